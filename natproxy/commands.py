@@ -1,0 +1,327 @@
+"""A connection that takes commands and has them answered one at a time, in order.
+
+Both daemons meet their clients through it: here are the bounded line and the bounded
+queue, the half-close, the time-outs and the orderly ends that the two have in common.
+What a command means is not known here; see `natproxy.fileserver`, `natproxy.proxy`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IReactorTime,
+    ITCPTransport,
+)
+from twisted.internet.protocol import ServerFactory, connectionDone
+from twisted.logger import Logger
+from twisted.protocols.basic import LineReceiver
+from twisted.protocols.policies import TimeoutMixin
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from natproxy import wire
+from natproxy.nat import FIRST_STAND_IN_PORT, Address, Outcome
+from natproxy.relay import Outflow
+
+QUEUE_LIMIT = 64
+"""Commands of one client that wait; with so many, it is not read from any more."""
+
+LINGER = 1.0
+"""Seconds that a client gets to take what was sent, and to close, before we do."""
+
+# LineReceiver copies what it holds once for each line in it (twisted#6357): handed
+# 64 KiB of line feeds at once, it would be busy for a quarter of a second.
+_SLICE = 1024
+
+
+@implementer(IHalfCloseableProtocol)
+class CommandReceiver(LineReceiver, TimeoutMixin):
+    """Server side of a connection: lines in, one reply at a time out.
+
+    A subclass answers in `command_received` and says `reply_finished` when all of the
+    reply has been written to `outflow`. Until then, further commands wait. The peer's
+    turn to act is limited to the factory's idle time: to send its next command, or to
+    read on while a reply is held up by it.
+
+    :ivar outflow: where replies go.
+    :ivar answering: the command that is being answered, or `None`.
+    :ivar client_address: who is asking.
+    """
+
+    delimiter = b"\n"
+    MAX_LENGTH = wire.MAX_LINE
+
+    log: Logger
+    factory: CommandFactory
+    transport: ITCPTransport
+    outflow: Outflow
+
+    def __init__(self, client_address: Address) -> None:
+        self.client_address = client_address
+        self.answering: wire.Command | None = None
+        self._queue: deque[wire.Command] = deque()
+        self._received = b""
+        self._answering_since = 0.0
+        self._starting = False
+        self._resuming: IDelayedCall | None = None
+        self._too_long = False
+        self._input_over = False
+        self._draining = False
+        self._closing = False
+        self._sent_all = False
+
+    # What a subclass fills in.
+
+    def command_received(self, command: wire.Command) -> None:
+        """Begin to answer; call `reply_finished` at the end of it."""
+        raise NotImplementedError
+
+    def stop_answering(self, outcome: Outcome) -> None:
+        """Drop the command in `answering`: its client can't have the reply."""
+        raise NotImplementedError
+
+    # What a subclass calls.
+
+    def reply_finished(self) -> None:
+        """All of the reply to the current command has been written."""
+        self.answering = None
+        self.resetTimeout()
+        self._next()
+
+    def reply_error(self, message: str) -> None:
+        """Answer the current command with ``ERR`` and a message."""
+        self.outflow.write(wire.error_line(message))
+        self.reply_finished()
+
+    def log_outcome(self, outcome: Outcome, sent: int, route: str = "", **fields: object) -> None:
+        """Log how the command in `answering` ended, as one structured event.
+
+        :param sent: bytes of the reply, header included.
+        :param route: which way it went, to end the sentence with.
+        """
+        command = self.answering
+        assert command is not None
+        verb = wire.printable(command.verb, 80)
+        name = wire.printable(command.name)
+        self.log.info(
+            "{client} {request}: {outcome}, {bytes} bytes in {duration:.3f} s{route}",
+            client=self.client_address,
+            client_host=self.client_address.host,
+            client_port=self.client_address.port,
+            request=f"{verb} {name}".rstrip(),
+            verb=verb,
+            name=name,
+            outcome=outcome.value,
+            bytes=sent,
+            duration=self.factory.clock.seconds() - self._answering_since,
+            route=route,
+            **fields,
+        )
+
+    def refuse(self, message: str) -> None:
+        """Send ``ERR`` and a message, and close."""
+        self.outflow.write(wire.error_line(message))
+        self._close(linger=True)
+
+    def abort(self, outcome: Outcome) -> None:
+        """Cut the connection off, reply or no reply."""
+        self._closing = True
+        self._drop_answer(outcome)
+        self.transport.abortConnection()
+
+    def drain(self) -> None:
+        """Finish the command that is being answered, take no other, and close."""
+        self._draining = True
+        self._queue.clear()
+        if self.answering is None and not self._closing:
+            self._close(linger=False)
+
+    # What Twisted calls.
+
+    def callLater(self, period: float, func: Callable[[], None]) -> IDelayedCall:
+        """Time out by the factory's clock (``TimeoutMixin``)."""
+        return self.factory.clock.callLater(period, func)
+
+    def connectionMade(self) -> None:
+        """Start to wait for commands."""
+        self.outflow = Outflow(self.transport, self._outflow_changed)
+        self.setTimeout(self.factory.idle_timeout)
+        self.factory.connections.add(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Hand received bytes to ``LineReceiver`` in slices, none while it is paused."""
+        self._received += data
+        while not (self.paused or self._closing):
+            piece, self._received = self._received[:_SLICE], self._received[_SLICE:]
+            super().dataReceived(piece)
+            if not self._received:
+                break
+        if self._closing:
+            self._received = b""
+
+    def lineReceived(self, line: bytes) -> None:
+        """Queue a command."""
+        command = wire.parse_command(line)
+        if command is None or self._closing or self._draining:
+            return
+        self._queue.append(command)
+        if len(self._queue) >= QUEUE_LIMIT:
+            self.pauseProducing()
+        self._next()
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Answer what came before the line, then say what is wrong, and close."""
+        self.pauseProducing()
+        self._too_long = True
+        self._next()
+
+    def readConnectionLost(self) -> None:
+        """The client has half-closed: what it has asked for is still answered."""
+        self._input_over = True
+        if self._closing:
+            self.transport.loseConnection()
+        else:
+            self._next()
+
+    def writeConnectionLost(self) -> None:
+        """Everything has been sent: now the client may close, for a while."""
+        self._sent_all = True
+        if self._input_over:
+            self.transport.loseConnection()
+        else:
+            self.setTimeout(LINGER)
+
+    def timeoutConnection(self) -> None:
+        """Somebody has had all the time there was; the peer, if it was its turn."""
+        if self._closing and self._sent_all:
+            self.transport.loseConnection()
+        elif self._closing or self.outflow.paused:
+            self.abort(Outcome.TIMEOUT)
+        elif self.answering is not None:
+            self.setTimeout(self.factory.idle_timeout)
+        else:
+            self._close(linger=False)
+            self.setTimeout(LINGER)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Drop everything that was under way for this client."""
+        self._closing = True
+        self.setTimeout(None)
+        if self._resuming is not None:
+            self._resuming.cancel()
+        self._queue.clear()
+        self._drop_answer(Outcome.CLIENT_GONE)
+        self.factory.connection_ended(self)
+
+    # The rest is our own.
+
+    def _next(self) -> None:
+        # A reply that is finished at once comes back here: the loop below goes on.
+        if self._starting:
+            return
+        self._starting = True
+        try:
+            while self._queue and self._ready():
+                self.answering = self._queue.popleft()
+                self._answering_since = self.factory.clock.seconds()
+                self.command_received(self.answering)
+        finally:
+            self._starting = False
+        if not self._ready():
+            return
+        if self._too_long:
+            self.refuse(wire.LINE_TOO_LONG)
+        elif self._input_over or self._draining:
+            self._close(linger=not self._input_over)
+        elif self.paused and self._resuming is None:
+            # In a turn of its own: a queue full of commands is enough for one.
+            self._resuming = self.factory.clock.callLater(0, self._resume)
+
+    def _drop_answer(self, outcome: Outcome) -> None:
+        if self.answering is not None:
+            self.stop_answering(outcome)
+            self.answering = None
+
+    def _ready(self) -> bool:
+        return self.answering is None and not self.outflow.paused and not self._closing
+
+    def _resume(self) -> None:
+        self._resuming = None
+        self.resumeProducing()
+
+    def _outflow_changed(self) -> None:
+        self.resetTimeout()
+        if not self.outflow.paused:
+            self._next()
+
+    def _close(self, linger: bool) -> None:
+        # To close with input unread resets the connection, and what the client has
+        # not yet received is lost (RFC 1122, 4.2.2.13). So first half-close and read.
+        self._closing = True
+        self._received = b""
+        self.setTimeout(self.factory.idle_timeout)
+        if linger and self.outflow.half_close():
+            self.transport.resumeProducing()
+        else:
+            self.outflow.close()
+
+
+class CommandFactory(ServerFactory):
+    """Makes the connections of one daemon and knows which there are.
+
+    :param clock: for every time-out.
+    :param idle_timeout: seconds that a client may take for its next step.
+    :ivar connections: those that are open.
+    """
+
+    noisy = False
+
+    def __init__(self, clock: IReactorTime, idle_timeout: float) -> None:
+        self.clock = clock
+        self.idle_timeout = idle_timeout
+        self.connections: set[CommandReceiver] = set()
+        self._stand_in_ports = count(FIRST_STAND_IN_PORT)
+        self._emptied: list[Deferred[None]] = []
+
+    def connection_ended(self, connection: CommandReceiver) -> None:
+        """Forget a connection."""
+        self.connections.discard(connection)
+        if not self.connections:
+            emptied, self._emptied = self._emptied, []
+            for waiting in emptied:
+                waiting.callback(None)
+
+    def drain(self) -> Deferred[None]:
+        """Let every client finish its current command, and fire when all are gone."""
+        for connection in list(self.connections):
+            connection.drain()
+        if not self.connections:
+            return succeed(None)
+        emptied: Deferred[None] = Deferred()
+        self._emptied.append(emptied)
+        return emptied
+
+    def abort(self) -> None:
+        """Cut off the clients that are left."""
+        for connection in list(self.connections):
+            connection.abort(Outcome.DRAINED)
+
+    def address_of(self, address: IAddress | None) -> Address:
+        """Say in our terms where a connection leads.
+
+        A UNIX socket has no port: a number from 65,536 up, never given twice, stands
+        for it, so that one number is one connection, in the table and in the log.
+        """
+        if isinstance(address, (IPv4Address, IPv6Address)):
+            return Address(address.host, address.port)
+        name = address.name if isinstance(address, UNIXAddress) else None
+        path = "" if name is None else ":" + wire.printable(name)
+        return Address("unix" + path, next(self._stand_in_ports))

@@ -1,0 +1,200 @@
+"""Listening, draining, stopping.
+
+A `DrainingService` is one daemon; `TerminationSignals` is what makes SIGTERM an orderly
+end, and `TwistdService` both of them as ``twistd`` runs them. They are told everything
+they need: no options are read and no factory is made in here.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IReactorTime,
+    IStreamServerEndpoint,
+)
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from natproxy.commands import CommandFactory
+
+
+class StartupError(SystemExit, Exception):
+    """A daemon cannot start, for the reason that is this exception's text.
+
+    Uncaught it ends the process as `SystemExit` does: the text on stderr, status 1, no
+    traceback. It is an `Exception` as well, so that a ``twistd`` which has gone into the
+    background hands the text to the terminal that it was started from.
+    """
+
+
+class DrainingService(Service):
+    """Listens on endpoints, and lets clients finish when it is stopped.
+
+    :param listeners: endpoints, each with the words that described it.
+    :param factory: makes the connections.
+    :param drain: seconds that commands in flight get to finish when it stops.
+    :param clock: for the time to drain.
+    :ivar ports: the listening ports, in the order of the endpoints.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        listeners: Sequence[tuple[str, IStreamServerEndpoint]],
+        factory: CommandFactory,
+        drain: float,
+        clock: IReactorTime,
+    ) -> None:
+        self.factory = factory
+        self.ports: list[IListeningPort] = []
+        self._listeners = listeners
+        self._drain = drain
+        self._clock = clock
+
+    def privilegedStartService(self) -> None:
+        """Listen, while the process may still do so on a low port.
+
+        :raises StartupError: if one of the endpoints can't be listened on.
+        """
+        super().privilegedStartService()
+        for description, endpoint in self._listeners:
+            failures: list[Failure] = []
+            endpoint.listen(self.factory).addCallbacks(self.ports.append, failures.append)
+            if failures:
+                for port in self.ports:
+                    port.stopListening()
+                raise StartupError(f"cannot listen on {description}: {_reason(failures[0])}")
+
+    def startService(self) -> None:
+        """Listen, unless `privilegedStartService` has done so."""
+        super().startService()
+        if not self.ports:
+            self.privilegedStartService()
+
+    def stopService(self) -> Deferred[None]:
+        """Stop listening at once, drain, then cut off what is left.
+
+        :return: fires when no connection is left.
+        """
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        ports, self.ports = self.ports, []
+        closed = gatherResults([maybeDeferred(port.stopListening) for port in ports])
+        cut_off = self._clock.callLater(self._drain, self.hurry)
+        if self.factory.connections:
+            self._log.info(
+                "draining {count} connections for up to {seconds:g} s",
+                count=len(self.factory.connections),
+                seconds=self._drain,
+            )
+        await self.factory.drain()
+        if cut_off.active():
+            cut_off.cancel()
+        await closed
+
+    def hurry(self) -> None:
+        """Wait no longer for clients to finish."""
+        self.factory.abort()
+
+
+class SignalledReactor(Protocol):
+    """What of a reactor `TerminationSignals` needs (`IReactorCore`, `IReactorFromThreads`)."""
+
+    def addSystemEventTrigger(
+        self, phase: str, event: str, trigger: Callable[[], object], /
+    ) -> object:
+        """Call when the reactor has started."""
+        ...
+
+    def callFromThread(self, function: Callable[..., object], /, *args: object) -> None:
+        """Call in the reactor's thread, from a signal handler too."""
+        ...
+
+    def stop(self) -> None:
+        """Stop the reactor."""
+        ...
+
+
+class TerminationSignals(Service):
+    """Makes the first SIGTERM or SIGINT drain the daemon, and the second end it now.
+
+    With the reactor's own handlers ``twistd`` would end by the signal once more, when
+    everything is done; here the exit status says that all is well.
+
+    :param reactor: is stopped by the first signal.
+    :param hurry: called by the second one.
+    """
+
+    _log = Logger()
+
+    def __init__(self, reactor: SignalledReactor, hurry: Callable[[], object]) -> None:
+        self._reactor = reactor
+        self._hurry = hurry
+        self._received = 0
+
+    def startService(self) -> None:
+        """Take the signals over as soon as the reactor has installed its handlers."""
+        super().startService()
+        self._reactor.addSystemEventTrigger("after", "startup", self._install)
+
+    def _install(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, _: self._reactor.callFromThread(self.got, number))
+
+    def got(self, number: int) -> None:
+        """A signal has come, and the reactor has a turn for it."""
+        self._received += 1
+        name = signal.Signals(number).name
+        if self._received == 1:
+            self._log.info("{signal}: stopping", signal=name)
+            self._reactor.stop()
+        else:
+            self._log.info("{signal} again: waiting no longer", signal=name)
+            self._hurry()
+
+
+class TwistdService(MultiService):
+    """A daemon with all that it needs to run under ``twistd``.
+
+    :param daemon: what is to run.
+    :param reactor: is stopped by the first SIGTERM or SIGINT.
+    """
+
+    def __init__(self, daemon: DrainingService, reactor: SignalledReactor) -> None:
+        super().__init__()
+        daemon.setServiceParent(self)
+        TerminationSignals(reactor, daemon.hurry).setServiceParent(self)
+
+    def privilegedStartService(self) -> None:
+        """Start, or say on the terminal why not.
+
+        :raises StartupError: as `DrainingService` does.
+        """
+        try:
+            super().privilegedStartService()
+        except StartupError as error:
+            # By now twistd has put its log in the place of sys.stderr.
+            if sys.__stderr__ is not None and sys.stderr is not sys.__stderr__:
+                sys.__stderr__.write(f"{error}\n")
+            raise
+
+
+def _reason(failure: Failure) -> str:
+    error = failure.value
+    if isinstance(error, CannotListenError):
+        error = error.socketError
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno)
+    return str(error)

@@ -1,0 +1,63 @@
+"""``twistd fileserver``."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+
+from twisted.application.service import IService
+from twisted.internet.threads import deferToThreadPool
+from twisted.python import usage
+
+from natproxy.fileserver import FileServerFactory
+from natproxy.service import DrainingService, TwistdService
+from natproxy.storage import Directory
+from natproxy.tap.options import DaemonOptions, seconds
+
+
+class Options(DaemonOptions):
+    """What ``twistd fileserver`` takes."""
+
+    daemon = "fileserver"
+    default_listen = "tcp:9001:interface=127.0.0.1"
+
+    synopsis = "[options]"
+    longdesc = "Serve the files of a directory: LIST, DOWNLOAD name."
+    optParameters = [  # noqa: RUF012
+        ["files", None, "./files", "Directory to serve; made if it is missing."],
+        [
+            "timeout",
+            None,
+            600.0,
+            "Seconds until an idle or stalled client is cut off.",
+            seconds("timeout"),
+        ],
+        ["drain", None, 30.0, "Seconds that commands in flight get at the end.", seconds("drain")],
+    ]
+
+    def postOptions(self) -> None:
+        """See that there is a directory to serve."""
+        super().postOptions()
+        self.directory = Directory(os.path.abspath(self["files"]))
+        try:
+            os.makedirs(self.directory.path, exist_ok=True)
+            self.directory.check()
+        except OSError as error:
+            raise usage.UsageError(f"--files {self['files']}: {error.strerror}") from error
+
+
+def make_daemon(options: Options) -> DrainingService:
+    """Make the file server of these options, without anything round it."""
+    reactor = options.reactor
+    factory = FileServerFactory(
+        reactor,
+        options.directory,
+        partial(deferToThreadPool, reactor, reactor.getThreadPool()),
+        options["timeout"],
+    )
+    return DrainingService(options.listeners, factory, options["drain"], reactor)
+
+
+def makeService(options: Options) -> IService:
+    """Make what ``twistd`` runs."""
+    return TwistdService(make_daemon(options), options.reactor)

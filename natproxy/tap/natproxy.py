@@ -1,0 +1,68 @@
+"""``twistd natproxy``."""
+
+from __future__ import annotations
+
+from twisted.application.service import IService
+
+from natproxy.proxy import ProxyFactory
+from natproxy.service import DrainingService, TwistdService
+from natproxy.tap.options import DaemonOptions, seconds, whole_number
+
+
+class Options(DaemonOptions):
+    """What ``twistd natproxy`` takes."""
+
+    daemon = "natproxy"
+    default_listen = "tcp:9000"
+
+    synopsis = "[options]"
+    longdesc = "Stand in front of a file server: each command travels on a port of its own."
+    optParameters = [  # noqa: RUF012
+        ["upstream", None, "tcp:127.0.0.1:9001", "Endpoint of the file server."],
+        ["timeout", None, 60.0, "Seconds that the file server may be silent.", seconds("timeout")],
+        [
+            "connect-timeout",
+            None,
+            5.0,
+            "Seconds that it may take to answer a connect.",
+            seconds("connect-timeout"),
+        ],
+        [
+            "idle-timeout",
+            None,
+            600.0,
+            "Seconds until an idle or stalled client is cut off.",
+            seconds("idle-timeout"),
+        ],
+        ["drain", None, 30.0, "Seconds that commands in flight get at the end.", seconds("drain")],
+        [
+            "max-clients",
+            None,
+            10_000,
+            "Clients at once; more are turned away.",
+            whole_number("max-clients"),
+        ],
+    ]
+
+    def postOptions(self) -> None:
+        """See that the upstream can be understood."""
+        super().postOptions()
+        self.upstream_endpoint = self.upstream("--upstream", self["upstream"])
+
+
+def make_daemon(options: Options) -> DrainingService:
+    """Make the proxy of these options, without anything round it."""
+    factory = ProxyFactory(
+        options.reactor,
+        options.upstream_endpoint,
+        reply_timeout=options["timeout"],
+        connect_timeout=options["connect-timeout"],
+        idle_timeout=options["idle-timeout"],
+        max_clients=options["max-clients"],
+    )
+    return DrainingService(options.listeners, factory, options["drain"], options.reactor)
+
+
+def makeService(options: Options) -> IService:
+    """Make what ``twistd`` runs."""
+    return TwistdService(make_daemon(options), options.reactor)

@@ -1,0 +1,106 @@
+"""Options that both daemons have, and how a wrong one is told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, TypeVar
+
+from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
+from twisted.python import usage
+
+from natproxy.service import StartupError
+
+_Endpoint = TypeVar("_Endpoint")
+
+
+def seconds(option: str) -> Callable[[str], float]:
+    """Give a reader of an option's time in seconds, which raises `UsageError`."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and value > 0):
+            raise usage.UsageError(f"--{option} {text}: a number of seconds above 0 is needed")
+        return value
+
+    return read
+
+
+def whole_number(option: str) -> Callable[[str], int]:
+    """Give a reader of an option's whole number above 0, which raises `UsageError`."""
+
+    def read(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and int(text)):
+            raise usage.UsageError(f"--{option} {text}: a whole number above 0 is needed")
+        return int(text)
+
+    return read
+
+
+class DaemonOptions(usage.Options):
+    """``--listen``, ``--timeout`` and ``--drain``; endpoints are checked as they are read.
+
+    :param reactor: the endpoints are for.
+    :ivar listeners: endpoints to listen on, each with the words that described it.
+    """
+
+    daemon: ClassVar[str]
+    default_listen: ClassVar[str]
+
+    def __init__(self, reactor: Any = None) -> None:
+        super().__init__()
+        if reactor is None:
+            from twisted.internet import reactor
+        self.reactor = reactor
+        self.listeners: list[tuple[str, IStreamServerEndpoint]] = []
+
+    def opt_listen(self, description: str) -> None:
+        """Endpoint to listen on, as a Twisted endpoint string; may be given many times."""
+        endpoint = self.endpoint("--listen", description, serverFromString)
+        self.listeners.append((description, endpoint))
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Read the command line.
+
+        :raises StartupError: if it is wrong; one line says what and where.
+        """
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as wrong:
+            raise StartupError(f"twistd {self.daemon}: {wrong}") from None
+
+    def postOptions(self) -> None:
+        """Listen where everybody expects, if nothing else was said."""
+        if not self.listeners:
+            self.opt_listen(self.default_listen)
+
+    def endpoint(
+        self, option: str, description: str, read: Callable[[Any, str], _Endpoint]
+    ) -> _Endpoint:
+        """Read an endpoint string.
+
+        :raises UsageError: naming the option, if it is malformed.
+        """
+        try:
+            return read(self.reactor, description)
+        except Exception as wrong:
+            # Twisted raises whatever its parsers and certificate loaders do.
+            raise usage.UsageError(f"{option} {description}: {_words(wrong)}") from wrong
+
+    def upstream(self, option: str, description: str) -> IStreamClientEndpoint:
+        """Read a client endpoint string.
+
+        :raises UsageError: if it is malformed.
+        """
+        return self.endpoint(option, description, clientFromString)
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{where}"
+    return f"malformed endpoint ({error})"

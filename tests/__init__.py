@@ -1,0 +1,1 @@
+"""Tests, named after behaviour; they run under pytest and under trial."""
