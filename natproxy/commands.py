@@ -11,14 +11,12 @@ from collections import deque
 from collections.abc import Callable
 from itertools import count
 
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import (
-    IAddress,
     IDelayedCall,
     IHalfCloseableProtocol,
     IReactorTime,
-    ITCPTransport,
 )
 from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.logger import Logger
@@ -29,7 +27,7 @@ from zope.interface import implementer
 
 from natproxy import wire
 from natproxy.nat import FIRST_STAND_IN_PORT, Address, Outcome
-from natproxy.relay import Outflow
+from natproxy.relay import Outflow, Transport
 
 QUEUE_LIMIT = 64
 """Commands of one client that wait; with so many, it is not read from any more."""
@@ -61,7 +59,7 @@ class CommandReceiver(LineReceiver, TimeoutMixin):
 
     log: Logger
     factory: CommandFactory
-    transport: ITCPTransport
+    transport: Transport
     outflow: Outflow
 
     def __init__(self, client_address: Address) -> None:
@@ -134,8 +132,10 @@ class CommandReceiver(LineReceiver, TimeoutMixin):
     def abort(self, outcome: Outcome) -> None:
         """Cut the connection off, reply or no reply."""
         self._closing = True
-        self._drop_answer(outcome)
-        self.transport.abortConnection()
+        try:
+            self._drop_answer(outcome)
+        finally:
+            self.transport.abortConnection()
 
     def drain(self) -> None:
         """Finish the command that is being answered, take no other, and close."""
@@ -314,7 +314,7 @@ class CommandFactory(ServerFactory):
         for connection in list(self.connections):
             connection.abort(Outcome.DRAINED)
 
-    def address_of(self, address: IAddress | None) -> Address:
+    def address_of(self, address: object) -> Address:
         """Say in our terms where a connection leads.
 
         A UNIX socket has no port: a number from 65,536 up, never given twice, stands
@@ -322,6 +322,6 @@ class CommandFactory(ServerFactory):
         """
         if isinstance(address, (IPv4Address, IPv6Address)):
             return Address(address.host, address.port)
-        name = address.name if isinstance(address, UNIXAddress) else None
+        name: bytes | None = getattr(address, "name", None)
         path = "" if name is None else ":" + wire.printable(name)
         return Address("unix" + path, next(self._stand_in_ports))

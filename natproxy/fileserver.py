@@ -190,7 +190,9 @@ class FileServerFactory(CommandFactory):
         self.directory = directory
         self.listings = SharedListings(directory, in_thread)
 
-    def buildProtocol(self, addr: IAddress) -> FileServerProtocol:
+    def buildProtocol(  # type: ignore[override]  # our factory attribute is narrower
+        self, addr: IAddress | None
+    ) -> FileServerProtocol:
         """Serve a new client."""
         protocol = FileServerProtocol(self.address_of(addr))
         protocol.factory = self

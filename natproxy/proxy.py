@@ -15,12 +15,14 @@ Everything runs in the reactor thread, so that there is nothing to lock.
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 
 from twisted.internet import error
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
+    IProtocol,
     IPushProducer,
     IReactorTime,
     IStreamClientEndpoint,
@@ -121,19 +123,19 @@ class Translation(ClientFactory):
         self.client = client
         self.command = command
         self.entry: NATEntry | None = None
-        self._connecting: Deferred[object] | None = None
+        self._connecting: Deferred[IProtocol] | None = None
 
     def connect(self) -> None:
         """Open the connection; `end` is called if it can't be."""
         proxy = self.client.factory
-        connecting: Deferred[object] = proxy.upstream.connect(self)
+        connecting = proxy.upstream.connect(self)
         self._connecting = connecting
         connecting.addTimeout(
             proxy.connect_timeout, proxy.clock, lambda *_: Failure(error.TimeoutError())
         )
         connecting.addCallbacks(self._connected, self._not_connected)
 
-    def buildProtocol(self, addr: IAddress) -> UpstreamProtocol:
+    def buildProtocol(self, addr: IAddress | None) -> UpstreamProtocol:
         """Make the upstream side."""
         return UpstreamProtocol(self, self.client.factory.address_of(addr))
 
@@ -205,7 +207,7 @@ class UpstreamProtocol(LineReceiver, TimeoutMixin):
         self._entry: NATEntry | None = None
         self._relay: TransportRelay | None = None
 
-    def callLater(self, period: float, func: object) -> IDelayedCall:
+    def callLater(self, period: float, func: Callable[[], None]) -> IDelayedCall:
         """Time out by the proxy's clock (``TimeoutMixin``)."""
         return self._proxy.clock.callLater(period, func)
 
@@ -346,7 +348,9 @@ class ProxyFactory(CommandFactory):
         self.clients = 0
         self.table = NATTable(clock.seconds)
 
-    def buildProtocol(self, addr: IAddress) -> ProxyProtocol:
+    def buildProtocol(  # type: ignore[override]  # our factory attribute is narrower
+        self, addr: IAddress | None
+    ) -> ProxyProtocol:
         """Receive a new client."""
         protocol = ProxyProtocol(self.address_of(addr))
         protocol.factory = self

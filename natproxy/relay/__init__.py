@@ -8,6 +8,6 @@ Nothing here knows the protocol's verbs, the NAT table or who the peers are.
 
 from natproxy.relay.copying import SourceShort, TransportRelay
 from natproxy.relay.files import FileRelay
-from natproxy.relay.outflow import Outflow
+from natproxy.relay.outflow import Outflow, Transport
 
-__all__ = ["FileRelay", "Outflow", "SourceShort", "TransportRelay"]
+__all__ = ["FileRelay", "Outflow", "SourceShort", "Transport", "TransportRelay"]

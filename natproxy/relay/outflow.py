@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twisted.internet.interfaces import (
+    IConsumer,
     IHalfCloseableDescriptor,
     IPushProducer,
     ISSLTransport,
-    ITransport,
+    ITCPTransport,
 )
-from zope.interface import implementer
+from zope.interface import implementer, providedBy
+
+
+class Transport(ITCPTransport, IConsumer, IPushProducer):
+    """What is asked of a connection's transport; not all of it, where it is not TCP."""
 
 
 @implementer(IPushProducer)
@@ -27,7 +32,7 @@ class Outflow:
 
     __slots__ = ("_changed", "_relay", "_transport", "paused")
 
-    def __init__(self, transport: ITransport, changed: Callable[[], object]) -> None:
+    def __init__(self, transport: Transport, changed: Callable[[], object]) -> None:
         self._transport = transport
         self._changed = changed
         self._relay: IPushProducer | None = None
@@ -60,9 +65,8 @@ class Outflow:
         :return: False, and nothing is done, on a transport that cannot (TLS).
         """
         transport = self._transport
-        if not IHalfCloseableDescriptor.providedBy(transport) or ISSLTransport.providedBy(
-            transport
-        ):
+        provided = providedBy(transport)
+        if IHalfCloseableDescriptor not in provided or ISSLTransport in provided:
             return False
         transport.unregisterProducer()
         transport.loseWriteConnection()

@@ -23,7 +23,7 @@ class Options(DaemonOptions):
 
     synopsis = "[options]"
     longdesc = "Serve the files of a directory: LIST, DOWNLOAD name."
-    optParameters = [  # noqa: RUF012
+    optParameters = [
         ["files", None, "./files", "Directory to serve; made if it is missing."],
         [
             "timeout",

@@ -17,7 +17,7 @@ class Options(DaemonOptions):
 
     synopsis = "[options]"
     longdesc = "Stand in front of a file server: each command travels on a port of its own."
-    optParameters = [  # noqa: RUF012
+    optParameters = [
         ["upstream", None, "tcp:127.0.0.1:9001", "Endpoint of the file server."],
         ["timeout", None, 60.0, "Seconds that the file server may be silent.", seconds("timeout")],
         [

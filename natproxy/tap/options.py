@@ -45,14 +45,16 @@ class DaemonOptions(usage.Options):
     """``--listen``, ``--timeout`` and ``--drain``; endpoints are checked as they are read.
 
     :param reactor: the endpoints are for.
+    :param program: what the user has typed, to begin a complaint with.
     :ivar listeners: endpoints to listen on, each with the words that described it.
     """
 
     daemon: ClassVar[str]
     default_listen: ClassVar[str]
 
-    def __init__(self, reactor: Any = None) -> None:
+    def __init__(self, reactor: Any = None, program: str = "") -> None:
         super().__init__()
+        self.program = program or f"twistd {self.daemon}"
         if reactor is None:
             from twisted.internet import reactor
         self.reactor = reactor
@@ -71,7 +73,7 @@ class DaemonOptions(usage.Options):
         try:
             super().parseOptions(options)
         except usage.UsageError as wrong:
-            raise StartupError(f"twistd {self.daemon}: {wrong}") from None
+            raise StartupError(f"{self.program}: {wrong}") from None
 
     def postOptions(self) -> None:
         """Listen where everybody expects, if nothing else was said."""
@@ -96,7 +98,8 @@ class DaemonOptions(usage.Options):
 
         :raises UsageError: if it is malformed.
         """
-        return self.endpoint(option, description, clientFromString)
+        endpoint: IStreamClientEndpoint = self.endpoint(option, description, clientFromString)
+        return endpoint
 
 
 def _words(error: Exception) -> str:

@@ -1,0 +1,7 @@
+"""``python -m natproxy`` is ``natproxy``."""
+
+import sys
+
+from natproxy.cli import main
+
+sys.exit(main())

@@ -1,0 +1,136 @@
+"""``natproxy up``: both daemons in one process, in the foreground, for a first look.
+
+It is made of the plugins' own options and services; for a real deployment there are
+``twistd`` and the units in ``deploy/``.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred
+from twisted.logger import (
+    FilteringLogObserver,
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    LogLevelFilterPredicate,
+    eventAsText,
+    globalLogBeginner,
+)
+from zope.interface import implementer
+
+from natproxy.service import DrainingService, TerminationSignals
+from natproxy.storage import Directory
+from natproxy.tap import fileserver, natproxy
+from natproxy.wire import printable
+
+ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+
+
+def run(files: str, listen: Sequence[str], fileserver_listen: str, reactor: Any = None) -> int:
+    """Run both daemons until SIGINT or SIGTERM; give the exit status.
+
+    :param files: the folder to serve.
+    :param listen: endpoints of the proxy; its defaults, if there are none.
+    :param fileserver_listen: endpoint of the file server.
+    :raises StartupError: if they can't be started.
+    """
+    if reactor is None:
+        from twisted.internet import reactor
+    _log_to_stderr()
+    server_options = fileserver.Options(reactor, "natproxy up")
+    server_options.parseOptions(["--files", files, "--listen", fileserver_listen])
+    server = fileserver.make_daemon(server_options)
+    server.startService()
+    proxy_options = natproxy.Options(reactor, "natproxy up")
+    upstream = _client_endpoint(server.ports[0].getHost())
+    proxy_options.parseOptions(
+        ["--upstream", upstream, *(f"--listen={endpoint}" for endpoint in listen)]
+    )
+    proxy = natproxy.make_daemon(proxy_options)
+    proxy.startService()
+
+    async def stop() -> None:
+        # The proxy's commands in flight need the file server to the end.
+        await proxy.stopService()
+        await server.stopService()
+
+    def hurry() -> None:
+        proxy.hurry()
+        server.hurry()
+
+    reactor.addSystemEventTrigger("before", "shutdown", lambda: Deferred.fromCoroutine(stop()))
+    TerminationSignals(reactor, hurry).startService()
+    sys.stdout.write(_welcome(server_options.directory, server, proxy))
+    sys.stdout.flush()
+    reactor.run()
+    return 0
+
+
+def _log_to_stderr() -> None:
+    @implementer(ILogObserver)
+    def show(event: LogEvent) -> None:
+        text = eventAsText(event, includeSystem=False, includeTimestamp=True)
+        sys.__stderr__.write(text + "\n")  # type: ignore[union-attr]
+
+    levels = LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn)
+    for namespace in ("natproxy.proxy", "natproxy.service"):
+        levels.setLogLevelForNamespace(namespace, LogLevel.info)
+    globalLogBeginner.beginLoggingTo(
+        [FilteringLogObserver(show, [levels])], redirectStandardIO=False
+    )
+
+
+def _client_endpoint(address: object) -> str:
+    if isinstance(address, UNIXAddress):
+        return f"unix:{os.fsdecode(address.name or b'')}"
+    assert isinstance(address, (IPv4Address, IPv6Address))
+    host = ANYWHERE.get(address.host, address.host).replace(":", "\\:")
+    return f"tcp:{host}:{address.port}"
+
+
+def _place(address: object) -> str:
+    if isinstance(address, (IPv4Address, IPv6Address)):
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        return f"{host}:{address.port}"
+    return str(address)
+
+
+def _welcome(directory: Directory, server: DrainingService, proxy: DrainingService) -> str:
+    names = directory.listing().body.splitlines()
+    lines = [
+        f"serving      {printable(directory.path)} ({len(names)} files)",
+        *(f"file server  {_place(port.getHost())}" for port in server.ports),
+        *(f"proxy        {_place(port.getHost())}" for port in proxy.ports),
+        "",
+        "Try, in another terminal:",
+    ]
+    program = _program()
+    where = _where(proxy)
+    example = shlex.quote(printable(names[0])) if names else "NAME"
+    lines += [
+        f"  {program} {command}{where}" for command in ("list", f"download {example}", "shell")
+    ]
+    return "\n".join([*lines, "", "Ctrl-C ends it.", ""])
+
+
+def _program() -> str:
+    if os.path.basename(sys.argv[0]) == "__main__.py":
+        return f"{os.path.basename(sys.executable)} -m natproxy"
+    return shlex.quote(sys.argv[0])
+
+
+def _where(proxy: DrainingService) -> str:
+    for port in proxy.ports:
+        address = port.getHost()
+        if isinstance(address, (IPv4Address, IPv6Address)):
+            host = ANYWHERE.get(address.host, address.host)
+            place = _place(type(address)("TCP", host, address.port))
+            return "" if place == "127.0.0.1:9000" else f" --server {place}"
+    return ""
