@@ -323,5 +323,5 @@ class CommandFactory(ServerFactory):
         if isinstance(address, (IPv4Address, IPv6Address)):
             return Address(address.host, address.port)
         name: bytes | None = getattr(address, "name", None)
-        path = "" if name is None else ":" + wire.printable(name)
+        path = f":{wire.printable(name)}" if name else ""
         return Address("unix" + path, next(self._stand_in_ports))

@@ -99,7 +99,7 @@ def _place(address: object) -> str:
     if isinstance(address, (IPv4Address, IPv6Address)):
         host = f"[{address.host}]" if ":" in address.host else address.host
         return f"{host}:{address.port}"
-    return str(address)
+    return _client_endpoint(address)
 
 
 def _welcome(directory: Directory, server: DrainingService, proxy: DrainingService) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from twisted.internet import reactor
@@ -49,6 +50,12 @@ def _nothing_left_behind(logged_errors: LoggedErrors) -> Iterator[None]:
     }
     assert not left
     assert not logged_errors.failures
+
+
+@pytest.fixture(autouse=True)
+def _folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let trial's ``mktemp``, which is relative, make its folders elsewhere."""
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

@@ -86,9 +86,9 @@ class Reply:
                 yield body
 
     @property
-    def complete(self) -> bool:
-        """Whether all of it has been received."""
-        return self._parser.complete
+    def clean(self) -> bool:
+        """Whether all of it, and nothing after it, has been received."""
+        return self._parser.complete and not self._parser.surplus
 
 
 class Connection:
@@ -161,7 +161,7 @@ class Connection:
             line = wire.format_command(word, name)
         except wire.WireError as error:
             raise UsageError(str(error)) from error
-        if self._reply is not None and not self._reply.complete:
+        if self._reply is not None and not self._reply.clean:
             self.close()
         reused = self._socket is not None
         try:
@@ -209,6 +209,8 @@ class Connection:
             except wire.WireError as error:
                 raise self._not_understood(error) from error
         if parser.header.error is not None:
+            if parser.surplus:
+                self.close()
             message = wire.printable(parser.header.error)
             kind = NotFound if message == wire.FILE_NOT_FOUND else ServerError
             raise kind(message)

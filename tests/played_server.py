@@ -1,0 +1,57 @@
+"""A server for a blocking client, played from a script in a thread."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Sequence
+
+Scene = Sequence[tuple[bytes, bytes]]
+"""What is expected on one connection, and what is answered; then it is closed."""
+
+
+class PlayedServer:
+    """Plays one scene for each connection, in order.
+
+    :ivar server_address: ``HOST:PORT``.
+    :ivar received: everything that clients sent.
+    """
+
+    def __init__(self, *scenes: Scene, linger: bool = False) -> None:
+        self.received = b""
+        self._scenes = scenes
+        self._released = threading.Event()
+        self._linger = linger
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.server_address = f"127.0.0.1:{self.port}"
+        self._thread = threading.Thread(target=self._play, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Let the last connection go and wait for the thread."""
+        self._released.set()
+        # Nobody may come for the scenes that are left.
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join(10)
+        self._listener.close()
+
+    def _play(self) -> None:
+        for scene in self._scenes:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.settimeout(10)
+                for expected, answer in scene:
+                    got = b""
+                    while not got.endswith(expected):
+                        data = connection.recv(65536)
+                        if not data:
+                            break
+                        got += data
+                    self.received += got
+                    connection.sendall(answer)
+                if self._linger:
+                    self._released.wait(10)
