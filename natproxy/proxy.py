@@ -123,6 +123,7 @@ class Translation(ClientFactory):
         self.client = client
         self.command = command
         self.entry: NATEntry | None = None
+        self._taken = False
         self._connecting: Deferred[IProtocol] | None = None
 
     def connect(self) -> None:
@@ -139,8 +140,15 @@ class Translation(ClientFactory):
         """Make the upstream side."""
         return UpstreamProtocol(self, self.client.factory.address_of(addr))
 
-    def register(self, upstream: UpstreamProtocol, key: TranslationKey) -> NATEntry:
-        """Enter the upstream connection into the table."""
+    def register(self, upstream: UpstreamProtocol, key: TranslationKey) -> NATEntry | None:
+        """Enter the upstream connection into the table.
+
+        :return: `None` if the command has had its one connection. A host name with two
+            addresses can lead to two at once (RFC 8305).
+        """
+        if self._taken:
+            return None
+        self._taken = True
         self.entry = self.client.factory.table.register(
             key,
             self.client.outflow,
@@ -163,6 +171,7 @@ class Translation(ClientFactory):
 
     def abandon(self, outcome: Outcome) -> None:
         """The client can't have the reply: let go of the upstream connection."""
+        self._taken = True
         entry, self.entry = self.entry, None
         connecting, self._connecting = self._connecting, None
         if connecting is not None:
@@ -213,12 +222,11 @@ class UpstreamProtocol(LineReceiver, TimeoutMixin):
 
     def connectionMade(self) -> None:
         """Register the translation, then send the command."""
-        if self._translation.entry is not None:
-            # Two addresses of one host name have answered at once (RFC 8305).
-            self.transport.abortConnection()
-            return
         local = self._proxy.address_of(self.transport.getHost())
         self._entry = self._translation.register(self, TranslationKey(local, self._upstream))
+        if self._entry is None:
+            self.transport.abortConnection()
+            return
         self.setTimeout(self._proxy.reply_timeout)
         self.transport.write(self._translation.command.line + b"\n")
 

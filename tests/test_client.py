@@ -167,7 +167,7 @@ class DownloadTests(PlayedCase):
     def test_full_disk_is_told_in_one_line_and_leaves_nothing(self) -> None:
         connection = self.play([(b"DOWNLOAD a\n", b"OK 2\nhi")])
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        with mock.patch("natproxy.client.download.os.write", side_effect=full):
+        with mock.patch("natproxy.client.saving.os.write", side_effect=full):
             error = self.assertRaises(LocalError, download, connection, b"a", self.path(b"a"))
         self.assertIn("No space left on device", str(error))
         self.assertEqual(self.files(), [])

@@ -5,7 +5,6 @@ line that names the thing and the reason.
 """
 
 from natproxy.client.connection import Connection, Reply, Server
-from natproxy.client.download import download
 from natproxy.client.errors import (
     CannotConnect,
     ClientError,
@@ -16,6 +15,7 @@ from natproxy.client.errors import (
     ServerError,
     UsageError,
 )
+from natproxy.client.saving import download
 
 __all__ = [
     "CannotConnect",

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from natproxy import wire
 from natproxy.client.connection import Connection
-from natproxy.client.download import download
 from natproxy.client.errors import ClientError, UsageError
+from natproxy.client.saving import download
 
 PROMPT = "proxy> "
 
