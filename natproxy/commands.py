@@ -51,7 +51,6 @@ class CommandReceiver(LineReceiver, TimeoutMixin):
 
     :ivar outflow: where replies go.
     :ivar answering: the command that is being answered, or `None`.
-    :ivar client_address: who is asking.
     """
 
     delimiter = b"\n"
@@ -62,8 +61,8 @@ class CommandReceiver(LineReceiver, TimeoutMixin):
     transport: Transport
     outflow: Outflow
 
-    def __init__(self, client_address: Address) -> None:
-        self.client_address = client_address
+    def __init__(self) -> None:
+        self._client_address: Address | None = None
         self.answering: wire.Command | None = None
         self._queue: deque[wire.Command] = deque()
         self._received = b""
@@ -75,6 +74,13 @@ class CommandReceiver(LineReceiver, TimeoutMixin):
         self._draining = False
         self._closing = False
         self._sent_all = False
+
+    @property
+    def client_address(self) -> Address:
+        """Who is asking; behind a PROXY header, known when the first command has come."""
+        if self._client_address is None:
+            self._client_address = self.factory.address_of(self.transport.getPeer())
+        return self._client_address
 
     # What a subclass fills in.
 
@@ -142,7 +148,7 @@ class CommandReceiver(LineReceiver, TimeoutMixin):
         self._draining = True
         self._queue.clear()
         if self.answering is None and not self._closing:
-            self._close(linger=False)
+            self._close(linger=self.paused or self.outflow.paused)
 
     # What Twisted calls.
 

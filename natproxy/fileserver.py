@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from natproxy import wire
 from natproxy.commands import CommandFactory, CommandReceiver
-from natproxy.nat import Address, Outcome
+from natproxy.nat import Outcome
 from natproxy.relay import FileRelay
 from natproxy.relay.files import Source
 from natproxy.storage import Directory, FileNotFound, Listing
@@ -92,8 +92,8 @@ class FileServerProtocol(CommandReceiver):
     log = Logger()
     factory: FileServerFactory
 
-    def __init__(self, client_address: Address) -> None:
-        super().__init__(client_address)
+    def __init__(self) -> None:
+        super().__init__()
         self._relay: FileRelay | None = None
         self._sent = 0
 
@@ -194,6 +194,6 @@ class FileServerFactory(CommandFactory):
         self, addr: IAddress | None
     ) -> FileServerProtocol:
         """Serve a new client."""
-        protocol = FileServerProtocol(self.address_of(addr))
+        protocol = FileServerProtocol()
         protocol.factory = self
         return protocol

@@ -47,8 +47,8 @@ class ProxyProtocol(CommandReceiver):
     log = Logger()
     factory: ProxyFactory
 
-    def __init__(self, client_address: Address) -> None:
-        super().__init__(client_address)
+    def __init__(self) -> None:
+        super().__init__()
         self._translation: Translation | None = None
         self._admitted = False
 
@@ -86,7 +86,7 @@ class ProxyProtocol(CommandReceiver):
         :param reply: the error to send in the reply's place.
         """
         self._translation = None
-        self.log_translation(entry, outcome)
+        self.log_translation(entry, outcome, reply)
         if reply is not None:
             self.reply_error(reply)
         elif outcome is Outcome.COMPLETED:
@@ -96,15 +96,21 @@ class ProxyProtocol(CommandReceiver):
             self.answering = None
             self.abort(outcome)
 
-    def log_translation(self, entry: NATEntry | None, outcome: Outcome) -> None:
-        """Log the command in `answering`: one event, with the client and its NAT port."""
+    def log_translation(
+        self, entry: NATEntry | None, outcome: Outcome, reply: str | None = None
+    ) -> None:
+        """Log the command in `answering`: one event, with the client and its NAT port.
+
+        :param reply: the error that is sent in the reply's place.
+        """
+        sent = 0 if reply is None else len(wire.error_line(reply))
         if entry is None:
-            self.log_outcome(outcome, 0, nat_port=None, upstream=None)
+            self.log_outcome(outcome, sent, nat_port=None, upstream=None)
         else:
             local, upstream = entry.key
             self.log_outcome(
                 outcome,
-                entry.relayed,
+                entry.relayed + sent,
                 f", from port {local.port} to {upstream}",
                 nat_port=local.port,
                 upstream=str(upstream),
@@ -188,7 +194,8 @@ class Translation(ClientFactory):
         self._connecting = None
         reason = connect_failure(failure, self.client.factory.connect_timeout)
         self.client.log.error(
-            "cannot connect to the upstream: {reason} ({error})",
+            "cannot connect to the upstream for {client}: {reason} ({error})",
+            client=self.client.client_address,
             reason=reason,
             error=failure.getErrorMessage(),
         )
@@ -274,7 +281,9 @@ class UpstreamProtocol(LineReceiver, TimeoutMixin):
             self.setTimeout(self._proxy.reply_timeout)
         else:
             self._translation.client.log.error(
-                "the upstream {upstream} fell silent inside a reply", upstream=self._upstream
+                "the upstream {upstream} fell silent inside a reply to {client}",
+                upstream=self._upstream,
+                client=self._translation.client.client_address,
             )
             self._translation.end(Outcome.TIMEOUT)
 
@@ -319,8 +328,9 @@ class UpstreamProtocol(LineReceiver, TimeoutMixin):
 
     def _misunderstood(self, reason: str) -> None:
         self._translation.client.log.error(
-            "the upstream {upstream} is not understood: {reason}",
+            "the upstream {upstream} is not understood: {reason} (asked by {client})",
             upstream=self._upstream,
+            client=self._translation.client.client_address,
             reason=reason,
         )
         self._translation.end(Outcome.ERROR, f"proxy error: {reason}")
@@ -360,7 +370,7 @@ class ProxyFactory(CommandFactory):
         self, addr: IAddress | None
     ) -> ProxyProtocol:
         """Receive a new client."""
-        protocol = ProxyProtocol(self.address_of(addr))
+        protocol = ProxyProtocol()
         protocol.factory = self
         return protocol
 
@@ -373,6 +383,12 @@ _CONNECT_FAILURES = (
     (error.NoRouteError, "there is no route to the server"),
 )
 
+_OWN_LACK: dict[int | None, str] = {
+    errno.EADDRNOTAVAIL: "the proxy has no free port left",
+    errno.EMFILE: "the proxy has no free descriptor left",
+    errno.ENFILE: "the proxy's system has no free descriptor left",
+}
+
 
 def connect_failure(failure: Failure, timeout: float) -> str:
     """Say in plain words, for a client, why the upstream could not be reached.
@@ -384,6 +400,4 @@ def connect_failure(failure: Failure, timeout: float) -> str:
     for kind, words in _CONNECT_FAILURES:
         if failure.check(kind):
             return words
-    if getattr(failure.value, "osError", None) == errno.EADDRNOTAVAIL:
-        return "no local port is free"
-    return "cannot connect to the server"
+    return _OWN_LACK.get(getattr(failure.value, "osError", None), "cannot connect to the server")

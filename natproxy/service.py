@@ -7,7 +7,6 @@ they need: no options are read and no factory is made in here.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -71,7 +70,8 @@ class DrainingService(Service):
             failures: list[Failure] = []
             endpoint.listen(self.factory).addCallbacks(self.ports.append, failures.append)
             if failures:
-                for port in self.ports:
+                ports, self.ports = self.ports, []
+                for port in ports:
                     port.stopListening()
                 raise StartupError(f"cannot listen on {description}: {_reason(failures[0])}")
 
@@ -195,6 +195,4 @@ def _reason(failure: Failure) -> str:
     error = failure.value
     if isinstance(error, CannotListenError):
         error = error.socketError
-    if isinstance(error, OSError) and error.errno is not None:
-        return os.strerror(error.errno)
-    return str(error)
+    return str(getattr(error, "strerror", None) or error)

@@ -16,7 +16,8 @@ import heapq
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from itertools import islice
@@ -172,16 +173,12 @@ class Directory:
         """
         if b"\0" in name or not {b"", b".", b".."}.isdisjoint(name.split(b"/")):
             raise FileNotFound
-        try:
+        with _blame():
             folder = os.open(self.path, _FOLDER)
-            try:
-                return self._open_regular(folder, name)
-            finally:
-                os.close(folder)
-        except OSError as error:
-            if error.errno in _OUR_OWN_LACK:
-                raise
-            raise FileNotFound from error
+        try:
+            return self._open_regular(folder, name)
+        finally:
+            os.close(folder)
 
     def listing(self) -> Listing:
         """Scan the directory for what `open` would serve, sub-folders left aside.
@@ -206,21 +203,39 @@ class Directory:
     def _leads_to_file(self, folder: int, name: bytes) -> bool:
         try:
             self._open_regular(folder, name).file.close()
-        except (OSError, FileNotFound):
+        except FileNotFound:
             return False
         return True
 
     def _open_regular(self, folder: int, name: bytes) -> Served:
-        # Opening a FIFO or a device, even without waiting, is felt at its other end:
-        # look first, and look again at what was really opened.
-        if not stat.S_ISREG(os.stat(name, dir_fd=folder).st_mode):
-            raise FileNotFound
-        descriptor = self._open_below(folder, name)
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(descriptor)
-            raise FileNotFound
+        with _blame():
+            # Opening a FIFO or a device, even without waiting, is felt at its other end:
+            # look first, and look again at what was really opened.
+            _require_regular(os.stat(name, dir_fd=folder))
+            descriptor = self._open_below(folder, name)
+            try:
+                status = _require_regular(os.fstat(descriptor))
+            except BaseException:
+                os.close(descriptor)
+                raise
         return Served(FileIO(descriptor), status.st_size)
+
+
+@contextmanager
+def _blame() -> Iterator[None]:
+    """Tell what the server lacks, an `OSError`, from what is not there: `FileNotFound`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _OUR_OWN_LACK:
+            raise
+        raise FileNotFound from error
+
+
+def _require_regular(status: os.stat_result) -> os.stat_result:
+    if not stat.S_ISREG(status.st_mode):
+        raise FileNotFound
+    return status
 
 
 def _sorted_lines(names: list[bytes]) -> bytes:

@@ -91,11 +91,13 @@ def parse_command(line: bytes) -> Command | None:
     :return: ``None`` for a blank line, which is to be ignored. An unknown verb is
         not an error here: the proxy relays it, the server refuses it.
     """
-    line = line.removesuffix(b"\r")
-    words = line.split(None, 1)
+    stripped = line.removesuffix(b"\r")
+    words = stripped.split(None, 1)
     if not words:
         return None
-    return Command(words[0].upper(), words[1] if len(words) > 1 else b"", line)
+    # The next peer strips one carriage return as well: it must not be one of the name's.
+    onward = line if stripped.endswith(b"\r") else stripped
+    return Command(words[0].upper(), words[1] if len(words) > 1 else b"", onward)
 
 
 def format_command(word: bytes, name: bytes = b"") -> bytes:
@@ -319,7 +321,7 @@ def printable(text: bytes, limit: int = 1024) -> str:
 
     :param limit: of the text, in characters; what is cut is marked with ``...``.
     """
-    shown = text[: 4 * limit].decode("utf-8", "surrogateescape")
+    shown = text[: 4 * limit + 4].decode("utf-8", "surrogateescape")
     shown = _UNPRINTABLE.sub(lambda match: _escape(match[0]), shown)
     shown = re.sub("[\udc80-\udcff]", lambda match: f"\\x{ord(match[0]) - 0xDC00:02x}", shown)
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."

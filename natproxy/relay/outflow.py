@@ -11,7 +11,7 @@ from twisted.internet.interfaces import (
     ISSLTransport,
     ITCPTransport,
 )
-from zope.interface import implementer, providedBy
+from zope.interface import implementer
 
 
 class Transport(ITCPTransport, IConsumer, IPushProducer):
@@ -64,12 +64,10 @@ class Outflow:
 
         :return: False, and nothing is done, on a transport that cannot (TLS).
         """
-        transport = self._transport
-        provided = providedBy(transport)
-        if IHalfCloseableDescriptor not in provided or ISSLTransport in provided:
+        if not _can_half_close(self._transport):
             return False
-        transport.unregisterProducer()
-        transport.loseWriteConnection()
+        self._transport.unregisterProducer()
+        self._transport.loseWriteConnection()
         return True
 
     def pauseProducing(self) -> None:
@@ -94,3 +92,10 @@ class Outflow:
         """The connection is lost."""
         if self._relay is not None:
             self._relay.stopProducing()
+
+
+def _can_half_close(transport: object) -> bool:
+    # A TLS transport claims what the TCP below it can do.
+    return IHalfCloseableDescriptor.providedBy(transport) and not ISSLTransport.providedBy(
+        transport
+    )

@@ -22,7 +22,10 @@ class Options(DaemonOptions):
     default_listen = "tcp:9001:interface=127.0.0.1"
 
     synopsis = "[options]"
-    longdesc = "Serve the files of a directory: LIST, DOWNLOAD name."
+    longdesc = (
+        "Serve the files of a directory: LIST, DOWNLOAD name."
+        f" Listens on {default_listen} unless told otherwise."
+    )
     optParameters = [
         ["files", None, "./files", "Directory to serve; made if it is missing."],
         [
@@ -32,7 +35,13 @@ class Options(DaemonOptions):
             "Seconds until an idle or stalled client is cut off.",
             seconds("timeout"),
         ],
-        ["drain", None, 30.0, "Seconds that commands in flight get at the end.", seconds("drain")],
+        [
+            "drain",
+            None,
+            30.0,
+            "Seconds that commands in flight get at the end.",
+            seconds("drain", 0),
+        ],
     ]
 
     def postOptions(self) -> None:
@@ -42,6 +51,8 @@ class Options(DaemonOptions):
         try:
             os.makedirs(self.directory.path, exist_ok=True)
             self.directory.check()
+        except FileExistsError:
+            raise usage.UsageError(f"--files {self['files']}: not a directory") from None
         except OSError as error:
             raise usage.UsageError(f"--files {self['files']}: {error.strerror}") from error
 

@@ -16,7 +16,10 @@ class Options(DaemonOptions):
     default_listen = "tcp:9000"
 
     synopsis = "[options]"
-    longdesc = "Stand in front of a file server: each command travels on a port of its own."
+    longdesc = (
+        "Stand in front of a file server: each command travels on a port of its own."
+        f" Listens on {default_listen} unless told otherwise."
+    )
     optParameters = [
         ["upstream", None, "tcp:127.0.0.1:9001", "Endpoint of the file server."],
         ["timeout", None, 60.0, "Seconds that the file server may be silent.", seconds("timeout")],
@@ -34,7 +37,13 @@ class Options(DaemonOptions):
             "Seconds until an idle or stalled client is cut off.",
             seconds("idle-timeout"),
         ],
-        ["drain", None, 30.0, "Seconds that commands in flight get at the end.", seconds("drain")],
+        [
+            "drain",
+            None,
+            30.0,
+            "Seconds that commands in flight get at the end.",
+            seconds("drain", 0),
+        ],
         [
             "max-clients",
             None,

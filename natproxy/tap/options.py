@@ -15,7 +15,7 @@ from natproxy.service import StartupError
 _Endpoint = TypeVar("_Endpoint")
 
 
-def seconds(option: str) -> Callable[[str], float]:
+def seconds(option: str, least: float = 0.001) -> Callable[[str], float]:
     """Give a reader of an option's time in seconds, which raises `UsageError`."""
 
     def read(text: str) -> float:
@@ -23,8 +23,8 @@ def seconds(option: str) -> Callable[[str], float]:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not (math.isfinite(value) and value > 0):
-            raise usage.UsageError(f"--{option} {text}: a number of seconds above 0 is needed")
+        if not (math.isfinite(value) and value >= least):
+            raise usage.UsageError(f"--{option} {text}: seconds, {least:g} or more, are needed")
         return value
 
     return read
@@ -61,7 +61,7 @@ class DaemonOptions(usage.Options):
         self.listeners: list[tuple[str, IStreamServerEndpoint]] = []
 
     def opt_listen(self, description: str) -> None:
-        """Endpoint to listen on, as a Twisted endpoint string; may be given many times."""
+        """Endpoint to listen on, given once or more often; see above for the default."""
         endpoint = self.endpoint("--listen", description, serverFromString)
         self.listeners.append((description, endpoint))
 
@@ -104,6 +104,11 @@ class DaemonOptions(usage.Options):
 
 def _words(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
-        where = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror}{where}"
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    if isinstance(error, (ImportError, NameError)):
+        return "TLS is not installed; it is the extra natproxy[tls]"
+    if isinstance(error, LookupError):
+        return "no such socket has been handed over"
+    if isinstance(error, TypeError):
+        return "malformed endpoint"
     return f"malformed endpoint ({error})"

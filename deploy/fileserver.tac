@@ -1,0 +1,33 @@
+"""The file server as an application file: ``twistd -ny deploy/fileserver.tac``.
+
+Every setting below can be changed here, or by the environment variable beside it.
+"""
+
+import os
+
+from twisted.application.service import Application
+
+from natproxy.service import StartupError
+from natproxy.tap.fileserver import Options, makeService
+
+# Endpoints to listen on, one or more, separated by white space.
+LISTEN = os.environ.get("FILESERVER_LISTEN", "tcp:9001:interface=127.0.0.1")
+# The folder to serve; made if it is missing.
+FILES = os.environ.get("FILESERVER_FILES", "./files")
+# Seconds until an idle or stalled client is cut off.
+TIMEOUT = os.environ.get("FILESERVER_TIMEOUT", "600")
+# Seconds that commands in flight get at the end.
+DRAIN = os.environ.get("FILESERVER_DRAIN", "30")
+
+arguments = [f"--listen={endpoint}" for endpoint in LISTEN.split()]
+arguments += [f"--files={FILES}", f"--timeout={TIMEOUT}", f"--drain={DRAIN}"]
+
+options = Options()
+try:
+    options.parseOptions(arguments)
+except StartupError as wrong:
+    # An Exception in a .tac file gets a traceback from twistd; SystemExit ends it in one line.
+    raise SystemExit(str(wrong)) from None
+
+application = Application("fileserver")
+makeService(options).setServiceParent(application)

@@ -1,0 +1,38 @@
+"""The proxy as an application file: ``twistd -ny deploy/natproxy.tac``.
+
+Every setting below can be changed here, or by the environment variable beside it.
+"""
+
+import os
+
+from twisted.application.service import Application
+
+from natproxy.service import StartupError
+from natproxy.tap.natproxy import Options, makeService
+
+# Endpoints to listen on, one or more, separated by white space.
+LISTEN = os.environ.get("NATPROXY_LISTEN", "tcp:9000")
+# Endpoint of the file server.
+UPSTREAM = os.environ.get("NATPROXY_UPSTREAM", "tcp:127.0.0.1:9001")
+# Seconds that the file server may be silent.
+TIMEOUT = os.environ.get("NATPROXY_TIMEOUT", "60")
+# Seconds until an idle or stalled client is cut off.
+IDLE_TIMEOUT = os.environ.get("NATPROXY_IDLE_TIMEOUT", "600")
+# Seconds that commands in flight get at the end.
+DRAIN = os.environ.get("NATPROXY_DRAIN", "30")
+# Clients at once; more are turned away.
+MAX_CLIENTS = os.environ.get("NATPROXY_MAX_CLIENTS", "10000")
+
+arguments = [f"--listen={endpoint}" for endpoint in LISTEN.split()]
+arguments += [f"--upstream={UPSTREAM}", f"--timeout={TIMEOUT}", f"--drain={DRAIN}"]
+arguments += [f"--idle-timeout={IDLE_TIMEOUT}", f"--max-clients={MAX_CLIENTS}"]
+
+options = Options()
+try:
+    options.parseOptions(arguments)
+except StartupError as wrong:
+    # An Exception in a .tac file gets a traceback from twistd; SystemExit ends it in one line.
+    raise SystemExit(str(wrong)) from None
+
+application = Application("natproxy")
+makeService(options).setServiceParent(application)

@@ -1,0 +1,254 @@
+"""What an operator writes on the command line, and what is made of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from unittest import SkipTest
+
+from twisted.application.service import IService, IServiceMaker
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python import usage
+from twisted.python.reflect import namedAny
+from twisted.trial.unittest import SynchronousTestCase
+
+from natproxy.fileserver import FileServerFactory
+from natproxy.proxy import ProxyFactory
+from natproxy.service import DrainingService, StartupError, TwistdService
+from natproxy.tap import fileserver, natproxy
+from natproxy.tap.options import DaemonOptions
+from twisted.plugins import natproxy_dropin
+
+MALFORMED_SECONDS = ("", "soon", "0", "-1", "nan", "inf", "1e999")
+MALFORMED_NUMBERS = ("", "many", "0", "-1", "1.5", "1e3", "٣", " 3")
+MALFORMED_LISTEN = (
+    "",
+    "9000",
+    "bogus:9000",
+    "tcp",
+    "tcp:",
+    "tcp:http-alt-and-more",
+    "tcp:9000:backlog=many",
+    "tcp:9000:colour=blue",
+    "unix",
+    "systemd:domain=INET",
+    "systemd:domain=INET:index=0",
+)
+MALFORMED_UPSTREAM = ("", "127.0.0.1", "bogus:127.0.0.1:9001", "tcp:127.0.0.1", "tcp:host:http-x")
+
+
+class ThreadedMemoryReactor(MemoryReactorClock):
+    """A reactor in memory that has a name for its thread pool."""
+
+    def getThreadPool(self) -> object:
+        return self
+
+
+class OptionsCase(SynchronousTestCase):
+    """Has a reactor, and reads command lines."""
+
+    def setUp(self) -> None:
+        self.reactor = ThreadedMemoryReactor()
+        self.folder = self.mktemp()
+
+    def server_options(self, *arguments: str) -> fileserver.Options:
+        options = fileserver.Options(self.reactor)
+        options.parseOptions([f"--files={self.folder}", *arguments])
+        return options
+
+    def proxy_options(self, *arguments: str) -> natproxy.Options:
+        options = natproxy.Options(self.reactor)
+        options.parseOptions(arguments)
+        return options
+
+    def assert_refused(self, options: DaemonOptions, option: str, value: str) -> str:
+        """Assert that a value gets one line, which names the daemon, the option and it."""
+        wrong = self.assertRaises(StartupError, options.parseOptions, [f"{option}={value}"])
+        message = str(wrong)
+        self.assertEqual(message.splitlines(), [message])
+        start = f"twistd {options.daemon}: {option} {value}: "
+        self.assertTrue(message.startswith(start), message)
+        self.assertTrue(message.removeprefix(start).strip(), message)
+        return message
+
+    def assert_all_refused(
+        self, kind: type[DaemonOptions], option: str, values: Sequence[str]
+    ) -> None:
+        for value in values:
+            self.assert_refused(kind(self.reactor), option, value)
+
+
+class DefaultTests(OptionsCase):
+    def test_file_server_listens_on_the_loopback_interface(self) -> None:
+        daemon = fileserver.make_daemon(self.server_options())
+        daemon.privilegedStartService()
+        self.assertEqual(self.reactor.tcpServers, [(9001, daemon.factory, 50, "127.0.0.1")])
+
+    def test_proxy_listens_everywhere(self) -> None:
+        daemon = natproxy.make_daemon(self.proxy_options())
+        daemon.privilegedStartService()
+        self.assertEqual(self.reactor.tcpServers, [(9000, daemon.factory, 50, "")])
+
+    def test_proxy_connects_to_a_file_server_on_the_same_host(self) -> None:
+        factory = natproxy.make_daemon(self.proxy_options()).factory
+        assert isinstance(factory, ProxyFactory)
+        factory.upstream.connect(factory)
+        host, port = self.reactor.tcpClients[0][:2]
+        self.assertEqual((host, port), ("127.0.0.1", 9001))
+
+    def test_times_and_limits(self) -> None:
+        proxy = self.proxy_options()
+        given = [proxy[o] for o in ("timeout", "connect-timeout", "idle-timeout", "drain")]
+        self.assertEqual(given, [60.0, 5.0, 600.0, 30.0])
+        self.assertEqual(proxy["max-clients"], 10_000)
+        server = self.server_options()
+        self.assertEqual([server["timeout"], server["drain"]], [600.0, 30.0])
+
+    def test_file_server_serves_the_folder_files(self) -> None:
+        self.assertEqual(fileserver.Options(self.reactor)["files"], "./files")
+
+
+class GivenTests(OptionsCase):
+    def test_proxy_passes_every_value_on(self) -> None:
+        daemon = natproxy.make_daemon(
+            self.proxy_options(
+                "--timeout=1.5",
+                "--connect-timeout=2",
+                "--idle-timeout=3e2",
+                "--max-clients=4",
+                "--upstream=tcp:files.example:7000",
+            )
+        )
+        factory = daemon.factory
+        assert isinstance(factory, ProxyFactory)
+        self.assertEqual(factory.reply_timeout, 1.5)
+        self.assertEqual(factory.connect_timeout, 2.0)
+        self.assertEqual(factory.idle_timeout, 300.0)
+        self.assertEqual(factory.max_clients, 4)
+
+    def test_file_server_passes_every_value_on(self) -> None:
+        factory = fileserver.make_daemon(self.server_options("--timeout=7")).factory
+        assert isinstance(factory, FileServerFactory)
+        self.assertEqual(factory.idle_timeout, 7.0)
+        self.assertEqual(factory.directory.path, os.fsencode(os.path.abspath(self.folder)))
+
+    def test_all_endpoints_are_listened_on_and_not_the_default(self) -> None:
+        options = self.proxy_options(
+            "--listen=tcp:7001", "--listen=unix:/run/x.sock", "--listen=tcp6:7002"
+        )
+        daemon = natproxy.make_daemon(options)
+        daemon.privilegedStartService()
+        self.assertEqual([server[0] for server in self.reactor.tcpServers], [7001, 7002])
+        self.assertEqual([server[0] for server in self.reactor.unixServers], ["/run/x.sock"])
+        self.assertEqual(len(daemon.ports), 3)
+        described = [description for description, _ in options.listeners]
+        self.assertEqual(described, ["tcp:7001", "unix:/run/x.sock", "tcp6:7002"])
+
+    def test_nothing_is_listened_on_before_the_service_starts(self) -> None:
+        natproxy.makeService(self.proxy_options("--listen=tcp:7001"))
+        self.assertEqual(self.reactor.tcpServers, [])
+
+
+class MalformedTests(OptionsCase):
+    def test_seconds(self) -> None:
+        for option in ("--timeout", "--drain"):
+            self.assert_all_refused(fileserver.Options, option, MALFORMED_SECONDS)
+        for option in ("--timeout", "--connect-timeout", "--idle-timeout", "--drain"):
+            self.assert_all_refused(natproxy.Options, option, MALFORMED_SECONDS)
+
+    def test_numbers(self) -> None:
+        self.assert_all_refused(natproxy.Options, "--max-clients", MALFORMED_NUMBERS)
+
+    def test_listen(self) -> None:
+        self.assert_all_refused(natproxy.Options, "--listen", MALFORMED_LISTEN)
+        self.assert_all_refused(fileserver.Options, "--listen", MALFORMED_LISTEN)
+
+    def test_upstream(self) -> None:
+        self.assert_all_refused(natproxy.Options, "--upstream", MALFORMED_UPSTREAM)
+
+    def test_certificate_that_is_not_there(self) -> None:
+        message = self.assert_refused(
+            natproxy.Options(self.reactor), "--listen", "ssl:9000:privateKey=nowhere.pem"
+        )
+        self.assertTrue("nowhere.pem" in message.split(": ", 2)[2] or "OpenSSL" in message)
+
+    def test_unknown_option(self) -> None:
+        for options in (natproxy.Options(self.reactor), fileserver.Options(self.reactor)):
+            wrong = self.assertRaises(StartupError, options.parseOptions, ["--colour=blue"])
+            self.assertEqual(str(wrong), f"twistd {options.daemon}: option --colour not recognized")
+
+    def test_surplus_argument(self) -> None:
+        for options in (natproxy.Options(self.reactor), fileserver.Options(self.reactor)):
+            wrong = self.assertRaises(StartupError, options.parseOptions, ["surplus"])
+            self.assertIn(f"twistd {options.daemon}: ", str(wrong))
+
+    def test_a_complaint_is_a_usage_error_to_no_one(self) -> None:
+        options = natproxy.Options(self.reactor)
+        wrong = self.assertRaises(StartupError, options.parseOptions, ["--drain=x"])
+        self.assertNotIsInstance(wrong, usage.UsageError)
+
+
+class FolderTests(OptionsCase):
+    def test_missing_folder_is_made_with_those_above_it(self) -> None:
+        self.folder = os.path.join(self.folder, "deep", "down")
+        self.server_options()
+        self.assertTrue(os.path.isdir(self.folder))
+
+    def test_folder_that_is_there_is_left_as_it_is(self) -> None:
+        os.mkdir(self.folder, 0o711)
+        before = os.stat(self.folder)
+        self.server_options()
+        self.assertEqual(os.stat(self.folder), before)
+
+    def test_file_in_the_place_of_the_folder(self) -> None:
+        with open(self.folder, "wb"):
+            pass
+        self.assert_refused(fileserver.Options(self.reactor), "--files", self.folder)
+
+    def test_file_in_the_place_of_a_folder_above(self) -> None:
+        with open(self.folder, "wb"):
+            pass
+        inside = os.path.join(self.folder, "inside")
+        message = self.assert_refused(fileserver.Options(self.reactor), "--files", inside)
+        self.assertIn("Not a directory", message)
+
+    def test_dangling_link_in_the_place_of_the_folder(self) -> None:
+        os.symlink("nowhere", self.folder)
+        self.assert_refused(fileserver.Options(self.reactor), "--files", self.folder)
+
+    def test_unreadable_folder(self) -> None:
+        os.mkdir(self.folder, 0o300)
+        if os.access(self.folder, os.R_OK):
+            raise SkipTest("root may read everything")
+        self.addCleanup(os.chmod, self.folder, 0o700)
+        message = self.assert_refused(fileserver.Options(self.reactor), "--files", self.folder)
+        self.assertIn("Permission denied", message)
+
+    def test_folder_is_found_after_a_change_of_the_working_directory(self) -> None:
+        directory = self.server_options().directory
+        self.assertTrue(os.path.isabs(directory.path))
+
+
+class PluginTests(OptionsCase):
+    def test_makers_lead_to_the_options_and_the_service(self) -> None:
+        for maker, module in (
+            (natproxy_dropin.natproxy, natproxy),
+            (natproxy_dropin.fileserver, fileserver),
+        ):
+            self.assertTrue(IServiceMaker.providedBy(maker))
+            self.assertIs(namedAny(maker.module), module)
+            self.assertEqual(maker.tapname, module.Options.daemon)
+
+    def test_service_holds_the_daemon(self) -> None:
+        for service in (
+            natproxy.makeService(self.proxy_options()),
+            fileserver.makeService(self.server_options()),
+        ):
+            self.assertTrue(IService.providedBy(service))
+            assert isinstance(service, TwistdService)
+            self.assertIsInstance(service.services[0], DrainingService)
+
+    def test_help_names_every_option_with_its_default(self) -> None:
+        shown = " ".join(str(natproxy.Options(self.reactor)).split())
+        for words in ("--listen=", "tcp:127.0.0.1:9001", "60.0", "5.0", "600.0", "30.0", "10000"):
+            self.assertIn(words, shown)
