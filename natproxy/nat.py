@@ -219,7 +219,8 @@ class NATTable:
         self._unindex(self._by_client, entry.client, entry.key)
         entry.state = EntryState.GONE
         entry.outcome = outcome
-        entry._stop()
+        with self._log.failuresHandled("a relay could not be stopped"):
+            entry._stop()
         self._tell(entry)
 
     def remove_client(self, client: ClientTransport, outcome: Outcome) -> list[NATEntry]:
@@ -229,7 +230,8 @@ class NATTable:
         """
         entries = list(self._by_client.get(client, {}).values())
         for entry in entries:
-            self.remove(entry, outcome)
+            if entry.state is not EntryState.GONE:
+                self.remove(entry, outcome)
         return entries
 
     def lookup(self, port: int) -> tuple[NATEntry, ...]:

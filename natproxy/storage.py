@@ -34,17 +34,18 @@ _OPENAT2_TRIES = 8
 # O_NONBLOCK: whatever else takes the file's place after the check, a FIFO in
 # particular, must not be waited for.
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_LOOK = getattr(os, "O_PATH", _READ) | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 # What the server lacks is not the file's absence.
-_OUR_OWN_LACK = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO))
+_OUR_OWN_LACK = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EAGAIN))
 
 # Names sorted or joined in one call: about a millisecond, for which the thread that
 # scans holds the interpreter and the reactor waits.
 _RUN = 4096
 
-Opener = Callable[[int, bytes], int]
-"""Opens a name below a directory's descriptor for reading and gives a descriptor."""
+Opener = Callable[[int, bytes, int], int]
+"""Opens a name below a directory's descriptor, with ``open(2)``'s flags."""
 
 
 class FileNotFound(Exception):
@@ -78,14 +79,14 @@ class Listing:
     omitted: tuple[bytes, ...]
 
 
-def open_beneath(folder: int, name: bytes) -> int:
+def open_beneath(folder: int, name: bytes, flags: int) -> int:
     """Open by ``openat2``: the kernel refuses whatever would lead outside.
 
     Links that stay inside are followed.
 
     :raises OSError: as ``openat2(2)`` does; ``ENOSYS`` where there is none.
     """
-    how = _OpenHow(_READ, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
+    how = _OpenHow(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
     for _ in range(_OPENAT2_TRIES):
         opened: int = _syscall(
             ctypes.c_long(_SYS_OPENAT2),
@@ -103,7 +104,7 @@ def open_beneath(folder: int, name: bytes) -> int:
     raise OSError(code, os.strerror(code))
 
 
-def open_by_walk(folder: int, name: bytes) -> int:
+def open_by_walk(folder: int, name: bytes, flags: int) -> int:
     """Open one component at a time, following no link at all.
 
     :raises OSError: as ``open(2)`` does; ``ELOOP`` or ``ENOTDIR`` for a link.
@@ -116,7 +117,7 @@ def open_by_walk(folder: int, name: bytes) -> int:
             if above != folder:
                 os.close(above)
             above = below
-        return os.open(last, _READ | os.O_NOFOLLOW, dir_fd=above)
+        return os.open(last, flags | os.O_NOFOLLOW, dir_fd=above)
     finally:
         if above != folder:
             os.close(above)
@@ -128,7 +129,7 @@ def choose_opener() -> Opener:
         return open_by_walk
     folder = os.open("/", _FOLDER)
     try:
-        os.close(open_beneath(folder, b"."))
+        os.close(open_beneath(folder, b".", _FOLDER))
     except OSError:
         return open_by_walk
     finally:
@@ -181,7 +182,7 @@ class Directory:
             os.close(folder)
 
     def listing(self) -> Listing:
-        """Scan the directory for what `open` would serve, sub-folders left aside.
+        """Scan the directory for regular files, and links inside it that lead to some.
 
         :raises OSError: if the directory cannot be read.
         """
@@ -211,14 +212,21 @@ class Directory:
         with _blame():
             # Opening a FIFO or a device, even without waiting, is felt at its other end:
             # look first, and look again at what was really opened.
-            _require_regular(os.stat(name, dir_fd=folder))
-            descriptor = self._open_below(folder, name)
-            try:
-                status = _require_regular(os.fstat(descriptor))
-            except BaseException:
-                os.close(descriptor)
-                raise
-        return Served(FileIO(descriptor), status.st_size)
+            looked, _ = self._regular(folder, name, _LOOK)
+            os.close(looked)
+            descriptor, size = self._regular(folder, name, _READ)
+        return Served(FileIO(descriptor), size)
+
+    def _regular(self, folder: int, name: bytes, flags: int) -> tuple[int, int]:
+        descriptor = self._open_below(folder, name, flags)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise FileNotFound
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor, status.st_size
 
 
 @contextmanager
@@ -230,12 +238,6 @@ def _blame() -> Iterator[None]:
         if error.errno in _OUR_OWN_LACK:
             raise
         raise FileNotFound from error
-
-
-def _require_regular(status: os.stat_result) -> os.stat_result:
-    if not stat.S_ISREG(status.st_mode):
-        raise FileNotFound
-    return status
 
 
 def _sorted_lines(names: list[bytes]) -> bytes:

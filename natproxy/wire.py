@@ -28,7 +28,9 @@ EMPTY_RESPONSE = "empty response from server"
 
 _COUNTED_HEADER = re.compile(rb"OK ([0-9]{1,19})(?: .*)?")
 _ERROR_HEADER = re.compile(rb"ERR(?: (.*))?")
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\\]")
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\\]"
+)
 
 
 class WireError(ValueError):
@@ -103,10 +105,14 @@ def parse_command(line: bytes) -> Command | None:
 def format_command(word: bytes, name: bytes = b"") -> bytes:
     """Write a command as the line to send, line feed included.
 
+    :param word: one of `VERBS`.
     :raises WireError: for a name that version 1 cannot carry: one that is missing,
-        holds CR, LF or NUL, begins with white space, or makes the line too long.
+        holds CR, LF or NUL, begins with white space, or makes the line too long; and
+        for any name with a verb that takes none.
     """
     if not VERBS[word].takes_name:
+        if name:
+            raise WireError(f"{word.decode()} takes no file name")
         return word + b"\n"
     if not name:
         raise WireError("no file name given")
@@ -129,9 +135,9 @@ def listable(name: bytes) -> bool:
 def error_line(message: str) -> bytes:
     """Write the reply for a failure, line feed included.
 
-    :param message: one line; what does not fit into ASCII is escaped.
+    :param message: its line ends become spaces; what does not fit into ASCII is escaped.
     """
-    return b"ERR " + message.encode("ascii", "backslashreplace") + b"\n"
+    return b"ERR " + " ".join(message.split()).encode("ascii", "backslashreplace") + b"\n"
 
 
 @dataclass(frozen=True)

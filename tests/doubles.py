@@ -1,11 +1,23 @@
-"""Stand-ins for the network: transports with addresses, an upstream one can play."""
+"""Stand-ins for the network, the log and a thread: all played by hand, none with a socket."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import (
+    IHalfCloseableDescriptor,
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+)
 from twisted.internet.testing import StringTransport
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 
@@ -16,6 +28,7 @@ class Wire(StringTransport):
         super().__init__(
             hostAddress=IPv4Address("TCP", "127.0.0.1", host_port),
             peerAddress=IPv4Address("TCP", "127.0.0.1", peer_port),
+            lenient=True,
         )
         self.aborted = False
 
@@ -28,11 +41,41 @@ class Wire(StringTransport):
         """Whether our side has neither closed nor aborted it."""
         return not (self.disconnecting or self.aborted)
 
+    @property
+    def read_from(self) -> bool:
+        """Whether our side takes what the peer sends."""
+        return self.producerState == "producing"
+
     def taken(self) -> bytes:
         """Give what has been written since the last call."""
         data = self.value()
         self.clear()
         return data
+
+    def fill(self) -> None:
+        """Let the peer read no more: the buffer is over its limit."""
+        self.producer.pauseProducing()
+
+    def empty(self) -> None:
+        """Let the peer read on: the buffer has become empty."""
+        self.producer.resumeProducing()
+
+    def lose(self, protocol: IProtocol, error: BaseException | None = None) -> None:
+        """End the connection, as the reactor does it."""
+        producer, self.producer = self.producer, None
+        if producer is not None:
+            producer.stopProducing()
+        protocol.connectionLost(Failure(error or ConnectionDone()))
+
+
+@implementer(IHalfCloseableDescriptor)
+class HalfClosingWire(Wire):
+    """A transport whose writing side can be closed on its own, as TCP's can."""
+
+    half_closed = False
+
+    def loseWriteConnection(self) -> None:
+        self.half_closed = True
 
 
 class Upstream:
@@ -55,6 +98,14 @@ class Upstream:
         """Let the connect fail."""
         self.connected.errback(error)
 
+    def send(self, data: bytes) -> None:
+        """Send bytes to the proxy."""
+        self.protocol.dataReceived(data)
+
+    def die(self, error: BaseException | None = None) -> None:
+        """Close the connection, or lose it for a reason."""
+        self.wire.lose(self.protocol, error)
+
 
 @implementer(IStreamClientEndpoint)
 class PlayedEndpoint:
@@ -72,3 +123,55 @@ class PlayedEndpoint:
     def last(self) -> Upstream:
         """The newest connection."""
         return self.connections[-1]
+
+
+class PlayedThread:
+    """A thread that does what it was asked when the test says so, and not before."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Callable[[], Any], Deferred[Any]]] = []
+        self.calls = 0
+
+    def __call__(self, function: Callable[[], Any]) -> Deferred[Any]:
+        called: Deferred[Any] = Deferred()
+        self.asked.append((function, called))
+        self.calls += 1
+        return called
+
+    def run(self) -> None:
+        """Do the oldest thing that was asked."""
+        function, called = self.asked.pop(0)
+        try:
+            result = function()
+        except Exception:
+            called.errback()
+        else:
+            called.callback(result)
+
+
+class Journal:
+    """What is logged while a test case runs."""
+
+    def __init__(self, case: SynchronousTestCase) -> None:
+        self.events: list[LogEvent] = []
+        globalLogPublisher.addObserver(self.events.append)
+        case.addCleanup(globalLogPublisher.removeObserver, self.events.append)
+
+    @property
+    def outcomes(self) -> list[LogEvent]:
+        """The events that say how a command ended."""
+        return [event for event in self.events if "outcome" in event]
+
+    @property
+    def ends(self) -> list[str]:
+        """How the commands ended, in a word each."""
+        return [event["outcome"] for event in self.outcomes]
+
+    def lines(self) -> list[str]:
+        """Everything as a reader of the log sees it."""
+        return [formatEvent(event) for event in self.events]
+
+    def line_with(self, words: str) -> str:
+        """Give the one line that holds these words."""
+        (line,) = [line for line in self.lines() if words in line]
+        return line

@@ -19,7 +19,7 @@ from natproxy.tap import fileserver, natproxy
 from natproxy.tap.options import DaemonOptions
 from twisted.plugins import natproxy_dropin
 
-MALFORMED_SECONDS = ("", "soon", "0", "-1", "nan", "inf", "1e999")
+MALFORMED_SECONDS = ("", "soon", "-1", "nan", "inf", "1e999")
 MALFORMED_NUMBERS = ("", "many", "0", "-1", "1.5", "1e3", "٣", " 3")
 MALFORMED_LISTEN = (
     "",
@@ -151,10 +151,11 @@ class GivenTests(OptionsCase):
 
 class MalformedTests(OptionsCase):
     def test_seconds(self) -> None:
-        for option in ("--timeout", "--drain"):
-            self.assert_all_refused(fileserver.Options, option, MALFORMED_SECONDS)
-        for option in ("--timeout", "--connect-timeout", "--idle-timeout", "--drain"):
-            self.assert_all_refused(natproxy.Options, option, MALFORMED_SECONDS)
+        self.assert_all_refused(fileserver.Options, "--timeout", [*MALFORMED_SECONDS, "0"])
+        self.assert_all_refused(fileserver.Options, "--drain", MALFORMED_SECONDS)
+        for option in ("--timeout", "--connect-timeout", "--idle-timeout"):
+            self.assert_all_refused(natproxy.Options, option, [*MALFORMED_SECONDS, "0"])
+        self.assert_all_refused(natproxy.Options, "--drain", MALFORMED_SECONDS)
 
     def test_numbers(self) -> None:
         self.assert_all_refused(natproxy.Options, "--max-clients", MALFORMED_NUMBERS)
@@ -170,7 +171,7 @@ class MalformedTests(OptionsCase):
         message = self.assert_refused(
             natproxy.Options(self.reactor), "--listen", "ssl:9000:privateKey=nowhere.pem"
         )
-        self.assertTrue("nowhere.pem" in message.split(": ", 2)[2] or "OpenSSL" in message)
+        self.assertTrue("nowhere.pem" in message.split(": ", 2)[2] or "natproxy[tls]" in message)
 
     def test_unknown_option(self) -> None:
         for options in (natproxy.Options(self.reactor), fileserver.Options(self.reactor)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -61,7 +62,9 @@ class FileRelay:
         if self._running:
             self._running = False
             self._outflow.detach()
-            self._source.close()
+            # All that could be read has been: nothing is lost with an error here.
+            with suppress(OSError):
+                self._source.close()
 
     def pauseProducing(self) -> None:
         """Nothing to do: a paused outflow is looked at before each chunk."""

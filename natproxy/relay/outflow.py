@@ -86,7 +86,9 @@ class Outflow:
         self.paused = False
         if self._relay is not None:
             self._relay.resumeProducing()
-        self._changed()
+        # The relay may have filled the buffer again.
+        if not self.paused:
+            self._changed()
 
     def stopProducing(self) -> None:
         """The connection is lost."""
