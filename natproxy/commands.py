@@ -8,7 +8,6 @@ What a command means is not known here; see `natproxy.fileserver`, `natproxy.pro
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from itertools import count
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -21,13 +20,13 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
-from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from natproxy import wire
+from natproxy.deadlines import Deadlines
 from natproxy.nat import FIRST_STAND_IN_PORT, Address, Outcome
-from natproxy.relay import Outflow, Transport
+from natproxy.relay import Outflow, Transport, outflow_of
 
 QUEUE_LIMIT = 64
 """Commands of one client that wait; with so many, it is not read from any more."""
@@ -41,7 +40,7 @@ _SLICE = 1024
 
 
 @implementer(IHalfCloseableProtocol)
-class CommandReceiver(LineReceiver, TimeoutMixin):
+class CommandReceiver(LineReceiver):
     """Server side of a connection: lines in, one reply at a time out.
 
     A subclass answers in `command_received` and says `reply_finished` when all of the
@@ -97,7 +96,7 @@ class CommandReceiver(LineReceiver, TimeoutMixin):
     def reply_finished(self) -> None:
         """All of the reply to the current command has been written."""
         self.answering = None
-        self.resetTimeout()
+        self._wait()
         self._next()
 
     def reply_error(self, message: str) -> None:
@@ -113,14 +112,14 @@ class CommandReceiver(LineReceiver, TimeoutMixin):
         """
         command = self.answering
         assert command is not None
-        verb = wire.printable(command.verb, 80)
+        verb = command.verb.decode() if command.known else wire.printable(command.verb, 80)
         name = wire.printable(command.name)
         self.log.info(
             "{client} {request}: {outcome}, {bytes} bytes in {duration:.3f} s{route}",
             client=self.client_address,
             client_host=self.client_address.host,
             client_port=self.client_address.port,
-            request=f"{verb} {name}".rstrip(),
+            request=f"{verb} {name}" if name else verb,
             verb=verb,
             name=name,
             outcome=outcome.value,
@@ -152,15 +151,11 @@ class CommandReceiver(LineReceiver, TimeoutMixin):
 
     # What Twisted calls.
 
-    def callLater(self, period: float, func: Callable[[], None]) -> IDelayedCall:
-        """Time out by the factory's clock (``TimeoutMixin``)."""
-        return self.factory.clock.callLater(period, func)
-
     def connectionMade(self) -> None:
         """Start to wait for commands."""
-        self.outflow = Outflow(self.transport, self._outflow_changed)
-        self.setTimeout(self.factory.idle_timeout)
+        self.outflow = outflow_of(self.transport, self._outflow_changed)
         self.factory.connections.add(self)
+        self._wait()
 
     def dataReceived(self, data: bytes) -> None:
         """Hand received bytes to ``LineReceiver`` in slices, none while it is paused."""
@@ -203,24 +198,27 @@ class CommandReceiver(LineReceiver, TimeoutMixin):
         if self._input_over:
             self.transport.loseConnection()
         else:
-            self.setTimeout(LINGER)
+            self.factory.idle.cancel(self.time_is_up)
+            self.factory.lingering.set(self.time_is_up)
 
-    def timeoutConnection(self) -> None:
+    def time_is_up(self) -> None:
         """Somebody has had all the time there was; the peer, if it was its turn."""
         if self._closing and self._sent_all:
             self.transport.loseConnection()
         elif self._closing or self.outflow.paused:
             self.abort(Outcome.TIMEOUT)
         elif self.answering is not None:
-            self.setTimeout(self.factory.idle_timeout)
+            self._wait()
         else:
             self._close(linger=False)
-            self.setTimeout(LINGER)
+            self.factory.idle.cancel(self.time_is_up)
+            self.factory.lingering.set(self.time_is_up)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Drop everything that was under way for this client."""
         self._closing = True
-        self.setTimeout(None)
+        self.factory.idle.cancel(self.time_is_up)
+        self.factory.lingering.cancel(self.time_is_up)
         if self._resuming is not None:
             self._resuming.cancel()
         self._queue.clear()
@@ -263,8 +261,11 @@ class CommandReceiver(LineReceiver, TimeoutMixin):
         self._resuming = None
         self.resumeProducing()
 
+    def _wait(self) -> None:
+        self.factory.idle.set(self.time_is_up)
+
     def _outflow_changed(self) -> None:
-        self.resetTimeout()
+        self._wait()
         if not self.outflow.paused:
             self._next()
 
@@ -273,7 +274,7 @@ class CommandReceiver(LineReceiver, TimeoutMixin):
         # not yet received is lost (RFC 1122, 4.2.2.13). So first half-close and read.
         self._closing = True
         self._received = b""
-        self.setTimeout(self.factory.idle_timeout)
+        self._wait()
         if linger and self.outflow.half_close():
             self.transport.resumeProducing()
         else:
@@ -285,6 +286,9 @@ class CommandFactory(ServerFactory):
 
     :param clock: for every time-out.
     :param idle_timeout: seconds that a client may take for its next step.
+    :ivar idle: the deadlines of clients whose turn it is.
+    :ivar lingering: those of clients that have been sent everything.
+    :ivar deadlines: all deadlines there are; they rest when nobody is connected.
     :ivar connections: those that are open.
     """
 
@@ -292,7 +296,9 @@ class CommandFactory(ServerFactory):
 
     def __init__(self, clock: IReactorTime, idle_timeout: float) -> None:
         self.clock = clock
-        self.idle_timeout = idle_timeout
+        self.idle = Deadlines(clock, idle_timeout)
+        self.lingering = Deadlines(clock, LINGER)
+        self.deadlines = [self.idle, self.lingering]
         self.connections: set[CommandReceiver] = set()
         self._stand_in_ports = count(FIRST_STAND_IN_PORT)
         self._emptied: list[Deferred[None]] = []
@@ -301,6 +307,8 @@ class CommandFactory(ServerFactory):
         """Forget a connection."""
         self.connections.discard(connection)
         if not self.connections:
+            for deadlines in self.deadlines:
+                deadlines.rest()
             emptied, self._emptied = self._emptied, []
             for waiting in emptied:
                 waiting.callback(None)

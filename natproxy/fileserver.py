@@ -18,8 +18,7 @@ from twisted.python.failure import Failure
 from natproxy import wire
 from natproxy.commands import CommandFactory, CommandReceiver
 from natproxy.nat import Outcome
-from natproxy.relay import FileRelay
-from natproxy.relay.files import Source
+from natproxy.relay import FileRelay, Relays, SinkGone
 from natproxy.storage import Directory, FileNotFound, Listing
 
 InThread = Callable[[Callable[[], Listing]], "Deferred[Listing]"]
@@ -95,11 +94,9 @@ class FileServerProtocol(CommandReceiver):
     def __init__(self) -> None:
         super().__init__()
         self._relay: FileRelay | None = None
-        self._sent = 0
 
     def command_received(self, command: wire.Command) -> None:
         """Answer by the verb."""
-        self._sent = 0
         answer = self._ANSWERS.get(command.verb)
         if answer is None or (wire.VERBS[command.verb].takes_name and not command.name):
             self._fail(wire.UNKNOWN_COMMAND)
@@ -108,17 +105,19 @@ class FileServerProtocol(CommandReceiver):
 
     def stop_answering(self, outcome: Outcome) -> None:
         """Close the file that was being sent."""
-        sent = self._sent
+        sent = 0
         if self._relay is not None:
             self._relay.stop()
-            sent += self._relay.sent
+            sent = self._relay.sent
             self._relay = None
         self.log_outcome(outcome, sent)
 
     def _list(self, command: wire.Command) -> None:
         def listed(reply: bytes) -> None:
             if self.answering is command:
-                self._send(BytesIO(reply), len(reply))
+                self._send(
+                    self.factory.relays.from_memory(BytesIO(reply), len(reply), self.outflow)
+                )
 
         def failed(failure: Failure) -> None:
             self.log.error("cannot list the served directory: {reason}", reason=failure.value)
@@ -139,22 +138,23 @@ class FileServerProtocol(CommandReceiver):
             self._fail("the server cannot open files at present")
         else:
             header = b"OK %d\n" % size
-            self._sent = len(header)
-            self.outflow.write(header)
-            self._send(file, size)
+            self._send(self.factory.relays.from_file(header, file, size, self.outflow))
 
-    def _send(self, source: Source, size: int) -> None:
-        self._relay = FileRelay(source, size, self.outflow)
+    def _send(self, relay: FileRelay) -> None:
+        self._relay = relay
         self._relay.finished.addCallbacks(self._all_sent, self._broken_off)
         self._relay.start()
 
     def _all_sent(self, _: None) -> None:
         assert self._relay is not None
-        self.log_outcome(Outcome.COMPLETED, self._sent + self._relay.sent)
+        self.log_outcome(Outcome.COMPLETED, self._relay.sent)
         self._relay = None
         self.reply_finished()
 
     def _broken_off(self, failure: Failure) -> None:
+        if failure.check(SinkGone):
+            self.abort(Outcome.CLIENT_GONE)
+            return
         # The promised bytes can't be had: only an abort tells the client so.
         self.log.error(
             "reply to {client} broken off: {reason}",
@@ -181,12 +181,19 @@ class FileServerFactory(CommandFactory):
     :param in_thread: where directory scans run.
     :param idle_timeout: seconds that a client may take to send its next command, or to
         read on; then it is cut off.
+    :param relays: move the files.
     """
 
     def __init__(
-        self, clock: IReactorTime, directory: Directory, in_thread: InThread, idle_timeout: float
+        self,
+        clock: IReactorTime,
+        directory: Directory,
+        in_thread: InThread,
+        idle_timeout: float,
+        relays: Relays | None = None,
     ) -> None:
         super().__init__(clock, idle_timeout)
+        self.relays = relays or Relays()
         self.directory = directory
         self.listings = SharedListings(directory, in_thread)
 

@@ -144,6 +144,10 @@ class NATEntry:
         self.relayed += len(data)
         self.client.write(data)
 
+    def count(self, size: int) -> None:
+        """Note that so many bytes have been routed to the client inside the kernel."""
+        self.relayed += size
+
 
 class NATTable:
     """All translations that exist now.
@@ -219,8 +223,10 @@ class NATTable:
         self._unindex(self._by_client, entry.client, entry.key)
         entry.state = EntryState.GONE
         entry.outcome = outcome
-        with self._log.failuresHandled("a relay could not be stopped"):
+        try:
             entry._stop()
+        except Exception:
+            self._log.failure("a relay could not be stopped")
         self._tell(entry)
 
     def remove_client(self, client: ClientTransport, outcome: Outcome) -> list[NATEntry]:
@@ -258,5 +264,7 @@ class NATTable:
 
     def _tell(self, entry: NATEntry) -> None:
         for observer in self._observers:
-            with self._log.failuresHandled("a NAT table observer failed"):
+            try:
                 observer(entry)
+            except Exception:
+                self._log.failure("a NAT table observer failed")

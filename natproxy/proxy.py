@@ -14,31 +14,21 @@ Everything runs in the reactor thread, so that there is nothing to lock.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 
-from twisted.internet import error
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import (
-    IAddress,
-    IDelayedCall,
-    IProtocol,
-    IPushProducer,
-    IReactorTime,
-    IStreamClientEndpoint,
-    ITCPTransport,
-)
+from twisted.internet.interfaces import IAddress, IPushProducer, IReactorTime
 from twisted.internet.protocol import ClientFactory, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
-from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from natproxy import wire
 from natproxy.commands import CommandFactory, CommandReceiver
+from natproxy.connecting import Connector, in_plain_words, timed_out
+from natproxy.deadlines import Deadlines
 from natproxy.nat import Address, NATEntry, NATTable, Outcome, TranslationKey
-from natproxy.relay import SourceShort, TransportRelay
+from natproxy.relay import Relay, Relays, SinkGone, Transport, send_at_once
 
 
 class ProxyProtocol(CommandReceiver):
@@ -130,17 +120,11 @@ class Translation(ClientFactory):
         self.command = command
         self.entry: NATEntry | None = None
         self._taken = False
-        self._connecting: Deferred[IProtocol] | None = None
+        self._give_up: Callable[[], object] | None = None
 
     def connect(self) -> None:
         """Open the connection; `end` is called if it can't be."""
-        proxy = self.client.factory
-        connecting = proxy.upstream.connect(self)
-        self._connecting = connecting
-        connecting.addTimeout(
-            proxy.connect_timeout, proxy.clock, lambda *_: Failure(error.TimeoutError())
-        )
-        connecting.addCallbacks(self._connected, self._not_connected)
+        self._give_up = self.client.factory.connector.connect(self)
 
     def buildProtocol(self, addr: IAddress | None) -> UpstreamProtocol:
         """Make the upstream side."""
@@ -177,34 +161,28 @@ class Translation(ClientFactory):
 
     def abandon(self, outcome: Outcome) -> None:
         """The client can't have the reply: let go of the upstream connection."""
-        self._taken = True
         entry, self.entry = self.entry, None
-        connecting, self._connecting = self._connecting, None
-        if connecting is not None:
-            connecting.cancel()
+        if not self._taken and self._give_up is not None:
+            self._give_up()
+        self._taken = True
         self.client.factory.table.remove_client(self.client.outflow, outcome)
         self.client.log_translation(entry, outcome)
 
-    def _connected(self, _: object) -> None:
-        self._connecting = None
-
-    def _not_connected(self, failure: Failure) -> None:
-        if self._connecting is None:
-            return
-        self._connecting = None
-        reason = connect_failure(failure, self.client.factory.connect_timeout)
+    def clientConnectionFailed(self, connector: object, reason: Failure) -> None:
+        """Tell the client in plain words, and the log what the system said."""
+        words = in_plain_words(reason, self.client.factory.connector.timeout)
         self.client.log.error(
             "cannot connect to the upstream for {client}: {reason} ({error})",
             client=self.client.client_address,
-            reason=reason,
-            error=failure.getErrorMessage(),
+            reason=words,
+            error=reason.getErrorMessage(),
         )
-        timed_out = failure.check(*_CONNECT_TIMEOUTS)
-        self.end(Outcome.TIMEOUT if timed_out else Outcome.ERROR, f"proxy error: {reason}")
+        outcome = Outcome.TIMEOUT if timed_out(reason) else Outcome.ERROR
+        self.end(outcome, f"proxy error: {words}")
 
 
 @implementer(IPushProducer)
-class UpstreamProtocol(LineReceiver, TimeoutMixin):
+class UpstreamProtocol(LineReceiver):
     """The upstream's side: one command, one reply.
 
     :param translation: whose connection this is.
@@ -214,18 +192,15 @@ class UpstreamProtocol(LineReceiver, TimeoutMixin):
     delimiter = b"\n"
     MAX_LENGTH = wire.MAX_LINE
 
-    transport: ITCPTransport
+    transport: Transport
 
     def __init__(self, translation: Translation, upstream: Address) -> None:
         self._translation = translation
         self._proxy = translation.client.factory
         self._upstream = upstream
         self._entry: NATEntry | None = None
-        self._relay: TransportRelay | None = None
-
-    def callLater(self, period: float, func: Callable[[], None]) -> IDelayedCall:
-        """Time out by the proxy's clock (``TimeoutMixin``)."""
-        return self._proxy.clock.callLater(period, func)
+        self._relay: Relay | None = None
+        self._relay_started = False
 
     def connectionMade(self) -> None:
         """Register the translation, then send the command."""
@@ -234,14 +209,18 @@ class UpstreamProtocol(LineReceiver, TimeoutMixin):
         if self._entry is None:
             self.transport.abortConnection()
             return
-        self.setTimeout(self._proxy.reply_timeout)
-        self.transport.write(self._translation.command.line + b"\n")
+        self._wait()
+        send_at_once(self.transport, self._translation.command.line + b"\n")
 
     def dataReceived(self, data: bytes) -> None:
         """Receive bytes of the reply, unless it has ended."""
-        if self._entry is not None:
-            self.resetTimeout()
-            super().dataReceived(data)
+        if self._entry is None:
+            return
+        self._wait()
+        super().dataReceived(data)
+        if self._relay is not None and not self._relay_started:
+            self._relay_started = True
+            self._relay.start()
 
     def lineReceived(self, line: bytes) -> None:
         """Route the header to the client, and begin to relay what it promises."""
@@ -253,14 +232,22 @@ class UpstreamProtocol(LineReceiver, TimeoutMixin):
             self._misunderstood(str(malformed))
             return
         self._proxy.table.relaying(self._entry)
-        self._entry.write(line + b"\n")
         body = wire.body_of(header)
         if body is None:
+            self._entry.write(line + b"\n")
             self._translation.end(Outcome.COMPLETED)
             return
-        client = self._translation.client
-        self._relay = TransportRelay(body, self, client.outflow, self._entry.write)
-        self._relay.finished.addCallbacks(self._relayed, self._source_short)
+        self._relay = self._proxy.relays.between(
+            line + b"\n",
+            body,
+            header.size,
+            self,
+            self.transport,
+            self._translation.client.outflow,
+            self._entry,
+            self._wait,
+        )
+        self._relay.finished.addCallbacks(self._relayed, self._broken_off)
         self.setRawMode()
 
     def rawDataReceived(self, data: bytes) -> None:
@@ -272,13 +259,13 @@ class UpstreamProtocol(LineReceiver, TimeoutMixin):
         """The header has no end."""
         self._misunderstood("reply header too long")
 
-    def timeoutConnection(self) -> None:
+    def time_is_up(self) -> None:
         """The upstream has been silent; unless it was us who did not listen."""
         if self._relay is None:
-            reply = f"proxy error: the server was silent for {self._proxy.reply_timeout:g} s"
+            reply = f"proxy error: the server was silent for {self._proxy.replies.seconds:g} s"
             self._translation.end(Outcome.TIMEOUT, reply)
-        elif self.paused:
-            self.setTimeout(self._proxy.reply_timeout)
+        elif self._translation.client.outflow.paused:
+            self._wait()
         else:
             self._translation.client.log.error(
                 "the upstream {upstream} fell silent inside a reply to {client}",
@@ -298,30 +285,33 @@ class UpstreamProtocol(LineReceiver, TimeoutMixin):
 
     def resumeProducing(self) -> None:
         """The client reads again: from now on it is the upstream's turn."""
-        self.resetTimeout()
+        self._wait()
         super().resumeProducing()
 
     def drop(self) -> None:
         """Stop the relay and let go of the connection: its entry has been removed."""
         self._entry = None
-        self.setTimeout(None)
+        self._proxy.replies.cancel(self.time_is_up)
         if self._relay is not None:
             self._relay.stop()
         # A reset, not a close: the port is free at once instead of after 60 s in
         # TIME_WAIT, and a proxy that translates every command needs them all.
         self.transport.abortConnection()
 
+    def _wait(self) -> None:
+        self._proxy.replies.set(self.time_is_up)
+
     def _relayed(self, _: None) -> None:
         self._translation.end(Outcome.COMPLETED)
 
-    def _source_short(self, failure: Failure) -> None:
-        failure.trap(SourceShort)
-        entry = self._entry
-        assert entry is not None
+    def _broken_off(self, failure: Failure) -> None:
+        if failure.check(SinkGone):
+            self._translation.end(Outcome.CLIENT_GONE)
+            return
         self._translation.client.log.error(
             "the upstream {upstream} died inside a reply to {client}: {reason}",
-            upstream=entry.key.upstream,
-            client=entry.client_address,
+            upstream=self._upstream,
+            client=self._translation.client.client_address,
             reason=failure.value,
         )
         self._translation.end(Outcome.UPSTREAM_GONE)
@@ -340,29 +330,31 @@ class ProxyFactory(CommandFactory):
     """The proxy's clients, and what they share.
 
     :param clock: for every time-out.
-    :param upstream: where commands are sent.
+    :param connector: makes the upstream connections.
     :param reply_timeout: seconds that the upstream may be silent.
-    :param connect_timeout: seconds that it may take to accept a connection.
     :param idle_timeout: seconds that a client may take for its next step.
     :param max_clients: how many there may be at once.
+    :param relays: move the bodies of replies.
     :ivar clients: how many there are.
+    :ivar replies: the deadlines of upstreams.
     :ivar table: the translations that exist now.
     """
 
     def __init__(
         self,
         clock: IReactorTime,
-        upstream: IStreamClientEndpoint,
+        connector: Connector,
         reply_timeout: float = 60.0,
-        connect_timeout: float = 5.0,
         idle_timeout: float = 600.0,
         max_clients: int = 10_000,
+        relays: Relays | None = None,
     ) -> None:
         super().__init__(clock, idle_timeout)
-        self.upstream = upstream
-        self.reply_timeout = reply_timeout
-        self.connect_timeout = connect_timeout
+        self.connector = connector
+        self.replies = Deadlines(clock, reply_timeout)
+        self.deadlines.append(self.replies)
         self.max_clients = max_clients
+        self.relays = relays or Relays()
         self.clients = 0
         self.table = NATTable(clock.seconds)
 
@@ -373,31 +365,3 @@ class ProxyFactory(CommandFactory):
         protocol = ProxyProtocol()
         protocol.factory = self
         return protocol
-
-
-_CONNECT_TIMEOUTS = (error.TimeoutError, error.TCPTimedOutError)
-
-_CONNECT_FAILURES = (
-    (error.ConnectionRefusedError, "the server refuses connections"),
-    (error.DNSLookupError, "the server's name cannot be resolved"),
-    (error.NoRouteError, "there is no route to the server"),
-)
-
-_OWN_LACK: dict[int | None, str] = {
-    errno.EADDRNOTAVAIL: "the proxy has no free port left",
-    errno.EMFILE: "the proxy has no free descriptor left",
-    errno.ENFILE: "the proxy's system has no free descriptor left",
-}
-
-
-def connect_failure(failure: Failure, timeout: float) -> str:
-    """Say in plain words, for a client, why the upstream could not be reached.
-
-    :param timeout: seconds that it had.
-    """
-    if failure.check(*_CONNECT_TIMEOUTS):
-        return f"the server did not accept a connection within {timeout:g} s"
-    for kind, words in _CONNECT_FAILURES:
-        if failure.check(kind):
-            return words
-    return _OWN_LACK.get(getattr(failure.value, "osError", None), "cannot connect to the server")

@@ -80,6 +80,11 @@ class Command:
     line: bytes
 
     @property
+    def known(self) -> bool:
+        """Whether the verb is one of `VERBS`."""
+        return self.verb in VERBS
+
+    @property
     def framing(self) -> Framing:
         """How an ``OK`` reply to this command is framed."""
         verb = VERBS.get(self.verb)
@@ -189,6 +194,10 @@ class CountedBody:
 
     def __init__(self, size: int) -> None:
         self.remaining = size
+
+    def advance(self, size: int) -> None:
+        """Note that so many of the body's own bytes have gone another way."""
+        self.remaining -= size
 
     @property
     def complete(self) -> bool:
@@ -327,6 +336,10 @@ def printable(text: bytes, limit: int = 1024) -> str:
 
     :param limit: of the text, in characters; what is cut is marked with ``...``.
     """
+    if len(text) <= limit and text.isascii():
+        plain = text.decode("ascii")
+        if plain.isprintable() and "\\" not in plain:
+            return plain
     shown = text[: 4 * limit + 4].decode("utf-8", "surrogateescape")
     shown = _UNPRINTABLE.sub(lambda match: _escape(match[0]), shown)
     shown = re.sub("[\udc80-\udcff]", lambda match: f"\\x{ord(match[0]) - 0xDC00:02x}", shown)

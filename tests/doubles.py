@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from socket import socketpair
 from typing import Any
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
+    IFileDescriptor,
     IHalfCloseableDescriptor,
     IProtocol,
     IProtocolFactory,
     IStreamClientEndpoint,
+    ISystemHandle,
+    ITCPTransport,
 )
 from twisted.internet.testing import StringTransport
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
+from zope.interface import Interface, directlyProvides, implementer
+
+HIGH_WATER = 2**16
+"""Bytes that a transport holds before it pauses a streaming producer."""
 
 
 class Wire(StringTransport):
@@ -66,6 +74,102 @@ class Wire(StringTransport):
         if producer is not None:
             producer.stopProducing()
         protocol.connectionLost(Failure(error or ConnectionDone()))
+
+
+class BufferedWire(Wire):
+    """A transport that treats its producer as Twisted's own does, and is drained by hand.
+
+    :ivar most: bytes that it has ever held.
+    :ivar disconnected: whether the connection has been lost.
+    """
+
+    most = 0
+    disconnected = False
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        super().registerProducer(producer, streaming)
+        if self.disconnected:
+            self.producer = None
+            producer.stopProducing()
+        elif not streaming:
+            producer.resumeProducing()
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        held = len(self.value())
+        self.most = max(self.most, held)
+        if held > HIGH_WATER and self.producer is not None and self.streaming:
+            self.producer.pauseProducing()
+
+    def drain(self) -> bytes:
+        """Take all that is held, and let the producer go on."""
+        data = self.taken()
+        if self.producer is not None:
+            self.producer.resumeProducing()
+        return data
+
+
+class PlayedSocket:
+    """One end of a pair of sockets, which takes no more than a test lets it.
+
+    :ivar room: bytes that it still takes.
+    :ivar broken: what is wrong with it.
+    """
+
+    def __init__(self) -> None:
+        self._own, self._peers = socketpair()
+        self._own.setblocking(False)
+        self._peers.setblocking(False)
+        self.room = 1 << 40
+        self.broken: OSError | None = None
+
+    def send(self, data: bytes) -> int:
+        if self.broken is not None:
+            raise self.broken
+        if not self.room:
+            raise BlockingIOError
+        sent = self._own.send(data[: self.room])
+        self.room -= sent
+        return sent
+
+    def fileno(self) -> int:
+        return self._own.fileno()
+
+    def taken(self) -> bytes:
+        """Give what has been sent since the last call."""
+        data = b""
+        with suppress(BlockingIOError):
+            while piece := self._peers.recv(HIGH_WATER):
+                data += piece
+        return data
+
+    def close(self) -> None:
+        self._own.close()
+        self._peers.close()
+
+
+class SocketWire(BufferedWire):
+    """A transport with a socket.
+
+    :param provided: interfaces to claim; those of TCP, if there are none.
+    """
+
+    no_delay = False
+
+    def __init__(self, host_port: int, peer_port: int, *provided: Interface) -> None:
+        super().__init__(host_port, peer_port)
+        tcp = (ITCPTransport, IFileDescriptor, ISystemHandle)
+        directlyProvides(self, *(provided or tcp))
+        self.socket = PlayedSocket()
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        self.no_delay = enabled
+
+    def getHandle(self) -> PlayedSocket:
+        return self.socket
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
 
 
 @implementer(IHalfCloseableDescriptor)
@@ -147,6 +251,40 @@ class PlayedThread:
             called.errback()
         else:
             called.callback(result)
+
+
+class PlayedWarmth:
+    """A page cache in which nothing is but what a test has let be read.
+
+    :ivar cold: whether that is so; otherwise, everything is in it.
+    :ivar forgetful: whether what has been read is not in it, either.
+    :ivar asked: what was looked for: file, offset and size of each.
+    :ivar warming: what is being read, likewise.
+    """
+
+    def __init__(self, cold: bool = True, forgetful: bool = False) -> None:
+        self.cold = cold
+        self.forgetful = forgetful
+        self.asked: list[tuple[int, int, int]] = []
+        self.warming: list[tuple[int, int, int]] = []
+        self._warm: list[tuple[int, int, int]] = []
+        self._waiting: list[Deferred[None]] = []
+
+    def resident(self, file: int, offset: int, size: int) -> bool:
+        self.asked.append((file, offset, size))
+        return not self.cold or (file, offset, size) in self._warm
+
+    def warm(self, file: int, offset: int, size: int) -> Deferred[None]:
+        self.warming.append((file, offset, size))
+        self._waiting.append(Deferred())
+        return self._waiting[-1]
+
+    def warmed(self) -> None:
+        """Let the oldest reading thread return."""
+        stretch = self.warming.pop(0)
+        if not self.forgetful:
+            self._warm.append(stretch)
+        self._waiting.pop(0).callback(None)
 
 
 class Journal:

@@ -29,6 +29,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from natproxy.commands import CommandFactory
+from natproxy.connecting import TCPConnector
 from natproxy.fileserver import FileServerFactory
 from natproxy.proxy import ProxyFactory
 from natproxy.storage import Directory
@@ -178,9 +179,9 @@ def file_server(folder: Path, idle_timeout: float = 600.0) -> FileServerFactory:
     return FileServerFactory(reactor, Directory(os.fspath(folder)), in_thread, idle_timeout)
 
 
-def proxy_to(port: int, **options: Any) -> ProxyFactory:
+def proxy_to(port: int, connect_timeout: float = 5.0, **options: Any) -> ProxyFactory:
     """Make a proxy in front of a port."""
-    return ProxyFactory(reactor, TCP4ClientEndpoint(reactor, HOST, port), **options)
+    return ProxyFactory(reactor, TCPConnector(reactor, HOST, port, connect_timeout), **options)
 
 
 @asynccontextmanager

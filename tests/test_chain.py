@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from natproxy.connecting import EndpointConnector
 from natproxy.fileserver import FileServerFactory
 from natproxy.nat import EntryState, NATEntry
 from natproxy.proxy import ProxyFactory
@@ -211,7 +212,7 @@ class ChainCase(SynchronousTestCase):
             lambda function: deferLater(self.clock, 0, function),
             600.0,
         )
-        self.proxy = ProxyFactory(self.clock, self.network)
+        self.proxy = ProxyFactory(self.clock, EndpointConnector(self.network, self.clock, 5.0))
         self.steps: list[tuple[EntryState, int]] = []
         self.proxy.table.observe(self.note)
 

@@ -10,6 +10,7 @@ from twisted.internet.address import UNIXAddress
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from natproxy.connecting import EndpointConnector
 from natproxy.nat import Address, EntryState
 from natproxy.proxy import ProxyFactory, ProxyProtocol
 from tests.doubles import Journal, PlayedEndpoint, Upstream, Wire
@@ -27,7 +28,9 @@ class ProxyCase(SynchronousTestCase):
         self.journal = Journal(self)
         self.clock = Clock()
         self.endpoint = PlayedEndpoint()
-        self.factory = ProxyFactory(self.clock, self.endpoint, **self.options)
+        self.factory = ProxyFactory(
+            self.clock, EndpointConnector(self.endpoint, self.clock, 5.0), **self.options
+        )
         self.table = self.factory.table
         self.addCleanup(self.lose_clients)
         self.protocol, self.wire = self.new_client(43210)

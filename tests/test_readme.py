@@ -36,7 +36,11 @@ def up() -> Iterator[int]:
         text=True,
     )
     assert process.stdout is not None
-    said = "".join(iter(process.stdout.readline, "Ctrl-C ends it.\n"))
+    said = ""
+    for line in process.stdout:
+        said += line
+        if line == "Ctrl-C ends it.\n":
+            break
     place = re.search(r"^proxy +127\.0\.0\.1:(\d+)$", said, re.MULTILINE)
     assert place, said
     yield int(place[1])

@@ -2,43 +2,17 @@
 
 from __future__ import annotations
 
-import errno
-import gc
-import weakref
-from io import BytesIO
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.interfaces import IHalfCloseableDescriptor, ISSLTransport
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import directlyProvides, implementer
 
-from natproxy.relay import FileRelay, Outflow, SourceShort, TransportRelay
-from natproxy.relay.files import CHUNK
+from natproxy.relay import Outflow, SourceShort, outflow_of
+from natproxy.relay.copying import CopyRelay
+from natproxy.relay.outflow import DIRECT, SocketOutflow
 from natproxy.wire import CountedBody, ListingBody
-from tests.doubles import Wire
-
-HIGH_WATER = 2**16
-
-
-class BufferedWire(Wire):
-    """A transport that pauses its producer as Twisted's own does, and is drained by hand."""
-
-    most = 0
-
-    def write(self, data: bytes) -> None:
-        super().write(data)
-        held = len(self.value())
-        self.most = max(self.most, held)
-        if held > HIGH_WATER and self.producer is not None:
-            self.producer.pauseProducing()
-
-    def drain(self) -> bytes:
-        """Take all that is held, and let the producer go on."""
-        data = self.taken()
-        if self.producer is not None:
-            self.producer.resumeProducing()
-        return data
+from tests.doubles import HIGH_WATER, BufferedWire, SocketWire, Wire
 
 
 @implementer(IHalfCloseableDescriptor)
@@ -54,23 +28,6 @@ class HalfCloseableWire(Wire):
     def loseWriteConnection(self) -> None:
         assert self.producer is None, "a registered producer holds the half-close up"
         self.write_closed = True
-
-
-class SpiedFile(BytesIO):
-    """A file that counts how often it was read, and can fail."""
-
-    failing = False
-
-    def __init__(self, content: bytes) -> None:
-        super().__init__(content)
-        self.reads: list[int] = []
-
-    def read(self, size: int = -1) -> bytes:
-        if self.failing:
-            raise OSError(errno.EIO, "Input/output error")
-        self.reads.append(size)
-        assert len(self.reads) < 100, "it reads on and on"
-        return super().read(size)
 
 
 class SpiedRelay:
@@ -158,29 +115,199 @@ class OutflowTests(SynchronousTestCase):
         self.assertFalse(tls.write_closed)
 
 
-class RelayCase(SynchronousTestCase):
-    """A client's transport and its outflow."""
+class SocketOutflowTests(SynchronousTestCase):
+    """An outflow that writes to the socket itself, or lets a relay do so."""
 
     def setUp(self) -> None:
-        self.client = BufferedWire(9000, 43_210)
-        self.outflow = Outflow(self.client, lambda: None)
-        self.ends: list[object] = []
+        self.wire = SocketWire(9000, 43_210)
+        self.addCleanup(self.wire.socket.close)
+        self.told: list[str] = []
+        self.outflow = outflow_of(self.wire, self.changed)
+        self.relay = SpiedRelay(self.told)
+
+    def changed(self) -> None:
+        self.told.append("paused" if self.outflow.paused else "flowing")
+
+    def lend(self) -> None:
+        self.outflow.lend(self.relay, lambda: self.told.append("ready"))
+
+    def test_it_is_for_bare_tcp_only(self) -> None:
+        self.assertIsInstance(self.outflow, SocketOutflow)
+        self.assertNotIsInstance(outflow_of(Wire(9000, 1), self.changed), SocketOutflow)
+
+    def test_short_write_goes_straight_to_the_socket(self) -> None:
+        self.outflow.write(b"x" * DIRECT)
+        self.assertEqual(self.wire.socket.taken(), b"x" * DIRECT)
+        self.assertEqual((self.wire.value(), self.wire.producer, self.told), (b"", None, []))
+
+    def test_long_write_waits_for_its_turn(self) -> None:
+        self.outflow.write(b"x" * (DIRECT + 1))
+        self.assertEqual(self.wire.socket.taken(), b"")
+        self.assertEqual(self.told, ["paused"])
+        self.assertEqual(self.wire.drain(), b"x" * (DIRECT + 1))
+        self.assertEqual(self.told, ["paused", "flowing"])
+
+    def test_what_the_socket_does_not_take_is_kept_in_order(self) -> None:
+        for room in (0, 3):
+            self.setUp()
+            self.wire.socket.room = room
+            self.outflow.write(b"abcde")
+            self.assertIs(self.outflow.paused, True)
+            self.wire.socket.room = 100
+            self.outflow.write(b"fgh")
+            self.assertEqual(self.wire.socket.taken() + self.wire.drain(), b"abcdefgh")
+            self.assertEqual(self.told, ["paused", "flowing"])
+            self.assertIsNone(self.wire.producer)
+            self.outflow.write(b"ijk")
+            self.assertEqual(self.wire.socket.taken(), b"ijk")
+
+    def test_relay_that_writes_is_paused_and_resumed(self) -> None:
+        self.outflow.attach(self.relay)
+        self.wire.socket.room = 0
+        self.outflow.write(b"x")
+        self.wire.drain()
+        self.assertEqual(self.told, ["pause", "paused", "resume", "flowing"])
+
+    def test_relay_may_fill_it_again_at_once(self) -> None:
+        self.outflow.attach(self.relay)
+        self.wire.socket.room = 0
+        self.patch(self.relay, "resumeProducing", lambda: self.outflow.write(b"more"))
+        self.outflow.write(b"x")
+        for _ in range(3):
+            self.wire.drain()
+            self.assertTrue(self.outflow.paused)
+            self.assertEqual(self.wire.value(), b"more")
+
+    def test_broken_socket_is_left_to_the_transport_to_find_out(self) -> None:
+        self.wire.socket.broken = BrokenPipeError()
+        self.outflow.attach(self.relay)
+        self.outflow.write(b"x")
+        self.assertEqual(self.wire.value(), b"x")
+        self.wire.producer.stopProducing()
+        self.assertEqual(self.told[-1], "stop")
+
+    def test_it_is_lent_at_once_if_everything_has_been_sent(self) -> None:
+        self.outflow.write(b"header")
+        self.lend()
+        self.assertEqual((self.told, self.outflow.paused), (["ready"], False))
+        self.assertEqual(self.outflow.descriptor(), self.wire.fileno())
+
+    def test_it_is_lent_once_when_all_that_was_written_has_left(self) -> None:
+        self.wire.socket.room = 3
+        self.outflow.write(b"header")
+        self.outflow.write(b"first")
+        self.lend()
+        self.assertTrue(self.outflow.paused)
+        self.assertNotIn("ready", self.told)
+        self.assertEqual(self.wire.drain(), b"derfirst")
+        self.assertEqual(self.told[-1], "ready")
+        self.assertFalse(self.outflow.paused)
+        self.wire.drain()
+        self.assertEqual(self.told.count("ready"), 1)
+
+    def test_borrower_says_whose_turn_it_is(self) -> None:
+        self.lend()
+        self.told.clear()
+        for paused in (True, True, False):
+            self.outflow.stalled(paused)
+            self.assertIs(self.outflow.paused, paused)
+        # Each is a sign of life, even if it changes nothing.
+        self.assertEqual(self.told, ["paused", "paused", "flowing"])
+
+    def test_connection_lost_before_it_is_lent_is_told(self) -> None:
+        self.wire.socket.room = 0
+        self.outflow.write(b"header")
+        self.lend()
+        self.wire.producer.stopProducing()
+        self.assertEqual((self.told[-1], self.told.count("ready")), ("stop", 0))
+
+    def test_taken_back_it_flows_and_can_be_written_to_and_lent_again(self) -> None:
+        for _ in range(3):
+            self.told.clear()
+            self.lend()
+            self.outflow.stalled(True)
+            self.outflow.take_back()
+            self.assertFalse(self.outflow.paused)
+            self.outflow.write(b"x")
+            self.assertEqual(self.wire.socket.taken(), b"x")
+            self.assertEqual(self.told, ["ready", "paused"])
+
+    def test_taken_back_before_it_was_lent_it_stays_paused_until_it_is_empty(self) -> None:
+        self.wire.socket.room = 0
+        self.outflow.write(b"header")
+        self.lend()
+        self.outflow.take_back()
+        self.assertTrue(self.outflow.paused)
+        self.assertEqual(self.told, ["paused"])
+        self.wire.drain()
+        self.assertEqual((self.told, self.outflow.paused), (["paused", "flowing"], False))
+
+    def test_it_is_closed_with_or_without_something_to_send(self) -> None:
+        for room in (0, 100):
+            self.setUp()
+            self.wire.socket.room = room
+            self.outflow.write(b"x")
+            self.outflow.close()
+            self.assertIsNone(self.wire.producer)
+            self.assertTrue(self.wire.disconnecting)
 
 
-class TransportRelayTests(RelayCase):
-    def setUp(self) -> None:
-        super().setUp()
-        self.source = Wire(50_000, 9001)
+class CountingSink:
+    """Writes to an outflow, and keeps each piece."""
+
+    def __init__(self, outflow: Outflow) -> None:
+        self.outflow = outflow
         self.written: list[bytes] = []
 
     def write(self, data: bytes) -> None:
         self.written.append(data)
         self.outflow.write(data)
 
-    def relay(self, body: CountedBody | ListingBody) -> TransportRelay:
-        return TransportRelay(body, self.source, self.outflow, self.write)
+    def count(self, size: int) -> None:
+        raise AssertionError("a copy is counted as it is written")
 
-    def test_body_is_relayed_by_the_callers_write_and_surplus_dropped(self) -> None:
+
+class CopyRelayTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.new_client()
+        self.source = Wire(50_000, 9001)
+        self.ends: list[object] = []
+
+    def new_client(self) -> None:
+        self.client = BufferedWire(9000, 43_210)
+        self.outflow = Outflow(self.client, lambda: None)
+        self.sink = CountingSink(self.outflow)
+
+    def relay(self, body: CountedBody | ListingBody) -> CopyRelay:
+        relay = CopyRelay(b"", body, self.source, self.outflow, self.sink)
+        relay.start()
+        return relay
+
+    def test_header_leaves_in_one_write_with_what_came_along(self) -> None:
+        for pieces in ([b"abc"], [b"a", b"bc"]):
+            self.new_client()
+            relay = CopyRelay(b"OK 9\n", CountedBody(9), self.source, self.outflow, self.sink)
+            for piece in pieces:
+                relay.deliver(piece)
+            relay.start()
+            self.assertEqual(self.sink.written, [b"OK 9\n" + pieces[0], *pieces[1:]])
+
+    def test_header_that_comes_alone_leaves_alone(self) -> None:
+        relay = CopyRelay(b"OK 9\n", CountedBody(9), self.source, self.outflow, self.sink)
+        relay.start()
+        self.assertEqual(self.sink.written, [b"OK 9\n"])
+        relay.deliver(b"abc")
+        self.assertEqual(self.sink.written, [b"OK 9\n", b"abc"])
+
+    def test_relay_that_has_ended_before_its_start_is_not_started(self) -> None:
+        relay = CopyRelay(b"OK 1\n", CountedBody(1), self.source, self.outflow, self.sink)
+        relay.deliver(b"a and more")
+        relay.start()
+        self.assertEqual(self.sink.written, [b"OK 1\na"])
+        self.outflow.pauseProducing()
+        self.assertEqual(self.source.producerState, "producing")
+
+    def test_body_is_relayed_by_the_sink_and_surplus_dropped(self) -> None:
         relay = self.relay(CountedBody(5))
         relay.deliver(b"abc")
         self.assertNoResult(relay.finished)
@@ -188,7 +315,7 @@ class TransportRelayTests(RelayCase):
         relay.deliver(b"hij")
         relay.source_lost()
         self.assertIsNone(self.successResultOf(relay.finished))
-        self.assertEqual(self.written, [b"abc", b"de"])
+        self.assertEqual(self.sink.written, [b"abc", b"de"])
         self.assertEqual(self.client.value(), b"abcde")
 
     def test_listing_ends_at_its_end_line(self) -> None:
@@ -204,8 +331,7 @@ class TransportRelayTests(RelayCase):
     def test_any_pieces_give_exactly_the_promised_bytes(
         self, pieces: list[bytes], size: int
     ) -> None:
-        self.client = BufferedWire(9000, 43_210)
-        self.outflow = Outflow(self.client, lambda: None)
+        self.new_client()
         relay = self.relay(CountedBody(size))
         for piece in pieces:
             relay.deliver(piece)
@@ -261,7 +387,7 @@ class TransportRelayTests(RelayCase):
         self.assertEqual(short.missing, "the rest up to END")
 
     def test_nothing_is_relayed_or_told_after_stop_or_without_a_client(self) -> None:
-        for stop in (TransportRelay.stop, lambda _: self.client.producer.stopProducing()):
+        for stop in (CopyRelay.stop, lambda _: self.client.producer.stopProducing()):
             relay = self.relay(CountedBody(5))
             relay.finished.addBoth(self.ends.append)
             relay.deliver(b"ab")
@@ -272,14 +398,15 @@ class TransportRelayTests(RelayCase):
             self.assertEqual((self.client.taken(), self.ends), (b"ab", []))
 
     def test_stop_in_the_middle_of_the_last_write_is_a_stop(self) -> None:
-        relay = TransportRelay(CountedBody(2), self.source, self.outflow, lambda data: relay.stop())
+        self.patch(self.sink, "write", lambda data: relay.stop())
+        relay = self.relay(CountedBody(2))
         relay.finished.addBoth(self.ends.append)
         relay.deliver(b"ab")
         self.assertEqual(self.ends, [])
 
     def test_next_relay_may_start_from_the_end_of_the_last(self) -> None:
         first = self.relay(CountedBody(1))
-        later: list[TransportRelay] = []
+        later: list[CopyRelay] = []
         first.finished.addCallback(lambda _: later.append(self.relay(CountedBody(1))))
         first.deliver(b"x")
         self.outflow.pauseProducing()
@@ -287,114 +414,3 @@ class TransportRelayTests(RelayCase):
         later[0].deliver(b"y")
         self.successResultOf(later[0].finished)
         self.assertEqual(self.client.value(), b"xy")
-
-
-class FileRelayTests(RelayCase):
-    def relay(self, source: SpiedFile, size: int) -> FileRelay:
-        relay = FileRelay(source, size, self.outflow)
-        self.addCleanup(lambda: self.assertTrue(source.closed))
-        return relay
-
-    def test_file_is_sent_from_where_it_stands_and_closed_and_the_end_told(self) -> None:
-        source = SpiedFile(b">>hello")
-        source.seek(2)
-        relay = self.relay(source, 5)
-        self.assertEqual((source.reads, self.client.value()), ([], b""))
-        relay.start()
-        self.assertIsNone(self.successResultOf(relay.finished))
-        self.assertEqual((relay.sent, self.client.value()), (5, b"hello"))
-        self.assertTrue(source.closed)
-
-    def test_empty_file_is_sent_even_to_a_paused_outflow(self) -> None:
-        self.outflow.pauseProducing()
-        relay = self.relay(SpiedFile(b""), 0)
-        relay.start()
-        self.assertIsNone(self.successResultOf(relay.finished))
-
-    def test_one_chunk_is_read_for_each_time_that_the_transport_is_empty(self) -> None:
-        content = bytes(range(256)) * 4096 + b"the rest"
-        source = SpiedFile(content)
-        relay = self.relay(source, len(content))
-        relay.start()
-        received, rounds = b"", 0
-        while not relay.finished.called:
-            rounds += 1
-            self.assertEqual(source.reads, [CHUNK] * rounds)
-            self.assertEqual(relay.sent, CHUNK * rounds)
-            received += self.client.drain()
-        self.assertEqual(received + self.client.drain(), content)
-        self.assertEqual(source.reads, [CHUNK] * 8 + [8])
-        self.assertEqual((rounds, self.client.most), (8, CHUNK))
-        self.successResultOf(relay.finished)
-
-    def test_paused_outflow_gets_nothing_until_it_is_empty(self) -> None:
-        self.outflow.pauseProducing()
-        relay = self.relay(SpiedFile(b"hello"), 5)
-        relay.start()
-        self.assertEqual((relay.sent, self.client.value()), (0, b""))
-        self.assertNoResult(relay.finished)
-        self.client.producer.resumeProducing()
-        self.assertEqual(self.client.value(), b"hello")
-        self.successResultOf(relay.finished)
-
-    def test_shrunk_file_is_short_and_says_by_how_much(self) -> None:
-        relay = self.relay(SpiedFile(b"hel"), 5)
-        relay.start()
-        short = self.failureResultOf(relay.finished, SourceShort).value
-        self.assertEqual(short.missing, "2 bytes")
-        self.assertEqual((relay.sent, self.client.value()), (3, b"hel"))
-
-    def test_grown_file_is_sent_up_to_the_promised_size(self) -> None:
-        for size in (5, CHUNK, CHUNK + 1):
-            self.setUp()
-            source = SpiedFile(b"x" * (size + 10))
-            relay = self.relay(source, size)
-            relay.start()
-            sent = self.client.drain() + self.client.drain()
-            self.assertEqual((len(sent), relay.sent, sum(source.reads)), (size, size, size))
-            self.successResultOf(relay.finished)
-
-    def test_failing_read_is_told(self) -> None:
-        source = SpiedFile(b"x" * (CHUNK + 5))
-        relay = self.relay(source, CHUNK + 5)
-        relay.start()
-        source.failing = True
-        self.client.drain()
-        self.assertEqual(self.failureResultOf(relay.finished, OSError).value.errno, errno.EIO)
-
-    def test_nothing_is_sent_or_told_after_stop_or_without_a_client(self) -> None:
-        for stop in (FileRelay.stop, lambda _: self.client.producer.stopProducing()):
-            source = SpiedFile(b"x" * (CHUNK + 5))
-            relay = self.relay(source, CHUNK + 5)
-            relay.finished.addBoth(self.ends.append)
-            relay.start()
-            stop(relay)
-            self.assertTrue(source.closed)
-            relay.stop()
-            self.client.drain()
-            relay.resumeProducing()
-            self.assertEqual((self.client.value(), relay.sent, self.ends), (b"", CHUNK, []))
-
-    def test_stop_in_the_middle_of_the_last_write_is_a_stop(self) -> None:
-        relay = self.relay(SpiedFile(b"x"), 1)
-        relay.finished.addBoth(self.ends.append)
-        self.patch(self.client, "write", lambda data: relay.stop())
-        relay.start()
-        self.assertEqual(self.ends, [])
-
-    def test_relay_that_has_ended_is_not_kept(self) -> None:
-        relay = self.relay(SpiedFile(b"x"), 1)
-        relay.start()
-        kept = weakref.ref(relay)
-        del relay
-        gc.collect()
-        self.assertIsNone(kept())
-
-    def test_next_relay_may_start_from_the_end_of_the_last(self) -> None:
-        first = self.relay(SpiedFile(b"a"), 1)
-        second = self.relay(SpiedFile(b"b" * (CHUNK + 1)), CHUNK + 1)
-        first.finished.addCallback(lambda _: second.start())
-        first.start()
-        self.client.drain()
-        self.assertEqual(self.client.drain(), b"b")
-        self.successResultOf(second.finished)

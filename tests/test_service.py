@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from natproxy.commands import CommandReceiver
+from natproxy.connecting import EndpointConnector
 from natproxy.proxy import ProxyFactory
 from natproxy.service import DrainingService, StartupError, TerminationSignals, TwistdService
 from tests.doubles import PlayedEndpoint, Wire
@@ -74,7 +75,9 @@ class ServiceCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = SignalledMemoryReactor()
         self.upstream = PlayedEndpoint()
-        self.factory = ProxyFactory(self.reactor, self.upstream)
+        self.factory = ProxyFactory(
+            self.reactor, EndpointConnector(self.upstream, self.reactor, 5.0)
+        )
         self.first = PlayedListener()
         self.second = PlayedListener()
         self.service = DrainingService(

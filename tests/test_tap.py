@@ -12,6 +12,7 @@ from twisted.python import usage
 from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase
 
+from natproxy.connecting import TCPConnector
 from natproxy.fileserver import FileServerFactory
 from natproxy.proxy import ProxyFactory
 from natproxy.service import DrainingService, StartupError, TwistdService
@@ -92,9 +93,8 @@ class DefaultTests(OptionsCase):
     def test_proxy_connects_to_a_file_server_on_the_same_host(self) -> None:
         factory = natproxy.make_daemon(self.proxy_options()).factory
         assert isinstance(factory, ProxyFactory)
-        factory.upstream.connect(factory)
-        host, port = self.reactor.tcpClients[0][:2]
-        self.assertEqual((host, port), ("127.0.0.1", 9001))
+        assert isinstance(factory.connector, TCPConnector)
+        self.assertEqual(factory.connector.address, ("127.0.0.1", 9001))
 
     def test_times_and_limits(self) -> None:
         proxy = self.proxy_options()
@@ -121,15 +121,15 @@ class GivenTests(OptionsCase):
         )
         factory = daemon.factory
         assert isinstance(factory, ProxyFactory)
-        self.assertEqual(factory.reply_timeout, 1.5)
-        self.assertEqual(factory.connect_timeout, 2.0)
-        self.assertEqual(factory.idle_timeout, 300.0)
+        self.assertEqual(factory.replies.seconds, 1.5)
+        self.assertEqual(factory.connector.timeout, 2.0)
+        self.assertEqual(factory.idle.seconds, 300.0)
         self.assertEqual(factory.max_clients, 4)
 
     def test_file_server_passes_every_value_on(self) -> None:
         factory = fileserver.make_daemon(self.server_options("--timeout=7")).factory
         assert isinstance(factory, FileServerFactory)
-        self.assertEqual(factory.idle_timeout, 7.0)
+        self.assertEqual(factory.idle.seconds, 7.0)
         self.assertEqual(factory.directory.path, os.fsencode(os.path.abspath(self.folder)))
 
     def test_all_endpoints_are_listened_on_and_not_the_default(self) -> None:

@@ -106,8 +106,8 @@ async def test_no_upstream_port_is_left_in_time_wait(tmp_path: Path) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_drain_does_not_cut_a_reply_that_is_still_being_read() -> None:
-    # One byte more than Twisted's buffer should hold: a reply is complete, and unsent.
-    reply = b"OK 65531\n" + b"x" * 65_531
+    # What one read brings in: the reply that no longer fits is complete, and unsent.
+    reply = b"OK 20000\n" + b"x" * 20_000
     server = PlayedServer()
     async with listening(server) as upstream:
         proxy = proxy_to(upstream)

@@ -1,13 +1,29 @@
 """Bytes in motion: a counted body from one transport, or a file, to another.
 
-Callers say what to move and are told how it ended; which way was taken is nothing
-they need to know. There is one outgoing side to each connection (`Outflow`), a
-`TransportRelay` to it from another connection, and a `FileRelay` to it from a file.
-Nothing here knows the protocol's verbs, the NAT table or who the peers are.
+Callers ask `Relays` to move something and are told how it ended; which way was taken is
+nothing they need to know. There is one outgoing side to each connection (`Outflow`), and
+three ways to it: copying, which works everywhere; ``splice`` from another socket; and
+``sendfile`` from a file. Nothing here knows the protocol's verbs, the NAT table or who
+the peers are.
 """
 
-from natproxy.relay.copying import SourceShort, TransportRelay
-from natproxy.relay.files import FileRelay
-from natproxy.relay.outflow import Outflow, Transport
+from natproxy.relay.endings import SinkGone, SourceShort
+from natproxy.relay.files import FileRelay, Source
+from natproxy.relay.outflow import Outflow, Transport, outflow_of, send_at_once
+from natproxy.relay.warmth import PageCache
+from natproxy.relay.ways import Relay, Relays, Way
 
-__all__ = ["FileRelay", "Outflow", "SourceShort", "Transport", "TransportRelay"]
+__all__ = [
+    "FileRelay",
+    "Outflow",
+    "PageCache",
+    "Relay",
+    "Relays",
+    "SinkGone",
+    "Source",
+    "SourceShort",
+    "Transport",
+    "Way",
+    "outflow_of",
+    "send_at_once",
+]

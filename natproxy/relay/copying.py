@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
+from natproxy.relay.endings import SourceShort
 from natproxy.relay.outflow import Outflow
 
 
-class SourceShort(Exception):
-    """The source ended before the body did.
-
-    :ivar missing: what is missing, in words.
-    """
-
-    def __init__(self, missing: str) -> None:
-        super().__init__(f"{missing} missing")
-        self.missing = missing
-
-
 class BodyCounter(Protocol):
-    """Knows where a body ends; see `natproxy.wire.CountedBody`."""
+    """Knows where a body ends; see `natproxy.wire.ListingBody`."""
 
     @property
     def complete(self) -> bool:
@@ -41,46 +30,70 @@ class BodyCounter(Protocol):
         ...
 
 
+class Sink(Protocol):
+    """Where a body goes, and is counted; see `natproxy.nat.NATEntry`."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, and count them."""
+        ...
+
+    def count(self, size: int) -> None:
+        """Count bytes that have gone another way."""
+        ...
+
+
 @implementer(IPushProducer)
-class TransportRelay:
+class CopyRelay:
     """Moves one body from a transport to an `Outflow`.
 
     Whoever receives the source's bytes hands them to `deliver`. The source is paused
     while the outflow is, so that no more than the two transports' buffers is held.
 
+    :param header: is sent along with the first bytes, or by `start`.
     :param body: counts the body.
     :param source: the transport that the bytes come from.
     :param outflow: where they go.
-    :param write: how they go there; the caller's way to count them.
+    :param sink: how they go there, and are counted.
     :ivar finished: fires with `None` when the whole body has been written, or with
         `SourceShort`; never after `stop`.
     """
 
     def __init__(
         self,
+        header: bytes,
         body: BodyCounter,
         source: IPushProducer,
         outflow: Outflow,
-        write: Callable[[bytes], object],
+        sink: Sink,
     ) -> None:
         self.finished: Deferred[None] = Deferred()
+        self._header = header
         self._body = body
         self._source = source
         self._outflow = outflow
-        self._write = write
+        self._sink = sink
         self._running = True
-        outflow.attach(self)
+
+    def start(self) -> None:
+        """Go on after what had come along with the header."""
+        if self._running:
+            self._send(b"")
+            self._outflow.attach(self)
 
     def deliver(self, data: bytes) -> None:
         """Relay what has been received; what comes after the body's end is dropped."""
         if not self._running:
             return
         body, _ = self._body.take(data)
-        if body:
-            self._write(body)
+        self._send(body)
         if self._body.complete and self._running:
             self.stop()
             self.finished.callback(None)
+
+    def _send(self, body: bytes) -> None:
+        header, self._header = self._header, b""
+        if header or body:
+            self._sink.write(header + body if header else body)
 
     def source_lost(self) -> None:
         """There will be no more bytes."""

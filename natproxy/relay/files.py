@@ -1,19 +1,26 @@
-"""From a file to a transport."""
+"""From a file to a transport: by copying, and by ``sendfile(2)``."""
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IPushProducer, IReactorFDSet
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from natproxy.relay.copying import SourceShort
-from natproxy.relay.outflow import Outflow
+from natproxy.relay.descriptors import WatchedDescriptor
+from natproxy.relay.endings import SinkGone, SourceShort
+from natproxy.relay.outflow import Outflow, SocketOutflow
+from natproxy.relay.warmth import Warmth
 
 CHUNK = 128 * 1024
-"""Bytes read in one turn: what Twisted's transport hands to the kernel at once."""
+"""Bytes copied in one turn: what Twisted's transport hands to the kernel at once."""
+
+STRETCH = 1 << 20
+"""Bytes that are sent by one ``sendfile``, and looked for in the page cache, at most."""
 
 
 class Source(Protocol):
@@ -21,6 +28,10 @@ class Source(Protocol):
 
     def read(self, size: int, /) -> bytes | None:
         """Give up to ``size`` bytes; none at the end."""
+        ...
+
+    def fileno(self) -> int:
+        """Give the file's descriptor; `OSError` if there is none."""
         ...
 
     def close(self) -> None:
@@ -32,63 +43,223 @@ class Source(Protocol):
 class FileRelay:
     """Moves a promised number of bytes from a file to an `Outflow`.
 
-    One chunk is read for each time that the transport has become empty, so that a
-    large file costs no more memory than a small one and leaves other clients their
-    turn. The source is closed at the end, whichever end it is.
+    Subclasses move one piece after the other in `_move`. The source is closed at the
+    end, whichever end it is. A file that has grown is sent up to its promised size.
 
-    :param source: read from where it stands.
-    :param size: bytes promised. A file that has grown is sent up to there.
-    :ivar sent: bytes handed to the transport so far.
-    :ivar finished: fires with `None` when all bytes have been written, with
-        `SourceShort` if the file has shrunk, or with the `OSError` of a read; never
-        after `stop`.
+    :param header: bytes to send first.
+    :param source: read from its beginning.
+    :param size: bytes promised.
+    :param warmth: asked before each piece is read; `None` for bytes in memory.
+    :ivar sent: bytes handed on so far, header included.
+    :ivar finished: fires with `None` when all bytes have been handed on, with
+        `SourceShort` if the file has shrunk, with `SinkGone`, or with the `OSError` of a
+        read; never after `stop`.
     """
 
-    def __init__(self, source: Source, size: int, outflow: Outflow) -> None:
+    def __init__(
+        self, header: bytes, source: Source, size: int, outflow: Outflow, warmth: Warmth | None
+    ) -> None:
         self.finished: Deferred[None] = Deferred()
-        self.sent = 0
+        self.sent = len(header)
+        self._header = header
         self._source = source
-        self._remaining = size
+        self._offset = 0
+        self._size = size
         self._outflow = outflow
+        self._warmth = warmth
         self._running = True
+        self._warming = False
+        self._warm_to = 0
 
     def start(self) -> None:
         """Begin to send."""
-        self._outflow.attach(self)
-        self.resumeProducing()
+        raise NotImplementedError
 
     def stop(self) -> None:
         """Send nothing from now on."""
         if self._running:
             self._running = False
-            self._outflow.detach()
-            # All that could be read has been: nothing is lost with an error here.
-            with suppress(OSError):
-                self._source.close()
+            self._let_go()
+            if not self._warming:
+                self._close()
 
     def pauseProducing(self) -> None:
-        """Nothing to do: a paused outflow is looked at before each chunk."""
+        """Nothing to do: the outflow is looked at before each piece."""
 
     def resumeProducing(self) -> None:
-        """Write until the transport has enough, or all is written."""
-        while self._running and self._remaining and not self._outflow.paused:
-            try:
-                chunk = self._source.read(min(CHUNK, self._remaining))
-            except OSError as error:
-                self.stop()
-                self.finished.errback(error)
-                return
-            if not chunk:
-                self.stop()
-                self.finished.errback(SourceShort(f"{self._remaining} bytes"))
-                return
-            self._remaining -= len(chunk)
-            self.sent += len(chunk)
-            self._outflow.write(chunk)
-        if self._running and not self._remaining:
-            self.stop()
-            self.finished.callback(None)
+        """The transport has become empty."""
 
     def stopProducing(self) -> None:
         """The client is gone."""
         self.stop()
+
+    def _move(self) -> None:
+        raise NotImplementedError
+
+    def _let_go(self) -> None:
+        raise NotImplementedError
+
+    def _over(self) -> bool:
+        return not self._running
+
+    def _advance(self, size: int) -> None:
+        self._offset += size
+        self.sent += size
+
+    def _readable(self, most: int) -> int:
+        """Tell how many of the next bytes can be read at once, up to ``most``.
+
+        If there are none they are read in a thread, and `_move` is called after that.
+        """
+        wanted = min(most, self._size - self._offset)
+        if self._warmth is None:
+            return wanted
+        # Once is enough: what a disk cannot give, or memory not hold, is not asked for again.
+        if self._offset < self._warm_to:
+            return min(wanted, self._warm_to - self._offset)
+        file = self._source.fileno()
+        if self._warmth.resident(file, self._offset, wanted):
+            return wanted
+        self._warm_to = self._offset + wanted
+        self._warming = True
+        self._warmth.warm(file, self._offset, wanted).addCallback(self._warmed)
+        return 0
+
+    def _warmed(self, _: None) -> None:
+        self._warming = False
+        if self._running:
+            self._move()
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        # All that could be read has been: nothing is lost with an error here.
+        with suppress(OSError):
+            self._source.close()
+
+    def _complete(self) -> None:
+        self.stop()
+        self.finished.callback(None)
+
+    def _fail(self, error: Exception) -> None:
+        self.stop()
+        self.finished.errback(Failure(error))
+
+    def _short(self) -> None:
+        self._fail(SourceShort(f"{self._size - self._offset} bytes"))
+
+
+class CopyingFileRelay(FileRelay):
+    """Reads a chunk each time that the transport has become empty.
+
+    So a large file costs no more memory than a small one, and leaves other clients
+    their turn. The header and a small file leave in one write.
+    """
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._outflow.attach(self)
+        if not self._size:
+            self._outflow.write(self._header)
+            self._complete()
+        else:
+            self._move()
+
+    def _move(self) -> None:
+        while not (self._outflow.paused or self._over()):
+            wanted = self._readable(CHUNK)
+            if not wanted:
+                return
+            try:
+                chunk = self._source.read(wanted)
+            except OSError as error:
+                self._fail(error)
+                return
+            header, self._header = self._header, b""
+            if header or chunk:
+                self._outflow.write(header + chunk if chunk else header)
+            if self._over():
+                return
+            if not chunk:
+                self._short()
+                return
+            self._advance(len(chunk))
+            if self._offset == self._size:
+                self._complete()
+
+    def resumeProducing(self) -> None:
+        """The transport has become empty: the next chunk."""
+        if not self._warming:
+            self._move()
+
+    def _let_go(self) -> None:
+        self._outflow.detach()
+
+
+class SendfileRelay(FileRelay):
+    """Hands the file to the kernel, a stretch each time that the socket can take one.
+
+    :raises OSError: if there is no descriptor for it; the source is still the caller's.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorFDSet,
+        header: bytes,
+        source: Source,
+        size: int,
+        outflow: SocketOutflow,
+        warmth: Warmth | None,
+    ) -> None:
+        super().__init__(header, source, size, outflow, warmth)
+        self._socket = outflow
+        self._sink = WatchedDescriptor(reactor, outflow.descriptor(), self._move, self._sink_gone)
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._outflow.write(self._header)
+        self._socket.lend(self, self._begin)
+
+    def _begin(self) -> None:
+        self._socket.stalled(True)
+        self._move()
+
+    def _move(self) -> None:
+        wanted = self._readable(STRETCH)
+        if not wanted:
+            # Not the client's turn but the disk's.
+            self._sink.rest()
+            self._socket.stalled(False)
+            return
+        try:
+            moved = os.sendfile(self._sink.fileno(), self._source.fileno(), self._offset, wanted)
+        except BlockingIOError:
+            moved = -1
+        except OSError as error:
+            self._broken(error)
+            return
+        if not moved:
+            self._short()
+            return
+        if moved > 0:
+            self._advance(moved)
+            if self._offset == self._size:
+                self._complete()
+                return
+        # Whatever has moved, it is the client's turn again, and its time begins anew.
+        self._socket.stalled(True)
+        self._sink.wait_writable()
+
+    def _broken(self, error: OSError) -> None:
+        if isinstance(error, (ConnectionError, TimeoutError)):
+            self._sink_gone()
+        else:
+            self._fail(error)
+
+    def _sink_gone(self) -> None:
+        if self._running:
+            self._fail(SinkGone("the client is gone"))
+
+    def _let_go(self) -> None:
+        self._sink.close()
+        self._socket.take_back()

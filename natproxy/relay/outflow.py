@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from socket import socket
 
 from twisted.internet.interfaces import (
     IConsumer,
+    IFileDescriptor,
     IHalfCloseableDescriptor,
+    IPullProducer,
     IPushProducer,
     ISSLTransport,
+    ISystemHandle,
     ITCPTransport,
+    IUNIXTransport,
 )
-from zope.interface import implementer
+from zope.interface import implementer, providedBy
 
 
-class Transport(ITCPTransport, IConsumer, IPushProducer):
+class Transport(ITCPTransport, IFileDescriptor, IConsumer, IPushProducer):
     """What is asked of a connection's transport; not all of it, where it is not TCP."""
+
+    def getHandle() -> socket:
+        """Give the socket; see `ISystemHandle`."""
+
+
+DIRECT = 64 * 1024
+"""Bytes up to which a write goes straight to the socket: what one read brings in."""
 
 
 @implementer(IPushProducer)
@@ -26,7 +38,7 @@ class Outflow:
     that a peer which does not read is noticed in the middle of a body and between
     replies alike. The relay at work takes its turn with `attach` and `detach`.
 
-    :ivar paused: whether the transport holds more than it should: do not write.
+    :ivar paused: whether it is the peer's turn to read: do not write.
     :param changed: called after `paused` has changed, and the relay has been told.
     """
 
@@ -37,7 +49,7 @@ class Outflow:
         self._changed = changed
         self._relay: IPushProducer | None = None
         self.paused = False
-        transport.registerProducer(self, True)
+        self._register()
 
     def write(self, data: bytes) -> None:
         """Send bytes to the peer."""
@@ -56,7 +68,7 @@ class Outflow:
     def close(self) -> None:
         """Close the connection when everything written has been sent."""
         # A producer that stays registered can keep the socket open (twisted#6461).
-        self._transport.unregisterProducer()
+        self._unregister()
         self._transport.loseConnection()
 
     def half_close(self) -> bool:
@@ -66,7 +78,7 @@ class Outflow:
         """
         if not _can_half_close(self._transport):
             return False
-        self._transport.unregisterProducer()
+        self._unregister()
         self._transport.loseWriteConnection()
         return True
 
@@ -95,9 +107,151 @@ class Outflow:
         if self._relay is not None:
             self._relay.stopProducing()
 
+    def _register(self) -> None:
+        self._transport.registerProducer(self, True)
+
+    def _unregister(self) -> None:
+        self._transport.unregisterProducer()
+
+
+class SocketOutflow(Outflow):
+    """The outflow of a bare TCP connection: writes to the socket, if it takes all.
+
+    What the socket does not take at once, the transport keeps; until it has sent that,
+    the outflow is paused. So there is never more in the transport's buffer than one
+    write, a short reply costs one system call, and a relay may borrow the socket to move
+    bytes into it by itself.
+    """
+
+    __slots__ = ("_pending", "_ready", "_send")
+
+    def __init__(self, transport: Transport, changed: Callable[[], object]) -> None:
+        self._pending = False
+        self._ready: Callable[[], object] | None = None
+        self._send: Callable[[bytes], int] = transport.getHandle().send
+        # The last piece of a reply is not to wait until the one before is acknowledged.
+        transport.setTcpNoDelay(True)
+        super().__init__(transport, changed)
+
+    def write(self, data: bytes) -> None:
+        """Send bytes to the peer."""
+        if self._pending:
+            self._transport.write(data)
+            return
+        sent = 0
+        # More than that is for the next turn: others want theirs.
+        if len(data) <= DIRECT:
+            try:
+                sent = self._send(data)
+            except OSError:
+                # A full socket; or a broken one, as the transport will find out.
+                sent = 0
+        if sent < len(data):
+            self._transport.write(data[sent:] if sent else data)
+            self._pending = True
+            self._transport.registerProducer(_Emptied(self), False)
+            self.pauseProducing()
+
+    def lend(self, relay: IPushProducer, ready: Callable[[], object]) -> None:
+        """Leave the socket to a relay, until `take_back`.
+
+        :param ready: called when all that was written has left the transport's buffer.
+        """
+        self._relay = relay
+        if self._pending:
+            self._ready = ready
+        else:
+            ready()
+
+    def take_back(self) -> None:
+        """Write to the socket again."""
+        self._relay = None
+        self._ready = None
+        self.paused = self._pending
+
+    def stalled(self, paused: bool) -> None:
+        """Note, for a relay that has borrowed the socket, whether its peer is to read."""
+        self.paused = paused
+        self._changed()
+
+    def descriptor(self) -> int:
+        """Give the socket's descriptor."""
+        return self._transport.fileno()
+
+    def emptied(self) -> None:
+        """The transport has sent what it had kept."""
+        self._unregister()
+        ready, self._ready = self._ready, None
+        self.resumeProducing()
+        if ready is not None:
+            ready()
+
+    def _register(self) -> None:
+        """Nothing is registered while nothing is pending."""
+
+    def _unregister(self) -> None:
+        if self._pending:
+            self._pending = False
+            self._transport.unregisterProducer()
+
+
+def outflow_of(transport: Transport, changed: Callable[[], object]) -> Outflow:
+    """Make the outflow that fits a transport; see `Outflow`."""
+    kind = SocketOutflow if is_plain_tcp(transport) else Outflow
+    return kind(transport, changed)
+
+
+def send_at_once(transport: Transport, data: bytes) -> None:
+    """Send bytes on a connection on which nothing has been written yet."""
+    sent = 0
+    if is_plain_tcp(transport):
+        try:
+            sent = transport.getHandle().send(data)
+        except OSError:
+            # The transport will find out why.
+            sent = 0
+    if sent < len(data):
+        transport.write(data[sent:])
+
+
+@implementer(IPullProducer)
+class _Emptied:
+    """Waits until a transport has sent all that was written to it.
+
+    A transport asks a pull producer for more when it is registered, and then each time
+    that its buffer has become empty: the second time is the one.
+    """
+
+    __slots__ = ("_asked", "_outflow")
+
+    def __init__(self, outflow: SocketOutflow) -> None:
+        self._outflow = outflow
+        self._asked = False
+
+    def resumeProducing(self) -> None:
+        if self._asked:
+            self._outflow.emptied()
+        self._asked = True
+
+    def stopProducing(self) -> None:
+        self._outflow.stopProducing()
+
+
+def is_plain_tcp(transport: object) -> bool:
+    """Tell whether a transport's bytes are those of its TCP socket: no TLS, no UNIX."""
+    provided = providedBy(transport)
+    return (
+        provided.isOrExtends(ITCPTransport)
+        and provided.isOrExtends(IFileDescriptor)
+        and provided.isOrExtends(ISystemHandle)
+        and not provided.isOrExtends(ISSLTransport)
+        and not provided.isOrExtends(IUNIXTransport)
+    )
+
 
 def _can_half_close(transport: object) -> bool:
     # A TLS transport claims what the TCP below it can do.
-    return IHalfCloseableDescriptor.providedBy(transport) and not ISSLTransport.providedBy(
-        transport
+    provided = providedBy(transport)
+    return provided.isOrExtends(IHalfCloseableDescriptor) and not provided.isOrExtends(
+        ISSLTransport
     )

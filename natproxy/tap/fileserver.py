@@ -10,9 +10,10 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python import usage
 
 from natproxy.fileserver import FileServerFactory
+from natproxy.relay import PageCache, Relays, Way
 from natproxy.service import DrainingService, TwistdService
 from natproxy.storage import Directory
-from natproxy.tap.options import DaemonOptions, seconds
+from natproxy.tap.options import DaemonOptions, seconds, way
 
 
 class Options(DaemonOptions):
@@ -34,6 +35,13 @@ class Options(DaemonOptions):
             600.0,
             "Seconds until an idle or stalled client is cut off.",
             seconds("timeout"),
+        ],
+        [
+            "relay",
+            None,
+            Way.AUTO,
+            "How large files are sent: auto, copy or sendfile.",
+            way({"auto": Way.AUTO, "copy": Way.COPY, "sendfile": Way.KERNEL}),
         ],
         [
             "drain",
@@ -60,12 +68,9 @@ class Options(DaemonOptions):
 def make_daemon(options: Options) -> DrainingService:
     """Make the file server of these options, without anything round it."""
     reactor = options.reactor
-    factory = FileServerFactory(
-        reactor,
-        options.directory,
-        partial(deferToThreadPool, reactor, reactor.getThreadPool()),
-        options["timeout"],
-    )
+    in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
+    relays = Relays(reactor, options["relay"], PageCache(in_thread))
+    factory = FileServerFactory(reactor, options.directory, in_thread, options["timeout"], relays)
     return DrainingService(options.listeners, factory, options["drain"], reactor)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from twisted.application.service import IService
 
+from natproxy.connecting import connector_for
 from natproxy.proxy import ProxyFactory
+from natproxy.relay import Relays, Way
 from natproxy.service import DrainingService, TwistdService
-from natproxy.tap.options import DaemonOptions, seconds, whole_number
+from natproxy.tap.options import DaemonOptions, seconds, way, whole_number
 
 
 class Options(DaemonOptions):
@@ -45,6 +47,13 @@ class Options(DaemonOptions):
             seconds("drain", 0),
         ],
         [
+            "relay",
+            None,
+            Way.AUTO,
+            "How large files are moved: auto, copy or splice.",
+            way({"auto": Way.AUTO, "copy": Way.COPY, "splice": Way.KERNEL}),
+        ],
+        [
             "max-clients",
             None,
             10_000,
@@ -63,11 +72,16 @@ def make_daemon(options: Options) -> DrainingService:
     """Make the proxy of these options, without anything round it."""
     factory = ProxyFactory(
         options.reactor,
-        options.upstream_endpoint,
+        connector_for(
+            options["upstream"],
+            options.upstream_endpoint,
+            options.reactor,
+            options["connect-timeout"],
+        ),
         reply_timeout=options["timeout"],
-        connect_timeout=options["connect-timeout"],
         idle_timeout=options["idle-timeout"],
         max_clients=options["max-clients"],
+        relays=Relays(options.reactor, options["relay"]),
     )
     return DrainingService(options.listeners, factory, options["drain"], options.reactor)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.python import usage
 
+from natproxy.relay import Way
 from natproxy.service import StartupError
 
 _Endpoint = TypeVar("_Endpoint")
@@ -37,6 +38,17 @@ def whole_number(option: str) -> Callable[[str], int]:
         if not (text.isascii() and text.isdigit() and int(text)):
             raise usage.UsageError(f"--{option} {text}: a whole number above 0 is needed")
         return int(text)
+
+    return read
+
+
+def way(words: Mapping[str, Way]) -> Callable[[str], Way]:
+    """Give a reader of ``--relay``, which raises `UsageError`."""
+
+    def read(text: str) -> Way:
+        if text not in words:
+            raise usage.UsageError(f"--relay {text}: one of {', '.join(words)} is needed")
+        return words[text]
 
     return read
 

@@ -1,0 +1,55 @@
+"""Deadlines of many connections, kept by one timer.
+
+They all get the same time, so the one that was set last is due last: a dictionary in
+order of insertion is the whole wheel. ``TimeoutMixin`` has a timer for each, which costs
+a connection that lives for one command more than the command's parsing does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+
+class Deadlines:
+    """Calls those who have not been heard of for a time.
+
+    :param clock: whose timer is used.
+    :param seconds: the time that everybody gets.
+    """
+
+    def __init__(self, clock: IReactorTime, seconds: float) -> None:
+        self.seconds = seconds
+        self._clock = clock
+        self._due: dict[Callable[[], object], float] = {}
+        self._timer: IDelayedCall | None = None
+
+    def set(self, callback: Callable[[], object]) -> None:
+        """Call back when the time is over, counted from now; earlier counts are void."""
+        self._due.pop(callback, None)
+        self._due[callback] = self._clock.seconds() + self.seconds
+        if self._timer is None:
+            self._timer = self._clock.callLater(self.seconds, self._ring)
+
+    def cancel(self, callback: Callable[[], object]) -> None:
+        """Do not call back."""
+        self._due.pop(callback, None)
+
+    def rest(self) -> None:
+        """Stop the timer, if nobody has a deadline. It may run on else, to no effect."""
+        if self._timer is not None and not self._due:
+            self._timer.cancel()
+            self._timer = None
+
+    def _ring(self) -> None:
+        self._timer = None
+        now = self._clock.seconds()
+        while self._due:
+            callback, due = next(iter(self._due.items()))
+            if due > now:
+                if self._timer is None:
+                    self._timer = self._clock.callLater(due - now, self._ring)
+                return
+            del self._due[callback]
+            callback()

@@ -1,0 +1,18 @@
+"""How a relay ends when it does not end well."""
+
+from __future__ import annotations
+
+
+class SourceShort(Exception):
+    """The source ended before the body did.
+
+    :ivar missing: what is missing, in words.
+    """
+
+    def __init__(self, missing: str) -> None:
+        super().__init__(f"{missing} missing")
+        self.missing = missing
+
+
+class SinkGone(Exception):
+    """The peer that the bytes were for is gone."""

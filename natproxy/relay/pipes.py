@@ -1,0 +1,84 @@
+"""A bounded stock of pipes, through which ``splice`` moves what it moves."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import dataclass
+
+LARGE = 1 << 20
+SMALLEST = 64 * 1024
+"""Below this size, copying is cheaper than splicing."""
+
+# An unprivileged user's pipes may hold 64 MiB in all (pipe(7), pipe-user-pages-soft):
+# the first few pipes are large, those of a crowd are small.
+_SIZES = ((16, LARGE), (64, LARGE // 4), (512, SMALLEST))
+
+
+@dataclass(frozen=True)
+class Pipe:
+    """A pipe that does not block.
+
+    :ivar size: bytes that it can hold.
+    """
+
+    reader: int
+    writer: int
+    size: int
+
+    def close(self) -> None:
+        """Give both ends back to the system."""
+        os.close(self.reader)
+        os.close(self.writer)
+
+
+class PipePool:
+    """Lends pipes, and keeps a few that are empty for the next who asks.
+
+    :ivar lent: how many are in use.
+    """
+
+    KEPT = 16
+
+    def __init__(self) -> None:
+        self.lent = 0
+        self._kept: list[Pipe] = []
+
+    def lend(self) -> Pipe | None:
+        """Give an empty pipe, or `None` when there is none to be had: then copy."""
+        if self._kept:
+            self.lent += 1
+            return self._kept.pop()
+        wanted = next((size for limit, size in _SIZES if self.lent < limit), None)
+        if wanted is None:
+            return None
+        try:
+            reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None
+        pipe = Pipe(reader, writer, _resize(writer, wanted))
+        if pipe.size < SMALLEST:
+            pipe.close()
+            return None
+        self.lent += 1
+        return pipe
+
+    def give_back(self, pipe: Pipe, empty: bool) -> None:
+        """Take a pipe back; one that still holds bytes is closed, never lent again."""
+        self.lent -= 1
+        if empty and pipe.size == LARGE and len(self._kept) < self.KEPT:
+            self._kept.append(pipe)
+        else:
+            pipe.close()
+
+    def close(self) -> None:
+        """Close the pipes that are kept."""
+        while self._kept:
+            self._kept.pop().close()
+
+
+def _resize(pipe: int, wanted: int) -> int:
+    try:
+        return fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, wanted)
+    except OSError:
+        return fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ)

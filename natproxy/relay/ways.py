@@ -1,0 +1,148 @@
+"""Which way a body goes: chosen once for each, by what its two ends can do."""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Protocol, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer, IReactorFDSet
+
+from natproxy.relay.copying import BodyCounter, CopyRelay, Sink
+from natproxy.relay.files import CopyingFileRelay, FileRelay, SendfileRelay, Source
+from natproxy.relay.outflow import Outflow, SocketOutflow, Transport, is_plain_tcp
+from natproxy.relay.pipes import PipePool
+from natproxy.relay.splicing import SizedBody, SpliceRelay
+from natproxy.relay.warmth import Warmth
+
+SPLICE_FROM = 128 * 1024
+"""Bytes from which on a body is worth a pipe and two more descriptors."""
+
+SENDFILE_FROM = 64 * 1024 + 1
+"""Bytes from which on a file does not leave in one write with its header."""
+
+
+class Way(enum.Enum):
+    """How bodies are moved."""
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+    AUTO = "auto"
+    """Inside the kernel where it can be done and pays, by copying elsewhere."""
+    COPY = "copy"
+    """By copying, always."""
+    KERNEL = "kernel"
+    """Inside the kernel wherever it can be done, were it for one byte."""
+
+
+class Relay(Protocol):
+    """A body on its way from a transport; see `natproxy.relay.copying.CopyRelay`."""
+
+    finished: Deferred[None]
+
+    def start(self) -> None:
+        """Begin, after what was read along with the header has been delivered."""
+        ...
+
+    def deliver(self, data: bytes) -> None:
+        """Relay bytes that the source's transport has read."""
+        ...
+
+    def source_lost(self) -> None:
+        """There will be no more bytes."""
+        ...
+
+    def stop(self) -> None:
+        """Relay nothing from now on."""
+        ...
+
+
+class Relays:
+    """Makes the relays of a daemon.
+
+    :param reactor: watches sockets for the kernel's ways; without `IReactorFDSet` all
+        bodies are copied.
+    :param way: which ways may be gone.
+    :param warmth: knows the page cache; `None` to read files as if all were in it.
+    """
+
+    def __init__(
+        self, reactor: object = None, way: Way = Way.AUTO, warmth: Warmth | None = None
+    ) -> None:
+        self._pool = PipePool()
+        self._warmth = warmth
+        self._reactor: IReactorFDSet | None = None
+        if way is not Way.COPY and IReactorFDSet.providedBy(reactor):
+            self._reactor = reactor
+        forced = way is Way.KERNEL
+        self._splice_from = 1 if forced else SPLICE_FROM
+        self._sendfile_from = 1 if forced else SENDFILE_FROM
+
+    def between(
+        self,
+        header: bytes,
+        body: BodyCounter,
+        size: int,
+        source: IPushProducer,
+        transport: Transport,
+        outflow: Outflow,
+        sink: Sink,
+        progress: Callable[[], object],
+    ) -> Relay:
+        """Relay a body that comes in on a connection.
+
+        :param header: to be sent first.
+        :param size: what its header has promised, in bytes; 0 for a listing.
+        :param source: the protocol that receives it, to be paused and resumed.
+        :param transport: the protocol's transport.
+        :param progress: called when bytes have come that the protocol did not see.
+        """
+        if (
+            self._reactor is not None
+            and size >= self._splice_from
+            and hasattr(os, "splice")
+            and isinstance(outflow, SocketOutflow)
+            and is_plain_tcp(transport)
+        ):
+            pipe = self._pool.lend()
+            if pipe is not None:
+                try:
+                    return SpliceRelay(
+                        self._reactor,
+                        self._pool,
+                        pipe,
+                        header,
+                        cast(SizedBody, body),
+                        transport,
+                        outflow,
+                        sink,
+                        progress,
+                    )
+                except OSError:
+                    # No descriptors left: copying needs none.
+                    self._pool.give_back(pipe, empty=True)
+        return CopyRelay(header, body, source, outflow, sink)
+
+    def from_file(self, header: bytes, file: Source, size: int, outflow: Outflow) -> FileRelay:
+        """Send a header and then a file."""
+        if (
+            self._reactor is not None
+            and size >= self._sendfile_from
+            and isinstance(outflow, SocketOutflow)
+        ):
+            # It wants one more descriptor; copying does not.
+            with suppress(OSError):
+                return SendfileRelay(self._reactor, header, file, size, outflow, self._warmth)
+        return CopyingFileRelay(header, file, size, outflow, self._warmth)
+
+    def from_memory(self, source: Source, size: int, outflow: Outflow) -> FileRelay:
+        """Send bytes that are in memory."""
+        return CopyingFileRelay(b"", source, size, outflow, None)
+
+    def close(self) -> None:
+        """Close the pipes that are kept for the next body."""
+        self._pool.close()
