@@ -1,0 +1,32 @@
+"""The peers: how each is found, configured and started."""
+
+from __future__ import annotations
+
+from benchmarks.peers.base import Peer, Setting
+from benchmarks.peers.haproxy import HAProxy
+from benchmarks.peers.nginx import NginxHTTP, NginxStream
+from benchmarks.peers.ours import FileServer, NATProxy
+from benchmarks.peers.python import FileSenderServer, FTPServer, Origin, Pairs, PortForward
+
+PEERS: dict[str, Peer] = {
+    peer.name: peer
+    for peer in (
+        NATProxy("natproxy", "natproxy"),
+        NATProxy("natproxy-copy", "natproxy, copying", "copy"),
+        HAProxy("haproxy-splice", "HAProxy, splice-auto", "splice-auto"),
+        HAProxy("haproxy-splice-always", "HAProxy, splice-response", "splice-response"),
+        HAProxy("haproxy-copy", "HAProxy, copying", None),
+        NginxStream("nginx-stream", "nginx stream"),
+        PortForward("portforward", "twistd portforward"),
+        Pairs("threads", "a thread per connection, 4 KiB reads", "copy"),
+        Pairs("splice-floor", "bare os.splice loop (the floor)", "splice"),
+        FileServer("fileserver", "natproxy's file server"),
+        NginxHTTP("nginx-http", "nginx, sendfile on, HTTP"),
+        FTPServer("pyftpdlib", "pyftpdlib, FTP"),
+        FileSenderServer("filesender", "Twisted FileSender"),
+        Origin("sendfile-floor", "bare os.sendfile loop (the floor)"),
+    )
+}
+"""Every peer by its name, in the order in which they are shown."""
+
+__all__ = ["PEERS", "Peer", "Setting"]

@@ -1,0 +1,79 @@
+"""natproxy and its file server, through their command lines."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+from benchmarks.machine import package_version
+from benchmarks.peers.base import Peer, Setting, output
+
+# The others write no log of what goes well, and neither does this.
+TWIST = [sys.executable, "-m", "twisted", "--log-level=error"]
+
+
+def twisted_missing() -> str | None:
+    """Say if Twisted is not there."""
+    return None if importlib.util.find_spec("twisted") else "Twisted is not installed"
+
+
+class NATProxy(Peer):
+    """``natproxy``.
+
+    :param relay: how it is told to relay bodies; `None` leaves that to itself.
+    """
+
+    keeps = True
+
+    def __init__(self, name: str, title: str, relay: str | None = None) -> None:
+        super().__init__(name, title)
+        self._relay = relay
+
+    def missing(self) -> str | None:
+        """See whether this natproxy can be told how to relay."""
+        options = output(*TWIST, "natproxy", "--help")
+        if "--upstream" not in options:
+            return "twistd has no plugin natproxy"
+        if self._relay is not None and "--relay" not in options:
+            return "this natproxy has no --relay"
+        return None
+
+    def version(self) -> str:
+        """Give natproxy's version."""
+        return package_version("natproxy")
+
+    def command(self, setting: Setting) -> list[str]:
+        """Run it in front of the origin."""
+        return [
+            *TWIST,
+            "natproxy",
+            f"--listen=tcp:{setting.port}:interface=127.0.0.1:backlog=4096",
+            f"--upstream=tcp:127.0.0.1:{setting.origin_port}",
+            f"--max-clients={setting.clients}",
+            *([f"--relay={self._relay}"] if self._relay else []),
+        ]
+
+
+class FileServer(Peer):
+    """``fileserver``."""
+
+    keeps = True
+
+    def missing(self) -> str | None:
+        """See whether the plugin is there."""
+        if "--files" not in output(*TWIST, "fileserver", "--help"):
+            return "twistd has no plugin fileserver"
+        return None
+
+    def version(self) -> str:
+        """Give natproxy's version."""
+        return package_version("natproxy")
+
+    def command(self, setting: Setting) -> list[str]:
+        """Serve the files."""
+        return [
+            *TWIST,
+            "fileserver",
+            f"--listen=tcp:{setting.port}:interface=127.0.0.1:backlog=4096",
+            f"--files={setting.files}",
+        ]

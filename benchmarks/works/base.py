@@ -1,0 +1,107 @@
+"""What a work is, and what it measures with."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.load.clients import Target
+from benchmarks.load.downloads import Tally, add_up, downloads
+from benchmarks.measure import Processes
+from benchmarks.plan import Plan
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number that a work gives.
+
+    :ivar key: by which it is stored.
+    :ivar title: with the unit.
+    :ivar digits: after the point.
+    """
+
+    key: str
+    title: str
+    digits: int = 2
+
+
+@dataclass(frozen=True)
+class Case:
+    """One setting of a work.
+
+    :ivar title: what a reader calls it.
+    :ivar value: what the work makes of it.
+    """
+
+    title: str
+    value: Any = None
+
+
+@dataclass(frozen=True)
+class Running:
+    """A peer that has been started.
+
+    :ivar target: where its clients go.
+    :ivar processes: its own.
+    :ivar plan: the amounts.
+    """
+
+    target: Target
+    processes: Processes
+    plan: Plan
+
+
+class Work(ABC):
+    """Something to measure about each of several peers.
+
+    :cvar name: by which it is asked for on the command line.
+    :cvar title: by which it is shown.
+    :cvar note: what a reader must know to understand the numbers.
+    :cvar peers: names of those that can do it.
+    :cvar metrics: that it gives; the first is the one that the chart shows.
+    :cvar fresh: whether each case needs a peer that has done nothing before.
+    """
+
+    name: str
+    title: str
+    note: str
+    peers: tuple[str, ...]
+    metrics: tuple[Metric, ...]
+    fresh = False
+
+    @abstractmethod
+    def cases(self, plan: Plan) -> Sequence[Case]:
+        """Give the settings to measure."""
+
+    @abstractmethod
+    def files(self, plan: Plan) -> Mapping[str, tuple[int, bool]]:
+        """Give the files that are needed: size in bytes, and whether to read them once before."""
+
+    def clients(self, plan: Plan) -> int:
+        """Give the number of clients that a peer must be able to hold."""
+        return 1100
+
+    @abstractmethod
+    def measure(self, case: Case, running: Running) -> dict[str, float]:
+        """Measure one peer, and give a number for each metric.
+
+        :raises BenchmarkError: if that fails.
+        """
+
+
+def download(
+    running: Running, name: str, size: int, clients: int, times: int
+) -> tuple[Tally, float]:
+    """Let clients download, and give what they got and the peer's CPU seconds for it."""
+    plan = running.plan
+    with downloads(running.target, name, size, clients, times, plan.patience) as crew:
+        crew.ready()
+        time.sleep(plan.settle)
+        before = running.processes.cpu_seconds()
+        crew.go()
+        tally = add_up(crew.results())
+        time.sleep(plan.settle)
+        return tally, running.processes.cpu_seconds() - before
