@@ -16,6 +16,7 @@ from natproxy.client import ClientError, Connection, Server, UsageError, downloa
 
 DEFAULT_SERVER = "127.0.0.1:9000"
 INTERRUPTED = 130
+LONGEST_TIMEOUT = 10**6
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,8 +90,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _connection(options: argparse.Namespace) -> Connection:
-    if not options.timeout > 0:
-        raise UsageError(f"--timeout {options.timeout:g}: a number above 0 is needed")
+    if not 0 < options.timeout <= LONGEST_TIMEOUT:
+        raise UsageError(f"--timeout {options.timeout:g}: seconds, more than 0, are needed")
     return Connection(Server.parse(options.server), options.timeout)
 
 

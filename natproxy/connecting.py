@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from twisted.internet import error
+from twisted.internet.abstract import isIPAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IDelayedCall,
@@ -132,10 +133,15 @@ class TCPConnector:
         """Make the socket a transport, or report the system's error code."""
         with sock:
             if code in _CONNECTED:
-                reactor = cast(IReactorSocket, self._reactor)
-                # The transport has a descriptor of its own.
-                reactor.adoptStreamConnection(sock.fileno(), socket.AF_INET, cast(Any, factory))
-                return
+                try:
+                    # The transport has a descriptor of its own.
+                    cast(IReactorSocket, self._reactor).adoptStreamConnection(
+                        sock.fileno(), socket.AF_INET, cast(Any, factory)
+                    )
+                    return
+                except OSError as lack:
+                    # No descriptor is left, or the peer has hung up already.
+                    code = lack.errno or errno.ENOTCONN
         self._failed(factory, code)
 
     def _failed(self, factory: Wanting, code: int) -> None:
@@ -170,10 +176,16 @@ class _Attempt:
         return "connecting"
 
     def doWrite(self) -> None:
-        self._end(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+        code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        # No error does not mean connected: the event may be an older descriptor's.
+        code = code or self._socket.connect_ex(self._connector.address)
+        if code not in _PENDING:
+            self._end(code)
 
     def connectionLost(self, reason: Failure) -> None:
-        self.doWrite()
+        if self._socket.fileno() >= 0:
+            code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            self._end(code or errno.ENOTCONN)
 
     def give_up(self) -> None:
         if self._socket.fileno() >= 0:
@@ -205,9 +217,18 @@ def connector_for(
     :param timeout: seconds that a connection may take.
     """
     plain = _PLAIN_TCP.fullmatch(description)
-    if plain and IReactorFDSet.providedBy(reactor) and IReactorSocket.providedBy(reactor):
+    if (
+        plain
+        and _is_address(plain[1], int(plain[2]))
+        and IReactorFDSet.providedBy(reactor)
+        and IReactorSocket.providedBy(reactor)
+    ):
         return TCPConnector(cast(IReactorFDSet, reactor), plain[1], int(plain[2]), timeout)
     return EndpointConnector(endpoint, cast(IReactorTime, reactor), timeout)
+
+
+def _is_address(host: str, port: int) -> bool:
+    return isIPAddress(host) and 0 < port < 65536
 
 
 _TIMEOUTS = (error.TimeoutError, error.TCPTimedOutError)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 
 
 class Deadlines:
@@ -18,6 +19,8 @@ class Deadlines:
     :param clock: whose timer is used.
     :param seconds: the time that everybody gets.
     """
+
+    _log = Logger()
 
     def __init__(self, clock: IReactorTime, seconds: float) -> None:
         self.seconds = seconds
@@ -52,4 +55,7 @@ class Deadlines:
                     self._timer = self._clock.callLater(due - now, self._ring)
                 return
             del self._due[callback]
-            callback()
+            try:
+                callback()
+            except Exception:
+                self._log.failure("a deadline's callback failed")

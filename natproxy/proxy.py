@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IPushProducer, IReactorTime
 from twisted.internet.protocol import ClientFactory, connectionDone
 from twisted.logger import Logger
@@ -224,6 +225,8 @@ class UpstreamProtocol(LineReceiver):
 
     def lineReceived(self, line: bytes) -> None:
         """Route the header to the client, and begin to relay what it promises."""
+        # There is but one header: what follows it is never cut into lines.
+        self.setRawMode()
         if self._entry is None:
             return
         try:
@@ -248,7 +251,6 @@ class UpstreamProtocol(LineReceiver):
             self._wait,
         )
         self._relay.finished.addCallbacks(self._relayed, self._broken_off)
-        self.setRawMode()
 
     def rawDataReceived(self, data: bytes) -> None:
         """Relay bytes of the body."""
@@ -281,12 +283,14 @@ class UpstreamProtocol(LineReceiver):
         if self._relay is not None:
             self._relay.source_lost()
         else:
+            if not reason.check(ConnectionDone):
+                self._translation.client.log.error(
+                    "the upstream {upstream} was lost before its reply to {client}: {reason}",
+                    upstream=self._upstream,
+                    client=self._translation.client.client_address,
+                    reason=reason.getErrorMessage(),
+                )
             self._translation.end(Outcome.UPSTREAM_GONE, wire.EMPTY_RESPONSE)
-
-    def resumeProducing(self) -> None:
-        """The client reads again: from now on it is the upstream's turn."""
-        self._wait()
-        super().resumeProducing()
 
     def drop(self) -> None:
         """Stop the relay and let go of the connection: its entry has been removed."""

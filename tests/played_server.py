@@ -31,6 +31,8 @@ class PlayedServer:
     def close(self) -> None:
         """Let the last connection go and wait for the thread."""
         self._released.set()
+        if self._listener.fileno() < 0:
+            return
         # Nobody may come for the scenes that are left.
         self._listener.shutdown(socket.SHUT_RDWR)
         self._thread.join(10)

@@ -111,6 +111,15 @@ class CommandTests(PlayedCase):
         error = self.assertRaises(ConnectionBroken, list, connection.list())
         self.assertIn("silent for 0.05 s", str(error))
 
+    def test_silent_server_is_not_asked_again(self) -> None:
+        connection = self.play(
+            [(b"LIST\n", b"OK\nEND\n"), (b"LIST\n", b"")], linger=True, timeout=0.05
+        )
+        self.assertEqual(list(connection.list()), [])
+        self.assertRaises(ConnectionBroken, connection.request, b"LIST")
+        self.server.close()
+        self.assertEqual(self.server.received, b"LIST\nLIST\n")
+
     def test_server_that_is_not_there(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
@@ -179,6 +188,13 @@ class DownloadTests(PlayedCase):
         target = self.path(b"file", b"a")
         error = self.assertRaises(LocalError, download, connection, b"a", target)
         self.assertIn(os.fsdecode(target), str(error))
+
+    def test_destination_that_is_no_file_is_left_alone(self) -> None:
+        os.mkfifo(self.path(b"fifo"))
+        connection = self.play([(b"DOWNLOAD a\n", b"OK 2\nhi")])
+        error = self.assertRaises(LocalError, download, connection, b"a", self.path(b"fifo"))
+        self.assertIn("not a regular file", str(error))
+        self.assertEqual(self.files(), [b"fifo"])
 
     def test_new_file_has_the_permissions_that_the_user_gives(self) -> None:
         before = os.umask(0o027)

@@ -123,6 +123,9 @@ class UnansweredTests(SynchronousTestCase):
 
     def test_late_answer_is_a_connection(self) -> None:
         self.sock.getsockopt.return_value = 0
+        self.sock.connect_ex.side_effect = [errno.EALREADY, 0]
+        self.attempt.doWrite()
+        self.reactor.adoptStreamConnection.assert_not_called()
         self.attempt.doWrite()
         self.reactor.adoptStreamConnection.assert_called_once_with(99, socket.AF_INET, self.factory)
         self.assert_over()
@@ -148,6 +151,18 @@ class LackTests(SynchronousTestCase):
             self.assertEqual(in_plain_words(reason, 5), words)
 
 
+class UnlikelyTests(SynchronousTestCase):
+    def test_no_descriptor_for_the_transport_is_a_failure_like_others(self) -> None:
+        factory = Wanting()
+        full = mock.Mock(
+            adoptStreamConnection=mock.Mock(side_effect=OSError(errno.EMFILE, "full"))
+        )
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            TCPConnector(full, "127.0.0.1", listener.getsockname()[1], 5.0).connect(factory)
+        (reason,) = self.successResultOf(factory.ended)
+        self.assertEqual(in_plain_words(reason, 5), "the proxy has no free descriptor left")
+
+
 class ChoiceTests(SynchronousTestCase):
     def choice(self, description: str) -> object:
         endpoint = clientFromString(reactor, description)
@@ -161,6 +176,7 @@ class ChoiceTests(SynchronousTestCase):
         for description in (
             "tcp:files.example:9001",
             "tcp:127.0.0.1:9001:bindAddress=127.0.0.2",
+            "tcp:300.1.1.1:9001",
             "unix:/run/files.sock",
         ):
             self.assertIsInstance(self.choice(description), EndpointConnector)

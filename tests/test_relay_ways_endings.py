@@ -316,6 +316,20 @@ async def test_upstream_that_falls_silent_aborts_the_client(way: Way, part: int)
 
 @both_ways
 @pytest_twisted.ensureDeferred
+async def test_upstream_that_falls_silent_after_the_client_had_to_be_waited_for(way: Way) -> None:
+    async with relaying(way, reply_timeout=SHORT) as proxy, proxy.client() as client:
+        upstream, feeder = await held_up(proxy, client)
+        await feeder.stalled()
+        upstream.transport.unregisterProducer()
+        client.read_on()
+        assert await client.end() is ConnectionLost
+        assert client.count == feeder.fed + len(b"OK %d\n" % ENDLESS)
+        assert await upstream.end() is ConnectionLost
+        await proxy.ended("timeout")
+
+
+@both_ways
+@pytest_twisted.ensureDeferred
 async def test_upstream_that_trickles_is_not_cut_off(way: Way) -> None:
     timeouts = {"reply_timeout": SHORT, "idle_timeout": SHORT}
     async with relaying(way, **timeouts) as proxy, proxy.client() as client:

@@ -164,6 +164,13 @@ class MalformedTests(OptionsCase):
         self.assert_all_refused(natproxy.Options, "--listen", MALFORMED_LISTEN)
         self.assert_all_refused(fileserver.Options, "--listen", MALFORMED_LISTEN)
 
+    def test_upstream_without_such_a_port(self) -> None:
+        for port in ("0", "65536", "99999"):
+            message = self.assert_refused(
+                natproxy.Options(self.reactor), "--upstream", f"tcp:127.0.0.1:{port}"
+            )
+            self.assertIn(f"there is no port {port}", message)
+
     def test_upstream(self) -> None:
         self.assert_all_refused(natproxy.Options, "--upstream", MALFORMED_UPSTREAM)
 

@@ -49,6 +49,10 @@ class Server(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+class _Closed(ConnectionBroken):
+    """The server has closed the connection, perhaps before the command came."""
+
+
 class Reply:
     """A reply whose header has come and was no error.
 
@@ -126,7 +130,11 @@ class Connection:
             try:
                 self._socket = socket.create_connection(self.server, self.timeout)
             except OSError as error:
-                reason = "no answer in time" if isinstance(error, TimeoutError) else error.strerror
+                reason = (
+                    "no answer in time"
+                    if isinstance(error, TimeoutError)
+                    else error.strerror or error
+                )
                 raise CannotConnect(f"cannot connect to {self.server}: {reason}") from error
             except UnicodeError as error:
                 raise CannotConnect(f"cannot connect to {self.server}: bad host name") from error
@@ -186,8 +194,7 @@ class Connection:
             self.close()
             raise ConnectionBroken(f"{self.server} was silent for {self.timeout:g} s") from error
         except OSError as error:
-            self.close()
-            raise ConnectionBroken(f"connection to {self.server} lost: {error.strerror}") from error
+            raise self._lost(error) from error
 
     def _exchange(self, line: bytes, framing: wire.Framing) -> Reply:
         self.connect()
@@ -195,8 +202,7 @@ class Connection:
         try:
             self._socket.sendall(line)
         except OSError as error:
-            self.close()
-            raise ConnectionBroken(f"connection to {self.server} lost: {error.strerror}") from error
+            raise self._lost(error) from error
         parser = wire.ReplyParser(framing)
         first = b""
         while parser.header is None:
@@ -215,6 +221,10 @@ class Connection:
             kind = NotFound if message == wire.FILE_NOT_FOUND else ServerError
             raise kind(message)
         return Reply(self, parser, first)
+
+    def _lost(self, error: OSError) -> _Closed:
+        self.close()
+        return _Closed(f"connection to {self.server} lost: {error.strerror or error}")
 
     def _not_understood(self, error: wire.WireError) -> NotUnderstood:
         self.close()

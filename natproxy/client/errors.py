@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import ClassVar
+
+from natproxy.wire import printable
 
 
 class ClientError(Exception):
@@ -55,4 +56,4 @@ class LocalError(ClientError):
     exit_status = 9
 
     def __init__(self, path: bytes, error: OSError) -> None:
-        super().__init__(f"{os.fsdecode(path)}: {error.strerror or error}")
+        super().__init__(f"{printable(path)}: {error.strerror or error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 
@@ -26,11 +27,13 @@ def download(connection: Connection, name: bytes, destination: bytes | None = No
     path = _path(name, destination)
     folder, last = os.path.split(path)
     # Two at once must not share it, and a name may be as long as a name can be.
-    part = os.path.join(folder, b".%s.%d.part" % (last[:200], os.getpid()))
+    part = os.path.join(folder, b".%s.%s.part" % (last[:200], os.urandom(6).hex().encode()))
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise LocalError(path, OSError(errno.EEXIST, "it is there, and not a regular file"))
     try:
         if folder:
             os.makedirs(folder, exist_ok=True)
-        file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise LocalError(path, error) from error
     try:

@@ -72,10 +72,6 @@ class WatchedDescriptor:
         """The socket is writable."""
         self._act()
 
-    def readConnectionLost(self, reason: Failure) -> None:
-        """The peer has closed."""
-        self._lost()
-
     def connectionLost(self, reason: Failure) -> None:
         """The connection is no more."""
         if self._descriptor >= 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from typing import Protocol
@@ -21,6 +22,9 @@ CHUNK = 128 * 1024
 
 STRETCH = 1 << 20
 """Bytes that are sent by one ``sendfile``, and looked for in the page cache, at most."""
+
+
+_FILE_ERRORS = frozenset((errno.EIO, errno.ESTALE, errno.EINVAL, errno.ENOMEM))
 
 
 class Source(Protocol):
@@ -122,10 +126,10 @@ class FileRelay:
             return wanted
         self._warm_to = self._offset + wanted
         self._warming = True
-        self._warmth.warm(file, self._offset, wanted).addCallback(self._warmed)
+        self._warmth.warm(file, self._offset, wanted).addBoth(self._warmed)
         return 0
 
-    def _warmed(self, _: None) -> None:
+    def _warmed(self, _: object) -> None:
         self._warming = False
         if self._running:
             self._move()
@@ -251,10 +255,11 @@ class SendfileRelay(FileRelay):
         self._sink.wait_writable()
 
     def _broken(self, error: OSError) -> None:
-        if isinstance(error, (ConnectionError, TimeoutError)):
-            self._sink_gone()
-        else:
+        # Reading fails for few reasons; all others are the socket's.
+        if error.errno in _FILE_ERRORS:
             self._fail(error)
+        else:
+            self._sink_gone()
 
     def _sink_gone(self) -> None:
         if self._running:

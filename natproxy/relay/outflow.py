@@ -16,6 +16,7 @@ from twisted.internet.interfaces import (
     ITCPTransport,
     IUNIXTransport,
 )
+from twisted.protocols.policies import ProtocolWrapper
 from zope.interface import implementer, providedBy
 
 
@@ -250,8 +251,9 @@ def is_plain_tcp(transport: object) -> bool:
 
 
 def _can_half_close(transport: object) -> bool:
-    # A TLS transport claims what the TCP below it can do.
+    # A wrapper (TLS, the PROXY protocol) claims what the TCP below it can do, and does
+    # not pass on that it has been done.
     provided = providedBy(transport)
-    return provided.isOrExtends(IHalfCloseableDescriptor) and not provided.isOrExtends(
-        ISSLTransport
+    return provided.isOrExtends(IHalfCloseableDescriptor) and not isinstance(
+        transport, ProtocolWrapper
     )

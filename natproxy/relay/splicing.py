@@ -17,8 +17,11 @@ from natproxy.relay.endings import SinkGone, SourceShort
 from natproxy.relay.outflow import SocketOutflow, Transport
 from natproxy.relay.pipes import Pipe, PipePool
 
-SLICE = 1 << 20
-"""Bytes that one relay moves in one turn of the reactor, about."""
+TURN = 2 << 20
+"""Bytes that all relays together move in one turn of the reactor, about."""
+
+SLICE = 256 * 1024
+"""Bytes that each of them moves at the least: less, and the calls cost more than they do."""
 
 # Not SPLICE_F_MORE: when nothing more comes at once, the rest waits for 200 ms.
 _FLAGS = getattr(os, "SPLICE_F_MOVE", 0) | getattr(os, "SPLICE_F_NONBLOCK", 0)
@@ -140,8 +143,9 @@ class SpliceRelay:
         self.stop()
 
     def _begin(self) -> None:
-        self._progress()
-        self._source.wait_readable()
+        if self._running:
+            self._progress()
+            self._source.wait_readable()
 
     def _move(self) -> None:
         if self._in_pipe:
@@ -156,14 +160,18 @@ class SpliceRelay:
             self._source.wait_readable()
         body, pipe = self._body, self._pipe
         source, sink = self._source.fileno(), self._sink.fileno()
-        budget = SLICE
+        # A large slice is cheap, and makes a short command beside it wait.
+        budget = max(SLICE, TURN // self._pool.lent)
         while body.remaining and budget > 0:
             try:
-                moved = os.splice(source, pipe.writer, min(body.remaining, pipe.size), flags=_FLAGS)
+                moved = os.splice(
+                    source, pipe.writer, min(body.remaining, budget, pipe.size), flags=_FLAGS
+                )
             except BlockingIOError:
                 break
-            except OSError:
-                moved = 0
+            except OSError as error:
+                self._fail(SourceShort(f"{body.remaining} bytes ({error.strerror or error})"))
+                return
             if not moved:
                 self.source_lost()
                 return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol, cast
@@ -23,6 +24,10 @@ SPLICE_FROM = 128 * 1024
 
 SENDFILE_FROM = 64 * 1024 + 1
 """Bytes from which on a file does not leave in one write with its header."""
+
+
+# Elsewhere there is no splice, and sendfile has other rules.
+_LINUX = sys.platform == "linux" and hasattr(os, "splice")
 
 
 class Way(enum.Enum):
@@ -104,7 +109,7 @@ class Relays:
         if (
             self._reactor is not None
             and size >= self._splice_from
-            and hasattr(os, "splice")
+            and _LINUX
             and isinstance(outflow, SocketOutflow)
             and is_plain_tcp(transport)
         ):
@@ -131,6 +136,7 @@ class Relays:
         """Send a header and then a file."""
         if (
             self._reactor is not None
+            and _LINUX
             and size >= self._sendfile_from
             and isinstance(outflow, SocketOutflow)
         ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
@@ -110,6 +111,9 @@ class DaemonOptions(usage.Options):
 
         :raises UsageError: if it is malformed.
         """
+        port = re.fullmatch(r"tcp:.*:(?:port=)?(\d+)", description)
+        if port and not 0 < int(port[1]) < 65536:
+            raise usage.UsageError(f"{option} {description}: there is no port {port[1]}")
         endpoint: IStreamClientEndpoint = self.endpoint(option, description, clientFromString)
         return endpoint
 

@@ -1,0 +1,255 @@
+"""The outgoing side of a connection: backpressure, ends, and who writes to the socket."""
+
+from __future__ import annotations
+
+from twisted.internet.interfaces import IHalfCloseableDescriptor
+from twisted.internet.protocol import Factory, Protocol
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from natproxy.relay import Outflow, outflow_of
+from natproxy.relay.outflow import DIRECT, SocketOutflow
+from tests.doubles import SocketWire, Wire
+
+
+@implementer(IHalfCloseableDescriptor)
+class HalfCloseableWire(Wire):
+    """A transport like that of TCP, which minds the order of its calls."""
+
+    write_closed = False
+
+    def loseConnection(self) -> None:
+        assert self.producer is None, "a registered producer holds the close up"
+        super().loseConnection()
+
+    def loseWriteConnection(self) -> None:
+        assert self.producer is None, "a registered producer holds the half-close up"
+        self.write_closed = True
+
+
+class SpiedRelay:
+    """A relay that notes what it was told."""
+
+    def __init__(self, told: list[str]) -> None:
+        self.told = told
+
+    def pauseProducing(self) -> None:
+        self.told.append("pause")
+
+    def resumeProducing(self) -> None:
+        self.told.append("resume")
+
+    def stopProducing(self) -> None:
+        self.told.append("stop")
+
+
+class OutflowTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.wire = Wire(9000, 43_210)
+        self.told: list[str] = []
+        self.outflow = Outflow(self.wire, self.changed)
+        self.relay = SpiedRelay(self.told)
+
+    def changed(self) -> None:
+        self.told.append("paused" if self.outflow.paused else "flowing")
+
+    def test_it_is_the_transports_streaming_producer(self) -> None:
+        self.assertIs(self.wire.producer, self.outflow)
+        self.assertIs(self.wire.streaming, True)
+
+    def test_relay_is_told_and_then_the_change_announced(self) -> None:
+        self.outflow.attach(self.relay)
+        self.outflow.pauseProducing()
+        self.assertEqual(self.told, ["pause", "paused"])
+        self.outflow.resumeProducing()
+        self.assertEqual(self.told, ["pause", "paused", "resume", "flowing"])
+
+    def test_what_is_no_change_is_not_told(self) -> None:
+        self.outflow.attach(self.relay)
+        self.outflow.resumeProducing()
+        self.assertEqual(self.told, [])
+        self.outflow.pauseProducing()
+        self.outflow.pauseProducing()
+        self.assertEqual(self.told, ["pause", "paused"])
+
+    def test_pause_between_replies_is_noticed(self) -> None:
+        self.outflow.pauseProducing()
+        self.outflow.attach(self.relay)
+        self.assertEqual(self.told, ["paused", "pause"])
+
+    def test_lost_connection_is_told_to_the_relay_but_not_once_detached(self) -> None:
+        self.outflow.attach(self.relay)
+        self.outflow.stopProducing()
+        self.assertEqual(self.told, ["stop"])
+        self.told.clear()
+        self.outflow.detach()
+        self.outflow.pauseProducing()
+        self.outflow.resumeProducing()
+        self.outflow.stopProducing()
+        self.assertEqual(self.told, ["paused", "flowing"])
+
+    def test_close_unregisters_first(self) -> None:
+        wire = HalfCloseableWire(9000, 43_210)
+        Outflow(wire, self.changed).close()
+        self.assertTrue(wire.disconnecting)
+        self.assertFalse(wire.aborted)
+
+    def test_half_close_ends_our_side_only(self) -> None:
+        wire = HalfCloseableWire(9000, 43_210)
+        self.assertIs(Outflow(wire, self.changed).half_close(), True)
+        self.assertTrue(wire.write_closed)
+        self.assertTrue(wire.open)
+
+    def test_half_close_does_nothing_where_it_cannot_be_done(self) -> None:
+        wire = HalfCloseableWire(9000, 43_210)
+        # TLS, for one: it claims what the transport below it can do.
+        wrapper = ProtocolWrapper(WrappingFactory(Factory()), Protocol())
+        wrapper.makeConnection(wire)
+        self.assertTrue(IHalfCloseableDescriptor.providedBy(wrapper))
+        for transport in (Wire(9000, 43_210), wrapper):
+            outflow = Outflow(transport, self.changed)
+            self.assertIs(outflow.half_close(), False)
+        self.assertTrue(wire.open)
+        self.assertFalse(wire.write_closed)
+        self.assertIs(wire.producer, outflow)
+
+
+class SocketOutflowTests(SynchronousTestCase):
+    """An outflow that writes to the socket itself, or lets a relay do so."""
+
+    def setUp(self) -> None:
+        self.wire = SocketWire(9000, 43_210)
+        self.addCleanup(self.wire.socket.close)
+        self.told: list[str] = []
+        self.outflow = outflow_of(self.wire, self.changed)
+        self.relay = SpiedRelay(self.told)
+
+    def changed(self) -> None:
+        self.told.append("paused" if self.outflow.paused else "flowing")
+
+    def lend(self) -> None:
+        self.outflow.lend(self.relay, lambda: self.told.append("ready"))
+
+    def test_it_is_for_bare_tcp_only(self) -> None:
+        self.assertIsInstance(self.outflow, SocketOutflow)
+        self.assertNotIsInstance(outflow_of(Wire(9000, 1), self.changed), SocketOutflow)
+
+    def test_last_piece_of_a_reply_does_not_wait_for_an_acknowledgement(self) -> None:
+        self.assertTrue(self.wire.no_delay)
+
+    def test_short_write_goes_straight_to_the_socket(self) -> None:
+        self.outflow.write(b"x" * DIRECT)
+        self.assertEqual(self.wire.socket.taken(), b"x" * DIRECT)
+        self.assertEqual((self.wire.value(), self.wire.producer, self.told), (b"", None, []))
+
+    def test_long_write_waits_for_its_turn(self) -> None:
+        self.outflow.write(b"x" * (DIRECT + 1))
+        self.assertEqual(self.wire.socket.taken(), b"")
+        self.assertEqual(self.told, ["paused"])
+        self.assertEqual(self.wire.drain(), b"x" * (DIRECT + 1))
+        self.assertEqual(self.told, ["paused", "flowing"])
+
+    def test_what_the_socket_does_not_take_is_kept_in_order(self) -> None:
+        for room in (0, 3):
+            self.setUp()
+            self.wire.socket.room = room
+            self.outflow.write(b"abcde")
+            self.assertIs(self.outflow.paused, True)
+            self.wire.socket.room = 100
+            self.outflow.write(b"fgh")
+            self.assertEqual(self.wire.socket.taken() + self.wire.drain(), b"abcdefgh")
+            self.assertEqual(self.told, ["paused", "flowing"])
+            self.assertIsNone(self.wire.producer)
+            self.outflow.write(b"ijk")
+            self.assertEqual(self.wire.socket.taken(), b"ijk")
+
+    def test_relay_that_writes_is_paused_and_resumed(self) -> None:
+        self.outflow.attach(self.relay)
+        self.wire.socket.room = 0
+        self.outflow.write(b"x")
+        self.wire.drain()
+        self.assertEqual(self.told, ["pause", "paused", "resume", "flowing"])
+
+    def test_relay_may_fill_it_again_at_once(self) -> None:
+        self.outflow.attach(self.relay)
+        self.wire.socket.room = 0
+        self.patch(self.relay, "resumeProducing", lambda: self.outflow.write(b"more"))
+        self.outflow.write(b"x")
+        for _ in range(3):
+            self.wire.drain()
+            self.assertTrue(self.outflow.paused)
+            self.assertEqual(self.wire.value(), b"more")
+
+    def test_broken_socket_is_left_to_the_transport_to_find_out(self) -> None:
+        self.wire.socket.broken = BrokenPipeError()
+        self.outflow.attach(self.relay)
+        self.outflow.write(b"x")
+        self.assertEqual(self.wire.value(), b"x")
+        self.wire.producer.stopProducing()
+        self.assertEqual(self.told[-1], "stop")
+
+    def test_it_is_lent_at_once_if_everything_has_been_sent(self) -> None:
+        self.outflow.write(b"header")
+        self.lend()
+        self.assertEqual((self.told, self.outflow.paused), (["ready"], False))
+        self.assertEqual(self.outflow.descriptor(), self.wire.fileno())
+
+    def test_it_is_lent_once_when_all_that_was_written_has_left(self) -> None:
+        self.wire.socket.room = 3
+        self.outflow.write(b"header")
+        self.outflow.write(b"first")
+        self.lend()
+        self.assertTrue(self.outflow.paused)
+        self.assertNotIn("ready", self.told)
+        self.assertEqual(self.wire.drain(), b"derfirst")
+        self.assertEqual(self.told[-1], "ready")
+        self.assertFalse(self.outflow.paused)
+        self.wire.drain()
+        self.assertEqual(self.told.count("ready"), 1)
+
+    def test_borrower_says_whose_turn_it_is(self) -> None:
+        self.lend()
+        self.told.clear()
+        for paused in (True, True, False):
+            self.outflow.stalled(paused)
+            self.assertIs(self.outflow.paused, paused)
+        # Each is a sign of life, even if it changes nothing.
+        self.assertEqual(self.told, ["paused", "paused", "flowing"])
+
+    def test_connection_lost_before_it_is_lent_is_told(self) -> None:
+        self.wire.socket.room = 0
+        self.outflow.write(b"header")
+        self.lend()
+        self.wire.producer.stopProducing()
+        self.assertEqual((self.told[-1], self.told.count("ready")), ("stop", 0))
+
+    def test_taken_back_it_flows_and_can_be_written_to_and_lent_again(self) -> None:
+        for _ in range(3):
+            self.told.clear()
+            self.lend()
+            self.outflow.stalled(True)
+            self.outflow.take_back()
+            self.assertFalse(self.outflow.paused)
+            self.outflow.write(b"x")
+            self.assertEqual(self.wire.socket.taken(), b"x")
+            self.assertEqual(self.told, ["ready", "paused"])
+
+    def test_taken_back_before_it_was_lent_it_stays_paused_until_it_is_empty(self) -> None:
+        self.wire.socket.room = 0
+        self.outflow.write(b"header")
+        self.lend()
+        self.outflow.take_back()
+        self.assertTrue(self.outflow.paused)
+        self.assertEqual(self.told, ["paused"])
+        self.wire.drain()
+        self.assertEqual((self.told, self.outflow.paused), (["paused", "flowing"], False))
+
+    def test_it_is_closed_with_or_without_something_to_send(self) -> None:
+        for room in (0, 100):
+            self.setUp()
+            self.wire.socket.room = room
+            self.outflow.write(b"x")
+            self.outflow.close()
+            self.assertIsNone(self.wire.producer)
+            self.assertTrue(self.wire.disconnecting)
