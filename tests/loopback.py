@@ -41,10 +41,10 @@ PATIENCE = 10.0
 
 async def eventually(condition: Callable[[], object], what: str) -> None:
     """Wait until a condition holds that nothing announces."""
-    for _ in range(int(PATIENCE / 0.01)):
+    for _ in range(int(PATIENCE / 0.002)):
         if condition():
             return
-        await deferLater(reactor, 0.01, lambda: None)
+        await deferLater(reactor, 0.002, lambda: None)
     raise AssertionError(f"never: {what}")
 
 

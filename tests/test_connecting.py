@@ -154,9 +154,7 @@ class LackTests(SynchronousTestCase):
 class UnlikelyTests(SynchronousTestCase):
     def test_no_descriptor_for_the_transport_is_a_failure_like_others(self) -> None:
         factory = Wanting()
-        full = mock.Mock(
-            adoptStreamConnection=mock.Mock(side_effect=OSError(errno.EMFILE, "full"))
-        )
+        full = mock.Mock(adoptStreamConnection=mock.Mock(side_effect=OSError(errno.EMFILE, "full")))
         with socket.create_server(("127.0.0.1", 0)) as listener:
             TCPConnector(full, "127.0.0.1", listener.getsockname()[1], 5.0).connect(factory)
         (reason,) = self.successResultOf(factory.ended)

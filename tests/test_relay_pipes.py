@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -267,7 +268,10 @@ def dropped_from_cache(path: Path) -> int:
     os.fsync(file)
     # Nothing is to be read ahead; and to look for a page is to have it read.
     os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)
-    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    for _ in range(5):
+        # What the journal is busy with is not dropped.
+        time.sleep(0.01)
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
     try:
         os.preadv(file, [bytearray(1)], 12 * MIB, os.RWF_NOWAIT)
     except BlockingIOError:

@@ -93,7 +93,7 @@ async def test_upstream_that_ends_in_the_middle_aborts_the_client(
 @both_ways
 @pytest_twisted.ensureDeferred
 async def test_upstream_that_closed_long_ago_is_short_when_the_client_reads_on(way: Way) -> None:
-    size = 24 * MIB
+    size = 8 * MIB
     async with relaying(way) as proxy, proxy.client() as client:
         upstream, feeder = await held_up(proxy, client, size)
         await feeder.stalled()
@@ -194,11 +194,11 @@ async def test_aborted_daemon_cuts_both_sides_off(way: Way, begin) -> None:
 @both_ways
 @pytest_twisted.ensureDeferred
 async def test_client_that_stops_reading_stops_the_upstream_and_loses_nothing(way: Way) -> None:
-    size = 24 * MIB
+    size = 8 * MIB
     async with relaying(way) as proxy, proxy.client() as client:
         _, feeder = await held_up(proxy, client, size)
         await feeder.stalled()
-        assert feeder.fed < 8 * MIB
+        assert feeder.fed < 4 * MIB
         assert proxy.serving.outflow.paused
         held = feeder.fed
         await pause(0.05)
@@ -213,7 +213,7 @@ async def test_client_that_stops_reading_stops_the_upstream_and_loses_nothing(wa
 @both_ways
 @pytest_twisted.ensureDeferred
 async def test_client_that_stops_and_reads_on_many_times_loses_nothing(way: Way) -> None:
-    size = 24 * MIB + 13
+    size = 8 * MIB + 13
     async with relaying(way) as proxy, proxy.client() as client:
         upstream = await proxy.ask(client)
         proxy.shrink_buffers(client, upstream)
