@@ -276,12 +276,12 @@ async def test_client_that_stops_reading_is_cut_off_in_the_end(way: Way) -> None
 @pytest_twisted.ensureDeferred
 async def test_slow_client_is_not_cut_off(way: Way) -> None:
     size = 2 * MIB
-    timeouts = {"idle_timeout": SHORT, "reply_timeout": SHORT}
+    timeouts = {"idle_timeout": 0.3, "reply_timeout": 0.3}
     async with relaying(way, **timeouts) as proxy, proxy.client() as client:
         upstream = await proxy.ask(client)
         proxy.shrink_buffers(client, upstream)
         # So slow that no timeout is long enough for a full pipe.
-        with sipping(client, 0.02):
+        with sipping(client, 0.025):
             upstream.send(b"OK %d\n" % size)
             Feeder(upstream, size)
             await gets(client, b"OK %d\n" % size + Feeder.body(size))
@@ -331,13 +331,13 @@ async def test_upstream_that_falls_silent_after_the_client_had_to_be_waited_for(
 @both_ways
 @pytest_twisted.ensureDeferred
 async def test_upstream_that_trickles_is_not_cut_off(way: Way) -> None:
-    timeouts = {"reply_timeout": SHORT, "idle_timeout": SHORT}
+    timeouts = {"reply_timeout": 0.3, "idle_timeout": 0.3}
     async with relaying(way, **timeouts) as proxy, proxy.client() as client:
         upstream = await proxy.ask(client)
         whole = reply(bytes(range(5)))
         upstream.send(whole[:5])
         for position in range(5, len(whole)):
-            await pause(SHORT / 3)
+            await pause(0.08)
             upstream.send(whole[position : position + 1])
         await gets(client, whole)
         await proxy.ended("completed")

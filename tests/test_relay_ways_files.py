@@ -240,7 +240,7 @@ async def test_client_that_stops_reading_is_cut_off_in_the_end(way: Way, folder:
 async def test_slow_client_is_not_cut_off(way: Way, tmp_path: Path) -> None:
     body = os.urandom(2 * MIB)
     (tmp_path / "file").write_bytes(body)
-    async with serving(way, tmp_path, idle_timeout=SHORT) as server, server.client() as client:
+    async with serving(way, tmp_path, idle_timeout=0.3) as server, server.client() as client:
         server.shrink_buffers(client)
         with sipping(client, 0.02):
             client.send(b"DOWNLOAD file\n")
