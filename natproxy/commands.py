@@ -198,8 +198,7 @@ class CommandReceiver(LineReceiver):
         if self._input_over:
             self.transport.loseConnection()
         else:
-            self.factory.idle.cancel(self.time_is_up)
-            self.factory.lingering.set(self.time_is_up)
+            self._linger()
 
     def time_is_up(self) -> None:
         """Somebody has had all the time there was; the peer, if it was its turn."""
@@ -211,8 +210,7 @@ class CommandReceiver(LineReceiver):
             self._wait()
         else:
             self._close(linger=False)
-            self.factory.idle.cancel(self.time_is_up)
-            self.factory.lingering.set(self.time_is_up)
+            self._linger()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Drop everything that was under way for this client."""
@@ -263,6 +261,10 @@ class CommandReceiver(LineReceiver):
 
     def _wait(self) -> None:
         self.factory.idle.set(self.time_is_up)
+
+    def _linger(self) -> None:
+        self.factory.idle.cancel(self.time_is_up)
+        self.factory.lingering.set(self.time_is_up)
 
     def _outflow_changed(self) -> None:
         self._wait()

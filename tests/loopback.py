@@ -155,6 +155,18 @@ class PlayedServer(Factory):
         return peer
 
 
+async def all_ended(factory: Any) -> None:
+    """End the connections that a factory has left."""
+    if isinstance(factory, CommandFactory):
+        factory.abort()
+        await factory.drain()
+    else:
+        for peer in factory.connections:
+            if peer.ended is None:
+                peer.kill()
+            await peer.end()
+
+
 @asynccontextmanager
 async def listening(factory: Any) -> AsyncIterator[int]:
     """Have a factory listen; give the port. Its connections end with the block."""
@@ -163,14 +175,7 @@ async def listening(factory: Any) -> AsyncIterator[int]:
         yield port.getHost().port
     finally:
         await maybeDeferred(port.stopListening)
-        if isinstance(factory, CommandFactory):
-            factory.abort()
-            await factory.drain()
-        else:
-            for peer in factory.connections:
-                if peer.ended is None:
-                    peer.kill()
-                await peer.end()
+        await all_ended(factory)
 
 
 def file_server(folder: Path, idle_timeout: float = 600.0) -> FileServerFactory:

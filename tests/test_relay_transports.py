@@ -25,7 +25,6 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.threads import deferToThreadPool
 
-from natproxy.commands import CommandFactory
 from natproxy.connecting import EndpointConnector
 from natproxy.fileserver import FileServerFactory
 from natproxy.proxy import ProxyFactory
@@ -33,7 +32,7 @@ from natproxy.relay import Way
 from natproxy.relay.copying import CopyRelay
 from natproxy.relay.files import CopyingFileRelay
 from natproxy.storage import Directory
-from tests.loopback import HOST, Peer, PlayedServer
+from tests.loopback import HOST, Peer, PlayedServer, all_ended
 from tests.relaying import MIB, Feeder, NotingRelays, gets, open_descriptors, reply
 
 # Twisted itself hands pyOpenSSL what it no longer likes.
@@ -121,14 +120,7 @@ async def listening(kind: Any, factory: Any) -> AsyncIterator[Any]:
         yield kind.client(port)
     finally:
         await maybeDeferred(port.stopListening)
-        if isinstance(factory, CommandFactory):
-            factory.abort()
-            await factory.drain()
-        else:
-            for peer in factory.connections:
-                if peer.ended is None:
-                    peer.kill()
-                await peer.end()
+        await all_ended(factory)
 
 
 @asynccontextmanager

@@ -90,15 +90,7 @@ class Proxy(Threaded):
         self.upstream = port
 
     def reply(self, line: bytes) -> bytes:
-        with socket.create_connection(("127.0.0.1", self.upstream), 10) as upstream:
-            upstream.sendall(line + b"\n")
-            with upstream.makefile("rb") as reply:
-                header = reply.readline()
-                if header == b"OK\n":
-                    return header + b"".join(iter(reply.readline, b"END\n")) + b"END\n"
-                if header.startswith(b"OK "):
-                    return header + reply.read(int(header[3:]))
-                return header
+        return ask(self.upstream, line)
 
 
 def ask(port: int, line: bytes) -> bytes:

@@ -222,11 +222,7 @@ class SendfileRelay(FileRelay):
     def start(self) -> None:
         """Begin to send."""
         self._outflow.write(self._header)
-        self._socket.lend(self, self._begin)
-
-    def _begin(self) -> None:
-        self._socket.stalled(True)
-        self._move()
+        self._socket.lend(self, self._move)
 
     def _move(self) -> None:
         wanted = self._readable(STRETCH)
