@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from io import BytesIO
-from typing import ClassVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
@@ -97,11 +96,11 @@ class FileServerProtocol(CommandReceiver):
 
     def command_received(self, command: wire.Command) -> None:
         """Answer by the verb."""
-        answer = self._ANSWERS.get(command.verb)
-        if answer is None or (wire.VERBS[command.verb].takes_name and not command.name):
+        verb = wire.VERBS.get(command.verb)
+        if verb is None or (verb.version == 1 and verb.needs_name and not command.name):
             self._fail(wire.UNKNOWN_COMMAND)
         else:
-            answer(self, command)
+            getattr(self, f"answer_{command.verb.decode()}")(command)
 
     def stop_answering(self, outcome: Outcome) -> None:
         """Close the file that was being sent."""
@@ -112,7 +111,7 @@ class FileServerProtocol(CommandReceiver):
             self._relay = None
         self.log_outcome(outcome, sent)
 
-    def _list(self, command: wire.Command) -> None:
+    def answer_LIST(self, command: wire.Command) -> None:
         def listed(reply: bytes) -> None:
             if self.answering is command:
                 self._send(
@@ -126,7 +125,7 @@ class FileServerProtocol(CommandReceiver):
 
         self.factory.listings.reply().addCallbacks(listed, failed)
 
-    def _download(self, command: wire.Command) -> None:
+    def answer_DOWNLOAD(self, command: wire.Command) -> None:
         try:
             file, size = self.factory.directory.open(command.name)
         except FileNotFound:
@@ -166,11 +165,6 @@ class FileServerProtocol(CommandReceiver):
     def _fail(self, message: str) -> None:
         self.log_outcome(Outcome.COMPLETED, len(wire.error_line(message)))
         self.reply_error(message)
-
-    _ANSWERS: ClassVar[dict[bytes, Callable[[FileServerProtocol, wire.Command], None]]] = {
-        b"LIST": _list,
-        b"DOWNLOAD": _download,
-    }
 
 
 class FileServerFactory(CommandFactory):

@@ -94,7 +94,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_wheel_holds_every_module_and_the_type_marker(source: Path, names: set[str]) -> None:
     modules = {str(path.relative_to(source)) for path in source.glob("natproxy/**/*.py")}
-    assert {"natproxy/wire.py", "natproxy/relay/__init__.py"} <= modules
+    assert {"natproxy/wire/__init__.py", "natproxy/relay/__init__.py"} <= modules
     assert modules | {"natproxy/py.typed"} <= names
 
 

@@ -1,163 +1,53 @@
-"""The protocol's grammar, once, for the server, the proxy and the client.
+"""How a reply is framed: its header, what follows it, and an incremental parser.
 
-Here stand the verbs, how commands and reply headers are read and written, how
-a reply is framed, and an incremental reply parser. All of it works on bytes
-that somebody else has received: no socket, no reactor and no file may be
-opened here. The contract itself is ``docs/protocol.md``.
+It works on bytes that somebody else has received. The rule is in ``docs/protocol.md``.
 """
 
 from __future__ import annotations
 
-import enum
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-MAX_LINE = 16_384
-"""The longest line, command or header, in bytes, without its line feed."""
+from natproxy.wire.arguments import MAX_SIZE
+from natproxy.wire.text import WireError, printable
+from natproxy.wire.verbs import END, MAX_LINE, Framing
 
-MAX_SIZE = 2**63 - 1
-"""The largest size that a header may promise, in bytes: that of ``off_t``."""
-
-END = b"END"
-
-UNKNOWN_COMMAND = "unknown command"
-FILE_NOT_FOUND = "file not found"
-LINE_TOO_LONG = "line too long"
-EMPTY_RESPONSE = "empty response from server"
-
-_COUNTED_HEADER = re.compile(rb"OK ([0-9]{1,19})(?: .*)?")
+_COUNTED_HEADER = re.compile(rb"OK ([0-9]{1,19})(?: (.*))?")
+_PLAIN_HEADER = re.compile(rb"OK(?: (.*))?")
 _ERROR_HEADER = re.compile(rb"ERR(?: (.*))?")
-_UNPRINTABLE = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\\]"
-)
+_CODED_ERROR = re.compile(rb"([1-5][0-9]{2})(?: (.*))?")
 
 
-class WireError(ValueError):
-    """Bytes that break the grammar. Its text names what and why, on one line."""
-
-
-class Framing(enum.Enum):
-    """What follows the header line of a reply that begins with ``OK``."""
-
-    NOTHING = "nothing"
-    COUNTED = "counted"
-    """``OK <n> ...``, then exactly ``n`` bytes."""
-    LISTING = "listing"
-    """``OK``, then lines up to and including ``END``."""
-
-
-@dataclass(frozen=True)
-class Verb:
-    """One row of the protocol's table of verbs."""
-
-    word: bytes
-    framing: Framing
-    takes_name: bool
-
-
-VERBS = {
-    verb.word: verb
-    for verb in (
-        Verb(b"LIST", Framing.LISTING, takes_name=False),
-        Verb(b"DOWNLOAD", Framing.COUNTED, takes_name=True),
-    )
-}
-"""Every verb that natproxy knows. A new ability is a new row, never a new argument."""
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command as it travels: one line.
-
-    :ivar verb: the first word, in upper case; not necessarily one of `VERBS`.
-    :ivar name: what follows the first run of white space; empty without one.
-    :ivar line: the line to send on, without its line feed.
-    """
-
-    verb: bytes
-    name: bytes
-    line: bytes
-
-    @property
-    def known(self) -> bool:
-        """Whether the verb is one of `VERBS`."""
-        return self.verb in VERBS
-
-    @property
-    def framing(self) -> Framing:
-        """How an ``OK`` reply to this command is framed."""
-        verb = VERBS.get(self.verb)
-        return Framing.NOTHING if verb is None else verb.framing
-
-
-def parse_command(line: bytes) -> Command | None:
-    """Read a command from a received line.
-
-    :param line: without its line feed; a carriage return before it is dropped.
-    :return: ``None`` for a blank line, which is to be ignored. An unknown verb is
-        not an error here: the proxy relays it, the server refuses it.
-    """
-    stripped = line.removesuffix(b"\r")
-    words = stripped.split(None, 1)
-    if not words:
-        return None
-    # The next peer strips one carriage return as well: it must not be one of the name's.
-    onward = line if stripped.endswith(b"\r") else stripped
-    return Command(words[0].upper(), words[1] if len(words) > 1 else b"", onward)
-
-
-def format_command(word: bytes, name: bytes = b"") -> bytes:
-    """Write a command as the line to send, line feed included.
-
-    :param word: one of `VERBS`.
-    :raises WireError: for a name that version 1 cannot carry: one that is missing,
-        holds CR, LF or NUL, begins with white space, or makes the line too long; and
-        for any name with a verb that takes none.
-    """
-    if not VERBS[word].takes_name:
-        if name:
-            raise WireError(f"{word.decode()} takes no file name")
-        return word + b"\n"
-    if not name:
-        raise WireError("no file name given")
-    for byte, called in ((b"\r", "carriage return"), (b"\n", "line feed"), (b"\0", "NUL")):
-        if byte in name:
-            raise WireError(f"file name {printable(name)} holds a {called}: it cannot be sent")
-    if name[:1].isspace():
-        raise WireError(f"file name '{printable(name)}' begins with white space: it cannot be sent")
-    line = word + b" " + name
-    if len(line) > MAX_LINE:
-        raise WireError(f"file name of {len(name)} bytes is too long: a line holds {MAX_LINE}")
-    return line + b"\n"
-
-
-def listable(name: bytes) -> bool:
-    """Tell whether ``LIST`` can carry this file name on a line of its own."""
-    return name != END and b"\n" not in name and b"\r" not in name
-
-
-def error_line(message: str) -> bytes:
+def error_line(message: str, code: int | None = None) -> bytes:
     """Write the reply for a failure, line feed included.
 
     :param message: its line ends become spaces; what does not fit into ASCII is escaped.
+    :param code: of version 2, as in HTTP.
     """
-    return b"ERR " + " ".join(message.split()).encode("ascii", "backslashreplace") + b"\n"
+    words = " ".join(message.split()).encode("ascii", "backslashreplace")
+    return b"ERR " + words + b"\n" if code is None else b"ERR %d %b\n" % (code, words)
+
+
+def parse_error(error: bytes) -> tuple[int | None, bytes]:
+    """Take what follows ``ERR`` apart: a code, if there is one, and the message."""
+    coded = _CODED_ERROR.fullmatch(error)
+    return (None, error) if coded is None else (int(coded[1]), coded[2] or b"")
 
 
 @dataclass(frozen=True)
 class Header:
     """The first line of a reply, understood.
 
-    :ivar line: as received, without its line feed.
     :ivar error: the message after ``ERR``, or ``None`` when the reply is not an error.
     :ivar size: the promised number of bytes; 0 unless the reply is counted.
+    :ivar words: what else follows ``OK``.
     :ivar framing: what follows this line.
     """
 
-    line: bytes
     error: bytes | None
     size: int
+    words: bytes
     framing: Framing
 
 
@@ -173,15 +63,16 @@ def parse_header(line: bytes, framing: Framing) -> Header:
         raise WireError("reply header too long")
     error = _ERROR_HEADER.fullmatch(line)
     if error is not None:
-        return Header(line, error[1] or b"", 0, Framing.NOTHING)
+        return Header(error[1] or b"", 0, b"", Framing.NOTHING)
     if framing is Framing.COUNTED:
         counted = _COUNTED_HEADER.fullmatch(line)
         if counted is None or int(counted[1]) > MAX_SIZE:
             raise WireError(f"malformed reply header '{printable(line, 80)}'")
-        return Header(line, None, int(counted[1]), framing)
+        return Header(None, int(counted[1]), counted[2] or b"", framing)
     if framing is Framing.LISTING and line != b"OK":
         raise WireError(f"malformed reply header '{printable(line, 80)}'")
-    return Header(line, None, 0, framing)
+    plain = _PLAIN_HEADER.fullmatch(line)
+    return Header(None, 0, b"" if plain is None else plain[1] or b"", framing)
 
 
 class CountedBody:
@@ -288,6 +179,16 @@ class ReplyParser:
             return "the whole reply"
         return "" if self._body is None else self._body.missing
 
+    @property
+    def remaining(self) -> int:
+        """Bytes of a counted body that are still missing; 0 for any other."""
+        return self._body.remaining if isinstance(self._body, CountedBody) else 0
+
+    def advance(self, size: int) -> None:
+        """Note that so many of a counted body's own bytes were taken without `feed`."""
+        assert isinstance(self._body, CountedBody)
+        self._body.advance(size)
+
     def feed(self, data: bytes) -> bytes:
         """Take received bytes and return those of the body.
 
@@ -326,28 +227,3 @@ class ListingNames:
             if len(line) > MAX_LINE:
                 raise WireError(f"a line of the listing is longer than {MAX_LINE} bytes")
         return (line for line in lines if line and line != END)
-
-
-def printable(text: bytes, limit: int = 1024) -> str:
-    """Bytes from the network or the file system, made fit for a log or a terminal.
-
-    UTF-8 is shown as it is; control characters, backslashes and bytes that are not
-    UTF-8 are escaped, so that no line can be forged and no terminal driven.
-
-    :param limit: of the text, in characters; what is cut is marked with ``...``.
-    """
-    if len(text) <= limit and text.isascii():
-        plain = text.decode("ascii")
-        if plain.isprintable() and "\\" not in plain:
-            return plain
-    shown = text[: 4 * limit + 4].decode("utf-8", "surrogateescape")
-    shown = _UNPRINTABLE.sub(lambda match: _escape(match[0]), shown)
-    shown = re.sub("[\udc80-\udcff]", lambda match: f"\\x{ord(match[0]) - 0xDC00:02x}", shown)
-    return shown if len(shown) <= limit else shown[: limit - 3] + "..."
-
-
-def _escape(character: str) -> str:
-    if character == "\\":
-        return "\\\\"
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

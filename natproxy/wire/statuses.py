@@ -1,0 +1,203 @@
+"""What version 2 says of a file: its status, a range of it, its digest, a page of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from natproxy.wire.arguments import MAX_SIZE, decode_name, encode_name
+from natproxy.wire.text import WireError, printable
+from natproxy.wire.verbs import MAX_LINE
+
+FILE = "file"
+DIRECTORY = "dir"
+MORE = b"more"
+
+_MTIME = re.compile(r"(-?)([0-9]{1,12})(?:\.([0-9]{1,9}))?")
+_SIZE = re.compile(r"[0-9]{1,19}")
+_TOKEN = re.compile(r"[!-~]{1,128}")
+_HEX = re.compile(r"[0-9a-f]{64}")
+
+
+class Status(NamedTuple):
+    """A file or a folder as it is at one time.
+
+    :ivar type: `FILE`, `DIRECTORY`, or what a newer server may add.
+    :ivar size: in bytes.
+    :ivar mtime_ns: when its content was last written, in nanoseconds since the epoch.
+    :ivar etag: changes whenever the content may have.
+    """
+
+    type: str
+    size: int
+    mtime_ns: int
+    etag: str
+
+
+class Entry(NamedTuple):
+    """One line of ``LS``.
+
+    :ivar name: the path below the served folder.
+    """
+
+    name: bytes
+    status: Status
+
+
+class Range(NamedTuple):
+    """What a ``GET`` is answered with.
+
+    :ivar length: bytes that follow.
+    :ivar offset: of the first of them in the file.
+    :ivar status: of the whole file.
+    """
+
+    length: int
+    offset: int
+    status: Status
+
+
+class Digest(NamedTuple):
+    """What a ``HASH`` is answered with.
+
+    :ivar sha256: of the bytes asked for, in hexadecimal.
+    :ivar size: of the whole file, in bytes.
+    :ivar etag: that the file had before and after it was read.
+    """
+
+    sha256: str
+    size: int
+    etag: str
+
+
+def _mtime(nanoseconds: int) -> str:
+    sign = "-" if nanoseconds < 0 else ""
+    whole, fraction = divmod(abs(nanoseconds), 10**9)
+    return f"{sign}{whole}.{fraction:09}"
+
+
+def format_status(status: Status) -> bytes:
+    """Write what follows ``OK`` in the reply to a ``STAT``."""
+    return (
+        f"type={status.type} size={status.size} mtime={_mtime(status.mtime_ns)} etag={status.etag}"
+    ).encode("ascii")
+
+
+def format_range(part: Range) -> bytes:
+    """Write the header line of the reply to a ``GET``, line feed included."""
+    status = part.status
+    return (
+        f"OK {part.length} offset={part.offset} size={status.size}"
+        f" mtime={_mtime(status.mtime_ns)} etag={status.etag}\n"
+    ).encode("ascii")
+
+
+def format_digest(digest: Digest) -> bytes:
+    """Write what follows ``OK`` in the reply to a ``HASH``."""
+    return f"sha256={digest.sha256} size={digest.size} etag={digest.etag}".encode("ascii")
+
+
+def format_entry(entry: Entry) -> bytes:
+    """Write a line of ``LS``, line feed included."""
+    return format_status(entry.status) + b" " + encode_name(entry.name) + b"\n"
+
+
+def parse_status(words: bytes) -> Status:
+    """Read what follows ``OK`` in the reply to a ``STAT``.
+
+    :raises WireError: if something is missing or malformed; unknown keys are ignored.
+    """
+    fields = _Fields(words)
+    return Status(fields.token("type"), fields.size("size"), fields.mtime(), fields.token("etag"))
+
+
+def parse_range(length: int, words: bytes) -> Range:
+    """Read what follows ``OK <length>`` in the reply to a ``GET``.
+
+    :raises WireError: as `parse_status` does, or if the range isn't in the file.
+    """
+    fields = _Fields(words)
+    status = Status(FILE, fields.size("size"), fields.mtime(), fields.token("etag"))
+    offset = fields.size("offset")
+    if offset + length > status.size:
+        raise WireError(f"a range outside of its file: '{printable(words, 80)}'")
+    return Range(length, offset, status)
+
+
+def parse_digest(words: bytes) -> Digest:
+    """Read what follows ``OK`` in the reply to a ``HASH``.
+
+    :raises WireError: as `parse_status` does.
+    """
+    fields = _Fields(words)
+    sha256 = fields.token("sha256").lower()
+    if not _HEX.fullmatch(sha256):
+        raise fields.malformed("sha256")
+    return Digest(sha256, fields.size("size"), fields.token("etag"))
+
+
+def parse_entry(line: bytes) -> Entry:
+    """Read a line of ``LS``, without its line feed.
+
+    :raises WireError: as `parse_status` does, or if the name is malformed.
+    """
+    words, _, name = line.rpartition(b" ")
+    return Entry(decode_name(name), parse_status(words))
+
+
+class EntryLines:
+    """Reads a page of ``LS``, which comes in pieces of any size.
+
+    :ivar more: whether the page was cut: there are entries after its last one.
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self.more = False
+
+    def feed(self, data: bytes) -> Iterator[Entry]:
+        """Give each entry whose line is complete.
+
+        :raises WireError: for a line that is malformed, or over `MAX_LINE`.
+        """
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            if line == MORE:
+                self.more = True
+            else:
+                yield parse_entry(line)
+        if len(self._rest) > MAX_LINE:
+            raise WireError(f"a line of the listing is longer than {MAX_LINE} bytes")
+
+
+class _Fields:
+    """The ``key=value`` words of a reply."""
+
+    def __init__(self, words: bytes) -> None:
+        self._words = words
+        self._values = dict(
+            word.split("=", 1) for word in words.decode("ascii", "replace").split() if "=" in word
+        )
+
+    def malformed(self, key: str) -> WireError:
+        return WireError(f"a reply without a proper {key}: '{printable(self._words, 80)}'")
+
+    def token(self, key: str) -> str:
+        value = self._values.get(key, "")
+        if not _TOKEN.fullmatch(value):
+            raise self.malformed(key)
+        return value
+
+    def size(self, key: str) -> int:
+        value = self._values.get(key, "")
+        if not _SIZE.fullmatch(value) or int(value) > MAX_SIZE:
+            raise self.malformed(key)
+        return int(value)
+
+    def mtime(self) -> int:
+        found = _MTIME.fullmatch(self._values.get("mtime", ""))
+        if found is None:
+            raise self.malformed("mtime")
+        nanoseconds = int(found[2]) * 10**9 + int((found[3] or "").ljust(9, "0"))
+        return -nanoseconds if found[1] else nanoseconds
