@@ -105,8 +105,8 @@ class CommandParsingTests(SynchronousTestCase):
             self.assertEqual(self.parsed(line), (b"DOWNLOAD", name, line))
 
     def test_unknown_verb_is_a_command_whose_reply_is_one_line(self) -> None:
-        command = parse_command(b"stat a%20b")
-        self.assertEqual((command.verb, command.name), (b"STAT", b"a%20b"))
+        command = parse_command(b"who a%20b")
+        self.assertEqual((command.verb, command.name), (b"WHO", b"a%20b"))
         self.assertIs(command.framing, Framing.NOTHING)
 
     def test_framing_follows_the_verb(self) -> None:
@@ -132,6 +132,9 @@ class CommandFormattingTests(SynchronousTestCase):
         self.assertIn("NUL", self.refusal(b"a\0b"))
         for space in (b" ", b"\t", b"\v", b"\f"):
             self.assertIn("white space", self.refusal(space + b"a"))
+
+    def test_verb_that_takes_no_name_is_given_none(self) -> None:
+        self.assertRaises(WireError, format_command, b"LIST", b"a")
 
     def test_line_may_be_as_long_as_the_limit_and_no_longer(self) -> None:
         longest = b"x" * (MAX_LINE - len(b"DOWNLOAD "))

@@ -1,33 +1,63 @@
 """The client wing: blocking sockets, no reactor, up in milliseconds.
 
-It stands on `natproxy.wire` alone. Every failure is a `ClientError` whose text is one
-line that names the thing and the reason.
+It stands on `natproxy.wire` alone. For programs::
+
+    from natproxy.client import connect
+
+    with connect("files.example:9000") as server:
+        for entry in server.ls():
+            print(entry.name, entry.status.size)
+        server.download("image.iso", "/tmp/", verify=True, progress=print)
+        with server.open("table.csv") as file:
+            header = file.readline()
+
+Every failure is a `ClientError` whose text is one line that names the thing and the
+reason. Those who live on a reactor use `natproxy.client.deferred` instead.
 """
 
-from natproxy.client.connection import Connection, Reply, Server
+from natproxy.client.address import Server, parse_url
+from natproxy.client.connection import Connection, Reply
 from natproxy.client.errors import (
     CannotConnect,
+    Changed,
     ClientError,
     ConnectionBroken,
+    DigestMismatch,
+    GaveUp,
+    Interrupted,
     LocalError,
     NotFound,
     NotUnderstood,
     ServerError,
+    Unavailable,
+    Unsupported,
     UsageError,
 )
-from natproxy.client.saving import download
+from natproxy.client.events import Event, Phase, Progress
+from natproxy.client.session import Session, connect
 
 __all__ = [
     "CannotConnect",
+    "Changed",
     "ClientError",
     "Connection",
     "ConnectionBroken",
+    "DigestMismatch",
+    "Event",
+    "GaveUp",
+    "Interrupted",
     "LocalError",
     "NotFound",
     "NotUnderstood",
+    "Phase",
+    "Progress",
     "Reply",
     "Server",
     "ServerError",
+    "Session",
+    "Unavailable",
+    "Unsupported",
     "UsageError",
-    "download",
+    "connect",
+    "parse_url",
 ]

@@ -3,50 +3,23 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from types import TracebackType
-from typing import NamedTuple
 
 from natproxy import wire
+from natproxy.client.address import Server
 from natproxy.client.errors import (
     CannotConnect,
     ConnectionBroken,
-    NotFound,
     NotUnderstood,
     ServerError,
-    UsageError,
 )
+from natproxy.client.exchange import Exchange
 
-DEFAULT_PORT = 9000
 CHUNK = 256 * 1024
-"""Bytes that are received at once."""
-
-
-class Server(NamedTuple):
-    """Where the server is."""
-
-    host: str
-    port: int
-
-    @classmethod
-    def parse(cls, text: str) -> Server:
-        """Read ``HOST:PORT``, ``HOST`` or ``[IPV6]:PORT``.
-
-        :raises UsageError: if it is none of them.
-        """
-        host, colon, port = text.rpartition(":")
-        if not colon or text.endswith("]"):
-            host, port = text, str(DEFAULT_PORT)
-        if host.startswith("[") and host.endswith("]"):
-            host = host[1:-1]
-        elif ":" in host:
-            raise UsageError(f"server '{text}': an IPv6 address is written [ADDRESS]:PORT")
-        if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-            raise UsageError(f"server '{text}': HOST:PORT is needed")
-        return cls(host, int(port))
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+"""Bytes that are received at once, unless the caller brings a buffer."""
 
 
 class _Closed(ConnectionBroken):
@@ -56,17 +29,17 @@ class _Closed(ConnectionBroken):
 class Reply:
     """A reply whose header has come and was no error.
 
-    Iterate over it for the pieces of its body. What is not read to its end costs the
-    connection.
+    Iterate over it, or use `receive_into`, for its body. What is not read to its end
+    costs the connection.
 
-    :ivar size: bytes promised; 0 for a listing.
+    :ivar header: understood.
     """
 
-    def __init__(self, connection: Connection, parser: wire.ReplyParser, first: bytes) -> None:
-        assert parser.header is not None
-        self.size = parser.header.size
+    def __init__(self, connection: Connection, exchange: Exchange, first: bytes) -> None:
+        assert exchange.header is not None
+        self.header = exchange.header
         self._connection = connection
-        self._parser = parser
+        self._exchange = exchange
         self._first = first
 
     def __iter__(self) -> Iterator[bytes]:
@@ -77,22 +50,44 @@ class Reply:
         first, self._first = self._first, b""
         if first:
             yield first
-        while not self._parser.complete:
+        while not self._exchange.complete:
             data = self._connection.receive()
             if not data:
-                self._connection.close()
-                raise ConnectionBroken(
-                    f"{self._connection.server} closed the connection inside the reply:"
-                    f" {self._parser.missing} missing"
-                )
-            body = self._parser.feed(data)
+                raise self._cut_off()
+            body = self._exchange.feed(data)
             if body:
                 yield body
+
+    def receive_into(self, buffer: memoryview) -> int:
+        """Receive bytes of a counted body, without a copy of them being made.
+
+        :return: how many; 0 at the end of the body, or for an empty buffer.
+        :raises ConnectionBroken: if it does not come whole.
+        """
+        if self._first:
+            size = min(len(buffer), len(self._first))
+            buffer[:size], self._first = self._first[:size], self._first[size:]
+            return size
+        wanted = min(len(buffer), self._exchange.remaining)
+        if not wanted:
+            return 0
+        size = self._connection.receive_into(buffer[:wanted])
+        if not size:
+            raise self._cut_off()
+        self._exchange.advance(size)
+        return size
 
     @property
     def clean(self) -> bool:
         """Whether all of it, and nothing after it, has been received."""
-        return self._parser.complete and not self._parser.surplus
+        return self._exchange.clean
+
+    def _cut_off(self) -> ConnectionBroken:
+        self._connection.close()
+        return ConnectionBroken(
+            f"{self._connection.server} closed the connection inside the reply:"
+            f" {self._exchange.missing} missing"
+        )
 
 
 class Connection:
@@ -102,11 +97,13 @@ class Connection:
 
     :param server: where to connect to.
     :param timeout: seconds to wait for a connection, and for each piece of a reply.
+    :ivar deadline: when all waiting is over, by `time.monotonic`; `None` for never.
     """
 
     def __init__(self, server: Server, timeout: float = 60.0) -> None:
         self.server = server
         self.timeout = timeout
+        self.deadline: float | None = None
         self._socket: socket.socket | None = None
         self._reply: Reply | None = None
 
@@ -129,6 +126,7 @@ class Connection:
         if self._socket is None:
             try:
                 self._socket = socket.create_connection(self.server, self.timeout)
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError as error:
                 reason = (
                     "no answer in time"
@@ -145,40 +143,37 @@ class Connection:
             self._socket.close()
             self._socket = None
 
-    def list(self) -> Iterator[bytes]:
-        """Give the names of the files, as they come in.
-
-        :raises ClientError: as `request` does.
-        """
-        names = wire.ListingNames()
-        for piece in self.request(b"LIST"):
-            try:
-                yield from names.feed(piece)
-            except wire.WireError as error:
-                raise self._not_understood(error) from error
-
-    def request(self, word: bytes, name: bytes = b"") -> Reply:
-        """Send a command and receive its reply's header.
-
-        :raises UsageError: if the name cannot be sent; nothing was.
-        :raises NotFound: if there is no such file.
-        :raises ServerError: if the server answers with another error.
-        :raises ClientError: if the server can't be reached or understood.
-        """
-        try:
-            line = wire.format_command(word, name)
-        except wire.WireError as error:
-            raise UsageError(str(error)) from error
+    def settle(self) -> None:
+        """Close the connection if a reply's rest is still to come on it."""
         if self._reply is not None and not self._reply.clean:
             self.close()
+
+    def interrupt(self) -> None:
+        """End whatever another thread is waiting for: it sees a broken connection."""
+        connected = self._socket
+        if connected is not None:
+            with suppress(OSError):
+                connected.shutdown(socket.SHUT_RDWR)
+
+    def request(self, word: bytes, arguments: wire.Arguments | None = None) -> Reply:
+        """Send a command and receive its reply's header.
+
+        :raises UsageError: if the command cannot be sent; nothing was.
+        :raises ServerError: if the server answers with an error: `NotFound`, `Changed`,
+            `Unavailable`, `Unsupported` or another.
+        :raises ClientError: if the server can't be reached or understood.
+        """
+        exchange = Exchange(word, arguments)
+        self.settle()
+        self._reply = None
         reused = self._socket is not None
         try:
-            reply = self._exchange(line, wire.VERBS[word].framing)
-        except ConnectionBroken:
-            if not reused:
+            reply = self._carry_out(exchange)
+        except _Closed:
+            if not reused or self._expired():
                 raise
-            # The server had closed after its last reply; both verbs may be repeated.
-            reply = self._exchange(line, wire.VERBS[word].framing)
+            # The server had closed after its last reply; every verb may be repeated.
+            reply = self._carry_out(Exchange(word, arguments))
         self._reply = reply
         return reply
 
@@ -187,45 +182,61 @@ class Connection:
 
         :raises ConnectionBroken: if there is none.
         """
-        assert self._socket is not None
         try:
-            return self._socket.recv(CHUNK)
-        except TimeoutError as error:
-            self.close()
-            raise ConnectionBroken(f"{self.server} was silent for {self.timeout:g} s") from error
+            return self._ready_socket().recv(CHUNK)
         except OSError as error:
             raise self._lost(error) from error
 
-    def _exchange(self, line: bytes, framing: wire.Framing) -> Reply:
+    def receive_into(self, buffer: memoryview) -> int:
+        """Receive a piece of a reply into memory; 0 bytes when the server has closed.
+
+        :raises ConnectionBroken: if there is none.
+        """
+        try:
+            return self._ready_socket().recv_into(buffer)
+        except OSError as error:
+            raise self._lost(error) from error
+
+    def _ready_socket(self) -> socket.socket:
+        assert self._socket is not None
+        if self.deadline is not None:
+            self._socket.settimeout(max(0.001, min(self.timeout, self.deadline - time.monotonic())))
+        elif self._socket.gettimeout() != self.timeout:
+            self._socket.settimeout(self.timeout)
+        return self._socket
+
+    def _expired(self) -> bool:
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+    def _carry_out(self, exchange: Exchange) -> Reply:
         self.connect()
-        assert self._socket is not None
         try:
-            self._socket.sendall(line)
+            self._ready_socket().sendall(exchange.line)
         except OSError as error:
             raise self._lost(error) from error
-        parser = wire.ReplyParser(framing)
         first = b""
-        while parser.header is None:
-            data = self.receive()
-            if not data:
+        try:
+            while exchange.header is None:
+                data = self.receive()
+                if not data:
+                    self.close()
+                    raise _Closed(f"{self.server} closed the connection without a reply")
+                first = exchange.feed(data)
+        except ServerError:
+            if not exchange.clean:
                 self.close()
-                raise ConnectionBroken(f"{self.server} closed the connection without a reply")
-            try:
-                first = parser.feed(data)
-            except wire.WireError as error:
-                raise self._not_understood(error) from error
-        if parser.header.error is not None:
-            if parser.surplus:
-                self.close()
-            message = wire.printable(parser.header.error)
-            kind = NotFound if message == wire.FILE_NOT_FOUND else ServerError
-            raise kind(message)
-        return Reply(self, parser, first)
+            raise
+        except NotUnderstood as error:
+            raise self.not_understood(error) from error
+        return Reply(self, exchange, first)
 
-    def _lost(self, error: OSError) -> _Closed:
+    def _lost(self, error: OSError) -> ConnectionBroken:
         self.close()
+        if isinstance(error, TimeoutError):
+            return ConnectionBroken(f"{self.server} was silent for {self.timeout:g} s")
         return _Closed(f"connection to {self.server} lost: {error.strerror or error}")
 
-    def _not_understood(self, error: wire.WireError) -> NotUnderstood:
+    def not_understood(self, error: Exception) -> NotUnderstood:
+        """Close the connection, and give the error to raise for what came over it."""
         self.close()
         return NotUnderstood(f"{self.server} is not understood: {error}")

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from natproxy.wire import printable
+from natproxy import wire
 
 
 class ClientError(Exception):
     """A failure, told in one line.
 
     :cvar exit_status: what the command line ends with.
+    :cvar passing: whether the same may well succeed a little later.
     """
 
     exit_status: ClassVar[int] = 1
+    passing: ClassVar[bool] = False
 
 
 class ServerError(ClientError):
     """The server answered ``ERR``; its message is the text."""
+
+
+class Unsupported(ServerError):
+    """The server's version of the protocol cannot do it."""
+
+
+class Unavailable(ServerError):
+    """The server, or the file server behind the proxy, cannot do it at present."""
+
+    passing = True
 
 
 class UsageError(ClientError):
@@ -36,10 +48,18 @@ class CannotConnect(ClientError):
     """There is no connection to the server."""
 
     exit_status = 4
+    passing = True
 
 
 class ConnectionBroken(ClientError):
     """The connection was lost, or was silent for too long."""
+
+    exit_status = 5
+    passing = True
+
+
+class GaveUp(ClientError):
+    """Every try has failed."""
 
     exit_status = 5
 
@@ -50,10 +70,58 @@ class NotUnderstood(ClientError):
     exit_status = 6
 
 
+class DigestMismatch(ClientError):
+    """What was received isn't what the server has."""
+
+    exit_status = 7
+
+
+class Changed(ServerError):
+    """The file on the server isn't the one that was asked for any more."""
+
+    exit_status = 8
+
+
 class LocalError(ClientError):
-    """A file or a folder here cannot be written."""
+    """A file or a folder here cannot be read or written."""
 
     exit_status = 9
 
     def __init__(self, path: bytes, error: OSError) -> None:
-        super().__init__(f"{printable(path)}: {error.strerror or error}")
+        super().__init__(f"{wire.printable(path)}: {error.strerror or error}")
+        self.errno = error.errno
+
+
+class Interrupted(ClientError):
+    """Somebody wants it to end."""
+
+    exit_status = 130
+
+
+_BY_CODE: dict[int, type[ServerError]] = {
+    404: NotFound,
+    412: Changed,
+    429: Unavailable,
+    503: Unavailable,
+}
+
+
+def error_of(reply: bytes, name: bytes = b"") -> ServerError:
+    """Make the error that a server's reply stands for.
+
+    :param reply: what followed ``ERR``.
+    :param name: of the file that was asked for, to name it.
+    """
+    code, words = wire.parse_error(reply)
+    message = wire.printable(words)
+    kind = ServerError if code is None else _BY_CODE.get(code, ServerError)
+    if code is None:
+        if message == wire.FILE_NOT_FOUND:
+            kind = NotFound
+        elif message == wire.UNKNOWN_COMMAND:
+            kind = Unsupported
+        elif message == wire.EMPTY_RESPONSE or message.startswith(wire.PROXY_ERROR):
+            kind = Unavailable
+    if kind is Changed:
+        message = "changed on the server"
+    return kind(f"{wire.printable(name)}: {message}" if name else message)

@@ -7,6 +7,7 @@ and no file may be opened here. The contract itself is ``docs/protocol.md``.
 
 from natproxy.wire.arguments import (
     MAX_SIZE,
+    ROOT,
     Arguments,
     Refusal,
     abilities,
@@ -75,6 +76,7 @@ __all__ = [
     "MAX_SIZE",
     "MORE",
     "PROXY_ERROR",
+    "ROOT",
     "UNKNOWN_COMMAND",
     "VERBS",
     "Arguments",

@@ -121,9 +121,10 @@ def parse_arguments(command: Command) -> Arguments:
     if verb.needs_name or (verb.naming is Naming.OPTIONAL and words and b"=" not in words[0]):
         word = words.pop(0)
         try:
-            values["name"] = b"" if word == ROOT else decode_name(word)
+            name = decode_name(word)
         except WireError as error:
             raise Refusal(400, _ascii(str(error))) from error
+        values["name"] = b"" if name == ROOT else name
     for word in words:
         key, equals, value = word.partition(b"=")
         field = key.decode("ascii", "replace").replace("-", "_")
@@ -153,7 +154,7 @@ def format_request(word: bytes, arguments: Arguments = Arguments()) -> bytes:  #
         value = getattr(arguments, field)
         if value != Arguments._field_defaults[field]:
             words.append(key + b"=" + _written(value))
-    return checked_line(b" ".join(words), arguments.name)
+    return checked_line(b" ".join(words), max(arguments.name, arguments.after, key=len))
 
 
 def abilities() -> bytes:

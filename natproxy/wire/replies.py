@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from natproxy.wire.arguments import MAX_SIZE
+from natproxy.wire.lines import Lines
 from natproxy.wire.text import WireError, printable
 from natproxy.wire.verbs import END, MAX_LINE, Framing
 
@@ -154,7 +155,8 @@ class ReplyParser:
     """Reads one reply from pieces of any size.
 
     Feed it what was received; it gives the header once, through `header`, and the
-    body's bytes as the return values of `feed`. It keeps no more than one line.
+    body's bytes as the return values of `feed`. Besides the surplus, it keeps no more
+    than one line.
 
     :ivar header: `None` until the header line is complete.
     :ivar surplus: bytes that came after the end of the reply.
@@ -162,7 +164,7 @@ class ReplyParser:
 
     def __init__(self, framing: Framing) -> None:
         self._framing = framing
-        self._line = b""
+        self._line = bytearray()
         self._body: Body | None = None
         self.header: Header | None = None
         self.surplus = b""
@@ -195,11 +197,11 @@ class ReplyParser:
         :raises WireError: as `parse_header` does, or for a header over `MAX_LINE`.
         """
         if self.header is None:
-            line, found, data = (self._line + data).partition(b"\n")
-            if not found and len(line) <= MAX_LINE:
-                self._line = line
+            line, found, data = data.partition(b"\n")
+            self._line += line
+            if not found and len(self._line) <= MAX_LINE:
                 return b""
-            self.header = parse_header(line, self._framing)
+            self.header = parse_header(bytes(self._line), self._framing)
             self._body = body_of(self.header)
         if self._body is None:
             self.surplus += data
@@ -213,7 +215,7 @@ class ListingNames:
     """Reads the names out of a listing's bytes, which come in pieces of any size."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._lines = Lines()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Give each name whose line is complete.
@@ -222,8 +224,4 @@ class ListingNames:
 
         :raises WireError: for a line over `MAX_LINE`.
         """
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in (*lines, self._rest):
-            if len(line) > MAX_LINE:
-                raise WireError(f"a line of the listing is longer than {MAX_LINE} bytes")
-        return (line for line in lines if line and line != END)
+        return (line for line in self._lines.feed(data) if line and line != END)

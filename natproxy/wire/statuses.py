@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from natproxy.wire.arguments import MAX_SIZE, decode_name, encode_name
+from natproxy.wire.lines import Lines
 from natproxy.wire.text import WireError, printable
-from natproxy.wire.verbs import MAX_LINE
 
 FILE = "file"
 DIRECTORY = "dir"
 MORE = b"more"
 
-_MTIME = re.compile(r"(-?)([0-9]{1,12})(?:\.([0-9]{1,9}))?")
+_MTIME = re.compile(r"(-?)([0-9]{1,19})(?:\.([0-9]{1,9}))?")
 _SIZE = re.compile(r"[0-9]{1,19}")
 _TOKEN = re.compile(r"[!-~]{1,128}")
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -153,22 +152,32 @@ class EntryLines:
     """
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._lines = Lines()
         self.more = False
 
-    def feed(self, data: bytes) -> Iterator[Entry]:
+    def feed(self, data: bytes) -> list[Entry]:
         """Give each entry whose line is complete.
 
-        :raises WireError: for a line that is malformed, or over `MAX_LINE`.
+        :raises WireError: for a line that is malformed, comes after `MORE`, or is over
+            `MAX_LINE`.
         """
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
+        entries = []
+        for line in self._lines.feed(data):
+            if self.more:
+                raise WireError(f"a line after the last one of its page: '{printable(line, 80)}'")
             if line == MORE:
                 self.more = True
             else:
-                yield parse_entry(line)
-        if len(self._rest) > MAX_LINE:
-            raise WireError(f"a line of the listing is longer than {MAX_LINE} bytes")
+                entries.append(parse_entry(line))
+        return entries
+
+    def end(self) -> None:
+        """Note that the whole page has been fed.
+
+        :raises WireError: if it ends inside a line.
+        """
+        if self._lines.unfinished:
+            raise WireError("a page that ends inside a line")
 
 
 class _Fields:
@@ -176,9 +185,8 @@ class _Fields:
 
     def __init__(self, words: bytes) -> None:
         self._words = words
-        self._values = dict(
-            word.split("=", 1) for word in words.decode("ascii", "replace").split() if "=" in word
-        )
+        pairs = (word.decode("ascii", "replace").partition("=") for word in words.split())
+        self._values = {key: value for key, equals, value in pairs if equals}
 
     def malformed(self, key: str) -> WireError:
         return WireError(f"a reply without a proper {key}: '{printable(self._words, 80)}'")

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable
 
 from natproxy import wire
-from natproxy.client.connection import Connection
 from natproxy.client.errors import ClientError, UsageError
 from natproxy.client.saving import download
+from natproxy.client.session import Session
 
 PROMPT = "proxy> "
 
@@ -33,7 +33,7 @@ class Shell:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: Session,
         read: Callable[[str], str] = input,
         write: Callable[[str], object] = sys.stdout.write,
     ) -> None:

@@ -1,0 +1,173 @@
+"""``get``, ``cat``, ``sync``, ``download``: files, brought here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+
+from natproxy import wire
+from natproxy.cli.display import Display, display_for
+from natproxy.cli.sessions import Sessions
+from natproxy.client.batch import fetch_all
+from natproxy.client.destination import Existing, destination_of
+from natproxy.client.errors import ClientError, LocalError, UsageError
+from natproxy.client.mirror import Plan, compare, remove
+from natproxy.client.retrying import Limit
+from natproxy.client.saving import download as download_whole
+from natproxy.client.session import Session
+from natproxy.client.streaming import stream
+from natproxy.client.transfer import Fetched, How, Wanted
+
+
+def get(options: Namespace, sessions: Sessions) -> int:
+    """Fetch files."""
+    session, names = sessions.targets(options, options.paths)
+    if options.output == "-":
+        return _to_stdout(session, names, _how(options, Existing.REFUSE), options)
+    existing = Existing.REFUSE
+    if options.overwrite:
+        existing = Existing.REPLACE
+    elif options.no_clobber:
+        existing = Existing.KEEP
+    wanted = _wanted(names, options.output)
+    with display_for(options.progress, options.quiet) as display:
+        _note_version(session, display)
+        display.expect(len(wanted), None)
+        results = fetch_all(session, wanted, _how(options, existing), options.jobs, display)
+    return _report(results, options.quiet)
+
+
+def cat(options: Namespace, sessions: Sessions) -> int:
+    """Write files to standard output."""
+    session, names = sessions.targets(options, options.paths)
+    return _to_stdout(session, names, How(), None)
+
+
+def sync(options: Namespace, sessions: Sessions) -> int:
+    """Make a folder here like one on the server."""
+    remote = "" if options.remote == "." else options.remote
+    session, (name,) = sessions.targets(options, [remote])
+    plan = compare(session, name, os.fsencode(options.local))
+    if not options.delete:
+        plan.extra = []
+    if options.dry_run:
+        _say_plan(plan)
+        return 0
+    _make_folders([os.fsencode(options.local), *plan.folders])
+    with display_for(options.progress, options.quiet) as display:
+        display.expect(len(plan.fetch), plan.size)
+        how = _how(options, Existing.UPDATE)
+        results = fetch_all(session, plan.fetch, how, options.jobs, display)
+    status = _report(results, quiet=True)
+    if status and plan.extra:
+        sys.stderr.write("natproxy: nothing deleted, since not everything could be fetched\n")
+    deleted = remove(plan.extra) if not status else 0
+    if not options.quiet:
+        fetched = [result for result in results if isinstance(result, Fetched)]
+        received = sum(result.received for result in fetched)
+        sys.stderr.write(
+            f"{len(fetched)} fetched ({received} bytes), {plan.unchanged} unchanged"
+            + (f", {deleted} deleted" if options.delete else "")
+            + (f", {len(results) - len(fetched)} failed" if status else "")
+            + "\n"
+        )
+    return status
+
+
+def download(options: Namespace, sessions: Sessions) -> int:
+    """Fetch a file as version 1 does."""
+    destination = None if options.destination is None else os.fsencode(options.destination)
+    path = download_whole(sessions.session(options), os.fsencode(options.name), destination)
+    sys.stdout.write(f"saved {wire.printable(path)} ({os.stat(path).st_size} bytes)\n")
+    return 0
+
+
+def _how(options: Namespace, existing: Existing) -> How:
+    limit = Limit(options.limit_rate) if options.limit_rate else None
+    return How(existing, options.verify, options.segments, options.retries, limit)
+
+
+def _wanted(names: Sequence[bytes], output: str | None) -> list[Wanted]:
+    destination = None if output is None else os.fsencode(output)
+    if destination is not None and len(names) > 1 and not destination.endswith(b"/"):
+        destination += b"/"
+    wanted = [Wanted(name, destination_of(name, destination)) for name in names]
+    seen: dict[bytes, bytes] = {}
+    for one in wanted:
+        if one.path in seen:
+            raise UsageError(
+                f"{wire.printable(seen[one.path])} and {wire.printable(one.name)}"
+                f" would both be saved as {wire.printable(one.path)}"
+            )
+        seen[one.path] = one.name
+    return wanted
+
+
+def _note_version(session: Session, display: Display) -> None:
+    if session.version < 2:
+        display.say(f"{session.server} speaks version 1 only: whole files, and no resuming")
+
+
+def _to_stdout(
+    session: Session, names: Sequence[bytes], how: How, options: Namespace | None
+) -> int:
+    sys.stdout.flush()
+    output = sys.stdout.buffer
+
+    def write(piece: memoryview) -> None:
+        try:
+            output.write(piece)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise LocalError(b"standard output", error) from error
+
+    shown = display_for("never", True) if options is None else _display(options)
+    with shown as display:
+        display.expect(len(names), None)
+        for name in names:
+            stream(session, name, write, how, display)
+        output.flush()
+    return 0
+
+
+def _display(options: Namespace) -> Display:
+    # Bars and bytes on the same terminal would be neither.
+    progress = "never" if options.progress == "auto" and sys.stdout.isatty() else options.progress
+    return display_for(progress, options.quiet)
+
+
+def _report(results: Sequence[Fetched | ClientError], quiet: bool) -> int:
+    """Say how each file ended; give the exit status of the first that failed."""
+    status = 0
+    for result in results:
+        if isinstance(result, ClientError):
+            sys.stderr.write(f"natproxy: {result}\n")
+            status = status or result.exit_status
+        elif not quiet:
+            path = wire.printable(result.path)
+            sys.stderr.write(
+                f"{path}: already there\n"
+                if result.unchanged
+                else f"saved {path} ({result.size} bytes)\n"
+            )
+    return status
+
+
+def _say_plan(plan: Plan) -> None:
+    for one in plan.fetch:
+        sys.stdout.write(f"fetch  {wire.printable(one.path)}\n")
+    for path in plan.folders:
+        sys.stdout.write(f"make   {wire.printable(path)}/\n")
+    for path in plan.extra:
+        sys.stdout.write(f"delete {wire.printable(path)}\n")
+
+
+def _make_folders(paths: Sequence[bytes]) -> None:
+    for path in paths:
+        try:
+            os.makedirs(path, exist_ok=True)
+        except OSError as error:
+            raise LocalError(path, error) from error

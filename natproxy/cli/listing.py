@@ -1,0 +1,129 @@
+"""``ls``, ``list``, ``stat``, ``hash``: what is there, told to people and to programs."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from natproxy import wire
+from natproxy.cli.sessions import Sessions
+
+
+def ls(options: Namespace, sessions: Sessions) -> int:
+    """List a folder: the paths of what is in it, folders with a slash at the end."""
+    session, (name,) = sessions.targets(options, [options.path])
+    plain = not (name or options.long or options.recursive or options.json)
+    if plain and session.version < 2:
+        _write_lines(session.list())
+        return 0
+    entries = session.ls(name, math.inf if options.recursive else 1)
+    if options.json:
+        _write_json(_object_of(entry.name, entry.status) for entry in entries)
+    elif options.long:
+        _write_lines(_long(entry) for entry in entries)
+    else:
+        _write_lines(_shown(entry) for entry in entries)
+    return 0
+
+
+def list_(options: Namespace, sessions: Sessions) -> int:
+    """List the names in the top folder, as version 1 does."""
+    _write_lines(sessions.session(options).list())
+    return 0
+
+
+def stat(options: Namespace, sessions: Sessions) -> int:
+    """Tell what files are like."""
+    session, names = sessions.targets(options, options.paths)
+    statuses = ((name, session.stat(name)) for name in names)
+    if options.json:
+        _write_json(_object_of(name, status) for name, status in statuses)
+    else:
+        for name, status in statuses:
+            sys.stdout.write(
+                f"name:     {wire.printable(name or wire.ROOT)}\n"
+                f"type:     {status.type}\n"
+                f"size:     {status.size}\n"
+                f"modified: {time_text(status.mtime_ns)}\n"
+                f"etag:     {status.etag}\n"
+            )
+    return 0
+
+
+def hash_(options: Namespace, sessions: Sessions) -> int:
+    """Print SHA-256 digests in the form of ``sha256sum``."""
+    session, names = sessions.targets(options, options.paths)
+    digests = ((name, session.hash(name)) for name in names)
+    if options.json:
+        _write_json(
+            {
+                "name": os.fsdecode(name),
+                "sha256": digest.sha256,
+                "size": digest.size,
+                "etag": digest.etag,
+            }
+            for name, digest in digests
+        )
+    else:
+        _write_lines(_sum_line(name, digest) for name, digest in digests)
+    return 0
+
+
+def time_text(nanoseconds: int) -> str:
+    """Write a time as people here do."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(nanoseconds // 10**9))
+    except (OverflowError, ValueError, OSError):
+        return f"@{nanoseconds // 10**9}"
+
+
+def _shown(entry: wire.Entry) -> bytes:
+    return entry.name + b"/" if entry.status.type == wire.DIRECTORY else entry.name
+
+
+def _long(entry: wire.Entry) -> bytes:
+    size = "-" if entry.status.type == wire.DIRECTORY else str(entry.status.size)
+    return f"{size:>12}  {time_text(entry.status.mtime_ns)}  ".encode() + _shown(entry)
+
+
+def _sum_line(name: bytes, digest: wire.Digest) -> bytes:
+    # As sha256sum does: a line with an escaped name begins with a backslash.
+    escaped = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
+    mark = b"" if escaped == name else b"\\"
+    return mark + digest.sha256.encode("ascii") + b"  " + escaped
+
+
+def _object_of(name: bytes, status: wire.Status) -> dict[str, Any]:
+    return {
+        "name": os.fsdecode(name),
+        "type": status.type,
+        "size": status.size,
+        "mtime": status.mtime_ns / 10**9,
+        "mtime_ns": status.mtime_ns,
+        "etag": status.etag,
+    }
+
+
+def _write_json(objects: Iterator[dict[str, Any]]) -> None:
+    """Write an array, an object to a line, as they come."""
+    before = "["
+    for each in objects:
+        sys.stdout.write(f"{before}\n  {json.dumps(each)}")
+        before = ","
+    sys.stdout.write("[]\n" if before == "[" else "\n]\n")
+
+
+def _write_lines(lines: Iterable[bytes]) -> None:
+    """Write names as they are, or so that they can't drive a terminal."""
+    if sys.stdout.isatty():
+        for line in lines:
+            sys.stdout.write(wire.printable(line, 8192) + "\n")
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.writelines(line + b"\n" for line in lines)

@@ -1,0 +1,82 @@
+"""Which server a command line means, and the sessions that its commands share."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from argparse import Namespace
+from collections.abc import Sequence
+from types import TracebackType
+
+from natproxy.client.address import Server, is_url, parse_url
+from natproxy.client.errors import UsageError
+from natproxy.client.session import Session, as_name
+
+LONGEST_TIMEOUT = 10**6
+
+
+class Sessions:
+    """The sessions of one run: at the prompt, many commands use the same one."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[Server, Session] = {}
+
+    def __enter__(self) -> Sessions:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for session in self._sessions.values():
+            session.close()
+
+    def session(self, options: Namespace) -> Session:
+        """Give the session with the server of ``--server``.
+
+        :raises UsageError: if it, or ``--timeout``, can't be read.
+        """
+        return self._with(Server.parse(options.server), options.timeout)
+
+    def targets(self, options: Namespace, paths: Sequence[str]) -> tuple[Session, list[bytes]]:
+        """Give the session and the file names that a command's paths mean.
+
+        :param paths: on the server of ``--server``, or ``natproxy://HOST:PORT/PATH``.
+        :raises UsageError: if one can't be read, or they are on different servers.
+        """
+        servers = set()
+        names = []
+        for path in paths:
+            if is_url(path):
+                server, path = parse_url(path)
+            else:
+                server = Server.parse(options.server)
+            servers.add(server)
+            names.append(as_name(os.fsencode(path)))
+        if len(servers) > 1:
+            raise UsageError("paths on different servers: one at a time")
+        if not servers:
+            return self.session(options), names
+        return self._with(servers.pop(), options.timeout), names
+
+    def _with(self, server: Server, timeout: float) -> Session:
+        if not 0 < timeout <= LONGEST_TIMEOUT:
+            raise UsageError(f"--timeout {timeout:g}: seconds, more than 0, are needed")
+        session = self._sessions.setdefault(server, Session(server, timeout))
+        session.timeout = timeout
+        return session
+
+
+def carry_out(options: Namespace, sessions: Sessions) -> int:
+    """Carry out a parsed command line and give its exit status.
+
+    :param options: of `natproxy.cli.options`: ``run`` says which function is to be called.
+    :raises ClientError: if that fails.
+    """
+    module, _, function = options.run.partition(":")
+    status: int = getattr(importlib.import_module(f"natproxy.cli.{module}"), function)(
+        options, sessions
+    )
+    return status

@@ -1,0 +1,76 @@
+"""One command and its reply, for whoever moves the bytes: a socket or a transport."""
+
+from __future__ import annotations
+
+from natproxy import wire
+from natproxy.client.errors import NotUnderstood, UsageError, error_of
+
+
+class Exchange:
+    """A command to be sent, and what has come back of its reply so far.
+
+    :param word: one of `natproxy.wire.VERBS`.
+    :param arguments: of the command; a verb of version 1 takes the name alone.
+    :raises UsageError: if the command can't be sent: its name is too long, or one that
+        version 1 has no way to say.
+    :ivar line: to send.
+    """
+
+    def __init__(self, word: bytes, arguments: wire.Arguments | None = None) -> None:
+        verb = wire.VERBS[word]
+        arguments = arguments or wire.Arguments()
+        try:
+            if verb.version == 1:
+                self.line = wire.format_command(word, arguments.name)
+            else:
+                self.line = wire.format_request(word, arguments)
+        except wire.WireError as error:
+            raise UsageError(str(error)) from error
+        self._name = arguments.name
+        self._parser = wire.ReplyParser(verb.framing)
+
+    @property
+    def header(self) -> wire.Header | None:
+        """The reply's header, once it has come."""
+        return self._parser.header
+
+    @property
+    def complete(self) -> bool:
+        """Whether the reply has been received to its end."""
+        return self._parser.complete
+
+    @property
+    def clean(self) -> bool:
+        """Whether it has, and nothing came after it."""
+        return self._parser.complete and not self._parser.surplus
+
+    @property
+    def remaining(self) -> int:
+        """Bytes of a counted body that are still missing."""
+        return self._parser.remaining
+
+    @property
+    def missing(self) -> str:
+        """What has not come yet, in words."""
+        return self._parser.missing
+
+    def feed(self, data: bytes) -> bytes:
+        """Take received bytes and give those of the body.
+
+        :raises NotUnderstood: if they break the protocol.
+        :raises ServerError: if the header is an error; the connection is still good when
+            `clean` says so.
+        """
+        headless = self._parser.header is None
+        try:
+            body = self._parser.feed(data)
+        except wire.WireError as error:
+            raise NotUnderstood(str(error)) from error
+        header = self._parser.header
+        if headless and header is not None and header.error is not None:
+            raise error_of(header.error, self._name)
+        return body
+
+    def advance(self, size: int) -> None:
+        """Note that so many bytes of a counted body were received without `feed`."""
+        self._parser.advance(size)

@@ -1,0 +1,334 @@
+"""A server, asked for things: connections are kept for the next question.
+
+RFC 2663 calls what lies between one client's first and last command a session.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+from natproxy import wire
+from natproxy.client.address import Server
+from natproxy.client.connection import Connection, Reply
+from natproxy.client.errors import (
+    ConnectionBroken,
+    NotUnderstood,
+    ServerError,
+    Unavailable,
+    Unsupported,
+)
+from natproxy.client.events import Progress, unobserved
+from natproxy.client.reading import RemoteFile
+
+FEAT_TIMEOUT = 2.0
+"""Seconds within which a server of version 2 has answered ``FEAT``."""
+
+DIGEST_TRIES = 60
+"""Times that a digest is asked for when all that comes back is silence."""
+
+KEPT = 16
+"""Connections that are kept while nobody uses them."""
+
+
+def as_name(name: str | bytes) -> bytes:
+    """Give a file name as the server knows it: bytes, without slashes round it."""
+    return os.fsencode(name).strip(b"/")
+
+
+class Session:
+    """A server, asked for things; by several threads at once, if need be.
+
+    Every method raises `ClientError` on failure: `NotFound`, `CannotConnect`, …; `Unsupported`
+    if the server speaks version 1 only and cannot do it.
+
+    :param server: where it is.
+    :param timeout: seconds to wait for a connection, and for each piece of a reply.
+    """
+
+    def __init__(self, server: Server, timeout: float = 60.0) -> None:
+        self.server = server
+        self.timeout = timeout
+        self._version: int | None = None
+        # The lock guards what the threads share: the connections, and the version.
+        self._lock = threading.Lock()
+        self._asking = threading.Lock()
+        self._idle: list[Connection] = []
+        self._lent: set[Connection] = set()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def connect(self) -> None:
+        """See that the server is there.
+
+        :raises CannotConnect: if it isn't.
+        """
+        with self.connection() as connection:
+            connection.connect()
+
+    def close(self) -> None:
+        """Close the connections that nobody uses."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def interrupt(self) -> None:
+        """End what other threads are waiting for: each sees a broken connection."""
+        with self._lock:
+            for connection in self._lent:
+                connection.interrupt()
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """Lend a connection; it is made when the first command is sent."""
+        with self._lock:
+            lent = self._idle.pop() if self._idle else Connection(self.server, self.timeout)
+            self._lent.add(lent)
+        try:
+            yield lent
+        finally:
+            lent.settle()
+            with self._lock:
+                self._lent.discard(lent)
+                keep = len(self._idle) < KEPT
+                if keep:
+                    self._idle.append(lent)
+            if not keep:
+                lent.close()
+
+    @property
+    def version(self) -> int:
+        """The version of the protocol that both sides speak: 1 or 2.
+
+        The first use asks the server. An error, a closed connection or two seconds without
+        an answer mean 1, and are remembered.
+        """
+        with self._asking:
+            if self._version is None:
+                self._version = self._ask_version()
+            return self._version
+
+    def needs(self, what: str) -> None:
+        """Require version 2.
+
+        :param what: the server has to do, to end the message with.
+        :raises Unsupported: if it speaks version 1 only.
+        """
+        if self.version < 2:
+            raise Unsupported(
+                f"{self.server} speaks version 1 of the protocol only: it cannot {what}"
+            )
+
+    def list(self) -> Iterator[bytes]:
+        """Give the names of the files in the top folder, as they come in (``LIST``)."""
+        names = wire.ListingNames()
+        with self.connection() as connection:
+            for piece in connection.request(b"LIST"):
+                try:
+                    yield from names.feed(piece)
+                except wire.WireError as error:
+                    raise connection.not_understood(error) from error
+
+    def ls(self, name: str | bytes = b"", depth: float = 1) -> Iterator[wire.Entry]:
+        """Give what is in a folder, sorted by name, page by page as it is asked for.
+
+        :param name: of the folder; empty for the served one. A file gives itself.
+        :param depth: levels of folders; `math.inf` for all of them.
+        :return: entries whose names are paths below the served folder.
+        """
+        self.needs("tell more than the names in its top folder")
+        after = b""
+        more = True
+        while more:
+            lines = wire.EntryLines()
+            arguments = wire.Arguments(as_name(name), depth=depth, after=after)
+            with self.connection() as connection:
+                body = b"".join(connection.request(b"LS", arguments))
+                try:
+                    page = lines.feed(body)
+                    lines.end()
+                except wire.WireError as error:
+                    raise connection.not_understood(error) from error
+                more = lines.more
+                if more and (not page or page[-1].name <= after):
+                    raise connection.not_understood(NotUnderstood("a page that leads nowhere"))
+            yield from page
+            if page:
+                after = page[-1].name
+
+    def walk(self, name: str | bytes = b"") -> Iterator[wire.Entry]:
+        """Give what is in a folder and in all folders below it."""
+        return self.ls(name, math.inf)
+
+    def stat(self, name: str | bytes) -> wire.Status:
+        """Tell what a file or a folder is like now."""
+        self.needs("tell a file's size and time")
+        with self.connection() as connection:
+            reply = connection.request(b"STAT", wire.Arguments(as_name(name)))
+            try:
+                return wire.parse_status(reply.header.words)
+            except wire.WireError as error:
+                raise connection.not_understood(error) from error
+
+    def hash(self, name: str | bytes, offset: int = 0, length: int | None = None) -> wire.Digest:
+        """Have the server compute the SHA-256 of a file, or of a part of it.
+
+        A digest that takes longer than the server, or a proxy, may be silent is asked for
+        again: the server goes on with it meanwhile.
+        """
+        self.needs("compute digests")
+        arguments = wire.Arguments(as_name(name), offset=offset, length=length)
+        tries = 0
+        while True:
+            tries += 1
+            began = time.monotonic()
+            try:
+                return self._digest(arguments)
+            except (ConnectionBroken, Unavailable):
+                # Only silence is waited out here: whoever calls knows about other failures.
+                if tries == DIGEST_TRIES or time.monotonic() - began < 1:
+                    raise
+
+    @contextmanager
+    def get(
+        self,
+        name: str | bytes,
+        offset: int = 0,
+        length: int | None = None,
+        if_match: str | None = None,
+    ) -> Iterator[tuple[Reply, wire.Range]]:
+        """Ask for a part of a file; the body is to be taken from the reply.
+
+        :param if_match: the ``etag`` that the file must still have.
+        :raises Changed: if it has another one.
+        """
+        self.needs("send a part of a file")
+        arguments = wire.Arguments(as_name(name), offset, length, if_match)
+        with self.connection() as connection:
+            reply = connection.request(b"GET", arguments)
+            try:
+                part = wire.parse_range(reply.header.size, reply.header.words)
+                rest = part.status.size - offset
+                if (part.offset, part.length) != (
+                    offset,
+                    rest if length is None else min(rest, length),
+                ):
+                    raise wire.WireError("another part of the file than was asked for")
+                if if_match is not None and part.status.etag != if_match:
+                    raise wire.WireError("another file than was asked for")
+            except wire.WireError as error:
+                raise connection.not_understood(error) from error
+            yield reply, part
+
+    @contextmanager
+    def whole(self, name: str | bytes) -> Iterator[Reply]:
+        """Ask for a whole file as version 1 does (``DOWNLOAD``)."""
+        with self.connection() as connection:
+            yield connection.request(b"DOWNLOAD", wire.Arguments(os.fsencode(name)))
+
+    def read(
+        self,
+        name: str | bytes,
+        offset: int = 0,
+        length: int | None = None,
+        if_match: str | None = None,
+    ) -> bytes:
+        """Give a part of a file, or all of it."""
+        with self.get(name, offset, length, if_match) as (reply, _):
+            return b"".join(reply)
+
+    def open(self, name: str | bytes) -> RemoteFile:
+        """Open a file for reading: a seekable, buffered binary file object.
+
+        It keeps to the file as it is now: if it changes on the server, reads raise
+        `Changed` from then on.
+        """
+        return RemoteFile(self, as_name(name), self.stat(name))
+
+    def download(
+        self,
+        name: str | bytes,
+        destination: str | bytes | None = None,
+        *,
+        overwrite: bool = False,
+        verify: bool = False,
+        segments: int = 1,
+        retries: int = 8,
+        limit_rate: float | None = None,
+        progress: Progress = unobserved,
+    ) -> bytes:
+        """Fetch a file: resumed if a part of it is here, retried, whole or not at all.
+
+        :param destination: a file, or a folder that exists or ends with a slash; missing
+            folders are made. Without it: the working directory.
+        :param overwrite: replaces a file that is there; without it, one that looks the
+            same is left, and any other is an error.
+        :param verify: compares the SHA-256 with the server's.
+        :param segments: pieces that are fetched at the same time.
+        :param retries: failures in a row that are put up with.
+        :param limit_rate: bytes a second.
+        :param progress: is told of each step.
+        :return: the path of the file.
+        """
+        # What fetches needs more modules than what asks.
+        from natproxy.client.destination import Existing, destination_of
+        from natproxy.client.retrying import Limit
+        from natproxy.client.transfer import How, Transfer, Wanted
+
+        existing = Existing.REPLACE if overwrite else Existing.REFUSE
+        limit = None if limit_rate is None else Limit(limit_rate)
+        path = destination_of(
+            as_name(name), None if destination is None else os.fsencode(destination)
+        )
+        how = How(existing, verify, segments, retries, limit)
+        return Transfer(self, Wanted(as_name(name), path), how, progress).run().path
+
+    def _digest(self, arguments: wire.Arguments) -> wire.Digest:
+        with self.connection() as connection:
+            reply = connection.request(b"HASH", arguments)
+            try:
+                return wire.parse_digest(reply.header.words)
+            except wire.WireError as error:
+                raise connection.not_understood(error) from error
+
+    def _ask_version(self) -> int:
+        with self.connection() as connection:
+            connection.connect()
+            connection.deadline = time.monotonic() + FEAT_TIMEOUT
+            try:
+                lines = b"".join(connection.request(b"FEAT")).split(b"\n")
+            except (ServerError, ConnectionBroken, NotUnderstood) as error:
+                # A proxy that could not ask says nothing about the server.
+                if wire.PROXY_ERROR in str(error) and "reply header" not in str(error):
+                    raise
+                return 1
+            finally:
+                connection.deadline = None
+        return 2 if lines[0].split()[:2] == [b"NATPROXY", b"2"] else 1
+
+
+def connect(server: str, timeout: float = 60.0) -> Session:
+    """Begin a session.
+
+    :param server: ``HOST:PORT``, ``HOST`` or ``[IPV6]:PORT``.
+    :param timeout: seconds to wait for a connection, and for each piece of a reply.
+    :raises CannotConnect: if the server isn't there.
+    """
+    session = Session(Server.parse(server), timeout)
+    session.connect()
+    return session
