@@ -53,6 +53,8 @@ _RATIOS = (
     ("commands", 0, "cpu_us_per_command", "natproxy", "haproxy-splice", 1.3, False),
     ("idle", 0, "kib_per_client", "natproxy", "haproxy-splice", 1.0, False),
     ("latency", 1, "p99_ms", "natproxy", "haproxy-splice", 1.0, False),
+    ("get", 0, "cpu_s_per_gb", "get", "curl", 1.3, False),
+    ("get", 0, "cpu_s_per_gb", "get", "wget", 1.3, False),
 )
 
 

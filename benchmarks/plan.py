@@ -47,6 +47,7 @@ class Plan:
     :ivar growth_commands: commands that all its clients send together, at the least.
     :ivar readers: slow readers of the work ``memory``.
     :ivar reading: seconds that they read.
+    :ivar get: bytes of the file of the work ``get``.
     :ivar threads: threads that HAProxy, and worker processes that nginx, may have.
     """
 
@@ -71,6 +72,7 @@ class Plan:
     readers: int = 200
     reading: float = 10.0
     slow_file: int = 4 * GIB
+    get: int = GIB
     threads: int = 1
 
 
@@ -97,6 +99,7 @@ def quick_plan() -> Plan:
         readers=20,
         reading=0.8,
         slow_file=64 * MIB,
+        get=64 * MIB,
     )
 
 
@@ -115,6 +118,7 @@ def smoke_plan() -> Plan:
         readers=4,
         reading=0.5,
         slow_file=16 * MIB,
+        get=MIB,
     )
 
 

@@ -153,7 +153,7 @@ def started(work: Work, peer: Peer, plan: Plan, files: Path) -> Iterator[Running
         stack.callback(daemon.stop)
         daemon.wait_until_ready()
         target = Target(setting.port, peer.dialect, peer.keeps)
-        yield Running(target, Processes(daemon.pid), plan)
+        yield Running(peer, target, Processes(daemon.pid), plan)
 
 
 def _make_files(directory: Path, files: Mapping[str, tuple[int, bool]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.peers.base import Peer, Setting
+from benchmarks.peers.clients import Curl, NATProxyGet, Wget
 from benchmarks.peers.haproxy import HAProxy
 from benchmarks.peers.nginx import NginxHTTP, NginxStream
 from benchmarks.peers.ours import FileServer, NATProxy
@@ -25,6 +26,10 @@ PEERS: dict[str, Peer] = {
         FTPServer("pyftpdlib", "pyftpdlib, FTP"),
         FileSenderServer("filesender", "Twisted FileSender"),
         Origin("sendfile-floor", "bare os.sendfile loop (the floor)"),
+        NATProxyGet("get", "natproxy get"),
+        NATProxyGet("get-verify", "natproxy get --verify", "--verify"),
+        Curl("curl", "curl -O, from nginx"),
+        Wget("wget", "wget, from nginx"),
     )
 }
 """Every peer by its name, in the order in which they are shown."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from benchmarks.works.base import Case, Metric, Work
 from benchmarks.works.bulk import Relay, Serve
 from benchmarks.works.commands import Commands
+from benchmarks.works.get import Get
 from benchmarks.works.growth import Growth
 from benchmarks.works.held import Idle, Memory
 from benchmarks.works.latency import Latency
 
 WORKS: dict[str, Work] = {
     work.name: work
-    for work in (Relay(), Serve(), Commands(), Idle(), Latency(), Growth(), Memory())
+    for work in (Relay(), Serve(), Commands(), Idle(), Latency(), Growth(), Memory(), Get())
 }
 """Every work by its name, in the order in which they are done."""
 

@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.load.clients import Target
 from benchmarks.load.downloads import Tally, add_up, downloads
 from benchmarks.measure import Processes
+from benchmarks.peers import Peer
 from benchmarks.plan import Plan
 
 
@@ -44,11 +45,13 @@ class Case:
 class Running:
     """A peer that has been started.
 
+    :ivar peer: itself.
     :ivar target: where its clients go.
     :ivar processes: its own.
     :ivar plan: the amounts.
     """
 
+    peer: Peer
     target: Target
     processes: Processes
     plan: Plan
