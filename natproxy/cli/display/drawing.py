@@ -1,0 +1,215 @@
+"""What is drawn of transfers on a terminal: a line for each file and one for all.
+
+Nothing here writes. Names are never read as markup, and every line is narrower than the
+terminal: a full one would wrap on some of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.cells import cell_len, set_cell_size
+from rich.text import Text
+
+from natproxy import wire
+from natproxy.cli.display import words
+from natproxy.cli.display.tally import Row, View
+from natproxy.client.events import Phase
+
+KEPT = 3
+"""If there are no more files than that, those that have ended stay in sight."""
+NARROW = 66
+"""A terminal of fewer columns gets a bar, the per cent and the time left."""
+LONGEST_BAR = 40
+PHASE, BYTES, SPEED, TIME, PERCENT = 10, 13, 8, 10, 4
+"""Columns that each of these takes."""
+
+_STYLES = {
+    Phase.RECEIVING: "cyan",
+    Phase.HASHING: "blue",
+    Phase.VERIFYING: "blue",
+    Phase.WAITING: "yellow",
+    Phase.RESTARTING: "yellow",
+    Phase.COMPLETE: "green",
+    Phase.UNCHANGED: "green",
+    Phase.FAILED: "red",
+}
+
+
+@dataclass
+class Canvas:
+    """What is drawn on.
+
+    :ivar full: a full column of a bar.
+    :ivar half: a half one at its end; empty if there is no such character.
+    :ivar gap: the first column of the rest, where no half one parts it from the bar.
+    :ivar empty: the rest of a bar.
+    :ivar names: columns of the longest name so far; it never shrinks, so that the bars
+        don't jump about.
+    """
+
+    full: str = "━"
+    half: str = "╸"
+    gap: str = "╺"
+    empty: str = "━"
+    names: int = 8
+
+    def lines(self, view: View, width: int, height: int, moving: bool = True) -> list[Text]:
+        """Draw all there is to see.
+
+        :param moving: it will be drawn again soon; otherwise, nothing is drawn as if it moved.
+        """
+        several = view.files_total > 1
+        if view.files_total <= KEPT:
+            shown = [*view.ended, *view.rows]
+        else:
+            # What is to stay on the screen is how far all of them came.
+            shown = view.rows if moving else []
+        # One line is for the total, one for those that don't fit, one for the cursor.
+        room = max(1, height - 3)
+        hidden = len(shown) - room
+        shown = shown[:room]
+        names = {row.name: wire.printable(row.name) for row in shown}
+        longest = max(map(cell_len, names.values()), default=0)
+        wide = width >= NARROW
+        if several:
+            # The total has no phase, but its room.
+            longest = max(longest, len(_files(view, wide)) - (PHASE + 1) * wide)
+        self.names = max(self.names, longest)
+        most = max(4, width // 4 if wide else width * 3 // 10)
+        drawing = _Drawing(self, width - 1, min(self.names, most), view.seconds, moving)
+        lines = [drawing.file(row, names[row.name]) for row in shown]
+        if hidden > 0:
+            lines.append(drawing.cut(Text(f"and {hidden} more", "bright_black")))
+        if several:
+            lines.append(drawing.total(view))
+        return lines
+
+
+@dataclass
+class _Drawing:
+    canvas: Canvas
+    width: int
+    names: int
+    seconds: float
+    moving: bool
+
+    @property
+    def _wide(self) -> bool:
+        return self.width >= NARROW - 1
+
+    def file(self, row: Row, name: str) -> Text:
+        style = _STYLES[row.phase]
+        line = Text(middle_cut(name, self.names), no_wrap=True)
+        if self._wide or row.phase not in (Phase.RECEIVING, Phase.COMPLETE):
+            line.append(" ").append(row.phase.value.ljust(PHASE if self._wide else 0), style)
+        if row.phase in (Phase.WAITING, Phase.RESTARTING):
+            return self.cut(line.append(" " + words.one_line(row.message), "yellow"))
+        if row.phase in (Phase.FAILED, Phase.UNCHANGED):
+            return self.cut(line)
+        done, size = row.done, row.size
+        fraction: float | None = done / size if size else None
+        time: str | None = None
+        if row.phase is Phase.RECEIVING:
+            time = _eta(row.seconds_left)
+        elif row.phase is Phase.COMPLETE:
+            fraction, done, size = 1.0, done if size is None else size, None
+            time = f"in {words.elapsed(row.seconds)}"
+        elif row.phase is Phase.VERIFYING:
+            # How far it is, the server doesn't say.
+            fraction, done, size = None, done if size is None else size, None
+        return self._rest(line, fraction, done, size, row.per_second, time, style)
+
+    def total(self, view: View) -> Text:
+        line = Text(no_wrap=True)
+        columns = self.names + (PHASE + 1 if self._wide else 0)
+        line.append(set_cell_size(_files(view, self._wide), columns), "bold")
+        done, size = view.bytes_done, view.bytes_total
+        # Files count if not all of their sizes are known yet.
+        ended = view.files_done + view.files_failed
+        fraction = done / size if size else ended / view.files_total
+        over = ended >= view.files_total
+        time = f"in {words.elapsed(view.seconds)}" if over else _eta(view.seconds_left)
+        per_second = view.per_second
+        if not self.moving and view.seconds:
+            per_second = view.fetched / view.seconds
+        return self._rest(line, fraction, done, size, per_second, time, "magenta")
+
+    def cut(self, line: Text) -> Text:
+        line.truncate(max(1, self.width), overflow="crop")
+        return line
+
+    def _rest(
+        self,
+        line: Text,
+        fraction: float | None,
+        done: int,
+        size: int | None,
+        per_second: float | None,
+        time: str | None,
+        style: str,
+    ) -> Text:
+        if self._wide:
+            speed = "" if per_second is None else words.speed(per_second)
+            numbers = f" {words.part_of(done, size):>{BYTES}} {speed:>{SPEED}} {time or '':>{TIME}}"
+        else:
+            percent = "" if fraction is None else f"{int(100 * min(1, fraction))}%"
+            numbers = f" {percent:>{PERCENT}}"
+            if time is not None:
+                # Otherwise the phase needs the room.
+                numbers += f" {time:>{TIME}}"
+        columns = self.width - cell_len(line.plain) - 1 - len(numbers)
+        if columns > 1:
+            line.append(" ").append_text(self._bar(min(columns, LONGEST_BAR), fraction, style))
+        return self.cut(line.append(numbers))
+
+    def _bar(self, columns: int, fraction: float | None, style: str) -> Text:
+        canvas = self.canvas
+        bar = Text()
+        if fraction is None:
+            if not self.moving:
+                return bar.append(canvas.empty * columns, "bright_black")
+            # A piece that goes to and fro.
+            piece = max(1, columns // 4)
+            way = columns - piece
+            at = int(self.seconds * 12) % (2 * way or 1)
+            at = min(at, 2 * way - at)
+            bar.append(canvas.empty * at, "bright_black")
+            bar.append(canvas.full * piece, style)
+            return bar.append(canvas.empty * (way - at), "bright_black")
+        halves = int(2 * columns * max(0.0, min(1.0, fraction)))
+        bar.append(canvas.full * (halves // 2), style)
+        if halves % 2 and canvas.half:
+            bar.append(canvas.half, style)
+        elif halves < 2 * columns:
+            bar.append(canvas.gap, "bright_black")
+        return bar.append(canvas.empty * (columns - cell_len(bar.plain)), "bright_black")
+
+
+def middle_cut(name: str, columns: int) -> str:
+    """A name in just so many columns: its middle is left out if it is longer."""
+    if cell_len(name) <= columns:
+        return set_cell_size(name, columns)
+    mark = ".." if columns > 6 else ""
+    tail = (columns - len(mark)) // 2
+    return set_cell_size(
+        set_cell_size(name, columns - len(mark) - tail) + mark + _last(name, tail), columns
+    )
+
+
+def _last(name: str, columns: int) -> str:
+    start = len(name)
+    while start > 0 and cell_len(name[start - 1 :]) <= columns:
+        start -= 1
+    return name[start:]
+
+
+def _files(view: View, wide: bool) -> str:
+    if not wide:
+        return f"{view.files_done}/{view.files_total}"
+    failed = f", {view.files_failed} failed" if view.files_failed else ""
+    return f"{view.files_done} of {view.files_total} files{failed}"
+
+
+def _eta(seconds_left: float | None) -> str:
+    return "" if seconds_left is None else f"eta {words.duration(seconds_left)}"

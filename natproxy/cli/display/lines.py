@@ -1,0 +1,161 @@
+"""Plain lines: what is said for people, and how far transfers are, for a log."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TextIO
+
+from natproxy import wire
+from natproxy.cli.display import words
+from natproxy.cli.display.tally import ENDS, Row, Tally, View
+from natproxy.cli.display.ticker import Ticker
+from natproxy.client.events import Event, Phase
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+INTERVAL = 5.0
+"""Seconds between two lines about progress."""
+
+
+class Messages:
+    """Messages alone. Quiet, nothing at all."""
+
+    def __init__(self, stream: TextIO, quiet: bool) -> None:
+        self._stream = stream
+        self._quiet = quiet
+        self._lock = threading.Lock()
+        self._last: dict[bytes, str] = {}
+
+    def __enter__(self) -> Messages:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __call__(self, event: Event) -> None:
+        """Say why a file is waited for or fetched afresh, once while it is the same reason."""
+        phase = event.phase
+        if phase is Phase.RECEIVING:
+            return
+        if phase in ENDS:
+            with self._lock:
+                self._last.pop(event.name, None)
+        elif phase in (Phase.WAITING, Phase.RESTARTING) and event.message:
+            with self._lock:
+                known = self._last.get(event.name) == event.message
+                self._last[event.name] = event.message
+            if not known:
+                self.say(about(event))
+
+    def expect(self, files: int, size: int | None) -> None:
+        """Nothing is shown that needs totals."""
+
+    def say(self, message: str) -> None:
+        if not self._quiet:
+            self._write(words.one_line(message))
+
+    def close(self) -> None:
+        """There is nothing to stop."""
+
+    def _write(self, line: str) -> None:
+        with self._lock:
+            write_line(self._stream, line)
+
+
+class Lines(Messages):
+    """Messages, a line about progress every few seconds, and one for each fetched file.
+
+    Files that were here already are only counted.
+    """
+
+    def __init__(
+        self, stream: TextIO, clock: Callable[[], float], interval: float = INTERVAL
+    ) -> None:
+        super().__init__(stream, quiet=False)
+        self._tally = Tally(clock)
+        self._ticker = Ticker(interval, self.tick)
+
+    def __enter__(self) -> Lines:
+        self._ticker.start()
+        return self
+
+    def __call__(self, event: Event) -> None:
+        ended = self._tally.note(event)
+        super().__call__(event)
+        if ended is not None and ended.phase is Phase.COMPLETE:
+            self._write(_complete(ended))
+
+    def expect(self, files: int, size: int | None) -> None:
+        self._tally.expect(files, size)
+
+    def tick(self) -> None:
+        """Write how far it is, if anything is under way."""
+        view = self._tally.look()
+        if view.rows:
+            self._write(_several(view) if view.files_total > 1 else _one(view.rows[0]))
+
+    def close(self) -> None:
+        self._ticker.stop()
+
+
+def about(event: Event) -> str:
+    """A file's name and the event's message."""
+    return f"{wire.printable(event.name)}: {event.message}"
+
+
+def write_line(stream: TextIO, line: str) -> None:
+    """Write a line; or not, if nobody can read it."""
+    try:
+        stream.write(line + "\n")
+        stream.flush()
+    except (OSError, ValueError):
+        # A transfer does not end because its progress cannot be shown. A stream that is
+        # closed, or that cannot write a character, raises a ValueError.
+        pass
+
+
+def _complete(row: Row) -> str:
+    size = words.amount(row.done if row.size is None else row.size)
+    facts = [f"complete, {size} in {words.elapsed(row.seconds)}"]
+    if row.per_second is not None:
+        facts.append(words.speed(row.per_second))
+    return f"{wire.printable(row.name)}: {', '.join(facts)}"
+
+
+def _one(row: Row) -> str:
+    if row.phase is Phase.RECEIVING:
+        facts = [words.percent(row.done, row.size), words.part_of(row.done, row.size)]
+        facts += _pace(row.per_second, row.seconds_left)
+    elif row.phase is Phase.HASHING:
+        facts = ["hashing", words.part_of(row.done, row.size), *_pace(row.per_second, None)]
+    else:
+        facts = [row.phase.value]
+    return f"{wire.printable(row.name)}: {', '.join(filter(None, facts))}"
+
+
+def _several(view: View) -> str:
+    facts = [f"{view.files_done} of {view.files_total} files"]
+    if view.files_failed:
+        facts.append(f"{view.files_failed} failed")
+    facts.append(words.percent(view.bytes_done, view.bytes_total))
+    facts.append(words.part_of(view.bytes_done, view.bytes_total))
+    if any(row.phase is Phase.RECEIVING for row in view.rows):
+        facts += _pace(view.per_second, view.seconds_left)
+    else:
+        # Otherwise it would look as if nothing went on.
+        facts.append(f"{view.rows[0].phase.value} {wire.printable(view.rows[0].name)}")
+    return ", ".join(filter(None, facts))
+
+
+def _pace(per_second: float | None, seconds_left: float | None) -> list[str]:
+    pace = [] if per_second is None else [words.speed(per_second)]
+    if seconds_left is not None:
+        pace.append(f"eta {words.duration(seconds_left)}")
+    return pace
