@@ -99,9 +99,9 @@ class CommandReceiver(LineReceiver):
         self._wait()
         self._next()
 
-    def reply_error(self, message: str) -> None:
-        """Answer the current command with ``ERR`` and a message."""
-        self.outflow.write(wire.error_line(message))
+    def reply_error(self, message: str, code: int | None = None) -> None:
+        """Answer the current command with ``ERR``, a code of version 2, and a message."""
+        self.outflow.write(wire.error_line(message, code))
         self.reply_finished()
 
     def log_outcome(self, outcome: Outcome, sent: int, route: str = "", **fields: object) -> None:

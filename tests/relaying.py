@@ -45,10 +45,11 @@ both_ways = pytest.mark.parametrize(
 KIB = 1024
 MIB = 1024 * KIB
 
-_MADE = {
+MADE = {
     Way.COPY: (CopyRelay, CopyingFileRelay),
     Way.KERNEL: (SpliceRelay, SendfileRelay),
 }
+"""The relays of each way: from a connection, and from a file."""
 
 
 class NotingRelays(Relays):
@@ -67,8 +68,8 @@ class NotingRelays(Relays):
             self.made.append(relay)
         return relay
 
-    def from_file(self, header: bytes, file: Any, size: int, outflow: Any) -> Any:
-        relay = super().from_file(header, file, size, outflow)
+    def from_file(self, header: bytes, file: Any, size: int, outflow: Any, *rest: Any) -> Any:
+        relay = super().from_file(header, file, size, outflow, *rest)
         if size:
             self.made.append(relay)
         return relay
@@ -166,9 +167,7 @@ async def _running(running: Running, way: Way, all_this_way: bool) -> AsyncItera
         running.relays.close()
     if all_this_way:
         assert running.relays.made
-        assert {type(relay) for relay in running.relays.made} <= set(_MADE[way]), (
-            running.relays.made
-        )
+        assert {type(relay) for relay in running.relays.made} <= set(MADE[way]), running.relays.made
 
 
 @asynccontextmanager

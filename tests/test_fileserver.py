@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import tempfile
+import time
 from pathlib import Path
 
 from twisted.internet.error import ConnectionLost
@@ -32,8 +33,14 @@ class FileServerCase(SynchronousTestCase):
         self.journal = Journal(self)
         self.clock = Clock()
         self.thread = PlayedThread()
+        # So long ago has everything been changed, by the server's clock.
+        self.settled = 0.0
         self.factory = FileServerFactory(
-            self.clock, Directory(os.fspath(self.files)), self.thread, 600.0
+            self.clock,
+            Directory(os.fspath(self.files)),
+            self.thread,
+            600.0,
+            wall_clock=lambda: time.time() + self.settled,
         )
         self.descriptors = self.open_descriptors()
         self.addCleanup(self.lose_clients)

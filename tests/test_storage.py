@@ -2,146 +2,34 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-import resource
-import shutil
-import signal
 import socket
 import stat
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from unittest import SkipTest, skipIf
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy import storage
-from natproxy.storage import Directory, FileNotFound, choose_opener, open_beneath, open_by_walk
-
-IN_OPEN = 0x20
-
-CONTENT = {b"a.txt": b"the a", b"b c": b"", b"sub/b.txt": b"the b", b"sub/deep/c": b"the c"}
-INSIDE_LINKS = {b"inside": b"a.txt", b"insub": b"sub/b.txt", b"sub/up": b"../a.txt"}
-REFUSED_LINKS = {
-    b"outfile": b"../outside/secret",
-    b"outdir": b"../outside",
-    b"root": b"/",
-    b"self": b"../served",
-    b"roundabout": b"../served/a.txt",
-    b"dangling": b"nothing",
-    b"loop": b"loop",
-    b"magic": b"/proc/self/exe",
-}
-REFUSED = (
-    *(b"", b".", b"..", b"/", b"//", b"/a.txt", b"a.txt/", b"sub/", b"sub//b.txt", b"./a.txt"),
-    *(b"sub/./b.txt", b"../outside/secret", b"sub/../a.txt", b"sub/../../outside/secret"),
-    *(b"a.txt/..", b"/etc/passwd", b"a\0", b"a.txt\0", b"a.txt\0/..", b"\0", b"x" * 300),
-    *(b"sub/" + b"x" * 300, b"a/" * 3000 + b"a", b"nothing", b"nothing/a", b"a.txt/b", b"sub"),
-    *(b"outdir/secret", b"root/etc/passwd", b"self/a.txt", b"sub/deep"),
+from natproxy.storage import (
+    Directory,
+    FileNotFound,
+    choose_opener,
+    confinement,
+    open_beneath,
+    open_by_walk,
 )
-
-
-def descriptors() -> set[str]:
-    """The open descriptors, but for the one used to look."""
-    return {number for number in os.listdir("/proc/self/fd") if os.path.exists(f"/dev/fd/{number}")}
-
-
-class OpenWatch:
-    """Tells, by inotify, whether anybody has opened a file; from the kernel's side."""
-
-    def __init__(self, path: bytes) -> None:
-        libc = ctypes.CDLL(None)
-        self.descriptor = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-        libc.inotify_add_watch(self.descriptor, path, IN_OPEN)
-
-    def opened(self) -> bool:
-        """Whether the file has been opened since the last call."""
-        try:
-            return bool(os.read(self.descriptor, 4096))
-        except BlockingIOError:
-            return False
-
-    def close(self) -> None:
-        os.close(self.descriptor)
-
-
-@contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """Fail instead of hanging."""
-
-    def too_late(*_: object) -> None:
-        raise AssertionError("it blocks")
-
-    before = signal.signal(signal.SIGALRM, too_late)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-@contextmanager
-def descriptors_left(count: int) -> Iterator[None]:
-    """Let no more than so many descriptors be opened."""
-    used = {int(number) for number in descriptors()}
-    free = [number for number in range(len(used) + count + 1) if number not in used]
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free[count], hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-class ServedCase(SynchronousTestCase):
-    """A tree with a served folder and something outside of it; no test may leak."""
-
-    def setUp(self) -> None:
-        # Not mktemp(): a UNIX socket's path has to be short.
-        self.top = os.fsencode(os.path.realpath(tempfile.mkdtemp()))
-        self.addCleanup(shutil.rmtree, self.top)
-        self.served = os.path.join(self.top, b"served")
-        os.makedirs(self.path(b"sub/deep"))
-        os.mkdir(self.path(b"../outside"))
-        for name, content in {**CONTENT, b"../outside/secret": b"secret"}.items():
-            self.put(name, content)
-        for name, target in {**INSIDE_LINKS, **REFUSED_LINKS, b"sublink": b"sub"}.items():
-            os.symlink(target, self.path(name))
-        os.symlink(self.path(b"a.txt"), self.path(b"absolute"))
-        before = descriptors()
-        self.addCleanup(lambda: self.assertEqual(descriptors() - before, set()))
-
-    def path(self, name: bytes) -> bytes:
-        return os.path.join(self.served, name)
-
-    def put(self, name: bytes, content: bytes) -> None:
-        with open(self.path(name), "wb") as file:
-            file.write(content)
-
-    def read(self, directory: Directory, name: bytes) -> bytes:
-        with within(5):
-            file, size = directory.open(name)
-        with file:
-            self.assertFalse(os.get_inheritable(file.fileno()))
-            content = file.read()
-        self.assertEqual(len(content), size)
-        return content
-
-    def assert_refused(self, directory: Directory, name: bytes) -> None:
-        before = descriptors()
-        with within(5):
-            try:
-                served = directory.open(name)
-            except FileNotFound:
-                self.assertEqual(descriptors(), before, name)
-            else:
-                served.file.close()
-                self.fail(f"{name!r} was served")
+from tests.served import (
+    CONTENT,
+    INSIDE_LINKS,
+    REFUSED,
+    REFUSED_LINKS,
+    OpenWatch,
+    ServedCase,
+    descriptors,
+    descriptors_left,
+    within,
+)
 
 
 class BothOpeners:
@@ -369,7 +257,7 @@ class DirectoryTests(ServedCase):
         def refuse(folder: int, name: bytes, flags: int) -> int:
             raise OSError(errno.ENOSYS, "Function not implemented")
 
-        self.patch(storage, "open_beneath", refuse)
+        self.patch(confinement, "open_beneath", refuse)
         self.assertIs(choose_opener(), open_by_walk)
 
     def test_served_path_may_be_a_link_that_is_turned(self) -> None:

@@ -7,7 +7,7 @@ three ways to it: copying, which works everywhere; ``splice`` from another socke
 the peers are.
 """
 
-from natproxy.relay.endings import SinkGone, SourceShort
+from natproxy.relay.endings import SinkGone, SourceChanged, SourceShort
 from natproxy.relay.files import FileRelay, Source
 from natproxy.relay.outflow import Outflow, Transport, outflow_of, send_at_once
 from natproxy.relay.warmth import PageCache
@@ -21,6 +21,7 @@ __all__ = [
     "Relays",
     "SinkGone",
     "Source",
+    "SourceChanged",
     "SourceShort",
     "Transport",
     "Way",

@@ -14,5 +14,12 @@ class SourceShort(Exception):
         self.missing = missing
 
 
+class SourceChanged(Exception):
+    """The source was modified while it was being sent: what has gone may be a mixture."""
+
+    def __init__(self) -> None:
+        super().__init__("the file was modified while it was being sent")
+
+
 class SinkGone(Exception):
     """The peer that the bytes were for is gone."""

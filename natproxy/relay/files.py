@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from natproxy.relay.descriptors import WatchedDescriptor
-from natproxy.relay.endings import SinkGone, SourceShort
+from natproxy.relay.endings import SinkGone, SourceChanged, SourceShort
 from natproxy.relay.outflow import Outflow, SocketOutflow
 from natproxy.relay.warmth import Warmth
 
@@ -24,6 +25,9 @@ STRETCH = 1 << 20
 """Bytes that are sent by one ``sendfile``, and looked for in the page cache, at most."""
 
 
+Unchanged = Callable[[], bool]
+"""Tells whether a source is still what its header says."""
+
 _FILE_ERRORS = frozenset((errno.EIO, errno.ESTALE, errno.EINVAL, errno.ENOMEM))
 
 
@@ -32,6 +36,10 @@ class Source(Protocol):
 
     def read(self, size: int, /) -> bytes | None:
         """Give up to ``size`` bytes; none at the end."""
+        ...
+
+    def seek(self, offset: int, /) -> int:
+        """Read from here on."""
         ...
 
     def fileno(self) -> int:
@@ -51,24 +59,33 @@ class FileRelay:
     end, whichever end it is. A file that has grown is sent up to its promised size.
 
     :param header: bytes to send first.
-    :param source: read from its beginning.
     :param size: bytes promised.
     :param warmth: asked before each piece is read; `None` for bytes in memory.
+    :param offset: of the first byte in the source.
+    :param unchanged: asked when all has been read, and the last of it not yet sent.
     :ivar sent: bytes handed on so far, header included.
     :ivar finished: fires with `None` when all bytes have been handed on, with
-        `SourceShort` if the file has shrunk, with `SinkGone`, or with the `OSError` of a
-        read; never after `stop`.
+        `SourceShort` if the file has shrunk, with `SourceChanged`, with `SinkGone`, or
+        with the `OSError` of a read; never after `stop`.
     """
 
     def __init__(
-        self, header: bytes, source: Source, size: int, outflow: Outflow, warmth: Warmth | None
+        self,
+        header: bytes,
+        source: Source,
+        size: int,
+        outflow: Outflow,
+        warmth: Warmth | None,
+        offset: int = 0,
+        unchanged: Unchanged | None = None,
     ) -> None:
         self.finished: Deferred[None] = Deferred()
         self.sent = len(header)
         self._header = header
         self._source = source
-        self._offset = 0
-        self._size = size
+        self._offset = offset
+        self._end = offset + size
+        self._unchanged = unchanged
         self._outflow = outflow
         self._warmth = warmth
         self._running = True
@@ -115,7 +132,7 @@ class FileRelay:
 
         If there are none they are read in a thread, and `_move` is called after that.
         """
-        wanted = min(most, self._size - self._offset)
+        wanted = min(most, self._end - self._offset)
         if self._warmth is None:
             return wanted
         # Once is enough: what a disk cannot give, or memory not hold, is not asked for again.
@@ -136,6 +153,10 @@ class FileRelay:
         else:
             self._close()
 
+    def _check(self) -> None:
+        if self._unchanged is not None and not self._unchanged():
+            raise SourceChanged
+
     def _close(self) -> None:
         # All that could be read has been: nothing is lost with an error here.
         with suppress(OSError):
@@ -150,7 +171,7 @@ class FileRelay:
         self.finished.errback(Failure(error))
 
     def _short(self) -> None:
-        self._fail(SourceShort(f"{self._size - self._offset} bytes"))
+        self._fail(SourceShort(f"{self._end - self._offset} bytes"))
 
 
 class CopyingFileRelay(FileRelay):
@@ -163,7 +184,9 @@ class CopyingFileRelay(FileRelay):
     def start(self) -> None:
         """Begin to send."""
         self._outflow.attach(self)
-        if not self._size:
+        if self._offset:
+            self._source.seek(self._offset)
+        if self._offset == self._end:
             self._outflow.write(self._header)
             self._complete()
         else:
@@ -176,7 +199,9 @@ class CopyingFileRelay(FileRelay):
                 return
             try:
                 chunk = self._source.read(wanted)
-            except OSError as error:
+                if chunk and self._offset + len(chunk) == self._end:
+                    self._check()
+            except (OSError, SourceChanged) as error:
                 self._fail(error)
                 return
             header, self._header = self._header, b""
@@ -188,7 +213,7 @@ class CopyingFileRelay(FileRelay):
                 self._short()
                 return
             self._advance(len(chunk))
-            if self._offset == self._size:
+            if self._offset == self._end:
                 self._complete()
 
     def resumeProducing(self) -> None:
@@ -214,8 +239,12 @@ class SendfileRelay(FileRelay):
         size: int,
         outflow: SocketOutflow,
         warmth: Warmth | None,
+        offset: int = 0,
+        unchanged: Unchanged | None = None,
     ) -> None:
-        super().__init__(header, source, size, outflow, warmth)
+        super().__init__(header, source, size, outflow, warmth, offset, unchanged)
+        # The last byte is kept back, to be sent when all the others have been read.
+        self._by_kernel = self._end - (unchanged is not None)
         self._socket = outflow
         self._sink = WatchedDescriptor(reactor, outflow.descriptor(), self._move, self._sink_gone)
 
@@ -232,9 +261,12 @@ class SendfileRelay(FileRelay):
             self._socket.stalled(False)
             return
         try:
-            moved = os.sendfile(self._sink.fileno(), self._source.fileno(), self._offset, wanted)
+            moved = self._send(wanted)
         except BlockingIOError:
             moved = -1
+        except SourceChanged as error:
+            self._fail(error)
+            return
         except OSError as error:
             self._broken(error)
             return
@@ -243,12 +275,22 @@ class SendfileRelay(FileRelay):
             return
         if moved > 0:
             self._advance(moved)
-            if self._offset == self._size:
+            if self._offset == self._end:
                 self._complete()
                 return
         # Whatever has moved, it is the client's turn again, and its time begins anew.
         self._socket.stalled(True)
         self._sink.wait_writable()
+
+    def _send(self, size: int) -> int:
+        """Give what the socket has taken; 0 if the file has no more."""
+        sink, source = self._sink.fileno(), self._source.fileno()
+        if self._offset < self._by_kernel:
+            most = min(size, self._by_kernel - self._offset)
+            return os.sendfile(sink, source, self._offset, most)
+        last = os.pread(source, size, self._offset)
+        self._check()
+        return os.write(sink, last) if last else 0
 
     def _broken(self, error: OSError) -> None:
         # Reading fails for few reasons; all others are the socket's.

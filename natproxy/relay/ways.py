@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer, IReactorFDSet
 
 from natproxy.relay.copying import BodyCounter, CopyRelay, Sink
-from natproxy.relay.files import CopyingFileRelay, FileRelay, SendfileRelay, Source
+from natproxy.relay.files import CopyingFileRelay, FileRelay, SendfileRelay, Source, Unchanged
 from natproxy.relay.outflow import Outflow, SocketOutflow, Transport, is_plain_tcp
 from natproxy.relay.pipes import PipePool
 from natproxy.relay.splicing import SizedBody, SpliceRelay
@@ -132,8 +132,21 @@ class Relays:
                     self._pool.give_back(pipe, empty=True)
         return CopyRelay(header, body, source, outflow, sink)
 
-    def from_file(self, header: bytes, file: Source, size: int, outflow: Outflow) -> FileRelay:
-        """Send a header and then a file."""
+    def from_file(
+        self,
+        header: bytes,
+        file: Source,
+        size: int,
+        outflow: Outflow,
+        offset: int = 0,
+        unchanged: Unchanged | None = None,
+    ) -> FileRelay:
+        """Send a header and then a part of a file.
+
+        :param size: bytes promised.
+        :param offset: of the first of them.
+        :param unchanged: whether the file may still be sent to its end; see `FileRelay`.
+        """
         if (
             self._reactor is not None
             and _LINUX
@@ -142,8 +155,10 @@ class Relays:
         ):
             # It wants one more descriptor; copying does not.
             with suppress(OSError):
-                return SendfileRelay(self._reactor, header, file, size, outflow, self._warmth)
-        return CopyingFileRelay(header, file, size, outflow, self._warmth)
+                return SendfileRelay(
+                    self._reactor, header, file, size, outflow, self._warmth, offset, unchanged
+                )
+        return CopyingFileRelay(header, file, size, outflow, self._warmth, offset, unchanged)
 
     def from_memory(self, source: Source, size: int, outflow: Outflow) -> FileRelay:
         """Send bytes that are in memory."""

@@ -1,70 +1,36 @@
-"""The served directory: its boundary, its listing, its files.
-
-A name from a client is resolved below the served directory or not at all, and the
-kernel decides which: ``openat2`` where there is one (Linux 5.6), otherwise a walk of
-one component at a time. Path strings are never compared. Sizes are taken from the
-descriptor that the bytes are read from.
-
-No reactor in here: `Directory.listing` takes long and is called in a thread.
-"""
+"""What the server asks of the served directory, by the names that clients send."""
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import heapq
 import os
-import stat
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from io import FileIO
-from itertools import islice
 from typing import NamedTuple
 
 from natproxy import wire
-
-# <linux/openat2.h>; the system call has this number on every architecture but Alpha.
-_SYS_OPENAT2 = 437
-_RESOLVE_NO_MAGICLINKS = 0x02
-_RESOLVE_BENEATH = 0x08
-_OPENAT2_TRIES = 8
-
-# O_NONBLOCK: whatever else takes the file's place after the check, a FIFO in
-# particular, must not be waited for.
-_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_LOOK = getattr(os, "O_PATH", _READ) | os.O_CLOEXEC
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-
-# What the server lacks is not the file's absence.
-_OUR_OWN_LACK = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EAGAIN))
-
-# Names sorted or joined in one call: about a millisecond, for which the thread that
-# scans holds the interpreter and the reactor waits.
-_RUN = 4096
-
-Opener = Callable[[int, bytes, int], int]
-"""Opens a name below a directory's descriptor, with ``open(2)``'s flags."""
-
-
-class FileNotFound(Exception):
-    """There is nothing to serve under this name; why is not for the client to know."""
-
-
-class _OpenHow(ctypes.Structure):
-    _fields_ = (
-        ("flags", ctypes.c_uint64),
-        ("mode", ctypes.c_uint64),
-        ("resolve", ctypes.c_uint64),
-    )
+from natproxy.storage.confinement import (
+    FOLDER,
+    LOOK,
+    READ,
+    FileNotFound,
+    Opener,
+    blame,
+    choose_opener,
+    plain,
+)
+from natproxy.storage.scans import Scans, in_runs
+from natproxy.storage.tree import Tree, page_of, status_of
 
 
 class Served(NamedTuple):
-    """An open file and its size in bytes, taken from the same descriptor."""
+    """An open file, its size in bytes and its status, taken from the same descriptor."""
 
     file: FileIO
     size: int
+    status: wire.Status
 
 
 @dataclass(frozen=True)
@@ -79,84 +45,32 @@ class Listing:
     omitted: tuple[bytes, ...]
 
 
-def open_beneath(folder: int, name: bytes, flags: int) -> int:
-    """Open by ``openat2``: the kernel refuses whatever would lead outside.
-
-    Links that stay inside are followed.
-
-    :raises OSError: as ``openat2(2)`` does; ``ENOSYS`` where there is none.
-    """
-    how = _OpenHow(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
-    for _ in range(_OPENAT2_TRIES):
-        opened: int = _syscall(
-            ctypes.c_long(_SYS_OPENAT2),
-            ctypes.c_int(folder),
-            ctypes.c_char_p(name),
-            ctypes.byref(how),
-            ctypes.c_size_t(ctypes.sizeof(how)),
-        )
-        if opened >= 0:
-            return opened
-        code = ctypes.get_errno()
-        # A rename elsewhere in the tree can make the kernel unsure of a "..".
-        if code not in (errno.EAGAIN, errno.EINTR):
-            break
-    raise OSError(code, os.strerror(code))
-
-
-def open_by_walk(folder: int, name: bytes, flags: int) -> int:
-    """Open one component at a time, following no link at all.
-
-    :raises OSError: as ``open(2)`` does; ``ELOOP`` or ``ENOTDIR`` for a link.
-    """
-    *folders, last = name.split(b"/")
-    above = folder
-    try:
-        for component in folders:
-            below = os.open(component, _FOLDER | os.O_NOFOLLOW, dir_fd=above)
-            if above != folder:
-                os.close(above)
-            above = below
-        return os.open(last, flags | os.O_NOFOLLOW, dir_fd=above)
-    finally:
-        if above != folder:
-            os.close(above)
-
-
-def choose_opener() -> Opener:
-    """Give `open_beneath` if this kernel, and its sandbox, let it work; else the walk."""
-    if sys.platform != "linux":
-        return open_by_walk
-    folder = os.open("/", _FOLDER)
-    try:
-        os.close(open_beneath(folder, b".", _FOLDER))
-    except OSError:
-        return open_by_walk
-    finally:
-        os.close(folder)
-    return open_beneath
-
-
 class Directory:
     """The directory that is served.
 
     Its path is resolved anew for each command, so that a folder which is replaced, or
-    a link that is turned to the next release, is served from then on.
+    a link that is turned to the next release, is served from then on. All that raises
+    `FileNotFound` raises `OSError` when the server lacks descriptors or memory, or the
+    disk fails.
 
     :param path: of the directory.
     :param opener: how names below it are opened; see `choose_opener`.
+    :param scans: what is kept from one page to the next.
     """
 
-    def __init__(self, path: str | bytes, opener: Opener | None = None) -> None:
+    def __init__(
+        self, path: str | bytes, opener: Opener | None = None, scans: Scans | None = None
+    ) -> None:
         self.path = os.fsencode(path)
         self._open_below = opener or choose_opener()
+        self._scans = scans or Scans()
 
     def check(self) -> None:
         """See that the directory is there and can be listed.
 
         :raises OSError: when it can't.
         """
-        folder = os.open(self.path, _FOLDER)
+        folder = os.open(self.path, FOLDER)
         try:
             with os.scandir(folder) as entries:
                 next(entries, None)
@@ -170,16 +84,46 @@ class Directory:
             none of them ``.`` or ``..``.
         :raises FileNotFound: for anything that is not to be served: absent, not a
             regular file, outside, unreadable.
-        :raises OSError: when the server lacks descriptors or memory, or the disk fails.
         """
-        if b"\0" in name or not {b"", b".", b".."}.isdisjoint(name.split(b"/")):
+        if not plain(name):
             raise FileNotFound
-        with _blame():
-            folder = os.open(self.path, _FOLDER)
-        try:
+        with self._folder() as folder:
             return self._open_regular(folder, name)
-        finally:
-            os.close(folder)
+
+    def status(self, name: bytes) -> wire.Status:
+        """Look at a regular file or a folder; it need not be readable.
+
+        :param name: its path below the directory, as for `open`; empty for the
+            directory itself.
+        :raises FileNotFound: for anything else.
+        """
+        if name and not plain(name):
+            raise FileNotFound
+        with self._folder() as folder:
+            return Tree(folder, self._open_below, self._scans).status(name)
+
+    def page(self, name: bytes, depth: float, after: bytes, limit: int) -> bytes:
+        """Walk through a folder: the body of one ``LS`` reply, of about 1 MiB at most.
+
+        There is a line for each regular file, each folder, and each link inside the
+        directory that leads to either; such a link is never descended into. What
+        vanishes during the walk, or may not be read, is left out.
+
+        :param name: of the folder, or of a single file; as for `status`.
+        :param depth: levels of folders, 1 or more, or `math.inf`.
+        :param after: entries up to this name, which need not exist, are left out; empty
+            for none.
+        :param limit: entries at most, 1 or more; if there are further ones, the last
+            line is ``more``.
+        :raises FileNotFound: if there is neither a file nor a readable folder.
+        """
+        if name and not plain(name):
+            raise FileNotFound
+        with self._folder() as folder, closing(Tree(folder, self._open_below, self._scans)) as tree:
+            status = tree.status(name)
+            if status.type == wire.FILE:
+                return wire.format_entry(wire.Entry(name, status)) if name > after else b""
+            return page_of(tree.entries(name, depth, after), limit)
 
     def listing(self) -> Listing:
         """Scan the directory for regular files, and links inside it that lead to some.
@@ -188,7 +132,7 @@ class Directory:
         """
         names: list[bytes] = []
         omitted: list[bytes] = []
-        folder = os.open(self.path, _FOLDER)
+        folder = os.open(self.path, FOLDER)
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
@@ -201,6 +145,15 @@ class Directory:
             os.close(folder)
         return Listing(_sorted_lines(names), tuple(sorted(omitted)))
 
+    @contextmanager
+    def _folder(self) -> Iterator[int]:
+        with blame():
+            folder = os.open(self.path, FOLDER)
+        try:
+            yield folder
+        finally:
+            os.close(folder)
+
     def _leads_to_file(self, folder: int, name: bytes) -> bool:
         try:
             self._open_regular(folder, name).file.close()
@@ -209,46 +162,26 @@ class Directory:
         return True
 
     def _open_regular(self, folder: int, name: bytes) -> Served:
-        with _blame():
+        with blame():
             # Opening a FIFO or a device, even without waiting, is felt at its other end:
             # look first, and look again at what was really opened.
-            looked, _ = self._regular(folder, name, _LOOK)
+            looked, _ = self._regular(folder, name, LOOK)
             os.close(looked)
-            descriptor, size = self._regular(folder, name, _READ)
-        return Served(FileIO(descriptor), size)
+            descriptor, status = self._regular(folder, name, READ)
+        return Served(FileIO(descriptor), status.size, status)
 
-    def _regular(self, folder: int, name: bytes, flags: int) -> tuple[int, int]:
+    def _regular(self, folder: int, name: bytes, flags: int) -> tuple[int, wire.Status]:
         descriptor = self._open_below(folder, name, flags)
         try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
+            status = status_of(os.fstat(descriptor))
+            if status.type != wire.FILE:
                 raise FileNotFound
         except BaseException:
             os.close(descriptor)
             raise
-        return descriptor, status.st_size
-
-
-@contextmanager
-def _blame() -> Iterator[None]:
-    """Tell what the server lacks, an `OSError`, from what is not there: `FileNotFound`."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _OUR_OWN_LACK:
-            raise
-        raise FileNotFound from error
+        return descriptor, status
 
 
 def _sorted_lines(names: list[bytes]) -> bytes:
-    ordered = heapq.merge(*(sorted(run) for run in _runs(names)))
-    return b"".join([b"".join([name + b"\n" for name in run]) for run in _runs(ordered)])
-
-
-def _runs(names: Iterable[bytes]) -> Iterable[list[bytes]]:
-    source = iter(names)
-    return iter(lambda: list(islice(source, _RUN)), [])
-
-
-_syscall = ctypes.CDLL(None, use_errno=True).syscall
-_syscall.restype = ctypes.c_long
+    ordered = heapq.merge(*(sorted(run) for run in in_runs(names)))
+    return b"".join([b"".join([name + b"\n" for name in run]) for run in in_runs(ordered)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from functools import partial
 
 from twisted.application.service import IService
@@ -23,10 +24,7 @@ class Options(DaemonOptions):
     default_listen = "tcp:9001:interface=127.0.0.1"
 
     synopsis = "[options]"
-    longdesc = (
-        "Serve the files of a directory: LIST, DOWNLOAD name."
-        f" Listens on {default_listen} unless told otherwise."
-    )
+    longdesc = f"Serve the files of a directory. Listens on {default_listen} unless told otherwise."
     optParameters = [
         ["files", None, "./files", "Directory to serve; made if it is missing."],
         [
@@ -70,7 +68,9 @@ def make_daemon(options: Options) -> DrainingService:
     reactor = options.reactor
     in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
     relays = Relays(reactor, options["relay"], PageCache(in_thread))
-    factory = FileServerFactory(reactor, options.directory, in_thread, options["timeout"], relays)
+    factory = FileServerFactory(
+        reactor, options.directory, in_thread, options["timeout"], relays, time.time
+    )
     return DrainingService(options.listeners, factory, options["drain"], reactor)
 
 

@@ -1,0 +1,155 @@
+"""The names in a folder, sorted, and kept for the next page.
+
+A folder is scanned once for many pages as long as it doesn't change. Calls that last
+hold the interpreter, and the reactor waits: so names are sorted in runs, and the runs
+are merged only as far as a page reaches.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import time
+from bisect import bisect_left, bisect_right
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from threading import Lock
+from typing import NamedTuple, TypeVar
+
+# Names sorted or joined in one call: about a millisecond.
+_RUN = 4096
+
+_SECOND = 10**9
+
+# For how long a scan may be used, in nanoseconds. A guard only: some network file
+# systems don't tell by a folder's times that it has changed.
+_KEPT_FOR = 30 * _SECOND
+
+Runs = tuple[tuple[bytes, ...], ...]
+"""Keys, each run sorted for itself.
+
+A key is a name; a folder that may be descended into has a second one, its name and a
+slash, which sorts where its content does. A tuple of bytes is nothing that the garbage
+collector would go through again and again.
+"""
+
+_T = TypeVar("_T")
+
+
+class _Scan(NamedTuple):
+    """A scan of one folder.
+
+    :ivar stamps: the folder's mtime and ctime before the scan, in nanoseconds.
+    :ivar made: when, in nanoseconds since the epoch.
+    :ivar size: in keys.
+    """
+
+    stamps: tuple[int, int]
+    made: int
+    size: int
+    runs: Runs
+
+
+class Scans:
+    """Scans of large folders, the least recently used dropped first.
+
+    :param clock: nanoseconds since the epoch: the clock of the file system's stamps.
+    :param most: keys kept in all; a million of them are some 100 MB. The last scan is
+        kept even if it has more: paging through such a folder would take the square of
+        its size otherwise.
+    :param least: keys of a folder that is kept; with fewer, a new scan is as cheap.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], int] = time.time_ns,
+        most: int = 1_000_000,
+        least: int = 1024,
+    ) -> None:
+        self._clock = clock
+        self._most = most
+        self._least = least
+        # Pages are made in several threads at once. The lock is held for the book-keeping
+        # only: two that scan the same folder at the same time both keep what they found.
+        self._lock = Lock()
+        self._kept: OrderedDict[tuple[int, int], _Scan] = OrderedDict()
+
+    def of(self, folder: int) -> Runs:
+        """Give the keys of what may be listed in a folder.
+
+        :param folder: its descriptor.
+        :raises OSError: if it can't be read.
+        """
+        now = self._clock()
+        status = os.fstat(folder)
+        place = (status.st_dev, status.st_ino)
+        stamps = (status.st_mtime_ns, status.st_ctime_ns)
+        with self._lock:
+            kept = self._kept.get(place)
+            if kept is not None and kept.stamps == stamps and _lasts(kept, now):
+                self._kept.move_to_end(place)
+                return kept.runs
+        runs = tuple(tuple(sorted(run)) for run in in_runs(_keys(folder)))
+        scan = _Scan(stamps, now, sum(map(len, runs)), runs)
+        with self._lock:
+            self._kept.pop(place, None)
+            if scan.size >= self._least and _settled(stamps, now):
+                self._kept[place] = scan
+            self._drop(now)
+        return runs
+
+    def _drop(self, now: int) -> None:
+        for place in [place for place, scan in self._kept.items() if not _lasts(scan, now)]:
+            del self._kept[place]
+        size = sum(scan.size for scan in self._kept.values())
+        while size > self._most and len(self._kept) > 1:
+            _, dropped = self._kept.popitem(last=False)
+            size -= dropped.size
+
+
+def _lasts(scan: _Scan, now: int) -> bool:
+    return 0 <= now - scan.made < _KEPT_FOR
+
+
+def _settled(stamps: tuple[int, int], now: int) -> bool:
+    # A folder that changes twice within one tick of the file system's clock bears the
+    # same stamps both times (git calls such an index entry racy). A scan between the two
+    # could never be told from one after them, so it isn't kept: a page made right after
+    # a change costs a scan, and so does every page of a folder that changes all the
+    # time, ticks or no ticks. Once the last change is a tick ago, the next scan lasts.
+    # Ticks are up to 10 ms; on file systems that count in seconds (all stamps are whole),
+    # up to 2 s.
+    tick = _SECOND // 10 if all(stamp % _SECOND for stamp in stamps) else 2 * _SECOND
+    return now - max(stamps) > tick
+
+
+def _keys(folder: int) -> Iterator[bytes]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                name = os.fsencode(entry.name)
+                yield name
+                yield name + b"/"
+            elif entry.is_file(follow_symlinks=False) or entry.is_symlink():
+                yield os.fsencode(entry.name)
+
+
+def keys_after(runs: Iterable[tuple[bytes, ...]], rest: bytes) -> Iterator[bytes]:
+    """Give, in order, the keys that lead to a path greater than ``rest``.
+
+    :param rest: a path below the folder; if it leads through a sub-folder, the first
+        key is that sub-folder's second one. Empty for all keys.
+    """
+    head, slash, _ = rest.partition(b"/")
+    find, mark = (bisect_left, head + slash) if slash else (bisect_right, rest)
+    starts = ((run, find(run, mark)) for run in runs)
+    return heapq.merge(
+        *(map(run.__getitem__, range(start, len(run))) for run, start in starts if start < len(run))
+    )
+
+
+def in_runs(items: Iterable[_T]) -> Iterator[list[_T]]:
+    """Cut into lists that are short enough for one call."""
+    source = iter(items)
+    return iter(lambda: list(islice(source, _RUN)), [])
