@@ -140,9 +140,9 @@ class FileServerProtocol(CommandReceiver):
         self._wait_for(self.factory.listings.reply(), self._send_bytes, failed)
 
     def answer_DOWNLOAD(self, command: wire.Command) -> None:
-        file, size, _ = self._open(command.name)
-        header = b"OK %d\n" % size
-        self._send(self.factory.relays.from_file(header, file, size, self.outflow))
+        served = self._open(command.name)
+        header = b"OK %d\n" % served.size
+        self._send(self.factory.relays.from_file(header, served.file, served.size, self.outflow))
 
     def answer_FEAT(self, command: wire.Command) -> None:
         wire.parse_arguments(command)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IPushProducer, IReactorTime
 from twisted.internet.protocol import ClientFactory, connectionDone
@@ -361,6 +362,10 @@ class ProxyFactory(CommandFactory):
         self.relays = relays or Relays()
         self.clients = 0
         self.table = NATTable(clock.seconds)
+
+    def drain(self) -> Deferred[None]:
+        """Let every client finish; then there is nothing to relay any more."""
+        return super().drain().addCallback(lambda _: self.relays.close())
 
     def buildProtocol(  # type: ignore[override]  # our factory attribute is narrower
         self, addr: IAddress | None

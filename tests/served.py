@@ -121,7 +121,8 @@ class ServedCase(SynchronousTestCase):
 
     def read(self, directory: Directory, name: bytes) -> bytes:
         with within(5):
-            file, size, status = directory.open(name)
+            served = directory.open(name)
+            file, size, status = served.file, served.size, served.status
         with file:
             self.assertFalse(os.get_inheritable(file.fileno()))
             content = file.read()

@@ -42,7 +42,8 @@ class BothOpeners:
 
     def test_status_is_that_of_the_open_file(self) -> None:
         for name in (b"a.txt", b"sub/b.txt"):
-            file, size, status = self.directory.open(name)
+            served = self.directory.open(name)
+            file, size, status = served.file, served.size, served.status
             with file:
                 self.assertEqual(status, self.directory.status(name))
                 self.assertEqual(status.size, size)

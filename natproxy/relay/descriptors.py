@@ -18,23 +18,22 @@ class WatchedDescriptor:
     relay can wait on the socket beside the transport that owns it.
 
     :param descriptor: is duplicated.
-    :param act: called when the socket is ready for what is being waited for.
-    :param lost: called when it will not be any more.
+    :param act: called when the socket is ready for what is being waited for, or broken:
+        the system call that follows will tell.
     """
 
-    __slots__ = ("_act", "_descriptor", "_lost", "_reactor")
+    __slots__ = ("_act", "_descriptor", "_reactor", "_reading", "_writing")
 
     def __init__(
         self,
         reactor: IReactorFDSet,
         descriptor: int,
         act: Callable[[], None],
-        lost: Callable[[], None],
     ) -> None:
         self._reactor = reactor
         self._descriptor = os.dup(descriptor)
         self._act = act
-        self._lost = lost
+        self._reading = self._writing = False
 
     def fileno(self) -> int:
         """Give the descriptor; -1 when it is closed."""
@@ -46,14 +45,17 @@ class WatchedDescriptor:
 
     def wait_readable(self) -> None:
         """Act whenever there is something to read."""
+        self._reading = True
         self._reactor.addReader(self)
 
     def wait_writable(self) -> None:
         """Act whenever something can be written."""
+        self._writing = True
         self._reactor.addWriter(self)
 
     def rest(self) -> None:
         """Wait for nothing."""
+        self._reading = self._writing = False
         self._reactor.removeReader(self)
         self._reactor.removeWriter(self)
 
@@ -73,6 +75,14 @@ class WatchedDescriptor:
         self._act()
 
     def connectionLost(self, reason: Failure) -> None:
-        """The connection is no more."""
+        """The reactor has given the descriptor up, and waits for it no longer.
+
+        That may be a mistake: the event can be that of a descriptor which had this number
+        a moment ago. So go on waiting, and see what the system call says.
+        """
         if self._descriptor >= 0:
-            self._lost()
+            if self._reading:
+                self.wait_readable()
+            if self._writing:
+                self.wait_writable()
+            self._act()

@@ -246,7 +246,7 @@ class SendfileRelay(FileRelay):
         # The last byte is kept back, to be sent when all the others have been read.
         self._by_kernel = self._end - (unchanged is not None)
         self._socket = outflow
-        self._sink = WatchedDescriptor(reactor, outflow.descriptor(), self._move, self._sink_gone)
+        self._sink = WatchedDescriptor(reactor, outflow.descriptor(), self._move)
 
     def start(self) -> None:
         """Begin to send."""

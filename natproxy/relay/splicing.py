@@ -88,11 +88,9 @@ class SpliceRelay:
         self._account = sink
         self._progress = progress
         self._running = True
-        self._source = WatchedDescriptor(reactor, source.fileno(), self._move, self.source_lost)
+        self._source = WatchedDescriptor(reactor, source.fileno(), self._move)
         try:
-            self._sink = WatchedDescriptor(
-                reactor, outflow.descriptor(), self._move, self._sink_gone
-            )
+            self._sink = WatchedDescriptor(reactor, outflow.descriptor(), self._move)
         except OSError:
             self._source.close()
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -26,11 +27,23 @@ from natproxy.storage.tree import Tree, page_of, status_of
 
 
 class Served(NamedTuple):
-    """An open file, its size in bytes and its status, taken from the same descriptor."""
+    """An open file, and what its descriptor says of it.
+
+    :ivar result: of ``fstat(2)``; most who ask need no more than the size.
+    """
 
     file: FileIO
-    size: int
-    status: wire.Status
+    result: os.stat_result
+
+    @property
+    def size(self) -> int:
+        """How many bytes there are."""
+        return self.result.st_size
+
+    @property
+    def status(self) -> wire.Status:
+        """The file's status, etag and all."""
+        return status_of(self.result)
 
 
 @dataclass(frozen=True)
@@ -167,19 +180,19 @@ class Directory:
             # look first, and look again at what was really opened.
             looked, _ = self._regular(folder, name, LOOK)
             os.close(looked)
-            descriptor, status = self._regular(folder, name, READ)
-        return Served(FileIO(descriptor), status.size, status)
+            descriptor, result = self._regular(folder, name, READ)
+        return Served(FileIO(descriptor), result)
 
-    def _regular(self, folder: int, name: bytes, flags: int) -> tuple[int, wire.Status]:
+    def _regular(self, folder: int, name: bytes, flags: int) -> tuple[int, os.stat_result]:
         descriptor = self._open_below(folder, name, flags)
         try:
-            status = status_of(os.fstat(descriptor))
-            if status.type != wire.FILE:
+            result = os.fstat(descriptor)
+            if not stat.S_ISREG(result.st_mode):
                 raise FileNotFound
         except BaseException:
             os.close(descriptor)
             raise
-        return descriptor, status
+        return descriptor, result
 
 
 def _sorted_lines(names: list[bytes]) -> bytes:
