@@ -1,0 +1,20 @@
+"""An fsspec file system: pandas, pyarrow, dask and others read ``natproxy://HOST:PORT/PATH``.
+
+fsspec finds it by its entry point; nothing else here imports it. It stands on the blocking
+client. A path is literal: ``%41`` is not ``A``, and what isn't UTF-8 is as `os.fsdecode`
+gives it.
+
+A file is held to the etag that it has when it is opened: one that changes meanwhile raises
+`FileChanged`, and its bytes are never mixed with others. Listings are not kept: each
+question is the server's to answer.
+
+Failures are `OSError`, with the `natproxy.client.ClientError` as their cause:
+`FileNotFoundError`, `FileChanged`, `ConnectionError` for a server that can't be reached,
+and others by their errno. Lost connections are made anew, and what was asked is asked again.
+"""
+
+from natproxy.fs.errors import FileChanged
+from natproxy.fs.reading import NatproxyFile
+from natproxy.fs.system import NatproxyFileSystem
+
+__all__ = ["FileChanged", "NatproxyFile", "NatproxyFileSystem"]

@@ -1,0 +1,47 @@
+"""The client's failures as the errors that programs expect of a file system."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from natproxy.client.errors import (
+    CannotConnect,
+    Changed,
+    ClientError,
+    ConnectionBroken,
+    GaveUp,
+    Interrupted,
+    LocalError,
+    NotFound,
+    Unavailable,
+    Unsupported,
+    UsageError,
+)
+
+_ERRNO: dict[type[ClientError], int] = {
+    Interrupted: errno.EINTR,
+    Unavailable: errno.EBUSY,
+    Unsupported: errno.EOPNOTSUPP,
+    UsageError: errno.EINVAL,
+}
+
+
+class FileChanged(Changed, OSError):
+    """The file on the server isn't the one that was opened any more (``ESTALE``)."""
+
+
+def os_error(error: ClientError, path: str) -> OSError:
+    """Make the error for a path; the client's is to be its cause."""
+    last = error
+    if isinstance(error, GaveUp) and isinstance(error.__cause__, ClientError):
+        last = error.__cause__
+    if isinstance(last, NotFound):
+        return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    if isinstance(last, Changed):
+        return FileChanged(errno.ESTALE, "changed on the server", path)
+    if isinstance(last, (CannotConnect, ConnectionBroken)):
+        return ConnectionError(str(error))
+    if isinstance(last, LocalError):
+        return OSError(last.errno, str(error))
+    return OSError(_ERRNO.get(type(last), errno.EIO), str(error))

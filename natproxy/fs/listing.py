@@ -1,0 +1,77 @@
+"""Files and folders as fsspec describes them, and the tree that a listing makes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from natproxy import wire
+from natproxy.client.errors import NotUnderstood
+
+_TYPES = {wire.FILE: "file", wire.DIRECTORY: "directory"}
+
+
+def depth_of(maxdepth: int | None) -> float:
+    """Give the levels of folders to list."""
+    if maxdepth is not None and maxdepth < 1:
+        raise ValueError("maxdepth must be at least 1")
+    return math.inf if maxdepth is None else maxdepth
+
+
+def describe(name: str, status: wire.Status) -> dict[str, Any]:
+    """Give fsspec's description of a file or a folder."""
+    # To the last bit as `os.stat` does it.
+    mtime = status.mtime_ns // 10**9 + 1e-9 * (status.mtime_ns % 10**9)
+    return {
+        "name": name,
+        "size": status.size,
+        "type": _TYPES.get(status.type, "other"),
+        "mtime": mtime,
+        "etag": status.etag,
+    }
+
+
+def see_within(name: bytes, folder: bytes) -> None:
+    """See that a listed name, which may become a path here, doesn't lead out of its folder.
+
+    :raises NotUnderstood: if it does.
+    """
+    inside = not folder or name == folder or name.startswith(folder + b"/")
+    if not inside or b"\0" in name or not {b"", b".", b".."}.isdisjoint(name.split(b"/")):
+        raise NotUnderstood(f"the server lists a name that leads astray: '{wire.printable(name)}'")
+
+
+def visits(
+    top: str, entries: Sequence[dict[str, Any]], depth: float, topdown: bool, detail: bool
+) -> Iterator[tuple[str, Any, Any]]:
+    """Give each folder of a listing with the folders and the files in it, as `os.walk` does.
+
+    :param top: the folder that was listed.
+    :param depth: levels of folders that were listed.
+    :param detail: whether to give them by name with their descriptions, or the names alone.
+    """
+    inside: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+    for entry in entries:
+        folder, _, last = entry["name"].rpartition("/")
+        folder = folder or "/"
+        if entry["name"] == top:
+            folder, last = top, ""
+        folders, files = inside.setdefault(folder, ({}, {}))
+        (folders if entry["type"] == "directory" else files)[last] = entry
+    kind: Any = dict if detail else list
+    pending: list[tuple[str, int]] = [(top, 1)]
+    later = []
+    while pending:
+        folder, level = pending.pop()
+        folders, files = inside.get(folder, ({}, {}))
+        visit = folder, kind(folders), kind(files)
+        if topdown:
+            yield visit
+        else:
+            later.append(visit)
+        if level < depth:
+            # The caller may have taken out some of them.
+            into = [(folders[last]["name"], level + 1) for last in visit[1] if last in folders]
+            pending += reversed(into) if topdown else into
+    yield from reversed(later)

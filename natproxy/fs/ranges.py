@@ -1,0 +1,130 @@
+"""Many ranges of many files, fetched at the same time: those close to each other as one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from natproxy import wire
+from natproxy.client.retrying import Stop
+from natproxy.client.together import run_together
+
+GAP = 64 << 10
+"""Bytes between two ranges that are fetched rather than asked round: a question costs more."""
+
+LARGEST_BLOCK = 16 << 20
+"""Bytes that neighbouring ranges are merged into at most, so that several are under way."""
+
+
+Steps = Sequence[Callable[[], Any]]
+
+
+class Range(NamedTuple):
+    """Bytes of a file that are wanted, from one offset to another, which count as in a slice."""
+
+    name: str
+    start: int | None
+    end: int | None
+
+
+class _Block(NamedTuple):
+    """Neighbouring ranges of one file, fetched by one ``GET``.
+
+    :ivar etag: that the file must have; `None` for any.
+    :ivar pieces: the number, the start and the end of each range.
+    """
+
+    name: str
+    etag: str | None
+    start: int
+    end: int | None
+    pieces: list[tuple[int, int, int | None]]
+
+
+def together(steps: Steps, width: int, interrupt: Callable[[], object]) -> list[Any]:
+    """Take steps at the same time; give the result of each, or its exception."""
+
+    def attempt(step: Callable[[], Any]) -> Any:
+        try:
+            return step()
+        except Exception as error:
+            return error
+
+    return run_together([partial(attempt, step) for step in steps], width, Stop(), interrupt)
+
+
+def raise_first(results: Sequence[Any]) -> None:
+    """Raise the first exception among results, if there is one."""
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+
+
+def fetch_ranges(
+    ranges: Sequence[Range],
+    gap: int,
+    measure: Callable[[str], wire.Status],
+    read: Callable[[str, int, int | None, str | None], bytes],
+    at_once: Callable[[Steps], list[Any]],
+) -> list[Any]:
+    """Give the bytes of each range, or its exception; all of one file are of one version.
+
+    :param gap: bytes between two ranges that are fetched as one.
+    :param measure: gives a file's status.
+    :param read: gives a file's bytes from one offset to another, held to an etag.
+    :param at_once: takes steps at the same time, as `together` does.
+    """
+    results: list[Any] = [b""] * len(ranges)
+    numbers: dict[str, list[int]] = {}
+    for number, wanted in enumerate(ranges):
+        numbers.setdefault(wanted.name, []).append(number)
+    blocks = []
+    unmeasured = []
+    for name, (number, *others) in numbers.items():
+        _, start, end = ranges[number]
+        if others or (start or 0) < 0 or (end or 0) < 0:
+            unmeasured.append(name)
+        else:
+            # Nothing to mix it with: it need not be asked about first.
+            blocks.append(_Block(name, None, start or 0, end, [(number, start or 0, end)]))
+    statuses = at_once([partial(measure, name) for name in unmeasured])
+    for name, status in zip(unmeasured, statuses, strict=True):
+        if isinstance(status, Exception):
+            for number in numbers[name]:
+                results[number] = status
+        else:
+            of_this = [(number, *ranges[number][1:]) for number in numbers[name]]
+            blocks += _merged(name, status, of_this, gap)
+    bodies = at_once([partial(read, each.name, each.start, each.end, each.etag) for each in blocks])
+    for block, body in zip(blocks, bodies, strict=True):
+        for number, start, end in block.pieces:
+            stop = None if end is None else end - block.start
+            failed = isinstance(body, Exception)
+            results[number] = body if failed else body[start - block.start : stop]
+    return results
+
+
+def _merged(
+    name: str,
+    status: wire.Status,
+    ranges: Sequence[tuple[int, int | None, int | None]],
+    gap: int,
+) -> list[_Block]:
+    """Join the ranges of one file that are close to each other."""
+    blocks: list[_Block] = []
+    pieces = [
+        (*slice(start, end).indices(status.size)[:2], number) for number, start, end in ranges
+    ]
+    for start, end, number in sorted(pieces):
+        if end <= start:
+            continue
+        last = blocks[-1] if blocks else None
+        if last and last.end is not None and start <= last.end + gap:
+            whole = max(end, last.end)
+            if whole <= max(last.end, last.start + LARGEST_BLOCK):
+                blocks[-1] = last._replace(end=whole)
+                last.pieces.append((number, start, end))
+                continue
+        blocks.append(_Block(name, status.etag, start, end, [(number, start, end)]))
+    return blocks

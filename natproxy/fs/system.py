@@ -1,0 +1,397 @@
+"""What a server serves, as an fsspec file system."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from typing import Any, NoReturn, TypeVar
+
+from fsspec.callbacks import DEFAULT_CALLBACK
+from fsspec.spec import AbstractFileSystem
+from fsspec.utils import isfilelike, stringify_path, tokenize
+
+from natproxy import wire
+from natproxy.client.address import DEFAULT_PORT, SCHEME, Server, is_url, parse_url
+from natproxy.client.destination import Existing
+from natproxy.client.errors import ClientError, ServerError, UsageError
+from natproxy.client.retrying import Persistence, Stop
+from natproxy.client.session import Session, as_name
+from natproxy.client.streaming import stream
+from natproxy.client.transfer import How, Transfer, Wanted
+from natproxy.fs.callbacks import teller
+from natproxy.fs.errors import os_error
+from natproxy.fs.listing import depth_of, describe, see_within, visits
+from natproxy.fs.ranges import GAP, Range, fetch_ranges, raise_first, together
+from natproxy.fs.reading import GrowingReadAhead, NatproxyFile
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+_Answer = TypeVar("_Answer")
+
+
+class NatproxyFileSystem(AbstractFileSystem):
+    """What a natproxy, or a file server of it, serves; read-only. Threads may share it.
+
+    :param host: of the server.
+    :param port: of the server.
+    :param timeout: seconds to wait for a connection, and for each piece of a reply.
+    :param retries: failures in a row that are put up with.
+    :param connections: questions that one call asks at the same time.
+    """
+
+    protocol = "natproxy"
+    # Below a root, `get` puts into a folder what is in the top one as it does all else.
+    root_marker = "/"
+
+    def __init__(
+        self,
+        host: str,
+        port: int = DEFAULT_PORT,
+        timeout: float = 60.0,
+        retries: int = 3,
+        connections: int = 8,
+        **storage_options: Any,
+    ) -> None:
+        super().__init__(**storage_options)
+        self.server = Server(host, int(port))
+        self._timeout = float(timeout)
+        self._retries = int(retries)
+        self._connections = int(connections)
+        self._begin_session()
+
+    @property
+    def session(self) -> Session:
+        """The connections of this process."""
+        # A connection that parent and child both read from would serve neither.
+        if self._process != os.getpid():
+            self._begin_session()
+        return self._session
+
+    @property
+    def fsid(self) -> str:
+        """What tells this server from others."""
+        return f"{SCHEME}{self.server}"
+
+    def close(self) -> None:
+        """Close the connections that nobody uses; they are made anew when needed."""
+        self.session.close()
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        if isinstance(path, list):
+            return [cls._strip_protocol(one) for one in path]
+        text = stringify_path(path)
+        if is_url(text):
+            text = text[len(SCHEME) :].partition("/")[2]
+        return cls.root_marker + text.strip("/")
+
+    @staticmethod
+    def _get_kwargs_from_urls(path: Any) -> dict[str, Any]:
+        text = stringify_path(path)
+        if not is_url(text) or text[len(SCHEME) :].startswith("/") or len(text) == len(SCHEME):
+            return {}
+        try:
+            return parse_url(text)[0]._asdict()
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+
+    def unstrip_protocol(self, name: str) -> str:
+        """Give the URL of a path."""
+        if is_url(name):
+            return name
+        server = self.server
+        if "::" in server.host:
+            # fsspec takes "::" for the link of a chain of URLs.
+            server = Server(ipaddress.ip_address(server.host).exploded, server.port)
+        return f"{SCHEME}{server}{self._strip_protocol(name)}"
+
+    def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
+        """Tell of a file or folder: its name, size in bytes, type, mtime and etag.
+
+        ``mtime`` is in seconds since the epoch, as fsspec's local file system gives it.
+        """
+        name = self._strip_protocol(path)
+        return describe(name, self._status(name))
+
+    def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
+        """Give what is in a folder; a file gives itself."""
+        entries = self._list(self._strip_protocol(path), 1)
+        return entries if detail else [entry["name"] for entry in entries]
+
+    def find(
+        self,
+        path: str,
+        maxdepth: int | None = None,
+        withdirs: bool = False,
+        detail: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Give the files below a folder, all levels in one listing; nothing if it isn't there."""
+        name = self._strip_protocol(path)
+        found = {}
+        try:
+            entries = self._list(name, depth_of(maxdepth))
+            if withdirs and [entry["name"] for entry in entries] != [name]:
+                found[name] = self.info(name)
+        except FileNotFoundError:
+            entries = []
+        for entry in entries:
+            if withdirs or entry["type"] != "directory":
+                found[entry["name"]] = entry
+        return dict(sorted(found.items())) if detail else sorted(found)
+
+    def walk(
+        self,
+        path: str,
+        maxdepth: int | None = None,
+        topdown: bool = True,
+        on_error: Any = "omit",
+        **kwargs: Any,
+    ) -> Iterator[tuple[str, Any, Any]]:
+        """Give each folder with what is in it, as `os.walk` does, all from one listing."""
+        detail = kwargs.pop("detail", False)
+        top, depth = self._strip_protocol(path), depth_of(maxdepth)
+        try:
+            entries = self._list(top, depth)
+        except OSError as error:
+            if on_error == "raise":
+                raise
+            if callable(on_error):
+                on_error(error)
+            return
+        yield from visits(top, entries, depth, topdown, detail)
+
+    def du(
+        self,
+        path: str,
+        total: bool = True,
+        maxdepth: int | None = None,
+        withdirs: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Give the bytes in the files below a folder, together or of each."""
+        found = self.find(path, maxdepth, withdirs, detail=True)
+        sizes = {name: details["size"] for name, details in found.items()}
+        return sum(sizes.values()) if total else sizes
+
+    def expand_path(
+        self, path: Any, recursive: bool = False, maxdepth: int | None = None, **kwargs: Any
+    ) -> list[str]:
+        """Give the paths that are meant; a pattern that nothing matches may be a name."""
+        try:
+            found: list[str] = super().expand_path(path, recursive, maxdepth, **kwargs)
+        except FileNotFoundError:
+            if not isinstance(path, str) or recursive or not self.exists(path):
+                raise
+            return [self._strip_protocol(path)]
+        return found
+
+    def exists(self, path: str, **kwargs: Any) -> bool:
+        """Tell whether it is there; a server that can't say so is an error."""
+        return self._type(path) is not None
+
+    def isdir(self, path: str) -> bool:
+        """Tell whether it is a folder."""
+        return self._type(path) == "directory"
+
+    def isfile(self, path: str) -> bool:
+        """Tell whether it is a file."""
+        return self._type(path) == "file"
+
+    def checksum(self, path: str) -> int:
+        """Give a number that changes whenever the file may have."""
+        return int(tokenize(self.ukey(path)), 16)
+
+    def ukey(self, path: str) -> str:
+        """Give the etag."""
+        etag: str = self.info(path)["etag"]
+        return etag
+
+    def modified(self, path: str) -> datetime:
+        """Give the time of last writing, in UTC, to the microsecond."""
+        status = self._status(self._strip_protocol(path))
+        return _EPOCH + timedelta(microseconds=status.mtime_ns // 1000)
+
+    def created(self, path: str) -> NoReturn:
+        """Refuse: the server does not tell."""
+        raise NotImplementedError("natproxy does not tell when a file was made")
+
+    def cat_file(
+        self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any
+    ) -> bytes:
+        """Give the bytes of a file from one offset to another, which count as in a slice."""
+        name = self._strip_protocol(path)
+        if (start or 0) >= 0 and (end or 0) >= 0:
+            return self.read_range(name, start or 0, end)
+        status = self._status(name)
+        first, last, _ = slice(start, end).indices(status.size)
+        return self.read_range(name, first, last, status.etag)
+
+    def cat_ranges(
+        self,
+        paths: list[str],
+        starts: Any,
+        ends: Any,
+        max_gap: int | None = None,
+        on_error: str = "return",
+        **kwargs: Any,
+    ) -> list[Any]:
+        """Give ranges of files, several at the same time; all of one file are of one version.
+
+        :param max_gap: bytes between two ranges that are fetched as one; `GAP` by default.
+        :return: the bytes of each, or its error unless ``on_error`` is ``"raise"``.
+        """
+        if not isinstance(paths, list):
+            raise TypeError("paths must be a list")
+        starts = starts if isinstance(starts, list) else [starts] * len(paths)
+        ends = ends if isinstance(ends, list) else [ends] * len(paths)
+        ranges = [
+            Range(self._strip_protocol(path), start, end)
+            for path, start, end in zip(paths, starts, ends, strict=True)
+        ]
+        gap = GAP if max_gap is None else max_gap
+        results = fetch_ranges(ranges, gap, self._status, self.read_range, self._together)
+        if on_error == "raise":
+            raise_first(results)
+        return results
+
+    def cat(
+        self, path: Any, recursive: bool = False, on_error: str = "raise", **kwargs: Any
+    ) -> Any:
+        """Give the bytes of a file, or of several, which are fetched at the same time."""
+        paths = self.expand_path(path, recursive=recursive)
+        if not isinstance(path, list) and paths == [self._strip_protocol(path)] and not recursive:
+            return self.cat_file(paths[0], **kwargs)
+        if recursive:
+            folders = self._together([partial(self.isdir, one) for one in paths])
+            paths = [one for one, folder in zip(paths, folders, strict=True) if folder is not True]
+        bodies = self._together([partial(self.cat_file, one, **kwargs) for one in paths])
+        if on_error == "raise":
+            raise_first(bodies)
+        return {
+            one: body
+            for one, body in zip(paths, bodies, strict=True)
+            if on_error != "omit" or not isinstance(body, Exception)
+        }
+
+    def get_file(
+        self,
+        rpath: str,
+        lpath: Any = None,
+        callback: Any = DEFAULT_CALLBACK,
+        outfile: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Fetch a file to a path, whole or not at all, or write it to a file that is open.
+
+        What has come when it fails is kept beside the path, for the next time.
+        """
+        name = self._strip_protocol(rpath)
+        how = How(Existing.REPLACE, retries=self._retries)
+        tell = teller(callback)
+        outfile = lpath if outfile is None and isfilelike(lpath) else outfile
+        try:
+            if outfile is not None:
+                # It may keep what it is given; the stream uses its memory again.
+                stream(
+                    self.session,
+                    as_name(name),
+                    lambda piece: outfile.write(bytes(piece)),
+                    how,
+                    tell,
+                )
+                return
+            status = self._status(name)
+            if status.type == wire.DIRECTORY:
+                os.makedirs(lpath, exist_ok=True)
+                return
+            wanted = Wanted(as_name(name), os.fsencode(lpath), status)
+            Transfer(self.session, wanted, how, tell).run()
+        except ClientError as error:
+            raise os_error(error, name) from error
+
+    def read_range(
+        self, name: str, start: int, end: int | None = None, etag: str | None = None
+    ) -> bytes:
+        """Give the bytes of a file from one offset to another, as many as there are.
+
+        :param end: the offset after the last; `None` for the end of the file.
+        :raises FileChanged: if the file's etag is another.
+        """
+        length = None if end is None else max(0, end - start)
+        try:
+            return self._ask(name, lambda session: session.read(name, start, length, etag))
+        except OSError as error:
+            # An offset beyond the end: there is no class for that refusal alone.
+            if type(error.__cause__) is ServerError and self._status(name).size < start:
+                return b""
+            raise
+
+    def _open(
+        self,
+        path: str,
+        mode: str = "rb",
+        block_size: int | str | None = None,
+        autocommit: bool = True,
+        cache_options: dict[str, Any] | None = None,
+        cache_type: str = GrowingReadAhead.name,
+        **kwargs: Any,
+    ) -> NatproxyFile:
+        if mode != "rb":
+            self._refuse(path)
+        details = self.info(path)
+        if details["type"] == "directory":
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        return NatproxyFile(self, path, details, block_size, cache_type, cache_options)
+
+    def _refuse(self, *arguments: Any, **kwargs: Any) -> NoReturn:
+        raise OSError(errno.EROFS, "natproxy serves files read-only")
+
+    mkdir = makedirs = rmdir = touch = pipe_file = put_file = cp_file = mv = _refuse
+    rm = rm_file = _rm = _refuse
+
+    def _begin_session(self) -> None:
+        self._session = Session(self.server, self._timeout)
+        self._process = os.getpid()
+        weakref.finalize(self, _end_session, self._session, self._process)
+
+    def _ask(self, name: str, question: Callable[[Session], _Answer]) -> _Answer:
+        try:
+            persistently = Persistence(self._retries, Stop(), lambda why: None)
+            return persistently(lambda: question(self.session))
+        except ClientError as error:
+            raise os_error(error, name) from error
+
+    def _type(self, path: str) -> str | None:
+        try:
+            kind: str = self.info(path)["type"]
+        except FileNotFoundError:
+            return None
+        return kind
+
+    def _status(self, name: str) -> wire.Status:
+        return self._ask(name, lambda session: session.stat(name))
+
+    def _list(self, name: str, depth: float) -> list[dict[str, Any]]:
+        def question(session: Session) -> list[dict[str, Any]]:
+            found = []
+            for entry in session.ls(name, depth):
+                see_within(entry.name, as_name(name))
+                found.append(describe(f"/{os.fsdecode(entry.name)}", entry.status))
+            return found
+
+        return self._ask(name, question)
+
+    def _together(self, steps: Sequence[Callable[[], Any]]) -> list[Any]:
+        return together(steps, self._connections, self.session.interrupt)
+
+
+def _end_session(session: Session, process: int) -> None:
+    # In a forked child its lock may be held by a thread that isn't there.
+    if process == os.getpid():
+        session.close()
