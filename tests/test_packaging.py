@@ -49,7 +49,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("source")
     for name in ("pyproject.toml", "setup.cfg", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
-    for name in ("natproxy", "twisted"):
+    for name in ("natproxy", "twisted", "man"):
         shutil.copytree(ROOT / name, copy / name, ignore=NO_COMPILED_FILES)
     return copy
 
