@@ -21,6 +21,7 @@ class PlayedServer:
         self.received = b""
         self._scenes = scenes
         self._released = threading.Event()
+        self._closing = False
         self._linger = linger
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -30,6 +31,7 @@ class PlayedServer:
 
     def close(self) -> None:
         """Let the last connection go and wait for the thread."""
+        self._closing = True
         self._released.set()
         if self._listener.fileno() < 0:
             return
@@ -37,6 +39,10 @@ class PlayedServer:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._thread.join(10)
         self._listener.close()
+
+    def close_current(self) -> None:
+        """Let the connection go that is being lingered on, and play the next scene."""
+        self._released.set()
 
     def _play(self) -> None:
         for scene in self._scenes:
@@ -57,3 +63,5 @@ class PlayedServer:
                     connection.sendall(answer)
                 if self._linger:
                     self._released.wait(10)
+                    if not self._closing:
+                        self._released.clear()

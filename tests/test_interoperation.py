@@ -10,7 +10,8 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
-from natproxy.client import Connection, NotFound, Server, download
+from natproxy.client import NotFound, Server, Session
+from natproxy.client.saving import download
 from natproxy.service import DrainingService
 from natproxy.tap import fileserver, natproxy
 from tests import version1
@@ -68,18 +69,50 @@ async def test_their_client_through_our_proxy_to_their_server(folder: Path) -> N
 async def test_our_client_through_their_proxy_to_our_server(
     our_server: int, folder: Path, tmp_path: Path
 ) -> None:
-    def session(port: int) -> list[bytes]:
-        with Connection(Server("127.0.0.1", port), timeout=10) as connection:
-            names = list(connection.list())
-            download(connection, b"big", bytes(tmp_path / "got"))
+    def fetch(port: int) -> list[bytes]:
+        with Session(Server("127.0.0.1", port), timeout=10) as session:
+            names = list(session.list())
+            download(session, b"big", bytes(tmp_path / "got"))
             with pytest.raises(NotFound):
-                download(connection, b"none", bytes(tmp_path / "none"))
+                download(session, b"none", bytes(tmp_path / "none"))
         return names
 
     with version1.Proxy(our_server) as proxy:
-        assert await deferToThread(session, proxy.port) == [b"a b.txt", b"big", b"empty"]
+        assert await deferToThread(fetch, proxy.port) == [b"a b.txt", b"big", b"empty"]
     assert (tmp_path / "got").read_bytes() == (folder / "big").read_bytes()
     assert not (tmp_path / "none").exists()
+
+
+@pytest_twisted.ensureDeferred
+async def test_our_client_through_our_proxy_to_their_server(folder: Path, tmp_path: Path) -> None:
+    def fetch(port: int) -> int:
+        with Session(Server("127.0.0.1", port), timeout=10) as session:
+            session.download("big", str(tmp_path / "got"))
+            assert list(session.list()) == [b"a b.txt", b"big", b"empty"]
+            return session.version
+
+    with version1.Server(str(folder)) as server:
+        proxy = await our_proxy(server.port)
+        port = await started(proxy)
+        assert await deferToThread(fetch, port) == 1
+        await proxy.stopService()
+    assert (tmp_path / "got").read_bytes() == (folder / "big").read_bytes()
+
+
+@pytest_twisted.ensureDeferred
+async def test_our_client_through_our_proxy_to_our_server(our_server: int, folder: Path) -> None:
+    def read(port: int) -> bytes:
+        with Session(Server("127.0.0.1", port), timeout=10) as session:
+            assert [entry.name for entry in session.ls()] == list(session.list())
+            assert session.stat("big").size == session.hash("big").size == 1 << 21
+            with session.open("big") as file:
+                file.seek(-1000, 2)
+                return file.read()
+
+    proxy = await our_proxy(our_server)
+    port = await started(proxy)
+    assert await deferToThread(read, port) == (folder / "big").read_bytes()[-1000:]
+    await proxy.stopService()
 
 
 @pytest_twisted.ensureDeferred
@@ -93,8 +126,8 @@ async def test_their_client_straight_at_our_server(our_server: int, folder: Path
 @pytest_twisted.ensureDeferred
 async def test_empty_line_of_an_old_server_is_no_name(tmp_path: Path) -> None:
     def names(port: int) -> list[bytes]:
-        with Connection(Server("127.0.0.1", port), timeout=10) as connection:
-            return list(connection.list())
+        with Session(Server("127.0.0.1", port), timeout=10) as session:
+            return list(session.list())
 
     folder = tmp_path / "empty"
     folder.mkdir()

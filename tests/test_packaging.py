@@ -105,7 +105,10 @@ def test_wheel_does_not_shadow_twisted(names: set[str]) -> None:
 
 def test_wheel_holds_nothing_that_is_not_to_be_installed(names: set[str]) -> None:
     tops = {name.split("/")[0] for name in names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"natproxy", "twisted"}
+    packages = {top for top in tops if not top.endswith((".dist-info", ".data"))}
+    assert packages == {"natproxy", "twisted"}
+    data = {name.partition("/data/")[2] for name in names if ".data/" in name}
+    assert data == {"share/man/man1/natproxy.1"}
 
 
 def test_installed_package_is_the_one_from_the_wheel(python: Path, elsewhere: Path) -> None:

@@ -7,55 +7,82 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from argparse import Namespace
+from collections.abc import Callable, Iterator
 from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy import cli
-from natproxy.client import Connection, Server
-from natproxy.client.shell import Shell
+from natproxy.cli.options import commands_of, parser_of
+from natproxy.cli.sessions import Sessions
+from natproxy.cli.shell import run as run_shell
+from natproxy.client.errors import CannotConnect
 from tests.played_server import PlayedServer, Scene
 
 LISTED = (b"LIST\n", b"OK\na b\nEND\n")
 
 
+@contextlib.contextmanager
+def captured() -> Iterator[io.TextIOWrapper]:
+    """Stand in for standard output; rewound when it is over."""
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="surrogateescape")
+    with contextlib.redirect_stdout(out):
+        yield out
+    out.seek(0)
+
+
 class ShellTests(SynchronousTestCase):
-    def run_shell(self, *typed: str | BaseException, scenes: tuple[Scene, ...] = ()) -> str:
+    def type(self, *typed: str | BaseException, scenes: tuple[Scene, ...] = ()) -> str:
         """Type lines, then Ctrl-D; give what is shown."""
-        self.server = PlayedServer(*(scenes or ([],)))
-        self.addCleanup(self.server.close)
-        shown: list[str] = []
+        server = PlayedServer(*(scenes or ([],)))
+        self.addCleanup(server.close)
         read = mock.Mock(side_effect=[*typed, EOFError()])
-        connection = Connection(Server("127.0.0.1", self.server.port), 10)
-        with connection:
-            shell = Shell(connection, read, shown.append)
-            self.exit_status = shell.run()
+        options = Namespace(server=server.server_address, timeout=10.0)
+        with (
+            captured() as out,
+            Sessions() as sessions,
+            mock.patch("natproxy.cli.shell._reader", return_value=read),
+        ):
+            self.exit_status = run_shell(options, sessions)
         self.assertEqual({call.args for call in read.call_args_list}, {("proxy> ",)})
-        first, *rest = "".join(shown).splitlines(keepends=True)
-        self.assertEqual(first, f"Connected to proxy at {self.server.server_address}\n")
+        first, *rest = out.read().splitlines(keepends=True)
+        self.assertEqual(first, f"Connected to proxy at {server.server_address}\n")
         return "".join(rest)
 
-    def test_list_and_download_with_posix_quoting(self) -> None:
+    def test_list_and_download_in_any_case_and_with_quotes(self) -> None:
         folder = self.mktemp()
-        shown = self.run_shell(
+        shown = self.type(
             "list",
             f"download 'a b' {folder}/",
             f'DOWNLOAD a\\ b "{folder}/c d"',
-            scenes=([LISTED, (b"DOWNLOAD a b\n", b"OK 2\nhi"), (b"DOWNLOAD a b\n", b"OK 2\nhi")],),
+            f"Download $'\\xff' {folder}/",
+            scenes=(
+                [
+                    LISTED,
+                    (b"DOWNLOAD a b\n", b"OK 2\nhi"),
+                    (b"DOWNLOAD a b\n", b"OK 2\nhi"),
+                    (b"DOWNLOAD \xff\n", b"OK 2\nhi"),
+                ],
+            ),
         )
         self.assertEqual(
-            shown, f"a b\nsaved {folder}/a b (2 bytes)\nsaved {folder}/c d (2 bytes)\n\n"
+            shown,
+            f"a b\nsaved {folder}/a b (2 bytes)\nsaved {folder}/c d (2 bytes)\n"
+            f"saved {folder}/\\xff (2 bytes)\n",
         )
-        self.assertEqual(sorted(os.listdir(folder)), ["a b", "c d"])
+        self.assertEqual(sorted(os.listdir(os.fsencode(folder))), [b"a b", b"c d", b"\xff"])
         self.assertEqual(self.exit_status, 0)
 
     def test_every_error_is_one_line_and_the_shell_goes_on(self) -> None:
-        shown = self.run_shell(
-            "frobnicate",
+        shown = self.type(
+            "frob\x1bnicate",
             "download",
             "download 'a",
             "list x",
+            "get --jobs 0 a",
+            "ls --server ::1",
+            "help frobnicate",
             "download a\x01",
             "list",
             scenes=([(b"DOWNLOAD a\x01\n", b"ERR file not found\n"), LISTED],),
@@ -63,32 +90,113 @@ class ShellTests(SynchronousTestCase):
         self.assertEqual(
             shown.splitlines(),
             [
-                "error: unknown command 'frobnicate': try 'help'",
-                "error: usage: download <filename> [dest]",
+                "error: unknown command 'frob\\x1bnicate': try 'help'",
+                "error: download: the following arguments are required: NAME",
                 "error: cannot read the line: no closing quotation",
-                "error: list takes no arguments",
+                "error: list: unrecognized arguments: x",
+                "error: get: argument -j/--jobs: '0': a number from 1 to 64 is needed",
+                "error: server '::1': an IPv6 address is written [ADDRESS]:PORT",
+                "error: unknown command 'frobnicate': try 'help'",
                 "error: file not found",
                 "a b",
-                "",
             ],
         )
         self.assertEqual(self.exit_status, 3)
 
-    def test_help_names_every_command_and_exit_and_quit_leave(self) -> None:
+    def test_file_of_several_that_cannot_be_had_is_an_error_of_the_same_kind(self) -> None:
+        feat = (b"FEAT\n", b"OK\nNATPROXY 2\nEND\n")
+        missing = (b"STAT a\n", b"ERR 404 file not found\n")
+        shown = self.type("get -q a", scenes=([feat, missing],))
+        self.assertEqual(shown, "error: a: file not found\n")
+        self.assertEqual(self.exit_status, 3)
+
+    def test_help_names_every_command(self) -> None:
+        shown = self.type("help")
+        for verb in (*commands_of(parser_of(prompt=True)), "get", "lcd", "Ctrl-D"):
+            self.assertIn(verb, shown)
+        for verb in ("up", "shell", "completion"):
+            self.assertNotRegex(shown, rf"(?m)^{verb}\b")
+
+    def test_help_for_a_command_tells_its_options(self) -> None:
+        for line in ("help get", "HELP GET", "get --help"):
+            shown = self.type(line)
+            self.assertRegex(shown, r"\Ausage: get ")
+            self.assertIn("--limit-rate", shown)
+            self.assertEqual(self.exit_status, 0)
+
+    def test_exit_and_quit_leave(self) -> None:
         for last in ("exit", "quit", "EXIT"):
-            shown = self.run_shell("", "  ", "help", last)
-            for verb in ("list", "download <filename> [dest]", "help", "exit", "quit", "Ctrl-D"):
-                self.assertIn(verb, shown)
+            self.assertEqual(self.type("", "  ", last, "frobnicate"), "")
+
+    def test_several_lines_at_once_are_several_commands(self) -> None:
+        shown = self.type("\nlist\nlist\n", scenes=([LISTED, LISTED],))
+        self.assertEqual(shown, "a b\na b\n")
+
+    def test_folders_here_can_be_changed(self) -> None:
+        folder = os.path.realpath(self.mktemp())
+        os.makedirs(os.path.join(folder, "sub dir"))
+        self.addCleanup(os.chdir, os.getcwd())
+        with mock.patch.dict(os.environ, HOME=folder):
+            shown = self.type(
+                "lcd", "lpwd", "lcd 'sub dir'", "lpwd", "lcd nowhere", "lcd ~/", "lpwd"
+            )
+        self.assertEqual(
+            shown,
+            f"{folder}\n{folder}/sub dir\nerror: nowhere: No such file or directory\n{folder}\n",
+        )
+        self.assertEqual(self.exit_status, 9)
+
+    def test_home_is_meant_by_a_tilde(self) -> None:
+        folder = self.mktemp()
+        with mock.patch.dict(os.environ, HOME=folder):
+            shown = self.type("download a ~/", scenes=([(b"DOWNLOAD a\n", b"OK 2\nhi")],))
+        self.assertEqual(shown, f"saved {folder}/a (2 bytes)\n")
 
     def test_interrupt_at_the_prompt_gives_a_new_prompt(self) -> None:
-        self.assertEqual(self.run_shell(KeyboardInterrupt()), "\n\n")
+        shown = self.type(KeyboardInterrupt(), "list", scenes=([LISTED],))
+        self.assertEqual(shown, "a b\n")
+        self.assertEqual(self.exit_status, 0)
 
     def test_interrupt_of_a_transfer_stops_it_and_not_the_shell(self) -> None:
         download = mock.Mock(side_effect=KeyboardInterrupt)
-        with mock.patch("natproxy.client.shell.download", download):
-            shown = self.run_shell("download a", "list", scenes=([], [LISTED]))
-        self.assertEqual(shown, "\nerror: interrupted\na b\n\n")
+        with mock.patch("natproxy.cli.fetching.download_whole", download):
+            shown = self.type("download a\ndownload b", "list", scenes=([LISTED],))
+        self.assertEqual(shown, "error: interrupted\na b\n")
         self.assertEqual(self.exit_status, 130)
+        self.assertEqual(download.call_count, 1)
+
+    def test_server_that_is_not_there_ends_it_before_it_begins(self) -> None:
+        with captured(), Sessions() as sessions:
+            options = Namespace(server="127.0.0.1:1", timeout=10.0)
+            self.assertRaises(CannotConnect, run_shell, options, sessions)
+
+    def test_without_a_terminal_lines_are_read_as_they_come(self) -> None:
+        server = PlayedServer([LISTED])
+        self.addCleanup(server.close)
+        options = Namespace(server=server.server_address, timeout=10.0)
+        typed = mock.patch("sys.stdin", io.StringIO("list\n"))
+        with captured() as out, typed, Sessions() as sessions:
+            self.assertEqual(run_shell(options, sessions), 0)
+        self.assertEqual(
+            out.read(),
+            f"Connected to proxy at {server.server_address}\nproxy> a b\nproxy> \n",
+        )
+
+    def test_terminal_without_the_library_is_read_plainly(self) -> None:
+        server = PlayedServer([LISTED])
+        self.addCleanup(server.close)
+        options = Namespace(server=server.server_address, timeout=10.0)
+        with (
+            captured() as out,
+            mock.patch.dict(sys.modules, {"natproxy.cli.shell.prompt": None}),
+            mock.patch("sys.stdin") as typed,
+            mock.patch.object(out, "isatty", return_value=True),
+            mock.patch("builtins.input", side_effect=["list", EOFError]),
+            Sessions() as sessions,
+        ):
+            typed.isatty.return_value = True
+            self.assertEqual(run_shell(options, sessions), 0)
+        self.assertTrue(out.read().endswith("\na b\n\n"))
 
 
 class CommandLineTests(SynchronousTestCase):
@@ -109,43 +217,14 @@ class CommandLineTests(SynchronousTestCase):
             out.flush()
             return status, out.buffer.getvalue(), err.getvalue()  # type: ignore[attr-defined]
 
-    def test_list_writes_names_as_they_are_when_nobody_is_looking(self) -> None:
-        address = self.play([(b"LIST\n", b"OK\n\xe9\x1b\nEND\n")])
-        self.assertEqual(self.main("list", "--server", address), (0, b"\xe9\x1b\n", ""))
-
-    def test_server_may_be_said_first_or_by_the_environment(self) -> None:
-        address = self.play([LISTED], [LISTED])
-        self.assertEqual(self.main("--server", address, "list"), (0, b"a b\n", ""))
-        with mock.patch.dict(os.environ, NATPROXY_SERVER=address):
-            self.assertEqual(self.main("list"), (0, b"a b\n", ""))
-
     def test_download_tells_what_it_saved(self) -> None:
         target = self.mktemp()
         address = self.play([(b"DOWNLOAD a b\n", b"OK 2\nhi")])
         status, out, _ = self.main("download", "a b", target, "--server", address)
         self.assertEqual((status, out.decode()), (0, f"saved {target} (2 bytes)\n"))
 
-    def test_failures_are_one_line_on_standard_error_with_their_exit_status(self) -> None:
-        address = self.play([(b"DOWNLOAD a\n", b"ERR file not found\n")], [(b"LIST\n", b"x\n")])
-        cases: list[tuple[int, tuple[str, ...]]] = [
-            (3, ("download", "a", "--server", address)),
-            (6, ("list", "--server", address)),
-            (4, ("list", "--server", "127.0.0.1:1")),
-            (2, ("list", "--server", "::1")),
-            (2, ("list", "--timeout", "0")),
-            (2, ("download", "a\nb", "--server", "127.0.0.1:1")),
-        ]
-        for status, arguments in cases:
-            got, out, err = self.main(*arguments)
-            self.assertEqual((got, out), (status, b""), arguments)
-            self.assertRegex(err, r"\Anatproxy: [^\n]+\n\Z")
-
-    def test_interrupt_ends_with_130(self) -> None:
-        with mock.patch("natproxy.cli.Connection", side_effect=KeyboardInterrupt):
-            self.assertEqual(self.main("list"), (130, b"", "natproxy: interrupted\n"))
-
     def test_client_wing_imports_no_twisted(self) -> None:
-        code = "import sys, natproxy.cli, natproxy.client.shell; print('twisted' in sys.modules)"
+        code = "import sys, natproxy.cli, natproxy.cli.shell; print('twisted' in sys.modules)"
         run = self.python("-c", code)
         self.assertEqual(run.stdout, "False\n")
 

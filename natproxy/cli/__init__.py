@@ -17,6 +17,10 @@ INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out a command line and give its exit status."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # Whoever started us has closed it; nor may a socket take its place.
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     from natproxy.cli.options import parser_of
 
     parser = parser_of()
@@ -26,24 +30,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complete(parser)
     options = parser.parse_args(arguments)
     from natproxy.cli.sessions import Sessions, carry_out
-    from natproxy.client.errors import ClientError
+    from natproxy.client.errors import ClientError, LocalError
 
-    # File names are bytes: those that are not UTF-8 pass through.
-    for stream in (sys.stdin, sys.stdout):
+    # File names are bytes: those that are not UTF-8 pass through. Those that are told to
+    # people come out escaped, whatever the terminal can show.
+    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
         with suppress(AttributeError):
-            stream.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+            stream.reconfigure(errors=errors)  # type: ignore[union-attr]
+    status = 0
     try:
-        with Sessions() as sessions:
-            status = carry_out(options, sessions)
+        try:
+            with Sessions() as sessions:
+                status = carry_out(options, sessions)
+        except ClientError as error:
+            status = _fail(str(error), error.exit_status)
+        except KeyboardInterrupt:
+            status = _fail("interrupted", INTERRUPTED)
         sys.stdout.flush()
-    except ClientError as error:
-        sys.stderr.write(f"natproxy: {error}\n")
-        return error.exit_status
-    except KeyboardInterrupt:
-        sys.stderr.write("natproxy: interrupted\n")
-        return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has had enough; nor can it be flushed at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        # Whoever read our output has had enough.
+        _forget_output()
+    except OSError as error:
+        _forget_output()
+        named = isinstance(error.filename, (str, bytes))
+        path = os.fsencode(error.filename) if named else b"standard output"
+        status = _fail(str(LocalError(path, error)), LocalError.exit_status)
     return status
+
+
+def _fail(message: str, status: int) -> int:
+    sys.stderr.write(f"natproxy: {message}\n")
+    return status
+
+
+def _forget_output() -> None:
+    """Let what cannot be written go, or it would be tried once more at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from natproxy.client.errors import UsageError
 
 DEFAULT_PORT = 9000
 SCHEME = "natproxy://"
+
+_PORT = re.compile("[0-9]{1,5}")
 
 
 class Server(NamedTuple):
@@ -29,7 +32,7 @@ class Server(NamedTuple):
             host = host[1:-1]
         elif ":" in host:
             raise UsageError(f"server '{text}': an IPv6 address is written [ADDRESS]:PORT")
-        if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        if not host or not _PORT.fullmatch(port) or not 0 < int(port) < 65536:
             raise UsageError(f"server '{text}': HOST:PORT is needed")
         return cls(host, int(port))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from natproxy.client.address import Server
 from natproxy.client.errors import (
     CannotConnect,
     ConnectionBroken,
+    Interrupted,
     NotUnderstood,
     ServerError,
 )
@@ -51,7 +53,7 @@ class Reply:
         if first:
             yield first
         while not self._exchange.complete:
-            data = self._connection.receive()
+            data = self._carrier().receive()
             if not data:
                 raise self._cut_off()
             body = self._exchange.feed(data)
@@ -71,7 +73,7 @@ class Reply:
         wanted = min(len(buffer), self._exchange.remaining)
         if not wanted:
             return 0
-        size = self._connection.receive_into(buffer[:wanted])
+        size = self._carrier().receive_into(buffer[:wanted])
         if not size:
             raise self._cut_off()
         self._exchange.advance(size)
@@ -81,6 +83,14 @@ class Reply:
     def clean(self) -> bool:
         """Whether all of it, and nothing after it, has been received."""
         return self._exchange.clean
+
+    def _carrier(self) -> Connection:
+        # Another reply's bytes must never be taken for this one's.
+        if not self._connection.carries(self._exchange):
+            raise ConnectionBroken(
+                f"the rest of the reply has been given up: {self._exchange.missing} missing"
+            )
+        return self._connection
 
     def _cut_off(self) -> ConnectionBroken:
         self._connection.close()
@@ -98,14 +108,17 @@ class Connection:
     :param server: where to connect to.
     :param timeout: seconds to wait for a connection, and for each piece of a reply.
     :ivar deadline: when all waiting is over, by `time.monotonic`; `None` for never.
+    :ivar interrupted: whether `interrupt` has been called: it is of no use any more.
     """
 
     def __init__(self, server: Server, timeout: float = 60.0) -> None:
         self.server = server
         self.timeout = timeout
         self.deadline: float | None = None
+        self.interrupted = False
         self._socket: socket.socket | None = None
-        self._reply: Reply | None = None
+        # The last one on this socket, whether its reply has come or not.
+        self._exchange: Exchange | None = None
 
     def __enter__(self) -> Connection:
         return self
@@ -123,33 +136,37 @@ class Connection:
 
         :raises CannotConnect: if it can't be made.
         """
-        if self._socket is None:
-            try:
-                self._socket = socket.create_connection(self.server, self.timeout)
-                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            except OSError as error:
-                reason = (
-                    "no answer in time"
-                    if isinstance(error, TimeoutError)
-                    else error.strerror or error
-                )
-                raise CannotConnect(f"cannot connect to {self.server}: {reason}") from error
-            except UnicodeError as error:
-                raise CannotConnect(f"cannot connect to {self.server}: bad host name") from error
+        if self._socket is not None:
+            return
+        try:
+            self._connect()
+        except (OSError, ValueError) as error:
+            reason: object = "bad host name"
+            if isinstance(error, TimeoutError):
+                reason = "no answer in time"
+            elif isinstance(error, OSError):
+                reason = error.strerror or error
+            raise CannotConnect(f"cannot connect to {self.server}: {reason}") from error
 
     def close(self) -> None:
         """Close the connection, if there is one."""
+        self._exchange = None
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
     def settle(self) -> None:
         """Close the connection if a reply's rest is still to come on it."""
-        if self._reply is not None and not self._reply.clean:
+        if self._exchange is not None and not self._exchange.clean:
             self.close()
 
+    def carries(self, exchange: Exchange) -> bool:
+        """Tell whether what comes next belongs to this exchange."""
+        return self._exchange is exchange
+
     def interrupt(self) -> None:
-        """End whatever another thread is waiting for: it sees a broken connection."""
+        """End whatever another thread is waiting for, or would: it sees `Interrupted`."""
+        self.interrupted = True
         connected = self._socket
         if connected is not None:
             with suppress(OSError):
@@ -165,17 +182,16 @@ class Connection:
         """
         exchange = Exchange(word, arguments)
         self.settle()
-        self._reply = None
-        reused = self._socket is not None
+        if self._socket is not None and self._spoilt():
+            self.close()
+        reused = self._exchange is not None
         try:
-            reply = self._carry_out(exchange)
+            return self._carry_out(exchange)
         except _Closed:
             if not reused or self._expired():
                 raise
             # The server had closed after its last reply; every verb may be repeated.
-            reply = self._carry_out(Exchange(word, arguments))
-        self._reply = reply
-        return reply
+            return self._carry_out(Exchange(word, arguments))
 
     def receive(self) -> bytes:
         """Receive a piece of a reply; an empty one when the server has closed.
@@ -183,9 +199,11 @@ class Connection:
         :raises ConnectionBroken: if there is none.
         """
         try:
-            return self._ready_socket().recv(CHUNK)
+            data = self._ready_socket().recv(CHUNK)
         except OSError as error:
             raise self._lost(error) from error
+        self._check()
+        return data
 
     def receive_into(self, buffer: memoryview) -> int:
         """Receive a piece of a reply into memory; 0 bytes when the server has closed.
@@ -193,14 +211,60 @@ class Connection:
         :raises ConnectionBroken: if there is none.
         """
         try:
-            return self._ready_socket().recv_into(buffer)
+            size = self._ready_socket().recv_into(buffer)
         except OSError as error:
             raise self._lost(error) from error
+        self._check()
+        return size
+
+    def _connect(self) -> None:
+        """Try each address of the host.
+
+        :raises OSError: the last one's, if there is no connection to any.
+        """
+        refusal: OSError | None = None
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            *self.server, type=socket.SOCK_STREAM
+        ):
+            try:
+                # It is known before it is connected: `interrupt` ends the wait for that too.
+                self._socket = socket.socket(family, kind, protocol)
+                self._check()
+                self._socket.settimeout(self.timeout)
+                self._socket.connect(address)
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                return
+            except OSError as error:
+                self.close()
+                self._check()
+                refusal = error
+            except BaseException:
+                self.close()
+                raise
+        assert refusal is not None
+        raise refusal
+
+    def _spoilt(self) -> bool:
+        """Whether the server has closed meanwhile, or said more than it was asked."""
+        assert self._socket is not None
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        if not poll.poll(0):
+            return False
+        try:
+            unasked = self._socket.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return True
+        # Before the first command, it is why there is to be none: too many clients.
+        return not unasked or self._exchange is not None
 
     def _ready_socket(self) -> socket.socket:
         assert self._socket is not None
         if self.deadline is not None:
-            self._socket.settimeout(max(0.001, min(self.timeout, self.deadline - time.monotonic())))
+            rest = self.deadline - time.monotonic()
+            if rest <= 0:
+                raise TimeoutError
+            self._socket.settimeout(min(self.timeout, rest))
         elif self._socket.gettimeout() != self.timeout:
             self._socket.settimeout(self.timeout)
         return self._socket
@@ -210,6 +274,8 @@ class Connection:
 
     def _carry_out(self, exchange: Exchange) -> Reply:
         self.connect()
+        # From here on the connection is good for nothing else until the reply has come.
+        self._exchange = exchange
         try:
             self._ready_socket().sendall(exchange.line)
         except OSError as error:
@@ -222,18 +288,28 @@ class Connection:
                     self.close()
                     raise _Closed(f"{self.server} closed the connection without a reply")
                 first = exchange.feed(data)
-        except ServerError:
-            if not exchange.clean:
-                self.close()
-            raise
         except NotUnderstood as error:
             raise self.not_understood(error) from error
+        except ServerError:
+            self.settle()
+            raise
         return Reply(self, exchange, first)
 
+    def _check(self) -> None:
+        if self.interrupted:
+            self.close()
+            raise Interrupted("interrupted")
+
     def _lost(self, error: OSError) -> ConnectionBroken:
+        expired = self._expired()
         self.close()
+        self._check()
         if isinstance(error, TimeoutError):
-            return ConnectionBroken(f"{self.server} was silent for {self.timeout:g} s")
+            return ConnectionBroken(
+                f"{self.server} did not answer in time"
+                if expired
+                else f"{self.server} was silent for {self.timeout:g} s"
+            )
         return _Closed(f"connection to {self.server} lost: {error.strerror or error}")
 
     def not_understood(self, error: Exception) -> NotUnderstood:

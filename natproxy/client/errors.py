@@ -124,4 +124,6 @@ def error_of(reply: bytes, name: bytes = b"") -> ServerError:
             kind = Unavailable
     if kind is Changed:
         message = "changed on the server"
+    elif not message:
+        message = "the server gives no reason" if code is None else f"error {code}"
     return kind(f"{wire.printable(name)}: {message}" if name else message)

@@ -38,6 +38,8 @@ class RemoteRange(io.RawIOBase):
 
     def tell(self) -> int:
         """Give the offset of the next byte."""
+        if self.closed:
+            raise ValueError("the file is closed")
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
@@ -66,6 +68,14 @@ class RemoteRange(io.RawIOBase):
                 got += size
         self._position += got
         return got
+
+    def readall(self) -> bytes:
+        """Read all that follows, with one question.
+
+        :raises Changed: as `readinto` does.
+        """
+        rest = bytearray(max(0, self.status.size - self._position))
+        return bytes(memoryview(rest)[: self.readinto(rest)])
 
 
 class RemoteFile(io.BufferedReader):

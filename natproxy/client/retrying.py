@@ -14,7 +14,7 @@ FIRST_WAIT = 0.5
 """Seconds between the first two tries, give or take a half; then twice as long each time."""
 
 LONGEST_WAIT = 30.0
-"""Seconds between two tries at most."""
+"""Seconds between two tries at most, give or take a half."""
 
 _Result = TypeVar("_Result")
 
@@ -72,10 +72,11 @@ class Backoff:
         if self._failures == self._retries:
             tries = f"{self._failures + 1} tries"
             raise GaveUp(f"{error} (gave up after {tries})") from error
-        longest = min(LONGEST_WAIT, FIRST_WAIT * 2.0**self._failures)
+        # No power of two is needed that no float can hold.
+        middle = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(self._failures, 16))
         self._failures += 1
         # A thousand clients of one restarted proxy should not come back at once.
-        return longest * (0.5 + self._chance())
+        return middle * (0.5 + self._chance())
 
 
 class Persistence:
@@ -110,8 +111,9 @@ class Persistence:
                 result = step()
             except ClientError as error:
                 self._stop.check()
-                never_there = isinstance(error, CannotConnect) and not self._in_touch
-                if not error.passing or never_there:
+                # Whatever else goes wrong, goes wrong on a connection.
+                self._in_touch = self._in_touch or not isinstance(error, CannotConnect)
+                if not error.passing or not self._in_touch:
                     raise
                 if self.received > received:
                     backoff.progressed()

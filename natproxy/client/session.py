@@ -17,17 +17,25 @@ from natproxy import wire
 from natproxy.client.address import Server
 from natproxy.client.connection import Connection, Reply
 from natproxy.client.errors import (
+    ClientError,
     ConnectionBroken,
     NotUnderstood,
     ServerError,
     Unavailable,
     Unsupported,
+    UsageError,
 )
 from natproxy.client.events import Progress, unobserved
 from natproxy.client.reading import RemoteFile
 
 FEAT_TIMEOUT = 2.0
 """Seconds within which a server of version 2 has answered ``FEAT``."""
+
+LONGEST_FEAT = 1 << 20
+"""Bytes that the answer may have."""
+
+SHORTEST_SILENCE = 1.0
+"""Seconds after which a missing digest is taken for one that is being computed."""
 
 DIGEST_TRIES = 60
 """Times that a digest is asked for when all that comes back is silence."""
@@ -88,7 +96,7 @@ class Session:
             connection.close()
 
     def interrupt(self) -> None:
-        """End what other threads are waiting for: each sees a broken connection."""
+        """End what other threads are waiting for: each sees `Interrupted`."""
         with self._lock:
             for connection in self._lent:
                 connection.interrupt()
@@ -99,13 +107,14 @@ class Session:
         with self._lock:
             lent = self._idle.pop() if self._idle else Connection(self.server, self.timeout)
             self._lent.add(lent)
+        lent.timeout = self.timeout
         try:
             yield lent
         finally:
             lent.settle()
             with self._lock:
                 self._lent.discard(lent)
-                keep = len(self._idle) < KEPT
+                keep = len(self._idle) < KEPT and not lent.interrupted
                 if keep:
                     self._idle.append(lent)
             if not keep:
@@ -144,15 +153,17 @@ class Session:
                 except wire.WireError as error:
                     raise connection.not_understood(error) from error
 
-    def ls(self, name: str | bytes = b"", depth: float = 1) -> Iterator[wire.Entry]:
+    def ls(
+        self, name: str | bytes = b"", depth: float = 1, after: bytes = b""
+    ) -> Iterator[wire.Entry]:
         """Give what is in a folder, sorted by name, page by page as it is asked for.
 
         :param name: of the folder; empty for the served one. A file gives itself.
         :param depth: levels of folders; `math.inf` for all of them.
+        :param after: entries up to this name, a path below the served folder, are left out.
         :return: entries whose names are paths below the served folder.
         """
         self.needs("tell more than the names in its top folder")
-        after = b""
         more = True
         while more:
             lines = wire.EntryLines()
@@ -194,6 +205,7 @@ class Session:
         self.needs("compute digests")
         arguments = wire.Arguments(as_name(name), offset=offset, length=length)
         tries = 0
+        silence = min(SHORTEST_SILENCE, self.timeout / 2)
         while True:
             tries += 1
             began = time.monotonic()
@@ -201,7 +213,7 @@ class Session:
                 return self._digest(arguments)
             except (ConnectionBroken, Unavailable):
                 # Only silence is waited out here: whoever calls knows about other failures.
-                if tries == DIGEST_TRIES or time.monotonic() - began < 1:
+                if tries == DIGEST_TRIES or time.monotonic() - began < silence:
                     raise
 
     @contextmanager
@@ -258,7 +270,10 @@ class Session:
         It keeps to the file as it is now: if it changes on the server, reads raise
         `Changed` from then on.
         """
-        return RemoteFile(self, as_name(name), self.stat(name))
+        status = self.stat(name)
+        if status.type != wire.FILE:
+            raise UsageError(f"{wire.printable(as_name(name))}: is a folder")
+        return RemoteFile(self, as_name(name), status)
 
     def download(
         self,
@@ -311,15 +326,29 @@ class Session:
             connection.connect()
             connection.deadline = time.monotonic() + FEAT_TIMEOUT
             try:
-                lines = b"".join(connection.request(b"FEAT")).split(b"\n")
+                answer = b""
+                for piece in connection.request(b"FEAT"):
+                    answer += piece
+                    if len(answer) > LONGEST_FEAT:
+                        return 1
             except (ServerError, ConnectionBroken, NotUnderstood) as error:
-                # A proxy that could not ask says nothing about the server.
-                if wire.PROXY_ERROR in str(error) and "reply header" not in str(error):
+                if _says_nothing_of_the_server(error):
                     raise
                 return 1
             finally:
                 connection.deadline = None
-        return 2 if lines[0].split()[:2] == [b"NATPROXY", b"2"] else 1
+        return 2 if answer.partition(b"\n")[0].split()[:2] == [b"NATPROXY", b"2"] else 1
+
+
+def _says_nothing_of_the_server(error: ClientError) -> bool:
+    """Tell whether it was the proxy that failed, before the server could answer ``FEAT``."""
+    reason = str(error)
+    return (
+        isinstance(error, Unavailable)
+        and reason.startswith(wire.PROXY_ERROR)
+        # What it could not understand, or has waited for in vain, is a server of version 1.
+        and not any(words in reason for words in ("reply header", "server was silent"))
+    )
 
 
 def connect(server: str, timeout: float = 60.0) -> Session:

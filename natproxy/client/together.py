@@ -25,16 +25,21 @@ def run_together(
     if width == 1 or len(steps) <= 1:
         return [step() for step in steps]
     # Most commands fetch one file over one connection: they need no threads.
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
     with ThreadPoolExecutor(min(width, len(steps))) as threads:
         futures = [threads.submit(step) for step in steps]
         try:
-            return [future.result() for future in futures]
+            # Once a step has failed, those that have not begun never will.
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            return [future.result() for future in futures if future in done]
         except BaseException as error:
             for future in futures:
                 future.cancel()
             if not isinstance(error, Exception):
                 stop.set()
                 interrupt()
+                # A step may have been between two looks at `stop`, about to wait.
+                while wait(futures, 0.1).not_done:
+                    interrupt()
             raise

@@ -1,0 +1,63 @@
+"""An incomplete download and its record, in a folder of their own."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from shutil import rmtree
+from typing import Any
+from unittest import mock
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from natproxy import wire
+from natproxy.client.partial import Partial
+
+MTIME = 1_600_000_000_123_456_789
+OURS = "natproxy.client.partial"
+
+
+def full(*_: object) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+class PartialCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.folder = os.fsencode(os.path.realpath(tempfile.mkdtemp()))
+        self.addCleanup(rmtree, self.folder)
+        self.path = os.path.join(self.folder, b"a")
+        self.part = os.path.join(self.folder, b".a.part")
+        self.record = os.path.join(self.folder, b".a.part.json")
+
+    def open(
+        self, size: int = 10, etag: str = "e", segments: int = 1, name: bytes = b"d/a"
+    ) -> Partial:
+        """Open the incomplete file; it is closed when the test ends."""
+        status = wire.Status(wire.FILE, size, MTIME, etag)
+        part = Partial(self.path, name, status, segments)
+        self.addCleanup(part.close)
+        return part
+
+    def keep(self, content: bytes = b"01234", **options: Any) -> None:
+        """Have something kept."""
+        with self.open(**options) as part:
+            part.write(part.segments[0], memoryview(content))
+
+    def put(self, path: bytes, content: bytes) -> None:
+        with open(path, "wb") as file:
+            file.write(content)
+
+    def content(self, path: bytes) -> bytes:
+        with open(path, "rb") as file:
+            return file.read()
+
+    def files(self) -> list[bytes]:
+        return sorted(os.listdir(self.folder))
+
+    @contextmanager
+    def boot(self, text: str) -> Iterator[None]:
+        with mock.patch(f"{OURS}.boot_id", return_value=text):
+            yield

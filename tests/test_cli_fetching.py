@@ -1,0 +1,326 @@
+"""``get``, ``cat``, ``sync``, ``download``: what they leave, what they say, how they end."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from unittest import mock
+
+from natproxy import wire
+from natproxy.cli import main
+from tests.served_files import MTIME, Fault, FetchCase
+
+NEW = bytes(range(256)) * 40
+PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+class CommandCase(FetchCase):
+    """Runs command lines in the folder.
+
+    :ivar out: bytes that the last one wrote to standard output.
+    :ivar err: lines that it wrote to standard error.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server.put(b"a", NEW)
+        self.server.put(b"d/b", b"the b")
+        here = os.getcwd()
+        self.addCleanup(os.chdir, here)
+        os.chdir(self.folder)
+
+    def run_command(self, *arguments: str) -> int:
+        out = io.TextIOWrapper(io.BytesIO(), write_through=True)
+        err = io.StringIO()
+        with mock.patch("sys.stdout", out), mock.patch("sys.stderr", err):
+            status = main([*arguments, "--server", str(self.server.address)])
+        self.out = out.buffer.getvalue()
+        self.err = err.getvalue().splitlines()
+        return status
+
+    def assert_fails(self, status: int, *arguments: str) -> str:
+        """Give the one line that tells why."""
+        self.assertEqual(self.run_command(*arguments), status, arguments)
+        (line,) = self.err
+        self.assertTrue(line.startswith("natproxy: "), line)
+        return line
+
+
+class GetTests(CommandCase):
+    def test_file_comes_to_the_working_directory(self) -> None:
+        self.assertEqual(self.run_command("get", "d/b"), 0)
+        self.assertEqual((self.files(), self.read(b"b")), ([b"b"], b"the b"))
+        self.assertEqual((self.out, self.err), (b"", ["saved b (5 bytes)"]))
+
+    def test_file_that_is_there_already_is_left(self) -> None:
+        self.run_command("get", "a")
+        self.assertEqual(self.run_command("get", "a"), 0)
+        self.assertEqual(self.err, ["a: already there"])
+        self.assertEqual(len(self.server.asked(b"GET")), 1)
+
+    def test_file_that_differs_is_refused_left_or_replaced(self) -> None:
+        self.write(b"a", b"mine")
+        self.assertIn(
+            "--overwrite replaces it, --no-clobber keeps", self.assert_fails(9, "get", "a")
+        )
+        self.assertEqual(self.run_command("get", "a", "--no-clobber"), 0)
+        self.assertEqual((self.read(b"a"), self.err), (b"mine", ["a: already there"]))
+        self.assertEqual(self.run_command("get", "a", "--overwrite"), 0)
+        self.assertEqual(self.read(b"a"), NEW)
+
+    def test_quiet_says_nothing_but_errors(self) -> None:
+        self.assertEqual(self.run_command("get", "-q", "a", "d/b"), 0)
+        self.assertEqual((self.out, self.err), (b"", []))
+        self.assertIn("none: file not found", self.assert_fails(3, "get", "-q", "none"))
+
+    def test_places_to_save_to(self) -> None:
+        os.mkdir(b"folder")
+        for output, path in (
+            ("file", b"file"),
+            ("folder", b"folder/a"),
+            ("new/", b"new/a"),
+            ("x/y/z", b"x/y/z"),
+            (self.path(b"abs").decode(), b"abs"),
+        ):
+            self.assertEqual(self.run_command("get", "a", "-o", output), 0, output)
+            self.assertEqual(self.read(path), NEW)
+        self.assertEqual(self.run_command("get", "a", "d/b", "-o", "two"), 0)
+        self.assertEqual((self.read(b"two/a"), self.read(b"two/b")), (NEW, b"the b"))
+
+    def test_places_that_cannot_be_saved_to(self) -> None:
+        self.write(b"file", b"")
+        self.assert_fails(2, "get", "a", "-o", "")
+        self.assert_fails(9, "get", "a", "-o", "file/a")
+        self.assertEqual(self.run_command("get", "a", "d/b", "-o", "file"), 9)
+        self.assertEqual(len(self.err), 2)
+        self.assertEqual(self.files(), [b"file"])
+
+    def test_standard_output(self) -> None:
+        self.assertEqual(self.run_command("get", "a", "d/b", "-o", "-"), 0)
+        self.assertEqual((self.out, self.err, self.files()), (NEW + b"the b", [], []))
+        self.assertEqual(
+            self.run_command("get", "a", "-o", "-", "--verify", "--limit-rate", "1G"), 0
+        )
+        self.assertEqual(self.out, NEW)
+
+    def test_names_that_would_share_a_path_are_refused_before_anything_is_sent(self) -> None:
+        self.assertIn("both be saved as a", self.assert_fails(2, "get", "a", "d/a"))
+        self.assertIn("both be saved as a", self.assert_fails(2, "get", "a", "a"))
+        self.assertEqual(self.server.commands, [])
+
+    def test_names_that_are_none(self) -> None:
+        for name in ("", "/", ".", "..", "d/.."):
+            self.assert_fails(2, "get", name)
+        self.assertEqual(self.server.commands, [])
+
+    def test_folder_is_for_sync(self) -> None:
+        self.assertIn("natproxy sync", self.assert_fails(2, "get", "d"))
+
+    def test_one_of_several_that_fails_leaves_the_others_alone(self) -> None:
+        for jobs in ("1", "3"):
+            self.assertEqual(self.run_command("get", "a", "none", "d/b", "-j", jobs), 3)
+            self.assertEqual(self.files(), [b"a", b"b"])
+            self.assertIn("natproxy: none: file not found", self.err)
+            self.assertEqual(len(self.err), 3)
+
+    def test_interrupted_download_is_gone_on_with(self) -> None:
+        self.server.fail(b"GET", Fault(cut=4000))
+        self.assertIn("bytes missing", self.assert_fails(5, "get", "a", "--retries", "0"))
+        self.assertEqual(self.run_command("get", "a", "--segments", "4", "--verify"), 0)
+        self.assertEqual((self.server.sent, self.files(), self.read(b"a")), (len(NEW), [b"a"], NEW))
+
+    def test_names_that_are_not_utf_8(self) -> None:
+        self.server.put(b"\xff b", b"x")
+        self.assertEqual(self.run_command("get", os.fsdecode(b"\xff b")), 0)
+        self.assertEqual((self.files(), self.err), ([b"\xff b"], ["saved \\xff b (1 bytes)"]))
+
+    def test_version_1_is_said_once_however_many_files(self) -> None:
+        self.server.version = 1
+        self.assertEqual(self.run_command("get", "a", "d/b"), 0)
+        self.assertEqual(len([line for line in self.err if "version 1 only" in line]), 1)
+        self.assertEqual(self.read(b"a"), NEW)
+
+    def test_file_server_that_is_down_at_first_is_waited_for(self) -> None:
+        self.server.fail(b"FEAT", *[Fault(answer=b"ERR proxy error: cannot connect\n")] * 2)
+        self.assertEqual(self.run_command("get", "a"), 0)
+        self.assertEqual((len(self.slept), self.read(b"a")), (2, NEW))
+
+
+class ExitStatusTests(CommandCase):
+    """One for each way to fail; README.md promises them."""
+
+    def test_everything_has_its_own(self) -> None:
+        gone = Fault(cut=-1)
+        digest = wire.format_digest(wire.Digest("0" * 64, len(NEW), "e1"))
+        change = Fault(act=lambda: self.server.put(b"a", NEW))
+        for status, verb, faults, options in (
+            (1, b"STAT", [Fault(answer=b"ERR 500 internal\n")], []),
+            (1, b"GET", [Fault(answer=b"ERR 503 not now\n")], ["--retries", "0"]),
+            (5, b"GET", [Fault(answer=b"ERR 503 not now\n")] * 3, ["--retries", "2"]),
+            (5, b"GET", [gone] * 2, ["--retries", "0"]),
+            (6, b"GET", [Fault(answer=b"OK what\n")], []),
+            (7, b"HASH", [Fault(answer=b"OK " + digest + b"\n")], ["--verify"]),
+            (8, b"GET", [change] * 20, []),
+        ):
+            self.server.fail(verb, *faults)
+            self.assertEqual(self.run_command("get", "a", "-q", *options), status)
+            self.assertEqual(len(self.err), 1, self.err)
+            self.assertNotIn(b"a", self.files())
+            self.server._faults.clear()
+            self.server._files.clear()
+            self.server._numbers = iter(range(1, 100))
+            self.server.put(b"a", NEW)
+            for name in self.files():
+                os.unlink(name)
+
+    def test_server_that_is_not_there(self) -> None:
+        self.server.close()
+        for command in (("get", "a"), ("cat", "a"), ("sync", ".", "x"), ("download", "a")):
+            self.assertIn("cannot connect", self.assert_fails(4, *command))
+        self.assertEqual(self.files(), [])
+
+    def test_interrupt(self) -> None:
+        def press(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        for command in (("get", "a"), ("cat", "a"), ("sync", ".", "x"), ("download", "a")):
+            with mock.patch("natproxy.client.session.Connection.request", press):
+                self.assertEqual(self.assert_fails(130, *command), "natproxy: interrupted")
+
+
+class CatTests(CommandCase):
+    def test_files_are_written_one_after_the_other(self) -> None:
+        self.assertEqual(self.run_command("cat", "a", "d/b"), 0)
+        self.assertEqual((self.out, self.err), (NEW + b"the b", []))
+
+    def test_first_that_fails_ends_it(self) -> None:
+        self.assert_fails(3, "cat", "d/b", "none", "a")
+        self.assertEqual(self.out, b"the b")
+
+    def test_file_that_changes(self) -> None:
+        self.server.fail(b"GET", Fault(act=lambda: self.server.put(b"a", b"new")))
+        self.assert_fails(8, "cat", "a")
+
+    def run_in_shell(self, line: str) -> subprocess.CompletedProcess[bytes]:
+        natproxy = f"{sys.executable} -m natproxy --server {self.server.address}"
+        return subprocess.run(
+            ["/bin/sh", "-c", line.replace("natproxy", natproxy)],
+            capture_output=True,
+            timeout=60,
+            env={**os.environ, "PYTHONPATH": PROJECT},
+        )
+
+    def test_standard_output_that_is_full_is_told_in_one_line(self) -> None:
+        for name in ("a", "d/b"):
+            done = self.run_in_shell(f"natproxy cat {name} > /dev/full")
+            self.assertEqual(
+                (done.returncode, done.stderr),
+                (9, b"natproxy: standard output: No space left on device\n"),
+            )
+
+    def test_reader_that_has_had_enough_is_no_failure(self) -> None:
+        self.server.put(b"a", NEW * 100)
+        done = self.run_in_shell("{ natproxy cat a; echo status $? >&2; } | head -c 3 >&2")
+        self.assertEqual(done.stderr, NEW[:3] + b"status 0\n")
+
+
+class SyncTests(CommandCase):
+    def tree(self) -> dict[str, bytes]:
+        return {
+            os.path.relpath(os.path.join(place, name), "here"): self.read(
+                os.fsencode(os.path.join(place, name))
+            )
+            for place, _, names in os.walk("here")
+            for name in names
+        }
+
+    def test_folder_becomes_like_the_servers(self) -> None:
+        self.server.folders = {b"empty"}
+        self.assertEqual(self.run_command("sync", ".", "here"), 0)
+        self.assertEqual(self.tree(), {"a": NEW, "d/b": b"the b"})
+        self.assertEqual(self.err, [f"2 fetched ({len(NEW) + 5} bytes), 0 unchanged"])
+        self.assertTrue(os.path.isdir("here/empty"))
+        self.server.put(b"d/b", b"another", MTIME + 1)
+        self.assertEqual(self.run_command("sync", ".", "here", "-j", "1"), 0)
+        self.assertEqual(self.err, ["1 fetched (7 bytes), 1 unchanged"])
+        self.assertEqual(self.run_command("sync", ".", "here", "-q"), 0)
+        self.assertEqual((self.err, self.tree()), ([], {"a": NEW, "d/b": b"another"}))
+
+    def test_folder_below(self) -> None:
+        self.run_command("sync", "d", "here")
+        self.assertEqual(self.tree(), {"b": b"the b"})
+
+    def test_nothing_is_deleted_unless_it_is_asked_for(self) -> None:
+        self.write(b"here/mine", b"mine")
+        self.write(b"here/.x.part", b"under way")
+        self.assertEqual(self.run_command("sync", ".", "here"), 0)
+        self.assertIn("mine", self.tree())
+        self.assertEqual(self.run_command("sync", ".", "here", "--delete"), 0)
+        self.assertEqual(self.err, ["0 fetched (0 bytes), 2 unchanged, 1 deleted"])
+        self.assertEqual(sorted(self.tree()), [".x.part", "a", "d/b"])
+
+    def test_nothing_is_deleted_if_anything_could_not_be_fetched(self) -> None:
+        self.write(b"here/mine", b"mine")
+        self.server.fail(b"GET", Fault(answer=b"ERR 500 internal\n"))
+        self.assertEqual(self.run_command("sync", ".", "here", "--delete", "-j", "1"), 1)
+        self.assertIn("mine", self.tree())
+        self.assertIn("nothing deleted", self.err[1])
+        self.assertIn("0 deleted, 1 failed", self.err[2])
+
+    def test_dry_run_tells_and_does_nothing(self) -> None:
+        self.write(b"here/mine", b"mine")
+        self.assertEqual(self.run_command("sync", ".", "here", "-n", "--delete"), 0)
+        self.assertEqual(
+            self.out.splitlines(),
+            [b"fetch  here/a", b"fetch  here/d/b", b"make   here/d/", b"delete here/mine"],
+        )
+        self.assertEqual((self.tree(), self.server.asked(b"GET")), ({"mine": b"mine"}, []))
+        self.run_command("sync", ".", "here", "-n")
+        self.assertNotIn(b"delete", self.out)
+
+    def test_listing_that_breaks_off_is_asked_for_again(self) -> None:
+        self.server.page = 1
+        self.server.fail(b"LS", Fault(), Fault(cut=10), Fault(answer=b"ERR 503 not now\n"))
+        self.assertEqual(self.run_command("sync", ".", "here"), 0)
+        self.assertEqual((len(self.slept), sorted(self.tree())), (2, ["a", "d/b"]))
+
+    def test_listing_that_cannot_be_had_deletes_nothing(self) -> None:
+        self.write(b"here/mine", b"mine")
+        self.server.fail(b"LS", Fault(answer=b"ERR 500 internal\n"))
+        self.assert_fails(1, "sync", ".", "here", "--delete")
+        self.assertEqual(self.tree(), {"mine": b"mine"})
+
+    def test_incomplete_downloads_of_the_server_are_left_out_and_said(self) -> None:
+        self.server.put(b".a.part", b"under way there")
+        self.run_command("sync", ".", "here")
+        self.assertEqual(sorted(self.tree()), ["a", "d/b"])
+        self.assertIn("1 left out", self.err[0])
+
+    def test_what_cannot_be_synchronized(self) -> None:
+        self.write(b"file", b"")
+        self.assert_fails(2, "sync", "a", "here")
+        self.assert_fails(3, "sync", "none", "here")
+        self.assert_fails(9, "sync", ".", "file")
+        self.server.version = 1
+        self.assertIn("version 1", self.assert_fails(1, "sync", ".", "here"))
+
+
+class DownloadTests(CommandCase):
+    def test_file_comes_as_version_1_does_it(self) -> None:
+        self.assertEqual(self.run_command("download", "a"), 0)
+        self.assertEqual((self.out, self.read(b"a")), (b"saved a (10240 bytes)\n", NEW))
+        self.assertEqual(self.server.commands, [b"DOWNLOAD a"])
+
+    def test_other_place(self) -> None:
+        self.assertEqual(self.run_command("download", "d/b", "x/"), 0)
+        self.assertEqual((self.out, self.read(b"x/b")), (b"saved x/b (5 bytes)\n", b"the b"))
+
+    def test_failures(self) -> None:
+        self.assert_fails(3, "download", "none")
+        self.server.fail(b"DOWNLOAD", Fault(cut=4000))
+        self.assert_fails(5, "download", "a")
+        os.mkfifo(b"a")
+        self.assert_fails(9, "download", "a")
+        self.assertEqual(self.files(), [b"a"])

@@ -1,0 +1,102 @@
+"""What a server's ``ERR`` becomes for a client, and what a program sees of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from natproxy import client
+from natproxy.client import ClientError
+from natproxy.client.errors import (
+    CannotConnect,
+    Changed,
+    ConnectionBroken,
+    DigestMismatch,
+    GaveUp,
+    Interrupted,
+    LocalError,
+    NotFound,
+    NotUnderstood,
+    ServerError,
+    Unavailable,
+    Unsupported,
+    UsageError,
+    error_of,
+)
+
+PASSING = {CannotConnect, ConnectionBroken, Unavailable}
+
+
+class ErrorOfTests(SynchronousTestCase):
+    def test_every_code_and_message_has_its_kind_and_its_text(self) -> None:
+        for reply, kind, text in (
+            (b"file not found", NotFound, "file not found"),
+            (b"404 file not found", NotFound, "file not found"),
+            (b"404 gone for good", NotFound, "gone for good"),
+            (b"unknown command", Unsupported, "unknown command"),
+            (b"412 changed etag=abc", Changed, "changed on the server"),
+            (b"412", Changed, "changed on the server"),
+            (b"429 too many", Unavailable, "too many"),
+            (b"503 unavailable", Unavailable, "unavailable"),
+            (b"empty response from server", Unavailable, "empty response from server"),
+            (b"proxy error: x", Unavailable, "proxy error: x"),
+            (b"400 unknown argument 'a=1'", ServerError, "unknown argument 'a=1'"),
+            (b"416 range size=5", ServerError, "range size=5"),
+            (b"500 internal", ServerError, "internal"),
+            (b"299 nonsense", ServerError, "nonsense"),
+            (b"line too long", ServerError, "line too long"),
+            (b"File not found", ServerError, "File not found"),
+            (b"4040 x", ServerError, "4040 x"),
+            (b"400 file not found", ServerError, "file not found"),
+            (b"", ServerError, "the server gives no reason"),
+            (b"500", ServerError, "error 500"),
+            (b"404 ", NotFound, "error 404"),
+        ):
+            error = error_of(reply)
+            self.assertEqual((type(error), str(error)), (kind, text), reply)
+            named = error_of(reply, b"a\xff b")
+            self.assertEqual((type(named), str(named)), (kind, f"a\\xff b: {text}"), reply)
+
+    @given(st.binary(), st.binary())
+    def test_no_server_and_no_name_can_forge_a_line_or_drive_a_terminal(
+        self, reply: bytes, name: bytes
+    ) -> None:
+        text = str(error_of(reply, name))
+        self.assertTrue(text)
+        self.assertFalse(set(text) & {"\n", "\r", "\x1b", "\x9b"})
+
+
+class KindTests(SynchronousTestCase):
+    def test_exit_statuses(self) -> None:
+        statuses: dict[int, tuple[type[ClientError], ...]] = {
+            1: (ServerError, Unsupported, Unavailable),
+            2: (UsageError,),
+            3: (NotFound,),
+            4: (CannotConnect,),
+            5: (ConnectionBroken, GaveUp),
+            6: (NotUnderstood,),
+            7: (DigestMismatch,),
+            8: (Changed,),
+            9: (LocalError,),
+            130: (Interrupted,),
+        }
+        for status, kinds in statuses.items():
+            for kind in kinds:
+                self.assertEqual(kind.exit_status, status)
+                self.assertTrue(issubclass(kind, ClientError))
+                self.assertEqual(kind.passing, kind in PASSING)
+
+    def test_failure_here_names_the_file_and_the_reason(self) -> None:
+        full = LocalError(b"a\xff\n", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+        self.assertEqual(str(full), "a\\xff\\x0a: No space left on device")
+        self.assertEqual(full.errno, errno.ENOSPC)
+        self.assertEqual(str(LocalError(b"a", OSError("odd"))), "a: odd")
+
+    def test_package_offers_every_kind(self) -> None:
+        kinds = {CannotConnect, *PASSING, Changed, DigestMismatch, GaveUp, Interrupted, LocalError}
+        for kind in kinds | {NotFound, NotUnderstood, ServerError, Unsupported, UsageError}:
+            self.assertIs(getattr(client, kind.__name__), kind)

@@ -1,0 +1,348 @@
+"""A session: which version the server speaks, what it is asked, and over which connections."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import threading
+from collections.abc import Callable
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from natproxy import wire
+from natproxy.client import (
+    CannotConnect,
+    Changed,
+    ClientError,
+    ConnectionBroken,
+    Interrupted,
+    NotFound,
+    NotUnderstood,
+    Server,
+    ServerError,
+    Session,
+    Unavailable,
+    UsageError,
+    connect,
+)
+from natproxy.client import session as session_module
+from tests.answering_server import AnsweringServer, Version2, status_of
+
+FILES = {b"a": b"the a", b"b c": b"", b"s/\xff\n": bytes(range(256)) * 100}
+
+
+class SessionCase(SynchronousTestCase):
+    def serve(self, answer: Callable[[bytes], bytes], timeout: float = 10) -> Session:
+        """Give a session with a server that answers as a function says."""
+        self.server = AnsweringServer(answer)
+        session = Session(Server("127.0.0.1", self.server.port), timeout)
+        self.addCleanup(self.server.close)
+        self.addCleanup(session.close)
+        return session
+
+    def serve_files(self, page: int = 1000) -> Session:
+        return self.serve(Version2(dict(FILES), page))
+
+    def instead(self, answers: dict[bytes, bytes], timeout: float = 10) -> Session:
+        """Give a session with a server of version 2, but for some verbs."""
+        version2 = Version2(dict(FILES))
+
+        def answer(line: bytes) -> bytes:
+            given = answers.get(line.split()[0])
+            return version2(line) if given is None else given
+
+        return self.serve(answer, timeout)
+
+
+class ListTests(SessionCase):
+    def test_names_are_listed_without_the_empty_line_of_old_servers(self) -> None:
+        session = self.serve(lambda line: b"OK\n\na b\n\xff\nEND\n")
+        self.assertEqual(list(session.list()), [b"a b", b"\xff"])
+        self.assertEqual(self.server.lines, [b"LIST"])
+
+    def test_listing_with_an_endless_line_is_not_understood(self) -> None:
+        session = self.serve(lambda line: b"OK\n" + b"x" * 20_000)
+        self.assertRaises(NotUnderstood, list, session.list())
+
+    def test_listing_that_nobody_wants_to_the_end_costs_its_connection(self) -> None:
+        many = b"name\n" * 200_000
+        session = self.serve(lambda line: b"OK\n" + many + b"END\n")
+        for _ in range(2):
+            self.assertEqual(next(session.list()), b"name")
+        self.assertEqual(self.server.connections, 2)
+
+
+class LsTests(SessionCase):
+    def test_pages_are_asked_for_one_after_the_other(self) -> None:
+        session = self.serve_files(page=1)
+        entries = list(session.ls())
+        self.assertEqual(
+            [tuple(entry) for entry in entries],
+            [(name, status_of(content)) for name, content in FILES.items()],
+        )
+        self.assertEqual(self.server.lines, [b"FEAT", b"LS", b"LS after=a", b"LS after=b%20c"])
+        self.assertEqual(self.server.connections, 1)
+
+    def test_next_page_is_not_asked_for_before_it_is_wanted(self) -> None:
+        session = self.serve_files(page=1)
+        entries = session.ls()
+        self.assertEqual(next(entries).name, b"a")
+        self.assertEqual(self.server.lines, [b"FEAT", b"LS"])
+        self.assertEqual(session.stat("a").size, 5)
+
+    def test_folder_and_depth_are_asked_for(self) -> None:
+        session = self.serve_files()
+        list(session.ls("/s t/=/"))
+        list(session.ls(b"s", 3))
+        list(session.walk())
+        list(session.ls(".", math.inf))
+        self.assertEqual(
+            self.server.lines[1:],
+            [b"LS s%20t/%3D", b"LS s depth=3", b"LS depth=inf", b"LS . depth=inf"],
+        )
+
+    def test_pages_that_lead_nowhere_are_no_endless_loop(self) -> None:
+        status = wire.format_status(status_of(b""))
+        for page in (b"more\n", status + b" a\nmore\n", status + b" b\n" + status + b" a\nmore\n"):
+            session = self.instead({b"LS": b"OK %d\n%b" % (len(page), page)})
+            error = self.assertRaises(NotUnderstood, list, session.ls())
+            self.assertIn("a page that leads nowhere", str(error))
+            self.assertLessEqual(len(self.server.lines), 3)
+
+    def test_pages_that_are_malformed_are_not_understood(self) -> None:
+        line = wire.format_status(status_of(b"")) + b" a\n"
+        for page in (b"\n", b"x\n", b"type=file a\n", line + b"x", b"more\n" + line, b"%zz\n"):
+            session = self.instead({b"LS": b"OK %d\n%b" % (len(page), page)})
+            self.assertRaises(NotUnderstood, list, session.ls())
+            self.assertEqual(session.stat("a").size, 5)
+
+    def test_folder_that_is_not_there(self) -> None:
+        session = self.instead({b"LS": b"ERR 404 file not found\n"})
+        error = self.assertRaises(NotFound, list, session.ls("x"))
+        self.assertEqual(str(error), "x: file not found")
+
+
+class StatAndHashTests(SessionCase):
+    def test_status_of_a_file_and_of_the_served_folder(self) -> None:
+        session = self.serve_files()
+        self.assertEqual(session.stat(b"s/\xff\n"), status_of(FILES[b"s/\xff\n"]))
+        self.assertEqual(session.stat("").type, "dir")
+        self.assertEqual(self.server.lines[1:], [b"STAT s/%FF%0A", b"STAT ."])
+        error = self.assertRaises(NotFound, session.stat, "none")
+        self.assertEqual(str(error), "none: file not found")
+
+    def test_statuses_that_are_malformed_are_not_understood(self) -> None:
+        for words in (b"", b" type=file", b" type=file size=-1 mtime=0 etag=a", b" size=1 etag=a"):
+            session = self.instead({b"STAT": b"OK%b\n" % words})
+            self.assertRaises(NotUnderstood, session.stat, "a")
+
+    def test_unknown_keys_of_a_newer_server_are_ignored(self) -> None:
+        reply = b"OK type=link new=1 size=2 mtime=3 etag=e more\n"
+        session = self.instead({b"STAT": reply})
+        self.assertEqual(session.stat("a"), ("link", 2, 3 * 10**9, "e"))
+
+    def test_digest_of_a_file_and_of_a_part_of_it(self) -> None:
+        session = self.serve_files()
+        whole = session.hash("a")
+        self.assertEqual(whole.sha256, hashlib.sha256(b"the a").hexdigest())
+        self.assertEqual(session.hash("a", 1, 2).sha256, hashlib.sha256(b"he").hexdigest())
+        self.assertEqual(session.hash("a", 5).size, 5)
+        self.assertEqual(
+            self.server.lines[1:], [b"HASH a", b"HASH a offset=1 length=2", b"HASH a offset=5"]
+        )
+
+    def test_digests_that_are_malformed_are_not_understood(self) -> None:
+        for words in (b"", b" sha256=abc size=1 etag=a", b" sha256=%b size=1" % (b"0" * 64)):
+            session = self.instead({b"HASH": b"OK%b\n" % words})
+            self.assertRaises(NotUnderstood, session.hash, "a")
+
+    def test_digest_is_asked_for_again_when_the_server_was_silent(self) -> None:
+        computed = threading.Event()
+        version2 = Version2(dict(FILES))
+
+        def answer(line: bytes) -> bytes:
+            if line.startswith(b"HASH") and self.server.lines.count(line) < 3:
+                computed.wait(10)
+                return b""
+            return version2(line)
+
+        session = self.serve(answer, timeout=0.1)
+        self.addCleanup(computed.set)
+        self.assertEqual(session.hash("a").size, 5)
+        self.assertEqual(self.server.lines[1:], [b"HASH a"] * 3)
+
+    def test_digest_is_not_waited_for_without_end(self) -> None:
+        self.patch(session_module, "DIGEST_TRIES", 3)
+        self.patch(session_module, "SHORTEST_SILENCE", 0.0)
+        session = self.instead({b"HASH": b"ERR proxy error: the server was silent for 1 s\n"})
+        self.assertRaises(Unavailable, session.hash, "a")
+        self.assertEqual(self.server.lines[1:], [b"HASH a"] * 3)
+
+    def test_digest_that_fails_at_once_is_not_asked_for_again(self) -> None:
+        session = self.instead({b"HASH": b"ERR 503 the file is changing\n"})
+        self.assertRaises(Unavailable, session.hash, "a")
+        self.assertEqual(self.server.lines[1:], [b"HASH a"])
+
+
+class GetTests(SessionCase):
+    def test_parts_of_a_file(self) -> None:
+        session = self.serve_files()
+        etag = session.stat("a").etag
+        for offset, length in ((0, None), (1, None), (1, 2), (0, 0), (3, 100), (5, None), (5, 3)):
+            end = None if length is None else offset + length
+            self.assertEqual(session.read("a", offset, length), b"the a"[offset:end])
+            self.assertEqual(session.read("a", offset, length, etag), b"the a"[offset:end])
+        with session.get("a", 1, 2) as (reply, part):
+            self.assertEqual((part.offset, part.length, part.status.size), (1, 2, 5))
+            self.assertEqual(b"".join(reply), b"he")
+        self.assertEqual(self.server.connections, 1)
+
+    def test_file_that_has_changed_is_not_sent(self) -> None:
+        session = self.serve_files()
+        error = self.assertRaises(Changed, session.read, "a", 0, None, "other")
+        self.assertEqual(str(error), "a: changed on the server")
+
+    def test_offset_beyond_the_end_is_an_error_of_the_server(self) -> None:
+        session = self.serve_files()
+        error = self.assertRaises(ServerError, session.read, "a", 6)
+        self.assertEqual(str(error), "a: range size=5")
+
+    def test_another_part_than_was_asked_for_is_not_understood(self) -> None:
+        status = b"size=9 mtime=1 etag=e"
+        for header in (
+            b"OK 2 offset=3 " + status,
+            b"OK 3 offset=2 " + status,
+            b"OK 1 offset=2 " + status,
+            b"OK 2 offset=2 size=3 mtime=1 etag=e",
+            b"OK 2 offset=2 size=9 mtime=1 etag=other",
+            b"OK 2 offset=2 size=9 mtime=1",
+            b"OK 2 offset=2 size=9 etag=e",
+            b"OK 2 size=9 mtime=1 etag=e",
+            b"OK 2",
+        ):
+            session = self.instead({b"GET": header + b"\nhi"})
+            self.assertRaises(NotUnderstood, session.read, "a", 2, 2, "e")
+        session = self.instead({b"GET": b"OK 2 offset=2 " + status + b"\nhi"})
+        self.assertEqual(session.read("a", 2, 2, "e"), b"hi")
+        # Without a length, it is all up to the end.
+        self.assertRaises(NotUnderstood, session.read, "a", 2)
+
+    def test_whole_file_as_version_1_sends_it(self) -> None:
+        session = self.serve_files()
+        with session.whole("b c") as reply:
+            self.assertEqual((reply.header.size, list(reply)), (0, []))
+        self.assertEqual(self.server.lines, [b"DOWNLOAD b c"])
+
+    def test_reply_abandoned_half_way_costs_the_connection(self) -> None:
+        large = {b"a": bytes(1 << 20)}
+        session = self.serve(Version2(large))
+        with session.get("a") as (reply, _):
+            self.assertGreater(reply.receive_into(memoryview(bytearray(10))), 0)
+        self.assertRaises(ConnectionBroken, b"".join, reply)
+        self.assertEqual(session.stat("a").size, 1 << 20)
+        self.assertEqual(self.server.connections, 2)
+
+    def test_folder_is_not_opened(self) -> None:
+        session = self.serve_files()
+        error = self.assertRaises(UsageError, session.open, "/")
+        self.assertIn("is a folder", str(error))
+
+
+class ConnectionsTests(SessionCase):
+    def test_connection_is_used_again(self) -> None:
+        session = self.serve_files()
+        for _ in range(3):
+            session.stat("a")
+            self.assertRaises(NotFound, session.stat, "none")
+        self.assertEqual(self.server.connections, 1)
+
+    def test_connection_is_not_shared(self) -> None:
+        session = self.serve_files()
+        with session.connection() as first, session.connection() as second:
+            self.assertIsNot(first, second)
+            with session.get("a") as (one, _), session.get("s/\udcff\n") as (two, _):
+                self.assertEqual((b"".join(two), b"".join(one)), (FILES[b"s/\xff\n"], b"the a"))
+        with session.connection() as third:
+            self.assertIn(third, (first, second))
+
+    def test_many_threads_get_what_they_ask_for(self) -> None:
+        files = {b"%d" % number: b"%d" % number * 1000 for number in range(20)}
+        session = self.serve(Version2(files))
+        got: dict[bytes, bytes] = {}
+
+        def read(name: bytes) -> None:
+            for _ in range(5):
+                got[name] = session.read(name)
+
+        threads = [threading.Thread(target=read, args=(name,)) for name in files]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        self.assertEqual(got, files)
+        self.assertLessEqual(self.server.connections, 20)
+
+    def test_no_more_connections_are_kept_than_there_is_use_for(self) -> None:
+        self.patch(session_module, "KEPT", 1)
+        session = self.serve_files()
+        with session.get("a") as (one, _), session.get("a") as (two, _):
+            self.assertEqual(b"".join(one), b"".join(two))
+        for _ in range(3):
+            session.stat("a")
+        self.assertEqual(self.server.connections, 2)
+        with session.get("a") as (one, _), session.get("a") as (two, _):
+            self.assertEqual(b"".join(one), b"".join(two))
+        self.assertEqual(self.server.connections, 3)
+
+    def test_time_out_that_is_changed_holds_for_connections_that_are_kept(self) -> None:
+        session = self.serve_files()
+        session.connect()
+        session.timeout = 5
+        with session.connection() as connection:
+            self.assertEqual(connection.timeout, 5)
+
+    def test_closed_session_connects_anew(self) -> None:
+        session = self.serve_files()
+        with session:
+            session.stat("a")
+        session.stat("a")
+        self.assertEqual(self.server.connections, 2)
+
+    def test_connecting_tells_whether_the_server_is_there(self) -> None:
+        session = self.serve_files()
+        with connect(self.server.server_address) as ours:
+            self.assertEqual(ours.read("a"), b"the a")
+        session.connect()
+        self.server.close()
+        self.assertRaises(CannotConnect, connect, self.server.server_address)
+        self.assertRaises(UsageError, connect, "::1")
+
+    def test_interrupt_ends_what_other_threads_wait_for_and_no_more(self) -> None:
+        asked = threading.Event()
+        released = threading.Event()
+        version2 = Version2(dict(FILES))
+
+        def answer(line: bytes) -> bytes:
+            if line.startswith(b"HASH"):
+                asked.set()
+                released.wait(10)
+                return b""
+            return version2(line)
+
+        session = self.serve(answer)
+        self.addCleanup(released.set)
+        raised: list[ClientError] = []
+
+        def wait() -> None:
+            try:
+                session.hash("a")
+            except ClientError as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        self.assertTrue(asked.wait(10))
+        session.interrupt()
+        thread.join(10)
+        self.assertEqual([type(error) for error in raised], [Interrupted])
+        self.assertEqual(session.read("a"), b"the a")

@@ -1,0 +1,133 @@
+"""A file to a pipe: in order, gone on with, and never two files in one stream."""
+
+from __future__ import annotations
+
+from natproxy import wire
+from natproxy.client import (
+    Changed,
+    ConnectionBroken,
+    DigestMismatch,
+    Event,
+    GaveUp,
+    NotFound,
+    NotUnderstood,
+    Phase,
+    Unsupported,
+    UsageError,
+)
+from natproxy.client.retrying import Limit
+from natproxy.client.streaming import stream
+from natproxy.client.transfer import How
+from tests.served_files import Fault, FetchCase
+
+NEW = bytes(range(256)) * 40
+OLD = NEW[::-1]
+
+
+class StreamCase(FetchCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.server.put(b"a", NEW)
+        self.out = bytearray()
+
+    def stream(self, how: How | None = None, name: bytes = b"a") -> int:
+        return stream(self.session, name, self.out.extend, how, self.note)
+
+    def change(self) -> None:
+        self.server.put(b"a", OLD)
+
+
+class WholeStreamTests(StreamCase):
+    def test_every_byte_comes_once(self) -> None:
+        self.assertEqual((self.stream(), bytes(self.out)), (len(NEW), NEW))
+        self.assertEqual(self.events[0], Event(b"a", Phase.RECEIVING, 0, len(NEW)))
+        self.assertEqual(self.events[-1], Event(b"a", Phase.COMPLETE, len(NEW), len(NEW)))
+
+    def test_empty_file(self) -> None:
+        self.server.put(b"a", b"")
+        self.assertEqual(self.stream(How(verify=True)), 0)
+        self.assertEqual(self.server.asked(b"GET"), [])
+
+    def test_digest_is_compared(self) -> None:
+        self.stream(How(verify=True))
+        self.assertEqual(self.phases(), [Phase.RECEIVING, Phase.VERIFYING, Phase.COMPLETE])
+
+    def test_rate_is_kept(self) -> None:
+        self.stream(How(limit=Limit(2048.0, clock=lambda: 0.0)))
+        self.assertEqual(self.slept[-1], len(NEW) / 2048)
+
+    def test_version_1_gives_what_it_can(self) -> None:
+        self.server.version = 1
+        self.assertEqual((self.stream(), bytes(self.out)), (len(NEW), NEW))
+        self.assertEqual(self.events[-1], Event(b"a", Phase.COMPLETE, len(NEW), len(NEW)))
+        self.assertRaises(Unsupported, self.stream, How(verify=True))
+
+    def test_whoever_takes_the_bytes_may_have_enough(self) -> None:
+        def enough(_: memoryview) -> None:
+            raise BrokenPipeError
+
+        self.assertRaises(BrokenPipeError, stream, self.session, b"a", enough)
+        self.stream()
+        self.assertEqual(self.out, NEW)
+
+
+class BrokenStreamTests(StreamCase):
+    def test_lost_connection_is_gone_on_with(self) -> None:
+        self.server.fail(b"GET", Fault(cut=4000), Fault(cut=-1), Fault(cut=0), Fault(cut=5))
+        for how in (How(), How(verify=True)):
+            self.out.clear()
+            self.stream(how)
+            self.assertEqual(self.out, NEW)
+        self.assertEqual(self.server.sent, 2 * len(NEW))
+        self.assertIn(Phase.WAITING, self.phases())
+
+    def test_version_1_cannot_go_on(self) -> None:
+        self.server.version = 1
+        self.server.fail(b"DOWNLOAD", Fault(cut=4000))
+        self.assertRaises(ConnectionBroken, self.stream)
+        self.assertEqual(self.out, NEW[:4000])
+
+    def test_file_that_changes_ends_the_stream(self) -> None:
+        change = Fault(act=self.change)
+        for verb, faults, how in (
+            (b"GET", [Fault(cut=4000), change], How()),
+            (b"STAT", [Fault(), change], How()),
+            (b"HASH", [change], How(verify=True)),
+        ):
+            self.out.clear()
+            self.events.clear()
+            self.server.put(b"a", NEW)
+            self.server.fail(verb, *faults)
+            error = self.assertRaises(Changed, self.stream, how)
+            self.assertEqual(error.exit_status, 8)
+            self.assertTrue(NEW.startswith(self.out))
+            self.assertEqual(self.phases()[-1], Phase.FAILED)
+
+    def test_file_that_is_removed_at_the_end_has_changed(self) -> None:
+        for verb, faults, how in ((b"STAT", [Fault()], How()), (b"HASH", [], How(verify=True))):
+            self.server.put(b"a", NEW)
+            self.server.fail(verb, *faults, Fault(act=lambda: self.server.remove(b"a")))
+            self.assertRaises(Changed, self.stream, how)
+
+    def test_file_that_is_not_there(self) -> None:
+        self.assertRaises(NotFound, self.stream, None, b"none")
+        self.assertEqual(self.phases(), [Phase.FAILED])
+
+    def test_folder(self) -> None:
+        self.server.put(b"d/a", b"")
+        self.assertRaises(UsageError, self.stream, None, b"d")
+
+    def test_digest_that_differs(self) -> None:
+        digest = wire.format_digest(wire.Digest("0" * 64, len(NEW), "e1"))
+        self.server.fail(b"HASH", Fault(answer=b"OK " + digest + b"\n"))
+        self.assertRaises(DigestMismatch, self.stream, How(verify=True))
+
+    def test_less_than_there_is_is_never_taken_for_all(self) -> None:
+        lie = b"OK 4 offset=0 size=4 mtime=1.0 etag=e1\nlies"
+        self.server.fail(b"GET", Fault(answer=lie))
+        self.assertRaises(NotUnderstood, self.stream)
+
+    def test_patience_ends(self) -> None:
+        self.server.fail(b"GET", *[Fault(answer=b"ERR 503 not now\n")] * 9)
+        self.assertRaises(GaveUp, self.stream, How(retries=2))
+        self.assertEqual(self.phases()[-1], Phase.FAILED)
