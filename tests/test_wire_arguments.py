@@ -203,6 +203,16 @@ class RequestTests(SynchronousTestCase):
                 format_request(b"LS", arguments)
             self.assertIn(f"{MAX_LINE} bytes is too long", str(caught.exception))
 
+    def test_what_would_break_the_line_or_make_no_sense_is_not_sent(self) -> None:
+        for arguments in (
+            Arguments(b"a", if_match="x\nDOWNLOAD b"),
+            Arguments(b"a", if_match="\udc80\xe9"),
+            Arguments(b"a", if_match=""),
+            Arguments(b"a", offset=-1),
+            Arguments(b"a", length=MAX_SIZE + 1),
+        ):
+            self.assertRaises(WireError, format_request, b"GET", arguments)
+
 
 class RefusalTests(SynchronousTestCase):
     def refusal(self, line: bytes) -> str:

@@ -29,18 +29,26 @@ from twisted.python.failure import Failure
 
 from natproxy import wire
 from natproxy.client.address import Server
+from natproxy.client.answers import (
+    DIGEST_TRIES,
+    FEAT_TIMEOUT,
+    SHORTEST_SILENCE,
+    as_name,
+    cannot,
+    is_the_proxys_own,
+    page_in,
+    range_in,
+    version_in,
+)
 from natproxy.client.errors import (
-    ClientError,
     ConnectionBroken,
     NotUnderstood,
     ServerError,
     Unavailable,
-    Unsupported,
     UsageError,
 )
 from natproxy.client.exchanging import Flow, Memory
 from natproxy.client.pool import ConnectionPool
-from natproxy.client.session import DIGEST_TRIES, FEAT_TIMEOUT, SHORTEST_SILENCE, as_name
 
 LARGEST = 64 << 20
 """Bytes of one reply that are held in memory at most, unless the caller wants otherwise."""
@@ -175,7 +183,7 @@ class Client:
         more = True
         while more:
             arguments = wire.Arguments(as_name(name), depth=depth, after=after)
-            page, more = await self._in_memory(b"LS", arguments, partial(_page, after))
+            page, more = await self._in_memory(b"LS", arguments, partial(_page_in, after))
             for entry in page:
                 yield entry
                 after = entry.name
@@ -235,7 +243,9 @@ class Client:
         """
         await self._needs("send a part of a file")
         arguments = wire.Arguments(as_name(name), offset, length, if_match)
-        return await self._pool.ask(b"GET", arguments, Flow(partial(_part, arguments), consumer))
+        return await self._pool.ask(
+            b"GET", arguments, Flow(lambda header: range_in(header, arguments), consumer)
+        )
 
     @_deferred
     async def whole(self, name: str | bytes, consumer: IConsumer) -> int:
@@ -260,7 +270,9 @@ class Client:
         """Give a part of a file, or all of it: as much as may be held in memory."""
         await self._needs("send a part of a file")
         arguments = wire.Arguments(as_name(name), offset, length, if_match)
-        held = Memory(lambda _, body: body, self._largest, partial(_part, arguments))
+        held = Memory(
+            lambda _, body: body, self._largest, lambda header: range_in(header, arguments)
+        )
         return await self._pool.ask(b"GET", arguments, held)
 
     def _in_memory(
@@ -274,19 +286,16 @@ class Client:
 
     async def _needs(self, what: str) -> None:
         if await self.version() < 2:
-            raise Unsupported(
-                f"{self.server} speaks version 1 of the protocol only: it cannot {what}"
-            )
+            raise cannot(self.server, what)
 
     async def _ask_version(self) -> int:
         def version(_: wire.Header, body: bytes) -> int:
-            words = body.partition(b"\n")[0].split()
-            return 2 if words[:2] == [b"NATPROXY", b"2"] else 1
+            return version_in(body)
 
         try:
             return await self._in_memory(b"FEAT", None, version, FEAT_TIMEOUT)
         except (ServerError, ConnectionBroken, NotUnderstood, UsageError) as error:
-            if _says_nothing_of_the_server(error):
+            if is_the_proxys_own(error):
                 raise
             return 1
 
@@ -323,32 +332,5 @@ async def connect(reactor: IReactorTime, server: str, timeout: float = 60.0) -> 
     return client
 
 
-def _says_nothing_of_the_server(error: ClientError) -> bool:
-    """Tell whether it was the proxy that failed, before the server could answer ``FEAT``."""
-    reason = str(error)
-    return (
-        isinstance(error, Unavailable)
-        and reason.startswith(wire.PROXY_ERROR)
-        # What it could not understand, or has waited for in vain, is a server of version 1.
-        and not any(words in reason for words in ("reply header", "server was silent"))
-    )
-
-
-def _page(after: bytes, _: wire.Header, body: bytes) -> tuple[list[wire.Entry], bool]:
-    lines = wire.EntryLines()
-    page = lines.feed(body)
-    lines.end()
-    if lines.more and (not page or page[-1].name <= after):
-        raise wire.WireError("a page that leads nowhere")
-    return page, lines.more
-
-
-def _part(arguments: wire.Arguments, header: wire.Header) -> wire.Range:
-    part = wire.parse_range(header.size, header.words)
-    rest = part.status.size - arguments.offset
-    length = rest if arguments.length is None else min(rest, arguments.length)
-    if (part.offset, part.length) != (arguments.offset, length):
-        raise wire.WireError("another part of the file than was asked for")
-    if arguments.if_match is not None and part.status.etag != arguments.if_match:
-        raise wire.WireError("another file than was asked for")
-    return part
+def _page_in(after: bytes, _: wire.Header, body: bytes) -> tuple[list[wire.Entry], bool]:
+    return page_in(body, after)

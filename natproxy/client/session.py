@@ -15,38 +15,36 @@ from types import TracebackType
 
 from natproxy import wire
 from natproxy.client.address import Server
+from natproxy.client.answers import (
+    DIGEST_TRIES,
+    FEAT_TIMEOUT,
+    SHORTEST_SILENCE,
+    as_name,
+    cannot,
+    is_the_proxys_own,
+    page_in,
+    range_in,
+    version_in,
+)
 from natproxy.client.connection import Connection, Reply
 from natproxy.client.errors import (
-    ClientError,
     ConnectionBroken,
     NotUnderstood,
     ServerError,
     Unavailable,
-    Unsupported,
     UsageError,
 )
 from natproxy.client.events import Progress, unobserved
 from natproxy.client.reading import RemoteFile
 
-FEAT_TIMEOUT = 2.0
-"""Seconds within which a server of version 2 has answered ``FEAT``."""
-
 LONGEST_FEAT = 1 << 20
 """Bytes that the answer may have."""
 
-SHORTEST_SILENCE = 1.0
-"""Seconds after which a missing digest is taken for one that is being computed."""
-
-DIGEST_TRIES = 60
-"""Times that a digest is asked for when all that comes back is silence."""
+LARGEST_PAGE = 64 << 20
+"""Bytes of a page of ``LS`` that are held in memory."""
 
 KEPT = 16
 """Connections that are kept while nobody uses them."""
-
-
-def as_name(name: str | bytes) -> bytes:
-    """Give a file name as the server knows it: bytes, without slashes round it."""
-    return os.fsencode(name).strip(b"/")
 
 
 class Session:
@@ -139,9 +137,7 @@ class Session:
         :raises Unsupported: if it speaks version 1 only.
         """
         if self.version < 2:
-            raise Unsupported(
-                f"{self.server} speaks version 1 of the protocol only: it cannot {what}"
-            )
+            raise cannot(self.server, what)
 
     def list(self) -> Iterator[bytes]:
         """Give the names of the files in the top folder, as they come in (``LIST``)."""
@@ -166,18 +162,15 @@ class Session:
         self.needs("tell more than the names in its top folder")
         more = True
         while more:
-            lines = wire.EntryLines()
             arguments = wire.Arguments(as_name(name), depth=depth, after=after)
             with self.connection() as connection:
-                body = b"".join(connection.request(b"LS", arguments))
+                reply = connection.request(b"LS", arguments)
                 try:
-                    page = lines.feed(body)
-                    lines.end()
+                    if reply.header.size > LARGEST_PAGE:
+                        raise wire.WireError(f"a page of {reply.header.size} bytes")
+                    page, more = page_in(b"".join(reply), after)
                 except wire.WireError as error:
                     raise connection.not_understood(error) from error
-                more = lines.more
-                if more and (not page or page[-1].name <= after):
-                    raise connection.not_understood(NotUnderstood("a page that leads nowhere"))
             yield from page
             if page:
                 after = page[-1].name
@@ -234,15 +227,7 @@ class Session:
         with self.connection() as connection:
             reply = connection.request(b"GET", arguments)
             try:
-                part = wire.parse_range(reply.header.size, reply.header.words)
-                rest = part.status.size - offset
-                if (part.offset, part.length) != (
-                    offset,
-                    rest if length is None else min(rest, length),
-                ):
-                    raise wire.WireError("another part of the file than was asked for")
-                if if_match is not None and part.status.etag != if_match:
-                    raise wire.WireError("another file than was asked for")
+                part = range_in(reply.header, arguments)
             except wire.WireError as error:
                 raise connection.not_understood(error) from error
             yield reply, part
@@ -332,23 +317,12 @@ class Session:
                     if len(answer) > LONGEST_FEAT:
                         return 1
             except (ServerError, ConnectionBroken, NotUnderstood) as error:
-                if _says_nothing_of_the_server(error):
+                if is_the_proxys_own(error):
                     raise
                 return 1
             finally:
                 connection.deadline = None
-        return 2 if answer.partition(b"\n")[0].split()[:2] == [b"NATPROXY", b"2"] else 1
-
-
-def _says_nothing_of_the_server(error: ClientError) -> bool:
-    """Tell whether it was the proxy that failed, before the server could answer ``FEAT``."""
-    reason = str(error)
-    return (
-        isinstance(error, Unavailable)
-        and reason.startswith(wire.PROXY_ERROR)
-        # What it could not understand, or has waited for in vain, is a server of version 1.
-        and not any(words in reason for words in ("reply header", "server was silent"))
-    )
+        return version_in(answer)
 
 
 def connect(server: str, timeout: float = 60.0) -> Session:

@@ -17,10 +17,11 @@ from fsspec.utils import isfilelike, stringify_path, tokenize
 
 from natproxy import wire
 from natproxy.client.address import DEFAULT_PORT, SCHEME, Server, is_url, parse_url
+from natproxy.client.answers import as_name
 from natproxy.client.destination import Existing
 from natproxy.client.errors import ClientError, ServerError, UsageError
 from natproxy.client.retrying import Persistence, Stop
-from natproxy.client.session import Session, as_name
+from natproxy.client.session import Session
 from natproxy.client.streaming import stream
 from natproxy.client.transfer import How, Transfer, Wanted
 from natproxy.fs.callbacks import teller

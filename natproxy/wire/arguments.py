@@ -141,7 +141,7 @@ def format_request(word: bytes, arguments: Arguments = Arguments()) -> bytes:  #
     """Write a command of version 2 as the line to send, line feed included.
 
     :param word: one of `VERBS`; what its row has no key for is left out.
-    :raises WireError: if the line is too long.
+    :raises WireError: if the line is too long, or something in it cannot be asked for.
     """
     verb = VERBS[word]
     words = [word]
@@ -153,7 +153,14 @@ def format_request(word: bytes, arguments: Arguments = Arguments()) -> bytes:  #
         field = key.decode("ascii").replace("-", "_")
         value = getattr(arguments, field)
         if value != Arguments._field_defaults[field]:
-            words.append(key + b"=" + _written(value))
+            word = _written(value)
+            try:
+                _READERS[key](word)
+            except WireError as error:
+                raise WireError(
+                    f"{key.decode()}: {printable(word, 80)} cannot be asked for"
+                ) from error
+            words.append(key + b"=" + word)
     return checked_line(b" ".join(words), max(arguments.name, arguments.after, key=len))
 
 
@@ -169,7 +176,7 @@ def abilities() -> bytes:
 def _written(value: object) -> bytes:
     if isinstance(value, bytes):
         return encode_name(value)
-    return str(value).encode("ascii")
+    return str(value).encode("utf-8", "surrogateescape")
 
 
 def _ascii(text: str) -> str:
