@@ -6,15 +6,17 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from functools import partial
 
 from natproxy import wire
 from natproxy.cli.display import Display, display_for
 from natproxy.cli.sessions import Sessions
+from natproxy.client.answers import as_name
 from natproxy.client.batch import fetch_all
 from natproxy.client.destination import Existing, destination_of
-from natproxy.client.errors import ClientError, LocalError, UsageError
+from natproxy.client.errors import ClientError, LocalError, NotFound, UsageError
 from natproxy.client.mirror import Plan, compare, remove
-from natproxy.client.retrying import Limit
+from natproxy.client.retrying import Limit, Persistence, Stop
 from natproxy.client.saving import download as download_whole
 from natproxy.client.session import Session
 from natproxy.client.streaming import stream
@@ -25,7 +27,8 @@ def get(options: Namespace, sessions: Sessions) -> int:
     """Fetch files."""
     session, names = sessions.targets(options, options.paths)
     if options.output == "-":
-        return _to_stdout(session, names, _how(options, Existing.REFUSE), options)
+        shown = _display(options)
+        return _to_stdout(session, names, _how(options, Existing.REFUSE), shown, sessions)
     existing = Existing.REFUSE
     if options.overwrite:
         existing = Existing.REPLACE
@@ -33,53 +36,55 @@ def get(options: Namespace, sessions: Sessions) -> int:
         existing = Existing.KEEP
     wanted = _wanted(names, options.output)
     with display_for(options.progress, options.quiet) as display:
-        _note_version(session, display)
+        _note_version(session, options, display)
         display.expect(len(wanted), None)
         results = fetch_all(session, wanted, _how(options, existing), options.jobs, display)
-    return _report(results, options.quiet)
+    return _report(results, options.quiet, sessions)
 
 
 def cat(options: Namespace, sessions: Sessions) -> int:
     """Write files to standard output."""
     session, names = sessions.targets(options, options.paths)
-    return _to_stdout(session, names, How(), None)
+    return _to_stdout(session, names, How(), display_for("never", True), sessions)
 
 
 def sync(options: Namespace, sessions: Sessions) -> int:
     """Make a folder here like one on the server."""
     remote = "" if options.remote == "." else options.remote
     session, (name,) = sessions.targets(options, [remote])
-    plan = compare(session, name, os.fsencode(options.local))
-    if not options.delete:
-        plan.extra = []
+    local = os.fsencode(options.local)
+    results: list[Fetched | ClientError] = []
+    with display_for(options.progress, options.quiet) as display:
+        persistently = Persistence(options.retries, Stop(), display.say)
+        plan = persistently(partial(compare, session, name, local))
+        if not options.delete:
+            plan.extra = []
+        if not options.dry_run:
+            _make_folders([local, *plan.folders])
+            display.expect(len(plan.fetch), plan.size)
+            how = _how(options, Existing.UPDATE)
+            results = fetch_all(session, plan.fetch, how, options.jobs, display)
     if options.dry_run:
         _say_plan(plan)
         return 0
-    _make_folders([os.fsencode(options.local), *plan.folders])
-    with display_for(options.progress, options.quiet) as display:
-        display.expect(len(plan.fetch), plan.size)
-        how = _how(options, Existing.UPDATE)
-        results = fetch_all(session, plan.fetch, how, options.jobs, display)
-    status = _report(results, quiet=True)
+    status = _report(results, True, sessions)
     if status and plan.extra:
-        sys.stderr.write("natproxy: nothing deleted, since not everything could be fetched\n")
-    deleted = remove(plan.extra) if not status else 0
+        sessions.complain("nothing deleted, since not everything could be fetched")
+        plan.extra = []
+    remove(plan.extra)
     if not options.quiet:
-        fetched = [result for result in results if isinstance(result, Fetched)]
-        received = sum(result.received for result in fetched)
-        sys.stderr.write(
-            f"{len(fetched)} fetched ({received} bytes), {plan.unchanged} unchanged"
-            + (f", {deleted} deleted" if options.delete else "")
-            + (f", {len(results) - len(fetched)} failed" if status else "")
-            + "\n"
-        )
+        _sum_up(plan, results, options.delete)
     return status
 
 
 def download(options: Namespace, sessions: Sessions) -> int:
     """Fetch a file as version 1 does."""
     destination = None if options.destination is None else os.fsencode(options.destination)
-    path = download_whole(sessions.session(options), os.fsencode(options.name), destination)
+    try:
+        path = download_whole(sessions.session(options), as_name(options.name), destination)
+    except NotFound as error:
+        # As the server said it: programs know these words.
+        raise NotFound(wire.FILE_NOT_FOUND) from error
     sys.stdout.write(f"saved {wire.printable(path)} ({os.stat(path).st_size} bytes)\n")
     return 0
 
@@ -105,30 +110,35 @@ def _wanted(names: Sequence[bytes], output: str | None) -> list[Wanted]:
     return wanted
 
 
-def _note_version(session: Session, display: Display) -> None:
-    if session.version < 2:
+def _note_version(session: Session, options: Namespace, display: Display) -> None:
+    persistently = Persistence(options.retries, Stop(), display.say)
+    if persistently(lambda: session.version) < 2:
         display.say(f"{session.server} speaks version 1 only: whole files, and no resuming")
 
 
 def _to_stdout(
-    session: Session, names: Sequence[bytes], how: How, options: Namespace | None
+    session: Session, names: Sequence[bytes], how: How, shown: Display, sessions: Sessions
 ) -> int:
     sys.stdout.flush()
     output = sys.stdout.buffer
+    last = b"\n"
 
     def write(piece: memoryview) -> None:
+        nonlocal last
         try:
             output.write(piece)
         except BrokenPipeError:
             raise
         except OSError as error:
             raise LocalError(b"standard output", error) from error
+        last = bytes(piece[-1:])
 
-    shown = display_for("never", True) if options is None else _display(options)
     with shown as display:
         display.expect(len(names), None)
         for name in names:
             stream(session, name, write, how, display)
+        if sessions.prompting and sys.stdout.isatty() and last != b"\n":
+            output.write(b"\n")
         output.flush()
     return 0
 
@@ -139,12 +149,12 @@ def _display(options: Namespace) -> Display:
     return display_for(progress, options.quiet)
 
 
-def _report(results: Sequence[Fetched | ClientError], quiet: bool) -> int:
+def _report(results: Sequence[Fetched | ClientError], quiet: bool, sessions: Sessions) -> int:
     """Say how each file ended; give the exit status of the first that failed."""
     status = 0
     for result in results:
         if isinstance(result, ClientError):
-            sys.stderr.write(f"natproxy: {result}\n")
+            sessions.complain(str(result))
             status = status or result.exit_status
         elif not quiet:
             path = wire.printable(result.path)
@@ -154,6 +164,21 @@ def _report(results: Sequence[Fetched | ClientError], quiet: bool) -> int:
                 else f"saved {path} ({result.size} bytes)\n"
             )
     return status
+
+
+def _sum_up(plan: Plan, results: Sequence[Fetched | ClientError], deleting: bool) -> None:
+    fetched = [result for result in results if isinstance(result, Fetched)]
+    facts = [
+        f"{len(fetched)} fetched ({sum(result.received for result in fetched)} bytes)",
+        f"{plan.unchanged} unchanged",
+    ]
+    if deleting:
+        facts.append(f"{len(plan.extra)} deleted")
+    if plan.left_out:
+        facts.append(f"{plan.left_out} left out (incomplete downloads there)")
+    if len(fetched) < len(results):
+        facts.append(f"{len(results) - len(fetched)} failed")
+    sys.stderr.write(", ".join(facts) + "\n")
 
 
 def _say_plan(plan: Plan) -> None:

@@ -1,4 +1,4 @@
-"""The command line's grammar: commands, their options, and the help for them.
+"""The grammar of the command line and of the prompt: commands, options, help.
 
 Nothing is imported here that ``--help`` can do without.
 """
@@ -8,12 +8,23 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 from natproxy import __version__
 
 DEFAULT_SERVER = "127.0.0.1:9000"
 PROGRESS = ("auto", "always", "never", "json")
+SHELLS = ("bash", "zsh", "fish")
+
+# What an argument means, its metavar says: to people, and to completion.
+REMOTE_FILE = "PATH"
+REMOTE_NAME = "NAME"
+REMOTE_FOLDER = "REMOTE_DIR"
+LOCAL_FILE = "DEST"
+LOCAL_TARGET = "LOCAL_DIR"
+LOCAL_FOLDER = "DIR"
+REMOTE = (REMOTE_FILE, REMOTE_NAME, REMOTE_FOLDER)
+LOCAL = (LOCAL_FILE, LOCAL_TARGET, LOCAL_FOLDER)
 
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -45,18 +56,34 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
     return read
 
 
+class PromptParser(argparse.ArgumentParser):
+    """Says what is wrong in one line, and leaves it at that."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse a line.
+
+        :raises UsageError: always.
+        """
+        from natproxy.client.errors import UsageError
+
+        raise UsageError(f"{self.prog}: {message}")
+
+
 def parser_of(prompt: bool = False) -> argparse.ArgumentParser:
     """Make the parser.
 
-    :param prompt: for the shell: without what makes no sense inside it.
+    :param prompt: for the shell: with the commands that make sense only there, and without
+        those that don't.
     """
-    parser = argparse.ArgumentParser(
-        prog="" if prompt else "natproxy",
-        description=None if prompt else "Fetch files through a natproxy, or run one.",
-        epilog=None if prompt else "A PATH may be natproxy://HOST:PORT/PATH, server and all.",
-        add_help=not prompt,
-    )
-    if not prompt:
+    parser: argparse.ArgumentParser
+    if prompt:
+        parser = PromptParser(prog="", add_help=False)
+    else:
+        parser = argparse.ArgumentParser(
+            prog="natproxy",
+            description="Fetch files through a natproxy, or run one.",
+            epilog="A PATH may be natproxy://HOST:PORT/PATH, server and all.",
+        )
         parser.add_argument("--version", action="version", version=f"natproxy {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     client = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
@@ -74,49 +101,80 @@ def parser_of(prompt: bool = False) -> argparse.ArgumentParser:
     transfer = _transfer_options()
     _add_questions(commands, client)
     _add_transfers(commands, client, transfer)
-    if not prompt:
+    if prompt:
+        _add_conveniences(commands)
+    else:
         _add_others(commands, client)
     return parser
 
 
+def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Give a parser's commands, each with its own parser."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
+
+
+def summary_of(command: argparse.ArgumentParser) -> str:
+    """Tell what a command does, in a few words."""
+    text = (command.description or "").rstrip(".")
+    return text[:1].lower() + text[1:]
+
+
+def _add(
+    commands: _Commands, name: str, run: str, summary: str, *parents: argparse.ArgumentParser
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        name, parents=parents, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
+    )
+    command.set_defaults(run=run)
+    # At the prompt there is no program to name before it.
+    command.prog = command.prog.strip()
+    for action in command._actions:
+        if action.dest == "help":
+            action.help = "show this"
+    return command
+
+
 def _add_questions(commands: _Commands, client: argparse.ArgumentParser) -> None:
-    ls = commands.add_parser("ls", parents=[client], help="list a folder")
-    ls.set_defaults(run="listing:ls")
-    ls.add_argument("path", metavar="PATH", nargs="?", default="", help="of a folder or a file")
+    ls = _add(commands, "ls", "listing:ls", "list a folder", client)
+    ls.add_argument(
+        "path", metavar=REMOTE_FILE, nargs="?", default="", help="of a folder or a file"
+    )
     ls.add_argument("-l", "--long", action="store_true", help="with size and time")
     ls.add_argument("-R", "--recursive", action="store_true", help="with all folders below")
     _add_json(ls)
 
-    stat = commands.add_parser("stat", parents=[client], help="tell what a file is like")
-    stat.set_defaults(run="listing:stat")
-    stat.add_argument("paths", metavar="PATH", nargs="+", help="of a file or a folder")
+    stat = _add(commands, "stat", "listing:stat", "tell what a file is like", client)
+    stat.add_argument("paths", metavar=REMOTE_FILE, nargs="+", help="of a file or a folder")
     _add_json(stat)
 
-    hashing = commands.add_parser(
-        "hash", parents=[client], help="have the server compute SHA-256 digests"
+    hashing = _add(
+        commands, "hash", "listing:hash_", "have the server compute SHA-256 digests", client
     )
-    hashing.set_defaults(run="listing:hash_")
-    hashing.add_argument("paths", metavar="PATH", nargs="+", help="of a file")
+    hashing.add_argument("paths", metavar=REMOTE_FILE, nargs="+", help="of a file")
     _add_json(hashing)
 
-    listing = commands.add_parser(
-        "list", parents=[client], help="list the names in the top folder (version 1)"
-    )
-    listing.set_defaults(run="listing:list_")
+    _add(commands, "list", "listing:list_", "list the names in the top folder (version 1)", client)
 
 
 def _add_transfers(
     commands: _Commands, client: argparse.ArgumentParser, transfer: argparse.ArgumentParser
 ) -> None:
-    get = commands.add_parser(
-        "get", parents=[client, transfer], help="fetch files; go on where it was interrupted"
+    get = _add(
+        commands,
+        "get",
+        "fetching:get",
+        "fetch files; go on where it was interrupted",
+        client,
+        transfer,
     )
-    get.set_defaults(run="fetching:get")
-    get.add_argument("paths", metavar="PATH", nargs="+", help="of a file")
+    get.add_argument("paths", metavar=REMOTE_FILE, nargs="+", help="of a file")
     get.add_argument(
         "-o",
         "--output",
-        metavar="DEST",
+        metavar=LOCAL_FILE,
         help="file or folder to save to, - for standard output (.)",
     )
     existing = get.add_mutually_exclusive_group()
@@ -125,16 +183,19 @@ def _add_transfers(
         "--no-clobber", action="store_true", help="leave files alone that are there"
     )
 
-    cat = commands.add_parser("cat", parents=[client], help="write files to standard output")
-    cat.set_defaults(run="fetching:cat")
-    cat.add_argument("paths", metavar="PATH", nargs="+", help="of a file")
+    cat = _add(commands, "cat", "fetching:cat", "write files to standard output", client)
+    cat.add_argument("paths", metavar=REMOTE_FILE, nargs="+", help="of a file")
 
-    sync = commands.add_parser(
-        "sync", parents=[client, transfer], help="fetch what is new or changed in a folder"
+    sync = _add(
+        commands,
+        "sync",
+        "fetching:sync",
+        "fetch what is new or changed in a folder",
+        client,
+        transfer,
     )
-    sync.set_defaults(run="fetching:sync")
-    sync.add_argument("remote", metavar="REMOTE_DIR", help="on the server; . for all of it")
-    sync.add_argument("local", metavar="LOCAL_DIR", help="here; made if it is missing")
+    sync.add_argument("remote", metavar=REMOTE_FOLDER, help="on the server; . for all of it")
+    sync.add_argument("local", metavar=LOCAL_TARGET, help="here; made if it is missing")
     sync.add_argument(
         "--delete", action="store_true", help="delete here what the server does not have"
     )
@@ -142,23 +203,22 @@ def _add_transfers(
         "-n", "--dry-run", action="store_true", help="say what would be done, and do nothing"
     )
 
-    download = commands.add_parser(
-        "download", parents=[client], help="fetch a file in one go (version 1)"
+    download = _add(
+        commands, "download", "fetching:download", "fetch a file in one go (version 1)", client
     )
-    download.set_defaults(run="fetching:download")
-    download.add_argument("name", metavar="NAME", help="of the file, as listed")
+    download.add_argument("name", metavar=REMOTE_NAME, help="of the file, as listed")
     download.add_argument(
-        "destination", metavar="DEST", nargs="?", help="file or folder to save it to (.)"
+        "destination", metavar=LOCAL_FILE, nargs="?", help="file or folder to save it to (.)"
     )
 
 
 def _add_others(commands: _Commands, client: argparse.ArgumentParser) -> None:
-    shell = commands.add_parser("shell", parents=[client], help="open a prompt")
-    shell.set_defaults(run="shell:run")
+    _add(commands, "shell", "shell:run", "open a prompt", client)
 
-    up = commands.add_parser("up", help="run a file server and a proxy in the foreground")
-    up.set_defaults(run="running:up")
-    up.add_argument("--files", metavar="DIR", default="./files", help="folder to serve (./files)")
+    up = _add(commands, "up", "running:up", "run a file server and a proxy in the foreground")
+    up.add_argument(
+        "--files", metavar=LOCAL_FOLDER, default="./files", help="folder to serve (./files)"
+    )
     up.add_argument(
         "--listen",
         metavar="ENDPOINT",
@@ -172,11 +232,25 @@ def _add_others(commands: _Commands, client: argparse.ArgumentParser) -> None:
         help="where the file server listens (%(default)s)",
     )
 
-    completion = commands.add_parser(
-        "completion", help="print a script that completes natproxy's command lines"
+    completion = _add(
+        commands,
+        "completion",
+        "completion:print_script",
+        "print a script that completes natproxy's command lines",
     )
-    completion.set_defaults(run="completion:print_script")
-    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
+    completion.add_argument("shell", choices=SHELLS, help="the shell that is to run it")
+
+
+def _add_conveniences(commands: _Commands) -> None:
+    lcd = _add(commands, "lcd", "shell:change_folder", "go to another folder here")
+    lcd.add_argument(
+        "folder", metavar=LOCAL_FOLDER, nargs="?", default="~", help="to go to; without it, home"
+    )
+    _add(commands, "lpwd", "shell:tell_folder", "tell which folder here this is")
+    help_ = _add(commands, "help", "shell:help_", "tell about the commands, or about one")
+    help_.add_argument("verb", metavar="COMMAND", nargs="?", help="to tell about")
+    for name in ("exit", "quit"):
+        _add(commands, name, "shell:leave", "leave; so does Ctrl-D")
 
 
 def _add_json(command: argparse.ArgumentParser) -> None:

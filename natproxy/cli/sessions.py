@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from natproxy.client.address import Server, is_url, parse_url
+from natproxy.client.answers import as_name
 from natproxy.client.errors import UsageError
-from natproxy.client.session import Session, as_name
+from natproxy.client.session import Session
 
 LONGEST_TIMEOUT = 10**6
 
 
 class Sessions:
-    """The sessions of one run: at the prompt, many commands use the same one."""
+    """The sessions of one run: at the prompt, many commands use the same one.
+
+    :ivar complain: is told what went wrong with one of several things, in one line.
+    :ivar prompting: whether a prompt follows each command.
+    """
 
     def __init__(self) -> None:
+        self.complain: Callable[[str], object] = _complain
+        self.prompting = False
         self._sessions: dict[Server, Session] = {}
 
     def __enter__(self) -> Sessions:
@@ -80,3 +88,7 @@ def carry_out(options: Namespace, sessions: Sessions) -> int:
         options, sessions
     )
     return status
+
+
+def _complain(message: str) -> None:
+    sys.stderr.write(f"natproxy: {message}\n")

@@ -1,112 +1,183 @@
-"""The prompt: commands typed by a person, or piped in by a script."""
+"""The prompt: the commands of the command line, typed by a person or piped in by a script.
+
+They are read by the same grammar, `natproxy.cli.options`, and carried out by the same
+functions, over connections that stay open from one to the next.
+"""
 
 from __future__ import annotations
 
 import os
-import shlex
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 
 from natproxy import wire
-from natproxy.client.errors import ClientError, UsageError
-from natproxy.client.saving import download
-from natproxy.client.session import Session
+from natproxy.cli.display.words import one_line
+from natproxy.cli.options import commands_of, parser_of, summary_of
+from natproxy.cli.sessions import Sessions, carry_out
+from natproxy.cli.shell.words import split
+from natproxy.client.errors import ClientError, Interrupted, LocalError, UsageError
 
 PROMPT = "proxy> "
 
-HELP = """\
-list                        names of the files on the server
-download <filename> [dest]  fetch a file; quote a name with spaces in it
-help                        this text
-exit, quit, Ctrl-D          leave
-"""
+_LOCAL = ("output", "destination", "local", "folder")
+"""Options that are paths here."""
+
+
+def run(options: Namespace, sessions: Sessions) -> int:
+    """Serve whoever types until the end of input; give the exit status.
+
+    :raises CannotConnect: if there is no server to begin with.
+    """
+    session = sessions.session(options)
+    session.connect()
+    sys.stdout.write(f"Connected to proxy at {session.server}\n")
+    return Shell(options, sessions, _reader(options)).run()
 
 
 class Shell:
     """Reads commands and carries them out, whatever goes wrong.
 
-    :param connection: to the server.
-    :param read: gives the next line for a prompt; raises `EOFError` at the end.
-    :param write: takes the text to show.
+    :param options: those whose server and time-out the commands have, unless they say others.
+    :param sessions: to carry them out with.
+    :param read: gives the next line for a prompt; raises `EOFError` at the end, and
+        `KeyboardInterrupt` for a line that is not to be.
     :ivar exit_status: of the last command that failed; 0 if none did.
     """
 
-    def __init__(
-        self,
-        connection: Session,
-        read: Callable[[str], str] = input,
-        write: Callable[[str], object] = sys.stdout.write,
-    ) -> None:
+    def __init__(self, options: Namespace, sessions: Sessions, read: Callable[[str], str]) -> None:
         self.exit_status = 0
-        self._connection = connection
+        self._defaults = {"server": options.server, "timeout": options.timeout}
+        self._sessions = sessions
         self._read = read
-        self._write = write
-        self._commands: dict[str, Callable[[list[str]], None]] = {
-            "list": self._list,
-            "download": self._download,
-            "help": self._help,
-        }
+        self._commands = commands_of(parser_of(prompt=True))
+        sessions.complain = _complain
+        sessions.prompting = True
 
     def run(self) -> int:
         """Serve the user until the end of input; give the exit status."""
-        self._connection.connect()
-        self._write(f"Connected to proxy at {self._connection.server}\n")
         while True:
             try:
-                line = self._read(PROMPT)
-            except EOFError:
-                self._write("\n")
+                # Several lines may have been pasted at once.
+                for line in self._read(PROMPT).split("\n"):
+                    self._take(line)
+            except (EOFError, Leaving):
                 return self.exit_status
             except KeyboardInterrupt:
-                self._write("\n")
                 continue
-            if not self._carry_out(line):
-                return self.exit_status
 
-    def _carry_out(self, line: str) -> bool:
+    def _take(self, line: str) -> None:
         try:
-            words = shlex.split(line)
-            if not words:
-                return True
-            verb, *arguments = words
-            if verb.lower() in ("exit", "quit"):
-                return False
-            command = self._commands.get(verb.lower())
-            if command is None:
-                raise UsageError(f"unknown command '{verb}': try 'help'")
-            command(arguments)
-        except ValueError as error:
-            self._fail(f"cannot read the line: {str(error).lower()}", UsageError.exit_status)
+            words = self._words(line)
+            if words:
+                self._note(carry_out(self._parsed(words), self._sessions))
         except ClientError as error:
-            self._fail(str(error), error.exit_status)
+            _complain(str(error))
+            self._note(error.exit_status)
         except KeyboardInterrupt:
-            # What was under way can't be taken up again on this connection.
-            self._connection.close()
-            self._write("\n")
-            self._fail("interrupted", 130)
-        return True
+            self._note(Interrupted.exit_status)
+            if sys.stdout.isatty():
+                # The terminal has shown ``^C``.
+                sys.stdout.write("\n")
+            _complain("interrupted")
+            raise
 
-    def _fail(self, message: str, exit_status: int) -> None:
-        self.exit_status = exit_status
-        self._write(f"error: {message}\n")
+    def _words(self, line: str) -> list[str]:
+        try:
+            return split(line)
+        except ValueError as error:
+            raise UsageError(f"cannot read the line: {error}") from error
 
-    def _list(self, arguments: list[str]) -> None:
-        if arguments:
-            raise UsageError("list takes no arguments")
-        for name in self._connection.list():
-            self._write(wire.printable(name) + "\n")
+    def _parsed(self, words: list[str]) -> Namespace:
+        verb = words[0].lower()
+        command = self._commands.get(verb)
+        if command is None:
+            raise UsageError(f"unknown command '{words[0]}': try 'help'")
+        given = Namespace(command=verb, **self._defaults)
+        try:
+            options = command.parse_args(words[1:], given)
+        except SystemExit:
+            # It was asked for help, and has given it.
+            return Namespace(run="shell:do_nothing")
+        for name in _LOCAL:
+            path = getattr(options, name, None)
+            if path is not None:
+                setattr(options, name, os.path.expanduser(path))
+        return options
 
-    def _download(self, arguments: list[str]) -> None:
-        if not 1 <= len(arguments) <= 2:
-            raise UsageError("usage: download <filename> [dest]")
-        name, *destination = (os.fsencode(argument) for argument in arguments)
-        path = download(self._connection, name, *destination)
-        self._write(saved(path) + "\n")
-
-    def _help(self, arguments: list[str]) -> None:
-        self._write(HELP)
+    def _note(self, exit_status: int) -> None:
+        self.exit_status = exit_status or self.exit_status
 
 
-def saved(path: bytes) -> str:
-    """Say that a file has been fetched."""
-    return f"saved {wire.printable(path)} ({os.stat(path).st_size} bytes)"
+class Leaving(Exception):
+    """Whoever types has had enough."""
+
+
+def change_folder(options: Namespace, _: Sessions) -> int:
+    """Go to another folder here."""
+    try:
+        os.chdir(options.folder)
+    except OSError as error:
+        raise LocalError(os.fsencode(options.folder), error) from error
+    return 0
+
+
+def tell_folder(_: Namespace, __: Sessions) -> int:
+    """Tell which folder here this is."""
+    try:
+        folder = os.getcwdb()
+    except OSError as error:
+        raise LocalError(b".", error) from error
+    sys.stdout.write(wire.printable(folder, 8192) + "\n")
+    return 0
+
+
+def help_(options: Namespace, _: Sessions) -> int:
+    """Tell about all commands, or about one."""
+    commands = commands_of(parser_of(prompt=True))
+    if options.verb is not None:
+        command = commands.get(options.verb.lower())
+        if command is None:
+            raise UsageError(f"unknown command '{options.verb}': try 'help'")
+        sys.stdout.write(command.format_help())
+        return 0
+    for name, command in commands.items():
+        sys.stdout.write(f"{name:<10}{summary_of(command)}\n")
+    sys.stdout.write(
+        "\n'help COMMAND' tells the options of one. A name with spaces in it is quoted, as"
+        " 'a b' or\n\"a b\"; in $'a\\x0ab', \\xHH is a byte that can't be typed.\n"
+    )
+    return 0
+
+
+def leave(_: Namespace, __: Sessions) -> int:
+    """End the shell."""
+    raise Leaving
+
+
+def do_nothing(_: Namespace, __: Sessions) -> int:
+    """All has been said."""
+    return 0
+
+
+def _reader(options: Namespace) -> Callable[[str], str]:
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        try:
+            from natproxy.cli.shell.prompt import reader
+        except ImportError:
+            # It comes with an extra.
+            return _read_plainly
+        return reader(options.server)
+    return _read_plainly
+
+
+def _read_plainly(prompt: str) -> str:
+    try:
+        return input(prompt)
+    except (EOFError, KeyboardInterrupt):
+        sys.stdout.write("\n")
+        raise
+
+
+def _complain(message: str) -> None:
+    sys.stdout.write(f"error: {one_line(message)}\n")

@@ -1,0 +1,103 @@
+"""``natproxy completion``, and what its scripts call: names and options for the user's shell."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Action, ArgumentParser, Namespace
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TextIO
+
+from natproxy.cli.names import ManyNames
+from natproxy.cli.options import LOCAL, LOCAL_FILE, REMOTE, REMOTE_FOLDER, commands_of
+from natproxy.cli.shell.words import quoted
+from natproxy.client.errors import ClientError
+
+if TYPE_CHECKING:
+    from argcomplete.finders import CompletionFinder
+
+TIMEOUT = 1.0
+"""Seconds to wait for a server."""
+
+
+def print_script(options: Namespace, _: object) -> int:
+    """Print the script for a shell.
+
+    :raises ClientError: if the library isn't there that it needs.
+    """
+    try:
+        from argcomplete.shell_integration import shellcode
+    except ImportError as error:
+        raise ClientError("completion needs argcomplete: install natproxy[cli]") from error
+    # Without an answer, files that are here would be offered for files that are there.
+    script = shellcode(["natproxy"], shell=options.shell, complete_arguments=["-o nospace"])
+    sys.stdout.write(script.strip() + "\n")
+    return 0
+
+
+def complete(
+    parser: ArgumentParser,
+    answer: TextIO | None = None,
+    leave: Callable[[int], object] = os._exit,
+) -> None:
+    """Answer the script that calls this program in place of the user, and exit.
+
+    :param answer: where to write to, in place of what the script has opened for it.
+    """
+    try:
+        from argcomplete.completers import ChoicesCompleter, DirectoriesCompleter, FilesCompleter
+    except ImportError:
+        sys.exit(1)
+    for each in (parser, *commands_of(parser).values()):
+        for action in each._actions:
+            if action.metavar in REMOTE:
+                completer: object = remote_paths
+            elif action.metavar == LOCAL_FILE:
+                completer = FilesCompleter()
+            elif action.metavar in LOCAL:
+                completer = DirectoriesCompleter()
+            elif action.choices is None and action.nargs != 0:
+                # Numbers, for example: nothing that is there would do.
+                completer = ChoicesCompleter({})
+            else:
+                continue
+            action.completer = completer  # type: ignore[attr-defined]
+    _finder()(parser, always_complete_options=False, exit_method=leave, output_stream=answer)
+
+
+def remote_paths(prefix: str, action: Action, parsed_args: Namespace, **_: object) -> list[str]:
+    """Give the paths on the server that begin so."""
+    names = ManyNames(TIMEOUT)
+    folders = action.metavar == REMOTE_FOLDER
+    return [os.fsdecode(path) for path in names.starting_with(prefix, parsed_args.server, folders)]
+
+
+def _finder() -> CompletionFinder:
+    from argcomplete.finders import CompletionFinder
+
+    class Finder(CompletionFinder):
+        """Quotes what the library's own way of quoting would spoil."""
+
+        def quote_completions(
+            self, completions: list[str], cword_prequote: str, last_wordbreak_pos: int | None
+        ) -> list[str]:
+            usual = [each for each in completions if each.isprintable()]
+            unusual: list[str] = []
+            # Only there is a word replaced as a whole, by what is given and no other.
+            if os.environ.get("_ARGCOMPLETE_SHELL") == "bash" and not cword_prequote:
+                unusual = [
+                    _in_bash(each)
+                    for each in completions
+                    if not each.isprintable() and last_wordbreak_pos is None
+                ]
+            if unusual:
+                self.append_space = False
+            return [*super().quote_completions(usual, cword_prequote, last_wordbreak_pos), *unusual]
+
+    return Finder()
+
+
+def _in_bash(name: str) -> str:
+    word = quoted(os.fsencode(name), "$'")
+    # After a folder, its quotes are left open, as bash does.
+    return word.removesuffix("'") if name.endswith("/") else word

@@ -1,0 +1,126 @@
+"""The prompt on a terminal: a line that can be edited, completed and called back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import suppress
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+from prompt_toolkit.filters import Condition
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+from natproxy.cli.shell.suggesting import Suggester
+
+
+def reader(server: str) -> Callable[[str], str]:
+    """Give what reads a line from the terminal.
+
+    :param server: whose names are completed.
+    """
+    session: PromptSession[str] = PromptSession(
+        history=history(),
+        completer=SuggestingCompleter(Suggester(server)),
+        complete_while_typing=False,
+        key_bindings=bindings(),
+    )
+    return session.prompt
+
+
+class SuggestingCompleter(Completer):
+    """Asks for suggestions in a thread: nobody waits for a server to type on, or to leave."""
+
+    def __init__(self, suggester: Suggester) -> None:
+        self._suggester = suggester
+
+    def get_completions(self, document: Document, _: CompleteEvent) -> Iterator[Completion]:
+        """Give what the word before the cursor could become."""
+        line = document.text_before_cursor
+        start, suggestions = self._suggester.suggest(line)
+        # The space is there already.
+        spaced = document.current_char == " "
+        for each in suggestions:
+            text = each.text.removesuffix(" ") if spaced else each.text
+            yield Completion(text, start - len(line), each.shown, each.note)
+
+    async def get_completions_async(
+        self, document: Document, complete_event: CompleteEvent
+    ) -> AsyncGenerator[Completion, None]:
+        """Give the same, when it has been found."""
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[list[Completion]] = loop.create_future()
+
+        def find() -> None:
+            completions = list(self.get_completions(document, complete_event))
+            with suppress(RuntimeError):
+                # Without a loop, there is no prompt any more.
+                loop.call_soon_threadsafe(tell, completions)
+
+        def tell(completions: list[Completion]) -> None:
+            if not found.done():
+                found.set_result(completions)
+
+        # The loop's own threads would be waited for at the end of the line.
+        threading.Thread(target=find, name="completion", daemon=True).start()
+        for completion in await found:
+            yield completion
+
+
+def bindings() -> KeyBindings:
+    """Give the keys that are not as they are everywhere."""
+    keys = KeyBindings()
+
+    @Condition
+    def choosing() -> bool:
+        from prompt_toolkit.application import get_app
+
+        state = get_app().current_buffer.complete_state
+        return state is not None and state.current_completion is not None
+
+    @keys.add("tab")
+    def complete(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        if buffer.complete_state is not None and len(buffer.complete_state.completions) > 1:
+            buffer.complete_next()
+        else:
+            # What was completed may be a folder: what is in it comes next.
+            buffer.complete_state = None
+            buffer.start_completion(insert_common_part=True)
+
+    @keys.add("enter", filter=choosing)
+    def choose(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        several = buffer.complete_state is not None and len(buffer.complete_state.completions) > 1
+        buffer.complete_state = None
+        if not several:
+            buffer.validate_and_handle()
+
+    return keys
+
+
+def history() -> History:
+    """Give what remembers lines: in a file, if that can be written."""
+    state = os.environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(state):
+        state = os.path.expanduser("~/.local/state")
+    folder = os.path.join(state, "natproxy")
+    path = os.path.join(folder, "history")
+    try:
+        os.makedirs(folder, 0o700, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError:
+        return InMemoryHistory()
+    return _FileHistory(path)
+
+
+class _FileHistory(FileHistory):
+    """Forgets what it can't write down, and nothing else."""
+
+    def store_string(self, string: str) -> None:
+        with suppress(OSError, UnicodeError):
+            super().store_string(string)
