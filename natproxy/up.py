@@ -115,7 +115,7 @@ def _welcome(directory: Directory, server: DrainingService, proxy: DrainingServi
     where = _where(proxy)
     example = shlex.quote(printable(names[0])) if names else "NAME"
     lines += [
-        f"  {program} {command}{where}" for command in ("list", f"download {example}", "shell")
+        f"  {program} {command}{where}" for command in ("ls", f"get {example}", "shell")
     ]
     return "\n".join([*lines, "", "Ctrl-C ends it.", ""])
 

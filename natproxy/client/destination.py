@@ -6,6 +6,7 @@ import enum
 import errno
 import os
 import stat
+from contextlib import suppress
 
 from natproxy import wire
 from natproxy.client.errors import LocalError, UsageError
@@ -39,6 +40,8 @@ def destination_of(name: bytes, destination: bytes | None) -> bytes:
         raise UsageError(f"'{wire.printable(name)}' is not the name of a file")
     if destination is None:
         return last
+    if not destination:
+        raise UsageError("an empty name is not one to save a file under")
     if destination.endswith(b"/") or os.path.isdir(destination):
         return os.path.join(destination, last)
     return destination
@@ -65,6 +68,9 @@ def find(path: bytes) -> os.stat_result | None:
     try:
         found = os.stat(path)
     except FileNotFoundError:
+        # A link that leads nowhere is something, too.
+        with suppress(FileNotFoundError):
+            return os.lstat(path)
         return None
     except OSError as error:
         raise LocalError(path, error) from error
@@ -76,8 +82,10 @@ def find(path: bytes) -> os.stat_result | None:
 def looks_the_same(found: os.stat_result, status: wire.Status) -> bool:
     """Compare size and time of last writing, as precisely as the file system here can."""
     theirs = status.mtime_ns
-    return found.st_size == status.size and any(
-        found.st_mtime_ns == theirs - theirs % grain for grain in _GRAINS
+    return (
+        stat.S_ISREG(found.st_mode)
+        and found.st_size == status.size
+        and any(found.st_mtime_ns == theirs - theirs % grain for grain in _GRAINS)
     )
 
 

@@ -1,4 +1,8 @@
-"""A folder here made like one on the server: what is new or changed is fetched."""
+"""A folder here made like one on the server: what is new or changed is fetched.
+
+Nothing is written outside of it, whatever names the server gives and whatever links are
+in it: a link where a folder is to be is an error, and one where a file is to be is replaced.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from natproxy import wire
+from natproxy.client.answers import as_name
 from natproxy.client.destination import looks_the_same
 from natproxy.client.errors import LocalError, NotUnderstood, UsageError
 from natproxy.client.partial import is_partial
-from natproxy.client.session import Session, as_name
+from natproxy.client.session import Session
 from natproxy.client.transfer import Wanted
 
 
@@ -24,12 +29,15 @@ class Plan:
     :ivar unchanged: files that look the same: by size and time of last writing.
     :ivar folders: to be made.
     :ivar extra: paths here that the server doesn't have, what is inside before what it is in.
+    :ivar left_out: files of the server that have the names of incomplete downloads: here,
+        such names are for our own.
     """
 
     fetch: list[Wanted] = field(default_factory=list)
     unchanged: int = 0
     folders: list[bytes] = field(default_factory=list)
     extra: list[bytes] = field(default_factory=list)
+    left_out: int = 0
 
     @property
     def size(self) -> int:
@@ -51,21 +59,22 @@ def compare(session: Session, name: bytes, folder: bytes) -> Plan:
     if session.stat(name).type != wire.DIRECTORY:
         raise UsageError(f"{wire.printable(name)}: is not a folder; 'natproxy get' fetches files")
     plan = Plan()
-    known = set()
+    known: set[bytes] = set()
+    folders = {b""}
     for entry in session.walk(name):
         below = _below(entry.name, name)
         path = os.path.join(folder, below)
+        if path in known:
+            raise NotUnderstood(f"the server lists '{wire.printable(entry.name)}' twice")
         known.add(path)
-        found = _look(path)
+        _look_at_folders(folder, os.path.dirname(below), folders)
         if entry.status.type == wire.DIRECTORY:
-            if found is None:
+            if not _is_folder(path):
                 plan.folders.append(path)
-            elif not stat.S_ISDIR(found.st_mode):
-                raise LocalError(path, OSError(errno.ENOTDIR, "is a file here, a folder there"))
         elif entry.status.type == wire.FILE:
-            if found is not None and stat.S_ISDIR(found.st_mode):
-                raise LocalError(path, OSError(errno.EISDIR, "is a folder here, a file there"))
-            if found is not None and looks_the_same(found, entry.status):
+            if is_partial(os.path.basename(path)):
+                plan.left_out += 1
+            elif _looks_the_same(path, entry.status):
                 plan.unchanged += 1
             else:
                 plan.fetch.append(Wanted(entry.name, path, entry.status))
@@ -73,8 +82,8 @@ def compare(session: Session, name: bytes, folder: bytes) -> Plan:
     return plan
 
 
-def remove(paths: list[bytes]) -> int:
-    """Delete files, links and empty folders; give how many.
+def remove(paths: list[bytes]) -> None:
+    """Delete files, links and empty folders.
 
     :raises LocalError: at the first that can't be.
     """
@@ -86,7 +95,6 @@ def remove(paths: list[bytes]) -> int:
                 os.unlink(path)
         except OSError as error:
             raise LocalError(path, error) from error
-    return len(paths)
 
 
 def _below(name: bytes, folder: bytes) -> bytes:
@@ -102,13 +110,43 @@ def _below(name: bytes, folder: bytes) -> bytes:
     return below
 
 
-def _look(path: bytes) -> os.stat_result | None:
+def _look_at_folders(top: bytes, below: bytes, seen: set[bytes]) -> None:
+    """See that nothing is in the way of a folder, or of one that it is in."""
+    if below not in seen:
+        _look_at_folders(top, os.path.dirname(below), seen)
+        _is_folder(os.path.join(top, below))
+        seen.add(below)
+
+
+def _is_folder(path: bytes) -> bool:
+    """Tell whether a folder is there, or can be made.
+
+    Links that lead to folders aren't followed: what is synchronized stays inside.
+
+    :raises LocalError: if something else is there.
+    """
     try:
-        return os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return False
     except OSError as error:
         raise LocalError(path, error) from error
+    if not stat.S_ISDIR(mode):
+        kind = "link" if stat.S_ISLNK(mode) else "file"
+        raise LocalError(path, OSError(errno.ENOTDIR, f"is a {kind} here, a folder there"))
+    return True
+
+
+def _looks_the_same(path: bytes, status: wire.Status) -> bool:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise LocalError(path, error) from error
+    if stat.S_ISDIR(found.st_mode):
+        raise LocalError(path, OSError(errno.EISDIR, "is a folder here, a file there"))
+    return looks_the_same(found, status)
 
 
 def _inside_first(folder: bytes) -> Iterator[bytes]:

@@ -20,14 +20,17 @@ from typing import Any
 from natproxy import wire
 from natproxy.client.errors import LocalError
 
-CHECKPOINT = 4 << 20
-"""Bytes after which the record is brought up to date."""
+CHECKPOINT = 1 << 20
+"""Bytes after which the record is brought up to date: what a kill costs at most."""
 
 LONGEST_NAME = 255
 """Bytes of a file name: the limit of Linux's file systems."""
 
 SUFFIX = b".part"
 RECORD_SUFFIX = SUFFIX + b".json"
+
+LONGEST_SHOWN = 128
+"""Characters of a file's name on the server that its record holds."""
 
 SMALLEST_SEGMENT = 1 << 20
 """Bytes below which a file isn't divided any further."""
@@ -60,21 +63,23 @@ class Partial:
     :param segments: to divide a new download into.
     :raises LocalError: if it can't be written, or another process is at it.
     :ivar segments: all of the file, in order.
-    :ivar discarded: bytes that were kept of another file, and are gone.
-    :ivar trusted: whether what was kept is surely on the disk: the system has not been
-        restarted since, or it would have to be looked at.
+    :ivar discarded: why what was kept is gone; empty if nothing was lost.
+    :ivar trusted: whether what was kept is surely on the disk. If the system has been
+        restarted since, it isn't; who has compared it with the server's bytes may set it.
     """
 
     def __init__(self, path: bytes, name: bytes, status: wire.Status, segments: int = 1) -> None:
         self.path = path
         self.status = status
         self.segments: list[Segment] = []
-        self.discarded = 0
+        self.discarded = ""
         self.trusted = True
-        self._name = name
+        # Enough to tell whose it is, and short enough for the record to fit into a page.
+        self._name = wire.printable(name, LONGEST_SHOWN)
         # Threads that fill different segments share the record.
         self._lock = Lock()
         self._unrecorded = 0
+        self._boot = boot_id()
         folder, last = os.path.split(path)
         stem = _stem(last)
         self._part = os.path.join(folder, stem + SUFFIX)
@@ -89,13 +94,15 @@ class Partial:
                 os.close(self._file)
                 raise
         except OSError as error:
-            raise LocalError(path, error) from error
+            blamed = os.fsencode(error.filename) if error.filename else path
+            raise LocalError(blamed, error) from error
         try:
-            if not self._take_up():
-                self.begin(segments)
+            taken_up = self._take_up()
         except OSError as error:
             self.close()
             raise LocalError(path, error) from error
+        if not taken_up:
+            self.begin(segments)
 
     def __enter__(self) -> Partial:
         return self
@@ -116,15 +123,19 @@ class Partial:
     def begin(self, segments: int) -> None:
         """Begin anew, with nothing.
 
-        :raises OSError: if it can't be written.
+        :raises LocalError: if it can't be written; then it is closed.
         """
-        os.ftruncate(self._file, 0)
         size = self.status.size
         count = max(1, min(segments, size // SMALLEST_SEGMENT))
         marks = [size * number // count for number in range(count + 1)]
         self.segments = [Segment(start, start, end) for start, end in pairwise(marks)]
         self.trusted = True
-        self.save()
+        try:
+            os.ftruncate(self._file, 0)
+            self.save()
+        except OSError as error:
+            self.close()
+            raise LocalError(self.path, error) from error
 
     def write(self, segment: Segment, data: memoryview) -> None:
         """Add bytes to a segment.
@@ -165,36 +176,50 @@ class Partial:
             self._unrecorded = 0
             record = {
                 "natproxy": 2,
-                "name": os.fsdecode(self._name),
+                "name": self._name,
                 "etag": self.status.etag,
                 "size": self.status.size,
-                "boot": boot_id(),
+                # Of this run, if all that is kept is surely there; else of none.
+                "boot": self._boot if self.trusted else "",
                 "segments": [[each.start, each.done, each.end] for each in self.segments],
             }
             # One write within a page: a process that is killed leaves the old or the new.
-            line = json.dumps(record).encode("ascii") + b"\n"
+            line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
             os.pwrite(self._record, line, 0)
             os.ftruncate(self._record, len(line))
 
     def finish(self) -> None:
         """Give the file its name: all of its bytes are there, and now on the disk.
 
-        :raises LocalError: if that can't be done.
+        :raises LocalError: if that can't be done. When they can't be brought to the disk,
+            nothing is kept: the system doesn't say which of them are lost.
         """
         try:
-            os.fsync(self._file)
-            times = (os.fstat(self._file).st_atime_ns, self.status.mtime_ns)
-            os.utime(self._file, ns=times)
+            # What was there of a longer file may have outlived a power failure.
+            os.ftruncate(self._file, self.status.size)
+            # A time that can't be set, such as one far in the future, is no reason to fail.
+            with suppress(OSError, OverflowError):
+                times = (os.fstat(self._file).st_atime_ns, self.status.mtime_ns)
+                os.utime(self._file, ns=times)
+            try:
+                os.fsync(self._file)
+            except OSError:
+                self.discard()
+                raise
+            if not os.path.samestat(os.fstat(self._file), os.lstat(self._part)):
+                raise OSError(errno.ESTALE, "another file took the place of what was received")
             os.replace(self._part, self.path)
-            os.unlink(self._record_path)
-            _sync_folder(os.path.dirname(self.path) or b".")
         except OSError as error:
             raise LocalError(self.path, error) from error
+        # It is there; what else fails takes nothing of that away.
+        with suppress(OSError):
+            os.unlink(self._record_path)
+            _sync_folder(os.path.dirname(self.path) or b".")
 
     def discard(self) -> None:
         """Keep nothing."""
         for path in (self._record_path, self._part):
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 os.unlink(path)
 
     def close(self) -> None:
@@ -212,18 +237,25 @@ class Partial:
         size = os.fstat(self._file).st_size
         record = _read_record(self._record)
         if record is None:
-            self.discarded = size
+            self.discarded = "nothing tells what was kept" if size else ""
             return False
         segments = [Segment(*each) for each in record["segments"]]
         kept = sum(each.done - each.start for each in segments)
         there = max((each.done for each in segments if each.done > each.start), default=0)
-        of_this_file = (record["etag"], record["size"]) == (self.status.etag, self.status.size)
+        of_this_file = (record["name"], record["etag"], record["size"]) == (
+            self._name,
+            self.status.etag,
+            self.status.size,
+        )
         if not of_this_file or size < there:
-            self.discarded = kept
+            if kept:
+                self.discarded = (
+                    "what was kept is damaged" if of_this_file else "changed on the server"
+                )
             return False
         self.segments = segments
         # After a power failure the record may be on the disk and the bytes not.
-        self.trusted = not kept or (bool(boot_id()) and record["boot"] == boot_id())
+        self.trusted = not kept or (bool(self._boot) and record["boot"] == self._boot)
         return True
 
 
@@ -255,7 +287,7 @@ def _open_locked(path: bytes) -> int:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with suppress(FileNotFoundError):
                 # Whoever had it locked may have given it its name meanwhile.
-                if os.path.samestat(os.fstat(file), os.stat(path)):
+                if os.path.samestat(os.fstat(file), os.lstat(path)):
                     return file
         except BlockingIOError as error:
             os.close(file)
@@ -272,15 +304,17 @@ def _read_record(file: int) -> dict[str, Any] | None:
         record = json.loads(os.pread(file, 1 << 20, 0).split(b"\n", 1)[0])
         expected = 0
         for start, done, end in record["segments"]:
-            if not (start == expected and start <= done <= end and isinstance(done, int)):
+            # Whatever JSON calls a number: neither True nor 1.0 is an offset.
+            if {type(start), type(done), type(end)} != {int}:
+                return None
+            if not (start == expected and start <= done <= end):
                 return None
             expected = end
-        if expected != record["size"] or not isinstance(record["etag"], str):
-            return None
-        record["boot"] = str(record.get("boot", ""))
-    except (ValueError, TypeError, KeyError, AttributeError):
+        whole = expected == record["size"] and record["segments"]
+        texts = (record["name"], record["etag"], record["boot"])
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return record if isinstance(record, dict) else None
+    return record if whole and all(isinstance(text, str) for text in texts) else None
 
 
 def _sync_folder(path: bytes) -> None:

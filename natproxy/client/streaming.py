@@ -10,83 +10,131 @@ from collections.abc import Callable
 from functools import partial
 
 from natproxy import wire
-from natproxy.client.errors import Changed, DigestMismatch, NotFound, UsageError
+from natproxy.client.errors import (
+    Changed,
+    ClientError,
+    DigestMismatch,
+    NotFound,
+    NotUnderstood,
+    UsageError,
+)
 from natproxy.client.events import Event, Phase, Progress, unobserved
 from natproxy.client.retrying import Persistence, Stop
 from natproxy.client.session import Session
 from natproxy.client.transfer import PIECE, How
 
+Write = Callable[[memoryview], object]
+"""Takes a piece, whole, before it returns."""
+
 
 def stream(
     session: Session,
     name: bytes,
-    write: Callable[[memoryview], object],
+    write: Write,
     how: How | None = None,
     progress: Progress = unobserved,
     stop: Stop | None = None,
 ) -> int:
     """Fetch a file and hand its bytes on; a lost connection is made anew and gone on with.
 
-    :param write: takes each piece, whole, before it returns.
+    :param write: takes each piece.
     :return: the size of the file, in bytes.
     :raises Changed: if the file changes meanwhile: what was written is of the first one.
     :raises DigestMismatch: with `How.verify`, if what was written isn't what the server has.
     :raises ClientError: if it can't be had.
     """
-    how = how or How()
-    stop = stop or Stop()
-    status: wire.Status | None = None
-    done = 0
-    digest = hashlib.sha256() if how.verify else None
-    buffer = memoryview(bytearray(how.limit.piece if how.limit else PIECE))
+    return _Stream(session, name, write, how or How(), progress, stop or Stop()).run()
 
-    def tell(phase: Phase, message: str = "") -> None:
-        progress(Event(name, phase, done, None if status is None else status.size, message))
 
-    def take(size: int) -> None:
-        nonlocal done
-        write(buffer[:size])
-        if digest is not None:
-            digest.update(buffer[:size])
-        done += size
-        persistently.received += size
-        tell(Phase.RECEIVING)
-        stop.check()
-        if how.limit:
-            stop.sleep(max(0.0, how.limit.take(size)))
+class _Stream:
+    def __init__(
+        self,
+        session: Session,
+        name: bytes,
+        write: Write,
+        how: How,
+        progress: Progress,
+        stop: Stop,
+    ) -> None:
+        self._session = session
+        self._name = name
+        self._write = write
+        self._how = how
+        self._progress = progress
+        self._stop = stop
+        self._size: int | None = None
+        self._done = 0
+        self._digest = hashlib.sha256()
+        self._buffer = memoryview(bytearray(how.limit.piece if how.limit else PIECE))
+        self._persistently = Persistence(
+            how.retries, stop, lambda why: self._tell(Phase.WAITING, why)
+        )
 
-    def receive(status: wire.Status) -> None:
-        if done == status.size:
-            return
-        with session.get(name, done, None, status.etag) as (reply, _):
-            while size := reply.receive_into(buffer):
-                take(size)
-
-    persistently = Persistence(how.retries, stop, lambda why: tell(Phase.WAITING, why))
-    if persistently(lambda: session.version) < 2:
-        if how.verify:
-            session.needs("compute digests to verify with")
-        # Version 1 cannot go on in the middle: one try, and what it gives.
-        with session.whole(name) as reply:
-            while size := reply.receive_into(buffer):
-                take(size)
-        return done
-    status = persistently(partial(session.stat, name))
-    if status.type != wire.FILE:
-        raise UsageError(f"{wire.printable(name)}: is a folder")
-    persistently(partial(receive, status))
-    if digest is not None:
-        tell(Phase.VERIFYING)
-        theirs = persistently(partial(session.hash, name))
-        etag = theirs.etag
-    else:
+    def run(self) -> int:
         try:
-            etag = persistently(partial(session.stat, name)).etag
+            if self._persistently(lambda: self._session.version) < 2:
+                self._run_version_1()
+            else:
+                self._run()
+        except ClientError as error:
+            self._tell(Phase.FAILED, str(error))
+            raise
+        self._tell(Phase.COMPLETE)
+        return self._done
+
+    def _run_version_1(self) -> None:
+        if self._how.verify:
+            self._session.needs("compute digests to verify with")
+        # Version 1 cannot go on in the middle: one try, and what it gives.
+        with self._session.whole(self._name) as reply:
+            self._size = reply.header.size
+            while size := reply.receive_into(self._buffer):
+                self._take(size)
+
+    def _run(self) -> None:
+        status = self._persistently(partial(self._session.stat, self._name))
+        if status.type != wire.FILE:
+            raise UsageError(f"{wire.printable(self._name)}: is a folder")
+        self._size = status.size
+        self._tell(Phase.RECEIVING)
+        self._persistently(partial(self._receive, status))
+        self._confirm(status.etag)
+
+    def _receive(self, status: wire.Status) -> None:
+        if self._done < status.size:
+            with self._session.get(self._name, self._done, None, status.etag) as (reply, _):
+                while size := reply.receive_into(self._buffer):
+                    self._take(size)
+        if self._done != status.size:
+            raise NotUnderstood(f"{self._session.server} did not send what it has")
+
+    def _take(self, size: int) -> None:
+        piece = self._buffer[:size]
+        self._write(piece)
+        if self._how.verify:
+            self._digest.update(piece)
+        self._done += size
+        self._persistently.received += size
+        self._tell(Phase.RECEIVING)
+        self._stop.check()
+        if self._how.limit:
+            self._stop.sleep(max(0.0, self._how.limit.take(size)))
+
+    def _confirm(self, etag: str) -> None:
+        shown = wire.printable(self._name)
+        try:
+            if self._how.verify:
+                self._tell(Phase.VERIFYING)
+                theirs = self._persistently(partial(self._session.hash, self._name))
+                now, same = theirs.etag, theirs.sha256 == self._digest.hexdigest()
+            else:
+                now, same = self._persistently(partial(self._session.stat, self._name)).etag, True
         except NotFound:
-            etag = ""
-    if etag != status.etag:
-        raise Changed(f"{wire.printable(name)}: changed on the server while it was fetched")
-    if digest is not None and theirs.sha256 != digest.hexdigest():
-        raise DigestMismatch(f"{wire.printable(name)}: the SHA-256 is not the server's")
-    tell(Phase.COMPLETE)
-    return done
+            now, same = "", True
+        if now != etag:
+            raise Changed(f"{shown}: changed on the server while it was fetched")
+        if not same:
+            raise DigestMismatch(f"{shown}: the SHA-256 is not the server's")
+
+    def _tell(self, phase: Phase, message: str = "") -> None:
+        self._progress(Event(self._name, phase, self._done, self._size, message))

@@ -9,6 +9,7 @@ the download get its name. If not, it is fetched afresh.
 from __future__ import annotations
 
 import hashlib
+import threading
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from natproxy.client.errors import (
     DigestMismatch,
     LocalError,
     NotFound,
+    NotUnderstood,
     UsageError,
 )
 from natproxy.client.events import Event, Phase, Progress, unobserved
@@ -107,6 +109,9 @@ class Transfer:
         self._progress = progress
         self._stop = stop or Stop()
         self._size: int | None = None
+        # Segments are counted by several threads.
+        self._lock = threading.Lock()
+        self._received = 0
         self._persistently = Persistence(
             self._how.retries, self._stop, lambda why: self._tell(Phase.WAITING, 0, why)
         )
@@ -146,7 +151,7 @@ class Transfer:
             )
         self._size = status.size
         if self._is_here(status):
-            return Fetched(self._path, status.size, self._persistently.received, unchanged=True)
+            return self._was_here(status)
         destination.make_folders(self._path)
         with Partial(self._path, self._name, status, self._how.segments) as part:
             self._look_at_what_is_kept(part)
@@ -157,8 +162,15 @@ class Transfer:
             except DigestMismatch:
                 part.discard()
                 raise
+            # Meanwhile, it may have come another way.
+            if self._is_here(status):
+                part.discard()
+                return self._was_here(status)
             part.finish()
-        return Fetched(self._path, status.size, self._persistently.received, unchanged=False)
+        return Fetched(self._path, status.size, self._received, unchanged=False)
+
+    def _was_here(self, status: wire.Status) -> Fetched:
+        return Fetched(self._path, status.size, self._received, unchanged=True)
 
     def _is_here(self, status: wire.Status) -> bool:
         existing = self._how.existing
@@ -191,37 +203,52 @@ class Transfer:
 
     def _look_at_what_is_kept(self, part: Partial) -> None:
         if part.discarded:
-            self._tell(Phase.RESTARTING, 0, "changed on the server: starting afresh")
-        elif not part.trusted:
-            for segment in part.segments:
-                length = segment.done - segment.start
-                if length and self._theirs(segment.start, part.status, length) != (
-                    self._digest_of(part, segment).hexdigest()
-                ):
-                    self._tell(Phase.RESTARTING, 0, "what was kept is damaged: starting afresh")
-                    part.begin(self._how.segments)
-                    return
+            self._tell(Phase.RESTARTING, 0, f"{part.discarded}: starting afresh")
+        if part.trusted:
+            return
+        for segment in part.segments:
+            length = segment.done - segment.start
+            if length and self._theirs(segment.start, part.status, length) != (
+                self._digest_of(part, segment).hexdigest()
+            ):
+                self._tell(Phase.RESTARTING, 0, "what was kept is damaged: starting afresh")
+                part.begin(self._how.segments)
+                return
+        part.trusted = True
 
     def _receive(self, part: Partial) -> list[str]:
         """Fetch what is missing; give each segment's digest, if they are wanted."""
-        fetch = [partial(self._fetch, part, segment) for segment in part.segments]
-        return run_together(fetch, self._how.segments, self._stop, self._session.interrupt)
+        failed = threading.Event()
 
-    def _fetch(self, part: Partial, segment: Segment) -> str:
+        def fetch(segment: Segment) -> str:
+            try:
+                return self._fetch(part, segment, failed)
+            except BaseException:
+                failed.set()
+                raise
+
+        steps = [partial(fetch, segment) for segment in part.segments]
+        return run_together(steps, self._how.segments, self._stop, self._session.interrupt)
+
+    def _fetch(self, part: Partial, segment: Segment, failed: threading.Event) -> str:
+        """Fetch what is missing of a segment, unless another one fails; give its digest."""
         digest = self._digest_of(part, segment) if self._how.verify else None
         buffer = memoryview(bytearray(min(self._piece(), segment.end - segment.start)))
 
         def receive() -> None:
-            if segment.done == segment.end:
+            if segment.done == segment.end or failed.is_set():
                 return
             with self._session.get(
                 self._name, segment.done, segment.end - segment.done, part.status.etag
             ) as (reply, _):
-                while size := reply.receive_into(buffer):
+                while not failed.is_set() and (size := reply.receive_into(buffer)):
                     part.write(segment, buffer[:size])
                     if digest is not None:
                         digest.update(buffer[:size])
+                    self._persistently.received += size
                     self._count(size, part.kept)
+            if segment.done < segment.end and not failed.is_set():
+                raise NotUnderstood(f"{self._session.server} sent less than it has")
 
         self._persistently(receive)
         return "" if digest is None else digest.hexdigest()
@@ -295,13 +322,14 @@ class Transfer:
                 return download_whole(reply, self._path, self._count)
 
         size = self._persistently(receive)
-        return Fetched(self._path, size, self._persistently.received, unchanged=False)
+        return Fetched(self._path, size, self._received, unchanged=False)
 
     def _piece(self) -> int:
         return self._how.limit.piece if self._how.limit else PIECE
 
     def _count(self, size: int, done: int) -> None:
-        self._persistently.received += size
+        with self._lock:
+            self._received += size
         self._tell(Phase.RECEIVING, done)
         self._stop.check()
         if self._how.limit:
