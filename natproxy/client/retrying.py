@@ -16,6 +16,9 @@ FIRST_WAIT = 0.5
 LONGEST_WAIT = 30.0
 """Seconds between two tries at most, give or take a half."""
 
+LATE = 0.5
+"""Seconds that a transfer may be behind its rate and still catch up."""
+
 _Result = TypeVar("_Result")
 
 
@@ -147,5 +150,6 @@ class Limit:
         """Account for bytes received; give the seconds to wait before any more."""
         with self._lock:
             now = self._clock()
-            self._free_at = max(self._free_at, now) + size / self.rate
-            return self._free_at - now
+            # What was lost by waking up late may be made good; real idleness is not saved up.
+            self._free_at = max(self._free_at, now - LATE) + size / self.rate
+            return max(0.0, self._free_at - now)

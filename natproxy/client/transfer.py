@@ -21,6 +21,7 @@ from natproxy.client.errors import (
     Changed,
     ClientError,
     DigestMismatch,
+    Interrupted,
     LocalError,
     NotFound,
     NotUnderstood,
@@ -124,6 +125,9 @@ class Transfer:
         """
         try:
             fetched = self._run()
+        except Interrupted:
+            # It hasn't failed: it is to go on another time.
+            raise
         except ClientError as error:
             self._tell(Phase.FAILED, 0, str(error))
             raise
