@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+from unittest import skipUnless
+
 from twisted.internet.interfaces import IHalfCloseableDescriptor
 from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
@@ -9,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from natproxy.relay import Outflow, outflow_of
-from natproxy.relay.outflow import DIRECT, SocketOutflow
+from natproxy.relay.outflow import DIRECT, UNSENT, SocketOutflow
 from tests.doubles import SocketWire, Wire
 
 
@@ -253,3 +256,17 @@ class SocketOutflowTests(SynchronousTestCase):
             self.outflow.close()
             self.assertIsNone(self.wire.producer)
             self.assertTrue(self.wire.disconnecting)
+
+
+class UnsentTests(SynchronousTestCase):
+    @skipUnless(hasattr(socket, "TCP_NOTSENT_LOWAT"), "this system cannot bound it")
+    def test_kernel_holds_no_more_than_a_megabyte_that_is_not_sent(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            ours = socket.create_connection(listener.getsockname())
+            self.addCleanup(ours.close)
+            wire = SocketWire(9000, 1)
+            self.addCleanup(wire.socket.close)
+            wire.getHandle = lambda: ours
+            outflow_of(wire, lambda: None)
+            held = ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+        self.assertEqual(held, UNSENT)

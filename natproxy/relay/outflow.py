@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
-from socket import socket
+from contextlib import suppress
 
 from twisted.internet.interfaces import (
     IConsumer,
@@ -23,12 +24,15 @@ from zope.interface import implementer, providedBy
 class Transport(ITCPTransport, IFileDescriptor, IConsumer, IPushProducer):
     """What is asked of a connection's transport; not all of it, where it is not TCP."""
 
-    def getHandle() -> socket:
+    def getHandle() -> socket.socket:
         """Give the socket; see `ISystemHandle`."""
 
 
 DIRECT = 64 * 1024
 """Bytes up to which a write goes straight to the socket: what one read brings in."""
+
+UNSENT = 1 << 20
+"""Bytes that the kernel may hold for a peer and have not yet sent."""
 
 
 @implementer(IPushProducer)
@@ -132,6 +136,7 @@ class SocketOutflow(Outflow):
         self._send: Callable[[bytes], int] = transport.getHandle().send
         # The last piece of a reply is not to wait until the one before is acknowledged.
         transport.setTcpNoDelay(True)
+        _bound_unsent(transport.getHandle())
         super().__init__(transport, changed)
 
     def write(self, data: bytes) -> None:
@@ -257,3 +262,13 @@ def _can_half_close(transport: object) -> bool:
     return provided.isOrExtends(IHalfCloseableDescriptor) and not isinstance(
         transport, ProtocolWrapper
     )
+
+
+def _bound_unsent(connected: socket.socket) -> None:
+    """Let the kernel hold no more than it can use (``TCP_NOTSENT_LOWAT``, tcp(7)).
+
+    Else it takes up to 4 MiB that the peer, perhaps, will never want: they are counted as
+    relayed, and a client that is killed has them fetched again.
+    """
+    with suppress(OSError, AttributeError):
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
