@@ -114,9 +114,7 @@ def _welcome(directory: Directory, server: DrainingService, proxy: DrainingServi
     program = _program()
     where = _where(proxy)
     example = shlex.quote(printable(names[0])) if names else "NAME"
-    lines += [
-        f"  {program} {command}{where}" for command in ("ls", f"get {example}", "shell")
-    ]
+    lines += [f"  {program} {command}{where}" for command in ("ls", f"get {example}", "shell")]
     return "\n".join([*lines, "", "Ctrl-C ends it.", ""])
 
 
