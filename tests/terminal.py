@@ -64,11 +64,13 @@ def running(files: Path) -> Iterator[str]:
 class Terminal:
     """A program on a terminal of its own, and the screen that it draws."""
 
-    def __init__(self, command: Sequence[str], cwd: Path, **environment: str) -> None:
-        self._screen = pyte.Screen(COLUMNS, LINES)
+    def __init__(
+        self, command: Sequence[str], cwd: Path, columns: int = COLUMNS, **environment: str
+    ) -> None:
+        self._screen = pyte.Screen(columns, LINES)
         self._stream = pyte.ByteStream(self._screen)
         self._terminal, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, columns, 0, 0))
         self._process = subprocess.Popen(
             [sys.executable, "-c", _ADOPT, *command],
             cwd=cwd,
@@ -78,7 +80,7 @@ class Terminal:
             start_new_session=True,
             env={
                 **os.environ,
-                "COLUMNS": str(COLUMNS),
+                "COLUMNS": str(columns),
                 "LANG": "C.UTF-8",
                 "LC_ALL": "C.UTF-8",
                 "LINES": str(LINES),

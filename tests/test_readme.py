@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import socket
@@ -12,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.terminal import Terminal
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -50,23 +51,36 @@ def up() -> Iterator[int]:
     assert "SIGINT: stopping" in logged
 
 
+def measured(line: str) -> str:
+    """Leave out what is another time's: how long it took, and how much room the bar had."""
+    return re.sub("━+ +", "━ ", re.sub(r"in \d+\.\ds$", "in 0.0s", line))
+
+
 def test_session_at_the_prompt_is_as_the_readme_shows(up: int, tmp_path: Path) -> None:
-    session = block(".venv/bin/natproxy shell")
-    typed = re.findall(r"^proxy> (.*)$", session, re.MULTILINE)
-    run = subprocess.run(
-        [sys.executable, "-m", "natproxy", "shell", "--server", f"127.0.0.1:{up}"],
-        input="".join(line + "\n" for line in typed),
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=30,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    # A pipe does not echo what is typed.
-    shown = re.sub(r"^proxy> .*\n", "proxy> ", session, flags=re.MULTILINE)
-    assert run.stdout == shown.replace(":9000", f":{up}")
-    assert (tmp_path / "hello.txt").read_bytes() == (ROOT / "files/hello.txt").read_bytes()
-    assert (tmp_path / "fetched/notes.txt").stat().st_size == 61
+    shown = block("natproxy shell").replace(":9000", f":{up}").splitlines()
+    command = [sys.executable, "-m", "natproxy", "shell", "--server", f"127.0.0.1:{up}"]
+    with Terminal(command, tmp_path, 80, HOME=str(tmp_path)) as terminal:
+        completed = ""
+        for line in shown:
+            prompt, _, typed = line.partition("proxy> ")
+            if prompt or not typed:
+                continue
+            if typed.endswith("⇥"):
+                terminal.wait_for(r"^proxy>\Z")
+                terminal.type(typed.replace("⇥", "\t"))
+                completed = typed.removesuffix("⇥")
+            elif completed:
+                terminal.wait_for(rf"^proxy> {re.escape(typed)}( *\n.*)?\Z")
+                terminal.type("\r")
+                completed = ""
+            else:
+                terminal.wait_for(r"^proxy>\Z")
+                terminal.type(f"{typed}\r")
+        assert terminal.wait_for_end() == 3
+        looked = terminal.text.splitlines()
+    expected = [measured(line) for line in shown if not line.endswith("⇥")]
+    assert [measured(line) for line in looked] == expected
+    assert (tmp_path / "release notes.txt").stat().st_size == 61
 
 
 def test_netcat_example_is_as_the_readme_shows(up: int) -> None:
@@ -80,5 +94,5 @@ def test_netcat_example_is_as_the_readme_shows(up: int) -> None:
 
 def test_commands_to_start_with_are_those_that_ci_runs() -> None:
     venv = "python3 -m venv .venv && .venv/bin/pip install"
-    assert f"{venv} -e . && .venv/bin/natproxy up\n" in README
+    assert f"{venv} -e '.[cli]' && .venv/bin/natproxy up\n" in README
     assert f"{venv} -e '.[test]' && .venv/bin/pytest\n" in README
