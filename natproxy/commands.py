@@ -142,6 +142,14 @@ class CommandReceiver(LineReceiver):
         finally:
             self.transport.abortConnection()
 
+    def defect(self, failure: Failure) -> None:
+        """An error that nobody has thought of: log it, and cut the client off.
+
+        It would wait for ever otherwise: no time runs out while a command is answered.
+        """
+        self.log.failure("cannot answer {client}", failure, client=self.client_address)
+        self.abort(Outcome.ERROR)
+
     def drain(self) -> None:
         """Finish the command that is being answered, take no other, and close."""
         self._draining = True
@@ -234,7 +242,10 @@ class CommandReceiver(LineReceiver):
             while self._queue and self._ready():
                 self.answering = self._queue.popleft()
                 self._answering_since = self.factory.clock.seconds()
-                self.command_received(self.answering)
+                try:
+                    self.command_received(self.answering)
+                except Exception:
+                    self.defect(Failure())
         finally:
             self._starting = False
         if not self._ready():

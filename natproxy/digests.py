@@ -70,7 +70,7 @@ class Computation:
     :param part: none of it beyond the file's end.
     :param served: the file; it is closed at the end of `run`, or by `give_up`.
     :param wall_clock: seconds since the epoch.
-    :ivar askers: are to be told.
+    :ivar askers: are to be told; a crowd of them may leave at once.
     :ivar turn: fires when the thread has returned.
     """
 
@@ -78,7 +78,7 @@ class Computation:
 
     def __init__(self, part: Part, served: Served, wall_clock: Callable[[], float]) -> None:
         self.part = part
-        self.askers: list[Deferred[str]] = []
+        self.askers: dict[Deferred[str], None] = {}
         self._served = served
         self._wall_clock = wall_clock
         # Written by the reactor's thread and read by the other: it only ever becomes true.
@@ -95,7 +95,8 @@ class Computation:
     def tell(self, result: str | Failure) -> None:
         """Answer those who ask."""
         while self.askers:
-            self.askers.pop(0).callback(result)
+            asker, _ = self.askers.popitem()
+            asker.callback(result)
 
     def run(self) -> Computed:
         """Read the file, in a thread.
@@ -171,11 +172,11 @@ class Digests:
 
     def _asker(self, computation: Computation) -> Deferred[str]:
         asker: Deferred[str] = Deferred(partial(self._withdrawn, computation))
-        computation.askers.append(asker)
+        computation.askers[asker] = None
         return asker
 
     def _withdrawn(self, computation: Computation, asker: Deferred[str]) -> None:
-        computation.askers.remove(asker)
+        del computation.askers[asker]
         if not computation.askers and self._turns.in_line(computation.turn):
             self._drop(computation)
 

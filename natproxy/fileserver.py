@@ -231,7 +231,7 @@ class FileServerProtocol(CommandReceiver):
                 failed(failure)
 
         self._asked = asked
-        asked.addCallbacks(found, not_found)
+        asked.addCallbacks(found, not_found).addErrback(self.defect)
 
     def _failed(self, name: bytes, failure: Failure) -> None:
         refusal = failure.value
@@ -314,7 +314,7 @@ class FileServerFactory(CommandFactory):
         self.digests = Digests(in_thread, wall_clock)
 
     def drain(self) -> Deferred[None]:
-        """Let every client finish; then no digest is computed for nobody any more."""
+        """Let every client finish; then stop the digests that nobody waits for."""
         return super().drain().addCallback(lambda _: self.digests.stop())
 
     def abort(self) -> None:

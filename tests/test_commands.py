@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
@@ -315,6 +316,34 @@ class NoHalfCloseTests(CommandsCase):
         self.assertEqual(self.wire.taken(), b"ERR no\n")
         self.assertTrue(self.wire.disconnecting)
         self.assertIsNone(self.wire.producer)
+
+
+class UnexpectedErrorTests(CommandsCase):
+    """An error in an answer, which nobody has thought of."""
+
+    at_once = False
+    logged_errors = None
+
+    @pytest.fixture(autouse=True)
+    def _logged(self, logged_errors: object) -> None:
+        self.logged_errors = logged_errors
+
+    def test_client_is_cut_off_whatever_its_command_came_after(self) -> None:
+        def fail(command: wire.Command) -> None:
+            raise ZeroDivisionError
+
+        journal = Journal(self)
+        self.send(b"one\ntwo\nthree\n")
+        self.patch(self.protocol, "command_received", fail)
+        # By now it is not the transport that calls, and would see the error.
+        self.protocol.answer()
+        self.assertEqual(self.wire.taken(), b"one!\n")
+        self.assertTrue(self.wire.aborted)
+        self.assertEqual(self.protocol.dropped, [Outcome.ERROR])
+        journal.line_with("cannot answer 127.0.0.1:43210")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        if self.logged_errors is not None:
+            self.logged_errors.flush(ZeroDivisionError)
 
 
 class AddressTests(SynchronousTestCase):

@@ -103,11 +103,24 @@ class UnexpectedErrorTests(Version2Case):
 
         self.patch(self.factory.directory, "page", fail)
         self.assertEqual(self.ask_thread(b"LS\n"), b"ERR 500 internal error\n")
-        self.journal.line_with("cannot answer for the served directory")
+        self.assert_logged_error("cannot answer for the served directory")
+        self.assertTrue(self.wire.open)
+
+    def test_error_when_the_thread_has_returned_does_not_leave_the_client_waiting(self) -> None:
+        def fail(*_: object) -> None:
+            raise ZeroDivisionError
+
+        self.patch(self.factory.relays, "from_memory", fail)
+        self.assertEqual(self.ask_thread(b"LS\n"), b"")
+        self.assertTrue(self.wire.aborted)
+        self.assert_logged_error("cannot answer 127.0.0.1:43210")
+        self.assertEqual(self.journal.outcomes[-1]["outcome"], "error")
+
+    def assert_logged_error(self, line: str) -> None:
+        self.journal.line_with(line)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         if self.logged_errors is not None:
             self.logged_errors.flush(ZeroDivisionError)
-        self.assertTrue(self.wire.open)
 
 
 class FeatTests(Version2Case):
