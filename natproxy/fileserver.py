@@ -350,10 +350,13 @@ def _unchanged(served: Served) -> bool:
     """Tell whether an open file still holds what its header says.
 
     Not by the ``etag``: a file that is replaced by a rename, or unlinked, is still open
-    and whole, but has one name less, which its ctime tells and its content does not.
+    and whole, but has one name less, which its ctime tells and its content does not. Nor
+    is growth a change: what was promised is still there, and a log would never be sent.
     """
-    now = os.fstat(served.file.fileno())
-    return (now.st_size, now.st_mtime_ns) == (served.status.size, served.status.mtime_ns)
+    now, then = os.fstat(served.file.fileno()), served.result
+    return now.st_size > then.st_size or (
+        (now.st_size, now.st_mtime_ns) == (then.st_size, then.st_mtime_ns)
+    )
 
 
 def _shown(name: bytes) -> str:

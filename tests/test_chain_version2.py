@@ -209,8 +209,8 @@ async def test_broken_off_reply_is_broken_off_by_the_proxy_too(way: Way, tmp_pat
         client.send(b"GET endless\n")
         await client.until(lambda: client.count > MIB, "its beginning")
         client.stop_reading()
-        with (tmp_path / "endless").open("ab") as file:
-            file.write(b"more")
+        with (tmp_path / "endless").open("r+b") as file:
+            file.write(b"changed")
         client.read_on()
         assert await client.end() is ConnectionLost
         assert client.count < 256 * MIB
