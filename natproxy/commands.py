@@ -113,15 +113,15 @@ class CommandReceiver(LineReceiver):
         command = self.answering
         assert command is not None
         verb = command.verb.decode() if command.known else wire.printable(command.verb, 80)
-        name = wire.printable(command.name)
+        asked = wire.printable(command.name)
         self.log.info(
             "{client} {request}: {outcome}, {bytes} bytes in {duration:.3f} s{route}",
             client=self.client_address,
             client_host=self.client_address.host,
             client_port=self.client_address.port,
-            request=f"{verb} {name}" if name else verb,
+            request=f"{verb} {asked}" if asked else verb,
             verb=verb,
-            name=name,
+            name=wire.printable(wire.name_of(command)),
             outcome=outcome.value,
             bytes=sent,
             duration=self.factory.clock.seconds() - self._answering_since,

@@ -146,7 +146,7 @@ class Translation(ClientFactory):
             self.client.outflow,
             self.client.client_address,
             self.command.verb,
-            self.command.name,
+            wire.name_of(self.command),
             upstream.drop,
         )
         return self.entry

@@ -367,7 +367,7 @@ class LoggedOutcomeTests(CommandsCase):
 
     def test_carries_its_fields(self) -> None:
         journal = Journal(self)
-        self.send(b"get a file\n")
+        self.send(b"get a%20file offset=3\n")
         self.clock.advance(3)
         self.protocol.log_outcome(Outcome.COMPLETED, 17, ", by road", more="given")
         (event,) = journal.outcomes
@@ -384,5 +384,5 @@ class LoggedOutcomeTests(CommandsCase):
         self.assertEqual({key: event[key] for key in expected}, expected)
         self.assertEqual(
             journal.lines(),
-            ["127.0.0.1:43210 GET a file: completed, 17 bytes in 3.000 s, by road"],
+            ["127.0.0.1:43210 GET a%20file offset=3: completed, 17 bytes in 3.000 s, by road"],
         )

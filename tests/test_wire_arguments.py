@@ -20,6 +20,7 @@ from natproxy.wire import (
     decode_name,
     encode_name,
     format_request,
+    name_of,
     parse_arguments,
     parse_command,
 )
@@ -212,6 +213,31 @@ class RequestTests(SynchronousTestCase):
             Arguments(b"a", length=MAX_SIZE + 1),
         ):
             self.assertRaises(WireError, format_request, b"GET", arguments)
+
+
+class NameOfTests(SynchronousTestCase):
+    def test_every_command_tells_its_file_name(self) -> None:
+        for line, name in (
+            (b"DOWNLOAD a %41 b=c", b"a %41 b=c"),
+            (b"GET a%20b offset=7", b"a b"),
+            (b"STAT \t a", b"a"),
+            (b"LS", b""),
+            (b"LS depth=2", b""),
+            (b"LS a%3Db after=c", b"a=b"),
+            (b"FEAT", b""),
+            (b"LIST", b""),
+            (b"HASH %zz", b"%zz"),
+            (b"WHO is there", b"is there"),
+        ):
+            command = parse_command(line)
+            assert command is not None
+            self.assertEqual(name_of(command), name)
+
+    @given(st.binary(max_size=200))
+    def test_no_line_is_too_odd_for_it(self, line: bytes) -> None:
+        command = parse_command(line)
+        if command is not None:
+            self.assertIsInstance(name_of(command), bytes)
 
 
 class RefusalTests(SynchronousTestCase):

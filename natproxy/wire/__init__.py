@@ -14,6 +14,7 @@ from natproxy.wire.arguments import (
     decode_name,
     encode_name,
     format_request,
+    name_of,
     parse_arguments,
 )
 from natproxy.wire.replies import (
@@ -109,6 +110,7 @@ __all__ = [
     "format_request",
     "format_status",
     "listable",
+    "name_of",
     "parse_arguments",
     "parse_command",
     "parse_digest",

@@ -137,6 +137,23 @@ def parse_arguments(command: Command) -> Arguments:
     return Arguments(**values)
 
 
+def name_of(command: Command) -> bytes:
+    """Give the file name in a command, whatever its verb; for tables and logs.
+
+    :return: empty if there is none; as it was sent, if it can't be read.
+    """
+    verb = VERBS.get(command.verb)
+    if verb is None or verb.version == 1 or verb.naming is Naming.NONE:
+        return command.name
+    word = (command.name.split(None, 1) or (b"",))[0]
+    if verb.naming is Naming.OPTIONAL and b"=" in word:
+        return b""
+    try:
+        return decode_name(word)
+    except WireError:
+        return word
+
+
 def format_request(word: bytes, arguments: Arguments = Arguments()) -> bytes:  # noqa: B008  # immutable
     """Write a command of version 2 as the line to send, line feed included.
 
