@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 PER_SECOND = 8
 """How often the bars are drawn."""
 
+ECHO = "^C"
+"""What a terminal writes after the last bar when it is interrupted: it is not to wrap."""
+
+_SAID = (Phase.RESTARTING, Phase.WAITING)
+
 
 class Bars:
     """Draws bars, from the first event on; before, there is nothing to see.
@@ -68,8 +73,8 @@ class Bars:
         turned = self._tally.note(event)
         if not self._drawing:
             self._start()
-        if turned is not None and turned.phase is Phase.RESTARTING and event.message:
-            # Its line is overwritten at once.
+        if turned is not None and turned.phase in _SAID and event.message:
+            # Its line is soon overwritten, and too short for a reason.
             self.say(about(event))
 
     def expect(self, files: int, size: int | None) -> None:
@@ -118,7 +123,8 @@ class _Frame:
 
     def lines(self, options: ConsoleOptions) -> list[Text]:
         height = options.size.height
-        return self._canvas.lines(self._tally.look(), options.max_width, height, self.moving)
+        width = max(1, options.max_width - len(ECHO))
+        return self._canvas.lines(self._tally.look(), width, height, self.moving)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         return self._rendered(options)
