@@ -124,8 +124,9 @@ class ServedFiles:
             with self._lock:
                 self._open.add(connection)
             thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
-            self._threads.append(thread)
+            # In this order: `close` can't join one that has not been started.
             thread.start()
+            self._threads.append(thread)
 
     def _serve(self, connection: socket.socket) -> None:
         with suppress(OSError), connection, connection.makefile("rb") as lines:

@@ -288,6 +288,18 @@ class SyncTests(CommandCase):
         self.assert_fails(1, "sync", ".", "here", "--delete")
         self.assertEqual(self.tree(), {"mine": b"mine"})
 
+    def test_folder_that_the_server_cannot_list_is_said_and_keeps_what_is_in_it(self) -> None:
+        self.server.folders = {b"closed"}
+        self.write(b"here/closed/mine", b"mine")
+        self.write(b"here/old", b"old")
+        unread = "natproxy: closed: the server cannot list it: what is in it here stays"
+        for options, status in ((["-n", "--delete"], 3), (["--delete"], 3), ([], 0)):
+            self.server.fail(b"LS", Fault(), Fault(answer=b"ERR 404 file not found\n"))
+            self.assertEqual(self.run_command("sync", ".", "here", *options), status)
+            self.assertEqual(unread in self.err, bool(options))
+            self.assertEqual("old" in self.tree(), "-n" in options)
+        self.assertEqual(self.tree()["closed/mine"], b"mine")
+
     def test_incomplete_downloads_of_the_server_are_left_out_and_said(self) -> None:
         self.server.put(b".a.part", b"under way there")
         self.run_command("sync", ".", "here")

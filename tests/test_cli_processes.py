@@ -95,6 +95,28 @@ class PipeTests(ProcessCase):
             ended = run("-m", "natproxy", "stat", "a", "b", "--server", address, output=output)
         self.assertEqual((ended.returncode, ended.stderr), (3, b"natproxy: b: file not found\n"))
 
+    def test_how_it_ended_does_not_depend_on_whether_it_could_be_told(self) -> None:
+        address = self.serve({b"a": b"x"})
+        folder = self.mktemp()
+        for status, arguments in (
+            (3, ["get", "b", "-o", folder]),
+            (3, ["get", "a", "b", "-o", folder + "/"]),
+            (0, ["get", "a", "-o", folder + "/"]),
+            (0, ["sync", ".", folder]),
+            (4, ["ls", "natproxy://127.0.0.1:1"]),
+        ):
+            reader, writer = os.pipe()
+            os.close(reader)
+            with os.fdopen(writer, "wb") as broken, open("/dev/full", "wb") as full:
+                for errors in (broken, full):
+                    ended = subprocess.run(
+                        [sys.executable, "-m", "natproxy", *arguments],
+                        env={**os.environ, "NATPROXY_SERVER": address},
+                        stderr=errors,
+                        timeout=30,
+                    )
+                    self.assertEqual(ended.returncode, status, arguments)
+
     def test_full_disk_is_told_in_one_line(self) -> None:
         address = self.serve({b"file %d" % number: b"" for number in range(20_000)})
         for command in (["list"], ["ls", "-l"], ["ls", "--json"], ["stat", "file 1"]):

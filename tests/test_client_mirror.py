@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from natproxy import wire
 from natproxy.client import LocalError, NotFound, NotUnderstood, Unsupported, UsageError
-from natproxy.client.mirror import Plan, compare, remove
-from tests.served_files import MTIME, FetchCase
+from natproxy.client.mirror import DEEPEST, Plan, compare, remove
+from tests.served_files import MTIME, Fault, FetchCase
 
 FILE = wire.Status(wire.FILE, 3, MTIME, "e")
 FOLDER = wire.Status(wire.DIRECTORY, 0, MTIME, "d")
@@ -72,6 +72,26 @@ class PlanTests(MirrorCase):
         self.assertLess(extra.index(b"y/z/w"), extra.index(b"y/z"))
         self.assertLess(extra.index(b"y/z"), extra.index(b"y"))
 
+    def test_folder_that_only_its_content_tells_of_is_not_extra(self) -> None:
+        self.server.listing = [wire.Entry(b"d/e/a", FILE)]
+        self.write(b"d/e/a", b"abc", MTIME)
+        self.write(b"d/f/b", b"abc")
+        plan = self.compare()
+        self.assertEqual((plan.unchanged, self.names(plan.extra)), (1, [b"d/f/b", b"d/f"]))
+
+    def test_nothing_is_extra_in_a_folder_that_the_server_cannot_list(self) -> None:
+        self.server.folders = {b"closed", b"empty", b"gone"}
+        for name in (b"closed/a", b"closed/e/b", b"empty/c", b"closed2/d"):
+            self.write(name, b"abc")
+        os.mkdir(self.path(b"gone"))
+        self.server.fail(b"LS", Fault(), Fault(answer=b"ERR 404 file not found\n"))
+        plan = self.compare()
+        self.assertEqual(plan.unread, [b"closed"])
+        self.assertEqual(sorted(self.names(plan.extra)), [b"closed2", b"closed2/d", b"empty/c"])
+        # What has nothing to lose need not be asked about.
+        asked = [arguments.partition(b" ")[0] for arguments in self.server.asked(b"LS")]
+        self.assertEqual(asked[1:], [b"closed", b"empty"])
+
     def test_incomplete_downloads_are_not_extra_nor_what_they_are_in(self) -> None:
         self.server.put(b"a", b"abc")
         for name in (b".a.part", b".a.part.json", b"d/e/.b.part", b"d/f"):
@@ -127,6 +147,15 @@ class HostileServerTests(MirrorCase):
 
     def test_name_that_is_listed_twice_is_refused(self) -> None:
         self.assertRaises(NotUnderstood, self.listed, (b"d/a", FILE), (b"d/a", FILE))
+
+    def test_folders_that_are_too_deep_are_refused(self) -> None:
+        for levels in (DEEPEST + 1, 2000, 8000):
+            for status in (FILE, FOLDER):
+                name = b"/".join([b"d"] * (levels + 2))
+                error = self.assertRaises(LocalError, self.listed, (name, status))
+                self.assertTrue(str(error).endswith("is too deep") or len(name) > 1024, error)
+        deep = b"/".join([b"d"] * (DEEPEST + 2))
+        self.assertEqual(len(self.listed((deep, FILE)).fetch), 1)
 
     @settings(max_examples=100, deadline=None)
     @given(st.lists(st.sampled_from((b"..", b".", b"", b"a", b"d", b"/", b"\0")), max_size=5))

@@ -308,6 +308,18 @@ class ConnectionsTests(SessionCase):
         session.stat("a")
         self.assertEqual(self.server.connections, 2)
 
+    def test_connection_in_use_is_closed_when_it_comes_back_to_a_closed_session(self) -> None:
+        session = self.serve_files()
+        with session.connection() as connection:
+            session.close()
+            # Nobody's bytes are taken away.
+            self.assertEqual(b"".join(connection.request(b"LIST")), b"a\nb c\ns/\xff\n\nEND\n")
+            self.assertIsNotNone(connection._socket)
+        self.assertIsNone(connection._socket)
+        with session.connection() as later:
+            later.connect()
+        self.assertIsNotNone(later._socket)
+
     def test_connecting_tells_whether_the_server_is_there(self) -> None:
         session = self.serve_files()
         with connect(self.server.server_address) as ours:

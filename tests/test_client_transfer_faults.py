@@ -237,12 +237,15 @@ class InterruptedTests(TransferCase):
         header = b"OK 10240 offset=0 size=10240 mtime=1.0 etag=e1\n"
         self.server.fail(b"GET", Fault(answer=header + NEW[:4000]))
 
+        # Not the next one: what has seen `stop` may be over before it is interrupted.
+        session = self.session
+
         def act(stop: Stop) -> None:
             stop.set()
-            self.session.interrupt()
+            session.interrupt()
 
         self.fetch_and(act, How())
-        session, self.session = self.session, Session(self.server.address)
+        self.session = Session(self.server.address)
         session.close()
         self.addCleanup(self.session.close)
         self.assertEqual(self.fetch().received, 6240)

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         complete(parser)
     options = parser.parse_args(arguments)
-    from natproxy.cli.sessions import Sessions, carry_out
+    from natproxy.cli.sessions import Sessions, carry_out, complain
     from natproxy.client.errors import ClientError, LocalError
 
     # File names are bytes: those that are not UTF-8 pass through. Those that are told to
@@ -43,9 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with Sessions() as sessions:
                 status = carry_out(options, sessions)
         except ClientError as error:
-            status = _fail(str(error), error.exit_status)
+            complain(str(error))
+            status = error.exit_status
         except KeyboardInterrupt:
-            status = _fail("interrupted", INTERRUPTED)
+            complain("interrupted")
+            status = INTERRUPTED
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read our output has had enough.
@@ -54,12 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _forget_output()
         named = isinstance(error.filename, (str, bytes))
         path = os.fsencode(error.filename) if named else b"standard output"
-        status = _fail(str(LocalError(path, error)), LocalError.exit_status)
-    return status
-
-
-def _fail(message: str, status: int) -> int:
-    sys.stderr.write(f"natproxy: {message}\n")
+        complain(str(LocalError(path, error)))
+        status = LocalError.exit_status
     return status
 
 

@@ -11,9 +11,10 @@ from functools import partial
 from natproxy import wire
 from natproxy.cli.display import Display, display_for
 from natproxy.cli.sessions import Sessions
+from natproxy.cli.writing import write_line
 from natproxy.client.answers import as_name
 from natproxy.client.batch import fetch_all
-from natproxy.client.destination import Existing, destination_of
+from natproxy.client.destination import Existing, destination_of, make_folder
 from natproxy.client.errors import ClientError, LocalError, NotFound, UsageError
 from natproxy.client.mirror import Plan, compare, remove
 from natproxy.client.retrying import Limit, Persistence, Stop
@@ -58,15 +59,17 @@ def sync(options: Namespace, sessions: Sessions) -> int:
         persistently = Persistence(options.retries, Stop(), display.say)
         plan = persistently(partial(compare, session, name, local))
         if not options.delete:
-            plan.extra = []
+            plan.extra, plan.unread = [], []
         if not options.dry_run:
-            _make_folders([local, *plan.folders])
+            for path in (local, *plan.folders):
+                make_folder(path)
             display.expect(len(plan.fetch), plan.size)
             how = _how(options, Existing.UPDATE)
             results = fetch_all(session, plan.fetch, how, options.jobs, display)
+    unread = _report_unread(plan, sessions)
     if options.dry_run:
         _say_plan(plan)
-        return 0
+        return unread
     status = _report(results, True, sessions)
     if status and plan.extra:
         sessions.complain("nothing deleted, since not everything could be fetched")
@@ -74,7 +77,7 @@ def sync(options: Namespace, sessions: Sessions) -> int:
     remove(plan.extra)
     if not options.quiet:
         _sum_up(plan, results, options.delete)
-    return status
+    return status or unread
 
 
 def download(options: Namespace, sessions: Sessions) -> int:
@@ -158,12 +161,18 @@ def _report(results: Sequence[Fetched | ClientError], quiet: bool, sessions: Ses
             status = status or result.exit_status
         elif not quiet:
             path = wire.printable(result.path)
-            sys.stderr.write(
-                f"{path}: already there\n"
-                if result.unchanged
-                else f"saved {path} ({result.size} bytes)\n"
-            )
+            saved = f"saved {path} ({result.size} bytes)"
+            write_line(sys.stderr, f"{path}: already there" if result.unchanged else saved)
     return status
+
+
+def _report_unread(plan: Plan, sessions: Sessions) -> int:
+    """Say what can't be deleted; give the exit status of a folder that isn't there to be listed."""
+    for name in plan.unread:
+        sessions.complain(
+            f"{wire.printable(name)}: the server cannot list it: what is in it here stays"
+        )
+    return NotFound.exit_status if plan.unread else 0
 
 
 def _sum_up(plan: Plan, results: Sequence[Fetched | ClientError], deleting: bool) -> None:
@@ -178,7 +187,7 @@ def _sum_up(plan: Plan, results: Sequence[Fetched | ClientError], deleting: bool
         facts.append(f"{plan.left_out} left out (incomplete downloads there)")
     if len(fetched) < len(results):
         facts.append(f"{len(results) - len(fetched)} failed")
-    sys.stderr.write(", ".join(facts) + "\n")
+    write_line(sys.stderr, ", ".join(facts))
 
 
 def _say_plan(plan: Plan) -> None:
@@ -188,11 +197,3 @@ def _say_plan(plan: Plan) -> None:
         sys.stdout.write(f"make   {wire.printable(path)}/\n")
     for path in plan.extra:
         sys.stdout.write(f"delete {wire.printable(path)}\n")
-
-
-def _make_folders(paths: Sequence[bytes]) -> None:
-    for path in paths:
-        try:
-            os.makedirs(path, exist_ok=True)
-        except OSError as error:
-            raise LocalError(path, error) from error

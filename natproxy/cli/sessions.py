@@ -9,6 +9,7 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
+from natproxy.cli.writing import write_line
 from natproxy.client.address import Server, is_url, parse_url
 from natproxy.client.answers import as_name
 from natproxy.client.errors import UsageError
@@ -25,7 +26,7 @@ class Sessions:
     """
 
     def __init__(self) -> None:
-        self.complain: Callable[[str], object] = _complain
+        self.complain: Callable[[str], object] = complain
         self.prompting = False
         self._sessions: dict[Server, Session] = {}
 
@@ -90,5 +91,6 @@ def carry_out(options: Namespace, sessions: Sessions) -> int:
     return status
 
 
-def _complain(message: str) -> None:
-    sys.stderr.write(f"natproxy: {message}\n")
+def complain(message: str) -> None:
+    """Tell people what went wrong, in one line on standard error."""
+    write_line(sys.stderr, f"natproxy: {message}")

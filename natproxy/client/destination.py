@@ -47,6 +47,17 @@ def destination_of(name: bytes, destination: bytes | None) -> bytes:
     return destination
 
 
+def make_folder(path: bytes) -> None:
+    """Make a folder, and those it is in, unless it is there.
+
+    :raises LocalError: if that can't be done.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise LocalError(path, error) from error
+
+
 def make_folders(path: bytes) -> None:
     """Make the folders that a file's path needs.
 
@@ -54,10 +65,7 @@ def make_folders(path: bytes) -> None:
     """
     folder = os.path.dirname(path)
     if folder:
-        try:
-            os.makedirs(folder, exist_ok=True)
-        except OSError as error:
-            raise LocalError(folder, error) from error
+        make_folder(folder)
 
 
 def find(path: bytes) -> os.stat_result | None:

@@ -15,10 +15,13 @@ from dataclasses import dataclass, field
 from natproxy import wire
 from natproxy.client.answers import as_name
 from natproxy.client.destination import looks_the_same
-from natproxy.client.errors import LocalError, NotUnderstood, UsageError
+from natproxy.client.errors import LocalError, NotFound, NotUnderstood, UsageError
 from natproxy.client.partial import is_partial
 from natproxy.client.session import Session
 from natproxy.client.transfer import Wanted
+
+DEEPEST = 256
+"""Levels of folders that are made: nobody has more, and Python's stack is not endless."""
 
 
 @dataclass
@@ -29,6 +32,7 @@ class Plan:
     :ivar unchanged: files that look the same: by size and time of last writing.
     :ivar folders: to be made.
     :ivar extra: paths here that the server doesn't have, what is inside before what it is in.
+    :ivar unread: folders of the server that it can't list: what is in them here isn't extra.
     :ivar left_out: files of the server that have the names of incomplete downloads: here,
         such names are for our own.
     """
@@ -37,6 +41,7 @@ class Plan:
     unchanged: int = 0
     folders: list[bytes] = field(default_factory=list)
     extra: list[bytes] = field(default_factory=list)
+    unread: list[bytes] = field(default_factory=list)
     left_out: int = 0
 
     @property
@@ -61,6 +66,7 @@ def compare(session: Session, name: bytes, folder: bytes) -> Plan:
     plan = Plan()
     known: set[bytes] = set()
     folders = {b""}
+    found: dict[bytes, bytes] = {}
     for entry in session.walk(name):
         below = _below(entry.name, name)
         path = os.path.join(folder, below)
@@ -69,7 +75,9 @@ def compare(session: Session, name: bytes, folder: bytes) -> Plan:
         known.add(path)
         _look_at_folders(folder, os.path.dirname(below), folders)
         if entry.status.type == wire.DIRECTORY:
-            if not _is_folder(path):
+            if _is_folder(path):
+                found[path] = entry.name
+            else:
                 plan.folders.append(path)
         elif entry.status.type == wire.FILE:
             if is_partial(os.path.basename(path)):
@@ -78,7 +86,14 @@ def compare(session: Session, name: bytes, folder: bytes) -> Plan:
                 plan.unchanged += 1
             else:
                 plan.fetch.append(Wanted(entry.name, path, entry.status))
+    # A server may tell of what is in a folder, and not of the folder.
+    holding = {os.path.join(folder, below) for below in folders}
+    known |= holding
     plan.extra = [path for path in _inside_first(folder) if path not in known]
+    for path in sorted((found.keys() - holding) & _above(plan.extra, folder)):
+        if not _is_listed(session, found[path]):
+            plan.unread.append(found[path])
+            plan.extra = [each for each in plan.extra if not each.startswith(path + b"/")]
     return plan
 
 
@@ -112,6 +127,8 @@ def _below(name: bytes, folder: bytes) -> bytes:
 
 def _look_at_folders(top: bytes, below: bytes, seen: set[bytes]) -> None:
     """See that nothing is in the way of a folder, or of one that it is in."""
+    if below.count(b"/") >= DEEPEST:
+        raise LocalError(os.path.join(top, below), OSError(errno.ENAMETOOLONG, "is too deep"))
     if below not in seen:
         _look_at_folders(top, os.path.dirname(below), seen)
         _is_folder(os.path.join(top, below))
@@ -137,6 +154,15 @@ def _is_folder(path: bytes) -> bool:
     return True
 
 
+def _is_listed(session: Session, name: bytes) -> bool:
+    """Tell whether a folder's listing can be had: a longer one passes over those that can't."""
+    try:
+        next(session.ls(name), None)
+    except NotFound:
+        return False
+    return True
+
+
 def _looks_the_same(path: bytes, status: wire.Status) -> bool:
     try:
         found = os.stat(path)
@@ -147,6 +173,15 @@ def _looks_the_same(path: bytes, status: wire.Status) -> bool:
     if stat.S_ISDIR(found.st_mode):
         raise LocalError(path, OSError(errno.EISDIR, "is a folder here, a file there"))
     return looks_the_same(found, status)
+
+
+def _above(paths: list[bytes], top: bytes) -> set[bytes]:
+    """Give the folders that paths are in, below the top one."""
+    found: set[bytes] = set()
+    for path in paths:
+        while len(path := os.path.dirname(path)) > len(top) and path not in found:
+            found.add(path)
+    return found
 
 
 def _inside_first(folder: bytes) -> Iterator[bytes]:

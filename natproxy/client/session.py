@@ -65,7 +65,8 @@ class Session:
         self._lock = threading.Lock()
         self._asking = threading.Lock()
         self._idle: list[Connection] = []
-        self._lent: set[Connection] = set()
+        # Those in use, and whether they are to be kept afterwards.
+        self._lent: dict[Connection, bool] = {}
 
     def __enter__(self) -> Session:
         return self
@@ -87,9 +88,10 @@ class Session:
             connection.connect()
 
     def close(self) -> None:
-        """Close the connections that nobody uses."""
+        """Close the connections that nobody uses, and the others when they come back."""
         with self._lock:
             idle, self._idle = self._idle, []
+            self._lent = dict.fromkeys(self._lent, False)
         for connection in idle:
             connection.close()
 
@@ -104,15 +106,15 @@ class Session:
         """Lend a connection; it is made when the first command is sent."""
         with self._lock:
             lent = self._idle.pop() if self._idle else Connection(self.server, self.timeout)
-            self._lent.add(lent)
+            self._lent[lent] = True
         lent.timeout = self.timeout
         try:
             yield lent
         finally:
             lent.settle()
             with self._lock:
-                self._lent.discard(lent)
-                keep = len(self._idle) < KEPT and not lent.interrupted
+                wanted = self._lent.pop(lent)
+                keep = wanted and len(self._idle) < KEPT and not lent.interrupted
                 if keep:
                     self._idle.append(lent)
             if not keep:

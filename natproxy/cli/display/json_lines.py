@@ -27,9 +27,9 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
 
-from natproxy.cli.display.lines import write_line
 from natproxy.cli.display.tally import ENDS, Row, Tally
 from natproxy.cli.display.ticker import Ticker
+from natproxy.cli.writing import write_line
 from natproxy.client.events import Event, Phase
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from natproxy import wire
 from natproxy.cli.display import words
 from natproxy.cli.display.tally import ENDS, Row, Tally, View
 from natproxy.cli.display.ticker import Ticker
+from natproxy.cli.writing import write_line
 from natproxy.client.events import Event, Phase
 
 if TYPE_CHECKING:
@@ -108,17 +109,6 @@ class Lines(Messages):
 def about(event: Event) -> str:
     """A file's name and the event's message."""
     return f"{wire.printable(event.name)}: {event.message}"
-
-
-def write_line(stream: TextIO, line: str) -> None:
-    """Write a line; or not, if nobody can read it."""
-    try:
-        stream.write(line + "\n")
-        stream.flush()
-    except (OSError, ValueError):
-        # A transfer does not end because its progress cannot be shown. A stream that is
-        # closed, or that cannot write a character, raises a ValueError.
-        pass
 
 
 def _complete(row: Row) -> str:
