@@ -209,7 +209,7 @@ class ChangingTests(TransferCase):
         self.server.fail(b"GET", *[change] * 100)
         error = self.assertRaises(Changed, self.fetch)
         self.assertEqual((error.exit_status, next(numbers)), (8, FRESH_STARTS))
-        self.assertIn("again and again", str(error))
+        self.assertIn(f"{FRESH_STARTS} times", str(error))
         self.assertNotIn(b"a", self.files())
 
 

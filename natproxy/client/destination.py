@@ -97,11 +97,7 @@ def looks_the_same(found: os.stat_result, status: wire.Status) -> bool:
     )
 
 
-def already_there(path: bytes) -> LocalError:
+def already_there(path: bytes, what: str = "it is there, and differs") -> LocalError:
     """Make the error for a file that is not to be replaced."""
-    return LocalError(
-        path,
-        OSError(
-            errno.EEXIST, "it is there, and differs: --overwrite replaces it, --no-clobber keeps it"
-        ),
-    )
+    choice = "--overwrite replaces it, --no-clobber keeps it"
+    return LocalError(path, OSError(errno.EEXIST, f"{what}: {choice}"))

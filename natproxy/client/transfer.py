@@ -37,7 +37,7 @@ from natproxy.client.together import run_together
 PIECE = 1 << 20
 """Bytes that are received at once: fewer, larger writes cost less than half the time."""
 
-FRESH_STARTS = 5
+FRESH_STARTS = 3
 """Times that a file may change while it is fetched before it is given up."""
 
 
@@ -110,11 +110,12 @@ class Transfer:
         self._progress = progress
         self._stop = stop or Stop()
         self._size: int | None = None
+        self._done = 0
         # Segments are counted by several threads.
         self._lock = threading.Lock()
         self._received = 0
         self._persistently = Persistence(
-            self._how.retries, self._stop, lambda why: self._tell(Phase.WAITING, 0, why)
+            self._how.retries, self._stop, lambda why: self._tell(Phase.WAITING, self._done, why)
         )
 
     def run(self) -> Fetched:
@@ -142,7 +143,9 @@ class Transfer:
                 return self._attempt()
             except Changed as error:
                 reason = str(error)
-        raise Changed(f"{reason}, again and again: gave up after {FRESH_STARTS} fresh starts")
+        raise Changed(
+            f"{reason}, {FRESH_STARTS} times; 'natproxy download' takes a file as it grows"
+        )
 
     def _attempt(self) -> Fetched:
         # What was known beforehand is good for one attempt: `if-match` will tell.
@@ -316,7 +319,7 @@ class Transfer:
             if self._how.existing is Existing.KEEP:
                 return Fetched(self._path, found.st_size, 0, unchanged=True)
             if self._how.existing is Existing.REFUSE:
-                raise destination.already_there(self._path)
+                raise destination.already_there(self._path, "it is there, and may differ")
         self._tell(Phase.RECEIVING, 0, f"{self._session.server} speaks version 1 only: no resuming")
         destination.make_folders(self._path)
 
@@ -345,4 +348,5 @@ class Transfer:
         return Changed(f"{wire.printable(self._name)}: changed on the server while it was fetched")
 
     def _tell(self, phase: Phase, done: int, message: str = "") -> None:
+        self._done = done
         self._progress(Event(self._name, phase, done, self._size, message))
