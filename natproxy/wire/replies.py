@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from natproxy.wire.arguments import MAX_SIZE
 from natproxy.wire.lines import Lines
@@ -36,8 +36,7 @@ def parse_error(error: bytes) -> tuple[int | None, bytes]:
     return (None, error) if coded is None else (int(coded[1]), coded[2] or b"")
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """The first line of a reply, understood.
 
     :ivar error: the message after ``ERR``, or ``None`` when the reply is not an error.

@@ -6,7 +6,7 @@ Here too: how a command is read from its line, and how one of version 1 is writt
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from natproxy.wire.text import WireError, printable
 
@@ -44,8 +44,7 @@ class Naming(enum.Enum):
     """The next word, percent-encoded, unless there is none or it holds a ``=``."""
 
 
-@dataclass(frozen=True)
-class Verb:
+class Verb(NamedTuple):
     """One row of the protocol's table of verbs.
 
     :ivar naming: where its file name stands.
@@ -80,8 +79,7 @@ VERBS = {
 """Every verb that natproxy knows. A new ability is a new row, never a new argument."""
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """A command as it travels: one line.
 
     :ivar verb: the first word, in upper case; not necessarily one of `VERBS`.
