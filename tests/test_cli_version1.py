@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from natproxy.client import session as session_module
 from tests import version1
+from tests.served_files import ServedFiles
 from tests.test_cli import CommandCase
 
 FILES = {b"a b.txt": b"two words", b"big": bytes(range(256)) * 4096, b"empty": b"", b"\xe9": b"e"}
@@ -89,6 +90,18 @@ class Version1Tests(CommandCase):
             self.patch(session_module, "FEAT_TIMEOUT", 0.1)
             self.check_all(address)
             server.released.set()
+
+    def test_files_of_version_2_come_through_a_proxy_of_version_1(self) -> None:
+        server = ServedFiles()
+        self.addCleanup(server.close)
+        server.put(b"a b.txt", FILES[b"a b.txt"])
+        with version1.Proxy(server.address.port) as proxy:
+            address = f"127.0.0.1:{proxy.port}"
+            for command in ("get", "download"):
+                self.assertEqual(self.in_time(address, command, "a b.txt")[0], 0)
+                self.assertEqual(self.here(b"a b.txt"), FILES[b"a b.txt"])
+                os.unlink("a b.txt")
+            self.assertEqual(self.in_time(address, "cat", "a b.txt"), (0, FILES[b"a b.txt"]))
 
     def test_empty_folder_is_listed_as_empty(self) -> None:
         for name in FILES:

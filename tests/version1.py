@@ -10,6 +10,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 
 
@@ -52,8 +53,10 @@ class Threaded:
     def _serve(self, connection: socket.socket) -> None:
         with connection, connection.makefile("rb") as lines:
             line = lines.readline().rstrip(b"\r\n")
-            if line:
-                connection.sendall(self.reply(line))
+            # At a header with words in it, a thread breaks, and the connection with it.
+            with suppress(ValueError):
+                if line:
+                    connection.sendall(self.reply(line))
 
     def reply(self, line: bytes) -> bytes:
         """Give the whole reply to a command."""

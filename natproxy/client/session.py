@@ -43,6 +43,9 @@ LONGEST_FEAT = 1 << 20
 LARGEST_PAGE = 64 << 20
 """Bytes of a page of ``LS`` that are held in memory."""
 
+DOUBTS = 2
+"""Unanswered questions after which a server that never answered one speaks version 1."""
+
 KEPT = 16
 """Connections that are kept while nobody uses them."""
 
@@ -61,6 +64,8 @@ class Session:
         self.server = server
         self.timeout = timeout
         self._version: int | None = None
+        # Questions of version 2 that broke the connection; `None` once one was answered.
+        self._doubts: int | None = 0
         # The lock guards what the threads share: the connections, and the version.
         self._lock = threading.Lock()
         self._asking = threading.Lock()
@@ -185,7 +190,12 @@ class Session:
         """Tell what a file or a folder is like now."""
         self.needs("tell a file's size and time")
         with self.connection() as connection:
-            reply = connection.request(b"STAT", wire.Arguments(as_name(name)))
+            try:
+                reply = connection.request(b"STAT", wire.Arguments(as_name(name)))
+            except ConnectionBroken:
+                self._doubt()
+                raise
+            self._doubts = None
             try:
                 return wire.parse_status(reply.header.words)
             except wire.WireError as error:
@@ -307,6 +317,18 @@ class Session:
                 return wire.parse_digest(reply.header.words)
             except wire.WireError as error:
                 raise connection.not_understood(error) from error
+
+    def _doubt(self) -> None:
+        """Note that a ``STAT`` was not answered: the second time, take it for version 1.
+
+        A proxy of version 1 before a server of version 2 may pass the listing on that
+        answers ``FEAT``, and break at a header with words in it.
+        """
+        with self._asking:
+            if self._doubts is not None:
+                self._doubts += 1
+                if self._doubts == DOUBTS:
+                    self._version = 1
 
     def _ask_version(self) -> int:
         with self.connection() as connection:

@@ -16,6 +16,7 @@ from natproxy.client.errors import (
     DigestMismatch,
     NotFound,
     NotUnderstood,
+    Unsupported,
     UsageError,
 )
 from natproxy.client.events import Event, Phase, Progress, unobserved
@@ -75,7 +76,7 @@ class _Stream:
             if self._persistently(lambda: self._session.version) < 2:
                 self._run_version_1()
             else:
-                self._run()
+                self._run_version_2()
         except ClientError as error:
             self._tell(Phase.FAILED, str(error))
             raise
@@ -90,6 +91,15 @@ class _Stream:
             self._size = reply.header.size
             while size := reply.receive_into(self._buffer):
                 self._take(size)
+
+    def _run_version_2(self) -> None:
+        try:
+            self._run()
+        except Unsupported:
+            # It turned out not to speak version 2 after all.
+            if self._session.version > 1:
+                raise
+            self._run_version_1()
 
     def _run(self) -> None:
         status = self._persistently(partial(self._session.stat, self._name))

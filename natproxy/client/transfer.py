@@ -25,6 +25,7 @@ from natproxy.client.errors import (
     LocalError,
     NotFound,
     NotUnderstood,
+    Unsupported,
     UsageError,
 )
 from natproxy.client.events import Event, Phase, Progress, unobserved
@@ -143,6 +144,11 @@ class Transfer:
                 return self._attempt()
             except Changed as error:
                 reason = str(error)
+            except Unsupported:
+                # It turned out not to speak version 2 after all.
+                if self._session.version > 1:
+                    raise
+                return self._run_version_1()
         raise Changed(
             f"{reason}, {FRESH_STARTS} times; 'natproxy download' takes a file as it grows"
         )
