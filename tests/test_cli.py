@@ -170,6 +170,26 @@ class ListingTests(CommandCase):
         self.assertIn(b"name:     latin\\xe9\n", out)
 
 
+class SeveralTests(CommandCase):
+    def test_one_that_is_not_there_leaves_the_others_alone(self) -> None:
+        address = self.serve()
+        for command, shown in (("stat", b"etag:"), ("hash", b"  a.txt")):
+            paths = ["nothing", "a.txt", "nor this"]
+            status, out, err = self.main(command, *paths, "--server", address)
+            self.assertEqual(status, 3)
+            self.assertIn(shown, out)
+            self.assertEqual(
+                err, "natproxy: nothing: file not found\nnatproxy: nor this: file not found\n"
+            )
+
+    def test_json_is_whole_whatever_happens(self) -> None:
+        address = self.serve()
+        for command in ("stat", "hash"):
+            paths = ["a.txt", "nothing"]
+            status, out, _ = self.main(command, *paths, "--json", "--server", address)
+            self.assertEqual((status, len(json.loads(out))), (3, 1))
+
+
 class ServerTests(CommandCase):
     def test_server_may_be_said_first_or_last_or_by_the_environment(self) -> None:
         address = self.serve()

@@ -9,7 +9,7 @@ import sys
 from unittest import mock
 
 from natproxy import wire
-from natproxy.cli import main
+from natproxy.cli import fetching, main
 from tests.served_files import MTIME, Fault, FetchCase
 
 NEW = bytes(range(256)) * 40
@@ -126,6 +126,18 @@ class GetTests(CommandCase):
         self.assertIn("bytes missing", self.assert_fails(5, "get", "a", "--retries", "0"))
         self.assertEqual(self.run_command("get", "a", "--segments", "4", "--verify"), 0)
         self.assertEqual((self.server.sent, self.files(), self.read(b"a")), (len(NEW), [b"a"], NEW))
+
+    def test_files_and_their_pieces_together_are_never_too_many(self) -> None:
+        seen = []
+
+        def fetch_all(*arguments: object) -> list[object]:
+            seen.append(arguments[3])
+            return []
+
+        self.patch(fetching, "fetch_all", fetch_all)
+        for options in (["-j", "64"], ["-j", "64", "--segments", "8"], ["--segments", "64"]):
+            self.assertEqual(self.run_command("get", "a", *options), 0)
+        self.assertEqual(seen, [64, 8, 1])
 
     def test_names_that_are_not_utf_8(self) -> None:
         self.server.put(b"\xff b", b"x")

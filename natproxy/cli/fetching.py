@@ -23,6 +23,9 @@ from natproxy.client.session import Session
 from natproxy.client.streaming import stream
 from natproxy.client.transfer import Fetched, How, Wanted
 
+CONNECTIONS = 64
+"""At the same time, at most: each has a thread, a socket, and a megabyte to receive into."""
+
 
 def get(options: Namespace, sessions: Sessions) -> int:
     """Fetch files."""
@@ -39,7 +42,7 @@ def get(options: Namespace, sessions: Sessions) -> int:
     with display_for(options.progress, options.quiet) as display:
         _note_version(session, options, display)
         display.expect(len(wanted), None)
-        results = fetch_all(session, wanted, _how(options, existing), options.jobs, display)
+        results = fetch_all(session, wanted, _how(options, existing), _jobs(options), display)
     return _report(results, options.quiet, sessions)
 
 
@@ -65,7 +68,7 @@ def sync(options: Namespace, sessions: Sessions) -> int:
                 make_folder(path)
             display.expect(len(plan.fetch), plan.size)
             how = _how(options, Existing.UPDATE)
-            results = fetch_all(session, plan.fetch, how, options.jobs, display)
+            results = fetch_all(session, plan.fetch, how, _jobs(options), display)
     unread = _report_unread(plan, sessions)
     if options.dry_run:
         _say_plan(plan)
@@ -90,6 +93,12 @@ def download(options: Namespace, sessions: Sessions) -> int:
         raise NotFound(wire.FILE_NOT_FOUND) from error
     sys.stdout.write(f"saved {wire.printable(path)} ({os.stat(path).st_size} bytes)\n")
     return 0
+
+
+def _jobs(options: Namespace) -> int:
+    """Give how many files to fetch at a time, so that all their segments aren't too many."""
+    jobs: int = min(options.jobs, CONNECTIONS // options.segments)
+    return max(1, jobs)
 
 
 def _how(options: Namespace, existing: Existing) -> How:

@@ -8,11 +8,14 @@ import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
 
 from natproxy import wire
 from natproxy.cli.sessions import Sessions
+from natproxy.client.errors import NotFound
+
+_Answer = TypeVar("_Answer")
 
 
 def ls(options: Namespace, sessions: Sessions) -> int:
@@ -41,11 +44,11 @@ def list_(options: Namespace, sessions: Sessions) -> int:
 def stat(options: Namespace, sessions: Sessions) -> int:
     """Tell what files are like."""
     session, names = sessions.targets(options, options.paths)
-    statuses = ((name, session.stat(name)) for name in names)
+    asked = _Asked(session.stat, names, sessions.complain)
     if options.json:
-        _write_json(_object_of(name, status) for name, status in statuses)
+        _write_json(_object_of(name, status) for name, status in asked)
     else:
-        for name, status in statuses:
+        for name, status in asked:
             sys.stdout.write(
                 f"name:     {wire.printable(name or wire.ROOT)}\n"
                 f"type:     {status.type}\n"
@@ -53,13 +56,13 @@ def stat(options: Namespace, sessions: Sessions) -> int:
                 f"modified: {time_text(status.mtime_ns)}\n"
                 f"etag:     {status.etag}\n"
             )
-    return 0
+    return asked.exit_status
 
 
 def hash_(options: Namespace, sessions: Sessions) -> int:
     """Print SHA-256 digests in the form of ``sha256sum``."""
     session, names = sessions.targets(options, options.paths)
-    digests = ((name, session.hash(name)) for name in names)
+    asked = _Asked(session.hash, names, sessions.complain)
     if options.json:
         _write_json(
             {
@@ -68,11 +71,40 @@ def hash_(options: Namespace, sessions: Sessions) -> int:
                 "size": digest.size,
                 "etag": digest.etag,
             }
-            for name, digest in digests
+            for name, digest in asked
         )
     else:
-        _write_lines(_sum_line(name, digest) for name, digest in digests)
-    return 0
+        _write_lines(_sum_line(name, digest) for name, digest in asked)
+    return asked.exit_status
+
+
+class _Asked(Generic[_Answer]):
+    """A question about each of several names; one that has no answer leaves the others alone.
+
+    :param complain: is told why there is none.
+    :ivar exit_status: of the first that had none; 0 as long as all have one.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[bytes], _Answer],
+        names: Sequence[bytes],
+        complain: Callable[[str], object],
+    ) -> None:
+        self.exit_status = 0
+        self._ask = ask
+        self._names = names
+        self._complain = complain
+
+    def __iter__(self) -> Iterator[tuple[bytes, _Answer]]:
+        for name in self._names:
+            try:
+                answer = self._ask(name)
+            except NotFound as error:
+                self._complain(str(error))
+                self.exit_status = self.exit_status or error.exit_status
+            else:
+                yield name, answer
 
 
 def time_text(nanoseconds: int) -> str:
@@ -111,12 +143,17 @@ def _object_of(name: bytes, status: wire.Status) -> dict[str, Any]:
 
 
 def _write_json(objects: Iterator[dict[str, Any]]) -> None:
-    """Write an array, an object to a line, as they come."""
-    before = "["
-    for each in objects:
-        sys.stdout.write(f"{before}\n  {json.dumps(each)}")
-        before = ","
-    sys.stdout.write("[]\n" if before == "[" else "\n]\n")
+    """Write an array, an object to a line, as they come; it ends even if they break off."""
+    begun = False
+    try:
+        for each in objects:
+            sys.stdout.write(f"{',' if begun else '['}\n  {json.dumps(each)}")
+            begun = True
+    finally:
+        if begun:
+            sys.stdout.write("\n]\n")
+    if not begun:
+        sys.stdout.write("[]\n")
 
 
 def _write_lines(lines: Iterable[bytes]) -> None:
