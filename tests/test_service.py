@@ -60,6 +60,11 @@ class PlayedListener:
 class SignalledMemoryReactor(MemoryReactorClock):
     """A reactor in memory that can be called from a signal handler."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        # Twisted 24.7 takes it for stopped before it has run.
+        self.hasStopped = False
+
     def callFromThread(self, function: object, *args: object) -> None:
         self.callLater(0, function, *args)
 

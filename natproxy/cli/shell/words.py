@@ -137,9 +137,10 @@ def _meaning(escape: re.Match[str]) -> bytes:
     if escape["byte"]:
         return _checked(bytes([int(digits, 16)]))
     try:
-        return _checked(chr(int(digits, 16)).encode())
-    except (UnicodeError, OverflowError) as error:
+        character = chr(int(digits, 16)).encode()
+    except (ValueError, OverflowError) as error:
         raise ValueError(f"there is no character {escape[0]}") from error
+    return _checked(character)
 
 
 def _bytes(text: str) -> bytes:
