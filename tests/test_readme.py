@@ -60,22 +60,22 @@ def test_session_at_the_prompt_is_as_the_readme_shows(up: int, tmp_path: Path) -
     shown = block("natproxy shell").replace(":9000", f":{up}").splitlines()
     command = [sys.executable, "-m", "natproxy", "shell", "--server", f"127.0.0.1:{up}"]
     with Terminal(command, tmp_path, 80, HOME=str(tmp_path)) as terminal:
-        completed = ""
+        prompts = 0
+        completed = False
         for line in shown:
             prompt, _, typed = line.partition("proxy> ")
             if prompt or not typed:
                 continue
-            if typed.endswith("⇥"):
-                terminal.wait_for(r"^proxy>\Z")
-                terminal.type(typed.replace("⇥", "\t"))
-                completed = typed.removesuffix("⇥")
-            elif completed:
+            if completed:
+                # This is what Tab has made of the line before.
                 terminal.wait_for(rf"^proxy> {re.escape(typed)}( *\n.*)?\Z")
                 terminal.type("\r")
-                completed = ""
-            else:
-                terminal.wait_for(r"^proxy>\Z")
-                terminal.type(f"{typed}\r")
+                completed = False
+                continue
+            prompts += 1
+            terminal.wait_for(rf"(?s)\A(?:.*?^proxy>){{{prompts}}}\Z")
+            completed = typed.endswith("⇥")
+            terminal.type(typed.replace("⇥", "\t") if completed else f"{typed}\r")
         assert terminal.wait_for_end() == 3
         looked = terminal.text.splitlines()
     expected = [measured(line) for line in shown if not line.endswith("⇥")]
