@@ -114,6 +114,7 @@ class CommandReceiver(LineReceiver):
         assert command is not None
         verb = command.verb.decode() if command.known else wire.printable(command.verb, 80)
         asked = wire.printable(command.name)
+        named = wire.name_of(command)
         self.log.info(
             "{client} {request}: {outcome}, {bytes} bytes in {duration:.3f} s{route}",
             client=self.client_address,
@@ -121,7 +122,8 @@ class CommandReceiver(LineReceiver):
             client_port=self.client_address.port,
             request=f"{verb} {asked}" if asked else verb,
             verb=verb,
-            name=wire.printable(wire.name_of(command)),
+            # With version 1 they are the same, and there are many of these events.
+            name=asked if named is command.name else wire.printable(named),
             outcome=outcome.value,
             bytes=sent,
             duration=self.factory.clock.seconds() - self._answering_since,

@@ -17,10 +17,10 @@ import pytest
 from fsspec.callbacks import Callback
 
 from natproxy.client import CannotConnect, Changed, ClientError, GaveUp, NotFound
+from natproxy.client.answers import see_within
 from natproxy.client.errors import ConnectionBroken, LocalError, NotUnderstood, UsageError
 from natproxy.fs import FileChanged, NatproxyFileSystem
 from natproxy.fs.errors import os_error
-from natproxy.fs.listing import see_within
 from natproxy.fs.reading import SMALLEST_READ, GrowingReadAhead
 from tests import version1
 from tests.test_fs import Running, running

@@ -12,8 +12,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-INTERRUPTED = 130
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out a command line and give its exit status."""
@@ -30,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complete(parser)
     options = parser.parse_args(arguments)
     from natproxy.cli.sessions import Sessions, carry_out, complain
-    from natproxy.client.errors import ClientError, LocalError
+    from natproxy.client.errors import ClientError, Interrupted, LocalError
 
     # File names are bytes: those that are not UTF-8 pass through. Those that are told to
     # people come out escaped, whatever the terminal can show.
@@ -47,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             status = error.exit_status
         except KeyboardInterrupt:
             complain("interrupted")
-            status = INTERRUPTED
+            status = Interrupted.exit_status
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read our output has had enough.

@@ -7,18 +7,18 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from types import TracebackType
 
 from natproxy.cli.writing import write_line
 from natproxy.client.address import Server, is_url, parse_url
 from natproxy.client.answers import as_name
+from natproxy.client.closing import Closing
 from natproxy.client.errors import UsageError
 from natproxy.client.session import Session
 
 LONGEST_TIMEOUT = 10**6
 
 
-class Sessions:
+class Sessions(Closing):
     """The sessions of one run: at the prompt, many commands use the same one.
 
     :ivar complain: is told what went wrong with one of several things, in one line.
@@ -30,15 +30,8 @@ class Sessions:
         self.prompting = False
         self._sessions: dict[Server, Session] = {}
 
-    def __enter__(self) -> Sessions:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close them all."""
         for session in self._sessions.values():
             session.close()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from natproxy import wire
-from natproxy.client.errors import ClientError, Unavailable, Unsupported
+from natproxy.client.errors import ClientError, NotUnderstood, Unavailable, Unsupported
 
 FEAT_TIMEOUT = 2.0
 """Seconds within which a server of version 2 has answered ``FEAT``."""
@@ -65,6 +65,18 @@ def page_in(body: bytes, after: bytes) -> tuple[list[wire.Entry], bool]:
     if lines.more and (not page or page[-1].name <= after):
         raise wire.WireError("a page that leads nowhere")
     return page, lines.more
+
+
+def see_within(name: bytes, folder: bytes, itself: bool = True) -> None:
+    """See that a listed name, which may become a path here, doesn't lead out of its folder.
+
+    :param folder: that was listed; empty for the served one.
+    :param itself: whether the folder's own name is good as well.
+    :raises NotUnderstood: if it leads astray.
+    """
+    inside = not folder or name.startswith(folder + b"/") or (itself and name == folder)
+    if not inside or b"\0" in name or not {b"", b".", b".."}.isdisjoint(name.split(b"/")):
+        raise NotUnderstood(f"the server lists a name that leads astray: '{wire.printable(name)}'")
 
 
 def range_in(header: wire.Header, asked: wire.Arguments) -> wire.Range:

@@ -7,11 +7,11 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import suppress
-from types import TracebackType
+from contextlib import contextmanager, suppress
 
 from natproxy import wire
 from natproxy.client.address import Server
+from natproxy.client.closing import Closing
 from natproxy.client.errors import (
     CannotConnect,
     ConnectionBroken,
@@ -109,7 +109,7 @@ class Reply:
         )
 
 
-class Connection:
+class Connection(Closing):
     """Commands, one after the other, to one server.
 
     A peer of version 1 may close after one reply: the connection is then made anew.
@@ -128,17 +128,6 @@ class Connection:
         self._socket: socket.socket | None = None
         # The last one on this socket, whether its reply has come or not.
         self._exchange: Exchange | None = None
-
-    def __enter__(self) -> Connection:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def connect(self) -> None:
         """Connect, if there is no connection.
@@ -297,9 +286,8 @@ class Connection:
                 if not data:
                     self.close()
                     raise _Closed(f"{self.server} closed the connection without a reply")
-                first = exchange.feed(data)
-        except NotUnderstood as error:
-            raise self.not_understood(error) from error
+                with self.understanding():
+                    first = exchange.feed(data)
         except ServerError:
             self.settle()
             raise
@@ -322,10 +310,17 @@ class Connection:
             )
         return _Closed(f"connection to {self.server} lost: {error.strerror or error}")
 
-    def not_understood(self, error: Exception) -> NotUnderstood:
-        """Close the connection, and give the error to raise for what came over it."""
-        self.close()
-        return NotUnderstood(f"{self.server} is not understood: {error}")
+    @contextmanager
+    def understanding(self) -> Iterator[None]:
+        """Read what came over the connection; it is closed if that can't be understood.
+
+        :raises NotUnderstood: naming the server, in the place of a `WireError`.
+        """
+        try:
+            yield
+        except (wire.WireError, NotUnderstood) as error:
+            self.close()
+            raise NotUnderstood(f"{self.server} is not understood: {error}") from error
 
 
 def _keep_little_waiting(connected: socket.socket) -> None:

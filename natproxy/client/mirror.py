@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from natproxy import wire
-from natproxy.client.answers import as_name
+from natproxy.client.answers import as_name, see_within
 from natproxy.client.destination import looks_the_same
 from natproxy.client.errors import LocalError, NotFound, NotUnderstood, UsageError
 from natproxy.client.partial import is_partial
@@ -114,15 +114,8 @@ def remove(paths: list[bytes]) -> None:
 
 def _below(name: bytes, folder: bytes) -> bytes:
     """Give an entry's path below the folder that was asked for; it is not to be trusted."""
-    prefix = folder + b"/" if folder else b""
-    below = name[len(prefix) :]
-    if (
-        not name.startswith(prefix)
-        or b"\0" in below
-        or not {b"", b".", b".."}.isdisjoint(below.split(b"/"))
-    ):
-        raise NotUnderstood(f"the server lists a name that leads astray: '{wire.printable(name)}'")
-    return below
+    see_within(name, folder, itself=False)
+    return name[len(folder) + 1 :] if folder else name
 
 
 def _look_at_folders(top: bytes, below: bytes, seen: set[bytes]) -> None:

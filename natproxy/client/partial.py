@@ -14,10 +14,10 @@ import os
 from contextlib import suppress
 from itertools import pairwise
 from threading import Lock
-from types import TracebackType
 from typing import Any
 
 from natproxy import wire
+from natproxy.client.closing import Closing
 from natproxy.client.errors import LocalError
 
 CHECKPOINT = 1 << 20
@@ -54,7 +54,7 @@ class Segment:
         self.end = end
 
 
-class Partial:
+class Partial(Closing):
     """The incomplete file, open and locked.
 
     :param path: that the file will have.
@@ -103,17 +103,6 @@ class Partial:
             raise LocalError(path, error) from error
         if not taken_up:
             self.begin(segments)
-
-    def __enter__(self) -> Partial:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def kept(self) -> int:

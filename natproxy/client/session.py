@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
 
 from natproxy import wire
 from natproxy.client.address import Server
@@ -26,6 +25,7 @@ from natproxy.client.answers import (
     range_in,
     version_in,
 )
+from natproxy.client.closing import Closing
 from natproxy.client.connection import Connection, Reply
 from natproxy.client.errors import (
     ConnectionBroken,
@@ -50,7 +50,7 @@ KEPT = 16
 """Connections that are kept while nobody uses them."""
 
 
-class Session:
+class Session(Closing):
     """A server, asked for things; by several threads at once, if need be.
 
     Every method raises `ClientError` on failure: `NotFound`, `CannotConnect`, …; `Unsupported`
@@ -72,17 +72,6 @@ class Session:
         self._idle: list[Connection] = []
         # Those in use, and whether they are to be kept afterwards.
         self._lent: dict[Connection, bool] = {}
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def connect(self) -> None:
         """See that the server is there.
@@ -151,10 +140,9 @@ class Session:
         names = wire.ListingNames()
         with self.connection() as connection:
             for piece in connection.request(b"LIST"):
-                try:
-                    yield from names.feed(piece)
-                except wire.WireError as error:
-                    raise connection.not_understood(error) from error
+                with connection.understanding():
+                    found = names.feed(piece)
+                yield from found
 
     def ls(
         self, name: str | bytes = b"", depth: float = 1, after: bytes = b""
@@ -172,12 +160,10 @@ class Session:
             arguments = wire.Arguments(as_name(name), depth=depth, after=after)
             with self.connection() as connection:
                 reply = connection.request(b"LS", arguments)
-                try:
+                with connection.understanding():
                     if reply.header.size > LARGEST_PAGE:
                         raise wire.WireError(f"a page of {reply.header.size} bytes")
                     page, more = page_in(b"".join(reply), after)
-                except wire.WireError as error:
-                    raise connection.not_understood(error) from error
             yield from page
             if page:
                 after = page[-1].name
@@ -196,10 +182,8 @@ class Session:
                 self._doubt()
                 raise
             self._doubts = None
-            try:
+            with connection.understanding():
                 return wire.parse_status(reply.header.words)
-            except wire.WireError as error:
-                raise connection.not_understood(error) from error
 
     def hash(self, name: str | bytes, offset: int = 0, length: int | None = None) -> wire.Digest:
         """Have the server compute the SHA-256 of a file, or of a part of it.
@@ -238,10 +222,8 @@ class Session:
         arguments = wire.Arguments(as_name(name), offset, length, if_match)
         with self.connection() as connection:
             reply = connection.request(b"GET", arguments)
-            try:
+            with connection.understanding():
                 part = range_in(reply.header, arguments)
-            except wire.WireError as error:
-                raise connection.not_understood(error) from error
             yield reply, part
 
     @contextmanager
@@ -313,10 +295,8 @@ class Session:
     def _digest(self, arguments: wire.Arguments) -> wire.Digest:
         with self.connection() as connection:
             reply = connection.request(b"HASH", arguments)
-            try:
+            with connection.understanding():
                 return wire.parse_digest(reply.header.words)
-            except wire.WireError as error:
-                raise connection.not_understood(error) from error
 
     def _doubt(self) -> None:
         """Note that a ``STAT`` was not answered: the second time, take it for version 1.

@@ -22,7 +22,7 @@ from natproxy.client.errors import (
 from natproxy.client.events import Event, Phase, Progress, unobserved
 from natproxy.client.retrying import Persistence, Stop
 from natproxy.client.session import Session
-from natproxy.client.transfer import PIECE, How
+from natproxy.client.transfer import How
 
 Write = Callable[[memoryview], object]
 """Takes a piece, whole, before it returns."""
@@ -66,7 +66,7 @@ class _Stream:
         self._size: int | None = None
         self._done = 0
         self._digest = hashlib.sha256()
-        self._buffer = memoryview(bytearray(how.limit.piece if how.limit else PIECE))
+        self._buffer = memoryview(bytearray(how.piece))
         self._persistently = Persistence(
             how.retries, stop, lambda why: self._tell(Phase.WAITING, why)
         )
@@ -128,7 +128,7 @@ class _Stream:
         self._tell(Phase.RECEIVING)
         self._stop.check()
         if self._how.limit:
-            self._stop.sleep(max(0.0, self._how.limit.take(size)))
+            self._stop.sleep(self._how.limit.take(size))
 
     def _confirm(self, etag: str) -> None:
         shown = wire.printable(self._name)

@@ -59,6 +59,11 @@ class How:
     retries: int = 8
     limit: Limit | None = None
 
+    @property
+    def piece(self) -> int:
+        """Bytes to receive at once."""
+        return self.limit.piece if self.limit else PIECE
+
 
 class Wanted(NamedTuple):
     """A file to fetch.
@@ -246,7 +251,7 @@ class Transfer:
     def _fetch(self, part: Partial, segment: Segment, failed: threading.Event) -> str:
         """Fetch what is missing of a segment, unless another one fails; give its digest."""
         digest = self._digest_of(part, segment) if self._how.verify else None
-        buffer = memoryview(bytearray(min(self._piece(), segment.end - segment.start)))
+        buffer = memoryview(bytearray(min(self._how.piece, segment.end - segment.start)))
 
         def receive() -> None:
             if segment.done == segment.end or failed.is_set():
@@ -337,18 +342,13 @@ class Transfer:
         size = self._persistently(receive)
         return Fetched(self._path, size, self._received, unchanged=False)
 
-    def _piece(self) -> int:
-        return self._how.limit.piece if self._how.limit else PIECE
-
     def _count(self, size: int, done: int) -> None:
         with self._lock:
             self._received += size
         self._tell(Phase.RECEIVING, done)
         self._stop.check()
         if self._how.limit:
-            seconds = self._how.limit.take(size)
-            if seconds > 0:
-                self._stop.sleep(seconds)
+            self._stop.sleep(self._how.limit.take(size))
 
     def _changed(self) -> Changed:
         return Changed(f"{wire.printable(self._name)}: changed on the server while it was fetched")

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from natproxy import wire
-from natproxy.client.errors import NotUnderstood
 
 _TYPES = {wire.FILE: "file", wire.DIRECTORY: "directory"}
 
@@ -30,16 +29,6 @@ def describe(name: str, status: wire.Status) -> dict[str, Any]:
         "mtime": mtime,
         "etag": status.etag,
     }
-
-
-def see_within(name: bytes, folder: bytes) -> None:
-    """See that a listed name, which may become a path here, doesn't lead out of its folder.
-
-    :raises NotUnderstood: if it does.
-    """
-    inside = not folder or name == folder or name.startswith(folder + b"/")
-    if not inside or b"\0" in name or not {b"", b".", b".."}.isdisjoint(name.split(b"/")):
-        raise NotUnderstood(f"the server lists a name that leads astray: '{wire.printable(name)}'")
 
 
 def visits(

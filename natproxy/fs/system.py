@@ -17,7 +17,7 @@ from fsspec.utils import isfilelike, stringify_path, tokenize
 
 from natproxy import wire
 from natproxy.client.address import DEFAULT_PORT, SCHEME, Server, is_url, parse_url
-from natproxy.client.answers import as_name
+from natproxy.client.answers import as_name, see_within
 from natproxy.client.destination import Existing
 from natproxy.client.errors import ClientError, ServerError, UsageError
 from natproxy.client.retrying import Persistence, Stop
@@ -26,7 +26,7 @@ from natproxy.client.streaming import stream
 from natproxy.client.transfer import How, Transfer, Wanted
 from natproxy.fs.callbacks import teller
 from natproxy.fs.errors import os_error
-from natproxy.fs.listing import depth_of, describe, see_within, visits
+from natproxy.fs.listing import depth_of, describe, visits
 from natproxy.fs.ranges import GAP, Range, fetch_ranges, raise_first, together
 from natproxy.fs.reading import GrowingReadAhead, NatproxyFile
 

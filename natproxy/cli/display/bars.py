@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
@@ -21,10 +21,8 @@ from natproxy.cli.display import words
 from natproxy.cli.display.drawing import Canvas
 from natproxy.cli.display.lines import about
 from natproxy.cli.display.tally import Tally
+from natproxy.client.closing import Closing
 from natproxy.client.events import Event, Phase
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 PER_SECOND = 8
 """How often the bars are drawn."""
@@ -35,7 +33,7 @@ ECHO = "^C"
 _SAID = (Phase.RESTARTING, Phase.WAITING)
 
 
-class Bars:
+class Bars(Closing):
     """Draws bars, from the first event on; before, there is nothing to see.
 
     :param console: to draw on, in place of one for the stream.
@@ -57,17 +55,6 @@ class Bars:
         self._lock = threading.Lock()
         self._drawing = False
         self._closed = False
-
-    def __enter__(self) -> Bars:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __call__(self, event: Event) -> None:
         turned = self._tally.note(event)

@@ -25,15 +25,13 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from natproxy.cli.display.tally import ENDS, Row, Tally
 from natproxy.cli.display.ticker import Ticker
 from natproxy.cli.writing import write_line
+from natproxy.client.closing import Closing
 from natproxy.client.events import Event, Phase
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 INTERVAL = 1.0
 """Seconds between two lines if there are no turns."""
@@ -41,7 +39,7 @@ TURNS = ENDS | {Phase.RESTARTING, Phase.WAITING}
 """The phases that are told at once."""
 
 
-class JsonLines:
+class JsonLines(Closing):
     """Writes a line at an interval, whatever the transfers do, and at each turn.
 
     Quiet, messages that belong to no file are left out.
@@ -64,14 +62,6 @@ class JsonLines:
     def __enter__(self) -> JsonLines:
         self._ticker.start()
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __call__(self, event: Event) -> None:
         turned = self._tally.note(event)

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from natproxy import wire
 from natproxy.cli.display import words
 from natproxy.cli.display.tally import ENDS, Row, Tally, View
 from natproxy.cli.display.ticker import Ticker
 from natproxy.cli.writing import write_line
+from natproxy.client.closing import Closing
 from natproxy.client.events import Event, Phase
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 INTERVAL = 5.0
 """Seconds between two lines about progress."""
 
 
-class Messages:
+class Messages(Closing):
     """Messages alone. Quiet, nothing at all."""
 
     def __init__(self, stream: TextIO, quiet: bool) -> None:
@@ -28,17 +26,6 @@ class Messages:
         self._quiet = quiet
         self._lock = threading.Lock()
         self._last: dict[bytes, str] = {}
-
-    def __enter__(self) -> Messages:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __call__(self, event: Event) -> None:
         """Say why a file is waited for or fetched afresh, once while it is the same reason."""
