@@ -11,12 +11,16 @@ from natproxy.wire.text import WireError, printable
 
 FILE = "file"
 DIRECTORY = "dir"
+UNREAD = "unread"
+"""The type of an entry whose metadata the server cannot read."""
+
 MORE = b"more"
 
 _MTIME = re.compile(r"(-?)([0-9]{1,19})(?:\.([0-9]{1,9}))?")
 _SIZE = re.compile(r"[0-9]{1,19}")
 _TOKEN = re.compile(r"[!-~]{1,128}")
 _HEX = re.compile(r"[0-9a-f]{64}")
+_UNREAD_WORDS = b"type=unread size=0 mtime=0.0 etag=-"
 
 
 class Status(NamedTuple):
@@ -34,14 +38,33 @@ class Status(NamedTuple):
     etag: str
 
 
+UNREAD_STATUS = Status(UNREAD, 0, 0, "-")
+"""Stands in the line of an entry whose metadata the server cannot read."""
+
+
 class Entry(NamedTuple):
     """One line of ``LS``.
 
-    :ivar name: the path below the served folder.
+    :ivar name: the path below the served directory.
+    :ivar unread: true for a directory whose content the server cannot list.
     """
 
     name: bytes
     status: Status
+    unread: bool = False
+
+
+class Page(NamedTuple):
+    """What the header of a page of ``LS`` says besides the page's length.
+
+    :ivar unread: entries on this page that could not be read: those of type `UNREAD`,
+        and directories that are marked ``unread=1``.
+    :ivar after: the name after which the next page begins; `None` if that is the last
+        name on this page, or if there is no next page.
+    """
+
+    unread: int = 0
+    after: bytes | None = None
 
 
 class Range(NamedTuple):
@@ -99,7 +122,24 @@ def format_digest(digest: Digest) -> bytes:
 
 def format_entry(entry: Entry) -> bytes:
     """Write a line of ``LS``, line feed included."""
-    return format_status(entry.status) + b" " + encode_name(entry.name) + b"\n"
+    if entry.status == UNREAD_STATUS:
+        words = _UNREAD_WORDS
+    else:
+        words = format_status(entry.status) + (b" unread=1" if entry.unread else b"")
+    return words + b" " + encode_name(entry.name) + b"\n"
+
+
+def format_page(length: int, page: Page = Page()) -> bytes:  # noqa: B008  # immutable
+    """Write the header line of the reply to an ``LS``, line feed included.
+
+    :param length: of the body, in bytes.
+    """
+    words = [b"OK %d" % length]
+    if page.unread:
+        words.append(b"unread=%d" % page.unread)
+    if page.after is not None:
+        words.append(b"after=" + encode_name(page.after))
+    return b" ".join(words) + b"\n"
 
 
 def parse_status(words: bytes) -> Status:
@@ -142,7 +182,17 @@ def parse_entry(line: bytes) -> Entry:
     :raises WireError: as `parse_status` does, or if the name is malformed.
     """
     words, _, name = line.rpartition(b" ")
-    return Entry(decode_name(name), parse_status(words))
+    return Entry(decode_name(name), parse_status(words), b"unread=1" in words.split())
+
+
+def parse_page(words: bytes) -> Page:
+    """Read what follows ``OK <length>`` in the reply to an ``LS``.
+
+    :raises WireError: if something is malformed; unknown keys are ignored.
+    """
+    fields = _Fields(words)
+    unread = fields.size("unread") if fields.has("unread") else 0
+    return Page(unread, fields.name("after") if fields.has("after") else None)
 
 
 class EntryLines:
@@ -188,6 +238,9 @@ class _Fields:
         pairs = (word.decode("ascii", "replace").partition("=") for word in words.split())
         self._values = {key: value for key, equals, value in pairs if equals}
 
+    def has(self, key: str) -> bool:
+        return key in self._values
+
     def malformed(self, key: str) -> WireError:
         return WireError(f"a reply without a proper {key}: '{printable(self._words, 80)}'")
 
@@ -202,6 +255,12 @@ class _Fields:
         if not _SIZE.fullmatch(value) or int(value) > MAX_SIZE:
             raise self.malformed(key)
         return int(value)
+
+    def name(self, key: str) -> bytes:
+        try:
+            return decode_name(self._values.get(key, "").encode("ascii", "replace"))
+        except WireError as error:
+            raise self.malformed(key) from error
 
     def mtime(self) -> int:
         found = _MTIME.fullmatch(self._values.get("mtime", ""))
