@@ -51,7 +51,7 @@ class SharedListings:
         self._waiting: list[Deferred[bytes]] = []
         self._scanning = False
         self._reply = b""
-        self._omitted: tuple[bytes, ...] = ()
+        self._omitted: dict[str, tuple[bytes, ...]] = {}
 
     def reply(self) -> Deferred[bytes]:
         """Fire with the whole reply to a ``LIST``, or with `OSError`."""
@@ -69,7 +69,7 @@ class SharedListings:
             reply = b"OK\n" + listing.body + wire.END + b"\n"
             if reply != self._reply:
                 self._reply = reply
-            self._note_omitted(listing.omitted)
+            self._note_omitted(listing)
             for waiter in waiting:
                 waiter.callback(self._reply)
 
@@ -84,15 +84,21 @@ class SharedListings:
 
         self._in_thread(self._directory.listing).addCallbacks(scanned, failed).addBoth(done)
 
-    def _note_omitted(self, omitted: tuple[bytes, ...]) -> None:
-        if omitted != self._omitted:
-            self._omitted = omitted
-            if omitted:
-                self._log.warn(
-                    "LIST leaves out {count} names that no line can carry: {names}",
-                    count=len(omitted),
-                    names=", ".join(wire.printable(name) for name in omitted[:10]),
-                )
+    def _note_omitted(self, listing: Listing) -> None:
+        kinds = (
+            ("that no line can carry", listing.omitted),
+            ("that cannot be looked at", listing.unread),
+        )
+        for why, names in kinds:
+            if names != self._omitted.get(why, ()):
+                self._omitted[why] = names
+                if names:
+                    self._log.warn(
+                        "LIST leaves out {count} names {why}: {names}",
+                        count=len(names),
+                        why=why,
+                        names=", ".join(wire.printable(name) for name in names[:10]),
+                    )
 
 
 class FileServerProtocol(CommandReceiver):
@@ -175,8 +181,8 @@ class FileServerProtocol(CommandReceiver):
         limit = min(asked.limit or PAGE, LONGEST_PAGE)
 
         def scan() -> bytes:
-            page = self.factory.directory.page(asked.name, asked.depth, asked.after, limit)
-            return b"OK %d\n" % len(page) + page
+            body, page = self.factory.directory.page(asked.name, asked.depth, asked.after, limit)
+            return wire.format_page(len(body), page) + body
 
         self._wait_for(
             self.factory.pages.take(scan), self._send_bytes, partial(self._failed, asked.name)

@@ -11,7 +11,7 @@ from twisted.internet.error import ConnectionLost
 
 from natproxy import wire
 from natproxy.fileserver import LONGEST_PAGE, PAGE, FileServerProtocol
-from natproxy.storage import Directory, status_of
+from natproxy.storage import Directory, Paged, status_of
 from tests.doubles import Wire
 from tests.test_fileserver import FileServerCase
 
@@ -197,9 +197,9 @@ class LsTests(Version2Case):
     def test_size_of_a_page(self) -> None:
         limits: list[int] = []
 
-        def page(name: bytes, depth: float, after: bytes, limit: int) -> bytes:
+        def page(name: bytes, depth: float, after: bytes, limit: int) -> Paged:
             limits.append(limit)
-            return b""
+            return Paged(b"", wire.Page())
 
         self.patch(self.factory.directory, "page", page)
         for arguments in (b"", b" limit=7", b" limit=10000", b" limit=9223372036854775807"):

@@ -54,7 +54,9 @@ class ScansCase(ServedCase):
         while more:
             lines = wire.EntryLines()
             after = names[-1] if names else b""
-            names += [entry.name for entry in lines.feed(directory.page(name, 1, after, limit))]
+            names += [
+                entry.name for entry in lines.feed(directory.page(name, 1, after, limit).body)
+            ]
             more = lines.more
         return names
 

@@ -20,8 +20,8 @@ from natproxy.storage import (
     open_beneath,
     open_by_walk,
 )
-from natproxy.storage.scans import Runs, Scans
-from natproxy.storage.tree import page_of
+from natproxy.storage.scans import Check, Runs, Scans, unchecked
+from natproxy.storage.tree import Looked, page_of
 from tests.served import (
     REFUSED_LINKS,
     PagesCase,
@@ -78,9 +78,9 @@ class Watched(Scans):
         super().__init__()
         self.entered: list[int] = []
 
-    def of(self, folder: int) -> Runs:
+    def of(self, folder: int, check: Check = unchecked) -> Runs:
         self.entered.append(os.fstat(folder).st_ino)
-        return super().of(folder)
+        return super().of(folder, check)
 
 
 class BothOpeners:
@@ -103,6 +103,7 @@ class BothOpeners:
         whole = self.model(name, depth)
         after = data.draw(paths | st.just(b"") | st.sampled_from(whole or [b""]))
         limits = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=3))
+        self.follows_header = data.draw(st.booleans())
         entries = list(self.pages(name, depth, after, limits))
         self.assertEqual([entry.name for entry in entries], [n for n in whole if n > after])
         for entry in entries:
@@ -157,9 +158,9 @@ class BothOpeners:
         status = self.directory.status(b"sub/b.txt")
         line = wire.format_entry(wire.Entry(b"sub/b.txt", status))
         for depth in (1, math.inf):
-            self.assertEqual(self.directory.page(b"sub/b.txt", depth, b"", 1), line)
-            self.assertEqual(self.directory.page(b"sub/b.txt", depth, b"sub/b", 1), line)
-            self.assertEqual(self.directory.page(b"sub/b.txt", depth, b"sub/b.txt", 1), b"")
+            self.assertEqual(self.directory.page(b"sub/b.txt", depth, b"", 1).body, line)
+            self.assertEqual(self.directory.page(b"sub/b.txt", depth, b"sub/b", 1).body, line)
+            self.assertEqual(self.directory.page(b"sub/b.txt", depth, b"sub/b.txt", 1).body, b"")
 
     def test_links_are_listed_as_what_they_lead_to_and_never_descended_into(self) -> None:
         os.symlink(b".", self.path(b"sub/here"))
@@ -249,8 +250,9 @@ class PageTests(SynchronousTestCase):
     def test_page_is_of_a_mebibyte_at_most(self) -> None:
         status = wire.Status(wire.FILE, 1, 2, "etag")
         whole = [wire.Entry(b"%04d" % number + b"\xff" * 250, status) for number in range(2500)]
-        body = page_of(iter(whole), 10_000)
-        entries, more = parsed(body)
+        paged = page_of((Looked(entry.name, entry) for entry in whole), 10_000, lambda: 0.0)
+        body = paged.body
+        entries, more = parsed(paged)
         self.assertTrue(more)
         self.assertEqual(entries, whole[: len(entries)])
         self.assertLessEqual(len(body), 2**20 + len(b"more\n"))

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable
 
+from natproxy import wire
 from natproxy.storage import (
     Directory,
     FileNotFound,
@@ -14,7 +15,7 @@ from natproxy.storage import (
     open_beneath,
     open_by_walk,
 )
-from natproxy.storage.scans import Runs, Scans
+from natproxy.storage.scans import Check, Runs, Scans, unchecked
 from tests.served import PagesCase, descriptors, descriptors_left
 
 
@@ -26,10 +27,10 @@ class Failing(Scans):
         self.folder = folder
         self.code = code
 
-    def of(self, folder: int) -> Runs:
+    def of(self, folder: int, check: Check = unchecked) -> Runs:
         if os.path.samestat(os.fstat(folder), self.folder):
             raise OSError(self.code, os.strerror(self.code))
-        return super().of(folder)
+        return super().of(folder, check)
 
 
 class Afterwards(Scans):
@@ -39,8 +40,8 @@ class Afterwards(Scans):
         super().__init__()
         self.changes = [change]
 
-    def of(self, folder: int) -> Runs:
-        runs = super().of(folder)
+    def of(self, folder: int, check: Check = unchecked) -> Runs:
+        runs = super().of(folder, check)
         if self.changes:
             self.changes.pop()()
         return runs
@@ -65,32 +66,41 @@ class BothOpeners:
                 self.assertEqual(page, whole, f"with {left} descriptors left")
             self.assertEqual(descriptors(), before)
 
-    def test_folder_that_may_not_be_read_is_listed_but_not_descended_into(self) -> None:
+    def test_directory_that_fails_to_be_read_when_its_line_is_written_is_marked(self) -> None:
         left = [name for name in self.model() if not name.startswith(b"sub/")]
+        sub = os.stat(self.path(b"sub"))
+        for code in (errno.EACCES, errno.EIO, errno.ESTALE):
+            directory = Directory(self.served, self.opener, Failing(sub, code))
+            entries = list(self.pages(directory=directory))
+            self.assertEqual([entry.name for entry in entries], left)
+            self.assertEqual([entry.name for entry in entries if entry.unread], [b"sub"])
+            self.assertEqual(directory.page(b"", math.inf, b"", 1000).page.unread, 1)
+
+    def test_directory_that_vanishes_is_not_marked(self) -> None:
+        left = [name for name in self.model() if not name.startswith(b"sub/")]
+        sub = os.stat(self.path(b"sub"))
+        directory = Directory(self.served, self.opener, Failing(sub, errno.ENOENT))
+        self.assertEqual(self.names(directory=directory), left)
+        self.assertEqual(directory.page(b"", math.inf, b"", 1000).page, wire.Page())
+
+    def test_directory_itself_that_cannot_be_read_is_not_an_empty_page(self) -> None:
         sub = os.stat(self.path(b"sub"))
         for code in (errno.EACCES, errno.ENOENT):
             directory = Directory(self.served, self.opener, Failing(sub, code))
-            self.assertEqual(self.names(directory=directory), left)
             self.assertRaises(FileNotFound, directory.page, b"sub", 1, b"", 10)
-
-    def test_failing_disk_is_not_an_empty_folder(self) -> None:
-        sub = os.stat(self.path(b"sub"))
-        directory = Directory(self.served, self.opener, Failing(sub, errno.EIO))
-        for name in (b"", b"sub"):
+        for code in (errno.EIO, errno.EMFILE):
             before = descriptors()
+            directory = Directory(self.served, self.opener, Failing(sub, code))
             with self.assertRaises(OSError) as caught:
-                directory.page(name, math.inf, b"", 1000)
-            self.assertEqual(caught.exception.errno, errno.EIO)
+                directory.page(b"sub", math.inf, b"", 1000)
+            self.assertEqual(caught.exception.errno, code)
             self.assertEqual(descriptors(), before)
-        stat_ = os.stat
 
-        def failing(path: bytes, **named: object) -> os.stat_result:
-            if path == b"b.txt":
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
-            return stat_(path, **named)
-
-        self.patch(os, "stat", failing)
-        self.assertRaises(OSError, self.directory.page, b"", math.inf, b"", 1000)
+    def test_lack_of_memory_fails_a_page(self) -> None:
+        sub = os.stat(self.path(b"sub"))
+        for code in (errno.ENOMEM, errno.ENFILE):
+            directory = Directory(self.served, self.opener, Failing(sub, code))
+            self.assertRaises(OSError, directory.page, b"", math.inf, b"", 1000)
 
     def test_folder_that_is_replaced_after_the_scan_is_not_descended_into(self) -> None:
         def gone() -> None:

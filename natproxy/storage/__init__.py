@@ -15,12 +15,13 @@ from natproxy.storage.confinement import (
     open_by_walk,
 )
 from natproxy.storage.directory import Directory, Listing, Served
-from natproxy.storage.tree import status_of
+from natproxy.storage.tree import Paged, status_of
 
 __all__ = [
     "Directory",
     "FileNotFound",
     "Listing",
+    "Paged",
     "Served",
     "choose_opener",
     "open_beneath",

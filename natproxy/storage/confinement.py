@@ -31,8 +31,12 @@ MAX_PATH = 4095
 Percent-encoded, it still fits on a line.
 """
 
-# What the server lacks is not the file's absence.
-_OUR_OWN_LACK = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EAGAIN))
+# Resource and I/O errors must not be reported as "not found".
+_OUT_OF_RESOURCES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN))
+_OUR_OWN_LACK = _OUT_OF_RESOURCES | {errno.EIO}
+
+# EXDEV is a link that leads outside.
+_NOT_THERE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EXDEV))
 
 Opener = Callable[[int, bytes, int], int]
 """Opens a name below a directory's descriptor, with ``open(2)``'s flags."""
@@ -123,6 +127,19 @@ def plain(name: bytes) -> bool:
 def own_lack(error: OSError) -> bool:
     """Tell what the server lacks from what is not there."""
     return error.errno in _OUR_OWN_LACK
+
+
+def out_of_resources(error: OSError) -> bool:
+    """Return whether the server lacks descriptors or memory, for the moment."""
+    return error.errno in _OUT_OF_RESOURCES
+
+
+def not_there(error: OSError) -> bool:
+    """Return whether an error means that there is nothing under a name.
+
+    After any other error there may be something that the server cannot look at.
+    """
+    return error.errno in _NOT_THERE
 
 
 @contextmanager

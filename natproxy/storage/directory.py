@@ -5,7 +5,8 @@ from __future__ import annotations
 import heapq
 import os
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from io import FileIO
@@ -20,10 +21,11 @@ from natproxy.storage.confinement import (
     Opener,
     blame,
     choose_opener,
+    out_of_resources,
     plain,
 )
-from natproxy.storage.scans import Scans, in_runs
-from natproxy.storage.tree import Tree, page_of, status_of
+from natproxy.storage.scans import Check, Scans, in_runs, unchecked
+from natproxy.storage.tree import Paged, Tree, page_of, status_of
 
 
 class Served(NamedTuple):
@@ -52,10 +54,12 @@ class Listing:
 
     :ivar body: a line for each, sorted by bytes.
     :ivar omitted: names that no line can carry, sorted.
+    :ivar unread: names that cannot be looked at, sorted.
     """
 
     body: bytes
     omitted: tuple[bytes, ...]
+    unread: tuple[bytes, ...]
 
 
 class Directory:
@@ -69,12 +73,18 @@ class Directory:
     :param path: of the directory.
     :param opener: how names below it are opened; see `choose_opener`.
     :param scans: what is kept from one page to the next.
+    :param clock: monotonic seconds, for the time that a page may take.
     """
 
     def __init__(
-        self, path: str | bytes, opener: Opener | None = None, scans: Scans | None = None
+        self,
+        path: str | bytes,
+        opener: Opener | None = None,
+        scans: Scans | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path = os.fsencode(path)
+        self._clock = clock
         self._open_below = opener or choose_opener()
         self._scans = scans or Scans()
 
@@ -115,48 +125,65 @@ class Directory:
         with self._folder() as folder:
             return Tree(folder, self._open_below, self._scans).status(name)
 
-    def page(self, name: bytes, depth: float, after: bytes, limit: int) -> bytes:
-        """Walk through a folder: the body of one ``LS`` reply, of about 1 MiB at most.
+    def page(
+        self, name: bytes, depth: float, after: bytes, limit: int, check: Check = unchecked
+    ) -> Paged:
+        """Walk through a directory: one ``LS`` reply, of about 1 MiB at most.
 
-        There is a line for each regular file, each folder, and each link inside the
-        directory that leads to either; such a link is never descended into. What
-        vanishes during the walk, or may not be read, is left out.
+        There is a line for each regular file, each directory, and each link inside the
+        served directory that leads to either; such a link is never descended into. What
+        vanishes during the walk is left out. What cannot be read is marked as such; see
+        `Tree.entries`.
 
-        :param name: of the folder, or of a single file; as for `status`.
-        :param depth: levels of folders, 1 or more, or `math.inf`.
+        :param name: of the directory, or of a single file; as for `status`.
+        :param depth: levels of directories, 1 or more, or `math.inf`.
         :param after: entries up to this name, which need not exist, are left out; empty
             for none.
-        :param limit: entries at most, 1 or more; if there are further ones, the last
-            line is ``more``.
-        :raises FileNotFound: if there is neither a file nor a readable folder.
+        :param limit: entries at most, 1 or more; if the page ends before the walk does,
+            the last line is ``more``.
+        :param check: called at each step; what it raises ends the walk.
+        :raises FileNotFound: if there is neither a file nor a readable directory.
         """
         if name and not plain(name):
             raise FileNotFound
-        with self._folder() as folder, closing(Tree(folder, self._open_below, self._scans)) as tree:
+        with (
+            self._folder() as folder,
+            closing(Tree(folder, self._open_below, self._scans, check)) as tree,
+        ):
             status = tree.status(name)
             if status.type == wire.FILE:
-                return wire.format_entry(wire.Entry(name, status)) if name > after else b""
-            return page_of(tree.entries(name, depth, after), limit)
+                line = wire.format_entry(wire.Entry(name, status)) if name > after else b""
+                return Paged(line, wire.Page())
+            body, page = page_of(tree.entries(name, depth, after), limit, self._clock)
+            return Paged(body, page._replace(unread=page.unread + tree.unlisted))
 
-    def listing(self) -> Listing:
+    def listing(self, check: Check = unchecked) -> Listing:
         """Scan the directory for regular files, and links inside it that lead to some.
 
+        :param check: called for each entry; what it raises ends the scan.
         :raises OSError: if the directory cannot be read.
         """
         names: list[bytes] = []
         omitted: list[bytes] = []
+        unread: list[bytes] = []
         folder = os.open(self.path, FOLDER)
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
+                    check()
                     name = os.fsencode(entry.name)
-                    if entry.is_file(follow_symlinks=False) or (
-                        entry.is_symlink() and self._leads_to_file(folder, name)
-                    ):
-                        (names if wire.listable(name) else omitted).append(name)
+                    try:
+                        listed = self._is_listed(folder, name, entry)
+                    except OSError as error:
+                        if out_of_resources(error):
+                            raise
+                        unread.append(name)
+                    else:
+                        if listed:
+                            (names if wire.listable(name) else omitted).append(name)
         finally:
             os.close(folder)
-        return Listing(_sorted_lines(names), tuple(sorted(omitted)))
+        return Listing(_sorted_lines(names), tuple(sorted(omitted)), tuple(sorted(unread)))
 
     @contextmanager
     def _folder(self) -> Iterator[int]:
@@ -167,7 +194,15 @@ class Directory:
         finally:
             os.close(folder)
 
-    def _leads_to_file(self, folder: int, name: bytes) -> bool:
+    def _is_listed(self, folder: int, name: bytes, entry: os.DirEntry[str]) -> bool:
+        """Return whether ``LIST`` shows an entry.
+
+        :raises OSError: if it cannot be looked at.
+        """
+        if entry.is_file(follow_symlinks=False):
+            return True
+        if not entry.is_symlink():
+            return False
         try:
             self._open_regular(folder, name).file.close()
         except FileNotFound:

@@ -17,6 +17,8 @@ from itertools import islice
 from threading import Lock
 from typing import NamedTuple, TypeVar
 
+from natproxy.storage.confinement import out_of_resources
+
 # Names sorted or joined in one call: about a millisecond.
 _RUN = 4096
 
@@ -34,7 +36,14 @@ slash, which sorts where its content does. A tuple of bytes is nothing that the 
 collector would go through again and again.
 """
 
+Check = Callable[[], None]
+"""Called now and then during long work; what it raises ends the work."""
+
 _T = TypeVar("_T")
+
+
+def unchecked() -> None:
+    """Let work go on."""
 
 
 class _Scan(NamedTuple):
@@ -75,10 +84,11 @@ class Scans:
         self._lock = Lock()
         self._kept: OrderedDict[tuple[int, int], _Scan] = OrderedDict()
 
-    def of(self, folder: int) -> Runs:
-        """Give the keys of what may be listed in a folder.
+    def of(self, folder: int, check: Check = unchecked) -> Runs:
+        """Return the keys of what may be listed in a directory.
 
         :param folder: its descriptor.
+        :param check: called for each run of names.
         :raises OSError: if it can't be read.
         """
         now = self._clock()
@@ -90,7 +100,7 @@ class Scans:
             if kept is not None and kept.stamps == stamps and _lasts(kept, now):
                 self._kept.move_to_end(place)
                 return kept.runs
-        runs = tuple(tuple(sorted(run)) for run in in_runs(_keys(folder)))
+        runs = tuple(_sorted_runs(_keys(folder), check))
         scan = _Scan(stamps, now, sum(map(len, runs)), runs)
         with self._lock:
             self._kept.pop(place, None)
@@ -124,15 +134,28 @@ def _settled(stamps: tuple[int, int], now: int) -> bool:
     return now - max(stamps) > tick
 
 
+def _sorted_runs(keys: Iterator[bytes], check: Check) -> Iterator[tuple[bytes, ...]]:
+    for run in in_runs(keys):
+        check()
+        yield tuple(sorted(run))
+
+
 def _keys(folder: int) -> Iterator[bytes]:
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                name = os.fsencode(entry.name)
+            name = os.fsencode(entry.name)
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    yield name
+                    yield name + b"/"
+                elif entry.is_file(follow_symlinks=False) or entry.is_symlink():
+                    yield name
+            except OSError as error:
+                # A file system that does not tell the type of an entry with its name, and
+                # an entry that cannot be looked at.
+                if out_of_resources(error):
+                    raise
                 yield name
-                yield name + b"/"
-            elif entry.is_file(follow_symlinks=False) or entry.is_symlink():
-                yield os.fsencode(entry.name)
 
 
 def keys_after(runs: Iterable[tuple[bytes, ...]], rest: bytes) -> Iterator[bytes]:

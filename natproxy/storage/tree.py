@@ -1,16 +1,17 @@
-"""What is said of files and folders: their status, and the pages of a whole tree.
+"""Metadata of files and directories, and the pages of a whole tree.
 
 Names are full paths below the served directory, in the order of their bytes. A page is
-made by a walk from the name after which it begins, which leaves out, unread, the
-sub-trees that end before.
+made by a walk from the name after which it begins; sub-trees that end before it are not
+read.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from natproxy import wire
@@ -21,17 +22,28 @@ from natproxy.storage.confinement import (
     FileNotFound,
     Opener,
     blame,
-    own_lack,
+    not_there,
+    out_of_resources,
 )
-from natproxy.storage.scans import Scans, keys_after
+from natproxy.storage.scans import Check, Runs, Scans, keys_after, unchecked
+
+LOOKED_AT = 20_000
+"""Entries that are looked at for one page of ``LS``, listed or not."""
+
+LONGEST_LOOK = 5.0
+"""Seconds after which a page of ``LS`` ends with what it has."""
 
 # Of a page's body, in bytes.
 _PAGE = 2**20
 
 _ETAG_BYTES = 12
 
-# A link that took a folder's place after the scan is not descended into.
+# A link that took a directory's place after the scan is not descended into.
 _BELOW = FOLDER | os.O_NOFOLLOW
+
+# Errors of a link's resolution after which its target may well be inside and in place.
+# Any other one means that the link leads nowhere, or outside.
+_LINK_UNREAD = frozenset((errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT))
 
 
 def status_of(result: os.stat_result) -> wire.Status:
@@ -58,21 +70,62 @@ def status_of(result: os.stat_result) -> wire.Status:
     return wire.Status(kind, size, result.st_mtime_ns, etag)
 
 
-def page_of(entries: Iterator[wire.Entry], limit: int) -> bytes:
+class Looked(NamedTuple):
+    """One step of a walk.
+
+    :ivar name: the path that was looked at, with a slash at its end for a directory that
+        was entered. A walk that begins after it continues with the next step.
+    :ivar entry: `None` if there is nothing to list.
+    """
+
+    name: bytes
+    entry: wire.Entry | None
+
+
+class Paged(NamedTuple):
+    """The reply to one ``LS``.
+
+    :ivar body: a line for each entry.
+    :ivar page: what the reply's header says of them.
+    """
+
+    body: bytes
+    page: wire.Page
+
+
+def page_of(
+    steps: Iterable[Looked], limit: int, clock: Callable[[], float], looks: int = LOOKED_AT
+) -> Paged:
     """Write a page of entries, of about 1 MiB at most.
 
-    :param limit: of entries. If there is a further one, the last line is ``more``.
+    :param limit: of entries. If the page ends before the walk does, its last line is
+        ``more``.
+    :param clock: monotonic seconds; the page ends after `LONGEST_LOOK`.
+    :param looks: steps at most; at least one is made.
     """
     lines: list[bytes] = []
-    size = 0
-    for entry in entries:
-        line = wire.format_entry(entry)
-        size += len(line)
-        if len(lines) == limit or size > _PAGE:
-            lines.append(wire.MORE + b"\n")
+    size = unread = 0
+    last = position = b""
+    cut = False
+    until = clock() + LONGEST_LOOK
+    for count, step in enumerate(steps, 1):
+        if step.entry is not None:
+            line = wire.format_entry(step.entry)
+            size += len(line)
+            cut = len(lines) == limit or size > _PAGE
+            if cut:
+                break
+            lines.append(line)
+            unread += step.entry.unread or step.entry.status.type == wire.UNREAD
+            last = step.entry.name
+        position = step.name
+        cut = count >= looks or clock() >= until
+        if cut:
             break
-        lines.append(line)
-    return b"".join(lines)
+    if cut:
+        lines.append(wire.MORE + b"\n")
+    after = position if cut and position != last else None
+    return Paged(b"".join(lines), wire.Page(unread, after))
 
 
 class _Level(NamedTuple):
@@ -89,25 +142,34 @@ class _Level(NamedTuple):
 
 
 class Tree:
-    """The served directory as one page, or one question, finds it.
+    """The served directory during one command.
 
-    One folder is open at a time, besides the top: a tree may be deeper than there are
+    One directory is open at a time, besides the top: a tree may be deeper than there are
     descriptors. To be closed.
 
     :param root: descriptor of the served directory; stays the caller's.
     :param opener: how names below it are opened.
+    :param check: called at each step of a walk; what it raises ends the walk.
+    :ivar unlisted: directories that could not be read and whose lines belong to an
+        earlier page.
     """
 
-    def __init__(self, root: int, opener: Opener, scans: Scans) -> None:
+    def __init__(self, root: int, opener: Opener, scans: Scans, check: Check = unchecked) -> None:
+        self.unlisted = 0
         self._root = root
         self._opener = opener
         self._scans = scans
+        self._check = check
         self._top = b""
         self._path = b""
         self._folder = root
+        # What this page says cannot be read, each with a slash at its end.
+        self._unread: set[bytes] = set()
+        # The directory that was scanned last when its line was written.
+        self._probed: tuple[bytes, Runs] | None = None
 
     def close(self) -> None:
-        """Close the folder that is open."""
+        """Close the directory that is open."""
         self._move(b"", self._root)
 
     def status(self, name: bytes) -> wire.Status:
@@ -119,20 +181,21 @@ class Tree:
         if not name:
             return status_of(os.fstat(self._root))
         with blame():
-            looked = self._opener(self._root, name, LOOK)
-            try:
-                return status_of(os.fstat(looked))
-            finally:
-                os.close(looked)
+            return self._look(name)
 
-    def entries(self, name: bytes, depth: float, after: bytes) -> Iterator[wire.Entry]:
-        """Walk through a folder.
+    def entries(self, name: bytes, depth: float, after: bytes) -> Iterator[Looked]:
+        """Walk through a directory.
 
-        :param name: of the folder; empty for the served directory.
-        :param depth: levels of folders, 1 or more, or `math.inf`.
+        An entry that exists and whose metadata cannot be read is of type `wire.UNREAD`.
+        A directory that would be descended into, and cannot be listed, is marked as
+        unread.
+
+        :param name: of the directory; empty for the served directory.
+        :param depth: levels of directories, 1 or more, or `math.inf`.
         :param after: entries up to this name are left out; empty for none.
         :raises FileNotFound: if it cannot be read.
-        :raises OSError: as `status` does.
+        :raises OSError: as `status` does, or if a directory that was listed as readable
+            cannot be read any more.
         """
         top = name + b"/" if name else b""
         if after.startswith(top):
@@ -143,49 +206,116 @@ class Tree:
             return
         self._top = top
         with blame():
-            levels = [self._enter(top, rest)]
+            levels = [_Level(top, rest, keys_after(self._scan(self._open(top)), rest))]
         while levels:
+            self._check()
             path, rest, keys = levels[-1]
             key = next(keys, None)
+            descends = len(levels) < depth
             if key is None:
                 levels.pop()
             elif key.endswith(b"/"):
-                if len(levels) < depth and len(path) + len(key) < MAX_PATH:
-                    below = rest[len(key) :] if rest.startswith(key) else b""
-                    try:
-                        levels.append(self._enter(path + key, below))
-                    except OSError as error:
-                        _vanished(error)
+                below = path + key
+                if descends and len(below) < MAX_PATH and below not in self._unread:
+                    resumed = rest.startswith(key)
+                    level = self._enter(below, rest.removeprefix(key) if resumed else b"", after)
+                    if level is not None:
+                        levels.append(level)
+                        if not resumed:
+                            yield Looked(below, None)
             else:
                 try:
                     folder = self._open(path)
                 except OSError as error:
-                    _vanished(error)
+                    if not not_there(error):
+                        raise _named(error, path) from error
+                    if path == top:
+                        raise FileNotFound from error
                     levels.pop()
                 else:
-                    entry = self._entry(folder, path, key)
-                    if entry is not None:
-                        yield entry
+                    if len(path + key) <= MAX_PATH:
+                        yield Looked(path + key, self._entry(folder, path, key, descends))
 
-    def _entry(self, folder: int, path: bytes, key: bytes) -> wire.Entry | None:
+    def _entry(self, folder: int, path: bytes, key: bytes, descends: bool) -> wire.Entry | None:
         name = path + key
-        if len(name) > MAX_PATH:
-            return None
+        is_link = False
         try:
             result = os.stat(key, dir_fd=folder, follow_symlinks=False)
-            if stat.S_ISLNK(result.st_mode):
-                # From the served directory, not from this folder: a link may lead
-                # upwards as long as it stays inside.
-                return wire.Entry(name, self.status(name))
-            return wire.Entry(name, status_of(result))
+            is_link = stat.S_ISLNK(result.st_mode)
+            if is_link:
+                # From the served directory, not from this one: a link may lead upwards
+                # as long as it stays inside.
+                return wire.Entry(name, self._look(name))
+            status = status_of(result)
         except FileNotFound:
             return None
         except OSError as error:
-            _vanished(error)
-            return None
+            if out_of_resources(error):
+                raise
+            if error.errno not in _LINK_UNREAD if is_link else not_there(error):
+                return None
+            self._unread.add(name + b"/")
+            return wire.Entry(name, wire.UNREAD_STATUS)
+        if not descends or status.type != wire.DIRECTORY or len(name) + 1 >= MAX_PATH:
+            return wire.Entry(name, status)
+        return wire.Entry(name, status, not self._listable(folder, path, key))
 
-    def _enter(self, path: bytes, rest: bytes) -> _Level:
-        return _Level(path, rest, keys_after(self._scans.of(self._open(path)), rest))
+    def _listable(self, folder: int, path: bytes, key: bytes) -> bool:
+        """Tell whether a directory can be listed; mark it if it cannot."""
+        below = path + key + b"/"
+        try:
+            probed = os.open(key, _BELOW, dir_fd=folder)
+            try:
+                _search(probed)
+                self._probed = (below, self._scan(probed))
+            finally:
+                os.close(probed)
+        except OSError as error:
+            if out_of_resources(error):
+                raise
+            if not not_there(error):
+                self._unread.add(below)
+                return False
+            # It has vanished since. That is noticed again when it is entered.
+        return True
+
+    def _enter(self, path: bytes, rest: bytes, after: bytes) -> _Level | None:
+        """Return the level of a sub-directory, or `None` if it is to be passed over.
+
+        :raises OSError: if it cannot be read, and the client cannot have been told so.
+        """
+        try:
+            folder = self._open(path)
+            _search(folder)
+            if self._probed is not None and self._probed[0] == path:
+                runs = self._probed[1]
+            else:
+                runs = self._scan(folder)
+        except OSError as error:
+            if out_of_resources(error):
+                raise
+            if not_there(error):
+                return None
+            # Its line is on this page, unmarked, or the page before ended inside of it:
+            # the client takes what is not listed for removed.
+            if path[:-1] > after or after.startswith(path):
+                raise _named(error, path) from error
+            # Its line is on an earlier page, most likely with a mark.
+            self.unlisted += 1
+            return None
+        finally:
+            self._probed = None
+        return _Level(path, rest, keys_after(runs, rest))
+
+    def _scan(self, folder: int) -> Runs:
+        return self._scans.of(folder, self._check)
+
+    def _look(self, name: bytes) -> wire.Status:
+        looked = self._opener(self._root, name, LOOK)
+        try:
+            return status_of(os.fstat(looked))
+        finally:
+            os.close(looked)
 
     def _open(self, path: bytes) -> int:
         if path != self._path:
@@ -207,7 +337,10 @@ class Tree:
         self._path, self._folder = path, folder
 
 
-def _vanished(error: OSError) -> None:
-    """Pass over what is gone, or not for us to read; raise what the server lacks."""
-    if own_lack(error):
-        raise error
+def _search(folder: int) -> None:
+    """Look up a name in a directory, which needs the permission to search it."""
+    os.stat(b".", dir_fd=folder)
+
+
+def _named(error: OSError, path: bytes) -> OSError:
+    return OSError(error.errno, error.strerror, os.fsdecode(path))
