@@ -77,8 +77,8 @@ class LsTests(SessionCase):
         session = self.serve_files(page=1)
         entries = list(session.ls())
         self.assertEqual(
-            [tuple(entry) for entry in entries],
-            [(name, status_of(content)) for name, content in FILES.items()],
+            entries,
+            [wire.Entry(name, status_of(content)) for name, content in FILES.items()],
         )
         self.assertEqual(self.server.lines, [b"FEAT", b"LS", b"LS after=a", b"LS after=b%20c"])
         self.assertEqual(self.server.connections, 1)

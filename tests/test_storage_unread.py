@@ -168,11 +168,10 @@ class BothOpeners:
         self.assertEqual((entries[-1].name, more), (b"sub", True))
         self.assertEqual(paged.page.after, b"sub/")
 
-    def test_directory_whose_line_is_on_an_earlier_page_is_counted(self) -> None:
-        # Whether its line was marked cannot be told: better once too often.
+    def test_directory_whose_line_is_on_an_earlier_page_is_not_counted_again(self) -> None:
         self.fail_open(lambda path, flags: path == b"sub" and bool(flags & os.O_DIRECTORY), 13)
         paged = self.directory.page(b"", math.inf, b"sub", 1000)
-        self.assertEqual(paged.page.unread, 1)
+        self.assertEqual(paged.page.unread, 0)
 
     def test_directory_that_becomes_unreadable_during_a_page_fails_it(self) -> None:
         opened: list[bytes] = []

@@ -154,8 +154,7 @@ class Directory:
             if status.type == wire.FILE:
                 line = wire.format_entry(wire.Entry(name, status)) if name > after else b""
                 return Paged(line, wire.Page())
-            body, page = page_of(tree.entries(name, depth, after), limit, self._clock)
-            return Paged(body, page._replace(unread=page.unread + tree.unlisted))
+            return page_of(tree.entries(name, depth, after), limit, self._clock)
 
     def listing(self, check: Check = unchecked) -> Listing:
         """Scan the directory for regular files, and links inside it that lead to some.

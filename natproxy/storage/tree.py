@@ -150,12 +150,9 @@ class Tree:
     :param root: descriptor of the served directory; stays the caller's.
     :param opener: how names below it are opened.
     :param check: called at each step of a walk; what it raises ends the walk.
-    :ivar unlisted: directories that could not be read and whose lines belong to an
-        earlier page.
     """
 
     def __init__(self, root: int, opener: Opener, scans: Scans, check: Check = unchecked) -> None:
-        self.unlisted = 0
         self._root = root
         self._opener = opener
         self._scans = scans
@@ -300,8 +297,8 @@ class Tree:
             # the client takes what is not listed for removed.
             if path[:-1] > after or after.startswith(path):
                 raise _named(error, path) from error
-            # Its line is on an earlier page, most likely with a mark.
-            self.unlisted += 1
+            # Its line is on an earlier page, with a mark: had it been entered, that page
+            # would have said so in its header.
             return None
         finally:
             self._probed = None
