@@ -1,33 +1,54 @@
 """SHA-256 of files and of parts of them: computed in threads, once for all who ask.
 
-A digest of a large file takes longer than a client, or a proxy, waits for a reply. So it
-is computed to its end even if nobody waits any more: the next who asks finds it done.
+A digest of a large file takes longer than a client, or a proxy, waits for a reply. So a
+digest that nobody waits for any more is stopped, not dropped: the next client that asks for
+it continues where it was.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from natproxy import wire
-from natproxy.storage import Served, status_of
-from natproxy.threads import InThread, Turns
+from natproxy.storage import Served, Settling, status_of
+from natproxy.threads import Abandoned, InThread, Turns
 
 AT_ONCE = 2
-"""Digests that are computed at a time: each keeps a processor busy."""
+"""Digests of a class, on one file system, that are computed at a time."""
+
+FILE_SYSTEMS = 2
+"""File systems whose digests are computed at a time: one that hangs leaves room."""
+
+THREADS = 2 * AT_ONCE * FILE_SYSTEMS
+"""Threads that are needed: there are two classes, short and long."""
 
 IN_LINE = 64
-"""Digests that wait for their turn, each with its file open."""
+"""Digests of a class that wait for their turn, each with its file open."""
+
+SHORT = 4 << 20
+"""Bytes up to which a digest is short: it does not wait for long ones."""
+
+SLICE = 1.0
+"""Seconds after which a computation lets the next one in line have its thread."""
 
 REMEMBERED = 10_000
 """Digests that are kept when they have been computed."""
+
+STOPPED = 64
+"""Stopped computations that are kept."""
+
+STOPPED_FOR = 600.0
+"""Seconds for which a stopped computation is kept."""
 
 CHUNK = 1 << 20
 """Bytes read at once; after each, a thread looks whether it is to stop."""
@@ -49,105 +70,147 @@ class Part(NamedTuple):
     length: int
 
 
-class Computed(NamedTuple):
-    """A digest, fresh from its thread.
+class Progress:
+    """How far a digest has been computed.
 
-    :ivar sha256: in hexadecimal.
-    :ivar lasting: whether the file will have another ``etag`` when it has another digest.
+    :ivar sha256: of the bytes read so far.
+    :ivar done: how many these are.
     """
 
-    sha256: str
-    lasting: bool
-
-
-class Stopped(Exception):
-    """Nobody wants it any more."""
+    def __init__(self) -> None:
+        self.sha256 = hashlib.sha256()
+        self.done = 0
 
 
 class Computation:
-    """One digest on its way.
+    """One digest being computed. Its file is closed with `close`, when no thread reads it.
 
     :param part: none of it beyond the file's end.
-    :param served: the file; it is closed at the end of `run`, or by `give_up`.
-    :param wall_clock: seconds since the epoch.
+    :param served: the file.
+    :param lasting: whether the file will have another ``etag`` when it has another digest.
+    :param progress: of an earlier computation of the same part.
+    :param clock: monotonic seconds.
+    :param client: the first that asked for it.
     :ivar askers: are to be told; a crowd of them may leave at once.
-    :ivar turn: fires when the thread has returned.
+    :ivar turn: fires when the thread has returned, or nobody waits for that any more.
+    :ivar detached: whether nobody waits for the thread, and it has not returned.
+    :ivar dropped: whether what has been computed is of no use.
     """
 
-    turn: Deferred[Any]
+    turn: Deferred[str | None]
 
-    def __init__(self, part: Part, served: Served, wall_clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        part: Part,
+        served: Served,
+        lasting: bool,
+        progress: Progress | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        client: Hashable = None,
+    ) -> None:
         self.part = part
+        self.lasting = lasting
+        self.progress = progress or Progress()
+        self.client = client
         self.askers: dict[Deferred[str], None] = {}
+        self.dropped = False
+        self.detached = False
         self._served = served
-        self._wall_clock = wall_clock
-        # Written by the reactor's thread and read by the other: it only ever becomes true.
-        self._stopped = False
+        self._clock = clock
+        # Written by the reactor's thread and read by the other.
+        self.stopped = False
+
+    @property
+    def remaining(self) -> int:
+        """Bytes that are still to be read."""
+        return self.part.length - self.progress.done
+
+    @property
+    def device(self) -> int:
+        """Where the file is, ``st_dev``."""
+        return self._served.result.st_dev
 
     def stop(self) -> None:
         """Let the thread return, as soon as it has read what it is reading."""
-        self._stopped = True
+        self.stopped = True
 
-    def give_up(self) -> None:
-        """Close the file: it won't be read."""
+    def close(self) -> None:
+        """Close the file."""
         self._served.file.close()
 
     def tell(self, result: str | Failure) -> None:
-        """Answer those who ask."""
+        """Fire the Deferreds of those who ask."""
         while self.askers:
             asker, _ = self.askers.popitem()
             asker.callback(result)
 
-    def run(self) -> Computed:
-        """Read the file, in a thread.
+    def run(self) -> str | None:
+        """Read the file for a while, in a thread.
 
+        :return: the digest in hexadecimal; `None` if there is more to be read.
         :raises Refusal: with code 503, if it has been changed since it was opened.
-        :raises Stopped: if it was told to.
+        :raises Abandoned: if it was told to stop.
         :raises OSError: if it cannot be read.
         """
-        with self._served.file as file:
-            begun = self._wall_clock()
-            sha256 = hashlib.sha256()
-            buffer = memoryview(bytearray(min(CHUNK, self.part.length)))
-            remaining = self.part.length
-            file.seek(self.part.offset)
-            while remaining:
-                if self._stopped:
-                    raise Stopped
-                size = file.readinto(buffer[:remaining])
-                if not size:
-                    break
-                sha256.update(buffer[:size])
-                remaining -= size
-            now = os.fstat(file.fileno())
-        if remaining or status_of(now) != self._served.status:
+        file, progress = self._served.file, self.progress
+        buffer = memoryview(bytearray(min(CHUNK, self.remaining)))
+        until = self._clock() + SLICE
+        file.seek(self.part.offset + progress.done)
+        while self.remaining:
+            if self.stopped:
+                raise Abandoned
+            size = file.readinto(buffer[: self.remaining])
+            if not size:
+                break
+            progress.sha256.update(buffer[:size])
+            progress.done += size
+            if self.remaining and self._clock() >= until:
+                return None
+        now = os.fstat(file.fileno())
+        if self.remaining or status_of(now) != self._served.status:
             raise wire.Refusal(503, "the file is changing")
-        # A change within the same tick of the file system's clock leaves the etag as it
-        # was. What git calls "racily clean": soon after a change, nothing is certain.
-        return Computed(sha256.hexdigest(), begun - now.st_ctime >= SETTLED)
+        return progress.sha256.hexdigest()
 
 
 class Digests:
     """Computes digests, and remembers those that were asked for last.
 
-    :param in_thread: where files are read.
-    :param wall_clock: seconds since the epoch, by the clock that marks files.
+    :param in_thread: where files are read; of `THREADS` threads.
+    :param settling: says which digests may be remembered.
+    :param clock: for the longest time that anybody waits; `None` for no time-out.
+    :param monotonic: seconds that never jump, called in threads as well.
     """
 
-    def __init__(self, in_thread: InThread, wall_clock: Callable[[], float]) -> None:
-        self._turns = Turns(in_thread, AT_ONCE, IN_LINE, "digests")
-        self._wall_clock = wall_clock
+    def __init__(
+        self,
+        in_thread: InThread,
+        settling: Settling | None = None,
+        clock: IReactorTime | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        # A class of work that waits in one line with others would wait for them.
+        self._short, self._long = (
+            Turns(in_thread, AT_ONCE * FILE_SYSTEMS, IN_LINE, "digests", clock, share=AT_ONCE)
+            for _ in range(2)
+        )
+        self._settling = settling or Settling()
+        self._monotonic = monotonic
         self._known: OrderedDict[Part, str] = OrderedDict()
         self._under_way: dict[Part, Computation] = {}
+        self._stopped: OrderedDict[Part, tuple[float, Progress]] = OrderedDict()
 
-    def digest(self, served: Served, offset: int, length: int) -> Deferred[str]:
-        """Give the SHA-256 of a part of a file, in hexadecimal.
+    def digest(
+        self, served: Served, offset: int, length: int, client: Hashable = None
+    ) -> Deferred[str]:
+        """Return the SHA-256 of a part of a file, in hexadecimal.
 
         :param served: the file; it is closed when it is not needed any more.
         :param length: bytes from the offset on, none of them beyond the file's end.
-        :return: fires with `Refusal` (503) if the file has changed meanwhile, or with
-            `OSError`. Who cancels it is told nothing more.
-        :raises Refusal: with code 429, if too many digests are waiting.
+        :param client: who asks, for a fair line.
+        :return: fires with `Refusal` (429, 503) if it has to wait for too long or the file
+            has changed meanwhile, or with `OSError`. Who cancels it is told nothing more.
+        :raises Refusal: with code 429, if too many digests are waiting; with 503, if all
+            that are being computed hang.
         """
         part = Part(served.status.etag, offset, length)
         known = self._known.get(part)
@@ -158,58 +221,113 @@ class Digests:
         computation = self._under_way.get(part)
         if computation is not None:
             served.file.close()
+            # If it has been told to stop, and has not yet, it is taken up again.
             return self._asker(computation)
-        computation = Computation(part, served, self._wall_clock)
+        result = served.result
+        lasting = self._settling.settled(
+            part.etag, result.st_dev, result.st_ctime, SETTLED, self._settling.now()
+        )
+        computation = Computation(
+            part, served, lasting, self._progress_of(part), self._monotonic, client
+        )
         asker = self._asker(computation)
-        self._begin(computation)
+        try:
+            self._take_turn(computation)
+        except wire.Refusal:
+            self._keep(computation)
+            raise
         return asker
 
     def stop(self) -> None:
         """Compute nothing more of what has been asked for so far."""
         for computation in list(self._under_way.values()):
-            self._drop(computation)
+            computation.dropped = True
+            computation.turn.cancel()
+            self._forget(computation)
             computation.tell(Failure(wire.Refusal(503, "the server is stopping")))
+        self._stopped.clear()
 
     def _asker(self, computation: Computation) -> Deferred[str]:
         asker: Deferred[str] = Deferred(partial(self._withdrawn, computation))
         computation.askers[asker] = None
+        computation.stopped = False
         return asker
 
     def _withdrawn(self, computation: Computation, asker: Deferred[str]) -> None:
         del computation.askers[asker]
-        if not computation.askers and self._turns.in_line(computation.turn):
-            self._drop(computation)
+        if not computation.askers:
+            computation.turn.cancel()
 
-    def _begin(self, computation: Computation) -> None:
-        try:
-            computation.turn = self._turns.take(computation.run)
-        except wire.Refusal:
-            computation.give_up()
-            raise
+    def _take_turn(self, computation: Computation, again: bool = False) -> None:
+        turns = self._short if computation.remaining <= SHORT else self._long
+        computation.turn = turns.take(
+            computation.run,
+            computation.client,
+            computation.device,
+            abandon=computation.stop,
+            ended=partial(self._ended, computation),
+            again=again,
+        )
         self._under_way[computation.part] = computation
         computation.turn.addCallback(self._computed, computation)
         computation.turn.addErrback(self._failed, computation)
 
-    def _drop(self, computation: Computation) -> None:
-        del self._under_way[computation.part]
-        computation.stop()
-        if self._turns.in_line(computation.turn):
-            computation.turn.cancel()
-            computation.give_up()
-
-    def _computed(self, computed: Computed, computation: Computation) -> None:
-        if computed.lasting:
-            self._known[computation.part] = computed.sha256
+    def _computed(self, sha256: str | None, computation: Computation) -> None:
+        if sha256 is None:
+            self._take_turn(computation, again=True)
+            return
+        if computation.lasting:
+            self._known[computation.part] = sha256
             if len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
-        self._finished(computation, computed.sha256)
+        self._finish(computation, sha256)
 
     def _failed(self, failure: Failure, computation: Computation) -> None:
-        # What has been dropped tells nobody: whoever dropped it knows.
-        if not failure.check(CancelledError, Stopped):
-            self._finished(computation, failure)
+        # A turn that fails after its thread was told to stop has not ended yet.
+        computation.detached = computation.stopped
+        if failure.check(CancelledError):
+            if not computation.detached:
+                self._keep(computation)
+            return
+        computation.dropped = True
+        if computation.detached:
+            self._forget(computation)
+            computation.tell(failure)
+        else:
+            self._finish(computation, failure)
 
-    def _finished(self, computation: Computation, result: str | Failure) -> None:
+    def _ended(self, computation: Computation) -> None:
+        """The thread has returned. Whoever waits for its turn is told after this."""
+        if not computation.detached:
+            return
+        computation.detached = False
+        if computation.askers and not computation.dropped:
+            # Somebody asked for it again before the thread had stopped.
+            self._take_turn(computation, again=True)
+        else:
+            self._keep(computation)
+
+    def _keep(self, computation: Computation) -> None:
+        """Close the file of a computation that is not continued for now."""
+        computation.close()
+        self._forget(computation)
+        # Soon after a change, the same etag may come to stand for other bytes.
+        if computation.progress.done and computation.lasting and not computation.dropped:
+            self._stopped[computation.part] = (self._monotonic(), computation.progress)
+            if len(self._stopped) > STOPPED:
+                self._stopped.popitem(last=False)
+
+    def _progress_of(self, part: Part) -> Progress | None:
+        oldest = self._monotonic() - STOPPED_FOR
+        while self._stopped and next(iter(self._stopped.values()))[0] < oldest:
+            self._stopped.popitem(last=False)
+        return self._stopped.pop(part, (0.0, None))[1]
+
+    def _finish(self, computation: Computation, result: str | Failure) -> None:
+        computation.close()
+        self._forget(computation)
+        computation.tell(result)
+
+    def _forget(self, computation: Computation) -> None:
         if self._under_way.get(computation.part) is computation:
             del self._under_way[computation.part]
-        computation.tell(result)

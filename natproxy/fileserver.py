@@ -7,24 +7,24 @@ bytes, `natproxy.commands` for the connection. It knows nothing of the proxy.
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
+import select
+from collections.abc import Callable, Hashable
 from functools import partial
 from io import BytesIO
 from typing import Any, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from natproxy import wire
 from natproxy.commands import CommandFactory, CommandReceiver
 from natproxy.digests import Digests
-from natproxy.nat import Outcome
-from natproxy.relay import FileRelay, Relays, SinkGone
-from natproxy.storage import Directory, FileNotFound, Listing, Served
-from natproxy.threads import InThread, Turns
+from natproxy.nat import FIRST_STAND_IN_PORT, Outcome
+from natproxy.relay import FileRelay, ReadInThread, Relays, SinkGone
+from natproxy.storage import Directory, FileNotFound, Listing, Served, Settling
+from natproxy.threads import Abandonment, InThread, Turns
 
 PAGE = 1000
 """Entries on a page of ``LS``, if the client does not say how many."""
@@ -32,7 +32,39 @@ PAGE = 1000
 LONGEST_PAGE = 10_000
 """Entries on a page of ``LS``, if the client would have more."""
 
+PAGES_AT_ONCE = 4
+"""Pages of ``LS`` that are made at a time."""
+
+PAGES_IN_LINE = 64
+"""Pages of ``LS`` that wait for their turn."""
+
+LISTING_THREADS = PAGES_AT_ONCE + 1
+"""Threads that ``LS`` and ``LIST`` need."""
+
+READS_AT_ONCE = 16
+"""Reads of files that may not be in memory, at a time."""
+
+READS_IN_LINE = 1000
+"""Such reads that wait for their turn."""
+
+LOOK_AFTER = 2.0
+"""Seconds between two looks whether a client that waits for a thread is still there."""
+
 T = TypeVar("T")
+
+
+def reads_in(in_thread: InThread, clock: IReactorTime) -> ReadInThread:
+    """Return what reads files that may not be in memory.
+
+    :param in_thread: of `READS_AT_ONCE` threads. Half of them are for one file system at
+        most: one that hangs leaves the others to be read.
+    """
+    turns = Turns(in_thread, READS_AT_ONCE, READS_IN_LINE, "reads", clock, share=READS_AT_ONCE // 2)
+
+    def read(work: Callable[[], T], device: int) -> Deferred[T]:
+        return maybeDeferred(turns.take, work, source=device)
+
+    return read
 
 
 class SharedListings:
@@ -45,9 +77,13 @@ class SharedListings:
 
     _log = Logger()
 
-    def __init__(self, directory: Directory, in_thread: InThread) -> None:
+    def __init__(
+        self, directory: Directory, in_thread: InThread, clock: IReactorTime | None = None
+    ) -> None:
         self._directory = directory
-        self._in_thread = in_thread
+        self._turns = Turns(in_thread, 1, 0, "listings", clock)
+        self._served: set[Deferred[bytes]] = set()
+        self._abandonment: Abandonment | None = None
         self._waiting: list[Deferred[bytes]] = []
         self._scanning = False
         self._reply = b""
@@ -55,34 +91,49 @@ class SharedListings:
 
     def reply(self) -> Deferred[bytes]:
         """Fire with the whole reply to a ``LIST``, or with `OSError`."""
-        waiting: Deferred[bytes] = Deferred()
+        waiting: Deferred[bytes] = Deferred(self._withdraw)
         self._waiting.append(waiting)
         if not self._scanning:
             self._scan()
         return waiting
 
+    def _withdraw(self, waiter: Deferred[bytes]) -> None:
+        if waiter in self._waiting:
+            self._waiting.remove(waiter)
+            return
+        self._served.discard(waiter)
+        if not self._served and self._abandonment is not None:
+            self._abandonment.abandon()
+
     def _scan(self) -> None:
         self._scanning = True
-        waiting, self._waiting = self._waiting, []
+        self._served, self._waiting = set(self._waiting), []
+        self._abandonment = abandonment = Abandonment()
 
         def scanned(listing: Listing) -> None:
             reply = b"OK\n" + listing.body + wire.END + b"\n"
             if reply != self._reply:
                 self._reply = reply
             self._note_omitted(listing)
-            for waiter in waiting:
-                waiter.callback(self._reply)
+            while self._served:
+                self._served.pop().callback(self._reply)
 
         def failed(failure: Failure) -> None:
-            for waiter in waiting:
-                waiter.errback(failure)
+            while self._served:
+                self._served.pop().errback(failure)
 
         def done(_: object) -> None:
             self._scanning = False
             if self._waiting:
                 self._scan()
 
-        self._in_thread(self._directory.listing).addCallbacks(scanned, failed).addBoth(done)
+        def scan() -> Listing:
+            return self._directory.listing(abandonment.check)
+
+        taken = maybeDeferred(
+            self._turns.take, scan, abandon=abandonment.abandon, progress=abandonment.progress
+        )
+        taken.addCallbacks(scanned, failed).addBoth(done)
 
     def _note_omitted(self, listing: Listing) -> None:
         kinds = (
@@ -148,7 +199,11 @@ class FileServerProtocol(CommandReceiver):
     def answer_DOWNLOAD(self, command: wire.Command) -> None:
         served = self._open(command.name)
         header = b"OK %d\n" % served.size
-        self._send(self.factory.relays.from_file(header, served.file, served.size, self.outflow))
+        self._send(
+            self.factory.relays.from_file(
+                header, served.file, served.size, self.outflow, device=served.result.st_dev
+            )
+        )
 
     def answer_FEAT(self, command: wire.Command) -> None:
         wire.parse_arguments(command)
@@ -173,19 +228,27 @@ class FileServerProtocol(CommandReceiver):
                 self.outflow,
                 part.offset,
                 partial(_unchanged, served),
+                device=served.result.st_dev,
             )
         )
 
     def answer_LS(self, command: wire.Command) -> None:
         asked = wire.parse_arguments(command)
         limit = min(asked.limit or PAGE, LONGEST_PAGE)
+        abandonment = Abandonment()
 
         def scan() -> bytes:
-            body, page = self.factory.directory.page(asked.name, asked.depth, asked.after, limit)
+            body, page = self.factory.directory.page(
+                asked.name, asked.depth, asked.after, limit, abandonment.check
+            )
             return wire.format_page(len(body), page) + body
 
         self._wait_for(
-            self.factory.pages.take(scan), self._send_bytes, partial(self._failed, asked.name)
+            self.factory.pages.take(
+                scan, self._place, abandon=abandonment.abandon, progress=abandonment.progress
+            ),
+            self._send_bytes,
+            partial(self._failed, asked.name),
         )
 
     def answer_HASH(self, command: wire.Command) -> None:
@@ -199,10 +262,16 @@ class FileServerProtocol(CommandReceiver):
             self._reply(b"OK " + wire.format_digest(digest) + b"\n")
 
         self._wait_for(
-            self.factory.digests.digest(served, part.offset, part.length),
+            self.factory.digests.digest(served, part.offset, part.length, self._place),
             computed,
             partial(self._failed, asked.name),
         )
+
+    @property
+    def _place(self) -> Hashable:
+        """Whose turn it is among those who wait for threads: a host, or a local process."""
+        address = self.client_address
+        return address.host if address.port < FIRST_STAND_IN_PORT else address
 
     def _open(self, name: bytes) -> Served:
         try:
@@ -229,14 +298,18 @@ class FileServerProtocol(CommandReceiver):
 
         def found(result: T) -> None:
             self._asked = None
+            self.factory.waits_no_more(self)
             answer(result)
 
         def not_found(failure: Failure) -> None:
             self._asked = None
+            self.factory.waits_no_more(self)
             if not failure.check(CancelledError):
                 failed(failure)
 
         self._asked = asked
+        if not asked.called:
+            self.factory.waits(self)
         asked.addCallbacks(found, not_found).addErrback(self.defect)
 
     def _failed(self, name: bytes, failure: Failure) -> None:
@@ -278,13 +351,29 @@ class FileServerProtocol(CommandReceiver):
         if failure.check(SinkGone):
             self.abort(Outcome.CLIENT_GONE)
             return
+        relay, self._relay = self._relay, None
+        assert relay is not None
+        error = failure.value
+        if not relay.begun and isinstance(error, (OSError, wire.Refusal)):
+            # Nothing has been promised yet.
+            if isinstance(error, OSError):
+                error = self._refusal(wire.name_of(self._command), error)
+            version_1 = wire.VERBS[self._command.verb].version == 1
+            self._refuse(error.message, None if version_1 else error.code)
+            return
+        self._relay = relay
         # The promised bytes can't be had: only an abort tells the client so.
         self.log.error(
             "reply to {client} broken off: {reason}",
             client=self.client_address,
-            reason=failure.value,
+            reason=error,
         )
         self.abort(Outcome.ERROR)
+
+    @property
+    def _command(self) -> wire.Command:
+        assert self.answering is not None
+        return self.answering
 
     def _refuse(self, message: str, code: int | None = None) -> None:
         self.log_outcome(Outcome.COMPLETED, len(wire.error_line(message, code)))
@@ -296,11 +385,12 @@ class FileServerFactory(CommandFactory):
 
     :param clock: for every time-out.
     :param directory: what is served.
-    :param in_thread: where directories are scanned, and files read for their digests.
+    :param in_thread: where directories are scanned; of `LISTING_THREADS` threads.
     :param idle_timeout: seconds that a client may take to send its next command, or to
         read on; then it is cut off.
     :param relays: move the files.
-    :param wall_clock: seconds since the epoch.
+    :param settling: says which digests may be remembered.
+    :param hash_in_thread: where files are read for their digests, if elsewhere.
     """
 
     def __init__(
@@ -310,14 +400,38 @@ class FileServerFactory(CommandFactory):
         in_thread: InThread,
         idle_timeout: float,
         relays: Relays | None = None,
-        wall_clock: Callable[[], float] = time.time,
+        settling: Settling | None = None,
+        hash_in_thread: InThread | None = None,
     ) -> None:
         super().__init__(clock, idle_timeout)
         self.relays = relays or Relays()
         self.directory = directory
-        self.listings = SharedListings(directory, in_thread)
-        self.pages = Turns(in_thread, at_once=4, in_line=64, what="listings")
-        self.digests = Digests(in_thread, wall_clock)
+        self.listings = SharedListings(directory, in_thread, clock)
+        self.pages = Turns(in_thread, PAGES_AT_ONCE, PAGES_IN_LINE, "listings", clock)
+        self.digests = Digests(hash_in_thread or in_thread, settling, clock)
+        self._waiting: set[FileServerProtocol] = set()
+        self._looking: IDelayedCall | None = None
+
+    def waits(self, protocol: FileServerProtocol) -> None:
+        """Look now and then whether a client that waits for a thread is still there."""
+        self._waiting.add(protocol)
+        if self._looking is None:
+            self._looking = self.clock.callLater(LOOK_AFTER, self._look)
+
+    def waits_no_more(self, protocol: FileServerProtocol) -> None:
+        """The client is not waiting any more."""
+        self._waiting.discard(protocol)
+        if not self._waiting and self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+
+    def _look(self) -> None:
+        self._looking = None
+        for protocol in list(self._waiting):
+            if is_reset(protocol.transport):
+                protocol.abort(Outcome.CLIENT_GONE)
+        if self._waiting:
+            self._looking = self.clock.callLater(LOOK_AFTER, self._look)
 
     def drain(self) -> Deferred[None]:
         """Let every client finish; then stop the digests that nobody waits for."""
@@ -367,3 +481,16 @@ def _unchanged(served: Served) -> bool:
 
 def _shown(name: bytes) -> str:
     return wire.printable(name) or "the served directory"
+
+
+def is_reset(transport: object) -> bool:
+    """Return whether a connection is dead in both directions.
+
+    After a half-close, or while it is not read from, its end is not told of otherwise.
+    """
+    handle = getattr(transport, "getHandle", lambda: None)()
+    if handle is None or handle.fileno() < 0:
+        return False
+    poll = select.poll()
+    poll.register(handle, 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))

@@ -274,7 +274,13 @@ class PlayedWarmth:
         self.asked.append((file, offset, size))
         return not self.cold or (file, offset, size) in self._warm
 
-    def warm(self, file: int, offset: int, size: int) -> Deferred[None]:
+    def known(self, file: int, device: int) -> bool:
+        return True
+
+    def read(self, read: Callable[[], Any], device: int) -> Deferred[Any]:
+        raise AssertionError("what is in memory is known")
+
+    def warm(self, file: int, offset: int, size: int, device: int) -> Deferred[None]:
         self.warming.append((file, offset, size))
         self._waiting.append(Deferred())
         return self._waiting[-1]

@@ -68,8 +68,10 @@ class NotingRelays(Relays):
             self.made.append(relay)
         return relay
 
-    def from_file(self, header: bytes, file: Any, size: int, outflow: Any, *rest: Any) -> Any:
-        relay = super().from_file(header, file, size, outflow, *rest)
+    def from_file(
+        self, header: bytes, file: Any, size: int, outflow: Any, *rest: Any, device: int = 0
+    ) -> Any:
+        relay = super().from_file(header, file, size, outflow, *rest, device=device)
         if size:
             self.made.append(relay)
         return relay

@@ -7,17 +7,30 @@ import os
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy import digests
-from natproxy.digests import AT_ONCE, CHUNK, IN_LINE, Computation, Digests, Part, Stopped
-from natproxy.storage import Directory, Served
+from natproxy.digests import (
+    AT_ONCE,
+    CHUNK,
+    IN_LINE,
+    SETTLED,
+    SLICE,
+    STOPPED_FOR,
+    Computation,
+    Digests,
+    Part,
+)
+from natproxy.storage import Directory, Served, Settling
+from natproxy.threads import NO_RESPONSE, PATIENCE, Abandoned
 from natproxy.wire import Refusal
 from tests.doubles import PlayedThread
 
@@ -40,16 +53,28 @@ class DigestsCase(SynchronousTestCase):
         self.directory = Directory(folder.name)
         self.thread = PlayedThread()
         self.age = 60.0
-        self.digests = Digests(self.thread, self.wall_clock)
+        self.clock = Clock()
+        self.digests = Digests(
+            self.thread,
+            Settling(self.clock.seconds, self.wall_clock, lambda device: True),
+            self.clock,
+            self.clock.seconds,
+        )
         self.descriptors = len(os.listdir("/proc/self/fd"))
 
     def wall_clock(self) -> float:
         return time.time() + self.age
 
-    def ask(self, offset: int = 0, length: int | None = None, name: bytes = b"a") -> Deferred[str]:
+    def ask(
+        self,
+        offset: int = 0,
+        length: int | None = None,
+        name: bytes = b"a",
+        client: str | None = None,
+    ) -> Deferred[str]:
         served = self.directory.open(name)
         return self.digests.digest(
-            served, offset, served.size - offset if length is None else length
+            served, offset, served.size - offset if length is None else length, client
         )
 
     def computed(self, asked: Deferred[str]) -> str:
@@ -76,9 +101,10 @@ class ComputingTests(DigestsCase):
         served = self.directory.open(b"a")
         part = Part(served.status.etag, offset, length)
         with mock.patch.object(digests, "CHUNK", chunk):
-            computed = Computation(part, served, self.wall_clock).run()
-        self.assertEqual(computed, (sha256(content[offset : offset + length]), True))
-        self.assertTrue(served.file.closed)
+            computation = Computation(part, served, lasting=True)
+            computed = computation.run()
+        computation.close()
+        self.assertEqual(computed, sha256(content[offset : offset + length]))
 
     def test_file_of_many_chunks(self) -> None:
         content = os.urandom(1000) * (3 * CHUNK // 1000)
@@ -135,6 +161,25 @@ class RememberingTests(DigestsCase):
             self.assertNoResult(asked := self.ask())
             self.computed(asked)
         self.age = 3.0
+        self.computed(self.ask())
+        self.successResultOf(self.ask())
+
+    def test_clock_behind_the_storages_delays_remembering_by_two_seconds(self) -> None:
+        self.age = -3600.0
+        self.computed(self.ask())
+        self.clock.advance(SETTLED + 0.1)
+        self.assertNoResult(asked := self.ask())
+        self.computed(asked)
+        self.successResultOf(self.ask())
+
+    def test_clock_ahead_of_the_storages_is_not_trusted(self) -> None:
+        # By this machine's clock the file is an hour old; it was changed just now.
+        settling = Settling(self.clock.seconds, lambda: time.time() + 3600, lambda device: False)
+        self.digests = Digests(self.thread, settling, self.clock, self.clock.seconds)
+        self.computed(self.ask())
+        self.assertNoResult(asked := self.ask())
+        self.computed(asked)
+        self.clock.advance(SETTLED + 0.1)
         self.computed(self.ask())
         self.successResultOf(self.ask())
 
@@ -226,16 +271,203 @@ class BoundsTests(DigestsCase):
         # It can be asked for again.
         self.assertEqual(self.computed(self.ask(name=b"2")), sha256(b"2"))
 
-    def test_one_that_has_been_begun_is_computed_for_the_next_who_asks(self) -> None:
+    def test_thread_that_hangs_is_waited_for_for_a_time_only(self) -> None:
         asked = self.ask()
+        others = [self.ask(0, length) for length in (1, 2)]
+        self.clock.advance(PATIENCE)
+        for one in (asked, *others):
+            refusal = self.failureResultOf(one, Refusal).value
+            self.assertEqual((refusal.code, refusal.message), (503, NO_RESPONSE))
+        # Both threads of this file system hang: nobody else is kept waiting for them.
+        served = self.directory.open(b"a")
+        refused = self.assertRaises(Refusal, self.digests.digest, served, 1, 2)
+        self.assertEqual(refused.code, 503)
+        self.assertTrue(served.file.closed)
+        while self.thread.asked:
+            self.thread.run()
+        self.assert_open(0)
+        self.assertEqual(self.computed(self.ask()), sha256(self.content))
+
+    def test_one_client_does_not_take_the_whole_line(self) -> None:
+        crowd = [self.ask(0, length, client="crowd") for length in range(12)]
+        crowd += [self.ask(1, length, client="crowd") for length in range(11)]
+        crowd += [self.ask(2, length, client="crowd") for length in range(10)]
+        crowd += [self.ask(3, length, client="crowd") for length in range(9)]
+        crowd += [self.ask(4, length, client="crowd") for length in range(8)]
+        crowd += [self.ask(5, length, client="crowd") for length in range(7)]
+        crowd += [self.ask(6, length, client="crowd") for length in range(6)]
+        crowd += [self.ask(7, length, client="crowd") for length in range(3)]
+        self.assertEqual(len(crowd), AT_ONCE + IN_LINE)
+        self.assertRaises(Refusal, self.ask, 8, 1, client="crowd")
+        other = self.ask(8, 1, client="other")
+        self.assertEqual(self.failureResultOf(crowd[-1], Refusal).value.code, 429)
+        # Those that are under way, and one of the crowd's.
+        for _ in range(AT_ONCE + 2):
+            self.thread.run()
+        self.assertEqual(self.successResultOf(other), sha256(self.content[8:9]))
+        self.digests.stop()
+        for one in crowd:
+            one.addErrback(lambda _: None)
+        while self.thread.asked:
+            self.thread.run()
+        self.assert_open(0)
+
+
+class LongCase(DigestsCase):
+    """Reads a few bytes at a time; the clock of the slices runs with each."""
+
+    content = bytes(range(100))
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(digests, "CHUNK", 10)
+        self.patch(digests, "SHORT", 50)
+        self.reads: list[int] = []
+        self.on_read: Callable[[], None] = lambda: None
+        update = self
+
+        class Noting(digests.Progress):
+            """Notes how much is read, and lets something happen meanwhile."""
+
+            @property
+            def done(self) -> int:
+                return self._done
+
+            @done.setter
+            def done(self, done: int) -> None:
+                if done:
+                    update.reads.append(done - self._done)
+                    update.on_read()
+                self._done = done
+
+        self.patch(digests, "Progress", Noting)
+
+
+class ResumingTests(LongCase):
+    def stop_after(self, reads: int) -> None:
+        """Ask for a digest and go when so much of it has been read."""
+        asked = self.ask()
+
+        def leave() -> None:
+            if len(self.reads) == reads:
+                asked.cancel()
+
+        self.on_read = leave
+        self.thread.run()
+        self.failureResultOf(asked, CancelledError)
+        self.assertEqual(len(self.reads), reads)
+        self.assert_open(0)
+        self.on_read = lambda: None
+
+    def test_digest_that_nobody_waits_for_stops_and_is_continued(self) -> None:
+        self.stop_after(3)
+        self.assertEqual(self.computed(self.ask()), sha256(self.content))
+        self.assertEqual((len(self.reads), sum(self.reads)), (10, 100))
+        self.assertEqual(self.thread.calls, 2)
+        self.successResultOf(self.ask())
+        self.assert_open(0)
+
+    def test_digest_of_a_file_that_has_changed_begins_anew(self) -> None:
+        self.stop_after(3)
+        self.path.write_bytes(bytes(100))
+        self.assertEqual(self.computed(self.ask()), sha256(bytes(100)))
+        self.assertEqual(sum(self.reads), 130)
+
+    def test_digest_of_a_file_changed_a_moment_ago_begins_anew(self) -> None:
+        # Its etag may stand for other bytes by now.
+        self.age = 0.0
+        self.stop_after(3)
+        self.assertEqual(self.computed(self.ask()), sha256(self.content))
+        self.assertEqual(sum(self.reads), 130)
+
+    def test_stopped_computations_are_kept_for_a_time_and_up_to_a_number(self) -> None:
+        self.stop_after(3)
+        self.clock.advance(STOPPED_FOR - 1)
+        self.reads.clear()
+        self.stop_after(2)
+        self.clock.advance(STOPPED_FOR + 1)
+        self.reads.clear()
+        self.assertEqual(self.computed(self.ask()), sha256(self.content))
+        self.assertEqual(sum(self.reads), 100)
+
+    def test_number_of_stopped_computations_is_bounded(self) -> None:
+        self.patch(digests, "STOPPED", 2)
+        for length in (97, 98, 99):
+            asked = self.ask(0, length)
+            self.on_read = asked.cancel
+            self.thread.run()
+            self.failureResultOf(asked, CancelledError)
+        self.on_read = lambda: None
+        for length, left in ((97, 97), (98, 88), (99, 89)):
+            self.reads.clear()
+            self.assertEqual(self.computed(self.ask(0, length)), sha256(self.content[:length]))
+            self.assertEqual(sum(self.reads), left)
+
+    def test_one_who_asks_again_before_the_thread_has_stopped_gets_it(self) -> None:
+        asked = self.ask()
+        again: list[Deferred[str]] = []
+
+        def leave_and_come_back() -> None:
+            if len(self.reads) == 3:
+                asked.cancel()
+                again.append(self.ask())
+
+        self.on_read = leave_and_come_back
+        self.thread.run()
+        self.failureResultOf(asked, CancelledError)
+        self.thread.run()
+        self.assertEqual(self.successResultOf(again[0]), sha256(self.content))
+        self.assertEqual(sum(self.reads), 100)
+        self.assert_open(0)
+
+    def test_what_waits_in_line_between_two_slices_is_kept_as_well(self) -> None:
+        asked = self.ask()
+        others = [self.ask(1, length) for length in (97, 98)]
+        self.on_read = lambda: self.clock.advance(SLICE)
+        self.thread.run()
         asked.cancel()
         self.failureResultOf(asked, CancelledError)
-        again = self.ask()
-        again.cancel()
-        self.failureResultOf(again, CancelledError)
-        self.thread.run()
-        self.assertEqual(self.successResultOf(self.ask()), sha256(self.content))
-        self.assertEqual(self.thread.calls, 1)
+        self.assert_open(2)
+        for one in others:
+            one.cancel()
+            self.failureResultOf(one, CancelledError)
+        while self.thread.asked:
+            self.thread.run()
+        self.on_read = lambda: None
+        self.reads.clear()
+        self.assertEqual(self.computed(self.ask()), sha256(self.content))
+        self.assertEqual(sum(self.reads), 90)
+
+
+class ClassesTests(LongCase):
+    def test_short_digests_do_not_wait_for_long_ones(self) -> None:
+        for length in (95, 96, 97, 98):
+            self.ask(0, length)
+        self.assertEqual(len(self.thread.asked), AT_ONCE)
+        short = self.ask(0, 5)
+        self.assertEqual(len(self.thread.asked), AT_ONCE + 1)
+        function, called = self.thread.asked.pop()
+        called.callback(function())
+        self.assertEqual(self.successResultOf(short), sha256(self.content[:5]))
+
+    def test_long_digests_take_turns(self) -> None:
+        self.on_read = lambda: self.clock.advance(SLICE)
+        long = [self.ask(0, 90 + number, client="one") for number in range(4)]
+        other = self.ask(0, 60, client="other")
+        runs = 0
+        while not other.called:
+            # The end of a long one is short.
+            self.assertLessEqual(len(self.thread.asked), 2 * AT_ONCE)
+            self.thread.run()
+            runs += 1
+        # One of six slices each; all of the others, and not one to its end.
+        self.assertNotIn(True, [one.called for one in long])
+        self.assertLessEqual(runs, 6 * 2 * AT_ONCE)
+        while self.thread.asked:
+            self.thread.run()
+        for number, one in enumerate(long):
+            self.assertEqual(self.successResultOf(one), sha256(self.content[: 90 + number]))
+        self.assert_open(0)
 
 
 class StoppingTests(DigestsCase):
@@ -264,7 +496,6 @@ class StoppingTests(DigestsCase):
         class EndlessFile:
             """Fills every buffer, and has its reader stopped by and by."""
 
-            closed = False
             reads = 0
 
             def seek(self, _: int) -> None: ...
@@ -275,15 +506,9 @@ class StoppingTests(DigestsCase):
                     computation.stop()
                 return len(buffer)
 
-            def __enter__(self) -> EndlessFile:
-                return self
-
-            def __exit__(self, *_: object) -> None:
-                self.closed = True
-
         file = EndlessFile()
         computation = Computation(
-            Part("etag", 0, 1 << 50), Served(file, os.stat(os.curdir)), self.wall_clock
+            Part("etag", 0, 1 << 50), Served(file, os.stat(os.curdir)), lasting=True, clock=float
         )
         failures: list[BaseException] = []
 
@@ -297,5 +522,5 @@ class StoppingTests(DigestsCase):
         thread.start()
         thread.join(10)
         self.assertFalse(thread.is_alive())
-        self.assertIsInstance(failures[0], Stopped)
-        self.assertEqual((file.reads, file.closed), (3, True))
+        self.assertIsInstance(failures[0], Abandoned)
+        self.assertEqual(file.reads, 3)

@@ -7,6 +7,7 @@ import os
 import socket
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from twisted.internet.error import ConnectionLost
@@ -15,7 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.fileserver import FileServerFactory, FileServerProtocol
 from natproxy.relay.files import CHUNK
-from natproxy.storage import Directory
+from natproxy.storage import Directory, Listing, Settling
+from natproxy.threads import Abandoned
 from tests.doubles import Journal, PlayedThread, Wire
 
 NOT_FOUND = b"ERR file not found\n"
@@ -40,7 +42,11 @@ class FileServerCase(SynchronousTestCase):
             Directory(os.fspath(self.files)),
             self.thread,
             600.0,
-            wall_clock=lambda: time.time() + self.settled,
+            settling=Settling(
+                lambda: self.clock.seconds(),
+                lambda: time.time() + self.settled,
+                lambda device: True,
+            ),
         )
         self.descriptors = self.open_descriptors()
         self.addCleanup(self.lose_clients)
@@ -375,9 +381,53 @@ class ListTests(FileServerCase):
         self.thread.run()
         self.journal.line_with("3 names")
 
+    def going_on(self) -> None:
+        """Let the scan that is under way take a step."""
+        assert self.factory.listings._abandonment is not None
+        self.factory.listings._abandonment.check()
+
+    def test_scan_that_hangs_is_not_waited_for(self) -> None:
+        self.ask(b"LIST\n")
+        self.clock.advance(44)
+        self.assertEqual(self.wire.taken(), b"")
+        self.clock.advance(1)
+        failed = b"ERR the server cannot list its files\n"
+        self.assertEqual(self.wire.taken(), failed)
+        # Nor by those who come later, until it returns.
+        self.assertEqual(self.ask(b"LIST\n"), failed)
+        self.thread.run()
+        self.ask(b"LIST\n")
+        self.thread.run()
+        self.assertEqual(self.wire.taken(), b"OK\nEND\n")
+
+    def test_scan_stops_when_all_who_asked_have_gone(self) -> None:
+        (self.files / "a").touch()
+        protocol, client = self.new_client(50_000)
+        protocol.dataReceived(b"LIST\n")
+        self.ask(b"LIST\n")
+        client.lose(protocol, ConnectionLost())
+        failures: list[BaseException] = []
+        listing = self.factory.directory.listing
+
+        def noting(check: Callable[[], None]) -> Listing:
+            try:
+                return listing(check)
+            except BaseException as error:
+                failures.append(error)
+                raise
+
+        self.patch(self.factory.directory, "listing", noting)
+        self.thread.run()
+        self.assertIsInstance(failures[0], Abandoned)
+        self.thread.run()
+        self.assertEqual(self.wire.taken(), b"OK\na\nEND\n")
+        self.assertEqual(len(failures), 1)
+
     def test_slow_scan_is_not_the_clients_idleness(self) -> None:
         self.ask(b"LIST\n")
-        self.clock.pump([500] * 4)
+        for _ in range(40):
+            self.clock.advance(44)
+            self.going_on()
         self.assertTrue(self.wire.open)
         self.thread.run()
         self.assertEqual(self.wire.taken(), b"OK\nEND\n")

@@ -5,13 +5,21 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import socket
+import struct
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from twisted.internet.error import ConnectionLost
+from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy import wire
-from natproxy.fileserver import LONGEST_PAGE, PAGE, FileServerProtocol
-from natproxy.storage import Directory, Paged, status_of
+from natproxy import fileserver, wire
+from natproxy.fileserver import LONGEST_PAGE, LOOK_AFTER, PAGE, FileServerProtocol
+from natproxy.storage import Directory, Paged, directory, status_of, tree
+from natproxy.threads import Abandoned
 from tests.doubles import Wire
 from tests.test_fileserver import FileServerCase
 
@@ -197,7 +205,9 @@ class LsTests(Version2Case):
     def test_size_of_a_page(self) -> None:
         limits: list[int] = []
 
-        def page(name: bytes, depth: float, after: bytes, limit: int) -> Paged:
+        def page(
+            name: bytes, depth: float, after: bytes, limit: int, check: Callable[[], None]
+        ) -> Paged:
             limits.append(limit)
             return Paged(b"", wire.Page())
 
@@ -236,6 +246,78 @@ class LsTests(Version2Case):
         taken = [bool(client.taken()) for _, client in clients]
         self.assertEqual(taken, [True] * 3 + [False] * 2 + [True])
         self.assertEqual(self.journal.ends, ["client-gone"] * 2 + ["completed"] * 4)
+
+    def test_page_that_nobody_waits_for_is_given_up(self) -> None:
+        failures: list[BaseException] = []
+        page = self.factory.directory.page
+
+        def noting(*arguments: Any) -> Paged:
+            try:
+                return page(*arguments)
+            except BaseException as error:
+                failures.append(error)
+                raise
+
+        self.patch(self.factory.directory, "page", noting)
+        self.ask(b"LS\n")
+        self.wire.lose(self.protocol, ConnectionLost())
+        self.thread.run()
+        self.assertIsInstance(failures[0], Abandoned)
+
+    def test_entries_that_cannot_be_read_are_counted_in_the_header(self) -> None:
+        look = os.stat
+
+        def failing(path: Any, **named: Any) -> os.stat_result:
+            if path == b"a":
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return look(path, **named)
+
+        folder = self.page("folder").partition(b"\n")[2]
+        self.patch(os, "stat", failing)
+        body = b"type=unread size=0 mtime=0.0 etag=- a\n" + folder
+        self.assertEqual(self.ask_thread(b"LS\n"), b"OK %d unread=1\n%b" % (len(body), body))
+
+    def test_page_that_ends_among_what_is_not_listed_says_where_to_go_on(self) -> None:
+        for number in range(5):
+            (self.files / f"m{number}").symlink_to("..")
+        page_of = tree.page_of
+        self.patch(directory, "page_of", partial(page_of, looks=4))
+        reply = self.ask_thread(b"LS\n")
+        self.assertTrue(reply.startswith(b"OK "), reply)
+        self.assertIn(b" after=m1\n", reply)
+        self.assertTrue(reply.endswith(b"\nmore\n"))
+        self.assertEqual(self.ask_thread(b"LS after=m1\n"), b"OK 0\n")
+
+    def test_client_whose_connection_was_reset_unseen_is_given_up(self) -> None:
+        self.ask(b"LS\n")
+        self.clock.advance(LOOK_AFTER)
+        self.assertTrue(self.wire.open)
+        self.patch(fileserver, "is_reset", lambda transport: transport is self.wire)
+        self.clock.advance(LOOK_AFTER)
+        self.assertTrue(self.wire.aborted)
+        self.assertEqual(self.journal.ends, ["client-gone"])
+        self.wire.lose(self.protocol, ConnectionLost())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.thread.run()
+
+
+class ResetTests(SynchronousTestCase):
+    """What the kernel says of a socket that nobody reads from."""
+
+    def test_half_closed_is_not_reset_and_reset_is(self) -> None:
+        listening = socket.create_server(("127.0.0.1", 0))
+        client = socket.create_connection(listening.getsockname())
+        server, _ = listening.accept()
+        transport = SimpleNamespace(getHandle=lambda: server)
+        with listening, client, server:
+            self.assertFalse(fileserver.is_reset(transport))
+            client.shutdown(socket.SHUT_WR)
+            self.assertFalse(fileserver.is_reset(transport))
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+            self.assertTrue(fileserver.is_reset(transport))
+        self.assertFalse(fileserver.is_reset(transport))
+        self.assertFalse(fileserver.is_reset(object()))
 
 
 class HashTests(Version2Case):
@@ -297,7 +379,7 @@ class HashTests(Version2Case):
         self.wire.lose(self.protocol, ConnectionLost())
         self.thread.run()
         self.protocol, self.wire = self.new_client(43_211)
-        self.assertEqual(self.ask(b"HASH a\n"), self.digest(b"content of a"))
+        self.assertEqual(self.ask_thread(b"HASH a\n"), self.digest(b"content of a"))
         self.assertEqual(self.journal.ends, ["client-gone", "completed"])
 
     def test_drained_client_gets_its_digest(self) -> None:

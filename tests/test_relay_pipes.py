@@ -6,11 +6,13 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
 from natproxy.relay import PageCache, Way
@@ -282,13 +284,17 @@ def dropped_from_cache(path: Path) -> int:
     pytest.skip("this file system cannot tell what is in the page cache")
 
 
+def read_in_thread(read: Callable[[], Any], device: int) -> Deferred[Any]:
+    return deferToThread(read)
+
+
 @pytest_twisted.ensureDeferred
 async def test_page_cache_knows_what_is_cold_and_warms_it(tmp_path: Path) -> None:
-    cache = PageCache(deferToThread)
+    cache = PageCache(read_in_thread)
     file = dropped_from_cache(tmp_path / "cold")
     try:
         assert not cache.resident(file, 2 * MIB, MIB)
-        await cache.warm(file, 2 * MIB, MIB)
+        await cache.warm(file, 2 * MIB, MIB, 0)
         assert cache.resident(file, 2 * MIB, MIB)
         assert cache.resident(file, 3 * MIB - 1, 1)
         # The stretch that was asked for and not the whole file; one end is not enough.
@@ -301,16 +307,16 @@ async def test_page_cache_knows_what_is_cold_and_warms_it(tmp_path: Path) -> Non
 
 @pytest_twisted.ensureDeferred
 async def test_page_cache_leaves_failures_to_the_read(tmp_path: Path) -> None:
-    cache = PageCache(deferToThread)
+    cache = PageCache(read_in_thread)
     (tmp_path / "short").write_bytes(b"x")
     with (tmp_path / "short").open("rb") as file:
         assert cache.resident(file.fileno(), 0, 10 * MIB)
         assert cache.resident(file.fileno(), 5, 1)
-        await cache.warm(file.fileno(), 0, MIB)
+        await cache.warm(file.fileno(), 0, MIB, 0)
     reader, writer = os.pipe()
     try:
         assert cache.resident(reader, 0, 10)
-        await cache.warm(reader, 0, 10)
+        await cache.warm(reader, 0, 10, 0)
     finally:
         os.close(reader)
         os.close(writer)
@@ -323,11 +329,11 @@ async def test_cold_file_arrives_whole(way: Way, tmp_path: Path) -> None:
     warmed: list[int] = []
 
     class NotingCache(PageCache):
-        def warm(self, file: int, offset: int, size: int) -> object:
+        def warm(self, file: int, offset: int, size: int, device: int) -> Deferred[None]:
             warmed.append(offset)
-            return super().warm(file, offset, size)
+            return super().warm(file, offset, size, device)
 
-    serve = serving(way, tmp_path, warmth=NotingCache(deferToThread))
+    serve = serving(way, tmp_path, warmth=NotingCache(read_in_thread))
     async with serve as server, server.client() as client:
         client.send(b"DOWNLOAD cold\n")
         await client.until(lambda: client.count > MIB, "the beginning")

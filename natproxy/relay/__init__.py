@@ -10,13 +10,14 @@ the peers are.
 from natproxy.relay.endings import SinkGone, SourceChanged, SourceShort
 from natproxy.relay.files import FileRelay, Source
 from natproxy.relay.outflow import Outflow, Transport, outflow_of, send_at_once
-from natproxy.relay.warmth import PageCache
+from natproxy.relay.warmth import PageCache, ReadInThread
 from natproxy.relay.ways import Relay, Relays, Way
 
 __all__ = [
     "FileRelay",
     "Outflow",
     "PageCache",
+    "ReadInThread",
     "Relay",
     "Relays",
     "SinkGone",

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -20,6 +21,9 @@ from natproxy.relay.warmth import Warmth
 
 CHUNK = 128 * 1024
 """Bytes copied in one turn: what Twisted's transport hands to the kernel at once."""
+
+BLOCK = 256 * 1024
+"""Bytes read at once in a thread."""
 
 STRETCH = 1 << 20
 """Bytes that are sent by one ``sendfile``, and looked for in the page cache, at most."""
@@ -63,6 +67,7 @@ class FileRelay:
     :param warmth: asked before each piece is read; `None` for bytes in memory.
     :param offset: of the first byte in the source.
     :param unchanged: asked when all has been read, and the last of it not yet sent.
+    :param device: that the source is on, ``st_dev``.
     :ivar sent: bytes handed on so far, header included.
     :ivar finished: fires with `None` when all bytes have been handed on, with
         `SourceShort` if the file has shrunk, with `SourceChanged`, with `SinkGone`, or
@@ -78,6 +83,7 @@ class FileRelay:
         warmth: Warmth | None,
         offset: int = 0,
         unchanged: Unchanged | None = None,
+        device: int = 0,
     ) -> None:
         self.finished: Deferred[None] = Deferred()
         self.sent = len(header)
@@ -86,11 +92,17 @@ class FileRelay:
         self._offset = offset
         self._end = offset + size
         self._unchanged = unchanged
+        self._device = device
         self._outflow = outflow
         self._warmth = warmth
         self._running = True
         self._warming = False
         self._warm_to = 0
+
+    @property
+    def begun(self) -> bool:
+        """Whether the header has been written: an error can no longer be sent instead."""
+        return not self._header
 
     def start(self) -> None:
         """Begin to send."""
@@ -143,15 +155,18 @@ class FileRelay:
             return wanted
         self._warm_to = self._offset + wanted
         self._warming = True
-        self._warmth.warm(file, self._offset, wanted).addBoth(self._warmed)
+        self._warmth.warm(file, self._offset, wanted, self._device).addBoth(self._warmed)
         return 0
 
-    def _warmed(self, _: object) -> None:
+    def _warmed(self, result: object) -> None:
         self._warming = False
-        if self._running:
-            self._move()
-        else:
+        if not self._running:
             self._close()
+        elif isinstance(result, Failure):
+            # To read here what a thread cannot read would stall the reactor.
+            self._fail_with(result)
+        else:
+            self._move()
 
     def _check(self) -> None:
         if self._unchanged is not None and not self._unchanged():
@@ -167,8 +182,11 @@ class FileRelay:
         self.finished.callback(None)
 
     def _fail(self, error: Exception) -> None:
+        self._fail_with(Failure(error))
+
+    def _fail_with(self, failure: Failure) -> None:
         self.stop()
-        self.finished.errback(Failure(error))
+        self.finished.errback(failure)
 
     def _short(self) -> None:
         self._fail(SourceShort(f"{self._end - self._offset} bytes"))
@@ -204,17 +222,21 @@ class CopyingFileRelay(FileRelay):
             except (OSError, SourceChanged) as error:
                 self._fail(error)
                 return
-            header, self._header = self._header, b""
-            if header or chunk:
-                self._outflow.write(header + chunk if chunk else header)
-            if self._over():
-                return
-            if not chunk:
-                self._short()
-                return
-            self._advance(len(chunk))
-            if self._offset == self._end:
-                self._complete()
+            self._write(chunk or b"")
+
+    def _write(self, chunk: bytes) -> None:
+        """Write the header, if it has not been, and a chunk; none at the end of the file."""
+        header, self._header = self._header, b""
+        if header or chunk:
+            self._outflow.write(header + chunk if chunk else header)
+        if self._over():
+            return
+        if not chunk:
+            self._short()
+            return
+        self._advance(len(chunk))
+        if self._offset == self._end:
+            self._complete()
 
     def resumeProducing(self) -> None:
         """The transport has become empty: the next chunk."""
@@ -223,6 +245,47 @@ class CopyingFileRelay(FileRelay):
 
     def _let_go(self) -> None:
         self._outflow.detach()
+
+
+class ThreadedFileRelay(CopyingFileRelay):
+    """Reads each block in a thread.
+
+    For files of which nobody can say whether a read will wait. The header is written when
+    the first block has been read.
+    """
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._outflow.attach(self)
+        self._move()
+
+    def _move(self) -> None:
+        if self._warming or self._outflow.paused or self._over():
+            return
+        assert self._warmth is not None
+        self._warming = True
+        size = min(BLOCK, self._end - self._offset)
+        read = partial(self._read, self._source.fileno(), self._offset, size)
+        self._warmth.read(read, self._device).addBoth(self._got)
+
+    def _read(self, file: int, offset: int, size: int) -> bytes:
+        """Read a block, in a thread."""
+        if self._over():
+            return b""
+        block = os.pread(file, size, offset)
+        if block and offset + len(block) == self._end:
+            self._check()
+        return block
+
+    def _got(self, result: bytes | Failure) -> None:
+        self._warming = False
+        if self._over():
+            self._close()
+        elif isinstance(result, Failure):
+            self._fail_with(result)
+        else:
+            self._write(result)
+            self._move()
 
 
 class SendfileRelay(FileRelay):
@@ -241,8 +304,9 @@ class SendfileRelay(FileRelay):
         warmth: Warmth | None,
         offset: int = 0,
         unchanged: Unchanged | None = None,
+        device: int = 0,
     ) -> None:
-        super().__init__(header, source, size, outflow, warmth, offset, unchanged)
+        super().__init__(header, source, size, outflow, warmth, offset, unchanged, device)
         # The last byte is kept back, to be sent when all the others have been read.
         self._by_kernel = self._end - (unchanged is not None)
         self._socket = outflow
@@ -250,7 +314,8 @@ class SendfileRelay(FileRelay):
 
     def start(self) -> None:
         """Begin to send."""
-        self._outflow.write(self._header)
+        header, self._header = self._header, b""
+        self._outflow.write(header)
         self._socket.lend(self, self._move)
 
     def _move(self) -> None:

@@ -13,7 +13,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer, IReactorFDSet
 
 from natproxy.relay.copying import BodyCounter, CopyRelay, Sink
-from natproxy.relay.files import CopyingFileRelay, FileRelay, SendfileRelay, Source, Unchanged
+from natproxy.relay.files import (
+    CopyingFileRelay,
+    FileRelay,
+    SendfileRelay,
+    Source,
+    ThreadedFileRelay,
+    Unchanged,
+)
 from natproxy.relay.outflow import Outflow, SocketOutflow, Transport, is_plain_tcp
 from natproxy.relay.pipes import PipePool
 from natproxy.relay.splicing import SizedBody, SpliceRelay
@@ -140,13 +147,19 @@ class Relays:
         outflow: Outflow,
         offset: int = 0,
         unchanged: Unchanged | None = None,
+        device: int = 0,
     ) -> FileRelay:
         """Send a header and then a part of a file.
 
         :param size: bytes promised.
         :param offset: of the first of them.
         :param unchanged: whether the file may still be sent to its end; see `FileRelay`.
+        :param device: that the file is on, ``st_dev``.
         """
+        if self._warmth is not None and size and not self._warmth.known(file.fileno(), device):
+            return ThreadedFileRelay(
+                header, file, size, outflow, self._warmth, offset, unchanged, device
+            )
         if (
             self._reactor is not None
             and _LINUX
@@ -156,9 +169,19 @@ class Relays:
             # It wants one more descriptor; copying does not.
             with suppress(OSError):
                 return SendfileRelay(
-                    self._reactor, header, file, size, outflow, self._warmth, offset, unchanged
+                    self._reactor,
+                    header,
+                    file,
+                    size,
+                    outflow,
+                    self._warmth,
+                    offset,
+                    unchanged,
+                    device,
                 )
-        return CopyingFileRelay(header, file, size, outflow, self._warmth, offset, unchanged)
+        return CopyingFileRelay(
+            header, file, size, outflow, self._warmth, offset, unchanged, device
+        )
 
     def from_memory(self, source: Source, size: int, outflow: Outflow) -> FileRelay:
         """Send bytes that are in memory."""

@@ -15,6 +15,7 @@ from natproxy.storage.confinement import (
     open_by_walk,
 )
 from natproxy.storage.directory import Directory, Listing, Served
+from natproxy.storage.settling import Settling
 from natproxy.storage.tree import Paged, status_of
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Listing",
     "Paged",
     "Served",
+    "Settling",
     "choose_opener",
     "open_beneath",
     "open_by_walk",

@@ -18,15 +18,16 @@ from threading import Lock
 from typing import NamedTuple, TypeVar
 
 from natproxy.storage.confinement import out_of_resources
+from natproxy.storage.settling import Settling
 
 # Names sorted or joined in one call: about a millisecond.
 _RUN = 4096
 
 _SECOND = 10**9
 
-# For how long a scan may be used, in nanoseconds. A guard only: some network file
-# systems don't tell by a folder's times that it has changed.
-_KEPT_FOR = 30 * _SECOND
+# For how long a scan may be used, in seconds. A guard only: some network file systems
+# don't tell by a directory's times that it has changed.
+_KEPT_FOR = 30.0
 
 Runs = tuple[tuple[bytes, ...], ...]
 """Keys, each run sorted for itself.
@@ -50,12 +51,12 @@ class _Scan(NamedTuple):
     """A scan of one folder.
 
     :ivar stamps: the folder's mtime and ctime before the scan, in nanoseconds.
-    :ivar made: when, in nanoseconds since the epoch.
+    :ivar made: when, in monotonic seconds.
     :ivar size: in keys.
     """
 
     stamps: tuple[int, int]
-    made: int
+    made: float
     size: int
     runs: Runs
 
@@ -63,7 +64,8 @@ class _Scan(NamedTuple):
 class Scans:
     """Scans of large folders, the least recently used dropped first.
 
-    :param clock: nanoseconds since the epoch: the clock of the file system's stamps.
+    :param clock: seconds that never jump.
+    :param settling: says which scans may be kept.
     :param most: keys kept in all; a million of them are some 100 MB. The last scan is
         kept even if it has more: paging through such a folder would take the square of
         its size otherwise.
@@ -72,11 +74,13 @@ class Scans:
 
     def __init__(
         self,
-        clock: Callable[[], int] = time.time_ns,
+        clock: Callable[[], float] = time.monotonic,
+        settling: Settling | None = None,
         most: int = 1_000_000,
         least: int = 1024,
     ) -> None:
         self._clock = clock
+        self._settling = settling or Settling(clock)
         self._most = most
         self._least = least
         # Pages are made in several threads at once. The lock is held for the book-keeping
@@ -95,21 +99,29 @@ class Scans:
         status = os.fstat(folder)
         place = (status.st_dev, status.st_ino)
         stamps = (status.st_mtime_ns, status.st_ctime_ns)
+        # A scan between two changes within one tick could never be told from one after
+        # them, so it isn't kept: a page made right after a change costs a scan, and so
+        # does every page of a directory that changes all the time. Ticks are up to 10 ms;
+        # on file systems that count in seconds (all stamps are whole), up to 2 s.
+        tick = 0.1 if all(stamp % _SECOND for stamp in stamps) else 2.0
         with self._lock:
             kept = self._kept.get(place)
             if kept is not None and kept.stamps == stamps and _lasts(kept, now):
                 self._kept.move_to_end(place)
                 return kept.runs
+        seen = self._settling.now()
         runs = tuple(_sorted_runs(_keys(folder), check))
         scan = _Scan(stamps, now, sum(map(len, runs)), runs)
         with self._lock:
             self._kept.pop(place, None)
-            if scan.size >= self._least and _settled(stamps, now):
+            if scan.size >= self._least and self._settling.settled(
+                (place, stamps), status.st_dev, max(stamps) / _SECOND, tick, seen
+            ):
                 self._kept[place] = scan
             self._drop(now)
         return runs
 
-    def _drop(self, now: int) -> None:
+    def _drop(self, now: float) -> None:
         for place in [place for place, scan in self._kept.items() if not _lasts(scan, now)]:
             del self._kept[place]
         size = sum(scan.size for scan in self._kept.values())
@@ -118,20 +130,8 @@ class Scans:
             size -= dropped.size
 
 
-def _lasts(scan: _Scan, now: int) -> bool:
-    return 0 <= now - scan.made < _KEPT_FOR
-
-
-def _settled(stamps: tuple[int, int], now: int) -> bool:
-    # A folder that changes twice within one tick of the file system's clock bears the
-    # same stamps both times (git calls such an index entry racy). A scan between the two
-    # could never be told from one after them, so it isn't kept: a page made right after
-    # a change costs a scan, and so does every page of a folder that changes all the
-    # time, ticks or no ticks. Once the last change is a tick ago, the next scan lasts.
-    # Ticks are up to 10 ms; on file systems that count in seconds (all stamps are whole),
-    # up to 2 s.
-    tick = _SECOND // 10 if all(stamp % _SECOND for stamp in stamps) else 2 * _SECOND
-    return now - max(stamps) > tick
+def _lasts(scan: _Scan, now: float) -> bool:
+    return now - scan.made < _KEPT_FOR
 
 
 def _sorted_runs(keys: Iterator[bytes], check: Check) -> Iterator[tuple[bytes, ...]]:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import time
-from functools import partial
 
 from twisted.application.service import IService
-from twisted.internet.threads import deferToThreadPool
 from twisted.python import usage
 
-from natproxy.fileserver import FileServerFactory
+from natproxy import digests
+from natproxy.fileserver import LISTING_THREADS, READS_AT_ONCE, FileServerFactory, reads_in
 from natproxy.relay import PageCache, Relays, Way
 from natproxy.service import DrainingService, TwistdService
 from natproxy.storage import Directory
 from natproxy.tap.options import DaemonOptions, seconds, way
+from natproxy.threads import Threads
 
 
 class Options(DaemonOptions):
@@ -66,10 +65,18 @@ class Options(DaemonOptions):
 def make_daemon(options: Options) -> DrainingService:
     """Make the file server of these options, without anything round it."""
     reactor = options.reactor
-    in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
-    relays = Relays(reactor, options["relay"], PageCache(in_thread))
+    # What hangs, or lasts, in one of them leaves the others alone.
+    reads = Threads(reactor, READS_AT_ONCE, "reads")
+    listings = Threads(reactor, LISTING_THREADS, "listings")
+    hashes = Threads(reactor, digests.THREADS, "digests")
+    relays = Relays(reactor, options["relay"], PageCache(reads_in(reads, reactor)))
     factory = FileServerFactory(
-        reactor, options.directory, in_thread, options["timeout"], relays, time.time
+        reactor,
+        options.directory,
+        listings,
+        options["timeout"],
+        relays,
+        hash_in_thread=hashes,
     )
     return DrainingService(options.listeners, factory, options["drain"], reactor)
 
