@@ -12,7 +12,7 @@ import hashlib
 import threading
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from natproxy import wire
 from natproxy.client import destination
@@ -34,6 +34,9 @@ from natproxy.client.retrying import Limit, Persistence, Stop
 from natproxy.client.saving import download_whole
 from natproxy.client.session import Session
 from natproxy.client.together import run_together
+
+if TYPE_CHECKING:
+    from natproxy.client.tree import LocalTree
 
 PIECE = 1 << 20
 """Bytes that are received at once: fewer, larger writes cost less than half the time."""
@@ -71,11 +74,15 @@ class Wanted(NamedTuple):
     :ivar name: on the server.
     :ivar path: that it is to have here.
     :ivar status: of the file, if the server has told already.
+    :ivar tree: that is not to be left; `None` to follow the links in the path.
+    :ivar below: with a tree, the path below its root: the same file as ``path``.
     """
 
     name: bytes
     path: bytes
     status: wire.Status | None = None
+    tree: LocalTree | None = None
+    below: bytes = b""
 
 
 class Fetched(NamedTuple):

@@ -8,12 +8,8 @@ No reactor in here: `Directory.listing` and `Directory.page` take long and are c
 in threads.
 """
 
-from natproxy.storage.confinement import (
-    FileNotFound,
-    choose_opener,
-    open_beneath,
-    open_by_walk,
-)
+from natproxy.beneath import choose_opener, open_beneath, open_by_walk
+from natproxy.storage.confinement import FileNotFound
 from natproxy.storage.directory import Directory, Listing, Served
 from natproxy.storage.settling import Settling
 from natproxy.storage.tree import Paged, status_of

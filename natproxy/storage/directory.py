@@ -13,14 +13,13 @@ from io import FileIO
 from typing import NamedTuple
 
 from natproxy import wire
+from natproxy.beneath import DIRECTORY as FOLDER
+from natproxy.beneath import Opener, choose_opener
 from natproxy.storage.confinement import (
-    FOLDER,
     LOOK,
     READ,
     FileNotFound,
-    Opener,
     blame,
-    choose_opener,
     out_of_resources,
     plain,
 )

@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from natproxy import wire
+from natproxy.beneath import DIRECTORY as FOLDER
+from natproxy.beneath import Opener
 from natproxy.storage.confinement import (
-    FOLDER,
     LOOK,
     MAX_PATH,
     FileNotFound,
-    Opener,
     blame,
     not_there,
     out_of_resources,
