@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import tracemalloc
+from typing import Any
 from unittest import mock
 
 from hypothesis import given, settings
@@ -10,19 +13,14 @@ from hypothesis import strategies as st
 
 from natproxy import wire
 from natproxy.client import LocalError, NotFound, NotUnderstood, Unsupported, UsageError
-from natproxy.client.mirror import DEEPEST, Plan, compare, remove
-from tests.served_files import MTIME, Fault, FetchCase
+from natproxy.client.directory import LocalDirectory
+from natproxy.client.mirror import DEEPEST, Plan, compare
+from natproxy.client.tree import LocalTree
+from tests.mirroring import MirrorCase
+from tests.served_files import MTIME, Fault
 
 FILE = wire.Status(wire.FILE, 3, MTIME, "e")
 FOLDER = wire.Status(wire.DIRECTORY, 0, MTIME, "d")
-
-
-class MirrorCase(FetchCase):
-    def compare(self, name: bytes = b"") -> Plan:
-        return compare(self.session, name, self.folder)
-
-    def names(self, paths: list[bytes]) -> list[bytes]:
-        return [os.path.relpath(path, self.folder) for path in paths]
 
 
 class PlanTests(MirrorCase):
@@ -35,8 +33,9 @@ class PlanTests(MirrorCase):
         self.write(b"time", b"abc", MTIME + 10**9)
         plan = self.compare()
         self.assertEqual([one.name for one in plan.fetch], [b"d/new", b"new", b"size", b"time"])
-        self.assertEqual(self.names([one.path for one in plan.fetch])[0], b"d/new")
-        self.assertEqual((plan.unchanged, plan.size, plan.extra, plan.folders), (2, 12, [], []))
+        self.assertEqual(self.paths(plan)[0], self.path(b"d/new"))
+        self.assertEqual((plan.unchanged, plan.size, plan.extra), (2, 12, []))
+        self.assertEqual(plan.directories, [])
 
     def test_times_are_compared_as_precisely_as_they_can_be_kept(self) -> None:
         self.server.put(b"a", b"abc")
@@ -48,26 +47,30 @@ class PlanTests(MirrorCase):
         for name in (b"d/a", b"d/e/b", b"d2/c", b"x"):
             self.server.put(name, b"abc")
         plan = self.compare(b"/d/")
-        self.assertEqual(self.names([one.path for one in plan.fetch]), [b"a", b"e/b"])
+        self.assertEqual(self.paths(plan), [self.path(b"a"), self.path(b"e/b")])
         self.assertEqual([one.name for one in plan.fetch], [b"d/a", b"d/e/b"])
 
     def test_many_pages(self) -> None:
         self.server.page = 3
         for number in range(20):
             self.server.put(b"%d/a" % number, b"abc")
-        self.assertEqual((len(self.compare().fetch), len(self.compare().folders)), (20, 20))
+        plan = self.compare()
+        self.assertEqual((len(plan.fetch), len(plan.directories)), (20, 20))
 
     def test_empty_folders_are_made_too(self) -> None:
         self.server.folders = {b"e", b"f/g"}
         os.mkdir(self.path(b"e"))
-        self.assertEqual(self.names(self.compare().folders), [b"f", b"f/g"])
+        self.assertEqual(self.compare().directories, [b"f", b"f/g"])
 
     def test_what_the_server_does_not_have_is_extra_from_the_inside_out(self) -> None:
         self.server.put(b"d/a", b"abc")
         for name in (b"d/a", b"d/x", b"y/z/w", b"v"):
             self.write(name, b"abc", MTIME)
         os.symlink(b"/", self.path(b"link"))
-        extra = self.names(self.compare().extra)
+        plan = self.compare()
+        extra = self.extra(plan)
+        directories = {each.path for each in plan.extra if each.directory}
+        self.assertEqual((directories, plan.held), ({b"y", b"y/z"}, 5))
         self.assertEqual(sorted(extra), [b"d/x", b"link", b"v", b"y", b"y/z", b"y/z/w"])
         self.assertLess(extra.index(b"y/z/w"), extra.index(b"y/z"))
         self.assertLess(extra.index(b"y/z"), extra.index(b"y"))
@@ -77,7 +80,7 @@ class PlanTests(MirrorCase):
         self.write(b"d/e/a", b"abc", MTIME)
         self.write(b"d/f/b", b"abc")
         plan = self.compare()
-        self.assertEqual((plan.unchanged, self.names(plan.extra)), (1, [b"d/f/b", b"d/f"]))
+        self.assertEqual((plan.unchanged, self.extra(plan)), (1, [b"d/f/b", b"d/f"]))
 
     def test_nothing_is_extra_in_a_folder_that_the_server_cannot_list(self) -> None:
         self.server.folders = {b"closed", b"empty", b"gone"}
@@ -87,7 +90,7 @@ class PlanTests(MirrorCase):
         self.server.fail(b"LS", Fault(), Fault(answer=b"ERR 404 file not found\n"))
         plan = self.compare()
         self.assertEqual(plan.unread, [b"closed"])
-        self.assertEqual(sorted(self.names(plan.extra)), [b"closed2", b"closed2/d", b"empty/c"])
+        self.assertEqual(sorted(self.extra(plan)), [b"closed2", b"closed2/d", b"empty/c"])
         # What has nothing to lose need not be asked about.
         asked = [arguments.partition(b" ")[0] for arguments in self.server.asked(b"LS")]
         self.assertEqual(asked[1:], [b"closed", b"empty"])
@@ -96,7 +99,7 @@ class PlanTests(MirrorCase):
         self.server.put(b"a", b"abc")
         for name in (b".a.part", b".a.part.json", b"d/e/.b.part", b"d/f"):
             self.write(name, b"")
-        self.assertEqual(self.names(self.compare().extra), [b"d/f"])
+        self.assertEqual(self.extra(self.compare()), [b"d/f"])
 
     def test_incomplete_downloads_of_the_server_are_left_out(self) -> None:
         # Under such a name, another file of the server may be under way here.
@@ -108,7 +111,7 @@ class PlanTests(MirrorCase):
 
     def test_folder_here_need_not_exist(self) -> None:
         self.server.put(b"a", b"abc")
-        plan = compare(self.session, b"", self.path(b"none"))
+        plan = compare(self.session, b"", self.tree(self.path(b"none")))
         self.assertEqual((len(plan.fetch), plan.extra), (1, []))
 
     def test_folder_here_may_be_written_in_any_way(self) -> None:
@@ -118,7 +121,7 @@ class PlanTests(MirrorCase):
         self.addCleanup(os.chdir, here)
         os.chdir(self.folder)
         for folder in (b".", b"./", b"", self.folder, self.folder + b"//", self.path(b"d", b"..")):
-            plan = compare(self.session, b"", folder or b".")
+            plan = compare(self.session, b"", self.tree(folder))
             self.assertEqual((plan.unchanged, plan.extra), (1, []), folder)
 
     def test_only_folders_can_be_compared(self) -> None:
@@ -145,15 +148,21 @@ class HostileServerTests(MirrorCase):
                 error = self.assertRaises(NotUnderstood, self.listed, (name, status))
                 self.assertIn("leads astray", str(error))
 
-    def test_name_that_is_listed_twice_is_refused(self) -> None:
-        self.assertRaises(NotUnderstood, self.listed, (b"d/a", FILE), (b"d/a", FILE))
+    def test_names_that_are_listed_twice_or_out_of_order_are_refused(self) -> None:
+        for names in ((b"d/a", b"d/a"), (b"d/b", b"d/a"), (b"d/e/a", b"d/e")):
+            error = self.assertRaises(NotUnderstood, self.listed, *((n, FILE) for n in names))
+            self.assertIn("out of order", str(error))
 
-    def test_folders_that_are_too_deep_are_refused(self) -> None:
+    def test_directories_that_are_too_deep_are_left_out_and_told_once(self) -> None:
         for levels in (DEEPEST + 1, 2000, 8000):
             for status in (FILE, FOLDER):
                 name = b"/".join([b"d"] * (levels + 2))
-                error = self.assertRaises(LocalError, self.listed, (name, status))
-                self.assertTrue(str(error).endswith("is too deep") or len(name) > 1024, error)
+                plan = self.listed((b"d/a", FILE), (name, status), (name + b"e", FILE))
+                self.assertEqual([each.name for each in plan.fetch], [b"d/a"])
+                self.assertEqual((len(plan.obstacles), plan.blocked), (1, 2))
+                (obstacle,) = plan.obstacles
+                self.assertEqual(obstacle.name.count(b"/"), DEEPEST + 1)
+                self.assertEqual(obstacle.error.errno, errno.ENAMETOOLONG)
         deep = b"/".join([b"d"] * (DEEPEST + 2))
         self.assertEqual(len(self.listed((deep, FILE)).fetch), 1)
 
@@ -167,14 +176,17 @@ class HostileServerTests(MirrorCase):
             plan = self.listed((name, FILE))
         except NotUnderstood:
             return
-        path = plan.fetch[0].path
+        (path,) = self.paths(plan)
         self.assertEqual(os.path.normpath(path), path)
         self.assertTrue(path.startswith(self.folder + b"/"))
 
     def test_kinds_that_are_not_known_are_neither_fetched_nor_extra(self) -> None:
         self.write(b"a", b"abc")
-        plan = self.listed((b"d/a", FILE._replace(type="socket")))
-        self.assertEqual((plan.fetch, plan.folders, plan.extra), ([], [], []))
+        self.write(b"e/f", b"abc")
+        other = FILE._replace(type="socket")
+        plan = self.listed((b"d/a", other), (b"d/e", other))
+        self.assertEqual((plan.fetch, plan.directories, plan.extra), ([], [], []))
+        self.assertEqual((plan.unknown, plan.source_files), (2, 0))
 
     def test_link_here_is_not_followed_to_write_elsewhere(self) -> None:
         # Even if the server doesn't tell of the folder that the file would be in.
@@ -188,28 +200,40 @@ class HostileServerTests(MirrorCase):
             [(b"d/sub/e/a", FILE)],
             [(b"d/sub", FOLDER), (b"d/sub/a", FILE)],
         ):
-            error = self.assertRaises(LocalError, self.listed, *entries)
-            self.assertTrue(str(error).endswith("/sub: is a link here, a folder there"), error)
+            plan = self.listed(*entries)
+            self.assertEqual(self.obstacles(plan), ["sub: is a link here, a directory there"])
+            self.assertEqual((plan.fetch, plan.directories, plan.extra), ([], [], []))
 
 
-class InTheWayTests(MirrorCase):
-    def test_file_where_a_folder_is_to_be(self) -> None:
-        self.server.put(b"d/a", b"abc")
+class ObstacleTests(MirrorCase):
+    """What is in the way of one entry is told, and the others are compared."""
+
+    def test_file_where_a_directory_is_to_be(self) -> None:
+        for name in (b"d/a", b"d/e/b", b"z"):
+            self.server.put(name, b"abc")
         self.write(b"d", b"")
-        error = self.assertRaises(LocalError, self.compare)
-        self.assertIn("/d: is a file here, a folder there", str(error))
+        plan = self.compare()
+        self.assertEqual(self.obstacles(plan), ["d: is a file here, a directory there"])
+        self.assertEqual([entry.name for entry in plan.fetch], [b"z"])
+        self.assertEqual((plan.blocked, plan.extra, plan.directories), (3, [], []))
 
-    def test_folder_where_a_file_is_to_be(self) -> None:
+    def test_directory_where_a_file_is_to_be(self) -> None:
         self.server.put(b"d", b"abc")
-        os.mkdir(self.path(b"d"))
-        error = self.assertRaises(LocalError, self.compare)
-        self.assertIn("/d: is a folder here, a file there", str(error))
+        self.server.put(b"z", b"abc")
+        self.write(b"d/mine", b"mine")
+        plan = self.compare()
+        self.assertEqual(self.obstacles(plan), ["d: is a directory here, a file there"])
+        self.assertEqual([entry.name for entry in plan.fetch], [b"z"])
+        self.assertEqual(plan.extra, [])
+
+    def test_names_on_the_server_are_told(self) -> None:
+        self.server.put(b"top/d/a", b"abc")
+        self.write(b"d", b"")
+        self.assertEqual([each.name for each in self.compare(b"top").obstacles], [b"top/d"])
 
     def test_file_where_all_is_to_be(self) -> None:
         self.write(b"file", b"")
-        for make in (lambda: self.server.put(b"a", b""), lambda: self.server.put(b"d/a", b"")):
-            make()
-            self.assertRaises(LocalError, compare, self.session, b"", self.path(b"file"))
+        self.assertRaises(LocalError, self.tree, self.path(b"file"))
 
     def test_link_to_a_file_is_compared_by_what_it_leads_to(self) -> None:
         self.server.put(b"link", b"abc")
@@ -220,28 +244,149 @@ class InTheWayTests(MirrorCase):
         plan = self.compare()
         self.assertEqual(([one.name for one in plan.fetch], plan.unchanged), ([b"nowhere"], 1))
 
+    def test_link_that_leads_to_itself_is_in_the_way_of_one_file(self) -> None:
+        self.server.put(b"loop", b"abc")
+        self.server.put(b"z", b"abc")
+        os.symlink(b"loop", self.path(b"loop"))
+        plan = self.compare()
+        self.assertEqual([entry.name for entry in plan.fetch], [b"z"])
+        self.assertEqual([each.error.errno for each in plan.obstacles], [errno.ELOOP])
+
     def test_what_is_no_file_never_looks_the_same(self) -> None:
         self.server.put(b"fifo", b"")
         os.mkfifo(self.path(b"fifo"))
         os.utime(self.path(b"fifo"), ns=(MTIME, MTIME))
         self.assertEqual(len(self.compare().fetch), 1)
 
-    def test_folder_that_cannot_be_read(self) -> None:
-        self.write(b"d/a", b"")
-        denied = PermissionError(13, "denied", self.path(b"d").decode())
-        with mock.patch("os.scandir", side_effect=denied):
-            self.assertRaises(LocalError, self.compare)
+    def unreadable(self, *paths: bytes) -> None:
+        """Let some directories be unreadable, for root too."""
+        entries = LocalTree.entries
 
+        def refuse(tree: LocalTree, path: bytes) -> list[tuple[bytes, bool]]:
+            if path in paths:
+                reason = OSError(errno.EACCES, "denied")
+                raise LocalError(tree.path_of(path), reason)
+            return entries(tree, path)
 
-class RemovingTests(MirrorCase):
-    def test_files_links_and_empty_folders_are_gone(self) -> None:
-        self.write(b"d/a", b"")
-        self.write(b"kept/b", b"")
-        os.symlink(b"kept", self.path(b"link"))
-        remove([self.path(*names) for names in ((b"d", b"a"), (b"d",), (b"link",))])
-        self.assertEqual((self.files(), self.read(b"kept", b"b")), ([b"kept"], b""))
+        patcher = mock.patch.object(LocalTree, "entries", refuse)
+        patcher.start()
+        self.addCleanup(patcher.stop)
 
-    def test_folder_that_is_not_empty_stays(self) -> None:
-        self.write(b"d/a", b"")
-        self.assertRaises(LocalError, remove, [self.path(b"d")])
+    def test_listed_directory_that_cannot_be_read_here(self) -> None:
+        for name in (b"d/a", b"d/e/b", b"z"):
+            self.server.put(name, b"abc")
+        for name in (b"d/a", b"d/mine"):
+            self.write(name, b"abc", MTIME)
+        self.unreadable(b"d")
+        for delete_too in (False, True):
+            plan = self.compare(delete=delete_too)
+            self.assertEqual(self.obstacles(plan), ["d: denied"])
+            self.assertEqual([entry.name for entry in plan.fetch], [b"z"])
+            self.assertEqual((plan.blocked, plan.extra, plan.unjudged), (3, [], []))
+
+    def test_directory_of_our_own_that_cannot_be_read_stays(self) -> None:
+        self.server.put(b"z", b"abc")
+        for name in (b"d/e/mine", b"d/f"):
+            self.write(name, b"abc")
+        self.unreadable(b"d/e")
+        plan = self.compare()
+        self.assertEqual((self.extra(plan), plan.obstacles), ([b"d/f"], []))
+        (error,) = plan.unjudged
+        self.assertTrue(str(error).endswith("/d/e: denied"), error)
+        self.assertEqual(self.compare(delete=False).unjudged, [])
+
+    def test_mirror_that_cannot_be_read_at_all(self) -> None:
+        self.unreadable(b"")
+        self.assertRaises(LocalError, self.compare)
+
+    def test_name_that_cannot_be_looked_at_stays_and_is_told(self) -> None:
+        self.server.put(b"a", b"abc")
+        for name in (b"a", b"mine"):
+            self.write(name, b"abc", MTIME)
+        denied = OSError(errno.EIO, "broken")
+        with mock.patch.object(LocalDirectory, "look", side_effect=denied):
+            plan = self.compare()
+        self.assertEqual(self.obstacles(plan), ["a: broken"])
+        self.assertEqual((plan.extra, plan.fetch, len(plan.unjudged)), ([], [], 1))
+
+    def test_directories_that_cannot_be_created_leave_out_what_is_in_them(self) -> None:
+        long = b"x" * 300
+        for name in (long + b"/a", long + b"/d/b", b"d/a"):
+            self.server.put(name, b"abc")
+        plan = self.compare()
+        plan.create_directories()
+        self.assertEqual([each.error.errno for each in plan.obstacles], [errno.ENAMETOOLONG])
+        self.assertEqual(([entry.name for entry in plan.fetch], plan.blocked), ([b"d/a"], 3))
         self.assertEqual(self.files(), [b"d"])
+
+    def test_served_directory_with_the_name_of_an_incomplete_download(self) -> None:
+        for name in (b"a", b".a.part/b", b".a.part/d/c", b"e/.x.part.json/y"):
+            self.server.put(name, b"abc")
+        self.write(b".a.part/mine", b"abc")
+        plan = self.compare()
+        self.assertEqual([entry.name for entry in plan.fetch], [b"a"])
+        self.assertEqual((plan.directories, plan.extra, plan.left_out), ([b"e"], [], 6))
+        self.assertEqual(plan.left_out_directories, [b".a.part", b"e/.x.part.json"])
+
+
+class UnreadTests(MirrorCase):
+    """What the server cannot read is not taken for what it does not have."""
+
+    def listed(self, *entries: wire.Entry, **options: Any) -> Plan:
+        self.server.listing = entries
+        return self.compare(**options)
+
+    def test_nothing_is_extra_at_or_below_an_entry_that_the_server_cannot_read(self) -> None:
+        for name in (b"a", b"d/e/f", b"d/g", b"d-x", b"z"):
+            self.write(name, b"abc")
+        plan = self.listed(
+            wire.Entry(b"a", wire.UNREAD_STATUS), wire.Entry(b"d", wire.UNREAD_STATUS)
+        )
+        self.assertEqual((plan.unread, self.extra(plan)), ([b"a", b"d"], [b"z", b"d-x"]))
+        self.assertEqual((plan.fetch, plan.directories), ([], []))
+        self.assertEqual(self.listed(*self.server.listing, delete=False).unread, [b"a", b"d"])
+
+    def test_nothing_is_extra_in_a_directory_that_the_server_cannot_list(self) -> None:
+        for name in (b"d/e/f", b"d/g", b"z"):
+            self.write(name, b"abc")
+        plan = self.listed(wire.Entry(b"d", FOLDER, unread=True), wire.Entry(b"new", FOLDER, True))
+        self.assertEqual((plan.unread, self.extra(plan)), ([b"d", b"new"], [b"z"]))
+        self.assertEqual(plan.directories, [b"new"])
+        # It has said so, and need not be asked.
+        self.assertEqual(len(self.server.asked(b"LS")), 1)
+
+    def test_directory_that_becomes_unreadable_between_two_pages(self) -> None:
+        self.server.folders = {b"d"}
+        self.server.put(b"a", b"abc")
+        self.server.page = 1
+        self.write(b"d/e", b"abc")
+        denied = Fault(answer=b"ERR 404 file not found\n")
+        self.server.fail(b"LS", Fault(), Fault(), denied)
+        plan = self.compare()
+        self.assertEqual((plan.unread, plan.extra), ([b"d"], []))
+
+    def test_file_that_becomes_a_directory_between_two_pages(self) -> None:
+        self.write(b"d", b"old", MTIME)
+        plan = self.listed(wire.Entry(b"d", FILE), wire.Entry(b"d/a", FILE), wire.Entry(b"z", FILE))
+        self.assertEqual(self.obstacles(plan), ["d: is a file here, a directory there"])
+        self.assertEqual([entry.name for entry in plan.fetch], [b"z"])
+        self.assertEqual((plan.unchanged, plan.extra), (1, []))
+
+
+class MemoryTests(MirrorCase):
+    def test_nothing_is_remembered_of_files_that_have_not_changed(self) -> None:
+        self.server.page = 4_000
+        for number in range(4_000):
+            self.server.put(b"%05d" % number, b"")
+        for number in range(4_000):
+            self.write(b"%05d" % number, b"", MTIME)
+        self.compare()
+        tracemalloc.start()
+        try:
+            plan = self.compare()
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        self.assertEqual((plan.unchanged, plan.extra), (4_000, []))
+        # The server, in the same process, has its own share.
+        self.assertLess(held, 1 << 17)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from argparse import Namespace
@@ -11,17 +12,20 @@ from functools import partial
 from natproxy import wire
 from natproxy.cli.display import Display, display_for
 from natproxy.cli.sessions import Sessions
+from natproxy.cli.sync_report import SyncReport
 from natproxy.cli.writing import write_line
 from natproxy.client.answers import as_name
 from natproxy.client.batch import fetch_all
-from natproxy.client.destination import Existing, destination_of, make_folder
+from natproxy.client.deletion import delete, refusal_of
+from natproxy.client.destination import Existing, destination_of
 from natproxy.client.errors import ClientError, LocalError, NotFound, UsageError
-from natproxy.client.mirror import Plan, compare, remove
+from natproxy.client.mirror import compare
 from natproxy.client.retrying import Limit, Persistence, Stop
 from natproxy.client.saving import download as download_whole
 from natproxy.client.session import Session
 from natproxy.client.streaming import stream
 from natproxy.client.transfer import Fetched, How, Wanted
+from natproxy.client.tree import LocalTree
 
 CONNECTIONS = 64
 """At the same time, at most: each has a thread, a socket, and a megabyte to receive into."""
@@ -53,34 +57,39 @@ def cat(options: Namespace, sessions: Sessions) -> int:
 
 
 def sync(options: Namespace, sessions: Sessions) -> int:
-    """Make a folder here like one on the server."""
+    """Make a directory here like one on the server."""
+    if options.max_delete is not None and not options.delete:
+        raise UsageError("--max-delete says how much --delete may delete: both are needed")
     remote = "" if options.remote == "." else options.remote
     session, (name,) = sessions.targets(options, [remote])
-    local = os.fsencode(options.local)
-    results: list[Fetched | ClientError] = []
-    with display_for(options.progress, options.quiet) as display:
+    limit = None if options.max_entries == math.inf else options.max_entries
+    with (
+        LocalTree(os.fsencode(options.local)) as tree,
+        display_for(options.progress, options.quiet) as display,
+    ):
         persistently = Persistence(options.retries, Stop(), display.say)
-        plan = persistently(partial(compare, session, name, local))
-        if not options.delete:
-            plan.extra, plan.unread = [], []
+        plan = persistently(partial(compare, session, name, tree, options.delete, limit))
+        report = SyncReport(plan)
+        if options.delete:
+            report.refusal = refusal_of(
+                plan.extra, plan.held, plan.source_files, options.max_delete
+            )
         if not options.dry_run:
-            for path in (local, *plan.folders):
-                make_folder(path)
-            display.expect(len(plan.fetch), plan.size)
+            plan.create_directories()
+        display.expect(len(plan.fetch) + report.missing, plan.size)
+        report.show_missing(display)
+        if not options.dry_run:
             how = _how(options, Existing.UPDATE)
-            results = fetch_all(session, plan.fetch, how, _jobs(options), display)
-    unread = _report_unread(plan, sessions)
+            report.results = fetch_all(session, [*plan.wanted], how, _jobs(options), display)
+            if report.refusal is None and not report.incomplete:
+                report.deleted = delete(tree, plan.extra)
+        display.report(report.facts())
+    report.complain(sessions.complain, options.delete)
     if options.dry_run:
-        _say_plan(plan)
-        return unread
-    status = _report(results, True, sessions)
-    if status and plan.extra:
-        sessions.complain("nothing deleted, since not everything could be fetched")
-        plan.extra = []
-    remove(plan.extra)
-    if not options.quiet:
-        _sum_up(plan, results, options.delete)
-    return status or unread
+        report.say_plan(options.delete)
+    elif not options.quiet:
+        report.sum_up(options.delete)
+    return report.exit_status
 
 
 def download(options: Namespace, sessions: Sessions) -> int:
@@ -173,36 +182,3 @@ def _report(results: Sequence[Fetched | ClientError], quiet: bool, sessions: Ses
             saved = f"saved {path} ({result.size} bytes)"
             write_line(sys.stderr, f"{path}: already there" if result.unchanged else saved)
     return status
-
-
-def _report_unread(plan: Plan, sessions: Sessions) -> int:
-    """Say what can't be deleted; give the exit status of a folder that isn't there to be listed."""
-    for name in plan.unread:
-        sessions.complain(
-            f"{wire.printable(name)}: the server cannot list it: what is in it here stays"
-        )
-    return NotFound.exit_status if plan.unread else 0
-
-
-def _sum_up(plan: Plan, results: Sequence[Fetched | ClientError], deleting: bool) -> None:
-    fetched = [result for result in results if isinstance(result, Fetched)]
-    facts = [
-        f"{len(fetched)} fetched ({sum(result.received for result in fetched)} bytes)",
-        f"{plan.unchanged} unchanged",
-    ]
-    if deleting:
-        facts.append(f"{len(plan.extra)} deleted")
-    if plan.left_out:
-        facts.append(f"{plan.left_out} left out (incomplete downloads there)")
-    if len(fetched) < len(results):
-        facts.append(f"{len(results) - len(fetched)} failed")
-    write_line(sys.stderr, ", ".join(facts))
-
-
-def _say_plan(plan: Plan) -> None:
-    for one in plan.fetch:
-        sys.stdout.write(f"fetch  {wire.printable(one.path)}\n")
-    for path in plan.folders:
-        sys.stdout.write(f"make   {wire.printable(path)}/\n")
-    for path in plan.extra:
-        sys.stdout.write(f"delete {wire.printable(path)}\n")

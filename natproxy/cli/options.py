@@ -56,6 +56,21 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
     return read
 
 
+def number_or_inf(least: int) -> Callable[[str], float]:
+    """Return a parser of whole numbers from a least one on; ``inf`` is any number."""
+
+    def read(text: str) -> float:
+        if text == "inf":
+            return float("inf")
+        if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text) >= least):
+            raise argparse.ArgumentTypeError(
+                f"'{text}': a number from {least} on, or inf, is needed"
+            )
+        return int(text)
+
+    return read
+
+
 class PromptParser(argparse.ArgumentParser):
     """Says what is wrong in one line, and leaves it at that."""
 
@@ -198,6 +213,20 @@ def _add_transfers(
     sync.add_argument("local", metavar=LOCAL_TARGET, help="here; made if it is missing")
     sync.add_argument(
         "--delete", action="store_true", help="delete here what the server does not have"
+    )
+    sync.add_argument(
+        "--max-delete",
+        metavar="N",
+        type=number_or_inf(0),
+        help="delete up to N files and folders, or any number (inf)"
+        " (half of the files, and none if the server has none)",
+    )
+    sync.add_argument(
+        "--max-entries",
+        metavar="N",
+        type=number_or_inf(1),
+        default=10_000_000,
+        help="fail if the server lists more, or never (inf) (10000000)",
     )
     sync.add_argument(
         "-n", "--dry-run", action="store_true", help="say what would be done, and do nothing"

@@ -9,7 +9,13 @@ from __future__ import annotations
 import os
 
 from natproxy import wire
-from natproxy.client.errors import ClientError, NotUnderstood, Unavailable, Unsupported
+from natproxy.client.errors import (
+    ClientError,
+    NotUnderstood,
+    TooManyEntries,
+    Unavailable,
+    Unsupported,
+)
 
 FEAT_TIMEOUT = 2.0
 """Seconds within which a server of version 2 has answered ``FEAT``."""
@@ -19,6 +25,12 @@ SHORTEST_SILENCE = 1.0
 
 DIGEST_TRIES = 60
 """Times that a digest is asked for when all that comes back is silence."""
+
+MOST_ENTRIES = 10_000_000
+"""Entries of a listing, unless another limit is set."""
+
+MOST_EMPTY_PAGES = 10_000
+"""Pages of a listing in a row without an entry: all that a server left out, it has read."""
 
 
 def as_name(name: str | bytes) -> bytes:
@@ -53,18 +65,62 @@ def cannot(server: object, what: str) -> Unsupported:
     return Unsupported(f"{server} speaks version 1 of the protocol only: it cannot {what}")
 
 
-def page_in(body: bytes, after: bytes) -> tuple[list[wire.Entry], bool]:
-    """Read a page of ``LS``; give its entries, and whether there are further ones.
+class Pages:
+    """The pages of one listing, checked as they are received.
 
-    :param after: the name after which it was to begin.
-    :raises WireError: if it is malformed, or the next page would be the same again.
+    Names must increase from entry to entry, over all pages: a server that repeats itself
+    or goes back is refused, and nobody who reads a listing needs to remember its names.
+
+    :param after: the name after which the first page begins; empty for the beginning.
+    :param limit: entries, at most; `None` for any number.
+    :ivar after: the name after which the next page begins.
+    :ivar more: whether there is a next page.
     """
-    lines = wire.EntryLines()
-    page = lines.feed(body)
-    lines.end()
-    if lines.more and (not page or page[-1].name <= after):
-        raise wire.WireError("a page that leads nowhere")
-    return page, lines.more
+
+    def __init__(self, after: bytes = b"", limit: int | None = MOST_ENTRIES) -> None:
+        self.after = after
+        self.more = True
+        self._limit = limit
+        self._entries = 0
+        self._empty = 0
+
+    def take(self, words: bytes, body: bytes) -> list[wire.Entry]:
+        """Parse a page and return its entries.
+
+        :param words: of the header, after the length.
+        :raises WireError: if it is malformed, if a name does not follow the one before it,
+            or if it does not say where the next page begins.
+        :raises TooManyEntries: if the listing is longer than the limit, or goes on and on
+            without entries.
+        """
+        header = wire.parse_page(words)
+        lines = wire.EntryLines()
+        page = lines.feed(body)
+        lines.end()
+        before = last = self.after
+        marked = 0
+        for name, status, unread in page:
+            if name <= last:
+                raise wire.WireError(f"'{wire.printable(name, 80)}' is listed out of order")
+            last = name
+            marked += unread or status.type == wire.UNREAD
+        if header.unread > marked:
+            raise wire.WireError(f"{header.unread} unread entries, and {marked} marked as such")
+        self.more = lines.more
+        if self.more:
+            self.after = last if header.after is None else header.after
+            if self.after < last or self.after <= before:
+                raise wire.WireError("a page that leads nowhere")
+        self._entries += len(page)
+        self._empty = 0 if page else self._empty + 1
+        if self._limit is not None and self._entries > self._limit:
+            raise TooManyEntries(
+                f"the server lists more than {self._limit} entries:"
+                " a higher limit (--max-entries, limit=) is needed if that is true"
+            )
+        if self._empty > MOST_EMPTY_PAGES:
+            raise TooManyEntries(f"the server sent {self._empty} pages without an entry")
+        return page
 
 
 def see_within(name: bytes, folder: bytes, itself: bool = True) -> None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
-from functools import partial, wraps
+from functools import wraps
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
@@ -32,11 +32,12 @@ from natproxy.client.address import Server
 from natproxy.client.answers import (
     DIGEST_TRIES,
     FEAT_TIMEOUT,
+    MOST_ENTRIES,
     SHORTEST_SILENCE,
+    Pages,
     as_name,
     cannot,
     is_the_proxys_own,
-    page_in,
     range_in,
     version_in,
 )
@@ -161,32 +162,41 @@ class Client:
         return await self._in_memory(b"LIST", None, names)
 
     @_deferred
-    async def ls(self, name: str | bytes = b"", depth: float = 1) -> Entries:
+    async def ls(
+        self, name: str | bytes = b"", depth: float = 1, limit: int | None = MOST_ENTRIES
+    ) -> Entries:
         """Give all that is in a folder, sorted by name; `walk` has the same page by page.
 
         :param name: of the folder; empty for the served one. A file gives itself.
         :param depth: levels of folders; `math.inf` for all of them.
+        :param limit: entries at most; with more, it fails with `TooManyEntries`. `None` for
+            any number.
         """
-        return [entry async for entry in self.walk(name, depth)]
+        return [entry async for entry in self.walk(name, depth, limit)]
 
     async def walk(
-        self, name: str | bytes = b"", depth: float = math.inf
+        self,
+        name: str | bytes = b"",
+        depth: float = math.inf,
+        limit: int | None = MOST_ENTRIES,
     ) -> AsyncIterator[wire.Entry]:
         """Give what is in a folder and below it, sorted by name, page by page as it is asked for.
 
         Between pages no connection is held.
 
-        :return: entries whose names are paths below the served folder.
+        :return: entries as `natproxy.client.Session.ls` returns them.
+        :raises TooManyEntries: if there are more than the limit.
         """
         await self._needs("tell more than the names in its top folder")
-        after = b""
-        more = True
-        while more:
-            arguments = wire.Arguments(as_name(name), depth=depth, after=after)
-            page, more = await self._in_memory(b"LS", arguments, partial(_page_in, after))
-            for entry in page:
+        pages = Pages(limit=limit)
+
+        def page_in(header: wire.Header, body: bytes) -> Entries:
+            return pages.take(header.words, body)
+
+        while pages.more:
+            arguments = wire.Arguments(as_name(name), depth=depth, after=pages.after)
+            for entry in await self._in_memory(b"LS", arguments, page_in):
                 yield entry
-                after = entry.name
 
     @_deferred
     async def stat(self, name: str | bytes) -> wire.Status:
@@ -330,7 +340,3 @@ async def connect(reactor: IReactorTime, server: str, timeout: float = 60.0) -> 
     client = Client(endpoint, reactor, timeout, server=str(place))
     await client.connect()
     return client
-
-
-def _page_in(after: bytes, _: wire.Header, body: bytes) -> tuple[list[wire.Entry], bool]:
-    return page_in(body, after)

@@ -12,7 +12,8 @@ from natproxy.client.errors import LocalError
 class LocalDirectory(Closing):
     """A directory, open, so that it stays the same whatever happens to its path.
 
-    Names are single components; a symbolic link of such a name is never followed. All methods
+    Names are single components; a symbolic link of such a name
+    is followed by `follow` only. All methods
     raise `OSError`.
 
     :param descriptor: of the directory; `close` closes it.
@@ -52,6 +53,13 @@ class LocalDirectory(Closing):
         """Return what ``lstat(2)`` says of a name, `None` if there is no such name."""
         try:
             return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def follow(self, name: bytes) -> os.stat_result | None:
+        """Return what ``stat(2)`` says of a name, `None` if nothing is there."""
+        try:
+            return os.stat(name, dir_fd=self._descriptor)
         except FileNotFoundError:
             return None
 

@@ -92,6 +92,16 @@ class LocalError(ClientError):
         self.errno = error.errno
 
 
+class TooManyEntries(ClientError):
+    """A listing is longer than its limit."""
+
+
+class DeletionRefused(ClientError):
+    """A mirror would lose more files than is allowed: nothing was deleted."""
+
+    exit_status = 11
+
+
 class Interrupted(ClientError):
     """Somebody wants it to end."""
 

@@ -17,11 +17,12 @@ from natproxy.client.address import Server
 from natproxy.client.answers import (
     DIGEST_TRIES,
     FEAT_TIMEOUT,
+    MOST_ENTRIES,
     SHORTEST_SILENCE,
+    Pages,
     as_name,
     cannot,
     is_the_proxys_own,
-    page_in,
     range_in,
     version_in,
 )
@@ -40,7 +41,7 @@ from natproxy.client.reading import RemoteFile
 LONGEST_FEAT = 1 << 20
 """Bytes that the answer may have."""
 
-LARGEST_PAGE = 64 << 20
+LARGEST_PAGE = 16 << 20
 """Bytes of a page of ``LS`` that are held in memory."""
 
 DOUBTS = 2
@@ -145,32 +146,40 @@ class Session(Closing):
                 yield from found
 
     def ls(
-        self, name: str | bytes = b"", depth: float = 1, after: bytes = b""
+        self,
+        name: str | bytes = b"",
+        depth: float = 1,
+        after: bytes = b"",
+        limit: int | None = MOST_ENTRIES,
     ) -> Iterator[wire.Entry]:
         """Give what is in a folder, sorted by name, page by page as it is asked for.
 
         :param name: of the folder; empty for the served one. A file gives itself.
         :param depth: levels of folders; `math.inf` for all of them.
         :param after: entries up to this name, a path below the served folder, are left out.
-        :return: entries whose names are paths below the served folder.
+        :param limit: entries at most; `None` for any number.
+        :return: entries whose names are paths below the served folder, each name greater
+            than the one before. One of type `natproxy.wire.UNREAD` is there, but could not
+            be read by the server; a directory with ``unread`` set could not be listed.
+        :raises TooManyEntries: if there are more.
         """
         self.needs("tell more than the names in its top folder")
-        more = True
-        while more:
-            arguments = wire.Arguments(as_name(name), depth=depth, after=after)
+        pages = Pages(after, limit)
+        while pages.more:
+            arguments = wire.Arguments(as_name(name), depth=depth, after=pages.after)
             with self.connection() as connection:
                 reply = connection.request(b"LS", arguments)
                 with connection.understanding():
                     if reply.header.size > LARGEST_PAGE:
                         raise wire.WireError(f"a page of {reply.header.size} bytes")
-                    page, more = page_in(b"".join(reply), after)
+                    page = pages.take(reply.header.words, b"".join(reply))
             yield from page
-            if page:
-                after = page[-1].name
 
-    def walk(self, name: str | bytes = b"") -> Iterator[wire.Entry]:
-        """Give what is in a folder and in all folders below it."""
-        return self.ls(name, math.inf)
+    def walk(
+        self, name: str | bytes = b"", limit: int | None = MOST_ENTRIES
+    ) -> Iterator[wire.Entry]:
+        """List a directory and all directories below it; see `ls`."""
+        return self.ls(name, math.inf, limit=limit)
 
     def stat(self, name: str | bytes) -> wire.Status:
         """Tell what a file or a folder is like now."""

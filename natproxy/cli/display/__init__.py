@@ -65,6 +65,9 @@ class Display(Protocol):
     def say(self, message: str) -> None:
         """Show people one line, unless quiet."""
 
+    def report(self, facts: dict[str, object]) -> None:
+        """Show programs what became of the whole command; people are told in other ways."""
+
     def close(self) -> None:
         """Show the last state and stop; a second time, do nothing."""
 

@@ -71,6 +71,9 @@ class Bars(Closing):
         with suppress(OSError, ValueError):
             self._console.print(Text(words.one_line(message)), soft_wrap=True)
 
+    def report(self, facts: dict[str, object]) -> None:
+        """Show nothing: this is for programs."""
+
     def close(self) -> None:
         """Leave the bars as they stand, and the cursor below them."""
         with self._lock:

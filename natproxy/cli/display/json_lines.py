@@ -12,7 +12,8 @@ Each line has these members; a number that isn't known is ``null``::
 server, even if it was thrown away; ``done`` what is here, and was perhaps before. What
 people would be told stands in ``message``, of a file under way or of the whole line. A
 line that tells of a turn has also ``event``, of the members of a file; the last line of
-all has ``"ended": true``.
+all has ``"ended": true``. A ``sync`` that is through adds a line with ``sync``, of what
+became of it.
 
 Phases are those of `natproxy.client.events.Phase`. All is ASCII. A name's byte that is not
 UTF-8, ``0xNN``, is a lone surrogate ``\udcNN``, as ``os.fsencode`` wants it.
@@ -74,6 +75,10 @@ class JsonLines(Closing):
     def say(self, message: str) -> None:
         if not self._quiet:
             self._write({"message": message})
+
+    def report(self, facts: dict[str, object]) -> None:
+        """Write facts as members of a line."""
+        self._write(facts)
 
     def tick(self) -> None:
         """Write how far it is."""

@@ -49,6 +49,9 @@ class Messages(Closing):
         if not self._quiet:
             self._write(words.one_line(message))
 
+    def report(self, facts: dict[str, object]) -> None:
+        """Show nothing: this is for programs."""
+
     def close(self) -> None:
         """There is nothing to stop."""
 

@@ -1,0 +1,176 @@
+"""What a `sync` reports: to people in lines, to programs in events and a summary."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from natproxy import wire
+from natproxy.cli.display import Display
+from natproxy.cli.writing import write_line
+from natproxy.client.deletion import Deleted
+from natproxy.client.errors import ClientError, DeletionRefused, LocalError, ServerError
+from natproxy.client.events import Event, Phase
+from natproxy.client.mirror import Plan
+from natproxy.client.transfer import Fetched
+
+MOST_LINES = 20
+"""Lines about things of one kind, for people; JSON has an event for each."""
+
+_UNREAD = "the server cannot read it: nothing was fetched or deleted there"
+
+
+@dataclass
+class SyncReport:
+    """What became of a `sync`.
+
+    :ivar plan: what was to be done.
+    :ivar refusal: why nothing may be deleted; `None` if it may.
+    :ivar results: of the downloads.
+    :ivar deleted: of the deletions.
+    """
+
+    plan: Plan
+    refusal: DeletionRefused | None = None
+    results: Sequence[Fetched | ClientError] = ()
+    deleted: Deleted = field(default_factory=lambda: Deleted(0, []))
+
+    @property
+    def fetched(self) -> list[Fetched]:
+        return [result for result in self.results if isinstance(result, Fetched)]
+
+    @property
+    def failures(self) -> list[ClientError]:
+        return [result for result in self.results if isinstance(result, ClientError)]
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether something that the server lists could not be fetched: nothing is deleted."""
+        return bool(self.failures or self.plan.obstacles or self.plan.blocked)
+
+    @property
+    def missing(self) -> int:
+        """Names that will fail, whatever is fetched."""
+        return len(self.plan.obstacles) + len(self.plan.unread)
+
+    @property
+    def exit_status(self) -> int:
+        """That of the first thing that `complain` tells; 0 if there is nothing."""
+        plan = self.plan
+        failures = self.failures
+        here = LocalError.exit_status
+        statuses = (
+            (here, plan.obstacles or plan.blocked),
+            (failures[0].exit_status if failures else 0, failures),
+            (ServerError.exit_status, plan.unread),
+            (here, plan.unjudged),
+            (DeletionRefused.exit_status, self.refusal),
+            (here, self.deleted.errors),
+        )
+        return next((status for status, present in statuses if present), 0)
+
+    def show_missing(self, display: Display) -> None:
+        """Show what cannot be fetched as files that have failed."""
+        for name, error in self.plan.obstacles:
+            display(Event(name, Phase.FAILED, 0, None, str(error)))
+        for name in self.plan.unread:
+            display(Event(name, Phase.FAILED, 0, None, _UNREAD))
+
+    def facts(self) -> dict[str, object]:
+        """Return the summary for programs."""
+        plan = self.plan
+        deletions: dict[str, object] = {
+            "planned": len(plan.extra),
+            "deleted": self.deleted.number,
+            "failed": len(self.deleted.errors),
+            "refused": None if self.refusal is None else str(self.refusal),
+        }
+        return {
+            "sync": {
+                "fetched": len(self.fetched),
+                "bytes": sum(result.received for result in self.fetched),
+                "unchanged": plan.unchanged,
+                "failed": len(self.failures),
+                "obstacles": len(plan.obstacles),
+                "blocked": plan.blocked,
+                "unread": len(plan.unread),
+                "unjudged": len(plan.unjudged),
+                "left_out": plan.left_out,
+                "unknown": plan.unknown,
+                "deletions": deletions,
+                "status": self.exit_status,
+            }
+        }
+
+    def complain(self, complain: Callable[[str], object], delete: bool) -> None:
+        """Tell people what went wrong, a bounded number of lines for each kind.
+
+        :param complain: is called with each line.
+        :param delete: whether deletions were wanted.
+        """
+        plan = self.plan
+        _tell(complain, len(plan.obstacles), (str(each.error) for each in plan.obstacles))
+        _tell(complain, len(self.failures), map(str, self.failures))
+        _tell(
+            complain,
+            len(plan.unread),
+            (f"{wire.printable(name)}: {_UNREAD}" for name in plan.unread),
+        )
+        _tell(
+            complain,
+            len(plan.left_out_directories),
+            (
+                f"{wire.printable(name)}: left out, with what is in it:"
+                " a name of this form is one of an incomplete download here"
+                for name in plan.left_out_directories
+            ),
+        )
+        _tell(complain, len(plan.unjudged), map(str, plan.unjudged))
+        if self.refusal is not None:
+            complain(str(self.refusal))
+        elif delete and plan.extra and self.incomplete:
+            complain("nothing deleted, since not everything could be fetched")
+        _tell(complain, len(self.deleted.errors), map(str, self.deleted.errors))
+
+    def say_plan(self, delete: bool) -> None:
+        """Print what would be done, on standard output."""
+        plan = self.plan
+        for one in plan.wanted:
+            sys.stdout.write(f"fetch  {wire.printable(one.path)}\n")
+        for path in plan.directories:
+            sys.stdout.write(f"make   {wire.printable(plan.tree.path_of(path))}/\n")
+        if delete and self.refusal is None and not self.incomplete:
+            for each in plan.extra:
+                sys.stdout.write(f"delete {wire.printable(plan.tree.path_of(each.path))}\n")
+
+    def sum_up(self, delete: bool) -> None:
+        """Tell people in one line what was done."""
+        plan = self.plan
+        fetched = self.fetched
+        facts = [
+            f"{len(fetched)} fetched ({sum(result.received for result in fetched)} bytes)",
+            f"{plan.unchanged} unchanged",
+        ]
+        if delete:
+            facts.append(f"{self.deleted.number} deleted")
+        for count, what in (
+            (plan.left_out, "left out (incomplete downloads there)"),
+            (plan.unknown, "left out (of a kind that this client does not know)"),
+            (len(plan.obstacles) + plan.blocked, "with something in the way here"),
+            (len(plan.unread), "that the server cannot read"),
+            (len(plan.unjudged), "here that cannot be read"),
+            (len(self.failures), "failed"),
+            (len(self.deleted.errors), "not deleted"),
+        ):
+            if count:
+                facts.append(f"{count} {what}")
+        write_line(sys.stderr, ", ".join(facts))
+
+
+def _tell(complain: Callable[[str], object], count: int, lines: Iterable[str]) -> None:
+    for line in islice(lines, MOST_LINES):
+        complain(line)
+    if count > MOST_LINES:
+        complain(f"and {count - MOST_LINES} more like this ('--progress json' has them all)")
