@@ -10,7 +10,7 @@ from unittest import mock
 
 from natproxy import wire
 from natproxy.cli import fetching, main
-from tests.served_files import MTIME, Fault, FetchCase
+from tests.served_files import Fault, FetchCase
 
 NEW = bytes(range(256)) * 40
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -232,99 +232,6 @@ class CatTests(CommandCase):
         self.server.put(b"a", NEW * 100)
         done = self.run_in_shell("{ natproxy cat a; echo status $? >&2; } | head -c 3 >&2")
         self.assertEqual(done.stderr, NEW[:3] + b"status 0\n")
-
-
-class SyncTests(CommandCase):
-    def tree(self) -> dict[str, bytes]:
-        return {
-            os.path.relpath(os.path.join(place, name), "here"): self.read(
-                os.fsencode(os.path.join(place, name))
-            )
-            for place, _, names in os.walk("here")
-            for name in names
-        }
-
-    def test_folder_becomes_like_the_servers(self) -> None:
-        self.server.folders = {b"empty"}
-        self.assertEqual(self.run_command("sync", ".", "here"), 0)
-        self.assertEqual(self.tree(), {"a": NEW, "d/b": b"the b"})
-        self.assertEqual(self.err, [f"2 fetched ({len(NEW) + 5} bytes), 0 unchanged"])
-        self.assertTrue(os.path.isdir("here/empty"))
-        self.server.put(b"d/b", b"another", MTIME + 1)
-        self.assertEqual(self.run_command("sync", ".", "here", "-j", "1"), 0)
-        self.assertEqual(self.err, ["1 fetched (7 bytes), 1 unchanged"])
-        self.assertEqual(self.run_command("sync", ".", "here", "-q"), 0)
-        self.assertEqual((self.err, self.tree()), ([], {"a": NEW, "d/b": b"another"}))
-
-    def test_folder_below(self) -> None:
-        self.run_command("sync", "d", "here")
-        self.assertEqual(self.tree(), {"b": b"the b"})
-
-    def test_nothing_is_deleted_unless_it_is_asked_for(self) -> None:
-        self.write(b"here/mine", b"mine")
-        self.write(b"here/.x.part", b"under way")
-        self.assertEqual(self.run_command("sync", ".", "here"), 0)
-        self.assertIn("mine", self.tree())
-        self.assertEqual(self.run_command("sync", ".", "here", "--delete"), 0)
-        self.assertEqual(self.err, ["0 fetched (0 bytes), 2 unchanged, 1 deleted"])
-        self.assertEqual(sorted(self.tree()), [".x.part", "a", "d/b"])
-
-    def test_nothing_is_deleted_if_anything_could_not_be_fetched(self) -> None:
-        self.write(b"here/mine", b"mine")
-        self.server.fail(b"GET", Fault(answer=b"ERR 500 internal\n"))
-        self.assertEqual(self.run_command("sync", ".", "here", "--delete", "-j", "1"), 1)
-        self.assertIn("mine", self.tree())
-        self.assertIn("nothing deleted", self.err[1])
-        self.assertIn("0 deleted, 1 failed", self.err[2])
-
-    def test_dry_run_tells_and_does_nothing(self) -> None:
-        self.write(b"here/mine", b"mine")
-        self.assertEqual(self.run_command("sync", ".", "here", "-n", "--delete"), 0)
-        self.assertEqual(
-            self.out.splitlines(),
-            [b"fetch  here/a", b"fetch  here/d/b", b"make   here/d/", b"delete here/mine"],
-        )
-        self.assertEqual((self.tree(), self.server.asked(b"GET")), ({"mine": b"mine"}, []))
-        self.run_command("sync", ".", "here", "-n")
-        self.assertNotIn(b"delete", self.out)
-
-    def test_listing_that_breaks_off_is_asked_for_again(self) -> None:
-        self.server.page = 1
-        self.server.fail(b"LS", Fault(), Fault(cut=10), Fault(answer=b"ERR 503 not now\n"))
-        self.assertEqual(self.run_command("sync", ".", "here"), 0)
-        self.assertEqual((len(self.slept), sorted(self.tree())), (2, ["a", "d/b"]))
-
-    def test_listing_that_cannot_be_had_deletes_nothing(self) -> None:
-        self.write(b"here/mine", b"mine")
-        self.server.fail(b"LS", Fault(answer=b"ERR 500 internal\n"))
-        self.assert_fails(1, "sync", ".", "here", "--delete")
-        self.assertEqual(self.tree(), {"mine": b"mine"})
-
-    def test_folder_that_the_server_cannot_list_is_said_and_keeps_what_is_in_it(self) -> None:
-        self.server.folders = {b"closed"}
-        self.write(b"here/closed/mine", b"mine")
-        self.write(b"here/old", b"old")
-        unread = "natproxy: closed: the server cannot list it: what is in it here stays"
-        for options, status in ((["-n", "--delete"], 3), (["--delete"], 3), ([], 0)):
-            self.server.fail(b"LS", Fault(), Fault(answer=b"ERR 404 file not found\n"))
-            self.assertEqual(self.run_command("sync", ".", "here", *options), status)
-            self.assertEqual(unread in self.err, bool(options))
-            self.assertEqual("old" in self.tree(), "-n" in options)
-        self.assertEqual(self.tree()["closed/mine"], b"mine")
-
-    def test_incomplete_downloads_of_the_server_are_left_out_and_said(self) -> None:
-        self.server.put(b".a.part", b"under way there")
-        self.run_command("sync", ".", "here")
-        self.assertEqual(sorted(self.tree()), ["a", "d/b"])
-        self.assertIn("1 left out", self.err[0])
-
-    def test_what_cannot_be_synchronized(self) -> None:
-        self.write(b"file", b"")
-        self.assert_fails(2, "sync", "a", "here")
-        self.assert_fails(3, "sync", "none", "here")
-        self.assert_fails(9, "sync", ".", "file")
-        self.server.version = 1
-        self.assertIn("version 1", self.assert_fails(1, "sync", ".", "here"))
 
 
 class DownloadTests(CommandCase):

@@ -18,6 +18,7 @@ from natproxy.client import (
     NotFound,
     NotUnderstood,
     ServerError,
+    TooManyEntries,
     Unavailable,
     Unsupported,
     UsageError,
@@ -234,6 +235,19 @@ class ErrorTests(ClientCase):
         )
         self.failureResultOf(entries, NotUnderstood)
         self.assertTrue(connection.wire.aborted)
+
+    def test_listing_ends_at_its_limit(self) -> None:
+        entries = self.client.ls(limit=2)
+        self.play(
+            (b"LS\n", page_of(b"a", b"b", more=True)), (b"LS after=b\n", page_of(b"c", more=True))
+        )
+        error = self.failureResultOf(entries, TooManyEntries).value
+        self.assertIn("lists more than 2 entries", str(error))
+
+    def test_page_says_where_the_next_one_begins(self) -> None:
+        entries = self.client.ls()
+        self.play((b"LS\n", b"OK 5 after=b\nmore\n"), (b"LS after=b\n", page_of(b"c")))
+        self.assertEqual([entry.name for entry in self.successResultOf(entries)], [b"c"])
 
 
 class VersionTests(ClientCase):

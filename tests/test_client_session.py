@@ -6,6 +6,8 @@ import hashlib
 import math
 import threading
 from collections.abc import Callable
+from itertools import islice
+from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -21,6 +23,7 @@ from natproxy.client import (
     Server,
     ServerError,
     Session,
+    TooManyEntries,
     Unavailable,
     UsageError,
     connect,
@@ -102,12 +105,87 @@ class LsTests(SessionCase):
         )
 
     def test_pages_that_lead_nowhere_are_no_endless_loop(self) -> None:
-        status = wire.format_status(status_of(b""))
-        for page in (b"more\n", status + b" a\nmore\n", status + b" b\n" + status + b" a\nmore\n"):
+        line = wire.format_status(status_of(b""))
+        for page, reason in (
+            (b"more\n", "a page that leads nowhere"),
+            (line + b" a\nmore\n", "'a' is listed out of order"),
+            (line + b" b\n" + line + b" a\nmore\n", "'a' is listed out of order"),
+            (line + b" a\n" + line + b" a\n", "'a' is listed out of order"),
+        ):
             session = self.instead({b"LS": b"OK %d\n%b" % (len(page), page)})
             error = self.assertRaises(NotUnderstood, list, session.ls())
-            self.assertIn("a page that leads nowhere", str(error))
+            self.assertIn(reason, str(error))
             self.assertLessEqual(len(self.server.lines), 3)
+
+    def test_page_says_where_the_next_one_begins(self) -> None:
+        status = wire.format_status(status_of(b""))
+        pages = iter(
+            (
+                b"OK 5 after=b\nmore\n",
+                b"OK %d after=d\n" % (len(status) + 8) + status + b" c\nmore\n",
+                b"OK %d\n" % (len(status) + 3) + status + b" e\n",
+            )
+        )
+        session = self.serve(
+            lambda line: next(pages) if line.startswith(b"LS") else Version2({})(line)
+        )
+        self.assertEqual([entry.name for entry in session.ls()], [b"c", b"e"])
+        self.assertEqual(self.server.lines[1:], [b"LS", b"LS after=b", b"LS after=d"])
+
+    def test_next_page_does_not_begin_before_the_end_of_this_one(self) -> None:
+        line = wire.format_status(status_of(b"")) + b" c\nmore\n"
+        for after in (b"b", b"%00"):
+            answer = b"OK %d after=%b\n%b" % (len(line), after, line)
+            session = self.instead({b"LS": answer})
+            error = self.assertRaises(NotUnderstood, list, session.ls())
+            self.assertIn("a page that leads nowhere", str(error))
+
+    def test_unread_entries_are_listed_as_such(self) -> None:
+        page = b"type=unread size=0 mtime=0.0 etag=- a\n"
+        page += wire.format_entry(
+            wire.Entry(b"d", wire.Status(wire.DIRECTORY, 0, 0, "d"), unread=True)
+        )
+        session = self.instead({b"LS": b"OK %d unread=2\n%b" % (len(page), page)})
+        unread, directory = session.ls()
+        self.assertEqual((unread.status.type, unread.unread), (wire.UNREAD, False))
+        self.assertEqual((directory.status.type, directory.unread), (wire.DIRECTORY, True))
+
+    def test_unread_entries_that_are_counted_and_not_named_are_not_passed_over(self) -> None:
+        page = b"type=unread size=0 mtime=0.0 etag=- a\n"
+        session = self.instead({b"LS": b"OK %d unread=2\n%b" % (len(page), page)})
+        error = self.assertRaises(NotUnderstood, list, session.ls())
+        self.assertIn("2 unread entries, and 1 marked as such", str(error))
+
+    def test_endless_listing_ends_at_its_limit(self) -> None:
+        def endless(line: bytes) -> bytes:
+            if not line.startswith(b"LS"):
+                return Version2({})(line)
+            after = int(line.partition(b"after=")[2] or b"0")
+            names = [b"%09d" % number for number in range(after + 1, after + 11)]
+            status = wire.format_status(status_of(b""))
+            page = b"".join(status + b" " + name + b"\n" for name in names) + b"more\n"
+            return b"OK %d\n%b" % (len(page), page)
+
+        session = self.serve(endless)
+        for listing in (session.ls(limit=95), session.walk(limit=95)):
+            error = self.assertRaises(TooManyEntries, list, listing)
+            self.assertIn("lists more than 95 entries", str(error))
+        self.assertEqual(len([line for line in self.server.lines if line[:2] == b"LS"]), 20)
+        # What is taken entry by entry need not have a limit.
+        self.assertEqual(len(list(islice(session.ls(limit=None), 1000))), 1000)
+        self.assertEqual(session.ls.__defaults__, (b"", 1, b"", 10_000_000))
+
+    def test_endless_pages_without_entries_end(self) -> None:
+        def endless(line: bytes) -> bytes:
+            if not line.startswith(b"LS"):
+                return Version2({})(line)
+            after = int(line.partition(b"after=")[2] or b"0")
+            return b"OK 5 after=%09d\nmore\n" % (after + 1)
+
+        session = self.serve(endless)
+        with mock.patch("natproxy.client.answers.MOST_EMPTY_PAGES", 50):
+            error = self.assertRaises(TooManyEntries, list, session.ls(limit=None))
+        self.assertIn("51 pages without an entry", str(error))
 
     def test_pages_that_are_malformed_are_not_understood(self) -> None:
         line = wire.format_status(status_of(b"")) + b" a\n"
