@@ -13,9 +13,12 @@ from typing import Any, Generic, TypeVar
 
 from natproxy import wire
 from natproxy.cli.sessions import Sessions
-from natproxy.client.errors import NotFound
+from natproxy.client.errors import NotFound, ServerError
 
 _Answer = TypeVar("_Answer")
+
+MOST_UNREAD = 20
+"""Lines about what the server cannot read."""
 
 
 def ls(options: Namespace, sessions: Sessions) -> int:
@@ -25,14 +28,15 @@ def ls(options: Namespace, sessions: Sessions) -> int:
     if plain and session.version < 2:
         _write_lines(session.list())
         return 0
-    entries = session.ls(name, math.inf if options.recursive else 1)
+    # Nothing is held of what has been written: a listing may have any length.
+    entries = _Listed(session.ls(name, math.inf if options.recursive else 1, limit=None))
     if options.json:
-        _write_json(_object_of(entry.name, entry.status) for entry in entries)
+        _write_json(_object_of(entry.name, entry.status, entry.unread) for entry in entries)
     elif options.long:
         _write_lines(_long(entry) for entry in entries)
     else:
         _write_lines(_shown(entry) for entry in entries)
-    return 0
+    return entries.complain(sessions.complain) if options.recursive else 0
 
 
 def list_(options: Namespace, sessions: Sessions) -> int:
@@ -78,6 +82,31 @@ def hash_(options: Namespace, sessions: Sessions) -> int:
     return asked.exit_status
 
 
+class _Listed:
+    """Entries on their way to be written; those that the server cannot read are counted."""
+
+    def __init__(self, entries: Iterator[wire.Entry]) -> None:
+        self._entries = entries
+        self._unread: list[bytes] = []
+        self._count = 0
+
+    def __iter__(self) -> Iterator[wire.Entry]:
+        for entry in self._entries:
+            if entry.unread or entry.status.type == wire.UNREAD:
+                self._count += 1
+                if self._count <= MOST_UNREAD:
+                    self._unread.append(entry.name)
+            yield entry
+
+    def complain(self, complain: Callable[[str], object]) -> int:
+        """Tell whose content may be missing, and return the exit status."""
+        for name in self._unread:
+            complain(f"{wire.printable(name)}: the server cannot read it")
+        if self._count > MOST_UNREAD:
+            complain(f"and {self._count - MOST_UNREAD} more like this")
+        return ServerError.exit_status if self._count else 0
+
+
 class _Asked(Generic[_Answer]):
     """A question about each of several names; one that has no answer leaves the others alone.
 
@@ -120,6 +149,8 @@ def _shown(entry: wire.Entry) -> bytes:
 
 
 def _long(entry: wire.Entry) -> bytes:
+    if entry.status.type == wire.UNREAD:
+        return f"{'-':>12}  {wire.UNREAD:<19}  ".encode() + _shown(entry)
     size = "-" if entry.status.type == wire.DIRECTORY else str(entry.status.size)
     return f"{size:>12}  {time_text(entry.status.mtime_ns)}  ".encode() + _shown(entry)
 
@@ -131,7 +162,10 @@ def _sum_line(name: bytes, digest: wire.Digest) -> bytes:
     return mark + digest.sha256.encode("ascii") + b"  " + escaped
 
 
-def _object_of(name: bytes, status: wire.Status) -> dict[str, Any]:
+def _object_of(name: bytes, status: wire.Status, unread: bool = False) -> dict[str, Any]:
+    if status.type == wire.UNREAD:
+        unknown = dict.fromkeys(("size", "mtime", "mtime_ns", "etag"))
+        return {"name": os.fsdecode(name), "type": status.type} | unknown
     return {
         "name": os.fsdecode(name),
         "type": status.type,
@@ -139,6 +173,7 @@ def _object_of(name: bytes, status: wire.Status) -> dict[str, Any]:
         "mtime": status.mtime_ns / 10**9,
         "mtime_ns": status.mtime_ns,
         "etag": status.etag,
+        **({"unread": True} if unread else {}),
     }
 
 

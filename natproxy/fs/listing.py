@@ -18,8 +18,13 @@ def depth_of(maxdepth: int | None) -> float:
     return math.inf if maxdepth is None else maxdepth
 
 
-def describe(name: str, status: wire.Status) -> dict[str, Any]:
-    """Give fsspec's description of a file or a folder."""
+def describe(name: str, status: wire.Status, unread: bool = False) -> dict[str, Any]:
+    """Return fsspec's description of a file or a directory.
+
+    What the server cannot read has the type ``other`` and ``unread`` set; so has a directory,
+    besides its type, whose content it cannot list.
+    """
+    unread = unread or status.type == wire.UNREAD
     # To the last bit as `os.stat` does it.
     mtime = status.mtime_ns // 10**9 + 1e-9 * (status.mtime_ns % 10**9)
     return {
@@ -28,6 +33,7 @@ def describe(name: str, status: wire.Status) -> dict[str, Any]:
         "type": _TYPES.get(status.type, "other"),
         "mtime": mtime,
         "etag": status.etag,
+        **({"unread": True} if unread else {}),
     }
 
 

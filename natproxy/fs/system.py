@@ -383,7 +383,7 @@ class NatproxyFileSystem(AbstractFileSystem):
             found = []
             for entry in session.ls(name, depth):
                 see_within(entry.name, as_name(name))
-                found.append(describe(f"/{os.fsdecode(entry.name)}", entry.status))
+                found.append(describe(f"/{os.fsdecode(entry.name)}", entry.status, entry.unread))
             return found
 
         return self._ask(name, question)

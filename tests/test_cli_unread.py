@@ -1,0 +1,76 @@
+"""Entries that the server cannot read, in the listings of the command line and of fsspec."""
+
+from __future__ import annotations
+
+import json
+
+from natproxy import wire
+from natproxy.fs import NatproxyFileSystem
+from tests.served_files import MTIME, FetchCase
+from tests.test_cli import CommandCase
+
+FOLDER = wire.Status(wire.DIRECTORY, 0, MTIME, "d")
+ENTRIES = (
+    wire.Entry(b"closed", FOLDER, unread=True),
+    wire.Entry(b"hidden", wire.UNREAD_STATUS),
+    wire.Entry(b"open", FOLDER),
+)
+
+
+def page_of(*entries: wire.Entry) -> bytes:
+    body = b"".join(map(wire.format_entry, entries))
+    unread = sum(entry.unread or entry.status.type == wire.UNREAD for entry in entries)
+    return wire.format_page(len(body), wire.Page(unread)) + body
+
+
+class ListingTests(CommandCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.address = self.instead(LS=page_of(*ENTRIES))
+
+    def test_names_are_listed(self) -> None:
+        status, out, err = self.main("ls", "--server", self.address)
+        self.assertEqual((status, out, err), (0, b"closed/\nhidden\nopen/\n", ""))
+
+    def test_long_listing_makes_up_no_size_and_no_time(self) -> None:
+        line = self.written("ls", "-l", "--server", self.address).splitlines()[1]
+        self.assertEqual(line.split(), [b"-", b"unread", b"hidden"])
+        # In the columns of the others.
+        self.assertEqual(line.index(b"hidden"), 35)
+
+    def test_recursive_listing_that_is_incomplete_is_an_error(self) -> None:
+        for options in ([], ["-l"]):
+            status, out, err = self.main("ls", "-R", *options, "--server", self.address)
+            self.assertEqual((status, len(out.splitlines())), (1, 3))
+            self.assertEqual(
+                err,
+                "natproxy: closed: the server cannot read it\n"
+                "natproxy: hidden: the server cannot read it\n",
+            )
+
+    def test_many_of_them_are_counted(self) -> None:
+        many = [wire.Entry(b"%02d" % number, wire.UNREAD_STATUS) for number in range(50)]
+        status, _, err = self.main("ls", "-R", "--server", self.instead(LS=page_of(*many)))
+        self.assertEqual((status, len(err.splitlines())), (1, 21))
+        self.assertTrue(err.endswith("natproxy: and 30 more like this\n"), err)
+
+    def test_json_says_what_is_not_known(self) -> None:
+        closed, hidden, readable = json.loads(
+            self.written("ls", "--json", "--server", self.address)
+        )
+        unknown = dict.fromkeys(("size", "mtime", "mtime_ns", "etag"))
+        self.assertEqual(hidden, {"name": "hidden", "type": "unread"} | unknown)
+        self.assertEqual((closed["type"], closed["unread"]), ("dir", True))
+        self.assertNotIn("unread", readable)
+
+
+class FsspecTests(FetchCase):
+    def test_unread_entries_are_marked(self) -> None:
+        self.server.listing = ENTRIES
+        host, port = self.server.address
+        fs = NatproxyFileSystem(host=host, port=port, skip_instance_cache=True)
+        self.addCleanup(fs.session.close)
+        closed, hidden, readable = fs.ls("/", detail=True)
+        self.assertEqual((closed["type"], closed["unread"]), ("directory", True))
+        self.assertEqual((hidden["type"], hidden["unread"]), ("other", True))
+        self.assertNotIn("unread", readable)
