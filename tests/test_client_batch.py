@@ -6,7 +6,7 @@ import os
 import threading
 
 from natproxy.client import CannotConnect, Event, LocalError, NotFound, Phase
-from natproxy.client.batch import fetch_all
+from natproxy.client.batch import fetch_all, fetch_and_count
 from natproxy.client.transfer import Fetched, How, Wanted
 from tests.served_files import Fault, FetchCase
 
@@ -46,6 +46,14 @@ class BatchTests(FetchCase):
             fetched = [result for result in results if isinstance(result, Fetched)]
             self.assertEqual(len(fetched), 8)
         self.assertEqual(self.read(b"3"), b"in the way")
+
+    def test_files_are_counted_and_errors_kept_in_their_order(self) -> None:
+        self.names[1:1] = [b"none"]
+        self.write(b"3", b"in the way")
+        totals = fetch_and_count(self.session, iter(self.wanted(b"last")), How(), 4)
+        self.assertEqual((totals.fetched, totals.received), (8, 8 * len(b"0" + CONTENT)))
+        self.assertEqual([type(each) for each in totals.errors], [NotFound, LocalError, NotFound])
+        self.assertIn("last", str(totals.errors[2]))
 
     def test_server_that_is_not_there_fails_them_all(self) -> None:
         self.server.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from typing import Any
 from unittest import mock
@@ -33,6 +33,25 @@ class RunTogetherTests(SynchronousTestCase):
                 steps: list[Callable[[], object]] = [lambda n=n: n * n for n in range(count)]  # type: ignore[misc]
                 self.assertEqual(self.run_all(steps, width), [n * n for n in range(count)])
         self.assert_not_stopped()
+
+    def test_steps_are_taken_from_an_iterator_only_when_a_thread_is_free(self) -> None:
+        taken = done = 0
+        lock = threading.Lock()
+
+        def steps() -> Iterator[Callable[[], None]]:
+            nonlocal taken
+            for _ in range(1000):
+                taken += 1
+                # One that is taken for each thread, and one looked ahead for at the start.
+                self.assertLessEqual(taken - done, 5)
+                yield step
+
+        def step() -> None:
+            nonlocal done
+            with lock:
+                done += 1
+
+        self.assertEqual(run_together(steps(), 3, self.stop, self.interrupt), [None] * 1000)
 
     def test_one_step_or_one_at_a_time_needs_no_thread(self) -> None:
         here = threading.current_thread()

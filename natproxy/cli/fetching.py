@@ -15,7 +15,7 @@ from natproxy.cli.sessions import Sessions
 from natproxy.cli.sync_report import SyncReport
 from natproxy.cli.writing import write_line
 from natproxy.client.answers import as_name
-from natproxy.client.batch import fetch_all
+from natproxy.client.batch import fetch_all, fetch_and_count
 from natproxy.client.deletion import delete, refusal_of
 from natproxy.client.destination import Existing, destination_of
 from natproxy.client.errors import ClientError, LocalError, NotFound, UsageError
@@ -80,7 +80,7 @@ def sync(options: Namespace, sessions: Sessions) -> int:
         report.show_missing(display)
         if not options.dry_run:
             how = _how(options, Existing.UPDATE)
-            report.results = fetch_all(session, [*plan.wanted], how, _jobs(options), display)
+            report.totals = fetch_and_count(session, plan.wanted, how, _jobs(options), display)
             if report.refusal is None and not report.incomplete:
                 report.deleted = delete(tree, plan.extra)
         display.report(report.facts())

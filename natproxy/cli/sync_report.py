@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 
 from natproxy import wire
 from natproxy.cli.display import Display
 from natproxy.cli.writing import write_line
+from natproxy.client.batch import Totals
 from natproxy.client.deletion import Deleted
-from natproxy.client.errors import ClientError, DeletionRefused, LocalError, ServerError
+from natproxy.client.errors import DeletionRefused, LocalError, ServerError
 from natproxy.client.events import Event, Phase
 from natproxy.client.mirror import Plan
-from natproxy.client.transfer import Fetched
 
 MOST_LINES = 20
 """Lines about things of one kind, for people; JSON has an event for each."""
@@ -28,27 +28,19 @@ class SyncReport:
 
     :ivar plan: what was to be done.
     :ivar refusal: why nothing may be deleted; `None` if it may.
-    :ivar results: of the downloads.
+    :ivar totals: of the downloads.
     :ivar deleted: of the deletions.
     """
 
     plan: Plan
     refusal: DeletionRefused | None = None
-    results: Sequence[Fetched | ClientError] = ()
+    totals: Totals = field(default_factory=Totals)
     deleted: Deleted = field(default_factory=lambda: Deleted(0, []))
-
-    @property
-    def fetched(self) -> list[Fetched]:
-        return [result for result in self.results if isinstance(result, Fetched)]
-
-    @property
-    def failures(self) -> list[ClientError]:
-        return [result for result in self.results if isinstance(result, ClientError)]
 
     @property
     def incomplete(self) -> bool:
         """Whether something that the server lists could not be fetched: nothing is deleted."""
-        return bool(self.failures or self.plan.obstacles or self.plan.blocked)
+        return bool(self.totals.errors or self.plan.obstacles or self.plan.blocked)
 
     @property
     def missing(self) -> int:
@@ -59,7 +51,7 @@ class SyncReport:
     def exit_status(self) -> int:
         """That of the first thing that `complain` tells; 0 if there is nothing."""
         plan = self.plan
-        failures = self.failures
+        failures = self.totals.errors
         here = LocalError.exit_status
         statuses = (
             (here, plan.obstacles or plan.blocked),
@@ -89,10 +81,10 @@ class SyncReport:
         }
         return {
             "sync": {
-                "fetched": len(self.fetched),
-                "bytes": sum(result.received for result in self.fetched),
+                "fetched": self.totals.fetched,
+                "bytes": self.totals.received,
                 "unchanged": plan.unchanged,
-                "failed": len(self.failures),
+                "failed": len(self.totals.errors),
                 "obstacles": len(plan.obstacles),
                 "blocked": plan.blocked,
                 "unread": len(plan.unread),
@@ -112,7 +104,7 @@ class SyncReport:
         """
         plan = self.plan
         _tell(complain, len(plan.obstacles), (str(each.error) for each in plan.obstacles))
-        _tell(complain, len(self.failures), map(str, self.failures))
+        _tell(complain, len(self.totals.errors), map(str, self.totals.errors))
         _tell(
             complain,
             len(plan.unread),
@@ -148,9 +140,8 @@ class SyncReport:
     def sum_up(self, delete: bool) -> None:
         """Tell people in one line what was done."""
         plan = self.plan
-        fetched = self.fetched
         facts = [
-            f"{len(fetched)} fetched ({sum(result.received for result in fetched)} bytes)",
+            f"{self.totals.fetched} fetched ({self.totals.received} bytes)",
             f"{plan.unchanged} unchanged",
         ]
         if delete:
@@ -161,7 +152,7 @@ class SyncReport:
             (len(plan.obstacles) + plan.blocked, "with something in the way here"),
             (len(plan.unread), "that the server cannot read"),
             (len(plan.unjudged), "here that cannot be read"),
-            (len(self.failures), "failed"),
+            (len(self.totals.errors), "failed"),
             (len(self.deleted.errors), "not deleted"),
         ):
             if count:

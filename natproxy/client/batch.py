@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeVar
 
 from natproxy.client.errors import ClientError, Interrupted
 from natproxy.client.events import Progress, unobserved
@@ -12,10 +15,26 @@ from natproxy.client.session import Session
 from natproxy.client.together import run_together
 from natproxy.client.transfer import Fetched, How, Transfer, Wanted
 
+_Result = TypeVar("_Result")
+
+
+@dataclass
+class Totals:
+    """What became of very many downloads.
+
+    :ivar fetched: files that are here now.
+    :ivar received: bytes that came over the network for them.
+    :ivar errors: why the others are not, in their order.
+    """
+
+    fetched: int = 0
+    received: int = 0
+    errors: list[ClientError] = field(default_factory=list)
+
 
 def fetch_all(
     session: Session,
-    wanted: Sequence[Wanted],
+    wanted: Iterable[Wanted],
     how: How,
     jobs: int = 1,
     progress: Progress = unobserved,
@@ -26,15 +45,50 @@ def fetch_all(
     :return: how each of them ended, in order.
     :raises KeyboardInterrupt: when it comes; what has been received is kept.
     """
+    return _fetch(session, wanted, how, jobs, progress, lambda result: result)
+
+
+def fetch_and_count(
+    session: Session,
+    wanted: Iterable[Wanted],
+    how: How,
+    jobs: int = 1,
+    progress: Progress = unobserved,
+) -> Totals:
+    """Fetch files as `fetch_all` does; nothing is held of those that are fetched."""
+    totals = Totals()
+    lock = threading.Lock()
+
+    def count(result: Fetched | ClientError) -> ClientError | None:
+        if isinstance(result, ClientError):
+            return result
+        with lock:
+            totals.fetched += 1
+            totals.received += result.received
+        return None
+
+    results = _fetch(session, wanted, how, jobs, progress, count)
+    totals.errors = [error for error in results if error is not None]
+    return totals
+
+
+def _fetch(
+    session: Session,
+    wanted: Iterable[Wanted],
+    how: How,
+    jobs: int,
+    progress: Progress,
+    hold: Callable[[Fetched | ClientError], _Result],
+) -> list[_Result]:
     stop = Stop()
 
-    def fetch(one: Wanted) -> Fetched | ClientError:
+    def fetch(one: Wanted) -> _Result:
         try:
-            return Transfer(session, one, how, progress, stop).run()
+            return hold(Transfer(session, one, how, progress, stop).run())
         except Interrupted:
             raise
         except ClientError as error:
-            return error
+            return hold(error)
 
-    steps = [partial(fetch, one) for one in wanted]
+    steps = (partial(fetch, one) for one in wanted)
     return run_together(steps, jobs, stop, session.interrupt)

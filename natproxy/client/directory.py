@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from natproxy.beneath import DIRECTORY, SEARCH
 from natproxy.client.closing import Closing
@@ -13,7 +14,7 @@ class LocalDirectory(Closing):
     """A directory, open, so that it stays the same whatever happens to its path.
 
     Names are single components; a symbolic link of such a name
-    is followed by `follow` only. All methods
+    is followed by `target` only. All methods
     raise `OSError`.
 
     :param descriptor: of the directory; `close` closes it.
@@ -56,12 +57,14 @@ class LocalDirectory(Closing):
         except FileNotFoundError:
             return None
 
-    def follow(self, name: bytes) -> os.stat_result | None:
-        """Return what ``stat(2)`` says of a name, `None` if nothing is there."""
-        try:
+    def target(self, name: bytes) -> os.stat_result | None:
+        """Return what ``stat(2)`` says of the file that a link leads to, `None` if there is none.
+
+        This is the one method that follows a link, and it does not open the file.
+        """
+        with suppress(OSError):
             return os.stat(name, dir_fd=self._descriptor)
-        except FileNotFoundError:
-            return None
+        return None
 
     def rename(self, old: bytes, new: bytes) -> None:
         """Rename a file; a file that has the new name is replaced."""

@@ -274,7 +274,7 @@ class _Comparison:
         error = None if here is None else here.error
         if found is not None and stat.S_ISLNK(found.st_mode):
             try:
-                found = self._tree.stat(path)
+                found = self._tree.target(path)
             except LocalError as lack:
                 error = lack
         if error is None and found is not None and stat.S_ISDIR(found.st_mode):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterable
+from itertools import chain, islice
+from operator import length_hint
 from typing import TypeVar
 
 from natproxy.client.retrying import Stop
@@ -11,35 +14,61 @@ _Result = TypeVar("_Result")
 
 
 def run_together(
-    steps: Sequence[Callable[[], _Result]],
+    steps: Iterable[Callable[[], _Result]],
     width: int,
     stop: Stop,
     interrupt: Callable[[], object],
 ) -> list[_Result]:
-    """Take steps, at most ``width`` at a time, and give their results in order.
+    """Take steps, at most ``width`` at a time, and return their results in order.
+
+    Each step is taken from the iterable only when a thread is free for it, so there may be
+    very many.
 
     :param stop: is set when the calling thread is interrupted; each step looks at it.
     :param interrupt: ends what the steps are waiting for.
     :raises BaseException: the first that a step raises, when all others have ended too.
     """
-    if width == 1 or len(steps) <= 1:
-        return [step() for step in steps]
+    remaining = iter(steps)
+    first = list(islice(remaining, 2))
+    if width == 1 or len(first) <= 1:
+        return [step() for step in chain(first, remaining)]
     # Most commands fetch one file over one connection: they need no threads.
     from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
-    with ThreadPoolExecutor(min(width, len(steps))) as threads:
-        futures = [threads.submit(step) for step in steps]
+    numbered = enumerate(chain(first, remaining))
+    results: dict[int, _Result] = {}
+    lock = threading.Lock()
+    failed = threading.Event()
+
+    def work() -> None:
+        while not failed.is_set():
+            with lock:
+                number, step = next(numbered, (-1, None))
+            if step is None:
+                return
+            try:
+                result = step()
+            except BaseException:
+                # Steps that have not begun never will.
+                failed.set()
+                raise
+            results[number] = result
+
+    size = length_hint(steps, width)
+    with ThreadPoolExecutor(min(width, max(2, size))) as threads:
+        workers = [threads.submit(work) for _ in range(min(width, max(2, size)))]
         try:
-            # Once a step has failed, those that have not begun never will.
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            return [future.result() for future in futures if future in done]
+            done, _ = wait(workers, return_when=FIRST_EXCEPTION)
+            for worker in workers:
+                if worker in done:
+                    worker.result()
         except BaseException as error:
-            for future in futures:
-                future.cancel()
+            failed.set()
             if not isinstance(error, Exception):
                 stop.set()
                 interrupt()
                 # A step may have been between two looks at `stop`, about to wait.
-                while wait(futures, 0.1).not_done:
+                while wait(workers, 0.1).not_done:
                     interrupt()
             raise
+    return [results[number] for number in range(len(results))]

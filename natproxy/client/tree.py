@@ -86,14 +86,13 @@ class LocalTree(Closing):
                 return None
             raise
 
-    def stat(self, path: bytes) -> os.stat_result | None:
-        """Return what ``stat(2)`` says of a path; `None` if nothing is there.
+    def target(self, path: bytes) -> os.stat_result | None:
+        """Return what ``stat(2)`` says of the file that a link leads to, `None` if there is none.
 
-        If the path is that of a link, this looks at what the link leads to, which may be
-        outside; links above it are not followed.
+        The file may be outside; links in the path above are not followed.
         """
-        with self.parent(path) as directory, self._blaming(path):
-            return directory.follow(os.path.basename(path))
+        with self.parent(path) as directory:
+            return directory.target(os.path.basename(path))
 
     def entries(self, path: bytes) -> list[tuple[bytes, bool]]:
         """Return the names in a directory, in no order, each with whether it is a directory.
