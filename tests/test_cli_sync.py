@@ -114,6 +114,17 @@ class SyncTests(CommandCase):
         self.assertEqual(sorted(self.tree()), ["a", "d/mine", "e/mine"])
         self.assertIn("1 deleted, 2 that the server cannot read", self.err[-1])
 
+    def test_incomplete_listing_deletes_nothing_with_status_1(self) -> None:
+        page = wire.format_entry(wire.Entry(b"a", self.server._files[b"a"].status))
+        answer = wire.format_page(len(page), wire.Page(unread=2)) + page
+        self.write(b"here/old", b"old")
+        for options in ([], ["--delete"], ["-n", "--delete"]):
+            self.server.fail(b"LS", Fault(answer=answer))
+            self.assertEqual(self.run_command("sync", ".", "here", *options), 1)
+            self.assertIn("the server could not read 2 directories", self.err[0])
+            self.assertEqual(self.out, b"")
+        self.assertEqual(sorted(self.tree()), ["a", "old"])
+
     def test_many_names_of_one_kind_are_counted_and_json_has_them_all(self) -> None:
         self.server.listing = [wire.Entry(b"%02d" % n, wire.UNREAD_STATUS) for n in range(50)]
         self.assertEqual(self.run_command("sync", ".", "here", "-q"), 1)

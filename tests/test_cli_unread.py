@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from unittest import mock
 
 from natproxy import wire
+from natproxy.client.answers import Pages
 from natproxy.fs import NatproxyFileSystem
 from tests.served_files import MTIME, FetchCase
 from tests.test_cli import CommandCase
@@ -74,3 +76,15 @@ class FsspecTests(FetchCase):
         self.assertEqual((closed["type"], closed["unread"]), ("directory", True))
         self.assertEqual((hidden["type"], hidden["unread"]), ("other", True))
         self.assertNotIn("unread", readable)
+
+    def test_endless_listing_is_an_error(self) -> None:
+        self.server.page = 2
+        for number in range(9):
+            self.server.put(b"%d" % number, b"")
+        host, port = self.server.address
+        fs = NatproxyFileSystem(host=host, port=port, skip_instance_cache=True)
+        self.addCleanup(fs.session.close)
+        with mock.patch("natproxy.client.session.Pages", lambda after, limit: Pages(after, 3)):
+            error = self.assertRaises(OSError, fs.find, "/")
+        self.assertIn("lists more than 3 entries", str(error))
+        self.assertEqual(len(self.server.asked(b"LS")), 2)

@@ -15,6 +15,7 @@ from natproxy.client import (
     CannotConnect,
     Changed,
     Interrupted,
+    ListingIncomplete,
     NotFound,
     NotUnderstood,
     ServerError,
@@ -243,6 +244,12 @@ class ErrorTests(ClientCase):
         )
         error = self.failureResultOf(entries, TooManyEntries).value
         self.assertIn("lists more than 2 entries", str(error))
+
+    def test_listing_that_lacks_what_it_does_not_name_fails(self) -> None:
+        entries = self.client.ls()
+        self.play((b"LS\n", b"OK 0 unread=3\n"))
+        error = self.failureResultOf(entries, ListingIncomplete).value
+        self.assertEqual(error.count, 3)
 
     def test_page_says_where_the_next_one_begins(self) -> None:
         entries = self.client.ls()

@@ -15,6 +15,7 @@ from natproxy.client.errors import (
     CannotConnect,
     Changed,
     ConnectionBroken,
+    DeletionRefused,
     DigestMismatch,
     GaveUp,
     Interrupted,
@@ -22,6 +23,7 @@ from natproxy.client.errors import (
     NotFound,
     NotUnderstood,
     ServerError,
+    TooManyEntries,
     Unavailable,
     Unsupported,
     UsageError,
@@ -73,7 +75,7 @@ class ErrorOfTests(SynchronousTestCase):
 class KindTests(SynchronousTestCase):
     def test_exit_statuses(self) -> None:
         statuses: dict[int, tuple[type[ClientError], ...]] = {
-            1: (ServerError, Unsupported, Unavailable),
+            1: (ServerError, Unsupported, Unavailable, TooManyEntries),
             2: (UsageError,),
             3: (NotFound,),
             4: (CannotConnect,),
@@ -82,6 +84,7 @@ class KindTests(SynchronousTestCase):
             7: (DigestMismatch,),
             8: (Changed,),
             9: (LocalError,),
+            11: (DeletionRefused,),
             130: (Interrupted,),
         }
         for status, kinds in statuses.items():

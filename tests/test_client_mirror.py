@@ -353,6 +353,16 @@ class UnreadTests(MirrorCase):
         # It has said so, and need not be asked.
         self.assertEqual(len(self.server.asked(b"LS")), 1)
 
+    def test_nothing_is_extra_if_the_server_does_not_name_what_it_cannot_list(self) -> None:
+        self.server.put(b"new", b"abc")
+        for name in (b"d/e", b"z"):
+            self.write(name, b"abc")
+        page = wire.format_entry(wire.Entry(b"new", FILE))
+        self.server.fail(b"LS", Fault(answer=wire.format_page(len(page), wire.Page(2)) + page))
+        plan = self.compare()
+        self.assertEqual(([each.name for each in plan.fetch], plan.extra), ([b"new"], []))
+        self.assertEqual(plan.incomplete and plan.incomplete.count, 2)
+
     def test_directory_that_becomes_unreadable_between_two_pages(self) -> None:
         self.server.folders = {b"d"}
         self.server.put(b"a", b"abc")

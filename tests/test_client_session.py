@@ -18,6 +18,7 @@ from natproxy.client import (
     ClientError,
     ConnectionBroken,
     Interrupted,
+    ListingIncomplete,
     NotFound,
     NotUnderstood,
     Server,
@@ -150,11 +151,14 @@ class LsTests(SessionCase):
         self.assertEqual((unread.status.type, unread.unread), (wire.UNREAD, False))
         self.assertEqual((directory.status.type, directory.unread), (wire.DIRECTORY, True))
 
-    def test_unread_entries_that_are_counted_and_not_named_are_not_passed_over(self) -> None:
+    def test_listing_that_lacks_what_it_does_not_name_ends_with_an_error(self) -> None:
         page = b"type=unread size=0 mtime=0.0 etag=- a\n"
         session = self.instead({b"LS": b"OK %d unread=2\n%b" % (len(page), page)})
-        error = self.assertRaises(NotUnderstood, list, session.ls())
-        self.assertIn("2 unread entries, and 1 marked as such", str(error))
+        entries = session.ls()
+        self.assertEqual(next(entries).name, b"a")
+        error = self.assertRaises(ListingIncomplete, next, entries)
+        self.assertIn("the server could not read 1 directory", str(error))
+        self.assertEqual((error.count, error.exit_status), (1, 1))
 
     def test_endless_listing_ends_at_its_limit(self) -> None:
         def endless(line: bytes) -> bytes:

@@ -56,7 +56,7 @@ class SyncReport:
         statuses = (
             (here, plan.obstacles or plan.blocked),
             (failures[0].exit_status if failures else 0, failures),
-            (ServerError.exit_status, plan.unread),
+            (ServerError.exit_status, plan.unread or plan.incomplete),
             (here, plan.unjudged),
             (DeletionRefused.exit_status, self.refusal),
             (here, self.deleted.errors),
@@ -73,6 +73,7 @@ class SyncReport:
     def facts(self) -> dict[str, object]:
         """Return the summary for programs."""
         plan = self.plan
+        unnamed = 0 if plan.incomplete is None else plan.incomplete.count
         deletions: dict[str, object] = {
             "planned": len(plan.extra),
             "deleted": self.deleted.number,
@@ -87,7 +88,7 @@ class SyncReport:
                 "failed": len(self.totals.errors),
                 "obstacles": len(plan.obstacles),
                 "blocked": plan.blocked,
-                "unread": len(plan.unread),
+                "unread": len(plan.unread) + unnamed,
                 "unjudged": len(plan.unjudged),
                 "left_out": plan.left_out,
                 "unknown": plan.unknown,
@@ -110,6 +111,8 @@ class SyncReport:
             len(plan.unread),
             (f"{wire.printable(name)}: {_UNREAD}" for name in plan.unread),
         )
+        if plan.incomplete is not None:
+            complain(f"{plan.incomplete}{': nothing deleted' if delete else ''}")
         _tell(
             complain,
             len(plan.left_out_directories),

@@ -11,6 +11,7 @@ import os
 from natproxy import wire
 from natproxy.client.errors import (
     ClientError,
+    ListingIncomplete,
     NotUnderstood,
     TooManyEntries,
     Unavailable,
@@ -83,6 +84,7 @@ class Pages:
         self._limit = limit
         self._entries = 0
         self._empty = 0
+        self._unnamed = 0
 
     def take(self, words: bytes, body: bytes) -> list[wire.Entry]:
         """Parse a page and return its entries.
@@ -104,8 +106,7 @@ class Pages:
                 raise wire.WireError(f"'{wire.printable(name, 80)}' is listed out of order")
             last = name
             marked += unread or status.type == wire.UNREAD
-        if header.unread > marked:
-            raise wire.WireError(f"{header.unread} unread entries, and {marked} marked as such")
+        self._unnamed += max(0, header.unread - marked)
         self.more = lines.more
         if self.more:
             self.after = last if header.after is None else header.after
@@ -121,6 +122,15 @@ class Pages:
         if self._empty > MOST_EMPTY_PAGES:
             raise TooManyEntries(f"the server sent {self._empty} pages without an entry")
         return page
+
+    def end(self) -> None:
+        """Note that all entries have been used.
+
+        :raises ListingIncomplete: if directories became unreadable for the server after they
+            had been listed: what is in them is missing.
+        """
+        if self._unnamed:
+            raise ListingIncomplete(self._unnamed)
 
 
 def see_within(name: bytes, folder: bytes, itself: bool = True) -> None:

@@ -186,6 +186,7 @@ class Client:
 
         :return: entries as `natproxy.client.Session.ls` returns them.
         :raises TooManyEntries: if there are more than the limit.
+        :raises ListingIncomplete: after the last entry, as there.
         """
         await self._needs("tell more than the names in its top folder")
         pages = Pages(limit=limit)
@@ -197,6 +198,7 @@ class Client:
             arguments = wire.Arguments(as_name(name), depth=depth, after=pages.after)
             for entry in await self._in_memory(b"LS", arguments, page_in):
                 yield entry
+        pages.end()
 
     @_deferred
     async def stat(self, name: str | bytes) -> wire.Status:

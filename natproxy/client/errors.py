@@ -96,6 +96,20 @@ class TooManyEntries(ClientError):
     """A listing is longer than its limit."""
 
 
+class ListingIncomplete(ServerError):
+    """Directories are listed, but not what is in them, nor which they are.
+
+    It is raised after the last entry.
+
+    :ivar count: of such directories.
+    """
+
+    def __init__(self, count: int) -> None:
+        what = "1 directory" if count == 1 else f"{count} directories"
+        super().__init__(f"the listing is incomplete: the server could not read {what}")
+        self.count = count
+
+
 class DeletionRefused(ClientError):
     """A mirror would lose more files than is allowed: nothing was deleted."""
 

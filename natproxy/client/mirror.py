@@ -18,7 +18,7 @@ from natproxy import wire
 from natproxy.client.answers import MOST_ENTRIES, as_name, see_within
 from natproxy.client.deletion import Extra
 from natproxy.client.destination import looks_the_same
-from natproxy.client.errors import LocalError, NotFound, UsageError
+from natproxy.client.errors import ListingIncomplete, LocalError, NotFound, UsageError
 from natproxy.client.partial import is_partial
 from natproxy.client.session import Session
 from natproxy.client.transfer import Wanted
@@ -50,6 +50,7 @@ class Plan:
     :ivar extra: what is here and not on the server, what is inside before what it is in.
     :ivar unread: names on the server that it cannot read: entries, and directories whose
         content it cannot list. Nothing at or below them is extra.
+    :ivar incomplete: why something is missing that is not in ``unread``; nothing is extra then.
     :ivar obstacles: what keeps listed entries from being mirrored; what is in the way here
         is not extra, nor is what is in it.
     :ivar blocked: listed entries in directories that the obstacles name: left out as well.
@@ -68,6 +69,7 @@ class Plan:
     directories: list[bytes] = field(default_factory=list)
     extra: list[Extra] = field(default_factory=list)
     unread: list[bytes] = field(default_factory=list)
+    incomplete: ListingIncomplete | None = None
     obstacles: list[Obstacle] = field(default_factory=list)
     blocked: int = 0
     unjudged: list[LocalError] = field(default_factory=list)
@@ -142,8 +144,11 @@ def compare(
     if session.stat(name).type != wire.DIRECTORY:
         raise UsageError(f"{wire.printable(name)}: is not a folder; 'natproxy get' fetches files")
     with _Comparison(name, Plan(tree, top=name), delete) as comparison:
-        for entry in session.walk(name, limit):
-            comparison.take(entry)
+        try:
+            for entry in session.walk(name, limit):
+                comparison.take(entry)
+        except ListingIncomplete as error:
+            comparison.plan.incomplete = error
         return comparison.finish(session)
 
 
@@ -160,7 +165,7 @@ class _Comparison:
 
     def __init__(self, name: bytes, plan: Plan, delete: bool) -> None:
         self._name = name
-        self._plan = plan
+        self.plan = plan
         self._tree = plan.tree
         self._delete = delete
         # By path, of each directory that is listed, or that something listed is in.
@@ -196,8 +201,8 @@ class _Comparison:
     def finish(self, session: Session) -> Plan:
         """Take what is left here, and return the plan."""
         self._go_to(None)
-        plan = self._plan
-        if self._delete:
+        plan = self.plan
+        if self._delete and plan.incomplete is None:
             plan.extra = [
                 each for each in reversed(self._candidates) if each.path not in self._kept
             ]
@@ -212,7 +217,7 @@ class _Comparison:
                 self._keep(here.path)
                 self._local.skip()
                 if self._delete and here.error is not None:
-                    self._plan.unjudged.append(here.error)
+                    self.plan.unjudged.append(here.error)
             elif stat.S_ISDIR(here.status.st_mode):
                 self._candidates.append(Extra(here.path, directory=True))
             elif is_partial(os.path.basename(here.path)):
@@ -223,7 +228,7 @@ class _Comparison:
 
     def _judge(self, entry: wire.Entry, path: bytes, here: Found | None) -> bool:
         """Decide about an entry; return whether what is in it here is to be compared as well."""
-        plan = self._plan
+        plan = self.plan
         kind = entry.status.type
         plan.source_files += kind == wire.FILE
         place = self._place_of(os.path.dirname(path))
@@ -263,13 +268,13 @@ class _Comparison:
             self._obstacle(path, error)
             return _Place.BLOCKED
         if here is None:
-            self._plan.directories.append(path)
+            self.plan.directories.append(path)
         else:
             self._both.add(path)
         return _Place.READY
 
     def _file(self, entry: wire.Entry, path: bytes, here: Found | None) -> None:
-        plan = self._plan
+        plan = self.plan
         found = None if here is None else here.status
         error = None if here is None else here.error
         if found is not None and stat.S_ISLNK(found.st_mode):
@@ -326,16 +331,16 @@ class _Comparison:
             self._places[path] = _Place.BLOCKED
             self._obstacle(path, error)
         elif self._delete:
-            self._plan.unjudged.append(error)
+            self.plan.unjudged.append(error)
 
     def _obstacle(self, path: bytes, error: LocalError) -> None:
-        self._plan.obstacles.append(Obstacle(_name(path, self._name), error))
+        self.plan.obstacles.append(Obstacle(_name(path, self._name), error))
 
     def _hold(self, here: Found) -> None:
         if here.status is None or not (
             stat.S_ISDIR(here.status.st_mode) or is_partial(os.path.basename(here.path))
         ):
-            self._plan.held += 1
+            self.plan.held += 1
 
     def _keep(self, path: bytes) -> None:
         """Let a path stay, and the directories that it is in."""
@@ -349,7 +354,7 @@ class _Comparison:
         A server that does not mark what it cannot read, or a directory that has become
         unreadable between two pages, looks like an empty directory in a longer listing.
         """
-        plan = self._plan
+        plan = self.plan
         above = self._above_extra()
         for path in sorted((self._both - self._holding) & above):
             name = _name(path, self._name)
@@ -359,7 +364,7 @@ class _Comparison:
 
     def _above_extra(self) -> set[bytes]:
         found: set[bytes] = set()
-        for path, _ in self._plan.extra:
+        for path, _ in self.plan.extra:
             while (path := os.path.dirname(path)) and path not in found:
                 found.add(path)
         return found

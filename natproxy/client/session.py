@@ -162,6 +162,8 @@ class Session(Closing):
             than the one before. One of type `natproxy.wire.UNREAD` is there, but could not
             be read by the server; a directory with ``unread`` set could not be listed.
         :raises TooManyEntries: if there are more.
+        :raises ListingIncomplete: after the last entry, if the server could not list
+            directories that it has not marked.
         """
         self.needs("tell more than the names in its top folder")
         pages = Pages(after, limit)
@@ -174,6 +176,7 @@ class Session(Closing):
                         raise wire.WireError(f"a page of {reply.header.size} bytes")
                     page = pages.take(reply.header.words, b"".join(reply))
             yield from page
+        pages.end()
 
     def walk(
         self, name: str | bytes = b"", limit: int | None = MOST_ENTRIES
