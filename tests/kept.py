@@ -14,10 +14,19 @@ from unittest import mock
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy import wire
+from natproxy.client.destination import LocalFile
 from natproxy.client.partial import Partial
 
 MTIME = 1_600_000_000_123_456_789
 OURS = "natproxy.client.partial"
+
+
+def kill(part: Partial) -> None:
+    """Close the files as the kernel does for a process that is killed."""
+    if part._part.descriptor >= 0:
+        for file in (part._record, part._part, part._directory):
+            if file is not None:
+                file.close()
 
 
 def full(*_: object) -> int:
@@ -33,11 +42,16 @@ class PartialCase(SynchronousTestCase):
         self.record = os.path.join(self.folder, b".a.part.json")
 
     def open(
-        self, size: int = 10, etag: str = "e", segments: int = 1, name: bytes = b"d/a"
+        self,
+        size: int = 10,
+        etag: str = "e",
+        segments: int = 1,
+        name: bytes = b"d/a",
+        **claim: bool,
     ) -> Partial:
         """Open the incomplete file; it is closed when the test ends."""
         status = wire.Status(wire.FILE, size, MTIME, etag)
-        part = Partial(self.path, name, status, segments)
+        part = Partial(LocalFile(self.path), name, status, segments, **claim)
         self.addCleanup(part.close)
         return part
 

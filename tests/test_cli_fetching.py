@@ -169,7 +169,7 @@ class ExitStatusTests(CommandCase):
             (5, b"GET", [Fault(answer=b"ERR 503 not now\n")] * 3, ["--retries", "2"]),
             (5, b"GET", [gone] * 2, ["--retries", "0"]),
             (6, b"GET", [Fault(answer=b"OK what\n")], []),
-            (7, b"HASH", [Fault(answer=b"OK " + digest + b"\n")], ["--verify"]),
+            (7, b"HASH", [Fault(answer=b"OK " + digest + b"\n")] * 4, ["--verify"]),
             (8, b"GET", [change] * 20, []),
         ):
             self.server.fail(verb, *faults)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 from unittest import mock
 
@@ -12,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from natproxy.client.partial import CHECKPOINT, Partial, is_partial
-from tests.kept import OURS, PartialCase, full
+from natproxy.client.record import Segment, without
+from tests.kept import OURS, PartialCase, full, kill
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers(-3, 20) | st.text(max_size=5),
@@ -31,7 +33,10 @@ class KeepingTests(PartialCase):
         self.assertFalse(os.path.exists(self.path))
 
     def test_segments_are_kept_each_for_itself_whatever_is_wanted_now(self) -> None:
-        with mock.patch(f"{OURS}.SMALLEST_SEGMENT", 1), self.open(segments=3) as part:
+        with (
+            mock.patch("natproxy.client.record.SMALLEST_SEGMENT", 1),
+            self.open(segments=3) as part,
+        ):
             self.assertEqual([(s.start, s.end) for s in part.segments], [(0, 3), (3, 6), (6, 10)])
             part.write(part.segments[2], memoryview(b"67"))
             part.write(part.segments[0], memoryview(b"012"))
@@ -51,9 +56,7 @@ class KeepingTests(PartialCase):
         part = self.open(size=3 * CHECKPOINT)
         for size in (CHECKPOINT, CHECKPOINT - 1):
             part.write(part.segments[0], memoryview(bytes(size)))
-        os.close(part._file)
-        os.close(part._record)
-        part._file = -1
+        kill(part)
         self.assertEqual(self.open(size=3 * CHECKPOINT).kept, CHECKPOINT)
 
     def test_record_of_many_segments_and_a_long_name_fits_into_a_page(self) -> None:
@@ -114,10 +117,12 @@ class DisbeliefTests(PartialCase):
             self.assertEqual(part.discarded, "changed on the server")
             part.close()
 
-    def test_fewer_bytes_than_are_on_record(self) -> None:
-        self.keep(b"01234")
-        os.truncate(self.part, 4)
-        self.assertEqual(self.afresh().discarded, "what was kept is damaged")
+    def test_fewer_bytes_than_are_on_record_are_kept_and_not_trusted(self) -> None:
+        for size in (4, 0):
+            self.keep(b"01234", etag=f"e{size}")
+            os.truncate(self.part, size)
+            with self.open(etag=f"e{size}") as part:
+                self.assertEqual((part.kept, part.trusted, part.discarded), (size, False, ""))
 
     def test_bytes_without_a_record(self) -> None:
         self.put(self.part, b"01234")
@@ -126,7 +131,7 @@ class DisbeliefTests(PartialCase):
     def test_record_without_bytes(self) -> None:
         self.keep()
         os.unlink(self.part)
-        self.assertEqual(self.afresh().discarded, "what was kept is damaged")
+        self.assertEqual(self.afresh().discarded, "what was kept is gone")
 
     def damage(self, change: Callable[[dict[str, Any]], object]) -> None:
         self.keep()
@@ -212,6 +217,42 @@ class DisbeliefTests(PartialCase):
             covered = [n for s in part.segments for n in range(s.start, s.end)]
             self.assertEqual(covered, list(range(10)))
             self.assertTrue(all(s.done == s.start or s.done <= 5 for s in part.segments))
+
+
+class LosingTests(PartialCase):
+    """Ranges that are damaged are missing from then on, and nothing else is."""
+
+    @settings(max_examples=200, deadline=None)
+    @given(st.data())
+    def test_a_range_is_missing_and_the_rest_is_as_it_was(self, data: st.DataObject) -> None:
+        marks = sorted(data.draw(st.sets(st.integers(1, 19), max_size=3)) | {0, 20})
+        segments = [
+            Segment(start, data.draw(st.integers(start, end)), end)
+            for start, end in pairwise(marks)
+        ]
+        there = {n for each in segments for n in range(each.start, each.done)}
+        start = data.draw(st.integers(0, 19))
+        end = data.draw(st.integers(start + 1, 20))
+        left, missing = without(segments, start, end)
+        self.assertEqual(
+            {n for each in left for n in range(each.start, each.done)},
+            there - set(range(start, end)),
+        )
+        self.assertEqual([n for s in left for n in range(s.start, s.end)], list(range(20)))
+        self.assertEqual([n for s in missing for n in range(s.start, s.end)], [*range(start, end)])
+        self.assertTrue(all(each in left and each.done == each.start for each in missing))
+        self.assertTrue(all(each.start < each.end for each in left))
+
+    def test_what_is_lost_is_on_record(self) -> None:
+        with self.open() as part:
+            part.write(part.segments[0], memoryview(b"0123456789"))
+            (missing,) = part.lose(3, 5)
+            self.assertEqual((part.kept, missing.start, missing.end), (8, 3, 5))
+        with self.open() as part:
+            self.assertEqual((part.kept, [s.done for s in part.segments]), (8, [3, 3, 10]))
+            part.write(part.segments[1], memoryview(b"34"))
+            part.finish()
+        self.assertEqual(self.content(self.path), b"0123456789")
 
 
 class RestartedSystemTests(PartialCase):

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
-from shutil import rmtree
 from typing import Any
 from unittest import mock
 
 from natproxy import wire
 from natproxy.client import LocalError
+from natproxy.client.destination import LocalFile
 from natproxy.client.partial import Partial
-from tests.kept import MTIME, OURS, PartialCase, full
+from tests.kept import MTIME, PartialCase, full
 
 
 class FinishingTests(PartialCase):
@@ -44,7 +45,7 @@ class FinishingTests(PartialCase):
             return call
 
         part = self.complete()
-        status = os.fstat(part._file)
+        status = os.fstat(part._part.descriptor)
         with (
             mock.patch("os.fsync", noted("fsync")),
             mock.patch("os.utime", noted("utime")),
@@ -54,7 +55,12 @@ class FinishingTests(PartialCase):
             part.finish()
         self.assertEqual(
             done[:4],
-            [("utime", "part"), ("fsync", "part"), ("replace", self.part), ("unlink", self.record)],
+            [
+                ("utime", "part"),
+                ("fsync", "part"),
+                ("replace", b".a.part"),
+                ("unlink", b".a.part.json"),
+            ],
         )
         self.assertEqual([name for name, _ in done[4:]], ["fsync"])
 
@@ -76,15 +82,30 @@ class FinishingTests(PartialCase):
             part.finish()
         self.assertEqual(self.content(self.path), b"01234")
 
-    def test_what_goes_wrong_after_it_has_its_name_is_no_failure(self) -> None:
-        with self.complete() as part, mock.patch(f"{OURS}._sync_folder", full):
-            os.unlink(self.record)
+    def test_record_that_is_gone_when_the_file_has_its_name_is_no_failure(self) -> None:
+        with (
+            self.complete() as part,
+            mock.patch("os.unlink", side_effect=OSError(errno.EIO, "bad")),
+        ):
             part.finish()
-        self.assertEqual(self.files(), [b"a"])
+        self.assertEqual(self.content(self.path), b"01234")
+
+    def test_name_that_cannot_be_brought_to_the_disk_is_a_failure(self) -> None:
+        real = os.fsync
+
+        def fsync(file: int) -> None:
+            if stat.S_ISDIR(os.fstat(file).st_mode):
+                raise OSError(errno.EIO, "bad")
+            real(file)
+
+        with self.complete() as part, mock.patch("os.fsync", fsync):
+            error = self.assertRaises(LocalError, part.finish)
+        self.assertEqual(str(error), f"{self.folder.decode()}: bad")
+        self.assertEqual((self.files(), self.content(self.path)), ([b"a"], b"01234"))
 
     def test_times_that_no_file_can_have(self) -> None:
         for mtime in (10**28, -(10**28), 2**63, -1):
-            with Partial(self.path, b"a", wire.Status(wire.FILE, 0, mtime, "e")) as part:
+            with Partial(LocalFile(self.path), b"a", wire.Status(wire.FILE, 0, mtime, "e")) as part:
                 part.finish()
             self.assertEqual(self.files(), [b"a"])
 
@@ -129,24 +150,6 @@ class FullDiskTests(PartialCase):
 
 
 class PlaceTests(PartialCase):
-    def test_link_in_its_place_is_not_followed(self) -> None:
-        target = os.path.join(self.folder, b"target")
-        for place in (self.part, self.record):
-            self.put(target, b"precious")
-            os.symlink(target, place)
-            error = self.assertRaises(LocalError, self.open)
-            self.assertTrue(str(error).startswith(place.decode()), error)
-            self.assertEqual(self.content(target), b"precious")
-            os.unlink(place)
-
-    def test_other_things_in_its_place(self) -> None:
-        for make in (os.mkdir, os.mkfifo):
-            for place in (self.part, self.record):
-                make(place)
-                self.assertRaises(LocalError, self.open)
-                rmtree(self.folder)
-                os.mkdir(self.folder)
-
     def test_folder_that_is_missing_or_may_not_be_written_to(self) -> None:
         self.path = os.path.join(self.folder, b"none", b"a")
         self.assertEqual(self.assertRaises(LocalError, self.open).errno, errno.ENOENT)
@@ -156,13 +159,16 @@ class PlaceTests(PartialCase):
     def test_two_at_once_are_one_too_many(self) -> None:
         with self.open():
             error = self.assertRaises(LocalError, self.open)
-            self.assertEqual(str(error), f"{self.path.decode()}: another process is fetching it")
+            expected = f"{self.path.decode()}: another process is downloading it"
+            self.assertEqual((str(error), error.errno), (expected, errno.EBUSY))
         self.open()
 
     def test_other_process_is_noticed_and_its_end_too(self) -> None:
         hold = (
             "import sys; from natproxy.client.partial import Partial; from natproxy import wire\n"
-            "p = Partial(sys.argv[1].encode(), b'd/a', wire.Status('file', 10, 0, 'e'))\n"
+            "from natproxy.client.destination import LocalFile\n"
+            "status = wire.Status('file', 10, 0, 'e')\n"
+            "p = Partial(LocalFile(sys.argv[1].encode()), b'd/a', status)\n"
             "p.write(p.segments[0], memoryview(b'01234')); p.save()\n"
             "print('ready', flush=True); sys.stdin.read()"
         )
@@ -180,16 +186,17 @@ class PlaceTests(PartialCase):
 
     def test_file_that_another_process_finishes_meanwhile_is_not_opened_as_ours(self) -> None:
         first = self.open(size=0)
+        finished: list[None] = []
         real = os.open
 
-        def open_late(path: bytes, *rest: Any) -> int:
-            file = real(path, *rest)
-            if path == self.part and os.path.exists(self.record) and first._file >= 0:
-                first.finish()
+        def open_late(path: bytes, *rest: Any, **named: Any) -> int:
+            file = real(path, *rest, **named)
+            if path == b".a.part" and not finished:
+                finished.append(first.finish())
                 first.close()
             return file
 
         with mock.patch("os.open", open_late):
             second = self.open(size=10)
-        self.assertTrue(os.path.samestat(os.fstat(second._file), os.stat(self.part)))
+        self.assertTrue(os.path.samestat(os.fstat(second._part.descriptor), os.stat(self.part)))
         self.assertEqual(self.files(), [b".a.part", b".a.part.json", b"a"])

@@ -17,6 +17,7 @@ from natproxy.client import (
     UsageError,
     saving,
 )
+from natproxy.client.destination import LocalFile
 from natproxy.client.saving import download
 from tests.played_server import PlayedServer, Scene
 
@@ -83,7 +84,7 @@ class DownloadTests(SynchronousTestCase):
         counted: list[tuple[int, int]] = []
         with session.whole("a") as reply:
             size = saving.download_whole(
-                reply, self.path(b"a"), lambda size, done: counted.append((size, done))
+                reply, LocalFile(self.path(b"a")), lambda size, done: counted.append((size, done))
             )
         self.assertEqual((size, self.read(self.path(b"a"))), (len(content), content))
         self.assertEqual(sum(piece for piece, _ in counted), len(content))
@@ -105,7 +106,7 @@ class DownloadTests(SynchronousTestCase):
 
     def test_ctrl_c_leaves_nothing(self) -> None:
         session = self.play([(b"DOWNLOAD a\n", b"OK 2\nhi")])
-        with mock.patch("natproxy.client.saving.os.write", side_effect=KeyboardInterrupt):
+        with mock.patch("os.pwrite", side_effect=KeyboardInterrupt):
             self.assertRaises(KeyboardInterrupt, download, session, b"a", self.path(b"a"))
         self.assertEqual(self.files(), [])
 
@@ -116,19 +117,17 @@ class DownloadTests(SynchronousTestCase):
 
     def test_full_disk_is_told_in_one_line_and_leaves_nothing(self) -> None:
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        for failing in ("write", "fsync", "replace"):
+        for failing in ("pwrite", "fsync", "replace"):
             session = self.play([(b"DOWNLOAD a\n", b"OK 2\nhi")])
-            with mock.patch(f"natproxy.client.saving.os.{failing}", side_effect=full):
+            with mock.patch(f"os.{failing}", side_effect=full):
                 error = self.assertRaises(LocalError, download, session, b"a", self.path(b"a"))
             self.assertEqual(str(error), f"{os.fsdecode(self.path(b'a'))}: No space left on device")
             self.assertEqual(self.files(), [])
 
     def test_disk_that_takes_a_little_at_a_time(self) -> None:
-        write = os.write
+        write = os.pwrite
         session = self.play([(b"DOWNLOAD a\n", b"OK 5\nhello")])
-        with mock.patch(
-            "natproxy.client.saving.os.write", side_effect=lambda file, data: write(file, data[:2])
-        ):
+        with mock.patch("os.pwrite", lambda file, data, offset: write(file, data[:2], offset)):
             path = download(session, b"a", self.path(b"a"))
         self.assertEqual(self.read(path), b"hello")
 
@@ -143,7 +142,7 @@ class DownloadTests(SynchronousTestCase):
     def test_folder_that_takes_no_file_is_told_in_one_line(self) -> None:
         session = self.play([(b"DOWNLOAD a\n", b"OK 2\nhi")])
         refused = OSError(errno.EROFS, os.strerror(errno.EROFS))
-        with mock.patch("natproxy.client.saving.os.open", side_effect=refused):
+        with mock.patch("os.open", side_effect=refused):
             error = self.assertRaises(LocalError, download, session, b"a", self.path(b"a"))
         self.assertIn("Read-only file system", str(error))
 

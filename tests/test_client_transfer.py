@@ -20,7 +20,7 @@ from natproxy.client import (
     UsageError,
 )
 from natproxy.client.destination import Existing
-from natproxy.client.transfer import FRESH_STARTS, How, Transfer, Wanted
+from natproxy.client.transfer import FRESH_STARTS, REPAIRS, How, Transfer, Wanted
 from tests.served_files import MTIME, Fault
 from tests.transferring import NEW, OLD, ONCE, TransferCase
 
@@ -214,13 +214,15 @@ class ChangingTests(TransferCase):
 
 
 class VerifyingTests(TransferCase):
-    def test_digest_that_differs_keeps_nothing(self) -> None:
+    def test_digest_that_differs_every_time_keeps_nothing(self) -> None:
         self.write(b"a", b"what was there")
         digest = wire.format_digest(wire.Digest("0" * 64, len(NEW), "e1"))
-        self.server.fail(b"HASH", Fault(answer=b"OK " + digest + b"\n"))
+        self.server.fail(b"HASH", *[Fault(answer=b"OK " + digest + b"\n")] * (REPAIRS + 1))
         how = How(verify=True, existing=Existing.REPLACE)
         error = self.assertRaises(DigestMismatch, self.fetch, how)
         self.assertEqual(error.exit_status, 7)
+        self.assertIn("nothing was kept", str(error))
+        self.assertEqual(self.server.sent, len(NEW) * (REPAIRS + 1))
         self.assert_whole(b"what was there")
 
     def test_what_was_kept_is_hashed_as_well(self) -> None:
@@ -233,8 +235,11 @@ class VerifyingTests(TransferCase):
     def test_damage_to_what_was_kept_is_found(self) -> None:
         self.interrupted(4000)
         self.write(b".a.part", bytes(4000))
-        self.assertRaises(DigestMismatch, self.fetch, How(verify=True))
         self.fetch(How(verify=True))
+        self.assertEqual(
+            self.messages(Phase.RESTARTING),
+            ["10240 bytes are not the server's: downloading them again"],
+        )
         self.assert_whole()
 
     def test_version_1_cannot(self) -> None:

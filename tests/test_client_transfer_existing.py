@@ -13,6 +13,7 @@ from natproxy.client import ConnectionBroken, LocalError, Phase, Unavailable
 from natproxy.client.destination import Existing
 from natproxy.client.partial import Partial
 from natproxy.client.transfer import How
+from tests.kept import kill
 from tests.served_files import MTIME, Fault
 from tests.transferring import NEW, OLD, TransferCase
 
@@ -132,11 +133,11 @@ class AnyHistoryTests(TransferCase):
                 self.server.cut_off()
             faults = [Fault(cut=data.draw(st.integers(-1, 8000))) for _ in range(segments)]
             self.server.fail(b"GET", *faults)
-            closing = Partial.close if what != "kill" else _killed
+            closing = Partial.close if what != "kill" else kill
             kills += what == "kill"
             with (
                 mock.patch.object(Partial, "close", closing),
-                mock.patch("natproxy.client.partial.SMALLEST_SEGMENT", 1000),
+                mock.patch("natproxy.client.record.SMALLEST_SEGMENT", 1000),
                 mock.patch("natproxy.client.partial.CHECKPOINT", 500),
                 mock.patch("natproxy.client.transfer.PIECE", 700),
                 # What trial calls a module's "suppress" is something else.
@@ -153,11 +154,3 @@ class AnyHistoryTests(TransferCase):
         self.assertLessEqual(received, len(current))
         if segments == 1 and not changes:
             self.assertLess(self.server.sent, len(current) + 500 * kills + 1)
-
-
-def _killed(part: Partial) -> None:
-    """Let go of the files, as the kernel does for a process that is killed."""
-    if part._file >= 0:
-        os.close(part._record)
-        os.close(part._file)
-        part._file = part._record = -1

@@ -24,7 +24,8 @@ from natproxy.client import (
     Unavailable,
 )
 from natproxy.client.destination import Existing
-from natproxy.client.partial import Partial, Segment
+from natproxy.client.partial import Partial
+from natproxy.client.record import Segment
 from natproxy.client.retrying import Limit, Stop
 from natproxy.client.transfer import Fetched, How, Transfer, Wanted
 from tests.served_files import Fault
@@ -137,7 +138,7 @@ class RateTests(TransferCase):
 class SegmentTests(TransferCase):
     def setUp(self) -> None:
         super().setUp()
-        small = mock.patch("natproxy.client.partial.SMALLEST_SEGMENT", 1000)
+        small = mock.patch("natproxy.client.record.SMALLEST_SEGMENT", 1000)
         small.start()
         self.addCleanup(small.stop)
         self.how = How(segments=4)

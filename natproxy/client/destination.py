@@ -7,12 +7,16 @@ import errno
 import os
 import stat
 from contextlib import suppress
+from io import FileIO
+from typing import TYPE_CHECKING, NamedTuple
 
 from natproxy import wire
+from natproxy.client.directory import LocalDirectory, create_directories
 from natproxy.client.errors import LocalError, UsageError
+from natproxy.client.filesystem import stored_as
 
-# What file systems make of a time in nanoseconds: exact, NTFS, micro-, milliseconds, seconds, FAT.
-_GRAINS = (1, 100, 1_000, 1_000_000, 1_000_000_000, 2_000_000_000)
+if TYPE_CHECKING:
+    from natproxy.client.tree import LocalTree
 
 
 class Existing(enum.Enum):
@@ -26,6 +30,64 @@ class Existing(enum.Enum):
     """It is replaced if it looks different."""
     KEEP = "keep"
     """It stays, whatever it is."""
+
+
+class LocalFile(NamedTuple):
+    """A path that a download is to have.
+
+    :ivar path: of the file; links in its directory part are followed if there is no tree.
+    :ivar tree: that is not to be left.
+    :ivar below: with a tree, the path below its root: the same file as ``path``.
+    """
+
+    path: bytes
+    tree: LocalTree | None = None
+    below: bytes = b""
+
+    @property
+    def name(self) -> bytes:
+        """The name in its directory."""
+        return os.path.basename(self.path)
+
+    def directory(self, create: bool = False) -> LocalDirectory:
+        """Open the directory that it is in; the caller closes it.
+
+        :param create: whether the directory, and those above it, are created if missing.
+        :raises LocalError: if that fails.
+        """
+        if self.tree is not None:
+            return self.tree.parent(self.below, create)
+        above = os.path.dirname(self.path)
+        if create and above:
+            make_folder(above)
+        return LocalDirectory.at(above)
+
+    def find(self) -> os.stat_result | None:
+        """Return the status of what a download would replace; `None` if there is nothing.
+
+        In a tree, a link is not followed: it is what would be replaced.
+
+        :raises LocalError: if it is not a regular file, or cannot be looked at.
+        """
+        if self.tree is None:
+            return find(self.path)
+        found = self.tree.lstat(self.below)
+        if found is None or stat.S_ISLNK(found.st_mode):
+            return found
+        return _regular(self.path, found)
+
+    def open(self) -> FileIO:
+        """Open it for reading; a link is followed only if there is no tree.
+
+        :raises LocalError: if that fails.
+        """
+        try:
+            if self.tree is None:
+                return FileIO(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC))
+            with self.directory() as directory:
+                return FileIO(directory.open(self.name, os.O_RDONLY | os.O_NONBLOCK))
+        except OSError as error:
+            raise LocalError(self.path, error) from error
 
 
 def destination_of(name: bytes, destination: bytes | None) -> bytes:
@@ -52,20 +114,7 @@ def make_folder(path: bytes) -> None:
 
     :raises LocalError: if that can't be done.
     """
-    try:
-        os.makedirs(path, exist_ok=True)
-    except OSError as error:
-        raise LocalError(path, error) from error
-
-
-def make_folders(path: bytes) -> None:
-    """Make the folders that a file's path needs.
-
-    :raises LocalError: if that can't be done.
-    """
-    folder = os.path.dirname(path)
-    if folder:
-        make_folder(folder)
+    create_directories(path)
 
 
 def find(path: bytes) -> os.stat_result | None:
@@ -82,18 +131,15 @@ def find(path: bytes) -> os.stat_result | None:
         return None
     except OSError as error:
         raise LocalError(path, error) from error
-    if not stat.S_ISREG(found.st_mode):
-        raise LocalError(path, OSError(errno.EEXIST, "it is there, and not a regular file"))
-    return found
+    return _regular(path, found)
 
 
 def looks_the_same(found: os.stat_result, status: wire.Status) -> bool:
-    """Compare size and time of last writing, as precisely as the file system here can."""
-    theirs = status.mtime_ns
+    """Compare size and time of last writing, as the file system here stores it."""
     return (
         stat.S_ISREG(found.st_mode)
         and found.st_size == status.size
-        and any(found.st_mtime_ns == theirs - theirs % grain for grain in _GRAINS)
+        and stored_as(found.st_mtime_ns, status.mtime_ns)
     )
 
 
@@ -101,3 +147,9 @@ def already_there(path: bytes, what: str = "it is there, and differs") -> LocalE
     """Make the error for a file that is not to be replaced."""
     choice = "--overwrite replaces it, --no-clobber keeps it"
     return LocalError(path, OSError(errno.EEXIST, f"{what}: {choice}"))
+
+
+def _regular(path: bytes, found: os.stat_result) -> os.stat_result:
+    if not stat.S_ISREG(found.st_mode):
+        raise LocalError(path, OSError(errno.EEXIST, "it is there, and not a regular file"))
+    return found

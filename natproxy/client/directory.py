@@ -8,6 +8,7 @@ from contextlib import suppress
 from natproxy.beneath import DIRECTORY, SEARCH
 from natproxy.client.closing import Closing
 from natproxy.client.errors import LocalError
+from natproxy.client.filesystem import DIRECTORY_SYNC_UNSUPPORTED, sync_directory
 
 
 class LocalDirectory(Closing):
@@ -79,11 +80,16 @@ class LocalDirectory(Closing):
         os.rmdir(name, dir_fd=self._descriptor)
 
     def sync(self) -> None:
-        """Bring names that were given and removed to the disk."""
+        """Bring names that were given and removed to the disk, where that is supported."""
         # A descriptor that is good for looking up names only cannot be synchronized.
-        descriptor = os.open(b".", DIRECTORY, dir_fd=self._descriptor)
         try:
-            os.fsync(descriptor)
+            descriptor = os.open(b".", DIRECTORY, dir_fd=self._descriptor)
+        except OSError as error:
+            if error.errno in DIRECTORY_SYNC_UNSUPPORTED:
+                return
+            raise
+        try:
+            sync_directory(descriptor)
         finally:
             os.close(descriptor)
 
@@ -92,3 +98,26 @@ class LocalDirectory(Closing):
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def create_directories(path: bytes) -> None:
+    """Create a directory and those above it, unless it is there; bring their names to the disk.
+
+    :raises LocalError: if that fails.
+    """
+    missing = []
+    above = path.rstrip(b"/") or path
+    while above and not os.path.isdir(above):
+        missing.append(above)
+        above = os.path.dirname(above).rstrip(b"/")
+    try:
+        for directory in reversed(missing):
+            try:
+                os.mkdir(directory)
+            except FileExistsError:
+                if not os.path.isdir(directory):
+                    raise
+            with LocalDirectory.at(os.path.dirname(directory)) as parent:
+                parent.sync()
+    except OSError as error:
+        raise LocalError(path, error) from error

@@ -1,24 +1,25 @@
-"""A download that isn't complete: its bytes, and a record of which of them are there.
+"""A partial download: its bytes, and a record of which of them are there.
 
 The bytes of ``NAME`` go to ``.NAME.part`` and the record to ``.NAME.part.json``, in the
-folder where ``NAME`` will be. A record outlives its process, however that ends.
+directory where ``NAME`` will be. A record outlives its process, however that ends.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
-import json
 import os
+import stat
 from contextlib import suppress
-from itertools import pairwise
 from threading import Lock
-from typing import Any
 
 from natproxy import wire
 from natproxy.client.closing import Closing
+from natproxy.client.destination import LocalFile
 from natproxy.client.errors import LocalError
+from natproxy.client.filesystem import lock
+from natproxy.client.partfile import RECORD_SUFFIX, SUFFIX, PartFile, random_name
+from natproxy.client.record import Record, Segment, divide, without
 
 CHECKPOINT = 1 << 20
 """Bytes after which the record is brought up to date: what a kill costs at most."""
@@ -26,50 +27,64 @@ CHECKPOINT = 1 << 20
 LONGEST_NAME = 255
 """Bytes of a file name: the limit of Linux's file systems."""
 
-SUFFIX = b".part"
-RECORD_SUFFIX = SUFFIX + b".json"
-
 LONGEST_SHOWN = 128
 """Characters of a file's name on the server that its record holds."""
 
-SMALLEST_SEGMENT = 1 << 20
-"""Bytes below which a file isn't divided any further."""
+# Times that a partial file is looked for anew when another process changes it meanwhile.
+_CLAIMS = 100
+
+# Error numbers of opening what is no record: a link, a socket, another user's file.
+_NO_RECORD = frozenset((errno.ENOENT, errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EACCES))
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
-class Segment:
-    """A contiguous piece of the file.
+class TakenOver(LocalError):
+    """Another process has taken the partial file over, or it was removed."""
 
-    :ivar start: the offset of its first byte.
-    :ivar done: the offset of the first byte that is still missing.
-    :ivar end: the offset after its last byte.
-    """
-
-    __slots__ = ("done", "end", "start")
-
-    def __init__(self, start: int, done: int, end: int) -> None:
-        self.start = start
-        self.done = done
-        self.end = end
+    def __init__(self, path: bytes) -> None:
+        reason = "another process took over or removed what was received"
+        super().__init__(path, OSError(errno.ESTALE, reason))
 
 
 class Partial(Closing):
-    """The incomplete file, open and locked.
+    """The partial file and its record, open and claimed by this process.
 
-    :param path: that the file will have.
+    Two things make a claim. The partial file is locked, where there are locks. And the record is
+    always a new file, renamed to its name: whose record has the name, owns the partial file.
+    The earlier owner, where a lock did not stop the later one, notices before its next write.
+    What is kept is written to only if all of it is of the same version of the same file;
+    otherwise the partial file is removed and a new one created, never truncated.
+
+    A partial file that this user does not own, or that is not a regular file, is neither written
+    to nor removed: a private one is used instead, which is not kept. A partial file with a
+    second name is replaced, and the record of another user is not believed.
+
+    :param file: the complete one.
     :param name: of the file on the server, for people who read the record.
     :param status: of the file on the server; what was kept of another one is discarded.
     :param segments: to divide a new download into.
-    :raises LocalError: if it can't be written, or another process is at it.
+    :param concurrent: whether a private partial file is used if another process, or thread, is
+        at the usual one; otherwise that is an error.
+    :param private: whether a private partial file is used in any case.
+    :raises LocalError: if it cannot be written, or another process is at it.
     :ivar segments: all of the file, in order.
-    :ivar discarded: why what was kept is gone; empty if nothing was lost.
+    :ivar discarded: why what was kept is not used; empty if nothing was lost.
     :ivar trusted: whether what was kept is surely on the disk. If the system has been
-        restarted since, it isn't; who has compared it with the server's bytes may set it.
+        restarted since, it is not; who has compared it with the server's bytes may set it.
     """
 
-    def __init__(self, path: bytes, name: bytes, status: wire.Status, segments: int = 1) -> None:
-        self.path = path
+    def __init__(
+        self,
+        file: LocalFile,
+        name: bytes,
+        status: wire.Status,
+        segments: int = 1,
+        *,
+        concurrent: bool = False,
+        private: bool = False,
+    ) -> None:
+        self.path = file.path
         self.status = status
         self.segments: list[Segment] = []
         self.discarded = ""
@@ -80,61 +95,46 @@ class Partial(Closing):
         self._lock = Lock()
         self._unrecorded = 0
         self._boot = boot_id()
-        folder, last = os.path.split(path)
-        stem = _stem(last)
-        self._part = os.path.join(folder, stem + SUFFIX)
-        self._record_path = os.path.join(folder, stem + RECORD_SUFFIX)
+        self._final = file.name
+        self._record: PartFile | None = None
+        self._directory = file.directory()
         try:
-            self._file = _open_locked(self._part)
-            try:
-                self._record = os.open(
-                    self._record_path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666
-                )
-            except BaseException:
-                os.close(self._file)
-                raise
+            if private or not self._claim(segments, concurrent):
+                self._part = PartFile.create_private(self._directory, self._final)
+                self.segments = divide(status.size, segments)
         except OSError as error:
-            blamed = os.fsencode(error.filename) if error.filename else path
-            raise LocalError(blamed, error) from error
-        try:
-            taken_up = self._take_up()
-        except OSError as error:
-            self.close()
-            raise LocalError(path, error) from error
-        if not taken_up:
-            self.begin(segments)
+            self._directory.close()
+            named = os.fsencode(error.filename) if error.filename else self._final
+            raise LocalError(self._directory.path_of(named), error) from error
+        except BaseException:
+            self._directory.close()
+            raise
 
     @property
     def kept(self) -> int:
         """Bytes that are there."""
         return sum(segment.done - segment.start for segment in self.segments)
 
-    def begin(self, segments: int) -> None:
-        """Begin anew, with nothing.
+    def lose(self, start: int, end: int) -> list[Segment]:
+        """Have a range downloaded again: what is there of it is damaged.
 
-        :raises LocalError: if it can't be written; then it is closed.
+        :return: the segments that are missing now, which are the range.
         """
-        size = self.status.size
-        count = max(1, min(segments, size // SMALLEST_SEGMENT))
-        marks = [size * number // count for number in range(count + 1)]
-        self.segments = [Segment(start, start, end) for start, end in pairwise(marks)]
-        self.trusted = True
-        try:
-            os.ftruncate(self._file, 0)
-            self.save()
-        except OSError as error:
-            self.close()
-            raise LocalError(self.path, error) from error
+        with self._lock:
+            self.segments, missing = without(self.segments, start, end)
+        return missing
 
     def write(self, segment: Segment, data: memoryview) -> None:
         """Add bytes to a segment.
 
+        :raises TakenOver: if another process has claimed the partial file; nothing is written.
         :raises LocalError: if they can't be written; those before them are kept.
         """
         written = 0
         try:
+            self._check()
             while written < len(data):
-                size = os.pwrite(self._file, data[written:], segment.done)
+                size = self._part.write(data[written:], segment.done)
                 written += size
                 segment.done += size
         except OSError as error:
@@ -152,7 +152,7 @@ class Partial(Closing):
         :raises LocalError: if they can't be read.
         """
         try:
-            return os.preadv(self._file, [buffer], offset)
+            return os.preadv(self._part.descriptor, [buffer], offset)
         except OSError as error:
             raise LocalError(self.path, error) from error
 
@@ -161,91 +161,230 @@ class Partial(Closing):
 
         :raises OSError: if it can't be written.
         """
+        if self._record is None:
+            return
         with self._lock:
             self._unrecorded = 0
-            record = {
-                "natproxy": 2,
-                "name": self._name,
-                "etag": self.status.etag,
-                "size": self.status.size,
-                # Of this run, if all that is kept is surely there; else of none.
-                "boot": self._boot if self.trusted else "",
-                "segments": [[each.start, each.done, each.end] for each in self.segments],
-            }
-            # One write within a page: a process that is killed leaves the old or the new.
-            line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
-            os.pwrite(self._record, line, 0)
-            os.ftruncate(self._record, len(line))
+            self._write_record(self._record)
 
     def finish(self) -> None:
         """Give the file its name: all of its bytes are there, and now on the disk.
 
+        :raises TakenOver: if another process has claimed the partial file.
         :raises LocalError: if that can't be done. When they can't be brought to the disk,
             nothing is kept: the system doesn't say which of them are lost.
         """
         try:
+            self._check()
             # What was there of a longer file may have outlived a power failure.
-            os.ftruncate(self._file, self.status.size)
-            # A time that can't be set, such as one far in the future, is no reason to fail.
-            with suppress(OSError, OverflowError):
-                times = (os.fstat(self._file).st_atime_ns, self.status.mtime_ns)
-                os.utime(self._file, ns=times)
+            os.ftruncate(self._part.descriptor, self.status.size)
+            self._part.complete(self._final, self.status.mtime_ns)
             try:
-                os.fsync(self._file)
+                self._part.sync()
             except OSError:
                 self.discard()
                 raise
-            if not os.path.samestat(os.fstat(self._file), os.lstat(self._part)):
-                raise OSError(errno.ESTALE, "another file took the place of what was received")
-            os.replace(self._part, self.path)
+            self._check()
+            self._part.publish(self._final)
         except OSError as error:
             raise LocalError(self.path, error) from error
-        # It is there; what else fails takes nothing of that away.
+        # A record without its partial file does no harm.
         with suppress(OSError):
-            os.unlink(self._record_path)
-            _sync_folder(os.path.dirname(self.path) or b".")
+            if self._record is not None:
+                self._record.remove()
+        try:
+            self._directory.sync()
+        except OSError as error:
+            raise LocalError(self._directory.path or b".", error) from error
 
     def discard(self) -> None:
         """Keep nothing."""
-        for path in (self._record_path, self._part):
+        for each in (self._record, self._part):
             with suppress(OSError):
-                os.unlink(path)
+                if each is not None:
+                    each.remove()
 
     def close(self) -> None:
         """Let go of the files; what has been received is on record."""
-        if self._file < 0:
+        if self._part.descriptor < 0:
             return
         with suppress(OSError):
-            if self.segments:
+            if self._record is None:
+                # Nobody would find it.
+                self._part.remove()
+            elif self.segments:
                 self.save()
-        os.close(self._record)
-        os.close(self._file)
-        self._file = self._record = -1
+        if self._record is not None:
+            self._record.close()
+        self._part.close()
+        self._directory.close()
 
-    def _take_up(self) -> bool:
-        size = os.fstat(self._file).st_size
-        record = _read_record(self._record)
-        if record is None:
-            self.discarded = "nothing tells what was kept" if size else ""
+    def _check(self) -> None:
+        """See that no other process has claimed the partial file.
+
+        :raises TakenOver: if one has.
+        """
+        record = self._record
+        if record is not None and not (record.in_place() and self._part.in_place()):
+            raise TakenOver(self.path)
+
+    def _claim(self, segments: int, concurrent: bool) -> bool:
+        """Claim the usual partial file, with what is kept in it, or create it.
+
+        :return: whether that has been possible.
+        """
+        stem = _stem(self._final)
+        for _ in range(_CLAIMS):
+            try:
+                part = self._open_part(stem + SUFFIX)
+            except BlockingIOError as error:
+                if not concurrent:
+                    busy = "another process is downloading it"
+                    raise LocalError(self.path, OSError(errno.EBUSY, busy)) from error
+                self.discarded = "another process or thread has what was kept"
+                return False
+            if part is None:
+                self.discarded = "what has the name of the partial file is not ours"
+                return False
+            try:
+                if not self._take_up(part, stem + RECORD_SUFFIX):
+                    if not part.created:
+                        # An earlier owner, if it lives, keeps the file that it writes to.
+                        self._unlink(stem + RECORD_SUFFIX)
+                        part.remove()
+                        part.close()
+                        continue
+                    self.segments = divide(self.status.size, segments)
+                record = self._create_record(stem + RECORD_SUFFIX)
+            except BaseException:
+                part.close()
+                raise
+            if record is None:
+                part.close()
+                self.discarded = "what has the name of the record is not ours"
+                return False
+            self._part, self._record = part, record
+            return True
+        raise OSError(errno.EBUSY, "other processes keep replacing it")
+
+    def _open_part(self, name: bytes) -> PartFile | None:
+        """Open and lock the usual partial file, or create it; `None` if it is not ours.
+
+        :raises BlockingIOError: if another process, or thread, has locked it.
+        """
+        for _ in range(_CLAIMS):
+            found = self._directory.look(name)
+            if found is not None and not self._is_ours(found):
+                return None
+            try:
+                if found is None:
+                    part = PartFile.create(self._directory, name, self._final)
+                else:
+                    file = self._directory.open(name, os.O_RDWR | os.O_NONBLOCK)
+                    part = PartFile(self._directory, name, file)
+            except (FileExistsError, FileNotFoundError):
+                continue
+            try:
+                lock(part.descriptor)
+                now = os.fstat(part.descriptor)
+                # Whoever had it locked may have given it its name meanwhile.
+                if part.in_place() and self._is_ours(now):
+                    if now.st_nlink <= 1:
+                        return part
+                    # To write to it would change the file that has the other name.
+                    self.discarded = "what was kept has a second name"
+                    part.remove()
+            except BaseException:
+                part.close()
+                raise
+            part.close()
+        raise OSError(errno.EBUSY, "other processes keep replacing it")
+
+    def _is_ours(self, found: os.stat_result) -> bool:
+        """Return whether a file is regular, and of the owner that files created here have."""
+        if not stat.S_ISREG(found.st_mode):
             return False
-        segments = [Segment(*each) for each in record["segments"]]
-        kept = sum(each.done - each.start for each in segments)
-        there = max((each.done for each in segments if each.done > each.start), default=0)
-        of_this_file = (record["name"], record["etag"], record["size"]) == (
+        if found.st_uid == os.geteuid():
+            return True
+        # Some file systems have owners of their own for all files.
+        probe = PartFile.create_private(self._directory, self._final)
+        try:
+            return os.fstat(probe.descriptor).st_uid == found.st_uid
+        finally:
+            probe.remove()
+            probe.close()
+
+    def _take_up(self, part: PartFile, record_name: bytes) -> bool:
+        """Go on with what is kept, if that is of the same version of the file."""
+        size = os.fstat(part.descriptor).st_size
+        record = self._read_record(record_name)
+        if record is None:
+            self.discarded = self.discarded or ("nothing tells what was kept" if size else "")
+            return False
+        kept = record.kept
+        if (record.name, record.etag, record.size) != (
             self._name,
             self.status.etag,
             self.status.size,
-        )
-        if not of_this_file or size < there:
+        ):
             if kept:
-                self.discarded = (
-                    "what was kept is damaged" if of_this_file else "changed on the server"
-                )
+                self.discarded = "changed on the server"
             return False
-        self.segments = segments
+        if part.created:
+            if kept:
+                self.discarded = self.discarded or "what was kept is gone"
+            return False
+        self.segments = record.segments
         # After a power failure the record may be on the disk and the bytes not.
-        self.trusted = not kept or (bool(self._boot) and record["boot"] == self._boot)
+        self.trusted = not kept or (bool(self._boot) and record.boot == self._boot)
+        for each in self.segments:
+            if each.done > max(size, each.start):
+                each.done = max(size, each.start)
+                self.trusted = False
         return True
+
+    def _read_record(self, name: bytes) -> Record | None:
+        try:
+            file = self._directory.open(name, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno in _NO_RECORD:
+                return None
+            raise
+        try:
+            if not self._is_ours(os.fstat(file)):
+                return None
+            return Record.parse(os.pread(file, 1 << 20, 0))
+        finally:
+            os.close(file)
+
+    def _create_record(self, name: bytes) -> PartFile | None:
+        """Create a record and give it its name; `None` if that is another user's to give."""
+        random = random_name(self._final, RECORD_SUFFIX)
+        record = PartFile.create(self._directory, random, self._final)
+        try:
+            self._write_record(record)
+            self._directory.rename(random, name)
+        except BaseException as error:
+            record.close()
+            self._unlink(random)
+            if isinstance(error, (PermissionError, IsADirectoryError)):
+                return None
+            raise
+        record.name = name
+        return record
+
+    def _write_record(self, record: PartFile) -> None:
+        # Of this run of the system, if all that is kept is surely there; else of none.
+        boot = self._boot if self.trusted else ""
+        status = self.status
+        line = Record(self._name, status.etag, status.size, boot, self.segments).line()
+        # One write within a page: a process that is killed leaves the old or the new.
+        record.write(memoryview(line), 0)
+        os.ftruncate(record.descriptor, len(line))
+
+    def _unlink(self, name: bytes) -> None:
+        with suppress(OSError):
+            self._directory.unlink(name)
 
 
 def boot_id() -> str:
@@ -267,48 +406,3 @@ def _stem(name: bytes) -> bytes:
         digest = hashlib.blake2b(name, digest_size=8).hexdigest().encode("ascii")
         name = name[:200] + b"~" + digest
     return b"." + name
-
-
-def _open_locked(path: bytes) -> int:
-    while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with suppress(FileNotFoundError):
-                # Whoever had it locked may have given it its name meanwhile.
-                if os.path.samestat(os.fstat(file), os.lstat(path)):
-                    return file
-        except BlockingIOError as error:
-            os.close(file)
-            raise OSError(errno.EBUSY, "another process is fetching it") from error
-        except BaseException:
-            os.close(file)
-            raise
-        os.close(file)
-
-
-def _read_record(file: int) -> dict[str, Any] | None:
-    """Give a record that holds together, or none."""
-    try:
-        record = json.loads(os.pread(file, 1 << 20, 0).split(b"\n", 1)[0])
-        expected = 0
-        for start, done, end in record["segments"]:
-            # Whatever JSON calls a number: neither True nor 1.0 is an offset.
-            if {type(start), type(done), type(end)} != {int}:
-                return None
-            if not (start == expected and start <= done <= end):
-                return None
-            expected = end
-        whole = expected == record["size"] and record["segments"]
-        texts = (record["name"], record["etag"], record["boot"])
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return record if whole and all(isinstance(text, str) for text in texts) else None
-
-
-def _sync_folder(path: bytes) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

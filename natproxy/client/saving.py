@@ -2,49 +2,49 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from natproxy.client.connection import CHUNK, Reply
-from natproxy.client.destination import destination_of, find, make_folders
+from natproxy.client.destination import LocalFile, destination_of
 from natproxy.client.errors import LocalError
+from natproxy.client.partfile import PartFile
 
 if TYPE_CHECKING:
     from natproxy.client.session import Session
 
 
 def download_whole(
-    reply: Reply, path: bytes, count: Callable[[int, int], object] = lambda size, done: None
+    reply: Reply, file: LocalFile, count: Callable[[int, int], object] = lambda size, done: None
 ) -> int:
     """Save a counted reply's body.
 
-    The bytes go into a file of another name in the same folder, which takes the final
+    The bytes go into a file of another name in the same directory, which takes the final
     name when all of them are on the disk. Whatever goes wrong, nothing is under the final
     name that was not there before.
 
-    :param path: of the file; what is there is replaced.
+    :param file: to save it in; what is there is replaced, and missing directories are created.
     :param count: is told of each piece: its bytes, and those that are there by now.
     :return: the size of the file, in bytes.
     :raises ConnectionBroken: if the reply doesn't come whole.
     :raises LocalError: if it can't be written.
     """
-    folder, last = os.path.split(path)
-    # Two at once must not share it, and a name may be as long as a name can be.
-    part = os.path.join(folder, b".%s.%s.part" % (last[:200], os.urandom(6).hex().encode()))
-    try:
-        file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise LocalError(path, error) from error
-    try:
-        size = _receive(reply, file, path, count)
-        os.replace(part, path)
-    except OSError as error:
-        raise LocalError(path, error) from error
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(part)
+    with file.directory(create=True) as directory:
+        try:
+            # Two at once must not share it.
+            with PartFile.create_private(directory, file.name) as part:
+                try:
+                    size = _receive(reply, part, file.path, count)
+                    part.complete(file.name)
+                    part.sync()
+                    part.publish(file.name)
+                finally:
+                    with suppress(OSError):
+                        part.remove()
+            directory.sync()
+        except OSError as error:
+            raise LocalError(file.path, error) from error
     return size
 
 
@@ -57,27 +57,26 @@ def download(session: Session, name: bytes, destination: bytes | None = None) ->
     :raises ClientError: if it can't be had, or can't be written.
     """
     with session.whole(name) as reply:
-        path = destination_of(name, destination)
-        find(path)
-        make_folders(path)
-        download_whole(reply, path)
-    return path
+        file = LocalFile(destination_of(name, destination))
+        file.find()
+        download_whole(reply, file)
+    return file.path
 
 
-def _receive(reply: Reply, file: int, path: bytes, count: Callable[[int, int], object]) -> int:
+def _receive(reply: Reply, part: PartFile, path: bytes, count: Callable[[int, int], object]) -> int:
     buffer = memoryview(bytearray(CHUNK))
     done = 0
-    try:
-        while size := reply.receive_into(buffer):
-            written = 0
-            while written < size:
-                try:
-                    written += os.write(file, buffer[written:size])
-                except OSError as error:
-                    raise LocalError(path, error) from error
-            done += size
-            count(size, done)
-        os.fsync(file)
-    finally:
-        os.close(file)
+    while size := reply.receive_into(buffer):
+        end = done + size
+        while done < end:
+            done += _write(part, buffer[size - (end - done) : size], done, path)
+        count(size, done)
     return done
+
+
+def _write(part: PartFile, data: memoryview, offset: int, path: bytes) -> int:
+    # A connection's errors are not the disk's.
+    try:
+        return part.write(data, offset)
+    except OSError as error:
+        raise LocalError(path, error) from error

@@ -301,7 +301,7 @@ class Session(Closing):
         path = destination_of(
             as_name(name), None if destination is None else os.fsencode(destination)
         )
-        how = How(existing, verify, segments, retries, limit)
+        how = How(existing, verify, segments, retries, limit, concurrent=True)
         return Transfer(self, Wanted(as_name(name), path), how, progress).run().path
 
     def _digest(self, arguments: wire.Arguments) -> wire.Digest:

@@ -3,20 +3,23 @@
 The rules. Bytes are asked for with ``if-match``, so that all of them are of one file.
 When the last has come, the server is asked once more what the file is: its digest with
 `How.verify`, its etag otherwise. Only if that is still the file which was asked for does
-the download get its name. If not, it is fetched afresh.
+the download get its name. If not, it is fetched afresh; where bytes alone differ, the
+damaged ranges are found and downloaded again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from natproxy import wire
 from natproxy.client import destination
-from natproxy.client.destination import Existing
+from natproxy.client.damage import Range, find_damage, join
+from natproxy.client.destination import Existing, LocalFile
 from natproxy.client.errors import (
     Changed,
     ClientError,
@@ -29,7 +32,8 @@ from natproxy.client.errors import (
     UsageError,
 )
 from natproxy.client.events import Event, Phase, Progress, unobserved
-from natproxy.client.partial import Partial, Segment
+from natproxy.client.partial import Partial, TakenOver
+from natproxy.client.record import Segment
 from natproxy.client.retrying import Limit, Persistence, Stop
 from natproxy.client.saving import download_whole
 from natproxy.client.session import Session
@@ -44,6 +48,9 @@ PIECE = 1 << 20
 FRESH_STARTS = 3
 """Times that a file may change while it is fetched before it is given up."""
 
+REPAIRS = 3
+"""Times that what differs from the server's bytes is downloaded again before it is given up."""
+
 
 @dataclass(frozen=True)
 class How:
@@ -54,6 +61,9 @@ class How:
     :ivar segments: pieces of one file that are fetched at the same time.
     :ivar retries: failures in a row that are put up with.
     :ivar limit: of the rate of all transfers together; `None` for none.
+    :ivar concurrent: whether a file is downloaded although another process, or thread, is
+        downloading it to the same path: into a partial file of its own, from the first byte.
+        Otherwise that is an error.
     """
 
     existing: Existing = Existing.REFUSE
@@ -61,6 +71,7 @@ class How:
     segments: int = 1
     retries: int = 8
     limit: Limit | None = None
+    concurrent: bool = False
 
     @property
     def piece(self) -> int:
@@ -118,6 +129,7 @@ class Transfer:
         self._session = session
         self._name = wanted.name
         self._path = wanted.path
+        self._file = LocalFile(wanted.path, wanted.tree, wanted.below)
         self._status = wanted.status
         self._how = how or How()
         self._progress = progress
@@ -127,6 +139,8 @@ class Transfer:
         # Segments are counted by several threads.
         self._lock = threading.Lock()
         self._received = 0
+        # Whether another process has taken over what was received.
+        self._overtaken = False
         self._persistently = Persistence(
             self._how.retries, self._stop, lambda why: self._tell(Phase.WAITING, self._done, why)
         )
@@ -151,11 +165,18 @@ class Transfer:
     def _run(self) -> Fetched:
         if self._persistently(lambda: self._session.version) < 2:
             return self._run_version_1()
-        for _ in range(FRESH_STARTS):
+        starts = 0
+        while starts < FRESH_STARTS:
             try:
                 return self._attempt()
             except Changed as error:
                 reason = str(error)
+                starts += 1
+            except TakenOver:
+                # It cannot happen to a private partial file.
+                if not self._how.concurrent:
+                    raise
+                self._overtaken = True
             except Unsupported:
                 # It turned out not to speak version 2 after all.
                 if self._session.version > 1:
@@ -177,16 +198,14 @@ class Transfer:
         self._size = status.size
         if self._is_here(status):
             return self._was_here(status)
-        destination.make_folders(self._path)
-        with Partial(self._path, self._name, status, self._how.segments) as part:
+        with self._partial(status) as part:
             self._look_at_what_is_kept(part)
             self._tell(Phase.RECEIVING, part.kept)
-            digests = self._receive(part)
-            try:
-                self._confirm(part, digests)
-            except DigestMismatch:
-                part.discard()
-                raise
+            if self._how.verify:
+                self._receive_and_repair(part)
+            else:
+                self._receive(part, part.segments)
+                self._confirm(status)
             # Meanwhile, it may have come another way.
             if self._is_here(status):
                 part.discard()
@@ -194,12 +213,23 @@ class Transfer:
             part.finish()
         return Fetched(self._path, status.size, self._received, unchanged=False)
 
+    def _partial(self, status: wire.Status) -> Partial:
+        self._file.directory(create=True).close()
+        return Partial(
+            self._file,
+            self._name,
+            status,
+            self._how.segments,
+            concurrent=self._how.concurrent,
+            private=self._overtaken,
+        )
+
     def _was_here(self, status: wire.Status) -> Fetched:
         return Fetched(self._path, status.size, self._received, unchanged=True)
 
     def _is_here(self, status: wire.Status) -> bool:
         existing = self._how.existing
-        found = destination.find(self._path)
+        found = self._file.find()
         if found is None or existing is Existing.REPLACE:
             return False
         if existing is Existing.KEEP:
@@ -216,7 +246,7 @@ class Transfer:
         digest = hashlib.sha256()
         done = 0
         try:
-            with open(self._path, "rb", buffering=0) as file:
+            with self._file.open() as file:
                 while piece := file.read(PIECE):
                     self._stop.check()
                     digest.update(piece)
@@ -231,18 +261,61 @@ class Transfer:
             self._tell(Phase.RESTARTING, 0, f"{part.discarded}: starting afresh")
         if part.trusted:
             return
+        kept = part.kept
         for segment in part.segments:
-            length = segment.done - segment.start
-            if length and self._theirs(segment.start, part.status, length) != (
-                self._digest_of(part, segment).hexdigest()
-            ):
-                self._tell(Phase.RESTARTING, 0, "what was kept is damaged: starting afresh")
-                part.begin(self._how.segments)
-                return
+            if segment.done > segment.start and not self._same(part, segment.start, segment.done):
+                for span in self._damage(part, (segment.start, segment.done)):
+                    part.lose(*span)
+        if part.kept < kept:
+            lost = f"{kept - part.kept} of the {kept} bytes that were kept"
+            message = f"{lost} are damaged: downloading them again"
+            if not part.kept:
+                message = "what was kept is damaged: starting afresh"
+            self._tell(Phase.RESTARTING, part.kept, message)
         part.trusted = True
 
-    def _receive(self, part: Partial) -> list[str]:
-        """Fetch what is missing; give each segment's digest, if they are wanted."""
+    def _receive_and_repair(self, part: Partial) -> None:
+        """Receive what is missing, and again what differs from the server's bytes.
+
+        :raises DigestMismatch: if some of it still differs after `REPAIRS` repairs; the rest
+            is kept.
+        """
+        segments = part.segments
+        for repair in range(REPAIRS + 1):
+            digests = self._receive(part, segments)
+            damage: list[Range] = []
+            for segment, digest in zip(segments, digests, strict=True):
+                self._tell(Phase.VERIFYING, segment.start)
+                length = segment.end - segment.start
+                if self._theirs(segment.start, part.status, length) != digest:
+                    damage += self._damage(part, (segment.start, segment.end))
+            if not damage:
+                return
+            segments = [lost for span in join(damage) for lost in part.lose(*span)]
+            size = sum(lost.end - lost.start for lost in segments)
+            if repair < REPAIRS:
+                message = f"{size} bytes are not the server's: downloading them again"
+                self._tell(Phase.RESTARTING, part.kept, message)
+                self._tell(Phase.RECEIVING, part.kept)
+        if not part.kept:
+            part.discard()
+        kept = f"the other {part.kept} bytes are kept" if part.kept else "nothing was kept"
+        raise DigestMismatch(
+            f"{wire.printable(self._name)}: the SHA-256 of {size} bytes is not the server's,"
+            f" after {REPAIRS} repairs; {kept}"
+        )
+
+    def _damage(self, part: Partial, span: Range) -> list[Range]:
+        """Return the ranges of a span that differ from the server's bytes; some of it does."""
+        return find_damage(span, part.status.size, partial(self._same, part))
+
+    def _same(self, part: Partial, start: int, end: int) -> bool:
+        """Compare a range of what is on the disk with the server's bytes."""
+        theirs = self._theirs(start, part.status, end - start)
+        return theirs == self._digest_of(part, start, end).hexdigest()
+
+    def _receive(self, part: Partial, segments: Sequence[Segment]) -> list[str]:
+        """Fetch what is missing of segments; return their digests, if they are wanted."""
         failed = threading.Event()
 
         def fetch(segment: Segment) -> str:
@@ -252,12 +325,14 @@ class Transfer:
                 failed.set()
                 raise
 
-        steps = [partial(fetch, segment) for segment in part.segments]
+        steps = [partial(fetch, segment) for segment in segments]
         return run_together(steps, self._how.segments, self._stop, self._session.interrupt)
 
     def _fetch(self, part: Partial, segment: Segment, failed: threading.Event) -> str:
         """Fetch what is missing of a segment, unless another one fails; give its digest."""
-        digest = self._digest_of(part, segment) if self._how.verify else None
+        digest = None
+        if self._how.verify:
+            digest = self._digest_of(part, segment.start, segment.done)
         buffer = memoryview(bytearray(min(self._how.piece, segment.end - segment.start)))
 
         def receive() -> None:
@@ -278,16 +353,16 @@ class Transfer:
         self._persistently(receive)
         return "" if digest is None else digest.hexdigest()
 
-    def _digest_of(self, part: Partial, segment: Segment) -> hashlib._Hash:
-        """Begin a segment's digest with what is kept of it, read back from the disk."""
+    def _digest_of(self, part: Partial, start: int, end: int) -> hashlib._Hash:
+        """Compute the digest of a range, read back from the disk."""
         digest = hashlib.sha256()
-        if segment.done == segment.start:
+        if start == end:
             return digest
-        buffer = memoryview(bytearray(PIECE))
-        offset = segment.start
-        while offset < segment.done:
+        buffer = memoryview(bytearray(min(PIECE, end - start)))
+        offset = start
+        while offset < end:
             self._stop.check()
-            size = part.read(offset, buffer[: segment.done - offset])
+            size = part.read(offset, buffer[: end - offset])
             if not size:
                 break
             digest.update(buffer[:size])
@@ -295,22 +370,11 @@ class Transfer:
             self._tell(Phase.HASHING, offset)
         return digest
 
-    def _confirm(self, part: Partial, digests: list[str]) -> None:
+    def _confirm(self, status: wire.Status) -> None:
         """See that what was received is what the server has now.
 
         :raises Changed: if it has another file by now.
-        :raises DigestMismatch: if the bytes aren't the same.
         """
-        status = part.status
-        if self._how.verify:
-            for segment, digest in zip(part.segments, digests, strict=True):
-                self._tell(Phase.VERIFYING, segment.start)
-                if self._theirs(segment.start, status, segment.end - segment.start) != digest:
-                    raise DigestMismatch(
-                        f"{wire.printable(self._name)}: the SHA-256 is not the server's;"
-                        " nothing was kept"
-                    )
-            return
         try:
             now = self._persistently(partial(self._session.stat, self._name))
         except NotFound as error:
@@ -332,19 +396,18 @@ class Transfer:
         """Fetch it as version 1 can: whole, from the beginning, unverified."""
         if self._how.verify:
             self._session.needs("compute digests to verify with")
-        found = destination.find(self._path)
+        found = self._file.find()
         if found is not None:
             if self._how.existing is Existing.KEEP:
                 return Fetched(self._path, found.st_size, 0, unchanged=True)
             if self._how.existing is Existing.REFUSE:
                 raise destination.already_there(self._path, "it is there, and may differ")
         self._tell(Phase.RECEIVING, 0, f"{self._session.server} speaks version 1 only: no resuming")
-        destination.make_folders(self._path)
 
         def receive() -> int:
             with self._session.whole(self._name) as reply:
                 self._size = reply.header.size
-                return download_whole(reply, self._path, self._count)
+                return download_whole(reply, self._file, self._count)
 
         size = self._persistently(receive)
         return Fetched(self._path, size, self._received, unchanged=False)

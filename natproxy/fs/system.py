@@ -293,7 +293,7 @@ class NatproxyFileSystem(AbstractFileSystem):
         What has come when it fails is kept beside the path, for the next time.
         """
         name = self._strip_protocol(rpath)
-        how = How(Existing.REPLACE, retries=self._retries)
+        how = How(Existing.REPLACE, retries=self._retries, concurrent=True)
         tell = teller(callback)
         outfile = lpath if outfile is None and isfilelike(lpath) else outfile
         try:

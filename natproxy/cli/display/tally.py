@@ -221,7 +221,7 @@ class _File:
         elif event.phase is Phase.HASHING:
             self.hashed = True
         elif event.phase is Phase.RESTARTING:
-            self.kept = 0
+            self.kept = event.done
         elif event.phase in (Phase.COMPLETE, Phase.UNCHANGED):
             here = event.done if self.size is None else self.size
             # Nobody tells of the last bytes of a file, or of any of a small one's; but what

@@ -1,0 +1,116 @@
+"""The bytes of a download until they have their name: a file that one process writes to."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from natproxy.client.closing import Closing
+from natproxy.client.directory import LocalDirectory
+from natproxy.client.filesystem import keep_permissions, restrict, set_time, sync_file
+
+SUFFIX = b".part"
+RECORD_SUFFIX = SUFFIX + b".json"
+
+
+class PartFile(Closing):
+    """An open partial file. All methods raise `OSError`.
+
+    :param directory: that it is in, and that the complete file will be in.
+    :param name: of the partial file.
+    :param descriptor: of the partial file; `close` closes it.
+    :ivar created: whether this process created it: no other has bytes to write to it.
+    """
+
+    def __init__(
+        self, directory: LocalDirectory, name: bytes, descriptor: int, created: bool = False
+    ) -> None:
+        self.name = name
+        self.descriptor = descriptor
+        self.created = created
+        self._directory = directory
+        self._status = os.fstat(descriptor)
+
+    @classmethod
+    def create(cls, directory: LocalDirectory, name: bytes, final: bytes) -> PartFile:
+        """Create a partial file.
+
+        :param final: the name that it will have. What may not be read under it may not be read
+            while it is downloaded, either.
+        :raises FileExistsError: if anything has the name.
+        """
+        descriptor = directory.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        try:
+            replaced, _ = _replaced(directory, final)
+            if replaced is not None:
+                restrict(descriptor, replaced)
+            return cls(directory, name, descriptor, created=True)
+        except BaseException:
+            os.close(descriptor)
+            directory.unlink(name)
+            raise
+
+    @classmethod
+    def create_private(cls, directory: LocalDirectory, final: bytes) -> PartFile:
+        """Create a partial file that no other process, and no later one, looks for."""
+        return cls.create(directory, random_name(final, SUFFIX), final)
+
+    def in_place(self) -> bool:
+        """Return whether its name is still that of this file."""
+        found = self._directory.look(self.name)
+        return found is not None and os.path.samestat(found, self._status)
+
+    def write(self, data: memoryview, offset: int) -> int:
+        """Write bytes; return how many were written, which may be fewer."""
+        return os.pwrite(self.descriptor, data, offset)
+
+    def complete(self, final: bytes, mtime_ns: int | None = None) -> None:
+        """Set permissions and time: all bytes have been written.
+
+        :param final: the name that it will have; a file of this name passes on its permissions.
+        :param mtime_ns: the time of last writing that it is to have, in nanoseconds since the
+            epoch; `None` for that of its download.
+        """
+        replaced, through_link = _replaced(self._directory, final)
+        if replaced is not None:
+            (restrict if through_link else keep_permissions)(self.descriptor, replaced)
+        if mtime_ns is not None:
+            set_time(self.descriptor, mtime_ns)
+
+    def sync(self) -> None:
+        """Bring all bytes to the disk."""
+        sync_file(self.descriptor)
+
+    def publish(self, final: bytes) -> None:
+        """Give the file its final name; a file that has the name is replaced."""
+        if not self.in_place():
+            raise OSError(errno.ESTALE, "another file took the place of what was received")
+        self._directory.rename(self.name, final)
+
+    def remove(self) -> None:
+        """Remove its name, unless that is another file's by now."""
+        if self.in_place():
+            self._directory.unlink(self.name)
+
+    def close(self) -> None:
+        """Close the file; its directory stays open."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+def random_name(final: bytes, suffix: bytes) -> bytes:
+    """Return a name for a partial file, or its record, that no other file has."""
+    # A name may be as long as a name can be.
+    return b".%s.%s%s" % (final[:200], os.urandom(6).hex().encode(), suffix)
+
+
+def _replaced(directory: LocalDirectory, name: bytes) -> tuple[os.stat_result | None, bool]:
+    """Return what a regular file's replacement must know of it, and whether a link led to it."""
+    found = directory.look(name)
+    through_link = found is not None and stat.S_ISLNK(found.st_mode)
+    if through_link:
+        found = directory.target(name)
+    regular = found is not None and stat.S_ISREG(found.st_mode)
+    return (found if regular else None), through_link

@@ -1,0 +1,114 @@
+"""The record of a partial download: which of its bytes are there, and of which file they are."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from itertools import pairwise
+
+SMALLEST_SEGMENT = 1 << 20
+"""Bytes below which a file is not divided any further."""
+
+
+class Segment:
+    """A contiguous piece of the file.
+
+    :ivar start: the offset of its first byte.
+    :ivar done: the offset of the first byte that is still missing.
+    :ivar end: the offset after its last byte.
+    """
+
+    __slots__ = ("done", "end", "start")
+
+    def __init__(self, start: int, done: int, end: int) -> None:
+        self.start = start
+        self.done = done
+        self.end = end
+
+
+def divide(size: int, count: int) -> list[Segment]:
+    """Return the segments of a file of which nothing is there.
+
+    :param size: of the file, in bytes.
+    :param count: of the segments, at most.
+    """
+    count = max(1, min(count, size // SMALLEST_SEGMENT))
+    marks = [size * number // count for number in range(count + 1)]
+    return [Segment(start, start, end) for start, end in pairwise(marks)]
+
+
+def without(segments: list[Segment], start: int, end: int) -> tuple[list[Segment], list[Segment]]:
+    """Return segments of which a range is missing, and those of them that are the range."""
+    before, within, after = [], [], []
+    for each in segments:
+        if each.start < start:
+            cut = min(each.end, start)
+            before.append(Segment(each.start, min(each.done, cut), cut))
+        if each.start < end and start < each.end:
+            cut = max(each.start, start)
+            within.append(Segment(cut, cut, min(each.end, end)))
+        if end < each.end:
+            cut = max(each.start, end)
+            after.append(Segment(cut, max(each.done, cut), each.end))
+    return [*before, *within, *after], within
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a partial download.
+
+    :ivar name: of the file on the server, for people.
+    :ivar etag: of the file on the server.
+    :ivar size: of the whole file, in bytes.
+    :ivar boot: the run of the system in which all that is kept was written; empty if it is not
+        known to be on the disk.
+    :ivar segments: all of the file, in order.
+    """
+
+    name: str
+    etag: str
+    size: int
+    boot: str
+    segments: list[Segment]
+
+    @property
+    def kept(self) -> int:
+        """Bytes that are there."""
+        return sum(each.done - each.start for each in self.segments)
+
+    def line(self) -> bytes:
+        """Return it as a line of JSON."""
+        content = {
+            "natproxy": 2,
+            "name": self.name,
+            "etag": self.etag,
+            "size": self.size,
+            "boot": self.boot,
+            "segments": [[each.start, each.done, each.end] for each in self.segments],
+        }
+        return json.dumps(content, ensure_ascii=False).encode() + b"\n"
+
+    @classmethod
+    def parse(cls, content: bytes) -> Record | None:
+        """Return the record in a file's content; `None` if it does not hold together."""
+        try:
+            fields = json.loads(content.split(b"\n", 1)[0])
+            segments = []
+            expected = 0
+            for start, done, end in fields["segments"]:
+                # Whatever JSON calls a number: neither True nor 1.0 is an offset.
+                if {type(start), type(done), type(end)} != {int}:
+                    return None
+                if not (start == expected and start <= done <= end):
+                    return None
+                expected = end
+                segments.append(Segment(start, done, end))
+            texts = (fields["name"], fields["etag"], fields["boot"])
+            if expected != fields["size"] or not segments:
+                return None
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return None
+        if not all(isinstance(text, str) for text in texts):
+            return None
+        name, etag, boot = texts
+        return cls(name, etag, expected, boot, segments)
