@@ -5,16 +5,22 @@ from __future__ import annotations
 import errno
 import json
 import os
+import tempfile
+from contextlib import AbstractContextManager
+from shutil import rmtree
+from typing import Any
 from unittest import mock
 
 from natproxy import wire
+from natproxy.cli import fetching
 from natproxy.client import LocalError
+from natproxy.client.mirror import Plan
 from natproxy.client.tree import LocalTree
 from tests.served_files import MTIME, Fault
 from tests.test_cli_fetching import NEW, CommandCase
 
 
-class SyncTests(CommandCase):
+class SyncCase(CommandCase):
     def tree(self) -> dict[str, bytes]:
         return {
             os.path.relpath(os.path.join(place, name), "here"): self.read(
@@ -24,6 +30,8 @@ class SyncTests(CommandCase):
             for name in names
         }
 
+
+class SyncTests(SyncCase):
     def test_folder_becomes_like_the_servers(self) -> None:
         self.server.folders = {b"empty"}
         self.assertEqual(self.run_command("sync", ".", "here"), 0)
@@ -249,3 +257,69 @@ class SyncTests(CommandCase):
         self.assert_fails(9, "sync", ".", "file")
         self.server.version = 1
         self.assertIn("version 1", self.assert_fails(1, "sync", ".", "here"))
+
+
+class OutsideTests(SyncCase):
+    """Directories of the mirror are replaced by links while ``sync`` runs."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.outside = os.path.realpath(tempfile.mkdtemp())
+        self.addCleanup(rmtree, self.outside)
+        for name in ("b", "mine"):
+            with open(os.path.join(self.outside, name), "w") as file:
+                file.write("outside")
+        self.write(b"here/d/mine", b"mine")
+
+    def swap(self) -> None:
+        """Put a link that leads outside in the place of a directory."""
+        os.rename("here/d", "here/d.old")
+        os.symlink(self.outside, "here/d")
+
+    def assert_untouched(self) -> None:
+        self.assertEqual(sorted(os.listdir(self.outside)), ["b", "mine"])
+        for name in ("b", "mine"):
+            with open(os.path.join(self.outside, name)) as file:
+                self.assertEqual(file.read(), "outside")
+
+    def swapping_before(self, name: str) -> AbstractContextManager[object]:
+        """Swap just before a step of the command begins."""
+        step = getattr(fetching, name)
+
+        def swap_and_go_on(*arguments: Any) -> object:
+            self.swap()
+            return step(*arguments)
+
+        return mock.patch.object(fetching, name, swap_and_go_on)
+
+    def test_between_comparison_and_download(self) -> None:
+        with self.swapping_before("fetch_and_count"):
+            self.assertEqual(self.run_command("sync", ".", "here", "--delete"), 9)
+        self.assert_untouched()
+        self.assertIn("here/d", self.err[0])
+        self.assertEqual(sorted(self.tree()), ["a", "d.old/mine"])
+
+    def test_during_a_download(self) -> None:
+        self.server.fail(b"GET", Fault(act=self.swap))
+        self.server.put(b"d/b", b"x" * 5)
+        self.server.remove(b"a")
+        self.run_command("sync", ".", "here", "-j", "1")
+        self.assert_untouched()
+
+    def test_between_download_and_deletion(self) -> None:
+        with self.swapping_before("delete"):
+            self.assertEqual(self.run_command("sync", ".", "here", "--delete"), 9)
+        self.assert_untouched()
+        self.assertEqual(sorted(self.tree()), ["a", "d.old/b", "d.old/mine"])
+
+    def test_before_directories_are_created(self) -> None:
+        self.server.put(b"d/e/f", b"the f")
+        create = Plan.create_directories
+
+        def swap_and_create(plan: Plan) -> None:
+            self.swap()
+            create(plan)
+
+        with mock.patch.object(Plan, "create_directories", swap_and_create):
+            self.assertEqual(self.run_command("sync", ".", "here"), 9)
+        self.assert_untouched()
