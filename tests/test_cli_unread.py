@@ -50,6 +50,12 @@ class ListingTests(CommandCase):
                 "natproxy: hidden: the server cannot read it\n",
             )
 
+    def test_listing_that_lacks_what_it_does_not_name_is_an_error(self) -> None:
+        address = self.instead(LS=page_of(*ENTRIES).replace(b"unread=2", b"unread=3", 1))
+        status, out, err = self.main("ls", "-R", "--json", "--server", address)
+        self.assertEqual((status, len(json.loads(out)), len(err.splitlines())), (1, 3, 3))
+        self.assertIn("the server could not read 1 directory", err)
+
     def test_many_of_them_are_counted(self) -> None:
         many = [wire.Entry(b"%02d" % number, wire.UNREAD_STATUS) for number in range(50)]
         status, _, err = self.main("ls", "-R", "--server", self.instead(LS=page_of(*many)))

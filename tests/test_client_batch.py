@@ -52,8 +52,11 @@ class BatchTests(FetchCase):
         self.write(b"3", b"in the way")
         totals = fetch_and_count(self.session, iter(self.wanted(b"last")), How(), 4)
         self.assertEqual((totals.fetched, totals.received), (8, 8 * len(b"0" + CONTENT)))
-        self.assertEqual([type(each) for each in totals.errors], [NotFound, LocalError, NotFound])
-        self.assertIn("last", str(totals.errors[2]))
+        self.assertEqual(
+            [type(each.error) for each in totals.failures], [NotFound, LocalError, NotFound]
+        )
+        names = [each.wanted.name for each in totals.failures]
+        self.assertEqual(names, [b"none", b"3", b"last"])
 
     def test_server_that_is_not_there_fails_them_all(self) -> None:
         self.server.close()

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from natproxy import wire
 from natproxy.cli.sessions import Sessions
-from natproxy.client.errors import NotFound, ServerError
+from natproxy.client.errors import ListingIncomplete, NotFound, ServerError
 
 _Answer = TypeVar("_Answer")
 
@@ -89,14 +89,19 @@ class _Listed:
         self._entries = entries
         self._unread: list[bytes] = []
         self._count = 0
+        self._incomplete: ListingIncomplete | None = None
 
     def __iter__(self) -> Iterator[wire.Entry]:
-        for entry in self._entries:
-            if entry.unread or entry.status.type == wire.UNREAD:
-                self._count += 1
-                if self._count <= MOST_UNREAD:
-                    self._unread.append(entry.name)
-            yield entry
+        try:
+            for entry in self._entries:
+                if entry.unread or entry.status.type == wire.UNREAD:
+                    self._count += 1
+                    if self._count <= MOST_UNREAD:
+                        self._unread.append(entry.name)
+                yield entry
+        except ListingIncomplete as error:
+            # It comes after the last entry, and is told with the others.
+            self._incomplete = error
 
     def complain(self, complain: Callable[[str], object]) -> int:
         """Tell whose content may be missing, and return the exit status."""
@@ -104,7 +109,9 @@ class _Listed:
             complain(f"{wire.printable(name)}: the server cannot read it")
         if self._count > MOST_UNREAD:
             complain(f"and {self._count - MOST_UNREAD} more like this")
-        return ServerError.exit_status if self._count else 0
+        if self._incomplete is not None:
+            complain(str(self._incomplete))
+        return ServerError.exit_status if self._count or self._incomplete else 0
 
 
 class _Asked(Generic[_Answer]):

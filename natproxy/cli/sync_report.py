@@ -40,7 +40,7 @@ class SyncReport:
     @property
     def incomplete(self) -> bool:
         """Whether something that the server lists could not be fetched: nothing is deleted."""
-        return bool(self.totals.errors or self.plan.obstacles or self.plan.blocked)
+        return bool(self.totals.failures or self.plan.obstacles or self.plan.blocked)
 
     @property
     def missing(self) -> int:
@@ -51,11 +51,11 @@ class SyncReport:
     def exit_status(self) -> int:
         """That of the first thing that `complain` tells; 0 if there is nothing."""
         plan = self.plan
-        failures = self.totals.errors
+        failures = self.totals.failures
         here = LocalError.exit_status
         statuses = (
             (here, plan.obstacles or plan.blocked),
-            (failures[0].exit_status if failures else 0, failures),
+            (failures[0].error.exit_status if failures else 0, failures),
             (ServerError.exit_status, plan.unread or plan.incomplete),
             (here, plan.unjudged),
             (DeletionRefused.exit_status, self.refusal),
@@ -85,7 +85,7 @@ class SyncReport:
                 "fetched": self.totals.fetched,
                 "bytes": self.totals.received,
                 "unchanged": plan.unchanged,
-                "failed": len(self.totals.errors),
+                "failed": len(self.totals.failures),
                 "obstacles": len(plan.obstacles),
                 "blocked": plan.blocked,
                 "unread": len(plan.unread) + unnamed,
@@ -104,8 +104,9 @@ class SyncReport:
         :param delete: whether deletions were wanted.
         """
         plan = self.plan
+        failures = self.totals.failures
         _tell(complain, len(plan.obstacles), (str(each.error) for each in plan.obstacles))
-        _tell(complain, len(self.totals.errors), map(str, self.totals.errors))
+        _tell(complain, len(failures), (str(each.error) for each in failures))
         _tell(
             complain,
             len(plan.unread),
@@ -155,7 +156,7 @@ class SyncReport:
             (len(plan.obstacles) + plan.blocked, "with something in the way here"),
             (len(plan.unread), "that the server cannot read"),
             (len(plan.unjudged), "here that cannot be read"),
-            (len(self.totals.errors), "failed"),
+            (len(self.totals.failures), "failed"),
             (len(self.deleted.errors), "not deleted"),
         ):
             if count:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from natproxy.client.errors import ClientError, Interrupted
 from natproxy.client.events import Progress, unobserved
@@ -18,18 +18,25 @@ from natproxy.client.transfer import Fetched, How, Transfer, Wanted
 _Result = TypeVar("_Result")
 
 
+class Failure(NamedTuple):
+    """A file that could not be fetched, and why."""
+
+    wanted: Wanted
+    error: ClientError
+
+
 @dataclass
 class Totals:
     """What became of very many downloads.
 
     :ivar fetched: files that are here now.
     :ivar received: bytes that came over the network for them.
-    :ivar errors: why the others are not, in their order.
+    :ivar failures: the others, in their order.
     """
 
     fetched: int = 0
     received: int = 0
-    errors: list[ClientError] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
 
 
 def fetch_all(
@@ -45,7 +52,7 @@ def fetch_all(
     :return: how each of them ended, in order.
     :raises KeyboardInterrupt: when it comes; what has been received is kept.
     """
-    return _fetch(session, wanted, how, jobs, progress, lambda result: result)
+    return _fetch(session, wanted, how, jobs, progress, lambda _, result: result)
 
 
 def fetch_and_count(
@@ -59,16 +66,16 @@ def fetch_and_count(
     totals = Totals()
     lock = threading.Lock()
 
-    def count(result: Fetched | ClientError) -> ClientError | None:
+    def count(one: Wanted, result: Fetched | ClientError) -> Failure | None:
         if isinstance(result, ClientError):
-            return result
+            return Failure(one, result)
         with lock:
             totals.fetched += 1
             totals.received += result.received
         return None
 
     results = _fetch(session, wanted, how, jobs, progress, count)
-    totals.errors = [error for error in results if error is not None]
+    totals.failures = [failure for failure in results if failure is not None]
     return totals
 
 
@@ -78,17 +85,17 @@ def _fetch(
     how: How,
     jobs: int,
     progress: Progress,
-    hold: Callable[[Fetched | ClientError], _Result],
+    hold: Callable[[Wanted, Fetched | ClientError], _Result],
 ) -> list[_Result]:
     stop = Stop()
 
     def fetch(one: Wanted) -> _Result:
         try:
-            return hold(Transfer(session, one, how, progress, stop).run())
+            return hold(one, Transfer(session, one, how, progress, stop).run())
         except Interrupted:
             raise
         except ClientError as error:
-            return hold(error)
+            return hold(one, error)
 
     steps = (partial(fetch, one) for one in wanted)
     return run_together(steps, jobs, stop, session.interrupt)
