@@ -103,20 +103,24 @@ class Pages:
         page = lines.feed(body)
         lines.end()
         before = last = self.after
-        marked = 0
+        unread_here = 0
+        marked = []
         for name, status, unread in page:
             if name <= last:
                 raise wire.WireError(f"'{wire.printable(name, 80)}' is listed out of order")
             last = name
-            marked += unread or status.type == wire.UNREAD
+            unread_here += unread or status.type == wire.UNREAD
             if unread:
-                heappush(self._marked, name + b"/")
+                marked.append(name + b"/")
         self.more = lines.more
         if self.more:
             self.after = last if header.after is None else header.after
             if self.after < last or self.after <= before:
                 raise wire.WireError("a page that leads nowhere")
-        self._count_unread(header.unread - marked)
+        self._count_unread(header.unread - unread_here)
+        for content in marked:
+            if self.more and content > self.after:
+                heappush(self._marked, content)
         self._entries += len(page)
         self._empty = 0 if page else self._empty + 1
         if self._limit is not None and self._entries > self._limit:
@@ -131,8 +135,8 @@ class Pages:
     def _count_unread(self, further: int) -> None:
         """Take the number of unread directories that are counted on a page, and not on it.
 
-        A directory that is marked on one page is counted once more on the page where its
-        content would be. If there are others, nothing says which they are.
+        A directory that is marked on one page is counted once more if its content would be on
+        a later one. If there are others, nothing says which they are.
         """
         passed = 0
         while self._marked and not (self.more and self._marked[0] > self.after):
