@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from natproxy import wire
-from natproxy.client.mirror import Plan, compare
+from natproxy.client.mirror import compare
+from natproxy.client.plan import Plan
 from natproxy.client.tree import LocalTree
 from tests.served_files import FetchCase
 

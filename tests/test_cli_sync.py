@@ -14,7 +14,7 @@ from unittest import mock
 from natproxy import wire
 from natproxy.cli import fetching
 from natproxy.client import LocalError
-from natproxy.client.mirror import Plan
+from natproxy.client.plan import Plan
 from natproxy.client.tree import LocalTree
 from tests.served_files import MTIME, Fault
 from tests.test_cli_fetching import NEW, CommandCase
@@ -81,6 +81,9 @@ class SyncTests(SyncCase):
         self.server.fail(b"LS", Fault(), Fault(cut=10), Fault(answer=b"ERR 503 not now\n"))
         self.assertEqual(self.run_command("sync", ".", "here"), 0)
         self.assertEqual((len(self.slept), sorted(self.tree())), (2, ["a", "d/b"]))
+        # It goes on with the page that is missing.
+        pages = [line.partition(b"after=")[2] for line in self.server.asked(b"LS")]
+        self.assertEqual(pages, [b"", b"a", b"a", b"a", b"d"])
 
     def test_listing_that_cannot_be_had_deletes_nothing(self) -> None:
         self.write(b"here/mine", b"mine")

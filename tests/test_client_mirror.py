@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from natproxy import wire
 from natproxy.client import LocalError, NotFound, NotUnderstood, Unsupported, UsageError
 from natproxy.client.directory import LocalDirectory
-from natproxy.client.mirror import DEEPEST, Plan, compare
+from natproxy.client.mirror import DEEPEST, compare
+from natproxy.client.plan import Plan
 from natproxy.client.tree import LocalTree
 from tests.mirroring import MirrorCase
 from tests.served_files import MTIME, Fault

@@ -7,7 +7,6 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from functools import partial
 
 from natproxy import wire
 from natproxy.cli.display import Display, display_for
@@ -68,7 +67,7 @@ def sync(options: Namespace, sessions: Sessions) -> int:
         display_for(options.progress, options.quiet) as display,
     ):
         persistently = Persistence(options.retries, Stop(), display.say)
-        plan = persistently(partial(compare, session, name, tree, options.delete, limit))
+        plan = compare(session, name, tree, options.delete, limit, persistently)
         report = SyncReport(plan)
         if options.delete:
             report.refusal = refusal_of(

@@ -14,7 +14,7 @@ from natproxy.client.batch import Totals
 from natproxy.client.deletion import Deleted
 from natproxy.client.errors import DeletionRefused, LocalError, ServerError
 from natproxy.client.events import Event, Phase
-from natproxy.client.mirror import Plan
+from natproxy.client.plan import Plan
 
 MOST_LINES = 20
 """Lines about things of one kind, for people; JSON has an event for each."""

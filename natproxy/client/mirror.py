@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import enum
 import errno
+import math
 import os
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol, TypeVar
 
 from natproxy import wire
-from natproxy.client.answers import MOST_ENTRIES, as_name, see_within
+from natproxy.client.answers import MOST_ENTRIES, Pages, as_name, see_within
 from natproxy.client.deletion import Extra
 from natproxy.client.destination import looks_the_same
 from natproxy.client.errors import ListingIncomplete, LocalError, NotFound, UsageError
 from natproxy.client.partial import is_partial
+from natproxy.client.plan import Obstacle, Plan, name_of, path_below
 from natproxy.client.session import Session
-from natproxy.client.transfer import Wanted
 from natproxy.client.traversal import Found, Traversal
 from natproxy.client.tree import LocalTree
 
@@ -29,94 +30,18 @@ DEEPEST = 256
 """Levels of directories that are created."""
 
 
-class Obstacle(NamedTuple):
-    """What keeps something of the server from being mirrored.
-
-    :ivar name: of it on the server.
-    :ivar error: what is wrong here.
-    """
-
-    name: bytes
-    error: LocalError
+_Answer = TypeVar("_Answer")
 
 
-@dataclass
-class Plan:
-    """What is to be done. Paths are below the mirror's root.
+class Retried(Protocol):
+    """Takes a step, perhaps more than once, and returns its result."""
 
-    :ivar fetch: files that are new or look different.
-    :ivar unchanged: files that look the same: by size and time of last writing.
-    :ivar directories: to be created.
-    :ivar extra: what is here and not on the server, what is inside before what it is in.
-    :ivar unread: names on the server that it cannot read: entries, and directories whose
-        content it cannot list. Nothing at or below them is extra.
-    :ivar incomplete: why something is missing that is not in ``unread``; nothing is extra then.
-    :ivar obstacles: what keeps listed entries from being mirrored; what is in the way here
-        is not extra, nor is what is in it.
-    :ivar blocked: listed entries in directories that the obstacles name: left out as well.
-    :ivar unjudged: what cannot be read here and is not listed; it is not extra, either.
-    :ivar left_out: listed files and directories that have the names of incomplete downloads,
-        which are for our own here, and what is in such directories.
-    :ivar left_out_directories: those among them that are directories.
-    :ivar unknown: listed entries of types that are not known.
-    :ivar held: files here, incomplete downloads not among them.
-    :ivar source_files: files that the server lists.
-    """
+    def __call__(self, step: Callable[[], _Answer], /) -> _Answer: ...
 
-    tree: LocalTree
-    fetch: list[wire.Entry] = field(default_factory=list)
-    unchanged: int = 0
-    directories: list[bytes] = field(default_factory=list)
-    extra: list[Extra] = field(default_factory=list)
-    unread: list[bytes] = field(default_factory=list)
-    incomplete: ListingIncomplete | None = None
-    obstacles: list[Obstacle] = field(default_factory=list)
-    blocked: int = 0
-    unjudged: list[LocalError] = field(default_factory=list)
-    left_out: int = 0
-    left_out_directories: list[bytes] = field(default_factory=list)
-    unknown: int = 0
-    held: int = 0
-    source_files: int = 0
-    top: bytes = b""
 
-    @property
-    def size(self) -> int:
-        """Bytes to fetch."""
-        return sum(entry.status.size for entry in self.fetch)
-
-    @property
-    def wanted(self) -> Iterator[Wanted]:
-        """The files to fetch, as a `Transfer` takes them."""
-        for name, status, _ in self.fetch:
-            below = _cut(name, self.top)
-            yield Wanted(name, self.tree.path_of(below), status, self.tree, below)
-
-    def create_directories(self) -> None:
-        """Create the directories; what would be in one that cannot be is not fetched.
-
-        :raises LocalError: if the mirror's root cannot be created.
-        """
-        self.tree.create()
-        failed: set[bytes] = set()
-        for path in self.directories:
-            if os.path.dirname(path) in failed:
-                failed.add(path)
-                self.blocked += 1
-                continue
-            try:
-                self.tree.directory(path, create=True).close()
-            except LocalError as error:
-                failed.add(path)
-                self.obstacles.append(Obstacle(_name(path, self.top), error))
-        if failed:
-            ready = [
-                entry
-                for entry in self.fetch
-                if os.path.dirname(_cut(entry.name, self.top)) not in failed
-            ]
-            self.blocked += len(self.fetch) - len(ready)
-            self.fetch = ready
+def once(step: Callable[[], _Answer]) -> _Answer:
+    """Take a step once."""
+    return step()
 
 
 def compare(
@@ -125,6 +50,7 @@ def compare(
     tree: LocalTree,
     delete: bool = True,
     limit: int | None = MOST_ENTRIES,
+    retried: Retried = once,
 ) -> Plan:
     """Compare a directory on the server with a local one; nothing is changed.
 
@@ -132,24 +58,29 @@ def compare(
     :param tree: the local directory; it need not exist.
     :param delete: whether `Plan.extra` is wanted.
     :param limit: entries that the server may list; `None` for any number.
+    :param retried: takes each question and returns its answer: a `Persistence`, for example.
+        A listing that breaks off goes on with the page that is missing.
     :raises UsageError: if it is not a directory on the server.
     :raises NotUnderstood: if the server lists names that would lead out of the directory.
     :raises TooManyEntries: if it lists more than the limit.
     :raises LocalError: if the local directory cannot be listed.
     """
-    session.needs("tell what has changed")
+    retried(partial(session.needs, "tell what has changed"))
     name = as_name(name)
     if name == wire.ROOT:
         name = b""
-    if session.stat(name).type != wire.DIRECTORY:
+    if retried(partial(session.stat, name)).type != wire.DIRECTORY:
         raise UsageError(f"{wire.printable(name)}: is not a folder; 'natproxy get' fetches files")
     with _Comparison(name, Plan(tree, top=name), delete) as comparison:
         try:
-            for entry in session.walk(name, limit):
-                comparison.take(entry)
+            pages = Pages(limit=limit)
+            while pages.more:
+                for entry in retried(partial(session.page, pages, name, math.inf)):
+                    comparison.take(entry)
+            pages.end()
         except ListingIncomplete as error:
             comparison.plan.incomplete = error
-        return comparison.finish(session)
+        return comparison.finish(session, retried)
 
 
 class _Place(enum.Enum):
@@ -198,7 +129,7 @@ class _Comparison:
         if here is not None:
             self._local.advance()
 
-    def finish(self, session: Session) -> Plan:
+    def finish(self, session: Session, retried: Retried) -> Plan:
         """Take what is left here, and return the plan."""
         self._go_to(None)
         plan = self.plan
@@ -206,7 +137,7 @@ class _Comparison:
             plan.extra = [
                 each for each in reversed(self._candidates) if each.path not in self._kept
             ]
-            self._find_unlisted(session)
+            self._find_unlisted(session, retried)
         return plan
 
     def _go_to(self, path: bytes | None) -> None:
@@ -334,7 +265,7 @@ class _Comparison:
             self.plan.unjudged.append(error)
 
     def _obstacle(self, path: bytes, error: LocalError) -> None:
-        self.plan.obstacles.append(Obstacle(_name(path, self._name), error))
+        self.plan.obstacles.append(Obstacle(name_of(path, self._name), error))
 
     def _hold(self, here: Found) -> None:
         if here.status is None or not (
@@ -348,7 +279,7 @@ class _Comparison:
             self._kept.add(path)
             path = os.path.dirname(path)
 
-    def _find_unlisted(self, session: Session) -> None:
+    def _find_unlisted(self, session: Session, retried: Retried) -> None:
         """See that directories whose content would all be deleted can be listed.
 
         A server that does not mark what it cannot read, or a directory that has become
@@ -357,8 +288,8 @@ class _Comparison:
         plan = self.plan
         above = self._above_extra()
         for path in sorted((self._both - self._holding) & above):
-            name = _name(path, self._name)
-            if not _is_listed(session, name):
+            name = name_of(path, self._name)
+            if not retried(partial(_is_listed, session, name)):
                 plan.unread.append(name)
                 plan.extra = [each for each in plan.extra if not each.path.startswith(path + b"/")]
 
@@ -373,16 +304,7 @@ class _Comparison:
 def _below(name: bytes, directory: bytes) -> bytes:
     """Return an entry's path below the directory that was listed; it is not to be trusted."""
     see_within(name, directory, itself=False)
-    return _cut(name, directory)
-
-
-def _cut(name: bytes, directory: bytes) -> bytes:
-    return name[len(directory) + 1 :] if directory else name
-
-
-def _name(path: bytes, directory: bytes) -> bytes:
-    """Return the name on the server of what has a path here."""
-    return directory + b"/" + path if directory else path
+    return path_below(name, directory)
 
 
 def _too_deep(tree: LocalTree, path: bytes) -> LocalError | None:

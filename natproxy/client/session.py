@@ -50,6 +50,9 @@ DOUBTS = 2
 KEPT = 16
 """Connections that are kept while nobody uses them."""
 
+# Inside of `Session`, `list` is a command.
+Entries = list[wire.Entry]
+
 
 class Session(Closing):
     """A server, asked for things; by several threads at once, if need be.
@@ -165,18 +168,25 @@ class Session(Closing):
         :raises ListingIncomplete: after the last entry, if the server could not list
             directories that it has not marked.
         """
-        self.needs("tell more than the names in its top folder")
         pages = Pages(after, limit)
         while pages.more:
-            arguments = wire.Arguments(as_name(name), depth=depth, after=pages.after)
-            with self.connection() as connection:
-                reply = connection.request(b"LS", arguments)
-                with connection.understanding():
-                    if reply.header.size > LARGEST_PAGE:
-                        raise wire.WireError(f"a page of {reply.header.size} bytes")
-                    page = pages.take(reply.header.words, b"".join(reply))
-            yield from page
+            yield from self.page(pages, name, depth)
         pages.end()
+
+    def page(self, pages: Pages, name: str | bytes, depth: float) -> Entries:
+        """Return the next page of a listing; what fails for now can be tried again.
+
+        :param pages: those of the listing so far.
+        :param name: as for `ls`, as is ``depth``.
+        """
+        self.needs("tell more than the names in its top folder")
+        arguments = wire.Arguments(as_name(name), depth=depth, after=pages.after)
+        with self.connection() as connection:
+            reply = connection.request(b"LS", arguments)
+            with connection.understanding():
+                if reply.header.size > LARGEST_PAGE:
+                    raise wire.WireError(f"a page of {reply.header.size} bytes")
+                return pages.take(reply.header.words, b"".join(reply))
 
     def walk(
         self, name: str | bytes = b"", limit: int | None = MOST_ENTRIES
