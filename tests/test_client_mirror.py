@@ -382,6 +382,49 @@ class UnreadTests(MirrorCase):
         self.assertEqual((plan.unchanged, plan.extra), (1, []))
 
 
+class FoldedNamesTests(MirrorCase):
+    """A file system here that does not tell the case of names apart."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        lstat = LocalTree.lstat
+
+        def fold(tree: LocalTree, path: bytes) -> os.stat_result | None:
+            found = b""
+            for name in path.split(b"/"):
+                here = os.listdir(tree.path_of(found))
+                same = [each for each in here if each.lower() == name.lower()]
+                if not same:
+                    return None
+                found = os.path.join(found, same[0])
+            return lstat(tree, found)
+
+        patcher = mock.patch.object(LocalTree, "lstat", fold)
+        patcher.start()
+        self.addCleanup(patcher.stop)
+
+    def test_what_is_here_under_another_name_is_not_extra(self) -> None:
+        for name in (b"read", b"d/e/x", b"d/new", b"z"):
+            self.server.put(name, b"abc")
+        for name in (b"READ", b"D/E/X", b"D/old", b"z"):
+            self.write(name, b"abc", MTIME)
+        plan = self.compare()
+        self.assertEqual(([each.name for each in plan.fetch], plan.unchanged), ([b"d/new"], 3))
+        self.assertEqual((self.extra(plan), plan.directories), ([b"D/old"], []))
+
+    def test_nothing_is_extra_if_what_the_server_cannot_read_has_another_name_here(self) -> None:
+        self.write(b"D/mine", b"abc")
+        self.write(b"old", b"abc")
+        for entry in (
+            wire.Entry(b"d", wire.UNREAD_STATUS),
+            wire.Entry(b"d", FOLDER, unread=True),
+            wire.Entry(b"d", FILE._replace(type="volume")),
+        ):
+            self.server.listing = [entry]
+            plan = self.compare()
+            self.assertEqual((plan.extra, len(plan.unjudged)), ([], 1))
+
+
 class MemoryTests(MirrorCase):
     def test_nothing_is_remembered_of_files_that_have_not_changed(self) -> None:
         self.server.page = 4_000

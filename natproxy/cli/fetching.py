@@ -76,7 +76,8 @@ def sync(options: Namespace, sessions: Sessions) -> int:
         if not options.dry_run:
             plan.create_directories()
         display.expect(len(plan.fetch) + report.missing, plan.size)
-        report.show_missing(display)
+        if not options.dry_run or options.progress == "json":
+            report.show_missing(display)
         if not options.dry_run:
             how = _how(options, Existing.UPDATE)
             report.totals = fetch_and_count(session, plan.wanted, how, _jobs(options), display)

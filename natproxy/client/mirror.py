@@ -107,6 +107,9 @@ class _Comparison:
         # What is not extra although the server does not list it.
         self._kept = {b""}
         self._candidates: list[Extra] = []
+        # Device and inode of what is here under another name than the listed one.
+        self._aliases: set[tuple[int, int]] = set()
+        self._hidden: LocalError | None = None
         self._local = Traversal(self._tree, self._unreadable)
 
     def __enter__(self) -> _Comparison:
@@ -133,7 +136,10 @@ class _Comparison:
         """Take what is left here, and return the plan."""
         self._go_to(None)
         plan = self.plan
-        if self._delete and plan.incomplete is None:
+        if self._delete and self._hidden is not None:
+            plan.unjudged.append(self._hidden)
+        elif self._delete and plan.incomplete is None:
+            self._keep_aliases()
             plan.extra = [
                 each for each in reversed(self._candidates) if each.path not in self._kept
             ]
@@ -175,16 +181,53 @@ class _Comparison:
                 if partial and place is _Place.LEFT_OUT:
                     plan.left_out_directories.append(entry.name)
             return False
+        if here is None:
+            here = self._alias(path, follow=kind == wire.FILE or self._compared(entry))
         if kind == wire.UNREAD or entry.unread:
             plan.unread.append(entry.name)
         if kind == wire.DIRECTORY:
             self._places[path] = self._directory(path, here)
-            return self._places[path] is _Place.READY and not entry.unread
+            return self._places[path] is _Place.READY and self._compared(entry)
         if kind == wire.FILE:
             self._file(entry, path, here)
         elif kind != wire.UNREAD:
             plan.unknown += 1
         return False
+
+    def _compared(self, entry: wire.Entry) -> bool:
+        return entry.status.type == wire.DIRECTORY and not entry.unread
+
+    def _alias(self, path: bytes, follow: bool) -> Found | None:
+        """Look for a listed name that is here under another one: where case does not count,
+        or where accents are written in another way.
+
+        :param follow: whether what is in it is compared as well; if not, nothing is extra,
+            since what is in it is not known by its listed name.
+        """
+        above = os.path.dirname(path)
+        if above and above not in self._both:
+            return None
+        try:
+            status = self._tree.lstat(path)
+        except LocalError as error:
+            return Found(path, None, error)
+        if status is None:
+            return None
+        self._aliases.add((status.st_dev, status.st_ino))
+        if not follow and stat.S_ISDIR(status.st_mode):
+            reason = OSError(errno.EEXIST, "is here under another name: nothing deleted")
+            self._hidden = LocalError(self._tree.path_of(path), reason)
+        return Found(path, status)
+
+    def _keep_aliases(self) -> None:
+        for path, _ in self._candidates if self._aliases else ():
+            try:
+                status = self._tree.lstat(path)
+            except LocalError:
+                self._keep(path)
+            else:
+                if status is not None and (status.st_dev, status.st_ino) in self._aliases:
+                    self._keep(path)
 
     def _directory(self, path: bytes, here: Found | None) -> _Place:
         """Decide about a listed directory, or one that something listed is in."""
