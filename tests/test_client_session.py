@@ -160,28 +160,6 @@ class LsTests(SessionCase):
         self.assertIn("the server could not read 1 directory", str(error))
         self.assertEqual((error.count, error.exit_status), (1, 1))
 
-    def test_directory_that_is_marked_is_counted_again_where_its_content_would_be(self) -> None:
-        def entry(name: bytes, unread: bool = False) -> bytes:
-            status = wire.Status(wire.DIRECTORY, 0, 0, "d")
-            return wire.format_entry(wire.Entry(name, status, unread))
-
-        def listing(*pages: tuple[int, bytes]) -> Session:
-            replies = iter(wire.format_page(len(body), wire.Page(n)) + body for n, body in pages)
-            return self.serve(
-                lambda line: next(replies) if line.startswith(b"LS") else Version2({})(line)
-            )
-
-        pages = (
-            (1, entry(b"d", True) + entry(b"d-") + b"more\n"),
-            (1, entry(b"d-x", True) + b"more\n"),
-        )
-        session = listing(*pages, (2, entry(b"e")))
-        self.assertEqual([each.name for each in session.ls()], [b"d", b"d-", b"d-x", b"e"])
-        # Passed already, or one more than there were.
-        for last in ((3, entry(b"e")), (2, entry(b"e") + b"more\n")):
-            session = listing(*pages, last, (1, b""))
-            self.assertRaises(ListingIncomplete, list, session.ls())
-
     def test_endless_listing_ends_at_its_limit(self) -> None:
         def endless(line: bytes) -> bytes:
             if not line.startswith(b"LS"):

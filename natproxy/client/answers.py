@@ -7,7 +7,6 @@ the grammar but not the question.
 from __future__ import annotations
 
 import os
-from heapq import heappop, heappush
 
 from natproxy import wire
 from natproxy.client.errors import (
@@ -86,8 +85,6 @@ class Pages:
         self._entries = 0
         self._empty = 0
         self._unnamed = 0
-        # Where the content would be of directories that are marked and not yet passed.
-        self._marked: list[bytes] = []
 
     def take(self, words: bytes, body: bytes) -> list[wire.Entry]:
         """Parse a page and return its entries.
@@ -103,24 +100,18 @@ class Pages:
         page = lines.feed(body)
         lines.end()
         before = last = self.after
-        unread_here = 0
-        marked = []
+        marked = 0
         for name, status, unread in page:
             if name <= last:
                 raise wire.WireError(f"'{wire.printable(name, 80)}' is listed out of order")
             last = name
-            unread_here += unread or status.type == wire.UNREAD
-            if unread:
-                marked.append(name + b"/")
+            marked += unread or status.type == wire.UNREAD
         self.more = lines.more
         if self.more:
             self.after = last if header.after is None else header.after
             if self.after < last or self.after <= before:
                 raise wire.WireError("a page that leads nowhere")
-        self._count_unread(header.unread - unread_here)
-        for content in marked:
-            if self.more and content > self.after:
-                heappush(self._marked, content)
+        self._unnamed += max(0, header.unread - marked)
         self._entries += len(page)
         self._empty = 0 if page else self._empty + 1
         if self._limit is not None and self._entries > self._limit:
@@ -131,18 +122,6 @@ class Pages:
         if self._empty > MOST_EMPTY_PAGES:
             raise TooManyEntries(f"the server sent {self._empty} pages without an entry")
         return page
-
-    def _count_unread(self, further: int) -> None:
-        """Take the number of unread directories that are counted on a page, and not on it.
-
-        A directory that is marked on one page is counted once more if its content would be on
-        a later one. If there are others, nothing says which they are.
-        """
-        passed = 0
-        while self._marked and not (self.more and self._marked[0] > self.after):
-            heappop(self._marked)
-            passed += 1
-        self._unnamed += max(0, further - passed)
 
     def end(self) -> None:
         """Note that all entries have been used.
