@@ -233,23 +233,32 @@ class LosingTests(PartialCase):
         there = {n for each in segments for n in range(each.start, each.done)}
         start = data.draw(st.integers(0, 19))
         end = data.draw(st.integers(start + 1, 20))
-        left, missing = without(segments, start, end)
+        left = without(segments, start, end)
         self.assertEqual(
             {n for each in left for n in range(each.start, each.done)},
             there - set(range(start, end)),
         )
         self.assertEqual([n for s in left for n in range(s.start, s.end)], list(range(20)))
-        self.assertEqual([n for s in missing for n in range(s.start, s.end)], [*range(start, end)])
-        self.assertTrue(all(each in left and each.done == each.start for each in missing))
-        self.assertTrue(all(each.start < each.end for each in left))
+        # What is missing from a segment is at its end.
+        within = [s for s in left if s.start < end and start < s.end]
+        self.assertEqual([n for s in within for n in range(s.start, s.end)], [*range(start, end)])
+
+    def test_complete_neighbours_become_one_segment(self) -> None:
+        segments = [Segment(0, 3, 3), Segment(3, 6, 6), Segment(6, 8, 9), Segment(9, 9, 9)]
+        left = without(segments, 1, 2)
+        self.assertEqual(
+            [(s.start, s.done, s.end) for s in left],
+            [(0, 1, 1), (1, 1, 2), (2, 6, 6), (6, 8, 9), (9, 9, 9)],
+        )
 
     def test_what_is_lost_is_on_record(self) -> None:
         with self.open() as part:
             part.write(part.segments[0], memoryview(b"0123456789"))
-            (missing,) = part.lose(3, 5)
-            self.assertEqual((part.kept, missing.start, missing.end), (8, 3, 5))
+            part.lose([(3, 5), (7, 8)])
+            self.assertEqual([(s.start, s.end) for s in part.missing], [(3, 5), (7, 8)])
+            part.write(part.missing[1], memoryview(b"7"))
         with self.open() as part:
-            self.assertEqual((part.kept, [s.done for s in part.segments]), (8, [3, 3, 10]))
+            self.assertEqual((part.kept, [s.done for s in part.segments]), (8, [3, 3, 7, 8, 10]))
             part.write(part.segments[1], memoryview(b"34"))
             part.finish()
         self.assertEqual(self.content(self.path), b"0123456789")

@@ -282,7 +282,7 @@ class PlantedTests(ClaimCase):
 
         with mock.patch("os.replace", replace):
             part = self.open()
-        self.there = {b".a.part"}
+        self.there = set()
         self.assert_private(part, "name of the record")
 
     def test_names_that_change_all_the_time_are_an_error_at_last(self) -> None:

@@ -150,9 +150,12 @@ class FullDiskTests(PartialCase):
 
 
 class PlaceTests(PartialCase):
-    def test_folder_that_is_missing_or_may_not_be_written_to(self) -> None:
-        self.path = os.path.join(self.folder, b"none", b"a")
-        self.assertEqual(self.assertRaises(LocalError, self.open).errno, errno.ENOENT)
+    def test_missing_directories_are_created(self) -> None:
+        self.path = os.path.join(self.folder, b"x", b"y", b"a")
+        self.open()
+        self.assertEqual(self.content(os.path.join(self.folder, b"x", b"y", b".a.part")), b"")
+
+    def test_directory_that_may_not_be_written_to(self) -> None:
         with mock.patch("os.open", side_effect=PermissionError(errno.EACCES, "denied")):
             self.assertEqual(self.assertRaises(LocalError, self.open).errno, errno.EACCES)
 

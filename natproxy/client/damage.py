@@ -10,7 +10,7 @@ SMALLEST_PIECE = 1 << 20
 MOST_PIECES = 4096
 """Pieces that a file is divided into at most: each costs a command and a digest."""
 
-MOST_RANGES = 32
+MOST_RANGES = 16
 """Ranges of a file that are downloaded again; more of them are joined.
 
 The record of the partial download has to fit into a page.

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
 from threading import Lock
 
@@ -43,7 +44,7 @@ class TakenOver(LocalError):
     """Another process has taken the partial file over, or it was removed."""
 
     def __init__(self, path: bytes) -> None:
-        reason = "another process took over or removed what was received"
+        reason = "another process took over or removed the partial download"
         super().__init__(path, OSError(errno.ESTALE, reason))
 
 
@@ -60,7 +61,7 @@ class Partial(Closing):
     to nor removed: a private one is used instead, which is not kept. A partial file with a
     second name is replaced, and the record of another user is not believed.
 
-    :param file: the complete one.
+    :param file: the complete one; missing directories are created.
     :param name: of the file on the server, for people who read the record.
     :param status: of the file on the server; what was kept of another one is discarded.
     :param segments: to divide a new download into.
@@ -97,7 +98,7 @@ class Partial(Closing):
         self._boot = boot_id()
         self._final = file.name
         self._record: PartFile | None = None
-        self._directory = file.directory()
+        self._directory = file.directory(create=True)
         try:
             if private or not self._claim(segments, concurrent):
                 self._part = PartFile.create_private(self._directory, self._final)
@@ -115,14 +116,20 @@ class Partial(Closing):
         """Bytes that are there."""
         return sum(segment.done - segment.start for segment in self.segments)
 
-    def lose(self, start: int, end: int) -> list[Segment]:
-        """Have a range downloaded again: what is there of it is damaged.
+    @property
+    def missing(self) -> list[Segment]:
+        """The segments of which something is missing."""
+        return [each for each in self.segments if each.done < each.end]
 
-        :return: the segments that are missing now, which are the range.
+    def lose(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Have ranges downloaded again: what is there of them is damaged.
+
+        :param ranges: offsets of first bytes, and offsets after last ones. The segments are
+            others from now on.
         """
         with self._lock:
-            self.segments, missing = without(self.segments, start, end)
-        return missing
+            for start, end in ranges:
+                self.segments = without(self.segments, start, end)
 
     def write(self, segment: Segment, data: memoryview) -> None:
         """Add bytes to a segment.
@@ -241,7 +248,7 @@ class Partial(Closing):
                 if not concurrent:
                     busy = "another process is downloading it"
                     raise LocalError(self.path, OSError(errno.EBUSY, busy)) from error
-                self.discarded = "another process or thread has what was kept"
+                self.discarded = "another process or thread is downloading it"
                 return False
             if part is None:
                 self.discarded = "what has the name of the partial file is not ours"
@@ -260,6 +267,8 @@ class Partial(Closing):
                 part.close()
                 raise
             if record is None:
+                if part.created:
+                    part.remove()
                 part.close()
                 self.discarded = "what has the name of the record is not ours"
                 return False

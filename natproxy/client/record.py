@@ -37,20 +37,31 @@ def divide(size: int, count: int) -> list[Segment]:
     return [Segment(start, start, end) for start, end in pairwise(marks)]
 
 
-def without(segments: list[Segment], start: int, end: int) -> tuple[list[Segment], list[Segment]]:
-    """Return segments of which a range is missing, and those of them that are the range."""
-    before, within, after = [], [], []
+def without(segments: list[Segment], start: int, end: int) -> list[Segment]:
+    """Return segments of which a range is missing; complete neighbours are joined before."""
+    left: list[Segment] = []
+    for each in _joined(segments):
+        if each.end <= start or end <= each.start:
+            left.append(each)
+            continue
+        first, last = max(each.start, start), min(each.end, end)
+        if each.start < first:
+            left.append(Segment(each.start, min(each.done, first), first))
+        left.append(Segment(first, first, last))
+        if last < each.end:
+            left.append(Segment(last, max(each.done, last), each.end))
+    return left
+
+
+def _joined(segments: list[Segment]) -> list[Segment]:
+    joined: list[Segment] = []
     for each in segments:
-        if each.start < start:
-            cut = min(each.end, start)
-            before.append(Segment(each.start, min(each.done, cut), cut))
-        if each.start < end and start < each.end:
-            cut = max(each.start, start)
-            within.append(Segment(cut, cut, min(each.end, end)))
-        if end < each.end:
-            cut = max(each.start, end)
-            after.append(Segment(cut, max(each.done, cut), each.end))
-    return [*before, *within, *after], within
+        before = joined[-1] if joined else None
+        if before is not None and before.done == before.end and each.done == each.end:
+            joined[-1] = Segment(before.start, each.end, each.end)
+        else:
+            joined.append(each)
+    return joined
 
 
 @dataclass(frozen=True)

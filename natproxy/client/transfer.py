@@ -214,7 +214,6 @@ class Transfer:
         return Fetched(self._path, status.size, self._received, unchanged=False)
 
     def _partial(self, status: wire.Status) -> Partial:
-        self._file.directory(create=True).close()
         return Partial(
             self._file,
             self._name,
@@ -262,10 +261,12 @@ class Transfer:
         if part.trusted:
             return
         kept = part.kept
+        damage: list[Range] = []
         for segment in part.segments:
-            if segment.done > segment.start and not self._same(part, segment.start, segment.done):
-                for span in self._damage(part, (segment.start, segment.done)):
-                    part.lose(*span)
+            span = (segment.start, segment.done)
+            if segment.done > segment.start and not self._same(part, *span):
+                damage += self._damage(part, span)
+        part.lose(join(damage))
         if part.kept < kept:
             lost = f"{kept - part.kept} of the {kept} bytes that were kept"
             message = f"{lost} are damaged: downloading them again"
@@ -291,7 +292,8 @@ class Transfer:
                     damage += self._damage(part, (segment.start, segment.end))
             if not damage:
                 return
-            segments = [lost for span in join(damage) for lost in part.lose(*span)]
+            part.lose(join(damage))
+            segments = part.missing
             size = sum(lost.end - lost.start for lost in segments)
             if repair < REPAIRS:
                 message = f"{size} bytes are not the server's: downloading them again"
