@@ -73,6 +73,19 @@ class Trees:
         tree.directory(b"x/y/e", create=True).close()
         self.assertEqual(tree.entries(b"x/y"), [(b"e", True)])
 
+    def test_names_of_new_directories_are_brought_to_the_disk(self: TreeCase) -> None:
+        tree = self.tree()
+        synced = []
+        real = os.fsync
+
+        def fsync(file: int) -> None:
+            synced.append(os.readlink(b"/proc/self/fd/%d" % file))
+            real(file)
+
+        with mock.patch("os.fsync", fsync):
+            tree.directory(b"d/x/y", create=True).close()
+        self.assertEqual(synced, [self.root + b"/d", self.root + b"/d/x"])
+
     def test_files_and_empty_directories_are_removed(self: TreeCase) -> None:
         tree = self.tree()
         self.assertEqual(self.failure(tree.rmdir, b"d"), errno.ENOTEMPTY)

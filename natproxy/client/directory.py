@@ -81,23 +81,31 @@ class LocalDirectory(Closing):
 
     def sync(self) -> None:
         """Bring names that were given and removed to the disk, where that is supported."""
-        # A descriptor that is good for looking up names only cannot be synchronized.
-        try:
-            descriptor = os.open(b".", DIRECTORY, dir_fd=self._descriptor)
-        except OSError as error:
-            if error.errno in DIRECTORY_SYNC_UNSUPPORTED:
-                return
-            raise
-        try:
-            sync_directory(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_names(self._descriptor)
 
     def close(self) -> None:
         """Close the descriptor."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def sync_names(directory: int) -> None:
+    """Bring the names in an open directory to the disk, where that is supported.
+
+    :raises OSError: if they may not be there.
+    """
+    # A descriptor that is good for looking up names only cannot be synchronized.
+    try:
+        descriptor = os.open(b".", DIRECTORY, dir_fd=directory)
+    except OSError as error:
+        if error.errno in DIRECTORY_SYNC_UNSUPPORTED:
+            return
+        raise
+    try:
+        sync_directory(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def create_directories(path: bytes) -> None:

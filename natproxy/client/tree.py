@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 
 from natproxy.beneath import DIRECTORY, SEARCH, choose_opener, open_without_links
 from natproxy.client.closing import Closing
-from natproxy.client.directory import LocalDirectory
+from natproxy.client.directory import LocalDirectory, create_directories, sync_names
 from natproxy.client.errors import LocalError
 
 
@@ -50,7 +50,7 @@ class LocalTree(Closing):
         """Create the root, and the directories above it, if it is missing."""
         if not self.exists:
             with self._blaming(b""):
-                os.makedirs(self.root, exist_ok=True)
+                create_directories(self.root)
                 self._root = os.open(self.root, SEARCH)
 
     def directory(self, path: bytes, create: bool = False) -> LocalDirectory:
@@ -141,6 +141,7 @@ class LocalTree(Closing):
                 # What is there already may be anything; only a directory can be opened now.
                 with suppress(FileExistsError):
                     os.mkdir(name, dir_fd=above)
+                    sync_names(above)
                 below = os.open(name, SEARCH | os.O_NOFOLLOW, dir_fd=above)
                 os.close(above)
                 above = below
