@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from natproxy.client.partial import CHECKPOINT, Partial, is_partial
 from natproxy.client.record import Segment, without
-from tests.kept import OURS, PartialCase, full, kill
+from tests.kept import PartialCase, full, kill
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers(-3, 20) | st.text(max_size=5),
@@ -304,6 +304,6 @@ class RestartedSystemTests(PartialCase):
         self.assertEqual(self.content(self.path), b"0123456789")
 
     def test_system_that_has_no_number_for_its_run(self) -> None:
-        with mock.patch(f"{OURS}._BOOT_ID", "/nowhere"):
+        with mock.patch("natproxy.client.record._BOOT_ID", "/nowhere"):
             self.keep()
             self.assertFalse(self.open().trusted)

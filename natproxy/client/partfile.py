@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 
@@ -12,6 +13,9 @@ from natproxy.client.filesystem import keep_permissions, restrict, set_time, syn
 
 SUFFIX = b".part"
 RECORD_SUFFIX = SUFFIX + b".json"
+
+LONGEST_NAME = 255
+"""Bytes of a file name: the limit of Linux's file systems."""
 
 
 class PartFile(Closing):
@@ -98,6 +102,14 @@ class PartFile(Closing):
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
+
+
+def stem_of(name: bytes) -> bytes:
+    """Return what the names of a file's partial file and record begin with."""
+    if len(name) + 1 + len(RECORD_SUFFIX) > LONGEST_NAME:
+        digest = hashlib.blake2b(name, digest_size=8).hexdigest().encode("ascii")
+        name = name[:200] + b"~" + digest
+    return b"." + name
 
 
 def random_name(final: bytes, suffix: bytes) -> bytes:

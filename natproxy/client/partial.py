@@ -7,7 +7,6 @@ directory where ``NAME`` will be. A record outlives its process, however that en
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 from collections.abc import Iterable
@@ -19,14 +18,11 @@ from natproxy.client.closing import Closing
 from natproxy.client.destination import LocalFile
 from natproxy.client.errors import LocalError
 from natproxy.client.filesystem import lock
-from natproxy.client.partfile import RECORD_SUFFIX, SUFFIX, PartFile, random_name
-from natproxy.client.record import Record, Segment, divide, without
+from natproxy.client.partfile import RECORD_SUFFIX, SUFFIX, PartFile, random_name, stem_of
+from natproxy.client.record import Record, Segment, boot_id, divide, without
 
 CHECKPOINT = 1 << 20
 """Bytes after which the record is brought up to date: what a kill costs at most."""
-
-LONGEST_NAME = 255
-"""Bytes of a file name: the limit of Linux's file systems."""
 
 LONGEST_SHOWN = 128
 """Characters of a file's name on the server that its record holds."""
@@ -36,8 +32,6 @@ _CLAIMS = 100
 
 # Error numbers of opening what is no record: a link, a socket, another user's file.
 _NO_RECORD = frozenset((errno.ENOENT, errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EACCES))
-
-_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 class TakenOver(LocalError):
@@ -240,7 +234,7 @@ class Partial(Closing):
 
         :return: whether that has been possible.
         """
-        stem = _stem(self._final)
+        stem = stem_of(self._final)
         for _ in range(_CLAIMS):
             try:
                 part = self._open_part(stem + SUFFIX)
@@ -396,22 +390,6 @@ class Partial(Closing):
             self._directory.unlink(name)
 
 
-def boot_id() -> str:
-    """Tell this run of the system from all others; empty where it can't be told."""
-    try:
-        with open(_BOOT_ID, encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
-
-
 def is_partial(name: bytes) -> bool:
     """Tell whether a file name is that of an incomplete download, or of its record."""
     return name.startswith(b".") and name.endswith((SUFFIX, RECORD_SUFFIX))
-
-
-def _stem(name: bytes) -> bytes:
-    if len(name) + 1 + len(RECORD_SUFFIX) > LONGEST_NAME:
-        digest = hashlib.blake2b(name, digest_size=8).hexdigest().encode("ascii")
-        name = name[:200] + b"~" + digest
-    return b"." + name

@@ -10,6 +10,9 @@ SMALLEST_SEGMENT = 1 << 20
 """Bytes below which a file is not divided any further."""
 
 
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
 class Segment:
     """A contiguous piece of the file.
 
@@ -123,3 +126,12 @@ class Record:
             return None
         name, etag, boot = texts
         return cls(name, etag, expected, boot, segments)
+
+
+def boot_id() -> str:
+    """Return an identifier of this run of the system; empty where there is none."""
+    try:
+        with open(_BOOT_ID, encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""

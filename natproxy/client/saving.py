@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def download_whole(
-    reply: Reply, file: LocalFile, count: Callable[[int, int], object] = lambda size, done: None
+    reply: Reply,
+    file: LocalFile,
+    count: Callable[[int, int], object] = lambda size, done: None,
+    saving: Callable[[int], object] = lambda size: None,
 ) -> int:
     """Save a counted reply's body.
 
@@ -26,6 +29,7 @@ def download_whole(
 
     :param file: to save it in; what is there is replaced, and missing directories are created.
     :param count: is told of each piece: its bytes, and those that are there by now.
+    :param saving: is called with the size before the bytes are brought to the disk.
     :return: the size of the file, in bytes.
     :raises ConnectionBroken: if the reply doesn't come whole.
     :raises LocalError: if it can't be written.
@@ -37,6 +41,7 @@ def download_whole(
                 try:
                     size = _receive(reply, part, file.path, count)
                     part.complete(file.name)
+                    saving(size)
                     part.sync()
                     part.publish(file.name)
                 finally:
