@@ -81,6 +81,7 @@ class LineTests(CommandsCase):
         line = b"x" * wire.MAX_LINE
         for piece in (line + b"\n", line[:-1] + b"\r\n"):
             self.send(piece)
+            self.clock.advance(0)
         self.send(line)
         self.send(b"\n")
         self.assertEqual(self.protocol.begun, [line, line[:-1], line])
@@ -116,6 +117,7 @@ class LineTests(CommandsCase):
 
         self.protocol.lineReceived = note
         self.send(b"\n" * 65_536)
+        self.clock.advance(0)
         self.send(b"one\n")
         self.assertEqual(self.wire.taken(), b"one!\n")
         self.assertEqual(len(held), 65_537)
