@@ -218,8 +218,10 @@ class UpstreamProtocol(LineReceiver):
         """Receive bytes of the reply, unless it has ended."""
         if self._entry is None:
             return
-        self._wait()
         super().dataReceived(data)
+        # The time for the header is limited as a whole; only a body's progress extends it.
+        if self._relay is not None and self._entry is not None:
+            self._wait()
         if self._relay is not None and not self._relay_started:
             self._relay_started = True
             self._relay.start()
