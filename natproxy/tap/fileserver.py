@@ -10,6 +10,7 @@ from twisted.application.service import IService
 from twisted.internet.threads import deferToThreadPool
 from twisted.python import usage
 
+from natproxy.clock import use_monotonic_time
 from natproxy.fileserver import FileServerFactory
 from natproxy.relay import PageCache, Relays, Way
 from natproxy.service import DrainingService, TwistdService
@@ -66,6 +67,7 @@ class Options(DaemonOptions):
 def make_daemon(options: Options) -> DrainingService:
     """Make the file server of these options, without anything round it."""
     reactor = options.reactor
+    use_monotonic_time(reactor)
     in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
     relays = Relays(reactor, options["relay"], PageCache(in_thread))
     factory = FileServerFactory(
