@@ -112,8 +112,8 @@ class CommandReceiver(LineReceiver):
         :param sent: bytes of the reply, header included.
         :param route: which way it went, to end the sentence with.
         """
-        command = self.answering
-        assert command is not None
+        assert self.answering is not None
+        command = self.answering.shown
         verb = command.verb.decode() if command.known else wire.printable(command.verb, 80)
         asked = wire.printable(command.name)
         named = wire.name_of(command)

@@ -212,6 +212,21 @@ class SlowAnswerTests(CommandsCase):
         self.clock.advance(1)
         self.assertFalse(self.wire.open)
 
+    def test_line_that_drips_does_not_extend_the_idle_time(self) -> None:
+        for _ in range(5):
+            self.send(b"x")
+            self.clock.advance(100)
+        self.send(b"\n\n \n")
+        self.clock.advance(0)
+        self.assertEqual(self.protocol.begun, [b"xxxxx"])
+        self.protocol.answer()
+        # Neither a blank line nor a part of a line is a command.
+        for byte in (b" ", b"\n", b"y", b"y", b"y", b"y"):
+            self.assertTrue(self.wire.open)
+            self.send(byte)
+            self.clock.advance(100)
+        self.assertFalse(self.wire.open)
+
     def test_client_that_does_not_read_is_aborted_after_the_idle_time(self) -> None:
         self.send(b"one\n")
         self.clock.advance(300)
@@ -388,3 +403,13 @@ class LoggedOutcomeTests(CommandsCase):
             journal.lines(),
             ["127.0.0.1:43210 GET a%20file offset=3: completed, 17 bytes in 3.000 s, by road"],
         )
+
+    def test_secret_is_not_logged(self) -> None:
+        journal = Journal(self)
+        for line in (b"AUTH s3cret", b"auth s3cret more", b"AuTh\ts3cret", b"auth:s3cret"):
+            self.send(line + b"\n")
+            self.protocol.log_outcome(Outcome.COMPLETED, 3)
+            self.protocol.answer()
+        self.assertNotIn("s3cret", repr(journal.events).lower())
+        self.assertEqual(journal.outcomes[-1]["name"], "[redacted]")
+        self.assertIn("AUTH [redacted]: completed", journal.lines()[-1])
