@@ -50,12 +50,14 @@ class CommandReceiver(LineReceiver):
     `natproxy.roundrobin`. A connection that has used up its share is paused (neither parsed
     nor read) and waits in the factory's rotation.
 
+    :cvar command_units: of starting a command and receiving its reply.
     :ivar outflow: where replies go.
     :ivar answering: the command that is being answered, or `None`.
     """
 
     delimiter = b"\n"
     MAX_LENGTH = wire.MAX_LINE
+    command_units = COMMAND_UNITS
 
     log: Logger
     factory: CommandFactory
@@ -178,6 +180,7 @@ class CommandReceiver(LineReceiver):
             self._units = SHARE
             self._parse()
             self._continue()
+            self.factory.rotation.spend(SHARE - self._units)
 
     def resumeProducing(self) -> None:
         """Parse what was kept, and read on if that leaves work to do in this turn."""
@@ -252,11 +255,16 @@ class CommandReceiver(LineReceiver):
 
     def _next(self) -> None:
         # A reply that is finished at once returns here: the loop in `_begin` goes on.
-        if self._starting or self in self.factory.rotation:
+        rotation = self.factory.rotation
+        if self._starting or self in rotation or not self._ready():
+            return
+        if self._queue and rotation.exhausted:
+            rotation.join(self)
             return
         self._units = SHARE
         self._begin()
         self._continue()
+        rotation.spend(SHARE - self._units)
 
     def _parse(self) -> None:
         # First what LineReceiver holds already, so that its buffer never grows by slices.
@@ -272,7 +280,7 @@ class CommandReceiver(LineReceiver):
         self._starting = True
         try:
             while self._queue and self._units > 0 and self._ready():
-                self._units -= COMMAND_UNITS
+                self._units -= self.command_units
                 self.answering = self._queue.popleft()
                 self._answering_since = self.factory.clock.seconds()
                 try:

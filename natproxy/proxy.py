@@ -31,6 +31,7 @@ from natproxy.connecting import Connector, in_plain_words, timed_out
 from natproxy.deadlines import Deadlines
 from natproxy.nat import Address, NATEntry, NATTable, Outcome, TranslationKey
 from natproxy.relay import Relay, Relays, SinkGone, Transport, send_at_once
+from natproxy.roundrobin import COMMAND_UNITS
 
 _BROKEN_OFF = "proxy error: the server closed the connection inside its reply"
 
@@ -40,6 +41,8 @@ class ProxyProtocol(CommandReceiver):
 
     log = Logger()
     factory: ProxyFactory
+    # A command with an upstream connection costs about three times as much as one without.
+    command_units = 3 * COMMAND_UNITS
 
     def __init__(self) -> None:
         super().__init__()

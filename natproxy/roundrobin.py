@@ -2,7 +2,9 @@
 
 A single read can bring in 32,000 commands. Each connection has a share of work for each
 event: received bytes, or the end of a reply. What is left then waits in a `RoundRobin`, which
-all connections of a daemon have in common, for a later turn.
+all connections of a daemon have in common, for a later turn. A command that arrives on a
+connection that is not busy is always started at once; a command that was sent before the
+reply to another one waits when the work of the turn is used up.
 
 Work is counted in units. They follow the measured cost of a line: the shortest command costs
 about 60 times as much as a blank line, and parsing 64 bytes about as much as one.
@@ -17,7 +19,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 COMMAND_UNITS = 64
-"""Units of starting a command."""
+"""Units of starting a command that is replied to without another connection."""
 
 BYTES_PER_UNIT = 64
 """Bytes of a line that count as one unit."""
@@ -26,7 +28,7 @@ SHARE = 4 * COMMAND_UNITS
 """Units that one connection may use for one event, or in its place in the rotation."""
 
 TURN = 32 * COMMAND_UNITS
-"""Units that all waiting connections together may use in one turn of the reactor."""
+"""Units that all connections together may use in one turn of the reactor."""
 
 _VISIT_UNITS = 4
 
@@ -61,6 +63,20 @@ class RoundRobin:
         self._clock = clock
         self._waiting: OrderedDict[Member, None] = OrderedDict()
         self._scheduled: IDelayedCall | None = None
+        self._left = TURN
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the units of this turn are used up.
+
+        They are renewed when a connection waits, and only then: a turn in which nobody has
+        to wait costs nothing.
+        """
+        return self._left <= 0
+
+    def spend(self, units: int) -> None:
+        """Take units from this turn."""
+        self._left -= units
 
     def __len__(self) -> int:
         """Return the number of waiting connections."""
@@ -85,12 +101,12 @@ class RoundRobin:
 
     def _turn(self) -> None:
         self._scheduled = None
-        units = TURN
-        while self._waiting and units > 0:
+        self._left = TURN
+        while self._waiting and not self.exhausted:
             member, _ = self._waiting.popitem(last=False)
-            units -= _VISIT_UNITS
+            self.spend(_VISIT_UNITS)
             try:
-                units -= member.take_turn()
+                self.spend(member.take_turn())
             except Exception:
                 member.defect(Failure())
         if self._waiting and self._scheduled is None:

@@ -167,8 +167,10 @@ class SlowAnswerTests(CommandsCase):
 
     def test_client_that_goes_before_reading_is_resumed(self) -> None:
         self.send(b"x\n" * 65)
-        for _ in range(65):
+        for _ in range(64):
             self.protocol.answer()
+            self.clock.advance(0)
+        self.protocol.answer()
         self.wire.lose(self.protocol)
         self.clock.advance(0)
         self.assertEqual(len(self.protocol.begun), 65)

@@ -146,6 +146,29 @@ class FloodTests(Flooders):
         self.clock.advance(0)
         self.assertEqual(len(client.begun), 60)
 
+    def test_ends_of_many_replies_start_a_bounded_number_of_commands(self) -> None:
+        *flooders, other = self.clients
+        for client in flooders:
+            client.at_once = False
+            client.dataReceived(b"x\n" * 60)
+        for _ in range(20):
+            # All replies end in one turn of the reactor, as an upstream can have it.
+            ended = [client for client in flooders if client.answering is not None]
+            _, commands = self.work(lambda: [client.answer() for client in ended])  # noqa: B023
+            _, more = self.work(self.clock.turn)
+            self.assertLessEqual(commands, 32)
+            self.assertLessEqual(more, 32)
+            self.assertGreater(commands + more, 0)
+            # Whoever has no other command under way need not wait for them.
+            other.dataReceived(b"one\n")
+            self.assertEqual(other.transport.taken(), b"one!\n")
+        for _ in range(100):
+            for client in flooders:
+                if client.answering is not None:
+                    client.answer()
+            self.clock.turn()
+        self.assertEqual({len(client.begun) for client in flooders}, {60})
+
     def test_half_closed_client_is_answered_in_full_over_many_turns(self) -> None:
         client = self.clients[0]
         client.dataReceived(b"x\n" * 500)
