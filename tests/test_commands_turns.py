@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
-import pytest
 from twisted.internet import error
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -217,10 +216,6 @@ class FloodTests(Flooders):
 
 
 class RotationTests(SynchronousTestCase):
-    @pytest.fixture(autouse=True)
-    def _logged(self, logged_errors: object) -> None:
-        self.logged_errors = logged_errors
-
     def setUp(self) -> None:
         self.clock = TurnClock()
         self.rotation = RoundRobin(self.clock)
