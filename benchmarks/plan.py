@@ -41,6 +41,8 @@ class Plan:
     :ivar commands: that all those clients send together.
     :ivar idle: clients of the work ``idle``; fewer if there are not enough descriptors.
     :ivar probes: commands that the work ``latency`` times.
+    :ivar bulk_beside: bulk downloads beside which they are timed.
+    :ivar flooders: connections that flood, beside which they are timed.
     :ivar growth: numbers of clients of the work ``growth``.
     :ivar growth_body: bytes of its bodies.
     :ivar growth_bytes: bytes that all its clients download together, at the least.
@@ -65,6 +67,7 @@ class Plan:
     idle: int = 10_000
     probes: int = 2_000
     bulk_beside: int = 8
+    flooders: int = 30
     growth: tuple[int, ...] = (1, 10, 100, 1000)
     growth_body: int = 16 * MIB
     growth_bytes: int = 2 * GIB
@@ -92,6 +95,7 @@ def quick_plan() -> Plan:
         idle=200,
         probes=50,
         bulk_beside=2,
+        flooders=6,
         growth=(1, 10, 100),
         growth_body=256 * KIB,
         growth_bytes=16 * MIB,

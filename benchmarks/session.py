@@ -120,7 +120,8 @@ class Session:
                     case = cases[0]
                     values = work.measure(case, running)
                     cases = cases[1:]
-                    self._note(Sample(work.name, case.title, peer.name, number, values))
+                    if values:
+                        self._note(Sample(work.name, case.title, peer.name, number, values))
                     if work.fresh:
                         break
         except (BenchmarkError, OSError) as error:

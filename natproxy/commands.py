@@ -12,11 +12,7 @@ from itertools import count
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import (
-    IDelayedCall,
-    IHalfCloseableProtocol,
-    IReactorTime,
-)
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
@@ -27,6 +23,7 @@ from natproxy import wire
 from natproxy.deadlines import Deadlines
 from natproxy.nat import FIRST_STAND_IN_PORT, Address, Outcome
 from natproxy.relay import Outflow, Transport, outflow_of
+from natproxy.roundrobin import COMMAND_UNITS, SHARE, RoundRobin, line_units
 
 QUEUE_LIMIT = 64
 """Commands of one client that wait; with so many, it is not read from any more."""
@@ -34,8 +31,9 @@ QUEUE_LIMIT = 64
 LINGER = 1.0
 """Seconds that a client gets to take what was sent, and to close, before we do."""
 
-# LineReceiver copies what it holds once for each line in it (twisted#6357): handed
-# 64 KiB of line feeds at once, it would be busy for a quarter of a second.
+# LineReceiver copies its buffer for each line in it (twisted#6357), so that the time for
+# 64 KiB of line feeds grows with the square of their number. Slices bound the copies, and
+# LineReceiver stops between two lines while `paused` is set, which bounds the lines of a turn.
 _SLICE = 1024
 
 
@@ -48,12 +46,18 @@ class CommandReceiver(LineReceiver):
     turn to act is limited to the factory's idle time: to send its next command, or to
     read on while a reply is held up by it.
 
+    The work of one turn of the reactor is bounded, whatever the client sends: see
+    `natproxy.roundrobin`. A connection that has used up its share is paused (neither parsed
+    nor read) and waits in the factory's rotation.
+
+    :cvar command_units: of starting a command and receiving its reply.
     :ivar outflow: where replies go.
     :ivar answering: the command that is being answered, or `None`.
     """
 
     delimiter = b"\n"
     MAX_LENGTH = wire.MAX_LINE
+    command_units = COMMAND_UNITS
 
     log: Logger
     factory: CommandFactory
@@ -67,7 +71,7 @@ class CommandReceiver(LineReceiver):
         self._received = b""
         self._answering_since = 0.0
         self._starting = False
-        self._resuming: IDelayedCall | None = None
+        self._units = 0
         self._too_long = False
         self._input_over = False
         self._draining = False
@@ -110,8 +114,8 @@ class CommandReceiver(LineReceiver):
         :param sent: bytes of the reply, header included.
         :param route: which way it went, to end the sentence with.
         """
-        command = self.answering
-        assert command is not None
+        assert self.answering is not None
+        command = self.answering.shown
         verb = command.verb.decode() if command.known else wire.printable(command.verb, 80)
         asked = wire.printable(command.name)
         named = wire.name_of(command)
@@ -168,31 +172,46 @@ class CommandReceiver(LineReceiver):
         self._wait()
 
     def dataReceived(self, data: bytes) -> None:
-        """Hand received bytes to ``LineReceiver`` in slices, none while it is paused."""
-        self._received += data
-        while not (self.paused or self._closing):
-            piece, self._received = self._received[:_SLICE], self._received[_SLICE:]
-            super().dataReceived(piece)
-            if not self._received:
-                break
+        """Parse received bytes, for one share of work; keep them while paused."""
         if self._closing:
-            self._received = b""
+            return
+        self._received += data
+        if not self.paused:
+            self._units = SHARE
+            self._parse()
+            self._continue()
+            self.factory.rotation.spend(SHARE - self._units)
+
+    def resumeProducing(self) -> None:
+        """Parse what was kept, and read on if that leaves work to do in this turn."""
+        self.paused = False
+        self._parse()
+        if not (self.paused or self._closing):
+            self.transport.resumeProducing()
 
     def lineReceived(self, line: bytes) -> None:
-        """Queue a command."""
+        """Queue a command; pause when the queue is full or the share is used up."""
         command = wire.parse_command(line)
-        if command is None or self._closing or self._draining:
-            return
-        self._queue.append(command)
-        if len(self._queue) >= QUEUE_LIMIT:
+        if command is not None and not (self._closing or self._draining):
+            self._queue.append(command)
+            self._begin()
+        self._units -= line_units(line)
+        if (self._units <= 0 or len(self._queue) >= QUEUE_LIMIT) and not self._closing:
             self.pauseProducing()
-        self._next()
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """Answer what came before the line, then say what is wrong, and close."""
         self.pauseProducing()
         self._too_long = True
-        self._next()
+
+    def take_turn(self) -> int:
+        """Continue after a pause, for one share of work; return the units used."""
+        self._units = SHARE
+        self._begin()
+        if self.paused and self._units > 0 and self._ready() and not self._too_long:
+            self.resumeProducing()
+        self._continue()
+        return SHARE - self._units
 
     def readConnectionLost(self) -> None:
         """The client has half-closed: what it has asked for is still answered."""
@@ -216,7 +235,7 @@ class CommandReceiver(LineReceiver):
             self.transport.loseConnection()
         elif self._closing or self.outflow.paused:
             self.abort(Outcome.TIMEOUT)
-        elif self.answering is not None:
+        elif self.answering is not None or self in self.factory.rotation:
             self._wait()
         else:
             self._close(linger=False)
@@ -227,8 +246,7 @@ class CommandReceiver(LineReceiver):
         self._closing = True
         self.factory.idle.cancel(self.time_is_up)
         self.factory.lingering.cancel(self.time_is_up)
-        if self._resuming is not None:
-            self._resuming.cancel()
+        self.factory.rotation.leave(self)
         self._queue.clear()
         self._drop_answer(Outcome.CLIENT_GONE)
         self.factory.connection_ended(self)
@@ -236,12 +254,33 @@ class CommandReceiver(LineReceiver):
     # The rest is our own.
 
     def _next(self) -> None:
-        # A reply that is finished at once comes back here: the loop below goes on.
+        # A reply that is finished at once returns here: the loop in `_begin` goes on.
+        rotation = self.factory.rotation
+        if self._starting or self in rotation or not self._ready():
+            return
+        if self._queue and rotation.exhausted:
+            rotation.join(self)
+            return
+        self._units = SHARE
+        self._begin()
+        self._continue()
+        rotation.spend(SHARE - self._units)
+
+    def _parse(self) -> None:
+        # First what LineReceiver holds already, so that its buffer never grows by slices.
+        super().dataReceived(b"")
+        while self._received and not (self.paused or self._closing):
+            piece, self._received = self._received[:_SLICE], self._received[_SLICE:]
+            super().dataReceived(piece)
+
+    def _begin(self) -> None:
+        """Begin queued commands until one is not finished at once, or the share is used up."""
         if self._starting:
             return
         self._starting = True
         try:
-            while self._queue and self._ready():
+            while self._queue and self._units > 0 and self._ready():
+                self._units -= self.command_units
                 self.answering = self._queue.popleft()
                 self._answering_since = self.factory.clock.seconds()
                 try:
@@ -250,15 +289,22 @@ class CommandReceiver(LineReceiver):
                     self.defect(Failure())
         finally:
             self._starting = False
+
+    def _continue(self) -> None:
+        """Decide what follows when nothing more is to be done in this event."""
         if not self._ready():
+            # The end of the reply, or the peer's reading, calls `_next`.
             return
-        if self._too_long:
+        if self._queue:
+            self.factory.rotation.join(self)
+        elif self._too_long:
             self.refuse(wire.LINE_TOO_LONG)
-        elif self._input_over or self._draining:
+        elif self._draining:
             self._close(linger=not self._input_over)
-        elif self.paused and self._resuming is None:
-            # In a turn of its own: a queue full of commands is enough for one.
-            self._resuming = self.factory.clock.callLater(0, self._resume)
+        elif self.paused:
+            self.factory.rotation.join(self)
+        elif self._input_over:
+            self._close(linger=False)
 
     def _drop_answer(self, outcome: Outcome) -> None:
         if self.answering is not None:
@@ -267,10 +313,6 @@ class CommandReceiver(LineReceiver):
 
     def _ready(self) -> bool:
         return self.answering is None and not self.outflow.paused and not self._closing
-
-    def _resume(self) -> None:
-        self._resuming = None
-        self.resumeProducing()
 
     def _wait(self) -> None:
         self.factory.idle.set(self.time_is_up)
@@ -305,6 +347,7 @@ class CommandFactory(ServerFactory):
     :ivar lingering: those of clients that have been sent everything.
     :ivar deadlines: all deadlines there are; they rest when nobody is connected.
     :ivar connections: those that are open.
+    :ivar rotation: connections that have used up their share of a reactor turn.
     """
 
     noisy = False
@@ -315,6 +358,7 @@ class CommandFactory(ServerFactory):
         self.lingering = Deadlines(clock, LINGER)
         self.deadlines = [self.idle, self.lingering]
         self.connections: set[CommandReceiver] = set()
+        self.rotation = RoundRobin(clock)
         self._stand_in_ports = count(FIRST_STAND_IN_PORT)
         self._emptied: list[Deferred[None]] = []
 

@@ -27,12 +27,14 @@ class Deadlines:
         self._clock = clock
         self._due: dict[Callable[[], object], float] = {}
         self._timer: IDelayedCall | None = None
+        self._ringing = False
 
     def set(self, callback: Callable[[], object]) -> None:
         """Call back when the time is over, counted from now; earlier counts are void."""
         self._due.pop(callback, None)
         self._due[callback] = self._clock.seconds() + self.seconds
-        if self._timer is None:
+        # While callbacks run, another deadline may be due sooner: `_ring` sets the timer.
+        if self._timer is None and not self._ringing:
             self._timer = self._clock.callLater(self.seconds, self._ring)
 
     def cancel(self, callback: Callable[[], object]) -> None:
@@ -47,15 +49,18 @@ class Deadlines:
 
     def _ring(self) -> None:
         self._timer = None
+        self._ringing = True
         now = self._clock.seconds()
         while self._due:
             callback, due = next(iter(self._due.items()))
             if due > now:
-                if self._timer is None:
-                    self._timer = self._clock.callLater(due - now, self._ring)
-                return
+                break
             del self._due[callback]
             try:
                 callback()
             except Exception:
                 self._log.failure("a deadline's callback failed")
+        self._ringing = False
+        if self._due:
+            due = next(iter(self._due.values()))
+            self._timer = self._clock.callLater(due - now, self._ring)

@@ -31,6 +31,9 @@ from natproxy.connecting import Connector, in_plain_words, timed_out
 from natproxy.deadlines import Deadlines
 from natproxy.nat import Address, NATEntry, NATTable, Outcome, TranslationKey
 from natproxy.relay import Relay, Relays, SinkGone, Transport, send_at_once
+from natproxy.roundrobin import COMMAND_UNITS
+
+_BROKEN_OFF = "proxy error: the server closed the connection inside its reply"
 
 
 class ProxyProtocol(CommandReceiver):
@@ -38,6 +41,8 @@ class ProxyProtocol(CommandReceiver):
 
     log = Logger()
     factory: ProxyFactory
+    # A command with an upstream connection costs about three times as much as one without.
+    command_units = 3 * COMMAND_UNITS
 
     def __init__(self) -> None:
         super().__init__()
@@ -145,7 +150,7 @@ class Translation(ClientFactory):
             key,
             self.client.outflow,
             self.client.client_address,
-            self.command.verb,
+            self.command.shown.verb,
             wire.name_of(self.command),
             upstream.drop,
         )
@@ -203,6 +208,7 @@ class UpstreamProtocol(LineReceiver):
         self._entry: NATEntry | None = None
         self._relay: Relay | None = None
         self._relay_started = False
+        self._abilities: wire.AbilitiesReader | None = None
 
     def connectionMade(self) -> None:
         """Register the translation, then send the command."""
@@ -218,45 +224,67 @@ class UpstreamProtocol(LineReceiver):
         """Receive bytes of the reply, unless it has ended."""
         if self._entry is None:
             return
-        self._wait()
         super().dataReceived(data)
+        # The time for the header is limited as a whole; only a body's progress extends it.
+        if self._relay is not None and self._entry is not None:
+            self._wait()
         if self._relay is not None and not self._relay_started:
             self._relay_started = True
             self._relay.start()
 
     def lineReceived(self, line: bytes) -> None:
-        """Route the header to the client, and begin to relay what it promises."""
+        """Route the header to the client, and begin to relay what it promises.
+
+        Two replies are not relayed as they come: a ``FEAT`` reply is passed on when it is
+        complete; and an ``OK`` to a verb that is not in the table, which may have a body of
+        which only its client knows.
+        """
         # There is but one header: what follows it is never cut into lines.
         self.setRawMode()
         if self._entry is None:
             return
+        command = self._translation.command
         try:
-            header = wire.parse_header(line, self._translation.command.framing)
+            header = wire.parse_header(line, command.framing)
         except wire.WireError as malformed:
             self._misunderstood(str(malformed))
             return
         self._proxy.table.relaying(self._entry)
         body = wire.body_of(header)
-        if body is None:
+        if not command.known and line.split()[:1] == [b"OK"]:
+            verb = wire.printable(command.shown.verb, 80)
+            self._misunderstood(f"no framing is known for {verb}", wire.UNKNOWN_COMMAND)
+        elif body is not None and command.verb == b"FEAT":
+            self._abilities = wire.AbilitiesReader()
+        elif body is None:
             self._entry.write(line + b"\n")
             self._translation.end(Outcome.COMPLETED)
-            return
-        self._relay = self._proxy.relays.between(
-            line + b"\n",
-            body,
-            header.size,
-            self,
-            self.transport,
-            self._translation.client.outflow,
-            self._entry,
-            self._wait,
-        )
-        self._relay.finished.addCallbacks(self._relayed, self._broken_off)
+        else:
+            self._relay = self._proxy.relays.between(
+                line + b"\n",
+                body,
+                header.size,
+                self,
+                self.transport,
+                self._translation.client.outflow,
+                self._entry,
+                self._wait,
+            )
+            self._relay.finished.addCallbacks(self._relayed, self._broken_off)
 
     def rawDataReceived(self, data: bytes) -> None:
         """Relay bytes of the body."""
         if self._relay is not None:
             self._relay.deliver(data)
+        elif self._abilities is not None and self._entry is not None:
+            try:
+                body = self._abilities.feed(data)
+            except wire.WireError as malformed:
+                self._misunderstood(str(malformed))
+                return
+            if body is not None:
+                self._entry.write(b"OK\n" + body)
+                self._translation.end(Outcome.COMPLETED)
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """The header has no end."""
@@ -291,7 +319,9 @@ class UpstreamProtocol(LineReceiver):
                     client=self._translation.client.client_address,
                     reason=reason.getErrorMessage(),
                 )
-            self._translation.end(Outcome.UPSTREAM_GONE, wire.EMPTY_RESPONSE)
+            # An empty response can mean a server of version 1; half a list of verbs cannot.
+            reply = wire.EMPTY_RESPONSE if self._abilities is None else _BROKEN_OFF
+            self._translation.end(Outcome.UPSTREAM_GONE, reply)
 
     def drop(self) -> None:
         """Stop the relay and let go of the connection: its entry has been removed."""
@@ -321,14 +351,14 @@ class UpstreamProtocol(LineReceiver):
         )
         self._translation.end(Outcome.UPSTREAM_GONE)
 
-    def _misunderstood(self, reason: str) -> None:
+    def _misunderstood(self, reason: str, reply: str = "") -> None:
         self._translation.client.log.error(
             "the upstream {upstream} is not understood: {reason} (asked by {client})",
             upstream=self._upstream,
             client=self._translation.client.client_address,
             reason=reason,
         )
-        self._translation.end(Outcome.ERROR, f"proxy error: {reason}")
+        self._translation.end(Outcome.ERROR, reply or f"proxy error: {reason}")
 
 
 class ProxyFactory(CommandFactory):

@@ -19,6 +19,7 @@ from twisted.internet.interfaces import (
     ISystemHandle,
     ITCPTransport,
 )
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
@@ -227,6 +228,18 @@ class PlayedEndpoint:
     def last(self) -> Upstream:
         """The newest connection."""
         return self.connections[-1]
+
+
+class TurnClock(Clock):
+    """A clock that can run one turn of a reactor at a time."""
+
+    def turn(self) -> None:
+        """Run what is due by now, but not what that schedules, as a reactor does."""
+        for call in [call for call in self.getDelayedCalls() if call.getTime() <= self.seconds()]:
+            if call.active():
+                self.calls.remove(call)
+                call.called = 1
+                call.func(*call.args, **call.kw)
 
 
 class PlayedThread:

@@ -85,7 +85,7 @@ async def test_every_verb_goes_through_the_proxy(tmp_path: Path) -> None:
         entry = wire.format_entry(wire.Entry(b"sub/b c", status_of(os.stat(tmp_path / "sub/b c"))))
         digest = hashlib.sha256(b"content").hexdigest()
         answers = {
-            b"FEAT": b"OK\n" + wire.abilities() + b"END\n",
+            b"FEAT": b"OK\n" + wire.abilities() + b"VIA natproxy/2.1\nEND\n",
             b"STAT a": b"OK " + shown + b"\n",
             b"GET a offset=3 length=4": running.header("a", 4, 3) + b"tent",
             b"LS sub depth=inf": b"OK %d\n" % len(entry) + entry,

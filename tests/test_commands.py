@@ -81,6 +81,7 @@ class LineTests(CommandsCase):
         line = b"x" * wire.MAX_LINE
         for piece in (line + b"\n", line[:-1] + b"\r\n"):
             self.send(piece)
+            self.clock.advance(0)
         self.send(line)
         self.send(b"\n")
         self.assertEqual(self.protocol.begun, [line, line[:-1], line])
@@ -116,6 +117,7 @@ class LineTests(CommandsCase):
 
         self.protocol.lineReceived = note
         self.send(b"\n" * 65_536)
+        self.clock.advance(0)
         self.send(b"one\n")
         self.assertEqual(self.wire.taken(), b"one!\n")
         self.assertEqual(len(held), 65_537)
@@ -165,8 +167,10 @@ class SlowAnswerTests(CommandsCase):
 
     def test_client_that_goes_before_reading_is_resumed(self) -> None:
         self.send(b"x\n" * 65)
-        for _ in range(65):
+        for _ in range(64):
             self.protocol.answer()
+            self.clock.advance(0)
+        self.protocol.answer()
         self.wire.lose(self.protocol)
         self.clock.advance(0)
         self.assertEqual(len(self.protocol.begun), 65)
@@ -208,6 +212,21 @@ class SlowAnswerTests(CommandsCase):
         self.clock.advance(599)
         self.assertTrue(self.wire.open)
         self.clock.advance(1)
+        self.assertFalse(self.wire.open)
+
+    def test_line_that_drips_does_not_extend_the_idle_time(self) -> None:
+        for _ in range(5):
+            self.send(b"x")
+            self.clock.advance(100)
+        self.send(b"\n\n \n")
+        self.clock.advance(0)
+        self.assertEqual(self.protocol.begun, [b"xxxxx"])
+        self.protocol.answer()
+        # Neither a blank line nor a part of a line is a command.
+        for byte in (b" ", b"\n", b"y", b"y", b"y", b"y"):
+            self.assertTrue(self.wire.open)
+            self.send(byte)
+            self.clock.advance(100)
         self.assertFalse(self.wire.open)
 
     def test_client_that_does_not_read_is_aborted_after_the_idle_time(self) -> None:
@@ -386,3 +405,13 @@ class LoggedOutcomeTests(CommandsCase):
             journal.lines(),
             ["127.0.0.1:43210 GET a%20file offset=3: completed, 17 bytes in 3.000 s, by road"],
         )
+
+    def test_secret_is_not_logged(self) -> None:
+        journal = Journal(self)
+        for line in (b"AUTH s3cret", b"auth s3cret more", b"AuTh\ts3cret", b"auth:s3cret"):
+            self.send(line + b"\n")
+            self.protocol.log_outcome(Outcome.COMPLETED, 3)
+            self.protocol.answer()
+        self.assertNotIn("s3cret", repr(journal.events).lower())
+        self.assertEqual(journal.outcomes[-1]["name"], "[redacted]")
+        self.assertIn("AUTH [redacted]: completed", journal.lines()[-1])

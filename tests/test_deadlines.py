@@ -21,6 +21,19 @@ class Waiting:
         self.rung.append(self.clock.seconds())
 
 
+class Again(Waiting):
+    """Sets its deadline again from within the callback, three times in all."""
+
+    def __init__(self, deadlines: Deadlines, clock: Clock) -> None:
+        super().__init__(clock)
+        self.deadlines = deadlines
+
+    def time_is_up(self) -> None:
+        super().time_is_up()
+        if len(self.rung) < 3:
+            self.deadlines.set(self.time_is_up)
+
+
 class DeadlinesTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
@@ -56,6 +69,34 @@ class DeadlinesTests(SynchronousTestCase):
         self.deadlines.set(other.time_is_up)
         self.clock.pump([10, 10])
         self.assertEqual((other.rung, again.rung), ([], [20]))
+
+    def test_deadline_set_by_a_callback_does_not_delay_those_that_are_due_before(self) -> None:
+        again, other = Waiting(self.clock), Waiting(self.clock)
+        self.deadlines.set(lambda: self.deadlines.set(again.time_is_up))
+        self.clock.advance(1)
+        self.deadlines.set(other.time_is_up)
+        self.clock.pump([9, 1])
+        self.assertEqual(other.rung, [11])
+        self.clock.advance(9)
+        self.assertEqual(again.rung, [20])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    @given(st.lists(st.integers(0, 10), min_size=2, max_size=12))
+    def test_deadlines_that_are_set_again_by_their_callbacks_are_never_late(
+        self, pauses: list[int]
+    ) -> None:
+        clock = Clock()
+        deadlines = Deadlines(clock, 10)
+        waiting = [Again(deadlines, clock) for _ in pauses]
+        begun = []
+        for one, pause in zip(waiting, pauses, strict=True):
+            begun.append(clock.seconds())
+            deadlines.set(one.time_is_up)
+            for _ in range(pause):
+                clock.advance(1)
+        clock.pump([1] * 40)
+        expected = [[start + 10, start + 20, start + 30] for start in begun]
+        self.assertEqual([one.rung for one in waiting], expected)
 
     def test_one_timer_serves_all_and_rests_when_nobody_waits(self) -> None:
         everybody = [Waiting(self.clock) for _ in range(100)]

@@ -442,3 +442,11 @@ class ListTests(FileServerCase):
         self.thread.run()
         self.assertEqual(self.wire.taken(), b"OK\nEND\nERR line too long\n")
         self.assertTrue(self.wire.disconnecting)
+
+
+class SecretTests(FileServerCase):
+    def test_argument_of_auth_is_in_no_log_line_and_no_reply(self) -> None:
+        for line in (b"AUTH s3cret", b"auth s3cret", b"AuTh\ts3cret", b"AUTH=s3cret"):
+            self.assertEqual(self.ask(line + b"\n"), b"ERR unknown command\n")
+        self.assertNotIn("s3cret", repr(self.journal.events).lower())
+        self.assertEqual({event["name"] for event in self.journal.outcomes}, {"[redacted]"})

@@ -123,7 +123,7 @@ class OneCommandTests(ProxyCase):
             (b"DOWNLOAD a\n", b"OK 0\n"),
             (b"DOWNLOAD a\n", b"OK 2\nab"),
             (b"DOWNLOAD a\n", b"ERR file not found\n"),
-            (b"WHO\n", b"OK\n"),
+            (b"WHO\n", b"ERR nobody\n"),
         ):
             upstream = self.travelling(command)
             upstream.send(reply + b"surplus in the same piece")
@@ -143,6 +143,17 @@ class OneCommandTests(ProxyCase):
         self.assertEqual(self.wire.taken(), b"any words at all\n")
         self.assertEqual(self.journal.outcomes[0]["verb"], "FROBNICATE")
         self.assert_usable()
+
+    def test_unknown_verb_cannot_put_the_client_out_of_step(self) -> None:
+        for reply in (b"OK\n", b"OK 5\nhello", b"OK 5 offset=0\n", b"OK\na\nEND\n", b"OK\r\n"):
+            self.protocol.dataReceived(b"PACK a b\nDOWNLOAD a\n")
+            self.endpoint.last.accept()
+            self.endpoint.last.send(reply)
+            self.endpoint.last.accept()
+            self.endpoint.last.send(b"OK 2\nab")
+            self.assertEqual(self.wire.taken(), b"ERR unknown command\nOK 2\nab")
+        self.assertEqual(self.journal.ends, ["error", "completed"] * 5)
+        self.assertIn("no framing is known for PACK", "\n".join(self.journal.lines()))
 
     def test_largest_size_there_is_begins_to_be_relayed(self) -> None:
         upstream = self.travelling(b"DOWNLOAD a\n")

@@ -123,6 +123,7 @@ class ManyCommandsTests(ProxyCase):
         self.endpoint.connect, connect = self.refuse_at_once, self.endpoint.connect
         for _ in range(1000 // 50):
             self.protocol.dataReceived(b"LIST\n" * 50)
+            self.clock.advance(0)
         self.assertEqual(self.wire.taken().count(b"ERR proxy error"), 1000)
         self.endpoint.connect = connect
         self.assert_usable()

@@ -124,11 +124,50 @@ class SilenceTests(ProxyCase):
         upstream = self.travelling(b"DOWNLOAD a\n")
         self.clock.advance(30)
         upstream.send(b"OK 1")
-        self.clock.advance(59.9)
+        self.clock.advance(29.9)
         self.assertEqual(self.wire.taken(), b"")
         self.clock.advance(0.1)
         self.assertIn(b"silent", self.wire.taken())
         self.assert_usable()
+
+    def test_header_that_drips_has_no_more_time_than_one_that_never_begins(self) -> None:
+        for command, header in (
+            (b"DOWNLOAD a\n", b"OK 1"),
+            (b"GET a\n", b"OK 1 offset"),
+            (b"STAT a\n", b"OK type=file"),
+            (b"WHO\n", b"OK, so far"),
+        ):
+            upstream = self.travelling(command)
+            for position in range(40):
+                self.assertTrue(upstream.wire.open, (command, position))
+                upstream.send(header[position : position + 1] or b"0")
+                self.clock.advance(1.5)
+            self.assertTrue(upstream.wire.aborted)
+            self.assertIn(b"silent for 60 s", self.wire.taken())
+        self.assert_usable()
+
+    def test_time_for_the_body_begins_when_the_header_is_complete(self) -> None:
+        upstream = self.travelling(b"DOWNLOAD a\n")
+        self.clock.advance(59)
+        upstream.send(b"OK 2\n")
+        self.clock.advance(59)
+        upstream.send(b"a")
+        self.clock.advance(59)
+        upstream.send(b"b")
+        self.assertEqual(self.wire.taken(), b"OK 2\nab")
+
+    def test_each_of_many_silences_is_noticed_in_its_own_time(self) -> None:
+        other, other_wire = self.new_client(43_211)
+        self.travelling(b"LIST\n" * 5)
+        self.clock.advance(30)
+        other.dataReceived(b"LIST\n")
+        self.endpoint.last.accept()
+        self.clock.advance(30)
+        # The next of the first client's commands begins within the timer's own callback.
+        self.assertIn(b"silent", self.wire.taken())
+        self.endpoint.last.accept()
+        self.clock.advance(30)
+        self.assertIn(b"silent", other_wire.taken())
 
     def test_silence_inside_a_body(self) -> None:
         self.assert_cut_off(b"DOWNLOAD a\n", b"OK 10\nabc")

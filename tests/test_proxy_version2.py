@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, ClassVar
 from unittest import skipUnless
 
+from twisted.internet import error
 from twisted.internet.testing import MemoryReactor
 
 from natproxy import wire
@@ -26,7 +27,6 @@ LINE = wire.format_entry(wire.Entry(b"END", STATUS))
 PAGE = b"OK %d\n" % len(LINE * 2 + b"more\n") + LINE * 2 + b"more\n"
 
 REPLIES = (
-    (b"FEAT\n", b"OK\n" + wire.abilities() + b"END\n"),
     (b"STAT a\n", b"OK " + wire.format_status(STATUS) + b"\n"),
     (b"GET a\n", WHOLE + b"\nEND\nOK 1\n"),
     (b"GET a offset=7\n", PART + b"END"),
@@ -111,7 +111,7 @@ class ReplyTests(ProxyCase):
         for command, begun in (
             (b"GET a offset=7\n", PART + b"EN"),
             (b"LS\n", PAGE[:-1]),
-            (b"FEAT\n", b"OK\n" + wire.abilities() + b"END"),
+            (b"LIST\n", b"OK\na\nEND"),
         ):
             self.protocol, self.wire = self.new_client(43_211)
             upstream = self.travelling(command)
@@ -120,6 +120,119 @@ class ReplyTests(ProxyCase):
             self.assertEqual(self.wire.taken(), begun)
             self.assertTrue(self.wire.aborted)
             self.wire.lose(self.protocol)
+
+
+class AbilitiesTests(ProxyCase):
+    """``FEAT``: the proxy announces what it can frame by itself."""
+
+    options: ClassVar[dict[str, Any]] = {"reply_timeout": 60.0}
+    NEWER = b"OK\nNATPROXY 2\nSTAT\nPACK depth\nGET offset zip\nVIA other/3.0\nEND\n"
+    PASSED = b"OK\nNATPROXY 2\nSTAT\nGET offset\nVIA other/3.0\nVIA natproxy/2.1\nEND\n"
+
+    def test_verbs_that_it_cannot_frame_are_not_announced(self) -> None:
+        self.travelling(b"feat\n").send(self.NEWER)
+        self.assertEqual(self.wire.taken(), self.PASSED)
+        self.assert_usable()
+
+    def test_it_counts_as_one_command_with_one_entry(self) -> None:
+        upstream = self.travelling(b"FEAT\n")
+        upstream.send(self.NEWER[:-1])
+        (entry,) = self.table
+        self.assertEqual((entry.verb, entry.state), (b"FEAT", EntryState.RELAYING))
+        self.assertEqual(self.wire.taken(), b"")
+        upstream.send(b"\nsurplus\nEND\n")
+        self.assertEqual(self.wire.taken(), self.PASSED)
+        self.assertEqual(entry.relayed, len(self.PASSED))
+        self.assertEqual(len(self.table), 0)
+        self.assertTrue(upstream.wire.aborted)
+        (event,) = self.journal.outcomes
+        self.assertEqual((event["outcome"], event["bytes"]), ("completed", len(self.PASSED)))
+
+    def test_pieces_of_one_byte_and_pipelined_commands(self) -> None:
+        self.protocol.dataReceived(b"FEAT\nSTAT a\n")
+        self.endpoint.last.accept()
+        for position in range(len(self.NEWER)):
+            self.endpoint.last.send(self.NEWER[position : position + 1])
+        self.endpoint.last.accept()
+        self.endpoint.last.send(b"OK type=file\n")
+        self.assertEqual(self.wire.taken(), self.PASSED + b"OK type=file\n")
+
+    def test_list_without_an_end_is_bounded(self) -> None:
+        for piece in (b"x" * 10_000, b"STAT\n" * 200):
+            upstream = self.travelling(b"FEAT\n")
+            upstream.send(b"OK\n" + piece)
+            upstream.send(piece)
+            self.assertTrue(upstream.wire.aborted)
+            self.assertEqual(self.wire.taken(), b"ERR proxy error: reply to FEAT too long\n")
+        self.assertEqual(self.journal.ends, ["error"] * 2)
+        self.assert_usable()
+
+    def test_list_that_drips_has_no_more_time_than_silence(self) -> None:
+        upstream = self.travelling(b"FEAT\n")
+        upstream.send(b"OK\nNATPROXY 2\n")
+        for _ in range(40):
+            self.assertTrue(upstream.wire.open)
+            upstream.send(b"x")
+            self.clock.advance(1.5)
+        self.assertTrue(upstream.wire.aborted)
+        self.assertEqual(self.wire.taken(), b"ERR proxy error: the server was silent for 60 s\n")
+        self.assertEqual(self.journal.ends, ["timeout"])
+        self.assert_usable()
+
+    def test_list_that_is_cut_off_is_not_taken_for_version_1(self) -> None:
+        upstream = self.travelling(b"FEAT\n")
+        upstream.send(self.NEWER[:-1])
+        upstream.die()
+        self.assertEqual(
+            self.wire.taken(),
+            b"ERR proxy error: the server closed the connection inside its reply\n",
+        )
+        self.assertEqual(self.journal.ends, ["upstream-gone"])
+        self.assert_usable()
+
+    def test_client_that_goes_takes_the_entry_along(self) -> None:
+        upstream = self.travelling(b"FEAT\n")
+        upstream.send(self.NEWER[:-1])
+        self.wire.lose(self.protocol)
+        self.assertEqual(len(self.table), 0)
+        self.assertTrue(upstream.wire.aborted)
+        self.protocol, self.wire = self.new_client(43_211)
+
+
+class SecretTests(ProxyCase):
+    """The argument of ``AUTH`` is seen by the server alone."""
+
+    def test_it_is_in_no_entry_no_log_line_and_no_error(self) -> None:
+        for line in (
+            *(b"AUTH s3cret", b"auth s3cret", b"AuTh\ts3cret more", b"  Auth  s3cret"),
+            *(b"AUTH=s3cret", b"auth:s3cret", b"AUTHs3cret"),
+        ):
+            for reply in (
+                *(b"ERR unknown command\n", b"OK\n", b"who are you\n", b"x" * 17_000),
+                None,
+            ):
+                upstream = self.travelling(line + b"\n")
+                (entry,) = self.table
+                self.assertEqual((entry.verb, entry.name), (b"AUTH", b"[redacted]"))
+                if reply is None:
+                    upstream.die(OSError("lost"))
+                else:
+                    upstream.send(reply)
+            self.protocol.dataReceived(line + b"\n")
+            self.endpoint.last.refuse(error.ConnectionRefusedError())
+        told = self.wire.taken() + repr(self.journal.events).encode()
+        self.assertNotIn(b"s3cret", told.lower())
+        self.assertIn("AUTH [redacted]: completed", "\n".join(self.journal.lines()))
+
+    def test_the_server_gets_it_as_it_was_sent(self) -> None:
+        self.protocol.dataReceived(b"AuTh s3cret\r\n")
+        self.endpoint.last.accept()
+        self.assertEqual(self.endpoint.last.wire.taken(), b"AuTh s3cret\n")
+        self.endpoint.last.send(b"ERR unknown command\n")
+
+    def test_unexpected_error_does_not_show_it(self) -> None:
+        self.assertNotIn("s3cret", repr(wire.parse_command(b"auth s3cret")))
+        self.assertIn("auth", repr(wire.parse_command(b"auth")))
 
 
 class MalformedHeaderTests(ProxyCase):
@@ -198,7 +311,7 @@ class RelayingTests(ProxyCase):
         self.assertEqual(len(self.relays.asked), 3)
 
     def test_listing_is_handed_over_without_a_size(self) -> None:
-        self.travelling(b"FEAT\n").send(b"OK\nNATPROXY 2\nEND\n")
+        self.travelling(b"LIST\n").send(b"OK\nNATPROXY 2\nEND\n")
         ((header, body, size),) = self.relays.asked
         self.assertEqual((header, size), (b"OK\n", 0))
         self.assertIsInstance(body, ListingBody)
@@ -266,4 +379,4 @@ class FastPathTests(ProxyCase):
         self.assertIsInstance(self.relay_of(command, header), CopyRelay)
 
     def test_listing_does_not(self) -> None:
-        self.assertIsInstance(self.relay_of(b"FEAT\n", b"OK\n"), CopyRelay)
+        self.assertIsInstance(self.relay_of(b"LIST\n", b"OK\n"), CopyRelay)

@@ -89,7 +89,7 @@ class Work(ABC):
 
     @abstractmethod
     def measure(self, case: Case, running: Running) -> dict[str, float]:
-        """Measure one peer, and give a number for each metric.
+        """Measure one peer; return a number for each metric, none if the case is not for it.
 
         :raises BenchmarkError: if that fails.
         """

@@ -8,6 +8,7 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from natproxy import digests
+from natproxy.clock import use_monotonic_time
 from natproxy.fileserver import LISTING_THREADS, READS_AT_ONCE, FileServerFactory, reads_in
 from natproxy.relay import PageCache, Relays, Way
 from natproxy.service import DrainingService, TwistdService
@@ -65,6 +66,7 @@ class Options(DaemonOptions):
 def make_daemon(options: Options) -> DrainingService:
     """Make the file server of these options, without anything round it."""
     reactor = options.reactor
+    use_monotonic_time(reactor)
     # What hangs, or lasts, in one of them leaves the others alone.
     reads = Threads(reactor, READS_AT_ONCE, "reads")
     listings = Threads(reactor, LISTING_THREADS, "listings")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.application.service import IService
 
+from natproxy.clock import use_monotonic_time
 from natproxy.connecting import connector_for
 from natproxy.proxy import ProxyFactory
 from natproxy.relay import Relays, Way
@@ -70,6 +71,7 @@ class Options(DaemonOptions):
 
 def make_daemon(options: Options) -> DrainingService:
     """Make the proxy of these options, without anything round it."""
+    use_monotonic_time(options.reactor)
     factory = ProxyFactory(
         options.reactor,
         connector_for(

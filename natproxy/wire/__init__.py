@@ -5,6 +5,12 @@ framed. All of it works on bytes that somebody else has received: no socket, no 
 and no file may be opened here. The contract itself is ``docs/protocol.md``.
 """
 
+from natproxy.wire.abilities import (
+    MAX_ABILITIES,
+    MAX_ABILITY_LINES,
+    AbilitiesReader,
+    relayed_abilities,
+)
 from natproxy.wire.arguments import (
     MAX_SIZE,
     ROOT,
@@ -60,6 +66,7 @@ from natproxy.wire.verbs import (
     LINE_TOO_LONG,
     MAX_LINE,
     PROXY_ERROR,
+    REDACTED,
     UNKNOWN_COMMAND,
     VERBS,
     Command,
@@ -78,15 +85,19 @@ __all__ = [
     "FILE",
     "FILE_NOT_FOUND",
     "LINE_TOO_LONG",
+    "MAX_ABILITIES",
+    "MAX_ABILITY_LINES",
     "MAX_LINE",
     "MAX_SIZE",
     "MORE",
     "PROXY_ERROR",
+    "REDACTED",
     "ROOT",
     "UNKNOWN_COMMAND",
     "UNREAD",
     "UNREAD_STATUS",
     "VERBS",
+    "AbilitiesReader",
     "Arguments",
     "Body",
     "Command",
@@ -130,4 +141,5 @@ __all__ = [
     "parse_range",
     "parse_status",
     "printable",
+    "relayed_abilities",
 ]

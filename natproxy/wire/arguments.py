@@ -140,8 +140,10 @@ def parse_arguments(command: Command) -> Arguments:
 def name_of(command: Command) -> bytes:
     """Give the file name in a command, whatever its verb; for tables and logs.
 
-    :return: empty if there is none; as it was sent, if it can't be read.
+    :return: empty if there is none; as it was sent, if it can't be read; `REDACTED` in the
+        place of a secret.
     """
+    command = command.shown
     verb = VERBS.get(command.verb)
     if verb is None or verb.version == 1 or verb.naming is Naming.NONE:
         return command.name

@@ -18,6 +18,9 @@ END = b"END"
 UNKNOWN_COMMAND = "unknown command"
 FILE_NOT_FOUND = "file not found"
 LINE_TOO_LONG = "line too long"
+REDACTED = b"[redacted]"
+"""Stands for a secret wherever a command is shown."""
+
 EMPTY_RESPONSE = "empty response from server"
 PROXY_ERROR = "proxy error: "
 
@@ -79,6 +82,9 @@ VERBS = {
 """Every verb that natproxy knows. A new ability is a new row, never a new argument."""
 
 
+_AUTH = b"AUTH"
+
+
 class Command(NamedTuple):
     """A command as it travels: one line.
 
@@ -91,6 +97,21 @@ class Command(NamedTuple):
     verb: bytes
     name: bytes
     line: bytes
+
+    def __repr__(self) -> str:
+        """Return the command as it may be shown."""
+        return f"<Command {printable(self.shown.line)!r}>"
+
+    @property
+    def shown(self) -> Command:
+        """The command as logs, tables and messages may show it: without a secret.
+
+        The argument of ``AUTH`` is secret, even if a character other than white space
+        separates them, or nothing.
+        """
+        if not self.verb.startswith(_AUTH) or self.line.strip().upper() == _AUTH:
+            return self
+        return Command(_AUTH, REDACTED, _AUTH + b" " + REDACTED)
 
     @property
     def known(self) -> bool:

@@ -1,0 +1,113 @@
+"""Limit the work that connections cause in one turn of the reactor.
+
+A single read can bring in 32,000 commands. Each connection has a share of work for each
+event: received bytes, or the end of a reply. What is left then waits in a `RoundRobin`, which
+all connections of a daemon have in common, for a later turn. A command that arrives on a
+connection that is not busy is always started at once; a command that was sent before the
+reply to another one waits when the work of the turn is used up.
+
+Work is counted in units. They follow the measured cost of a line: the shortest command costs
+about 60 times as much as a blank line, and parsing 64 bytes about as much as one.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Protocol
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
+
+COMMAND_UNITS = 64
+"""Units of starting a command that is replied to without another connection."""
+
+BYTES_PER_UNIT = 64
+"""Bytes of a line that count as one unit."""
+
+SHARE = 4 * COMMAND_UNITS
+"""Units that one connection may use for one event, or in its place in the rotation."""
+
+TURN = 32 * COMMAND_UNITS
+"""Units that all connections together may use in one turn of the reactor."""
+
+_VISIT_UNITS = 4
+
+
+def line_units(line: bytes) -> int:
+    """Return the units of parsing a line."""
+    return 1 + len(line) // BYTES_PER_UNIT
+
+
+class Member(Protocol):
+    """A connection that has used up its share."""
+
+    def take_turn(self) -> int:
+        """Continue for one more share; return the units used.
+
+        Call `RoundRobin.join` again if there is still work left.
+        """
+        ...
+
+    def defect(self, failure: Failure) -> None:
+        """Handle an exception that `take_turn` has raised."""
+        ...
+
+
+class RoundRobin:
+    """Let connections continue in later turns of the reactor, one share each in rotation.
+
+    :param clock: schedules the turns.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._waiting: OrderedDict[Member, None] = OrderedDict()
+        self._scheduled: IDelayedCall | None = None
+        self._left = TURN
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the units of this turn are used up.
+
+        They are renewed when a connection waits, and only then: a turn in which nobody has
+        to wait costs nothing.
+        """
+        return self._left <= 0
+
+    def spend(self, units: int) -> None:
+        """Take units from this turn."""
+        self._left -= units
+
+    def __len__(self) -> int:
+        """Return the number of waiting connections."""
+        return len(self._waiting)
+
+    def __contains__(self, member: object) -> bool:
+        """Return whether a connection is waiting."""
+        return member in self._waiting
+
+    def join(self, member: Member) -> None:
+        """Append a connection to the rotation."""
+        self._waiting[member] = None
+        if self._scheduled is None:
+            self._scheduled = self._clock.callLater(0, self._turn)
+
+    def leave(self, member: Member) -> None:
+        """Remove a connection, if it is waiting."""
+        self._waiting.pop(member, None)
+        if self._scheduled is not None and not self._waiting:
+            self._scheduled.cancel()
+            self._scheduled = None
+
+    def _turn(self) -> None:
+        self._scheduled = None
+        self._left = TURN
+        while self._waiting and not self.exhausted:
+            member, _ = self._waiting.popitem(last=False)
+            self.spend(_VISIT_UNITS)
+            try:
+                self.spend(member.take_turn())
+            except Exception:
+                member.defect(Failure())
+        if self._waiting and self._scheduled is None:
+            self._scheduled = self._clock.callLater(0, self._turn)
