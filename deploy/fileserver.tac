@@ -12,15 +12,17 @@ from natproxy.tap.fileserver import Options, makeService
 
 # Endpoints to listen on, one or more, separated by white space.
 LISTEN = os.environ.get("FILESERVER_LISTEN", "tcp:9001:interface=127.0.0.1")
-# The folder to serve; made if it is missing.
-FILES = os.environ.get("FILESERVER_FILES", "./files")
+# The directory to serve. It must exist. Without it, ./files is served, and created if missing.
+FILES = os.environ.get("FILESERVER_FILES")
 # Seconds until an idle or stalled client is cut off.
 TIMEOUT = os.environ.get("FILESERVER_TIMEOUT", "600")
 # Seconds that commands in flight get at the end.
 DRAIN = os.environ.get("FILESERVER_DRAIN", "30")
 
 arguments = [f"--listen={endpoint}" for endpoint in LISTEN.split()]
-arguments += [f"--files={FILES}", f"--timeout={TIMEOUT}", f"--drain={DRAIN}"]
+arguments += [f"--timeout={TIMEOUT}", f"--drain={DRAIN}"]
+if FILES is not None:
+    arguments += [f"--files={FILES}"]
 
 options = Options()
 try:

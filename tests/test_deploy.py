@@ -171,6 +171,20 @@ def test_application_file_says_in_one_line_which_setting_is_wrong(
     assert re.fullmatch(rf"twistd {name}: {option} {value}: [^\n]+\n", said)
 
 
+def test_application_file_does_not_create_the_directory_that_it_is_told(tmp_path: Path) -> None:
+    said = refused_start("fileserver", tmp_path, FILESERVER_FILES="typo")
+    assert said.startswith("twistd fileserver: --files typo: no such directory")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_application_file_creates_the_default_directory(tmp_path: Path) -> None:
+    listen = "tcp:0:interface=127.0.0.1"
+    with running(application_file("fileserver"), tmp_path, FILESERVER_LISTEN=listen) as server:
+        server.await_line(r"starting on (\d+)")
+        assert server.end() == 0
+    assert (tmp_path / "files").is_dir()
+
+
 @needs_activate
 def test_socket_activated_proxy_serves_the_client_that_woke_it(tmp_path: Path) -> None:
     unit = (DEPLOY / "natproxy-activated.service").read_text().replace("\\\n", " ")

@@ -51,6 +51,7 @@ class OptionsCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = ThreadedMemoryReactor()
         self.folder = self.mktemp()
+        os.mkdir(self.folder)
 
     def server_options(self, *arguments: str) -> fileserver.Options:
         options = fileserver.Options(self.reactor)
@@ -104,8 +105,15 @@ class DefaultTests(OptionsCase):
         server = self.server_options()
         self.assertEqual([server["timeout"], server["drain"]], [600.0, 30.0])
 
-    def test_file_server_serves_the_folder_files(self) -> None:
-        self.assertEqual(fileserver.Options(self.reactor)["files"], "./files")
+    def test_file_server_serves_the_directory_files_and_creates_only_that(self) -> None:
+        here = os.getcwd()
+        self.addCleanup(os.chdir, here)
+        os.chdir(self.folder)
+        for created in (True, False):
+            options = fileserver.Options(self.reactor)
+            options.parseOptions([])
+            self.assertEqual(options.directory.path, os.fsencode(os.path.abspath("files")))
+            self.assertEqual(options.created, created)
 
 
 class GivenTests(OptionsCase):
@@ -197,35 +205,40 @@ class MalformedTests(OptionsCase):
 
 
 class FolderTests(OptionsCase):
-    def test_missing_folder_is_made_with_those_above_it(self) -> None:
-        self.folder = os.path.join(self.folder, "deep", "down")
-        self.server_options()
-        self.assertTrue(os.path.isdir(self.folder))
+    def assert_missing(self, path: str) -> None:
+        message = self.assert_refused(fileserver.Options(self.reactor), "--files", path)
+        self.assertIn("no such directory; create it, or name one that exists", message)
+        self.assertFalse(os.path.exists(path))
 
-    def test_folder_that_is_there_is_left_as_it_is(self) -> None:
-        os.mkdir(self.folder, 0o711)
+    def test_missing_directory_that_was_named_is_an_error_and_not_created(self) -> None:
+        for missing in ("typo", "deep/down", ""):
+            self.assert_missing(missing and os.path.join(self.folder, missing))
+        self.assertEqual(os.listdir(self.folder), [])
+
+    def test_missing_default_directory_is_an_error_once_it_is_named(self) -> None:
+        self.assert_missing("./files")
+
+    def test_existing_directory_is_left_as_it_is(self) -> None:
+        os.chmod(self.folder, 0o711)
         before = os.stat(self.folder)
         self.server_options()
         self.assertEqual(os.stat(self.folder), before)
 
-    def test_file_in_the_place_of_the_folder(self) -> None:
-        with open(self.folder, "wb"):
+    def test_file_in_the_place_of_the_directory(self) -> None:
+        file = os.path.join(self.folder, "file")
+        with open(file, "wb"):
             pass
-        self.assert_refused(fileserver.Options(self.reactor), "--files", self.folder)
+        for path in (file, os.path.join(file, "inside")):
+            message = self.assert_refused(fileserver.Options(self.reactor), "--files", path)
+            self.assertIn("not a directory", message)
 
-    def test_file_in_the_place_of_a_folder_above(self) -> None:
-        with open(self.folder, "wb"):
-            pass
-        inside = os.path.join(self.folder, "inside")
-        message = self.assert_refused(fileserver.Options(self.reactor), "--files", inside)
-        self.assertIn("Not a directory", message)
-
-    def test_dangling_link_in_the_place_of_the_folder(self) -> None:
-        os.symlink("nowhere", self.folder)
-        self.assert_refused(fileserver.Options(self.reactor), "--files", self.folder)
+    def test_dangling_link_in_the_place_of_the_directory(self) -> None:
+        link = os.path.join(self.folder, "link")
+        os.symlink("nowhere", link)
+        self.assert_missing(link)
 
     def test_unreadable_folder(self) -> None:
-        os.mkdir(self.folder, 0o300)
+        os.chmod(self.folder, 0o300)
         if os.access(self.folder, os.R_OK):
             raise SkipTest("root may read everything")
         self.addCleanup(os.chmod, self.folder, 0o700)

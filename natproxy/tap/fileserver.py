@@ -17,8 +17,18 @@ from natproxy.storage import Directory
 from natproxy.tap.options import DaemonOptions, seconds, way
 
 
+DEFAULT_FILES = "./files"
+"""The directory that is served if none is named; the only one that is ever created."""
+
+
 class Options(DaemonOptions):
-    """What ``twistd fileserver`` takes."""
+    """What ``twistd fileserver`` takes.
+
+    :ivar directory: the directory to serve.
+    :ivar created: whether it did not exist, and was created.
+    """
+
+    created = False
 
     daemon = "fileserver"
     default_listen = "tcp:9001:interface=127.0.0.1"
@@ -26,7 +36,12 @@ class Options(DaemonOptions):
     synopsis = "[options]"
     longdesc = f"Serve the files of a directory. Listens on {default_listen} unless told otherwise."
     optParameters = [
-        ["files", None, "./files", "Directory to serve; made if it is missing."],
+        [
+            "files",
+            None,
+            None,
+            f"Directory to serve; without it {DEFAULT_FILES}, which is created if it is missing.",
+        ],
         [
             "timeout",
             None,
@@ -51,16 +66,38 @@ class Options(DaemonOptions):
     ]
 
     def postOptions(self) -> None:
-        """See that there is a directory to serve."""
+        """Check that the directory exists and can be listed.
+
+        A directory that was named must exist: serving an empty one in the place of a
+        misspelt name would let mirrors of it be emptied.
+        """
         super().postOptions()
-        self.directory = Directory(os.path.abspath(self["files"]))
+        given: str | None = self["files"]
+        shown = given if given is not None else DEFAULT_FILES
+        self.directory = Directory(os.path.abspath(shown))
         try:
-            os.makedirs(self.directory.path, exist_ok=True)
+            if given is None:
+                self.created = _created(self.directory.path)
+            else:
+                os.stat(given)
             self.directory.check()
-        except FileExistsError:
-            raise usage.UsageError(f"--files {self['files']}: not a directory") from None
+        except (FileExistsError, NotADirectoryError):
+            raise usage.UsageError(f"--files {shown}: not a directory") from None
+        except FileNotFoundError:
+            raise usage.UsageError(
+                f"--files {shown}: no such directory; create it, or name one that exists"
+            ) from None
         except OSError as error:
-            raise usage.UsageError(f"--files {self['files']}: {error.strerror}") from error
+            raise usage.UsageError(f"--files {shown}: {error.strerror}") from error
+
+
+def _created(path: bytes) -> bool:
+    """Create a directory unless it exists, and return whether it was created."""
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        return False
+    return True
 
 
 def make_daemon(options: Options) -> DrainingService:
