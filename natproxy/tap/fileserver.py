@@ -16,7 +16,6 @@ from natproxy.service import DrainingService, TwistdService
 from natproxy.storage import Directory
 from natproxy.tap.options import DaemonOptions, seconds, way
 
-
 DEFAULT_FILES = "./files"
 """The directory that is served if none is named; the only one that is ever created."""
 
