@@ -19,12 +19,22 @@ TIMEOUT = os.environ.get("FILESERVER_TIMEOUT", "600")
 # Seconds that commands in flight get at the end.
 DRAIN = os.environ.get("FILESERVER_DRAIN", "30")
 
+# Clients at once; more are turned away.
+MAX_CLIENTS = os.environ.get("FILESERVER_MAX_CLIENTS", "10000")
+# Connections of one host at once; 0: no limit.
+MAX_CLIENTS_PER_HOST = os.environ.get("FILESERVER_MAX_CLIENTS_PER_HOST", "0")
+# Seconds that a new client may take to send its first command; 0: no limit.
+FIRST_COMMAND_TIMEOUT = os.environ.get("FILESERVER_FIRST_COMMAND_TIMEOUT", "30")
+
 arguments = [f"--listen={endpoint}" for endpoint in LISTEN.split()]
 arguments += [f"--timeout={TIMEOUT}", f"--drain={DRAIN}"]
+arguments += [f"--max-clients={MAX_CLIENTS}", f"--max-clients-per-host={MAX_CLIENTS_PER_HOST}"]
+arguments += [f"--first-command-timeout={FIRST_COMMAND_TIMEOUT}"]
 if FILES is not None:
     arguments += [f"--files={FILES}"]
 
 options = Options()
+options.listen_option = "FILESERVER_LISTEN"
 try:
     options.parseOptions(arguments)
 except StartupError as wrong:

@@ -7,6 +7,7 @@ they need: no options are read and no factory is made in here.
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -23,7 +24,10 @@ from twisted.internet.interfaces import (
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from natproxy import __version__
 from natproxy.commands import CommandFactory
+from natproxy.descriptors import raise_limit
+from natproxy.listening import address_text, keep_alive
 
 
 class StartupError(SystemExit, Exception):
@@ -42,6 +46,9 @@ class DrainingService(Service):
     :param factory: makes the connections.
     :param drain: seconds that commands in flight get to finish when it stops.
     :param clock: for the time to drain.
+    :param details: what the log is to say when the daemon has started, beside where it
+        listens and how many clients it admits.
+    :param option: the option that chooses where to listen, to be named if it can't.
     :ivar ports: the listening ports, in the order of the endpoints.
     """
 
@@ -53,19 +60,24 @@ class DrainingService(Service):
         factory: CommandFactory,
         drain: float,
         clock: IReactorTime,
+        details: str = "",
+        option: str = "--listen",
     ) -> None:
         self.factory = factory
+        self.option = option
         self.ports: list[IListeningPort] = []
         self._listeners = listeners
         self._drain = drain
         self._clock = clock
+        self._details = details
 
     def privilegedStartService(self) -> None:
-        """Listen, while the process may still do so on a low port.
+        """Raise the limit of descriptors and listen; the process may have privileges now.
 
         :raises StartupError: if one of the endpoints can't be listened on.
         """
         super().privilegedStartService()
+        raise_limit()
         for description, endpoint in self._listeners:
             failures: list[Failure] = []
             endpoint.listen(self.factory).addCallbacks(self.ports.append, failures.append)
@@ -73,7 +85,12 @@ class DrainingService(Service):
                 ports, self.ports = self.ports, []
                 for port in ports:
                     port.stopListening()
-                raise StartupError(f"cannot listen on {description}: {_reason(failures[0])}")
+                raise StartupError(
+                    f"cannot listen on {description}: {_reason(failures[0], self.option)}"
+                )
+        for port in self.ports:
+            keep_alive(port)
+        self._log_start()
 
     def startService(self) -> None:
         """Listen, unless `privilegedStartService` has done so."""
@@ -94,15 +111,29 @@ class DrainingService(Service):
         closed = gatherResults([maybeDeferred(port.stopListening) for port in ports])
         cut_off = self._clock.callLater(self._drain, self.hurry)
         if self.factory.connections:
+            count = len(self.factory.connections)
             self._log.info(
-                "draining {count} connections for up to {seconds:g} s",
-                count=len(self.factory.connections),
+                "draining {count} {connections} for up to {seconds:g} s",
+                count=count,
+                connections="connection" if count == 1 else "connections",
                 seconds=self._drain,
             )
         await self.factory.drain()
         if cut_off.active():
             cut_off.cancel()
         await closed
+
+    def _log_start(self) -> None:
+        admission = self.factory.admission
+        self._log.info(
+            "natproxy {version}: {details} listens on {addresses}; clients at once: {clients},"
+            " of one host: {per_host}",
+            version=__version__,
+            details=self._details,
+            addresses=", ".join(address_text(port.getHost()) for port in self.ports),
+            clients=admission.clients,
+            per_host=admission.per_host or "no limit",
+        )
 
     def hurry(self) -> None:
         """Wait no longer for clients to finish."""
@@ -191,8 +222,11 @@ class TwistdService(MultiService):
             raise
 
 
-def _reason(failure: Failure) -> str:
+def _reason(failure: Failure, option: str) -> str:
     error = failure.value
     if isinstance(error, CannotListenError):
         error = error.socketError
-    return str(getattr(error, "strerror", None) or error)
+    reason = str(getattr(error, "strerror", None) or error)
+    if getattr(error, "errno", None) == errno.EADDRINUSE:
+        return f"{reason}; choose another one with {option}"
+    return reason

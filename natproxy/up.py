@@ -26,6 +26,8 @@ from twisted.logger import (
 )
 from zope.interface import implementer
 
+from natproxy.descriptors import attainable
+from natproxy.listening import address_text
 from natproxy.service import DrainingService, TerminationSignals
 from natproxy.storage import Directory
 from natproxy.tap import fileserver, natproxy
@@ -58,14 +60,17 @@ def run(
     server_options.parseOptions(
         [*([] if files is None else ["--files", files]), "--listen", fileserver_listen]
     )
-    server = fileserver.make_daemon(server_options)
+    # One process, one limit of descriptors: each daemon may use half of them.
+    descriptors = attainable() // 2
+    server = fileserver.make_daemon(server_options, descriptors)
+    server.option = "--fileserver-listen"
     server.startService()
     proxy_options = natproxy.Options(reactor, "natproxy up")
     upstream = _client_endpoint(server.ports[0].getHost())
     proxy_options.parseOptions(
         ["--upstream", upstream, *(f"--listen={endpoint}" for endpoint in listen or [LISTEN])]
     )
-    proxy = natproxy.make_daemon(proxy_options)
+    proxy = natproxy.make_daemon(proxy_options, descriptors)
     proxy.startService()
 
     async def stop() -> None:
@@ -107,21 +112,14 @@ def _client_endpoint(address: object) -> str:
     return f"tcp:{host}:{address.port}"
 
 
-def _place(address: object) -> str:
-    if isinstance(address, (IPv4Address, IPv6Address)):
-        host = f"[{address.host}]" if ":" in address.host else address.host
-        return f"{host}:{address.port}"
-    return _client_endpoint(address)
-
-
 def _welcome(options: fileserver.Options, server: DrainingService, proxy: DrainingService) -> str:
     names = options.directory.listing().body.splitlines()
     count = "1 file" if len(names) == 1 else f"{len(names)} files"
     state = "created, empty" if options.created else count
     lines = [
         f"serving      {printable(options.directory.path)} ({state})",
-        *(f"file server  {_place(port.getHost())}" for port in server.ports),
-        *(f"proxy        {_place(port.getHost())}" for port in proxy.ports),
+        *(f"file server  {address_text(port.getHost())}" for port in server.ports),
+        *(f"proxy        {address_text(port.getHost())}" for port in proxy.ports),
         "",
         "Try, in another terminal:",
     ]
@@ -152,6 +150,6 @@ def _where(proxy: DrainingService) -> str:
         address = port.getHost()
         if isinstance(address, (IPv4Address, IPv6Address)):
             host = ANYWHERE.get(address.host, address.host)
-            place = _place(type(address)("TCP", host, address.port))
+            place = address_text(type(address)("TCP", host, address.port))
             return "" if place == "127.0.0.1:9000" else f" --server {place}"
     return ""

@@ -152,7 +152,10 @@ def test_application_file_says_in_one_line_that_the_port_is_in_use(
     with socket.create_server(("127.0.0.1", 0)) as occupant:
         listen = f"tcp:{occupant.getsockname()[1]}:interface=127.0.0.1"
         said = refused_start(name, tmp_path, **{f"{name.upper()}_LISTEN": listen})
-    assert said == f"cannot listen on {listen}: Address already in use\n"
+    assert said == (
+        f"cannot listen on {listen}: Address already in use;"
+        f" choose another one with {name.upper()}_LISTEN\n"
+    )
 
 
 @pytest.mark.parametrize("name", ["natproxy", "fileserver"])

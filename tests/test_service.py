@@ -15,11 +15,12 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from natproxy import __version__, service
 from natproxy.commands import CommandReceiver
 from natproxy.connecting import EndpointConnector
 from natproxy.proxy import ProxyFactory
 from natproxy.service import DrainingService, StartupError, TerminationSignals, TwistdService
-from tests.doubles import PlayedEndpoint, Wire
+from tests.doubles import Journal, PlayedEndpoint, Wire
 
 IN_USE = OSError(errno.EADDRINUSE, "Address already in use")
 
@@ -78,6 +79,8 @@ class ServiceCase(SynchronousTestCase):
     """A proxy's service with two endpoints and 30 seconds to drain."""
 
     def setUp(self) -> None:
+        self.raised: list[bool] = []
+        self.patch(service, "raise_limit", lambda: self.raised.append(True))
         self.reactor = SignalledMemoryReactor()
         self.upstream = PlayedEndpoint()
         self.factory = ProxyFactory(
@@ -86,7 +89,11 @@ class ServiceCase(SynchronousTestCase):
         self.first = PlayedListener()
         self.second = PlayedListener()
         self.service = DrainingService(
-            [("tcp:1", self.first), ("tcp:2", self.second)], self.factory, 30.0, self.reactor
+            [("tcp:1", self.first), ("tcp:2", self.second)],
+            self.factory,
+            30.0,
+            self.reactor,
+            "the proxy in front of tcp:upstream:1",
         )
 
     def client(self, commands: bytes = b"") -> tuple[CommandReceiver, Wire]:
@@ -107,6 +114,19 @@ class ListeningTests(ServiceCase):
         self.service.privilegedStartService()
         self.assertEqual(self.service.ports, [self.first.port, self.second.port])
 
+    def test_limit_of_descriptors_is_raised(self) -> None:
+        self.service.startService()
+        self.assertEqual(self.raised, [True])
+
+    def test_log_names_addresses_upstream_limits_and_version(self) -> None:
+        journal = Journal(self)
+        self.service.startService()
+        self.assertEqual(
+            journal.line_with("listens on"),
+            f"natproxy {__version__}: the proxy in front of tcp:upstream:1 listens on"
+            " 127.0.0.1:9000, 127.0.0.1:9000; clients at once: 10000, of one host: no limit",
+        )
+
     def test_start_after_the_privileged_one_does_not_listen_again(self) -> None:
         self.service.privilegedStartService()
         self.service.startService()
@@ -119,7 +139,10 @@ class ListeningTests(ServiceCase):
     def test_port_in_use_is_told_in_one_line(self) -> None:
         self.second.error = CannotListenError("127.0.0.1", 2, IN_USE)
         wrong = self.assertRaises(StartupError, self.service.privilegedStartService)
-        self.assertEqual(str(wrong), "cannot listen on tcp:2: Address already in use")
+        self.assertEqual(
+            str(wrong),
+            "cannot listen on tcp:2: Address already in use; choose another one with --listen",
+        )
 
     def test_ports_that_were_open_are_closed_when_the_next_one_fails(self) -> None:
         self.second.error = CannotListenError("127.0.0.1", 2, IN_USE)
@@ -223,6 +246,18 @@ class DrainingTests(ServiceCase):
         self.assertEqual((self.first.times, self.second.times), (2, 2))
 
 
+class DrainLogTests(ServiceCase):
+    def test_number_of_connections_has_its_plural(self) -> None:
+        journal = Journal(self)
+        self.client()
+        self.service.stopService()
+        journal.line_with("draining 1 connection for up to 30 s")
+        self.client()
+        self.service.stopService()
+        journal.line_with("draining 2 connections for up to 30 s")
+        self.factory.abort()
+
+
 class SignalTests(ServiceCase):
     def setUp(self) -> None:
         super().setUp()
@@ -283,7 +318,8 @@ class TwistdServiceTests(ServiceCase):
         self.first.error = CannotListenError("", 1, IN_USE)
         self.assertRaises(StartupError, self.daemon.privilegedStartService)
         self.assertEqual(
-            self.terminal.getvalue(), "cannot listen on tcp:1: Address already in use\n"
+            self.terminal.getvalue(),
+            "cannot listen on tcp:1: Address already in use; choose another one with --listen\n",
         )
 
     def test_failure_is_left_to_the_interpreter_while_stderr_is_the_terminal(self) -> None:

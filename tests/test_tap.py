@@ -132,7 +132,7 @@ class GivenTests(OptionsCase):
         self.assertEqual(factory.replies.seconds, 1.5)
         self.assertEqual(factory.connector.timeout, 2.0)
         self.assertEqual(factory.idle.seconds, 300.0)
-        self.assertEqual(factory.max_clients, 4)
+        self.assertEqual(factory.admission.clients, 4)
 
     def test_file_server_passes_every_value_on(self) -> None:
         factory = fileserver.make_daemon(self.server_options("--timeout=7")).factory

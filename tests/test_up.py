@@ -10,7 +10,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy import up
+from natproxy import service, up
 from natproxy.service import StartupError
 from tests.test_service import SignalledMemoryReactor
 
@@ -27,6 +27,7 @@ class UpCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.reactor = UpReactor()
+        self.patch(service, "raise_limit", lambda: None)
         self.patch(up, "_log_to_stderr", lambda: None)
         for number in (signal.SIGTERM, signal.SIGINT):
             self.addCleanup(signal.signal, number, signal.getsignal(number))

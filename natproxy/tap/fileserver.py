@@ -10,11 +10,13 @@ from twisted.application.service import IService
 from twisted.internet.threads import deferToThreadPool
 from twisted.python import usage
 
+from natproxy.descriptors import attainable, room_for_file_server
 from natproxy.fileserver import FileServerFactory
 from natproxy.relay import PageCache, Relays, Way
 from natproxy.service import DrainingService, TwistdService
 from natproxy.storage import Directory
-from natproxy.tap.options import DaemonOptions, seconds, way
+from natproxy.tap.options import DaemonOptions, seconds, way, whole_number
+from natproxy.wire import printable
 
 DEFAULT_FILES = "./files"
 """The directory that is served if none is named; the only one that is ever created."""
@@ -36,12 +38,6 @@ class Options(DaemonOptions):
     longdesc = f"Serve the files of a directory. Listens on {default_listen} unless told otherwise."
     optParameters = [
         [
-            "files",
-            None,
-            None,
-            f"Directory to serve; without it {DEFAULT_FILES}, which is created if it is missing.",
-        ],
-        [
             "timeout",
             None,
             600.0,
@@ -56,13 +52,18 @@ class Options(DaemonOptions):
             way({"auto": Way.AUTO, "copy": Way.COPY, "sendfile": Way.KERNEL}),
         ],
         [
-            "drain",
+            "max-clients-per-host",
             None,
-            30.0,
-            "Seconds that commands in flight get at the end.",
-            seconds("drain", 0),
+            None,
+            "Connections of one host at once (no limit: its clients are proxies); 0: no limit.",
+            whole_number("max-clients-per-host", 0),
         ],
+        *DaemonOptions.common,
     ]
+
+    def opt_files(self, path: str) -> None:
+        """Directory to serve; without it ./files, which is created if it is missing."""
+        self.once("files", path)
 
     def postOptions(self) -> None:
         """Check that the directory exists and can be listed.
@@ -71,7 +72,7 @@ class Options(DaemonOptions):
         misspelt name would let mirrors of it be emptied.
         """
         super().postOptions()
-        given: str | None = self["files"]
+        given: str | None = self.get("files")
         shown = given if given is not None else DEFAULT_FILES
         self.directory = Directory(os.path.abspath(shown))
         try:
@@ -99,15 +100,34 @@ def _created(path: bytes) -> bool:
     return True
 
 
-def make_daemon(options: Options) -> DrainingService:
-    """Make the file server of these options, without anything round it."""
+def make_daemon(options: Options, descriptors: int | None = None) -> DrainingService:
+    """Make the file server of these options, without a log and signal handlers.
+
+    :param descriptors: that it may use; by default, all that the process may have.
+    """
     reactor = options.reactor
+    room = room_for_file_server(attainable() if descriptors is None else descriptors)
     in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
-    relays = Relays(reactor, options["relay"], PageCache(in_thread))
     factory = FileServerFactory(
-        reactor, options.directory, in_thread, options["timeout"], relays, time.time
+        reactor,
+        options.directory,
+        in_thread,
+        options["timeout"],
+        Relays(reactor, options["relay"], PageCache(in_thread)),
+        time.time,
+        admission=options.admission(room, lambda _: 0),
+        first_command_timeout=options["first-command-timeout"],
     )
-    return DrainingService(options.listeners, factory, options["drain"], reactor)
+    path = printable(options.directory.path)
+    created = ", which was created," if options.created else ""
+    return DrainingService(
+        options.listeners,
+        factory,
+        options["drain"],
+        reactor,
+        f"the file server of {path}{created}",
+        options.listen_option,
+    )
 
 
 def makeService(options: Options) -> IService:

@@ -7,10 +7,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
-from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
+from twisted.logger import Logger
 from twisted.python import usage
 
+from natproxy.admission import CLIENTS, Admission
+from natproxy.descriptors import Room
+from natproxy.listening import endpoint_from
 from natproxy.relay import Way
 from natproxy.service import StartupError
 
@@ -32,12 +36,15 @@ def seconds(option: str, least: float = 0.001) -> Callable[[str], float]:
     return read
 
 
-def whole_number(option: str) -> Callable[[str], int]:
-    """Give a reader of an option's whole number above 0, which raises `UsageError`."""
+def whole_number(option: str, least: int = 1) -> Callable[[str], int]:
+    """Return a reader of an option's whole number, which raises `UsageError`.
+
+    :param least: the smallest number that is accepted.
+    """
 
     def read(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and int(text)):
-            raise usage.UsageError(f"--{option} {text}: a whole number above 0 is needed")
+        if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= least):
+            raise usage.UsageError(f"--{option} {text}: must be a whole number from {least} up")
         return int(text)
 
     return read
@@ -55,15 +62,42 @@ def way(words: Mapping[str, Way]) -> Callable[[str], Way]:
 
 
 class DaemonOptions(usage.Options):
-    """``--listen``, ``--timeout`` and ``--drain``; endpoints are checked as they are read.
+    """The options of both daemons; endpoints are checked as they are read.
 
     :param reactor: the endpoints are for.
     :param program: what the user has typed, to begin a complaint with.
+    :ivar listen_option: what chooses where to listen; an application file has a variable.
     :ivar listeners: endpoints to listen on, each with the words that described it.
     """
 
     daemon: ClassVar[str]
     default_listen: ClassVar[str]
+
+    _log = Logger()
+
+    common: ClassVar[list[list[Any]]] = [
+        [
+            "first-command-timeout",
+            None,
+            30.0,
+            "Seconds that a new client may take to send its first command; 0: no limit.",
+            seconds("first-command-timeout", 0),
+        ],
+        [
+            "max-clients",
+            None,
+            CLIENTS,
+            "Clients at once, or fewer if there are not descriptors for so many.",
+            whole_number("max-clients"),
+        ],
+        [
+            "drain",
+            None,
+            30.0,
+            "Seconds that commands in flight get at the end.",
+            seconds("drain", 0),
+        ],
+    ]
 
     def __init__(self, reactor: Any = None, program: str = "") -> None:
         super().__init__()
@@ -72,10 +106,12 @@ class DaemonOptions(usage.Options):
             from twisted.internet import reactor
         self.reactor = reactor
         self.listeners: list[tuple[str, IStreamServerEndpoint]] = []
+        self.listen_option = "--listen"
+        self._given: set[str] = set()
 
     def opt_listen(self, description: str) -> None:
         """Endpoint to listen on, given once or more often; see above for the default."""
-        endpoint = self.endpoint("--listen", description, serverFromString)
+        endpoint = self.endpoint("--listen", description, endpoint_from)
         self.listeners.append((description, endpoint))
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
@@ -92,6 +128,34 @@ class DaemonOptions(usage.Options):
         """Listen where everybody expects, if nothing else was said."""
         if not self.listeners:
             self.opt_listen(self.default_listen)
+
+    def once(self, option: str, value: str) -> None:
+        """Set an option that can be given only once.
+
+        :raises UsageError: if it is given again.
+        """
+        if option in self._given:
+            raise usage.UsageError(f"--{option} {value}: --{option} can be given only once")
+        self._given.add(option)
+        self[option] = value
+
+    def admission(self, room: Room, per_host: Callable[[int], int]) -> Admission:
+        """Return the limits of the number of clients.
+
+        :param room: how many clients there are descriptors for.
+        :param per_host: returns the default for one host, by the number in all.
+        """
+        clients = min(self["max-clients"], room.clients)
+        if clients < self["max-clients"]:
+            self._log.warn(
+                "{daemon}: --max-clients {wanted}: there are descriptors for {clients} clients"
+                " (see ulimit -n, or LimitNOFILE in a unit)",
+                daemon=self.daemon,
+                wanted=self["max-clients"],
+                clients=clients,
+            )
+        given: int | None = self["max-clients-per-host"]
+        return Admission(clients, per_host(clients) if given is None else given)
 
     def endpoint(
         self, option: str, description: str, read: Callable[[Any, str], _Endpoint]
