@@ -6,6 +6,7 @@ Every setting below can be changed here, or by the environment variable beside i
 import os
 
 from twisted.application.service import Application
+from twisted.logger import ILogObserver
 
 from natproxy.service import StartupError
 from natproxy.tap.fileserver import Options, makeService
@@ -18,13 +19,14 @@ FILES = os.environ.get("FILESERVER_FILES")
 TIMEOUT = os.environ.get("FILESERVER_TIMEOUT", "600")
 # Seconds that commands in flight get at the end.
 DRAIN = os.environ.get("FILESERVER_DRAIN", "30")
-
 # Clients at once; more are turned away.
 MAX_CLIENTS = os.environ.get("FILESERVER_MAX_CLIENTS", "10000")
 # Connections of one host at once; 0: no limit.
 MAX_CLIENTS_PER_HOST = os.environ.get("FILESERVER_MAX_CLIENTS_PER_HOST", "0")
 # Seconds that a new client may take to send its first command; 0: no limit.
 FIRST_COMMAND_TIMEOUT = os.environ.get("FILESERVER_FIRST_COMMAND_TIMEOUT", "30")
+# File to log to; "-" is standard output. Without it, twistd's --logfile decides.
+LOG = os.environ.get("FILESERVER_LOG")
 
 arguments = [f"--listen={endpoint}" for endpoint in LISTEN.split()]
 arguments += [f"--timeout={TIMEOUT}", f"--drain={DRAIN}"]
@@ -32,6 +34,8 @@ arguments += [f"--max-clients={MAX_CLIENTS}", f"--max-clients-per-host={MAX_CLIE
 arguments += [f"--first-command-timeout={FIRST_COMMAND_TIMEOUT}"]
 if FILES is not None:
     arguments += [f"--files={FILES}"]
+if LOG is not None:
+    arguments += [f"--log={LOG}"]
 
 options = Options()
 options.listen_option = "FILESERVER_LISTEN"
@@ -42,4 +46,6 @@ except StartupError as wrong:
     raise SystemExit(str(wrong)) from None
 
 application = Application("fileserver")
+if options.log.writer is not None:
+    application.setComponent(ILogObserver, options.log.writer)
 makeService(options).setServiceParent(application)

@@ -28,6 +28,7 @@ from natproxy import __version__
 from natproxy.commands import CommandFactory
 from natproxy.descriptors import raise_limit
 from natproxy.listening import address_text, keep_alive
+from natproxy.logfile import RotatingFile
 
 
 class StartupError(SystemExit, Exception):
@@ -49,6 +50,7 @@ class DrainingService(Service):
     :param details: what the log is to say when the daemon has started, beside where it
         listens and how many clients it admits.
     :param option: the option that chooses where to listen, to be named if it can't.
+    :ivar announced: whether the start is logged.
     :ivar ports: the listening ports, in the order of the endpoints.
     """
 
@@ -70,6 +72,7 @@ class DrainingService(Service):
         self._drain = drain
         self._clock = clock
         self._details = details
+        self.announced = True
 
     def privilegedStartService(self) -> None:
         """Raise the limit of descriptors and listen; the process may have privileges now.
@@ -90,7 +93,8 @@ class DrainingService(Service):
                 )
         for port in self.ports:
             keep_alive(port)
-        self._log_start()
+        if self.announced:
+            self._log_start()
 
     def startService(self) -> None:
         """Listen, unless `privilegedStartService` has done so."""
@@ -158,34 +162,65 @@ class SignalledReactor(Protocol):
         ...
 
 
-class TerminationSignals(Service):
-    """Makes the first SIGTERM or SIGINT drain the daemon, and the second end it now.
+class SignalService(Service):
+    """Handles signals in the reactor's turns, once the reactor has installed its handlers.
+
+    :param reactor: runs the handlers.
+    :ivar numbers: the signals to handle. One that is ignored, as ``nohup`` has it, or that
+        somebody else handles stays as it is.
+    """
+
+    numbers: tuple[int, ...] = ()
+
+    _log = Logger()
+
+    def __init__(self, reactor: SignalledReactor) -> None:
+        self._reactor = reactor
+
+    def startService(self) -> None:
+        """Install the handlers as soon as the reactor has installed its own."""
+        super().startService()
+        self._reactor.addSystemEventTrigger("after", "startup", self._install)
+
+    def got(self, number: int) -> None:
+        """Handle a signal, in a turn of the reactor."""
+        raise NotImplementedError
+
+    def _install(self) -> None:
+        for number in self.numbers:
+            if self._free(number):
+                signal.signal(
+                    number, lambda number, _: self._reactor.callFromThread(self.got, number)
+                )
+
+    def _free(self, number: int) -> bool:
+        return signal.getsignal(number) in (signal.SIG_DFL, None)
+
+
+class TerminationSignals(SignalService):
+    """Makes the first SIGTERM or SIGINT drain the daemon, and the second abort the rest.
 
     With the reactor's own handlers ``twistd`` would end by the signal once more, when
     everything is done; here the exit status says that all is well.
 
     :param reactor: is stopped by the first signal.
     :param hurry: called by the second one.
+    :param hangup: whether SIGHUP does the same: the end of the terminal.
     """
 
-    _log = Logger()
+    numbers: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT)
 
-    def __init__(self, reactor: SignalledReactor, hurry: Callable[[], object]) -> None:
-        self._reactor = reactor
+    def __init__(
+        self, reactor: SignalledReactor, hurry: Callable[[], object], hangup: bool = False
+    ) -> None:
+        super().__init__(reactor)
         self._hurry = hurry
         self._received = 0
-
-    def startService(self) -> None:
-        """Take the signals over as soon as the reactor has installed its handlers."""
-        super().startService()
-        self._reactor.addSystemEventTrigger("after", "startup", self._install)
-
-    def _install(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda number, _: self._reactor.callFromThread(self.got, number))
+        if hangup:
+            self.numbers = (*self.numbers, signal.SIGHUP)
 
     def got(self, number: int) -> None:
-        """A signal has come, and the reactor has a turn for it."""
+        """Stop the reactor, or wait no longer for clients."""
         self._received += 1
         name = signal.Signals(number).name
         if self._received == 1:
@@ -195,18 +230,51 @@ class TerminationSignals(Service):
             self._log.info("{signal} again: waiting no longer", signal=name)
             self._hurry()
 
+    def _free(self, number: int) -> bool:
+        # In the place of the reactor's handlers.
+        return number != signal.SIGHUP or super()._free(number)
+
+
+class MaintenanceSignals(SignalService):
+    """Makes SIGUSR1 open the log file again; SIGHUP is logged, and nothing else.
+
+    :param log: the daemon's log file; `None` if it has none of its own.
+    """
+
+    numbers: tuple[int, ...] = (signal.SIGUSR1, signal.SIGHUP)
+
+    def __init__(self, reactor: SignalledReactor, log: RotatingFile | None) -> None:
+        super().__init__(reactor)
+        self._file = log
+
+    def got(self, number: int) -> None:
+        """Open the log file again, or log why nothing is done."""
+        if number == signal.SIGHUP:
+            self._log.info("SIGHUP: nothing is done, since no settings can be reloaded")
+        elif self._file is None:
+            self._log.info("SIGUSR1: nothing is done, since there is no log file (--log)")
+        else:
+            self._file.reopen()
+
 
 class TwistdService(MultiService):
     """A daemon with all that it needs to run under ``twistd``.
 
     :param daemon: what is to run.
     :param reactor: is stopped by the first SIGTERM or SIGINT.
+    :param log: the daemon's log file, if it has one of its own.
     """
 
-    def __init__(self, daemon: DrainingService, reactor: SignalledReactor) -> None:
+    def __init__(
+        self,
+        daemon: DrainingService,
+        reactor: SignalledReactor,
+        log: RotatingFile | None = None,
+    ) -> None:
         super().__init__()
         daemon.setServiceParent(self)
         TerminationSignals(reactor, daemon.hurry).setServiceParent(self)
+        MaintenanceSignals(reactor, log).setServiceParent(self)
 
     def privilegedStartService(self) -> None:
         """Start, or say on the terminal why not.

@@ -17,17 +17,16 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.logger import (
     FilteringLogObserver,
-    ILogObserver,
     LogEvent,
     LogLevel,
     LogLevelFilterPredicate,
     eventAsText,
     globalLogBeginner,
 )
-from zope.interface import implementer
 
 from natproxy.descriptors import attainable
 from natproxy.listening import address_text
+from natproxy.logfile import LogWriter, Stream, format_time
 from natproxy.service import DrainingService, TerminationSignals
 from natproxy.storage import Directory
 from natproxy.tap import fileserver, natproxy
@@ -38,6 +37,8 @@ EXAMINED = 1000
 
 LISTEN = "tcp:9000:interface=127.0.0.1"
 """Where the proxy listens unless told otherwise: neither daemon has access control."""
+
+STANDARD_ERROR = 2
 
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
@@ -64,6 +65,8 @@ def run(
     descriptors = attainable() // 2
     server = fileserver.make_daemon(server_options, descriptors)
     server.option = "--fileserver-listen"
+    # What they say is in the text on standard output as well.
+    server.announced = False
     server.startService()
     proxy_options = natproxy.Options(reactor, "natproxy up")
     upstream = _client_endpoint(server.ports[0].getHost())
@@ -71,6 +74,7 @@ def run(
         ["--upstream", upstream, *(f"--listen={endpoint}" for endpoint in listen or [LISTEN])]
     )
     proxy = natproxy.make_daemon(proxy_options, descriptors)
+    proxy.announced = False
     proxy.startService()
 
     async def stop() -> None:
@@ -83,7 +87,7 @@ def run(
         server.hurry()
 
     reactor.addSystemEventTrigger("before", "shutdown", lambda: Deferred.fromCoroutine(stop()))
-    TerminationSignals(reactor, hurry).startService()
+    TerminationSignals(reactor, hurry, hangup=True).startService()
     sys.stdout.write(_welcome(server_options, server, proxy))
     sys.stdout.flush()
     reactor.run()
@@ -91,17 +95,17 @@ def run(
 
 
 def _log_to_stderr() -> None:
-    @implementer(ILogObserver)
-    def show(event: LogEvent) -> None:
-        text = eventAsText(event, includeSystem=False, includeTimestamp=True)
-        sys.__stderr__.write(text + "\n")  # type: ignore[union-attr]
-
     levels = LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn)
     for namespace in ("natproxy.proxy", "natproxy.service"):
         levels.setLogLevelForNamespace(namespace, LogLevel.info)
+    writer = LogWriter(Stream(STANDARD_ERROR), formatted=_line)
     globalLogBeginner.beginLoggingTo(
-        [FilteringLogObserver(show, [levels])], redirectStandardIO=False
+        [FilteringLogObserver(writer, [levels])], redirectStandardIO=False
     )
+
+
+def _line(event: LogEvent) -> str:
+    return eventAsText(event, includeSystem=False, formatTime=format_time) + "\n"
 
 
 def _client_endpoint(address: object) -> str:

@@ -18,8 +18,16 @@ from zope.interface import implementer
 from natproxy import __version__, service
 from natproxy.commands import CommandReceiver
 from natproxy.connecting import EndpointConnector
+from natproxy.logfile import RotatingFile
 from natproxy.proxy import ProxyFactory
-from natproxy.service import DrainingService, StartupError, TerminationSignals, TwistdService
+from natproxy.service import (
+    DrainingService,
+    MaintenanceSignals,
+    SignalService,
+    StartupError,
+    TerminationSignals,
+    TwistdService,
+)
 from tests.doubles import Journal, PlayedEndpoint, Wire
 
 IN_USE = OSError(errno.EADDRINUSE, "Address already in use")
@@ -297,6 +305,56 @@ class SignalTests(ServiceCase):
         self.reactor.advance(0)
         self.assertTrue(self.reactor.hasStopped)
         self.assertEqual(self.hurried, 1)
+
+
+class MaintenanceTests(ServiceCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.journal = Journal(self)
+        for number in (signal.SIGUSR1, signal.SIGHUP):
+            self.addCleanup(signal.signal, number, signal.signal(number, signal.SIG_DFL))
+
+    def start(self, kind: SignalService) -> None:
+        kind.startService()
+        self.reactor.started()
+
+    def test_log_is_opened_again(self) -> None:
+        file = RotatingFile(self.mktemp())
+        self.start(MaintenanceSignals(self.reactor, file))
+        signal.raise_signal(signal.SIGUSR1)
+        self.assertEqual(self.journal.lines(), [])
+        self.reactor.advance(0)
+        self.journal.line_with("has been opened again")
+        file.close()
+
+    def test_nothing_is_done_without_a_log_and_for_a_hangup(self) -> None:
+        self.start(MaintenanceSignals(self.reactor, None))
+        signal.raise_signal(signal.SIGUSR1)
+        signal.raise_signal(signal.SIGHUP)
+        self.reactor.advance(0)
+        self.assertEqual(
+            self.journal.lines(),
+            [
+                "SIGUSR1: nothing is done, since there is no log file (--log)",
+                "SIGHUP: nothing is done, since no settings can be reloaded",
+            ],
+        )
+        self.assertFalse(self.reactor.hasStopped)
+
+    def test_signals_that_are_ignored_or_handled_stay_so(self) -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR1, signal.default_int_handler)
+        self.start(MaintenanceSignals(self.reactor, None))
+        self.assertIs(signal.getsignal(signal.SIGHUP), signal.SIG_IGN)
+        self.assertIs(signal.getsignal(signal.SIGUSR1), signal.default_int_handler)
+
+    def test_end_of_the_terminal_stops_natproxy_up(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+        self.start(TerminationSignals(self.reactor, lambda: None, hangup=True))
+        signal.raise_signal(signal.SIGHUP)
+        self.reactor.advance(0)
+        self.assertTrue(self.reactor.hasStopped)
 
 
 class TwistdServiceTests(ServiceCase):

@@ -100,4 +100,4 @@ def make_daemon(options: Options, descriptors: int | None = None) -> DrainingSer
 
 def makeService(options: Options) -> IService:
     """Make what ``twistd`` runs."""
-    return TwistdService(make_daemon(options), options.reactor)
+    return TwistdService(make_daemon(options), options.reactor, options.log.file)

@@ -15,8 +15,10 @@ from twisted.python import usage
 from natproxy.admission import CLIENTS, Admission
 from natproxy.descriptors import Room
 from natproxy.listening import endpoint_from
+from natproxy.logfile import KEPT, SIZE
 from natproxy.relay import Way
 from natproxy.service import StartupError
+from natproxy.tap.log import LogChoice, choose_log
 
 _Endpoint = TypeVar("_Endpoint")
 
@@ -66,6 +68,7 @@ class DaemonOptions(usage.Options):
 
     :param reactor: the endpoints are for.
     :param program: what the user has typed, to begin a complaint with.
+    :ivar log: where the daemon logs.
     :ivar listen_option: what chooses where to listen; an application file has a variable.
     :ivar listeners: endpoints to listen on, each with the words that described it.
     """
@@ -76,6 +79,21 @@ class DaemonOptions(usage.Options):
     _log = Logger()
 
     common: ClassVar[list[list[Any]]] = [
+        ["log", None, None, "File to log to; - is standard output. Rotated when it is large."],
+        [
+            "log-size",
+            None,
+            SIZE,
+            "MiB from which the log file is rotated; 0: never.",
+            whole_number("log-size", 0),
+        ],
+        [
+            "log-keep",
+            None,
+            KEPT,
+            "Rotated log files that are kept.",
+            whole_number("log-keep", 0),
+        ],
         [
             "first-command-timeout",
             None,
@@ -108,6 +126,7 @@ class DaemonOptions(usage.Options):
         self.listeners: list[tuple[str, IStreamServerEndpoint]] = []
         self.listen_option = "--listen"
         self._given: set[str] = set()
+        self.log = LogChoice(None, SIZE, KEPT)
 
     def opt_listen(self, description: str) -> None:
         """Endpoint to listen on, given once or more often; see above for the default."""
@@ -125,9 +144,10 @@ class DaemonOptions(usage.Options):
             raise StartupError(f"{self.program}: {wrong}") from None
 
     def postOptions(self) -> None:
-        """Listen where everybody expects, if nothing else was said."""
+        """Listen at the default address if no other was given, and open the log."""
         if not self.listeners:
             self.opt_listen(self.default_listen)
+        self.log = choose_log(self["log"], self["log-size"], self["log-keep"], self.parent)
 
     def once(self, option: str, value: str) -> None:
         """Set an option that can be given only once.
