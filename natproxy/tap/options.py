@@ -130,7 +130,7 @@ class DaemonOptions(usage.Options):
 
     def opt_listen(self, description: str) -> None:
         """Endpoint to listen on, given once or more often; see above for the default."""
-        endpoint = self.endpoint("--listen", description, endpoint_from)
+        endpoint = self.endpoint("--listen", description, endpoint_from, _listening)
         self.listeners.append((description, endpoint))
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
@@ -178,16 +178,26 @@ class DaemonOptions(usage.Options):
         return Admission(clients, per_host(clients) if given is None else given)
 
     def endpoint(
-        self, option: str, description: str, read: Callable[[Any, str], _Endpoint]
+        self,
+        option: str,
+        description: str,
+        read: Callable[[Any, str], _Endpoint],
+        meant: Callable[[str], str | None],
     ) -> _Endpoint:
         """Read an endpoint string.
 
+        :param meant: returns the endpoint that a malformed one probably stands for.
         :raises UsageError: naming the option, if it is malformed.
         """
         try:
             return read(self.reactor, description)
         except Exception as wrong:
             # Twisted raises whatever its parsers and certificate loaders do.
+            likely = meant(description)
+            if likely is not None:
+                raise usage.UsageError(
+                    f"{option} {description}: not an endpoint; write {likely}"
+                ) from wrong
             raise usage.UsageError(f"{option} {description}: {_words(wrong)}") from wrong
 
     def upstream(self, option: str, description: str) -> IStreamClientEndpoint:
@@ -198,8 +208,47 @@ class DaemonOptions(usage.Options):
         port = re.fullmatch(r"tcp:.*:(?:port=)?(\d+)", description)
         if port and not 0 < int(port[1]) < 65536:
             raise usage.UsageError(f"{option} {description}: there is no port {port[1]}")
-        endpoint: IStreamClientEndpoint = self.endpoint(option, description, clientFromString)
+        endpoint: IStreamClientEndpoint = self.endpoint(
+            option, description, clientFromString, _connecting
+        )
         return endpoint
+
+
+_PLACE = re.compile(
+    r"(?:tcp:|[a-z]+://)?"
+    r"(?:(?P<host>[a-z0-9_.-]*[a-z0-9_-]\.?)|\[(?P<ipv6>[0-9a-f:.]+(?:%[\w.-]+)?)\])?"
+    r":?(?P<port>(?<![a-z0-9])[0-9]{1,5})/?",
+    re.ASCII | re.IGNORECASE,
+)
+"""``9020``, ``:9020``, ``host:9020``, ``[::1]:9020``, a URL of these; not an endpoint."""
+
+
+def _place(text: str) -> tuple[str, str, str] | None:
+    """Return host, IPv6 address and port of what is no endpoint, but nearly one."""
+    found = _PLACE.fullmatch(text)
+    if found is None or not 0 < int(found["port"]) < 65536:
+        return None
+    return found["host"] or "", found["ipv6"] or "", found["port"]
+
+
+def _listening(text: str) -> str | None:
+    place = _place(text)
+    if place is None:
+        return None
+    host, ipv6, port = place
+    if ipv6:
+        return f"tcp6:{port}:interface=" + ipv6.replace(":", "\\:")
+    if host in ("", "*", "0.0.0.0"):  # noqa: S104
+        return f"tcp:{port}"
+    return f"tcp:{port}:interface=" + ("127.0.0.1" if host == "localhost" else host)
+
+
+def _connecting(text: str) -> str | None:
+    place = _place(text)
+    if place is None:
+        return None
+    host, ipv6, port = place
+    return f"tcp:{ipv6.replace(':', chr(92) + ':') or host or '127.0.0.1'}:{port}"
 
 
 def _words(error: Exception) -> str:
