@@ -248,7 +248,8 @@ class HeaderFactory(WrappingFactory[HeaderReceiver]):
 
     def buildProtocol(self, addr: IAddress | None) -> HeaderReceiver | None:  # type: ignore[override]
         """Wrap the protocol that is made for a connection, if one is."""
-        wrapped = self.wrappedFactory.buildProtocol(addr)
+        # The address is the load balancer's: nobody is to be refused because of it.
+        wrapped = self.wrappedFactory.buildProtocol(None)
         return None if wrapped is None else HeaderReceiver(self, wrapped)
 
 

@@ -27,7 +27,7 @@ from twisted.logger import (
 from natproxy.descriptors import attainable
 from natproxy.listening import address_text
 from natproxy.logfile import LogWriter, Stream, format_time
-from natproxy.service import DrainingService, TerminationSignals
+from natproxy.service import DrainingService, MaintenanceSignals, TerminationSignals
 from natproxy.storage import Directory
 from natproxy.tap import fileserver, natproxy
 from natproxy.wire import printable
@@ -88,6 +88,7 @@ def run(
 
     reactor.addSystemEventTrigger("before", "shutdown", lambda: Deferred.fromCoroutine(stop()))
     TerminationSignals(reactor, hurry, hangup=True).startService()
+    MaintenanceSignals(reactor, None).startService()
     sys.stdout.write(_welcome(server_options, server, proxy))
     sys.stdout.flush()
     reactor.run()

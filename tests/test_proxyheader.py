@@ -11,7 +11,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.admission import Admission
+from natproxy.admission import REFUSED, Admission
 from natproxy.connecting import EndpointConnector
 from natproxy.listening import endpoint_from
 from natproxy.proxy import ProxyFactory
@@ -204,6 +204,14 @@ class ConnectionTests(SynchronousTestCase):
         self.connect(b"PROXY UNKNOWN\r\n")
         _, second = self.connect(b"PROXY UNKNOWN\r\n")
         self.assertIn(b"too many connections", second.taken())
+
+    def test_address_of_the_load_balancer_is_no_reason_to_close(self) -> None:
+        self.connect(b"PROXY UNKNOWN\r\n")
+        for _ in range(REFUSED):
+            self.connect(b"PROXY UNKNOWN\r\n")
+        _, wire = self.connect(LINE)
+        self.assertTrue(wire.open)
+        self.assertEqual(wire.taken(), b"")
 
     def test_unix_clients_are_exempt(self) -> None:
         header = binary(0x31, b"/run/client".ljust(108, b"\x00") + b"\x00" * 108)
