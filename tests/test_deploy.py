@@ -187,6 +187,25 @@ def test_application_file_creates_the_default_directory(tmp_path: Path) -> None:
     assert (tmp_path / "files").is_dir()
 
 
+@pytest.mark.parametrize("name", ["natproxy", "fileserver"])
+def test_application_file_logs_where_it_is_told(name: str, tmp_path: Path) -> None:
+    variables = {"LISTEN": "tcp:0:interface=127.0.0.1", "LOG": "log", "MAX_CLIENTS": "7"}
+    variables |= {"MAX_CLIENTS_PER_HOST": "3", "FIRST_COMMAND_TIMEOUT": "0.2"}
+    settings = {f"{name.upper()}_{variable}": value for variable, value in variables.items()}
+    with running(application_file(name), tmp_path, **settings) as daemon:
+        said = None
+        while said is None:
+            text = (tmp_path / "log").read_text() if (tmp_path / "log").exists() else ""
+            said = re.search(
+                r"listens on 127\.0\.0\.1:(\d+); clients at once: 7, of one host: 3", text
+            )
+            assert daemon.process.poll() is None
+        assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z ", text)
+        with socket.create_connection(("127.0.0.1", int(said[1])), LIMIT) as client:
+            # It sends no command.
+            assert client.recv(1) == b""
+
+
 @needs_activate
 def test_socket_activated_proxy_serves_the_client_that_woke_it(tmp_path: Path) -> None:
     unit = (DEPLOY / "natproxy-activated.service").read_text().replace("\\\n", " ")
