@@ -6,23 +6,39 @@ Every setting below can be changed here, or by the environment variable beside i
 import os
 
 from twisted.application.service import Application
+from twisted.logger import ILogObserver
 
 from natproxy.service import StartupError
 from natproxy.tap.fileserver import Options, makeService
 
 # Endpoints to listen on, one or more, separated by white space.
 LISTEN = os.environ.get("FILESERVER_LISTEN", "tcp:9001:interface=127.0.0.1")
-# The folder to serve; made if it is missing.
-FILES = os.environ.get("FILESERVER_FILES", "./files")
+# The directory to serve. It must exist. Without it, ./files is served, and created if missing.
+FILES = os.environ.get("FILESERVER_FILES")
 # Seconds until an idle or stalled client is cut off.
 TIMEOUT = os.environ.get("FILESERVER_TIMEOUT", "600")
 # Seconds that commands in flight get at the end.
 DRAIN = os.environ.get("FILESERVER_DRAIN", "30")
+# Clients at once; more are turned away.
+MAX_CLIENTS = os.environ.get("FILESERVER_MAX_CLIENTS", "10000")
+# Connections of one host at once; 0: no limit.
+MAX_CLIENTS_PER_HOST = os.environ.get("FILESERVER_MAX_CLIENTS_PER_HOST", "0")
+# Seconds that a new client may take to send its first command; 0: no limit.
+FIRST_COMMAND_TIMEOUT = os.environ.get("FILESERVER_FIRST_COMMAND_TIMEOUT", "30")
+# File to log to; "-" is standard output. Without it, twistd's --logfile decides.
+LOG = os.environ.get("FILESERVER_LOG")
 
 arguments = [f"--listen={endpoint}" for endpoint in LISTEN.split()]
-arguments += [f"--files={FILES}", f"--timeout={TIMEOUT}", f"--drain={DRAIN}"]
+arguments += [f"--timeout={TIMEOUT}", f"--drain={DRAIN}"]
+arguments += [f"--max-clients={MAX_CLIENTS}", f"--max-clients-per-host={MAX_CLIENTS_PER_HOST}"]
+arguments += [f"--first-command-timeout={FIRST_COMMAND_TIMEOUT}"]
+if FILES is not None:
+    arguments += [f"--files={FILES}"]
+if LOG is not None:
+    arguments += [f"--log={LOG}"]
 
 options = Options()
+options.listen_option = "FILESERVER_LISTEN"
 try:
     options.parseOptions(arguments)
 except StartupError as wrong:
@@ -30,4 +46,6 @@ except StartupError as wrong:
     raise SystemExit(str(wrong)) from None
 
 application = Application("fileserver")
+if options.log.writer is not None:
+    application.setComponent(ILogObserver, options.log.writer)
 makeService(options).setServiceParent(application)

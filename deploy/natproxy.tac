@@ -6,6 +6,7 @@ Every setting below can be changed here, or by the environment variable beside i
 import os
 
 from twisted.application.service import Application
+from twisted.logger import ILogObserver
 
 from natproxy.service import StartupError
 from natproxy.tap.natproxy import Options, makeService
@@ -22,12 +23,24 @@ IDLE_TIMEOUT = os.environ.get("NATPROXY_IDLE_TIMEOUT", "600")
 DRAIN = os.environ.get("NATPROXY_DRAIN", "30")
 # Clients at once; more are turned away.
 MAX_CLIENTS = os.environ.get("NATPROXY_MAX_CLIENTS", "10000")
+# Connections of one host at once; 0: no limit. Without it, a tenth of MAX_CLIENTS.
+MAX_CLIENTS_PER_HOST = os.environ.get("NATPROXY_MAX_CLIENTS_PER_HOST")
+# Seconds that a new client may take to send its first command; 0: no limit.
+FIRST_COMMAND_TIMEOUT = os.environ.get("NATPROXY_FIRST_COMMAND_TIMEOUT", "30")
+# File to log to; "-" is standard output. Without it, twistd's --logfile decides.
+LOG = os.environ.get("NATPROXY_LOG")
 
 arguments = [f"--listen={endpoint}" for endpoint in LISTEN.split()]
 arguments += [f"--upstream={UPSTREAM}", f"--timeout={TIMEOUT}", f"--drain={DRAIN}"]
 arguments += [f"--idle-timeout={IDLE_TIMEOUT}", f"--max-clients={MAX_CLIENTS}"]
+arguments += [f"--first-command-timeout={FIRST_COMMAND_TIMEOUT}"]
+if MAX_CLIENTS_PER_HOST is not None:
+    arguments += [f"--max-clients-per-host={MAX_CLIENTS_PER_HOST}"]
+if LOG is not None:
+    arguments += [f"--log={LOG}"]
 
 options = Options()
+options.listen_option = "NATPROXY_LISTEN"
 try:
     options.parseOptions(arguments)
 except StartupError as wrong:
@@ -35,4 +48,6 @@ except StartupError as wrong:
     raise SystemExit(str(wrong)) from None
 
 application = Application("natproxy")
+if options.log.writer is not None:
+    application.setComponent(ILogObserver, options.log.writer)
 makeService(options).setServiceParent(application)

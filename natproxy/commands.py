@@ -7,8 +7,11 @@ What a command means is not known here; see `natproxy.fileserver`, `natproxy.pro
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Callable
 from itertools import count
+from typing import ClassVar
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
@@ -20,6 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from natproxy import wire
+from natproxy.admission import Admission, Refusal
 from natproxy.deadlines import Deadlines
 from natproxy.nat import FIRST_STAND_IN_PORT, Address, Outcome
 from natproxy.relay import Outflow, Transport, outflow_of
@@ -28,6 +32,12 @@ from natproxy.roundrobin import COMMAND_UNITS, SHARE, RoundRobin, line_units
 QUEUE_LIMIT = 64
 """Commands of one client that wait; with so many, it is not read from any more."""
 
+NEVER = -1.0
+"""When a command was first answered, on a connection that has sent none."""
+
+REFUSAL_INTERVAL = 10.0
+"""Seconds between two lines in the log about refused clients."""
+
 LINGER = 1.0
 """Seconds that a client gets to take what was sent, and to close, before we do."""
 
@@ -35,6 +45,8 @@ LINGER = 1.0
 # 64 KiB of line feeds grows with the square of their number. Slices bound the copies, and
 # LineReceiver stops between two lines while `paused` is set, which bounds the lines of a turn.
 _SLICE = 1024
+
+_NO_HOST = Address("unix", FIRST_STAND_IN_PORT)
 
 
 @implementer(IHalfCloseableProtocol)
@@ -53,7 +65,10 @@ class CommandReceiver(LineReceiver):
     :cvar command_units: of starting a command and receiving its reply.
     :ivar outflow: where replies go.
     :ivar answering: the command that is being answered, or `None`.
+    :cvar refusal_prefix: what an error that refuses the whole connection begins with.
     """
+
+    refusal_prefix: ClassVar[str] = ""
 
     delimiter = b"\n"
     MAX_LENGTH = wire.MAX_LINE
@@ -69,7 +84,7 @@ class CommandReceiver(LineReceiver):
         self.answering: wire.Command | None = None
         self._queue: deque[wire.Command] = deque()
         self._received = b""
-        self._answering_since = 0.0
+        self._answering_since = NEVER
         self._starting = False
         self._units = 0
         self._too_long = False
@@ -166,10 +181,23 @@ class CommandReceiver(LineReceiver):
     # What Twisted calls.
 
     def connectionMade(self) -> None:
-        """Start to wait for commands."""
+        """Start to wait for commands, or refuse the connection."""
         self.outflow = outflow_of(self.transport, self._outflow_changed)
         self.factory.connections.add(self)
         self._wait()
+        self.factory.await_first_command(self._first_command_overdue)
+        admission = self.factory.admission
+        known = bool(admission.per_host) and not getattr(self.transport, "peer_pending", False)
+        refusal = admission.admit(self, self.client_address if known else None)
+        if refusal is not None:
+            self._turn_away(refusal)
+
+    def peer_identified(self) -> None:
+        """The PROXY header has been received: the client's address is known from now on."""
+        if self.factory.admission.per_host and not self._closing:
+            refusal = self.factory.admission.identify(self, self.client_address)
+            if refusal is not None:
+                self._turn_away(refusal)
 
     def dataReceived(self, data: bytes) -> None:
         """Parse received bytes, for one share of work; keep them while paused."""
@@ -247,11 +275,25 @@ class CommandReceiver(LineReceiver):
         self.factory.idle.cancel(self.time_is_up)
         self.factory.lingering.cancel(self.time_is_up)
         self.factory.rotation.leave(self)
+        self.factory.first_commands.cancel(self._first_command_overdue)
         self._queue.clear()
         self._drop_answer(Outcome.CLIENT_GONE)
         self.factory.connection_ended(self)
 
     # The rest is our own.
+
+    def _turn_away(self, refusal: Refusal) -> None:
+        self.factory.log_refusal(self.log, self.client_address, refusal.message)
+        if refusal.sent:
+            self.refuse(self.refusal_prefix + refusal.message)
+        else:
+            self.abort(Outcome.ERROR)
+
+    def _first_command_overdue(self) -> None:
+        """Close the connection if it has not sent a complete command yet."""
+        if self._answering_since == NEVER and not self._queue and not self._closing:
+            self._close(linger=False)
+            self._linger()
 
     def _next(self) -> None:
         # A reply that is finished at once returns here: the loop in `_begin` goes on.
@@ -343,8 +385,12 @@ class CommandFactory(ServerFactory):
 
     :param clock: for every time-out.
     :param idle_timeout: seconds that a client may take for its next step.
+    :param admission: limits the number of clients; without it, there may be 10,000.
+    :param first_command_timeout: seconds that a client may take to send its first command,
+        and a load balancer to send the PROXY header; 0 for no limit but `idle_timeout`.
     :ivar idle: the deadlines of clients whose turn it is.
     :ivar lingering: those of clients that have been sent everything.
+    :ivar first_commands: those of clients that have connected a short while ago.
     :ivar deadlines: all deadlines there are; they rest when nobody is connected.
     :ivar connections: those that are open.
     :ivar rotation: connections that have used up their share of a reactor turn.
@@ -352,18 +398,55 @@ class CommandFactory(ServerFactory):
 
     noisy = False
 
-    def __init__(self, clock: IReactorTime, idle_timeout: float) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        idle_timeout: float,
+        admission: Admission | None = None,
+        first_command_timeout: float = 0.0,
+    ) -> None:
         self.clock = clock
+        self.admission = admission or Admission()
         self.idle = Deadlines(clock, idle_timeout)
         self.lingering = Deadlines(clock, LINGER)
-        self.deadlines = [self.idle, self.lingering]
+        self.first_commands = Deadlines(clock, first_command_timeout)
+        self.deadlines = [self.idle, self.lingering, self.first_commands]
         self.connections: set[CommandReceiver] = set()
         self.rotation = RoundRobin(clock)
         self._stand_in_ports = count(FIRST_STAND_IN_PORT)
         self._emptied: list[Deferred[None]] = []
+        self._refusals = 0
+        self._refusals_logged = -math.inf
+
+    def overloaded(self, address: object) -> bool:
+        """Return whether a new connection is to be closed at once; see `Admission`."""
+        if isinstance(address, (IPv4Address, IPv6Address)):
+            return self.admission.overloaded(Address(address.host, address.port))
+        return self.admission.overloaded(_NO_HOST)
+
+    def await_first_command(self, overdue: Callable[[], object]) -> None:
+        """Call back when a new client's time for its first command is over."""
+        if self.first_commands.seconds:
+            self.first_commands.set(overdue)
+
+    def log_refusal(self, log: Logger, client: Address, message: str) -> None:
+        """Log that a client was refused; one line in some seconds, however many there are."""
+        now = self.clock.seconds()
+        if now - self._refusals_logged < REFUSAL_INTERVAL:
+            self._refusals += 1
+            return
+        log.warn(
+            "{client} turned away: {reason}{others}",
+            client=client,
+            reason=message,
+            others=f" (and {self._refusals} others before)" if self._refusals else "",
+        )
+        self._refusals = 0
+        self._refusals_logged = now
 
     def connection_ended(self, connection: CommandReceiver) -> None:
         """Forget a connection."""
+        self.admission.leave(connection)
         self.connections.discard(connection)
         if not self.connections:
             for deadlines in self.deadlines:

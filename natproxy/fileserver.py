@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from natproxy import wire
+from natproxy.admission import Admission
 from natproxy.commands import CommandFactory, CommandReceiver
 from natproxy.digests import Digests
 from natproxy.nat import FIRST_STAND_IN_PORT, Outcome
@@ -160,6 +161,7 @@ class FileServerProtocol(CommandReceiver):
 
     log = Logger()
     factory: FileServerFactory
+    refusal_prefix = "503 "
 
     def __init__(self) -> None:
         super().__init__()
@@ -391,6 +393,9 @@ class FileServerFactory(CommandFactory):
     :param relays: move the files.
     :param settling: says which digests may be remembered.
     :param hash_in_thread: where files are read for their digests, if elsewhere.
+    :param admission: limits the number of clients.
+    :param first_command_timeout: seconds that a client may take for its first command; 0
+        for no limit but `idle_timeout`.
     """
 
     def __init__(
@@ -402,8 +407,10 @@ class FileServerFactory(CommandFactory):
         relays: Relays | None = None,
         settling: Settling | None = None,
         hash_in_thread: InThread | None = None,
+        admission: Admission | None = None,
+        first_command_timeout: float = 0.0,
     ) -> None:
-        super().__init__(clock, idle_timeout)
+        super().__init__(clock, idle_timeout, admission, first_command_timeout)
         self.relays = relays or Relays()
         self.directory = directory
         self.listings = SharedListings(directory, in_thread, clock)
@@ -444,8 +451,10 @@ class FileServerFactory(CommandFactory):
 
     def buildProtocol(  # type: ignore[override]  # our factory attribute is narrower
         self, addr: IAddress | None
-    ) -> FileServerProtocol:
-        """Serve a new client."""
+    ) -> FileServerProtocol | None:
+        """Make the protocol of a new client; `None` if there are too many."""
+        if self.overloaded(addr):
+            return None
         protocol = FileServerProtocol()
         protocol.factory = self
         return protocol

@@ -26,6 +26,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from natproxy import wire
+from natproxy.admission import Admission
 from natproxy.commands import CommandFactory, CommandReceiver
 from natproxy.connecting import Connector, in_plain_words, timed_out
 from natproxy.deadlines import Deadlines
@@ -43,27 +44,11 @@ class ProxyProtocol(CommandReceiver):
     factory: ProxyFactory
     # A command with an upstream connection costs about three times as much as one without.
     command_units = 3 * COMMAND_UNITS
+    refusal_prefix = "proxy error: "
 
     def __init__(self) -> None:
         super().__init__()
         self._translation: Translation | None = None
-        self._admitted = False
-
-    def connectionMade(self) -> None:
-        """Turn the client away if there are too many."""
-        super().connectionMade()
-        if self.factory.clients < self.factory.max_clients:
-            self._admitted = True
-            self.factory.clients += 1
-        else:
-            self.log.warn("{client} turned away: too many clients", client=self.client_address)
-            self.refuse("proxy error: too many clients")
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Make room for another client."""
-        if self._admitted:
-            self.factory.clients -= 1
-        super().connectionLost(reason)
 
     def command_received(self, command: wire.Command) -> None:
         """Open an upstream connection for the command."""
@@ -368,9 +353,10 @@ class ProxyFactory(CommandFactory):
     :param connector: makes the upstream connections.
     :param reply_timeout: seconds that the upstream may be silent.
     :param idle_timeout: seconds that a client may take for its next step.
-    :param max_clients: how many there may be at once.
+    :param admission: limits the number of clients.
     :param relays: move the bodies of replies.
-    :ivar clients: how many there are.
+    :param first_command_timeout: seconds that a client may take for its first command; 0
+        for no limit but `idle_timeout`.
     :ivar replies: the deadlines of upstreams.
     :ivar table: the translations that exist now.
     """
@@ -381,16 +367,15 @@ class ProxyFactory(CommandFactory):
         connector: Connector,
         reply_timeout: float = 60.0,
         idle_timeout: float = 600.0,
-        max_clients: int = 10_000,
+        admission: Admission | None = None,
         relays: Relays | None = None,
+        first_command_timeout: float = 0.0,
     ) -> None:
-        super().__init__(clock, idle_timeout)
+        super().__init__(clock, idle_timeout, admission, first_command_timeout)
         self.connector = connector
         self.replies = Deadlines(clock, reply_timeout)
         self.deadlines.append(self.replies)
-        self.max_clients = max_clients
         self.relays = relays or Relays()
-        self.clients = 0
         self.table = NATTable(clock.seconds)
 
     def drain(self) -> Deferred[None]:
@@ -399,8 +384,10 @@ class ProxyFactory(CommandFactory):
 
     def buildProtocol(  # type: ignore[override]  # our factory attribute is narrower
         self, addr: IAddress | None
-    ) -> ProxyProtocol:
-        """Receive a new client."""
+    ) -> ProxyProtocol | None:
+        """Make the protocol of a new client; `None` if there are too many."""
+        if self.overloaded(addr):
+            return None
         protocol = ProxyProtocol()
         protocol.factory = self
         return protocol

@@ -7,6 +7,7 @@ they need: no options are read and no factory is made in here.
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -23,7 +24,11 @@ from twisted.internet.interfaces import (
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from natproxy import __version__
 from natproxy.commands import CommandFactory
+from natproxy.descriptors import raise_limit
+from natproxy.listening import address_text, keep_alive
+from natproxy.logfile import RotatingFile
 
 
 class StartupError(SystemExit, Exception):
@@ -42,6 +47,10 @@ class DrainingService(Service):
     :param factory: makes the connections.
     :param drain: seconds that commands in flight get to finish when it stops.
     :param clock: for the time to drain.
+    :param details: what the log is to say when the daemon has started, beside where it
+        listens and how many clients it admits.
+    :param option: the option that chooses where to listen, to be named if it can't.
+    :ivar announced: whether the start is logged.
     :ivar ports: the listening ports, in the order of the endpoints.
     """
 
@@ -53,19 +62,25 @@ class DrainingService(Service):
         factory: CommandFactory,
         drain: float,
         clock: IReactorTime,
+        details: str = "",
+        option: str = "--listen",
     ) -> None:
         self.factory = factory
+        self.option = option
         self.ports: list[IListeningPort] = []
         self._listeners = listeners
         self._drain = drain
         self._clock = clock
+        self._details = details
+        self.announced = True
 
     def privilegedStartService(self) -> None:
-        """Listen, while the process may still do so on a low port.
+        """Raise the limit of descriptors and listen; the process may have privileges now.
 
         :raises StartupError: if one of the endpoints can't be listened on.
         """
         super().privilegedStartService()
+        raise_limit()
         for description, endpoint in self._listeners:
             failures: list[Failure] = []
             endpoint.listen(self.factory).addCallbacks(self.ports.append, failures.append)
@@ -73,7 +88,13 @@ class DrainingService(Service):
                 ports, self.ports = self.ports, []
                 for port in ports:
                     port.stopListening()
-                raise StartupError(f"cannot listen on {description}: {_reason(failures[0])}")
+                raise StartupError(
+                    f"cannot listen on {description}: {_reason(failures[0], self.option)}"
+                )
+        for port in self.ports:
+            keep_alive(port)
+        if self.announced:
+            self._log_start()
 
     def startService(self) -> None:
         """Listen, unless `privilegedStartService` has done so."""
@@ -94,15 +115,29 @@ class DrainingService(Service):
         closed = gatherResults([maybeDeferred(port.stopListening) for port in ports])
         cut_off = self._clock.callLater(self._drain, self.hurry)
         if self.factory.connections:
+            count = len(self.factory.connections)
             self._log.info(
-                "draining {count} connections for up to {seconds:g} s",
-                count=len(self.factory.connections),
+                "draining {count} {connections} for up to {seconds:g} s",
+                count=count,
+                connections="connection" if count == 1 else "connections",
                 seconds=self._drain,
             )
         await self.factory.drain()
         if cut_off.active():
             cut_off.cancel()
         await closed
+
+    def _log_start(self) -> None:
+        admission = self.factory.admission
+        self._log.info(
+            "natproxy {version}: {details} listens on {addresses}; clients at once: {clients},"
+            " of one host: {per_host}",
+            version=__version__,
+            details=self._details,
+            addresses=", ".join(address_text(port.getHost()) for port in self.ports),
+            clients=admission.clients,
+            per_host=admission.per_host or "no limit",
+        )
 
     def hurry(self) -> None:
         """Wait no longer for clients to finish."""
@@ -127,34 +162,65 @@ class SignalledReactor(Protocol):
         ...
 
 
-class TerminationSignals(Service):
-    """Makes the first SIGTERM or SIGINT drain the daemon, and the second end it now.
+class SignalService(Service):
+    """Handles signals in the reactor's turns, once the reactor has installed its handlers.
+
+    :param reactor: runs the handlers.
+    :ivar numbers: the signals to handle. One that is ignored, as ``nohup`` has it, or that
+        somebody else handles stays as it is.
+    """
+
+    numbers: tuple[int, ...] = ()
+
+    _log = Logger()
+
+    def __init__(self, reactor: SignalledReactor) -> None:
+        self._reactor = reactor
+
+    def startService(self) -> None:
+        """Install the handlers as soon as the reactor has installed its own."""
+        super().startService()
+        self._reactor.addSystemEventTrigger("after", "startup", self._install)
+
+    def got(self, number: int) -> None:
+        """Handle a signal, in a turn of the reactor."""
+        raise NotImplementedError
+
+    def _install(self) -> None:
+        for number in self.numbers:
+            if self._free(number):
+                signal.signal(
+                    number, lambda number, _: self._reactor.callFromThread(self.got, number)
+                )
+
+    def _free(self, number: int) -> bool:
+        return signal.getsignal(number) in (signal.SIG_DFL, None)
+
+
+class TerminationSignals(SignalService):
+    """Makes the first SIGTERM or SIGINT drain the daemon, and the second abort the rest.
 
     With the reactor's own handlers ``twistd`` would end by the signal once more, when
     everything is done; here the exit status says that all is well.
 
     :param reactor: is stopped by the first signal.
     :param hurry: called by the second one.
+    :param hangup: whether SIGHUP does the same: the end of the terminal.
     """
 
-    _log = Logger()
+    numbers: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT)
 
-    def __init__(self, reactor: SignalledReactor, hurry: Callable[[], object]) -> None:
-        self._reactor = reactor
+    def __init__(
+        self, reactor: SignalledReactor, hurry: Callable[[], object], hangup: bool = False
+    ) -> None:
+        super().__init__(reactor)
         self._hurry = hurry
         self._received = 0
-
-    def startService(self) -> None:
-        """Take the signals over as soon as the reactor has installed its handlers."""
-        super().startService()
-        self._reactor.addSystemEventTrigger("after", "startup", self._install)
-
-    def _install(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda number, _: self._reactor.callFromThread(self.got, number))
+        if hangup:
+            self.numbers = (*self.numbers, signal.SIGHUP)
 
     def got(self, number: int) -> None:
-        """A signal has come, and the reactor has a turn for it."""
+        """Stop the reactor, or wait no longer for clients."""
         self._received += 1
         name = signal.Signals(number).name
         if self._received == 1:
@@ -164,18 +230,51 @@ class TerminationSignals(Service):
             self._log.info("{signal} again: waiting no longer", signal=name)
             self._hurry()
 
+    def _free(self, number: int) -> bool:
+        # In the place of the reactor's handlers.
+        return number != signal.SIGHUP or super()._free(number)
+
+
+class MaintenanceSignals(SignalService):
+    """Makes SIGUSR1 open the log file again; SIGHUP is logged, and nothing else.
+
+    :param log: the daemon's log file; `None` if it has none of its own.
+    """
+
+    numbers: tuple[int, ...] = (signal.SIGUSR1, signal.SIGHUP)
+
+    def __init__(self, reactor: SignalledReactor, log: RotatingFile | None) -> None:
+        super().__init__(reactor)
+        self._file = log
+
+    def got(self, number: int) -> None:
+        """Open the log file again, or log why nothing is done."""
+        if number == signal.SIGHUP:
+            self._log.info("SIGHUP: nothing is done, since no settings can be reloaded")
+        elif self._file is None:
+            self._log.info("SIGUSR1: nothing is done, since there is no log file (--log)")
+        else:
+            self._file.reopen()
+
 
 class TwistdService(MultiService):
     """A daemon with all that it needs to run under ``twistd``.
 
     :param daemon: what is to run.
     :param reactor: is stopped by the first SIGTERM or SIGINT.
+    :param log: the daemon's log file, if it has one of its own.
     """
 
-    def __init__(self, daemon: DrainingService, reactor: SignalledReactor) -> None:
+    def __init__(
+        self,
+        daemon: DrainingService,
+        reactor: SignalledReactor,
+        log: RotatingFile | None = None,
+    ) -> None:
         super().__init__()
         daemon.setServiceParent(self)
         TerminationSignals(reactor, daemon.hurry).setServiceParent(self)
+        MaintenanceSignals(reactor, log).setServiceParent(self)
 
     def privilegedStartService(self) -> None:
         """Start, or say on the terminal why not.
@@ -191,8 +290,11 @@ class TwistdService(MultiService):
             raise
 
 
-def _reason(failure: Failure) -> str:
+def _reason(failure: Failure, option: str) -> str:
     error = failure.value
     if isinstance(error, CannotListenError):
         error = error.socketError
-    return str(getattr(error, "strerror", None) or error)
+    reason = str(getattr(error, "strerror", None) or error)
+    if getattr(error, "errno", None) == errno.EADDRINUSE:
+        return f"{reason}; choose another one with {option}"
+    return reason

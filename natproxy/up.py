@@ -10,34 +10,47 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.logger import (
     FilteringLogObserver,
-    ILogObserver,
     LogEvent,
     LogLevel,
     LogLevelFilterPredicate,
     eventAsText,
     globalLogBeginner,
 )
-from zope.interface import implementer
 
-from natproxy.service import DrainingService, TerminationSignals
+from natproxy.descriptors import attainable
+from natproxy.listening import address_text
+from natproxy.logfile import LogWriter, Stream, format_time
+from natproxy.service import DrainingService, MaintenanceSignals, TerminationSignals
 from natproxy.storage import Directory
 from natproxy.tap import fileserver, natproxy
 from natproxy.wire import printable
 
+EXAMINED = 1000
+"""Names among which a file with content is searched for, to suggest it."""
+
+LISTEN = "tcp:9000:interface=127.0.0.1"
+"""Where the proxy listens unless told otherwise: neither daemon has access control."""
+
+STANDARD_ERROR = 2
+
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
-def run(files: str, listen: Sequence[str], fileserver_listen: str, reactor: Any = None) -> int:
-    """Run both daemons until SIGINT or SIGTERM; give the exit status.
+def run(
+    files: str | None, listen: Sequence[str], fileserver_listen: str, reactor: Any = None
+) -> int:
+    """Run both daemons until SIGINT or SIGTERM; return the exit status.
 
-    :param files: the folder to serve.
-    :param listen: endpoints of the proxy; its defaults, if there are none.
+    :param files: the directory to serve; `None` for ``./files``, which is then created
+        if it is missing.
+    :param listen: endpoints of the proxy; `LISTEN` if there are none.
     :param fileserver_listen: endpoint of the file server.
     :raises StartupError: if they can't be started.
     """
@@ -45,15 +58,23 @@ def run(files: str, listen: Sequence[str], fileserver_listen: str, reactor: Any 
         from twisted.internet import reactor
     _log_to_stderr()
     server_options = fileserver.Options(reactor, "natproxy up")
-    server_options.parseOptions(["--files", files, "--listen", fileserver_listen])
-    server = fileserver.make_daemon(server_options)
+    server_options.parseOptions(
+        [*([] if files is None else ["--files", files]), "--listen", fileserver_listen]
+    )
+    # One process, one limit of descriptors: each daemon may use half of them.
+    descriptors = attainable() // 2
+    server = fileserver.make_daemon(server_options, descriptors)
+    server.option = "--fileserver-listen"
+    # What they say is in the text on standard output as well.
+    server.announced = False
     server.startService()
     proxy_options = natproxy.Options(reactor, "natproxy up")
     upstream = _client_endpoint(server.ports[0].getHost())
     proxy_options.parseOptions(
-        ["--upstream", upstream, *(f"--listen={endpoint}" for endpoint in listen)]
+        ["--upstream", upstream, *(f"--listen={endpoint}" for endpoint in listen or [LISTEN])]
     )
-    proxy = natproxy.make_daemon(proxy_options)
+    proxy = natproxy.make_daemon(proxy_options, descriptors)
+    proxy.announced = False
     proxy.startService()
 
     async def stop() -> None:
@@ -66,25 +87,26 @@ def run(files: str, listen: Sequence[str], fileserver_listen: str, reactor: Any 
         server.hurry()
 
     reactor.addSystemEventTrigger("before", "shutdown", lambda: Deferred.fromCoroutine(stop()))
-    TerminationSignals(reactor, hurry).startService()
-    sys.stdout.write(_welcome(server_options.directory, server, proxy))
+    TerminationSignals(reactor, hurry, hangup=True).startService()
+    MaintenanceSignals(reactor, None).startService()
+    sys.stdout.write(_welcome(server_options, server, proxy))
     sys.stdout.flush()
     reactor.run()
     return 0
 
 
 def _log_to_stderr() -> None:
-    @implementer(ILogObserver)
-    def show(event: LogEvent) -> None:
-        text = eventAsText(event, includeSystem=False, includeTimestamp=True)
-        sys.__stderr__.write(text + "\n")  # type: ignore[union-attr]
-
     levels = LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn)
     for namespace in ("natproxy.proxy", "natproxy.service"):
         levels.setLogLevelForNamespace(namespace, LogLevel.info)
+    writer = LogWriter(Stream(STANDARD_ERROR), formatted=_line)
     globalLogBeginner.beginLoggingTo(
-        [FilteringLogObserver(show, [levels])], redirectStandardIO=False
+        [FilteringLogObserver(writer, [levels])], redirectStandardIO=False
     )
+
+
+def _line(event: LogEvent) -> str:
+    return eventAsText(event, includeSystem=False, formatTime=format_time) + "\n"
 
 
 def _client_endpoint(address: object) -> str:
@@ -95,27 +117,31 @@ def _client_endpoint(address: object) -> str:
     return f"tcp:{host}:{address.port}"
 
 
-def _place(address: object) -> str:
-    if isinstance(address, (IPv4Address, IPv6Address)):
-        host = f"[{address.host}]" if ":" in address.host else address.host
-        return f"{host}:{address.port}"
-    return _client_endpoint(address)
-
-
-def _welcome(directory: Directory, server: DrainingService, proxy: DrainingService) -> str:
-    names = directory.listing().body.splitlines()
+def _welcome(options: fileserver.Options, server: DrainingService, proxy: DrainingService) -> str:
+    names = options.directory.listing().body.splitlines()
+    count = "1 file" if len(names) == 1 else f"{len(names)} files"
+    state = "created, empty" if options.created else count
     lines = [
-        f"serving      {printable(directory.path)} ({len(names)} files)",
-        *(f"file server  {_place(port.getHost())}" for port in server.ports),
-        *(f"proxy        {_place(port.getHost())}" for port in proxy.ports),
+        f"serving      {printable(options.directory.path)} ({state})",
+        *(f"file server  {address_text(port.getHost())}" for port in server.ports),
+        *(f"proxy        {address_text(port.getHost())}" for port in proxy.ports),
         "",
         "Try, in another terminal:",
     ]
     program = _program()
     where = _where(proxy)
-    example = shlex.quote(printable(names[0])) if names else "NAME"
+    example = _example(options.directory, names)
     lines += [f"  {program} {command}{where}" for command in ("ls", f"get {example}", "shell")]
     return "\n".join([*lines, "", "Ctrl-C ends it.", ""])
+
+
+def _example(directory: Directory, names: Sequence[bytes]) -> str:
+    """Return the name of a file to try, quoted for a shell: one with content if there is one."""
+    for name in names[:EXAMINED]:
+        with suppress(OSError):
+            if os.stat(os.path.join(directory.path, name)).st_size:
+                return shlex.quote(printable(name))
+    return shlex.quote(printable(names[0])) if names else "NAME"
 
 
 def _program() -> str:
@@ -129,6 +155,6 @@ def _where(proxy: DrainingService) -> str:
         address = port.getHost()
         if isinstance(address, (IPv4Address, IPv6Address)):
             host = ANYWHERE.get(address.host, address.host)
-            place = _place(type(address)("TCP", host, address.port))
+            place = address_text(type(address)("TCP", host, address.port))
             return "" if place == "127.0.0.1:9000" else f" --server {place}"
     return ""

@@ -152,7 +152,10 @@ def test_application_file_says_in_one_line_that_the_port_is_in_use(
     with socket.create_server(("127.0.0.1", 0)) as occupant:
         listen = f"tcp:{occupant.getsockname()[1]}:interface=127.0.0.1"
         said = refused_start(name, tmp_path, **{f"{name.upper()}_LISTEN": listen})
-    assert said == f"cannot listen on {listen}: Address already in use\n"
+    assert said == (
+        f"cannot listen on {listen}: Address already in use;"
+        f" choose another one with {name.upper()}_LISTEN\n"
+    )
 
 
 @pytest.mark.parametrize("name", ["natproxy", "fileserver"])
@@ -169,6 +172,38 @@ def test_application_file_says_in_one_line_which_setting_is_wrong(
 ) -> None:
     said = refused_start(name, tmp_path, **{f"{name.upper()}_{setting}": value})
     assert re.fullmatch(rf"twistd {name}: {option} {value}: [^\n]+\n", said)
+
+
+def test_application_file_does_not_create_the_directory_that_it_is_told(tmp_path: Path) -> None:
+    said = refused_start("fileserver", tmp_path, FILESERVER_FILES="typo")
+    assert said.startswith("twistd fileserver: --files typo: no such directory")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_application_file_creates_the_default_directory(tmp_path: Path) -> None:
+    listen = "tcp:0:interface=127.0.0.1"
+    with running(application_file("fileserver"), tmp_path, FILESERVER_LISTEN=listen) as server:
+        server.await_line(r"starting on (\d+)")
+    assert (tmp_path / "files").is_dir()
+
+
+@pytest.mark.parametrize("name", ["natproxy", "fileserver"])
+def test_application_file_logs_where_it_is_told(name: str, tmp_path: Path) -> None:
+    variables = {"LISTEN": "tcp:0:interface=127.0.0.1", "LOG": "log", "MAX_CLIENTS": "7"}
+    variables |= {"MAX_CLIENTS_PER_HOST": "3", "FIRST_COMMAND_TIMEOUT": "0.2"}
+    settings = {f"{name.upper()}_{variable}": value for variable, value in variables.items()}
+    with running(application_file(name), tmp_path, **settings) as daemon:
+        said = None
+        while said is None:
+            text = (tmp_path / "log").read_text() if (tmp_path / "log").exists() else ""
+            said = re.search(
+                r"listens on 127\.0\.0\.1:(\d+); clients at once: 7, of one host: 3", text
+            )
+            assert daemon.process.poll() is None
+        assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z ", text)
+        with socket.create_connection(("127.0.0.1", int(said[1])), LIMIT) as client:
+            # It sends no command.
+            assert client.recv(1) == b""
 
 
 @needs_activate

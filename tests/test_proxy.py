@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from typing import Any, ClassVar
+from typing import Any
 
 from twisted.internet import error
 from twisted.internet.address import UNIXAddress
@@ -22,7 +22,7 @@ class ProxyCase(SynchronousTestCase):
     :cvar options: of the factory, where they are not the usual ones.
     """
 
-    options: ClassVar[dict[str, Any]] = {}
+    options: dict[str, Any] = {}
 
     def setUp(self) -> None:
         self.journal = Journal(self)
@@ -62,7 +62,7 @@ class ProxyCase(SynchronousTestCase):
         for connection in list(self.factory.connections):
             connection.transport.lose(connection)
         self.assertEqual(len(self.table), 0)
-        self.assertEqual(self.factory.clients, 0)
+        self.assertEqual(self.factory.admission.admitted, 0)
         self.assertEqual([call for call in self.clock.getDelayedCalls() if call.active()], [])
         for upstream in self.endpoint.connections:
             self.assertTrue(upstream.protocol is None or upstream.wire.aborted)

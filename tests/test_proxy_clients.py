@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet import error
 from twisted.internet.error import ConnectionAborted, ConnectionLost
 
+from natproxy.admission import Admission
 from natproxy.nat import EntryState, NATEntry, Outcome
 from tests.doubles import HalfClosingWire
 from tests.test_proxy import ProxyCase
@@ -135,7 +136,9 @@ class ManyCommandsTests(ProxyCase):
 
 
 class TooManyClientsTests(ProxyCase):
-    options = {"max_clients": 2}
+    def setUp(self) -> None:
+        self.options = {"admission": Admission(2)}
+        super().setUp()
 
     def test_one_too_many_is_told_and_closed(self) -> None:
         self.new_client(43211)
@@ -151,7 +154,7 @@ class TooManyClientsTests(ProxyCase):
         self.clock.advance(1)
         self.assertTrue(wire.disconnecting)
         wire.lose(third)
-        self.assertEqual(self.factory.clients, 2)
+        self.assertEqual(self.factory.admission.admitted, 2)
         self.assert_usable()
 
     def test_one_that_goes_makes_room(self) -> None:

@@ -15,11 +15,20 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from natproxy import __version__, service
 from natproxy.commands import CommandReceiver
 from natproxy.connecting import EndpointConnector
+from natproxy.logfile import RotatingFile
 from natproxy.proxy import ProxyFactory
-from natproxy.service import DrainingService, StartupError, TerminationSignals, TwistdService
-from tests.doubles import PlayedEndpoint, Wire
+from natproxy.service import (
+    DrainingService,
+    MaintenanceSignals,
+    SignalService,
+    StartupError,
+    TerminationSignals,
+    TwistdService,
+)
+from tests.doubles import Journal, PlayedEndpoint, Wire
 
 IN_USE = OSError(errno.EADDRINUSE, "Address already in use")
 
@@ -78,6 +87,8 @@ class ServiceCase(SynchronousTestCase):
     """A proxy's service with two endpoints and 30 seconds to drain."""
 
     def setUp(self) -> None:
+        self.raised: list[bool] = []
+        self.patch(service, "raise_limit", lambda: self.raised.append(True))
         self.reactor = SignalledMemoryReactor()
         self.upstream = PlayedEndpoint()
         self.factory = ProxyFactory(
@@ -86,7 +97,11 @@ class ServiceCase(SynchronousTestCase):
         self.first = PlayedListener()
         self.second = PlayedListener()
         self.service = DrainingService(
-            [("tcp:1", self.first), ("tcp:2", self.second)], self.factory, 30.0, self.reactor
+            [("tcp:1", self.first), ("tcp:2", self.second)],
+            self.factory,
+            30.0,
+            self.reactor,
+            "the proxy in front of tcp:upstream:1",
         )
 
     def client(self, commands: bytes = b"") -> tuple[CommandReceiver, Wire]:
@@ -107,6 +122,19 @@ class ListeningTests(ServiceCase):
         self.service.privilegedStartService()
         self.assertEqual(self.service.ports, [self.first.port, self.second.port])
 
+    def test_limit_of_descriptors_is_raised(self) -> None:
+        self.service.startService()
+        self.assertEqual(self.raised, [True])
+
+    def test_log_names_addresses_upstream_limits_and_version(self) -> None:
+        journal = Journal(self)
+        self.service.startService()
+        self.assertEqual(
+            journal.line_with("listens on"),
+            f"natproxy {__version__}: the proxy in front of tcp:upstream:1 listens on"
+            " 127.0.0.1:9000, 127.0.0.1:9000; clients at once: 10000, of one host: no limit",
+        )
+
     def test_start_after_the_privileged_one_does_not_listen_again(self) -> None:
         self.service.privilegedStartService()
         self.service.startService()
@@ -119,7 +147,10 @@ class ListeningTests(ServiceCase):
     def test_port_in_use_is_told_in_one_line(self) -> None:
         self.second.error = CannotListenError("127.0.0.1", 2, IN_USE)
         wrong = self.assertRaises(StartupError, self.service.privilegedStartService)
-        self.assertEqual(str(wrong), "cannot listen on tcp:2: Address already in use")
+        self.assertEqual(
+            str(wrong),
+            "cannot listen on tcp:2: Address already in use; choose another one with --listen",
+        )
 
     def test_ports_that_were_open_are_closed_when_the_next_one_fails(self) -> None:
         self.second.error = CannotListenError("127.0.0.1", 2, IN_USE)
@@ -223,6 +254,18 @@ class DrainingTests(ServiceCase):
         self.assertEqual((self.first.times, self.second.times), (2, 2))
 
 
+class DrainLogTests(ServiceCase):
+    def test_number_of_connections_has_its_plural(self) -> None:
+        journal = Journal(self)
+        self.client()
+        self.service.stopService()
+        journal.line_with("draining 1 connection for up to 30 s")
+        self.client()
+        self.service.stopService()
+        journal.line_with("draining 2 connections for up to 30 s")
+        self.factory.abort()
+
+
 class SignalTests(ServiceCase):
     def setUp(self) -> None:
         super().setUp()
@@ -264,6 +307,56 @@ class SignalTests(ServiceCase):
         self.assertEqual(self.hurried, 1)
 
 
+class MaintenanceTests(ServiceCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.journal = Journal(self)
+        for number in (signal.SIGUSR1, signal.SIGHUP):
+            self.addCleanup(signal.signal, number, signal.signal(number, signal.SIG_DFL))
+
+    def start(self, kind: SignalService) -> None:
+        kind.startService()
+        self.reactor.started()
+
+    def test_log_is_opened_again(self) -> None:
+        file = RotatingFile(self.mktemp())
+        self.start(MaintenanceSignals(self.reactor, file))
+        signal.raise_signal(signal.SIGUSR1)
+        self.assertEqual(self.journal.lines(), [])
+        self.reactor.advance(0)
+        self.journal.line_with("has been opened again")
+        file.close()
+
+    def test_nothing_is_done_without_a_log_and_for_a_hangup(self) -> None:
+        self.start(MaintenanceSignals(self.reactor, None))
+        signal.raise_signal(signal.SIGUSR1)
+        signal.raise_signal(signal.SIGHUP)
+        self.reactor.advance(0)
+        self.assertEqual(
+            self.journal.lines(),
+            [
+                "SIGUSR1: nothing is done, since there is no log file (--log)",
+                "SIGHUP: nothing is done, since no settings can be reloaded",
+            ],
+        )
+        self.assertFalse(self.reactor.hasStopped)
+
+    def test_signals_that_are_ignored_or_handled_stay_so(self) -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR1, signal.default_int_handler)
+        self.start(MaintenanceSignals(self.reactor, None))
+        self.assertIs(signal.getsignal(signal.SIGHUP), signal.SIG_IGN)
+        self.assertIs(signal.getsignal(signal.SIGUSR1), signal.default_int_handler)
+
+    def test_end_of_the_terminal_stops_natproxy_up(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+        self.start(TerminationSignals(self.reactor, lambda: None, hangup=True))
+        signal.raise_signal(signal.SIGHUP)
+        self.reactor.advance(0)
+        self.assertTrue(self.reactor.hasStopped)
+
+
 class TwistdServiceTests(ServiceCase):
     def setUp(self) -> None:
         super().setUp()
@@ -283,7 +376,8 @@ class TwistdServiceTests(ServiceCase):
         self.first.error = CannotListenError("", 1, IN_USE)
         self.assertRaises(StartupError, self.daemon.privilegedStartService)
         self.assertEqual(
-            self.terminal.getvalue(), "cannot listen on tcp:1: Address already in use\n"
+            self.terminal.getvalue(),
+            "cannot listen on tcp:1: Address already in use; choose another one with --listen\n",
         )
 
     def test_failure_is_left_to_the_interpreter_while_stderr_is_the_terminal(self) -> None:

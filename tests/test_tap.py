@@ -13,11 +13,13 @@ from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.connecting import TCPConnector
+from natproxy.descriptors import room_for_file_server, room_for_proxy
 from natproxy.fileserver import FileServerFactory
 from natproxy.proxy import ProxyFactory
 from natproxy.service import DrainingService, StartupError, TwistdService
 from natproxy.tap import fileserver, natproxy
 from natproxy.tap.options import DaemonOptions
+from tests.doubles import Journal
 from twisted.plugins import natproxy_dropin
 
 MALFORMED_SECONDS = ("", "soon", "-1", "nan", "inf", "1e999")
@@ -51,6 +53,7 @@ class OptionsCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = ThreadedMemoryReactor()
         self.folder = self.mktemp()
+        os.mkdir(self.folder)
 
     def server_options(self, *arguments: str) -> fileserver.Options:
         options = fileserver.Options(self.reactor)
@@ -104,8 +107,15 @@ class DefaultTests(OptionsCase):
         server = self.server_options()
         self.assertEqual([server["timeout"], server["drain"]], [600.0, 30.0])
 
-    def test_file_server_serves_the_folder_files(self) -> None:
-        self.assertEqual(fileserver.Options(self.reactor)["files"], "./files")
+    def test_file_server_serves_the_directory_files_and_creates_only_that(self) -> None:
+        here = os.getcwd()
+        self.addCleanup(os.chdir, here)
+        os.chdir(self.folder)
+        for created in (True, False):
+            options = fileserver.Options(self.reactor)
+            options.parseOptions([])
+            self.assertEqual(options.directory.path, os.fsencode(os.path.abspath("files")))
+            self.assertEqual(options.created, created)
 
 
 class GivenTests(OptionsCase):
@@ -124,7 +134,7 @@ class GivenTests(OptionsCase):
         self.assertEqual(factory.replies.seconds, 1.5)
         self.assertEqual(factory.connector.timeout, 2.0)
         self.assertEqual(factory.idle.seconds, 300.0)
-        self.assertEqual(factory.max_clients, 4)
+        self.assertEqual(factory.admission.clients, 4)
 
     def test_file_server_passes_every_value_on(self) -> None:
         factory = fileserver.make_daemon(self.server_options("--timeout=7")).factory
@@ -196,36 +206,163 @@ class MalformedTests(OptionsCase):
         self.assertNotIsInstance(wrong, usage.UsageError)
 
 
-class FolderTests(OptionsCase):
-    def test_missing_folder_is_made_with_those_above_it(self) -> None:
-        self.folder = os.path.join(self.folder, "deep", "down")
-        self.server_options()
-        self.assertTrue(os.path.isdir(self.folder))
+class NearlyEndpointTests(OptionsCase):
+    def assert_suggested(
+        self, kind: type[DaemonOptions], option: str, suggestions: dict[str, str]
+    ) -> None:
+        for given, suggested in suggestions.items():
+            message = self.assert_refused(kind(self.reactor), option, given)
+            self.assertTrue(message.endswith(f": not an endpoint; write {suggested}"), message)
+            # What is suggested is understood.
+            kind(self.reactor).parseOptions([f"{option}={suggested}"])
 
-    def test_folder_that_is_there_is_left_as_it_is(self) -> None:
-        os.mkdir(self.folder, 0o711)
+    def test_listen(self) -> None:
+        for kind in (natproxy.Options, fileserver.Options):
+            self.addCleanup(os.chdir, os.getcwd())
+            os.chdir(self.folder)
+            self.folder = "."
+            self.assert_suggested(
+                kind,
+                "--listen",
+                {
+                    "9020": "tcp:9020",
+                    ":9020": "tcp:9020",
+                    "0.0.0.0:9020": "tcp:9020",
+                    "127.0.0.1:9020": "tcp:9020:interface=127.0.0.1",
+                    "localhost:9020": "tcp:9020:interface=127.0.0.1",
+                    "files.example:9020": "tcp:9020:interface=files.example",
+                    "tcp:127.0.0.1:9020": "tcp:9020:interface=127.0.0.1",
+                    "tcp://127.0.0.1:9020": "tcp:9020:interface=127.0.0.1",
+                    "natproxy://127.0.0.1:9020/": "tcp:9020:interface=127.0.0.1",
+                    "[::1]:9020": r"tcp6:9020:interface=\:\:1",
+                },
+            )
+
+    def test_upstream(self) -> None:
+        self.assert_suggested(
+            natproxy.Options,
+            "--upstream",
+            {
+                "9001": "tcp:127.0.0.1:9001",
+                ":9001": "tcp:127.0.0.1:9001",
+                "tcp:9001": "tcp:127.0.0.1:9001",
+                "127.0.0.1:9001": "tcp:127.0.0.1:9001",
+                "files.example:9001": "tcp:files.example:9001",
+                "natproxy://files.example:9001": "tcp:files.example:9001",
+                "[::1]:9001": r"tcp:\:\:1:9001",
+            },
+        )
+
+    def test_nothing_is_suggested_for_what_is_not_nearly_an_endpoint(self) -> None:
+        for given in ("", "files", "bogus:127.0.0.1:9001", "127.0.0.1:0", "127.0.0.1:99999"):
+            for option in ("--listen", "--upstream"):
+                message = self.assert_refused(natproxy.Options(self.reactor), option, given)
+                self.assertNotIn("not an endpoint; write", message)
+
+
+class OnceTests(OptionsCase):
+    def test_second_upstream_is_an_error(self) -> None:
+        options = natproxy.Options(self.reactor)
+        arguments = ["--upstream=tcp:127.0.0.1:1", "--upstream=tcp:127.0.0.1:2"]
+        wrong = self.assertRaises(StartupError, options.parseOptions, arguments)
+        self.assertEqual(
+            str(wrong),
+            "twistd natproxy: --upstream tcp:127.0.0.1:2: --upstream can be given only once",
+        )
+
+    def test_second_directory_is_an_error(self) -> None:
+        options = fileserver.Options(self.reactor)
+        arguments = [f"--files={self.folder}", f"--files={self.folder}"]
+        wrong = self.assertRaises(StartupError, options.parseOptions, arguments)
+        self.assertIn("--files can be given only once", str(wrong))
+
+
+class AdmissionTests(OptionsCase):
+    def admission(self, options: natproxy.Options | fileserver.Options) -> tuple[int, int]:
+        module = natproxy if isinstance(options, natproxy.Options) else fileserver
+        admission = module.make_daemon(options, 65_536).factory.admission
+        return admission.clients, admission.per_host
+
+    def test_defaults(self) -> None:
+        self.assertEqual(self.admission(self.proxy_options()), (10_000, 1000))
+        self.assertEqual(self.admission(self.server_options()), (10_000, 0))
+
+    def test_share_of_a_host_follows_the_number_of_clients(self) -> None:
+        self.assertEqual(self.admission(self.proxy_options("--max-clients=500")), (500, 50))
+        self.assertEqual(self.admission(self.proxy_options("--max-clients=100")), (100, 16))
+
+    def test_both_limits_can_be_given(self) -> None:
+        for options in (
+            self.proxy_options("--max-clients=500", "--max-clients-per-host=7"),
+            self.server_options("--max-clients=500", "--max-clients-per-host=7"),
+        ):
+            self.assertEqual(self.admission(options), (500, 7))
+        self.assertEqual(self.admission(self.proxy_options("--max-clients-per-host=0"))[1], 0)
+
+    def test_number_of_clients_follows_from_the_descriptors(self) -> None:
+        journal = Journal(self)
+        for module, options, room in (
+            (natproxy, self.proxy_options(), room_for_proxy(256)),
+            (fileserver, self.server_options(), room_for_file_server(256)),
+        ):
+            admission = module.make_daemon(options, 256).factory.admission
+            self.assertEqual(admission.clients, room.clients)
+            journal.line_with(
+                f"{options.daemon}: --max-clients 10000: there are descriptors for"
+                f" {room.clients} clients"
+            )
+
+    def test_time_for_the_first_command(self) -> None:
+        for module, options in (
+            (natproxy, self.proxy_options()),
+            (fileserver, self.server_options()),
+        ):
+            self.assertEqual(module.make_daemon(options).factory.first_commands.seconds, 30.0)
+
+    def test_malformed_numbers(self) -> None:
+        malformed = [number for number in MALFORMED_NUMBERS if number != "0"]
+        for kind in (natproxy.Options, fileserver.Options):
+            self.assert_all_refused(kind, "--max-clients", MALFORMED_NUMBERS)
+            self.assert_all_refused(kind, "--max-clients-per-host", malformed)
+            self.assert_all_refused(kind, "--first-command-timeout", MALFORMED_SECONDS)
+            self.assert_all_refused(kind, "--log-size", malformed)
+
+
+class FolderTests(OptionsCase):
+    def assert_missing(self, path: str) -> None:
+        message = self.assert_refused(fileserver.Options(self.reactor), "--files", path)
+        self.assertIn("no such directory; create it, or name one that exists", message)
+        self.assertFalse(os.path.exists(path))
+
+    def test_missing_directory_that_was_named_is_an_error_and_not_created(self) -> None:
+        for missing in ("typo", "deep/down", ""):
+            self.assert_missing(missing and os.path.join(self.folder, missing))
+        self.assertEqual(os.listdir(self.folder), [])
+
+    def test_missing_default_directory_is_an_error_once_it_is_named(self) -> None:
+        self.assert_missing("./files")
+
+    def test_existing_directory_is_left_as_it_is(self) -> None:
+        os.chmod(self.folder, 0o711)
         before = os.stat(self.folder)
         self.server_options()
         self.assertEqual(os.stat(self.folder), before)
 
-    def test_file_in_the_place_of_the_folder(self) -> None:
-        with open(self.folder, "wb"):
+    def test_file_in_the_place_of_the_directory(self) -> None:
+        file = os.path.join(self.folder, "file")
+        with open(file, "wb"):
             pass
-        self.assert_refused(fileserver.Options(self.reactor), "--files", self.folder)
+        for path in (file, os.path.join(file, "inside")):
+            message = self.assert_refused(fileserver.Options(self.reactor), "--files", path)
+            self.assertIn("not a directory", message)
 
-    def test_file_in_the_place_of_a_folder_above(self) -> None:
-        with open(self.folder, "wb"):
-            pass
-        inside = os.path.join(self.folder, "inside")
-        message = self.assert_refused(fileserver.Options(self.reactor), "--files", inside)
-        self.assertIn("Not a directory", message)
-
-    def test_dangling_link_in_the_place_of_the_folder(self) -> None:
-        os.symlink("nowhere", self.folder)
-        self.assert_refused(fileserver.Options(self.reactor), "--files", self.folder)
+    def test_dangling_link_in_the_place_of_the_directory(self) -> None:
+        link = os.path.join(self.folder, "link")
+        os.symlink("nowhere", link)
+        self.assert_missing(link)
 
     def test_unreadable_folder(self) -> None:
-        os.mkdir(self.folder, 0o300)
+        os.chmod(self.folder, 0o300)
         if os.access(self.folder, os.R_OK):
             raise SkipTest("root may read everything")
         self.addCleanup(os.chmod, self.folder, 0o700)

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.threads import deferToThread
 
+from natproxy.admission import Admission
 from natproxy.commands import QUEUE_LIMIT
 from tests.loopback import (
     HOST,
@@ -77,7 +78,7 @@ async def test_clients_killed_at_random_moments_leave_nothing(tmp_path: Path) ->
             await gatherResults([Deferred.fromCoroutine(clients()) for _ in range(16)])
             await eventually(lambda: not proxy.connections, "all clients forgotten")
             assert len(proxy.table) == 0
-            assert proxy.clients == 0
+            assert proxy.admission.admitted == 0
             await eventually(lambda: not server.connections, "all upstream connections gone")
             await eventually(lambda: open_descriptors() <= before, "all descriptors closed")
             assert open_descriptors() == before
@@ -133,7 +134,7 @@ async def test_drain_does_not_cut_a_reply_that_is_still_being_read() -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_one_client_too_many() -> None:
-    one_client = proxy_to(1, max_clients=1)
+    one_client = proxy_to(1, admission=Admission(1))
     async with (
         listening(one_client) as port,
         client_of(port),

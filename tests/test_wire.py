@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import unicodedata
 from itertools import pairwise
 
@@ -355,6 +356,22 @@ class PrintableTests(SynchronousTestCase):
         self.assertEqual(printable("\u2028\u202e\u0085".encode()), "\\u2028\\u202e\\x85")
         self.assertEqual(printable(b"\xed\xa0\x80"), "\\xed\\xa0\\x80")
 
+    def test_every_invisible_character_is_escaped(self) -> None:
+        ignorable = {0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x3164, 0xFE0F, 0xFFA0, 0xE0100}
+        for code in range(sys.maxunicode + 1):
+            character = chr(code)
+            invisible = unicodedata.category(character) in ("Cf", "Cc", "Zl", "Zp")
+            if not invisible and code not in ignorable:
+                continue
+            shown = printable(f"a{character}b".encode())
+            self.assertTrue(shown.isascii(), hex(code))
+            digits = {4: "\\x", 6: "\\u", 10: "\\U"}
+            self.assertEqual(shown, f"a{digits[len(shown) - 2]}{code:0{len(shown) - 4}x}b")
+
+    def test_what_people_write_is_shown(self) -> None:
+        for text in ("naïve café", "日本語", "Привет", "שלום", "नमस्ते", "e\u0301", "😀", "a\u00a0b"):
+            self.assertEqual(printable(text.encode()), text)
+
     def test_escapes_cannot_be_imitated(self) -> None:
         self.assertNotEqual(printable(rb"\x0a"), printable(b"\n"))
         self.assertEqual(printable(rb"\x0a"), r"\\x0a")
@@ -365,7 +382,7 @@ class PrintableTests(SynchronousTestCase):
         shown = printable(text)
         self.assertLessEqual(len(shown.splitlines()), 1)
         categories = {unicodedata.category(character) for character in shown}
-        self.assertFalse(categories & {"Cc", "Cs", "Zl", "Zp"}, shown)
+        self.assertFalse(categories & {"Cc", "Cf", "Cs", "Zl", "Zp"}, shown)
         directions = {unicodedata.bidirectional(character) for character in shown}
         self.assertFalse(directions & {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI"})
         shown.encode("utf-8")

@@ -50,6 +50,9 @@ class NATProxy(Peer):
             f"--listen=tcp:{setting.port}:interface=127.0.0.1:backlog=4096",
             f"--upstream=tcp:127.0.0.1:{setting.origin_port}",
             f"--max-clients={setting.clients}",
+            # All of them come from one host, and some say nothing.
+            "--max-clients-per-host=0",
+            "--first-command-timeout=0",
             *([f"--relay={self._relay}"] if self._relay else []),
         ]
 
@@ -76,4 +79,6 @@ class FileServer(Peer):
             "fileserver",
             f"--listen=tcp:{setting.port}:interface=127.0.0.1:backlog=4096",
             f"--files={setting.files}",
+            f"--max-clients={setting.clients}",
+            "--first-command-timeout=0",
         ]

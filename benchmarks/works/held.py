@@ -50,7 +50,8 @@ class Idle(Work):
     @staticmethod
     def _count(plan: Plan) -> int:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        return max(1, min(plan.idle, (limit - _SPARE) // 2))
+        # natproxy admits a client for each three descriptors, and keeps some for pipes.
+        return max(1, min(plan.idle, (limit - _SPARE) // 4))
 
     def files(self, plan: Plan) -> Mapping[str, tuple[int, bool]]:
         """Give the small file."""

@@ -246,13 +246,15 @@ def _add_others(commands: _Commands, client: argparse.ArgumentParser) -> None:
 
     up = _add(commands, "up", "running:up", "run a file server and a proxy in the foreground")
     up.add_argument(
-        "--files", metavar=LOCAL_FOLDER, default="./files", help="folder to serve (./files)"
+        "--files",
+        metavar=LOCAL_FOLDER,
+        help="directory to serve (./files, which is created if it is missing)",
     )
     up.add_argument(
         "--listen",
         metavar="ENDPOINT",
         action="append",
-        help="where the proxy listens (tcp:9000); may be given many times",
+        help="where the proxy listens (tcp:9000:interface=127.0.0.1); may be given many times",
     )
     up.add_argument(
         "--fileserver-listen",

@@ -12,7 +12,8 @@ SMALLEST = 64 * 1024
 
 # An unprivileged user's pipes may hold 64 MiB in all (pipe(7), pipe-user-pages-soft):
 # the first few pipes are large, those of a crowd are small.
-_SIZES = ((16, LARGE), (64, LARGE // 4), (512, SMALLEST))
+MOST = 512
+_SIZES = ((16, LARGE), (64, LARGE // 4), (MOST, SMALLEST))
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,21 @@ class Pipe:
 class PipePool:
     """Lends pipes, and keeps a few that are empty for the next who asks.
 
+    :param limit: pipes that may be lent at once.
     :ivar lent: how many are in use.
     """
 
     KEPT = 16
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = MOST) -> None:
         self.lent = 0
+        self._limit = limit
         self._kept: list[Pipe] = []
 
     def lend(self) -> Pipe | None:
         """Give an empty pipe, or `None` when there is none to be had: then copy."""
+        if self.lent >= self._limit:
+            return None
         if self._kept:
             self.lent += 1
             return self._kept.pop()

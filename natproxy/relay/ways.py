@@ -22,7 +22,7 @@ from natproxy.relay.files import (
     Unchanged,
 )
 from natproxy.relay.outflow import Outflow, SocketOutflow, Transport, is_plain_tcp
-from natproxy.relay.pipes import PipePool
+from natproxy.relay.pipes import MOST, PipePool
 from natproxy.relay.splicing import SizedBody, SpliceRelay
 from natproxy.relay.warmth import Warmth
 
@@ -80,12 +80,17 @@ class Relays:
         bodies are copied.
     :param way: which ways may be gone.
     :param warmth: knows the page cache; `None` to read files as if all were in it.
+    :param splices: bodies that may be spliced at once; others are copied.
     """
 
     def __init__(
-        self, reactor: object = None, way: Way = Way.AUTO, warmth: Warmth | None = None
+        self,
+        reactor: object = None,
+        way: Way = Way.AUTO,
+        warmth: Warmth | None = None,
+        splices: int = MOST,
     ) -> None:
-        self._pool = PipePool()
+        self._pool = PipePool(splices)
         self._warmth = warmth
         self._reactor: IReactorFDSet | None = None
         if way is not Way.COPY and IReactorFDSet.providedBy(reactor):

@@ -9,16 +9,27 @@ from twisted.python import usage
 
 from natproxy import digests
 from natproxy.clock import use_monotonic_time
+from natproxy.descriptors import attainable, room_for_file_server
 from natproxy.fileserver import LISTING_THREADS, READS_AT_ONCE, FileServerFactory, reads_in
 from natproxy.relay import PageCache, Relays, Way
 from natproxy.service import DrainingService, TwistdService
 from natproxy.storage import Directory
-from natproxy.tap.options import DaemonOptions, seconds, way
+from natproxy.tap.options import DaemonOptions, seconds, way, whole_number
 from natproxy.threads import Threads
+from natproxy.wire import printable
+
+DEFAULT_FILES = "./files"
+"""The directory that is served if none is named; the only one that is ever created."""
 
 
 class Options(DaemonOptions):
-    """What ``twistd fileserver`` takes."""
+    """What ``twistd fileserver`` takes.
+
+    :ivar directory: the directory to serve.
+    :ivar created: whether it did not exist, and was created.
+    """
+
+    created = False
 
     daemon = "fileserver"
     default_listen = "tcp:9001:interface=127.0.0.1"
@@ -26,7 +37,6 @@ class Options(DaemonOptions):
     synopsis = "[options]"
     longdesc = f"Serve the files of a directory. Listens on {default_listen} unless told otherwise."
     optParameters = [
-        ["files", None, "./files", "Directory to serve; made if it is missing."],
         [
             "timeout",
             None,
@@ -42,47 +52,88 @@ class Options(DaemonOptions):
             way({"auto": Way.AUTO, "copy": Way.COPY, "sendfile": Way.KERNEL}),
         ],
         [
-            "drain",
+            "max-clients-per-host",
             None,
-            30.0,
-            "Seconds that commands in flight get at the end.",
-            seconds("drain", 0),
+            None,
+            "Connections of one host at once (no limit: its clients are proxies); 0: no limit.",
+            whole_number("max-clients-per-host", 0),
         ],
+        *DaemonOptions.common,
     ]
 
+    def opt_files(self, path: str) -> None:
+        """Directory to serve; without it ./files, which is created if it is missing."""
+        self.once("files", path)
+
     def postOptions(self) -> None:
-        """See that there is a directory to serve."""
+        """Check that the directory exists and can be listed.
+
+        A directory that was named must exist: serving an empty one in the place of a
+        misspelt name would let mirrors of it be emptied.
+        """
         super().postOptions()
-        self.directory = Directory(os.path.abspath(self["files"]))
+        given: str | None = self.get("files")
+        shown = given if given is not None else DEFAULT_FILES
+        self.directory = Directory(os.path.abspath(shown))
         try:
-            os.makedirs(self.directory.path, exist_ok=True)
+            if given is None:
+                self.created = _created(self.directory.path)
+            else:
+                os.stat(given)
             self.directory.check()
-        except FileExistsError:
-            raise usage.UsageError(f"--files {self['files']}: not a directory") from None
+        except (FileExistsError, NotADirectoryError):
+            raise usage.UsageError(f"--files {shown}: not a directory") from None
+        except FileNotFoundError:
+            raise usage.UsageError(
+                f"--files {shown}: no such directory; create it, or name one that exists"
+            ) from None
         except OSError as error:
-            raise usage.UsageError(f"--files {self['files']}: {error.strerror}") from error
+            raise usage.UsageError(f"--files {shown}: {error.strerror}") from error
 
 
-def make_daemon(options: Options) -> DrainingService:
-    """Make the file server of these options, without anything round it."""
+def _created(path: bytes) -> bool:
+    """Create a directory unless it exists, and return whether it was created."""
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        return False
+    return True
+
+
+def make_daemon(options: Options, descriptors: int | None = None) -> DrainingService:
+    """Make the file server of these options, without a log and signal handlers.
+
+    :param descriptors: that it may use; by default, all that the process may have.
+    """
     reactor = options.reactor
     use_monotonic_time(reactor)
+    room = room_for_file_server(attainable() if descriptors is None else descriptors)
     # What hangs, or lasts, in one of them leaves the others alone.
     reads = Threads(reactor, READS_AT_ONCE, "reads")
     listings = Threads(reactor, LISTING_THREADS, "listings")
     hashes = Threads(reactor, digests.THREADS, "digests")
-    relays = Relays(reactor, options["relay"], PageCache(reads_in(reads, reactor)))
     factory = FileServerFactory(
         reactor,
         options.directory,
         listings,
         options["timeout"],
-        relays,
+        Relays(reactor, options["relay"], PageCache(reads_in(reads, reactor))),
         hash_in_thread=hashes,
+        admission=options.admission(room, lambda _: 0),
+        first_command_timeout=options["first-command-timeout"],
     )
-    return DrainingService(options.listeners, factory, options["drain"], reactor)
+    path = printable(options.directory.path)
+    created = ", which was created," if options.created else ""
+    return DrainingService(
+        options.listeners,
+        factory,
+        options["drain"],
+        reactor,
+        f"the file server of {path}{created}",
+        options.listen_option,
+    )
 
 
 def makeService(options: Options) -> IService:
     """Make what ``twistd`` runs."""
-    return TwistdService(make_daemon(options), options.reactor)
+    return TwistdService(make_daemon(options), options.reactor, options.log.file)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from twisted.application.service import IService
 
+from natproxy.admission import share_of
 from natproxy.clock import use_monotonic_time
 from natproxy.connecting import connector_for
+from natproxy.descriptors import attainable, room_for_proxy
 from natproxy.proxy import ProxyFactory
 from natproxy.relay import Relays, Way
 from natproxy.service import DrainingService, TwistdService
@@ -24,7 +26,6 @@ class Options(DaemonOptions):
         f" Listens on {default_listen} unless told otherwise."
     )
     optParameters = [
-        ["upstream", None, "tcp:127.0.0.1:9001", "Endpoint of the file server."],
         ["timeout", None, 60.0, "Seconds that the file server may be silent.", seconds("timeout")],
         [
             "connect-timeout",
@@ -41,13 +42,6 @@ class Options(DaemonOptions):
             seconds("idle-timeout"),
         ],
         [
-            "drain",
-            None,
-            30.0,
-            "Seconds that commands in flight get at the end.",
-            seconds("drain", 0),
-        ],
-        [
             "relay",
             None,
             Way.AUTO,
@@ -55,23 +49,33 @@ class Options(DaemonOptions):
             way({"auto": Way.AUTO, "copy": Way.COPY, "splice": Way.KERNEL}),
         ],
         [
-            "max-clients",
+            "max-clients-per-host",
             None,
-            10_000,
-            "Clients at once; more are turned away.",
-            whole_number("max-clients"),
+            None,
+            "Connections of one host at once (a tenth of --max-clients, at least 16); 0: no limit.",
+            whole_number("max-clients-per-host", 0),
         ],
+        *DaemonOptions.common,
     ]
 
+    def opt_upstream(self, description: str) -> None:
+        """Endpoint of the file server [default: tcp:127.0.0.1:9001]."""
+        self.once("upstream", description)
+
     def postOptions(self) -> None:
-        """See that the upstream can be understood."""
+        """Check the upstream's endpoint."""
         super().postOptions()
+        self.setdefault("upstream", "tcp:127.0.0.1:9001")
         self.upstream_endpoint = self.upstream("--upstream", self["upstream"])
 
 
-def make_daemon(options: Options) -> DrainingService:
-    """Make the proxy of these options, without anything round it."""
+def make_daemon(options: Options, descriptors: int | None = None) -> DrainingService:
+    """Make the proxy of these options, without a log and signal handlers.
+
+    :param descriptors: that it may use; by default, all that the process may have.
+    """
     use_monotonic_time(options.reactor)
+    room = room_for_proxy(attainable() if descriptors is None else descriptors)
     factory = ProxyFactory(
         options.reactor,
         connector_for(
@@ -82,12 +86,20 @@ def make_daemon(options: Options) -> DrainingService:
         ),
         reply_timeout=options["timeout"],
         idle_timeout=options["idle-timeout"],
-        max_clients=options["max-clients"],
-        relays=Relays(options.reactor, options["relay"]),
+        admission=options.admission(room, share_of),
+        relays=Relays(options.reactor, options["relay"], splices=room.splices),
+        first_command_timeout=options["first-command-timeout"],
     )
-    return DrainingService(options.listeners, factory, options["drain"], options.reactor)
+    return DrainingService(
+        options.listeners,
+        factory,
+        options["drain"],
+        options.reactor,
+        f"the proxy in front of {options['upstream']}",
+        options.listen_option,
+    )
 
 
 def makeService(options: Options) -> IService:
     """Make what ``twistd`` runs."""
-    return TwistdService(make_daemon(options), options.reactor)
+    return TwistdService(make_daemon(options), options.reactor, options.log.file)

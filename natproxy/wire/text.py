@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import re
 
+# What no reader can see, and what may change how the rest is shown: control characters,
+# line and paragraph separators, all of Unicode's format characters (category Cf) and what
+# else it says is shown as nothing (Default_Ignorable_Code_Point: joiners, fillers,
+# variation selectors). Two names that look the same would be two files otherwise.
 _UNPRINTABLE = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\\]"
+    r"["
+    r"\\\x00-\x1f\x7f-\x9f"
+    r"\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2"
+    r"\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    r"\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    r"\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+    r"\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bcaf"
+    r"\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+    r"]"
 )
 
 
@@ -16,8 +28,9 @@ class WireError(ValueError):
 def printable(text: bytes, limit: int = 1024) -> str:
     """Bytes from the network or the file system, made fit for a log or a terminal.
 
-    UTF-8 is shown as it is; control characters, backslashes and bytes that are not
-    UTF-8 are escaped, so that no line can be forged and no terminal driven.
+    UTF-8 is shown as it is; control characters, invisible characters, backslashes and
+    bytes that are not UTF-8 are escaped, so that no line can be forged, no terminal driven
+    and nothing hidden.
 
     :param limit: of the text, in characters; what is cut is marked with ``...``.
     """
@@ -35,4 +48,6 @@ def _escape(character: str) -> str:
     if character == "\\":
         return "\\\\"
     code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -1,0 +1,201 @@
+"""The log of a daemon: lines with the time in UTC, in a file that does not grow without end.
+
+A log must not stop what it is about: a line that cannot be written is dropped and counted,
+and the next line that can be written is preceded by one that says how many there were.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timezone
+from threading import Lock
+from typing import Protocol
+
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    Logger,
+    formatEventAsClassicLogText,
+)
+from zope.interface import implementer
+
+SIZE = 10
+"""MiB that a log file may have before it is rotated."""
+
+KEPT = 9
+"""Rotated files that are kept, ``FILE.1`` the newest of them."""
+
+MIB = 1 << 20
+
+
+class Destination(Protocol):
+    """Where lines go."""
+
+    def write(self, data: bytes) -> None:
+        """Write all the bytes.
+
+        :raises OSError: if that is not possible.
+        """
+        ...
+
+
+def format_time(when: float | None) -> str:
+    """Format seconds since the epoch as UTC with microseconds."""
+    if when is None:
+        return "-"
+    return datetime.fromtimestamp(when, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def format_line(event: LogEvent) -> str | None:
+    """Format an event as one line of text, or several if it has a traceback."""
+    return formatEventAsClassicLogText(event, format_time)
+
+
+@implementer(ILogObserver)
+class LogWriter:
+    """Writes events to a destination, and survives it when that fails.
+
+    :param destination: where the lines go.
+    :param complain: is told, once for each series of failures, why lines are lost.
+    :param formatted: makes a line of an event; `None` leaves it out.
+    """
+
+    def __init__(
+        self,
+        destination: Destination,
+        complain: Callable[[str], object] | None = None,
+        formatted: Callable[[LogEvent], str | None] = format_line,
+    ) -> None:
+        self._destination = destination
+        self._complain = complain or _complain
+        self._formatted = formatted
+        self._lost = 0
+        self._reason = ""
+
+    def __call__(self, event: LogEvent) -> None:
+        """Write an event."""
+        text = self._formatted(event)
+        if text is None:
+            return
+        data = text.encode("utf-8", "backslashreplace")
+        if self._lost:
+            lost = f"natproxy: {self._lost} log entries were lost: {self._reason}\n"
+            # What was written last may have been a part of a line.
+            data = b"\n" + lost.encode() + data
+        try:
+            self._destination.write(data)
+        except (OSError, ValueError) as error:
+            self._reason = getattr(error, "strerror", None) or str(error)
+            if not self._lost:
+                self._complain(f"natproxy: cannot write the log: {self._reason}\n")
+            self._lost += 1
+        else:
+            self._lost = 0
+
+
+class Stream:
+    """Lines to standard output or standard error.
+
+    :param descriptor: of the stream; it is never closed.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def write(self, data: bytes) -> None:
+        """Write all the bytes; see `Destination`."""
+        _write_all(self._descriptor, data)
+
+
+class RotatingFile:
+    """A log file that is rotated when it is large, and opened anew when it is told to be.
+
+    ``FILE`` becomes ``FILE.1``, that ``FILE.2``, and so on; the oldest is deleted. There
+    are never more than ``kept`` renames. A file that cannot be rotated is written on.
+
+    :param path: of the file; relative to the present working directory.
+    :param size: bytes from which the file is rotated; 0 for never.
+    :param kept: rotated files that are kept.
+    :raises OSError: if the file cannot be opened.
+    """
+
+    _log = Logger()
+
+    def __init__(self, path: str, size: int = SIZE * MIB, kept: int = KEPT) -> None:
+        self.path = os.path.abspath(path)
+        self._limit = size
+        self._kept = kept
+        self._descriptor = -1
+        self._size = 0
+        # Events come from the reactor's threads as well.
+        self._lock = Lock()
+        self._open()
+
+    def write(self, data: bytes) -> None:
+        """Write all the bytes, from any thread; see `Destination`."""
+        with self._lock:
+            if self._limit and self._size and self._size + len(data) > self._limit:
+                self._rotate()
+            self._size += len(data)
+            _write_all(self._descriptor, data)
+
+    def reopen(self) -> None:
+        """Open the file by its name again, after somebody else has renamed it.
+
+        If that fails, the one that is open is written on, and the log says so.
+        """
+        try:
+            with self._lock:
+                self._open()
+        except OSError as error:
+            self._log.error(
+                "cannot open the log {path} again: {reason}; the one that is open is used",
+                path=self.path,
+                reason=error.strerror,
+            )
+        else:
+            self._log.info("the log {path} has been opened again", path=self.path)
+
+    def close(self) -> None:
+        """Close the file."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def _open(self) -> None:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        descriptor = os.open(self.path, flags, 0o640)
+        self.close()
+        self._descriptor = descriptor
+        self._size = os.fstat(descriptor).st_size
+
+    def _rotate(self) -> None:
+        try:
+            if self._kept:
+                for number in range(self._kept - 1, 0, -1):
+                    with suppress(FileNotFoundError):
+                        os.replace(f"{self.path}.{number}", f"{self.path}.{number + 1}")
+                with suppress(FileNotFoundError):
+                    os.replace(self.path, f"{self.path}.1")
+            else:
+                with suppress(FileNotFoundError):
+                    os.unlink(self.path)
+            self._open()
+        except OSError:
+            # Try again when as much has been written once more.
+            self._size = 0
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _complain(text: str) -> None:
+    if sys.__stderr__ is not None:
+        with suppress(OSError, ValueError):
+            sys.__stderr__.write(text)
+            sys.__stderr__.flush()
