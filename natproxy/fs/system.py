@@ -348,7 +348,11 @@ class NatproxyFileSystem(AbstractFileSystem):
         details = self.info(path)
         if details["type"] == "directory":
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-        return NatproxyFile(self, path, details, block_size, cache_type, cache_options)
+        # Of all callers, only fsspec's block cache says a size.
+        for_block_cache = "size" in kwargs and cache_type == "none"
+        return NatproxyFile(
+            self, path, details, block_size, cache_type, cache_options, for_block_cache
+        )
 
     def _refuse(self, *arguments: Any, **kwargs: Any) -> NoReturn:
         raise OSError(errno.EROFS, "natproxy serves files read-only")
