@@ -141,7 +141,7 @@ def test_block_cache_keeps_blocks_between_file_systems(
     replace(served, version(2))
     with on_top.open("changing", block_size=BLOCK) as file:
         assert file.read(1) == version(2)[:1]
-    assert len([path for path in (tmp_path / "cache").rglob("*.versions/*")]) == 1
+    assert len(list((tmp_path / "cache").rglob("*.versions/*"))) == 1
 
 
 def test_damaged_block_on_the_disk_is_fetched_again(

@@ -70,11 +70,13 @@ class VersionedBlocks(BaseCache):
         while number <= last:
             begin = number * self.blocksize
             wanted = max(start, begin), min(stop, begin + self.blocksize)
-            piece = os.pread(self._descriptor, wanted[1] - wanted[0], wanted[0])
-            if self._is_present(number) and len(piece) == wanted[1] - wanted[0]:
-                pieces.append(piece)
-                number += 1
-                continue
+            if self._is_present(number):
+                length = wanted[1] - wanted[0]
+                piece = os.pread(self._descriptor, length, wanted[0])
+                if len(piece) == length:
+                    pieces.append(piece)
+                    number += 1
+                    continue
             after = number + 1
             while after <= last and not self._is_present(after):
                 after += 1
