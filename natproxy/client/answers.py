@@ -6,10 +6,8 @@ the grammar but not the question.
 
 from __future__ import annotations
 
-import os
-
 from natproxy import wire
-from natproxy.client.errors import ClientError, NotUnderstood, Unavailable, Unsupported
+from natproxy.client.errors import ClientError, NotFound, NotUnderstood, Unavailable, Unsupported
 
 FEAT_TIMEOUT = 2.0
 """Seconds within which a server of version 2 has answered ``FEAT``."""
@@ -21,9 +19,29 @@ DIGEST_TRIES = 60
 """Times that a digest is asked for when all that comes back is silence."""
 
 
+def name_bytes(name: str | bytes) -> bytes:
+    """Return a remote name as the server has it: text is UTF-8, whatever the locale is.
+
+    A byte that is not UTF-8 is a lone surrogate, U+DC80 to U+DCFF (``surrogateescape``).
+
+    :raises NotFound: for any other surrogate: no name in bytes is that text.
+    """
+    if isinstance(name, bytes):
+        return name
+    try:
+        return name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise NotFound(f"{ascii(name)[1:-1]}: {wire.FILE_NOT_FOUND}") from error
+
+
+def name_text(name: bytes) -> str:
+    """Return a remote name as text; `name_bytes` is the inverse."""
+    return name.decode("utf-8", "surrogateescape")
+
+
 def as_name(name: str | bytes) -> bytes:
-    """Give a file name as the server knows it: bytes, without slashes round it."""
-    return os.fsencode(name).strip(b"/")
+    """Return a remote name as `name_bytes` does, without slashes round it."""
+    return name_bytes(name).strip(b"/")
 
 
 def version_in(abilities: bytes) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
@@ -17,7 +18,7 @@ from fsspec.utils import isfilelike, stringify_path, tokenize
 
 from natproxy import wire
 from natproxy.client.address import DEFAULT_PORT, SCHEME, Server, is_url, parse_url
-from natproxy.client.answers import as_name, see_within
+from natproxy.client.answers import as_name, name_text, see_within
 from natproxy.client.destination import Existing
 from natproxy.client.errors import ClientError, ServerError, UsageError
 from natproxy.client.retrying import Persistence, Stop
@@ -26,19 +27,28 @@ from natproxy.client.streaming import stream
 from natproxy.client.transfer import How, Transfer, Wanted
 from natproxy.fs.callbacks import teller
 from natproxy.fs.errors import os_error
-from natproxy.fs.listing import depth_of, describe, visits
+from natproxy.fs.listing import depth_of, describe, moment, visits
 from natproxy.fs.ranges import GAP, Range, fetch_ranges, raise_first, together
 from natproxy.fs.reading import GrowingReadAhead, NatproxyFile
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-
 _Answer = TypeVar("_Answer")
+
+
+VARIABLE = "NATPROXY_SERVER"
+"""Environment variable with the ``HOST:PORT`` for URLs without one."""
+
+
+class _Environment:
+    """The value of `VARIABLE` at the time."""
+
+    def __get__(self, instance: object, owner: type) -> str:
+        return os.environ.get(VARIABLE, "")
 
 
 class NatproxyFileSystem(AbstractFileSystem):
     """What a natproxy, or a file server of it, serves; read-only. Threads may share it.
 
-    :param host: of the server.
+    :param host: of the server; without it, ``$NATPROXY_SERVER`` says the host and the port.
     :param port: of the server.
     :param timeout: seconds to wait for a connection, and for each piece of a reply.
     :param retries: failures in a row that are put up with.
@@ -46,12 +56,15 @@ class NatproxyFileSystem(AbstractFileSystem):
     """
 
     protocol = "natproxy"
+    # Instances that are cached belong to the server that the environment named.
+    _extra_tokenize_attributes = ("_environment",)
+    _environment = _Environment()
     # Below a root, `get` puts into a folder what is in the top one as it does all else.
     root_marker = "/"
 
     def __init__(
         self,
-        host: str,
+        host: str | None = None,
         port: int = DEFAULT_PORT,
         timeout: float = 60.0,
         retries: int = 3,
@@ -59,7 +72,7 @@ class NatproxyFileSystem(AbstractFileSystem):
         **storage_options: Any,
     ) -> None:
         super().__init__(**storage_options)
-        self.server = Server(host, int(port))
+        self.server = _default_server() if host is None else Server(host, int(port))
         self._timeout = float(timeout)
         self._retries = int(retries)
         self._connections = int(connections)
@@ -89,27 +102,31 @@ class NatproxyFileSystem(AbstractFileSystem):
         text = stringify_path(path)
         if is_url(text):
             text = text[len(SCHEME) :].partition("/")[2]
-        return cls.root_marker + text.strip("/")
+        # The server refuses these components, and serves nothing under them.
+        return cls.root_marker + "/".join(
+            component for component in text.split("/") if component not in ("", ".")
+        )
 
     @staticmethod
     def _get_kwargs_from_urls(path: Any) -> dict[str, Any]:
         text = stringify_path(path)
         if not is_url(text) or text[len(SCHEME) :].startswith("/") or len(text) == len(SCHEME):
             return {}
+        if text[len(SCHEME) :].startswith("[") and "]" not in text:
+            raise ValueError(
+                f"'{text}': fsspec takes '::' for the link of a chain: write all groups of an"
+                " IPv6 address, as in [0:0:0:0:0:0:0:1]"
+            )
         try:
             return parse_url(text)[0]._asdict()
         except UsageError as error:
             raise ValueError(str(error)) from error
 
     def unstrip_protocol(self, name: str) -> str:
-        """Give the URL of a path."""
+        """Return the URL of a path."""
         if is_url(name):
             return name
-        server = self.server
-        if "::" in server.host:
-            # fsspec takes "::" for the link of a chain of URLs.
-            server = Server(ipaddress.ip_address(server.host).exploded, server.port)
-        return f"{SCHEME}{server}{self._strip_protocol(name)}"
+        return url_of(self.server, self._strip_protocol(name))
 
     def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
         """Tell of a file or folder: its name, size in bytes, type, mtime and etag.
@@ -214,9 +231,11 @@ class NatproxyFileSystem(AbstractFileSystem):
         return etag
 
     def modified(self, path: str) -> datetime:
-        """Give the time of last writing, in UTC, to the microsecond."""
-        status = self._status(self._strip_protocol(path))
-        return _EPOCH + timedelta(microseconds=status.mtime_ns // 1000)
+        """Return the time of last writing, in UTC, to the microsecond.
+
+        One that no `datetime` can hold becomes the first or the last one that can.
+        """
+        return moment(self._status(self._strip_protocol(path)).mtime_ns)
 
     def created(self, path: str) -> NoReturn:
         """Refuse: the server does not tell."""
@@ -307,11 +326,12 @@ class NatproxyFileSystem(AbstractFileSystem):
                     tell,
                 )
                 return
+            local = _local_path(lpath)
             status = self._status(name)
             if status.type == wire.DIRECTORY:
-                os.makedirs(lpath, exist_ok=True)
+                os.makedirs(local, exist_ok=True)
                 return
-            wanted = Wanted(as_name(name), os.fsencode(lpath), status)
+            wanted = Wanted(as_name(name), local, status)
             Transfer(self.session, wanted, how, tell).run()
         except ClientError as error:
             raise os_error(error, name) from error
@@ -387,13 +407,54 @@ class NatproxyFileSystem(AbstractFileSystem):
             found = []
             for entry in session.ls(name, depth):
                 see_within(entry.name, as_name(name))
-                found.append(describe(f"/{os.fsdecode(entry.name)}", entry.status))
+                found.append(describe(f"/{name_text(entry.name)}", entry.status))
             return found
 
         return self._ask(name, question)
 
     def _together(self, steps: Sequence[Callable[[], Any]]) -> list[Any]:
         return together(steps, self._connections, self.session.interrupt)
+
+
+def url_of(server: Server, path: str) -> str:
+    """Return the URL of a path, which begins with a slash, on a server."""
+    if "::" in server.host:
+        # fsspec takes "::" for the link of a chain of URLs.
+        server = Server(ipaddress.ip_address(server.host).exploded, server.port)
+    return f"{SCHEME}{server}{path}"
+
+
+def _default_server() -> Server:
+    """Return the server that the environment names.
+
+    :raises ValueError: if it names none, or what it says cannot be read.
+    """
+    text = NatproxyFileSystem._environment
+    if not text:
+        raise ValueError(
+            f"no server: write natproxy://HOST:PORT/PATH, give the option host, or set ${VARIABLE}"
+        )
+    try:
+        return parse_url(text)[0] if is_url(text) else Server.parse(text)
+    except UsageError as error:
+        raise ValueError(f"${VARIABLE}: {error}") from error
+
+
+def _local_path(path: Any) -> bytes:
+    """Return a local path in the locale's encoding.
+
+    :raises OSError: if the locale has no such characters (``EILSEQ``).
+    """
+    try:
+        return os.fsencode(path)
+    except UnicodeEncodeError as error:
+        encoding = sys.getfilesystemencoding()
+        remedy = "" if encoding == "utf-8" else "; set PYTHONUTF8=1 for UTF-8"
+        raise OSError(
+            errno.EILSEQ,
+            f"cannot be a local name: local names are encoded in {encoding}{remedy}",
+            ascii(path)[1:-1],
+        ) from error
 
 
 def _end_session(session: Session, process: int) -> None:
