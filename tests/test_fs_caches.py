@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -239,3 +240,33 @@ def test_blocks_that_cannot_be_stored_are_fetched_again(
     blocks.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
         blocks._fetch(5, BLOCK + 5)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_known_parts_are_of_the_version_that_is_opened(
+    strict: bool, fs: NatproxyFileSystem, served: Path
+) -> None:
+    def open_parts(found: list[bytes]) -> Any:
+        known = {(0, BLOCK): found[0], (5 * BLOCK, SIZE): found[1], (SIZE, SIZE): found[2]}
+        options = {"data": known, "strict": strict}
+        return fs.open("changing", cache_type="parts", cache_options=options)
+
+    starts, ends = [0, 5 * BLOCK, SIZE], [BLOCK, SIZE, SIZE]
+    several = fs.cat_ranges(["changing"] * 3, starts, ends)
+    single = [
+        fs.cat_ranges(["changing"], start, end)[0] for start, end in zip(starts, ends, strict=True)
+    ]
+    for found in (several, single, pickle.loads(pickle.dumps(several))):
+        assert found == [version(1)[:BLOCK], version(1)[5 * BLOCK :], b""]
+        with open_parts(found) as file:
+            assert file.read(BLOCK) == version(1)[:BLOCK]
+    replace(served, version(2))
+    newer = fs.cat_ranges(["changing"] * 3, starts, ends)
+    for found in (several, single, [several[0], *newer[1:]], [*newer[:2], single[2]]):
+        with pytest.raises(FileChanged):
+            open_parts(found)
+    with open_parts(newer) as file:
+        assert file.read(BLOCK) == version(2)[:BLOCK]
+    # Bytes from elsewhere are the caller's to answer for.
+    with open_parts([bytes(piece) for piece in several]) as file:
+        assert file.read(BLOCK) == version(1)[:BLOCK]

@@ -31,6 +31,11 @@ class FileChanged(Changed, OSError):
     """The file on the server isn't the one that was opened any more (``ESTALE``)."""
 
 
+def file_changed(path: str) -> FileChanged:
+    """Return the error for a file that is not the one which was read before."""
+    return FileChanged(errno.ESTALE, "changed on the server", path)
+
+
 def os_error(error: ClientError, path: str) -> OSError:
     """Make the error for a path; the client's is to be its cause."""
     last = error
@@ -39,7 +44,7 @@ def os_error(error: ClientError, path: str) -> OSError:
     if isinstance(last, NotFound):
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     if isinstance(last, Changed):
-        return FileChanged(errno.ESTALE, "changed on the server", path)
+        return file_changed(path)
     if isinstance(last, (CannotConnect, ConnectionBroken)):
         return ConnectionError(str(error))
     if isinstance(last, LocalError):

@@ -26,9 +26,9 @@ from natproxy.client.session import Session
 from natproxy.client.streaming import stream
 from natproxy.client.transfer import How, Transfer, Wanted
 from natproxy.fs.callbacks import teller
-from natproxy.fs.errors import os_error
+from natproxy.fs.errors import file_changed, os_error
 from natproxy.fs.listing import depth_of, describe, moment, visits
-from natproxy.fs.ranges import GAP, Range, fetch_ranges, raise_first, together
+from natproxy.fs.ranges import GAP, Piece, Range, fetch_ranges, raise_first, together
 from natproxy.fs.reading import GrowingReadAhead, NatproxyFile
 
 _Answer = TypeVar("_Answer")
@@ -275,7 +275,7 @@ class NatproxyFileSystem(AbstractFileSystem):
             for path, start, end in zip(paths, starts, ends, strict=True)
         ]
         gap = GAP if max_gap is None else max_gap
-        results = fetch_ranges(ranges, gap, self._status, self.read_range, self._together)
+        results = fetch_ranges(ranges, gap, self._status, self._read, self._together)
         if on_error == "raise":
             raise_first(results)
         return results
@@ -344,14 +344,7 @@ class NatproxyFileSystem(AbstractFileSystem):
         :param end: the offset after the last; `None` for the end of the file.
         :raises FileChanged: if the file's etag is another.
         """
-        length = None if end is None else max(0, end - start)
-        try:
-            return self._ask(name, lambda session: session.read(name, start, length, etag))
-        except OSError as error:
-            # An offset beyond the end: there is no class for that refusal alone.
-            if type(error.__cause__) is ServerError and self._status(name).size < start:
-                return b""
-            raise
+        return self._read(name, start, end, etag)[0]
 
     def _open(
         self,
@@ -368,6 +361,10 @@ class NatproxyFileSystem(AbstractFileSystem):
         details = self.info(path)
         if details["type"] == "directory":
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        # The bytes that `parts` keeps were read beforehand.
+        for piece in ((cache_options or {}).get("data") or {}).values():
+            if isinstance(piece, Piece) and piece.etag != details["etag"]:
+                raise file_changed(path)
         # Of all callers, only fsspec's block cache says a size.
         for_block_cache = "size" in kwargs and cache_type == "none"
         return NatproxyFile(
@@ -398,6 +395,24 @@ class NatproxyFileSystem(AbstractFileSystem):
         except FileNotFoundError:
             return None
         return kind
+
+    def _read(self, name: str, start: int, end: int | None, etag: str | None) -> tuple[bytes, str]:
+        """Return bytes as `read_range` does, and the file's etag."""
+        length = None if end is None else max(0, end - start)
+
+        def question(session: Session) -> tuple[bytes, str]:
+            with session.get(name, start, length, etag) as (reply, part):
+                return b"".join(reply), part.status.etag
+
+        try:
+            return self._ask(name, question)
+        except OSError as error:
+            # An offset beyond the end: there is no class for that refusal alone.
+            if type(error.__cause__) is ServerError:
+                status = self._status(name)
+                if status.size < start:
+                    return b"", status.etag
+            raise
 
     def _status(self, name: str) -> wire.Status:
         return self._ask(name, lambda session: session.stat(name))
