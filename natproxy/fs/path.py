@@ -7,7 +7,7 @@ from typing import Any
 from upath import UPath
 
 from natproxy.client.address import DEFAULT_PORT, SCHEME, Server, parse_url
-from natproxy.fs.system import url_of
+from natproxy.fs.url import url_of
 
 
 class NatproxyPath(UPath):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
-import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -14,35 +12,25 @@ from typing import Any, NoReturn, TypeVar
 
 from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.spec import AbstractFileSystem
-from fsspec.utils import isfilelike, stringify_path, tokenize
+from fsspec.utils import isfilelike, tokenize
 
 from natproxy import wire
-from natproxy.client.address import DEFAULT_PORT, SCHEME, Server, is_url, parse_url
+from natproxy.client.address import DEFAULT_PORT, SCHEME, Server, is_url
 from natproxy.client.answers import as_name, name_text, see_within
 from natproxy.client.destination import Existing
-from natproxy.client.errors import ClientError, ServerError, UsageError
+from natproxy.client.errors import ClientError, ServerError
 from natproxy.client.retrying import Persistence, Stop
 from natproxy.client.session import Session
 from natproxy.client.streaming import stream
 from natproxy.client.transfer import How, Transfer, Wanted
 from natproxy.fs.callbacks import teller
-from natproxy.fs.errors import file_changed, os_error
+from natproxy.fs.errors import file_changed, local_path, os_error
 from natproxy.fs.listing import depth_of, describe, moment, visits
 from natproxy.fs.ranges import GAP, Piece, Range, fetch_ranges, raise_first, together
 from natproxy.fs.reading import GrowingReadAhead, NatproxyFile
+from natproxy.fs.url import Environment, default_server, options_of, path_of, url_of
 
 _Answer = TypeVar("_Answer")
-
-
-VARIABLE = "NATPROXY_SERVER"
-"""Environment variable with the ``HOST:PORT`` for URLs without one."""
-
-
-class _Environment:
-    """The value of `VARIABLE` at the time."""
-
-    def __get__(self, instance: object, owner: type) -> str:
-        return os.environ.get(VARIABLE, "")
 
 
 class NatproxyFileSystem(AbstractFileSystem):
@@ -58,7 +46,7 @@ class NatproxyFileSystem(AbstractFileSystem):
     protocol = "natproxy"
     # Instances that are cached belong to the server that the environment named.
     _extra_tokenize_attributes = ("_environment",)
-    _environment = _Environment()
+    _environment = Environment()
     # Below a root, `get` puts into a folder what is in the top one as it does all else.
     root_marker = "/"
 
@@ -72,7 +60,7 @@ class NatproxyFileSystem(AbstractFileSystem):
         **storage_options: Any,
     ) -> None:
         super().__init__(**storage_options)
-        self.server = _default_server() if host is None else Server(host, int(port))
+        self.server = default_server() if host is None else Server(host, int(port))
         self._timeout = float(timeout)
         self._retries = int(retries)
         self._connections = int(connections)
@@ -99,28 +87,11 @@ class NatproxyFileSystem(AbstractFileSystem):
     def _strip_protocol(cls, path: Any) -> Any:
         if isinstance(path, list):
             return [cls._strip_protocol(one) for one in path]
-        text = stringify_path(path)
-        if is_url(text):
-            text = text[len(SCHEME) :].partition("/")[2]
-        # The server refuses these components, and serves nothing under them.
-        return cls.root_marker + "/".join(
-            component for component in text.split("/") if component not in ("", ".")
-        )
+        return path_of(path)
 
     @staticmethod
     def _get_kwargs_from_urls(path: Any) -> dict[str, Any]:
-        text = stringify_path(path)
-        if not is_url(text) or text[len(SCHEME) :].startswith("/") or len(text) == len(SCHEME):
-            return {}
-        if text[len(SCHEME) :].startswith("[") and "]" not in text:
-            raise ValueError(
-                f"'{text}': fsspec takes '::' for the link of a chain: write all groups of an"
-                " IPv6 address, as in [0:0:0:0:0:0:0:1]"
-            )
-        try:
-            return parse_url(text)[0]._asdict()
-        except UsageError as error:
-            raise ValueError(str(error)) from error
+        return options_of(path)
 
     def unstrip_protocol(self, name: str) -> str:
         """Return the URL of a path."""
@@ -326,7 +297,7 @@ class NatproxyFileSystem(AbstractFileSystem):
                     tell,
                 )
                 return
-            local = _local_path(lpath)
+            local = local_path(lpath)
             status = self._status(name)
             if status.type == wire.DIRECTORY:
                 os.makedirs(local, exist_ok=True)
@@ -429,47 +400,6 @@ class NatproxyFileSystem(AbstractFileSystem):
 
     def _together(self, steps: Sequence[Callable[[], Any]]) -> list[Any]:
         return together(steps, self._connections, self.session.interrupt)
-
-
-def url_of(server: Server, path: str) -> str:
-    """Return the URL of a path, which begins with a slash, on a server."""
-    if "::" in server.host:
-        # fsspec takes "::" for the link of a chain of URLs.
-        server = Server(ipaddress.ip_address(server.host).exploded, server.port)
-    return f"{SCHEME}{server}{path}"
-
-
-def _default_server() -> Server:
-    """Return the server that the environment names.
-
-    :raises ValueError: if it names none, or what it says cannot be read.
-    """
-    text = NatproxyFileSystem._environment
-    if not text:
-        raise ValueError(
-            f"no server: write natproxy://HOST:PORT/PATH, give the option host, or set ${VARIABLE}"
-        )
-    try:
-        return parse_url(text)[0] if is_url(text) else Server.parse(text)
-    except UsageError as error:
-        raise ValueError(f"${VARIABLE}: {error}") from error
-
-
-def _local_path(path: Any) -> bytes:
-    """Return a local path in the locale's encoding.
-
-    :raises OSError: if the locale has no such characters (``EILSEQ``).
-    """
-    try:
-        return os.fsencode(path)
-    except UnicodeEncodeError as error:
-        encoding = sys.getfilesystemencoding()
-        remedy = "" if encoding == "utf-8" else "; set PYTHONUTF8=1 for UTF-8"
-        raise OSError(
-            errno.EILSEQ,
-            f"cannot be a local name: local names are encoded in {encoding}{remedy}",
-            ascii(path)[1:-1],
-        ) from error
 
 
 def _end_session(session: Session, process: int) -> None:
