@@ -11,6 +11,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from fsspec.caching import caches
 
 from natproxy.fs import FileChanged, NatproxyFile, NatproxyFileSystem
 from natproxy.fs.blocks import VersionedBlocks
@@ -82,7 +83,7 @@ def assert_unmixed(open_file: Opener, served: Path) -> None:
 
 @pytest.mark.parametrize(
     "cache_type",
-    ["growing", "none", "readahead", "bytes", "mmap", "blockcache", "background", "all", "first"],
+    [name for name in caches if name not in (None, "parts")],
 )
 def test_open_file_is_never_mixed(cache_type: str, fs: NatproxyFileSystem, served: Path) -> None:
     assert_unmixed(lambda: fs.open("changing", block_size=BLOCK, cache_type=cache_type), served)
