@@ -271,3 +271,23 @@ def test_known_parts_are_of_the_version_that_is_opened(
     # Bytes from elsewhere are the caller's to answer for.
     with open_parts([bytes(piece) for piece in several]) as file:
         assert file.read(BLOCK) == version(1)[:BLOCK]
+
+
+def test_file_that_is_larger_than_any_here_is_an_error() -> None:
+    with pytest.raises(OSError, match="no local file can have") as caught:
+        VersionedBlocks(BLOCK, lambda start, stop: b"", 2**63 - 1, None, "etag")
+    assert caught.value.errno == errno.EFBIG
+    with pytest.raises(OSError, match="too large") as caught:
+        VersionedBlocks(2**40, lambda start, stop: b"", 2**62, None, "etag")
+
+
+def test_file_with_blocks_travels(fs: NatproxyFileSystem, served: Path, tmp_path: Path) -> None:
+    on_top = cached("blockcache", fs, tmp_path / "cache")
+    with on_top.open("changing", block_size=BLOCK) as file:
+        file.read(5)
+        with pickle.loads(pickle.dumps(file)) as moved:
+            assert isinstance(moved.cache, VersionedBlocks)
+            assert moved.read() == version(1)[5:]
+            replace(served, version(2))
+            moved.seek(0)
+            assert moved.read() == version(1)

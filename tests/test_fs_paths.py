@@ -326,6 +326,13 @@ def test_content_of_a_upath(root: UPath, tmp_path: Path) -> None:
         (root / "sub").read_bytes()
 
 
+def test_upath_behind_a_cache_is_read(server: Running) -> None:
+    path = UPath(f"simplecache::{server.url}/sub/one.csv")
+    assert path.read_bytes() == b"1"
+    assert path.parent.joinpath("two.tar.gz").read_bytes() == b"22"
+    type(path.fs).clear_instance_cache()
+
+
 def test_upath_is_read_only(root: UPath) -> None:
     path = root / "new"
     for write in (

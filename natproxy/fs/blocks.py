@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import weakref
@@ -31,6 +32,7 @@ class VersionedBlocks(BaseCache):
         ``LOCATION.versions/VERSION``, and files of other versions there are removed. Without
         it, they are stored in an unnamed temporary file.
     :param etag: the version.
+    :raises OSError: if the local file cannot be created, or cannot be as large.
     """
 
     name = "mmap"
@@ -53,8 +55,12 @@ class VersionedBlocks(BaseCache):
             version = blake2b(f"{etag} {size} {blocksize}".encode(), digest_size=DIGEST_SIZE)
             self._descriptor = _open_version(f"{location}.versions", version.hexdigest())
         self._close = weakref.finalize(self, os.close, self._descriptor)
-        # Other openers of this version have given it the same length.
-        os.ftruncate(self._descriptor, size + self._count * DIGEST_SIZE)
+        # Other openers of this version give it the same length.
+        length = size + self._count * DIGEST_SIZE
+        try:
+            os.ftruncate(self._descriptor, length)
+        except OverflowError as error:
+            raise OSError(errno.EFBIG, f"no local file can have {length} bytes") from error
 
     def close(self) -> None:
         """Close the local file; blocks in a named one stay for the next time."""
