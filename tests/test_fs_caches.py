@@ -231,8 +231,10 @@ def test_blocks_that_cannot_be_stored_are_fetched_again(
         raise OSError(errno.ENOSPC, "full")
 
     blocks = VersionedBlocks(BLOCK, fetch, SIZE, str(tmp_path / "cached"), "etag")
-    monkeypatch.setattr(os, "pwrite", full)
-    for _ in range(2):
+    assert blocks._fetch(5, 5) == blocks._fetch(SIZE, None) == b""
+    # The disk is full before a block, or inside it.
+    for pwrite in (full, lambda *_: 1):
+        monkeypatch.setattr(os, "pwrite", pwrite)
         assert blocks._fetch(5, BLOCK + 5) == version(1)[5 : BLOCK + 5]
     monkeypatch.undo()
     for _ in range(2):
