@@ -29,6 +29,23 @@ _ERRNO: dict[type[ClientError], int] = {
 }
 
 
+def local_path(path: Any) -> bytes:
+    """Return a local path in the locale's encoding.
+
+    :raises OSError: if the locale has no such characters (``EILSEQ``).
+    """
+    try:
+        return os.fsencode(path)
+    except UnicodeEncodeError as error:
+        encoding = sys.getfilesystemencoding()
+        remedy = "" if encoding == "utf-8" else "; set PYTHONUTF8=1 for UTF-8"
+        raise OSError(
+            errno.EILSEQ,
+            f"cannot be a local name: local names are encoded in {encoding}{remedy}",
+            ascii(path)[1:-1],
+        ) from error
+
+
 class FileChanged(Changed, OSError):
     """The file on the server isn't the one that was opened any more (``ESTALE``)."""
 
@@ -52,20 +69,3 @@ def os_error(error: ClientError, path: str) -> OSError:
     if isinstance(last, LocalError):
         return OSError(last.errno, str(error))
     return OSError(_ERRNO.get(type(last), errno.EIO), str(error))
-
-
-def local_path(path: Any) -> bytes:
-    """Return a local path in the locale's encoding.
-
-    :raises OSError: if the locale has no such characters (``EILSEQ``).
-    """
-    try:
-        return os.fsencode(path)
-    except UnicodeEncodeError as error:
-        encoding = sys.getfilesystemencoding()
-        remedy = "" if encoding == "utf-8" else "; set PYTHONUTF8=1 for UTF-8"
-        raise OSError(
-            errno.EILSEQ,
-            f"cannot be a local name: local names are encoded in {encoding}{remedy}",
-            ascii(path)[1:-1],
-        ) from error
