@@ -315,15 +315,15 @@ def test_server_of_version_1_is_refused(tmp_path: Path) -> None:
 
 def test_broken_connection_is_made_anew(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     fs = server.filesystem(retries=1)
-    read = fs.session.read
+    get = fs.session.get
     failures = [ConnectionBroken("broken")]
 
-    def break_first(*arguments: Any) -> bytes:
+    def break_first(*arguments: Any) -> Any:
         if failures:
             raise failures.pop()
-        return read(*arguments)
+        return get(*arguments)
 
-    monkeypatch.setattr(fs.session, "read", break_first)
+    monkeypatch.setattr(fs.session, "get", break_first)
     assert fs.cat_file("sub/a", 0, 3) == b"aaa"
     assert not failures
     fs.close()

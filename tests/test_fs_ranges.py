@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from natproxy.fs import NatproxyFileSystem
+from natproxy.fs.ranges import Piece
 from tests.test_fs import Running, running
 
 DIGITS = b"0123456789" * 100_000
@@ -68,13 +69,13 @@ def test_ranges_are_fetched_at_the_same_time(
     fs: NatproxyFileSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together = threading.Barrier(4, timeout=30)
-    read = fs.session.read
+    get = fs.session.get
 
-    def read_together(*arguments: Any) -> bytes:
+    def get_together(*arguments: Any) -> Any:
         together.wait()
-        return read(*arguments)
+        return get(*arguments)
 
-    monkeypatch.setattr(fs.session, "read", read_together)
+    monkeypatch.setattr(fs.session, "get", get_together)
     starts = [0, 200_001, 400_002, 600_003]
     found = fs.cat_ranges(["digits"] * 4, starts, [start + 3 for start in starts])
     assert found == [b"012", b"123", b"234", b"345"]
@@ -82,7 +83,7 @@ def test_ranges_are_fetched_at_the_same_time(
 
 def test_ranges_of_what_is_not_there(fs: NatproxyFileSystem) -> None:
     found = fs.cat_ranges(["nothing", "digits", "nothing"], [0, 1, -5], [1, 3, None])
-    assert [type(one) for one in found] == [FileNotFoundError, bytes, FileNotFoundError]
+    assert [type(one) for one in found] == [FileNotFoundError, Piece, FileNotFoundError]
 
 
 def test_ranges_are_merged_up_to_a_size(
@@ -90,13 +91,13 @@ def test_ranges_are_merged_up_to_a_size(
 ) -> None:
     monkeypatch.setattr("natproxy.fs.ranges.LARGEST_BLOCK", 100)
     asked: list[tuple[int, int]] = []
-    read = fs.read_range
+    read = fs._read
 
-    def note(name: str, start: int, end: int, etag: str) -> bytes:
+    def note(name: str, start: int, end: int, etag: str) -> tuple[bytes, str]:
         asked.append((start, end))
         return read(name, start, end, etag)
 
-    monkeypatch.setattr(fs, "read_range", note)
+    monkeypatch.setattr(fs, "_read", note)
     starts = [0, 50, 90, 120, 500, 550]
     ends = [60, 90, 110, 130, 700, 560]
     found = fs.cat_ranges(["digits"] * 6, starts, ends)

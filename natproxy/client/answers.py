@@ -6,12 +6,11 @@ the grammar but not the question.
 
 from __future__ import annotations
 
-import os
-
 from natproxy import wire
 from natproxy.client.errors import (
     ClientError,
     ListingIncomplete,
+    NotFound,
     NotUnderstood,
     TooManyEntries,
     Unavailable,
@@ -34,9 +33,29 @@ MOST_EMPTY_PAGES = 10_000
 """Pages of a listing in a row without an entry: all that a server left out, it has read."""
 
 
+def name_bytes(name: str | bytes) -> bytes:
+    """Return a remote name as the server has it: text is UTF-8, whatever the locale is.
+
+    A byte that is not UTF-8 is a lone surrogate, U+DC80 to U+DCFF (``surrogateescape``).
+
+    :raises NotFound: for any other surrogate: no name in bytes is that text.
+    """
+    if isinstance(name, bytes):
+        return name
+    try:
+        return name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise NotFound(f"{ascii(name)[1:-1]}: {wire.FILE_NOT_FOUND}") from error
+
+
+def name_text(name: bytes) -> str:
+    """Return a remote name as text; `name_bytes` is the inverse."""
+    return name.decode("utf-8", "surrogateescape")
+
+
 def as_name(name: str | bytes) -> bytes:
-    """Give a file name as the server knows it: bytes, without slashes round it."""
-    return os.fsencode(name).strip(b"/")
+    """Return a remote name as `name_bytes` does, without slashes round it."""
+    return name_bytes(name).strip(b"/")
 
 
 def version_in(abilities: bytes) -> int:

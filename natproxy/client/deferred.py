@@ -16,7 +16,6 @@ The reactor and the clock are handed in. Nothing here blocks, and nothing writes
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import wraps
 from types import TracebackType
@@ -38,6 +37,7 @@ from natproxy.client.answers import (
     as_name,
     cannot,
     is_the_proxys_own,
+    name_bytes,
     range_in,
     version_in,
 )
@@ -267,7 +267,7 @@ class Client:
         """
         return await self._pool.ask(
             b"DOWNLOAD",
-            wire.Arguments(os.fsencode(name)),
+            wire.Arguments(name_bytes(name)),
             Flow(lambda header: header.size, consumer),
         )
 

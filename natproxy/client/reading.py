@@ -70,12 +70,18 @@ class RemoteRange(io.RawIOBase):
         return got
 
     def readall(self) -> bytes:
-        """Read all that follows, with one question.
+        """Return all that follows, with one command.
+
+        Memory is allocated as bytes are received, whatever size the server claims.
 
         :raises Changed: as `readinto` does.
         """
-        rest = bytearray(max(0, self.status.size - self._position))
-        return bytes(memoryview(rest)[: self.readinto(rest)])
+        wanted = self.status.size - self._position
+        if wanted <= 0:
+            return b""
+        rest = self._session.read(self._name, self._position, wanted, self.status.etag)
+        self._position += len(rest)
+        return rest
 
 
 class RemoteFile(io.BufferedReader):

@@ -23,6 +23,7 @@ from natproxy.client.answers import (
     as_name,
     cannot,
     is_the_proxys_own,
+    name_bytes,
     range_in,
     version_in,
 )
@@ -252,7 +253,7 @@ class Session(Closing):
     def whole(self, name: str | bytes) -> Iterator[Reply]:
         """Ask for a whole file as version 1 does (``DOWNLOAD``)."""
         with self.connection() as connection:
-            yield connection.request(b"DOWNLOAD", wire.Arguments(os.fsencode(name)))
+            yield connection.request(b"DOWNLOAD", wire.Arguments(name_bytes(name)))
 
     def read(
         self,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
+from typing import Any
 
 from natproxy.client.errors import (
     CannotConnect,
@@ -27,8 +29,30 @@ _ERRNO: dict[type[ClientError], int] = {
 }
 
 
+def local_path(path: Any) -> bytes:
+    """Return a local path in the locale's encoding.
+
+    :raises OSError: if the locale has no such characters (``EILSEQ``).
+    """
+    try:
+        return os.fsencode(path)
+    except UnicodeEncodeError as error:
+        encoding = sys.getfilesystemencoding()
+        remedy = "" if encoding == "utf-8" else "; set PYTHONUTF8=1 for UTF-8"
+        raise OSError(
+            errno.EILSEQ,
+            f"cannot be a local name: local names are encoded in {encoding}{remedy}",
+            ascii(path)[1:-1],
+        ) from error
+
+
 class FileChanged(Changed, OSError):
     """The file on the server isn't the one that was opened any more (``ESTALE``)."""
+
+
+def file_changed(path: str) -> FileChanged:
+    """Return the error for a file that is not the one which was read before."""
+    return FileChanged(errno.ESTALE, "changed on the server", path)
 
 
 def os_error(error: ClientError, path: str) -> OSError:
@@ -39,7 +63,7 @@ def os_error(error: ClientError, path: str) -> OSError:
     if isinstance(last, NotFound):
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     if isinstance(last, Changed):
-        return FileChanged(errno.ESTALE, "changed on the server", path)
+        return file_changed(path)
     if isinstance(last, (CannotConnect, ConnectionBroken)):
         return ConnectionError(str(error))
     if isinstance(last, LocalError):

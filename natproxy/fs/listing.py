@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from natproxy import wire
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _TYPES = {wire.FILE: "file", wire.DIRECTORY: "directory"}
 
 
@@ -35,6 +37,20 @@ def describe(name: str, status: wire.Status, unread: bool = False) -> dict[str, 
         "etag": status.etag,
         **({"unread": True} if unread else {}),
     }
+
+
+def moment(mtime_ns: int) -> datetime:
+    """Return a time as a `datetime` in UTC, to the microsecond.
+
+    One before the year 1 or after the year 9999 becomes the first or the last `datetime`.
+
+    :param mtime_ns: nanoseconds since the epoch.
+    """
+    try:
+        return _EPOCH + timedelta(microseconds=mtime_ns // 1000)
+    except OverflowError:
+        limit = datetime.min if mtime_ns < 0 else datetime.max
+        return limit.replace(tzinfo=timezone.utc)
 
 
 def visits(

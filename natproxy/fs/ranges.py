@@ -28,6 +28,26 @@ class Range(NamedTuple):
     end: int | None
 
 
+class Piece(bytes):
+    """Bytes of a file that carry its version.
+
+    An open file with fsspec's cache ``parts`` is given such bytes, and may be of another one.
+
+    :ivar etag: of the file that they are from.
+    """
+
+    etag: str
+
+    def __new__(cls, data: bytes, etag: str) -> Piece:
+        """Copy bytes."""
+        piece = super().__new__(cls, data)
+        piece.etag = etag
+        return piece
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Piece, (bytes(self), self.etag)
+
+
 class _Block(NamedTuple):
     """Neighbouring ranges of one file, fetched by one ``GET``.
 
@@ -65,17 +85,18 @@ def fetch_ranges(
     ranges: Sequence[Range],
     gap: int,
     measure: Callable[[str], wire.Status],
-    read: Callable[[str, int, int | None, str | None], bytes],
+    read: Callable[[str, int, int | None, str | None], tuple[bytes, str]],
     at_once: Callable[[Steps], list[Any]],
 ) -> list[Any]:
-    """Give the bytes of each range, or its exception; all of one file are of one version.
+    """Return a `Piece` for each range, or its exception; all of one file are of one version.
 
     :param gap: bytes between two ranges that are fetched as one.
     :param measure: gives a file's status.
-    :param read: gives a file's bytes from one offset to another, held to an etag.
+    :param read: returns a file's bytes from one offset to another and its etag, which it
+        compares with the one that it is given.
     :param at_once: takes steps at the same time, as `together` does.
     """
-    results: list[Any] = [b""] * len(ranges)
+    results: list[Any] = [None] * len(ranges)
     numbers: dict[str, list[int]] = {}
     for number, wanted in enumerate(ranges):
         numbers.setdefault(wanted.name, []).append(number)
@@ -95,13 +116,19 @@ def fetch_ranges(
                 results[number] = status
         else:
             of_this = [(number, *ranges[number][1:]) for number in numbers[name]]
+            for number in numbers[name]:
+                # For those without bytes, which no block has.
+                results[number] = Piece(b"", status.etag)
             blocks += _merged(name, status, of_this, gap)
     bodies = at_once([partial(read, each.name, each.start, each.end, each.etag) for each in blocks])
-    for block, body in zip(blocks, bodies, strict=True):
+    for block, found in zip(blocks, bodies, strict=True):
         for number, start, end in block.pieces:
+            if isinstance(found, Exception):
+                results[number] = found
+                continue
+            body, etag = found
             stop = None if end is None else end - block.start
-            failed = isinstance(body, Exception)
-            results[number] = body if failed else body[start - block.start : stop]
+            results[number] = Piece(body[start - block.start : stop], etag)
     return results
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from fsspec.caching import BaseCache, register_cache
+from fsspec.caching import BaseCache, MMapCache, register_cache
 from fsspec.spec import AbstractBufferedFile
+
+from natproxy.fs.blocks import VersionedBlocks
 
 if TYPE_CHECKING:
     from natproxy.fs.system import NatproxyFileSystem
@@ -54,7 +58,11 @@ register_cache(GrowingReadAhead, clobber=True)
 
 
 class NatproxyFile(AbstractBufferedFile):
-    """A file that is open for reading, held to the etag in its `details`."""
+    """A file that is open for reading, held to the etag in its `details`.
+
+    :param for_block_cache: whether fsspec's block cache (``blockcache::``) opens it, which
+        sets `cache` afterwards. Until then `size` is 0, so that it creates no sparse file.
+    """
 
     def __init__(
         self,
@@ -64,21 +72,78 @@ class NatproxyFile(AbstractBufferedFile):
         block_size: int | str | None = None,
         cache_type: str = GrowingReadAhead.name,
         cache_options: dict[str, Any] | None = None,
+        for_block_cache: bool = False,
     ) -> None:
         self._details = details
+        self._cache: Any = None
+        self._awaits_cache = False
+        kept_on_disk = cache_type == VersionedBlocks.name
         super().__init__(
             fs,
             path,
             block_size=block_size,
-            cache_type=cache_type,
-            cache_options=cache_options,
+            # The one of fsspec would leave its temporary file to the garbage collector.
+            cache_type="none" if kept_on_disk else cache_type,
+            cache_options=None if kept_on_disk else cache_options,
             size=details["size"],
         )
+        if kept_on_disk:
+            self.cache = self._versioned_blocks(self.blocksize, None)
+        self._awaits_cache = for_block_cache
+
+    @property
+    def size(self) -> int:
+        """Of the file, in bytes."""
+        return 0 if self._awaits_cache else self._size
+
+    @size.setter
+    def size(self, size: int) -> None:
+        self._size = size
+
+    @property
+    def cache(self) -> Any:
+        """What keeps bytes that were read; `None` once the file is closed.
+
+        A `MMapCache` that is set is replaced by `VersionedBlocks` in its place: it fetches by
+        path alone, and its sparse file may hold blocks of another version.
+        """
+        return self._cache
+
+    @cache.setter
+    def cache(self, cache: Any) -> None:
+        self._awaits_cache = False
+        if isinstance(cache, MMapCache):
+            location = cache.location
+            if location is not None:
+                # What an earlier natproxy stored there may be a mixture.
+                cache.blocks.clear()
+                with suppress(FileNotFoundError):
+                    os.unlink(location)
+            cache = self._versioned_blocks(cache.blocksize, location)
+        self._cache = cache
+
+    def read(self, length: int = -1) -> bytes:
+        """Return the next bytes, all that follow by default.
+
+        :raises FileChanged: if the file is not the one that was opened any more.
+        """
+        self._awaits_cache = False
+        data: bytes = super().read(length)
+        return data
+
+    def seek(self, loc: int, whence: int = 0) -> int:
+        """Set the offset of the next byte, and return it."""
+        self._awaits_cache = False
+        return int(super().seek(loc, whence))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Whoever goes on reading it elsewhere must not read another file.
         cache_type = self.cache.name if self.cache else GrowingReadAhead.name
         return _reopen, (self.loc, self.fs, self.path, self.details, self.blocksize, cache_type)
+
+    def _versioned_blocks(self, block_size: int, location: str | None) -> VersionedBlocks:
+        etag = self.details["etag"]
+        return VersionedBlocks(block_size, self._fetch_range, self.size, location, etag)
 
     def _fetch_range(self, start: int, end: int) -> bytes:
         data: bytes = self.fs.read_range(self.path, start, end, self.details["etag"])

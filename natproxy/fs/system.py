@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.spec import AbstractFileSystem
-from fsspec.utils import isfilelike, stringify_path, tokenize
+from fsspec.utils import isfilelike, tokenize
 
 from natproxy import wire
-from natproxy.client.address import DEFAULT_PORT, SCHEME, Server, is_url, parse_url
-from natproxy.client.answers import as_name, see_within
+from natproxy.client.address import DEFAULT_PORT, SCHEME, Server, is_url
+from natproxy.client.answers import as_name, name_text, see_within
 from natproxy.client.destination import Existing
-from natproxy.client.errors import ClientError, ServerError, UsageError
+from natproxy.client.errors import ClientError, ServerError
 from natproxy.client.retrying import Persistence, Stop
 from natproxy.client.session import Session
 from natproxy.client.streaming import stream
 from natproxy.client.transfer import How, Transfer, Wanted
 from natproxy.fs.callbacks import teller
-from natproxy.fs.errors import os_error
-from natproxy.fs.listing import depth_of, describe, visits
-from natproxy.fs.ranges import GAP, Range, fetch_ranges, raise_first, together
+from natproxy.fs.errors import file_changed, local_path, os_error
+from natproxy.fs.listing import depth_of, describe, moment, visits
+from natproxy.fs.ranges import GAP, Piece, Range, fetch_ranges, raise_first, together
 from natproxy.fs.reading import GrowingReadAhead, NatproxyFile
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+from natproxy.fs.url import Environment, default_server, options_of, path_of, url_of
 
 _Answer = TypeVar("_Answer")
 
@@ -38,7 +36,7 @@ _Answer = TypeVar("_Answer")
 class NatproxyFileSystem(AbstractFileSystem):
     """What a natproxy, or a file server of it, serves; read-only. Threads may share it.
 
-    :param host: of the server.
+    :param host: of the server; without it, ``$NATPROXY_SERVER`` says the host and the port.
     :param port: of the server.
     :param timeout: seconds to wait for a connection, and for each piece of a reply.
     :param retries: failures in a row that are put up with.
@@ -46,12 +44,15 @@ class NatproxyFileSystem(AbstractFileSystem):
     """
 
     protocol = "natproxy"
+    # Instances that are cached belong to the server that the environment named.
+    _extra_tokenize_attributes = ("_environment",)
+    _environment = Environment()
     # Below a root, `get` puts into a folder what is in the top one as it does all else.
     root_marker = "/"
 
     def __init__(
         self,
-        host: str,
+        host: str | None = None,
         port: int = DEFAULT_PORT,
         timeout: float = 60.0,
         retries: int = 3,
@@ -59,7 +60,7 @@ class NatproxyFileSystem(AbstractFileSystem):
         **storage_options: Any,
     ) -> None:
         super().__init__(**storage_options)
-        self.server = Server(host, int(port))
+        self.server = default_server() if host is None else Server(host, int(port))
         self._timeout = float(timeout)
         self._retries = int(retries)
         self._connections = int(connections)
@@ -86,30 +87,17 @@ class NatproxyFileSystem(AbstractFileSystem):
     def _strip_protocol(cls, path: Any) -> Any:
         if isinstance(path, list):
             return [cls._strip_protocol(one) for one in path]
-        text = stringify_path(path)
-        if is_url(text):
-            text = text[len(SCHEME) :].partition("/")[2]
-        return cls.root_marker + text.strip("/")
+        return path_of(path)
 
     @staticmethod
     def _get_kwargs_from_urls(path: Any) -> dict[str, Any]:
-        text = stringify_path(path)
-        if not is_url(text) or text[len(SCHEME) :].startswith("/") or len(text) == len(SCHEME):
-            return {}
-        try:
-            return parse_url(text)[0]._asdict()
-        except UsageError as error:
-            raise ValueError(str(error)) from error
+        return options_of(path)
 
     def unstrip_protocol(self, name: str) -> str:
-        """Give the URL of a path."""
+        """Return the URL of a path."""
         if is_url(name):
             return name
-        server = self.server
-        if "::" in server.host:
-            # fsspec takes "::" for the link of a chain of URLs.
-            server = Server(ipaddress.ip_address(server.host).exploded, server.port)
-        return f"{SCHEME}{server}{self._strip_protocol(name)}"
+        return url_of(self.server, self._strip_protocol(name))
 
     def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
         """Tell of a file or folder: its name, size in bytes, type, mtime and etag.
@@ -214,9 +202,11 @@ class NatproxyFileSystem(AbstractFileSystem):
         return etag
 
     def modified(self, path: str) -> datetime:
-        """Give the time of last writing, in UTC, to the microsecond."""
-        status = self._status(self._strip_protocol(path))
-        return _EPOCH + timedelta(microseconds=status.mtime_ns // 1000)
+        """Return the time of last writing, in UTC, to the microsecond.
+
+        One that no `datetime` can hold becomes the first or the last one that can.
+        """
+        return moment(self._status(self._strip_protocol(path)).mtime_ns)
 
     def created(self, path: str) -> NoReturn:
         """Refuse: the server does not tell."""
@@ -256,7 +246,7 @@ class NatproxyFileSystem(AbstractFileSystem):
             for path, start, end in zip(paths, starts, ends, strict=True)
         ]
         gap = GAP if max_gap is None else max_gap
-        results = fetch_ranges(ranges, gap, self._status, self.read_range, self._together)
+        results = fetch_ranges(ranges, gap, self._status, self._read, self._together)
         if on_error == "raise":
             raise_first(results)
         return results
@@ -307,11 +297,12 @@ class NatproxyFileSystem(AbstractFileSystem):
                     tell,
                 )
                 return
+            local = local_path(lpath)
             status = self._status(name)
             if status.type == wire.DIRECTORY:
-                os.makedirs(lpath, exist_ok=True)
+                os.makedirs(local, exist_ok=True)
                 return
-            wanted = Wanted(as_name(name), os.fsencode(lpath), status)
+            wanted = Wanted(as_name(name), local, status)
             Transfer(self.session, wanted, how, tell).run()
         except ClientError as error:
             raise os_error(error, name) from error
@@ -324,14 +315,7 @@ class NatproxyFileSystem(AbstractFileSystem):
         :param end: the offset after the last; `None` for the end of the file.
         :raises FileChanged: if the file's etag is another.
         """
-        length = None if end is None else max(0, end - start)
-        try:
-            return self._ask(name, lambda session: session.read(name, start, length, etag))
-        except OSError as error:
-            # An offset beyond the end: there is no class for that refusal alone.
-            if type(error.__cause__) is ServerError and self._status(name).size < start:
-                return b""
-            raise
+        return self._read(name, start, end, etag)[0]
 
     def _open(
         self,
@@ -348,7 +332,15 @@ class NatproxyFileSystem(AbstractFileSystem):
         details = self.info(path)
         if details["type"] == "directory":
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-        return NatproxyFile(self, path, details, block_size, cache_type, cache_options)
+        # The bytes that `parts` keeps were read beforehand.
+        for piece in ((cache_options or {}).get("data") or {}).values():
+            if isinstance(piece, Piece) and piece.etag != details["etag"]:
+                raise file_changed(path)
+        # Of all callers, only fsspec's block cache says a size.
+        for_block_cache = "size" in kwargs and cache_type == "none"
+        return NatproxyFile(
+            self, path, details, block_size, cache_type, cache_options, for_block_cache
+        )
 
     def _refuse(self, *arguments: Any, **kwargs: Any) -> NoReturn:
         raise OSError(errno.EROFS, "natproxy serves files read-only")
@@ -375,6 +367,24 @@ class NatproxyFileSystem(AbstractFileSystem):
             return None
         return kind
 
+    def _read(self, name: str, start: int, end: int | None, etag: str | None) -> tuple[bytes, str]:
+        """Return bytes as `read_range` does, and the file's etag."""
+        length = None if end is None else max(0, end - start)
+
+        def question(session: Session) -> tuple[bytes, str]:
+            with session.get(name, start, length, etag) as (reply, part):
+                return b"".join(reply), part.status.etag
+
+        try:
+            return self._ask(name, question)
+        except OSError as error:
+            # An offset beyond the end: there is no class for that refusal alone.
+            if type(error.__cause__) is ServerError:
+                status = self._status(name)
+                if status.size < start:
+                    return b"", status.etag
+            raise
+
     def _status(self, name: str) -> wire.Status:
         return self._ask(name, lambda session: session.stat(name))
 
@@ -383,7 +393,7 @@ class NatproxyFileSystem(AbstractFileSystem):
             found = []
             for entry in session.ls(name, depth):
                 see_within(entry.name, as_name(name))
-                found.append(describe(f"/{os.fsdecode(entry.name)}", entry.status, entry.unread))
+                found.append(describe(f"/{name_text(entry.name)}", entry.status, entry.unread))
             return found
 
         return self._ask(name, question)
