@@ -14,8 +14,7 @@ from natproxy.client.filesystem import DIRECTORY_SYNC_UNSUPPORTED, sync_director
 class LocalDirectory(Closing):
     """A directory, open, so that it stays the same whatever happens to its path.
 
-    Names are single components; a symbolic link of such a name
-    is followed by `target` only. All methods
+    Names are single components; a symbolic link of such a name is never followed. All methods
     raise `OSError`.
 
     :param descriptor: of the directory; `close` closes it.
