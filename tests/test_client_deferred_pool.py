@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IProtocol
 
 from natproxy.client import CannotConnect, ConnectionBroken, Interrupted
 from natproxy.client.deferred import Client
+from natproxy.client.errors import ClosedWithoutReply
 from tests.test_client_deferred import ClientCase
 
 EMPTY = b"OK\nEND\n"
@@ -121,15 +122,16 @@ class ReuseTests(ClientCase):
         self.endpoint.last.send(b"O")
         self.lose(self.endpoint.last)
         text = "files:9000 closed the connection without a reply"
-        self.assert_fails(names, ConnectionBroken, text)
+        self.assert_fails(names, ClosedWithoutReply, text)
         self.assertEqual(len(self.endpoint.connections), 1)
 
-    def test_it_is_not_repeated_after_silence(self) -> None:
+    def test_it_is_repeated_after_silence_too(self) -> None:
         self.list_on(1)
         names = self.client.list()
         self.clock.advance(60)
-        self.assert_fails(names, ConnectionBroken, "files:9000 was silent for 60 s")
-        self.assertEqual(len(self.endpoint.connections), 1)
+        self.assertTrue(self.endpoint.connections[0].wire.aborted)
+        self.play((b"LIST\n", b"OK\na\nEND\n"), of_version=None)
+        self.assertEqual(self.successResultOf(names), [b"a"])
 
     def test_it_is_not_repeated_on_a_new_connection(self) -> None:
         names = self.client.list()

@@ -14,6 +14,7 @@ from natproxy.client.address import Server
 from natproxy.client.closing import Closing
 from natproxy.client.errors import (
     CannotConnect,
+    ClosedWithoutReply,
     ConnectionBroken,
     Interrupted,
     NotUnderstood,
@@ -31,10 +32,6 @@ RECEIVE_BUFFER = 1 << 20
 """Bytes that may wait to be received from a server nearby."""
 
 _RTT_AT = 68
-
-
-class _Closed(ConnectionBroken):
-    """The server has closed the connection, perhaps before the command came."""
 
 
 class Reply:
@@ -185,7 +182,7 @@ class Connection(Closing):
         reused = self._exchange is not None
         try:
             return self._carry_out(exchange)
-        except _Closed:
+        except ClosedWithoutReply:
             if not reused or self._expired():
                 raise
             # The server had closed after its last reply; every verb may be repeated.
@@ -285,7 +282,7 @@ class Connection(Closing):
                 data = self.receive()
                 if not data:
                     self.close()
-                    raise _Closed(f"{self.server} closed the connection without a reply")
+                    raise ClosedWithoutReply(f"{self.server} closed the connection without a reply")
                 with self.understanding():
                     first = exchange.feed(data)
         except ServerError:
@@ -300,6 +297,7 @@ class Connection(Closing):
 
     def _lost(self, error: OSError) -> ConnectionBroken:
         expired = self._expired()
+        headless = self._exchange is None or self._exchange.header is None
         self.close()
         self._check()
         if isinstance(error, TimeoutError):
@@ -308,7 +306,8 @@ class Connection(Closing):
                 if expired
                 else f"{self.server} was silent for {self.timeout:g} s"
             )
-        return _Closed(f"connection to {self.server} lost: {error.strerror or error}")
+        kind = ClosedWithoutReply if headless else ConnectionBroken
+        return kind(f"connection to {self.server} lost: {error.strerror or error}")
 
     @contextmanager
     def understanding(self) -> Iterator[None]:

@@ -31,23 +31,28 @@ from natproxy import wire
 from natproxy.client.address import Server
 from natproxy.client.answers import (
     DIGEST_TRIES,
-    FEAT_TIMEOUT,
+    DOUBTS,
+    LONGEST_FEAT,
     SHORTEST_SILENCE,
+    VERSION_1,
+    Features,
     as_name,
     cannot,
-    is_the_proxys_own,
+    is_doubtful,
+    is_listing_of_version_1,
+    is_refusal_of_version_1,
     page_in,
+    parse_features,
     range_in,
-    version_in,
 )
 from natproxy.client.errors import (
+    ClientError,
     ConnectionBroken,
     NotUnderstood,
-    ServerError,
     Unavailable,
     UsageError,
 )
-from natproxy.client.exchanging import Flow, Memory
+from natproxy.client.exchanging import Flow, Memory, PooledConnection, Sink
 from natproxy.client.pool import ConnectionPool
 
 LARGEST = 64 << 20
@@ -71,6 +76,52 @@ def _deferred(
         return Deferred.fromCoroutine(function(*args, **kwargs))
 
     return begin
+
+
+class _Version1(Exception):
+    """The reply to ``FEAT`` is none of version 2."""
+
+
+class _FeatureList(Sink[Features]):
+    """Holds the reply to ``FEAT``, as long as it may be one of version 2.
+
+    :ivar begun: whether the header has come.
+    """
+
+    def __init__(self) -> None:
+        self.begun = False
+        self._listing = bytearray()
+
+    def begin(self, header: wire.Header, connection: PooledConnection) -> None:
+        """Take the header: ``OK`` is all it can be."""
+        self.begun = True
+
+    def write(self, data: bytes) -> None:
+        """Hold a piece."""
+        self._listing += data
+        if is_listing_of_version_1(bytes(self._listing[: wire.MAX_LINE + 1])):
+            raise _Version1
+        if len(self._listing) > LONGEST_FEAT:
+            raise NotUnderstood("an endless FEAT")
+
+    def finish(self) -> None:
+        """Parse it."""
+        self.result = parse_features(bytes(self._listing))
+
+
+class _HeaderReceived(Exception):
+    """A reply has begun; the rest is not wanted."""
+
+
+class _HeaderOnly(Sink[None]):
+    """Ends the exchange as soon as a header has been received that is no error."""
+
+    def begin(self, header: wire.Header, connection: PooledConnection) -> None:
+        """End it."""
+        raise _HeaderReceived
+
+    def write(self, data: bytes) -> None:
+        """Never called."""
 
 
 class Client:
@@ -105,9 +156,11 @@ class Client:
         self._clock = clock
         self._largest = largest
         self._pool = ConnectionPool(endpoint, clock, timeout, server, connections, idle)
-        self._version: int | None = None
-        self._asking: Deferred[int] | None = None
-        self._askers: dict[Deferred[int], None] = {}
+        self._features: Features | None = None
+        # Whether a reply of version 2 has come, or a proxy of version 2 is known to be there.
+        self._certain = False
+        self._asking: Deferred[Features] | None = None
+        self._askers: dict[Deferred[Features], None] = {}
 
     async def __aenter__(self) -> Client:
         return self
@@ -139,15 +192,22 @@ class Client:
     def version(self) -> Deferred[int]:
         """Give the version of the protocol that both sides speak: 1 or 2.
 
-        The first use asks the server; who comes meanwhile shares the answer. An error, a
-        closed connection or two seconds without an answer mean 1, and are remembered.
+        The first use asks the server; see `features`.
         """
-        if self._version is not None:
-            return succeed(self._version)
-        asker: Deferred[int] = Deferred(self._ask_no_more)
+        return self.features().addCallback(lambda features: features.version)
+
+    def features(self) -> Deferred[Features]:
+        """Return what the server speaks; the first use asks it with ``FEAT``.
+
+        Calls made meanwhile share the reply. What makes version 1, and is remembered, and what
+        is a failure: see `natproxy.client.Session.features`.
+        """
+        if self._features is not None:
+            return succeed(self._features)
+        asker: Deferred[Features] = Deferred(self._ask_no_more)
         self._askers[asker] = None
         if self._asking is None:
-            self._asking = asking = Deferred.fromCoroutine(self._ask_version())
+            self._asking = asking = Deferred.fromCoroutine(self._ask_features())
             asking.addCallbacks(self._answered, self._unanswered)
         return asker
 
@@ -191,11 +251,13 @@ class Client:
     @_deferred
     async def stat(self, name: str | bytes) -> wire.Status:
         """Tell what a file or a folder is like now."""
-        await self._needs("tell a file's size and time")
-        return await self._in_memory(
+        what = "tell a file's size and time"
+        await self._needs(what)
+        return await self._ask(
             b"STAT",
             wire.Arguments(as_name(name)),
-            lambda header, _: wire.parse_status(header.words),
+            lambda: self._memory(lambda header, _: wire.parse_status(header.words)),
+            what,
         )
 
     @_deferred
@@ -207,7 +269,8 @@ class Client:
         A digest that takes longer than the server, or a proxy, may be silent is asked for
         again: the server goes on with it meanwhile.
         """
-        await self._needs("compute digests")
+        what = "compute digests"
+        await self._needs(what)
         arguments = wire.Arguments(as_name(name), offset=offset, length=length)
         tries = 0
         silence = min(SHORTEST_SILENCE, self.timeout / 2)
@@ -215,8 +278,11 @@ class Client:
             tries += 1
             began = self._clock.seconds()
             try:
-                return await self._in_memory(
-                    b"HASH", arguments, lambda header, _: wire.parse_digest(header.words)
+                return await self._ask(
+                    b"HASH",
+                    arguments,
+                    lambda: self._memory(lambda header, _: wire.parse_digest(header.words)),
+                    what,
                 )
             except (ConnectionBroken, Unavailable):
                 # Only silence is waited out here: whoever calls knows about other failures.
@@ -241,10 +307,14 @@ class Client:
         :return: fires with what was sent, when all of it has been written; fails with
             `Changed` if the file has another ``etag``, with `Interrupted` if the consumer stops.
         """
-        await self._needs("send a part of a file")
+        what = "send a part of a file"
+        await self._needs(what)
         arguments = wire.Arguments(as_name(name), offset, length, if_match)
-        return await self._pool.ask(
-            b"GET", arguments, Flow(lambda header: range_in(header, arguments), consumer)
+        return await self._ask(
+            b"GET",
+            arguments,
+            lambda: Flow(lambda header: range_in(header, arguments), consumer),
+            what,
         )
 
     @_deferred
@@ -268,47 +338,100 @@ class Client:
         if_match: str | None = None,
     ) -> bytes:
         """Give a part of a file, or all of it: as much as may be held in memory."""
-        await self._needs("send a part of a file")
+        what = "send a part of a file"
+        await self._needs(what)
         arguments = wire.Arguments(as_name(name), offset, length, if_match)
-        held = Memory(
-            lambda _, body: body, self._largest, lambda header: range_in(header, arguments)
+        return await self._ask(
+            b"GET",
+            arguments,
+            lambda: self._memory(lambda _, body: body, lambda header: range_in(header, arguments)),
+            what,
         )
-        return await self._pool.ask(b"GET", arguments, held)
 
     def _in_memory(
         self,
         word: bytes,
         arguments: wire.Arguments | None,
         read: Callable[[wire.Header, bytes], T],
-        within: float | None = None,
     ) -> Coroutine[Deferred[Any], Any, T]:
-        return self._pool.ask(word, arguments, Memory(read, self._largest), within)
+        return self._pool.ask(word, arguments, self._memory(read))
+
+    def _memory(
+        self,
+        read: Callable[[wire.Header, bytes], T],
+        check: Callable[[wire.Header], object] | None = None,
+    ) -> Memory[T]:
+        return Memory(read, self._largest, check)
 
     async def _needs(self, what: str) -> None:
         if await self.version() < 2:
             raise cannot(self.server, what)
 
-    async def _ask_version(self) -> int:
-        def version(_: wire.Header, body: bytes) -> int:
-            return version_in(body)
+    async def _ask(
+        self,
+        word: bytes,
+        arguments: wire.Arguments,
+        sink: Callable[[], Sink[T]],
+        what: str,
+    ) -> T:
+        """Carry out a command of version 2 whose reply has words in its header.
 
+        A proxy of version 1 may close the connection on them: see `Session`.
+
+        :param sink: makes what takes the reply, for each try.
+        :param what: the command is for, to end the message with.
+        """
+        for _ in range(DOUBTS):
+            try:
+                result = await self._pool.ask(word, arguments, sink())
+            except ClientError as error:
+                if self._certain or not is_doubtful(error) or not await self._answers_list():
+                    raise
+            else:
+                self._certain = True
+                return result
+        self._features = VERSION_1
+        raise cannot(self.server, what)
+
+    async def _ask_features(self) -> Features:
+        for _ in range(DOUBTS):
+            listing = _FeatureList()
+            try:
+                return await self._pool.ask(b"FEAT", None, listing, self.timeout)
+            except _Version1:
+                break
+            except NotUnderstood:
+                if listing.begun:
+                    raise
+                break
+            except ClientError as error:
+                if is_refusal_of_version_1(error):
+                    break
+                if not is_doubtful(error) or not await self._answers_list():
+                    raise
+        return VERSION_1
+
+    async def _answers_list(self) -> bool:
+        """Whether the peer, and the server behind it, answer a command of version 1."""
         try:
-            return await self._in_memory(b"FEAT", None, version, FEAT_TIMEOUT)
-        except (ServerError, ConnectionBroken, NotUnderstood, UsageError) as error:
-            if is_the_proxys_own(error):
-                raise
-            return 1
+            await self._pool.ask(b"LIST", None, _HeaderOnly())
+        except _HeaderReceived:
+            return True
+        except ClientError:
+            return False
+        return True
 
-    def _ask_no_more(self, asker: Deferred[int]) -> None:
+    def _ask_no_more(self, asker: Deferred[Features]) -> None:
         self._askers.pop(asker, None)
         if not self._askers and self._asking is not None:
             self._asking.cancel()
 
-    def _answered(self, version: int) -> None:
-        self._version = version
-        self._unanswered(version)
+    def _answered(self, features: Features) -> None:
+        self._features = features
+        self._certain = bool(features.via)
+        self._unanswered(features)
 
-    def _unanswered(self, answer: int | Failure) -> None:
+    def _unanswered(self, answer: Features | Failure) -> None:
         askers, self._askers, self._asking = self._askers, {}, None
         for asker in askers:
             # Whoever hears of it may have cancelled another.

@@ -21,6 +21,7 @@ from natproxy import wire
 from natproxy.client.errors import (
     CannotConnect,
     ClientError,
+    ClosedWithoutReply,
     ConnectionBroken,
     Interrupted,
     NotUnderstood,
@@ -151,10 +152,6 @@ class Flow(Sink[T]):
             connection.fail(Interrupted("whoever took the bytes has stopped"))
 
 
-class Unanswered(ConnectionBroken):
-    """The server has closed the connection, perhaps before the command came."""
-
-
 class _Transport(ITCPTransport, IPushProducer):
     """What is asked of a connection's transport."""
 
@@ -166,15 +163,18 @@ class _Work(NamedTuple):
 
 
 class PooledConnection(Protocol):
-    """One connection, on which one exchange is carried out at a time."""
+    """One connection, on which one exchange is carried out at a time.
+
+    :ivar heard: whether any byte of the current exchange's reply has been received.
+    """
 
     transport: _Transport
 
     def __init__(self, pool: ConnectionPool) -> None:
         self._pool = pool
         self._work: _Work | None = None
-        # Whether anything has come: for this exchange, for any.
-        self._heard = False
+        self.heard = False
+        # Whether anything has ever been received.
         self._good = False
         self._paused = False
         self._timer: IDelayedCall | None = None
@@ -186,7 +186,7 @@ class PooledConnection(Protocol):
         """
         done: Deferred[None] = Deferred(lambda _: self.fail(CancelledError()))
         self._work = _Work(exchange, sink, done)
-        self._heard = False
+        self.heard = False
         self._watch()
         self.transport.write(exchange.line)
         return done
@@ -230,7 +230,7 @@ class PooledConnection(Protocol):
             # Nothing was asked; it would be taken for the next command's reply.
             self.transport.abortConnection()
             return
-        self._heard = self._good = True
+        self.heard = self._good = True
         try:
             self._feed(work, data)
         except (NotUnderstood, wire.WireError) as reason:
@@ -284,7 +284,7 @@ class PooledConnection(Protocol):
 
     def _broken(self, exchange: Exchange, reason: Failure) -> ClientError:
         server = self._pool.server
-        kind = ConnectionBroken if self._heard else Unanswered
+        kind = ClosedWithoutReply if exchange.header is None else ConnectionBroken
         if reason.check(error.ConnectionDone):
             missing = f"inside the reply: {exchange.missing} missing"
             where = "without a reply" if exchange.header is None else missing

@@ -17,12 +17,11 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
 from natproxy import wire
-from natproxy.client.errors import CannotConnect
+from natproxy.client.errors import CannotConnect, ConnectionBroken
 from natproxy.client.exchange import Exchange
 from natproxy.client.exchanging import (
     PooledConnection,
     Sink,
-    Unanswered,
     interrupted,
     one_line,
     silence,
@@ -83,12 +82,16 @@ class ConnectionPool(Factory):
         await self._turn()
         try:
             if self._idle:
+                idle = self._idle.pop()
                 try:
-                    await self._carry_out(self._idle.pop(), exchange, sink, within)
+                    await self._carry_out(idle, exchange, sink, within)
                     return sink.result
-                except Unanswered:
-                    # The server had closed after its last reply; every verb may be repeated.
-                    pass
+                except ConnectionBroken:
+                    # The server had closed after its last reply, or a box on the way has
+                    # forgotten the connection; every verb may be repeated.
+                    if idle.heard:
+                        raise
+                exchange = Exchange(word, arguments)
             await self._carry_out(await self._connect(), exchange, sink, within)
             return sink.result
         finally:
