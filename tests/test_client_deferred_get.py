@@ -12,8 +12,8 @@ from zope.interface.verify import verifyObject
 
 from natproxy import wire
 from natproxy.client import Changed, ConnectionBroken, Interrupted, NotFound, NotUnderstood
-from tests.doubles import HIGH_WATER, BufferedWire
 from natproxy.client.answers import Features
+from tests.doubles import HIGH_WATER, BufferedWire
 from tests.test_client_deferred import FACTS, STATUS, ClientCase
 
 REPLY = b"OK 5 offset=0 size=5 " + FACTS + b"\n"

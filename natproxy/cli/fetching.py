@@ -6,18 +6,19 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import astuple
 from functools import partial
 
 from natproxy import wire
 from natproxy.cli.display import Display, display_for
-from natproxy.cli.sessions import Sessions
+from natproxy.cli.sessions import Sessions, patience_of, persistence_of
 from natproxy.cli.writing import write_line
 from natproxy.client.answers import as_name
 from natproxy.client.batch import fetch_all
 from natproxy.client.destination import Existing, destination_of, make_folder
 from natproxy.client.errors import ClientError, LocalError, NotFound, UsageError
 from natproxy.client.mirror import Plan, compare, remove
-from natproxy.client.retrying import Limit, Persistence, Stop
+from natproxy.client.retrying import Limit
 from natproxy.client.saving import download as download_whole
 from natproxy.client.session import Session
 from natproxy.client.streaming import stream
@@ -49,7 +50,9 @@ def get(options: Namespace, sessions: Sessions) -> int:
 def cat(options: Namespace, sessions: Sessions) -> int:
     """Write files to standard output."""
     session, names = sessions.targets(options, options.paths)
-    return _to_stdout(session, names, How(), display_for("never", True), sessions)
+    retry_for, retries, wait = astuple(patience_of(options))
+    how = How(retry_for=retry_for, retries=retries, wait=wait)
+    return _to_stdout(session, names, how, display_for("never", True), sessions)
 
 
 def sync(options: Namespace, sessions: Sessions) -> int:
@@ -59,7 +62,7 @@ def sync(options: Namespace, sessions: Sessions) -> int:
     local = os.fsencode(options.local)
     results: list[Fetched | ClientError] = []
     with display_for(options.progress, options.quiet) as display:
-        persistently = Persistence(options.retries, Stop(), display.say)
+        persistently = persistence_of(options, session, display.say)
         plan = persistently(partial(compare, session, name, local))
         if not options.delete:
             plan.extra, plan.unread = [], []
@@ -103,7 +106,7 @@ def _jobs(options: Namespace) -> int:
 
 def _how(options: Namespace, existing: Existing) -> How:
     limit = Limit(options.limit_rate) if options.limit_rate else None
-    return How(existing, options.verify, options.segments, options.retries, limit)
+    return How(existing, options.verify, options.segments, limit, *astuple(patience_of(options)))
 
 
 def _wanted(names: Sequence[bytes], output: str | None) -> list[Wanted]:
@@ -123,7 +126,7 @@ def _wanted(names: Sequence[bytes], output: str | None) -> list[Wanted]:
 
 
 def _note_version(session: Session, options: Namespace, display: Display) -> None:
-    persistently = Persistence(options.retries, Stop(), display.say)
+    persistently = persistence_of(options, session, display.say)
     if persistently(lambda: session.version) < 2:
         display.say(f"{session.server} speaks version 1 only: whole files, and no resuming")
 

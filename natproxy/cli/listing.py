@@ -9,11 +9,14 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from natproxy import wire
-from natproxy.cli.sessions import Sessions
-from natproxy.client.errors import NotFound
+from natproxy.cli.sessions import Sessions, complain, persistence_of
+from natproxy.client.errors import ClientError, NotFound
+from natproxy.client.retrying import Persistence
+from natproxy.client.session import Session
 
 _Answer = TypeVar("_Answer")
 
@@ -21,11 +24,12 @@ _Answer = TypeVar("_Answer")
 def ls(options: Namespace, sessions: Sessions) -> int:
     """List a folder: the paths of what is in it, folders with a slash at the end."""
     session, (name,) = sessions.targets(options, [options.path])
+    persistently = persistence_of(options, session, complain)
     plain = not (name or options.long or options.recursive or options.json)
-    if plain and session.version < 2:
-        _write_lines(session.list())
+    if persistently(lambda: session.version) < 2 and plain:
+        _write_lines(_names(session, persistently))
         return 0
-    entries = session.ls(name, math.inf if options.recursive else 1)
+    entries = _entries(session, persistently, name, math.inf if options.recursive else 1)
     if options.json:
         _write_json(_object_of(entry.name, entry.status) for entry in entries)
     elif options.long:
@@ -37,14 +41,16 @@ def ls(options: Namespace, sessions: Sessions) -> int:
 
 def list_(options: Namespace, sessions: Sessions) -> int:
     """List the names in the top folder, as version 1 does."""
-    _write_lines(sessions.session(options).list())
+    session = sessions.session(options)
+    _write_lines(_names(session, persistence_of(options, session, complain)))
     return 0
 
 
 def stat(options: Namespace, sessions: Sessions) -> int:
     """Tell what files are like."""
     session, names = sessions.targets(options, options.paths)
-    asked = _Asked(session.stat, names, sessions.complain)
+    persistently = persistence_of(options, session, complain)
+    asked = _Asked(lambda name: persistently(partial(session.stat, name)), names, sessions.complain)
     if options.json:
         _write_json(_object_of(name, status) for name, status in asked)
     else:
@@ -62,7 +68,8 @@ def stat(options: Namespace, sessions: Sessions) -> int:
 def hash_(options: Namespace, sessions: Sessions) -> int:
     """Print SHA-256 digests in the form of ``sha256sum``."""
     session, names = sessions.targets(options, options.paths)
-    asked = _Asked(session.hash, names, sessions.complain)
+    persistently = persistence_of(options, session, complain)
+    asked = _Asked(lambda name: persistently(partial(session.hash, name)), names, sessions.complain)
     if options.json:
         _write_json(
             {
@@ -76,6 +83,44 @@ def hash_(options: Namespace, sessions: Sessions) -> int:
     else:
         _write_lines(_sum_line(name, digest) for name, digest in asked)
     return asked.exit_status
+
+
+def _names(session: Session, persistently: Persistence) -> Iterator[bytes]:
+    """Yield the names of a version 1 listing; once the first has come, nothing is retried."""
+    listing = session.list()
+
+    def first() -> bytes | None:
+        nonlocal listing
+        try:
+            return next(listing, None)
+        except ClientError:
+            listing = session.list()
+            raise
+
+    name = persistently(first)
+    if name is not None:
+        yield name
+        yield from listing
+
+
+def _entries(
+    session: Session, persistently: Persistence, name: bytes, depth: float
+) -> Iterator[wire.Entry]:
+    """Yield the entries of a listing; one that breaks off is continued after the last entry."""
+    last = b""
+    listing = session.ls(name, depth)
+
+    def following() -> wire.Entry | None:
+        nonlocal listing
+        try:
+            return next(listing, None)
+        except ClientError:
+            listing = session.ls(name, depth, last)
+            raise
+
+    while (entry := persistently(following)) is not None:
+        yield entry
+        last = entry.name
 
 
 class _Asked(Generic[_Answer]):

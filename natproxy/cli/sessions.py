@@ -13,6 +13,7 @@ from natproxy.client.address import Server, is_url, parse_url
 from natproxy.client.answers import as_name
 from natproxy.client.closing import Closing
 from natproxy.client.errors import UsageError
+from natproxy.client.retrying import RETRY_FOR, Patience, Persistence, Stop
 from natproxy.client.session import Session
 
 LONGEST_TIMEOUT = 10**6
@@ -69,6 +70,25 @@ class Sessions(Closing):
         session = self._sessions.setdefault(server, Session(server, timeout))
         session.timeout = timeout
         return session
+
+
+def patience_of(options: Namespace) -> Patience:
+    """Return how long a command retries: what its options say."""
+    retry_for = options.retry_for
+    if retry_for is None:
+        # Who waits for a server wants some patience.
+        retry_for = RETRY_FOR if options.wait else 0.0
+    return Patience(retry_for, options.retries, options.wait)
+
+
+def persistence_of(
+    options: Namespace, session: Session, tell: Callable[[str], object]
+) -> Persistence:
+    """Return what retries the steps of a command.
+
+    :param tell: is told of each failure that is retried.
+    """
+    return Persistence(session.contact, patience_of(options), Stop(), tell)
 
 
 def carry_out(options: Namespace, sessions: Sessions) -> int:

@@ -30,8 +30,8 @@ DOUBTS = 2
 SHORTEST_SILENCE = 1.0
 """Seconds after which a missing digest is taken for one that is being computed."""
 
-DIGEST_TRIES = 60
-"""Times that a digest is asked for when all that comes back is silence."""
+LONGEST_DIGEST = 3600.0
+"""Seconds for which a digest is requested again when all that comes back is silence."""
 
 
 def as_name(name: str | bytes) -> bytes:

@@ -7,7 +7,7 @@ from functools import partial
 
 from natproxy.client.errors import ClientError, Interrupted
 from natproxy.client.events import Progress, unobserved
-from natproxy.client.retrying import Stop
+from natproxy.client.retrying import Outage, Stop
 from natproxy.client.session import Session
 from natproxy.client.together import run_together
 from natproxy.client.transfer import Fetched, How, Transfer, Wanted
@@ -27,10 +27,11 @@ def fetch_all(
     :raises KeyboardInterrupt: when it comes; what has been received is kept.
     """
     stop = Stop()
+    outage = Outage()
 
     def fetch(one: Wanted) -> Fetched | ClientError:
         try:
-            return Transfer(session, one, how, progress, stop).run()
+            return Transfer(session, one, how, progress, stop, outage).run()
         except Interrupted:
             raise
         except ClientError as error:

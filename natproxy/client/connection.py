@@ -115,6 +115,7 @@ class Connection(Closing):
     :param timeout: seconds to wait for a connection, and for each piece of a reply.
     :ivar deadline: when all waiting is over, by `time.monotonic`; `None` for never.
     :ivar interrupted: whether `interrupt` has been called: it is of no use any more.
+    :ivar connected: whether it has ever been made.
     """
 
     def __init__(self, server: Server, timeout: float = 60.0) -> None:
@@ -122,6 +123,7 @@ class Connection(Closing):
         self.timeout = timeout
         self.deadline: float | None = None
         self.interrupted = False
+        self.connected = False
         self._socket: socket.socket | None = None
         # The last one on this socket, whether its reply has come or not.
         self._exchange: Exchange | None = None
@@ -142,6 +144,7 @@ class Connection(Closing):
             elif isinstance(error, OSError):
                 reason = error.strerror or error
             raise CannotConnect(f"cannot connect to {self.server}: {reason}") from error
+        self.connected = True
 
     def close(self) -> None:
         """Close the connection, if there is one."""

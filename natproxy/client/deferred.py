@@ -30,8 +30,8 @@ from twisted.python.failure import Failure
 from natproxy import wire
 from natproxy.client.address import Server
 from natproxy.client.answers import (
-    DIGEST_TRIES,
     DOUBTS,
+    LONGEST_DIGEST,
     LONGEST_FEAT,
     SHORTEST_SILENCE,
     VERSION_1,
@@ -50,7 +50,6 @@ from natproxy.client.errors import (
     ConnectionBroken,
     NotUnderstood,
     Unavailable,
-    UsageError,
 )
 from natproxy.client.exchanging import Flow, Memory, PooledConnection, Sink
 from natproxy.client.pool import ConnectionPool
@@ -272,10 +271,9 @@ class Client:
         what = "compute digests"
         await self._needs(what)
         arguments = wire.Arguments(as_name(name), offset=offset, length=length)
-        tries = 0
+        end = self._clock.seconds() + LONGEST_DIGEST
         silence = min(SHORTEST_SILENCE, self.timeout / 2)
         while True:
-            tries += 1
             began = self._clock.seconds()
             try:
                 return await self._ask(
@@ -286,7 +284,8 @@ class Client:
                 )
             except (ConnectionBroken, Unavailable):
                 # Only silence is waited out here: whoever calls knows about other failures.
-                if tries == DIGEST_TRIES or self._clock.seconds() - began < silence:
+                now = self._clock.seconds()
+                if now >= end or now - began < silence:
                     raise
 
     @_deferred

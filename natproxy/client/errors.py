@@ -140,9 +140,9 @@ def error_of(reply: bytes, name: bytes = b"") -> ServerError:
             kind = Unsupported
         elif message == wire.EMPTY_RESPONSE or message.startswith(wire.PROXY_ERROR):
             kind = Unavailable
-    if kind is Unavailable and code in (None, 502):
-        if message == wire.EMPTY_RESPONSE or _REPLY_HEADER in message:
-            kind = NoUpstreamReply
+    malformed = message == wire.EMPTY_RESPONSE or _REPLY_HEADER in message
+    if kind is Unavailable and code in (None, 502) and malformed:
+        kind = NoUpstreamReply
     if kind is Changed:
         message = "changed on the server"
     elif not message:

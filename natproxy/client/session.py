@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from natproxy import wire
 from natproxy.client.address import Server
 from natproxy.client.answers import (
-    DIGEST_TRIES,
     DOUBTS,
+    LONGEST_DIGEST,
     LONGEST_FEAT,
     SHORTEST_SILENCE,
     VERSION_1,
@@ -41,6 +41,7 @@ from natproxy.client.errors import (
 )
 from natproxy.client.events import Progress, unobserved
 from natproxy.client.reading import RemoteFile
+from natproxy.client.retrying import RETRY_FOR, Contact
 
 LARGEST_PAGE = 64 << 20
 """Bytes of a page of ``LS`` that are held in memory."""
@@ -70,6 +71,7 @@ class Session(Closing):
         # The lock guards what the threads share: the connections.
         self._lock = threading.Lock()
         self._asking = threading.Lock()
+        self.contact = Contact()
         self._idle: list[Connection] = []
         # Those in use, and whether they are to be kept afterwards.
         self._lent: dict[Connection, bool] = {}
@@ -107,6 +109,8 @@ class Session(Closing):
             yield lent
         finally:
             lent.settle()
+            if lent.connected:
+                self.contact.reached = True
             with self._lock:
                 wanted = self._lent.pop(lent)
                 keep = wanted and len(self._idle) < KEPT and not lent.interrupted
@@ -203,16 +207,15 @@ class Session(Closing):
         """
         self.needs(_DIGESTS)
         arguments = wire.Arguments(as_name(name), offset=offset, length=length)
-        tries = 0
+        end = time.monotonic() + LONGEST_DIGEST
         silence = min(SHORTEST_SILENCE, self.timeout / 2)
         while True:
-            tries += 1
             began = time.monotonic()
             try:
                 return self._digest(arguments)
             except (ConnectionBroken, Unavailable):
                 # Only silence is waited out here: whoever calls knows about other failures.
-                if tries == DIGEST_TRIES or time.monotonic() - began < silence:
+                if time.monotonic() >= end or time.monotonic() - began < silence:
                     raise
 
     @contextmanager
@@ -273,7 +276,9 @@ class Session(Closing):
         overwrite: bool = False,
         verify: bool = False,
         segments: int = 1,
-        retries: int = 8,
+        retry_for: float = RETRY_FOR,
+        retries: int | None = None,
+        wait: bool = False,
         limit_rate: float | None = None,
         progress: Progress = unobserved,
     ) -> bytes:
@@ -285,7 +290,10 @@ class Session(Closing):
             same is left, and any other is an error.
         :param verify: compares the SHA-256 with the server's.
         :param segments: pieces that are fetched at the same time.
-        :param retries: failures in a row that are put up with.
+        :param retry_for: seconds without progress until temporary failures are no longer
+            retried: 0 for no retry, `math.inf` for no end.
+        :param retries: consecutive failures before giving up, if that comes sooner.
+        :param wait: whether a server that cannot be connected to at first is waited for.
         :param limit_rate: bytes a second.
         :param progress: is told of each step.
         :return: the path of the file.
@@ -300,7 +308,7 @@ class Session(Closing):
         path = destination_of(
             as_name(name), None if destination is None else os.fsencode(destination)
         )
-        how = How(existing, verify, segments, retries, limit)
+        how = How(existing, verify, segments, limit, retry_for, retries, wait)
         return Transfer(self, Wanted(as_name(name), path), how, progress).run().path
 
     def _digest(self, arguments: wire.Arguments) -> wire.Digest:

@@ -20,7 +20,13 @@ from natproxy.client.address import DEFAULT_PORT, SCHEME, Server, is_url, parse_
 from natproxy.client.answers import as_name, see_within
 from natproxy.client.destination import Existing
 from natproxy.client.errors import ClientError, ServerError, UsageError
-from natproxy.client.retrying import Persistence, Stop
+from natproxy.client.retrying import (
+    RETRY_FOR,
+    Patience,
+    Persistence,
+    Stop,
+    parse_duration,
+)
 from natproxy.client.session import Session
 from natproxy.client.streaming import stream
 from natproxy.client.transfer import How, Transfer, Wanted
@@ -29,6 +35,9 @@ from natproxy.fs.errors import os_error
 from natproxy.fs.listing import depth_of, describe, visits
 from natproxy.fs.ranges import GAP, Range, fetch_ranges, raise_first, together
 from natproxy.fs.reading import GrowingReadAhead, NatproxyFile
+
+CALL_RETRY_FOR = 60.0
+"""Seconds without progress for which a call that reads or lists is retried by default."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -41,7 +50,10 @@ class NatproxyFileSystem(AbstractFileSystem):
     :param host: of the server.
     :param port: of the server.
     :param timeout: seconds to wait for a connection, and for each piece of a reply.
-    :param retries: failures in a row that are put up with.
+    :param retry_for: how long temporary failures are retried without progress: seconds, or
+        ``"90s"``, ``"30m"``, ``"inf"``; without it, a minute, and 30 minutes for downloads.
+    :param retries: consecutive failures before giving up, if that comes sooner.
+    :param wait: whether a server that cannot be connected to at first is waited for.
     :param connections: questions that one call asks at the same time.
     """
 
@@ -54,14 +66,24 @@ class NatproxyFileSystem(AbstractFileSystem):
         host: str,
         port: int = DEFAULT_PORT,
         timeout: float = 60.0,
-        retries: int = 3,
+        retry_for: float | str | None = None,
+        retries: int | None = None,
+        wait: bool = False,
         connections: int = 8,
         **storage_options: Any,
     ) -> None:
         super().__init__(**storage_options)
         self.server = Server(host, int(port))
         self._timeout = float(timeout)
-        self._retries = int(retries)
+        given = None if retry_for is None else parse_duration(str(retry_for))
+        most = None if retries is None else int(retries)
+        self._patience = Patience(CALL_RETRY_FOR if given is None else given, most, bool(wait))
+        self._download = How(
+            Existing.REPLACE,
+            retry_for=RETRY_FOR if given is None else given,
+            retries=most,
+            wait=bool(wait),
+        )
         self._connections = int(connections)
         self._begin_session()
 
@@ -293,7 +315,7 @@ class NatproxyFileSystem(AbstractFileSystem):
         What has come when it fails is kept beside the path, for the next time.
         """
         name = self._strip_protocol(rpath)
-        how = How(Existing.REPLACE, retries=self._retries)
+        how = self._download
         tell = teller(callback)
         outfile = lpath if outfile is None and isfilelike(lpath) else outfile
         try:
@@ -363,8 +385,9 @@ class NatproxyFileSystem(AbstractFileSystem):
 
     def _ask(self, name: str, question: Callable[[Session], _Answer]) -> _Answer:
         try:
-            persistently = Persistence(self._retries, Stop(), lambda why: None)
-            return persistently(lambda: question(self.session))
+            session = self.session
+            persistently = Persistence(session.contact, self._patience, Stop(), lambda why: None)
+            return persistently(lambda: question(session))
         except ClientError as error:
             raise os_error(error, name) from error
 
