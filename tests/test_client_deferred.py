@@ -60,7 +60,8 @@ class ClientCase(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def new_client(self, **options: Any) -> Client:
-        return Client(self.endpoint, self.clock, 60.0, server="files:9000", **options)
+        options = {"timeout": 60.0, "server": "files:9000", **options}
+        return Client(self.endpoint, self.clock, **options)
 
     def begin_listing(self) -> None:
         """Ask for something that is not answered while the test lasts."""

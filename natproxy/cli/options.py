@@ -107,7 +107,14 @@ def parser_of(prompt: bool = False) -> argparse.ArgumentParser:
         level.add_argument(
             "--timeout", metavar="SECONDS", type=float, help="how long it may be silent (60)"
         )
+        level.add_argument(
+            "--connect-timeout",
+            metavar="SECONDS",
+            type=float,
+            help="how long it may take to accept a connection (10)",
+        )
     parser.set_defaults(server=os.environ.get("NATPROXY_SERVER") or DEFAULT_SERVER, timeout=60.0)
+    parser.set_defaults(connect_timeout=None)
     transfer = _transfer_options()
     _add_questions(commands, client, _patience_options(None))
     _add_transfers(commands, client, transfer, _patience_options(1800.0))

@@ -39,9 +39,9 @@ class Sessions(Closing):
     def session(self, options: Namespace) -> Session:
         """Give the session with the server of ``--server``.
 
-        :raises UsageError: if it, or ``--timeout``, can't be read.
+        :raises UsageError: if it, or a time-out, can't be read.
         """
-        return self._with(Server.parse(options.server), options.timeout)
+        return self._with(Server.parse(options.server), options)
 
     def targets(self, options: Namespace, paths: Sequence[str]) -> tuple[Session, list[bytes]]:
         """Give the session and the file names that a command's paths mean.
@@ -62,13 +62,17 @@ class Sessions(Closing):
             raise UsageError("paths on different servers: one at a time")
         if not servers:
             return self.session(options), names
-        return self._with(servers.pop(), options.timeout), names
+        return self._with(servers.pop(), options), names
 
-    def _with(self, server: Server, timeout: float) -> Session:
-        if not 0 < timeout <= LONGEST_TIMEOUT:
-            raise UsageError(f"--timeout {timeout:g}: seconds, more than 0, are needed")
-        session = self._sessions.setdefault(server, Session(server, timeout))
-        session.timeout = timeout
+    def _with(self, server: Server, options: Namespace) -> Session:
+        # At the prompt, commands inherit the options of the program, and there may be none.
+        connecting = getattr(options, "connect_timeout", None)
+        for name, seconds in (("--timeout", options.timeout), ("--connect-timeout", connecting)):
+            if seconds is not None and not 0 < seconds <= LONGEST_TIMEOUT:
+                raise UsageError(f"{name} {seconds:g}: seconds, more than 0, are needed")
+        session = self._sessions.setdefault(server, Session(server))
+        session.timeout = options.timeout
+        session.connect_timeout = connecting
         return session
 
 

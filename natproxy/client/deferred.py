@@ -53,6 +53,7 @@ from natproxy.client.errors import (
 )
 from natproxy.client.exchanging import Flow, Memory, PooledConnection, Sink
 from natproxy.client.pool import ConnectionPool
+from natproxy.client.route import ATTEMPT_DELAY, CONNECT_TIMEOUT
 
 LARGEST = 64 << 20
 """Bytes of one reply that are held in memory at most, unless the caller wants otherwise."""
@@ -132,11 +133,13 @@ class Client:
     `CancelledError`.
 
     :param endpoint: where the server is.
-    :param timeout: seconds to wait for a connection, and for each piece of a reply.
+    :param timeout: seconds to wait for each piece of a reply.
     :param server: its name in messages.
     :param connections: at once; whoever wants one more waits for their turn.
     :param idle: connections that are kept while nobody uses them.
     :param largest: bytes of a reply that are held in memory; to want more is a `UsageError`.
+    :param connect_timeout: seconds to wait for a connection; without it, 10, or ``timeout``
+        if that is shorter.
     """
 
     def __init__(
@@ -149,12 +152,14 @@ class Client:
         connections: int = 16,
         idle: int = 4,
         largest: int = LARGEST,
+        connect_timeout: float | None = None,
     ) -> None:
         self.server = server
         self.timeout = timeout
         self._clock = clock
         self._largest = largest
-        self._pool = ConnectionPool(endpoint, clock, timeout, server, connections, idle)
+        within = min(CONNECT_TIMEOUT, timeout) if connect_timeout is None else connect_timeout
+        self._pool = ConnectionPool(endpoint, clock, timeout, server, connections, idle, within)
         self._features: Features | None = None
         # Whether a reply of version 2 has come, or a proxy of version 2 is known to be there.
         self._certain = False
@@ -439,17 +444,24 @@ class Client:
 
 
 @_deferred
-async def connect(reactor: IReactorTime, server: str, timeout: float = 60.0) -> Client:
+async def connect(
+    reactor: IReactorTime,
+    server: str,
+    timeout: float = 60.0,
+    connect_timeout: float | None = None,
+) -> Client:
     """Begin to use a server.
 
     :param reactor: also provides what `HostnameEndpoint` needs.
-    :param server: ``HOST:PORT``, ``HOST`` or ``[IPV6]:PORT``.
-    :param timeout: seconds to wait for a connection, and for each piece of a reply.
+    :param server: ``HOST:PORT``, ``HOST``, ``[IPV6]:PORT`` or ``natproxy://HOST:PORT``.
+    :param timeout: seconds to wait for each piece of a reply.
+    :param connect_timeout: seconds to wait for a connection: see `Client`.
     :return: fires with the client when there is a connection; fails with `CannotConnect`.
     """
     host, port = place = Server.parse(server)
-    endpoint = HostnameEndpoint(reactor, host, port, timeout)
-    client = Client(endpoint, reactor, timeout, server=str(place))
+    within = min(CONNECT_TIMEOUT, timeout) if connect_timeout is None else connect_timeout
+    endpoint = HostnameEndpoint(reactor, host, port, within, attemptDelay=ATTEMPT_DELAY)
+    client = Client(endpoint, reactor, timeout, server=str(place), connect_timeout=within)
     await client.connect()
     return client
 

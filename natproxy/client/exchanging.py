@@ -8,11 +8,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from socket import socket
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IConsumer, IDelayedCall, IPushProducer, ITCPTransport
+from twisted.internet.interfaces import (
+    IConsumer,
+    IDelayedCall,
+    IPushProducer,
+    ISystemHandle,
+    ITCPTransport,
+)
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -29,6 +36,7 @@ from natproxy.client.errors import (
     UsageError,
 )
 from natproxy.client.exchange import Exchange
+from natproxy.client.route import keep_alive
 
 if TYPE_CHECKING:
     from natproxy.client.pool import ConnectionPool
@@ -152,7 +160,7 @@ class Flow(Sink[T]):
             connection.fail(Interrupted("whoever took the bytes has stopped"))
 
 
-class _Transport(ITCPTransport, IPushProducer):
+class _Transport(ITCPTransport, IPushProducer, ISystemHandle):
     """What is asked of a connection's transport."""
 
 
@@ -166,6 +174,7 @@ class PooledConnection(Protocol):
     """One connection, on which one exchange is carried out at a time.
 
     :ivar heard: whether any byte of the current exchange's reply has been received.
+    :ivar used: when the last exchange ended, in the clock's seconds.
     """
 
     transport: _Transport
@@ -174,6 +183,7 @@ class PooledConnection(Protocol):
         self._pool = pool
         self._work: _Work | None = None
         self.heard = False
+        self.used = 0.0
         # Whether anything has ever been received.
         self._good = False
         self._paused = False
@@ -221,6 +231,13 @@ class PooledConnection(Protocol):
 
     def connectionMade(self) -> None:
         """Be one of the pool's."""
+        enable = getattr(self.transport, "setTcpKeepAlive", None)
+        if enable is not None:
+            enable(True)
+            handle = self.transport.getHandle()
+            if isinstance(handle, socket):
+                keep_alive(handle)
+        self.used = self._pool.clock.seconds()
         self._pool.opened(self)
 
     def dataReceived(self, data: bytes) -> None:
@@ -274,6 +291,7 @@ class PooledConnection(Protocol):
             if self._paused:
                 self._paused = False
                 self.transport.resumeProducing()
+            self.used = self._pool.clock.seconds()
             self._pool.keep(self)
         else:
             self.transport.abortConnection()

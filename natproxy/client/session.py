@@ -42,6 +42,7 @@ from natproxy.client.errors import (
 from natproxy.client.events import Progress, unobserved
 from natproxy.client.reading import RemoteFile
 from natproxy.client.retrying import RETRY_FOR, Contact
+from natproxy.client.route import Route
 
 LARGEST_PAGE = 64 << 20
 """Bytes of a page of ``LS`` that are held in memory."""
@@ -59,12 +60,19 @@ class Session(Closing):
     if the server speaks version 1 only and cannot do it.
 
     :param server: where it is.
-    :param timeout: seconds to wait for a connection, and for each piece of a reply.
+    :param timeout: seconds to wait for each piece of a reply.
+    :param connect_timeout: seconds to wait for a connection, to all of the host's addresses
+        together; without it, 10, or ``timeout`` if that is shorter.
+    :ivar contact: whether the server has been reached: see `natproxy.client.retrying`.
     """
 
-    def __init__(self, server: Server, timeout: float = 60.0) -> None:
+    def __init__(
+        self, server: Server, timeout: float = 60.0, connect_timeout: float | None = None
+    ) -> None:
         self.server = server
         self.timeout = timeout
+        self.connect_timeout = connect_timeout
+        self._route = Route(*server)
         self._features: Features | None = None
         # Whether a reply of version 2 has come, or a proxy of version 2 is known to be there.
         self._certain = False
@@ -102,9 +110,13 @@ class Session(Closing):
     def connection(self) -> Iterator[Connection]:
         """Lend a connection; it is made when the first command is sent."""
         with self._lock:
-            lent = self._idle.pop() if self._idle else Connection(self.server, self.timeout)
+            if self._idle:
+                lent = self._idle.pop()
+            else:
+                lent = Connection(self.server, self.timeout, route=self._route)
             self._lent[lent] = True
         lent.timeout = self.timeout
+        lent.connect_timeout = self.connect_timeout
         try:
             yield lent
         finally:
@@ -381,13 +393,14 @@ class Session(Closing):
         return True
 
 
-def connect(server: str, timeout: float = 60.0) -> Session:
+def connect(server: str, timeout: float = 60.0, connect_timeout: float | None = None) -> Session:
     """Begin a session.
 
-    :param server: ``HOST:PORT``, ``HOST`` or ``[IPV6]:PORT``.
-    :param timeout: seconds to wait for a connection, and for each piece of a reply.
+    :param server: ``HOST:PORT``, ``HOST``, ``[IPV6]:PORT`` or ``natproxy://HOST:PORT``.
+    :param timeout: seconds to wait for each piece of a reply.
+    :param connect_timeout: seconds to wait for a connection: see `Session`.
     :raises CannotConnect: if the server isn't there.
     """
-    session = Session(Server.parse(server), timeout)
+    session = Session(Server.parse(server), timeout, connect_timeout)
     session.connect()
     return session

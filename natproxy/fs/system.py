@@ -49,7 +49,9 @@ class NatproxyFileSystem(AbstractFileSystem):
 
     :param host: of the server.
     :param port: of the server.
-    :param timeout: seconds to wait for a connection, and for each piece of a reply.
+    :param timeout: seconds to wait for each piece of a reply.
+    :param connect_timeout: seconds to wait for a connection; without it, 10, or ``timeout``
+        if that is shorter.
     :param retry_for: how long temporary failures are retried without progress: seconds, or
         ``"90s"``, ``"30m"``, ``"inf"``; without it, a minute, and 30 minutes for downloads.
     :param retries: consecutive failures before giving up, if that comes sooner.
@@ -69,12 +71,14 @@ class NatproxyFileSystem(AbstractFileSystem):
         retry_for: float | str | None = None,
         retries: int | None = None,
         wait: bool = False,
+        connect_timeout: float | None = None,
         connections: int = 8,
         **storage_options: Any,
     ) -> None:
         super().__init__(**storage_options)
         self.server = Server(host, int(port))
         self._timeout = float(timeout)
+        self._connect_timeout = None if connect_timeout is None else float(connect_timeout)
         given = None if retry_for is None else parse_duration(str(retry_for))
         most = None if retries is None else int(retries)
         self._patience = Patience(CALL_RETRY_FOR if given is None else given, most, bool(wait))
@@ -379,7 +383,7 @@ class NatproxyFileSystem(AbstractFileSystem):
     rm = rm_file = _rm = _refuse
 
     def _begin_session(self) -> None:
-        self._session = Session(self.server, self._timeout)
+        self._session = Session(self.server, self._timeout, self._connect_timeout)
         self._process = os.getpid()
         weakref.finalize(self, _end_session, self._session, self._process)
 
