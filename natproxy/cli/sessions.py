@@ -9,7 +9,7 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 
 from natproxy.cli.writing import write_line
-from natproxy.client.address import Server, is_url, parse_url
+from natproxy.client.address import Server, parse_path
 from natproxy.client.answers import as_name
 from natproxy.client.closing import Closing
 from natproxy.client.errors import UsageError
@@ -52,11 +52,8 @@ class Sessions(Closing):
         servers = set()
         names = []
         for path in paths:
-            if is_url(path):
-                server, path = parse_url(path)
-            else:
-                server = Server.parse(options.server)
-            servers.add(server)
+            server, path = parse_path(path)
+            servers.add(Server.parse(options.server) if server is None else server)
             names.append(as_name(os.fsencode(path)))
         if len(servers) > 1:
             raise UsageError("paths on different servers: one at a time")
