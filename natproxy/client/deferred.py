@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint
 from twisted.internet.interfaces import IConsumer, IReactorTime, IStreamClientEndpoint
 from twisted.python.failure import Failure
 
@@ -460,7 +460,12 @@ async def connect(
     """
     host, port = place = Server.parse(server)
     within = min(CONNECT_TIMEOUT, timeout) if connect_timeout is None else connect_timeout
-    endpoint = HostnameEndpoint(reactor, host, port, within, attemptDelay=ATTEMPT_DELAY)
+    endpoint: IStreamClientEndpoint
+    if "%" in host:
+        # Resolvers lose the zone of an IPv6 address; this endpoint, whatever its name, does not.
+        endpoint = TCP4ClientEndpoint(reactor, host, port, within)
+    else:
+        endpoint = HostnameEndpoint(reactor, host, port, within, attemptDelay=ATTEMPT_DELAY)
     client = Client(endpoint, reactor, timeout, server=str(place), connect_timeout=within)
     await client.connect()
     return client
