@@ -90,13 +90,16 @@ def is_refusal_of_version_1(error: ClientError) -> bool:
     )
 
 
-def is_doubtful(error: ClientError) -> bool:
+def is_doubtful(error: ClientError, via: tuple[str, ...] = ()) -> bool:
     """Tell whether a command of version 2 failed as it does with a peer that cannot parse it.
 
     Such a peer closes the connection. So does one that is restarted: only a ``LIST`` that is
     answered afterwards, and a second failure, tell the two apart. See `DOUBTS`.
+
+    :param via: proxies of version 2 on the way, which parse replies of version 2: a failure
+        that they report is the server's.
     """
-    return isinstance(error, (ClosedWithoutReply, NoUpstreamReply))
+    return isinstance(error, ClosedWithoutReply) or (isinstance(error, NoUpstreamReply) and not via)
 
 
 def cannot(server: object, what: str) -> Unsupported:

@@ -161,7 +161,7 @@ class Client:
         within = min(CONNECT_TIMEOUT, timeout) if connect_timeout is None else connect_timeout
         self._pool = ConnectionPool(endpoint, clock, timeout, server, connections, idle, within)
         self._features: Features | None = None
-        # Whether a reply of version 2 has come, or a proxy of version 2 is known to be there.
+        # Whether a reply of version 2 with words in its header has come.
         self._certain = False
         self._asking: Deferred[Features] | None = None
         self._askers: dict[Deferred[Features], None] = {}
@@ -389,7 +389,8 @@ class Client:
             try:
                 result = await self._pool.ask(word, arguments, sink())
             except ClientError as error:
-                if self._certain or not is_doubtful(error) or not await self._answers_list():
+                via = self._features.via if self._features is not None else ()
+                if self._certain or not is_doubtful(error, via) or not await self._answers_list():
                     raise
             else:
                 self._certain = True
@@ -432,7 +433,6 @@ class Client:
 
     def _answered(self, features: Features) -> None:
         self._features = features
-        self._certain = bool(features.via)
         self._unanswered(features)
 
     def _unanswered(self, answer: Features | Failure) -> None:

@@ -74,7 +74,7 @@ class Session(Closing):
         self.connect_timeout = connect_timeout
         self._route = Route(*server)
         self._features: Features | None = None
-        # Whether a reply of version 2 has come, or a proxy of version 2 is known to be there.
+        # Whether a reply of version 2 with words in its header has come.
         self._certain = False
         # The lock guards what the threads share: the connections.
         self._lock = threading.Lock()
@@ -153,7 +153,6 @@ class Session(Closing):
         with self._asking:
             if self._features is None:
                 self._features = self._ask_features()
-                self._certain = bool(self._features.via)
             return self._features
 
     def needs(self, what: str) -> None:
@@ -344,7 +343,8 @@ class Session(Closing):
             try:
                 reply = connection.request(word, arguments)
             except ClientError as error:
-                if self._certain or not is_doubtful(error) or not self._answers_list():
+                via = self._features.via if self._features is not None else ()
+                if self._certain or not is_doubtful(error, via) or not self._answers_list():
                     raise
             else:
                 self._certain = True
