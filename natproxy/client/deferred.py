@@ -32,17 +32,14 @@ from natproxy.client.address import Server
 from natproxy.client.answers import (
     DOUBTS,
     LONGEST_DIGEST,
-    LONGEST_FEAT,
     SHORTEST_SILENCE,
     VERSION_1,
     Features,
     as_name,
     cannot,
     is_doubtful,
-    is_listing_of_version_1,
     is_refusal_of_version_1,
     page_in,
-    parse_features,
     range_in,
 )
 from natproxy.client.errors import (
@@ -51,9 +48,18 @@ from natproxy.client.errors import (
     NotUnderstood,
     Unavailable,
 )
-from natproxy.client.exchanging import Flow, Memory, PooledConnection, Sink
+from natproxy.client.exchanging import Flow, Memory, Sink
 from natproxy.client.pool import ConnectionPool
+from natproxy.client.retries import Retries
+from natproxy.client.retrying import Patience, Tries
 from natproxy.client.route import ATTEMPT_DELAY, CONNECT_TIMEOUT
+from natproxy.client.sinks import (
+    CountingFlow,
+    FeatureList,
+    HeaderOnly,
+    HeaderReceived,
+    Version1Found,
+)
 
 LARGEST = 64 << 20
 """Bytes of one reply that are held in memory at most, unless the caller wants otherwise."""
@@ -78,52 +84,6 @@ def _deferred(
     return begin
 
 
-class _Version1(Exception):
-    """The reply to ``FEAT`` is none of version 2."""
-
-
-class _FeatureList(Sink[Features]):
-    """Holds the reply to ``FEAT``, as long as it may be one of version 2.
-
-    :ivar begun: whether the header has come.
-    """
-
-    def __init__(self) -> None:
-        self.begun = False
-        self._listing = bytearray()
-
-    def begin(self, header: wire.Header, connection: PooledConnection) -> None:
-        """Take the header: ``OK`` is all it can be."""
-        self.begun = True
-
-    def write(self, data: bytes) -> None:
-        """Hold a piece."""
-        self._listing += data
-        if is_listing_of_version_1(bytes(self._listing[: wire.MAX_LINE + 1])):
-            raise _Version1
-        if len(self._listing) > LONGEST_FEAT:
-            raise NotUnderstood("an endless FEAT")
-
-    def finish(self) -> None:
-        """Parse it."""
-        self.result = parse_features(bytes(self._listing))
-
-
-class _HeaderReceived(Exception):
-    """A reply has begun; the rest is not wanted."""
-
-
-class _HeaderOnly(Sink[None]):
-    """Ends the exchange as soon as a header has been received that is no error."""
-
-    def begin(self, header: wire.Header, connection: PooledConnection) -> None:
-        """End it."""
-        raise _HeaderReceived
-
-    def write(self, data: bytes) -> None:
-        """Never called."""
-
-
 class Client:
     """A server, asked for things; by any number of callers at once.
 
@@ -140,6 +100,7 @@ class Client:
     :param largest: bytes of a reply that are held in memory; to want more is a `UsageError`.
     :param connect_timeout: seconds to wait for a connection; without it, 10, or ``timeout``
         if that is shorter.
+    :param patience: how long temporary failures are retried; without it, not at all.
     """
 
     def __init__(
@@ -153,6 +114,7 @@ class Client:
         idle: int = 4,
         largest: int = LARGEST,
         connect_timeout: float | None = None,
+        patience: Patience | None = None,
     ) -> None:
         self.server = server
         self.timeout = timeout
@@ -160,6 +122,7 @@ class Client:
         self._largest = largest
         within = min(CONNECT_TIMEOUT, timeout) if connect_timeout is None else connect_timeout
         self._pool = ConnectionPool(endpoint, clock, timeout, server, connections, idle, within)
+        self._retries = Retries(clock, patience or Patience())
         self._features: Features | None = None
         # Whether a reply of version 2 with words in its header has come.
         self._certain = False
@@ -183,7 +146,7 @@ class Client:
 
         :return: fires, or fails with `CannotConnect`.
         """
-        await self._pool.connect()
+        await self._retries.run(self._pool.connect)
 
     @_deferred
     async def close(self) -> None:
@@ -191,6 +154,7 @@ class Client:
 
         :return: fires when nothing is left on the reactor.
         """
+        self._retries.close()
         await self._pool.close()
 
     def version(self) -> Deferred[int]:
@@ -211,7 +175,8 @@ class Client:
         asker: Deferred[Features] = Deferred(self._ask_no_more)
         self._askers[asker] = None
         if self._asking is None:
-            self._asking = asking = Deferred.fromCoroutine(self._ask_features())
+            asking = Deferred.fromCoroutine(self._retries.run(self._ask_features))
+            self._asking = asking
             asking.addCallbacks(self._answered, self._unanswered)
         return asker
 
@@ -305,7 +270,8 @@ class Client:
         """Write a part of a file, or all of it, into a consumer, at the consumer's pace.
 
         The consumer gets a streaming producer once the server has agreed, and is rid of it
-        before this fires or fails; what it has been given by then, it has.
+        before this fires or fails; what it has been given by then, it has. With patience, a
+        download that breaks off is continued, and the consumer gets another producer.
 
         :param if_match: the ``etag`` that the file must still have.
         :return: fires with what was sent, when all of it has been written; fails with
@@ -314,12 +280,28 @@ class Client:
         what = "send a part of a file"
         await self._needs(what)
         arguments = wire.Arguments(as_name(name), offset, length, if_match)
-        return await self._ask(
-            b"GET",
-            arguments,
-            lambda: Flow(lambda header: range_in(header, arguments), consumer),
-            what,
-        )
+        persistence = self._retries.persistence()
+        tries = Tries()
+        first: wire.Range | None = None
+        done = 0
+        while True:
+            flow = CountingFlow(arguments, consumer, persistence.received)
+            try:
+                part = await self._ask_once(b"GET", arguments, flow, what)
+            except ClientError as error:
+                first = first or flow.part
+                done += flow.written
+                seconds = persistence.wait_after(error, tries)
+            else:
+                persistence.succeeded()
+                return first or part
+            await self._retries.wait(seconds)
+            if first is not None:
+                # The rest, of the same file.
+                rest = first.length - done
+                arguments = wire.Arguments(
+                    arguments.name, first.offset + done, rest, first.status.etag
+                )
 
     @_deferred
     async def whole(self, name: str | bytes, consumer: IConsumer) -> int:
@@ -358,7 +340,7 @@ class Client:
         arguments: wire.Arguments | None,
         read: Callable[[wire.Header, bytes], T],
     ) -> Coroutine[Deferred[Any], Any, T]:
-        return self._pool.ask(word, arguments, self._memory(read))
+        return self._retries.run(lambda: self._pool.ask(word, arguments, self._memory(read)))
 
     def _memory(
         self,
@@ -385,9 +367,19 @@ class Client:
         :param sink: makes what takes the reply, for each try.
         :param what: the command is for, to end the message with.
         """
+        return await self._retries.run(lambda: self._ask_once(word, arguments, sink(), what))
+
+    async def _ask_once(
+        self,
+        word: bytes,
+        arguments: wire.Arguments,
+        sink: Sink[T],
+        what: str,
+    ) -> T:
+        # A failure that leaves a doubt comes before the header: the sink has not begun.
         for _ in range(DOUBTS):
             try:
-                result = await self._pool.ask(word, arguments, sink())
+                result = await self._pool.ask(word, arguments, sink)
             except ClientError as error:
                 via = self._features.via if self._features is not None else ()
                 if self._certain or not is_doubtful(error, via) or not await self._answers_list():
@@ -400,10 +392,10 @@ class Client:
 
     async def _ask_features(self) -> Features:
         for _ in range(DOUBTS):
-            listing = _FeatureList()
+            listing = FeatureList()
             try:
                 return await self._pool.ask(b"FEAT", None, listing, self.timeout)
-            except _Version1:
+            except Version1Found:
                 break
             except NotUnderstood:
                 if listing.begun:
@@ -419,8 +411,8 @@ class Client:
     async def _answers_list(self) -> bool:
         """Whether the peer, and the server behind it, answer a command of version 1."""
         try:
-            await self._pool.ask(b"LIST", None, _HeaderOnly())
-        except _HeaderReceived:
+            await self._pool.ask(b"LIST", None, HeaderOnly())
+        except HeaderReceived:
             return True
         except ClientError:
             return False
@@ -449,6 +441,7 @@ async def connect(
     server: str,
     timeout: float = 60.0,
     connect_timeout: float | None = None,
+    patience: Patience | None = None,
 ) -> Client:
     """Begin to use a server.
 
@@ -456,6 +449,7 @@ async def connect(
     :param server: ``HOST:PORT``, ``HOST``, ``[IPV6]:PORT`` or ``natproxy://HOST:PORT``.
     :param timeout: seconds to wait for each piece of a reply.
     :param connect_timeout: seconds to wait for a connection: see `Client`.
+    :param patience: how long temporary failures are retried: see `Client`.
     :return: fires with the client when there is a connection; fails with `CannotConnect`.
     """
     host, port = place = Server.parse(server)
@@ -466,7 +460,14 @@ async def connect(
         endpoint = TCP4ClientEndpoint(reactor, host, port, within)
     else:
         endpoint = HostnameEndpoint(reactor, host, port, within, attemptDelay=ATTEMPT_DELAY)
-    client = Client(endpoint, reactor, timeout, server=str(place), connect_timeout=within)
+    client = Client(
+        endpoint,
+        reactor,
+        timeout,
+        server=str(place),
+        connect_timeout=within,
+        patience=patience,
+    )
     await client.connect()
     return client
 

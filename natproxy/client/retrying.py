@@ -116,6 +116,18 @@ class Outage:
         self.unreachable = False
 
 
+class Tries:
+    """The tries of one step.
+
+    :ivar failures: in a row, without progress.
+    :ivar progress: how often there had been progress at the last failure.
+    """
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.progress = 0
+
+
 class Persistence:
     """Takes steps, each again and again until it succeeds or the patience is used up.
 
@@ -184,28 +196,25 @@ class Persistence:
         :raises ClientError: as the step does, if it cannot be tried again; `GaveUp`, if that
             was of no use; `Interrupted`.
         """
-        failures = 0
-        progress = self._progress
+        tries = Tries()
         while True:
             self._stop.check()
             try:
                 result = step()
             except ClientError as error:
                 self._stop.check()
-                if not self._is_worth_a_retry(error):
-                    raise
-                with self._lock:
-                    if self._progress != progress:
-                        failures, progress = 0, self._progress
-                failures += 1
-                seconds = self._wait_after(error, failures)
+                seconds = self.wait_after(error, tries)
                 self._tell(f"{error}; trying again in {seconds:.1f} s")
                 self._stop.sleep(seconds)
             else:
-                self._contact.reached = True
-                with self._lock:
-                    self._progressed()
+                self.succeeded()
                 return result
+
+    def succeeded(self) -> None:
+        """Note that a step has been taken."""
+        self._contact.reached = True
+        with self._lock:
+            self._progressed()
 
     def _progressed(self) -> None:
         self._failing = None
@@ -225,11 +234,20 @@ class Persistence:
             return False
         return True
 
-    def _wait_after(self, error: ClientError, failures: int) -> float:
-        """Return the seconds until the next try.
+    def wait_after(self, error: ClientError, tries: Tries) -> float:
+        """Return the seconds until the next try of a step.
 
-        :raises GaveUp: if there is to be none.
+        :param tries: of this step.
+        :raises ClientError: the error, if it cannot be tried again; `GaveUp`, if there is no
+            patience left.
         """
+        if not self._is_worth_a_retry(error):
+            raise error
+        with self._lock:
+            if self._progress != tries.progress:
+                tries.failures, tries.progress = 0, self._progress
+        tries.failures += 1
+        failures = tries.failures
         patience = self._patience
         unreachable = isinstance(error, CannotConnect)
         with self._lock:
