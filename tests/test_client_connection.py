@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from unittest import mock
 
@@ -237,6 +238,26 @@ class BodyTests(PlayedCase):
         for problem in ("inside the reply", "given up"):
             error = self.assertRaises(ConnectionBroken, reply.receive_into, buffer)
             self.assertIn(f"{problem}: 3 bytes missing", str(error))
+
+
+class MemoryTests(PlayedCase):
+    def test_size_that_is_claimed_is_not_allocated(self) -> None:
+        connection = self.play([(b"DOWNLOAD a\n", b"OK %d\nhi" % 2**62)])
+        self.assertRaises(ConnectionBroken, self.ask(connection).read)
+
+    def test_small_pieces_cost_no_more_than_their_bytes(self) -> None:
+        connection = self.play([(b"DOWNLOAD a\n", b"OK 400000\n")], linger=True)
+        reply = self.ask(connection)
+        pieces = (b"%02d" % (number % 100) for number in range(200_000))
+        with mock.patch.object(connection, "receive", lambda: next(pieces)):
+            tracemalloc.start()
+            try:
+                self.assertEqual(len(reply.read()), 400_000)
+                _, most = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+        # As separate objects, they would take 9 MB.
+        self.assertLess(most, 3_000_000)
 
 
 class WaitingTests(PlayedCase):

@@ -67,6 +67,16 @@ class Reply:
             if body:
                 yield body
 
+    def read(self) -> bytes:
+        """Return the whole body; memory follows what is received, in pieces of any size.
+
+        :raises ConnectionBroken: if it does not come whole.
+        """
+        received = bytearray()
+        for piece in self:
+            received += piece
+        return bytes(received)
+
     def receive_into(self, buffer: memoryview) -> int:
         """Receive bytes of a counted body, without a copy of them being made.
 

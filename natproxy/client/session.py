@@ -266,7 +266,7 @@ class Session(Closing):
     ) -> bytes:
         """Give a part of a file, or all of it."""
         with self.get(name, offset, length, if_match) as (reply, _):
-            return b"".join(reply)
+            return reply.read()
 
     def open(self, name: str | bytes) -> RemoteFile:
         """Open a file for reading: a seekable, buffered binary file object.
