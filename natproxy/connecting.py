@@ -18,11 +18,13 @@ from typing import Any, Protocol, cast
 from twisted.internet import error
 from twisted.internet.abstract import isIPAddress
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import (
     IDelayedCall,
     IProtocol,
     IProtocolFactory,
     IReactorFDSet,
+    IReactorPluggableNameResolver,
     IReactorSocket,
     IReactorTime,
     IStreamClientEndpoint,
@@ -31,7 +33,11 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+ATTEMPT_DELAY = 0.25
+"""Seconds between two attempts to connect to addresses of one name (RFC 8305)."""
+
 _PLAIN_TCP = re.compile(r"tcp:(?:host=)?(\d{1,3}(?:\.\d{1,3}){3}):(?:port=)?(\d{1,5})")
+_NAMED_TCP = re.compile(r"tcp:(?:host=)?([A-Za-z0-9._-]+):(?:port=)?(\d{1,5})")
 _CONNECTED = (0, errno.EISCONN)
 _PENDING = (errno.EINPROGRESS, errno.EALREADY)
 
@@ -224,6 +230,12 @@ def connector_for(
         and IReactorSocket.providedBy(reactor)
     ):
         return TCPConnector(cast(IReactorFDSet, reactor), plain[1], int(plain[2]), timeout)
+    named = _NAMED_TCP.fullmatch(description)
+    if named and not plain and IReactorPluggableNameResolver.providedBy(reactor):
+        # Twisted's own endpoint for ``tcp:`` tries one IPv4 address of the name, and no other.
+        endpoint = HostnameEndpoint(
+            reactor, named[1], int(named[2]), timeout, attemptDelay=ATTEMPT_DELAY
+        )
     return EndpointConnector(endpoint, cast(IReactorTime, reactor), timeout)
 
 

@@ -168,9 +168,9 @@ async def all_ended(factory: Any) -> None:
 
 
 @asynccontextmanager
-async def listening(factory: Any) -> AsyncIterator[int]:
+async def listening(factory: Any, interface: str = HOST) -> AsyncIterator[int]:
     """Have a factory listen; give the port. Its connections end with the block."""
-    port = reactor.listenTCP(0, factory, interface=HOST)
+    port = reactor.listenTCP(0, factory, interface=interface)
     try:
         yield port.getHost().port
     finally:

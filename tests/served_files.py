@@ -169,6 +169,9 @@ class ServedFiles:
         if command.verb == b"DOWNLOAD":
             content = self._file(command.name).content
             return b"OK %d\n" % len(content), content
+        if command.verb == b"LIST":
+            names = sorted(name for name in self._files if b"/" not in name)
+            return b"OK\n" + b"".join(name + b"\n" for name in names) + b"END\n", b""
         if not command.known or self.version == 1:
             raise wire.Refusal(400, wire.UNKNOWN_COMMAND)
         if command.verb == b"FEAT":

@@ -270,7 +270,7 @@ class ExitStatusTests(CommandCase):
             self.assert_fails(4, "cannot connect", *command, "--server", address)
 
     def test_lost_and_silent_connections_are_5(self) -> None:
-        address = self.instead(STAT=b"", LS=b"OK 5\nx")
+        address = self.instead(STAT=b"", LIST=b"", LS=b"OK 5\nx")
         self.assert_fails(5, "without a reply", "stat", "a", "--server", address)
         silent = ("--timeout", "0.05", "--server", address)
         self.assert_fails(5, "silent for 0.05 s", "ls", *silent)

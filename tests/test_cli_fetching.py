@@ -111,6 +111,17 @@ class GetTests(CommandCase):
             self.assert_fails(2, "get", name)
         self.assertEqual(self.server.commands, [])
 
+    def test_server_may_be_a_url(self) -> None:
+        url = f"natproxy://{self.server.address}"
+        with mock.patch.dict(os.environ, {"NATPROXY_SERVER": url}):
+            self.assertEqual(main(["get", "-q", "a"]), 0)
+        self.assertEqual(main(["get", "-q", "d/b", "--server", url + "/"]), 0)
+        self.assertEqual(self.files(), [b"a", b"b"])
+
+    def test_other_url_is_wrong_usage(self) -> None:
+        line = self.assert_fails(2, "get", "http://127.0.0.1:9000/a")
+        self.assertIn("natproxy://HOST:PORT/PATH is needed", line)
+
     def test_folder_is_for_sync(self) -> None:
         self.assertIn("natproxy sync", self.assert_fails(2, "get", "d"))
 

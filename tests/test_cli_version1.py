@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator
 
-from natproxy.client import session as session_module
 from tests import version1
 from tests.served_files import ServedFiles
 from tests.test_cli import CommandCase
@@ -82,13 +81,16 @@ class Version1Tests(CommandCase):
             for address in addresses:
                 self.check_all(address)
 
-    def test_it_works_within_three_seconds_if_the_server_says_nothing_to_feat(self) -> None:
+    def test_silence_is_not_taken_for_version_1(self) -> None:
         server = Mute(os.path.join(self.top, "served"))
         with server:
             address = f"127.0.0.1:{server.port}"
-            self.assertEqual(self.in_time(address, "ls"), (0, NAMES))
-            self.patch(session_module, "FEAT_TIMEOUT", 0.1)
-            self.check_all(address)
+            status, out, err = self.main("ls", "--server", address, "--timeout", "0.2")
+            self.assertEqual((status, out), (5, b""))
+            self.assertIn("did not answer in time", err)
+            # These need no version.
+            self.assertEqual(self.in_time(address, "list"), (0, NAMES))
+            self.assertEqual(self.in_time(address, "download", "big")[0], 0)
             server.released.set()
 
     def test_files_of_version_2_come_through_a_proxy_of_version_1(self) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.client import Server, UsageError, parse_url
-from natproxy.client.address import is_url
+from natproxy.client.address import is_url, parse_path
 
 
 class ServerAddressTests(SynchronousTestCase):
@@ -18,7 +18,13 @@ class ServerAddressTests(SynchronousTestCase):
             ("[::1]:80", ("::1", 80)),
             ("[::1]", ("::1", 9000)),
             ("[fe80::1%eth0]:1", ("fe80::1%eth0", 1)),
+            ("[fe80::1%25eth0]:1", ("fe80::1%eth0", 1)),
+            ("[fe80::1%2525]", ("fe80::1%25", 9000)),
+            ("[fe80::1%25]", ("fe80::1%25", 9000)),
             ("h:65535", ("h", 65535)),
+            ("natproxy://h:80", ("h", 80)),
+            ("NatProxy://h/", ("h", 9000)),
+            ("natproxy://[::1]:80/", ("::1", 80)),
         ):
             self.assertEqual(Server.parse(text), expected)
 
@@ -29,6 +35,15 @@ class ServerAddressTests(SynchronousTestCase):
         ):
             error = self.assertRaises(UsageError, Server.parse, text)
             self.assertIn(text, str(error))
+
+    def test_url_in_the_place_of_a_server_names_no_path_and_no_other_scheme(self) -> None:
+        error = self.assertRaises(UsageError, Server.parse, "natproxy://h:80/a/b")
+        self.assertIn("names a path", str(error))
+        for text in ("http://h:80", "https://h", "ftp://h/a"):
+            error = self.assertRaises(UsageError, Server.parse, text)
+            self.assertIn("natproxy://HOST:PORT/PATH is needed", str(error))
+        for text in ("natproxy://", "natproxy:///", "natproxy:///a", "natproxy://h:0"):
+            self.assertRaises(UsageError, Server.parse, text)
 
     @given(st.ip_addresses(v=6).map(str), st.integers(1, 65535))
     def test_text_reads_back_as_the_same_address(self, host: str, port: int) -> None:
@@ -51,6 +66,8 @@ class UrlTests(SynchronousTestCase):
             ("natproxy://h/a", (("h", 9000), "a")),
             ("natproxy://[::1]:80/", (("::1", 80), "")),
             ("natproxy://h", (("h", 9000), "")),
+            ("natproxy://[fe80::1%25eth0]/a%25", (("fe80::1%eth0", 9000), "a%25")),
+            ("natproxy://[fe80::1%eth0]/a", (("fe80::1%eth0", 9000), "a")),
             ("NatProxy://H:1/A", (("H", 1), "A")),
             ("natproxy://h//a/", (("h", 9000), "/a/")),
         ):
@@ -67,3 +84,14 @@ class UrlTests(SynchronousTestCase):
         for text in ("natproxy://h:0/a", "natproxy://::1/a", "natproxy://:80/a"):
             self.assertRaises(UsageError, parse_url, text)
         self.assertFalse(is_url("natproxy"))
+
+    def test_path_may_be_a_url_and_no_other_than_ours(self) -> None:
+        for text, expected in (
+            ("a/b", (None, "a/b")),
+            ("a:/b", (None, "a:/b")),
+            ("natproxy://h:1/a", (("h", 1), "a")),
+        ):
+            self.assertEqual(parse_path(text), expected)
+        for text in ("http://h:1/a", "HTTPS://h/a", "s3://b/a"):
+            error = self.assertRaises(UsageError, parse_path, text)
+            self.assertEqual(str(error), f"'{text}': natproxy://HOST:PORT/PATH is needed")

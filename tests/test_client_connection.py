@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import select
 import socket
 import struct
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from unittest import mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy import wire
@@ -28,6 +31,7 @@ from natproxy.client import (
     Unavailable,
     UsageError,
 )
+from natproxy.client.exchange import Exchange
 from tests.played_server import PlayedServer, Scene
 
 LISTED = (b"LIST\n", b"OK\na\nEND\n")
@@ -236,6 +240,26 @@ class BodyTests(PlayedCase):
             self.assertIn(f"{problem}: 3 bytes missing", str(error))
 
 
+class MemoryTests(PlayedCase):
+    def test_size_that_is_claimed_is_not_allocated(self) -> None:
+        connection = self.play([(b"DOWNLOAD a\n", b"OK %d\nhi" % 2**62)])
+        self.assertRaises(ConnectionBroken, self.ask(connection).read)
+
+    def test_small_pieces_cost_no_more_than_their_bytes(self) -> None:
+        connection = self.play([(b"DOWNLOAD a\n", b"OK 400000\n")], linger=True)
+        reply = self.ask(connection)
+        pieces = (b"%02d" % (number % 100) for number in range(200_000))
+        with mock.patch.object(connection, "receive", lambda: next(pieces)):
+            tracemalloc.start()
+            try:
+                self.assertEqual(len(reply.read()), 400_000)
+                _, most = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+        # As separate objects, they would take 9 MB.
+        self.assertLess(most, 3_000_000)
+
+
 class WaitingTests(PlayedCase):
     def test_silent_server_is_not_waited_for_longer_than_the_time_out(self) -> None:
         connection = self.play([(b"LIST\n", b"OK\na\n")], linger=True, timeout=0.05)
@@ -247,14 +271,82 @@ class WaitingTests(PlayedCase):
         error = self.assertRaises(ConnectionBroken, reply.receive_into, buffer)
         self.assertIn("silent for 0.05 s", str(error))
 
-    def test_silent_server_is_not_asked_again(self) -> None:
-        connection = self.play(
-            [(b"LIST\n", b"OK\nEND\n"), (b"LIST\n", b"")], linger=True, timeout=0.05
-        )
-        self.assertEqual(self.list(connection), b"END\n")
+    def test_command_on_a_used_connection_that_is_silent_is_sent_once_more(self) -> None:
+        silent = (b"LIST\n", b"")
+        connection = self.play([LISTED, silent], [LISTED], linger=True, timeout=0.2)
+        self.list(connection)
+        carry_out = connection._carry_out
+
+        def noted(exchange: Exchange) -> Reply:
+            try:
+                return carry_out(exchange)
+            except ConnectionBroken:
+                # The next scene begins.
+                self.server.close_current()
+                connection.timeout = 10
+                raise
+
+        with mock.patch.object(connection, "_carry_out", noted):
+            self.assertEqual(self.list(connection), b"a\nEND\n")
+        self.assertEqual(self.server.received, b"LIST\n" * 3)
+
+    def test_command_on_a_new_connection_that_is_silent_is_not(self) -> None:
+        connection = self.play([(b"LIST\n", b"")], [LISTED], linger=True, timeout=0.05)
         self.assertRaises(ConnectionBroken, connection.request, b"LIST")
         self.server.close()
-        self.assertEqual(self.server.received, b"LIST\nLIST\n")
+        self.assertEqual(self.server.received, b"LIST\n")
+
+    def test_silence_after_the_first_byte_of_a_reply_is_a_failure(self) -> None:
+        connection = self.play([LISTED, (b"LIST\n", b"O")], [LISTED], linger=True, timeout=0.1)
+        self.list(connection)
+        self.assertRaises(ConnectionBroken, connection.request, b"LIST")
+
+    def test_connection_that_has_been_idle_for_long_is_made_anew(self) -> None:
+        clock = Clock()
+        self.server = PlayedServer([LISTED, LISTED], [LISTED], linger=True)
+        self.addCleanup(self.server.close)
+        connection = Connection(Server("127.0.0.1", self.server.port), 10, clock=clock.seconds)
+        self.addCleanup(connection.close)
+        self.list(connection)
+        clock.advance(30)
+        self.list(connection)
+        first = connection._socket
+        clock.advance(31)
+        self.server.close_current()
+        self.list(connection)
+        self.assertIsNot(connection._socket, first)
+
+    def test_connection_that_was_made_long_ago_is_made_anew(self) -> None:
+        clock = Clock()
+        self.server = PlayedServer([], [LISTED])
+        self.addCleanup(self.server.close)
+        connection = Connection(Server("127.0.0.1", self.server.port), 10, clock=clock.seconds)
+        self.addCleanup(connection.close)
+        connection.connect()
+        clock.advance(31)
+        with mock.patch.object(connection, "_spoilt", return_value=False):
+            self.assertEqual(self.list(connection), b"a\nEND\n")
+
+    def test_kernel_is_to_probe_silent_connections(self) -> None:
+        connection = self.play([LISTED])
+        connection.connect()
+        connected = connection._socket
+        assert connected is not None
+        self.assertTrue(connected.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+        for option, value in (
+            (socket.TCP_KEEPIDLE, 60),
+            (socket.TCP_KEEPINTVL, 15),
+            (socket.TCP_KEEPCNT, 4),
+        ):
+            self.assertEqual(connected.getsockopt(socket.IPPROTO_TCP, option), value)
+
+    def test_probes_without_an_answer_are_no_silence(self) -> None:
+        connection = self.play([(b"LIST\n", b"OK\n")], linger=True)
+        pieces = iter(connection.request(b"LIST"))
+        dead = TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+        with mock.patch.object(connection, "_ready_socket", side_effect=dead):
+            error = self.assertRaises(ConnectionBroken, next, pieces)
+        self.assertIn("lost: Connection timed out", str(error))
 
     def test_time_out_may_be_changed_between_two_commands(self) -> None:
         connection = self.play([LISTED, (b"LIST\n", b"")], linger=True)

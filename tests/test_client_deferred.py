@@ -8,12 +8,14 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy import wire
 from natproxy.client import (
     CannotConnect,
     Changed,
+    ConnectionBroken,
     Interrupted,
     ListingIncomplete,
     NotFound,
@@ -24,7 +26,9 @@ from natproxy.client import (
     Unsupported,
     UsageError,
 )
+from natproxy.client.answers import Features
 from natproxy.client.deferred import Client
+from natproxy.client.errors import NoUpstreamReply
 from tests.doubles import PlayedEndpoint, Upstream
 
 FEATURES = b"OK\nNATPROXY 2\nSTAT\nEND\n"
@@ -58,7 +62,8 @@ class ClientCase(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def new_client(self, **options: Any) -> Client:
-        return Client(self.endpoint, self.clock, 60.0, server="files:9000", **options)
+        options = {"timeout": 60.0, "server": "files:9000", **options}
+        return Client(self.endpoint, self.clock, **options)
 
     def begin_listing(self) -> None:
         """Ask for something that is not answered while the test lasts."""
@@ -166,7 +171,7 @@ class AskingTests(ClientCase):
 
     def test_more_than_may_be_held_is_refused(self) -> None:
         self.client = self.new_client(largest=3)
-        self.client._version = 2
+        self.client._features = Features(2, {})
         for ask, reply in (
             (lambda: self.client.read("a"), b"OK 4 offset=0 size=4 " + FACTS + b"\n"),
             (self.client.list, b"OK\na\nb\n"),
@@ -183,6 +188,7 @@ class ErrorTests(ClientCase):
     def test_answers_of_the_server_have_kinds(self) -> None:
         self.client.version()
         connection = self.accept()
+        self.client._certain = True
         for answer, kind, text in (
             (b"ERR 404 file not found", NotFound, "a: file not found"),
             (b"ERR 412 changed etag=f", Changed, "a: changed on the server"),
@@ -190,7 +196,9 @@ class ErrorTests(ClientCase):
             (b"ERR 503 not now", Unavailable, "a: not now"),
             (b"ERR 500 \x1b", ServerError, "a: \\x1b"),
             (b"ERR unknown command", Unsupported, "a: unknown command"),
-            (b"ERR empty response from server", Unavailable, "a: empty response from server"),
+            (b"ERR 502 broken", Unavailable, "a: broken"),
+            (b"ERR 504 late", Unavailable, "a: late"),
+            (b"ERR empty response from server", NoUpstreamReply, "a: empty response from server"),
             (b"ERR proxy error: broken", Unavailable, "a: proxy error: broken"),
         ):
             status = self.client.stat("a")
@@ -201,7 +209,7 @@ class ErrorTests(ClientCase):
         self.assertTrue(connection.wire.open)
 
     def test_malformed_answers_cost_the_connection(self) -> None:
-        self.client._version = 2
+        self.client._features = Features(2, {})
         of_get = b"OK 1 offset=%b size=9 " + FACTS + b"\n"
         for ask, answer, why in (
             (self.client.list, b"OK 5\n", "malformed reply header 'OK 5'"),
@@ -269,43 +277,167 @@ class VersionTests(ClientCase):
         self.assertEqual(self.successResultOf(self.client.version()), 2)
         self.assertEqual(len(self.endpoint.connections), 1)
 
-    def test_server_that_does_not_know_is_of_version_1(self) -> None:
+    def test_reply_that_is_none_of_version_2_means_version_1(self) -> None:
         for answer in (
             b"ERR unknown command\n",
-            b"OK\nSOMETHING 2\nEND\n",
+            b"ERR file not found\n",
+            b"OK\nSOMETHING 2\n",
             b"OK\nEND\n",
             b"OK 17\n",
             b"what?\n",
-            b"ERR proxy error: malformed reply header 'what?'\n",
-            b"ERR proxy error: the server was silent for 60 s\n",
-            b"ERR empty response from server\n",
+            b"OK\n" + b"x" * 20_000,
         ):
             self.client = self.new_client()
             version = self.client.version()
             self.accept(of_version=None).send(answer)
             self.assertEqual(self.successResultOf(version), 1, answer)
 
-    def test_server_that_closes_is_of_version_1(self) -> None:
-        for sent in (b"", b"OK\nNATPROXY 2\n"):
+    def close_on(self, command: bytes, reply: bytes = b"") -> None:
+        """Answer a command on the newest connection with a part of a reply, and close it."""
+        connection = self.endpoint.last
+        if connection.protocol is None:
+            connection.accept()
+        self.assertEqual(connection.wire.taken(), command)
+        if reply:
+            connection.send(reply)
+        self.lose(connection)
+
+    def answer_list(self) -> None:
+        connection = self.accept(of_version=None)
+        self.assertEqual(connection.wire.taken(), b"LIST\n")
+        connection.send(b"OK\n")
+        self.lose(connection)
+
+    def test_peer_that_twice_closes_and_answers_a_listing_is_of_version_1(self) -> None:
+        for sent in (b"", b"OK"):
+            self.client = self.new_client()
+            version = self.client.version()
+            for _ in range(2):
+                self.close_on(b"FEAT\n", sent)
+                self.answer_list()
+            self.assertEqual(self.successResultOf(version), 1)
+
+    def test_empty_response_that_a_proxy_reports_twice_means_version_1(self) -> None:
+        for text in (
+            b"ERR empty response from server\n",
+            b"ERR 502 empty response from server\n",
+            b"ERR proxy error: malformed reply header 'what?'\n",
+        ):
+            self.client = self.new_client()
+            version = self.client.version()
+            for _ in range(2):
+                connection = self.accept(of_version=None)
+                self.assertEqual(connection.wire.taken(), b"FEAT\n")
+                connection.send(text)
+                self.assertEqual(connection.wire.taken(), b"LIST\n")
+                connection.send(b"OK\nEND\n")
+                self.lose(connection)
+            self.assertEqual(self.successResultOf(version), 1)
+
+    def test_peer_that_closes_once_is_asked_again(self) -> None:
+        version = self.client.version()
+        self.close_on(b"FEAT\n")
+        self.answer_list()
+        self.accept()
+        self.assertEqual(self.successResultOf(version), 2)
+
+    def test_peer_that_closes_and_answers_no_listing_is_a_passing_failure(self) -> None:
+        version = self.client.version()
+        self.close_on(b"FEAT\n")
+        self.endpoint.last.refuse(ValueError("x"))
+        self.assertTrue(self.failureResultOf(version, ConnectionBroken).value.passing)
+        version = self.client.version()
+        self.accept()
+        self.assertEqual(self.successResultOf(version), 2)
+
+    def test_reply_that_breaks_off_is_a_passing_failure(self) -> None:
+        version = self.client.version()
+        self.close_on(b"FEAT\n", b"OK\nNATPROXY 2\n")
+        self.assertTrue(self.failureResultOf(version, ConnectionBroken).value.passing)
+
+    def test_silence_is_a_passing_failure_and_the_reply_has_the_time_out_in_all(self) -> None:
+        version = self.client.version()
+        # The time that the connection takes is not the server's.
+        self.clock.advance(9)
+        connection = self.accept(of_version=None)
+        for piece in (b"OK\n", b"NATPROXY 2\n", b"STAT\n"):
+            connection.send(piece)
+            self.clock.advance(19)
+        self.assertNoResult(version)
+        self.clock.advance(3)
+        self.assertTrue(self.failureResultOf(version, ConnectionBroken).value.passing)
+        self.assertTrue(connection.wire.aborted)
+        version = self.client.version()
+        self.accept()
+        self.assertEqual(self.successResultOf(version), 2)
+
+    def test_error_with_a_code_and_an_error_of_the_proxy_are_not_remembered(self) -> None:
+        for reply, kind in (
+            (b"ERR 502 x\n", Unavailable),
+            (b"ERR 503 x\n", Unavailable),
+            (b"ERR 504 x\n", Unavailable),
+            (b"ERR 429 x\n", Unavailable),
+            (b"ERR 403 x\n", ServerError),
+            (b"ERR proxy error: the server was silent for 60 s\n", Unavailable),
+        ):
             self.client = self.new_client()
             version = self.client.version()
             connection = self.accept(of_version=None)
-            connection.send(sent)
-            self.lose(connection)
-            self.assertEqual(self.successResultOf(version), 1)
+            connection.send(reply)
+            self.failureResultOf(version, kind)
+            version = self.client.version()
+            connection.send(FEATURES)
+            self.assertEqual(self.successResultOf(version), 2)
 
-    def test_server_that_takes_more_than_two_seconds_is_of_version_1(self) -> None:
+    def test_listing_without_an_end_is_not_held_in_memory(self) -> None:
         version = self.client.version()
-        # The time that the connection takes is not the server's.
-        self.clock.advance(5)
         connection = self.accept(of_version=None)
-        for _ in range(4):
-            connection.send(b"OK\n")
-            self.clock.advance(0.4)
-        self.assertNoResult(version)
-        self.clock.advance(0.5)
-        self.assertEqual(self.successResultOf(version), 1)
+        connection.send(b"OK\nNATPROXY 2\n" + b"GET\n" * 300_000)
+        self.failureResultOf(version, NotUnderstood)
         self.assertTrue(connection.wire.aborted)
+
+    def test_features(self) -> None:
+        features = self.client.features()
+        self.accept(of_version=None).send(b"OK\nNATPROXY 2\nSTAT\nVIA natproxy/2.1\nEND\n")
+        self.assertEqual(
+            self.successResultOf(features), Features(2, {b"STAT": frozenset()}, ("natproxy/2.1",))
+        )
+
+    def test_peer_that_twice_closes_on_a_verb_and_answers_a_listing_is_of_version_1(self) -> None:
+        consumer = StringTransport()
+        for ask, command in (
+            (lambda: self.client.stat("a"), b"STAT a\n"),
+            (lambda: self.client.hash("a"), b"HASH a\n"),
+            (lambda: self.client.read("a"), b"GET a\n"),
+            (lambda: self.client.get("a", consumer), b"GET a\n"),
+        ):
+            self.client = self.new_client()
+            result = ask()
+            self.accept()
+            # The first is repeated, since it was sent on the connection of ``FEAT``.
+            self.close_on(command)
+            for _ in range(2):
+                self.close_on(command)
+                self.answer_list()
+            self.failureResultOf(result, Unsupported)
+            self.assertEqual(self.successResultOf(self.client.version()), 1)
+
+    def test_proxy_of_version_2_is_not_doubted(self) -> None:
+        status = self.client.stat("a")
+        connection = self.accept(of_version=None)
+        self.assertEqual(connection.wire.taken(), b"FEAT\n")
+        connection.send(b"OK\nNATPROXY 2\nSTAT\nVIA natproxy/2.1\nEND\n")
+        self.assertEqual(connection.wire.taken(), b"STAT a\n")
+        connection.send(b"ERR 502 empty response from server\n")
+        self.failureResultOf(status, NoUpstreamReply)
+        # Another proxy, of version 1, may be in front of it.
+        status = self.client.stat("a")
+        for _ in range(2):
+            self.close_on(b"STAT a\n")
+        self.answer_list()
+        self.close_on(b"STAT a\n")
+        self.answer_list()
+        self.failureResultOf(status, Unsupported)
 
     def test_proxy_that_could_not_ask_says_nothing(self) -> None:
         versions = [self.client.version() for _ in range(2)]

@@ -12,6 +12,7 @@ from zope.interface.verify import verifyObject
 
 from natproxy import wire
 from natproxy.client import Changed, ConnectionBroken, Interrupted, NotFound, NotUnderstood
+from natproxy.client.answers import Features
 from tests.doubles import HIGH_WATER, BufferedWire
 from tests.test_client_deferred import FACTS, STATUS, ClientCase
 
@@ -49,7 +50,7 @@ class Cup:
 class GetCase(ClientCase):
     def setUp(self) -> None:
         super().setUp()
-        self.client._version = 2
+        self.client._features = Features(2, {})
         self.cup = Cup()
 
     def begin(self, sent: bytes = REPLY) -> Deferred[wire.Range]:

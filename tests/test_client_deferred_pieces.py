@@ -11,6 +11,7 @@ from twisted.internet.error import ConnectionDone
 
 from natproxy import wire
 from natproxy.client import ClientError, ConnectionBroken, NotFound
+from natproxy.client.answers import Features
 from tests.test_client_deferred import STATUS, ClientCase, page_of
 
 commands = st.sampled_from(("list", "stat", "read", "ls", "missing"))
@@ -32,7 +33,8 @@ class PiecesTests(ClientCase):
         self, asked: list[str], entries: list[bytes], body: bytes, sizes: list[int]
     ) -> None:
         self.setUp()
-        self.client._version = 2
+        self.client._features = Features(2, {})
+        self.client._certain = True
         listable = [name for name in entries if wire.listable(name)]
         status = STATUS._replace(size=len(body))
         for number, what in enumerate(asked):
@@ -71,7 +73,8 @@ class PiecesTests(ClientCase):
     @given(st.data())
     def test_connection_may_end_anywhere(self, data: st.DataObject) -> None:
         self.setUp()
-        self.client._version = 2
+        self.client._features = Features(2, {})
+        self.client._certain = True
         body = data.draw(bodies)
         status = STATUS._replace(size=len(body))
         reply = wire.format_range(wire.Range(len(body), 0, status)) + body
@@ -90,7 +93,8 @@ class PiecesTests(ClientCase):
     @given(st.binary(max_size=200), st.integers(1, 50))
     def test_any_bytes_end_in_a_result_or_a_client_error(self, sent: bytes, size: int) -> None:
         self.setUp()
-        self.client._version = 2
+        self.client._features = Features(2, {})
+        self.client._certain = True
         result = self.client.stat("a")
         connection = self.accept(of_version=None)
         for start in range(0, len(sent), size):

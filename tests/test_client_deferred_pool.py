@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 
 from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred
@@ -11,6 +12,7 @@ from twisted.internet.interfaces import IProtocol
 
 from natproxy.client import CannotConnect, ConnectionBroken, Interrupted
 from natproxy.client.deferred import Client
+from natproxy.client.errors import ClosedWithoutReply
 from tests.test_client_deferred import ClientCase
 
 EMPTY = b"OK\nEND\n"
@@ -31,13 +33,19 @@ class ConnectingTests(ClientCase):
             self.assert_fails(names, CannotConnect, f"cannot connect to files:9000: {words}")
 
     def test_server_that_does_not_answer(self) -> None:
-        connected = self.client.connect()
-        self.clock.advance(59)
-        self.assertNoResult(connected)
-        self.clock.advance(1)
-        text = "cannot connect to files:9000: no answer in time"
-        self.assert_fails(connected, CannotConnect, text)
-        self.assertTrue(self.endpoint.last.cancelled)
+        for options, seconds in (
+            ({}, 10),
+            ({"timeout": 5.0}, 5),
+            ({"timeout": 5.0, "connect_timeout": 20.0}, 20),
+        ):
+            self.client = self.new_client(**options)
+            connected = self.client.connect()
+            self.clock.advance(seconds - 1)
+            self.assertNoResult(connected)
+            self.clock.advance(1)
+            text = "cannot connect to files:9000: no answer in time"
+            self.assert_fails(connected, CannotConnect, text)
+            self.assertTrue(self.endpoint.last.cancelled)
 
     def test_connection_that_was_made_is_used(self) -> None:
         connected = self.client.connect()
@@ -121,15 +129,16 @@ class ReuseTests(ClientCase):
         self.endpoint.last.send(b"O")
         self.lose(self.endpoint.last)
         text = "files:9000 closed the connection without a reply"
-        self.assert_fails(names, ConnectionBroken, text)
+        self.assert_fails(names, ClosedWithoutReply, text)
         self.assertEqual(len(self.endpoint.connections), 1)
 
-    def test_it_is_not_repeated_after_silence(self) -> None:
+    def test_it_is_repeated_after_silence_too(self) -> None:
         self.list_on(1)
         names = self.client.list()
         self.clock.advance(60)
-        self.assert_fails(names, ConnectionBroken, "files:9000 was silent for 60 s")
-        self.assertEqual(len(self.endpoint.connections), 1)
+        self.assertTrue(self.endpoint.connections[0].wire.aborted)
+        self.play((b"LIST\n", b"OK\na\nEND\n"), of_version=None)
+        self.assertEqual(self.successResultOf(names), [b"a"])
 
     def test_it_is_not_repeated_on_a_new_connection(self) -> None:
         names = self.client.list()
@@ -153,6 +162,40 @@ class ReuseTests(ClientCase):
             self.accept(of_version=None).die(ValueError("certificate has\nexpired"))
             text = "cannot connect to files:9000: certificate has expired"
             self.assert_fails(result, CannotConnect, text)
+
+    def test_connection_that_has_been_idle_for_long_is_not_used(self) -> None:
+        self.list_on(1)
+        self.clock.advance(30)
+        self.list_on(1)
+        self.clock.advance(31)
+        self.list_on(2)
+        self.assertTrue(self.endpoint.connections[0].wire.disconnecting)
+        self.clock.advance(31)
+        connected = self.client.connect()
+        self.accept(of_version=None)
+        self.successResultOf(connected)
+        self.assertEqual(len(self.endpoint.connections), 3)
+
+    def test_connection_that_was_made_long_ago_is_not_used(self) -> None:
+        connected = self.client.connect()
+        self.accept(of_version=None)
+        self.successResultOf(connected)
+        self.clock.advance(31)
+        self.list_on(2)
+
+    def test_kernel_is_to_probe_silent_connections(self) -> None:
+        names = self.client.list()
+        connection = self.endpoint.last
+        kept_alive: list[bool] = []
+        with socket.socket() as handle:
+            connection.wire.setTcpKeepAlive = kept_alive.append
+            connection.wire.getHandle = lambda: handle
+            connection.accept()
+            self.assertEqual(kept_alive, [True])
+            idle = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+            self.assertEqual(idle, 60)
+        connection.send(EMPTY)
+        self.successResultOf(names)
 
     def test_surplus_bytes_cost_the_connection(self) -> None:
         names = self.client.list()

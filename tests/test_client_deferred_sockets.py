@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +174,27 @@ async def test_nobody_is_there() -> None:
     with pytest.raises(CannotConnect) as caught:
         await connect(reactor, f"{HOST}:{port}")
     assert str(caught.value) == f"cannot connect to {HOST}:{port}: Connection refused"
+
+
+def link_local_address() -> str | None:
+    """Return an address of this host with its zone, if it has one."""
+    with suppress(OSError), open("/proc/net/if_inet6") as lines:
+        for line in lines:
+            digits, *_, name = line.split()
+            if digits.startswith("fe80"):
+                return f"{ipaddress.IPv6Address(int(digits, 16))}%{name}"
+    return None
+
+
+@pytest_twisted.ensureDeferred
+async def test_zone_of_an_address_is_kept(served: Path) -> None:
+    host = link_local_address()
+    if host is None:
+        pytest.skip("no link-local address")
+    async with listening(file_server(served), interface="::") as port:
+        place = f"[{host.replace('%', '%25')}]:{port}"
+        async with await connect(reactor, f"natproxy://{place}", PATIENCE) as client:
+            assert await client.read("a") == b"the a"
 
 
 @pytest_twisted.ensureDeferred

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from unittest import mock
@@ -20,46 +21,58 @@ from natproxy.client import (
     NotFound,
     Unavailable,
 )
-from natproxy.client.retrying import LATE, Backoff, Limit, Persistence, Stop
+from natproxy.client.retrying import (
+    LATE,
+    Contact,
+    Limit,
+    Outage,
+    Patience,
+    Persistence,
+    Stop,
+    backoff,
+    parse_duration,
+    shown_duration,
+)
 
 BROKEN = ConnectionBroken("lost")
 
 
 class BackoffTests(SynchronousTestCase):
     def test_each_wait_is_twice_as_long_as_the_last_up_to_a_limit(self) -> None:
-        backoff = Backoff(9, chance=lambda: 0.5)
-        waits = [backoff.wait(BROKEN) for _ in range(9)]
+        waits = [backoff(failures, lambda: 0.5) for failures in range(1, 10)]
         self.assertEqual(waits, [0.5, 1, 2, 4, 8, 16, 30, 30, 30])
 
     def test_chance_makes_a_wait_shorter_or_longer_by_a_half(self) -> None:
         for chance, expected in ((0.0, 0.25), (1.0, 0.75)):
-            self.assertEqual(Backoff(1, lambda chance=chance: chance).wait(BROKEN), expected)  # type: ignore[misc]
+            self.assertEqual(backoff(1, lambda chance=chance: chance), expected)  # type: ignore[misc]
 
-    @given(st.integers(1, 3000))
-    def test_no_number_of_failures_is_too_large(self, retries: int) -> None:
-        backoff = Backoff(retries)
-        for _ in range(retries):
-            self.assertTrue(0.25 <= backoff.wait(BROKEN) <= 45)
-        self.assertRaises(GaveUp, backoff.wait, BROKEN)
+    @given(st.integers(1, 10**9))
+    def test_no_number_of_failures_is_too_large(self, failures: int) -> None:
+        self.assertTrue(0.25 <= backoff(failures) <= 45)
 
-    def test_last_failure_is_told_with_the_number_of_tries(self) -> None:
-        backoff = Backoff(2)
-        backoff.wait(BROKEN)
-        backoff.wait(BROKEN)
-        error = self.assertRaises(GaveUp, backoff.wait, BROKEN)
-        self.assertEqual(str(error), "lost (gave up after 3 tries)")
-        self.assertIs(error.__cause__, BROKEN)
 
-    def test_progress_begins_the_count_anew(self) -> None:
-        backoff = Backoff(2, chance=lambda: 0.5)
-        waits = []
-        for _ in range(3):
-            waits += [backoff.wait(BROKEN), backoff.wait(BROKEN)]
-            backoff.progressed()
-        self.assertEqual(waits, [0.5, 1] * 3)
+class DurationTests(SynchronousTestCase):
+    def test_forms_that_are_understood(self) -> None:
+        for text, seconds in (
+            ("90", 90),
+            ("90s", 90),
+            ("0", 0),
+            ("1.5", 1.5),
+            ("30m", 1800),
+            ("2h", 7200),
+            ("2H", 7200),
+            ("inf", math.inf),
+        ):
+            self.assertEqual(parse_duration(text), seconds)
 
-    def test_failure_is_raised_as_it_is_when_no_retry_was_wanted(self) -> None:
-        self.assertIs(self.assertRaises(ConnectionBroken, Backoff(0).wait, BROKEN), BROKEN)
+    def test_forms_that_are_refused(self) -> None:
+        for text in ("", "-1", "1d", "m", "nan", "1e3", "infinity", "1 h", "\u0665", "9" * 500):
+            error = self.assertRaises(ValueError, parse_duration, text)
+            self.assertIn("must be a duration", str(error))
+
+    def test_it_is_shown_in_its_largest_unit(self) -> None:
+        for seconds, text in ((1800, "30 min"), (7200, "2 h"), (90, "90 s"), (0.5, "0.5 s")):
+            self.assertEqual(shown_duration(seconds), text)
 
 
 class StopTests(SynchronousTestCase):
@@ -92,18 +105,56 @@ class StopTests(SynchronousTestCase):
         self.assertEqual(len(woken), 1)
 
 
-class PersistenceTests(SynchronousTestCase):
-    def persist(self, retries: int = 8) -> Persistence:
+class PersistenceCase(SynchronousTestCase):
+    """Steps that fail while a clock runs: nobody really waits."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.contact = Contact()
+
+    def persist(
+        self,
+        retry_for: float = 1800,
+        retries: int | None = None,
+        wait: bool = False,
+        outage: Outage | None = None,
+    ) -> Persistence:
         self.told: list[str] = []
         self.stop = Stop()
         self.waits: list[float] = []
-        self.patch(self.stop, "sleep", self.waits.append)
-        return Persistence(retries, self.stop, self.told.append)
+
+        def sleep(seconds: float) -> None:
+            self.waits.append(seconds)
+            self.clock.advance(seconds)
+
+        self.patch(self.stop, "sleep", sleep)
+        patience = Patience(retry_for, retries, wait)
+        return Persistence(
+            self.contact,
+            patience,
+            self.stop,
+            self.told.append,
+            outage,
+            clock=self.clock.seconds,
+        )
 
     def step(self, *outcomes: object) -> Callable[[], object]:
         self.steps = mock.Mock(side_effect=outcomes)
         return self.steps
 
+    def failing(self, error: Exception, lasting: float = 0.0, until: float = math.inf) -> object:
+        """Give a step that fails after some seconds each time, until a moment."""
+
+        def step() -> float:
+            self.clock.advance(lasting)
+            if self.clock.seconds() < until:
+                raise error
+            return self.clock.seconds()
+
+        return step
+
+
+class PersistenceTests(PersistenceCase):
     def test_step_that_succeeds_is_taken_once(self) -> None:
         self.assertEqual(self.persist()(self.step(5)), 5)
         self.assertEqual((self.told, self.waits), ([], []))
@@ -120,40 +171,30 @@ class PersistenceTests(SynchronousTestCase):
             self.assertIs(self.assertRaises(type(error), self.persist(), self.step(error)), error)
             self.assertEqual(self.waits, [])
 
+    def test_failure_is_raised_as_it_is_when_no_retry_was_wanted(self) -> None:
+        for patience in ({"retry_for": 0}, {"retries": 0}):
+            persistently = self.persist(**patience)
+            error = self.assertRaises(ConnectionBroken, persistently, self.step(BROKEN, 5))
+            self.assertIs(error, BROKEN)
+
     def test_server_that_was_never_there_is_not_tried_again(self) -> None:
         self.assertRaises(CannotConnect, self.persist(), self.step(CannotConnect("refused"), 5))
         self.assertEqual(self.waits, [])
 
-    def test_server_that_was_there_is_tried_again(self) -> None:
-        persistently = self.persist()
-        persistently(self.step(1))
+    def test_server_that_was_never_there_is_waited_for_if_that_is_wanted(self) -> None:
+        persistently = self.persist(60, wait=True)
         self.assertEqual(persistently(self.step(CannotConnect("refused"), 5)), 5)
+        self.contact.reached = False
+        persistently = self.persist(60, wait=True)
+        self.assertRaises(GaveUp, persistently, self.failing(CannotConnect("refused")))
+
+    def test_server_that_was_there_is_tried_again_by_every_later_call(self) -> None:
+        self.persist()(self.step(1))
+        # Another call of the same session.
+        self.assertEqual(self.persist()(self.step(CannotConnect("refused"), 5)), 5)
         # It was there, too, if a connection to it has been lost.
-        persistently = self.persist()
-        self.assertEqual(persistently(self.step(BROKEN, CannotConnect("refused"), 5)), 5)
-
-    def test_patience_has_an_end(self) -> None:
-        error = self.assertRaises(GaveUp, self.persist(2), self.step(*[BROKEN] * 3))
-        self.assertEqual(str(error), "lost (gave up after 3 tries)")
-        self.assertEqual(len(self.waits), 2)
-
-    def test_failures_are_counted_anew_after_bytes_have_come(self) -> None:
-        persistently = self.persist(2)
-
-        def receive() -> None:
-            if persistently.received == 10:
-                raise NotFound("a")
-            persistently.received += 1
-            raise BROKEN
-
-        self.assertRaises(NotFound, persistently, receive)
-        self.assertEqual(len(self.waits), 10)
-        self.assertLessEqual(max(self.waits), 0.75)
-
-    def test_failures_of_one_step_are_not_counted_for_the_next(self) -> None:
-        persistently = self.persist(1)
-        for _ in range(3):
-            self.assertEqual(persistently(self.step(BROKEN, 5)), 5)
+        self.contact = Contact()
+        self.assertEqual(self.persist()(self.step(BROKEN, CannotConnect("refused"), 5)), 5)
 
     def test_stop_is_stronger_than_any_failure(self) -> None:
         persistently = self.persist()
@@ -170,6 +211,135 @@ class PersistenceTests(SynchronousTestCase):
     def test_what_is_no_failure_of_the_server_goes_through(self) -> None:
         for error in (KeyboardInterrupt, ZeroDivisionError):
             self.assertRaises(error, self.persist(), self.step(error))
+
+
+class PatienceTests(PersistenceCase):
+    def test_it_lasts_so_long_from_the_first_failure(self) -> None:
+        error = self.assertRaises(GaveUp, self.persist(), self.failing(BROKEN))
+        self.assertEqual(str(error), "lost (gave up after 30 min without progress)")
+        self.assertIs(error.__cause__, BROKEN)
+        # The last try is made when the time is over.
+        self.assertAlmostEqual(self.clock.seconds(), 1800)
+
+    def test_length_of_the_tries_makes_no_difference(self) -> None:
+        for lasting in (0.1, 5, 60):
+            self.clock = Clock()
+            step = self.failing(BROKEN, lasting, until=1700)
+            self.assertGreater(self.persist()(step), 1700)
+
+    def test_outage_of_ten_minutes_is_survived(self) -> None:
+        self.contact.reached = True
+        step = self.failing(CannotConnect("refused"), until=600)
+        self.assertGreater(self.persist()(step), 600)
+
+    def test_it_may_have_no_end(self) -> None:
+        step = self.failing(BROKEN, until=10**7)
+        self.assertGreater(self.persist(math.inf)(step), 10**7)
+
+    def test_long_step_that_fails_in_the_end_is_tried_again(self) -> None:
+        self.assertGreater(self.persist()(self.failing(BROKEN, 5000, until=6000)), 6000)
+
+    def test_number_of_tries_may_end_it_sooner_and_not_later(self) -> None:
+        error = self.assertRaises(GaveUp, self.persist(retries=2), self.step(*[BROKEN] * 3))
+        self.assertEqual(str(error), "lost (gave up after 3 tries)")
+        self.assertEqual(len(self.waits), 2)
+        self.clock = Clock()
+        self.assertRaises(GaveUp, self.persist(10, retries=1000), self.failing(BROKEN))
+        self.assertAlmostEqual(self.clock.seconds(), 10)
+
+    def test_failures_of_one_step_are_not_counted_for_the_next(self) -> None:
+        persistently = self.persist(retries=1)
+        for _ in range(3):
+            self.assertEqual(persistently(self.step(BROKEN, 5)), 5)
+
+
+class ProgressTests(PersistenceCase):
+    def test_server_that_breaks_off_after_each_byte_is_given_up(self) -> None:
+        persistently = self.persist()
+
+        def step() -> None:
+            persistently.received(1)
+            raise BROKEN
+
+        self.assertRaises(GaveUp, persistently, step)
+        self.assertAlmostEqual(self.clock.seconds(), 1800)
+
+    def test_server_that_breaks_off_after_much_is_not(self) -> None:
+        persistently = self.persist(retries=2)
+
+        def step() -> None:
+            persistently.received(60 * 1024)
+            if self.clock.seconds() < 10_000:
+                self.clock.advance(20)
+                raise BROKEN
+
+        persistently(step)
+        # Each wait is a first one.
+        self.assertLessEqual(max(self.waits), 0.75)
+
+    def test_bytes_that_drip_without_an_end_are_given_up(self) -> None:
+        persistently = self.persist()
+
+        def step() -> None:
+            while True:
+                self.clock.advance(50)
+                persistently.received(1)
+
+        error = self.assertRaises(GaveUp, persistently, step)
+        self.assertEqual(str(error), "less than 1024 bytes a second for 30 min")
+        self.assertLess(self.clock.seconds(), 4000)
+
+    def receive(self, persistently: Persistence, rate: int, seconds: int) -> None:
+        for _ in range(seconds):
+            self.clock.advance(1)
+            persistently.received(rate)
+
+    def test_rate_of_a_kibibyte_a_second_is_progress(self) -> None:
+        self.receive(self.persist(), 1024, 10_000)
+        self.receive(self.persist(1), 1024, 10_000)
+        self.assertRaises(GaveUp, self.receive, self.persist(), 1000, 10_000)
+
+    def test_limited_transfer_may_be_slower(self) -> None:
+        persistently = self.persist()
+        persistently._least = 5.0
+        self.receive(persistently, 100, 10_000)
+
+    def test_process_that_was_stopped_for_hours_goes_on(self) -> None:
+        persistently = self.persist()
+        persistently.received(1)
+        self.clock.advance(10**5)
+        persistently.received(1)
+
+    def test_progress_of_one_thread_counts_for_all(self) -> None:
+        persistently = self.persist(retries=2)
+        left = iter(range(10))
+
+        def step() -> None:
+            if next(left, None) is not None:
+                # Another segment's.
+                persistently.received(1 << 20)
+                raise BROKEN
+
+        persistently(step)
+
+    def test_no_patience_measures_nothing(self) -> None:
+        self.receive(self.persist(0), 1, 10_000)
+
+
+class OutageTests(PersistenceCase):
+    def test_transfer_that_begins_in_an_outage_has_no_more_patience_than_the_others(self) -> None:
+        outage = Outage()
+        self.assertRaises(GaveUp, self.persist(100, outage=outage), self.failing(BROKEN))
+        self.assertAlmostEqual(self.clock.seconds(), 100)
+        self.assertRaises(GaveUp, self.persist(100, outage=outage), self.step(BROKEN))
+        self.assertAlmostEqual(self.clock.seconds(), 100)
+
+    def test_each_is_tried_once(self) -> None:
+        outage = Outage()
+        self.assertRaises(GaveUp, self.persist(100, outage=outage), self.failing(BROKEN))
+        self.assertEqual(self.persist(100, outage=outage)(self.step(5)), 5)
+        # After a success there is no outage.
+        self.assertEqual(self.persist(100, outage=outage)(self.step(BROKEN, 5)), 5)
 
 
 class LimitTests(SynchronousTestCase):

@@ -11,6 +11,8 @@ from unittest import mock
 from natproxy.client import (
     CannotConnect,
     Changed,
+    ClientError,
+    Connection,
     ConnectionBroken,
     Event,
     GaveUp,
@@ -80,7 +82,11 @@ class RetryingTests(TransferCase):
         self.server.fail(b"GET", Fault(cut=4000), *[BREAK] * 8)
         error = self.assertRaises(GaveUp, self.fetch, How(retries=3))
         self.assertEqual(error.exit_status, 5)
-        self.assertIn("gave up after 4 tries", str(error))
+        self.assertEqual(
+            str(error),
+            f"d/a: {self.server.address} closed the connection without a reply (gave up after 4"
+            " tries); what was received is kept, and the same command continues it",
+        )
         self.assertEqual(self.phases()[-1], Phase.FAILED)
         self.server._faults.clear()
         self.assertEqual(self.fetch().received, 6240)
@@ -89,9 +95,11 @@ class RetryingTests(TransferCase):
     def test_waits_grow_and_begin_anew_with_progress(self) -> None:
         failing = [Fault(answer=b"ERR 503 not now\n")] * 3
         self.server.fail(b"GET", *failing, Fault(cut=4000), *failing)
-        with mock.patch("natproxy.client.retrying.Backoff.__init__.__defaults__", (lambda: 0.5,)):
-            self.fetch(How(retries=4))
-        self.assertEqual(self.slept, [0.5, 1.0, 2.0, 0.5, 1.0, 2.0, 4.0])
+        with mock.patch("natproxy.client.retrying.random.random", return_value=0.5):
+            # At such a limit, 4000 bytes are progress.
+            self.fetch(How(retries=4, limit=Limit(3000.0, lambda: 0.0)))
+        waits = [seconds for seconds in self.slept if seconds in (0.5, 1.0, 2.0, 4.0)]
+        self.assertEqual(waits, [0.5, 1.0, 2.0, 0.5, 1.0, 2.0, 4.0])
 
     def test_nothing_is_tried_again_if_nobody_wants_it(self) -> None:
         self.server.fail(b"GET", Fault(cut=4000))
@@ -99,6 +107,50 @@ class RetryingTests(TransferCase):
         self.server.fail(b"GET", Fault(answer=b"ERR 503 not now\n"))
         self.assertRaises(Unavailable, self.fetch, ONCE)
         self.assertEqual(self.slept, [])
+
+    def test_failure_names_the_file_and_says_nothing_of_what_is_not_kept(self) -> None:
+        self.server.fail(b"GET", *[Fault(answer=b"ERR 503 not now\n")] * 2)
+        for how in (How(retries=1), ONCE):
+            self.server._faults.clear()
+            self.server.fail(b"GET", *[Fault(answer=b"ERR 503 not now\n")] * 2)
+            error = self.assertRaises(ClientError, self.fetch, how)
+            self.assertTrue(str(error).startswith("d/a: not now"), error)
+            self.assertNotIn("kept", str(error))
+
+    def test_outage_of_ten_minutes_is_survived_by_all_segments(self) -> None:
+        now = [0.0]
+
+        def sleep(stop: Stop, seconds: float) -> None:
+            stop.check()
+            now[0] += seconds / 4
+
+        def act() -> None:
+            if now[0] < 600:
+                raise ConnectionResetError
+
+        self.server.fail(b"GET", *[Fault(act=act)] * 1000)
+        with (
+            mock.patch("natproxy.client.partial.SMALLEST_SEGMENT", 1000),
+            mock.patch("natproxy.client.retrying.Stop.sleep", sleep),
+            mock.patch("natproxy.client.retrying.time.monotonic", side_effect=lambda: now[0]),
+        ):
+            self.fetch(How(segments=4))
+        self.assertGreaterEqual(now[0], 600)
+        self.assert_whole()
+
+    def test_server_that_was_never_there_is_waited_for_if_that_is_wanted(self) -> None:
+        connect = Connection.connect
+        failures = [CannotConnect("refused")] * 3
+
+        def refused(connection: Connection) -> None:
+            if failures:
+                raise failures.pop()
+            connect(connection)
+
+        with mock.patch.object(Connection, "connect", refused):
+            self.fetch(How(wait=True))
+        self.assertEqual(len(self.slept), 3)
+        self.assert_whole()
 
     def test_server_that_was_never_there_is_not_waited_for(self) -> None:
         self.server.close()

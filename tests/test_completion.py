@@ -234,7 +234,7 @@ class AnswerTests(SynchronousTestCase):
 
     def test_commands_and_options(self) -> None:
         self.assertEqual(self.answers("natproxy s"), ["stat", "sync", "shell"])
-        self.assertEqual(self.answers("natproxy ls --re"), ["--recursive "])
+        self.assertEqual(self.answers("natproxy ls --rec"), ["--recursive "])
         self.assertEqual(self.answers("natproxy get --jobs "), [])
 
     def test_names_are_quoted_for_the_shell(self) -> None:

@@ -11,10 +11,16 @@ from twisted.internet import error, reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString
+from twisted.internet.interfaces import (
+    IHostnameResolver,
+    IHostResolution,
+    IResolutionReceiver,
+)
 from twisted.internet.protocol import ClientFactory, Protocol
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from natproxy.connecting import (
     EndpointConnector,
@@ -149,6 +155,54 @@ class LackTests(SynchronousTestCase):
                 TCPConnector(mock.Mock(), "127.0.0.1", 9, 5.0).connect(factory)
             (reason,) = self.successResultOf(factory.ended)
             self.assertEqual(in_plain_words(reason, 5), words)
+
+
+@implementer(IHostResolution)
+class Resolution:
+    """A resolution that is complete at once."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def cancel(self) -> None:
+        """Do nothing: it has ended."""
+
+
+@implementer(IHostnameResolver)
+class PlayedResolver:
+    """Resolves every name to addresses of this host."""
+
+    def __init__(self, *hosts: str) -> None:
+        self._hosts = hosts
+
+    def resolveHostName(
+        self, receiver: IResolutionReceiver, hostName: str, portNumber: int = 0, **_: object
+    ) -> IHostResolution:
+        resolution = Resolution(hostName)
+        receiver.resolutionBegan(resolution)
+        for host in self._hosts:
+            receiver.addressResolved(IPv4Address("TCP", host, portNumber))
+        receiver.resolutionComplete()
+        return resolution
+
+
+@pytest_twisted.ensureDeferred
+async def test_every_address_of_a_name_is_tried() -> None:
+    previous = reactor.installNameResolver(PlayedResolver("127.0.0.2", "127.0.0.1"))
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            description = f"tcp:files.example:{listener.getsockname()[1]}"
+            endpoint = clientFromString(reactor, description)
+            factory = Wanting()
+            connector_for(description, endpoint, reactor, 5.0).connect(factory)
+            protocol = await factory.ended
+            assert protocol.transport.getPeer().host == "127.0.0.1"
+            lost: Deferred[None] = Deferred()
+            protocol.connectionLost = lambda _: lost.callback(None)
+            protocol.transport.abortConnection()
+            await lost
+    finally:
+        reactor.installNameResolver(previous)
 
 
 class UnlikelyTests(SynchronousTestCase):

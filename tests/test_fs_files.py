@@ -16,13 +16,21 @@ import fsspec
 import pytest
 from fsspec.callbacks import Callback
 
-from natproxy.client import CannotConnect, Changed, ClientError, GaveUp, NotFound
+from natproxy.client import (
+    CannotConnect,
+    Changed,
+    ClientError,
+    Connection,
+    GaveUp,
+    NotFound,
+)
 from natproxy.client.answers import see_within
 from natproxy.client.errors import ConnectionBroken, LocalError, NotUnderstood, UsageError
 from natproxy.fs import FileChanged, NatproxyFileSystem
 from natproxy.fs.errors import os_error
 from natproxy.fs.reading import SMALLEST_READ, GrowingReadAhead
 from tests import version1
+from tests.served_files import ServedFiles
 from tests.test_fs import Running, running
 
 SIZE = 3_000_000
@@ -361,3 +369,43 @@ def test_listed_name_that_leads_astray(name: bytes) -> None:
         see_within(b"elsewhere/a", b"sub")
     see_within(b"sub/a", b"sub")
     see_within(b"sub", b"sub")
+
+
+def test_file_system_that_has_worked_waits_for_a_restarted_proxy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = ServedFiles()
+    files.put(b"a", b"the a")
+    slept: list[float] = []
+    monkeypatch.setattr("natproxy.client.retrying.Stop.sleep", lambda _, time: slept.append(time))
+    connect = Connection.connect
+    refusals: list[ClientError] = []
+
+    def refused(connection: Connection) -> None:
+        if refusals:
+            raise refusals.pop()
+        connect(connection)
+
+    monkeypatch.setattr(Connection, "connect", refused)
+    options: dict[str, Any]
+    for options, lasting in (({}, 5), ({"retry_for": "2m", "retries": 5}, 5), ({"wait": True}, 0)):
+        fs = NatproxyFileSystem(*files.address, skip_instance_cache=True, **options)
+        if lasting:
+            # Before there has been a connection, the address may be misspelt.
+            refusals[:] = [CannotConnect("refused")]
+            with pytest.raises(ConnectionError):
+                fs.info("/a")
+            assert not slept
+            assert fs.info("/a")["size"] == 5
+            fs.close()
+        refusals[:] = [CannotConnect("refused")] * 5
+        assert fs.cat_file("/a") == b"the a"
+        assert len(slept) == 5
+        slept.clear()
+        fs.close()
+    files.close()
+
+
+def test_patience_that_cannot_be_read_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be a duration"):
+        NatproxyFileSystem("127.0.0.1", 1, retry_for="soon", skip_instance_cache=True)

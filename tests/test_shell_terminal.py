@@ -177,7 +177,7 @@ def test_server_that_is_gone_disturbs_nobody_who_types(files: bytes, tmp_path: P
         shell.__enter__()
         shell.wait_for(r"^proxy>")
     with shell:
-        shell.type("get pl\tain.txt\r")
+        shell.type("get --retry-for 0 pl\tain.txt\r")
         shell.wait_for(r"^error: cannot connect to .*\n+proxy>\Z")
         shell.type("exit\r")
         assert shell.wait_for_end() == 4

@@ -7,10 +7,11 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import astuple
 
 from natproxy import wire
 from natproxy.cli.display import Display, display_for
-from natproxy.cli.sessions import Sessions
+from natproxy.cli.sessions import Sessions, patience_of, persistence_of
 from natproxy.cli.sync_report import SyncReport
 from natproxy.cli.writing import write_line
 from natproxy.client.answers import as_name
@@ -19,7 +20,7 @@ from natproxy.client.deletion import delete, refusal_of
 from natproxy.client.destination import Existing, destination_of
 from natproxy.client.errors import ClientError, LocalError, NotFound, UsageError
 from natproxy.client.mirror import compare
-from natproxy.client.retrying import Limit, Persistence, Stop
+from natproxy.client.retrying import Limit
 from natproxy.client.saving import download as download_whole
 from natproxy.client.session import Session
 from natproxy.client.streaming import stream
@@ -52,7 +53,9 @@ def get(options: Namespace, sessions: Sessions) -> int:
 def cat(options: Namespace, sessions: Sessions) -> int:
     """Write files to standard output."""
     session, names = sessions.targets(options, options.paths)
-    return _to_stdout(session, names, How(), display_for("never", True), sessions)
+    retry_for, retries, wait = astuple(patience_of(options))
+    how = How(retry_for=retry_for, retries=retries, wait=wait)
+    return _to_stdout(session, names, how, display_for("never", True), sessions)
 
 
 def sync(options: Namespace, sessions: Sessions) -> int:
@@ -66,7 +69,7 @@ def sync(options: Namespace, sessions: Sessions) -> int:
         LocalTree(os.fsencode(options.local)) as tree,
         display_for(options.progress, options.quiet) as display,
     ):
-        persistently = Persistence(options.retries, Stop(), display.say)
+        persistently = persistence_of(options, session, display.say)
         plan = compare(session, name, tree, options.delete, limit, persistently)
         report = SyncReport(plan)
         if options.delete:
@@ -112,7 +115,7 @@ def _jobs(options: Namespace) -> int:
 
 def _how(options: Namespace, existing: Existing) -> How:
     limit = Limit(options.limit_rate) if options.limit_rate else None
-    return How(existing, options.verify, options.segments, options.retries, limit)
+    return How(existing, options.verify, options.segments, limit, *astuple(patience_of(options)))
 
 
 def _wanted(names: Sequence[bytes], output: str | None) -> list[Wanted]:
@@ -132,7 +135,7 @@ def _wanted(names: Sequence[bytes], output: str | None) -> list[Wanted]:
 
 
 def _note_version(session: Session, options: Namespace, display: Display) -> None:
-    persistently = Persistence(options.retries, Stop(), display.say)
+    persistently = persistence_of(options, session, display.say)
     if persistently(lambda: session.version) < 2:
         display.say(f"{session.server} speaks version 1 only: whole files, and no resuming")
 

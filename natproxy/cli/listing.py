@@ -9,11 +9,15 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from natproxy import wire
-from natproxy.cli.sessions import Sessions
-from natproxy.client.errors import ListingIncomplete, NotFound, ServerError
+from natproxy.cli.sessions import Sessions, complain, persistence_of
+from natproxy.client.answers import Pages
+from natproxy.client.errors import ClientError, ListingIncomplete, NotFound, ServerError
+from natproxy.client.retrying import Persistence
+from natproxy.client.session import Session
 
 _Answer = TypeVar("_Answer")
 
@@ -24,12 +28,14 @@ MOST_UNREAD = 20
 def ls(options: Namespace, sessions: Sessions) -> int:
     """List a folder: the paths of what is in it, folders with a slash at the end."""
     session, (name,) = sessions.targets(options, [options.path])
+    persistently = persistence_of(options, session, complain)
     plain = not (name or options.long or options.recursive or options.json)
-    if plain and session.version < 2:
-        _write_lines(session.list())
+    if persistently(lambda: session.version) < 2 and plain:
+        _write_lines(_names(session, persistently))
         return 0
     # Nothing is held of what has been written: a listing may have any length.
-    entries = _Listed(session.ls(name, math.inf if options.recursive else 1, limit=None))
+    depth = math.inf if options.recursive else 1
+    entries = _Listed(_entries(session, persistently, name, depth))
     if options.json:
         _write_json(_object_of(entry.name, entry.status, entry.unread) for entry in entries)
     elif options.long:
@@ -41,14 +47,16 @@ def ls(options: Namespace, sessions: Sessions) -> int:
 
 def list_(options: Namespace, sessions: Sessions) -> int:
     """List the names in the top folder, as version 1 does."""
-    _write_lines(sessions.session(options).list())
+    session = sessions.session(options)
+    _write_lines(_names(session, persistence_of(options, session, complain)))
     return 0
 
 
 def stat(options: Namespace, sessions: Sessions) -> int:
     """Tell what files are like."""
     session, names = sessions.targets(options, options.paths)
-    asked = _Asked(session.stat, names, sessions.complain)
+    persistently = persistence_of(options, session, complain)
+    asked = _Asked(lambda name: persistently(partial(session.stat, name)), names, sessions.complain)
     if options.json:
         _write_json(_object_of(name, status) for name, status in asked)
     else:
@@ -66,7 +74,8 @@ def stat(options: Namespace, sessions: Sessions) -> int:
 def hash_(options: Namespace, sessions: Sessions) -> int:
     """Print SHA-256 digests in the form of ``sha256sum``."""
     session, names = sessions.targets(options, options.paths)
-    asked = _Asked(session.hash, names, sessions.complain)
+    persistently = persistence_of(options, session, complain)
+    asked = _Asked(lambda name: persistently(partial(session.hash, name)), names, sessions.complain)
     if options.json:
         _write_json(
             {
@@ -112,6 +121,34 @@ class _Listed:
         if self._incomplete is not None:
             complain(str(self._incomplete))
         return ServerError.exit_status if self._count or self._incomplete else 0
+
+
+def _names(session: Session, persistently: Persistence) -> Iterator[bytes]:
+    """Yield the names of a version 1 listing; once the first has come, nothing is retried."""
+    listing = session.list()
+
+    def first() -> bytes | None:
+        nonlocal listing
+        try:
+            return next(listing, None)
+        except ClientError:
+            listing = session.list()
+            raise
+
+    name = persistently(first)
+    if name is not None:
+        yield name
+        yield from listing
+
+
+def _entries(
+    session: Session, persistently: Persistence, name: bytes, depth: float
+) -> Iterator[wire.Entry]:
+    """Yield the entries of a listing; a page that cannot be had for now is tried again."""
+    pages = Pages(limit=None)
+    while pages.more:
+        yield from persistently(partial(session.page, pages, name, depth))
+    pages.end()
 
 
 class _Asked(Generic[_Answer]):

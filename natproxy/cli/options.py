@@ -45,6 +45,16 @@ def rate(text: str) -> float:
     return value
 
 
+def duration(text: str) -> float:
+    """Parse a duration into seconds, for the command line."""
+    from natproxy.client.retrying import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def whole_number(least: int, most: int) -> Callable[[str], int]:
     """Give a reader of whole numbers between two."""
 
@@ -112,10 +122,17 @@ def parser_of(prompt: bool = False) -> argparse.ArgumentParser:
         level.add_argument(
             "--timeout", metavar="SECONDS", type=float, help="how long it may be silent (60)"
         )
+        level.add_argument(
+            "--connect-timeout",
+            metavar="SECONDS",
+            type=float,
+            help="how long it may take to accept a connection (10)",
+        )
     parser.set_defaults(server=os.environ.get("NATPROXY_SERVER") or DEFAULT_SERVER, timeout=60.0)
+    parser.set_defaults(connect_timeout=None)
     transfer = _transfer_options()
-    _add_questions(commands, client)
-    _add_transfers(commands, client, transfer)
+    _add_questions(commands, client, _patience_options(None))
+    _add_transfers(commands, client, transfer, _patience_options(1800.0))
     if prompt:
         _add_conveniences(commands)
     else:
@@ -152,8 +169,10 @@ def _add(
     return command
 
 
-def _add_questions(commands: _Commands, client: argparse.ArgumentParser) -> None:
-    ls = _add(commands, "ls", "listing:ls", "list a folder", client)
+def _add_questions(
+    commands: _Commands, client: argparse.ArgumentParser, patience: argparse.ArgumentParser
+) -> None:
+    ls = _add(commands, "ls", "listing:ls", "list a folder", client, patience)
     ls.add_argument(
         "path", metavar=REMOTE_FILE, nargs="?", default="", help="of a folder or a file"
     )
@@ -161,21 +180,36 @@ def _add_questions(commands: _Commands, client: argparse.ArgumentParser) -> None
     ls.add_argument("-R", "--recursive", action="store_true", help="with all folders below")
     _add_json(ls)
 
-    stat = _add(commands, "stat", "listing:stat", "tell what a file is like", client)
+    stat = _add(commands, "stat", "listing:stat", "tell what a file is like", client, patience)
     stat.add_argument("paths", metavar=REMOTE_FILE, nargs="+", help="of a file or a folder")
     _add_json(stat)
 
     hashing = _add(
-        commands, "hash", "listing:hash_", "have the server compute SHA-256 digests", client
+        commands,
+        "hash",
+        "listing:hash_",
+        "have the server compute SHA-256 digests",
+        client,
+        patience,
     )
     hashing.add_argument("paths", metavar=REMOTE_FILE, nargs="+", help="of a file")
     _add_json(hashing)
 
-    _add(commands, "list", "listing:list_", "list the names in the top folder (version 1)", client)
+    _add(
+        commands,
+        "list",
+        "listing:list_",
+        "list the names in the top folder (version 1)",
+        client,
+        patience,
+    )
 
 
 def _add_transfers(
-    commands: _Commands, client: argparse.ArgumentParser, transfer: argparse.ArgumentParser
+    commands: _Commands,
+    client: argparse.ArgumentParser,
+    transfer: argparse.ArgumentParser,
+    patience: argparse.ArgumentParser,
 ) -> None:
     get = _add(
         commands,
@@ -184,6 +218,7 @@ def _add_transfers(
         "fetch files; go on where it was interrupted",
         client,
         transfer,
+        patience,
     )
     get.add_argument("paths", metavar=REMOTE_FILE, nargs="+", help="of a file")
     get.add_argument(
@@ -198,7 +233,7 @@ def _add_transfers(
         "--no-clobber", action="store_true", help="leave files alone that are there"
     )
 
-    cat = _add(commands, "cat", "fetching:cat", "write files to standard output", client)
+    cat = _add(commands, "cat", "fetching:cat", "write files to standard output", client, patience)
     cat.add_argument("paths", metavar=REMOTE_FILE, nargs="+", help="of a file")
 
     sync = _add(
@@ -208,6 +243,7 @@ def _add_transfers(
         "fetch what is new or changed in a folder",
         client,
         transfer,
+        patience,
     )
     sync.add_argument("remote", metavar=REMOTE_FOLDER, help="on the server; . for all of it")
     sync.add_argument("local", metavar=LOCAL_TARGET, help="here; made if it is missing")
@@ -288,6 +324,32 @@ def _add_json(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="as JSON, for programs")
 
 
+def _patience_options(retry_for: float | None) -> argparse.ArgumentParser:
+    """Make the options that say how long temporary failures are retried.
+
+    :param retry_for: the default, in seconds; `None` for no retry unless ``--wait`` is given.
+    """
+    patience = argparse.ArgumentParser(add_help=False)
+    patience.add_argument(
+        "--retry-for",
+        metavar="DURATION",
+        type=duration,
+        default=retry_for,
+        help="how long to retry without progress: 90s, 30m, 2h, inf"
+        f" ({'0' if retry_for is None else '30m'})",
+    )
+    patience.add_argument(
+        "--retries",
+        metavar="N",
+        type=whole_number(0, 1000),
+        help="give up after N failures in a row, if that comes sooner",
+    )
+    patience.add_argument(
+        "--wait", action="store_true", help="wait for a server that is not there yet, too"
+    )
+    return patience
+
+
 def _transfer_options() -> argparse.ArgumentParser:
     transfer = argparse.ArgumentParser(add_help=False)
     transfer.add_argument(
@@ -310,13 +372,6 @@ def _transfer_options() -> argparse.ArgumentParser:
     )
     transfer.add_argument(
         "--limit-rate", metavar="RATE", type=rate, help="bytes a second, such as 500K or 2M"
-    )
-    transfer.add_argument(
-        "--retries",
-        metavar="N",
-        type=whole_number(0, 1000),
-        default=8,
-        help="failures in a row to put up with (8)",
     )
     transfer.add_argument(
         "--progress", choices=PROGRESS, default="auto", help="how progress is shown (auto)"

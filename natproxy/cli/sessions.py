@@ -9,10 +9,11 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 
 from natproxy.cli.writing import write_line
-from natproxy.client.address import Server, is_url, parse_url
+from natproxy.client.address import Server, parse_path
 from natproxy.client.answers import as_name
 from natproxy.client.closing import Closing
 from natproxy.client.errors import UsageError
+from natproxy.client.retrying import RETRY_FOR, Patience, Persistence, Stop
 from natproxy.client.session import Session
 
 LONGEST_TIMEOUT = 10**6
@@ -38,9 +39,9 @@ class Sessions(Closing):
     def session(self, options: Namespace) -> Session:
         """Give the session with the server of ``--server``.
 
-        :raises UsageError: if it, or ``--timeout``, can't be read.
+        :raises UsageError: if it, or a time-out, can't be read.
         """
-        return self._with(Server.parse(options.server), options.timeout)
+        return self._with(Server.parse(options.server), options)
 
     def targets(self, options: Namespace, paths: Sequence[str]) -> tuple[Session, list[bytes]]:
         """Give the session and the file names that a command's paths mean.
@@ -51,24 +52,44 @@ class Sessions(Closing):
         servers = set()
         names = []
         for path in paths:
-            if is_url(path):
-                server, path = parse_url(path)
-            else:
-                server = Server.parse(options.server)
-            servers.add(server)
+            server, path = parse_path(path)
+            servers.add(Server.parse(options.server) if server is None else server)
             names.append(as_name(os.fsencode(path)))
         if len(servers) > 1:
             raise UsageError("paths on different servers: one at a time")
         if not servers:
             return self.session(options), names
-        return self._with(servers.pop(), options.timeout), names
+        return self._with(servers.pop(), options), names
 
-    def _with(self, server: Server, timeout: float) -> Session:
-        if not 0 < timeout <= LONGEST_TIMEOUT:
-            raise UsageError(f"--timeout {timeout:g}: seconds, more than 0, are needed")
-        session = self._sessions.setdefault(server, Session(server, timeout))
-        session.timeout = timeout
+    def _with(self, server: Server, options: Namespace) -> Session:
+        # At the prompt, commands inherit the options of the program, and there may be none.
+        connecting = getattr(options, "connect_timeout", None)
+        for name, seconds in (("--timeout", options.timeout), ("--connect-timeout", connecting)):
+            if seconds is not None and not 0 < seconds <= LONGEST_TIMEOUT:
+                raise UsageError(f"{name} {seconds:g}: seconds, more than 0, are needed")
+        session = self._sessions.setdefault(server, Session(server))
+        session.timeout = options.timeout
+        session.connect_timeout = connecting
         return session
+
+
+def patience_of(options: Namespace) -> Patience:
+    """Return how long a command retries: what its options say."""
+    retry_for = options.retry_for
+    if retry_for is None:
+        # Who waits for a server wants some patience.
+        retry_for = RETRY_FOR if options.wait else 0.0
+    return Patience(retry_for, options.retries, options.wait)
+
+
+def persistence_of(
+    options: Namespace, session: Session, tell: Callable[[str], object]
+) -> Persistence:
+    """Return what retries the steps of a command.
+
+    :param tell: is told of each failure that is retried.
+    """
+    return Persistence(session.contact, patience_of(options), Stop(), tell)
 
 
 def carry_out(options: Namespace, sessions: Sessions) -> int:

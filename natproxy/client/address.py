@@ -11,6 +11,10 @@ DEFAULT_PORT = 9000
 SCHEME = "natproxy://"
 
 _PORT = re.compile("[0-9]{1,5}")
+_SCHEME = re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
+
+_ENCODED_ZONE = re.compile("(.*:[^%]*)%25(.+)")
+"""An IPv6 address and its zone in a URL (RFC 6874)."""
 
 
 class Server(NamedTuple):
@@ -21,15 +25,25 @@ class Server(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Server:
-        """Read ``HOST:PORT``, ``HOST`` or ``[IPV6]:PORT``.
+        """Parse ``HOST:PORT``, ``HOST``, ``[IPV6]:PORT`` or ``natproxy://HOST:PORT``.
+
+        A zone may follow an IPv6 address as ``%eth0``, or as ``%25eth0`` as in a URL.
 
         :raises UsageError: if it is none of them.
         """
-        host, colon, port = text.rpartition(":")
-        if not colon or text.endswith("]"):
-            host, port = text, str(DEFAULT_PORT)
+        place = text
+        scheme = scheme_of(text)
+        if scheme:
+            if scheme != SCHEME:
+                raise _other_scheme(text)
+            place, _, path = text[len(SCHEME) :].partition("/")
+            if path:
+                raise UsageError(f"server '{text}': names a path; HOST:PORT alone is meant here")
+        host, colon, port = place.rpartition(":")
+        if not colon or place.endswith("]"):
+            host, port = place, str(DEFAULT_PORT)
         if host.startswith("[") and host.endswith("]"):
-            host = host[1:-1]
+            host = _ENCODED_ZONE.sub(r"\1%\2", host[1:-1])
         elif ":" in host:
             raise UsageError(f"server '{text}': an IPv6 address is written [ADDRESS]:PORT")
         if not host or not _PORT.fullmatch(port) or not 0 < int(port) < 65536:
@@ -40,9 +54,27 @@ class Server(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+def scheme_of(text: str) -> str:
+    """Return the scheme of a URL, in lower case, with ``://``; empty if it is none."""
+    scheme = _SCHEME.match(text)
+    return "" if scheme is None else scheme[0].lower()
+
+
 def is_url(text: str) -> bool:
     """Tell whether a text names a server as well as a path."""
-    return text[: len(SCHEME)].lower() == SCHEME
+    return scheme_of(text) == SCHEME
+
+
+def parse_path(text: str) -> tuple[Server | None, str]:
+    """Parse a path on the server, or a URL that names the server as well.
+
+    :return: the server, `None` if it is not named, and the path.
+    :raises UsageError: for a URL with another scheme: ``//`` is in no path of a server.
+    """
+    scheme = scheme_of(text)
+    if not scheme:
+        return None, text
+    return parse_url(text)
 
 
 def parse_url(text: str) -> tuple[Server, str]:
@@ -54,6 +86,10 @@ def parse_url(text: str) -> tuple[Server, str]:
     :raises UsageError: if it can't be read.
     """
     if not is_url(text):
-        raise UsageError(f"'{text}': natproxy://HOST:PORT/PATH is needed")
+        raise _other_scheme(text)
     place, _, path = text[len(SCHEME) :].partition("/")
     return Server.parse(place), path
+
+
+def _other_scheme(text: str) -> UsageError:
+    return UsageError(f"'{text}': natproxy://HOST:PORT/PATH is needed")

@@ -6,25 +6,34 @@ the grammar but not the question.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from natproxy import wire
 from natproxy.client.errors import (
     ClientError,
+    ClosedWithoutReply,
     ListingIncomplete,
     NotFound,
     NotUnderstood,
+    NoUpstreamReply,
+    ServerError,
     TooManyEntries,
     Unavailable,
     Unsupported,
 )
 
-FEAT_TIMEOUT = 2.0
-"""Seconds within which a server of version 2 has answered ``FEAT``."""
+LONGEST_FEAT = 1 << 20
+"""Bytes that the reply to ``FEAT`` may have."""
+
+DOUBTS = 2
+"""Commands of version 2 in a row that a peer closes the connection on, although it answers
+``LIST``, until it is taken for one of version 1."""
 
 SHORTEST_SILENCE = 1.0
 """Seconds after which a missing digest is taken for one that is being computed."""
 
-DIGEST_TRIES = 60
-"""Times that a digest is asked for when all that comes back is silence."""
+LONGEST_DIGEST = 3600.0
+"""Seconds for which a digest is requested again when all that comes back is silence."""
 
 MOST_ENTRIES = 10_000_000
 """Entries of a listing, unless another limit is set."""
@@ -58,23 +67,67 @@ def as_name(name: str | bytes) -> bytes:
     return name_bytes(name).strip(b"/")
 
 
-def version_in(abilities: bytes) -> int:
-    """Tell which version of the protocol the answer to a ``FEAT`` stands for: 1 or 2."""
-    return 2 if abilities.partition(b"\n")[0].split()[:2] == [b"NATPROXY", b"2"] else 1
+class Features(NamedTuple):
+    """What a server speaks, as its reply to ``FEAT`` says.
 
-
-def is_the_proxys_own(error: ClientError) -> bool:
-    """Tell whether it was the proxy that failed, before the server could answer ``FEAT``.
-
-    Any other failure says that the server speaks version 1.
+    :ivar version: of the protocol: 1 or 2.
+    :ivar verbs: of version 2 and newer, each with the keys of its arguments.
+    :ivar via: names of the proxies on the way that cut the list down to what they can frame;
+        a proxy that relays ``FEAT`` unread is not in it.
     """
-    reason = str(error)
+
+    version: int
+    verbs: dict[bytes, frozenset[bytes]]
+    via: tuple[str, ...] = ()
+
+
+VERSION_1 = Features(1, {})
+
+
+def parse_features(listing: bytes) -> Features:
+    """Parse the body of a reply to ``FEAT``; lines that are not known are ignored."""
+    first, *lines = listing.split(b"\n")
+    if first.split()[:2] != [b"NATPROXY", b"2"]:
+        return VERSION_1
+    verbs = {}
+    via = []
+    for line in lines:
+        words = line.split()
+        if words[:1] == [b"VIA"]:
+            via += [wire.printable(word, 80) for word in words[1:2]]
+        elif words and words != [wire.END]:
+            verbs[words[0]] = frozenset(words[1:])
+    return Features(2, verbs, tuple(via))
+
+
+def is_listing_of_version_1(listing: bytes) -> bool:
+    """Tell from the beginning of a reply to ``FEAT`` that it is none of version 2."""
+    first, complete, _ = listing.partition(b"\n")
+    if complete:
+        return parse_features(first).version == 1
+    return len(first) > wire.MAX_LINE
+
+
+def is_refusal_of_version_1(error: ClientError) -> bool:
+    """Tell whether an error reply to ``FEAT`` is that of a server of version 1.
+
+    An error with a code, and any error that the proxy reports, says nothing about the server.
+    """
     return (
-        isinstance(error, Unavailable)
-        and reason.startswith(wire.PROXY_ERROR)
-        # What it could not understand, or has waited for in vain, is a server of version 1.
-        and not any(words in reason for words in ("reply header", "server was silent"))
+        isinstance(error, ServerError) and error.code is None and not isinstance(error, Unavailable)
     )
+
+
+def is_doubtful(error: ClientError, via: tuple[str, ...] = ()) -> bool:
+    """Tell whether a command of version 2 failed as it does with a peer that cannot parse it.
+
+    Such a peer closes the connection. So does one that is restarted: only a ``LIST`` that is
+    answered afterwards, and a second failure, tell the two apart. See `DOUBTS`.
+
+    :param via: proxies of version 2 on the way, which parse replies of version 2: a failure
+        that they report is the server's.
+    """
+    return isinstance(error, ClosedWithoutReply) or (isinstance(error, NoUpstreamReply) and not via)
 
 
 def cannot(server: object, what: str) -> Unsupported:

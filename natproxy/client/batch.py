@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 from natproxy.client.errors import ClientError, Interrupted
 from natproxy.client.events import Progress, unobserved
-from natproxy.client.retrying import Stop
+from natproxy.client.retrying import Outage, Stop
 from natproxy.client.session import Session
 from natproxy.client.together import run_together
 from natproxy.client.transfer import Fetched, How, Transfer, Wanted
@@ -88,10 +88,11 @@ def _fetch(
     hold: Callable[[Wanted, Fetched | ClientError], _Result],
 ) -> list[_Result]:
     stop = Stop()
+    outage = Outage()
 
     def fetch(one: Wanted) -> _Result:
         try:
-            return hold(one, Transfer(session, one, how, progress, stop).run())
+            return hold(one, Transfer(session, one, how, progress, stop, outage).run())
         except Interrupted:
             raise
         except ClientError as error:

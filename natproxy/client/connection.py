@@ -6,7 +6,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from natproxy import wire
@@ -14,12 +14,14 @@ from natproxy.client.address import Server
 from natproxy.client.closing import Closing
 from natproxy.client.errors import (
     CannotConnect,
+    ClosedWithoutReply,
     ConnectionBroken,
     Interrupted,
     NotUnderstood,
     ServerError,
 )
 from natproxy.client.exchange import Exchange
+from natproxy.client.route import CONNECT_TIMEOUT, TRUSTED, Attempts, Route, keep_alive
 
 CHUNK = 256 * 1024
 """Bytes that are received at once, unless the caller brings a buffer."""
@@ -31,10 +33,6 @@ RECEIVE_BUFFER = 1 << 20
 """Bytes that may wait to be received from a server nearby."""
 
 _RTT_AT = 68
-
-
-class _Closed(ConnectionBroken):
-    """The server has closed the connection, perhaps before the command came."""
 
 
 class Reply:
@@ -68,6 +66,16 @@ class Reply:
             body = self._exchange.feed(data)
             if body:
                 yield body
+
+    def read(self) -> bytes:
+        """Return the whole body; memory follows what is received, in pieces of any size.
+
+        :raises ConnectionBroken: if it does not come whole.
+        """
+        received = bytearray()
+        for piece in self:
+            received += piece
+        return bytes(received)
 
     def receive_into(self, buffer: memoryview) -> int:
         """Receive bytes of a counted body, without a copy of them being made.
@@ -115,16 +123,38 @@ class Connection(Closing):
     A peer of version 1 may close after one reply: the connection is then made anew.
 
     :param server: where to connect to.
-    :param timeout: seconds to wait for a connection, and for each piece of a reply.
+    :param timeout: seconds to wait for each piece of a reply.
+    :param connect_timeout: seconds to wait for a connection; without it, `CONNECT_TIMEOUT`,
+        or ``timeout`` if that is shorter.
+    :param route: to the server, shared by the connections of a session.
+    :param clock: gives seconds, from any origin: how long the connection has been idle.
     :ivar deadline: when all waiting is over, by `time.monotonic`; `None` for never.
     :ivar interrupted: whether `interrupt` has been called: it is of no use any more.
+    :ivar connected: whether it has ever been made.
     """
 
-    def __init__(self, server: Server, timeout: float = 60.0) -> None:
+    def __init__(
+        self,
+        server: Server,
+        timeout: float = 60.0,
+        connect_timeout: float | None = None,
+        route: Route | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.server = server
         self.timeout = timeout
+        self.connect_timeout = connect_timeout
+        self._route = route or Route(*server)
+        self._clock = clock
+        # Those under way, for `interrupt`.
+        self._attempts: Attempts | None = None
+        # When the last command was sent, or bytes of its reply received.
+        self._used = 0.0
         self.deadline: float | None = None
         self.interrupted = False
+        self.connected = False
+        # Whether any byte of the current exchange's reply has been received.
+        self._heard = False
         self._socket: socket.socket | None = None
         # The last one on this socket, whether its reply has come or not.
         self._exchange: Exchange | None = None
@@ -145,6 +175,7 @@ class Connection(Closing):
             elif isinstance(error, OSError):
                 reason = error.strerror or error
             raise CannotConnect(f"cannot connect to {self.server}: {reason}") from error
+        self.connected = True
 
     def close(self) -> None:
         """Close the connection, if there is one."""
@@ -165,6 +196,9 @@ class Connection(Closing):
     def interrupt(self) -> None:
         """End whatever another thread is waiting for, or would: it sees `Interrupted`."""
         self.interrupted = True
+        attempts = self._attempts
+        if attempts is not None:
+            attempts.interrupt()
         connected = self._socket
         if connected is not None:
             with suppress(OSError):
@@ -180,15 +214,17 @@ class Connection(Closing):
         """
         exchange = Exchange(word, arguments)
         self.settle()
-        if self._socket is not None and self._spoilt():
+        if self._socket is not None and (self._is_stale() or self._spoilt()):
             self.close()
         reused = self._exchange is not None
+        self._heard = False
         try:
             return self._carry_out(exchange)
-        except _Closed:
-            if not reused or self._expired():
+        except ConnectionBroken:
+            if not reused or self._heard or self._expired():
                 raise
-            # The server had closed after its last reply; every verb may be repeated.
+            # The server had closed after its last reply, or a box on the way has forgotten
+            # the connection; every verb may be repeated.
             return self._carry_out(Exchange(word, arguments))
 
     def receive(self) -> bytes:
@@ -201,6 +237,7 @@ class Connection(Closing):
         except OSError as error:
             raise self._lost(error) from error
         self._check()
+        self._used = self._clock()
         return data
 
     def receive_into(self, buffer: memoryview) -> int:
@@ -213,35 +250,39 @@ class Connection(Closing):
         except OSError as error:
             raise self._lost(error) from error
         self._check()
+        self._used = self._clock()
         return size
 
     def _connect(self) -> None:
-        """Try each address of the host.
+        """Connect to one of the host's addresses.
 
-        :raises OSError: the last one's, if there is no connection to any.
+        :raises OSError: if there is no connection to any.
         """
-        refusal: OSError | None = None
-        for family, kind, protocol, _, address in socket.getaddrinfo(
-            *self.server, type=socket.SOCK_STREAM
-        ):
-            try:
-                # It is known before it is connected: `interrupt` ends the wait for that too.
-                self._socket = socket.socket(family, kind, protocol)
-                self._check()
-                self._socket.settimeout(self.timeout)
-                self._socket.connect(address)
-                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                _keep_little_waiting(self._socket)
-                return
-            except OSError as error:
-                self.close()
-                self._check()
-                refusal = error
-            except BaseException:
-                self.close()
-                raise
-        assert refusal is not None
-        raise refusal
+        attempts = self._attempts = Attempts(self._check)
+        timeout = self.connect_timeout
+        if timeout is None:
+            timeout = min(CONNECT_TIMEOUT, self.timeout)
+        try:
+            connected = self._route.connect(timeout, attempts)
+        except OSError:
+            self._check()
+            raise
+        finally:
+            self._attempts = None
+        self._socket = connected
+        self._used = self._clock()
+        self._check()
+        connected.settimeout(self.timeout)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        keep_alive(connected)
+        _keep_little_waiting(connected)
+
+    def _is_stale(self) -> bool:
+        """Whether it has been idle for so long that it is not trusted.
+
+        A box on the way may have forgotten it, which shows in nothing but silence.
+        """
+        return self._clock() - self._used > TRUSTED
 
     def _spoilt(self) -> bool:
         """Whether the server has closed meanwhile, or said more than it was asked."""
@@ -285,7 +326,8 @@ class Connection(Closing):
                 data = self.receive()
                 if not data:
                     self.close()
-                    raise _Closed(f"{self.server} closed the connection without a reply")
+                    raise ClosedWithoutReply(f"{self.server} closed the connection without a reply")
+                self._heard = True
                 with self.understanding():
                     first = exchange.feed(data)
         except ServerError:
@@ -300,15 +342,18 @@ class Connection(Closing):
 
     def _lost(self, error: OSError) -> ConnectionBroken:
         expired = self._expired()
+        headless = self._exchange is None or self._exchange.header is None
         self.close()
         self._check()
-        if isinstance(error, TimeoutError):
+        # One with a number is the kernel's: its probes were not answered.
+        if isinstance(error, TimeoutError) and error.errno is None:
             return ConnectionBroken(
                 f"{self.server} did not answer in time"
                 if expired
                 else f"{self.server} was silent for {self.timeout:g} s"
             )
-        return _Closed(f"connection to {self.server} lost: {error.strerror or error}")
+        kind = ClosedWithoutReply if headless else ConnectionBroken
+        return kind(f"connection to {self.server} lost: {error.strerror or error}")
 
     @contextmanager
     def understanding(self) -> Iterator[None]:

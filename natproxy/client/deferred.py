@@ -22,34 +22,45 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint
 from twisted.internet.interfaces import IConsumer, IReactorTime, IStreamClientEndpoint
 from twisted.python.failure import Failure
 
 from natproxy import wire
 from natproxy.client.address import Server
 from natproxy.client.answers import (
-    DIGEST_TRIES,
-    FEAT_TIMEOUT,
+    DOUBTS,
+    LONGEST_DIGEST,
     MOST_ENTRIES,
     SHORTEST_SILENCE,
+    VERSION_1,
+    Features,
     Pages,
     as_name,
     cannot,
-    is_the_proxys_own,
+    is_doubtful,
+    is_refusal_of_version_1,
     name_bytes,
     range_in,
-    version_in,
 )
 from natproxy.client.errors import (
+    ClientError,
     ConnectionBroken,
     NotUnderstood,
-    ServerError,
     Unavailable,
-    UsageError,
 )
-from natproxy.client.exchanging import Flow, Memory
+from natproxy.client.exchanging import Flow, Memory, Sink
 from natproxy.client.pool import ConnectionPool
+from natproxy.client.retries import Retries
+from natproxy.client.retrying import Patience, Tries
+from natproxy.client.route import ATTEMPT_DELAY, CONNECT_TIMEOUT
+from natproxy.client.sinks import (
+    CountingFlow,
+    FeatureList,
+    HeaderOnly,
+    HeaderReceived,
+    Version1Found,
+)
 
 LARGEST = 64 << 20
 """Bytes of one reply that are held in memory at most, unless the caller wants otherwise."""
@@ -83,11 +94,14 @@ class Client:
     `CancelledError`.
 
     :param endpoint: where the server is.
-    :param timeout: seconds to wait for a connection, and for each piece of a reply.
+    :param timeout: seconds to wait for each piece of a reply.
     :param server: its name in messages.
     :param connections: at once; whoever wants one more waits for their turn.
     :param idle: connections that are kept while nobody uses them.
     :param largest: bytes of a reply that are held in memory; to want more is a `UsageError`.
+    :param connect_timeout: seconds to wait for a connection; without it, 10, or ``timeout``
+        if that is shorter.
+    :param patience: how long temporary failures are retried; without it, not at all.
     """
 
     def __init__(
@@ -100,15 +114,21 @@ class Client:
         connections: int = 16,
         idle: int = 4,
         largest: int = LARGEST,
+        connect_timeout: float | None = None,
+        patience: Patience | None = None,
     ) -> None:
         self.server = server
         self.timeout = timeout
         self._clock = clock
         self._largest = largest
-        self._pool = ConnectionPool(endpoint, clock, timeout, server, connections, idle)
-        self._version: int | None = None
-        self._asking: Deferred[int] | None = None
-        self._askers: dict[Deferred[int], None] = {}
+        within = min(CONNECT_TIMEOUT, timeout) if connect_timeout is None else connect_timeout
+        self._pool = ConnectionPool(endpoint, clock, timeout, server, connections, idle, within)
+        self._retries = Retries(clock, patience or Patience())
+        self._features: Features | None = None
+        # Whether a reply of version 2 with words in its header has come.
+        self._certain = False
+        self._asking: Deferred[Features] | None = None
+        self._askers: dict[Deferred[Features], None] = {}
 
     async def __aenter__(self) -> Client:
         return self
@@ -127,7 +147,7 @@ class Client:
 
         :return: fires, or fails with `CannotConnect`.
         """
-        await self._pool.connect()
+        await self._retries.run(self._pool.connect)
 
     @_deferred
     async def close(self) -> None:
@@ -135,20 +155,29 @@ class Client:
 
         :return: fires when nothing is left on the reactor.
         """
+        self._retries.close()
         await self._pool.close()
 
     def version(self) -> Deferred[int]:
         """Give the version of the protocol that both sides speak: 1 or 2.
 
-        The first use asks the server; who comes meanwhile shares the answer. An error, a
-        closed connection or two seconds without an answer mean 1, and are remembered.
+        The first use asks the server; see `features`.
         """
-        if self._version is not None:
-            return succeed(self._version)
-        asker: Deferred[int] = Deferred(self._ask_no_more)
+        return self.features().addCallback(lambda features: features.version)
+
+    def features(self) -> Deferred[Features]:
+        """Return what the server speaks; the first use asks it with ``FEAT``.
+
+        Calls made meanwhile share the reply. What makes version 1, and is remembered, and what
+        is a failure: see `natproxy.client.Session.features`.
+        """
+        if self._features is not None:
+            return succeed(self._features)
+        asker: Deferred[Features] = Deferred(self._ask_no_more)
         self._askers[asker] = None
         if self._asking is None:
-            self._asking = asking = Deferred.fromCoroutine(self._ask_version())
+            asking = Deferred.fromCoroutine(self._retries.run(self._ask_features))
+            self._asking = asking
             asking.addCallbacks(self._answered, self._unanswered)
         return asker
 
@@ -203,11 +232,13 @@ class Client:
     @_deferred
     async def stat(self, name: str | bytes) -> wire.Status:
         """Tell what a file or a folder is like now."""
-        await self._needs("tell a file's size and time")
-        return await self._in_memory(
+        what = "tell a file's size and time"
+        await self._needs(what)
+        return await self._ask(
             b"STAT",
             wire.Arguments(as_name(name)),
-            lambda header, _: wire.parse_status(header.words),
+            lambda: self._memory(lambda header, _: wire.parse_status(header.words)),
+            what,
         )
 
     @_deferred
@@ -219,20 +250,24 @@ class Client:
         A digest that takes longer than the server, or a proxy, may be silent is asked for
         again: the server goes on with it meanwhile.
         """
-        await self._needs("compute digests")
+        what = "compute digests"
+        await self._needs(what)
         arguments = wire.Arguments(as_name(name), offset=offset, length=length)
-        tries = 0
+        end = self._clock.seconds() + LONGEST_DIGEST
         silence = min(SHORTEST_SILENCE, self.timeout / 2)
         while True:
-            tries += 1
             began = self._clock.seconds()
             try:
-                return await self._in_memory(
-                    b"HASH", arguments, lambda header, _: wire.parse_digest(header.words)
+                return await self._ask(
+                    b"HASH",
+                    arguments,
+                    lambda: self._memory(lambda header, _: wire.parse_digest(header.words)),
+                    what,
                 )
             except (ConnectionBroken, Unavailable):
                 # Only silence is waited out here: whoever calls knows about other failures.
-                if tries == DIGEST_TRIES or self._clock.seconds() - began < silence:
+                now = self._clock.seconds()
+                if now >= end or now - began < silence:
                     raise
 
     @_deferred
@@ -247,17 +282,38 @@ class Client:
         """Write a part of a file, or all of it, into a consumer, at the consumer's pace.
 
         The consumer gets a streaming producer once the server has agreed, and is rid of it
-        before this fires or fails; what it has been given by then, it has.
+        before this fires or fails; what it has been given by then, it has. With patience, a
+        download that breaks off is continued, and the consumer gets another producer.
 
         :param if_match: the ``etag`` that the file must still have.
         :return: fires with what was sent, when all of it has been written; fails with
             `Changed` if the file has another ``etag``, with `Interrupted` if the consumer stops.
         """
-        await self._needs("send a part of a file")
+        what = "send a part of a file"
+        await self._needs(what)
         arguments = wire.Arguments(as_name(name), offset, length, if_match)
-        return await self._pool.ask(
-            b"GET", arguments, Flow(lambda header: range_in(header, arguments), consumer)
-        )
+        persistence = self._retries.persistence()
+        tries = Tries()
+        first: wire.Range | None = None
+        done = 0
+        while True:
+            flow = CountingFlow(arguments, consumer, persistence.received)
+            try:
+                part = await self._ask_once(b"GET", arguments, flow, what)
+            except ClientError as error:
+                first = first or flow.part
+                done += flow.written
+                seconds = persistence.wait_after(error, tries)
+            else:
+                persistence.succeeded()
+                return first or part
+            await self._retries.wait(seconds)
+            if first is not None:
+                # The rest, of the same file.
+                rest = first.length - done
+                arguments = wire.Arguments(
+                    arguments.name, first.offset + done, rest, first.status.etag
+                )
 
     @_deferred
     async def whole(self, name: str | bytes, consumer: IConsumer) -> int:
@@ -280,47 +336,110 @@ class Client:
         if_match: str | None = None,
     ) -> bytes:
         """Give a part of a file, or all of it: as much as may be held in memory."""
-        await self._needs("send a part of a file")
+        what = "send a part of a file"
+        await self._needs(what)
         arguments = wire.Arguments(as_name(name), offset, length, if_match)
-        held = Memory(
-            lambda _, body: body, self._largest, lambda header: range_in(header, arguments)
+        return await self._ask(
+            b"GET",
+            arguments,
+            lambda: self._memory(lambda _, body: body, lambda header: range_in(header, arguments)),
+            what,
         )
-        return await self._pool.ask(b"GET", arguments, held)
 
     def _in_memory(
         self,
         word: bytes,
         arguments: wire.Arguments | None,
         read: Callable[[wire.Header, bytes], T],
-        within: float | None = None,
     ) -> Coroutine[Deferred[Any], Any, T]:
-        return self._pool.ask(word, arguments, Memory(read, self._largest), within)
+        return self._retries.run(lambda: self._pool.ask(word, arguments, self._memory(read)))
+
+    def _memory(
+        self,
+        read: Callable[[wire.Header, bytes], T],
+        check: Callable[[wire.Header], object] | None = None,
+    ) -> Memory[T]:
+        return Memory(read, self._largest, check)
 
     async def _needs(self, what: str) -> None:
         if await self.version() < 2:
             raise cannot(self.server, what)
 
-    async def _ask_version(self) -> int:
-        def version(_: wire.Header, body: bytes) -> int:
-            return version_in(body)
+    async def _ask(
+        self,
+        word: bytes,
+        arguments: wire.Arguments,
+        sink: Callable[[], Sink[T]],
+        what: str,
+    ) -> T:
+        """Carry out a command of version 2 whose reply has words in its header.
 
+        A proxy of version 1 may close the connection on them: see `Session`.
+
+        :param sink: makes what takes the reply, for each try.
+        :param what: the command is for, to end the message with.
+        """
+        return await self._retries.run(lambda: self._ask_once(word, arguments, sink(), what))
+
+    async def _ask_once(
+        self,
+        word: bytes,
+        arguments: wire.Arguments,
+        sink: Sink[T],
+        what: str,
+    ) -> T:
+        # A failure that leaves a doubt comes before the header: the sink has not begun.
+        for _ in range(DOUBTS):
+            try:
+                result = await self._pool.ask(word, arguments, sink)
+            except ClientError as error:
+                via = self._features.via if self._features is not None else ()
+                if self._certain or not is_doubtful(error, via) or not await self._answers_list():
+                    raise
+            else:
+                self._certain = True
+                return result
+        self._features = VERSION_1
+        raise cannot(self.server, what)
+
+    async def _ask_features(self) -> Features:
+        for _ in range(DOUBTS):
+            listing = FeatureList()
+            try:
+                return await self._pool.ask(b"FEAT", None, listing, self.timeout)
+            except Version1Found:
+                break
+            except NotUnderstood:
+                if listing.begun:
+                    raise
+                break
+            except ClientError as error:
+                if is_refusal_of_version_1(error):
+                    break
+                if not is_doubtful(error) or not await self._answers_list():
+                    raise
+        return VERSION_1
+
+    async def _answers_list(self) -> bool:
+        """Whether the peer, and the server behind it, answer a command of version 1."""
         try:
-            return await self._in_memory(b"FEAT", None, version, FEAT_TIMEOUT)
-        except (ServerError, ConnectionBroken, NotUnderstood, UsageError) as error:
-            if is_the_proxys_own(error):
-                raise
-            return 1
+            await self._pool.ask(b"LIST", None, HeaderOnly())
+        except HeaderReceived:
+            return True
+        except ClientError:
+            return False
+        return True
 
-    def _ask_no_more(self, asker: Deferred[int]) -> None:
+    def _ask_no_more(self, asker: Deferred[Features]) -> None:
         self._askers.pop(asker, None)
         if not self._askers and self._asking is not None:
             self._asking.cancel()
 
-    def _answered(self, version: int) -> None:
-        self._version = version
-        self._unanswered(version)
+    def _answered(self, features: Features) -> None:
+        self._features = features
+        self._unanswered(features)
 
-    def _unanswered(self, answer: int | Failure) -> None:
+    def _unanswered(self, answer: Features | Failure) -> None:
         askers, self._askers, self._asking = self._askers, {}, None
         for asker in askers:
             # Whoever hears of it may have cancelled another.
@@ -329,16 +448,37 @@ class Client:
 
 
 @_deferred
-async def connect(reactor: IReactorTime, server: str, timeout: float = 60.0) -> Client:
+async def connect(
+    reactor: IReactorTime,
+    server: str,
+    timeout: float = 60.0,
+    connect_timeout: float | None = None,
+    patience: Patience | None = None,
+) -> Client:
     """Begin to use a server.
 
     :param reactor: also provides what `HostnameEndpoint` needs.
-    :param server: ``HOST:PORT``, ``HOST`` or ``[IPV6]:PORT``.
-    :param timeout: seconds to wait for a connection, and for each piece of a reply.
+    :param server: ``HOST:PORT``, ``HOST``, ``[IPV6]:PORT`` or ``natproxy://HOST:PORT``.
+    :param timeout: seconds to wait for each piece of a reply.
+    :param connect_timeout: seconds to wait for a connection: see `Client`.
+    :param patience: how long temporary failures are retried: see `Client`.
     :return: fires with the client when there is a connection; fails with `CannotConnect`.
     """
     host, port = place = Server.parse(server)
-    endpoint = HostnameEndpoint(reactor, host, port, timeout)
-    client = Client(endpoint, reactor, timeout, server=str(place))
+    within = min(CONNECT_TIMEOUT, timeout) if connect_timeout is None else connect_timeout
+    endpoint: IStreamClientEndpoint
+    if "%" in host:
+        # Resolvers lose the zone of an IPv6 address; this endpoint, whatever its name, does not.
+        endpoint = TCP4ClientEndpoint(reactor, host, port, within)
+    else:
+        endpoint = HostnameEndpoint(reactor, host, port, within, attemptDelay=ATTEMPT_DELAY)
+    client = Client(
+        endpoint,
+        reactor,
+        timeout,
+        server=str(place),
+        connect_timeout=within,
+        patience=patience,
+    )
     await client.connect()
     return client

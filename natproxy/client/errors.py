@@ -19,7 +19,12 @@ class ClientError(Exception):
 
 
 class ServerError(ClientError):
-    """The server answered ``ERR``; its message is the text."""
+    """The server answered ``ERR``; its message is the text.
+
+    :ivar code: the three-digit code of the reply; `None` if it had none.
+    """
+
+    code: int | None = None
 
 
 class Unsupported(ServerError):
@@ -30,6 +35,10 @@ class Unavailable(ServerError):
     """The server, or the file server behind the proxy, cannot do it at present."""
 
     passing = True
+
+
+class NoUpstreamReply(Unavailable):
+    """The proxy received no reply line from the file server, or a malformed one."""
 
 
 class UsageError(ClientError):
@@ -56,6 +65,10 @@ class ConnectionBroken(ClientError):
 
     exit_status = 5
     passing = True
+
+
+class ClosedWithoutReply(ConnectionBroken):
+    """The connection was closed or lost before a whole reply line."""
 
 
 class GaveUp(ClientError):
@@ -126,8 +139,13 @@ _BY_CODE: dict[int, type[ServerError]] = {
     404: NotFound,
     412: Changed,
     429: Unavailable,
+    502: Unavailable,
     503: Unavailable,
+    504: Unavailable,
 }
+
+_REPLY_HEADER = "reply header"
+"""Words of the proxy's messages about a reply line that it could not parse."""
 
 
 def error_of(reply: bytes, name: bytes = b"") -> ServerError:
@@ -146,8 +164,13 @@ def error_of(reply: bytes, name: bytes = b"") -> ServerError:
             kind = Unsupported
         elif message == wire.EMPTY_RESPONSE or message.startswith(wire.PROXY_ERROR):
             kind = Unavailable
+    malformed = message == wire.EMPTY_RESPONSE or _REPLY_HEADER in message
+    if kind is Unavailable and code in (None, 502) and malformed:
+        kind = NoUpstreamReply
     if kind is Changed:
         message = "changed on the server"
     elif not message:
         message = "the server gives no reason" if code is None else f"error {code}"
-    return kind(f"{wire.printable(name)}: {message}" if name else message)
+    error = kind(f"{wire.printable(name)}: {message}" if name else message)
+    error.code = code
+    return error

@@ -8,11 +8,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from socket import socket
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IConsumer, IDelayedCall, IPushProducer, ITCPTransport
+from twisted.internet.interfaces import (
+    IConsumer,
+    IDelayedCall,
+    IPushProducer,
+    ISystemHandle,
+    ITCPTransport,
+)
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -21,6 +28,7 @@ from natproxy import wire
 from natproxy.client.errors import (
     CannotConnect,
     ClientError,
+    ClosedWithoutReply,
     ConnectionBroken,
     Interrupted,
     NotUnderstood,
@@ -28,6 +36,7 @@ from natproxy.client.errors import (
     UsageError,
 )
 from natproxy.client.exchange import Exchange
+from natproxy.client.route import keep_alive
 
 if TYPE_CHECKING:
     from natproxy.client.pool import ConnectionPool
@@ -151,11 +160,7 @@ class Flow(Sink[T]):
             connection.fail(Interrupted("whoever took the bytes has stopped"))
 
 
-class Unanswered(ConnectionBroken):
-    """The server has closed the connection, perhaps before the command came."""
-
-
-class _Transport(ITCPTransport, IPushProducer):
+class _Transport(ITCPTransport, IPushProducer, ISystemHandle):
     """What is asked of a connection's transport."""
 
 
@@ -166,15 +171,20 @@ class _Work(NamedTuple):
 
 
 class PooledConnection(Protocol):
-    """One connection, on which one exchange is carried out at a time."""
+    """One connection, on which one exchange is carried out at a time.
+
+    :ivar heard: whether any byte of the current exchange's reply has been received.
+    :ivar used: when the last exchange ended, in the clock's seconds.
+    """
 
     transport: _Transport
 
     def __init__(self, pool: ConnectionPool) -> None:
         self._pool = pool
         self._work: _Work | None = None
-        # Whether anything has come: for this exchange, for any.
-        self._heard = False
+        self.heard = False
+        self.used = 0.0
+        # Whether anything has ever been received.
         self._good = False
         self._paused = False
         self._timer: IDelayedCall | None = None
@@ -186,7 +196,7 @@ class PooledConnection(Protocol):
         """
         done: Deferred[None] = Deferred(lambda _: self.fail(CancelledError()))
         self._work = _Work(exchange, sink, done)
-        self._heard = False
+        self.heard = False
         self._watch()
         self.transport.write(exchange.line)
         return done
@@ -221,6 +231,13 @@ class PooledConnection(Protocol):
 
     def connectionMade(self) -> None:
         """Be one of the pool's."""
+        enable = getattr(self.transport, "setTcpKeepAlive", None)
+        if enable is not None:
+            enable(True)
+            handle = self.transport.getHandle()
+            if isinstance(handle, socket):
+                keep_alive(handle)
+        self.used = self._pool.clock.seconds()
         self._pool.opened(self)
 
     def dataReceived(self, data: bytes) -> None:
@@ -230,7 +247,7 @@ class PooledConnection(Protocol):
             # Nothing was asked; it would be taken for the next command's reply.
             self.transport.abortConnection()
             return
-        self._heard = self._good = True
+        self.heard = self._good = True
         try:
             self._feed(work, data)
         except (NotUnderstood, wire.WireError) as reason:
@@ -274,6 +291,7 @@ class PooledConnection(Protocol):
             if self._paused:
                 self._paused = False
                 self.transport.resumeProducing()
+            self.used = self._pool.clock.seconds()
             self._pool.keep(self)
         else:
             self.transport.abortConnection()
@@ -284,7 +302,7 @@ class PooledConnection(Protocol):
 
     def _broken(self, exchange: Exchange, reason: Failure) -> ClientError:
         server = self._pool.server
-        kind = ConnectionBroken if self._heard else Unanswered
+        kind = ClosedWithoutReply if exchange.header is None else ConnectionBroken
         if reason.check(error.ConnectionDone):
             missing = f"inside the reply: {exchange.missing} missing"
             where = "without a reply" if exchange.header is None else missing

@@ -17,16 +17,16 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
 from natproxy import wire
-from natproxy.client.errors import CannotConnect
+from natproxy.client.errors import CannotConnect, ConnectionBroken
 from natproxy.client.exchange import Exchange
 from natproxy.client.exchanging import (
     PooledConnection,
     Sink,
-    Unanswered,
     interrupted,
     one_line,
     silence,
 )
+from natproxy.client.route import TRUSTED
 
 T = TypeVar("T")
 
@@ -37,7 +37,8 @@ class ConnectionPool(Factory):
     :param endpoint: where the server is.
     :param most: connections at once; more commands wait for their turn.
     :param idle: connections that are kept while nobody uses them.
-    :ivar timeout: seconds that a connect, or silence inside a reply, may last.
+    :ivar timeout: seconds that silence inside a reply may last.
+    :ivar connect_timeout: seconds that a connect may last.
     :ivar server: its name in messages.
     """
 
@@ -51,9 +52,11 @@ class ConnectionPool(Factory):
         server: str,
         most: int,
         idle: int,
+        connect_timeout: float | None = None,
     ) -> None:
         self.clock = clock
         self.timeout = timeout
+        self.connect_timeout = timeout if connect_timeout is None else connect_timeout
         self.server = server
         self._endpoint = endpoint
         self._free = most
@@ -82,13 +85,17 @@ class ConnectionPool(Factory):
         exchange = Exchange(word, arguments)
         await self._turn()
         try:
-            if self._idle:
+            idle = self._idle_connection()
+            if idle is not None:
                 try:
-                    await self._carry_out(self._idle.pop(), exchange, sink, within)
+                    await self._carry_out(idle, exchange, sink, within)
                     return sink.result
-                except Unanswered:
-                    # The server had closed after its last reply; every verb may be repeated.
-                    pass
+                except ConnectionBroken:
+                    # The server had closed after its last reply, or a box on the way has
+                    # forgotten the connection; every verb may be repeated.
+                    if idle.heard:
+                        raise
+                exchange = Exchange(word, arguments)
             await self._carry_out(await self._connect(), exchange, sink, within)
             return sink.result
         finally:
@@ -101,8 +108,8 @@ class ConnectionPool(Factory):
         """
         await self._turn()
         try:
-            if not self._idle:
-                self.keep(await self._connect())
+            idle = self._idle_connection()
+            self.keep(await self._connect() if idle is None else idle)
         finally:
             self._next()
 
@@ -150,6 +157,19 @@ class ConnectionPool(Factory):
             for waiting in gone:
                 waiting.callback(None)
 
+    def _idle_connection(self) -> PooledConnection | None:
+        """Take out the idle connection that was used last, unless it is not trusted any more.
+
+        A box on the way may have forgotten one that has been idle for long, which shows in
+        nothing but silence.
+        """
+        while self._idle:
+            idle = self._idle.pop()
+            if self.clock.seconds() - idle.used <= TRUSTED:
+                return idle
+            idle.close()
+        return None
+
     async def _turn(self) -> None:
         if self._closed:
             raise interrupted()
@@ -182,7 +202,9 @@ class ConnectionPool(Factory):
         connected: Deferred[IProtocol] = Deferred(give_up)
         self._connecting.add(connected)
         attempt = self._endpoint.connect(self)
-        attempt.addTimeout(self.timeout, self.clock, lambda *_: Failure(error.TimeoutError()))
+        attempt.addTimeout(
+            self.connect_timeout, self.clock, lambda *_: Failure(error.TimeoutError())
+        )
         attempt.addBoth(ended)
         try:
             return cast(PooledConnection, await connected)

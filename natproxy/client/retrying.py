@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
+import re
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from natproxy.client.errors import CannotConnect, ClientError, GaveUp, Interrupted
@@ -15,6 +18,18 @@ FIRST_WAIT = 0.5
 
 LONGEST_WAIT = 30.0
 """Seconds between two tries at most, give or take a half."""
+
+RETRY_FOR = 1800.0
+"""Seconds without progress until a download is given up, unless the caller wants otherwise."""
+
+LEAST_RATE = 1024.0
+"""Bytes a second below which a transfer makes no progress."""
+
+WINDOW = 60.0
+"""Seconds over which that rate is measured; no longer than the patience lasts."""
+
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)([smh]?)")
+_SECONDS_IN = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 LATE = 0.5
 """Seconds that a transfer may be behind its rate and still catch up."""
@@ -49,83 +64,241 @@ class Stop:
         self.check()
 
 
-class Backoff:
-    """Waits that grow from one failure to the next (exponential, with jitter).
+@dataclass(frozen=True)
+class Patience:
+    """How long temporary failures are retried.
 
-    :param retries: failures in a row that are put up with.
-    :param chance: gives a number from 0 to 1.
+    :ivar retry_for: seconds without progress until giving up: 0 for no retry, `math.inf` for
+        no end. Progress is `LEAST_RATE` over `WINDOW`.
+    :ivar retries: consecutive failures without progress before giving up, if that comes sooner;
+        `None` for any number.
+    :ivar wait: whether a server that has never been connected to is waited for, too.
     """
 
-    def __init__(self, retries: int, chance: Callable[[], float] = random.random) -> None:
-        self._retries = retries
-        self._chance = chance
-        self._failures = 0
+    retry_for: float = 0.0
+    retries: int | None = None
+    wait: bool = False
 
-    def progressed(self) -> None:
-        """The last try was not in vain: begin to count anew."""
-        self._failures = 0
+    @property
+    def none(self) -> bool:
+        """Whether nothing is retried."""
+        return self.retry_for <= 0 or self.retries == 0
 
-    def wait(self, error: ClientError) -> float:
-        """Give the seconds until the next try.
 
-        :raises GaveUp: if there is to be none; the error itself if none was ever wanted.
-        """
-        if not self._retries:
-            raise error
-        if self._failures == self._retries:
-            tries = f"{self._failures + 1} tries"
-            raise GaveUp(f"{error} (gave up after {tries})") from error
-        # No power of two is needed that no float can hold.
-        middle = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(self._failures, 16))
-        self._failures += 1
-        # A thousand clients of one restarted proxy should not come back at once.
-        return middle * (0.5 + self._chance())
+class Contact:
+    """What a session's commands have in common.
+
+    :ivar reached: whether a connection to the server has ever been made.
+    """
+
+    def __init__(self) -> None:
+        self.reached = False
+
+
+class Outage:
+    """The time since when nothing succeeds, shared by all transfers of one batch.
+
+    A transfer that begins during an outage has no more patience left than those which began
+    before it. Several threads use it.
+
+    :ivar began: when the first failure was that nothing has succeeded after; `None` if
+        something has.
+    :ivar unreachable: whether a transfer has given up because no connection could be made.
+    """
+
+    def __init__(self) -> None:
+        self.began: float | None = None
+        self.unreachable = False
+
+    def over(self) -> None:
+        """Note that something has succeeded."""
+        self.began = None
+        self.unreachable = False
+
+
+class Tries:
+    """The tries of one step.
+
+    :ivar failures: in a row, without progress.
+    :ivar progress: how often there had been progress at the last failure.
+    """
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.progress = 0
 
 
 class Persistence:
-    """Takes a step again and again until it succeeds, or all patience is used up.
+    """Takes steps, each again and again until it succeeds or the patience is used up.
 
-    What has never worked is not tried again: a server that can't be connected to from the
-    first is more likely misspelt than restarting.
+    Several threads may take steps at once, for one file: the progress of any counts for all.
 
-    :param retries: failures in a row that are put up with.
+    :param contact: of the session. A first connection that cannot be made is not tried again
+        unless `Patience.wait`: the address is more likely misspelt than the server restarting.
     :param tell: is told what has failed, and when the next try will be.
-    :ivar received: bytes; with more of them, failures are counted anew.
+    :param outage: shared with the other transfers of a batch.
+    :param least: bytes a second that are progress; a limited transfer is slower.
+    :param clock: gives seconds, from any origin.
     """
 
-    def __init__(self, retries: int, stop: Stop, tell: Callable[[str], object]) -> None:
-        self.received = 0
-        self._retries = retries
+    def __init__(
+        self,
+        contact: Contact,
+        patience: Patience,
+        stop: Stop,
+        tell: Callable[[str], object],
+        outage: Outage | None = None,
+        least: float = LEAST_RATE,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self._contact = contact
+        self._patience = patience
         self._stop = stop
         self._tell = tell
-        self._in_touch = False
+        self._outage = outage or Outage()
+        self._clock = clock or time.monotonic
+        self._lock = threading.Lock()
+        self._least = least
+        self._window = min(WINDOW, patience.retry_for)
+        # When the first failure was that no progress followed.
+        self._failing: float | None = None
+        self._progress = 0
+        self._window_began: float | None = None
+        self._window_received = 0
+        self._slow = 0.0
+
+    def received(self, size: int) -> None:
+        """Count bytes that have come and are kept.
+
+        :raises GaveUp: if they have come below `LEAST_RATE` for the whole patience.
+        """
+        if self._patience.none:
+            return
+        with self._lock:
+            now = self._clock()
+            if self._window_began is None:
+                self._window_began = now
+            lasted = now - self._window_began
+            if lasted > self._window:
+                # A process that was stopped, or a reader that paused, is not the server's fault.
+                self._slow += min(lasted, 2 * self._window)
+                self._window_began, self._window_received = now, 0
+            self._window_received += size
+            if self._window_received >= self._least * self._window:
+                self._progressed()
+            elif self._slow > self._patience.retry_for:
+                seconds = shown_duration(self._patience.retry_for)
+                raise GaveUp(f"less than {self._least:g} bytes a second for {seconds}")
 
     def __call__(self, step: Callable[[], _Result]) -> _Result:
-        """Take a step and give its result.
+        """Take a step and return its result.
 
-        :raises ClientError: as the step does, if trying again is no use; `GaveUp`, if it
-            was of none; `Interrupted`.
+        :raises ClientError: as the step does, if it cannot be tried again; `GaveUp`, if that
+            was of no use; `Interrupted`.
         """
-        backoff = Backoff(self._retries)
+        tries = Tries()
         while True:
             self._stop.check()
-            received = self.received
             try:
                 result = step()
             except ClientError as error:
                 self._stop.check()
-                # Whatever else goes wrong, goes wrong on a connection.
-                self._in_touch = self._in_touch or not isinstance(error, CannotConnect)
-                if not error.passing or not self._in_touch:
-                    raise
-                if self.received > received:
-                    backoff.progressed()
-                seconds = backoff.wait(error)
+                seconds = self.wait_after(error, tries)
                 self._tell(f"{error}; trying again in {seconds:.1f} s")
                 self._stop.sleep(seconds)
             else:
-                self._in_touch = True
+                self.succeeded()
                 return result
+
+    def succeeded(self) -> None:
+        """Note that a step has been taken."""
+        self._contact.reached = True
+        with self._lock:
+            self._progressed()
+
+    def _progressed(self) -> None:
+        self._failing = None
+        self._progress += 1
+        self._window_began = None
+        self._window_received = 0
+        self._slow = 0.0
+        self._outage.over()
+
+    def _is_worth_a_retry(self, error: ClientError) -> bool:
+        if not error.passing or self._patience.none:
+            return False
+        if not isinstance(error, CannotConnect):
+            # Whatever else goes wrong, goes wrong on a connection.
+            self._contact.reached = True
+        elif not self._contact.reached and not self._patience.wait:
+            return False
+        return True
+
+    def wait_after(self, error: ClientError, tries: Tries) -> float:
+        """Return the seconds until the next try of a step.
+
+        :param tries: of this step.
+        :raises ClientError: the error, if it cannot be tried again; `GaveUp`, if there is no
+            patience left.
+        """
+        if not self._is_worth_a_retry(error):
+            raise error
+        with self._lock:
+            if self._progress != tries.progress:
+                tries.failures, tries.progress = 0, self._progress
+        tries.failures += 1
+        failures = tries.failures
+        patience = self._patience
+        unreachable = isinstance(error, CannotConnect)
+        with self._lock:
+            now = self._clock()
+            outage = self._outage
+            if outage.began is None:
+                outage.began = now
+            if self._failing is None:
+                self._failing = outage.began
+            left = self._failing + patience.retry_for - now
+        if patience.retries is not None and failures > patience.retries:
+            raise GaveUp(f"{error} (gave up after {failures} tries)") from error
+        if left <= 0 or (outage.unreachable and unreachable):
+            outage.unreachable = unreachable
+            seconds = shown_duration(patience.retry_for)
+            raise GaveUp(f"{error} (gave up after {seconds} without progress)") from error
+        return min(left, backoff(failures))
+
+
+def backoff(failures: int, chance: Callable[[], float] | None = None) -> float:
+    """Return the seconds between two tries, after so many failures in a row: 1 or more.
+
+    :param chance: returns a number from 0 to 1.
+    """
+    # No power of two is needed that no float can hold.
+    middle = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(failures - 1, 16))
+    # A thousand clients of one restarted proxy should not come back at once.
+    return middle * (0.5 + (chance or random.random)())
+
+
+def parse_duration(text: str) -> float:
+    """Parse a duration: ``90``, ``90s``, ``30m``, ``2h`` or ``inf``.
+
+    :return: seconds.
+    :raises ValueError: if it is none.
+    """
+    words = text.strip().lower()
+    if words == "inf":
+        return math.inf
+    number = _DURATION.fullmatch(words)
+    if number is None:
+        raise ValueError(f"'{text}': must be a duration, such as 90s, 30m, 2h or inf")
+    return float(number[1]) * _SECONDS_IN[number[2]]
+
+
+def shown_duration(seconds: float) -> str:
+    """Return a duration as people read it: ``30 min``, ``90 s``."""
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:g} {unit}"
+    return f"{seconds:g} s"
 
 
 class Limit:

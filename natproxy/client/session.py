@@ -15,38 +15,41 @@ from contextlib import contextmanager
 from natproxy import wire
 from natproxy.client.address import Server
 from natproxy.client.answers import (
-    DIGEST_TRIES,
-    FEAT_TIMEOUT,
+    DOUBTS,
+    LONGEST_DIGEST,
+    LONGEST_FEAT,
     MOST_ENTRIES,
     SHORTEST_SILENCE,
+    VERSION_1,
+    Features,
     Pages,
     as_name,
     cannot,
-    is_the_proxys_own,
+    is_doubtful,
+    is_listing_of_version_1,
+    is_refusal_of_version_1,
     name_bytes,
+    parse_features,
     range_in,
-    version_in,
 )
 from natproxy.client.closing import Closing
 from natproxy.client.connection import Connection, Reply
 from natproxy.client.errors import (
+    ClientError,
     ConnectionBroken,
     NotUnderstood,
-    ServerError,
     Unavailable,
     UsageError,
 )
 from natproxy.client.events import Progress, unobserved
 from natproxy.client.reading import RemoteFile
-
-LONGEST_FEAT = 1 << 20
-"""Bytes that the answer may have."""
+from natproxy.client.retrying import RETRY_FOR, Contact
+from natproxy.client.route import Route
 
 LARGEST_PAGE = 16 << 20
 """Bytes of a page of ``LS`` that are held in memory."""
 
-DOUBTS = 2
-"""Unanswered questions after which a server that never answered one speaks version 1."""
+_DIGESTS = "compute digests"
 
 KEPT = 16
 """Connections that are kept while nobody uses them."""
@@ -62,18 +65,26 @@ class Session(Closing):
     if the server speaks version 1 only and cannot do it.
 
     :param server: where it is.
-    :param timeout: seconds to wait for a connection, and for each piece of a reply.
+    :param timeout: seconds to wait for each piece of a reply.
+    :param connect_timeout: seconds to wait for a connection, to all of the host's addresses
+        together; without it, 10, or ``timeout`` if that is shorter.
+    :ivar contact: whether the server has been reached: see `natproxy.client.retrying`.
     """
 
-    def __init__(self, server: Server, timeout: float = 60.0) -> None:
+    def __init__(
+        self, server: Server, timeout: float = 60.0, connect_timeout: float | None = None
+    ) -> None:
         self.server = server
         self.timeout = timeout
-        self._version: int | None = None
-        # Questions of version 2 that broke the connection; `None` once one was answered.
-        self._doubts: int | None = 0
-        # The lock guards what the threads share: the connections, and the version.
+        self.connect_timeout = connect_timeout
+        self._route = Route(*server)
+        self._features: Features | None = None
+        # Whether a reply of version 2 with words in its header has come.
+        self._certain = False
+        # The lock guards what the threads share: the connections.
         self._lock = threading.Lock()
         self._asking = threading.Lock()
+        self.contact = Contact()
         self._idle: list[Connection] = []
         # Those in use, and whether they are to be kept afterwards.
         self._lent: dict[Connection, bool] = {}
@@ -104,13 +115,19 @@ class Session(Closing):
     def connection(self) -> Iterator[Connection]:
         """Lend a connection; it is made when the first command is sent."""
         with self._lock:
-            lent = self._idle.pop() if self._idle else Connection(self.server, self.timeout)
+            if self._idle:
+                lent = self._idle.pop()
+            else:
+                lent = Connection(self.server, self.timeout, route=self._route)
             self._lent[lent] = True
         lent.timeout = self.timeout
+        lent.connect_timeout = self.connect_timeout
         try:
             yield lent
         finally:
             lent.settle()
+            if lent.connected:
+                self.contact.reached = True
             with self._lock:
                 wanted = self._lent.pop(lent)
                 keep = wanted and len(self._idle) < KEPT and not lent.interrupted
@@ -123,13 +140,25 @@ class Session(Closing):
     def version(self) -> int:
         """The version of the protocol that both sides speak: 1 or 2.
 
-        The first use asks the server. An error, a closed connection or two seconds without
-        an answer mean 1, and are remembered.
+        The first use asks the server; see `features`.
+        """
+        return self.features.version
+
+    @property
+    def features(self) -> Features:
+        """What the server speaks; the first use asks it with ``FEAT``.
+
+        Version 1 is remembered after ``ERR unknown command``, any other reply that is none of
+        version 2, or when the peer twice closes the connection instead of a reply to ``FEAT``
+        and each time answers ``LIST``.
+
+        :raises ClientError: for any other failure, silence too. It says nothing about the
+            version: the next use asks again.
         """
         with self._asking:
-            if self._version is None:
-                self._version = self._ask_version()
-            return self._version
+            if self._features is None:
+                self._features = self._ask_features()
+            return self._features
 
     def needs(self, what: str) -> None:
         """Require version 2.
@@ -180,10 +209,11 @@ class Session(Closing):
         :param pages: those of the listing so far.
         :param name: as for `ls`, as is ``depth``.
         """
-        self.needs("tell more than the names in its top folder")
+        what = "tell more than the names in its top folder"
+        self.needs(what)
         arguments = wire.Arguments(as_name(name), depth=depth, after=pages.after)
         with self.connection() as connection:
-            reply = connection.request(b"LS", arguments)
+            reply = self._request(connection, b"LS", arguments, what)
             with connection.understanding():
                 if reply.header.size > LARGEST_PAGE:
                     raise wire.WireError(f"a page of {reply.header.size} bytes")
@@ -197,14 +227,10 @@ class Session(Closing):
 
     def stat(self, name: str | bytes) -> wire.Status:
         """Tell what a file or a folder is like now."""
-        self.needs("tell a file's size and time")
+        what = "tell a file's size and time"
+        self.needs(what)
         with self.connection() as connection:
-            try:
-                reply = connection.request(b"STAT", wire.Arguments(as_name(name)))
-            except ConnectionBroken:
-                self._doubt()
-                raise
-            self._doubts = None
+            reply = self._request(connection, b"STAT", wire.Arguments(as_name(name)), what)
             with connection.understanding():
                 return wire.parse_status(reply.header.words)
 
@@ -214,18 +240,17 @@ class Session(Closing):
         A digest that takes longer than the server, or a proxy, may be silent is asked for
         again: the server goes on with it meanwhile.
         """
-        self.needs("compute digests")
+        self.needs(_DIGESTS)
         arguments = wire.Arguments(as_name(name), offset=offset, length=length)
-        tries = 0
+        end = time.monotonic() + LONGEST_DIGEST
         silence = min(SHORTEST_SILENCE, self.timeout / 2)
         while True:
-            tries += 1
             began = time.monotonic()
             try:
                 return self._digest(arguments)
             except (ConnectionBroken, Unavailable):
                 # Only silence is waited out here: whoever calls knows about other failures.
-                if tries == DIGEST_TRIES or time.monotonic() - began < silence:
+                if time.monotonic() >= end or time.monotonic() - began < silence:
                     raise
 
     @contextmanager
@@ -241,10 +266,11 @@ class Session(Closing):
         :param if_match: the ``etag`` that the file must still have.
         :raises Changed: if it has another one.
         """
-        self.needs("send a part of a file")
+        what = "send a part of a file"
+        self.needs(what)
         arguments = wire.Arguments(as_name(name), offset, length, if_match)
         with self.connection() as connection:
-            reply = connection.request(b"GET", arguments)
+            reply = self._request(connection, b"GET", arguments, what)
             with connection.understanding():
                 part = range_in(reply.header, arguments)
             yield reply, part
@@ -264,7 +290,7 @@ class Session(Closing):
     ) -> bytes:
         """Give a part of a file, or all of it."""
         with self.get(name, offset, length, if_match) as (reply, _):
-            return b"".join(reply)
+            return reply.read()
 
     def open(self, name: str | bytes) -> RemoteFile:
         """Open a file for reading: a seekable, buffered binary file object.
@@ -285,7 +311,9 @@ class Session(Closing):
         overwrite: bool = False,
         verify: bool = False,
         segments: int = 1,
-        retries: int = 8,
+        retry_for: float = RETRY_FOR,
+        retries: int | None = None,
+        wait: bool = False,
         limit_rate: float | None = None,
         progress: Progress = unobserved,
     ) -> bytes:
@@ -297,7 +325,10 @@ class Session(Closing):
             same is left, and any other is an error.
         :param verify: compares the SHA-256 with the server's.
         :param segments: pieces that are fetched at the same time.
-        :param retries: failures in a row that are put up with.
+        :param retry_for: seconds without progress until temporary failures are no longer
+            retried: 0 for no retry, `math.inf` for no end.
+        :param retries: consecutive failures before giving up, if that comes sooner.
+        :param wait: whether a server that cannot be connected to at first is waited for.
         :param limit_rate: bytes a second.
         :param progress: is told of each step.
         :return: the path of the file.
@@ -312,53 +343,88 @@ class Session(Closing):
         path = destination_of(
             as_name(name), None if destination is None else os.fsencode(destination)
         )
-        how = How(existing, verify, segments, retries, limit, concurrent=True)
+        how = How(existing, verify, segments, limit, retry_for, retries, wait, concurrent=True)
         return Transfer(self, Wanted(as_name(name), path), how, progress).run().path
 
     def _digest(self, arguments: wire.Arguments) -> wire.Digest:
         with self.connection() as connection:
-            reply = connection.request(b"HASH", arguments)
+            reply = self._request(connection, b"HASH", arguments, _DIGESTS)
             with connection.understanding():
                 return wire.parse_digest(reply.header.words)
 
-    def _doubt(self) -> None:
-        """Note that a ``STAT`` was not answered: the second time, take it for version 1.
+    def _request(
+        self, connection: Connection, word: bytes, arguments: wire.Arguments, what: str
+    ) -> Reply:
+        """Send a command of version 2 whose reply has words in its header.
 
-        A proxy of version 1 before a server of version 2 may pass the listing on that
-        answers ``FEAT``, and break at a header with words in it.
+        A proxy of version 1 before a server of version 2 may relay the listing that answers
+        ``FEAT``, and close the connection on such a header.
+
+        :param what: the command is for, to end the message with.
+        :raises Unsupported: if that is found out.
         """
-        with self._asking:
-            if self._doubts is not None:
-                self._doubts += 1
-                if self._doubts == DOUBTS:
-                    self._version = 1
+        for _ in range(DOUBTS):
+            try:
+                reply = connection.request(word, arguments)
+            except ClientError as error:
+                via = self._features.via if self._features is not None else ()
+                if self._certain or not is_doubtful(error, via) or not self._answers_list():
+                    raise
+            else:
+                self._certain = True
+                return reply
+        self._features = VERSION_1
+        raise cannot(self.server, what)
 
-    def _ask_version(self) -> int:
+    def _ask_features(self) -> Features:
+        for _ in range(DOUBTS):
+            try:
+                return self._feat()
+            except ClientError as error:
+                if is_refusal_of_version_1(error):
+                    break
+                if not is_doubtful(error) or not self._answers_list():
+                    raise
+        return VERSION_1
+
+    def _feat(self) -> Features:
         with self.connection() as connection:
             connection.connect()
-            connection.deadline = time.monotonic() + FEAT_TIMEOUT
+            connection.deadline = time.monotonic() + self.timeout
             try:
-                answer = b""
-                for piece in connection.request(b"FEAT"):
-                    answer += piece
-                    if len(answer) > LONGEST_FEAT:
-                        return 1
-            except (ServerError, ConnectionBroken, NotUnderstood) as error:
-                if is_the_proxys_own(error):
-                    raise
-                return 1
+                try:
+                    reply = connection.request(b"FEAT")
+                except NotUnderstood:
+                    return VERSION_1
+                listing = bytearray()
+                for piece in reply:
+                    listing += piece
+                    if is_listing_of_version_1(bytes(listing[: wire.MAX_LINE + 1])):
+                        return VERSION_1
+                    if len(listing) > LONGEST_FEAT:
+                        raise NotUnderstood(f"{self.server} is not understood: an endless FEAT")
             finally:
                 connection.deadline = None
-        return version_in(answer)
+        return parse_features(bytes(listing))
+
+    def _answers_list(self) -> bool:
+        """Whether the peer, and the server behind it, answer a command of version 1."""
+        try:
+            with self.connection() as connection:
+                connection.request(b"LIST")
+        except ClientError:
+            return False
+        return True
 
 
-def connect(server: str, timeout: float = 60.0) -> Session:
+def connect(server: str, timeout: float = 60.0, connect_timeout: float | None = None) -> Session:
     """Begin a session.
 
-    :param server: ``HOST:PORT``, ``HOST`` or ``[IPV6]:PORT``.
-    :param timeout: seconds to wait for a connection, and for each piece of a reply.
+    :param server: ``HOST:PORT``, ``HOST``, ``[IPV6]:PORT`` or ``natproxy://HOST:PORT``.
+    :param timeout: seconds to wait for each piece of a reply.
+    :param connect_timeout: seconds to wait for a connection: see `Session`.
     :raises CannotConnect: if the server isn't there.
     """
-    session = Session(Server.parse(server), timeout)
+    session = Session(Server.parse(server), timeout, connect_timeout)
     session.connect()
     return session

@@ -22,7 +22,7 @@ from natproxy.client.errors import (
 from natproxy.client.events import Event, Phase, Progress, unobserved
 from natproxy.client.retrying import Persistence, Stop
 from natproxy.client.session import Session
-from natproxy.client.transfer import How
+from natproxy.client.transfer import How, interrupted_by
 
 Write = Callable[[memoryview], object]
 """Takes a piece, whole, before it returns."""
@@ -68,7 +68,11 @@ class _Stream:
         self._digest = hashlib.sha256()
         self._buffer = memoryview(bytearray(how.piece))
         self._persistently = Persistence(
-            how.retries, stop, lambda why: self._tell(Phase.WAITING, why)
+            session.contact,
+            how.patience,
+            stop,
+            lambda why: self._tell(Phase.WAITING, why),
+            least=how.least_rate,
         )
 
     def run(self) -> int:
@@ -78,8 +82,11 @@ class _Stream:
             else:
                 self._run_version_2()
         except ClientError as error:
-            self._tell(Phase.FAILED, str(error))
-            raise
+            named = interrupted_by(error, self._name, 0)
+            self._tell(Phase.FAILED, str(named))
+            if named is error:
+                raise
+            raise named from error.__cause__ or error
         self._tell(Phase.COMPLETE)
         return self._done
 
@@ -124,7 +131,7 @@ class _Stream:
         if self._how.verify:
             self._digest.update(piece)
         self._done += size
-        self._persistently.received += size
+        self._persistently.received(size)
         self._tell(Phase.RECEIVING)
         self._stop.check()
         if self._how.limit:

@@ -21,9 +21,11 @@ from natproxy.client import destination
 from natproxy.client.damage import Range, find_damage, join
 from natproxy.client.destination import Existing, LocalFile
 from natproxy.client.errors import (
+    CannotConnect,
     Changed,
     ClientError,
     DigestMismatch,
+    GaveUp,
     Interrupted,
     LocalError,
     NotFound,
@@ -34,7 +36,15 @@ from natproxy.client.errors import (
 from natproxy.client.events import Event, Phase, Progress, unobserved
 from natproxy.client.partial import Partial, TakenOver
 from natproxy.client.record import Segment
-from natproxy.client.retrying import Limit, Persistence, Stop
+from natproxy.client.retrying import (
+    LEAST_RATE,
+    RETRY_FOR,
+    Limit,
+    Outage,
+    Patience,
+    Persistence,
+    Stop,
+)
 from natproxy.client.saving import download_whole
 from natproxy.client.session import Session
 from natproxy.client.together import run_together
@@ -59,8 +69,10 @@ class How:
     :ivar existing: what becomes of a file that is there already.
     :ivar verify: whether the SHA-256 is compared with the server's.
     :ivar segments: pieces of one file that are fetched at the same time.
-    :ivar retries: failures in a row that are put up with.
     :ivar limit: of the rate of all transfers together; `None` for none.
+    :ivar retry_for: seconds without progress until giving up: see `Patience`.
+    :ivar retries: consecutive failures before giving up; `None` for any number.
+    :ivar wait: whether a server that cannot be connected to at first is waited for.
     :ivar concurrent: whether a file is downloaded although another process, or thread, is
         downloading it to the same path: into a partial file of its own, from the first byte.
         Otherwise that is an error.
@@ -69,14 +81,26 @@ class How:
     existing: Existing = Existing.REFUSE
     verify: bool = False
     segments: int = 1
-    retries: int = 8
     limit: Limit | None = None
+    retry_for: float = RETRY_FOR
+    retries: int | None = None
+    wait: bool = False
     concurrent: bool = False
 
     @property
     def piece(self) -> int:
         """Bytes to receive at once."""
         return self.limit.piece if self.limit else PIECE
+
+    @property
+    def patience(self) -> Patience:
+        """How long temporary failures are retried."""
+        return Patience(self.retry_for, self.retries, self.wait)
+
+    @property
+    def least_rate(self) -> float:
+        """Bytes a second that are progress; far less than a limit allows."""
+        return min(LEAST_RATE, self.limit.rate / 64) if self.limit else LEAST_RATE
 
 
 class Wanted(NamedTuple):
@@ -111,11 +135,31 @@ class Fetched(NamedTuple):
     unchanged: bool
 
 
+def interrupted_by(error: ClientError, name: bytes, kept: int) -> ClientError:
+    """Return a temporary failure that has ended a download, as it is shown to the user.
+
+    :param name: of the file on the server.
+    :param kept: bytes that are on the disk.
+    """
+    if not (isinstance(error, GaveUp) or error.passing) or (
+        isinstance(error, CannotConnect) and not kept
+    ):
+        return error
+    shown = wire.printable(name)
+    text = str(error)
+    if not text.startswith(f"{shown}: "):
+        text = f"{shown}: {text}"
+    if kept:
+        text += "; what was received is kept, and the same command continues it"
+    return type(error)(text)
+
+
 class Transfer:
     """One file on its way from the server to a path.
 
     :param progress: is told of each step.
     :param stop: ends it from another thread.
+    :param outage: shared with the other transfers of a batch.
     """
 
     def __init__(
@@ -125,6 +169,7 @@ class Transfer:
         how: How | None = None,
         progress: Progress = unobserved,
         stop: Stop | None = None,
+        outage: Outage | None = None,
     ) -> None:
         self._session = session
         self._name = wanted.name
@@ -141,8 +186,15 @@ class Transfer:
         self._received = 0
         # Whether another process has taken over what was received.
         self._overtaken = False
+        # The incomplete download, once there is one.
+        self._part: Partial | None = None
         self._persistently = Persistence(
-            self._how.retries, self._stop, lambda why: self._tell(Phase.WAITING, self._done, why)
+            session.contact,
+            self._how.patience,
+            self._stop,
+            lambda why: self._tell(Phase.WAITING, self._done, why),
+            outage,
+            self._how.least_rate,
         )
 
     def run(self) -> Fetched:
@@ -157,8 +209,12 @@ class Transfer:
             # It hasn't failed: it is to go on another time.
             raise
         except ClientError as error:
-            self._tell(Phase.FAILED, 0, str(error))
-            raise
+            kept = 0 if self._part is None else self._part.kept
+            named = interrupted_by(error, self._name, kept)
+            self._tell(Phase.FAILED, 0, str(named))
+            if named is error:
+                raise
+            raise named from error.__cause__ or error
         self._tell(Phase.UNCHANGED if fetched.unchanged else Phase.COMPLETE, fetched.size)
         return fetched
 
@@ -199,6 +255,7 @@ class Transfer:
         if self._is_here(status):
             return self._was_here(status)
         with self._partial(status) as part:
+            self._part = part
             self._look_at_what_is_kept(part)
             self._tell(Phase.RECEIVING, part.kept)
             if self._how.verify:
@@ -347,7 +404,7 @@ class Transfer:
                     part.write(segment, buffer[:size])
                     if digest is not None:
                         digest.update(buffer[:size])
-                    self._persistently.received += size
+                    self._persistently.received(size)
                     self._count(size, part.kept)
             if segment.done < segment.end and not failed.is_set():
                 raise NotUnderstood(f"{self._session.server} sent less than it has")

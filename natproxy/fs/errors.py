@@ -68,4 +68,5 @@ def os_error(error: ClientError, path: str) -> OSError:
         return ConnectionError(str(error))
     if isinstance(last, LocalError):
         return OSError(last.errno, str(error))
-    return OSError(_ERRNO.get(type(last), errno.EIO), str(error))
+    numbers = (number for kind, number in _ERRNO.items() if isinstance(last, kind))
+    return OSError(next(numbers, errno.EIO), str(error))

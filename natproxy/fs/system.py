@@ -19,7 +19,13 @@ from natproxy.client.address import DEFAULT_PORT, SCHEME, Server, is_url
 from natproxy.client.answers import as_name, name_text, see_within
 from natproxy.client.destination import Existing
 from natproxy.client.errors import ClientError, ServerError
-from natproxy.client.retrying import Persistence, Stop
+from natproxy.client.retrying import (
+    RETRY_FOR,
+    Patience,
+    Persistence,
+    Stop,
+    parse_duration,
+)
 from natproxy.client.session import Session
 from natproxy.client.streaming import stream
 from natproxy.client.transfer import How, Transfer, Wanted
@@ -30,6 +36,10 @@ from natproxy.fs.ranges import GAP, Piece, Range, fetch_ranges, raise_first, tog
 from natproxy.fs.reading import GrowingReadAhead, NatproxyFile
 from natproxy.fs.url import Environment, default_server, options_of, path_of, url_of
 
+CALL_RETRY_FOR = 60.0
+"""Seconds without progress for which a call that reads or lists is retried by default."""
+
+
 _Answer = TypeVar("_Answer")
 
 
@@ -38,8 +48,13 @@ class NatproxyFileSystem(AbstractFileSystem):
 
     :param host: of the server; without it, ``$NATPROXY_SERVER`` says the host and the port.
     :param port: of the server.
-    :param timeout: seconds to wait for a connection, and for each piece of a reply.
-    :param retries: failures in a row that are put up with.
+    :param timeout: seconds to wait for each piece of a reply.
+    :param connect_timeout: seconds to wait for a connection; without it, 10, or ``timeout``
+        if that is shorter.
+    :param retry_for: how long temporary failures are retried without progress: seconds, or
+        ``"90s"``, ``"30m"``, ``"inf"``; without it, a minute, and 30 minutes for downloads.
+    :param retries: consecutive failures before giving up, if that comes sooner.
+    :param wait: whether a server that cannot be connected to at first is waited for.
     :param connections: questions that one call asks at the same time.
     """
 
@@ -55,14 +70,26 @@ class NatproxyFileSystem(AbstractFileSystem):
         host: str | None = None,
         port: int = DEFAULT_PORT,
         timeout: float = 60.0,
-        retries: int = 3,
+        retry_for: float | str | None = None,
+        retries: int | None = None,
+        wait: bool = False,
+        connect_timeout: float | None = None,
         connections: int = 8,
         **storage_options: Any,
     ) -> None:
         super().__init__(**storage_options)
         self.server = default_server() if host is None else Server(host, int(port))
         self._timeout = float(timeout)
-        self._retries = int(retries)
+        self._connect_timeout = None if connect_timeout is None else float(connect_timeout)
+        given = None if retry_for is None else parse_duration(str(retry_for))
+        most = None if retries is None else int(retries)
+        self._patience = Patience(CALL_RETRY_FOR if given is None else given, most, bool(wait))
+        self._download = How(
+            Existing.REPLACE,
+            retry_for=RETRY_FOR if given is None else given,
+            retries=most,
+            wait=bool(wait),
+        )
         self._connections = int(connections)
         self._begin_session()
 
@@ -283,7 +310,7 @@ class NatproxyFileSystem(AbstractFileSystem):
         What has come when it fails is kept beside the path, for the next time.
         """
         name = self._strip_protocol(rpath)
-        how = How(Existing.REPLACE, retries=self._retries, concurrent=True)
+        how = self._download
         tell = teller(callback)
         outfile = lpath if outfile is None and isfilelike(lpath) else outfile
         try:
@@ -349,14 +376,15 @@ class NatproxyFileSystem(AbstractFileSystem):
     rm = rm_file = _rm = _refuse
 
     def _begin_session(self) -> None:
-        self._session = Session(self.server, self._timeout)
+        self._session = Session(self.server, self._timeout, self._connect_timeout)
         self._process = os.getpid()
         weakref.finalize(self, _end_session, self._session, self._process)
 
     def _ask(self, name: str, question: Callable[[Session], _Answer]) -> _Answer:
         try:
-            persistently = Persistence(self._retries, Stop(), lambda why: None)
-            return persistently(lambda: question(self.session))
+            session = self.session
+            persistently = Persistence(session.contact, self._patience, Stop(), lambda why: None)
+            return persistently(lambda: question(session))
         except ClientError as error:
             raise os_error(error, name) from error
 

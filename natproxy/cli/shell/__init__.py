@@ -47,7 +47,11 @@ class Shell:
 
     def __init__(self, options: Namespace, sessions: Sessions, read: Callable[[str], str]) -> None:
         self.exit_status = 0
-        self._defaults = {"server": options.server, "timeout": options.timeout}
+        self._defaults = {
+            "server": options.server,
+            "timeout": options.timeout,
+            "connect_timeout": getattr(options, "connect_timeout", None),
+        }
         self._sessions = sessions
         self._read = read
         self._commands = commands_of(parser_of(prompt=True))
