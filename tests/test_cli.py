@@ -286,10 +286,7 @@ class ExitStatusTests(CommandCase):
 
     def test_file_here_that_cannot_be_had_is_9(self) -> None:
         gone = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "here\n")
-        with (
-            mock.patch("natproxy.client.session.Session.list", side_effect=gone),
-            mock.patch("natproxy.cli._forget_output"),
-        ):
+        with mock.patch("natproxy.client.session.Session.list", side_effect=gone):
             self.assert_fails(9, "here\\x0a: No such file or directory", "list")
 
     def test_what_was_found_before_the_failure_is_written(self) -> None:

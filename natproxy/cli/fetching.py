@@ -17,6 +17,7 @@ from natproxy.client.batch import fetch_all
 from natproxy.client.destination import Existing, destination_of, make_folder
 from natproxy.client.errors import ClientError, LocalError, NotFound, UsageError
 from natproxy.client.mirror import Plan, compare, remove
+from natproxy.client.output import WholeWriter
 from natproxy.client.retrying import Limit, Persistence, Stop
 from natproxy.client.saving import download as download_whole
 from natproxy.client.session import Session
@@ -133,12 +134,14 @@ def _to_stdout(
 ) -> int:
     sys.stdout.flush()
     output = sys.stdout.buffer
+    # A program that calls this one may have put a raw file object there.
+    write_whole = WholeWriter(output.write)
     last = b"\n"
 
     def write(piece: memoryview) -> None:
         nonlocal last
         try:
-            output.write(piece)
+            write_whole(piece)
         except BrokenPipeError:
             raise
         except OSError as error:

@@ -20,6 +20,7 @@ from natproxy.client.address import DEFAULT_PORT, SCHEME, Server, is_url, parse_
 from natproxy.client.answers import as_name, see_within
 from natproxy.client.destination import Existing
 from natproxy.client.errors import ClientError, ServerError, UsageError
+from natproxy.client.output import WholeWriter
 from natproxy.client.retrying import Persistence, Stop
 from natproxy.client.session import Session
 from natproxy.client.streaming import stream
@@ -302,7 +303,7 @@ class NatproxyFileSystem(AbstractFileSystem):
                 stream(
                     self.session,
                     as_name(name),
-                    lambda piece: outfile.write(bytes(piece)),
+                    WholeWriter(outfile.write, copy=True),
                     how,
                     tell,
                 )
