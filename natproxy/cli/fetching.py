@@ -10,6 +10,7 @@ from functools import partial
 
 from natproxy import wire
 from natproxy.cli.display import Display, display_for
+from natproxy.cli.encoding import local_path, remote_name
 from natproxy.cli.sessions import Sessions
 from natproxy.cli.writing import write_line
 from natproxy.client.answers import as_name
@@ -57,7 +58,7 @@ def sync(options: Namespace, sessions: Sessions) -> int:
     """Make a folder here like one on the server."""
     remote = "" if options.remote == "." else options.remote
     session, (name,) = sessions.targets(options, [remote])
-    local = os.fsencode(options.local)
+    local = local_path(options.local)
     results: list[Fetched | ClientError] = []
     with display_for(options.progress, options.quiet) as display:
         persistently = Persistence(options.retries, Stop(), display.say)
@@ -86,9 +87,11 @@ def sync(options: Namespace, sessions: Sessions) -> int:
 
 def download(options: Namespace, sessions: Sessions) -> int:
     """Fetch a file as version 1 does."""
-    destination = None if options.destination is None else os.fsencode(options.destination)
+    destination = None if options.destination is None else local_path(options.destination)
     try:
-        path = download_whole(sessions.session(options), as_name(options.name), destination)
+        path = download_whole(
+            sessions.session(options), as_name(remote_name(options.name)), destination
+        )
     except NotFound as error:
         # As the server said it: programs know these words.
         raise NotFound(wire.FILE_NOT_FOUND) from error
@@ -108,7 +111,7 @@ def _how(options: Namespace, existing: Existing) -> How:
 
 
 def _wanted(names: Sequence[bytes], output: str | None) -> list[Wanted]:
-    destination = None if output is None else os.fsencode(output)
+    destination = None if output is None else local_path(output)
     if destination is not None and len(names) > 1 and not destination.endswith(b"/"):
         destination += b"/"
     wanted = [Wanted(name, destination_of(name, destination)) for name in names]

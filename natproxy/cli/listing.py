@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
 from argparse import Namespace
@@ -12,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 from natproxy import wire
+from natproxy.cli.encoding import output_for, text_of
 from natproxy.cli.sessions import Sessions
 from natproxy.client.errors import NotFound
 
@@ -66,7 +66,7 @@ def hash_(options: Namespace, sessions: Sessions) -> int:
     if options.json:
         _write_json(
             {
-                "name": os.fsdecode(name),
+                "name": text_of(name),
                 "sha256": digest.sha256,
                 "size": digest.size,
                 "etag": digest.etag,
@@ -74,7 +74,8 @@ def hash_(options: Namespace, sessions: Sessions) -> int:
             for name, digest in asked
         )
     else:
-        _write_lines(_sum_line(name, digest) for name, digest in asked)
+        # `sha256sum -c` looks for the files under the names that `get` saves them under.
+        _write_lines((_sum_line(name, digest) for name, digest in asked), as_they_are=True)
     return asked.exit_status
 
 
@@ -133,7 +134,7 @@ def _sum_line(name: bytes, digest: wire.Digest) -> bytes:
 
 def _object_of(name: bytes, status: wire.Status) -> dict[str, Any]:
     return {
-        "name": os.fsdecode(name),
+        "name": text_of(name),
         "type": status.type,
         "size": status.size,
         "mtime": status.mtime_ns / 10**9,
@@ -156,11 +157,19 @@ def _write_json(objects: Iterator[dict[str, Any]]) -> None:
         sys.stdout.write("[]\n")
 
 
-def _write_lines(lines: Iterable[bytes]) -> None:
-    """Write names as they are, or so that they can't drive a terminal."""
+def _write_lines(lines: Iterable[bytes], as_they_are: bool = False) -> None:
+    """Write lines that end with a name on the server.
+
+    On a terminal, they are escaped so that they cannot control it. Elsewhere, the names are
+    what this program takes as arguments.
+
+    :param as_they_are: whether the bytes of the names are written, whatever the locale.
+    """
     if sys.stdout.isatty():
         for line in lines:
             sys.stdout.write(wire.printable(line, 8192) + "\n")
     else:
         sys.stdout.flush()
-        sys.stdout.buffer.writelines(line + b"\n" for line in lines)
+        sys.stdout.buffer.writelines(
+            (line if as_they_are else output_for(line)) + b"\n" for line in lines
+        )

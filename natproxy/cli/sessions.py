@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 
+from natproxy.cli.encoding import remote_name
 from natproxy.cli.writing import write_line
 from natproxy.client.address import Server, is_url, parse_url
 from natproxy.client.answers import as_name
@@ -56,7 +56,7 @@ class Sessions(Closing):
             else:
                 server = Server.parse(options.server)
             servers.add(server)
-            names.append(as_name(os.fsencode(path)))
+            names.append(as_name(remote_name(path)))
         if len(servers) > 1:
             raise UsageError("paths on different servers: one at a time")
         if not servers:

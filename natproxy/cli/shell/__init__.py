@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from natproxy import wire
 from natproxy.cli.display.words import one_line
+from natproxy.cli.encoding import local_path
 from natproxy.cli.options import commands_of, parser_of, summary_of
 from natproxy.cli.sessions import Sessions, carry_out
 from natproxy.cli.shell.words import split
@@ -115,10 +116,11 @@ class Leaving(Exception):
 
 def change_folder(options: Namespace, _: Sessions) -> int:
     """Go to another folder here."""
+    path = local_path(options.folder)
     try:
-        os.chdir(options.folder)
+        os.chdir(path)
     except OSError as error:
-        raise LocalError(os.fsencode(options.folder), error) from error
+        raise LocalError(path, error) from error
     return 0
 
 
