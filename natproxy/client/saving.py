@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def download_whole(
-    reply: Reply, path: bytes, count: Callable[[int, int], object] = lambda size, done: None
+    reply: Reply,
+    path: bytes,
+    count: Callable[[int, int], object] = lambda size, done: None,
+    saving: Callable[[int], object] = lambda size: None,
 ) -> int:
     """Save a counted reply's body.
 
@@ -26,6 +29,7 @@ def download_whole(
 
     :param path: of the file; what is there is replaced.
     :param count: is told of each piece: its bytes, and those that are there by now.
+    :param saving: is called with the size before the bytes are brought to the disk.
     :return: the size of the file, in bytes.
     :raises ConnectionBroken: if the reply doesn't come whole.
     :raises LocalError: if it can't be written.
@@ -38,7 +42,7 @@ def download_whole(
     except OSError as error:
         raise LocalError(path, error) from error
     try:
-        size = _receive(reply, file, path, count)
+        size = _receive(reply, file, path, count, saving)
         os.replace(part, path)
     except OSError as error:
         raise LocalError(path, error) from error
@@ -64,7 +68,13 @@ def download(session: Session, name: bytes, destination: bytes | None = None) ->
     return path
 
 
-def _receive(reply: Reply, file: int, path: bytes, count: Callable[[int, int], object]) -> int:
+def _receive(
+    reply: Reply,
+    file: int,
+    path: bytes,
+    count: Callable[[int, int], object],
+    saving: Callable[[int], object],
+) -> int:
     buffer = memoryview(bytearray(CHUNK))
     done = 0
     try:
@@ -77,6 +87,7 @@ def _receive(reply: Reply, file: int, path: bytes, count: Callable[[int, int], o
                     raise LocalError(path, error) from error
             done += size
             count(size, done)
+        saving(done)
         os.fsync(file)
     finally:
         os.close(file)

@@ -184,6 +184,7 @@ class Transfer:
             if self._is_here(status):
                 part.discard()
                 return self._was_here(status)
+            self._tell(Phase.SAVING, status.size)
             part.finish()
         return Fetched(self._path, status.size, self._received, unchanged=False)
 
@@ -337,7 +338,7 @@ class Transfer:
         def receive() -> int:
             with self._session.whole(self._name) as reply:
                 self._size = reply.header.size
-                return download_whole(reply, self._path, self._count)
+                return download_whole(reply, self._path, self._count, self._tell_saving)
 
         size = self._persistently(receive)
         return Fetched(self._path, size, self._received, unchanged=False)
@@ -349,6 +350,9 @@ class Transfer:
         self._stop.check()
         if self._how.limit:
             self._stop.sleep(self._how.limit.take(size))
+
+    def _tell_saving(self, size: int) -> None:
+        self._tell(Phase.SAVING, size)
 
     def _changed(self) -> Changed:
         return Changed(f"{wire.printable(self._name)}: changed on the server while it was fetched")
