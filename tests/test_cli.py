@@ -242,6 +242,26 @@ class ExitStatusTests(CommandCase):
             self.assertEqual((status, out), (2, b""))
             self.assertIn("usage: natproxy", err)
 
+    def test_usage_is_that_of_the_command(self) -> None:
+        for arguments, command in (
+            (("get", "--frob", "a"), "natproxy get"),
+            (("get", "a", "--frob", "--server", "h"), "natproxy get"),
+            (("ls", "a", "b"), "natproxy ls"),
+            (("--server", "ls", "ls", "--frob"), "natproxy ls"),
+            (("--frob", "get", "a"), "natproxy"),
+        ):
+            status, out, err = self.main(*arguments)
+            self.assertEqual((status, out), (2, b""))
+            self.assertRegex(err, rf"\Ausage: {command} \[-h\]")
+            self.assertRegex(err, rf"\n{command}: error: unrecognized arguments: [^\n]*\n\Z")
+
+    def test_name_that_begins_with_a_hyphen_is_explained(self) -> None:
+        reminder = "(a name that begins with a hyphen is written /-name)"
+        for arguments in (("get", "-name"), ("cat", "a", "-name")):
+            self.assertIn(reminder, self.main(*arguments)[2])
+        for arguments in (("get",), ("get", "--frob"), ("ls", "-l", "a", "b"), ("get", "-j", "x")):
+            self.assertNotIn(reminder, self.main(*arguments)[2])
+
     def test_name_too_long_for_a_line_is_2(self) -> None:
         address = self.serve()
         self.assert_fails(2, "too long", "stat", "é" * 3000, "--server", address)
