@@ -11,6 +11,7 @@ from functools import partial
 from natproxy import wire
 from natproxy.cli.display import Display, display_for
 from natproxy.cli.encoding import local_path, remote_name
+from natproxy.cli.outages import failure_message
 from natproxy.cli.sessions import Sessions
 from natproxy.cli.writing import write_line
 from natproxy.client.answers import as_name
@@ -45,7 +46,7 @@ def get(options: Namespace, sessions: Sessions) -> int:
         _note_version(session, options, display)
         display.expect(len(wanted), None)
         results = fetch_all(session, wanted, _how(options, existing), _jobs(options), display)
-    return _report(results, options.quiet, sessions)
+    return _report(wanted, results, options.quiet, sessions)
 
 
 def cat(options: Namespace, sessions: Sessions) -> int:
@@ -75,7 +76,7 @@ def sync(options: Namespace, sessions: Sessions) -> int:
     if options.dry_run:
         _say_plan(plan)
         return unread
-    status = _report(results, True, sessions)
+    status = _report(plan.fetch, results, True, sessions)
     if status and plan.extra:
         sessions.complain("nothing deleted, since not everything could be fetched")
         plan.extra = []
@@ -167,12 +168,17 @@ def _display(options: Namespace) -> Display:
     return display_for(progress, options.quiet)
 
 
-def _report(results: Sequence[Fetched | ClientError], quiet: bool, sessions: Sessions) -> int:
+def _report(
+    wanted: Sequence[Wanted],
+    results: Sequence[Fetched | ClientError],
+    quiet: bool,
+    sessions: Sessions,
+) -> int:
     """Say how each file ended; give the exit status of the first that failed."""
     status = 0
-    for result in results:
+    for one, result in zip(wanted, results, strict=False):
         if isinstance(result, ClientError):
-            sessions.complain(str(result))
+            sessions.complain(failure_message(result, one))
             status = status or result.exit_status
         elif not quiet:
             path = wire.printable(result.path)

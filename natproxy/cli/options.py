@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, TypeAlias
+from typing import NoReturn, TypeAlias
 
 from natproxy import __version__
 
@@ -27,7 +27,7 @@ LOCAL_FOLDER = "DIR"
 REMOTE = (REMOTE_FILE, REMOTE_NAME, REMOTE_FOLDER)
 LOCAL = (LOCAL_FILE, LOCAL_TARGET, LOCAL_FOLDER)
 
-_Commands: TypeAlias = "argparse._SubParsersAction[Any]"
+_Commands: TypeAlias = "argparse._SubParsersAction[CommandParser]"
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -183,7 +183,10 @@ def _add(
     commands: _Commands, name: str, run: str, summary: str, *parents: argparse.ArgumentParser
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(
-        name, parents=parents, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
+        name,
+        parents=parents,  # type: ignore[arg-type]
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
     )
     command.set_defaults(run=run)
     # At the prompt there is no program to name before it.
