@@ -182,6 +182,18 @@ class SeveralTests(CommandCase):
                 err, "natproxy: nothing: file not found\nnatproxy: nor this: file not found\n"
             )
 
+    def test_one_that_the_server_refuses_leaves_the_others_alone(self) -> None:
+        version2 = Version2(dict(FILES))
+
+        def reply(line: bytes) -> bytes:
+            return b"ERR 400 is a directory\n" if line.endswith(b" d") else version2(line)
+
+        address = self.serve(reply)
+        for command in ("stat", "hash"):
+            status, out, err = self.main(command, "d", "a.txt", "--server", address)
+            self.assertEqual((status, err), (1, "natproxy: d: is a directory\n"))
+            self.assertIn(b"a.txt", out)
+
     def test_json_is_whole_whatever_happens(self) -> None:
         address = self.serve()
         for command in ("stat", "hash"):

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from natproxy import wire
 from natproxy.cli.encoding import output_for, text_of
 from natproxy.cli.sessions import Sessions
-from natproxy.client.errors import NotFound
+from natproxy.client.errors import ServerError, Unavailable, Unsupported, UsageError
 
 _Answer = TypeVar("_Answer")
 
@@ -101,7 +101,10 @@ class _Asked(Generic[_Answer]):
         for name in self._names:
             try:
                 answer = self._ask(name)
-            except NotFound as error:
+            except (Unsupported, Unavailable):
+                # It would be the same for the others.
+                raise
+            except (ServerError, UsageError) as error:
                 self._complain(str(error))
                 self.exit_status = self.exit_status or error.exit_status
             else:
