@@ -301,6 +301,21 @@ class ExitStatusTests(CommandCase):
         for command in (("ls",), ("ls", "-l"), ("list",), ("stat", "a"), ("hash", "a")):
             self.assert_fails(4, "cannot connect", *command, "--server", address)
 
+    def test_server_that_nobody_named_is_explained(self) -> None:
+        hint = "; --server or $NATPROXY_SERVER says where the proxy is\n"
+        with (
+            mock.patch("natproxy.cli.options.DEFAULT_SERVER", "127.0.0.1:1"),
+            mock.patch.dict(os.environ, NATPROXY_SERVER=""),
+        ):
+            self.assertTrue(self.main("ls")[2].endswith(f"Connection refused{hint}"))
+            self.assertNotIn(hint, self.main("ls", "--server", "127.0.0.1:2")[2])
+            self.assertNotIn(hint, self.main("ls", "natproxy://127.0.0.1:2/")[2])
+
+    def test_directory_is_said_to_be_one(self) -> None:
+        address = self.serve()
+        for path in (".", "", "/"):
+            self.assert_fails(2, ".: is a directory", "cat", path, "--server", address)
+
     def test_lost_and_silent_connections_are_5(self) -> None:
         address = self.instead(STAT=b"", LS=b"OK 5\nx")
         self.assert_fails(5, "without a reply", "stat", "a", "--server", address)

@@ -8,14 +8,16 @@ the daemons, imports Twisted.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from natproxy.cli.interrupts import end_at_interrupt, interrupt_once
+
 if TYPE_CHECKING:
     from natproxy.cli.writing import Descriptor
+    from natproxy.client.errors import ClientError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,20 +25,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     :param arguments: without the program's name; those of the process if there are none.
     """
-    own_process = arguments is None
     try:
+        if arguments is None:
+            interrupt_once()
         from natproxy.cli.writing import open_missing_streams, standard_output
 
         with standard_output(open_missing_streams()) as output:
             status, error = _run(arguments)
             return _finish(status, error, output)
     except KeyboardInterrupt:
-        if own_process:
-            _end_at_interrupt()
         return _interrupted()
     finally:
-        if own_process:
-            _end_at_interrupt()
+        if arguments is None:
+            end_at_interrupt()
 
 
 def _run(arguments: Sequence[str] | None) -> tuple[int, OSError | None]:
@@ -63,7 +64,7 @@ def _run(arguments: Sequence[str] | None) -> tuple[int, OSError | None]:
         with Sessions() as sessions:
             return carry_out(options, sessions), None
     except ClientError as error:
-        complain(str(error))
+        complain(_explained(error, getattr(options, "server", "")))
         return error.exit_status, None
     except KeyboardInterrupt:
         return _interrupted(), None
@@ -99,12 +100,14 @@ def _finish(status: int, error: OSError | None, output: Descriptor | None) -> in
     return LocalError.exit_status
 
 
-def _end_at_interrupt() -> None:
-    """Let the next SIGINT end the process at once: Python would show a traceback."""
-    with suppress(ValueError, KeyboardInterrupt):
-        # Whoever started us may have had it ignored.
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+def _explained(error: ClientError, server: str) -> str:
+    from natproxy.cli.options import DEFAULT_SERVER
+    from natproxy.client.errors import CannotConnect
+
+    unnamed = server == DEFAULT_SERVER and server in str(error)
+    if isinstance(error, CannotConnect) and unnamed:
+        return f"{error}; --server or $NATPROXY_SERVER says where the proxy is"
+    return str(error)
 
 
 def _interrupted() -> int:

@@ -102,7 +102,7 @@ class _Stream:
     def _run(self) -> None:
         status = self._persistently(partial(self._session.stat, self._name))
         if status.type != wire.FILE:
-            raise UsageError(f"{wire.printable(self._name)}: is a folder")
+            raise UsageError(f"{wire.printable(self._name or wire.ROOT)}: is a directory")
         self._size = status.size
         self._tell(Phase.RECEIVING)
         self._persistently(partial(self._receive, status))

@@ -165,7 +165,7 @@ class Transfer:
             status = self._persistently(partial(self._session.stat, self._name))
         if status.type != wire.FILE:
             raise UsageError(
-                f"{wire.printable(self._name)}: is a folder; 'natproxy sync' fetches folders"
+                f"{wire.printable(self._name)}: is a directory; 'natproxy sync' fetches directories"
             )
         self._size = status.size
         if self._is_here(status):

@@ -16,6 +16,7 @@ from typing import TextIO
 from natproxy import wire
 from natproxy.cli.display.words import one_line
 from natproxy.cli.encoding import local_path
+from natproxy.cli.interrupts import rearm
 from natproxy.cli.options import commands_of, parser_of, summary_of
 from natproxy.cli.sessions import Sessions, carry_out
 from natproxy.cli.shell.words import split
@@ -84,6 +85,7 @@ class Shell:
             except KeyboardInterrupt:
                 if not self._interactive:
                     raise
+                rearm()
 
     def _take(self, line: str) -> None:
         try:
