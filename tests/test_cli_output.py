@@ -67,6 +67,8 @@ WRITING = (
     ["get", "--help"],
     ["--version"],
 )
+LONG = (["cat", "large"], ["ls"], ["ls", "--json"])
+"""Those that write in more than one go, each in another manner."""
 
 
 @pytest.mark.parametrize("unbuffered", UNBUFFERED)
@@ -80,7 +82,7 @@ def test_full_disk_is_status_9(
 
 
 @pytest.mark.parametrize("unbuffered", UNBUFFERED)
-@pytest.mark.parametrize("arguments", WRITING[:6], ids=" ".join)
+@pytest.mark.parametrize("arguments", LONG, ids=" ".join)
 def test_file_that_may_not_grow_is_status_9(
     arguments: list[str], unbuffered: str, server: str, tmp_path: Path
 ) -> None:
@@ -121,7 +123,7 @@ def test_disk_that_becomes_full_is_status_9(
 
 
 @pytest.mark.parametrize("unbuffered", UNBUFFERED)
-@pytest.mark.parametrize("arguments", WRITING[:6], ids=" ".join)
+@pytest.mark.parametrize("arguments", LONG, ids=" ".join)
 def test_pipe_that_does_not_block_is_waited_for(
     arguments: list[str], unbuffered: str, server: str
 ) -> None:
@@ -140,7 +142,7 @@ def test_pipe_that_does_not_block_is_waited_for(
     assert received.digest() == hashlib.sha256(expected).digest()
 
 
-@pytest.mark.parametrize("arguments", WRITING, ids=" ".join)
+@pytest.mark.parametrize("arguments", [*LONG, WRITING[-1]], ids=" ".join)
 def test_reader_that_leaves_early_is_no_failure(
     arguments: list[str], server: str, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from natproxy.cli.interrupts import end_at_interrupt, interrupt_once
 
 if TYPE_CHECKING:
-    from natproxy.cli.writing import Descriptor
+    from natproxy.cli.writing import Output
     from natproxy.client.errors import ClientError
 
 
@@ -72,7 +72,7 @@ def _run(arguments: Sequence[str] | None) -> tuple[int, OSError | None]:
         return 0, error
 
 
-def _finish(status: int, error: OSError | None, output: Descriptor | None) -> int:
+def _finish(status: int, error: OSError | None, output: Output | None) -> int:
     """Write what is still held back of the output; return the exit status."""
     try:
         if error is None:

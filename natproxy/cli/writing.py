@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import sys
@@ -17,59 +16,56 @@ BUFFER = 1 << 16
 """Bytes that are held back before they are written, unless it is a terminal."""
 
 
-class Descriptor(io.RawIOBase):
-    """A descriptor to write to, which waits where it would block.
+class Output(io.BufferedWriter):
+    """Writes every byte to a file object in blocking or in non-blocking mode, or raises.
 
-    It stays open when this is closed.
+    What goes to the descriptor, and how much of it has gone when an interrupt comes, is left
+    to the interpreter's own `io.FileIO` below: nothing is written twice.
 
-    :param descriptor: `None` for standard output that was closed before the program began.
-    :ivar failure: the first error, so that it cannot be overlooked; from then on, what is
-        written is dropped.
+    :ivar failure: the first error, so that it cannot be overlooked.
     """
 
-    def __init__(self, descriptor: int | None) -> None:
-        self.failure: OSError | None = None
-        self._descriptor = descriptor
-        self._discarding = False
-
-    def fileno(self) -> int:
-        """Return the descriptor.
-
-        :raises OSError: if there is none.
-        """
-        if self._descriptor is None:
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        return self._descriptor
-
-    def isatty(self) -> bool:
-        """Return whether it is a terminal."""
-        return self._descriptor is not None and os.isatty(self._descriptor)
-
-    def writable(self) -> bool:
-        """Return True."""
-        return True
+    failure: OSError | None = None
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write some of the bytes; return how many. The buffer above it writes the rest.
+        """Write bytes, all of them; return how many.
 
         :raises OSError: if that is not possible.
         """
-        while not self._discarding:
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        while True:
             try:
-                return os.write(self.fileno(), data)
-            except BlockingIOError:
-                from natproxy.client.output import wait_until_writable
-
-                wait_until_writable(self.fileno())
+                super().write(rest)
+            except BlockingIOError as error:
+                rest = rest[error.characters_written :]
+                self._wait()
             except OSError as error:
-                self._discarding = True
-                self.failure = error
+                self.failure = self.failure or error
                 raise
-        return memoryview(data).nbytes
+            else:
+                return size
 
-    def discard(self) -> None:
-        """Drop what is written from now on."""
-        self._discarding = True
+    def flush(self) -> None:
+        """Write what has been held back.
+
+        :raises OSError: if that is not possible.
+        """
+        while True:
+            try:
+                super().flush()
+            except BlockingIOError:
+                self._wait()
+            except OSError as error:
+                self.failure = self.failure or error
+                raise
+            else:
+                return
+
+    def _wait(self) -> None:
+        from natproxy.client.output import wait_until_writable
+
+        wait_until_writable(self.fileno())
 
 
 def open_missing_streams() -> bool:
@@ -87,7 +83,7 @@ def open_missing_streams() -> bool:
 
 
 @contextmanager
-def standard_output(closed: bool = False) -> Iterator[Descriptor | None]:
+def standard_output(closed: bool = False) -> Iterator[Output | None]:
     """Replace `sys.stdout` by a stream that writes every byte or raises, until it is left.
 
     Python's own is a raw file object under ``PYTHONUNBUFFERED``, whose ``write()`` may write
@@ -104,12 +100,16 @@ def standard_output(closed: bool = False) -> Iterator[Descriptor | None]:
     raw = None
     with suppress(OSError, ValueError, AttributeError):
         before.flush()
-        raw = Descriptor(None if closed else before.fileno())
+        raw = io.FileIO(before.fileno(), "wb", closefd=False)
     if raw is None:
         yield None
         return
+    if closed:
+        # Like a descriptor that is closed, one to read from cannot be written to.
+        raw = io.FileIO(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), "wb")
+    output = Output(raw, BUFFER)
     stream = io.TextIOWrapper(
-        io.BufferedWriter(raw, BUFFER),
+        output,
         encoding=before.encoding,
         errors="backslashreplace",
         newline="\n",
@@ -117,12 +117,11 @@ def standard_output(closed: bool = False) -> Iterator[Descriptor | None]:
     )
     sys.stdout = stream
     try:
-        yield raw
+        yield output
     finally:
         sys.stdout = before
         # What has not been written by now is not to be written.
-        raw.discard()
-        stream.close()
+        raw.close()
 
 
 def write_line(stream: TextIO, line: str) -> None:
