@@ -246,6 +246,7 @@ class ExitStatusTests(CommandCase):
             ("--timeout nan", ("list", "--timeout", "nan")),
             ("--timeout inf", ("ls", "--timeout", "inf")),
             ("--timeout -1", ("ls", "--timeout", "-1")),
+            ("at most 1000000 seconds", ("ls", "--timeout", "1e9")),
             ("line feed", ("download", "a\nb", "--server", "127.0.0.1:1")),
         ):
             self.assert_fails(2, reason, *arguments)

@@ -206,6 +206,22 @@ class ShellTests(SynchronousTestCase):
             "natproxy: file not found\nnatproxy: unknown command 'frob': try 'help'\n",
         )
 
+    def test_input_that_cannot_be_read_is_one_line(self) -> None:
+        server = PlayedServer([])
+        self.addCleanup(server.close)
+        unreadable = os.open(os.devnull, os.O_WRONLY)
+        self.addCleanup(os.close, unreadable)
+        ended = subprocess.run(
+            [sys.executable, "-m", "natproxy", "shell", "--server", server.server_address],
+            stdin=unreadable,
+            capture_output=True,
+            timeout=60,
+        )
+        self.assertEqual(
+            (ended.returncode, ended.stdout, ended.stderr),
+            (9, b"", b"natproxy: standard input: Bad file descriptor\n"),
+        )
+
     def test_interrupt_ends_piped_lines(self) -> None:
         download = mock.Mock(side_effect=KeyboardInterrupt)
         with (

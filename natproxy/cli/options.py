@@ -46,6 +46,13 @@ def rate(text: str) -> float:
     return value
 
 
+def nonempty(text: str) -> str:
+    """Read a name that must not be empty."""
+    if not text:
+        raise argparse.ArgumentTypeError("a name is needed")
+    return text
+
+
 def whole_number(least: int, most: int) -> Callable[[str], int]:
     """Give a reader of whole numbers between two."""
 
@@ -255,7 +262,9 @@ def _add_transfers(
         transfer,
     )
     sync.add_argument("remote", metavar=REMOTE_FOLDER, help="on the server; . for all of it")
-    sync.add_argument("local", metavar=LOCAL_TARGET, help="here; made if it is missing")
+    sync.add_argument(
+        "local", metavar=LOCAL_TARGET, type=nonempty, help="here; made if it is missing"
+    )
     sync.add_argument(
         "--delete", action="store_true", help="delete here what the server does not have"
     )

@@ -65,7 +65,9 @@ class Sessions(Closing):
 
     def _with(self, server: Server, timeout: float) -> Session:
         if not 0 < timeout <= LONGEST_TIMEOUT:
-            raise UsageError(f"--timeout {timeout:g}: seconds, more than 0, are needed")
+            raise UsageError(
+                f"--timeout {timeout:g}: must be more than 0 and at most {LONGEST_TIMEOUT} seconds"
+            )
         session = self._sessions.setdefault(server, Session(server, timeout))
         session.timeout = timeout
         return session

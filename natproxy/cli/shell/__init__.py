@@ -209,7 +209,10 @@ def _read_plainly(prompt: str) -> str:
 
 
 def _read_piped(_: str) -> str:
-    line = sys.stdin.readline()
+    try:
+        line = sys.stdin.readline()
+    except OSError as error:
+        raise LocalError(b"standard input", error) from error
     if not line:
         raise EOFError
     return line.removesuffix("\n")
