@@ -182,6 +182,18 @@ class SeveralTests(CommandCase):
                 err, "natproxy: nothing: file not found\nnatproxy: nor this: file not found\n"
             )
 
+    def test_one_that_the_server_refuses_leaves_the_others_alone(self) -> None:
+        version2 = Version2(dict(FILES))
+
+        def reply(line: bytes) -> bytes:
+            return b"ERR 400 is a directory\n" if line.endswith(b" d") else version2(line)
+
+        address = self.serve(reply)
+        for command in ("stat", "hash"):
+            status, out, err = self.main(command, "d", "a.txt", "--server", address)
+            self.assertEqual((status, err), (1, "natproxy: d: is a directory\n"))
+            self.assertIn(b"a.txt", out)
+
     def test_json_is_whole_whatever_happens(self) -> None:
         address = self.serve()
         for command in ("stat", "hash"):
@@ -234,6 +246,7 @@ class ExitStatusTests(CommandCase):
             ("--timeout nan", ("list", "--timeout", "nan")),
             ("--timeout inf", ("ls", "--timeout", "inf")),
             ("--timeout -1", ("ls", "--timeout", "-1")),
+            ("at most 1000000 seconds", ("ls", "--timeout", "1e9")),
             ("line feed", ("download", "a\nb", "--server", "127.0.0.1:1")),
         ):
             self.assert_fails(2, reason, *arguments)
@@ -241,6 +254,26 @@ class ExitStatusTests(CommandCase):
             status, out, err = self.main(*wrong)
             self.assertEqual((status, out), (2, b""))
             self.assertIn("usage: natproxy", err)
+
+    def test_usage_is_that_of_the_command(self) -> None:
+        for arguments, command in (
+            (("get", "--frob", "a"), "natproxy get"),
+            (("get", "a", "--frob", "--server", "h"), "natproxy get"),
+            (("ls", "a", "b"), "natproxy ls"),
+            (("--server", "ls", "ls", "--frob"), "natproxy ls"),
+            (("--frob", "get", "a"), "natproxy"),
+        ):
+            status, out, err = self.main(*arguments)
+            self.assertEqual((status, out), (2, b""))
+            self.assertRegex(err, rf"\Ausage: {command} \[-h\]")
+            self.assertRegex(err, rf"\n{command}: error: unrecognized arguments: [^\n]*\n\Z")
+
+    def test_name_that_begins_with_a_hyphen_is_explained(self) -> None:
+        reminder = "(a name that begins with a hyphen is written /-name)"
+        for arguments in (("get", "-name"), ("cat", "a", "-name")):
+            self.assertIn(reminder, self.main(*arguments)[2])
+        for arguments in (("get",), ("get", "--frob"), ("ls", "-l", "a", "b"), ("get", "-j", "x")):
+            self.assertNotIn(reminder, self.main(*arguments)[2])
 
     def test_name_too_long_for_a_line_is_2(self) -> None:
         address = self.serve()
@@ -269,6 +302,21 @@ class ExitStatusTests(CommandCase):
         for command in (("ls",), ("ls", "-l"), ("list",), ("stat", "a"), ("hash", "a")):
             self.assert_fails(4, "cannot connect", *command, "--server", address)
 
+    def test_server_that_nobody_named_is_explained(self) -> None:
+        hint = "; --server or $NATPROXY_SERVER says where the proxy is\n"
+        with (
+            mock.patch("natproxy.cli.options.DEFAULT_SERVER", "127.0.0.1:1"),
+            mock.patch.dict(os.environ, NATPROXY_SERVER=""),
+        ):
+            self.assertTrue(self.main("ls")[2].endswith(f"Connection refused{hint}"))
+            self.assertNotIn(hint, self.main("ls", "--server", "127.0.0.1:2")[2])
+            self.assertNotIn(hint, self.main("ls", "natproxy://127.0.0.1:2/")[2])
+
+    def test_directory_is_said_to_be_one(self) -> None:
+        address = self.serve()
+        for path in (".", "", "/"):
+            self.assert_fails(2, ".: is a directory", "cat", path, "--server", address)
+
     def test_lost_and_silent_connections_are_5(self) -> None:
         address = self.instead(STAT=b"", LIST=b"", LS=b"OK 5\nx")
         self.assert_fails(5, "without a reply", "stat", "a", "--server", address)
@@ -286,10 +334,7 @@ class ExitStatusTests(CommandCase):
 
     def test_file_here_that_cannot_be_had_is_9(self) -> None:
         gone = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "here\n")
-        with (
-            mock.patch("natproxy.client.session.Session.list", side_effect=gone),
-            mock.patch("natproxy.cli._forget_output"),
-        ):
+        with mock.patch("natproxy.client.session.Session.list", side_effect=gone):
             self.assert_fails(9, "here\\x0a: No such file or directory", "list")
 
     def test_what_was_found_before_the_failure_is_written(self) -> None:

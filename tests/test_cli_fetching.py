@@ -138,6 +138,16 @@ class GetTests(CommandCase):
         self.assertEqual(self.run_command("get", "a", "--segments", "4", "--verify"), 0)
         self.assertEqual((self.server.sent, self.files(), self.read(b"a")), (len(NEW), [b"a"], NEW))
 
+    def test_outage_names_the_file_and_says_that_what_came_is_kept(self) -> None:
+        kept = "; what was received is kept, and the same command continues it"
+        for cut, end in ((0, ""), (4000, kept)):
+            self.server.fail(b"GET", Fault(cut=cut))
+            line = self.assert_fails(5, "get", "a", "--retries", "0")
+            self.assertTrue(line.startswith("natproxy: a: "), line)
+            self.assertEqual(line.endswith(kept), end == kept, line)
+        # Nothing of a file that the server does not have is kept, nor is that an outage.
+        self.assertEqual(self.assert_fails(3, "get", "none"), "natproxy: none: file not found")
+
     def test_files_and_their_pieces_together_are_never_too_many(self) -> None:
         seen = []
 

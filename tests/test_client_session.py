@@ -333,7 +333,7 @@ class GetTests(SessionCase):
     def test_folder_is_not_opened(self) -> None:
         session = self.serve_files()
         error = self.assertRaises(UsageError, session.open, "/")
-        self.assertIn("is a folder", str(error))
+        self.assertIn("is a directory", str(error))
 
 
 class ConnectionsTests(SessionCase):

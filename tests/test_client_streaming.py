@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
+import threading
+
 from natproxy import wire
 from natproxy.client import (
     Changed,
@@ -69,6 +74,78 @@ class WholeStreamTests(StreamCase):
         self.assertRaises(BrokenPipeError, stream, self.session, b"a", enough)
         self.stream()
         self.assertEqual(self.out, NEW)
+
+
+class Short(io.RawIOBase):
+    """A raw file object that takes a few bytes at a time, with obstacles in between.
+
+    :param obstacles: what the first calls return or raise.
+    """
+
+    def __init__(self, *obstacles: object) -> None:
+        self.taken = bytearray()
+        self.obstacles = list(obstacles)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes) -> int | None:  # type: ignore[override]
+        if self.obstacles:
+            obstacle = self.obstacles.pop(0)
+            if isinstance(obstacle, Exception):
+                raise obstacle
+            return obstacle  # type: ignore[return-value]
+        piece = bytes(data[:1000])
+        self.taken += piece
+        return len(piece)
+
+
+class FileObjectTests(StreamCase):
+    """What takes the bytes may take some of them, or none at present."""
+
+    def test_raw_file_that_takes_fewer_bytes_gets_the_rest_too(self) -> None:
+        for obstacles in ((), (InterruptedError(),), (3, InterruptedError())):
+            file = Short(*obstacles)
+            taken = sum(each for each in obstacles if isinstance(each, int))
+            self.assertEqual(stream(self.session, b"a", file.write), len(NEW))
+            self.assertEqual(file.taken, NEW[taken:])
+
+    def test_function_may_return_how_many_bytes_it_has_taken(self) -> None:
+        def take(piece: memoryview) -> int:
+            self.out.extend(piece[:7])
+            return len(piece[:7])
+
+        stream(self.session, b"a", take, How(verify=True))
+        self.assertEqual(self.out, NEW)
+
+    def test_file_that_does_not_block_is_waited_for(self) -> None:
+        self.server.put(b"a", NEW * 100)
+        for buffering in (0, 100, 1 << 17):
+            reader, writer = os.pipe()
+            os.set_blocking(writer, False)
+            received = bytearray()
+
+            def read(reader: int = reader, received: bytearray = received) -> None:
+                while piece := os.read(reader, 4096):
+                    received.extend(piece)
+
+            thread = threading.Thread(target=read)
+            with os.fdopen(writer, "wb", buffering) as pipe:
+                thread.start()
+                stream(self.session, b"a", pipe.write)
+                os.set_blocking(writer, True)
+            thread.join(30)
+            os.close(reader)
+            self.assertEqual(bytes(received), NEW * 100)
+
+    def test_file_that_would_block_and_cannot_be_waited_for_is_an_error(self) -> None:
+        for obstacle in (None, BlockingIOError(errno.EAGAIN, "not now")):
+            file = Short(obstacle)
+            self.assertRaises(BlockingIOError, stream, self.session, b"a", file.write)
+
+    def test_file_that_takes_nothing_or_too_much_is_an_error(self) -> None:
+        for taken in (0, -1, len(NEW) + 1):
+            self.assertRaises(OSError, stream, self.session, b"a", Short(taken).write)
 
 
 class BrokenStreamTests(StreamCase):

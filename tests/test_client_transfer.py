@@ -16,6 +16,7 @@ from natproxy.client import (
     NotFound,
     NotUnderstood,
     Phase,
+    Session,
     Unsupported,
     UsageError,
 )
@@ -36,11 +37,30 @@ class WholeTests(TransferCase):
 
     def test_steps_are_told_in_order(self) -> None:
         self.fetch(How(verify=True))
-        self.assertEqual(self.phases(), [Phase.RECEIVING, Phase.VERIFYING, Phase.COMPLETE])
+        self.assertEqual(
+            self.phases(), [Phase.RECEIVING, Phase.VERIFYING, Phase.SAVING, Phase.COMPLETE]
+        )
         self.assertEqual(self.events[0], Event(b"d/a", Phase.RECEIVING, 0, len(NEW)))
         self.assertEqual(self.events[-1], Event(b"d/a", Phase.COMPLETE, len(NEW), len(NEW)))
         received = [event.done for event in self.events if event.phase is Phase.RECEIVING]
         self.assertEqual((received, received[-1]), (sorted(received), len(NEW)))
+
+    def test_bytes_are_brought_to_the_disk_while_it_is_being_saved(self) -> None:
+        for version in (2, 1):
+            phases = []
+
+            def sync(file: int, phases: list[Phase] = phases) -> None:
+                phases.append(self.phases()[-1])
+
+            self.server.version = version
+            self.events.clear()
+            with mock.patch("os.fsync", sync):
+                self.fetch(How(Existing.REPLACE))
+            self.assertEqual(phases[0], Phase.SAVING)
+            saving = Event(b"d/a", Phase.SAVING, len(NEW), len(NEW))
+            self.assertEqual(self.events[-2], saving)
+            self.session = Session(self.server.address, 5)
+            self.addCleanup(self.session.close)
 
     def test_bytes_are_asked_for_of_the_file_that_was_looked_at(self) -> None:
         self.fetch()

@@ -185,6 +185,8 @@ class LinesTests(SynchronousTestCase):
         self.assertEqual(self.ticked(), ["a: 60%, 6.0/10.0 GB, 200 MB/s, eta 20s"])
         tell(Event(b"a", Phase.WAITING, 6 * 10**9, 10**10, LOST))
         self.assertEqual(self.shown(), [f"a: {LOST}"])
+        tell(Event(b"a", Phase.SAVING, 10**10, 10**10))
+        self.assertEqual(self.ticked(0), ["a: saving"])
         tell(Event(b"a", Phase.COMPLETE, 10**10, 10**10))
         self.assertEqual(self.shown(), ["a: complete, 10.0 GB in 15s, 333 MB/s"])
         self.assertEqual(self.ticked(), [])
@@ -250,6 +252,14 @@ class JsonLinesTests(SynchronousTestCase):
                 "seconds_left": 14.0,
                 "current": [{"name": "b", "phase": "receiving", "done": 2000, "size": 5000}],
             },
+        )
+
+    def test_saving_is_a_phase(self) -> None:
+        self.display(Event(b"a", Phase.SAVING, 10, 10))
+        self.display.tick()
+        (line,) = self.shown()
+        self.assertEqual(
+            line["current"], [{"name": "a", "phase": "saving", "done": 10, "size": 10}]
         )
 
     def test_turns_are_told_at_once_with_their_messages(self) -> None:

@@ -46,6 +46,15 @@ class DrawingTests(SynchronousTestCase):
         )
         self.assertEqual(self.drawn(40), ["big.iso  #######.......  50%     eta 5s"])
 
+    def test_saving(self) -> None:
+        self.tell(b"big.iso", Phase.RECEIVING, 0, 1000 * MB)
+        self.tell(b"big.iso", Phase.RECEIVING, 1000 * MB, 1000 * MB)
+        self.tell(b"big.iso", Phase.SAVING, 1000 * MB, 1000 * MB)
+        self.assertEqual(
+            self.drawn(), ["big.iso  saving     #########################    1.0/1.0 GB"]
+        )
+        self.assertEqual(self.drawn(40), ["big.iso  saving ################## 100%"])
+
     def test_hashing_has_a_bar_of_its_own(self) -> None:
         self.tell(b"big.iso", Phase.HASHING, 0, 1000 * MB)
         self.clock.advance(1)

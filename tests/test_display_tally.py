@@ -107,6 +107,48 @@ class TallyTests(SynchronousTestCase):
         self.tally.expect(9, 20)
         self.assertEqual((self.tally.look().files_total, self.tally.look().bytes_total), (9, 30))
 
+    def test_all_files_take_no_less_time_than_one_of_them(self) -> None:
+        self.tell(Phase.RECEIVING, 0, 10000, b"slow")
+        self.tell(Phase.RECEIVING, 0, 10000, b"fast")
+        self.tell(Phase.RECEIVING, 100, 10000, b"slow", after=1)
+        self.tell(Phase.RECEIVING, 9000, 10000, b"fast")
+        view = self.tally.look()
+        slow, fast = view.rows
+        self.assertEqual((slow.seconds_left, view.seconds_left), (99, 99))
+        self.assertEqual(fast.seconds_left, 1000 / 9000)
+        self.assertEqual(view.per_second, 9100)
+
+    def test_segment_that_waits_leaves_the_speed_of_the_others_alone(self) -> None:
+        self.tell(Phase.RECEIVING, 0, 10000)
+        self.tell(Phase.RECEIVING, 1000, after=1)
+        self.assertEqual(self.tally.look().rows[0].per_second, 1000)
+        self.tell(Phase.WAITING, 1000, message="lost")
+        # Another segment goes on.
+        self.tell(Phase.RECEIVING, 1000)
+        (row,) = self.tally.look().rows
+        self.assertEqual((row.per_second, row.seconds_left), (1000, 9))
+        self.assertEqual(self.tally.look().seconds_left, 9)
+
+    def test_file_that_waited_has_the_speed_of_the_last_seconds_again(self) -> None:
+        self.tell(Phase.RECEIVING, 0, 10**6)
+        self.tell(Phase.RECEIVING, 1000, 10**6, after=1)
+        self.tell(Phase.WAITING, 1000, 10**6, message="lost")
+        for _ in range(60):
+            self.clock.advance(1)
+            self.assertIsNone(self.tally.look().rows[0].per_second)
+        self.tell(Phase.RECEIVING, 1000, 10**6)
+        self.tell(Phase.RECEIVING, 6000, 10**6, after=5)
+        self.assertEqual(self.tally.look().rows[0].per_second, 1000)
+
+    def test_file_that_is_saved_is_here(self) -> None:
+        self.tell(Phase.RECEIVING, 0)
+        self.tell(Phase.RECEIVING, 9000)
+        self.tell(Phase.SAVING, 10000)
+        view = self.tally.look()
+        self.assertEqual((view.bytes_done, view.rows[0].phase), (9000, Phase.SAVING))
+        self.tell(Phase.COMPLETE, 10000)
+        self.assertEqual((self.tally.look().fetched, self.tally.look().bytes_done), (10000, 10000))
+
     def test_nobody_waits_for_a_file_that_failed(self) -> None:
         self.tell(Phase.RECEIVING, 0, 1000)
         self.tell(Phase.RECEIVING, 500, 1000, after=1)

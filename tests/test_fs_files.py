@@ -193,6 +193,27 @@ def test_file_is_fetched_and_replaces_another(
     assert other.getvalue() == CONTENT
 
 
+class Short(io.RawIOBase):
+    """A raw file object that takes a few bytes at a time, and keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.given: list[tuple[Any, int]] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.given.append((data, min(len(data), 1000)))
+        return self.given[-1][1]
+
+
+def test_raw_file_that_takes_fewer_bytes_gets_the_rest_too(fs: NatproxyFileSystem) -> None:
+    opened = Short()
+    fs.get_file("lines", outfile=opened)
+    assert b"".join(data[:taken] for data, taken in opened.given) == CONTENT
+    assert {type(data) for data, _ in opened.given} == {bytes}
+
+
 @pytest.mark.parametrize("to_a_file", [False, True])
 def test_callback_is_told_of_every_byte(
     to_a_file: bool, fs: NatproxyFileSystem, tmp_path: Path

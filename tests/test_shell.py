@@ -26,10 +26,17 @@ LISTED = (b"LIST\n", b"OK\na b\nEND\n")
 @contextlib.contextmanager
 def captured() -> Iterator[io.TextIOWrapper]:
     """Stand in for standard output; rewound when it is over."""
-    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="surrogateescape")
+    out = Screen(io.BytesIO(), encoding="utf-8", errors="surrogateescape")
     with contextlib.redirect_stdout(out):
         yield out
     out.seek(0)
+
+
+class Screen(io.TextIOWrapper):
+    """Standard output on a terminal."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 class ShellTests(SynchronousTestCase):
@@ -43,6 +50,7 @@ class ShellTests(SynchronousTestCase):
             captured() as out,
             Sessions() as sessions,
             mock.patch("natproxy.cli.shell._reader", return_value=read),
+            mock.patch("sys.stdin", Screen(io.BytesIO())),
         ):
             self.exit_status = run_shell(options, sessions)
         self.assertEqual({call.args for call in read.call_args_list}, {("proxy> ",)})
@@ -161,7 +169,7 @@ class ShellTests(SynchronousTestCase):
         download = mock.Mock(side_effect=KeyboardInterrupt)
         with mock.patch("natproxy.cli.fetching.download_whole", download):
             shown = self.type("download a\ndownload b", "list", scenes=([LISTED],))
-        self.assertEqual(shown, "error: interrupted\na b\n")
+        self.assertEqual(shown, "\nerror: interrupted\na b\n")
         self.assertEqual(self.exit_status, 130)
         self.assertEqual(download.call_count, 1)
 
@@ -170,16 +178,85 @@ class ShellTests(SynchronousTestCase):
             options = Namespace(server="127.0.0.1:1", timeout=10.0)
             self.assertRaises(CannotConnect, run_shell, options, sessions)
 
-    def test_without_a_terminal_lines_are_read_as_they_come(self) -> None:
+    def piped(self, lines: bytes, *scenes: Scene) -> tuple[int, str, str]:
+        """Pipe lines into the program; return its status, output and errors."""
+        server = PlayedServer(*scenes)
+        self.addCleanup(server.close)
+        state = self.mktemp()
+        ended = subprocess.run(
+            [sys.executable, "-m", "natproxy", "shell", "--server", server.server_address],
+            input=lines,
+            capture_output=True,
+            timeout=30,
+            env={**os.environ, "XDG_STATE_HOME": state},
+        )
+        self.assertFalse(os.path.exists(state))
+        return ended.returncode, ended.stdout.decode(), ended.stderr.decode()
+
+    def test_of_piped_lines_only_the_commands_write(self) -> None:
+        for lines in (b"list\n\n  \nlist\n", b"list\nLIST", b"list\nlist\nexit\nfrobnicate\n"):
+            self.assertEqual(self.piped(lines, [LISTED, LISTED]), (0, "a b\na b\n", ""))
+
+    def test_errors_of_piped_lines_are_on_standard_error(self) -> None:
+        missing = (b"DOWNLOAD x\n", b"ERR file not found\n")
+        status, out, errors = self.piped(b"download x\nlist\nfrob\n", [missing, LISTED])
+        self.assertEqual((status, out), (2, "a b\n"))
+        self.assertEqual(
+            errors,
+            "natproxy: file not found\nnatproxy: unknown command 'frob': try 'help'\n",
+        )
+
+    def test_input_that_cannot_be_read_is_one_line(self) -> None:
+        server = PlayedServer([])
+        self.addCleanup(server.close)
+        unreadable = os.open(os.devnull, os.O_WRONLY)
+        self.addCleanup(os.close, unreadable)
+        ended = subprocess.run(
+            [sys.executable, "-m", "natproxy", "shell", "--server", server.server_address],
+            stdin=unreadable,
+            capture_output=True,
+            timeout=60,
+        )
+        self.assertEqual(
+            (ended.returncode, ended.stdout, ended.stderr),
+            (9, b"", b"natproxy: standard input: Bad file descriptor\n"),
+        )
+
+    def test_interrupt_ends_piped_lines(self) -> None:
+        download = mock.Mock(side_effect=KeyboardInterrupt)
+        with (
+            captured(),
+            mock.patch("sys.stdin", io.StringIO("download a\ndownload b\n")),
+            mock.patch("natproxy.cli.fetching.download_whole", download),
+        ):
+            server = PlayedServer([])
+            self.addCleanup(server.close)
+            with contextlib.redirect_stderr(io.StringIO()) as err:
+                self.assertEqual(cli.main(["shell", "--server", server.server_address]), 130)
+        self.assertEqual(err.getvalue(), "natproxy: interrupted\n")
+        self.assertEqual(download.call_count, 1)
+
+    def test_output_that_goes_elsewhere_has_no_greeting_and_no_prompts(self) -> None:
         server = PlayedServer([LISTED])
         self.addCleanup(server.close)
         options = Namespace(server=server.server_address, timeout=10.0)
-        typed = mock.patch("sys.stdin", io.StringIO("list\n"))
-        with captured() as out, typed, Sessions() as sessions:
-            self.assertEqual(run_shell(options, sessions), 0)
+        out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+        with (
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(io.StringIO()) as err,
+            mock.patch("sys.stdin", Screen(io.BytesIO())),
+            mock.patch("builtins.input", side_effect=["list", "frob", EOFError]),
+            Sessions() as sessions,
+        ):
+            self.assertEqual(run_shell(options, sessions), 2)
+        self.assertEqual(out.buffer.getvalue(), b"a b\n")  # type: ignore[attr-defined]
         self.assertEqual(
-            out.read(),
-            f"Connected to proxy at {server.server_address}\nproxy> a b\nproxy> \n",
+            err.getvalue().splitlines(),
+            [
+                f"Connected to proxy at {server.server_address}",
+                "proxy> proxy> error: unknown command 'frob': try 'help'",
+                "proxy> ",
+            ],
         )
 
     def test_terminal_without_the_library_is_read_plainly(self) -> None:

@@ -11,14 +11,37 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from natproxy.cli.interrupts import end_at_interrupt, interrupt_once
+
+if TYPE_CHECKING:
+    from natproxy.cli.writing import Output
+    from natproxy.client.errors import ClientError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Carry out a command line and give its exit status."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            # Whoever started us has closed it; nor may a socket take its place.
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+    """Carry out a command line and return its exit status.
+
+    :param arguments: without the program's name; those of the process if there are none.
+    """
+    try:
+        if arguments is None:
+            interrupt_once()
+        from natproxy.cli.writing import open_missing_streams, standard_output
+
+        with standard_output(open_missing_streams()) as output:
+            status, error = _run(arguments)
+            return _finish(status, error, output)
+    except KeyboardInterrupt:
+        return _interrupted()
+    finally:
+        if arguments is None:
+            end_at_interrupt()
+
+
+def _run(arguments: Sequence[str] | None) -> tuple[int, OSError | None]:
+    """Carry out a command line; return its exit status, and the error of writing its output."""
     from natproxy.cli.options import parser_of
 
     parser = parser_of()
@@ -26,41 +49,70 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from natproxy.cli.completion import complete
 
         complete(parser)
-    options = parser.parse_args(arguments)
-    from natproxy.cli.sessions import Sessions, carry_out, complain
-    from natproxy.client.errors import ClientError, Interrupted, LocalError
-
-    # File names are bytes: those that are not UTF-8 pass through. Those that are told to
-    # people come out escaped, whatever the terminal can show.
-    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
-        with suppress(AttributeError):
-            stream.reconfigure(errors=errors)  # type: ignore[union-attr]
-    status = 0
     try:
-        try:
-            with Sessions() as sessions:
-                status = carry_out(options, sessions)
-        except ClientError as error:
-            complain(str(error))
-            status = error.exit_status
-        except KeyboardInterrupt:
-            complain("interrupted")
-            status = Interrupted.exit_status
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read our output has had enough.
-        _forget_output()
+        options = parser.parse_args(arguments)
+    except SystemExit as ended:
+        # Help has been written, or what is wrong with the command line.
+        return int(ended.code or 0), None
+    from natproxy.cli.sessions import Sessions, carry_out, complain
+    from natproxy.client.errors import ClientError
+
+    # File names are bytes: those that the locale cannot decode pass through.
+    with suppress(AttributeError):
+        sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+    try:
+        with Sessions() as sessions:
+            return carry_out(options, sessions), None
+    except ClientError as error:
+        complain(_explained(error, getattr(options, "server", "")))
+        return error.exit_status, None
+    except KeyboardInterrupt:
+        return _interrupted(), None
     except OSError as error:
-        _forget_output()
-        named = isinstance(error.filename, (str, bytes))
-        path = os.fsencode(error.filename) if named else b"standard output"
-        complain(str(LocalError(path, error)))
-        status = LocalError.exit_status
-    return status
+        return 0, error
 
 
-def _forget_output() -> None:
-    """Let what cannot be written go, or it would be tried once more at exit."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+def _finish(status: int, error: OSError | None, output: Output | None) -> int:
+    """Write what is still held back of the output; return the exit status."""
+    try:
+        if error is None:
+            sys.stdout.flush()
+    except OSError as failure:
+        error = failure
+    except KeyboardInterrupt:
+        # It has been said already if the reader was waited for after an interrupt.
+        return status if status == 130 else _interrupted()
+    if output is not None and error is None and not status:
+        # Whoever wrote may have let it pass, as argparse does.
+        error = output.failure
+    if error is None or isinstance(error, BrokenPipeError):
+        # Whoever read the output does not want any more.
+        return status
+    from natproxy.cli.sessions import complain
+    from natproxy.client.errors import LocalError
+
+    if isinstance(error.filename, (str, bytes)):
+        complain(str(LocalError(os.fsencode(error.filename), error)))
+    elif output is None or error is output.failure:
+        complain(str(LocalError(b"standard output", error)))
+    else:
+        complain(error.strerror or str(error))
+    return LocalError.exit_status
+
+
+def _explained(error: ClientError, server: str) -> str:
+    from natproxy.cli.options import DEFAULT_SERVER
+    from natproxy.client.errors import CannotConnect
+
+    unnamed = server == DEFAULT_SERVER and server in str(error)
+    if isinstance(error, CannotConnect) and unnamed:
+        return f"{error}; --server or $NATPROXY_SERVER says where the proxy is"
+    return str(error)
+
+
+def _interrupted() -> int:
+    from natproxy.cli.sessions import complain
+    from natproxy.client.errors import Interrupted
+
+    complain("interrupted")
+    return Interrupted.exit_status

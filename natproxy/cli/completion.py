@@ -6,8 +6,10 @@ import os
 import sys
 from argparse import Action, ArgumentParser, Namespace
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
+from natproxy.cli.encoding import argument_for
 from natproxy.cli.names import ManyNames
 from natproxy.cli.options import LOCAL, LOCAL_FILE, REMOTE, REMOTE_FOLDER, commands_of
 from natproxy.cli.shell.words import quoted
@@ -62,6 +64,11 @@ def complete(
             else:
                 continue
             action.completer = completer  # type: ignore[attr-defined]
+    if answer is None:
+        # What is not text in this locale is passed on as it is.
+        place = os.environ.get("_ARGCOMPLETE_STDOUT_FILENAME", 8)
+        with suppress(OSError):
+            answer = open(place, "w", errors="surrogateescape")  # noqa: SIM115
     _finder()(parser, always_complete_options=False, exit_method=leave, output_stream=answer)
 
 
@@ -69,7 +76,9 @@ def remote_paths(prefix: str, action: Action, parsed_args: Namespace, **_: objec
     """Give the paths on the server that begin so."""
     names = ManyNames(TIMEOUT)
     folders = action.metavar == REMOTE_FOLDER
-    return [os.fsdecode(path) for path in names.starting_with(prefix, parsed_args.server, folders)]
+    found = map(argument_for, names.starting_with(prefix, parsed_args.server, folders))
+    # What the locale does not have cannot be typed.
+    return [each for each in found if each is not None]
 
 
 def _finder() -> CompletionFinder:
@@ -98,6 +107,6 @@ def _finder() -> CompletionFinder:
 
 
 def _in_bash(name: str) -> str:
-    word = quoted(os.fsencode(name), "$'")
+    word = quoted(os.fsencode(name), "$'", local=True)
     # After a folder, its quotes are left open, as bash does.
     return word.removesuffix("'") if name.endswith("/") else word

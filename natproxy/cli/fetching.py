@@ -11,6 +11,7 @@ from dataclasses import astuple
 
 from natproxy import wire
 from natproxy.cli.display import Display, display_for
+from natproxy.cli.encoding import local_path, remote_name
 from natproxy.cli.sessions import Sessions, patience_of, persistence_of
 from natproxy.cli.sync_report import SyncReport
 from natproxy.cli.writing import write_line
@@ -20,6 +21,7 @@ from natproxy.client.deletion import delete, refusal_of
 from natproxy.client.destination import Existing, destination_of
 from natproxy.client.errors import ClientError, LocalError, NotFound, UsageError
 from natproxy.client.mirror import compare
+from natproxy.client.output import WholeWriter
 from natproxy.client.retrying import Limit
 from natproxy.client.saving import download as download_whole
 from natproxy.client.session import Session
@@ -66,7 +68,7 @@ def sync(options: Namespace, sessions: Sessions) -> int:
     session, (name,) = sessions.targets(options, [remote])
     limit = None if options.max_entries == math.inf else options.max_entries
     with (
-        LocalTree(os.fsencode(options.local)) as tree,
+        LocalTree(local_path(options.local)) as tree,
         display_for(options.progress, options.quiet) as display,
     ):
         persistently = persistence_of(options, session, display.say)
@@ -97,9 +99,11 @@ def sync(options: Namespace, sessions: Sessions) -> int:
 
 def download(options: Namespace, sessions: Sessions) -> int:
     """Fetch a file as version 1 does."""
-    destination = None if options.destination is None else os.fsencode(options.destination)
+    destination = None if options.destination is None else local_path(options.destination)
     try:
-        path = download_whole(sessions.session(options), as_name(options.name), destination)
+        path = download_whole(
+            sessions.session(options), as_name(remote_name(options.name)), destination
+        )
     except NotFound as error:
         # As the server said it: programs know these words.
         raise NotFound(wire.FILE_NOT_FOUND) from error
@@ -119,7 +123,7 @@ def _how(options: Namespace, existing: Existing) -> How:
 
 
 def _wanted(names: Sequence[bytes], output: str | None) -> list[Wanted]:
-    destination = None if output is None else os.fsencode(output)
+    destination = None if output is None else local_path(output)
     if destination is not None and len(names) > 1 and not destination.endswith(b"/"):
         destination += b"/"
     wanted = [Wanted(name, destination_of(name, destination)) for name in names]
@@ -145,12 +149,14 @@ def _to_stdout(
 ) -> int:
     sys.stdout.flush()
     output = sys.stdout.buffer
+    # A program that calls this one may have put a raw file object there.
+    write_whole = WholeWriter(output.write)
     last = b"\n"
 
     def write(piece: memoryview) -> None:
         nonlocal last
         try:
-            output.write(piece)
+            write_whole(piece)
         except BrokenPipeError:
             raise
         except OSError as error:

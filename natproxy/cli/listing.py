@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
 from argparse import Namespace
@@ -13,9 +12,17 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from natproxy import wire
+from natproxy.cli.encoding import output_for
 from natproxy.cli.sessions import Sessions, complain, persistence_of
-from natproxy.client.answers import Pages
-from natproxy.client.errors import ClientError, ListingIncomplete, NotFound, ServerError
+from natproxy.client.answers import Pages, name_text
+from natproxy.client.errors import (
+    ClientError,
+    ListingIncomplete,
+    ServerError,
+    Unavailable,
+    Unsupported,
+    UsageError,
+)
 from natproxy.client.retrying import Persistence
 from natproxy.client.session import Session
 
@@ -79,7 +86,7 @@ def hash_(options: Namespace, sessions: Sessions) -> int:
     if options.json:
         _write_json(
             {
-                "name": os.fsdecode(name),
+                "name": name_text(name),
                 "sha256": digest.sha256,
                 "size": digest.size,
                 "etag": digest.etag,
@@ -87,7 +94,8 @@ def hash_(options: Namespace, sessions: Sessions) -> int:
             for name, digest in asked
         )
     else:
-        _write_lines(_sum_line(name, digest) for name, digest in asked)
+        # `sha256sum -c` looks for the files under the names that `get` saves them under.
+        _write_lines((_sum_line(name, digest) for name, digest in asked), as_they_are=True)
     return asked.exit_status
 
 
@@ -173,7 +181,10 @@ class _Asked(Generic[_Answer]):
         for name in self._names:
             try:
                 answer = self._ask(name)
-            except NotFound as error:
+            except (Unsupported, Unavailable):
+                # It would be the same for the others.
+                raise
+            except (ServerError, UsageError) as error:
                 self._complain(str(error))
                 self.exit_status = self.exit_status or error.exit_status
             else:
@@ -209,9 +220,9 @@ def _sum_line(name: bytes, digest: wire.Digest) -> bytes:
 def _object_of(name: bytes, status: wire.Status, unread: bool = False) -> dict[str, Any]:
     if status.type == wire.UNREAD:
         unknown = dict.fromkeys(("size", "mtime", "mtime_ns", "etag"))
-        return {"name": os.fsdecode(name), "type": status.type} | unknown
+        return {"name": name_text(name), "type": status.type} | unknown
     return {
-        "name": os.fsdecode(name),
+        "name": name_text(name),
         "type": status.type,
         "size": status.size,
         "mtime": status.mtime_ns / 10**9,
@@ -235,11 +246,19 @@ def _write_json(objects: Iterator[dict[str, Any]]) -> None:
         sys.stdout.write("[]\n")
 
 
-def _write_lines(lines: Iterable[bytes]) -> None:
-    """Write names as they are, or so that they can't drive a terminal."""
+def _write_lines(lines: Iterable[bytes], as_they_are: bool = False) -> None:
+    """Write lines that end with a name on the server.
+
+    On a terminal, they are escaped so that they cannot control it. Elsewhere, the names are
+    what this program takes as arguments.
+
+    :param as_they_are: whether the bytes of the names are written, whatever the locale.
+    """
     if sys.stdout.isatty():
         for line in lines:
             sys.stdout.write(wire.printable(line, 8192) + "\n")
     else:
         sys.stdout.flush()
-        sys.stdout.buffer.writelines(line + b"\n" for line in lines)
+        sys.stdout.buffer.writelines(
+            (line if as_they_are else output_for(line)) + b"\n" for line in lines
+        )

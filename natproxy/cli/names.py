@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 from natproxy import wire
+from natproxy.cli.encoding import remote_name
 from natproxy.client.address import SCHEME, Server, is_url
 from natproxy.client.errors import ClientError, UsageError
 from natproxy.client.session import Session
@@ -121,10 +122,10 @@ class ManyNames:
         except UsageError:
             return
         names = self._servers.setdefault(where, RemoteNames(where, self._timeout))
-        for name in names.starting_with(os.fsencode(below)):
+        for name in names.starting_with(remote_name(below)):
             if name.endswith(b"/") or not folders_only:
                 # The slash is not part of the name, and keeps it from being an option.
-                yield os.fsencode(base or ("/" if name.startswith(b"-") else "")) + name
+                yield remote_name(base or ("/" if name.startswith(b"-") else "")) + name
 
     def close(self) -> None:
         """Close all connections."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import NoReturn, TypeAlias
 
 from natproxy import __version__
@@ -26,7 +27,7 @@ LOCAL_FOLDER = "DIR"
 REMOTE = (REMOTE_FILE, REMOTE_NAME, REMOTE_FOLDER)
 LOCAL = (LOCAL_FILE, LOCAL_TARGET, LOCAL_FOLDER)
 
-_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+_Commands: TypeAlias = "argparse._SubParsersAction[CommandParser]"
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -55,6 +56,13 @@ def duration(text: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def nonempty(text: str) -> str:
+    """Read a name that must not be empty."""
+    if not text:
+        raise argparse.ArgumentTypeError("a name is needed")
+    return text
+
+
 def whole_number(least: int, most: int) -> Callable[[str], int]:
     """Give a reader of whole numbers between two."""
 
@@ -81,7 +89,58 @@ def number_or_inf(least: int) -> Callable[[str], float]:
     return read
 
 
-class PromptParser(argparse.ArgumentParser):
+class CommandLineParser(argparse.ArgumentParser):
+    """Prints the usage of the command whose options are wrong, not that of all commands."""
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """Parse a command line.
+
+        :raises SystemExit: if it is wrong, or asks for help.
+        """
+        words = sys.argv[1:] if args is None else list(args)
+        options, unknown = self.parse_known_args(words, namespace)
+        if unknown:
+            first = words.index(options.command)
+            # An option before the command is none of the command's.
+            before = unknown[0] in words[:first]
+            parser = self if before else commands_of(self)[options.command]
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return options
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Parses the words after a command.
+
+    An error reminds of how a name that begins with a hyphen is written.
+    """
+
+    _words: Sequence[str] = ()
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse the words; return what they mean, and those that are unknown."""
+        self._words = sys.argv[1:] if args is None else args
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage of the command and what is wrong.
+
+        :raises SystemExit: always.
+        """
+        super().error(message + self._reminder())
+
+    def _reminder(self) -> str:
+        for word in self._words:
+            option = word[:2] in self._option_string_actions or word.startswith("--")
+            if word.startswith("-") and word != "-" and not option:
+                return " (a name that begins with a hyphen is written /-name)"
+        return ""
+
+
+class PromptParser(CommandParser):
     """Says what is wrong in one line, and leaves it at that."""
 
     def error(self, message: str) -> NoReturn:
@@ -91,7 +150,7 @@ class PromptParser(argparse.ArgumentParser):
         """
         from natproxy.client.errors import UsageError
 
-        raise UsageError(f"{self.prog}: {message}")
+        raise UsageError(f"{self.prog}: {message}{self._reminder()}")
 
 
 def parser_of(prompt: bool = False) -> argparse.ArgumentParser:
@@ -104,13 +163,18 @@ def parser_of(prompt: bool = False) -> argparse.ArgumentParser:
     if prompt:
         parser = PromptParser(prog="", add_help=False)
     else:
-        parser = argparse.ArgumentParser(
+        parser = CommandLineParser(
             prog="natproxy",
             description="Fetch files through a natproxy, or run one.",
             epilog="A PATH may be natproxy://HOST:PORT/PATH, server and all.",
         )
         parser.add_argument("--version", action="version", version=f"natproxy {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    commands = parser.add_subparsers(
+        required=True,
+        metavar="COMMAND",
+        dest="command",
+        parser_class=PromptParser if prompt else CommandParser,
+    )
     client = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     # Said before the command or after it, an option means the same.
     for level in (parser, client):
@@ -158,7 +222,10 @@ def _add(
     commands: _Commands, name: str, run: str, summary: str, *parents: argparse.ArgumentParser
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(
-        name, parents=parents, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
+        name,
+        parents=parents,  # type: ignore[arg-type]
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
     )
     command.set_defaults(run=run)
     # At the prompt there is no program to name before it.
@@ -246,7 +313,9 @@ def _add_transfers(
         patience,
     )
     sync.add_argument("remote", metavar=REMOTE_FOLDER, help="on the server; . for all of it")
-    sync.add_argument("local", metavar=LOCAL_TARGET, help="here; made if it is missing")
+    sync.add_argument(
+        "local", metavar=LOCAL_TARGET, type=nonempty, help="here; made if it is missing"
+    )
     sync.add_argument(
         "--delete", action="store_true", help="delete here what the server does not have"
     )

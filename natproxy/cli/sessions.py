@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 
+from natproxy.cli.encoding import remote_name
 from natproxy.cli.writing import write_line
 from natproxy.client.address import Server, parse_path
 from natproxy.client.answers import as_name
@@ -54,7 +54,7 @@ class Sessions(Closing):
         for path in paths:
             server, path = parse_path(path)
             servers.add(Server.parse(options.server) if server is None else server)
-            names.append(as_name(os.fsencode(path)))
+            names.append(as_name(remote_name(path)))
         if len(servers) > 1:
             raise UsageError("paths on different servers: one at a time")
         if not servers:
@@ -66,7 +66,9 @@ class Sessions(Closing):
         connecting = getattr(options, "connect_timeout", None)
         for name, seconds in (("--timeout", options.timeout), ("--connect-timeout", connecting)):
             if seconds is not None and not 0 < seconds <= LONGEST_TIMEOUT:
-                raise UsageError(f"{name} {seconds:g}: seconds, more than 0, are needed")
+                raise UsageError(
+                    f"{name} {seconds:g}: must be more than 0 and at most {LONGEST_TIMEOUT} seconds"
+                )
         session = self._sessions.setdefault(server, Session(server))
         session.timeout = options.timeout
         session.connect_timeout = connecting

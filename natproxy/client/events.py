@@ -15,6 +15,8 @@ class Phase(enum.Enum):
     """Bytes that are on the disk already are read, to be compared with the server's."""
     VERIFYING = "verifying"
     """The server computes its digest: nothing moves, but all is well."""
+    SAVING = "saving"
+    """All bytes are here, and are being brought to the disk."""
     WAITING = "waiting"
     """A try has failed; the next one begins soon. The event's message says why."""
     RESTARTING = "restarting"

@@ -300,7 +300,7 @@ class Session(Closing):
         """
         status = self.stat(name)
         if status.type != wire.FILE:
-            raise UsageError(f"{wire.printable(as_name(name))}: is a folder")
+            raise UsageError(f"{wire.printable(as_name(name) or wire.ROOT)}: is a directory")
         return RemoteFile(self, as_name(name), status)
 
     def download(

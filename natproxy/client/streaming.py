@@ -6,7 +6,6 @@ What is out cannot be taken back: a file that changes on the way ends the stream
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from functools import partial
 
 from natproxy import wire
@@ -20,12 +19,10 @@ from natproxy.client.errors import (
     UsageError,
 )
 from natproxy.client.events import Event, Phase, Progress, unobserved
+from natproxy.client.output import WholeWriter, Write
 from natproxy.client.retrying import Persistence, Stop
 from natproxy.client.session import Session
 from natproxy.client.transfer import How, interrupted_by
-
-Write = Callable[[memoryview], object]
-"""Takes a piece, whole, before it returns."""
 
 
 def stream(
@@ -38,7 +35,8 @@ def stream(
 ) -> int:
     """Fetch a file and hand its bytes on; a lost connection is made anew and gone on with.
 
-    :param write: takes each piece.
+    :param write: takes each piece: a file object's ``write()``, or a function. It is called again
+        with the rest if it returns that it has taken fewer bytes. What it raises is raised.
     :return: the size of the file, in bytes.
     :raises Changed: if the file changes meanwhile: what was written is of the first one.
     :raises DigestMismatch: with `How.verify`, if what was written isn't what the server has.
@@ -59,7 +57,7 @@ class _Stream:
     ) -> None:
         self._session = session
         self._name = name
-        self._write = write
+        self._write = WholeWriter(write)
         self._how = how
         self._progress = progress
         self._stop = stop
@@ -111,7 +109,7 @@ class _Stream:
     def _run(self) -> None:
         status = self._persistently(partial(self._session.stat, self._name))
         if status.type != wire.FILE:
-            raise UsageError(f"{wire.printable(self._name)}: is a folder")
+            raise UsageError(f"{wire.printable(self._name or wire.ROOT)}: is a directory")
         self._size = status.size
         self._tell(Phase.RECEIVING)
         self._persistently(partial(self._receive, status))

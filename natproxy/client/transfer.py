@@ -249,7 +249,7 @@ class Transfer:
             status = self._persistently(partial(self._session.stat, self._name))
         if status.type != wire.FILE:
             raise UsageError(
-                f"{wire.printable(self._name)}: is a folder; 'natproxy sync' fetches folders"
+                f"{wire.printable(self._name)}: is a directory; 'natproxy sync' fetches directories"
             )
         self._size = status.size
         if self._is_here(status):
@@ -267,6 +267,7 @@ class Transfer:
             if self._is_here(status):
                 part.discard()
                 return self._was_here(status)
+            self._tell(Phase.SAVING, status.size)
             part.finish()
         return Fetched(self._path, status.size, self._received, unchanged=False)
 
@@ -466,7 +467,7 @@ class Transfer:
         def receive() -> int:
             with self._session.whole(self._name) as reply:
                 self._size = reply.header.size
-                return download_whole(reply, self._file, self._count)
+                return download_whole(reply, self._file, self._count, self._tell_saving)
 
         size = self._persistently(receive)
         return Fetched(self._path, size, self._received, unchanged=False)
@@ -478,6 +479,9 @@ class Transfer:
         self._stop.check()
         if self._how.limit:
             self._stop.sleep(self._how.limit.take(size))
+
+    def _tell_saving(self, size: int) -> None:
+        self._tell(Phase.SAVING, size)
 
     def _changed(self) -> Changed:
         return Changed(f"{wire.printable(self._name)}: changed on the server while it was fetched")

@@ -19,6 +19,7 @@ from natproxy.client.address import DEFAULT_PORT, SCHEME, Server, is_url
 from natproxy.client.answers import as_name, name_text, see_within
 from natproxy.client.destination import Existing
 from natproxy.client.errors import ClientError, ServerError
+from natproxy.client.output import WholeWriter
 from natproxy.client.retrying import (
     RETRY_FOR,
     Patience,
@@ -319,7 +320,7 @@ class NatproxyFileSystem(AbstractFileSystem):
                 stream(
                     self.session,
                     as_name(name),
-                    lambda piece: outfile.write(bytes(piece)),
+                    WholeWriter(outfile.write, copy=True),
                     how,
                     tell,
                 )

@@ -28,6 +28,7 @@ _STYLES = {
     Phase.RECEIVING: "cyan",
     Phase.HASHING: "blue",
     Phase.VERIFYING: "blue",
+    Phase.SAVING: "cyan",
     Phase.WAITING: "yellow",
     Phase.RESTARTING: "yellow",
     Phase.COMPLETE: "green",

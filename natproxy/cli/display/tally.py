@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from natproxy.client.events import Event, Phase
@@ -134,9 +134,10 @@ class Tally:
             total = self._total(done)
             per_second = self._speed.at(now, fetched)
             left = None if total is None else total - done - self._missing
+            rows = [file.row(now) for file in files]
             return View(
                 now - self._began,
-                [file.row(now) for file in files],
+                rows,
                 list(self._ended),
                 self._counts[Phase.COMPLETE] + self._counts[Phase.UNCHANGED],
                 self._counts[Phase.UNCHANGED],
@@ -146,7 +147,7 @@ class Tally:
                 total,
                 fetched,
                 per_second,
-                _seconds_left(left, per_second),
+                _longest(_seconds_left(left, per_second), rows),
             )
 
     @property
@@ -191,6 +192,8 @@ class _File:
         "size", "speed", "start",
     )  # fmt: skip
 
+    speed: _Speed
+
     def __init__(self, event: Event, now: float) -> None:
         self.name = event.name
         self.began = now
@@ -203,11 +206,13 @@ class _File:
         """Go over to another phase."""
         self.fetched = self.fetched_so_far
         self.kept = self.here
-        going_on = self.phase is Phase.WAITING and self.received
+        before, speed = self.phase, self.speed
         self._begin(event, now)
-        if going_on and event.phase is Phase.RECEIVING:
-            # It goes on where it was, and other parts of it may not have waited at all.
-            self.start = min(self.start, self.kept)
+        if self.received and {before, event.phase} == {Phase.RECEIVING, Phase.WAITING}:
+            # One segment of it waits, or goes on where it was; the others may not wait at all.
+            self.speed = speed
+            if event.phase is Phase.RECEIVING:
+                self.start = min(self.start, self.kept)
 
     def _begin(self, event: Event, now: float) -> None:
         self.phase = event.phase
@@ -245,6 +250,9 @@ class _File:
         per_second = left = None
         if self.phase in (Phase.RECEIVING, Phase.HASHING):
             per_second = self.speed.at(now, self.done)
+        elif self.phase is Phase.WAITING:
+            # The next one is to be the average of the last seconds, these among them.
+            self.speed.at(now, self.kept)
         elif self.phase is Phase.COMPLETE and self.fetched and seconds >= SHORTEST:
             per_second = self.fetched / seconds
         if self.phase is Phase.RECEIVING and self.size is not None:
@@ -280,3 +288,10 @@ def _seconds_left(size: int | None, per_second: float | None) -> float | None:
     if size <= 0:
         return 0.0
     return size / per_second if per_second else None
+
+
+def _longest(seconds_left: float | None, rows: Sequence[Row]) -> float | None:
+    """Return the time that all files take: no less than any of them does."""
+    if seconds_left is None:
+        return None
+    return max([seconds_left, *(row.seconds_left for row in rows if row.seconds_left is not None)])

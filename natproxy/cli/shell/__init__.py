@@ -10,9 +10,13 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import suppress
+from typing import TextIO
 
 from natproxy import wire
 from natproxy.cli.display.words import one_line
+from natproxy.cli.encoding import local_path
+from natproxy.cli.interrupts import rearm
 from natproxy.cli.options import commands_of, parser_of, summary_of
 from natproxy.cli.sessions import Sessions, carry_out
 from natproxy.cli.shell.words import split
@@ -25,14 +29,19 @@ _LOCAL = ("output", "destination", "local", "folder")
 
 
 def run(options: Namespace, sessions: Sessions) -> int:
-    """Serve whoever types until the end of input; give the exit status.
+    """Carry out commands until the end of input; return the exit status.
+
+    The greeting, the prompts and the history are for a person at a terminal. Of a file or a
+    pipe, only the commands' own output is on standard output.
 
     :raises CannotConnect: if there is no server to begin with.
     """
     session = sessions.session(options)
     session.connect()
-    sys.stdout.write(f"Connected to proxy at {session.server}\n")
-    return Shell(options, sessions, _reader(options)).run()
+    interactive = _is_terminal(sys.stdin)
+    if interactive:
+        _show(f"Connected to proxy at {session.server}\n")
+    return Shell(options, sessions, _reader(options), interactive).run()
 
 
 class Shell:
@@ -42,10 +51,18 @@ class Shell:
     :param sessions: to carry them out with.
     :param read: gives the next line for a prompt; raises `EOFError` at the end, and
         `KeyboardInterrupt` for a line that is not to be.
+    :param interactive: whether a person types. Otherwise errors are on standard error, and an
+        interrupt ends all of it.
     :ivar exit_status: of the last command that failed; 0 if none did.
     """
 
-    def __init__(self, options: Namespace, sessions: Sessions, read: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        options: Namespace,
+        sessions: Sessions,
+        read: Callable[[str], str],
+        interactive: bool = True,
+    ) -> None:
         self.exit_status = 0
         self._defaults = {
             "server": options.server,
@@ -55,8 +72,10 @@ class Shell:
         self._sessions = sessions
         self._read = read
         self._commands = commands_of(parser_of(prompt=True))
-        sessions.complain = _complain
-        sessions.prompting = True
+        self._interactive = interactive
+        if interactive:
+            sessions.complain = _complain
+            sessions.prompting = True
 
     def run(self) -> int:
         """Serve the user until the end of input; give the exit status."""
@@ -68,7 +87,9 @@ class Shell:
             except (EOFError, Leaving):
                 return self.exit_status
             except KeyboardInterrupt:
-                continue
+                if not self._interactive:
+                    raise
+                rearm()
 
     def _take(self, line: str) -> None:
         try:
@@ -76,15 +97,17 @@ class Shell:
             if words:
                 self._note(carry_out(self._parsed(words), self._sessions))
         except ClientError as error:
-            _complain(str(error))
+            self._sessions.complain(str(error))
             self._note(error.exit_status)
         except KeyboardInterrupt:
-            self._note(Interrupted.exit_status)
-            if sys.stdout.isatty():
+            if self._interactive:
+                self._note(Interrupted.exit_status)
                 # The terminal has shown ``^C``.
-                sys.stdout.write("\n")
-            _complain("interrupted")
+                _show("\n")
+                _complain("interrupted")
             raise
+        # Whoever reads it need not wait for the next command.
+        sys.stdout.flush()
 
     def _words(self, line: str) -> list[str]:
         try:
@@ -119,10 +142,11 @@ class Leaving(Exception):
 
 def change_folder(options: Namespace, _: Sessions) -> int:
     """Go to another folder here."""
+    path = local_path(options.folder)
     try:
-        os.chdir(options.folder)
+        os.chdir(path)
     except OSError as error:
-        raise LocalError(os.fsencode(options.folder), error) from error
+        raise LocalError(path, error) from error
     return 0
 
 
@@ -165,7 +189,9 @@ def do_nothing(_: Namespace, __: Sessions) -> int:
 
 
 def _reader(options: Namespace) -> Callable[[str], str]:
-    if sys.stdin.isatty() and sys.stdout.isatty():
+    if not _is_terminal(sys.stdin):
+        return _read_piped
+    if _is_terminal(sys.stdout):
         try:
             from natproxy.cli.shell.prompt import reader
         except ImportError:
@@ -177,11 +203,43 @@ def _reader(options: Namespace) -> Callable[[str], str]:
 
 def _read_plainly(prompt: str) -> str:
     try:
-        return input(prompt)
+        if _is_terminal(sys.stdout):
+            return input(prompt)
+        _show(prompt)
+        return input()
     except (EOFError, KeyboardInterrupt):
-        sys.stdout.write("\n")
+        _show("\n")
         raise
 
 
+def _read_piped(_: str) -> str:
+    try:
+        line = sys.stdin.readline()
+    except OSError as error:
+        raise LocalError(b"standard input", error) from error
+    if not line:
+        raise EOFError
+    return line.removesuffix("\n")
+
+
 def _complain(message: str) -> None:
-    sys.stdout.write(f"error: {one_line(message)}\n")
+    _show(f"error: {one_line(message)}\n")
+
+
+def _show(text: str) -> None:
+    """Write what is for the person at the terminal alone."""
+    if _is_terminal(sys.stdout):
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    else:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except ValueError:
+        # It is closed.
+        return False

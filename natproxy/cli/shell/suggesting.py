@@ -96,7 +96,7 @@ class Suggester:
                 yield _named(name, word.style)
         elif action.metavar in LOCAL:
             for path in local_names(word.text, action.metavar != LOCAL_FILE):
-                yield _named(os.fsencode(path), word.style)
+                yield _named(os.fsencode(path), word.style, local=True)
 
     def _verbs(self, typed: str) -> Iterator[Suggestion]:
         for name, command in self._commands.items():
@@ -170,7 +170,8 @@ def _plain(values: Iterable[str], typed: str) -> Iterator[Suggestion]:
             yield Suggestion(f"{value} ", value)
 
 
-def _named(path: bytes, style: str) -> Suggestion:
+def _named(path: bytes, style: str, local: bool = False) -> Suggestion:
     folder = path.endswith(b"/")
     last = path.rstrip(b"/").rpartition(b"/")[2] + (b"/" if folder else b"")
-    return Suggestion(quoted(path, style) + ("" if folder else " "), wire.printable(last, 60))
+    word = quoted(path, style, local) + ("" if folder else " ")
+    return Suggestion(word, wire.printable(last, 60))

@@ -12,6 +12,9 @@ import os
 import re
 from typing import NamedTuple
 
+from natproxy.cli.encoding import can_encode, is_utf_8, remote_name
+from natproxy.client.answers import name_text
+
 _PIECE = re.compile(
     r"""
     (?P<space>[ \t\r\n]+)
@@ -29,8 +32,8 @@ _ESCAPE = re.compile(
     re.DOTALL,
 )
 _NAMED = {
-    "a": b"\a", "b": b"\b", "e": b"\x1b", "E": b"\x1b", "f": b"\f", "n": b"\n", "r": b"\r",
-    "t": b"\t", "v": b"\v", "\\": b"\\", "'": b"'", '"': b'"', "?": b"?",
+    "a": "\a", "b": "\b", "e": "\x1b", "E": "\x1b", "f": "\f", "n": "\n", "r": "\r",
+    "t": "\t", "v": "\v", "\\": "\\", "'": "'", '"': '"', "?": "?",
 }  # fmt: skip
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\", "'": "\\'"}
 _PLAIN = re.compile(r"[\w@%+=:,./~-]+")
@@ -39,7 +42,7 @@ _PLAIN = re.compile(r"[\w@%+=:,./~-]+")
 class Word(NamedTuple):
     """A word as it was typed.
 
-    :ivar text: what it stands for; bytes that are not UTF-8 are surrogates.
+    :ivar text: what it stands for; bytes that the locale cannot decode are surrogates.
     :ivar start: where it begins in the line.
     :ivar end: where it ends.
     :ivar style: the quotes that it begins with, or nothing.
@@ -69,12 +72,13 @@ def read(line: str) -> tuple[list[Word], str]:
     """
     words: list[Word] = []
     problem = ""
-    start, style, value = -1, "", bytearray()
+    start, style = -1, ""
+    value: list[str] = []
 
     def finish(end: int) -> None:
         nonlocal start
         if start >= 0:
-            words.append(Word(os.fsdecode(bytes(value)), start, end, style))
+            words.append(Word(_joined(value), start, end, style))
             value.clear()
             start = -1
 
@@ -88,7 +92,7 @@ def read(line: str) -> tuple[list[Word], str]:
             style = next((mark for mark in ("$'", "'", '"') if piece[0].startswith(mark)), "")
         kind = kind.removesuffix("_end")
         try:
-            value += _value(kind, piece[kind])
+            value.append(_value(kind, piece[kind]))
         except ValueError as error:
             problem = problem or _reason(error)
         if kind == "one" and not piece[kind]:
@@ -99,14 +103,16 @@ def read(line: str) -> tuple[list[Word], str]:
     return words, problem
 
 
-def quoted(name: bytes, style: str = "") -> str:
+def quoted(name: bytes, style: str = "", local: bool = False) -> str:
     """Write a name as a word that can be typed and shown on one line.
 
     :param style: the quotes to use, if they will do: ``'``, ``"``, ``$'`` or as few as possible.
+    :param local: whether it is a path here, in the locale's encoding, and not a name on the
+        server.
     """
-    text = os.fsdecode(name)
-    if style == "$'" or not text.isprintable():
-        return f"$'{''.join(map(_escaped, text))}'"
+    text = os.fsdecode(name) if local else name_text(name)
+    if style == "$'" or not _can_be_typed(text):
+        return f"$'{''.join(_escaped(character, local) for character in text)}'"
     if not style and _PLAIN.fullmatch(text):
         return text
     if style == '"' or "'" in text:
@@ -114,52 +120,65 @@ def quoted(name: bytes, style: str = "") -> str:
     return f"'{text}'"
 
 
-def _value(kind: str, text: str) -> bytes:
+def _joined(pieces: list[str]) -> str:
+    text = "".join(pieces)
+    # Escaped bytes may be a character; but only where the locale and the server agree on it.
+    return name_text(remote_name(text)) if is_utf_8() else text
+
+
+def _value(kind: str, text: str) -> str:
     if kind == "double":
         text = re.sub(r'\\(["\\])', r"\1", text)
     if kind != "escaped":
-        return _bytes(text)
-    value = bytearray()
+        return _checked(text)
+    value = ""
     done = 0
     for match in _ESCAPE.finditer(text):
-        value += _bytes(text[done : match.start()]) + _meaning(match)
+        value += _checked(text[done : match.start()]) + _checked(_meaning(match))
         done = match.end()
-    return bytes(value + _bytes(text[done:]))
+    return value + _checked(text[done:])
 
 
-def _meaning(escape: re.Match[str]) -> bytes:
+def _meaning(escape: re.Match[str]) -> str:
     digits = escape[escape.lastgroup or 0]
     if escape["one"]:
         # bash leaves the others as they are, too.
-        return _NAMED.get(digits) or _bytes(escape[0])
+        return _NAMED.get(digits) or escape[0]
     if escape["octal"]:
-        return _checked(bytes([int(digits, 8) & 0xFF]))
+        return _byte(int(digits, 8) & 0xFF)
     if escape["byte"]:
-        return _checked(bytes([int(digits, 16)]))
+        return _byte(int(digits, 16))
     try:
-        character = chr(int(digits, 16)).encode()
+        character = chr(int(digits, 16))
+        character.encode()
     except (ValueError, OverflowError) as error:
         raise ValueError(f"there is no character {escape[0]}") from error
-    return _checked(character)
+    return character
 
 
-def _bytes(text: str) -> bytes:
-    return _checked(os.fsencode(text))
+def _byte(number: int) -> str:
+    return bytes([number]).decode("ascii", "surrogateescape")
 
 
-def _checked(data: bytes) -> bytes:
-    if 0 in data:
+def _checked(text: str) -> str:
+    if "\0" in text:
         raise ValueError("a name has no NUL in it")
-    return data
+    text.encode("utf-8", "surrogateescape")
+    return text
+
+
+def _can_be_typed(text: str) -> bool:
+    return text.isprintable() and can_encode(text)
 
 
 def _reason(error: ValueError) -> str:
     return "a character has no bytes here" if isinstance(error, UnicodeError) else str(error)
 
 
-def _escaped(character: str) -> str:
+def _escaped(character: str, local: bool) -> str:
     if character in _SHORT:
         return _SHORT[character]
-    if character.isprintable():
+    if _can_be_typed(character):
         return character
-    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
+    data = os.fsencode(character) if local else remote_name(character)
+    return "".join(f"\\x{byte:02x}" for byte in data)

@@ -1,0 +1,90 @@
+"""Names in the locale's encoding and names on the server.
+
+A name on the server is UTF-8, with other bytes as surrogates, whatever the locale; a path
+here is in the locale's encoding. An argument is text that the locale has decoded, with the
+bytes that it cannot decode as surrogates.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+import sys
+
+from natproxy.client.answers import name_text
+from natproxy.client.errors import UsageError
+
+_BYTE = re.compile("[\udc80-\udcff]")
+"""A byte that could not be decoded."""
+
+
+def remote_name(text: str) -> bytes:
+    """Return the name on the server that an argument stands for.
+
+    :raises UsageError: if it has a character that no bytes stand for.
+    """
+    return _encoded(text, "utf-8")
+
+
+def local_path(text: str) -> bytes:
+    """Return the path here that an argument stands for.
+
+    :raises UsageError: if the locale has no bytes for one of its characters.
+    """
+    return _encoded(text, sys.getfilesystemencoding())
+
+
+def argument_for(name: bytes, encoding: str | None = None) -> str | None:
+    """Return the argument that stands for a name on the server: `remote_name` reversed.
+
+    :param encoding: of the locale; that of this process if it is not given.
+    :return: `None` if no argument does, since the locale does not have its characters.
+    """
+    encoding = _name_of(encoding)
+    if encoding in ("utf-8", "ascii"):
+        # Any byte of UTF-8 either decodes to itself or is a surrogate.
+        return name.decode(encoding, "surrogateescape")
+    text = name_text(name)
+    return text if can_encode(text, encoding) else None
+
+
+def output_for(name: bytes, encoding: str | None = None) -> bytes:
+    """Return what is written for a name on the server, to be read by programs.
+
+    That is the argument which stands for it, so that it can be handed back, or, if there is
+    none, the name with escapes.
+
+    :param encoding: of the locale; that of this process if it is not given.
+    """
+    encoding = _name_of(encoding)
+    text = argument_for(name, encoding)
+    if text is not None:
+        return text.encode(encoding, "surrogateescape")
+    escaped = _BYTE.sub(lambda match: f"\\x{ord(match[0]) - 0xDC00:02x}", name_text(name))
+    return escaped.encode(encoding, "backslashreplace")
+
+
+def can_encode(text: str, encoding: str | None = None) -> bool:
+    """Return whether an encoding, that of the locale by default, has all of the characters."""
+    try:
+        text.encode(encoding or sys.getfilesystemencoding())
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def is_utf_8() -> bool:
+    """Return whether the locale's encoding is UTF-8."""
+    return _name_of(None) == "utf-8"
+
+
+def _encoded(text: str, encoding: str) -> bytes:
+    try:
+        return text.encode(encoding, "surrogateescape")
+    except UnicodeEncodeError as error:
+        character = text[error.start].encode("unicode_escape").decode("ascii")
+        raise UsageError(f"the character '{character}' has no bytes in {encoding}") from error
+
+
+def _name_of(encoding: str | None) -> str:
+    return codecs.lookup(encoding or sys.getfilesystemencoding()).name
