@@ -27,6 +27,7 @@ from natproxy.client.filesystem import (
 )
 from natproxy.client.saving import download
 from natproxy.client.transfer import How, Transfer, Wanted
+from tests.served_files import MTIME
 from tests.transferring import NEW, TransferCase
 
 REPLACE = How(existing=Existing.REPLACE)
@@ -121,6 +122,57 @@ class SyncTests(AnyDownloadCase):
         with mock.patch("os.open", open_unreadable):
             self.fetch()
         self.assert_whole()
+
+
+class DirectoryTests(TransferCase):
+    def test_directories_that_are_missing_are_created(self) -> None:
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.folder)
+        for path in (b"a", b"b/", b"c/d//e", b"f/../g", self.path(b"h", b"i"), b"a", b"/", b""):
+            create_directories(path)
+            self.assertTrue(os.path.isdir(path or b"."), path)
+
+    def test_directory_that_another_process_creates_meanwhile(self) -> None:
+        real = os.mkdir
+
+        def mkdir(path: bytes) -> None:
+            real(path)
+            real(path)
+
+        with mock.patch("os.mkdir", mkdir):
+            create_directories(self.path(b"x", b"y"))
+        self.assertTrue(os.path.isdir(self.path(b"x", b"y")))
+
+    def test_what_is_in_the_way_is_a_failure(self) -> None:
+        self.write(b"file", b"")
+        os.symlink(b"nowhere", self.path(b"link"))
+        for name in (b"file", b"link"):
+            for path in (self.path(name), self.path(name, b"x")):
+                error = self.assertRaises(LocalError, create_directories, path)
+                self.assertTrue(str(error).startswith(os.fsdecode(path) + ": "), error)
+
+    def test_name_that_cannot_be_brought_to_the_disk_is_a_failure(self) -> None:
+        with mock.patch("os.fsync", side_effect=OSError(errno.EIO, "bad")):
+            error = self.assertRaises(LocalError, create_directories, self.path(b"x"))
+        self.assertEqual(error.errno, errno.EIO)
+
+    def test_directory_that_cannot_be_opened_to_be_synchronized_is_a_failure(self) -> None:
+        real = os.open
+
+        def open_out_of_descriptors(path: Any, flags: int, *rest: Any, **named: Any) -> int:
+            if path == b"." and "dir_fd" in named:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return real(path, flags, *rest, **named)
+
+        with mock.patch("os.open", open_out_of_descriptors):
+            self.assertEqual(self.assertRaises(LocalError, self.fetch).errno, errno.EMFILE)
+
+    def test_existing_file_that_cannot_be_read_back_is_a_failure(self) -> None:
+        self.write(b"a", NEW, MTIME)
+        for error in (PermissionError(errno.EACCES, "denied"), OSError(errno.EIO, "bad")):
+            with mock.patch("natproxy.client.destination.FileIO", side_effect=error):
+                raised = self.assertRaises(LocalError, self.fetch, How(verify=True))
+            self.assertEqual(raised.errno, error.errno)
 
 
 class PermissionTests(AnyDownloadCase):

@@ -185,6 +185,14 @@ class ConcurrentTests(ClaimCase):
                 self.write(part, b"01234")
             self.assertEqual(set(self.files()), self.there)
 
+    def test_private_part_that_somebody_removes_is_missed_at_the_end(self) -> None:
+        part = self.open(private=True)
+        for name in self.files():
+            os.unlink(os.path.join(self.folder, name))
+        self.assertEqual(self.assertRaises(LocalError, part.finish).errno, errno.ESTALE)
+        part.close()
+        self.assertEqual(self.files(), [])
+
     def test_private_part_is_used_from_the_start_if_that_is_wanted(self) -> None:
         self.keep(b"01234")
         self.there_is_now()

@@ -83,9 +83,12 @@ class LocalFile(NamedTuple):
         """
         try:
             if self.tree is None:
-                return FileIO(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC))
+                return FileIO(self.path)
             with self.directory() as directory:
-                return FileIO(directory.open(self.name, os.O_RDONLY | os.O_NONBLOCK))
+                return FileIO(
+                    self.path,
+                    opener=lambda _, flags: directory.open(self.name, flags | os.O_NONBLOCK),
+                )
         except OSError as error:
             raise LocalError(self.path, error) from error
 
