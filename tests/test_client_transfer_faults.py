@@ -95,7 +95,7 @@ class RetryingTests(TransferCase):
     def test_waits_grow_and_begin_anew_with_progress(self) -> None:
         failing = [Fault(answer=b"ERR 503 not now\n")] * 3
         self.server.fail(b"GET", *failing, Fault(cut=4000), *failing)
-        with mock.patch("natproxy.client.retrying.random.random", return_value=0.5):
+        with mock.patch("random.random", return_value=0.5):
             # At such a limit, 4000 bytes are progress.
             self.fetch(How(retries=4, limit=Limit(3000.0, lambda: 0.0)))
         waits = [seconds for seconds in self.slept if seconds in (0.5, 1.0, 2.0, 4.0)]

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from natproxy import wire
 from natproxy.cli.encoding import output_for
-from natproxy.cli.sessions import Sessions, complain, persistence_of
+from natproxy.cli.sessions import Sessions, persistence_of
 from natproxy.client.answers import Pages, name_text
 from natproxy.client.errors import (
     ClientError,
@@ -35,7 +35,7 @@ MOST_UNREAD = 20
 def ls(options: Namespace, sessions: Sessions) -> int:
     """List a folder: the paths of what is in it, folders with a slash at the end."""
     session, (name,) = sessions.targets(options, [options.path])
-    persistently = persistence_of(options, session, complain)
+    persistently = persistence_of(options, session, sessions.complain)
     plain = not (name or options.long or options.recursive or options.json)
     if persistently(lambda: session.version) < 2 and plain:
         _write_lines(_names(session, persistently))
@@ -55,14 +55,14 @@ def ls(options: Namespace, sessions: Sessions) -> int:
 def list_(options: Namespace, sessions: Sessions) -> int:
     """List the names in the top folder, as version 1 does."""
     session = sessions.session(options)
-    _write_lines(_names(session, persistence_of(options, session, complain)))
+    _write_lines(_names(session, persistence_of(options, session, sessions.complain)))
     return 0
 
 
 def stat(options: Namespace, sessions: Sessions) -> int:
     """Tell what files are like."""
     session, names = sessions.targets(options, options.paths)
-    persistently = persistence_of(options, session, complain)
+    persistently = persistence_of(options, session, sessions.complain)
     asked = _Asked(lambda name: persistently(partial(session.stat, name)), names, sessions.complain)
     if options.json:
         _write_json(_object_of(name, status) for name, status in asked)
@@ -81,7 +81,7 @@ def stat(options: Namespace, sessions: Sessions) -> int:
 def hash_(options: Namespace, sessions: Sessions) -> int:
     """Print SHA-256 digests in the form of ``sha256sum``."""
     session, names = sessions.targets(options, options.paths)
-    persistently = persistence_of(options, session, complain)
+    persistently = persistence_of(options, session, sessions.complain)
     asked = _Asked(lambda name: persistently(partial(session.hash, name)), names, sessions.complain)
     if options.json:
         _write_json(

@@ -234,7 +234,9 @@ class PooledConnection(Protocol):
         enable = getattr(self.transport, "setTcpKeepAlive", None)
         if enable is not None:
             enable(True)
-            handle = self.transport.getHandle()
+            # TLS is a transport over one of TCP.
+            lower: ISystemHandle = getattr(self.transport, "transport", self.transport)
+            handle = lower.getHandle()
             if isinstance(handle, socket):
                 keep_alive(handle)
         self.used = self._pool.clock.seconds()

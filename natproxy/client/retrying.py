@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import random
 import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from natproxy.client.errors import CannotConnect, ClientError, GaveUp, Interrupted
 
@@ -64,8 +62,7 @@ class Stop:
         self.check()
 
 
-@dataclass(frozen=True)
-class Patience:
+class Patience(NamedTuple):
     """How long temporary failures are retried.
 
     :ivar retry_for: seconds without progress until giving up: 0 for no retry, `math.inf` for
@@ -274,8 +271,13 @@ def backoff(failures: int, chance: Callable[[], float] | None = None) -> float:
     """
     # No power of two is needed that no float can hold.
     middle = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(failures - 1, 16))
+    if chance is None:
+        # Imported here: most commands never wait.
+        import random
+
+        chance = random.random
     # A thousand clients of one restarted proxy should not come back at once.
-    return middle * (0.5 + (chance or random.random)())
+    return middle * (0.5 + chance())
 
 
 def parse_duration(text: str) -> float:
