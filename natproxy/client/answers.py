@@ -9,7 +9,13 @@ from __future__ import annotations
 import os
 
 from natproxy import wire
-from natproxy.client.errors import ClientError, NotUnderstood, Unavailable, Unsupported
+from natproxy.client.errors import (
+    ClientError,
+    NotUnderstood,
+    Unavailable,
+    Unsupported,
+    UsageError,
+)
 
 FEAT_TIMEOUT = 2.0
 """Seconds within which a server of version 2 has answered ``FEAT``."""
@@ -51,6 +57,14 @@ def cannot(server: object, what: str) -> Unsupported:
     :param what: the server would have to do.
     """
     return Unsupported(f"{server} speaks version 1 of the protocol only: it cannot {what}")
+
+
+def is_a_directory(name: bytes) -> UsageError:
+    """Return the error for a directory where a file is needed.
+
+    The server says 404 for it, as for what is not there.
+    """
+    return UsageError(f"{wire.printable(name) or '.'}: is a directory")
 
 
 def page_in(body: bytes, after: bytes) -> tuple[list[wire.Entry], bool]:

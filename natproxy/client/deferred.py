@@ -35,13 +35,16 @@ from natproxy.client.answers import (
     SHORTEST_SILENCE,
     as_name,
     cannot,
+    is_a_directory,
     is_the_proxys_own,
     page_in,
     range_in,
     version_in,
 )
 from natproxy.client.errors import (
+    ClientError,
     ConnectionBroken,
+    NotFound,
     NotUnderstood,
     ServerError,
     Unavailable,
@@ -205,7 +208,8 @@ class Client:
         """Have the server compute the SHA-256 of a file, or of a part of it.
 
         A digest that takes longer than the server, or a proxy, may be silent is asked for
-        again: the server goes on with it meanwhile.
+        again: the server continues where it was. It fails with `UsageError` for a
+        directory.
         """
         await self._needs("compute digests")
         arguments = wire.Arguments(as_name(name), offset=offset, length=length)
@@ -218,6 +222,9 @@ class Client:
                 return await self._in_memory(
                     b"HASH", arguments, lambda header, _: wire.parse_digest(header.words)
                 )
+            except NotFound:
+                await self._needs_file(arguments.name)
+                raise
             except (ConnectionBroken, Unavailable):
                 # Only silence is waited out here: whoever calls knows about other failures.
                 if tries == DIGEST_TRIES or self._clock.seconds() - began < silence:
@@ -283,6 +290,18 @@ class Client:
         within: float | None = None,
     ) -> Coroutine[Deferred[Any], Any, T]:
         return self._pool.ask(word, arguments, Memory(read, self._largest), within)
+
+    async def _needs_file(self, name: bytes) -> None:
+        """Say of what the server does not find as a file that it is a directory.
+
+        :raises UsageError: if it is one.
+        """
+        try:
+            status = await self.stat(name)
+        except ClientError:
+            return
+        if status.type == wire.DIRECTORY:
+            raise is_a_directory(name)
 
     async def _needs(self, what: str) -> None:
         if await self.version() < 2:

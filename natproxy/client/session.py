@@ -20,6 +20,7 @@ from natproxy.client.answers import (
     SHORTEST_SILENCE,
     as_name,
     cannot,
+    is_a_directory,
     is_the_proxys_own,
     page_in,
     range_in,
@@ -28,7 +29,9 @@ from natproxy.client.answers import (
 from natproxy.client.closing import Closing
 from natproxy.client.connection import Connection, Reply
 from natproxy.client.errors import (
+    ClientError,
     ConnectionBroken,
+    NotFound,
     NotUnderstood,
     ServerError,
     Unavailable,
@@ -189,7 +192,9 @@ class Session(Closing):
         """Have the server compute the SHA-256 of a file, or of a part of it.
 
         A digest that takes longer than the server, or a proxy, may be silent is asked for
-        again: the server goes on with it meanwhile.
+        again: the server continues where it was.
+
+        :raises UsageError: if it is a directory.
         """
         self.needs("compute digests")
         arguments = wire.Arguments(as_name(name), offset=offset, length=length)
@@ -200,6 +205,9 @@ class Session(Closing):
             began = time.monotonic()
             try:
                 return self._digest(arguments)
+            except NotFound:
+                self._needs_file(arguments.name)
+                raise
             except (ConnectionBroken, Unavailable):
                 # Only silence is waited out here: whoever calls knows about other failures.
                 if tries == DIGEST_TRIES or time.monotonic() - began < silence:
@@ -297,6 +305,18 @@ class Session(Closing):
             reply = connection.request(b"HASH", arguments)
             with connection.understanding():
                 return wire.parse_digest(reply.header.words)
+
+    def _needs_file(self, name: bytes) -> None:
+        """Say of what the server does not find as a file that it is a directory.
+
+        :raises UsageError: if it is one.
+        """
+        try:
+            status = self.stat(name)
+        except ClientError:
+            return
+        if status.type == wire.DIRECTORY:
+            raise is_a_directory(name)
 
     def _doubt(self) -> None:
         """Note that a ``STAT`` was not answered: the second time, take it for version 1.
