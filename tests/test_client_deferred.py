@@ -237,6 +237,19 @@ class ErrorTests(ClientCase):
             self.assertIn(why, str(error))
             self.assertTrue(connection.wire.aborted)
 
+    def test_directory_has_no_digest_and_is_called_one(self) -> None:
+        folder = wire.format_status(STATUS._replace(type=wire.DIRECTORY))
+        for status, kind, text in (
+            (b"OK " + folder + b"\n", UsageError, "a: is a directory"),
+            (b"OK " + wire.format_status(STATUS) + b"\n", NotFound, "a: file not found"),
+            (b"ERR 404 file not found\n", NotFound, "a: file not found"),
+        ):
+            self.setUp()
+            digest = self.client.hash("a")
+            self.play((b"HASH a\n", b"ERR 404 file not found\n"), (b"STAT a\n", status))
+            error = self.failureResultOf(digest, kind).value
+            self.assertEqual(str(error), text)
+
     def test_page_that_does_not_go_on_is_not_followed(self) -> None:
         entries = self.client.ls()
         connection = self.play(

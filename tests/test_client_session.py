@@ -271,6 +271,18 @@ class StatAndHashTests(SessionCase):
         self.assertRaises(Unavailable, session.hash, "a")
         self.assertEqual(self.server.lines[1:], [b"HASH a"])
 
+    def test_directory_has_no_digest_and_is_called_one(self) -> None:
+        status = b"OK " + wire.format_status(wire.Status(wire.DIRECTORY, 0, 0, "e")) + b"\n"
+        missing = b"ERR 404 file not found\n"
+        session = self.instead({b"HASH": missing, b"STAT": status})
+        for name, shown in (("s", "s"), (".", "."), ("", ".")):
+            error = self.assertRaises(UsageError, session.hash, name)
+            self.assertEqual(str(error), f"{shown}: is a directory")
+        for other in (missing, b"ERR 503 busy\n", status.replace(b"dir", b"file")):
+            session = self.instead({b"HASH": missing, b"STAT": other})
+            error = self.assertRaises(NotFound, session.hash, "a")
+            self.assertEqual(str(error), "a: file not found")
+
 
 class GetTests(SessionCase):
     def test_parts_of_a_file(self) -> None:

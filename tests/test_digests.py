@@ -442,13 +442,17 @@ class ResumingTests(LongCase):
 class ClassesTests(LongCase):
     def test_short_digests_do_not_wait_for_long_ones(self) -> None:
         for length in (95, 96, 97, 98):
-            self.ask(0, length)
+            self.ask(0, length).addErrback(lambda _: None)
         self.assertEqual(len(self.thread.asked), AT_ONCE)
         short = self.ask(0, 5)
         self.assertEqual(len(self.thread.asked), AT_ONCE + 1)
         function, called = self.thread.asked.pop()
         called.callback(function())
         self.assertEqual(self.successResultOf(short), sha256(self.content[:5]))
+        self.digests.stop()
+        while self.thread.asked:
+            self.thread.run()
+        self.assert_open(0)
 
     def test_long_digests_take_turns(self) -> None:
         self.on_read = lambda: self.clock.advance(SLICE)

@@ -138,6 +138,25 @@ class ScansTests(ScansCase):
         self.names(directory)
         self.assertEqual(self.scanned, 2)
 
+    def test_scan_is_kept_whatever_the_clocks_say_once_a_tick_has_passed(self) -> None:
+        # The storage's clock is a day ahead of this machine's, or a day behind it.
+        changed = self.now
+        for skew, local in ((-86_400, True), (-86_400, False), (86_400, False)):
+            passed = [0.0]
+            settling = Settling(
+                lambda passed=passed: passed[0],
+                lambda skew=skew: changed / SECOND + skew,
+                lambda device, local=local: local,
+            )
+            scans = Scans(lambda passed=passed: passed[0], settling, least=MANY)
+            directory = Directory(self.served, None, scans)
+            self.scanned = 0
+            self.names(directory, limit=MANY // 2)
+            self.assertEqual(self.scanned, 2, skew)
+            passed[0] += 3
+            self.names(directory)
+            self.assertEqual(self.scanned, 3, skew)
+
     def test_least_recently_used_is_dropped_when_there_are_too_many_names(self) -> None:
         for name in (b"second", b"third"):
             self.fill(name)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.threads import Turns
+from natproxy.threads import NO_RESPONSE, Abandoned, Abandonment, Turns
 from natproxy.wire import Refusal
 from tests.doubles import PlayedThread
 
@@ -93,3 +96,92 @@ class TurnsTests(SynchronousTestCase):
         turns = Turns(lambda function: succeed(function()), at_once=1, in_line=0, what="dances")
         for number in range(3):
             self.assertEqual(self.successResultOf(turns.take(lambda number=number: number)), number)
+
+
+class FairTurnsTests(SynchronousTestCase):
+    """One at a time, and four in line, with a clock."""
+
+    def setUp(self) -> None:
+        self.thread = PlayedThread()
+        self.clock = Clock()
+        self.turns = Turns(self.thread, 1, 4, "dances", self.clock, patience=10)
+        self.begun: list[str] = []
+
+    def take(self, name: str, client: str = "", **named: Any) -> Deferred[None]:
+        return self.turns.take(lambda: self.begun.append(name), client, **named)
+
+    def run_all(self) -> None:
+        while self.thread.asked:
+            self.thread.run()
+
+    def test_clients_take_turns(self) -> None:
+        for name, client in (("a1", "a"), ("a2", "a"), ("a3", "a"), ("b1", "b"), ("c1", "c")):
+            self.take(name, client)
+        self.run_all()
+        self.assertEqual(self.begun, ["a1", "a2", "b1", "c1", "a3"])
+
+    def test_full_line_makes_room_for_a_client_with_less_in_it(self) -> None:
+        taken = [self.take(f"a{number}", "a") for number in range(5)]
+        self.assertRaises(Refusal, self.take, "a5", "a")
+        others = [self.take("b1", "b"), self.take("b2", "b")]
+        for refused in taken[3:]:
+            self.assertEqual(self.failureResultOf(refused, Refusal).value.code, 429)
+        # Now both have two places.
+        for client in ("a", "b"):
+            self.assertRaises(Refusal, self.take, "x", client)
+        self.run_all()
+        self.assertEqual(self.begun, ["a0", "a1", "b1", "a2", "b2"])
+        for done in (*taken[:3], *others):
+            self.successResultOf(done)
+
+    def test_nobody_is_kept_waiting_for_what_hangs(self) -> None:
+        abandoned: list[str] = []
+        ended: list[str] = []
+        first = self.take(
+            "first", abandon=lambda: abandoned.append("1"), ended=lambda: ended.append("1")
+        )
+        second = self.take("second", ended=lambda: ended.append("2"))
+        self.clock.advance(9)
+        self.assertNoResult(first)
+        self.clock.advance(1)
+        for done in (first, second):
+            self.assertEqual(self.failureResultOf(done, Refusal).value.code, 503)
+        self.assertEqual((abandoned, ended), (["1"], ["2"]))
+        refusal = self.assertRaises(Refusal, self.take, "third")
+        self.assertEqual((refusal.code, refusal.message), (503, NO_RESPONSE))
+        self.thread.run()
+        self.assertEqual(ended, ["2", "1"])
+        self.take("fourth")
+        self.run_all()
+        self.assertEqual(self.begun, ["first", "fourth"])
+
+    def test_work_that_goes_on_is_waited_for(self) -> None:
+        steps = Abandonment()
+        done = self.take("long", abandon=steps.abandon, progress=steps.progress)
+        for _ in range(5):
+            steps.check()
+            self.clock.advance(10)
+            self.assertNoResult(done)
+        self.clock.advance(10)
+        self.failureResultOf(done, Refusal)
+        self.assertRaises(Abandoned, steps.check)
+        self.run_all()
+
+    def test_cancelled_work_that_has_begun_is_told_to_end(self) -> None:
+        steps = Abandonment()
+        done = self.take("long", abandon=steps.abandon)
+        done.cancel()
+        self.failureResultOf(done, CancelledError)
+        self.assertRaises(Abandoned, steps.check)
+        self.run_all()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_one_source_has_its_share_of_the_threads(self) -> None:
+        turns = Turns(self.thread, 4, 9, "dances", self.clock, share=2)
+        for number in range(4):
+            turns.take(lambda: None, source="one")
+            self.assertEqual(self.thread.calls, min(2, number + 1))
+        turns.take(lambda: None, source="two")
+        self.assertEqual(self.thread.calls, 3)
+        self.run_all()
+        self.assertEqual(self.thread.calls, 5)

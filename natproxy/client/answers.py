@@ -20,6 +20,7 @@ from natproxy.client.errors import (
     TooManyEntries,
     Unavailable,
     Unsupported,
+    UsageError,
 )
 
 LONGEST_FEAT = 1 << 20
@@ -136,6 +137,14 @@ def cannot(server: object, what: str) -> Unsupported:
     :param what: the server would have to do.
     """
     return Unsupported(f"{server} speaks version 1 of the protocol only: it cannot {what}")
+
+
+def is_a_directory(name: bytes) -> UsageError:
+    """Return the error for a directory where a file is needed.
+
+    The server says 404 for it, as for what is not there.
+    """
+    return UsageError(f"{wire.printable(name) or '.'}: is a directory")
 
 
 class Pages:

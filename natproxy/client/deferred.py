@@ -38,6 +38,7 @@ from natproxy.client.answers import (
     Pages,
     as_name,
     cannot,
+    is_a_directory,
     is_doubtful,
     is_refusal_of_version_1,
     name_bytes,
@@ -46,6 +47,7 @@ from natproxy.client.answers import (
 from natproxy.client.errors import (
     ClientError,
     ConnectionBroken,
+    NotFound,
     NotUnderstood,
     Unavailable,
 )
@@ -248,7 +250,8 @@ class Client:
         """Have the server compute the SHA-256 of a file, or of a part of it.
 
         A digest that takes longer than the server, or a proxy, may be silent is asked for
-        again: the server goes on with it meanwhile.
+        again: the server continues where it was. It fails with `UsageError` for a
+        directory.
         """
         what = "compute digests"
         await self._needs(what)
@@ -264,6 +267,9 @@ class Client:
                     lambda: self._memory(lambda header, _: wire.parse_digest(header.words)),
                     what,
                 )
+            except NotFound:
+                await self._needs_file(arguments.name)
+                raise
             except (ConnectionBroken, Unavailable):
                 # Only silence is waited out here: whoever calls knows about other failures.
                 now = self._clock.seconds()
@@ -360,6 +366,18 @@ class Client:
         check: Callable[[wire.Header], object] | None = None,
     ) -> Memory[T]:
         return Memory(read, self._largest, check)
+
+    async def _needs_file(self, name: bytes) -> None:
+        """Say of what the server does not find as a file that it is a directory.
+
+        :raises UsageError: if it is one.
+        """
+        try:
+            status = await self.stat(name)
+        except ClientError:
+            return
+        if status.type == wire.DIRECTORY:
+            raise is_a_directory(name)
 
     async def _needs(self, what: str) -> None:
         if await self.version() < 2:

@@ -25,6 +25,7 @@ from natproxy.client.answers import (
     Pages,
     as_name,
     cannot,
+    is_a_directory,
     is_doubtful,
     is_listing_of_version_1,
     is_refusal_of_version_1,
@@ -37,6 +38,7 @@ from natproxy.client.connection import Connection, Reply
 from natproxy.client.errors import (
     ClientError,
     ConnectionBroken,
+    NotFound,
     NotUnderstood,
     Unavailable,
     UsageError,
@@ -238,7 +240,9 @@ class Session(Closing):
         """Have the server compute the SHA-256 of a file, or of a part of it.
 
         A digest that takes longer than the server, or a proxy, may be silent is asked for
-        again: the server goes on with it meanwhile.
+        again: the server continues where it was.
+
+        :raises UsageError: if it is a directory.
         """
         self.needs(_DIGESTS)
         arguments = wire.Arguments(as_name(name), offset=offset, length=length)
@@ -248,6 +252,9 @@ class Session(Closing):
             began = time.monotonic()
             try:
                 return self._digest(arguments)
+            except NotFound:
+                self._needs_file(arguments.name)
+                raise
             except (ConnectionBroken, Unavailable):
                 # Only silence is waited out here: whoever calls knows about other failures.
                 if time.monotonic() >= end or time.monotonic() - began < silence:
@@ -351,6 +358,18 @@ class Session(Closing):
             reply = self._request(connection, b"HASH", arguments, _DIGESTS)
             with connection.understanding():
                 return wire.parse_digest(reply.header.words)
+
+    def _needs_file(self, name: bytes) -> None:
+        """Say of what the server does not find as a file that it is a directory.
+
+        :raises UsageError: if it is one.
+        """
+        try:
+            status = self.stat(name)
+        except ClientError:
+            return
+        if status.type == wire.DIRECTORY:
+            raise is_a_directory(name)
 
     def _request(
         self, connection: Connection, word: bytes, arguments: wire.Arguments, what: str
