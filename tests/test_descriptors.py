@@ -92,7 +92,7 @@ def files(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("relay", ["auto", "splice", "copy"])
 def test_proxy_serves_whom_it_admits(files: Path, relay: str) -> None:
-    with running("-n 4096", "fileserver", LISTEN, cwd=files) as (upstream, _, _):
+    with running("-n 1024", "fileserver", LISTEN, cwd=files) as (upstream, _, _):
         proxy = ("natproxy", LISTEN, f"--upstream=tcp:{HOST}:{upstream}", f"--relay={relay}")
         unlimited = ("--max-clients=1000", "--max-clients-per-host=0")
         with running("-n 256", *proxy, *unlimited, cwd=files) as (port, clients, log):
