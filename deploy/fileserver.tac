@@ -19,8 +19,9 @@ FILES = os.environ.get("FILESERVER_FILES")
 TIMEOUT = os.environ.get("FILESERVER_TIMEOUT", "600")
 # Seconds that commands in flight get at the end.
 DRAIN = os.environ.get("FILESERVER_DRAIN", "30")
-# Clients at once; more are turned away.
-MAX_CLIENTS = os.environ.get("FILESERVER_MAX_CLIENTS", "10000")
+# Clients at once; more are turned away. Without it, 10000, or as many as there are
+# descriptors for.
+MAX_CLIENTS = os.environ.get("FILESERVER_MAX_CLIENTS")
 # Connections of one host at once; 0: no limit.
 MAX_CLIENTS_PER_HOST = os.environ.get("FILESERVER_MAX_CLIENTS_PER_HOST", "0")
 # Seconds that a new client may take to send its first command; 0: no limit.
@@ -30,10 +31,12 @@ LOG = os.environ.get("FILESERVER_LOG")
 
 arguments = [f"--listen={endpoint}" for endpoint in LISTEN.split()]
 arguments += [f"--timeout={TIMEOUT}", f"--drain={DRAIN}"]
-arguments += [f"--max-clients={MAX_CLIENTS}", f"--max-clients-per-host={MAX_CLIENTS_PER_HOST}"]
 arguments += [f"--first-command-timeout={FIRST_COMMAND_TIMEOUT}"]
+arguments += [f"--max-clients-per-host={MAX_CLIENTS_PER_HOST}"]
 if FILES is not None:
     arguments += [f"--files={FILES}"]
+if MAX_CLIENTS is not None:
+    arguments += [f"--max-clients={MAX_CLIENTS}"]
 if LOG is not None:
     arguments += [f"--log={LOG}"]
 

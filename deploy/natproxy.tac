@@ -21,9 +21,10 @@ TIMEOUT = os.environ.get("NATPROXY_TIMEOUT", "60")
 IDLE_TIMEOUT = os.environ.get("NATPROXY_IDLE_TIMEOUT", "600")
 # Seconds that commands in flight get at the end.
 DRAIN = os.environ.get("NATPROXY_DRAIN", "30")
-# Clients at once; more are turned away.
-MAX_CLIENTS = os.environ.get("NATPROXY_MAX_CLIENTS", "10000")
-# Connections of one host at once; 0: no limit. Without it, a tenth of MAX_CLIENTS.
+# Clients at once; more are turned away. Without it, 10000, or as many as there are
+# descriptors for.
+MAX_CLIENTS = os.environ.get("NATPROXY_MAX_CLIENTS")
+# Connections of one host at once; 0: no limit. Without it, a tenth of all, at least 16.
 MAX_CLIENTS_PER_HOST = os.environ.get("NATPROXY_MAX_CLIENTS_PER_HOST")
 # Seconds that a new client may take to send its first command; 0: no limit.
 FIRST_COMMAND_TIMEOUT = os.environ.get("NATPROXY_FIRST_COMMAND_TIMEOUT", "30")
@@ -32,10 +33,12 @@ LOG = os.environ.get("NATPROXY_LOG")
 
 arguments = [f"--listen={endpoint}" for endpoint in LISTEN.split()]
 arguments += [f"--upstream={UPSTREAM}", f"--timeout={TIMEOUT}", f"--drain={DRAIN}"]
-arguments += [f"--idle-timeout={IDLE_TIMEOUT}", f"--max-clients={MAX_CLIENTS}"]
+arguments += [f"--idle-timeout={IDLE_TIMEOUT}"]
 arguments += [f"--first-command-timeout={FIRST_COMMAND_TIMEOUT}"]
 if MAX_CLIENTS_PER_HOST is not None:
     arguments += [f"--max-clients-per-host={MAX_CLIENTS_PER_HOST}"]
+if MAX_CLIENTS is not None:
+    arguments += [f"--max-clients={MAX_CLIENTS}"]
 if LOG is not None:
     arguments += [f"--log={LOG}"]
 

@@ -7,6 +7,8 @@ The rooms, from the ground up, and what each is for:
 - ``relay``: bytes in motion between transports, or from a file to a transport.
 - ``deadlines``: one timer for many connections; ``connecting``: upstream connections;
   ``threads``: work off the reactor's thread; ``digests``: SHA-256, computed there.
+- ``admission``: how many clients there may be; ``descriptors``: how many can be served;
+  ``proxyheader``, ``listening``: the PROXY header, listening sockets; ``logfile``: the log.
 - ``commands``: a connection that takes commands one at a time, in order;
   on it stand the protocols ``fileserver`` and ``proxy``.
 - ``service``, ``tap``, ``up``: what an operator starts.

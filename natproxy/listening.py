@@ -94,7 +94,7 @@ class DismissingEndpoint:
         return self._endpoint.listen(cast(IProtocolFactory, DismissingFactory(protocolFactory)))
 
 
-class DismissingFactory(WrappingFactory[Any]):
+class DismissingFactory(WrappingFactory):
     """Makes the protocols of another factory, and one that closes where that makes none."""
 
     noisy = False

@@ -240,7 +240,7 @@ class HeaderReceiver(ProtocolWrapper):
         self.transport.abortConnection()
 
 
-class HeaderFactory(WrappingFactory[HeaderReceiver]):
+class HeaderFactory(WrappingFactory):
     """Makes connections that begin with a PROXY header."""
 
     noisy = False

@@ -103,7 +103,6 @@ class DefaultTests(OptionsCase):
         proxy = self.proxy_options()
         given = [proxy[o] for o in ("timeout", "connect-timeout", "idle-timeout", "drain")]
         self.assertEqual(given, [60.0, 5.0, 600.0, 30.0])
-        self.assertEqual(proxy["max-clients"], 10_000)
         server = self.server_options()
         self.assertEqual([server["timeout"], server["drain"]], [600.0, 30.0])
 
@@ -301,16 +300,23 @@ class AdmissionTests(OptionsCase):
 
     def test_number_of_clients_follows_from_the_descriptors(self) -> None:
         journal = Journal(self)
-        for module, options, room in (
-            (natproxy, self.proxy_options(), room_for_proxy(256)),
-            (fileserver, self.server_options(), room_for_file_server(256)),
+        for module, read, room in (
+            (natproxy, self.proxy_options, room_for_proxy(256)),
+            (fileserver, self.server_options, room_for_file_server(256)),
         ):
-            admission = module.make_daemon(options, 256).factory.admission
+            admission = module.make_daemon(read(), 256).factory.admission
             self.assertEqual(admission.clients, room.clients)
+            self.assertEqual(journal.lines(), [])
+            # Who asks for more is told.
+            options = read("--max-clients=300")
+            self.assertEqual(
+                module.make_daemon(options, 256).factory.admission.clients, room.clients
+            )
             journal.line_with(
-                f"{options.daemon}: --max-clients 10000: there are descriptors for"
+                f"{options.daemon}: --max-clients 300: there are descriptors for"
                 f" {room.clients} clients"
             )
+            journal.events.clear()
 
     def test_time_for_the_first_command(self) -> None:
         for module, options in (

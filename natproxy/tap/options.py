@@ -104,8 +104,8 @@ class DaemonOptions(usage.Options):
         [
             "max-clients",
             None,
-            CLIENTS,
-            "Clients at once, or fewer if there are not descriptors for so many.",
+            None,
+            f"Clients at once ({CLIENTS}, or fewer if there are not descriptors for so many).",
             whole_number("max-clients"),
         ],
         [
@@ -165,13 +165,14 @@ class DaemonOptions(usage.Options):
         :param room: how many clients there are descriptors for.
         :param per_host: returns the default for one host, by the number in all.
         """
-        clients = min(self["max-clients"], room.clients)
-        if clients < self["max-clients"]:
+        wanted: int | None = self["max-clients"]
+        clients = min(CLIENTS if wanted is None else wanted, room.clients)
+        if wanted is not None and clients < wanted:
             self._log.warn(
                 "{daemon}: --max-clients {wanted}: there are descriptors for {clients} clients"
                 " (see ulimit -n, or LimitNOFILE in a unit)",
                 daemon=self.daemon,
-                wanted=self["max-clients"],
+                wanted=wanted,
                 clients=clients,
             )
         given: int | None = self["max-clients-per-host"]
