@@ -15,7 +15,7 @@ class Bar:
     """One thing to reach.
 
     :ivar title: what is compared.
-    :ivar value: the ratio, or the number of MiB.
+    :ivar value: the ratio, or the number of MiB or milliseconds.
     :ivar limit: that it should not cross.
     :ivar at_least: whether the limit is a least value, and not a most.
     """
@@ -66,6 +66,9 @@ def bars(findings: Findings) -> Iterator[Bar]:
             title = f"{_title(findings, work, number, metric)}: {ours} / {theirs}"
             yield Bar(title, found[ours] / found[theirs], limit, at_least)
     yield from _growth(findings)
+    for metric in ("p99_ms", "kept_p99_ms"):
+        for peer, value in _medians(findings, "latency", 2, metric).items():
+            yield Bar(f"{_title(findings, 'latency', 2, metric)}: {peer}", value, 50)
     for grown in _medians(findings, "memory", 0, "growth_mib").items():
         if grown[0] == "natproxy":
             yield Bar(f"{_title(findings, 'memory', 0, 'growth_mib')}: natproxy", grown[1], 20)

@@ -170,6 +170,24 @@ def test_a_small_run_writes_a_table_and_json_with_numbers_in_them(tmp_path: Path
     assert all(line["median"] > 0 for line in summary)
 
 
+@pytest.mark.skipif(
+    sys.platform != "linux" or importlib.util.find_spec("psutil") is None,
+    reason="the benchmark needs Linux and psutil",
+)
+def test_latency_is_measured_beside_flooders_for_natproxys_daemons_only(tmp_path: Path) -> None:
+    done = run(
+        *("--smoke", "--no-chart", "--works", "latency", "--output", str(tmp_path)),
+        *("--peers", "natproxy,fileserver,portforward"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "failed" not in done.stdout, done.stdout
+    found = json.loads((tmp_path / "benchmarks.json").read_text())
+    flooded = [line["peer"] for line in found["summary"] if line["case"] == "beside 6 flooders"]
+    assert set(flooded) == {"natproxy", "fileserver"}
+    limits = [bar["limit"] for bar in found["bars"] if "flooders" in bar["title"]]
+    assert limits == [50] * 4
+
+
 def test_an_unknown_work_is_named_in_one_line() -> None:
     done = run("--works", "relay,dance")
     assert done.returncode == 2

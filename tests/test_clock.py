@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.clock import use_monotonic_time
 from natproxy.tap import fileserver, natproxy
-from tests.loopback import HOST, PATIENCE, free_port
+from tests.loopback import HOST, PATIENCE
 from tests.test_deploy import LIMIT, ROOT, TWISTD, application_file, running
 
 HOUR = 3600.0
@@ -140,12 +140,19 @@ UP = [sys.executable, "-m", "natproxy", "up", "--files=."]
 class Jumping:
     """A daemon with a wall clock that jumps."""
 
-    def __init__(self, port: int, pid: int) -> None:
-        self.port = port
+    def __init__(self, path: Path, pid: int) -> None:
+        self._path = path
         self._pid = pid
 
     def connect(self) -> socket.socket:
-        return socket.create_connection((HOST, self.port), timeout=PATIENCE)
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(PATIENCE)
+        try:
+            connection.connect(os.fspath(self._path))
+        except OSError:
+            connection.close()
+            raise
+        return connection
 
     def jump(self) -> None:
         """Let the clock jump, and wait until the reactor has had a turn since."""
@@ -165,21 +172,18 @@ class Jumping:
             try:
                 self.connect().close()
                 return
-            except ConnectionRefusedError:
+            except (FileNotFoundError, ConnectionRefusedError):
                 time.sleep(0.02)
         pytest.fail("it does not listen")
 
 
 @contextmanager
 def jumping(command: list[str], tmp_path: Path, jump: float, **settings: str) -> Iterator[Jumping]:
-    """Run a daemon; ``PORT`` in its command line or settings is where it is to listen."""
+    """Run a daemon that listens on the socket ``here`` in its directory."""
     (tmp_path / "sitecustomize.py").write_text(SHIM)
-    port = free_port()
-    arguments = [argument.replace("PORT", str(port)) for argument in command]
-    settings = {name: value.replace("PORT", str(port)) for name, value in settings.items()}
     path = os.pathsep.join((str(tmp_path), str(ROOT)))
-    with running(arguments, tmp_path, PYTHONPATH=path, JUMP=str(jump), **settings) as daemon:
-        one = Jumping(port, daemon.process.pid)
+    with running(command, tmp_path, PYTHONPATH=path, JUMP=str(jump), **settings) as daemon:
+        one = Jumping(tmp_path / "here", daemon.process.pid)
         one.wait()
         yield one
 
@@ -196,7 +200,7 @@ def line_from(connection: socket.socket) -> bytes:
         return stream.readline()
 
 
-LISTEN = f"--listen=tcp:PORT:interface={HOST}"
+LISTEN = "--listen=unix:here"
 
 
 @pytest.mark.parametrize(
@@ -207,11 +211,11 @@ LISTEN = f"--listen=tcp:PORT:interface={HOST}"
         (
             application_file("natproxy"),
             {
-                "NATPROXY_LISTEN": f"tcp:PORT:interface={HOST}",
+                "NATPROXY_LISTEN": "unix:here",
                 "NATPROXY_UPSTREAM": "tcp:127.0.0.1:1",
             },
         ),
-        ([*UP, LISTEN, f"--fileserver-listen=tcp:0:interface={HOST}"], {}),
+        ([*UP, LISTEN, "--fileserver-listen=unix:behind"], {}),
     ],
     ids=["natproxy", "fileserver", "natproxy.tac", "natproxy up"],
 )
