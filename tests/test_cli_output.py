@@ -189,6 +189,20 @@ def test_second_interrupt_ends_what_waits_for_the_reader(server: str) -> None:
     assert errors in (b"", b"natproxy: interrupted\n")
 
 
+@pytest.mark.parametrize("size", [1, 1 << 15, (1 << 16) - 1, 1 << 16, 1 << 20])
+def test_what_cannot_be_written_is_told_once(size: int) -> None:
+    """Whether it is noticed at once, or when the last bytes are written."""
+    with contextlib.closing(AnsweringServer(Version2({b"a": bytes(size)}))) as serving:
+        process = start(
+            serving.server_address,
+            ["cat", "a", "a", "a", "a"],
+            "",
+            subprocess.DEVNULL,
+            preexec_fn=lambda: os.close(1),
+        )
+        assert ended(process) == (9, b"natproxy: standard output: Bad file descriptor\n")
+
+
 def run_in_process(*arguments: str) -> int:
     return cli.main(arguments)
 
