@@ -19,7 +19,8 @@ from natproxy import cli
 from natproxy.cli.writing import standard_output
 from tests.answering_server import AnsweringServer, Version2
 
-SIZE = 5_000_000
+SIZE = 3_500_000
+"""Bytes that are a little more than 3400 KiB: only the last of several pieces does not fit."""
 LARGE = bytes(range(256)) * (SIZE // 256) + b"end"
 MANY = {b"file %d" % number: b"x" for number in range(20_000)}
 FULL = b"natproxy: standard output: No space left on device\n"
@@ -43,6 +44,13 @@ def start(
         stderr=subprocess.PIPE,
         **options,  # type: ignore[call-overload]
     )
+
+
+def written(server: str, arguments: list[str]) -> bytes:
+    """Return all that a command writes."""
+    with start(server, arguments, "", subprocess.PIPE) as process:
+        output, _ = process.communicate(timeout=60)
+    return output
 
 
 def ended(process: subprocess.Popen[bytes]) -> tuple[int, bytes]:
@@ -86,10 +94,11 @@ def test_full_disk_is_status_9(
 def test_file_that_may_not_grow_is_status_9(
     arguments: list[str], unbuffered: str, server: str, tmp_path: Path
 ) -> None:
-    """The write that reaches the limit is a short one; only the next one fails."""
+    """The last write is a short one, by one byte, and no other one follows that could fail."""
+    size = len(written(server, arguments))
 
     def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_001, 100_001))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, size - 1))
 
     with open(tmp_path / "out", "wb") as out:
         process = start(server, arguments, unbuffered, out.fileno(), preexec_fn=limit)
@@ -127,8 +136,7 @@ def test_disk_that_becomes_full_is_status_9(
 def test_pipe_that_does_not_block_is_waited_for(
     arguments: list[str], unbuffered: str, server: str
 ) -> None:
-    with start(server, arguments, "", subprocess.PIPE) as process:
-        expected, _ = process.communicate(timeout=60)
+    expected = written(server, arguments)
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     process = start(server, arguments, unbuffered, writer)
@@ -179,6 +187,20 @@ def test_second_interrupt_ends_what_waits_for_the_reader(server: str) -> None:
     os.close(reader)
     assert process.returncode in (130, -signal.SIGINT)
     assert errors in (b"", b"natproxy: interrupted\n")
+
+
+@pytest.mark.parametrize("size", [1, 1 << 15, (1 << 16) - 1, 1 << 16, 1 << 20])
+def test_what_cannot_be_written_is_told_once(size: int) -> None:
+    """Whether it is noticed at once, or when the last bytes are written."""
+    with contextlib.closing(AnsweringServer(Version2({b"a": bytes(size)}))) as serving:
+        process = start(
+            serving.server_address,
+            ["cat", "a", "a", "a", "a"],
+            "",
+            subprocess.DEVNULL,
+            preexec_fn=lambda: os.close(1),
+        )
+        assert ended(process) == (9, b"natproxy: standard output: Bad file descriptor\n")
 
 
 def run_in_process(*arguments: str) -> int:

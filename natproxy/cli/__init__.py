@@ -74,17 +74,21 @@ def _run(arguments: Sequence[str] | None) -> tuple[int, OSError | None]:
 
 def _finish(status: int, error: OSError | None, output: Output | None) -> int:
     """Write what is still held back of the output; return the exit status."""
-    try:
-        if error is None:
-            sys.stdout.flush()
-    except OSError as failure:
+    failure = None if output is None else output.failure
+    if error is None and failure is not None:
+        if status:
+            # It has been said.
+            return status
+        # Whoever wrote has let it pass, as argparse does.
         error = failure
-    except KeyboardInterrupt:
-        # It has been said already if the reader was waited for after an interrupt.
-        return status if status == 130 else _interrupted()
-    if output is not None and error is None and not status:
-        # Whoever wrote may have let it pass, as argparse does.
-        error = output.failure
+    if error is None:
+        try:
+            sys.stdout.flush()
+        except OSError as reason:
+            error = failure = reason
+        except KeyboardInterrupt:
+            # It has been said already if the reader was waited for after an interrupt.
+            return status if status == 130 else _interrupted()
     if error is None or isinstance(error, BrokenPipeError):
         # Whoever read the output does not want any more.
         return status
@@ -93,7 +97,7 @@ def _finish(status: int, error: OSError | None, output: Output | None) -> int:
 
     if isinstance(error.filename, (str, bytes)):
         complain(str(LocalError(os.fsencode(error.filename), error)))
-    elif output is None or error is output.failure:
+    elif output is None or failure is not None:
         complain(str(LocalError(b"standard output", error)))
     else:
         complain(error.strerror or str(error))
