@@ -272,8 +272,10 @@ def backoff(failures: int, chance: Callable[[], float] | None = None) -> float:
     # No power of two is needed that no float can hold.
     middle = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(failures - 1, 16))
     if chance is None:
-        # Most commands never wait.
-        from random import random as chance
+        # Most commands never wait: they need not import it.
+        import random
+
+        chance = random.random
     # A thousand clients of one restarted proxy should not come back at once.
     return middle * (0.5 + chance())
 
