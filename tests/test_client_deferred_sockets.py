@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
+import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -174,6 +175,16 @@ async def test_nobody_is_there() -> None:
     with pytest.raises(CannotConnect) as caught:
         await connect(reactor, f"{HOST}:{port}")
     assert str(caught.value) == f"cannot connect to {HOST}:{port}: Connection refused"
+
+
+@pytest_twisted.ensureDeferred
+async def test_kernel_probes_silent_connections(served: Path) -> None:
+    async with listening(file_server(served)) as port, client_to(port) as client:
+        await client.list()
+        (connection,) = client._pool._open
+        handle = connection.transport.getHandle()
+        assert handle.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
 
 
 def link_local_address() -> str | None:

@@ -37,6 +37,7 @@ from natproxy.client.errors import (
     UsageError,
 )
 from natproxy.client.events import Event, Phase, Progress
+from natproxy.client.retrying import Patience
 from natproxy.client.session import Session, connect
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "LocalError",
     "NotFound",
     "NotUnderstood",
+    "Patience",
     "Phase",
     "Progress",
     "Reply",

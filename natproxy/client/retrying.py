@@ -100,17 +100,14 @@ class Outage:
 
     :ivar began: when the first failure was that nothing has succeeded after; `None` if
         something has.
-    :ivar unreachable: whether a transfer has given up because no connection could be made.
     """
 
     def __init__(self) -> None:
         self.began: float | None = None
-        self.unreachable = False
 
     def over(self) -> None:
         """Note that something has succeeded."""
         self.began = None
-        self.unreachable = False
 
 
 class Tries:
@@ -246,7 +243,6 @@ class Persistence:
         tries.failures += 1
         failures = tries.failures
         patience = self._patience
-        unreachable = isinstance(error, CannotConnect)
         with self._lock:
             now = self._clock()
             outage = self._outage
@@ -257,8 +253,7 @@ class Persistence:
             left = self._failing + patience.retry_for - now
         if patience.retries is not None and failures > patience.retries:
             raise GaveUp(f"{error} (gave up after {failures} tries)") from error
-        if left <= 0 or (outage.unreachable and unreachable):
-            outage.unreachable = unreachable
+        if left <= 0:
             seconds = shown_duration(patience.retry_for)
             raise GaveUp(f"{error} (gave up after {seconds} without progress)") from error
         return min(left, backoff(failures))
@@ -272,7 +267,7 @@ def backoff(failures: int, chance: Callable[[], float] | None = None) -> float:
     # No power of two is needed that no float can hold.
     middle = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(failures - 1, 16))
     if chance is None:
-        # Imported here: most commands never wait.
+        # Most commands never wait: they need not import it.
         import random
 
         chance = random.random
