@@ -249,7 +249,11 @@ class MemoryTests(PlayedCase):
         connection = self.play([(b"DOWNLOAD a\n", b"OK 400000\n")], linger=True)
         reply = self.ask(connection)
         pieces = (b"%02d" % (number % 100) for number in range(200_000))
-        with mock.patch.object(connection, "receive", side_effect=pieces):
+
+        def receive() -> bytes:
+            return next(pieces)
+
+        with mock.patch.object(connection, "receive", receive):
             tracemalloc.start()
             try:
                 self.assertEqual(len(reply.read()), 400_000)

@@ -130,7 +130,7 @@ class RetryingTests(TransferCase):
 
         self.server.fail(b"GET", *[Fault(act=act)] * 1000)
         with (
-            mock.patch("natproxy.client.partial.SMALLEST_SEGMENT", 1000),
+            mock.patch("natproxy.client.record.SMALLEST_SEGMENT", 1000),
             mock.patch("natproxy.client.retrying.Stop.sleep", sleep),
             mock.patch("natproxy.client.retrying.time.monotonic", side_effect=lambda: now[0]),
         ):

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 
 from natproxy import wire
+from natproxy.beneath import DIRECTORY as FOLDER
 from natproxy.storage import (
     Directory,
     Paged,
@@ -19,7 +20,6 @@ from natproxy.storage import (
     open_beneath,
     open_by_walk,
 )
-from natproxy.storage.confinement import FOLDER
 from natproxy.storage.scans import Scans
 from natproxy.storage.tree import Tree, page_of
 from tests.served import PagesCase, ServedCase, descriptors, parsed

@@ -90,6 +90,7 @@ class NatproxyFileSystem(AbstractFileSystem):
             retry_for=RETRY_FOR if given is None else given,
             retries=most,
             wait=bool(wait),
+            concurrent=True,
         )
         self._connections = int(connections)
         self._begin_session()
