@@ -13,7 +13,7 @@ from functools import partial
 from io import BytesIO
 from typing import Any, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -62,8 +62,12 @@ def reads_in(in_thread: InThread, clock: IReactorTime) -> ReadInThread:
     """
     turns = Turns(in_thread, READS_AT_ONCE, READS_IN_LINE, "reads", clock, share=READS_AT_ONCE // 2)
 
-    def read(work: Callable[[], T], device: int) -> Deferred[T]:
-        return maybeDeferred(turns.take, work, source=device)
+    def read(work: Callable[[], T], device: int, returned: Callable[[], object]) -> Deferred[T]:
+        try:
+            return turns.take(work, source=device, ended=returned)
+        except wire.Refusal:
+            returned()
+            return fail()
 
     return read
 
