@@ -277,8 +277,11 @@ class CommandReceiver(LineReceiver):
         self.factory.rotation.leave(self)
         self.factory.first_commands.cancel(self._first_command_overdue)
         self._queue.clear()
-        self._drop_answer(Outcome.CLIENT_GONE)
-        self.factory.connection_ended(self)
+        try:
+            self._drop_answer(Outcome.CLIENT_GONE)
+        finally:
+            # Whatever has failed, the client's place is free again.
+            self.factory.connection_ended(self)
 
     # The rest is our own.
 
@@ -350,8 +353,10 @@ class CommandReceiver(LineReceiver):
 
     def _drop_answer(self, outcome: Outcome) -> None:
         if self.answering is not None:
-            self.stop_answering(outcome)
-            self.answering = None
+            try:
+                self.stop_answering(outcome)
+            finally:
+                self.answering = None
 
     def _ready(self) -> bool:
         return self.answering is None and not self.outflow.paused and not self._closing
