@@ -20,6 +20,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from natproxy import wire
+from natproxy.roundrobin import fire_in_turns
 from natproxy.storage import Served, Settling, status_of
 from natproxy.threads import Abandoned, InThread, Turns
 
@@ -112,7 +113,7 @@ class Computation:
         self.lasting = lasting
         self.progress = progress or Progress()
         self.client = client
-        self.askers: dict[Deferred[str], None] = {}
+        self.askers: OrderedDict[Deferred[str], None] = OrderedDict()
         self.dropped = False
         self.detached = False
         self._served = served
@@ -137,12 +138,6 @@ class Computation:
     def close(self) -> None:
         """Close the file."""
         self._served.file.close()
-
-    def tell(self, result: str | Failure) -> None:
-        """Fire the Deferreds of those who ask."""
-        while self.askers:
-            asker, _ = self.askers.popitem()
-            asker.callback(result)
 
     def run(self) -> str | None:
         """Read the file for a while, in a thread.
@@ -193,6 +188,7 @@ class Digests:
             Turns(in_thread, AT_ONCE * FILE_SYSTEMS, IN_LINE, "digests", clock, share=AT_ONCE)
             for _ in range(2)
         )
+        self._clock = clock
         self._settling = settling or Settling()
         self._monotonic = monotonic
         self._known: OrderedDict[Part, str] = OrderedDict()
@@ -244,7 +240,7 @@ class Digests:
             computation.dropped = True
             computation.turn.cancel()
             self._forget(computation)
-            computation.tell(Failure(wire.Refusal(503, "the server is stopping")))
+            self._tell(computation, Failure(wire.Refusal(503, "the server is stopping")))
         self._stopped.clear()
 
     def _asker(self, computation: Computation) -> Deferred[str]:
@@ -292,7 +288,7 @@ class Digests:
         computation.dropped = True
         if computation.detached:
             self._forget(computation)
-            computation.tell(failure)
+            self._tell(computation, failure)
         else:
             self._finish(computation, failure)
 
@@ -326,7 +322,10 @@ class Digests:
     def _finish(self, computation: Computation, result: str | Failure) -> None:
         computation.close()
         self._forget(computation)
-        computation.tell(result)
+        self._tell(computation, result)
+
+    def _tell(self, computation: Computation, result: str | Failure) -> None:
+        fire_in_turns(computation.askers, result, self._clock)
 
     def _forget(self, computation: Computation) -> None:
         if self._under_way.get(computation.part) is computation:
