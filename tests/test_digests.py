@@ -432,6 +432,22 @@ class ResumingTests(LongCase):
         self.assertEqual(sum(self.reads), 100)
         self.assert_open(0)
 
+    def test_one_who_asks_again_for_what_hangs_is_told_after_a_time(self) -> None:
+        self.ask().addErrback(lambda failure: failure.trap(CancelledError)).cancel()
+        for _ in range(2):
+            # Whoever goes takes the timer along.
+            self.ask().addErrback(lambda failure: failure.trap(CancelledError)).cancel()
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+        asked = [self.ask() for _ in range(2)]
+        self.clock.advance(PATIENCE)
+        for one in asked:
+            refusal = self.failureResultOf(one, Refusal).value
+            self.assertEqual((refusal.code, refusal.message), (503, NO_RESPONSE))
+        self.thread.run()
+        self.assert_open(0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.computed(self.ask()), sha256(self.content))
+
     def test_what_waits_in_line_between_two_slices_is_kept_as_well(self) -> None:
         asked = self.ask()
         others = [self.ask(1, length) for length in (97, 98)]
