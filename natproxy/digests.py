@@ -306,13 +306,13 @@ class Digests:
         self._tell(computation, Failure(wire.Refusal(503, NO_RESPONSE)))
 
     def _ended(self, computation: Computation) -> None:
-        """The thread has returned. Whoever waits for its turn is told after this."""
+        """The thread has returned. The Deferred of its turn fires after this."""
         if not computation.detached:
             return
         computation.detached = False
         self._stop_timer(computation)
         if computation.askers and not computation.dropped:
-            # Somebody asked for it again before the thread had stopped.
+            # It was asked for again before the thread had stopped.
             self._take_turn(computation, again=True)
         else:
             self._keep(computation)

@@ -336,7 +336,7 @@ class Tree:
             if name > after or after.startswith((path, name + OPENED)):
                 raise _named(error, path) from error
             # Its line is the last one of the page before, with a mark; or there are other
-            # names between, and nobody remembers whether it had one.
+            # names between, and it is not known whether it had one.
             return None if after == name else _UNREADABLE
         finally:
             self._probed = None
