@@ -332,7 +332,12 @@ class SendfileRelay(FileRelay):
         self._socket.lend(self, self._move)
 
     def _move(self) -> None:
+        if self._reading is not None:
+            # An event of a descriptor that had this number before: nothing is warm yet.
+            return
         wanted = self._readable(STRETCH)
+        if self._over():
+            return
         if not wanted:
             # Not the client's turn but the disk's.
             self._sink.rest()
