@@ -15,7 +15,7 @@ from natproxy.tap.natproxy import Options, makeService
 LISTEN = os.environ.get("NATPROXY_LISTEN", "tcp:9000")
 # Endpoint of the file server.
 UPSTREAM = os.environ.get("NATPROXY_UPSTREAM", "tcp:127.0.0.1:9001")
-# Seconds that the file server may be silent.
+# Seconds that the header of a reply may take, and a pause in its body.
 TIMEOUT = os.environ.get("NATPROXY_TIMEOUT", "60")
 # Seconds until an idle or stalled client is cut off.
 IDLE_TIMEOUT = os.environ.get("NATPROXY_IDLE_TIMEOUT", "600")

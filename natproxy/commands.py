@@ -156,7 +156,7 @@ class CommandReceiver(LineReceiver):
         self._close(linger=True)
 
     def abort(self, outcome: Outcome) -> None:
-        """Cut the connection off, reply or no reply."""
+        """Reset the connection, in the middle of a reply as well."""
         self._closing = True
         try:
             self._drop_answer(outcome)
@@ -164,9 +164,9 @@ class CommandReceiver(LineReceiver):
             self.transport.abortConnection()
 
     def defect(self, failure: Failure) -> None:
-        """An error that nobody has thought of: log it, and cut the client off.
+        """Log an unexpected exception and abort the connection.
 
-        It would wait for ever otherwise: no time runs out while a command is answered.
+        The client would wait for ever otherwise: no time-out expires while a command is answered.
         """
         self.log.failure("cannot answer {client}", failure, client=self.client_address)
         self.abort(Outcome.ERROR)
@@ -258,7 +258,7 @@ class CommandReceiver(LineReceiver):
             self._linger()
 
     def time_is_up(self) -> None:
-        """Somebody has had all the time there was; the peer, if it was its turn."""
+        """Act on the end of the idle time-out or of the linger time-out."""
         if self._closing and self._sent_all:
             self.transport.loseConnection()
         elif self._closing or self.outflow.paused:
@@ -277,8 +277,11 @@ class CommandReceiver(LineReceiver):
         self.factory.rotation.leave(self)
         self.factory.first_commands.cancel(self._first_command_overdue)
         self._queue.clear()
-        self._drop_answer(Outcome.CLIENT_GONE)
-        self.factory.connection_ended(self)
+        try:
+            self._drop_answer(Outcome.CLIENT_GONE)
+        finally:
+            # Whatever has failed, the client's place is free again.
+            self.factory.connection_ended(self)
 
     # The rest is our own.
 
@@ -350,8 +353,10 @@ class CommandReceiver(LineReceiver):
 
     def _drop_answer(self, outcome: Outcome) -> None:
         if self.answering is not None:
-            self.stop_answering(outcome)
-            self.answering = None
+            try:
+                self.stop_answering(outcome)
+            finally:
+                self.answering = None
 
     def _ready(self) -> bool:
         return self.answering is None and not self.outflow.paused and not self._closing

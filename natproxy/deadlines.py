@@ -14,10 +14,10 @@ from twisted.logger import Logger
 
 
 class Deadlines:
-    """Calls those who have not been heard of for a time.
+    """Calls back when a time has passed that is the same for all.
 
     :param clock: whose timer is used.
-    :param seconds: the time that everybody gets.
+    :param seconds: from `set` to the call.
     """
 
     _log = Logger()
@@ -30,7 +30,7 @@ class Deadlines:
         self._ringing = False
 
     def set(self, callback: Callable[[], object]) -> None:
-        """Call back when the time is over, counted from now; earlier counts are void."""
+        """Call back after the time, counted from now; an earlier deadline is replaced."""
         self._due.pop(callback, None)
         self._due[callback] = self._clock.seconds() + self.seconds
         # While callbacks run, another deadline may be due sooner: `_ring` sets the timer.
@@ -42,7 +42,7 @@ class Deadlines:
         self._due.pop(callback, None)
 
     def rest(self) -> None:
-        """Stop the timer, if nobody has a deadline. It may run on else, to no effect."""
+        """Cancel the timer if no deadline is pending."""
         if self._timer is not None and not self._due:
             self._timer.cancel()
             self._timer = None

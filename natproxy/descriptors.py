@@ -11,7 +11,11 @@ RESERVED = 96
 resolver's threads, and refused connections while the reason is sent to them."""
 
 RESERVED_BY_THREADS = 64
-"""The file server's, in addition: directories that its threads have open."""
+"""The file server's, in addition, for its threads, whose clients may have gone: `WALK` for each
+walk of ``LS`` and for a scan of ``LIST``, and a file for each read and each digest."""
+
+WALK = 4
+"""Descriptors that a walk has open at most, however deep the tree is."""
 
 PER_CLIENT = 3
 """The proxy's: a client's connection, its command's upstream connection, and that of the

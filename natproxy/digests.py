@@ -16,12 +16,13 @@ from functools import partial
 from typing import NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from natproxy import wire
+from natproxy.roundrobin import fire_in_turns
 from natproxy.storage import Served, Settling, status_of
-from natproxy.threads import Abandoned, InThread, Turns
+from natproxy.threads import NO_RESPONSE, PATIENCE, Abandoned, InThread, Turns
 
 AT_ONCE = 2
 """Digests of a class, on one file system, that are computed at a time."""
@@ -95,9 +96,11 @@ class Computation:
     :ivar turn: fires when the thread has returned, or nobody waits for that any more.
     :ivar detached: whether nobody waits for the thread, and it has not returned.
     :ivar dropped: whether what has been computed is of no use.
+    :ivar timer: of those who ask for it while it is detached.
     """
 
     turn: Deferred[str | None]
+    timer: IDelayedCall | None = None
 
     def __init__(
         self,
@@ -112,7 +115,7 @@ class Computation:
         self.lasting = lasting
         self.progress = progress or Progress()
         self.client = client
-        self.askers: dict[Deferred[str], None] = {}
+        self.askers: OrderedDict[Deferred[str], None] = OrderedDict()
         self.dropped = False
         self.detached = False
         self._served = served
@@ -137,12 +140,6 @@ class Computation:
     def close(self) -> None:
         """Close the file."""
         self._served.file.close()
-
-    def tell(self, result: str | Failure) -> None:
-        """Fire the Deferreds of those who ask."""
-        while self.askers:
-            asker, _ = self.askers.popitem()
-            asker.callback(result)
 
     def run(self) -> str | None:
         """Read the file for a while, in a thread.
@@ -193,6 +190,7 @@ class Digests:
             Turns(in_thread, AT_ONCE * FILE_SYSTEMS, IN_LINE, "digests", clock, share=AT_ONCE)
             for _ in range(2)
         )
+        self._clock = clock
         self._settling = settling or Settling()
         self._monotonic = monotonic
         self._known: OrderedDict[Part, str] = OrderedDict()
@@ -222,6 +220,8 @@ class Digests:
         if computation is not None:
             served.file.close()
             # If it has been told to stop, and has not yet, it is taken up again.
+            if computation.detached and computation.timer is None and self._clock is not None:
+                computation.timer = self._clock.callLater(PATIENCE, self._late, computation)
             return self._asker(computation)
         result = served.result
         lasting = self._settling.settled(
@@ -244,7 +244,7 @@ class Digests:
             computation.dropped = True
             computation.turn.cancel()
             self._forget(computation)
-            computation.tell(Failure(wire.Refusal(503, "the server is stopping")))
+            self._tell(computation, Failure(wire.Refusal(503, "the server is stopping")))
         self._stopped.clear()
 
     def _asker(self, computation: Computation) -> Deferred[str]:
@@ -256,6 +256,7 @@ class Digests:
     def _withdrawn(self, computation: Computation, asker: Deferred[str]) -> None:
         del computation.askers[asker]
         if not computation.askers:
+            self._stop_timer(computation)
             computation.turn.cancel()
 
     def _take_turn(self, computation: Computation, again: bool = False) -> None:
@@ -292,17 +293,26 @@ class Digests:
         computation.dropped = True
         if computation.detached:
             self._forget(computation)
-            computation.tell(failure)
+            self._tell(computation, failure)
         else:
             self._finish(computation, failure)
 
+    def _late(self, computation: Computation) -> None:
+        """The thread of a detached computation has not returned: it hangs."""
+        computation.timer = None
+        computation.dropped = True
+        computation.stop()
+        self._forget(computation)
+        self._tell(computation, Failure(wire.Refusal(503, NO_RESPONSE)))
+
     def _ended(self, computation: Computation) -> None:
-        """The thread has returned. Whoever waits for its turn is told after this."""
+        """The thread has returned. The Deferred of its turn fires after this."""
         if not computation.detached:
             return
         computation.detached = False
+        self._stop_timer(computation)
         if computation.askers and not computation.dropped:
-            # Somebody asked for it again before the thread had stopped.
+            # It was asked for again before the thread had stopped.
             self._take_turn(computation, again=True)
         else:
             self._keep(computation)
@@ -326,8 +336,18 @@ class Digests:
     def _finish(self, computation: Computation, result: str | Failure) -> None:
         computation.close()
         self._forget(computation)
-        computation.tell(result)
+        self._tell(computation, result)
+
+    def _tell(self, computation: Computation, result: str | Failure) -> None:
+        fire_in_turns(computation.askers, result, self._clock)
+
+    @staticmethod
+    def _stop_timer(computation: Computation) -> None:
+        if computation.timer is not None:
+            computation.timer.cancel()
+            computation.timer = None
 
     def _forget(self, computation: Computation) -> None:
+        self._stop_timer(computation)
         if self._under_way.get(computation.part) is computation:
             del self._under_way[computation.part]

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import select
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import partial
 from io import BytesIO
 from typing import Any, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -24,6 +25,7 @@ from natproxy.commands import CommandFactory, CommandReceiver
 from natproxy.digests import Digests
 from natproxy.nat import FIRST_STAND_IN_PORT, Outcome
 from natproxy.relay import FileRelay, ReadInThread, Relays, SinkGone
+from natproxy.roundrobin import fire_in_turns
 from natproxy.storage import Directory, FileNotFound, Listing, Served, Settling
 from natproxy.threads import Abandonment, InThread, Turns
 
@@ -33,8 +35,15 @@ PAGE = 1000
 LONGEST_PAGE = 10_000
 """Entries on a page of ``LS``, if the client would have more."""
 
-PAGES_AT_ONCE = 4
+PAGES_AT_ONCE = 7
 """Pages of ``LS`` that are made at a time."""
+
+PAGES_OF_ONE = 3
+"""Such pages of the tree below one entry of the served directory, and of the whole tree.
+
+When a file system hangs, walks of the whole tree hang, and those below the entry at which it is
+mounted. The others still have a thread.
+"""
 
 PAGES_IN_LINE = 64
 """Pages of ``LS`` that wait for their turn."""
@@ -62,8 +71,12 @@ def reads_in(in_thread: InThread, clock: IReactorTime) -> ReadInThread:
     """
     turns = Turns(in_thread, READS_AT_ONCE, READS_IN_LINE, "reads", clock, share=READS_AT_ONCE // 2)
 
-    def read(work: Callable[[], T], device: int) -> Deferred[T]:
-        return maybeDeferred(turns.take, work, source=device)
+    def read(work: Callable[[], T], device: int, returned: Callable[[], object]) -> Deferred[T]:
+        try:
+            return turns.take(work, source=device, ended=returned)
+        except wire.Refusal:
+            returned()
+            return fail()
 
     return read
 
@@ -83,9 +96,10 @@ class SharedListings:
     ) -> None:
         self._directory = directory
         self._turns = Turns(in_thread, 1, 0, "listings", clock)
-        self._served: set[Deferred[bytes]] = set()
+        self._clock = clock
+        self._served: OrderedDict[Deferred[bytes], None] = OrderedDict()
         self._abandonment: Abandonment | None = None
-        self._waiting: list[Deferred[bytes]] = []
+        self._waiting: OrderedDict[Deferred[bytes], None] = OrderedDict()
         self._scanning = False
         self._reply = b""
         self._omitted: dict[str, tuple[bytes, ...]] = {}
@@ -93,22 +107,23 @@ class SharedListings:
     def reply(self) -> Deferred[bytes]:
         """Fire with the whole reply to a ``LIST``, or with `OSError`."""
         waiting: Deferred[bytes] = Deferred(self._withdraw)
-        self._waiting.append(waiting)
+        self._waiting[waiting] = None
         if not self._scanning:
             self._scan()
         return waiting
 
     def _withdraw(self, waiter: Deferred[bytes]) -> None:
         if waiter in self._waiting:
-            self._waiting.remove(waiter)
-            return
-        self._served.discard(waiter)
-        if not self._served and self._abandonment is not None:
-            self._abandonment.abandon()
+            del self._waiting[waiter]
+        elif waiter in self._served:
+            del self._served[waiter]
+            if not self._served and self._abandonment is not None:
+                self._abandonment.abandon()
 
     def _scan(self) -> None:
         self._scanning = True
-        self._served, self._waiting = set(self._waiting), []
+        self._served = served = self._waiting
+        self._waiting = OrderedDict()
         self._abandonment = abandonment = Abandonment()
 
         def scanned(listing: Listing) -> None:
@@ -116,12 +131,10 @@ class SharedListings:
             if reply != self._reply:
                 self._reply = reply
             self._note_omitted(listing)
-            while self._served:
-                self._served.pop().callback(self._reply)
+            fire_in_turns(served, self._reply, self._clock)
 
         def failed(failure: Failure) -> None:
-            while self._served:
-                self._served.pop().errback(failure)
+            fire_in_turns(served, failure, self._clock)
 
         def done(_: object) -> None:
             self._scanning = False
@@ -247,7 +260,11 @@ class FileServerProtocol(CommandReceiver):
 
         self._wait_for(
             self.factory.pages.take(
-                scan, self._place, abandon=abandonment.abandon, progress=abandonment.progress
+                scan,
+                self._place,
+                asked.name.partition(b"/")[0],
+                abandonment.abandon,
+                progress=abandonment.progress,
             ),
             self._send_bytes,
             partial(self._failed, asked.name),
@@ -414,7 +431,9 @@ class FileServerFactory(CommandFactory):
         self.relays = relays or Relays()
         self.directory = directory
         self.listings = SharedListings(directory, in_thread, clock)
-        self.pages = Turns(in_thread, PAGES_AT_ONCE, PAGES_IN_LINE, "listings", clock)
+        self.pages = Turns(
+            in_thread, PAGES_AT_ONCE, PAGES_IN_LINE, "listings", clock, share=PAGES_OF_ONE
+        )
         self.digests = Digests(hash_in_thread or in_thread, settling, clock)
         self._waiting: set[FileServerProtocol] = set()
         self._looking: IDelayedCall | None = None

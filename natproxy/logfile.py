@@ -143,7 +143,7 @@ class RotatingFile:
             _write_all(self._descriptor, data)
 
     def reopen(self) -> None:
-        """Open the file by its name again, after somebody else has renamed it.
+        """Open the file by its name again, after another program has renamed it.
 
         If that fails, the one that is open is written on, and the log says so.
         """

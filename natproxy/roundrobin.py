@@ -13,8 +13,9 @@ about 60 times as much as a blank line, and parsing 64 bytes about as much as on
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
@@ -30,7 +31,12 @@ SHARE = 4 * COMMAND_UNITS
 TURN = 32 * COMMAND_UNITS
 """Units that all connections together may use in one turn of the reactor."""
 
+RESULTS = TURN // COMMAND_UNITS
+"""Connections that receive one and the same result in one turn of the reactor."""
+
 _VISIT_UNITS = 4
+
+T = TypeVar("T")
 
 
 def line_units(line: bytes) -> int:
@@ -111,3 +117,21 @@ class RoundRobin:
                 member.defect(Failure())
         if self._waiting and self._scheduled is None:
             self._scheduled = self._clock.callLater(0, self._turn)
+
+
+def fire_in_turns(
+    waiting: OrderedDict[Deferred[T], None], result: T | Failure, clock: IReactorTime | None
+) -> None:
+    """Fire Deferreds with one result, `RESULTS` of them in each turn of the reactor.
+
+    :param waiting: each is removed before it fires; one that has been cancelled does not fire.
+    :param clock: schedules the turns; `None` to fire all in this one.
+    """
+    left = RESULTS
+    while waiting and (left or clock is None):
+        left -= 1
+        deferred, _ = waiting.popitem(last=False)
+        if not deferred.called:
+            deferred.callback(result)
+    if waiting and clock is not None:
+        clock.callLater(0, fire_in_turns, waiting, result, clock)

@@ -281,7 +281,7 @@ class PlayedWarmth:
         self.asked: list[tuple[int, int, int]] = []
         self.warming: list[tuple[int, int, int]] = []
         self._warm: list[tuple[int, int, int]] = []
-        self._waiting: list[Deferred[None]] = []
+        self._waiting: list[tuple[Deferred[None], Callable[[], object]]] = []
 
     def resident(self, file: int, offset: int, size: int) -> bool:
         self.asked.append((file, offset, size))
@@ -290,20 +290,27 @@ class PlayedWarmth:
     def known(self, file: int, device: int) -> bool:
         return True
 
-    def read(self, read: Callable[[], Any], device: int) -> Deferred[Any]:
+    def read(
+        self, read: Callable[[], Any], device: int, returned: Callable[[], object]
+    ) -> Deferred[Any]:
         raise AssertionError("what is in memory is known")
 
-    def warm(self, file: int, offset: int, size: int, device: int) -> Deferred[None]:
+    def warm(
+        self, file: int, offset: int, size: int, device: int, returned: Callable[[], object]
+    ) -> Deferred[None]:
         self.warming.append((file, offset, size))
-        self._waiting.append(Deferred())
-        return self._waiting[-1]
+        waiting: Deferred[None] = Deferred()
+        self._waiting.append((waiting, returned))
+        return waiting
 
     def warmed(self) -> None:
         """Let the oldest reading thread return."""
         stretch = self.warming.pop(0)
         if not self.forgetful:
             self._warm.append(stretch)
-        self._waiting.pop(0).callback(None)
+        waiting, returned = self._waiting.pop(0)
+        returned()
+        waiting.callback(None)
 
 
 class Journal:

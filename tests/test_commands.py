@@ -364,6 +364,18 @@ class UnexpectedErrorTests(CommandsCase):
         if self.logged_errors is not None:
             self.logged_errors.flush(ZeroDivisionError)
 
+    def test_place_of_a_client_is_free_again_whatever_fails_when_it_goes(self) -> None:
+        def fail(outcome: Outcome) -> None:
+            raise ZeroDivisionError
+
+        self.send(b"one\n")
+        self.patch(self.protocol, "stop_answering", fail)
+        self.assertRaises(ZeroDivisionError, self.protocol.abort, Outcome.ERROR)
+        self.assertTrue(self.wire.aborted)
+        self.protocol.connectionLost()
+        self.assertEqual(self.factory.connections, set())
+        self.assertEqual(self.factory.admission.admitted, 0)
+
 
 class AddressTests(SynchronousTestCase):
     def setUp(self) -> None:

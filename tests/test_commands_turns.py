@@ -275,7 +275,6 @@ class FileServerFloodTests(test_fileserver.FileServerCase):
     """Commands that the file server answers at once."""
 
     def setUp(self) -> None:
-        self.patch(test_fileserver, "Clock", TurnClock)
         super().setUp()
         (self.files / "f").write_bytes(b"content")
         self.settled = 3600.0

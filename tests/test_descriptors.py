@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from natproxy import descriptors
+from natproxy import descriptors, digests, fileserver
 
 HOST = "127.0.0.1"
 PATIENCE = 20.0
@@ -81,6 +81,12 @@ def assert_admitted_clients_are_served(port: int, clients: int) -> None:
                     b"ERR 503 too many clients\n",
                 )
         assert (served, refused) == (clients, clients)
+
+
+def test_threads_whose_clients_have_gone_have_descriptors() -> None:
+    walks = (fileserver.PAGES_AT_ONCE + 1) * descriptors.WALK
+    files = fileserver.READS_AT_ONCE + digests.THREADS
+    assert walks + files <= descriptors.RESERVED_BY_THREADS
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from unittest import mock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy import digests
@@ -29,10 +28,11 @@ from natproxy.digests import (
     Digests,
     Part,
 )
+from natproxy.roundrobin import RESULTS
 from natproxy.storage import Directory, Served, Settling
 from natproxy.threads import NO_RESPONSE, PATIENCE, Abandoned
 from natproxy.wire import Refusal
-from tests.doubles import PlayedThread
+from tests.doubles import PlayedThread, TurnClock
 
 
 def sha256(content: bytes) -> str:
@@ -53,7 +53,7 @@ class DigestsCase(SynchronousTestCase):
         self.directory = Directory(folder.name)
         self.thread = PlayedThread()
         self.age = 60.0
-        self.clock = Clock()
+        self.clock = TurnClock()
         self.digests = Digests(
             self.thread,
             Settling(self.clock.seconds, self.wall_clock, lambda device: True),
@@ -197,11 +197,23 @@ class RememberingTests(DigestsCase):
 
 class SharingTests(DigestsCase):
     def test_who_asks_for_the_same_shares_it(self) -> None:
-        asked = [self.ask() for _ in range(100)]
+        asked = [self.ask() for _ in range(RESULTS)]
         self.assert_open(1)
         self.thread.run()
         self.assertEqual({self.successResultOf(one) for one in asked}, {sha256(self.content)})
         self.assertEqual(self.thread.calls, 1)
+
+    def test_crowd_is_told_in_several_turns(self) -> None:
+        asked = [self.ask() for _ in range(2 * RESULTS + 1)]
+        self.thread.run()
+        self.assertEqual([one.called for one in asked], [True] * RESULTS + [False] * (RESULTS + 1))
+        asked[RESULTS].cancel()
+        self.failureResultOf(asked[RESULTS], CancelledError)
+        self.clock.turn()
+        self.clock.turn()
+        told = {self.successResultOf(one) for one in asked if one is not asked[RESULTS]}
+        self.assertEqual(told, {sha256(self.content)})
+        self.assert_open(0)
 
     def test_all_who_share_it_are_told_of_its_failure(self) -> None:
         asked = [self.ask() for _ in range(3)]
@@ -419,6 +431,22 @@ class ResumingTests(LongCase):
         self.assertEqual(self.successResultOf(again[0]), sha256(self.content))
         self.assertEqual(sum(self.reads), 100)
         self.assert_open(0)
+
+    def test_one_who_asks_again_for_what_hangs_is_told_after_a_time(self) -> None:
+        self.ask().addErrback(lambda failure: failure.trap(CancelledError)).cancel()
+        for _ in range(2):
+            # Whoever goes takes the timer along.
+            self.ask().addErrback(lambda failure: failure.trap(CancelledError)).cancel()
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+        asked = [self.ask() for _ in range(2)]
+        self.clock.advance(PATIENCE)
+        for one in asked:
+            refusal = self.failureResultOf(one, Refusal).value
+            self.assertEqual((refusal.code, refusal.message), (503, NO_RESPONSE))
+        self.thread.run()
+        self.assert_open(0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.computed(self.ask()), sha256(self.content))
 
     def test_what_waits_in_line_between_two_slices_is_kept_as_well(self) -> None:
         asked = self.ask()

@@ -11,14 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from twisted.internet.error import ConnectionLost
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.fileserver import FileServerFactory, FileServerProtocol
 from natproxy.relay.files import CHUNK
+from natproxy.roundrobin import RESULTS
 from natproxy.storage import Directory, Listing, Settling
 from natproxy.threads import Abandoned
-from tests.doubles import Journal, PlayedThread, Wire
+from tests.doubles import Journal, PlayedThread, TurnClock, Wire
 
 NOT_FOUND = b"ERR file not found\n"
 
@@ -33,7 +33,7 @@ class FileServerCase(SynchronousTestCase):
         self.files = self.outside / "files"
         self.files.mkdir()
         self.journal = Journal(self)
-        self.clock = Clock()
+        self.clock = TurnClock()
         self.thread = PlayedThread()
         # So long ago has everything been changed, by the server's clock.
         self.settled = 0.0
@@ -323,6 +323,23 @@ class ListTests(FileServerCase):
         self.assertEqual(self.thread.calls, 2)
         self.assertEqual(self.thread.asked, [])
         self.assertEqual(self.journal.ends, ["completed"] * 20)
+
+    def test_crowd_is_answered_in_several_turns(self) -> None:
+        clients = [self.new_client(50_000 + number) for number in range(2 * RESULTS)]
+        for protocol, _ in clients:
+            protocol.dataReceived(b"LIST\n")
+        self.thread.run()
+        self.thread.run()
+        answered = [bool(wire.taken()) for _, wire in clients]
+        self.assertEqual(answered, [True] * (RESULTS + 1) + [False] * (RESULTS - 1))
+        # One of the others goes, while a new scan is under way for somebody else.
+        self.ask(b"LIST\n")
+        clients[-1][1].lose(clients[-1][0], ConnectionLost())
+        self.clock.turn()
+        answered = [bool(wire.taken()) for _, wire in clients[RESULTS + 1 :]]
+        self.assertEqual(answered, [True] * (RESULTS - 2) + [False])
+        self.thread.run()
+        self.assertEqual(self.wire.taken(), b"OK\nEND\n")
 
     def test_listing_is_as_new_as_the_question(self) -> None:
         for name in ("a", "b"):

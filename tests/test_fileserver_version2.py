@@ -17,9 +17,15 @@ from twisted.internet.error import ConnectionLost
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy import fileserver, wire
-from natproxy.fileserver import LONGEST_PAGE, LOOK_AFTER, PAGE, FileServerProtocol
+from natproxy.fileserver import (
+    LONGEST_PAGE,
+    LOOK_AFTER,
+    PAGE,
+    PAGES_OF_ONE,
+    FileServerProtocol,
+)
 from natproxy.storage import Directory, Paged, directory, status_of, tree
-from natproxy.threads import Abandoned
+from natproxy.threads import PATIENCE, Abandoned
 from tests.doubles import Wire
 from tests.test_fileserver import FileServerCase
 
@@ -220,11 +226,11 @@ class LsTests(Version2Case):
         for name in (b"b", b"..", b"folder/..", b"a/"):
             self.assertEqual(self.ask_thread(b"LS " + name + b"\n"), NOT_FOUND, name)
 
-    def test_four_at_a_time_and_64_in_line(self) -> None:
-        clients = [self.new_client(port) for port in range(50_000, 50_068)]
+    def test_three_at_a_time_and_64_in_line(self) -> None:
+        clients = [self.new_client(port) for port in range(50_000, 50_067)]
         for protocol, _ in clients:
             protocol.dataReceived(b"LS\n")
-        self.assertEqual(self.thread.calls, 4)
+        self.assertEqual(self.thread.calls, 3)
         reply = b"ERR 429 too many listings at once\n"
         self.assertEqual(self.ask(b"LS\n"), reply)
         self.assert_logged("LS", len(reply))
@@ -234,18 +240,34 @@ class LsTests(Version2Case):
             self.assertEqual(client.taken(), self.page("a", "folder"))
         self.assertEqual(self.ask_thread(b"LS\n"), self.page("a", "folder"))
 
+    def test_walks_that_hang_leave_other_trees_to_be_listed(self) -> None:
+        (self.files / "quick").mkdir()
+        (self.files / "quick" / "a").touch()
+        clients = [self.new_client(50_000 + number) for number in range(2 * PAGES_OF_ONE)]
+        for number, (protocol, _) in enumerate(clients):
+            protocol.dataReceived(b"LS\n" if number % 2 else b"LS slow/%d\n" % number)
+        hanging = list(self.thread.asked)
+        self.assertEqual(len(hanging), 2 * PAGES_OF_ONE)
+        self.thread.asked.clear()
+        self.clock.advance(PATIENCE)
+        refused = b"ERR 503 the storage does not respond\n"
+        self.assertEqual({client.taken() for _, client in clients}, {refused})
+        self.assertEqual(self.ask(b"LS slow/other\n"), refused)
+        self.assertEqual(self.ask(b"LS\n"), refused)
+        self.assertEqual(self.ask_thread(b"LS quick\n"), self.page("quick/a"))
+
     def test_client_that_goes_leaves_the_line(self) -> None:
-        clients = [self.new_client(port) for port in range(50_000, 50_006)]
+        clients = [self.new_client(port) for port in range(50_000, 50_005)]
         for protocol, _ in clients:
             protocol.dataReceived(b"LS\n")
-        for protocol, client in clients[3:5]:
+        for protocol, client in clients[2:4]:
             client.lose(protocol, ConnectionLost())
-        for _ in range(5):
+        for _ in range(4):
             self.thread.run()
-        self.assertEqual((self.thread.calls, self.thread.asked), (5, []))
+        self.assertEqual((self.thread.calls, self.thread.asked), (4, []))
         taken = [bool(client.taken()) for _, client in clients]
-        self.assertEqual(taken, [True] * 3 + [False] * 2 + [True])
-        self.assertEqual(self.journal.ends, ["client-gone"] * 2 + ["completed"] * 4)
+        self.assertEqual(taken, [True] * 2 + [False] * 2 + [True])
+        self.assertEqual(self.journal.ends, ["client-gone"] * 2 + ["completed"] * 3)
 
     def test_page_that_nobody_waits_for_is_given_up(self) -> None:
         failures: list[BaseException] = []

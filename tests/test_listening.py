@@ -13,10 +13,8 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 
+from natproxy.keepalive import IDLE, INTERVAL, PROBES
 from natproxy.listening import (
-    IDLE,
-    INTERVAL,
-    PROBES,
     Dismissal,
     DismissingEndpoint,
     DismissingFactory,

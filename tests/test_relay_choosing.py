@@ -6,8 +6,11 @@ import errno
 import os
 import tempfile
 from io import BytesIO
+from typing import Any
 from unittest import mock, skipUnless
 
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import (
     IFileDescriptor,
     ISSLTransport,
@@ -17,6 +20,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactor
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.relay import (
@@ -35,7 +39,7 @@ from natproxy.relay.files import STRETCH, CopyingFileRelay, SendfileRelay
 from natproxy.relay.pipes import LARGE, PipePool
 from natproxy.relay.splicing import SLICE, TURN, SpliceRelay
 from natproxy.relay.warmth import Warmth
-from natproxy.wire import CountedBody, ListingBody
+from natproxy.wire import CountedBody, ListingBody, Refusal
 from tests.doubles import PlayedWarmth, SocketWire
 
 TCP = (ITCPTransport, IFileDescriptor, ISystemHandle)
@@ -352,6 +356,26 @@ class SendfileTurnTests(KernelCase):
                     f"{count} bytes from {offset}, but {warm} are warm",
                 )
         self.assertEqual(self.ends, [None])
+
+    def test_stray_event_of_the_sink_sends_nothing_that_is_cold(self) -> None:
+        warmth = PlayedWarmth()
+        relay = self.start(warmth)
+        relay._sink.connectionLost(Failure(ConnectionLost()))
+        self.assertEqual(self.asked, [])
+        warmth.warmed()
+        self.assertEqual(self.asked, [(0, STRETCH)])
+
+    def test_read_that_is_refused_at_once_is_the_end(self) -> None:
+        warmth = PlayedWarmth()
+
+        def refuse(*arguments: Any) -> Deferred[None]:
+            arguments[-1]()
+            return fail(Refusal(429, "too many reads at once"))
+
+        self.patch(warmth, "warm", refuse)
+        self.start(warmth)
+        self.assertEqual(self.ends[0].value.code, 429)
+        self.assertEqual(self.reactor.getWriters(), [])
 
     def test_broken_sink_is_the_clients_end(self) -> None:
         for error in (BrokenPipeError(), ConnectionResetError(), OSError(errno.ETIMEDOUT, "")):

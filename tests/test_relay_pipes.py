@@ -284,8 +284,14 @@ def dropped_from_cache(path: Path) -> int:
     pytest.skip("this file system cannot tell what is in the page cache")
 
 
-def read_in_thread(read: Callable[[], Any], device: int) -> Deferred[Any]:
-    return deferToThread(read)
+def read_in_thread(
+    read: Callable[[], Any], device: int, returned: Callable[[], object]
+) -> Deferred[Any]:
+    def done(result: Any) -> Any:
+        returned()
+        return result
+
+    return deferToThread(read).addBoth(done)
 
 
 @pytest_twisted.ensureDeferred
@@ -294,7 +300,7 @@ async def test_page_cache_knows_what_is_cold_and_warms_it(tmp_path: Path) -> Non
     file = dropped_from_cache(tmp_path / "cold")
     try:
         assert not cache.resident(file, 2 * MIB, MIB)
-        await cache.warm(file, 2 * MIB, MIB, 0)
+        await cache.warm(file, 2 * MIB, MIB, 0, int)
         assert cache.resident(file, 2 * MIB, MIB)
         assert cache.resident(file, 3 * MIB - 1, 1)
         # The stretch that was asked for and not the whole file; one end is not enough.
@@ -312,11 +318,11 @@ async def test_page_cache_leaves_failures_to_the_read(tmp_path: Path) -> None:
     with (tmp_path / "short").open("rb") as file:
         assert cache.resident(file.fileno(), 0, 10 * MIB)
         assert cache.resident(file.fileno(), 5, 1)
-        await cache.warm(file.fileno(), 0, MIB, 0)
+        await cache.warm(file.fileno(), 0, MIB, 0, int)
     reader, writer = os.pipe()
     try:
         assert cache.resident(reader, 0, 10)
-        await cache.warm(reader, 0, 10, 0)
+        await cache.warm(reader, 0, 10, 0, int)
     finally:
         os.close(reader)
         os.close(writer)
@@ -329,9 +335,11 @@ async def test_cold_file_arrives_whole(way: Way, tmp_path: Path) -> None:
     warmed: list[int] = []
 
     class NotingCache(PageCache):
-        def warm(self, file: int, offset: int, size: int, device: int) -> Deferred[None]:
+        def warm(
+            self, file: int, offset: int, size: int, device: int, returned: Callable[[], object]
+        ) -> Deferred[None]:
             warmed.append(offset)
-            return super().warm(file, offset, size, device)
+            return super().warm(file, offset, size, device, returned)
 
     serve = serving(way, tmp_path, warmth=NotingCache(read_in_thread))
     async with serve as server, server.client() as client:

@@ -20,6 +20,7 @@ from natproxy.relay.files import BLOCK, CopyingFileRelay, ThreadedFileRelay
 from natproxy.threads import PATIENCE, Threads
 from natproxy.wire import Refusal
 from tests.doubles import BufferedWire, PlayedThread
+from tests.served import descriptors
 from tests.test_fileserver import FileServerCase
 
 UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM)
@@ -58,8 +59,16 @@ class UnknownCase(SynchronousTestCase):
 
         self.patch(os, "preadv", failing)
 
-    def read(self, work: Callable[[], Any], device: int) -> Deferred[Any]:
-        return self.thread(work)
+    def read(
+        self, work: Callable[[], Any], device: int, returned: Callable[[], object]
+    ) -> Deferred[Any]:
+        def read() -> Any:
+            try:
+                return work()
+            finally:
+                returned()
+
+        return self.thread(read)
 
     def relay(self, content: bytes, unchanged: Callable[[], bool] | None = None) -> Any:
         self.path.write_bytes(content)
@@ -164,12 +173,36 @@ class HangingTests(FileServerCase):
         self.reads.run()
         self.assertEqual(self.wire.taken(), b"OK 7\ncontent")
 
+    def test_file_of_a_read_that_hangs_is_closed_when_its_thread_returns(self) -> None:
+        before = descriptors()
+        self.ask(b"GET a\n")
+        self.clock.advance(PATIENCE)
+        self.assertEqual(self.wire.taken(), b"ERR 503 the storage does not respond\n")
+        # Closing it might hang as well, and stop the reactor.
+        self.assertEqual(len(descriptors()), len(before) + 1)
+        self.reads.run()
+        self.assertEqual(descriptors(), before)
+
+    def test_read_in_line_is_dropped_with_its_client_and_its_file_closed(self) -> None:
+        clients = [self.new_client(50_000 + number) for number in range(READS_AT_ONCE)]
+        before = descriptors()
+        for protocol, _ in clients:
+            protocol.dataReceived(b"GET a\n")
+        for protocol, _ in clients:
+            protocol.connectionLost()
+        # Those that have begun are the threads'.
+        self.assertEqual(len(descriptors()), len(before) + READS_AT_ONCE // 2)
+        while self.reads.asked:
+            self.reads.run()
+        self.assertEqual(self.reads.calls, READS_AT_ONCE // 2)
+        self.assertEqual(descriptors(), before)
+
     def test_other_file_systems_are_read_meanwhile(self) -> None:
         clock = Clock()
         read = reads_in(self.reads, clock)
         for _ in range(READS_AT_ONCE):
-            read(lambda: None, 1).addErrback(lambda failure: failure.trap(Refusal))
-        other = read(lambda: "other", 2)
+            read(lambda: None, 1, int).addErrback(lambda failure: failure.trap(Refusal))
+        other = read(lambda: "other", 2, int)
         function, called = self.reads.asked.pop()
         called.callback(function())
         self.assertEqual(self.successResultOf(other), "other")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy import wire
+from natproxy.descriptors import WALK
 from natproxy.storage import (
     Directory,
     choose_opener,
@@ -193,7 +194,7 @@ class BothOpeners:
         for level in levels:
             os.mkdir(self.path(level))
         try:
-            with descriptors_left(6):
+            with descriptors_left(WALK):
                 self.assertEqual(self.names(b"d", limits=[700]), levels[1:])
             after = levels[1400]
             self.assertEqual(self.names(b"", math.inf, after + b"\xff"), rest)

@@ -173,6 +173,42 @@ class BothOpeners:
         paged = self.directory.page(b"", math.inf, b"sub", 1000)
         self.assertEqual(paged.page.unread, 0)
 
+    def test_page_that_ends_right_after_the_line_of_a_directory_says_that_it_was_readable(
+        self,
+    ) -> None:
+        self.put(b"sub-x", b"")
+        whole = self.names()
+        limit = whole.index(b"sub") + 1
+        self.assertEqual(whole[limit], b"sub-x")
+        after = self.directory.page(b"", math.inf, b"", limit).page.after
+        self.assertEqual(after, b"sub\0")
+        rest, _ = parsed(self.directory.page(b"", math.inf, b"sub\0", 1000))
+        self.assertEqual([entry.name for entry in rest], whole[limit:])
+        # It will not be entered.
+        limit = self.model(depth=1).index(b"sub") + 1
+        self.assertIsNone(self.directory.page(b"", 1, b"", limit).page.after)
+        self.fail_open(lambda path, flags: path == b"sub" and bool(flags & os.O_DIRECTORY), 13)
+        self.assertRaises(OSError, self.directory.page, b"", math.inf, b"sub\0", 1000)
+
+    def test_directory_is_counted_if_another_name_lies_between_it_and_its_content(self) -> None:
+        for name in (b"sub-x", b"sub-y", b"zz"):
+            self.put(name, b"")
+        self.fail_open(lambda path, flags: path == b"sub" and bool(flags & os.O_DIRECTORY), 13)
+        for after, limit, names, unread in (
+            (b"sub", 1000, [b"sub-x", b"sub-y", b"zz"], 0),
+            (b"sub-x", 1000, [b"sub-y", b"zz"], 1),
+            # The page ends after the directory was counted, and the next one counts it again.
+            (b"sub-x", 1, [b"sub-y"], 1),
+            (b"sub-y", 1, [], 1),
+        ):
+            paged = self.directory.page(b"", math.inf, after, limit)
+            entries, _ = parsed(paged)
+            found = [entry.name for entry in entries]
+            self.assertEqual(found, [name for name in found if name > after])
+            self.assertEqual([name for name in names if name not in found], [])
+            self.assertEqual(paged.page.unread, unread, after)
+            self.assertFalse(paged.page.after and paged.page.after.startswith(b"sub/"))
+
     def test_directory_that_becomes_unreadable_during_a_page_fails_it(self) -> None:
         opened: list[bytes] = []
 

@@ -21,7 +21,8 @@ from natproxy.client.errors import (
     ServerError,
 )
 from natproxy.client.exchange import Exchange
-from natproxy.client.route import CONNECT_TIMEOUT, TRUSTED, Attempts, Route, keep_alive
+from natproxy.client.route import CONNECT_TIMEOUT, TRUSTED, Attempts, Route
+from natproxy.keepalive import probe_idle
 
 CHUNK = 256 * 1024
 """Bytes that are received at once, unless the caller brings a buffer."""
@@ -274,7 +275,7 @@ class Connection(Closing):
         self._check()
         connected.settimeout(self.timeout)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        keep_alive(connected)
+        probe_idle(connected)
         _keep_little_waiting(connected)
 
     def _is_stale(self) -> bool:

@@ -36,7 +36,7 @@ from natproxy.client.errors import (
     UsageError,
 )
 from natproxy.client.exchange import Exchange
-from natproxy.client.route import keep_alive
+from natproxy.keepalive import probe_idle
 
 if TYPE_CHECKING:
     from natproxy.client.pool import ConnectionPool
@@ -238,7 +238,7 @@ class PooledConnection(Protocol):
             lower: ISystemHandle = getattr(self.transport, "transport", self.transport)
             handle = lower.getHandle()
             if isinstance(handle, socket):
-                keep_alive(handle)
+                probe_idle(handle)
         self.used = self._pool.clock.seconds()
         self._pool.opened(self)
 

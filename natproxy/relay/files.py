@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer, IReactorFDSet
@@ -21,6 +21,8 @@ from natproxy.relay.warmth import Warmth
 
 CHUNK = 128 * 1024
 """Bytes copied in one turn: what Twisted's transport hands to the kernel at once."""
+
+T = TypeVar("T")
 
 BLOCK = 256 * 1024
 """Bytes read at once in a thread."""
@@ -60,7 +62,9 @@ class FileRelay:
     """Moves a promised number of bytes from a file to an `Outflow`.
 
     Subclasses move one piece after the other in `_move`. The source is closed at the
-    end, whichever end it is. A file that has grown is sent up to its promised size.
+    end, whichever end it is, but not while a thread reads it: closing a file of a file
+    system that hangs may hang as well, and its descriptor would be another file's soon.
+    A file that has grown is sent up to its promised size.
 
     :param header: bytes to send first.
     :param size: bytes promised.
@@ -96,7 +100,8 @@ class FileRelay:
         self._outflow = outflow
         self._warmth = warmth
         self._running = True
-        self._warming = False
+        self._in_thread = False
+        self._reading: Deferred[Any] | None = None
         self._warm_to = 0
 
     @property
@@ -113,8 +118,10 @@ class FileRelay:
         if self._running:
             self._running = False
             self._let_go()
-            if not self._warming:
+            if not self._in_thread:
                 self._close()
+            elif self._reading is not None:
+                self._reading.cancel()
 
     def pauseProducing(self) -> None:
         """Nothing to do: the outflow is looked at before each piece."""
@@ -154,19 +161,31 @@ class FileRelay:
         if self._warmth.resident(file, self._offset, wanted):
             return wanted
         self._warm_to = self._offset + wanted
-        self._warming = True
-        self._warmth.warm(file, self._offset, wanted, self._device).addBoth(self._warmed)
+        self._in_thread = True
+        reading = self._warmth.warm(file, self._offset, wanted, self._device, self._returned)
+        self._await(reading, lambda _: self._move())
         return 0
 
-    def _warmed(self, result: object) -> None:
-        self._warming = False
+    def _await(self, reading: Deferred[T], read: Callable[[T], object]) -> None:
+        """Go on with what a thread reads; fail if it cannot: here it would stall the reactor."""
+
+        def ended(result: T | Failure) -> None:
+            self._reading = None
+            if not self._running:
+                return
+            if isinstance(result, Failure):
+                self._fail_with(result)
+            else:
+                read(result)
+
+        self._reading = reading
+        reading.addBoth(ended)
+
+    def _returned(self) -> None:
+        """The thread has returned, or will never read."""
+        self._in_thread = False
         if not self._running:
             self._close()
-        elif isinstance(result, Failure):
-            # To read here what a thread cannot read would stall the reactor.
-            self._fail_with(result)
-        else:
-            self._move()
 
     def _check(self) -> None:
         if self._unchanged is not None and not self._unchanged():
@@ -240,7 +259,7 @@ class CopyingFileRelay(FileRelay):
 
     def resumeProducing(self) -> None:
         """The transport has become empty: the next chunk."""
-        if not self._warming:
+        if self._reading is None:
             self._move()
 
     def _let_go(self) -> None:
@@ -260,13 +279,13 @@ class ThreadedFileRelay(CopyingFileRelay):
         self._move()
 
     def _move(self) -> None:
-        if self._warming or self._outflow.paused or self._over():
+        if self._reading is not None or self._outflow.paused or self._over():
             return
         assert self._warmth is not None
-        self._warming = True
+        self._in_thread = True
         size = min(BLOCK, self._end - self._offset)
         read = partial(self._read, self._source.fileno(), self._offset, size)
-        self._warmth.read(read, self._device).addBoth(self._got)
+        self._await(self._warmth.read(read, self._device, self._returned), self._got)
 
     def _read(self, file: int, offset: int, size: int) -> bytes:
         """Read a block, in a thread."""
@@ -277,15 +296,9 @@ class ThreadedFileRelay(CopyingFileRelay):
             self._check()
         return block
 
-    def _got(self, result: bytes | Failure) -> None:
-        self._warming = False
-        if self._over():
-            self._close()
-        elif isinstance(result, Failure):
-            self._fail_with(result)
-        else:
-            self._write(result)
-            self._move()
+    def _got(self, block: bytes) -> None:
+        self._write(block)
+        self._move()
 
 
 class SendfileRelay(FileRelay):
@@ -319,7 +332,12 @@ class SendfileRelay(FileRelay):
         self._socket.lend(self, self._move)
 
     def _move(self) -> None:
+        if self._reading is not None:
+            # An event of a descriptor that had this number before: nothing is warm yet.
+            return
         wanted = self._readable(STRETCH)
+        if self._over():
+            return
         if not wanted:
             # Not the client's turn but the disk's.
             self._sink.rest()

@@ -24,11 +24,16 @@ _NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 class ReadInThread(Protocol):
     """Calls a function in a thread and fires when it has returned."""
 
-    def __call__(self, read: Callable[[], T], device: int, /) -> Deferred[T]:
+    def __call__(
+        self, read: Callable[[], T], device: int, returned: Callable[[], object], /
+    ) -> Deferred[T]:
         """Call it.
 
         :param device: that it reads from, ``st_dev``.
-        :return: fails if it takes too long, or too many others are waiting.
+        :param returned: called once, when the function has returned or will never be
+            called: only then may the file that it reads be closed.
+        :return: fails if it takes too long, or too many others are waiting; then, and when
+            it is cancelled, the function may still be running.
         """
         ...
 
@@ -47,12 +52,19 @@ class Warmth(Protocol):
         """Return whether both ends of a stretch can be read at once."""
         ...
 
-    def warm(self, file: int, offset: int, size: int, device: int) -> Deferred[None]:
-        """Bring a stretch in; fires when it is there, or cannot be read."""
+    def warm(
+        self, file: int, offset: int, size: int, device: int, returned: Callable[[], object]
+    ) -> Deferred[None]:
+        """Bring a stretch in; fires when it is there, or cannot be read.
+
+        :param returned: as of `ReadInThread`.
+        """
         ...
 
-    def read(self, read: Callable[[], T], device: int) -> Deferred[T]:
-        """Read in a thread."""
+    def read(
+        self, read: Callable[[], T], device: int, returned: Callable[[], object]
+    ) -> Deferred[T]:
+        """Read in a thread; see `ReadInThread`."""
         ...
 
 
@@ -105,8 +117,10 @@ class PageCache:
             return True
         return True
 
-    def warm(self, file: int, offset: int, size: int, device: int) -> Deferred[None]:
-        """Read a stretch in a thread and throw it away."""
+    def warm(
+        self, file: int, offset: int, size: int, device: int, returned: Callable[[], object]
+    ) -> Deferred[None]:
+        """Read a stretch in a thread and throw it away; see `Warmth`."""
 
         def read() -> None:
             buffer = [bytearray(min(_BUFFER, size))]
@@ -120,8 +134,10 @@ class PageCache:
                     return
                 position += got
 
-        return self._in_thread(read, device)
+        return self._in_thread(read, device, returned)
 
-    def read(self, read: Callable[[], T], device: int) -> Deferred[T]:
-        """Read in a thread."""
-        return self._in_thread(read, device)
+    def read(
+        self, read: Callable[[], T], device: int, returned: Callable[[], object]
+    ) -> Deferred[T]:
+        """Read in a thread; see `ReadInThread`."""
+        return self._in_thread(read, device, returned)

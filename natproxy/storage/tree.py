@@ -36,6 +36,11 @@ LONGEST_LOOK = 5.0
 # Of a page's body, in bytes.
 _PAGE = 2**20
 
+OPENED = b"\0"
+"""Follows the name of a directory in the position at which a page ends, if the directory was
+readable when its line was written. No name has such a byte, so that it sorts before all
+that begin with the directory's."""
+
 _ETAG_BYTES = 12
 
 # A link that took a directory's place after the scan is not descended into.
@@ -76,10 +81,16 @@ class Looked(NamedTuple):
     :ivar name: the path that was looked at, with a slash at its end for a directory that
         was entered. A walk that begins after it continues with the next step.
     :ivar entry: `None` if there is nothing to list.
+    :ivar unread: true for a directory that cannot be entered, and whose line is on an
+        earlier page, which may not say so.
+    :ivar opened: true for the entry of a directory that will be entered later on. A page
+        that ends here must say that it was readable; see `OPENED`.
     """
 
     name: bytes
     entry: wire.Entry | None
+    unread: bool = False
+    opened: bool = False
 
 
 class Paged(NamedTuple):
@@ -109,6 +120,10 @@ def page_of(
     cut = False
     until = clock() + LONGEST_LOOK
     for count, step in enumerate(steps, 1):
+        if step.unread:
+            # No page ends here: the next one would begin inside of the directory.
+            unread += 1
+            continue
         if step.entry is not None:
             line = wire.format_entry(step.entry)
             size += len(line)
@@ -118,7 +133,7 @@ def page_of(
             lines.append(line)
             unread += step.entry.unread or step.entry.status.type == wire.UNREAD
             last = step.entry.name
-        position = step.name
+        position = step.name + OPENED if step.opened else step.name
         cut = count >= looks or clock() >= until
         if cut:
             break
@@ -139,6 +154,10 @@ class _Level(NamedTuple):
     path: bytes
     rest: bytes
     keys: Iterator[bytes]
+
+
+_UNREADABLE = _Level(b"", b"", iter(()))
+"""In the place of the level of a directory that cannot be read."""
 
 
 class Tree:
@@ -216,7 +235,9 @@ class Tree:
                 if descends and len(below) < MAX_PATH and below not in self._unread:
                     resumed = rest.startswith(key)
                     level = self._enter(below, rest.removeprefix(key) if resumed else b"", after)
-                    if level is not None:
+                    if level is _UNREADABLE:
+                        yield Looked(below, None, unread=True)
+                    elif level is not None:
                         levels.append(level)
                         if not resumed:
                             yield Looked(below, None)
@@ -230,8 +251,21 @@ class Tree:
                         raise FileNotFound from error
                     levels.pop()
                 else:
-                    if len(path + key) <= MAX_PATH:
-                        yield Looked(path + key, self._entry(folder, path, key, descends))
+                    name = path + key
+                    if len(name) <= MAX_PATH:
+                        entry = self._entry(folder, path, key, descends)
+                        yield Looked(name, entry, opened=self._is_ahead(name, entry, descends))
+
+    def _is_ahead(self, name: bytes, entry: wire.Entry | None, descends: bool) -> bool:
+        """Return whether an entry is a directory that will be entered."""
+        return (
+            descends
+            and entry is not None
+            and entry.status.type == wire.DIRECTORY
+            and not entry.unread
+            and self._probed is not None
+            and self._probed[0] == name + b"/"
+        )
 
     def _entry(self, folder: int, path: bytes, key: bytes, descends: bool) -> wire.Entry | None:
         name = path + key
@@ -277,8 +311,10 @@ class Tree:
         return True
 
     def _enter(self, path: bytes, rest: bytes, after: bytes) -> _Level | None:
-        """Return the level of a sub-directory, or `None` if it is to be passed over.
+        """Return the level of a sub-directory.
 
+        :return: `None` if it has vanished, or an earlier page says that it cannot be read;
+            `_UNREADABLE` if it cannot, and an earlier page may say so or not.
         :raises OSError: if it cannot be read, and the client cannot have been told so.
         """
         try:
@@ -293,13 +329,15 @@ class Tree:
                 raise
             if not_there(error):
                 return None
-            # Its line is on this page, unmarked, or the page before ended inside of it:
-            # the client takes what is not listed for removed.
-            if path[:-1] > after or after.startswith(path):
+            # The client takes what is not listed for removed. If the directory's line is on
+            # this page, unmarked, or the page before ended inside of it, or after a line
+            # that was unmarked, the listing has to begin anew.
+            name = path[:-1]
+            if name > after or after.startswith((path, name + OPENED)):
                 raise _named(error, path) from error
-            # Its line is on an earlier page, with a mark: had it been entered, that page
-            # would have said so in its header.
-            return None
+            # Its line is the last one of the page before, with a mark; or there are other
+            # names between, and it is not known whether it had one.
+            return None if after == name else _UNREADABLE
         finally:
             self._probed = None
         return _Level(path, rest, keys_after(runs, rest))

@@ -26,7 +26,13 @@ class Options(DaemonOptions):
         f" Listens on {default_listen} unless told otherwise."
     )
     optParameters = [
-        ["timeout", None, 60.0, "Seconds that the file server may be silent.", seconds("timeout")],
+        [
+            "timeout",
+            None,
+            60.0,
+            "Seconds that the header of a reply may take, and a pause in its body.",
+            seconds("timeout"),
+        ],
         [
             "connect-timeout",
             None,
