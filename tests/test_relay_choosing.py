@@ -16,7 +16,7 @@ from twisted.internet.interfaces import (
     IUNIXTransport,
 )
 from twisted.internet.task import Clock
-from twisted.internet.testing import MemoryReactor
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.relay import (
@@ -61,7 +61,7 @@ class KernelCase(SynchronousTestCase):
     """The two sides of a relay, and a reactor that watches nothing."""
 
     def setUp(self) -> None:
-        self.reactor = MemoryReactor()
+        self.reactor = MemoryReactorClock()
         self.progress: list[object] = []
         self.client = self.wire()
         self.upstream = self.wire()
