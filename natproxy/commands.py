@@ -27,7 +27,7 @@ from natproxy.admission import Admission, Refusal
 from natproxy.deadlines import Deadlines
 from natproxy.nat import FIRST_STAND_IN_PORT, Address, Outcome
 from natproxy.relay import Outflow, Transport, outflow_of
-from natproxy.roundrobin import COMMAND_UNITS, SHARE, RoundRobin, line_units
+from natproxy.roundrobin import BYTES_PER_UNIT, COMMAND_UNITS, SHARE, RoundRobin, line_units
 
 QUEUE_LIMIT = 64
 """Commands of one client that wait; with so many, it is not read from any more."""
@@ -325,8 +325,9 @@ class CommandReceiver(LineReceiver):
         self._starting = True
         try:
             while self._queue and self._units > 0 and self._ready():
-                self._units -= self.command_units
                 self.answering = self._queue.popleft()
+                # A long name is also decoded, looked up and logged.
+                self._units -= self.command_units + len(self.answering.line) // BYTES_PER_UNIT
                 self._answering_since = self.factory.clock.seconds()
                 try:
                     self.command_received(self.answering)

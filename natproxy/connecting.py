@@ -33,6 +33,8 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from natproxy.relay.descriptors import close_later
+
 ATTEMPT_DELAY = 0.25
 """Seconds between two attempts to connect to addresses of one name (RFC 8305)."""
 
@@ -196,7 +198,7 @@ class _Attempt:
     def give_up(self) -> None:
         if self._socket.fileno() >= 0:
             self._stop()
-            self._socket.close()
+            close_later(self._reactor, self._socket.detach())
 
     def _stop(self) -> None:
         self._reactor.removeWriter(self)

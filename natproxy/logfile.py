@@ -7,6 +7,7 @@ and the next line that can be written is preceded by one that says how many ther
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -114,7 +115,8 @@ class RotatingFile:
     """A log file that is rotated when it is large, and opened anew when it is told to be.
 
     ``FILE`` becomes ``FILE.1``, that ``FILE.2``, and so on; the oldest is deleted. There
-    are never more than ``kept`` renames. A file that cannot be rotated is written on.
+    are never more than ``kept`` renames. A file that cannot be rotated is written on, and
+    what is not a regular file is never renamed.
 
     :param path: of the file; relative to the present working directory.
     :param size: bytes from which the file is rotated; 0 for never.
@@ -139,8 +141,9 @@ class RotatingFile:
         with self._lock:
             if self._limit and self._size and self._size + len(data) > self._limit:
                 self._rotate()
-            self._size += len(data)
+            # Counted when it is written: a full disk must not lead to rotations.
             _write_all(self._descriptor, data)
+            self._size += len(data)
 
     def reopen(self) -> None:
         """Open the file by its name again, after another program has renamed it.
@@ -166,13 +169,31 @@ class RotatingFile:
             os.close(descriptor)
 
     def _open(self) -> None:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        # A pipe that is full, or that nobody reads, must not stop the daemon.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
         descriptor = os.open(self.path, flags, 0o640)
         self.close()
         self._descriptor = descriptor
         self._size = os.fstat(descriptor).st_size
 
+    def _can_be_renamed(self) -> bool:
+        """Return whether the path names a file of ours, not a device, a pipe or ``/dev/stdout``."""
+        if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+            return False
+        try:
+            kind = os.lstat(self.path).st_mode
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        place = os.path.realpath(os.path.dirname(self.path)) + os.sep
+        system = place.startswith(("/dev/", "/proc/"))
+        return stat.S_ISREG(kind) or (stat.S_ISLNK(kind) and not system)
+
     def _rotate(self) -> None:
+        if not self._can_be_renamed():
+            self._size = 0
+            return
         try:
             if self._kept:
                 for number in range(self._kept - 1, 0, -1):

@@ -193,6 +193,7 @@ class UpstreamProtocol(LineReceiver):
         self._entry: NATEntry | None = None
         self._relay: Relay | None = None
         self._relay_started = False
+        self._begun = False
         self._abilities: wire.AbilitiesReader | None = None
 
     def connectionMade(self) -> None:
@@ -209,6 +210,7 @@ class UpstreamProtocol(LineReceiver):
         """Receive bytes of the reply, unless it has ended."""
         if self._entry is None:
             return
+        self._begun = True
         super().dataReceived(data)
         # The time for the header is limited as a whole; only a body's progress extends it.
         if self._relay is not None and self._entry is not None:
@@ -304,8 +306,8 @@ class UpstreamProtocol(LineReceiver):
                     client=self._translation.client.client_address,
                     reason=reason.getErrorMessage(),
                 )
-            # An empty response can mean a server of version 1; half a list of verbs cannot.
-            reply = wire.EMPTY_RESPONSE if self._abilities is None else _BROKEN_OFF
+            # An empty response can mean a server of version 1; a part of a reply cannot.
+            reply = _BROKEN_OFF if self._begun else wire.EMPTY_RESPONSE
             self._translation.end(Outcome.UPSTREAM_GONE, reply)
 
     def drop(self) -> None:

@@ -69,6 +69,14 @@ class Flooders(SynchronousTestCase):
 
 
 class FloodTests(Flooders):
+    def test_long_command_uses_more_of_the_turn_than_a_short_one(self) -> None:
+        # It is parsed, and then decoded, looked up and logged: all of that takes its length.
+        line = b"x " + b"a" * 8000 + b"\n"
+        _, short = self.work(lambda: self.clients[0].dataReceived(b"x\n" * READ))
+        _, long = self.work(lambda: self.clients[1].dataReceived(line * 10))
+        self.assertGreaterEqual(short, 2)
+        self.assertEqual(long, 1)
+
     def test_one_read_does_no_more_than_one_share(self) -> None:
         for client, line in zip(self.clients, (b"\n", b"\r\n", b" \t\n", b"x\n"), strict=False):
             lines, commands = self.work(lambda: client.dataReceived(line * READ))  # noqa: B023

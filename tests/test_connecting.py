@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from unittest import mock
 
@@ -97,13 +98,18 @@ class UnansweredTests(SynchronousTestCase):
         self.sock.fileno.return_value = 99
         self.sock.__enter__.side_effect = lambda: self.sock
         self.sock.__exit__.side_effect = lambda *_: self.closed()
-        self.sock.close.side_effect = self.closed
+        self.sock.detach.side_effect = self.detached
         with mock.patch("natproxy.connecting.socket.socket", return_value=self.sock):
             self.give_up = TCPConnector(self.reactor, "192.0.2.1", 9, 5.0).connect(self.factory)
         (self.attempt,) = self.reactor.addWriter.call_args.args
 
     def closed(self) -> None:
         self.sock.fileno.return_value = -1
+
+    def detached(self) -> int:
+        self.closed()
+        self.descriptor = os.open(os.devnull, os.O_RDONLY)
+        return self.descriptor
 
     def assert_over(self) -> None:
         self.reactor.removeWriter.assert_called_once_with(self.attempt)
@@ -125,6 +131,11 @@ class UnansweredTests(SynchronousTestCase):
         self.give_up()
         self.attempt.connectionLost(None)
         self.assertEqual(self.factory.calls, 0)
+        # An event of this number may have been collected in this turn of the reactor.
+        os.fstat(self.descriptor)
+        self.clock.advance(0)
+        with self.assertRaises(OSError):
+            os.fstat(self.descriptor)
         self.assert_over()
 
     def test_late_answer_is_a_connection(self) -> None:

@@ -130,6 +130,73 @@ def test_file_that_cannot_be_rotated_is_written_on(
     assert (tmp_path / "log").read_bytes() == b"123456789\n"
 
 
+def test_only_regular_files_are_renamed(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        log = RotatingFile(str(pipe), 10, 2)
+        for _ in range(5):
+            log.write(b"12345678\n")
+        log.close()
+    finally:
+        os.close(reader)
+    null = RotatingFile(os.devnull, 10, 2)
+    # It must not come to that: as root it would succeed.
+    assert not null._can_be_renamed()
+    null.close()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_standard_output_under_its_name_is_not_renamed(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    program = (
+        "from natproxy.logfile import RotatingFile as R\n"
+        "print(R('/dev/stdout')._can_be_renamed(), R('/dev/fd/1')._can_be_renamed())"
+    )
+    with output.open("wb") as file:
+        subprocess.run([sys.executable, "-c", program], stdout=file, check=True)
+    assert output.read_text() == "False False\n"
+
+
+def test_pipe_that_is_full_or_not_read_does_not_stop_the_daemon(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="No such device"):
+        RotatingFile(str(pipe))
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        complaints: list[str] = []
+        file = RotatingFile(str(pipe))
+        writer = LogWriter(file, complaints.append)
+        for _ in range(100):
+            writer(event("x" * 4000))
+        assert len(complaints) == 1
+        file.close()
+    finally:
+        os.close(reader)
+
+
+def test_lines_that_are_lost_do_not_lead_to_a_rotation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = RotatingFile(str(tmp_path / "log"), 100, 1)
+    log.write(b"kept\n")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(logfile, "_write_all", full)
+        for _ in range(50):
+            with pytest.raises(OSError, match="No space"):
+                log.write(b"lost line\n")
+    log.write(b"again\n")
+    log.close()
+    assert (tmp_path / "log").read_bytes() == b"kept\nagain\n"
+    assert not (tmp_path / "log.1").exists()
+
+
 def test_file_is_opened_again_under_its_name(tmp_path: Path) -> None:
     path = tmp_path / "log"
     file = RotatingFile(str(path))

@@ -6,7 +6,7 @@ import os
 import socket
 
 from twisted.internet.error import ConnectionLost
-from twisted.internet.testing import MemoryReactor
+from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -15,7 +15,7 @@ from natproxy.relay.descriptors import WatchedDescriptor
 
 class WatchedDescriptorTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.reactor = MemoryReactor()
+        self.reactor = MemoryReactorClock()
         ours, theirs = socket.socketpair()
         self.addCleanup(ours.close)
         self.addCleanup(theirs.close)
@@ -38,6 +38,19 @@ class WatchedDescriptorTests(SynchronousTestCase):
         self.assertTrue(
             os.path.sameopenfile(self.watched.fileno(), self.original)  # one socket
         )
+
+    def test_closed_its_number_is_not_used_again_in_the_same_turn(self) -> None:
+        # An event of this number may have been collected: it would end a new connection.
+        number = self.watched.fileno()
+        self.watched.wait_writable()
+        self.watched.close()
+        new = os.dup(self.original)
+        self.addCleanup(os.close, new)
+        self.assertNotEqual(new, number)
+        os.fstat(number)
+        self.reactor.advance(0)
+        with self.assertRaises(OSError):
+            os.fstat(number)
 
     def test_hang_up_makes_it_look_and_wait_on_for_what_it_waited_for(self) -> None:
         for wait, waiting in (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import unicodedata
 from itertools import pairwise
+from unittest import mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -349,6 +350,17 @@ class ListingNamesTests(SynchronousTestCase):
 
 
 class PrintableTests(SynchronousTestCase):
+    def test_no_more_is_escaped_than_is_shown(self) -> None:
+        escaped: list[str] = []
+
+        def escape(character: str) -> str:
+            escaped.append(character)
+            return "?"
+
+        with mock.patch("natproxy.wire.text._escape", escape):
+            self.assertEqual(printable(b"\x01" * 16_000, 80), "?" * 77 + "...")
+        self.assertEqual(len(escaped), 81)
+
     def test_utf_8_is_shown_and_the_rest_escaped(self) -> None:
         self.assertEqual(printable("a é € 😀".encode()), "a é € 😀")
         self.assertEqual(printable(b"a\xffb\xc3"), "a\\xffb\\xc3")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -107,6 +108,23 @@ class NameTests(SynchronousTestCase):
     @given(st.data(), awkward_bytes.filter(bool))
     def test_any_spelling_of_a_name_means_that_name(self, data: st.DataObject, name: bytes) -> None:
         self.assertEqual(decode_name(data.draw(spellings(name))), name)
+
+    def test_line_full_of_escapes_is_decoded_without_a_callback_for_each(self) -> None:
+        # A client could make a command take 100 times as long as another one.
+        calls = 0
+
+        def count(frame: object, event: str, _: object) -> None:
+            nonlocal calls
+            calls += event in ("call", "c_call")
+
+        for word, name in ((b"%61" * 5000, b"a" * 5000), (b"%FF\\x41" * 2000, b"\xff\\x41" * 2000)):
+            sys.setprofile(count)
+            try:
+                decoded = decode_name(word)
+            finally:
+                sys.setprofile(None)
+            self.assertEqual(decoded, name)
+        self.assertLess(calls, 100)
 
     def test_malformed_names_are_refused_and_shown_harmlessly(self) -> None:
         for word in (

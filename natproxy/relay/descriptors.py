@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import cast
 
-from twisted.internet.interfaces import IReactorFDSet, IReadWriteDescriptor
+from twisted.internet.interfaces import IReactorFDSet, IReactorTime, IReadWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+
+def close_later(reactor: IReactorFDSet, descriptor: int) -> None:
+    """Close a descriptor that the reactor has watched, in its next turn.
+
+    The events of the present turn have been collected already, and one of them may be this
+    descriptor's. If a connection that is made in this turn got the number, Twisted would
+    take the event for the new connection's, and close it.
+
+    :param reactor: provides `IReactorTime` as well.
+    """
+    cast(IReactorTime, reactor).callLater(0, os.close, descriptor)
 
 
 @implementer(IReadWriteDescriptor)
@@ -60,10 +73,10 @@ class WatchedDescriptor:
         self._reactor.removeWriter(self)
 
     def close(self) -> None:
-        """Wait for nothing any more."""
+        """Wait for nothing any more; the number stays in use until the next turn."""
         if self._descriptor >= 0:
             self.rest()
-            os.close(self._descriptor)
+            close_later(self._reactor, self._descriptor)
             self._descriptor = -1
 
     def doRead(self) -> None:

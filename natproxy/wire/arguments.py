@@ -17,8 +17,7 @@ ROOT = b"."
 """Stands for the served folder itself where a name is needed."""
 
 _TO_ENCODE = re.compile(rb"[^!-~]|%")
-_ENCODED = re.compile(rb"(?:[!-$&-~]|%[0-9A-Fa-f]{2})+")
-_ESCAPE = re.compile(rb"%(..)")
+_ENCODED = re.compile(rb"[!-$&-~]*(?:%[0-9A-Fa-f]{2}[!-$&-~]*)*")
 _NUMBER = re.compile(rb"[0-9]{1,19}")
 _TOKEN = re.compile(rb"[!-~]{1,128}")
 
@@ -46,9 +45,13 @@ def decode_name(word: bytes) -> bytes:
 
     :raises WireError: if it isn't percent-encoded.
     """
-    if not _ENCODED.fullmatch(word):
+    if not (word and _ENCODED.fullmatch(word)):
         raise WireError(f"malformed name '{printable(word, 80)}'")
-    return _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), word)
+    if b"%" not in word:
+        return word
+    # A line can hold 5,400 escapes. A codec decodes them 50 times as fast as `re.sub`.
+    escaped = word.replace(b"\\", b"\\\\").replace(b"%", b"\\x")
+    return escaped.decode("unicode_escape").encode("latin-1")
 
 
 class Arguments(NamedTuple):

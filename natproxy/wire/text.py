@@ -38,9 +38,10 @@ def printable(text: bytes, limit: int = 1024) -> str:
         plain = text.decode("ascii")
         if plain.isprintable() and "\\" not in plain:
             return plain
-    shown = text[: 4 * limit + 4].decode("utf-8", "surrogateescape")
+    # Escapes only lengthen the text: what is beyond the limit need not be escaped.
+    shown = text[: 4 * limit + 4].decode("utf-8", "surrogateescape")[: limit + 1]
     shown = _UNPRINTABLE.sub(lambda match: _escape(match[0]), shown)
-    shown = re.sub("[\udc80-\udcff]", lambda match: f"\\x{ord(match[0]) - 0xDC00:02x}", shown)
+    shown = shown.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."
 
 
