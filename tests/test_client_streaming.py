@@ -20,7 +20,7 @@ from natproxy.client import (
     Unsupported,
     UsageError,
 )
-from natproxy.client.retrying import Limit
+from natproxy.client.retrying import RETRY_FOR, Limit, Patience
 from natproxy.client.streaming import stream
 from natproxy.client.transfer import How
 from tests.served_files import Fault, FetchCase
@@ -206,5 +206,5 @@ class BrokenStreamTests(StreamCase):
 
     def test_patience_ends(self) -> None:
         self.server.fail(b"GET", *[Fault(answer=b"ERR 503 not now\n")] * 9)
-        self.assertRaises(GaveUp, self.stream, How(retries=2))
+        self.assertRaises(GaveUp, self.stream, How(patience=Patience(RETRY_FOR, 2)))
         self.assertEqual(self.phases()[-1], Phase.FAILED)

@@ -82,6 +82,10 @@ class Patience(NamedTuple):
         return self.retry_for <= 0 or self.retries == 0
 
 
+DOWNLOAD_PATIENCE = Patience(RETRY_FOR)
+"""How long a download is retried, unless the caller wants otherwise."""
+
+
 class Contact:
     """What a session's commands have in common.
 

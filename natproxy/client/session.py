@@ -342,7 +342,7 @@ class Session(Closing):
         """
         # What fetches needs more modules than what asks.
         from natproxy.client.destination import Existing, destination_of
-        from natproxy.client.retrying import Limit
+        from natproxy.client.retrying import Limit, Patience
         from natproxy.client.transfer import How, Transfer, Wanted
 
         existing = Existing.REPLACE if overwrite else Existing.REFUSE
@@ -350,7 +350,8 @@ class Session(Closing):
         path = destination_of(
             as_name(name), None if destination is None else os.fsencode(destination)
         )
-        how = How(existing, verify, segments, limit, retry_for, retries, wait, concurrent=True)
+        patience = Patience(retry_for, retries, wait)
+        how = How(existing, verify, segments, limit, patience, concurrent=True)
         return Transfer(self, Wanted(as_name(name), path), how, progress).run().path
 
     def _digest(self, arguments: wire.Arguments) -> wire.Digest:

@@ -33,8 +33,8 @@ from natproxy.client.events import Event, Phase, Progress, unobserved
 from natproxy.client.partial import Partial, TakenOver
 from natproxy.client.record import Segment
 from natproxy.client.retrying import (
+    DOWNLOAD_PATIENCE,
     LEAST_RATE,
-    RETRY_FOR,
     Limit,
     Outage,
     Patience,
@@ -67,9 +67,7 @@ class How:
     :ivar verify: whether the SHA-256 is compared with the server's.
     :ivar segments: pieces of one file that are fetched at the same time.
     :ivar limit: of the rate of all transfers together; `None` for none.
-    :ivar retry_for: seconds without progress until giving up: see `Patience`.
-    :ivar retries: consecutive failures before giving up; `None` for any number.
-    :ivar wait: whether a server that cannot be connected to at first is waited for.
+    :ivar patience: how long temporary failures are retried.
     :ivar concurrent: whether a file is downloaded although another process, or thread, is
         downloading it to the same path: into a partial file of its own, from the first byte.
         Otherwise that is an error.
@@ -79,20 +77,13 @@ class How:
     verify: bool = False
     segments: int = 1
     limit: Limit | None = None
-    retry_for: float = RETRY_FOR
-    retries: int | None = None
-    wait: bool = False
+    patience: Patience = DOWNLOAD_PATIENCE
     concurrent: bool = False
 
     @property
     def piece(self) -> int:
         """Bytes to receive at once."""
         return self.limit.piece if self.limit else PIECE
-
-    @property
-    def patience(self) -> Patience:
-        """How long temporary failures are retried."""
-        return Patience(self.retry_for, self.retries, self.wait)
 
     @property
     def least_rate(self) -> float:

@@ -85,13 +85,8 @@ class NatproxyFileSystem(AbstractFileSystem):
         given = None if retry_for is None else parse_duration(str(retry_for))
         most = None if retries is None else int(retries)
         self._patience = Patience(CALL_RETRY_FOR if given is None else given, most, bool(wait))
-        self._download = How(
-            Existing.REPLACE,
-            retry_for=RETRY_FOR if given is None else given,
-            retries=most,
-            wait=bool(wait),
-            concurrent=True,
-        )
+        for_downloads = Patience(RETRY_FOR if given is None else given, most, bool(wait))
+        self._download = How(Existing.REPLACE, patience=for_downloads, concurrent=True)
         self._connections = int(connections)
         self._begin_session()
 
