@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
-from natproxy.client.errors import CannotConnect, ClientError, GaveUp, Interrupted
+from natproxy.client.errors import CannotConnect, ClientError, GaveUp, Interrupted, UsageError
 
 FIRST_WAIT = 0.5
 """Seconds between the first two tries, give or take a half; then twice as long each time."""
@@ -101,17 +101,24 @@ class Outage:
 
     A transfer that begins during an outage has no more patience left than those which began
     before it. Several threads use it.
-
-    :ivar began: when the first failure was that nothing has succeeded after; `None` if
-        something has.
     """
 
     def __init__(self) -> None:
-        self.began: float | None = None
+        # When the first failure was that nothing has succeeded after.
+        self._began: float | None = None
+        self._lock = threading.Lock()
+
+    def since(self, now: float) -> float:
+        """Note a failure, and return when the first one was."""
+        with self._lock:
+            if self._began is None:
+                self._began = now
+            return self._began
 
     def over(self) -> None:
         """Note that something has succeeded."""
-        self.began = None
+        with self._lock:
+            self._began = None
 
 
 class Tries:
@@ -249,11 +256,10 @@ class Persistence:
         patience = self._patience
         with self._lock:
             now = self._clock()
-            outage = self._outage
-            if outage.began is None:
-                outage.began = now
+            # Another transfer of the batch may succeed at any time.
+            since = self._outage.since(now)
             if self._failing is None:
-                self._failing = outage.began
+                self._failing = since
             left = self._failing + patience.retry_for - now
         if patience.retries is not None and failures > patience.retries:
             raise GaveUp(f"{error} (gave up after {failures} tries)") from error
@@ -306,9 +312,12 @@ class Limit:
     """Keeps the bytes of all transfers together below a rate.
 
     :param rate: bytes a second.
+    :raises UsageError: if it is no positive number.
     """
 
     def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
+        if not 0 < rate < math.inf:
+            raise UsageError(f"a limit of {rate:g} bytes a second: must be more than 0")
         self.rate = rate
         self._clock = clock
         # Several threads take from it.
