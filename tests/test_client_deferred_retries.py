@@ -45,6 +45,16 @@ class RetryTests(RetryCase):
             connection.send(reply)
             self.successResultOf(result)
 
+    def test_digest_that_is_being_computed_costs_no_patience(self) -> None:
+        self.client = self.new_client(patience=Patience(60, 1))
+        digest = self.client.hash("a")
+        connection = self.accept()
+        for _ in range(5):
+            self.clock.advance(60)
+            connection = self.accept(of_version=None)
+        connection.send(b"OK sha256=%b size=5 etag=e\n" % (b"0" * 64))
+        self.assertEqual(self.successResultOf(digest).size, 5)
+
     def test_version_is_asked_for_again(self) -> None:
         version = self.client.version()
         connection = self.accept(of_version=None)

@@ -67,6 +67,8 @@ from natproxy.client.sinks import (
 LARGEST = 64 << 20
 """Bytes of one reply that are held in memory at most, unless the caller wants otherwise."""
 
+_DIGESTS = "compute digests"
+
 # Inside of `Client`, `list` is a command.
 Names = list[bytes]
 Entries = list[wire.Entry]
@@ -253,28 +255,9 @@ class Client:
         again: the server continues where it was. It fails with `UsageError` for a
         directory.
         """
-        what = "compute digests"
-        await self._needs(what)
+        await self._needs(_DIGESTS)
         arguments = wire.Arguments(as_name(name), offset=offset, length=length)
-        end = self._clock.seconds() + LONGEST_DIGEST
-        silence = min(SHORTEST_SILENCE, self.timeout / 2)
-        while True:
-            began = self._clock.seconds()
-            try:
-                return await self._ask(
-                    b"HASH",
-                    arguments,
-                    lambda: self._memory(lambda header, _: wire.parse_digest(header.words)),
-                    what,
-                )
-            except NotFound:
-                await self._needs_file(arguments.name)
-                raise
-            except (ConnectionBroken, Unavailable):
-                # Only silence is waited out here: whoever calls knows about other failures.
-                now = self._clock.seconds()
-                if now >= end or now - began < silence:
-                    raise
+        return await self._retries.run(lambda: self._digest(arguments))
 
     @_deferred
     async def get(
@@ -366,6 +349,27 @@ class Client:
         check: Callable[[wire.Header], object] | None = None,
     ) -> Memory[T]:
         return Memory(read, self._largest, check)
+
+    async def _digest(self, arguments: wire.Arguments) -> wire.Digest:
+        end = self._clock.seconds() + LONGEST_DIGEST
+        silence = min(SHORTEST_SILENCE, self.timeout / 2)
+        while True:
+            began = self._clock.seconds()
+            try:
+                return await self._ask_once(
+                    b"HASH",
+                    arguments,
+                    self._memory(lambda header, _: wire.parse_digest(header.words)),
+                    _DIGESTS,
+                )
+            except NotFound:
+                await self._needs_file(arguments.name)
+                raise
+            except (ConnectionBroken, Unavailable):
+                # Only silence is waited out here: whoever calls knows about other failures.
+                now = self._clock.seconds()
+                if now >= end or now - began < silence:
+                    raise
 
     async def _needs_file(self, name: bytes) -> None:
         """Say of what the server does not find as a file that it is a directory.
