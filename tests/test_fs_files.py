@@ -30,7 +30,7 @@ from natproxy.fs import FileChanged, NatproxyFileSystem
 from natproxy.fs.errors import os_error
 from natproxy.fs.reading import SMALLEST_READ, GrowingReadAhead
 from tests import version1
-from tests.served_files import ServedFiles
+from tests.served_files import Fault, ServedFiles
 from tests.test_fs import Running, running
 
 SIZE = 3_000_000
@@ -424,6 +424,24 @@ def test_file_system_that_has_worked_waits_for_a_restarted_proxy(
         assert len(slept) == 5
         slept.clear()
         fs.close()
+    files.close()
+
+
+def test_listing_that_breaks_off_goes_on_with_the_missing_page(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = ServedFiles()
+    for name in b"abcdef":
+        files.put(bytes([name]), b"")
+    files.page = 2
+    monkeypatch.setattr("natproxy.client.retrying.Stop.sleep", lambda *_: None)
+    fs = NatproxyFileSystem(*files.address, skip_instance_cache=True)
+    for fail_at in range(3):
+        files.commands.clear()
+        files.fail(b"LS", *[Fault()] * fail_at, Fault(answer=b"ERR 503 not now\n"))
+        assert fs.ls("/", detail=False) == ["/a", "/b", "/c", "/d", "/e", "/f"]
+        assert len(files.asked(b"LS")) == 4
+    fs.close()
     files.close()
 
 

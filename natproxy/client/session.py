@@ -219,7 +219,7 @@ class Session(Closing):
             with connection.understanding():
                 if reply.header.size > LARGEST_PAGE:
                     raise wire.WireError(f"a page of {reply.header.size} bytes")
-                return pages.take(reply.header.words, b"".join(reply))
+                return pages.take(reply.header.words, reply.read())
 
     def walk(
         self, name: str | bytes = b"", limit: int | None = MOST_ENTRIES

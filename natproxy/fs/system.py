@@ -16,7 +16,7 @@ from fsspec.utils import isfilelike, tokenize
 
 from natproxy import wire
 from natproxy.client.address import DEFAULT_PORT, SCHEME, Server, is_url
-from natproxy.client.answers import as_name, name_text, see_within
+from natproxy.client.answers import Pages, as_name, name_text, see_within
 from natproxy.client.destination import Existing
 from natproxy.client.errors import ClientError, ServerError
 from natproxy.client.output import WholeWriter
@@ -398,7 +398,7 @@ class NatproxyFileSystem(AbstractFileSystem):
 
         def question(session: Session) -> tuple[bytes, str]:
             with session.get(name, start, length, etag) as (reply, part):
-                return b"".join(reply), part.status.etag
+                return reply.read(), part.status.etag
 
         try:
             return self._ask(name, question)
@@ -414,14 +414,21 @@ class NatproxyFileSystem(AbstractFileSystem):
         return self._ask(name, lambda session: session.stat(name))
 
     def _list(self, name: str, depth: float) -> list[dict[str, Any]]:
-        def question(session: Session) -> list[dict[str, Any]]:
-            found = []
-            for entry in session.ls(name, depth):
-                see_within(entry.name, as_name(name))
-                found.append(describe(f"/{name_text(entry.name)}", entry.status, entry.unread))
-            return found
+        pages = Pages()
+        found: list[dict[str, Any]] = []
 
-        return self._ask(name, question)
+        def page(session: Session) -> list[wire.Entry]:
+            entries = session.page(pages, name, depth)
+            for entry in entries:
+                see_within(entry.name, as_name(name))
+            return entries
+
+        # A listing that breaks off goes on with the page that is missing.
+        while pages.more:
+            for entry in self._ask(name, page):
+                found.append(describe(f"/{name_text(entry.name)}", entry.status, entry.unread))
+        self._ask(name, lambda _: pages.end())
+        return found
 
     def _together(self, steps: Sequence[Callable[[], Any]]) -> list[Any]:
         return together(steps, self._connections, self.session.interrupt)
