@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from twisted.internet import error
 from twisted.internet.defer import CancelledError
 from twisted.internet.testing import StringTransport
 
-from natproxy.client import CannotConnect, Changed, ConnectionBroken, GaveUp, Interrupted
+from natproxy.client import (
+    CannotConnect,
+    Changed,
+    ConnectionBroken,
+    GaveUp,
+    Interrupted,
+    UsageError,
+)
 from natproxy.client.deferred import Client
 from natproxy.client.retrying import Patience
 from tests.test_client_deferred import FACTS, STATUS, ClientCase
@@ -113,6 +121,13 @@ class RetryTests(RetryCase):
             else:
                 self.client.close()
             self.failureResultOf(names, kind)
+
+
+class RefusedOptionsTests(RetryCase):
+    def test_time_out_that_is_none(self) -> None:
+        for seconds in (0, -1, math.nan, math.inf):
+            for options in ({"timeout": seconds}, {"connect_timeout": seconds}):
+                self.assertRaises(UsageError, Client, self.endpoint, self.clock, **options)
 
 
 class DownloadTests(RetryCase):

@@ -448,3 +448,8 @@ def test_listing_that_breaks_off_goes_on_with_the_missing_page(
 def test_patience_that_cannot_be_read_is_refused() -> None:
     with pytest.raises(ValueError, match="must be a duration"):
         NatproxyFileSystem("127.0.0.1", 1, retry_for="soon", skip_instance_cache=True)
+
+
+def test_time_out_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be more than 0"):
+        NatproxyFileSystem("127.0.0.1", 1, timeout=0, skip_instance_cache=True)

@@ -54,7 +54,7 @@ from natproxy.client.errors import (
 from natproxy.client.exchanging import Flow, Memory, Sink
 from natproxy.client.pool import ConnectionPool
 from natproxy.client.retries import Retries
-from natproxy.client.retrying import Patience, Tries
+from natproxy.client.retrying import Patience, Tries, check_timeout
 from natproxy.client.route import ATTEMPT_DELAY, CONNECT_TIMEOUT
 from natproxy.client.sinks import (
     CountingFlow,
@@ -106,6 +106,7 @@ class Client:
     :param connect_timeout: seconds to wait for a connection; without it, 10, or ``timeout``
         if that is shorter.
     :param patience: how long temporary failures are retried; without it, not at all.
+    :raises UsageError: if a time-out is not more than 0, or too long.
     """
 
     def __init__(
@@ -121,6 +122,8 @@ class Client:
         connect_timeout: float | None = None,
         patience: Patience | None = None,
     ) -> None:
+        check_timeout("timeout", timeout)
+        check_timeout("connect_timeout", connect_timeout)
         self.server = server
         self.timeout = timeout
         self._clock = clock

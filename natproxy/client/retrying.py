@@ -29,6 +29,9 @@ WINDOW = 60.0
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)([smh]?)")
 _SECONDS_IN = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
+LONGEST_TIMEOUT = 10**6
+"""Seconds that a time-out may last."""
+
 LATE = 0.5
 """Seconds that a transfer may be behind its rate and still catch up."""
 
@@ -283,6 +286,18 @@ def backoff(failures: int, chance: Callable[[], float] | None = None) -> float:
         chance = random.random
     # A thousand clients of one restarted proxy should not come back at once.
     return middle * (0.5 + chance())
+
+
+def check_timeout(name: str, seconds: float | None) -> None:
+    """Check a time-out; `None` is none that could be wrong.
+
+    :param name: of the option.
+    :raises UsageError: if it is not more than 0, or too long.
+    """
+    if seconds is not None and not 0 < seconds <= LONGEST_TIMEOUT:
+        raise UsageError(
+            f"{name} {seconds:g}: must be more than 0 and at most {LONGEST_TIMEOUT} seconds"
+        )
 
 
 def parse_duration(text: str) -> float:

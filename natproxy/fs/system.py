@@ -18,7 +18,7 @@ from natproxy import wire
 from natproxy.client.address import DEFAULT_PORT, SCHEME, Server, is_url
 from natproxy.client.answers import Pages, as_name, name_text, see_within
 from natproxy.client.destination import Existing
-from natproxy.client.errors import ClientError, ServerError
+from natproxy.client.errors import ClientError, ServerError, UsageError
 from natproxy.client.output import WholeWriter
 from natproxy.client.retrying import (
     RETRY_FOR,
@@ -373,7 +373,10 @@ class NatproxyFileSystem(AbstractFileSystem):
     rm = rm_file = _rm = _refuse
 
     def _begin_session(self) -> None:
-        self._session = Session(self.server, self._timeout, self._connect_timeout)
+        try:
+            self._session = Session(self.server, self._timeout, self._connect_timeout)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
         self._process = os.getpid()
         weakref.finalize(self, _end_session, self._session, self._process)
 
