@@ -445,6 +445,25 @@ def test_listing_that_breaks_off_goes_on_with_the_missing_page(
     files.close()
 
 
+def test_range_beyond_the_end_of_another_version_is_not_empty() -> None:
+    files = ServedFiles()
+    files.put(b"a", b"the first a")
+    fs = NatproxyFileSystem(*files.address, skip_instance_cache=True)
+    etag = fs.ukey("/a")
+    # The file is replaced after the server has looked at it for the range.
+    for known, kind in ((etag, FileChanged), (None, type(None))):
+        replace = Fault(lambda: files.put(b"a", b""), answer=b"ERR 416 range size=5\n")
+        files.fail(b"GET", replace)
+        error = None
+        try:
+            assert fs.read_range("/a", 20, 30, known) == b""
+        except FileChanged as changed:
+            error = changed
+        assert type(error) is kind
+    fs.close()
+    files.close()
+
+
 def test_patience_that_cannot_be_read_is_refused() -> None:
     with pytest.raises(ValueError, match="must be a duration"):
         NatproxyFileSystem("127.0.0.1", 1, retry_for="soon", skip_instance_cache=True)

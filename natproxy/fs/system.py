@@ -409,6 +409,8 @@ class NatproxyFileSystem(AbstractFileSystem):
             # An offset beyond the end: there is no class for that refusal alone.
             if type(error.__cause__) is ServerError:
                 status = self._status(name)
+                if etag not in (None, status.etag):
+                    raise file_changed(name) from error
                 if status.size < start:
                     return b"", status.etag
             raise
