@@ -192,4 +192,7 @@ def interrupted_by(error: ClientError, name: bytes, kept: int) -> ClientError:
         text = f"{shown}: {text}"
     if kept:
         text += "; what was received is kept, and the same command continues it"
-    return type(error)(text)
+    named = type(error)(text)
+    if isinstance(error, ServerError) and isinstance(named, ServerError):
+        named.code = error.code
+    return named
