@@ -14,13 +14,14 @@ from natproxy.client import (
     DigestMismatch,
     Event,
     GaveUp,
+    Interrupted,
     NotFound,
     NotUnderstood,
     Phase,
     Unsupported,
     UsageError,
 )
-from natproxy.client.retrying import RETRY_FOR, Limit, Patience
+from natproxy.client.retrying import RETRY_FOR, Limit, Patience, Stop
 from natproxy.client.streaming import stream
 from natproxy.client.transfer import How
 from tests.served_files import Fault, FetchCase
@@ -66,6 +67,15 @@ class WholeStreamTests(StreamCase):
         self.assertEqual((self.stream(), bytes(self.out)), (len(NEW), NEW))
         self.assertEqual(self.events[-1], Event(b"a", Phase.COMPLETE, len(NEW), len(NEW)))
         self.assertRaises(Unsupported, self.stream, How(verify=True))
+
+    def test_interrupt_is_no_failure(self) -> None:
+        stop = Stop()
+
+        def take(_: memoryview) -> None:
+            stop.set()
+
+        self.assertRaises(Interrupted, stream, self.session, b"a", take, None, self.note, stop)
+        self.assertEqual(set(self.phases()), {Phase.RECEIVING})
 
     def test_whoever_takes_the_bytes_may_have_enough(self) -> None:
         def enough(_: memoryview) -> None:

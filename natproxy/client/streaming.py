@@ -12,6 +12,7 @@ from natproxy import wire
 from natproxy.client.errors import (
     ClientError,
     DigestMismatch,
+    Interrupted,
     NotFound,
     NotUnderstood,
     Unsupported,
@@ -80,6 +81,9 @@ class _Stream:
                 self._run_version_1()
             else:
                 self._run_version_2()
+        except Interrupted:
+            # It has not failed: somebody ended it.
+            raise
         except ClientError as error:
             named = interrupted_by(error, self._name, 0)
             self._tell(Phase.FAILED, str(named))
