@@ -143,14 +143,14 @@ def test_file_that_changes_is_never_mixed(fs: NatproxyFileSystem, changing: Path
 def test_ranges_of_a_file_that_changes_are_never_mixed(
     fs: NatproxyFileSystem, changing: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    status = fs._status
+    status = fs._commands.status
 
     def then_change(name: str) -> Any:
         found = status(name)
         replace(changing, b"2" * SIZE)
         return found
 
-    monkeypatch.setattr(fs, "_status", then_change)
+    monkeypatch.setattr(fs._commands, "status", then_change)
     found = fs.cat_ranges(["changing"] * 2, [0, SIZE // 2], [1, SIZE])
     assert [type(one) for one in found] == [FileChanged] * 2
 
