@@ -9,13 +9,11 @@ The rooms, from the ground up, and what each is for:
   ``threads``: work off the reactor's thread; ``digests``: SHA-256, computed there.
 - ``admission``: how many clients there may be; ``descriptors``: how many can be served;
   ``proxyheader``, ``listening``: the PROXY header, listening sockets; ``logfile``: the log.
-- ``beneath``: paths that stay below a directory; ``keepalive``: probes of silent connections.
-  The daemons and the client use both.
 - ``commands``: a connection that takes commands one at a time, in order;
   on it stand the protocols ``fileserver`` and ``proxy``.
 - ``service``, ``tap``, ``up``: what an operator starts.
 - ``client``: asking a server and fetching from it, blocking or with Deferreds. It stands
-  on ``wire``, ``beneath`` and ``keepalive``, and its ``deferred`` on Twisted as well.
+  on ``wire`` alone, and its ``deferred`` on Twisted as well.
 - ``cli``: what people type; ``fs``: what fsspec reads through. They stand on ``client``.
 
 Imports run downward, or sideways to ``wire``; never up.

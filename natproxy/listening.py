@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+from contextlib import suppress
 from typing import Any, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -20,9 +21,17 @@ from twisted.internet.protocol import Protocol
 from twisted.protocols.policies import WrappingFactory
 from zope.interface import implementer
 
-from natproxy.keepalive import keep_alive
 from natproxy.proxyheader import HeaderEndpoint
 from natproxy.wire import printable
+
+IDLE = 60
+"""Seconds without traffic after which the kernel probes a connection."""
+
+INTERVAL = 15
+"""Seconds between its probes."""
+
+PROBES = 4
+"""Probes without a reply after which a connection is given up."""
 
 # The ports of these close the connection at once when the factory returns no protocol.
 _BARE = re.compile(r"(tcp|tcp4|tcp6|unix|systemd):", re.IGNORECASE)
@@ -42,15 +51,21 @@ def endpoint_from(reactor: IReactorCore, description: str) -> IStreamServerEndpo
     return endpoint if _BARE.match(description) else DismissingEndpoint(endpoint)
 
 
-def keep_accepted_alive(port: IListeningPort) -> None:
-    """Have the kernel probe idle connections that a port accepts; see `keep_alive`.
+def keep_alive(port: IListeningPort) -> None:
+    """Have the kernel probe idle connections that a port accepts (``SO_KEEPALIVE``).
 
-    It costs nothing for each of them. Nothing happens to a UNIX socket.
+    Accepted connections inherit it on Linux, so that it costs nothing for each. A peer
+    that does not reply for two minutes is lost, and so is one that a NAT device has
+    forgotten. Nothing happens to a UNIX socket.
     """
     listening: socket.socket | None = getattr(port, "socket", None)
     if listening is None or listening.family not in (socket.AF_INET, socket.AF_INET6):
         return
-    keep_alive(listening)
+    with suppress(OSError, AttributeError):
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, IDLE)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, INTERVAL)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
 
 
 def address_text(address: object) -> str:

@@ -27,7 +27,7 @@ from twisted.python.failure import Failure
 from natproxy import __version__
 from natproxy.commands import CommandFactory
 from natproxy.descriptors import raise_limit
-from natproxy.listening import address_text, keep_accepted_alive
+from natproxy.listening import address_text, keep_alive
 from natproxy.logfile import RotatingFile
 
 
@@ -92,7 +92,7 @@ class DrainingService(Service):
                     f"cannot listen on {description}: {_reason(failures[0], self.option)}"
                 )
         for port in self.ports:
-            keep_accepted_alive(port)
+            keep_alive(port)
         if self.announced:
             self._log_start()
 

@@ -13,13 +13,15 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 
-from natproxy.keepalive import IDLE, INTERVAL, PROBES
 from natproxy.listening import (
+    IDLE,
+    INTERVAL,
+    PROBES,
     Dismissal,
     DismissingEndpoint,
     DismissingFactory,
     endpoint_from,
-    keep_accepted_alive,
+    keep_alive,
 )
 from natproxy.proxyheader import HeaderFactory
 from tests.loopback import HOST, eventually
@@ -52,7 +54,7 @@ class Accepting(Factory):
 async def test_accepted_connections_are_probed(prefix: str) -> None:
     factory = Accepting()
     port = await endpoint_from(reactor, f"{prefix}tcp:0:interface={HOST}").listen(factory)
-    keep_accepted_alive(port)
+    keep_alive(port)
     try:
         with socket.create_connection((HOST, port.getHost().port)):
             await eventually(lambda: factory.made and factory.made[0].transport, "the connection")
@@ -74,7 +76,7 @@ async def test_socket_that_was_handed_over_is_set_as_well() -> None:
         listener.setblocking(False)
         port = reactor.adoptStreamPort(os.dup(listener.fileno()), socket.AF_INET, Accepting())
         try:
-            keep_accepted_alive(port)
+            keep_alive(port)
             assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         finally:
             await maybeDeferred(port.stopListening)
@@ -84,7 +86,7 @@ async def test_socket_that_was_handed_over_is_set_as_well() -> None:
 async def test_unix_socket_is_left_alone(tmp_path: Path) -> None:
     port = await endpoint_from(reactor, f"unix:{tmp_path}/socket:mode=660").listen(Accepting())
     try:
-        keep_accepted_alive(port)
+        keep_alive(port)
         assert os.stat(tmp_path / "socket").st_mode & 0o777 == 0o660
     finally:
         await maybeDeferred(port.stopListening)

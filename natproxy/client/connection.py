@@ -21,8 +21,7 @@ from natproxy.client.errors import (
     ServerError,
 )
 from natproxy.client.exchange import Exchange
-from natproxy.client.route import CONNECT_TIMEOUT, TRUSTED, Attempts, Route
-from natproxy.keepalive import keep_alive
+from natproxy.client.route import CONNECT_TIMEOUT, TRUSTED, Attempts, Route, keep_alive
 
 CHUNK = 256 * 1024
 """Bytes that are received at once, unless the caller brings a buffer."""

@@ -36,7 +36,7 @@ from natproxy.client.errors import (
     UsageError,
 )
 from natproxy.client.exchange import Exchange
-from natproxy.keepalive import keep_alive
+from natproxy.client.route import keep_alive
 
 if TYPE_CHECKING:
     from natproxy.client.pool import ConnectionPool

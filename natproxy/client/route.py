@@ -25,6 +25,11 @@ ATTEMPT_DELAY = 0.25
 TRUSTED = 30.0
 """Seconds that a connection may have been idle to be used for one more command."""
 
+KEEPALIVE_IDLE = 60
+KEEPALIVE_INTERVAL = 15
+KEEPALIVE_PROBES = 4
+"""Seconds of silence until the kernel probes a connection, between probes, and their number."""
+
 _PENDING = (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY, errno.EINTR)
 
 
@@ -174,3 +179,23 @@ def interleave(candidates: list[Candidate]) -> list[Candidate]:
             of_family.append(candidate)
     rounds = zip_longest(*families.values())
     return [candidate for candidate in chain.from_iterable(rounds) if candidate is not None]
+
+
+def keep_alive(connected: socket.socket) -> None:
+    """Have the kernel probe a silent connection.
+
+    So a NAT box on the way does not forget it, and a peer that is gone is noticed after two
+    minutes (`KEEPALIVE_IDLE` and four probes).
+    """
+    # Where the system, or a socket that is none of TCP, has no such option, it is left out.
+    with suppress(OSError):
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", KEEPALIVE_IDLE),
+        ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL),
+        ("TCP_KEEPCNT", KEEPALIVE_PROBES),
+    ):
+        option = getattr(socket, name, None)
+        if option is not None:
+            with suppress(OSError):
+                connected.setsockopt(socket.IPPROTO_TCP, option, value)
