@@ -13,7 +13,7 @@ The rooms, from the ground up, and what each is for:
   on it stand the protocols ``fileserver`` and ``proxy``.
 - ``service``, ``tap``, ``up``: what an operator starts.
 - ``client``: asking a server and fetching from it, blocking or with Deferreds. It stands
-  on ``wire`` alone, and its ``deferred`` on Twisted as well.
+  on ``wire`` and ``beneath``, and its ``deferred`` on Twisted as well.
 - ``cli``: what people type; ``fs``: what fsspec reads through. They stand on ``client``.
 
 Imports run downward, or sideways to ``wire``; never up.

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from twisted.internet import error
 from twisted.internet.defer import CancelledError
 from twisted.internet.testing import StringTransport
 
-from natproxy.client import CannotConnect, Changed, ConnectionBroken, GaveUp, Interrupted
+from natproxy.client import (
+    CannotConnect,
+    Changed,
+    ConnectionBroken,
+    GaveUp,
+    Interrupted,
+    UsageError,
+)
 from natproxy.client.deferred import Client
 from natproxy.client.retrying import Patience
 from tests.test_client_deferred import FACTS, STATUS, ClientCase
@@ -44,6 +52,16 @@ class RetryTests(RetryCase):
             self.assertEqual(connection.wire.taken(), command)
             connection.send(reply)
             self.successResultOf(result)
+
+    def test_digest_that_is_being_computed_costs_no_patience(self) -> None:
+        self.client = self.new_client(patience=Patience(60, 1))
+        digest = self.client.hash("a")
+        connection = self.accept()
+        for _ in range(5):
+            self.clock.advance(60)
+            connection = self.accept(of_version=None)
+        connection.send(b"OK sha256=%b size=5 etag=e\n" % (b"0" * 64))
+        self.assertEqual(self.successResultOf(digest).size, 5)
 
     def test_version_is_asked_for_again(self) -> None:
         version = self.client.version()
@@ -103,6 +121,13 @@ class RetryTests(RetryCase):
             else:
                 self.client.close()
             self.failureResultOf(names, kind)
+
+
+class RefusedOptionsTests(RetryCase):
+    def test_time_out_that_is_none(self) -> None:
+        for seconds in (0, -1, math.nan, math.inf):
+            for options in ({"timeout": seconds}, {"connect_timeout": seconds}):
+                self.assertRaises(UsageError, Client, self.endpoint, self.clock, **options)
 
 
 class DownloadTests(RetryCase):

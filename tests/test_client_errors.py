@@ -29,6 +29,7 @@ from natproxy.client.errors import (
     Unsupported,
     UsageError,
     error_of,
+    interrupted_by,
 )
 
 PASSING = {CannotConnect, ConnectionBroken, Unavailable}
@@ -77,6 +78,20 @@ class ErrorOfTests(SynchronousTestCase):
         text = str(error_of(reply, name))
         self.assertTrue(text)
         self.assertFalse(set(text) & {"\n", "\r", "\x1b", "\x9b"})
+
+
+class InterruptedByTests(SynchronousTestCase):
+    def test_error_keeps_its_kind_and_code(self) -> None:
+        error = error_of(b"429 not now")
+        named = interrupted_by(error, b"a", 5)
+        self.assertEqual((type(named), getattr(named, "code", None)), (Unavailable, 429))
+        self.assertEqual(
+            str(named), "a: not now; what was received is kept, and the same command continues it"
+        )
+
+    def test_error_that_is_not_temporary_is_the_same(self) -> None:
+        for error in (NotFound("a"), CannotConnect("refused")):
+            self.assertIs(interrupted_by(error, b"a", 0), error)
 
 
 class KindTests(SynchronousTestCase):

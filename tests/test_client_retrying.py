@@ -20,6 +20,7 @@ from natproxy.client import (
     Interrupted,
     NotFound,
     Unavailable,
+    UsageError,
 )
 from natproxy.client.retrying import (
     LATE,
@@ -29,6 +30,7 @@ from natproxy.client.retrying import (
     Patience,
     Persistence,
     Stop,
+    Tries,
     backoff,
     parse_duration,
     shown_duration,
@@ -233,7 +235,7 @@ class PatienceTests(PersistenceCase):
         self.assertGreater(self.persist()(step), 600)
 
     def test_it_may_have_no_end(self) -> None:
-        step = self.failing(BROKEN, until=10**7)
+        step = self.failing(BROKEN, 1000, until=10**7)
         self.assertGreater(self.persist(math.inf)(step), 10**7)
 
     def test_long_step_that_fails_in_the_end_is_tried_again(self) -> None:
@@ -334,6 +336,21 @@ class OutageTests(PersistenceCase):
         self.assertRaises(GaveUp, self.persist(100, outage=outage), self.step(BROKEN))
         self.assertAlmostEqual(self.clock.seconds(), 100)
 
+    def test_transfer_that_succeeds_while_another_fails(self) -> None:
+        outage = Outage()
+
+        class Succeeding(Outage):
+            def since(self, now: float) -> float:
+                since = outage.since(now)
+                outage.over()
+                return since
+
+        persistently = self.persist(60, outage=Succeeding())
+        self.clock.advance(7)
+        for _ in range(2):
+            self.assertGreater(persistently.wait_after(BROKEN, Tries()), 0)
+        self.assertEqual(outage.since(9), 9)
+
     def test_each_is_tried_once(self) -> None:
         outage = Outage()
         self.assertRaises(GaveUp, self.persist(100, outage=outage), self.failing(BROKEN))
@@ -343,6 +360,10 @@ class OutageTests(PersistenceCase):
 
 
 class LimitTests(SynchronousTestCase):
+    def test_rate_that_is_none_is_refused(self) -> None:
+        for rate in (0.0, -1.0, math.nan, math.inf):
+            self.assertRaises(UsageError, Limit, rate)
+
     def test_bytes_wait_for_those_before_them(self) -> None:
         clock = Clock()
         limit = Limit(100, clock.seconds)

@@ -73,7 +73,7 @@ class DownloadTests(SynchronousTestCase):
             self.assertEqual(self.read(path), b"hi")
 
     def test_name_that_no_file_here_can_have_is_refused(self) -> None:
-        for name in (b"..", b"s/.", b"s/"):
+        for name in (b"..", b"s/.", b"s/", b"a\0b"):
             session = self.play([(b"DOWNLOAD " + name + b"\n", b"OK 2\nhi")])
             self.assertRaises(UsageError, download, session, name, self.path(b""))
         self.assertEqual(self.files(), [])

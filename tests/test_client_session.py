@@ -348,6 +348,22 @@ class GetTests(SessionCase):
         self.assertIn("is a directory", str(error))
 
 
+class RefusedOptionsTests(SessionCase):
+    def test_path_that_no_file_can_have(self) -> None:
+        session = self.serve_files()
+        for destination in ("a\0b", b"a\0b", "a\ud800", ""):
+            self.assertRaises(UsageError, session.download, "a", destination)
+        self.assertRaises(UsageError, session.download, b"a\0b")
+        self.assertRaises(UsageError, session.download, "a", self.mktemp(), limit_rate=0)
+        self.assertEqual(self.server.lines, [])
+
+    def test_time_out_that_is_none(self) -> None:
+        server = Server("127.0.0.1", 1)
+        for seconds in (0, -1, math.nan, math.inf, 1e300):
+            for options in ({"timeout": seconds}, {"connect_timeout": seconds}):
+                self.assertRaises(UsageError, Session, server, **options)
+
+
 class ConnectionsTests(SessionCase):
     def test_connection_is_used_again(self) -> None:
         session = self.serve_files()

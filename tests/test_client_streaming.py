@@ -14,13 +14,14 @@ from natproxy.client import (
     DigestMismatch,
     Event,
     GaveUp,
+    Interrupted,
     NotFound,
     NotUnderstood,
     Phase,
     Unsupported,
     UsageError,
 )
-from natproxy.client.retrying import Limit
+from natproxy.client.retrying import RETRY_FOR, Limit, Patience, Stop
 from natproxy.client.streaming import stream
 from natproxy.client.transfer import How
 from tests.served_files import Fault, FetchCase
@@ -66,6 +67,15 @@ class WholeStreamTests(StreamCase):
         self.assertEqual((self.stream(), bytes(self.out)), (len(NEW), NEW))
         self.assertEqual(self.events[-1], Event(b"a", Phase.COMPLETE, len(NEW), len(NEW)))
         self.assertRaises(Unsupported, self.stream, How(verify=True))
+
+    def test_interrupt_is_no_failure(self) -> None:
+        stop = Stop()
+
+        def take(_: memoryview) -> None:
+            stop.set()
+
+        self.assertRaises(Interrupted, stream, self.session, b"a", take, None, self.note, stop)
+        self.assertEqual(set(self.phases()), {Phase.RECEIVING})
 
     def test_whoever_takes_the_bytes_may_have_enough(self) -> None:
         def enough(_: memoryview) -> None:
@@ -206,5 +216,5 @@ class BrokenStreamTests(StreamCase):
 
     def test_patience_ends(self) -> None:
         self.server.fail(b"GET", *[Fault(answer=b"ERR 503 not now\n")] * 9)
-        self.assertRaises(GaveUp, self.stream, How(retries=2))
+        self.assertRaises(GaveUp, self.stream, How(patience=Patience(RETRY_FOR, 2)))
         self.assertEqual(self.phases()[-1], Phase.FAILED)

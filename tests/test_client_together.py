@@ -76,6 +76,25 @@ class RunTogetherTests(SynchronousTestCase):
         self.run_all([step] * 6, 3)
         self.assertEqual(most, 3)
 
+    def test_fewer_threads_than_wanted_are_enough(self) -> None:
+        start = threading.Thread.start
+        for allowed in (0, 1, 2):
+            started: list[threading.Thread] = []
+
+            def limited(
+                thread: threading.Thread,
+                started: list[threading.Thread] = started,
+                allowed: int = allowed,
+            ) -> None:
+                if len(started) == allowed:
+                    raise RuntimeError("can't start new thread")
+                started.append(thread)
+                start(thread)
+
+            with mock.patch("threading.Thread.start", limited):
+                steps: list[Callable[[], object]] = [lambda n=n: n for n in range(9)]  # type: ignore[misc]
+                self.assertEqual(self.run_all(steps, 4), list(range(9)))
+
     def test_failure_is_raised_when_the_others_have_ended(self) -> None:
         begun = threading.Barrier(3)
         failed = threading.Event()

@@ -12,6 +12,7 @@ from unittest import mock
 from natproxy.client import ConnectionBroken, Event, LocalError, Phase, Session
 from natproxy.client.destination import Existing
 from natproxy.client.partial import TakenOver
+from natproxy.client.retrying import Patience
 from natproxy.client.transfer import Fetched, How, Transfer, Wanted
 from natproxy.client.tree import LocalTree
 from tests.served_files import MTIME, Fault
@@ -141,7 +142,7 @@ class UselessLockTests(MeanwhileCase):
         def second() -> None:
             self.server.fail(b"GET", Fault(cut=4000))
             self.assertRaises(
-                ConnectionBroken, self.other(How(existing=Existing.REPLACE, retries=0))
+                ConnectionBroken, self.other(How(existing=Existing.REPLACE, patience=Patience()))
             )
 
         self.fetch_and(second, CONCURRENT)

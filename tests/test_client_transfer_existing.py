@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from natproxy.client import ConnectionBroken, LocalError, Phase, Unavailable
 from natproxy.client.destination import Existing
 from natproxy.client.partial import Partial
+from natproxy.client.retrying import Patience
 from natproxy.client.transfer import How
 from tests.kept import kill
 from tests.served_files import MTIME, Fault
@@ -143,7 +144,9 @@ class AnyHistoryTests(TransferCase):
                 # What trial calls a module's "suppress" is something else.
                 contextlib.suppress(ConnectionBroken, Unavailable),
             ):
-                self.fetch(How(Existing.REPLACE, data.draw(st.booleans()), segments, 0))
+                self.fetch(
+                    How(Existing.REPLACE, data.draw(st.booleans()), segments, patience=Patience())
+                )
                 # The fault came too late: that was one download, and what follows is another.
                 self.assert_whole(current)
                 os.unlink(self.path(b"a"))

@@ -28,10 +28,10 @@ from natproxy.client import (
 from natproxy.client.destination import Existing
 from natproxy.client.partial import Partial
 from natproxy.client.record import Segment
-from natproxy.client.retrying import Limit, Stop
+from natproxy.client.retrying import RETRY_FOR, Limit, Patience, Stop
 from natproxy.client.transfer import Fetched, How, Transfer, Wanted
 from tests.served_files import Fault
-from tests.transferring import NEW, OLD, ONCE, TransferCase
+from tests.transferring import NEW, OLD, ONCE, TransferCase, at_most
 
 BREAK = Fault(cut=-1)
 
@@ -80,7 +80,7 @@ class RetryingTests(TransferCase):
 
     def test_patience_ends_and_what_came_is_kept(self) -> None:
         self.server.fail(b"GET", Fault(cut=4000), *[BREAK] * 8)
-        error = self.assertRaises(GaveUp, self.fetch, How(retries=3))
+        error = self.assertRaises(GaveUp, self.fetch, How(patience=at_most(3)))
         self.assertEqual(error.exit_status, 5)
         self.assertEqual(
             str(error),
@@ -97,7 +97,7 @@ class RetryingTests(TransferCase):
         self.server.fail(b"GET", *failing, Fault(cut=4000), *failing)
         with mock.patch("random.random", return_value=0.5):
             # At such a limit, 4000 bytes are progress.
-            self.fetch(How(retries=4, limit=Limit(3000.0, lambda: 0.0)))
+            self.fetch(How(patience=at_most(4), limit=Limit(3000.0, lambda: 0.0)))
         waits = [seconds for seconds in self.slept if seconds in (0.5, 1.0, 2.0, 4.0)]
         self.assertEqual(waits, [0.5, 1.0, 2.0, 0.5, 1.0, 2.0, 4.0])
 
@@ -110,7 +110,7 @@ class RetryingTests(TransferCase):
 
     def test_failure_names_the_file_and_says_nothing_of_what_is_not_kept(self) -> None:
         self.server.fail(b"GET", *[Fault(answer=b"ERR 503 not now\n")] * 2)
-        for how in (How(retries=1), ONCE):
+        for how in (How(patience=at_most(1)), ONCE):
             self.server._faults.clear()
             self.server.fail(b"GET", *[Fault(answer=b"ERR 503 not now\n")] * 2)
             error = self.assertRaises(ClientError, self.fetch, how)
@@ -148,7 +148,7 @@ class RetryingTests(TransferCase):
             connect(connection)
 
         with mock.patch.object(Connection, "connect", refused):
-            self.fetch(How(wait=True))
+            self.fetch(How(patience=Patience(RETRY_FOR, wait=True)))
         self.assertEqual(len(self.slept), 3)
         self.assert_whole()
 
@@ -159,7 +159,7 @@ class RetryingTests(TransferCase):
 
     def test_server_that_goes_is_waited_for(self) -> None:
         self.server.fail(b"GET", Fault(cut=4000, act=self.server.stop_listening))
-        self.assertRaises(GaveUp, self.fetch, How(retries=2))
+        self.assertRaises(GaveUp, self.fetch, How(patience=at_most(2)))
         self.assertEqual(len(self.slept), 2)
 
     def test_silent_server_is_given_up_after_the_time_out(self) -> None:
@@ -217,7 +217,7 @@ class SegmentTests(TransferCase):
 
     def test_what_each_has_received_is_kept(self) -> None:
         self.server.fail(b"GET", *[Fault(cut=1000)] * 4)
-        self.assertRaises(ConnectionBroken, self.fetch, How(segments=4, retries=0))
+        self.assertRaises(ConnectionBroken, self.fetch, How(segments=4, patience=Patience()))
         record = json.loads(self.read(b".a.part.json"))
         kept = sum(done - start for start, done, _ in record["segments"])
         self.assertGreaterEqual(kept, 1000)
@@ -334,7 +334,7 @@ class Version1Tests(TransferCase):
     def test_tries_that_lead_nowhere_come_to_an_end(self) -> None:
         # Bytes that are thrown away again are no progress.
         self.server.fail(b"DOWNLOAD", *[Fault(cut=4000)] * 50)
-        self.assertRaises(GaveUp, self.fetch, How(retries=3))
+        self.assertRaises(GaveUp, self.fetch, How(patience=at_most(3)))
         self.assertEqual((len(self.server.asked(b"DOWNLOAD")), self.files()), (4, []))
 
     def test_what_is_there_is_refused_kept_or_replaced(self) -> None:

@@ -30,7 +30,7 @@ from natproxy.fs import FileChanged, NatproxyFileSystem
 from natproxy.fs.errors import os_error
 from natproxy.fs.reading import SMALLEST_READ, GrowingReadAhead
 from tests import version1
-from tests.served_files import ServedFiles
+from tests.served_files import Fault, ServedFiles
 from tests.test_fs import Running, running
 
 SIZE = 3_000_000
@@ -143,14 +143,14 @@ def test_file_that_changes_is_never_mixed(fs: NatproxyFileSystem, changing: Path
 def test_ranges_of_a_file_that_changes_are_never_mixed(
     fs: NatproxyFileSystem, changing: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    status = fs._status
+    status = fs._commands.status
 
     def then_change(name: str) -> Any:
         found = status(name)
         replace(changing, b"2" * SIZE)
         return found
 
-    monkeypatch.setattr(fs, "_status", then_change)
+    monkeypatch.setattr(fs._commands, "status", then_change)
     found = fs.cat_ranges(["changing"] * 2, [0, SIZE // 2], [1, SIZE])
     assert [type(one) for one in found] == [FileChanged] * 2
 
@@ -427,6 +427,48 @@ def test_file_system_that_has_worked_waits_for_a_restarted_proxy(
     files.close()
 
 
+def test_listing_that_breaks_off_goes_on_with_the_missing_page(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = ServedFiles()
+    for name in b"abcdef":
+        files.put(bytes([name]), b"")
+    files.page = 2
+    monkeypatch.setattr("natproxy.client.retrying.Stop.sleep", lambda *_: None)
+    fs = NatproxyFileSystem(*files.address, skip_instance_cache=True)
+    for fail_at in range(3):
+        files.commands.clear()
+        files.fail(b"LS", *[Fault()] * fail_at, Fault(answer=b"ERR 503 not now\n"))
+        assert fs.ls("/", detail=False) == ["/a", "/b", "/c", "/d", "/e", "/f"]
+        assert len(files.asked(b"LS")) == 4
+    fs.close()
+    files.close()
+
+
+def test_range_beyond_the_end_of_another_version_is_not_empty() -> None:
+    files = ServedFiles()
+    files.put(b"a", b"the first a")
+    fs = NatproxyFileSystem(*files.address, skip_instance_cache=True)
+    etag = fs.ukey("/a")
+    # The file is replaced after the server has looked at it for the range.
+    for known, kind in ((etag, FileChanged), (None, type(None))):
+        replace = Fault(lambda: files.put(b"a", b""), answer=b"ERR 416 range size=5\n")
+        files.fail(b"GET", replace)
+        error = None
+        try:
+            assert fs.read_range("/a", 20, 30, known) == b""
+        except FileChanged as changed:
+            error = changed
+        assert type(error) is kind
+    fs.close()
+    files.close()
+
+
 def test_patience_that_cannot_be_read_is_refused() -> None:
     with pytest.raises(ValueError, match="must be a duration"):
         NatproxyFileSystem("127.0.0.1", 1, retry_for="soon", skip_instance_cache=True)
+
+
+def test_time_out_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be more than 0"):
+        NatproxyFileSystem("127.0.0.1", 1, timeout=0, skip_instance_cache=True)

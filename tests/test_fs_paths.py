@@ -245,6 +245,12 @@ def test_text_of_a_upath_is_its_url(server: Running, root: UPath) -> None:
         os.fspath(root)  # type: ignore[call-overload]
 
 
+@pytest.mark.parametrize("url", ["natproxy://[::1]:99999/a", "natproxy://[::1/a"])
+def test_upath_of_no_server_is_a_value_error(url: str) -> None:
+    with pytest.raises(ValueError, match=r"is needed|is written"):
+        UPath(url)
+
+
 def test_parts_of_a_upath(server: Running, root: UPath) -> None:
     path = root / "sub" / "two.tar.gz"
     assert path == root.joinpath("sub", "two.tar.gz") == UPath(f"{server.url}/sub/two.tar.gz")

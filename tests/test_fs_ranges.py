@@ -91,13 +91,13 @@ def test_ranges_are_merged_up_to_a_size(
 ) -> None:
     monkeypatch.setattr("natproxy.fs.ranges.LARGEST_BLOCK", 100)
     asked: list[tuple[int, int]] = []
-    read = fs._read
+    read = fs._commands.read
 
     def note(name: str, start: int, end: int, etag: str) -> tuple[bytes, str]:
         asked.append((start, end))
         return read(name, start, end, etag)
 
-    monkeypatch.setattr(fs, "_read", note)
+    monkeypatch.setattr(fs._commands, "read", note)
     starts = [0, 50, 90, 120, 500, 550]
     ends = [60, 90, 110, 130, 700, 560]
     found = fs.cat_ranges(["digits"] * 6, starts, ends)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.cli.options import commands_of, parser_of
+from natproxy.cli.options import parser_of
+from natproxy.cli.parsing import commands_of
 from natproxy.client import errors
 
 PAGE = Path(__file__).parent.parent / "man" / "natproxy.1"

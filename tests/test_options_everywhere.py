@@ -11,7 +11,8 @@ from unittest import mock
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.cli.completion import complete
-from natproxy.cli.options import LOCAL, REMOTE, commands_of, parser_of
+from natproxy.cli.options import LOCAL, REMOTE, parser_of
+from natproxy.cli.parsing import commands_of
 from natproxy.cli.shell.suggesting import Suggester
 from tests.test_manual import section
 

@@ -14,7 +14,8 @@ from unittest import mock
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy import cli
-from natproxy.cli.options import commands_of, parser_of
+from natproxy.cli.options import parser_of
+from natproxy.cli.parsing import commands_of
 from natproxy.cli.sessions import Sessions
 from natproxy.cli.shell import run as run_shell
 from natproxy.client.errors import CannotConnect

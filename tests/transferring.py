@@ -5,12 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from natproxy.client import ConnectionBroken
+from natproxy.client.retrying import RETRY_FOR, Patience
 from natproxy.client.transfer import Fetched, How, Transfer, Wanted
 from tests.served_files import Fault, FetchCase
 
 NEW = bytes(range(256)) * 40
 OLD = NEW[::-1]
-ONCE = How(retries=0)
+ONCE = How(patience=Patience())
+
+
+def at_most(retries: int) -> Patience:
+    """Return the patience for so many failures in a row."""
+    return Patience(RETRY_FOR, retries)
 
 
 class TransferCase(FetchCase):

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, TextIO
 
 from natproxy.cli.encoding import argument_for
 from natproxy.cli.names import ManyNames
-from natproxy.cli.options import LOCAL, LOCAL_FILE, REMOTE, REMOTE_FOLDER, commands_of
+from natproxy.cli.options import LOCAL, LOCAL_FILE, REMOTE, REMOTE_FOLDER
+from natproxy.cli.parsing import commands_of
 from natproxy.cli.shell.words import quoted
 from natproxy.client.errors import ClientError
 

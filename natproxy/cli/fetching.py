@@ -54,8 +54,7 @@ def get(options: Namespace, sessions: Sessions) -> int:
 def cat(options: Namespace, sessions: Sessions) -> int:
     """Write files to standard output."""
     session, names = sessions.targets(options, options.paths)
-    retry_for, retries, wait = patience_of(options)
-    how = How(retry_for=retry_for, retries=retries, wait=wait)
+    how = How(patience=patience_of(options))
     return _to_stdout(session, names, how, display_for("never", True), sessions)
 
 
@@ -118,7 +117,7 @@ def _jobs(options: Namespace) -> int:
 
 def _how(options: Namespace, existing: Existing) -> How:
     limit = Limit(options.limit_rate) if options.limit_rate else None
-    return How(existing, options.verify, options.segments, limit, *patience_of(options))
+    return How(existing, options.verify, options.segments, limit, patience_of(options))
 
 
 def _wanted(names: Sequence[bytes], output: str | None) -> list[Wanted]:

@@ -13,10 +13,8 @@ from natproxy.client.address import Server, parse_path
 from natproxy.client.answers import as_name
 from natproxy.client.closing import Closing
 from natproxy.client.errors import UsageError
-from natproxy.client.retrying import RETRY_FOR, Patience, Persistence, Stop
+from natproxy.client.retrying import RETRY_FOR, Patience, Persistence, Stop, check_timeout
 from natproxy.client.session import Session
-
-LONGEST_TIMEOUT = 10**6
 
 
 class Sessions(Closing):
@@ -64,11 +62,8 @@ class Sessions(Closing):
     def _with(self, server: Server, options: Namespace) -> Session:
         # At the prompt, commands inherit the options of the program, and there may be none.
         connecting = getattr(options, "connect_timeout", None)
-        for name, seconds in (("--timeout", options.timeout), ("--connect-timeout", connecting)):
-            if seconds is not None and not 0 < seconds <= LONGEST_TIMEOUT:
-                raise UsageError(
-                    f"{name} {seconds:g}: must be more than 0 and at most {LONGEST_TIMEOUT} seconds"
-                )
+        check_timeout("--timeout", options.timeout)
+        check_timeout("--connect-timeout", connecting)
         session = self._sessions.setdefault(server, Session(server))
         session.timeout = options.timeout
         session.connect_timeout = connecting

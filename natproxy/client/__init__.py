@@ -1,6 +1,6 @@
 """The client wing: blocking sockets, no reactor, up in milliseconds.
 
-It stands on `natproxy.wire` alone. For programs::
+It stands on `natproxy.wire` and `natproxy.beneath`. For programs::
 
     from natproxy.client import connect
 

@@ -54,7 +54,7 @@ from natproxy.client.errors import (
 from natproxy.client.exchanging import Flow, Memory, Sink
 from natproxy.client.pool import ConnectionPool
 from natproxy.client.retries import Retries
-from natproxy.client.retrying import Patience, Tries
+from natproxy.client.retrying import Patience, Tries, check_timeout
 from natproxy.client.route import ATTEMPT_DELAY, CONNECT_TIMEOUT
 from natproxy.client.sinks import (
     CountingFlow,
@@ -66,6 +66,8 @@ from natproxy.client.sinks import (
 
 LARGEST = 64 << 20
 """Bytes of one reply that are held in memory at most, unless the caller wants otherwise."""
+
+_DIGESTS = "compute digests"
 
 # Inside of `Client`, `list` is a command.
 Names = list[bytes]
@@ -104,6 +106,7 @@ class Client:
     :param connect_timeout: seconds to wait for a connection; without it, 10, or ``timeout``
         if that is shorter.
     :param patience: how long temporary failures are retried; without it, not at all.
+    :raises UsageError: if a time-out is not more than 0, or too long.
     """
 
     def __init__(
@@ -119,6 +122,8 @@ class Client:
         connect_timeout: float | None = None,
         patience: Patience | None = None,
     ) -> None:
+        check_timeout("timeout", timeout)
+        check_timeout("connect_timeout", connect_timeout)
         self.server = server
         self.timeout = timeout
         self._clock = clock
@@ -253,28 +258,9 @@ class Client:
         again: the server continues where it was. It fails with `UsageError` for a
         directory.
         """
-        what = "compute digests"
-        await self._needs(what)
+        await self._needs(_DIGESTS)
         arguments = wire.Arguments(as_name(name), offset=offset, length=length)
-        end = self._clock.seconds() + LONGEST_DIGEST
-        silence = min(SHORTEST_SILENCE, self.timeout / 2)
-        while True:
-            began = self._clock.seconds()
-            try:
-                return await self._ask(
-                    b"HASH",
-                    arguments,
-                    lambda: self._memory(lambda header, _: wire.parse_digest(header.words)),
-                    what,
-                )
-            except NotFound:
-                await self._needs_file(arguments.name)
-                raise
-            except (ConnectionBroken, Unavailable):
-                # Only silence is waited out here: whoever calls knows about other failures.
-                now = self._clock.seconds()
-                if now >= end or now - began < silence:
-                    raise
+        return await self._retries.run(lambda: self._digest(arguments))
 
     @_deferred
     async def get(
@@ -366,6 +352,27 @@ class Client:
         check: Callable[[wire.Header], object] | None = None,
     ) -> Memory[T]:
         return Memory(read, self._largest, check)
+
+    async def _digest(self, arguments: wire.Arguments) -> wire.Digest:
+        end = self._clock.seconds() + LONGEST_DIGEST
+        silence = min(SHORTEST_SILENCE, self.timeout / 2)
+        while True:
+            began = self._clock.seconds()
+            try:
+                return await self._ask_once(
+                    b"HASH",
+                    arguments,
+                    self._memory(lambda header, _: wire.parse_digest(header.words)),
+                    _DIGESTS,
+                )
+            except NotFound:
+                await self._needs_file(arguments.name)
+                raise
+            except (ConnectionBroken, Unavailable):
+                # Only silence is waited out here: whoever calls knows about other failures.
+                now = self._clock.seconds()
+                if now >= end or now - began < silence:
+                    raise
 
     async def _needs_file(self, name: bytes) -> None:
         """Say of what the server does not find as a file that it is a directory.

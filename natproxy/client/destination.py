@@ -59,7 +59,7 @@ class LocalFile(NamedTuple):
             return self.tree.parent(self.below, create)
         above = os.path.dirname(self.path)
         if create and above:
-            make_folder(above)
+            create_directories(above)
         return LocalDirectory.at(above)
 
     def find(self) -> os.stat_result | None:
@@ -93,31 +93,30 @@ class LocalFile(NamedTuple):
             raise LocalError(self.path, error) from error
 
 
-def destination_of(name: bytes, destination: bytes | None) -> bytes:
-    """Give the path that a file is to have.
+def destination_of(name: bytes, destination: str | bytes | None) -> bytes:
+    """Return the path that a file is to have.
 
     :param name: of the file on the server.
     :param destination: a file, or a folder that exists or ends with a slash. Without it:
         the working directory.
+    :raises UsageError: if no file can have the path.
     """
     last = os.path.basename(name)
-    if last in (b"", b".", b".."):
+    if last in (b"", b".", b"..") or b"\0" in last:
         raise UsageError(f"'{wire.printable(name)}' is not the name of a file")
     if destination is None:
         return last
     if not destination:
         raise UsageError("an empty name is not one to save a file under")
-    if destination.endswith(b"/") or os.path.isdir(destination):
-        return os.path.join(destination, last)
-    return destination
-
-
-def make_folder(path: bytes) -> None:
-    """Make a folder, and those it is in, unless it is there.
-
-    :raises LocalError: if that can't be done.
-    """
-    create_directories(path)
+    try:
+        path = os.fsencode(destination)
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{destination!a}: has no bytes in the locale's encoding") from error
+    if b"\0" in path:
+        raise UsageError(f"'{wire.printable(path)}': a path has no NUL in it")
+    if path.endswith(b"/") or os.path.isdir(path):
+        return os.path.join(path, last)
+    return path
 
 
 def find(path: bytes) -> os.stat_result | None:

@@ -174,3 +174,25 @@ def error_of(reply: bytes, name: bytes = b"") -> ServerError:
     error = kind(f"{wire.printable(name)}: {message}" if name else message)
     error.code = code
     return error
+
+
+def interrupted_by(error: ClientError, name: bytes, kept: int) -> ClientError:
+    """Return a temporary failure that has ended a download, as it is shown to the user.
+
+    :param name: of the file on the server.
+    :param kept: bytes that are on the disk.
+    """
+    if not (isinstance(error, GaveUp) or error.passing) or (
+        isinstance(error, CannotConnect) and not kept
+    ):
+        return error
+    shown = wire.printable(name)
+    text = str(error)
+    if not text.startswith(f"{shown}: "):
+        text = f"{shown}: {text}"
+    if kept:
+        text += "; what was received is kept, and the same command continues it"
+    named = type(error)(text)
+    if isinstance(error, ServerError) and isinstance(named, ServerError):
+        named.code = error.code
+    return named

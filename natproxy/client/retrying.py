@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
-from natproxy.client.errors import CannotConnect, ClientError, GaveUp, Interrupted
+from natproxy.client.errors import CannotConnect, ClientError, GaveUp, Interrupted, UsageError
 
 FIRST_WAIT = 0.5
 """Seconds between the first two tries, give or take a half; then twice as long each time."""
@@ -28,6 +28,9 @@ WINDOW = 60.0
 
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)([smh]?)")
 _SECONDS_IN = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+LONGEST_TIMEOUT = 10**6
+"""Seconds that a time-out may last."""
 
 LATE = 0.5
 """Seconds that a transfer may be behind its rate and still catch up."""
@@ -82,6 +85,10 @@ class Patience(NamedTuple):
         return self.retry_for <= 0 or self.retries == 0
 
 
+DOWNLOAD_PATIENCE = Patience(RETRY_FOR)
+"""How long a download is retried, unless the caller wants otherwise."""
+
+
 class Contact:
     """What a session's commands have in common.
 
@@ -97,17 +104,24 @@ class Outage:
 
     A transfer that begins during an outage has no more patience left than those which began
     before it. Several threads use it.
-
-    :ivar began: when the first failure was that nothing has succeeded after; `None` if
-        something has.
     """
 
     def __init__(self) -> None:
-        self.began: float | None = None
+        # When the first failure was that nothing has succeeded after.
+        self._began: float | None = None
+        self._lock = threading.Lock()
+
+    def since(self, now: float) -> float:
+        """Note a failure, and return when the first one was."""
+        with self._lock:
+            if self._began is None:
+                self._began = now
+            return self._began
 
     def over(self) -> None:
         """Note that something has succeeded."""
-        self.began = None
+        with self._lock:
+            self._began = None
 
 
 class Tries:
@@ -245,11 +259,10 @@ class Persistence:
         patience = self._patience
         with self._lock:
             now = self._clock()
-            outage = self._outage
-            if outage.began is None:
-                outage.began = now
+            # Another transfer of the batch may succeed at any time.
+            since = self._outage.since(now)
             if self._failing is None:
-                self._failing = outage.began
+                self._failing = since
             left = self._failing + patience.retry_for - now
         if patience.retries is not None and failures > patience.retries:
             raise GaveUp(f"{error} (gave up after {failures} tries)") from error
@@ -273,6 +286,18 @@ def backoff(failures: int, chance: Callable[[], float] | None = None) -> float:
         chance = random.random
     # A thousand clients of one restarted proxy should not come back at once.
     return middle * (0.5 + chance())
+
+
+def check_timeout(name: str, seconds: float | None) -> None:
+    """Check a time-out; `None` is none that could be wrong.
+
+    :param name: of the option.
+    :raises UsageError: if it is not more than 0, or too long.
+    """
+    if seconds is not None and not 0 < seconds <= LONGEST_TIMEOUT:
+        raise UsageError(
+            f"{name} {seconds:g}: must be more than 0 and at most {LONGEST_TIMEOUT} seconds"
+        )
 
 
 def parse_duration(text: str) -> float:
@@ -302,9 +327,12 @@ class Limit:
     """Keeps the bytes of all transfers together below a rate.
 
     :param rate: bytes a second.
+    :raises UsageError: if it is no positive number.
     """
 
     def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
+        if not 0 < rate < math.inf:
+            raise UsageError(f"a limit of {rate:g} bytes a second: must be more than 0")
         self.rate = rate
         self._clock = clock
         # Several threads take from it.

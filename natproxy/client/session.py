@@ -6,7 +6,6 @@ RFC 2663 calls what lies between one client's first and last command a session.
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -45,7 +44,7 @@ from natproxy.client.errors import (
 )
 from natproxy.client.events import Progress, unobserved
 from natproxy.client.reading import RemoteFile
-from natproxy.client.retrying import RETRY_FOR, Contact
+from natproxy.client.retrying import RETRY_FOR, Contact, check_timeout
 from natproxy.client.route import Route
 
 LARGEST_PAGE = 16 << 20
@@ -70,12 +69,15 @@ class Session(Closing):
     :param timeout: seconds to wait for each piece of a reply.
     :param connect_timeout: seconds to wait for a connection, to all of the host's addresses
         together; without it, 10, or ``timeout`` if that is shorter.
+    :raises UsageError: if a time-out is not more than 0, or too long.
     :ivar contact: whether the server has been reached: see `natproxy.client.retrying`.
     """
 
     def __init__(
         self, server: Server, timeout: float = 60.0, connect_timeout: float | None = None
     ) -> None:
+        check_timeout("timeout", timeout)
+        check_timeout("connect_timeout", connect_timeout)
         self.server = server
         self.timeout = timeout
         self.connect_timeout = connect_timeout
@@ -219,7 +221,7 @@ class Session(Closing):
             with connection.understanding():
                 if reply.header.size > LARGEST_PAGE:
                     raise wire.WireError(f"a page of {reply.header.size} bytes")
-                return pages.take(reply.header.words, b"".join(reply))
+                return pages.take(reply.header.words, reply.read())
 
     def walk(
         self, name: str | bytes = b"", limit: int | None = MOST_ENTRIES
@@ -342,15 +344,14 @@ class Session(Closing):
         """
         # What fetches needs more modules than what asks.
         from natproxy.client.destination import Existing, destination_of
-        from natproxy.client.retrying import Limit
+        from natproxy.client.retrying import Limit, Patience
         from natproxy.client.transfer import How, Transfer, Wanted
 
         existing = Existing.REPLACE if overwrite else Existing.REFUSE
         limit = None if limit_rate is None else Limit(limit_rate)
-        path = destination_of(
-            as_name(name), None if destination is None else os.fsencode(destination)
-        )
-        how = How(existing, verify, segments, limit, retry_for, retries, wait, concurrent=True)
+        path = destination_of(as_name(name), destination)
+        patience = Patience(retry_for, retries, wait)
+        how = How(existing, verify, segments, limit, patience, concurrent=True)
         return Transfer(self, Wanted(as_name(name), path), how, progress).run().path
 
     def _digest(self, arguments: wire.Arguments) -> wire.Digest:

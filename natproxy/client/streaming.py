@@ -10,19 +10,21 @@ from functools import partial
 
 from natproxy import wire
 from natproxy.client.errors import (
-    Changed,
     ClientError,
     DigestMismatch,
+    Interrupted,
     NotFound,
     NotUnderstood,
     Unsupported,
     UsageError,
+    interrupted_by,
 )
 from natproxy.client.events import Event, Phase, Progress, unobserved
 from natproxy.client.output import WholeWriter, Write
 from natproxy.client.retrying import Persistence, Stop
 from natproxy.client.session import Session
-from natproxy.client.transfer import How, interrupted_by
+from natproxy.client.transfer import How
+from natproxy.client.verification import changed
 
 
 def stream(
@@ -79,6 +81,9 @@ class _Stream:
                 self._run_version_1()
             else:
                 self._run_version_2()
+        except Interrupted:
+            # It has not failed: somebody ended it.
+            raise
         except ClientError as error:
             named = interrupted_by(error, self._name, 0)
             self._tell(Phase.FAILED, str(named))
@@ -136,7 +141,6 @@ class _Stream:
             self._stop.sleep(self._how.limit.take(size))
 
     def _confirm(self, etag: str) -> None:
-        shown = wire.printable(self._name)
         try:
             if self._how.verify:
                 self._tell(Phase.VERIFYING)
@@ -147,9 +151,9 @@ class _Stream:
         except NotFound:
             now, same = "", True
         if now != etag:
-            raise Changed(f"{shown}: changed on the server while it was fetched")
+            raise changed(self._name)
         if not same:
-            raise DigestMismatch(f"{shown}: the SHA-256 is not the server's")
+            raise DigestMismatch(f"{wire.printable(self._name)}: the SHA-256 is not the server's")
 
     def _tell(self, phase: Phase, message: str = "") -> None:
         self._progress(Event(self._name, phase, self._done, self._size, message))

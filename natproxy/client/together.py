@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from itertools import chain, islice
 from operator import length_hint
 from typing import TypeVar
@@ -22,7 +23,7 @@ def run_together(
     """Take steps, at most ``width`` at a time, and return their results in order.
 
     Each step is taken from the iterable only when a thread is free for it, so there may be
-    very many.
+    very many. If the system does not allow as many threads, fewer are used, or none.
 
     :param stop: is set when the calling thread is interrupted; each step looks at it.
     :param interrupt: ends what the steps are waiting for.
@@ -33,7 +34,7 @@ def run_together(
     if width == 1 or len(first) <= 1:
         return [step() for step in chain(first, remaining)]
     # Most commands fetch one file over one connection: they need no threads.
-    from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+    from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 
     numbered = enumerate(chain(first, remaining))
     results: dict[int, _Result] = {}
@@ -54,10 +55,15 @@ def run_together(
                 raise
             results[number] = result
 
-    size = length_hint(steps, width)
-    with ThreadPoolExecutor(min(width, max(2, size))) as threads:
-        workers = [threads.submit(work) for _ in range(min(width, max(2, size)))]
+    count = min(width, max(2, length_hint(steps, width)))
+    with ThreadPoolExecutor(count) as threads:
+        workers: list[Future[None]] = []
         try:
+            with suppress(RuntimeError):
+                for _ in range(count):
+                    workers.append(threads.submit(work))
+            if not workers:
+                work()
             done, _ = wait(workers, return_when=FIRST_EXCEPTION)
             for worker in workers:
                 if worker in done:

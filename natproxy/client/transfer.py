@@ -9,7 +9,6 @@ damaged ranges are found and downloaded again.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,27 +17,24 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from natproxy import wire
 from natproxy.client import destination
-from natproxy.client.damage import Range, find_damage, join
 from natproxy.client.destination import Existing, LocalFile
 from natproxy.client.errors import (
-    CannotConnect,
     Changed,
     ClientError,
     DigestMismatch,
-    GaveUp,
     Interrupted,
-    LocalError,
     NotFound,
     NotUnderstood,
     Unsupported,
     UsageError,
+    interrupted_by,
 )
 from natproxy.client.events import Event, Phase, Progress, unobserved
 from natproxy.client.partial import Partial, TakenOver
 from natproxy.client.record import Segment
 from natproxy.client.retrying import (
+    DOWNLOAD_PATIENCE,
     LEAST_RATE,
-    RETRY_FOR,
     Limit,
     Outage,
     Patience,
@@ -48,6 +44,7 @@ from natproxy.client.retrying import (
 from natproxy.client.saving import download_whole
 from natproxy.client.session import Session
 from natproxy.client.together import run_together
+from natproxy.client.verification import Verification, changed
 
 if TYPE_CHECKING:
     from natproxy.client.tree import LocalTree
@@ -70,9 +67,7 @@ class How:
     :ivar verify: whether the SHA-256 is compared with the server's.
     :ivar segments: pieces of one file that are fetched at the same time.
     :ivar limit: of the rate of all transfers together; `None` for none.
-    :ivar retry_for: seconds without progress until giving up: see `Patience`.
-    :ivar retries: consecutive failures before giving up; `None` for any number.
-    :ivar wait: whether a server that cannot be connected to at first is waited for.
+    :ivar patience: how long temporary failures are retried.
     :ivar concurrent: whether a file is downloaded although another process, or thread, is
         downloading it to the same path: into a partial file of its own, from the first byte.
         Otherwise that is an error.
@@ -82,20 +77,13 @@ class How:
     verify: bool = False
     segments: int = 1
     limit: Limit | None = None
-    retry_for: float = RETRY_FOR
-    retries: int | None = None
-    wait: bool = False
+    patience: Patience = DOWNLOAD_PATIENCE
     concurrent: bool = False
 
     @property
     def piece(self) -> int:
         """Bytes to receive at once."""
         return self.limit.piece if self.limit else PIECE
-
-    @property
-    def patience(self) -> Patience:
-        """How long temporary failures are retried."""
-        return Patience(self.retry_for, self.retries, self.wait)
 
     @property
     def least_rate(self) -> float:
@@ -133,25 +121,6 @@ class Fetched(NamedTuple):
     size: int
     received: int
     unchanged: bool
-
-
-def interrupted_by(error: ClientError, name: bytes, kept: int) -> ClientError:
-    """Return a temporary failure that has ended a download, as it is shown to the user.
-
-    :param name: of the file on the server.
-    :param kept: bytes that are on the disk.
-    """
-    if not (isinstance(error, GaveUp) or error.passing) or (
-        isinstance(error, CannotConnect) and not kept
-    ):
-        return error
-    shown = wire.printable(name)
-    text = str(error)
-    if not text.startswith(f"{shown}: "):
-        text = f"{shown}: {text}"
-    if kept:
-        text += "; what was received is kept, and the same command continues it"
-    return type(error)(text)
 
 
 class Transfer:
@@ -195,6 +164,9 @@ class Transfer:
             lambda why: self._tell(Phase.WAITING, self._done, why),
             outage,
             self._how.least_rate,
+        )
+        self._verification = Verification(
+            session, self._name, self._persistently, self._stop, self._tell
         )
 
     def run(self) -> Fetched:
@@ -292,26 +264,12 @@ class Transfer:
         if existing is Existing.KEEP:
             return True
         if destination.looks_the_same(found, status) and (
-            not self._how.verify or self._same_digest(status)
+            not self._how.verify or self._verification.is_same(self._file, status)
         ):
             return True
         if existing is Existing.REFUSE:
             raise destination.already_there(self._path)
         return False
-
-    def _same_digest(self, status: wire.Status) -> bool:
-        digest = hashlib.sha256()
-        done = 0
-        try:
-            with self._file.open() as file:
-                while piece := file.read(PIECE):
-                    self._stop.check()
-                    digest.update(piece)
-                    done += len(piece)
-                    self._tell(Phase.HASHING, done)
-        except OSError as error:
-            raise LocalError(self._path, error) from error
-        return self._theirs(0, status) == digest.hexdigest()
 
     def _look_at_what_is_kept(self, part: Partial) -> None:
         if part.discarded:
@@ -319,12 +277,7 @@ class Transfer:
         if part.trusted:
             return
         kept = part.kept
-        damage: list[Range] = []
-        for segment in part.segments:
-            span = (segment.start, segment.done)
-            if segment.done > segment.start and not self._same(part, *span):
-                damage += self._damage(part, span)
-        part.lose(join(damage))
+        part.lose(self._verification.damage_kept(part))
         if part.kept < kept:
             lost = f"{kept - part.kept} of the {kept} bytes that were kept"
             message = f"{lost} are damaged: downloading them again"
@@ -342,15 +295,10 @@ class Transfer:
         segments = part.segments
         for repair in range(REPAIRS + 1):
             digests = self._receive(part, segments)
-            damage: list[Range] = []
-            for segment, digest in zip(segments, digests, strict=True):
-                self._tell(Phase.VERIFYING, segment.start)
-                length = segment.end - segment.start
-                if self._theirs(segment.start, part.status, length) != digest:
-                    damage += self._damage(part, (segment.start, segment.end))
+            damage = self._verification.damage_received(part, segments, digests)
             if not damage:
                 return
-            part.lose(join(damage))
+            part.lose(damage)
             segments = part.missing
             size = sum(lost.end - lost.start for lost in segments)
             if repair < REPAIRS:
@@ -364,15 +312,6 @@ class Transfer:
             f"{wire.printable(self._name)}: the SHA-256 of {size} bytes is not the server's,"
             f" after {REPAIRS} repairs; {kept}"
         )
-
-    def _damage(self, part: Partial, span: Range) -> list[Range]:
-        """Return the ranges of a span that differ from the server's bytes; some of it does."""
-        return find_damage(span, part.status.size, partial(self._same, part))
-
-    def _same(self, part: Partial, start: int, end: int) -> bool:
-        """Compare a range of what is on the disk with the server's bytes."""
-        theirs = self._theirs(start, part.status, end - start)
-        return theirs == self._digest_of(part, start, end).hexdigest()
 
     def _receive(self, part: Partial, segments: Sequence[Segment]) -> list[str]:
         """Fetch what is missing of segments; return their digests, if they are wanted."""
@@ -392,7 +331,7 @@ class Transfer:
         """Fetch what is missing of a segment, unless another one fails; give its digest."""
         digest = None
         if self._how.verify:
-            digest = self._digest_of(part, segment.start, segment.done)
+            digest = self._verification.digest_of(part, segment.start, segment.done)
         buffer = memoryview(bytearray(min(self._how.piece, segment.end - segment.start)))
 
         def receive() -> None:
@@ -413,23 +352,6 @@ class Transfer:
         self._persistently(receive)
         return "" if digest is None else digest.hexdigest()
 
-    def _digest_of(self, part: Partial, start: int, end: int) -> hashlib._Hash:
-        """Compute the digest of a range, read back from the disk."""
-        digest = hashlib.sha256()
-        if start == end:
-            return digest
-        buffer = memoryview(bytearray(min(PIECE, end - start)))
-        offset = start
-        while offset < end:
-            self._stop.check()
-            size = part.read(offset, buffer[: end - offset])
-            if not size:
-                break
-            digest.update(buffer[:size])
-            offset += size
-            self._tell(Phase.HASHING, offset)
-        return digest
-
     def _confirm(self, status: wire.Status) -> None:
         """See that what was received is what the server has now.
 
@@ -438,19 +360,9 @@ class Transfer:
         try:
             now = self._persistently(partial(self._session.stat, self._name))
         except NotFound as error:
-            raise self._changed() from error
+            raise changed(self._name) from error
         if now.etag != status.etag:
-            raise self._changed()
-
-    def _theirs(self, offset: int, status: wire.Status, length: int | None = None) -> str:
-        digest = self._persistently(
-            partial(
-                self._session.hash, self._name, offset, status.size if length is None else length
-            )
-        )
-        if digest.etag != status.etag:
-            raise self._changed()
-        return digest.sha256
+            raise changed(self._name)
 
     def _run_version_1(self) -> Fetched:
         """Fetch it as version 1 can: whole, from the beginning, unverified."""
@@ -482,9 +394,6 @@ class Transfer:
 
     def _tell_saving(self, size: int) -> None:
         self._tell(Phase.SAVING, size)
-
-    def _changed(self) -> Changed:
-        return Changed(f"{wire.printable(self._name)}: changed on the server while it was fetched")
 
     def _tell(self, phase: Phase, done: int, message: str = "") -> None:
         self._done = done

@@ -7,6 +7,7 @@ from typing import Any
 from upath import UPath
 
 from natproxy.client.address import DEFAULT_PORT, SCHEME, Server, parse_url
+from natproxy.client.errors import UsageError
 from natproxy.fs.url import url_of
 
 
@@ -21,7 +22,10 @@ class NatproxyPath(UPath):
     ) -> tuple[tuple[Any, ...], str, dict[str, Any]]:
         if args and isinstance(args[0], str) and args[0].lower().startswith(f"{SCHEME}["):
             # "::" in an IPv6 address would be taken for the link of a chain of URLs.
-            server, path = parse_url(args[0])
+            try:
+                server, path = parse_url(args[0])
+            except UsageError as error:
+                raise ValueError(str(error)) from error
             args = (url_of(server, f"/{path}"), *args[1:])
         return args, protocol, storage_options
 

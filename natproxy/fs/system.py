@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime
 from functools import partial
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.spec import AbstractFileSystem
@@ -16,32 +15,28 @@ from fsspec.utils import isfilelike, tokenize
 
 from natproxy import wire
 from natproxy.client.address import DEFAULT_PORT, SCHEME, Server, is_url
-from natproxy.client.answers import as_name, name_text, see_within
+from natproxy.client.answers import as_name
 from natproxy.client.destination import Existing
-from natproxy.client.errors import ClientError, ServerError
+from natproxy.client.errors import ClientError
 from natproxy.client.output import WholeWriter
 from natproxy.client.retrying import (
     RETRY_FOR,
     Patience,
-    Persistence,
-    Stop,
     parse_duration,
 )
 from natproxy.client.session import Session
 from natproxy.client.streaming import stream
 from natproxy.client.transfer import How, Transfer, Wanted
 from natproxy.fs.callbacks import teller
+from natproxy.fs.commands import Commands
 from natproxy.fs.errors import file_changed, local_path, os_error
 from natproxy.fs.listing import depth_of, describe, moment, visits
-from natproxy.fs.ranges import GAP, Piece, Range, fetch_ranges, raise_first, together
+from natproxy.fs.ranges import GAP, Piece, Range, fetch_ranges, raise_first
 from natproxy.fs.reading import GrowingReadAhead, NatproxyFile
 from natproxy.fs.url import Environment, default_server, options_of, path_of, url_of
 
 CALL_RETRY_FOR = 60.0
 """Seconds without progress for which a call that reads or lists is retried by default."""
-
-
-_Answer = TypeVar("_Answer")
 
 
 class NatproxyFileSystem(AbstractFileSystem):
@@ -80,28 +75,20 @@ class NatproxyFileSystem(AbstractFileSystem):
     ) -> None:
         super().__init__(**storage_options)
         self.server = default_server() if host is None else Server(host, int(port))
-        self._timeout = float(timeout)
-        self._connect_timeout = None if connect_timeout is None else float(connect_timeout)
         given = None if retry_for is None else parse_duration(str(retry_for))
         most = None if retries is None else int(retries)
-        self._patience = Patience(CALL_RETRY_FOR if given is None else given, most, bool(wait))
-        self._download = How(
-            Existing.REPLACE,
-            retry_for=RETRY_FOR if given is None else given,
-            retries=most,
-            wait=bool(wait),
-            concurrent=True,
+        for_calls = Patience(CALL_RETRY_FOR if given is None else given, most, bool(wait))
+        for_downloads = Patience(RETRY_FOR if given is None else given, most, bool(wait))
+        self._download = How(Existing.REPLACE, patience=for_downloads, concurrent=True)
+        connect_within = None if connect_timeout is None else float(connect_timeout)
+        self._commands = Commands(
+            self.server, float(timeout), connect_within, for_calls, int(connections)
         )
-        self._connections = int(connections)
-        self._begin_session()
 
     @property
     def session(self) -> Session:
         """The connections of this process."""
-        # A connection that parent and child both read from would serve neither.
-        if self._process != os.getpid():
-            self._begin_session()
-        return self._session
+        return self._commands.session
 
     @property
     def fsid(self) -> str:
@@ -134,11 +121,11 @@ class NatproxyFileSystem(AbstractFileSystem):
         ``mtime`` is in seconds since the epoch, as fsspec's local file system gives it.
         """
         name = self._strip_protocol(path)
-        return describe(name, self._status(name))
+        return describe(name, self._commands.status(name))
 
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
         """Give what is in a folder; a file gives itself."""
-        entries = self._list(self._strip_protocol(path), 1)
+        entries = self._commands.list(self._strip_protocol(path), 1)
         return entries if detail else [entry["name"] for entry in entries]
 
     def find(
@@ -153,7 +140,7 @@ class NatproxyFileSystem(AbstractFileSystem):
         name = self._strip_protocol(path)
         found = {}
         try:
-            entries = self._list(name, depth_of(maxdepth))
+            entries = self._commands.list(name, depth_of(maxdepth))
             if withdirs and [entry["name"] for entry in entries] != [name]:
                 found[name] = self.info(name)
         except FileNotFoundError:
@@ -175,7 +162,7 @@ class NatproxyFileSystem(AbstractFileSystem):
         detail = kwargs.pop("detail", False)
         top, depth = self._strip_protocol(path), depth_of(maxdepth)
         try:
-            entries = self._list(top, depth)
+            entries = self._commands.list(top, depth)
         except OSError as error:
             if on_error == "raise":
                 raise
@@ -235,7 +222,7 @@ class NatproxyFileSystem(AbstractFileSystem):
 
         One that no `datetime` can hold becomes the first or the last one that can.
         """
-        return moment(self._status(self._strip_protocol(path)).mtime_ns)
+        return moment(self._commands.status(self._strip_protocol(path)).mtime_ns)
 
     def created(self, path: str) -> NoReturn:
         """Refuse: the server does not tell."""
@@ -248,7 +235,7 @@ class NatproxyFileSystem(AbstractFileSystem):
         name = self._strip_protocol(path)
         if (start or 0) >= 0 and (end or 0) >= 0:
             return self.read_range(name, start or 0, end)
-        status = self._status(name)
+        status = self._commands.status(name)
         first, last, _ = slice(start, end).indices(status.size)
         return self.read_range(name, first, last, status.etag)
 
@@ -275,7 +262,8 @@ class NatproxyFileSystem(AbstractFileSystem):
             for path, start, end in zip(paths, starts, ends, strict=True)
         ]
         gap = GAP if max_gap is None else max_gap
-        results = fetch_ranges(ranges, gap, self._status, self._read, self._together)
+        commands = self._commands
+        results = fetch_ranges(ranges, gap, commands.status, commands.read, commands.together)
         if on_error == "raise":
             raise_first(results)
         return results
@@ -288,9 +276,9 @@ class NatproxyFileSystem(AbstractFileSystem):
         if not isinstance(path, list) and paths == [self._strip_protocol(path)] and not recursive:
             return self.cat_file(paths[0], **kwargs)
         if recursive:
-            folders = self._together([partial(self.isdir, one) for one in paths])
+            folders = self._commands.together([partial(self.isdir, one) for one in paths])
             paths = [one for one, folder in zip(paths, folders, strict=True) if folder is not True]
-        bodies = self._together([partial(self.cat_file, one, **kwargs) for one in paths])
+        bodies = self._commands.together([partial(self.cat_file, one, **kwargs) for one in paths])
         if on_error == "raise":
             raise_first(bodies)
         return {
@@ -327,7 +315,7 @@ class NatproxyFileSystem(AbstractFileSystem):
                 )
                 return
             local = local_path(lpath)
-            status = self._status(name)
+            status = self._commands.status(name)
             if status.type == wire.DIRECTORY:
                 os.makedirs(local, exist_ok=True)
                 return
@@ -344,7 +332,7 @@ class NatproxyFileSystem(AbstractFileSystem):
         :param end: the offset after the last; `None` for the end of the file.
         :raises FileChanged: if the file's etag is another.
         """
-        return self._read(name, start, end, etag)[0]
+        return self._commands.read(name, start, end, etag)[0]
 
     def _open(
         self,
@@ -377,62 +365,9 @@ class NatproxyFileSystem(AbstractFileSystem):
     mkdir = makedirs = rmdir = touch = pipe_file = put_file = cp_file = mv = _refuse
     rm = rm_file = _rm = _refuse
 
-    def _begin_session(self) -> None:
-        self._session = Session(self.server, self._timeout, self._connect_timeout)
-        self._process = os.getpid()
-        weakref.finalize(self, _end_session, self._session, self._process)
-
-    def _ask(self, name: str, question: Callable[[Session], _Answer]) -> _Answer:
-        try:
-            session = self.session
-            persistently = Persistence(session.contact, self._patience, Stop(), lambda why: None)
-            return persistently(lambda: question(session))
-        except ClientError as error:
-            raise os_error(error, name) from error
-
     def _type(self, path: str) -> str | None:
         try:
             kind: str = self.info(path)["type"]
         except FileNotFoundError:
             return None
         return kind
-
-    def _read(self, name: str, start: int, end: int | None, etag: str | None) -> tuple[bytes, str]:
-        """Return bytes as `read_range` does, and the file's etag."""
-        length = None if end is None else max(0, end - start)
-
-        def question(session: Session) -> tuple[bytes, str]:
-            with session.get(name, start, length, etag) as (reply, part):
-                return b"".join(reply), part.status.etag
-
-        try:
-            return self._ask(name, question)
-        except OSError as error:
-            # An offset beyond the end: there is no class for that refusal alone.
-            if type(error.__cause__) is ServerError:
-                status = self._status(name)
-                if status.size < start:
-                    return b"", status.etag
-            raise
-
-    def _status(self, name: str) -> wire.Status:
-        return self._ask(name, lambda session: session.stat(name))
-
-    def _list(self, name: str, depth: float) -> list[dict[str, Any]]:
-        def question(session: Session) -> list[dict[str, Any]]:
-            found = []
-            for entry in session.ls(name, depth):
-                see_within(entry.name, as_name(name))
-                found.append(describe(f"/{name_text(entry.name)}", entry.status, entry.unread))
-            return found
-
-        return self._ask(name, question)
-
-    def _together(self, steps: Sequence[Callable[[], Any]]) -> list[Any]:
-        return together(steps, self._connections, self.session.interrupt)
-
-
-def _end_session(session: Session, process: int) -> None:
-    # In a forked child its lock may be held by a thread that isn't there.
-    if process == os.getpid():
-        session.close()

@@ -31,6 +31,7 @@ from typing import TextIO
 from natproxy.cli.display.tally import ENDS, Row, Tally
 from natproxy.cli.display.ticker import Ticker
 from natproxy.cli.writing import write_line
+from natproxy.client.answers import name_text
 from natproxy.client.closing import Closing
 from natproxy.client.events import Event, Phase
 
@@ -118,7 +119,7 @@ class JsonLines(Closing):
 
 def _members(row: Row) -> dict[str, object]:
     members: dict[str, object] = {
-        "name": row.name.decode("utf-8", "surrogateescape"),
+        "name": name_text(row.name),
         "phase": row.phase.value,
         "done": row.done,
         "size": row.size,

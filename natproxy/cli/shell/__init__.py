@@ -17,7 +17,8 @@ from natproxy import wire
 from natproxy.cli.display.words import one_line
 from natproxy.cli.encoding import local_path
 from natproxy.cli.interrupts import rearm
-from natproxy.cli.options import commands_of, parser_of, summary_of
+from natproxy.cli.options import parser_of, summary_of
+from natproxy.cli.parsing import commands_of
 from natproxy.cli.sessions import Sessions, carry_out
 from natproxy.cli.shell.words import split
 from natproxy.client.errors import ClientError, Interrupted, LocalError, UsageError

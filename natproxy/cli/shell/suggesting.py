@@ -14,10 +14,10 @@ from natproxy.cli.options import (
     LOCAL_FILE,
     REMOTE,
     REMOTE_FOLDER,
-    commands_of,
     parser_of,
     summary_of,
 )
+from natproxy.cli.parsing import commands_of
 from natproxy.cli.shell.words import Word, quoted, read
 
 

@@ -1,0 +1,132 @@
+"""The commands that a file system sends: retried, with the errors of a file system."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from natproxy import wire
+from natproxy.client.address import Server
+from natproxy.client.answers import Pages, as_name, name_text, see_within
+from natproxy.client.errors import ClientError, ServerError, UsageError
+from natproxy.client.retrying import Patience, Persistence, Stop
+from natproxy.client.session import Session
+from natproxy.fs.errors import file_changed, os_error
+from natproxy.fs.listing import describe
+from natproxy.fs.ranges import together
+
+_Reply = TypeVar("_Reply")
+
+
+class Commands:
+    """Sends commands to one server, over a session of this process. Threads may share it.
+
+    All methods raise `OSError`. Names are paths that begin with a slash.
+
+    :param timeout: seconds to wait for each piece of a reply.
+    :param connect_timeout: seconds to wait for a connection; see `Session`.
+    :param patience: how long temporary failures are retried.
+    :param width: commands that `together` sends at the same time.
+    :raises ValueError: if a time-out is not more than 0, or too long.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        timeout: float,
+        connect_timeout: float | None,
+        patience: Patience,
+        width: int,
+    ) -> None:
+        self._server = server
+        self._timeout = timeout
+        self._connect_timeout = connect_timeout
+        self._patience = patience
+        self._width = width
+        self._begin_session()
+
+    @property
+    def session(self) -> Session:
+        """The connections of this process."""
+        # A connection that parent and child both read from would serve neither.
+        if self._process != os.getpid():
+            self._begin_session()
+        return self._session
+
+    def status(self, name: str) -> wire.Status:
+        """Return what a file or a directory is like now."""
+        return self._retried(name, lambda session: session.stat(name))
+
+    def list(self, name: str, depth: float) -> builtins.list[dict[str, Any]]:
+        """Return the descriptions of what is in a directory; a file lists itself.
+
+        :param depth: levels of directories; `math.inf` for all of them.
+        """
+        pages = Pages()
+        found = []
+
+        def page(session: Session) -> builtins.list[wire.Entry]:
+            entries = session.page(pages, name, depth)
+            for entry in entries:
+                see_within(entry.name, as_name(name))
+            return entries
+
+        # A listing that breaks off goes on with the page that is missing.
+        while pages.more:
+            for entry in self._retried(name, page):
+                found.append(describe(f"/{name_text(entry.name)}", entry.status, entry.unread))
+        self._retried(name, lambda _: pages.end())
+        return found
+
+    def read(self, name: str, start: int, end: int | None, etag: str | None) -> tuple[bytes, str]:
+        """Return the bytes of a file from one offset to another, and its etag.
+
+        :param end: the offset after the last; `None` for the end of the file.
+        :raises FileChanged: if the file's etag is another.
+        """
+        length = None if end is None else max(0, end - start)
+
+        def get(session: Session) -> tuple[bytes, str]:
+            with session.get(name, start, length, etag) as (reply, part):
+                return reply.read(), part.status.etag
+
+        try:
+            return self._retried(name, get)
+        except OSError as error:
+            # An offset beyond the end: there is no class for that refusal alone.
+            if type(error.__cause__) is ServerError:
+                status = self.status(name)
+                if etag not in (None, status.etag):
+                    raise file_changed(name) from error
+                if status.size < start:
+                    return b"", status.etag
+            raise
+
+    def together(self, steps: Sequence[Callable[[], Any]]) -> builtins.list[Any]:
+        """Take steps at the same time; return the result of each, or its exception."""
+        return together(steps, self._width, self.session.interrupt)
+
+    def _retried(self, name: str, command: Callable[[Session], _Reply]) -> _Reply:
+        try:
+            session = self.session
+            persistently = Persistence(session.contact, self._patience, Stop(), lambda why: None)
+            return persistently(lambda: command(session))
+        except ClientError as error:
+            raise os_error(error, name) from error
+
+    def _begin_session(self) -> None:
+        try:
+            self._session = Session(self._server, self._timeout, self._connect_timeout)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        self._process = os.getpid()
+        weakref.finalize(self, _end_session, self._session, self._process)
+
+
+def _end_session(session: Session, process: int) -> None:
+    # In a forked child its lock may be held by a thread that isn't there.
+    if process == os.getpid():
+        session.close()
