@@ -155,6 +155,8 @@ class Connection(Closing):
         self.connected = False
         # Whether any byte of the current exchange's reply has been received.
         self._heard = False
+        # When a header that has begun is to be complete; `None` outside of one.
+        self._header_due: float | None = None
         self._socket: socket.socket | None = None
         # The last one on this socket, whether its reply has come or not.
         self._exchange: Exchange | None = None
@@ -300,8 +302,9 @@ class Connection(Closing):
 
     def _ready_socket(self) -> socket.socket:
         assert self._socket is not None
-        if self.deadline is not None:
-            rest = self.deadline - time.monotonic()
+        ends = [end for end in (self.deadline, self._header_due) if end is not None]
+        if ends:
+            rest = min(ends) - time.monotonic()
             if rest <= 0:
                 raise TimeoutError
             self._socket.settimeout(min(self.timeout, rest))
@@ -321,6 +324,7 @@ class Connection(Closing):
         except OSError as error:
             raise self._lost(error) from error
         first = b""
+        began = time.monotonic()
         try:
             while exchange.header is None:
                 data = self.receive()
@@ -330,9 +334,13 @@ class Connection(Closing):
                 self._heard = True
                 with self.understanding():
                     first = exchange.feed(data)
+                # The time for the header is limited as a whole; only a body's progress extends it.
+                self._header_due = began + self.timeout
         except ServerError:
             self.settle()
             raise
+        finally:
+            self._header_due = None
         return Reply(self, exchange, first)
 
     def _check(self) -> None:
@@ -341,7 +349,7 @@ class Connection(Closing):
             raise Interrupted("interrupted")
 
     def _lost(self, error: OSError) -> ConnectionBroken:
-        expired = self._expired()
+        expired = self._expired() or self._header_due is not None
         headless = self._exchange is None or self._exchange.header is None
         self.close()
         self._check()

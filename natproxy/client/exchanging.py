@@ -277,7 +277,8 @@ class PooledConnection(Protocol):
             if exchange.complete:
                 sink.finish()
                 self._end()
-            else:
+            elif exchange.header is not None:
+                # The time for the header is limited as a whole; only a body's progress extends it.
                 self._watch()
 
     def _end(self, reason: Exception | None = None) -> None:
@@ -329,7 +330,10 @@ class PooledConnection(Protocol):
 
     def _silent(self) -> None:
         self._timer = None
-        self.fail(silence(self._pool.server, self._pool.timeout))
+        if self._work is not None and self._work.exchange.header is None and self.heard:
+            self.fail(ConnectionBroken(f"{self._pool.server} did not answer in time"))
+        else:
+            self.fail(silence(self._pool.server, self._pool.timeout))
 
     def _gone_at_last(self) -> None:
         self._timer = None
