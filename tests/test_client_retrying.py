@@ -75,6 +75,38 @@ class DurationTests(SynchronousTestCase):
             self.assertEqual(shown_duration(seconds), text)
 
 
+class ContactTests(SynchronousTestCase):
+    def test_interrupt_ends_each_wait_between_two_tries(self) -> None:
+        contact = Contact()
+        contact.interrupt()
+        told = threading.Semaphore(0)
+        ended: list[Exception] = []
+
+        def step() -> None:
+            raise BROKEN
+
+        def persist() -> None:
+            patience = Patience(math.inf)
+            persistently = Persistence(contact, patience, Stop(), lambda _: told.release())
+            try:
+                persistently(step)
+            except Interrupted as error:
+                ended.append(error)
+
+        with mock.patch("natproxy.client.retrying.backoff", return_value=10**6):
+            threads = [threading.Thread(target=persist) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for _ in threads:
+                told.acquire(timeout=10)
+            for thread in threads:
+                while thread.is_alive():
+                    # A thread may have been about to wait.
+                    contact.interrupt()
+                    thread.join(0.05)
+        self.assertEqual(len(ended), 2)
+
+
 class StopTests(SynchronousTestCase):
     def test_it_is_seen_by_those_who_look(self) -> None:
         stop = Stop()

@@ -12,6 +12,7 @@ from natproxy import wire
 from natproxy.client.errors import (
     ClientError,
     ClosedWithoutReply,
+    ConnectionBroken,
     ListingIncomplete,
     NotFound,
     NotUnderstood,
@@ -129,6 +130,17 @@ def is_doubtful(error: ClientError, via: tuple[str, ...] = ()) -> bool:
         that they report is the server's.
     """
     return isinstance(error, ClosedWithoutReply) or (isinstance(error, NoUpstreamReply) and not via)
+
+
+def may_be_computing(error: ClientError) -> bool:
+    """Tell whether a digest that failed so may still be computed.
+
+    That is what silence means, and a server that is busy. An error with the code 502 or 503
+    says that the server, or the file server behind the proxy, has given up.
+    """
+    if isinstance(error, Unavailable):
+        return error.code not in (502, 503)
+    return isinstance(error, ConnectionBroken)
 
 
 def cannot(server: object, what: str) -> Unsupported:

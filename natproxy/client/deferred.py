@@ -41,15 +41,14 @@ from natproxy.client.answers import (
     is_a_directory,
     is_doubtful,
     is_refusal_of_version_1,
+    may_be_computing,
     name_bytes,
     range_in,
 )
 from natproxy.client.errors import (
     ClientError,
-    ConnectionBroken,
     NotFound,
     NotUnderstood,
-    Unavailable,
 )
 from natproxy.client.exchanging import Flow, Memory, Sink
 from natproxy.client.pool import ConnectionPool
@@ -250,8 +249,8 @@ class Client:
         """Have the server compute the SHA-256 of a file, or of a part of it.
 
         A digest that takes longer than the server, or a proxy, may be silent is asked for
-        again: the server continues where it was. It fails with `UsageError` for a
-        directory.
+        again, as long as the server answers ``STAT``: it continues where it was. It fails
+        with `UsageError` for a directory.
         """
         what = "compute digests"
         await self._needs(what)
@@ -270,10 +269,15 @@ class Client:
             except NotFound:
                 await self._needs_file(arguments.name)
                 raise
-            except (ConnectionBroken, Unavailable):
+            except ClientError as error:
                 # Only silence is waited out here: whoever calls knows about other failures.
                 now = self._clock.seconds()
-                if now >= end or now - began < silence:
+                if (
+                    not may_be_computing(error)
+                    or now >= end
+                    or now - began < silence
+                    or not await self._is_alive(arguments.name)
+                ):
                     raise
 
     @_deferred
@@ -366,6 +370,14 @@ class Client:
         check: Callable[[wire.Header], object] | None = None,
     ) -> Memory[T]:
         return Memory(read, self._largest, check)
+
+    async def _is_alive(self, name: bytes) -> bool:
+        """Whether a server that is silent about a digest answers another command."""
+        try:
+            await self.stat(name)
+        except ClientError as error:
+            return not error.passing
+        return True
 
     async def _needs_file(self, name: bytes) -> None:
         """Say of what the server does not find as a file that it is a directory.

@@ -90,6 +90,28 @@ class Contact:
 
     def __init__(self) -> None:
         self.reached = False
+        self._lock = threading.Lock()
+        # One for each wait between two tries; several may be of one `Stop`.
+        self._waiting: list[Stop] = []
+
+    def sleep(self, stop: Stop, seconds: float) -> None:
+        """Wait between two tries.
+
+        :raises Interrupted: as soon as ``stop`` is set, or `interrupt` is called.
+        """
+        with self._lock:
+            self._waiting.append(stop)
+        try:
+            stop.sleep(seconds)
+        finally:
+            with self._lock:
+                self._waiting.remove(stop)
+
+    def interrupt(self) -> None:
+        """End all waits between two tries, and what they belong to."""
+        with self._lock:
+            for stop in self._waiting:
+                stop.set()
 
 
 class Outage:
@@ -199,7 +221,7 @@ class Persistence:
                 self._stop.check()
                 seconds = self.wait_after(error, tries)
                 self._tell(f"{error}; trying again in {seconds:.1f} s")
-                self._stop.sleep(seconds)
+                self._contact.sleep(self._stop, seconds)
             else:
                 self.succeeded()
                 return result

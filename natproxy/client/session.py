@@ -29,6 +29,7 @@ from natproxy.client.answers import (
     is_doubtful,
     is_listing_of_version_1,
     is_refusal_of_version_1,
+    may_be_computing,
     name_bytes,
     parse_features,
     range_in,
@@ -37,10 +38,9 @@ from natproxy.client.closing import Closing
 from natproxy.client.connection import Connection, Reply
 from natproxy.client.errors import (
     ClientError,
-    ConnectionBroken,
+    Interrupted,
     NotFound,
     NotUnderstood,
-    Unavailable,
     UsageError,
 )
 from natproxy.client.events import Progress, unobserved
@@ -86,6 +86,8 @@ class Session(Closing):
         # The lock guards what the threads share: the connections.
         self._lock = threading.Lock()
         self._asking = threading.Lock()
+        # How often `interrupt` has been called.
+        self._interrupts = 0
         self.contact = Contact()
         self._idle: list[Connection] = []
         # Those in use, and whether they are to be kept afterwards.
@@ -108,10 +110,16 @@ class Session(Closing):
             connection.close()
 
     def interrupt(self) -> None:
-        """End what other threads are waiting for: each sees `Interrupted`."""
+        """End what other threads are waiting for: each sees `Interrupted`.
+
+        They wait for a connection, for a reply, between two tries, or for another thread's
+        ``FEAT``.
+        """
         with self._lock:
+            self._interrupts += 1
             for connection in self._lent:
                 connection.interrupt()
+        self.contact.interrupt()
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
@@ -157,8 +165,12 @@ class Session(Closing):
         :raises ClientError: for any other failure, silence too. It says nothing about the
             version: the next use asks again.
         """
+        interrupts = self._interrupts
         with self._asking:
             if self._features is None:
+                if self._interrupts != interrupts:
+                    # The thread that asked before this one was.
+                    raise Interrupted("interrupted")
                 self._features = self._ask_features()
             return self._features
 
@@ -240,7 +252,7 @@ class Session(Closing):
         """Have the server compute the SHA-256 of a file, or of a part of it.
 
         A digest that takes longer than the server, or a proxy, may be silent is asked for
-        again: the server continues where it was.
+        again, as long as the server answers ``STAT``: it continues where it was.
 
         :raises UsageError: if it is a directory.
         """
@@ -255,9 +267,14 @@ class Session(Closing):
             except NotFound:
                 self._needs_file(arguments.name)
                 raise
-            except (ConnectionBroken, Unavailable):
+            except ClientError as error:
                 # Only silence is waited out here: whoever calls knows about other failures.
-                if time.monotonic() >= end or time.monotonic() - began < silence:
+                if (
+                    not may_be_computing(error)
+                    or time.monotonic() >= end
+                    or time.monotonic() - began < silence
+                    or not self._is_alive(arguments.name)
+                ):
                     raise
 
     @contextmanager
@@ -358,6 +375,14 @@ class Session(Closing):
             reply = self._request(connection, b"HASH", arguments, _DIGESTS)
             with connection.understanding():
                 return wire.parse_digest(reply.header.words)
+
+    def _is_alive(self, name: bytes) -> bool:
+        """Whether a server that is silent about a digest answers another command."""
+        try:
+            self.stat(name)
+        except ClientError as error:
+            return not error.passing
+        return True
 
     def _needs_file(self, name: bytes) -> None:
         """Say of what the server does not find as a file that it is a directory.
