@@ -451,6 +451,35 @@ class VersionTests(ClientCase):
         self.failureResultOf(version, NotUnderstood)
         self.assertTrue(connection.wire.aborted)
 
+    def test_silence_on_a_new_connection_is_not_waited_for_twice(self) -> None:
+        connected = self.client.connect()
+        connection = self.accept(of_version=None)
+        self.successResultOf(connected)
+        version = self.client.version()
+        self.clock.advance(60)
+        self.assert_fails(version, ConnectionBroken, "files:9000 was silent for 60 s")
+        self.assertEqual(connection.wire.taken(), b"FEAT\n")
+        self.assertEqual(len(self.endpoint.connections), 1)
+
+    def test_list_of_verbs_that_drips_is_given_up_after_the_time_out(self) -> None:
+        # Not even on a connection that has been used before it is asked for once more.
+        names = self.client.list()
+        connection = self.play((b"LIST\n", b"OK\nEND\n"), of_version=None)
+        self.successResultOf(names)
+        version = self.client.version()
+        for piece in (b"OK\n", b"NATPROXY 2\n"):
+            self.clock.advance(29)
+            connection.send(piece)
+        self.clock.advance(2)
+        self.assert_fails(version, ConnectionBroken, "files:9000 did not answer in time")
+        self.assertEqual(len(self.endpoint.connections), 1)
+
+    def test_page_that_is_too_large_is_not_understood(self) -> None:
+        entries = self.client.ls()
+        self.play((b"LS\n", b"OK 16777217\n"))
+        text = "files:9000 is not understood: a page of 16777217 bytes"
+        self.assert_fails(entries, NotUnderstood, text)
+
     def test_features(self) -> None:
         features = self.client.features()
         self.accept(of_version=None).send(b"OK\nNATPROXY 2\nSTAT\nVIA natproxy/2.1\nEND\n")
@@ -465,6 +494,7 @@ class VersionTests(ClientCase):
             (lambda: self.client.hash("a"), b"HASH a\n"),
             (lambda: self.client.read("a"), b"GET a\n"),
             (lambda: self.client.get("a", consumer), b"GET a\n"),
+            (lambda: self.client.ls("a"), b"LS a\n"),
         ):
             self.client = self.new_client()
             result = ask()

@@ -27,6 +27,9 @@ from natproxy.client.errors import (
 LONGEST_FEAT = 1 << 20
 """Bytes that the reply to ``FEAT`` may have."""
 
+LARGEST_PAGE = 16 << 20
+"""Bytes of a page of ``LS`` that are held in memory."""
+
 DOUBTS = 2
 """Commands of version 2 in a row that a peer closes the connection on, although it answers
 ``LIST``, until it is taken for one of version 1."""
@@ -224,6 +227,15 @@ class Pages:
         """
         if self._unnamed:
             raise ListingIncomplete(self._unnamed)
+
+
+def check_page(header: wire.Header) -> None:
+    """See that a page of a listing may be held in memory.
+
+    :raises WireError: if it is too large.
+    """
+    if header.size > LARGEST_PAGE:
+        raise wire.WireError(f"a page of {header.size} bytes")
 
 
 def see_within(name: bytes, folder: bytes, itself: bool = True) -> None:

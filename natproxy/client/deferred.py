@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Callable, Coroutine
-from functools import wraps
+from functools import partial, wraps
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
@@ -38,6 +38,7 @@ from natproxy.client.answers import (
     Pages,
     as_name,
     cannot,
+    check_page,
     is_a_directory,
     is_doubtful,
     is_refusal_of_version_1,
@@ -218,7 +219,8 @@ class Client:
         :raises TooManyEntries: if there are more than the limit.
         :raises ListingIncomplete: after the last entry, as there.
         """
-        await self._needs("tell more than the names in its top folder")
+        what = "tell more than the names in its top folder"
+        await self._needs(what)
         pages = Pages(limit=limit)
 
         def page_in(header: wire.Header, body: bytes) -> Entries:
@@ -226,7 +228,8 @@ class Client:
 
         while pages.more:
             arguments = wire.Arguments(as_name(name), depth=depth, after=pages.after)
-            for entry in await self._in_memory(b"LS", arguments, page_in):
+            sink = partial(self._memory, page_in, check_page)
+            for entry in await self._ask(b"LS", arguments, sink, what):
                 yield entry
         pages.end()
 

@@ -174,6 +174,7 @@ class PooledConnection(Protocol):
     """One connection, on which one exchange is carried out at a time.
 
     :ivar heard: whether any byte of the current exchange's reply has been received.
+    :ivar good: whether anything has ever been received.
     :ivar used: when the last exchange ended, in the clock's seconds.
     """
 
@@ -184,8 +185,7 @@ class PooledConnection(Protocol):
         self._work: _Work | None = None
         self.heard = False
         self.used = 0.0
-        # Whether anything has ever been received.
-        self._good = False
+        self.good = False
         self._paused = False
         self._timer: IDelayedCall | None = None
 
@@ -249,7 +249,7 @@ class PooledConnection(Protocol):
             # Nothing was asked; it would be taken for the next command's reply.
             self.transport.abortConnection()
             return
-        self.heard = self._good = True
+        self.heard = self.good = True
         try:
             self._feed(work, data)
         except (NotUnderstood, wire.WireError) as reason:
@@ -313,7 +313,7 @@ class PooledConnection(Protocol):
         if reason.check(error.ConnectionLost):
             return kind(f"connection to {server} lost")
         # The transport has a reason of its own: TLS does not trust the server, for one.
-        if self._good:
+        if self.good:
             return kind(f"connection to {server} lost: {one_line(reason.value)}")
         return CannotConnect(f"cannot connect to {server}: {one_line(reason.value)}")
 

@@ -25,6 +25,7 @@ from natproxy.client.answers import (
     Pages,
     as_name,
     cannot,
+    check_page,
     is_a_directory,
     is_doubtful,
     is_listing_of_version_1,
@@ -47,9 +48,6 @@ from natproxy.client.events import Progress, unobserved
 from natproxy.client.reading import RemoteFile
 from natproxy.client.retrying import RETRY_FOR, Contact
 from natproxy.client.route import Route
-
-LARGEST_PAGE = 16 << 20
-"""Bytes of a page of ``LS`` that are held in memory."""
 
 _DIGESTS = "compute digests"
 
@@ -229,8 +227,7 @@ class Session(Closing):
         with self.connection() as connection:
             reply = self._request(connection, b"LS", arguments, what)
             with connection.understanding():
-                if reply.header.size > LARGEST_PAGE:
-                    raise wire.WireError(f"a page of {reply.header.size} bytes")
+                check_page(reply.header)
                 return pages.take(reply.header.words, b"".join(reply))
 
     def walk(
