@@ -33,6 +33,7 @@ from natproxy.client import (
     UsageError,
 )
 from natproxy.client.exchange import Exchange
+from natproxy.client.retrying import Pace
 from tests.played_server import PlayedServer, Scene
 
 LISTED = (b"LIST\n", b"OK\na\nEND\n")
@@ -489,6 +490,19 @@ class InterruptTests(PlayedCase):
             # Without a limit, the line would be complete, and too long, after minutes.
             error = self.assertRaises(ConnectionBroken, connection.request, b"LIST")
         self.assertTrue(str(error).endswith("did not answer in time"), error)
+
+    def test_body_that_drips_is_given_up(self) -> None:
+        connection = self.play([(b"LIST\n", b"OK\na\nb\n")], linger=True)
+        reply = connection.request(b"LIST")
+        dripping = Pace("h:1", 0)
+        dripping.received(1, 60)
+        with (
+            mock.patch("natproxy.client.connection.Pace", return_value=dripping),
+            mock.patch.object(connection, "receive", return_value=b"x"),
+        ):
+            error = self.assertRaises(ConnectionBroken, list, reply)
+        self.assertEqual(str(error), "h:1 sent less than 1024 bytes a second")
+        self.assertIsNone(connection._socket)
 
     def test_header_that_has_begun_has_the_rest_of_the_time(self) -> None:
         connection = self.play([(b"LIST\n", b"O")], linger=True)

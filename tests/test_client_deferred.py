@@ -113,11 +113,25 @@ class AskingTests(ClientCase):
         data = self.client.read("a")
         connection = self.accept()
         self.clock.advance(59)
-        connection.send(b"OK 9 offset=0 size=9 " + FACTS + b"\n")
-        for _ in range(9):
+        connection.send(b"OK 2 offset=0 size=2 " + FACTS + b"\n")
+        for _ in range(2):
             self.clock.advance(59)
             connection.send(b"x")
-        self.assertEqual(self.successResultOf(data), b"x" * 9)
+        self.assertEqual(self.successResultOf(data), b"xx")
+
+    def test_body_that_drips_is_given_up(self) -> None:
+        entries = self.client.ls()
+        connection = self.accept()
+        connection.send(b"OK 1000\n")
+        for _ in range(120):
+            self.clock.advance(1)
+            connection.send(b"x")
+        self.assertNoResult(entries)
+        self.clock.advance(1)
+        connection.send(b"x")
+        text = "files:9000 sent less than 1024 bytes a second"
+        self.assert_fails(entries, ConnectionBroken, text)
+        self.assertTrue(connection.wire.aborted)
 
     def test_names_are_listed_without_asking_for_the_version(self) -> None:
         names = self.client.list()

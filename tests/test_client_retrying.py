@@ -26,6 +26,7 @@ from natproxy.client.retrying import (
     Contact,
     Limit,
     Outage,
+    Pace,
     Patience,
     Persistence,
     Stop,
@@ -105,6 +106,27 @@ class ContactTests(SynchronousTestCase):
                     contact.interrupt()
                     thread.join(0.05)
         self.assertEqual(len(ended), 2)
+
+
+class PaceTests(SynchronousTestCase):
+    def test_body_that_drips_is_a_temporary_failure(self) -> None:
+        pace = Pace("h:1", 1)
+        for _ in range(60):
+            pace.received(1023, 1)
+        error = self.assertRaises(ConnectionBroken, pace.received, 1, 1)
+        self.assertEqual(str(error), "h:1 sent less than 1024 bytes a second")
+        self.assertTrue(error.passing)
+
+    def test_least_rate_is_enough(self) -> None:
+        pace = Pace("h:1", 1)
+        for _ in range(1000):
+            pace.received(1024, 1)
+
+    def test_long_time_out_is_a_long_window(self) -> None:
+        pace = Pace("h:1", 500)
+        pace.received(1, 500)
+        pace.received(1, 500)
+        self.assertRaises(ConnectionBroken, pace.received, 1, 1)
 
 
 class StopTests(SynchronousTestCase):

@@ -21,6 +21,7 @@ from natproxy.client.errors import (
     ServerError,
 )
 from natproxy.client.exchange import Exchange
+from natproxy.client.retrying import Pace
 from natproxy.client.route import CONNECT_TIMEOUT, TRUSTED, Attempts, Route, keep_alive
 
 CHUNK = 256 * 1024
@@ -54,15 +55,22 @@ class Reply:
     def __iter__(self) -> Iterator[bytes]:
         """Give the body in pieces.
 
-        :raises ConnectionBroken: if it does not come whole.
+        :raises ConnectionBroken: if it does not come whole, or much too slowly.
         """
         first, self._first = self._first, b""
         if first:
             yield first
+        pace = Pace(self._connection.server, self._connection.timeout)
         while not self._exchange.complete:
+            began = time.monotonic()
             data = self._carrier().receive()
             if not data:
                 raise self._cut_off()
+            try:
+                pace.received(len(data), time.monotonic() - began)
+            except ConnectionBroken:
+                self._connection.close()
+                raise
             body = self._exchange.feed(data)
             if body:
                 yield body

@@ -36,6 +36,7 @@ from natproxy.client.errors import (
     UsageError,
 )
 from natproxy.client.exchange import Exchange
+from natproxy.client.retrying import Pace
 from natproxy.client.route import keep_alive
 
 if TYPE_CHECKING:
@@ -89,10 +90,12 @@ class Memory(Sink[T]):
         self._check = check
         self._held = bytearray()
         self._header: wire.Header
+        self._count: Callable[[int], object]
 
     def begin(self, header: wire.Header, connection: PooledConnection) -> None:
         """Take the header, unless it promises too much."""
         self._header = header
+        self._count = connection.counter()
         if self._check is not None:
             self._check(header)
         self._allow(header.size)
@@ -100,6 +103,7 @@ class Memory(Sink[T]):
     def write(self, data: bytes) -> None:
         """Hold a piece."""
         self._held += data
+        self._count(len(data))
         self._allow(len(self._held))
 
     def finish(self) -> None:
@@ -213,6 +217,20 @@ class PooledConnection(Protocol):
             self._paused = False
             self._watch()
             self.transport.resumeProducing()
+
+    def counter(self) -> Callable[[int], object]:
+        """Return what counts the bytes of a body from now on, and fails if they come too slowly."""
+        clock = self._pool.clock
+        pace = Pace(self._pool.server, self._pool.timeout)
+        last = clock.seconds()
+
+        def count(size: int) -> None:
+            nonlocal last
+            now = clock.seconds()
+            pace.received(size, now - last)
+            last = now
+
+        return count
 
     def fail(self, reason: Exception) -> None:
         """End the exchange with a failure, and the connection with it."""

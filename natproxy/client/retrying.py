@@ -9,7 +9,13 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
-from natproxy.client.errors import CannotConnect, ClientError, GaveUp, Interrupted
+from natproxy.client.errors import (
+    CannotConnect,
+    ClientError,
+    ConnectionBroken,
+    GaveUp,
+    Interrupted,
+)
 
 FIRST_WAIT = 0.5
 """Seconds between the first two tries, give or take a half; then twice as long each time."""
@@ -318,6 +324,37 @@ def shown_duration(seconds: float) -> str:
         if seconds >= size and seconds % size == 0:
             return f"{seconds / size:g} {unit}"
     return f"{seconds:g} s"
+
+
+class Pace:
+    """Notices a body that is received below `LEAST_RATE`, which silence alone does not show.
+
+    It is for bodies that are held in memory: `Persistence` judges downloads.
+
+    :param server: its name in messages.
+    :param timeout: seconds that silence may last; the rate is not measured over less.
+    """
+
+    def __init__(self, server: object, timeout: float) -> None:
+        self._server = server
+        # Two silences may follow each other.
+        self._window = max(WINDOW, 2 * timeout)
+        self._seconds = 0.0
+        self._size = 0
+
+    def received(self, size: int, seconds: float) -> None:
+        """Count bytes, and the seconds for which they were waited for.
+
+        :raises ConnectionBroken: if too few have come in a `WINDOW`.
+        """
+        self._seconds += seconds
+        self._size += size
+        if self._seconds > self._window:
+            if self._size < LEAST_RATE * self._window:
+                raise ConnectionBroken(
+                    f"{self._server} sent less than {LEAST_RATE:g} bytes a second"
+                )
+            self._seconds, self._size = 0.0, 0
 
 
 class Limit:
