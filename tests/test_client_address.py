@@ -35,6 +35,12 @@ class ServerAddressTests(SynchronousTestCase):
         ):
             error = self.assertRaises(UsageError, Server.parse, text)
             self.assertIn(text, str(error))
+        for text in ("tcp:127.0.0.1:80", "natproxy:h:80", " h:80", "\th", "h h:80"):
+            error = self.assertRaises(UsageError, Server.parse, text)
+            self.assertEqual(str(error), f"server '{text}': HOST:PORT is needed")
+        for text in ("::1", "fe80::1%eth0", "::ffff:10.0.0.1:80"):
+            error = self.assertRaises(UsageError, Server.parse, text)
+            self.assertIn("an IPv6 address is written [ADDRESS]:PORT", str(error))
 
     def test_url_in_the_place_of_a_server_names_no_path_and_no_other_scheme(self) -> None:
         error = self.assertRaises(UsageError, Server.parse, "natproxy://h:80/a/b")

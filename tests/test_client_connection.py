@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import select
 import socket
@@ -32,6 +33,7 @@ from natproxy.client import (
     UsageError,
 )
 from natproxy.client.exchange import Exchange
+from natproxy.client.retrying import Pace
 from tests.played_server import PlayedServer, Scene
 
 LISTED = (b"LIST\n", b"OK\na\nEND\n")
@@ -468,6 +470,45 @@ class InterruptTests(PlayedCase):
             other.connect(listener.getsockname())
             connection = Connection(Server(*listener.getsockname()), 30)
             self.interrupted(connection, connection.connect)
+
+    def test_header_that_drips_is_given_up_after_the_time_out(self) -> None:
+        ended = threading.Event()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            connection = Connection(Server(*listener.getsockname()), 0.3)
+            self.addCleanup(connection.close)
+
+            def drip() -> None:
+                peer, _ = listener.accept()
+                with peer, contextlib.suppress(OSError):
+                    while not ended.wait(0.02):
+                        peer.sendall(b"O")
+
+            thread = threading.Thread(target=drip)
+            thread.start()
+            self.addCleanup(thread.join, 10)
+            self.addCleanup(ended.set)
+            # Without a limit, the line would be complete, and too long, after minutes.
+            error = self.assertRaises(ConnectionBroken, connection.request, b"LIST")
+        self.assertTrue(str(error).endswith("did not answer in time"), error)
+
+    def test_body_that_drips_is_given_up(self) -> None:
+        connection = self.play([(b"LIST\n", b"OK\na\nb\n")], linger=True)
+        reply = connection.request(b"LIST")
+        dripping = Pace("h:1", 0)
+        dripping.received(1, 60)
+        with (
+            mock.patch("natproxy.client.connection.Pace", return_value=dripping),
+            mock.patch.object(connection, "receive", return_value=b"x"),
+        ):
+            error = self.assertRaises(ConnectionBroken, list, reply)
+        self.assertEqual(str(error), "h:1 sent less than 1024 bytes a second")
+        self.assertIsNone(connection._socket)
+
+    def test_header_that_has_begun_has_the_rest_of_the_time(self) -> None:
+        connection = self.play([(b"LIST\n", b"O")], linger=True)
+        connection.timeout = 0.3
+        error = self.assertRaises(ConnectionBroken, connection.request, b"LIST")
+        self.assertTrue(str(error).endswith("did not answer in time"), error)
 
     def test_nothing_is_begun_on_an_interrupted_connection(self) -> None:
         connection = self.play([LISTED])

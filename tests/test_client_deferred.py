@@ -98,6 +98,41 @@ class ClientCase(SynchronousTestCase):
 
 
 class AskingTests(ClientCase):
+    def test_header_that_drips_is_given_up_after_the_time_out(self) -> None:
+        status = self.client.stat("a")
+        connection = self.accept()
+        for _ in range(59):
+            self.clock.advance(1)
+            connection.send(b"O")
+        self.assertNoResult(status)
+        self.clock.advance(1)
+        self.assert_fails(status, ConnectionBroken, "files:9000 did not answer in time")
+        self.assertTrue(connection.wire.aborted)
+
+    def test_body_that_comes_on_may_take_longer_than_the_time_out(self) -> None:
+        data = self.client.read("a")
+        connection = self.accept()
+        self.clock.advance(59)
+        connection.send(b"OK 2 offset=0 size=2 " + FACTS + b"\n")
+        for _ in range(2):
+            self.clock.advance(59)
+            connection.send(b"x")
+        self.assertEqual(self.successResultOf(data), b"xx")
+
+    def test_body_that_drips_is_given_up(self) -> None:
+        entries = self.client.ls()
+        connection = self.accept()
+        connection.send(b"OK 1000\n")
+        for _ in range(120):
+            self.clock.advance(1)
+            connection.send(b"x")
+        self.assertNoResult(entries)
+        self.clock.advance(1)
+        connection.send(b"x")
+        text = "files:9000 sent less than 1024 bytes a second"
+        self.assert_fails(entries, ConnectionBroken, text)
+        self.assertTrue(connection.wire.aborted)
+
     def test_names_are_listed_without_asking_for_the_version(self) -> None:
         names = self.client.list()
         self.play((b"LIST\n", b"OK\n\na b\n\xff\nEND\n"), of_version=None)
@@ -120,10 +155,31 @@ class AskingTests(ClientCase):
         self.assertTrue(first.wire.aborted)
         second = self.accept(of_version=None)
         self.clock.advance(59)
-        second.send(b"ERR 503 the server was silent\n")
+        second.send(b"ERR 504 the server was silent\n")
+        second.send(b"OK type=file size=5 " + FACTS + b"\n")
         second.send(b"OK sha256=%b size=5 etag=e\n" % (b"0" * 64))
-        self.assertEqual(second.wire.taken(), b"HASH a\nHASH a\n")
+        self.assertEqual(second.wire.taken(), b"HASH a\nSTAT a\nHASH a\n")
         self.assertEqual(self.successResultOf(digest).size, 5)
+
+    def test_digest_of_a_server_that_is_silent_about_all_else_has_failed(self) -> None:
+        digest = self.client.hash("a")
+        self.accept()
+        for command in (b"HASH a\n", b"STAT a\n"):
+            self.clock.advance(60)
+            self.assertEqual(self.accept(of_version=None).wire.taken(), command)
+        self.clock.advance(60)
+        self.assert_fails(digest, ConnectionBroken, "files:9000 was silent for 60 s")
+
+    def test_digest_that_the_server_has_given_up_has_failed(self) -> None:
+        status = self.client.stat("a")
+        self.play((b"STAT a\n", b"ERR 404 file not found\n"))
+        self.assert_fails(status, NotFound, "a: file not found")
+        upstream = self.endpoint.last
+        for code in (b"502", b"503"):
+            digest = self.client.hash("a")
+            self.clock.advance(30)
+            upstream.send(b"ERR %b not now\n" % code)
+            self.assert_fails(digest, Unavailable, "a: not now")
 
     def test_digest_that_fails_at_once_has_failed(self) -> None:
         digest = self.client.hash("a")
@@ -409,6 +465,35 @@ class VersionTests(ClientCase):
         self.failureResultOf(version, NotUnderstood)
         self.assertTrue(connection.wire.aborted)
 
+    def test_silence_on_a_new_connection_is_not_waited_for_twice(self) -> None:
+        connected = self.client.connect()
+        connection = self.accept(of_version=None)
+        self.successResultOf(connected)
+        version = self.client.version()
+        self.clock.advance(60)
+        self.assert_fails(version, ConnectionBroken, "files:9000 was silent for 60 s")
+        self.assertEqual(connection.wire.taken(), b"FEAT\n")
+        self.assertEqual(len(self.endpoint.connections), 1)
+
+    def test_list_of_verbs_that_drips_is_given_up_after_the_time_out(self) -> None:
+        # Not even on a connection that has been used before it is asked for once more.
+        names = self.client.list()
+        connection = self.play((b"LIST\n", b"OK\nEND\n"), of_version=None)
+        self.successResultOf(names)
+        version = self.client.version()
+        for piece in (b"OK\n", b"NATPROXY 2\n"):
+            self.clock.advance(29)
+            connection.send(piece)
+        self.clock.advance(2)
+        self.assert_fails(version, ConnectionBroken, "files:9000 did not answer in time")
+        self.assertEqual(len(self.endpoint.connections), 1)
+
+    def test_page_that_is_too_large_is_not_understood(self) -> None:
+        entries = self.client.ls()
+        self.play((b"LS\n", b"OK 16777217\n"))
+        text = "files:9000 is not understood: a page of 16777217 bytes"
+        self.assert_fails(entries, NotUnderstood, text)
+
     def test_features(self) -> None:
         features = self.client.features()
         self.accept(of_version=None).send(b"OK\nNATPROXY 2\nSTAT\nVIA natproxy/2.1\nEND\n")
@@ -423,6 +508,7 @@ class VersionTests(ClientCase):
             (lambda: self.client.hash("a"), b"HASH a\n"),
             (lambda: self.client.read("a"), b"GET a\n"),
             (lambda: self.client.get("a", consumer), b"GET a\n"),
+            (lambda: self.client.ls("a"), b"LS a\n"),
         ):
             self.client = self.new_client()
             result = ask()

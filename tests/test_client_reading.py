@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import zipfile
 from typing import Any
+from unittest import mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from natproxy.client import Changed, NotFound, reading
+from natproxy.client import Changed, ConnectionBroken, NotFound, reading
 from natproxy.client.reading import RemoteFile
+from natproxy.client.retrying import Pace
 from tests.answering_server import Version2, status_of
 from tests.test_client_session import SessionCase
 
@@ -143,6 +145,14 @@ class AskingTests(ReadingCase):
         file.read(1)
         self.assertEqual(len(file.read()), 300_000 - 101)
         self.assertEqual(self.asked(), 3)
+
+    def test_part_that_drips_is_given_up(self) -> None:
+        file = self.open()
+        dripping = Pace("h:1", 0)
+        dripping.received(1, 60)
+        with mock.patch.object(reading, "Pace", return_value=dripping):
+            self.assertRaises(ConnectionBroken, file.read, 10)
+        self.assertEqual(file.read(10), CONTENT[:10])
 
     def test_each_part_must_be_of_the_file_that_was_opened(self) -> None:
         file = self.open(block=8)

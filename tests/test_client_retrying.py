@@ -27,6 +27,7 @@ from natproxy.client.retrying import (
     Contact,
     Limit,
     Outage,
+    Pace,
     Patience,
     Persistence,
     Stop,
@@ -75,6 +76,59 @@ class DurationTests(SynchronousTestCase):
     def test_it_is_shown_in_its_largest_unit(self) -> None:
         for seconds, text in ((1800, "30 min"), (7200, "2 h"), (90, "90 s"), (0.5, "0.5 s")):
             self.assertEqual(shown_duration(seconds), text)
+
+
+class ContactTests(SynchronousTestCase):
+    def test_interrupt_ends_each_wait_between_two_tries(self) -> None:
+        contact = Contact()
+        contact.interrupt()
+        told = threading.Semaphore(0)
+        ended: list[Exception] = []
+
+        def step() -> None:
+            raise BROKEN
+
+        def persist() -> None:
+            patience = Patience(math.inf)
+            persistently = Persistence(contact, patience, Stop(), lambda _: told.release())
+            try:
+                persistently(step)
+            except Interrupted as error:
+                ended.append(error)
+
+        with mock.patch("natproxy.client.retrying.backoff", return_value=10**6):
+            threads = [threading.Thread(target=persist) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for _ in threads:
+                told.acquire(timeout=10)
+            for thread in threads:
+                while thread.is_alive():
+                    # A thread may have been about to wait.
+                    contact.interrupt()
+                    thread.join(0.05)
+        self.assertEqual(len(ended), 2)
+
+
+class PaceTests(SynchronousTestCase):
+    def test_body_that_drips_is_a_temporary_failure(self) -> None:
+        pace = Pace("h:1", 1)
+        for _ in range(60):
+            pace.received(1023, 1)
+        error = self.assertRaises(ConnectionBroken, pace.received, 1, 1)
+        self.assertEqual(str(error), "h:1 sent less than 1024 bytes a second")
+        self.assertTrue(error.passing)
+
+    def test_least_rate_is_enough(self) -> None:
+        pace = Pace("h:1", 1)
+        for _ in range(1000):
+            pace.received(1024, 1)
+
+    def test_long_time_out_is_a_long_window(self) -> None:
+        pace = Pace("h:1", 500)
+        pace.received(1, 500)
+        pace.received(1, 500)
+        self.assertRaises(ConnectionBroken, pace.received, 1, 1)
 
 
 class StopTests(SynchronousTestCase):

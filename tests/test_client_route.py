@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -10,7 +11,7 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.client import CannotConnect, Connection, Server, Session
+from natproxy.client import CannotConnect, Connection, Interrupted, Server, Session
 from natproxy.client.route import Candidate, interleave
 from tests.answering_server import AnsweringServer
 
@@ -104,6 +105,65 @@ class RouteTests(SynchronousTestCase):
                     CannotConnect, Connection(Server("h", 1), *options).connect
                 )
                 self.assertEqual(str(error), "cannot connect to h:1: no answer in time")
+
+    def test_resolver_that_is_silent_has_the_time_out_of_the_connect_too(self) -> None:
+        self.silence_resolver()
+        for options in ((FOREVER, 0.05), (0.05, None)):
+            connection = Connection(Server("h", 1), *options)
+            error = self.assertRaises(CannotConnect, connection.connect)
+            self.assertEqual(str(error), "cannot connect to h:1: no answer in time")
+
+    def test_wait_for_a_resolver_is_ended_from_another_thread(self) -> None:
+        asked = self.silence_resolver()
+        session = Session(Server("h", 1), FOREVER, FOREVER)
+        failures: list[Exception] = []
+
+        def connect() -> None:
+            try:
+                session.connect()
+            except Interrupted as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=connect)
+        thread.start()
+        asked.wait(10)
+        session.interrupt()
+        thread.join(10)
+        self.assertEqual(len(failures), 1)
+
+    def test_address_is_resolved_without_a_thread(self) -> None:
+        threads: list[threading.Thread] = []
+
+        def resolve(*_: object, **__: object) -> list[object]:
+            threads.append(threading.current_thread())
+            raise OSError("x")
+
+        self.patch(socket, "getaddrinfo", resolve)
+        for host in ("127.0.0.1", "::1", "fe80::1%eth0", "h"):
+            self.assertRaises(CannotConnect, Connection(Server(host, 1)).connect)
+        here = threading.current_thread()
+        self.assertEqual([thread is here for thread in threads], [True, True, True, False])
+
+    def test_name_is_resolved_where_no_thread_can_be_had(self) -> None:
+        self.ports = [self.server.port]
+        with mock.patch("threading.Thread.start", side_effect=RuntimeError):
+            connection = Connection(Server("h", 1))
+            self.addCleanup(connection.close)
+            connection.connect()
+
+    def silence_resolver(self) -> threading.Event:
+        """Let no name be resolved; return what is set when one is asked for."""
+        asked = threading.Event()
+        ended = threading.Event()
+        self.addCleanup(ended.set)
+
+        def resolve(*_: object, **__: object) -> list[object]:
+            asked.set()
+            ended.wait(60)
+            return []
+
+        self.patch(socket, "getaddrinfo", resolve)
+        return asked
 
     def test_refusal_of_all_is_told(self) -> None:
         self.ports = [closed_port(), closed_port()]

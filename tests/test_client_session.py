@@ -252,7 +252,30 @@ class StatAndHashTests(SessionCase):
         session = self.serve(answer, timeout=0.1)
         self.addCleanup(computed.set)
         self.assertEqual(session.hash("a").size, 5)
-        self.assertEqual(self.server.lines[1:], [b"HASH a"] * 3)
+        self.assertEqual(self.server.lines[1:], [b"HASH a", b"HASH a", b"STAT a", b"HASH a"])
+
+    def test_digest_of_a_server_that_is_silent_about_all_else_has_failed(self) -> None:
+        ended = threading.Event()
+        version2 = Version2(dict(FILES))
+
+        def answer(line: bytes) -> bytes:
+            if not line.startswith(b"FEAT"):
+                ended.wait(10)
+                return b""
+            return version2(line)
+
+        session = self.serve(answer, timeout=0.1)
+        self.addCleanup(ended.set)
+        error = self.assertRaises(ConnectionBroken, session.hash, "a")
+        self.assertTrue(str(error).endswith("was silent for 0.1 s"), error)
+        self.assertEqual(set(self.server.lines[1:]), {b"HASH a", b"STAT a"})
+
+    def test_digest_that_the_server_has_given_up_is_not_asked_for_again(self) -> None:
+        self.patch(session_module, "SHORTEST_SILENCE", 0.0)
+        for code in (b"502", b"503"):
+            session = self.instead({b"HASH": b"ERR %b the server refuses\n" % code})
+            self.assertRaises(Unavailable, session.hash, "a")
+            self.assertEqual(self.server.lines[1:], [b"HASH a"])
 
     def test_digest_is_not_waited_for_without_end(self) -> None:
         self.patch(session_module, "LONGEST_DIGEST", 3600)
@@ -262,7 +285,7 @@ class StatAndHashTests(SessionCase):
         session = self.instead({b"HASH": b"ERR proxy error: the server was silent for 1 s\n"})
         session._features = Features(2, {})
         self.assertRaises(Unavailable, session.hash, "a")
-        self.assertEqual(set(self.server.lines), {b"HASH a"})
+        self.assertEqual(set(self.server.lines), {b"HASH a", b"STAT a"})
         # The number of tries does not count: a short time-out must not end it sooner.
         self.assertGreater(len(self.server.lines), 2)
 

@@ -9,6 +9,7 @@ from natproxy import wire
 from natproxy.client import (
     CannotConnect,
     ConnectionBroken,
+    Interrupted,
     NotUnderstood,
     Server,
     ServerError,
@@ -189,6 +190,38 @@ class VersionTests(SessionCase):
             thread.join(10)
         self.assertEqual(versions, [2] * 10)
         self.assertEqual(self.server.lines, [b"FEAT"])
+
+    def test_interrupt_ends_the_waits_of_all_threads_for_it(self) -> None:
+        received = threading.Event()
+        released = threading.Event()
+        self.addCleanup(released.set)
+
+        def answer(line: bytes) -> bytes:
+            received.set()
+            released.wait(10)
+            return b""
+
+        session = self.serve(answer, timeout=1000)
+        ended: list[Exception] = []
+        begun = threading.Barrier(4, timeout=10)
+
+        def ask() -> None:
+            begun.wait()
+            try:
+                session.stat("a")
+            except Interrupted as error:
+                ended.append(error)
+
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        begun.wait()
+        received.wait(10)
+        for thread in threads:
+            while thread.is_alive():
+                session.interrupt()
+                thread.join(0.05)
+        self.assertEqual(len(ended), 3)
 
     def test_time_out_of_the_question_is_not_that_of_the_answers(self) -> None:
         session = self.serve(Version2(dict(FILES)))

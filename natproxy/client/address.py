@@ -13,6 +13,8 @@ SCHEME = "natproxy://"
 _PORT = re.compile("[0-9]{1,5}")
 _SCHEME = re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
 
+_BARE_IPV6 = re.compile("[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%.*)?")
+
 _ENCODED_ZONE = re.compile("(.*:[^%]*)%25(.+)")
 """An IPv6 address and its zone in a URL (RFC 6874)."""
 
@@ -44,8 +46,10 @@ class Server(NamedTuple):
             host, port = place, str(DEFAULT_PORT)
         if host.startswith("[") and host.endswith("]"):
             host = _ENCODED_ZONE.sub(r"\1%\2", host[1:-1])
-        elif ":" in host:
+        elif _BARE_IPV6.fullmatch(host):
             raise UsageError(f"server '{text}': an IPv6 address is written [ADDRESS]:PORT")
+        elif ":" in host or host.split() != [host]:
+            raise UsageError(f"server '{text}': HOST:PORT is needed")
         if not host or not _PORT.fullmatch(port) or not 0 < int(port) < 65536:
             raise UsageError(f"server '{text}': HOST:PORT is needed")
         return cls(host, int(port))

@@ -12,6 +12,7 @@ from natproxy import wire
 from natproxy.client.errors import (
     ClientError,
     ClosedWithoutReply,
+    ConnectionBroken,
     ListingIncomplete,
     NotFound,
     NotUnderstood,
@@ -25,6 +26,9 @@ from natproxy.client.errors import (
 
 LONGEST_FEAT = 1 << 20
 """Bytes that the reply to ``FEAT`` may have."""
+
+LARGEST_PAGE = 16 << 20
+"""Bytes of a page of ``LS`` that are held in memory."""
 
 DOUBTS = 2
 """Commands of version 2 in a row that a peer closes the connection on, although it answers
@@ -131,6 +135,17 @@ def is_doubtful(error: ClientError, via: tuple[str, ...] = ()) -> bool:
     return isinstance(error, ClosedWithoutReply) or (isinstance(error, NoUpstreamReply) and not via)
 
 
+def may_be_computing(error: ClientError) -> bool:
+    """Tell whether a digest that failed so may still be computed.
+
+    That is what silence means, and a server that is busy. An error with the code 502 or 503
+    says that the server, or the file server behind the proxy, has given up.
+    """
+    if isinstance(error, Unavailable):
+        return error.code not in (502, 503)
+    return isinstance(error, ConnectionBroken)
+
+
 def cannot(server: object, what: str) -> Unsupported:
     """Make the error for what version 1 has no way to do.
 
@@ -212,6 +227,15 @@ class Pages:
         """
         if self._unnamed:
             raise ListingIncomplete(self._unnamed)
+
+
+def check_page(header: wire.Header) -> None:
+    """See that a page of a listing may be held in memory.
+
+    :raises WireError: if it is too large.
+    """
+    if header.size > LARGEST_PAGE:
+        raise wire.WireError(f"a page of {header.size} bytes")
 
 
 def see_within(name: bytes, folder: bytes, itself: bool = True) -> None:

@@ -21,6 +21,7 @@ from natproxy.client.errors import (
     ServerError,
 )
 from natproxy.client.exchange import Exchange
+from natproxy.client.retrying import Pace
 from natproxy.client.route import CONNECT_TIMEOUT, TRUSTED, Attempts, Route
 from natproxy.keepalive import probe_idle
 
@@ -55,15 +56,22 @@ class Reply:
     def __iter__(self) -> Iterator[bytes]:
         """Give the body in pieces.
 
-        :raises ConnectionBroken: if it does not come whole.
+        :raises ConnectionBroken: if it does not come whole, or much too slowly.
         """
         first, self._first = self._first, b""
         if first:
             yield first
+        pace = Pace(self._connection.server, self._connection.timeout)
         while not self._exchange.complete:
+            began = time.monotonic()
             data = self._carrier().receive()
             if not data:
                 raise self._cut_off()
+            try:
+                pace.received(len(data), time.monotonic() - began)
+            except ConnectionBroken:
+                self._connection.close()
+                raise
             body = self._exchange.feed(data)
             if body:
                 yield body
@@ -156,6 +164,8 @@ class Connection(Closing):
         self.connected = False
         # Whether any byte of the current exchange's reply has been received.
         self._heard = False
+        # When a header that has begun is to be complete; `None` outside of one.
+        self._header_due: float | None = None
         self._socket: socket.socket | None = None
         # The last one on this socket, whether its reply has come or not.
         self._exchange: Exchange | None = None
@@ -301,8 +311,9 @@ class Connection(Closing):
 
     def _ready_socket(self) -> socket.socket:
         assert self._socket is not None
-        if self.deadline is not None:
-            rest = self.deadline - time.monotonic()
+        ends = [end for end in (self.deadline, self._header_due) if end is not None]
+        if ends:
+            rest = min(ends) - time.monotonic()
             if rest <= 0:
                 raise TimeoutError
             self._socket.settimeout(min(self.timeout, rest))
@@ -322,6 +333,7 @@ class Connection(Closing):
         except OSError as error:
             raise self._lost(error) from error
         first = b""
+        began = time.monotonic()
         try:
             while exchange.header is None:
                 data = self.receive()
@@ -331,9 +343,13 @@ class Connection(Closing):
                 self._heard = True
                 with self.understanding():
                     first = exchange.feed(data)
+                # The time for the header is limited as a whole; only a body's progress extends it.
+                self._header_due = began + self.timeout
         except ServerError:
             self.settle()
             raise
+        finally:
+            self._header_due = None
         return Reply(self, exchange, first)
 
     def _check(self) -> None:
@@ -342,7 +358,7 @@ class Connection(Closing):
             raise Interrupted("interrupted")
 
     def _lost(self, error: OSError) -> ConnectionBroken:
-        expired = self._expired()
+        expired = self._expired() or self._header_due is not None
         headless = self._exchange is None or self._exchange.header is None
         self.close()
         self._check()

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Callable, Coroutine
-from functools import wraps
+from functools import partial, wraps
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
@@ -38,18 +38,18 @@ from natproxy.client.answers import (
     Pages,
     as_name,
     cannot,
+    check_page,
     is_a_directory,
     is_doubtful,
     is_refusal_of_version_1,
+    may_be_computing,
     name_bytes,
     range_in,
 )
 from natproxy.client.errors import (
     ClientError,
-    ConnectionBroken,
     NotFound,
     NotUnderstood,
-    Unavailable,
 )
 from natproxy.client.exchanging import Flow, Memory, Sink
 from natproxy.client.pool import ConnectionPool
@@ -224,7 +224,8 @@ class Client:
         :raises TooManyEntries: if there are more than the limit.
         :raises ListingIncomplete: after the last entry, as there.
         """
-        await self._needs("tell more than the names in its top folder")
+        what = "tell more than the names in its top folder"
+        await self._needs(what)
         pages = Pages(limit=limit)
 
         def page_in(header: wire.Header, body: bytes) -> Entries:
@@ -232,7 +233,8 @@ class Client:
 
         while pages.more:
             arguments = wire.Arguments(as_name(name), depth=depth, after=pages.after)
-            for entry in await self._in_memory(b"LS", arguments, page_in):
+            sink = partial(self._memory, page_in, check_page)
+            for entry in await self._ask(b"LS", arguments, sink, what):
                 yield entry
         pages.end()
 
@@ -255,8 +257,8 @@ class Client:
         """Have the server compute the SHA-256 of a file, or of a part of it.
 
         A digest that takes longer than the server, or a proxy, may be silent is asked for
-        again: the server continues where it was. It fails with `UsageError` for a
-        directory.
+        again, as long as the server answers ``STAT``: it continues where it was. It fails
+        with `UsageError` for a directory.
         """
         await self._needs(_DIGESTS)
         arguments = wire.Arguments(as_name(name), offset=offset, length=length)
@@ -368,11 +370,24 @@ class Client:
             except NotFound:
                 await self._needs_file(arguments.name)
                 raise
-            except (ConnectionBroken, Unavailable):
+            except ClientError as error:
                 # Only silence is waited out here: whoever calls knows about other failures.
                 now = self._clock.seconds()
-                if now >= end or now - began < silence:
+                if (
+                    not may_be_computing(error)
+                    or now >= end
+                    or now - began < silence
+                    or not await self._is_alive(arguments.name)
+                ):
                     raise
+
+    async def _is_alive(self, name: bytes) -> bool:
+        """Whether a server that is silent about a digest answers another command."""
+        try:
+            await self.stat(name)
+        except ClientError as error:
+            return not error.passing
+        return True
 
     async def _needs_file(self, name: bytes) -> None:
         """Say of what the server does not find as a file that it is a directory.

@@ -36,6 +36,7 @@ from natproxy.client.errors import (
     UsageError,
 )
 from natproxy.client.exchange import Exchange
+from natproxy.client.retrying import Pace
 from natproxy.keepalive import probe_idle
 
 if TYPE_CHECKING:
@@ -89,10 +90,12 @@ class Memory(Sink[T]):
         self._check = check
         self._held = bytearray()
         self._header: wire.Header
+        self._count: Callable[[int], object]
 
     def begin(self, header: wire.Header, connection: PooledConnection) -> None:
         """Take the header, unless it promises too much."""
         self._header = header
+        self._count = connection.counter()
         if self._check is not None:
             self._check(header)
         self._allow(header.size)
@@ -100,6 +103,7 @@ class Memory(Sink[T]):
     def write(self, data: bytes) -> None:
         """Hold a piece."""
         self._held += data
+        self._count(len(data))
         self._allow(len(self._held))
 
     def finish(self) -> None:
@@ -174,6 +178,7 @@ class PooledConnection(Protocol):
     """One connection, on which one exchange is carried out at a time.
 
     :ivar heard: whether any byte of the current exchange's reply has been received.
+    :ivar good: whether anything has ever been received.
     :ivar used: when the last exchange ended, in the clock's seconds.
     """
 
@@ -184,8 +189,7 @@ class PooledConnection(Protocol):
         self._work: _Work | None = None
         self.heard = False
         self.used = 0.0
-        # Whether anything has ever been received.
-        self._good = False
+        self.good = False
         self._paused = False
         self._timer: IDelayedCall | None = None
 
@@ -213,6 +217,20 @@ class PooledConnection(Protocol):
             self._paused = False
             self._watch()
             self.transport.resumeProducing()
+
+    def counter(self) -> Callable[[int], object]:
+        """Return what counts the bytes of a body from now on, and fails if they come too slowly."""
+        clock = self._pool.clock
+        pace = Pace(self._pool.server, self._pool.timeout)
+        last = clock.seconds()
+
+        def count(size: int) -> None:
+            nonlocal last
+            now = clock.seconds()
+            pace.received(size, now - last)
+            last = now
+
+        return count
 
     def fail(self, reason: Exception) -> None:
         """End the exchange with a failure, and the connection with it."""
@@ -249,7 +267,7 @@ class PooledConnection(Protocol):
             # Nothing was asked; it would be taken for the next command's reply.
             self.transport.abortConnection()
             return
-        self.heard = self._good = True
+        self.heard = self.good = True
         try:
             self._feed(work, data)
         except (NotUnderstood, wire.WireError) as reason:
@@ -277,7 +295,8 @@ class PooledConnection(Protocol):
             if exchange.complete:
                 sink.finish()
                 self._end()
-            else:
+            elif exchange.header is not None:
+                # The time for the header is limited as a whole; only a body's progress extends it.
                 self._watch()
 
     def _end(self, reason: Exception | None = None) -> None:
@@ -312,7 +331,7 @@ class PooledConnection(Protocol):
         if reason.check(error.ConnectionLost):
             return kind(f"connection to {server} lost")
         # The transport has a reason of its own: TLS does not trust the server, for one.
-        if self._good:
+        if self.good:
             return kind(f"connection to {server} lost: {one_line(reason.value)}")
         return CannotConnect(f"cannot connect to {server}: {one_line(reason.value)}")
 
@@ -329,7 +348,10 @@ class PooledConnection(Protocol):
 
     def _silent(self) -> None:
         self._timer = None
-        self.fail(silence(self._pool.server, self._pool.timeout))
+        if self._work is not None and self._work.exchange.header is None and self.heard:
+            self.fail(ConnectionBroken(f"{self._pool.server} did not answer in time"))
+        else:
+            self.fail(silence(self._pool.server, self._pool.timeout))
 
     def _gone_at_last(self) -> None:
         self._timer = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any, TypeVar, cast
 
@@ -24,7 +25,6 @@ from natproxy.client.exchanging import (
     Sink,
     interrupted,
     one_line,
-    silence,
 )
 from natproxy.client.route import TRUSTED
 
@@ -87,13 +87,15 @@ class ConnectionPool(Factory):
         try:
             idle = self._idle_connection()
             if idle is not None:
+                reused = idle.good
+                end = math.inf if within is None else self.clock.seconds() + within
                 try:
                     await self._carry_out(idle, exchange, sink, within)
                     return sink.result
                 except ConnectionBroken:
                     # The server had closed after its last reply, or a box on the way has
                     # forgotten the connection; every verb may be repeated.
-                    if idle.heard:
+                    if idle.heard or not reused or self.clock.seconds() >= end:
                         raise
                 exchange = Exchange(word, arguments)
             await self._carry_out(await self._connect(), exchange, sink, within)
@@ -224,7 +226,7 @@ class ConnectionPool(Factory):
     ) -> Deferred[None]:
         done = connection.carry_out(exchange, sink)
         if within is not None:
-            late = silence(self.server, within)
+            late = ConnectionBroken(f"{self.server} did not answer in time")
             done.addTimeout(within, self.clock, lambda *_: Failure(late))
         return done
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import time
 from typing import TYPE_CHECKING
 
 from natproxy import wire
+from natproxy.client.retrying import Pace
 
 if TYPE_CHECKING:
     from natproxy.client.session import Session
@@ -60,12 +62,15 @@ class RemoteRange(io.RawIOBase):
         if wanted <= 0:
             return 0
         got = 0
+        pace = Pace(self._session.server, self._session.timeout)
         with self._session.get(self._name, self._position, wanted, self.status.etag) as (reply, _):
             while got < wanted:
+                began = time.monotonic()
                 size = reply.receive_into(target[got:wanted])
                 if not size:
                     break
                 got += size
+                pace.received(size, time.monotonic() - began)
         self._position += got
         return got
 

@@ -9,7 +9,14 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
-from natproxy.client.errors import CannotConnect, ClientError, GaveUp, Interrupted, UsageError
+from natproxy.client.errors import (
+    CannotConnect,
+    ClientError,
+    ConnectionBroken,
+    GaveUp,
+    Interrupted,
+    UsageError,
+)
 
 FIRST_WAIT = 0.5
 """Seconds between the first two tries, give or take a half; then twice as long each time."""
@@ -97,6 +104,28 @@ class Contact:
 
     def __init__(self) -> None:
         self.reached = False
+        self._lock = threading.Lock()
+        # One for each wait between two tries; several may be of one `Stop`.
+        self._waiting: list[Stop] = []
+
+    def sleep(self, stop: Stop, seconds: float) -> None:
+        """Wait between two tries.
+
+        :raises Interrupted: as soon as ``stop`` is set, or `interrupt` is called.
+        """
+        with self._lock:
+            self._waiting.append(stop)
+        try:
+            stop.sleep(seconds)
+        finally:
+            with self._lock:
+                self._waiting.remove(stop)
+
+    def interrupt(self) -> None:
+        """End all waits between two tries, and what they belong to."""
+        with self._lock:
+            for stop in self._waiting:
+                stop.set()
 
 
 class Outage:
@@ -213,7 +242,7 @@ class Persistence:
                 self._stop.check()
                 seconds = self.wait_after(error, tries)
                 self._tell(f"{error}; trying again in {seconds:.1f} s")
-                self._stop.sleep(seconds)
+                self._contact.sleep(self._stop, seconds)
             else:
                 self.succeeded()
                 return result
@@ -321,6 +350,37 @@ def shown_duration(seconds: float) -> str:
         if seconds >= size and seconds % size == 0:
             return f"{seconds / size:g} {unit}"
     return f"{seconds:g} s"
+
+
+class Pace:
+    """Notices a body that is received below `LEAST_RATE`, which silence alone does not show.
+
+    It is for bodies that are held in memory: `Persistence` judges downloads.
+
+    :param server: its name in messages.
+    :param timeout: seconds that silence may last; the rate is not measured over less.
+    """
+
+    def __init__(self, server: object, timeout: float) -> None:
+        self._server = server
+        # Two silences may follow each other.
+        self._window = max(WINDOW, 2 * timeout)
+        self._seconds = 0.0
+        self._size = 0
+
+    def received(self, size: int, seconds: float) -> None:
+        """Count bytes, and the seconds for which they were waited for.
+
+        :raises ConnectionBroken: if too few have come in a `WINDOW`.
+        """
+        self._seconds += seconds
+        self._size += size
+        if self._seconds > self._window:
+            if self._size < LEAST_RATE * self._window:
+                raise ConnectionBroken(
+                    f"{self._server} sent less than {LEAST_RATE:g} bytes a second"
+                )
+            self._seconds, self._size = 0.0, 0
 
 
 class Limit:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import select
 import socket
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,6 +26,9 @@ ATTEMPT_DELAY = 0.25
 
 TRUSTED = 30.0
 """Seconds that a connection may have been idle to be used for one more command."""
+
+_NUMERIC = re.compile("[0-9.]+|.*:.*")
+"""Hosts that are addresses: no resolver is asked for them."""
 
 _PENDING = (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY, errno.EINTR)
 
@@ -68,18 +73,48 @@ class Route:
     def connect(self, timeout: float, attempts: Attempts) -> socket.socket:
         """Connect to the first address that accepts.
 
-        :param timeout: seconds in all.
+        :param timeout: seconds in all; the resolution of the name is part of it.
         :param attempts: holds the sockets; whoever has it can abandon them.
         :return: a blocking socket.
         :raises TimeoutError: if none accepts in time.
         :raises OSError: why the last one could not be connected to.
         """
         try:
-            connected, winner = attempts.run(self.candidates(), timeout)
+            connected, winner = attempts.run(self._resolved, timeout)
         finally:
             attempts.close()
         self._winner = winner
         return connected
+
+    def _resolved(self, wait: Callable[[threading.Event], object]) -> list[Candidate]:
+        """Return the candidates; a resolver that is silent is waited for in the caller's way.
+
+        The system's resolver cannot be interrupted, not even by a signal, and has time-outs of
+        its own. So a name is resolved in a thread, which is left behind if that takes too long.
+        """
+        if _NUMERIC.fullmatch(self.host):
+            return self.candidates()
+        found: list[Candidate] = []
+        failures: list[Exception] = []
+        ended = threading.Event()
+
+        def resolve() -> None:
+            try:
+                found.extend(self.candidates())
+            except Exception as error:
+                failures.append(error)
+            finally:
+                ended.set()
+
+        try:
+            threading.Thread(target=resolve, daemon=True, name="natproxy resolver").start()
+        except RuntimeError:
+            # The system allows no more threads.
+            return self.candidates()
+        wait(ended)
+        if failures:
+            raise failures[0]
+        return found
 
 
 class Attempts:
@@ -108,10 +143,17 @@ class Attempts:
             pending.close()
         self._pending.clear()
 
-    def run(self, candidates: list[Candidate], timeout: float) -> tuple[socket.socket, Candidate]:
-        """Return the first socket that is connected, and to where; see `Route.connect`."""
+    def run(
+        self,
+        resolve: Callable[[Callable[[threading.Event], object]], list[Candidate]],
+        timeout: float,
+    ) -> tuple[socket.socket, Candidate]:
+        """Return the first socket that is connected, and to where; see `Route.connect`.
+
+        :param resolve: returns the addresses; it is given what waits for an event.
+        """
         end = self._clock() + timeout
-        waiting = list(candidates)
+        waiting = list(resolve(lambda event: self._wait(event, end)))
         begin_next = self._clock()
         failure: OSError | None = None
         poll = select.poll()
@@ -146,6 +188,16 @@ class Attempts:
                 begin_next = now
         assert failure is not None
         raise failure
+
+    def _wait(self, event: threading.Event, end: float) -> None:
+        """Wait for an event.
+
+        :raises TimeoutError: at the end.
+        """
+        while not event.wait(max(0.0, min(end - self._clock(), ATTEMPT_DELAY))):
+            self._check()
+            if self._clock() >= end:
+                raise TimeoutError
 
     def _begin(self, candidate: Candidate, poll: select.poll) -> None:
         connecting = socket.socket(candidate.family, candidate.kind, candidate.protocol)

@@ -24,10 +24,12 @@ from natproxy.client.answers import (
     Pages,
     as_name,
     cannot,
+    check_page,
     is_a_directory,
     is_doubtful,
     is_listing_of_version_1,
     is_refusal_of_version_1,
+    may_be_computing,
     name_bytes,
     parse_features,
     range_in,
@@ -36,19 +38,15 @@ from natproxy.client.closing import Closing
 from natproxy.client.connection import Connection, Reply
 from natproxy.client.errors import (
     ClientError,
-    ConnectionBroken,
+    Interrupted,
     NotFound,
     NotUnderstood,
-    Unavailable,
     UsageError,
 )
 from natproxy.client.events import Progress, unobserved
 from natproxy.client.reading import RemoteFile
 from natproxy.client.retrying import RETRY_FOR, Contact, check_timeout
 from natproxy.client.route import Route
-
-LARGEST_PAGE = 16 << 20
-"""Bytes of a page of ``LS`` that are held in memory."""
 
 _DIGESTS = "compute digests"
 
@@ -88,6 +86,8 @@ class Session(Closing):
         # The lock guards what the threads share: the connections.
         self._lock = threading.Lock()
         self._asking = threading.Lock()
+        # How often `interrupt` has been called.
+        self._interrupts = 0
         self.contact = Contact()
         self._idle: list[Connection] = []
         # Those in use, and whether they are to be kept afterwards.
@@ -110,10 +110,16 @@ class Session(Closing):
             connection.close()
 
     def interrupt(self) -> None:
-        """End what other threads are waiting for: each sees `Interrupted`."""
+        """End what other threads are waiting for: each sees `Interrupted`.
+
+        They wait for a connection, for a reply, between two tries, or for another thread's
+        ``FEAT``.
+        """
         with self._lock:
+            self._interrupts += 1
             for connection in self._lent:
                 connection.interrupt()
+        self.contact.interrupt()
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
@@ -159,8 +165,12 @@ class Session(Closing):
         :raises ClientError: for any other failure, silence too. It says nothing about the
             version: the next use asks again.
         """
+        interrupts = self._interrupts
         with self._asking:
             if self._features is None:
+                if self._interrupts != interrupts:
+                    # The thread that asked before this one was.
+                    raise Interrupted("interrupted")
                 self._features = self._ask_features()
             return self._features
 
@@ -219,8 +229,7 @@ class Session(Closing):
         with self.connection() as connection:
             reply = self._request(connection, b"LS", arguments, what)
             with connection.understanding():
-                if reply.header.size > LARGEST_PAGE:
-                    raise wire.WireError(f"a page of {reply.header.size} bytes")
+                check_page(reply.header)
                 return pages.take(reply.header.words, reply.read())
 
     def walk(
@@ -242,7 +251,7 @@ class Session(Closing):
         """Have the server compute the SHA-256 of a file, or of a part of it.
 
         A digest that takes longer than the server, or a proxy, may be silent is asked for
-        again: the server continues where it was.
+        again, as long as the server answers ``STAT``: it continues where it was.
 
         :raises UsageError: if it is a directory.
         """
@@ -257,9 +266,14 @@ class Session(Closing):
             except NotFound:
                 self._needs_file(arguments.name)
                 raise
-            except (ConnectionBroken, Unavailable):
+            except ClientError as error:
                 # Only silence is waited out here: whoever calls knows about other failures.
-                if time.monotonic() >= end or time.monotonic() - began < silence:
+                if (
+                    not may_be_computing(error)
+                    or time.monotonic() >= end
+                    or time.monotonic() - began < silence
+                    or not self._is_alive(arguments.name)
+                ):
                     raise
 
     @contextmanager
@@ -359,6 +373,14 @@ class Session(Closing):
             reply = self._request(connection, b"HASH", arguments, _DIGESTS)
             with connection.understanding():
                 return wire.parse_digest(reply.header.words)
+
+    def _is_alive(self, name: bytes) -> bool:
+        """Whether a server that is silent about a digest answers another command."""
+        try:
+            self.stat(name)
+        except ClientError as error:
+            return not error.passing
+        return True
 
     def _needs_file(self, name: bytes) -> None:
         """Say of what the server does not find as a file that it is a directory.
