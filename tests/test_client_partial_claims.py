@@ -127,6 +127,35 @@ class UselessLockTests(ClaimCase):
         second.close()
         self.assertEqual(self.open(etag="f").kept, 5)
 
+    def test_part_of_another_process_does_not_get_the_final_name(self) -> None:
+        # It takes the place of a complete one just before the rename.
+        first = self.open()
+        self.write(first, b"0123456789")
+        second: list[Partial] = []
+        rename = os.replace
+
+        def replace(old: bytes, new: bytes, **directories: int) -> None:
+            if old == b".a.part" and not second:
+                second.append(self.open(etag="f"))
+                self.write(second[0], b"abc")
+            rename(old, new, **directories)
+
+        with mock.patch("os.replace", replace):
+            self.assertRaises(TakenOver, first.finish)
+        first.close()
+        self.assertEqual(self.files(), [b".a.part", b".a.part.json"])
+        self.write(second[0], b"defghij")
+        second[0].finish()
+        self.assertEqual((self.files(), self.content(self.path)), ([b"a"], b"abcdefghij"))
+
+    def test_part_that_cannot_get_the_final_name_is_kept(self) -> None:
+        os.mkdir(self.path)
+        with self.open() as part:
+            self.write(part, b"0123456789")
+            self.assertRaises(LocalError, part.finish)
+        self.assertEqual(self.files(), [b".a.part", b".a.part.json", b"a"])
+        self.assertEqual(self.open().kept, 10)
+
     def test_part_that_somebody_removes_is_noticed_before_the_next_write(self) -> None:
         for place in (self.part, self.record):
             part = self.open()

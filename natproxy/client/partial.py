@@ -18,7 +18,14 @@ from natproxy.client.closing import Closing
 from natproxy.client.destination import LocalFile
 from natproxy.client.errors import LocalError
 from natproxy.client.filesystem import lock
-from natproxy.client.partfile import RECORD_SUFFIX, SUFFIX, PartFile, random_name, stem_of
+from natproxy.client.partfile import (
+    RECORD_SUFFIX,
+    SUFFIX,
+    PartFile,
+    StaleFile,
+    random_name,
+    stem_of,
+)
 from natproxy.client.record import Record, Segment, boot_id, divide, without
 
 CHECKPOINT = 1 << 20
@@ -168,9 +175,11 @@ class Partial(Closing):
             self._unrecorded = 0
             self._write_record(self._record)
 
-    def finish(self) -> None:
+    def finish(self, replace: bool = True) -> bool:
         """Give the file its name: all of its bytes are there, and now on the disk.
 
+        :param replace: whether a file that has the name is replaced.
+        :return: whether it has the name; false if another file has it and is not replaced.
         :raises TakenOver: if another process has claimed the partial file.
         :raises LocalError: if that can't be done. When they can't be brought to the disk,
             nothing is kept: the system doesn't say which of them are lost.
@@ -186,7 +195,16 @@ class Partial(Closing):
                 self.discard()
                 raise
             self._check()
-            self._part.publish(self._final)
+            try:
+                self._part.publish(self._final, replace)
+            except FileExistsError:
+                if replace:
+                    raise
+                return False
+            except StaleFile as error:
+                if self._record is None:
+                    raise
+                raise TakenOver(self.path) from error
         except OSError as error:
             raise LocalError(self.path, error) from error
         # A record without its partial file does no harm.
@@ -197,6 +215,7 @@ class Partial(Closing):
             self._directory.sync()
         except OSError as error:
             raise LocalError(self._directory.path or b".", error) from error
+        return True
 
     def discard(self) -> None:
         """Keep nothing."""
