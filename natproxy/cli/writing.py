@@ -133,7 +133,7 @@ def release_standard_error() -> None:
         if sys.stderr is not None:
             sys.stderr.flush()
     except (OSError, ValueError):
-        sys.stderr = None  # type: ignore[assignment]
+        sys.stderr = None
 
 
 def write_line(stream: TextIO, line: str) -> None:
