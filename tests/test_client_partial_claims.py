@@ -52,9 +52,34 @@ class DiscardingTests(ClaimCase):
                 self.assertEqual(before.read(), b"01234")
             os.unlink(self.part)
 
-    def test_part_without_a_record_is_replaced_even_if_it_is_empty(self) -> None:
+    def test_file_without_a_record_is_not_ours(self) -> None:
+        # As after ``get .a.part``, or of another program.
+        self.put(self.part, b"precious")
+        self.there_is_now()
+        self.assert_private(self.open(), "no record")
+        self.assertEqual(self.content(self.part), b"precious")
+
+    def test_no_part_is_ever_left_without_a_record(self) -> None:
+        self.keep(b"01234")
+        unlink = os.unlink
+        seen: list[list[bytes]] = []
+
+        def note(name: bytes, **options: int) -> None:
+            unlink(name, **options)
+            seen.append(self.files())
+
+        with mock.patch("os.unlink", note), self.open(etag="f") as part:
+            self.write(part, b"abc")
+            part.discard()
+        self.assertEqual(len(seen), 3)
+        for files in seen:
+            self.assertNotEqual(files, [b".a.part"])
+
+    def test_part_with_a_broken_record_or_empty_is_replaced(self) -> None:
         for content in (b"", b"01234"):
             self.put(self.part, content)
+            if content:
+                self.put(self.record, b"")
             with open(self.part, "rb") as before:
                 with self.open() as part:
                     self.write(part, b"abc")

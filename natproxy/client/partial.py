@@ -59,7 +59,8 @@ class Partial(Closing):
     otherwise the partial file is removed and a new one created, never truncated.
 
     A partial file that this user does not own, or that is not a regular file, is neither written
-    to nor removed: a private one is used instead, which is not kept. A partial file with a
+    to nor removed: a private one is used instead, which is not kept. So is one that has bytes,
+    and no record: some file of that name that is no partial download. A partial file with a
     second name is replaced, and the record of another user is not believed.
 
     :param file: the complete one; missing directories are created.
@@ -219,7 +220,8 @@ class Partial(Closing):
 
     def discard(self) -> None:
         """Keep nothing."""
-        for each in (self._record, self._part):
+        # In this order: a process that is killed leaves no partial file without a record.
+        for each in (self._part, self._record):
             with suppress(OSError):
                 if each is not None:
                     each.remove()
@@ -267,10 +269,15 @@ class Partial(Closing):
                 self.discarded = "what has the name of the partial file is not ours"
                 return False
             try:
+                if not part.created and self._is_unrecorded(part, stem + RECORD_SUFFIX):
+                    part.close()
+                    self.discarded = "what has the name of the partial file has no record"
+                    return False
                 if not self._take_up(part, stem + RECORD_SUFFIX):
                     if not part.created:
-                        # An earlier owner, if it lives, keeps the file that it writes to.
-                        self._unlink(stem + RECORD_SUFFIX)
+                        # An earlier owner, if it lives, keeps the file that it writes to. The
+                        # record stays until it is replaced: without one, a partial file is
+                        # another program's.
                         part.remove()
                         part.close()
                         continue
@@ -335,6 +342,14 @@ class Partial(Closing):
         finally:
             probe.remove()
             probe.close()
+
+    def _is_unrecorded(self, part: PartFile, record_name: bytes) -> bool:
+        """Return whether a partial file has bytes, and no record: it may be a file like others.
+
+        A process that is killed leaves a record, or a partial file that is empty.
+        """
+        size = os.fstat(part.descriptor).st_size
+        return size > 0 and self._directory.look(record_name) is None and part.in_place()
 
     def _take_up(self, part: PartFile, record_name: bytes) -> bool:
         """Go on with what is kept, if that is of the same version of the file."""
