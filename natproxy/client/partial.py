@@ -416,8 +416,11 @@ class Partial(Closing):
         status = self.status
         line = Record(self._name, status.etag, status.size, boot, self.segments).line()
         # One write within a page: a process that is killed leaves the old or the new.
-        record.write(memoryview(line), 0)
-        os.ftruncate(record.descriptor, len(line))
+        written = record.write(memoryview(line), 0)
+        # On a full disk, half a new record and half an old one must not be believed.
+        os.ftruncate(record.descriptor, len(line) if written == len(line) else 0)
+        if written < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _unlink(self, name: bytes) -> None:
         with suppress(OSError):
