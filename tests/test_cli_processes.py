@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from itertools import product
 from typing import IO, Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -108,10 +109,11 @@ class PipeTests(ProcessCase):
             reader, writer = os.pipe()
             os.close(reader)
             with os.fdopen(writer, "wb") as broken, open("/dev/full", "wb") as full:
-                for errors in (broken, full):
+                for errors, unbuffered in product((broken, full), ("", "1")):
+                    environment = {"NATPROXY_SERVER": address, "PYTHONUNBUFFERED": unbuffered}
                     ended = subprocess.run(
                         [sys.executable, "-m", "natproxy", *arguments],
-                        env={**os.environ, "NATPROXY_SERVER": address},
+                        env={**os.environ, **environment},
                         stderr=errors,
                         timeout=30,
                     )

@@ -251,11 +251,18 @@ class ObstacleTests(MirrorCase):
         plan = self.compare()
         self.assertEqual(([each.name for each in plan.fetch], plan.obstacles), ([b"loop"], []))
 
-    def test_what_is_no_file_never_looks_the_same(self) -> None:
+    def test_what_is_no_file_is_an_obstacle(self) -> None:
+        # Then a dry run has the status of the real one.
         self.server.put(b"fifo", b"")
+        self.server.put(b"link", b"")
         os.mkfifo(self.path(b"fifo"))
         os.utime(self.path(b"fifo"), ns=(MTIME, MTIME))
-        self.assertEqual(len(self.compare().fetch), 1)
+        os.symlink(b"fifo", self.path(b"link"))
+        plan = self.compare()
+        self.assertEqual(
+            self.obstacles(plan), ["fifo: is neither a file nor a link here, a file there"]
+        )
+        self.assertEqual([each.name for each in plan.fetch], [b"link"])
 
     def unreadable(self, *paths: bytes) -> None:
         """Let some directories be unreadable, for root too."""
@@ -373,6 +380,28 @@ class UnreadTests(MirrorCase):
         self.server.fail(b"LS", Fault(), Fault(), denied)
         plan = self.compare()
         self.assertEqual((plan.unread, plan.extra), ([b"d"], []))
+
+    def test_storage_that_vanishes_between_two_pages(self) -> None:
+        # As when the server is restarted with an empty directory, or a disk is unmounted.
+        self.server.page = 4
+        names = [b"%02d" % number for number in range(8)]
+        for name in names:
+            self.server.put(name, b"abc")
+            self.write(name, b"abc", MTIME)
+        self.write(b"old", b"abc")
+
+        def vanish() -> None:
+            for name in names:
+                self.server.remove(name)
+
+        self.assertEqual(self.extra(self.compare()), [b"old"])
+        self.server.fail(b"LS", Fault(), Fault(act=vanish))
+        plan = self.compare()
+        self.assertEqual((plan.unchanged, plan.extra), (4, []))
+        self.assertEqual(
+            str(plan.incomplete),
+            "the listing is incomplete: 00 vanished from the server meanwhile",
+        )
 
     def test_file_that_becomes_a_directory_between_two_pages(self) -> None:
         self.write(b"d", b"old", MTIME)

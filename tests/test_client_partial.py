@@ -124,8 +124,9 @@ class DisbeliefTests(PartialCase):
             with self.open(etag=f"e{size}") as part:
                 self.assertEqual((part.kept, part.trusted, part.discarded), (size, False, ""))
 
-    def test_bytes_without_a_record(self) -> None:
+    def test_bytes_with_an_empty_record(self) -> None:
         self.put(self.part, b"01234")
+        self.put(self.record, b"")
         self.assertEqual(self.afresh().discarded, "nothing tells what was kept")
 
     def test_record_without_bytes(self) -> None:

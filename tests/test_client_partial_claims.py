@@ -52,9 +52,34 @@ class DiscardingTests(ClaimCase):
                 self.assertEqual(before.read(), b"01234")
             os.unlink(self.part)
 
-    def test_part_without_a_record_is_replaced_even_if_it_is_empty(self) -> None:
+    def test_file_without_a_record_is_not_ours(self) -> None:
+        # As after ``get .a.part``, or of another program.
+        self.put(self.part, b"precious")
+        self.there_is_now()
+        self.assert_private(self.open(), "no record")
+        self.assertEqual(self.content(self.part), b"precious")
+
+    def test_no_part_is_ever_left_without_a_record(self) -> None:
+        self.keep(b"01234")
+        unlink = os.unlink
+        seen: list[list[bytes]] = []
+
+        def note(name: bytes, **options: int) -> None:
+            unlink(name, **options)
+            seen.append(self.files())
+
+        with mock.patch("os.unlink", note), self.open(etag="f") as part:
+            self.write(part, b"abc")
+            part.discard()
+        self.assertEqual(len(seen), 3)
+        for files in seen:
+            self.assertNotEqual(files, [b".a.part"])
+
+    def test_part_with_a_broken_record_or_empty_is_replaced(self) -> None:
         for content in (b"", b"01234"):
             self.put(self.part, content)
+            if content:
+                self.put(self.record, b"")
             with open(self.part, "rb") as before:
                 with self.open() as part:
                     self.write(part, b"abc")
@@ -126,6 +151,35 @@ class UselessLockTests(ClaimCase):
         self.assertEqual(self.content(self.part), b"abcde")
         second.close()
         self.assertEqual(self.open(etag="f").kept, 5)
+
+    def test_part_of_another_process_does_not_get_the_final_name(self) -> None:
+        # It takes the place of a complete one just before the rename.
+        first = self.open()
+        self.write(first, b"0123456789")
+        second: list[Partial] = []
+        rename = os.replace
+
+        def replace(old: bytes, new: bytes, **directories: int) -> None:
+            if old == b".a.part" and not second:
+                second.append(self.open(etag="f"))
+                self.write(second[0], b"abc")
+            rename(old, new, **directories)
+
+        with mock.patch("os.replace", replace):
+            self.assertRaises(TakenOver, first.finish)
+        first.close()
+        self.assertEqual(self.files(), [b".a.part", b".a.part.json"])
+        self.write(second[0], b"defghij")
+        second[0].finish()
+        self.assertEqual((self.files(), self.content(self.path)), ([b"a"], b"abcdefghij"))
+
+    def test_part_that_cannot_get_the_final_name_is_kept(self) -> None:
+        os.mkdir(self.path)
+        with self.open() as part:
+            self.write(part, b"0123456789")
+            self.assertRaises(LocalError, part.finish)
+        self.assertEqual(self.files(), [b".a.part", b".a.part.json", b"a"])
+        self.assertEqual(self.open().kept, 10)
 
     def test_part_that_somebody_removes_is_noticed_before_the_next_write(self) -> None:
         for place in (self.part, self.record):

@@ -54,7 +54,7 @@ class FinishingTests(PartialCase):
         ):
             part.finish()
         self.assertEqual(
-            done[:4],
+            [*done[:3], *done[4:5]],
             [
                 ("utime", "part"),
                 ("fsync", "part"),
@@ -62,7 +62,30 @@ class FinishingTests(PartialCase):
                 ("unlink", b".a.part.json"),
             ],
         )
-        self.assertEqual([name for name, _ in done[4:]], ["fsync"])
+        # To a name that no other process knows, and from there to the final one.
+        self.assertEqual(done[3][0], "replace")
+        self.assertRegex(done[3][1], rb"\A\.a\.[0-9a-f]{12}\.part\Z")
+        self.assertEqual([name for name, _ in done[5:]], ["fsync"])
+
+    def test_record_that_is_written_in_part_is_not_believed(self) -> None:
+        # 999999 bytes were kept: with the first digits of the next number, that is a million more.
+        write = os.pwrite
+        with self.open(size=1 << 30) as part:
+            segment = part.segments[0]
+            segment.done = 999999
+            part.save()
+            before = self.content(self.record)
+            segment.done = 1 << 20
+            cut = before.index(b"[[0, ") + 6
+
+            def short(file: int, data: memoryview, offset: int) -> int:
+                return write(file, data[:cut], offset)
+
+            with mock.patch("os.pwrite", short):
+                self.assertRaises(OSError, part.save)
+            self.assertEqual(self.content(self.record), b"")
+            part.save()
+            self.assertIn(b"[[0, 1048576, ", self.content(self.record))
 
     def test_bytes_that_cannot_be_brought_to_the_disk_are_not_kept(self) -> None:
         # Nobody can say which of them are lost, and the next time it may seem to work.

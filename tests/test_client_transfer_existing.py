@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from unittest import mock
 
@@ -103,6 +104,46 @@ class ExistingTests(TransferCase):
                 self.assert_whole(content)
             os.unlink(self.path(b"a"))
             self.server.put(b"d/a", NEW)
+
+    def test_what_came_there_at_the_last_moment(self) -> None:
+        # While the bytes are brought to the disk, which can take minutes.
+        sync = os.fsync
+        for linked in (True, False):
+            for existing in (Existing.REFUSE, Existing.KEEP):
+                how = How(existing=existing)
+
+                def appear(file: int) -> None:
+                    self.write(b"a", b"other")
+                    sync(file)
+
+                error = None if linked else OSError(errno.EPERM, "no hard links here")
+                link = mock.patch("os.link", side_effect=error, wraps=os.link)
+                with mock.patch("os.fsync", appear), link:
+                    if existing is Existing.KEEP:
+                        self.assertTrue(self.fetch(how).unchanged)
+                        self.assert_whole(b"other")
+                    else:
+                        self.assertRaises(LocalError, self.fetch, how)
+                        self.assertEqual(self.read(b"a"), b"other")
+                os.unlink(self.path(b"a"))
+                with link:
+                    self.fetch(how)
+                self.assert_whole()
+                os.unlink(self.path(b"a"))
+
+    def test_what_came_there_meanwhile_with_version_1(self) -> None:
+        self.server.version = 1
+        self.server.put(b"a", NEW)
+        for existing in (Existing.REFUSE, Existing.KEEP, Existing.REPLACE):
+            how = How(existing=existing)
+            self.server.fail(b"DOWNLOAD", Fault(act=lambda: self.write(b"a", b"other")))
+            if existing is Existing.REFUSE:
+                self.assertRaises(LocalError, self.fetch, how, b"a")
+            else:
+                kept = self.fetch(how, b"a").unchanged
+                self.assertEqual(kept, existing is Existing.KEEP)
+            self.assert_whole(NEW if existing is Existing.REPLACE else b"other")
+            os.unlink(self.path(b"a"))
 
 
 class AnyHistoryTests(TransferCase):

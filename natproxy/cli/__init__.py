@@ -37,7 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _interrupted()
     finally:
         if arguments is None:
+            from natproxy.cli.writing import release_standard_error
+
             end_at_interrupt()
+            release_standard_error()
 
 
 def _run(arguments: Sequence[str] | None) -> tuple[int, OSError | None]:

@@ -124,6 +124,18 @@ def standard_output(closed: bool = False) -> Iterator[Output | None]:
         raw.close()
 
 
+def release_standard_error() -> None:
+    """Remove `sys.stderr` if what it holds back cannot be written.
+
+    Otherwise the interpreter tries again at its end, and replaces the exit status by 120.
+    """
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except (OSError, ValueError):
+        sys.stderr = None
+
+
 def write_line(stream: TextIO, line: str) -> None:
     """Write a line; or not, if nobody can read it."""
     try:

@@ -31,6 +31,11 @@ class Existing(enum.Enum):
     KEEP = "keep"
     """It stays, whatever it is."""
 
+    @property
+    def replaces(self) -> bool:
+        """Whether a file may be replaced that has appeared during the download."""
+        return self in (Existing.REPLACE, Existing.UPDATE)
+
 
 class LocalFile(NamedTuple):
     """A path that a download is to have.

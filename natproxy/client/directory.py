@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 
@@ -69,6 +70,31 @@ class LocalDirectory(Closing):
     def rename(self, old: bytes, new: bytes) -> None:
         """Rename a file; a file that has the new name is replaced."""
         os.replace(old, new, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
+
+    def rename_new(self, old: bytes, new: bytes) -> None:
+        """Rename a file, unless anything has the new name.
+
+        Where there are no hard links, a file that gets the new name at the same moment is
+        replaced.
+
+        :raises FileExistsError: if anything has the new name.
+        """
+        try:
+            os.link(
+                old,
+                new,
+                src_dir_fd=self._descriptor,
+                dst_dir_fd=self._descriptor,
+                follow_symlinks=False,
+            )
+        except FileExistsError:
+            raise
+        except OSError:
+            if self.look(new) is not None:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+            self.rename(old, new)
+        else:
+            self.unlink(old)
 
     def unlink(self, name: bytes) -> None:
         """Remove a name that is not a directory's."""

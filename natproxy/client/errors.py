@@ -115,11 +115,13 @@ class ListingIncomplete(ServerError):
     It is raised after the last entry.
 
     :ivar count: of such directories.
+    :param reason: what is incomplete, if it is something else.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, reason: str = "") -> None:
         what = "1 directory" if count == 1 else f"{count} directories"
-        super().__init__(f"the listing is incomplete: the server could not read {what}")
+        reason = reason or f"the server could not read {what}"
+        super().__init__(f"the listing is incomplete: {reason}")
         self.count = count
 
 

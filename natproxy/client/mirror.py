@@ -74,10 +74,14 @@ def compare(
     with _Comparison(name, Plan(tree, top=name), delete) as comparison:
         try:
             pages = Pages(limit=limit)
+            early = b""
             while pages.more:
                 for entry in retried(partial(session.page, pages, name, math.inf)):
                     comparison.take(entry)
+                    if pages.more and not early and entry.status.type != wire.UNREAD:
+                        early = entry.name
             pages.end()
+            comparison.early = early
         except ListingIncomplete as error:
             comparison.plan.incomplete = error
         return comparison.finish(session, retried)
@@ -111,6 +115,8 @@ class _Comparison:
         self._aliases: set[tuple[int, int]] = set()
         self._hidden: LocalError | None = None
         self._local = Traversal(self._tree, self._unreadable)
+        # The first entry of a listing of several pages.
+        self.early = b""
 
     def __enter__(self) -> _Comparison:
         return self
@@ -143,6 +149,7 @@ class _Comparison:
             plan.extra = [
                 each for each in reversed(self._candidates) if each.path not in self._kept
             ]
+            self._find_vanished(session, retried)
             self._find_unlisted(session, retried)
         return plan
 
@@ -259,6 +266,9 @@ class _Comparison:
         if error is None and found is not None and stat.S_ISDIR(found.st_mode):
             reason = OSError(errno.EISDIR, "is a directory here, a file there")
             error = LocalError(self._tree.path_of(path), reason)
+        elif here is not None and here.status is not None and not _is_replaceable(here.status):
+            reason = OSError(errno.EEXIST, "is neither a file nor a link here, a file there")
+            error = LocalError(self._tree.path_of(path), reason)
         if error is not None:
             self._obstacle(path, error)
         elif found is not None and looks_the_same(found, entry.status):
@@ -322,6 +332,18 @@ class _Comparison:
             self._kept.add(path)
             path = os.path.dirname(path)
 
+    def _find_vanished(self, session: Session, retried: Retried) -> None:
+        """See that the first page of the listing is still true after the last one.
+
+        A server that is restarted with another directory, or whose storage is unmounted, lists
+        nothing more from then on: what it has not listed is not known to be missing.
+        """
+        plan = self.plan
+        if plan.extra and self.early and not retried(partial(_is_there, session, self.early)):
+            plan.extra = []
+            shown = wire.printable(self.early)
+            plan.incomplete = ListingIncomplete(0, f"{shown} vanished from the server meanwhile")
+
     def _find_unlisted(self, session: Session, retried: Retried) -> None:
         """See that directories whose content would all be deleted can be listed.
 
@@ -350,10 +372,24 @@ def _below(name: bytes, directory: bytes) -> bytes:
     return path_below(name, directory)
 
 
+def _is_replaceable(found: os.stat_result) -> bool:
+    """Return whether a downloaded file may take the place of this one."""
+    return stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)
+
+
 def _too_deep(tree: LocalTree, path: bytes) -> LocalError | None:
     if path.count(b"/") < DEEPEST:
         return None
     return LocalError(tree.path_of(path), OSError(errno.ENAMETOOLONG, "is too deep"))
+
+
+def _is_there(session: Session, name: bytes) -> bool:
+    """Return whether the server still has what it has listed."""
+    try:
+        session.stat(name)
+    except NotFound:
+        return False
+    return True
 
 
 def _is_listed(session: Session, name: bytes) -> bool:

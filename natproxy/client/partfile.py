@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import stat
+from contextlib import suppress
 
 from natproxy.client.closing import Closing
 from natproxy.client.directory import LocalDirectory
@@ -16,6 +17,13 @@ RECORD_SUFFIX = SUFFIX + b".json"
 
 LONGEST_NAME = 255
 """Bytes of a file name: the limit of Linux's file systems."""
+
+
+class StaleFile(OSError):
+    """Another file has taken the place of a partial file."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.ESTALE, "another file took the place of what was received")
 
 
 class PartFile(Closing):
@@ -86,11 +94,35 @@ class PartFile(Closing):
         """Bring all bytes to the disk."""
         sync_file(self.descriptor)
 
-    def publish(self, final: bytes) -> None:
-        """Give the file its final name; a file that has the name is replaced."""
+    def publish(self, final: bytes, replace: bool = True) -> None:
+        """Give the file its final name.
+
+        It is renamed twice, first to a name that no other process looks for. Another process
+        may create a partial file of the same name between a look at it and a rename: that
+        one must not get the final name.
+
+        :param replace: whether a file that has the final name is replaced.
+        :raises FileExistsError: if it is not to be replaced, and anything has the final name.
+        :raises StaleFile: if the partial file is another one by now, which is left as it is.
+        """
+        usual = self.name
         if not self.in_place():
-            raise OSError(errno.ESTALE, "another file took the place of what was received")
-        self._directory.rename(self.name, final)
+            raise StaleFile
+        unknown = random_name(final, SUFFIX)
+        self._directory.rename(usual, unknown)
+        self.name = unknown
+        try:
+            if not self.in_place():
+                raise StaleFile
+            if replace:
+                self._directory.rename(self.name, final)
+            else:
+                self._directory.rename_new(self.name, final)
+        except BaseException:
+            with suppress(OSError):
+                self._directory.rename_new(unknown, usual)
+                self.name = usual
+            raise
 
     def remove(self) -> None:
         """Remove its name, unless that is another file's by now."""

@@ -18,7 +18,14 @@ from natproxy.client.closing import Closing
 from natproxy.client.destination import LocalFile
 from natproxy.client.errors import LocalError
 from natproxy.client.filesystem import lock
-from natproxy.client.partfile import RECORD_SUFFIX, SUFFIX, PartFile, random_name, stem_of
+from natproxy.client.partfile import (
+    RECORD_SUFFIX,
+    SUFFIX,
+    PartFile,
+    StaleFile,
+    random_name,
+    stem_of,
+)
 from natproxy.client.record import Record, Segment, boot_id, divide, without
 
 CHECKPOINT = 1 << 20
@@ -52,7 +59,8 @@ class Partial(Closing):
     otherwise the partial file is removed and a new one created, never truncated.
 
     A partial file that this user does not own, or that is not a regular file, is neither written
-    to nor removed: a private one is used instead, which is not kept. A partial file with a
+    to nor removed: a private one is used instead, which is not kept. So is one that has bytes,
+    and no record: some file of that name that is no partial download. A partial file with a
     second name is replaced, and the record of another user is not believed.
 
     :param file: the complete one; missing directories are created.
@@ -168,9 +176,11 @@ class Partial(Closing):
             self._unrecorded = 0
             self._write_record(self._record)
 
-    def finish(self) -> None:
+    def finish(self, replace: bool = True) -> bool:
         """Give the file its name: all of its bytes are there, and now on the disk.
 
+        :param replace: whether a file that has the name is replaced.
+        :return: whether it has the name; false if another file has it and is not replaced.
         :raises TakenOver: if another process has claimed the partial file.
         :raises LocalError: if that can't be done. When they can't be brought to the disk,
             nothing is kept: the system doesn't say which of them are lost.
@@ -186,7 +196,16 @@ class Partial(Closing):
                 self.discard()
                 raise
             self._check()
-            self._part.publish(self._final)
+            try:
+                self._part.publish(self._final, replace)
+            except FileExistsError:
+                if replace:
+                    raise
+                return False
+            except StaleFile as error:
+                if self._record is None:
+                    raise
+                raise TakenOver(self.path) from error
         except OSError as error:
             raise LocalError(self.path, error) from error
         # A record without its partial file does no harm.
@@ -197,10 +216,12 @@ class Partial(Closing):
             self._directory.sync()
         except OSError as error:
             raise LocalError(self._directory.path or b".", error) from error
+        return True
 
     def discard(self) -> None:
         """Keep nothing."""
-        for each in (self._record, self._part):
+        # In this order: a process that is killed leaves no partial file without a record.
+        for each in (self._part, self._record):
             with suppress(OSError):
                 if each is not None:
                     each.remove()
@@ -248,10 +269,15 @@ class Partial(Closing):
                 self.discarded = "what has the name of the partial file is not ours"
                 return False
             try:
+                if not part.created and self._is_unrecorded(part, stem + RECORD_SUFFIX):
+                    part.close()
+                    self.discarded = "what has the name of the partial file has no record"
+                    return False
                 if not self._take_up(part, stem + RECORD_SUFFIX):
                     if not part.created:
-                        # An earlier owner, if it lives, keeps the file that it writes to.
-                        self._unlink(stem + RECORD_SUFFIX)
+                        # An earlier owner, if it lives, keeps the file that it writes to. The
+                        # record stays until it is replaced: without one, a partial file is
+                        # another program's.
                         part.remove()
                         part.close()
                         continue
@@ -316,6 +342,14 @@ class Partial(Closing):
         finally:
             probe.remove()
             probe.close()
+
+    def _is_unrecorded(self, part: PartFile, record_name: bytes) -> bool:
+        """Return whether a partial file has bytes, and no record: it may be a file like others.
+
+        A process that is killed leaves a record, or a partial file that is empty.
+        """
+        size = os.fstat(part.descriptor).st_size
+        return size > 0 and self._directory.look(record_name) is None and part.in_place()
 
     def _take_up(self, part: PartFile, record_name: bytes) -> bool:
         """Go on with what is kept, if that is of the same version of the file."""
@@ -382,8 +416,11 @@ class Partial(Closing):
         status = self.status
         line = Record(self._name, status.etag, status.size, boot, self.segments).line()
         # One write within a page: a process that is killed leaves the old or the new.
-        record.write(memoryview(line), 0)
-        os.ftruncate(record.descriptor, len(line))
+        written = record.write(memoryview(line), 0)
+        # On a full disk, half a new record and half an old one must not be believed.
+        os.ftruncate(record.descriptor, len(line) if written == len(line) else 0)
+        if written < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _unlink(self, name: bytes) -> None:
         with suppress(OSError):

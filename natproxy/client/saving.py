@@ -20,6 +20,7 @@ def download_whole(
     file: LocalFile,
     count: Callable[[int, int], object] = lambda size, done: None,
     saving: Callable[[int], object] = lambda size: None,
+    replace: bool = True,
 ) -> int:
     """Save a counted reply's body.
 
@@ -27,11 +28,13 @@ def download_whole(
     name when all of them are on the disk. Whatever goes wrong, nothing is under the final
     name that was not there before.
 
-    :param file: to save it in; what is there is replaced, and missing directories are created.
+    :param file: to save it in; missing directories are created.
     :param count: is told of each piece: its bytes, and those that are there by now.
     :param saving: is called with the size before the bytes are brought to the disk.
+    :param replace: whether a file that is there is replaced.
     :return: the size of the file, in bytes.
     :raises ConnectionBroken: if the reply doesn't come whole.
+    :raises FileExistsError: if a file is there, and is not to be replaced.
     :raises LocalError: if it can't be written.
     """
     with file.directory(create=True) as directory:
@@ -43,12 +46,14 @@ def download_whole(
                     part.complete(file.name)
                     saving(size)
                     part.sync()
-                    part.publish(file.name)
+                    part.publish(file.name, replace)
                 finally:
                     with suppress(OSError):
                         part.remove()
             directory.sync()
         except OSError as error:
+            if isinstance(error, FileExistsError) and not replace:
+                raise
             raise LocalError(file.path, error) from error
     return size
 

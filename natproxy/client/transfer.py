@@ -240,7 +240,11 @@ class Transfer:
                 part.discard()
                 return self._was_here(status)
             self._tell(Phase.SAVING, status.size)
-            part.finish()
+            while not part.finish(self._how.existing.replaces):
+                # It has come another way just now.
+                if self._is_here(status):
+                    part.discard()
+                    return self._was_here(status)
         return Fetched(self._path, status.size, self._received, unchanged=False)
 
     def _partial(self, status: wire.Status) -> Partial:
@@ -368,21 +372,40 @@ class Transfer:
         """Fetch it as version 1 can: whole, from the beginning, unverified."""
         if self._how.verify:
             self._session.needs("compute digests to verify with")
-        found = self._file.find()
-        if found is not None:
-            if self._how.existing is Existing.KEEP:
-                return Fetched(self._path, found.st_size, 0, unchanged=True)
-            if self._how.existing is Existing.REFUSE:
-                raise destination.already_there(self._path, "it is there, and may differ")
+        kept = self._kept_by_version_1()
+        if kept is not None:
+            return kept
         self._tell(Phase.RECEIVING, 0, f"{self._session.server} speaks version 1 only: no resuming")
 
         def receive() -> int:
             with self._session.whole(self._name) as reply:
                 self._size = reply.header.size
-                return download_whole(reply, self._file, self._count, self._tell_saving)
+                return download_whole(
+                    reply,
+                    self._file,
+                    self._count,
+                    self._tell_saving,
+                    self._how.existing.replaces,
+                )
 
-        size = self._persistently(receive)
+        try:
+            size = self._persistently(receive)
+        except FileExistsError as error:
+            # It has come another way meanwhile.
+            kept = self._kept_by_version_1()
+            if kept is None:
+                raise LocalError(self._path, error) from error
+            return kept
         return Fetched(self._path, size, self._received, unchanged=False)
+
+    def _kept_by_version_1(self) -> Fetched | None:
+        """Return how a file is left alone that is there; `None` if it is to be replaced."""
+        found = self._file.find()
+        if found is None or self._how.existing.replaces:
+            return None
+        if self._how.existing is Existing.REFUSE:
+            raise destination.already_there(self._path, "it is there, and may differ")
+        return Fetched(self._path, found.st_size, self._received, unchanged=True)
 
     def _count(self, size: int, done: int) -> None:
         with self._lock:
