@@ -11,7 +11,6 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable
-
 from unittest import mock
 
 from hypothesis import given, settings
