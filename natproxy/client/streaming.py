@@ -18,7 +18,7 @@ from natproxy.client.errors import (
     Unsupported,
     UsageError,
 )
-from natproxy.client.events import Event, Phase, Progress, unobserved
+from natproxy.client.events import Event, Phase, Progress, unobserved, without_name
 from natproxy.client.output import WholeWriter, Write
 from natproxy.client.retrying import Persistence, Stop
 from natproxy.client.session import Session
@@ -69,7 +69,7 @@ class _Stream:
             session.contact,
             how.patience,
             stop,
-            lambda why: self._tell(Phase.WAITING, why),
+            lambda why: self._tell(Phase.WAITING, without_name(why, name)),
             least=how.least_rate,
         )
 

@@ -33,7 +33,7 @@ from natproxy.client.errors import (
     Unsupported,
     UsageError,
 )
-from natproxy.client.events import Event, Phase, Progress, unobserved
+from natproxy.client.events import Event, Phase, Progress, unobserved, without_name
 from natproxy.client.partial import Partial, TakenOver
 from natproxy.client.record import Segment
 from natproxy.client.retrying import (
@@ -192,7 +192,7 @@ class Transfer:
             session.contact,
             self._how.patience,
             self._stop,
-            lambda why: self._tell(Phase.WAITING, self._done, why),
+            lambda why: self._tell(Phase.WAITING, self._done, without_name(why, self._name)),
             outage,
             self._how.least_rate,
         )
