@@ -21,7 +21,14 @@ from natproxy.client.errors import (
     ServerError,
 )
 from natproxy.client.exchange import Exchange
-from natproxy.client.route import CONNECT_TIMEOUT, TRUSTED, Attempts, Route, keep_alive
+from natproxy.client.route import (
+    CONNECT_TIMEOUT,
+    TRUSTED,
+    Attempts,
+    Route,
+    keep_alive,
+    reset_at_close,
+)
 
 CHUNK = 256 * 1024
 """Bytes that are received at once, unless the caller brings a buffer."""
@@ -183,7 +190,7 @@ class Connection(Closing):
         self._exchange = None
         if self._socket is not None:
             if idle:
-                _reset_at_close(self._socket, False)
+                reset_at_close(self._socket, False)
             self._socket.close()
             self._socket = None
 
@@ -278,7 +285,7 @@ class Connection(Closing):
         connected.settimeout(self.timeout)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         keep_alive(connected)
-        _reset_at_close(connected, True)
+        reset_at_close(connected, True)
         _keep_little_waiting(connected)
 
     def _is_stale(self) -> bool:
@@ -370,17 +377,6 @@ class Connection(Closing):
         except (wire.WireError, NotUnderstood) as error:
             self.close()
             raise NotUnderstood(f"{self.server} is not understood: {error}") from error
-
-
-def _reset_at_close(connected: socket.socket, reset: bool) -> None:
-    """Choose whether the kernel resets the connection when it is closed, also by a kill.
-
-    A server cannot tell a closed connection from a half-closed one, whose client still waits
-    for its reply. After a reset it stops computing a digest that nobody waits for.
-    """
-    # struct linger, socket(7); without a time, close(2) discards what was not sent.
-    with suppress(OSError):
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", reset, 0))
 
 
 def _keep_little_waiting(connected: socket.socket) -> None:

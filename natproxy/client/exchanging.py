@@ -36,7 +36,7 @@ from natproxy.client.errors import (
     UsageError,
 )
 from natproxy.client.exchange import Exchange
-from natproxy.client.route import keep_alive
+from natproxy.client.route import keep_alive, reset_at_close
 
 if TYPE_CHECKING:
     from natproxy.client.pool import ConnectionPool
@@ -188,6 +188,8 @@ class PooledConnection(Protocol):
         self._good = False
         self._paused = False
         self._timer: IDelayedCall | None = None
+        # Of TCP, if it is the kernel's.
+        self._socket: socket | None = None
 
     def carry_out(self, exchange: Exchange, sink: Sink[Any]) -> Deferred[None]:
         """Send a command and let a sink take the reply.
@@ -225,6 +227,8 @@ class PooledConnection(Protocol):
             self.fail(interrupted())
         else:
             self._rest()
+            if self._socket is not None:
+                reset_at_close(self._socket, False)
             # TLS waits for the peer to agree.
             self._timer = self._pool.clock.callLater(FAREWELL, self._gone_at_last)
             self.transport.loseConnection()
@@ -239,6 +243,8 @@ class PooledConnection(Protocol):
             handle = lower.getHandle()
             if isinstance(handle, socket):
                 keep_alive(handle)
+                reset_at_close(handle, True)
+                self._socket = handle
         self.used = self._pool.clock.seconds()
         self._pool.opened(self)
 

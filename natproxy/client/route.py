@@ -10,6 +10,7 @@ import errno
 import os
 import select
 import socket
+import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -199,3 +200,14 @@ def keep_alive(connected: socket.socket) -> None:
         if option is not None:
             with suppress(OSError):
                 connected.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def reset_at_close(connected: socket.socket, reset: bool) -> None:
+    """Choose whether the kernel resets the connection when it is closed, also by a kill.
+
+    A server cannot tell a closed connection from a half-closed one, whose client still waits
+    for its reply. After a reset it stops computing a digest that nobody waits for.
+    """
+    # struct linger, socket(7); without a time, close(2) discards what was not sent.
+    with suppress(OSError):
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", reset, 0))
