@@ -95,7 +95,8 @@ class Computation:
     :ivar askers: are to be told; a crowd of them may leave at once.
     :ivar turn: fires when the thread has returned, or nobody waits for that any more.
     :ivar detached: whether nobody waits for the thread, and it has not returned.
-    :ivar dropped: whether what has been computed is of no use.
+    :ivar dropped: whether what has been computed is of no use, because reading has failed or
+        the file was changed.
     :ivar timer: of those who ask for it while it is detached.
     """
 
@@ -120,7 +121,7 @@ class Computation:
         self.detached = False
         self._served = served
         self._clock = clock
-        # Written by the reactor's thread and read by the other.
+        # Written by the reactor's thread and read by the other; `dropped` may be written by both.
         self.stopped = False
 
     @property
@@ -149,6 +150,15 @@ class Computation:
         :raises Abandoned: if it was told to stop.
         :raises OSError: if it cannot be read.
         """
+        try:
+            return self._read()
+        except Abandoned:
+            raise
+        except Exception:
+            self.dropped = True
+            raise
+
+    def _read(self) -> str | None:
         file, progress = self._served.file, self.progress
         buffer = memoryview(bytearray(min(CHUNK, self.remaining)))
         until = self._clock() + SLICE
@@ -290,12 +300,12 @@ class Digests:
             if not computation.detached:
                 self._keep(computation)
             return
-        computation.dropped = True
+        # A turn that was refused, in line or while its thread hangs, leaves the progress intact.
         if computation.detached:
             self._forget(computation)
-            self._tell(computation, failure)
         else:
-            self._finish(computation, failure)
+            self._keep(computation)
+        self._tell(computation, failure)
 
     def _late(self, computation: Computation) -> None:
         """The thread of a detached computation has not returned: it hangs."""

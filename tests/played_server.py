@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Sequence
@@ -55,12 +56,16 @@ class PlayedServer:
                 for expected, answer in scene:
                     got = b""
                     while not got.endswith(expected):
-                        data = connection.recv(65536)
+                        try:
+                            data = connection.recv(65536)
+                        except ConnectionResetError:
+                            data = b""
                         if not data:
                             break
                         got += data
                     self.received += got
-                    connection.sendall(answer)
+                    with contextlib.suppress(ConnectionError):
+                        connection.sendall(answer)
                 if self._linger:
                     self._released.wait(10)
                     if not self._closing:

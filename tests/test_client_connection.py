@@ -346,6 +346,35 @@ class WaitingTests(PlayedCase):
         ):
             self.assertEqual(connected.getsockopt(socket.IPPROTO_TCP, option), value)
 
+    def test_close_resets_the_connection_only_if_a_reply_is_still_to_come(self) -> None:
+        for reply, ends in ((b"OK\nEND\n", False), (b"OK\n", True), (b"", True)):
+            with socket.create_server(("127.0.0.1", 0)) as listening:
+                connection = Connection(Server("127.0.0.1", listening.getsockname()[1]), 0.2)
+                self.addCleanup(connection.close)
+                connection.connect()
+                accepted, _ = listening.accept()
+                with accepted:
+                    accepted.sendall(reply)
+                    with contextlib.suppress(ConnectionBroken):
+                        self.list(connection)
+                    connection.close()
+                    self.assertEqual(accepted.recv(100), b"LIST\n")
+                    if ends:
+                        self.assertRaises(ConnectionResetError, accepted.recv, 100)
+                    else:
+                        self.assertEqual(accepted.recv(100), b"")
+
+    def test_killed_process_resets_its_connection(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            connection = Connection(Server("127.0.0.1", listening.getsockname()[1]), 10)
+            connection.connect()
+            accepted, _ = listening.accept()
+            with accepted:
+                assert connection._socket is not None
+                # What the kernel does for a process that is killed.
+                connection._socket.close()
+                self.assertRaises(ConnectionResetError, accepted.recv, 100)
+
     def test_probes_without_an_answer_are_no_silence(self) -> None:
         connection = self.play([(b"LIST\n", b"OK\n")], linger=True)
         pieces = iter(connection.request(b"LIST"))

@@ -6,6 +6,7 @@ import hashlib
 import ipaddress
 import re
 import socket
+import struct
 import subprocess
 import sys
 from contextlib import suppress
@@ -185,6 +186,31 @@ async def test_kernel_probes_silent_connections(served: Path) -> None:
         handle = connection.transport.getHandle()
         assert handle.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+
+
+@pytest_twisted.ensureDeferred
+async def test_process_that_is_killed_resets_its_connection_and_an_idle_one_is_closed(
+    served: Path,
+) -> None:
+    played = PlayedServer()
+    async with listening(played) as port, client_to(port) as client:
+        names = client.list()
+        peer = await played.asked()
+        (connection,) = client._pool._open
+        handle = connection.transport.getHandle()
+        assert lingering(handle) == (1, 0)
+        peer.send(b"OK\nEND\n")
+        assert await names == []
+        kept = handle.dup()
+        await client.close()
+        assert lingering(kept) == (0, 0)
+        kept.close()
+
+
+def lingering(connected: socket.socket) -> tuple[int, int]:
+    """Return whether a close is a reset (or waits), and the seconds that it waits."""
+    value = connected.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)
+    return struct.unpack("ii", value)
 
 
 def link_local_address() -> str | None:

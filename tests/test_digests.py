@@ -501,6 +501,32 @@ class ClassesTests(LongCase):
             self.assertEqual(self.successResultOf(one), sha256(self.content[: 90 + number]))
         self.assert_open(0)
 
+    def test_progress_is_kept_when_the_wait_for_the_next_turn_is_refused(self) -> None:
+        self.on_read = lambda: self.clock.advance(SLICE)
+        asked = [self.ask(0, length, client=str(length)) for length in (90, 91, 92)]
+        # After a slice of two of them, one of the three waits in line.
+        self.thread.run()
+        self.thread.run()
+        self.assertEqual(self.reads, [10, 10])
+        self.clock.advance(PATIENCE)
+        refused = [one for one in asked if one.called]
+        self.assertTrue(refused)
+        for one in refused:
+            self.assertEqual(self.failureResultOf(one, Refusal).value.code, 503)
+        for one in asked:
+            one.addErrback(lambda _: None)
+        while self.thread.asked:
+            self.thread.run()
+        self.assert_open(0)
+        for length in (90, 91, 92):
+            again = self.ask(0, length)
+            while not again.called:
+                self.thread.run()
+            self.assertEqual(self.successResultOf(again), sha256(self.content[:length]))
+        # No byte of any was read twice, whether it waited in line or its thread was hanging.
+        self.assertEqual(sum(self.reads), 90 + 91 + 92)
+        self.assert_open(0)
+
 
 class StoppingTests(DigestsCase):
     def test_everybody_is_told_and_every_file_closed(self) -> None:

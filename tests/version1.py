@@ -54,7 +54,8 @@ class Threaded:
         with connection, connection.makefile("rb") as lines:
             line = lines.readline().rstrip(b"\r\n")
             # At a header with words in it, a thread breaks, and the connection with it.
-            with suppress(ValueError):
+            # Nor does it matter to it that its client has gone.
+            with suppress(ValueError, ConnectionError):
                 if line:
                     connection.sendall(self.reply(line))
 

@@ -22,7 +22,7 @@ from natproxy.client.errors import (
 )
 from natproxy.client.exchange import Exchange
 from natproxy.client.retrying import Pace
-from natproxy.client.route import CONNECT_TIMEOUT, TRUSTED, Attempts, Route
+from natproxy.client.route import CONNECT_TIMEOUT, TRUSTED, Attempts, Route, reset_at_close
 from natproxy.keepalive import probe_idle
 
 CHUNK = 256 * 1024
@@ -189,9 +189,12 @@ class Connection(Closing):
         self.connected = True
 
     def close(self) -> None:
-        """Close the connection, if there is one."""
+        """Close the connection, if there is one: with a reset if a reply is still to come."""
+        idle = self._exchange is None or self._exchange.clean
         self._exchange = None
         if self._socket is not None:
+            if idle:
+                reset_at_close(self._socket, False)
             self._socket.close()
             self._socket = None
 
@@ -286,6 +289,7 @@ class Connection(Closing):
         connected.settimeout(self.timeout)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         probe_idle(connected)
+        reset_at_close(connected, True)
         _keep_little_waiting(connected)
 
     def _is_stale(self) -> bool:

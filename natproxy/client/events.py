@@ -6,6 +6,8 @@ import enum
 from collections.abc import Callable
 from typing import NamedTuple
 
+from natproxy import wire
+
 
 class Phase(enum.Enum):
     """What is being done for a file."""
@@ -35,7 +37,7 @@ class Event(NamedTuple):
     :ivar phase: what is being done.
     :ivar done: bytes of the file that have been through this phase.
     :ivar size: of the file, in bytes; `None` as long as it isn't known.
-    :ivar message: for people, on one line; empty when there is nothing to say.
+    :ivar message: for people, on one line, without the name; empty when there is nothing to say.
     """
 
     name: bytes
@@ -51,3 +53,11 @@ Progress = Callable[[Event], object]
 
 def unobserved(_: Event) -> None:
     """Nobody wants to know."""
+
+
+def without_name(message: str, name: bytes) -> str:
+    """Return an error's message without the file's name, which the server's errors begin with.
+
+    :param name: of the file on the server, which whoever shows an event adds.
+    """
+    return message.removeprefix(f"{wire.printable(name)}: ")

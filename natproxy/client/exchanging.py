@@ -37,6 +37,7 @@ from natproxy.client.errors import (
 )
 from natproxy.client.exchange import Exchange
 from natproxy.client.retrying import Pace
+from natproxy.client.route import reset_at_close
 from natproxy.keepalive import probe_idle
 
 if TYPE_CHECKING:
@@ -192,6 +193,8 @@ class PooledConnection(Protocol):
         self.good = False
         self._paused = False
         self._timer: IDelayedCall | None = None
+        # Of TCP, if it is the kernel's.
+        self._socket: socket | None = None
 
     def carry_out(self, exchange: Exchange, sink: Sink[Any]) -> Deferred[None]:
         """Send a command and let a sink take the reply.
@@ -243,6 +246,8 @@ class PooledConnection(Protocol):
             self.fail(interrupted())
         else:
             self._rest()
+            if self._socket is not None:
+                reset_at_close(self._socket, False)
             # TLS waits for the peer to agree.
             self._timer = self._pool.clock.callLater(FAREWELL, self._gone_at_last)
             self.transport.loseConnection()
@@ -257,6 +262,8 @@ class PooledConnection(Protocol):
             handle = lower.getHandle()
             if isinstance(handle, socket):
                 probe_idle(handle)
+                reset_at_close(handle, True)
+                self._socket = handle
         self.used = self._pool.clock.seconds()
         self._pool.opened(self)
 

@@ -11,6 +11,7 @@ import os
 import re
 import select
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -226,3 +227,14 @@ def interleave(candidates: list[Candidate]) -> list[Candidate]:
             of_family.append(candidate)
     rounds = zip_longest(*families.values())
     return [candidate for candidate in chain.from_iterable(rounds) if candidate is not None]
+
+
+def reset_at_close(connected: socket.socket, reset: bool) -> None:
+    """Choose whether the kernel resets the connection when it is closed, also by a kill.
+
+    A server cannot tell a closed connection from a half-closed one, whose client still waits
+    for its reply. After a reset it stops computing a digest that nobody waits for.
+    """
+    # struct linger, socket(7); without a time, close(2) discards what was not sent.
+    with suppress(OSError):
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", reset, 0))

@@ -19,7 +19,7 @@ from natproxy.client.errors import (
     UsageError,
     interrupted_by,
 )
-from natproxy.client.events import Event, Phase, Progress, unobserved
+from natproxy.client.events import Event, Phase, Progress, unobserved, without_name
 from natproxy.client.output import WholeWriter, Write
 from natproxy.client.retrying import Persistence, Stop
 from natproxy.client.session import Session
@@ -71,7 +71,7 @@ class _Stream:
             session.contact,
             how.patience,
             stop,
-            lambda why: self._tell(Phase.WAITING, why),
+            lambda why: self._tell(Phase.WAITING, without_name(why, name)),
             least=how.least_rate,
         )
 

@@ -29,7 +29,7 @@ from natproxy.client.errors import (
     UsageError,
     interrupted_by,
 )
-from natproxy.client.events import Event, Phase, Progress, unobserved
+from natproxy.client.events import Event, Phase, Progress, unobserved, without_name
 from natproxy.client.partial import Partial, TakenOver
 from natproxy.client.record import Segment
 from natproxy.client.retrying import (
@@ -161,7 +161,7 @@ class Transfer:
             session.contact,
             self._how.patience,
             self._stop,
-            lambda why: self._tell(Phase.WAITING, self._done, why),
+            lambda why: self._tell(Phase.WAITING, self._done, without_name(why, self._name)),
             outage,
             self._how.least_rate,
         )
