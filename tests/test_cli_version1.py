@@ -117,10 +117,10 @@ class Version1Tests(CommandCase):
         with self.each_way() as addresses:
             for address in addresses:
                 for reason, command in (
-                    ("cannot list more than the files in the served directory itself", ["ls", "-l"]),
-                    ("cannot list more than the files in the served directory itself", ["ls", "-R"]),
-                    ("cannot list more than the files in the served directory itself", ["ls", "--json"]),
-                    ("cannot list more than the files in the served directory itself", ["ls", "big"]),
+                    ("cannot list more than the served directory's files", ["ls", "-l"]),
+                    ("cannot list more than the served directory's files", ["ls", "-R"]),
+                    ("cannot list more than the served directory's files", ["ls", "--json"]),
+                    ("cannot list more than the served directory's files", ["ls", "big"]),
                     ("cannot tell a file's size and time", ["stat", "big"]),
                     ("cannot compute digests", ["hash", "big"]),
                     ("cannot compute digests", ["get", "--verify", "big"]),

@@ -219,7 +219,7 @@ class Client:
         :raises TooManyEntries: if there are more than the limit.
         :raises ListingIncomplete: after the last entry, as there.
         """
-        await self._needs("list more than the files in the served directory itself")
+        await self._needs("list more than the served directory's files")
         pages = Pages(limit=limit)
 
         def page_in(header: wire.Header, body: bytes) -> Entries:

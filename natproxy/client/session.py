@@ -211,7 +211,7 @@ class Session(Closing):
         :param pages: those of the listing so far.
         :param name: as for `ls`, as is ``depth``.
         """
-        what = "list more than the files in the served directory itself"
+        what = "list more than the served directory's files"
         self.needs(what)
         arguments = wire.Arguments(as_name(name), depth=depth, after=pages.after)
         with self.connection() as connection:
