@@ -11,22 +11,24 @@ from twisted.logger import ILogObserver
 from natproxy.service import StartupError
 from natproxy.tap.fileserver import Options, makeService
 
-# Endpoints to listen on, one or more, separated by white space.
+# Endpoints to listen on, one or more, separated by white space. A UNIX socket for its
+# user and group: "unix:/run/fileserver/socket:mode=660".
 LISTEN = os.environ.get("FILESERVER_LISTEN", "tcp:9001:interface=127.0.0.1")
 # The directory to serve. It must exist. Without it, ./files is served, and created if missing.
 FILES = os.environ.get("FILESERVER_FILES")
 # Seconds until an idle or stalled client is cut off.
 TIMEOUT = os.environ.get("FILESERVER_TIMEOUT", "600")
-# Seconds that commands in flight get at the end.
+# Seconds that commands in flight may take when the daemon stops.
 DRAIN = os.environ.get("FILESERVER_DRAIN", "30")
 # Clients at once; more are turned away. Without it, 10000, or as many as there are
 # descriptors for.
 MAX_CLIENTS = os.environ.get("FILESERVER_MAX_CLIENTS")
 # Connections of one host at once; 0: no limit.
 MAX_CLIENTS_PER_HOST = os.environ.get("FILESERVER_MAX_CLIENTS_PER_HOST", "0")
-# Seconds that a new client may take to send its first command; 0: no limit.
+# Seconds until a connection that has sent no complete command is closed; 0: no limit.
 FIRST_COMMAND_TIMEOUT = os.environ.get("FILESERVER_FIRST_COMMAND_TIMEOUT", "30")
-# File to log to; "-" is standard output. Without it, twistd's --logfile decides.
+# File to log to; "-" is standard output. Without it, twistd writes its own log, which
+# has whole seconds (see The log in docs/operations.md).
 LOG = os.environ.get("FILESERVER_LOG")
 
 arguments = [f"--listen={endpoint}" for endpoint in LISTEN.split()]

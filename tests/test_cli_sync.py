@@ -221,7 +221,7 @@ class SyncTests(SyncCase):
             self.assertEqual(len(self.tree()), 3)
         options = ("sync", ".", "here", "--delete", "--max-delete")
         self.assertEqual(self.run_command(*options, "2"), 11)
-        self.assertIn("--max-delete 2 allows no more", self.err[0])
+        self.assertIn("would be, which is more than --max-delete 2 allows", self.err[0])
         self.assertEqual(self.run_command(*options, "3", "-n"), 0)
         self.assertEqual(len(self.out.splitlines()), 3)
         self.assertEqual(self.run_command(*options, "3"), 0)

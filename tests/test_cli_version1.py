@@ -117,10 +117,10 @@ class Version1Tests(CommandCase):
         with self.each_way() as addresses:
             for address in addresses:
                 for reason, command in (
-                    ("cannot tell more than the names in its top folder", ["ls", "-l"]),
-                    ("cannot tell more than the names in its top folder", ["ls", "-R"]),
-                    ("cannot tell more than the names in its top folder", ["ls", "--json"]),
-                    ("cannot tell more than the names in its top folder", ["ls", "big"]),
+                    ("cannot list more than the served directory's files", ["ls", "-l"]),
+                    ("cannot list more than the served directory's files", ["ls", "-R"]),
+                    ("cannot list more than the served directory's files", ["ls", "--json"]),
+                    ("cannot list more than the served directory's files", ["ls", "big"]),
                     ("cannot tell a file's size and time", ["stat", "big"]),
                     ("cannot compute digests", ["hash", "big"]),
                     ("cannot compute digests", ["get", "--verify", "big"]),

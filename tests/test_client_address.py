@@ -47,7 +47,9 @@ class ServerAddressTests(SynchronousTestCase):
         self.assertIn("names a path", str(error))
         for text in ("http://h:80", "https://h", "ftp://h/a"):
             error = self.assertRaises(UsageError, Server.parse, text)
-            self.assertIn("natproxy://HOST:PORT/PATH is needed", str(error))
+            self.assertEqual(
+                str(error), f"server '{text}': HOST:PORT or natproxy://HOST:PORT is needed"
+            )
         for text in ("natproxy://", "natproxy:///", "natproxy:///a", "natproxy://h:0"):
             self.assertRaises(UsageError, Server.parse, text)
 
@@ -86,7 +88,8 @@ class UrlTests(SynchronousTestCase):
 
     def test_what_is_no_url_is_refused(self) -> None:
         for text in ("a", "http://h/a", "natproxy:/h/a", "natproxy://", "natproxy:///a"):
-            self.assertRaises(UsageError, parse_url, text)
+            error = self.assertRaises(UsageError, parse_url, text)
+            self.assertEqual(str(error), f"'{text}': natproxy://HOST:PORT/PATH is needed")
         for text in ("natproxy://h:0/a", "natproxy://::1/a", "natproxy://:80/a"):
             self.assertRaises(UsageError, parse_url, text)
         self.assertFalse(is_url("natproxy"))

@@ -566,7 +566,7 @@ class VersionTests(ClientCase):
             (lambda: self.client.hash("a"), "compute digests"),
             (lambda: self.client.read("a"), "send a part of a file"),
             (lambda: self.client.get("a", connection.wire), "send a part of a file"),
-            (self.client.ls, "tell more than the names in its top folder"),
+            (self.client.ls, "list more than the served directory's files"),
         ):
             text = f"files:9000 speaks version 1 of the protocol only: it cannot {what}"
             self.assert_fails(ask(), Unsupported, text)

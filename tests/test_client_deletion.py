@@ -116,7 +116,8 @@ class RefusalTests(SynchronousTestCase):
     def test_directories_count_for_a_limit_only(self) -> None:
         self.assertIsNone(self.refusal(5, 11, 6, directories=100))
         self.assertIn(
-            "and --max-delete 104 allows no more", str(self.refusal(5, 11, 6, 104, directories=100))
+            "which is more than --max-delete 104 allows",
+            str(self.refusal(5, 11, 6, 104, directories=100)),
         )
         self.assertIsNone(self.refusal(5, 11, 6, 105, directories=100))
 

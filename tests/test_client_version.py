@@ -234,8 +234,8 @@ class NeedsTests(SessionCase):
     def test_what_version_1_cannot_do_is_said_in_one_line(self) -> None:
         session = self.serve(lambda line: b"ERR unknown command\n")
         asked: list[tuple[Callable[[], object], str]] = [
-            (lambda: list(session.ls()), "tell more than the names in its top folder"),
-            (lambda: list(session.walk("a")), "tell more than the names in its top folder"),
+            (lambda: list(session.ls()), "list more than the served directory's files"),
+            (lambda: list(session.walk("a")), "list more than the served directory's files"),
             (lambda: session.stat("a"), "tell a file's size and time"),
             (lambda: session.open("a"), "tell a file's size and time"),
             (lambda: session.hash("a"), "compute digests"),

@@ -69,13 +69,16 @@ def parser_of(prompt: bool = False) -> argparse.ArgumentParser:
             help=f"where the proxy is ($NATPROXY_SERVER, else {DEFAULT_SERVER})",
         )
         level.add_argument(
-            "--timeout", metavar="SECONDS", type=float, help="how long it may be silent (60)"
+            "--timeout",
+            metavar="SECONDS",
+            type=float,
+            help="how long the server may be silent (60)",
         )
         level.add_argument(
             "--connect-timeout",
             metavar="SECONDS",
             type=float,
-            help="how long it may take to accept a connection (10)",
+            help="how long a connection may take to be made (10)",
         )
     parser.set_defaults(server=os.environ.get("NATPROXY_SERVER") or DEFAULT_SERVER, timeout=60.0)
     parser.set_defaults(connect_timeout=None)
@@ -109,23 +112,23 @@ def _add(
     command.prog = command.prog.strip()
     for action in command._actions:
         if action.dest == "help":
-            action.help = "show this"
+            action.help = "show this help"
     return command
 
 
 def _add_questions(
     commands: _Commands, client: argparse.ArgumentParser, patience: argparse.ArgumentParser
 ) -> None:
-    ls = _add(commands, "ls", "listing:ls", "list a folder", client, patience)
+    ls = _add(commands, "ls", "listing:ls", "list a directory", client, patience)
     ls.add_argument(
-        "path", metavar=REMOTE_FILE, nargs="?", default="", help="of a folder or a file"
+        "path", metavar=REMOTE_FILE, nargs="?", default="", help="of a directory or a file"
     )
     ls.add_argument("-l", "--long", action="store_true", help="with size and time")
-    ls.add_argument("-R", "--recursive", action="store_true", help="with all folders below")
+    ls.add_argument("-R", "--recursive", action="store_true", help="with all directories below")
     _add_json(ls)
 
-    stat = _add(commands, "stat", "listing:stat", "tell what a file is like", client, patience)
-    stat.add_argument("paths", metavar=REMOTE_FILE, nargs="+", help="of a file or a folder")
+    stat = _add(commands, "stat", "listing:stat", "show the metadata of files", client, patience)
+    stat.add_argument("paths", metavar=REMOTE_FILE, nargs="+", help="of a file or a directory")
     _add_json(stat)
 
     hashing = _add(
@@ -143,7 +146,7 @@ def _add_questions(
         commands,
         "list",
         "listing:list_",
-        "list the names in the top folder (version 1)",
+        "list the files in the served directory itself (version 1)",
         client,
         patience,
     )
@@ -159,7 +162,7 @@ def _add_transfers(
         commands,
         "get",
         "fetching:get",
-        "fetch files; go on where it was interrupted",
+        "fetch files; resume interrupted downloads",
         client,
         transfer,
         patience,
@@ -169,13 +172,11 @@ def _add_transfers(
         "-o",
         "--output",
         metavar=LOCAL_FILE,
-        help="file or folder to save to, - for standard output (.)",
+        help="file or directory to save to, - for standard output (.)",
     )
     existing = get.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace files that are there")
-    existing.add_argument(
-        "--no-clobber", action="store_true", help="leave files alone that are there"
-    )
+    existing.add_argument("--no-clobber", action="store_true", help="skip files that are there")
 
     cat = _add(commands, "cat", "fetching:cat", "write files to standard output", client, patience)
     cat.add_argument("paths", metavar=REMOTE_FILE, nargs="+", help="of a file")
@@ -184,14 +185,14 @@ def _add_transfers(
         commands,
         "sync",
         "fetching:sync",
-        "fetch what is new or changed in a folder",
+        "fetch what is new or changed in a directory",
         client,
         transfer,
         patience,
     )
     sync.add_argument("remote", metavar=REMOTE_FOLDER, help="on the server; . for all of it")
     sync.add_argument(
-        "local", metavar=LOCAL_TARGET, type=nonempty, help="here; made if it is missing"
+        "local", metavar=LOCAL_TARGET, type=nonempty, help="here; created if it is missing"
     )
     sync.add_argument(
         "--delete", action="store_true", help="delete here what the server does not have"
@@ -200,8 +201,8 @@ def _add_transfers(
         "--max-delete",
         metavar="N",
         type=number_or_inf(0),
-        help="delete up to N files and folders, or any number (inf)"
-        " (half of the files, and none if the server has none)",
+        help="delete up to N files and directories, or any number (inf);"
+        " by default, half of the files, and none if the server has none",
     )
     sync.add_argument(
         "--max-entries",
@@ -215,11 +216,15 @@ def _add_transfers(
     )
 
     download = _add(
-        commands, "download", "fetching:download", "fetch a file in one go (version 1)", client
+        commands,
+        "download",
+        "fetching:download",
+        "fetch a file whole, without resuming (version 1)",
+        client,
     )
     download.add_argument("name", metavar=REMOTE_NAME, help="of the file, as listed")
     download.add_argument(
-        "destination", metavar=LOCAL_FILE, nargs="?", help="file or folder to save it to (.)"
+        "destination", metavar=LOCAL_FILE, nargs="?", help="file or directory to save it to (.)"
     )
 
 
@@ -255,13 +260,13 @@ def _add_others(commands: _Commands, client: argparse.ArgumentParser) -> None:
 
 
 def _add_conveniences(commands: _Commands) -> None:
-    lcd = _add(commands, "lcd", "shell:change_folder", "go to another folder here")
+    lcd = _add(commands, "lcd", "shell:change_folder", "change the local directory")
     lcd.add_argument(
         "folder", metavar=LOCAL_FOLDER, nargs="?", default="~", help="to go to; without it, home"
     )
-    _add(commands, "lpwd", "shell:tell_folder", "tell which folder here this is")
-    help_ = _add(commands, "help", "shell:help_", "tell about the commands, or about one")
-    help_.add_argument("verb", metavar="COMMAND", nargs="?", help="to tell about")
+    _add(commands, "lpwd", "shell:tell_folder", "show the local directory")
+    help_ = _add(commands, "help", "shell:help_", "show the commands, or one of them")
+    help_.add_argument("verb", metavar="COMMAND", nargs="?", help="to show")
     for name in ("exit", "quit"):
         _add(commands, name, "shell:leave", "leave; so does Ctrl-D")
 

@@ -37,7 +37,7 @@ class Server(NamedTuple):
         scheme = scheme_of(text)
         if scheme:
             if scheme != SCHEME:
-                raise _other_scheme(text)
+                raise UsageError(f"server '{text}': HOST:PORT or natproxy://HOST:PORT is needed")
             place, _, path = text[len(SCHEME) :].partition("/")
             if path:
                 raise UsageError(f"server '{text}': names a path; HOST:PORT alone is meant here")
@@ -89,11 +89,7 @@ def parse_url(text: str) -> tuple[Server, str]:
     :return: the server and the path below its served folder.
     :raises UsageError: if it can't be read.
     """
-    if not is_url(text):
-        raise _other_scheme(text)
     place, _, path = text[len(SCHEME) :].partition("/")
+    if not is_url(text) or not place:
+        raise UsageError(f"'{text}': natproxy://HOST:PORT/PATH is needed")
     return Server.parse(place), path
-
-
-def _other_scheme(text: str) -> UsageError:
-    return UsageError(f"'{text}': natproxy://HOST:PORT/PATH is needed")

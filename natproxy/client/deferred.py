@@ -224,7 +224,7 @@ class Client:
         :raises TooManyEntries: if there are more than the limit.
         :raises ListingIncomplete: after the last entry, as there.
         """
-        what = "tell more than the names in its top folder"
+        what = "list more than the served directory's files"
         await self._needs(what)
         pages = Pages(limit=limit)
 

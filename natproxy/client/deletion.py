@@ -61,9 +61,8 @@ def refusal_of(
     if most is not None:
         if count <= most:
             return None
-        limit = f"--max-delete {most:.0f}"
         return DeletionRefused(
-            f"nothing deleted: {number} would be: {count}, and {limit} allows no more"
+            f"nothing deleted: {number} would be, which is more than --max-delete {most:.0f} allows"
         )
     if not source_files:
         reason = "the server lists no files"

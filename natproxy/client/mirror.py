@@ -70,7 +70,7 @@ def compare(
     if name == wire.ROOT:
         name = b""
     if retried(partial(session.stat, name)).type != wire.DIRECTORY:
-        raise UsageError(f"{wire.printable(name)}: is not a folder; 'natproxy get' fetches files")
+        raise UsageError(f"{wire.printable(name)}: not a directory; 'natproxy get' fetches files")
     with _Comparison(name, Plan(tree, top=name), delete) as comparison:
         try:
             pages = Pages(limit=limit)

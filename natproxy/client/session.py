@@ -223,7 +223,7 @@ class Session(Closing):
         :param pages: those of the listing so far.
         :param name: as for `ls`, as is ``depth``.
         """
-        what = "tell more than the names in its top folder"
+        what = "list more than the served directory's files"
         self.needs(what)
         arguments = wire.Arguments(as_name(name), depth=depth, after=pages.after)
         with self.connection() as connection:

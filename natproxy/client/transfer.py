@@ -23,6 +23,7 @@ from natproxy.client.errors import (
     ClientError,
     DigestMismatch,
     Interrupted,
+    LocalError,
     NotFound,
     NotUnderstood,
     Unsupported,

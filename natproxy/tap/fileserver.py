@@ -55,7 +55,7 @@ class Options(DaemonOptions):
             "max-clients-per-host",
             None,
             None,
-            "Connections of one host at once (no limit: its clients are proxies); 0: no limit.",
+            "Connections of one host at once; 0, the default: no limit (its clients are proxies).",
             whole_number("max-clients-per-host", 0),
         ],
         *DaemonOptions.common,

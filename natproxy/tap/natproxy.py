@@ -22,7 +22,7 @@ class Options(DaemonOptions):
 
     synopsis = "[options]"
     longdesc = (
-        "Stand in front of a file server: each command travels on a port of its own."
+        "Proxy commands to a file server: each one has an upstream connection of its own."
         f" Listens on {default_listen} unless told otherwise."
     )
     optParameters = [
@@ -30,14 +30,14 @@ class Options(DaemonOptions):
             "timeout",
             None,
             60.0,
-            "Seconds that the header of a reply may take, and a pause in its body.",
+            "Seconds that the file server may take for a reply's header, or be silent in a body.",
             seconds("timeout"),
         ],
         [
             "connect-timeout",
             None,
             5.0,
-            "Seconds that it may take to answer a connect.",
+            "Seconds that the file server may take to accept a connection.",
             seconds("connect-timeout"),
         ],
         [

@@ -79,7 +79,12 @@ class DaemonOptions(usage.Options):
     _log = Logger()
 
     common: ClassVar[list[list[Any]]] = [
-        ["log", None, None, "File to log to; - is standard output. Rotated when it is large."],
+        [
+            "log",
+            None,
+            None,
+            "File to log to, rotated at --log-size; - is standard output.",
+        ],
         [
             "log-size",
             None,
@@ -98,7 +103,7 @@ class DaemonOptions(usage.Options):
             "first-command-timeout",
             None,
             30.0,
-            "Seconds that a new client may take to send its first command; 0: no limit.",
+            "Seconds until a connection that has sent no complete command is closed; 0: no limit.",
             seconds("first-command-timeout", 0),
         ],
         [
@@ -112,7 +117,7 @@ class DaemonOptions(usage.Options):
             "drain",
             None,
             30.0,
-            "Seconds that commands in flight get at the end.",
+            "Seconds that commands in flight may take when the daemon stops.",
             seconds("drain", 0),
         ],
     ]
@@ -129,7 +134,7 @@ class DaemonOptions(usage.Options):
         self.log = LogChoice(None, SIZE, KEPT)
 
     def opt_listen(self, description: str) -> None:
-        """Endpoint to listen on, given once or more often; see above for the default."""
+        """Endpoint to listen on; may be given many times. See below for the default."""
         endpoint = self.endpoint("--listen", description, endpoint_from, _listening)
         self.listeners.append((description, endpoint))
 

@@ -12,6 +12,6 @@ fileserver = ServiceMaker(
 natproxy = ServiceMaker(
     "natproxy",
     "natproxy.tap.natproxy",
-    "Stand in front of a file server, with one upstream port for each command.",
+    "Proxy commands to a file server, with one upstream connection for each.",
     "natproxy",
 )

@@ -173,7 +173,7 @@ def help_(options: Namespace, _: Sessions) -> int:
     for name, command in commands.items():
         sys.stdout.write(f"{name:<10}{summary_of(command)}\n")
     sys.stdout.write(
-        "\n'help COMMAND' tells the options of one. A name with spaces in it is quoted, as"
+        "\n'help COMMAND' shows the options of one. A name with spaces in it is quoted, as"
         " 'a b' or\n\"a b\"; in $'a\\x0ab', \\xHH is a byte that can't be typed.\n"
     )
     return 0
