@@ -171,6 +171,7 @@ class _Attempt:
         self._reactor = reactor
         self._socket = sock
         self._factory = factory
+        self._over = False
         clock = cast(IReactorTime, reactor)
         self._timer: IDelayedCall = clock.callLater(timeout, self._end, errno.ETIMEDOUT)
         reactor.addWriter(self)
@@ -189,22 +190,25 @@ class _Attempt:
             self._end(code)
 
     def connectionLost(self, reason: Failure) -> None:
-        if self._socket.fileno() >= 0:
+        if not self._over:
             code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             self._end(code or errno.ENOTCONN)
 
     def give_up(self) -> None:
-        if self._socket.fileno() >= 0:
+        if not self._over:
             self._stop()
-            self._socket.close()
+            # Not in this turn: it may have an event of the descriptor, which would be
+            # another connection's if one were accepted before that is looked at.
+            cast(IReactorTime, self._reactor).callLater(0, self._socket.close)
 
     def _stop(self) -> None:
+        self._over = True
         self._reactor.removeWriter(self)
         if self._timer.active():
             self._timer.cancel()
 
     def _end(self, code: int) -> None:
-        if self._socket.fileno() >= 0:
+        if not self._over:
             self._stop()
             self._connector.ended(self._factory, self._socket, code)
 

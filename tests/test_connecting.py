@@ -125,6 +125,9 @@ class UnansweredTests(SynchronousTestCase):
         self.give_up()
         self.attempt.connectionLost(None)
         self.assertEqual(self.factory.calls, 0)
+        # An event of this turn may still be the descriptor's: it is not another one's yet.
+        self.assertEqual(self.sock.fileno(), 99)
+        self.clock.advance(0)
         self.assert_over()
 
     def test_late_answer_is_a_connection(self) -> None:

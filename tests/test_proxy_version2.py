@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from unittest import skipUnless
 
 from twisted.internet import error
-from twisted.internet.testing import MemoryReactor
+from twisted.internet.testing import MemoryReactorClock
 
 from natproxy import wire
 from natproxy.nat import EntryState
@@ -333,7 +333,7 @@ class FastPathTests(ProxyCase):
     """Both sides are plain TCP, so that a large body may go inside the kernel."""
 
     def setUp(self) -> None:
-        self.relays = RecordingRelays(MemoryReactor())
+        self.relays = RecordingRelays(MemoryReactorClock())
         self.addCleanup(self.relays.close)
         self.options = {"relays": self.relays}
         super().setUp()

@@ -19,7 +19,7 @@ from twisted.internet.interfaces import (
     IUNIXTransport,
 )
 from twisted.internet.task import Clock
-from twisted.internet.testing import MemoryReactor
+from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -65,7 +65,7 @@ class KernelCase(SynchronousTestCase):
     """The two sides of a relay, and a reactor that watches nothing."""
 
     def setUp(self) -> None:
-        self.reactor = MemoryReactor()
+        self.reactor = MemoryReactorClock()
         self.progress: list[object] = []
         self.client = self.wire()
         self.upstream = self.wire()

@@ -11,7 +11,7 @@ from unittest import mock, skipUnless
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.testing import MemoryReactor
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.relay import FileRelay, Relays, SourceChanged, SourceShort, Way, outflow_of
@@ -186,7 +186,7 @@ class SentfilePartsTests(CopiedPartsTests):
         self.assert_all_arrives(*part)
 
     def new_client(self) -> None:
-        self.reactor = MemoryReactor()
+        self.reactor = MemoryReactorClock()
         self.client = SocketWire(9001, 43_210)
         self.addCleanup(self.client.socket.close)
         self.relays = Relays(self.reactor, Way.KERNEL)

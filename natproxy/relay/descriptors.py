@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import cast
 
-from twisted.internet.interfaces import IReactorFDSet, IReadWriteDescriptor
+from twisted.internet.interfaces import IReactorFDSet, IReactorTime, IReadWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -17,6 +18,7 @@ class WatchedDescriptor:
     The reactor knows a selectable by its descriptor's number: with one of its own, a
     relay can wait on the socket beside the transport that owns it.
 
+    :param reactor: also provides `IReactorTime`.
     :param descriptor: is duplicated.
     :param act: called when the socket is ready for what is being waited for, or broken:
         the system call that follows will tell.
@@ -60,10 +62,14 @@ class WatchedDescriptor:
         self._reactor.removeWriter(self)
 
     def close(self) -> None:
-        """Wait for nothing any more."""
+        """Wait for nothing any more; the descriptor is closed in the next turn of the reactor.
+
+        The reactor may still have an event of it in this turn. If the number were free by
+        then, a connection that is accepted in between would get both, and be closed.
+        """
         if self._descriptor >= 0:
             self.rest()
-            os.close(self._descriptor)
+            cast(IReactorTime, self._reactor).callLater(0, os.close, self._descriptor)
             self._descriptor = -1
 
     def doRead(self) -> None:
