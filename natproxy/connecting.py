@@ -173,6 +173,7 @@ class _Attempt:
         self._reactor = reactor
         self._socket = sock
         self._factory = factory
+        self._over = False
         clock = cast(IReactorTime, reactor)
         self._timer: IDelayedCall = clock.callLater(timeout, self._end, errno.ETIMEDOUT)
         reactor.addWriter(self)
@@ -191,22 +192,23 @@ class _Attempt:
             self._end(code)
 
     def connectionLost(self, reason: Failure) -> None:
-        if self._socket.fileno() >= 0:
+        if not self._over:
             code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             self._end(code or errno.ENOTCONN)
 
     def give_up(self) -> None:
-        if self._socket.fileno() >= 0:
+        if not self._over:
             self._stop()
             close_later(self._reactor, self._socket.detach())
 
     def _stop(self) -> None:
+        self._over = True
         self._reactor.removeWriter(self)
         if self._timer.active():
             self._timer.cancel()
 
     def _end(self, code: int) -> None:
-        if self._socket.fileno() >= 0:
+        if not self._over:
             self._stop()
             self._connector.ended(self._factory, self._socket, code)
 

@@ -21,6 +21,7 @@ class WatchedDescriptorTests(SynchronousTestCase):
         self.addCleanup(theirs.close)
         self.acted = 0
         self.watched = WatchedDescriptor(self.reactor, ours.fileno(), self.act)
+        self.addCleanup(self.reactor.advance, 0)
         self.addCleanup(self.watched.close)
         self.original = ours.fileno()
 
@@ -69,6 +70,16 @@ class WatchedDescriptorTests(SynchronousTestCase):
         self.watched.rest()
         self.give_up()
         self.assertEqual(self.reactor.getReaders() + self.reactor.getWriters(), [])
+
+    def test_number_is_not_free_before_the_next_turn(self) -> None:
+        number = self.watched.fileno()
+        self.watched.close()
+        self.watched.close()
+        os.fstat(number)
+        self.reactor.advance(0)
+        with self.assertRaises(OSError):
+            os.fstat(number)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_closed_it_waits_for_nothing_and_acts_no_more(self) -> None:
         self.watched.wait_readable()

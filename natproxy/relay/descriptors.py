@@ -30,6 +30,7 @@ class WatchedDescriptor:
     The reactor knows a selectable by its descriptor's number: with one of its own, a
     relay can wait on the socket beside the transport that owns it.
 
+    :param reactor: also provides `IReactorTime`.
     :param descriptor: is duplicated.
     :param act: called when the socket is ready for what is being waited for, or broken:
         the system call that follows will tell.
