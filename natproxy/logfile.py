@@ -190,11 +190,22 @@ class RotatingFile:
         system = place.startswith(("/dev/", "/proc/"))
         return stat.S_ISREG(kind) or (stat.S_ISLNK(kind) and not system)
 
+    def _is_replaced(self) -> bool:
+        try:
+            named = os.stat(self.path)
+        except FileNotFoundError:
+            return True
+        return not os.path.samestat(named, os.fstat(self._descriptor))
+
     def _rotate(self) -> None:
         if not self._can_be_renamed():
             self._size = 0
             return
         try:
+            if self._is_replaced():
+                # By another process: two daemons that log to one file, or ``logrotate``.
+                self._open()
+                return
             if self._kept:
                 for number in range(self._kept - 1, 0, -1):
                     with suppress(FileNotFoundError):

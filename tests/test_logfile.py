@@ -177,6 +177,21 @@ def test_pipe_that_is_full_or_not_read_does_not_stop_the_daemon(tmp_path: Path) 
         os.close(reader)
 
 
+def test_two_daemons_rotate_one_file_once(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    first, second = RotatingFile(str(path), 100, 3), RotatingFile(str(path), 100, 3)
+    first.write(b"a" * 90)
+    first.write(b"b" * 20)
+    second.write(b"c" * 60)
+    # What it would rename is the first one's new file.
+    second.write(b"d" * 60)
+    first.close()
+    second.close()
+    assert path.read_bytes() == b"b" * 20 + b"d" * 60
+    assert (tmp_path / "log.1").read_bytes() == b"a" * 90 + b"c" * 60
+    assert not (tmp_path / "log.2").exists()
+
+
 def test_lines_that_are_lost_do_not_lead_to_a_rotation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

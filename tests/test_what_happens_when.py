@@ -93,7 +93,11 @@ async def test_upstream_closes_without_a_reply_line(reset: bool, begun: bytes) -
             peer.kill()
         else:
             peer.transport.loseConnection()
-        assert await client.takes(1) == b"ERR empty response from server\n"
+        empty = b"ERR empty response from server\n"
+        broken = b"ERR proxy error: the server closed the connection inside its reply\n"
+        # A reset discards what has not been sent yet.
+        expected = (broken,) if begun and not reset else (empty, broken) if begun else (empty,)
+        assert await client.takes(1) in expected
         await assert_usable(client, server)
 
 
