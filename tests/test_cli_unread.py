@@ -90,7 +90,7 @@ class FsspecTests(FetchCase):
         host, port = self.server.address
         fs = NatproxyFileSystem(host=host, port=port, skip_instance_cache=True)
         self.addCleanup(fs.session.close)
-        with mock.patch("natproxy.client.session.Pages", lambda after, limit: Pages(after, 3)):
+        with mock.patch("natproxy.fs.commands.Pages", return_value=Pages(limit=3)):
             error = self.assertRaises(OSError, fs.find, "/")
         self.assertIn("lists more than 3 entries", str(error))
         self.assertEqual(len(self.server.asked(b"LS")), 2)

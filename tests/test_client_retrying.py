@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from unittest import mock
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -49,6 +49,7 @@ class BackoffTests(SynchronousTestCase):
         for chance, expected in ((0.0, 0.25), (1.0, 0.75)):
             self.assertEqual(backoff(1, lambda chance=chance: chance), expected)  # type: ignore[misc]
 
+    @settings(deadline=None)
     @given(st.integers(1, 10**9))
     def test_no_number_of_failures_is_too_large(self, failures: int) -> None:
         self.assertTrue(0.25 <= backoff(failures) <= 45)
@@ -439,6 +440,7 @@ class LimitTests(SynchronousTestCase):
             clock.advance(limit.take(100) + 0.1)
         self.assertAlmostEqual(clock.seconds() + limit.take(0), 10.1)
 
+    @settings(deadline=None)
     @given(st.lists(st.tuples(st.integers(0, 10**6), st.floats(0, 2)), max_size=50))
     def test_rate_is_kept_by_those_who_wait(self, takes: list[tuple[int, float]]) -> None:
         clock = Clock()
