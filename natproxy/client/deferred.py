@@ -430,7 +430,8 @@ class Client:
                 if self._certain or not is_doubtful(error, via) or not await self._answers_list():
                     raise
             else:
-                self._certain = True
+                # The header of a page may have no words, and pass a proxy of version 1.
+                self._certain = self._certain or word != b"LS"
                 return result
         self._features = VERSION_1
         raise cannot(self.server, what)
