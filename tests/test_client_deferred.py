@@ -521,6 +521,18 @@ class VersionTests(ClientCase):
             self.failureResultOf(result, Unsupported)
             self.assertEqual(self.successResultOf(self.client.version()), 1)
 
+    def test_page_without_words_in_its_header_leaves_the_doubt(self) -> None:
+        entries = self.client.ls()
+        self.play((b"LS\n", b"OK 0\n"))
+        self.assertEqual(self.successResultOf(entries), [])
+        status = self.client.stat("a")
+        # The first is repeated, since it was sent on a used connection.
+        self.endpoint.last.die()
+        for _ in range(2):
+            self.close_on(b"STAT a\n")
+            self.answer_list()
+        self.failureResultOf(status, Unsupported)
+
     def test_proxy_of_version_2_is_not_doubted(self) -> None:
         status = self.client.stat("a")
         connection = self.accept(of_version=None)

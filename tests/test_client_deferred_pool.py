@@ -26,6 +26,7 @@ class ConnectingTests(ClientCase):
             (error.TCPTimedOutError(errno.ETIMEDOUT), "no answer in time"),
             (DNSLookupError("no results for hostname lookup: x"), "the name cannot be resolved"),
             (ValueError("invalid hostname: x"), "bad host name"),
+            (socket.gaierror(-2, "not known"), "not known"),
             (RuntimeError("out\nof order."), "out of order"),
         ):
             names = self.client.list()

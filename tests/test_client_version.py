@@ -223,6 +223,19 @@ class VersionTests(SessionCase):
                 thread.join(0.05)
         self.assertEqual(len(ended), 3)
 
+    def test_page_without_words_in_its_header_leaves_the_doubt(self) -> None:
+        # A proxy of version 1 passes it on, and closes the connection on other headers.
+        version2 = Version2(dict(FILES))
+
+        def answer(line: bytes) -> bytes:
+            reply = version2(line)
+            return b"" if len(reply.split(b"\n")[0].split()) > 2 else reply
+
+        session = self.serve(answer)
+        self.assertEqual(len(list(session.walk())), len(FILES))
+        self.assertRaises(Unsupported, session.stat, "a")
+        self.assertEqual(session.version, 1)
+
     def test_time_out_of_the_question_is_not_that_of_the_answers(self) -> None:
         session = self.serve(Version2(dict(FILES)))
         self.assertEqual(session.version, 2)

@@ -383,8 +383,9 @@ class Client:
 
     async def _is_alive(self, name: bytes) -> bool:
         """Whether a server that is silent about a digest answers another command."""
+        status = self._memory(lambda header, _: wire.parse_status(header.words))
         try:
-            await self.stat(name)
+            await self._ask_once(b"STAT", wire.Arguments(name), status, _DIGESTS)
         except ClientError as error:
             return not error.passing
         return True
@@ -437,7 +438,8 @@ class Client:
                 if self._certain or not is_doubtful(error, via) or not await self._answers_list():
                     raise
             else:
-                self._certain = True
+                # The header of a page may have no words, and pass a proxy of version 1.
+                self._certain = self._certain or word != b"LS"
                 return result
         self._features = VERSION_1
         raise cannot(self.server, what)

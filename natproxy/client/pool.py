@@ -238,5 +238,7 @@ def _why(reason: Exception) -> str:
         return "the name cannot be resolved"
     if isinstance(reason, ValueError):
         return "bad host name"
+    if isinstance(reason, OSError) and reason.strerror:
+        return reason.strerror
     number = getattr(reason, "osError", None)
     return os.strerror(number) if isinstance(number, int) else one_line(reason)

@@ -413,7 +413,8 @@ class Session(Closing):
                 if self._certain or not is_doubtful(error, via) or not self._answers_list():
                     raise
             else:
-                self._certain = True
+                # The header of a page may have none, and pass a proxy of version 1.
+                self._certain = self._certain or bool(reply.header.words)
                 return reply
         self._features = VERSION_1
         raise cannot(self.server, what)
