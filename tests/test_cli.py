@@ -241,7 +241,7 @@ class ExitStatusTests(CommandCase):
         for reason, arguments in (
             ("IPv6", ("list", "--server", "::1")),
             ("HOST:PORT is needed", ("ls", "--server", "h:x")),
-            ("HOST:PORT is needed", ("ls", "natproxy://")),
+            ("natproxy://HOST:PORT/PATH is needed", ("ls", "natproxy://")),
             ("--timeout 0", ("list", "--timeout", "0")),
             ("--timeout nan", ("list", "--timeout", "nan")),
             ("--timeout inf", ("ls", "--timeout", "inf")),

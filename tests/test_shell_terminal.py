@@ -88,7 +88,7 @@ def test_what_is_in_a_folder_is_completed_next(shell: Terminal, tmp_path: Path) 
 
 def test_commands_and_options_are_completed(shell: Terminal) -> None:
     shell.type("l\t")
-    shell.wait_for(r"^ +lpwd +tell")
+    shell.wait_for(r"^ +lpwd +show")
     shell.type("\x15do\t")
     shell.wait_for(r"download")
     shell.type("\x15ls --rec\t")
