@@ -39,6 +39,10 @@ class EncodingTests(SynchronousTestCase):
         self.assertEqual(remote_name(typed.decode(encoding, "surrogateescape")), name)
         self.assertEqual(output_for(name, encoding), typed)
 
+    def test_character_that_an_encoding_does_not_return_is_escaped(self) -> None:
+        self.assertIsNone(argument_for("¥".encode(), "euc_jp"))
+        self.assertEqual(output_for("¥".encode(), "euc_jp"), rb"\xa5")
+
     @given(NAMES.map(lambda name: name.replace(b"\0", b"")).filter(bool))
     def test_word_for_a_name_stands_for_it(self, name: bytes) -> None:
         (word,) = split(quoted(name))

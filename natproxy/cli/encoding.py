@@ -61,16 +61,25 @@ def output_for(name: bytes, encoding: str | None = None) -> bytes:
     if text is not None:
         return text.encode(encoding, "surrogateescape")
     escaped = _BYTE.sub(lambda match: f"\\x{ord(match[0]) - 0xDC00:02x}", name_text(name))
-    return escaped.encode(encoding, "backslashreplace")
+    return "".join(
+        character
+        if can_encode(character, encoding)
+        else character.encode("ascii", "backslashreplace").decode("ascii")
+        for character in escaped
+    ).encode(encoding)
 
 
 def can_encode(text: str, encoding: str | None = None) -> bool:
-    """Return whether an encoding, that of the locale by default, has all of the characters."""
+    """Return whether an encoding, that of the locale by default, has all of the characters.
+
+    A few encodings have bytes for a character that they decode to another one: in EUC-JP the
+    yen sign is the byte of the backslash. Such a character counts as missing.
+    """
+    encoding = encoding or sys.getfilesystemencoding()
     try:
-        text.encode(encoding or sys.getfilesystemencoding())
-    except UnicodeEncodeError:
+        return text.encode(encoding).decode(encoding) == text
+    except UnicodeError:
         return False
-    return True
 
 
 def is_utf_8() -> bool:
