@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 from collections.abc import Callable
@@ -19,6 +20,8 @@ ROOT = b"."
 _TO_ENCODE = re.compile(rb"[^!-~]|%")
 _ENCODED = re.compile(rb"[!-$&-~]*(?:%[0-9A-Fa-f]{2}[!-$&-~]*)*")
 _NUMBER = re.compile(rb"[0-9]{1,19}")
+# Looked up at import: a daemon that has changed its user may not be able to read the module.
+_ESCAPES = codecs.lookup("unicode_escape")
 _TOKEN = re.compile(rb"[!-~]{1,128}")
 
 
@@ -51,7 +54,7 @@ def decode_name(word: bytes) -> bytes:
         return word
     # A line can hold 5,400 escapes. A codec decodes them 50 times as fast as `re.sub`.
     escaped = word.replace(b"\\", b"\\\\").replace(b"%", b"\\x")
-    return escaped.decode("unicode_escape").encode("latin-1")
+    return _ESCAPES.decode(escaped)[0].encode("latin-1")
 
 
 class Arguments(NamedTuple):
