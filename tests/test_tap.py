@@ -237,6 +237,13 @@ class NearlyEndpointTests(OptionsCase):
                 },
             )
 
+    def test_misspelt_type_is_not_taken_for_a_host(self) -> None:
+        for kind in (natproxy.Options, fileserver.Options):
+            self.assertIn(
+                "Unknown endpoint type: 'tpc'",
+                self.assert_refused(kind(self.reactor), "--listen", "tpc:9020"),
+            )
+
     def test_upstream(self) -> None:
         self.assert_suggested(
             natproxy.Options,

@@ -24,7 +24,7 @@ _Endpoint = TypeVar("_Endpoint")
 
 
 def seconds(option: str, least: float = 0.001) -> Callable[[str], float]:
-    """Give a reader of an option's time in seconds, which raises `UsageError`."""
+    """Return a reader of an option's time in seconds, which raises `UsageError`."""
 
     def read(text: str) -> float:
         try:
@@ -32,7 +32,7 @@ def seconds(option: str, least: float = 0.001) -> Callable[[str], float]:
         except ValueError:
             value = math.nan
         if not (math.isfinite(value) and value >= least):
-            raise usage.UsageError(f"--{option} {text}: seconds, {least:g} or more, are needed")
+            raise usage.UsageError(f"--{option} {text}: must be at least {least:g} seconds")
         return value
 
     return read
@@ -53,11 +53,11 @@ def whole_number(option: str, least: int = 1) -> Callable[[str], int]:
 
 
 def way(words: Mapping[str, Way]) -> Callable[[str], Way]:
-    """Give a reader of ``--relay``, which raises `UsageError`."""
+    """Return a reader of ``--relay``, which raises `UsageError`."""
 
     def read(text: str) -> Way:
         if text not in words:
-            raise usage.UsageError(f"--relay {text}: one of {', '.join(words)} is needed")
+            raise usage.UsageError(f"--relay {text}: must be one of {', '.join(words)}")
         return words[text]
 
     return read
@@ -246,6 +246,9 @@ def _listening(text: str) -> str | None:
         return f"tcp6:{port}:interface=" + ipv6.replace(":", "\\:")
     if host in ("", "*", "0.0.0.0"):  # noqa: S104
         return f"tcp:{port}"
+    if host != "localhost" and "." not in host:
+        # The misspelt type of an endpoint, as in "tpc:9", and not a host.
+        return None
     return f"tcp:{port}:interface=" + ("127.0.0.1" if host == "localhost" else host)
 
 
