@@ -146,7 +146,9 @@ class RouteTests(SynchronousTestCase):
 
     def test_name_is_resolved_where_no_thread_can_be_had(self) -> None:
         self.ports = [self.server.port]
-        with mock.patch("threading.Thread.start", side_effect=RuntimeError):
+        # Only this module's threads: the server starts one for the connection.
+        with mock.patch("natproxy.client.route.threading", wraps=threading) as threads:
+            threads.Thread.side_effect = RuntimeError
             connection = Connection(Server("h", 1))
             self.addCleanup(connection.close)
             connection.connect()
