@@ -255,6 +255,8 @@ class SyncTests(SyncCase):
     def test_what_cannot_be_synchronized(self) -> None:
         self.write(b"file", b"")
         self.assert_fails(2, "sync", "a", "here")
+        self.assertEqual(self.run_command("sync", ".", ""), 2)
+        self.assertIn("LOCAL_DIR: a name is needed", self.err[-1])
         self.assert_fails(3, "sync", "none", "here")
         self.assert_fails(9, "sync", ".", "file")
         self.server.version = 1

@@ -15,6 +15,7 @@ from natproxy.client import (
     ConnectionBroken,
     GaveUp,
     Interrupted,
+    NotFound,
     UsageError,
 )
 from natproxy.client.deferred import Client
@@ -64,6 +65,15 @@ class RetryTests(RetryCase):
                 connection.send(STAT)
         connection.send(b"OK sha256=%b size=5 etag=e\n" % (b"0" * 64))
         self.assertEqual(self.successResultOf(digest).size, 5)
+
+    def test_missing_file_is_reported_at_once_if_stat_fails_for_now(self) -> None:
+        digest = self.client.hash("a")
+        connection = self.accept()
+        connection.wire.clear()
+        connection.send(b"ERR 404 file not found\n")
+        self.assertEqual(connection.wire.taken(), b"STAT a\n")
+        connection.send(NOT_NOW)
+        self.failureResultOf(digest, NotFound)
 
     def test_version_is_asked_for_again(self) -> None:
         version = self.client.version()

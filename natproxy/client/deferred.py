@@ -383,9 +383,8 @@ class Client:
 
     async def _is_alive(self, name: bytes) -> bool:
         """Whether a server that is silent about a digest answers another command."""
-        status = self._memory(lambda header, _: wire.parse_status(header.words))
         try:
-            await self._ask_once(b"STAT", wire.Arguments(name), status, _DIGESTS)
+            await self._stat_once(name)
         except ClientError as error:
             return not error.passing
         return True
@@ -396,11 +395,16 @@ class Client:
         :raises UsageError: if it is one.
         """
         try:
-            status = await self.stat(name)
+            status = await self._stat_once(name)
         except ClientError:
             return
         if status.type == wire.DIRECTORY:
             raise is_a_directory(name)
+
+    async def _stat_once(self, name: bytes) -> wire.Status:
+        """Ask for a status without retries: what it is asked for has retries of its own."""
+        sink = self._memory(lambda header, _: wire.parse_status(header.words))
+        return await self._ask_once(b"STAT", wire.Arguments(name), sink, _DIGESTS)
 
     async def _needs(self, what: str) -> None:
         if await self.version() < 2:
