@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.admission import REFUSED, Admission, host_of, share_of
-from natproxy.commands import LINGER, REFUSAL_INTERVAL
+from natproxy.commands import LINGER
 from natproxy.connecting import EndpointConnector
 from natproxy.descriptors import (
     PER_CLIENT,
@@ -23,6 +23,7 @@ from natproxy.descriptors import (
 from natproxy.fileserver import FileServerFactory
 from natproxy.nat import FIRST_STAND_IN_PORT, Address
 from natproxy.proxy import ProxyFactory
+from natproxy.refusals import REFUSAL_INTERVAL
 from natproxy.storage import Directory
 from tests.doubles import HalfClosingWire, Journal, PlayedEndpoint
 
