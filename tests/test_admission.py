@@ -16,6 +16,7 @@ from natproxy.descriptors import (
     PER_CLIENT,
     PER_SPLICE,
     RESERVED,
+    RESERVED_BY_THREADS,
     Room,
     room_for_file_server,
     room_for_proxy,
@@ -160,7 +161,12 @@ class RoomTests(SynchronousTestCase):
         self.assertGreaterEqual(room_for_file_server(65_536).clients, 10_000)
 
     def test_there_is_always_room_for_one(self) -> None:
-        self.assertEqual((room_for_proxy(0), room_for_file_server(0)), (Room(1), Room(1)))
+        self.assertEqual(room_for_proxy(0), Room(1))
+
+    def test_file_server_always_has_room_for_a_proxy_with_one_client(self) -> None:
+        # The connection of the last command, and that of the next.
+        for descriptors in (0, 64, RESERVED + RESERVED_BY_THREADS + PER_CLIENT):
+            self.assertEqual(room_for_file_server(descriptors), Room(2))
 
 
 class ConnectionCase(SynchronousTestCase):
