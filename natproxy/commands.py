@@ -427,9 +427,11 @@ class CommandFactory(ServerFactory):
 
     def overloaded(self, address: object) -> bool:
         """Return whether a new connection is to be closed at once; see `Admission`."""
-        if isinstance(address, (IPv4Address, IPv6Address)):
-            return self.admission.overloaded(Address(address.host, address.port))
-        return self.admission.overloaded(_NO_HOST)
+        known = isinstance(address, (IPv4Address, IPv6Address))
+        overloaded = self.admission.overloaded(self.address_of(address) if known else _NO_HOST)
+        if overloaded:
+            self._refusals.leave_out()
+        return overloaded
 
     def await_first_command(self, overdue: Callable[[], object]) -> None:
         """Call back when a new client's time for its first command is over."""

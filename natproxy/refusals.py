@@ -22,6 +22,10 @@ class RefusalLog:
         self._left_out = 0
         self._logged = -math.inf
 
+    def leave_out(self) -> None:
+        """Count a refusal that is not logged."""
+        self._left_out += 1
+
     def warn(self, log: Logger, text: str, **fields: object) -> None:
         """Log a refusal, with the number of those left out before, or leave it out.
 
@@ -29,7 +33,7 @@ class RefusalLog:
         """
         now = self._seconds()
         if now - self._logged < REFUSAL_INTERVAL:
-            self._left_out += 1
+            self.leave_out()
             return
         others = f" (and {self._left_out} others before)" if self._left_out else ""
         log.warn(f"{text}{{others}}", others=others, **fields)

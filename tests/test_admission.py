@@ -251,6 +251,18 @@ class LimitTests(ConnectionCase):
         self.connect(factory)
         self.journal.line_with("turned away: too many clients (and 19 others before)")
 
+    def test_connections_that_are_closed_at_once_are_counted_in_the_next_line(self) -> None:
+        factory = self.proxy(admission=Admission(1))
+        self.connect(factory)
+        refused = [self.connect(factory) for _ in range(REFUSED)]
+        for _ in range(100):
+            self.assertIsNone(factory.buildProtocol(IPv4Address("TCP", "10.0.0.1", 1)))
+        protocol, wire = refused[0]
+        wire.lose(protocol)
+        self.clock.advance(REFUSAL_INTERVAL)
+        self.connect(factory)
+        self.journal.line_with(f"too many clients (and {REFUSED - 1 + 100} others before)")
+
 
 class FirstCommandTests(ConnectionCase):
     def assert_closed(self, sent: bytes, closed: bool) -> None:
