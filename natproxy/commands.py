@@ -7,7 +7,6 @@ What a command means is not known here; see `natproxy.fileserver`, `natproxy.pro
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable
 from itertools import count
@@ -26,6 +25,7 @@ from natproxy import wire
 from natproxy.admission import Admission, Refusal
 from natproxy.deadlines import Deadlines
 from natproxy.nat import FIRST_STAND_IN_PORT, Address, Outcome
+from natproxy.refusals import RefusalLog
 from natproxy.relay import Outflow, Transport, outflow_of
 from natproxy.roundrobin import BYTES_PER_UNIT, COMMAND_UNITS, SHARE, RoundRobin, line_units
 
@@ -34,9 +34,6 @@ QUEUE_LIMIT = 64
 
 NEVER = -1.0
 """When a command was first answered, on a connection that has sent none."""
-
-REFUSAL_INTERVAL = 10.0
-"""Seconds between two lines in the log about refused clients."""
 
 LINGER = 1.0
 """Seconds that a client gets to take what was sent, and to close, before we do."""
@@ -198,6 +195,10 @@ class CommandReceiver(LineReceiver):
             refusal = self.factory.admission.identify(self, self.client_address)
             if refusal is not None:
                 self._turn_away(refusal)
+
+    def header_refused(self, log: Logger, peer: str, reason: str) -> None:
+        """The PROXY header is malformed; the connection is aborted."""
+        self.factory.log_header_refusal(log, peer, reason)
 
     def dataReceived(self, data: bytes) -> None:
         """Parse received bytes, for one share of work; keep them while paused."""
@@ -421,14 +422,16 @@ class CommandFactory(ServerFactory):
         self.rotation = RoundRobin(clock)
         self._stand_in_ports = count(FIRST_STAND_IN_PORT)
         self._emptied: list[Deferred[None]] = []
-        self._refusals = 0
-        self._refusals_logged = -math.inf
+        self._refusals = RefusalLog(clock.seconds)
+        self._header_refusals = RefusalLog(clock.seconds)
 
     def overloaded(self, address: object) -> bool:
         """Return whether a new connection is to be closed at once; see `Admission`."""
-        if isinstance(address, (IPv4Address, IPv6Address)):
-            return self.admission.overloaded(Address(address.host, address.port))
-        return self.admission.overloaded(_NO_HOST)
+        known = isinstance(address, (IPv4Address, IPv6Address))
+        overloaded = self.admission.overloaded(self.address_of(address) if known else _NO_HOST)
+        if overloaded:
+            self._refusals.leave_out()
+        return overloaded
 
     def await_first_command(self, overdue: Callable[[], object]) -> None:
         """Call back when a new client's time for its first command is over."""
@@ -436,19 +439,17 @@ class CommandFactory(ServerFactory):
             self.first_commands.set(overdue)
 
     def log_refusal(self, log: Logger, client: Address, message: str) -> None:
-        """Log that a client was refused; one line in some seconds, however many there are."""
-        now = self.clock.seconds()
-        if now - self._refusals_logged < REFUSAL_INTERVAL:
-            self._refusals += 1
-            return
-        log.warn(
-            "{client} turned away: {reason}{others}",
-            client=client,
-            reason=message,
-            others=f" (and {self._refusals} others before)" if self._refusals else "",
+        """Log that a client was refused; see `RefusalLog`."""
+        self._refusals.warn(log, "{client} turned away: {reason}", client=client, reason=message)
+
+    def log_header_refusal(self, log: Logger, peer: str, reason: str) -> None:
+        """Log that a connection was refused for its PROXY header; see `RefusalLog`.
+
+        :param peer: host of the connection; the client's is not known.
+        """
+        self._header_refusals.warn(
+            log, "connection from {peer} refused: PROXY header: {reason}", peer=peer, reason=reason
         )
-        self._refusals = 0
-        self._refusals_logged = now
 
     def connection_ended(self, connection: CommandReceiver) -> None:
         """Forget a connection."""

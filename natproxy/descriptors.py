@@ -28,6 +28,10 @@ PER_SPLICE = 4
 SPLICES = 512
 """Bodies that are spliced at once, if there are descriptors for so many."""
 
+LEAST_OF_FILE_SERVER = 2
+"""Clients that a file server always admits: one client of a proxy needs two connections, since
+that of its last command is closed when that of the next one has been made."""
+
 _UNLIMITED = 1 << 20
 
 
@@ -73,4 +77,4 @@ def room_for_proxy(descriptors: int) -> Room:
 def room_for_file_server(descriptors: int) -> Room:
     """Return how many clients of a file server there are descriptors for."""
     free = max(0, descriptors - RESERVED - RESERVED_BY_THREADS)
-    return Room(max(1, free // PER_CLIENT))
+    return Room(max(LEAST_OF_FILE_SERVER, free // PER_CLIENT))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import select
+import socket
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import partial
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.logger import Logger
+from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 
 from natproxy import wire
@@ -516,8 +518,11 @@ def is_reset(transport: object) -> bool:
 
     After a half-close, or while it is not read from, its end is not told of otherwise.
     """
+    # The handle of a TLS transport is no socket: that of the TCP connection below it is.
+    while isinstance(transport, ProtocolWrapper):
+        transport = transport.transport
     handle = getattr(transport, "getHandle", lambda: None)()
-    if handle is None or handle.fileno() < 0:
+    if not isinstance(handle, socket.socket) or handle.fileno() < 0:
         return False
     poll = select.poll()
     poll.register(handle, 0)

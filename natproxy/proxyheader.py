@@ -3,7 +3,7 @@
 Versions 1 (a line of text) and 2 (binary) of the PROXY protocol. Twisted has a parser of
 its own, but it lets control characters, ports above 65,535 and malformed addresses pass,
 or raises whatever a conversion raises. Here everything is checked, and a header that is
-not understood is refused with one line in the log.
+not understood is refused; one line in some seconds is logged about that.
 """
 
 from __future__ import annotations
@@ -160,6 +160,13 @@ class Receiver(Protocol):
         """The client's address is known from now on."""
         ...
 
+    def header_refused(self, log: Logger, peer: str, reason: str) -> None:
+        """Log that the header is malformed: so often that a flood does not fill the log.
+
+        :param peer: host of the connection.
+        """
+        ...
+
 
 @implementer(IHalfCloseableProtocol)
 class HeaderReceiver(ProtocolWrapper):
@@ -232,10 +239,8 @@ class HeaderReceiver(ProtocolWrapper):
         self._refused = True
         self._received = b""
         peer = super().getPeer()
-        self._log.warn(
-            "connection from {peer} refused: PROXY header: {reason}",
-            peer=getattr(peer, "host", "unix"),
-            reason=reason,
+        cast(Receiver, self.wrappedProtocol).header_refused(
+            self._log, getattr(peer, "host", "unix"), reason
         )
         self.transport.abortConnection()
 

@@ -10,12 +10,13 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.admission import REFUSED, Admission, host_of, share_of
-from natproxy.commands import LINGER, REFUSAL_INTERVAL
+from natproxy.commands import LINGER
 from natproxy.connecting import EndpointConnector
 from natproxy.descriptors import (
     PER_CLIENT,
     PER_SPLICE,
     RESERVED,
+    RESERVED_BY_THREADS,
     Room,
     room_for_file_server,
     room_for_proxy,
@@ -23,6 +24,7 @@ from natproxy.descriptors import (
 from natproxy.fileserver import FileServerFactory
 from natproxy.nat import FIRST_STAND_IN_PORT, Address
 from natproxy.proxy import ProxyFactory
+from natproxy.refusals import REFUSAL_INTERVAL
 from natproxy.storage import Directory
 from tests.doubles import HalfClosingWire, Journal, PlayedEndpoint
 
@@ -159,7 +161,12 @@ class RoomTests(SynchronousTestCase):
         self.assertGreaterEqual(room_for_file_server(65_536).clients, 10_000)
 
     def test_there_is_always_room_for_one(self) -> None:
-        self.assertEqual((room_for_proxy(0), room_for_file_server(0)), (Room(1), Room(1)))
+        self.assertEqual(room_for_proxy(0), Room(1))
+
+    def test_file_server_always_has_room_for_a_proxy_with_one_client(self) -> None:
+        # The connection of the last command, and that of the next.
+        for descriptors in (0, 64, RESERVED + RESERVED_BY_THREADS + PER_CLIENT):
+            self.assertEqual(room_for_file_server(descriptors), Room(2))
 
 
 class ConnectionCase(SynchronousTestCase):
@@ -243,6 +250,18 @@ class LimitTests(ConnectionCase):
         self.clock.advance(REFUSAL_INTERVAL)
         self.connect(factory)
         self.journal.line_with("turned away: too many clients (and 19 others before)")
+
+    def test_connections_that_are_closed_at_once_are_counted_in_the_next_line(self) -> None:
+        factory = self.proxy(admission=Admission(1))
+        self.connect(factory)
+        refused = [self.connect(factory) for _ in range(REFUSED)]
+        for _ in range(100):
+            self.assertIsNone(factory.buildProtocol(IPv4Address("TCP", "10.0.0.1", 1)))
+        protocol, wire = refused[0]
+        wire.lose(protocol)
+        self.clock.advance(REFUSAL_INTERVAL)
+        self.connect(factory)
+        self.journal.line_with(f"too many clients (and {REFUSED - 1 + 100} others before)")
 
 
 class FirstCommandTests(ConnectionCase):

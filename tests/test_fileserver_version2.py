@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 from twisted.internet.error import ConnectionLost
+from twisted.internet.protocol import Factory, Protocol
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy import fileserver, wire
@@ -340,6 +342,26 @@ class ResetTests(SynchronousTestCase):
             self.assertTrue(fileserver.is_reset(transport))
         self.assertFalse(fileserver.is_reset(transport))
         self.assertFalse(fileserver.is_reset(object()))
+
+    def test_below_tls_and_the_proxy_header(self) -> None:
+        class TLS(ProtocolWrapper):
+            def getHandle(self) -> object:
+                # OpenSSL's connection: it has no descriptor.
+                return object()
+
+        client, server = socket.socketpair()
+        inner = TLS(WrappingFactory(Factory()), Protocol())
+        inner.transport = SimpleNamespace(getHandle=lambda: server)
+        outer = ProtocolWrapper(WrappingFactory(Factory()), Protocol())
+        outer.transport = inner
+        with client, server:
+            for transport in (inner, outer):
+                self.assertFalse(fileserver.is_reset(transport))
+            client.close()
+            for transport in (inner, outer):
+                self.assertTrue(fileserver.is_reset(transport))
+        inner.transport = SimpleNamespace(getHandle=object)
+        self.assertFalse(fileserver.is_reset(outer))
 
 
 class HashTests(Version2Case):

@@ -22,6 +22,7 @@ from natproxy.proxyheader import (
     HeaderFactory,
     parse_header,
 )
+from natproxy.refusals import REFUSAL_INTERVAL
 from tests.doubles import HalfClosingWire, Journal, PlayedEndpoint
 
 LINE = b"PROXY TCP4 192.0.2.1 192.0.2.2 40000 443\r\n"
@@ -169,8 +170,30 @@ class ConnectionTests(SynchronousTestCase):
             self.assertTrue(line.isprintable(), line)
             self.journal.events.clear()
             wire.lose(protocol)
+            self.clock.advance(REFUSAL_INTERVAL)
         self.assertEqual(self.upstream.connections, [])
         self.assertEqual(self.factory.admission.admitted, 0)
+
+    def test_malformed_headers_are_one_line_in_some_seconds(self) -> None:
+        def refuse(reason: str) -> None:
+            protocol, wire = self.connect(reason.encode() + b"\r\n")
+            self.assertTrue(wire.aborted)
+            wire.lose(protocol)
+
+        for _ in range(100):
+            refuse("GET /")
+        self.journal.line_with("127.0.0.1 refused: PROXY header: not a PROXY header")
+        self.clock.advance(REFUSAL_INTERVAL)
+        refuse("PROXY TCP5")
+        self.journal.line_with("malformed line PROXY TCP5 (and 99 others before)")
+        self.assertEqual(len(self.journal.events), 2)
+
+    def test_malformed_headers_do_not_hide_clients_turned_away(self) -> None:
+        self.connect(b"GET /\r\n")
+        self.connect(LINE)
+        self.connect(LINE)
+        self.journal.line_with("refused: PROXY header")
+        self.journal.line_with("192.0.2.1:40000 turned away")
 
     def test_header_that_does_not_come_or_does_not_end_times_out(self) -> None:
         for received in (b"", b"PROXY TCP4 ", BINARY[:20], LINE, LINE + b"LI"):
