@@ -69,7 +69,7 @@ class WholeStreamTests(StreamCase):
         self.assertEqual(self.slept[-1], len(NEW) / 2048)
 
     def measured(self, take: Callable[[memoryview], object], slow: bool) -> None:
-        """Stream 100 bytes at a time to what takes them, on a clock that it or the server advances."""
+        """Stream 100 bytes at a time; either the server or the reader takes its time."""
         clock = Clock()
         received = Reply.receive_into
 
