@@ -104,10 +104,13 @@ class CountingFlow(Flow[T]):
 
     def pauseProducing(self) -> None:
         """Let the server wait."""
-        self._persistence.pause()
+        if self._connection is not None:
+            # A producer that is no longer registered must not affect the next try.
+            self._persistence.pause()
         super().pauseProducing()
 
     def resumeProducing(self) -> None:
         """Go on."""
-        self._persistence.resume()
+        if self._connection is not None:
+            self._persistence.resume()
         super().resumeProducing()
