@@ -51,6 +51,7 @@ class DrainingService(Service):
         listens and how many clients it admits.
     :param option: the option that chooses where to listen, to be named if it can't.
     :ivar announced: whether the start is logged.
+    :ivar undo: is called if it can't listen.
     :ivar ports: the listening ports, in the order of the endpoints.
     """
 
@@ -73,6 +74,7 @@ class DrainingService(Service):
         self._clock = clock
         self._details = details
         self.announced = True
+        self.undo: Callable[[], object] = lambda: None
 
     def privilegedStartService(self) -> None:
         """Raise the limit of descriptors and listen; the process may have privileges now.
@@ -85,6 +87,7 @@ class DrainingService(Service):
             failures: list[Failure] = []
             endpoint.listen(self.factory).addCallbacks(self.ports.append, failures.append)
             if failures:
+                self.undo()
                 ports, self.ports = self.ports, []
                 for port in ports:
                     port.stopListening()

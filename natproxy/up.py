@@ -68,14 +68,18 @@ def run(
     # What they say is in the text on standard output as well.
     server.announced = False
     server.startService()
-    proxy_options = natproxy.Options(reactor, "natproxy up")
-    upstream = _client_endpoint(server.ports[0].getHost())
-    proxy_options.parseOptions(
-        ["--upstream", upstream, *(f"--listen={endpoint}" for endpoint in listen or [LISTEN])]
-    )
-    proxy = natproxy.make_daemon(proxy_options, descriptors)
-    proxy.announced = False
-    proxy.startService()
+    try:
+        proxy_options = natproxy.Options(reactor, "natproxy up")
+        upstream = _client_endpoint(server.ports[0].getHost())
+        proxy_options.parseOptions(
+            ["--upstream", upstream, *(f"--listen={endpoint}" for endpoint in listen or [LISTEN])]
+        )
+        proxy = natproxy.make_daemon(proxy_options, descriptors)
+        proxy.announced = False
+        proxy.startService()
+    except BaseException:
+        server_options.remove_created()
+        raise
 
     async def stop() -> None:
         # The proxy's commands in flight need the file server to the end.

@@ -108,6 +108,9 @@ class SyncTests(SyncCase):
         self.run_command("sync", ".", "here")
         self.assertEqual(sorted(self.tree()), ["a", "d/b"])
         self.assertIn("1 left out", self.err[0])
+        for option in ("-q", "-n"):
+            self.assertEqual(self.run_command("sync", ".", "here", option), 0)
+            self.assertEqual(self.err, ["natproxy: 1 left out (incomplete downloads there)"])
 
     def test_unread_entries_are_told_and_kept_with_status_1(self) -> None:
         self.server.listing = [

@@ -11,7 +11,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from natproxy import wire
-from natproxy.client import Changed, ConnectionBroken, Interrupted, NotFound, NotUnderstood
+from natproxy.client import Changed, ConnectionBroken, GaveUp, Interrupted, NotFound, NotUnderstood
 from natproxy.client.answers import Features
 from tests.doubles import HIGH_WATER, BufferedWire
 from tests.test_client_deferred import FACTS, STATUS, ClientCase
@@ -115,6 +115,36 @@ class FlowTests(GetCase):
         self.assertEqual(self.successResultOf(got), WHOLE)
         self.assertEqual(self.cup.got, b"body!")
         self.assertTrue(self.server.wire.aborted)
+
+
+class DripTests(GetCase):
+    def drip(self, seconds: int) -> None:
+        for _ in range(0, seconds, 50):
+            self.clock.advance(50)
+            if not self.server.wire.aborted:
+                self.server.send(b"x")
+
+    def test_body_that_drips_is_given_up(self) -> None:
+        got = self.begin(b"OK 5000 offset=0 size=5000 " + FACTS + b"\nbo")
+        self.drip(400)
+        self.assert_fails(got, GaveUp, "less than 1024 bytes a second for 2 min")
+        self.assertEqual(self.cup.unregistered, 1)
+
+    def test_body_of_version_1_that_drips_is_given_up(self) -> None:
+        got = self.client.whole("a", self.cup)
+        self.server = self.play((b"DOWNLOAD a\n", b"OK 5000\nbo"), of_version=None)
+        self.drip(400)
+        self.failureResultOf(got, GaveUp)
+        self.assertEqual(self.cup.unregistered, 1)
+
+    def test_consumer_that_pauses_is_not_measured(self) -> None:
+        got = self.begin(b"OK 105 offset=0 size=105 " + FACTS + b"\nbody!")
+        for _ in range(100):
+            self.cup.producer.pauseProducing()
+            self.clock.advance(1000)
+            self.cup.producer.resumeProducing()
+            self.server.send(b"x")
+        self.successResultOf(got)
 
 
 class PaceTests(GetCase):

@@ -379,8 +379,43 @@ class ProgressTests(PersistenceCase):
 
         persistently(step)
 
-    def test_no_patience_measures_nothing(self) -> None:
-        self.receive(self.persist(0), 1, 10_000)
+    def test_bytes_that_drip_are_given_up_without_patience_too(self) -> None:
+        for options in ({"retry_for": 0}, {"retries": 0}):
+            persistently = self.persist(**options)  # type: ignore[arg-type]
+            began = self.clock.seconds()
+            error = self.assertRaises(GaveUp, self.receive, persistently, 1, 10_000)
+            self.assertEqual(str(error), "less than 1024 bytes a second for 2 min")
+            self.assertLess(self.clock.seconds() - began, 130)
+        self.receive(self.persist(0), 1024, 10_000)
+
+    def test_two_silences_are_none_of_the_rate_without_patience(self) -> None:
+        persistently = Persistence(
+            Contact(), Patience(), Stop(), self.fail, clock=self.clock.seconds, timeout=500
+        )
+        persistently.received(1)
+        for _ in range(3):
+            self.clock.advance(499)
+            persistently.received(1)
+        self.clock.advance(499)
+        self.assertRaises(GaveUp, persistently.received, 1)
+
+    def test_process_that_was_stopped_goes_on_without_patience(self) -> None:
+        persistently = self.persist(0)
+        persistently.received(1)
+        self.clock.advance(10**5)
+        persistently.received(1)
+
+    def test_receiver_that_pauses_is_not_measured(self) -> None:
+        for retry_for in (0, 60, 1800):
+            persistently = self.persist(retry_for)
+            persistently.resume()
+            for _ in range(1000):
+                persistently.pause()
+                self.clock.advance(100)
+                persistently.pause()
+                self.clock.advance(100)
+                persistently.resume()
+                persistently.received(1)
 
 
 class OutageTests(PersistenceCase):

@@ -18,6 +18,7 @@ from natproxy.client import (
     saving,
 )
 from natproxy.client.destination import LocalFile
+from natproxy.client.retrying import Pace
 from natproxy.client.saving import download
 from tests.played_server import PlayedServer, Scene
 
@@ -103,6 +104,19 @@ class DownloadTests(SynchronousTestCase):
         error = self.assertRaises(ConnectionBroken, download, session, b"a", self.path(b"a"))
         self.assertIn("3 bytes missing", str(error))
         self.assertEqual((self.files(), self.read(self.path(b"a"))), ([b"a"], b"old"))
+
+    def test_body_that_drips_is_given_up_and_leaves_nothing(self) -> None:
+        session = self.play([(b"DOWNLOAD a\n", b"OK 9\nhi there!")])
+        dripping = Pace("h:1", 0)
+        dripping.received(1, 60)
+        clock = mock.Mock(monotonic=mock.Mock(side_effect=[0, 0.1]))
+        with (
+            mock.patch("natproxy.client.connection.Pace", return_value=dripping),
+            mock.patch.object(saving, "time", clock),
+        ):
+            error = self.assertRaises(ConnectionBroken, download, session, b"a", self.path(b"a"))
+        self.assertEqual(str(error), "h:1 sent less than 1024 bytes a second")
+        self.assertEqual(self.files(), [])
 
     def test_ctrl_c_leaves_nothing(self) -> None:
         session = self.play([(b"DOWNLOAD a\n", b"OK 2\nhi")])

@@ -6,6 +6,10 @@ import errno
 import io
 import os
 import threading
+from collections.abc import Callable
+from unittest import mock
+
+from twisted.internet.task import Clock
 
 from natproxy import wire
 from natproxy.client import (
@@ -20,7 +24,9 @@ from natproxy.client import (
     Phase,
     Unsupported,
     UsageError,
+    retrying,
 )
+from natproxy.client.connection import Reply
 from natproxy.client.retrying import RETRY_FOR, Limit, Patience, Stop
 from natproxy.client.streaming import stream
 from natproxy.client.transfer import How
@@ -61,6 +67,34 @@ class WholeStreamTests(StreamCase):
     def test_rate_is_kept(self) -> None:
         self.stream(How(limit=Limit(2048.0, clock=lambda: 0.0)))
         self.assertEqual(self.slept[-1], len(NEW) / 2048)
+
+    def measured(self, take: Callable[[memoryview], object], slow: bool) -> None:
+        """Stream 100 bytes at a time; either the server or the reader takes its time."""
+        clock = Clock()
+        received = Reply.receive_into
+
+        def receive(reply: Reply, buffer: memoryview) -> int:
+            clock.advance(100 if slow else 0)
+            return received(reply, buffer[:100])
+
+        def write(piece: memoryview) -> None:
+            clock.advance(0 if slow else 100)
+            take(piece)
+
+        monotonic = mock.Mock(monotonic=clock.seconds)
+        with (
+            mock.patch.object(retrying, "time", monotonic),
+            mock.patch.object(Reply, "receive_into", receive),
+        ):
+            stream(self.session, b"a", write, How(patience=Patience()), self.note)
+
+    def test_body_that_drips_is_given_up_without_patience(self) -> None:
+        self.assertRaises(GaveUp, self.measured, self.out.extend, slow=True)
+        self.assertLess(len(self.out), 500)
+
+    def test_whoever_takes_the_bytes_may_take_their_time(self) -> None:
+        self.measured(self.out.extend, slow=False)
+        self.assertEqual(bytes(self.out), NEW)
 
     def test_version_1_gives_what_it_can(self) -> None:
         self.server.version = 1

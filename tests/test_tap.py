@@ -116,6 +116,17 @@ class DefaultTests(OptionsCase):
             self.assertEqual(options.directory.path, os.fsencode(os.path.abspath("files")))
             self.assertEqual(options.created, created)
 
+    def test_directory_that_was_created_is_removed_if_the_file_server_cannot_listen(self) -> None:
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.folder)
+        for content in ([], ["files"]):
+            options = fileserver.Options(self.reactor)
+            options.parseOptions([])
+            for name in content:
+                open(os.path.join("files", name), "w").close()
+            fileserver.make_daemon(options).undo()
+            self.assertEqual(os.listdir(), content)
+
 
 class GivenTests(OptionsCase):
     def test_proxy_passes_every_value_on(self) -> None:

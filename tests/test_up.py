@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
+from twisted.internet.error import CannotListenError
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy import service, up
@@ -67,6 +70,30 @@ class DirectoryTests(UpCase):
         self.assertIn("natproxy up: --files typo: no such directory", str(wrong))
         self.assertEqual(os.listdir(), [])
         self.assertEqual(self.reactor.tcpServers, [])
+
+    def refuse(self, taken: int) -> None:
+        """Let a port be in use."""
+        self.reactor = UpReactor()
+        listen = self.reactor.listenTCP
+
+        def listen_or_refuse(port: int, *args: Any, **named: Any) -> Any:
+            if port == taken:
+                raise CannotListenError("", port, OSError(errno.EADDRINUSE, "in use"))
+            return listen(port, *args, **named)
+
+        self.patch(self.reactor, "listenTCP", listen_or_refuse)
+
+    def test_directory_that_was_created_is_removed_when_a_port_is_in_use(self) -> None:
+        for taken in (9001, 9000):
+            self.refuse(taken)
+            self.assertRaises(StartupError, self.said)
+            self.assertEqual(os.listdir(), [])
+
+    def test_directory_that_was_there_stays_when_a_port_is_in_use(self) -> None:
+        os.mkdir("files")
+        self.refuse(9000)
+        self.assertRaises(StartupError, self.said)
+        self.assertEqual(os.listdir(), ["files"])
 
     def test_file_with_content_is_suggested(self) -> None:
         os.mkdir("files")

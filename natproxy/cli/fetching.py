@@ -88,6 +88,8 @@ def sync(options: Namespace, sessions: Sessions) -> int:
                 report.deleted = delete(tree, plan.extra)
         display.report(report.facts())
     report.complain(sessions.complain, options.delete)
+    if options.dry_run or options.quiet:
+        report.complain_of_left_out(sessions.complain)
     if options.dry_run:
         report.say_plan(options.delete)
     elif not options.quiet:

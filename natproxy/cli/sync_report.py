@@ -130,6 +130,18 @@ class SyncReport:
             complain("nothing deleted, since not everything could be fetched")
         _tell(complain, len(self.deleted.errors), map(str, self.deleted.errors))
 
+    def complain_of_left_out(self, complain: Callable[[str], object]) -> None:
+        """Tell people what was left out, which the summary says otherwise."""
+        for count, what in self._left_out():
+            if count:
+                complain(f"{count} {what}")
+
+    def _left_out(self) -> tuple[tuple[int, str], ...]:
+        return (
+            (self.plan.left_out, "left out (incomplete downloads there)"),
+            (self.plan.unknown, "left out (of a kind that this client does not know)"),
+        )
+
     def say_plan(self, delete: bool) -> None:
         """Print what would be done, on standard output."""
         plan = self.plan
@@ -151,8 +163,7 @@ class SyncReport:
         if delete:
             facts.append(f"{self.deleted.number} deleted")
         for count, what in (
-            (plan.left_out, "left out (incomplete downloads there)"),
-            (plan.unknown, "left out (of a kind that this client does not know)"),
+            *self._left_out(),
             (len(plan.obstacles) + plan.blocked, "with something in the way here"),
             (len(plan.unread), "that the server cannot read"),
             (len(plan.unjudged), "here that cannot be read"),

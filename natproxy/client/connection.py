@@ -61,7 +61,7 @@ class Reply:
         first, self._first = self._first, b""
         if first:
             yield first
-        pace = Pace(self._connection.server, self._connection.timeout)
+        pace = self.pace()
         while not self._exchange.complete:
             began = time.monotonic()
             data = self._carrier().receive()
@@ -104,6 +104,10 @@ class Reply:
             raise self._cut_off()
         self._exchange.advance(size)
         return size
+
+    def pace(self) -> Pace:
+        """Return what notices a body that comes much too slowly."""
+        return Pace(self._connection.server, self._connection.timeout)
 
     @property
     def clean(self) -> bool:

@@ -51,7 +51,7 @@ from natproxy.client.errors import (
     NotFound,
     NotUnderstood,
 )
-from natproxy.client.exchanging import Flow, Memory, Sink
+from natproxy.client.exchanging import Memory, Sink
 from natproxy.client.pool import ConnectionPool
 from natproxy.client.retries import Retries
 from natproxy.client.retrying import Patience, Tries, check_timeout
@@ -87,6 +87,10 @@ def _deferred(
         return Deferred.fromCoroutine(function(*args, **kwargs))
 
     return begin
+
+
+def _range_of(arguments: wire.Arguments, header: wire.Header) -> wire.Range:
+    return range_in(header, arguments)
 
 
 class Client:
@@ -130,7 +134,7 @@ class Client:
         self._largest = largest
         within = min(CONNECT_TIMEOUT, timeout) if connect_timeout is None else connect_timeout
         self._pool = ConnectionPool(endpoint, clock, timeout, server, connections, idle, within)
-        self._retries = Retries(clock, patience or Patience())
+        self._retries = Retries(clock, patience or Patience(), timeout)
         self._features: Features | None = None
         # Whether a reply of version 2 with words in its header has come.
         self._certain = False
@@ -291,11 +295,12 @@ class Client:
         first: wire.Range | None = None
         done = 0
         while True:
-            flow = CountingFlow(arguments, consumer, persistence.received)
+            range_of = partial(_range_of, arguments)
+            flow = CountingFlow(range_of, consumer, persistence)
             try:
                 part = await self._ask_once(b"GET", arguments, flow, what)
             except ClientError as error:
-                first = first or flow.part
+                first = first or flow.begun
                 done += flow.written
                 seconds = persistence.wait_after(error, tries)
             else:
@@ -318,7 +323,7 @@ class Client:
         return await self._pool.ask(
             b"DOWNLOAD",
             wire.Arguments(name_bytes(name)),
-            Flow(lambda header: header.size, consumer),
+            CountingFlow(lambda header: header.size, consumer, self._retries.persistence()),
         )
 
     @_deferred

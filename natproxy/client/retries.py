@@ -19,10 +19,12 @@ class Retries:
     """Retries the steps of one client, by the rules of `Persistence`.
 
     :param clock: to wait by, and to measure the patience by.
+    :param timeout: seconds that silence inside a reply may last.
     """
 
-    def __init__(self, clock: IReactorTime, patience: Patience) -> None:
+    def __init__(self, clock: IReactorTime, patience: Patience, timeout: float) -> None:
         self._clock = clock
+        self._timeout = timeout
         self._patience = patience
         self._contact = Contact()
         self._waits: set[Deferred[None]] = set()
@@ -31,7 +33,12 @@ class Retries:
     def persistence(self) -> Persistence:
         """Return what decides about the retries of one step."""
         return Persistence(
-            self._contact, self._patience, Stop(), lambda _: None, clock=self._clock.seconds
+            self._contact,
+            self._patience,
+            Stop(),
+            lambda _: None,
+            clock=self._clock.seconds,
+            timeout=self._timeout,
         )
 
     async def run(self, step: Callable[[], Coroutine[Deferred[Any], Any, T]]) -> T:

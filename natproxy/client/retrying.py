@@ -176,6 +176,8 @@ class Persistence:
     :param outage: shared with the other transfers of a batch.
     :param least: bytes a second that are progress; a limited transfer is slower.
     :param clock: gives seconds, from any origin.
+    :param timeout: seconds that silence may last; without patience, the rate is not measured
+        over less.
     """
 
     def __init__(
@@ -187,6 +189,7 @@ class Persistence:
         outage: Outage | None = None,
         least: float = LEAST_RATE,
         clock: Callable[[], float] | None = None,
+        timeout: float = 0.0,
     ) -> None:
         self._contact = contact
         self._patience = patience
@@ -196,21 +199,43 @@ class Persistence:
         self._clock = clock or time.monotonic
         self._lock = threading.Lock()
         self._least = least
-        self._window = min(WINDOW, patience.retry_for)
+        if patience.none:
+            # As in `Pace`: two silences may follow each other, or the process may be stopped.
+            self._window = max(WINDOW, timeout)
+            self._longest = 2 * self._window
+        else:
+            self._window = min(WINDOW, patience.retry_for)
+            self._longest = patience.retry_for
         # When the first failure was that no progress followed.
         self._failing: float | None = None
         self._progress = 0
         self._window_began: float | None = None
         self._window_received = 0
         self._slow = 0.0
+        self._paused_at: float | None = None
+
+    def pause(self) -> None:
+        """Stop measuring the rate: the receiver of the bytes, not the server, is waited for.
+
+        Only transfers without segments call it.
+        """
+        with self._lock:
+            if self._paused_at is None:
+                self._paused_at = self._clock()
+
+    def resume(self) -> None:
+        """Measure the rate again after `pause`; without one, do nothing."""
+        with self._lock:
+            if self._paused_at is not None and self._window_began is not None:
+                self._window_began += self._clock() - self._paused_at
+            self._paused_at = None
 
     def received(self, size: int) -> None:
         """Count bytes that have come and are kept.
 
-        :raises GaveUp: if they have come below `LEAST_RATE` for the whole patience.
+        :raises GaveUp: if they have come below `LEAST_RATE` for the whole patience; without
+            patience, for two windows.
         """
-        if self._patience.none:
-            return
         with self._lock:
             now = self._clock()
             if self._window_began is None:
@@ -223,8 +248,8 @@ class Persistence:
             self._window_received += size
             if self._window_received >= self._least * self._window:
                 self._progressed()
-            elif self._slow > self._patience.retry_for:
-                seconds = shown_duration(self._patience.retry_for)
+            elif self._slow > self._longest:
+                seconds = shown_duration(self._longest)
                 raise GaveUp(f"less than {self._least:g} bytes a second for {seconds}")
 
     def __call__(self, step: Callable[[], _Result]) -> _Result:

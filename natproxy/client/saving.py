@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -33,7 +34,7 @@ def download_whole(
     :param saving: is called with the size before the bytes are brought to the disk.
     :param replace: whether a file that is there is replaced.
     :return: the size of the file, in bytes.
-    :raises ConnectionBroken: if the reply doesn't come whole.
+    :raises ConnectionBroken: if the reply doesn't come whole, or much too slowly.
     :raises FileExistsError: if a file is there, and is not to be replaced.
     :raises LocalError: if it can't be written.
     """
@@ -76,11 +77,15 @@ def download(session: Session, name: bytes, destination: bytes | None = None) ->
 def _receive(reply: Reply, part: PartFile, path: bytes, count: Callable[[int, int], object]) -> int:
     buffer = memoryview(bytearray(CHUNK))
     done = 0
+    pace = reply.pace()
+    began = time.monotonic()
     while size := reply.receive_into(buffer):
+        pace.received(size, time.monotonic() - began)
         end = done + size
         while done < end:
             done += _write(part, buffer[size - (end - done) : size], done, path)
         count(size, done)
+        began = time.monotonic()
     return done
 
 

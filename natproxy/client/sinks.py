@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from twisted.internet.interfaces import IConsumer
 
@@ -12,10 +13,12 @@ from natproxy.client.answers import (
     Features,
     is_listing_of_version_1,
     parse_features,
-    range_in,
 )
 from natproxy.client.errors import NotUnderstood
 from natproxy.client.exchanging import Flow, PooledConnection, Sink
+from natproxy.client.retrying import Persistence
+
+T = TypeVar("T")
 
 
 class Version1Found(Exception):
@@ -64,29 +67,50 @@ class HeaderOnly(Sink[None]):
         """Never called."""
 
 
-class CountingFlow(Flow[wire.Range]):
-    """Writes the body of a ``GET`` into a consumer.
+class CountingFlow(Flow[T]):
+    """Writes a body into a consumer, and fails if the server sends it too slowly.
 
-    :param count: is told of the bytes of each piece.
-    :ivar part: what the server sends; `None` until the header has come.
+    :param persistence: measures the rate; while the consumer has paused, it does not.
+    :ivar begun: the result, as soon as the header has come; `None` until then.
     :ivar written: bytes that the consumer has been given.
     """
 
     def __init__(
-        self, arguments: wire.Arguments, consumer: IConsumer, count: Callable[[int], object]
+        self,
+        read: Callable[[wire.Header], T],
+        consumer: IConsumer,
+        persistence: Persistence,
     ) -> None:
-        self.part: wire.Range | None = None
+        self.begun: T | None = None
         self.written = 0
-        self._count = count
-        super().__init__(lambda header: range_in(header, arguments), consumer)
+        self._persistence = persistence
+        super().__init__(read, consumer)
 
     def begin(self, header: wire.Header, connection: PooledConnection) -> None:
         """Register with the consumer."""
         super().begin(header, connection)
-        self.part = self.result
+        self.begun = self.result
 
     def write(self, data: bytes) -> None:
         """Pass a piece on."""
         super().write(data)
         self.written += len(data)
-        self._count(len(data))
+        self._persistence.received(len(data))
+
+    def leave(self) -> None:
+        """Unregister; a consumer that has paused may never resume this producer."""
+        self._persistence.resume()
+        super().leave()
+
+    def pauseProducing(self) -> None:
+        """Let the server wait."""
+        if self._connection is not None:
+            # A producer that is no longer registered must not affect the next try.
+            self._persistence.pause()
+        super().pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """Go on."""
+        if self._connection is not None:
+            self._persistence.resume()
+        super().resumeProducing()

@@ -73,6 +73,7 @@ class _Stream:
             stop,
             lambda why: self._tell(Phase.WAITING, without_name(why, name)),
             least=how.least_rate,
+            timeout=session.timeout,
         )
 
     def run(self) -> int:
@@ -130,7 +131,9 @@ class _Stream:
 
     def _take(self, size: int) -> None:
         piece = self._buffer[:size]
+        self._persistently.pause()
         self._write(piece)
+        self._persistently.resume()
         if self._how.verify:
             self._digest.update(piece)
         self._done += size

@@ -165,6 +165,7 @@ class Transfer:
             lambda why: self._tell(Phase.WAITING, self._done, without_name(why, self._name)),
             outage,
             self._how.least_rate,
+            timeout=session.timeout,
         )
         self._verification = Verification(
             session, self._name, self._persistently, self._stop, self._tell

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from twisted.application.service import IService
 from twisted.python import usage
@@ -90,6 +91,12 @@ class Options(DaemonOptions):
         except OSError as error:
             raise usage.UsageError(f"--files {shown}: {error.strerror}") from error
 
+    def remove_created(self) -> None:
+        """Remove the directory again if it was created, and is still empty."""
+        if self.created:
+            with suppress(OSError):
+                os.rmdir(self.directory.path)
+
 
 def _created(path: bytes) -> bool:
     """Create a directory unless it exists, and return whether it was created."""
@@ -124,7 +131,7 @@ def make_daemon(options: Options, descriptors: int | None = None) -> DrainingSer
     )
     path = printable(options.directory.path)
     created = ", which was created," if options.created else ""
-    return DrainingService(
+    daemon = DrainingService(
         options.listeners,
         factory,
         options["drain"],
@@ -132,6 +139,9 @@ def make_daemon(options: Options, descriptors: int | None = None) -> DrainingSer
         f"the file server of {path}{created}",
         options.listen_option,
     )
+    # The next start is to say again that it was created.
+    daemon.undo = options.remove_created
+    return daemon
 
 
 def makeService(options: Options) -> IService:
