@@ -257,6 +257,14 @@ class NameOfTests(SynchronousTestCase):
         if command is not None:
             self.assertIsInstance(name_of(command), bytes)
 
+    def test_name_is_decoded_once_for_the_answer_the_table_and_the_log(self) -> None:
+        command = parse_command(b"STAT " + b"%61" * 5000)
+        assert command is not None
+        decode_name.cache_clear()
+        names = {parse_arguments(command).name, name_of(command), name_of(command)}
+        self.assertEqual(names, {b"a" * 5000})
+        self.assertEqual(decode_name.cache_info().misses, 1)
+
 
 class RefusalTests(SynchronousTestCase):
     def refusal(self, line: bytes) -> str:

@@ -6,6 +6,7 @@ import codecs
 import math
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from natproxy.wire.text import WireError, printable
@@ -43,6 +44,8 @@ def encode_name(name: bytes) -> bytes:
     return _TO_ENCODE.sub(lambda match: b"%%%02X" % match[0][0], name)
 
 
+# A command's name is decoded for its answer, the table and the log. At most 1 MiB is held.
+@lru_cache(maxsize=32)
 def decode_name(word: bytes) -> bytes:
     """Read a file name from its word.
 
