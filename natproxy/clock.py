@@ -4,7 +4,7 @@ Twisted's reactors measure with `time.time`: `IReactorTime.seconds`, and with it
 which every delayed call is due. A wall clock that is set forward makes all time-outs expire
 at once; one that is set back stops all delayed calls, ``callLater(0, …)`` included, until it
 has caught up. The daemons run in a reactor of their own, so they change its clock. The
-client's Deferred API runs in somebody else's reactor and uses it as it is.
+client's Deferred API uses the reactor that it is handed as it is.
 
 The wall clock is right for what is shown as a time, and for comparisons with the times of
 files: code that needs it calls `time.time` itself.

@@ -170,7 +170,7 @@ class SignalService(Service):
 
     :param reactor: runs the handlers.
     :ivar numbers: the signals to handle. One that is ignored, as ``nohup`` has it, or that
-        somebody else handles stays as it is.
+        has another handler stays as it is.
     """
 
     numbers: tuple[int, ...] = ()

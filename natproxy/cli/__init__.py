@@ -82,7 +82,7 @@ def _finish(status: int, error: OSError | None, output: Output | None) -> int:
         if status:
             # It has been said.
             return status
-        # Whoever wrote has let it pass, as argparse does.
+        # The writer ignored the error, as argparse does.
         error = failure
     if error is None:
         try:
@@ -93,7 +93,7 @@ def _finish(status: int, error: OSError | None, output: Output | None) -> int:
             # It has been said already if the reader was waited for after an interrupt.
             return status if status == 130 else _interrupted()
     if error is None or isinstance(error, BrokenPipeError):
-        # Whoever read the output does not want any more.
+        # The reader of the pipe has closed it.
         return status
     from natproxy.cli.sessions import complain
     from natproxy.client.errors import LocalError

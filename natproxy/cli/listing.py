@@ -152,7 +152,7 @@ def _names(session: Session, persistently: Persistence) -> Iterator[bytes]:
 def _entries(
     session: Session, persistently: Persistence, name: bytes, depth: float
 ) -> Iterator[wire.Entry]:
-    """Yield the entries of a listing; a page that cannot be had for now is tried again."""
+    """Yield the entries of a listing; a page that fails temporarily is requested again."""
     pages = Pages(limit=None)
     while pages.more:
         yield from persistently(partial(session.page, pages, name, depth))

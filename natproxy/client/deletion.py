@@ -93,7 +93,7 @@ def delete(tree: LocalTree, extra: Sequence[Extra]) -> Deleted:
         except LocalError as error:
             above = os.path.dirname(path)
             if error.errno == errno.ENOENT:
-                # Somebody else has deleted it.
+                # Another process has deleted it.
                 continue
             holding.add(above)
             # That a directory is not empty follows from an error that is told already.

@@ -83,7 +83,7 @@ class _Stream:
             else:
                 self._run_version_2()
         except Interrupted:
-            # It has not failed: somebody ended it.
+            # An interrupt is not a failure.
             raise
         except ClientError as error:
             named = interrupted_by(error, self._name, 0)

@@ -130,7 +130,7 @@ def _open_version(directory: str, version: str) -> int:
     os.makedirs(directory, exist_ok=True)
     for name in os.listdir(directory):
         if name != version:
-            # Whoever has it open goes on reading it.
+            # A process that has it open can still read it.
             with suppress(FileNotFoundError):
                 os.unlink(os.path.join(directory, name))
     path = os.path.join(directory, version)

@@ -137,7 +137,7 @@ class NatproxyFile(AbstractBufferedFile):
         return int(super().seek(loc, whence))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Whoever goes on reading it elsewhere must not read another file.
+        # A copy in another process must not read another version of the file.
         cache_type = self.cache.name if self.cache else GrowingReadAhead.name
         return _reopen, (self.loc, self.fs, self.path, self.details, self.blocksize, cache_type)
 

@@ -107,7 +107,7 @@ class Shell:
                 _show("\n")
                 _complain("interrupted")
             raise
-        # Whoever reads it need not wait for the next command.
+        # The output must not wait in the buffer for the next command.
         sys.stdout.flush()
 
     def _words(self, line: str) -> list[str]:
