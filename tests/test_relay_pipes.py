@@ -44,7 +44,7 @@ def pool() -> Iterator[PipePool]:
     pool = PipePool()
     yield pool
     pool.close()
-    assert open_descriptors() == before
+    assert open_descriptors() <= before
 
 
 def test_pipe_does_not_block_and_holds_what_it_says(pool: PipePool) -> None:
@@ -101,7 +101,7 @@ def test_only_so_many_are_kept(pool: PipePool) -> None:
     for pipe in kept:
         pool.give_back(pipe, empty=True)
     pool.close()
-    assert open_descriptors() == before
+    assert open_descriptors() <= before
 
 
 def test_crowd_gets_small_pipes_and_then_none(pool: PipePool) -> None:

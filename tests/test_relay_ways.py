@@ -239,4 +239,4 @@ async def test_many_relays_leave_no_descriptor_behind(way: Way) -> None:
             await pause(0)
             if turn == 0:
                 before = open_descriptors()
-        assert open_descriptors() == before
+        assert open_descriptors() <= before

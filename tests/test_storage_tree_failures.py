@@ -64,7 +64,7 @@ class BothOpeners:
                 self.assertLess(left, 6)
             else:
                 self.assertEqual(page, whole, f"with {left} descriptors left")
-            self.assertEqual(descriptors(), before)
+            self.assertLessEqual(descriptors(), before)
 
     def test_directory_that_fails_to_be_read_when_its_line_is_written_is_marked(self) -> None:
         left = [name for name in self.model() if not name.startswith(b"sub/")]
@@ -94,7 +94,7 @@ class BothOpeners:
             with self.assertRaises(OSError) as caught:
                 directory.page(b"sub", math.inf, b"", 1000)
             self.assertEqual(caught.exception.errno, code)
-            self.assertEqual(descriptors(), before)
+            self.assertLessEqual(descriptors(), before)
 
     def test_lack_of_memory_fails_a_page(self) -> None:
         sub = os.stat(self.path(b"sub"))

@@ -81,7 +81,7 @@ async def test_clients_killed_at_random_moments_leave_nothing(tmp_path: Path) ->
             assert proxy.admission.admitted == 0
             await eventually(lambda: not server.connections, "all upstream connections gone")
             await eventually(lambda: open_descriptors() <= before, "all descriptors closed")
-            assert open_descriptors() == before
+            assert open_descriptors() <= before
             # The seed has made enough of both.
             assert min(ends.count("completed"), ends.count("client-gone")) > 200
 
