@@ -81,7 +81,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--threads", type=int, default=1, help="of HAProxy, and worker processes of nginx; 1"
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("build/benchmarks"), help="folder; build/benchmarks"
+        "--output", type=Path, default=Path("build/benchmarks"), help="directory; build/benchmarks"
     )
     parser.add_argument("--no-chart", dest="chart", action="store_false", help="table and JSON")
     return parser.parse_args(arguments)

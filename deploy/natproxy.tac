@@ -8,8 +8,8 @@ import os
 from twisted.application.service import Application
 from twisted.logger import ILogObserver
 
-from natproxy.service import StartupError
-from natproxy.tap.natproxy import Options, makeService
+from natproxy.daemon.service import StartupError
+from natproxy.daemon.proxy import Options, makeService
 
 # Endpoints to listen on, one or more, separated by white space. A UNIX socket for its
 # user and group: "unix:/run/natproxy/socket:mode=660".

@@ -53,8 +53,8 @@ def _nothing_left_behind(logged_errors: LoggedErrors) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let trial's ``mktemp``, which is relative, make its folders elsewhere."""
+def _directory_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let trial's ``mktemp``, which is relative, make its directories elsewhere."""
     monkeypatch.chdir(tmp_path)
 
 

@@ -48,12 +48,12 @@ class Get(Work):
 
 
 def _fetch(command: list[str], size: int) -> tuple[float, float]:
-    """Run a client in a folder of its own; give the seconds that it took, and of the CPU."""
-    with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
+    """Run a client in a directory of its own; give the seconds that it took, and of the CPU."""
+    with tempfile.TemporaryDirectory(prefix="benchmarks-") as directory:
         os.sync()
         began = time.monotonic()
         process = subprocess.Popen(
-            command, cwd=folder, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            command, cwd=directory, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
         assert process.stderr is not None
         said = process.stderr.read()
@@ -62,6 +62,6 @@ def _fetch(command: list[str], size: int) -> tuple[float, float]:
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise BenchmarkError(f"{command[0]} ended with {process.returncode}: {said.strip()}")
-        if (Path(folder, "got")).stat().st_size != size:
+        if (Path(directory, "got")).stat().st_size != size:
             raise BenchmarkError(f"{command[0]} has saved a part of the file only")
     return seconds, used.ru_utime + used.ru_stime

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from natproxy.cli.interrupts import end_at_interrupt, interrupt_once
 
 if TYPE_CHECKING:
-    from natproxy.cli.writing import Output
+    from natproxy.cli.output import Output
     from natproxy.client.errors import ClientError
 
 
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if arguments is None:
             interrupt_once()
-        from natproxy.cli.writing import open_missing_streams, standard_output
+        from natproxy.cli.output import open_missing_streams, standard_output
 
         with standard_output(open_missing_streams()) as output:
             status, error = _run(arguments)
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _interrupted()
     finally:
         if arguments is None:
-            from natproxy.cli.writing import release_standard_error
+            from natproxy.cli.output import release_standard_error
 
             end_at_interrupt()
             release_standard_error()
@@ -57,7 +57,7 @@ def _run(arguments: Sequence[str] | None) -> tuple[int, OSError | None]:
     except SystemExit as ended:
         # Help has been written, or what is wrong with the command line.
         return int(ended.code or 0), None
-    from natproxy.cli.sessions import Sessions, carry_out, complain
+    from natproxy.cli.context import Sessions, carry_out, complain
     from natproxy.client.errors import ClientError
 
     # File names are bytes: those that the locale cannot decode pass through.
@@ -95,7 +95,7 @@ def _finish(status: int, error: OSError | None, output: Output | None) -> int:
     if error is None or isinstance(error, BrokenPipeError):
         # The reader of the pipe has closed it.
         return status
-    from natproxy.cli.sessions import complain
+    from natproxy.cli.context import complain
     from natproxy.client.errors import LocalError
 
     if isinstance(error.filename, (str, bytes)):
@@ -118,7 +118,7 @@ def _explained(error: ClientError, server: str) -> str:
 
 
 def _interrupted() -> int:
-    from natproxy.cli.sessions import complain
+    from natproxy.cli.context import complain
     from natproxy.client.errors import Interrupted
 
     complain("interrupted")

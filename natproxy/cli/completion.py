@@ -9,11 +9,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
+from natproxy.cli.candidates import ManyNames
 from natproxy.cli.encoding import argument_for
-from natproxy.cli.names import ManyNames
-from natproxy.cli.options import LOCAL, LOCAL_FILE, REMOTE, REMOTE_FOLDER
+from natproxy.cli.options import LOCAL, LOCAL_FILE, REMOTE, REMOTE_DIRECTORY
 from natproxy.cli.parsing import commands_of
-from natproxy.cli.shell.words import quoted
+from natproxy.cli.shell.quoting import quoted
 from natproxy.client.errors import ClientError
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ def complete(
 def remote_paths(prefix: str, action: Action, parsed_args: Namespace, **_: object) -> list[str]:
     """Give the paths on the server that begin so."""
     names = ManyNames(TIMEOUT)
-    folders = action.metavar == REMOTE_FOLDER
-    found = map(argument_for, names.starting_with(prefix, parsed_args.server, folders))
+    directories = action.metavar == REMOTE_DIRECTORY
+    found = map(argument_for, names.starting_with(prefix, parsed_args.server, directories))
     # What the locale does not have cannot be typed.
     return [each for each in found if each is not None]
 
@@ -109,5 +109,5 @@ def _finder() -> CompletionFinder:
 
 def _in_bash(name: str) -> str:
     word = quoted(os.fsencode(name), "$'", local=True)
-    # After a folder, its quotes are left open, as bash does.
+    # After a directory, its quotes are left open, as bash does.
     return word.removesuffix("'") if name.endswith("/") else word

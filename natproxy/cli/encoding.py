@@ -11,8 +11,8 @@ import codecs
 import re
 import sys
 
-from natproxy.client.answers import name_text
 from natproxy.client.errors import UsageError
+from natproxy.client.requests import name_text
 
 _BYTE = re.compile("[\udc80-\udcff]")
 """A byte that could not be decoded."""

@@ -8,25 +8,25 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
-from natproxy import wire
+from natproxy.cli.context import Sessions, patience_of, persistence_of
 from natproxy.cli.display import Display, display_for
 from natproxy.cli.encoding import local_path, remote_name
-from natproxy.cli.sessions import Sessions, patience_of, persistence_of
+from natproxy.cli.output import write_line
 from natproxy.cli.sync_report import SyncReport
-from natproxy.cli.writing import write_line
-from natproxy.client.answers import as_name
-from natproxy.client.batch import fetch_all, fetch_and_count
-from natproxy.client.deletion import delete, refusal_of
-from natproxy.client.destination import Existing, destination_of
+from natproxy.client.blocking.session import Session
 from natproxy.client.errors import ClientError, LocalError, NotFound, UsageError
-from natproxy.client.mirror import compare
-from natproxy.client.output import WholeWriter
-from natproxy.client.retrying import Limit
-from natproxy.client.saving import download as download_whole
-from natproxy.client.session import Session
-from natproxy.client.streaming import stream
-from natproxy.client.transfer import Fetched, How, Wanted
-from natproxy.client.tree import LocalTree
+from natproxy.client.requests import as_name
+from natproxy.client.retry import Limit
+from natproxy.client.transfer.batch import fetch_all, fetch_and_count
+from natproxy.client.transfer.deletion import delete, refusal_of
+from natproxy.client.transfer.destination import Existing, destination_of
+from natproxy.client.transfer.download import Fetched, How, Wanted
+from natproxy.client.transfer.mirror import compare
+from natproxy.client.transfer.output import WholeWriter
+from natproxy.client.transfer.stream import stream
+from natproxy.client.transfer.tree import LocalTree
+from natproxy.client.transfer.version1 import download as download_whole
+from natproxy.protocol import FILE_NOT_FOUND, printable
 
 CONNECTIONS = 64
 """At the same time, at most: each has a thread, a socket, and a megabyte to receive into."""
@@ -106,8 +106,8 @@ def download(options: Namespace, sessions: Sessions) -> int:
         )
     except NotFound as error:
         # As the server said it: programs know these words.
-        raise NotFound(wire.FILE_NOT_FOUND) from error
-    sys.stdout.write(f"saved {wire.printable(path)} ({os.stat(path).st_size} bytes)\n")
+        raise NotFound(FILE_NOT_FOUND) from error
+    sys.stdout.write(f"saved {printable(path)} ({os.stat(path).st_size} bytes)\n")
     return 0
 
 
@@ -131,8 +131,8 @@ def _wanted(names: Sequence[bytes], output: str | None) -> list[Wanted]:
     for one in wanted:
         if one.path in seen:
             raise UsageError(
-                f"{wire.printable(seen[one.path])} and {wire.printable(one.name)}"
-                f" would both be saved as {wire.printable(one.path)}"
+                f"{printable(seen[one.path])} and {printable(one.name)}"
+                f" would both be saved as {printable(one.path)}"
             )
         seen[one.path] = one.name
     return wanted
@@ -187,7 +187,7 @@ def _report(results: Sequence[Fetched | ClientError], quiet: bool, sessions: Ses
             sessions.complain(str(result))
             status = status or result.exit_status
         elif not quiet:
-            path = wire.printable(result.path)
+            path = printable(result.path)
             saved = f"saved {path} ({result.size} bytes)"
             write_line(sys.stderr, f"{path}: already there" if result.unchanged else saved)
     return status

@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from natproxy import wire
+from natproxy.cli.context import Sessions, persistence_of
 from natproxy.cli.encoding import output_for
-from natproxy.cli.sessions import Sessions, persistence_of
-from natproxy.client.answers import Pages, name_text
+from natproxy.client.blocking.session import Session
 from natproxy.client.errors import (
     ClientError,
     ListingIncomplete,
@@ -23,8 +22,9 @@ from natproxy.client.errors import (
     Unsupported,
     UsageError,
 )
-from natproxy.client.retrying import Persistence
-from natproxy.client.session import Session
+from natproxy.client.requests import Pages, name_text
+from natproxy.client.retry import Persistence
+from natproxy.protocol import DIRECTORY, ROOT, UNREAD, Digest, Entry, Metadata, printable
 
 _Answer = TypeVar("_Answer")
 
@@ -33,7 +33,7 @@ MOST_UNREAD = 20
 
 
 def ls(options: Namespace, sessions: Sessions) -> int:
-    """List a folder: the paths of what is in it, folders with a slash at the end."""
+    """List a directory: the paths of what is in it, directories with a slash at the end."""
     session, (name,) = sessions.targets(options, [options.path])
     persistently = persistence_of(options, session, sessions.complain)
     plain = not (name or options.long or options.recursive or options.json)
@@ -44,7 +44,7 @@ def ls(options: Namespace, sessions: Sessions) -> int:
     depth = math.inf if options.recursive else 1
     entries = _Listed(_entries(session, persistently, name, depth))
     if options.json:
-        _write_json(_object_of(entry.name, entry.status, entry.unread) for entry in entries)
+        _write_json(_object_of(entry.name, entry.metadata, entry.unread) for entry in entries)
     elif options.long:
         _write_lines(_long(entry) for entry in entries)
     else:
@@ -53,7 +53,7 @@ def ls(options: Namespace, sessions: Sessions) -> int:
 
 
 def list_(options: Namespace, sessions: Sessions) -> int:
-    """List the names in the top folder, as version 1 does."""
+    """List the names in the top directory, as version 1 does."""
     session = sessions.session(options)
     _write_lines(_names(session, persistence_of(options, session, sessions.complain)))
     return 0
@@ -65,15 +65,15 @@ def stat(options: Namespace, sessions: Sessions) -> int:
     persistently = persistence_of(options, session, sessions.complain)
     asked = _Asked(lambda name: persistently(partial(session.stat, name)), names, sessions.complain)
     if options.json:
-        _write_json(_object_of(name, status) for name, status in asked)
+        _write_json(_object_of(name, metadata) for name, metadata in asked)
     else:
-        for name, status in asked:
+        for name, metadata in asked:
             sys.stdout.write(
-                f"name:     {wire.printable(name or wire.ROOT)}\n"
-                f"type:     {status.type}\n"
-                f"size:     {status.size}\n"
-                f"modified: {time_text(status.mtime_ns)}\n"
-                f"etag:     {status.etag}\n"
+                f"name:     {printable(name or ROOT)}\n"
+                f"type:     {metadata.type}\n"
+                f"size:     {metadata.size}\n"
+                f"modified: {time_text(metadata.mtime_ns)}\n"
+                f"etag:     {metadata.etag}\n"
             )
     return asked.exit_status
 
@@ -102,16 +102,16 @@ def hash_(options: Namespace, sessions: Sessions) -> int:
 class _Listed:
     """Entries on their way to be written; those that the server cannot read are counted."""
 
-    def __init__(self, entries: Iterator[wire.Entry]) -> None:
+    def __init__(self, entries: Iterator[Entry]) -> None:
         self._entries = entries
         self._unread: list[bytes] = []
         self._count = 0
         self._incomplete: ListingIncomplete | None = None
 
-    def __iter__(self) -> Iterator[wire.Entry]:
+    def __iter__(self) -> Iterator[Entry]:
         try:
             for entry in self._entries:
-                if entry.unread or entry.status.type == wire.UNREAD:
+                if entry.unread or entry.metadata.type == UNREAD:
                     self._count += 1
                     if self._count <= MOST_UNREAD:
                         self._unread.append(entry.name)
@@ -123,7 +123,7 @@ class _Listed:
     def complain(self, complain: Callable[[str], object]) -> int:
         """Tell whose content may be missing, and return the exit status."""
         for name in self._unread:
-            complain(f"{wire.printable(name)}: the server cannot read it")
+            complain(f"{printable(name)}: the server cannot read it")
         if self._count > MOST_UNREAD:
             complain(f"and {self._count - MOST_UNREAD} more like this")
         if self._incomplete is not None:
@@ -151,7 +151,7 @@ def _names(session: Session, persistently: Persistence) -> Iterator[bytes]:
 
 def _entries(
     session: Session, persistently: Persistence, name: bytes, depth: float
-) -> Iterator[wire.Entry]:
+) -> Iterator[Entry]:
     """Yield the entries of a listing; a page that fails temporarily is requested again."""
     pages = Pages(limit=None)
     while pages.more:
@@ -199,35 +199,35 @@ def time_text(nanoseconds: int) -> str:
         return f"@{nanoseconds // 10**9}"
 
 
-def _shown(entry: wire.Entry) -> bytes:
-    return entry.name + b"/" if entry.status.type == wire.DIRECTORY else entry.name
+def _shown(entry: Entry) -> bytes:
+    return entry.name + b"/" if entry.metadata.type == DIRECTORY else entry.name
 
 
-def _long(entry: wire.Entry) -> bytes:
-    if entry.status.type == wire.UNREAD:
-        return f"{'-':>12}  {wire.UNREAD:<19}  ".encode() + _shown(entry)
-    size = "-" if entry.status.type == wire.DIRECTORY else str(entry.status.size)
-    return f"{size:>12}  {time_text(entry.status.mtime_ns)}  ".encode() + _shown(entry)
+def _long(entry: Entry) -> bytes:
+    if entry.metadata.type == UNREAD:
+        return f"{'-':>12}  {UNREAD:<19}  ".encode() + _shown(entry)
+    size = "-" if entry.metadata.type == DIRECTORY else str(entry.metadata.size)
+    return f"{size:>12}  {time_text(entry.metadata.mtime_ns)}  ".encode() + _shown(entry)
 
 
-def _sum_line(name: bytes, digest: wire.Digest) -> bytes:
+def _sum_line(name: bytes, digest: Digest) -> bytes:
     # As sha256sum does: a line with an escaped name begins with a backslash.
     escaped = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
     mark = b"" if escaped == name else b"\\"
     return mark + digest.sha256.encode("ascii") + b"  " + escaped
 
 
-def _object_of(name: bytes, status: wire.Status, unread: bool = False) -> dict[str, Any]:
-    if status.type == wire.UNREAD:
+def _object_of(name: bytes, metadata: Metadata, unread: bool = False) -> dict[str, Any]:
+    if metadata.type == UNREAD:
         unknown = dict.fromkeys(("size", "mtime", "mtime_ns", "etag"))
-        return {"name": name_text(name), "type": status.type} | unknown
+        return {"name": name_text(name), "type": metadata.type} | unknown
     return {
         "name": name_text(name),
-        "type": status.type,
-        "size": status.size,
-        "mtime": status.mtime_ns / 10**9,
-        "mtime_ns": status.mtime_ns,
-        "etag": status.etag,
+        "type": metadata.type,
+        "size": metadata.size,
+        "mtime": metadata.mtime_ns / 10**9,
+        "mtime_ns": metadata.mtime_ns,
+        "etag": metadata.etag,
         **({"unread": True} if unread else {}),
     }
 
@@ -256,7 +256,7 @@ def _write_lines(lines: Iterable[bytes], as_they_are: bool = False) -> None:
     """
     if sys.stdout.isatty():
         for line in lines:
-            sys.stdout.write(wire.printable(line, 8192) + "\n")
+            sys.stdout.write(printable(line, 8192) + "\n")
     else:
         sys.stdout.flush()
         sys.stdout.buffer.writelines(

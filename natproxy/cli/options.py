@@ -28,12 +28,12 @@ SHELLS = ("bash", "zsh", "fish")
 # What an argument means, its metavar says: to people, and to completion.
 REMOTE_FILE = "PATH"
 REMOTE_NAME = "NAME"
-REMOTE_FOLDER = "REMOTE_DIR"
+REMOTE_DIRECTORY = "REMOTE_DIR"
 LOCAL_FILE = "DEST"
 LOCAL_TARGET = "LOCAL_DIR"
-LOCAL_FOLDER = "DIR"
-REMOTE = (REMOTE_FILE, REMOTE_NAME, REMOTE_FOLDER)
-LOCAL = (LOCAL_FILE, LOCAL_TARGET, LOCAL_FOLDER)
+LOCAL_DIRECTORY = "DIR"
+REMOTE = (REMOTE_FILE, REMOTE_NAME, REMOTE_DIRECTORY)
+LOCAL = (LOCAL_FILE, LOCAL_TARGET, LOCAL_DIRECTORY)
 
 _Commands: TypeAlias = "argparse._SubParsersAction[CommandParser]"
 
@@ -190,7 +190,7 @@ def _add_transfers(
         transfer,
         patience,
     )
-    sync.add_argument("remote", metavar=REMOTE_FOLDER, help="on the server; . for all of it")
+    sync.add_argument("remote", metavar=REMOTE_DIRECTORY, help="on the server; . for all of it")
     sync.add_argument(
         "local", metavar=LOCAL_TARGET, type=nonempty, help="here; created if it is missing"
     )
@@ -231,10 +231,10 @@ def _add_transfers(
 def _add_others(commands: _Commands, client: argparse.ArgumentParser) -> None:
     _add(commands, "shell", "shell:run", "open a prompt", client)
 
-    up = _add(commands, "up", "running:up", "run a file server and a proxy in the foreground")
+    up = _add(commands, "up", "up:up", "run a file server and a proxy in the foreground")
     up.add_argument(
         "--files",
-        metavar=LOCAL_FOLDER,
+        metavar=LOCAL_DIRECTORY,
         help="directory to serve (./files, which is created if it is missing)",
     )
     up.add_argument(
@@ -260,11 +260,15 @@ def _add_others(commands: _Commands, client: argparse.ArgumentParser) -> None:
 
 
 def _add_conveniences(commands: _Commands) -> None:
-    lcd = _add(commands, "lcd", "shell:change_folder", "change the local directory")
+    lcd = _add(commands, "lcd", "shell:change_directory", "change the local directory")
     lcd.add_argument(
-        "folder", metavar=LOCAL_FOLDER, nargs="?", default="~", help="to go to; without it, home"
+        "directory",
+        metavar=LOCAL_DIRECTORY,
+        nargs="?",
+        default="~",
+        help="to go to; without it, home",
     )
-    _add(commands, "lpwd", "shell:tell_folder", "show the local directory")
+    _add(commands, "lpwd", "shell:tell_directory", "show the local directory")
     help_ = _add(commands, "help", "shell:help_", "show the commands, or one of them")
     help_.add_argument("verb", metavar="COMMAND", nargs="?", help="to show")
     for name in ("exit", "quit"):

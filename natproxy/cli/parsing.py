@@ -29,7 +29,7 @@ def rate(text: str) -> float:
 
 def duration(text: str) -> float:
     """Parse a duration into seconds, for the command line."""
-    from natproxy.client.retrying import parse_duration
+    from natproxy.client.retry import parse_duration
 
     try:
         return parse_duration(text)

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 
-from natproxy import wire
 from natproxy.cli.display import Display
-from natproxy.cli.writing import write_line
-from natproxy.client.batch import Totals
-from natproxy.client.deletion import Deleted
+from natproxy.cli.output import write_line
 from natproxy.client.errors import DeletionRefused, LocalError, ServerError
 from natproxy.client.events import Event, Phase
-from natproxy.client.plan import Plan
+from natproxy.client.transfer.batch import Totals
+from natproxy.client.transfer.deletion import Deleted
+from natproxy.client.transfer.plan import Plan
+from natproxy.protocol import printable
 
 MOST_LINES = 20
 """Lines about things of one kind, for people; JSON has an event for each."""
@@ -110,7 +110,7 @@ class SyncReport:
         _tell(
             complain,
             len(plan.unread),
-            (f"{wire.printable(name)}: {_UNREAD}" for name in plan.unread),
+            (f"{printable(name)}: {_UNREAD}" for name in plan.unread),
         )
         if plan.incomplete is not None:
             complain(f"{plan.incomplete}{': nothing deleted' if delete else ''}")
@@ -118,7 +118,7 @@ class SyncReport:
             complain,
             len(plan.left_out_directories),
             (
-                f"{wire.printable(name)}: left out, with what is in it:"
+                f"{printable(name)}: left out, with what is in it:"
                 " a name of this form is one of an incomplete download here"
                 for name in plan.left_out_directories
             ),
@@ -146,12 +146,12 @@ class SyncReport:
         """Print what would be done, on standard output."""
         plan = self.plan
         for one in plan.wanted:
-            sys.stdout.write(f"fetch  {wire.printable(one.path)}\n")
+            sys.stdout.write(f"fetch  {printable(one.path)}\n")
         for path in plan.directories:
-            sys.stdout.write(f"make   {wire.printable(plan.tree.path_of(path))}/\n")
+            sys.stdout.write(f"make   {printable(plan.tree.path_of(path))}/\n")
         if delete and self.refusal is None and not self.incomplete:
             for each in plan.extra:
-                sys.stdout.write(f"delete {wire.printable(plan.tree.path_of(each.path))}\n")
+                sys.stdout.write(f"delete {printable(plan.tree.path_of(each.path))}\n")
 
     def sum_up(self, delete: bool) -> None:
         """Tell people in one line what was done."""

@@ -1,22 +1,23 @@
 """The client wing: blocking sockets, no reactor, up in milliseconds.
 
-It stands on `natproxy.wire` and `natproxy.beneath`. For programs::
+It stands on `natproxy.protocol` and `natproxy.kernel.openat2`. For programs::
 
     from natproxy.client import connect
 
     with connect("files.example:9000") as server:
         for entry in server.ls():
-            print(entry.name, entry.status.size)
+            print(entry.name, entry.metadata.size)
         server.download("image.iso", "/tmp/", verify=True, progress=print)
         with server.open("table.csv") as file:
             header = file.readline()
 
 Every failure is a `ClientError` whose text is one line that names the thing and the
-reason. Those who live on a reactor use `natproxy.client.deferred` instead.
+reason. Those who live on a reactor use `natproxy.client.twisted.session` instead.
 """
 
 from natproxy.client.address import Server, parse_url
-from natproxy.client.connection import Connection, Reply
+from natproxy.client.blocking.connection import Connection, Reply
+from natproxy.client.blocking.session import Session, connect
 from natproxy.client.errors import (
     CannotConnect,
     Changed,
@@ -37,8 +38,7 @@ from natproxy.client.errors import (
     UsageError,
 )
 from natproxy.client.events import Event, Phase, Progress
-from natproxy.client.retrying import Patience
-from natproxy.client.session import Session, connect
+from natproxy.client.retry import Patience
 
 __all__ = [
     "CannotConnect",

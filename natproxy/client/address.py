@@ -86,7 +86,7 @@ def parse_url(text: str) -> tuple[Server, str]:
 
     The path is taken as it stands, as the server's names are: ``%41`` is not ``A``.
 
-    :return: the server and the path below its served folder.
+    :return: the server and the path below its served directory.
     :raises UsageError: if it can't be read.
     """
     place, _, path = text[len(SCHEME) :].partition("/")

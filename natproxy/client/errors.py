@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from natproxy import wire
+from natproxy.protocol import (
+    EMPTY_RESPONSE,
+    FILE_NOT_FOUND,
+    PROXY_ERROR,
+    UNKNOWN_COMMAND,
+    parse_error,
+    printable,
+)
 
 
 class ClientError(Exception):
@@ -96,12 +103,12 @@ class Changed(ServerError):
 
 
 class LocalError(ClientError):
-    """A file or a folder here cannot be read or written."""
+    """A file or a directory here cannot be read or written."""
 
     exit_status = 9
 
     def __init__(self, path: bytes, error: OSError) -> None:
-        super().__init__(f"{wire.printable(path)}: {error.strerror or error}")
+        super().__init__(f"{printable(path)}: {error.strerror or error}")
         self.errno = error.errno
 
 
@@ -156,24 +163,24 @@ def error_of(reply: bytes, name: bytes = b"") -> ServerError:
     :param reply: what followed ``ERR``.
     :param name: of the file that was asked for, to name it.
     """
-    code, words = wire.parse_error(reply)
-    message = wire.printable(words)
+    code, words = parse_error(reply)
+    message = printable(words)
     kind = ServerError if code is None else _BY_CODE.get(code, ServerError)
     if code is None:
-        if message == wire.FILE_NOT_FOUND:
+        if message == FILE_NOT_FOUND:
             kind = NotFound
-        elif message == wire.UNKNOWN_COMMAND:
+        elif message == UNKNOWN_COMMAND:
             kind = Unsupported
-        elif message == wire.EMPTY_RESPONSE or message.startswith(wire.PROXY_ERROR):
+        elif message == EMPTY_RESPONSE or message.startswith(PROXY_ERROR):
             kind = Unavailable
-    malformed = message == wire.EMPTY_RESPONSE or _REPLY_HEADER in message
+    malformed = message == EMPTY_RESPONSE or _REPLY_HEADER in message
     if kind is Unavailable and code in (None, 502) and malformed:
         kind = NoUpstreamReply
     if kind is Changed:
         message = "changed on the server"
     elif not message:
         message = "the server gives no reason" if code is None else f"error {code}"
-    error = kind(f"{wire.printable(name)}: {message}" if name else message)
+    error = kind(f"{printable(name)}: {message}" if name else message)
     error.code = code
     return error
 
@@ -188,7 +195,7 @@ def interrupted_by(error: ClientError, name: bytes, kept: int) -> ClientError:
         isinstance(error, CannotConnect) and not kept
     ):
         return error
-    shown = wire.printable(name)
+    shown = printable(name)
     text = str(error)
     if not text.startswith(f"{shown}: "):
         text = f"{shown}: {text}"

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Callable
 from typing import NamedTuple
 
-from natproxy import wire
+from natproxy.protocol import printable
 
 
 class Phase(enum.Enum):
@@ -60,4 +60,4 @@ def without_name(message: str, name: bytes) -> str:
 
     :param name: of the file on the server, which whoever shows an event adds.
     """
-    return message.removeprefix(f"{wire.printable(name)}: ")
+    return message.removeprefix(f"{printable(name)}: ")

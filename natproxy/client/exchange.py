@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
-from natproxy import wire
 from natproxy.client.errors import NotUnderstood, UsageError, error_of
+from natproxy.protocol import (
+    VERBS,
+    Arguments,
+    Header,
+    ReplyParser,
+    WireError,
+    format_command,
+    format_request,
+)
 
 
 class Exchange:
     """A command to be sent, and what has come back of its reply so far.
 
-    :param word: one of `natproxy.wire.VERBS`.
+    :param word: one of `natproxy.protocol.VERBS`.
     :param arguments: of the command; a verb of version 1 takes the name alone.
     :raises UsageError: if the command can't be sent: its name is too long, or one that
         version 1 has no way to say.
     :ivar line: to send.
     """
 
-    def __init__(self, word: bytes, arguments: wire.Arguments | None = None) -> None:
-        verb = wire.VERBS[word]
-        arguments = arguments or wire.Arguments()
+    def __init__(self, word: bytes, arguments: Arguments | None = None) -> None:
+        verb = VERBS[word]
+        arguments = arguments or Arguments()
         try:
             if verb.version == 1:
-                self.line = wire.format_command(word, arguments.name)
+                self.line = format_command(word, arguments.name)
             else:
-                self.line = wire.format_request(word, arguments)
-        except wire.WireError as error:
+                self.line = format_request(word, arguments)
+        except WireError as error:
             raise UsageError(str(error)) from error
         self._name = arguments.name
-        self._parser = wire.ReplyParser(verb.framing)
+        self._parser = ReplyParser(verb.framing)
 
     @property
-    def header(self) -> wire.Header | None:
+    def header(self) -> Header | None:
         """The reply's header, once it has come."""
         return self._parser.header
 
@@ -64,7 +72,7 @@ class Exchange:
         headless = self._parser.header is None
         try:
             body = self._parser.feed(data)
-        except wire.WireError as error:
+        except WireError as error:
             raise NotUnderstood(str(error)) from error
         header = self._parser.header
         if headless and header is not None and header.error is not None:

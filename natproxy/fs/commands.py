@@ -8,15 +8,15 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from natproxy import wire
 from natproxy.client.address import Server
-from natproxy.client.answers import Pages, as_name, name_text, see_within
+from natproxy.client.blocking.session import Session
 from natproxy.client.errors import ClientError, ServerError, UsageError
-from natproxy.client.retrying import Patience, Persistence, Stop
-from natproxy.client.session import Session
+from natproxy.client.requests import Pages, as_name, name_text, see_within
+from natproxy.client.retry import Patience, Persistence, Stop
 from natproxy.fs.errors import file_changed, os_error
 from natproxy.fs.listing import describe
 from natproxy.fs.ranges import together
+from natproxy.protocol import Entry, Metadata
 
 _Reply = TypeVar("_Reply")
 
@@ -56,7 +56,7 @@ class Commands:
             self._begin_session()
         return self._session
 
-    def status(self, name: str) -> wire.Status:
+    def metadata(self, name: str) -> Metadata:
         """Return what a file or a directory is like now."""
         return self._retried(name, lambda session: session.stat(name))
 
@@ -68,7 +68,7 @@ class Commands:
         pages = Pages()
         found = []
 
-        def page(session: Session) -> builtins.list[wire.Entry]:
+        def page(session: Session) -> builtins.list[Entry]:
             entries = session.page(pages, name, depth)
             for entry in entries:
                 see_within(entry.name, as_name(name))
@@ -77,7 +77,7 @@ class Commands:
         # A listing that breaks off goes on with the page that is missing.
         while pages.more:
             for entry in self._retried(name, page):
-                found.append(describe(f"/{name_text(entry.name)}", entry.status, entry.unread))
+                found.append(describe(f"/{name_text(entry.name)}", entry.metadata, entry.unread))
         self._retried(name, lambda _: pages.end())
         return found
 
@@ -91,18 +91,18 @@ class Commands:
 
         def get(session: Session) -> tuple[bytes, str]:
             with session.get(name, start, length, etag) as (reply, part):
-                return reply.read(), part.status.etag
+                return reply.read(), part.metadata.etag
 
         try:
             return self._retried(name, get)
         except OSError as error:
             # An offset beyond the end: there is no class for that refusal alone.
             if type(error.__cause__) is ServerError:
-                status = self.status(name)
-                if etag not in (None, status.etag):
+                metadata = self.metadata(name)
+                if etag not in (None, metadata.etag):
                     raise file_changed(name) from error
-                if status.size < start:
-                    return b"", status.etag
+                if metadata.size < start:
+                    return b"", metadata.etag
             raise
 
     def together(self, steps: Sequence[Callable[[], Any]]) -> builtins.list[Any]:

@@ -1,4 +1,4 @@
-"""Files and folders as fsspec describes them, and the tree that a listing makes."""
+"""Files and directories as fsspec describes them, and the tree that a listing makes."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from natproxy import wire
+from natproxy.protocol import DIRECTORY, FILE, UNREAD, Metadata
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_TYPES = {wire.FILE: "file", wire.DIRECTORY: "directory"}
+_TYPES = {FILE: "file", DIRECTORY: "directory"}
 
 
 def depth_of(maxdepth: int | None) -> float:
-    """Give the levels of folders to list."""
+    """Give the levels of directories to list."""
     if maxdepth is not None and maxdepth < 1:
         raise ValueError("maxdepth must be at least 1")
     return math.inf if maxdepth is None else maxdepth
 
 
-def describe(name: str, status: wire.Status, unread: bool = False) -> dict[str, Any]:
+def describe(name: str, metadata: Metadata, unread: bool = False) -> dict[str, Any]:
     """Return fsspec's description of a file or a directory.
 
     What the server cannot read has the type ``other`` and ``unread`` set; so has a directory,
     besides its type, whose content it cannot list.
     """
-    unread = unread or status.type == wire.UNREAD
+    unread = unread or metadata.type == UNREAD
     # To the last bit as `os.stat` does it.
-    mtime = status.mtime_ns // 10**9 + 1e-9 * (status.mtime_ns % 10**9)
+    mtime = metadata.mtime_ns // 10**9 + 1e-9 * (metadata.mtime_ns % 10**9)
     return {
         "name": name,
-        "size": status.size,
-        "type": _TYPES.get(status.type, "other"),
+        "size": metadata.size,
+        "type": _TYPES.get(metadata.type, "other"),
         "mtime": mtime,
-        "etag": status.etag,
+        "etag": metadata.etag,
         **({"unread": True} if unread else {}),
     }
 
@@ -56,33 +56,35 @@ def moment(mtime_ns: int) -> datetime:
 def visits(
     top: str, entries: Sequence[dict[str, Any]], depth: float, topdown: bool, detail: bool
 ) -> Iterator[tuple[str, Any, Any]]:
-    """Give each folder of a listing with the folders and the files in it, as `os.walk` does.
+    """Give each directory of a listing with the directories and the files in it, as `os.walk` does.
 
-    :param top: the folder that was listed.
-    :param depth: levels of folders that were listed.
+    :param top: the directory that was listed.
+    :param depth: levels of directories that were listed.
     :param detail: whether to give them by name with their descriptions, or the names alone.
     """
     inside: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
     for entry in entries:
-        folder, _, last = entry["name"].rpartition("/")
-        folder = folder or "/"
+        directory, _, last = entry["name"].rpartition("/")
+        directory = directory or "/"
         if entry["name"] == top:
-            folder, last = top, ""
-        folders, files = inside.setdefault(folder, ({}, {}))
-        (folders if entry["type"] == "directory" else files)[last] = entry
+            directory, last = top, ""
+        directories, files = inside.setdefault(directory, ({}, {}))
+        (directories if entry["type"] == "directory" else files)[last] = entry
     kind: Any = dict if detail else list
     pending: list[tuple[str, int]] = [(top, 1)]
     later = []
     while pending:
-        folder, level = pending.pop()
-        folders, files = inside.get(folder, ({}, {}))
-        visit = folder, kind(folders), kind(files)
+        directory, level = pending.pop()
+        directories, files = inside.get(directory, ({}, {}))
+        visit = directory, kind(directories), kind(files)
         if topdown:
             yield visit
         else:
             later.append(visit)
         if level < depth:
             # The caller may have taken out some of them.
-            into = [(folders[last]["name"], level + 1) for last in visit[1] if last in folders]
+            into = [
+                (directories[last]["name"], level + 1) for last in visit[1] if last in directories
+            ]
             pending += reversed(into) if topdown else into
     yield from reversed(later)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from natproxy import wire
-from natproxy.client.retrying import Stop
-from natproxy.client.together import run_together
+from natproxy.client.retry import Stop
+from natproxy.client.transfer.parallel import run_together
+from natproxy.protocol import Metadata
 
 GAP = 64 << 10
 """Bytes between two ranges that are fetched rather than asked round: a question costs more."""
@@ -84,7 +84,7 @@ def raise_first(results: Sequence[Any]) -> None:
 def fetch_ranges(
     ranges: Sequence[Range],
     gap: int,
-    measure: Callable[[str], wire.Status],
+    measure: Callable[[str], Metadata],
     read: Callable[[str, int, int | None, str | None], tuple[bytes, str]],
     at_once: Callable[[Steps], list[Any]],
 ) -> list[Any]:
@@ -109,17 +109,17 @@ def fetch_ranges(
         else:
             # Nothing to mix it with: it need not be asked about first.
             blocks.append(_Block(name, None, start or 0, end, [(number, start or 0, end)]))
-    statuses = at_once([partial(measure, name) for name in unmeasured])
-    for name, status in zip(unmeasured, statuses, strict=True):
-        if isinstance(status, Exception):
+    metadata_list = at_once([partial(measure, name) for name in unmeasured])
+    for name, metadata in zip(unmeasured, metadata_list, strict=True):
+        if isinstance(metadata, Exception):
             for number in numbers[name]:
-                results[number] = status
+                results[number] = metadata
         else:
             of_this = [(number, *ranges[number][1:]) for number in numbers[name]]
             for number in numbers[name]:
                 # For those without bytes, which no block has.
-                results[number] = Piece(b"", status.etag)
-            blocks += _merged(name, status, of_this, gap)
+                results[number] = Piece(b"", metadata.etag)
+            blocks += _merged(name, metadata, of_this, gap)
     bodies = at_once([partial(read, each.name, each.start, each.end, each.etag) for each in blocks])
     for block, found in zip(blocks, bodies, strict=True):
         for number, start, end in block.pieces:
@@ -134,14 +134,14 @@ def fetch_ranges(
 
 def _merged(
     name: str,
-    status: wire.Status,
+    metadata: Metadata,
     ranges: Sequence[tuple[int, int | None, int | None]],
     gap: int,
 ) -> list[_Block]:
     """Join the ranges of one file that are close to each other."""
     blocks: list[_Block] = []
     pieces = [
-        (*slice(start, end).indices(status.size)[:2], number) for number, start, end in ranges
+        (*slice(start, end).indices(metadata.size)[:2], number) for number, start, end in ranges
     ]
     for start, end, number in sorted(pieces):
         if end <= start:
@@ -153,5 +153,5 @@ def _merged(
                 blocks[-1] = last._replace(end=whole)
                 last.pieces.append((number, start, end))
                 continue
-        blocks.append(_Block(name, status.etag, start, end, [(number, start, end)]))
+        blocks.append(_Block(name, metadata.etag, start, end, [(number, start, end)]))
     return blocks

@@ -13,20 +13,19 @@ from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.spec import AbstractFileSystem
 from fsspec.utils import isfilelike, tokenize
 
-from natproxy import wire
 from natproxy.client.address import DEFAULT_PORT, SCHEME, Server, is_url
-from natproxy.client.answers import as_name
-from natproxy.client.destination import Existing
+from natproxy.client.blocking.session import Session
 from natproxy.client.errors import ClientError
-from natproxy.client.output import WholeWriter
-from natproxy.client.retrying import (
+from natproxy.client.requests import as_name
+from natproxy.client.retry import (
     RETRY_FOR,
     Patience,
     parse_duration,
 )
-from natproxy.client.session import Session
-from natproxy.client.streaming import stream
-from natproxy.client.transfer import How, Transfer, Wanted
+from natproxy.client.transfer.destination import Existing
+from natproxy.client.transfer.download import How, Transfer, Wanted
+from natproxy.client.transfer.output import WholeWriter
+from natproxy.client.transfer.stream import stream
 from natproxy.fs.callbacks import teller
 from natproxy.fs.commands import Commands
 from natproxy.fs.errors import file_changed, local_path, os_error
@@ -34,6 +33,7 @@ from natproxy.fs.listing import depth_of, describe, moment, visits
 from natproxy.fs.ranges import GAP, Piece, Range, fetch_ranges, raise_first
 from natproxy.fs.reading import GrowingReadAhead, NatproxyFile
 from natproxy.fs.url import Environment, default_server, options_of, path_of, url_of
+from natproxy.protocol import DIRECTORY
 
 CALL_RETRY_FOR = 60.0
 """Seconds without progress for which a call that reads or lists is retried by default."""
@@ -58,7 +58,7 @@ class NatproxyFileSystem(AbstractFileSystem):
     # Instances that are cached belong to the server that the environment named.
     _extra_tokenize_attributes = ("_environment",)
     _environment = Environment()
-    # Below a root, `get` puts into a folder what is in the top one as it does all else.
+    # Below a root, `get` puts into a directory what is in the top one as it does all else.
     root_marker = "/"
 
     def __init__(
@@ -116,15 +116,15 @@ class NatproxyFileSystem(AbstractFileSystem):
         return url_of(self.server, self._strip_protocol(name))
 
     def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
-        """Tell of a file or folder: its name, size in bytes, type, mtime and etag.
+        """Tell of a file or directory: its name, size in bytes, type, mtime and etag.
 
         ``mtime`` is in seconds since the epoch, as fsspec's local file system gives it.
         """
         name = self._strip_protocol(path)
-        return describe(name, self._commands.status(name))
+        return describe(name, self._commands.metadata(name))
 
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
-        """Give what is in a folder; a file gives itself."""
+        """Give what is in a directory; a file gives itself."""
         entries = self._commands.list(self._strip_protocol(path), 1)
         return entries if detail else [entry["name"] for entry in entries]
 
@@ -136,7 +136,7 @@ class NatproxyFileSystem(AbstractFileSystem):
         detail: bool = False,
         **kwargs: Any,
     ) -> Any:
-        """Give the files below a folder, all levels in one listing; nothing if it isn't there."""
+        """Return the files below a directory, found by one listing; none if it does not exist."""
         name = self._strip_protocol(path)
         found = {}
         try:
@@ -158,7 +158,7 @@ class NatproxyFileSystem(AbstractFileSystem):
         on_error: Any = "omit",
         **kwargs: Any,
     ) -> Iterator[tuple[str, Any, Any]]:
-        """Give each folder with what is in it, as `os.walk` does, all from one listing."""
+        """Give each directory with what is in it, as `os.walk` does, all from one listing."""
         detail = kwargs.pop("detail", False)
         top, depth = self._strip_protocol(path), depth_of(maxdepth)
         try:
@@ -179,7 +179,7 @@ class NatproxyFileSystem(AbstractFileSystem):
         withdirs: bool = False,
         **kwargs: Any,
     ) -> Any:
-        """Give the bytes in the files below a folder, together or of each."""
+        """Give the bytes in the files below a directory, together or of each."""
         found = self.find(path, maxdepth, withdirs, detail=True)
         sizes = {name: details["size"] for name, details in found.items()}
         return sum(sizes.values()) if total else sizes
@@ -201,7 +201,7 @@ class NatproxyFileSystem(AbstractFileSystem):
         return self._type(path) is not None
 
     def isdir(self, path: str) -> bool:
-        """Tell whether it is a folder."""
+        """Tell whether it is a directory."""
         return self._type(path) == "directory"
 
     def isfile(self, path: str) -> bool:
@@ -222,7 +222,7 @@ class NatproxyFileSystem(AbstractFileSystem):
 
         One that no `datetime` can hold becomes the first or the last one that can.
         """
-        return moment(self._commands.status(self._strip_protocol(path)).mtime_ns)
+        return moment(self._commands.metadata(self._strip_protocol(path)).mtime_ns)
 
     def created(self, path: str) -> NoReturn:
         """Refuse: the server does not tell."""
@@ -235,9 +235,9 @@ class NatproxyFileSystem(AbstractFileSystem):
         name = self._strip_protocol(path)
         if (start or 0) >= 0 and (end or 0) >= 0:
             return self.read_range(name, start or 0, end)
-        status = self._commands.status(name)
-        first, last, _ = slice(start, end).indices(status.size)
-        return self.read_range(name, first, last, status.etag)
+        metadata = self._commands.metadata(name)
+        first, last, _ = slice(start, end).indices(metadata.size)
+        return self.read_range(name, first, last, metadata.etag)
 
     def cat_ranges(
         self,
@@ -263,7 +263,7 @@ class NatproxyFileSystem(AbstractFileSystem):
         ]
         gap = GAP if max_gap is None else max_gap
         commands = self._commands
-        results = fetch_ranges(ranges, gap, commands.status, commands.read, commands.together)
+        results = fetch_ranges(ranges, gap, commands.metadata, commands.read, commands.together)
         if on_error == "raise":
             raise_first(results)
         return results
@@ -276,8 +276,12 @@ class NatproxyFileSystem(AbstractFileSystem):
         if not isinstance(path, list) and paths == [self._strip_protocol(path)] and not recursive:
             return self.cat_file(paths[0], **kwargs)
         if recursive:
-            folders = self._commands.together([partial(self.isdir, one) for one in paths])
-            paths = [one for one, folder in zip(paths, folders, strict=True) if folder is not True]
+            directories = self._commands.together([partial(self.isdir, one) for one in paths])
+            paths = [
+                one
+                for one, directory in zip(paths, directories, strict=True)
+                if directory is not True
+            ]
         bodies = self._commands.together([partial(self.cat_file, one, **kwargs) for one in paths])
         if on_error == "raise":
             raise_first(bodies)
@@ -315,11 +319,11 @@ class NatproxyFileSystem(AbstractFileSystem):
                 )
                 return
             local = local_path(lpath)
-            status = self._commands.status(name)
-            if status.type == wire.DIRECTORY:
+            metadata = self._commands.metadata(name)
+            if metadata.type == DIRECTORY:
                 os.makedirs(local, exist_ok=True)
                 return
-            wanted = Wanted(as_name(name), local, status)
+            wanted = Wanted(as_name(name), local, metadata)
             Transfer(self.session, wanted, how, tell).run()
         except ClientError as error:
             raise os_error(error, name) from error

@@ -1,4 +1,4 @@
-"""The served directory: its boundary, its files and folders, what is said of them.
+"""The served directory: its boundary, its files and directories, what is said of them.
 
 A name from a client is resolved below the served directory or not at all, and the
 kernel decides which; path strings are never compared. Sizes are taken from the
@@ -8,11 +8,11 @@ No reactor in here: `Directory.listing` and `Directory.page` take long and are c
 in threads.
 """
 
-from natproxy.beneath import choose_opener, open_beneath, open_by_walk
-from natproxy.storage.confinement import FileNotFound
-from natproxy.storage.directory import Directory, Listing, Served
-from natproxy.storage.settling import Settling
-from natproxy.storage.tree import Paged, status_of
+from natproxy.kernel.openat2 import choose_opener, open_beneath, open_by_walk
+from natproxy.storage.local.confinement import FileNotFound
+from natproxy.storage.local.directory import Directory, Listing, Served
+from natproxy.storage.local.settling import Settling
+from natproxy.storage.local.tree import Paged, metadata_of
 
 __all__ = [
     "Directory",
@@ -22,7 +22,7 @@ __all__ = [
     "Served",
     "Settling",
     "choose_opener",
+    "metadata_of",
     "open_beneath",
     "open_by_walk",
-    "status_of",
 ]

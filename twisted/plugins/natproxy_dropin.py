@@ -4,14 +4,14 @@ from twisted.application.service import ServiceMaker
 
 fileserver = ServiceMaker(
     "natproxy file server",
-    "natproxy.tap.fileserver",
+    "natproxy.daemon.fileserver",
     "Serve the files of a directory.",
     "fileserver",
 )
 
 natproxy = ServiceMaker(
     "natproxy",
-    "natproxy.tap.natproxy",
+    "natproxy.daemon.proxy",
     "Proxy commands to a file server, with one upstream connection for each.",
     "natproxy",
 )

@@ -17,11 +17,11 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from natproxy.cli.display import words
+from natproxy.cli.display import text
 from natproxy.cli.display.drawing import Canvas
 from natproxy.cli.display.lines import about
 from natproxy.cli.display.tally import Tally
-from natproxy.client.closing import Closing
+from natproxy.client.context import Closing
 from natproxy.client.events import Event, Phase
 
 PER_SECOND = 8
@@ -69,7 +69,7 @@ class Bars(Closing):
 
     def say(self, message: str) -> None:
         with suppress(OSError, ValueError):
-            self._console.print(Text(words.one_line(message)), soft_wrap=True)
+            self._console.print(Text(text.one_line(message)), soft_wrap=True)
 
     def report(self, facts: dict[str, object]) -> None:
         """Show nothing: this is for programs."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from natproxy import wire
-from natproxy.cli.display import words
+from natproxy.cli.display import text
 from natproxy.cli.display.tally import Row, View
 from natproxy.client.events import Phase
+from natproxy.protocol import printable
 
 KEPT = 3
 """If there are no more files than that, those that have ended stay in sight."""
@@ -70,7 +70,7 @@ class Canvas:
         room = max(1, height - 3)
         hidden = len(shown) - room
         shown = shown[:room]
-        names = {row.name: wire.printable(row.name) for row in shown}
+        names = {row.name: printable(row.name) for row in shown}
         longest = max(map(cell_len, names.values()), default=0)
         wide = width >= NARROW
         if several:
@@ -105,7 +105,7 @@ class _Drawing:
         if self._wide or row.phase not in (Phase.RECEIVING, Phase.COMPLETE):
             line.append(" ").append(row.phase.value.ljust(PHASE if self._wide else 0), style)
         if row.phase in (Phase.WAITING, Phase.RESTARTING):
-            return self.cut(line.append(" " + words.one_line(row.message), "yellow"))
+            return self.cut(line.append(" " + text.one_line(row.message), "yellow"))
         if row.phase in (Phase.FAILED, Phase.UNCHANGED):
             return self.cut(line)
         done, size = row.done, row.size
@@ -115,7 +115,7 @@ class _Drawing:
             time = _eta(row.seconds_left)
         elif row.phase is Phase.COMPLETE:
             fraction, done, size = 1.0, done if size is None else size, None
-            time = f"in {words.elapsed(row.seconds)}"
+            time = f"in {text.elapsed(row.seconds)}"
         elif row.phase is Phase.VERIFYING:
             # How far it is, the server doesn't say.
             fraction, done, size = None, done if size is None else size, None
@@ -130,7 +130,7 @@ class _Drawing:
         ended = view.files_done + view.files_failed
         fraction = done / size if size else ended / view.files_total
         over = ended >= view.files_total
-        time = f"in {words.elapsed(view.seconds)}" if over else _eta(view.seconds_left)
+        time = f"in {text.elapsed(view.seconds)}" if over else _eta(view.seconds_left)
         per_second = view.per_second
         if not self.moving and view.seconds:
             per_second = view.fetched / view.seconds
@@ -151,8 +151,8 @@ class _Drawing:
         style: str,
     ) -> Text:
         if self._wide:
-            speed = "" if per_second is None else words.speed(per_second)
-            numbers = f" {words.part_of(done, size):>{BYTES}} {speed:>{SPEED}} {time or '':>{TIME}}"
+            speed = "" if per_second is None else text.speed(per_second)
+            numbers = f" {text.part_of(done, size):>{BYTES}} {speed:>{SPEED}} {time or '':>{TIME}}"
         else:
             percent = "" if fraction is None else f"{int(100 * min(1, fraction))}%"
             numbers = f" {percent:>{PERCENT}}"
@@ -213,4 +213,4 @@ def _files(view: View, wide: bool) -> str:
 
 
 def _eta(seconds_left: float | None) -> str:
-    return "" if seconds_left is None else f"eta {words.duration(seconds_left)}"
+    return "" if seconds_left is None else f"eta {text.duration(seconds_left)}"

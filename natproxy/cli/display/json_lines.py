@@ -30,10 +30,10 @@ from typing import TextIO
 
 from natproxy.cli.display.tally import ENDS, Row, Tally
 from natproxy.cli.display.ticker import Ticker
-from natproxy.cli.writing import write_line
-from natproxy.client.answers import name_text
-from natproxy.client.closing import Closing
+from natproxy.cli.output import write_line
+from natproxy.client.context import Closing
 from natproxy.client.events import Event, Phase
+from natproxy.client.requests import name_text
 
 INTERVAL = 1.0
 """Seconds between two lines if there are no turns."""

@@ -6,13 +6,13 @@ import threading
 from collections.abc import Callable
 from typing import TextIO
 
-from natproxy import wire
-from natproxy.cli.display import words
+from natproxy.cli.display import text
 from natproxy.cli.display.tally import ENDS, Row, Tally, View
 from natproxy.cli.display.ticker import Ticker
-from natproxy.cli.writing import write_line
-from natproxy.client.closing import Closing
+from natproxy.cli.output import write_line
+from natproxy.client.context import Closing
 from natproxy.client.events import Event, Phase
+from natproxy.protocol import printable
 
 INTERVAL = 5.0
 """Seconds between two lines about progress."""
@@ -47,7 +47,7 @@ class Messages(Closing):
 
     def say(self, message: str) -> None:
         if not self._quiet:
-            self._write(words.one_line(message))
+            self._write(text.one_line(message))
 
     def report(self, facts: dict[str, object]) -> None:
         """Show nothing: this is for programs."""
@@ -98,44 +98,44 @@ class Lines(Messages):
 
 def about(event: Event) -> str:
     """A file's name and the event's message."""
-    return f"{wire.printable(event.name)}: {event.message}"
+    return f"{printable(event.name)}: {event.message}"
 
 
 def _complete(row: Row) -> str:
-    size = words.amount(row.done if row.size is None else row.size)
-    facts = [f"complete, {size} in {words.elapsed(row.seconds)}"]
+    size = text.amount(row.done if row.size is None else row.size)
+    facts = [f"complete, {size} in {text.elapsed(row.seconds)}"]
     if row.per_second is not None:
-        facts.append(words.speed(row.per_second))
-    return f"{wire.printable(row.name)}: {', '.join(facts)}"
+        facts.append(text.speed(row.per_second))
+    return f"{printable(row.name)}: {', '.join(facts)}"
 
 
 def _one(row: Row) -> str:
     if row.phase is Phase.RECEIVING:
-        facts = [words.percent(row.done, row.size), words.part_of(row.done, row.size)]
+        facts = [text.percent(row.done, row.size), text.part_of(row.done, row.size)]
         facts += _pace(row.per_second, row.seconds_left)
     elif row.phase is Phase.HASHING:
-        facts = ["hashing", words.part_of(row.done, row.size), *_pace(row.per_second, None)]
+        facts = ["hashing", text.part_of(row.done, row.size), *_pace(row.per_second, None)]
     else:
         facts = [row.phase.value]
-    return f"{wire.printable(row.name)}: {', '.join(filter(None, facts))}"
+    return f"{printable(row.name)}: {', '.join(filter(None, facts))}"
 
 
 def _several(view: View) -> str:
     facts = [f"{view.files_done} of {view.files_total} files"]
     if view.files_failed:
         facts.append(f"{view.files_failed} failed")
-    facts.append(words.percent(view.bytes_done, view.bytes_total))
-    facts.append(words.part_of(view.bytes_done, view.bytes_total))
+    facts.append(text.percent(view.bytes_done, view.bytes_total))
+    facts.append(text.part_of(view.bytes_done, view.bytes_total))
     if any(row.phase is Phase.RECEIVING for row in view.rows):
         facts += _pace(view.per_second, view.seconds_left)
     else:
         # Otherwise it would look as if nothing went on.
-        facts.append(f"{view.rows[0].phase.value} {wire.printable(view.rows[0].name)}")
+        facts.append(f"{view.rows[0].phase.value} {printable(view.rows[0].name)}")
     return ", ".join(filter(None, facts))
 
 
 def _pace(per_second: float | None, seconds_left: float | None) -> list[str]:
-    pace = [] if per_second is None else [words.speed(per_second)]
+    pace = [] if per_second is None else [text.speed(per_second)]
     if seconds_left is not None:
-        pace.append(f"eta {words.duration(seconds_left)}")
+        pace.append(f"eta {text.duration(seconds_left)}")
     return pace

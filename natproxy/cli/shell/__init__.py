@@ -13,19 +13,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TextIO
 
-from natproxy import wire
-from natproxy.cli.display.words import one_line
+from natproxy.cli.context import Sessions, carry_out
+from natproxy.cli.display.text import one_line
 from natproxy.cli.encoding import local_path
 from natproxy.cli.interrupts import rearm
 from natproxy.cli.options import parser_of, summary_of
 from natproxy.cli.parsing import commands_of
-from natproxy.cli.sessions import Sessions, carry_out
-from natproxy.cli.shell.words import split
+from natproxy.cli.shell.quoting import split
 from natproxy.client.errors import ClientError, Interrupted, LocalError, UsageError
+from natproxy.protocol import printable
 
 PROMPT = "proxy> "
 
-_LOCAL = ("output", "destination", "local", "folder")
+_LOCAL = ("output", "destination", "local", "directory")
 """Options that are paths here."""
 
 
@@ -141,9 +141,9 @@ class Leaving(Exception):
     """Whoever types has had enough."""
 
 
-def change_folder(options: Namespace, _: Sessions) -> int:
-    """Go to another folder here."""
-    path = local_path(options.folder)
+def change_directory(options: Namespace, _: Sessions) -> int:
+    """Go to another directory here."""
+    path = local_path(options.directory)
     try:
         os.chdir(path)
     except OSError as error:
@@ -151,13 +151,13 @@ def change_folder(options: Namespace, _: Sessions) -> int:
     return 0
 
 
-def tell_folder(_: Namespace, __: Sessions) -> int:
-    """Tell which folder here this is."""
+def tell_directory(_: Namespace, __: Sessions) -> int:
+    """Tell which directory here this is."""
     try:
-        folder = os.getcwdb()
+        directory = os.getcwdb()
     except OSError as error:
         raise LocalError(b".", error) from error
-    sys.stdout.write(wire.printable(folder, 8192) + "\n")
+    sys.stdout.write(printable(directory, 8192) + "\n")
     return 0
 
 

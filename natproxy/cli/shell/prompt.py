@@ -15,7 +15,7 @@ from prompt_toolkit.filters import Condition
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
-from natproxy.cli.shell.suggesting import Suggester
+from natproxy.cli.shell.suggestions import Suggester
 
 
 def reader(server: str) -> Callable[[str], str]:
@@ -88,7 +88,7 @@ def bindings() -> KeyBindings:
         if buffer.complete_state is not None and len(buffer.complete_state.completions) > 1:
             buffer.complete_next()
         else:
-            # What was completed may be a folder: what is in it comes next.
+            # What was completed may be a directory: what is in it comes next.
             buffer.complete_state = None
             buffer.start_completion(insert_common_part=True)
 
@@ -108,10 +108,10 @@ def history() -> History:
     state = os.environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(state):
         state = os.path.expanduser("~/.local/state")
-    folder = os.path.join(state, "natproxy")
-    path = os.path.join(folder, "history")
+    directory = os.path.join(state, "natproxy")
+    path = os.path.join(directory, "history")
     try:
-        os.makedirs(folder, 0o700, exist_ok=True)
+        os.makedirs(directory, 0o700, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError:
         return InMemoryHistory()

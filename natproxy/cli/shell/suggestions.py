@@ -1,0 +1,177 @@
+"""What the word under the cursor could become: a command, an option, a name."""
+
+from __future__ import annotations
+
+import os
+from argparse import Action, ArgumentParser
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from natproxy.cli.candidates import ManyNames, local_names
+from natproxy.cli.options import (
+    LOCAL,
+    LOCAL_FILE,
+    REMOTE,
+    REMOTE_DIRECTORY,
+    parser_of,
+    summary_of,
+)
+from natproxy.cli.parsing import commands_of
+from natproxy.cli.shell.quoting import Word, quoted, read
+from natproxy.protocol import printable
+
+
+class Suggestion(NamedTuple):
+    """What could be typed.
+
+    :ivar text: to put in the place of the word, quoted as it must be.
+    :ivar shown: in the list of them.
+    :ivar note: what it does.
+    """
+
+    text: str
+    shown: str
+    note: str = ""
+
+
+class Suggester:
+    """Completes lines of the prompt.
+
+    :param server: whose names are meant when the line doesn't say another.
+    """
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+        self._commands = commands_of(parser_of(prompt=True))
+        self._names = ManyNames()
+
+    def suggest(self, line: str) -> tuple[int, list[Suggestion]]:
+        """Give what the end of a line could become, and where the word begins that it replaces.
+
+        It may take a while: a server is asked.
+        """
+        words, _ = read(line)
+        word = Word("", len(line), len(line))
+        if words and words[-1].end == len(line):
+            word = words.pop()
+        before = [each.text for each in words]
+        return word.start, list(self._fitting(before, word))
+
+    def _fitting(self, before: Sequence[str], word: Word) -> Iterator[Suggestion]:
+        if not before:
+            yield from self._verbs(word.text)
+            return
+        command = self._commands.get(before[0].lower())
+        if command is None:
+            return
+        asked = Asked(command, before[1:])
+        if asked.value_of is not None:
+            yield from self._values(asked.value_of, asked, word)
+            return
+        option, equals, value = word.text.partition("=")
+        if asked.options and word.text.startswith("--") and equals:
+            action = asked.flags.get(option)
+            if action is not None and takes_value(action):
+                for found in self._values(action, asked, word._replace(text=value)):
+                    yield found._replace(text=f"{option}={found.text}")
+            return
+        if asked.options and word.text.startswith("-"):
+            options = list(_options(command, word.text, before))
+            yield from options
+            if options:
+                return
+        if asked.positional is not None:
+            yield from self._values(asked.positional, asked, word)
+
+    def _values(self, action: Action, asked: Asked, word: Word) -> Iterator[Suggestion]:
+        if action.choices is not None:
+            yield from _plain(map(str, action.choices), word.text)
+        elif action.metavar == "COMMAND":
+            yield from self._verbs(word.text)
+        elif action.metavar in REMOTE:
+            server = asked.server or self._server
+            for name in self._names.starting_with(
+                word.text, server, action.metavar == REMOTE_DIRECTORY
+            ):
+                yield _named(name, word.style)
+        elif action.metavar in LOCAL:
+            for path in local_names(word.text, action.metavar != LOCAL_FILE):
+                yield _named(os.fsencode(path), word.style, local=True)
+
+    def _verbs(self, typed: str) -> Iterator[Suggestion]:
+        for name, command in self._commands.items():
+            if name.startswith(typed.lower()):
+                yield Suggestion(f"{name} ", name, summary_of(command))
+
+
+class Asked:
+    """What the words after a command leave to be said.
+
+    :ivar flags: the command's options, by what they are called.
+    :ivar value_of: the option whose value comes next.
+    :ivar positional: the argument that comes next, if there may be one.
+    :ivar options: whether an option may come next.
+    :ivar server: the value of ``--server``, if it has been given.
+    """
+
+    def __init__(self, command: ArgumentParser, words: Sequence[str]) -> None:
+        actions = command._actions
+        self.flags = {name: action for action in actions for name in action.option_strings}
+        self.value_of: Action | None = None
+        self.options = True
+        self.server = ""
+        given = 0
+        for word in words:
+            if self.value_of is not None:
+                self._take(self.value_of, word)
+                self.value_of = None
+            elif self.options and word == "--":
+                self.options = False
+            elif self.options and word.startswith("-") and word != "-":
+                name, equals, value = word.partition("=")
+                action = self.flags.get(name)
+                if action is not None and takes_value(action):
+                    if equals:
+                        self._take(action, value)
+                    else:
+                        self.value_of = action
+            else:
+                given += 1
+        self.positional: Action | None = None
+        for action in actions:
+            if action.option_strings:
+                continue
+            if given == 0 or action.nargs == "+":
+                self.positional = action
+                break
+            given -= 1
+
+    def _take(self, action: Action, value: str) -> None:
+        if action.dest == "server":
+            self.server = value
+
+
+def takes_value(action: Action) -> bool:
+    """Tell whether an option needs a word after it."""
+    return action.nargs != 0
+
+
+def _options(command: ArgumentParser, typed: str, before: Iterable[str]) -> Iterator[Suggestion]:
+    for action in command._actions:
+        fitting = [name for name in action.option_strings if name.startswith(typed)]
+        if fitting and not set(action.option_strings) & set(before):
+            # The long one says more.
+            yield Suggestion(f"{fitting[-1]} ", ", ".join(action.option_strings), action.help or "")
+
+
+def _plain(values: Iterable[str], typed: str) -> Iterator[Suggestion]:
+    for value in values:
+        if value.startswith(typed):
+            yield Suggestion(f"{value} ", value)
+
+
+def _named(path: bytes, style: str, local: bool = False) -> Suggestion:
+    directory = path.endswith(b"/")
+    last = path.rstrip(b"/").rpartition(b"/")[2] + (b"/" if directory else b"")
+    word = quoted(path, style, local) + ("" if directory else " ")
+    return Suggestion(word, printable(last, 60))

@@ -1,0 +1,1 @@
+"""Downloads: resumed, retried, verified; and trees of files kept like the server's."""

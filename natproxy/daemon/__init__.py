@@ -1,0 +1,1 @@
+"""Two daemons as twistd services: options, listening sockets, logs, signals."""

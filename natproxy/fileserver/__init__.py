@@ -1,0 +1,1 @@
+"""The file server: the protocol's verbs, answered from a storage."""

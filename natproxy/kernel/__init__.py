@@ -1,0 +1,1 @@
+"""System interfaces that several packages use: ``openat2``, mounts, TCP keepalive."""

@@ -1,0 +1,211 @@
+"""What version 2 says after a verb: an encoded file name, then ``key=value`` words."""
+
+from __future__ import annotations
+
+import codecs
+import math
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from natproxy.protocol.text import WireError, printable
+from natproxy.protocol.verbs import VERBS, Command, Naming, checked_line
+
+MAX_SIZE = 2**63 - 1
+"""The largest size, or offset, on the wire, in bytes: that of ``off_t``."""
+
+ROOT = b"."
+"""Stands for the served directory itself where a name is needed."""
+
+_TO_ENCODE = re.compile(rb"[^!-~]|%")
+_ENCODED = re.compile(rb"[!-$&-~]*(?:%[0-9A-Fa-f]{2}[!-$&-~]*)*")
+_NUMBER = re.compile(rb"[0-9]{1,19}")
+# Looked up at import: a daemon that has changed its user may not be able to read the module.
+_ESCAPES = codecs.lookup("unicode_escape")
+_TOKEN = re.compile(rb"[!-~]{1,128}")
+
+
+class Refusal(Exception):
+    """A command of version 2 that fails: ``ERR <code> <message>``.
+
+    :ivar code: as in HTTP.
+    :ivar message: in ASCII, on one line.
+    """
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(f"{code} {message}")
+        self.code = code
+        self.message = message
+
+
+def encode_name(name: bytes) -> bytes:
+    """Write a file name as one word of printable ASCII: other bytes, and ``%``, as ``%XX``."""
+    return _TO_ENCODE.sub(lambda match: b"%%%02X" % match[0][0], name)
+
+
+# A command's name is decoded for its answer, the table and the log. At most 1 MiB is held.
+@lru_cache(maxsize=32)
+def decode_name(word: bytes) -> bytes:
+    """Read a file name from its word.
+
+    :raises WireError: if it isn't percent-encoded.
+    """
+    if not (word and _ENCODED.fullmatch(word)):
+        raise WireError(f"malformed name '{printable(word, 80)}'")
+    if b"%" not in word:
+        return word
+    # A line can hold 5,400 escapes. A codec decodes them 50 times as fast as `re.sub`.
+    escaped = word.replace(b"\\", b"\\\\").replace(b"%", b"\\x")
+    return _ESCAPES.decode(escaped)[0].encode("latin-1")
+
+
+class Arguments(NamedTuple):
+    """What a command of version 2 asks for; what it doesn't say has its default.
+
+    :ivar name: of the file or directory; empty for the served directory itself.
+    :ivar offset: the first byte wanted.
+    :ivar length: bytes wanted at most; `None` for all up to the end.
+    :ivar if_match: the ``etag`` that the file must have.
+    :ivar depth: levels of directories, 1 or more, or `math.inf`.
+    :ivar after: entries up to this name are left out; empty for none.
+    :ivar limit: entries on a page at most; `None` for as many as the server likes.
+    :ivar alg: of the digest.
+    """
+
+    name: bytes = b""
+    offset: int = 0
+    length: int | None = None
+    if_match: str | None = None
+    depth: float = 1
+    after: bytes = b""
+    limit: int | None = None
+    alg: str = "sha256"
+
+
+def _number(value: bytes) -> int:
+    if not _NUMBER.fullmatch(value) or int(value) > MAX_SIZE:
+        raise WireError("not a number")
+    return int(value)
+
+
+def _positive(value: bytes) -> int:
+    number = _number(value)
+    if not number:
+        raise WireError("zero")
+    return number
+
+
+def _depth(value: bytes) -> float:
+    return math.inf if value == b"inf" else _positive(value)
+
+
+def _token(value: bytes) -> str:
+    if not _TOKEN.fullmatch(value):
+        raise WireError("not a token")
+    return value.decode("ascii")
+
+
+_READERS: dict[bytes, Callable[[bytes], Any]] = {
+    b"offset": _number,
+    b"length": _number,
+    b"if-match": _token,
+    b"depth": _depth,
+    b"after": decode_name,
+    b"limit": _positive,
+    b"alg": _token,
+}
+
+
+def parse_arguments(command: Command) -> Arguments:
+    """Read what follows a known verb of version 2.
+
+    :raises Refusal: with code 400, naming the argument that is unknown or malformed.
+    """
+    verb = VERBS[command.verb]
+    words = command.name.split()
+    values: dict[str, Any] = {}
+    if verb.needs_name and not words:
+        raise Refusal(400, "no file name given")
+    if verb.needs_name or (verb.naming is Naming.OPTIONAL and words and b"=" not in words[0]):
+        word = words.pop(0)
+        try:
+            name = decode_name(word)
+        except WireError as error:
+            raise Refusal(400, _ascii(str(error))) from error
+        values["name"] = b"" if name == ROOT else name
+    for word in words:
+        key, equals, value = word.partition(b"=")
+        field = key.decode("ascii", "replace").replace("-", "_")
+        if not equals or key not in verb.keys or field in values:
+            raise Refusal(400, _ascii(f"unknown argument '{printable(word, 80)}'"))
+        try:
+            values[field] = _READERS[key](value)
+        except WireError as error:
+            raise Refusal(400, _ascii(f"malformed argument '{printable(word, 80)}'")) from error
+    return Arguments(**values)
+
+
+def name_of(command: Command) -> bytes:
+    """Give the file name in a command, whatever its verb; for tables and logs.
+
+    :return: empty if there is none; as it was sent, if it can't be read; `REDACTED` in the
+        place of a secret.
+    """
+    command = command.shown
+    verb = VERBS.get(command.verb)
+    if verb is None or verb.version == 1 or verb.naming is Naming.NONE:
+        return command.name
+    word = (command.name.split(None, 1) or (b"",))[0]
+    if verb.naming is Naming.OPTIONAL and b"=" in word:
+        return b""
+    try:
+        return decode_name(word)
+    except WireError:
+        return word
+
+
+def format_request(word: bytes, arguments: Arguments = Arguments()) -> bytes:  # noqa: B008  # immutable
+    """Write a command of version 2 as the line to send, line feed included.
+
+    :param word: one of `VERBS`; what its row has no key for is left out.
+    :raises WireError: if the line is too long, or something in it cannot be asked for.
+    """
+    verb = VERBS[word]
+    words = [word]
+    if verb.naming is not Naming.NONE and (arguments.name or verb.needs_name):
+        name = encode_name(arguments.name) or ROOT
+        # In this place a word with "=" in it would be taken for an argument.
+        words.append(name.replace(b"=", b"%3D") if verb.naming is Naming.OPTIONAL else name)
+    for key in verb.keys:
+        field = key.decode("ascii").replace("-", "_")
+        value = getattr(arguments, field)
+        if value != Arguments._field_defaults[field]:
+            word = _written(value)
+            try:
+                _READERS[key](word)
+            except WireError as error:
+                raise WireError(
+                    f"{key.decode()}: {printable(word, 80)} cannot be asked for"
+                ) from error
+            words.append(key + b"=" + word)
+    return checked_line(b" ".join(words), max(arguments.name, arguments.after, key=len))
+
+
+def abilities() -> bytes:
+    """Give the lines of a ``FEAT`` reply's body, without ``END``: the table, written out."""
+    rows = [b"NATPROXY 2"]
+    for verb in VERBS.values():
+        if verb.version == 2 and verb.word != b"FEAT":
+            rows.append(b" ".join((verb.word, *verb.keys)))
+    return b"".join(row + b"\n" for row in rows)
+
+
+def _written(value: object) -> bytes:
+    if isinstance(value, bytes):
+        return encode_name(value)
+    return str(value).encode("utf-8", "surrogateescape")
+
+
+def _ascii(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode("ascii")

@@ -1,0 +1,69 @@
+"""What a ``FEAT`` reply announces, and what a proxy passes on of it.
+
+The body is a first line ``NATPROXY 2``, then a line for each verb with the arguments that it
+takes. A proxy announces only what it can frame by itself: a verb that it did not know would
+put the connection out of step.
+"""
+
+from __future__ import annotations
+
+from natproxy.protocol.replies import ListingBody
+from natproxy.protocol.text import WireError
+from natproxy.protocol.verbs import END, MAX_LINE, VERBS
+
+VIA = b"VIA"
+"""The first word of a line with which a proxy names itself."""
+
+OWN_VIA = VIA + b" natproxy/2.1"
+
+MAX_ABILITIES = MAX_LINE
+"""Bytes that a proxy accepts of a ``FEAT`` reply's body."""
+
+MAX_ABILITY_LINES = 256
+"""Lines that a proxy accepts of a ``FEAT`` reply's body."""
+
+
+def relayed_abilities(abilities: bytes) -> bytes:
+    """Return the lines of a ``FEAT`` reply as a proxy passes them on.
+
+    Verbs and arguments that are not in `VERBS` are removed, and so are lines of any other
+    kind, except the first line and the ``VIA`` lines of proxies on the way. The proxy's own
+    ``VIA`` line is added at the end.
+
+    :param abilities: the lines of the body, without ``END``.
+    """
+    first, *others = abilities.split(b"\n")
+    lines = [first.removesuffix(b"\r")]
+    via = []
+    for line in others:
+        word, *arguments = line.split() or (b"",)
+        verb = VERBS.get(word)
+        if word == VIA:
+            via.append(line.removesuffix(b"\r"))
+        elif verb is not None:
+            lines.append(b" ".join((word, *(key for key in arguments if key in verb.keys))))
+    return b"".join(line + b"\n" for line in (*lines, *via, OWN_VIA) if line)
+
+
+class AbilitiesReader:
+    """Reads the body of a ``FEAT`` reply that comes in pieces of any size."""
+
+    def __init__(self) -> None:
+        self._body = ListingBody()
+        self._received = bytearray()
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Take received bytes.
+
+        :return: the body to pass on, ``END`` included, or `None` while it is incomplete.
+        :raises WireError: if the body has more than `MAX_ABILITIES` bytes, or more than
+            `MAX_ABILITY_LINES` lines.
+        """
+        body, _ = self._body.take(data)
+        self._received += body
+        if len(self._received) > MAX_ABILITIES or self._received.count(b"\n") > MAX_ABILITY_LINES:
+            raise WireError("reply to FEAT too long")
+        if not self._body.complete:
+            return None
+        listed = bytes(self._received).removesuffix(END + b"\n")
+        return relayed_abilities(listed) + END + b"\n"

@@ -1,0 +1,271 @@
+"""What version 2 says of a file: its status, a range of it, its digest, a page of them."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from natproxy.protocol.arguments import MAX_SIZE, decode_name, encode_name
+from natproxy.protocol.lines import Lines
+from natproxy.protocol.text import WireError, printable
+
+FILE = "file"
+DIRECTORY = "dir"
+UNREAD = "unread"
+"""The type of an entry whose metadata the server cannot read."""
+
+MORE = b"more"
+
+_MTIME = re.compile(r"(-?)([0-9]{1,19})(?:\.([0-9]{1,9}))?")
+_SIZE = re.compile(r"[0-9]{1,19}")
+_TOKEN = re.compile(r"[!-~]{1,128}")
+_HEX = re.compile(r"[0-9a-f]{64}")
+_UNREAD_WORDS = b"type=unread size=0 mtime=0.0 etag=-"
+
+
+class Metadata(NamedTuple):
+    """A file or a directory as it is at one time.
+
+    :ivar type: `FILE`, `DIRECTORY`, or what a newer server may add.
+    :ivar size: in bytes.
+    :ivar mtime_ns: when its content was last written, in nanoseconds since the epoch.
+    :ivar etag: changes whenever the content may have.
+    """
+
+    type: str
+    size: int
+    mtime_ns: int
+    etag: str
+
+
+UNREAD_METADATA = Metadata(UNREAD, 0, 0, "-")
+"""Stands in the line of an entry whose metadata the server cannot read."""
+
+
+class Entry(NamedTuple):
+    """One line of ``LS``.
+
+    :ivar name: the path below the served directory.
+    :ivar unread: true for a directory whose content the server cannot list.
+    """
+
+    name: bytes
+    metadata: Metadata
+    unread: bool = False
+
+
+class Page(NamedTuple):
+    """What the header of a page of ``LS`` says besides the page's length.
+
+    :ivar unread: entries on this page that could not be read: those of type `UNREAD`,
+        and directories that are marked ``unread=1``.
+    :ivar after: the name after which the next page begins; `None` if that is the last
+        name on this page, or if there is no next page.
+    """
+
+    unread: int = 0
+    after: bytes | None = None
+
+
+class Range(NamedTuple):
+    """What a ``GET`` is answered with.
+
+    :ivar length: bytes that follow.
+    :ivar offset: of the first of them in the file.
+    :ivar status: of the whole file.
+    """
+
+    length: int
+    offset: int
+    metadata: Metadata
+
+
+class Digest(NamedTuple):
+    """What a ``HASH`` is answered with.
+
+    :ivar sha256: of the bytes asked for, in hexadecimal.
+    :ivar size: of the whole file, in bytes.
+    :ivar etag: that the file had before and after it was read.
+    """
+
+    sha256: str
+    size: int
+    etag: str
+
+
+def _mtime(nanoseconds: int) -> str:
+    sign = "-" if nanoseconds < 0 else ""
+    whole, fraction = divmod(abs(nanoseconds), 10**9)
+    return f"{sign}{whole}.{fraction:09}"
+
+
+def format_metadata(metadata: Metadata) -> bytes:
+    """Write what follows ``OK`` in the reply to a ``STAT``."""
+    return (
+        f"type={metadata.type} size={metadata.size}"
+        f" mtime={_mtime(metadata.mtime_ns)} etag={metadata.etag}"
+    ).encode("ascii")
+
+
+def format_range(part: Range) -> bytes:
+    """Write the header line of the reply to a ``GET``, line feed included."""
+    metadata = part.metadata
+    return (
+        f"OK {part.length} offset={part.offset} size={metadata.size}"
+        f" mtime={_mtime(metadata.mtime_ns)} etag={metadata.etag}\n"
+    ).encode("ascii")
+
+
+def format_digest(digest: Digest) -> bytes:
+    """Write what follows ``OK`` in the reply to a ``HASH``."""
+    return f"sha256={digest.sha256} size={digest.size} etag={digest.etag}".encode("ascii")
+
+
+def format_entry(entry: Entry) -> bytes:
+    """Write a line of ``LS``, line feed included."""
+    if entry.metadata == UNREAD_METADATA:
+        words = _UNREAD_WORDS
+    else:
+        words = format_metadata(entry.metadata) + (b" unread=1" if entry.unread else b"")
+    return words + b" " + encode_name(entry.name) + b"\n"
+
+
+def format_page(length: int, page: Page = Page()) -> bytes:  # noqa: B008  # immutable
+    """Write the header line of the reply to an ``LS``, line feed included.
+
+    :param length: of the body, in bytes.
+    """
+    words = [b"OK %d" % length]
+    if page.unread:
+        words.append(b"unread=%d" % page.unread)
+    if page.after is not None:
+        words.append(b"after=" + encode_name(page.after))
+    return b" ".join(words) + b"\n"
+
+
+def parse_metadata(words: bytes) -> Metadata:
+    """Read what follows ``OK`` in the reply to a ``STAT``.
+
+    :raises WireError: if something is missing or malformed; unknown keys are ignored.
+    """
+    fields = _Fields(words)
+    return Metadata(fields.token("type"), fields.size("size"), fields.mtime(), fields.token("etag"))
+
+
+def parse_range(length: int, words: bytes) -> Range:
+    """Read what follows ``OK <length>`` in the reply to a ``GET``.
+
+    :raises WireError: as `parse_metadata` does, or if the range isn't in the file.
+    """
+    fields = _Fields(words)
+    metadata = Metadata(FILE, fields.size("size"), fields.mtime(), fields.token("etag"))
+    offset = fields.size("offset")
+    if offset + length > metadata.size:
+        raise WireError(f"a range outside of its file: '{printable(words, 80)}'")
+    return Range(length, offset, metadata)
+
+
+def parse_digest(words: bytes) -> Digest:
+    """Read what follows ``OK`` in the reply to a ``HASH``.
+
+    :raises WireError: as `parse_metadata` does.
+    """
+    fields = _Fields(words)
+    sha256 = fields.token("sha256").lower()
+    if not _HEX.fullmatch(sha256):
+        raise fields.malformed("sha256")
+    return Digest(sha256, fields.size("size"), fields.token("etag"))
+
+
+def parse_entry(line: bytes) -> Entry:
+    """Read a line of ``LS``, without its line feed.
+
+    :raises WireError: as `parse_metadata` does, or if the name is malformed.
+    """
+    words, _, name = line.rpartition(b" ")
+    return Entry(decode_name(name), parse_metadata(words), b"unread=1" in words.split())
+
+
+def parse_page(words: bytes) -> Page:
+    """Read what follows ``OK <length>`` in the reply to an ``LS``.
+
+    :raises WireError: if something is malformed; unknown keys are ignored.
+    """
+    fields = _Fields(words)
+    unread = fields.size("unread") if fields.has("unread") else 0
+    return Page(unread, fields.name("after") if fields.has("after") else None)
+
+
+class EntryLines:
+    """Reads a page of ``LS``, which comes in pieces of any size.
+
+    :ivar more: whether the page was cut: there are entries after its last one.
+    """
+
+    def __init__(self) -> None:
+        self._lines = Lines()
+        self.more = False
+
+    def feed(self, data: bytes) -> list[Entry]:
+        """Give each entry whose line is complete.
+
+        :raises WireError: for a line that is malformed, comes after `MORE`, or is over
+            `MAX_LINE`.
+        """
+        entries = []
+        for line in self._lines.feed(data):
+            if self.more:
+                raise WireError(f"a line after the last one of its page: '{printable(line, 80)}'")
+            if line == MORE:
+                self.more = True
+            else:
+                entries.append(parse_entry(line))
+        return entries
+
+    def end(self) -> None:
+        """Note that the whole page has been fed.
+
+        :raises WireError: if it ends inside a line.
+        """
+        if self._lines.unfinished:
+            raise WireError("a page that ends inside a line")
+
+
+class _Fields:
+    """The ``key=value`` words of a reply."""
+
+    def __init__(self, words: bytes) -> None:
+        self._words = words
+        pairs = (word.decode("ascii", "replace").partition("=") for word in words.split())
+        self._values = {key: value for key, equals, value in pairs if equals}
+
+    def has(self, key: str) -> bool:
+        return key in self._values
+
+    def malformed(self, key: str) -> WireError:
+        return WireError(f"a reply without a proper {key}: '{printable(self._words, 80)}'")
+
+    def token(self, key: str) -> str:
+        value = self._values.get(key, "")
+        if not _TOKEN.fullmatch(value):
+            raise self.malformed(key)
+        return value
+
+    def size(self, key: str) -> int:
+        value = self._values.get(key, "")
+        if not _SIZE.fullmatch(value) or int(value) > MAX_SIZE:
+            raise self.malformed(key)
+        return int(value)
+
+    def name(self, key: str) -> bytes:
+        try:
+            return decode_name(self._values.get(key, "").encode("ascii", "replace"))
+        except WireError as error:
+            raise self.malformed(key) from error
+
+    def mtime(self) -> int:
+        found = _MTIME.fullmatch(self._values.get("mtime", ""))
+        if found is None:
+            raise self.malformed("mtime")
+        nanoseconds = int(found[2]) * 10**9 + int((found[3] or "").ljust(9, "0"))
+        return -nanoseconds if found[1] else nanoseconds

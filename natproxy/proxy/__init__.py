@@ -1,0 +1,1 @@
+"""The proxy: a NAPT device for commands."""

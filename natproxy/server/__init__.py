@@ -1,0 +1,1 @@
+"""What the clients' connections of both daemons have in common."""

@@ -1,0 +1,1 @@
+"""The storage that serves a local directory."""

@@ -1,0 +1,267 @@
+"""One file, fetched: resumed, verified, put where it belongs, and never a mixture of two."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+from unittest import mock
+
+from natproxy.client import (
+    Changed,
+    ConnectionBroken,
+    DigestMismatch,
+    Event,
+    LocalError,
+    NotFound,
+    NotUnderstood,
+    Phase,
+    Session,
+    Unsupported,
+    UsageError,
+)
+from natproxy.client.transfer.destination import Existing
+from natproxy.client.transfer.download import FRESH_STARTS, REPAIRS, How, Transfer, Wanted
+from natproxy.protocol import Digest, format_digest
+from tests.support.served_files import MTIME, Fault
+from tests.support.transfers import NEW, OLD, ONCE, TransferCase
+
+PATCHED_BOOT = "natproxy.client.transfer.partial.boot_id"
+
+
+class WholeTests(TransferCase):
+    def test_file_comes_with_its_time_and_nothing_else(self) -> None:
+        fetched = self.fetch()
+        self.assertEqual(fetched, (self.path(b"a"), len(NEW), len(NEW), False))
+        self.assert_whole()
+        self.assertEqual(os.stat(fetched.path).st_mtime_ns, MTIME)
+
+    def test_steps_are_told_in_order(self) -> None:
+        self.fetch(How(verify=True))
+        self.assertEqual(
+            self.phases(), [Phase.RECEIVING, Phase.VERIFYING, Phase.SAVING, Phase.COMPLETE]
+        )
+        self.assertEqual(self.events[0], Event(b"d/a", Phase.RECEIVING, 0, len(NEW)))
+        self.assertEqual(self.events[-1], Event(b"d/a", Phase.COMPLETE, len(NEW), len(NEW)))
+        received = [event.done for event in self.events if event.phase is Phase.RECEIVING]
+        self.assertEqual((received, received[-1]), (sorted(received), len(NEW)))
+
+    def test_bytes_are_brought_to_the_disk_while_it_is_being_saved(self) -> None:
+        for version in (2, 1):
+            phases = []
+
+            def sync(file: int, phases: list[Phase] = phases) -> None:
+                phases.append(self.phases()[-1])
+
+            self.server.version = version
+            self.events.clear()
+            with mock.patch("os.fsync", sync):
+                self.fetch(How(Existing.REPLACE))
+            self.assertEqual(phases[0], Phase.SAVING)
+            saving = Event(b"d/a", Phase.SAVING, len(NEW), len(NEW))
+            self.assertEqual(self.events[-2], saving)
+            self.session = Session(self.server.address, 5)
+            self.addCleanup(self.session.close)
+
+    def test_bytes_are_asked_for_of_the_file_that_was_looked_at(self) -> None:
+        self.fetch()
+        asked = [b"d/a offset=0 length=10240 if-match=e1", b"d/a length=10240 if-match=e1"]
+        self.assertIn(self.server.asked(b"GET")[0], asked)
+        self.assertEqual(self.server.asked(b"STAT"), [b"d/a", b"d/a"])
+
+    def test_what_is_known_of_the_file_is_not_asked_again(self) -> None:
+        metadata = self.session.stat(b"d/a")
+        self.server.commands.clear()
+        self.fetch(metadata=metadata)
+        self.assertEqual([line.split()[0] for line in self.server.commands], [b"GET", b"STAT"])
+
+    def test_what_was_known_of_the_file_may_be_of_yesterday(self) -> None:
+        metadata = self.session.stat(b"d/a")
+        self.server.put(b"d/a", OLD)
+        self.fetch(metadata=metadata)
+        self.assert_whole(OLD)
+
+    def test_empty_file(self) -> None:
+        self.server.put(b"empty", b"")
+        for how in (How(), How(existing=Existing.REPLACE, verify=True, segments=4)):
+            self.fetch(how, b"empty")
+            self.assert_whole(b"")
+        self.assertEqual(self.server.asked(b"GET"), [])
+
+    def test_directory_is_not_a_file(self) -> None:
+        error = self.assertRaises(UsageError, self.fetch, None, b"d")
+        self.assertIn("natproxy sync", str(error))
+        self.assertEqual((self.files(), self.phases()), ([], [Phase.FAILED]))
+
+    def test_file_that_is_not_there_leaves_no_trace(self) -> None:
+        wanted = Wanted(b"none", self.path(b"x", b"y"))
+        self.assertRaises(NotFound, Transfer(self.session, wanted).run)
+        self.assertEqual(self.files(), [])
+
+    def test_less_than_was_asked_for_is_never_taken_for_all(self) -> None:
+        lie = b"OK 4 offset=0 size=4 mtime=1.0 etag=e1\nlies"
+        self.server.fail(b"GET", Fault(answer=lie))
+        error = self.assertRaises(NotUnderstood, self.fetch)
+        self.assertEqual(error.exit_status, 6)
+        self.assertNotIn(b"a", self.files())
+
+
+class ResumingTests(TransferCase):
+    def test_only_what_is_missing_is_asked_for(self) -> None:
+        self.interrupted(4000)
+        fetched = self.fetch()
+        self.assertEqual(self.server.asked(b"GET"), [b"d/a offset=4000 length=6240 if-match=e1"])
+        self.assertEqual((fetched.received, self.server.sent), (6240, 6240))
+        self.assertEqual(self.events[0], Event(b"d/a", Phase.RECEIVING, 4000, len(NEW)))
+        self.assert_whole()
+
+    def test_all_is_there_but_the_last_question_went_unanswered(self) -> None:
+        self.server.fail(b"STAT", Fault(), Fault(cut=-1), Fault(cut=-1))
+        self.assertRaises(ConnectionBroken, self.fetch, ONCE)
+        self.server.commands.clear()
+        self.assertEqual(self.fetch().received, 0)
+        self.assertEqual(self.server.asked(b"GET"), [])
+        self.assert_whole()
+
+    def test_file_that_changed_between_two_tries_is_fetched_afresh(self) -> None:
+        for how in (How(), How(verify=True), How(segments=3)):
+            self.server.put(b"d/a", OLD)
+            self.interrupted(4000)
+            self.server.put(b"d/a", NEW)
+            self.assertEqual(self.fetch(how).received, len(NEW))
+            messages = self.messages(Phase.RESTARTING)
+            self.assertEqual(messages, ["changed on the server: starting afresh"])
+            self.assert_whole()
+            os.unlink(self.path(b"a"))
+
+    def test_bytes_from_before_a_restart_of_the_system_are_compared_first(self) -> None:
+        with mock.patch(PATCHED_BOOT, return_value="before"):
+            self.interrupted(4000)
+        with mock.patch(PATCHED_BOOT, return_value="now"):
+            self.fetch()
+        self.assertEqual(self.server.asked(b"HASH"), [b"d/a length=4000"])
+        self.assertEqual((self.server.sent, self.phases()[0]), (6240, Phase.HASHING))
+        self.assert_whole()
+
+    def test_bytes_that_a_power_failure_has_damaged_are_fetched_again(self) -> None:
+        with mock.patch(PATCHED_BOOT, return_value="before"):
+            self.interrupted(4000)
+        self.write(b".a.part", bytes(4000))
+        with mock.patch(PATCHED_BOOT, return_value="now"):
+            self.fetch()
+        messages = self.messages(Phase.RESTARTING)
+        self.assertEqual(messages, ["what was kept is damaged: starting afresh"])
+        self.assert_whole()
+
+    def test_comparison_that_fails_does_not_make_damaged_bytes_trusted(self) -> None:
+        with mock.patch(PATCHED_BOOT, return_value="before"):
+            self.interrupted(4000)
+        self.write(b".a.part", bytes(4000))
+        with mock.patch(PATCHED_BOOT, return_value="now"):
+            self.server.fail(b"HASH", Fault(cut=-1), Fault(cut=-1))
+            self.assertRaises(ConnectionBroken, self.fetch, ONCE)
+            self.fetch()
+        self.assert_whole()
+
+    def test_disk_that_is_full_once_loses_nothing(self) -> None:
+        real = os.pwrite
+
+        def pwrite(file: int, data: Any, offset: int) -> int:
+            if offset >= 4096:
+                raise OSError(28, os.strerror(28))
+            return real(file, data[:4096], offset)
+
+        with mock.patch("os.pwrite", pwrite):
+            error = self.assertRaises(LocalError, self.fetch)
+        self.assertEqual(str(error), f"{self.path(b'a').decode()}: No space left on device")
+        self.assertEqual(self.fetch().received, len(NEW) - 4096)
+        self.assert_whole()
+
+    def test_keyboard_interrupt_leaves_an_exact_record(self) -> None:
+        def press(event: Event) -> None:
+            if event.done:
+                raise KeyboardInterrupt
+
+        transfer = Transfer(self.session, Wanted(b"d/a", self.path(b"a")), None, press)
+        with mock.patch("natproxy.client.transfer.download.PIECE", 1000):
+            self.assertRaises(KeyboardInterrupt, transfer.run)
+        self.assertEqual(self.fetch().received, len(NEW) - 1000)
+        self.assert_whole()
+
+
+class ChangingTests(TransferCase):
+    """The file on the server is replaced while it is fetched."""
+
+    def change(self) -> None:
+        self.server.put(b"d/a", OLD)
+
+    def test_before_the_rest_of_it_is_asked_for(self) -> None:
+        self.server.fail(b"GET", Fault(cut=4000), Fault(act=self.change))
+        self.fetch()
+        self.assertEqual(len(self.messages(Phase.RESTARTING)), 1)
+        self.assert_whole(OLD)
+
+    def test_before_the_last_question(self) -> None:
+        for how, verb in ((How(), b"STAT"), (How(verify=True), b"HASH")):
+            self.server.put(b"d/a", NEW)
+            self.server.fail(b"STAT", Fault(), *[Fault(act=self.change)] * (verb == b"STAT"))
+            self.server.fail(b"HASH", *[Fault(act=self.change)] * (verb == b"HASH"))
+            self.fetch(how)
+            self.assert_whole(OLD)
+            os.unlink(self.path(b"a"))
+
+    def test_removed_before_the_rest_of_it_is_asked_for(self) -> None:
+        gone = Fault(act=lambda: self.server.remove(b"d/a"))
+        self.server.fail(b"GET", Fault(cut=4000), gone)
+        self.assertRaises(NotFound, self.fetch)
+        self.assertNotIn(b"a", self.files())
+
+    def test_removed_before_the_last_question(self) -> None:
+        for how, verb in ((How(), b"STAT"), (How(verify=True), b"HASH")):
+            self.server.put(b"d/a", NEW)
+            gone = Fault(act=lambda: self.server.remove(b"d/a"))
+            self.server.fail(verb, *[Fault()] * (verb == b"STAT"), gone)
+            self.assertRaises(NotFound, self.fetch, how)
+            self.assertNotIn(b"a", self.files())
+
+    def test_every_time(self) -> None:
+        numbers = iter(range(1000))
+        change = Fault(act=lambda: self.server.put(b"d/a", b"%d" % next(numbers)))
+        self.server.fail(b"GET", *[change] * 100)
+        error = self.assertRaises(Changed, self.fetch)
+        self.assertEqual((error.exit_status, next(numbers)), (8, FRESH_STARTS))
+        self.assertIn(f"{FRESH_STARTS} times", str(error))
+        self.assertNotIn(b"a", self.files())
+
+
+class VerifyingTests(TransferCase):
+    def test_digest_that_differs_every_time_keeps_nothing(self) -> None:
+        self.write(b"a", b"what was there")
+        digest = format_digest(Digest("0" * 64, len(NEW), "e1"))
+        self.server.fail(b"HASH", *[Fault(answer=b"OK " + digest + b"\n")] * (REPAIRS + 1))
+        how = How(verify=True, existing=Existing.REPLACE)
+        error = self.assertRaises(DigestMismatch, self.fetch, how)
+        self.assertEqual(error.exit_status, 7)
+        self.assertIn("nothing was kept", str(error))
+        self.assertEqual(self.server.sent, len(NEW) * (REPAIRS + 1))
+        self.assert_whole(b"what was there")
+
+    def test_what_was_kept_is_hashed_as_well(self) -> None:
+        self.interrupted(4000)
+        self.fetch(How(verify=True))
+        self.assertEqual(self.phases()[:2], [Phase.RECEIVING, Phase.HASHING])
+        self.assertEqual(self.server.sent, 6240)
+        self.assert_whole()
+
+    def test_damage_to_what_was_kept_is_found(self) -> None:
+        self.interrupted(4000)
+        self.write(b".a.part", bytes(4000))
+        self.fetch(How(verify=True))
+        self.assertEqual(
+            self.messages(Phase.RESTARTING),
+            ["10240 bytes are not the server's: downloading them again"],
+        )
+        self.assert_whole()
+
+    def test_version_1_cannot(self) -> None:
+        self.server.version = 1
+        self.assertRaises(Unsupported, self.fetch, How(verify=True))

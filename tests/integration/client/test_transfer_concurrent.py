@@ -1,0 +1,266 @@
+"""Two downloads of one path at the same time, and directories that are replaced meanwhile."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+from natproxy.client import ConnectionBroken, Event, LocalError, Phase, Session
+from natproxy.client.retry import Patience
+from natproxy.client.transfer.destination import Existing
+from natproxy.client.transfer.download import Fetched, How, Transfer, Wanted
+from natproxy.client.transfer.partial import TakenOver
+from natproxy.client.transfer.tree import LocalTree
+from tests.support.served_files import MTIME, Fault
+from tests.support.transfers import NEW, OLD, TransferCase
+
+ALONE = How(existing=Existing.REPLACE)
+CONCURRENT = How(existing=Existing.REPLACE, concurrent=True)
+
+
+class MeanwhileCase(TransferCase):
+    """Something happens in the middle of a download, after its first bytes."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        piece = mock.patch("natproxy.client.transfer.download.PIECE", 4000)
+        piece.start()
+        self.addCleanup(piece.stop)
+
+    def fetch_and(
+        self, act: Callable[[], object], how: How = ALONE, wanted: Wanted | None = None
+    ) -> Fetched:
+        acted: list[object] = []
+
+        def note(event: Event) -> None:
+            if event.phase is Phase.RECEIVING and event.done and not acted:
+                acted.append(None)
+                acted[0] = act()
+
+        wanted = wanted or Wanted(b"d/a", self.path(b"a"))
+        try:
+            return Transfer(self.session, wanted, how, note).run()
+        finally:
+            self.assertEqual(len(acted), 1)
+
+    def other(self, how: How) -> Callable[[], object]:
+        """Return what downloads the same file with a connection of its own."""
+
+        def fetch() -> Fetched:
+            with Session(self.server.address, 5) as session:
+                return Transfer(session, Wanted(b"d/a", self.path(b"a")), how).run()
+
+        return fetch
+
+
+class ConcurrentTests(MeanwhileCase):
+    def test_second_download_has_its_own_way(self) -> None:
+        seen = []
+
+        def second() -> None:
+            self.other(CONCURRENT)()
+            seen.append((self.read(b"a"), self.files()))
+
+        self.fetch_and(second, CONCURRENT)
+        self.assertEqual(seen, [(NEW, [b".a.part", b".a.part.json", b"a"])])
+        self.assert_whole()
+
+    def test_second_download_is_refused_unless_that_is_wanted(self) -> None:
+        def second() -> None:
+            error = self.assertRaises(LocalError, self.other(ALONE))
+            self.assertEqual(error.errno, errno.EBUSY)
+
+        self.fetch_and(second)
+        self.assert_whole()
+
+    def test_file_that_another_download_has_brought_is_not_brought_twice(self) -> None:
+        how = How(concurrent=True)
+        self.assertTrue(self.fetch_and(self.other(how), how).unchanged)
+        self.assert_whole()
+
+    def test_the_blocking_api_lets_all_succeed(self) -> None:
+        waiting = threading.Barrier(4, timeout=10)
+        self.server.fail(b"GET", *[Fault(act=waiting.wait)] * 4)
+        failures: list[BaseException] = []
+
+        def download() -> None:
+            try:
+                with Session(self.server.address, 5) as session:
+                    session.download(b"d/a", self.path(b"a"), overwrite=True)
+            except BaseException as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=download) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(failures, [])
+        self.assert_whole()
+
+
+class UselessLockTests(MeanwhileCase):
+    """``flock`` succeeds and excludes nobody."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        lock = mock.patch("fcntl.flock", return_value=None)
+        lock.start()
+        self.addCleanup(lock.stop)
+
+    def test_slower_download_never_writes_to_the_complete_file(self) -> None:
+        seen: list[os.stat_result] = []
+
+        def second() -> None:
+            self.other(ALONE)()
+            seen.append(os.stat(self.path(b"a")))
+
+        self.assertRaises(TakenOver, self.fetch_and, second)
+        now = os.stat(self.path(b"a"))
+        self.assertEqual((now.st_ino, now.st_mtime_ns), (seen[0].st_ino, MTIME))
+        self.assertEqual(now.st_ctime_ns, seen[0].st_ctime_ns)
+        self.assert_whole()
+
+    def test_nor_if_the_file_has_changed_on_the_server(self) -> None:
+        def second() -> None:
+            self.server.put(b"d/a", OLD)
+            self.other(ALONE)()
+
+        self.assertRaises(TakenOver, self.fetch_and, second)
+        self.assert_whole(OLD)
+
+    def test_concurrent_downloads_all_succeed(self) -> None:
+        self.fetch_and(self.other(CONCURRENT), CONCURRENT)
+        self.assert_whole()
+
+    def test_download_that_is_overtaken_leaves_the_other_alone(self) -> None:
+        # The other one is at the usual part, and breaks off there.
+        def second() -> None:
+            self.server.fail(b"GET", Fault(cut=4000))
+            self.assertRaises(
+                ConnectionBroken, self.other(How(existing=Existing.REPLACE, patience=Patience()))
+            )
+
+        self.fetch_and(second, CONCURRENT)
+        self.assertEqual(self.files(), [b".a.part", b".a.part.json", b"a"])
+        self.assertEqual(self.read(b"a"), NEW)
+
+
+class TreeTests(MeanwhileCase):
+    """Whatever becomes of the directories of a tree, nothing outside is reached."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.outside = self.path(b"outside")
+        self.z = self.path(b"root", b"z")
+        self.write(b"outside/a", b"precious", 1)
+        self.write(b"outside/.a.part", b"precious", 1)
+        os.makedirs(self.z)
+        self.tree = LocalTree(self.path(b"root"))
+        self.addCleanup(self.tree.close)
+
+    def wanted(self, below: bytes = b"z/a") -> Wanted:
+        return Wanted(b"d/a", self.path(b"root", below), None, self.tree, below)
+
+    def replace(self) -> None:
+        """Put a link that leads outside in the directory's place."""
+        os.rename(self.z, self.z + b".old")
+        os.symlink(self.outside, self.z)
+
+    def assert_outside_untouched(self) -> None:
+        self.assertEqual(sorted(os.listdir(self.outside)), [b".a.part", b"a"])
+        for name in (b"a", b".a.part"):
+            self.assertEqual(self.read(b"outside", name), b"precious")
+            self.assertEqual(os.stat(self.path(b"outside", name)).st_mtime_ns, 1)
+
+    def test_directory_that_is_replaced_by_a_link_while_it_is_written_to(self) -> None:
+        for how in (ALONE, How(existing=Existing.UPDATE, verify=True)):
+            error = self.assertRaises(LocalError, self.fetch_and, self.replace, how, self.wanted())
+            self.assertIn(error.errno, (errno.ELOOP, errno.ENOTDIR))
+            self.assert_outside_untouched()
+            # What was received is still where it was.
+            old = sorted(os.listdir(self.z + b".old"))
+            self.assertEqual(old, [b".a.part", b".a.part.json"])
+            os.unlink(self.z)
+            os.rename(self.z + b".old", self.z)
+
+    def test_directory_that_is_a_link_from_the_beginning(self) -> None:
+        self.replace()
+        for existing in Existing:
+            how = How(existing=existing)
+            transfer = Transfer(self.session, self.wanted(), how)
+            error = self.assertRaises(LocalError, transfer.run)
+            self.assertIn(error.errno, (errno.ELOOP, errno.ENOTDIR))
+        self.assert_outside_untouched()
+
+    def test_directory_that_becomes_a_link_before_the_file_is_created(self) -> None:
+        find = LocalTree.lstat
+
+        def lstat(tree: LocalTree, path: bytes) -> Any:
+            found = find(tree, path)
+            self.replace()
+            return found
+
+        with mock.patch.object(LocalTree, "lstat", lstat):
+            self.assertRaises(LocalError, Transfer(self.session, self.wanted(), ALONE).run)
+        self.assert_outside_untouched()
+
+    def test_link_in_the_place_of_the_file_is_replaced(self) -> None:
+        for verify in (False, True):
+            os.symlink(self.path(b"outside", b"a"), self.path(b"root", b"z", b"a"))
+            how = How(existing=Existing.UPDATE, verify=verify)
+            Transfer(self.session, self.wanted(), how).run()
+            self.assertEqual(self.read(b"root", b"z", b"a"), NEW)
+            self.assertFalse(os.path.islink(self.path(b"root", b"z", b"a")))
+            os.unlink(self.path(b"root", b"z", b"a"))
+        self.assert_outside_untouched()
+
+    def test_links_that_would_be_partial_files_are_not_followed(self) -> None:
+        for suffix in (b"", b".json"):
+            place = self.path(b"root", b"z", b".a.part" + suffix)
+            os.symlink(self.path(b"outside", b".a.part"), place)
+        Transfer(self.session, self.wanted(), ALONE).run()
+        self.assertEqual(self.read(b"root", b"z", b"a"), NEW)
+        self.assert_outside_untouched()
+
+    def test_directories_are_created(self) -> None:
+        Transfer(self.session, self.wanted(b"n/o/a"), ALONE).run()
+        self.assertEqual(self.read(b"root", b"n", b"o", b"a"), NEW)
+
+    def test_file_of_the_same_digest_is_left(self) -> None:
+        self.write(b"root/z/a", NEW, MTIME)
+        how = How(existing=Existing.UPDATE, verify=True)
+        self.assertTrue(Transfer(self.session, self.wanted(), how).run().unchanged)
+        self.write(b"root/z/a", OLD, MTIME)
+        self.assertFalse(Transfer(self.session, self.wanted(), how).run().unchanged)
+
+    def test_server_of_version_1(self) -> None:
+        self.server.version = 1
+        Transfer(self.session, self.wanted(), ALONE).run()
+        self.assertEqual(os.listdir(self.z), [b"a"])
+        self.replace()
+        self.assertRaises(LocalError, Transfer(self.session, self.wanted(), ALONE).run)
+        self.assert_outside_untouched()
+
+
+class LinkedDestinationTests(MeanwhileCase):
+    def test_links_in_the_path_of_a_single_file_are_followed(self) -> None:
+        os.mkdir(self.path(b"real"))
+        os.symlink(b"real", self.path(b"link"))
+        Transfer(self.session, Wanted(b"d/a", self.path(b"link", b"a"))).run()
+        self.assertEqual(self.read(b"real", b"a"), NEW)
+
+    def test_directory_that_is_replaced_meanwhile_stays_the_one_that_is_written_to(self) -> None:
+        os.mkdir(self.path(b"z"))
+        os.mkdir(self.path(b"other"))
+
+        def replace() -> None:
+            os.rename(self.path(b"z"), self.path(b"old"))
+            os.symlink(b"other", self.path(b"z"))
+
+        self.fetch_and(replace, wanted=Wanted(b"d/a", self.path(b"z", b"a")))
+        self.assertEqual((os.listdir(self.path(b"other")), self.read(b"old", b"a")), ([], NEW))

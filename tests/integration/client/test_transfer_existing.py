@@ -1,0 +1,200 @@
+"""What becomes of a file that is there already; and any history a download may have."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from unittest import mock
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from natproxy.client import ConnectionBroken, LocalError, Phase, Unavailable
+from natproxy.client.retry import Patience
+from natproxy.client.transfer.destination import Existing
+from natproxy.client.transfer.download import How
+from natproxy.client.transfer.partial import Partial
+from tests.support.partials import kill
+from tests.support.served_files import MTIME, Fault
+from tests.support.transfers import NEW, OLD, TransferCase
+
+
+class ExistingTests(TransferCase):
+    """Each policy meets each thing that can be there."""
+
+    def outcome(self, existing: Existing) -> str:
+        try:
+            fetched = self.fetch(How(existing=existing))
+        except LocalError as error:
+            self.assertEqual(self.phases(), [Phase.FAILED])
+            return "refused" if error.exit_status == 9 else ""
+        finally:
+            self.events.clear()
+        return "left" if fetched.unchanged else "fetched"
+
+    def outcomes(self) -> list[str]:
+        before = os.lstat(self.path(b"a")) if os.path.lexists(self.path(b"a")) else None
+        outcomes = []
+        for existing in (Existing.REFUSE, Existing.KEEP, Existing.UPDATE, Existing.REPLACE):
+            outcomes.append(self.outcome(existing))
+            if outcomes[-1] == "fetched":
+                self.assert_whole()
+                os.unlink(self.path(b"a"))
+                if before is not None:
+                    self.there()
+            else:
+                self.assertTrue(os.path.samestat(before, os.lstat(self.path(b"a"))))
+        return outcomes
+
+    def there(self) -> None:
+        """Make what is there."""
+
+    def test_nothing(self) -> None:
+        self.assertEqual(self.outcomes(), ["fetched"] * 4)
+
+    def test_the_same(self) -> None:
+        self.there = lambda: self.write(b"a", NEW, MTIME)
+        self.there()
+        self.assertEqual(self.outcomes(), ["left", "left", "left", "fetched"])
+
+    def test_others(self) -> None:
+        for content, mtime in ((NEW, MTIME + 1), (NEW[1:], MTIME), (b"", MTIME)):
+            self.there = lambda c=content, m=mtime: self.write(b"a", c, m)
+            self.there()
+            self.assertEqual(self.outcomes(), ["refused", "left", "fetched", "fetched"])
+
+    def test_no_regular_file(self) -> None:
+        for make in (os.mkdir, os.mkfifo):
+            make(self.path(b"a"))
+            self.assertEqual(self.outcomes(), ["refused"] * 4)
+            os.rmdir(self.path(b"a")) if make is os.mkdir else os.unlink(self.path(b"a"))
+
+    def test_link_that_leads_nowhere_is_something_too(self) -> None:
+        self.there = lambda: os.symlink(b"nowhere", self.path(b"a"))
+        self.there()
+        self.assertEqual(self.outcomes(), ["refused", "left", "fetched", "fetched"])
+
+    def test_link_is_replaced_and_what_it_leads_to_is_left(self) -> None:
+        target = self.path(b"..", os.path.basename(self.directory) + b".target")
+        self.addCleanup(os.unlink, target)
+        self.write(target, b"precious")
+        os.symlink(target, self.path(b"a"))
+        self.fetch(How(existing=Existing.UPDATE))
+        self.assert_whole()
+        self.assertEqual(self.read(target), b"precious")
+
+    def test_the_same_by_its_looks_only(self) -> None:
+        self.write(b"a", OLD, MTIME)
+        error = self.assertRaises(LocalError, self.fetch, How(verify=True))
+        self.assertIn("--overwrite", str(error))
+        self.fetch(How(verify=True, existing=Existing.UPDATE))
+        self.assert_whole()
+        self.assertTrue(self.fetch(How(verify=True)).unchanged)
+
+    def test_what_came_there_meanwhile(self) -> None:
+        for existing, content in ((Existing.REFUSE, None), (Existing.KEEP, b"other")):
+            appear = Fault(act=lambda: self.write(b"a", b"other"))
+            self.server.fail(b"GET", appear)
+            if content is None:
+                self.assertRaises(LocalError, self.fetch, How(existing=existing))
+                self.assertEqual(self.read(b"a"), b"other")
+            else:
+                self.assertTrue(self.fetch(How(existing=existing)).unchanged)
+                self.assert_whole(content)
+            os.unlink(self.path(b"a"))
+            self.server.put(b"d/a", NEW)
+
+    def test_what_came_there_at_the_last_moment(self) -> None:
+        # While the bytes are brought to the disk, which can take minutes.
+        sync = os.fsync
+        for linked in (True, False):
+            for existing in (Existing.REFUSE, Existing.KEEP):
+                how = How(existing=existing)
+
+                def appear(file: int) -> None:
+                    self.write(b"a", b"other")
+                    sync(file)
+
+                error = None if linked else OSError(errno.EPERM, "no hard links here")
+                link = mock.patch("os.link", side_effect=error, wraps=os.link)
+                with mock.patch("os.fsync", appear), link:
+                    if existing is Existing.KEEP:
+                        self.assertTrue(self.fetch(how).unchanged)
+                        self.assert_whole(b"other")
+                    else:
+                        self.assertRaises(LocalError, self.fetch, how)
+                        self.assertEqual(self.read(b"a"), b"other")
+                os.unlink(self.path(b"a"))
+                with link:
+                    self.fetch(how)
+                self.assert_whole()
+                os.unlink(self.path(b"a"))
+
+    def test_what_came_there_meanwhile_with_version_1(self) -> None:
+        self.server.version = 1
+        self.server.put(b"a", NEW)
+        for existing in (Existing.REFUSE, Existing.KEEP, Existing.REPLACE):
+            how = How(existing=existing)
+            self.server.fail(b"DOWNLOAD", Fault(act=lambda: self.write(b"a", b"other")))
+            if existing is Existing.REFUSE:
+                self.assertRaises(LocalError, self.fetch, how, b"a")
+            else:
+                kept = self.fetch(how, b"a").unchanged
+                self.assertEqual(kept, existing is Existing.KEEP)
+            self.assert_whole(NEW if existing is Existing.REPLACE else b"other")
+            os.unlink(self.path(b"a"))
+
+
+class AnyHistoryTests(TransferCase):
+    """Whatever happens, the file is in the end one that the server had, and not twice fetched."""
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.data())
+    def test_resuming_never_mixes(self, data: st.DataObject) -> None:
+        contents = st.integers(0, 3 << 12).flatmap(
+            lambda size: st.integers(0, 255).map(lambda byte: bytes([byte]) * size)
+        )
+        current = data.draw(contents)
+        self.server.put(b"d/a", current)
+        self.server.sent = 0
+        for name in self.files():
+            os.unlink(self.path(name))
+        changes, kills = 0, 0
+        segments = data.draw(st.integers(1, 3))
+        history = ("cut", "kill", "replace", "restart", "error")
+        for what in data.draw(st.lists(st.sampled_from(history), max_size=8)):
+            if what == "replace":
+                current = data.draw(contents)
+                self.server.put(b"d/a", current)
+                changes += 1
+                continue
+            if what == "error":
+                self.server.fail(b"STAT", Fault(answer=b"ERR 503 not now\n"))
+            elif what == "restart":
+                self.server.cut_off()
+            faults = [Fault(cut=data.draw(st.integers(-1, 8000))) for _ in range(segments)]
+            self.server.fail(b"GET", *faults)
+            closing = Partial.close if what != "kill" else kill
+            kills += what == "kill"
+            with (
+                mock.patch.object(Partial, "close", closing),
+                mock.patch("natproxy.client.transfer.record.SMALLEST_SEGMENT", 1000),
+                mock.patch("natproxy.client.transfer.partial.CHECKPOINT", 500),
+                mock.patch("natproxy.client.transfer.download.PIECE", 700),
+                # What trial calls a module's "suppress" is something else.
+                contextlib.suppress(ConnectionBroken, Unavailable),
+            ):
+                self.fetch(
+                    How(Existing.REPLACE, data.draw(st.booleans()), segments, patience=Patience())
+                )
+                # The fault came too late: that was one download, and what follows is another.
+                self.assert_whole(current)
+                os.unlink(self.path(b"a"))
+                self.server.sent, changes, kills = 0, 0, 0
+            self.server._faults.clear()
+        received = self.fetch(How(Existing.REPLACE)).received
+        self.assert_whole(current)
+        self.assertLessEqual(received, len(current))
+        if segments == 1 and not changes:
+            self.assertLess(self.server.sent, len(current) + 500 * kills + 1)

@@ -1,0 +1,254 @@
+"""Upstream connections by the short way, over real sockets, and by an endpoint."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from unittest import mock
+
+import pytest_twisted
+from twisted.internet import error, reactor
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import clientFromString
+from twisted.internet.interfaces import (
+    IHostnameResolver,
+    IHostResolution,
+    IResolutionReceiver,
+)
+from twisted.internet.protocol import ClientFactory, Protocol
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from natproxy.proxy.connector import (
+    EndpointConnector,
+    TCPConnector,
+    connector_for,
+    in_plain_words,
+)
+from tests.support.doubles import PlayedEndpoint
+
+
+class Wanting(ClientFactory):
+    """Waits for a connection, or for the reason why there is none."""
+
+    noisy = False
+
+    def __init__(self) -> None:
+        self.ended: Deferred[object] = Deferred()
+        self.calls = 0
+
+    def buildProtocol(self, addr: object) -> Protocol:
+        self.calls += 1
+        self.address = addr
+        protocol = Protocol()
+        protocol.connectionMade = lambda: self.ended.callback(protocol)  # type: ignore[method-assign]
+        return protocol
+
+    def clientConnectionFailed(self, connector: object, reason: Failure) -> None:
+        self.calls += 1
+        self.ended.callback([reason])
+
+
+def connector(port: int, timeout: float = 5.0) -> TCPConnector:
+    """Make a connector to a port of this host."""
+    return TCPConnector(reactor, "127.0.0.1", port, timeout)
+
+
+@pytest_twisted.ensureDeferred
+async def test_listening_port_is_connected_to() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        factory = Wanting()
+        connector(port).connect(factory)
+        protocol = await factory.ended
+        accepted, peer = listener.accept()
+        with accepted:
+            assert factory.address == IPv4Address("TCP", "127.0.0.1", port)
+            assert protocol.transport.getHost() == IPv4Address("TCP", *peer)
+            gone: Deferred[None] = Deferred()
+            protocol.connectionLost = lambda _: gone.callback(None)
+            protocol.transport.abortConnection()
+            await gone
+
+
+@pytest_twisted.ensureDeferred
+async def test_refusal_is_told_in_plain_words() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    factory = Wanting()
+    connector(port).connect(factory)
+    (reason,) = await factory.ended
+    assert in_plain_words(reason, 5) == "the server refuses connections"
+    assert factory.calls == 1
+
+
+class UnansweredTests(SynchronousTestCase):
+    """A peer that does not answer, played: the socket stays as it is."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.reactor = mock.Mock(callLater=self.clock.callLater)
+        self.factory = Wanting()
+        self.sock = mock.MagicMock(spec=socket.socket)
+        self.sock.connect_ex.side_effect = [errno.EINPROGRESS, errno.EALREADY]
+        self.sock.fileno.return_value = 99
+        self.sock.__enter__.side_effect = lambda: self.sock
+        self.sock.__exit__.side_effect = lambda *_: self.closed()
+        self.sock.detach.side_effect = self.detached
+        with mock.patch("natproxy.proxy.connector.socket.socket", return_value=self.sock):
+            self.give_up = TCPConnector(self.reactor, "192.0.2.1", 9, 5.0).connect(self.factory)
+        (self.attempt,) = self.reactor.addWriter.call_args.args
+
+    def closed(self) -> None:
+        self.sock.fileno.return_value = -1
+
+    def detached(self) -> int:
+        self.closed()
+        self.descriptor = os.open(os.devnull, os.O_RDONLY)
+        return self.descriptor
+
+    def assert_over(self) -> None:
+        self.reactor.removeWriter.assert_called_once_with(self.attempt)
+        self.assertEqual(self.sock.fileno(), -1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_time_is_over(self) -> None:
+        self.clock.advance(4.9)
+        self.assertEqual(self.factory.calls, 0)
+        self.clock.advance(0.1)
+        (reason,) = self.successResultOf(self.factory.ended)
+        self.assertEqual(
+            in_plain_words(reason, 5.0), "the server did not accept a connection within 5 s"
+        )
+        self.assert_over()
+
+    def test_attempt_that_is_given_up_calls_nobody(self) -> None:
+        self.give_up()
+        self.give_up()
+        self.attempt.connectionLost(None)
+        self.assertEqual(self.factory.calls, 0)
+        # An event of this number may have been collected in this turn of the reactor.
+        os.fstat(self.descriptor)
+        self.clock.advance(0)
+        with self.assertRaises(OSError):
+            os.fstat(self.descriptor)
+        self.assert_over()
+
+    def test_late_answer_is_a_connection(self) -> None:
+        self.sock.getsockopt.return_value = 0
+        self.sock.connect_ex.side_effect = [errno.EALREADY, 0]
+        self.attempt.doWrite()
+        self.reactor.adoptStreamConnection.assert_not_called()
+        self.attempt.doWrite()
+        self.reactor.adoptStreamConnection.assert_called_once_with(99, socket.AF_INET, self.factory)
+        self.assert_over()
+
+    def test_late_refusal_is_a_failure(self) -> None:
+        self.sock.getsockopt.return_value = errno.ECONNREFUSED
+        self.attempt.connectionLost(None)
+        (reason,) = self.successResultOf(self.factory.ended)
+        self.assertIsInstance(reason.value, error.ConnectionRefusedError)
+        self.assert_over()
+
+
+class LackTests(SynchronousTestCase):
+    def test_what_the_proxy_lacks_is_said_to_be_the_proxys(self) -> None:
+        for code, words in (
+            (errno.EMFILE, "the proxy has no free descriptor left"),
+            (errno.ENFILE, "the proxy's system has no free descriptor left"),
+        ):
+            factory = Wanting()
+            with mock.patch(
+                "natproxy.proxy.connector.socket.socket", side_effect=OSError(code, "")
+            ):
+                TCPConnector(mock.Mock(), "127.0.0.1", 9, 5.0).connect(factory)
+            (reason,) = self.successResultOf(factory.ended)
+            self.assertEqual(in_plain_words(reason, 5), words)
+
+
+@implementer(IHostResolution)
+class Resolution:
+    """A resolution that is complete at once."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def cancel(self) -> None:
+        """Do nothing: it has ended."""
+
+
+@implementer(IHostnameResolver)
+class PlayedResolver:
+    """Resolves every name to addresses of this host."""
+
+    def __init__(self, *hosts: str) -> None:
+        self._hosts = hosts
+
+    def resolveHostName(
+        self, receiver: IResolutionReceiver, hostName: str, portNumber: int = 0, **_: object
+    ) -> IHostResolution:
+        resolution = Resolution(hostName)
+        receiver.resolutionBegan(resolution)
+        for host in self._hosts:
+            receiver.addressResolved(IPv4Address("TCP", host, portNumber))
+        receiver.resolutionComplete()
+        return resolution
+
+
+@pytest_twisted.ensureDeferred
+async def test_every_address_of_a_name_is_tried() -> None:
+    previous = reactor.installNameResolver(PlayedResolver("127.0.0.2", "127.0.0.1"))
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            description = f"tcp:files.example:{listener.getsockname()[1]}"
+            endpoint = clientFromString(reactor, description)
+            factory = Wanting()
+            connector_for(description, endpoint, reactor, 5.0).connect(factory)
+            protocol = await factory.ended
+            assert protocol.transport.getPeer().host == "127.0.0.1"
+            lost: Deferred[None] = Deferred()
+            protocol.connectionLost = lambda _: lost.callback(None)
+            protocol.transport.abortConnection()
+            await lost
+    finally:
+        reactor.installNameResolver(previous)
+
+
+class UnlikelyTests(SynchronousTestCase):
+    def test_no_descriptor_for_the_transport_is_a_failure_like_others(self) -> None:
+        factory = Wanting()
+        full = mock.Mock(adoptStreamConnection=mock.Mock(side_effect=OSError(errno.EMFILE, "full")))
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            TCPConnector(full, "127.0.0.1", listener.getsockname()[1], 5.0).connect(factory)
+        (reason,) = self.successResultOf(factory.ended)
+        self.assertEqual(in_plain_words(reason, 5), "the proxy has no free descriptor left")
+
+
+class ChoiceTests(SynchronousTestCase):
+    def choice(self, description: str) -> object:
+        endpoint = clientFromString(reactor, description)
+        return connector_for(description, endpoint, reactor, 5.0)
+
+    def test_short_way_is_for_plain_numeric_tcp(self) -> None:
+        for description in ("tcp:127.0.0.1:9001", "tcp:host=10.0.0.1:port=80"):
+            self.assertIsInstance(self.choice(description), TCPConnector)
+
+    def test_everything_else_goes_by_its_endpoint(self) -> None:
+        for description in (
+            "tcp:files.example:9001",
+            "tcp:127.0.0.1:9001:bindAddress=127.0.0.2",
+            "tcp:300.1.1.1:9001",
+            "unix:/run/files.sock",
+        ):
+            self.assertIsInstance(self.choice(description), EndpointConnector)
+
+    def test_attempt_of_an_endpoint_that_is_given_up_calls_nobody(self) -> None:
+        clock, endpoint, factory = Clock(), PlayedEndpoint(), Wanting()
+        give_up = EndpointConnector(endpoint, clock, 5.0).connect(factory)
+        give_up()
+        self.assertTrue(endpoint.last.cancelled)
+        self.assertEqual((factory.calls, clock.getDelayedCalls()), (0, []))

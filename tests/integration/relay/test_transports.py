@@ -1,0 +1,191 @@
+"""Connections that are no bare TCP sockets: everything is copied, whatever is asked for."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.endpoints import (
+    SSL4ServerEndpoint,
+    TCP4ClientEndpoint,
+    TCP4ServerEndpoint,
+    UNIXClientEndpoint,
+    UNIXServerEndpoint,
+    connectProtocol,
+    wrapClientTLS,
+)
+from twisted.internet.threads import deferToThreadPool
+
+from natproxy.fileserver.protocol import FileServerFactory
+from natproxy.proxy.connector import EndpointConnector
+from natproxy.proxy.protocol import ProxyFactory
+from natproxy.relay import Way
+from natproxy.relay.copy import CopyRelay
+from natproxy.relay.sendfile import CopyingFileRelay
+from natproxy.storage import Directory
+from tests.support.loopback import HOST, Peer, PlayedServer, all_ended
+from tests.support.relays import MIB, Feeder, NotingRelays, gets, open_descriptors, reply
+
+# Twisted itself hands pyOpenSSL what it no longer likes.
+pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
+
+
+class UNIX:
+    """Connections by a path."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = os.fspath(directory / "socket")
+
+    def server(self) -> Any:
+        return UNIXServerEndpoint(reactor, self._path)
+
+    def client(self, _: Any) -> Any:
+        return UNIXClientEndpoint(reactor, self._path)
+
+
+class TLS:
+    """Connections with a certificate of their own."""
+
+    def __init__(self, _: Path) -> None:
+        pytest.importorskip("OpenSSL")
+        pytest.importorskip("service_identity")
+        from twisted.internet.ssl import PrivateCertificate
+
+        self._certificate = PrivateCertificate.loadPEM(certificate())
+
+    def server(self) -> Any:
+        return SSL4ServerEndpoint(reactor, 0, self._certificate.options(), interface=HOST)
+
+    def client(self, port: Any) -> Any:
+        from twisted.internet.ssl import optionsForClientTLS
+
+        endpoint = TCP4ClientEndpoint(reactor, HOST, port.getHost().port)
+        return wrapClientTLS(optionsForClientTLS("natproxy", self._certificate), endpoint)
+
+
+class TCP:
+    """What the other side is, where one side is not."""
+
+    def __init__(self, _: Path) -> None:
+        pass
+
+    def server(self) -> Any:
+        return TCP4ServerEndpoint(reactor, 0, interface=HOST)
+
+    def client(self, port: Any) -> Any:
+        return TCP4ClientEndpoint(reactor, HOST, port.getHost().port)
+
+
+def certificate() -> bytes:
+    """Make a key and a certificate for it."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "natproxy")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("natproxy")]), False)
+        .sign(key, hashes.SHA256())
+    )
+    return signed.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+@asynccontextmanager
+async def listening(kind: Any, factory: Any) -> AsyncIterator[Any]:
+    """Have a factory listen, and give an endpoint that leads to it."""
+    port = await kind.server().listen(factory)
+    try:
+        yield kind.client(port)
+    finally:
+        await maybeDeferred(port.stopListening)
+        await all_ended(factory)
+
+
+@asynccontextmanager
+async def client_of(endpoint: Any) -> AsyncIterator[Peer]:
+    peer = Peer()
+    await connectProtocol(endpoint, peer)
+    try:
+        yield peer
+    finally:
+        if peer.ended is None:
+            peer.kill()
+        await peer.end()
+
+
+@pytest.mark.parametrize(
+    ("clients", "upstreams"), [(UNIX, TCP), (TCP, UNIX), (TLS, TCP), (TCP, TLS)]
+)
+@pytest_twisted.ensureDeferred
+async def test_replies_are_copied(tmp_path: Path, clients: Any, upstreams: Any) -> None:
+    bodies = [os.urandom(size) for size in (5, 20 * MIB, MIB + 7, 1)]
+    relays = NotingRelays(Way.KERNEL)
+    server = PlayedServer()
+    async with listening(upstreams(tmp_path), server) as upstream_endpoint:
+        before = open_descriptors()
+        connector = EndpointConnector(upstream_endpoint, reactor, 5.0)
+        proxy = ProxyFactory(reactor, connector, relays=relays)
+        listen = listening(clients(tmp_path), proxy)
+        async with listen as endpoint, client_of(endpoint) as client:
+            for body in bodies:
+                client.send(b"DOWNLOAD a\n")
+                upstream = await server.asked()
+                upstream.send(reply(body))
+                await gets(client, reply(body))
+            # The end of this one is not waited for.
+            client.send(b"DOWNLOAD a\n")
+            upstream = await server.asked()
+            client.stop_reading()
+            upstream.send(b"OK %d\n" % (1 << 40))
+            feeder = Feeder(upstream, 1 << 40)
+            await feeder.stalled()
+            assert feeder.fed < 32 * MIB
+            client.kill()
+            await upstream.end()
+        assert open_descriptors() <= before
+    assert {type(relay) for relay in relays.made} == {CopyRelay}
+    assert len(proxy.table) == 0
+
+
+@pytest.mark.parametrize("clients", [UNIX, TLS])
+@pytest_twisted.ensureDeferred
+async def test_files_are_copied(tmp_path: Path, clients: Any) -> None:
+    bodies = [os.urandom(size) for size in (5, 20 * MIB, MIB + 7, 1)]
+    files = tmp_path / "files"
+    files.mkdir()
+    relays = NotingRelays(Way.KERNEL)
+    factory = FileServerFactory(
+        reactor,
+        Directory(os.fspath(files)),
+        partial(deferToThreadPool, reactor, reactor.getThreadPool()),
+        600.0,
+        relays,
+    )
+    async with listening(clients(tmp_path), factory) as endpoint, client_of(endpoint) as client:
+        for number, body in enumerate(bodies):
+            (files / str(number)).write_bytes(body)
+            client.send(b"DOWNLOAD %d\n" % number)
+            await gets(client, reply(body))
+    assert {type(relay) for relay in relays.made} == {CopyingFileRelay}

@@ -1,0 +1,365 @@
+"""One suite for every way that a file can go to a client."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from itertools import cycle, islice
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+from twisted.internet.error import ConnectionDone, ConnectionLost
+
+from natproxy.relay import Way
+from tests.support.doubles import PlayedWarmth
+from tests.support.loopback import Peer, eventually
+from tests.support.relays import (
+    KIB,
+    MIB,
+    Running,
+    both_ways,
+    digest,
+    gets,
+    pause,
+    reply,
+    serving,
+    sipping,
+)
+
+SIZES = (
+    1,
+    *(64 * KIB + more for more in (-1, 0, 1)),
+    *(128 * KIB + more for more in (-1, 0, 1)),
+    MIB + 7,
+    20 * MIB,
+)
+LARGE = 8 * MIB
+NOT_FOUND = b"ERR file not found\n"
+SHORT = 0.2
+
+
+def close(peer: Peer) -> None:
+    peer.transport.loseConnection()
+
+
+def reset(peer: Peer) -> None:
+    peer.kill()
+
+
+def sparse(path: Path, size: int) -> None:
+    """Make a large file that costs nothing, all of it zeros."""
+    with path.open("wb") as file:
+        file.truncate(size)
+
+
+async def held_up(server: Running, client: Peer, command: bytes = b"DOWNLOAD large\n") -> None:
+    """Have a file sent to a client that does not read it."""
+    server.shrink_buffers(client)
+    client.stop_reading()
+    client.send(command)
+    await server.stalled()
+
+
+async def flowing(server: Running, client: Peer) -> None:
+    """Have a file sent that does not end soon."""
+    client.keep = 0
+    client.send(b"DOWNLOAD endless\n")
+    await client.until(lambda: client.count > MIB, "it flows")
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    sparse(tmp_path / "endless", 1 << 40)
+    (tmp_path / "large").write_bytes(os.urandom(MIB) * (LARGE // MIB))
+    return tmp_path
+
+
+@both_ways
+@pytest_twisted.ensureDeferred
+async def test_every_byte_arrives_and_the_next_command_works(way: Way, tmp_path: Path) -> None:
+    async with serving(way, tmp_path) as server, server.client() as client:
+        for size in SIZES:
+            body = os.urandom(size)
+            (tmp_path / "file").write_bytes(body)
+            client.send(b"DOWNLOAD file\n")
+            await gets(client, reply(body))
+            assert server.relays.made[-1].sent == len(reply(body))
+        await server.ended(*["completed"] * len(SIZES))
+        sent = [event["bytes"] for event in server.events if "outcome" in event]
+        assert sent == [len(b"OK %d\n" % size) + size for size in SIZES]
+
+
+@both_ways
+@pytest_twisted.ensureDeferred
+async def test_pipelined_commands_are_answered_in_order(way: Way, tmp_path: Path) -> None:
+    bodies = [os.urandom(size) for size in (5, 300 * KIB, 0, 64 * KIB, MIB, 1)]
+    for number, body in enumerate(bodies):
+        (tmp_path / str(number)).write_bytes(body)
+    async with serving(way, tmp_path) as server, server.client() as client:
+        numbers = list(islice(cycle(range(len(bodies))), 60))
+        client.send(b"".join(b"DOWNLOAD %d\nDOWNLOAD absent\n" % number for number in numbers))
+        await gets(client, b"".join(reply(bodies[number]) + NOT_FOUND for number in numbers))
+        client.send(b"LIST\n")
+        await gets(client, b"OK\n0\n1\n2\n3\n4\n5\nEND\n")
+
+
+@both_ways
+@pytest_twisted.ensureDeferred
+async def test_slow_client_may_ask_for_much_at_once(way: Way, tmp_path: Path) -> None:
+    bodies = [os.urandom(size) for size in (MIB + 11, 70 * KIB, 3, 130 * KIB)]
+    for number, body in enumerate(bodies):
+        (tmp_path / str(number)).write_bytes(body)
+    async with serving(way, tmp_path) as server, server.client() as client:
+        server.shrink_buffers(client)
+        client.send(b"DOWNLOAD 0\nDOWNLOAD 1\nDOWNLOAD 2\nDOWNLOAD 3\n" * 4)
+        with sipping(client, 0.001):
+            await gets(client, b"".join(map(reply, bodies)) * 4)
+        await server.ended(*["completed"] * 16)
+
+
+@both_ways
+@pytest_twisted.ensureDeferred
+async def test_reply_may_begin_or_end_where_the_socket_is_full(way: Way, tmp_path: Path) -> None:
+    body = os.urandom(3000)
+    (tmp_path / "file").write_bytes(body)
+    async with serving(way, tmp_path) as server, server.client() as client:
+        server.shrink_buffers(client)
+        for _ in range(3):
+            client.stop_reading()
+            client.send(b"DOWNLOAD file\n" * 200)
+            await server.stalled()
+            client.read_on()
+            await gets(client, reply(body) * 200)
+        await server.ended(*["completed"] * 600)
+
+
+@both_ways
+@pytest_twisted.ensureDeferred
+async def test_sent_bytes_are_counted_while_it_runs(way: Way, directory: Path) -> None:
+    async with serving(way, directory) as server, server.client() as client:
+        await held_up(server, client)
+        (relay,) = server.relays.made
+        first = relay.sent
+        assert 0 < first < 3 * MIB
+        client.read_on()
+        await client.until(lambda: client.count > 4 * MIB, "the half of it")
+        assert relay.sent >= client.count > first
+        await gets(client, reply((directory / "large").read_bytes()))
+        assert relay.sent == client.count
+
+
+@both_ways
+@pytest_twisted.ensureDeferred
+async def test_file_that_shrinks_aborts_the_client(way: Way, directory: Path) -> None:
+    content = (directory / "large").read_bytes()
+    async with serving(way, directory) as server, server.client() as client:
+        await held_up(server, client)
+        os.truncate(directory / "large", 4 * MIB + 3)
+        client.read_on()
+        assert await client.end() is ConnectionLost
+        got = bytes(client.received)
+        assert digest(got) == digest(reply(content)[: len(got)])
+        assert len(got) <= 4 * MIB + 3 + len(b"OK %d\n" % LARGE)
+        await server.ended("error")
+        (reason,) = [event["reason"] for event in server.events if "reason" in event]
+        assert str(reason) == f"{LARGE - 4 * MIB - 3} bytes missing"
+
+
+@both_ways
+@pytest_twisted.ensureDeferred
+async def test_file_that_grows_is_sent_at_its_promised_size(way: Way, directory: Path) -> None:
+    content = (directory / "large").read_bytes()
+    async with serving(way, directory) as server, server.client() as client:
+        await held_up(server, client, b"DOWNLOAD large\nDOWNLOAD absent\n")
+        with (directory / "large").open("ab") as file:
+            file.write(os.urandom(MIB))
+        client.read_on()
+        await gets(client, reply(content) + NOT_FOUND)
+
+
+@both_ways
+@pytest.mark.parametrize("begin", [flowing, held_up])
+@pytest.mark.parametrize("end", [reset, close])
+@pytest_twisted.ensureDeferred
+async def test_client_that_goes_in_the_middle_has_its_file_closed(
+    way: Way, directory: Path, begin, end: Callable[[Peer], None]
+) -> None:
+    async with serving(way, directory) as server, server.client() as client:
+        await begin(server, client)
+        client.stop_reading()
+        end(client)
+        await server.ended("client-gone")
+
+
+@both_ways
+@pytest.mark.parametrize("begin", [flowing, held_up])
+@pytest_twisted.ensureDeferred
+async def test_half_closed_client_that_goes_has_its_file_closed(
+    way: Way, directory: Path, begin
+) -> None:
+    async with serving(way, directory) as server, server.client() as client:
+        await begin(server, client)
+        client.finish_sending()
+        await pause(0.02)
+        client.kill()
+        await server.ended("client-gone")
+
+
+@both_ways
+@pytest_twisted.ensureDeferred
+async def test_client_that_stops_and_reads_on_many_times_loses_nothing(
+    way: Way, directory: Path
+) -> None:
+    content = (directory / "large").read_bytes()
+    async with serving(way, directory) as server, server.client() as client:
+        await held_up(server, client)
+        for _ in range(10):
+            client.read_on()
+            await pause(0.003)
+            client.stop_reading()
+            await pause(0.01)
+        client.read_on()
+        await gets(client, reply(content))
+        assert not server.serving.outbound.paused
+
+
+@both_ways
+@pytest_twisted.ensureDeferred
+async def test_client_that_stops_reading_is_cut_off_in_the_end(way: Way, directory: Path) -> None:
+    async with serving(way, directory, idle_timeout=SHORT) as server, server.client() as client:
+        await held_up(server, client)
+        await server.ended("timeout")
+        client.read_on()
+        assert await client.end() is ConnectionLost
+
+
+@both_ways
+@pytest_twisted.ensureDeferred
+async def test_slow_client_is_not_cut_off(way: Way, tmp_path: Path) -> None:
+    body = os.urandom(2 * MIB)
+    (tmp_path / "file").write_bytes(body)
+    async with serving(way, tmp_path, idle_timeout=0.3) as server, server.client() as client:
+        server.shrink_buffers(client)
+        with sipping(client, 0.02):
+            client.send(b"DOWNLOAD file\n")
+            await gets(client, reply(body))
+        await server.ended("completed")
+        # And then it is the client's turn to ask.
+        assert await client.end() is ConnectionDone
+
+
+@both_ways
+@pytest_twisted.ensureDeferred
+async def test_drained_in_the_middle_the_client_gets_the_rest_and_no_more(
+    way: Way, directory: Path
+) -> None:
+    content = (directory / "large").read_bytes()
+    async with serving(way, directory) as server, server.client() as client:
+        await held_up(server, client, b"DOWNLOAD large\nDOWNLOAD absent\n")
+        drained = server.factory.drain()
+        client.read_on()
+        await gets(client, reply(content))
+        assert await client.end() is ConnectionDone
+        await drained
+        await server.ended("completed")
+
+
+@both_ways
+@pytest.mark.parametrize("begin", [flowing, held_up])
+@pytest_twisted.ensureDeferred
+async def test_aborted_daemon_cuts_the_client_off(way: Way, directory: Path, begin) -> None:
+    async with serving(way, directory) as server, server.client() as client:
+        await begin(server, client)
+        server.factory.abort()
+        client.read_on()
+        assert await client.end() is ConnectionLost
+        await server.ended("drained")
+
+
+@both_ways
+@pytest_twisted.ensureDeferred
+async def test_half_closed_client_gets_the_whole_file_and_then_the_end(
+    way: Way, directory: Path
+) -> None:
+    content = (directory / "large").read_bytes()
+    async with serving(way, directory) as server:
+        async with server.client() as client:
+            client.send(b"DOWNLOAD large\nDOWNLOAD absent\n")
+            client.finish_sending()
+            await gets(client, reply(content) + NOT_FOUND)
+            assert await client.end() is ConnectionDone
+        async with server.client() as client:
+            await held_up(server, client)
+            client.finish_sending()
+            await pause(0.02)
+            client.read_on()
+            await gets(client, reply(content))
+            assert await client.end() is ConnectionDone
+
+
+@both_ways
+@pytest_twisted.ensureDeferred
+async def test_short_command_does_not_wait_for_bulk(way: Way, directory: Path) -> None:
+    (directory / "short").write_bytes(b"short")
+    async with serving(way, directory) as server, AsyncExitStack() as connected:
+        clients = []
+        for _ in range(20):
+            client = await connected.enter_async_context(server.client())
+            await flowing(server, client)
+            clients.append(client)
+        short = await connected.enter_async_context(server.client())
+        for _ in range(5):
+            moved = [client.count for client in clients]
+            short.send(b"DOWNLOAD short\n")
+            await gets(short, reply(b"short"))
+            assert len(server.factory.connections) == 21
+        await eventually(
+            lambda: all(client.count > had for client, had in zip(clients, moved, strict=True)),
+            "none of them starves",
+        )
+
+
+@both_ways
+@pytest_twisted.ensureDeferred
+async def test_cold_file_is_warmed_and_then_sent(way: Way, tmp_path: Path) -> None:
+    body = os.urandom(3 * MIB // 2)
+    (tmp_path / "file").write_bytes(body)
+    warmth = PlayedWarmth()
+    serve = serving(way, tmp_path, warmth=warmth, idle_timeout=SHORT / 2)
+    async with serve as server, server.client() as client:
+        client.send(b"DOWNLOAD file\n")
+        await eventually(lambda: warmth.warming, "it is being read")
+        # However long the disk takes: it is not the client's turn.
+        await pause(1.2 * SHORT)
+        assert client.count <= len(b"OK %d\n" % len(body))
+        assert not server.serving.outbound.paused
+        while client.count < len(reply(body)):
+            await eventually(
+                lambda: warmth.warming or client.count == len(reply(body)), "the next stretch"
+            )
+            if warmth.warming:
+                warmth.warmed()
+        await gets(client, reply(body))
+    stretches = sorted({(offset, size) for _, offset, size in warmth.asked})
+    assert stretches[0][0] == 0
+    assert sum(stretches[-1]) == len(body)
+
+
+@both_ways
+@pytest_twisted.ensureDeferred
+async def test_client_that_goes_while_its_file_is_warmed(way: Way, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x" * MIB)
+    warmth = PlayedWarmth()
+    async with serving(way, tmp_path, warmth=warmth) as server, server.client() as client:
+        client.send(b"DOWNLOAD file\n")
+        await eventually(lambda: warmth.warming, "it is being read")
+        ((file, _, _),) = warmth.warming
+        client.kill()
+        await server.ended("client-gone")
+        # The thread is still reading.
+        assert os.fstat(file).st_size == MIB
+        warmth.warmed()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(file)

@@ -1,0 +1,304 @@
+"""A file server of version 2 in threads, for a blocking client, with faults to order."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import tempfile
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count, groupby
+from shutil import rmtree
+from typing import NamedTuple
+from unittest import mock
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from natproxy.client import Event, Phase, Server, Session
+from natproxy.protocol import (
+    DIRECTORY,
+    END,
+    FILE,
+    FILE_NOT_FOUND,
+    MORE,
+    UNKNOWN_COMMAND,
+    Arguments,
+    Command,
+    Digest,
+    Entry,
+    Metadata,
+    Range,
+    Refusal,
+    abilities,
+    error_line,
+    format_digest,
+    format_entry,
+    format_metadata,
+    format_range,
+    parse_arguments,
+    parse_command,
+)
+
+MTIME = 1_600_000_000_123_456_789
+
+
+class Served(NamedTuple):
+    """A file of the server."""
+
+    content: bytes
+    metadata: Metadata
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What one command meets, instead of a whole answer.
+
+    :ivar act: is called when the command has come.
+    :ivar answer: to send; the connection stays.
+    :ivar cut: bytes of the body after which the connection is closed; -1: of no header even.
+    :ivar silent: whether there is no answer until the server is closed.
+    """
+
+    act: Callable[[], object] = lambda: None
+    answer: bytes | None = None
+    cut: int | None = None
+    silent: bool = False
+
+
+class ServedFiles:
+    """Files in memory, served on loopback.
+
+    :ivar version: that it speaks.
+    :ivar directories: that are there without any file in them.
+    :ivar listing: names for ``LS`` to tell of, whatever there is.
+    :ivar page: entries on a page.
+    :ivar commands: that have come, with their arguments.
+    :ivar sent: bytes of files that were sent.
+    """
+
+    def __init__(self) -> None:
+        self.version = 2
+        self.directories: set[bytes] = set()
+        self.listing: Iterable[Entry] | None = None
+        self.page = 1000
+        self.commands: list[bytes] = []
+        self.sent = 0
+        self._files: dict[bytes, Served] = {}
+        self._faults: dict[bytes, deque[Fault]] = defaultdict(deque)
+        self._numbers = count(1)
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._open: set[socket.socket] = set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = Server("127.0.0.1", self._listener.getsockname()[1])
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def put(self, name: bytes, content: bytes, mtime_ns: int = MTIME) -> None:
+        """Have a file; one that is there is replaced."""
+        etag = f"e{next(self._numbers)}"
+        metadata = Metadata(FILE, len(content), mtime_ns, etag)
+        self._files[name] = Served(content, metadata)
+
+    def remove(self, name: bytes) -> None:
+        del self._files[name]
+
+    def fail(self, verb: bytes, *faults: Fault) -> None:
+        """Let the next commands with this verb meet these faults, one each."""
+        self._faults[verb].extend(faults)
+
+    def asked(self, verb: bytes) -> list[bytes]:
+        """The arguments of the commands with this verb."""
+        split = (command.partition(b" ") for command in self.commands)
+        return [rest for word, _, rest in split if word == verb]
+
+    def close(self) -> None:
+        """Be gone, and wait for the threads."""
+        self._closed.set()
+        self.stop_listening()
+        self.cut_off()
+        while self._threads:
+            self._threads.pop().join(10)
+        self._listener.close()
+
+    def stop_listening(self) -> None:
+        """Refuse connections from now on."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+
+    def cut_off(self) -> None:
+        """Shut down every connection."""
+        with self._lock:
+            for connection in self._open:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with self._lock:
+                self._open.add(connection)
+            thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
+            # In this order: `close` can't join one that has not been started.
+            thread.start()
+            self._threads.append(thread)
+
+    def _serve(self, connection: socket.socket) -> None:
+        with suppress(OSError), connection, connection.makefile("rb") as lines:
+            for line in lines:
+                if not self._answer(connection, line.removesuffix(b"\n")):
+                    break
+        with self._lock:
+            self._open.discard(connection)
+
+    def _answer(self, connection: socket.socket, line: bytes) -> bool:
+        command = parse_command(line)
+        assert command is not None
+        with self._lock:
+            self.commands.append(line)
+            faults = self._faults[command.verb]
+            fault = faults.popleft() if faults else Fault()
+        fault.act()
+        if fault.silent:
+            self._closed.wait(10)
+            return False
+        if fault.answer is not None:
+            connection.sendall(fault.answer)
+            return True
+        try:
+            header, body = self._reply(command)
+        except Refusal as refusal:
+            code = refusal.code if self.version > 1 else None
+            header, body = error_line(refusal.message, code), b""
+        if fault.cut is not None:
+            if fault.cut < 0:
+                return False
+            body = body[: fault.cut]
+        with self._lock:
+            if command.verb in (b"GET", b"DOWNLOAD"):
+                self.sent += len(body)
+        connection.sendall(header + body)
+        return fault.cut is None
+
+    def _reply(self, command: Command) -> tuple[bytes, bytes]:
+        if command.verb == b"DOWNLOAD":
+            content = self._file(command.name).content
+            return b"OK %d\n" % len(content), content
+        if command.verb == b"LIST":
+            names = sorted(name for name in self._files if b"/" not in name)
+            return b"OK\n" + b"".join(name + b"\n" for name in names) + b"END\n", b""
+        if not command.known or self.version == 1:
+            raise Refusal(400, UNKNOWN_COMMAND)
+        if command.verb == b"FEAT":
+            return b"OK\n" + abilities() + END + b"\n", b""
+        asked = parse_arguments(command)
+        if command.verb == b"LS":
+            page = self._page(asked)
+            return b"OK %d\n" % len(page), page
+        if command.verb == b"STAT" and self._is_directory(asked.name):
+            return b"OK " + format_metadata(_directory(asked.name).metadata) + b"\n", b""
+        content, metadata = self._file(asked.name)
+        if asked.if_match not in (None, metadata.etag):
+            raise Refusal(412, f"changed etag={metadata.etag}")
+        if asked.offset > metadata.size:
+            raise Refusal(416, f"range size={metadata.size}")
+        part = content[asked.offset :][: asked.length]
+        if command.verb == b"STAT":
+            return b"OK " + format_metadata(metadata) + b"\n", b""
+        if command.verb == b"HASH":
+            digest = Digest(hashlib.sha256(part).hexdigest(), metadata.size, metadata.etag)
+            return b"OK " + format_digest(digest) + b"\n", b""
+        return format_range(Range(len(part), asked.offset, metadata)), part
+
+    def _file(self, name: bytes) -> Served:
+        try:
+            return self._files[name]
+        except KeyError:
+            raise Refusal(404, FILE_NOT_FOUND) from None
+
+    def _is_directory(self, name: bytes) -> bool:
+        inside = name + b"/"
+        return (
+            not name or name in self.directories or any(f.startswith(inside) for f in self._files)
+        )
+
+    def _page(self, asked: Arguments) -> bytes:
+        if self.listing is not None:
+            return b"".join(map(format_entry, self.listing))
+        above = asked.name + b"/" if asked.name else b""
+        names = {*self._files, *self.directories}
+        for name in list(names):
+            parts = name.split(b"/")
+            names.update(b"/".join(parts[:depth]) for depth in range(1, len(parts)))
+        below = sorted(n for n in names if n.startswith(above) and n > asked.after)
+        entries = [
+            Entry(name, self._files[name].metadata) if name in self._files else _directory(name)
+            for name in below
+            if name[len(above) :].count(b"/") < asked.depth
+        ]
+        lines = [format_entry(entry) for entry in entries[: self.page]]
+        return b"".join(lines) + (MORE + b"\n" if len(entries) > self.page else b"")
+
+
+def _directory(name: bytes) -> Entry:
+    return Entry(name, Metadata(DIRECTORY, 0, MTIME, "directory"))
+
+
+class FetchCase(SynchronousTestCase):
+    """A server, a session with it, and an empty directory to fetch to.
+
+    :ivar events: of transfers that were told to tell `note`.
+    :ivar slept: seconds, between tries or for a rate; nobody waits for them.
+    """
+
+    def setUp(self) -> None:
+        self.server = ServedFiles()
+        self.addCleanup(self.server.close)
+        self.session = Session(self.server.address, 5)
+        self.addCleanup(self.session.close)
+        self.directory = os.fsencode(os.path.realpath(tempfile.mkdtemp()))
+        self.addCleanup(rmtree, self.directory)
+        self.events: list[Event] = []
+        self.slept: list[float] = []
+        sleep = mock.patch(
+            "natproxy.client.retry.Stop.sleep",
+            lambda stop, seconds: (self.slept.append(seconds), stop.check()),
+        )
+        sleep.start()
+        self.addCleanup(sleep.stop)
+
+    def path(self, *names: bytes) -> bytes:
+        return os.path.join(self.directory, *names)
+
+    def files(self) -> list[bytes]:
+        """What is in the directory, hidden files too."""
+        return sorted(os.listdir(self.directory))
+
+    def read(self, *names: bytes) -> bytes:
+        with open(self.path(*names), "rb") as file:
+            return file.read()
+
+    def write(self, name: bytes, content: bytes, mtime_ns: int | None = None) -> None:
+        """Have a file in the directory."""
+        os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
+        with open(self.path(name), "wb") as file:
+            file.write(content)
+        if mtime_ns is not None:
+            os.utime(self.path(name), ns=(mtime_ns, mtime_ns))
+
+    def note(self, event: Event) -> None:
+        self.events.append(event)
+
+    def phases(self) -> list[Phase]:
+        """The phases that were told of, in order."""
+        return [phase for phase, _ in groupby(event.phase for event in self.events)]
+
+    def messages(self, phase: Phase) -> list[str]:
+        return [event.message for event in self.events if event.phase is phase]

@@ -1,0 +1,89 @@
+"""The manual page says what the program does: every command, option and exit status."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from argparse import ArgumentParser
+
+import pytest
+from twisted.trial.unittest import SynchronousTestCase
+
+from natproxy.cli.options import parser_of
+from natproxy.cli.parsing import commands_of
+from natproxy.client import errors
+from tests.support.paths import ROOT
+
+PAGE = ROOT / "man" / "natproxy.1"
+TEXT = PAGE.read_text()
+
+
+def section(title: str) -> str:
+    """Give what stands under a heading."""
+    found = re.search(rf"^\.Sh {title}\n(.*?)(?=^\.Sh|\Z)", TEXT, re.MULTILINE | re.DOTALL)
+    assert found
+    return found[1]
+
+
+def options_of(parser: ArgumentParser) -> set[str]:
+    """Give all names of all options, those of the commands too."""
+    names = {name for action in parser._actions for name in action.option_strings}
+    return names.union(*map(options_of, commands_of(parser).values()))
+
+
+def every_subclass(kind: type[errors.ClientError]) -> set[type[errors.ClientError]]:
+    return {kind}.union(*map(every_subclass, kind.__subclasses__()))
+
+
+class ManualTests(SynchronousTestCase):
+    def test_it_has_every_option_and_no_other(self) -> None:
+        # In the sections that explain them, not in the synopsis with its ``-lR``.
+        explained = section("DESCRIPTION")
+        flags = set()
+        for line in re.findall(r"^\.It (Fl .*)$", explained, re.MULTILINE):
+            flags |= {f"-{flag}" for flag in re.findall(r"Fl (\S+)", line)}
+        expected = options_of(parser_of()) | options_of(parser_of(prompt=True))
+        self.assertEqual(flags, expected)
+
+    def test_it_has_every_command_and_no_other(self) -> None:
+        commands = set()
+        for line in re.findall(r"^\.It Cm (.*)$", section("DESCRIPTION"), re.MULTILINE):
+            # Several share an explanation; what is in italics, or a choice, is no command.
+            words = re.split(r" (?:Ar|Op|Cm) ", line)[0]
+            commands |= set(words.split(" , "))
+        expected = {*commands_of(parser_of()), *commands_of(parser_of(prompt=True))}
+        self.assertEqual(commands, expected)
+
+    def test_synopsis_has_every_command_of_the_command_line(self) -> None:
+        commands = re.findall(r"^\.Cm (.*)$", section("SYNOPSIS"), re.MULTILINE)
+        named = {word for line in commands for word in line.split(" | ")}
+        self.assertEqual(named - {"bash", "zsh", "fish"}, set(commands_of(parser_of())))
+
+    def test_it_has_every_exit_status_and_no_other(self) -> None:
+        told = {int(number) for number in re.findall(r"^\.It (\d+)$", TEXT, re.MULTILINE)}
+        known = {kind.exit_status for kind in every_subclass(errors.ClientError)}
+        self.assertEqual(told, known | {0})
+
+    def test_it_names_the_environment_and_the_files(self) -> None:
+        for name in ("NATPROXY_SERVER", "XDG_STATE_HOME"):
+            self.assertIn(f".It Ev {name}\n", section("ENVIRONMENT"))
+        for path in (".NAME.part", ".NAME.part.json", "~/.local/state/natproxy/history"):
+            self.assertIn(f".It Pa {path}\n", section("FILES"))
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="there is no groff here")
+def test_groff_has_nothing_to_say_against_it() -> None:
+    run = subprocess.run(
+        ["groff", "-ww", "-mdoc", "-Tascii", PAGE], capture_output=True, timeout=30, check=True
+    )
+    assert run.stderr == b""
+    assert run.stdout
+
+
+@pytest.mark.skipif(shutil.which("mandoc") is None, reason="there is no mandoc here")
+def test_mandoc_has_nothing_to_say_against_it() -> None:
+    run = subprocess.run(
+        ["mandoc", "-T", "lint", "-W", "warning", PAGE], capture_output=True, timeout=30
+    )
+    assert run.stdout == b""

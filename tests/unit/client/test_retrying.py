@@ -1,0 +1,505 @@
+"""How long is waited between two tries, and to stay below a rate."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from unittest import mock
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from natproxy.client import (
+    CannotConnect,
+    Changed,
+    ConnectionBroken,
+    GaveUp,
+    Interrupted,
+    NotFound,
+    Unavailable,
+    UsageError,
+)
+from natproxy.client.retry import (
+    LATE,
+    Contact,
+    Limit,
+    Outage,
+    Pace,
+    Patience,
+    Persistence,
+    Stop,
+    Tries,
+    backoff,
+    parse_duration,
+    shown_duration,
+)
+
+BROKEN = ConnectionBroken("lost")
+
+
+class BackoffTests(SynchronousTestCase):
+    def test_each_wait_is_twice_as_long_as_the_last_up_to_a_limit(self) -> None:
+        waits = [backoff(failures, lambda: 0.5) for failures in range(1, 10)]
+        self.assertEqual(waits, [0.5, 1, 2, 4, 8, 16, 30, 30, 30])
+
+    def test_chance_makes_a_wait_shorter_or_longer_by_a_half(self) -> None:
+        for chance, expected in ((0.0, 0.25), (1.0, 0.75)):
+            self.assertEqual(backoff(1, lambda chance=chance: chance), expected)  # type: ignore[misc]
+
+    @settings(deadline=None)
+    @given(st.integers(1, 10**9))
+    def test_no_number_of_failures_is_too_large(self, failures: int) -> None:
+        self.assertTrue(0.25 <= backoff(failures) <= 45)
+
+
+class DurationTests(SynchronousTestCase):
+    def test_forms_that_are_understood(self) -> None:
+        for text, seconds in (
+            ("90", 90),
+            ("90s", 90),
+            ("0", 0),
+            ("1.5", 1.5),
+            ("30m", 1800),
+            ("2h", 7200),
+            ("2H", 7200),
+            ("inf", math.inf),
+        ):
+            self.assertEqual(parse_duration(text), seconds)
+
+    def test_forms_that_are_refused(self) -> None:
+        for text in ("", "-1", "1d", "m", "nan", "1e3", "infinity", "1 h", "\u0665", "9" * 500):
+            error = self.assertRaises(ValueError, parse_duration, text)
+            self.assertIn("must be a duration", str(error))
+
+    def test_it_is_shown_in_its_largest_unit(self) -> None:
+        for seconds, text in ((1800, "30 min"), (7200, "2 h"), (90, "90 s"), (0.5, "0.5 s")):
+            self.assertEqual(shown_duration(seconds), text)
+
+
+class ContactTests(SynchronousTestCase):
+    def test_interrupt_ends_each_wait_between_two_tries(self) -> None:
+        contact = Contact()
+        contact.interrupt()
+        told = threading.Semaphore(0)
+        ended: list[Exception] = []
+
+        def step() -> None:
+            raise BROKEN
+
+        def persist() -> None:
+            patience = Patience(math.inf)
+            persistently = Persistence(contact, patience, Stop(), lambda _: told.release())
+            try:
+                persistently(step)
+            except Interrupted as error:
+                ended.append(error)
+
+        with mock.patch("natproxy.client.retry.backoff", return_value=10**6):
+            threads = [threading.Thread(target=persist) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for _ in threads:
+                told.acquire(timeout=10)
+            for thread in threads:
+                while thread.is_alive():
+                    # A thread may have been about to wait.
+                    contact.interrupt()
+                    thread.join(0.05)
+        self.assertEqual(len(ended), 2)
+
+
+class PaceTests(SynchronousTestCase):
+    def test_body_that_drips_is_a_temporary_failure(self) -> None:
+        pace = Pace("h:1", 1)
+        for _ in range(60):
+            pace.received(1023, 1)
+        error = self.assertRaises(ConnectionBroken, pace.received, 1, 1)
+        self.assertEqual(str(error), "h:1 sent less than 1024 bytes a second")
+        self.assertTrue(error.passing)
+
+    def test_least_rate_is_enough(self) -> None:
+        pace = Pace("h:1", 1)
+        for _ in range(1000):
+            pace.received(1024, 1)
+
+    def test_long_time_out_is_a_long_window(self) -> None:
+        pace = Pace("h:1", 500)
+        pace.received(1, 500)
+        pace.received(1, 500)
+        self.assertRaises(ConnectionBroken, pace.received, 1, 1)
+
+
+class StopTests(SynchronousTestCase):
+    def test_it_is_seen_by_those_who_look(self) -> None:
+        stop = Stop()
+        stop.check()
+        stop.sleep(0)
+        stop.set()
+        stop.set()
+        self.assertRaises(Interrupted, stop.check)
+        self.assertRaises(Interrupted, stop.sleep, 10**6)
+
+    def test_it_wakes_those_who_sleep(self) -> None:
+        stop = Stop()
+        asleep = threading.Event()
+        woken: list[Exception] = []
+
+        def sleep() -> None:
+            asleep.set()
+            try:
+                stop.sleep(60)
+            except Interrupted as error:
+                woken.append(error)
+
+        thread = threading.Thread(target=sleep)
+        thread.start()
+        asleep.wait(10)
+        stop.set()
+        thread.join(10)
+        self.assertEqual(len(woken), 1)
+
+
+class PersistenceCase(SynchronousTestCase):
+    """Steps that fail while a clock runs: nobody really waits."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.contact = Contact()
+
+    def persist(
+        self,
+        retry_for: float = 1800,
+        retries: int | None = None,
+        wait: bool = False,
+        outage: Outage | None = None,
+    ) -> Persistence:
+        self.told: list[str] = []
+        self.stop = Stop()
+        self.waits: list[float] = []
+
+        def sleep(seconds: float) -> None:
+            self.waits.append(seconds)
+            self.clock.advance(seconds)
+
+        self.patch(self.stop, "sleep", sleep)
+        patience = Patience(retry_for, retries, wait)
+        return Persistence(
+            self.contact,
+            patience,
+            self.stop,
+            self.told.append,
+            outage,
+            clock=self.clock.seconds,
+        )
+
+    def step(self, *outcomes: object) -> Callable[[], object]:
+        self.steps = mock.Mock(side_effect=outcomes)
+        return self.steps
+
+    def failing(self, error: Exception, lasting: float = 0.0, until: float = math.inf) -> object:
+        """Give a step that fails after some seconds each time, until a moment."""
+
+        def step() -> float:
+            self.clock.advance(lasting)
+            if self.clock.seconds() < until:
+                raise error
+            return self.clock.seconds()
+
+        return step
+
+
+class PersistenceTests(PersistenceCase):
+    def test_step_that_succeeds_is_taken_once(self) -> None:
+        self.assertEqual(self.persist()(self.step(5)), 5)
+        self.assertEqual((self.told, self.waits), ([], []))
+
+    def test_what_passes_is_waited_out_and_told(self) -> None:
+        result = self.persist()(self.step(BROKEN, Unavailable("full"), BROKEN, 5))
+        self.assertEqual(result, 5)
+        self.assertEqual(len(self.waits), 3)
+        for wait, told, reason in zip(self.waits, self.told, ("lost", "full", "lost"), strict=True):
+            self.assertEqual(told, f"{reason}; trying again in {wait:.1f} s")
+
+    def test_what_does_not_pass_is_raised_at_once(self) -> None:
+        for error in (NotFound("a"), Changed("a"), Interrupted("a")):
+            self.assertIs(self.assertRaises(type(error), self.persist(), self.step(error)), error)
+            self.assertEqual(self.waits, [])
+
+    def test_failure_is_raised_as_it_is_when_no_retry_was_wanted(self) -> None:
+        for patience in ({"retry_for": 0}, {"retries": 0}):
+            persistently = self.persist(**patience)
+            error = self.assertRaises(ConnectionBroken, persistently, self.step(BROKEN, 5))
+            self.assertIs(error, BROKEN)
+
+    def test_server_that_was_never_there_is_not_tried_again(self) -> None:
+        self.assertRaises(CannotConnect, self.persist(), self.step(CannotConnect("refused"), 5))
+        self.assertEqual(self.waits, [])
+
+    def test_server_that_was_never_there_is_waited_for_if_that_is_wanted(self) -> None:
+        persistently = self.persist(60, wait=True)
+        self.assertEqual(persistently(self.step(CannotConnect("refused"), 5)), 5)
+        self.contact.reached = False
+        persistently = self.persist(60, wait=True)
+        self.assertRaises(GaveUp, persistently, self.failing(CannotConnect("refused")))
+
+    def test_server_that_was_there_is_tried_again_by_every_later_call(self) -> None:
+        self.persist()(self.step(1))
+        # Another call of the same session.
+        self.assertEqual(self.persist()(self.step(CannotConnect("refused"), 5)), 5)
+        # It was there, too, if a connection to it has been lost.
+        self.contact = Contact()
+        self.assertEqual(self.persist()(self.step(BROKEN, CannotConnect("refused"), 5)), 5)
+
+    def test_stop_is_stronger_than_any_failure(self) -> None:
+        persistently = self.persist()
+
+        def step() -> None:
+            self.stop.set()
+            raise NotFound("a")
+
+        self.assertRaises(Interrupted, persistently, step)
+        never = mock.Mock()
+        self.assertRaises(Interrupted, persistently, never)
+        never.assert_not_called()
+
+    def test_what_is_no_failure_of_the_server_goes_through(self) -> None:
+        for error in (KeyboardInterrupt, ZeroDivisionError):
+            self.assertRaises(error, self.persist(), self.step(error))
+
+
+class PatienceTests(PersistenceCase):
+    def test_it_lasts_so_long_from_the_first_failure(self) -> None:
+        error = self.assertRaises(GaveUp, self.persist(), self.failing(BROKEN))
+        self.assertEqual(str(error), "lost (gave up after 30 min without progress)")
+        self.assertIs(error.__cause__, BROKEN)
+        # The last try is made when the time is over.
+        self.assertAlmostEqual(self.clock.seconds(), 1800)
+
+    def test_length_of_the_tries_makes_no_difference(self) -> None:
+        for lasting in (0.1, 5, 60):
+            self.clock = Clock()
+            step = self.failing(BROKEN, lasting, until=1700)
+            self.assertGreater(self.persist()(step), 1700)
+
+    def test_outage_of_ten_minutes_is_survived(self) -> None:
+        self.contact.reached = True
+        step = self.failing(CannotConnect("refused"), until=600)
+        self.assertGreater(self.persist()(step), 600)
+
+    def test_it_may_have_no_end(self) -> None:
+        step = self.failing(BROKEN, 1000, until=10**7)
+        self.assertGreater(self.persist(math.inf)(step), 10**7)
+
+    def test_long_step_that_fails_in_the_end_is_tried_again(self) -> None:
+        self.assertGreater(self.persist()(self.failing(BROKEN, 5000, until=6000)), 6000)
+
+    def test_number_of_tries_may_end_it_sooner_and_not_later(self) -> None:
+        error = self.assertRaises(GaveUp, self.persist(retries=2), self.step(*[BROKEN] * 3))
+        self.assertEqual(str(error), "lost (gave up after 3 tries)")
+        self.assertEqual(len(self.waits), 2)
+        self.clock = Clock()
+        self.assertRaises(GaveUp, self.persist(10, retries=1000), self.failing(BROKEN))
+        self.assertAlmostEqual(self.clock.seconds(), 10)
+
+    def test_failures_of_one_step_are_not_counted_for_the_next(self) -> None:
+        persistently = self.persist(retries=1)
+        for _ in range(3):
+            self.assertEqual(persistently(self.step(BROKEN, 5)), 5)
+
+
+class ProgressTests(PersistenceCase):
+    def test_server_that_breaks_off_after_each_byte_is_given_up(self) -> None:
+        persistently = self.persist()
+
+        def step() -> None:
+            persistently.received(1)
+            raise BROKEN
+
+        self.assertRaises(GaveUp, persistently, step)
+        self.assertAlmostEqual(self.clock.seconds(), 1800)
+
+    def test_server_that_breaks_off_after_much_is_not(self) -> None:
+        persistently = self.persist(retries=2)
+
+        def step() -> None:
+            persistently.received(60 * 1024)
+            if self.clock.seconds() < 10_000:
+                self.clock.advance(20)
+                raise BROKEN
+
+        persistently(step)
+        # Each wait is a first one.
+        self.assertLessEqual(max(self.waits), 0.75)
+
+    def test_bytes_that_drip_without_an_end_are_given_up(self) -> None:
+        persistently = self.persist()
+
+        def step() -> None:
+            while True:
+                self.clock.advance(50)
+                persistently.received(1)
+
+        error = self.assertRaises(GaveUp, persistently, step)
+        self.assertEqual(str(error), "less than 1024 bytes a second for 30 min")
+        self.assertLess(self.clock.seconds(), 4000)
+
+    def receive(self, persistently: Persistence, rate: int, seconds: int) -> None:
+        for _ in range(seconds):
+            self.clock.advance(1)
+            persistently.received(rate)
+
+    def test_rate_of_a_kibibyte_a_second_is_progress(self) -> None:
+        self.receive(self.persist(), 1024, 10_000)
+        self.receive(self.persist(1), 1024, 10_000)
+        self.assertRaises(GaveUp, self.receive, self.persist(), 1000, 10_000)
+
+    def test_limited_transfer_may_be_slower(self) -> None:
+        persistently = self.persist()
+        persistently._least = 5.0
+        self.receive(persistently, 100, 10_000)
+
+    def test_process_that_was_stopped_for_hours_goes_on(self) -> None:
+        persistently = self.persist()
+        persistently.received(1)
+        self.clock.advance(10**5)
+        persistently.received(1)
+
+    def test_progress_of_one_thread_counts_for_all(self) -> None:
+        persistently = self.persist(retries=2)
+        left = iter(range(10))
+
+        def step() -> None:
+            if next(left, None) is not None:
+                # Another segment's.
+                persistently.received(1 << 20)
+                raise BROKEN
+
+        persistently(step)
+
+    def test_bytes_that_drip_are_given_up_without_patience_too(self) -> None:
+        for options in ({"retry_for": 0}, {"retries": 0}):
+            persistently = self.persist(**options)  # type: ignore[arg-type]
+            began = self.clock.seconds()
+            error = self.assertRaises(GaveUp, self.receive, persistently, 1, 10_000)
+            self.assertEqual(str(error), "less than 1024 bytes a second for 2 min")
+            self.assertLess(self.clock.seconds() - began, 130)
+        self.receive(self.persist(0), 1024, 10_000)
+
+    def test_two_silences_are_none_of_the_rate_without_patience(self) -> None:
+        persistently = Persistence(
+            Contact(), Patience(), Stop(), self.fail, clock=self.clock.seconds, timeout=500
+        )
+        persistently.received(1)
+        for _ in range(3):
+            self.clock.advance(499)
+            persistently.received(1)
+        self.clock.advance(499)
+        self.assertRaises(GaveUp, persistently.received, 1)
+
+    def test_process_that_was_stopped_goes_on_without_patience(self) -> None:
+        persistently = self.persist(0)
+        persistently.received(1)
+        self.clock.advance(10**5)
+        persistently.received(1)
+
+    def test_receiver_that_pauses_is_not_measured(self) -> None:
+        for retry_for in (0, 60, 1800):
+            persistently = self.persist(retry_for)
+            persistently.resume()
+            for _ in range(1000):
+                persistently.pause()
+                self.clock.advance(100)
+                persistently.pause()
+                self.clock.advance(100)
+                persistently.resume()
+                persistently.received(1)
+
+
+class OutageTests(PersistenceCase):
+    def test_transfer_that_begins_in_an_outage_has_no_more_patience_than_the_others(self) -> None:
+        outage = Outage()
+        self.assertRaises(GaveUp, self.persist(100, outage=outage), self.failing(BROKEN))
+        self.assertAlmostEqual(self.clock.seconds(), 100)
+        self.assertRaises(GaveUp, self.persist(100, outage=outage), self.step(BROKEN))
+        self.assertAlmostEqual(self.clock.seconds(), 100)
+
+    def test_transfer_that_succeeds_while_another_fails(self) -> None:
+        outage = Outage()
+
+        class Succeeding(Outage):
+            def since(self, now: float) -> float:
+                since = outage.since(now)
+                outage.over()
+                return since
+
+        persistently = self.persist(60, outage=Succeeding())
+        self.clock.advance(7)
+        for _ in range(2):
+            self.assertGreater(persistently.wait_after(BROKEN, Tries()), 0)
+        self.assertEqual(outage.since(9), 9)
+
+    def test_each_is_tried_once(self) -> None:
+        outage = Outage()
+        self.assertRaises(GaveUp, self.persist(100, outage=outage), self.failing(BROKEN))
+        self.assertEqual(self.persist(100, outage=outage)(self.step(5)), 5)
+        # After a success there is no outage.
+        self.assertEqual(self.persist(100, outage=outage)(self.step(BROKEN, 5)), 5)
+
+
+class LimitTests(SynchronousTestCase):
+    def test_rate_that_is_none_is_refused(self) -> None:
+        for rate in (0.0, -1.0, math.nan, math.inf):
+            self.assertRaises(UsageError, Limit, rate)
+
+    def test_bytes_wait_for_those_before_them(self) -> None:
+        clock = Clock()
+        limit = Limit(100, clock.seconds)
+        self.assertEqual(limit.take(50), 0.5)
+        self.assertEqual(limit.take(100), 1.5)
+        clock.advance(1)
+        self.assertEqual(limit.take(0), 0.5)
+
+    def test_idle_time_is_not_saved_up(self) -> None:
+        clock = Clock()
+        limit = Limit(100, clock.seconds)
+        clock.advance(1000)
+        self.assertEqual(limit.take(100), 1 - LATE)
+
+    def test_who_wakes_up_late_catches_up(self) -> None:
+        clock = Clock()
+        limit = Limit(100, clock.seconds)
+        for _ in range(10):
+            clock.advance(limit.take(100) + 0.1)
+        self.assertAlmostEqual(clock.seconds() + limit.take(0), 10.1)
+
+    @settings(deadline=None)
+    @given(st.lists(st.tuples(st.integers(0, 10**6), st.floats(0, 2)), max_size=50))
+    def test_rate_is_kept_by_those_who_wait(self, takes: list[tuple[int, float]]) -> None:
+        clock = Clock()
+        limit = Limit(1000, clock.seconds)
+        taken = 0
+        for size, idle in takes:
+            taken += size
+            clock.advance(limit.take(size))
+            allowed = 1000 * (clock.seconds() + LATE)
+            self.assertLessEqual(taken, allowed * (1 + 1e-9) + 1e-6)
+            clock.advance(idle)
+
+    def test_several_threads_keep_it_together(self) -> None:
+        clock = Clock()
+        limit = Limit(100, clock.seconds)
+        threads = [
+            threading.Thread(target=lambda: [limit.take(1) for _ in range(500)]) for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+        self.assertAlmostEqual(limit.take(0), 20)
+
+    def test_pieces_are_small_enough_to_be_smooth_and_large_enough_to_be_cheap(self) -> None:
+        for rate, piece in ((1, 4096), (10**6, 10**5), (10**12, 1 << 20)):
+            self.assertEqual(Limit(rate).piece, piece)

@@ -1,0 +1,424 @@
+"""The daemons' log: its times, its bounded size, and what it survives."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.logger import LogLevel
+from twisted.python import usage
+
+from natproxy.daemon import log_options, logfile
+from natproxy.daemon.log_options import choose_log
+from natproxy.daemon.logfile import LogWriter, RotatingFile, Stream, format_time
+
+RUN = "import sys; from twisted.scripts.twistd import run; sys.argv[0] = 'twistd'; run()"
+MICROSECONDS = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
+PATIENCE = 30.0
+
+
+def event(text: str, when: float = 0.0) -> dict[str, Any]:
+    return {
+        "log_format": "{text}",
+        "text": text,
+        "log_time": when,
+        "log_namespace": "test",
+        "log_level": LogLevel.info,
+    }
+
+
+def test_times_are_utc_with_microseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert format_time(1_764_107_601.25) == "2025-11-25T21:53:21.250000Z"
+        assert format_time(0) == "1970-01-01T00:00:00.000000Z"
+        assert format_time(None) == "-"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_event_is_a_line(tmp_path: Path) -> None:
+    writer = LogWriter(RotatingFile(str(tmp_path / "log")))
+    writer(event("one\ud800\nmore"))
+    writer({"log_format": ""})
+    assert (tmp_path / "log").read_bytes() == (
+        b"1970-01-01T00:00:00.000000Z [test#info] one\\ud800\n\tmore\n"
+    )
+
+
+def test_file_that_exists_is_appended_to(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"old\n")
+    RotatingFile(str(path)).write(b"new\n")
+    assert path.read_bytes() == b"old\nnew\n"
+
+
+def test_file_is_rotated_and_the_number_of_files_is_bounded(tmp_path: Path) -> None:
+    file = RotatingFile(str(tmp_path / "log"), size=10, kept=2)
+    for number in range(9):
+        file.write(b"line %d\n" % number)
+    contents = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert contents == {"log": b"line 8\n", "log.1": b"line 7\n", "log.2": b"line 6\n"}
+
+
+def test_rotation_renames_no_more_files_than_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(1, 1000):
+        (tmp_path / f"log.{number}").touch()
+    file = RotatingFile(str(tmp_path / "log"), size=10, kept=3)
+    renamed = []
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda *names: (renamed.append(names), replace(*names)))
+    file.write(b"0123456789")
+    file.write(b"0123456789")
+    assert len(renamed) == 3
+
+
+def test_size_of_a_file_that_exists_counts(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"123456789\n")
+    RotatingFile(str(path), size=10, kept=1).write(b"x\n")
+    assert (path.read_bytes(), (tmp_path / "log.1").read_bytes()) == (b"x\n", b"123456789\n")
+
+
+def test_no_rotated_files_are_kept_if_none_are_wanted(tmp_path: Path) -> None:
+    file = RotatingFile(str(tmp_path / "log"), size=10, kept=0)
+    for _ in range(5):
+        file.write(b"123456789\n")
+    assert os.listdir(tmp_path) == ["log"]
+    assert (tmp_path / "log").read_bytes() == b"123456789\n"
+
+
+def test_rotation_can_be_left_to_others(tmp_path: Path) -> None:
+    file = RotatingFile(str(tmp_path / "log"), size=0)
+    for _ in range(100):
+        file.write(b"123456789\n")
+    assert os.listdir(tmp_path) == ["log"]
+
+
+def test_long_line_goes_into_an_empty_file(tmp_path: Path) -> None:
+    file = RotatingFile(str(tmp_path / "log"), size=10, kept=5)
+    file.write(b"a line longer than that\n")
+    assert os.listdir(tmp_path) == ["log"]
+
+
+def test_file_that_cannot_be_rotated_is_written_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = RotatingFile(str(tmp_path / "log"), size=10, kept=1)
+
+    def refuse(*_: str) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    for _ in range(3):
+        file.write(b"123456789\n")
+    assert (tmp_path / "log").read_bytes() == b"123456789\n" * 3
+    monkeypatch.undo()
+    file.write(b"123456789\n")
+    assert (tmp_path / "log").read_bytes() == b"123456789\n"
+
+
+def test_only_regular_files_are_renamed(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        log = RotatingFile(str(pipe), 10, 2)
+        for _ in range(5):
+            log.write(b"12345678\n")
+        log.close()
+    finally:
+        os.close(reader)
+    null = RotatingFile(os.devnull, 10, 2)
+    # It must not come to that: as root it would succeed.
+    assert not null._can_be_renamed()
+    null.close()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_standard_output_under_its_name_is_not_renamed(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    program = (
+        "from natproxy.daemon.logfile import RotatingFile as R\n"
+        "print(R('/dev/stdout')._can_be_renamed(), R('/dev/fd/1')._can_be_renamed())"
+    )
+    with output.open("wb") as file:
+        subprocess.run([sys.executable, "-c", program], stdout=file, check=True)
+    assert output.read_text() == "False False\n"
+
+
+def test_pipe_that_is_full_or_not_read_does_not_stop_the_daemon(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="No such device"):
+        RotatingFile(str(pipe))
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        complaints: list[str] = []
+        file = RotatingFile(str(pipe))
+        writer = LogWriter(file, complaints.append)
+        for _ in range(100):
+            writer(event("x" * 4000))
+        assert len(complaints) == 1
+        file.close()
+    finally:
+        os.close(reader)
+
+
+def test_two_daemons_rotate_one_file_once(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    first, second = RotatingFile(str(path), 100, 3), RotatingFile(str(path), 100, 3)
+    first.write(b"a" * 90)
+    first.write(b"b" * 20)
+    second.write(b"c" * 60)
+    # What it would rename is the first one's new file.
+    second.write(b"d" * 60)
+    first.close()
+    second.close()
+    assert path.read_bytes() == b"b" * 20 + b"d" * 60
+    assert (tmp_path / "log.1").read_bytes() == b"a" * 90 + b"c" * 60
+    assert not (tmp_path / "log.2").exists()
+
+
+def test_lines_that_are_lost_do_not_lead_to_a_rotation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = RotatingFile(str(tmp_path / "log"), 100, 1)
+    log.write(b"kept\n")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(logfile, "_write_all", full)
+        for _ in range(50):
+            with pytest.raises(OSError, match="No space"):
+                log.write(b"lost line\n")
+    log.write(b"again\n")
+    log.close()
+    assert (tmp_path / "log").read_bytes() == b"kept\nagain\n"
+    assert not (tmp_path / "log.1").exists()
+
+
+def test_file_is_opened_again_under_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    file = RotatingFile(str(path))
+    file.write(b"before\n")
+    path.rename(tmp_path / "log.old")
+    file.write(b"between\n")
+    file.reopen()
+    file.write(b"after\n")
+    assert (tmp_path / "log.old").read_bytes() == b"before\nbetween\n"
+    assert path.read_bytes() == b"after\n"
+
+
+def test_file_that_cannot_be_opened_again_is_written_on(tmp_path: Path, events: list[Any]) -> None:
+    (tmp_path / "logs").mkdir()
+    file = RotatingFile(str(tmp_path / "logs" / "log"))
+    (tmp_path / "logs").rename(tmp_path / "old")
+    file.reopen()
+    file.write(b"after\n")
+    assert (tmp_path / "old" / "log").read_bytes() == b"after\n"
+    assert [one["log_level"] for one in events] == [LogLevel.error]
+    file.close()
+
+
+def test_path_is_found_after_a_change_of_the_working_directory(tmp_path: Path) -> None:
+    file = RotatingFile("log")
+    (tmp_path / "elsewhere").mkdir()
+    os.chdir(tmp_path / "elsewhere")
+    file.reopen()
+    assert os.listdir() == []
+
+
+class Full:
+    """A destination that is full for a while."""
+
+    def __init__(self) -> None:
+        self.full = False
+        self.data = b""
+
+    def write(self, data: bytes) -> None:
+        if self.full:
+            raise OSError(28, "No space left on device")
+        self.data += data
+
+
+def test_lines_that_cannot_be_written_are_counted() -> None:
+    full = Full()
+    complaints: list[str] = []
+    writer = LogWriter(full, complaints.append)
+    writer(event("one"))
+    full.full = True
+    for _ in range(3):
+        writer(event("lost"))
+    full.full = False
+    writer(event("two"))
+    writer(event("three"))
+    assert [line.partition(b"] ")[2] or line for line in full.data.split(b"\n")] == [
+        b"one",
+        b"",
+        b"natproxy: 3 log entries were lost: No space left on device",
+        b"two",
+        b"three",
+        b"",
+    ]
+    assert complaints == ["natproxy: cannot write the log: No space left on device\n"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_full_disk_raises_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    descriptor = os.open("/dev/full", os.O_WRONLY)
+    try:
+        writer = LogWriter(Stream(descriptor))
+        for _ in range(3):
+            writer(event("lost"))
+    finally:
+        os.close(descriptor)
+
+
+def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    file = RotatingFile(str(tmp_path / "log"))
+    monkeypatch.setattr(logfile.os, "write", lambda descriptor, data: write(descriptor, data[:3]))
+    file.write(b"0123456789\n")
+    monkeypatch.undo()
+    assert (tmp_path / "log").read_bytes() == b"0123456789\n"
+
+
+def twistd(**options: Any) -> dict[str, Any]:
+    """The options of a ``twistd``."""
+    default = {"no_save": 0, "nodaemon": 0, "debug": 0, "logfile": None, "logger": None}
+    return {**default, "syslog": 0, **options}
+
+
+def test_foreground_logs_to_standard_output() -> None:
+    for parent in (twistd(nodaemon=1), twistd(nodaemon=1, logfile="-"), twistd(debug=1)):
+        chosen = choose_log(None, 10, 9, parent)
+        assert chosen.file is None
+        assert parent["logger"] == "natproxy.daemon.log_options.observer"
+        assert log_options.observer() is chosen.writer
+
+
+def test_background_logs_to_a_file_that_is_bounded(tmp_path: Path) -> None:
+    parent = twistd()
+    chosen = choose_log(None, 10, 9, parent)
+    assert chosen.file is not None
+    assert chosen.file.path == str(tmp_path / "twistd.log")
+    assert parent["logger"] is not None
+    chosen.file.close()
+
+
+@pytest.mark.parametrize(
+    "told", [{"logfile": "x.log"}, {"logger": "a.b"}, {"syslog": 1, "nodaemon": 1}]
+)
+def test_what_twistd_was_told_is_left_to_it(told: dict[str, Any], tmp_path: Path) -> None:
+    parent = twistd(**told)
+    before = dict(parent)
+    chosen = choose_log(None, 10, 9, parent)
+    assert (chosen.writer, chosen.file, parent) == (None, None, before)
+    with pytest.raises(usage.UsageError, match="give one of them"):
+        choose_log("y.log", 10, 9, parent)
+    assert os.listdir(tmp_path) == []
+
+
+def test_log_that_makes_no_sense() -> None:
+    for path, parent, words in (
+        ("-", twistd(), "no standard output"),
+        ("log", {}, "use --log-file"),
+        ("missing/log", twistd(), "No such file or directory"),
+        (".", None, "Is a directory"),
+    ):
+        with pytest.raises(usage.UsageError, match=words):
+            choose_log(path, 10, 9, parent)
+    assert choose_log(None, 10, 9, None).writer is None
+
+
+def start(cwd: Path, *options: str, arguments: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", RUN, "-n", "--pidfile=", *arguments]
+    listen = "--listen=tcp:0:interface=127.0.0.1"
+    return subprocess.Popen(
+        [*command, "natproxy", listen, *options], cwd=cwd, stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_daemon_in_the_foreground_logs_times_with_microseconds(tmp_path: Path) -> None:
+    with start(tmp_path) as process:
+        try:
+            assert process.stdout is not None
+            lines = []
+            for line in process.stdout:
+                lines.append(line)
+                if "listens on" in line:
+                    break
+        finally:
+            process.kill()
+    assert lines
+    for line in lines:
+        assert re.match(rf"{MICROSECONDS} \[", line), line
+    assert os.listdir(tmp_path) == []
+
+
+def wait_for(path: Path, words: str) -> None:
+    end = time.monotonic() + PATIENCE
+    while not (path.exists() and words in path.read_text()):
+        assert time.monotonic() < end, f"{words!r} is not in {path}"
+        time.sleep(0.02)
+
+
+def test_signals_open_the_log_again_and_reload_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with start(tmp_path, "--log=log") as process:
+        try:
+            wait_for(path, "listens on")
+            # The handlers are installed when the reactor runs.
+            end = time.monotonic() + PATIENCE
+            while not _catches(process.pid, signal.SIGUSR1, signal.SIGHUP):
+                assert time.monotonic() < end
+                time.sleep(0.02)
+            process.send_signal(signal.SIGHUP)
+            wait_for(path, "SIGHUP: nothing is done")
+            path.rename(tmp_path / "old")
+            process.send_signal(signal.SIGUSR1)
+            wait_for(path, "has been opened again")
+            assert process.poll() is None
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
+    assert "SIGTERM: stopping" in path.read_text()
+    assert "listens on" in (tmp_path / "old").read_text()
+
+
+def _catches(pid: int, *numbers: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    assert found is not None
+    return all(int(found[1], 16) >> (number - 1) & 1 for number in numbers)
+
+
+def test_full_disk_does_not_stop_the_daemon(tmp_path: Path) -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("there is no /dev/full")
+    with start(tmp_path, "--log=/dev/full", "--log-size=0") as process:
+        try:
+            end = time.monotonic() + PATIENCE
+            while not _catches(process.pid, signal.SIGHUP):
+                assert process.poll() is None
+                assert time.monotonic() < end
+                time.sleep(0.02)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()

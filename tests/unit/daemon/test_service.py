@@ -1,0 +1,393 @@
+"""Listening, draining, stopping, by a clock and endpoints that the test plays."""
+
+from __future__ import annotations
+
+import errno
+import io
+import signal
+import sys
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from natproxy import __version__
+from natproxy.daemon import service
+from natproxy.daemon.logfile import RotatingFile
+from natproxy.daemon.service import (
+    DrainingService,
+    MaintenanceSignals,
+    SignalService,
+    StartupError,
+    TerminationSignals,
+    TwistdService,
+)
+from natproxy.proxy.connector import EndpointConnector
+from natproxy.proxy.protocol import ProxyFactory
+from natproxy.server.connection import CommandReceiver
+from tests.support.doubles import Journal, PlayedEndpoint, Wire
+
+IN_USE = OSError(errno.EADDRINUSE, "Address already in use")
+
+
+@implementer(IListeningPort)
+class PlayedPort:
+    """A listening port that can take its time to close."""
+
+    def __init__(self) -> None:
+        self.listening = True
+        self.closed: Deferred[None] | None = None
+
+    def startListening(self) -> None:
+        self.listening = True
+
+    def stopListening(self) -> Deferred[None] | None:
+        self.listening = False
+        return self.closed
+
+    def getHost(self) -> IPv4Address:
+        return IPv4Address("TCP", "127.0.0.1", 9000)
+
+
+@implementer(IStreamServerEndpoint)
+class PlayedListener:
+    """An endpoint that can be listened on, or fails to be."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.port = PlayedPort()
+        self.times = 0
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        self.times += 1
+        return succeed(self.port) if self.error is None else fail(self.error)
+
+
+class SignalledMemoryReactor(MemoryReactorClock):
+    """A reactor in memory that can be called from a signal handler."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Twisted 24.7 takes it for stopped before it has run.
+        self.hasStopped = False
+
+    def callFromThread(self, function: object, *args: object) -> None:
+        self.callLater(0, function, *args)
+
+    def started(self) -> None:
+        """Do what is to be done after the start."""
+        for function, args, kwargs in self.triggers["after"]["startup"]:
+            function(*args, **kwargs)
+
+
+class ServiceCase(SynchronousTestCase):
+    """A proxy's service with two endpoints and 30 seconds to drain."""
+
+    def setUp(self) -> None:
+        self.raised: list[bool] = []
+        self.patch(service, "raise_limit", lambda: self.raised.append(True))
+        self.reactor = SignalledMemoryReactor()
+        self.upstream = PlayedEndpoint()
+        self.factory = ProxyFactory(
+            self.reactor, EndpointConnector(self.upstream, self.reactor, 5.0)
+        )
+        self.first = PlayedListener()
+        self.second = PlayedListener()
+        self.service = DrainingService(
+            [("tcp:1", self.first), ("tcp:2", self.second)],
+            self.factory,
+            30.0,
+            self.reactor,
+            "the proxy in front of tcp:upstream:1",
+        )
+
+    def client(self, commands: bytes = b"") -> tuple[CommandReceiver, Wire]:
+        """Connect a client that sends commands."""
+        wire = Wire(9000, 40_000 + len(self.factory.connections))
+        protocol = self.factory.buildProtocol(wire.getPeer())
+        protocol.makeConnection(wire)
+        if commands:
+            protocol.dataReceived(commands)
+        return protocol, wire
+
+    def assert_clock_is_idle(self) -> None:
+        self.assertEqual([call for call in self.reactor.getDelayedCalls() if call.active()], [])
+
+
+class ListeningTests(ServiceCase):
+    def test_every_endpoint_is_listened_on_with_privileges(self) -> None:
+        self.service.privilegedStartService()
+        self.assertEqual(self.service.ports, [self.first.port, self.second.port])
+
+    def test_limit_of_descriptors_is_raised(self) -> None:
+        self.service.startService()
+        self.assertEqual(self.raised, [True])
+
+    def test_log_names_addresses_upstream_limits_and_version(self) -> None:
+        journal = Journal(self)
+        self.service.startService()
+        self.assertEqual(
+            journal.line_with("listens on"),
+            f"natproxy {__version__}: the proxy in front of tcp:upstream:1 listens on"
+            " 127.0.0.1:9000, 127.0.0.1:9000; clients at once: 10000, of one host: no limit",
+        )
+
+    def test_start_after_the_privileged_one_does_not_listen_again(self) -> None:
+        self.service.privilegedStartService()
+        self.service.startService()
+        self.assertEqual((self.first.times, self.second.times), (1, 1))
+
+    def test_start_alone_listens(self) -> None:
+        self.service.startService()
+        self.assertEqual(self.service.ports, [self.first.port, self.second.port])
+
+    def test_port_in_use_is_told_in_one_line(self) -> None:
+        self.second.error = CannotListenError("127.0.0.1", 2, IN_USE)
+        wrong = self.assertRaises(StartupError, self.service.privilegedStartService)
+        self.assertEqual(
+            str(wrong),
+            "cannot listen on tcp:2: Address already in use; choose another one with --listen",
+        )
+
+    def test_ports_that_were_open_are_closed_when_the_next_one_fails(self) -> None:
+        self.second.error = CannotListenError("127.0.0.1", 2, IN_USE)
+        self.assertRaises(StartupError, self.service.privilegedStartService)
+        self.assertFalse(self.first.port.listening)
+
+    def test_plain_operating_system_error_is_told_as_well(self) -> None:
+        self.first.error = PermissionError(errno.EACCES, "Permission denied")
+        wrong = self.assertRaises(StartupError, self.service.privilegedStartService)
+        self.assertEqual(str(wrong), "cannot listen on tcp:1: Permission denied")
+        self.assertEqual(self.second.times, 0)
+
+    def test_any_other_error_is_told_in_its_own_words(self) -> None:
+        self.first.error = OverflowError("bind(): port must be 0-65535.")
+        wrong = self.assertRaises(StartupError, self.service.privilegedStartService)
+        self.assertEqual(str(wrong), "cannot listen on tcp:1: bind(): port must be 0-65535.")
+
+
+class StartupErrorTests(SynchronousTestCase):
+    def test_ends_the_process_and_is_an_exception(self) -> None:
+        wrong = StartupError("nothing works")
+        self.assertIsInstance(wrong, SystemExit)
+        self.assertIsInstance(wrong, Exception)
+
+    def test_text_is_what_the_interpreter_prints_at_exit(self) -> None:
+        self.assertEqual(StartupError("nothing works").code, "nothing works")
+        self.assertEqual(str(StartupError("nothing works")), "nothing works")
+
+
+class DrainingTests(ServiceCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.service.startService()
+
+    def test_without_clients_the_end_comes_at_once(self) -> None:
+        self.successResultOf(self.service.stopService())
+        self.assertFalse(self.first.port.listening)
+        self.assertFalse(self.second.port.listening)
+        self.assert_clock_is_idle()
+
+    def test_waits_for_the_ports_to_close(self) -> None:
+        self.second.port.closed = Deferred()
+        stopped = self.service.stopService()
+        self.assertNoResult(stopped)
+        self.second.port.closed.callback(None)
+        self.successResultOf(stopped)
+
+    def test_idle_client_is_closed_at_once(self) -> None:
+        protocol, wire = self.client()
+        stopped = self.service.stopService()
+        self.assertTrue(wire.disconnecting)
+        self.assertFalse(wire.aborted)
+        self.assertNoResult(stopped)
+        wire.lose(protocol)
+        self.successResultOf(stopped)
+        self.assert_clock_is_idle()
+
+    def test_command_in_flight_is_finished_and_the_next_one_dropped(self) -> None:
+        protocol, wire = self.client(b"LIST\nLIST\n")
+        self.upstream.last.accept()
+        stopped = self.service.stopService()
+        self.assertFalse(self.first.port.listening)
+        self.reactor.advance(29)
+        self.assertTrue(wire.open)
+        self.upstream.last.protocol.dataReceived(b"OK\nEND\n")
+        self.assertEqual(wire.taken(), b"OK\nEND\n")
+        self.assertEqual(len(self.upstream.connections), 1)
+        self.assertFalse(wire.open)
+        self.assertFalse(wire.aborted)
+        wire.lose(protocol)
+        self.successResultOf(stopped)
+        self.assert_clock_is_idle()
+
+    def test_what_is_left_at_the_deadline_is_aborted(self) -> None:
+        protocol, wire = self.client(b"LIST\n")
+        self.upstream.last.accept()
+        stopped = self.service.stopService()
+        self.reactor.advance(29.9)
+        self.assertFalse(wire.aborted)
+        self.reactor.advance(0.1)
+        self.assertTrue(wire.aborted)
+        self.assertTrue(self.upstream.last.wire.aborted)
+        self.assertEqual(len(self.factory.table), 0)
+        self.assertNoResult(stopped)
+        wire.lose(protocol)
+        self.successResultOf(stopped)
+        self.assert_clock_is_idle()
+
+    def test_hurry_does_not_wait_for_the_deadline(self) -> None:
+        protocol, wire = self.client(b"LIST\n")
+        stopped = self.service.stopService()
+        self.service.hurry()
+        self.assertTrue(wire.aborted)
+        wire.lose(protocol)
+        self.successResultOf(stopped)
+        self.assert_clock_is_idle()
+
+    def test_can_be_started_again(self) -> None:
+        self.successResultOf(self.service.stopService())
+        self.service.startService()
+        self.assertEqual((self.first.times, self.second.times), (2, 2))
+
+
+class DrainLogTests(ServiceCase):
+    def test_number_of_connections_has_its_plural(self) -> None:
+        journal = Journal(self)
+        self.client()
+        self.service.stopService()
+        journal.line_with("draining 1 connection for up to 30 s")
+        self.client()
+        self.service.stopService()
+        journal.line_with("draining 2 connections for up to 30 s")
+        self.factory.abort()
+
+
+class SignalTests(ServiceCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.hurried = 0
+        self.signals = TerminationSignals(self.reactor, self.hurry)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+
+    def hurry(self) -> None:
+        self.hurried += 1
+
+    def test_first_signal_stops_the_reactor(self) -> None:
+        self.signals.got(signal.SIGTERM)
+        self.assertTrue(self.reactor.hasStopped)
+        self.assertEqual(self.hurried, 0)
+
+    def test_second_signal_hurries_and_stops_nothing_twice(self) -> None:
+        self.signals.got(signal.SIGINT)
+        self.reactor.hasStopped = False
+        self.signals.got(signal.SIGTERM)
+        self.assertEqual(self.hurried, 1)
+        self.assertFalse(self.reactor.hasStopped)
+
+    def test_handlers_are_ours_only_once_the_reactor_has_started(self) -> None:
+        before = signal.getsignal(signal.SIGTERM)
+        self.signals.startService()
+        self.assertIs(signal.getsignal(signal.SIGTERM), before)
+        self.reactor.started()
+        self.assertIsNot(signal.getsignal(signal.SIGTERM), before)
+
+    def test_signal_waits_for_a_turn_of_the_reactor(self) -> None:
+        self.signals.startService()
+        self.reactor.started()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.raise_signal(number)
+        self.assertFalse(self.reactor.hasStopped)
+        self.reactor.advance(0)
+        self.assertTrue(self.reactor.hasStopped)
+        self.assertEqual(self.hurried, 1)
+
+
+class MaintenanceTests(ServiceCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.journal = Journal(self)
+        for number in (signal.SIGUSR1, signal.SIGHUP):
+            self.addCleanup(signal.signal, number, signal.signal(number, signal.SIG_DFL))
+
+    def start(self, kind: SignalService) -> None:
+        kind.startService()
+        self.reactor.started()
+
+    def test_log_is_opened_again(self) -> None:
+        file = RotatingFile(self.mktemp())
+        self.start(MaintenanceSignals(self.reactor, file))
+        signal.raise_signal(signal.SIGUSR1)
+        self.assertEqual(self.journal.lines(), [])
+        self.reactor.advance(0)
+        self.journal.line_with("has been opened again")
+        file.close()
+
+    def test_nothing_is_done_without_a_log_and_for_a_hangup(self) -> None:
+        self.start(MaintenanceSignals(self.reactor, None))
+        signal.raise_signal(signal.SIGUSR1)
+        signal.raise_signal(signal.SIGHUP)
+        self.reactor.advance(0)
+        self.assertEqual(
+            self.journal.lines(),
+            [
+                "SIGUSR1: nothing is done, since there is no log file (--log)",
+                "SIGHUP: nothing is done, since no settings can be reloaded",
+            ],
+        )
+        self.assertFalse(self.reactor.hasStopped)
+
+    def test_signals_that_are_ignored_or_handled_stay_so(self) -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR1, signal.default_int_handler)
+        self.start(MaintenanceSignals(self.reactor, None))
+        self.assertIs(signal.getsignal(signal.SIGHUP), signal.SIG_IGN)
+        self.assertIs(signal.getsignal(signal.SIGUSR1), signal.default_int_handler)
+
+    def test_end_of_the_terminal_stops_natproxy_up(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+        self.start(TerminationSignals(self.reactor, lambda: None, hangup=True))
+        signal.raise_signal(signal.SIGHUP)
+        self.reactor.advance(0)
+        self.assertTrue(self.reactor.hasStopped)
+
+
+class TwistdServiceTests(ServiceCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.terminal = io.StringIO()
+        self.patch(sys, "__stderr__", self.terminal)
+        self.daemon = TwistdService(self.service, self.reactor)
+
+    def test_starts_the_daemon_and_listens_to_signals(self) -> None:
+        self.daemon.privilegedStartService()
+        self.daemon.startService()
+        self.assertEqual((self.first.times, self.second.times), (1, 1))
+        self.assertIn("startup", self.reactor.triggers["after"])
+        self.successResultOf(self.daemon.stopService())
+
+    def test_failure_is_told_on_the_terminal_once_the_log_has_taken_stderr(self) -> None:
+        self.patch(sys, "stderr", io.StringIO())
+        self.first.error = CannotListenError("", 1, IN_USE)
+        self.assertRaises(StartupError, self.daemon.privilegedStartService)
+        self.assertEqual(
+            self.terminal.getvalue(),
+            "cannot listen on tcp:1: Address already in use; choose another one with --listen\n",
+        )
+
+    def test_failure_is_left_to_the_interpreter_while_stderr_is_the_terminal(self) -> None:
+        self.patch(sys, "stderr", self.terminal)
+        self.first.error = CannotListenError("", 1, IN_USE)
+        self.assertRaises(StartupError, self.daemon.privilegedStartService)
+        self.assertEqual(self.terminal.getvalue(), "")
+
+    def test_failure_without_a_terminal_is_raised_all_the_same(self) -> None:
+        self.patch(sys, "__stderr__", None)
+        self.first.error = CannotListenError("", 1, IN_USE)
+        self.assertRaises(StartupError, self.daemon.privilegedStartService)

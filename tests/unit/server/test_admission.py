@@ -1,0 +1,301 @@
+"""How many clients are admitted, in all and from one host, and what becomes of others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from natproxy.address import FIRST_STAND_IN_PORT, Address
+from natproxy.daemon.descriptors import (
+    PER_CLIENT,
+    PER_SPLICE,
+    RESERVED,
+    RESERVED_BY_THREADS,
+    Room,
+    room_for_file_server,
+    room_for_proxy,
+)
+from natproxy.fileserver.protocol import FileServerFactory
+from natproxy.proxy.connector import EndpointConnector
+from natproxy.proxy.protocol import ProxyFactory
+from natproxy.server.admission import REFUSED, Admission, host_of, share_of
+from natproxy.server.connection import LINGER
+from natproxy.server.refusals import REFUSAL_INTERVAL
+from natproxy.storage import Directory
+from tests.support.doubles import HalfClosingWire, Journal, PlayedEndpoint
+
+
+def at(host: str, port: int = 40_000) -> Address:
+    return Address(host, port)
+
+
+class HostTests(SynchronousTestCase):
+    def assert_same(self, *hosts: str) -> None:
+        self.assertEqual(len({host_of(at(host)) for host in hosts}), 1, hosts)
+
+    def assert_different(self, *hosts: str) -> None:
+        self.assertEqual(len({host_of(at(host)) for host in hosts}), len(hosts), hosts)
+
+    def test_ipv4_addresses(self) -> None:
+        self.assertEqual(host_of(at("10.0.0.1", 1)), host_of(at("10.0.0.1", 2)))
+        self.assert_different("10.0.0.1", "10.0.0.2")
+
+    def test_ipv4_address_written_as_ipv6(self) -> None:
+        self.assert_same("10.0.0.1", "::ffff:10.0.0.1", "::ffff:a00:1")
+        self.assert_different("::ffff:10.0.0.1", "::ffff:10.0.0.2")
+
+    def test_ipv6_network_of_64_bits(self) -> None:
+        self.assert_same("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff")
+        self.assert_different("2001:db8:1:2::1", "2001:db8:1:3::1")
+
+    def test_link_local_addresses(self) -> None:
+        self.assert_different("fe80::1%eth0", "fe80::2%eth0", "fe80::1%eth1")
+
+    def test_unix_peers_have_none(self) -> None:
+        self.assertEqual(host_of(at("unix", FIRST_STAND_IN_PORT)), "")
+        self.assertEqual(host_of(at("unix:/run/x", FIRST_STAND_IN_PORT + 1)), "")
+
+    def test_what_is_not_an_address(self) -> None:
+        self.assert_different("::zz", "a:b")
+
+
+class AdmissionTests(SynchronousTestCase):
+    def test_limit_in_all(self) -> None:
+        admission = Admission(2)
+        self.assertIsNone(admission.admit("a"))
+        self.assertIsNone(admission.admit("b"))
+        refusal = admission.admit("c")
+        self.assertEqual(refusal, ("too many clients", True))
+        self.assertEqual(admission.admitted, 2)
+        admission.leave("c")
+        self.assertIsNotNone(admission.admit("d"))
+        admission.leave("a")
+        self.assertIsNone(admission.admit("e"))
+
+    def test_limit_of_a_host(self) -> None:
+        admission = Admission(10, 1)
+        self.assertIsNone(admission.admit("a", at("10.0.0.1")))
+        refusal = admission.admit("b", at("10.0.0.1"))
+        self.assertEqual(refusal, ("too many connections from this address", True))
+        self.assertIsNone(admission.admit("c", at("10.0.0.2")))
+        self.assertEqual(admission.admitted, 2)
+        admission.leave("a")
+        self.assertIsNone(admission.admit("d", at("10.0.0.1")))
+
+    def test_refused_connection_takes_no_place(self) -> None:
+        admission = Admission(3, 1)
+        admission.admit("a", at("10.0.0.1"))
+        for number in range(10):
+            self.assertIsNotNone(admission.admit(number, at("10.0.0.1")))
+        self.assertIsNone(admission.admit("b", at("10.0.0.2")))
+        self.assertIsNone(admission.admit("c", at("10.0.0.3")))
+
+    def test_unix_peers_are_exempt(self) -> None:
+        admission = Admission(10, 1)
+        for number in range(3):
+            self.assertIsNone(admission.admit(number, at("unix", FIRST_STAND_IN_PORT + number)))
+
+    def test_no_limit_of_a_host(self) -> None:
+        admission = Admission(100, 0)
+        for number in range(100):
+            self.assertIsNone(admission.admit(number, at("10.0.0.1")))
+
+    def test_address_that_becomes_known_later(self) -> None:
+        admission = Admission(10, 1)
+        self.assertIsNone(admission.admit("a"))
+        self.assertIsNone(admission.admit("b"))
+        self.assertIsNone(admission.identify("a", at("10.0.0.1")))
+        self.assertIsNotNone(admission.identify("b", at("10.0.0.1")))
+        self.assertEqual(admission.admitted, 1)
+        self.assertIsNone(admission.identify("stranger", at("10.0.0.9")))
+
+    def test_refused_connections_are_bounded(self) -> None:
+        admission = Admission(1, 1)
+        admission.admit("a", at("10.0.0.1"))
+        for number in range(REFUSED):
+            self.assertFalse(admission.overloaded(at("10.0.0.1")))
+            self.assertEqual(admission.admit(number, at("10.0.0.1")), ("too many clients", True))
+        self.assertTrue(admission.overloaded(at("10.0.0.1")))
+        self.assertEqual(admission.admit("b", at("10.0.0.1")), ("too many clients", False))
+        admission.leave(0)
+        self.assertFalse(admission.overloaded(at("10.0.0.1")))
+
+    def test_other_hosts_are_admitted_while_one_is_refused(self) -> None:
+        admission = Admission(100, 1)
+        admission.admit("a", at("10.0.0.1"))
+        for number in range(REFUSED):
+            admission.admit(number, at("10.0.0.1"))
+        self.assertTrue(admission.overloaded(at("10.0.0.1")))
+        self.assertFalse(admission.overloaded(at("10.0.0.2")))
+
+    def test_nothing_is_kept_of_those_who_left(self) -> None:
+        admission = Admission(2, 2)
+        for client in "abc":
+            admission.admit(client, at("10.0.0.1"))
+        for client in "abcd":
+            admission.leave(client)
+        self.assertEqual(
+            (admission._admitted, admission._refused, dict(admission._hosts)), ({}, set(), {})
+        )
+
+    def test_share_of_one_host(self) -> None:
+        self.assertEqual([share_of(n) for n in (1, 100, 160, 10_000)], [16, 16, 16, 1000])
+
+
+class RoomTests(SynchronousTestCase):
+    def test_every_client_can_be_served_within_the_descriptors(self) -> None:
+        for descriptors in (128, 256, 1024, 4096, 65_536, 1 << 20):
+            room = room_for_proxy(descriptors)
+            needed = RESERVED + room.clients * PER_CLIENT + room.splices * PER_SPLICE
+            self.assertLessEqual(needed, descriptors)
+            server = room_for_file_server(descriptors)
+            if descriptors >= 256:
+                self.assertLessEqual(RESERVED + server.clients * PER_CLIENT, descriptors)
+
+    def test_default_number_of_clients_fits_into_the_units_limit(self) -> None:
+        self.assertGreaterEqual(room_for_proxy(65_536).clients, 10_000)
+        self.assertGreaterEqual(room_for_file_server(65_536).clients, 10_000)
+
+    def test_there_is_always_room_for_one(self) -> None:
+        self.assertEqual(room_for_proxy(0), Room(1))
+
+    def test_file_server_always_has_room_for_a_proxy_with_one_client(self) -> None:
+        # The connection of the last command, and that of the next.
+        for descriptors in (0, 64, RESERVED + RESERVED_BY_THREADS + PER_CLIENT):
+            self.assertEqual(room_for_file_server(descriptors), Room(2))
+
+
+class ConnectionCase(SynchronousTestCase):
+    """Connects clients to either daemon's factory."""
+
+    def setUp(self) -> None:
+        self.journal = Journal(self)
+        self.clock = Clock()
+
+    def proxy(self, **options: Any) -> ProxyFactory:
+        connector = EndpointConnector(PlayedEndpoint(), self.clock, 5.0)
+        return ProxyFactory(self.clock, connector, **options)
+
+    def file_server(self, **options: Any) -> FileServerFactory:
+        return FileServerFactory(
+            self.clock, Directory(self.mktemp()), lambda *_: Deferred(), 600.0, **options
+        )
+
+    def connect(self, factory: Any, host: str = "10.0.0.1") -> tuple[Any, HalfClosingWire]:
+        wire = HalfClosingWire(9000, 40_000)
+        kind = IPv6Address if ":" in host else IPv4Address
+        wire.peerAddr = kind("TCP", host, 40_000)
+        protocol = factory.buildProtocol(wire.peerAddr)
+        assert protocol is not None
+        protocol.makeConnection(wire)
+        return protocol, wire
+
+
+class LimitTests(ConnectionCase):
+    def test_each_daemon_says_in_its_own_words_that_there_are_too_many(self) -> None:
+        for factory, reply in (
+            (self.proxy(admission=Admission(1)), b"ERR proxy error: too many clients\n"),
+            (self.file_server(admission=Admission(1)), b"ERR 503 too many clients\n"),
+        ):
+            self.connect(factory)
+            protocol, wire = self.connect(factory)
+            self.assertEqual(wire.taken(), reply)
+            self.assertTrue(wire.half_closed)
+            wire.lose(protocol)
+            self.assertEqual(factory.admission.admitted, 1)
+
+    def test_host_that_has_too_many(self) -> None:
+        factory = self.proxy(admission=Admission(10, 1))
+        self.connect(factory, "2001:db8::1")
+        _, wire = self.connect(factory, "2001:db8::2")
+        self.assertEqual(wire.taken(), b"ERR proxy error: too many connections from this address\n")
+        _, other = self.connect(factory, "2001:db8:0:1::1")
+        self.assertEqual(other.taken(), b"")
+        self.journal.line_with("[2001:db8::2]:40000 turned away: too many connections")
+
+    def test_connections_beyond_what_can_be_refused_are_closed_as_they_are_accepted(self) -> None:
+        for factory in (
+            self.proxy(admission=Admission(1)),
+            self.file_server(admission=Admission(1)),
+        ):
+            self.connect(factory)
+            refused = [self.connect(factory) for _ in range(REFUSED)]
+            peer = IPv4Address("TCP", "10.0.0.1", 40_000)
+            self.assertIsNone(factory.buildProtocol(peer))
+            self.assertIsNone(factory.buildProtocol(UNIXAddress(None)))
+            protocol, wire = refused[0]
+            wire.lose(protocol)
+            self.assertIsNotNone(factory.buildProtocol(peer))
+
+    def test_connection_that_cannot_be_told_is_aborted(self) -> None:
+        factory = self.proxy(admission=Admission(1))
+        late = factory.buildProtocol(None)
+        for _ in range(1 + REFUSED):
+            self.connect(factory)
+        wire = HalfClosingWire(9000, 1)
+        late.makeConnection(wire)
+        self.assertEqual(wire.taken(), b"")
+        self.assertTrue(wire.aborted)
+
+    def test_refusals_are_one_line_in_some_seconds(self) -> None:
+        factory = self.proxy(admission=Admission(1))
+        self.connect(factory)
+        for _ in range(20):
+            self.connect(factory)
+        self.journal.line_with("turned away: too many clients")
+        self.clock.advance(REFUSAL_INTERVAL)
+        self.connect(factory)
+        self.journal.line_with("turned away: too many clients (and 19 others before)")
+
+    def test_connections_that_are_closed_at_once_are_counted_in_the_next_line(self) -> None:
+        factory = self.proxy(admission=Admission(1))
+        self.connect(factory)
+        refused = [self.connect(factory) for _ in range(REFUSED)]
+        for _ in range(100):
+            self.assertIsNone(factory.buildProtocol(IPv4Address("TCP", "10.0.0.1", 1)))
+        protocol, wire = refused[0]
+        wire.lose(protocol)
+        self.clock.advance(REFUSAL_INTERVAL)
+        self.connect(factory)
+        self.journal.line_with(f"too many clients (and {REFUSED - 1 + 100} others before)")
+
+
+class FirstCommandTests(ConnectionCase):
+    def assert_closed(self, sent: bytes, closed: bool) -> None:
+        for factory in (
+            self.proxy(first_command_timeout=30.0),
+            self.file_server(first_command_timeout=30.0),
+        ):
+            protocol, wire = self.connect(factory)
+            if sent:
+                protocol.dataReceived(sent)
+            self.clock.advance(29.9)
+            self.assertTrue(wire.open)
+            self.clock.advance(0.2)
+            self.assertEqual(wire.disconnecting, closed)
+            wire.lose(protocol)
+            self.clock.advance(LINGER)
+
+    def test_client_that_sends_nothing_is_closed(self) -> None:
+        self.assert_closed(b"", True)
+
+    def test_client_that_sends_a_part_of_a_command_is_closed(self) -> None:
+        self.assert_closed(b"DOWNLOAD ", True)
+
+    def test_client_that_sends_blank_lines_is_closed(self) -> None:
+        self.assert_closed(b"\n\r\n \n", True)
+
+    def test_client_that_has_sent_a_command_has_the_idle_time(self) -> None:
+        self.assert_closed(b"LIST\n", False)
+
+    def test_client_that_has_been_answered_has_the_idle_time(self) -> None:
+        self.assert_closed(b"BOGUS\n", False)
+
+    def test_no_limit(self) -> None:
+        _, wire = self.connect(self.proxy(first_command_timeout=0.0))
+        self.clock.advance(599)
+        self.assertTrue(wire.open)
