@@ -132,13 +132,6 @@ class PlanTests(MirrorCase):
         os.chdir(self.directory)
         same = (b".", b"./", b"", self.directory, self.directory + b"//", self.path(b"d", b".."))
         for folder in same:
-            b".",
-            b"./",
-            b"",
-            self.directory,
-            self.directory + b"//",
-            self.path(b"d", b".."),
-        ):
             plan = compare(self.session, b"", self.tree(folder))
             self.assertEqual((plan.unchanged, plan.extra), (1, []), folder)
 
