@@ -26,7 +26,7 @@ REQUIREMENTS = {"lowest": f"twisted=={_LOWEST[1]}.*", "latest": "twisted"}
 def tests(session: nox.Session, twisted: str) -> None:
     """Run pytest."""
     session.install("-e", ".[test,config]", REQUIREMENTS[twisted])
-    session.run("pytest", "--no-cov", *session.posargs)
+    session.run("pytest", *session.posargs)
 
 
 @nox.session(python=PYTHONS[1])
