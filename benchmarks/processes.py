@@ -24,7 +24,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def free_port() -> int:
-    """Find a port that nobody listens on, below those that connections are given."""
+    """Return a free port below the ephemeral ports."""
     for _ in range(1000):
         port = random.randrange(15_000, 32_000)
         with socket.socket() as probe:

@@ -29,7 +29,7 @@ def _markdown(findings: Findings) -> Iterator[str]:
         f"Medians of {count_text(plan.rounds, 'interleaved round')}, the least and the most in "
         "parentheses. CPU is user and system time of the peer's own processes. HAProxy has "
         f"{count_text(plan.threads, 'thread')}, nginx "
-        f"{count_text(plan.threads, 'worker process', 'worker processes')}; nobody writes a log."
+        f"{count_text(plan.threads, 'worker process', 'worker processes')}; no peer writes a log."
     )
     yield ""
     yield from _table(["machine", ""], [list(fact) for fact in findings.machine.items()])

@@ -19,7 +19,7 @@ _FORK = multiprocessing.get_context("fork")
 Work = Callable[[], Any]
 """What a member does when it is told to go; its result goes back to the parent."""
 Preparation = Callable[[], Work]
-"""What a member does before that, at a time that nobody measures."""
+"""What a member does before that, at a time that is not measured."""
 
 
 class Crew:

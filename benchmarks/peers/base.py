@@ -18,7 +18,7 @@ class Setting:
     :ivar port: to listen on.
     :ivar origin_port: of the file server behind it, if it is a proxy.
     :ivar files: the directory that is served.
-    :ivar directory: for its configuration; nobody else's.
+    :ivar directory: for its configuration only.
     :ivar clients: that it must be able to hold at once.
     :ivar threads: that it may run on, where it can be told.
     """

@@ -19,7 +19,7 @@ class Get(Work):
     """A file on the server becomes a file here."""
 
     name = "get"
-    title = "Fetching a file from the command line"
+    title = "Downloading a file from the command line"
     note = (
         "GB is 10⁹ bytes. CPU is that of the client's process, from its start to its end. "
         "`natproxy get` waits until the file is on the disk (`fsync`), the others don't."

@@ -27,7 +27,7 @@ class Idle(Work):
         "open an upstream connection as soon as a client connects, so that they hold two "
         "sockets for each idle client; natproxy holds one. HAProxy and nginx have set aside "
         "tables for all their connections before the first one comes, which is not growth. The "
-        "kernel's memory for sockets is in nobody's number."
+        "kernel's memory for sockets is not counted."
     )
     peers = ("natproxy", "haproxy-splice", "nginx-stream", "portforward")
     metrics = (
@@ -89,7 +89,7 @@ class Memory(Work):
     note = (
         "The most that the resident memory of the proxy's processes grows while the readers "
         "each take 16 KiB five times a second. What lies in pipes and in the sockets' buffers "
-        "is the kernel's, and in nobody's number."
+        "belongs to the kernel and is not counted."
     )
     peers = (
         "natproxy",
