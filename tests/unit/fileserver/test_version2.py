@@ -141,7 +141,7 @@ class UnexpectedErrorTests(Version2Case):
         self.patch(self.factory.relays, "from_memory", fail)
         self.assertEqual(self.ask_thread(b"LS\n"), b"")
         self.assertTrue(self.wire.aborted)
-        self.assert_logged_error("cannot answer 127.0.0.1:43210")
+        self.assert_logged_error("cannot reply to 127.0.0.1:43210")
         self.assertEqual(self.journal.outcomes[-1]["outcome"], "error")
 
     def assert_logged_error(self, line: str) -> None:
