@@ -20,8 +20,8 @@ from natproxy.protocol import MAX_LINE
 from natproxy.server.connection import QUEUE_LIMIT
 from natproxy.server.factory import LINGER, CommandFactory
 from natproxy.server.state import ENDING, OPEN, IllegalTransition, Input, State
-from tests.support.commands import CommandsCase, EchoReceiver
 from tests.support.doubles import HalfClosingWire, TurnClock, Wire
+from tests.support.echo_receiver import CommandsCase, EchoReceiver
 
 IDLE_TIMEOUT = 600.0
 

@@ -21,8 +21,8 @@ from natproxy.server.connection import CommandReceiver
 from natproxy.server.factory import LINGER, CommandFactory
 from natproxy.server.rotation import SHARE, TURN
 from natproxy.storage import Directory, Settling
-from tests.support.commands import EchoReceiver
 from tests.support.doubles import HalfClosingWire, PlayedThread, TurnClock, Wire
+from tests.support.echo_receiver import EchoReceiver
 from tests.unit.proxy import test_proxy
 
 READ = 65_536
