@@ -1,0 +1,172 @@
+"""The factory of a daemon's client connections, and what the connections share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from typing import Protocol
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import ServerFactory
+from twisted.logger import Logger
+
+from natproxy.address import FIRST_STAND_IN_PORT, Address
+from natproxy.nat import Outcome
+from natproxy.protocol import Command, printable
+from natproxy.server.admission import Admission, Verdict
+from natproxy.server.deadlines import Deadlines
+from natproxy.server.events import Finished, Subscribers
+from natproxy.server.refusals import RefusalLog
+from natproxy.server.rotation import RoundRobin
+
+LINGER = 1.0
+"""Seconds for which a client may still read, and close first, after everything was sent."""
+
+_NO_HOST = Address("unix", FIRST_STAND_IN_PORT)
+
+
+class Connection(Protocol):
+    """A client's connection, as the factory uses it."""
+
+    def drain(self) -> None:
+        """Finish the current command, begin no other, and close."""
+        ...
+
+    def abort(self, outcome: Outcome) -> None:
+        """Reset the connection."""
+        ...
+
+
+class CommandFactory(ServerFactory):
+    """Builds and holds the client connections of one daemon.
+
+    :param clock: for every time-out.
+    :param idle_timeout: seconds that a client may take to send its next command or to read on.
+    :param admission: limits the number of clients; by default, to 10,000.
+    :param first_command_timeout: seconds that a client may take to send its first command,
+        and a load balancer to send the PROXY header; 0 for no limit but `idle_timeout`.
+    :ivar idle: idle time-outs.
+    :ivar lingering: time-outs of clients to which everything was sent.
+    :ivar first_commands: time-outs of clients that have not sent a command.
+    :ivar deadlines: all of these; their timers are cancelled when no client is connected.
+    :ivar connections: the open connections.
+    :ivar rotation: the connections that have used up their share of a reactor turn.
+    :ivar subscribers: the callbacks of `subscribe`.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        idle_timeout: float,
+        admission: Admission | None = None,
+        first_command_timeout: float = 0.0,
+    ) -> None:
+        self.clock = clock
+        self.admission = admission or Admission()
+        self.idle = Deadlines(clock, idle_timeout)
+        self.lingering = Deadlines(clock, LINGER)
+        self.first_commands = Deadlines(clock, first_command_timeout)
+        self.deadlines = [self.idle, self.lingering, self.first_commands]
+        self.connections: set[Connection] = set()
+        self.rotation = RoundRobin(clock)
+        self.subscribers = Subscribers()
+        self._stand_in_ports = count(FIRST_STAND_IN_PORT)
+        self._emptied: list[Deferred[None]] = []
+        self._refusals = RefusalLog(clock.seconds)
+        self._header_refusals = RefusalLog(clock.seconds)
+
+    def subscribe(self, callback: Callable[[Finished], object]) -> Callable[[], None]:
+        """Call back at the end of each command of the file server.
+
+        The proxy's commands are events of its NAT table: see `natproxy.nat`. An exception from
+        the callback is logged and stops neither the command nor other subscribers.
+
+        :return: ends the subscription.
+        """
+        return self.subscribers.add(callback)
+
+    def admit(self, command: Command, client: Address) -> Verdict:
+        """Return whether a command may begin now. Called once for each, before it begins.
+
+        Today every command proceeds. Access control and rates will decide here whether a command
+        is delayed or refused. A delay will be a `natproxy.server.state.State` of the connection,
+        a refusal a reply with an error. Neither is built yet: the caller ignores the verdict.
+        """
+        return Verdict.PROCEED
+
+    def overloaded(self, address: object) -> bool:
+        """Return whether a new connection must be closed at once; see `Admission`.
+
+        :param address: the peer's address, as Twisted passes it.
+        """
+        known = isinstance(address, (IPv4Address, IPv6Address))
+        overloaded = self.admission.overloaded(self.address_of(address) if known else _NO_HOST)
+        if overloaded:
+            self._refusals.suppress()
+        return overloaded
+
+    def await_first_command(self, callback: Callable[[], object]) -> None:
+        """Call back when a new client has taken too long to send its first command."""
+        if self.first_commands.seconds:
+            self.first_commands.set(callback)
+
+    def log_refusal(self, log: Logger, client: Address, message: str) -> None:
+        """Log that a client was refused; see `RefusalLog`.
+
+        :param message: the reason.
+        """
+        self._refusals.warn(log, "{client} turned away: {reason}", client=client, reason=message)
+
+    def log_header_refusal(self, log: Logger, peer: str, reason: str) -> None:
+        """Log that a connection was refused for its PROXY header; see `RefusalLog`.
+
+        :param peer: host of the connection; the client's host is not known.
+        """
+        self._header_refusals.warn(
+            log, "connection from {peer} refused: PROXY header: {reason}", peer=peer, reason=reason
+        )
+
+    def connection_ended(self, connection: Connection) -> None:
+        """Remove a connection that is lost."""
+        self.admission.leave(connection)
+        self.connections.discard(connection)
+        if not self.connections:
+            for deadlines in self.deadlines:
+                deadlines.cancel_timer()
+            emptied, self._emptied = self._emptied, []
+            for waiting in emptied:
+                waiting.callback(None)
+
+    def drain(self) -> Deferred[None]:
+        """Finish the current command of every client.
+
+        :return: fires when no client is connected.
+        """
+        for connection in list(self.connections):
+            connection.drain()
+        if not self.connections:
+            return succeed(None)
+        emptied: Deferred[None] = Deferred()
+        self._emptied.append(emptied)
+        return emptied
+
+    def abort(self) -> None:
+        """Abort the remaining connections."""
+        for connection in list(self.connections):
+            connection.abort(Outcome.DRAINED)
+
+    def address_of(self, address: object) -> Address:
+        """Return the `Address` for an address that Twisted passes.
+
+        A UNIX socket has no port. A number from 65,536 up, which is not used again, replaces it,
+        so that one number is one connection in the table and in the log.
+        """
+        if isinstance(address, (IPv4Address, IPv6Address)):
+            return Address(address.host, address.port)
+        name: bytes | None = getattr(address, "name", None)
+        path = f":{printable(name)}" if name else ""
+        return Address("unix" + path, next(self._stand_in_ports))
