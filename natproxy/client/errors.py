@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from natproxy.protocol import (
-    EMPTY_RESPONSE,
-    FILE_NOT_FOUND,
-    PROXY_ERROR,
-    UNKNOWN_COMMAND,
-    parse_error,
-    printable,
-)
+from natproxy.protocol import ErrorKind, kind_of, parse_error, printable
 
 
 class ClientError(Exception):
@@ -144,38 +137,25 @@ class Interrupted(ClientError):
     exit_status = 130
 
 
-_BY_CODE: dict[int, type[ServerError]] = {
-    404: NotFound,
-    412: Changed,
-    429: Unavailable,
-    502: Unavailable,
-    503: Unavailable,
-    504: Unavailable,
+_BY_KIND: dict[ErrorKind, type[ServerError]] = {
+    ErrorKind.OTHER: ServerError,
+    ErrorKind.NOT_FOUND: NotFound,
+    ErrorKind.CHANGED: Changed,
+    ErrorKind.UNSUPPORTED: Unsupported,
+    ErrorKind.UNAVAILABLE: Unavailable,
+    ErrorKind.NO_UPSTREAM_REPLY: NoUpstreamReply,
 }
-
-_REPLY_HEADER = "reply header"
-"""Words of the proxy's messages about a reply line that it could not parse."""
 
 
 def error_of(reply: bytes, name: bytes = b"") -> ServerError:
-    """Make the error that a server's reply stands for.
+    """Return the exception for an error reply.
 
-    :param reply: what followed ``ERR``.
-    :param name: of the file that was asked for, to name it.
+    :param reply: what follows ``ERR``.
+    :param name: of the file that the command names, to begin the text with.
     """
-    code, words = parse_error(reply)
-    message = printable(words)
-    kind = ServerError if code is None else _BY_CODE.get(code, ServerError)
-    if code is None:
-        if message == FILE_NOT_FOUND:
-            kind = NotFound
-        elif message == UNKNOWN_COMMAND:
-            kind = Unsupported
-        elif message == EMPTY_RESPONSE or message.startswith(PROXY_ERROR):
-            kind = Unavailable
-    malformed = message == EMPTY_RESPONSE or _REPLY_HEADER in message
-    if kind is Unavailable and code in (None, 502) and malformed:
-        kind = NoUpstreamReply
+    code, text = parse_error(reply)
+    kind = _BY_KIND[kind_of(code, text)]
+    message = printable(text)
     if kind is Changed:
         message = "changed on the server"
     elif not message:

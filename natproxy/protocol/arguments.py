@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from natproxy.protocol.errors import BAD_REQUEST, Refusal
 from natproxy.protocol.text import WireError, printable
 from natproxy.protocol.verbs import VERBS, Command, Naming, checked_line
 
@@ -24,19 +25,6 @@ _NUMBER = re.compile(rb"[0-9]{1,19}")
 # Looked up at import: a daemon that has changed its user may not be able to read the module.
 _ESCAPES = codecs.lookup("unicode_escape")
 _TOKEN = re.compile(rb"[!-~]{1,128}")
-
-
-class Refusal(Exception):
-    """A command of version 2 that fails: ``ERR <code> <message>``.
-
-    :ivar code: as in HTTP.
-    :ivar message: in ASCII, on one line.
-    """
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(f"{code} {message}")
-        self.code = code
-        self.message = message
 
 
 def encode_name(name: bytes) -> bytes:
@@ -126,23 +114,25 @@ def parse_arguments(command: Command) -> Arguments:
     words = command.name.split()
     values: dict[str, Any] = {}
     if verb.needs_name and not words:
-        raise Refusal(400, "no file name given")
+        raise Refusal(BAD_REQUEST, "no file name given")
     if verb.needs_name or (verb.naming is Naming.OPTIONAL and words and b"=" not in words[0]):
         word = words.pop(0)
         try:
             name = decode_name(word)
         except WireError as error:
-            raise Refusal(400, _ascii(str(error))) from error
+            raise Refusal(BAD_REQUEST, _ascii(str(error))) from error
         values["name"] = b"" if name == ROOT else name
     for word in words:
         key, equals, value = word.partition(b"=")
         field = key.decode("ascii", "replace").replace("-", "_")
         if not equals or key not in verb.keys or field in values:
-            raise Refusal(400, _ascii(f"unknown argument '{printable(word, 80)}'"))
+            raise Refusal(BAD_REQUEST, _ascii(f"unknown argument '{printable(word, 80)}'"))
         try:
             values[field] = _READERS[key](value)
         except WireError as error:
-            raise Refusal(400, _ascii(f"malformed argument '{printable(word, 80)}'")) from error
+            raise Refusal(
+                BAD_REQUEST, _ascii(f"malformed argument '{printable(word, 80)}'")
+            ) from error
     return Arguments(**values)
 
 

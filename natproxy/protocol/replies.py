@@ -17,23 +17,6 @@ from natproxy.protocol.verbs import END, MAX_LINE, Framing
 _COUNTED_HEADER = re.compile(rb"OK ([0-9]{1,19})(?: (.*))?")
 _PLAIN_HEADER = re.compile(rb"OK(?: (.*))?")
 _ERROR_HEADER = re.compile(rb"ERR(?: (.*))?")
-_CODED_ERROR = re.compile(rb"([1-5][0-9]{2})(?: (.*))?")
-
-
-def error_line(message: str, code: int | None = None) -> bytes:
-    """Write the reply for a failure, line feed included.
-
-    :param message: its line ends become spaces; what does not fit into ASCII is escaped.
-    :param code: of version 2, as in HTTP.
-    """
-    words = " ".join(message.split()).encode("ascii", "backslashreplace")
-    return b"ERR " + words + b"\n" if code is None else b"ERR %d %b\n" % (code, words)
-
-
-def parse_error(error: bytes) -> tuple[int | None, bytes]:
-    """Take what follows ``ERR`` apart: a code, if there is one, and the message."""
-    coded = _CODED_ERROR.fullmatch(error)
-    return (None, error) if coded is None else (int(coded[1]), coded[2] or b"")
 
 
 class Header(NamedTuple):

@@ -15,14 +15,8 @@ MAX_LINE = 16_384
 
 END = b"END"
 
-UNKNOWN_COMMAND = "unknown command"
-FILE_NOT_FOUND = "file not found"
-LINE_TOO_LONG = "line too long"
 REDACTED = b"[redacted]"
 """Stands for a secret wherever a command is shown."""
-
-EMPTY_RESPONSE = "empty response from server"
-PROXY_ERROR = "proxy error: "
 
 
 class Framing(enum.Enum):
