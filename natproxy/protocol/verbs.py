@@ -113,6 +113,12 @@ class Command(NamedTuple):
         return self.verb in VERBS
 
     @property
+    def coded(self) -> bool:
+        """Whether an error reply to this command begins with a code: version 2 has codes."""
+        verb = VERBS.get(self.verb)
+        return verb is not None and verb.version > 1
+
+    @property
     def framing(self) -> Framing:
         """How an ``OK`` reply to this command is framed."""
         verb = VERBS.get(self.verb)

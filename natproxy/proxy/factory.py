@@ -7,7 +7,7 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 
 from natproxy.nat import Failed, NATTable, Removed
 from natproxy.proxy.command_log import log_end
-from natproxy.proxy.connectors import Connector
+from natproxy.proxy.connector import Connector
 from natproxy.proxy.protocol import ProxyProtocol
 from natproxy.proxy.upstream import Resources, Upstreams
 from natproxy.relay import Relays

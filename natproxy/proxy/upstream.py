@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol as Interface
@@ -33,7 +32,8 @@ from natproxy.protocol import (
     parse_header,
     printable,
 )
-from natproxy.proxy.connectors import Connector, explain
+from natproxy.proxy.connector import Connector, explain
+from natproxy.proxy.state import TRANSITIONS, Event, State
 from natproxy.relay import Outbound, PeerGone, Relay, Relays, SocketJob, Transport, send_at_once
 from natproxy.server.deadlines import Deadlines
 
@@ -147,56 +147,6 @@ class UpstreamFactory(ClientFactory):
         )
 
 
-class UpstreamState(enum.Enum):
-    """The states of an upstream connection."""
-
-    NEW = "new"
-    """The connection has not been made."""
-    WAITING = "waiting"
-    """The command has been sent; nothing has been received."""
-    HEADER = "header"
-    """A part of the reply's header has been received."""
-    FEATURES = "features"
-    """The body of a ``FEAT`` reply is received, to be passed on when it is complete."""
-    BODY = "body"
-    """A relay moves the body."""
-    ENDED = "ended"
-    """The entry has been removed, and the connection has been reset."""
-
-
-class UpstreamEvent(enum.Enum):
-    """What changes the state of an upstream connection."""
-
-    REGISTERED = "entry registered"
-    SUPERSEDED = "another connection was first"
-    HEADER_BEGUN = "part of a header"
-    FEATURES_BEGUN = "header of a FEAT reply"
-    BODY_BEGUN = "header of a body"
-    FINISHED = "whole reply passed on"
-    FAILED = "error sent in the reply's place"
-    BROKEN_OFF = "rest of the body missing"
-    CANCELLED = "client gone"
-
-
-_S, _E = UpstreamState, UpstreamEvent
-_HEADER = {
-    _E.FEATURES_BEGUN: _S.FEATURES,
-    _E.BODY_BEGUN: _S.BODY,
-    _E.FINISHED: _S.ENDED,
-    _E.FAILED: _S.ENDED,
-    _E.CANCELLED: _S.ENDED,
-}
-TRANSITIONS: dict[UpstreamState, dict[UpstreamEvent, UpstreamState]] = {
-    _S.NEW: {_E.REGISTERED: _S.WAITING, _E.SUPERSEDED: _S.ENDED},
-    _S.WAITING: {_E.HEADER_BEGUN: _S.HEADER, **_HEADER},
-    _S.HEADER: {_E.HEADER_BEGUN: _S.HEADER, **_HEADER},
-    _S.FEATURES: {_E.FINISHED: _S.ENDED, _E.FAILED: _S.ENDED, _E.CANCELLED: _S.ENDED},
-    _S.BODY: {_E.FINISHED: _S.ENDED, _E.BROKEN_OFF: _S.ENDED, _E.CANCELLED: _S.ENDED},
-    _S.ENDED: {},
-}
-"""Every transition. An error replaces the reply only while nothing of it has been passed on."""
-
-
 class UpstreamProtocol(Protocol):
     """An upstream connection: sends one command and passes on one reply.
 
@@ -212,7 +162,7 @@ class UpstreamProtocol(Protocol):
         self._client = factory.client
         self._resources = factory.resources
         self._upstream = upstream
-        self._state = UpstreamState.NEW
+        self._state = State.NEW
         self._header = b""
         self._features = AbilitiesReader()
 
@@ -226,7 +176,7 @@ class UpstreamProtocol(Protocol):
         """
         factory = self.factory
         if factory.connected:
-            self._advance(UpstreamEvent.SUPERSEDED)
+            self._advance(Event.SUPERSEDED)
             self.transport.abortConnection()
             return
         factory.connected = True
@@ -240,20 +190,20 @@ class UpstreamProtocol(Protocol):
             client.started_at,
             self.cancel,
         )
-        self._advance(UpstreamEvent.REGISTERED)
+        self._advance(Event.REGISTERED)
         resources.replies.set(self.reply_expired)
         send_at_once(self.transport, factory.command.line + b"\n")
 
     def dataReceived(self, data: bytes) -> None:
         """Receive bytes of the reply; ignore what follows it."""
         state = self._state
-        if state is UpstreamState.BODY:
+        if state is State.BODY:
             self._relay.deliver(data)
-            if self._state is UpstreamState.BODY:
+            if self._state is State.BODY:
                 self._body_received()
-        elif state is UpstreamState.FEATURES:
+        elif state is State.FEATURES:
             self._features_received(data)
-        elif state is not UpstreamState.ENDED:
+        elif state is not State.CLOSED:
             line, found, rest = (self._header + data).partition(b"\n")
             if found:
                 self._header_received(line, rest)
@@ -261,14 +211,14 @@ class UpstreamProtocol(Protocol):
                 self._fail_malformed("reply header too long")
             else:
                 self._header = line
-                self._advance(UpstreamEvent.HEADER_BEGUN)
+                self._advance(Event.HEADER_BEGUN)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Report an incomplete reply."""
         state = self._state
-        if state is UpstreamState.BODY:
+        if state is State.BODY:
             self._relay.source_lost()
-        elif state not in (UpstreamState.NEW, UpstreamState.ENDED):
+        elif state not in (State.NEW, State.CLOSED):
             if not reason.check(ConnectionDone):
                 self._client.log.error(
                     "the upstream {upstream} was lost before its reply to {client}: {reason}",
@@ -277,16 +227,16 @@ class UpstreamProtocol(Protocol):
                     reason=reason.getErrorMessage(),
                 )
             # An empty response can mean a server of version 1; a part of a reply cannot.
-            empty = state is UpstreamState.WAITING
+            empty = state is State.WAITING
             self._fail(Outcome.UPSTREAM_GONE, EMPTY_RESPONSE if empty else _BROKEN_OFF, BAD_GATEWAY)
 
     # What the table, the deadlines and the relay call.
 
     def cancel(self) -> None:
         """End the relay and reset the connection: the entry has been removed."""
-        if self._state is UpstreamState.BODY:
+        if self._state is State.BODY:
             self._relay.cancel()
-        self._close(UpstreamEvent.CANCELLED)
+        self._close(Event.CANCELLED)
 
     def reply_expired(self) -> None:
         """Report that the header, or the ``FEAT`` reply, was not complete in time."""
@@ -304,6 +254,7 @@ class UpstreamProtocol(Protocol):
             upstream=self._upstream,
             client=self._client.client_address,
         )
+        self._relay.cancel()
         self._break_off(Outcome.TIMEOUT)
 
     def relay_ended(self, error: Exception | None) -> None:
@@ -351,7 +302,7 @@ class UpstreamProtocol(Protocol):
             self._entry.write(line + b"\n")
             self._finish()
         elif command.verb == b"FEAT":
-            self._advance(UpstreamEvent.FEATURES_BEGUN)
+            self._advance(Event.FEATURES_BEGUN)
             self._features_received(rest)
         else:
             self._relay_body(line + b"\n", header, body, rest)
@@ -363,7 +314,7 @@ class UpstreamProtocol(Protocol):
             self._entry.write(line + begun)
             self._finish()
             return
-        self._advance(UpstreamEvent.BODY_BEGUN)
+        self._advance(Event.BODY_BEGUN)
         self._resources.replies.cancel(self.reply_expired)
         self._body_received()
         self._relay = self._resources.relays.relay(
@@ -398,13 +349,13 @@ class UpstreamProtocol(Protocol):
     # The ends of a reply.
 
     def _finish(self) -> None:
-        self._close(UpstreamEvent.FINISHED)
+        self._close(Event.FINISHED)
         self._resources.table.remove(self._entry, Outcome.COMPLETED)
         self._client.reply_finished()
 
     def _fail(self, outcome: Outcome, message: str, code: int | None = None) -> None:
         """Send an error in the reply's place; with its code, if the verb is of version 2."""
-        self._close(UpstreamEvent.FAILED)
+        self._close(Event.FAILED)
         self._entry.write(error_line(message, code if self.factory.command.coded else None))
         self._resources.table.remove(self._entry, outcome)
         self._client.reply_finished()
@@ -422,19 +373,17 @@ class UpstreamProtocol(Protocol):
         )
 
     def _break_off(self, outcome: Outcome) -> None:
-        if self._state is UpstreamState.BODY and outcome is Outcome.TIMEOUT:
-            self._relay.cancel()
-        self._close(UpstreamEvent.BROKEN_OFF)
+        self._close(Event.BROKEN_OFF)
         self._resources.table.remove(self._entry, outcome)
         self._client.reply_broken_off(outcome)
 
-    def _close(self, event: UpstreamEvent) -> None:
-        body = self._state is UpstreamState.BODY
+    def _close(self, event: Event) -> None:
+        body = self._state is State.BODY
         self._advance(event)
         self._resources.replies.cancel(self.body_expired if body else self.reply_expired)
         # A reset, not a close: the port is free at once instead of after 60 s in
         # TIME_WAIT, and a proxy that translates every command needs them all.
         self.transport.abortConnection()
 
-    def _advance(self, event: UpstreamEvent) -> None:
+    def _advance(self, event: Event) -> None:
         self._state = TRANSITIONS[self._state][event]

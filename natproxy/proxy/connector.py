@@ -1,0 +1,88 @@
+"""What makes upstream connections, and why one could not be made."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from twisted.internet import error
+from twisted.python.failure import Failure
+
+from natproxy.nat import Outcome
+from natproxy.protocol import BAD_GATEWAY, GATEWAY_TIMEOUT, UNAVAILABLE
+
+
+class ConnectionFactory(Protocol):
+    """The part of a ``ClientFactory`` that a connector calls."""
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """Return the protocol of a connection that has been made."""
+        ...
+
+    def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
+        """Report that there is no connection; ``connector`` is `None`."""
+        ...
+
+
+class Connector(Protocol):
+    """Makes the connections to one upstream.
+
+    :ivar timeout: seconds that a connection may take.
+    """
+
+    timeout: float
+
+    def connect(self, factory: ConnectionFactory) -> Callable[[], object]:
+        """Begin to connect.
+
+        The factory's ``buildProtocol`` or ``clientConnectionFailed`` is called, possibly
+        before this returns.
+
+        :return: cancels the attempt; nothing is called from then on. It has no effect after
+            the end of the attempt.
+        """
+        ...
+
+
+class ConnectFailure(NamedTuple):
+    """Why there is no upstream connection, as it is reported to the client.
+
+    :ivar code: for a verb of version 2.
+    """
+
+    outcome: Outcome
+    code: int
+    message: str
+
+
+_TIMEOUTS = (error.TimeoutError, error.TCPTimedOutError)
+
+_UPSTREAM_FAILURES = (
+    (error.ConnectionRefusedError, "the server refuses connections"),
+    (error.DNSLookupError, "the server's name cannot be resolved"),
+    (error.NoRouteError, "there is no route to the server"),
+)
+
+_PROXY_FAILURES: dict[int | None, str] = {
+    errno.EADDRNOTAVAIL: "the proxy has no free port left",
+    errno.EMFILE: "the proxy has no free descriptor left",
+    errno.ENFILE: "the proxy's system has no free descriptor left",
+}
+
+
+def explain(failure: Failure, timeout: float) -> ConnectFailure:
+    """Return how a failure to connect is reported to the client.
+
+    :param timeout: seconds that the attempt was allowed.
+    """
+    if failure.check(*_TIMEOUTS):
+        message = f"the server did not accept a connection within {timeout:g} s"
+        return ConnectFailure(Outcome.TIMEOUT, GATEWAY_TIMEOUT, message)
+    for kind, message in _UPSTREAM_FAILURES:
+        if failure.check(kind):
+            return ConnectFailure(Outcome.ERROR, BAD_GATEWAY, message)
+    message = _PROXY_FAILURES.get(getattr(failure.value, "osError", None), "")
+    if message:
+        return ConnectFailure(Outcome.ERROR, UNAVAILABLE, message)
+    return ConnectFailure(Outcome.ERROR, BAD_GATEWAY, "cannot connect to the server")
