@@ -110,9 +110,7 @@ class Subscribers:
 
     def __init__(self) -> None:
         # The tuples are replaced, never changed: a callback may subscribe or unsubscribe.
-        self.of: dict[type[Event], tuple[Callable[[Event], object], ...]] = {
-            kind: () for kind in KINDS
-        }
+        self.of: dict[type[Event], tuple[Callable[[Event], object], ...]] = dict.fromkeys(KINDS, ())
 
     def add(
         self, callback: Callable[[Event], object], kinds: tuple[type[Event], ...]

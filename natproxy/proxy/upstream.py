@@ -34,7 +34,15 @@ from natproxy.protocol import (
 )
 from natproxy.proxy.connector import Connector, explain
 from natproxy.proxy.state import TRANSITIONS, Event, State
-from natproxy.relay import Outbound, PeerGone, Relay, Relays, SocketJob, Transport, send_at_once
+from natproxy.relay import (
+    Outbound,
+    PeerGone,
+    Relays,
+    SocketJob,
+    SocketRelay,
+    Transport,
+    send_at_once,
+)
 from natproxy.server.deadlines import Deadlines
 
 _BROKEN_OFF = PROXY_ERROR + "the server closed the connection inside its reply"
@@ -122,7 +130,9 @@ class UpstreamFactory(ClientFactory):
             self._cancel()
         self._publish_failure(outcome, 0)
 
-    def buildProtocol(self, addr: IAddress | None) -> UpstreamProtocol:
+    def buildProtocol(  # type: ignore[override]  # the interface has no type for a factory attribute
+        self, addr: IAddress | None
+    ) -> UpstreamProtocol:
         """Return the protocol of the upstream connection."""
         return UpstreamProtocol(self, self.resources.address_of(addr))
 
@@ -155,7 +165,7 @@ class UpstreamProtocol(Protocol):
 
     transport: Transport
     _entry: NATEntry
-    _relay: Relay
+    _relay: SocketRelay
 
     def __init__(self, factory: UpstreamFactory, upstream: Address) -> None:
         self.factory: UpstreamFactory = factory

@@ -12,8 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.address import Address
 from natproxy.nat import EntryState
-from natproxy.proxy.connector import EndpointConnector
-from natproxy.proxy.protocol import ProxyFactory, ProxyProtocol
+from natproxy.proxy.endpoint import EndpointConnector
+from natproxy.proxy.factory import ProxyFactory
+from natproxy.proxy.protocol import ProxyProtocol
 from tests.support.doubles import Journal, PlayedEndpoint, Upstream, Wire
 
 
