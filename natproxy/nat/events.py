@@ -10,10 +10,7 @@ create, and there are three events for each command.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
-
-from twisted.logger import Logger
 
 from natproxy.address import Address
 from natproxy.nat.translation import Outcome, TranslationKey
@@ -100,62 +97,4 @@ class Failed(NamedTuple):
 
 Event = Registered | Relaying | Removed | Failed
 
-KINDS: tuple[type[Event], ...] = (Registered, Relaying, Removed, Failed)
-
-
-class Subscribers:
-    """The callbacks of a table, by kind of event."""
-
-    _log = Logger()
-
-    def __init__(self) -> None:
-        # The tuples are replaced, never changed: a callback may subscribe or unsubscribe.
-        self.of: dict[type[Event], tuple[Callable[[Event], object], ...]] = dict.fromkeys(KINDS, ())
-
-    def add(
-        self, callback: Callable[[Event], object], kinds: tuple[type[Event], ...]
-    ) -> Callable[[], None]:
-        """Call back with each later event of these kinds.
-
-        :return: ends the subscription; further calls of it have no effect.
-        """
-        # Compared by identity: the same callback may be subscribed twice.
-        subscription = _Subscription(callback)
-        for kind in kinds:
-            self.of[kind] += (subscription,)
-
-        def unsubscribe() -> None:
-            subscription.active = False
-            for kind in kinds:
-                self.of[kind] = tuple(one for one in self.of[kind] if one is not subscription)
-
-        return unsubscribe
-
-    def publish(self, event: Event) -> None:
-        """Pass an event to the subscribers of its kind.
-
-        What a subscriber raises is logged; the others receive the event all the same.
-        """
-        for callback in self.of[type(event)]:
-            try:
-                callback(event)
-            except Exception:
-                self._log.failure("a subscriber of the NAT table failed")
-
-
-class _Subscription:
-    """One call of `Subscribers.add`.
-
-    :ivar active: false after its end, when an event may still be on its way through a tuple
-        of subscribers that includes it.
-    """
-
-    __slots__ = ("_callback", "active")
-
-    def __init__(self, callback: Callable[[Event], object]) -> None:
-        self._callback = callback
-        self.active = True
-
-    def __call__(self, event: Event) -> None:
-        if self.active:
-            self._callback(event)
+ALL_KINDS: tuple[type[Event], ...] = (Registered, Relaying, Removed, Failed)

@@ -19,13 +19,12 @@ from twisted.logger import Logger
 
 from natproxy.address import Address
 from natproxy.nat.events import (
-    KINDS,
+    ALL_KINDS,
     Event,
     Failed,
     Registered,
     Relaying,
     Removed,
-    Subscribers,
 )
 from natproxy.nat.translation import EntryState, Outcome, TranslationKey
 from natproxy.protocol import Command, name_of
@@ -121,6 +120,66 @@ class NATEntry:
         self.relayed += size
 
 
+class _Subscribers:
+    """The callbacks of a table, by kind of event."""
+
+    _log = Logger()
+
+    def __init__(self) -> None:
+        # The tuples are replaced, never changed: a callback may subscribe or unsubscribe.
+        self.of: dict[type[Event], tuple[Callable[[Event], object], ...]] = dict.fromkeys(
+            ALL_KINDS, ()
+        )
+
+    def add(
+        self, callback: Callable[[Event], object], kinds: tuple[type[Event], ...]
+    ) -> Callable[[], None]:
+        """Call back with each later event of these kinds.
+
+        :return: ends the subscription; further calls of it have no effect.
+        """
+        # Compared by identity: the same callback may be subscribed twice.
+        subscription = _Subscription(callback)
+        for kind in kinds:
+            self.of[kind] += (subscription,)
+
+        def unsubscribe() -> None:
+            subscription.active = False
+            for kind in kinds:
+                self.of[kind] = tuple(one for one in self.of[kind] if one is not subscription)
+
+        return unsubscribe
+
+    def publish(self, event: Event) -> None:
+        """Pass an event to the subscribers of its kind.
+
+        What a subscriber raises is logged; the others receive the event all the same.
+        """
+        for callback in self.of[type(event)]:
+            try:
+                callback(event)
+            except Exception:
+                self._log.failure("a subscriber of the NAT table failed")
+
+
+class _Subscription:
+    """One call of `_Subscribers.add`.
+
+    :ivar active: false after its end, when an event may still be on its way through a tuple
+        of subscribers that includes it.
+    """
+
+    __slots__ = ("_callback", "active")
+
+    def __init__(self, callback: Callable[[Event], object]) -> None:
+        self._callback = callback
+        self.active = True
+
+    def __call__(self, event: Event) -> None:
+        if self.active:
+            self._callback(event)
+
+
 class NATTable:
     """All translations that exist now.
 
@@ -139,7 +198,7 @@ class NATTable:
         self._entries: dict[TranslationKey, NATEntry] = {}
         self._by_port: dict[int, dict[TranslationKey, NATEntry]] = {}
         self._by_client: dict[ClientTransport, dict[TranslationKey, NATEntry]] = {}
-        self._subscribers = Subscribers()
+        self._subscribers = _Subscribers()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -149,7 +208,7 @@ class NATTable:
         return iter(list(self._entries.values()))
 
     def subscribe(
-        self, callback: Callable[[Event], object], kinds: tuple[type[Event], ...] = KINDS
+        self, callback: Callable[[Event], object], kinds: tuple[type[Event], ...] = ALL_KINDS
     ) -> Callable[[], None]:
         """Call back with each later event of these kinds; see `natproxy.nat.events`.
 

@@ -30,6 +30,7 @@ class ProxyFactory(CommandFactory):
         for no limit but `idle_timeout`.
     :ivar table: the translations that exist now.
     :ivar resources: what the client connections use.
+    :ivar stop_logging: ends the log of commands.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class ProxyFactory(CommandFactory):
     ) -> None:
         super().__init__(clock, idle_timeout, admission, first_command_timeout)
         self.table = NATTable(clock.seconds)
-        self.table.subscribe(log_end, (Removed, Failed))
+        self.stop_logging = self.table.subscribe(log_end, (Removed, Failed))
         self.resources = Resources(
             self.table,
             Upstreams(connector),

@@ -165,7 +165,11 @@ class UpstreamProtocol(Protocol):
 
     transport: Transport
     _entry: NATEntry
+    """The entry; there is none in the state ``NEW``."""
     _relay: SocketRelay
+    """The relay of the body; there is none before the state ``BODY``."""
+    _features: AbilitiesReader
+    """Reads the body in the state ``FEATURES``."""
 
     def __init__(self, factory: UpstreamFactory, upstream: Address) -> None:
         self.factory: UpstreamFactory = factory
@@ -174,7 +178,6 @@ class UpstreamProtocol(Protocol):
         self._upstream = upstream
         self._state = State.NEW
         self._header = b""
-        self._features = AbilitiesReader()
 
     # What Twisted calls.
 
@@ -313,6 +316,7 @@ class UpstreamProtocol(Protocol):
             self._finish()
         elif command.verb == b"FEAT":
             self._advance(Event.FEATURES_BEGUN)
+            self._features = AbilitiesReader()
             self._features_received(rest)
         else:
             self._relay_body(line + b"\n", header, body, rest)

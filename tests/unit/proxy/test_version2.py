@@ -29,7 +29,7 @@ from natproxy.relay.choice import SPLICE_FROM
 from natproxy.relay.copy import CopyRelay
 from natproxy.relay.splice import SpliceRelay
 from tests.support.doubles import SocketWire, Wire
-from tests.unit.proxy.test_proxy import ProxyCase
+from tests.support.proxies import ProxyCase
 
 STATUS = Metadata(FILE, 10, 1_500_000_000, "x-1")
 WHOLE = format_range(Range(10, 0, STATUS))

@@ -20,8 +20,8 @@ from natproxy.server.connection import CommandReceiver
 from natproxy.server.factory import LINGER, CommandFactory
 from natproxy.server.rotation import SHARE, TURN, RoundRobin
 from tests.support.doubles import HalfClosingWire, TurnClock
+from tests.support.proxies import ProxyCase
 from tests.unit.fileserver import test_fileserver
-from tests.unit.proxy import test_proxy
 from tests.unit.server.test_connection import Echo
 
 READ = 65_536
@@ -314,11 +314,12 @@ class FileServerFloodTests(test_fileserver.FileServerCase):
                 )
 
 
-class ProxyFloodTests(test_proxy.ProxyCase):
+class ProxyFloodTests(ProxyCase):
     """Commands that fail at once, without an upstream connection."""
 
+    clock_type = TurnClock
+
     def setUp(self) -> None:
-        self.patch(test_proxy, "Clock", TurnClock)
         super().setUp()
         self.begun = count_commands(self, ProxyProtocol)
 
