@@ -21,7 +21,16 @@ from twisted.python.failure import Failure
 
 from natproxy.protocol import Refusal
 from natproxy.server.rotation import fire_in_turns
-from natproxy.server.threads import NO_RESPONSE, PATIENCE, Abandoned, InThread, Turns
+from natproxy.server.threads import (
+    WORK_TIMEOUT,
+    BoundedExecutor,
+    InThread,
+    Limits,
+    Unresponsive,
+    Work,
+    WorkCancelled,
+    WorkRefused,
+)
 from natproxy.storage import Served, Settling, metadata_of
 
 AT_ONCE = 2
@@ -147,12 +156,12 @@ class Computation:
 
         :return: the digest in hexadecimal; `None` if there is more to be read.
         :raises Refusal: with code 503, if it has been changed since it was opened.
-        :raises Abandoned: if it was told to stop.
+        :raises WorkCancelled: if `stop` was called.
         :raises OSError: if it cannot be read.
         """
         try:
             return self._read()
-        except Abandoned:
+        except WorkCancelled:
             raise
         except Exception:
             self.dropped = True
@@ -165,7 +174,7 @@ class Computation:
         file.seek(self.part.offset + progress.done)
         while self.remaining:
             if self.stopped:
-                raise Abandoned
+                raise WorkCancelled
             size = file.readinto(buffer[: self.remaining])
             if not size:
                 break
@@ -197,7 +206,9 @@ class Digests:
     ) -> None:
         # A class of work that waits in one line with others would wait for them.
         self._short, self._long = (
-            Turns(in_thread, AT_ONCE * FILE_SYSTEMS, IN_LINE, "digests", clock, share=AT_ONCE)
+            BoundedExecutor(
+                in_thread, "digests", Limits(AT_ONCE * FILE_SYSTEMS, IN_LINE, AT_ONCE), clock
+            )
             for _ in range(2)
         )
         self._clock = clock
@@ -215,10 +226,10 @@ class Digests:
         :param served: the file; it is closed when it is not needed any more.
         :param length: bytes from the offset on, none of them beyond the file's end.
         :param client: who asks, for a fair line.
-        :return: fires with `Refusal` (429, 503) if it has to wait for too long or the file
-            has changed meanwhile, or with `OSError`. Who cancels it is told nothing more.
-        :raises Refusal: with code 429, if too many digests are waiting; with 503, if all
-            that are being computed hang.
+        :return: fires with the digest, or fails with `WorkRefused`, with `Refusal` (503) if the
+            file has changed meanwhile or the server is stopping, or with `OSError`.
+        :raises Overloaded: if too many digests are waiting.
+        :raises Unresponsive: if all that are being computed hang.
         """
         part = Part(served.metadata.etag, offset, length)
         known = self._known.get(part)
@@ -231,7 +242,7 @@ class Digests:
             served.file.close()
             # If it has been told to stop, and has not yet, it is taken up again.
             if computation.detached and computation.timer is None and self._clock is not None:
-                computation.timer = self._clock.callLater(PATIENCE, self._late, computation)
+                computation.timer = self._clock.callLater(WORK_TIMEOUT, self._late, computation)
             return self._asker(computation)
         result = served.result
         lasting = self._settling.settled(
@@ -243,7 +254,7 @@ class Digests:
         asker = self._asker(computation)
         try:
             self._take_turn(computation)
-        except Refusal:
+        except WorkRefused:
             self._keep(computation)
             raise
         return asker
@@ -270,15 +281,15 @@ class Digests:
             computation.turn.cancel()
 
     def _take_turn(self, computation: Computation, again: bool = False) -> None:
-        turns = self._short if computation.remaining <= SHORT else self._long
-        computation.turn = turns.take(
+        executor = self._short if computation.remaining <= SHORT else self._long
+        work = Work(
             computation.run,
             computation.client,
             computation.device,
-            abandon=computation.stop,
-            ended=partial(self._ended, computation),
-            again=again,
+            computation.stop,
+            partial(self._ended, computation),
         )
+        computation.turn = executor.submit(work, continued=again)
         self._under_way[computation.part] = computation
         computation.turn.addCallback(self._computed, computation)
         computation.turn.addErrback(self._failed, computation)
@@ -313,7 +324,7 @@ class Digests:
         computation.dropped = True
         computation.stop()
         self._forget(computation)
-        self._tell(computation, Failure(Refusal(503, NO_RESPONSE)))
+        self._tell(computation, Failure(Unresponsive()))
 
     def _ended(self, computation: Computation) -> None:
         """The thread has returned. The Deferred of its turn fires after this."""

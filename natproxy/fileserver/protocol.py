@@ -50,7 +50,15 @@ from natproxy.server.command_log import log_command
 from natproxy.server.connection import CommandReceiver
 from natproxy.server.factory import CommandFactory
 from natproxy.server.rotation import fire_in_turns
-from natproxy.server.threads import Abandonment, InThread, Turns
+from natproxy.server.threads import (
+    BoundedExecutor,
+    CancellationToken,
+    InThread,
+    Limits,
+    Overloaded,
+    Work,
+    WorkRefused,
+)
 from natproxy.storage import Directory, FileNotFound, Listing, Served, Settling
 
 PAGE = 1000
@@ -93,12 +101,13 @@ def reads_in(in_thread: InThread, clock: IReactorTime) -> ReadInThread:
     :param in_thread: of `READS_AT_ONCE` threads. Half of them are for one file system at
         most: one that hangs leaves the others to be read.
     """
-    turns = Turns(in_thread, READS_AT_ONCE, READS_IN_LINE, "reads", clock, share=READS_AT_ONCE // 2)
+    limits = Limits(READS_AT_ONCE, READS_IN_LINE, READS_AT_ONCE // 2)
+    executor = BoundedExecutor(in_thread, "reads", limits, clock)
 
     def read(work: Callable[[], T], device: int, returned: Callable[[], object]) -> Deferred[T]:
         try:
-            return turns.take(work, source=device, ended=returned)
-        except Refusal:
+            return executor.submit(Work(work, source=device, released=returned))
+        except WorkRefused:
             returned()
             return fail()
 
@@ -119,10 +128,10 @@ class SharedListings:
         self, directory: Directory, in_thread: InThread, clock: IReactorTime | None = None
     ) -> None:
         self._directory = directory
-        self._turns = Turns(in_thread, 1, 0, "listings", clock)
+        self._executor = BoundedExecutor(in_thread, "listings", Limits(1, 0), clock)
         self._clock = clock
         self._served: OrderedDict[Deferred[bytes], None] = OrderedDict()
-        self._abandonment: Abandonment | None = None
+        self._token: CancellationToken | None = None
         self._waiting: OrderedDict[Deferred[bytes], None] = OrderedDict()
         self._scanning = False
         self._reply = b""
@@ -141,14 +150,14 @@ class SharedListings:
             del self._waiting[waiter]
         elif waiter in self._served:
             del self._served[waiter]
-            if not self._served and self._abandonment is not None:
-                self._abandonment.abandon()
+            if not self._served and self._token is not None:
+                self._token.cancel()
 
     def _scan(self) -> None:
         self._scanning = True
         self._served = served = self._waiting
         self._waiting = OrderedDict()
-        self._abandonment = abandonment = Abandonment()
+        self._token = token = CancellationToken()
 
         def scanned(listing: Listing) -> None:
             reply = b"OK\n" + listing.body + END + b"\n"
@@ -166,12 +175,10 @@ class SharedListings:
                 self._scan()
 
         def scan() -> Listing:
-            return self._directory.listing(abandonment.check)
+            return self._directory.listing(token.check)
 
-        taken = maybeDeferred(
-            self._turns.take, scan, abandon=abandonment.abandon, progress=abandonment.progress
-        )
-        taken.addCallbacks(scanned, failed).addBoth(done)
+        work = Work(scan, cancel=token.cancel, progress=token.progress)
+        maybeDeferred(self._executor.submit, work).addCallbacks(scanned, failed).addBoth(done)
 
     def _note_omitted(self, listing: Listing) -> None:
         kinds = (
@@ -213,7 +220,8 @@ class FileServerProtocol(CommandReceiver):
             return
         try:
             getattr(self, f"answer_{command.verb.decode()}")(command)
-        except Refusal as refusal:
+        except (Refusal, WorkRefused) as error:
+            refusal = error if isinstance(error, Refusal) else _refusal_of(error)
             # A failure of version 1 has no code.
             self._refuse(refusal.message, refusal.code if verb.version > 1 else None)
 
@@ -284,21 +292,23 @@ class FileServerProtocol(CommandReceiver):
     def answer_LS(self, command: Command) -> None:
         asked = parse_arguments(command)
         limit = min(asked.limit or PAGE, LONGEST_PAGE)
-        abandonment = Abandonment()
+        token = CancellationToken()
 
         def scan() -> bytes:
             body, page = self.factory.directory.page(
-                asked.name, asked.depth, asked.after, limit, abandonment.check
+                asked.name, asked.depth, asked.after, limit, token.check
             )
             return format_page(len(body), page) + body
 
         self._wait_for(
-            self.factory.pages.take(
-                scan,
-                self._place,
-                asked.name.partition(b"/")[0],
-                abandonment.abandon,
-                progress=abandonment.progress,
+            self.factory.pages.submit(
+                Work(
+                    scan,
+                    self._place,
+                    asked.name.partition(b"/")[0],
+                    token.cancel,
+                    progress=token.progress,
+                )
             ),
             self._send_bytes,
             partial(self._failed, asked.name),
@@ -369,6 +379,8 @@ class FileServerProtocol(CommandReceiver):
         refusal = failure.value
         if isinstance(refusal, (FileNotFound, OSError)):
             refusal = self._refusal(name, refusal)
+        elif isinstance(refusal, WorkRefused):
+            refusal = _refusal_of(refusal)
         elif not isinstance(refusal, Refusal):
             self.log.failure("cannot answer for {name}", failure, name=_shown(name))
             refusal = Refusal(500, "internal error")
@@ -404,11 +416,13 @@ class FileServerProtocol(CommandReceiver):
         if isinstance(error, PeerGone):
             self.abort(Outcome.CLIENT_GONE)
             return
-        if not relay.begun and isinstance(error, (OSError, Refusal)):
+        if not relay.begun and isinstance(error, (OSError, WorkRefused)):
             # Nothing has been promised yet.
             self._relay = None
             if isinstance(error, OSError):
                 error = self._refusal(name_of(self._command), error)
+            else:
+                error = _refusal_of(error)
             version_1 = VERBS[self._command.verb].version == 1
             self._refuse(error.message, None if version_1 else error.code)
             return
@@ -472,9 +486,8 @@ class FileServerFactory(CommandFactory):
         self.relays = relays or Relays()
         self.directory = directory
         self.listings = SharedListings(directory, in_thread, clock)
-        self.pages = Turns(
-            in_thread, PAGES_AT_ONCE, PAGES_IN_LINE, "listings", clock, share=PAGES_OF_ONE
-        )
+        limits = Limits(PAGES_AT_ONCE, PAGES_IN_LINE, PAGES_OF_ONE)
+        self.pages = BoundedExecutor(in_thread, "listings", limits, clock)
         self.digests = Digests(hash_in_thread or in_thread, settling, clock)
         self._waiting: set[FileServerProtocol] = set()
         self._looking: IDelayedCall | None = None
@@ -546,6 +559,11 @@ def _unchanged(served: Served) -> bool:
     return now.st_size > then.st_size or (
         (now.st_size, now.st_mtime_ns) == (then.st_size, then.st_mtime_ns)
     )
+
+
+def _refusal_of(error: WorkRefused) -> Refusal:
+    """Return what the client receives when work in threads was refused."""
+    return Refusal(429 if isinstance(error, Overloaded) else 503, str(error))
 
 
 def _shown(name: bytes) -> str:

@@ -9,6 +9,7 @@ of descriptors is bounded whatever arrives.
 from __future__ import annotations
 
 from collections import Counter
+from enum import Enum
 from ipaddress import IPv6Address
 from typing import NamedTuple
 
@@ -28,6 +29,12 @@ REFUSED = 32
 
 TOO_MANY = "too many clients"
 TOO_MANY_OF_HOST = "too many connections from this address"
+
+
+class Verdict(Enum):
+    """Whether a command may begin: see `natproxy.server.factory.CommandFactory.admit`."""
+
+    PROCEED = "proceed"
 
 
 class Refusal(NamedTuple):
@@ -63,7 +70,7 @@ class Admission:
         """The number of clients that have been admitted and have not left."""
         return len(self._admitted)
 
-    def admit(self, client: object, address: Address | None = None) -> Refusal | None:
+    def enter(self, client: object, address: Address | None = None) -> Refusal | None:
         """Admit a new client, or return why not.
 
         :param address: of the client; `None` if it becomes known later, by `identify`, or

@@ -14,8 +14,8 @@ from twisted.logger import Logger
 
 from natproxy.address import FIRST_STAND_IN_PORT, Address
 from natproxy.nat import Outcome
-from natproxy.protocol import printable
-from natproxy.server.admission import Admission
+from natproxy.protocol import Command, printable
+from natproxy.server.admission import Admission, Verdict
 from natproxy.server.deadlines import Deadlines
 from natproxy.server.events import Finished, Subscribers
 from natproxy.server.refusals import RefusalLog
@@ -88,6 +88,15 @@ class CommandFactory(ServerFactory):
         :return: ends the subscription.
         """
         return self.subscribers.add(callback)
+
+    def admit(self, command: Command, client: Address) -> Verdict:
+        """Return whether a command may begin now. Called once for each, before it begins.
+
+        Today every command proceeds. Access control and rates will decide here whether a command
+        is delayed or refused. A delay will be a `natproxy.server.state.State` of the connection,
+        a refusal a reply with an error. Neither is built yet: the caller ignores the verdict.
+        """
+        return Verdict.PROCEED
 
     def overloaded(self, address: object) -> bool:
         """Return whether a new connection is to be closed at once; see `Admission`."""

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.fileserver.protocol import FileServerFactory, FileServerProtocol
 from natproxy.relay.files import CHUNK
 from natproxy.server.rotation import RESULTS
-from natproxy.server.threads import Abandoned
+from natproxy.server.threads import WorkCancelled
 from natproxy.storage import Directory, Listing, Settling
 from tests.support.doubles import Journal, PlayedThread, TurnClock, Wire
 
@@ -400,8 +400,8 @@ class ListTests(FileServerCase):
 
     def going_on(self) -> None:
         """Let the scan that is under way take a step."""
-        assert self.factory.listings._abandonment is not None
-        self.factory.listings._abandonment.check()
+        assert self.factory.listings._token is not None
+        self.factory.listings._token.check()
 
     def test_scan_that_hangs_is_not_waited_for(self) -> None:
         self.ask(b"LIST\n")
@@ -435,7 +435,7 @@ class ListTests(FileServerCase):
 
         self.patch(self.factory.directory, "listing", noting)
         self.thread.run()
-        self.assertIsInstance(failures[0], Abandoned)
+        self.assertIsInstance(failures[0], WorkCancelled)
         self.thread.run()
         self.assertEqual(self.wire.taken(), b"OK\na\nEND\n")
         self.assertEqual(len(failures), 1)

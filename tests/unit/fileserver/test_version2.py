@@ -37,7 +37,7 @@ from natproxy.protocol import (
     format_request,
     parse_metadata,
 )
-from natproxy.server.threads import PATIENCE, Abandoned
+from natproxy.server.threads import WORK_TIMEOUT, WorkCancelled
 from natproxy.storage import Directory, Paged, metadata_of
 from natproxy.storage.local import directory, tree
 from tests.support.doubles import Wire
@@ -141,7 +141,7 @@ class UnexpectedErrorTests(Version2Case):
         self.patch(self.factory.relays, "send_bytes", fail)
         self.assertEqual(self.ask_thread(b"LS\n"), b"")
         self.assertTrue(self.wire.aborted)
-        self.assert_logged_error("cannot answer 127.0.0.1:43210")
+        self.assert_logged_error("cannot reply to 127.0.0.1:43210")
         self.assertEqual(self.journal.outcomes[-1]["outcome"], "error")
 
     def assert_logged_error(self, line: str) -> None:
@@ -263,7 +263,7 @@ class LsTests(Version2Case):
         hanging = list(self.thread.asked)
         self.assertEqual(len(hanging), 2 * PAGES_OF_ONE)
         self.thread.asked.clear()
-        self.clock.advance(PATIENCE)
+        self.clock.advance(WORK_TIMEOUT)
         refused = b"ERR 503 the storage does not respond\n"
         self.assertEqual({client.taken() for _, client in clients}, {refused})
         self.assertEqual(self.ask(b"LS slow/other\n"), refused)
@@ -298,7 +298,7 @@ class LsTests(Version2Case):
         self.ask(b"LS\n")
         self.wire.lose(self.protocol, ConnectionLost())
         self.thread.run()
-        self.assertIsInstance(failures[0], Abandoned)
+        self.assertIsInstance(failures[0], WorkCancelled)
 
     def test_entries_that_cannot_be_read_are_counted_in_the_header(self) -> None:
         look = os.stat
