@@ -111,7 +111,7 @@ def _explained(error: ClientError, server: str) -> str:
     from natproxy.cli.options import DEFAULT_SERVER
     from natproxy.client.errors import CannotConnect
 
-    unnamed = server == DEFAULT_SERVER
+    unnamed = server == DEFAULT_SERVER and server in str(error)
     if isinstance(error, CannotConnect) and unnamed:
         return f"{error}; --server or $NATPROXY_SERVER says where the proxy is"
     return str(error)
