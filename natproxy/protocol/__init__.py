@@ -5,6 +5,14 @@ framed. All of it works on bytes that somebody else has received: no socket, no 
 and no file may be opened here. The contract itself is ``docs/protocol.md``.
 """
 
+from natproxy.metadata import (
+    DIRECTORY,
+    FILE,
+    UNREAD,
+    UNREAD_METADATA,
+    Entry,
+    Metadata,
+)
 from natproxy.protocol.arguments import (
     MAX_SIZE,
     ROOT,
@@ -45,15 +53,9 @@ from natproxy.protocol.features import (
     relayed_abilities,
 )
 from natproxy.protocol.metadata import (
-    DIRECTORY,
-    FILE,
     MORE,
-    UNREAD,
-    UNREAD_METADATA,
     Digest,
-    Entry,
     EntryLines,
-    Metadata,
     Page,
     Range,
     format_digest,

@@ -5,14 +5,10 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from natproxy.metadata import FILE, UNREAD_METADATA, Entry, Metadata
 from natproxy.protocol.arguments import MAX_SIZE, decode_name, encode_name
 from natproxy.protocol.lines import Lines
 from natproxy.protocol.text import WireError, printable
-
-FILE = "file"
-DIRECTORY = "dir"
-UNREAD = "unread"
-"""The type of an entry whose metadata the server cannot read."""
 
 MORE = b"more"
 
@@ -21,37 +17,6 @@ _SIZE = re.compile(r"[0-9]{1,19}")
 _TOKEN = re.compile(r"[!-~]{1,128}")
 _HEX = re.compile(r"[0-9a-f]{64}")
 _UNREAD_WORDS = b"type=unread size=0 mtime=0.0 etag=-"
-
-
-class Metadata(NamedTuple):
-    """A file or a directory as it is at one time.
-
-    :ivar type: `FILE`, `DIRECTORY`, or what a newer server may add.
-    :ivar size: in bytes.
-    :ivar mtime_ns: when its content was last written, in nanoseconds since the epoch.
-    :ivar etag: changes whenever the content may have.
-    """
-
-    type: str
-    size: int
-    mtime_ns: int
-    etag: str
-
-
-UNREAD_METADATA = Metadata(UNREAD, 0, 0, "-")
-"""Stands in the line of an entry whose metadata the server cannot read."""
-
-
-class Entry(NamedTuple):
-    """One line of ``LS``.
-
-    :ivar name: the path below the served directory.
-    :ivar unread: true for a directory whose content the server cannot list.
-    """
-
-    name: bytes
-    metadata: Metadata
-    unread: bool = False
 
 
 class Page(NamedTuple):
