@@ -1,8 +1,8 @@
-"""The protocol's grammar, once, for the server, the proxy and the client.
+"""The protocol's grammar, for the file server, the proxy and the client.
 
-Here stand the verbs, how commands and replies are read and written, and how a reply is
-framed. All of it works on bytes that somebody else has received: no socket, no reactor
-and no file may be opened here. The contract itself is ``docs/protocol.md``.
+It comprises the table of verbs, the formatting and parsing of commands and replies, the framing
+of replies, and errors. All functions work on bytes and do no I/O. The specification is
+``docs/protocol.md``.
 """
 
 from natproxy.metadata import (

@@ -380,7 +380,7 @@ class UpstreamProtocol(Protocol):
 
     def _log_malformed(self, reason: str) -> None:
         self._client.log.error(
-            "the upstream {upstream} is not understood: {reason} (asked by {client})",
+            "the upstream {upstream} is not understood: {reason} (command of {client})",
             upstream=self._upstream,
             client=self._client.client_address,
             reason=reason,

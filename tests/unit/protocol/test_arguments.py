@@ -279,8 +279,8 @@ class RefusalTests(SynchronousTestCase):
 
     def test_missing_name(self) -> None:
         for verb in (b"STAT", b"GET", b"HASH"):
-            self.assertEqual(self.refusal(verb), "no file name given")
-            self.assertEqual(self.refusal(verb + b"  \t"), "no file name given")
+            self.assertEqual(self.refusal(verb), "missing file name")
+            self.assertEqual(self.refusal(verb + b"  \t"), "missing file name")
 
     def test_malformed_name(self) -> None:
         self.assert_refused("malformed name", b"STAT a%2", b"GET %zz", b"LS %", b"HASH a%%")

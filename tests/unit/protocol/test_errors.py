@@ -120,7 +120,7 @@ class KindTests(SynchronousTestCase):
         self.assert_kind(
             ErrorKind.OTHER,
             b"",
-            b"400 no file name given",
+            b"400 missing file name",
             b"400 file not found",
             b"403 forbidden",
             b"416 range size=5",
