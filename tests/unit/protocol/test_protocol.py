@@ -128,7 +128,7 @@ class CommandFormattingTests(SynchronousTestCase):
         self.assertEqual(format_command(b"DOWNLOAD", b"a b"), b"DOWNLOAD a b\n")
 
     def test_name_that_a_line_cannot_carry_is_refused_and_the_reason_said(self) -> None:
-        self.assertIn("no file name", self.refusal(b""))
+        self.assertIn("missing file name", self.refusal(b""))
         self.assertIn("carriage return", self.refusal(b"a\rb"))
         self.assertIn("carriage return", self.refusal(b"a\r"))
         self.assertIn("line feed", self.refusal(b"a\nLIST"))
