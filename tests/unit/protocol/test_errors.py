@@ -9,8 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.protocol import ErrorKind, error_line, errors, kind_of, parse_error
+from natproxy.protocol import (
+    ErrorKind,
+    Framing,
+    error_line,
+    errors,
+    kind_of,
+    parse_error,
+    parse_header,
+)
 from tests.support.paths import ROOT
+from tests.support.wire import awkward_bytes, checked
 
 TEXTS = {name for name, value in vars(errors).items() if name.isupper() and isinstance(value, str)}
 """The names of the English texts."""
@@ -143,3 +152,46 @@ class LineTests(SynchronousTestCase):
 
     def test_code_comes_first(self) -> None:
         self.assertEqual(error_line("gone", 404), b"ERR 404 gone\n")
+
+
+class ErrorTests(SynchronousTestCase):
+    def test_code_comes_before_the_message(self) -> None:
+        self.assertEqual(error_line("file not found", 404), b"ERR 404 file not found\n")
+        self.assertEqual(error_line("changed etag=x", 412), b"ERR 412 changed etag=x\n")
+        self.assertEqual(error_line("\u00e9\r\nOK 5\n", 500), b"ERR 500 \\xe9 OK 5\n")
+
+    def test_code_and_message_are_taken_apart(self) -> None:
+        for error, code, message in (
+            (b"404 file not found", 404, b"file not found"),
+            (b"412 changed etag=x", 412, b"changed etag=x"),
+            (b"416", 416, b""),
+            (b"416 ", 416, b""),
+            (b"500 \xff\r", 500, b"\xff\r"),
+        ):
+            self.assertEqual(parse_error(error), (code, message))
+
+    def test_message_of_version_1_has_no_code(self) -> None:
+        for error in (
+            *(b"", b"file not found", b"unknown command", b"proxy error: 404 or so"),
+            *(b"40", b"4040", b"4040 x", b"099 x", b"600 x", b"-404 x", b"404x", b" 404 x"),
+            *(b"404\tx", b"404: x", "\u0664\u0660\u0664 x".encode()),
+        ):
+            self.assertEqual(parse_error(error), (None, error))
+
+    @checked
+    @given(st.text(max_size=40), st.none() | st.integers(100, 599))
+    def test_any_error_is_one_line_that_comes_back(self, message: str, code: int | None) -> None:
+        line = error_line(message, code)
+        self.assertTrue(line.isascii())
+        self.assertEqual(line.find(b"\n"), len(line) - 1)
+        header = parse_header(line[:-1], Framing.COUNTED)
+        if code is not None:
+            words = error_line(message)[len(b"ERR ") : -1]
+            self.assertEqual(parse_error(header.error), (code, words))
+
+    @checked
+    @given(awkward_bytes)
+    def test_any_error_of_a_peer_is_understood(self, error: bytes) -> None:
+        code, message = parse_error(error)
+        self.assertTrue(error.endswith(message))
+        self.assertEqual(code is None, message == error)
