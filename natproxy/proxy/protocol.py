@@ -35,8 +35,10 @@ class ProxyProtocol(CommandReceiver):
 
     def cancel_command(self, outcome: Outcome) -> None:
         """Remove the client's entries from the table, or cancel the attempt to connect."""
-        if not self._resources.table.cancel_client(self.outbound, outcome):
-            assert self._upstream is not None
+        assert self._upstream is not None
+        if self._upstream.connected:
+            self._resources.table.cancel_client(self.outbound, outcome)
+        else:
             self._upstream.cancel(outcome)
 
     def reply_broken_off(self, outcome: Outcome) -> None:
