@@ -1,10 +1,8 @@
 """A client's connection: it receives commands and has them replied to one at a time, in order.
 
-Both daemons share it. It bounds lines, the queue and the work of a reactor turn, and handles
-half-close, time-outs and the orderly end of a connection. What a command means is decided by the
-subclasses in `natproxy.fileserver` and `natproxy.proxy`.
-
-Its states and their transitions are in `natproxy.server.state`.
+It bounds lines, the queue and the work of a reactor turn, and handles half-close, time-outs and
+the orderly end of a connection. `natproxy.server.state` has its states and their transitions. What
+a command means is decided by the subclasses in `natproxy.fileserver` and `natproxy.proxy`.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ from typing import ClassVar
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
-from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -25,6 +22,7 @@ from natproxy.protocol import LINE_TOO_LONG, MAX_LINE, Command, error_line, pars
 from natproxy.relay import Outbound, Transport, outbound_of
 from natproxy.server.admission import Refusal
 from natproxy.server.factory import CommandFactory
+from natproxy.server.line_receiver import SlicingLineReceiver
 from natproxy.server.rotation import BYTES_PER_UNIT, COMMAND_UNITS, SHARE, line_units
 from natproxy.server.state import (
     ENDING,
@@ -43,20 +41,15 @@ QUEUE_LIMIT = 64
 NEVER = -1.0
 """`CommandReceiver.started_at` of a connection on which no command has begun."""
 
-# LineReceiver copies its buffer for each line in it (twisted#6357): the time for 64 KiB of line
-# feeds grows with the square of their number. Slices bound the copies. LineReceiver stops
-# between two lines while `paused` is set, which bounds the lines of one reactor turn.
-_SLICE = 1024
-
 # Before Python 3.12, looking up a member of an Enum class calls Python code.
 _IDLE, _DISPATCHING, _DRAINING = State.IDLE, State.DISPATCHING, State.DRAINING
 _DISPATCH, _DISPATCHED, _UNFINISHED = Event.DISPATCH, Event.DISPATCHED, Event.UNFINISHED
 _REPLIED = Event.REPLIED
-_INPUT_OPEN, _TOO_LONG, _ENDED = Input.OPEN, Input.TOO_LONG, Input.ENDED
+_INPUT_OPEN, _TOO_LONG = Input.OPEN, Input.TOO_LONG
 
 
 @implementer(IHalfCloseableProtocol)
-class CommandReceiver(LineReceiver):
+class CommandReceiver(SlicingLineReceiver):
     """Server side of a client's connection.
 
     A subclass replies in `command_received` and calls `reply_finished` when it has written
@@ -79,7 +72,6 @@ class CommandReceiver(LineReceiver):
 
     refusal_prefix: ClassVar[str] = ""
 
-    delimiter = b"\n"
     MAX_LENGTH = MAX_LINE
     command_units = COMMAND_UNITS
 
@@ -89,13 +81,11 @@ class CommandReceiver(LineReceiver):
     outbound: Outbound
 
     def __init__(self) -> None:
-        self.state = State.IDLE
-        self.input = Input.OPEN
+        self.state, self.input = State.IDLE, Input.OPEN
         self.command: Command | None = None
         self.started_at = NEVER
         self._client_address: Address | None = None
         self._queue: deque[Command] = deque()
-        self._received = b""
         self._units = 0
 
     @property
@@ -152,7 +142,7 @@ class CommandReceiver(LineReceiver):
         self.log.failure("cannot reply to {client}", failure, client=self.client_address)
         self.abort(Outcome.ERROR)
 
-    # Called by the factory.
+    # Called by the factory, its rotation, and the receiver of the PROXY header.
 
     def drain(self) -> None:
         """Finish the current command, begin no other, and close."""
@@ -178,9 +168,7 @@ class CommandReceiver(LineReceiver):
     def peer_identified(self) -> None:
         """Count the client to its host: the PROXY header with its address has arrived."""
         if self.factory.admission.per_host and self.state not in ENDING:
-            refusal = self.factory.admission.identify(self, self.client_address)
-            if refusal is not None:
-                self._refuse_client(refusal)
+            self._refuse_client(self.factory.admission.identify(self, self.client_address))
 
     def header_refused(self, log: Logger, peer: str, reason: str) -> None:
         """Log that the PROXY header is malformed; the caller aborts the connection."""
@@ -196,27 +184,24 @@ class CommandReceiver(LineReceiver):
         self.factory.await_first_command(self.first_command_expired)
         admission = self.factory.admission
         known = bool(admission.per_host) and not getattr(self.transport, "peer_pending", False)
-        refusal = admission.enter(self, self.client_address if known else None)
-        if refusal is not None:
-            self._refuse_client(refusal)
+        self._refuse_client(admission.enter(self, self.client_address if known else None))
 
     def dataReceived(self, data: bytes) -> None:
         """Parse received bytes for one share of work; keep them while paused."""
         if self.state in ENDING:
             return
-        self._received += data
-        if not self.paused:
-            self._units = SHARE
-            self._parse()
-            self._continue()
-            self.factory.rotation.spend(SHARE - self._units)
+        if self.paused:
+            super().dataReceived(data)
+            return
+        self._units = SHARE
+        super().dataReceived(data)
+        self._continue()
+        self.factory.rotation.spend(SHARE - self._units)
 
     def resumeProducing(self) -> None:
         """Parse the bytes that were kept; resume reading if work is left in this share."""
         self.paused = False
-        # First the lines that LineReceiver holds already, so that its buffer does not grow.
-        super().dataReceived(b"")
-        self._parse()
+        self.parse_held()
         if not self.paused and self.state not in ENDING:
             self.transport.resumeProducing()
 
@@ -246,7 +231,7 @@ class CommandReceiver(LineReceiver):
     def writeConnectionLost(self) -> None:
         """Wait a short time for the client to close: everything has been sent."""
         self.state = TRANSITIONS[self.state][Event.FLUSHED]
-        if self.input is _ENDED:
+        if self.input is Input.ENDED:
             self._close_transport()
         else:
             self._start_linger_timer()
@@ -291,11 +276,6 @@ class CommandReceiver(LineReceiver):
             self._start_linger_timer()
 
     # Beginning commands.
-
-    def _parse(self) -> None:
-        while self._received and not self.paused and self.state not in ENDING:
-            piece, self._received = self._received[:_SLICE], self._received[_SLICE:]
-            super().dataReceived(piece)
 
     def _next(self) -> None:
         """Continue after an event other than received bytes."""
@@ -348,13 +328,9 @@ class CommandReceiver(LineReceiver):
         if self.state is not _IDLE or self.outbound.paused:
             # `_next` is called at the end of the reply, or when the client reads.
             return
-        if self._queue:
+        if self._queue or (self.paused and self.input is not _TOO_LONG):
             self._wait_for_turn()
-        elif self.input is _TOO_LONG:
-            self._finish()
-        elif self.paused:
-            self._wait_for_turn()
-        elif self.input is _ENDED:
+        elif self.input is not _INPUT_OPEN:
             self._finish()
 
     def _wait_for_turn(self) -> None:
@@ -375,7 +351,9 @@ class CommandReceiver(LineReceiver):
 
     # Ending the connection.
 
-    def _refuse_client(self, refusal: Refusal) -> None:
+    def _refuse_client(self, refusal: Refusal | None) -> None:
+        if refusal is None:
+            return
         self.factory.log_refusal(self.log, self.client_address, refusal.message)
         if refusal.sent:
             self.refuse(self.refusal_prefix + refusal.message)
@@ -393,7 +371,6 @@ class CommandReceiver(LineReceiver):
         # A close with input unread resets the connection, and the client loses what it has not
         # received yet (RFC 1122, 4.2.2.13). So half-close first, and read.
         self._end(Event.HALF_CLOSE if linger else Event.CLOSE)
-        self._received = b""
         self._restart_idle_timer()
         if linger and self.outbound.half_close():
             self.transport.resumeProducing()
@@ -411,9 +388,8 @@ class CommandReceiver(LineReceiver):
         """Change to a state in which no command begins."""
         if self.state is State.WAITING:
             self.factory.rotation.leave(self)
+        self.discard()
         self.state = TRANSITIONS[self.state][event]
-
-    # Timers.
 
     def _restart_idle_timer(self) -> None:
         self.factory.idle.set(self.idle_expired)
