@@ -10,12 +10,12 @@ from twisted.python import usage
 
 from natproxy.daemon.clock import use_monotonic_time
 from natproxy.daemon.descriptors import attainable, room_for_file_server
-from natproxy.daemon.options import DaemonOptions, seconds, way, whole_number
+from natproxy.daemon.options import DaemonOptions, relay_method, seconds, whole_number
 from natproxy.daemon.service import DrainingService, TwistdService
 from natproxy.fileserver import digests
 from natproxy.fileserver.protocol import LISTING_THREADS, READS_AT_ONCE, FileServerFactory, reads_in
 from natproxy.protocol import printable
-from natproxy.relay import PageCache, Relays, Way
+from natproxy.relay import Method, PageCache, Relays
 from natproxy.server.threads import Threads
 from natproxy.storage import Directory
 
@@ -48,9 +48,9 @@ class Options(DaemonOptions):
         [
             "relay",
             None,
-            Way.AUTO,
+            Method.AUTO,
             "How large files are sent: auto, copy or sendfile.",
-            way({"auto": Way.AUTO, "copy": Way.COPY, "sendfile": Way.KERNEL}),
+            relay_method({"auto": Method.AUTO, "copy": Method.COPY, "sendfile": Method.KERNEL}),
         ],
         [
             "max-clients-per-host",

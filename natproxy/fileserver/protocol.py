@@ -12,7 +12,6 @@ import socket
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import partial
-from io import BytesIO
 from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred
@@ -45,7 +44,7 @@ from natproxy.protocol import (
     parse_arguments,
     printable,
 )
-from natproxy.relay import FileRelay, ReadInThread, Relays, SinkGone
+from natproxy.relay import FileJob, PeerGone, ReadInThread, Relay, Relays
 from natproxy.server.admission import Admission
 from natproxy.server.command_log import log_command
 from natproxy.server.connection import CommandReceiver
@@ -204,7 +203,7 @@ class FileServerProtocol(CommandReceiver):
     def __init__(self) -> None:
         super().__init__()
         self._asked: Deferred[Any] | None = None
-        self._relay: FileRelay | None = None
+        self._relay: Relay | None = None
 
     def command_received(self, command: Command) -> None:
         """Answer by the verb."""
@@ -224,7 +223,7 @@ class FileServerProtocol(CommandReceiver):
         if self._asked is not None:
             self._asked.cancel()
         if self._relay is not None:
-            self._relay.stop()
+            self._relay.cancel()
             sent = self._relay.sent
             self._relay = None
         self._log_command(outcome, sent)
@@ -240,8 +239,15 @@ class FileServerProtocol(CommandReceiver):
         served = self._open(command.name)
         header = b"OK %d\n" % served.size
         self._send(
-            self.factory.relays.from_file(
-                header, served.file, served.size, self.outbound, device=served.result.st_dev
+            self.factory.relays.send(
+                FileJob(
+                    header,
+                    served.file,
+                    served.size,
+                    self.outbound,
+                    self._relay_ended,
+                    device=served.result.st_dev,
+                )
             )
         )
 
@@ -261,14 +267,17 @@ class FileServerProtocol(CommandReceiver):
         asked = parse_arguments(command)
         served, part = self._open_part(asked)
         self._send(
-            self.factory.relays.from_file(
-                format_range(part),
-                served.file,
-                part.length,
-                self.outbound,
-                part.offset,
-                partial(_unchanged, served),
-                device=served.result.st_dev,
+            self.factory.relays.send(
+                FileJob(
+                    format_range(part),
+                    served.file,
+                    part.length,
+                    self.outbound,
+                    self._relay_ended,
+                    part.offset,
+                    partial(_unchanged, served),
+                    served.result.st_dev,
+                )
             )
         )
 
@@ -378,34 +387,31 @@ class FileServerProtocol(CommandReceiver):
         self.reply_finished()
 
     def _send_bytes(self, reply: bytes) -> None:
-        self._send(self.factory.relays.from_memory(BytesIO(reply), len(reply), self.outbound))
+        self._send(self.factory.relays.send_bytes(reply, self.outbound, self._relay_ended))
 
-    def _send(self, relay: FileRelay) -> None:
+    def _send(self, relay: Relay) -> None:
         self._relay = relay
-        self._relay.finished.addCallbacks(self._all_sent, self._broken_off)
-        self._relay.start()
+        relay.start()
 
-    def _all_sent(self, _: None) -> None:
-        assert self._relay is not None
-        self._log_command(Outcome.COMPLETED, self._relay.sent)
-        self._relay = None
-        self.reply_finished()
-
-    def _broken_off(self, failure: Failure) -> None:
-        if failure.check(SinkGone):
+    def _relay_ended(self, error: Exception | None) -> None:
+        relay = self._relay
+        assert relay is not None
+        if error is None:
+            self._log_command(Outcome.COMPLETED, relay.sent)
+            self._relay = None
+            self.reply_finished()
+            return
+        if isinstance(error, PeerGone):
             self.abort(Outcome.CLIENT_GONE)
             return
-        relay, self._relay = self._relay, None
-        assert relay is not None
-        error = failure.value
         if not relay.begun and isinstance(error, (OSError, Refusal)):
             # Nothing has been promised yet.
+            self._relay = None
             if isinstance(error, OSError):
                 error = self._refusal(name_of(self._command), error)
             version_1 = VERBS[self._command.verb].version == 1
             self._refuse(error.message, None if version_1 else error.code)
             return
-        self._relay = relay
         # The promised bytes can't be had: only an abort tells the client so.
         self.log.error(
             "reply to {client} broken off: {reason}",

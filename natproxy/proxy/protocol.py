@@ -32,6 +32,7 @@ from natproxy.protocol import (
     MAX_LINE,
     UNKNOWN_COMMAND,
     AbilitiesReader,
+    Body,
     Command,
     WireError,
     body_of,
@@ -41,7 +42,7 @@ from natproxy.protocol import (
     printable,
 )
 from natproxy.proxy.connector import Connector, in_plain_words, timed_out
-from natproxy.relay import Relay, Relays, SinkGone, Transport, send_at_once
+from natproxy.relay import PeerGone, Relays, SocketJob, SocketRelay, Transport, send_at_once
 from natproxy.server.admission import Admission
 from natproxy.server.command_log import log_command
 from natproxy.server.connection import CommandReceiver
@@ -213,8 +214,7 @@ class UpstreamProtocol(LineReceiver):
         self._proxy = translation.client.factory
         self._upstream = upstream
         self._entry: NATEntry | None = None
-        self._relay: Relay | None = None
-        self._relay_started = False
+        self._relay: SocketRelay | None = None
         self._begun = False
         self._abilities: AbilitiesReader | None = None
 
@@ -237,9 +237,6 @@ class UpstreamProtocol(LineReceiver):
         # The time for the header is limited as a whole; only a body's progress extends it.
         if self._relay is not None and self._entry is not None:
             self._wait()
-        if self._relay is not None and not self._relay_started:
-            self._relay_started = True
-            self._relay.start()
 
     def lineReceived(self, line: bytes) -> None:
         """Route the header to the client, and begin to relay what it promises.
@@ -269,17 +266,30 @@ class UpstreamProtocol(LineReceiver):
             self._entry.write(line + b"\n")
             self._translation.end(Outcome.COMPLETED)
         else:
-            self._relay = self._proxy.relays.between(
-                line + b"\n",
+            self._relay_body(line + b"\n", body, header.size)
+
+    def _relay_body(self, header: bytes, body: Body, size: int) -> None:
+        """Write the header with the bytes received along with it; relay the rest, if any."""
+        assert self._entry is not None
+        received, _ = body.take(self.clearLineBuffer())
+        if body.complete:
+            self._entry.write(header + received)
+            self._translation.end(Outcome.COMPLETED)
+            return
+        self._relay = self._proxy.relays.relay(
+            SocketJob(
+                header + received,
                 body,
-                header.size,
+                size,
                 self,
                 self.transport,
                 self._translation.client.outbound,
                 self._entry,
                 self._wait,
+                self._relay_ended,
             )
-            self._relay.finished.addCallbacks(self._relayed, self._broken_off)
+        )
+        self._relay.start()
 
     def rawDataReceived(self, data: bytes) -> None:
         """Relay bytes of the body."""
@@ -337,7 +347,7 @@ class UpstreamProtocol(LineReceiver):
         self._entry = None
         self._proxy.replies.cancel(self.time_is_up)
         if self._relay is not None:
-            self._relay.stop()
+            self._relay.cancel()
         # A reset, not a close: the port is free at once instead of after 60 s in
         # TIME_WAIT, and a proxy that translates every command needs them all.
         self.transport.abortConnection()
@@ -345,18 +355,18 @@ class UpstreamProtocol(LineReceiver):
     def _wait(self) -> None:
         self._proxy.replies.set(self.time_is_up)
 
-    def _relayed(self, _: None) -> None:
-        self._translation.end(Outcome.COMPLETED)
-
-    def _broken_off(self, failure: Failure) -> None:
-        if failure.check(SinkGone):
+    def _relay_ended(self, error: Exception | None) -> None:
+        if error is None:
+            self._translation.end(Outcome.COMPLETED)
+            return
+        if isinstance(error, PeerGone):
             self._translation.end(Outcome.CLIENT_GONE)
             return
         self._translation.client.log.error(
             "the upstream {upstream} died inside a reply to {client}: {reason}",
             upstream=self._upstream,
             client=self._translation.client.client_address,
-            reason=failure.value,
+            reason=error,
         )
         self._translation.end(Outcome.UPSTREAM_GONE)
 

@@ -22,21 +22,22 @@ from zope.interface import implementer
 from natproxy.fileserver.protocol import FileServerFactory
 from natproxy.nat import NATEntry
 from natproxy.proxy.protocol import ProxyFactory
-from natproxy.relay import Relays, Way
+from natproxy.relay import FileJob, Method, Relay, Relays, SocketJob, SocketRelay
 from natproxy.relay.copy import CopyRelay
-from natproxy.relay.sendfile import CopyingFileRelay, SendfileRelay
+from natproxy.relay.files import CopyingFileRelay
+from natproxy.relay.sendfile import SendfileRelay
 from natproxy.relay.splice import SpliceRelay
 from natproxy.server.connection import CommandReceiver
 from natproxy.server.factory import CommandFactory
 from natproxy.storage import Directory
 from tests.support.loopback import Peer, PlayedServer, client_of, eventually, listening, proxy_to
 
-both_ways = pytest.mark.parametrize(
-    "way",
+both_methods = pytest.mark.parametrize(
+    "method",
     [
-        Way.COPY,
+        Method.COPY,
         pytest.param(
-            Way.KERNEL,
+            Method.KERNEL,
             marks=pytest.mark.skipif(not hasattr(os, "splice"), reason="no splice on this system"),
         ),
     ],
@@ -47,8 +48,8 @@ KIB = 1024
 MIB = 1024 * KIB
 
 MADE = {
-    Way.COPY: (CopyRelay, CopyingFileRelay),
-    Way.KERNEL: (SpliceRelay, SendfileRelay),
+    Method.COPY: (CopyRelay, CopyingFileRelay),
+    Method.KERNEL: (SpliceRelay, SendfileRelay),
 }
 """The relays of each way: from a connection, and from a file."""
 
@@ -59,21 +60,19 @@ class NotingRelays(Relays):
     :ivar made: those of counted bodies.
     """
 
-    def __init__(self, way: Way, warmth: Any = None) -> None:
-        super().__init__(reactor, way, warmth)
-        self.made: list[Any] = []
+    def __init__(self, method: Method, page_cache: Any = None) -> None:
+        super().__init__(reactor, method, page_cache)
+        self.made: list[Relay] = []
 
-    def between(self, header: bytes, body: Any, size: int, *rest: Any) -> Any:
-        relay = super().between(header, body, size, *rest)
-        if size:
+    def relay(self, job: SocketJob) -> SocketRelay:
+        relay = super().relay(job)
+        if job.size:
             self.made.append(relay)
         return relay
 
-    def from_file(
-        self, header: bytes, file: Any, size: int, outbound: Any, *rest: Any, device: int = 0
-    ) -> Any:
-        relay = super().from_file(header, file, size, outbound, *rest, device=device)
-        if size:
+    def send(self, job: FileJob) -> Relay:
+        relay = super().send(job)
+        if job.size:
             self.made.append(relay)
         return relay
 
@@ -160,7 +159,7 @@ class Relaying(Running):
 
 
 @asynccontextmanager
-async def _running(running: Running, way: Way, all_this_way: bool) -> AsyncIterator[None]:
+async def _running(running: Running, method: Method, all_by_method: bool) -> AsyncIterator[None]:
     globalLogPublisher.addObserver(running.events.append)
     try:
         async with listening(running.factory) as running.port:
@@ -168,27 +167,29 @@ async def _running(running: Running, way: Way, all_this_way: bool) -> AsyncItera
     finally:
         globalLogPublisher.removeObserver(running.events.append)
         running.relays.close()
-    if all_this_way:
+    if all_by_method:
         assert running.relays.made
-        assert {type(relay) for relay in running.relays.made} <= set(MADE[way]), running.relays.made
+        assert {type(relay) for relay in running.relays.made} <= set(MADE[method]), (
+            running.relays.made
+        )
 
 
 @asynccontextmanager
 async def relaying(
-    way: Way, all_this_way: bool = True, relays: NotingRelays | None = None, **options: Any
+    method: Method, all_by_method: bool = True, relays: NotingRelays | None = None, **options: Any
 ) -> AsyncIterator[Relaying]:
     """Run a proxy; at the end, its table is empty and no descriptor is left.
 
-    :param all_this_way: whether every counted body has to go this way.
+    :param all_by_method: whether every counted body has to go this way.
     """
-    relays = relays or NotingRelays(way)
+    relays = relays or NotingRelays(method)
     server = AnsweringServer()
     async with listening(server) as port:
         # The reactor keeps one descriptor from its first listening on.
         before = open_descriptors()
         running = Relaying(proxy_to(port, relays=relays, **options), 0, relays)
         running.server = server
-        async with _running(running, way, all_this_way):
+        async with _running(running, method, all_by_method):
             yield running
         assert not list(running.factory.table)
         await eventually(lambda: open_descriptors() <= before, "all descriptors closed")
@@ -196,14 +197,14 @@ async def relaying(
 
 @asynccontextmanager
 async def serving(
-    way: Way,
+    method: Method,
     directory: Path,
     idle_timeout: float = 600.0,
-    warmth: Any = None,
-    all_this_way: bool = True,
+    page_cache: Any = None,
+    all_by_method: bool = True,
 ) -> AsyncIterator[Running]:
     """Run a file server; at the end, no descriptor is left."""
-    relays = NotingRelays(way, warmth)
+    relays = NotingRelays(method, page_cache)
     async with listening(PlayedServer()):
         # See above.
         before = open_descriptors()
@@ -215,7 +216,7 @@ async def serving(
             relays,
         )
         running = Running(factory, 0, relays)
-        async with _running(running, way, all_this_way):
+        async with _running(running, method, all_by_method):
             yield running
         await eventually(lambda: open_descriptors() <= before, "all descriptors closed")
 

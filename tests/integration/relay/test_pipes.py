@@ -15,7 +15,7 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
-from natproxy.relay import PageCache, Way
+from natproxy.relay import Method, PageCache
 from natproxy.relay.copy import CopyRelay
 from natproxy.relay.pipes import LARGE, SMALLEST, Pipe, PipePool
 from natproxy.relay.splice import SpliceRelay
@@ -175,8 +175,8 @@ BODY = os.urandom(MIB + 7)
 
 async def relay_a_few() -> list[object]:
     """Relay bodies by the kernel, if it can be; tell what was used."""
-    async with relaying(Way.KERNEL, all_this_way=False) as proxy, proxy.client() as client:
-        for body in (BODY, b"x", BODY):
+    async with relaying(Method.KERNEL, all_by_method=False) as proxy, proxy.client() as client:
+        for body in (BODY, BODY[:MIB], BODY):
             (await proxy.ask(client)).send(reply(body))
             await gets(client, reply(body))
         return [type(relay) for relay in proxy.relays.made]
@@ -217,7 +217,7 @@ async def test_without_descriptors_for_the_sockets_bodies_are_copied(
     monkeypatch.setattr(os, "dup", scarce)
     await relay_a_few()
     left[0] = 0
-    serve = serving(Way.KERNEL, tmp_path, all_this_way=False)
+    serve = serving(Method.KERNEL, tmp_path, all_by_method=False)
     async with serve as server, server.client() as client:
         client.send(b"DOWNLOAD file\n")
         await gets(client, reply(BODY))
@@ -241,7 +241,7 @@ async def test_pipe_with_a_clients_bytes_in_it_is_not_used_for_another(
 
     monkeypatch.setattr(PipePool, "give_back", noted_give_back)
     monkeypatch.setattr(PipePool, "lend", noted_lend)
-    async with relaying(Way.KERNEL, relays=NotingRelays(Way.KERNEL)) as proxy:
+    async with relaying(Method.KERNEL, relays=NotingRelays(Method.KERNEL)) as proxy:
         async with proxy.client() as client:
             upstream = await proxy.ask(client)
             client.stop_reading()
@@ -300,7 +300,7 @@ async def test_page_cache_knows_what_is_cold_and_warms_it(tmp_path: Path) -> Non
     file = dropped_from_cache(tmp_path / "cold")
     try:
         assert not cache.resident(file, 2 * MIB, MIB)
-        await cache.warm(file, 2 * MIB, MIB, 0, int)
+        await cache.load(file, 2 * MIB, MIB, 0, int)
         assert cache.resident(file, 2 * MIB, MIB)
         assert cache.resident(file, 3 * MIB - 1, 1)
         # The stretch that was asked for and not the whole file; one end is not enough.
@@ -318,32 +318,32 @@ async def test_page_cache_leaves_failures_to_the_read(tmp_path: Path) -> None:
     with (tmp_path / "short").open("rb") as file:
         assert cache.resident(file.fileno(), 0, 10 * MIB)
         assert cache.resident(file.fileno(), 5, 1)
-        await cache.warm(file.fileno(), 0, MIB, 0, int)
+        await cache.load(file.fileno(), 0, MIB, 0, int)
     reader, writer = os.pipe()
     try:
         assert cache.resident(reader, 0, 10)
-        await cache.warm(reader, 0, 10, 0, int)
+        await cache.load(reader, 0, 10, 0, int)
     finally:
         os.close(reader)
         os.close(writer)
 
 
-@pytest.mark.parametrize("way", [Way.COPY, Way.KERNEL], ids=str)
+@pytest.mark.parametrize("method", [Method.COPY, Method.KERNEL], ids=str)
 @pytest_twisted.ensureDeferred
-async def test_cold_file_arrives_whole(way: Way, tmp_path: Path) -> None:
+async def test_cold_file_arrives_whole(method: Method, tmp_path: Path) -> None:
     os.close(dropped_from_cache(tmp_path / "cold"))
-    warmed: list[int] = []
+    loaded: list[int] = []
 
     class NotingCache(PageCache):
-        def warm(
+        def load(
             self, file: int, offset: int, size: int, device: int, returned: Callable[[], object]
         ) -> Deferred[None]:
-            warmed.append(offset)
-            return super().warm(file, offset, size, device, returned)
+            loaded.append(offset)
+            return super().load(file, offset, size, device, returned)
 
-    serve = serving(way, tmp_path, warmth=NotingCache(read_in_thread))
+    serve = serving(method, tmp_path, page_cache=NotingCache(read_in_thread))
     async with serve as server, server.client() as client:
         client.send(b"DOWNLOAD cold\n")
         await client.until(lambda: client.count > MIB, "the beginning")
         await gets(client, reply((tmp_path / "cold").read_bytes()))
-    assert warmed[0] == 0
+    assert loaded[0] == 0

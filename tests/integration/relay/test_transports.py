@@ -28,9 +28,9 @@ from twisted.internet.threads import deferToThreadPool
 from natproxy.fileserver.protocol import FileServerFactory
 from natproxy.proxy.connector import EndpointConnector
 from natproxy.proxy.protocol import ProxyFactory
-from natproxy.relay import Way
+from natproxy.relay import Method
 from natproxy.relay.copy import CopyRelay
-from natproxy.relay.sendfile import CopyingFileRelay
+from natproxy.relay.files import CopyingFileRelay
 from natproxy.storage import Directory
 from tests.support.loopback import HOST, Peer, PlayedServer, all_ended
 from tests.support.relays import MIB, Feeder, NotingRelays, gets, open_descriptors, reply
@@ -141,7 +141,7 @@ async def client_of(endpoint: Any) -> AsyncIterator[Peer]:
 @pytest_twisted.ensureDeferred
 async def test_replies_are_copied(tmp_path: Path, clients: Any, upstreams: Any) -> None:
     bodies = [os.urandom(size) for size in (5, 20 * MIB, MIB + 7, 1)]
-    relays = NotingRelays(Way.KERNEL)
+    relays = NotingRelays(Method.KERNEL)
     server = PlayedServer()
     async with listening(upstreams(tmp_path), server) as upstream_endpoint:
         before = open_descriptors()
@@ -175,7 +175,7 @@ async def test_files_are_copied(tmp_path: Path, clients: Any) -> None:
     bodies = [os.urandom(size) for size in (5, 20 * MIB, MIB + 7, 1)]
     files = tmp_path / "files"
     files.mkdir()
-    relays = NotingRelays(Way.KERNEL)
+    relays = NotingRelays(Method.KERNEL)
     factory = FileServerFactory(
         reactor,
         Directory(os.fspath(files)),

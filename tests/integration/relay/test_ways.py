@@ -11,14 +11,14 @@ import pytest_twisted
 from twisted.internet.error import ConnectionDone
 
 from natproxy.nat import EntryState, Outcome
-from natproxy.relay import Way
+from natproxy.relay import Method
 from tests.support.loopback import Peer, eventually
 from tests.support.relays import (
     KIB,
     MIB,
     Feeder,
     Relaying,
-    both_ways,
+    both_methods,
     gets,
     open_descriptors,
     pause,
@@ -51,11 +51,11 @@ async def header_in_two(upstream: Peer, header: bytes, body: bytes) -> None:
     upstream.send(header[4:] + body)
 
 
-@both_ways
+@both_methods
 @pytest.mark.parametrize("send", [together, header_alone, header_in_two])
 @pytest_twisted.ensureDeferred
-async def test_every_byte_arrives_and_the_next_command_works(way: Way, send) -> None:
-    async with relaying(way) as proxy, proxy.client() as client:
+async def test_every_byte_arrives_and_the_next_command_works(method: Method, send) -> None:
+    async with relaying(method) as proxy, proxy.client() as client:
         for size in SIZES:
             body = os.urandom(size)
             upstream = await proxy.ask(client)
@@ -70,11 +70,11 @@ async def test_every_byte_arrives_and_the_next_command_works(way: Way, send) -> 
         assert sent == [len(b"OK %d and more\n" % size) + size for size in SIZES]
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_bodies_of_all_sizes_one_after_the_other(way: Way) -> None:
+async def test_bodies_of_all_sizes_one_after_the_other(method: Method) -> None:
     bodies = [os.urandom(size) for size in (5, 300 * KIB, 0, 64 * KIB, MIB, 1)]
-    async with relaying(way) as proxy, proxy.client() as client:
+    async with relaying(method) as proxy, proxy.client() as client:
         for body in islice(cycle(bodies), 40):
             (await proxy.ask(client)).send(reply(body))
             await gets(client, reply(body))
@@ -83,11 +83,11 @@ async def test_bodies_of_all_sizes_one_after_the_other(way: Way) -> None:
             await gets(client, answer)
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_pipelined_commands_are_answered_in_order_afterwards(way: Way) -> None:
+async def test_pipelined_commands_are_answered_in_order_afterwards(method: Method) -> None:
     bodies = [os.urandom(size) for size in (2 * MIB, 10, MIB, 0)]
-    async with relaying(way) as proxy, proxy.client() as client:
+    async with relaying(method) as proxy, proxy.client() as client:
         upstream = await proxy.ask(client, b"DOWNLOAD 0\n")
         upstream.send(reply(bodies[0])[:MIB])
         await client.until(lambda: client.count == MIB, "the first half")
@@ -103,12 +103,12 @@ async def test_pipelined_commands_are_answered_in_order_afterwards(way: Way) -> 
         await gets(client, b"".join(map(reply, bodies)))
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_entry_counts_while_the_body_runs(way: Way) -> None:
+async def test_entry_counts_while_the_body_runs(method: Method) -> None:
     body = os.urandom(3 * MIB)
     whole = reply(body)
-    async with relaying(way) as proxy, proxy.client() as client:
+    async with relaying(method) as proxy, proxy.client() as client:
         upstream = await proxy.ask(client)
         entry = proxy.entry
         before = 0
@@ -125,12 +125,13 @@ async def test_entry_counts_while_the_body_runs(way: Way) -> None:
         assert entry.relayed == len(whole)
 
 
-@both_ways
+@both_methods
 @pytest.mark.parametrize("size", [5, 200 * KIB, 2 * MIB])
 @pytest_twisted.ensureDeferred
-async def test_what_comes_after_the_end_is_not_relayed(way: Way, size: int) -> None:
+async def test_what_comes_after_the_end_is_not_relayed(method: Method, size: int) -> None:
     body = os.urandom(size)
-    async with relaying(way) as proxy, proxy.client() as client:
+    # A body that is complete with its header needs no relay.
+    async with relaying(method, all_by_method=size > 64 * KIB) as proxy, proxy.client() as client:
         for _ in range(3):
             upstream = await proxy.ask(client)
             entry = proxy.entry
@@ -142,11 +143,11 @@ async def test_what_comes_after_the_end_is_not_relayed(way: Way, size: int) -> N
         assert client.count == 3 * len(reply(body))
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_upstream_that_closes_with_the_last_byte_is_complete(way: Way) -> None:
+async def test_upstream_that_closes_with_the_last_byte_is_complete(method: Method) -> None:
     body = os.urandom(2 * MIB)
-    async with relaying(way) as proxy, proxy.client() as client:
+    async with relaying(method) as proxy, proxy.client() as client:
         for _ in range(5):
             upstream = await proxy.ask(client)
             upstream.send(reply(body))
@@ -163,11 +164,11 @@ async def half_relayed(proxy: Relaying, client: Peer, body: bytes) -> Peer:
     return upstream
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_half_closed_client_gets_the_whole_body_and_then_the_end(way: Way) -> None:
+async def test_half_closed_client_gets_the_whole_body_and_then_the_end(method: Method) -> None:
     body = os.urandom(4 * MIB)
-    async with relaying(way) as proxy:
+    async with relaying(method) as proxy:
         async with proxy.client() as client:
             upstream = await proxy.ask(client)
             client.finish_sending()
@@ -183,11 +184,11 @@ async def test_half_closed_client_gets_the_whole_body_and_then_the_end(way: Way)
             assert await client.end() is ConnectionDone
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_drained_in_the_middle_the_client_gets_the_rest_and_no_more(way: Way) -> None:
+async def test_drained_in_the_middle_the_client_gets_the_rest_and_no_more(method: Method) -> None:
     body = os.urandom(4 * MIB)
-    async with relaying(way) as proxy, proxy.client() as client:
+    async with relaying(method) as proxy, proxy.client() as client:
         upstream = await half_relayed(proxy, client, body)
         client.send(b"DOWNLOAD b\n")
         await pause(0.02)
@@ -201,11 +202,11 @@ async def test_drained_in_the_middle_the_client_gets_the_rest_and_no_more(way: W
         await proxy.ended("completed")
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_short_command_does_not_wait_for_bulk(way: Way) -> None:
+async def test_short_command_does_not_wait_for_bulk(method: Method) -> None:
     size = 1 << 40
-    async with relaying(way) as proxy, AsyncExitStack() as connected:
+    async with relaying(method) as proxy, AsyncExitStack() as connected:
         clients = []
         for _ in range(20):
             client = await connected.enter_async_context(proxy.client())
@@ -226,11 +227,11 @@ async def test_short_command_does_not_wait_for_bulk(way: Way) -> None:
         )
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_many_relays_leave_no_descriptor_behind(way: Way) -> None:
+async def test_many_relays_leave_no_descriptor_behind(method: Method) -> None:
     body = os.urandom(300 * KIB)
-    async with relaying(way) as proxy, proxy.client() as client:
+    async with relaying(method) as proxy, proxy.client() as client:
         for turn in range(30):
             upstream = await proxy.ask(client)
             upstream.send(reply(body))

@@ -10,14 +10,14 @@ import pytest_twisted
 from twisted.internet.error import ConnectionDone, ConnectionLost
 
 from natproxy.nat import Outcome
-from natproxy.relay import Way
+from natproxy.relay import Method
 from tests.support.loopback import Peer
 from tests.support.relays import (
     KIB,
     MIB,
     Feeder,
     Relaying,
-    both_ways,
+    both_methods,
     digest,
     gets,
     pause,
@@ -72,15 +72,15 @@ async def held_up(proxy: Relaying, client: Peer, size: int = ENDLESS) -> tuple[P
     return upstream, feeder
 
 
-@both_ways
+@both_methods
 @pytest.mark.parametrize("end", [close, reset])
 @pytest.mark.parametrize("size", [100, 4 * MIB])
 @pytest_twisted.ensureDeferred
 async def test_upstream_that_ends_in_the_middle_aborts_the_client(
-    way: Way, end: Callable[[Peer], None], size: int
+    method: Method, end: Callable[[Peer], None], size: int
 ) -> None:
     body = os.urandom(size)
-    async with relaying(way) as proxy, proxy.client() as client:
+    async with relaying(method) as proxy, proxy.client() as client:
         upstream = await half_relayed(proxy, client, body)
         entry = proxy.entry
         end(upstream)
@@ -90,11 +90,13 @@ async def test_upstream_that_ends_in_the_middle_aborts_the_client(
         await proxy.ended("upstream-gone")
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_upstream_that_closed_long_ago_is_short_when_the_client_reads_on(way: Way) -> None:
+async def test_upstream_that_closed_long_ago_is_short_when_the_client_reads_on(
+    method: Method,
+) -> None:
     size = 8 * MIB
-    async with relaying(way) as proxy, proxy.client() as client:
+    async with relaying(method) as proxy, proxy.client() as client:
         upstream, feeder = await held_up(proxy, client, size)
         await feeder.stalled()
         upstream.transport.unregisterProducer()
@@ -106,13 +108,13 @@ async def test_upstream_that_closed_long_ago_is_short_when_the_client_reads_on(w
         await proxy.ended("upstream-gone")
 
 
-@both_ways
+@both_methods
 @pytest.mark.parametrize("end", [reset, close_with_unread_data])
 @pytest_twisted.ensureDeferred
 async def test_client_that_goes_in_the_middle_takes_the_upstream_with_it(
-    way: Way, end: Callable[[Peer], None]
+    method: Method, end: Callable[[Peer], None]
 ) -> None:
-    async with relaying(way) as proxy, proxy.client() as client:
+    async with relaying(method) as proxy, proxy.client() as client:
         upstream, _ = await flowing(proxy, client)
         entry = proxy.entry
         end(client)
@@ -121,21 +123,25 @@ async def test_client_that_goes_in_the_middle_takes_the_upstream_with_it(
         await proxy.ended("client-gone")
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_client_that_goes_without_having_read_takes_the_upstream_with_it(way: Way) -> None:
-    async with relaying(way) as proxy, proxy.client() as client:
+async def test_client_that_goes_without_having_read_takes_the_upstream_with_it(
+    method: Method,
+) -> None:
+    async with relaying(method) as proxy, proxy.client() as client:
         upstream, _ = await held_up(proxy, client)
         close(client)
         assert await upstream.end() is ConnectionLost
         await proxy.ended("client-gone")
 
 
-@both_ways
+@both_methods
 @pytest.mark.parametrize("begin", [flowing, held_up])
 @pytest_twisted.ensureDeferred
-async def test_half_closed_client_that_goes_takes_the_upstream_with_it(way: Way, begin) -> None:
-    async with relaying(way) as proxy, proxy.client() as client:
+async def test_half_closed_client_that_goes_takes_the_upstream_with_it(
+    method: Method, begin
+) -> None:
+    async with relaying(method) as proxy, proxy.client() as client:
         upstream, _ = await begin(proxy, client)
         client.finish_sending()
         await pause(0.02)
@@ -144,12 +150,12 @@ async def test_half_closed_client_that_goes_takes_the_upstream_with_it(way: Way,
         await proxy.ended("client-gone")
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
 async def test_client_that_goes_before_the_body_begins_takes_the_upstream_with_it(
-    way: Way,
+    method: Method,
 ) -> None:
-    async with relaying(way) as proxy, proxy.client() as client:
+    async with relaying(method) as proxy, proxy.client() as client:
         upstream = await proxy.ask(client)
         upstream.send(b"OK 1000000\n")
         await client.until(lambda: client.count, "the header")
@@ -158,11 +164,11 @@ async def test_client_that_goes_before_the_body_begins_takes_the_upstream_with_i
         await proxy.ended("client-gone")
 
 
-@both_ways
+@both_methods
 @pytest.mark.parametrize("begin", [flowing, held_up])
 @pytest_twisted.ensureDeferred
-async def test_removed_entry_stops_the_relay_at_once(way: Way, begin) -> None:
-    async with relaying(way) as proxy, proxy.client() as client:
+async def test_removed_entry_stops_the_relay_at_once(method: Method, begin) -> None:
+    async with relaying(method) as proxy, proxy.client() as client:
         upstream, _ = await begin(proxy, client)
         entry = proxy.entry
         proxy.factory.table.remove(entry, Outcome.ERROR)
@@ -177,11 +183,11 @@ async def test_removed_entry_stops_the_relay_at_once(way: Way, begin) -> None:
         assert client.count == relayed
 
 
-@both_ways
+@both_methods
 @pytest.mark.parametrize("begin", [flowing, held_up])
 @pytest_twisted.ensureDeferred
-async def test_aborted_daemon_cuts_both_sides_off(way: Way, begin) -> None:
-    async with relaying(way) as proxy, proxy.client() as client:
+async def test_aborted_daemon_cuts_both_sides_off(method: Method, begin) -> None:
+    async with relaying(method) as proxy, proxy.client() as client:
         upstream, _ = await begin(proxy, client)
         client.read_on()
         proxy.factory.abort()
@@ -191,11 +197,13 @@ async def test_aborted_daemon_cuts_both_sides_off(way: Way, begin) -> None:
         await proxy.ended("drained")
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_client_that_stops_reading_stops_the_upstream_and_loses_nothing(way: Way) -> None:
+async def test_client_that_stops_reading_stops_the_upstream_and_loses_nothing(
+    method: Method,
+) -> None:
     size = 8 * MIB
-    async with relaying(way) as proxy, proxy.client() as client:
+    async with relaying(method) as proxy, proxy.client() as client:
         _, feeder = await held_up(proxy, client, size)
         await feeder.stalled()
         assert feeder.fed < 4 * MIB
@@ -210,11 +218,11 @@ async def test_client_that_stops_reading_stops_the_upstream_and_loses_nothing(wa
         await gets(client, reply(b"next"))
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_client_that_stops_and_reads_on_many_times_loses_nothing(way: Way) -> None:
+async def test_client_that_stops_and_reads_on_many_times_loses_nothing(method: Method) -> None:
     size = 8 * MIB + 13
-    async with relaying(way) as proxy, proxy.client() as client:
+    async with relaying(method) as proxy, proxy.client() as client:
         upstream = await proxy.ask(client)
         proxy.shrink_buffers(client, upstream)
         upstream.send(b"OK %d\n" % size)
@@ -228,11 +236,11 @@ async def test_client_that_stops_and_reads_on_many_times_loses_nothing(way: Way)
         await proxy.ended("completed")
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_slow_client_may_ask_for_much_at_once(way: Way) -> None:
+async def test_slow_client_may_ask_for_much_at_once(method: Method) -> None:
     body = os.urandom(MIB + 11)
-    async with relaying(way) as proxy, proxy.client() as client:
+    async with relaying(method) as proxy, proxy.client() as client:
         for _ in range(8):
             client.send(b"DOWNLOAD a\n")
         with sipping(client, 0.001):
@@ -245,11 +253,12 @@ async def test_slow_client_may_ask_for_much_at_once(way: Way) -> None:
         await proxy.ended(*["completed"] * 8)
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_reply_may_begin_or_end_where_the_socket_is_full(way: Way) -> None:
+async def test_reply_may_begin_or_end_where_the_socket_is_full(method: Method) -> None:
     body = os.urandom(9000)
-    async with relaying(way) as proxy, proxy.client() as client:
+    # A body that is complete with its header needs no relay.
+    async with relaying(method, all_by_method=False) as proxy, proxy.client() as client:
         proxy.server.answer = reply(body)
         proxy.shrink_buffers(client)
         for _ in range(3):
@@ -261,10 +270,10 @@ async def test_reply_may_begin_or_end_where_the_socket_is_full(way: Way) -> None
         await proxy.ended(*["completed"] * 180)
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_client_that_stops_reading_is_cut_off_in_the_end(way: Way) -> None:
-    async with relaying(way, idle_timeout=SHORT) as proxy, proxy.client() as client:
+async def test_client_that_stops_reading_is_cut_off_in_the_end(method: Method) -> None:
+    async with relaying(method, idle_timeout=SHORT) as proxy, proxy.client() as client:
         upstream, _ = await held_up(proxy, client)
         assert await upstream.end() is ConnectionLost
         client.read_on()
@@ -272,12 +281,12 @@ async def test_client_that_stops_reading_is_cut_off_in_the_end(way: Way) -> None
         await proxy.ended("timeout")
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_slow_client_is_not_cut_off(way: Way) -> None:
+async def test_slow_client_is_not_cut_off(method: Method) -> None:
     size = 2 * MIB
     timeouts = {"idle_timeout": 0.3, "reply_timeout": 0.3}
-    async with relaying(way, **timeouts) as proxy, proxy.client() as client:
+    async with relaying(method, **timeouts) as proxy, proxy.client() as client:
         upstream = await proxy.ask(client)
         proxy.shrink_buffers(client, upstream)
         # So slow that no timeout is long enough for a full pipe.
@@ -288,11 +297,11 @@ async def test_slow_client_is_not_cut_off(way: Way) -> None:
         await proxy.ended("completed")
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_upstream_is_not_blamed_for_a_client_that_does_not_read(way: Way) -> None:
+async def test_upstream_is_not_blamed_for_a_client_that_does_not_read(method: Method) -> None:
     size = 8 * MIB
-    async with relaying(way, reply_timeout=0.1) as proxy, proxy.client() as client:
+    async with relaying(method, reply_timeout=0.1) as proxy, proxy.client() as client:
         await held_up(proxy, client, size)
         await pause(0.2)
         client.read_on()
@@ -300,12 +309,12 @@ async def test_upstream_is_not_blamed_for_a_client_that_does_not_read(way: Way) 
         await proxy.ended("completed")
 
 
-@both_ways
+@both_methods
 @pytest.mark.parametrize("part", [10, 200 * KIB])
 @pytest_twisted.ensureDeferred
-async def test_upstream_that_falls_silent_aborts_the_client(way: Way, part: int) -> None:
+async def test_upstream_that_falls_silent_aborts_the_client(method: Method, part: int) -> None:
     body = os.urandom(400 * KIB)
-    async with relaying(way, reply_timeout=SHORT / 2) as proxy, proxy.client() as client:
+    async with relaying(method, reply_timeout=SHORT / 2) as proxy, proxy.client() as client:
         upstream = await proxy.ask(client)
         upstream.send(reply(body)[:part])
         assert await client.end() is ConnectionLost
@@ -314,10 +323,12 @@ async def test_upstream_that_falls_silent_aborts_the_client(way: Way, part: int)
         await proxy.ended("timeout")
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_upstream_that_falls_silent_after_the_client_had_to_be_waited_for(way: Way) -> None:
-    async with relaying(way, reply_timeout=SHORT) as proxy, proxy.client() as client:
+async def test_upstream_that_falls_silent_after_the_client_had_to_be_waited_for(
+    method: Method,
+) -> None:
+    async with relaying(method, reply_timeout=SHORT) as proxy, proxy.client() as client:
         upstream, feeder = await held_up(proxy, client)
         await feeder.stalled()
         upstream.transport.unregisterProducer()
@@ -328,11 +339,11 @@ async def test_upstream_that_falls_silent_after_the_client_had_to_be_waited_for(
         await proxy.ended("timeout")
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_upstream_that_trickles_is_not_cut_off(way: Way) -> None:
+async def test_upstream_that_trickles_is_not_cut_off(method: Method) -> None:
     timeouts = {"reply_timeout": 0.3, "idle_timeout": 0.3}
-    async with relaying(way, **timeouts) as proxy, proxy.client() as client:
+    async with relaying(method, **timeouts) as proxy, proxy.client() as client:
         upstream = await proxy.ask(client)
         whole = reply(bytes(range(5)))
         upstream.send(whole[:5])

@@ -12,14 +12,14 @@ import pytest
 import pytest_twisted
 from twisted.internet.error import ConnectionDone, ConnectionLost
 
-from natproxy.relay import Way
-from tests.support.doubles import PlayedWarmth
+from natproxy.relay import Method
+from tests.support.doubles import PlayedPageCache
 from tests.support.loopback import Peer, eventually
 from tests.support.relays import (
     KIB,
     MIB,
     Running,
-    both_ways,
+    both_methods,
     digest,
     gets,
     pause,
@@ -76,10 +76,12 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_every_byte_arrives_and_the_next_command_works(way: Way, tmp_path: Path) -> None:
-    async with serving(way, tmp_path) as server, server.client() as client:
+async def test_every_byte_arrives_and_the_next_command_works(
+    method: Method, tmp_path: Path
+) -> None:
+    async with serving(method, tmp_path) as server, server.client() as client:
         for size in SIZES:
             body = os.urandom(size)
             (tmp_path / "file").write_bytes(body)
@@ -91,13 +93,13 @@ async def test_every_byte_arrives_and_the_next_command_works(way: Way, tmp_path:
         assert sent == [len(b"OK %d\n" % size) + size for size in SIZES]
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_pipelined_commands_are_answered_in_order(way: Way, tmp_path: Path) -> None:
+async def test_pipelined_commands_are_answered_in_order(method: Method, tmp_path: Path) -> None:
     bodies = [os.urandom(size) for size in (5, 300 * KIB, 0, 64 * KIB, MIB, 1)]
     for number, body in enumerate(bodies):
         (tmp_path / str(number)).write_bytes(body)
-    async with serving(way, tmp_path) as server, server.client() as client:
+    async with serving(method, tmp_path) as server, server.client() as client:
         numbers = list(islice(cycle(range(len(bodies))), 60))
         client.send(b"".join(b"DOWNLOAD %d\nDOWNLOAD absent\n" % number for number in numbers))
         await gets(client, b"".join(reply(bodies[number]) + NOT_FOUND for number in numbers))
@@ -105,13 +107,13 @@ async def test_pipelined_commands_are_answered_in_order(way: Way, tmp_path: Path
         await gets(client, b"OK\n0\n1\n2\n3\n4\n5\nEND\n")
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_slow_client_may_ask_for_much_at_once(way: Way, tmp_path: Path) -> None:
+async def test_slow_client_may_ask_for_much_at_once(method: Method, tmp_path: Path) -> None:
     bodies = [os.urandom(size) for size in (MIB + 11, 70 * KIB, 3, 130 * KIB)]
     for number, body in enumerate(bodies):
         (tmp_path / str(number)).write_bytes(body)
-    async with serving(way, tmp_path) as server, server.client() as client:
+    async with serving(method, tmp_path) as server, server.client() as client:
         server.shrink_buffers(client)
         client.send(b"DOWNLOAD 0\nDOWNLOAD 1\nDOWNLOAD 2\nDOWNLOAD 3\n" * 4)
         with sipping(client, 0.001):
@@ -119,12 +121,14 @@ async def test_slow_client_may_ask_for_much_at_once(way: Way, tmp_path: Path) ->
         await server.ended(*["completed"] * 16)
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_reply_may_begin_or_end_where_the_socket_is_full(way: Way, tmp_path: Path) -> None:
+async def test_reply_may_begin_or_end_where_the_socket_is_full(
+    method: Method, tmp_path: Path
+) -> None:
     body = os.urandom(3000)
     (tmp_path / "file").write_bytes(body)
-    async with serving(way, tmp_path) as server, server.client() as client:
+    async with serving(method, tmp_path) as server, server.client() as client:
         server.shrink_buffers(client)
         for _ in range(3):
             client.stop_reading()
@@ -135,10 +139,10 @@ async def test_reply_may_begin_or_end_where_the_socket_is_full(way: Way, tmp_pat
         await server.ended(*["completed"] * 600)
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_sent_bytes_are_counted_while_it_runs(way: Way, directory: Path) -> None:
-    async with serving(way, directory) as server, server.client() as client:
+async def test_sent_bytes_are_counted_while_it_runs(method: Method, directory: Path) -> None:
+    async with serving(method, directory) as server, server.client() as client:
         await held_up(server, client)
         (relay,) = server.relays.made
         first = relay.sent
@@ -150,11 +154,11 @@ async def test_sent_bytes_are_counted_while_it_runs(way: Way, directory: Path) -
         assert relay.sent == client.count
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_file_that_shrinks_aborts_the_client(way: Way, directory: Path) -> None:
+async def test_file_that_shrinks_aborts_the_client(method: Method, directory: Path) -> None:
     content = (directory / "large").read_bytes()
-    async with serving(way, directory) as server, server.client() as client:
+    async with serving(method, directory) as server, server.client() as client:
         await held_up(server, client)
         os.truncate(directory / "large", 4 * MIB + 3)
         client.read_on()
@@ -167,11 +171,13 @@ async def test_file_that_shrinks_aborts_the_client(way: Way, directory: Path) ->
         assert str(reason) == f"{LARGE - 4 * MIB - 3} bytes missing"
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_file_that_grows_is_sent_at_its_promised_size(way: Way, directory: Path) -> None:
+async def test_file_that_grows_is_sent_at_its_promised_size(
+    method: Method, directory: Path
+) -> None:
     content = (directory / "large").read_bytes()
-    async with serving(way, directory) as server, server.client() as client:
+    async with serving(method, directory) as server, server.client() as client:
         await held_up(server, client, b"DOWNLOAD large\nDOWNLOAD absent\n")
         with (directory / "large").open("ab") as file:
             file.write(os.urandom(MIB))
@@ -179,27 +185,27 @@ async def test_file_that_grows_is_sent_at_its_promised_size(way: Way, directory:
         await gets(client, reply(content) + NOT_FOUND)
 
 
-@both_ways
+@both_methods
 @pytest.mark.parametrize("begin", [flowing, held_up])
 @pytest.mark.parametrize("end", [reset, close])
 @pytest_twisted.ensureDeferred
 async def test_client_that_goes_in_the_middle_has_its_file_closed(
-    way: Way, directory: Path, begin, end: Callable[[Peer], None]
+    method: Method, directory: Path, begin, end: Callable[[Peer], None]
 ) -> None:
-    async with serving(way, directory) as server, server.client() as client:
+    async with serving(method, directory) as server, server.client() as client:
         await begin(server, client)
         client.stop_reading()
         end(client)
         await server.ended("client-gone")
 
 
-@both_ways
+@both_methods
 @pytest.mark.parametrize("begin", [flowing, held_up])
 @pytest_twisted.ensureDeferred
 async def test_half_closed_client_that_goes_has_its_file_closed(
-    way: Way, directory: Path, begin
+    method: Method, directory: Path, begin
 ) -> None:
-    async with serving(way, directory) as server, server.client() as client:
+    async with serving(method, directory) as server, server.client() as client:
         await begin(server, client)
         client.finish_sending()
         await pause(0.02)
@@ -207,13 +213,13 @@ async def test_half_closed_client_that_goes_has_its_file_closed(
         await server.ended("client-gone")
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
 async def test_client_that_stops_and_reads_on_many_times_loses_nothing(
-    way: Way, directory: Path
+    method: Method, directory: Path
 ) -> None:
     content = (directory / "large").read_bytes()
-    async with serving(way, directory) as server, server.client() as client:
+    async with serving(method, directory) as server, server.client() as client:
         await held_up(server, client)
         for _ in range(10):
             client.read_on()
@@ -225,22 +231,24 @@ async def test_client_that_stops_and_reads_on_many_times_loses_nothing(
         assert not server.serving.outbound.paused
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_client_that_stops_reading_is_cut_off_in_the_end(way: Way, directory: Path) -> None:
-    async with serving(way, directory, idle_timeout=SHORT) as server, server.client() as client:
+async def test_client_that_stops_reading_is_cut_off_in_the_end(
+    method: Method, directory: Path
+) -> None:
+    async with serving(method, directory, idle_timeout=SHORT) as server, server.client() as client:
         await held_up(server, client)
         await server.ended("timeout")
         client.read_on()
         assert await client.end() is ConnectionLost
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_slow_client_is_not_cut_off(way: Way, tmp_path: Path) -> None:
+async def test_slow_client_is_not_cut_off(method: Method, tmp_path: Path) -> None:
     body = os.urandom(2 * MIB)
     (tmp_path / "file").write_bytes(body)
-    async with serving(way, tmp_path, idle_timeout=0.3) as server, server.client() as client:
+    async with serving(method, tmp_path, idle_timeout=0.3) as server, server.client() as client:
         server.shrink_buffers(client)
         with sipping(client, 0.02):
             client.send(b"DOWNLOAD file\n")
@@ -250,13 +258,13 @@ async def test_slow_client_is_not_cut_off(way: Way, tmp_path: Path) -> None:
         assert await client.end() is ConnectionDone
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
 async def test_drained_in_the_middle_the_client_gets_the_rest_and_no_more(
-    way: Way, directory: Path
+    method: Method, directory: Path
 ) -> None:
     content = (directory / "large").read_bytes()
-    async with serving(way, directory) as server, server.client() as client:
+    async with serving(method, directory) as server, server.client() as client:
         await held_up(server, client, b"DOWNLOAD large\nDOWNLOAD absent\n")
         drained = server.factory.drain()
         client.read_on()
@@ -266,11 +274,11 @@ async def test_drained_in_the_middle_the_client_gets_the_rest_and_no_more(
         await server.ended("completed")
 
 
-@both_ways
+@both_methods
 @pytest.mark.parametrize("begin", [flowing, held_up])
 @pytest_twisted.ensureDeferred
-async def test_aborted_daemon_cuts_the_client_off(way: Way, directory: Path, begin) -> None:
-    async with serving(way, directory) as server, server.client() as client:
+async def test_aborted_daemon_cuts_the_client_off(method: Method, directory: Path, begin) -> None:
+    async with serving(method, directory) as server, server.client() as client:
         await begin(server, client)
         server.factory.abort()
         client.read_on()
@@ -278,13 +286,13 @@ async def test_aborted_daemon_cuts_the_client_off(way: Way, directory: Path, beg
         await server.ended("drained")
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
 async def test_half_closed_client_gets_the_whole_file_and_then_the_end(
-    way: Way, directory: Path
+    method: Method, directory: Path
 ) -> None:
     content = (directory / "large").read_bytes()
-    async with serving(way, directory) as server:
+    async with serving(method, directory) as server:
         async with server.client() as client:
             client.send(b"DOWNLOAD large\nDOWNLOAD absent\n")
             client.finish_sending()
@@ -299,11 +307,11 @@ async def test_half_closed_client_gets_the_whole_file_and_then_the_end(
             assert await client.end() is ConnectionDone
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_short_command_does_not_wait_for_bulk(way: Way, directory: Path) -> None:
+async def test_short_command_does_not_wait_for_bulk(method: Method, directory: Path) -> None:
     (directory / "short").write_bytes(b"short")
-    async with serving(way, directory) as server, AsyncExitStack() as connected:
+    async with serving(method, directory) as server, AsyncExitStack() as connected:
         clients = []
         for _ in range(20):
             client = await connected.enter_async_context(server.client())
@@ -321,45 +329,45 @@ async def test_short_command_does_not_wait_for_bulk(way: Way, directory: Path) -
         )
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_cold_file_is_warmed_and_then_sent(way: Way, tmp_path: Path) -> None:
+async def test_cold_file_is_warmed_and_then_sent(method: Method, tmp_path: Path) -> None:
     body = os.urandom(3 * MIB // 2)
     (tmp_path / "file").write_bytes(body)
-    warmth = PlayedWarmth()
-    serve = serving(way, tmp_path, warmth=warmth, idle_timeout=SHORT / 2)
+    cache = PlayedPageCache()
+    serve = serving(method, tmp_path, page_cache=cache, idle_timeout=SHORT / 2)
     async with serve as server, server.client() as client:
         client.send(b"DOWNLOAD file\n")
-        await eventually(lambda: warmth.warming, "it is being read")
+        await eventually(lambda: cache.loading, "it is being read")
         # However long the disk takes: it is not the client's turn.
         await pause(1.2 * SHORT)
         assert client.count <= len(b"OK %d\n" % len(body))
         assert not server.serving.outbound.paused
         while client.count < len(reply(body)):
             await eventually(
-                lambda: warmth.warming or client.count == len(reply(body)), "the next stretch"
+                lambda: cache.loading or client.count == len(reply(body)), "the next stretch"
             )
-            if warmth.warming:
-                warmth.warmed()
+            if cache.loading:
+                cache.loaded()
         await gets(client, reply(body))
-    stretches = sorted({(offset, size) for _, offset, size in warmth.asked})
+    stretches = sorted({(offset, size) for _, offset, size in cache.checked})
     assert stretches[0][0] == 0
     assert sum(stretches[-1]) == len(body)
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_client_that_goes_while_its_file_is_warmed(way: Way, tmp_path: Path) -> None:
+async def test_client_that_goes_while_its_file_is_warmed(method: Method, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x" * MIB)
-    warmth = PlayedWarmth()
-    async with serving(way, tmp_path, warmth=warmth) as server, server.client() as client:
+    cache = PlayedPageCache()
+    async with serving(method, tmp_path, page_cache=cache) as server, server.client() as client:
         client.send(b"DOWNLOAD file\n")
-        await eventually(lambda: warmth.warming, "it is being read")
-        ((file, _, _),) = warmth.warming
+        await eventually(lambda: cache.loading, "it is being read")
+        ((file, _, _),) = cache.loading
         client.kill()
         await server.ended("client-gone")
         # The thread is still reading.
         assert os.fstat(file).st_size == MIB
-        warmth.warmed()
+        cache.loaded()
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(file)

@@ -14,7 +14,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.fileserver.protocol import FileServerFactory, FileServerProtocol
-from natproxy.relay.sendfile import CHUNK
+from natproxy.relay.files import CHUNK
 from natproxy.server.rotation import RESULTS
 from natproxy.server.threads import Abandoned
 from natproxy.storage import Directory, Listing, Settling
@@ -239,8 +239,8 @@ class LargeFileTests(FileServerCase):
         def fail(size: int) -> bytes:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-        source = self.protocol._relay._source
-        self.protocol._relay._source = type("Broken", (), {"read": fail, "close": source.close})
+        source = self.protocol._relay._file
+        self.protocol._relay._file = type("Broken", (), {"read": fail, "close": source.close})
         self.wire.empty()
         self.assertTrue(self.wire.aborted)
         self.journal.line_with("Input/output error")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from natproxy.protocol import MAX_SIZE, Arguments, Range, format_range, format_request
-from natproxy.relay.sendfile import CHUNK
+from natproxy.relay.files import CHUNK
 from natproxy.storage import metadata_of
 from tests.unit.fileserver.test_fileserver import FileServerCase
 

@@ -138,7 +138,7 @@ class UnexpectedErrorTests(Version2Case):
         def fail(*_: object) -> None:
             raise ZeroDivisionError
 
-        self.patch(self.factory.relays, "from_memory", fail)
+        self.patch(self.factory.relays, "send_bytes", fail)
         self.assertEqual(self.ask_thread(b"LS\n"), b"")
         self.assertTrue(self.wire.aborted)
         self.assert_logged_error("cannot answer 127.0.0.1:43210")

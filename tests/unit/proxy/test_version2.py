@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from typing import Any, ClassVar
-from unittest import skipUnless
+from unittest import mock, skipUnless
 
 from twisted.internet import error
 from twisted.internet.testing import MemoryReactorClock
@@ -24,7 +24,7 @@ from natproxy.protocol import (
     parse_command,
 )
 from natproxy.proxy.protocol import ProxyProtocol
-from natproxy.relay import Relay, Relays
+from natproxy.relay import Relays, SocketJob, SocketRelay
 from natproxy.relay.choice import SPLICE_FROM
 from natproxy.relay.copy import CopyRelay
 from natproxy.relay.splice import SpliceRelay
@@ -53,20 +53,16 @@ REPLIES = (
 
 
 class RecordingRelays(Relays):
-    """Relays that note what they are asked for, and which they make.
-
-    :ivar asked: the header, the body and its size of each.
-    :ivar made: the relays.
-    """
+    """Relays that record their jobs, and the relays made for them."""
 
     def __init__(self, reactor: object = None) -> None:
         super().__init__(reactor)
-        self.asked: list[tuple[bytes, object, int]] = []
-        self.made: list[Relay] = []
+        self.jobs: list[SocketJob] = []
+        self.made: list[SocketRelay] = []
 
-    def between(self, header: bytes, body: Any, size: int, *others: Any) -> Relay:
-        self.asked.append((header, body, size))
-        self.made.append(super().between(header, body, size, *others))
+    def relay(self, job: SocketJob) -> SocketRelay:
+        self.jobs.append(job)
+        self.made.append(super().relay(job))
         return self.made[-1]
 
 
@@ -306,26 +302,40 @@ class RelayingTests(ProxyCase):
         self.options = {"relays": self.relays}
         super().setUp()
 
-    def test_body_is_handed_over_with_its_header_and_size(self) -> None:
+    def test_job_has_the_header_with_what_came_along_and_the_promised_size(self) -> None:
         for command, reply, size in (
             (b"GET a\n", WHOLE, 10),
             (b"GET a offset=7\n", PART, 3),
-            (b"LS\n", b"OK 7\n", 7),
+            (b"LS\n", b"OK 7\nabc", 7),
         ):
             upstream = self.travelling(command)
             upstream.send(reply)
-            header, body, asked = self.relays.asked[-1]
-            self.assertEqual((header, asked), (reply, size))
-            self.assertIsInstance(body, CountedBody)
+            job = self.relays.jobs[-1]
+            self.assertEqual((job.header, job.size), (reply, size))
+            self.assertIsInstance(job.body, CountedBody)
             upstream.send(b"x" * size)
-            self.assertTrue(body.complete)
-        self.assertEqual(len(self.relays.asked), 3)
+            self.assertTrue(job.body.complete)
+        self.assertEqual(len(self.relays.jobs), 3)
 
-    def test_listing_is_handed_over_without_a_size(self) -> None:
-        self.travelling(b"LIST\n").send(b"OK\nNATPROXY 2\nEND\n")
-        ((header, body, size),) = self.relays.asked
-        self.assertEqual((header, size), (b"OK\n", 0))
-        self.assertIsInstance(body, ListingBody)
+    def test_job_of_a_listing_has_no_size(self) -> None:
+        self.travelling(b"LIST\n").send(b"OK\nNATPROXY 2\n")
+        (job,) = self.relays.jobs
+        self.assertEqual((job.header, job.size), (b"OK\nNATPROXY 2\n", 0))
+        self.assertIsInstance(job.body, ListingBody)
+
+    def test_body_that_is_complete_with_its_header_needs_no_relay(self) -> None:
+        for command, reply in (
+            (b"GET a offset=7\n", PART + b"END"),
+            (b"LS\n", b"OK 7\nfile  a"),
+            (b"LIST\n", b"OK\na\nEND\n"),
+        ):
+            upstream = self.travelling(command)
+            with mock.patch.object(self.wire, "write", wraps=self.wire.write) as write:
+                upstream.send(reply + b"surplus")
+            write.assert_called_once_with(reply)
+            self.assertEqual(self.wire.taken(), reply)
+        self.assertEqual((self.relays.jobs, len(self.table)), ([], 0))
+        self.assert_usable()
 
     def test_reply_without_a_body_needs_no_relay(self) -> None:
         for command, reply in (
@@ -336,7 +346,7 @@ class RelayingTests(ProxyCase):
         ):
             self.travelling(command).send(reply)
             self.assertEqual(self.wire.taken(), reply)
-        self.assertEqual(self.relays.asked, [])
+        self.assertEqual(self.relays.jobs, [])
 
 
 @skipUnless(hasattr(os, "splice"), "no splice on this system")
@@ -360,7 +370,7 @@ class FastPathTests(ProxyCase):
         self.addCleanup(wire.socket.close)
         return wire
 
-    def relay_of(self, command: bytes, header: bytes) -> Relay:
+    def relay_of(self, command: bytes, header: bytes) -> SocketRelay:
         """Have the reply to a command begin, and give what is to relay its body."""
         self.protocol, self.wire = self.new_client(43_211)
         self.protocol.dataReceived(command)

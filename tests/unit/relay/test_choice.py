@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from io import BytesIO
 from typing import Any
 from unittest import mock, skipUnless
 
@@ -25,22 +24,25 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.protocol import CountedBody, ListingBody, Refusal
 from natproxy.relay import (
-    FileRelay,
+    FileJob,
+    Method,
     Outbound,
+    PeerGone,
     Relay,
     Relays,
-    SinkGone,
+    SocketJob,
+    SocketRelay,
     SourceShort,
-    Way,
     choice,
     outbound_of,
 )
 from natproxy.relay.copy import CopyRelay
-from natproxy.relay.page_cache import Warmth
+from natproxy.relay.files import CopyingFileRelay
 from natproxy.relay.pipes import LARGE, PipePool
-from natproxy.relay.sendfile import STRETCH, CopyingFileRelay, SendfileRelay
+from natproxy.relay.sendfile import STRETCH, SendfileRelay
 from natproxy.relay.splice import SLICE, TURN, SpliceRelay
-from tests.support.doubles import PlayedWarmth, SocketWire
+from tests.support.doubles import PlayedPageCache, SocketWire
+from tests.support.ends import Ends
 
 TCP = (ITCPTransport, IFileDescriptor, ISystemHandle)
 LIMIT = 128 * 1024
@@ -67,6 +69,7 @@ class KernelCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = MemoryReactorClock()
         self.progress: list[object] = []
+        self.ends = Ends()
         self.client = self.wire()
         self.upstream = self.wire()
 
@@ -76,9 +79,12 @@ class KernelCase(SynchronousTestCase):
         return wire
 
     def relays(
-        self, way: Way = Way.AUTO, reactor: object = None, warmth: Warmth | None = None
+        self,
+        method: Method = Method.AUTO,
+        reactor: object = None,
+        cache: PlayedPageCache | None = None,
     ) -> Relays:
-        relays = Relays(self.reactor if reactor is None else reactor, way, warmth)
+        relays = Relays(self.reactor if reactor is None else reactor, method, cache)
         self.addCleanup(relays.close)
         return relays
 
@@ -88,28 +94,31 @@ class KernelCase(SynchronousTestCase):
         self.lent = outbound_of(self.client, lambda: None)
         return self.lent
 
-    def between(self, relays: Relays, size: int) -> Relay:
+    def between(self, relays: Relays, size: int) -> SocketRelay:
         outbound = self.outbound()
         self.account = Account(outbound)
-        relay = relays.between(
-            b"OK n\n",
-            CountedBody(size) if size else ListingBody(),
-            size,
-            self.upstream,
-            self.upstream,
-            outbound,
-            self.account,
-            lambda: self.progress.append(None),
+        relay = relays.relay(
+            SocketJob(
+                b"OK n\n",
+                CountedBody(size) if size else ListingBody(),
+                size,
+                self.upstream,
+                self.upstream,
+                outbound,
+                self.account,
+                lambda: self.progress.append(None),
+                self.ends,
+            )
         )
-        self.addCleanup(relay.stop)
+        self.addCleanup(relay.cancel)
         return relay
 
-    def from_file(self, relays: Relays, size: int) -> FileRelay:
+    def from_file(self, relays: Relays, size: int) -> Relay:
         """Make a relay of a file whose bytes nobody reads."""
         file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         self.addCleanup(file.close)
-        relay = relays.from_file(b"OK n\n", file, size, self.outbound())
-        self.addCleanup(relay.stop)
+        relay = relays.send(FileJob(b"OK n\n", file, size, self.outbound(), self.ends))
+        self.addCleanup(relay.cancel)
         return relay
 
 
@@ -129,40 +138,42 @@ class ChoosingTests(KernelCase):
         self.assert_chosen(relays, SpliceRelay, SendfileRelay, 1 << 62)
 
     def test_forced_even_one_byte_goes_inside_the_kernel(self) -> None:
-        self.assert_chosen(self.relays(Way.KERNEL), SpliceRelay, SendfileRelay, 1)
+        self.assert_chosen(self.relays(Method.KERNEL), SpliceRelay, SendfileRelay, 1)
 
     def test_forced_everything_is_copied(self) -> None:
-        self.assert_chosen(self.relays(Way.COPY), CopyRelay, CopyingFileRelay, 1 << 40)
+        self.assert_chosen(self.relays(Method.COPY), CopyRelay, CopyingFileRelay, 1 << 40)
 
     def test_by_itself_everything_is_copied(self) -> None:
         self.assert_chosen(Relays(), CopyRelay, CopyingFileRelay, 1 << 40)
 
     def test_what_has_no_size_is_copied(self) -> None:
-        self.assertIs(type(self.between(self.relays(Way.KERNEL), 0)), CopyRelay)
-        self.assertIs(type(self.from_file(self.relays(Way.KERNEL), 0)), CopyingFileRelay)
+        self.assertIs(type(self.between(self.relays(Method.KERNEL), 0)), CopyRelay)
+        self.assertIs(type(self.from_file(self.relays(Method.KERNEL), 0)), CopyingFileRelay)
 
     def test_what_is_in_memory_is_copied(self) -> None:
-        relays = self.relays(Way.KERNEL)
-        relay = relays.from_memory(BytesIO(b"x" * LIMIT), LIMIT, self.outbound())
+        relays = self.relays(Method.KERNEL)
+        relay = relays.send_bytes(b"x" * LIMIT, self.outbound(), self.ends)
         self.assertIs(type(relay), CopyingFileRelay)
-        relay.stop()
+        relay.cancel()
 
     def test_reactor_that_watches_no_descriptors_has_all_copied(self) -> None:
-        self.assert_chosen(self.relays(Way.KERNEL, Clock()), CopyRelay, CopyingFileRelay, 1 << 40)
+        self.assert_chosen(
+            self.relays(Method.KERNEL, Clock()), CopyRelay, CopyingFileRelay, 1 << 40
+        )
 
     def test_other_systems_have_all_copied(self) -> None:
         with mock.patch.object(choice, "_LINUX", False):
-            self.assert_chosen(self.relays(Way.KERNEL), CopyRelay, CopyingFileRelay, 1 << 40)
+            self.assert_chosen(self.relays(Method.KERNEL), CopyRelay, CopyingFileRelay, 1 << 40)
 
     def test_client_without_a_bare_tcp_socket_has_all_copied(self) -> None:
         for provided in ((*TCP, ISSLTransport), (*TCP, IUNIXTransport), TCP[:1], TCP[1:]):
             self.client = self.wire(*provided)
-            self.assert_chosen(self.relays(Way.KERNEL), CopyRelay, CopyingFileRelay, 1 << 40)
+            self.assert_chosen(self.relays(Method.KERNEL), CopyRelay, CopyingFileRelay, 1 << 40)
 
     def test_upstream_without_a_bare_tcp_socket_has_all_copied(self) -> None:
         for provided in ((*TCP, ISSLTransport), (*TCP, IUNIXTransport), TCP[:1], TCP[1:]):
             self.upstream = self.wire(*provided)
-            self.assertIs(type(self.between(self.relays(Way.KERNEL), 1 << 40)), CopyRelay)
+            self.assertIs(type(self.between(self.relays(Method.KERNEL), 1 << 40)), CopyRelay)
 
     def test_without_a_pipe_all_is_copied_until_there_is_one(self) -> None:
         relays = self.relays()
@@ -171,7 +182,7 @@ class ChoosingTests(KernelCase):
         self.assertIs(type(self.between(relays, LIMIT)), SpliceRelay)
 
     def test_ways_have_their_names(self) -> None:
-        self.assertEqual([str(way) for way in Way], ["auto", "copy", "kernel"])
+        self.assertEqual([str(way) for way in Method], ["auto", "copy", "kernel"])
 
 
 @skipUnless(hasattr(os, "splice"), "no splice on this system")
@@ -187,8 +198,6 @@ class SpliceTurnTests(KernelCase):
         self.addCleanup(patched.stop)
         self.shared = self.relays()
         self.relay = self.between(self.shared, 1 << 30)
-        self.ends: list[object] = []
-        self.relay.finished.addBoth(self.ends.append)
         self.relay.start()
 
     def splice(self, source: int, sink: int, count: int, flags: int = 0) -> int:
@@ -266,8 +275,8 @@ class SpliceTurnTests(KernelCase):
             self.setUp()
             self.play = mock.Mock(side_effect=[end])
             self.ready()
-            self.assertIsInstance(self.ends[0].value, SourceShort)
-            self.assertIn(f"{1 << 30} bytes", self.ends[0].value.missing)
+            self.assertIsInstance(self.ends[0], SourceShort)
+            self.assertIn(f"{1 << 30} bytes", self.ends[0].missing)
             self.assertEqual([self.reactor.getReaders(), self.reactor.getWriters()], [[], []])
 
     def test_broken_sink_is_the_clients_end(self) -> None:
@@ -275,23 +284,21 @@ class SpliceTurnTests(KernelCase):
             self.setUp()
             self.play = mock.Mock(side_effect=[10, error])
             self.ready()
-            self.assertIsInstance(self.ends[0].value, SinkGone)
+            self.assertIsInstance(self.ends[0], PeerGone)
             self.assertEqual([self.reactor.getReaders(), self.reactor.getWriters()], [[], []])
 
     def test_outbound_is_free_again_after_stop(self) -> None:
         self.play = mock.Mock(side_effect=[10, BlockingIOError()])
         self.ready()
         self.assertTrue(self.lent.paused)
-        self.relay.stop()
+        self.relay.cancel()
         self.assertFalse(self.lent.paused)
-        self.patch(self.relay, "stopProducing", self.fail)
-        self.lent.stopProducing()
+        self.assertIsNone(self.lent._relay)
 
     def test_nothing_is_told_or_moved_after_stop(self) -> None:
         (descriptor,) = self.reactor.getReaders()
-        self.relay.stop()
-        self.relay.stop()
-        self.relay.deliver(b"late")
+        self.relay.cancel()
+        self.relay.cancel()
         self.relay.source_lost()
         self.assertEqual((descriptor.fileno(), self.ends), (-1, []))
         self.assertEqual([self.reactor.getReaders(), self.reactor.getWriters()], [[], []])
@@ -305,7 +312,6 @@ class SendfileTurnTests(KernelCase):
     def setUp(self) -> None:
         super().setUp()
         self.asked: list[tuple[int, int]] = []
-        self.ends: list[object] = []
         patched = mock.patch.object(os, "sendfile", self.sendfile)
         patched.start()
         self.addCleanup(patched.stop)
@@ -318,9 +324,8 @@ class SendfileTurnTests(KernelCase):
     def play(self, count: int) -> int:
         return count
 
-    def start(self, warmth: Warmth | None = None) -> FileRelay:
-        relay = self.from_file(self.relays(warmth=warmth), 10 * STRETCH)
-        relay.finished.addBoth(self.ends.append)
+    def start(self, cache: PlayedPageCache | None = None) -> Relay:
+        relay = self.from_file(self.relays(cache=cache), 10 * STRETCH)
         relay.start()
         return relay
 
@@ -335,18 +340,18 @@ class SendfileTurnTests(KernelCase):
         self.assertEqual(self.reactor.getWriters(), [])
 
     def test_only_what_is_warm_is_sent_however_little_the_socket_takes(self) -> None:
-        warmth = PlayedWarmth()
+        cache = PlayedPageCache()
         warm: list[tuple[int, int]] = []
         self.play = lambda count: min(count, 300_000)
-        self.start(warmth)
+        self.start(cache)
         for _ in range(60):
             if self.ends:
                 break
-            if warmth.warming:
-                ((_, offset, size),) = warmth.warming
+            if cache.loading:
+                ((_, offset, size),) = cache.loading
                 warm.append((offset, offset + size))
                 self.assertEqual(self.reactor.getWriters(), [])
-                warmth.warmed()
+                cache.loaded()
             else:
                 (descriptor,) = self.reactor.getWriters()
                 descriptor.doWrite()
@@ -358,23 +363,23 @@ class SendfileTurnTests(KernelCase):
         self.assertEqual(self.ends, [None])
 
     def test_stray_event_of_the_sink_sends_nothing_that_is_cold(self) -> None:
-        warmth = PlayedWarmth()
-        relay = self.start(warmth)
-        relay._sink.connectionLost(Failure(ConnectionLost()))
+        cache = PlayedPageCache()
+        relay = self.start(cache)
+        relay._receiver.connectionLost(Failure(ConnectionLost()))
         self.assertEqual(self.asked, [])
-        warmth.warmed()
+        cache.loaded()
         self.assertEqual(self.asked, [(0, STRETCH)])
 
     def test_read_that_is_refused_at_once_is_the_end(self) -> None:
-        warmth = PlayedWarmth()
+        cache = PlayedPageCache()
 
         def refuse(*arguments: Any) -> Deferred[None]:
             arguments[-1]()
             return fail(Refusal(429, "too many reads at once"))
 
-        self.patch(warmth, "warm", refuse)
-        self.start(warmth)
-        self.assertEqual(self.ends[0].value.code, 429)
+        self.patch(cache, "load", refuse)
+        self.start(cache)
+        self.assertEqual(self.ends[0].code, 429)
         self.assertEqual(self.reactor.getWriters(), [])
 
     def test_broken_sink_is_the_clients_end(self) -> None:
@@ -382,10 +387,10 @@ class SendfileTurnTests(KernelCase):
             self.setUp()
             self.play = mock.Mock(side_effect=error)
             self.start()
-            self.assertIsInstance(self.ends[0].value, SinkGone)
+            self.assertIsInstance(self.ends[0], PeerGone)
             self.assertEqual(self.reactor.getWriters(), [])
 
     def test_failing_disk_is_not_the_clients_end(self) -> None:
         self.play = mock.Mock(side_effect=OSError(errno.EIO, "Input/output error"))
         self.start()
-        self.assertEqual(self.ends[0].value.errno, errno.EIO)
+        self.assertEqual(self.ends[0].errno, errno.EIO)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import errno
-import gc
-import weakref
 from io import BytesIO
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.relay import Outbound, SourceShort
-from natproxy.relay.page_cache import Warmth
-from natproxy.relay.sendfile import CHUNK, CopyingFileRelay
-from tests.support.doubles import BufferedWire, PlayedWarmth
+from natproxy.relay import FileJob, Outbound, SourceShort
+from natproxy.relay.files import CHUNK, CopyingFileRelay
+from natproxy.relay.job import Ended
+from tests.support.doubles import BufferedWire, PlayedPageCache
+from tests.support.ends import Ends
 
 HEADER = b"OK n\n"
 
@@ -41,12 +40,18 @@ class CopyingFileRelayTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.client = BufferedWire(9000, 43_210)
         self.outbound = Outbound(self.client, lambda: None)
-        self.ends: list[object] = []
+        self.ends = Ends()
 
     def relay(
-        self, source: SpiedFile, size: int, header: bytes = b"", warmth: Warmth | None = None
+        self,
+        source: SpiedFile,
+        size: int,
+        header: bytes = b"",
+        cache: PlayedPageCache | None = None,
+        ended: Ended | None = None,
     ) -> CopyingFileRelay:
-        relay = CopyingFileRelay(header, source, size, self.outbound, warmth)
+        job = FileJob(header, source, size, self.outbound, ended or self.ends)
+        relay = CopyingFileRelay(job, cache)
         self.addCleanup(lambda: self.assertTrue(source.closed))
         return relay
 
@@ -65,7 +70,7 @@ class CopyingFileRelayTests(SynchronousTestCase):
             relay = self.relay(source, size, HEADER)
             self.assertEqual((source.reads, written), ([], []))
             relay.start()
-            self.assertIsNone(self.successResultOf(relay.finished))
+            self.assertEqual(self.ends, [None])
             self.assertEqual(written, [HEADER + b"x" * size])
             self.assertEqual(relay.sent, len(HEADER) + size)
             self.assertTrue(source.closed)
@@ -74,13 +79,13 @@ class CopyingFileRelayTests(SynchronousTestCase):
         self.outbound.pauseProducing()
         relay = self.relay(SpiedFile(b""), 0, HEADER)
         relay.start()
-        self.assertIsNone(self.successResultOf(relay.finished))
+        self.assertEqual(self.ends, [None])
         self.assertEqual((relay.sent, self.client.value()), (len(HEADER), HEADER))
 
     def test_header_of_a_file_that_is_empty_by_now_is_sent(self) -> None:
         relay = self.relay(SpiedFile(b""), 5, HEADER)
         relay.start()
-        short = self.failureResultOf(relay.finished, SourceShort).value
+        short = self.ends.error(SourceShort)
         self.assertEqual(short.missing, "5 bytes")
         self.assertEqual((relay.sent, self.client.value()), (len(HEADER), HEADER))
 
@@ -90,7 +95,7 @@ class CopyingFileRelayTests(SynchronousTestCase):
         relay = self.relay(source, len(content))
         relay.start()
         received, rounds = b"", 0
-        while not relay.finished.called:
+        while not self.ends:
             rounds += 1
             self.assertEqual(source.reads, [CHUNK] * rounds)
             self.assertEqual(relay.sent, CHUNK * rounds)
@@ -98,22 +103,22 @@ class CopyingFileRelayTests(SynchronousTestCase):
         self.assertEqual(received + self.client.drain(), content)
         self.assertEqual(source.reads, [CHUNK] * 8 + [8])
         self.assertEqual((rounds, self.client.most), (8, CHUNK))
-        self.successResultOf(relay.finished)
+        self.assertEqual(self.ends, [None])
 
     def test_paused_outbound_gets_nothing_until_it_is_empty(self) -> None:
         self.outbound.pauseProducing()
         relay = self.relay(SpiedFile(b"hello"), 5)
         relay.start()
         self.assertEqual((relay.sent, self.client.value()), (0, b""))
-        self.assertNoResult(relay.finished)
+        self.assertEqual(self.ends, [])
         self.client.producer.resumeProducing()
         self.assertEqual(self.client.value(), b"hello")
-        self.successResultOf(relay.finished)
+        self.assertEqual(self.ends, [None])
 
     def test_shrunk_file_is_short_and_says_by_how_much(self) -> None:
         relay = self.relay(SpiedFile(b"hel"), 5)
         relay.start()
-        short = self.failureResultOf(relay.finished, SourceShort).value
+        short = self.ends.error(SourceShort)
         self.assertEqual(short.missing, "2 bytes")
         self.assertEqual((relay.sent, self.client.value()), (3, b"hel"))
 
@@ -125,7 +130,7 @@ class CopyingFileRelayTests(SynchronousTestCase):
             relay.start()
             sent = self.client.drain() + self.client.drain()
             self.assertEqual((len(sent), relay.sent, sum(source.reads)), (size, size, size))
-            self.successResultOf(relay.finished)
+            self.assertEqual(self.ends, [None])
 
     def test_failing_read_is_told(self) -> None:
         source = SpiedFile(b"x" * (CHUNK + 5))
@@ -133,115 +138,113 @@ class CopyingFileRelayTests(SynchronousTestCase):
         relay.start()
         source.failing = True
         self.client.drain()
-        self.assertEqual(self.failureResultOf(relay.finished, OSError).value.errno, errno.EIO)
+        self.assertEqual(self.ends.error(OSError).errno, errno.EIO)
 
     def test_nothing_is_sent_or_told_after_stop_or_without_a_client(self) -> None:
-        for stop in (CopyingFileRelay.stop, lambda _: self.client.producer.stopProducing()):
+        for cancel in (CopyingFileRelay.cancel, lambda _: self.client.producer.stopProducing()):
             source = SpiedFile(b"x" * (CHUNK + 5))
             relay = self.relay(source, CHUNK + 5)
-            relay.finished.addBoth(self.ends.append)
             relay.start()
-            stop(relay)
+            cancel(relay)
             self.assertTrue(source.closed)
-            relay.stop()
+            relay.cancel()
             self.client.drain()
             relay.resumeProducing()
             self.assertEqual((self.client.value(), relay.sent, self.ends), (b"", CHUNK, []))
 
     def test_stop_in_the_middle_of_the_last_write_is_a_stop(self) -> None:
         relay = self.relay(SpiedFile(b"x"), 1)
-        relay.finished.addBoth(self.ends.append)
-        self.patch(self.client, "write", lambda data: relay.stop())
+        self.patch(self.client, "write", lambda data: relay.cancel())
         relay.start()
         self.assertEqual(self.ends, [])
 
     def test_relay_that_has_ended_is_not_kept(self) -> None:
         relay = self.relay(SpiedFile(b"x"), 1)
         relay.start()
-        kept = weakref.ref(relay)
-        del relay
-        gc.collect()
-        self.assertIsNone(kept())
+        self.assertIsNone(self.outbound._relay)
 
     def test_next_relay_may_start_from_the_end_of_the_last(self) -> None:
-        first = self.relay(SpiedFile(b"a"), 1)
         second = self.relay(SpiedFile(b"b" * (CHUNK + 1)), CHUNK + 1)
-        first.finished.addCallback(lambda _: second.start())
+        first = self.relay(SpiedFile(b"a"), 1, ended=lambda _: second.start())
         first.start()
         self.client.drain()
         self.assertEqual(self.client.drain(), b"b")
-        self.successResultOf(second.finished)
+        self.assertEqual(self.ends, [None])
 
 
 class ColdFileTests(CopyingFileRelayTests):
     """The same, with a page cache that has everything; and without."""
 
     def relay(
-        self, source: SpiedFile, size: int, header: bytes = b"", warmth: Warmth | None = None
+        self,
+        source: SpiedFile,
+        size: int,
+        header: bytes = b"",
+        cache: PlayedPageCache | None = None,
+        ended: Ended | None = None,
     ) -> CopyingFileRelay:
-        return super().relay(source, size, header, warmth or PlayedWarmth(cold=False))
+        return super().relay(source, size, header, cache or PlayedPageCache(cold=False), ended)
 
     def cold(self, size: int, forgetful: bool = False) -> tuple[SpiedFile, CopyingFileRelay]:
-        self.warmth = PlayedWarmth(forgetful=forgetful)
+        self.cache = PlayedPageCache(forgetful=forgetful)
         source = SpiedFile(b"x" * size)
-        relay = self.relay(source, size, HEADER, self.warmth)
-        relay.finished.addBoth(self.ends.append)
+        relay = self.relay(source, size, HEADER, self.cache)
         relay.start()
         return source, relay
 
     def test_what_is_about_to_be_read_is_looked_for_first(self) -> None:
-        warmth = PlayedWarmth(cold=False)
-        relay = self.relay(SpiedFile(b"x" * (CHUNK + 5)), CHUNK + 5, HEADER, warmth)
+        cache = PlayedPageCache(cold=False)
+        relay = self.relay(SpiedFile(b"x" * (CHUNK + 5)), CHUNK + 5, HEADER, cache)
         relay.start()
         self.client.drain()
-        self.assertEqual(warmth.asked, [(77, 0, CHUNK), (77, CHUNK, 5)])
-        self.assertEqual(warmth.warming, [])
+        self.assertEqual(cache.checked, [(77, 0, CHUNK), (77, CHUNK, 5)])
+        self.assertEqual(cache.loading, [])
 
     def test_nothing_is_read_until_it_is_warm(self) -> None:
         source, _ = self.cold(5)
         self.client.drain()
         self.assertEqual((source.reads, self.client.value()), ([], b""))
-        self.assertEqual(self.warmth.warming, [(77, 0, 5)])
-        self.warmth.warmed()
+        self.assertEqual(self.cache.loading, [(77, 0, 5)])
+        self.cache.loaded()
         self.assertEqual((self.client.value(), self.ends), (HEADER + b"xxxxx", [None]))
 
     def test_next_chunk_is_warmed_in_its_turn(self) -> None:
         _, relay = self.cold(CHUNK + 5)
-        self.warmth.warmed()
+        self.cache.loaded()
         self.assertEqual(relay.sent, len(HEADER) + CHUNK)
-        self.assertEqual(self.warmth.warming, [])
+        self.assertEqual(self.cache.loading, [])
         self.client.drain()
         # Empty again and again: it is the disk's turn.
         self.client.drain()
-        self.assertEqual(self.warmth.warming, [(77, CHUNK, 5)])
-        self.warmth.warmed()
+        self.assertEqual(self.cache.loading, [(77, CHUNK, 5)])
+        self.cache.loaded()
         self.assertEqual((self.client.value(), self.ends), (b"xxxxx", [None]))
 
     def test_paused_while_it_is_warmed_it_waits_for_both(self) -> None:
         source, _ = self.cold(5)
         self.outbound.pauseProducing()
-        self.warmth.warmed()
+        self.cache.loaded()
         self.assertEqual(source.reads, [])
         self.outbound.resumeProducing()
         self.assertEqual(self.ends, [None])
 
     def test_file_is_closed_only_when_the_thread_has_returned(self) -> None:
-        for stop in (CopyingFileRelay.stop, lambda _: self.client.producer.stopProducing()):
+        for cancel in (CopyingFileRelay.cancel, lambda _: self.client.producer.stopProducing()):
             self.setUp()
             source, relay = self.cold(5)
-            stop(relay)
-            relay.stop()
+            cancel(relay)
+            relay.cancel()
             self.assertFalse(source.closed)
-            self.warmth.warmed()
+            self.cache.loaded()
             self.assertTrue(source.closed)
             self.assertEqual((source.reads, self.client.value(), self.ends), ([], b"", []))
 
     def test_what_cannot_be_warmed_is_read_all_the_same(self) -> None:
         source, relay = self.cold(5, forgetful=True)
         source.failing = True
-        self.warmth.warmed()
-        if self.warmth.warming:
-            relay.stop()
-            self.warmth.warmed()
+        self.cache.loaded()
+        if self.cache.loading:
+            relay.cancel()
+            self.cache.loaded()
             self.fail("it is warmed again and again")
-        self.assertEqual(self.ends[0].value.errno, errno.EIO)
+        self.assertEqual(self.ends[0].errno, errno.EIO)

@@ -16,10 +16,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.fileserver.protocol import READS_AT_ONCE, reads_in
 from natproxy.kernel.mounts import Mounts
 from natproxy.protocol import Refusal
-from natproxy.relay import Outbound, PageCache, Relays, SourceChanged, SourceShort
-from natproxy.relay.sendfile import BLOCK, CopyingFileRelay, ThreadedFileRelay
+from natproxy.relay import FileJob, Outbound, PageCache, Relays, SourceChanged, SourceShort
+from natproxy.relay.files import BLOCK, CopyingFileRelay, ThreadedFileRelay
 from natproxy.server.threads import PATIENCE, Threads
 from tests.support.doubles import BufferedWire, PlayedThread
+from tests.support.ends import Ends
 from tests.support.storage import descriptors
 from tests.unit.fileserver.test_fileserver import FileServerCase
 
@@ -47,9 +48,10 @@ class UnknownCase(SynchronousTestCase):
         self.addCleanup(directory.cleanup)
         self.path = Path(directory.name) / "a"
         self.thread = PlayedThread()
+        self.ends = Ends()
         self.client = BufferedWire(9000, 43_210)
         self.outbound = Outbound(self.client, lambda: None)
-        self.relays = Relays(None, warmth=PageCache(self.read, PlayedMounts(False)))
+        self.relays = Relays(None, page_cache=PageCache(self.read, PlayedMounts(False)))
         preadv = os.preadv
 
         def failing(file: int, buffers: Any, offset: int, flags: int = 0) -> int:
@@ -73,8 +75,16 @@ class UnknownCase(SynchronousTestCase):
     def relay(self, content: bytes, unchanged: Callable[[], bool] | None = None) -> Any:
         self.path.write_bytes(content)
         self.file = self.path.open("rb", buffering=0)
-        return self.relays.from_file(
-            b"OK n\n", self.file, len(content), self.outbound, unchanged=unchanged
+        self.ends.clear()
+        return self.relays.send(
+            FileJob(
+                b"OK n\n",
+                self.file,
+                len(content),
+                self.outbound,
+                self.ends,
+                unchanged=unchanged,
+            )
         )
 
 
@@ -97,7 +107,7 @@ class ThreadedFileRelayTests(UnknownCase):
         self.assertEqual((self.client.value(), relay.begun), (b"", False))
         self.thread.run()
         self.assertEqual(self.client.value(), b"OK n\ncontent")
-        self.successResultOf(relay.finished)
+        self.assertEqual(self.ends, [None])
         self.assertEqual(self.thread.calls, 1)
         self.assertTrue(self.file.closed)
 
@@ -106,7 +116,7 @@ class ThreadedFileRelayTests(UnknownCase):
         relay = self.relay(content)
         relay.start()
         received = b""
-        while not relay.finished.called:
+        while not self.ends:
             self.assertLessEqual(len(self.thread.asked), 1)
             if self.thread.asked:
                 self.thread.run()
@@ -119,24 +129,24 @@ class ThreadedFileRelayTests(UnknownCase):
         os.truncate(self.path, 0)
         relay.start()
         self.thread.run()
-        self.failureResultOf(relay.finished, SourceShort)
+        self.ends.error(SourceShort)
         relay = self.relay(b"content", lambda: False)
         relay.start()
         self.thread.run()
-        self.failureResultOf(relay.finished, SourceChanged)
+        self.ends.error(SourceChanged)
         self.assertTrue(self.file.closed)
 
     def test_client_that_goes_leaves_the_file_to_the_thread(self) -> None:
         relay = self.relay(b"content")
         relay.start()
-        relay.stop()
+        relay.cancel()
         self.assertFalse(self.file.closed)
         self.thread.run()
         self.assertTrue(self.file.closed)
-        self.assertNoResult(relay.finished)
+        self.assertEqual(self.ends, [])
 
     def test_file_in_memory_is_copied(self) -> None:
-        self.relays = Relays(None, warmth=PageCache(self.read, PlayedMounts(True)))
+        self.relays = Relays(None, page_cache=PageCache(self.read, PlayedMounts(True)))
         relay = self.relay(b"content")
         self.assertIs(type(relay), CopyingFileRelay)
         relay.start()
@@ -153,7 +163,7 @@ class HangingTests(FileServerCase):
         self.reads = PlayedThread()
         cache = PageCache(reads_in(self.reads, self.clock), PlayedMounts(False))
         self.patch(cache, "known", lambda file, device: False)
-        self.factory.relays = Relays(None, warmth=cache)
+        self.factory.relays = Relays(None, page_cache=cache)
 
     def test_reads_that_hang_are_answered_and_further_ones_refused_at_once(self) -> None:
         clients = [self.new_client(50_000 + number) for number in range(READS_AT_ONCE)]

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.relay import FileRelay, Relays, SourceChanged, SourceShort, Way, outbound_of
-from natproxy.relay.sendfile import CHUNK, STRETCH, CopyingFileRelay, SendfileRelay
-from tests.support.doubles import BufferedWire, PlayedWarmth, SocketWire
+from natproxy.relay import FileJob, Method, Relay, Relays, SourceChanged, SourceShort, outbound_of
+from natproxy.relay.files import CHUNK, CopyingFileRelay
+from natproxy.relay.sendfile import STRETCH, SendfileRelay
+from tests.support.doubles import BufferedWire, PlayedPageCache, SocketWire
+from tests.support.ends import Ends
 
 HEADER = b"OK n\n"
 PIECE = bytes(range(256)) * (CHUNK // 128)
@@ -34,10 +36,10 @@ def parts(draw: st.DrawFn) -> tuple[bytes, int, int]:
 class CopiedPartsTests(SynchronousTestCase):
     """One file, one client, and a relay between them."""
 
-    kind: type[FileRelay] = CopyingFileRelay
+    kind: type[Relay] = CopyingFileRelay
 
     def setUp(self) -> None:
-        self.ends: list[object] = []
+        self.ends = Ends()
         self.received = b""
         self.new_client()
 
@@ -55,20 +57,20 @@ class CopiedPartsTests(SynchronousTestCase):
         offset: int,
         size: int,
         unchanged: Callable[[], bool] | None = None,
-        warmth: PlayedWarmth | None = None,
-    ) -> FileRelay:
+        cache: PlayedPageCache | None = None,
+    ) -> Relay:
         """Begin to send a part of a file with this content."""
         kept = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         self.addCleanup(kept.close)
         self.path = f"/proc/self/fd/{kept.fileno()}"
         kept.write(content)
         self.source = FileIO(os.open(self.path, os.O_RDONLY))
-        self.relays._warmth = warmth
-        relay = self.relays.from_file(
-            HEADER, self.source, size, outbound_of(self.client, lambda: None), offset, unchanged
+        self.relays._page_cache = cache
+        outbound = outbound_of(self.client, lambda: None)
+        relay = self.relays.send(
+            FileJob(HEADER, self.source, size, outbound, self.ends, offset, unchanged)
         )
         self.assertIs(type(relay), self.kind if size else CopyingFileRelay)
-        relay.finished.addBoth(self.ends.append)
         self.received = b""
         self.ends.clear()
         relay.start()
@@ -120,7 +122,7 @@ class CopiedPartsTests(SynchronousTestCase):
             self.new_client()
             self.relay(LARGE, len(LARGE) - size, size, lambda: False)
             self.run_to_the_end()
-            self.assertIsInstance(self.ends[0].value, SourceChanged)
+            self.assertIsInstance(self.ends[0], SourceChanged)
             self.assertLess(len(self.received), len(HEADER) + size)
             self.assertTrue((HEADER + LARGE[-size:]).startswith(self.received))
 
@@ -139,7 +141,7 @@ class CopiedPartsTests(SynchronousTestCase):
     def test_shrunk_file_is_short(self) -> None:
         relay = self.relay(LARGE[: CHUNK + 10], 5, len(LARGE), lambda: True)
         self.run_to_the_end()
-        short = self.ends[0].value
+        short = self.ends[0]
         self.assertIsInstance(short, SourceShort)
         self.assertEqual(short.missing, f"{len(LARGE) - CHUNK - 5} bytes")
         self.assertEqual(self.received, HEADER + LARGE[5 : CHUNK + 10])
@@ -154,21 +156,21 @@ class CopiedPartsTests(SynchronousTestCase):
     def test_question_that_cannot_be_answered(self) -> None:
         self.relay(LARGE, 0, 10, mock.Mock(side_effect=OSError(errno.EIO, "Input/output error")))
         self.run_to_the_end()
-        self.assertEqual(self.ends[0].value.errno, errno.EIO)
+        self.assertEqual(self.ends[0].errno, errno.EIO)
 
     def test_every_byte_is_warm_before_it_is_read(self) -> None:
-        warmth = PlayedWarmth()
-        self.relay(LARGE, 11, len(LARGE) - 11, lambda: True, warmth)
+        cache = PlayedPageCache()
+        self.relay(LARGE, 11, len(LARGE) - 11, lambda: True, cache)
         for _ in range(200):
-            while warmth.warming:
-                warmth.warmed()
+            while cache.loading:
+                cache.loaded()
             self.take()
             if self.ends:
                 break
         self.take()
         self.assertEqual(self.ends, [None])
         self.assertTrue(self.received == HEADER + LARGE[11:])
-        stretches = sorted({(offset, size) for _, offset, size in warmth.asked})
+        stretches = sorted({(offset, size) for _, offset, size in cache.checked})
         self.assertEqual(stretches[0][0], 11)
         self.assertEqual(sum(stretches[-1]), len(LARGE))
 
@@ -189,7 +191,7 @@ class SentfilePartsTests(CopiedPartsTests):
         self.reactor = MemoryReactorClock()
         self.client = SocketWire(9001, 43_210)
         self.addCleanup(self.client.socket.close)
-        self.relays = Relays(self.reactor, Way.KERNEL)
+        self.relays = Relays(self.reactor, Method.KERNEL)
 
     def take(self) -> None:
         self.received += self.client.socket.taken()
@@ -218,5 +220,5 @@ class SentfilePartsTests(CopiedPartsTests):
             self.relay(LARGE, 0, 100, answers.pop)
             self.take()
         self.run_to_the_end()
-        self.assertIsInstance(self.ends[0].value, SourceChanged)
+        self.assertIsInstance(self.ends[0], SourceChanged)
         self.assertEqual(self.received, HEADER + LARGE[:99])
