@@ -60,33 +60,33 @@ def test_pipe_does_not_block_and_holds_what_it_says(pool: PipePool) -> None:
         os.read(pipe.reader, 1)
     assert not os.get_inheritable(pipe.reader)
     assert not os.get_inheritable(pipe.writer)
-    pool.give_back(pipe, empty=True)
+    pool.take_back(pipe, empty=True)
 
 
 def test_empty_pipe_is_lent_again(pool: PipePool) -> None:
     first = pool.lend()
     assert pool.lent == 1
-    pool.give_back(first, empty=True)
+    pool.take_back(first, empty=True)
     assert pool.lent == 0
     assert pool.lend() is first
     second = pool.lend()
     assert second is not first
     assert pool.lent == 2
-    pool.give_back(first, empty=True)
-    pool.give_back(second, empty=True)
+    pool.take_back(first, empty=True)
+    pool.take_back(second, empty=True)
 
 
 def test_pipe_that_holds_bytes_is_closed_and_never_lent_again(pool: PipePool) -> None:
     before = open_descriptors()
     pipe = pool.lend()
     os.write(pipe.writer, b"another client's")
-    pool.give_back(pipe, empty=False)
+    pool.take_back(pipe, empty=False)
     assert (open_descriptors(), pool.lent) == (before, 0)
     fresh = pool.lend()
     assert fresh is not pipe
     with pytest.raises(BlockingIOError):
         os.read(fresh.reader, 1)
-    pool.give_back(fresh, empty=True)
+    pool.take_back(fresh, empty=True)
 
 
 def test_only_so_many_are_kept(pool: PipePool) -> None:
@@ -94,12 +94,12 @@ def test_only_so_many_are_kept(pool: PipePool) -> None:
     pipes = [pool.lend() for _ in range(PipePool.KEPT + 20)]
     # The large ones come last.
     for pipe in reversed(pipes):
-        pool.give_back(pipe, empty=True)
+        pool.take_back(pipe, empty=True)
     assert (open_descriptors() - before, pool.lent) == (2 * PipePool.KEPT, 0)
     kept = [pool.lend() for _ in range(PipePool.KEPT)]
     assert {pipe.size for pipe in kept} == {LARGE}
     for pipe in kept:
-        pool.give_back(pipe, empty=True)
+        pool.take_back(pipe, empty=True)
     pool.close()
     assert open_descriptors() <= before
 
@@ -115,14 +115,14 @@ def test_crowd_gets_small_pipes_and_then_none(pool: PipePool) -> None:
     # pipe(7): what a user without privileges may have in all, unless it is told otherwise.
     assert sum(sizes) <= 64 * MIB
     assert len(pipes) >= 200
-    pool.give_back(pipes.pop(), empty=True)
+    pool.take_back(pipes.pop(), empty=True)
     pipes.append(pool.lend())
     assert pipes[-1].size == SMALLEST
     for pipe in pipes:
-        pool.give_back(pipe, empty=True)
+        pool.take_back(pipe, empty=True)
     pipe = pool.lend()
     assert (pipe.size, pool.lent) == (LARGE, 1)
-    pool.give_back(pipe, empty=True)
+    pool.take_back(pipe, empty=True)
 
 
 def no_descriptor(*_: object) -> tuple[int, int]:
@@ -153,7 +153,7 @@ def test_pipe_that_may_not_grow_is_taken_as_it_is(
     limit_pipes(monkeypatch, 64 * KIB)
     pipe = pool.lend()
     assert (pipe.size, pool.lent) == (64 * KIB, 1)
-    pool.give_back(pipe, empty=True)
+    pool.take_back(pipe, empty=True)
 
 
 def test_tiny_pipe_is_refused(pool: PipePool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +167,7 @@ def test_no_pipe_is_no_error(pool: PipePool, monkeypatch: pytest.MonkeyPatch) ->
     with monkeypatch.context() as lack:
         lack.setattr(os, "pipe2", no_descriptor)
         assert (pool.lend(), pool.lent) == (None, 0)
-    pool.give_back(pool.lend(), empty=True)
+    pool.take_back(pool.lend(), empty=True)
 
 
 BODY = os.urandom(MIB + 7)
@@ -229,17 +229,17 @@ async def test_pipe_with_a_clients_bytes_in_it_is_not_used_for_another(
 ) -> None:
     returned: list[tuple[Pipe, bool]] = []
     lent: list[Pipe | None] = []
-    give_back, lend = PipePool.give_back, PipePool.lend
+    take_back, lend = PipePool.take_back, PipePool.lend
 
-    def noted_give_back(self: PipePool, pipe: Pipe, empty: bool) -> None:
+    def noted_take_back(self: PipePool, pipe: Pipe, empty: bool) -> None:
         returned.append((pipe, empty))
-        give_back(self, pipe, empty)
+        take_back(self, pipe, empty)
 
     def noted_lend(self: PipePool) -> Pipe | None:
         lent.append(lend(self))
         return lent[-1]
 
-    monkeypatch.setattr(PipePool, "give_back", noted_give_back)
+    monkeypatch.setattr(PipePool, "take_back", noted_take_back)
     monkeypatch.setattr(PipePool, "lend", noted_lend)
     async with relaying(Method.KERNEL, relays=NotingRelays(Method.KERNEL)) as proxy:
         async with proxy.client() as client:

@@ -58,7 +58,7 @@ class WatchedDescriptorTests(SynchronousTestCase):
             (self.watched.wait_readable, self.reactor.getReaders),
             (self.watched.wait_writable, self.reactor.getWriters),
         ):
-            self.watched.rest()
+            self.watched.stop_waiting()
             wait()
             before = self.acted
             self.give_up()
@@ -67,7 +67,7 @@ class WatchedDescriptorTests(SynchronousTestCase):
 
     def test_hang_up_while_it_rests_does_not_make_it_wait(self) -> None:
         self.watched.wait_readable()
-        self.watched.rest()
+        self.watched.stop_waiting()
         self.give_up()
         self.assertEqual(self.reactor.getReaders() + self.reactor.getWriters(), [])
 

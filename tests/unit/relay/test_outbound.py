@@ -215,7 +215,7 @@ class SocketOutboundTests(SynchronousTestCase):
         self.lend()
         self.told.clear()
         for paused in (True, True, False):
-            self.outbound.stalled(paused)
+            self.outbound.set_paused(paused)
             self.assertIs(self.outbound.paused, paused)
         # Each is a sign of life, even if it changes nothing.
         self.assertEqual(self.told, ["paused", "paused", "flowing"])
@@ -231,7 +231,7 @@ class SocketOutboundTests(SynchronousTestCase):
         for _ in range(3):
             self.told.clear()
             self.lend()
-            self.outbound.stalled(True)
+            self.outbound.set_paused(True)
             self.outbound.take_back()
             self.assertFalse(self.outbound.paused)
             self.outbound.write(b"x")
