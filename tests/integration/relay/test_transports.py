@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -28,10 +29,12 @@ from twisted.internet.threads import deferToThreadPool
 from natproxy.fileserver.protocol import FileServerFactory
 from natproxy.proxy.connector import EndpointConnector
 from natproxy.proxy.protocol import ProxyFactory
-from natproxy.relay import Method
+from natproxy.relay import Method, outbound_of
 from natproxy.relay.copy import CopyRelay
 from natproxy.relay.files import CopyingFileRelay
+from natproxy.relay.outbound import UNSENT
 from natproxy.storage import Directory
+from tests.support.doubles import SocketWire
 from tests.support.loopback import HOST, Peer, PlayedServer, all_ended
 from tests.support.relays import MIB, Feeder, NotingRelays, gets, open_descriptors, reply
 
@@ -189,3 +192,17 @@ async def test_files_are_copied(tmp_path: Path, clients: Any) -> None:
             client.send(b"DOWNLOAD %d\n" % number)
             await gets(client, reply(body))
     assert {type(relay) for relay in relays.made} == {CopyingFileRelay}
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="this system has no limit")
+def test_kernel_buffers_no_more_than_a_megabyte_that_it_has_not_sent() -> None:
+    wire = SocketWire(9000, 1)
+    with (
+        socket.create_server((HOST, 0)) as listener,
+        socket.create_connection(listener.getsockname()) as connected,
+    ):
+        wire.getHandle = lambda: connected
+        outbound_of(wire, lambda: None)
+        limit = connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+    wire.socket.close()
+    assert limit == UNSENT
