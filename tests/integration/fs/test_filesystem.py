@@ -64,7 +64,7 @@ def test_url_opens(server: FileSystemServer) -> None:
         assert file.read() == b"xx"
 
 
-def test_url_gives_the_server_and_the_path(server: FileSystemServer) -> None:
+def test_url_names_the_server_and_the_path(server: FileSystemServer) -> None:
     fs, path = fsspec.core.url_to_fs(f"{server.url}/tree/sub/")
     assert fs.server == ("127.0.0.1", server.port)
     assert path == "/tree/sub"

@@ -27,7 +27,7 @@ class HangingTests(FileServerCase):
         self.patch(cache, "known", lambda file, device: False)
         self.factory.relays = Relays(None, page_cache=cache)
 
-    def test_reads_that_hang_are_answered_and_further_ones_refused_at_once(self) -> None:
+    def test_reads_that_hang_time_out_and_further_ones_are_refused_at_once(self) -> None:
         clients = [self.new_client(50_000 + number) for number in range(READS_AT_ONCE)]
         for protocol, _ in clients:
             protocol.dataReceived(b"GET a\n")
