@@ -90,6 +90,7 @@ class File(Protocol):
         ...
 
 
+# Jobs are named tuples: one is made for each command, and a frozen dataclass takes longer.
 class SocketJob(NamedTuple):
     """A body to be moved from one connection to another.
 
@@ -177,7 +178,7 @@ class Relay(ABC):
 
     @abstractmethod
     def _release(self) -> None:
-        """Give back whatever the relay holds; called once."""
+        """Detach from the outbound and close what the relay holds; called once."""
 
     def _is_over(self) -> bool:
         return not self._running
