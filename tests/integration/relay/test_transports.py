@@ -25,13 +25,13 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.threads import deferToThreadPool
 
-from natproxy.fileserver.protocol import FileServerFactory
+from natproxy.fileserver.factory import FileServerFactory
 from natproxy.proxy.connector import EndpointConnector
 from natproxy.proxy.protocol import ProxyFactory
 from natproxy.relay import Method
 from natproxy.relay.copy import CopyRelay
 from natproxy.relay.files import CopyingFileRelay
-from natproxy.storage import Directory
+from natproxy.storage import LocalStorage
 from tests.support.loopback import HOST, Peer, PlayedServer, all_ended
 from tests.support.relays import MIB, Feeder, NotingRelays, gets, open_descriptors, reply
 
@@ -178,7 +178,7 @@ async def test_files_are_copied(tmp_path: Path, clients: Any) -> None:
     relays = NotingRelays(Method.KERNEL)
     factory = FileServerFactory(
         reactor,
-        Directory(os.fspath(files)),
+        LocalStorage(os.fspath(files)),
         partial(deferToThreadPool, reactor, reactor.getThreadPool()),
         600.0,
         relays,

@@ -18,20 +18,21 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.fileserver import digests
 from natproxy.fileserver.digests import (
-    AT_ONCE,
     CHUNK,
-    IN_LINE,
-    SETTLED,
+    CONCURRENT_DIGESTS,
+    QUEUED_DIGESTS,
     SLICE,
-    STOPPED_FOR,
+    SUSPENDED_FOR,
     Computation,
     Digests,
-    Part,
+    FileRange,
 )
 from natproxy.protocol import Refusal
 from natproxy.server.rotation import RESULTS
 from natproxy.server.threads import NO_RESPONSE, PATIENCE, Abandoned
-from natproxy.storage import Directory, Served, Settling
+from natproxy.storage import LocalStorage, RacyTimestamps
+from natproxy.storage.local.storage import GRANULE
+from natproxy.testing import MemoryFile, MemoryStorage
 from tests.support.doubles import PlayedThread, TurnClock
 
 
@@ -40,26 +41,22 @@ def sha256(content: bytes) -> str:
 
 
 class DigestsCase(SynchronousTestCase):
-    """A folder with one file, changed a minute ago by the clock that is handed in."""
+    """A directory with one file, changed a minute ago by the clock that is handed in."""
 
     content = b"some content"
 
     def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
-        self.path = self.folder / "a"
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.top = Path(directory.name)
+        self.path = self.top / "a"
         self.path.write_bytes(self.content)
-        self.directory = Directory(folder.name)
-        self.thread = PlayedThread()
         self.age = 60.0
         self.clock = TurnClock()
-        self.digests = Digests(
-            self.thread,
-            Settling(self.clock.seconds, self.wall_clock, lambda device: True),
-            self.clock,
-            self.clock.seconds,
-        )
+        racy = RacyTimestamps(self.clock.seconds, self.wall_clock, lambda device: True)
+        self.storage = LocalStorage(directory.name, racy=racy)
+        self.thread = PlayedThread()
+        self.digests = Digests(self.thread, self.clock, self.clock.seconds)
         self.descriptors = len(os.listdir("/proc/self/fd"))
 
     def wall_clock(self) -> float:
@@ -72,9 +69,9 @@ class DigestsCase(SynchronousTestCase):
         name: bytes = b"a",
         client: str | None = None,
     ) -> Deferred[str]:
-        served = self.directory.open(name)
+        file = self.storage.open(name)
         return self.digests.digest(
-            served, offset, served.size - offset if length is None else length, client
+            file, offset, file.size - offset if length is None else length, client
         )
 
     def computed(self, asked: Deferred[str]) -> str:
@@ -98,10 +95,10 @@ class ComputingTests(DigestsCase):
         self.path.write_bytes(content)
         offset = data.draw(st.integers(0, len(content)))
         length = data.draw(st.integers(0, len(content) - offset))
-        served = self.directory.open(b"a")
-        part = Part(served.metadata.etag, offset, length)
+        file = self.storage.open(b"a")
+        part = FileRange(file.metadata.etag, offset, length)
         with mock.patch.object(digests, "CHUNK", chunk):
-            computation = Computation(part, served, lasting=True)
+            computation = Computation(part, file, reusable=True)
             computed = computation.run()
         computation.close()
         self.assertEqual(computed, sha256(content[offset : offset + length]))
@@ -167,19 +164,19 @@ class RememberingTests(DigestsCase):
     def test_clock_behind_the_storages_delays_remembering_by_two_seconds(self) -> None:
         self.age = -3600.0
         self.computed(self.ask())
-        self.clock.advance(SETTLED + 0.1)
+        self.clock.advance(GRANULE + 0.1)
         self.assertNoResult(asked := self.ask())
         self.computed(asked)
         self.successResultOf(self.ask())
 
     def test_clock_ahead_of_the_storages_is_not_trusted(self) -> None:
         # By this machine's clock the file is an hour old; it was changed just now.
-        settling = Settling(self.clock.seconds, lambda: time.time() + 3600, lambda device: False)
-        self.digests = Digests(self.thread, settling, self.clock, self.clock.seconds)
+        racy = RacyTimestamps(self.clock.seconds, lambda: time.time() + 3600, lambda device: False)
+        self.storage = LocalStorage(os.fspath(self.top), racy=racy)
         self.computed(self.ask())
         self.assertNoResult(asked := self.ask())
         self.computed(asked)
-        self.clock.advance(SETTLED + 0.1)
+        self.clock.advance(GRANULE + 0.1)
         self.computed(self.ask())
         self.successResultOf(self.ask())
 
@@ -241,28 +238,28 @@ class BoundsTests(DigestsCase):
     def fill(self, number: int) -> list[Deferred[str]]:
         """Ask for the digests of different parts."""
         for count in range(number):
-            (self.folder / str(count)).write_bytes(b"%d" % count)
+            (self.top / str(count)).write_bytes(b"%d" % count)
         return [self.ask(name=b"%d" % count) for count in range(number)]
 
     def test_two_at_a_time_the_others_wait(self) -> None:
         asked = self.fill(20)
         for count, one in enumerate(asked):
-            self.assertLessEqual(len(self.thread.asked), AT_ONCE)
+            self.assertLessEqual(len(self.thread.asked), CONCURRENT_DIGESTS)
             self.assertEqual(self.computed(one), sha256(b"%d" % count))
         self.assert_open(0)
 
     def test_too_many_are_refused_but_not_those_that_cost_nothing(self) -> None:
         first = self.ask()
         self.thread.run()
-        asked = self.fill(AT_ONCE + IN_LINE)
-        self.assert_open(AT_ONCE + IN_LINE)
+        asked = self.fill(CONCURRENT_DIGESTS + QUEUED_DIGESTS)
+        self.assert_open(CONCURRENT_DIGESTS + QUEUED_DIGESTS)
         for name in (b"a", b"5"):
             # One is known, the other under way.
             self.ask(name=name)
-        served = self.directory.open(b"a")
-        refused = self.assertRaises(Refusal, self.digests.digest, served, 1, 2)
+        file = self.storage.open(b"a")
+        refused = self.assertRaises(Refusal, self.digests.digest, file, 1, 2)
         self.assertEqual((refused.code, refused.message), (429, "too many digests at once"))
-        self.assertTrue(served.file.closed)
+        self.assertEqual(file.fileno(), -1)
         for one in asked:
             self.computed(one)
         self.computed(self.ask(1, 2))
@@ -291,10 +288,10 @@ class BoundsTests(DigestsCase):
             refusal = self.failureResultOf(one, Refusal).value
             self.assertEqual((refusal.code, refusal.message), (503, NO_RESPONSE))
         # Both threads of this file system hang: nobody else is kept waiting for them.
-        served = self.directory.open(b"a")
-        refused = self.assertRaises(Refusal, self.digests.digest, served, 1, 2)
+        file = self.storage.open(b"a")
+        refused = self.assertRaises(Refusal, self.digests.digest, file, 1, 2)
         self.assertEqual(refused.code, 503)
-        self.assertTrue(served.file.closed)
+        self.assertEqual(file.fileno(), -1)
         while self.thread.asked:
             self.thread.run()
         self.assert_open(0)
@@ -309,15 +306,15 @@ class BoundsTests(DigestsCase):
         crowd += [self.ask(5, length, client="crowd") for length in range(7)]
         crowd += [self.ask(6, length, client="crowd") for length in range(6)]
         crowd += [self.ask(7, length, client="crowd") for length in range(3)]
-        self.assertEqual(len(crowd), AT_ONCE + IN_LINE)
+        self.assertEqual(len(crowd), CONCURRENT_DIGESTS + QUEUED_DIGESTS)
         self.assertRaises(Refusal, self.ask, 8, 1, client="crowd")
         other = self.ask(8, 1, client="other")
         self.assertEqual(self.failureResultOf(crowd[-1], Refusal).value.code, 429)
         # Those that are under way, and one of the crowd's.
-        for _ in range(AT_ONCE + 2):
+        for _ in range(CONCURRENT_DIGESTS + 2):
             self.thread.run()
         self.assertEqual(self.successResultOf(other), sha256(self.content[8:9]))
-        self.digests.stop()
+        self.digests.cancel()
         for one in crowd:
             one.addErrback(lambda _: None)
         while self.thread.asked:
@@ -394,16 +391,16 @@ class ResumingTests(LongCase):
 
     def test_stopped_computations_are_kept_for_a_time_and_up_to_a_number(self) -> None:
         self.stop_after(3)
-        self.clock.advance(STOPPED_FOR - 1)
+        self.clock.advance(SUSPENDED_FOR - 1)
         self.reads.clear()
         self.stop_after(2)
-        self.clock.advance(STOPPED_FOR + 1)
+        self.clock.advance(SUSPENDED_FOR + 1)
         self.reads.clear()
         self.assertEqual(self.computed(self.ask()), sha256(self.content))
         self.assertEqual(sum(self.reads), 100)
 
     def test_number_of_stopped_computations_is_bounded(self) -> None:
-        self.patch(digests, "STOPPED", 2)
+        self.patch(digests, "SUSPENDED", 2)
         for length in (97, 98, 99):
             asked = self.ask(0, length)
             self.on_read = asked.cancel
@@ -471,13 +468,13 @@ class ClassesTests(LongCase):
     def test_short_digests_do_not_wait_for_long_ones(self) -> None:
         for length in (95, 96, 97, 98):
             self.ask(0, length).addErrback(lambda _: None)
-        self.assertEqual(len(self.thread.asked), AT_ONCE)
+        self.assertEqual(len(self.thread.asked), CONCURRENT_DIGESTS)
         short = self.ask(0, 5)
-        self.assertEqual(len(self.thread.asked), AT_ONCE + 1)
+        self.assertEqual(len(self.thread.asked), CONCURRENT_DIGESTS + 1)
         function, called = self.thread.asked.pop()
         called.callback(function())
         self.assertEqual(self.successResultOf(short), sha256(self.content[:5]))
-        self.digests.stop()
+        self.digests.cancel()
         while self.thread.asked:
             self.thread.run()
         self.assert_open(0)
@@ -489,12 +486,12 @@ class ClassesTests(LongCase):
         runs = 0
         while not other.called:
             # The end of a long one is short.
-            self.assertLessEqual(len(self.thread.asked), 2 * AT_ONCE)
+            self.assertLessEqual(len(self.thread.asked), 2 * CONCURRENT_DIGESTS)
             self.thread.run()
             runs += 1
         # One of six slices each; all of the others, and not one to its end.
         self.assertNotIn(True, [one.called for one in long])
-        self.assertLessEqual(runs, 6 * 2 * AT_ONCE)
+        self.assertLessEqual(runs, 6 * 2 * CONCURRENT_DIGESTS)
         while self.thread.asked:
             self.thread.run()
         for number, one in enumerate(long):
@@ -531,43 +528,39 @@ class ClassesTests(LongCase):
 class StoppingTests(DigestsCase):
     def test_everybody_is_told_and_every_file_closed(self) -> None:
         asked = [self.ask(0, length) for length in range(5)]
-        self.digests.stop()
+        self.digests.cancel()
         for one in asked:
             refusal = self.failureResultOf(one, Refusal).value
             self.assertEqual((refusal.code, refusal.message), (503, "the server is stopping"))
-        self.assert_open(AT_ONCE)
+        self.assert_open(CONCURRENT_DIGESTS)
         while self.thread.asked:
             self.thread.run()
-        self.assertEqual(self.thread.calls, AT_ONCE)
+        self.assertEqual(self.thread.calls, CONCURRENT_DIGESTS)
         self.assert_open(0)
 
     def test_nothing_is_kept_of_what_was_stopped(self) -> None:
         self.ask().addErrback(lambda _: None)
-        self.digests.stop()
-        self.digests.stop()
+        self.digests.cancel()
+        self.digests.cancel()
         again = self.ask()
         self.thread.run()
         self.assertNoResult(again)
         self.assertEqual(self.computed(again), sha256(self.content))
 
     def test_thread_returns_after_the_chunk_that_it_is_reading(self) -> None:
-        class EndlessFile:
-            """Fills every buffer, and has its reader stopped by and by."""
+        class EndlessFile(MemoryFile):
+            """Returns as many bytes as requested, and has its reader cancelled."""
 
             reads = 0
 
-            def seek(self, _: int) -> None: ...
-
-            def readinto(self, buffer: memoryview) -> int:
+            def read_at(self, offset: int, size: int) -> bytes:
                 self.reads += 1
                 if self.reads == 3:
-                    computation.stop()
-                return len(buffer)
+                    computation.cancel()
+                return bytes(size)
 
-        file = EndlessFile()
-        computation = Computation(
-            Part("etag", 0, 1 << 50), Served(file, os.stat(os.curdir)), lasting=True, clock=float
-        )
+        file = EndlessFile(MemoryStorage({b"a": b""})._nodes[b"a"], True)
+        computation = Computation(FileRange("etag", 0, 1 << 50), file, reusable=True, clock=float)
         failures: list[BaseException] = []
 
         def run() -> None:

@@ -43,6 +43,7 @@ from natproxy.relay.sendfile import STRETCH, SendfileRelay
 from natproxy.relay.splice import SLICE, TURN, SpliceRelay
 from tests.support.doubles import PlayedPageCache, SocketWire
 from tests.support.ends import Ends
+from tests.support.files import RawFile
 
 TCP = (ITCPTransport, IFileDescriptor, ISystemHandle)
 LIMIT = 128 * 1024
@@ -115,7 +116,9 @@ class KernelCase(SynchronousTestCase):
 
     def from_file(self, relays: Relays, size: int) -> Relay:
         """Make a relay of a file whose bytes nobody reads."""
-        file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+        kept = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+        file = RawFile(os.dup(kept.fileno()))
+        kept.close()
         self.addCleanup(file.close)
         relay = relays.send(FileJob(b"OK n\n", file, size, self.outbound(), self.ends))
         self.addCleanup(relay.cancel)

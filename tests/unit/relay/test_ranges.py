@@ -6,7 +6,6 @@ import errno
 import os
 import tempfile
 from collections.abc import Callable
-from io import FileIO
 from unittest import mock, skipUnless
 
 from hypothesis import given, settings
@@ -19,6 +18,7 @@ from natproxy.relay.files import CHUNK, CopyingFileRelay
 from natproxy.relay.sendfile import STRETCH, SendfileRelay
 from tests.support.doubles import BufferedWire, PlayedPageCache, SocketWire
 from tests.support.ends import Ends
+from tests.support.files import RawFile
 
 HEADER = b"OK n\n"
 PIECE = bytes(range(256)) * (CHUNK // 128)
@@ -64,7 +64,7 @@ class CopiedPartsTests(SynchronousTestCase):
         self.addCleanup(kept.close)
         self.path = f"/proc/self/fd/{kept.fileno()}"
         kept.write(content)
-        self.source = FileIO(os.open(self.path, os.O_RDONLY))
+        self.source = RawFile(os.open(self.path, os.O_RDONLY))
         self.relays._page_cache = cache
         outbound = outbound_of(self.client, lambda: None)
         relay = self.relays.send(

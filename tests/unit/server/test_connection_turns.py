@@ -19,7 +19,7 @@ from natproxy.server.connection import CommandReceiver
 from natproxy.server.factory import LINGER, CommandFactory
 from natproxy.server.rotation import SHARE, TURN, RoundRobin
 from tests.support.doubles import HalfClosingWire, TurnClock
-from tests.unit.fileserver import test_fileserver
+from tests.support.fileserver import FileServerCase
 from tests.unit.proxy import test_proxy
 from tests.unit.server.test_connection import Echo
 
@@ -281,13 +281,13 @@ def count_commands(case: SynchronousTestCase, kind: type[CommandReceiver]) -> li
     return begun
 
 
-class FileServerFloodTests(test_fileserver.FileServerCase):
+class FileServerFloodTests(FileServerCase):
     """Commands that the file server answers at once."""
 
     def setUp(self) -> None:
         super().setUp()
         (self.files / "f").write_bytes(b"content")
-        self.settled = 3600.0
+        self.clock_ahead = 3600.0
         self.begun = count_commands(self, FileServerProtocol)
 
     def test_each_kind_is_bounded(self) -> None:

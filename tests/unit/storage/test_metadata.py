@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import string
+from contextlib import closing
 
+from natproxy.kernel.openat2 import choose_opener, open_beneath, open_by_walk
 from natproxy.protocol import DIRECTORY, FILE
-from natproxy.storage import (
-    Directory,
-    choose_opener,
-    metadata_of,
-    open_beneath,
-    open_by_walk,
-)
+from natproxy.storage import LocalStorage
+from natproxy.storage.local.metadata import metadata_of
 from tests.support.storage import (
     REFUSED,
     REFUSED_LINKS,
@@ -27,26 +24,25 @@ class BothOpeners:
     """What is the same, whichever way names are opened."""
 
     def test_status_is_of_regular_files_and_directories_inside_only(self) -> None:
-        metadata = self.directory.metadata(b"a.txt")
+        metadata = self.storage.metadata(b"a.txt")
         self.assertEqual((metadata.type, metadata.size), (FILE, 5))
         self.assertEqual(metadata, metadata_of(os.stat(self.path(b"a.txt"))))
         for name in (b"sub", b"sub/deep", b""):
-            metadata = self.directory.metadata(name)
+            metadata = self.storage.metadata(name)
             self.assertEqual((metadata.type, metadata.size), (DIRECTORY, 0))
             self.assertEqual(metadata, metadata_of(os.stat(self.path(name))))
         for name in {*REFUSED, *REFUSED_LINKS, b"absolute"} - {b"", b"sub", b"sub/deep"}:
-            self.assert_without_status(name)
+            self.assert_without_metadata(name)
         for path in (self.path(b"nowhere"), self.path(b"a.txt")):
             for name in (b"", b"a.txt"):
-                self.assert_without_status(name, Directory(path, self.opener))
+                self.assert_without_metadata(name, LocalStorage(path, self.opener))
 
     def test_status_is_that_of_the_open_file(self) -> None:
         for name in (b"a.txt", b"sub/b.txt"):
-            served = self.directory.open(name)
-            file, size, metadata = served.file, served.size, served.metadata
-            with file:
-                self.assertEqual(metadata, self.directory.metadata(name))
-                self.assertEqual(metadata.size, size)
+            with closing(self.storage.open(name)) as file:
+                self.assertEqual(file.metadata, self.storage.metadata(name))
+                self.assertEqual(file.metadata.size, file.size)
+                self.assertEqual(file.metadata.etag, file.current_etag())
 
     def test_what_is_neither_file_nor_directory_is_left_out_and_never_opened(self) -> None:
         os.mkfifo(self.path(b"fifo"))
@@ -57,7 +53,7 @@ class BothOpeners:
         self.addCleanup(watch.close)
         self.assertFalse({b"fifo", b"tofifo", b"sock"} & set(self.names()))
         for name in (b"fifo", b"tofifo", b"sock", b"fifo/"):
-            self.assert_without_status(name)
+            self.assert_without_metadata(name)
         self.assertFalse(watch.opened())
 
 
@@ -81,7 +77,7 @@ class EtagTests(ServedCase):
     """What the token tells."""
 
     def etag(self, name: bytes) -> str:
-        return Directory(self.served).metadata(name).etag
+        return LocalStorage(self.served).metadata(name).etag
 
     def test_it_is_a_short_word(self) -> None:
         for name in (b"a.txt", b"sub", b""):
@@ -120,7 +116,7 @@ class EtagTests(ServedCase):
 
     def test_it_stays_while_nothing_is_written(self) -> None:
         before = self.etag(b"a.txt")
-        self.read(Directory(self.served), b"a.txt")
+        self.read(LocalStorage(self.served), b"a.txt")
         os.rename(self.path(b"b c"), self.path(b"d"))
         self.assertEqual(self.etag(b"a.txt"), before)
 

@@ -11,18 +11,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from natproxy.kernel.openat2 import DIRECTORY as FOLDER
+from natproxy.fileserver.pages import PageReply, make_page
+from natproxy.kernel.openat2 import DIRECTORY as DIRECTORY_FLAGS
+from natproxy.kernel.openat2 import choose_opener, open_beneath, open_by_walk
 from natproxy.protocol import UNREAD_METADATA, Entry, Page
-from natproxy.storage import (
-    Directory,
-    Paged,
-    choose_opener,
-    open_beneath,
-    open_by_walk,
-)
+from natproxy.storage import LocalStorage
 from natproxy.storage.local.scans import Scans
-from natproxy.storage.local.tree import Tree, page_of
-from tests.support.storage import PagesCase, ServedCase, descriptors, parsed
+from natproxy.storage.local.walk import Tree
+from tests.support.storage import PagesCase, ServedCase, descriptors, page_of, parsed
 
 NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EXDEV)
 UNREAD = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EINVAL)
@@ -31,17 +27,18 @@ UNREAD = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, e
 _AS_NOBODY = """
 import json, math, os, sys
 from natproxy.protocol import EntryLines
-from natproxy.storage import Directory
-Directory(sys.argv[1]).page(b"", 1, b"", 1)
+from natproxy.storage import LocalStorage
+from tests.support.storage import page_of
+page_of(LocalStorage(sys.argv[1]), b"", 1, b"", 1)
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 lines = []
 for name in (b"", b"sub"):
-    paged = Directory(sys.argv[1]).page(name, math.inf, b"", 1000)
+    paged = page_of(LocalStorage(sys.argv[1]), name, math.inf, b"", 1000)
     entries = EntryLines().feed(paged.body)
     shown = [[e.name.decode(), e.metadata.type, e.unread] for e in entries]
     lines.append([shown, paged.page.unread])
-listing = Directory(sys.argv[1]).listing()
-print(json.dumps(lines + [listing.body.decode().split()]))
+names = LocalStorage(sys.argv[1]).top_files().names
+print(json.dumps(lines + [[name.decode() for name in names]]))
 """
 
 
@@ -74,8 +71,8 @@ class UnreadCase(PagesCase):
 
         self.patch(os, "open", failing)
 
-    def found(self, directory: Directory | None = None) -> dict[bytes, Entry]:
-        return {entry.name: entry for entry in self.pages(directory=directory)}
+    def found(self, storage: LocalStorage | None = None) -> dict[bytes, Entry]:
+        return {entry.name: entry for entry in self.pages(storage=storage)}
 
 
 class BothOpeners:
@@ -88,7 +85,7 @@ class BothOpeners:
             found = self.found()
             self.assertEqual(list(found), whole)
             self.assertEqual(found[b"sub/b.txt"].metadata, UNREAD_METADATA, code)
-            paged = self.directory.page(b"sub", 1, b"", 1000)
+            paged = self.page(b"sub", 1, b"", 1000)
             self.assertEqual(paged.page, Page(unread=1))
             self.assertIn(b"type=unread size=0 mtime=0.0 etag=- sub/b.txt\n", paged.body)
 
@@ -96,12 +93,12 @@ class BothOpeners:
         for code in NOT_THERE:
             self.fail_stat(b"b.txt", code)
             self.assertNotIn(b"sub/b.txt", self.found())
-            self.assertEqual(self.directory.page(b"sub", 1, b"", 1000).page.unread, 0)
+            self.assertEqual(self.page(b"sub", 1, b"", 1000).page.unread, 0)
 
     def test_lack_of_descriptors_or_memory_fails_the_page(self) -> None:
         for code in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
             self.fail_stat(b"b.txt", code)
-            self.assertRaises(OSError, self.directory.page, b"", math.inf, b"", 1000)
+            self.assertRaises(OSError, self.page, b"", math.inf, b"", 1000)
 
     def test_unread_entries_are_counted_for_each_page(self) -> None:
         self.fail_stat(b"b.txt", errno.EACCES)
@@ -109,7 +106,7 @@ class BothOpeners:
         after = b""
         more = True
         while more:
-            paged = self.directory.page(b"sub", math.inf, after, 1)
+            paged = self.page(b"sub", math.inf, after, 1)
             entries, more = parsed(paged)
             counts.append((entries[0].name, paged.page.unread))
             after = paged.page.after or entries[-1].name
@@ -121,7 +118,7 @@ class BothOpeners:
     ) -> None:
         self.fail_open(lambda path, flags: path == b"sub" and bool(flags & os.O_DIRECTORY), 13)
         for depth, marked in ((1, []), (2, [b"sub"]), (math.inf, [b"sub"])):
-            entries, _ = parsed(self.directory.page(b"", depth, b"", 1000))
+            entries, _ = parsed(self.page(b"", depth, b"", 1000))
             self.assertEqual([entry.name for entry in entries if entry.unread], marked)
             self.assertIn(b"sub", [entry.name for entry in entries])
 
@@ -153,25 +150,25 @@ class BothOpeners:
         # Inside of it, and where it is about to be entered.
         marks = (b"sub/b.txt", b"sub/")
         for after in marks:
-            self.assertNotEqual(self.directory.page(b"", math.inf, after, 1).body, b"")
+            self.assertNotEqual(self.page(b"", math.inf, after, 1).body, b"")
         self.fail_open(lambda path, flags: path == b"sub" and bool(flags & os.O_DIRECTORY), 13)
         for after in marks:
             with self.assertRaises(OSError) as caught:
-                self.directory.page(b"", math.inf, after, 1000)
+                self.page(b"", math.inf, after, 1000)
             self.assertEqual(caught.exception.errno, errno.EACCES)
             self.assertEqual(caught.exception.filename, "sub/")
 
     def test_page_that_ends_before_a_directory_says_that_it_was_readable(self) -> None:
         whole = self.names()
         limit = whole.index(b"sub") + 1
-        paged = self.directory.page(b"", math.inf, b"", limit)
+        paged = self.page(b"", math.inf, b"", limit)
         entries, more = parsed(paged)
         self.assertEqual((entries[-1].name, more), (b"sub", True))
         self.assertEqual(paged.page.after, b"sub/")
 
     def test_directory_whose_line_is_on_an_earlier_page_is_not_counted_again(self) -> None:
         self.fail_open(lambda path, flags: path == b"sub" and bool(flags & os.O_DIRECTORY), 13)
-        paged = self.directory.page(b"", math.inf, b"sub", 1000)
+        paged = self.page(b"", math.inf, b"sub", 1000)
         self.assertEqual(paged.page.unread, 0)
 
     def test_page_that_ends_right_after_the_line_of_a_directory_says_that_it_was_readable(
@@ -181,15 +178,15 @@ class BothOpeners:
         whole = self.names()
         limit = whole.index(b"sub") + 1
         self.assertEqual(whole[limit], b"sub-x")
-        after = self.directory.page(b"", math.inf, b"", limit).page.after
+        after = self.page(b"", math.inf, b"", limit).page.after
         self.assertEqual(after, b"sub\0")
-        rest, _ = parsed(self.directory.page(b"", math.inf, b"sub\0", 1000))
+        rest, _ = parsed(self.page(b"", math.inf, b"sub\0", 1000))
         self.assertEqual([entry.name for entry in rest], whole[limit:])
         # It will not be entered.
         limit = self.model(depth=1).index(b"sub") + 1
-        self.assertIsNone(self.directory.page(b"", 1, b"", limit).page.after)
+        self.assertIsNone(self.page(b"", 1, b"", limit).page.after)
         self.fail_open(lambda path, flags: path == b"sub" and bool(flags & os.O_DIRECTORY), 13)
-        self.assertRaises(OSError, self.directory.page, b"", math.inf, b"sub\0", 1000)
+        self.assertRaises(OSError, self.page, b"", math.inf, b"sub\0", 1000)
 
     def test_directory_is_counted_if_another_name_lies_between_it_and_its_content(self) -> None:
         for name in (b"sub-x", b"sub-y", b"zz"):
@@ -202,7 +199,7 @@ class BothOpeners:
             (b"sub-x", 1, [b"sub-y"], 1),
             (b"sub-y", 1, [], 1),
         ):
-            paged = self.directory.page(b"", math.inf, after, limit)
+            paged = self.page(b"", math.inf, after, limit)
             entries, _ = parsed(paged)
             found = [entry.name for entry in entries]
             self.assertEqual(found, [name for name in found if name > after])
@@ -219,7 +216,7 @@ class BothOpeners:
             return len(opened) > 1
 
         self.fail_open(second_time, errno.EACCES)
-        self.assertRaises(OSError, self.directory.page, b"", math.inf, b"", 1000)
+        self.assertRaises(OSError, self.page, b"", math.inf, b"", 1000)
 
 
 class BeneathTests(BothOpeners, UnreadCase):
@@ -239,13 +236,13 @@ class BeneathTests(BothOpeners, UnreadCase):
         for code in (*NOT_THERE, errno.ENAMETOOLONG, errno.EINVAL, errno.EOVERFLOW):
             self.assertNotIn(b"insub", self.found(self.failing_link(code)))
 
-    def failing_link(self, code: int) -> Directory:
-        def opener(folder: int, name: bytes, flags: int) -> int:
+    def failing_link(self, code: int) -> LocalStorage:
+        def opener(directory: int, name: bytes, flags: int) -> int:
             if name == b"insub":
                 raise failure(code)
-            return open_beneath(folder, name, flags)
+            return open_beneath(directory, name, flags)
 
-        return Directory(self.served, opener)
+        return LocalStorage(self.served, opener)
 
 
 class WalkTests(BothOpeners, UnreadCase):
@@ -261,11 +258,13 @@ class BoundsTests(PagesCase):
     opener = staticmethod(choose_opener())
     follows_links = choose_opener() is open_beneath
 
-    def page(self, after: bytes, looks: int = 5, clock: Callable[[], float] = float) -> Paged:
-        root = os.open(self.served, FOLDER)
+    def bounded_page(
+        self, after: bytes, looks: int = 5, clock: Callable[[], float] = float
+    ) -> PageReply:
+        root = os.open(self.served, DIRECTORY_FLAGS)
         tree = Tree(root, self.opener, Scans())
         try:
-            return page_of(tree.entries(b"", math.inf, after), 1000, clock, looks)
+            return make_page(tree.walk(b"", math.inf, after), 1000, clock, looks)
         finally:
             tree.close()
             os.close(root)
@@ -278,7 +277,7 @@ class BoundsTests(PagesCase):
         pages = 0
         more = True
         while more:
-            paged = self.page(after)
+            paged = self.bounded_page(after)
             entries, more = parsed(paged)
             found += [entry.name for entry in entries]
             if more:
@@ -290,8 +289,8 @@ class BoundsTests(PagesCase):
 
     def test_page_ends_after_a_time_but_not_before_its_first_step(self) -> None:
         ticks = iter(range(0, 10**6, 1000))
-        paged = self.page(b"", 10**6, lambda: float(next(ticks)))
-        self.assertEqual(parsed(paged), (parsed(self.page(b"", 1))[0], True))
+        paged = self.bounded_page(b"", 10**6, lambda: float(next(ticks)))
+        self.assertEqual(parsed(paged), (parsed(self.bounded_page(b"", 1))[0], True))
 
     def test_walk_and_scans_end_when_they_are_told_to(self) -> None:
         class Told(Exception):
@@ -309,8 +308,8 @@ class BoundsTests(PagesCase):
         before = descriptors()
         for calls in range(6):
             check = until(calls)
-            self.assertRaises(Told, self.directory.page, b"", math.inf, b"", 1000, check)
-            self.assertRaises(Told, self.directory.listing, until(calls))
+            self.assertRaises(Told, page_of, self.storage, b"", math.inf, b"", 1000, check)
+            self.assertRaises(Told, self.storage.top_files, until(calls))
             self.assertLessEqual(descriptors(), before)
 
 
@@ -318,15 +317,16 @@ class ListingTests(ServedCase):
     """``LIST`` cannot say what it leaves out."""
 
     def test_name_that_cannot_be_looked_at_is_left_out_and_reported(self) -> None:
-        directory = Directory(self.served)
-        whole = directory.listing()
-        self.assertEqual(whole.unread, ())
+        storage = LocalStorage(self.served)
+        names, unread = storage.top_files()
+        whole = list(names)
+        self.assertEqual(unread, ())
         scandir = os.scandir
         test = self
 
         class Entries:
-            def __init__(self, folder: int) -> None:
-                self.entries = scandir(folder)
+            def __init__(self, directory: int) -> None:
+                self.entries = scandir(directory)
 
             def __enter__(self) -> object:
                 return map(Entry, self.entries)
@@ -347,11 +347,11 @@ class ListingTests(ServedCase):
 
         self.patch(os, "scandir", Entries)
         self.code = errno.EACCES
-        listing = directory.listing()
-        self.assertEqual(listing.unread, (b"a.txt",))
-        self.assertEqual(listing.body, whole.body.replace(b"a.txt\n", b""))
+        names, unread = storage.top_files()
+        self.assertEqual(unread, (b"a.txt",))
+        self.assertEqual(list(names), [name for name in whole if name != b"a.txt"])
         self.code = errno.EMFILE
-        self.assertRaises(OSError, directory.listing)
+        self.assertRaises(OSError, storage.top_files)
 
 
 class OtherUserTests(ServedCase):

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from natproxy.protocol import MAX_SIZE, Arguments, Range, format_range, format_request
 from natproxy.relay.files import CHUNK
-from natproxy.storage import metadata_of
-from tests.unit.fileserver.test_fileserver import FileServerCase
+from natproxy.storage.local.metadata import metadata_of
+from tests.support.fileserver import FileServerCase
 
 numbers = st.none() | st.integers(0, 50) | st.integers(0, MAX_SIZE)
 
@@ -27,7 +27,7 @@ class GetCase(FileServerCase):
     def get(self, **arguments: object) -> bytes:
         """Ask for the file and give what comes at once."""
         asked = Arguments(os.fsencode(self.path.name), **arguments)
-        return self.ask(format_request(b"GET", asked))
+        return self.send(format_request(b"GET", asked))
 
     def header(self, length: int, offset: int = 0) -> bytes:
         return format_range(Range(length, offset, metadata_of(os.stat(self.path))))
@@ -40,7 +40,7 @@ class RangeTests(GetCase):
         etag = metadata_of(os.stat(self.path)).etag
         header = f"OK 13 offset=0 size=13 mtime=1700000000.123456789 etag={etag}\n".encode()
         reply = header + b"END\nOK 5\n\r\n\0\xff"
-        self.assertEqual(self.ask(b"get large%20file\r\n"), reply)
+        self.assertEqual(self.send(b"get large%20file\r\n"), reply)
         (event,) = self.journal.outcomes
         self.assertEqual((event["verb"], event["bytes"]), ("GET", len(reply)))
 
@@ -87,7 +87,7 @@ class RangeTests(GetCase):
     def test_only_files_have_bytes(self) -> None:
         (self.files / "directory").mkdir()
         for name in (b"directory", b".", b"absent", b"..", b"large%20file/"):
-            self.assertEqual(self.ask(b"GET " + name + b"\n"), b"ERR 404 file not found\n", name)
+            self.assertEqual(self.send(b"GET " + name + b"\n"), b"ERR 404 file not found\n", name)
 
 
 class ConditionTests(GetCase):
@@ -189,7 +189,7 @@ class ChangeOnTheWayTests(GetCase):
 
     def test_download_has_the_contract_of_version_1(self) -> None:
         self.fill_when_written_to()
-        sent = self.ask(b"DOWNLOAD large file\n")
+        sent = self.send(b"DOWNLOAD large file\n")
         with self.path.open("ab") as file:
             file.write(b"more")
         for _ in range(2):

@@ -1,0 +1,219 @@
+"""What a storage is: the source of the file server's metadata, names and bytes.
+
+A storage yields metadata and opens files. It has no part in the protocol: the file server
+turns metadata into lines, and errors into codes.
+
+A name is the path of a file or a directory below the top of the storage: bytes, components
+between single slashes, none of them empty, ``.`` or ``..``, no NUL. The empty name is the top
+directory itself. A storage checks names; they come from clients as they are.
+
+Errors: `NotFound` if there is nothing to serve under a name, whatever the reason; `OSError` if
+the storage cannot tell at present (no descriptor or memory left, an I/O error, a service that
+cannot be reached). An entry that exists and cannot be read is no error in a listing: it is
+marked as unread, and never left out, since clients remove what is not listed.
+
+Threads: the file server calls `Storage.metadata`, `Storage.open` and the methods of an `OpenFile`
+in the reactor's thread; `OpenFile.read_at` and `OpenFile.close` in other threads too, but never
+two calls on one file at the same time. It calls `Storage.entries` and `Storage.top_files` in
+threads, several at once. They must not hold the interpreter lock for more than a few milliseconds
+in one call, or the reactor stalls: see `in_runs`.
+
+An object store fits as follows. `OpenFile.fileno` returns `None`; `OpenFile.read_at` is a ranged
+``GET`` on the condition that the object still has its etag (or the rest of one such response
+while reads are sequential), so that `OpenFile.unchanged` is true and `OpenFile.is_racy` false;
+`OpenFile.blocking` is true. Keys are listed in the order of their bytes after a given key, which
+is the order of `Storage.entries`; directories are the prefixes of keys. Its etag is the store's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple, Protocol, TypeVar
+
+from natproxy.metadata import Entry, Metadata
+
+RUN = 4096
+"""Names that are sorted, or joined, in one call: about a millisecond."""
+
+Check = Callable[[], None]
+"""Called now and then during long work; an exception that it raises ends the work."""
+
+T = TypeVar("T")
+
+
+def unchecked() -> None:
+    """Let long work continue to its end."""
+
+
+def in_runs(items: Iterable[T]) -> Iterator[list[T]]:
+    """Return the items in lists of at most `RUN`, short enough for one call."""
+    source = iter(items)
+    return iter(lambda: list(islice(source, RUN)), [])
+
+
+class NotFound(Exception):
+    """There is nothing to serve under a name; clients do not learn why."""
+
+
+class Step(NamedTuple):
+    """One step of a listing.
+
+    :ivar position: the value of ``after`` with which a later listing continues behind this
+        step; `None` if it cannot, and the next step has to be taken first. A position is
+        not smaller than the entry's name, smaller than the name of each later entry, and
+        greater than the position before. It holds at most one byte more than a name.
+    :ivar entry: a file or a directory; `None` if there is nothing to list.
+    :ivar unread: true if a directory cannot be read whose entry comes before ``after``, and
+        was perhaps listed without its mark. Such a step has neither entry nor position.
+    """
+
+    position: bytes | None
+    entry: Entry | None = None
+    unread: bool = False
+
+
+class TopFiles(NamedTuple):
+    """The names of the files directly in the top directory.
+
+    :ivar names: each name once, in ascending order of their bytes; can be read once.
+    :ivar unread: names of entries that exist and whose type cannot be read, in that order.
+    """
+
+    names: Iterable[bytes]
+    unread: tuple[bytes, ...]
+
+
+class OpenFile(Protocol):
+    """A regular file, open for reading. It stays what it is if its name is removed or reused."""
+
+    @property
+    def size(self) -> int:
+        """The size when it was opened, in bytes."""
+        ...
+
+    @property
+    def metadata(self) -> Metadata:
+        """The metadata when it was opened."""
+        ...
+
+    @property
+    def device(self) -> int:
+        """A number of the device or service that is read from.
+
+        Reads of one device share a number of threads: one that hangs leaves others alone.
+        """
+        ...
+
+    @property
+    def blocking(self) -> bool:
+        """Whether `read_at` may wait for a disk or a network: then it is called in threads.
+
+        Of no concern if `fileno` returns a descriptor: the page cache is looked up instead.
+        """
+        ...
+
+    def fileno(self) -> int | None:
+        """Return a descriptor for ``sendfile(2)``, valid until `close`; `None` if there is none."""
+        ...
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return up to ``size`` bytes from an offset on: at least one, unless it is the end.
+
+        :raises OSError: if they cannot be read.
+        """
+        ...
+
+    def unchanged(self) -> bool:
+        """Return whether the first `size` bytes are still those of the file that was opened.
+
+        Growth is no change: a log could never be sent else. Nor is a new name, another
+        mode or a removed name.
+
+        :raises OSError: if that cannot be told.
+        """
+        ...
+
+    def current_etag(self) -> str:
+        """Return the etag that the file has now.
+
+        :raises OSError: if that cannot be told.
+        """
+        ...
+
+    def is_racy(self) -> bool:
+        """Return whether the content may change again without a change of the etag.
+
+        To be called right after opening. git calls such a file "racily clean": it was
+        modified so short a time ago that a further modification leaves the same timestamps.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close the file. Further calls have no effect."""
+        ...
+
+
+class Storage(Protocol):
+    """Files and directories to be served."""
+
+    def check(self) -> None:
+        """See, before the start, that the storage can be listed.
+
+        :raises OSError: if it cannot.
+        """
+        ...
+
+    def metadata(self, name: bytes) -> Metadata:
+        """Return the metadata of a file or a directory, which need not be readable.
+
+        :raises NotFound: if there is neither.
+        :raises OSError: see the module.
+        """
+        ...
+
+    def open(self, name: bytes) -> OpenFile:
+        """Open a file; the caller closes it.
+
+        :raises NotFound: if there is no file that can be read.
+        :raises OSError: see the module.
+        """
+        ...
+
+    def entries(
+        self, name: bytes, depth: float, after: bytes, check: Check = unchecked
+    ) -> Generator[Step, None, None]:
+        """List the tree below a directory; or list a file, which is its own only entry.
+
+        Entries come in ascending order of their full paths, compared byte by byte with the
+        slashes included: ``a``, ``a-b``, ``a/x``, ``a0``. Each comes once. The
+        directory itself is no entry. What appears or vanishes during the listing may be
+        listed or not; what exists all the time is listed.
+
+        The work for one step is bounded, but for a scan of one directory; so a caller that
+        stops after some steps, and continues from the last position, bounds its own. Parts
+        of the tree that lie before ``after`` as a whole are not read.
+
+        An entry that exists and whose metadata cannot be read is of type `UNREAD`. A
+        directory whose entries would be listed, and cannot be, is marked as unread. A
+        directory that was listed without that mark and cannot be read any more when its
+        entries are due ends the listing with an `OSError`.
+
+        :param depth: levels of directories, 1 or more, or `math.inf`.
+        :param after: a name, which need not exist, or a `Step.position`: what is listed is
+            greater. Empty to begin.
+        :param check: called at each step, and during scans.
+        :return: to be closed; holds descriptors until then. Every exception is raised by a
+            step, `NotFound` by the first one.
+        :raises NotFound: if there is neither a file nor a directory that can be read.
+        :raises OSError: see the module.
+        """
+        ...
+
+    def top_files(self, check: Check = unchecked) -> TopFiles:
+        """Return the names of the files directly in the top directory, without metadata.
+
+        :param check: called for each entry.
+        :raises OSError: if the top directory cannot be read.
+        """
+        ...
