@@ -20,7 +20,16 @@ from twisted.python.failure import Failure
 
 from natproxy.protocol import Refusal
 from natproxy.server.rotation import fire_in_turns
-from natproxy.server.threads import NO_RESPONSE, PATIENCE, Abandoned, InThread, Turns
+from natproxy.server.threads import (
+    WORK_TIMEOUT,
+    BoundedExecutor,
+    InThread,
+    Limits,
+    Unresponsive,
+    Work,
+    WorkCancelled,
+    WorkRefused,
+)
 from natproxy.storage import OpenFile
 
 CONCURRENT_DIGESTS = 2
@@ -89,15 +98,15 @@ class Computation:
     :param clock: monotonic seconds.
     :param client: the first client that requested it.
     :ivar waiting: the Deferreds of those who wait for it; many may be cancelled at once.
-    :ivar turn: fires when the thread has returned, or when that takes too long.
-    :ivar detached: whether the thread is to return, and has not yet, while nothing waits
-        for ``turn``.
+    :ivar slice: the work in a thread: fires when the thread has returned, or when that takes
+        too long.
+    :ivar detached: whether ``slice`` has fired before the thread has returned.
     :ivar invalid: whether the progress is of no use, because a read has failed or the file
         was changed.
     :ivar timer: for those who wait for it while it is detached.
     """
 
-    turn: Deferred[str | None]
+    slice: Deferred[str | None]
     timer: IDelayedCall | None = None
 
     def __init__(
@@ -144,12 +153,12 @@ class Computation:
 
         :return: the digest in hexadecimal; `None` if there is more to be read.
         :raises Refusal: with code 503, if the file was changed since it was opened.
-        :raises Abandoned: if it was cancelled.
+        :raises WorkCancelled: if it was cancelled.
         :raises OSError: if it cannot be read.
         """
         try:
             return self._read()
-        except Abandoned:
+        except WorkCancelled:
             raise
         except Exception:
             self.invalid = True
@@ -160,7 +169,7 @@ class Computation:
         until = self._clock() + SLICE
         while self.remaining:
             if self.cancelled:
-                raise Abandoned
+                raise WorkCancelled
             data = file.read_at(part.offset + progress.done, min(CHUNK, self.remaining))
             if not data:
                 break
@@ -189,13 +198,11 @@ class Digests:
     ) -> None:
         # Each class has its own queue: in a common one, short digests would wait for long ones.
         self._short, self._long = (
-            Turns(
+            BoundedExecutor(
                 in_thread,
-                CONCURRENT_DIGESTS * DEVICES,
-                QUEUED_DIGESTS,
                 "digests",
+                Limits(CONCURRENT_DIGESTS * DEVICES, QUEUED_DIGESTS, CONCURRENT_DIGESTS),
                 clock,
-                share=CONCURRENT_DIGESTS,
             )
             for _ in range(2)
         )
@@ -213,10 +220,11 @@ class Digests:
         :param file: opened right before; it is closed when it is no longer needed.
         :param length: bytes from the offset on, none of them beyond the file's end.
         :param client: who requests it, for a fair order.
-        :return: fails with `Refusal` (429, 503) if it has to wait for too long or the file
-            has changed meanwhile, or with `OSError`. May be cancelled.
-        :raises Refusal: with code 429, if too many digests are waiting; with 503, if all
-            that are being computed hang.
+        :return: fails with `WorkRefused` if it has to wait for too long; with `Refusal` (503) if
+            the file has changed meanwhile or the server is stopping; or with `OSError`. May
+            be cancelled.
+        :raises Overloaded: if too many digests are waiting.
+        :raises Unresponsive: if all that are being computed hang.
         """
         part = FileRange(file.metadata.etag, offset, length)
         known = self._known.get(part)
@@ -229,15 +237,17 @@ class Digests:
             file.close()
             # If it was cancelled and its thread has not returned yet, it is continued.
             if computation.detached and computation.timer is None and self._clock is not None:
-                computation.timer = self._clock.callLater(PATIENCE, self._timed_out, computation)
+                computation.timer = self._clock.callLater(
+                    WORK_TIMEOUT, self._timed_out, computation
+                )
             return self._wait(computation)
         computation = Computation(
             part, file, not file.is_racy(), self._progress_of(part), self._monotonic, client
         )
         result = self._wait(computation)
         try:
-            self._take_turn(computation)
-        except Refusal:
+            self._submit(computation)
+        except WorkRefused:
             self._suspend(computation)
             raise
         return result
@@ -246,7 +256,7 @@ class Digests:
         """Cancel every computation, and drop what is suspended."""
         for computation in list(self._running.values()):
             computation.invalid = True
-            computation.turn.cancel()
+            computation.slice.cancel()
             self._forget(computation)
             self._fire(computation, Failure(Refusal(503, "the server is stopping")))
         self._suspended.clear()
@@ -261,25 +271,25 @@ class Digests:
         del computation.waiting[result]
         if not computation.waiting:
             self._cancel_timer(computation)
-            computation.turn.cancel()
+            computation.slice.cancel()
 
-    def _take_turn(self, computation: Computation, again: bool = False) -> None:
-        turns = self._short if computation.remaining <= SHORT else self._long
-        computation.turn = turns.take(
+    def _submit(self, computation: Computation, continued: bool = False) -> None:
+        executor = self._short if computation.remaining <= SHORT else self._long
+        work = Work(
             computation.run,
             computation.client,
             computation.device,
-            abandon=computation.cancel,
-            ended=partial(self._returned, computation),
-            again=again,
+            computation.cancel,
+            partial(self._released, computation),
         )
+        computation.slice = executor.submit(work, continued)
         self._running[computation.part] = computation
-        computation.turn.addCallback(self._computed, computation)
-        computation.turn.addErrback(self._failed, computation)
+        computation.slice.addCallback(self._computed, computation)
+        computation.slice.addErrback(self._failed, computation)
 
     def _computed(self, sha256: str | None, computation: Computation) -> None:
         if sha256 is None:
-            self._take_turn(computation, again=True)
+            self._submit(computation, continued=True)
             return
         if computation.reusable:
             self._known[computation.part] = sha256
@@ -290,13 +300,13 @@ class Digests:
         self._fire(computation, sha256)
 
     def _failed(self, failure: Failure, computation: Computation) -> None:
-        # If a turn fails after its thread was cancelled, the thread has not returned yet.
+        # If a slice fails after its thread was cancelled, the thread has not returned yet.
         computation.detached = computation.cancelled
         if failure.check(CancelledError):
             if not computation.detached:
                 self._suspend(computation)
             return
-        # A turn that fails in the queue, or because its thread hangs, leaves the progress intact.
+        # A slice that fails in the queue, or because its thread hangs, leaves the progress intact.
         if computation.detached:
             self._forget(computation)
         else:
@@ -309,17 +319,20 @@ class Digests:
         computation.invalid = True
         computation.cancel()
         self._forget(computation)
-        self._fire(computation, Failure(Refusal(503, NO_RESPONSE)))
+        self._fire(computation, Failure(Unresponsive()))
 
-    def _returned(self, computation: Computation) -> None:
-        """The thread has returned. The Deferred of its turn fires after this."""
+    def _released(self, computation: Computation) -> None:
+        """Continue or suspend a computation whose thread has returned after it was cancelled.
+
+        The Deferred of its slice fires after this.
+        """
         if not computation.detached:
             return
         computation.detached = False
         self._cancel_timer(computation)
         if computation.waiting and not computation.invalid:
             # It was requested again before the thread returned.
-            self._take_turn(computation, again=True)
+            self._submit(computation, continued=True)
         else:
             self._suspend(computation)
 

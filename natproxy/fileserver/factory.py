@@ -14,13 +14,12 @@ from natproxy.fileserver.listings import SharedListings
 from natproxy.fileserver.pages import CONCURRENT_PAGES, Pages
 from natproxy.fileserver.protocol import FileServerProtocol, Services
 from natproxy.fileserver.resets import ResetWatch
-from natproxy.protocol import Refusal
 from natproxy.relay import ReadInThread, Relays
 from natproxy.server.admission import Admission
 from natproxy.server.command_log import log_command
 from natproxy.server.events import Finished
 from natproxy.server.factory import CommandFactory
-from natproxy.server.threads import InThread, Turns
+from natproxy.server.threads import BoundedExecutor, InThread, Limits, Work, WorkRefused
 from natproxy.storage import Storage
 
 LISTING_THREADS = CONCURRENT_PAGES + 1
@@ -100,14 +99,13 @@ def read_in(in_thread: InThread, clock: IReactorTime) -> ReadInThread:
     :param in_thread: of `CONCURRENT_READS` threads. At most half of them read one device: one
         that hangs leaves the other half for others.
     """
-    turns = Turns(
-        in_thread, CONCURRENT_READS, QUEUED_READS, "reads", clock, share=CONCURRENT_READS // 2
-    )
+    limits = Limits(CONCURRENT_READS, QUEUED_READS, CONCURRENT_READS // 2)
+    executor = BoundedExecutor(in_thread, "reads", limits, clock)
 
     def read(work: Callable[[], T], device: int, returned: Callable[[], object]) -> Deferred[T]:
         try:
-            return turns.take(work, source=device, ended=returned)
-        except Refusal:
+            return executor.submit(Work(work, source=device, released=returned))
+        except WorkRefused:
             returned()
             return fail()
 

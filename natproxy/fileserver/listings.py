@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 
 from natproxy.protocol import END, listable, printable
 from natproxy.server.rotation import fire_in_turns
-from natproxy.server.threads import Abandonment, InThread, Turns
+from natproxy.server.threads import BoundedExecutor, CancellationToken, InThread, Limits, Work
 from natproxy.storage import Storage
 from natproxy.storage.interface import in_runs
 
@@ -32,12 +32,12 @@ class SharedListings:
         self, storage: Storage, in_thread: InThread, clock: IReactorTime | None = None
     ) -> None:
         self._storage = storage
-        self._turns = Turns(in_thread, 1, 0, "listings", clock)
+        self._executor = BoundedExecutor(in_thread, "listings", Limits(1, 0), clock)
         self._clock = clock
         # Clients of the scan that runs, and clients of the next one.
         self._served: OrderedDict[Deferred[bytes], None] = OrderedDict()
         self._waiting: OrderedDict[Deferred[bytes], None] = OrderedDict()
-        self._abandonment: Abandonment | None = None
+        self._token: CancellationToken | None = None
         self._scanning = False
         self._reply = b""
         self._omitted: dict[str, tuple[bytes, ...]] = {}
@@ -55,14 +55,14 @@ class SharedListings:
             del self._waiting[waiter]
         elif waiter in self._served:
             del self._served[waiter]
-            if not self._served and self._abandonment is not None:
-                self._abandonment.abandon()
+            if not self._served and self._token is not None:
+                self._token.cancel()
 
     def _scan(self) -> None:
         self._scanning = True
         self._served = served = self._waiting
         self._waiting = OrderedDict()
-        self._abandonment = abandonment = Abandonment()
+        self._token = token = CancellationToken()
 
         def scanned(listing: tuple[bytes, dict[str, tuple[bytes, ...]]]) -> None:
             reply, omitted = listing
@@ -79,20 +79,15 @@ class SharedListings:
             if self._waiting:
                 self._scan()
 
-        taken = maybeDeferred(
-            self._turns.take,
-            lambda: self._listing(abandonment),
-            abandon=abandonment.abandon,
-            progress=abandonment.progress,
-        )
-        taken.addCallbacks(scanned, failed).addBoth(done)
+        work = Work(lambda: self._listing(token), cancel=token.cancel, progress=token.progress)
+        maybeDeferred(self._executor.submit, work).addCallbacks(scanned, failed).addBoth(done)
 
-    def _listing(self, abandonment: Abandonment) -> tuple[bytes, dict[str, tuple[bytes, ...]]]:
+    def _listing(self, token: CancellationToken) -> tuple[bytes, dict[str, tuple[bytes, ...]]]:
         """Scan, in a thread.
 
         :return: the reply, and by reason the names that it leaves out.
         """
-        names, unread = self._storage.top_files(abandonment.check)
+        names, unread = self._storage.top_files(token.check)
         lines = [b"OK\n"]
         omitted: list[bytes] = []
         for run in in_runs(names):

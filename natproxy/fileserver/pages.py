@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from natproxy.metadata import UNREAD
 from natproxy.protocol import MORE, Arguments, Page, format_entry, format_page
-from natproxy.server.threads import Abandonment, InThread, Turns
+from natproxy.server.threads import BoundedExecutor, CancellationToken, InThread, Limits, Work
 from natproxy.storage import Step, Storage
 
 DEFAULT_LIMIT = 1000
@@ -117,37 +117,29 @@ class Pages:
         self, storage: Storage, in_thread: InThread, clock: IReactorTime | None = None
     ) -> None:
         self._storage = storage
-        self._turns = Turns(
-            in_thread,
-            CONCURRENT_PAGES,
-            QUEUED_PAGES,
-            "listings",
-            clock,
-            share=CONCURRENT_PAGES_OF_TREE,
-        )
+        limits = Limits(CONCURRENT_PAGES, QUEUED_PAGES, CONCURRENT_PAGES_OF_TREE)
+        self._executor = BoundedExecutor(in_thread, "listings", limits, clock)
 
     def page(self, arguments: Arguments, client: Hashable) -> Deferred[bytes]:
         """Make a page.
 
         :param arguments: of the ``LS``.
         :param client: its client, for a fair order.
-        :return: fires with the whole reply, or fails as `Storage.entries` does, or as `Turns`
-            do. If it is cancelled, the work ends.
+        :return: fires with the whole reply, or fails as `Storage.entries` does, or with
+            `WorkRefused`. If it is cancelled, the work ends.
+        :raises Overloaded: if too many pages are waiting.
+        :raises Unresponsive: if all threads hang.
         """
         limit = min(arguments.limit or DEFAULT_LIMIT, MAX_LIMIT)
-        abandonment = Abandonment()
+        token = CancellationToken()
 
         def make() -> bytes:
             steps = self._storage.entries(
-                arguments.name, arguments.depth, arguments.after, abandonment.check
+                arguments.name, arguments.depth, arguments.after, token.check
             )
             with closing(steps):
                 return make_page(steps, limit).format()
 
-        return self._turns.take(
-            make,
-            client,
-            arguments.name.partition(b"/")[0],
-            abandonment.abandon,
-            progress=abandonment.progress,
-        )
+        top = arguments.name.partition(b"/")[0]
+        work = Work(make, client, top, token.cancel, progress=token.progress)
+        return self._executor.submit(work)

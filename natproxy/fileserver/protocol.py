@@ -40,6 +40,7 @@ from natproxy.protocol import (
 from natproxy.relay import FileJob, PeerGone, Relay, Relays
 from natproxy.server.connection import CommandReceiver
 from natproxy.server.events import Finished
+from natproxy.server.threads import Overloaded, WorkRefused
 from natproxy.storage import NotFound, OpenFile, Storage
 
 T = TypeVar("T")
@@ -68,8 +69,8 @@ class Services:
 class FileServerProtocol(CommandReceiver):
     """Replies to the commands of one client: each verb has a method ``command_VERB``.
 
-    Such a method raises `natproxy.protocol.Refusal` if the command fails before its reply has
-    begun.
+    Such a method raises `natproxy.protocol.Refusal`, or `WorkRefused`, if the command fails before
+    its reply has begun.
 
     :param services: shared with other connections.
     """
@@ -94,6 +95,8 @@ class FileServerProtocol(CommandReceiver):
             getattr(self, f"command_{command.verb.decode()}")(command)
         except Refusal as refusal:
             self._refuse(refusal)
+        except WorkRefused as error:
+            self._refuse(self._refusal_of(b"", error))
 
     def cancel_command(self, outcome: Outcome) -> None:
         """Cancel the work for the current command, and close the file that was being sent."""
@@ -222,10 +225,10 @@ class FileServerProtocol(CommandReceiver):
 
     def _failed(self, name: bytes, failure: Failure) -> None:
         error = failure.value
-        if isinstance(error, (NotFound, OSError)):
+        if isinstance(error, (NotFound, OSError, WorkRefused)):
             error = self._refusal_of(name, error)
         elif not isinstance(error, Refusal):
-            self.log.failure("cannot answer for {name}", failure, name=_shown(name))
+            self.log.failure("cannot reply for {name}", failure, name=_shown(name))
             error = Refusal(500, "internal error")
         self._refuse(error)
 
@@ -233,6 +236,8 @@ class FileServerProtocol(CommandReceiver):
         """Return what a client learns of an error; log an error of the server's own."""
         if isinstance(error, NotFound):
             return Refusal(404, FILE_NOT_FOUND)
+        if isinstance(error, WorkRefused):
+            return Refusal(429 if isinstance(error, Overloaded) else 503, str(error))
         self.log.error("cannot open {name}: {reason}", name=_shown(name), reason=error)
         return Refusal(503, "the server cannot open files at present")
 
@@ -268,12 +273,10 @@ class FileServerProtocol(CommandReceiver):
             self.reply_finished()
         elif isinstance(error, PeerGone):
             self.abort(Outcome.CLIENT_GONE)
-        elif not relay.begun and isinstance(error, (OSError, Refusal)):
+        elif not relay.begun and isinstance(error, (OSError, WorkRefused)):
             # Nothing has been promised yet.
             self._relay = None
-            if isinstance(error, OSError):
-                error = self._refusal_of(name_of(self._current), error)
-            self._refuse(error)
+            self._refuse(self._refusal_of(name_of(self._current), error))
         else:
             # The promised bytes cannot be sent, and only an abort lets the client notice.
             self.log.error(

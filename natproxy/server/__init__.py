@@ -1,1 +1,1 @@
-"""What the clients' connections of both daemons have in common."""
+"""The server side of a client's connection, shared by both daemons."""

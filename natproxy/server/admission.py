@@ -1,41 +1,49 @@
-"""Which connections are accepted: so many clients in all, and so many from one host.
+"""Limits on the number of clients: of one daemon, and from one host.
 
-`Admission` counts; it sends nothing and closes nothing. The connection that it refuses
-sends the reason (`natproxy.server.connection`), and where too many refused ones are open already,
-a new one is closed as soon as it is accepted (`Admission.overloaded`), so that the number
-of descriptors is bounded whatever arrives.
+`Admission` counts; it sends nothing and closes nothing. A refused connection sends the reason
+(`natproxy.server.connection`). When too many refused connections are open, a new one is closed as
+soon as it is accepted (`Admission.overloaded`), so that the number of descriptors is bounded.
+
+Whether a *command* may begin is a different decision: `CommandFactory.admit`, with a `Verdict`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from enum import Enum
 from ipaddress import IPv6Address
 from typing import NamedTuple
 
 from natproxy.address import FIRST_STAND_IN_PORT, Address
 
 CLIENTS = 10_000
-"""Clients at once, unless the daemon is told otherwise."""
+"""Clients at the same time by default."""
 
 SHARE = 10
-"""A proxy admits a tenth of its clients from one host by default."""
+"""By default, one host may have this fraction of a proxy's clients: a tenth."""
 
 SMALLEST_SHARE = 16
-"""Connections that one host gets by default, however few clients are admitted."""
+"""Clients of one host that are admitted by default, however few are admitted in total."""
 
 REFUSED = 32
-"""Refused connections that may be open at once, while the reason is sent to them."""
+"""Refused connections that may be open at the same time, while the reason is sent to them."""
 
 TOO_MANY = "too many clients"
 TOO_MANY_OF_HOST = "too many connections from this address"
+
+
+class Verdict(Enum):
+    """Whether a command may begin: see `natproxy.server.factory.CommandFactory.admit`."""
+
+    PROCEED = "proceed"
 
 
 class Refusal(NamedTuple):
     """Why a connection is not admitted.
 
     :ivar message: the reason, for the client and the log.
-    :ivar sent: whether the reason is sent; otherwise the connection is aborted, since as
-        many refused ones as there may be are open already.
+    :ivar sent: whether the reason is sent. Otherwise the connection is aborted, because too many
+        refused connections are open.
     """
 
     message: str
@@ -45,10 +53,10 @@ class Refusal(NamedTuple):
 class Admission:
     """Counts the clients of one daemon and refuses those beyond its limits.
 
-    A client is any hashable object; it is admitted once and leaves once.
+    A client is any hashable object. It enters once and leaves once.
 
-    :param clients: clients at once.
-    :param per_host: clients of one host at once (see `host_of`); 0 for no limit.
+    :param clients: clients at the same time.
+    :param per_host: clients of one host at the same time (see `host_of`); 0 for no limit.
     """
 
     def __init__(self, clients: int = CLIENTS, per_host: int = 0) -> None:
@@ -60,14 +68,15 @@ class Admission:
 
     @property
     def admitted(self) -> int:
-        """The number of clients that have been admitted and have not left."""
+        """The number of clients that were admitted and have not left."""
         return len(self._admitted)
 
-    def admit(self, client: object, address: Address | None = None) -> Refusal | None:
-        """Admit a new client, or return why not.
+    def enter(self, client: object, address: Address | None = None) -> Refusal | None:
+        """Admit a new client.
 
-        :param address: of the client; `None` if it becomes known later, by `identify`, or
-            is not needed because there is no limit for a host.
+        :param address: the client's address; `None` if it becomes known later, by `identify`, or
+            if it is not needed because hosts have no limit.
+        :return: the reason for which it is refused; `None` if it is admitted.
         """
         if len(self._admitted) >= self.clients:
             return self._refuse(client, TOO_MANY)
@@ -75,7 +84,10 @@ class Admission:
         return None if address is None else self.identify(client, address)
 
     def identify(self, client: object, address: Address) -> Refusal | None:
-        """Count an admitted client to its host, or return why it can't stay."""
+        """Count an admitted client to its host.
+
+        :return: the reason for which it is refused after all; `None` if it stays admitted.
+        """
         host = host_of(address)
         if not self.per_host or not host or client not in self._admitted:
             return None
@@ -87,7 +99,7 @@ class Admission:
         return None
 
     def leave(self, client: object) -> None:
-        """Forget a client, admitted or refused."""
+        """Remove a client, admitted or refused."""
         self._refused.discard(client)
         host = self._admitted.pop(client, "")
         if host:
@@ -96,10 +108,11 @@ class Admission:
                 del self._hosts[host]
 
     def overloaded(self, address: Address) -> bool:
-        """Return whether a new connection is to be closed at once, without a message.
+        """Return whether a new connection must be closed at once, without a message.
 
-        That is so if it would be refused, and as many refused connections as there may be
-        are open already.
+        It must if it would be refused while `REFUSED` refused connections are open.
+
+        :param address: the peer's address.
         """
         if len(self._refused) < REFUSED:
             return False
@@ -117,17 +130,17 @@ class Admission:
 def share_of(clients: int) -> int:
     """Return how many clients of one host a proxy admits by default.
 
-    :param clients: that it admits in all.
+    :param clients: number of clients that it admits in total.
     """
     return max(SMALLEST_SHARE, clients // SHARE)
 
 
 def host_of(address: Address) -> str:
-    """Return what identifies a client's host: an empty string if nothing does.
+    """Return a string that identifies a client's host; an empty one for a UNIX socket.
 
-    An IPv4 address is a host, also when it is written as an IPv6 one (``::ffff:1.2.3.4``). So
-    is an IPv6 network of 64 bits, the least that a site is given; a link-local address
-    identifies a host by all its bits. The peer of a UNIX socket has no host.
+    An IPv4 address is one host, also when it is written as an IPv6 address
+    (``::ffff:1.2.3.4``). An IPv6 network of 64 bits is one host, because that is the smallest
+    network that is assigned to a site. A link-local address is one host.
     """
     if address.port >= FIRST_STAND_IN_PORT:
         return ""

@@ -1,8 +1,8 @@
-"""A connection that takes commands and has them answered one at a time, in order.
+"""A client's connection: it receives commands and has them replied to one at a time, in order.
 
-Both daemons meet their clients through it: here are the bounded line and the bounded
-queue, the half-close, the time-outs and the orderly ends that the two have in common.
-What a command means is not known here; see `natproxy.fileserver`, `natproxy.proxy`.
+It bounds lines, the queue and the work of a reactor turn, and handles half-close, time-outs and
+the orderly end of a connection. `natproxy.server.state` has its states and their transitions. What
+a command means is decided by the subclasses in `natproxy.fileserver` and `natproxy.proxy`.
 """
 
 from __future__ import annotations
@@ -13,59 +13,65 @@ from typing import ClassVar
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
-from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from natproxy.address import Address
 from natproxy.nat import Outcome
-from natproxy.protocol import (
-    LINE_TOO_LONG,
-    MAX_LINE,
-    Command,
-    error_line,
-    parse_command,
-)
+from natproxy.protocol import LINE_TOO_LONG, MAX_LINE, Command, error_line, parse_command
 from natproxy.relay import Outbound, Transport, outbound_of
 from natproxy.server.admission import Refusal
 from natproxy.server.factory import CommandFactory
+from natproxy.server.line_receiver import SlicingLineReceiver
 from natproxy.server.rotation import BYTES_PER_UNIT, COMMAND_UNITS, SHARE, line_units
+from natproxy.server.state import (
+    ENDING,
+    INPUT_TRANSITIONS,
+    OPEN,
+    TRANSITIONS,
+    Event,
+    Input,
+    InputEvent,
+    State,
+)
 
 QUEUE_LIMIT = 64
-"""Commands of one client that wait; with so many, it is not read from any more."""
+"""Commands of one client that wait. When so many wait, reading from the client is paused."""
 
 NEVER = -1.0
-"""When a command was first answered, on a connection that has sent none."""
+"""`CommandReceiver.started_at` of a connection on which no command has begun."""
 
-# LineReceiver copies its buffer for each line in it (twisted#6357), so that the time for
-# 64 KiB of line feeds grows with the square of their number. Slices bound the copies, and
-# LineReceiver stops between two lines while `paused` is set, which bounds the lines of a turn.
-_SLICE = 1024
+# Before Python 3.12, looking up a member of an Enum class calls Python code.
+_IDLE, _DISPATCHING, _DRAINING = State.IDLE, State.DISPATCHING, State.DRAINING
+_DISPATCH, _DISPATCHED, _UNFINISHED = Event.DISPATCH, Event.DISPATCHED, Event.UNFINISHED
+_REPLIED = Event.REPLIED
+_INPUT_OPEN, _TOO_LONG = Input.OPEN, Input.TOO_LONG
 
 
 @implementer(IHalfCloseableProtocol)
-class CommandReceiver(LineReceiver):
-    """Server side of a connection: lines in, one reply at a time out.
+class CommandReceiver(SlicingLineReceiver):
+    """Server side of a client's connection.
 
-    A subclass answers in `command_received` and says `reply_finished` when all of the
-    reply has been written to `outbound`. Until then, further commands wait. The peer's
-    turn to act is limited to the factory's idle time: to send its next command, or to
-    read on while a reply is held up by it.
+    A subclass replies in `command_received` and calls `reply_finished` when it has written
+    the whole reply to `outbound`. Further commands wait until then. The factory's idle time-out
+    limits how long the client may take to send its next command, and to read on when a reply
+    waits for it.
 
-    The work of one turn of the reactor is bounded, whatever the client sends: see
-    `natproxy.server.rotation`. A connection that has used up its share is paused (neither parsed
-    nor read) and waits in the factory's rotation.
+    The work of one reactor turn is bounded, whatever the client sends: see
+    `natproxy.server.rotation`. A connection that has used up its share of work waits in the
+    factory's rotation, usually with reading paused.
 
-    :cvar command_units: of starting a command and receiving its reply.
-    :ivar outbound: where replies go.
+    :cvar command_units: units of work of beginning a command and receiving its reply.
+    :cvar refusal_prefix: text that precedes the message when the connection is refused.
+    :ivar outbound: where replies are written.
+    :ivar command: the command that is being replied to, or `None`.
     :ivar started_at: the clock's time in seconds at which the current command began.
-    :ivar command: the command that is being answered, or `None`.
-    :cvar refusal_prefix: what an error that refuses the whole connection begins with.
+    :ivar state: what the connection is doing.
+    :ivar input: what can still arrive from the client.
     """
 
     refusal_prefix: ClassVar[str] = ""
 
-    delimiter = b"\n"
     MAX_LENGTH = MAX_LINE
     command_units = COMMAND_UNITS
 
@@ -75,284 +81,319 @@ class CommandReceiver(LineReceiver):
     outbound: Outbound
 
     def __init__(self) -> None:
-        self._client_address: Address | None = None
+        self.state, self.input = State.IDLE, Input.OPEN
         self.command: Command | None = None
-        self._queue: deque[Command] = deque()
-        self._received = b""
         self.started_at = NEVER
-        self._starting = False
+        self._client_address: Address | None = None
+        self._queue: deque[Command] = deque()
         self._units = 0
-        self._too_long = False
-        self._input_over = False
-        self._draining = False
-        self._closing = False
-        self._sent_all = False
 
     @property
     def client_address(self) -> Address:
-        """Who is asking; behind a PROXY header, known when the first command has come."""
+        """The client's address. Behind a PROXY header it is valid once the header has arrived."""
         if self._client_address is None:
             self._client_address = self.factory.address_of(self.transport.getPeer())
         return self._client_address
 
-    # What a subclass fills in.
+    # Implemented by subclasses.
 
     def command_received(self, command: Command) -> None:
-        """Begin to answer; call `reply_finished` at the end of it."""
+        """Begin to reply to a command; `reply_finished` must be called at the end of the reply."""
         raise NotImplementedError
 
     def cancel_command(self, outcome: Outcome) -> None:
-        """Drop the command in `command`: its client can't have the reply."""
+        """Cancel the command in `command`: its reply cannot be delivered."""
         raise NotImplementedError
 
-    # What a subclass calls.
+    # Called by subclasses.
 
     def reply_finished(self) -> None:
-        """All of the reply to the current command has been written."""
+        """Continue after the reply to the current command has been written."""
+        self.state = TRANSITIONS[self.state][_REPLIED]
         self.command = None
-        self._wait()
-        self._next()
+        self._restart_idle_timer()
+        # A reply that is finished at once returns to the loop in `_dispatch`.
+        if self.state is not _DISPATCHING:
+            self._next()
 
     def reply_error(self, message: str, code: int | None = None) -> None:
-        """Answer the current command with ``ERR``, a code of version 2, and a message."""
+        """Reply to the current command with ``ERR``, a code of version 2, and a message."""
         self.outbound.write(error_line(message, code))
         self.reply_finished()
 
     def refuse(self, message: str) -> None:
-        """Send ``ERR`` and a message, and close."""
+        """Send ``ERR`` and a message, and close the connection. No command may be under way."""
         self.outbound.write(error_line(message))
         self._close(linger=True)
 
     def abort(self, outcome: Outcome) -> None:
-        """Reset the connection, in the middle of a reply as well."""
-        self._closing = True
+        """Cancel the current command, if there is one, and reset the connection."""
+        self._end(Event.ABORT)
         try:
-            self._drop_answer(outcome)
+            self._cancel_command(outcome)
         finally:
             self.transport.abortConnection()
 
     def fail(self, failure: Failure) -> None:
         """Log an unexpected exception and abort the connection.
 
-        The client would wait for ever otherwise: no time-out expires while a command is answered.
+        Otherwise the client would wait for ever: no time-out applies while a command is under way.
         """
-        self.log.failure("cannot answer {client}", failure, client=self.client_address)
+        self.log.failure("cannot reply to {client}", failure, client=self.client_address)
         self.abort(Outcome.ERROR)
 
+    # Called by the factory.
+
     def drain(self) -> None:
-        """Finish the command that is being answered, take no other, and close."""
-        self._draining = True
+        """Finish the current command, begin no other, and close."""
         self._queue.clear()
-        if self.command is None and not self._closing:
+        if self.state in ENDING:
+            return
+        if self.command is None:
             self._close(linger=self.paused or self.outbound.paused)
+        else:
+            self.state = TRANSITIONS[self.state][Event.DRAIN]
 
-    # What Twisted calls.
-
-    def connectionMade(self) -> None:
-        """Start to wait for commands, or refuse the connection."""
-        self.outbound = outbound_of(self.transport, self._outbound_changed)
-        self.factory.connections.add(self)
-        self._wait()
-        self.factory.await_first_command(self._first_command_overdue)
-        admission = self.factory.admission
-        known = bool(admission.per_host) and not getattr(self.transport, "peer_pending", False)
-        refusal = admission.admit(self, self.client_address if known else None)
-        if refusal is not None:
-            self._turn_away(refusal)
+    def take_turn(self) -> int:
+        """Continue after a wait in the rotation, for one share of work; return the units used."""
+        self.state = TRANSITIONS[self.state][Event.TURN]
+        self._units = SHARE
+        self._dispatch()
+        ready = self.state is _IDLE and not self.outbound.paused
+        if ready and self.paused and self._units > 0 and self.input is not _TOO_LONG:
+            self.resumeProducing()
+        self._continue()
+        return SHARE - self._units
 
     def peer_identified(self) -> None:
-        """The PROXY header has been received: the client's address is known from now on."""
-        if self.factory.admission.per_host and not self._closing:
-            refusal = self.factory.admission.identify(self, self.client_address)
-            if refusal is not None:
-                self._turn_away(refusal)
+        """Count the client to its host: the PROXY header with its address has arrived."""
+        if self.factory.admission.per_host and self.state not in ENDING:
+            self._refuse_client(self.factory.admission.identify(self, self.client_address))
 
     def header_refused(self, log: Logger, peer: str, reason: str) -> None:
-        """The PROXY header is malformed; the connection is aborted."""
+        """Log that the PROXY header is malformed; the caller aborts the connection."""
         self.factory.log_header_refusal(log, peer, reason)
 
+    # Called by Twisted.
+
+    def connectionMade(self) -> None:
+        """Wait for commands, or refuse the client."""
+        self.outbound = outbound_of(self.transport, self._outbound_changed)
+        self.factory.connections.add(self)
+        self._restart_idle_timer()
+        self.factory.await_first_command(self.first_command_expired)
+        admission = self.factory.admission
+        known = bool(admission.per_host) and not getattr(self.transport, "peer_pending", False)
+        self._refuse_client(admission.enter(self, self.client_address if known else None))
+
     def dataReceived(self, data: bytes) -> None:
-        """Parse received bytes, for one share of work; keep them while paused."""
-        if self._closing:
+        """Parse received bytes for one share of work; keep them while paused."""
+        if self.state in ENDING:
             return
-        self._received += data
-        if not self.paused:
-            self._units = SHARE
-            self._parse()
-            self._continue()
-            self.factory.rotation.spend(SHARE - self._units)
+        if self.paused:
+            super().dataReceived(data)
+            return
+        self._units = SHARE
+        super().dataReceived(data)
+        self._continue()
+        self.factory.rotation.spend(SHARE - self._units)
 
     def resumeProducing(self) -> None:
-        """Parse what was kept, and read on if that leaves work to do in this turn."""
+        """Parse the bytes that were kept; resume reading if work is left in this share."""
         self.paused = False
-        self._parse()
-        if not (self.paused or self._closing):
+        self.parse_held()
+        if not self.paused and self.state not in ENDING:
             self.transport.resumeProducing()
 
     def lineReceived(self, line: bytes) -> None:
         """Queue a command; pause when the queue is full or the share is used up."""
         command = parse_command(line)
-        if command is not None and not (self._closing or self._draining):
+        if command is not None and self.state in OPEN:
             self._queue.append(command)
-            self._begin()
+            self._dispatch()
         self._units -= line_units(line)
-        if (self._units <= 0 or len(self._queue) >= QUEUE_LIMIT) and not self._closing:
+        if (self._units <= 0 or len(self._queue) >= QUEUE_LIMIT) and self.state not in ENDING:
             self.pauseProducing()
 
     def lineLengthExceeded(self, line: bytes) -> None:
-        """Answer what came before the line, then say what is wrong, and close."""
+        """Stop parsing. An error follows the replies to the commands before the line."""
         self.pauseProducing()
-        self._too_long = True
-
-    def take_turn(self) -> int:
-        """Continue after a pause, for one share of work; return the units used."""
-        self._units = SHARE
-        self._begin()
-        if self.paused and self._units > 0 and self._ready() and not self._too_long:
-            self.resumeProducing()
-        self._continue()
-        return SHARE - self._units
+        self.input = INPUT_TRANSITIONS[self.input][InputEvent.LINE_TOO_LONG]
 
     def readConnectionLost(self) -> None:
-        """The client has half-closed: what it has asked for is still answered."""
-        self._input_over = True
-        if self._closing:
-            self.transport.loseConnection()
+        """Reply to what was received, and then close: the client has half-closed."""
+        self.input = INPUT_TRANSITIONS[self.input][InputEvent.END]
+        if self.state in ENDING:
+            self._close_transport()
         else:
             self._next()
 
     def writeConnectionLost(self) -> None:
-        """Everything has been sent: now the client may close, for a while."""
-        self._sent_all = True
-        if self._input_over:
-            self.transport.loseConnection()
+        """Wait a short time for the client to close: everything has been sent."""
+        self.state = TRANSITIONS[self.state][Event.FLUSHED]
+        if self.input is Input.ENDED:
+            self._close_transport()
         else:
-            self._linger()
-
-    def time_is_up(self) -> None:
-        """Act on the end of the idle time-out or of the linger time-out."""
-        if self._closing and self._sent_all:
-            self.transport.loseConnection()
-        elif self._closing or self.outbound.paused:
-            self.abort(Outcome.TIMEOUT)
-        elif self.command is not None or self in self.factory.rotation:
-            self._wait()
-        else:
-            self._close(linger=False)
-            self._linger()
+            self._start_linger_timer()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Drop everything that was under way for this client."""
-        self._closing = True
-        self.factory.idle.cancel(self.time_is_up)
-        self.factory.lingering.cancel(self.time_is_up)
-        self.factory.rotation.leave(self)
-        self.factory.first_commands.cancel(self._first_command_overdue)
+        """Cancel everything that was under way for this client."""
+        self._end(Event.LOST)
+        factory = self.factory
+        factory.idle.cancel(self.idle_expired)
+        factory.lingering.cancel(self.linger_expired)
+        factory.first_commands.cancel(self.first_command_expired)
         self._queue.clear()
         try:
-            self._drop_answer(Outcome.CLIENT_GONE)
+            self._cancel_command(Outcome.CLIENT_GONE)
         finally:
             # Whatever has failed, the client's place is free again.
-            self.factory.connection_ended(self)
+            factory.connection_ended(self)
 
-    # The rest is our own.
+    # Called by the factory's deadlines.
 
-    def _turn_away(self, refusal: Refusal) -> None:
-        self.factory.log_refusal(self.log, self.client_address, refusal.message)
-        if refusal.sent:
-            self.refuse(self.refusal_prefix + refusal.message)
-        else:
-            self.abort(Outcome.ERROR)
-
-    def _first_command_overdue(self) -> None:
-        """Close the connection if it has not sent a complete command yet."""
-        if self.started_at == NEVER and not self._queue and not self._closing:
+    def idle_expired(self) -> None:
+        """Close an idle connection; abort one whose client does not read or that does not end."""
+        if self.outbound.paused or self.state in ENDING:
+            self.abort(Outcome.TIMEOUT)
+        elif self.state is _IDLE:
             self._close(linger=False)
-            self._linger()
+            self._start_linger_timer()
+        else:
+            self._restart_idle_timer()
+
+    def linger_expired(self) -> None:
+        """Close a connection whose client has not closed; abort one that does not end."""
+        if self.state is State.LINGERING:
+            self._close_transport()
+        else:
+            self.abort(Outcome.TIMEOUT)
+
+    def first_command_expired(self) -> None:
+        """Close the connection if it has not sent a complete command yet."""
+        if self.started_at == NEVER and not self._queue and self.state not in ENDING:
+            self._close(linger=False)
+            self._start_linger_timer()
+
+    # Beginning commands.
 
     def _next(self) -> None:
-        # A reply that is finished at once returns here: the loop in `_begin` goes on.
-        rotation = self.factory.rotation
-        if self._starting or self in rotation or not self._ready():
+        """Continue after an event other than received bytes."""
+        if self.outbound.paused:
             return
-        if self._queue and rotation.exhausted:
-            rotation.join(self)
-            return
-        self._units = SHARE
-        self._begin()
-        self._continue()
-        rotation.spend(SHARE - self._units)
+        if self.state is _IDLE:
+            rotation = self.factory.rotation
+            if not self._queue:
+                self._continue()
+            elif rotation.exhausted:
+                self._wait_for_turn()
+            else:
+                self._units = SHARE
+                self._dispatch()
+                self._continue()
+                rotation.spend(SHARE - self._units)
+        elif self.state is _DRAINING and self.command is None:
+            self._finish()
 
-    def _parse(self) -> None:
-        # First what LineReceiver holds already, so that its buffer never grows by slices.
-        super().dataReceived(b"")
-        while self._received and not (self.paused or self._closing):
-            piece, self._received = self._received[:_SLICE], self._received[_SLICE:]
-            super().dataReceived(piece)
-
-    def _begin(self) -> None:
-        """Begin queued commands until one is not finished at once, or the share is used up."""
-        if self._starting:
+    def _dispatch(self) -> None:
+        """Begin queued commands until a reply is not finished at once or the share is used up."""
+        if self.state is not _IDLE:
             return
-        self._starting = True
-        try:
-            while self._queue and self._units > 0 and self._ready():
-                self.command = self._queue.popleft()
-                # A long name is also decoded, looked up and logged.
-                self._units -= self.command_units + len(self.command.line) // BYTES_PER_UNIT
-                self.started_at = self.factory.clock.seconds()
-                try:
-                    self.command_received(self.command)
-                except Exception:
-                    self.fail(Failure())
-        finally:
-            self._starting = False
+        self.state = TRANSITIONS[_IDLE][_DISPATCH]
+        queue = self._queue
+        while (
+            queue
+            and self._units > 0
+            and self.command is None
+            and self.state is _DISPATCHING
+            and not self.outbound.paused
+        ):
+            command = queue.popleft()
+            # A long name is also decoded, looked up and logged.
+            self._units -= self.command_units + len(command.line) // BYTES_PER_UNIT
+            self.started_at = self.factory.clock.seconds()
+            self.command = command
+            try:
+                # Every verdict is to proceed today.
+                self.factory.admit(command, self.client_address)
+                self.command_received(command)
+            except Exception:
+                self.fail(Failure())
+        if self.state is _DISPATCHING:
+            event = _DISPATCHED if self.command is None else _UNFINISHED
+            self.state = TRANSITIONS[_DISPATCHING][event]
 
     def _continue(self) -> None:
-        """Decide what follows when nothing more is to be done in this event."""
-        if not self._ready():
-            # The end of the reply, or the peer's reading, calls `_next`.
+        """Decide what follows when no further work is done for this event."""
+        if self.state is not _IDLE or self.outbound.paused:
+            # `_next` is called at the end of the reply, or when the client reads.
             return
-        if self._queue:
-            self.factory.rotation.join(self)
-        elif self._too_long:
-            self.refuse(LINE_TOO_LONG)
-        elif self._draining:
-            self._close(linger=not self._input_over)
-        elif self.paused:
-            self.factory.rotation.join(self)
-        elif self._input_over:
-            self._close(linger=False)
+        if self._queue or (self.paused and self.input is not _TOO_LONG):
+            self._wait_for_turn()
+        elif self.input is not _INPUT_OPEN:
+            self._finish()
 
-    def _drop_answer(self, outcome: Outcome) -> None:
+    def _wait_for_turn(self) -> None:
+        self.state = TRANSITIONS[self.state][Event.SHARE_USED]
+        self.factory.rotation.join(self)
+
+    def _outbound_changed(self) -> None:
+        self._restart_idle_timer()
+        if not self.outbound.paused:
+            self._next()
+
+    def _cancel_command(self, outcome: Outcome) -> None:
         if self.command is not None:
             try:
                 self.cancel_command(outcome)
             finally:
                 self.command = None
 
-    def _ready(self) -> bool:
-        return self.command is None and not self.outbound.paused and not self._closing
+    # Ending the connection.
 
-    def _wait(self) -> None:
-        self.factory.idle.set(self.time_is_up)
+    def _refuse_client(self, refusal: Refusal | None) -> None:
+        if refusal is None:
+            return
+        self.factory.log_refusal(self.log, self.client_address, refusal.message)
+        if refusal.sent:
+            self.refuse(self.refusal_prefix + refusal.message)
+        else:
+            self.abort(Outcome.ERROR)
 
-    def _linger(self) -> None:
-        self.factory.idle.cancel(self.time_is_up)
-        self.factory.lingering.set(self.time_is_up)
-
-    def _outbound_changed(self) -> None:
-        self._wait()
-        if not self.outbound.paused:
-            self._next()
+    def _finish(self) -> None:
+        """Close after the last reply."""
+        if self.input is _TOO_LONG:
+            self.refuse(LINE_TOO_LONG)
+        else:
+            self._close(linger=self.input is _INPUT_OPEN)
 
     def _close(self, linger: bool) -> None:
-        # To close with input unread resets the connection, and what the client has
-        # not yet received is lost (RFC 1122, 4.2.2.13). So first half-close and read.
-        self._closing = True
-        self._received = b""
-        self._wait()
+        # A close with input unread resets the connection, and the client loses what it has not
+        # received yet (RFC 1122, 4.2.2.13). So half-close first, and read.
+        self._end(Event.HALF_CLOSE if linger else Event.CLOSE)
+        self._restart_idle_timer()
         if linger and self.outbound.half_close():
             self.transport.resumeProducing()
-        else:
-            self.outbound.close()
+            return
+        if linger:
+            self.state = TRANSITIONS[self.state][Event.CLOSE]
+        self.outbound.close()
+
+    def _close_transport(self) -> None:
+        if self.state is not State.CLOSED:
+            self.state = TRANSITIONS[self.state][Event.CLOSE]
+            self.transport.loseConnection()
+
+    def _end(self, event: Event) -> None:
+        """Change to a state in which no command begins."""
+        if self.state is State.WAITING:
+            self.factory.rotation.leave(self)
+        self.discard()
+        self.state = TRANSITIONS[self.state][event]
+
+    def _restart_idle_timer(self) -> None:
+        self.factory.idle.set(self.idle_expired)
+
+    def _start_linger_timer(self) -> None:
+        self.factory.idle.cancel(self.idle_expired)
+        self.factory.lingering.set(self.linger_expired)

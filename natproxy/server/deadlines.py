@@ -1,8 +1,8 @@
-"""Deadlines of many connections, kept by one timer.
+"""Deadlines of many connections, with one timer.
 
-They all get the same time, so the one that was set last is due last: a dictionary in
-order of insertion is the whole wheel. ``TimeoutMixin`` has a timer for each, which costs
-a connection that lives for one command more than the command's parsing does.
+All deadlines of a `Deadlines` have the same length, so the one that was set last is due last:
+a dictionary in order of insertion is sufficient. ``TimeoutMixin`` uses a timer for each
+connection; for a connection with one command that costs more than parsing the command.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from twisted.logger import Logger
 
 
 class Deadlines:
-    """Calls back when a time has passed that is the same for all.
+    """Calls back after a time that is the same for all.
 
-    :param clock: whose timer is used.
-    :param seconds: from `set` to the call.
+    :param clock: schedules the timer.
+    :param seconds: seconds from `set` to the callback.
     """
 
     _log = Logger()
@@ -27,29 +27,29 @@ class Deadlines:
         self._clock = clock
         self._due: dict[Callable[[], object], float] = {}
         self._timer: IDelayedCall | None = None
-        self._ringing = False
+        self._expiring = False
 
     def set(self, callback: Callable[[], object]) -> None:
-        """Call back after the time, counted from now; an earlier deadline is replaced."""
+        """Call back after the time, counted from now. It replaces an earlier deadline."""
         self._due.pop(callback, None)
         self._due[callback] = self._clock.seconds() + self.seconds
-        # While callbacks run, another deadline may be due sooner: `_ring` sets the timer.
-        if self._timer is None and not self._ringing:
-            self._timer = self._clock.callLater(self.seconds, self._ring)
+        # While callbacks run, another deadline may be due sooner: `_expire` sets the timer.
+        if self._timer is None and not self._expiring:
+            self._timer = self._clock.callLater(self.seconds, self._expire)
 
     def cancel(self, callback: Callable[[], object]) -> None:
-        """Do not call back."""
+        """Cancel the deadline of a callback, if it has one."""
         self._due.pop(callback, None)
 
-    def rest(self) -> None:
+    def cancel_timer(self) -> None:
         """Cancel the timer if no deadline is pending."""
         if self._timer is not None and not self._due:
             self._timer.cancel()
             self._timer = None
 
-    def _ring(self) -> None:
+    def _expire(self) -> None:
         self._timer = None
-        self._ringing = True
+        self._expiring = True
         now = self._clock.seconds()
         while self._due:
             callback, due = next(iter(self._due.items()))
@@ -60,7 +60,7 @@ class Deadlines:
                 callback()
             except Exception:
                 self._log.failure("a deadline's callback failed")
-        self._ringing = False
+        self._expiring = False
         if self._due:
             due = next(iter(self._due.values()))
-            self._timer = self._clock.callLater(due - now, self._ring)
+            self._timer = self._clock.callLater(due - now, self._expire)

@@ -38,7 +38,7 @@ class Finished(NamedTuple):
 class Subscribers:
     """The callbacks that receive the events of one source.
 
-    It is false while there are none, so that a source need not build an event for nobody.
+    It is false while there are none, so that the source need not build an event.
     """
 
     _log = Logger()

@@ -14,15 +14,15 @@ from twisted.logger import Logger
 
 from natproxy.address import FIRST_STAND_IN_PORT, Address
 from natproxy.nat import Outcome
-from natproxy.protocol import printable
-from natproxy.server.admission import Admission
+from natproxy.protocol import Command, printable
+from natproxy.server.admission import Admission, Verdict
 from natproxy.server.deadlines import Deadlines
 from natproxy.server.events import Finished, Subscribers
 from natproxy.server.refusals import RefusalLog
 from natproxy.server.rotation import RoundRobin
 
 LINGER = 1.0
-"""Seconds that a client gets to take what was sent, and to close, before we do."""
+"""Seconds for which a client may still read, and close first, after everything was sent."""
 
 _NO_HOST = Address("unix", FIRST_STAND_IN_PORT)
 
@@ -40,20 +40,20 @@ class Connection(Protocol):
 
 
 class CommandFactory(ServerFactory):
-    """Makes the connections of one daemon and knows which there are.
+    """Builds and holds the client connections of one daemon.
 
     :param clock: for every time-out.
-    :param idle_timeout: seconds that a client may take for its next step.
-    :param admission: limits the number of clients; without it, there may be 10,000.
+    :param idle_timeout: seconds that a client may take to send its next command or to read on.
+    :param admission: limits the number of clients; by default, to 10,000.
     :param first_command_timeout: seconds that a client may take to send its first command,
         and a load balancer to send the PROXY header; 0 for no limit but `idle_timeout`.
-    :ivar idle: the deadlines of clients whose turn it is.
-    :ivar lingering: those of clients that have been sent everything.
-    :ivar first_commands: those of clients that have connected a short while ago.
-    :ivar deadlines: all deadlines there are; they rest when nobody is connected.
-    :ivar connections: those that are open.
-    :ivar rotation: connections that have used up their share of a reactor turn.
-    :ivar subscribers: those of `subscribe`.
+    :ivar idle: idle time-outs.
+    :ivar lingering: time-outs of clients to which everything was sent.
+    :ivar first_commands: time-outs of clients that have not sent a command.
+    :ivar deadlines: all of these; their timers are cancelled when no client is connected.
+    :ivar connections: the open connections.
+    :ivar rotation: the connections that have used up their share of a reactor turn.
+    :ivar subscribers: the callbacks of `subscribe`.
     """
 
     noisy = False
@@ -89,45 +89,63 @@ class CommandFactory(ServerFactory):
         """
         return self.subscribers.add(callback)
 
+    def admit(self, command: Command, client: Address) -> Verdict:
+        """Return whether a command may begin now. Called once for each, before it begins.
+
+        Today every command proceeds. Access control and rates will decide here whether a command
+        is delayed or refused. A delay will be a `natproxy.server.state.State` of the connection,
+        a refusal a reply with an error. Neither is built yet: the caller ignores the verdict.
+        """
+        return Verdict.PROCEED
+
     def overloaded(self, address: object) -> bool:
-        """Return whether a new connection is to be closed at once; see `Admission`."""
+        """Return whether a new connection must be closed at once; see `Admission`.
+
+        :param address: the peer's address, as Twisted passes it.
+        """
         known = isinstance(address, (IPv4Address, IPv6Address))
         overloaded = self.admission.overloaded(self.address_of(address) if known else _NO_HOST)
         if overloaded:
-            self._refusals.leave_out()
+            self._refusals.suppress()
         return overloaded
 
-    def await_first_command(self, overdue: Callable[[], object]) -> None:
-        """Call back when a new client's time for its first command is over."""
+    def await_first_command(self, callback: Callable[[], object]) -> None:
+        """Call back when a new client has taken too long to send its first command."""
         if self.first_commands.seconds:
-            self.first_commands.set(overdue)
+            self.first_commands.set(callback)
 
     def log_refusal(self, log: Logger, client: Address, message: str) -> None:
-        """Log that a client was refused; see `RefusalLog`."""
+        """Log that a client was refused; see `RefusalLog`.
+
+        :param message: the reason.
+        """
         self._refusals.warn(log, "{client} turned away: {reason}", client=client, reason=message)
 
     def log_header_refusal(self, log: Logger, peer: str, reason: str) -> None:
         """Log that a connection was refused for its PROXY header; see `RefusalLog`.
 
-        :param peer: host of the connection; the client's is not known.
+        :param peer: host of the connection; the client's host is not known.
         """
         self._header_refusals.warn(
             log, "connection from {peer} refused: PROXY header: {reason}", peer=peer, reason=reason
         )
 
     def connection_ended(self, connection: Connection) -> None:
-        """Forget a connection."""
+        """Remove a connection that is lost."""
         self.admission.leave(connection)
         self.connections.discard(connection)
         if not self.connections:
             for deadlines in self.deadlines:
-                deadlines.rest()
+                deadlines.cancel_timer()
             emptied, self._emptied = self._emptied, []
             for waiting in emptied:
                 waiting.callback(None)
 
     def drain(self) -> Deferred[None]:
-        """Let every client finish its current command, and fire when all are gone."""
+        """Finish the current command of every client.
+
+        :return: fires when no client is connected.
+        """
         for connection in list(self.connections):
             connection.drain()
         if not self.connections:
@@ -137,15 +155,15 @@ class CommandFactory(ServerFactory):
         return emptied
 
     def abort(self) -> None:
-        """Cut off the clients that are left."""
+        """Abort the remaining connections."""
         for connection in list(self.connections):
             connection.abort(Outcome.DRAINED)
 
     def address_of(self, address: object) -> Address:
-        """Say in our terms where a connection leads.
+        """Return the `Address` for an address that Twisted passes.
 
-        A UNIX socket has no port: a number from 65,536 up, never given twice, stands
-        for it, so that one number is one connection, in the table and in the log.
+        A UNIX socket has no port. A number from 65,536 up, which is not used again, replaces it,
+        so that one number is one connection in the table and in the log.
         """
         if isinstance(address, (IPv4Address, IPv6Address)):
             return Address(address.host, address.port)

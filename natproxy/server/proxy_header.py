@@ -1,9 +1,9 @@
-"""The PROXY header, in which a load balancer says for whom it connects.
+"""The PROXY header, in which a load balancer sends the address of the client.
 
-Versions 1 (a line of text) and 2 (binary) of the PROXY protocol. Twisted has a parser of
-its own, but it lets control characters, ports above 65,535 and malformed addresses pass,
-or raises whatever a conversion raises. Here everything is checked, and a header that is
-not understood is refused; one line in some seconds is logged about that.
+Versions 1 (a line of text) and 2 (binary) of the PROXY protocol. Twisted's parser accepts control
+characters, ports above 65,535 and malformed addresses, or raises the exception of a failed
+conversion. This one checks everything. A malformed header is refused, and the refusal is logged at
+most once per interval.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from zope.interface import implementer
 from natproxy.protocol import printable
 
 LONGEST_LINE = 107
-"""Bytes of a header of version 1, its line end included."""
+"""Bytes of a header of version 1 at most, including its line end."""
 
 LONGEST = 4096
-"""Bytes of a header of version 2; what is not an address in it is ignored."""
+"""Bytes of a header of version 2 at most; everything but the addresses is ignored."""
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
-"""What a header of version 2 begins with."""
+"""The first bytes of a header of version 2."""
 
 _FIXED = struct.Struct("!12sBBH")
 _IPV4 = struct.Struct("!4s4sHH")
@@ -47,15 +47,15 @@ _PORT = re.compile(rb"0|[1-9][0-9]{0,4}", re.ASCII)
 
 
 class HeaderError(ValueError):
-    """Bytes that are not a PROXY header. Its text names what is wrong, on one line."""
+    """Bytes that are not a PROXY header. The text is the reason, on one line."""
 
 
 class Header(NamedTuple):
     """A complete header.
 
-    :ivar source: the client's address; `None` if the header names none, as the health
-        checks of a load balancer do: then it is the address of the connection.
-    :ivar destination: the address that the client has connected to.
+    :ivar source: the client's address; `None` if the header contains none, as in the health
+        checks of a load balancer. The client's address is then that of the connection.
+    :ivar destination: the address to which the client has connected; `None` likewise.
     :ivar size: bytes of the header.
     """
 
@@ -65,10 +65,10 @@ class Header(NamedTuple):
 
 
 def parse_header(received: bytes) -> Header | None:
-    """Parse the header that a connection begins with.
+    """Parse the header at the beginning of a connection.
 
     :return: `None` if more bytes are needed.
-    :raises HeaderError: if it is not a PROXY header, or a malformed one.
+    :raises HeaderError: if it is not a PROXY header, or if it is malformed.
     """
     if received[: len(SIGNATURE)] == SIGNATURE[: len(received)]:
         return _parse_binary(received)
@@ -154,14 +154,14 @@ def _unix(path: bytes) -> IAddress:
 
 
 class Receiver(Protocol):
-    """What is asked of the protocol behind a header; see `natproxy.server.connection`."""
+    """The wrapped protocol: see `natproxy.server.connection.CommandReceiver`."""
 
     def peer_identified(self) -> None:
-        """The client's address is known from now on."""
+        """Called when the header has been received: the transport returns the client's address."""
         ...
 
     def header_refused(self, log: Logger, peer: str, reason: str) -> None:
-        """Log that the header is malformed: so often that a flood does not fill the log.
+        """Log that the header is malformed, at a limited rate.
 
         :param peer: host of the connection.
         """
@@ -170,10 +170,10 @@ class Receiver(Protocol):
 
 @implementer(IHalfCloseableProtocol)
 class HeaderReceiver(ProtocolWrapper):
-    """Receives a PROXY header, then hands on what follows it.
+    """Receives a PROXY header, and passes the bytes after it to the wrapped protocol.
 
-    The wrapped protocol is connected from the beginning, so that it is counted, timed out
-    and drained as any other. It learns the client's address by ``peer_identified``.
+    The wrapped protocol is connected from the beginning, so that limits, time-outs and draining
+    apply to it. `Receiver.peer_identified` is called when the client's address is known.
 
     :ivar peer_pending: whether the header has not been received yet.
     """
@@ -189,7 +189,7 @@ class HeaderReceiver(ProtocolWrapper):
         self._refused = False
 
     def dataReceived(self, data: bytes) -> None:
-        """Receive bytes of the header, or of what follows it."""
+        """Receive bytes of the header, or bytes after it."""
         if self._refused:
             return
         if not self.peer_pending:
@@ -211,28 +211,28 @@ class HeaderReceiver(ProtocolWrapper):
             self.wrappedProtocol.dataReceived(rest)
 
     def getPeer(self) -> IAddress:
-        """Return the client's address; until it is known, the load balancer's."""
+        """Return the client's address; before the header, the load balancer's."""
         if self._header is not None and self._header.source is not None:
             return self._header.source
         peer: IAddress = super().getPeer()
         return peer
 
     def getHost(self) -> IAddress:
-        """Return the address that the client has connected to."""
+        """Return the address to which the client has connected."""
         if self._header is not None and self._header.destination is not None:
             return self._header.destination
         host: IAddress = super().getHost()
         return host
 
     def readConnectionLost(self) -> None:
-        """The client has half-closed: that is the wrapped protocol's affair."""
+        """Pass the half-close on; close if the header is missing."""
         if self.peer_pending:
             self.transport.loseConnection()
         else:
             cast(IHalfCloseableProtocol, self.wrappedProtocol).readConnectionLost()
 
     def writeConnectionLost(self) -> None:
-        """Everything has been sent."""
+        """Pass on that everything has been sent."""
         cast(IHalfCloseableProtocol, self.wrappedProtocol).writeConnectionLost()
 
     def _refuse(self, reason: str) -> None:
@@ -246,14 +246,14 @@ class HeaderReceiver(ProtocolWrapper):
 
 
 class HeaderFactory(WrappingFactory):
-    """Makes connections that begin with a PROXY header."""
+    """Builds connections that begin with a PROXY header."""
 
     noisy = False
     protocol = HeaderReceiver
 
     def buildProtocol(self, addr: IAddress | None) -> HeaderReceiver | None:  # type: ignore[override]
-        """Wrap the protocol that is made for a connection, if one is."""
-        # The address is the load balancer's: nobody is to be refused because of it.
+        """Return the wrapped protocol of a connection; `None` if the connection is refused."""
+        # The address is the load balancer's: no client may be refused because of it.
         wrapped = self.wrappedFactory.buildProtocol(None)
         return None if wrapped is None else HeaderReceiver(self, wrapped)
 
@@ -262,7 +262,7 @@ class HeaderFactory(WrappingFactory):
 class HeaderEndpoint:
     """Listens for connections that begin with a PROXY header (``haproxy:``).
 
-    :param endpoint: where to listen.
+    :param endpoint: the endpoint that listens.
     """
 
     def __init__(self, endpoint: IStreamServerEndpoint) -> None:

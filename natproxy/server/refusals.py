@@ -1,4 +1,4 @@
-"""Log refused connections: one line in some seconds, however many there are."""
+"""Log refused connections: one line per interval, however many there are."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ REFUSAL_INTERVAL = 10.0
 
 
 class RefusalLog:
-    """Logs the refusals of one kind, and counts those that it leaves out.
+    """Logs the refusals of one kind, and counts those that it suppresses.
 
-    :param seconds: returns the time.
+    :param seconds: returns the time in seconds.
     """
 
     def __init__(self, seconds: Callable[[], float]) -> None:
         self._seconds = seconds
-        self._left_out = 0
+        self._suppressed = 0
         self._logged = -math.inf
 
-    def leave_out(self) -> None:
+    def suppress(self) -> None:
         """Count a refusal that is not logged."""
-        self._left_out += 1
+        self._suppressed += 1
 
     def warn(self, log: Logger, text: str, **fields: object) -> None:
-        """Log a refusal, with the number of those left out before, or leave it out.
+        """Log a refusal with the number of those suppressed before, or suppress it.
 
         :param text: format of the line.
+        :param fields: fields of the event.
         """
         now = self._seconds()
         if now - self._logged < REFUSAL_INTERVAL:
-            self.leave_out()
+            self.suppress()
             return
-        others = f" (and {self._left_out} others before)" if self._left_out else ""
+        others = f" (and {self._suppressed} others before)" if self._suppressed else ""
         log.warn(f"{text}{{others}}", others=others, **fields)
-        self._left_out = 0
+        self._suppressed = 0
         self._logged = now

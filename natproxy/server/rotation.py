@@ -1,13 +1,13 @@
 """Limit the work that connections cause in one turn of the reactor.
 
-A single read can bring in 32,000 commands. Each connection has a share of work for each
-event: received bytes, or the end of a reply. What is left then waits in a `RoundRobin`, which
-all connections of a daemon have in common, for a later turn. A command that arrives on a
-connection that is not busy is always started at once; a command that was sent before the
-reply to another one waits when the work of the turn is used up.
+One read can contain 32,000 commands. Each connection has a share of work for each event: received
+bytes, or the end of a reply. When it is used up, the connection waits for a later turn in the
+daemon's `RoundRobin`. A command that arrives on a connection without other commands always begins
+at once. A command that was sent before the reply to another one waits when the work of the turn is
+used up.
 
-Work is counted in units. They follow the measured cost of a line: the shortest command costs
-about 60 times as much as a blank line, and parsing 64 bytes about as much as one.
+Work is counted in units, by the measured cost of a line: the shortest command costs about 60 times
+as much as a blank line, and parsing 64 bytes costs about as much as a blank line.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 COMMAND_UNITS = 64
-"""Units of starting a command that is replied to without another connection."""
+"""Units of a command that is replied to without another connection."""
 
 BYTES_PER_UNIT = 64
 """Bytes of a line that count as one unit."""
 
 SHARE = 4 * COMMAND_UNITS
-"""Units that one connection may use for one event, or in its place in the rotation."""
+"""Units that one connection may use for one event, or for one place in the rotation."""
 
 TURN = 32 * COMMAND_UNITS
 """Units that all connections together may use in one turn of the reactor."""
 
 RESULTS = TURN // COMMAND_UNITS
-"""Connections that receive one and the same result in one turn of the reactor."""
+"""Connections that receive one shared result in one turn of the reactor."""
 
 _VISIT_UNITS = 4
 
@@ -45,12 +45,12 @@ def line_units(line: bytes) -> int:
 
 
 class Member(Protocol):
-    """A connection that has used up its share."""
+    """A connection in a `RoundRobin`."""
 
     def take_turn(self) -> int:
         """Continue for one more share; return the units used.
 
-        Call `RoundRobin.join` again if there is still work left.
+        It must call `RoundRobin.join` again if work is left.
         """
         ...
 
@@ -75,13 +75,13 @@ class RoundRobin:
     def exhausted(self) -> bool:
         """Whether the units of this turn are used up.
 
-        They are renewed when a connection waits, and only then: a turn in which nobody has
-        to wait costs nothing.
+        They are renewed only when a connection waits, so that turns without a waiting connection
+        cost nothing.
         """
         return self._left <= 0
 
     def spend(self, units: int) -> None:
-        """Take units from this turn."""
+        """Subtract units from those of this turn."""
         self._left -= units
 
     def __len__(self) -> int:
@@ -124,8 +124,8 @@ def fire_in_turns(
 ) -> None:
     """Fire Deferreds with one result, `RESULTS` of them in each turn of the reactor.
 
-    :param waiting: each is removed before it fires; one that has been cancelled does not fire.
-    :param clock: schedules the turns; `None` to fire all in this one.
+    :param waiting: each Deferred is removed before it fires; a cancelled one does not fire.
+    :param clock: schedules the turns; `None` to fire all of them in this turn.
     """
     left = RESULTS
     while waiting and (left or clock is None):

@@ -1,9 +1,10 @@
-"""Work off the reactor's thread: pools of threads, and fair, bounded lines before them."""
+"""Work in threads: pools of threads, and bounded executors with a fair queue before them."""
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from functools import partial
 from threading import Thread
 from typing import Any, Generic, Protocol, TypeVar
@@ -13,10 +14,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
-from natproxy.protocol import Refusal
-
-PATIENCE = 45.0
-"""Seconds after which a client is not kept waiting for work, begun or not.
+WORK_TIMEOUT = 45.0
+"""Seconds after which work fails, begun or not.
 
 Less than a proxy waits for a file server's reply.
 """
@@ -26,23 +25,42 @@ NO_RESPONSE = "the storage does not respond"
 T = TypeVar("T")
 
 
+class WorkRefused(Exception):
+    """Work that was not done, or whose result is not waited for. Its text is the reason."""
+
+
+class Overloaded(WorkRefused):
+    """Too much work of this kind is queued."""
+
+
+class Unresponsive(WorkRefused):
+    """The threads hang, or the work takes too long."""
+
+    def __init__(self, reason: str = NO_RESPONSE) -> None:
+        super().__init__(reason)
+
+
+class WorkCancelled(Exception):
+    """Raised in a thread whose work was cancelled; see `CancellationToken`."""
+
+
 class InThread(Protocol):
-    """Calls a function in a thread and fires with its result in the reactor's."""
+    """Calls a function in a thread; the result arrives in the reactor's thread."""
 
     def __call__(self, function: Callable[[], T], /) -> Deferred[T]:
-        """Call it."""
+        """Return a Deferred that fires with the function's result."""
         ...
 
 
 class Threads:
     """A pool of threads for one kind of work.
 
-    Its threads are made as they are needed and end with the reactor. A thread that hangs
-    in a system call delays neither the reactor nor the end of the process.
+    Threads start as they are needed and end with the reactor. A thread that hangs in a system
+    call delays neither the reactor nor the end of the process.
 
     :param reactor: where results are delivered (`IReactorThreads`, `IReactorCore`).
-    :param most: threads.
-    :param name: of the pool.
+    :param most: number of threads at most.
+    :param name: name of the pool.
     """
 
     def __init__(self, reactor: Any, most: int, name: str) -> None:
@@ -53,246 +71,244 @@ class Threads:
     def __call__(self, function: Callable[[], T], /) -> Deferred[T]:
         """Call a function in a thread; see `InThread`."""
         if not (self._pool.started or self._pool.joined):
-            # Not earlier: a daemon may fork between being made and being started.
+            # Not earlier: a daemon may fork after it is built and before it is started.
             self._pool.start()
             self._reactor.addSystemEventTrigger("during", "shutdown", self.stop)
         return deferToThreadPool(self._reactor, self._pool, function)
 
     def stop(self) -> None:
-        """Let the threads end, without waiting for them."""
+        """End the threads without waiting for them."""
         if self._pool.started:
             # The pool joins its threads.
             Thread(target=self._pool.stop, daemon=True).start()
 
 
-class Abandoned(Exception):
-    """Nobody waits for the work any more."""
+class CancellationToken:
+    """A flag that the reactor's thread sets and a working thread checks.
 
-
-class Abandonment:
-    """A flag that the reactor's thread sets, and a working thread looks at."""
+    :ivar cancelled: whether `cancel` has been called.
+    """
 
     def __init__(self) -> None:
-        self.abandoned = False
+        self.cancelled = False
         self._checks = 0
 
-    def abandon(self) -> None:
-        """Let the thread end its work soon."""
-        self.abandoned = True
+    def cancel(self) -> None:
+        """Make the next `check` raise."""
+        self.cancelled = True
 
     def check(self) -> None:
-        """Return if the work is wanted.
+        """Return if the work is still needed.
 
-        :raises Abandoned: if it is not.
+        :raises WorkCancelled: if it was cancelled.
         """
         self._checks += 1
-        if self.abandoned:
-            raise Abandoned
+        if self.cancelled:
+            raise WorkCancelled
 
     def progress(self) -> int:
-        """Return a number that grows as the work goes on."""
+        """Return the number of checks so far, which grows while the work continues."""
         return self._checks
 
 
-class _Task(Generic[T]):
+@dataclass(frozen=True)
+class Work(Generic[T]):
     """A piece of work.
 
-    :ivar begun: when a thread took it, or was last seen to go on; `None` in line.
-    :ivar seen: its progress then.
+    :ivar function: called in a thread; its result is the result of the work.
+    :ivar client: the client that the work is for. Clients are served in rotation.
+    :ivar source: what the work reads. It has a limited number of threads: `Limits.per_source`.
+    :ivar cancel: called when the result of work that has begun is no longer needed.
+    :ivar released: called once when no thread uses the work any longer: it has returned, or it
+        will never begin.
+    :ivar progress: returns a value that changes while the work continues. Work that changes it
+        within each time-out does not time out.
+    """
+
+    function: Callable[[], T]
+    client: Hashable = None
+    source: Hashable = None
+    cancel: Callable[[], object] | None = None
+    released: Callable[[], object] | None = None
+    progress: Callable[[], object] | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a `BoundedExecutor` accepts.
+
+    :ivar running: pieces of work that run at the same time.
+    :ivar queued: pieces of work that wait.
+    :ivar per_source: pieces of work on one source that run at the same time; `None` for all.
+    :ivar timeout: seconds after which work fails, begun or not.
+    """
+
+    running: int
+    queued: int
+    per_source: int | None = None
+    timeout: float = WORK_TIMEOUT
+
+
+class _Task(Generic[T]):
+    """Accepted work and its state.
+
+    :ivar begun: the clock's time at which a thread took the work, or at which progress was seen
+        last; `None` while it is queued.
+    :ivar seen: the value of `Work.progress` at that time.
+    :ivar done: fires with the result.
     """
 
     timer: IDelayedCall | None = None
     begun: float | None = None
 
-    def __init__(
-        self,
-        work: Callable[[], T],
-        client: Hashable,
-        source: Hashable,
-        abandon: Callable[[], object] | None,
-        ended: Callable[[], object] | None,
-        progress: Callable[[], object] | None,
-        leave: Callable[[_Task[T]], None],
-    ) -> None:
+    def __init__(self, work: Work[T], cancelled: Callable[[_Task[T]], None]) -> None:
         self.work = work
-        self.client = client
-        self.source = source
-        self.abandon = abandon
-        self.ended = ended
-        self.progress = progress
-        self.seen = None if progress is None else progress()
-        self.done: Deferred[T] = Deferred(lambda _: leave(self))
+        self.seen = None if work.progress is None else work.progress()
+        self.done: Deferred[T] = Deferred(lambda _: cancelled(self))
 
 
-class Turns:
-    """Work of one kind: some of it at a time, some more in line, the rest refused.
+class BoundedExecutor:
+    """Runs a limited amount of work of one kind, queues some more, and refuses the rest.
 
-    Clients take turns: one with much work in line delays another by one piece of it. When
-    the line is full, a client with less work in line than another takes a place of the
-    other's, whose last piece of work is refused.
+    Clients are served in rotation: much queued work of one client delays another client by one
+    piece of it. When the queue is full, a client with less queued work than another one displaces
+    the other's last piece, which is refused.
 
-    :param in_thread: where it is done.
-    :param at_once: pieces of work that may be under way.
-    :param in_line: how many more may wait.
-    :param what: they are, in the words of a refusal.
-    :param clock: for `patience`; `None` for no time-out.
-    :param patience: seconds after which a piece of work fails, begun or not. A thread that
-        hangs keeps its place, and when all places are kept so, further work is refused.
-    :param share: pieces of work on one source that may be under way; `None` for all.
+    A thread that hangs keeps its place. When all places are kept by such threads, further work is
+    refused at once.
+
+    :param in_thread: runs functions in threads.
+    :param kind: the name of the work in the plural, for messages.
+    :param clock: schedules time-outs; `None` for no time-out.
     """
 
     def __init__(
-        self,
-        in_thread: InThread,
-        at_once: int,
-        in_line: int,
-        what: str,
-        clock: IReactorTime | None = None,
-        patience: float = PATIENCE,
-        share: int | None = None,
+        self, in_thread: InThread, kind: str, limits: Limits, clock: IReactorTime | None = None
     ) -> None:
         self._in_thread = in_thread
-        self._at_once = at_once
-        self._free = at_once
-        self._most_in_line = in_line
-        self._what = what
+        self._kind = kind
+        self._limits = limits
+        self._per_source = limits.running if limits.per_source is None else limits.per_source
         self._clock = clock
-        self._patience = patience
-        self._share = at_once if share is None else share
+        self._free = limits.running
         # The client at the front is served next.
-        self._line: OrderedDict[Hashable, dict[_Task[Any], None]] = OrderedDict()
-        self._in_line = 0
-        self._under_way: set[_Task[Any]] = set()
+        self._queue: OrderedDict[Hashable, dict[_Task[Any], None]] = OrderedDict()
+        self._queued = 0
+        self._running: set[_Task[Any]] = set()
         self._sources: Counter[Hashable] = Counter()
 
-    def take(
-        self,
-        work: Callable[[], T],
-        client: Hashable = None,
-        source: Hashable = None,
-        abandon: Callable[[], object] | None = None,
-        ended: Callable[[], object] | None = None,
-        progress: Callable[[], object] | None = None,
-        again: bool = False,
-    ) -> Deferred[T]:
-        """Have work done in its turn.
+    def submit(self, work: Work[T], continued: bool = False) -> Deferred[T]:
+        """Run work in a thread, or queue it.
 
-        :param client: who wants it, for a fair line.
-        :param source: what it reads, for a fair share of the threads.
-        :param abandon: called when nobody waits for the result of work that has been
-            begun: it is to end soon.
-        :param ended: called when the work has returned, or will never be begun.
-        :param progress: returns something that changes as the work goes on; work that is
-            long and does go on is waited for.
-        :param again: whether it continues work that was admitted before: not refused.
-        :return: fires with its result, or with `Refusal`: with code 503, if it takes too
-            long, with 429, if its place in the line is taken. Cancelled in line, the work
-            is not begun; after that, nobody is told of its result.
-        :raises Refusal: with code 429, if the line is full; with 503, if all threads hang.
+        :param continued: whether it continues work that was accepted before: it is not refused.
+        :return: fires with the result, or fails with `Unresponsive`, or with `Overloaded` if
+            another client displaces it. If the Deferred is cancelled, queued work is not begun,
+            and the result of work that has begun is dropped.
+        :raises Overloaded: if the queue is full.
+        :raises Unresponsive: if all threads hang.
         """
-        if not again:
-            self._admit(client, source)
-        task = _Task(work, client, source, abandon, ended, progress, self._leave)
-        self._line.setdefault(client, {})[task] = None
-        self._in_line += 1
-        self._next()
+        if not continued:
+            self._accept(work)
+        task = _Task(work, self._cancelled)
+        self._queue.setdefault(work.client, {})[task] = None
+        self._queued += 1
+        self._run_next()
         if not task.done.called:
             self._start_timer(task)
         return task.done
 
-    def _admit(self, client: Hashable, source: Hashable) -> None:
-        if self._free and self._sources[source] < self._share:
+    def _accept(self, work: Work[Any]) -> None:
+        if self._free and self._sources[work.source] < self._per_source:
             return
-        hanging = Counter(task.source for task in self._under_way if self._hangs(task))
-        if hanging.total() >= self._at_once or hanging[source] >= self._share:
-            raise Refusal(503, NO_RESPONSE)
-        if self._in_line < self._most_in_line:
+        hanging = Counter(task.work.source for task in self._running if self._hangs(task))
+        if hanging.total() >= self._limits.running or hanging[work.source] >= self._per_source:
+            raise Unresponsive
+        if self._queued < self._limits.queued:
             return
-        full = Refusal(429, f"too many {self._what} at once")
-        longest = max(self._line.values(), key=len, default={})
-        if len(longest) <= len(self._line.get(client, ())) + 1:
+        full = Overloaded(f"too many {self._kind} at once")
+        longest = max(self._queue.values(), key=len, default={})
+        if len(longest) <= len(self._queue.get(work.client, ())) + 1:
             raise full
         self._fail(next(reversed(longest)), full)
 
     def _pick(self) -> _Task[Any] | None:
-        for client, tasks in self._line.items():
+        for client, tasks in self._queue.items():
             for task in tasks:
-                if self._sources[task.source] < self._share:
-                    self._line.move_to_end(client)
+                if self._sources[task.work.source] < self._per_source:
+                    self._queue.move_to_end(client)
                     return task
         return None
 
-    def _next(self) -> None:
+    def _run_next(self) -> None:
         while self._free and (task := self._pick()) is not None:
-            self._forget(task)
+            self._dequeue(task)
             task.begun = self._now()
             self._free -= 1
-            self._under_way.add(task)
-            self._sources[task.source] += 1
-            self._in_thread(task.work).addBoth(self._ended, task)
+            self._running.add(task)
+            self._sources[task.work.source] += 1
+            self._in_thread(task.work.function).addBoth(self._returned, task)
 
-    def _ended(self, result: Any, task: _Task[Any]) -> None:
+    def _returned(self, result: Any, task: _Task[Any]) -> None:
         self._free += 1
-        self._under_way.remove(task)
-        self._sources[task.source] -= 1
-        if not self._sources[task.source]:
-            del self._sources[task.source]
+        self._running.remove(task)
+        self._sources[task.work.source] -= 1
+        if not self._sources[task.work.source]:
+            del self._sources[task.work.source]
         self._stop_timer(task)
-        if task.ended is not None:
-            task.ended()
-        self._next()
+        if task.work.released is not None:
+            task.work.released()
+        self._run_next()
         if not task.done.called:
             task.done.callback(result)
 
-    def _leave(self, task: _Task[Any]) -> None:
+    def _cancelled(self, task: _Task[Any]) -> None:
         if task.begun is None:
             self._drop(task)
             return
         self._stop_timer(task)
-        if task.abandon is not None:
-            task.abandon()
+        if task.work.cancel is not None:
+            task.work.cancel()
 
-    def _late(self, task: _Task[Any]) -> None:
+    def _timed_out(self, task: _Task[Any]) -> None:
         task.timer = None
-        refusal = Refusal(503, NO_RESPONSE)
         if task.begun is None:
-            self._fail(task, refusal)
+            self._fail(task, Unresponsive())
             return
-        progress = None if task.progress is None else task.progress()
+        progress = None if task.work.progress is None else task.work.progress()
         if progress != task.seen:
             task.seen, task.begun = progress, self._now()
             self._start_timer(task)
             return
-        if task.abandon is not None:
-            task.abandon()
-        task.done.errback(refusal)
+        if task.work.cancel is not None:
+            task.work.cancel()
+        task.done.errback(Unresponsive())
 
-    def _fail(self, task: _Task[Any], refusal: Refusal) -> None:
+    def _fail(self, task: _Task[Any], error: WorkRefused) -> None:
         self._drop(task)
-        task.done.errback(refusal)
+        task.done.errback(error)
 
     def _drop(self, task: _Task[Any]) -> None:
-        self._forget(task)
+        self._dequeue(task)
         self._stop_timer(task)
-        if task.ended is not None:
-            task.ended()
+        if task.work.released is not None:
+            task.work.released()
 
-    def _forget(self, task: _Task[Any]) -> None:
-        tasks = self._line[task.client]
+    def _dequeue(self, task: _Task[Any]) -> None:
+        tasks = self._queue[task.work.client]
         del tasks[task]
         if not tasks:
-            del self._line[task.client]
-        self._in_line -= 1
+            del self._queue[task.work.client]
+        self._queued -= 1
 
     def _now(self) -> float:
         return 0.0 if self._clock is None else self._clock.seconds()
 
     def _hangs(self, task: _Task[Any]) -> bool:
-        return task.begun is not None and self._now() - task.begun >= self._patience
+        return task.begun is not None and self._now() - task.begun >= self._limits.timeout
 
     def _start_timer(self, task: _Task[Any]) -> None:
         if self._clock is not None:
-            task.timer = self._clock.callLater(self._patience, self._late, task)
+            task.timer = self._clock.callLater(self._limits.timeout, self._timed_out, task)
 
     @staticmethod
     def _stop_timer(task: _Task[Any]) -> None:

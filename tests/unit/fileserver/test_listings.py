@@ -7,7 +7,7 @@ import os
 from twisted.internet.error import ConnectionLost
 
 from natproxy.server.rotation import RESULTS
-from natproxy.server.threads import Abandoned
+from natproxy.server.threads import WorkCancelled
 from natproxy.storage.interface import Check, TopFiles
 from tests.support.fileserver import FileServerCase
 
@@ -127,8 +127,8 @@ class ListTests(FileServerCase):
 
     def step(self) -> None:
         """Let the scan that is under way take a step."""
-        assert self.factory.services.listings._abandonment is not None
-        self.factory.services.listings._abandonment.check()
+        assert self.factory.services.listings._token is not None
+        self.factory.services.listings._token.check()
 
     def test_scan_that_hangs_is_not_waited_for(self) -> None:
         self.send(b"LIST\n")
@@ -163,7 +163,7 @@ class ListTests(FileServerCase):
 
         self.patch(storage, "top_files", noting)
         self.thread.run()
-        self.assertIsInstance(failures[0], Abandoned)
+        self.assertIsInstance(failures[0], WorkCancelled)
         self.thread.run()
         self.assertEqual(self.wire.taken(), b"OK\na\nEND\n")
         self.assertEqual(len(failures), 1)

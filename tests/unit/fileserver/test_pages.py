@@ -19,7 +19,7 @@ from natproxy.fileserver.pages import (
 from natproxy.fileserver.resets import POLL_INTERVAL
 from natproxy.metadata import Entry
 from natproxy.protocol import Page, format_entry
-from natproxy.server.threads import PATIENCE, Abandoned
+from natproxy.server.threads import WORK_TIMEOUT, WorkCancelled
 from tests.support.fileserver import Version2Case
 
 NOT_FOUND = b"ERR 404 file not found\n"
@@ -93,7 +93,7 @@ class LsTests(Version2Case):
         hanging = list(self.thread.asked)
         self.assertEqual(len(hanging), count)
         self.thread.asked.clear()
-        self.clock.advance(PATIENCE)
+        self.clock.advance(WORK_TIMEOUT)
         refused = b"ERR 503 the storage does not respond\n"
         self.assertEqual({client.taken() for _, client in clients}, {refused})
         self.assertEqual(self.send(b"LS slow/other\n"), refused)
@@ -128,7 +128,7 @@ class LsTests(Version2Case):
         self.send(b"LS\n")
         self.wire.lose(self.protocol, ConnectionLost())
         self.thread.run()
-        self.assertIsInstance(failures[0], Abandoned)
+        self.assertIsInstance(failures[0], WorkCancelled)
 
     def test_entries_that_cannot_be_read_are_counted_in_the_header(self) -> None:
         look = os.stat

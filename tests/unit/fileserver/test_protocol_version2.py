@@ -81,7 +81,7 @@ class UnexpectedErrorTests(Version2Case):
 
         self.patch(pages, "make_page", fail)
         self.assertEqual(self.send_and_run(b"LS\n"), b"ERR 500 internal error\n")
-        self.assert_logged_error("cannot answer for the served directory")
+        self.assert_logged_error("cannot reply for the served directory")
         self.assertTrue(self.wire.open)
 
     def test_error_when_the_thread_has_returned_does_not_leave_the_client_waiting(self) -> None:
@@ -91,7 +91,7 @@ class UnexpectedErrorTests(Version2Case):
         self.patch(self.factory.services.relays, "send_bytes", fail)
         self.assertEqual(self.send_and_run(b"LS\n"), b"")
         self.assertTrue(self.wire.aborted)
-        self.assert_logged_error("cannot answer 127.0.0.1:43210")
+        self.assert_logged_error("cannot reply to 127.0.0.1:43210")
         self.assertEqual(self.journal.outcomes[-1]["outcome"], "error")
 
     def assert_logged_error(self, line: str) -> None:

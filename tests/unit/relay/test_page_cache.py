@@ -15,10 +15,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.fileserver.factory import CONCURRENT_READS, read_in
 from natproxy.kernel.mounts import Mounts
-from natproxy.protocol import Refusal
 from natproxy.relay import FileJob, Outbound, PageCache, Relays, SourceChanged, SourceShort
 from natproxy.relay.files import BLOCK, CopyingFileRelay, ThreadedFileRelay
-from natproxy.server.threads import PATIENCE, Threads
+from natproxy.server.threads import WORK_TIMEOUT, Threads, Unresponsive
 from tests.support.doubles import BufferedWire, PlayedThread
 from tests.support.ends import Ends
 from tests.support.files import RawFile
@@ -172,7 +171,7 @@ class HangingTests(FileServerCase):
             protocol.dataReceived(b"GET a\n")
         # Half of the threads are left to other file systems.
         self.assertEqual(self.reads.calls, CONCURRENT_READS // 2)
-        self.clock.advance(PATIENCE)
+        self.clock.advance(WORK_TIMEOUT)
         for _, client in clients:
             self.assertEqual(client.taken(), b"ERR 503 the storage does not respond\n")
             self.assertTrue(client.open)
@@ -187,7 +186,7 @@ class HangingTests(FileServerCase):
     def test_file_of_a_read_that_hangs_is_closed_when_its_thread_returns(self) -> None:
         before = descriptors()
         self.send(b"GET a\n")
-        self.clock.advance(PATIENCE)
+        self.clock.advance(WORK_TIMEOUT)
         self.assertEqual(self.wire.taken(), b"ERR 503 the storage does not respond\n")
         # Closing it might hang as well, and stop the reactor.
         self.assertEqual(len(descriptors()), len(before) + 1)
@@ -212,12 +211,12 @@ class HangingTests(FileServerCase):
         clock = Clock()
         read = read_in(self.reads, clock)
         for _ in range(CONCURRENT_READS):
-            read(lambda: None, 1, int).addErrback(lambda failure: failure.trap(Refusal))
+            read(lambda: None, 1, int).addErrback(lambda failure: failure.trap(Unresponsive))
         other = read(lambda: "other", 2, int)
         function, called = self.reads.asked.pop()
         called.callback(function())
         self.assertEqual(self.successResultOf(other), "other")
-        clock.advance(PATIENCE)
+        clock.advance(WORK_TIMEOUT)
 
     def test_first_read_that_fails_is_an_error_reply(self) -> None:
         self.send(b"GET a\n")

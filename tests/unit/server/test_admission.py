@@ -66,48 +66,48 @@ class HostTests(SynchronousTestCase):
 class AdmissionTests(SynchronousTestCase):
     def test_limit_in_all(self) -> None:
         admission = Admission(2)
-        self.assertIsNone(admission.admit("a"))
-        self.assertIsNone(admission.admit("b"))
-        refusal = admission.admit("c")
+        self.assertIsNone(admission.enter("a"))
+        self.assertIsNone(admission.enter("b"))
+        refusal = admission.enter("c")
         self.assertEqual(refusal, ("too many clients", True))
         self.assertEqual(admission.admitted, 2)
         admission.leave("c")
-        self.assertIsNotNone(admission.admit("d"))
+        self.assertIsNotNone(admission.enter("d"))
         admission.leave("a")
-        self.assertIsNone(admission.admit("e"))
+        self.assertIsNone(admission.enter("e"))
 
     def test_limit_of_a_host(self) -> None:
         admission = Admission(10, 1)
-        self.assertIsNone(admission.admit("a", at("10.0.0.1")))
-        refusal = admission.admit("b", at("10.0.0.1"))
+        self.assertIsNone(admission.enter("a", at("10.0.0.1")))
+        refusal = admission.enter("b", at("10.0.0.1"))
         self.assertEqual(refusal, ("too many connections from this address", True))
-        self.assertIsNone(admission.admit("c", at("10.0.0.2")))
+        self.assertIsNone(admission.enter("c", at("10.0.0.2")))
         self.assertEqual(admission.admitted, 2)
         admission.leave("a")
-        self.assertIsNone(admission.admit("d", at("10.0.0.1")))
+        self.assertIsNone(admission.enter("d", at("10.0.0.1")))
 
     def test_refused_connection_takes_no_place(self) -> None:
         admission = Admission(3, 1)
-        admission.admit("a", at("10.0.0.1"))
+        admission.enter("a", at("10.0.0.1"))
         for number in range(10):
-            self.assertIsNotNone(admission.admit(number, at("10.0.0.1")))
-        self.assertIsNone(admission.admit("b", at("10.0.0.2")))
-        self.assertIsNone(admission.admit("c", at("10.0.0.3")))
+            self.assertIsNotNone(admission.enter(number, at("10.0.0.1")))
+        self.assertIsNone(admission.enter("b", at("10.0.0.2")))
+        self.assertIsNone(admission.enter("c", at("10.0.0.3")))
 
     def test_unix_peers_are_exempt(self) -> None:
         admission = Admission(10, 1)
         for number in range(3):
-            self.assertIsNone(admission.admit(number, at("unix", FIRST_STAND_IN_PORT + number)))
+            self.assertIsNone(admission.enter(number, at("unix", FIRST_STAND_IN_PORT + number)))
 
     def test_no_limit_of_a_host(self) -> None:
         admission = Admission(100, 0)
         for number in range(100):
-            self.assertIsNone(admission.admit(number, at("10.0.0.1")))
+            self.assertIsNone(admission.enter(number, at("10.0.0.1")))
 
     def test_address_that_becomes_known_later(self) -> None:
         admission = Admission(10, 1)
-        self.assertIsNone(admission.admit("a"))
-        self.assertIsNone(admission.admit("b"))
+        self.assertIsNone(admission.enter("a"))
+        self.assertIsNone(admission.enter("b"))
         self.assertIsNone(admission.identify("a", at("10.0.0.1")))
         self.assertIsNotNone(admission.identify("b", at("10.0.0.1")))
         self.assertEqual(admission.admitted, 1)
@@ -115,27 +115,27 @@ class AdmissionTests(SynchronousTestCase):
 
     def test_refused_connections_are_bounded(self) -> None:
         admission = Admission(1, 1)
-        admission.admit("a", at("10.0.0.1"))
+        admission.enter("a", at("10.0.0.1"))
         for number in range(REFUSED):
             self.assertFalse(admission.overloaded(at("10.0.0.1")))
-            self.assertEqual(admission.admit(number, at("10.0.0.1")), ("too many clients", True))
+            self.assertEqual(admission.enter(number, at("10.0.0.1")), ("too many clients", True))
         self.assertTrue(admission.overloaded(at("10.0.0.1")))
-        self.assertEqual(admission.admit("b", at("10.0.0.1")), ("too many clients", False))
+        self.assertEqual(admission.enter("b", at("10.0.0.1")), ("too many clients", False))
         admission.leave(0)
         self.assertFalse(admission.overloaded(at("10.0.0.1")))
 
     def test_other_hosts_are_admitted_while_one_is_refused(self) -> None:
         admission = Admission(100, 1)
-        admission.admit("a", at("10.0.0.1"))
+        admission.enter("a", at("10.0.0.1"))
         for number in range(REFUSED):
-            admission.admit(number, at("10.0.0.1"))
+            admission.enter(number, at("10.0.0.1"))
         self.assertTrue(admission.overloaded(at("10.0.0.1")))
         self.assertFalse(admission.overloaded(at("10.0.0.2")))
 
     def test_nothing_is_kept_of_those_who_left(self) -> None:
         admission = Admission(2, 2)
         for client in "abc":
-            admission.admit(client, at("10.0.0.1"))
+            admission.enter(client, at("10.0.0.1"))
         for client in "abcd":
             admission.leave(client)
         self.assertEqual(

@@ -360,7 +360,7 @@ class UnexpectedErrorTests(CommandsCase):
         self.assertEqual(self.wire.taken(), b"one!\n")
         self.assertTrue(self.wire.aborted)
         self.assertEqual(self.protocol.dropped, [Outcome.ERROR])
-        journal.line_with("cannot answer 127.0.0.1:43210")
+        journal.line_with("cannot reply to 127.0.0.1:43210")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         if self.logged_errors is not None:
             self.logged_errors.flush(ZeroDivisionError)

@@ -103,11 +103,11 @@ class DeadlinesTests(SynchronousTestCase):
         for waiting in everybody:
             self.deadlines.set(waiting.time_is_up)
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
-        self.deadlines.rest()
+        self.deadlines.cancel_timer()
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
         for waiting in everybody:
             self.deadlines.cancel(waiting.time_is_up)
-        self.deadlines.rest()
+        self.deadlines.cancel_timer()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     @given(st.lists(st.tuples(st.integers(0, 4), st.booleans(), st.integers(0, 12)), max_size=40))

@@ -295,7 +295,12 @@ class LocalSuite(StorageSuite):
                 self.create(path, content)
         for path in directories:
             os.utime(path, ns=(0, MTIME))
-        return LocalStorage(self.top, self.opener)
+        self.unreadable: os.stat_result | None = None
+
+        def opener(directory: int, name: bytes, flags: int) -> int:
+            return self.readable(self.opener(directory, name, flags), flags)
+
+        return LocalStorage(self.top, opener)
 
     def create(self, path: bytes, content: bytes) -> None:
         with open(path, "wb") as file:
@@ -312,30 +317,31 @@ class LocalSuite(StorageSuite):
             file.write(content)
 
     def make_unreadable(self, name: bytes) -> None:
-        target = os.stat(os.path.join(self.top, name))
+        # Not by its mode: root reads everything.
+        self.unreadable = os.stat(os.path.join(self.top, name))
         is_directory = os.path.isdir(os.path.join(self.top, name))
         stat, open_ = os.stat, os.open
 
-        def is_target(result: os.stat_result) -> bool:
-            return os.path.samestat(result, target)
-
         def failing_stat(path: bytes, **named: int) -> os.stat_result:
             result = stat(path, **named)
-            if is_target(result) and (
-                path == b"." or not os.path.isdir(os.path.join(self.top, name))
-            ):
+            if os.path.samestat(result, self.unreadable) and (path == b"." or not is_directory):
                 raise PermissionError(13, "Permission denied")
             return result
 
         def failing_open(path: bytes, flags: int, *mode: int, **named: int) -> int:
-            descriptor = open_(path, flags, *mode, **named)
-            if flags & os.O_DIRECTORY and not flags & os.O_PATH and is_target(os.fstat(descriptor)):
-                os.close(descriptor)
-                raise PermissionError(13, "Permission denied")
-            return descriptor
+            return self.readable(open_(path, flags, *mode, **named), flags)
 
         self.patch(os, "stat", failing_stat)
         self.patch(os, "open", failing_open)
+
+    def readable(self, descriptor: int, flags: int) -> int:
+        """Return a descriptor, unless it is of the unreadable directory and to be listed."""
+        lists = flags & os.O_DIRECTORY and not flags & os.O_PATH
+        unreadable = self.unreadable
+        if lists and unreadable and os.path.samestat(os.fstat(descriptor), unreadable):
+            os.close(descriptor)
+            raise PermissionError(13, "Permission denied")
+        return descriptor
 
 
 class BeneathTests(LocalSuite, SynchronousTestCase):
