@@ -7,7 +7,7 @@ import os
 import sys
 from contextlib import suppress
 
-from twisted.internet.interfaces import IReactorFDSet
+from twisted.internet.interfaces import IReactorFDSet, IReactorTime
 
 from natproxy.relay.copy import CopyRelay
 from natproxy.relay.files import Bytes, CopyingFileRelay, ThreadedFileRelay
@@ -63,6 +63,7 @@ class Relays:
     ) -> None:
         self._pool = PipePool(splices)
         self._page_cache = page_cache
+        self._clock = IReactorTime(reactor, None)
         self._reactor: IReactorFDSet | None = None
         if method is not Method.COPY and IReactorFDSet.providedBy(reactor):
             self._reactor = reactor
@@ -85,7 +86,7 @@ class Relays:
                     return SpliceRelay(self._reactor, self._pool, pipe, job)
                 except OSError:
                     # No descriptors left: copying needs none.
-                    self._pool.give_back(pipe, empty=True)
+                    self._pool.take_back(pipe, empty=True)
         return CopyRelay(job)
 
     def send(self, job: FileJob) -> Relay:
@@ -109,11 +110,12 @@ class Relays:
             # It needs one more descriptor; copying does not.
             with suppress(OSError):
                 return SendfileRelay(self._reactor, job, cache)
-        return CopyingFileRelay(job, cache)
+        return CopyingFileRelay(job, cache, self._clock)
 
     def send_bytes(self, data: bytes, outbound: Outbound, ended: Ended) -> Relay:
         """Return the relay of bytes that are in memory."""
-        return CopyingFileRelay(FileJob(b"", Bytes(data), len(data), outbound, ended), None)
+        job = FileJob(b"", Bytes(data), len(data), outbound, ended)
+        return CopyingFileRelay(job, None, self._clock)
 
     def close(self) -> None:
         """Close the pipes that are kept for the next body."""

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from natproxy.relay.job import FileJob, Relay, SourceChanged, SourceShort
@@ -49,7 +50,7 @@ class FileRelay(Relay):
     however the relay ends, but not while a thread reads it: closing a file of a file system
     that hangs may hang as well, and its descriptor would soon be another file's.
 
-    :param page_cache: tells which bytes can be read without waiting for a disk; `None` if
+    :param page_cache: reports which bytes can be read without waiting for a disk; `None` if
         all can.
     """
 
@@ -165,9 +166,19 @@ class CopyingFileRelay(FileRelay):
 
     So a large file needs no more memory than a small one, and other clients are served
     between two chunks. The header and a small file leave in one write.
+
+    :param clock: calls the relay in the reactor's next turn when the outbound's budget for this
+        one is spent and its buffer is not full; `None` to write until it is.
     """
 
-    __slots__ = ()
+    __slots__ = ("_clock", "_next_turn")
+
+    def __init__(
+        self, job: FileJob, page_cache: PageCache | None, clock: IReactorTime | None = None
+    ) -> None:
+        super().__init__(job, page_cache)
+        self._clock = clock
+        self._next_turn: IDelayedCall | None = None
 
     def start(self) -> None:
         """Write the header and the first chunk."""
@@ -179,8 +190,14 @@ class CopyingFileRelay(FileRelay):
             self._move()
 
     def _move(self) -> None:
+        left = self._outbound.budget
         while not (self._outbound.paused or self._is_over()):
-            wanted = self._readable(CHUNK)
+            if left <= 0:
+                if self._clock is not None:
+                    self._next_turn = self._clock.callLater(0, self._take_turn)
+                    return
+                left = self._outbound.budget
+            wanted = self._readable(min(CHUNK, left))
             if not wanted:
                 return
             try:
@@ -190,7 +207,18 @@ class CopyingFileRelay(FileRelay):
             except (OSError, SourceChanged) as error:
                 self._fail(error)
                 return
+            left -= len(chunk)
             self._write(chunk)
+
+    def _take_turn(self) -> None:
+        self._next_turn = None
+        self._move()
+
+    def _detach(self) -> None:
+        super()._detach()
+        if self._next_turn is not None:
+            self._next_turn.cancel()
+            self._next_turn = None
 
     def _write(self, chunk: bytes) -> None:
         """Write the header, if it has not been, and a chunk; none at the end of the file."""
@@ -208,7 +236,7 @@ class CopyingFileRelay(FileRelay):
 
     def resumeProducing(self) -> None:
         """Write the next chunk: the transport's buffer is empty."""
-        if self._reading is None:
+        if self._reading is None and self._next_turn is None:
             self._move()
 
 
@@ -231,7 +259,7 @@ class ThreadedFileRelay(CopyingFileRelay):
             return
         assert self._page_cache is not None
         self._in_thread = True
-        size = min(BLOCK, self._end - self._offset)
+        size = min(BLOCK, self._outbound.budget, self._end - self._offset)
         read = partial(self._read, self._offset, size)
         self._await(self._page_cache.read(read, self._device, self._returned), self._received)
 

@@ -178,7 +178,7 @@ class Relay(ABC):
 
     @abstractmethod
     def _release(self) -> None:
-        """Give back whatever the relay holds; called once."""
+        """Detach from the outbound and close what the relay holds; called once."""
 
     def _is_over(self) -> bool:
         return not self._running

@@ -44,13 +44,13 @@ class SendfileRelay(FileRelay):
         # While a thread reads, this is an event of a descriptor that had the number before.
         if self._reading is not None or self._is_over():
             return
-        wanted = self._readable(STRETCH)
+        wanted = self._readable(min(STRETCH, self._outbound.budget))
         if self._is_over():
             return
         if not wanted:
             # The relay waits for the disk, not for the client.
-            self._receiver.rest()
-            self._socket.stalled(False)
+            self._receiver.stop_waiting()
+            self._socket.set_paused(False)
             return
         try:
             moved = self._send(wanted)
@@ -73,7 +73,7 @@ class SendfileRelay(FileRelay):
                 self._finish()
                 return
         # However much has moved, the relay waits for the client, whose time-out begins again.
-        self._socket.stalled(True)
+        self._socket.set_paused(True)
         self._receiver.wait_writable()
 
     def _send(self, size: int) -> int:

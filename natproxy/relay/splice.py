@@ -13,10 +13,10 @@ from natproxy.relay.outbound import SocketOutbound
 from natproxy.relay.pipes import Pipe, PipePool
 
 TURN = 2 << 20
-"""Bytes that all relays together move in one turn of the reactor, about."""
+"""Bytes that all relays together move in one turn of the reactor, in equal shares."""
 
 SLICE = 256 * 1024
-"""Bytes that each of them moves at least: with less, the system calls cost more."""
+"""Bytes that a share has at least: with less, the system calls cost more than the copying."""
 
 # Not SPLICE_F_MORE: when nothing more comes at once, the rest waits for 200 ms.
 _FLAGS = getattr(os, "SPLICE_F_MOVE", 0) | getattr(os, "SPLICE_F_NONBLOCK", 0)
@@ -100,7 +100,7 @@ class SpliceRelay(SocketRelay):
     def _release(self) -> None:
         self._source.close()
         self._receiver.close()
-        self._pool.give_back(self._pipe, empty=not self._in_pipe)
+        self._pool.take_back(self._pipe, empty=not self._in_pipe)
         self._socket.take_back()
 
     def _begin(self) -> None:
@@ -114,15 +114,15 @@ class SpliceRelay(SocketRelay):
             if not self._empty_pipe(self._receiver.fileno()):
                 if self._in_pipe < before and not self._is_over():
                     # The peer reads slowly: its time-out begins again.
-                    self._socket.stalled(True)
+                    self._socket.set_paused(True)
                 return
-            self._receiver.rest()
-            self._socket.stalled(False)
+            self._receiver.stop_waiting()
+            self._socket.set_paused(False)
             self._source.wait_readable()
         body, pipe = self._body, self._pipe
         source, receiver = self._source.fileno(), self._receiver.fileno()
-        # A large slice is cheap, and makes a short command beside it wait.
-        budget = max(SLICE, TURN // self._pool.lent)
+        # A larger share costs less per byte, but delays short commands on other connections.
+        budget = min(self._outbound.budget, max(SLICE, TURN // self._pool.lent))
         while body.remaining and budget > 0:
             try:
                 moved = os.splice(
@@ -145,9 +145,9 @@ class SpliceRelay(SocketRelay):
             return
         self._progress()
         if self._in_pipe:
-            self._source.rest()
+            self._source.stop_waiting()
             self._receiver.wait_writable()
-            self._socket.stalled(True)
+            self._socket.set_paused(True)
         elif not body.remaining:
             self._finish()
 

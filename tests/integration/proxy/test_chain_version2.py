@@ -30,7 +30,7 @@ from natproxy.protocol import (
 from natproxy.relay import Method
 from natproxy.storage.local.metadata import metadata_of
 from tests.support.loopback import Daemon, Peer, client_of, daemon, listening, proxy_to
-from tests.support.relays import MADE, MIB, NotingRelays, Running, both_methods, gets, serving
+from tests.support.relays import MADE, MIB, RecordingRelays, Running, both_methods, gets, serving
 
 SIZE = 8 * MIB
 RANGE = 3 * MIB
@@ -40,7 +40,7 @@ class Chain:
     """A proxy in front of a file server, and one client of it."""
 
     def __init__(
-        self, directory: Path, client: Peer, server: Running, relays: NotingRelays
+        self, directory: Path, client: Peer, server: Running, relays: RecordingRelays
     ) -> None:
         self.directory = directory
         self.client = client
@@ -82,7 +82,7 @@ async def chain(method: Method, directory: Path) -> AsyncIterator[Chain]:
     (directory / "sub").mkdir()
     (directory / "sub" / "b c").write_bytes(b"inside")
     (directory / "large").write_bytes(os.urandom(MIB) * (SIZE // MIB))
-    relays = NotingRelays(method)
+    relays = RecordingRelays(method)
     async with serving(method, directory, all_by_method=False) as server:
         async with (
             listening(proxy_to(server.port, relays=relays)) as port,

@@ -11,24 +11,7 @@ from natproxy.relay import Outbound, SocketJob, SourceShort
 from natproxy.relay.copy import CopyRelay
 from natproxy.relay.job import Ended
 from tests.support.doubles import HIGH_WATER, BufferedWire, Wire
-from tests.support.ends import Ends
-
-HEADER = b"OK n\n"
-
-
-class CountingAccount:
-    """Writes to an outbound, and keeps each piece."""
-
-    def __init__(self, outbound: Outbound) -> None:
-        self.outbound = outbound
-        self.written: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        self.written.append(data)
-        self.outbound.write(data)
-
-    def count(self, size: int) -> None:
-        raise AssertionError("a copy is counted as it is written")
+from tests.support.relay_cases import HEADER, Account, Ends
 
 
 class CopyRelayTests(SynchronousTestCase):
@@ -40,7 +23,7 @@ class CopyRelayTests(SynchronousTestCase):
     def new_client(self) -> None:
         self.client = BufferedWire(9000, 43_210)
         self.outbound = Outbound(self.client, lambda: None)
-        self.account = CountingAccount(self.outbound)
+        self.account = Account(self.outbound)
 
     def job(self, body: CountedBody | ListingBody, ended: Ended) -> SocketJob:
         account, source = self.account, self.source

@@ -1,4 +1,4 @@
-"""One suite for every way that a body can go: who may be slow, and who may go."""
+"""Bodies from a connection, by each method: slow peers, and peers that are lost."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def close_with_unread_data(peer: Peer) -> None:
 
 
 async def half_relayed(proxy: Relaying, client: Peer, body: bytes) -> Peer:
-    """Begin to relay a body and stop in the middle."""
+    """Start to relay a body and stop in the middle."""
     upstream = await proxy.ask(client)
     upstream.send(reply(body)[: len(body) // 2])
     await client.until(lambda: client.count == len(body) // 2, "the first half")
@@ -52,7 +52,7 @@ async def half_relayed(proxy: Relaying, client: Peer, body: bytes) -> Peer:
 
 
 async def flowing(proxy: Relaying, client: Peer, size: int = ENDLESS) -> tuple[Peer, Feeder]:
-    """Begin to relay a body that does not end soon."""
+    """Start to relay a body that does not end soon."""
     upstream = await proxy.ask(client)
     client.keep = 0
     upstream.send(b"OK %d\n" % size)
@@ -62,7 +62,7 @@ async def flowing(proxy: Relaying, client: Peer, size: int = ENDLESS) -> tuple[P
 
 
 async def held_up(proxy: Relaying, client: Peer, size: int = ENDLESS) -> tuple[Peer, Feeder]:
-    """Begin to relay a body to a client that does not read it."""
+    """Start to relay a body to a client that does not read it."""
     upstream = await proxy.ask(client)
     proxy.shrink_buffers(client, upstream)
     client.stop_reading()
@@ -92,7 +92,7 @@ async def test_upstream_that_ends_in_the_middle_aborts_the_client(
 
 @both_methods
 @pytest_twisted.ensureDeferred
-async def test_upstream_that_closed_long_ago_is_short_when_the_client_reads_on(
+async def test_upstream_that_closed_earlier_is_short_when_the_client_reads_again(
     method: Method,
 ) -> None:
     size = 8 * MIB
@@ -111,7 +111,7 @@ async def test_upstream_that_closed_long_ago_is_short_when_the_client_reads_on(
 @both_methods
 @pytest.mark.parametrize("end", [reset, close_with_unread_data])
 @pytest_twisted.ensureDeferred
-async def test_client_that_goes_in_the_middle_takes_the_upstream_with_it(
+async def test_client_that_is_lost_in_the_middle_closes_the_upstream(
     method: Method, end: Callable[[Peer], None]
 ) -> None:
     async with relaying(method) as proxy, proxy.client() as client:
@@ -125,7 +125,7 @@ async def test_client_that_goes_in_the_middle_takes_the_upstream_with_it(
 
 @both_methods
 @pytest_twisted.ensureDeferred
-async def test_client_that_goes_without_having_read_takes_the_upstream_with_it(
+async def test_client_that_is_lost_without_having_read_closes_the_upstream(
     method: Method,
 ) -> None:
     async with relaying(method) as proxy, proxy.client() as client:
@@ -138,9 +138,7 @@ async def test_client_that_goes_without_having_read_takes_the_upstream_with_it(
 @both_methods
 @pytest.mark.parametrize("begin", [flowing, held_up])
 @pytest_twisted.ensureDeferred
-async def test_half_closed_client_that_goes_takes_the_upstream_with_it(
-    method: Method, begin
-) -> None:
+async def test_half_closed_client_that_is_lost_closes_the_upstream(method: Method, begin) -> None:
     async with relaying(method) as proxy, proxy.client() as client:
         upstream, _ = await begin(proxy, client)
         client.finish_sending()
@@ -152,7 +150,7 @@ async def test_half_closed_client_that_goes_takes_the_upstream_with_it(
 
 @both_methods
 @pytest_twisted.ensureDeferred
-async def test_client_that_goes_before_the_body_begins_takes_the_upstream_with_it(
+async def test_client_that_is_lost_before_the_body_begins_closes_the_upstream(
     method: Method,
 ) -> None:
     async with relaying(method) as proxy, proxy.client() as client:
@@ -178,7 +176,7 @@ async def test_removed_entry_stops_the_relay_at_once(method: Method, begin) -> N
         await pause(0.05)
         assert entry.relayed == relayed
         assert client.ended is None
-        # Everything that was counted has been or is on its way, and nothing else.
+        # Everything that was counted has been sent, and nothing else.
         await client.until(lambda: client.count >= relayed, "what was relayed")
         assert client.count == relayed
 
@@ -186,7 +184,7 @@ async def test_removed_entry_stops_the_relay_at_once(method: Method, begin) -> N
 @both_methods
 @pytest.mark.parametrize("begin", [flowing, held_up])
 @pytest_twisted.ensureDeferred
-async def test_aborted_daemon_cuts_both_sides_off(method: Method, begin) -> None:
+async def test_aborted_daemon_closes_both_sides(method: Method, begin) -> None:
     async with relaying(method) as proxy, proxy.client() as client:
         upstream, _ = await begin(proxy, client)
         client.read_on()
@@ -220,7 +218,7 @@ async def test_client_that_stops_reading_stops_the_upstream_and_loses_nothing(
 
 @both_methods
 @pytest_twisted.ensureDeferred
-async def test_client_that_stops_and_reads_on_many_times_loses_nothing(method: Method) -> None:
+async def test_client_that_pauses_many_times_loses_nothing(method: Method) -> None:
     size = 8 * MIB + 13
     async with relaying(method) as proxy, proxy.client() as client:
         upstream = await proxy.ask(client)
@@ -238,7 +236,7 @@ async def test_client_that_stops_and_reads_on_many_times_loses_nothing(method: M
 
 @both_methods
 @pytest_twisted.ensureDeferred
-async def test_slow_client_may_ask_for_much_at_once(method: Method) -> None:
+async def test_slow_client_may_send_many_commands_at_once(method: Method) -> None:
     body = os.urandom(MIB + 11)
     async with relaying(method) as proxy, proxy.client() as client:
         for _ in range(8):
@@ -259,7 +257,7 @@ async def test_reply_may_begin_or_end_where_the_socket_is_full(method: Method) -
     body = os.urandom(9000)
     # A body that is complete with its header needs no relay.
     async with relaying(method, all_by_method=False) as proxy, proxy.client() as client:
-        proxy.server.answer = reply(body)
+        proxy.server.reply = reply(body)
         proxy.shrink_buffers(client)
         for _ in range(3):
             client.stop_reading()
@@ -272,7 +270,7 @@ async def test_reply_may_begin_or_end_where_the_socket_is_full(method: Method) -
 
 @both_methods
 @pytest_twisted.ensureDeferred
-async def test_client_that_stops_reading_is_cut_off_in_the_end(method: Method) -> None:
+async def test_client_that_stops_reading_is_aborted_at_its_timeout(method: Method) -> None:
     async with relaying(method, idle_timeout=SHORT) as proxy, proxy.client() as client:
         upstream, _ = await held_up(proxy, client)
         assert await upstream.end() is ConnectionLost
@@ -283,13 +281,13 @@ async def test_client_that_stops_reading_is_cut_off_in_the_end(method: Method) -
 
 @both_methods
 @pytest_twisted.ensureDeferred
-async def test_slow_client_is_not_cut_off(method: Method) -> None:
+async def test_slow_client_is_not_aborted(method: Method) -> None:
     size = 2 * MIB
     timeouts = {"idle_timeout": 0.3, "reply_timeout": 0.3}
     async with relaying(method, **timeouts) as proxy, proxy.client() as client:
         upstream = await proxy.ask(client)
         proxy.shrink_buffers(client, upstream)
-        # So slow that no timeout is long enough for a full pipe.
+        # So slow that a full pipe takes longer than the time-out.
         with sipping(client, 0.025):
             upstream.send(b"OK %d\n" % size)
             Feeder(upstream, size)
@@ -299,7 +297,9 @@ async def test_slow_client_is_not_cut_off(method: Method) -> None:
 
 @both_methods
 @pytest_twisted.ensureDeferred
-async def test_upstream_is_not_blamed_for_a_client_that_does_not_read(method: Method) -> None:
+async def test_timeout_of_the_upstream_does_not_run_while_the_client_does_not_read(
+    method: Method,
+) -> None:
     size = 8 * MIB
     async with relaying(method, reply_timeout=0.1) as proxy, proxy.client() as client:
         await held_up(proxy, client, size)
@@ -341,7 +341,7 @@ async def test_upstream_that_falls_silent_after_the_client_had_to_be_waited_for(
 
 @both_methods
 @pytest_twisted.ensureDeferred
-async def test_upstream_that_trickles_is_not_cut_off(method: Method) -> None:
+async def test_slow_upstream_is_not_aborted(method: Method) -> None:
     timeouts = {"reply_timeout": 0.3, "idle_timeout": 0.3}
     async with relaying(method, **timeouts) as proxy, proxy.client() as client:
         upstream = await proxy.ask(client)
@@ -352,5 +352,5 @@ async def test_upstream_that_trickles_is_not_cut_off(method: Method) -> None:
             upstream.send(whole[position : position + 1])
         await gets(client, whole)
         await proxy.ended("completed")
-        # And then it is the client's turn again.
+        # After that, the time-out of the client runs again.
         assert await client.end() is ConnectionDone

@@ -1,4 +1,4 @@
-"""One suite for every way that a file can go to a client."""
+"""Files, by each method: what the client receives, slow clients, and clients that are lost."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def reset(peer: Peer) -> None:
 
 
 def sparse(path: Path, size: int) -> None:
-    """Make a large file that costs nothing, all of it zeros."""
+    """Create a large sparse file, all of it zeros."""
     with path.open("wb") as file:
         file.truncate(size)
 
 
 async def held_up(server: Running, client: Peer, command: bytes = b"DOWNLOAD large\n") -> None:
-    """Have a file sent to a client that does not read it."""
+    """Start to send a file to a client that does not read it."""
     server.shrink_buffers(client)
     client.stop_reading()
     client.send(command)
@@ -63,7 +63,7 @@ async def held_up(server: Running, client: Peer, command: bytes = b"DOWNLOAD lar
 
 
 async def flowing(server: Running, client: Peer) -> None:
-    """Have a file sent that does not end soon."""
+    """Start to send a file that does not end soon."""
     client.keep = 0
     client.send(b"DOWNLOAD endless\n")
     await client.until(lambda: client.count > MIB, "it flows")
@@ -95,7 +95,7 @@ async def test_every_byte_arrives_and_the_next_command_works(
 
 @both_methods
 @pytest_twisted.ensureDeferred
-async def test_pipelined_commands_are_answered_in_order(method: Method, tmp_path: Path) -> None:
+async def test_replies_to_pipelined_commands_are_in_order(method: Method, tmp_path: Path) -> None:
     bodies = [os.urandom(size) for size in (5, 300 * KIB, 0, 64 * KIB, MIB, 1)]
     for number, body in enumerate(bodies):
         (tmp_path / str(number)).write_bytes(body)
@@ -109,7 +109,7 @@ async def test_pipelined_commands_are_answered_in_order(method: Method, tmp_path
 
 @both_methods
 @pytest_twisted.ensureDeferred
-async def test_slow_client_may_ask_for_much_at_once(method: Method, tmp_path: Path) -> None:
+async def test_slow_client_may_send_many_commands_at_once(method: Method, tmp_path: Path) -> None:
     bodies = [os.urandom(size) for size in (MIB + 11, 70 * KIB, 3, 130 * KIB)]
     for number, body in enumerate(bodies):
         (tmp_path / str(number)).write_bytes(body)
@@ -189,7 +189,7 @@ async def test_file_that_grows_is_sent_at_its_promised_size(
 @pytest.mark.parametrize("begin", [flowing, held_up])
 @pytest.mark.parametrize("end", [reset, close])
 @pytest_twisted.ensureDeferred
-async def test_client_that_goes_in_the_middle_has_its_file_closed(
+async def test_file_is_closed_when_the_client_is_lost_in_the_middle(
     method: Method, directory: Path, begin, end: Callable[[Peer], None]
 ) -> None:
     async with serving(method, directory) as server, server.client() as client:
@@ -202,7 +202,7 @@ async def test_client_that_goes_in_the_middle_has_its_file_closed(
 @both_methods
 @pytest.mark.parametrize("begin", [flowing, held_up])
 @pytest_twisted.ensureDeferred
-async def test_half_closed_client_that_goes_has_its_file_closed(
+async def test_file_is_closed_when_a_half_closed_client_is_lost(
     method: Method, directory: Path, begin
 ) -> None:
     async with serving(method, directory) as server, server.client() as client:
@@ -215,9 +215,7 @@ async def test_half_closed_client_that_goes_has_its_file_closed(
 
 @both_methods
 @pytest_twisted.ensureDeferred
-async def test_client_that_stops_and_reads_on_many_times_loses_nothing(
-    method: Method, directory: Path
-) -> None:
+async def test_client_that_pauses_many_times_loses_nothing(method: Method, directory: Path) -> None:
     content = (directory / "large").read_bytes()
     async with serving(method, directory) as server, server.client() as client:
         await held_up(server, client)
@@ -233,7 +231,7 @@ async def test_client_that_stops_and_reads_on_many_times_loses_nothing(
 
 @both_methods
 @pytest_twisted.ensureDeferred
-async def test_client_that_stops_reading_is_cut_off_in_the_end(
+async def test_client_that_stops_reading_is_aborted_at_its_timeout(
     method: Method, directory: Path
 ) -> None:
     async with serving(method, directory, idle_timeout=SHORT) as server, server.client() as client:
@@ -245,7 +243,7 @@ async def test_client_that_stops_reading_is_cut_off_in_the_end(
 
 @both_methods
 @pytest_twisted.ensureDeferred
-async def test_slow_client_is_not_cut_off(method: Method, tmp_path: Path) -> None:
+async def test_slow_client_is_not_aborted(method: Method, tmp_path: Path) -> None:
     body = os.urandom(2 * MIB)
     (tmp_path / "file").write_bytes(body)
     async with serving(method, tmp_path, idle_timeout=0.3) as server, server.client() as client:
@@ -254,7 +252,7 @@ async def test_slow_client_is_not_cut_off(method: Method, tmp_path: Path) -> Non
             client.send(b"DOWNLOAD file\n")
             await gets(client, reply(body))
         await server.ended("completed")
-        # And then it is the client's turn to ask.
+        # After that, the time-out between commands runs.
         assert await client.end() is ConnectionDone
 
 
@@ -277,7 +275,7 @@ async def test_drained_in_the_middle_the_client_gets_the_rest_and_no_more(
 @both_methods
 @pytest.mark.parametrize("begin", [flowing, held_up])
 @pytest_twisted.ensureDeferred
-async def test_aborted_daemon_cuts_the_client_off(method: Method, directory: Path, begin) -> None:
+async def test_aborted_daemon_closes_the_connection(method: Method, directory: Path, begin) -> None:
     async with serving(method, directory) as server, server.client() as client:
         await begin(server, client)
         server.factory.abort()
@@ -331,7 +329,9 @@ async def test_short_command_does_not_wait_for_bulk(method: Method, directory: P
 
 @both_methods
 @pytest_twisted.ensureDeferred
-async def test_cold_file_is_warmed_and_then_sent(method: Method, tmp_path: Path) -> None:
+async def test_file_that_is_not_cached_is_loaded_and_then_sent(
+    method: Method, tmp_path: Path
+) -> None:
     body = os.urandom(3 * MIB // 2)
     (tmp_path / "file").write_bytes(body)
     cache = PlayedPageCache()
@@ -339,25 +339,25 @@ async def test_cold_file_is_warmed_and_then_sent(method: Method, tmp_path: Path)
     async with serve as server, server.client() as client:
         client.send(b"DOWNLOAD file\n")
         await eventually(lambda: cache.loading, "it is being read")
-        # However long the disk takes: it is not the client's turn.
+        # The time-out of the client does not run while the disk is read.
         await pause(1.2 * SHORT)
         assert client.count <= len(b"OK %d\n" % len(body))
         assert not server.serving.outbound.paused
         while client.count < len(reply(body)):
             await eventually(
-                lambda: cache.loading or client.count == len(reply(body)), "the next stretch"
+                lambda: cache.loading or client.count == len(reply(body)), "the next range"
             )
             if cache.loading:
                 cache.loaded()
         await gets(client, reply(body))
-    stretches = sorted({(offset, size) for _, offset, size in cache.checked})
-    assert stretches[0][0] == 0
-    assert sum(stretches[-1]) == len(body)
+    ranges = sorted({(offset, size) for _, offset, size in cache.checked})
+    assert ranges[0][0] == 0
+    assert sum(ranges[-1]) == len(body)
 
 
 @both_methods
 @pytest_twisted.ensureDeferred
-async def test_client_that_goes_while_its_file_is_warmed(method: Method, tmp_path: Path) -> None:
+async def test_client_is_lost_while_its_file_is_loaded(method: Method, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x" * MIB)
     cache = PlayedPageCache()
     async with serving(method, tmp_path, page_cache=cache) as server, server.client() as client:

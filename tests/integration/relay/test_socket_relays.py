@@ -1,4 +1,4 @@
-"""One suite for every way that a body can go: what the client gets, and in which order."""
+"""Bodies from a connection, by each method: what the client receives, and in which order."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ SIZES = (
 )
 
 
-async def together(upstream: Peer, header: bytes, body: bytes) -> None:
+async def send_together(upstream: Peer, header: bytes, body: bytes) -> None:
     upstream.send(header + body)
 
 
-async def header_alone(upstream: Peer, header: bytes, body: bytes) -> None:
+async def send_header_first(upstream: Peer, header: bytes, body: bytes) -> None:
     upstream.send(header)
     await pause(0.02)
     upstream.send(body)
 
 
-async def header_in_two(upstream: Peer, header: bytes, body: bytes) -> None:
+async def send_header_in_two(upstream: Peer, header: bytes, body: bytes) -> None:
     upstream.send(header[:4])
     await pause(0.02)
     upstream.send(header[4:] + body)
 
 
 @both_methods
-@pytest.mark.parametrize("send", [together, header_alone, header_in_two])
+@pytest.mark.parametrize("send", [send_together, send_header_first, send_header_in_two])
 @pytest_twisted.ensureDeferred
 async def test_every_byte_arrives_and_the_next_command_works(method: Method, send) -> None:
     async with relaying(method) as proxy, proxy.client() as client:
@@ -115,7 +115,7 @@ async def test_entry_counts_while_the_body_runs(method: Method) -> None:
         for end in (3, 20, 1000, MIB, 2 * MIB + 1, len(whole) - 1):
             upstream.send(whole[before:end])
             before = end
-            # The header is relayed as a whole.
+            # The header is relayed whole.
             there = end if end > whole.index(b"\n") else 0
             await client.until(lambda there=there: client.count == there, "what was sent")
             await pause(0)
@@ -128,7 +128,7 @@ async def test_entry_counts_while_the_body_runs(method: Method) -> None:
 @both_methods
 @pytest.mark.parametrize("size", [5, 200 * KIB, 2 * MIB])
 @pytest_twisted.ensureDeferred
-async def test_what_comes_after_the_end_is_not_relayed(method: Method, size: int) -> None:
+async def test_bytes_after_the_end_are_not_relayed(method: Method, size: int) -> None:
     body = os.urandom(size)
     # A body that is complete with its header needs no relay.
     async with relaying(method, all_by_method=size > 64 * KIB) as proxy, proxy.client() as client:
@@ -157,7 +157,7 @@ async def test_upstream_that_closes_with_the_last_byte_is_complete(method: Metho
 
 
 async def half_relayed(proxy: Relaying, client: Peer, body: bytes) -> Peer:
-    """Begin to relay a body and stop in the middle."""
+    """Start to relay a body and stop in the middle."""
     upstream = await proxy.ask(client)
     upstream.send(reply(body)[: len(body) // 2])
     await client.until(lambda: client.count == len(body) // 2, "the first half")
