@@ -8,21 +8,24 @@ between single slashes, none of them empty, ``.`` or ``..``, no NUL. The empty n
 directory itself. A storage checks names; they come from clients as they are.
 
 Errors: `NotFound` if there is nothing to serve under a name, whatever the reason; `OSError` if
-the storage cannot tell at present (no descriptor or memory left, an I/O error, a service that
-cannot be reached). An entry that exists and cannot be read is no error in a listing: it is
-marked as unread, and never left out, since clients remove what is not listed.
+the storage fails (no descriptor or memory left, an I/O error, a service that cannot be reached),
+so that it is not known what is under the name. In a listing, an entry that exists and cannot be
+read is no error: it is marked as unread, and never left out, since clients remove what is not
+listed.
 
-Threads: the file server calls `Storage.metadata`, `Storage.open` and the methods of an `OpenFile`
-in the reactor's thread; `OpenFile.read_at` and `OpenFile.close` in other threads too, but never
-two calls on one file at the same time. It calls `Storage.entries` and `Storage.top_files` in
-threads, several at once. They must not hold the interpreter lock for more than a few milliseconds
-in one call, or the reactor stalls: see `in_runs`.
+Threads: the file server calls `Storage.metadata`, `Storage.open` and `OpenFile.is_racy` in the
+reactor's thread. It calls the other methods of an `OpenFile` in that thread or in another one,
+never two of them at the same time on one file. It calls `Storage.entries` and `Storage.top_files`
+in other threads, several at once. These must not hold the interpreter lock for more than a few
+milliseconds in one call, or the reactor stalls: see `in_runs`.
 
 An object store fits as follows. `OpenFile.fileno` returns `None`; `OpenFile.read_at` is a ranged
 ``GET`` on the condition that the object still has its etag (or the rest of one such response
 while reads are sequential), so that `OpenFile.unchanged` is true and `OpenFile.is_racy` false;
-`OpenFile.blocking` is true. Keys are listed in the order of their bytes after a given key, which
-is the order of `Storage.entries`; directories are the prefixes of keys. Its etag is the store's.
+`OpenFile.blocking` is true. Keys are listed after a key and in the order of their bytes, which is
+the order of `Storage.entries`; directories are the prefixes of keys. The etag is the store's.
+`Storage.metadata` and `Storage.open` will wait for the network: before such a storage can be
+served, the file server has to call them in threads too, which it does not do yet.
 """
 
 from __future__ import annotations
@@ -130,14 +133,14 @@ class OpenFile(Protocol):
         Growth is no change: a log could never be sent else. Nor is a new name, another
         mode or a removed name.
 
-        :raises OSError: if that cannot be told.
+        :raises OSError: if its metadata cannot be read.
         """
         ...
 
     def current_etag(self) -> str:
         """Return the etag that the file has now.
 
-        :raises OSError: if that cannot be told.
+        :raises OSError: if its metadata cannot be read.
         """
         ...
 

@@ -1,7 +1,7 @@
 """Metadata of local files, and whether their timestamps show the next change.
 
 Two changes within one granule of a file system's timestamps leave the same timestamps: what git
-calls "racily clean". What was read between the two cannot be told from what is there after
+calls "racily clean". What was read between the two looks like what is there after
 them. The timestamps need not be of this machine's clock: they may be of a file server's.
 """
 
