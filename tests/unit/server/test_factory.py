@@ -1,0 +1,84 @@
+"""The factory: addresses, the seam before each command, subscriptions, draining."""
+
+from __future__ import annotations
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from natproxy.address import Address
+from natproxy.nat import Outcome
+from natproxy.protocol import Command, parse_command
+from natproxy.server.admission import Verdict
+from natproxy.server.events import Finished
+from natproxy.server.factory import CommandFactory
+from tests.support.commands import CommandsCase
+
+
+class AddressTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.address_of = CommandFactory(Clock(), 600.0).address_of
+
+    def test_address_with_a_port(self) -> None:
+        self.assertEqual(self.address_of(IPv4Address("TCP", "10.0.0.5", 80)), ("10.0.0.5", 80))
+        self.assertEqual(str(self.address_of(IPv6Address("TCP", "::1", 80))), "[::1]:80")
+
+    def test_addresses_without_a_port_are_distinct(self) -> None:
+        addresses = [self.address_of(UNIXAddress(b"/run/\xff\n")) for _ in range(3)]
+        self.assertEqual(len({address.port for address in addresses}), 3)
+        self.assertTrue(all(address.port > 65_535 for address in addresses))
+        self.assertEqual(addresses[0].host, "unix:/run/\\xff\\x0a")
+        self.assertEqual(self.address_of(None).host, "unix")
+
+
+class AdmitTests(CommandsCase):
+    at_once = False
+
+    def test_every_command_proceeds(self) -> None:
+        command = parse_command(b"LIST")
+        assert command is not None
+        self.assertIs(self.factory.admit(command, Address("10.0.0.1", 1)), Verdict.PROCEED)
+
+    def test_it_is_called_once_for_each_command_before_it_begins(self) -> None:
+        admitted: list[tuple[bytes, Address]] = []
+
+        def admit(command: Command, client: Address) -> Verdict:
+            self.assertNotIn(command.line, self.protocol.begun)
+            admitted.append((command.line, client))
+            return Verdict.PROCEED
+
+        self.patch(self.factory, "admit", admit)
+        self.send(b"one\ntwo\n")
+        client = Address("127.0.0.1", 43210)
+        self.assertEqual(admitted, [(b"one", client)])
+        self.protocol.reply()
+        self.assertEqual(admitted, [(b"one", client), (b"two", client)])
+
+
+class SubscribeTests(CommandsCase):
+    def test_subscriber_receives_events_until_it_unsubscribes(self) -> None:
+        events: list[Finished] = []
+        unsubscribe = self.factory.subscribe(events.append)
+        command = parse_command(b"LIST")
+        assert command is not None
+        client = Address("10.0.0.1", 1)
+        event = Finished(client, command, Outcome.COMPLETED, 3, 1.0, 2.0)
+        self.factory.subscribers.publish(event)
+        unsubscribe()
+        self.factory.subscribers.publish(event)
+        self.assertEqual(events, [event])
+
+
+class DrainTests(CommandsCase):
+    def test_it_fires_at_once_without_a_client(self) -> None:
+        self.wire.lose(self.protocol)
+        self.successResultOf(self.factory.drain())
+
+    def test_it_fires_when_the_last_client_is_lost(self) -> None:
+        drained = [self.factory.drain(), self.factory.drain()]
+        self.assertTrue(self.wire.disconnecting)
+        for one in drained:
+            self.assertNoResult(one)
+        self.wire.lose(self.protocol)
+        for one in drained:
+            self.successResultOf(one)
