@@ -45,7 +45,7 @@ REFUSED = (
 
 
 def descriptors() -> set[str]:
-    """The open descriptors, but for the one used to look."""
+    """Return the open descriptors, except the one that lists them."""
     return {number for number in os.listdir("/proc/self/fd") if os.path.exists(f"/dev/fd/{number}")}
 
 

@@ -31,7 +31,7 @@ class ListTests(FileServerCase):
         self.thread.run()
         self.assertEqual(self.wire.taken(), b"OK\nEND\n")
 
-    def test_who_waits_shares_the_next_scan(self) -> None:
+    def test_clients_that_wait_share_the_next_scan(self) -> None:
         clients = [self.new_client(port) for port in range(50_000, 50_020)]
         clients[0][0].dataReceived(b"LIST\n")
         (self.files / "later").touch()
@@ -40,7 +40,7 @@ class ListTests(FileServerCase):
         self.assertEqual(self.thread.calls, 1)
         self.thread.run()
         self.assertEqual(clients[0][1].taken(), b"OK\nlater\nEND\n")
-        # The others asked after that scan began: it may be older than their question.
+        # The others sent their command after that scan began.
         self.assertEqual({wire.taken() for _, wire in clients[1:]}, {b""})
         (self.files / "later still").touch()
         self.thread.run()
@@ -51,31 +51,31 @@ class ListTests(FileServerCase):
         self.assertEqual(self.thread.asked, [])
         self.assertEqual(self.journal.ends, ["completed"] * 20)
 
-    def test_crowd_is_answered_in_several_turns(self) -> None:
+    def test_replies_to_many_clients_take_several_turns(self) -> None:
         clients = [self.new_client(50_000 + number) for number in range(2 * RESULTS)]
         for protocol, _ in clients:
             protocol.dataReceived(b"LIST\n")
         self.thread.run()
         self.thread.run()
-        answered = [bool(wire.taken()) for _, wire in clients]
-        self.assertEqual(answered, [True] * (RESULTS + 1) + [False] * (RESULTS - 1))
-        # One of the others goes, while a new scan is under way for somebody else.
+        replied = [bool(wire.taken()) for _, wire in clients]
+        self.assertEqual(replied, [True] * (RESULTS + 1) + [False] * (RESULTS - 1))
+        # One of the others disconnects during a scan for another client.
         self.send(b"LIST\n")
         clients[-1][1].lose(clients[-1][0], ConnectionLost())
         self.clock.turn()
-        answered = [bool(wire.taken()) for _, wire in clients[RESULTS + 1 :]]
-        self.assertEqual(answered, [True] * (RESULTS - 2) + [False])
+        replied = [bool(wire.taken()) for _, wire in clients[RESULTS + 1 :]]
+        self.assertEqual(replied, [True] * (RESULTS - 2) + [False])
         self.thread.run()
         self.assertEqual(self.wire.taken(), b"OK\nEND\n")
 
-    def test_listing_is_as_new_as_the_question(self) -> None:
+    def test_listing_is_as_new_as_the_command(self) -> None:
         for name in ("a", "b"):
             (self.files / name).touch()
             self.send(b"LIST\n")
             self.thread.run()
         self.assertEqual(self.wire.taken(), b"OK\na\nEND\nOK\na\nb\nEND\n"[-11:])
 
-    def test_client_that_goes_during_the_scan(self) -> None:
+    def test_client_that_disconnects_during_the_scan(self) -> None:
         other, other_wire = self.new_client(43211)
         self.send(b"LIST\n")
         other.dataReceived(b"LIST\n")
@@ -98,7 +98,7 @@ class ListTests(FileServerCase):
         self.thread.run()
         self.assertEqual(self.wire.taken(), b"OK\nEND\n")
 
-    def test_scan_that_fails_fails_for_all_who_wait(self) -> None:
+    def test_failed_scan_fails_for_every_client_that_waits(self) -> None:
         self.send(b"LIST\n")
         others = [self.new_client(port) for port in (50_000, 50_001)]
         for protocol, _ in others:
@@ -130,7 +130,7 @@ class ListTests(FileServerCase):
         assert self.factory.services.listings._token is not None
         self.factory.services.listings._token.check()
 
-    def test_scan_that_hangs_is_not_waited_for(self) -> None:
+    def test_scan_that_hangs_times_out(self) -> None:
         self.send(b"LIST\n")
         self.clock.advance(44)
         self.assertEqual(self.wire.taken(), b"")
@@ -144,7 +144,7 @@ class ListTests(FileServerCase):
         self.thread.run()
         self.assertEqual(self.wire.taken(), b"OK\nEND\n")
 
-    def test_scan_stops_when_all_who_asked_have_gone(self) -> None:
+    def test_scan_is_cancelled_when_all_its_clients_are_gone(self) -> None:
         (self.files / "a").touch()
         protocol, client = self.new_client(50_000)
         protocol.dataReceived(b"LIST\n")
@@ -168,7 +168,7 @@ class ListTests(FileServerCase):
         self.assertEqual(self.wire.taken(), b"OK\na\nEND\n")
         self.assertEqual(len(failures), 1)
 
-    def test_slow_scan_is_not_the_clients_idleness(self) -> None:
+    def test_idle_timeout_does_not_run_during_a_scan(self) -> None:
         self.send(b"LIST\n")
         for _ in range(40):
             self.clock.advance(44)

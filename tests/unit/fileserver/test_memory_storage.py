@@ -129,7 +129,7 @@ class MemoryTests(MemoryCase):
     def test_feat(self) -> None:
         self.assertTrue(self.send(b"FEAT\n").startswith(b"OK\nNATPROXY 2\n"))
 
-    def test_error_of_the_storage_is_not_the_files_absence(self) -> None:
+    def test_error_of_the_storage_is_not_reported_as_not_found(self) -> None:
         self.storage.error = OSError(errno.EIO, "the store is away")
         unavailable = b"ERR 503 the server cannot open files at present\n"
         for command in (b"STAT a\n", b"GET a\n", b"HASH a\n"):

@@ -49,7 +49,7 @@ class LsTests(Version2Case):
             self.assertEqual(self.send_and_run(b"LS" + arguments + b"\n"), reply, arguments)
             self.assert_logged("LS", len(reply))
 
-    def test_page_that_is_cut_says_so(self) -> None:
+    def test_page_that_is_cut_ends_with_more(self) -> None:
         self.assertEqual(self.send_and_run(b"LS limit=1\n"), self.page("a", more=True))
         self.assertEqual(self.send_and_run(b"LS limit=1 after=a\n"), self.page("sub"))
 
@@ -65,11 +65,11 @@ class LsTests(Version2Case):
             self.assertEqual(self.send_and_run(b"LS" + arguments + b"\n"), b"OK 0\n")
         self.assertEqual(limits, [DEFAULT_LIMIT, 7, MAX_LIMIT, MAX_LIMIT])
 
-    def test_directory_that_is_not_there(self) -> None:
+    def test_absent_directory(self) -> None:
         for name in (b"b", b"..", b"sub/..", b"a/"):
             self.assertEqual(self.send_and_run(b"LS " + name + b"\n"), NOT_FOUND, name)
 
-    def test_three_at_a_time_and_64_in_line(self) -> None:
+    def test_three_pages_at_a_time_and_64_in_the_queue(self) -> None:
         clients = [self.new_client(port) for port in range(50_000, 50_067)]
         for protocol, _ in clients:
             protocol.dataReceived(b"LS\n")
@@ -100,7 +100,7 @@ class LsTests(Version2Case):
         self.assertEqual(self.send(b"LS\n"), refused)
         self.assertEqual(self.send_and_run(b"LS quick\n"), self.page("quick/a"))
 
-    def test_client_that_goes_leaves_the_line(self) -> None:
+    def test_client_that_disconnects_leaves_the_queue(self) -> None:
         clients = [self.new_client(port) for port in range(50_000, 50_005)]
         for protocol, _ in clients:
             protocol.dataReceived(b"LS\n")
@@ -113,7 +113,7 @@ class LsTests(Version2Case):
         self.assertEqual(taken, [True] * 2 + [False] * 2 + [True])
         self.assertEqual(self.journal.ends, ["client-gone"] * 2 + ["completed"] * 3)
 
-    def test_page_that_nobody_waits_for_is_given_up(self) -> None:
+    def test_page_of_a_client_that_is_gone_is_cancelled(self) -> None:
         failures: list[BaseException] = []
         make_page = pages.make_page
 
@@ -143,7 +143,7 @@ class LsTests(Version2Case):
         body = b"type=unread size=0 mtime=0.0 etag=- a\n" + sub
         self.assertEqual(self.send_and_run(b"LS\n"), b"OK %d unread=1\n%b" % (len(body), body))
 
-    def test_page_that_ends_among_what_is_not_listed_says_where_to_go_on(self) -> None:
+    def test_page_that_ends_between_entries_has_after_in_its_header(self) -> None:
         for number in range(5):
             (self.files / f"m{number}").symlink_to("..")
         self.patch(pages, "make_page", partial(pages.make_page, max_steps=4))
@@ -153,7 +153,7 @@ class LsTests(Version2Case):
         self.assertTrue(reply.endswith(b"\nmore\n"))
         self.assertEqual(self.send_and_run(b"LS after=m2\n"), self.page("sub"))
 
-    def test_client_whose_connection_was_reset_unseen_is_given_up(self) -> None:
+    def test_connection_that_was_reset_is_aborted_while_it_waits(self) -> None:
         self.send(b"LS\n")
         self.clock.advance(POLL_INTERVAL)
         self.assertTrue(self.wire.open)

@@ -50,7 +50,7 @@ class DownloadTests(FileServerCase):
         (self.files / "directory" / "a").write_bytes(b"inside")
         self.assertEqual(self.send(b"DOWNLOAD directory/a\n"), b"OK 6\ninside")
 
-    def test_why_there_is_nothing_is_not_told(self) -> None:
+    def test_reason_for_not_found_is_not_disclosed(self) -> None:
         (self.outside / "secret").write_bytes(b"secret")
         (self.files / "link").symlink_to("../secret")
         (self.files / "dangling").symlink_to("nowhere")
@@ -102,7 +102,7 @@ class DownloadTests(FileServerCase):
             self.assertEqual(self.send(command + b"\n"), b"ERR unknown command\n", command)
         self.assertEqual(self.journal.ends, ["completed"] * 6)
 
-    def test_many_commands_at_once_are_answered_in_order(self) -> None:
+    def test_many_commands_at_once_get_replies_in_order(self) -> None:
         for number in range(200):
             (self.files / str(number)).write_bytes(b"%d" % number * 3)
         self.protocol.dataReceived(b"".join(b"DOWNLOAD %d\n" % number for number in range(200)))
@@ -138,7 +138,7 @@ class LargeFileTests(FileServerCase):
         self.assertEqual(self.wire.taken(), NOT_FOUND)
         self.assertEqual(self.open_descriptors(), self.descriptors)
 
-    def test_file_that_shrinks_is_not_made_up(self) -> None:
+    def test_file_that_shrinks_aborts_the_connection(self) -> None:
         self.begin()
         os.truncate(self.path, CHUNK + 10)
         self.wire.empty()
@@ -176,7 +176,7 @@ class LargeFileTests(FileServerCase):
         self.journal.line_with("Input/output error")
         self.assertEqual(self.open_descriptors(), self.descriptors)
 
-    def test_client_that_goes_has_its_file_closed(self) -> None:
+    def test_file_is_closed_when_the_client_disconnects(self) -> None:
         self.begin()
         self.assertEqual(self.open_descriptors(), self.descriptors + 1)
         self.wire.lose(self.protocol, ConnectionLost())
@@ -184,7 +184,7 @@ class LargeFileTests(FileServerCase):
         self.assertEqual(self.journal.ends, ["completed", "client-gone"])
         self.assertEqual(self.journal.outcomes[1]["bytes"], len(self.header) + CHUNK)
 
-    def test_client_that_does_not_read_is_cut_off(self) -> None:
+    def test_client_that_does_not_read_is_aborted(self) -> None:
         self.begin()
         self.clock.advance(599)
         self.assertTrue(self.wire.open)

@@ -25,9 +25,9 @@ class GetCase(FileServerCase):
         self.path.write_bytes(self.content)
 
     def get(self, **arguments: object) -> bytes:
-        """Ask for the file and give what comes at once."""
-        asked = Arguments(os.fsencode(self.path.name), **arguments)
-        return self.send(format_request(b"GET", asked))
+        """Send a ``GET`` of the file and return what is replied at once."""
+        arguments_ = Arguments(os.fsencode(self.path.name), **arguments)
+        return self.send(format_request(b"GET", arguments_))
 
     def header(self, length: int, offset: int = 0) -> bytes:
         return format_range(Range(length, offset, metadata_of(os.stat(self.path))))
@@ -62,8 +62,8 @@ class RangeTests(GetCase):
         self, content: bytes, offset: int | None, length: int | None
     ) -> None:
         self.path.write_bytes(content)
-        given = {"offset": offset} if offset is not None else {}
-        reply = self.get(length=length, **given)
+        arguments = {} if offset is None else {"offset": offset}
+        reply = self.get(length=length, **arguments)
         offset = offset or 0
         if offset > len(content):
             self.assertEqual(reply, b"ERR 416 range size=%d\n" % len(content))
@@ -102,7 +102,7 @@ class ConditionTests(GetCase):
         now = metadata_of(os.stat(self.path)).etag
         self.assertNotEqual(etag, now)
         self.assertEqual(self.get(if_match=etag), f"ERR 412 changed etag={now}\n".encode())
-        # Whether the range is there is a question to the right file only.
+        # The etag is compared before the range.
         self.assertEqual(
             self.get(if_match=etag, offset=11), f"ERR 412 changed etag={now}\n".encode()
         )
@@ -121,14 +121,14 @@ class ChangeOnTheWayTests(GetCase):
         self.expected = self.header(len(part)) + part
         self.sent = self.get(**arguments)
 
-    def go_on(self) -> None:
+    def receive_rest(self) -> None:
         for _ in range(3):
             if not self.wire.aborted:
                 self.wire.empty()
                 self.sent += self.wire.taken()
 
     def assert_broken_off(self, reason: str) -> None:
-        self.go_on()
+        self.receive_rest()
         self.assertTrue(self.wire.aborted)
         self.assertLess(len(self.sent), len(self.expected))
         self.assertEqual(self.journal.ends, ["error"])
@@ -136,7 +136,7 @@ class ChangeOnTheWayTests(GetCase):
         self.assertEqual(self.open_descriptors(), self.descriptors)
 
     def assert_completed(self) -> None:
-        self.go_on()
+        self.receive_rest()
         self.assertTrue(self.wire.open)
         self.assertTrue(self.sent == self.expected)
         self.assertEqual(self.journal.ends, ["completed"])
@@ -176,7 +176,7 @@ class ChangeOnTheWayTests(GetCase):
         os.replace(self.files / "new", self.path)
         self.assert_completed()
 
-    def test_other_names_or_another_mode_are_no_other_content(self) -> None:
+    def test_renamed_file_or_another_mode_is_not_a_change(self) -> None:
         for change in (
             lambda: self.path.chmod(0o600),
             lambda: os.link(self.path, self.files / "link"),
@@ -197,12 +197,12 @@ class ChangeOnTheWayTests(GetCase):
             sent += self.wire.taken()
         self.assertTrue(sent == b"OK %d\n" % len(self.content) + self.content)
 
-    def test_one_piece_as_well(self) -> None:
+    def test_change_before_the_only_piece(self) -> None:
         stat = os.fstat
-        asked: list[int] = []
+        called: list[int] = []
 
         def fstat(descriptor: int) -> os.stat_result:
-            asked.append(descriptor)
+            called.append(descriptor)
             result = stat(descriptor)
             # Between the header and the only piece.
             self.path.write_bytes(b"other")

@@ -57,7 +57,7 @@ class EveryVerbTests(Version2Case):
         self.assertEqual(self.send(b"FEATURES\n"), b"ERR unknown command\n")
         self.assertEqual(self.send(b"DOWNLOAD a offset=1\n"), b"ERR file not found\n")
 
-    def test_what_the_server_lacks_is_not_the_files_absence(self) -> None:
+    def test_lack_of_descriptors_is_not_reported_as_not_found(self) -> None:
         self.lose_clients()
         self.serve(LocalStorage(os.fspath(self.files), no_descriptor))
         for command in (b"STAT a\n", b"GET a\n", b"HASH a\n"):
@@ -75,7 +75,7 @@ class UnexpectedErrorTests(Version2Case):
     def _logged(self, logged_errors: object) -> None:
         self.logged_errors = logged_errors
 
-    def test_error_that_nobody_has_thought_of(self) -> None:
+    def test_unexpected_exception_in_a_thread(self) -> None:
         def fail(*_: object) -> bytes:
             raise ZeroDivisionError
 
@@ -84,7 +84,7 @@ class UnexpectedErrorTests(Version2Case):
         self.assert_logged_error("cannot reply for the served directory")
         self.assertTrue(self.wire.open)
 
-    def test_error_when_the_thread_has_returned_does_not_leave_the_client_waiting(self) -> None:
+    def test_unexpected_exception_after_the_thread_has_returned_aborts(self) -> None:
         def fail(*_: object) -> None:
             raise ZeroDivisionError
 
@@ -146,7 +146,7 @@ class StatTests(Version2Case):
 
 class HashTests(Version2Case):
     def digest(self, content: bytes) -> bytes:
-        """Say what the reply is, if this is what is asked for of ``a``."""
+        """Return the reply with the digest of a part of ``a``."""
         size, etag = self.metadata("a").size, self.metadata("a").etag
         sha256 = hashlib.sha256(content).hexdigest()
         return f"OK sha256={sha256} size={size} etag={etag}\n".encode()
@@ -177,7 +177,7 @@ class HashTests(Version2Case):
         for name in (b"b", b"sub", b".", b".."):
             self.assertEqual(self.send(b"HASH " + name + b"\n"), NOT_FOUND, name)
 
-    def test_second_question_is_answered_at_once(self) -> None:
+    def test_second_command_is_replied_to_at_once(self) -> None:
         self.send_and_run(b"HASH a\n")
         self.assertEqual(self.send(b"HASH a\nHASH a\n"), self.digest(b"content of a") * 2)
 
@@ -198,7 +198,7 @@ class HashTests(Version2Case):
             self.thread.run()
             self.assertTrue(client.taken().startswith(b"OK sha256="))
 
-    def test_proxy_that_has_not_waited_for_it_may_ask_again(self) -> None:
+    def test_digest_can_be_requested_again_after_the_client_has_gone(self) -> None:
         self.send(b"HASH a\n")
         self.wire.lose(self.protocol, ConnectionLost())
         self.thread.run()
@@ -215,7 +215,7 @@ class HashTests(Version2Case):
         self.wire.lose(self.protocol)
         self.successResultOf(drained)
 
-    def test_digest_that_nobody_waits_for_stops_when_all_are_drained(self) -> None:
+    def test_suspended_digest_is_dropped_when_all_clients_are_drained(self) -> None:
         self.send(b"HASH a\n")
         self.wire.lose(self.protocol, ConnectionLost())
         self.successResultOf(self.factory.drain())
@@ -225,7 +225,7 @@ class HashTests(Version2Case):
         self.assertEqual(self.send_and_run(b"HASH a\n"), self.digest(b"content of a"))
         self.assertEqual(self.thread.calls, 2)
 
-    def test_digests_stop_when_clients_are_cut_off(self) -> None:
+    def test_digests_are_cancelled_when_clients_are_aborted(self) -> None:
         clients: list[tuple[FileServerProtocol, Wire]] = []
         for length in range(4):
             clients.append(self.new_client(50_000 + length))

@@ -26,7 +26,7 @@ class HangingTests(FileServerCase):
         self.patch(cache, "known", lambda file, device: False)
         self.factory.services.relays = Relays(None, page_cache=cache)
 
-    def test_reads_that_hang_are_answered_and_further_ones_refused_at_once(self) -> None:
+    def test_reads_that_hang_time_out_and_further_ones_are_refused_at_once(self) -> None:
         clients = [self.new_client(50_000 + number) for number in range(CONCURRENT_READS)]
         for protocol, _ in clients:
             protocol.dataReceived(b"GET a\n")
@@ -54,7 +54,7 @@ class HangingTests(FileServerCase):
         self.reads.run()
         self.assertLessEqual(descriptors(), before)
 
-    def test_read_in_line_is_dropped_with_its_client_and_its_file_closed(self) -> None:
+    def test_queued_read_of_a_client_that_is_gone_is_dropped(self) -> None:
         clients = [self.new_client(50_000 + number) for number in range(CONCURRENT_READS)]
         before = descriptors()
         for protocol, _ in clients:

@@ -14,7 +14,7 @@ from natproxy.fileserver.resets import is_reset
 
 
 class ResetTests(SynchronousTestCase):
-    """What the kernel says of a socket that nobody reads from."""
+    """Resets of sockets that are not read from."""
 
     def test_half_closed_is_not_reset_and_reset_is(self) -> None:
         listening = socket.create_server(("127.0.0.1", 0))

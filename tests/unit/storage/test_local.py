@@ -48,7 +48,7 @@ class BothOpeners:
         for name, content in CONTENT.items():
             self.assertEqual(self.read(self.storage, name), content)
 
-    def test_what_is_absent_outside_or_no_plain_path_is_not_found(self) -> None:
+    def test_absent_outside_and_invalid_names_are_not_found(self) -> None:
         for name in (*REFUSED, *REFUSED_LINKS, b"absolute"):
             self.assert_not_found(self.storage, name)
 
@@ -93,7 +93,7 @@ class BothOpeners:
         self.assert_not_found(self.storage, b"a.txt")
         self.assert_not_found(self.storage, b"sub/b.txt")
 
-    def test_what_took_the_files_place_after_the_look_is_not_found(self) -> None:
+    def test_fifo_that_replaces_the_file_after_the_check_is_not_found(self) -> None:
         os.mkfifo(self.path(b"fifo"))
 
         def replaced(directory: int, name: bytes, flags: int) -> int:
@@ -138,7 +138,7 @@ class BothOpeners:
             self.assertRaises(OSError, storage.top_files)
             self.assertRaises(OSError, storage.check)
 
-    def test_lack_of_descriptors_is_not_the_files_absence(self) -> None:
+    def test_lack_of_descriptors_is_not_reported_as_not_found(self) -> None:
         for name in (b"a.txt", b"sub/deep/c"):
             for left in range(5):
                 try:
@@ -162,7 +162,7 @@ class BothOpeners:
             else:
                 self.assertEqual(listing, whole, f"with {left} descriptors left")
 
-    def test_failing_look_at_what_was_opened_leaks_no_descriptor(self) -> None:
+    def test_failing_fstat_leaks_no_descriptor(self) -> None:
         def stale(_: int) -> os.stat_result:
             raise OSError(errno.ESTALE, "Stale file handle")
 
@@ -209,7 +209,7 @@ class BothOpeners:
             max_size=6,
         ).map(b"/".join)
     )
-    def test_whatever_the_name_no_file_outside_is_given(self, name: bytes) -> None:
+    def test_no_name_opens_a_file_outside(self, name: bytes) -> None:
         try:
             file = self.storage.open(name)
         except NotFound:
@@ -245,7 +245,7 @@ class DirectoryTests(ServedCase):
 
         self.assertIs(choose_opener(refuse), open_by_walk)
 
-    def test_served_path_may_be_a_link_that_is_turned(self) -> None:
+    def test_served_path_may_be_a_link_that_is_replaced(self) -> None:
         current = os.path.join(self.top, b"current")
         os.symlink(b"served", current)
         storage = LocalStorage(os.fsdecode(current))
@@ -255,7 +255,7 @@ class DirectoryTests(ServedCase):
         os.symlink(b"outside", current)
         self.assertEqual(self.read(storage, b"secret"), b"secret")
 
-    def test_failures_of_the_server_are_told_from_those_of_the_name(self) -> None:
+    def test_resource_errors_are_raised_and_other_errors_are_not_found(self) -> None:
         def failing(code: int) -> LocalStorage:
             def opener(directory: int, name: bytes, flags: int) -> int:
                 raise OSError(code, os.strerror(code))

@@ -1,4 +1,4 @@
-"""What is kept of a directory's names between pages, and when it is not."""
+"""Names of a directory that are kept between pages, and when they are not."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class ScansTests(ScansCase):
         self.names(storage, b"sub")
         self.assertEqual(self.scanned, 2)
 
-    def test_what_is_added_or_removed_between_pages_is_seen(self) -> None:
+    def test_changes_between_pages_are_listed(self) -> None:
         storage = self.keep()
         first = page_of(storage, b"large", 1, b"", 7)
         self.put(b"large/00050-new", b"")
@@ -93,14 +93,14 @@ class ScansTests(ScansCase):
         self.assertIn(b"large/00055", self.names(storage))
         self.assertEqual(page_of(storage, b"large", 1, b"", 7), first)
 
-    def test_directory_put_in_its_place_is_scanned(self) -> None:
+    def test_replaced_directory_is_scanned_again(self) -> None:
         storage = self.keep()
         self.names(storage)
         os.rename(self.path(b"large"), self.path(b"old"))
         os.mkdir(self.path(b"large"))
         self.assertEqual(self.names(storage), [])
 
-    def test_scan_within_a_tick_of_the_last_change_is_not_kept(self) -> None:
+    def test_scan_within_a_granule_of_the_last_change_is_not_kept(self) -> None:
         storage = self.keep()
         for age in (0, SECOND // 100, -SECOND):
             self.set_clock(b"large", age)
@@ -111,12 +111,12 @@ class ScansTests(ScansCase):
         self.names(storage)
         self.assertEqual(self.scanned, 3)
 
-    def test_tick_is_two_seconds_where_times_are_whole_seconds(self) -> None:
+    def test_granule_is_two_seconds_where_timestamps_are_whole_seconds(self) -> None:
         whole = SimpleNamespace(
             st_dev=1, st_ino=1, st_mtime_ns=50 * SECOND, st_ctime_ns=50 * SECOND
         )
         for fraction, age, kept in ((0, 2, False), (0, 3, True), (1, 2, False), (1, 3, True)):
-            # A fraction in one of the two could be anybody's `touch`.
+            # A fraction in one of the two may have been set by `touch`.
             whole.st_mtime_ns = 50 * SECOND - fraction
             self.scanned = 0
             self.now = (50 + age) * SECOND
@@ -139,7 +139,7 @@ class ScansTests(ScansCase):
         self.names(storage)
         self.assertEqual(self.scanned, 2)
 
-    def test_scan_is_kept_whatever_the_clocks_say_once_a_tick_has_passed(self) -> None:
+    def test_scan_is_kept_after_a_granule_with_any_wall_clock(self) -> None:
         # The storage's clock is a day ahead of this machine's, or a day behind it.
         changed = self.now
         for skew, local in ((-86_400, True), (-86_400, False), (86_400, False)):

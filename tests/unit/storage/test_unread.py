@@ -1,4 +1,4 @@
-"""Entries that exist and cannot be looked at: listed as unread, never left out."""
+"""Entries that exist and cannot be read: listed as unread, never left out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.storage import PagesCase, ServedCase, descriptors, page_of, p
 NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EXDEV)
 UNREAD = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EINVAL)
 
-# What the server, which runs as another user, says of a directory; or it fails.
+# Prints what a server that runs as another user lists; or fails.
 _AS_NOBODY = """
 import json, math, os, sys
 from natproxy.protocol import EntryLines
@@ -47,16 +47,16 @@ def failure(code: int) -> OSError:
 
 
 class UnreadCase(PagesCase):
-    """Can have looking at a name, or opening it, fail."""
+    """Lets ``stat`` or ``open`` of a name fail."""
 
     def fail_stat(self, name: bytes, code: int) -> None:
-        """Fail to look at the entry of that name in whatever directory."""
-        look = os.stat
+        """Let ``stat`` of that name fail, in any directory."""
+        stat_ = os.stat
 
         def failing(path: bytes, **named: object) -> os.stat_result:
             if path == name:
                 raise failure(code)
-            return look(path, **named)
+            return stat_(path, **named)
 
         self.patch(os, "stat", failing)
 
@@ -78,7 +78,7 @@ class UnreadCase(PagesCase):
 class BothOpeners:
     """What is the same, whichever way names are opened."""
 
-    def test_entry_that_cannot_be_looked_at_is_listed(self) -> None:
+    def test_entry_whose_metadata_cannot_be_read_is_listed(self) -> None:
         whole = self.names()
         for code in UNREAD:
             self.fail_stat(b"b.txt", code)
@@ -89,7 +89,7 @@ class BothOpeners:
             self.assertEqual(paged.page, Page(unread=1))
             self.assertIn(b"type=unread size=0 mtime=0.0 etag=- sub/b.txt\n", paged.body)
 
-    def test_entry_that_is_not_there_is_left_out(self) -> None:
+    def test_absent_entry_is_left_out(self) -> None:
         for code in NOT_THERE:
             self.fail_stat(b"b.txt", code)
             self.assertNotIn(b"sub/b.txt", self.found())
@@ -124,10 +124,10 @@ class BothOpeners:
 
     def test_directory_that_cannot_be_searched_is_marked_and_not_descended_into(self) -> None:
         sub = os.stat(self.path(b"sub"))
-        look = os.stat
+        stat_ = os.stat
 
         def failing(path: bytes, **named: object) -> os.stat_result:
-            result = look(path, **named)
+            result = stat_(path, **named)
             if path == b"." and os.path.samestat(result, sub):
                 raise failure(errno.EACCES)
             return result
@@ -158,7 +158,7 @@ class BothOpeners:
             self.assertEqual(caught.exception.errno, errno.EACCES)
             self.assertEqual(caught.exception.filename, "sub/")
 
-    def test_page_that_ends_before_a_directory_says_that_it_was_readable(self) -> None:
+    def test_position_before_the_entries_of_a_directory_shows_that_it_was_readable(self) -> None:
         whole = self.names()
         limit = whole.index(b"sub") + 1
         paged = self.page(b"", math.inf, b"", limit)
@@ -171,7 +171,7 @@ class BothOpeners:
         paged = self.page(b"", math.inf, b"sub", 1000)
         self.assertEqual(paged.page.unread, 0)
 
-    def test_page_that_ends_right_after_the_line_of_a_directory_says_that_it_was_readable(
+    def test_position_right_after_a_directory_shows_that_it_was_readable(
         self,
     ) -> None:
         self.put(b"sub-x", b"")
@@ -253,23 +253,23 @@ class WalkTests(BothOpeners, UnreadCase):
 
 
 class BoundsTests(PagesCase):
-    """What one page may look at."""
+    """The bounds of one page."""
 
     opener = staticmethod(choose_opener())
     follows_links = choose_opener() is open_beneath
 
     def bounded_page(
-        self, after: bytes, looks: int = 5, clock: Callable[[], float] = float
+        self, after: bytes, steps: int = 5, clock: Callable[[], float] = float
     ) -> PageReply:
         root = os.open(self.served, DIRECTORY_FLAGS)
         tree = Tree(root, self.opener, Scans())
         try:
-            return make_page(tree.walk(b"", math.inf, after), 1000, clock, looks)
+            return make_page(tree.walk(b"", math.inf, after), 1000, clock, steps)
         finally:
             tree.close()
             os.close(root)
 
-    def test_page_is_bounded_by_what_is_looked_at_and_says_where_to_go_on(self) -> None:
+    def test_page_of_few_steps_has_a_position_to_continue_from(self) -> None:
         for number in range(50):
             os.symlink(b"../outside", self.path(b"m%02d" % number))
         found: list[bytes] = []
@@ -287,13 +287,13 @@ class BoundsTests(PagesCase):
         self.assertEqual(found, self.model())
         self.assertGreater(pages, 10)
 
-    def test_page_ends_after_a_time_but_not_before_its_first_step(self) -> None:
+    def test_page_ends_after_a_time_and_has_at_least_one_step(self) -> None:
         ticks = iter(range(0, 10**6, 1000))
         paged = self.bounded_page(b"", 10**6, lambda: float(next(ticks)))
         self.assertEqual(parsed(paged), (parsed(self.bounded_page(b"", 1))[0], True))
 
-    def test_walk_and_scans_end_when_they_are_told_to(self) -> None:
-        class Told(Exception):
+    def test_exception_of_the_check_ends_walks_and_scans(self) -> None:
+        class Cancelled(Exception):
             pass
 
         def until(calls: int) -> Callable[[], None]:
@@ -301,22 +301,22 @@ class BoundsTests(PagesCase):
 
             def check() -> None:
                 if next(left, None) is None:
-                    raise Told
+                    raise Cancelled
 
             return check
 
         before = descriptors()
         for calls in range(6):
             check = until(calls)
-            self.assertRaises(Told, page_of, self.storage, b"", math.inf, b"", 1000, check)
-            self.assertRaises(Told, self.storage.top_files, until(calls))
+            self.assertRaises(Cancelled, page_of, self.storage, b"", math.inf, b"", 1000, check)
+            self.assertRaises(Cancelled, self.storage.top_files, until(calls))
             self.assertLessEqual(descriptors(), before)
 
 
 class ListingTests(ServedCase):
-    """``LIST`` cannot say what it leaves out."""
+    """Entries of the top directory whose type cannot be read."""
 
-    def test_name_that_cannot_be_looked_at_is_left_out_and_reported(self) -> None:
+    def test_entry_whose_type_cannot_be_read_is_reported(self) -> None:
         storage = LocalStorage(self.served)
         names, unread = storage.top_files()
         whole = list(names)

@@ -111,7 +111,7 @@ class BothOpeners:
             self.assertEqual(entry.metadata, self.storage.metadata(entry.name))
             self.assertEqual(entry.metadata[1:3], (size, result.st_mtime_ns))
 
-    def test_order_is_that_of_the_full_paths_bytes(self) -> None:
+    def test_order_is_by_the_bytes_of_full_paths(self) -> None:
         shutil.rmtree(self.served)
         plant(self.served, {b"a": {b"x": b"", b"b": {b"c": b""}}, b"a-b": b"", b"a0": b""})
         whole = [b"a", b"a-b", b"a/b", b"a/b/c", b"a/x", b"a0"]
@@ -142,7 +142,7 @@ class BothOpeners:
         # One more, to see whether there is a further entry.
         self.assertLessEqual(len(scans.entered), 4)
 
-    def test_page_that_is_cut_at_its_very_end_is_not_cut(self) -> None:
+    def test_page_that_ends_with_the_last_entry_is_complete(self) -> None:
         whole = self.model()
         self.assertEqual(parsed(self.page(b"", math.inf, b"", len(whole)))[1], False)
         self.assertEqual(parsed(self.page(b"", math.inf, b"", len(whole) - 1))[1], True)
@@ -201,7 +201,7 @@ class BothOpeners:
             for level in reversed(levels):
                 os.rmdir(self.path(level))
 
-    def test_walk_comes_back_to_the_directories_above(self) -> None:
+    def test_walk_returns_to_the_directories_above(self) -> None:
         levels = list(accumulate([b"m"] * 100, lambda above, name: above + b"/" + name))
         for level in levels:
             os.mkdir(self.path(level))

@@ -1,4 +1,4 @@
-"""What a page says of a tree that changes, or fails, while it is made: for both openers."""
+"""Listings of a tree that changes, or fails, meanwhile, for both openers."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class BothOpeners:
         self.assertEqual(self.names(storage=storage), left)
         self.assertEqual(page_of(storage, b"", math.inf, b"", 1000).page, Page())
 
-    def test_directory_itself_that_cannot_be_read_is_not_an_empty_page(self) -> None:
+    def test_listing_of_an_unreadable_directory_fails(self) -> None:
         sub = os.stat(self.path(b"sub"))
         for code in (errno.EACCES, errno.ENOENT):
             storage = LocalStorage(self.served, self.opener, Failing(sub, code))
@@ -121,7 +121,7 @@ class BothOpeners:
                 os.unlink(self.path(b"sub"))
             os.rename(self.path(b"../gone"), self.path(b"sub"))
 
-    def test_directory_that_vanishes_before_the_walk_comes_back_is_left(self) -> None:
+    def test_directory_that_vanishes_before_the_walk_returns_is_left(self) -> None:
         def vanishing(directory: int, name: bytes, flags: int) -> int:
             if name == b"sub" and flags & os.O_NOFOLLOW:
                 raise FileNotFoundError(errno.ENOENT, "No such file or directory")
