@@ -142,7 +142,7 @@ class CommandReceiver(SlicingLineReceiver):
         self.log.failure("cannot reply to {client}", failure, client=self.client_address)
         self.abort(Outcome.ERROR)
 
-    # Called by the factory.
+    # Called by the factory, its rotation, and the receiver of the PROXY header.
 
     def drain(self) -> None:
         """Finish the current command, begin no other, and close."""

@@ -80,9 +80,9 @@ class CommandFactory(ServerFactory):
         self._header_refusals = RefusalLog(clock.seconds)
 
     def subscribe(self, callback: Callable[[Finished], object]) -> Callable[[], None]:
-        """Call back at the end of each command.
+        """Call back at the end of each command of the file server.
 
-        An exception from the callback is logged and stops neither the command nor other
+        The proxy's commands are events of its NAT table: see `natproxy.nat`. An exception from the callback is logged and stops neither the command nor other
         subscribers.
 
         :return: ends the subscription.

@@ -262,7 +262,7 @@ class HeaderFactory(WrappingFactory):
 class HeaderEndpoint:
     """Listens for connections that begin with a PROXY header (``haproxy:``).
 
-    :param endpoint: the endpoint that listens.
+    :param endpoint: where to listen.
     """
 
     def __init__(self, endpoint: IStreamServerEndpoint) -> None:

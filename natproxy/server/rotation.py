@@ -69,6 +69,7 @@ class RoundRobin:
         self._clock = clock
         self._waiting: OrderedDict[Member, None] = OrderedDict()
         self._scheduled: IDelayedCall | None = None
+        self._in_turn = False
         self._left = TURN
 
     @property
@@ -95,7 +96,8 @@ class RoundRobin:
     def join(self, member: Member) -> None:
         """Append a connection to the rotation."""
         self._waiting[member] = None
-        if self._scheduled is None:
+        # At its end, a turn schedules the next one, if any connection is left.
+        if self._scheduled is None and not self._in_turn:
             self._scheduled = self._clock.callLater(0, self._turn)
 
     def leave(self, member: Member) -> None:
@@ -108,15 +110,19 @@ class RoundRobin:
     def _turn(self) -> None:
         self._scheduled = None
         self._left = TURN
-        while self._waiting and not self.exhausted:
-            member, _ = self._waiting.popitem(last=False)
-            self.spend(_VISIT_UNITS)
-            try:
-                self.spend(member.take_turn())
-            except Exception:
-                member.fail(Failure())
-        if self._waiting and self._scheduled is None:
-            self._scheduled = self._clock.callLater(0, self._turn)
+        self._in_turn = True
+        try:
+            while self._waiting and not self.exhausted:
+                member, _ = self._waiting.popitem(last=False)
+                self.spend(_VISIT_UNITS)
+                try:
+                    self.spend(member.take_turn())
+                except Exception:
+                    member.fail(Failure())
+        finally:
+            self._in_turn = False
+            if self._waiting:
+                self._scheduled = self._clock.callLater(0, self._turn)
 
 
 def fire_in_turns(

@@ -1,4 +1,4 @@
-"""How many clients are admitted, in all and from one host, and what becomes of others."""
+"""Limits on clients, in total and from one host, and how other connections are refused."""
 
 from __future__ import annotations
 
@@ -55,16 +55,16 @@ class HostTests(SynchronousTestCase):
     def test_link_local_addresses(self) -> None:
         self.assert_different("fe80::1%eth0", "fe80::2%eth0", "fe80::1%eth1")
 
-    def test_unix_peers_have_none(self) -> None:
+    def test_unix_peers_have_no_host(self) -> None:
         self.assertEqual(host_of(at("unix", FIRST_STAND_IN_PORT)), "")
         self.assertEqual(host_of(at("unix:/run/x", FIRST_STAND_IN_PORT + 1)), "")
 
-    def test_what_is_not_an_address(self) -> None:
+    def test_text_that_is_not_an_address(self) -> None:
         self.assert_different("::zz", "a:b")
 
 
 class AdmissionTests(SynchronousTestCase):
-    def test_limit_in_all(self) -> None:
+    def test_limit_in_total(self) -> None:
         admission = Admission(2)
         self.assertIsNone(admission.enter("a"))
         self.assertIsNone(admission.enter("b"))
@@ -86,7 +86,7 @@ class AdmissionTests(SynchronousTestCase):
         admission.leave("a")
         self.assertIsNone(admission.enter("d", at("10.0.0.1")))
 
-    def test_refused_connection_takes_no_place(self) -> None:
+    def test_refused_connection_does_not_count(self) -> None:
         admission = Admission(3, 1)
         admission.enter("a", at("10.0.0.1"))
         for number in range(10):
@@ -132,7 +132,7 @@ class AdmissionTests(SynchronousTestCase):
         self.assertTrue(admission.overloaded(at("10.0.0.1")))
         self.assertFalse(admission.overloaded(at("10.0.0.2")))
 
-    def test_nothing_is_kept_of_those_who_left(self) -> None:
+    def test_nothing_is_kept_of_clients_that_have_left(self) -> None:
         admission = Admission(2, 2)
         for client in "abc":
             admission.enter(client, at("10.0.0.1"))
@@ -196,7 +196,7 @@ class ConnectionCase(SynchronousTestCase):
 
 
 class LimitTests(ConnectionCase):
-    def test_each_daemon_says_in_its_own_words_that_there_are_too_many(self) -> None:
+    def test_each_daemon_refuses_with_an_error_of_its_own(self) -> None:
         for factory, reply in (
             (self.proxy(admission=Admission(1)), b"ERR proxy error: too many clients\n"),
             (self.file_server(admission=Admission(1)), b"ERR 503 too many clients\n"),
@@ -208,7 +208,7 @@ class LimitTests(ConnectionCase):
             wire.lose(protocol)
             self.assertEqual(factory.admission.admitted, 1)
 
-    def test_host_that_has_too_many(self) -> None:
+    def test_host_with_too_many_connections_is_refused(self) -> None:
         factory = self.proxy(admission=Admission(10, 1))
         self.connect(factory, "2001:db8::1")
         _, wire = self.connect(factory, "2001:db8::2")
@@ -217,7 +217,7 @@ class LimitTests(ConnectionCase):
         self.assertEqual(other.taken(), b"")
         self.journal.line_with("[2001:db8::2]:40000 turned away: too many connections")
 
-    def test_connections_beyond_what_can_be_refused_are_closed_as_they_are_accepted(self) -> None:
+    def test_connection_is_closed_at_once_while_too_many_are_being_refused(self) -> None:
         for factory in (
             self.proxy(admission=Admission(1)),
             self.file_server(admission=Admission(1)),
@@ -231,7 +231,7 @@ class LimitTests(ConnectionCase):
             wire.lose(protocol)
             self.assertIsNotNone(factory.buildProtocol(peer))
 
-    def test_connection_that_cannot_be_told_is_aborted(self) -> None:
+    def test_connection_to_which_no_reason_can_be_sent_is_aborted(self) -> None:
         factory = self.proxy(admission=Admission(1))
         late = factory.buildProtocol(None)
         for _ in range(1 + REFUSED):
@@ -241,7 +241,7 @@ class LimitTests(ConnectionCase):
         self.assertEqual(wire.taken(), b"")
         self.assertTrue(wire.aborted)
 
-    def test_refusals_are_one_line_in_some_seconds(self) -> None:
+    def test_refusals_are_logged_once_per_interval(self) -> None:
         factory = self.proxy(admission=Admission(1))
         self.connect(factory)
         for _ in range(20):
@@ -251,7 +251,7 @@ class LimitTests(ConnectionCase):
         self.connect(factory)
         self.journal.line_with("turned away: too many clients (and 19 others before)")
 
-    def test_connections_that_are_closed_at_once_are_counted_in_the_next_line(self) -> None:
+    def test_connections_closed_at_once_are_counted_in_the_next_line(self) -> None:
         factory = self.proxy(admission=Admission(1))
         self.connect(factory)
         refused = [self.connect(factory) for _ in range(REFUSED)]
@@ -289,10 +289,10 @@ class FirstCommandTests(ConnectionCase):
     def test_client_that_sends_blank_lines_is_closed(self) -> None:
         self.assert_closed(b"\n\r\n \n", True)
 
-    def test_client_that_has_sent_a_command_has_the_idle_time(self) -> None:
+    def test_client_that_has_sent_a_command_has_the_idle_time_out(self) -> None:
         self.assert_closed(b"LIST\n", False)
 
-    def test_client_that_has_been_answered_has_the_idle_time(self) -> None:
+    def test_client_that_has_received_a_reply_has_the_idle_time_out(self) -> None:
         self.assert_closed(b"BOGUS\n", False)
 
     def test_no_limit(self) -> None:

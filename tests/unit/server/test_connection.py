@@ -9,8 +9,8 @@ from natproxy.nat import Outcome
 from natproxy.protocol import MAX_LINE, Command
 from natproxy.server.connection import QUEUE_LIMIT
 from natproxy.server.factory import LINGER
-from tests.support.commands import CommandsCase
 from tests.support.doubles import Journal, Wire
+from tests.support.echo_receiver import CommandsCase
 
 
 class LineTests(CommandsCase):

@@ -10,28 +10,28 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.server.deadlines import Deadlines
 
 
-class Waiting:
-    """Somebody with a deadline."""
+class Owner:
+    """The owner of a deadline. It notes when the deadline expires."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.rung: list[float] = []
+        self.expirations: list[float] = []
 
-    def time_is_up(self) -> None:
-        self.rung.append(self.clock.seconds())
+    def expired(self) -> None:
+        self.expirations.append(self.clock.seconds())
 
 
-class Again(Waiting):
+class RepeatingOwner(Owner):
     """Sets its deadline again from within the callback, three times in all."""
 
     def __init__(self, deadlines: Deadlines, clock: Clock) -> None:
         super().__init__(clock)
         self.deadlines = deadlines
 
-    def time_is_up(self) -> None:
-        super().time_is_up()
-        if len(self.rung) < 3:
-            self.deadlines.set(self.time_is_up)
+    def expired(self) -> None:
+        super().expired()
+        if len(self.expirations) < 3:
+            self.deadlines.set(self.expired)
 
 
 class DeadlinesTests(SynchronousTestCase):
@@ -39,93 +39,93 @@ class DeadlinesTests(SynchronousTestCase):
         self.clock = Clock()
         self.deadlines = Deadlines(self.clock, 10)
 
-    def test_each_is_called_once_when_its_own_time_is_over(self) -> None:
-        first, second = Waiting(self.clock), Waiting(self.clock)
-        self.deadlines.set(first.time_is_up)
+    def test_each_callback_is_called_once_at_its_deadline(self) -> None:
+        first, second = Owner(self.clock), Owner(self.clock)
+        self.deadlines.set(first.expired)
         self.clock.advance(3)
-        self.deadlines.set(second.time_is_up)
+        self.deadlines.set(second.expired)
         self.clock.pump([1] * 20)
-        self.assertEqual((first.rung, second.rung), ([10], [13]))
+        self.assertEqual((first.expirations, second.expirations), ([10], [13]))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_setting_anew_begins_anew(self) -> None:
-        waiting = Waiting(self.clock)
+    def test_setting_a_deadline_again_replaces_it(self) -> None:
+        waiting = Owner(self.clock)
         for _ in range(5):
-            self.deadlines.set(waiting.time_is_up)
+            self.deadlines.set(waiting.expired)
             self.clock.advance(9)
-        self.assertEqual(waiting.rung, [])
+        self.assertEqual(waiting.expirations, [])
         self.clock.advance(1)
-        self.assertEqual(waiting.rung, [46])
+        self.assertEqual(waiting.expirations, [46])
 
-    def test_who_is_called_may_set_and_cancel(self) -> None:
-        other = Waiting(self.clock)
-        again = Waiting(self.clock)
+    def test_callback_may_set_and_cancel_deadlines(self) -> None:
+        other = Owner(self.clock)
+        again = Owner(self.clock)
 
-        def ring() -> None:
-            self.deadlines.cancel(other.time_is_up)
-            self.deadlines.set(again.time_is_up)
+        def change_others() -> None:
+            self.deadlines.cancel(other.expired)
+            self.deadlines.set(again.expired)
 
-        self.deadlines.set(ring)
-        self.deadlines.set(other.time_is_up)
+        self.deadlines.set(change_others)
+        self.deadlines.set(other.expired)
         self.clock.pump([10, 10])
-        self.assertEqual((other.rung, again.rung), ([], [20]))
+        self.assertEqual((other.expirations, again.expirations), ([], [20]))
 
-    def test_deadline_set_by_a_callback_does_not_delay_those_that_are_due_before(self) -> None:
-        again, other = Waiting(self.clock), Waiting(self.clock)
-        self.deadlines.set(lambda: self.deadlines.set(again.time_is_up))
+    def test_deadline_set_by_a_callback_does_not_delay_earlier_ones(self) -> None:
+        again, other = Owner(self.clock), Owner(self.clock)
+        self.deadlines.set(lambda: self.deadlines.set(again.expired))
         self.clock.advance(1)
-        self.deadlines.set(other.time_is_up)
+        self.deadlines.set(other.expired)
         self.clock.pump([9, 1])
-        self.assertEqual(other.rung, [11])
+        self.assertEqual(other.expirations, [11])
         self.clock.advance(9)
-        self.assertEqual(again.rung, [20])
+        self.assertEqual(again.expirations, [20])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     @given(st.lists(st.integers(0, 10), min_size=2, max_size=12))
-    def test_deadlines_that_are_set_again_by_their_callbacks_are_never_late(
-        self, pauses: list[int]
-    ) -> None:
+    def test_deadlines_set_again_by_their_callbacks_are_not_late(self, pauses: list[int]) -> None:
         clock = Clock()
         deadlines = Deadlines(clock, 10)
-        waiting = [Again(deadlines, clock) for _ in pauses]
+        waiting = [RepeatingOwner(deadlines, clock) for _ in pauses]
         begun = []
         for one, pause in zip(waiting, pauses, strict=True):
             begun.append(clock.seconds())
-            deadlines.set(one.time_is_up)
+            deadlines.set(one.expired)
             for _ in range(pause):
                 clock.advance(1)
         clock.pump([1] * 40)
         expected = [[start + 10, start + 20, start + 30] for start in begun]
-        self.assertEqual([one.rung for one in waiting], expected)
+        self.assertEqual([one.expirations for one in waiting], expected)
 
-    def test_one_timer_serves_all_and_rests_when_nobody_waits(self) -> None:
-        everybody = [Waiting(self.clock) for _ in range(100)]
-        for waiting in everybody:
-            self.deadlines.set(waiting.time_is_up)
+    def test_one_timer_serves_all_and_is_cancelled_when_no_deadline_is_pending(self) -> None:
+        owners = [Owner(self.clock) for _ in range(100)]
+        for waiting in owners:
+            self.deadlines.set(waiting.expired)
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
         self.deadlines.cancel_timer()
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
-        for waiting in everybody:
-            self.deadlines.cancel(waiting.time_is_up)
+        for waiting in owners:
+            self.deadlines.cancel(waiting.expired)
         self.deadlines.cancel_timer()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     @given(st.lists(st.tuples(st.integers(0, 4), st.booleans(), st.integers(0, 12)), max_size=40))
-    def test_it_does_what_a_timer_for_each_would(self, steps: list[tuple[int, bool, int]]) -> None:
+    def test_it_behaves_like_a_timer_for_each_deadline(
+        self, steps: list[tuple[int, bool, int]]
+    ) -> None:
         clock = Clock()
         deadlines = Deadlines(clock, 10)
-        everybody = [Waiting(clock) for _ in range(5)]
-        expected: list[list[float]] = [[] for _ in everybody]
+        owners = [Owner(clock) for _ in range(5)]
+        expected: list[list[float]] = [[] for _ in owners]
         due: dict[int, float] = {}
-        for who, setting, pause in [*steps, (0, False, 30)]:
+        for index, setting, pause in [*steps, (0, False, 30)]:
             if setting:
-                deadlines.set(everybody[who].time_is_up)
-                due[who] = clock.seconds() + 10
+                deadlines.set(owners[index].expired)
+                due[index] = clock.seconds() + 10
             else:
-                deadlines.cancel(everybody[who].time_is_up)
-                due.pop(who, None)
+                deadlines.cancel(owners[index].expired)
+                due.pop(index, None)
             for _ in range(pause):
                 clock.advance(1)
                 for number in [number for number, at in due.items() if at <= clock.seconds()]:
                     expected[number].append(due.pop(number))
-        self.assertEqual([waiting.rung for waiting in everybody], expected)
+        self.assertEqual([waiting.expirations for waiting in owners], expected)

@@ -12,7 +12,7 @@ from natproxy.protocol import Command, parse_command
 from natproxy.server.admission import Verdict
 from natproxy.server.events import Finished
 from natproxy.server.factory import CommandFactory
-from tests.support.commands import CommandsCase
+from tests.support.echo_receiver import CommandsCase
 
 
 class AddressTests(SynchronousTestCase):

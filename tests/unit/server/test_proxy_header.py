@@ -1,4 +1,4 @@
-"""The PROXY header: what is understood, what is refused, who is counted by it."""
+"""The PROXY header: parsing, refusal of malformed headers, and limits by the client's address."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class ParsingTests(SynchronousTestCase):
         ):
             self.assertEqual(parse_header(header), (None, None, len(header)))
 
-    def test_every_beginning_is_incomplete(self) -> None:
+    def test_every_part_of_a_header_is_incomplete(self) -> None:
         for header in (LINE, BINARY):
             for size in range(1, len(header)):
                 self.assertIsNone(parse_header(header[:size]), header[:size])
@@ -148,7 +148,7 @@ class ConnectionTests(SynchronousTestCase):
             protocol.dataReceived(data)
         return protocol, wire
 
-    def test_client_is_the_one_that_the_header_names(self) -> None:
+    def test_client_has_the_address_in_the_header(self) -> None:
         for header, client in ((LINE, "192.0.2.1:40000"), (BINARY, "192.0.2.1:40000")):
             protocol, wire = self.connect(header + b"LIST\n")
             self.upstream.last.refuse(ConnectionRefusedError())
@@ -160,7 +160,7 @@ class ConnectionTests(SynchronousTestCase):
         self.connect(*(bytes([byte]) for byte in LINE + b"LIST\n"))
         self.assertEqual(len(self.upstream.connections), 1)
 
-    def test_malformed_header_is_one_line_in_the_log_and_the_end(self) -> None:
+    def test_malformed_header_is_logged_and_the_connection_aborted(self) -> None:
         for header in MALFORMED:
             protocol, wire = self.connect(header, b"LIST\n")
             self.assertTrue(wire.aborted, header)
@@ -174,7 +174,7 @@ class ConnectionTests(SynchronousTestCase):
         self.assertEqual(self.upstream.connections, [])
         self.assertEqual(self.factory.admission.admitted, 0)
 
-    def test_malformed_headers_are_one_line_in_some_seconds(self) -> None:
+    def test_malformed_headers_are_logged_once_per_interval(self) -> None:
         def refuse(reason: str) -> None:
             protocol, wire = self.connect(reason.encode() + b"\r\n")
             self.assertTrue(wire.aborted)
@@ -188,14 +188,14 @@ class ConnectionTests(SynchronousTestCase):
         self.journal.line_with("malformed line PROXY TCP5 (and 99 others before)")
         self.assertEqual(len(self.journal.events), 2)
 
-    def test_malformed_headers_do_not_hide_clients_turned_away(self) -> None:
+    def test_malformed_headers_do_not_hide_refused_clients(self) -> None:
         self.connect(b"GET /\r\n")
         self.connect(LINE)
         self.connect(LINE)
         self.journal.line_with("refused: PROXY header")
         self.journal.line_with("192.0.2.1:40000 turned away")
 
-    def test_header_that_does_not_come_or_does_not_end_times_out(self) -> None:
+    def test_missing_or_incomplete_header_times_out(self) -> None:
         for received in (b"", b"PROXY TCP4 ", BINARY[:20], LINE, LINE + b"LI"):
             protocol, wire = self.connect(received) if received else self.connect()
             self.clock.advance(29.9)
@@ -223,12 +223,12 @@ class ConnectionTests(SynchronousTestCase):
         self.assertEqual(self.upstream.connections, [])
         self.journal.line_with("192.0.2.1:40000 turned away")
 
-    def test_clients_that_the_header_names_no_address_of(self) -> None:
+    def test_clients_without_an_address_in_the_header_are_counted_by_the_connection(self) -> None:
         self.connect(b"PROXY UNKNOWN\r\n")
         _, second = self.connect(b"PROXY UNKNOWN\r\n")
         self.assertIn(b"too many connections", second.taken())
 
-    def test_address_of_the_load_balancer_is_no_reason_to_close(self) -> None:
+    def test_connection_is_not_refused_for_the_address_of_the_load_balancer(self) -> None:
         self.connect(b"PROXY UNKNOWN\r\n")
         for _ in range(REFUSED):
             self.connect(b"PROXY UNKNOWN\r\n")
@@ -242,7 +242,7 @@ class ConnectionTests(SynchronousTestCase):
             _, wire = self.connect(header)
             self.assertEqual(wire.taken(), b"")
 
-    def test_half_closed_client_gets_its_reply(self) -> None:
+    def test_half_closed_client_receives_its_reply(self) -> None:
         protocol, wire = self.connect(LINE + b"LIST\n")
         protocol.readConnectionLost()
         upstream = self.upstream.last
@@ -251,7 +251,7 @@ class ConnectionTests(SynchronousTestCase):
         self.assertEqual(wire.taken(), b"OK\nEND\n")
         self.assertTrue(wire.disconnecting)
 
-    def test_client_that_half_closes_before_its_header_is_closed(self) -> None:
+    def test_connection_closes_if_the_client_half_closes_before_its_header(self) -> None:
         protocol, wire = self.connect(b"PROXY ")
         protocol.readConnectionLost()
         self.assertTrue(wire.disconnecting)

@@ -42,6 +42,27 @@ class RotationTests(SynchronousTestCase):
         self.rotation.leave(member)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_no_turn_is_scheduled_when_no_member_waits(self) -> None:
+        def once_more() -> int:
+            if member.take_turn.call_count == 1:
+                self.rotation.join(member)
+            return 1
+
+        member = self.member(once_more)
+        self.rotation.join(member)
+        self.clock.turn()
+        self.assertEqual(member.take_turn.call_count, 2)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_rotation_continues_when_a_member_cannot_handle_its_exception(self) -> None:
+        broken, next_one = self.member(lambda: 1 // 0), self.member(lambda: 1)
+        broken.fail.side_effect = ZeroDivisionError
+        self.rotation.join(broken)
+        self.rotation.join(next_one)
+        self.assertRaises(ZeroDivisionError, self.clock.turn)
+        self.clock.turn()
+        next_one.take_turn.assert_called_once_with()
+
     def test_units_are_renewed_only_when_a_member_waits(self) -> None:
         self.rotation.spend(TURN)
         self.assertTrue(self.rotation.exhausted)
