@@ -146,7 +146,7 @@ class Relaying(Running):
     factory: ProxyFactory
     server: ReplyingServer
 
-    async def ask(self, client: Peer, command: bytes = b"DOWNLOAD a\n") -> Peer:
+    async def send_command(self, client: Peer, command: bytes = b"DOWNLOAD a\n") -> Peer:
         """Send a command and return its upstream connection."""
         client.send(command)
         return await self.server.asked()

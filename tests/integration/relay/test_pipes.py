@@ -173,7 +173,7 @@ async def relay_bodies() -> list[object]:
     """Relay bodies, inside the kernel if possible; return the types of the relays."""
     async with relaying(Method.KERNEL, all_by_method=False) as proxy, proxy.client() as client:
         for body in (BODY, BODY[:MIB], BODY):
-            (await proxy.ask(client)).send(reply(body))
+            (await proxy.send_command(client)).send(reply(body))
             await gets(client, reply(body))
         return [type(relay) for relay in proxy.relays.made]
 
@@ -239,7 +239,7 @@ async def test_pipe_with_a_clients_bytes_in_it_is_not_used_for_another(
     monkeypatch.setattr(PipePool, "lend", recorded_lend)
     async with relaying(Method.KERNEL, relays=RecordingRelays(Method.KERNEL)) as proxy:
         async with proxy.client() as client:
-            upstream = await proxy.ask(client)
+            upstream = await proxy.send_command(client)
             client.stop_reading()
             proxy.shrink_buffers(client)
             upstream.send(b"OK %d\n" % (1 << 40))
@@ -249,7 +249,7 @@ async def test_pipe_with_a_clients_bytes_in_it_is_not_used_for_another(
             await proxy.ended("client-gone")
         async with proxy.client() as client:
             for _ in range(2):
-                (await proxy.ask(client)).send(reply(BODY))
+                (await proxy.send_command(client)).send(reply(BODY))
                 await gets(client, reply(BODY))
     (unread, empty), *others = returned
     assert not empty

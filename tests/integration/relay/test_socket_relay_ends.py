@@ -45,7 +45,7 @@ def close_with_unread_data(peer: Peer) -> None:
 
 async def half_relayed(proxy: Relaying, client: Peer, body: bytes) -> Peer:
     """Start to relay a body and stop in the middle."""
-    upstream = await proxy.ask(client)
+    upstream = await proxy.send_command(client)
     upstream.send(reply(body)[: len(body) // 2])
     await client.until(lambda: client.count == len(body) // 2, "the first half")
     return upstream
@@ -53,7 +53,7 @@ async def half_relayed(proxy: Relaying, client: Peer, body: bytes) -> Peer:
 
 async def flowing(proxy: Relaying, client: Peer, size: int = ENDLESS) -> tuple[Peer, Feeder]:
     """Start to relay a body that does not end soon."""
-    upstream = await proxy.ask(client)
+    upstream = await proxy.send_command(client)
     client.keep = 0
     upstream.send(b"OK %d\n" % size)
     feeder = Feeder(upstream, size)
@@ -63,7 +63,7 @@ async def flowing(proxy: Relaying, client: Peer, size: int = ENDLESS) -> tuple[P
 
 async def held_up(proxy: Relaying, client: Peer, size: int = ENDLESS) -> tuple[Peer, Feeder]:
     """Start to relay a body to a client that does not read it."""
-    upstream = await proxy.ask(client)
+    upstream = await proxy.send_command(client)
     proxy.shrink_buffers(client, upstream)
     client.stop_reading()
     upstream.send(b"OK %d\n" % size)
@@ -154,7 +154,7 @@ async def test_client_that_is_lost_before_the_body_begins_closes_the_upstream(
     method: Method,
 ) -> None:
     async with relaying(method) as proxy, proxy.client() as client:
-        upstream = await proxy.ask(client)
+        upstream = await proxy.send_command(client)
         upstream.send(b"OK 1000000\n")
         await client.until(lambda: client.count, "the header")
         client.kill()
@@ -212,7 +212,7 @@ async def test_client_that_stops_reading_stops_the_upstream_and_loses_nothing(
         client.read_on()
         await gets(client, b"OK %d\n" % size + Feeder.body(size))
         assert not proxy.serving.outbound.paused
-        (await proxy.ask(client)).send(reply(b"next"))
+        (await proxy.send_command(client)).send(reply(b"next"))
         await gets(client, reply(b"next"))
 
 
@@ -221,7 +221,7 @@ async def test_client_that_stops_reading_stops_the_upstream_and_loses_nothing(
 async def test_client_that_pauses_many_times_loses_nothing(method: Method) -> None:
     size = 8 * MIB + 13
     async with relaying(method) as proxy, proxy.client() as client:
-        upstream = await proxy.ask(client)
+        upstream = await proxy.send_command(client)
         proxy.shrink_buffers(client, upstream)
         upstream.send(b"OK %d\n" % size)
         Feeder(upstream, size)
@@ -285,7 +285,7 @@ async def test_slow_client_is_not_aborted(method: Method) -> None:
     size = 2 * MIB
     timeouts = {"idle_timeout": 0.3, "reply_timeout": 0.3}
     async with relaying(method, **timeouts) as proxy, proxy.client() as client:
-        upstream = await proxy.ask(client)
+        upstream = await proxy.send_command(client)
         proxy.shrink_buffers(client, upstream)
         # So slow that a full pipe takes longer than the time-out.
         with sipping(client, 0.025):
@@ -315,7 +315,7 @@ async def test_timeout_of_the_upstream_does_not_run_while_the_client_does_not_re
 async def test_upstream_that_falls_silent_aborts_the_client(method: Method, part: int) -> None:
     body = os.urandom(400 * KIB)
     async with relaying(method, reply_timeout=SHORT / 2) as proxy, proxy.client() as client:
-        upstream = await proxy.ask(client)
+        upstream = await proxy.send_command(client)
         upstream.send(reply(body)[:part])
         assert await client.end() is ConnectionLost
         assert client.count == part
@@ -344,7 +344,7 @@ async def test_upstream_that_falls_silent_after_the_client_had_to_be_waited_for(
 async def test_slow_upstream_is_not_aborted(method: Method) -> None:
     timeouts = {"reply_timeout": 0.3, "idle_timeout": 0.3}
     async with relaying(method, **timeouts) as proxy, proxy.client() as client:
-        upstream = await proxy.ask(client)
+        upstream = await proxy.send_command(client)
         whole = reply(bytes(range(5)))
         upstream.send(whole[:5])
         for position in range(5, len(whole)):

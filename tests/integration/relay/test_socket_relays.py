@@ -58,7 +58,7 @@ async def test_every_byte_arrives_and_the_next_command_works(method: Method, sen
     async with relaying(method) as proxy, proxy.client() as client:
         for size in SIZES:
             body = os.urandom(size)
-            upstream = await proxy.ask(client)
+            upstream = await proxy.send_command(client)
             entry = proxy.entry
             await send(upstream, b"OK %d and more\n" % size, body)
             await gets(client, b"OK %d and more\n" % size + body)
@@ -76,19 +76,19 @@ async def test_bodies_of_all_sizes_one_after_the_other(method: Method) -> None:
     bodies = [os.urandom(size) for size in (5, 300 * KIB, 0, 64 * KIB, MIB, 1)]
     async with relaying(method) as proxy, proxy.client() as client:
         for body in islice(cycle(bodies), 40):
-            (await proxy.ask(client)).send(reply(body))
+            (await proxy.send_command(client)).send(reply(body))
             await gets(client, reply(body))
-        for answer in (b"OK\na\nEND\n", b"OK\n" + b"a name\n" * 50_000 + b"END\n"):
-            (await proxy.ask(client, b"LIST\n")).send(answer)
-            await gets(client, answer)
+        for listing in (b"OK\na\nEND\n", b"OK\n" + b"a name\n" * 50_000 + b"END\n"):
+            (await proxy.send_command(client, b"LIST\n")).send(listing)
+            await gets(client, listing)
 
 
 @both_methods
 @pytest_twisted.ensureDeferred
-async def test_pipelined_commands_are_answered_in_order_afterwards(method: Method) -> None:
+async def test_replies_to_pipelined_commands_are_in_order(method: Method) -> None:
     bodies = [os.urandom(size) for size in (2 * MIB, 10, MIB, 0)]
     async with relaying(method) as proxy, proxy.client() as client:
-        upstream = await proxy.ask(client, b"DOWNLOAD 0\n")
+        upstream = await proxy.send_command(client, b"DOWNLOAD 0\n")
         upstream.send(reply(bodies[0])[:MIB])
         await client.until(lambda: client.count == MIB, "the first half")
         client.send(b"DOWNLOAD 1\nDOWNLOAD 2\n")
@@ -109,7 +109,7 @@ async def test_entry_counts_while_the_body_runs(method: Method) -> None:
     body = os.urandom(3 * MIB)
     whole = reply(body)
     async with relaying(method) as proxy, proxy.client() as client:
-        upstream = await proxy.ask(client)
+        upstream = await proxy.send_command(client)
         entry = proxy.entry
         before = 0
         for end in (3, 20, 1000, MIB, 2 * MIB + 1, len(whole) - 1):
@@ -133,7 +133,7 @@ async def test_bytes_after_the_end_are_not_relayed(method: Method, size: int) ->
     # A body that is complete with its header needs no relay.
     async with relaying(method, all_by_method=size > 64 * KIB) as proxy, proxy.client() as client:
         for _ in range(3):
-            upstream = await proxy.ask(client)
+            upstream = await proxy.send_command(client)
             entry = proxy.entry
             upstream.send(reply(body) + b"OK 3\nabc" * 10_000)
             await gets(client, reply(body))
@@ -149,7 +149,7 @@ async def test_upstream_that_closes_with_the_last_byte_is_complete(method: Metho
     body = os.urandom(2 * MIB)
     async with relaying(method) as proxy, proxy.client() as client:
         for _ in range(5):
-            upstream = await proxy.ask(client)
+            upstream = await proxy.send_command(client)
             upstream.send(reply(body))
             upstream.transport.loseConnection()
             await gets(client, reply(body))
@@ -158,7 +158,7 @@ async def test_upstream_that_closes_with_the_last_byte_is_complete(method: Metho
 
 async def half_relayed(proxy: Relaying, client: Peer, body: bytes) -> Peer:
     """Start to relay a body and stop in the middle."""
-    upstream = await proxy.ask(client)
+    upstream = await proxy.send_command(client)
     upstream.send(reply(body)[: len(body) // 2])
     await client.until(lambda: client.count == len(body) // 2, "the first half")
     return upstream
@@ -170,7 +170,7 @@ async def test_half_closed_client_gets_the_whole_body_and_then_the_end(method: M
     body = os.urandom(4 * MIB)
     async with relaying(method) as proxy:
         async with proxy.client() as client:
-            upstream = await proxy.ask(client)
+            upstream = await proxy.send_command(client)
             client.finish_sending()
             upstream.send(reply(body))
             await gets(client, reply(body))
@@ -212,13 +212,13 @@ async def test_short_command_does_not_wait_for_bulk(method: Method) -> None:
             client = await connected.enter_async_context(proxy.client())
             client.keep = 0
             clients.append(client)
-            upstream = await proxy.ask(client)
+            upstream = await proxy.send_command(client)
             upstream.send(b"OK %d\n" % size)
             Feeder(upstream, size)
         short = await connected.enter_async_context(proxy.client())
         for _ in range(5):
             moved = [client.count for client in clients]
-            (await proxy.ask(short, b"DOWNLOAD b\n")).send(reply(b"short"))
+            (await proxy.send_command(short, b"DOWNLOAD b\n")).send(reply(b"short"))
             await gets(short, reply(b"short"))
             assert len(proxy.factory.table) == 20
         await eventually(
@@ -233,7 +233,7 @@ async def test_many_relays_leave_no_descriptor_behind(method: Method) -> None:
     body = os.urandom(300 * KIB)
     async with relaying(method) as proxy, proxy.client() as client:
         for turn in range(30):
-            upstream = await proxy.ask(client)
+            upstream = await proxy.send_command(client)
             upstream.send(reply(body))
             await gets(client, reply(body))
             await upstream.end()

@@ -25,7 +25,7 @@ class MountsTests(SynchronousTestCase):
         found = [mounts.has_local_clock(d) for d in (shm, fuse, disk)]
         self.assertEqual(found, [True, False, True])
         self.assertIsNone(mounts.type_of(os.makedev(0, 43)))
-        # The number is given to another file system.
+        # Another file system gets the number.
         table.write_text("36 35 0:41 / /mnt rw - fuse x rw\n")
         self.assertTrue(mounts.in_memory(shm))
         now[0] += 61

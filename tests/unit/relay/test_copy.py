@@ -69,7 +69,7 @@ class CopyRelayTests(SynchronousTestCase):
 
     @settings(deadline=None, derandomize=True)
     @given(st.lists(st.binary(max_size=8), max_size=12), st.integers(1, 60))
-    def test_any_pieces_give_exactly_the_promised_bytes(
+    def test_promised_bytes_are_written_whatever_the_pieces(
         self, pieces: list[bytes], size: int
     ) -> None:
         self.new_client()

@@ -74,7 +74,7 @@ class OutboundTests(SynchronousTestCase):
         self.outbound.pauseProducing()
         self.assertEqual(self.calls, ["pause", "paused"])
 
-    def test_budget_is_that_of_one_turn_and_has_room_for_a_read_of_a_transport(self) -> None:
+    def test_budget_is_at_least_one_read_of_a_transport(self) -> None:
         self.assertEqual(self.outbound.budget, BUDGET)
         self.assertGreaterEqual(LEAST_BUDGET, FileDescriptor.bufferSize)
 

@@ -1,72 +1,30 @@
-"""A file that is open, and what is kept of it."""
+"""An open file of a file system."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fsspec.caching import BaseCache, MMapCache, register_cache
+from fsspec.caching import MMapCache
 from fsspec.spec import AbstractBufferedFile
 
-from natproxy.fs.blocks import VersionedBlocks
-
-if TYPE_CHECKING:
-    from natproxy.fs.system import NatproxyFileSystem
-
-SMALLEST_READ = 64 << 10
-"""Bytes that an open file asks for at least."""
-
-
-class GrowingReadAhead(BaseCache):
-    """Keeps what was read last, and reads ahead the further, the longer reading goes on in order.
-
-    Who jumps about in a file, as readers of Parquet do, gets no more than was asked for.
-
-    :ivar blocksize: bytes to read ahead at most.
-    """
-
-    name = "growing"
-
-    def __init__(self, blocksize: int, fetcher: Callable[[int, int], bytes], size: int) -> None:
-        super().__init__(blocksize, fetcher, size)
-        self._start = 0
-        self._held = b""
-        self._ahead = 0
-
-    def _fetch(self, start: int | None, stop: int | None) -> bytes:
-        start = start or 0
-        stop = self.size if stop is None else min(stop, self.size)
-        if start >= stop:
-            return b""
-        held_end = self._start + len(self._held)
-        if not self._held or not self._start <= start <= held_end:
-            self._start, self._held, self._ahead = start, b"", 0
-        elif stop > held_end:
-            self._ahead = min(self.blocksize, max(2 * self._ahead, stop - start))
-            self._start, self._held = start, self._held[start - self._start :]
-        missing = self._start + len(self._held)
-        if stop > missing:
-            end = min(self.size, max(stop + self._ahead, missing + SMALLEST_READ))
-            fetched = self.fetcher(missing, end)
-            self._held = self._held + fetched if self._held else fetched
-        return self._held[start - self._start : stop - self._start]
-
-
-register_cache(GrowingReadAhead, clobber=True)
+from natproxy.fs.caches import GrowingReadAhead, VersionedBlocks
 
 
 class NatproxyFile(AbstractBufferedFile):
-    """A file that is open for reading, held to the etag in its `details`.
+    """A file that is open for reading: the version whose etag is in its `details`.
 
+    :param fs: the file system that opens it; its ``read_range`` reads the bytes.
+    :param details: as ``fs.info`` returns them.
     :param for_block_cache: whether fsspec's block cache (``blockcache::``) opens it, which
-        sets `cache` afterwards. Until then `size` is 0, so that it creates no sparse file.
+        sets `cache` afterwards. Until then `size` is 0, so that the block cache creates no
+        sparse file.
     """
 
     def __init__(
         self,
-        fs: NatproxyFileSystem,
+        fs: Any,
         path: str,
         details: dict[str, Any],
         block_size: int | str | None = None,
@@ -77,23 +35,23 @@ class NatproxyFile(AbstractBufferedFile):
         self._details = details
         self._cache: Any = None
         self._awaits_cache = False
-        kept_on_disk = cache_type == VersionedBlocks.name
+        on_disk = cache_type == VersionedBlocks.name
         super().__init__(
             fs,
             path,
             block_size=block_size,
-            # The one of fsspec would leave its temporary file to the garbage collector.
-            cache_type="none" if kept_on_disk else cache_type,
-            cache_options=None if kept_on_disk else cache_options,
+            # fsspec's cache would leave its temporary file to the garbage collector.
+            cache_type="none" if on_disk else cache_type,
+            cache_options=None if on_disk else cache_options,
             size=details["size"],
         )
-        if kept_on_disk:
+        if on_disk:
             self.cache = self._versioned_blocks(self.blocksize, None)
         self._awaits_cache = for_block_cache
 
     @property
     def size(self) -> int:
-        """Of the file, in bytes."""
+        """The size of the file, in bytes."""
         return 0 if self._awaits_cache else self._size
 
     @size.setter
@@ -102,9 +60,9 @@ class NatproxyFile(AbstractBufferedFile):
 
     @property
     def cache(self) -> Any:
-        """What keeps bytes that were read; `None` once the file is closed.
+        """The cache of bytes that were read; `None` when the file is closed.
 
-        A `MMapCache` that is set is replaced by `VersionedBlocks` in its place: it fetches by
+        A `MMapCache` that is set is replaced by `VersionedBlocks` in the same place: it reads by
         path alone, and its sparse file may hold blocks of another version.
         """
         return self._cache
@@ -115,7 +73,7 @@ class NatproxyFile(AbstractBufferedFile):
         if isinstance(cache, MMapCache):
             location = cache.location
             if location is not None:
-                # What an earlier natproxy stored there may be a mixture.
+                # An earlier natproxy may have stored blocks of several versions there.
                 cache.blocks.clear()
                 with suppress(FileNotFoundError):
                     os.unlink(location)
@@ -123,9 +81,9 @@ class NatproxyFile(AbstractBufferedFile):
         self._cache = cache
 
     def read(self, length: int = -1) -> bytes:
-        """Return the next bytes, all that follow by default.
+        """Return the next bytes; by default all up to the end.
 
-        :raises FileChanged: if the file is not the one that was opened any more.
+        :raises FileChanged: if the file on the server has another version by now.
         """
         self._awaits_cache = False
         data: bytes = super().read(length)

@@ -1,15 +1,8 @@
-"""The fsspec file system, before a proxy and a file server that run in another process."""
+"""The fsspec file system on a proxy and a file server in another process."""
 
 from __future__ import annotations
 
 import os
-import re
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -19,7 +12,7 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from natproxy.fs import NatproxyFile, NatproxyFileSystem
-from tests.support import version1
+from tests.support.filesystem_server import FileSystemServer
 
 NASTY = (
     *(
@@ -38,74 +31,8 @@ NASTY = (
 TREE = ("top", "sub/one", "sub/two.csv", "sub/deep/three.csv", "sub/deep/er/four", "other/five.csv")
 
 
-class Running:
-    """A proxy and a file server.
-
-    :ivar directory: that is served.
-    :ivar port: of the proxy.
-    """
-
-    def __init__(self, directory: Path, port: int, log: Path) -> None:
-        self.directory = directory
-        self.port = port
-        self._log = log
-        self._marks = 0
-
-    @property
-    def url(self) -> str:
-        return f"natproxy://127.0.0.1:{self.port}"
-
-    def filesystem(self, **options: Any) -> NatproxyFileSystem:
-        """Make a file system of its own, which does not wait when something fails."""
-        options = {"retries": 0, "skip_instance_cache": True, **options}
-        return NatproxyFileSystem("127.0.0.1", self.port, **options)
-
-    def replies(self) -> list[tuple[str, int]]:
-        """Give what the proxy has logged: verbs, and bytes that it has relayed."""
-        # Once the last command is logged, so are those before it.
-        self._marks += 1
-        mark = f"DOWNLOAD mark {self._marks}"
-        version1.ask(self.port, mark.encode())
-        deadline = time.monotonic() + 30
-        while f" {mark}:" not in (log := self._log.read_text()):
-            assert time.monotonic() < deadline, log
-            time.sleep(0.01)
-        found = re.findall(r" ([A-Z]+)( .*)?: completed, (\d+) bytes", log)
-        return [(verb, int(size)) for verb, name, size in found if "mark" not in name]
-
-    def moved(self, since: int) -> int:
-        """Give the bytes of all replies after the first so many."""
-        return sum(size for _, size in self.replies()[since:])
-
-
-@contextmanager
-def running(directory: Path, log: Path) -> Iterator[Running]:
-    """Run ``natproxy up`` on free ports."""
-    loopback = "tcp:0:interface=127.0.0.1"
-    listen = ("--listen", loopback, "--fileserver-listen", loopback)
-    with log.open("wb") as logged:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "natproxy", "up", "--files", str(directory), *listen],
-            stdout=subprocess.PIPE,
-            stderr=logged,
-            text=True,
-        )
-        assert process.stdout is not None
-        place = None
-        for line in process.stdout:
-            place = place or re.match(r"proxy +127\.0\.0\.1:(\d+)$", line)
-            if line == "Ctrl-C ends it.\n":
-                break
-        try:
-            assert place, log.read_text()
-            yield Running(directory, int(place[1]), log)
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.communicate(timeout=30)
-
-
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("served")
     for number, name in enumerate(TREE):
         path = directory / "tree" / name
@@ -118,24 +45,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             name * 3
         )
     (directory / "digits").write_bytes(b"0123456789")
-    with running(directory, tmp_path_factory.mktemp("log") / "log") as server:
-        yield server
+    return directory
 
 
 @pytest.fixture
-def fs(server: Running) -> Iterator[NatproxyFileSystem]:
-    fs = server.filesystem()
-    yield fs
-    fs.close()
-
-
-@pytest.fixture
-def local(server: Running) -> str:
+def local(server: FileSystemServer) -> str:
     """The served directory's path."""
     return f"{server.directory}/"
 
 
-def test_url_opens(server: Running) -> None:
+def test_url_opens(server: FileSystemServer) -> None:
     with fsspec.open(f"{server.url}/tree/sub/two.csv") as file:
         assert isinstance(file, NatproxyFile)
         assert file.read() == b"xx"
@@ -145,7 +64,7 @@ def test_url_opens(server: Running) -> None:
         assert file.read() == b"xx"
 
 
-def test_url_gives_the_server_and_the_path(server: Running) -> None:
+def test_url_names_the_server_and_the_path(server: FileSystemServer) -> None:
     fs, path = fsspec.core.url_to_fs(f"{server.url}/tree/sub/")
     assert fs.server == ("127.0.0.1", server.port)
     assert path == "/tree/sub"
@@ -155,55 +74,9 @@ def test_url_gives_the_server_and_the_path(server: Running) -> None:
     assert fs.fsid == server.url
 
 
-@pytest.mark.parametrize(
-    ("url", "options"),
-    [
-        ("natproxy://files.example:9001/a", {"host": "files.example", "port": 9001}),
-        ("natproxy://files.example", {"host": "files.example", "port": 9000}),
-        ("natproxy://[0:0:0:0:0:0:0:1]:7/a", {"host": "0:0:0:0:0:0:0:1", "port": 7}),
-        ("natproxy://", {}),
-        ("natproxy:///a", {}),
-        ("a", {}),
-    ],
-)
-def test_options_of_a_url(url: str, options: dict[str, Any]) -> None:
-    assert NatproxyFileSystem._get_kwargs_from_urls(url) == options
-
-
-def test_options_of_a_malformed_url() -> None:
-    with pytest.raises(ValueError, match="HOST:PORT is needed"):
-        fsspec.open("natproxy://host:port/a")
-
-
-def test_url_of_an_ipv6_server_is_not_taken_for_a_chain() -> None:
-    fs = NatproxyFileSystem("::1", 7, skip_instance_cache=True)
-    url = fs.unstrip_protocol("a")
-    assert "::" not in url
-    again, path = fsspec.core.url_to_fs(url)
-    assert (path, again.server.port) == ("/a", 7)
-    assert again.server.host.endswith(":0001")
-
-
-@pytest.mark.parametrize(
-    ("given", "path"),
-    [
-        ("natproxy://h:1/a/b/", "/a/b"),
-        ("natproxy://h:1", "/"),
-        ("NATPROXY://h/a", "/a"),
-        ("/a/b", "/a/b"),
-        ("/", "/"),
-        ("", "/"),
-        ("natproxy::a", "/natproxy::a"),
-        ("%41", "/%41"),
-        (Path("a/b"), "/a/b"),
-        (["a/", "/b"], ["/a", "/b"]),
-    ],
-)
-def test_path_of_a_url(given: Any, path: Any) -> None:
-    assert NatproxyFileSystem._strip_protocol(given) == path
-
-
-def test_info_tells_what_the_server_knows(server: Running, fs: NatproxyFileSystem) -> None:
+def test_info_has_the_metadata_of_the_server(
+    server: FileSystemServer, fs: NatproxyFileSystem
+) -> None:
     os.utime(server.directory / "tree/top", ns=(0, 1_500_000_000_123_456_789))
     details = fs.info("tree/sub/two.csv")
     assert details["size"] == 2
@@ -213,7 +86,7 @@ def test_info_tells_what_the_server_knows(server: Running, fs: NatproxyFileSyste
     assert fs.ukey("tree/top") == fs.info("tree/top")["etag"]
     assert fs.checksum("tree/top") != fs.checksum("tree/sub/one")
     assert fs.modified("tree/top") == datetime(2017, 7, 14, 2, 40, 0, 123456, timezone.utc)
-    with pytest.raises(NotImplementedError, match="when a file was made"):
+    with pytest.raises(NotImplementedError, match="when a file was created"):
         fs.created("tree/top")
 
 
@@ -227,7 +100,7 @@ def test_existence(fs: NatproxyFileSystem) -> None:
 
 
 def relative(found: Any, top: str) -> Any:
-    """Give the paths of a local answer below the served directory."""
+    """Return the paths of a local result below the served directory."""
     if isinstance(found, str):
         return found.removeprefix(top.rstrip("/")).strip("/")
     if isinstance(found, dict):
@@ -241,7 +114,7 @@ PATHS = ("tree", "tree/", "tree/sub", "tree/top", "tree/nothing", "tree/empty", 
 @pytest.mark.parametrize("withdirs", [False, True])
 @pytest.mark.parametrize("maxdepth", [None, 1, 2])
 @pytest.mark.parametrize("path", PATHS)
-def test_find_is_as_that_of_a_local_file_system(
+def test_find_returns_what_a_local_file_system_returns(
     path: str, maxdepth: int | None, withdirs: bool, fs: NatproxyFileSystem, local: str
 ) -> None:
     here = LocalFileSystem()
@@ -260,13 +133,13 @@ def test_find_is_as_that_of_a_local_file_system(
 @pytest.mark.parametrize("topdown", [True, False])
 @pytest.mark.parametrize("maxdepth", [None, 1, 2])
 @pytest.mark.parametrize("path", PATHS)
-def test_walk_is_as_that_of_a_local_file_system(
+def test_walk_yields_what_a_local_file_system_yields(
     path: str, maxdepth: int | None, topdown: bool, fs: NatproxyFileSystem, local: str
 ) -> None:
     def visits(of: Any, top: str) -> list[Any]:
         found = of.walk(top + path, maxdepth, topdown)
         visited = [(relative(at, top), sorted(dirs), sorted(files)) for at, dirs, files in found]
-        # In which order directories beside each other come is for a local file system to choose.
+        # The order of siblings depends on the local file system.
         return sorted(visited)
 
     assert visits(fs, "") == visits(LocalFileSystem(), local)
@@ -300,17 +173,19 @@ def test_walk_can_be_pruned_and_reports_failures(fs: NatproxyFileSystem) -> None
         *("tree/s[tu]b/o?e", "tree/sub", "tree/nothing*", "**/four", "tree/sub/**/f*"),
     ],
 )
-def test_glob_is_as_that_of_a_local_file_system(
+def test_glob_returns_what_a_local_file_system_returns(
     pattern: str, fs: NatproxyFileSystem, local: str
 ) -> None:
     theirs = LocalFileSystem().glob(local + pattern)
     assert relative(fs.glob(pattern), "") == relative(theirs, local)
 
 
-def test_a_whole_tree_is_one_question(server: Running, fs: NatproxyFileSystem) -> None:
+def test_find_of_a_whole_tree_sends_one_command(
+    server: FileSystemServer, fs: NatproxyFileSystem
+) -> None:
     before = len(server.replies())
     assert len(fs.find("tree")) == len(TREE)
-    assert [verb for verb, _ in server.replies()[before:]] == ["FEAT", "LS"]
+    assert server.verbs(before) == ["FEAT", "LS"]
 
 
 @pytest.mark.parametrize("raw", NASTY, ids=repr)
@@ -331,7 +206,7 @@ def test_any_name(raw: bytes, fs: NatproxyFileSystem, tmp_path: Path) -> None:
             assert file.read() == raw * 3
 
 
-def test_tree_of_any_names_is_fetched(fs: NatproxyFileSystem, tmp_path: Path) -> None:
+def test_tree_of_any_names_is_downloaded(fs: NatproxyFileSystem, tmp_path: Path) -> None:
     fs.get("nasty", str(tmp_path / "got"), recursive=True)
     got = {os.fsencode(path.name): path.read_bytes() for path in (tmp_path / "got").iterdir()}
     assert got == {name: name * 3 for name in NASTY}

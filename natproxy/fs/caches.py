@@ -1,4 +1,4 @@
-"""Blocks of one version of a file, kept on the local disk."""
+"""Caches of an open file: read-ahead in memory, and blocks of one version on the local disk."""
 
 from __future__ import annotations
 
@@ -10,14 +10,57 @@ from collections.abc import Callable
 from contextlib import suppress
 from hashlib import blake2b
 
-from fsspec.caching import BaseCache
+from fsspec.caching import BaseCache, register_cache
 
 DIGEST_SIZE = 16
 """Bytes of the digest that is stored for each block."""
 
 
+SMALLEST_READ = 64 << 10
+"""Bytes that one command of an open file reads at least, up to the end of the file."""
+
+
+class GrowingReadAhead(BaseCache):
+    """Keeps the bytes that were read last, and reads ahead more as sequential reading continues.
+
+    Reads at random offsets, as of Parquet files, get `SMALLEST_READ` bytes or the bytes that they
+    need, and no more.
+
+    :ivar blocksize: bytes to read ahead at most.
+    """
+
+    name = "growing"
+
+    def __init__(self, blocksize: int, read: Callable[[int, int], bytes], size: int) -> None:
+        super().__init__(blocksize, read, size)
+        self._start = 0
+        self._cached = b""
+        self._ahead = 0
+
+    def _fetch(self, start: int | None, stop: int | None) -> bytes:
+        start = start or 0
+        stop = self.size if stop is None else min(stop, self.size)
+        if start >= stop:
+            return b""
+        cached_end = self._start + len(self._cached)
+        if not self._cached or not self._start <= start <= cached_end:
+            self._start, self._cached, self._ahead = start, b"", 0
+        elif stop > cached_end:
+            self._ahead = min(self.blocksize, max(2 * self._ahead, stop - start))
+            self._start, self._cached = start, self._cached[start - self._start :]
+        missing = self._start + len(self._cached)
+        if stop > missing:
+            end = min(self.size, max(stop + self._ahead, missing + SMALLEST_READ))
+            received = self.fetcher(missing, end)
+            self._cached = self._cached + received if self._cached else received
+        return self._cached[start - self._start : stop - self._start]
+
+
+register_cache(GrowingReadAhead, clobber=True)
+
+
 class VersionedBlocks(BaseCache):
-    """Keep whole blocks in a local file that belongs to one version of the remote file.
+    """Keeps whole blocks in a local file that belongs to one version of the remote file.
 
     It replaces fsspec's `MMapCache`, which stores the blocks of all versions in one file and
     marks a block as present before it has been received. The local file ends with a table of
@@ -25,8 +68,8 @@ class VersionedBlocks(BaseCache):
     share the file: all of them write the same bytes to the same places.
 
     :param blocksize: bytes of a block.
-    :param fetcher: returns the bytes from one offset to another; raises if the file's version
-        is another.
+    :param read: returns the bytes from one offset to another; raises `FileChanged` if the
+        file has another version by then.
     :param size: of the remote file, in bytes.
     :param location: path that fsspec has chosen for the cached file. The blocks are stored in
         ``LOCATION.versions/VERSION``, and files of other versions there are removed. Without
@@ -40,12 +83,12 @@ class VersionedBlocks(BaseCache):
     def __init__(
         self,
         blocksize: int,
-        fetcher: Callable[[int, int], bytes],
+        read: Callable[[int, int], bytes],
         size: int,
         location: str | None,
         etag: str,
     ) -> None:
-        super().__init__(blocksize, fetcher, size)
+        super().__init__(blocksize, read, size)
         self._count = -(-size // blocksize)
         self._checked: set[int] = set()
         if location is None:
@@ -55,7 +98,7 @@ class VersionedBlocks(BaseCache):
             version = blake2b(f"{etag} {size} {blocksize}".encode(), digest_size=DIGEST_SIZE)
             self._descriptor = _open_version(f"{location}.versions", version.hexdigest())
         self._close = weakref.finalize(self, os.close, self._descriptor)
-        # Other openers of this version give it the same length.
+        # Others that open this version set the same length.
         length = size + self._count * DIGEST_SIZE
         try:
             os.ftruncate(self._descriptor, length)
@@ -63,7 +106,7 @@ class VersionedBlocks(BaseCache):
             raise OSError(errno.EFBIG, f"no local file can have {length} bytes") from error
 
     def close(self) -> None:
-        """Close the local file; blocks in a named one stay for the next time."""
+        """Close the local file; the blocks in a named one stay."""
         self._close()
 
     def _fetch(self, start: int | None, stop: int | None) -> bytes:
@@ -107,7 +150,7 @@ class VersionedBlocks(BaseCache):
         return False
 
     def _store(self, first: int, received: memoryview) -> None:
-        # A block that cannot be stored, on a full disk for one, is fetched again.
+        # A block that cannot be stored, for instance on a full disk, is read again later.
         with suppress(OSError):
             for offset in range(0, len(received), self.blocksize):
                 number = first + offset // self.blocksize
@@ -126,11 +169,11 @@ def _digest(block: bytes | memoryview) -> bytes:
 
 
 def _open_version(directory: str, version: str) -> int:
-    """Open the file of a version, which is created if need be; remove those of others."""
+    """Open or create the file of a version; remove the files of other versions."""
     os.makedirs(directory, exist_ok=True)
     for name in os.listdir(directory):
         if name != version:
-            # A process that has it open can still read it.
+            # A process that has the file open can still read it.
             with suppress(FileNotFoundError):
                 os.unlink(os.path.join(directory, name))
     path = os.path.join(directory, version)

@@ -1,4 +1,4 @@
-"""What a server serves, as an fsspec file system."""
+"""The files of a server as an fsspec file system."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from fsspec.utils import isfilelike, tokenize
 from natproxy.client.address import DEFAULT_PORT, SCHEME, Server, is_url
 from natproxy.client.blocking.session import Session
 from natproxy.client.errors import ClientError
+from natproxy.client.events import Event, Phase, Progress
 from natproxy.client.requests import as_name
 from natproxy.client.retry import (
     RETRY_FOR,
@@ -26,12 +27,12 @@ from natproxy.client.transfer.destination import Existing
 from natproxy.client.transfer.download import How, Transfer, Wanted
 from natproxy.client.transfer.output import WholeWriter
 from natproxy.client.transfer.stream import stream
-from natproxy.fs.callbacks import teller
+from natproxy.fs.caches import GrowingReadAhead
 from natproxy.fs.commands import Commands
 from natproxy.fs.errors import file_changed, local_path, os_error
-from natproxy.fs.listing import depth_of, describe, moment, visits
-from natproxy.fs.ranges import GAP, Piece, Range, fetch_ranges, raise_first
-from natproxy.fs.reading import GrowingReadAhead, NatproxyFile
+from natproxy.fs.file import NatproxyFile
+from natproxy.fs.listing import datetime_of, depth_of, describe, walk
+from natproxy.fs.ranges import GAP, Piece, Range, raise_first, read_ranges
 from natproxy.fs.url import Environment, default_server, options_of, path_of, url_of
 from natproxy.protocol import DIRECTORY
 
@@ -40,9 +41,9 @@ CALL_RETRY_FOR = 60.0
 
 
 class NatproxyFileSystem(AbstractFileSystem):
-    """What a natproxy, or a file server of it, serves; read-only. Threads may share it.
+    """The files that a natproxy proxy or file server serves; read-only. Threads may share it.
 
-    :param host: of the server; without it, ``$NATPROXY_SERVER`` says the host and the port.
+    :param host: of the server; without it, ``$NATPROXY_SERVER`` names the host and the port.
     :param port: of the server.
     :param timeout: seconds to wait for each piece of a reply.
     :param connect_timeout: seconds to wait for a connection; without it, 10, or ``timeout``
@@ -50,15 +51,15 @@ class NatproxyFileSystem(AbstractFileSystem):
     :param retry_for: how long temporary failures are retried without progress: seconds, or
         ``"90s"``, ``"30m"``, ``"inf"``; without it, a minute, and 30 minutes for downloads.
     :param retries: consecutive failures before giving up, if that comes sooner.
-    :param wait: whether a server that cannot be connected to at first is waited for.
-    :param connections: questions that one call asks at the same time.
+    :param wait: whether to retry as well if the first connection to the server fails.
+    :param connections: commands that one call sends at the same time.
     """
 
     protocol = "natproxy"
-    # Instances that are cached belong to the server that the environment named.
+    # fsspec caches instances: one without a host belongs to the server that the environment named.
     _extra_tokenize_attributes = ("_environment",)
     _environment = Environment()
-    # Below a root, `get` puts into a directory what is in the top one as it does all else.
+    # With a root, `get` treats the top directory as it does every other.
     root_marker = "/"
 
     def __init__(
@@ -92,11 +93,11 @@ class NatproxyFileSystem(AbstractFileSystem):
 
     @property
     def fsid(self) -> str:
-        """What tells this server from others."""
+        """An identifier of the server."""
         return f"{SCHEME}{self.server}"
 
     def close(self) -> None:
-        """Close the connections that nobody uses; they are made anew when needed."""
+        """Close idle connections; others are opened when they are needed."""
         self.session.close()
 
     @classmethod
@@ -116,15 +117,15 @@ class NatproxyFileSystem(AbstractFileSystem):
         return url_of(self.server, self._strip_protocol(name))
 
     def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
-        """Tell of a file or directory: its name, size in bytes, type, mtime and etag.
+        """Return the name, size in bytes, type, mtime and etag of a file or directory.
 
-        ``mtime`` is in seconds since the epoch, as fsspec's local file system gives it.
+        ``mtime`` is in seconds since the epoch, as in fsspec's local file system.
         """
         name = self._strip_protocol(path)
         return describe(name, self._commands.metadata(name))
 
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
-        """Give what is in a directory; a file gives itself."""
+        """Return the entries of a directory; of a file, itself."""
         entries = self._commands.list(self._strip_protocol(path), 1)
         return entries if detail else [entry["name"] for entry in entries]
 
@@ -158,7 +159,7 @@ class NatproxyFileSystem(AbstractFileSystem):
         on_error: Any = "omit",
         **kwargs: Any,
     ) -> Iterator[tuple[str, Any, Any]]:
-        """Give each directory with what is in it, as `os.walk` does, all from one listing."""
+        """Yield each directory with its entries, as `os.walk` does; all come from one listing."""
         detail = kwargs.pop("detail", False)
         top, depth = self._strip_protocol(path), depth_of(maxdepth)
         try:
@@ -169,7 +170,7 @@ class NatproxyFileSystem(AbstractFileSystem):
             if callable(on_error):
                 on_error(error)
             return
-        yield from visits(top, entries, depth, topdown, detail)
+        yield from walk(top, entries, depth, topdown, detail)
 
     def du(
         self,
@@ -179,7 +180,7 @@ class NatproxyFileSystem(AbstractFileSystem):
         withdirs: bool = False,
         **kwargs: Any,
     ) -> Any:
-        """Give the bytes in the files below a directory, together or of each."""
+        """Return the size in bytes of the files below a directory: the sum, or that of each."""
         found = self.find(path, maxdepth, withdirs, detail=True)
         sizes = {name: details["size"] for name, details in found.items()}
         return sum(sizes.values()) if total else sizes
@@ -187,7 +188,7 @@ class NatproxyFileSystem(AbstractFileSystem):
     def expand_path(
         self, path: Any, recursive: bool = False, maxdepth: int | None = None, **kwargs: Any
     ) -> list[str]:
-        """Give the paths that are meant; a pattern that nothing matches may be a name."""
+        """Return the paths that match; a pattern that matches nothing may be a name."""
         try:
             found: list[str] = super().expand_path(path, recursive, maxdepth, **kwargs)
         except FileNotFoundError:
@@ -197,41 +198,41 @@ class NatproxyFileSystem(AbstractFileSystem):
         return found
 
     def exists(self, path: str, **kwargs: Any) -> bool:
-        """Tell whether it is there; a server that can't say so is an error."""
+        """Return whether a file or directory exists; raise `OSError` if the server fails."""
         return self._type(path) is not None
 
     def isdir(self, path: str) -> bool:
-        """Tell whether it is a directory."""
+        """Return whether it is a directory."""
         return self._type(path) == "directory"
 
     def isfile(self, path: str) -> bool:
-        """Tell whether it is a file."""
+        """Return whether it is a file."""
         return self._type(path) == "file"
 
     def checksum(self, path: str) -> int:
-        """Give a number that changes whenever the file may have."""
+        """Return a number that changes whenever the file may have changed."""
         return int(tokenize(self.ukey(path)), 16)
 
     def ukey(self, path: str) -> str:
-        """Give the etag."""
+        """Return the etag."""
         etag: str = self.info(path)["etag"]
         return etag
 
     def modified(self, path: str) -> datetime:
         """Return the time of last writing, in UTC, to the microsecond.
 
-        One that no `datetime` can hold becomes the first or the last one that can.
+        A time before or after those of `datetime` becomes the first or the last of them.
         """
-        return moment(self._commands.metadata(self._strip_protocol(path)).mtime_ns)
+        return datetime_of(self._commands.metadata(self._strip_protocol(path)).mtime_ns)
 
     def created(self, path: str) -> NoReturn:
-        """Refuse: the server does not tell."""
-        raise NotImplementedError("natproxy does not tell when a file was made")
+        """Raise `NotImplementedError`: the server does not report it."""
+        raise NotImplementedError("natproxy does not report when a file was created")
 
     def cat_file(
         self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any
     ) -> bytes:
-        """Give the bytes of a file from one offset to another, which count as in a slice."""
+        """Return the bytes of a file from one offset to another; both count as in a slice."""
         name = self._strip_protocol(path)
         if (start or 0) >= 0 and (end or 0) >= 0:
             return self.read_range(name, start or 0, end)
@@ -248,9 +249,9 @@ class NatproxyFileSystem(AbstractFileSystem):
         on_error: str = "return",
         **kwargs: Any,
     ) -> list[Any]:
-        """Give ranges of files, several at the same time; all of one file are of one version.
+        """Return ranges of files, read at the same time; those of one file are of one version.
 
-        :param max_gap: bytes between two ranges that are fetched as one; `GAP` by default.
+        :param max_gap: bytes between two ranges up to which they are read as one; `GAP` by default.
         :return: the bytes of each, or its error unless ``on_error`` is ``"raise"``.
         """
         if not isinstance(paths, list):
@@ -263,7 +264,7 @@ class NatproxyFileSystem(AbstractFileSystem):
         ]
         gap = GAP if max_gap is None else max_gap
         commands = self._commands
-        results = fetch_ranges(ranges, gap, commands.metadata, commands.read, commands.together)
+        results = read_ranges(ranges, gap, commands.metadata, commands.read, commands.run_at_once)
         if on_error == "raise":
             raise_first(results)
         return results
@@ -271,18 +272,20 @@ class NatproxyFileSystem(AbstractFileSystem):
     def cat(
         self, path: Any, recursive: bool = False, on_error: str = "raise", **kwargs: Any
     ) -> Any:
-        """Give the bytes of a file, or of several, which are fetched at the same time."""
+        """Return the bytes of a file, or those of several by name, read at the same time."""
         paths = self.expand_path(path, recursive=recursive)
         if not isinstance(path, list) and paths == [self._strip_protocol(path)] and not recursive:
             return self.cat_file(paths[0], **kwargs)
         if recursive:
-            directories = self._commands.together([partial(self.isdir, one) for one in paths])
+            directories = self._commands.run_at_once([partial(self.isdir, one) for one in paths])
             paths = [
                 one
                 for one, directory in zip(paths, directories, strict=True)
                 if directory is not True
             ]
-        bodies = self._commands.together([partial(self.cat_file, one, **kwargs) for one in paths])
+        bodies = self._commands.run_at_once(
+            [partial(self.cat_file, one, **kwargs) for one in paths]
+        )
         if on_error == "raise":
             raise_first(bodies)
         return {
@@ -299,23 +302,24 @@ class NatproxyFileSystem(AbstractFileSystem):
         outfile: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Fetch a file to a path, whole or not at all, or write it to a file that is open.
+        """Download a file to a path, whole or not at all, or write it to an open file.
 
-        What has come when it fails is kept beside the path, for the next time.
+        If it fails, the bytes received so far are kept beside the path, and the next download
+        resumes there.
         """
         name = self._strip_protocol(rpath)
         how = self._download
-        tell = teller(callback)
+        progress = progress_of(callback)
         outfile = lpath if outfile is None and isfilelike(lpath) else outfile
         try:
             if outfile is not None:
-                # It may keep what it is given; the stream uses its memory again.
+                # A copy: the stream reuses its memory, and the file may keep what is written.
                 stream(
                     self.session,
                     as_name(name),
                     WholeWriter(outfile.write, copy=True),
                     how,
-                    tell,
+                    progress,
                 )
                 return
             local = local_path(lpath)
@@ -324,14 +328,14 @@ class NatproxyFileSystem(AbstractFileSystem):
                 os.makedirs(local, exist_ok=True)
                 return
             wanted = Wanted(as_name(name), local, metadata)
-            Transfer(self.session, wanted, how, tell).run()
+            Transfer(self.session, wanted, how, progress).run()
         except ClientError as error:
             raise os_error(error, name) from error
 
     def read_range(
         self, name: str, start: int, end: int | None = None, etag: str | None = None
     ) -> bytes:
-        """Give the bytes of a file from one offset to another, as many as there are.
+        """Return the bytes of a file from one offset to another, as far as the file has them.
 
         :param end: the offset after the last; `None` for the end of the file.
         :raises FileChanged: if the file's etag is another.
@@ -353,11 +357,11 @@ class NatproxyFileSystem(AbstractFileSystem):
         details = self.info(path)
         if details["type"] == "directory":
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-        # The bytes that `parts` keeps were read beforehand.
+        # fsspec's cache `parts` holds bytes that were read before.
         for piece in ((cache_options or {}).get("data") or {}).values():
             if isinstance(piece, Piece) and piece.etag != details["etag"]:
                 raise file_changed(path)
-        # Of all callers, only fsspec's block cache says a size.
+        # Of all callers, only fsspec's block cache passes a size.
         for_block_cache = "size" in kwargs and cache_type == "none"
         return NatproxyFile(
             self, path, details, block_size, cache_type, cache_options, for_block_cache
@@ -375,3 +379,15 @@ class NatproxyFileSystem(AbstractFileSystem):
         except FileNotFoundError:
             return None
         return kind
+
+
+def progress_of(callback: Any) -> Progress:
+    """Return a function that sets the size and the value of an fsspec callback, in bytes."""
+
+    def report(event: Event) -> None:
+        if event.phase in (Phase.RECEIVING, Phase.RESTARTING, Phase.COMPLETE):
+            if event.size is not None and callback.size != event.size:
+                callback.set_size(event.size)
+            callback.absolute_update(event.done)
+
+    return report
