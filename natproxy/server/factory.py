@@ -82,8 +82,8 @@ class CommandFactory(ServerFactory):
     def subscribe(self, callback: Callable[[Finished], object]) -> Callable[[], None]:
         """Call back at the end of each command of the file server.
 
-        The proxy's commands are events of its NAT table: see `natproxy.nat`. An exception from the callback is logged and stops neither the command nor other
-        subscribers.
+        The proxy's commands are events of its NAT table: see `natproxy.nat`. An exception from
+        the callback is logged and stops neither the command nor other subscribers.
 
         :return: ends the subscription.
         """
