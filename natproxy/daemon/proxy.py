@@ -8,8 +8,8 @@ from natproxy.daemon.clock import use_monotonic_time
 from natproxy.daemon.descriptors import attainable, room_for_proxy
 from natproxy.daemon.options import DaemonOptions, relay_method, seconds, whole_number
 from natproxy.daemon.service import DrainingService, TwistdService
-from natproxy.proxy.connector import connector_for
-from natproxy.proxy.protocol import ProxyFactory
+from natproxy.proxy.endpoint import connector_for
+from natproxy.proxy.factory import ProxyFactory
 from natproxy.relay import Method, Relays
 from natproxy.server.admission import share_of
 

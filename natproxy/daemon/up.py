@@ -102,7 +102,7 @@ def run(
 
 def _log_to_stderr() -> None:
     levels = LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn)
-    for namespace in ("natproxy.proxy.protocol", "natproxy.daemon.service"):
+    for namespace in ("natproxy.proxy", "natproxy.daemon.service"):
         levels.setLogLevelForNamespace(namespace, LogLevel.info)
     writer = LogWriter(Stream(STANDARD_ERROR), formatted=_line)
     globalLogBeginner.beginLoggingTo(

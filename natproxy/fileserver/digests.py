@@ -18,7 +18,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from natproxy.protocol import Refusal
+from natproxy.protocol import Refusal, errors
 from natproxy.server.rotation import fire_in_turns
 from natproxy.server.threads import (
     WORK_TIMEOUT,
@@ -178,7 +178,7 @@ class Computation:
             if self.remaining and self._clock() >= until:
                 return None
         if self.remaining or file.current_etag() != part.etag:
-            raise Refusal(503, "the file is changing")
+            raise Refusal(errors.UNAVAILABLE, "the file is changing")
         return progress.sha256.hexdigest()
 
 
@@ -258,7 +258,7 @@ class Digests:
             computation.invalid = True
             computation.slice.cancel()
             self._forget(computation)
-            self._fire(computation, Failure(Refusal(503, "the server is stopping")))
+            self._fire(computation, Failure(Refusal(errors.UNAVAILABLE, "the server is stopping")))
         self._suspended.clear()
 
     def _wait(self, computation: Computation) -> Deferred[str]:

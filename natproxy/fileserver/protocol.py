@@ -30,6 +30,7 @@ from natproxy.protocol import (
     Refusal,
     abilities,
     error_line,
+    errors,
     format_digest,
     format_metadata,
     format_range,
@@ -89,7 +90,7 @@ class FileServerProtocol(CommandReceiver):
         """Call the method of the command's verb."""
         verb = VERBS.get(command.verb)
         if verb is None or (verb.version == 1 and verb.needs_name and not command.name):
-            self._refuse(Refusal(400, UNKNOWN_COMMAND))
+            self._refuse(Refusal(errors.BAD_REQUEST, UNKNOWN_COMMAND))
             return
         try:
             getattr(self, f"command_{command.verb.decode()}")(command)
@@ -114,7 +115,7 @@ class FileServerProtocol(CommandReceiver):
 
         def failed(failure: Failure) -> None:
             self.log.error("cannot list the served directory: {reason}", reason=failure.value)
-            self._refuse(Refusal(503, "the server cannot list its files"))
+            self._refuse(Refusal(errors.UNAVAILABLE, "the server cannot list its files"))
 
         self._wait_for(self._services.listings.reply(), self._send_bytes, failed)
 
@@ -168,7 +169,7 @@ class FileServerProtocol(CommandReceiver):
         """Send the digest of a range of a file."""
         arguments = parse_arguments(command)
         if arguments.alg != "sha256":
-            raise Refusal(400, f"unsupported alg '{arguments.alg}': only sha256")
+            raise Refusal(errors.BAD_REQUEST, f"unsupported alg '{arguments.alg}': only sha256")
         file, part = self._open_range(arguments)
 
         def computed(sha256: str) -> None:
@@ -229,17 +230,19 @@ class FileServerProtocol(CommandReceiver):
             error = self._refusal_of(name, error)
         elif not isinstance(error, Refusal):
             self.log.failure("cannot reply for {name}", failure, name=_shown(name))
-            error = Refusal(500, "internal error")
+            error = Refusal(errors.INTERNAL_ERROR, "internal error")
         self._refuse(error)
 
     def _refusal_of(self, name: bytes, error: Exception) -> Refusal:
         """Return what a client learns of an error; log an error of the server's own."""
         if isinstance(error, NotFound):
-            return Refusal(404, FILE_NOT_FOUND)
+            return Refusal(errors.NOT_FOUND, FILE_NOT_FOUND)
         if isinstance(error, WorkRefused):
-            return Refusal(429 if isinstance(error, Overloaded) else 503, str(error))
+            overloaded = isinstance(error, Overloaded)
+            code = errors.TOO_MANY_REQUESTS if overloaded else errors.UNAVAILABLE
+            return Refusal(code, str(error))
         self.log.error("cannot open {name}: {reason}", name=_shown(name), reason=error)
-        return Refusal(503, "the server cannot open files at present")
+        return Refusal(errors.UNAVAILABLE, "the server cannot open files at present")
 
     def _reply(self, reply: bytes) -> None:
         self.outbound.write(reply)
@@ -317,9 +320,9 @@ def _range_of(metadata: Metadata, arguments: Arguments) -> Range:
         begins after the end.
     """
     if arguments.if_match not in (None, metadata.etag):
-        raise Refusal(412, f"changed etag={metadata.etag}")
+        raise Refusal(errors.CHANGED, f"changed etag={metadata.etag}")
     if arguments.offset > metadata.size:
-        raise Refusal(416, f"range size={metadata.size}")
+        raise Refusal(errors.RANGE_NOT_SATISFIABLE, f"range size={metadata.size}")
     rest = metadata.size - arguments.offset
     length = rest if arguments.length is None else min(arguments.length, rest)
     return Range(length, arguments.offset, metadata)

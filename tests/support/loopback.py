@@ -29,8 +29,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from natproxy.fileserver.factory import FileServerFactory
-from natproxy.proxy.connector import TCPConnector
-from natproxy.proxy.protocol import ProxyFactory
+from natproxy.proxy.factory import ProxyFactory
+from natproxy.proxy.tcp import TCPConnector
 from natproxy.server.factory import CommandFactory
 from natproxy.storage import LocalStorage
 

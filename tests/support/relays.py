@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from natproxy.fileserver.factory import FileServerFactory
 from natproxy.nat import NATEntry
-from natproxy.proxy.protocol import ProxyFactory
+from natproxy.proxy.factory import ProxyFactory
 from natproxy.relay import FileJob, Method, Relay, Relays, SocketJob, SocketRelay
 from natproxy.relay.copy import CopyRelay
 from natproxy.relay.files import CopyingFileRelay

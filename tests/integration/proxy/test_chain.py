@@ -25,10 +25,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from natproxy.fileserver.factory import FileServerFactory
-from natproxy.nat import EntryState, NATEntry
+from natproxy.nat import Event
 from natproxy.protocol import VERBS, parse_command
-from natproxy.proxy.connector import EndpointConnector
-from natproxy.proxy.protocol import ProxyFactory
+from natproxy.proxy.endpoint import EndpointConnector
+from natproxy.proxy.factory import ProxyFactory
 from natproxy.storage import LocalStorage
 from tests.support.doubles import HalfClosingWire, Journal
 
@@ -220,12 +220,12 @@ class ChainCase(SynchronousTestCase):
             600.0,
         )
         self.proxy = ProxyFactory(self.clock, EndpointConnector(self.network, self.clock, 5.0))
-        self.steps: list[tuple[EntryState, int]] = []
-        self.proxy.table.observe(self.note)
+        self.steps: list[tuple[type[Event], int]] = []
+        self.proxy.table.subscribe(self.note)
 
-    def note(self, entry: NATEntry) -> None:
+    def note(self, event: Event) -> None:
         """After each step there are as many entries as open upstream connections."""
-        self.steps.append((entry.state, len(self.proxy.table)))
+        self.steps.append((type(event), len(self.proxy.table)))
         upstream = [
             end
             for end in self.network.ends

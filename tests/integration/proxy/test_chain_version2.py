@@ -145,7 +145,7 @@ async def test_failures_keep_the_connection_usable(method: Method, tmp_path: Pat
             (b"GET b", b"ERR 404 file not found\n"),
             (b"LS b", b"ERR 404 file not found\n"),
             (b"HASH sub", b"ERR 404 file not found\n"),
-            (b"STAT", b"ERR 400 no file name given\n"),
+            (b"STAT", b"ERR 400 missing file name\n"),
         ):
             await running.gets(command + b"\n", reply)
             await running.gets(

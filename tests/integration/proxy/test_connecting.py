@@ -23,12 +23,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from natproxy.proxy.connector import (
-    EndpointConnector,
-    TCPConnector,
-    connector_for,
-    in_plain_words,
-)
+from natproxy.proxy.connector import explain
+from natproxy.proxy.endpoint import EndpointConnector, connector_for
+from natproxy.proxy.tcp import TCPConnector
 from tests.support.doubles import PlayedEndpoint
 
 
@@ -82,7 +79,7 @@ async def test_refusal_is_told_in_plain_words() -> None:
     factory = Wanting()
     connector(port).connect(factory)
     (reason,) = await factory.ended
-    assert in_plain_words(reason, 5) == "the server refuses connections"
+    assert explain(reason, 5).message == "the server refuses connections"
     assert factory.calls == 1
 
 
@@ -99,7 +96,7 @@ class UnansweredTests(SynchronousTestCase):
         self.sock.__enter__.side_effect = lambda: self.sock
         self.sock.__exit__.side_effect = lambda *_: self.closed()
         self.sock.detach.side_effect = self.detached
-        with mock.patch("natproxy.proxy.connector.socket.socket", return_value=self.sock):
+        with mock.patch("natproxy.proxy.tcp.socket.socket", return_value=self.sock):
             self.give_up = TCPConnector(self.reactor, "192.0.2.1", 9, 5.0).connect(self.factory)
         (self.attempt,) = self.reactor.addWriter.call_args.args
 
@@ -122,7 +119,7 @@ class UnansweredTests(SynchronousTestCase):
         self.clock.advance(0.1)
         (reason,) = self.successResultOf(self.factory.ended)
         self.assertEqual(
-            in_plain_words(reason, 5.0), "the server did not accept a connection within 5 s"
+            explain(reason, 5.0).message, "the server did not accept a connection within 5 s"
         )
         self.assert_over()
 
@@ -162,12 +159,10 @@ class LackTests(SynchronousTestCase):
             (errno.ENFILE, "the proxy's system has no free descriptor left"),
         ):
             factory = Wanting()
-            with mock.patch(
-                "natproxy.proxy.connector.socket.socket", side_effect=OSError(code, "")
-            ):
+            with mock.patch("natproxy.proxy.tcp.socket.socket", side_effect=OSError(code, "")):
                 TCPConnector(mock.Mock(), "127.0.0.1", 9, 5.0).connect(factory)
             (reason,) = self.successResultOf(factory.ended)
-            self.assertEqual(in_plain_words(reason, 5), words)
+            self.assertEqual(explain(reason, 5).message, words)
 
 
 @implementer(IHostResolution)
@@ -225,7 +220,7 @@ class UnlikelyTests(SynchronousTestCase):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             TCPConnector(full, "127.0.0.1", listener.getsockname()[1], 5.0).connect(factory)
         (reason,) = self.successResultOf(factory.ended)
-        self.assertEqual(in_plain_words(reason, 5), "the proxy has no free descriptor left")
+        self.assertEqual(explain(reason, 5).message, "the proxy has no free descriptor left")
 
 
 class ChoiceTests(SynchronousTestCase):

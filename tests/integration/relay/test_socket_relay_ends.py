@@ -169,7 +169,7 @@ async def test_removed_entry_stops_the_relay_at_once(method: Method, begin) -> N
     async with relaying(method) as proxy, proxy.client() as client:
         upstream, _ = await begin(proxy, client)
         entry = proxy.entry
-        proxy.factory.table.remove(entry, Outcome.ERROR)
+        proxy.factory.table.cancel(entry, Outcome.ERROR)
         relayed = entry.relayed
         assert await upstream.end() is ConnectionLost
         client.read_on()

@@ -27,8 +27,8 @@ from twisted.internet.endpoints import (
 from twisted.internet.threads import deferToThreadPool
 
 from natproxy.fileserver.factory import FileServerFactory
-from natproxy.proxy.connector import EndpointConnector
-from natproxy.proxy.protocol import ProxyFactory
+from natproxy.proxy.endpoint import EndpointConnector
+from natproxy.proxy.factory import ProxyFactory
 from natproxy.relay import Method, outbound_of
 from natproxy.relay.copy import CopyRelay
 from natproxy.relay.files import CopyingFileRelay

@@ -33,9 +33,9 @@ class EveryVerbTests(Version2Case):
 
     def test_malformed_commands(self) -> None:
         for command, message in (
-            (b"STAT", b"no file name given"),
-            (b"GET \t", b"no file name given"),
-            (b"HASH", b"no file name given"),
+            (b"STAT", b"missing file name"),
+            (b"GET \t", b"missing file name"),
+            (b"HASH", b"missing file name"),
             (b"STAT a b", b"unknown argument 'b'"),
             (b"STAT %zz", b"malformed name '%zz'"),
             (b"GET a offset=-1", b"malformed argument 'offset=-1'"),

@@ -25,14 +25,17 @@ from natproxy.protocol import (
     parse_arguments,
     parse_command,
 )
-from tests.unit.protocol.test_protocol import awkward_bytes, checked
+from tests.support.wire import (
+    awkward_bytes,
+    checked,
+    tokens,
+)
 
 VERSION_2 = tuple(word for word, verb in VERBS.items() if verb.version == 2)
 TOO_LARGE = MAX_SIZE + 1
 
 numbers = st.integers(0, MAX_SIZE) | st.sampled_from([0, 1, MAX_SIZE])
 positive = numbers.filter(bool)
-tokens = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=128)
 # One dot stands for the served directory, which is said by no name at all.
 names = awkward_bytes.filter(lambda name: name != b".")
 VALUES: dict[bytes, st.SearchStrategy[object]] = {
@@ -279,8 +282,8 @@ class RefusalTests(SynchronousTestCase):
 
     def test_missing_name(self) -> None:
         for verb in (b"STAT", b"GET", b"HASH"):
-            self.assertEqual(self.refusal(verb), "no file name given")
-            self.assertEqual(self.refusal(verb + b"  \t"), "no file name given")
+            self.assertEqual(self.refusal(verb), "missing file name")
+            self.assertEqual(self.refusal(verb + b"  \t"), "missing file name")
 
     def test_malformed_name(self) -> None:
         self.assert_refused("malformed name", b"STAT a%2", b"GET %zz", b"LS %", b"HASH a%%")

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import unicodedata
-
 from hypothesis import example, given
 from hypothesis import strategies as st
-from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.protocol import (
-    DIRECTORY,
     FILE,
     MAX_LINE,
     MAX_SIZE,
@@ -30,21 +26,22 @@ from natproxy.protocol import (
     parse_metadata,
     parse_range,
 )
-from tests.unit.protocol.test_arguments import tokens
-from tests.unit.protocol.test_protocol import awkward_bytes, checked, cut
+from tests.support.wire import (
+    RefusingCase,
+    awkward_bytes,
+    checked,
+    cut,
+    entry_names,
+    metadata_list,
+    sizes,
+    tokens,
+)
 
 HEX = "0123456789abcdef" * 4
 METADATA = Metadata(FILE, 5, 1_500_000_000, "x-1")
 WORDS = b"type=file size=5 mtime=1.500000000 etag=x-1"
 
-# Some file systems keep 64 bits of seconds, and Python gives them as they are.
-mtimes = st.integers(-(2**63) * 10**9, 2**63 * 10**9 - 1) | st.integers(-(10**10), 10**10)
-sizes = st.integers(0, MAX_SIZE) | st.sampled_from([0, 1, MAX_SIZE])
-metadata_list = st.builds(
-    Metadata, st.sampled_from([FILE, DIRECTORY]) | tokens, sizes, mtimes, tokens
-)
-names = awkward_bytes.filter(bool) | st.sampled_from([b"more", b"END", b"a=b", b"size=1", b"."])
-entries = st.builds(Entry, names, metadata_list)
+entries = st.builds(Entry, entry_names, metadata_list)
 hostile_words = st.lists(
     st.sampled_from(
         [
@@ -64,20 +61,6 @@ def ranges(draw: st.DrawFn) -> Range:
     metadata = draw(metadata_list)._replace(type=FILE)
     offset = draw(st.integers(0, metadata.size))
     return Range(draw(st.integers(0, metadata.size - offset)), offset, metadata)
-
-
-class RefusingCase(SynchronousTestCase):
-    def assert_refused(self, parse: object, *arguments: object) -> None:
-        with self.assertRaises(WireError) as caught:
-            parse(*arguments)
-        self.assert_harmless(caught.exception)
-
-    def assert_harmless(self, error: WireError) -> None:
-        """What it says is short, on one line, and drives no terminal."""
-        text = str(error)
-        self.assertLess(len(text), 200)
-        self.assertEqual(text.splitlines(), [text])
-        self.assertFalse({"Cc", "Cs"} & set(map(unicodedata.category, text)), text)
 
 
 class StatusTests(RefusingCase):

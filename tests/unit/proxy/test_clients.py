@@ -10,7 +10,7 @@ from twisted.internet.error import ConnectionAborted, ConnectionLost
 from natproxy.nat import EntryState, NATEntry, Outcome
 from natproxy.server.admission import Admission
 from tests.support.doubles import HalfClosingWire
-from tests.unit.proxy.test_proxy import ProxyCase
+from tests.support.proxies import ProxyCase
 
 
 class ClientGoesTests(ProxyCase):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.error import ConnectionDone, ConnectionLost
 
 from natproxy.protocol import MAX_LINE
-from tests.unit.proxy.test_proxy import ProxyCase
+from tests.support.proxies import ProxyCase
 
 
 class MalformedHeaderTests(ProxyCase):

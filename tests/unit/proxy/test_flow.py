@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.error import ConnectionAborted
 
 from tests.support.doubles import Upstream
-from tests.unit.proxy.test_proxy import ProxyCase
+from tests.support.proxies import ProxyCase
 
 
 class SlowReaderTests(ProxyCase):

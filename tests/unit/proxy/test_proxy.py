@@ -3,71 +3,14 @@
 from __future__ import annotations
 
 import errno
-from typing import Any
 
 from twisted.internet import error
 from twisted.internet.address import UNIXAddress
-from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.address import Address
 from natproxy.nat import EntryState
-from natproxy.proxy.connector import EndpointConnector
-from natproxy.proxy.protocol import ProxyFactory, ProxyProtocol
-from tests.support.doubles import Journal, PlayedEndpoint, Upstream, Wire
-
-
-class ProxyCase(SynchronousTestCase):
-    """A proxy with one client.
-
-    :cvar options: of the factory, where they are not the usual ones.
-    """
-
-    options: dict[str, Any] = {}
-
-    def setUp(self) -> None:
-        self.journal = Journal(self)
-        self.clock = Clock()
-        self.endpoint = PlayedEndpoint()
-        self.factory = ProxyFactory(
-            self.clock, EndpointConnector(self.endpoint, self.clock, 5.0), **self.options
-        )
-        self.table = self.factory.table
-        self.addCleanup(self.lose_clients)
-        self.protocol, self.wire = self.new_client(43210)
-
-    def new_client(self, port: int) -> tuple[ProxyProtocol, Wire]:
-        """Connect a client."""
-        wire = Wire(9000, port)
-        protocol = self.factory.buildProtocol(wire.getPeer())
-        protocol.makeConnection(wire)
-        return protocol, wire
-
-    def travelling(self, command: bytes = b"LIST\n") -> Upstream:
-        """Have the client send a command, and the upstream receive it."""
-        before = len(self.endpoint.connections)
-        self.protocol.dataReceived(command)
-        self.assertEqual(len(self.endpoint.connections), before + 1)
-        upstream = self.endpoint.last
-        upstream.accept()
-        upstream.wire.clear()
-        return upstream
-
-    def assert_usable(self) -> None:
-        """The client's connection is open, and its next command is answered."""
-        self.assertTrue(self.wire.open)
-        self.travelling(b"LIST\n").send(b"OK\nstill here\nEND\n")
-        self.assertEqual(self.wire.taken(), b"OK\nstill here\nEND\n")
-
-    def lose_clients(self) -> None:
-        for connection in list(self.factory.connections):
-            connection.transport.lose(connection)
-        self.assertEqual(len(self.table), 0)
-        self.assertEqual(self.factory.admission.admitted, 0)
-        self.assertEqual([call for call in self.clock.getDelayedCalls() if call.active()], [])
-        for upstream in self.endpoint.connections:
-            self.assertTrue(upstream.protocol is None or upstream.wire.aborted)
-            self.assertTrue(upstream.connected.called)
+from tests.support.doubles import Upstream, Wire
+from tests.support.proxies import ProxyCase
 
 
 class OneCommandTests(ProxyCase):

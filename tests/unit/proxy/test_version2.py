@@ -29,7 +29,7 @@ from natproxy.relay.choice import SPLICE_FROM
 from natproxy.relay.copy import CopyRelay
 from natproxy.relay.splice import SpliceRelay
 from tests.support.doubles import SocketWire, Wire
-from tests.unit.proxy.test_proxy import ProxyCase
+from tests.support.proxies import ProxyCase
 
 STATUS = Metadata(FILE, 10, 1_500_000_000, "x-1")
 WHOLE = format_range(Range(10, 0, STATUS))
@@ -111,7 +111,7 @@ class ReplyTests(ProxyCase):
 
     def test_server_that_closes_for_an_unknown_verb_leaves_the_client_usable(self) -> None:
         self.travelling(b"FEAT\n").die()
-        self.assertEqual(self.wire.taken(), b"ERR empty response from server\n")
+        self.assertEqual(self.wire.taken(), b"ERR 502 empty response from server\n")
         self.assert_usable()
 
     def test_body_that_is_cut_off_ends_the_clients_connection(self) -> None:
@@ -170,7 +170,7 @@ class AbilitiesTests(ProxyCase):
             upstream.send(b"OK\n" + piece)
             upstream.send(piece)
             self.assertTrue(upstream.wire.aborted)
-            self.assertEqual(self.wire.taken(), b"ERR proxy error: reply to FEAT too long\n")
+            self.assertEqual(self.wire.taken(), b"ERR 502 proxy error: reply to FEAT too long\n")
         self.assertEqual(self.journal.ends, ["error"] * 2)
         self.assert_usable()
 
@@ -182,7 +182,9 @@ class AbilitiesTests(ProxyCase):
             upstream.send(b"x")
             self.clock.advance(1.5)
         self.assertTrue(upstream.wire.aborted)
-        self.assertEqual(self.wire.taken(), b"ERR proxy error: the server was silent for 60 s\n")
+        self.assertEqual(
+            self.wire.taken(), b"ERR 504 proxy error: the server was silent for 60 s\n"
+        )
         self.assertEqual(self.journal.ends, ["timeout"])
         self.assert_usable()
 
@@ -192,7 +194,7 @@ class AbilitiesTests(ProxyCase):
         upstream.die()
         self.assertEqual(
             self.wire.taken(),
-            b"ERR proxy error: the server closed the connection inside its reply\n",
+            b"ERR 502 proxy error: the server closed the connection inside its reply\n",
         )
         self.assertEqual(self.journal.ends, ["upstream-gone"])
         self.assert_usable()
@@ -246,7 +248,7 @@ class MalformedHeaderTests(ProxyCase):
     def assert_refused(self, command: bytes, header: bytes) -> None:
         self.travelling(command).send(header + b"\nabc\nEND\n")
         self.assertEqual(
-            self.wire.taken(), b"ERR proxy error: malformed reply header '" + header + b"'\n"
+            self.wire.taken(), b"ERR 502 proxy error: malformed reply header '" + header + b"'\n"
         )
         self.assertEqual(self.journal.ends[-1], "error")
         self.assert_usable()
@@ -264,7 +266,7 @@ class MalformedHeaderTests(ProxyCase):
 
     def test_header_without_an_end(self) -> None:
         self.travelling(b"GET a\n").send(b"OK 5 offset=".ljust(MAX_LINE + 1, b"0"))
-        self.assertEqual(self.wire.taken(), b"ERR proxy error: reply header too long\n")
+        self.assertEqual(self.wire.taken(), b"ERR 502 proxy error: reply header too long\n")
         self.assert_usable()
 
 

@@ -20,8 +20,8 @@ from natproxy.daemon.descriptors import (
     room_for_proxy,
 )
 from natproxy.fileserver.factory import FileServerFactory
-from natproxy.proxy.connector import EndpointConnector
-from natproxy.proxy.protocol import ProxyFactory
+from natproxy.proxy.endpoint import EndpointConnector
+from natproxy.proxy.factory import ProxyFactory
 from natproxy.server.admission import REFUSED, Admission, host_of, share_of
 from natproxy.server.factory import LINGER
 from natproxy.server.refusals import REFUSAL_INTERVAL

@@ -1,4 +1,4 @@
-"""The NAT table against a model of it, step by step, and a few plain examples."""
+"""The NAT table: compared with a model after each step, and by examples."""
 
 from __future__ import annotations
 
@@ -19,81 +19,95 @@ from hypothesis.stateful import (
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.address import FIRST_STAND_IN_PORT, Address
+from natproxy.address import Address
 from natproxy.nat import (
     EntryState,
+    Event,
     NATEntry,
     NATTable,
     NotInTable,
     Outcome,
+    Registered,
+    Relaying,
+    Removed,
     TranslationExists,
     TranslationKey,
 )
+from natproxy.protocol import Command
 from tests.support.doubles import Wire
 
 UPSTREAMS = (Address("10.0.0.9", 9001), Address("fd00::9", 9001))
 LOCALS = tuple(Address("10.0.0.1", port) for port in range(50_000, 50_004))
 KEYS = [TranslationKey(local, upstream) for local in LOCALS for upstream in UPSTREAMS]
 CLIENTS = range(3)
+CLIENT = Address("10.0.0.5", 43_210)
+COMMAND = Command(b"DOWNLOAD", b"a b", b"DOWNLOAD a b")
 
 
 @dataclass
 class Modelled:
-    """What an entry ought to be."""
+    """The expected state of an entry.
+
+    :ivar cancels: calls of its callback.
+    :ivar events: the kinds of its events.
+    """
 
     key: TranslationKey
     client: int
     since: float
+    serial: int
     entry: NATEntry | None = None
     state: EntryState = EntryState.REGISTERED
     outcome: Outcome | None = None
+    cancelled: bool = False
+    promised: int | None = None
     sent: bytes = b""
-    stops: int = 0
-    steps: list[EntryState] = field(default_factory=lambda: [EntryState.REGISTERED])
+    cancels: int = 0
+    events: list[type[Event]] = field(default_factory=lambda: [Registered])
 
 
 class Translations(RuleBasedStateMachine):
-    """Commands come and go on few ports, so that ports and keys meet again and again."""
+    """Commands begin and end on few ports, so that ports and keys are used again and again."""
 
     connections = Bundle("connections")
 
     @initialize()
     def start(self) -> None:
         self.clock = Clock()
-        self.table = NATTable(self.clock.seconds)
+        self.table = NATTable(self.clock.seconds, lambda: 1_000 + self.clock.seconds())
         self.clients = [Wire(9000, 40_000 + number) for number in CLIENTS]
         self.all: list[Modelled] = []
         self.sent = [b"" for _ in CLIENTS]
-        self.told: dict[NATEntry, list[EntryState]] = {}
-        self.told_late: list[tuple[NATEntry, EntryState]] = []
-        self.table.observe(self.observe)
-        self.table.observe(lambda entry: self.told_late.append((entry, entry.state)))
+        self.events: list[Event] = []
+        self.removed: list[Removed] = []
+        self.table.subscribe(self.observe)
+        self.table.subscribe(self.removed.append, (Removed,))
 
-    def observe(self, entry: NATEntry) -> None:
-        self.told.setdefault(entry, []).append(entry.state)
-        assert (entry in list(self.table)) is (entry.state is not EntryState.GONE)
-        assert (entry.outcome is None) is (entry.state is not EntryState.GONE)
+    def observe(self, event: Event) -> None:
+        self.events.append(event)
+        registered = event.serial in [entry.serial for entry in self.table]
+        assert registered is not isinstance(event, Removed)
 
     @property
     def open(self) -> list[Modelled]:
-        """The upstream connections that there are, oldest first."""
+        """The upstream connections that exist, oldest first."""
         return [modelled for modelled in self.all if modelled.state is not EntryState.GONE]
 
     def end(self, modelled: Modelled, outcome: Outcome) -> None:
         modelled.state = EntryState.GONE
         modelled.outcome = outcome
-        modelled.steps.append(EntryState.GONE)
+        modelled.events.append(Removed)
 
     @rule(target=connections, key=st.sampled_from(KEYS), client=st.sampled_from(CLIENTS))
     def register(self, key: TranslationKey, client: int) -> object:
-        modelled = Modelled(key, client, self.clock.seconds())
+        modelled = Modelled(key, client, self.clock.seconds(), len(self.all) + 1)
 
-        def stop() -> None:
-            modelled.stops += 1
+        def cancel() -> None:
+            modelled.cancels += 1
             assert modelled.entry not in list(self.table)
 
         address = Address("10.0.0.5", 40_000 + client)
-        arguments = (key, self.clients[client], address, b"DOWNLOAD", b"a b", stop)
+        arguments = (key, self.clients[client], address, COMMAND, 0.0, cancel)
         if any(other.key == key for other in self.open):
             with pytest.raises(TranslationExists):
                 self.table.register(*arguments)
@@ -102,15 +116,16 @@ class Translations(RuleBasedStateMachine):
         self.all.append(modelled)
         return modelled
 
-    @rule(modelled=connections)
-    def begin_to_relay(self, modelled: Modelled) -> None:
+    @rule(modelled=connections, promised=st.none() | st.integers(0, 9))
+    def begin_to_relay(self, modelled: Modelled, promised: int | None) -> None:
         if modelled.state is EntryState.GONE:
             with pytest.raises(NotInTable):
-                self.table.relaying(modelled.entry)
+                self.table.relaying(modelled.entry, promised)
         else:
-            self.table.relaying(modelled.entry)
+            self.table.relaying(modelled.entry, promised)
             modelled.state = EntryState.RELAYING
-            modelled.steps.append(EntryState.RELAYING)
+            modelled.promised = promised
+            modelled.events.append(Relaying)
 
     @rule(modelled=connections, data=st.binary(max_size=20))
     def write(self, modelled: Modelled, data: bytes) -> None:
@@ -119,22 +134,25 @@ class Translations(RuleBasedStateMachine):
             modelled.sent += data
             self.sent[modelled.client] += data
 
-    @rule(modelled=connections, outcome=st.sampled_from(Outcome))
-    def remove(self, modelled: Modelled, outcome: Outcome) -> None:
+    @rule(modelled=connections, outcome=st.sampled_from(Outcome), cancel=st.booleans())
+    def remove(self, modelled: Modelled, outcome: Outcome, cancel: bool) -> None:
+        remove = self.table.cancel if cancel else self.table.remove
         if modelled.state is EntryState.GONE:
             with pytest.raises(NotInTable):
-                self.table.remove(modelled.entry, outcome)
+                remove(modelled.entry, outcome)
         else:
-            self.table.remove(modelled.entry, outcome)
+            remove(modelled.entry, outcome)
             self.end(modelled, outcome)
+            modelled.cancelled = cancel
 
     @rule(client=st.sampled_from(CLIENTS), outcome=st.sampled_from(Outcome))
-    def remove_client(self, client: int, outcome: Outcome) -> None:
-        going = [modelled for modelled in self.open if modelled.client == client]
-        removed = self.table.remove_client(self.clients[client], outcome)
-        assert removed == [modelled.entry for modelled in going]
-        for modelled in going:
+    def cancel_client(self, client: int, outcome: Outcome) -> None:
+        ending = [modelled for modelled in self.open if modelled.client == client]
+        removed = self.table.cancel_client(self.clients[client], outcome)
+        assert removed == [modelled.entry for modelled in ending]
+        for modelled in ending:
             self.end(modelled, outcome)
+            modelled.cancelled = True
 
     @rule(seconds=st.integers(0, 100))
     def wait(self, seconds: int) -> None:
@@ -157,25 +175,33 @@ class Translations(RuleBasedStateMachine):
     def entries_are_as_modelled(self) -> None:
         for modelled in self.all:
             entry = modelled.entry
-            assert entry.key == modelled.key
+            assert (entry.key, entry.serial) == (modelled.key, modelled.serial)
             assert entry.client is self.clients[modelled.client]
             assert entry.client_address.port == 40_000 + modelled.client
             assert (entry.verb, entry.name) == (b"DOWNLOAD", b"a b")
             assert entry.registered_at == modelled.since
             assert (entry.state, entry.outcome) == (modelled.state, modelled.outcome)
-            assert entry.relayed == len(modelled.sent)
+            assert (entry.promised, entry.relayed) == (modelled.promised, len(modelled.sent))
 
     @invariant()
-    def each_removed_entry_was_stopped_once_and_no_other(self) -> None:
+    def only_cancelled_entries_had_their_callback_called(self) -> None:
         for modelled in self.all:
-            assert modelled.stops == (modelled.state is EntryState.GONE)
+            assert modelled.cancels == modelled.cancelled
 
     @invariant()
-    def observers_were_told_of_each_step(self) -> None:
-        assert self.told == {modelled.entry: modelled.steps for modelled in self.all}
+    def subscribers_received_each_event(self) -> None:
         for modelled in self.all:
-            late = [state for entry, state in self.told_late if entry is modelled.entry]
-            assert late == modelled.steps
+            events = [event for event in self.events if event.serial == modelled.serial]
+            assert [type(event) for event in events] == modelled.events
+            for event in events:
+                assert event.time == 1_000 + event.monotonic
+                assert event.client.port == 40_000 + modelled.client
+                assert event.key == modelled.key
+        assert self.removed == [event for event in self.events if isinstance(event, Removed)]
+        for event in self.removed:
+            modelled = self.all[event.serial - 1]
+            assert (event.promised, event.sent) == (modelled.promised, len(modelled.sent))
+            assert event.outcome is modelled.outcome
 
     @invariant()
     def clients_have_their_own_bytes(self) -> None:
@@ -189,19 +215,8 @@ class TranslationsTests(SynchronousTestCase):
         run_state_machine_as_test(Translations, settings=checked)
 
 
-class AddressTests(SynchronousTestCase):
-    def test_host_and_port_are_written_as_in_a_url(self) -> None:
-        self.assertEqual(str(Address("10.0.0.5", 9001)), "10.0.0.5:9001")
-        self.assertEqual(str(Address("fd00::5", 9001)), "[fd00::5]:9001")
-        self.assertEqual(str(Address("10.0.0.5", 65_535)), "10.0.0.5:65535")
-
-    def test_stand_in_is_not_taken_for_a_port(self) -> None:
-        self.assertEqual(str(Address("unix", FIRST_STAND_IN_PORT)), "unix#65536")
-        self.assertEqual(str(Address("unix:/run/x", 65_537)), "unix:/run/x#65537")
-
-
 class TableCase(SynchronousTestCase):
-    """A table, a client, and one pytest fixture's knowledge of the errors logged."""
+    """A table, a client, and access to the errors that pytest's fixture has collected."""
 
     logged_errors = None
 
@@ -211,12 +226,13 @@ class TableCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.table = NATTable(self.clock.seconds)
+        self.wall = 1_700_000_000.0
+        self.table = NATTable(self.clock.seconds, lambda: self.wall)
         self.client = Wire(9000, 43_210)
-        self.stopped: list[TranslationKey] = []
+        self.cancelled: list[TranslationKey] = []
 
     def flush(self, kind: type[Exception]) -> int:
-        """Take out expected errors from the log, for trial and for pytest; count them."""
+        """Remove expected errors from the log, for trial and for pytest; return their number."""
         if self.logged_errors is not None:
             self.logged_errors.flush(kind)
         return len(self.flushLoggedErrors(kind))
@@ -225,10 +241,10 @@ class TableCase(SynchronousTestCase):
         return self.table.register(
             key,
             client or self.client,
-            Address("10.0.0.5", 43_210),
-            b"LIST",
-            b"",
-            lambda: self.stopped.append(key),
+            CLIENT,
+            Command(b"LIST", b"", b"LIST"),
+            self.clock.seconds(),
+            lambda: self.cancelled.append(key),
         )
 
 
@@ -242,36 +258,51 @@ class TableTests(TableCase):
         self.table.remove(entries[1], Outcome.COMPLETED)
         self.assertEqual(self.table.lookup(50_000), ())
 
-    def test_duplicate_key_leaves_the_first_entry_in_peace(self) -> None:
+    def test_duplicate_key_does_not_change_the_first_entry(self) -> None:
         first = self.register()
         error = self.assertRaises(TranslationExists, self.register)
         self.assertIn("10.0.0.1:50000 to 10.0.0.9:9001", str(error))
         self.assertEqual(list(self.table), [first])
-        self.table.remove_client(self.client, Outcome.COMPLETED)
-        self.assertEqual(self.stopped, [KEYS[0]])
+        self.table.cancel_client(self.client, Outcome.CLIENT_GONE)
+        self.assertEqual(self.cancelled, [KEYS[0]])
 
-    def test_removing_twice_is_an_error_and_stops_once(self) -> None:
+    def test_removing_twice_is_an_error(self) -> None:
         entry = self.register()
         self.table.remove(entry, Outcome.COMPLETED)
         self.assertRaises(NotInTable, self.table.remove, entry, Outcome.ERROR)
+        self.assertRaises(NotInTable, self.table.cancel, entry, Outcome.ERROR)
         self.assertIs(entry.outcome, Outcome.COMPLETED)
-        self.assertEqual(self.stopped, [KEYS[0]])
+        self.assertEqual(self.cancelled, [])
+
+    def test_cancelling_calls_back_once(self) -> None:
+        entry = self.register()
+        self.table.cancel(entry, Outcome.DRAINED)
+        self.assertRaises(NotInTable, self.table.cancel, entry, Outcome.ERROR)
+        self.assertEqual(self.cancelled, [KEYS[0]])
+
+    def test_callback_that_raises_is_logged_and_its_entry_is_removed(self) -> None:
+        removed: list[Event] = []
+        self.table.subscribe(removed.append, (Removed,))
+        entry = self.table.register(KEYS[0], self.client, CLIENT, COMMAND, 0.0, lambda: 1 // 0)
+        self.table.cancel(entry, Outcome.DRAINED)
+        self.assertEqual(self.flush(ZeroDivisionError), 1)
+        self.assertEqual((len(self.table), len(removed)), (0, 1))
 
     def test_old_entry_does_not_remove_the_next_one_with_its_key(self) -> None:
         old = self.register()
         self.table.remove(old, Outcome.COMPLETED)
         new = self.register()
         self.assertRaises(NotInTable, self.table.remove, old, Outcome.ERROR)
-        self.assertRaises(NotInTable, self.table.relaying, old)
+        self.assertRaises(NotInTable, self.table.relaying, old, 0)
         self.assertEqual(self.table.lookup(50_000), (new,))
 
-    def test_client_takes_its_own_entries_along_and_no_others(self) -> None:
+    def test_entries_of_a_client_are_removed_with_it_and_no_others(self) -> None:
         other = self.register(KEYS[1], Wire(9000, 43_211))
         entries = [self.register(KEYS[0]), self.register(KEYS[2])]
-        self.assertEqual(self.table.remove_client(self.client, Outcome.CLIENT_GONE), entries)
+        self.assertEqual(self.table.cancel_client(self.client, Outcome.CLIENT_GONE), entries)
         self.assertEqual(list(self.table), [other])
-        self.assertEqual(self.stopped, [KEYS[0], KEYS[2]])
-        self.assertEqual(self.table.remove_client(self.client, Outcome.CLIENT_GONE), [])
+        self.assertEqual(self.cancelled, [KEYS[0], KEYS[2]])
+        self.assertEqual(self.table.cancel_client(self.client, Outcome.CLIENT_GONE), [])
 
     def test_table_may_change_while_it_is_read(self) -> None:
         for key in KEYS:
@@ -280,25 +311,13 @@ class TableTests(TableCase):
             self.table.remove(entry, Outcome.DRAINED)
         self.assertEqual(len(self.table), 0)
 
-    def test_entry_knows_when_it_was_registered(self) -> None:
+    def test_entry_has_the_time_of_its_registration(self) -> None:
         self.clock.advance(12.5)
         self.assertEqual(self.register().registered_at, 12.5)
 
-    def test_bytes_are_routed_to_the_client_and_counted(self) -> None:
+    def test_bytes_are_passed_to_the_client_and_counted(self) -> None:
         entry = self.register()
         entry.write(b"OK 5\n")
         entry.write(b"hello")
         self.assertEqual(self.client.value(), b"OK 5\nhello")
         self.assertEqual(entry.relayed, 10)
-
-    def test_failing_observer_is_logged_and_stops_nobody(self) -> None:
-        told: list[EntryState] = []
-        self.table.observe(lambda entry: 1 // 0)
-        self.table.observe(lambda entry: told.append(entry.state))
-        entry = self.register()
-        self.assertEqual(self.flush(ZeroDivisionError), 1)
-        self.table.relaying(entry)
-        self.table.remove(entry, Outcome.COMPLETED)
-        self.assertEqual(self.flush(ZeroDivisionError), 2)
-        self.assertEqual(told, [EntryState.REGISTERED, EntryState.RELAYING, EntryState.GONE])
-        self.assertEqual((len(self.table), self.stopped), (0, [KEYS[0]]))

@@ -22,13 +22,17 @@ from natproxy.protocol import (
     parse_header,
     parse_page,
 )
-from tests.unit.protocol.test_metadata import RefusingCase, metadata_list, names
-from tests.unit.protocol.test_protocol import checked
+from tests.support.wire import (
+    RefusingCase,
+    checked,
+    entry_names,
+    metadata_list,
+)
 
 FOLDER = Metadata(DIRECTORY, 0, 10**9, "x")
 WORDS = b"type=dir size=0 mtime=1.000000000 etag=x"
 
-pages = st.builds(Page, st.integers(0, MAX_SIZE), st.none() | names)
+pages = st.builds(Page, st.integers(0, MAX_SIZE), st.none() | entry_names)
 
 
 class UnreadEntryTests(RefusingCase):
@@ -54,7 +58,7 @@ class UnreadEntryTests(RefusingCase):
         self.assertEqual(parse_entry(WORDS + b" unread=1"), Entry(b"unread=1", FOLDER))
 
     @checked
-    @given(names, metadata_list, st.booleans())
+    @given(entry_names, metadata_list, st.booleans())
     def test_any_entry_comes_back(self, name: bytes, metadata: Metadata, unread: bool) -> None:
         entry = Entry(name, metadata, unread)
         lines = EntryLines()
