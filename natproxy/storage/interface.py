@@ -62,10 +62,10 @@ class NotFound(Exception):
 class Step(NamedTuple):
     """One step of a listing.
 
-    :ivar position: the value of ``after`` with which a later listing continues behind this
-        step; `None` if it cannot, and the next step has to be taken first. A position is
-        not smaller than the entry's name, smaller than the name of each later entry, and
-        greater than the position before. It holds at most one byte more than a name.
+    :ivar position: a later listing continues behind this step with it as ``after``; `None` if
+        no listing can, so that the next step must be taken first. A position is greater than
+        the one before, not smaller than the entry's name, and smaller than the name of each
+        later entry. It has at most one byte more than a name.
     :ivar entry: a file or a directory; `None` if there is nothing to list.
     :ivar unread: true if a directory cannot be read whose entry comes before ``after``, and
         was perhaps listed without its mark. Such a step has neither entry nor position.
@@ -88,7 +88,7 @@ class TopFiles(NamedTuple):
 
 
 class OpenFile(Protocol):
-    """A regular file, open for reading. It stays what it is if its name is removed or reused."""
+    """A file that is open for reading; a new file under the same name does not replace it."""
 
     @property
     def size(self) -> int:
@@ -112,7 +112,7 @@ class OpenFile(Protocol):
     def blocking(self) -> bool:
         """Whether `read_at` may wait for a disk or a network: then it is called in threads.
 
-        Of no concern if `fileno` returns a descriptor: the page cache is looked up instead.
+        Ignored if `fileno` returns a descriptor: then the page cache decides.
         """
         ...
 
@@ -130,8 +130,8 @@ class OpenFile(Protocol):
     def unchanged(self) -> bool:
         """Return whether the first `size` bytes are still those of the file that was opened.
 
-        Growth is no change: a log could never be sent else. Nor is a new name, another
-        mode or a removed name.
+        Growth is not a change: otherwise a log that is written to could never be sent. A new
+        name, a removed name and another mode are not changes either.
 
         :raises OSError: if its metadata cannot be read.
         """
@@ -147,8 +147,8 @@ class OpenFile(Protocol):
     def is_racy(self) -> bool:
         """Return whether the content may change again without a change of the etag.
 
-        To be called right after opening. git calls such a file "racily clean": it was
-        modified so short a time ago that a further modification leaves the same timestamps.
+        Call it right after opening. git calls such a file "racily clean": it was modified so
+        recently that a further modification may leave its timestamps as they are.
         """
         ...
 
@@ -161,7 +161,7 @@ class Storage(Protocol):
     """Files and directories to be served."""
 
     def check(self) -> None:
-        """See, before the start, that the storage can be listed.
+        """Check that the storage can be listed; called before the server starts.
 
         :raises OSError: if it cannot.
         """
@@ -189,13 +189,13 @@ class Storage(Protocol):
         """List the tree below a directory; or list a file, which is its own only entry.
 
         Entries come in ascending order of their full paths, compared byte by byte with the
-        slashes included: ``a``, ``a-b``, ``a/x``, ``a0``. Each comes once. The
-        directory itself is no entry. What appears or vanishes during the listing may be
-        listed or not; what exists all the time is listed.
+        slashes included: ``a``, ``a-b``, ``a/x``, ``a0``. Each comes once. The directory
+        itself is not an entry. An entry that appears or vanishes during the listing may be
+        listed or not; one that exists all the time is listed.
 
-        The work for one step is bounded, but for a scan of one directory; so a caller that
-        stops after some steps, and continues from the last position, bounds its own. Parts
-        of the tree that lie before ``after`` as a whole are not read.
+        The work for one step is bounded, except for the scan of a directory. So a caller
+        limits its work when it stops after some steps and later continues from the last
+        position. Parts of the tree that lie before ``after`` as a whole are not read.
 
         An entry that exists and whose metadata cannot be read is of type `UNREAD`. A
         directory whose entries would be listed, and cannot be, is marked as unread. A
@@ -206,8 +206,8 @@ class Storage(Protocol):
         :param after: a name, which need not exist, or a `Step.position`: what is listed is
             greater. Empty to begin.
         :param check: called at each step, and during scans.
-        :return: to be closed; holds descriptors until then. Every exception is raised by a
-            step, `NotFound` by the first one.
+        :return: a generator that the caller closes; it holds descriptors until then. Every
+            exception is raised by ``next``, and `NotFound` by the first call of it.
         :raises NotFound: if there is neither a file nor a directory that can be read.
         :raises OSError: see the module.
         """

@@ -127,9 +127,9 @@ class LocalStorage:
         self._racy = racy or RacyTimestamps()
 
     def check(self) -> None:
-        """See that the directory is there and can be listed.
+        """Check that the directory exists and can be listed.
 
-        :raises OSError: if it is not, or cannot be.
+        :raises OSError: if it does not, or cannot.
         """
         directory = os.open(self.path, DIRECTORY_FLAGS)
         try:
