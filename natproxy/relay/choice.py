@@ -6,12 +6,11 @@ import enum
 import os
 import sys
 from contextlib import suppress
-from io import BytesIO
 
 from twisted.internet.interfaces import IReactorFDSet, IReactorTime
 
 from natproxy.relay.copy import CopyRelay
-from natproxy.relay.files import CopyingFileRelay, ThreadedFileRelay
+from natproxy.relay.files import Bytes, CopyingFileRelay, ThreadedFileRelay
 from natproxy.relay.job import Ended, FileJob, Relay, SocketJob, SocketRelay
 from natproxy.relay.outbound import Outbound, SocketOutbound, is_plain_tcp
 from natproxy.relay.page_cache import PageCache
@@ -93,11 +92,18 @@ class Relays:
     def send(self, job: FileJob) -> Relay:
         """Return the relay of a part of a file."""
         cache = self._page_cache
-        if cache is not None and job.size and not cache.known(job.file.fileno(), job.device):
-            return ThreadedFileRelay(job, cache)
+        descriptor = job.file.fileno()
+        if cache is not None and job.size:
+            if descriptor is None:
+                blocking = job.file.blocking
+            else:
+                blocking = not cache.known(descriptor, job.device)
+            if blocking:
+                return ThreadedFileRelay(job, cache)
         if (
             self._reactor is not None
             and _LINUX
+            and descriptor is not None
             and job.size >= self._sendfile_from
             and isinstance(job.outbound, SocketOutbound)
         ):
@@ -108,7 +114,7 @@ class Relays:
 
     def send_bytes(self, data: bytes, outbound: Outbound, ended: Ended) -> Relay:
         """Return the relay of bytes that are in memory."""
-        job = FileJob(b"", BytesIO(data), len(data), outbound, ended)
+        job = FileJob(b"", Bytes(data), len(data), outbound, ended)
         return CopyingFileRelay(job, None, self._clock)
 
     def close(self) -> None:

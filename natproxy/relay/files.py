@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -22,6 +21,26 @@ BLOCK = 256 * 1024
 """Bytes read at once in a thread."""
 
 T = TypeVar("T")
+
+
+class Bytes:
+    """Bytes in memory, to be sent like a file."""
+
+    blocking = False
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def fileno(self) -> None:
+        """Return `None`: there is no descriptor."""
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return up to ``size`` bytes from an offset on."""
+        return self._data[offset : offset + size]
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 class FileRelay(Relay):
@@ -91,12 +110,12 @@ class FileRelay(Relay):
         If there are none they are read in a thread, and `_move` is called after that.
         """
         wanted = min(most, self._end - self._offset)
-        if self._page_cache is None:
+        file = self._file.fileno()
+        if self._page_cache is None or file is None:
             return wanted
         # Bytes are loaded once only: if the disk fails or memory is short, a second time fails too.
         if self._offset < self._cached_to:
             return min(wanted, self._cached_to - self._offset)
-        file = self._file.fileno()
         if self._page_cache.resident(file, self._offset, wanted):
             return wanted
         self._cached_to = self._offset + wanted
@@ -164,8 +183,6 @@ class CopyingFileRelay(FileRelay):
     def start(self) -> None:
         """Write the header and the first chunk."""
         self._outbound.attach(self)
-        if self._offset:
-            self._file.seek(self._offset)
         if self._offset == self._end:
             self._outbound.write(self._take_header())
             self._finish()
@@ -184,14 +201,14 @@ class CopyingFileRelay(FileRelay):
             if not wanted:
                 return
             try:
-                chunk = self._file.read(wanted)
+                chunk = self._file.read_at(self._offset, wanted)
                 if chunk and self._offset + len(chunk) == self._end:
                     self._check()
             except (OSError, SourceChanged) as error:
                 self._fail(error)
                 return
-            left -= len(chunk or b"")
-            self._write(chunk or b"")
+            left -= len(chunk)
+            self._write(chunk)
 
     def _take_turn(self) -> None:
         self._next_turn = None
@@ -226,8 +243,8 @@ class CopyingFileRelay(FileRelay):
 class ThreadedFileRelay(CopyingFileRelay):
     """Reads each block in a thread.
 
-    For files of which the page cache cannot report whether a read would wait. The header is
-    written when the first block has been read.
+    For files whose reads may wait: those of which the page cache cannot report it, and blocking
+    ones without a descriptor. The header is written when the first block has been read.
     """
 
     __slots__ = ()
@@ -243,14 +260,14 @@ class ThreadedFileRelay(CopyingFileRelay):
         assert self._page_cache is not None
         self._in_thread = True
         size = min(BLOCK, self._outbound.budget, self._end - self._offset)
-        read = partial(self._read, self._file.fileno(), self._offset, size)
+        read = partial(self._read, self._offset, size)
         self._await(self._page_cache.read(read, self._device, self._returned), self._received)
 
-    def _read(self, file: int, offset: int, size: int) -> bytes:
+    def _read(self, offset: int, size: int) -> bytes:
         """Read a block, in a thread."""
         if self._is_over():
             return b""
-        block = os.pread(file, size, offset)
+        block = self._file.read_at(offset, size)
         if block and offset + len(block) == self._end:
             self._check()
         return block

@@ -71,18 +71,19 @@ class Account(Protocol):
 
 
 class File(Protocol):
-    """An open raw file, or bytes in memory."""
+    """A file that is open for reading; see `natproxy.storage.interface.OpenFile`."""
 
-    def read(self, size: int, /) -> bytes | None:
-        """Return up to ``size`` bytes; none at the end."""
+    @property
+    def blocking(self) -> bool:
+        """Whether `read_at` may wait for a disk or a network, if there is no descriptor."""
         ...
 
-    def seek(self, offset: int, /) -> int:
-        """Set the position of the next read."""
+    def fileno(self) -> int | None:
+        """Return the file's descriptor; `None` if it has none."""
         ...
 
-    def fileno(self) -> int:
-        """Return the file's descriptor; raise `OSError` if it has none."""
+    def read_at(self, offset: int, size: int, /) -> bytes:
+        """Return up to ``size`` bytes from an offset on; none at the end."""
         ...
 
     def close(self) -> None:

@@ -78,7 +78,7 @@ class SendfileRelay(FileRelay):
 
     def _send(self, size: int) -> int:
         """Return how many bytes the socket has taken; 0 if the file has no more."""
-        receiver, file = self._receiver.fileno(), self._file.fileno()
+        receiver, file = self._receiver.fileno(), cast(int, self._file.fileno())
         if self._offset < self._sendfile_end:
             most = min(size, self._sendfile_end - self._offset)
             return os.sendfile(receiver, file, self._offset, most)

@@ -6,7 +6,6 @@ import errno
 import os
 import tempfile
 from collections.abc import Callable
-from io import FileIO
 from pathlib import Path
 from typing import Any, TypeVar
 from unittest import mock
@@ -34,6 +33,7 @@ from natproxy.relay import (
 from natproxy.relay.files import CHUNK, CopyingFileRelay
 from natproxy.relay.sendfile import STRETCH
 from tests.support.doubles import BufferedWire, PlayedPageCache, PlayedThread, SocketWire
+from tests.support.files import RawFile
 
 E = TypeVar("E", bound=Exception)
 
@@ -142,7 +142,8 @@ class KernelCase(SynchronousTestCase):
 
     def file_relay(self, relays: Relays, size: int) -> Relay:
         """Return the relay of an empty file that has a size of ``size`` in its header."""
-        file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+        with tempfile.TemporaryFile() as kept:
+            file = RawFile(os.dup(kept.fileno()))
         self.addCleanup(file.close)
         relay = relays.send(FileJob(b"OK n\n", file, size, self.outbound(), self.ends))
         self.addCleanup(relay.cancel)
@@ -188,7 +189,7 @@ class FileParts:
         self.addCleanup(file.close)
         self.path = f"/proc/self/fd/{file.fileno()}"
         file.write(content)
-        self.source = FileIO(os.open(self.path, os.O_RDONLY))
+        self.source = RawFile(os.open(self.path, os.O_RDONLY))
         self.relays._page_cache = cache
         outbound = outbound_of(self.client, lambda: None)
         relay = self.relays.send(
@@ -331,7 +332,7 @@ class UnknownFileCase(SynchronousTestCase):
 
     def relay(self, content: bytes, unchanged: Callable[[], bool] | None = None) -> Any:
         self.path.write_bytes(content)
-        self.file = self.path.open("rb", buffering=0)
+        self.file = RawFile(self.path)
         self.ends.clear()
         return self.relays.send(
             FileJob(

@@ -19,7 +19,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import LogEvent, globalLogPublisher
 from zope.interface import implementer
 
-from natproxy.fileserver.protocol import FileServerFactory
+from natproxy.fileserver.factory import FileServerFactory
 from natproxy.nat import NATEntry
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.relay import FileJob, Method, Relay, Relays, SocketJob, SocketRelay
@@ -29,7 +29,7 @@ from natproxy.relay.sendfile import SendfileRelay
 from natproxy.relay.splice import SpliceRelay
 from natproxy.server.connection import CommandReceiver
 from natproxy.server.factory import CommandFactory
-from natproxy.storage import Directory
+from natproxy.storage import LocalStorage
 from tests.support.loopback import Peer, PlayedServer, client_of, eventually, listening, proxy_to
 
 both_methods = pytest.mark.parametrize(
@@ -213,7 +213,7 @@ async def serving(
         before = open_descriptors()
         factory = FileServerFactory(
             reactor,
-            Directory(os.fspath(directory)),
+            LocalStorage(os.fspath(directory)),
             partial(deferToThreadPool, reactor, reactor.getThreadPool()),
             idle_timeout,
             relays,

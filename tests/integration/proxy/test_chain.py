@@ -24,12 +24,12 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from natproxy.fileserver.protocol import FileServerFactory
+from natproxy.fileserver.factory import FileServerFactory
 from natproxy.nat import Event
 from natproxy.protocol import VERBS, parse_command
 from natproxy.proxy.endpoint import EndpointConnector
 from natproxy.proxy.factory import ProxyFactory
-from natproxy.storage import Directory
+from natproxy.storage import LocalStorage
 from tests.support.doubles import HalfClosingWire, Journal
 
 FILES = {
@@ -205,7 +205,7 @@ class ChainCase(SynchronousTestCase):
         self.addCleanup(temporary.cleanup)
         for name, content in FILES.items():
             Path(os.fsdecode(os.fsencode(temporary.name) + b"/" + name)).write_bytes(content)
-        self.directory = Directory(temporary.name)
+        self.directory = LocalStorage(temporary.name)
         self.journal = Journal(self)
 
     def build(self, sizes: Sequence[int]) -> None:

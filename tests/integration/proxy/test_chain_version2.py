@@ -28,7 +28,7 @@ from natproxy.protocol import (
     format_request,
 )
 from natproxy.relay import Method
-from natproxy.storage import metadata_of
+from natproxy.storage.local.metadata import metadata_of
 from tests.support.loopback import Daemon, Peer, client_of, daemon, listening, proxy_to
 from tests.support.relays import MADE, MIB, RecordingRelays, Running, both_methods, gets, serving
 

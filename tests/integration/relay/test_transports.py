@@ -26,14 +26,14 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.threads import deferToThreadPool
 
-from natproxy.fileserver.protocol import FileServerFactory
+from natproxy.fileserver.factory import FileServerFactory
 from natproxy.proxy.endpoint import EndpointConnector
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.relay import Method, outbound_of
 from natproxy.relay.copy import CopyRelay
 from natproxy.relay.files import CopyingFileRelay
 from natproxy.relay.outbound import UNSENT
-from natproxy.storage import Directory
+from natproxy.storage import LocalStorage
 from tests.support.doubles import SocketWire
 from tests.support.loopback import HOST, Peer, PlayedServer, all_ended
 from tests.support.relays import MIB, Feeder, RecordingRelays, gets, open_descriptors, reply
@@ -181,7 +181,7 @@ async def test_files_are_copied(tmp_path: Path, clients: Any) -> None:
     relays = RecordingRelays(Method.KERNEL)
     factory = FileServerFactory(
         reactor,
-        Directory(os.fspath(files)),
+        LocalStorage(os.fspath(files)),
         partial(deferToThreadPool, reactor, reactor.getThreadPool()),
         600.0,
         relays,

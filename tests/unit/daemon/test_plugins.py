@@ -17,7 +17,7 @@ from natproxy.daemon import proxy as proxy_plugin
 from natproxy.daemon.descriptors import room_for_file_server, room_for_proxy
 from natproxy.daemon.options import DaemonOptions
 from natproxy.daemon.service import DrainingService, StartupError, TwistdService
-from natproxy.fileserver.protocol import FileServerFactory
+from natproxy.fileserver.factory import FileServerFactory
 from natproxy.protocol import Command
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.proxy.tcp import TCPConnector
@@ -156,7 +156,7 @@ class GivenTests(OptionsCase):
         factory = fileserver.make_daemon(self.server_options("--timeout=7")).factory
         assert isinstance(factory, FileServerFactory)
         self.assertEqual(factory.idle.seconds, 7.0)
-        self.assertEqual(factory.directory.path, os.fsencode(os.path.abspath(self.folder)))
+        self.assertEqual(factory.services.storage.path, os.fsencode(os.path.abspath(self.folder)))
 
     def test_all_endpoints_are_listened_on_and_not_the_default(self) -> None:
         options = self.proxy_options(

@@ -24,18 +24,19 @@ class SpiedFile(BytesIO):
     :ivar failing: whether the next read fails.
     """
 
+    blocking = True
     failing = False
 
     def __init__(self, content: bytes) -> None:
         super().__init__(content)
         self.reads: list[int] = []
 
-    def read(self, size: int = -1) -> bytes:
+    def read_at(self, offset: int, size: int) -> bytes:
         if self.failing:
             raise OSError(errno.EIO, "Input/output error")
         self.reads.append(size)
         assert len(self.reads) < 100, "it is read without end"
-        return super().read(size)
+        return self.getvalue()[offset : offset + size]
 
     def fileno(self) -> int:
         return 77

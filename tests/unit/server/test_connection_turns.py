@@ -13,7 +13,8 @@ from unittest import mock
 from twisted.internet import error
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.fileserver.protocol import FileServerFactory, FileServerProtocol
+from natproxy.fileserver.factory import FileServerFactory
+from natproxy.fileserver.protocol import FileServerProtocol
 from natproxy.protocol import Command
 from natproxy.proxy.connector import Connector
 from natproxy.proxy.protocol import ProxyProtocol
@@ -21,7 +22,7 @@ from natproxy.proxy.tcp import TCPConnector
 from natproxy.server.connection import CommandReceiver
 from natproxy.server.factory import LINGER, CommandFactory
 from natproxy.server.rotation import SHARE, TURN
-from natproxy.storage import Directory, Settling
+from natproxy.storage import LocalStorage, RacyTimestamps
 from tests.support.doubles import HalfClosingWire, PlayedThread, TurnClock, Wire
 from tests.support.echo_receiver import EchoReceiver
 from tests.support.proxies import ProxyCase
@@ -251,9 +252,9 @@ class FileServerFloodTests(SynchronousTestCase):
         self.clock = TurnClock()
         self.thread = PlayedThread()
         # An hour after the last change of the file, its digest is remembered.
-        settling = Settling(self.clock.seconds, lambda: time.time() + 3600, lambda device: True)
+        racy = RacyTimestamps(self.clock.seconds, lambda: time.time() + 3600, lambda device: True)
         self.factory = FileServerFactory(
-            self.clock, Directory(served.name), self.thread, 600.0, settling=settling
+            self.clock, LocalStorage(served.name, racy=racy), self.thread, 600.0
         )
         self.begun = count_commands(self, FileServerProtocol)
         self.clients = [self.connect(50_000 + number) for number in range(12)]

@@ -6,18 +6,14 @@ import errno
 import os
 import socket
 import stat
+from contextlib import closing
 from unittest import SkipTest, skipIf
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from natproxy.storage import (
-    Directory,
-    FileNotFound,
-    choose_opener,
-    open_beneath,
-    open_by_walk,
-)
+from natproxy.kernel.openat2 import choose_opener, open_beneath, open_by_walk
+from natproxy.storage import LocalStorage, NotFound
 from tests.support.storage import (
     CONTENT,
     INSIDE_LINKS,
@@ -39,22 +35,22 @@ class BothOpeners:
 
     def setUp(self) -> None:
         super().setUp()
-        self.directory = Directory(self.served, self.opener)
+        self.storage = LocalStorage(self.served, self.opener)
 
     def listed(self) -> list[bytes]:
         with within(5):
-            return self.directory.listing().body.split(b"\n")[:-1]
+            return list(self.storage.top_files().names)
 
     def test_regular_files_are_served_with_their_size(self) -> None:
         for name in (b"\xff\xfe", b"a\nb", b"END", b" ", b"...", b"\\", b"%2e", b"x" * 255):
             self.put(name, name)
-            self.assertEqual(self.read(self.directory, name), name)
+            self.assertEqual(self.read(self.storage, name), name)
         for name, content in CONTENT.items():
-            self.assertEqual(self.read(self.directory, name), content)
+            self.assertEqual(self.read(self.storage, name), content)
 
-    def test_what_is_absent_outside_or_no_plain_path_is_not_found(self) -> None:
+    def test_absent_outside_and_invalid_names_are_not_found(self) -> None:
         for name in (*REFUSED, *REFUSED_LINKS, b"absolute"):
-            self.assert_refused(self.directory, name)
+            self.assert_not_found(self.storage, name)
 
     def test_fifo_is_neither_waited_for_nor_opened(self) -> None:
         os.mkfifo(self.path(b"fifo"))
@@ -63,10 +59,10 @@ class BothOpeners:
         self.addCleanup(plain.close)
         self.addCleanup(fifo.close)
         for name in (b"fifo", b"tofifo", b"fifo/", b"fifo/a"):
-            self.assert_refused(self.directory, name)
+            self.assert_not_found(self.storage, name)
         self.assertNotIn(b"fifo", self.listed())
         self.assertFalse(fifo.opened())
-        self.read(self.directory, b"a.txt")
+        self.read(self.storage, b"a.txt")
         self.assertTrue(plain.opened())
         with self.assertRaises(OSError) as caught:
             os.close(os.open(self.path(b"fifo"), os.O_WRONLY | os.O_NONBLOCK))
@@ -75,7 +71,7 @@ class BothOpeners:
     def test_unix_socket_is_not_found(self) -> None:
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(self.path(b"sock"))
-        self.assert_refused(self.directory, b"sock")
+        self.assert_not_found(self.storage, b"sock")
         self.assertNotIn(b"sock", self.listed())
 
     def test_device_is_neither_found_nor_opened(self) -> None:
@@ -85,7 +81,7 @@ class BothOpeners:
             raise SkipTest("only root makes devices") from None
         watch = OpenWatch(self.path(b"null"))
         self.addCleanup(watch.close)
-        self.assert_refused(self.directory, b"null")
+        self.assert_not_found(self.storage, b"null")
         self.assertNotIn(b"null", self.listed())
         self.assertFalse(watch.opened())
 
@@ -94,25 +90,25 @@ class BothOpeners:
         os.chmod(self.path(b"a.txt"), 0)
         os.chmod(self.path(b"sub"), 0)
         self.addCleanup(os.chmod, self.path(b"sub"), 0o700)
-        self.assert_refused(self.directory, b"a.txt")
-        self.assert_refused(self.directory, b"sub/b.txt")
+        self.assert_not_found(self.storage, b"a.txt")
+        self.assert_not_found(self.storage, b"sub/b.txt")
 
-    def test_what_took_the_files_place_after_the_look_is_not_found(self) -> None:
+    def test_fifo_that_replaces_the_file_after_the_check_is_not_found(self) -> None:
         os.mkfifo(self.path(b"fifo"))
 
-        def replaced(folder: int, name: bytes, flags: int) -> int:
+        def replaced(directory: int, name: bytes, flags: int) -> int:
             if not flags & os.O_PATH:
                 os.rename(self.path(b"fifo"), self.path(name))
-            return self.opener(folder, name, flags)
+            return self.opener(directory, name, flags)
 
-        self.assert_refused(Directory(self.served, replaced), b"a.txt")
+        self.assert_not_found(LocalStorage(self.served, replaced), b"a.txt")
 
     def test_links_inside_are_followed_by_the_kernel_only(self) -> None:
         for name in (*INSIDE_LINKS, b"sublink/b.txt"):
             if self.follows_links:
-                self.assertIn(self.read(self.directory, name), (b"the a", b"the b"))
+                self.assertIn(self.read(self.storage, name), (b"the a", b"the b"))
             else:
-                self.assert_refused(self.directory, name)
+                self.assert_not_found(self.storage, name)
 
     def test_listing_is_what_open_serves_at_the_top_sorted_by_bytes(self) -> None:
         more = [b"Z", b"\xc3\xa9", b"\xff\xfe", b"a b", b"a!", b"a\xff", b"10", b"9", b"\x01"]
@@ -123,40 +119,31 @@ class BothOpeners:
         links = [b"inside", b"insub"] if self.follows_links else []
         self.assertEqual(names, sorted([b"a.txt", b"b c", *more, *links]))
         for name in os.listdir(self.served):
-            (self.read if name in names else self.assert_refused)(self.directory, name)
+            (self.read if name in names else self.assert_not_found)(self.storage, name)
 
-    def test_names_that_no_line_can_carry_are_reported(self) -> None:
-        for name in (b"END", b"x\ny", b"x\ry", b"ENDS"):
-            self.put(name, b"")
-        os.mkdir(self.path(b"dir\n"))
-        listing = self.directory.listing()
-        self.assertEqual(listing.omitted, (b"END", b"x\ny", b"x\ry"))
-        self.assertIn(b"ENDS", self.listed())
-        self.assertNotIn(b"END\n", listing.body)
-
-    def test_replaced_folder_is_served_anew(self) -> None:
-        self.read(self.directory, b"a.txt")
+    def test_replaced_directory_is_served_anew(self) -> None:
+        self.read(self.storage, b"a.txt")
         self.listed()
         os.rename(self.served, self.served + b".old")
         os.mkdir(self.served)
         self.put(b"new", b"new")
-        self.assertEqual(self.read(self.directory, b"new"), b"new")
-        self.assert_refused(self.directory, b"a.txt")
+        self.assertEqual(self.read(self.storage, b"new"), b"new")
+        self.assert_not_found(self.storage, b"a.txt")
         self.assertEqual(self.listed(), [b"new"])
 
-    def test_missing_folder_serves_and_lists_nothing(self) -> None:
+    def test_missing_directory_serves_and_lists_nothing(self) -> None:
         for path in (self.path(b"nowhere"), self.path(b"a.txt")):
-            directory = Directory(path, self.opener)
-            self.assert_refused(directory, b"a.txt")
-            self.assertRaises(OSError, directory.listing)
-            self.assertRaises(OSError, directory.check)
+            storage = LocalStorage(path, self.opener)
+            self.assert_not_found(storage, b"a.txt")
+            self.assertRaises(OSError, storage.top_files)
+            self.assertRaises(OSError, storage.check)
 
-    def test_lack_of_descriptors_is_not_the_files_absence(self) -> None:
+    def test_lack_of_descriptors_is_not_reported_as_not_found(self) -> None:
         for name in (b"a.txt", b"sub/deep/c"):
             for left in range(5):
                 try:
                     with descriptors_left(left):
-                        self.directory.open(name).file.close()
+                        self.storage.open(name).close()
                 except OSError as error:
                     self.assertEqual(error.errno, errno.EMFILE)
                     self.assertLess(left, 4)
@@ -164,25 +151,25 @@ class BothOpeners:
                     self.assertGreater(left, 1)
 
     def test_lack_of_descriptors_never_shortens_the_listing(self) -> None:
-        whole = self.directory.listing()
+        whole = self.listed()
         for left in range(6):
             try:
                 with descriptors_left(left):
-                    listing = self.directory.listing()
+                    listing = self.listed()
             except OSError as error:
                 self.assertEqual(error.errno, errno.EMFILE)
                 self.assertLess(left, 5)
             else:
                 self.assertEqual(listing, whole, f"with {left} descriptors left")
 
-    def test_failing_look_at_what_was_opened_leaks_no_descriptor(self) -> None:
+    def test_failing_fstat_leaks_no_descriptor(self) -> None:
         def stale(_: int) -> os.stat_result:
             raise OSError(errno.ESTALE, "Stale file handle")
 
         before = descriptors()
         patched = self.patch(os, "fstat", stale)
-        with self.assertRaises((FileNotFound, OSError)):
-            self.directory.open(b"a.txt")
+        with self.assertRaises((NotFound, OSError)):
+            self.storage.open(b"a.txt")
         patched.restore()
         leaked = descriptors() - before
         for number in leaked:
@@ -190,20 +177,20 @@ class BothOpeners:
         self.assertEqual(leaked, set())
 
     def test_size_is_that_of_the_file_that_is_read(self) -> None:
-        def replaced(folder: int, name: bytes, flags: int) -> int:
-            descriptor = self.opener(folder, name, flags)
+        def replaced(directory: int, name: bytes, flags: int) -> int:
+            descriptor = self.opener(directory, name, flags)
             if not flags & os.O_PATH:
                 self.put(b"other", b"other, and longer")
                 os.rename(self.path(b"other"), self.path(name))
             return descriptor
 
-        def grown(folder: int, name: bytes, flags: int) -> int:
+        def grown(directory: int, name: bytes, flags: int) -> int:
             self.put(name, b"grown in between")
-            return self.opener(folder, name, flags)
+            return self.opener(directory, name, flags)
 
-        self.assertEqual(self.read(Directory(self.served, replaced), b"a.txt"), b"the a")
-        self.assertEqual(self.read(self.directory, b"a.txt"), b"other, and longer")
-        self.assertEqual(self.read(Directory(self.served, grown), b"a.txt"), b"grown in between")
+        self.assertEqual(self.read(LocalStorage(self.served, replaced), b"a.txt"), b"the a")
+        self.assertEqual(self.read(self.storage, b"a.txt"), b"other, and longer")
+        self.assertEqual(self.read(LocalStorage(self.served, grown), b"a.txt"), b"grown in between")
 
     @settings(
         deadline=None,
@@ -222,13 +209,13 @@ class BothOpeners:
             max_size=6,
         ).map(b"/".join)
     )
-    def test_whatever_the_name_no_file_outside_is_given(self, name: bytes) -> None:
+    def test_no_name_opens_a_file_outside(self, name: bytes) -> None:
         try:
-            file = self.directory.open(name).file
-        except FileNotFound:
+            file = self.storage.open(name)
+        except NotFound:
             self.assertNotIn(name, CONTENT)
             return
-        with file:
+        with closing(file):
             real = os.readlink(b"/proc/self/fd/%d" % file.fileno())
             self.assertTrue(real.startswith(self.served + b"/"), (name, real))
             self.assertEqual(real, os.path.realpath(self.path(name)))
@@ -253,38 +240,38 @@ class WalkTests(BothOpeners, ServedCase):
 
 class DirectoryTests(ServedCase):
     def test_walk_is_chosen_where_openat2_does_not_work(self) -> None:
-        def refuse(folder: int, name: bytes, flags: int) -> int:
+        def refuse(directory: int, name: bytes, flags: int) -> int:
             raise OSError(errno.ENOSYS, "Function not implemented")
 
         self.assertIs(choose_opener(refuse), open_by_walk)
 
-    def test_served_path_may_be_a_link_that_is_turned(self) -> None:
+    def test_served_path_may_be_a_link_that_is_replaced(self) -> None:
         current = os.path.join(self.top, b"current")
         os.symlink(b"served", current)
-        directory = Directory(os.fsdecode(current))
-        directory.check()
-        self.assertEqual(self.read(directory, b"a.txt"), b"the a")
+        storage = LocalStorage(os.fsdecode(current))
+        storage.check()
+        self.assertEqual(self.read(storage, b"a.txt"), b"the a")
         os.unlink(current)
         os.symlink(b"outside", current)
-        self.assertEqual(self.read(directory, b"secret"), b"secret")
+        self.assertEqual(self.read(storage, b"secret"), b"secret")
 
-    def test_failures_of_the_server_are_told_from_those_of_the_name(self) -> None:
-        def failing(code: int) -> Directory:
-            def opener(folder: int, name: bytes, flags: int) -> int:
+    def test_resource_errors_are_raised_and_other_errors_are_not_found(self) -> None:
+        def failing(code: int) -> LocalStorage:
+            def opener(directory: int, name: bytes, flags: int) -> int:
                 raise OSError(code, os.strerror(code))
 
-            return Directory(self.served, opener)
+            return LocalStorage(self.served, opener)
 
         for code in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EAGAIN):
             with self.assertRaises(OSError) as caught:
                 failing(code).open(b"a.txt")
             self.assertEqual(caught.exception.errno, code)
         for code in (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EXDEV):
-            self.assert_refused(failing(code), b"a.txt")
+            self.assert_not_found(failing(code), b"a.txt")
 
     def test_listing_of_many_names_is_sorted_as_a_whole(self) -> None:
         names = [b"%d" % number for number in range(5000)]
         for name in names:
             os.close(os.open(self.path(name), os.O_CREAT | os.O_WRONLY))
-        listed = Directory(self.served, open_by_walk).listing().body.splitlines()
+        listed = list(LocalStorage(self.served, open_by_walk).top_files().names)
         self.assertEqual(listed, sorted([*names, b"a.txt", b"b c"]))

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from natproxy.protocol import MAX_SIZE, Arguments, Range, format_range, format_request
 from natproxy.relay.files import CHUNK
-from natproxy.storage import metadata_of
-from tests.unit.fileserver.test_fileserver import FileServerCase
+from natproxy.storage.local.metadata import metadata_of
+from tests.support.fileserver import FileServerCase
 
 numbers = st.none() | st.integers(0, 50) | st.integers(0, MAX_SIZE)
 
@@ -25,9 +25,9 @@ class GetCase(FileServerCase):
         self.path.write_bytes(self.content)
 
     def get(self, **arguments: object) -> bytes:
-        """Ask for the file and give what comes at once."""
-        asked = Arguments(os.fsencode(self.path.name), **arguments)
-        return self.ask(format_request(b"GET", asked))
+        """Send a ``GET`` of the file and return what is replied at once."""
+        arguments_ = Arguments(os.fsencode(self.path.name), **arguments)
+        return self.send(format_request(b"GET", arguments_))
 
     def header(self, length: int, offset: int = 0) -> bytes:
         return format_range(Range(length, offset, metadata_of(os.stat(self.path))))
@@ -40,7 +40,7 @@ class RangeTests(GetCase):
         etag = metadata_of(os.stat(self.path)).etag
         header = f"OK 13 offset=0 size=13 mtime=1700000000.123456789 etag={etag}\n".encode()
         reply = header + b"END\nOK 5\n\r\n\0\xff"
-        self.assertEqual(self.ask(b"get large%20file\r\n"), reply)
+        self.assertEqual(self.send(b"get large%20file\r\n"), reply)
         (event,) = self.journal.outcomes
         self.assertEqual((event["verb"], event["bytes"]), ("GET", len(reply)))
 
@@ -62,8 +62,8 @@ class RangeTests(GetCase):
         self, content: bytes, offset: int | None, length: int | None
     ) -> None:
         self.path.write_bytes(content)
-        given = {"offset": offset} if offset is not None else {}
-        reply = self.get(length=length, **given)
+        arguments = {} if offset is None else {"offset": offset}
+        reply = self.get(length=length, **arguments)
         offset = offset or 0
         if offset > len(content):
             self.assertEqual(reply, b"ERR 416 range size=%d\n" % len(content))
@@ -87,7 +87,7 @@ class RangeTests(GetCase):
     def test_only_files_have_bytes(self) -> None:
         (self.files / "directory").mkdir()
         for name in (b"directory", b".", b"absent", b"..", b"large%20file/"):
-            self.assertEqual(self.ask(b"GET " + name + b"\n"), b"ERR 404 file not found\n", name)
+            self.assertEqual(self.send(b"GET " + name + b"\n"), b"ERR 404 file not found\n", name)
 
 
 class ConditionTests(GetCase):
@@ -102,7 +102,7 @@ class ConditionTests(GetCase):
         now = metadata_of(os.stat(self.path)).etag
         self.assertNotEqual(etag, now)
         self.assertEqual(self.get(if_match=etag), f"ERR 412 changed etag={now}\n".encode())
-        # Whether the range is there is a question to the right file only.
+        # The etag is compared before the range.
         self.assertEqual(
             self.get(if_match=etag, offset=11), f"ERR 412 changed etag={now}\n".encode()
         )
@@ -121,14 +121,14 @@ class ChangeOnTheWayTests(GetCase):
         self.expected = self.header(len(part)) + part
         self.sent = self.get(**arguments)
 
-    def go_on(self) -> None:
+    def receive_rest(self) -> None:
         for _ in range(3):
             if not self.wire.aborted:
                 self.wire.empty()
                 self.sent += self.wire.taken()
 
     def assert_broken_off(self, reason: str) -> None:
-        self.go_on()
+        self.receive_rest()
         self.assertTrue(self.wire.aborted)
         self.assertLess(len(self.sent), len(self.expected))
         self.assertEqual(self.journal.ends, ["error"])
@@ -136,7 +136,7 @@ class ChangeOnTheWayTests(GetCase):
         self.assertEqual(self.open_descriptors(), self.descriptors)
 
     def assert_completed(self) -> None:
-        self.go_on()
+        self.receive_rest()
         self.assertTrue(self.wire.open)
         self.assertTrue(self.sent == self.expected)
         self.assertEqual(self.journal.ends, ["completed"])
@@ -176,7 +176,7 @@ class ChangeOnTheWayTests(GetCase):
         os.replace(self.files / "new", self.path)
         self.assert_completed()
 
-    def test_other_names_or_another_mode_are_no_other_content(self) -> None:
+    def test_renamed_file_or_another_mode_is_not_a_change(self) -> None:
         for change in (
             lambda: self.path.chmod(0o600),
             lambda: os.link(self.path, self.files / "link"),
@@ -189,7 +189,7 @@ class ChangeOnTheWayTests(GetCase):
 
     def test_download_has_the_contract_of_version_1(self) -> None:
         self.fill_when_written_to()
-        sent = self.ask(b"DOWNLOAD large file\n")
+        sent = self.send(b"DOWNLOAD large file\n")
         with self.path.open("ab") as file:
             file.write(b"more")
         for _ in range(2):
@@ -197,12 +197,12 @@ class ChangeOnTheWayTests(GetCase):
             sent += self.wire.taken()
         self.assertTrue(sent == b"OK %d\n" % len(self.content) + self.content)
 
-    def test_one_piece_as_well(self) -> None:
+    def test_change_before_the_only_piece(self) -> None:
         stat = os.fstat
-        asked: list[int] = []
+        called: list[int] = []
 
         def fstat(descriptor: int) -> os.stat_result:
-            asked.append(descriptor)
+            called.append(descriptor)
             result = stat(descriptor)
             # Between the header and the only piece.
             self.path.write_bytes(b"other")

@@ -1,4 +1,4 @@
-"""What a page says of a tree that changes, or fails, while it is made: for both openers."""
+"""Listings of a tree that changes, or fails, meanwhile, for both openers."""
 
 from __future__ import annotations
 
@@ -7,30 +7,26 @@ import math
 import os
 from collections.abc import Callable
 
+from natproxy.kernel.openat2 import choose_opener, open_beneath, open_by_walk
 from natproxy.protocol import Page
-from natproxy.storage import (
-    Directory,
-    FileNotFound,
-    choose_opener,
-    open_beneath,
-    open_by_walk,
-)
-from natproxy.storage.local.scans import Check, Runs, Scans, unchecked
-from tests.support.storage import PagesCase, descriptors, descriptors_left
+from natproxy.storage import LocalStorage, NotFound
+from natproxy.storage.interface import Check, unchecked
+from natproxy.storage.local.scans import Runs, Scans
+from tests.support.storage import PagesCase, descriptors, descriptors_left, page_of
 
 
 class Failing(Scans):
-    """Cannot read one folder."""
+    """Cannot read one directory."""
 
-    def __init__(self, folder: os.stat_result, code: int) -> None:
+    def __init__(self, directory: os.stat_result, code: int) -> None:
         super().__init__()
-        self.folder = folder
+        self.directory = directory
         self.code = code
 
-    def of(self, folder: int, check: Check = unchecked) -> Runs:
-        if os.path.samestat(os.fstat(folder), self.folder):
+    def of(self, directory: int, check: Check = unchecked) -> Runs:
+        if os.path.samestat(os.fstat(directory), self.directory):
             raise OSError(self.code, os.strerror(self.code))
-        return super().of(folder, check)
+        return super().of(directory, check)
 
 
 class Afterwards(Scans):
@@ -40,8 +36,8 @@ class Afterwards(Scans):
         super().__init__()
         self.changes = [change]
 
-    def of(self, folder: int, check: Check = unchecked) -> Runs:
-        runs = super().of(folder, check)
+    def of(self, directory: int, check: Check = unchecked) -> Runs:
+        runs = super().of(directory, check)
         if self.changes:
             self.changes.pop()()
         return runs
@@ -51,14 +47,14 @@ class BothOpeners:
     """What is the same, whichever way names are opened."""
 
     def test_lack_of_descriptors_never_shortens_a_page(self) -> None:
-        whole = self.directory.page(b"", math.inf, b"", 1000)
-        metadata = self.directory.metadata(b"sub/deep/c")
+        whole = self.page(b"", math.inf, b"", 1000)
+        metadata = self.storage.metadata(b"sub/deep/c")
         for left in range(8):
             before = descriptors()
             try:
                 with descriptors_left(left):
-                    page = self.directory.page(b"", math.inf, b"", 1000)
-                    self.assertEqual(self.directory.metadata(b"sub/deep/c"), metadata)
+                    page = self.page(b"", math.inf, b"", 1000)
+                    self.assertEqual(self.storage.metadata(b"sub/deep/c"), metadata)
             except OSError as error:
                 self.assertEqual(error.errno, errno.EMFILE)
                 self.assertLess(left, 6)
@@ -70,39 +66,39 @@ class BothOpeners:
         left = [name for name in self.model() if not name.startswith(b"sub/")]
         sub = os.stat(self.path(b"sub"))
         for code in (errno.EACCES, errno.EIO, errno.ESTALE):
-            directory = Directory(self.served, self.opener, Failing(sub, code))
-            entries = list(self.pages(directory=directory))
+            storage = LocalStorage(self.served, self.opener, Failing(sub, code))
+            entries = list(self.pages(storage=storage))
             self.assertEqual([entry.name for entry in entries], left)
             self.assertEqual([entry.name for entry in entries if entry.unread], [b"sub"])
-            self.assertEqual(directory.page(b"", math.inf, b"", 1000).page.unread, 1)
+            self.assertEqual(page_of(storage, b"", math.inf, b"", 1000).page.unread, 1)
 
     def test_directory_that_vanishes_is_not_marked(self) -> None:
         left = [name for name in self.model() if not name.startswith(b"sub/")]
         sub = os.stat(self.path(b"sub"))
-        directory = Directory(self.served, self.opener, Failing(sub, errno.ENOENT))
-        self.assertEqual(self.names(directory=directory), left)
-        self.assertEqual(directory.page(b"", math.inf, b"", 1000).page, Page())
+        storage = LocalStorage(self.served, self.opener, Failing(sub, errno.ENOENT))
+        self.assertEqual(self.names(storage=storage), left)
+        self.assertEqual(page_of(storage, b"", math.inf, b"", 1000).page, Page())
 
-    def test_directory_itself_that_cannot_be_read_is_not_an_empty_page(self) -> None:
+    def test_listing_of_an_unreadable_directory_fails(self) -> None:
         sub = os.stat(self.path(b"sub"))
         for code in (errno.EACCES, errno.ENOENT):
-            directory = Directory(self.served, self.opener, Failing(sub, code))
-            self.assertRaises(FileNotFound, directory.page, b"sub", 1, b"", 10)
+            storage = LocalStorage(self.served, self.opener, Failing(sub, code))
+            self.assertRaises(NotFound, page_of, storage, b"sub", 1, b"", 10)
         for code in (errno.EIO, errno.EMFILE):
             before = descriptors()
-            directory = Directory(self.served, self.opener, Failing(sub, code))
+            storage = LocalStorage(self.served, self.opener, Failing(sub, code))
             with self.assertRaises(OSError) as caught:
-                directory.page(b"sub", math.inf, b"", 1000)
+                page_of(storage, b"sub", math.inf, b"", 1000)
             self.assertEqual(caught.exception.errno, code)
             self.assertLessEqual(descriptors(), before)
 
     def test_lack_of_memory_fails_a_page(self) -> None:
         sub = os.stat(self.path(b"sub"))
         for code in (errno.ENOMEM, errno.ENFILE):
-            directory = Directory(self.served, self.opener, Failing(sub, code))
-            self.assertRaises(OSError, directory.page, b"", math.inf, b"", 1000)
+            storage = LocalStorage(self.served, self.opener, Failing(sub, code))
+            self.assertRaises(OSError, page_of, storage, b"", math.inf, b"", 1000)
 
-    def test_folder_that_is_replaced_after_the_scan_is_not_descended_into(self) -> None:
+    def test_directory_that_is_replaced_after_the_scan_is_not_descended_into(self) -> None:
         def gone() -> None:
             os.rename(self.path(b"sub"), self.path(b"../gone"))
 
@@ -117,23 +113,23 @@ class BothOpeners:
         os.mkdir(self.path(b"other"))
         self.put(b"other/x", b"")
         for change in (gone, linked, filed):
-            directory = Directory(self.served, self.opener, Afterwards(change))
-            names = self.names(directory=directory)
+            storage = LocalStorage(self.served, self.opener, Afterwards(change))
+            names = self.names(storage=storage)
             self.assertEqual(names, self.model())
             self.assertIn(b"other/x", names)
             if os.path.lexists(self.path(b"sub")):
                 os.unlink(self.path(b"sub"))
             os.rename(self.path(b"../gone"), self.path(b"sub"))
 
-    def test_folder_that_vanishes_before_the_walk_comes_back_is_left(self) -> None:
-        def vanishing(folder: int, name: bytes, flags: int) -> int:
+    def test_directory_that_vanishes_before_the_walk_returns_is_left(self) -> None:
+        def vanishing(directory: int, name: bytes, flags: int) -> int:
             if name == b"sub" and flags & os.O_NOFOLLOW:
                 raise FileNotFoundError(errno.ENOENT, "No such file or directory")
-            return self.opener(folder, name, flags)
+            return self.opener(directory, name, flags)
 
         self.put(b"sub/z", b"")
         self.put(b"zz", b"")
-        names = self.names(directory=Directory(self.served, vanishing))
+        names = self.names(storage=LocalStorage(self.served, vanishing))
         self.assertIn(b"sub/deep/c", names)
         self.assertIn(b"zz", names)
         self.assertNotIn(b"sub/z", names)

@@ -14,19 +14,17 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.daemon.descriptors import WALK
+from natproxy.fileserver.pages import make_page
+from natproxy.kernel.openat2 import choose_opener, open_beneath, open_by_walk
 from natproxy.protocol import FILE, MAX_LINE, Entry, Metadata, format_entry
-from natproxy.storage import (
-    Directory,
-    choose_opener,
-    open_beneath,
-    open_by_walk,
-)
-from natproxy.storage.local.scans import Check, Runs, Scans, unchecked
-from natproxy.storage.local.tree import Looked, page_of
+from natproxy.storage import LocalStorage
+from natproxy.storage.interface import Check, Step, unchecked
+from natproxy.storage.local.scans import Runs, Scans
 from tests.support.storage import (
     REFUSED_LINKS,
     PagesCase,
     descriptors_left,
+    page_of,
     parsed,
 )
 
@@ -58,11 +56,11 @@ trees = st.recursive(
 paths = st.lists(NAMES | st.just(b""), max_size=4).map(b"/".join)
 
 
-def plant(folder: bytes, tree: Tree) -> None:
-    """Make a tree of files and folders."""
-    os.mkdir(folder)
+def plant(directory: bytes, tree: Tree) -> None:
+    """Make a tree of files and directories."""
+    os.mkdir(directory)
     for name, node in tree.items():
-        path = os.path.join(folder, name)
+        path = os.path.join(directory, name)
         if isinstance(node, dict):
             plant(path, node)
         elif isinstance(node, Link):
@@ -73,15 +71,15 @@ def plant(folder: bytes, tree: Tree) -> None:
 
 
 class Watched(Scans):
-    """Notes the inodes of the folders that are entered."""
+    """Notes the inodes of the directories that are entered."""
 
     def __init__(self) -> None:
         super().__init__()
         self.entered: list[int] = []
 
-    def of(self, folder: int, check: Check = unchecked) -> Runs:
-        self.entered.append(os.fstat(folder).st_ino)
-        return super().of(folder, check)
+    def of(self, directory: int, check: Check = unchecked) -> Runs:
+        self.entered.append(os.fstat(directory).st_ino)
+        return super().of(directory, check)
 
 
 class BothOpeners:
@@ -97,9 +95,9 @@ class BothOpeners:
     def test_pages_are_those_of_the_model(self, data: st.DataObject, tree: Tree) -> None:
         shutil.rmtree(self.served)
         plant(self.served, tree)
-        folders = [name for name in self.model() if os.path.isdir(self.path(name))]
-        folders = [name for name in folders if not os.path.islink(self.path(name))]
-        name = data.draw(st.sampled_from([b"", *folders]))
+        directories = [name for name in self.model() if os.path.isdir(self.path(name))]
+        directories = [name for name in directories if not os.path.islink(self.path(name))]
+        name = data.draw(st.sampled_from([b"", *directories]))
         depth = data.draw(st.sampled_from([1, 2, 3, math.inf]))
         whole = self.model(name, depth)
         after = data.draw(paths | st.just(b"") | st.sampled_from(whole or [b""]))
@@ -110,10 +108,10 @@ class BothOpeners:
         for entry in entries:
             result = os.stat(self.path(entry.name))
             size = result.st_size if stat.S_ISREG(result.st_mode) else 0
-            self.assertEqual(entry.metadata, self.directory.metadata(entry.name))
+            self.assertEqual(entry.metadata, self.storage.metadata(entry.name))
             self.assertEqual(entry.metadata[1:3], (size, result.st_mtime_ns))
 
-    def test_order_is_that_of_the_full_paths_bytes(self) -> None:
+    def test_order_is_by_the_bytes_of_full_paths(self) -> None:
         shutil.rmtree(self.served)
         plant(self.served, {b"a": {b"x": b"", b"b": {b"c": b""}}, b"a-b": b"", b"a0": b""})
         whole = [b"a", b"a-b", b"a/b", b"a/b/c", b"a/x", b"a0"]
@@ -137,31 +135,31 @@ class BothOpeners:
         shutil.rmtree(self.served)
         plant(self.served, {b"%d" % n: {b"x": {}, b"y": {b"z": b""}} for n in range(5)})
         scans = Watched()
-        directory = Directory(self.served, self.opener, scans)
-        self.assertEqual(parsed(directory.page(b"", math.inf, b"3/y", 1))[0][0].name, b"3/y/z")
+        storage = LocalStorage(self.served, self.opener, scans)
+        self.assertEqual(parsed(page_of(storage, b"", math.inf, b"3/y", 1))[0][0].name, b"3/y/z")
         on_the_way = [os.stat(self.path(name)).st_ino for name in (b"", b"3", b"3/y")]
         self.assertEqual(scans.entered[:3], on_the_way)
         # One more, to see whether there is a further entry.
         self.assertLessEqual(len(scans.entered), 4)
 
-    def test_page_that_is_cut_at_its_very_end_is_not_cut(self) -> None:
+    def test_page_that_ends_with_the_last_entry_is_complete(self) -> None:
         whole = self.model()
-        self.assertEqual(parsed(self.directory.page(b"", math.inf, b"", len(whole)))[1], False)
-        self.assertEqual(parsed(self.directory.page(b"", math.inf, b"", len(whole) - 1))[1], True)
+        self.assertEqual(parsed(self.page(b"", math.inf, b"", len(whole)))[1], False)
+        self.assertEqual(parsed(self.page(b"", math.inf, b"", len(whole) - 1))[1], True)
         os.symlink(b"nowhere", self.path(b"zz-dangling"))
         os.mkfifo(self.path(b"zz-fifo"))
         os.mkdir(self.path(b"zz"))
         self.assertEqual(self.names(limits=[len(whole)]), [*whole, b"zz"])
-        entries, more = parsed(self.directory.page(b"", math.inf, b"", len(whole) + 1))
+        entries, more = parsed(self.page(b"", math.inf, b"", len(whole) + 1))
         self.assertEqual((len(entries), more), (len(whole) + 1, False))
 
     def test_page_of_a_file_is_its_line(self) -> None:
-        metadata = self.directory.metadata(b"sub/b.txt")
+        metadata = self.storage.metadata(b"sub/b.txt")
         line = format_entry(Entry(b"sub/b.txt", metadata))
         for depth in (1, math.inf):
-            self.assertEqual(self.directory.page(b"sub/b.txt", depth, b"", 1).body, line)
-            self.assertEqual(self.directory.page(b"sub/b.txt", depth, b"sub/b", 1).body, line)
-            self.assertEqual(self.directory.page(b"sub/b.txt", depth, b"sub/b.txt", 1).body, b"")
+            self.assertEqual(self.page(b"sub/b.txt", depth, b"", 1).body, line)
+            self.assertEqual(self.page(b"sub/b.txt", depth, b"sub/b", 1).body, line)
+            self.assertEqual(self.page(b"sub/b.txt", depth, b"sub/b.txt", 1).body, b"")
 
     def test_links_are_listed_as_what_they_lead_to_and_never_descended_into(self) -> None:
         os.symlink(b".", self.path(b"sub/here"))
@@ -178,8 +176,8 @@ class BothOpeners:
         self.assertEqual(found[b"inside"], found[b"a.txt"])
         self.assertEqual(found[b"sub/up"], found[b"a.txt"])
         self.assertEqual(found[b"sublink"], found[b"sub"])
-        self.assertEqual(found[b"sub/deep/top"], self.directory.metadata(b""))
-        # Named, a link is the folder.
+        self.assertEqual(found[b"sub/deep/top"], self.storage.metadata(b""))
+        # Named, a link is the directory.
         below = [name.replace(b"sub/", b"sublink/", 1) for name in found if name[:4] == b"sub/"]
         self.assertEqual(self.names(b"sublink"), below)
         self.assertEqual(self.names(b"sublink", limits=[1]), below)
@@ -203,7 +201,7 @@ class BothOpeners:
             for level in reversed(levels):
                 os.rmdir(self.path(level))
 
-    def test_walk_comes_back_to_the_folders_above(self) -> None:
+    def test_walk_returns_to_the_directories_above(self) -> None:
         levels = list(accumulate([b"m"] * 100, lambda above, name: above + b"/" + name))
         for level in levels:
             os.mkdir(self.path(level))
@@ -213,22 +211,22 @@ class BothOpeners:
             self.assertEqual(self.names(b"m", limits=[limit]), self.model(b"m"))
 
     def test_path_too_long_for_a_system_call_is_not_served(self) -> None:
-        folder = os.open(self.served, os.O_RDONLY)
+        directory = os.open(self.served, os.O_RDONLY)
         for _ in range(17):
-            os.mkdir(b"\xff" * 250, dir_fd=folder)
-            below = os.open(b"\xff" * 250, os.O_RDONLY, dir_fd=folder)
-            os.close(folder)
-            folder = below
-        too_deep = os.fstat(folder).st_ino
-        os.close(folder)
+            os.mkdir(b"\xff" * 250, dir_fd=directory)
+            below = os.open(b"\xff" * 250, os.O_RDONLY, dir_fd=directory)
+            os.close(directory)
+            directory = below
+        too_deep = os.fstat(directory).st_ino
+        os.close(directory)
         scans = Watched()
-        entries = list(self.pages(directory=Directory(self.served, self.opener, scans)))
+        entries = list(self.pages(storage=LocalStorage(self.served, self.opener, scans)))
         self.assertNotIn(too_deep, scans.entered)
         longest = max(entry.name for entry in entries)
         self.assertEqual(longest, b"/".join([b"\xff" * 250] * 16))
         self.assertTrue(all(len(format_entry(entry)) < MAX_LINE for entry in entries))
-        self.directory.metadata(longest)
-        self.assert_without_status(longest + b"/" + b"\xff" * 250)
+        self.storage.metadata(longest)
+        self.assert_without_metadata(longest + b"/" + b"\xff" * 250)
 
 
 class BeneathTests(BothOpeners, PagesCase):
@@ -251,7 +249,7 @@ class PageTests(SynchronousTestCase):
     def test_page_is_of_a_mebibyte_at_most(self) -> None:
         metadata = Metadata(FILE, 1, 2, "etag")
         whole = [Entry(b"%04d" % number + b"\xff" * 250, metadata) for number in range(2500)]
-        paged = page_of((Looked(entry.name, entry) for entry in whole), 10_000, lambda: 0.0)
+        paged = make_page((Step(entry.name, entry) for entry in whole), 10_000, lambda: 0.0)
         body = paged.body
         entries, more = parsed(paged)
         self.assertTrue(more)
