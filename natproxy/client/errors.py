@@ -1,24 +1,17 @@
-"""What can go wrong for a client, and the exit status that says so to a program."""
+"""The exceptions of the client, and the exit status of the command line for each."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from natproxy.protocol import (
-    EMPTY_RESPONSE,
-    FILE_NOT_FOUND,
-    PROXY_ERROR,
-    UNKNOWN_COMMAND,
-    parse_error,
-    printable,
-)
+from natproxy.protocol import ErrorKind, kind_of, parse_error, printable
 
 
 class ClientError(Exception):
-    """A failure, told in one line.
+    """A failure; its text is one line.
 
-    :cvar exit_status: what the command line ends with.
-    :cvar passing: whether the same may well succeed a little later.
+    :cvar exit_status: of the command line.
+    :cvar passing: whether it is temporary: a retry may succeed.
     """
 
     exit_status: ClassVar[int] = 1
@@ -26,7 +19,7 @@ class ClientError(Exception):
 
 
 class ServerError(ClientError):
-    """The server answered ``ERR``; its message is the text.
+    """The server replied ``ERR``; the text is its message.
 
     :ivar code: the three-digit code of the reply; `None` if it had none.
     """
@@ -35,11 +28,11 @@ class ServerError(ClientError):
 
 
 class Unsupported(ServerError):
-    """The server's version of the protocol cannot do it."""
+    """The server's version of the protocol does not have this feature."""
 
 
 class Unavailable(ServerError):
-    """The server, or the file server behind the proxy, cannot do it at present."""
+    """A temporary failure of the server, or of the file server behind the proxy."""
 
     passing = True
 
@@ -49,7 +42,7 @@ class NoUpstreamReply(Unavailable):
 
 
 class UsageError(ClientError):
-    """What was asked for cannot be asked for."""
+    """An invalid argument; no command was sent."""
 
     exit_status = 2
 
@@ -61,14 +54,14 @@ class NotFound(ServerError):
 
 
 class CannotConnect(ClientError):
-    """There is no connection to the server."""
+    """The connection to the server could not be made."""
 
     exit_status = 4
     passing = True
 
 
 class ConnectionBroken(ClientError):
-    """The connection was lost, or was silent for too long."""
+    """The connection was lost, or the server was silent for too long."""
 
     exit_status = 5
     passing = True
@@ -79,31 +72,31 @@ class ClosedWithoutReply(ConnectionBroken):
 
 
 class GaveUp(ClientError):
-    """Every try has failed."""
+    """All retries have failed."""
 
     exit_status = 5
 
 
 class NotUnderstood(ClientError):
-    """What came back breaks the protocol."""
+    """The reply violates the protocol."""
 
     exit_status = 6
 
 
 class DigestMismatch(ClientError):
-    """What was received isn't what the server has."""
+    """The received bytes differ from those of the server."""
 
     exit_status = 7
 
 
 class Changed(ServerError):
-    """The file on the server isn't the one that was asked for any more."""
+    """The file on the server is no longer the requested one."""
 
     exit_status = 8
 
 
 class LocalError(ClientError):
-    """A file or a directory here cannot be read or written."""
+    """A local file or directory cannot be read or written."""
 
     exit_status = 9
 
@@ -113,16 +106,16 @@ class LocalError(ClientError):
 
 
 class TooManyEntries(ClientError):
-    """A listing is longer than its limit."""
+    """A listing has more entries than its limit."""
 
 
 class ListingIncomplete(ServerError):
-    """Directories are listed, but not what is in them, nor which they are.
+    """A listing lacks the content of directories that the server could not read.
 
     It is raised after the last entry.
 
-    :ivar count: of such directories.
-    :param reason: what is incomplete, if it is something else.
+    :ivar count: number of such directories.
+    :param reason: the reason why the listing is incomplete, if it is another one.
     """
 
     def __init__(self, count: int, reason: str = "") -> None:
@@ -133,63 +126,52 @@ class ListingIncomplete(ServerError):
 
 
 class DeletionRefused(ClientError):
-    """A mirror would lose more files than is allowed: nothing was deleted."""
+    """A mirror would delete more files than is allowed: nothing was deleted."""
 
     exit_status = 11
 
 
 class Interrupted(ClientError):
-    """Somebody wants it to end."""
+    """The caller has interrupted the operation."""
 
     exit_status = 130
 
 
-_BY_CODE: dict[int, type[ServerError]] = {
-    404: NotFound,
-    412: Changed,
-    429: Unavailable,
-    502: Unavailable,
-    503: Unavailable,
-    504: Unavailable,
+_BY_KIND: dict[ErrorKind, type[ServerError]] = {
+    ErrorKind.OTHER: ServerError,
+    ErrorKind.NOT_FOUND: NotFound,
+    ErrorKind.CHANGED: Changed,
+    ErrorKind.UNSUPPORTED: Unsupported,
+    ErrorKind.UNAVAILABLE: Unavailable,
+    ErrorKind.NO_UPSTREAM_REPLY: NoUpstreamReply,
 }
-
-_REPLY_HEADER = "reply header"
-"""Words of the proxy's messages about a reply line that it could not parse."""
 
 
 def error_of(reply: bytes, name: bytes = b"") -> ServerError:
-    """Make the error that a server's reply stands for.
+    """Return the exception for an error reply.
 
-    :param reply: what followed ``ERR``.
-    :param name: of the file that was asked for, to name it.
+    :param reply: what follows ``ERR``.
+    :param name: of the file that the command names, to begin the text with.
     """
-    code, words = parse_error(reply)
-    message = printable(words)
-    kind = ServerError if code is None else _BY_CODE.get(code, ServerError)
-    if code is None:
-        if message == FILE_NOT_FOUND:
-            kind = NotFound
-        elif message == UNKNOWN_COMMAND:
-            kind = Unsupported
-        elif message == EMPTY_RESPONSE or message.startswith(PROXY_ERROR):
-            kind = Unavailable
-    malformed = message == EMPTY_RESPONSE or _REPLY_HEADER in message
-    if kind is Unavailable and code in (None, 502) and malformed:
-        kind = NoUpstreamReply
+    code, text = parse_error(reply)
+    kind = _BY_KIND[kind_of(code, text)]
+    message = printable(text)
     if kind is Changed:
         message = "changed on the server"
     elif not message:
-        message = "the server gives no reason" if code is None else f"error {code}"
+        message = "the server sent no reason" if code is None else f"error {code}"
     error = kind(f"{printable(name)}: {message}" if name else message)
     error.code = code
     return error
 
 
 def interrupted_by(error: ClientError, name: bytes, kept: int) -> ClientError:
-    """Return a temporary failure that has ended a download, as it is shown to the user.
+    """Return a temporary failure that has ended a download, with a text for the user.
+
+    Any other failure is returned as it is.
 
     :param name: of the file on the server.
-    :param kept: bytes that are on the disk.
+    :param kept: number of received bytes that are on the disk.
     """
     if not (isinstance(error, GaveUp) or error.passing) or (
         isinstance(error, CannotConnect) and not kept

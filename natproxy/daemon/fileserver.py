@@ -10,14 +10,19 @@ from twisted.python import usage
 
 from natproxy.daemon.clock import use_monotonic_time
 from natproxy.daemon.descriptors import attainable, room_for_file_server
-from natproxy.daemon.options import DaemonOptions, seconds, way, whole_number
+from natproxy.daemon.options import DaemonOptions, relay_method, seconds, whole_number
 from natproxy.daemon.service import DrainingService, TwistdService
 from natproxy.fileserver import digests
-from natproxy.fileserver.protocol import LISTING_THREADS, READS_AT_ONCE, FileServerFactory, reads_in
+from natproxy.fileserver.factory import (
+    CONCURRENT_READS,
+    LISTING_THREADS,
+    FileServerFactory,
+    read_in,
+)
 from natproxy.protocol import printable
-from natproxy.relay import PageCache, Relays, Way
+from natproxy.relay import Method, PageCache, Relays
 from natproxy.server.threads import Threads
-from natproxy.storage import Directory
+from natproxy.storage import LocalStorage
 
 DEFAULT_FILES = "./files"
 """The directory that is served if none is named; the only one that is ever created."""
@@ -48,9 +53,9 @@ class Options(DaemonOptions):
         [
             "relay",
             None,
-            Way.AUTO,
+            Method.AUTO,
             "How large files are sent: auto, copy or sendfile.",
-            way({"auto": Way.AUTO, "copy": Way.COPY, "sendfile": Way.KERNEL}),
+            relay_method({"auto": Method.AUTO, "copy": Method.COPY, "sendfile": Method.KERNEL}),
         ],
         [
             "max-clients-per-host",
@@ -75,7 +80,7 @@ class Options(DaemonOptions):
         super().postOptions()
         given: str | None = self.get("files")
         shown = given if given is not None else DEFAULT_FILES
-        self.directory = Directory(os.path.abspath(shown))
+        self.directory = LocalStorage(os.path.abspath(shown))
         try:
             if given is None:
                 self.created = _created(self.directory.path)
@@ -116,7 +121,7 @@ def make_daemon(options: Options, descriptors: int | None = None) -> DrainingSer
     use_monotonic_time(reactor)
     room = room_for_file_server(attainable() if descriptors is None else descriptors)
     # What hangs, or lasts, in one of them leaves the others alone.
-    reads = Threads(reactor, READS_AT_ONCE, "reads")
+    reads = Threads(reactor, CONCURRENT_READS, "reads")
     listings = Threads(reactor, LISTING_THREADS, "listings")
     hashes = Threads(reactor, digests.THREADS, "digests")
     factory = FileServerFactory(
@@ -124,7 +129,7 @@ def make_daemon(options: Options, descriptors: int | None = None) -> DrainingSer
         options.directory,
         listings,
         options["timeout"],
-        Relays(reactor, options["relay"], PageCache(reads_in(reads, reactor))),
+        Relays(reactor, options["relay"], PageCache(read_in(reads, reactor))),
         hash_in_thread=hashes,
         admission=options.admission(room, lambda _: 0),
         first_command_timeout=options["first-command-timeout"],

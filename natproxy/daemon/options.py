@@ -17,7 +17,7 @@ from natproxy.daemon.listening import endpoint_from
 from natproxy.daemon.log_options import LogChoice, choose_log
 from natproxy.daemon.logfile import KEPT, SIZE
 from natproxy.daemon.service import StartupError
-from natproxy.relay import Way
+from natproxy.relay import Method
 from natproxy.server.admission import CLIENTS, Admission
 
 _Endpoint = TypeVar("_Endpoint")
@@ -52,10 +52,10 @@ def whole_number(option: str, least: int = 1) -> Callable[[str], int]:
     return read
 
 
-def way(words: Mapping[str, Way]) -> Callable[[str], Way]:
+def relay_method(words: Mapping[str, Method]) -> Callable[[str], Method]:
     """Return a reader of ``--relay``, which raises `UsageError`."""
 
-    def read(text: str) -> Way:
+    def read(text: str) -> Method:
         if text not in words:
             raise usage.UsageError(f"--relay {text}: must be one of {', '.join(words)}")
         return words[text]

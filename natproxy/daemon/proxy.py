@@ -6,11 +6,11 @@ from twisted.application.service import IService
 
 from natproxy.daemon.clock import use_monotonic_time
 from natproxy.daemon.descriptors import attainable, room_for_proxy
-from natproxy.daemon.options import DaemonOptions, seconds, way, whole_number
+from natproxy.daemon.options import DaemonOptions, relay_method, seconds, whole_number
 from natproxy.daemon.service import DrainingService, TwistdService
-from natproxy.proxy.connector import connector_for
-from natproxy.proxy.protocol import ProxyFactory
-from natproxy.relay import Relays, Way
+from natproxy.proxy.endpoint import connector_for
+from natproxy.proxy.factory import ProxyFactory
+from natproxy.relay import Method, Relays
 from natproxy.server.admission import share_of
 
 
@@ -50,9 +50,9 @@ class Options(DaemonOptions):
         [
             "relay",
             None,
-            Way.AUTO,
+            Method.AUTO,
             "How large files are moved: auto, copy or splice.",
-            way({"auto": Way.AUTO, "copy": Way.COPY, "splice": Way.KERNEL}),
+            relay_method({"auto": Method.AUTO, "copy": Method.COPY, "splice": Method.KERNEL}),
         ],
         [
             "max-clients-per-host",

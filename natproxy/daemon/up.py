@@ -30,8 +30,8 @@ from natproxy.daemon.descriptors import attainable
 from natproxy.daemon.listening import address_text
 from natproxy.daemon.logfile import LogWriter, Stream, format_time
 from natproxy.daemon.service import DrainingService, MaintenanceSignals, TerminationSignals
-from natproxy.protocol import printable
-from natproxy.storage import Directory
+from natproxy.protocol import listable, printable
+from natproxy.storage import LocalStorage
 
 EXAMINED = 1000
 """Names among which a file with content is searched for, to suggest it."""
@@ -102,7 +102,7 @@ def run(
 
 def _log_to_stderr() -> None:
     levels = LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn)
-    for namespace in ("natproxy.proxy.protocol", "natproxy.daemon.service"):
+    for namespace in ("natproxy.proxy", "natproxy.daemon.service"):
         levels.setLogLevelForNamespace(namespace, LogLevel.info)
     writer = LogWriter(Stream(STANDARD_ERROR), formatted=_line)
     globalLogBeginner.beginLoggingTo(
@@ -123,7 +123,7 @@ def _client_endpoint(address: object) -> str:
 
 
 def _welcome(options: fileserver.Options, server: DrainingService, proxy: DrainingService) -> str:
-    names = options.directory.listing().body.splitlines()
+    names = [name for name in options.directory.top_files().names if listable(name)]
     count = "1 file" if len(names) == 1 else f"{len(names)} files"
     state = "created, empty" if options.created else count
     lines = [
@@ -140,7 +140,7 @@ def _welcome(options: fileserver.Options, server: DrainingService, proxy: Draini
     return "\n".join([*lines, "", "Ctrl-C ends it.", ""])
 
 
-def _example(directory: Directory, names: Sequence[bytes]) -> str:
+def _example(directory: LocalStorage, names: Sequence[bytes]) -> str:
     """Return the name of a file to try, quoted for a shell: one with content if there is one."""
     for name in names[:EXAMINED]:
         with suppress(OSError):

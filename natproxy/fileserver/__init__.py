@@ -1,1 +1,1 @@
-"""The file server: the protocol's verbs, answered from a storage."""
+"""The file server: serves the files of a storage by the protocol."""

@@ -1,14 +1,13 @@
-"""SHA-256 of files and of parts of them: computed in threads, once for all who ask.
+"""SHA-256 of files and of ranges of them: computed in threads, once for all clients that wait.
 
-A digest of a large file takes longer than a client, or a proxy, waits for a reply. So a
-digest that nobody waits for any more is stopped, not dropped: the next client that asks for
-it continues where it was.
+The digest of a large file takes longer than a client, or a proxy, waits for a reply. So a
+computation that no client waits for any more is suspended: the next client that requests the
+same digest continues it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -19,7 +18,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from natproxy.protocol import Refusal
+from natproxy.protocol import Refusal, errors
 from natproxy.server.rotation import fire_in_turns
 from natproxy.server.threads import (
     WORK_TIMEOUT,
@@ -31,48 +30,45 @@ from natproxy.server.threads import (
     WorkCancelled,
     WorkRefused,
 )
-from natproxy.storage import Served, Settling, metadata_of
+from natproxy.storage import OpenFile
 
-AT_ONCE = 2
-"""Digests of a class, on one file system, that are computed at a time."""
+CONCURRENT_DIGESTS = 2
+"""Digests of a class, on one device, that are computed at a time."""
 
-FILE_SYSTEMS = 2
-"""File systems whose digests are computed at a time: one that hangs leaves room."""
+DEVICES = 2
+"""Devices whose digests are computed at a time: one that hangs leaves the other."""
 
-THREADS = 2 * AT_ONCE * FILE_SYSTEMS
+THREADS = 2 * CONCURRENT_DIGESTS * DEVICES
 """Threads that are needed: there are two classes, short and long."""
 
-IN_LINE = 64
-"""Digests of a class that wait for their turn, each with its file open."""
+QUEUED_DIGESTS = 64
+"""Digests of a class that wait for a thread, each with its file open."""
 
 SHORT = 4 << 20
 """Bytes up to which a digest is short: it does not wait for long ones."""
 
 SLICE = 1.0
-"""Seconds after which a computation lets the next one in line have its thread."""
+"""Seconds after which a computation releases its thread to the next one in the queue."""
 
 REMEMBERED = 10_000
-"""Digests that are kept when they have been computed."""
+"""Digests that are kept after they have been computed."""
 
-STOPPED = 64
-"""Stopped computations that are kept."""
+SUSPENDED = 64
+"""Suspended computations that are kept."""
 
-STOPPED_FOR = 600.0
-"""Seconds for which a stopped computation is kept."""
+SUSPENDED_FOR = 600.0
+"""Seconds for which a suspended computation is kept."""
 
 CHUNK = 1 << 20
-"""Bytes read at once; after each, a thread looks whether it is to stop."""
-
-SETTLED = 2.0
-"""Seconds after a change until the next one is sure to be seen in the ``etag``."""
+"""Bytes read at once; after each read, a thread checks whether the work is still wanted."""
 
 
-class Part(NamedTuple):
-    """Bytes that have but one digest.
+class FileRange(NamedTuple):
+    """A range of a file with one etag, and so with one digest.
 
     :ivar etag: of the whole file.
     :ivar offset: of the first byte.
-    :ivar length: how many there are.
+    :ivar length: number of bytes.
     """
 
     etag: str
@@ -84,7 +80,7 @@ class Progress:
     """How far a digest has been computed.
 
     :ivar sha256: of the bytes read so far.
-    :ivar done: how many these are.
+    :ivar done: number of these bytes.
     """
 
     def __init__(self) -> None:
@@ -95,43 +91,44 @@ class Progress:
 class Computation:
     """One digest being computed. Its file is closed with `close`, when no thread reads it.
 
-    :param part: none of it beyond the file's end.
-    :param served: the file.
-    :param lasting: whether the file will have another ``etag`` when it has another digest.
-    :param progress: of an earlier computation of the same part.
+    :param part: no byte of it is beyond the file's end.
+    :param file: the file.
+    :param reusable: whether the file will have another etag when it has another digest.
+    :param progress: of an earlier computation of the same range.
     :param clock: monotonic seconds.
-    :param client: the first that asked for it.
-    :ivar askers: are to be told; a crowd of them may leave at once.
-    :ivar turn: fires when the thread has returned, or nobody waits for that any more.
-    :ivar detached: whether nobody waits for the thread, and it has not returned.
-    :ivar dropped: whether what has been computed is of no use, because reading has failed or
-        the file was changed.
-    :ivar timer: of those who ask for it while it is detached.
+    :param client: the first client that requested it.
+    :ivar waiting: the Deferreds of those who wait for it; many may be cancelled at once.
+    :ivar slice: the work in a thread: fires when the thread has returned, or when that takes
+        too long.
+    :ivar detached: whether ``slice`` has fired before the thread has returned.
+    :ivar invalid: whether the progress is of no use, because a read has failed or the file
+        was changed.
+    :ivar timer: for those who wait for it while it is detached.
     """
 
-    turn: Deferred[str | None]
+    slice: Deferred[str | None]
     timer: IDelayedCall | None = None
 
     def __init__(
         self,
-        part: Part,
-        served: Served,
-        lasting: bool,
+        part: FileRange,
+        file: OpenFile,
+        reusable: bool,
         progress: Progress | None = None,
         clock: Callable[[], float] = time.monotonic,
         client: Hashable = None,
     ) -> None:
         self.part = part
-        self.lasting = lasting
+        self.reusable = reusable
         self.progress = progress or Progress()
         self.client = client
-        self.askers: OrderedDict[Deferred[str], None] = OrderedDict()
-        self.dropped = False
+        self.waiting: OrderedDict[Deferred[str], None] = OrderedDict()
+        self.invalid = False
         self.detached = False
-        self._served = served
+        self._file = file
         self._clock = clock
-        # Written by the reactor's thread and read by the other; `dropped` may be written by both.
-        self.stopped = False
+        # The reactor's thread writes it, the other reads it; both may write `invalid`.
+        self.cancelled = False
 
     @property
     def remaining(self) -> int:
@@ -140,23 +137,23 @@ class Computation:
 
     @property
     def device(self) -> int:
-        """Where the file is, ``st_dev``."""
-        return self._served.result.st_dev
+        """The device that the file is on."""
+        return self._file.device
 
-    def stop(self) -> None:
-        """Let the thread return, as soon as it has read what it is reading."""
-        self.stopped = True
+    def cancel(self) -> None:
+        """Let the thread return after the current read."""
+        self.cancelled = True
 
     def close(self) -> None:
         """Close the file."""
-        self._served.file.close()
+        self._file.close()
 
     def run(self) -> str | None:
-        """Read the file for a while, in a thread.
+        """Read the file for one `SLICE`, in a thread.
 
         :return: the digest in hexadecimal; `None` if there is more to be read.
-        :raises Refusal: with code 503, if it has been changed since it was opened.
-        :raises WorkCancelled: if `stop` was called.
+        :raises Refusal: with code 503, if the file was changed since it was opened.
+        :raises WorkCancelled: if it was cancelled.
         :raises OSError: if it cannot be read.
         """
         try:
@@ -164,211 +161,207 @@ class Computation:
         except WorkCancelled:
             raise
         except Exception:
-            self.dropped = True
+            self.invalid = True
             raise
 
     def _read(self) -> str | None:
-        file, progress = self._served.file, self.progress
-        buffer = memoryview(bytearray(min(CHUNK, self.remaining)))
+        file, part, progress = self._file, self.part, self.progress
         until = self._clock() + SLICE
-        file.seek(self.part.offset + progress.done)
         while self.remaining:
-            if self.stopped:
+            if self.cancelled:
                 raise WorkCancelled
-            size = file.readinto(buffer[: self.remaining])
-            if not size:
+            data = file.read_at(part.offset + progress.done, min(CHUNK, self.remaining))
+            if not data:
                 break
-            progress.sha256.update(buffer[:size])
-            progress.done += size
+            progress.sha256.update(data)
+            progress.done += len(data)
             if self.remaining and self._clock() >= until:
                 return None
-        now = os.fstat(file.fileno())
-        if self.remaining or metadata_of(now) != self._served.metadata:
-            raise Refusal(503, "the file is changing")
+        if self.remaining or file.current_etag() != part.etag:
+            raise Refusal(errors.UNAVAILABLE, "the file is changing")
         return progress.sha256.hexdigest()
 
 
 class Digests:
-    """Computes digests, and remembers those that were asked for last.
+    """Computes digests, and remembers those that were requested last.
 
     :param in_thread: where files are read; of `THREADS` threads.
-    :param settling: says which digests may be remembered.
-    :param clock: for the longest time that anybody waits; `None` for no time-out.
+    :param clock: for the longest time that a client waits; `None` for no time-out.
     :param monotonic: seconds that never jump, called in threads as well.
     """
 
     def __init__(
         self,
         in_thread: InThread,
-        settling: Settling | None = None,
         clock: IReactorTime | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        # A class of work that waits in one line with others would wait for them.
+        # Each class has its own queue: in a common one, short digests would wait for long ones.
         self._short, self._long = (
             BoundedExecutor(
-                in_thread, "digests", Limits(AT_ONCE * FILE_SYSTEMS, IN_LINE, AT_ONCE), clock
+                in_thread,
+                "digests",
+                Limits(CONCURRENT_DIGESTS * DEVICES, QUEUED_DIGESTS, CONCURRENT_DIGESTS),
+                clock,
             )
             for _ in range(2)
         )
         self._clock = clock
-        self._settling = settling or Settling()
         self._monotonic = monotonic
-        self._known: OrderedDict[Part, str] = OrderedDict()
-        self._under_way: dict[Part, Computation] = {}
-        self._stopped: OrderedDict[Part, tuple[float, Progress]] = OrderedDict()
+        self._known: OrderedDict[FileRange, str] = OrderedDict()
+        self._running: dict[FileRange, Computation] = {}
+        self._suspended: OrderedDict[FileRange, tuple[float, Progress]] = OrderedDict()
 
     def digest(
-        self, served: Served, offset: int, length: int, client: Hashable = None
+        self, file: OpenFile, offset: int, length: int, client: Hashable = None
     ) -> Deferred[str]:
-        """Return the SHA-256 of a part of a file, in hexadecimal.
+        """Return the SHA-256 of a range of a file, in hexadecimal.
 
-        :param served: the file; it is closed when it is not needed any more.
+        :param file: opened right before; it is closed when it is no longer needed.
         :param length: bytes from the offset on, none of them beyond the file's end.
-        :param client: who asks, for a fair line.
-        :return: fires with the digest, or fails with `WorkRefused`, with `Refusal` (503) if the
-            file has changed meanwhile or the server is stopping, or with `OSError`.
+        :param client: who requests it, for a fair order.
+        :return: fails with `WorkRefused` if it has to wait for too long; with `Refusal` (503) if
+            the file has changed meanwhile or the server is stopping; or with `OSError`. May
+            be cancelled.
         :raises Overloaded: if too many digests are waiting.
         :raises Unresponsive: if all that are being computed hang.
         """
-        part = Part(served.metadata.etag, offset, length)
+        part = FileRange(file.metadata.etag, offset, length)
         known = self._known.get(part)
         if known is not None:
-            served.file.close()
+            file.close()
             self._known.move_to_end(part)
             return succeed(known)
-        computation = self._under_way.get(part)
+        computation = self._running.get(part)
         if computation is not None:
-            served.file.close()
-            # If it has been told to stop, and has not yet, it is taken up again.
+            file.close()
+            # If it was cancelled and its thread has not returned yet, it is continued.
             if computation.detached and computation.timer is None and self._clock is not None:
-                computation.timer = self._clock.callLater(WORK_TIMEOUT, self._late, computation)
-            return self._asker(computation)
-        result = served.result
-        lasting = self._settling.settled(
-            part.etag, result.st_dev, result.st_ctime, SETTLED, self._settling.now()
-        )
+                computation.timer = self._clock.callLater(
+                    WORK_TIMEOUT, self._timed_out, computation
+                )
+            return self._wait(computation)
         computation = Computation(
-            part, served, lasting, self._progress_of(part), self._monotonic, client
+            part, file, not file.is_racy(), self._progress_of(part), self._monotonic, client
         )
-        asker = self._asker(computation)
+        result = self._wait(computation)
         try:
-            self._take_turn(computation)
+            self._submit(computation)
         except WorkRefused:
-            self._keep(computation)
+            self._suspend(computation)
             raise
-        return asker
+        return result
 
-    def stop(self) -> None:
-        """Compute nothing more of what has been asked for so far."""
-        for computation in list(self._under_way.values()):
-            computation.dropped = True
-            computation.turn.cancel()
+    def cancel(self) -> None:
+        """Cancel every computation, and drop what is suspended."""
+        for computation in list(self._running.values()):
+            computation.invalid = True
+            computation.slice.cancel()
             self._forget(computation)
-            self._tell(computation, Failure(Refusal(503, "the server is stopping")))
-        self._stopped.clear()
+            self._fire(computation, Failure(Refusal(errors.UNAVAILABLE, "the server is stopping")))
+        self._suspended.clear()
 
-    def _asker(self, computation: Computation) -> Deferred[str]:
-        asker: Deferred[str] = Deferred(partial(self._withdrawn, computation))
-        computation.askers[asker] = None
-        computation.stopped = False
-        return asker
+    def _wait(self, computation: Computation) -> Deferred[str]:
+        result: Deferred[str] = Deferred(partial(self._withdraw, computation))
+        computation.waiting[result] = None
+        computation.cancelled = False
+        return result
 
-    def _withdrawn(self, computation: Computation, asker: Deferred[str]) -> None:
-        del computation.askers[asker]
-        if not computation.askers:
-            self._stop_timer(computation)
-            computation.turn.cancel()
+    def _withdraw(self, computation: Computation, result: Deferred[str]) -> None:
+        del computation.waiting[result]
+        if not computation.waiting:
+            self._cancel_timer(computation)
+            computation.slice.cancel()
 
-    def _take_turn(self, computation: Computation, again: bool = False) -> None:
+    def _submit(self, computation: Computation, continued: bool = False) -> None:
         executor = self._short if computation.remaining <= SHORT else self._long
         work = Work(
             computation.run,
             computation.client,
             computation.device,
-            computation.stop,
-            partial(self._ended, computation),
+            computation.cancel,
+            partial(self._released, computation),
         )
-        computation.turn = executor.submit(work, continued=again)
-        self._under_way[computation.part] = computation
-        computation.turn.addCallback(self._computed, computation)
-        computation.turn.addErrback(self._failed, computation)
+        computation.slice = executor.submit(work, continued)
+        self._running[computation.part] = computation
+        computation.slice.addCallback(self._computed, computation)
+        computation.slice.addErrback(self._failed, computation)
 
     def _computed(self, sha256: str | None, computation: Computation) -> None:
         if sha256 is None:
-            self._take_turn(computation, again=True)
+            self._submit(computation, continued=True)
             return
-        if computation.lasting:
+        if computation.reusable:
             self._known[computation.part] = sha256
             if len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
-        self._finish(computation, sha256)
+        computation.close()
+        self._forget(computation)
+        self._fire(computation, sha256)
 
     def _failed(self, failure: Failure, computation: Computation) -> None:
-        # A turn that fails after its thread was told to stop has not ended yet.
-        computation.detached = computation.stopped
+        # If a slice fails after its thread was cancelled, the thread has not returned yet.
+        computation.detached = computation.cancelled
         if failure.check(CancelledError):
             if not computation.detached:
-                self._keep(computation)
+                self._suspend(computation)
             return
-        # A turn that was refused, in line or while its thread hangs, leaves the progress intact.
+        # A slice that fails in the queue, or because its thread hangs, leaves the progress intact.
         if computation.detached:
             self._forget(computation)
         else:
-            self._keep(computation)
-        self._tell(computation, failure)
+            self._suspend(computation)
+        self._fire(computation, failure)
 
-    def _late(self, computation: Computation) -> None:
-        """The thread of a detached computation has not returned: it hangs."""
+    def _timed_out(self, computation: Computation) -> None:
+        """Fail a detached computation whose thread has not returned: it hangs."""
         computation.timer = None
-        computation.dropped = True
-        computation.stop()
+        computation.invalid = True
+        computation.cancel()
         self._forget(computation)
-        self._tell(computation, Failure(Unresponsive()))
+        self._fire(computation, Failure(Unresponsive()))
 
-    def _ended(self, computation: Computation) -> None:
-        """The thread has returned. The Deferred of its turn fires after this."""
+    def _released(self, computation: Computation) -> None:
+        """Continue or suspend a computation whose thread has returned after it was cancelled.
+
+        The Deferred of its slice fires after this.
+        """
         if not computation.detached:
             return
         computation.detached = False
-        self._stop_timer(computation)
-        if computation.askers and not computation.dropped:
-            # It was asked for again before the thread had stopped.
-            self._take_turn(computation, again=True)
+        self._cancel_timer(computation)
+        if computation.waiting and not computation.invalid:
+            # It was requested again before the thread returned.
+            self._submit(computation, continued=True)
         else:
-            self._keep(computation)
+            self._suspend(computation)
 
-    def _keep(self, computation: Computation) -> None:
-        """Close the file of a computation that is not continued for now."""
+    def _suspend(self, computation: Computation) -> None:
+        """Close the file of a computation that is not continued for now; keep its progress."""
         computation.close()
         self._forget(computation)
         # Soon after a change, the same etag may come to stand for other bytes.
-        if computation.progress.done and computation.lasting and not computation.dropped:
-            self._stopped[computation.part] = (self._monotonic(), computation.progress)
-            if len(self._stopped) > STOPPED:
-                self._stopped.popitem(last=False)
+        if computation.progress.done and computation.reusable and not computation.invalid:
+            self._suspended[computation.part] = (self._monotonic(), computation.progress)
+            if len(self._suspended) > SUSPENDED:
+                self._suspended.popitem(last=False)
 
-    def _progress_of(self, part: Part) -> Progress | None:
-        oldest = self._monotonic() - STOPPED_FOR
-        while self._stopped and next(iter(self._stopped.values()))[0] < oldest:
-            self._stopped.popitem(last=False)
-        return self._stopped.pop(part, (0.0, None))[1]
+    def _progress_of(self, part: FileRange) -> Progress | None:
+        oldest = self._monotonic() - SUSPENDED_FOR
+        while self._suspended and next(iter(self._suspended.values()))[0] < oldest:
+            self._suspended.popitem(last=False)
+        return self._suspended.pop(part, (0.0, None))[1]
 
-    def _finish(self, computation: Computation, result: str | Failure) -> None:
-        computation.close()
-        self._forget(computation)
-        self._tell(computation, result)
-
-    def _tell(self, computation: Computation, result: str | Failure) -> None:
-        fire_in_turns(computation.askers, result, self._clock)
+    def _fire(self, computation: Computation, result: str | Failure) -> None:
+        fire_in_turns(computation.waiting, result, self._clock)
 
     @staticmethod
-    def _stop_timer(computation: Computation) -> None:
+    def _cancel_timer(computation: Computation) -> None:
         if computation.timer is not None:
             computation.timer.cancel()
             computation.timer = None
 
     def _forget(self, computation: Computation) -> None:
-        self._stop_timer(computation)
-        if self._under_way.get(computation.part) is computation:
-            del self._under_way[computation.part]
+        self._cancel_timer(computation)
+        if self._running.get(computation.part) is computation:
+            del self._running[computation.part]

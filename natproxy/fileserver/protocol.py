@@ -1,28 +1,22 @@
-"""The file server: the protocol's verbs, answered from a served directory.
-
-What is below it: `natproxy.storage` for names and files, `natproxy.relay` for the
-bytes, `natproxy.server.connection` for the connection. It knows nothing of the proxy.
-"""
+"""The file server's side of a client's connection: the verbs, with a storage behind them."""
 
 from __future__ import annotations
 
-import os
-import select
-import socket
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
 from typing import Any, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
-from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 
 from natproxy.address import FIRST_STAND_IN_PORT
 from natproxy.fileserver.digests import Digests
+from natproxy.fileserver.listings import SharedListings
+from natproxy.fileserver.pages import Pages
+from natproxy.fileserver.resets import ResetWatch
+from natproxy.metadata import Metadata
 from natproxy.nat import Outcome
 from natproxy.protocol import (
     END,
@@ -32,549 +26,307 @@ from natproxy.protocol import (
     Arguments,
     Command,
     Digest,
-    Metadata,
     Range,
     Refusal,
     abilities,
     error_line,
+    errors,
     format_digest,
     format_metadata,
-    format_page,
     format_range,
     name_of,
     parse_arguments,
     printable,
 )
-from natproxy.relay import FileRelay, ReadInThread, Relays, SinkGone
-from natproxy.server.admission import Admission
-from natproxy.server.command_log import log_command
+from natproxy.relay import FileJob, PeerGone, Relay, Relays
 from natproxy.server.connection import CommandReceiver
-from natproxy.server.factory import CommandFactory
-from natproxy.server.rotation import fire_in_turns
-from natproxy.server.threads import (
-    BoundedExecutor,
-    CancellationToken,
-    InThread,
-    Limits,
-    Overloaded,
-    Work,
-    WorkRefused,
-)
-from natproxy.storage import Directory, FileNotFound, Listing, Served, Settling
-
-PAGE = 1000
-"""Entries on a page of ``LS``, if the client does not say how many."""
-
-LONGEST_PAGE = 10_000
-"""Entries on a page of ``LS``, if the client would have more."""
-
-PAGES_AT_ONCE = 7
-"""Pages of ``LS`` that are made at a time."""
-
-PAGES_OF_ONE = 3
-"""Such pages of the tree below one entry of the served directory, and of the whole tree.
-
-When a file system hangs, walks of the whole tree hang, and those below the entry at which it is
-mounted. The others still have a thread.
-"""
-
-PAGES_IN_LINE = 64
-"""Pages of ``LS`` that wait for their turn."""
-
-LISTING_THREADS = PAGES_AT_ONCE + 1
-"""Threads that ``LS`` and ``LIST`` need."""
-
-READS_AT_ONCE = 16
-"""Reads of files that may not be in memory, at a time."""
-
-READS_IN_LINE = 1000
-"""Such reads that wait for their turn."""
-
-LOOK_AFTER = 2.0
-"""Seconds between two looks whether a client that waits for a thread is still there."""
+from natproxy.server.events import Finished
+from natproxy.server.threads import Overloaded, WorkRefused
+from natproxy.storage import NotFound, OpenFile, Storage
 
 T = TypeVar("T")
 
 
-def reads_in(in_thread: InThread, clock: IReactorTime) -> ReadInThread:
-    """Return what reads files that may not be in memory.
+@dataclass
+class Services:
+    """What the connections of one file server share.
 
-    :param in_thread: of `READS_AT_ONCE` threads. Half of them are for one file system at
-        most: one that hangs leaves the others to be read.
-    """
-    limits = Limits(READS_AT_ONCE, READS_IN_LINE, READS_AT_ONCE // 2)
-    executor = BoundedExecutor(in_thread, "reads", limits, clock)
-
-    def read(work: Callable[[], T], device: int, returned: Callable[[], object]) -> Deferred[T]:
-        try:
-            return executor.submit(Work(work, source=device, released=returned))
-        except WorkRefused:
-            returned()
-            return fail()
-
-    return read
-
-
-class SharedListings:
-    """Scans of the directory, off the reactor thread and one at a time.
-
-    Whoever asks while a scan is running waits for the next one, and all who wait share
-    it: a listing is never older than the question, and a thousand questions cost two
-    scans. A scan that found nothing new shares the memory of the one before.
+    :ivar storage: what is served.
+    :ivar relays: send the files.
+    :ivar listings: replies to ``LIST``.
+    :ivar pages: replies to ``LS``.
+    :ivar digests: of files.
+    :ivar resets: watches clients that wait for a thread.
     """
 
-    _log = Logger()
-
-    def __init__(
-        self, directory: Directory, in_thread: InThread, clock: IReactorTime | None = None
-    ) -> None:
-        self._directory = directory
-        self._executor = BoundedExecutor(in_thread, "listings", Limits(1, 0), clock)
-        self._clock = clock
-        self._served: OrderedDict[Deferred[bytes], None] = OrderedDict()
-        self._token: CancellationToken | None = None
-        self._waiting: OrderedDict[Deferred[bytes], None] = OrderedDict()
-        self._scanning = False
-        self._reply = b""
-        self._omitted: dict[str, tuple[bytes, ...]] = {}
-
-    def reply(self) -> Deferred[bytes]:
-        """Fire with the whole reply to a ``LIST``, or with `OSError`."""
-        waiting: Deferred[bytes] = Deferred(self._withdraw)
-        self._waiting[waiting] = None
-        if not self._scanning:
-            self._scan()
-        return waiting
-
-    def _withdraw(self, waiter: Deferred[bytes]) -> None:
-        if waiter in self._waiting:
-            del self._waiting[waiter]
-        elif waiter in self._served:
-            del self._served[waiter]
-            if not self._served and self._token is not None:
-                self._token.cancel()
-
-    def _scan(self) -> None:
-        self._scanning = True
-        self._served = served = self._waiting
-        self._waiting = OrderedDict()
-        self._token = token = CancellationToken()
-
-        def scanned(listing: Listing) -> None:
-            reply = b"OK\n" + listing.body + END + b"\n"
-            if reply != self._reply:
-                self._reply = reply
-            self._note_omitted(listing)
-            fire_in_turns(served, self._reply, self._clock)
-
-        def failed(failure: Failure) -> None:
-            fire_in_turns(served, failure, self._clock)
-
-        def done(_: object) -> None:
-            self._scanning = False
-            if self._waiting:
-                self._scan()
-
-        def scan() -> Listing:
-            return self._directory.listing(token.check)
-
-        work = Work(scan, cancel=token.cancel, progress=token.progress)
-        maybeDeferred(self._executor.submit, work).addCallbacks(scanned, failed).addBoth(done)
-
-    def _note_omitted(self, listing: Listing) -> None:
-        kinds = (
-            ("that no line can carry", listing.omitted),
-            ("that cannot be looked at", listing.unread),
-        )
-        for why, names in kinds:
-            if names != self._omitted.get(why, ()):
-                self._omitted[why] = names
-                if names:
-                    self._log.warn(
-                        "LIST leaves out {count} names {why}: {names}",
-                        count=len(names),
-                        why=why,
-                        names=", ".join(printable(name) for name in names[:10]),
-                    )
+    storage: Storage
+    relays: Relays
+    listings: SharedListings
+    pages: Pages
+    digests: Digests
+    resets: ResetWatch
 
 
 class FileServerProtocol(CommandReceiver):
-    """Answers the commands of one client: each verb in a method of its own.
+    """Replies to the commands of one client: each verb has a method ``command_VERB``.
 
-    A method that cannot answer raises `natproxy.protocol.Refusal`.
+    Such a method raises `natproxy.protocol.Refusal`, or `WorkRefused`, if the command fails before
+    its reply has begun.
+
+    :param services: shared with other connections.
     """
 
     log = Logger()
-    factory: FileServerFactory
     refusal_prefix = "503 "
 
-    def __init__(self) -> None:
+    def __init__(self, services: Services) -> None:
         super().__init__()
-        self._asked: Deferred[Any] | None = None
-        self._relay: FileRelay | None = None
+        self._services = services
+        # The current command waits for one of these, or for nothing.
+        self._result: Deferred[Any] | None = None
+        self._relay: Relay | None = None
 
     def command_received(self, command: Command) -> None:
-        """Answer by the verb."""
+        """Call the method of the command's verb."""
         verb = VERBS.get(command.verb)
         if verb is None or (verb.version == 1 and verb.needs_name and not command.name):
-            self._refuse(UNKNOWN_COMMAND)
+            self._refuse(Refusal(errors.BAD_REQUEST, UNKNOWN_COMMAND))
             return
         try:
-            getattr(self, f"answer_{command.verb.decode()}")(command)
-        except (Refusal, WorkRefused) as error:
-            refusal = error if isinstance(error, Refusal) else _refusal_of(error)
-            # A failure of version 1 has no code.
-            self._refuse(refusal.message, refusal.code if verb.version > 1 else None)
+            getattr(self, f"command_{command.verb.decode()}")(command)
+        except Refusal as refusal:
+            self._refuse(refusal)
+        except WorkRefused as error:
+            self._refuse(self._refusal_of(b"", error))
 
     def cancel_command(self, outcome: Outcome) -> None:
-        """Wait for nothing any more, and close the file that was being sent."""
+        """Cancel the work for the current command, and close the file that was being sent."""
         sent = 0
-        if self._asked is not None:
-            self._asked.cancel()
+        if self._result is not None:
+            self._result.cancel()
         if self._relay is not None:
-            self._relay.stop()
+            self._relay.cancel()
             sent = self._relay.sent
             self._relay = None
-        self._log_command(outcome, sent)
+        self._publish(outcome, sent)
 
-    def answer_LIST(self, command: Command) -> None:
+    def command_LIST(self, command: Command) -> None:
+        """Send the names of the files in the top directory."""
+
         def failed(failure: Failure) -> None:
             self.log.error("cannot list the served directory: {reason}", reason=failure.value)
-            self._refuse("the server cannot list its files")
+            self._refuse(Refusal(errors.UNAVAILABLE, "the server cannot list its files"))
 
-        self._wait_for(self.factory.listings.reply(), self._send_bytes, failed)
+        self._wait_for(self._services.listings.reply(), self._send_bytes, failed)
 
-    def answer_DOWNLOAD(self, command: Command) -> None:
-        served = self._open(command.name)
-        header = b"OK %d\n" % served.size
-        self._send(
-            self.factory.relays.from_file(
-                header, served.file, served.size, self.outbound, device=served.result.st_dev
-            )
-        )
+    def command_DOWNLOAD(self, command: Command) -> None:
+        """Send a file."""
+        file = self._open(command.name)
+        size = file.size
+        header = b"OK %d\n" % size
+        self._send(FileJob(header, file, size, self.outbound, self._sent, device=file.device))
 
-    def answer_FEAT(self, command: Command) -> None:
+    def command_FEAT(self, command: Command) -> None:
+        """Send the verbs of version 2 and their arguments."""
         parse_arguments(command)
         self._reply(b"OK\n" + abilities() + END + b"\n")
 
-    def answer_STAT(self, command: Command) -> None:
+    def command_STAT(self, command: Command) -> None:
+        """Send the metadata of a file or a directory."""
         name = parse_arguments(command).name
         try:
-            metadata = self.factory.directory.metadata(name)
-        except (FileNotFound, OSError) as error:
-            raise self._refusal(name, error) from error
+            metadata = self._services.storage.metadata(name)
+        except (NotFound, OSError) as error:
+            raise self._refusal_of(name, error) from error
         self._reply(b"OK " + format_metadata(metadata) + b"\n")
 
-    def answer_GET(self, command: Command) -> None:
-        asked = parse_arguments(command)
-        served, part = self._open_part(asked)
+    def command_GET(self, command: Command) -> None:
+        """Send a range of a file, unless it is modified meanwhile."""
+        file, part = self._open_range(parse_arguments(command))
         self._send(
-            self.factory.relays.from_file(
+            FileJob(
                 format_range(part),
-                served.file,
+                file,
                 part.length,
                 self.outbound,
+                self._sent,
                 part.offset,
-                partial(_unchanged, served),
-                device=served.result.st_dev,
+                file.unchanged,
+                file.device,
             )
         )
 
-    def answer_LS(self, command: Command) -> None:
-        asked = parse_arguments(command)
-        limit = min(asked.limit or PAGE, LONGEST_PAGE)
-        token = CancellationToken()
-
-        def scan() -> bytes:
-            body, page = self.factory.directory.page(
-                asked.name, asked.depth, asked.after, limit, token.check
-            )
-            return format_page(len(body), page) + body
-
+    def command_LS(self, command: Command) -> None:
+        """Send a page of entries below a directory."""
+        arguments = parse_arguments(command)
         self._wait_for(
-            self.factory.pages.submit(
-                Work(
-                    scan,
-                    self._place,
-                    asked.name.partition(b"/")[0],
-                    token.cancel,
-                    progress=token.progress,
-                )
-            ),
+            self._services.pages.page(arguments, self._client_host),
             self._send_bytes,
-            partial(self._failed, asked.name),
+            partial(self._failed, arguments.name),
         )
 
-    def answer_HASH(self, command: Command) -> None:
-        asked = parse_arguments(command)
-        if asked.alg != "sha256":
-            raise Refusal(400, f"unsupported alg '{asked.alg}': only sha256")
-        served, part = self._open_part(asked)
+    def command_HASH(self, command: Command) -> None:
+        """Send the digest of a range of a file."""
+        arguments = parse_arguments(command)
+        if arguments.alg != "sha256":
+            raise Refusal(errors.BAD_REQUEST, f"unsupported alg '{arguments.alg}': only sha256")
+        file, part = self._open_range(arguments)
 
         def computed(sha256: str) -> None:
             digest = Digest(sha256, part.metadata.size, part.metadata.etag)
             self._reply(b"OK " + format_digest(digest) + b"\n")
 
         self._wait_for(
-            self.factory.digests.digest(served, part.offset, part.length, self._place),
+            self._services.digests.digest(file, part.offset, part.length, self._client_host),
             computed,
-            partial(self._failed, asked.name),
+            partial(self._failed, arguments.name),
         )
 
     @property
-    def _place(self) -> Hashable:
-        """Whose turn it is among those who wait for threads: a host, or a local process."""
+    def _client_host(self) -> Hashable:
+        """Identifies the client in a fair order: its host, or a local process."""
         address = self.client_address
         return address.host if address.port < FIRST_STAND_IN_PORT else address
 
-    def _open(self, name: bytes) -> Served:
+    def _open(self, name: bytes) -> OpenFile:
         try:
-            return self.factory.directory.open(name)
-        except (FileNotFound, OSError) as error:
-            raise self._refusal(name, error) from error
+            return self._services.storage.open(name)
+        except (NotFound, OSError) as error:
+            raise self._refusal_of(name, error) from error
 
-    def _open_part(self, asked: Arguments) -> tuple[Served, Range]:
-        """Open a file and say which part of it is asked for.
+    def _open_range(self, arguments: Arguments) -> tuple[OpenFile, Range]:
+        """Open a file and return its range.
 
-        :raises Refusal: if there is no such part, or no such file.
+        :raises Refusal: if there is no such range, or no such file.
         """
-        served = self._open(asked.name)
+        file = self._open(arguments.name)
         try:
-            return served, _part_of(served.metadata, asked)
+            return file, _range_of(file.metadata, arguments)
         except Refusal:
-            served.file.close()
+            file.close()
             raise
 
     def _wait_for(
-        self, asked: Deferred[T], answer: Callable[[T], None], failed: Callable[[Failure], None]
+        self, result: Deferred[T], reply: Callable[[T], None], failed: Callable[[Failure], None]
     ) -> None:
-        """Answer with what another thread finds, if the client is still there by then."""
+        """Reply with the result of another thread, unless the client is gone by then."""
 
-        def found(result: T) -> None:
-            self._asked = None
-            self.factory.waits_no_more(self)
-            answer(result)
+        def fired(value: T | Failure) -> None:
+            self._result = None
+            self._services.resets.unwatch(self)
+            if not isinstance(value, Failure):
+                reply(value)
+            elif not value.check(CancelledError):
+                failed(value)
 
-        def not_found(failure: Failure) -> None:
-            self._asked = None
-            self.factory.waits_no_more(self)
-            if not failure.check(CancelledError):
-                failed(failure)
-
-        self._asked = asked
-        if not asked.called:
-            self.factory.waits(self)
-        asked.addCallbacks(found, not_found).addErrback(self.fail)
+        self._result = result
+        if not result.called:
+            self._services.resets.watch(self)
+        result.addBoth(fired).addErrback(self.fail)
 
     def _failed(self, name: bytes, failure: Failure) -> None:
-        refusal = failure.value
-        if isinstance(refusal, (FileNotFound, OSError)):
-            refusal = self._refusal(name, refusal)
-        elif isinstance(refusal, WorkRefused):
-            refusal = _refusal_of(refusal)
-        elif not isinstance(refusal, Refusal):
-            self.log.failure("cannot answer for {name}", failure, name=_shown(name))
-            refusal = Refusal(500, "internal error")
-        self._refuse(refusal.message, refusal.code)
+        error = failure.value
+        if isinstance(error, (NotFound, OSError, WorkRefused)):
+            error = self._refusal_of(name, error)
+        elif not isinstance(error, Refusal):
+            self.log.failure("cannot reply for {name}", failure, name=_shown(name))
+            error = Refusal(errors.INTERNAL_ERROR, "internal error")
+        self._refuse(error)
 
-    def _refusal(self, name: bytes, error: FileNotFound | OSError) -> Refusal:
-        """Say to the client what an error is to it, and to the log what we lack."""
-        if isinstance(error, FileNotFound):
-            return Refusal(404, FILE_NOT_FOUND)
+    def _refusal_of(self, name: bytes, error: Exception) -> Refusal:
+        """Return what a client learns of an error; log an error of the server's own."""
+        if isinstance(error, NotFound):
+            return Refusal(errors.NOT_FOUND, FILE_NOT_FOUND)
+        if isinstance(error, WorkRefused):
+            overloaded = isinstance(error, Overloaded)
+            code = errors.TOO_MANY_REQUESTS if overloaded else errors.UNAVAILABLE
+            return Refusal(code, str(error))
         self.log.error("cannot open {name}: {reason}", name=_shown(name), reason=error)
-        return Refusal(503, "the server cannot open files at present")
+        return Refusal(errors.UNAVAILABLE, "the server cannot open files at present")
 
     def _reply(self, reply: bytes) -> None:
         self.outbound.write(reply)
-        self._log_command(Outcome.COMPLETED, len(reply))
+        self._publish(Outcome.COMPLETED, len(reply))
         self.reply_finished()
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Reply with an error; one of version 1, or of an unknown verb, has no code."""
+        verb = VERBS.get(self._current.verb)
+        code = refusal.code if verb is not None and verb.version > 1 else None
+        self._publish(Outcome.COMPLETED, len(error_line(refusal.message, code)))
+        self.reply_error(refusal.message, code)
 
     def _send_bytes(self, reply: bytes) -> None:
-        self._send(self.factory.relays.from_memory(BytesIO(reply), len(reply), self.outbound))
+        self._start(self._services.relays.send_bytes(reply, self.outbound, self._sent))
 
-    def _send(self, relay: FileRelay) -> None:
+    def _send(self, job: FileJob) -> None:
+        self._start(self._services.relays.send(job))
+
+    def _start(self, relay: Relay) -> None:
         self._relay = relay
-        self._relay.finished.addCallbacks(self._all_sent, self._broken_off)
-        self._relay.start()
+        relay.start()
 
-    def _all_sent(self, _: None) -> None:
-        assert self._relay is not None
-        self._log_command(Outcome.COMPLETED, self._relay.sent)
-        self._relay = None
-        self.reply_finished()
-
-    def _broken_off(self, failure: Failure) -> None:
-        if failure.check(SinkGone):
-            self.abort(Outcome.CLIENT_GONE)
-            return
-        relay, self._relay = self._relay, None
+    def _sent(self, error: Exception | None) -> None:
+        """The relay has ended."""
+        relay = self._relay
         assert relay is not None
-        error = failure.value
-        if not relay.begun and isinstance(error, (OSError, WorkRefused)):
+        if error is None:
+            self._relay = None
+            self._publish(Outcome.COMPLETED, relay.sent)
+            self.reply_finished()
+        elif isinstance(error, PeerGone):
+            self.abort(Outcome.CLIENT_GONE)
+        elif not relay.begun and isinstance(error, (OSError, WorkRefused)):
             # Nothing has been promised yet.
-            if isinstance(error, OSError):
-                error = self._refusal(name_of(self._command), error)
-            else:
-                error = _refusal_of(error)
-            version_1 = VERBS[self._command.verb].version == 1
-            self._refuse(error.message, None if version_1 else error.code)
-            return
-        self._relay = relay
-        # The promised bytes can't be had: only an abort tells the client so.
-        self.log.error(
-            "reply to {client} broken off: {reason}",
-            client=self.client_address,
-            reason=error,
-        )
-        self.abort(Outcome.ERROR)
+            self._relay = None
+            self._refuse(self._refusal_of(name_of(self._current), error))
+        else:
+            # The promised bytes cannot be sent, and only an abort lets the client notice.
+            self.log.error(
+                "reply to {client} broken off: {reason}",
+                client=self.client_address,
+                reason=error,
+            )
+            self.abort(Outcome.ERROR)
 
     @property
-    def _command(self) -> Command:
+    def _current(self) -> Command:
         assert self.command is not None
         return self.command
 
-    def _log_command(self, outcome: Outcome, sent: int) -> None:
-        log_command(
-            self.log,
-            self.client_address,
-            self._command,
-            outcome,
-            sent,
-            self.factory.clock.seconds() - self.started_at,
-        )
+    def _publish(self, outcome: Outcome, sent: int) -> None:
+        """Publish the end of the current command.
 
-    def _refuse(self, message: str, code: int | None = None) -> None:
-        self._log_command(Outcome.COMPLETED, len(error_line(message, code)))
-        self.reply_error(message, code)
-
-
-class FileServerFactory(CommandFactory):
-    """The file server's connections, and what they share.
-
-    :param clock: for every time-out.
-    :param directory: what is served.
-    :param in_thread: where directories are scanned; of `LISTING_THREADS` threads.
-    :param idle_timeout: seconds that a client may take to send its next command, or to
-        read on; then it is cut off.
-    :param relays: move the files.
-    :param settling: says which digests may be remembered.
-    :param hash_in_thread: where files are read for their digests, if elsewhere.
-    :param admission: limits the number of clients.
-    :param first_command_timeout: seconds that a client may take for its first command; 0
-        for no limit but `idle_timeout`.
-    """
-
-    def __init__(
-        self,
-        clock: IReactorTime,
-        directory: Directory,
-        in_thread: InThread,
-        idle_timeout: float,
-        relays: Relays | None = None,
-        settling: Settling | None = None,
-        hash_in_thread: InThread | None = None,
-        admission: Admission | None = None,
-        first_command_timeout: float = 0.0,
-    ) -> None:
-        super().__init__(clock, idle_timeout, admission, first_command_timeout)
-        self.relays = relays or Relays()
-        self.directory = directory
-        self.listings = SharedListings(directory, in_thread, clock)
-        limits = Limits(PAGES_AT_ONCE, PAGES_IN_LINE, PAGES_OF_ONE)
-        self.pages = BoundedExecutor(in_thread, "listings", limits, clock)
-        self.digests = Digests(hash_in_thread or in_thread, settling, clock)
-        self._waiting: set[FileServerProtocol] = set()
-        self._looking: IDelayedCall | None = None
-
-    def waits(self, protocol: FileServerProtocol) -> None:
-        """Look now and then whether a client that waits for a thread is still there."""
-        self._waiting.add(protocol)
-        if self._looking is None:
-            self._looking = self.clock.callLater(LOOK_AFTER, self._look)
-
-    def waits_no_more(self, protocol: FileServerProtocol) -> None:
-        """The client is not waiting any more."""
-        self._waiting.discard(protocol)
-        if not self._waiting and self._looking is not None:
-            self._looking.cancel()
-            self._looking = None
-
-    def _look(self) -> None:
-        self._looking = None
-        for protocol in list(self._waiting):
-            if is_reset(protocol.transport):
-                protocol.abort(Outcome.CLIENT_GONE)
-        if self._waiting:
-            self._looking = self.clock.callLater(LOOK_AFTER, self._look)
-
-    def drain(self) -> Deferred[None]:
-        """Let every client finish; then stop the digests that nobody waits for."""
-        return super().drain().addCallback(lambda _: self.digests.stop())
-
-    def abort(self) -> None:
-        """Cut off the clients that are left, and stop what is computed for them."""
-        super().abort()
-        self.digests.stop()
-
-    def buildProtocol(  # type: ignore[override]  # our factory attribute is narrower
-        self, addr: IAddress | None
-    ) -> FileServerProtocol | None:
-        """Make the protocol of a new client; `None` if there are too many."""
-        if self.overloaded(addr):
-            return None
-        protocol = FileServerProtocol()
-        protocol.factory = self
-        return protocol
+        :param sent: bytes of the reply.
+        """
+        subscribers = self.factory.subscribers
+        if subscribers:
+            subscribers.publish(
+                Finished(
+                    self.client_address,
+                    self._current,
+                    outcome,
+                    sent,
+                    self.started_at,
+                    self.factory.clock.seconds(),
+                )
+            )
 
 
-def _part_of(metadata: Metadata, asked: Arguments) -> Range:
-    """Give the part of a file that is asked for, up to the file's end.
+def _range_of(metadata: Metadata, arguments: Arguments) -> Range:
+    """Return the range of a file that a command names, cut at the file's end.
 
-    :raises Refusal: with code 412 if it is another file by now, with 416 if the part
+    :raises Refusal: with code 412 if the file has another etag, with 416 if the range
         begins after the end.
     """
-    if asked.if_match not in (None, metadata.etag):
-        raise Refusal(412, f"changed etag={metadata.etag}")
-    if asked.offset > metadata.size:
-        raise Refusal(416, f"range size={metadata.size}")
-    rest = metadata.size - asked.offset
-    length = rest if asked.length is None else min(asked.length, rest)
-    return Range(length, asked.offset, metadata)
-
-
-def _unchanged(served: Served) -> bool:
-    """Tell whether an open file still holds what its header says.
-
-    Not by the ``etag``: a file that is replaced by a rename, or unlinked, is still open
-    and whole, but has one name less, which its ctime tells and its content does not. Nor
-    is growth a change: what was promised is still there, and a log would never be sent.
-    """
-    now, then = os.fstat(served.file.fileno()), served.result
-    return now.st_size > then.st_size or (
-        (now.st_size, now.st_mtime_ns) == (then.st_size, then.st_mtime_ns)
-    )
-
-
-def _refusal_of(error: WorkRefused) -> Refusal:
-    """Return what the client receives when work in threads was refused."""
-    return Refusal(429 if isinstance(error, Overloaded) else 503, str(error))
+    if arguments.if_match not in (None, metadata.etag):
+        raise Refusal(errors.CHANGED, f"changed etag={metadata.etag}")
+    if arguments.offset > metadata.size:
+        raise Refusal(errors.RANGE_NOT_SATISFIABLE, f"range size={metadata.size}")
+    rest = metadata.size - arguments.offset
+    length = rest if arguments.length is None else min(arguments.length, rest)
+    return Range(length, arguments.offset, metadata)
 
 
 def _shown(name: bytes) -> str:
     return printable(name) or "the served directory"
-
-
-def is_reset(transport: object) -> bool:
-    """Return whether a connection is dead in both directions.
-
-    After a half-close, or while it is not read from, its end is not told of otherwise.
-    """
-    # The handle of a TLS transport is no socket: that of the TCP connection below it is.
-    while isinstance(transport, ProtocolWrapper):
-        transport = transport.transport
-    handle = getattr(transport, "getHandle", lambda: None)()
-    if not isinstance(handle, socket.socket) or handle.fileno() < 0:
-        return False
-    poll = select.poll()
-    poll.register(handle, 0)
-    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))

@@ -1,25 +1,25 @@
 """An fsspec file system: pandas, pyarrow, dask and others read ``natproxy://HOST:PORT/PATH``.
 
-fsspec finds it by its entry point; nothing else here imports it. It stands on the blocking
-client. A path is literal: ``%41`` is not ``A``. It is UTF-8 whatever the locale is, and a byte
-that is not UTF-8 is a lone surrogate (``surrogateescape``).
+fsspec imports it by its entry point; no other package of natproxy does. It uses the blocking
+client. A path is literal: ``%41`` is not ``A``. It is UTF-8 in every locale, and a byte that is
+not UTF-8 is a lone surrogate (``surrogateescape``).
 
-A file is held to the etag that it has when it is opened: one that changes meanwhile raises
-`FileChanged`, and its bytes are never mixed with others. Listings are not kept: each
-question is the server's to answer.
+An open file is one version of the file, the one whose etag it had when it was opened. If the file
+changes, reading raises `FileChanged`; bytes of two versions are never mixed. Listings are not
+cached: each call sends its command to the server.
 
 Failures are `OSError`, with the `natproxy.client.ClientError` as their cause:
-`FileNotFoundError`, `FileChanged`, `ConnectionError` for a server that can't be reached,
-and others by their errno. Lost connections are made anew, and what was asked is asked again.
+`FileNotFoundError`, `FileChanged`, `ConnectionError` for a server that cannot be reached, and
+others by their errno. Lost connections are opened again, and their commands are retried.
 """
 
 from fsspec import register_implementation
 
 from natproxy.fs.errors import FileChanged
-from natproxy.fs.reading import NatproxyFile
-from natproxy.fs.system import NatproxyFileSystem
+from natproxy.fs.file import NatproxyFile
+from natproxy.fs.filesystem import NatproxyFileSystem
 
-# universal_pathlib looks for the class in fsspec's registry, and not at the entry points.
+# universal_pathlib searches fsspec's registry for the class, not the entry points.
 register_implementation("natproxy", NatproxyFileSystem, clobber=True)
 
 __all__ = ["FileChanged", "NatproxyFile", "NatproxyFileSystem"]

@@ -1,4 +1,4 @@
-"""The commands that a file system sends: retried, with the errors of a file system."""
+"""The commands of a file system: retried, and failing with the errors of a file system."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from natproxy.client.requests import Pages, as_name, name_text, see_within
 from natproxy.client.retry import Patience, Persistence, Stop
 from natproxy.fs.errors import file_changed, os_error
 from natproxy.fs.listing import describe
-from natproxy.fs.ranges import together
+from natproxy.fs.ranges import run_at_once
 from natproxy.protocol import Entry, Metadata
 
 _Reply = TypeVar("_Reply")
 
 
 class Commands:
-    """Sends commands to one server, over a session of this process. Threads may share it.
+    """Sends commands to one server in a session of this process. Threads may share it.
 
     All methods raise `OSError`. Names are paths that begin with a slash.
 
     :param timeout: seconds to wait for each piece of a reply.
     :param connect_timeout: seconds to wait for a connection; see `Session`.
     :param patience: how long temporary failures are retried.
-    :param width: commands that `together` sends at the same time.
+    :param width: commands that `run_at_once` sends at the same time.
     :raises ValueError: if a time-out is not more than 0, or too long.
     """
 
@@ -51,17 +51,17 @@ class Commands:
     @property
     def session(self) -> Session:
         """The connections of this process."""
-        # A connection that parent and child both read from would serve neither.
+        # After a fork, parent and child must not read from the same connection.
         if self._process != os.getpid():
             self._begin_session()
         return self._session
 
     def metadata(self, name: str) -> Metadata:
-        """Return what a file or a directory is like now."""
+        """Return the present metadata of a file or a directory."""
         return self._retried(name, lambda session: session.stat(name))
 
     def list(self, name: str, depth: float) -> builtins.list[dict[str, Any]]:
-        """Return the descriptions of what is in a directory; a file lists itself.
+        """Return fsspec's descriptions of the entries of a directory; of a file, its own.
 
         :param depth: levels of directories; `math.inf` for all of them.
         """
@@ -74,7 +74,7 @@ class Commands:
                 see_within(entry.name, as_name(name))
             return entries
 
-        # A listing that breaks off goes on with the page that is missing.
+        # A listing that fails is resumed at the page that is missing.
         while pages.more:
             for entry in self._retried(name, page):
                 found.append(describe(f"/{name_text(entry.name)}", entry.metadata, entry.unread))
@@ -96,7 +96,7 @@ class Commands:
         try:
             return self._retried(name, get)
         except OSError as error:
-            # An offset beyond the end: there is no class for that refusal alone.
+            # Perhaps the offset is beyond the end: that error has no class of its own.
             if type(error.__cause__) is ServerError:
                 metadata = self.metadata(name)
                 if etag not in (None, metadata.etag):
@@ -105,9 +105,9 @@ class Commands:
                     return b"", metadata.etag
             raise
 
-    def together(self, steps: Sequence[Callable[[], Any]]) -> builtins.list[Any]:
-        """Take steps at the same time; return the result of each, or its exception."""
-        return together(steps, self._width, self.session.interrupt)
+    def run_at_once(self, calls: Sequence[Callable[[], Any]]) -> builtins.list[Any]:
+        """Call functions at the same time; return the result, or the exception, of each."""
+        return run_at_once(calls, self._width, self.session.interrupt)
 
     def _retried(self, name: str, command: Callable[[Session], _Reply]) -> _Reply:
         try:
@@ -127,6 +127,6 @@ class Commands:
 
 
 def _end_session(session: Session, process: int) -> None:
-    # In a forked child its lock may be held by a thread that isn't there.
+    # In a forked child, a thread that the child does not have may hold the session's lock.
     if process == os.getpid():
         session.close()

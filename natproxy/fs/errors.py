@@ -1,4 +1,4 @@
-"""The client's failures as the errors that programs expect of a file system."""
+"""The client's errors as the `OSError` that programs expect of a file system."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ def local_path(path: Any) -> bytes:
 
 
 class FileChanged(Changed, OSError):
-    """The file on the server isn't the one that was opened any more (``ESTALE``)."""
+    """The file on the server is not the version that was opened (``ESTALE``)."""
 
 
 def file_changed(path: str) -> FileChanged:
-    """Return the error for a file that is not the one which was read before."""
+    """Return the error for a file of which another version was read before."""
     return FileChanged(errno.ESTALE, "changed on the server", path)
 
 
 def os_error(error: ClientError, path: str) -> OSError:
-    """Make the error for a path; the client's is to be its cause."""
+    """Return the error for a path; the caller raises it from the client's."""
     last = error
     if isinstance(error, GaveUp) and isinstance(error.__cause__, ClientError):
         last = error.__cause__

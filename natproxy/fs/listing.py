@@ -1,4 +1,4 @@
-"""Files and directories as fsspec describes them, and the tree that a listing makes."""
+"""What fsspec expects of a listing: descriptions of entries, and a walk through them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _TYPES = {FILE: "file", DIRECTORY: "directory"}
 
 
 def depth_of(maxdepth: int | None) -> float:
-    """Give the levels of directories to list."""
+    """Return the levels of directories to list.
+
+    :raises ValueError: if ``maxdepth`` is less than 1.
+    """
     if maxdepth is not None and maxdepth < 1:
         raise ValueError("maxdepth must be at least 1")
     return math.inf if maxdepth is None else maxdepth
@@ -23,11 +26,11 @@ def depth_of(maxdepth: int | None) -> float:
 def describe(name: str, metadata: Metadata, unread: bool = False) -> dict[str, Any]:
     """Return fsspec's description of a file or a directory.
 
-    What the server cannot read has the type ``other`` and ``unread`` set; so has a directory,
-    besides its type, whose content it cannot list.
+    An entry that the server cannot read has the type ``other`` and the key ``unread``; a
+    directory that it cannot list has the key as well.
     """
     unread = unread or metadata.type == UNREAD
-    # To the last bit as `os.stat` does it.
+    # Rounded to the same float as by `os.stat`.
     mtime = metadata.mtime_ns // 10**9 + 1e-9 * (metadata.mtime_ns % 10**9)
     return {
         "name": name,
@@ -39,7 +42,7 @@ def describe(name: str, metadata: Metadata, unread: bool = False) -> dict[str, A
     }
 
 
-def moment(mtime_ns: int) -> datetime:
+def datetime_of(mtime_ns: int) -> datetime:
     """Return a time as a `datetime` in UTC, to the microsecond.
 
     One before the year 1 or after the year 9999 becomes the first or the last `datetime`.
@@ -53,14 +56,14 @@ def moment(mtime_ns: int) -> datetime:
         return limit.replace(tzinfo=timezone.utc)
 
 
-def visits(
+def walk(
     top: str, entries: Sequence[dict[str, Any]], depth: float, topdown: bool, detail: bool
 ) -> Iterator[tuple[str, Any, Any]]:
-    """Give each directory of a listing with the directories and the files in it, as `os.walk` does.
+    """Yield each directory of a listing with its directories and its files, as `os.walk` does.
 
     :param top: the directory that was listed.
     :param depth: levels of directories that were listed.
-    :param detail: whether to give them by name with their descriptions, or the names alone.
+    :param detail: whether to yield dictionaries of names and descriptions, or lists of names.
     """
     inside: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
     for entry in entries:
@@ -82,7 +85,7 @@ def visits(
         else:
             later.append(visit)
         if level < depth:
-            # The caller may have taken out some of them.
+            # The caller may have removed some of the names.
             into = [
                 (directories[last]["name"], level + 1) for last in visit[1] if last in directories
             ]

@@ -1,4 +1,7 @@
-"""``UPath("natproxy://HOST:PORT/PATH")``: universal_pathlib finds it by its entry point."""
+"""``UPath("natproxy://HOST:PORT/PATH")``; universal_pathlib imports it by its entry point.
+
+The class has a module of its own because universal_pathlib is optional.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ class NatproxyPath(UPath):
         cls, args: tuple[Any, ...], protocol: str, storage_options: dict[str, Any]
     ) -> tuple[tuple[Any, ...], str, dict[str, Any]]:
         if args and isinstance(args[0], str) and args[0].lower().startswith(f"{SCHEME}["):
-            # "::" in an IPv6 address would be taken for the link of a chain of URLs.
+            # fsspec and universal_pathlib take "::" for the separator of a chain of URLs.
             try:
                 server, path = parse_url(args[0])
             except UsageError as error:
@@ -32,7 +35,7 @@ class NatproxyPath(UPath):
     def __str__(self) -> str:
         text = super().__str__()
         host = self.storage_options.get("host")
-        # The text of a relative path has no scheme; without a host, the environment names it.
+        # A relative path has no scheme; without a host, the environment names the server.
         if host is None or not text.startswith(SCHEME):
             return text
         server = Server(host, int(self.storage_options.get("port", DEFAULT_PORT)))

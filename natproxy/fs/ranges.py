@@ -1,4 +1,4 @@
-"""Many ranges of many files, fetched at the same time: those close to each other as one."""
+"""Reading many ranges of many files at the same time; adjacent ranges are read as one."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from natproxy.client.transfer.parallel import run_together
 from natproxy.protocol import Metadata
 
 GAP = 64 << 10
-"""Bytes between two ranges that are fetched rather than asked round: a question costs more."""
+"""Bytes between two ranges up to which both are read by one command: a second costs more."""
 
 LARGEST_BLOCK = 16 << 20
-"""Bytes that neighbouring ranges are merged into at most, so that several are under way."""
+"""Bytes up to which ranges are merged, so that several commands run at the same time."""
 
 
-Steps = Sequence[Callable[[], Any]]
+Calls = Sequence[Callable[[], Any]]
 
 
 class Range(NamedTuple):
-    """Bytes of a file that are wanted, from one offset to another, which count as in a slice."""
+    """The bytes of a file from one offset to another; both count as in a slice."""
 
     name: str
     start: int | None
@@ -29,17 +29,18 @@ class Range(NamedTuple):
 
 
 class Piece(bytes):
-    """Bytes of a file that carry its version.
+    """Bytes of a file, with its version.
 
-    An open file with fsspec's cache ``parts`` is given such bytes, and may be of another one.
+    fsspec's cache ``parts`` is filled with such bytes; the file that it is opened for may be of
+    another version.
 
-    :ivar etag: of the file that they are from.
+    :ivar etag: of the file when the bytes were read.
     """
 
     etag: str
 
     def __new__(cls, data: bytes, etag: str) -> Piece:
-        """Copy bytes."""
+        """Return a copy of the bytes."""
         piece = super().__new__(cls, data)
         piece.etag = etag
         return piece
@@ -49,7 +50,7 @@ class Piece(bytes):
 
 
 class _Block(NamedTuple):
-    """Neighbouring ranges of one file, fetched by one ``GET``.
+    """Ranges of one file that are read by one ``GET``.
 
     :ivar etag: that the file must have; `None` for any.
     :ivar pieces: the number, the start and the end of each range.
@@ -62,16 +63,16 @@ class _Block(NamedTuple):
     pieces: list[tuple[int, int, int | None]]
 
 
-def together(steps: Steps, width: int, interrupt: Callable[[], object]) -> list[Any]:
-    """Take steps at the same time; give the result of each, or its exception."""
+def run_at_once(calls: Calls, width: int, interrupt: Callable[[], object]) -> list[Any]:
+    """Call functions at the same time; return the result, or the exception, of each."""
 
-    def attempt(step: Callable[[], Any]) -> Any:
+    def attempt(call: Callable[[], Any]) -> Any:
         try:
-            return step()
+            return call()
         except Exception as error:
             return error
 
-    return run_together([partial(attempt, step) for step in steps], width, Stop(), interrupt)
+    return run_together([partial(attempt, call) for call in calls], width, Stop(), interrupt)
 
 
 def raise_first(results: Sequence[Any]) -> None:
@@ -81,46 +82,48 @@ def raise_first(results: Sequence[Any]) -> None:
             raise result
 
 
-def fetch_ranges(
+def read_ranges(
     ranges: Sequence[Range],
     gap: int,
-    measure: Callable[[str], Metadata],
+    metadata_of: Callable[[str], Metadata],
     read: Callable[[str, int, int | None, str | None], tuple[bytes, str]],
-    at_once: Callable[[Steps], list[Any]],
+    run_at_once: Callable[[Calls], list[Any]],
 ) -> list[Any]:
-    """Return a `Piece` for each range, or its exception; all of one file are of one version.
+    """Return a `Piece`, or an exception, for each range; those of one file are of one version.
 
-    :param gap: bytes between two ranges that are fetched as one.
-    :param measure: gives a file's status.
-    :param read: returns a file's bytes from one offset to another and its etag, which it
-        compares with the one that it is given.
-    :param at_once: takes steps at the same time, as `together` does.
+    :param gap: bytes between two ranges up to which they are read as one.
+    :param metadata_of: returns the metadata of a file.
+    :param read: returns the bytes of a file from one offset to another, and its etag; raises
+        `FileChanged` if the etag is not that of the last argument, unless it is `None`.
+    :param run_at_once: calls functions at the same time, as the function of this module does.
     """
     results: list[Any] = [None] * len(ranges)
     numbers: dict[str, list[int]] = {}
     for number, wanted in enumerate(ranges):
         numbers.setdefault(wanted.name, []).append(number)
     blocks = []
-    unmeasured = []
+    without_size = []
     for name, (number, *others) in numbers.items():
         _, start, end = ranges[number]
         if others or (start or 0) < 0 or (end or 0) < 0:
-            unmeasured.append(name)
+            without_size.append(name)
         else:
-            # Nothing to mix it with: it need not be asked about first.
+            # A single range needs no etag: it cannot be mixed with another version.
             blocks.append(_Block(name, None, start or 0, end, [(number, start or 0, end)]))
-    metadata_list = at_once([partial(measure, name) for name in unmeasured])
-    for name, metadata in zip(unmeasured, metadata_list, strict=True):
+    metadata_list = run_at_once([partial(metadata_of, name) for name in without_size])
+    for name, metadata in zip(without_size, metadata_list, strict=True):
         if isinstance(metadata, Exception):
             for number in numbers[name]:
                 results[number] = metadata
         else:
             of_this = [(number, *ranges[number][1:]) for number in numbers[name]]
             for number in numbers[name]:
-                # For those without bytes, which no block has.
+                # For ranges without bytes, which are in no block.
                 results[number] = Piece(b"", metadata.etag)
             blocks += _merged(name, metadata, of_this, gap)
-    bodies = at_once([partial(read, each.name, each.start, each.end, each.etag) for each in blocks])
+    bodies = run_at_once(
+        [partial(read, each.name, each.start, each.end, each.etag) for each in blocks]
+    )
     for block, found in zip(blocks, bodies, strict=True):
         for number, start, end in block.pieces:
             if isinstance(found, Exception):
@@ -138,7 +141,7 @@ def _merged(
     ranges: Sequence[tuple[int, int | None, int | None]],
     gap: int,
 ) -> list[_Block]:
-    """Join the ranges of one file that are close to each other."""
+    """Return blocks of the ranges of one file; those close to each other are in one."""
     blocks: list[_Block] = []
     pieces = [
         (*slice(start, end).indices(metadata.size)[:2], number) for number, start, end in ranges

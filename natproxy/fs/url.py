@@ -1,4 +1,4 @@
-"""URLs of files: which server and which path they name."""
+"""URLs of files: the server and the path that they name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VARIABLE = "NATPROXY_SERVER"
 
 
 class Environment:
-    """A class attribute whose value is that of `VARIABLE` at the time."""
+    """A class attribute: the present value of `VARIABLE`."""
 
     def __get__(self, instance: object, owner: type) -> str:
         return os.environ.get(VARIABLE, "")
@@ -25,12 +25,12 @@ class Environment:
 def default_server() -> Server:
     """Return the server that the environment names.
 
-    :raises ValueError: if it names none, or what it says cannot be read.
+    :raises ValueError: if it names none, or the value is malformed.
     """
     text = os.environ.get(VARIABLE, "")
     if not text:
         raise ValueError(
-            f"no server: write natproxy://HOST:PORT/PATH, give the option host, or set ${VARIABLE}"
+            f"no server: write natproxy://HOST:PORT/PATH, pass the option host, or set ${VARIABLE}"
         )
     try:
         return parse_url(text)[0] if is_url(text) else Server.parse(text)
@@ -39,25 +39,25 @@ def default_server() -> Server:
 
 
 def path_of(url: Any) -> str:
-    """Return the path that a URL or a path names: a slash, and plain components."""
+    """Return the path of a URL, or a path itself, without empty components and dots."""
     text = stringify_path(url)
     if is_url(text):
         text = text[len(SCHEME) :].partition("/")[2]
-    # The server refuses empty components and dots, and so serves nothing under such a name.
+    # No name on a server has empty components or dots.
     return "/" + "/".join(part for part in text.split("/") if part not in ("", "."))
 
 
 def options_of(url: Any) -> dict[str, Any]:
-    """Return the options of a file system that a URL names: ``host`` and ``port``, or none.
+    """Return the options of the file system of a URL: ``host`` and ``port``, or none.
 
-    :raises ValueError: if the URL cannot be read.
+    :raises ValueError: if the URL is malformed.
     """
     text = stringify_path(url)
     if not is_url(text) or text[len(SCHEME) :].startswith("/") or len(text) == len(SCHEME):
         return {}
     if text[len(SCHEME) :].startswith("[") and "]" not in text:
         raise ValueError(
-            f"'{text}': fsspec takes '::' for the link of a chain: write all groups of an"
+            f"'{text}': fsspec takes '::' for the separator of a chain: write all groups of an"
             " IPv6 address, as in [0:0:0:0:0:0:0:1]"
         )
     try:
@@ -69,6 +69,6 @@ def options_of(url: Any) -> dict[str, Any]:
 def url_of(server: Server, path: str) -> str:
     """Return the URL of a path, which begins with a slash, on a server."""
     if "::" in server.host:
-        # fsspec takes "::" for the link of a chain of URLs.
+        # fsspec takes "::" for the separator of a chain of URLs.
         server = Server(ipaddress.ip_address(server.host).exploded, server.port)
     return f"{SCHEME}{server}{path}"

@@ -1,1 +1,5 @@
-"""System interfaces that several packages use: ``openat2``, mounts, TCP keepalive."""
+"""Thin wrappers of interfaces of the operating system that several packages use.
+
+``openat2(2)``, the table of mounts, and TCP keepalive. Nothing here imports another package of
+natproxy, or Twisted.
+"""

@@ -1,4 +1,4 @@
-"""The kernel's probes of idle TCP connections; for the daemons and the client."""
+"""TCP keepalive, for the daemons and the client."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ INTERVAL = 15
 """Seconds between its probes."""
 
 PROBES = 4
-"""Probes without a reply after which a connection is given up."""
+"""Probes without a reply after which the kernel closes a connection."""
 
 
 def probe_idle(sock: socket.socket) -> None:
-    """Have the kernel probe a TCP connection, or those that a listening socket accepts, while idle.
+    """Enable keepalive for a TCP connection, or for those that a listening socket accepts.
 
-    So a NAT device on the way does not forget it, and a peer that does not reply for two
-    minutes is lost. An option that the system or the socket does not have is left out.
+    So a NAT device on the path keeps its entry for an idle connection, and a connection whose
+    peer does not reply for two minutes is lost. Options that the system or the socket does not
+    support are left out.
     """
     with suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

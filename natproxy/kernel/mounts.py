@@ -1,7 +1,7 @@
 """Types of the mounted file systems, by device number.
 
-``fstatfs(2)`` would say so as well, but on FUSE it asks the file system's own process,
-which may hang. The kernel alone writes ``/proc/self/mountinfo``.
+``fstatfs(2)`` would return the type as well, but on FUSE it calls the file system's process,
+which may hang. ``/proc/self/mountinfo`` is written by the kernel alone.
 """
 
 from __future__ import annotations
@@ -13,22 +13,23 @@ from contextlib import suppress
 
 _TABLE = "/proc/self/mountinfo"
 
-# For how long, in seconds, a type is used: a device number is given away again after an
-# unmount. And how soon an unknown device is looked for once more.
+# Seconds for which a type is used: after an unmount, its device number is used again.
 _KEPT_FOR = 60.0
+
+# Seconds after which the table is read again for an unknown device.
 _AGAIN_AFTER = 5.0
 
 _IN_MEMORY = frozenset(("tmpfs", "ramfs", "hugetlbfs", "devtmpfs"))
 
-# Their time stamps are of this kernel's clock. Not overlayfs: a layer may be on NFS.
+# Their time stamps come from this kernel's clock. Not overlayfs: a layer may be on NFS.
 _LOCAL = _IN_MEMORY | {"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "jfs", "zfs", "bcachefs"}
 
 
 class Mounts:
-    """The table of mounts; by several threads at once, if need be.
+    """The table of mounts; several threads may use it at once.
 
     :param table: path of the table.
-    :param clock: monotonic seconds.
+    :param clock: returns monotonic seconds.
     """
 
     def __init__(self, table: str = _TABLE, clock: Callable[[], float] = time.monotonic) -> None:
@@ -50,11 +51,11 @@ class Mounts:
         return self._types.get(device)
 
     def in_memory(self, device: int) -> bool:
-        """Return whether a device's files are in memory: reading never waits for a disk."""
+        """Return whether a device's files are in memory, so that a read never waits for a disk."""
         return self.type_of(device) in _IN_MEMORY
 
     def has_local_clock(self, device: int) -> bool:
-        """Return whether a device's time stamps are sure to be of this machine's clock."""
+        """Return whether a device's time stamps certainly come from this machine's clock."""
         return self.type_of(device) in _LOCAL
 
     def _read(self) -> dict[int, str]:

@@ -1,6 +1,6 @@
-"""How a path below an open directory is opened without leaving that directory.
+"""Opening a path below an open directory without leaving that directory.
 
-By ``openat2`` where there is one (Linux 5.6), otherwise by a walk of one component at a time.
+By ``openat2`` where the kernel has it (Linux 5.6), otherwise by a walk of one component at a time.
 The kernel decides what is inside: path strings are never compared.
 """
 
@@ -24,9 +24,9 @@ DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 """Flags that open a directory whose entries are to be listed."""
 
 SEARCH = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
-"""Flags that open a directory in which names are to be looked up, as far as the system has such.
+"""Flags that open a directory in which names are to be looked up.
 
-It need not be readable.
+On systems with ``O_PATH``, the directory need not be readable.
 """
 
 Opener = Callable[[int, bytes, int], int]
@@ -34,11 +34,11 @@ Opener = Callable[[int, bytes, int], int]
 
 
 def open_beneath(directory: int, path: bytes, flags: int) -> int:
-    """Open a path by ``openat2``: the kernel refuses whatever would lead outside.
+    """Open a path by ``openat2``: the kernel refuses a path that leads outside.
 
     Symbolic links that stay inside are followed.
 
-    :raises OSError: as ``openat2(2)`` does; ``ENOSYS`` where there is none.
+    :raises OSError: as ``openat2(2)`` does; ``ENOSYS`` if the kernel does not have it.
     """
     return _openat2(directory, path, flags, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
 
@@ -46,7 +46,7 @@ def open_beneath(directory: int, path: bytes, flags: int) -> int:
 def open_without_links(directory: int, path: bytes, flags: int) -> int:
     """Open a path by ``openat2``; no component of it may be a symbolic link.
 
-    :raises OSError: as ``openat2(2)`` does: ``ELOOP`` for a link, ``ENOSYS`` where there is none.
+    :raises OSError: as ``openat2(2)`` does: ``ELOOP`` for a link, ``ENOSYS`` as above.
     """
     return _openat2(directory, path, flags, _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS)
 
@@ -71,7 +71,7 @@ def open_by_walk(directory: int, path: bytes, flags: int) -> int:
 
 
 def choose_opener(preferred: Opener = open_beneath) -> Opener:
-    """Return the preferred opener if this kernel, and its sandbox, let it work; else the walk.
+    """Return the preferred opener if the kernel and the sandbox support it; else the walk.
 
     :param preferred: `open_beneath` or `open_without_links`.
     """
@@ -96,7 +96,7 @@ def _openat2(directory: int, path: bytes, flags: int, resolve: int) -> int:
         if opened >= 0:
             return opened
         code = last_error()
-        # A rename elsewhere in the tree can make the kernel unsure of a "..".
+        # EAGAIN: after a rename elsewhere in the tree, the kernel cannot verify a "..".
         if code not in (errno.EAGAIN, errno.EINTR):
             break
     raise OSError(code, os.strerror(code))

@@ -1,21 +1,20 @@
 """The NAT table: which client is behind which upstream connection."""
 
-from natproxy.nat.table import (
-    EntryState,
-    NATEntry,
-    NATTable,
-    NotInTable,
-    Outcome,
-    TranslationExists,
-    TranslationKey,
-)
+from natproxy.nat.events import Event, Failed, Registered, Relaying, Removed
+from natproxy.nat.table import NATEntry, NATTable, NotInTable, TranslationExists
+from natproxy.nat.translation import EntryState, Outcome, TranslationKey
 
 __all__ = [
     "EntryState",
+    "Event",
+    "Failed",
     "NATEntry",
     "NATTable",
     "NotInTable",
     "Outcome",
+    "Registered",
+    "Relaying",
+    "Removed",
     "TranslationExists",
     "TranslationKey",
 ]

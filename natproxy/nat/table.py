@@ -1,66 +1,37 @@
 """The NAT table: which client is behind which upstream connection.
 
-The proxy is a NAPT device (RFC 2663, section 4.1.2; RFC 3022) for commands. Each
-command has an upstream connection of its own, and that connection's local address
-is what its client is translated to. The table is exact at every moment: an entry is
-registered when the connection is made and removed exactly once, whichever way the
-command ends.
+The proxy is a NAPT device (RFC 2663, section 4.1.2; RFC 3022) for commands. Each command
+has an upstream connection of its own, whose local address stands for the client. The table
+is exact at every moment: an entry is registered when the connection is made, and removed
+exactly once, however the command ends.
 
-No reactor and no socket in here: transports are opaque, the clock is handed in, and
-everything runs in the one reactor thread, so that nothing needs a lock.
+The table uses neither a reactor nor a socket: transports are opaque, and the clocks are
+parameters. It has no locks, because all calls come from the reactor thread.
 """
 
 from __future__ import annotations
 
-import enum
+import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol
 
 from twisted.logger import Logger
 
 from natproxy.address import Address
-
-_Indexed = TypeVar("_Indexed")
-
-
-class TranslationKey(NamedTuple):
-    """What makes an upstream connection unique.
-
-    The local port alone does not: with two upstreams the kernel gives the same local
-    port to a connection to each.
-    """
-
-    local: Address
-    upstream: Address
-
-
-class EntryState(enum.Enum):
-    """Where an entry is in its life."""
-
-    REGISTERED = "registered"
-    """The command has been sent; no reply yet."""
-    RELAYING = "relaying"
-    """The reply is being relayed."""
-    GONE = "gone"
-    """Removed, with an outcome."""
-
-
-class Outcome(enum.Enum):
-    """How a command ended."""
-
-    COMPLETED = "completed"
-    """The whole reply, were it an ``ERR``, was handed to the client's connection."""
-    ERROR = "error"
-    """The upstream could not be reached, or not be understood."""
-    CLIENT_GONE = "client-gone"
-    UPSTREAM_GONE = "upstream-gone"
-    TIMEOUT = "timeout"
-    DRAINED = "drained"
-    """Cut off when the daemon stopped and the time to drain was over."""
+from natproxy.nat.events import (
+    ALL_KINDS,
+    Event,
+    Failed,
+    Registered,
+    Relaying,
+    Removed,
+)
+from natproxy.nat.translation import EntryState, Outcome, TranslationKey
+from natproxy.protocol import Command, name_of
 
 
 class ClientTransport(Protocol):
-    """What the table asks of a client's connection."""
+    """The part of a client's connection that an entry uses."""
 
     def write(self, data: bytes) -> object:
         """Send bytes to the client."""
@@ -68,186 +39,361 @@ class ClientTransport(Protocol):
 
 
 class TranslationExists(Exception):
-    """Two connections with one key, which the kernel cannot make: a bug of the caller."""
+    """The key to register is in the table. The kernel makes no two such connections."""
 
 
 class NotInTable(Exception):
-    """An entry was to be removed that is not there: a bug of the caller."""
+    """The entry is not in the table, or no longer."""
 
 
 class NATEntry:
-    """One translation: a command of a client, and the upstream connection it travels on.
+    """One translation: a command of a client and the upstream connection that carries it.
 
-    :ivar key: the upstream connection's two ends.
+    :ivar serial: number of the translation, counted up from 1 for each table.
+    :ivar key: the two ends of the upstream connection.
     :ivar client: the client's transport.
     :ivar client_address: its host and port.
-    :ivar verb: the command's verb; ``name``: what it is about. Both bytes.
-    :ivar registered_at: in seconds of the table's clock.
-    :ivar relayed: bytes of the reply, header included, routed to the client so far.
-    :ivar state: see `EntryState`.
+    :ivar command: what the client sent, without a secret.
+    :ivar started_at: when the command began, in seconds of the table's clock.
+    :ivar registered_at: when the entry was registered, likewise.
+    :ivar promised: bytes of the reply's body; `None` for a listing, and before the header.
+    :ivar relayed: bytes of the reply, header included, passed to the client so far.
     :ivar outcome: `None` until the entry is removed.
     """
 
     __slots__ = (
-        "_stop",
+        "_cancel",
         "client",
         "client_address",
+        "command",
         "key",
-        "name",
         "outcome",
+        "promised",
         "registered_at",
         "relayed",
+        "serial",
+        "started_at",
         "state",
-        "verb",
     )
 
     def __init__(
         self,
+        serial: int,
         key: TranslationKey,
         client: ClientTransport,
         client_address: Address,
-        verb: bytes,
-        name: bytes,
+        command: Command,
+        started_at: float,
         registered_at: float,
-        stop: Callable[[], object],
+        cancel: Callable[[], object],
     ) -> None:
+        self.serial = serial
         self.key = key
         self.client = client
         self.client_address = client_address
-        self.verb = verb
-        self.name = name
+        self.command = command
+        self.started_at = started_at
         self.registered_at = registered_at
+        self.promised: int | None = None
         self.relayed = 0
         self.state = EntryState.REGISTERED
         self.outcome: Outcome | None = None
-        self._stop = stop
+        self._cancel = cancel
+
+    @property
+    def verb(self) -> bytes:
+        """The command's verb, in upper case."""
+        return self.command.verb
+
+    @property
+    def name(self) -> bytes:
+        """The name of the file or directory, decoded; empty if there is none."""
+        return name_of(self.command)
 
     def write(self, data: bytes) -> None:
-        """Route bytes of the reply to the client."""
+        """Pass bytes of the reply to the client."""
         self.relayed += len(data)
         self.client.write(data)
 
     def count(self, size: int) -> None:
-        """Note that so many bytes have been routed to the client inside the kernel."""
+        """Count bytes that the kernel has moved to the client's socket."""
         self.relayed += size
+
+
+class _Subscribers:
+    """The callbacks of a table, by kind of event."""
+
+    _log = Logger()
+
+    def __init__(self) -> None:
+        # The tuples are replaced, never changed: a callback may subscribe or unsubscribe.
+        self.of: dict[type[Event], tuple[Callable[[Event], object], ...]] = dict.fromkeys(
+            ALL_KINDS, ()
+        )
+
+    def add(
+        self, callback: Callable[[Event], object], kinds: tuple[type[Event], ...]
+    ) -> Callable[[], None]:
+        """Subscribe; see `NATTable.subscribe`."""
+        # Compared by identity: the same callback may be subscribed twice.
+        subscription = _Subscription(callback)
+        for kind in kinds:
+            self.of[kind] += (subscription,)
+
+        def unsubscribe() -> None:
+            subscription.active = False
+            for kind in kinds:
+                self.of[kind] = tuple(one for one in self.of[kind] if one is not subscription)
+
+        return unsubscribe
+
+    def publish(self, event: Event) -> None:
+        """Pass an event to the subscribers of its kind.
+
+        What a subscriber raises is logged; the others receive the event all the same.
+        """
+        for callback in self.of[type(event)]:
+            try:
+                callback(event)
+            except Exception:
+                self._log.failure("a subscriber of the NAT table failed")
+
+
+class _Subscription:
+    """One call of `_Subscribers.add`.
+
+    :ivar active: false after its end, when an event may still be on its way through a tuple
+        of subscribers that includes it.
+    """
+
+    __slots__ = ("_callback", "active")
+
+    def __init__(self, callback: Callable[[Event], object]) -> None:
+        self._callback = callback
+        self.active = True
+
+    def __call__(self, event: Event) -> None:
+        if self.active:
+            self._callback(event)
 
 
 class NATTable:
     """All translations that exist now.
 
-    :param clock: gives the time in seconds, as ``IReactorTime.seconds`` does.
+    :param clock: returns monotonic seconds, as ``IReactorTime.seconds`` does.
+    :param wall_clock: returns seconds since the epoch.
     """
 
     _log = Logger()
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, clock: Callable[[], float], wall_clock: Callable[[], float] = time.time
+    ) -> None:
         self._clock = clock
+        self._wall_clock = wall_clock
+        self._serial = 0
         self._entries: dict[TranslationKey, NATEntry] = {}
         self._by_port: dict[int, dict[TranslationKey, NATEntry]] = {}
         self._by_client: dict[ClientTransport, dict[TranslationKey, NATEntry]] = {}
-        self._observers: list[Callable[[NATEntry], object]] = []
+        self._subscribers = _Subscribers()
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def __iter__(self) -> Iterator[NATEntry]:
-        """Give the entries, oldest first, as they are now."""
+        """Return the entries as they are now, oldest first."""
         return iter(list(self._entries.values()))
 
-    def observe(self, observer: Callable[[NATEntry], object]) -> None:
-        """Have ``observer`` called with an entry after each step of its life.
+    def subscribe(
+        self, callback: Callable[[Event], object], kinds: tuple[type[Event], ...] = ALL_KINDS
+    ) -> Callable[[], None]:
+        """Call back with each later event of these kinds; see `natproxy.nat.events`.
 
-        The steps are told apart by the entry's ``state``. What an observer raises is
-        logged and stops nobody.
+        What the callback raises is logged, and stops neither the command nor other
+        subscribers. An event of which there is no subscriber is not created.
+
+        :return: ends the subscription, at any time; further calls of it have no effect.
         """
-        self._observers.append(observer)
+        return self._subscribers.add(callback, kinds)
 
     def register(
         self,
         key: TranslationKey,
         client: ClientTransport,
         client_address: Address,
-        verb: bytes,
-        name: bytes,
-        stop: Callable[[], object],
+        command: Command,
+        started_at: float,
+        cancel: Callable[[], object],
     ) -> NATEntry:
         """Enter a translation.
 
-        :param stop: called once, when the entry is removed; it is to end the relay and
-            let go of the upstream connection.
+        :param command: of the client; the entry and the events contain it without secrets.
+        :param started_at: when it began, in seconds of the table's clock.
+        :param cancel: called by `cancel` and `cancel_client`, to end the relay and reset the
+            upstream connection.
         :raises TranslationExists: if the key is in the table.
         """
         if key in self._entries:
             raise TranslationExists(f"{key.local} to {key.upstream} is in the table already")
-        entry = NATEntry(key, client, client_address, verb, name, self._clock(), stop)
+        self._serial += 1
+        entry = NATEntry(
+            self._serial,
+            key,
+            client,
+            client_address,
+            command.shown,
+            started_at,
+            self._clock(),
+            cancel,
+        )
         self._entries[key] = entry
         self._by_port.setdefault(key.local.port, {})[key] = entry
         self._by_client.setdefault(client, {})[key] = entry
-        self._tell(entry)
+        if self._subscribers.of[Registered]:
+            self._subscribers.publish(
+                Registered(
+                    entry.serial,
+                    self._wall_clock(),
+                    entry.registered_at,
+                    started_at,
+                    client_address,
+                    entry.command,
+                    key,
+                )
+            )
         return entry
 
-    def relaying(self, entry: NATEntry) -> None:
-        """Note that the entry's reply has begun.
+    def relaying(self, entry: NATEntry, promised: int | None) -> None:
+        """Note that the header of the entry's reply has been received.
 
-        :raises NotInTable: if it has been removed.
+        :param promised: bytes of the body; `None` for a listing.
+        :raises NotInTable: if the entry has been removed.
         """
-        self._require(entry)
+        if entry.state is EntryState.GONE:
+            raise NotInTable(f"{entry.key.local} to {entry.key.upstream} is not in the table")
         entry.state = EntryState.RELAYING
-        self._tell(entry)
+        entry.promised = promised
+        if self._subscribers.of[Relaying]:
+            self._subscribers.publish(
+                Relaying(
+                    entry.serial,
+                    self._wall_clock(),
+                    self._clock(),
+                    entry.started_at,
+                    entry.client_address,
+                    entry.command,
+                    entry.key,
+                    promised,
+                )
+            )
 
     def remove(self, entry: NATEntry, outcome: Outcome) -> None:
-        """Take an entry out and stop its relay.
+        """Remove an entry whose command has ended.
 
         :raises NotInTable: if it has been removed before.
         """
-        self._require(entry)
-        del self._entries[entry.key]
-        self._unindex(self._by_port, entry.key.local.port, entry.key)
-        self._unindex(self._by_client, entry.client, entry.key)
-        entry.state = EntryState.GONE
-        entry.outcome = outcome
+        self._delete(entry, outcome)
+        if self._subscribers.of[Removed]:
+            self._publish_removed(entry, outcome)
+
+    def cancel(self, entry: NATEntry, outcome: Outcome) -> None:
+        """Remove an entry whose command has not ended, and end its relay.
+
+        :raises NotInTable: if it has been removed before.
+        """
+        cancel = entry._cancel
+        self._delete(entry, outcome)
         try:
-            entry._stop()
+            cancel()
         except Exception:
-            self._log.failure("a relay could not be stopped")
-        self._tell(entry)
+            self._log.failure("cannot cancel a relay")
+        if self._subscribers.of[Removed]:
+            self._publish_removed(entry, outcome)
 
-    def remove_client(self, client: ClientTransport, outcome: Outcome) -> list[NATEntry]:
-        """Take out all entries of a client and stop their relays.
+    def cancel_client(self, client: ClientTransport, outcome: Outcome) -> list[NATEntry]:
+        """Remove all entries of a client, and end their relays.
 
-        :return: the entries removed; none, if the client had none.
+        :return: the entries removed.
         """
         entries = list(self._by_client.get(client, {}).values())
         for entry in entries:
+            # A subscriber may have removed it.
             if entry.state is not EntryState.GONE:
-                self.remove(entry, outcome)
+                self.cancel(entry, outcome)
         return entries
 
+    def fail(
+        self,
+        client_address: Address,
+        command: Command,
+        started_at: float,
+        outcome: Outcome,
+        sent: int,
+    ) -> None:
+        """Publish that a command has ended without an upstream connection.
+
+        :param started_at: when it began, in seconds of the table's clock.
+        :param sent: bytes of the error that the client received.
+        """
+        self._serial += 1
+        if self._subscribers.of[Failed]:
+            self._subscribers.publish(
+                Failed(
+                    self._serial,
+                    self._wall_clock(),
+                    self._clock(),
+                    started_at,
+                    client_address,
+                    command.shown,
+                    sent,
+                    outcome,
+                )
+            )
+
     def lookup(self, port: int) -> tuple[NATEntry, ...]:
-        """Say who is behind a local port of the proxy.
+        """Return the entries with a local port of the proxy.
 
         :return: no entry, one, or one for each upstream to which the port is in use.
         """
         return tuple(self._by_port.get(port, {}).values())
 
-    def _require(self, entry: NATEntry) -> None:
-        if self._entries.get(entry.key) is not entry:
-            raise NotInTable(f"{entry.key.local} to {entry.key.upstream} is not in the table")
+    def _delete(self, entry: NATEntry, outcome: Outcome) -> None:
+        key = entry.key
+        if entry.state is EntryState.GONE:
+            raise NotInTable(f"{key.local} to {key.upstream} is not in the table")
+        entry.state = EntryState.GONE
+        entry.outcome = outcome
+        # The callback refers to the upstream's protocol, which refers to the entry.
+        entry._cancel = _cancelled
+        del self._entries[key]
+        # An entry that is alone in an index, as nearly all are, is removed with its place.
+        port = key.local.port
+        if len(self._by_port[port]) == 1:
+            del self._by_port[port]
+        else:
+            del self._by_port[port][key]
+        if len(self._by_client[entry.client]) == 1:
+            del self._by_client[entry.client]
+        else:
+            del self._by_client[entry.client][key]
 
-    @staticmethod
-    def _unindex(
-        index: dict[_Indexed, dict[TranslationKey, NATEntry]],
-        value: _Indexed,
-        key: TranslationKey,
-    ) -> None:
-        entries = index[value]
-        del entries[key]
-        if not entries:
-            del index[value]
+    def _publish_removed(self, entry: NATEntry, outcome: Outcome) -> None:
+        self._subscribers.publish(
+            Removed(
+                entry.serial,
+                self._wall_clock(),
+                self._clock(),
+                entry.started_at,
+                entry.client_address,
+                entry.command,
+                entry.key,
+                entry.registered_at,
+                entry.promised,
+                entry.relayed,
+                outcome,
+            )
+        )
 
-    def _tell(self, entry: NATEntry) -> None:
-        for observer in self._observers:
-            try:
-                observer(entry)
-            except Exception:
-                self._log.failure("a NAT table observer failed")
+
+def _cancelled() -> None:
+    """Do nothing: the entry has been removed."""

@@ -1,21 +1,50 @@
-"""The protocol's grammar, once, for the server, the proxy and the client.
+"""The protocol's grammar, for the file server, the proxy and the client.
 
-Here stand the verbs, how commands and replies are read and written, and how a reply is
-framed. All of it works on bytes that somebody else has received: no socket, no reactor
-and no file may be opened here. The contract itself is ``docs/protocol.md``.
+It comprises the table of verbs, the formatting and parsing of commands and replies, the framing
+of replies, and errors. All functions work on bytes and do no I/O. The specification is
+``docs/protocol.md``.
 """
 
+from natproxy.metadata import (
+    DIRECTORY,
+    FILE,
+    UNREAD,
+    UNREAD_METADATA,
+    Entry,
+    Metadata,
+)
 from natproxy.protocol.arguments import (
     MAX_SIZE,
     ROOT,
     Arguments,
-    Refusal,
     abilities,
     decode_name,
     encode_name,
     format_request,
     name_of,
     parse_arguments,
+)
+from natproxy.protocol.errors import (
+    BAD_GATEWAY,
+    BAD_REQUEST,
+    CHANGED,
+    EMPTY_RESPONSE,
+    FILE_NOT_FOUND,
+    FORBIDDEN,
+    GATEWAY_TIMEOUT,
+    INTERNAL_ERROR,
+    LINE_TOO_LONG,
+    NOT_FOUND,
+    PROXY_ERROR,
+    RANGE_NOT_SATISFIABLE,
+    TOO_MANY_REQUESTS,
+    UNAVAILABLE,
+    UNKNOWN_COMMAND,
+    ErrorKind,
+    Refusal,
+    error_line,
+    kind_of,
+    parse_error,
 )
 from natproxy.protocol.features import (
     MAX_ABILITIES,
@@ -24,15 +53,9 @@ from natproxy.protocol.features import (
     relayed_abilities,
 )
 from natproxy.protocol.metadata import (
-    DIRECTORY,
-    FILE,
     MORE,
-    UNREAD,
-    UNREAD_METADATA,
     Digest,
-    Entry,
     EntryLines,
-    Metadata,
     Page,
     Range,
     format_digest,
@@ -54,20 +77,13 @@ from natproxy.protocol.replies import (
     ListingNames,
     ReplyParser,
     body_of,
-    error_line,
-    parse_error,
     parse_header,
 )
 from natproxy.protocol.text import WireError, printable
 from natproxy.protocol.verbs import (
-    EMPTY_RESPONSE,
     END,
-    FILE_NOT_FOUND,
-    LINE_TOO_LONG,
     MAX_LINE,
-    PROXY_ERROR,
     REDACTED,
-    UNKNOWN_COMMAND,
     VERBS,
     Command,
     Framing,
@@ -79,20 +95,30 @@ from natproxy.protocol.verbs import (
 )
 
 __all__ = [
+    "BAD_GATEWAY",
+    "BAD_REQUEST",
+    "CHANGED",
     "DIRECTORY",
     "EMPTY_RESPONSE",
     "END",
     "FILE",
     "FILE_NOT_FOUND",
+    "FORBIDDEN",
+    "GATEWAY_TIMEOUT",
+    "INTERNAL_ERROR",
     "LINE_TOO_LONG",
     "MAX_ABILITIES",
     "MAX_ABILITY_LINES",
     "MAX_LINE",
     "MAX_SIZE",
     "MORE",
+    "NOT_FOUND",
     "PROXY_ERROR",
+    "RANGE_NOT_SATISFIABLE",
     "REDACTED",
     "ROOT",
+    "TOO_MANY_REQUESTS",
+    "UNAVAILABLE",
     "UNKNOWN_COMMAND",
     "UNREAD",
     "UNREAD_METADATA",
@@ -105,6 +131,7 @@ __all__ = [
     "Digest",
     "Entry",
     "EntryLines",
+    "ErrorKind",
     "Framing",
     "Header",
     "ListingBody",
@@ -129,6 +156,7 @@ __all__ = [
     "format_page",
     "format_range",
     "format_request",
+    "kind_of",
     "listable",
     "name_of",
     "parse_arguments",

@@ -1,4 +1,4 @@
-"""What version 2 says after a verb: an encoded file name, then ``key=value`` words."""
+"""The arguments of a command of version 2: an encoded file name, then ``key=value`` words."""
 
 from __future__ import annotations
 
@@ -9,47 +9,35 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from natproxy.protocol.errors import BAD_REQUEST, Refusal
 from natproxy.protocol.text import WireError, printable
 from natproxy.protocol.verbs import VERBS, Command, Naming, checked_line
 
 MAX_SIZE = 2**63 - 1
-"""The largest size, or offset, on the wire, in bytes: that of ``off_t``."""
+"""The largest size or offset on the wire, in bytes: that of ``off_t``."""
 
 ROOT = b"."
-"""Stands for the served directory itself where a name is needed."""
+"""The name of the served directory itself, where a verb needs a name."""
 
 _TO_ENCODE = re.compile(rb"[^!-~]|%")
 _ENCODED = re.compile(rb"[!-$&-~]*(?:%[0-9A-Fa-f]{2}[!-$&-~]*)*")
 _NUMBER = re.compile(rb"[0-9]{1,19}")
-# Looked up at import: a daemon that has changed its user may not be able to read the module.
+# Loaded at import: after a daemon has changed its user, it may not be able to read the module.
 _ESCAPES = codecs.lookup("unicode_escape")
 _TOKEN = re.compile(rb"[!-~]{1,128}")
 
 
-class Refusal(Exception):
-    """A command of version 2 that fails: ``ERR <code> <message>``.
-
-    :ivar code: as in HTTP.
-    :ivar message: in ASCII, on one line.
-    """
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(f"{code} {message}")
-        self.code = code
-        self.message = message
-
-
 def encode_name(name: bytes) -> bytes:
-    """Write a file name as one word of printable ASCII: other bytes, and ``%``, as ``%XX``."""
+    """Return a file name as one word of printable ASCII; other bytes and ``%`` become ``%XX``."""
     return _TO_ENCODE.sub(lambda match: b"%%%02X" % match[0][0], name)
 
 
-# A command's name is decoded for its answer, the table and the log. At most 1 MiB is held.
+# A command's name is decoded for its reply, the table and the log. At most 1 MiB is cached.
 @lru_cache(maxsize=32)
 def decode_name(word: bytes) -> bytes:
-    """Read a file name from its word.
+    """Return the file name that a word encodes.
 
-    :raises WireError: if it isn't percent-encoded.
+    :raises WireError: if the word is not percent-encoded.
     """
     if not (word and _ENCODED.fullmatch(word)):
         raise WireError(f"malformed name '{printable(word, 80)}'")
@@ -61,16 +49,16 @@ def decode_name(word: bytes) -> bytes:
 
 
 class Arguments(NamedTuple):
-    """What a command of version 2 asks for; what it doesn't say has its default.
+    """The arguments of a command of version 2, or their defaults.
 
     :ivar name: of the file or directory; empty for the served directory itself.
-    :ivar offset: the first byte wanted.
-    :ivar length: bytes wanted at most; `None` for all up to the end.
+    :ivar offset: position of the first requested byte.
+    :ivar length: maximal number of bytes; `None` for all bytes up to the end.
     :ivar if_match: the ``etag`` that the file must have.
-    :ivar depth: levels of directories, 1 or more, or `math.inf`.
-    :ivar after: entries up to this name are left out; empty for none.
-    :ivar limit: entries on a page at most; `None` for as many as the server likes.
-    :ivar alg: of the digest.
+    :ivar depth: levels of directories to list, 1 or more, or `math.inf`.
+    :ivar after: the listing begins after this name; empty for its beginning.
+    :ivar limit: maximal number of entries on a page; `None` for the server's own limit.
+    :ivar alg: the algorithm of the digest.
     """
 
     name: bytes = b""
@@ -118,39 +106,41 @@ _READERS: dict[bytes, Callable[[bytes], Any]] = {
 
 
 def parse_arguments(command: Command) -> Arguments:
-    """Read what follows a known verb of version 2.
+    """Return the arguments of a command whose verb is a known one of version 2.
 
-    :raises Refusal: with code 400, naming the argument that is unknown or malformed.
+    :raises Refusal: with code 400 and a message that names the unknown or malformed argument.
     """
     verb = VERBS[command.verb]
     words = command.name.split()
     values: dict[str, Any] = {}
     if verb.needs_name and not words:
-        raise Refusal(400, "no file name given")
+        raise Refusal(BAD_REQUEST, "missing file name")
     if verb.needs_name or (verb.naming is Naming.OPTIONAL and words and b"=" not in words[0]):
         word = words.pop(0)
         try:
             name = decode_name(word)
         except WireError as error:
-            raise Refusal(400, _ascii(str(error))) from error
+            raise Refusal(BAD_REQUEST, _ascii(str(error))) from error
         values["name"] = b"" if name == ROOT else name
     for word in words:
         key, equals, value = word.partition(b"=")
         field = key.decode("ascii", "replace").replace("-", "_")
         if not equals or key not in verb.keys or field in values:
-            raise Refusal(400, _ascii(f"unknown argument '{printable(word, 80)}'"))
+            raise Refusal(BAD_REQUEST, _ascii(f"unknown argument '{printable(word, 80)}'"))
         try:
             values[field] = _READERS[key](value)
         except WireError as error:
-            raise Refusal(400, _ascii(f"malformed argument '{printable(word, 80)}'")) from error
+            raise Refusal(
+                BAD_REQUEST, _ascii(f"malformed argument '{printable(word, 80)}'")
+            ) from error
     return Arguments(**values)
 
 
 def name_of(command: Command) -> bytes:
-    """Give the file name in a command, whatever its verb; for tables and logs.
+    """Return the file name in a command with any verb, for tables and logs.
 
-    :return: empty if there is none; as it was sent, if it can't be read; `REDACTED` in the
-        place of a secret.
+    :return: empty if there is none; the encoded word if it is malformed; `REDACTED` in place
+        of a secret.
     """
     command = command.shown
     verb = VERBS.get(command.verb)
@@ -166,16 +156,16 @@ def name_of(command: Command) -> bytes:
 
 
 def format_request(word: bytes, arguments: Arguments = Arguments()) -> bytes:  # noqa: B008  # immutable
-    """Write a command of version 2 as the line to send, line feed included.
+    """Return the line of a command of version 2, line feed included.
 
-    :param word: one of `VERBS`; what its row has no key for is left out.
-    :raises WireError: if the line is too long, or something in it cannot be asked for.
+    :param word: one of `VERBS`; arguments that its row has no key for are left out.
+    :raises WireError: if the line is too long, or an argument has no valid form.
     """
     verb = VERBS[word]
     words = [word]
     if verb.naming is not Naming.NONE and (arguments.name or verb.needs_name):
         name = encode_name(arguments.name) or ROOT
-        # In this place a word with "=" in it would be taken for an argument.
+        # An optional name that contains "=" would be parsed as an argument.
         words.append(name.replace(b"=", b"%3D") if verb.naming is Naming.OPTIONAL else name)
     for key in verb.keys:
         field = key.decode("ascii").replace("-", "_")
@@ -186,14 +176,14 @@ def format_request(word: bytes, arguments: Arguments = Arguments()) -> bytes:  #
                 _READERS[key](word)
             except WireError as error:
                 raise WireError(
-                    f"{key.decode()}: {printable(word, 80)} cannot be asked for"
+                    f"{key.decode()}: {printable(word, 80)} is not a valid argument"
                 ) from error
             words.append(key + b"=" + word)
     return checked_line(b" ".join(words), max(arguments.name, arguments.after, key=len))
 
 
 def abilities() -> bytes:
-    """Give the lines of a ``FEAT`` reply's body, without ``END``: the table, written out."""
+    """Return the lines of a ``FEAT`` reply's body, generated from `VERBS`, without ``END``."""
     rows = [b"NATPROXY 2"]
     for verb in VERBS.values():
         if verb.version == 2 and verb.word != b"FEAT":

@@ -1,8 +1,8 @@
-"""What a ``FEAT`` reply announces, and what a proxy passes on of it.
+"""The body of a ``FEAT`` reply, and the part of it that a proxy passes on.
 
 The body is a first line ``NATPROXY 2``, then a line for each verb with the arguments that it
-takes. A proxy announces only what it can frame by itself: a verb that it did not know would
-put the connection out of step.
+takes. A proxy passes on only the verbs and arguments that are in its own table: it cannot find
+the end of the reply to any other.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ def relayed_abilities(abilities: bytes) -> bytes:
 
 
 class AbilitiesReader:
-    """Reads the body of a ``FEAT`` reply that comes in pieces of any size."""
+    """Reads the body of a ``FEAT`` reply from pieces of any size."""
 
     def __init__(self) -> None:
         self._body = ListingBody()
         self._received = bytearray()
 
     def feed(self, data: bytes) -> bytes | None:
-        """Take received bytes.
+        """Process received bytes.
 
         :return: the body to pass on, ``END`` included, or `None` while it is incomplete.
         :raises WireError: if the body has more than `MAX_ABILITIES` bytes, or more than

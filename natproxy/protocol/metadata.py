@@ -1,18 +1,14 @@
-"""What version 2 says of a file: its status, a range of it, its digest, a page of them."""
+"""The replies of version 2: metadata, a range of a file, a digest, a page of a listing."""
 
 from __future__ import annotations
 
 import re
 from typing import NamedTuple
 
+from natproxy.metadata import FILE, UNREAD_METADATA, Entry, Metadata
 from natproxy.protocol.arguments import MAX_SIZE, decode_name, encode_name
-from natproxy.protocol.lines import Lines
+from natproxy.protocol.replies import Lines
 from natproxy.protocol.text import WireError, printable
-
-FILE = "file"
-DIRECTORY = "dir"
-UNREAD = "unread"
-"""The type of an entry whose metadata the server cannot read."""
 
 MORE = b"more"
 
@@ -23,44 +19,13 @@ _HEX = re.compile(r"[0-9a-f]{64}")
 _UNREAD_WORDS = b"type=unread size=0 mtime=0.0 etag=-"
 
 
-class Metadata(NamedTuple):
-    """A file or a directory as it is at one time.
-
-    :ivar type: `FILE`, `DIRECTORY`, or what a newer server may add.
-    :ivar size: in bytes.
-    :ivar mtime_ns: when its content was last written, in nanoseconds since the epoch.
-    :ivar etag: changes whenever the content may have.
-    """
-
-    type: str
-    size: int
-    mtime_ns: int
-    etag: str
-
-
-UNREAD_METADATA = Metadata(UNREAD, 0, 0, "-")
-"""Stands in the line of an entry whose metadata the server cannot read."""
-
-
-class Entry(NamedTuple):
-    """One line of ``LS``.
-
-    :ivar name: the path below the served directory.
-    :ivar unread: true for a directory whose content the server cannot list.
-    """
-
-    name: bytes
-    metadata: Metadata
-    unread: bool = False
-
-
 class Page(NamedTuple):
-    """What the header of a page of ``LS`` says besides the page's length.
+    """The header of an ``LS`` reply, except the length of the body.
 
-    :ivar unread: entries on this page that could not be read: those of type `UNREAD`,
-        and directories that are marked ``unread=1``.
-    :ivar after: the name after which the next page begins; `None` if that is the last
-        name on this page, or if there is no next page.
+    :ivar unread: number of entries on this page that could not be read: those of type
+        `UNREAD`, and directories that are marked ``unread=1``.
+    :ivar after: the name after which the next page begins; `None` if it is the last name on
+        this page, or if there is no next page.
     """
 
     unread: int = 0
@@ -68,11 +33,11 @@ class Page(NamedTuple):
 
 
 class Range(NamedTuple):
-    """What a ``GET`` is answered with.
+    """The header of a ``GET`` reply.
 
-    :ivar length: bytes that follow.
-    :ivar offset: of the first of them in the file.
-    :ivar status: of the whole file.
+    :ivar length: of the body, in bytes.
+    :ivar offset: position in the file of the body's first byte.
+    :ivar metadata: of the whole file.
     """
 
     length: int
@@ -81,11 +46,11 @@ class Range(NamedTuple):
 
 
 class Digest(NamedTuple):
-    """What a ``HASH`` is answered with.
+    """The reply to a ``HASH``.
 
-    :ivar sha256: of the bytes asked for, in hexadecimal.
+    :ivar sha256: of the requested bytes, in hexadecimal.
     :ivar size: of the whole file, in bytes.
-    :ivar etag: that the file had before and after it was read.
+    :ivar etag: of the file, before and after it was read.
     """
 
     sha256: str
@@ -100,7 +65,7 @@ def _mtime(nanoseconds: int) -> str:
 
 
 def format_metadata(metadata: Metadata) -> bytes:
-    """Write what follows ``OK`` in the reply to a ``STAT``."""
+    """Return the words that follow ``OK`` in the reply to a ``STAT``."""
     return (
         f"type={metadata.type} size={metadata.size}"
         f" mtime={_mtime(metadata.mtime_ns)} etag={metadata.etag}"
@@ -108,7 +73,7 @@ def format_metadata(metadata: Metadata) -> bytes:
 
 
 def format_range(part: Range) -> bytes:
-    """Write the header line of the reply to a ``GET``, line feed included."""
+    """Return the header line of the reply to a ``GET``, line feed included."""
     metadata = part.metadata
     return (
         f"OK {part.length} offset={part.offset} size={metadata.size}"
@@ -117,12 +82,12 @@ def format_range(part: Range) -> bytes:
 
 
 def format_digest(digest: Digest) -> bytes:
-    """Write what follows ``OK`` in the reply to a ``HASH``."""
+    """Return the words that follow ``OK`` in the reply to a ``HASH``."""
     return f"sha256={digest.sha256} size={digest.size} etag={digest.etag}".encode("ascii")
 
 
 def format_entry(entry: Entry) -> bytes:
-    """Write a line of ``LS``, line feed included."""
+    """Return a line of ``LS``, line feed included."""
     if entry.metadata == UNREAD_METADATA:
         words = _UNREAD_WORDS
     else:
@@ -131,7 +96,7 @@ def format_entry(entry: Entry) -> bytes:
 
 
 def format_page(length: int, page: Page = Page()) -> bytes:  # noqa: B008  # immutable
-    """Write the header line of the reply to an ``LS``, line feed included.
+    """Return the header line of the reply to an ``LS``, line feed included.
 
     :param length: of the body, in bytes.
     """
@@ -144,18 +109,18 @@ def format_page(length: int, page: Page = Page()) -> bytes:  # noqa: B008  # imm
 
 
 def parse_metadata(words: bytes) -> Metadata:
-    """Read what follows ``OK`` in the reply to a ``STAT``.
+    """Parse the words that follow ``OK`` in the reply to a ``STAT``.
 
-    :raises WireError: if something is missing or malformed; unknown keys are ignored.
+    :raises WireError: if a field is missing or malformed; unknown keys are ignored.
     """
     fields = _Fields(words)
     return Metadata(fields.token("type"), fields.size("size"), fields.mtime(), fields.token("etag"))
 
 
 def parse_range(length: int, words: bytes) -> Range:
-    """Read what follows ``OK <length>`` in the reply to a ``GET``.
+    """Parse the words that follow ``OK <length>`` in the reply to a ``GET``.
 
-    :raises WireError: as `parse_metadata` does, or if the range isn't in the file.
+    :raises WireError: as `parse_metadata` does, or if the range is not in the file.
     """
     fields = _Fields(words)
     metadata = Metadata(FILE, fields.size("size"), fields.mtime(), fields.token("etag"))
@@ -166,7 +131,7 @@ def parse_range(length: int, words: bytes) -> Range:
 
 
 def parse_digest(words: bytes) -> Digest:
-    """Read what follows ``OK`` in the reply to a ``HASH``.
+    """Parse the words that follow ``OK`` in the reply to a ``HASH``.
 
     :raises WireError: as `parse_metadata` does.
     """
@@ -178,7 +143,7 @@ def parse_digest(words: bytes) -> Digest:
 
 
 def parse_entry(line: bytes) -> Entry:
-    """Read a line of ``LS``, without its line feed.
+    """Parse a line of ``LS``, without its line feed.
 
     :raises WireError: as `parse_metadata` does, or if the name is malformed.
     """
@@ -187,9 +152,9 @@ def parse_entry(line: bytes) -> Entry:
 
 
 def parse_page(words: bytes) -> Page:
-    """Read what follows ``OK <length>`` in the reply to an ``LS``.
+    """Parse the words that follow ``OK <length>`` in the reply to an ``LS``.
 
-    :raises WireError: if something is malformed; unknown keys are ignored.
+    :raises WireError: if a field is malformed; unknown keys are ignored.
     """
     fields = _Fields(words)
     unread = fields.size("unread") if fields.has("unread") else 0
@@ -197,9 +162,9 @@ def parse_page(words: bytes) -> Page:
 
 
 class EntryLines:
-    """Reads a page of ``LS``, which comes in pieces of any size.
+    """Reads a page of ``LS`` from pieces of any size.
 
-    :ivar more: whether the page was cut: there are entries after its last one.
+    :ivar more: whether there are entries after the last one of the page.
     """
 
     def __init__(self) -> None:
@@ -207,9 +172,9 @@ class EntryLines:
         self.more = False
 
     def feed(self, data: bytes) -> list[Entry]:
-        """Give each entry whose line is complete.
+        """Process received bytes, and return each entry whose line is complete.
 
-        :raises WireError: for a line that is malformed, comes after `MORE`, or is over
+        :raises WireError: for a line that is malformed, follows `MORE`, or is longer than
             `MAX_LINE`.
         """
         entries = []
@@ -223,7 +188,7 @@ class EntryLines:
         return entries
 
     def end(self) -> None:
-        """Note that the whole page has been fed.
+        """Check that the page is complete.
 
         :raises WireError: if it ends inside a line.
         """

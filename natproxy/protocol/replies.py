@@ -1,7 +1,4 @@
-"""How a reply is framed: its header, what follows it, and an incremental parser.
-
-It works on bytes that somebody else has received. The rule is in ``docs/protocol.md``.
-"""
+"""The framing of replies: the header, the end of the body, and an incremental parser."""
 
 from __future__ import annotations
 
@@ -10,39 +7,21 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from natproxy.protocol.arguments import MAX_SIZE
-from natproxy.protocol.lines import Lines
 from natproxy.protocol.text import WireError, printable
 from natproxy.protocol.verbs import END, MAX_LINE, Framing
 
 _COUNTED_HEADER = re.compile(rb"OK ([0-9]{1,19})(?: (.*))?")
 _PLAIN_HEADER = re.compile(rb"OK(?: (.*))?")
 _ERROR_HEADER = re.compile(rb"ERR(?: (.*))?")
-_CODED_ERROR = re.compile(rb"([1-5][0-9]{2})(?: (.*))?")
-
-
-def error_line(message: str, code: int | None = None) -> bytes:
-    """Write the reply for a failure, line feed included.
-
-    :param message: its line ends become spaces; what does not fit into ASCII is escaped.
-    :param code: of version 2, as in HTTP.
-    """
-    words = " ".join(message.split()).encode("ascii", "backslashreplace")
-    return b"ERR " + words + b"\n" if code is None else b"ERR %d %b\n" % (code, words)
-
-
-def parse_error(error: bytes) -> tuple[int | None, bytes]:
-    """Take what follows ``ERR`` apart: a code, if there is one, and the message."""
-    coded = _CODED_ERROR.fullmatch(error)
-    return (None, error) if coded is None else (int(coded[1]), coded[2] or b"")
 
 
 class Header(NamedTuple):
-    """The first line of a reply, understood.
+    """The first line of a reply, parsed.
 
-    :ivar error: the message after ``ERR``, or ``None`` when the reply is not an error.
+    :ivar error: the text after ``ERR``; ``None`` if the reply is not an error.
     :ivar size: the promised number of bytes; 0 unless the reply is counted.
-    :ivar words: what else follows ``OK``.
-    :ivar framing: what follows this line.
+    :ivar words: the rest of the line after ``OK`` and the size.
+    :ivar framing: of the bytes that follow this line.
     """
 
     error: bytes | None
@@ -52,12 +31,13 @@ class Header(NamedTuple):
 
 
 def parse_header(line: bytes, framing: Framing) -> Header:
-    """Read the first line of a reply to a command whose ``OK`` is framed so.
+    """Parse the first line of a reply.
 
     :param line: without its line feed.
-    :raises WireError: for a line that breaks the framing rule, so that nobody can
-        say where the reply ends: ``OK abc`` to a ``DOWNLOAD``, a negative or absurd
-        size, neither ``OK`` nor ``ERR``.
+    :param framing: of an ``OK`` reply to the command.
+    :raises WireError: if the line breaks the framing rule, so that the end of the reply is
+        unknown: ``OK abc`` to a ``DOWNLOAD``, a negative size or one over `MAX_SIZE`, or
+        neither ``OK`` nor ``ERR``.
     """
     if len(line) > MAX_LINE:
         raise WireError("reply header too long")
@@ -76,9 +56,9 @@ def parse_header(line: bytes, framing: Framing) -> Header:
 
 
 class CountedBody:
-    """What is still to come of a body of known size.
+    """Counts the bytes of a body of known size.
 
-    :ivar remaining: bytes still missing.
+    :ivar remaining: bytes that have not been received yet.
     """
 
     __slots__ = ("remaining",)
@@ -87,28 +67,28 @@ class CountedBody:
         self.remaining = size
 
     def advance(self, size: int) -> None:
-        """Note that so many of the body's own bytes have gone another way."""
+        """Count bytes of the body that did not pass through `take`."""
         self.remaining -= size
 
     @property
     def complete(self) -> bool:
-        """Whether the whole body has been taken."""
+        """Whether the whole body has been received."""
         return self.remaining == 0
 
     @property
     def missing(self) -> str:
-        """What has not come yet, in words."""
+        """A description of the bytes that have not been received yet."""
         return f"{self.remaining} bytes"
 
     def take(self, data: bytes) -> tuple[bytes, bytes]:
-        """Split received bytes into the body's own and the surplus after its end."""
+        """Split received bytes into those of the body and those after its end."""
         body = data[: self.remaining]
         self.remaining -= len(body)
         return body, data[len(body) :]
 
 
 class ListingBody:
-    """A listing up to its ``END`` line, of which only the last few bytes are remembered."""
+    """Finds the ``END`` line of a listing; keeps no more than its last few bytes."""
 
     __slots__ = ("_tail", "complete")
 
@@ -116,16 +96,16 @@ class ListingBody:
 
     def __init__(self) -> None:
         self.complete = False
-        # The header's own line feed: END may be the very first line.
+        # The line feed of the header: END may be the first line.
         self._tail = b"\n"
 
     @property
     def missing(self) -> str:
-        """What has not come yet, in words."""
+        """A description of the bytes that have not been received yet."""
         return "" if self.complete else "the rest up to END"
 
     def take(self, data: bytes) -> tuple[bytes, bytes]:
-        """Split received bytes into the listing's own, ``END`` included, and the surplus."""
+        """Split received bytes into those of the listing, ``END`` included, and those after it."""
         if self.complete:
             return b"", data
         window = self._tail + data
@@ -142,7 +122,7 @@ Body = CountedBody | ListingBody
 
 
 def body_of(header: Header) -> Body | None:
-    """Make the counter for what follows a header; ``None`` when nothing does."""
+    """Return the counter of the body that follows a header; ``None`` if there is no body."""
     if header.framing is Framing.COUNTED and header.size:
         return CountedBody(header.size)
     if header.framing is Framing.LISTING:
@@ -151,14 +131,13 @@ def body_of(header: Header) -> Body | None:
 
 
 class ReplyParser:
-    """Reads one reply from pieces of any size.
+    """Parses one reply from pieces of any size.
 
-    Feed it what was received; it gives the header once, through `header`, and the
-    body's bytes as the return values of `feed`. Besides the surplus, it keeps no more
-    than one line.
+    `feed` returns the bytes of the body. Besides the surplus, the parser keeps no more than
+    one line.
 
     :ivar header: `None` until the header line is complete.
-    :ivar surplus: bytes that came after the end of the reply.
+    :ivar surplus: bytes that were received after the end of the reply.
     """
 
     def __init__(self, framing: Framing) -> None:
@@ -175,25 +154,25 @@ class ReplyParser:
 
     @property
     def missing(self) -> str:
-        """What has not come yet, in words."""
+        """A description of the bytes that have not been received yet."""
         if self.header is None:
             return "the whole reply"
         return "" if self._body is None else self._body.missing
 
     @property
     def remaining(self) -> int:
-        """Bytes of a counted body that are still missing; 0 for any other."""
+        """Bytes of a counted body that have not been received yet; 0 for any other body."""
         return self._body.remaining if isinstance(self._body, CountedBody) else 0
 
     def advance(self, size: int) -> None:
-        """Note that so many of a counted body's own bytes were taken without `feed`."""
+        """Count bytes of a counted body that did not pass through `feed`."""
         assert isinstance(self._body, CountedBody)
         self._body.advance(size)
 
     def feed(self, data: bytes) -> bytes:
-        """Take received bytes and return those of the body.
+        """Process received bytes, and return those of the body.
 
-        :raises WireError: as `parse_header` does, or for a header over `MAX_LINE`.
+        :raises WireError: as `parse_header` does, or for a header longer than `MAX_LINE`.
         """
         if self.header is None:
             line, found, data = data.partition(b"\n")
@@ -210,17 +189,44 @@ class ReplyParser:
         return body
 
 
+class Lines:
+    """Splits received bytes into lines; keeps no more than one line."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the last bytes received have no line feed yet."""
+        return bool(self._rest)
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Process received bytes, and return the complete lines, without their line feeds.
+
+        :raises WireError: for a line longer than `MAX_LINE`.
+        """
+        first, *others = data.split(b"\n")
+        self._rest += first
+        lines = []
+        if others:
+            *lines, rest = bytes(self._rest), *others
+            self._rest = bytearray(rest)
+        if any(len(line) > MAX_LINE for line in (*lines, self._rest)):
+            raise WireError(f"a line of the listing is longer than {MAX_LINE} bytes")
+        return lines
+
+
 class ListingNames:
-    """Reads the names out of a listing's bytes, which come in pieces of any size."""
+    """Reads the names of a listing from pieces of any size."""
 
     def __init__(self) -> None:
         self._lines = Lines()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Give each name whose line is complete.
+        """Process received bytes, and return each name whose line is complete.
 
-        The empty lines of old servers and the closing ``END`` are left out.
+        The empty lines of old servers and the final ``END`` are left out.
 
-        :raises WireError: for a line over `MAX_LINE`.
+        :raises WireError: for a line longer than `MAX_LINE`.
         """
         return (line for line in self._lines.feed(data) if line and line != END)

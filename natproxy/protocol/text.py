@@ -1,13 +1,13 @@
-"""Bytes from a peer or the file system, as text that people may safely read."""
+"""Bytes from a peer or the file system as text that is safe to display."""
 
 from __future__ import annotations
 
 import re
 
-# What no reader can see, and what may change how the rest is shown: control characters,
-# line and paragraph separators, all of Unicode's format characters (category Cf) and what
-# else it says is shown as nothing (Default_Ignorable_Code_Point: joiners, fillers,
-# variation selectors). Two names that look the same would be two files otherwise.
+# Characters that are invisible or change how others are displayed: control characters, line and
+# paragraph separators, Unicode's format characters (category Cf), and the rest of its
+# Default_Ignorable_Code_Point (joiners, fillers, variation selectors). Unescaped, they would make
+# the names of two files look the same.
 _UNPRINTABLE = re.compile(
     r"["
     r"\\\x00-\x1f\x7f-\x9f"
@@ -22,23 +22,22 @@ _UNPRINTABLE = re.compile(
 
 
 class WireError(ValueError):
-    """Bytes that break the grammar. Its text names what and why, on one line."""
+    """Bytes that violate the grammar; the message describes them, on one line."""
 
 
 def printable(text: bytes, limit: int = 1024) -> str:
-    """Bytes from the network or the file system, made fit for a log or a terminal.
+    """Return bytes from the network or the file system as text for a log or a terminal.
 
-    UTF-8 is shown as it is; control characters, invisible characters, backslashes and
-    bytes that are not UTF-8 are escaped, so that no line can be forged, no terminal driven
-    and nothing hidden.
+    Control characters, invisible characters, backslashes and bytes that are not UTF-8 are
+    escaped, so that the text can neither forge a line, control a terminal, nor hide anything.
 
-    :param limit: of the text, in characters; what is cut is marked with ``...``.
+    :param limit: maximal length of the text, in characters; text that is cut ends with ``...``.
     """
     if len(text) <= limit and text.isascii():
         plain = text.decode("ascii")
         if plain.isprintable() and "\\" not in plain:
             return plain
-    # Escapes only lengthen the text: what is beyond the limit need not be escaped.
+    # Escapes only lengthen the text: bytes beyond the limit need not be escaped.
     shown = text[: 4 * limit + 4].decode("utf-8", "surrogateescape")[: limit + 1]
     shown = _UNPRINTABLE.sub(lambda match: _escape(match[0]), shown)
     shown = shown.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

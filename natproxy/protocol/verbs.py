@@ -1,7 +1,4 @@
-"""The verbs, once: what each takes, and how its reply is framed.
-
-Here too: how a command is read from its line, and how one of version 1 is written.
-"""
+"""The table of verbs, with the arguments and the framing of each, and the lines of commands."""
 
 from __future__ import annotations
 
@@ -11,22 +8,16 @@ from typing import NamedTuple
 from natproxy.protocol.text import WireError, printable
 
 MAX_LINE = 16_384
-"""The longest line, command or header, in bytes, without its line feed."""
+"""The maximal length of a command or a header in bytes, without the line feed."""
 
 END = b"END"
 
-UNKNOWN_COMMAND = "unknown command"
-FILE_NOT_FOUND = "file not found"
-LINE_TOO_LONG = "line too long"
 REDACTED = b"[redacted]"
-"""Stands for a secret wherever a command is shown."""
-
-EMPTY_RESPONSE = "empty response from server"
-PROXY_ERROR = "proxy error: "
+"""Replaces a secret wherever a command is shown."""
 
 
 class Framing(enum.Enum):
-    """What follows the header line of a reply that begins with ``OK``."""
+    """The framing of the bytes that follow the header line of an ``OK`` reply."""
 
     NOTHING = "nothing"
     COUNTED = "counted"
@@ -36,22 +27,22 @@ class Framing(enum.Enum):
 
 
 class Naming(enum.Enum):
-    """Which part of a command's line is a file name."""
+    """The part of a command's line that is a file name."""
 
     NONE = "none"
     REST = "rest"
-    """All that follows the verb, spaces included."""
+    """The rest of the line after the verb, spaces included."""
     ENCODED = "encoded"
     """The next word, percent-encoded."""
     OPTIONAL = "optional"
-    """The next word, percent-encoded, unless there is none or it holds a ``=``."""
+    """The next word, percent-encoded, unless it contains a ``=``; or none."""
 
 
 class Verb(NamedTuple):
     """One row of the protocol's table of verbs.
 
-    :ivar naming: where its file name stands.
-    :ivar version: of the protocol that brought it.
+    :ivar naming: the position of the file name.
+    :ivar version: the first version of the protocol that has the verb.
     :ivar keys: of the ``key=value`` words that may follow the name.
     """
 
@@ -79,18 +70,17 @@ VERBS = {
         Verb(b"HASH", Framing.NOTHING, Naming.ENCODED, 2, (b"offset", b"length", b"alg")),
     )
 }
-"""Every verb that natproxy knows. A new ability is a new row, never a new argument."""
-
+"""Every verb that natproxy implements. A new feature is a new row, not a new argument."""
 
 _AUTH = b"AUTH"
 
 
 class Command(NamedTuple):
-    """A command as it travels: one line.
+    """A command: one line.
 
     :ivar verb: the first word, in upper case; not necessarily one of `VERBS`.
-    :ivar name: what follows the first run of white space; empty without one. With a verb
-        of version 2, the arguments are still in it: see `natproxy.protocol.parse_arguments`.
+    :ivar name: the text after the first white space, or empty. With a verb of version 2, it
+        includes the arguments: see `natproxy.protocol.parse_arguments`.
     :ivar line: the line to send on, without its line feed.
     """
 
@@ -99,15 +89,14 @@ class Command(NamedTuple):
     line: bytes
 
     def __repr__(self) -> str:
-        """Return the command as it may be shown."""
+        """Return a representation without secrets."""
         return f"<Command {printable(self.shown.line)!r}>"
 
     @property
     def shown(self) -> Command:
-        """The command as logs, tables and messages may show it: without a secret.
+        """The command without secrets, for logs, tables and messages.
 
-        The argument of ``AUTH`` is secret, even if a character other than white space
-        separates them, or nothing.
+        The argument of ``AUTH`` is secret, even if it is not separated by white space.
         """
         if not self.verb.startswith(_AUTH) or self.line.strip().upper() == _AUTH:
             return self
@@ -119,42 +108,48 @@ class Command(NamedTuple):
         return self.verb in VERBS
 
     @property
+    def coded(self) -> bool:
+        """Whether an error reply to this command begins with a code: version 2 has codes."""
+        verb = VERBS.get(self.verb)
+        return verb is not None and verb.version > 1
+
+    @property
     def framing(self) -> Framing:
-        """How an ``OK`` reply to this command is framed."""
+        """The framing of an ``OK`` reply to this command."""
         verb = VERBS.get(self.verb)
         return Framing.NOTHING if verb is None else verb.framing
 
 
 def parse_command(line: bytes) -> Command | None:
-    """Read a command from a received line.
+    """Parse a received line.
 
     :param line: without its line feed; a carriage return before it is dropped.
-    :return: ``None`` for a blank line, which is to be ignored. An unknown verb is
-        not an error here: the proxy relays it, the server refuses it.
+    :return: ``None`` for a blank line, which must be ignored. An unknown verb is not an error
+        here: the proxy sends it on, the file server refuses it.
     """
     stripped = line.removesuffix(b"\r")
     words = stripped.split(None, 1)
     if not words:
         return None
-    # The next peer strips one carriage return as well: it must not be one of the name's.
+    # The next peer drops one carriage return as well: it must not be part of the name.
     onward = line if stripped.endswith(b"\r") else stripped
     return Command(words[0].upper(), words[1] if len(words) > 1 else b"", onward)
 
 
 def format_command(word: bytes, name: bytes = b"") -> bytes:
-    """Write a command of version 1 as the line to send, line feed included.
+    """Return the line of a command of version 1, line feed included.
 
     :param word: one of `VERBS`.
-    :raises WireError: for a name that version 1 cannot carry: one that is missing,
-        holds CR, LF or NUL, begins with white space, or makes the line too long; and
-        for any name with a verb that takes none.
+    :raises WireError: for a name that version 1 cannot express: one that is missing, contains
+        CR, LF or NUL, begins with white space, or makes the line too long; and for a name
+        with a verb that takes none.
     """
     if VERBS[word].naming is Naming.NONE:
         if name:
             raise WireError(f"{word.decode()} takes no file name")
         return word + b"\n"
     if not name:
-        raise WireError("no file name given")
+        raise WireError("missing file name")
     for byte, called in ((b"\r", "carriage return"), (b"\n", "line feed"), (b"\0", "NUL")):
         if byte in name:
             raise WireError(f"file name {printable(name)} holds a {called}: it cannot be sent")
@@ -164,9 +159,10 @@ def format_command(word: bytes, name: bytes = b"") -> bytes:
 
 
 def checked_line(line: bytes, name: bytes) -> bytes:
-    """Add the line feed to a command's line.
+    """Return a command's line with its line feed.
 
-    :raises WireError: if the line is too long, blaming the name.
+    :param name: the longest name in the line, for the message.
+    :raises WireError: if the line is too long.
     """
     if len(line) > MAX_LINE:
         raise WireError(f"file name of {len(name)} bytes is too long: a line holds {MAX_LINE}")
@@ -174,5 +170,5 @@ def checked_line(line: bytes, name: bytes) -> bytes:
 
 
 def listable(name: bytes) -> bool:
-    """Tell whether ``LIST`` can carry this file name on a line of its own."""
+    """Return whether ``LIST`` can list this file name."""
     return name != END and b"\n" not in name and b"\r" not in name

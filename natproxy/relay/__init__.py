@@ -1,31 +1,38 @@
-"""Bytes in motion: a counted body from one transport, or a file, to another.
+"""Bodies in motion: a counted body from a connection, or a part of a file, to a connection.
 
-Callers ask `Relays` to move something and are told how it ended; which way was taken is
-nothing they need to know. There is one outgoing side to each connection (`Outbound`), and
-three ways to it: copying, which works everywhere; ``splice`` from another socket; and
-``sendfile`` from a file. Nothing here knows the protocol's verbs, the NAT table or who
-the peers are.
+A caller describes a body by a `SocketJob` or a `FileJob`; `Relays` returns the `Relay` that moves
+it, and the relay reports its end once. Each connection has one outgoing side, its `Outbound`. A
+body gets there by copying, which works everywhere; by ``splice`` from another socket; or by
+``sendfile`` from a file. This package does not import the protocol, the NAT table or the daemons.
 """
 
-from natproxy.relay.choice import Relay, Relays, Way
-from natproxy.relay.errors import SinkGone, SourceChanged, SourceShort
+from natproxy.relay.choice import Method, Relays
+from natproxy.relay.job import (
+    FileJob,
+    PeerGone,
+    Relay,
+    SocketJob,
+    SocketRelay,
+    SourceChanged,
+    SourceShort,
+)
 from natproxy.relay.outbound import Outbound, Transport, outbound_of, send_at_once
 from natproxy.relay.page_cache import PageCache, ReadInThread
-from natproxy.relay.sendfile import FileRelay, Source
 
 __all__ = [
-    "FileRelay",
+    "FileJob",
+    "Method",
     "Outbound",
     "PageCache",
+    "PeerGone",
     "ReadInThread",
     "Relay",
     "Relays",
-    "SinkGone",
-    "Source",
+    "SocketJob",
+    "SocketRelay",
     "SourceChanged",
     "SourceShort",
     "Transport",
-    "Way",
     "outbound_of",
     "send_at_once",
 ]

@@ -1,30 +1,22 @@
-"""Which way a body goes: chosen once for each, by what its two ends can do."""
+"""How a body is moved: chosen once for each job, by what its two ends can do."""
 
 from __future__ import annotations
 
 import enum
 import os
 import sys
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol, cast
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer, IReactorFDSet
+from twisted.internet.interfaces import IReactorFDSet, IReactorTime
 
-from natproxy.relay.copy import BodyCounter, CopyRelay, Sink
-from natproxy.relay.outbound import Outbound, SocketOutbound, Transport, is_plain_tcp
-from natproxy.relay.page_cache import Warmth
+from natproxy.relay.copy import CopyRelay
+from natproxy.relay.files import Bytes, CopyingFileRelay, ThreadedFileRelay
+from natproxy.relay.job import Ended, FileJob, Relay, SocketJob, SocketRelay
+from natproxy.relay.outbound import Outbound, SocketOutbound, is_plain_tcp
+from natproxy.relay.page_cache import PageCache
 from natproxy.relay.pipes import MOST, PipePool
-from natproxy.relay.sendfile import (
-    CopyingFileRelay,
-    FileRelay,
-    SendfileRelay,
-    Source,
-    ThreadedFileRelay,
-    Unchanged,
-)
-from natproxy.relay.splice import SizedBody, SpliceRelay
+from natproxy.relay.sendfile import SendfileRelay
+from natproxy.relay.splice import SpliceRelay
 
 SPLICE_FROM = 128 * 1024
 """Bytes from which on a body is worth a pipe and two more descriptors."""
@@ -37,160 +29,93 @@ SENDFILE_FROM = 64 * 1024 + 1
 _LINUX = sys.platform == "linux" and hasattr(os, "splice")
 
 
-class Way(enum.Enum):
+class Method(enum.Enum):
     """How bodies are moved."""
 
     def __str__(self) -> str:
         return str(self.value)
 
     AUTO = "auto"
-    """Inside the kernel where it can be done and pays, by copying elsewhere."""
+    """By splice and sendfile where they are possible and faster, else by copying."""
     COPY = "copy"
     """By copying, always."""
     KERNEL = "kernel"
-    """Inside the kernel wherever it can be done, were it for one byte."""
-
-
-class Relay(Protocol):
-    """A body on its way from a transport; see `natproxy.relay.copy.CopyRelay`."""
-
-    finished: Deferred[None]
-
-    def start(self) -> None:
-        """Begin, after what was read along with the header has been delivered."""
-        ...
-
-    def deliver(self, data: bytes) -> None:
-        """Relay bytes that the source's transport has read."""
-        ...
-
-    def source_lost(self) -> None:
-        """There will be no more bytes."""
-        ...
-
-    def stop(self) -> None:
-        """Relay nothing from now on."""
-        ...
+    """By splice and sendfile wherever they are possible, even for one byte."""
 
 
 class Relays:
-    """Makes the relays of a daemon.
+    """Makes the relays of a daemon; the caller starts them.
 
-    :param reactor: watches sockets for the kernel's ways; without `IReactorFDSet` all
-        bodies are copied.
-    :param way: which ways may be gone.
-    :param warmth: knows the page cache; `None` to read files as if all were in it.
+    :param reactor: watches sockets for splice and sendfile; without `IReactorFDSet` all bodies
+        are copied.
+    :param method: which methods may be chosen.
+    :param page_cache: reports which bytes of a file are cached; `None` to read files as if all
+        were.
     :param splices: bodies that may be spliced at once; others are copied.
     """
 
     def __init__(
         self,
         reactor: object = None,
-        way: Way = Way.AUTO,
-        warmth: Warmth | None = None,
+        method: Method = Method.AUTO,
+        page_cache: PageCache | None = None,
         splices: int = MOST,
     ) -> None:
         self._pool = PipePool(splices)
-        self._warmth = warmth
+        self._page_cache = page_cache
+        self._clock = IReactorTime(reactor, None)
         self._reactor: IReactorFDSet | None = None
-        if way is not Way.COPY and IReactorFDSet.providedBy(reactor):
+        if method is not Method.COPY and IReactorFDSet.providedBy(reactor):
             self._reactor = reactor
-        forced = way is Way.KERNEL
+        forced = method is Method.KERNEL
         self._splice_from = 1 if forced else SPLICE_FROM
         self._sendfile_from = 1 if forced else SENDFILE_FROM
 
-    def between(
-        self,
-        header: bytes,
-        body: BodyCounter,
-        size: int,
-        source: IPushProducer,
-        transport: Transport,
-        outbound: Outbound,
-        sink: Sink,
-        progress: Callable[[], object],
-    ) -> Relay:
-        """Relay a body that comes in on a connection.
-
-        :param header: to be sent first.
-        :param size: what its header has promised, in bytes; 0 for a listing.
-        :param source: the protocol that receives it, to be paused and resumed.
-        :param transport: the protocol's transport.
-        :param progress: called when bytes have come that the protocol did not see.
-        """
+    def relay(self, job: SocketJob) -> SocketRelay:
+        """Return the relay of a body that is received from a connection."""
         if (
             self._reactor is not None
-            and size >= self._splice_from
+            and job.size >= self._splice_from
             and _LINUX
-            and isinstance(outbound, SocketOutbound)
-            and is_plain_tcp(transport)
+            and isinstance(job.outbound, SocketOutbound)
+            and is_plain_tcp(job.transport)
         ):
             pipe = self._pool.lend()
             if pipe is not None:
                 try:
-                    return SpliceRelay(
-                        self._reactor,
-                        self._pool,
-                        pipe,
-                        header,
-                        cast(SizedBody, body),
-                        transport,
-                        outbound,
-                        sink,
-                        progress,
-                    )
+                    return SpliceRelay(self._reactor, self._pool, pipe, job)
                 except OSError:
                     # No descriptors left: copying needs none.
-                    self._pool.give_back(pipe, empty=True)
-        return CopyRelay(header, body, source, outbound, sink)
+                    self._pool.take_back(pipe, empty=True)
+        return CopyRelay(job)
 
-    def from_file(
-        self,
-        header: bytes,
-        file: Source,
-        size: int,
-        outbound: Outbound,
-        offset: int = 0,
-        unchanged: Unchanged | None = None,
-        device: int = 0,
-    ) -> FileRelay:
-        """Send a header and then a part of a file.
-
-        :param size: bytes promised.
-        :param offset: of the first of them.
-        :param unchanged: whether the file may still be sent to its end; see `FileRelay`.
-        :param device: that the file is on, ``st_dev``.
-        """
-        if self._warmth is not None and size and not self._warmth.known(file.fileno(), device):
-            return ThreadedFileRelay(
-                header, file, size, outbound, self._warmth, offset, unchanged, device
-            )
+    def send(self, job: FileJob) -> Relay:
+        """Return the relay of a part of a file."""
+        cache = self._page_cache
+        descriptor = job.file.fileno()
+        if cache is not None and job.size:
+            if descriptor is None:
+                blocking = job.file.blocking
+            else:
+                blocking = not cache.known(descriptor, job.device)
+            if blocking:
+                return ThreadedFileRelay(job, cache)
         if (
             self._reactor is not None
             and _LINUX
-            and size >= self._sendfile_from
-            and isinstance(outbound, SocketOutbound)
+            and descriptor is not None
+            and job.size >= self._sendfile_from
+            and isinstance(job.outbound, SocketOutbound)
         ):
-            # It wants one more descriptor; copying does not.
+            # It needs one more descriptor; copying does not.
             with suppress(OSError):
-                return SendfileRelay(
-                    self._reactor,
-                    header,
-                    file,
-                    size,
-                    outbound,
-                    self._warmth,
-                    offset,
-                    unchanged,
-                    device,
-                )
-        return CopyingFileRelay(
-            header, file, size, outbound, self._warmth, offset, unchanged, device
-        )
+                return SendfileRelay(self._reactor, job, cache)
+        return CopyingFileRelay(job, cache, self._clock)
 
-    def from_memory(self, source: Source, size: int, outbound: Outbound) -> FileRelay:
-        """Send bytes that are in memory."""
-        return CopyingFileRelay(b"", source, size, outbound, None)
+    def send_bytes(self, data: bytes, outbound: Outbound, ended: Ended) -> Relay:
+        """Return the relay of bytes that are in memory."""
+        job = FileJob(b"", Bytes(data), len(data), outbound, ended)
+        return CopyingFileRelay(job, None, self._clock)
 
     def close(self) -> None:
         """Close the pipes that are kept for the next body."""

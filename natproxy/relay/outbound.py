@@ -1,4 +1,4 @@
-"""The outgoing side of a connection, and the backpressure that comes from it."""
+"""The outgoing side of a connection, its backpressure, and its budget for a turn."""
 
 from __future__ import annotations
 
@@ -22,38 +22,51 @@ from zope.interface import implementer, providedBy
 
 
 class Transport(ITCPTransport, IFileDescriptor, IConsumer, IPushProducer):
-    """What is asked of a connection's transport; not all of it, where it is not TCP."""
+    """What the daemons use of a connection's transport; other than TCP's provide less."""
 
     def getHandle() -> socket.socket:
-        """Give the socket; see `ISystemHandle`."""
+        """Return the socket; see `ISystemHandle`."""
 
+
+BUDGET = 2 << 20
+"""Bytes of a body that a relay may move to one connection in one turn of the reactor.
+
+Each method moves less where less was measured to be as fast: see `natproxy.relay.splice.TURN`,
+`natproxy.relay.sendfile.STRETCH`, `natproxy.relay.files.CHUNK` and `natproxy.relay.files.BLOCK`.
+"""
+
+LEAST_BUDGET = 64 * 1024
+"""Bytes that one read of a transport returns: they are written in the turn in which they came."""
 
 DIRECT = 64 * 1024
-"""Bytes up to which a write goes straight to the socket: what one read brings in."""
+"""Bytes up to which a write goes straight to the socket: as many as one read returns."""
 
 UNSENT = 1 << 20
-"""Bytes that the kernel may hold for a peer and have not yet sent."""
+"""Bytes that the kernel may hold for a peer and has not sent yet."""
 
 
 @implementer(IPushProducer)
 class Outbound:
-    """Stands between a transport and whoever writes to it.
+    """The outgoing side of a connection: where replies and bodies are written.
 
-    It is the transport's one registered producer for the connection's whole life, so
-    that a peer which does not read is noticed in the middle of a body and between
-    replies alike. The relay at work takes its turn with `attach` and `detach`.
+    It is the transport's one registered producer for the connection's whole life, so that a
+    peer which does not read is noticed within a body and between replies alike. The relay that
+    writes at present is attached to it.
 
-    :ivar paused: whether it is the peer's turn to read: do not write.
-    :param changed: called after `paused` has changed, and the relay has been told.
+    :ivar paused: whether the peer has to read before more is written.
+    :ivar budget: bytes of a body that a relay may move here in one turn of the reactor,
+        `LEAST_BUDGET` or more. A limit on rate lowers it; nothing does so yet.
+    :param changed: called after `paused` has changed and the relay has been paused or resumed.
     """
 
-    __slots__ = ("_changed", "_relay", "_transport", "paused")
+    __slots__ = ("_changed", "_relay", "_transport", "budget", "paused")
 
     def __init__(self, transport: Transport, changed: Callable[[], object]) -> None:
         self._transport = transport
         self._changed = changed
         self._relay: IPushProducer | None = None
         self.paused = False
+        self.budget = BUDGET
         self._register()
 
     def write(self, data: bytes) -> None:
@@ -61,13 +74,13 @@ class Outbound:
         self._transport.write(data)
 
     def attach(self, relay: IPushProducer) -> None:
-        """Tell a relay from now on when to pause and when to go on."""
+        """Pause and resume a relay from now on."""
         self._relay = relay
         if self.paused:
             relay.pauseProducing()
 
     def detach(self) -> None:
-        """Tell the relay no more."""
+        """Pause and resume no relay any more."""
         self._relay = None
 
     def close(self) -> None:
@@ -77,9 +90,9 @@ class Outbound:
         self._transport.loseConnection()
 
     def half_close(self) -> bool:
-        """Say that no more will be sent, when everything written has been.
+        """Close the sending direction when everything written has been sent.
 
-        :return: False, and nothing is done, on a transport that cannot (TLS).
+        :return: False, and nothing is done, if the transport does not support it (TLS).
         """
         if not _can_half_close(self._transport):
             return False
@@ -88,7 +101,7 @@ class Outbound:
         return True
 
     def pauseProducing(self) -> None:
-        """The transport's buffer is full."""
+        """Pause the relay: the transport's buffer is full."""
         if self.paused:
             return
         self.paused = True
@@ -97,7 +110,7 @@ class Outbound:
         self._changed()
 
     def resumeProducing(self) -> None:
-        """The transport's buffer is empty."""
+        """Resume the relay: the transport's buffer is empty."""
         if not self.paused:
             return
         self.paused = False
@@ -108,7 +121,7 @@ class Outbound:
             self._changed()
 
     def stopProducing(self) -> None:
-        """The connection is lost."""
+        """Stop the relay: the connection is lost."""
         if self._relay is not None:
             self._relay.stopProducing()
 
@@ -120,12 +133,11 @@ class Outbound:
 
 
 class SocketOutbound(Outbound):
-    """The outbound of a bare TCP connection: writes to the socket, if it takes all.
+    """The outbound of a bare TCP connection: writes straight to the socket.
 
-    What the socket does not take at once, the transport keeps; until it has sent that,
-    the outbound is paused. So there is never more in the transport's buffer than one
-    write, a short reply costs one system call, and a relay may borrow the socket to move
-    bytes into it by itself.
+    The transport buffers what the socket does not take at once; until the transport has sent
+    it, the outbound is paused. So the transport's buffer never holds more than one write, a
+    short reply costs one system call, and a relay may borrow the socket to move bytes into it.
     """
 
     __slots__ = ("_pending", "_ready", "_send")
@@ -134,9 +146,10 @@ class SocketOutbound(Outbound):
         self._pending = False
         self._ready: Callable[[], object] | None = None
         self._send: Callable[[bytes], int] = transport.getHandle().send
-        # The last piece of a reply is not to wait until the one before is acknowledged.
+        # Nagle's algorithm would delay the last piece of a reply until the piece before it is
+        # acknowledged.
         transport.setTcpNoDelay(True)
-        _bound_unsent(transport.getHandle())
+        _limit_unsent(transport.getHandle())
         super().__init__(transport, changed)
 
     def write(self, data: bytes) -> None:
@@ -145,21 +158,21 @@ class SocketOutbound(Outbound):
             self._transport.write(data)
             return
         sent = 0
-        # More than that is for the next turn: others want theirs.
+        # More bytes are sent in the next turn, so that other connections get theirs.
         if len(data) <= DIRECT:
             try:
                 sent = self._send(data)
             except OSError:
-                # A full socket; or a broken one, as the transport will find out.
+                # The socket is full; or broken, which the transport will notice.
                 sent = 0
         if sent < len(data):
             self._transport.write(data[sent:] if sent else data)
             self._pending = True
-            self._transport.registerProducer(_Emptied(self), False)
+            self._transport.registerProducer(_BufferWatch(self), False)
             self.pauseProducing()
 
     def lend(self, relay: IPushProducer, ready: Callable[[], object]) -> None:
-        """Leave the socket to a relay, until `take_back`.
+        """Attach a relay that moves bytes into the socket itself, until `take_back`.
 
         :param ready: called when all that was written has left the transport's buffer.
         """
@@ -170,22 +183,22 @@ class SocketOutbound(Outbound):
             ready()
 
     def take_back(self) -> None:
-        """Write to the socket again."""
+        """Detach the relay, and write to the socket again."""
         self._relay = None
         self._ready = None
         self.paused = self._pending
 
-    def stalled(self, paused: bool) -> None:
-        """Note, for a relay that has borrowed the socket, whether its peer is to read."""
+    def set_paused(self, paused: bool) -> None:
+        """Set `paused` for a relay that has borrowed the socket: whether the socket is full."""
         self.paused = paused
         self._changed()
 
     def descriptor(self) -> int:
-        """Give the socket's descriptor."""
+        """Return the socket's descriptor."""
         return self._transport.fileno()
 
-    def emptied(self) -> None:
-        """The transport has sent what it had kept."""
+    def buffer_emptied(self) -> None:
+        """Resume the relay: the transport has sent what it had buffered."""
         self._unregister()
         ready, self._ready = self._ready, None
         self.resumeProducing()
@@ -193,7 +206,7 @@ class SocketOutbound(Outbound):
             ready()
 
     def _register(self) -> None:
-        """Nothing is registered while nothing is pending."""
+        """Do nothing: a producer is registered only while a write is pending."""
 
     def _unregister(self) -> None:
         if self._pending:
@@ -202,7 +215,7 @@ class SocketOutbound(Outbound):
 
 
 def outbound_of(transport: Transport, changed: Callable[[], object]) -> Outbound:
-    """Make the outbound that fits a transport; see `Outbound`."""
+    """Return the outbound for a transport; see `Outbound`."""
     kind = SocketOutbound if is_plain_tcp(transport) else Outbound
     return kind(transport, changed)
 
@@ -214,37 +227,37 @@ def send_at_once(transport: Transport, data: bytes) -> None:
         try:
             sent = transport.getHandle().send(data)
         except OSError:
-            # The transport will find out why.
+            # The transport will notice why.
             sent = 0
     if sent < len(data):
         transport.write(data[sent:])
 
 
 @implementer(IPullProducer)
-class _Emptied:
-    """Waits until a transport has sent all that was written to it.
+class _BufferWatch:
+    """Reports once that a transport has sent all that was written to it.
 
-    A transport asks a pull producer for more when it is registered, and then each time
-    that its buffer has become empty: the second time is the one.
+    A transport calls a pull producer's `resumeProducing` when it is registered, and again each
+    time that its buffer has become empty: the second call is the report.
     """
 
-    __slots__ = ("_asked", "_outbound")
+    __slots__ = ("_outbound", "_registered")
 
     def __init__(self, outbound: SocketOutbound) -> None:
         self._outbound = outbound
-        self._asked = False
+        self._registered = False
 
     def resumeProducing(self) -> None:
-        if self._asked:
-            self._outbound.emptied()
-        self._asked = True
+        if self._registered:
+            self._outbound.buffer_emptied()
+        self._registered = True
 
     def stopProducing(self) -> None:
         self._outbound.stopProducing()
 
 
 def is_plain_tcp(transport: object) -> bool:
-    """Tell whether a transport's bytes are those of its TCP socket: no TLS, no UNIX."""
+    """Return whether a transport's bytes are those of its TCP socket: no TLS, no UNIX."""
     provided = providedBy(transport)
     return (
         provided.isOrExtends(ITCPTransport)
@@ -256,19 +269,19 @@ def is_plain_tcp(transport: object) -> bool:
 
 
 def _can_half_close(transport: object) -> bool:
-    # A wrapper (TLS, the PROXY protocol) claims what the TCP below it can do, and does
-    # not pass on that it has been done.
+    # A wrapper (TLS, the PROXY protocol) provides the interfaces of the TCP transport below
+    # it, but its protocol is not notified of a half-close.
     provided = providedBy(transport)
     return provided.isOrExtends(IHalfCloseableDescriptor) and not isinstance(
         transport, ProtocolWrapper
     )
 
 
-def _bound_unsent(connected: socket.socket) -> None:
-    """Let the kernel hold no more than it can use (``TCP_NOTSENT_LOWAT``, tcp(7)).
+def _limit_unsent(connected: socket.socket) -> None:
+    """Limit what the kernel buffers and has not sent (``TCP_NOTSENT_LOWAT``, tcp(7)).
 
-    Else it takes up to 4 MiB that the peer, perhaps, will never want: they are counted as
-    relayed, and a client that is killed has them fetched again.
+    By default the kernel buffers up to 4 MiB per connection. The proxy counts them as relayed,
+    and a client that is killed has to download them again.
     """
     with suppress(OSError, AttributeError):
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)

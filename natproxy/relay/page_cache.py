@@ -1,6 +1,6 @@
-"""Which parts of a file are in the page cache, and reading others in a thread.
+"""Which bytes of a file are in the page cache, and reading others in a thread.
 
-Reading what is not there would stall the reactor for as long as the disk takes.
+Reading others in the reactor's thread would stall it for as long as the disk takes.
 """
 
 from __future__ import annotations
@@ -22,57 +22,27 @@ _NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 
 
 class ReadInThread(Protocol):
-    """Calls a function in a thread and fires when it has returned."""
+    """Calls a function in a thread and fires with its result."""
 
     def __call__(
         self, read: Callable[[], T], device: int, returned: Callable[[], object], /
     ) -> Deferred[T]:
-        """Call it.
+        """Call ``read`` in a thread.
 
         :param device: that it reads from, ``st_dev``.
-        :param returned: called once, when the function has returned or will never be
-            called: only then may the file that it reads be closed.
-        :return: fails if it takes too long, or too many others are waiting; then, and when
-            it is cancelled, the function may still be running.
+        :param returned: called once, when ``read`` has returned or will never be called: only
+            then may the file that it reads be closed.
+        :return: fires with the result; fails if it takes too long, or if too many others are
+            waiting. After that, and after it has been cancelled, ``read`` may still be running.
         """
-        ...
-
-
-class Warmth(Protocol):
-    """Says what can be read without waiting, and makes it so."""
-
-    def known(self, file: int, device: int) -> bool:
-        """Return whether `resident` can tell anything about a file.
-
-        :param device: that it is on, ``st_dev``.
-        """
-        ...
-
-    def resident(self, file: int, offset: int, size: int) -> bool:
-        """Return whether both ends of a stretch can be read at once."""
-        ...
-
-    def warm(
-        self, file: int, offset: int, size: int, device: int, returned: Callable[[], object]
-    ) -> Deferred[None]:
-        """Bring a stretch in; fires when it is there, or cannot be read.
-
-        :param returned: as of `ReadInThread`.
-        """
-        ...
-
-    def read(
-        self, read: Callable[[], T], device: int, returned: Callable[[], object]
-    ) -> Deferred[T]:
-        """Read in a thread; see `ReadInThread`."""
         ...
 
 
 class PageCache:
-    """The system's page cache (``preadv2(2)``, ``RWF_NOWAIT``).
+    """Reports what the kernel has cached of a file (``preadv2(2)``, ``RWF_NOWAIT``).
 
     :param in_thread: where files are read.
-    :param mounts: says which file systems are in memory.
+    :param mounts: reports which file systems are in memory.
     """
 
     def __init__(self, in_thread: ReadInThread, mounts: Mounts | None = None) -> None:
@@ -81,10 +51,12 @@ class PageCache:
         self._probe = [bytearray(1)]
 
     def known(self, file: int, device: int) -> bool:
-        """Return whether the kernel can tell what is in the cache.
+        """Return whether `resident` can report anything about a file.
 
-        It cannot on FUSE, nor, in some versions, on network file systems, overlayfs and
-        tmpfs; but files of tmpfs and its like are in memory.
+        The kernel cannot on FUSE, nor, in some versions, on network file systems, overlayfs
+        and tmpfs; but files of tmpfs and similar file systems are in memory.
+
+        :param device: that the file is on, ``st_dev``.
         """
         if _NOWAIT:
             try:
@@ -99,10 +71,10 @@ class PageCache:
         return self._mounts.in_memory(device)
 
     def resident(self, file: int, offset: int, size: int) -> bool:
-        """Return whether the first and the last byte of a stretch are in the cache.
+        """Return whether the first and the last byte of a range are in the cache.
 
-        The kernel reads ahead from the first on: what lies between is there, or coming.
-        Of a file that is not `known`, it means nothing.
+        The kernel reads ahead from the first byte: the bytes between are cached, or being
+        read. For a file that is not `known`, the result means nothing.
         """
         if not _NOWAIT:
             return True
@@ -112,15 +84,19 @@ class PageCache:
         except BlockingIOError:
             return False
         except OSError:
-            # A file system in memory that cannot tell, or one that fails: the read itself
-            # will say.
+            # A file system in memory without support, or one that fails: the read itself
+            # reports the error.
             return True
         return True
 
-    def warm(
+    def load(
         self, file: int, offset: int, size: int, device: int, returned: Callable[[], object]
     ) -> Deferred[None]:
-        """Read a stretch in a thread and throw it away; see `Warmth`."""
+        """Read a range in a thread, so that the kernel caches it.
+
+        :param returned: as of `ReadInThread`.
+        :return: fires when the range is cached, or cannot be read.
+        """
 
         def read() -> None:
             buffer = [bytearray(min(_BUFFER, size))]

@@ -1,4 +1,4 @@
-"""A bounded stock of pipes, through which ``splice`` moves what it moves."""
+"""A bounded pool of pipes, through which ``splice`` moves bytes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import os
 from dataclasses import dataclass
 
 LARGE = 1 << 20
+"""Bytes that the first pipes hold, and all that are kept."""
+
 SMALLEST = 64 * 1024
 """Below this size, copying is cheaper than splicing."""
 
-# An unprivileged user's pipes may hold 64 MiB in all (pipe(7), pipe-user-pages-soft):
-# the first few pipes are large, those of a crowd are small.
 MOST = 512
+"""Pipes that are lent at once."""
+
+# An unprivileged user's pipes may hold 64 MiB in all (pipe(7), pipe-user-pages-soft):
+# the first few pipes are large, those lent when there are many are small.
 _SIZES = ((16, LARGE), (64, LARGE // 4), (MOST, SMALLEST))
 
 
@@ -28,13 +32,13 @@ class Pipe:
     size: int
 
     def close(self) -> None:
-        """Give both ends back to the system."""
+        """Close both ends."""
         os.close(self.reader)
         os.close(self.writer)
 
 
 class PipePool:
-    """Lends pipes, and keeps a few that are empty for the next who asks.
+    """Lends pipes, and keeps a few empty ones to be lent again.
 
     :param limit: pipes that may be lent at once.
     :ivar lent: how many are in use.
@@ -48,7 +52,7 @@ class PipePool:
         self._kept: list[Pipe] = []
 
     def lend(self) -> Pipe | None:
-        """Give an empty pipe, or `None` when there is none to be had: then copy."""
+        """Return an empty pipe; `None` if there is none, and the body has to be copied."""
         if self.lent >= self._limit:
             return None
         if self._kept:
@@ -68,8 +72,8 @@ class PipePool:
         self.lent += 1
         return pipe
 
-    def give_back(self, pipe: Pipe, empty: bool) -> None:
-        """Take a pipe back; one that still holds bytes is closed, never lent again."""
+    def take_back(self, pipe: Pipe, empty: bool) -> None:
+        """Keep a lent pipe or close it; one that still holds bytes is never lent again."""
         self.lent -= 1
         if empty and pipe.size == LARGE and len(self._kept) < self.KEPT:
             self._kept.append(pipe)

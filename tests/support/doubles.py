@@ -266,26 +266,26 @@ class PlayedThread:
             called.callback(result)
 
 
-class PlayedWarmth:
-    """A page cache in which nothing is but what a test has let be read.
+class PlayedPageCache:
+    """A page cache that holds only what a test has let a thread load.
 
-    :ivar cold: whether that is so; otherwise, everything is in it.
-    :ivar forgetful: whether what has been read is not in it, either.
-    :ivar asked: what was looked for: file, offset and size of each.
-    :ivar warming: what is being read, likewise.
+    :ivar cold: whether that is so; otherwise, it holds everything.
+    :ivar forgetful: whether it does not even hold what has been loaded.
+    :ivar checked: what relays looked for: file, offset and size of each.
+    :ivar loading: what is being loaded, likewise.
     """
 
     def __init__(self, cold: bool = True, forgetful: bool = False) -> None:
         self.cold = cold
         self.forgetful = forgetful
-        self.asked: list[tuple[int, int, int]] = []
-        self.warming: list[tuple[int, int, int]] = []
-        self._warm: list[tuple[int, int, int]] = []
+        self.checked: list[tuple[int, int, int]] = []
+        self.loading: list[tuple[int, int, int]] = []
+        self._cached: list[tuple[int, int, int]] = []
         self._waiting: list[tuple[Deferred[None], Callable[[], object]]] = []
 
     def resident(self, file: int, offset: int, size: int) -> bool:
-        self.asked.append((file, offset, size))
-        return not self.cold or (file, offset, size) in self._warm
+        self.checked.append((file, offset, size))
+        return not self.cold or (file, offset, size) in self._cached
 
     def known(self, file: int, device: int) -> bool:
         return True
@@ -293,21 +293,21 @@ class PlayedWarmth:
     def read(
         self, read: Callable[[], Any], device: int, returned: Callable[[], object]
     ) -> Deferred[Any]:
-        raise AssertionError("what is in memory is known")
+        raise AssertionError("every file is known")
 
-    def warm(
+    def load(
         self, file: int, offset: int, size: int, device: int, returned: Callable[[], object]
     ) -> Deferred[None]:
-        self.warming.append((file, offset, size))
+        self.loading.append((file, offset, size))
         waiting: Deferred[None] = Deferred()
         self._waiting.append((waiting, returned))
         return waiting
 
-    def warmed(self) -> None:
-        """Let the oldest reading thread return."""
-        stretch = self.warming.pop(0)
+    def loaded(self) -> None:
+        """Let the oldest loading thread return."""
+        piece = self.loading.pop(0)
         if not self.forgetful:
-            self._warm.append(stretch)
+            self._cached.append(piece)
         waiting, returned = self._waiting.pop(0)
         returned()
         waiting.callback(None)

@@ -28,11 +28,11 @@ from twisted.internet.threads import deferToThread, deferToThreadPool
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from natproxy.fileserver.protocol import FileServerFactory
-from natproxy.proxy.connector import TCPConnector
-from natproxy.proxy.protocol import ProxyFactory
+from natproxy.fileserver.factory import FileServerFactory
+from natproxy.proxy.factory import ProxyFactory
+from natproxy.proxy.tcp import TCPConnector
 from natproxy.server.factory import CommandFactory
-from natproxy.storage import Directory
+from natproxy.storage import LocalStorage
 
 HOST = "127.0.0.1"
 PATIENCE = 10.0
@@ -181,7 +181,7 @@ async def listening(factory: Any, interface: str = HOST) -> AsyncIterator[int]:
 def file_server(directory: Path, idle_timeout: float = 600.0) -> FileServerFactory:
     """Make a file server for a directory."""
     in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
-    return FileServerFactory(reactor, Directory(os.fspath(directory)), in_thread, idle_timeout)
+    return FileServerFactory(reactor, LocalStorage(os.fspath(directory)), in_thread, idle_timeout)
 
 
 def proxy_to(port: int, connect_timeout: float = 5.0, **options: Any) -> ProxyFactory:

@@ -1,4 +1,4 @@
-"""Both daemons on loopback, the way that their bodies go chosen by the test and checked."""
+"""Both daemons on loopback; a test chooses the method by which bodies are moved."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import LogEvent, globalLogPublisher
 from zope.interface import implementer
 
-from natproxy.fileserver.protocol import FileServerFactory
+from natproxy.fileserver.factory import FileServerFactory
 from natproxy.nat import NATEntry
-from natproxy.proxy.protocol import ProxyFactory
-from natproxy.relay import Relays, Way
+from natproxy.proxy.factory import ProxyFactory
+from natproxy.relay import FileJob, Method, Relay, Relays, SocketJob, SocketRelay
 from natproxy.relay.copy import CopyRelay
-from natproxy.relay.sendfile import CopyingFileRelay, SendfileRelay
+from natproxy.relay.files import CopyingFileRelay
+from natproxy.relay.sendfile import SendfileRelay
 from natproxy.relay.splice import SpliceRelay
 from natproxy.server.connection import CommandReceiver
 from natproxy.server.factory import CommandFactory
-from natproxy.storage import Directory
+from natproxy.storage import LocalStorage
 from tests.support.loopback import Peer, PlayedServer, client_of, eventually, listening, proxy_to
 
-both_ways = pytest.mark.parametrize(
-    "way",
+both_methods = pytest.mark.parametrize(
+    "method",
     [
-        Way.COPY,
+        Method.COPY,
         pytest.param(
-            Way.KERNEL,
+            Method.KERNEL,
             marks=pytest.mark.skipif(not hasattr(os, "splice"), reason="no splice on this system"),
         ),
     ],
@@ -47,44 +48,42 @@ KIB = 1024
 MIB = 1024 * KIB
 
 MADE = {
-    Way.COPY: (CopyRelay, CopyingFileRelay),
-    Way.KERNEL: (SpliceRelay, SendfileRelay),
+    Method.COPY: (CopyRelay, CopyingFileRelay),
+    Method.KERNEL: (SpliceRelay, SendfileRelay),
 }
-"""The relays of each way: from a connection, and from a file."""
+"""The relays of each method: from a connection, and from a file."""
 
 
-class NotingRelays(Relays):
-    """Notes the relays that it makes, and which command's they are.
+class RecordingRelays(Relays):
+    """Records the relays that it makes.
 
-    :ivar made: those of counted bodies.
+    :ivar made: the relays of bodies with a size.
     """
 
-    def __init__(self, way: Way, warmth: Any = None) -> None:
-        super().__init__(reactor, way, warmth)
-        self.made: list[Any] = []
+    def __init__(self, method: Method, page_cache: Any = None) -> None:
+        super().__init__(reactor, method, page_cache)
+        self.made: list[Relay] = []
 
-    def between(self, header: bytes, body: Any, size: int, *rest: Any) -> Any:
-        relay = super().between(header, body, size, *rest)
-        if size:
+    def relay(self, job: SocketJob) -> SocketRelay:
+        relay = super().relay(job)
+        if job.size:
             self.made.append(relay)
         return relay
 
-    def from_file(
-        self, header: bytes, file: Any, size: int, outbound: Any, *rest: Any, device: int = 0
-    ) -> Any:
-        relay = super().from_file(header, file, size, outbound, *rest, device=device)
-        if size:
+    def send(self, job: FileJob) -> Relay:
+        relay = super().send(job)
+        if job.size:
             self.made.append(relay)
         return relay
 
 
 class Running:
-    """One daemon that runs.
+    """One running daemon.
 
     :ivar events: what it has logged.
     """
 
-    def __init__(self, factory: CommandFactory, port: int, relays: NotingRelays) -> None:
+    def __init__(self, factory: CommandFactory, port: int, relays: RecordingRelays) -> None:
         self.factory = factory
         self.port = port
         self.relays = relays
@@ -96,11 +95,11 @@ class Running:
 
     @property
     def outcomes(self) -> list[str]:
-        """How the commands have ended, in a word each."""
+        """The outcomes of all commands."""
         return [event["outcome"] for event in self.events if "outcome" in event]
 
     async def ended(self, *outcomes: str) -> None:
-        """Wait until commands have ended so, all of them and no other."""
+        """Wait until commands have had these outcomes; assert that there were no others."""
         await eventually(lambda: len(self.outcomes) >= len(outcomes), f"ended: {outcomes}")
         assert self.outcomes == list(outcomes)
 
@@ -111,14 +110,14 @@ class Running:
         return connection
 
     def shrink_buffers(self, *peers: Peer) -> None:
-        """Let the kernel hold little between the daemon's one client and these peers."""
+        """Let the kernel buffer little between the daemon's one client and these peers."""
         self.serving.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * KIB)
         for peer in peers:
             for buffer in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                 peer.transport.getHandle().setsockopt(socket.SOL_SOCKET, buffer, 64 * KIB)
 
     async def stalled(self) -> None:
-        """Wait until it is the client's turn to read, and stays so."""
+        """Wait until the outbound is paused and stays so."""
         calm = 0
         while calm < 3:
             await eventually(lambda: self.serving.outbound.paused, "paused")
@@ -126,18 +125,18 @@ class Running:
             calm = calm + 1 if self.serving.outbound.paused else 0
 
 
-class AnsweringServer(PlayedServer):
-    """A played server that can do without the test.
+class ReplyingServer(PlayedServer):
+    """A played server that can send one reply to every command.
 
-    :ivar answer: sent to whoever asks, unless the test is to send it.
+    :ivar reply: the reply; `None` if the test sends it.
     """
 
-    answer: bytes | None = None
+    reply: bytes | None = None
 
     def buildProtocol(self, address: object) -> Peer:
         peer = super().buildProtocol(address)
-        if self.answer is not None:
-            peer.dataReceived = lambda data: peer.send(self.answer)
+        if self.reply is not None:
+            peer.dataReceived = lambda data: peer.send(self.reply)
         return peer
 
 
@@ -145,10 +144,10 @@ class Relaying(Running):
     """A proxy in front of a played server."""
 
     factory: ProxyFactory
-    server: AnsweringServer
+    server: ReplyingServer
 
-    async def ask(self, client: Peer, command: bytes = b"DOWNLOAD a\n") -> Peer:
-        """Send a command and give the upstream connection that it has led to."""
+    async def send_command(self, client: Peer, command: bytes = b"DOWNLOAD a\n") -> Peer:
+        """Send a command and return its upstream connection."""
         client.send(command)
         return await self.server.asked()
 
@@ -160,7 +159,7 @@ class Relaying(Running):
 
 
 @asynccontextmanager
-async def _running(running: Running, way: Way, all_this_way: bool) -> AsyncIterator[None]:
+async def _running(running: Running, method: Method, all_by_method: bool) -> AsyncIterator[None]:
     globalLogPublisher.addObserver(running.events.append)
     try:
         async with listening(running.factory) as running.port:
@@ -168,27 +167,32 @@ async def _running(running: Running, way: Way, all_this_way: bool) -> AsyncItera
     finally:
         globalLogPublisher.removeObserver(running.events.append)
         running.relays.close()
-    if all_this_way:
+    if all_by_method:
         assert running.relays.made
-        assert {type(relay) for relay in running.relays.made} <= set(MADE[way]), running.relays.made
+        assert {type(relay) for relay in running.relays.made} <= set(MADE[method]), (
+            running.relays.made
+        )
 
 
 @asynccontextmanager
 async def relaying(
-    way: Way, all_this_way: bool = True, relays: NotingRelays | None = None, **options: Any
+    method: Method,
+    all_by_method: bool = True,
+    relays: RecordingRelays | None = None,
+    **options: Any,
 ) -> AsyncIterator[Relaying]:
-    """Run a proxy; at the end, its table is empty and no descriptor is left.
+    """Run a proxy; at the end, its table is empty and no descriptor is left open.
 
-    :param all_this_way: whether every counted body has to go this way.
+    :param all_by_method: whether every body with a size has to be moved by this method.
     """
-    relays = relays or NotingRelays(way)
-    server = AnsweringServer()
+    relays = relays or RecordingRelays(method)
+    server = ReplyingServer()
     async with listening(server) as port:
-        # The reactor keeps one descriptor from its first listening on.
+        # The reactor keeps one descriptor open from the first time that it listens.
         before = open_descriptors()
         running = Relaying(proxy_to(port, relays=relays, **options), 0, relays)
         running.server = server
-        async with _running(running, way, all_this_way):
+        async with _running(running, method, all_by_method):
             yield running
         assert not list(running.factory.table)
         await eventually(lambda: open_descriptors() <= before, "all descriptors closed")
@@ -196,26 +200,26 @@ async def relaying(
 
 @asynccontextmanager
 async def serving(
-    way: Way,
+    method: Method,
     directory: Path,
     idle_timeout: float = 600.0,
-    warmth: Any = None,
-    all_this_way: bool = True,
+    page_cache: Any = None,
+    all_by_method: bool = True,
 ) -> AsyncIterator[Running]:
-    """Run a file server; at the end, no descriptor is left."""
-    relays = NotingRelays(way, warmth)
+    """Run a file server; at the end, no descriptor is left open."""
+    relays = RecordingRelays(method, page_cache)
     async with listening(PlayedServer()):
         # See above.
         before = open_descriptors()
         factory = FileServerFactory(
             reactor,
-            Directory(os.fspath(directory)),
+            LocalStorage(os.fspath(directory)),
             partial(deferToThreadPool, reactor, reactor.getThreadPool()),
             idle_timeout,
             relays,
         )
         running = Running(factory, 0, relays)
-        async with _running(running, way, all_this_way):
+        async with _running(running, method, all_by_method):
             yield running
         await eventually(lambda: open_descriptors() <= before, "all descriptors closed")
 
@@ -224,7 +228,7 @@ async def serving(
 class Feeder:
     """Sends a body of any size from a peer, as fast as it is taken.
 
-    :ivar fed: bytes so far.
+    :ivar fed: bytes sent so far.
     """
 
     PIECE = hashlib.sha512(b"natproxy").digest() * 1021
@@ -247,7 +251,7 @@ class Feeder:
 
     @classmethod
     def body(cls, size: int) -> bytes:
-        """Give what is fed."""
+        """Return a body of this size."""
         return (cls.PIECE * (size // len(cls.PIECE) + 1))[:size]
 
     async def stalled(self) -> None:
@@ -260,16 +264,16 @@ class Feeder:
 
 @contextmanager
 def sipping(peer: Peer, seconds: float) -> Iterator[None]:
-    """Have a peer wait for a while after each piece that it reads."""
+    """Let a peer pause for a while after each piece that it reads."""
     take = peer.dataReceived
-    thirsty = True
+    active = True
 
     def sip(data: bytes) -> None:
         peer.stop_reading()
         reading_on = reactor.callLater(seconds, peer.read_on)
         take(data)
         # The test may be over by now.
-        if not thirsty:
+        if not active:
             reading_on.cancel()
 
     peer.dataReceived = sip
@@ -277,7 +281,7 @@ def sipping(peer: Peer, seconds: float) -> Iterator[None]:
         yield
     finally:
         peer.dataReceived = take
-        thirsty = False
+        active = False
         peer.read_on()
 
 
@@ -292,12 +296,12 @@ def pause(seconds: float) -> Any:
 
 
 def digest(data: bytes) -> str:
-    """Make something of a body that a failing test can show."""
+    """Return a description of a body for the message of a failing test."""
     return f"{len(data)} bytes, {hashlib.sha256(data).hexdigest()}"
 
 
 def reply(body: bytes) -> bytes:
-    """Give the whole reply with this body."""
+    """Return the whole reply with this body."""
     return b"OK %d\n" % len(body) + body
 
 

@@ -1,4 +1,4 @@
-"""A served folder with something outside of it, and what watches those who read it."""
+"""A served directory with files outside of it, listings of it, and checks of open descriptors."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import cycle
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.protocol import FILE, Entry, EntryLines
-from natproxy.storage import Directory, FileNotFound, Paged
+from natproxy.fileserver.pages import PageReply, make_page
+from natproxy.metadata import FILE, Entry
+from natproxy.protocol import EntryLines
+from natproxy.storage import LocalStorage, NotFound
+from natproxy.storage.interface import Check, Storage, unchecked
 
 IN_OPEN = 0x20
 
@@ -42,12 +45,12 @@ REFUSED = (
 
 
 def descriptors() -> set[str]:
-    """The open descriptors, but for the one used to look."""
+    """Return the open descriptors, except the one that lists them."""
     return {number for number in os.listdir("/proc/self/fd") if os.path.exists(f"/dev/fd/{number}")}
 
 
 class OpenWatch:
-    """Tells, by inotify, whether anybody has opened a file; from the kernel's side."""
+    """Reports, by inotify, whether a file has been opened."""
 
     def __init__(self, path: bytes) -> None:
         libc = ctypes.CDLL(None)
@@ -95,7 +98,7 @@ def descriptors_left(count: int) -> Iterator[None]:
 
 
 class ServedCase(SynchronousTestCase):
-    """A tree with a served folder and something outside of it; no test may leak."""
+    """A tree with a served directory and something outside of it; no test may leak."""
 
     def setUp(self) -> None:
         # Not mktemp(): a UNIX socket's path has to be short.
@@ -119,41 +122,53 @@ class ServedCase(SynchronousTestCase):
         with open(self.path(name), "wb") as file:
             file.write(content)
 
-    def read(self, directory: Directory, name: bytes) -> bytes:
-        with within(5):
-            served = directory.open(name)
-            file, size, metadata = served.file, served.size, served.metadata
-        with file:
+    def read(self, storage: LocalStorage, name: bytes) -> bytes:
+        """Return the content of a file."""
+        with within(5), closing(storage.open(name)) as file:
             self.assertFalse(os.get_inheritable(file.fileno()))
-            content = file.read()
-        self.assertEqual((len(content), FILE, size), (size, *metadata[:2]))
+            content = file.read_at(0, file.size + 1)
+            self.assertEqual((file.metadata.type, file.metadata.size), (FILE, file.size))
+        self.assertEqual(len(content), file.size)
         return content
 
-    def assert_refused(self, directory: Directory, name: bytes) -> None:
+    def assert_not_found(self, storage: LocalStorage, name: bytes) -> None:
         before = descriptors()
         with within(5):
             try:
-                served = directory.open(name)
-            except FileNotFound:
+                file = storage.open(name)
+            except NotFound:
                 self.assertLessEqual(descriptors(), before, name)
             else:
-                served.file.close()
-                self.fail(f"{name!r} was served")
+                file.close()
+                self.fail(f"{name!r} was opened")
 
 
-def parsed(paged: Paged) -> tuple[list[Entry], bool]:
-    """The entries of a page, and whether it was cut."""
+def page_of(
+    storage: Storage,
+    name: bytes,
+    depth: float,
+    after: bytes,
+    limit: int,
+    check: Check = unchecked,
+) -> PageReply:
+    """Return a page of a storage's entries, as for one ``LS``."""
+    with closing(storage.entries(name, depth, after, check)) as steps:
+        return make_page(steps, limit)
+
+
+def parsed(reply: PageReply) -> tuple[list[Entry], bool]:
+    """Return the entries of a page, and whether it was cut."""
     lines = EntryLines()
-    entries = list(lines.feed(paged.body))
+    entries = list(lines.feed(reply.body))
     return entries, lines.more
 
 
 class PagesCase(ServedCase):
-    """Reads statuses and pages.
+    """Reads metadata and pages.
 
     :cvar opener: how names are opened.
     :cvar follows_links: whether it follows links that stay inside.
-    :ivar follows_header: whether the next page begins where the header says.
+    :ivar follows_header: whether the next page begins at the position in the header.
     """
 
     opener: staticmethod
@@ -162,16 +177,16 @@ class PagesCase(ServedCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.directory = Directory(self.served, self.opener)
+        self.storage = LocalStorage(self.served, self.opener)
 
     def listable(self, path: bytes) -> bool:
-        """Say, by comparing path strings, whether there is a line for it."""
+        """Return, by comparing path strings, whether a path is an entry."""
         if os.path.basename(path) in (*REFUSED_LINKS, b"absolute"):
             # Some of them lead back inside, by way of what is outside.
             return False
         if os.path.islink(path):
             try:
-                # The kernel refuses what `realpath` lets pass: a file with a slash after it.
+                # The kernel refuses what `realpath` accepts: a file with a slash after it.
                 os.stat(path)
                 path = os.path.realpath(path, strict=True)
             except OSError:
@@ -181,13 +196,13 @@ class PagesCase(ServedCase):
         return os.path.isfile(path) or os.path.isdir(path)
 
     def model(self, name: bytes = b"", depth: float = math.inf) -> list[bytes]:
-        """The names below a folder, sorted."""
+        """Return the names below a directory, sorted."""
         top = self.path(name) if name else self.served
         found = [
-            os.path.relpath(os.path.join(folder, below), self.served)
-            for folder, folders, files in os.walk(top)
-            for below in (*folders, *files)
-            if self.listable(os.path.join(folder, below))
+            os.path.relpath(os.path.join(directory, below), self.served)
+            for directory, directories, files in os.walk(top)
+            for below in (*directories, *files)
+            if self.listable(os.path.join(directory, below))
         ]
         above = name.count(b"/") + 1 if name else 0
         return sorted(path for path in found if path.count(b"/") - above < depth)
@@ -198,7 +213,7 @@ class PagesCase(ServedCase):
         depth: float = math.inf,
         after: bytes = b"",
         limits: Iterable[int] = (1000,),
-        directory: Directory | None = None,
+        storage: LocalStorage | None = None,
     ) -> Iterator[Entry]:
         """Read page after page."""
         more = True
@@ -206,25 +221,29 @@ class PagesCase(ServedCase):
         while more:
             limit = next(endless)
             with within(20):
-                paged = (directory or self.directory).page(name, depth, after, limit)
-            entries, more = parsed(paged)
+                reply = page_of(storage or self.storage, name, depth, after, limit)
+            entries, more = parsed(reply)
             self.assertLessEqual(len(entries), limit)
-            self.assertTrue(entries or paged.page.after or not more)
+            self.assertTrue(entries or reply.page.after or not more)
             yield from entries
             if more:
                 before, after = after, entries[-1].name if entries else b""
-                # Clients that do not know the header's name go on after the last entry.
-                if self.follows_header and paged.page.after is not None:
-                    after = paged.page.after
+                # A client that ignores the header continues after the last entry.
+                if self.follows_header and reply.page.after is not None:
+                    after = reply.page.after
                 self.assertGreater(after, before)
+
+    def page(
+        self, name: bytes, depth: float, after: bytes, limit: int, check: Check = unchecked
+    ) -> PageReply:
+        return page_of(self.storage, name, depth, after, limit, check)
 
     def names(self, *arguments: object, **named: object) -> list[bytes]:
         return [entry.name for entry in self.pages(*arguments, **named)]
 
-    def assert_without_status(self, name: bytes, directory: Directory | None = None) -> None:
+    def assert_without_metadata(self, name: bytes, storage: LocalStorage | None = None) -> None:
         before = descriptors()
-        looked_at = directory or self.directory
         with within(5):
-            self.assertRaises(FileNotFound, looked_at.metadata, name)
-            self.assertRaises(FileNotFound, looked_at.page, name, math.inf, b"", 10)
+            self.assertRaises(NotFound, (storage or self.storage).metadata, name)
+            self.assertRaises(NotFound, page_of, storage or self.storage, name, math.inf, b"", 10)
         self.assertLessEqual(descriptors(), before, name)

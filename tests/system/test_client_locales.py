@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.fs.test_fs import Running, running
+from tests.support.filesystem_server import FileSystemServer, running_server
 from tests.support.paths import ROOT
 
 SOURCES = Path("/usr/share/i18n/locales/de_DE")
@@ -94,7 +94,7 @@ react(main)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FileSystemServer]:
     served = os.fsencode(tmp_path_factory.mktemp("served"))
     os.mkdir(served + b"/uni")
     for name, content in (
@@ -104,7 +104,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     ):
         with open(os.path.join(served, name), "wb") as file:
             file.write(content)
-    with running(Path(os.fsdecode(served)), tmp_path_factory.mktemp("log") / "log") as server:
+    log = tmp_path_factory.mktemp("log") / "log"
+    with running_server(Path(os.fsdecode(served)), log) as server:
         yield server
 
 
@@ -120,7 +121,7 @@ def latin1(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"LC_ALL": "de_DE.ISO-8859-1", "LOCPATH": str(place)}
 
 
-def check(encoding: str, locale: dict[str, str], server: Running, tmp_path: Path) -> None:
+def check(encoding: str, locale: dict[str, str], server: FileSystemServer, tmp_path: Path) -> None:
     """Run the script in a locale."""
     environment = {**os.environ, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", **locale}
     result = subprocess.run(
@@ -133,11 +134,11 @@ def check(encoding: str, locale: dict[str, str], server: Running, tmp_path: Path
     assert (result.returncode, result.stdout) == (0, b"done\n"), result.stderr.decode()
 
 
-def test_names_under_an_ascii_locale(server: Running, tmp_path: Path) -> None:
+def test_names_under_an_ascii_locale(server: FileSystemServer, tmp_path: Path) -> None:
     check("ascii", {"LC_ALL": "C"}, server, tmp_path)
 
 
 def test_names_under_a_latin1_locale(
-    latin1: dict[str, str], server: Running, tmp_path: Path
+    latin1: dict[str, str], server: FileSystemServer, tmp_path: Path
 ) -> None:
     check("iso8859-1", latin1, server, tmp_path)

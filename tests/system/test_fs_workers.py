@@ -14,7 +14,7 @@ import fsspec
 import pytest
 
 from natproxy.fs import NatproxyFileSystem
-from tests.integration.fs.test_fs import Running, running
+from tests.support.filesystem_server import FileSystemServer, running_server
 from tests.support.paths import ROOT
 
 SIZE = 3_000_000
@@ -24,23 +24,23 @@ FILES = 5
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FileSystemServer]:
     served = tmp_path_factory.mktemp("served")
     for number in range(FILES):
         (served / f"lines{number}").write_bytes(CONTENT)
-    with running(served, tmp_path_factory.mktemp("log") / "log") as server:
+    with running_server(served, tmp_path_factory.mktemp("log") / "log") as server:
         yield server
 
 
 @pytest.fixture
-def fs(server: Running) -> Iterator[NatproxyFileSystem]:
+def fs(server: FileSystemServer) -> Iterator[NatproxyFileSystem]:
     fs = server.filesystem()
     yield fs
     fs.close()
 
 
 def at_once(step: Any) -> list[Any]:
-    """Take a step in several threads; return the results."""
+    """Call a function in several threads; return the results."""
     with ThreadPoolExecutor(WORKERS) as threads:
         return list(threads.map(step, range(WORKERS)))
 
@@ -105,7 +105,9 @@ print(*sizes)
 
 
 @pytest.mark.parametrize("protocol", ["simplecache", "blockcache"])
-def test_processes_share_a_directory(protocol: str, server: Running, tmp_path: Path) -> None:
+def test_processes_share_a_directory(
+    protocol: str, server: FileSystemServer, tmp_path: Path
+) -> None:
     command = [sys.executable, "-c", WORKER, protocol, server.url, str(tmp_path), str(FILES)]
     workers = [
         subprocess.Popen(

@@ -265,7 +265,7 @@ async def test_client_sends_many_commands_at_once(tmp_path: Path) -> None:
     async with listening(server) as upstream:
         proxy = proxy_to(upstream)
         connected: list[int] = []
-        proxy.table.observe(lambda _: connected.append(len(proxy.table)))
+        proxy.table.subscribe(lambda _: connected.append(len(proxy.table)))
         async with listening(proxy) as port, client_of(port) as client:
             numbers = [b"%d" % (number % 20) for number in range(500)]
             client.send(b"".join(b"DOWNLOAD %b\n" % number for number in numbers))

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.threads import deferToThread
 
+from natproxy.nat import Removed
 from natproxy.server.admission import Admission
 from natproxy.server.connection import QUEUE_LIMIT
 from tests.support.loopback import (
@@ -51,7 +52,7 @@ async def test_clients_killed_at_random_moments_leave_nothing(tmp_path: Path) ->
         proxy = proxy_to(upstream)
         async with listening(proxy) as port:
             ends: list[str] = []
-            proxy.table.observe(lambda e: e.outcome is None or ends.append(e.outcome.value))
+            proxy.table.subscribe(lambda event: ends.append(event.outcome.value), (Removed,))
 
             async def clients() -> None:
                 while len(ends) < COMMANDS:

@@ -10,33 +10,33 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# O_NONBLOCK: whatever else takes the file's place after the check, a FIFO in
-# particular, must not be waited for.
+from natproxy.storage.interface import NotFound
+
+# O_NONBLOCK: a FIFO that takes the file's place after the check must not block.
 READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-LOOK = getattr(os, "O_PATH", READ) | os.O_CLOEXEC
+"""Flags that open a file for reading."""
+
+PATH = getattr(os, "O_PATH", READ) | os.O_CLOEXEC
+"""Flags that open a name for its metadata only, where the system has such."""
 
 MAX_PATH = 4095
 """The longest path below the served directory, in bytes: what one system call takes.
 
-Percent-encoded, it still fits on a line.
+Percent-encoded, it still fits on a line of the protocol.
 """
 
 # Resource and I/O errors must not be reported as "not found".
 _OUT_OF_RESOURCES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN))
-_OUR_OWN_LACK = _OUT_OF_RESOURCES | {errno.EIO}
+_TEMPORARY = _OUT_OF_RESOURCES | {errno.EIO}
 
 # EXDEV is a link that leads outside.
-_NOT_THERE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EXDEV))
+_ABSENT = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EXDEV))
 
 
-class FileNotFound(Exception):
-    """There is nothing to serve under this name; why is not for the client to know."""
+def is_valid(name: bytes) -> bool:
+    """Return whether a name may be resolved.
 
-
-def plain(name: bytes) -> bool:
-    """Tell whether a name is a path to be resolved at all.
-
-    It is if its components stand between single slashes and none is ``.`` or ``..``.
+    Its components stand between single slashes, and none is ``.`` or ``..``.
     """
     return (
         len(name) <= MAX_PATH
@@ -45,30 +45,25 @@ def plain(name: bytes) -> bool:
     )
 
 
-def own_lack(error: OSError) -> bool:
-    """Tell what the server lacks from what is not there."""
-    return error.errno in _OUR_OWN_LACK
-
-
-def out_of_resources(error: OSError) -> bool:
-    """Return whether the server lacks descriptors or memory, for the moment."""
+def is_out_of_resources(error: OSError) -> bool:
+    """Return whether the server lacks descriptors or memory at present."""
     return error.errno in _OUT_OF_RESOURCES
 
 
-def not_there(error: OSError) -> bool:
+def is_absent(error: OSError) -> bool:
     """Return whether an error means that there is nothing under a name.
 
-    After any other error there may be something that the server cannot look at.
+    After any other error there may be something that cannot be read.
     """
-    return error.errno in _NOT_THERE
+    return error.errno in _ABSENT
 
 
 @contextmanager
-def blame() -> Iterator[None]:
-    """Raise `FileNotFound` for an `OSError` that is none of the server's own."""
+def not_found() -> Iterator[None]:
+    """Raise `NotFound` for an `OSError`, except for resource and I/O errors."""
     try:
         yield
     except OSError as error:
-        if own_lack(error):
+        if error.errno in _TEMPORARY:
             raise
-        raise FileNotFound from error
+        raise NotFound from error

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,8 @@ import pytest
 from fsspec.caching import caches
 
 from natproxy.fs import FileChanged, NatproxyFile, NatproxyFileSystem
-from natproxy.fs.blocks import VersionedBlocks
-from tests.integration.fs.test_files import replace
-from tests.integration.fs.test_fs import Running, running
+from natproxy.fs.caches import VersionedBlocks
+from tests.support.filesystem_server import FileSystemServer, replace_file
 
 BLOCK = 1000
 SIZE = 10 * BLOCK + 7
@@ -25,30 +23,16 @@ Opener = Callable[[], Any]
 
 
 def version(number: int, size: int = SIZE) -> bytes:
-    """Return a file's content, no part of which is in another version's."""
+    """Return the content of a version; no part of it is in another version."""
     return bytes((16 * number + place // BLOCK) % 256 for place in range(size))
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    served = tmp_path_factory.mktemp("served")
-    with running(served, tmp_path_factory.mktemp("log") / "log") as server:
-        yield server
-
-
 @pytest.fixture
-def served(server: Running) -> Path:
+def served(server: FileSystemServer) -> Path:
     """A served file that the test may replace."""
     path = server.directory / "changing"
-    replace(path, version(1))
+    replace_file(path, version(1))
     return path
-
-
-@pytest.fixture
-def fs(server: Running) -> Iterator[NatproxyFileSystem]:
-    fs = server.filesystem()
-    yield fs
-    fs.close()
 
 
 def cached(protocol: str, fs: NatproxyFileSystem, storage: Path, **options: Any) -> Any:
@@ -58,9 +42,9 @@ def cached(protocol: str, fs: NatproxyFileSystem, storage: Path, **options: Any)
     )
 
 
-def gets(server: Running, before: int) -> int:
-    """Return the number of GETs among all replies after the first so many."""
-    return [verb for verb, _ in server.replies()[before:]].count("GET")
+def gets(server: FileSystemServer, before: int) -> int:
+    """Return the number of GETs among all commands but the first ``before``."""
+    return server.verbs(before).count("GET")
 
 
 def assert_unmixed(open_file: Opener, served: Path) -> None:
@@ -69,9 +53,9 @@ def assert_unmixed(open_file: Opener, served: Path) -> None:
     with open_file() as file:
         assert file.read(10) == first[:10]
         for size in (SIZE, SIZE + BLOCK, SIZE - BLOCK):
-            replace(served, version(2, size))
+            replace_file(served, version(2, size))
             for start in (5 * BLOCK, 2 * BLOCK + 1, 0, SIZE - 2 * BLOCK):
-                # The second time as the first: an error must leave nothing behind.
+                # Twice: an error must leave nothing in the cache.
                 for _ in range(2):
                     file.seek(start)
                     try:
@@ -98,7 +82,7 @@ def test_file_in_a_cache_is_never_mixed(
     assert_unmixed(lambda: on_top.open("changing", block_size=BLOCK), served)
 
 
-def test_url_with_a_block_cache_is_never_mixed(server: Running, served: Path) -> None:
+def test_url_with_a_block_cache_is_never_mixed(server: FileSystemServer, served: Path) -> None:
     def open_url() -> Any:
         url = f"blockcache::{server.url}/changing"
         return fsspec.open(url, block_size=BLOCK, natproxy={"retries": 0}).open()
@@ -115,11 +99,11 @@ def test_replaced_file_is_opened_anew_through_a_block_cache(
     on_top = cached("blockcache", fs, tmp_path / "cache", check_files=check_files)
     with on_top.open("changing", block_size=BLOCK) as file:
         assert file.read(3 * BLOCK) == version(1)[: 3 * BLOCK]
-        replace(served, version(2, size))
+        replace_file(served, version(2, size))
         with on_top.open("changing", block_size=BLOCK) as newer:
             assert newer.size == size
             assert newer.read() == version(2, size)
-        # What the older one holds is still its own.
+        # The older one still has its own blocks.
         file.seek(0)
         assert file.read(3 * BLOCK) == version(1)[: 3 * BLOCK]
         with pytest.raises(FileChanged):
@@ -129,7 +113,7 @@ def test_replaced_file_is_opened_anew_through_a_block_cache(
 
 
 def test_block_cache_keeps_blocks_between_file_systems(
-    server: Running, fs: NatproxyFileSystem, served: Path, tmp_path: Path
+    server: FileSystemServer, fs: NatproxyFileSystem, served: Path, tmp_path: Path
 ) -> None:
     before = len(server.replies())
     for wanted in (0, 1, 1):
@@ -140,13 +124,13 @@ def test_block_cache_keeps_blocks_between_file_systems(
     # Blocks 0-2, and 3 and 4; then nothing.
     assert gets(server, before) == 2
     # Blocks of an older version do not stay.
-    replace(served, version(2))
+    replace_file(served, version(2))
     with on_top.open("changing", block_size=BLOCK) as file:
         assert file.read(1) == version(2)[:1]
     assert len(list((tmp_path / "cache").rglob("*.versions/*"))) == 1
 
 
-def test_damaged_block_on_the_disk_is_fetched_again(
+def test_damaged_block_on_the_disk_is_read_again(
     fs: NatproxyFileSystem, served: Path, tmp_path: Path
 ) -> None:
     on_top = cached("blockcache", fs, tmp_path / "cache")
@@ -158,7 +142,7 @@ def test_damaged_block_on_the_disk_is_fetched_again(
         file.write(bytes(BLOCK))
     with on_top.open("changing", block_size=BLOCK) as file:
         assert file.read() == version(1)
-        # Somebody cuts it off while it is open.
+        # Another process truncates it while it is open.
         os.truncate(stored, BLOCK // 2)
         file.seek(0)
         assert file.read(BLOCK) == version(1)[:BLOCK]
@@ -167,7 +151,7 @@ def test_damaged_block_on_the_disk_is_fetched_again(
 def test_sparse_file_of_fsspec_is_not_used(
     fs: NatproxyFileSystem, served: Path, tmp_path: Path
 ) -> None:
-    """A cache that was written before `VersionedBlocks` may hold a mixture."""
+    """A cache that was written before `VersionedBlocks` may hold blocks of several versions."""
     on_top = cached("blockcache", fs, tmp_path / "cache")
     name = on_top._mapper("/changing")
     (tmp_path / "cache" / name).write_bytes(version(2))
@@ -210,39 +194,12 @@ def test_file_opened_for_a_block_cache_is_whole_without_one(
 def test_empty_file_through_a_block_cache(
     fs: NatproxyFileSystem, served: Path, tmp_path: Path
 ) -> None:
-    replace(served, b"")
+    replace_file(served, b"")
     on_top = cached("blockcache", fs, tmp_path / "cache")
     for content in (b"", b"", b"more"):
-        replace(served, content)
+        replace_file(served, content)
         with on_top.open("changing") as file:
             assert file.read() == content
-
-
-def test_blocks_that_cannot_be_stored_are_fetched_again(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    asked = []
-
-    def fetch(start: int, stop: int) -> bytes:
-        asked.append((start, stop))
-        return version(1)[start:stop]
-
-    def full(*_: object) -> int:
-        raise OSError(errno.ENOSPC, "full")
-
-    blocks = VersionedBlocks(BLOCK, fetch, SIZE, str(tmp_path / "cached"), "etag")
-    assert blocks._fetch(5, 5) == blocks._fetch(SIZE, None) == b""
-    # The disk is full before a block, or inside it.
-    for pwrite in (full, lambda *_: 1):
-        monkeypatch.setattr(os, "pwrite", pwrite)
-        assert blocks._fetch(5, BLOCK + 5) == version(1)[5 : BLOCK + 5]
-    monkeypatch.undo()
-    for _ in range(2):
-        assert blocks._fetch(5, BLOCK + 5) == version(1)[5 : BLOCK + 5]
-    assert asked == [(0, 2 * BLOCK)] * 3
-    blocks.close()
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        blocks._fetch(5, BLOCK + 5)
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -263,33 +220,27 @@ def test_known_parts_are_of_the_version_that_is_opened(
         assert found == [version(1)[:BLOCK], version(1)[5 * BLOCK :], b""]
         with open_parts(found) as file:
             assert file.read(BLOCK) == version(1)[:BLOCK]
-    replace(served, version(2))
+    replace_file(served, version(2))
     newer = fs.cat_ranges(["changing"] * 3, starts, ends)
     for found in (several, single, [several[0], *newer[1:]], [*newer[:2], single[2]]):
         with pytest.raises(FileChanged):
             open_parts(found)
     with open_parts(newer) as file:
         assert file.read(BLOCK) == version(2)[:BLOCK]
-    # Bytes from elsewhere are the caller's to answer for.
+    # Bytes without a version are not checked.
     with open_parts([bytes(piece) for piece in several]) as file:
         assert file.read(BLOCK) == version(1)[:BLOCK]
 
 
-def test_file_that_is_larger_than_any_here_is_an_error() -> None:
-    with pytest.raises(OSError, match="no local file can have") as caught:
-        VersionedBlocks(BLOCK, lambda start, stop: b"", 2**63 - 1, None, "etag")
-    assert caught.value.errno == errno.EFBIG
-    with pytest.raises(OSError, match="too large") as caught:
-        VersionedBlocks(2**40, lambda start, stop: b"", 2**62, None, "etag")
-
-
-def test_file_with_blocks_travels(fs: NatproxyFileSystem, served: Path, tmp_path: Path) -> None:
+def test_file_with_blocks_can_be_pickled(
+    fs: NatproxyFileSystem, served: Path, tmp_path: Path
+) -> None:
     on_top = cached("blockcache", fs, tmp_path / "cache")
     with on_top.open("changing", block_size=BLOCK) as file:
         file.read(5)
         with pickle.loads(pickle.dumps(file)) as moved:
             assert isinstance(moved.cache, VersionedBlocks)
             assert moved.read() == version(1)[5:]
-            replace(served, version(2))
+            replace_file(served, version(2))
             moved.seek(0)
             assert moved.read() == version(1)

@@ -1,4 +1,4 @@
-"""fsspec's own tests of a file system, as far as they ask for nothing to be written."""
+"""fsspec's own tests of a file system, those that need no writing."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.tests.abstract import AbstractFixtures, AbstractGetTests
 
 from natproxy.fs import NatproxyFileSystem
-from tests.integration.fs.test_fs import Running, running
+from tests.support.filesystem_server import FileSystemServer
 
 
 class Seeded(NatproxyFileSystem):
-    """Makes and removes what a test needs in the served directory, not through the server."""
+    """A file system that creates and removes files in the served directory, not by the server."""
 
     cachable = False
 
@@ -44,18 +44,11 @@ class Seeded(NatproxyFileSystem):
         shutil.rmtree(self._served(path))
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    directory = tmp_path_factory.mktemp("served")
-    with running(directory, tmp_path_factory.mktemp("log") / "log") as server:
-        yield server
-
-
 class TestGet(AbstractFixtures, AbstractGetTests):
-    """`fs.get` from and to all sorts of paths."""
+    """`fs.get` from and to paths of all kinds."""
 
     @pytest.fixture
-    def fs(self, server: Running) -> Iterator[NatproxyFileSystem]:
+    def fs(self, server: FileSystemServer) -> Iterator[NatproxyFileSystem]:
         fs = Seeded("127.0.0.1", server.port, directory=str(server.directory), retries=0)
         yield fs
         fs.close()
@@ -65,6 +58,6 @@ class TestGet(AbstractFixtures, AbstractGetTests):
         return lambda *parts: "/".join(parts)
 
     @pytest.fixture
-    def fs_path(self, server: Running) -> Iterator[str]:
+    def fs_path(self, server: FileSystemServer) -> Iterator[str]:
         yield "here"
         shutil.rmtree(Path(server.directory) / "here", ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The sessions of ``docs/python.md``, as they are written there."""
+"""The sessions in ``docs/python.md`` print what the page shows."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from tests.integration.fs.test_fs import Running, running
-from tests.integration.fs.test_tables import ROWS, write_parquet
+from tests.support.filesystem_server import FileSystemServer, running_server
+from tests.support.parquet import ROWS, write_parquet
 from tests.support.paths import ROOT
 
 PAGE = ROOT / "docs/python.md"
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Running]:
+def server(tmp_path: Path) -> Iterator[FileSystemServer]:
     directory = tmp_path / "served"
     (directory / "tables").mkdir(parents=True)
     shutil.copy(ROOT / "files/hello.txt", directory)
     (directory / "tables/days.csv").write_text("day,name\n1,Ada\n2,Grace\n")
     write_parquet(directory / "tables/numbers.parquet", ROWS, 4)
-    with running(directory, tmp_path / "log") as server:
+    with running_server(directory, tmp_path / "log") as server:
         yield server
     fsspec.get_filesystem_class("natproxy").clear_instance_cache()
 
 
-def test_sessions_are_as_the_page_shows(server: Running) -> None:
+def test_sessions_are_as_the_page_shows(server: FileSystemServer) -> None:
     page = PAGE.read_text()
     sessions = "\n".join(re.findall(r"```pycon\n(.*?)```", page, re.DOTALL))
     # Another pyarrow may write another header.
     sessions = re.sub(r"^file \d{7} ", "file ... ", sessions, flags=re.MULTILINE)
     sessions = sessions.replace(":9000", f":{server.port}").replace("=9000", f"={server.port}")
     example = doctest.DocTestParser().get_doctest(sessions, {}, PAGE.name, str(PAGE), 0)
-    told: list[str] = []
+    printed: list[str] = []
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     assert len(example.examples) > 15
-    runner.run(example, out=told.append)
-    assert not runner.failures, "".join(told)
+    runner.run(example, out=printed.append)
+    assert not runner.failures, "".join(printed)
     assert Path("fetched/hello.txt").read_bytes() == (ROOT / "files/hello.txt").read_bytes()
     assert Path("fetched/tables/days.csv").exists()
 

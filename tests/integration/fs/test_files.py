@@ -1,4 +1,4 @@
-"""Files through fsspec: open ones, fetched ones, changed ones, and what fails."""
+"""Files through fsspec: open, downloaded and changed ones, and failures."""
 
 from __future__ import annotations
 
@@ -21,16 +21,13 @@ from natproxy.client import (
     Changed,
     ClientError,
     Connection,
-    GaveUp,
     NotFound,
 )
-from natproxy.client.errors import ConnectionBroken, LocalError, NotUnderstood, UsageError
+from natproxy.client.errors import ConnectionBroken, NotUnderstood
 from natproxy.client.requests import see_within
 from natproxy.fs import FileChanged, NatproxyFileSystem
-from natproxy.fs.errors import os_error
-from natproxy.fs.reading import SMALLEST_READ, GrowingReadAhead
-from tests.integration.fs.test_fs import Running, running
 from tests.support import version1
+from tests.support.filesystem_server import FileSystemServer, replace_file
 from tests.support.paths import ROOT
 from tests.support.served_files import Fault, ServedFiles
 
@@ -39,37 +36,22 @@ CONTENT = b"%7d\n" * (SIZE // 8) % tuple(range(SIZE // 8))
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("served")
     (directory / "lines").write_bytes(CONTENT)
     (directory / "sub").mkdir()
     (directory / "sub/a").write_bytes(b"a" * 1000)
     (directory / "sub/empty").touch()
-    with running(directory, tmp_path_factory.mktemp("log") / "log") as server:
-        yield server
+    return directory
 
 
 @pytest.fixture
-def fs(server: Running) -> Iterator[NatproxyFileSystem]:
-    fs = server.filesystem()
-    yield fs
-    fs.close()
-
-
-@pytest.fixture
-def changing(server: Running) -> Iterator[Path]:
-    """A served file that the test may replace."""
+def changing(server: FileSystemServer) -> Iterator[Path]:
+    """A served file that tests may replace."""
     path = server.directory / "changing"
     path.write_bytes(b"1" * SIZE)
     yield path
     path.unlink(missing_ok=True)
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Put another file in a file's place."""
-    new = path.with_name("new")
-    new.write_bytes(content)
-    new.replace(path)
 
 
 def test_open_file_reads_and_seeks(fs: NatproxyFileSystem) -> None:
@@ -97,31 +79,10 @@ def test_open_file_with_another_cache(cache_type: str, fs: NatproxyFileSystem) -
         assert file.read(100) == CONTENT[2_000_000:2_000_100]
 
 
-def test_read_ahead_grows_only_while_reading_in_order() -> None:
-    asked: list[tuple[int, int]] = []
-
-    def fetch(start: int, end: int) -> bytes:
-        asked.append((start, end))
-        return CONTENT[start:end]
-
-    cache = GrowingReadAhead(1_000_000, fetch, SIZE)
-    step = 100_000
-    for start in range(0, 20 * step, step):
-        assert cache._fetch(start, start + step) == CONTENT[start : start + step]
-    assert [end - start for start, end in asked] == [step * by for by in (1, 2, 3, 5, 9)]
-    asked.clear()
-    for start in (2_500_000, 5, 2_900_000):
-        assert cache._fetch(start, start + 3) == CONTENT[start : start + 3]
-    assert [end - start for start, end in asked[:2]] == [SMALLEST_READ] * 2
-    assert cache._fetch(None, None) == CONTENT
-    assert cache._fetch(SIZE, SIZE + 5) == b""
-    assert cache._fetch(SIZE - 5, SIZE + 5) == CONTENT[-5:]
-
-
 def test_file_that_changes_is_never_mixed(fs: NatproxyFileSystem, changing: Path) -> None:
     with fs.open("changing") as file:
         assert file.read(10) == b"1" * 10
-        replace(changing, b"2" * SIZE)
+        replace_file(changing, b"2" * SIZE)
         file.seek(SIZE // 2)
         with pytest.raises(FileChanged) as caught:
             file.read(10)
@@ -148,7 +109,7 @@ def test_ranges_of_a_file_that_changes_are_never_mixed(
 
     def then_change(name: str) -> Any:
         found = metadata(name)
-        replace(changing, b"2" * SIZE)
+        replace_file(changing, b"2" * SIZE)
         return found
 
     monkeypatch.setattr(fs._commands, "metadata", then_change)
@@ -178,8 +139,8 @@ def test_writing_is_refused(fs: NatproxyFileSystem, tmp_path: Path) -> None:
     assert fs.ls("", detail=False) == ["/lines", "/sub"]
 
 
-def test_file_is_fetched_and_replaces_another(
-    fs: NatproxyFileSystem, server: Running, tmp_path: Path
+def test_downloaded_file_replaces_another(
+    fs: NatproxyFileSystem, server: FileSystemServer, tmp_path: Path
 ) -> None:
     (tmp_path / "lines").write_bytes(b"another")
     fs.get("lines", f"{tmp_path}/")
@@ -195,36 +156,36 @@ def test_file_is_fetched_and_replaces_another(
 
 
 class Short(io.RawIOBase):
-    """A raw file object that takes a few bytes at a time, and keeps what it is given."""
+    """A raw file object that writes a few bytes at a time, and records its calls."""
 
     def __init__(self) -> None:
-        self.given: list[tuple[Any, int]] = []
+        self.writes: list[tuple[Any, int]] = []
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
-        self.given.append((data, min(len(data), 1000)))
-        return self.given[-1][1]
+        self.writes.append((data, min(len(data), 1000)))
+        return self.writes[-1][1]
 
 
 def test_raw_file_that_takes_fewer_bytes_gets_the_rest_too(fs: NatproxyFileSystem) -> None:
     opened = Short()
     fs.get_file("lines", outfile=opened)
-    assert b"".join(data[:taken] for data, taken in opened.given) == CONTENT
-    assert {type(data) for data, _ in opened.given} == {bytes}
+    assert b"".join(data[:taken] for data, taken in opened.writes) == CONTENT
+    assert {type(data) for data, _ in opened.writes} == {bytes}
 
 
 @pytest.mark.parametrize("to_a_file", [False, True])
-def test_callback_is_told_of_every_byte(
+def test_callback_counts_every_byte(
     to_a_file: bool, fs: NatproxyFileSystem, tmp_path: Path
 ) -> None:
-    told: list[tuple[int, int]] = []
-    callback = Callback(hooks={"note": lambda size, value, **_: told.append((size, value))})
+    calls: list[tuple[int, int]] = []
+    callback = Callback(hooks={"note": lambda size, value, **_: calls.append((size, value))})
     with (tmp_path / "opened").open("wb") as opened:
         fs.get_file("lines", opened if to_a_file else str(tmp_path / "got"), callback)
-    sizes = {size for size, _ in told}
-    values = [value for _, value in told]
+    sizes = {size for size, _ in calls}
+    values = [value for _, value in calls]
     assert sizes == {SIZE}
     assert values == sorted(values)
     assert (values[0], values[-1]) == (0, SIZE)
@@ -250,7 +211,7 @@ def test_callback_is_branched_for_several_files(fs: NatproxyFileSystem, tmp_path
     assert (tmp_path / "got/empty").read_bytes() == b""
 
 
-def test_file_system_travels(fs: NatproxyFileSystem, server: Running) -> None:
+def test_file_system_can_be_pickled(fs: NatproxyFileSystem, server: FileSystemServer) -> None:
     for again in (
         pickle.loads(pickle.dumps(fs)),
         fsspec.AbstractFileSystem.from_json(fs.to_json()),
@@ -289,12 +250,12 @@ if child:
 """
 
 
-def test_forked_child_has_connections_of_its_own(server: Running) -> None:
+def test_forked_child_has_connections_of_its_own(server: FileSystemServer) -> None:
     command = [sys.executable, "-c", FORK, str(server.port)]
     subprocess.run(command, check=True, timeout=60, cwd=ROOT)
 
 
-def test_what_is_not_there(fs: NatproxyFileSystem, tmp_path: Path) -> None:
+def test_files_that_do_not_exist(fs: NatproxyFileSystem, tmp_path: Path) -> None:
     target = str(tmp_path / "got")
     for attempt in (
         lambda: fs.info("nothing"),
@@ -324,7 +285,7 @@ def test_path_that_cannot_be_written(fs: NatproxyFileSystem, tmp_path: Path) -> 
         fs.get_file("lines", str(tmp_path))
 
 
-def test_server_that_is_not_there() -> None:
+def test_server_that_cannot_be_reached() -> None:
     fs = NatproxyFileSystem("127.0.0.1", 1, skip_instance_cache=True)
     for method in (fs.info, fs.exists, fs.isdir, fs.isfile, fs.find, fs.open, fs.cat):
         with pytest.raises(ConnectionError, match=r"cannot connect to 127\.0\.0\.1:1") as caught:
@@ -343,7 +304,9 @@ def test_server_of_version_1_is_refused(tmp_path: Path) -> None:
         fs.close()
 
 
-def test_broken_connection_is_made_anew(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_connection_is_opened_again(
+    server: FileSystemServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fs = server.filesystem(retries=1)
     get = fs.session.get
     failures = [ConnectionBroken("broken")]
@@ -359,32 +322,10 @@ def test_broken_connection_is_made_anew(server: Running, monkeypatch: pytest.Mon
     fs.close()
 
 
-def gave_up() -> GaveUp:
-    error = GaveUp("broken (gave up after 2 tries)")
-    error.__cause__ = ConnectionBroken("broken")
-    return error
-
-
-@pytest.mark.parametrize(
-    ("error", "kind", "number"),
-    [
-        (gave_up(), ConnectionError, None),
-        (LocalError(b"here", PermissionError(errno.EACCES, "no")), PermissionError, errno.EACCES),
-        (UsageError("too long"), OSError, errno.EINVAL),
-        (NotUnderstood("what"), OSError, errno.EIO),
-    ],
-)
-def test_other_failures(error: ClientError, kind: type[OSError], number: int | None) -> None:
-    failure = os_error(error, "a")
-    assert isinstance(failure, kind)
-    assert failure.errno == number
-    assert str(error) in str(failure)
-
-
 @pytest.mark.parametrize(
     "name", [b"../a", b"sub/../a", b"sub//a", b"/a", b"sub/a\0", b"", b"sub/."]
 )
-def test_listed_name_that_leads_astray(name: bytes) -> None:
+def test_unsafe_name_in_a_listing_is_an_error(name: bytes) -> None:
     with pytest.raises(NotUnderstood, match="leads astray"):
         see_within(name, b"")
     with pytest.raises(NotUnderstood, match="leads astray"):
@@ -413,7 +354,7 @@ def test_file_system_that_has_worked_waits_for_a_restarted_proxy(
     for options, lasting in (({}, 5), ({"retry_for": "2m", "retries": 5}, 5), ({"wait": True}, 0)):
         fs = NatproxyFileSystem(*files.address, skip_instance_cache=True, **options)
         if lasting:
-            # Before there has been a connection, the address may be misspelt.
+            # Without an earlier connection, the address may be wrong.
             refusals[:] = [CannotConnect("refused")]
             with pytest.raises(ConnectionError):
                 fs.info("/a")
@@ -428,7 +369,7 @@ def test_file_system_that_has_worked_waits_for_a_restarted_proxy(
     files.close()
 
 
-def test_listing_that_breaks_off_goes_on_with_the_missing_page(
+def test_listing_that_fails_is_resumed_at_the_missing_page(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     files = ServedFiles()
@@ -451,10 +392,10 @@ def test_range_beyond_the_end_of_another_version_is_not_empty() -> None:
     files.put(b"a", b"the first a")
     fs = NatproxyFileSystem(*files.address, skip_instance_cache=True)
     etag = fs.ukey("/a")
-    # The file is replaced after the server has looked at it for the range.
+    # The file is replaced after the server has checked the range.
     for known, kind in ((etag, FileChanged), (None, type(None))):
-        replace = Fault(lambda: files.put(b"a", b""), answer=b"ERR 416 range size=5\n")
-        files.fail(b"GET", replace)
+        replaced = Fault(lambda: files.put(b"a", b""), answer=b"ERR 416 range size=5\n")
+        files.fail(b"GET", replaced)
         error = None
         try:
             assert fs.read_range("/a", 20, 30, known) == b""
@@ -465,11 +406,11 @@ def test_range_beyond_the_end_of_another_version_is_not_empty() -> None:
     files.close()
 
 
-def test_patience_that_cannot_be_read_is_refused() -> None:
+def test_malformed_retry_time_is_refused() -> None:
     with pytest.raises(ValueError, match="must be a duration"):
         NatproxyFileSystem("127.0.0.1", 1, retry_for="soon", skip_instance_cache=True)
 
 
-def test_time_out_that_is_none_is_refused() -> None:
+def test_time_out_of_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="must be more than 0"):
         NatproxyFileSystem("127.0.0.1", 1, timeout=0, skip_instance_cache=True)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import stat
-from collections.abc import Iterator
 from contextlib import closing
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ from upath import UPath
 from natproxy.client import NotFound, Session
 from natproxy.client.requests import as_name, name_text
 from natproxy.fs import NatproxyFileSystem
-from natproxy.fs.listing import moment
 from natproxy.fs.path import NatproxyPath
 from natproxy.protocol import (
     FILE,
@@ -29,8 +26,8 @@ from natproxy.protocol import (
     format_metadata,
     format_range,
 )
-from tests.integration.fs.test_fs import Running, running
 from tests.support.answering_server import AnsweringServer
+from tests.support.filesystem_server import FileSystemServer
 
 TREE = {
     "top.txt": b"top",
@@ -42,22 +39,13 @@ TREE = {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("served")
     for name, content in TREE.items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_bytes(content)
     (directory / "empty").mkdir()
-    with running(directory, tmp_path_factory.mktemp("log") / "log") as server:
-        yield server
-    NatproxyFileSystem.clear_instance_cache()
-
-
-@pytest.fixture
-def fs(server: Running) -> Iterator[NatproxyFileSystem]:
-    fs = server.filesystem()
-    yield fs
-    fs.close()
+    return directory
 
 
 @pytest.fixture
@@ -122,7 +110,7 @@ def test_text_of_a_name_is_utf8() -> None:
         as_name("caf\xe9\ud800")
 
 
-def test_surrogate_that_stands_for_no_byte_is_not_found(server: Running) -> None:
+def test_name_with_a_surrogate_that_is_no_byte_is_not_found(server: FileSystemServer) -> None:
     with Session(server.filesystem().server) as session:
         for use in (session.stat, session.read, session.hash, session.open, session.download):
             with pytest.raises(NotFound):
@@ -137,7 +125,7 @@ def test_surrogate_that_stands_for_no_byte_is_not_found(server: Running) -> None
 
 
 @pytest.mark.usefixtures("no_server")
-def test_url_without_a_server_says_what_is_missing() -> None:
+def test_error_for_a_url_without_a_server_states_what_is_missing() -> None:
     for url in ("natproxy:///x", "natproxy://"):
         with pytest.raises(ValueError, match=r"no server: .*HOST:PORT.*\$NATPROXY_SERVER"):
             fsspec.open(url)
@@ -146,8 +134,8 @@ def test_url_without_a_server_says_what_is_missing() -> None:
     assert fsspec.open("natproxy:///x", host="h", port=7).fs.server == ("h", 7)
 
 
-def test_url_without_a_server_takes_that_of_the_environment(
-    server: Running, monkeypatch: pytest.MonkeyPatch
+def test_url_without_a_server_uses_that_of_the_environment(
+    server: FileSystemServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for text in (f"127.0.0.1:{server.port}", server.url):
         monkeypatch.setenv("NATPROXY_SERVER", text)
@@ -162,12 +150,14 @@ def test_url_without_a_server_takes_that_of_the_environment(
         fsspec.filesystem("natproxy")
 
 
-def test_short_ipv6_address_in_a_url_is_explained() -> None:
+def test_error_for_a_short_ipv6_address_states_the_remedy() -> None:
     with pytest.raises(ValueError, match="write all groups of an IPv6 address"):
         fsspec.open("natproxy://[::1]:7/a")
 
 
-def test_url_of_an_open_file_names_the_server(server: Running, fs: NatproxyFileSystem) -> None:
+def test_url_of_an_open_file_names_the_server(
+    server: FileSystemServer, fs: NatproxyFileSystem
+) -> None:
     with fs.open("top.txt") as file:
         assert file.full_name == f"{server.url}/top.txt"
     on_top = fsspec.filesystem("dir", path="/sub", fs=fs, skip_instance_cache=True)
@@ -177,28 +167,11 @@ def test_url_of_an_open_file_names_the_server(server: Running, fs: NatproxyFileS
 # --- times ---
 
 
-@pytest.mark.parametrize(
-    ("nanoseconds", "time"),
-    [
-        (0, datetime(1970, 1, 1)),
-        (-1, datetime(1969, 12, 31, 23, 59, 59, 999_999)),
-        (-62_135_596_800 * 10**9, datetime.min),
-        (-62_135_596_801 * 10**9, datetime.min),
-        (253_402_300_799_999_999_999, datetime.max),
-        (253_402_300_800 * 10**9, datetime.max),
-        (10**28, datetime.max),
-        (-(10**28), datetime.min),
-    ],
-)
-def test_far_times_are_clamped(nanoseconds: int, time: datetime) -> None:
-    assert moment(nanoseconds) == time.replace(tzinfo=timezone.utc)
-
-
 @pytest.mark.parametrize("sign", [1, -1])
 def test_file_of_a_far_time(sign: int, tmp_path: Path) -> None:
     metadata = Metadata(FILE, 1, sign * (10**28 - 1), "e")
 
-    def answer(line: bytes) -> bytes:
+    def reply_to(line: bytes) -> bytes:
         verb = line.split()[0]
         if verb == b"FEAT":
             return b"OK\nNATPROXY 2\nEND\n"
@@ -209,7 +182,7 @@ def test_file_of_a_far_time(sign: int, tmp_path: Path) -> None:
             return format_range(Range(1, 0, metadata)) + b"x"
         return b"OK " + format_metadata(metadata) + b"\n"
 
-    with closing(AnsweringServer(answer)) as server:
+    with closing(AnsweringServer(reply_to)) as server:
         fs = NatproxyFileSystem("127.0.0.1", server.port, skip_instance_cache=True)
         assert fs.modified("far").year == (9999 if sign > 0 else 1)
         assert fs.info("far")["mtime"] == fs.ls("")[0]["mtime"] == sign * 1e19
@@ -226,7 +199,7 @@ def test_file_of_a_far_time(sign: int, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def root(server: Running) -> UPath:
+def root(server: FileSystemServer) -> UPath:
     return UPath(server.url)
 
 
@@ -235,7 +208,7 @@ def texts(paths: Any, root: UPath) -> list[str]:
     return sorted(str(path).removeprefix(str(root)) for path in paths)
 
 
-def test_text_of_a_upath_is_its_url(server: Running, root: UPath) -> None:
+def test_text_of_a_upath_is_its_url(server: FileSystemServer, root: UPath) -> None:
     for name in ("/", "/a", "/a b%41#?é", "/sub/one.csv"):
         path = UPath(server.url + name)
         assert isinstance(path, NatproxyPath)
@@ -259,7 +232,7 @@ def test_upath_of_no_server_is_a_value_error(url: str) -> None:
         UPath(url)
 
 
-def test_parts_of_a_upath(server: Running, root: UPath) -> None:
+def test_parts_of_a_upath(server: FileSystemServer, root: UPath) -> None:
     path = root / "sub" / "two.tar.gz"
     assert path == root.joinpath("sub", "two.tar.gz") == UPath(f"{server.url}/sub/two.tar.gz")
     assert path.parts == ("/", "sub", "two.tar.gz")
@@ -284,7 +257,7 @@ def test_parts_of_a_upath(server: Running, root: UPath) -> None:
     assert root / "a" < root / "b"
 
 
-def test_what_a_upath_is(root: UPath) -> None:
+def test_type_of_a_upath(root: UPath) -> None:
     for name, exists, is_dir, is_file in (
         ("", True, True, False),
         ("sub", True, True, False),
@@ -340,7 +313,7 @@ def test_content_of_a_upath(root: UPath, tmp_path: Path) -> None:
         (root / "sub").read_bytes()
 
 
-def test_upath_behind_a_cache_is_read(server: Running) -> None:
+def test_upath_behind_a_cache_is_read(server: FileSystemServer) -> None:
     path = UPath(f"simplecache::{server.url}/sub/one.csv")
     assert path.read_bytes() == b"1"
     assert path.parent.joinpath("two.tar.gz").read_bytes() == b"22"

@@ -1,37 +1,29 @@
-"""Parts of files through fsspec, one or many at the same time."""
+"""Ranges of files through fsspec, one or many at the same time."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from natproxy.fs import NatproxyFileSystem
 from natproxy.fs.ranges import Piece
-from tests.integration.fs.test_fs import Running, running
+from tests.support.filesystem_server import FileSystemServer
 
 DIGITS = b"0123456789" * 100_000
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("served")
     (directory / "digits").write_bytes(DIGITS)
     (directory / "empty").touch()
     (directory / "sub").mkdir()
     (directory / "sub/one").write_bytes(b"x")
     (directory / "sub/two.csv").write_bytes(b"xx")
-    with running(directory, tmp_path_factory.mktemp("log") / "log") as server:
-        yield server
-
-
-@pytest.fixture
-def fs(server: Running) -> Iterator[NatproxyFileSystem]:
-    fs = server.filesystem()
-    yield fs
-    fs.close()
+    return directory
 
 
 @pytest.mark.parametrize("start", [None, 0, 5, 999_999, 1_000_000, 1_000_001, -1, -7, -2_000_000])
@@ -42,7 +34,7 @@ def test_part_of_a_file_is_a_slice(
     assert fs.cat_file("digits", start, end) == DIGITS[start:end]
 
 
-def test_many_ranges(server: Running, fs: NatproxyFileSystem) -> None:
+def test_many_ranges(server: FileSystemServer, fs: NatproxyFileSystem) -> None:
     starts = [0, 10, 500_000, -5, 3, None, 7, 2_000_000, 0, 999_990, 0]
     ends = [5, 25, 500_003, None, 3, 4, 600_000, None, 9, -3, 1]
     paths = ["digits"] * 8 + ["nothing", "digits", "empty"]
@@ -51,37 +43,37 @@ def test_many_ranges(server: Running, fs: NatproxyFileSystem) -> None:
     assert isinstance(found.pop(8), FileNotFoundError)
     wanted = [DIGITS[start:end] for start, end in zip(starts, ends, strict=True)]
     assert found == [*wanted[:8], DIGITS[999_990:-3], b""]
-    # Those of the large file are either close together or at its end.
-    assert [verb for verb, _ in server.replies()[before:]].count("GET") == 4
+    # Those of the large file are either close barrier or at its end.
+    assert server.verbs(before).count("GET") == 4
     with pytest.raises(FileNotFoundError):
         fs.cat_ranges(paths, starts, ends, on_error="raise")
 
 
-def test_ranges_are_merged_up_to_a_gap(server: Running, fs: NatproxyFileSystem) -> None:
-    for gap, questions in ((None, 2), (0, 3), (10**6, 1)):
+def test_ranges_are_merged_up_to_a_gap(server: FileSystemServer, fs: NatproxyFileSystem) -> None:
+    for gap, commands in ((None, 2), (0, 3), (10**6, 1)):
         before = len(server.replies())
         found = fs.cat_ranges(["digits"] * 3, [1, 1000, 900_000], [4, 1003, 900_003], max_gap=gap)
         assert found == [b"123", b"012", b"012"]
-        assert [verb for verb, _ in server.replies()[before:]].count("GET") == questions
+        assert server.verbs(before).count("GET") == commands
 
 
-def test_ranges_are_fetched_at_the_same_time(
+def test_ranges_are_read_at_the_same_time(
     fs: NatproxyFileSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    together = threading.Barrier(4, timeout=30)
+    barrier = threading.Barrier(4, timeout=30)
     get = fs.session.get
 
-    def get_together(*arguments: Any) -> Any:
-        together.wait()
+    def get_at_once(*arguments: Any) -> Any:
+        barrier.wait()
         return get(*arguments)
 
-    monkeypatch.setattr(fs.session, "get", get_together)
+    monkeypatch.setattr(fs.session, "get", get_at_once)
     starts = [0, 200_001, 400_002, 600_003]
     found = fs.cat_ranges(["digits"] * 4, starts, [start + 3 for start in starts])
     assert found == [b"012", b"123", b"234", b"345"]
 
 
-def test_ranges_of_what_is_not_there(fs: NatproxyFileSystem) -> None:
+def test_ranges_of_files_that_do_not_exist(fs: NatproxyFileSystem) -> None:
     found = fs.cat_ranges(["nothing", "digits", "nothing"], [0, 1, -5], [1, 3, None])
     assert [type(one) for one in found] == [FileNotFoundError, Piece, FileNotFoundError]
 
@@ -90,19 +82,19 @@ def test_ranges_are_merged_up_to_a_size(
     fs: NatproxyFileSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("natproxy.fs.ranges.LARGEST_BLOCK", 100)
-    asked: list[tuple[int, int]] = []
+    reads: list[tuple[int, int]] = []
     read = fs._commands.read
 
-    def note(name: str, start: int, end: int, etag: str) -> tuple[bytes, str]:
-        asked.append((start, end))
+    def record(name: str, start: int, end: int, etag: str) -> tuple[bytes, str]:
+        reads.append((start, end))
         return read(name, start, end, etag)
 
-    monkeypatch.setattr(fs._commands, "read", note)
+    monkeypatch.setattr(fs._commands, "read", record)
     starts = [0, 50, 90, 120, 500, 550]
     ends = [60, 90, 110, 130, 700, 560]
     found = fs.cat_ranges(["digits"] * 6, starts, ends)
     assert found == [DIGITS[start:end] for start, end in zip(starts, ends, strict=True)]
-    assert sorted(asked) == [(0, 90), (90, 130), (500, 700)]
+    assert sorted(reads) == [(0, 90), (90, 130), (500, 700)]
 
 
 def test_ranges_that_are_malformed(fs: NatproxyFileSystem) -> None:

@@ -1,46 +1,27 @@
-"""What the documentation promises of pandas and pyarrow."""
+"""pandas and pyarrow read tables through the file system, as the documentation states."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from random import Random
 
 import fsspec
 import pytest
 
-from tests.integration.fs.test_fs import Running, running
-
-COLUMNS = 20
-ROWS = 52_000
-
-
-def write_parquet(path: Path, rows: int, row_groups: int) -> None:
-    """Write columns of numbers that no encoding makes smaller."""
-    import pyarrow
-    from pyarrow import parquet
-
-    random = Random(1)
-    columns = {
-        f"c{number}": pyarrow.array(memoryview(random.randbytes(8 * rows)).cast("q").tolist())
-        for number in range(COLUMNS)
-    }
-    table = pyarrow.table(columns)
-    parquet.write_table(table, path, row_group_size=rows // row_groups, use_dictionary=False)
+from tests.support.filesystem_server import FileSystemServer
+from tests.support.parquet import COLUMNS, ROWS, write_parquet
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("served")
     (directory / "days").mkdir()
     for day in (1, 2):
         (directory / f"days/{day}.csv").write_text(f"day,name\n{day},é\n{day},b\n")
     write_parquet(directory / "numbers.parquet", ROWS, 4)
-    with running(directory, tmp_path_factory.mktemp("log") / "log") as server:
-        yield server
+    return directory
 
 
-def test_pandas_reads_csv(server: Running) -> None:
+def test_pandas_reads_csv(server: FileSystemServer) -> None:
     import pandas
 
     frame = pandas.read_csv(f"{server.url}/days/1.csv")
@@ -50,7 +31,7 @@ def test_pandas_reads_csv(server: Running) -> None:
         assert [len(pandas.read_csv(file)) for file in files] == [2, 2]
 
 
-def test_one_column_of_twenty_moves_little_more_than_itself(server: Running) -> None:
+def test_one_column_of_twenty_moves_little_more_than_itself(server: FileSystemServer) -> None:
     from pyarrow import parquet
 
     path = server.directory / "numbers.parquet"
@@ -61,21 +42,21 @@ def test_one_column_of_twenty_moves_little_more_than_itself(server: Running) -> 
     with fs.open("numbers.parquet") as file:
         column = parquet.ParquetFile(file).read(columns=["c7"])
     assert column == parquet.read_table(path, columns=["c7"])
-    assert size / COLUMNS < server.moved(before) < size / 10
+    assert size / COLUMNS < server.bytes_moved(before) < size / 10
     fs.close()
 
 
-def test_pandas_reads_one_column(server: Running) -> None:
+def test_pandas_reads_one_column(server: FileSystemServer) -> None:
     import pandas
 
     before = len(server.replies())
     url = f"{server.url}/numbers.parquet"
     frame = pandas.read_parquet(url, columns=["c7"], storage_options={"retries": 0})
     assert frame.shape == (ROWS, 1)
-    assert server.moved(before) < (server.directory / "numbers.parquet").stat().st_size / 5
+    assert server.bytes_moved(before) < (server.directory / "numbers.parquet").stat().st_size / 5
 
 
-def test_pyarrow_reads_a_dataset(server: Running) -> None:
+def test_pyarrow_reads_a_dataset(server: FileSystemServer) -> None:
     from pyarrow import dataset
 
     fs = server.filesystem()

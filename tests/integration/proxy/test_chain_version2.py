@@ -27,10 +27,10 @@ from natproxy.protocol import (
     format_range,
     format_request,
 )
-from natproxy.relay import Way
-from natproxy.storage import metadata_of
+from natproxy.relay import Method
+from natproxy.storage.local.metadata import metadata_of
 from tests.support.loopback import Daemon, Peer, client_of, daemon, listening, proxy_to
-from tests.support.relays import MADE, MIB, NotingRelays, Running, both_ways, gets, serving
+from tests.support.relays import MADE, MIB, RecordingRelays, Running, both_methods, gets, serving
 
 SIZE = 8 * MIB
 RANGE = 3 * MIB
@@ -40,7 +40,7 @@ class Chain:
     """A proxy in front of a file server, and one client of it."""
 
     def __init__(
-        self, directory: Path, client: Peer, server: Running, relays: NotingRelays
+        self, directory: Path, client: Peer, server: Running, relays: RecordingRelays
     ) -> None:
         self.directory = directory
         self.client = client
@@ -51,7 +51,7 @@ class Chain:
         return metadata_of(os.stat(self.directory / name)).etag
 
     def header(self, name: str, length: int, offset: int = 0) -> bytes:
-        """Say how the reply to a ``GET`` begins."""
+        """Return the header of the reply to a ``GET``."""
         metadata = metadata_of(os.stat(self.directory / name))
         return format_range(Range(length, offset, metadata))
 
@@ -60,15 +60,15 @@ class Chain:
         self.client.send(command)
         await gets(self.client, reply)
 
-    async def page(self, asked: Arguments) -> bytes:
-        """Ask for a page of a listing and wait for its body."""
+    async def page(self, arguments: Arguments) -> bytes:
+        """Send an ``LS`` and wait for the body of its page."""
 
         def body() -> bytes | None:
             parser = ReplyParser(Framing.COUNTED)
             body = parser.feed(bytes(self.client.received))
             return body if parser.complete else None
 
-        self.client.send(format_request(b"LS", asked))
+        self.client.send(format_request(b"LS", arguments))
         await self.client.until(lambda: body() is not None, "a page")
         page = body()
         await self.client.takes(1)
@@ -76,14 +76,14 @@ class Chain:
 
 
 @asynccontextmanager
-async def chain(way: Way, directory: Path) -> AsyncIterator[Chain]:
+async def chain(method: Method, directory: Path) -> AsyncIterator[Chain]:
     """Run both daemons for a directory, with a client of the proxy."""
     (directory / "a").write_bytes(b"content of a")
     (directory / "sub").mkdir()
     (directory / "sub" / "b c").write_bytes(b"inside")
     (directory / "large").write_bytes(os.urandom(MIB) * (SIZE // MIB))
-    relays = NotingRelays(way)
-    async with serving(way, directory, all_this_way=False) as server:
+    relays = RecordingRelays(method)
+    async with serving(method, directory, all_by_method=False) as server:
         async with (
             listening(proxy_to(server.port, relays=relays)) as port,
             client_of(port) as client,
@@ -93,13 +93,13 @@ async def chain(way: Way, directory: Path) -> AsyncIterator[Chain]:
 
 
 @pytest_twisted.ensureDeferred
-async def test_every_verb_goes_through_the_proxy(tmp_path: Path) -> None:
-    async with chain(Way.AUTO, tmp_path) as running:
+async def test_every_verb_passes_the_proxy(tmp_path: Path) -> None:
+    async with chain(Method.AUTO, tmp_path) as running:
         metadata = metadata_of(os.stat(tmp_path / "a"))
         shown = format_metadata(metadata)
         entry = format_entry(Entry(b"sub/b c", metadata_of(os.stat(tmp_path / "sub/b c"))))
         digest = hashlib.sha256(b"content").hexdigest()
-        answers = {
+        replies = {
             b"FEAT": b"OK\n" + abilities() + b"VIA natproxy/2.1\nEND\n",
             b"STAT a": b"OK " + shown + b"\n",
             b"GET a offset=3 length=4": running.header("a", 4, 3) + b"tent",
@@ -108,36 +108,36 @@ async def test_every_verb_goes_through_the_proxy(tmp_path: Path) -> None:
             b"LIST": b"OK\na\nlarge\nEND\n",
             b"DOWNLOAD a": b"OK 12\ncontent of a",
         }
-        assert {command.split()[0] for command in answers} == set(VERBS)
-        for command, reply in answers.items():
+        assert {command.split()[0] for command in replies} == set(VERBS)
+        for command, reply in replies.items():
             await running.gets(command + b"\n", reply)
         # All at once, in order: the same.
         await running.gets(
-            b"".join(command + b"\r\n" for command in answers) * 9, b"".join(answers.values()) * 9
+            b"".join(command + b"\r\n" for command in replies) * 9, b"".join(replies.values()) * 9
         )
         # Each command is logged twice: by the file server, and by the proxy.
-        await running.server.ended(*["completed"] * 2 * 10 * len(answers))
+        await running.server.ended(*["completed"] * 2 * 10 * len(replies))
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_large_range_arrives_intact(way: Way, tmp_path: Path) -> None:
-    async with chain(way, tmp_path) as running:
+async def test_large_range_arrives_intact(method: Method, tmp_path: Path) -> None:
+    async with chain(method, tmp_path) as running:
         content = (tmp_path / "large").read_bytes()
         for offset in (1, MIB + 4097, SIZE - RANGE):
             await running.gets(
                 f"GET large offset={offset} length={RANGE}\n".encode(),
                 running.header("large", RANGE, offset) + content[offset:][:RANGE],
             )
-        between, from_file = MADE[way]
+        between, from_file = MADE[method]
         assert [type(relay) for relay in running.relays.made] == [between] * 3
         assert [type(relay) for relay in running.server.relays.made] == [from_file] * 3
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_failures_keep_the_connection_usable(way: Way, tmp_path: Path) -> None:
-    async with chain(way, tmp_path) as running:
+async def test_failures_keep_the_connection_usable(method: Method, tmp_path: Path) -> None:
+    async with chain(method, tmp_path) as running:
         etag = running.etag("a")
         for command, reply in (
             (b"GET a if-match=old", f"ERR 412 changed etag={etag}\n".encode()),
@@ -145,7 +145,7 @@ async def test_failures_keep_the_connection_usable(way: Way, tmp_path: Path) -> 
             (b"GET b", b"ERR 404 file not found\n"),
             (b"LS b", b"ERR 404 file not found\n"),
             (b"HASH sub", b"ERR 404 file not found\n"),
-            (b"STAT", b"ERR 400 no file name given\n"),
+            (b"STAT", b"ERR 400 missing file name\n"),
         ):
             await running.gets(command + b"\n", reply)
             await running.gets(
@@ -155,7 +155,7 @@ async def test_failures_keep_the_connection_usable(way: Way, tmp_path: Path) -> 
 
 @pytest_twisted.ensureDeferred
 async def test_whole_tree_in_pages(tmp_path: Path) -> None:
-    async with chain(Way.AUTO, tmp_path) as running:
+    async with chain(Method.AUTO, tmp_path) as running:
         for number in range(20):
             (tmp_path / "sub" / f"{number:02}\n").touch()
         found: list[bytes] = []
@@ -171,14 +171,14 @@ async def test_whole_tree_in_pages(tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def held_up(way: Way, directory: Path) -> AsyncIterator[tuple[Running, Peer, bytes]]:
-    """Have the file ``large`` sent to a client that does not read; give the whole reply."""
+async def held_up(method: Method, directory: Path) -> AsyncIterator[tuple[Running, Peer, bytes]]:
+    """Let the file ``large`` be sent to a client that does not read; return the whole reply."""
     path = directory / "large"
     path.write_bytes(os.urandom(MIB) * (SIZE // MIB))
-    # Whatever clock the file system has, the next change bears another time.
+    # Wait until the clock of the file system has advanced.
     os.utime(path, (1, 1))
     header = format_range(Range(SIZE, 0, metadata_of(os.stat(path))))
-    async with serving(way, directory) as server, server.client() as client:
+    async with serving(method, directory) as server, server.client() as client:
         server.shrink_buffers(client)
         client.stop_reading()
         client.send(b"GET large\n")
@@ -186,10 +186,12 @@ async def held_up(way: Way, directory: Path) -> AsyncIterator[tuple[Running, Pee
         yield server, client, header + path.read_bytes()
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_file_written_while_it_is_sent_is_no_silent_mixture(way: Way, tmp_path: Path) -> None:
-    async with held_up(way, tmp_path) as (server, client, reply):
+async def test_file_written_while_it_is_sent_is_not_sent_as_a_mixture(
+    method: Method, tmp_path: Path
+) -> None:
+    async with held_up(method, tmp_path) as (server, client, reply):
         with (tmp_path / "large").open("r+b") as file:
             file.seek(SIZE - 5)
             file.write(b"later")
@@ -199,10 +201,12 @@ async def test_file_written_while_it_is_sent_is_no_silent_mixture(way: Way, tmp_
         await server.ended("error")
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_file_replaced_while_it_is_sent_is_sent_to_its_end(way: Way, tmp_path: Path) -> None:
-    async with held_up(way, tmp_path) as (server, client, reply):
+async def test_file_replaced_while_it_is_sent_is_sent_to_its_end(
+    method: Method, tmp_path: Path
+) -> None:
+    async with held_up(method, tmp_path) as (server, client, reply):
         (tmp_path / "new").write_bytes(b"new")
         os.replace(tmp_path / "new", tmp_path / "large")
         client.read_on()
@@ -213,10 +217,12 @@ async def test_file_replaced_while_it_is_sent_is_sent_to_its_end(way: Way, tmp_p
         await gets(client, now + b"new")
 
 
-@both_ways
+@both_methods
 @pytest_twisted.ensureDeferred
-async def test_broken_off_reply_is_broken_off_by_the_proxy_too(way: Way, tmp_path: Path) -> None:
-    async with chain(way, tmp_path) as running:
+async def test_broken_off_reply_is_broken_off_by_the_proxy_too(
+    method: Method, tmp_path: Path
+) -> None:
+    async with chain(method, tmp_path) as running:
         with (tmp_path / "endless").open("wb") as file:
             file.truncate(256 * MIB)
         client = running.client
@@ -233,7 +239,7 @@ async def test_broken_off_reply_is_broken_off_by_the_proxy_too(way: Way, tmp_pat
 
 
 async def ask_for_a_long_digest(directory: Path, server: Daemon, client: Peer) -> None:
-    """Have a digest begun that takes hours, of a file that costs nothing."""
+    """Begin a digest that takes hours, of a sparse file."""
     with (directory / "files" / "endless").open("wb") as file:
         file.truncate(1 << 42)
     client.send(b"HASH endless\nFEAT\n")
@@ -244,7 +250,7 @@ async def ask_for_a_long_digest(directory: Path, server: Daemon, client: Peer) -
 
 @pytest.mark.parametrize("waiting", [True, False])
 @pytest_twisted.ensureDeferred
-async def test_daemon_does_not_end_later_for_a_digest(tmp_path: Path, waiting: bool) -> None:
+async def test_daemon_does_not_wait_for_a_digest(tmp_path: Path, waiting: bool) -> None:
     (tmp_path / "files").mkdir()
     async with daemon(tmp_path, "fileserver", "--drain=0.2") as server:
         async with client_of(server.port) as client:

@@ -1,21 +1,17 @@
-"""The stock of pipes, what is done without one, and the page cache."""
+"""The pool of pipes, and bodies for which there is no pipe."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThread
 
-from natproxy.relay import PageCache, Way
+from natproxy.relay import Method
 from natproxy.relay.copy import CopyRelay
 from natproxy.relay.pipes import LARGE, SMALLEST, Pipe, PipePool
 from natproxy.relay.splice import SpliceRelay
@@ -23,7 +19,7 @@ from tests.support.relays import (
     KIB,
     MIB,
     Feeder,
-    NotingRelays,
+    RecordingRelays,
     gets,
     open_descriptors,
     pause,
@@ -37,7 +33,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "splice"), reason="no splice on 
 
 @pytest.fixture
 def pool() -> Iterator[PipePool]:
-    """A pool, all of whose pipes are closed in the end."""
+    """Return a pool; all of its pipes are closed at the end."""
     # The reactor opens a few descriptors when it first runs.
     pytest_twisted.blockon(pause(0))
     before = open_descriptors()
@@ -47,7 +43,7 @@ def pool() -> Iterator[PipePool]:
     assert open_descriptors() <= before
 
 
-def test_pipe_does_not_block_and_holds_what_it_says(pool: PipePool) -> None:
+def test_pipe_does_not_block_and_has_its_size(pool: PipePool) -> None:
     pipe = pool.lend()
     assert pipe.size == LARGE
     assert not os.get_blocking(pipe.reader)
@@ -60,51 +56,51 @@ def test_pipe_does_not_block_and_holds_what_it_says(pool: PipePool) -> None:
         os.read(pipe.reader, 1)
     assert not os.get_inheritable(pipe.reader)
     assert not os.get_inheritable(pipe.writer)
-    pool.give_back(pipe, empty=True)
+    pool.take_back(pipe, empty=True)
 
 
 def test_empty_pipe_is_lent_again(pool: PipePool) -> None:
     first = pool.lend()
     assert pool.lent == 1
-    pool.give_back(first, empty=True)
+    pool.take_back(first, empty=True)
     assert pool.lent == 0
     assert pool.lend() is first
     second = pool.lend()
     assert second is not first
     assert pool.lent == 2
-    pool.give_back(first, empty=True)
-    pool.give_back(second, empty=True)
+    pool.take_back(first, empty=True)
+    pool.take_back(second, empty=True)
 
 
 def test_pipe_that_holds_bytes_is_closed_and_never_lent_again(pool: PipePool) -> None:
     before = open_descriptors()
     pipe = pool.lend()
     os.write(pipe.writer, b"another client's")
-    pool.give_back(pipe, empty=False)
+    pool.take_back(pipe, empty=False)
     assert (open_descriptors(), pool.lent) == (before, 0)
     fresh = pool.lend()
     assert fresh is not pipe
     with pytest.raises(BlockingIOError):
         os.read(fresh.reader, 1)
-    pool.give_back(fresh, empty=True)
+    pool.take_back(fresh, empty=True)
 
 
-def test_only_so_many_are_kept(pool: PipePool) -> None:
+def test_number_of_kept_pipes_is_limited(pool: PipePool) -> None:
     before = open_descriptors()
     pipes = [pool.lend() for _ in range(PipePool.KEPT + 20)]
     # The large ones come last.
     for pipe in reversed(pipes):
-        pool.give_back(pipe, empty=True)
+        pool.take_back(pipe, empty=True)
     assert (open_descriptors() - before, pool.lent) == (2 * PipePool.KEPT, 0)
     kept = [pool.lend() for _ in range(PipePool.KEPT)]
     assert {pipe.size for pipe in kept} == {LARGE}
     for pipe in kept:
-        pool.give_back(pipe, empty=True)
+        pool.take_back(pipe, empty=True)
     pool.close()
     assert open_descriptors() <= before
 
 
-def test_crowd_gets_small_pipes_and_then_none(pool: PipePool) -> None:
+def test_many_pipes_are_small_and_then_there_are_none(pool: PipePool) -> None:
     pipes: list[Pipe] = []
     while (pipe := pool.lend()) is not None:
         pipes.append(pipe)
@@ -112,17 +108,17 @@ def test_crowd_gets_small_pipes_and_then_none(pool: PipePool) -> None:
     sizes = [pipe.size for pipe in pipes]
     assert sizes == sorted(sizes, reverse=True)
     assert (sizes[0], sizes[-1]) == (LARGE, SMALLEST)
-    # pipe(7): what a user without privileges may have in all, unless it is told otherwise.
+    # pipe(7): the default limit on all pipes of an unprivileged user.
     assert sum(sizes) <= 64 * MIB
     assert len(pipes) >= 200
-    pool.give_back(pipes.pop(), empty=True)
+    pool.take_back(pipes.pop(), empty=True)
     pipes.append(pool.lend())
     assert pipes[-1].size == SMALLEST
     for pipe in pipes:
-        pool.give_back(pipe, empty=True)
+        pool.take_back(pipe, empty=True)
     pipe = pool.lend()
     assert (pipe.size, pool.lent) == (LARGE, 1)
-    pool.give_back(pipe, empty=True)
+    pool.take_back(pipe, empty=True)
 
 
 def no_descriptor(*_: object) -> tuple[int, int]:
@@ -130,7 +126,7 @@ def no_descriptor(*_: object) -> tuple[int, int]:
 
 
 def limit_pipes(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    """Do what the kernel does for a user who has too many: new pipes are small, and stay so."""
+    """Do what the kernel does for a user with too many pipes: new ones are small and stay so."""
     open_pipe, control = os.pipe2, fcntl.fcntl
 
     def small_pipe(flags: int) -> tuple[int, int]:
@@ -147,16 +143,16 @@ def limit_pipes(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     monkeypatch.setattr(fcntl, "fcntl", refuse)
 
 
-def test_pipe_that_may_not_grow_is_taken_as_it_is(
+def test_pipe_that_cannot_be_resized_is_used_as_it_is(
     pool: PipePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit_pipes(monkeypatch, 64 * KIB)
     pipe = pool.lend()
     assert (pipe.size, pool.lent) == (64 * KIB, 1)
-    pool.give_back(pipe, empty=True)
+    pool.take_back(pipe, empty=True)
 
 
-def test_tiny_pipe_is_refused(pool: PipePool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pipe_that_is_too_small_is_closed(pool: PipePool, monkeypatch: pytest.MonkeyPatch) -> None:
     before = open_descriptors()
     limit_pipes(monkeypatch, 8 * KIB)
     assert pool.lend() is None
@@ -167,17 +163,17 @@ def test_no_pipe_is_no_error(pool: PipePool, monkeypatch: pytest.MonkeyPatch) ->
     with monkeypatch.context() as lack:
         lack.setattr(os, "pipe2", no_descriptor)
         assert (pool.lend(), pool.lent) == (None, 0)
-    pool.give_back(pool.lend(), empty=True)
+    pool.take_back(pool.lend(), empty=True)
 
 
 BODY = os.urandom(MIB + 7)
 
 
-async def relay_a_few() -> list[object]:
-    """Relay bodies by the kernel, if it can be; tell what was used."""
-    async with relaying(Way.KERNEL, all_this_way=False) as proxy, proxy.client() as client:
-        for body in (BODY, b"x", BODY):
-            (await proxy.ask(client)).send(reply(body))
+async def relay_bodies() -> list[object]:
+    """Relay bodies, inside the kernel if possible; return the types of the relays."""
+    async with relaying(Method.KERNEL, all_by_method=False) as proxy, proxy.client() as client:
+        for body in (BODY, BODY[:MIB], BODY):
+            (await proxy.send_command(client)).send(reply(body))
             await gets(client, reply(body))
         return [type(relay) for relay in proxy.relays.made]
 
@@ -191,13 +187,13 @@ async def test_without_a_pipe_bodies_are_copied(monkeypatch: pytest.MonkeyPatch,
         monkeypatch.setattr(os, "pipe2", no_descriptor)
     else:
         limit_pipes(monkeypatch, 8 * KIB)
-    assert await relay_a_few() == [CopyRelay] * 3
+    assert await relay_bodies() == [CopyRelay] * 3
 
 
 @pytest_twisted.ensureDeferred
-async def test_small_pipes_do_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_small_pipes_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     limit_pipes(monkeypatch, 64 * KIB)
-    assert await relay_a_few() == [SpliceRelay] * 3
+    assert await relay_bodies() == [SpliceRelay] * 3
 
 
 @pytest.mark.parametrize("spared", [0, 1])
@@ -215,9 +211,9 @@ async def test_without_descriptors_for_the_sockets_bodies_are_copied(
         return duplicate(descriptor)
 
     monkeypatch.setattr(os, "dup", scarce)
-    await relay_a_few()
+    await relay_bodies()
     left[0] = 0
-    serve = serving(Way.KERNEL, tmp_path, all_this_way=False)
+    serve = serving(Method.KERNEL, tmp_path, all_by_method=False)
     async with serve as server, server.client() as client:
         client.send(b"DOWNLOAD file\n")
         await gets(client, reply(BODY))
@@ -229,21 +225,21 @@ async def test_pipe_with_a_clients_bytes_in_it_is_not_used_for_another(
 ) -> None:
     returned: list[tuple[Pipe, bool]] = []
     lent: list[Pipe | None] = []
-    give_back, lend = PipePool.give_back, PipePool.lend
+    take_back, lend = PipePool.take_back, PipePool.lend
 
-    def noted_give_back(self: PipePool, pipe: Pipe, empty: bool) -> None:
+    def recorded_take_back(self: PipePool, pipe: Pipe, empty: bool) -> None:
         returned.append((pipe, empty))
-        give_back(self, pipe, empty)
+        take_back(self, pipe, empty)
 
-    def noted_lend(self: PipePool) -> Pipe | None:
+    def recorded_lend(self: PipePool) -> Pipe | None:
         lent.append(lend(self))
         return lent[-1]
 
-    monkeypatch.setattr(PipePool, "give_back", noted_give_back)
-    monkeypatch.setattr(PipePool, "lend", noted_lend)
-    async with relaying(Way.KERNEL, relays=NotingRelays(Way.KERNEL)) as proxy:
+    monkeypatch.setattr(PipePool, "take_back", recorded_take_back)
+    monkeypatch.setattr(PipePool, "lend", recorded_lend)
+    async with relaying(Method.KERNEL, relays=RecordingRelays(Method.KERNEL)) as proxy:
         async with proxy.client() as client:
-            upstream = await proxy.ask(client)
+            upstream = await proxy.send_command(client)
             client.stop_reading()
             proxy.shrink_buffers(client)
             upstream.send(b"OK %d\n" % (1 << 40))
@@ -253,97 +249,11 @@ async def test_pipe_with_a_clients_bytes_in_it_is_not_used_for_another(
             await proxy.ended("client-gone")
         async with proxy.client() as client:
             for _ in range(2):
-                (await proxy.ask(client)).send(reply(BODY))
+                (await proxy.send_command(client)).send(reply(BODY))
                 await gets(client, reply(BODY))
-    (jammed, empty), *others = returned
+    (unread, empty), *others = returned
     assert not empty
     assert [empty for _, empty in others] == [True, True]
-    assert lent[0] is jammed
-    assert lent[1] is not jammed
+    assert lent[0] is unread
+    assert lent[1] is not unread
     assert lent[2] is lent[1]
-
-
-def dropped_from_cache(path: Path) -> int:
-    """Open a file of 16 MiB, of which nothing is in the page cache any more."""
-    path.write_bytes(os.urandom(16 * MIB))
-    file = os.open(path, os.O_RDONLY)
-    os.fsync(file)
-    # Nothing is to be read ahead; and to look for a page is to have it read.
-    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)
-    for _ in range(5):
-        # What the journal is busy with is not dropped.
-        time.sleep(0.01)
-        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-    try:
-        os.preadv(file, [bytearray(1)], 12 * MIB, os.RWF_NOWAIT)
-    except BlockingIOError:
-        return file
-    except OSError:
-        pass
-    os.close(file)
-    pytest.skip("this file system cannot tell what is in the page cache")
-
-
-def read_in_thread(
-    read: Callable[[], Any], device: int, returned: Callable[[], object]
-) -> Deferred[Any]:
-    def done(result: Any) -> Any:
-        returned()
-        return result
-
-    return deferToThread(read).addBoth(done)
-
-
-@pytest_twisted.ensureDeferred
-async def test_page_cache_knows_what_is_cold_and_warms_it(tmp_path: Path) -> None:
-    cache = PageCache(read_in_thread)
-    file = dropped_from_cache(tmp_path / "cold")
-    try:
-        assert not cache.resident(file, 2 * MIB, MIB)
-        await cache.warm(file, 2 * MIB, MIB, 0, int)
-        assert cache.resident(file, 2 * MIB, MIB)
-        assert cache.resident(file, 3 * MIB - 1, 1)
-        # The stretch that was asked for and not the whole file; one end is not enough.
-        assert not cache.resident(file, 2 * MIB, 6 * MIB)
-        assert not cache.resident(file, 0, 3 * MIB)
-        assert os.lseek(file, 0, os.SEEK_CUR) == 0
-    finally:
-        os.close(file)
-
-
-@pytest_twisted.ensureDeferred
-async def test_page_cache_leaves_failures_to_the_read(tmp_path: Path) -> None:
-    cache = PageCache(read_in_thread)
-    (tmp_path / "short").write_bytes(b"x")
-    with (tmp_path / "short").open("rb") as file:
-        assert cache.resident(file.fileno(), 0, 10 * MIB)
-        assert cache.resident(file.fileno(), 5, 1)
-        await cache.warm(file.fileno(), 0, MIB, 0, int)
-    reader, writer = os.pipe()
-    try:
-        assert cache.resident(reader, 0, 10)
-        await cache.warm(reader, 0, 10, 0, int)
-    finally:
-        os.close(reader)
-        os.close(writer)
-
-
-@pytest.mark.parametrize("way", [Way.COPY, Way.KERNEL], ids=str)
-@pytest_twisted.ensureDeferred
-async def test_cold_file_arrives_whole(way: Way, tmp_path: Path) -> None:
-    os.close(dropped_from_cache(tmp_path / "cold"))
-    warmed: list[int] = []
-
-    class NotingCache(PageCache):
-        def warm(
-            self, file: int, offset: int, size: int, device: int, returned: Callable[[], object]
-        ) -> Deferred[None]:
-            warmed.append(offset)
-            return super().warm(file, offset, size, device, returned)
-
-    serve = serving(way, tmp_path, warmth=NotingCache(read_in_thread))
-    async with serve as server, server.client() as client:
-        client.send(b"DOWNLOAD cold\n")
-        await client.until(lambda: client.count > MIB, "the beginning")
-        await gets(client, reply((tmp_path / "cold").read_bytes()))
-    assert warmed[0] == 0

@@ -1,9 +1,10 @@
-"""Connections that are no bare TCP sockets: everything is copied, whatever is asked for."""
+"""Connections that are no bare TCP sockets: everything is copied, whichever method is set."""
 
 from __future__ import annotations
 
 import datetime
 import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -25,22 +26,24 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.threads import deferToThreadPool
 
-from natproxy.fileserver.protocol import FileServerFactory
-from natproxy.proxy.connector import EndpointConnector
-from natproxy.proxy.protocol import ProxyFactory
-from natproxy.relay import Way
+from natproxy.fileserver.factory import FileServerFactory
+from natproxy.proxy.endpoint import EndpointConnector
+from natproxy.proxy.factory import ProxyFactory
+from natproxy.relay import Method, outbound_of
 from natproxy.relay.copy import CopyRelay
-from natproxy.relay.sendfile import CopyingFileRelay
-from natproxy.storage import Directory
+from natproxy.relay.files import CopyingFileRelay
+from natproxy.relay.outbound import UNSENT
+from natproxy.storage import LocalStorage
+from tests.support.doubles import SocketWire
 from tests.support.loopback import HOST, Peer, PlayedServer, all_ended
-from tests.support.relays import MIB, Feeder, NotingRelays, gets, open_descriptors, reply
+from tests.support.relays import MIB, Feeder, RecordingRelays, gets, open_descriptors, reply
 
-# Twisted itself hands pyOpenSSL what it no longer likes.
+# Twisted passes pyOpenSSL arguments that are deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
 
 
 class UNIX:
-    """Connections by a path."""
+    """Connections over UNIX sockets."""
 
     def __init__(self, directory: Path) -> None:
         self._path = os.fspath(directory / "socket")
@@ -73,7 +76,7 @@ class TLS:
 
 
 class TCP:
-    """What the other side is, where one side is not."""
+    """Plain TCP, for the other side."""
 
     def __init__(self, _: Path) -> None:
         pass
@@ -86,7 +89,7 @@ class TCP:
 
 
 def certificate() -> bytes:
-    """Make a key and a certificate for it."""
+    """Create a key and a certificate for it."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -114,7 +117,7 @@ def certificate() -> bytes:
 
 @asynccontextmanager
 async def listening(kind: Any, factory: Any) -> AsyncIterator[Any]:
-    """Have a factory listen, and give an endpoint that leads to it."""
+    """Listen with a factory, and return an endpoint that connects to it."""
     port = await kind.server().listen(factory)
     try:
         yield kind.client(port)
@@ -141,7 +144,7 @@ async def client_of(endpoint: Any) -> AsyncIterator[Peer]:
 @pytest_twisted.ensureDeferred
 async def test_replies_are_copied(tmp_path: Path, clients: Any, upstreams: Any) -> None:
     bodies = [os.urandom(size) for size in (5, 20 * MIB, MIB + 7, 1)]
-    relays = NotingRelays(Way.KERNEL)
+    relays = RecordingRelays(Method.KERNEL)
     server = PlayedServer()
     async with listening(upstreams(tmp_path), server) as upstream_endpoint:
         before = open_descriptors()
@@ -154,7 +157,7 @@ async def test_replies_are_copied(tmp_path: Path, clients: Any, upstreams: Any) 
                 upstream = await server.asked()
                 upstream.send(reply(body))
                 await gets(client, reply(body))
-            # The end of this one is not waited for.
+            # The client does not wait for the end of this one.
             client.send(b"DOWNLOAD a\n")
             upstream = await server.asked()
             client.stop_reading()
@@ -175,10 +178,10 @@ async def test_files_are_copied(tmp_path: Path, clients: Any) -> None:
     bodies = [os.urandom(size) for size in (5, 20 * MIB, MIB + 7, 1)]
     files = tmp_path / "files"
     files.mkdir()
-    relays = NotingRelays(Way.KERNEL)
+    relays = RecordingRelays(Method.KERNEL)
     factory = FileServerFactory(
         reactor,
-        Directory(os.fspath(files)),
+        LocalStorage(os.fspath(files)),
         partial(deferToThreadPool, reactor, reactor.getThreadPool()),
         600.0,
         relays,
@@ -189,3 +192,17 @@ async def test_files_are_copied(tmp_path: Path, clients: Any) -> None:
             client.send(b"DOWNLOAD %d\n" % number)
             await gets(client, reply(body))
     assert {type(relay) for relay in relays.made} == {CopyingFileRelay}
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="this system has no limit")
+def test_kernel_buffers_no_more_than_a_megabyte_that_it_has_not_sent() -> None:
+    wire = SocketWire(9000, 1)
+    with (
+        socket.create_server((HOST, 0)) as listener,
+        socket.create_connection(listener.getsockname()) as connected,
+    ):
+        wire.getHandle = lambda: connected
+        outbound_of(wire, lambda: None)
+        limit = connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+    wire.socket.close()
+    assert limit == UNSENT

@@ -62,7 +62,7 @@ class ErrorOfTests(SynchronousTestCase):
             (b"File not found", ServerError, "File not found"),
             (b"4040 x", ServerError, "4040 x"),
             (b"400 file not found", ServerError, "file not found"),
-            (b"", ServerError, "the server gives no reason"),
+            (b"", ServerError, "the server sent no reason"),
             (b"500", ServerError, "error 500"),
             (b"404 ", NotFound, "error 404"),
         ):

@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 
 from natproxy.daemon import descriptors
-from natproxy.fileserver import digests
-from natproxy.fileserver import protocol as fileserver
+from natproxy.fileserver import digests, factory, pages
 
 HOST = "127.0.0.1"
 PATIENCE = 20.0
@@ -86,8 +85,8 @@ def assert_admitted_clients_are_served(port: int, clients: int) -> None:
 
 
 def test_threads_whose_clients_have_gone_have_descriptors() -> None:
-    walks = (fileserver.PAGES_AT_ONCE + 1) * descriptors.WALK
-    files = fileserver.READS_AT_ONCE + digests.THREADS
+    walks = (pages.CONCURRENT_PAGES + 1) * descriptors.WALK
+    files = factory.CONCURRENT_READS + digests.THREADS
     assert walks + files <= descriptors.RESERVED_BY_THREADS
 
 

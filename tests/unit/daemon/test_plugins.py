@@ -17,9 +17,10 @@ from natproxy.daemon import proxy as proxy_plugin
 from natproxy.daemon.descriptors import room_for_file_server, room_for_proxy
 from natproxy.daemon.options import DaemonOptions
 from natproxy.daemon.service import DrainingService, StartupError, TwistdService
-from natproxy.fileserver.protocol import FileServerFactory
-from natproxy.proxy.connector import TCPConnector
-from natproxy.proxy.protocol import ProxyFactory
+from natproxy.fileserver.factory import FileServerFactory
+from natproxy.protocol import Command
+from natproxy.proxy.factory import ProxyFactory
+from natproxy.proxy.tcp import TCPConnector
 from tests.support.doubles import Journal
 from twisted.plugins import natproxy_dropin
 
@@ -39,6 +40,9 @@ MALFORMED_LISTEN = (
     "systemd:domain=INET:index=0",
 )
 MALFORMED_UPSTREAM = ("", "127.0.0.1", "bogus:127.0.0.1:9001", "tcp:127.0.0.1", "tcp:host:http-x")
+
+
+COMMAND = Command(b"LIST", b"", b"LIST")
 
 
 class ThreadedMemoryReactor(MemoryReactorClock):
@@ -97,8 +101,9 @@ class DefaultTests(OptionsCase):
     def test_proxy_connects_to_a_file_server_on_the_same_host(self) -> None:
         factory = proxy_plugin.make_daemon(self.proxy_options()).factory
         assert isinstance(factory, ProxyFactory)
-        assert isinstance(factory.connector, TCPConnector)
-        self.assertEqual(factory.connector.address, ("127.0.0.1", 9001))
+        connector = factory.resources.upstreams.choose(COMMAND)
+        assert isinstance(connector, TCPConnector)
+        self.assertEqual(connector.address, ("127.0.0.1", 9001))
 
     def test_times_and_limits(self) -> None:
         proxy = self.proxy_options()
@@ -142,8 +147,8 @@ class GivenTests(OptionsCase):
         )
         factory = daemon.factory
         assert isinstance(factory, ProxyFactory)
-        self.assertEqual(factory.replies.seconds, 1.5)
-        self.assertEqual(factory.connector.timeout, 2.0)
+        self.assertEqual(factory.resources.replies.seconds, 1.5)
+        self.assertEqual(factory.resources.upstreams.choose(COMMAND).timeout, 2.0)
         self.assertEqual(factory.idle.seconds, 300.0)
         self.assertEqual(factory.admission.clients, 4)
 
@@ -151,7 +156,7 @@ class GivenTests(OptionsCase):
         factory = fileserver.make_daemon(self.server_options("--timeout=7")).factory
         assert isinstance(factory, FileServerFactory)
         self.assertEqual(factory.idle.seconds, 7.0)
-        self.assertEqual(factory.directory.path, os.fsencode(os.path.abspath(self.folder)))
+        self.assertEqual(factory.services.storage.path, os.fsencode(os.path.abspath(self.folder)))
 
     def test_all_endpoints_are_listened_on_and_not_the_default(self) -> None:
         options = self.proxy_options(

@@ -26,8 +26,8 @@ from natproxy.daemon.service import (
     TerminationSignals,
     TwistdService,
 )
-from natproxy.proxy.connector import EndpointConnector
-from natproxy.proxy.protocol import ProxyFactory
+from natproxy.proxy.endpoint import EndpointConnector
+from natproxy.proxy.factory import ProxyFactory
 from natproxy.server.connection import CommandReceiver
 from tests.support.doubles import Journal, PlayedEndpoint, Wire
 

@@ -1,4 +1,4 @@
-"""Digests: what is computed, what is shared and remembered, and what stops it."""
+"""Digests: computing, sharing, remembering, suspending and cancelling them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.fileserver import digests
 from natproxy.fileserver.digests import (
-    AT_ONCE,
     CHUNK,
-    IN_LINE,
-    SETTLED,
+    CONCURRENT_DIGESTS,
+    QUEUED_DIGESTS,
     SLICE,
-    STOPPED_FOR,
+    SUSPENDED_FOR,
     Computation,
     Digests,
-    Part,
+    FileRange,
 )
 from natproxy.protocol import Refusal
 from natproxy.server.rotation import RESULTS
@@ -37,7 +36,9 @@ from natproxy.server.threads import (
     Unresponsive,
     WorkCancelled,
 )
-from natproxy.storage import Directory, Served, Settling
+from natproxy.storage import LocalStorage, RacyTimestamps
+from natproxy.storage.local.storage import GRANULE
+from natproxy.testing import MemoryFile, MemoryStorage
 from tests.support.doubles import PlayedThread, TurnClock
 
 
@@ -46,46 +47,42 @@ def sha256(content: bytes) -> str:
 
 
 class DigestsCase(SynchronousTestCase):
-    """A folder with one file, changed a minute ago by the clock that is handed in."""
+    """A directory with one file, changed a minute ago by the wall clock."""
 
     content = b"some content"
 
     def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
-        self.path = self.folder / "a"
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.top = Path(directory.name)
+        self.path = self.top / "a"
         self.path.write_bytes(self.content)
-        self.directory = Directory(folder.name)
-        self.thread = PlayedThread()
         self.age = 60.0
         self.clock = TurnClock()
-        self.digests = Digests(
-            self.thread,
-            Settling(self.clock.seconds, self.wall_clock, lambda device: True),
-            self.clock,
-            self.clock.seconds,
-        )
+        racy = RacyTimestamps(self.clock.seconds, self.wall_clock, lambda device: True)
+        self.storage = LocalStorage(directory.name, racy=racy)
+        self.thread = PlayedThread()
+        self.digests = Digests(self.thread, self.clock, self.clock.seconds)
         self.descriptors = len(os.listdir("/proc/self/fd"))
 
     def wall_clock(self) -> float:
         return time.time() + self.age
 
-    def ask(
+    def digest(
         self,
         offset: int = 0,
         length: int | None = None,
         name: bytes = b"a",
         client: str | None = None,
     ) -> Deferred[str]:
-        served = self.directory.open(name)
+        file = self.storage.open(name)
         return self.digests.digest(
-            served, offset, served.size - offset if length is None else length, client
+            file, offset, file.size - offset if length is None else length, client
         )
 
-    def computed(self, asked: Deferred[str]) -> str:
+    def computed(self, pending: Deferred[str]) -> str:
         self.thread.run()
-        return self.successResultOf(asked)
+        return self.successResultOf(pending)
 
     def assert_open(self, number: int) -> None:
         self.assertEqual(len(os.listdir("/proc/self/fd")), self.descriptors + number)
@@ -93,7 +90,7 @@ class DigestsCase(SynchronousTestCase):
 
 class ComputingTests(DigestsCase):
     def test_whole_file(self) -> None:
-        self.assertEqual(self.computed(self.ask()), sha256(self.content))
+        self.assertEqual(self.computed(self.digest()), sha256(self.content))
         self.assert_open(0)
 
     @settings(max_examples=40, deadline=None, database=None)
@@ -104,10 +101,10 @@ class ComputingTests(DigestsCase):
         self.path.write_bytes(content)
         offset = data.draw(st.integers(0, len(content)))
         length = data.draw(st.integers(0, len(content) - offset))
-        served = self.directory.open(b"a")
-        part = Part(served.metadata.etag, offset, length)
+        file = self.storage.open(b"a")
+        part = FileRange(file.metadata.etag, offset, length)
         with mock.patch.object(digests, "CHUNK", chunk):
-            computation = Computation(part, served, lasting=True)
+            computation = Computation(part, file, reusable=True)
             computed = computation.run()
         computation.close()
         self.assertEqual(computed, sha256(content[offset : offset + length]))
@@ -115,7 +112,7 @@ class ComputingTests(DigestsCase):
     def test_file_of_many_chunks(self) -> None:
         content = os.urandom(1000) * (3 * CHUNK // 1000)
         self.path.write_bytes(content)
-        self.assertEqual(self.computed(self.ask(7, 2 * CHUNK)), sha256(content[7:][: 2 * CHUNK]))
+        self.assertEqual(self.computed(self.digest(7, 2 * CHUNK)), sha256(content[7:][: 2 * CHUNK]))
 
     def test_file_that_is_changed_before_or_while_it_is_read(self) -> None:
         for change in (
@@ -124,120 +121,122 @@ class ComputingTests(DigestsCase):
             lambda: os.utime(self.path, (1, 1)),
         ):
             self.setUp()
-            asked = self.ask()
+            pending = self.digest()
             change()
             self.thread.run()
-            refusal = self.failureResultOf(asked, Refusal).value
+            refusal = self.failureResultOf(pending, Refusal).value
             self.assertEqual((refusal.code, refusal.message), (503, "the file is changing"))
             self.assert_open(0)
-            # Who tries again gets it.
-            self.assertEqual(self.computed(self.ask()), sha256(self.path.read_bytes()))
+            # The next request succeeds.
+            self.assertEqual(self.computed(self.digest()), sha256(self.path.read_bytes()))
 
     def test_read_that_fails(self) -> None:
-        asked = self.ask()
+        pending = self.digest()
         with mock.patch.object(os, "fstat", side_effect=OSError(5, "Input/output error")):
             self.thread.run()
-        self.failureResultOf(asked, OSError)
+        self.failureResultOf(pending, OSError)
         self.assert_open(0)
-        self.assertEqual(self.computed(self.ask()), sha256(self.content))
+        self.assertEqual(self.computed(self.digest()), sha256(self.content))
 
 
 class RememberingTests(DigestsCase):
-    def test_second_question_costs_no_thread(self) -> None:
-        first = self.computed(self.ask())
-        self.assertEqual(self.successResultOf(self.ask()), first)
+    def test_second_request_needs_no_thread(self) -> None:
+        first = self.computed(self.digest())
+        self.assertEqual(self.successResultOf(self.digest()), first)
         self.assertEqual(self.thread.calls, 1)
         self.assert_open(0)
 
     def test_each_part_has_its_own(self) -> None:
         for offset, length in ((0, 12), (1, 11), (0, 11), (1, 10)):
-            computed = self.computed(self.ask(offset, length))
+            computed = self.computed(self.digest(offset, length))
             self.assertEqual(computed, sha256(self.content[offset : offset + length]))
         self.assertEqual(self.thread.calls, 4)
 
     def test_changed_file_is_read_again(self) -> None:
-        self.computed(self.ask())
+        self.computed(self.digest())
         self.path.write_bytes(b"other bytes")
-        self.assertEqual(self.computed(self.ask()), sha256(b"other bytes"))
+        self.assertEqual(self.computed(self.digest()), sha256(b"other bytes"))
 
     def test_file_changed_a_moment_ago_is_not_remembered(self) -> None:
         # The next change may leave the etag as it is.
         for self.age in (-60.0, 0.0, 0.5):
-            self.computed(self.ask())
-            self.assertNoResult(asked := self.ask())
-            self.computed(asked)
+            self.computed(self.digest())
+            self.assertNoResult(pending := self.digest())
+            self.computed(pending)
         self.age = 3.0
-        self.computed(self.ask())
-        self.successResultOf(self.ask())
+        self.computed(self.digest())
+        self.successResultOf(self.digest())
 
     def test_clock_behind_the_storages_delays_remembering_by_two_seconds(self) -> None:
         self.age = -3600.0
-        self.computed(self.ask())
-        self.clock.advance(SETTLED + 0.1)
-        self.assertNoResult(asked := self.ask())
-        self.computed(asked)
-        self.successResultOf(self.ask())
+        self.computed(self.digest())
+        self.clock.advance(GRANULE + 0.1)
+        self.assertNoResult(pending := self.digest())
+        self.computed(pending)
+        self.successResultOf(self.digest())
 
     def test_clock_ahead_of_the_storages_is_not_trusted(self) -> None:
         # By this machine's clock the file is an hour old; it was changed just now.
-        settling = Settling(self.clock.seconds, lambda: time.time() + 3600, lambda device: False)
-        self.digests = Digests(self.thread, settling, self.clock, self.clock.seconds)
-        self.computed(self.ask())
-        self.assertNoResult(asked := self.ask())
-        self.computed(asked)
-        self.clock.advance(SETTLED + 0.1)
-        self.computed(self.ask())
-        self.successResultOf(self.ask())
+        racy = RacyTimestamps(self.clock.seconds, lambda: time.time() + 3600, lambda device: False)
+        self.storage = LocalStorage(os.fspath(self.top), racy=racy)
+        self.computed(self.digest())
+        self.assertNoResult(pending := self.digest())
+        self.computed(pending)
+        self.clock.advance(GRANULE + 0.1)
+        self.computed(self.digest())
+        self.successResultOf(self.digest())
 
-    def test_those_asked_for_longest_ago_are_forgotten(self) -> None:
+    def test_least_recently_requested_digests_are_dropped(self) -> None:
         with mock.patch.object(digests, "REMEMBERED", 3):
             for length in (1, 2, 3):
-                self.computed(self.ask(0, length))
-            self.successResultOf(self.ask(0, 1))
-            self.computed(self.ask(0, 4))
+                self.computed(self.digest(0, length))
+            self.successResultOf(self.digest(0, 1))
+            self.computed(self.digest(0, 4))
             for length in (1, 3, 4):
-                self.successResultOf(self.ask(0, length))
-            self.assertNoResult(asked := self.ask(0, 2))
-            self.computed(asked)
+                self.successResultOf(self.digest(0, length))
+            self.assertNoResult(pending := self.digest(0, 2))
+            self.computed(pending)
 
 
 class SharingTests(DigestsCase):
-    def test_who_asks_for_the_same_shares_it(self) -> None:
-        asked = [self.ask() for _ in range(RESULTS)]
+    def test_requests_of_one_range_share_a_computation(self) -> None:
+        pending = [self.digest() for _ in range(RESULTS)]
         self.assert_open(1)
         self.thread.run()
-        self.assertEqual({self.successResultOf(one) for one in asked}, {sha256(self.content)})
+        self.assertEqual({self.successResultOf(one) for one in pending}, {sha256(self.content)})
         self.assertEqual(self.thread.calls, 1)
 
-    def test_crowd_is_told_in_several_turns(self) -> None:
-        asked = [self.ask() for _ in range(2 * RESULTS + 1)]
+    def test_results_of_many_requests_fire_in_several_turns(self) -> None:
+        pending = [self.digest() for _ in range(2 * RESULTS + 1)]
         self.thread.run()
-        self.assertEqual([one.called for one in asked], [True] * RESULTS + [False] * (RESULTS + 1))
-        asked[RESULTS].cancel()
-        self.failureResultOf(asked[RESULTS], CancelledError)
+        self.assertEqual(
+            [one.called for one in pending], [True] * RESULTS + [False] * (RESULTS + 1)
+        )
+        pending[RESULTS].cancel()
+        self.failureResultOf(pending[RESULTS], CancelledError)
         self.clock.turn()
         self.clock.turn()
-        told = {self.successResultOf(one) for one in asked if one is not asked[RESULTS]}
-        self.assertEqual(told, {sha256(self.content)})
+        received = {self.successResultOf(one) for one in pending if one is not pending[RESULTS]}
+        self.assertEqual(received, {sha256(self.content)})
         self.assert_open(0)
 
-    def test_all_who_share_it_are_told_of_its_failure(self) -> None:
-        asked = [self.ask() for _ in range(3)]
+    def test_failure_reaches_every_request(self) -> None:
+        pending = [self.digest() for _ in range(3)]
         os.truncate(self.path, 1)
         self.thread.run()
-        for one in asked:
+        for one in pending:
             self.failureResultOf(one, Refusal)
 
-    def test_one_who_goes_takes_it_from_nobody(self) -> None:
-        first, second = self.ask(), self.ask()
+    def test_cancelled_request_leaves_the_others(self) -> None:
+        first, second = self.digest(), self.digest()
         first.cancel()
         self.failureResultOf(first, CancelledError)
         self.assertEqual(self.computed(second), sha256(self.content))
 
     def test_file_with_another_etag_is_not_shared(self) -> None:
-        first = self.ask()
+        first = self.digest()
         self.path.write_bytes(b"other bytes")
-        second = self.ask()
+        second = self.digest()
         self.thread.run()
         self.failureResultOf(first, Refusal)
         self.assertEqual(self.computed(second), sha256(b"other bytes"))
@@ -245,40 +244,40 @@ class SharingTests(DigestsCase):
 
 class BoundsTests(DigestsCase):
     def fill(self, number: int) -> list[Deferred[str]]:
-        """Ask for the digests of different parts."""
+        """Request the digests of different files."""
         for count in range(number):
-            (self.folder / str(count)).write_bytes(b"%d" % count)
-        return [self.ask(name=b"%d" % count) for count in range(number)]
+            (self.top / str(count)).write_bytes(b"%d" % count)
+        return [self.digest(name=b"%d" % count) for count in range(number)]
 
-    def test_two_at_a_time_the_others_wait(self) -> None:
-        asked = self.fill(20)
-        for count, one in enumerate(asked):
-            self.assertLessEqual(len(self.thread.asked), AT_ONCE)
+    def test_two_are_computed_at_a_time(self) -> None:
+        pending = self.fill(20)
+        for count, one in enumerate(pending):
+            self.assertLessEqual(len(self.thread.asked), CONCURRENT_DIGESTS)
             self.assertEqual(self.computed(one), sha256(b"%d" % count))
         self.assert_open(0)
 
-    def test_too_many_are_refused_but_not_those_that_cost_nothing(self) -> None:
-        first = self.ask()
+    def test_too_many_are_refused_except_known_and_shared_ones(self) -> None:
+        first = self.digest()
         self.thread.run()
-        asked = self.fill(AT_ONCE + IN_LINE)
-        self.assert_open(AT_ONCE + IN_LINE)
+        pending = self.fill(CONCURRENT_DIGESTS + QUEUED_DIGESTS)
+        self.assert_open(CONCURRENT_DIGESTS + QUEUED_DIGESTS)
         for name in (b"a", b"5"):
             # One is known, the other under way.
-            self.ask(name=name)
-        served = self.directory.open(b"a")
-        refused = self.assertRaises(Overloaded, self.digests.digest, served, 1, 2)
+            self.digest(name=name)
+        file = self.storage.open(b"a")
+        refused = self.assertRaises(Overloaded, self.digests.digest, file, 1, 2)
         self.assertEqual(str(refused), "too many digests at once")
-        self.assertTrue(served.file.closed)
-        for one in asked:
+        self.assertEqual(file.fileno(), -1)
+        for one in pending:
             self.computed(one)
-        self.computed(self.ask(1, 2))
+        self.computed(self.digest(1, 2))
         self.successResultOf(first)
         self.assert_open(0)
 
-    def test_waiting_one_that_nobody_wants_any_more_is_dropped(self) -> None:
-        asked = self.fill(4)
-        other = self.ask(name=b"3")
-        for one in asked[2:]:
+    def test_queued_digest_whose_requests_are_cancelled_is_dropped(self) -> None:
+        pending = self.fill(4)
+        other = self.digest(name=b"3")
+        for one in pending[2:]:
             one.cancel()
             self.failureResultOf(one, CancelledError)
         self.assert_open(3)
@@ -286,43 +285,43 @@ class BoundsTests(DigestsCase):
             self.thread.run()
         self.assertEqual(self.successResultOf(other), sha256(b"3"))
         self.assertEqual(self.thread.asked, [])
-        # It can be asked for again.
-        self.assertEqual(self.computed(self.ask(name=b"2")), sha256(b"2"))
+        # It can be pending for again.
+        self.assertEqual(self.computed(self.digest(name=b"2")), sha256(b"2"))
 
-    def test_thread_that_hangs_is_waited_for_for_a_time_only(self) -> None:
-        asked = self.ask()
-        others = [self.ask(0, length) for length in (1, 2)]
+    def test_digest_of_a_hanging_thread_times_out(self) -> None:
+        pending = self.digest()
+        others = [self.digest(0, length) for length in (1, 2)]
         self.clock.advance(WORK_TIMEOUT)
-        for one in (asked, *others):
+        for one in (pending, *others):
             refused = self.failureResultOf(one, Unresponsive).value
             self.assertEqual(str(refused), NO_RESPONSE)
-        # Both threads of this file system hang: nobody else is kept waiting for them.
-        served = self.directory.open(b"a")
-        self.assertRaises(Unresponsive, self.digests.digest, served, 1, 2)
-        self.assertTrue(served.file.closed)
+        # Both threads of this device hang: further requests of it are refused.
+        file = self.storage.open(b"a")
+        self.assertRaises(Unresponsive, self.digests.digest, file, 1, 2)
+        self.assertEqual(file.fileno(), -1)
         while self.thread.asked:
             self.thread.run()
         self.assert_open(0)
-        self.assertEqual(self.computed(self.ask()), sha256(self.content))
+        self.assertEqual(self.computed(self.digest()), sha256(self.content))
 
-    def test_one_client_does_not_take_the_whole_line(self) -> None:
-        crowd = [self.ask(0, length, client="crowd") for length in range(12)]
-        crowd += [self.ask(1, length, client="crowd") for length in range(11)]
-        crowd += [self.ask(2, length, client="crowd") for length in range(10)]
-        crowd += [self.ask(3, length, client="crowd") for length in range(9)]
-        crowd += [self.ask(4, length, client="crowd") for length in range(8)]
-        crowd += [self.ask(5, length, client="crowd") for length in range(7)]
-        crowd += [self.ask(6, length, client="crowd") for length in range(6)]
-        crowd += [self.ask(7, length, client="crowd") for length in range(3)]
-        self.assertEqual(len(crowd), AT_ONCE + IN_LINE)
-        self.assertRaises(Overloaded, self.ask, 8, 1, client="crowd")
-        other = self.ask(8, 1, client="other")
+    def test_one_client_does_not_occupy_the_whole_queue(self) -> None:
+        crowd = [self.digest(0, length, client="crowd") for length in range(12)]
+        crowd += [self.digest(1, length, client="crowd") for length in range(11)]
+        crowd += [self.digest(2, length, client="crowd") for length in range(10)]
+        crowd += [self.digest(3, length, client="crowd") for length in range(9)]
+        crowd += [self.digest(4, length, client="crowd") for length in range(8)]
+        crowd += [self.digest(5, length, client="crowd") for length in range(7)]
+        crowd += [self.digest(6, length, client="crowd") for length in range(6)]
+        crowd += [self.digest(7, length, client="crowd") for length in range(3)]
+        self.assertEqual(len(crowd), CONCURRENT_DIGESTS + QUEUED_DIGESTS)
+        self.assertRaises(Overloaded, self.digest, 8, 1, client="crowd")
+        other = self.digest(8, 1, client="other")
         self.failureResultOf(crowd[-1], Overloaded)
         # Those that are under way, and one of the crowd's.
-        for _ in range(AT_ONCE + 2):
+        for _ in range(CONCURRENT_DIGESTS + 2):
             self.thread.run()
         self.assertEqual(self.successResultOf(other), sha256(self.content[8:9]))
-        self.digests.stop()
+        self.digests.cancel()
         for one in crowd:
             one.addErrback(lambda _: None)
         while self.thread.asked:
@@ -361,105 +360,105 @@ class LongCase(DigestsCase):
 
 
 class ResumingTests(LongCase):
-    def stop_after(self, reads: int) -> None:
-        """Ask for a digest and go when so much of it has been read."""
-        asked = self.ask()
+    def cancel_after(self, reads: int) -> None:
+        """Request a digest, and cancel it after a number of reads."""
+        pending = self.digest()
 
-        def leave() -> None:
+        def cancel() -> None:
             if len(self.reads) == reads:
-                asked.cancel()
+                pending.cancel()
 
-        self.on_read = leave
+        self.on_read = cancel
         self.thread.run()
-        self.failureResultOf(asked, CancelledError)
+        self.failureResultOf(pending, CancelledError)
         self.assertEqual(len(self.reads), reads)
         self.assert_open(0)
         self.on_read = lambda: None
 
-    def test_digest_that_nobody_waits_for_stops_and_is_continued(self) -> None:
-        self.stop_after(3)
-        self.assertEqual(self.computed(self.ask()), sha256(self.content))
+    def test_cancelled_digest_is_suspended_and_continued(self) -> None:
+        self.cancel_after(3)
+        self.assertEqual(self.computed(self.digest()), sha256(self.content))
         self.assertEqual((len(self.reads), sum(self.reads)), (10, 100))
         self.assertEqual(self.thread.calls, 2)
-        self.successResultOf(self.ask())
+        self.successResultOf(self.digest())
         self.assert_open(0)
 
     def test_digest_of_a_file_that_has_changed_begins_anew(self) -> None:
-        self.stop_after(3)
+        self.cancel_after(3)
         self.path.write_bytes(bytes(100))
-        self.assertEqual(self.computed(self.ask()), sha256(bytes(100)))
+        self.assertEqual(self.computed(self.digest()), sha256(bytes(100)))
         self.assertEqual(sum(self.reads), 130)
 
     def test_digest_of_a_file_changed_a_moment_ago_begins_anew(self) -> None:
         # Its etag may stand for other bytes by now.
         self.age = 0.0
-        self.stop_after(3)
-        self.assertEqual(self.computed(self.ask()), sha256(self.content))
+        self.cancel_after(3)
+        self.assertEqual(self.computed(self.digest()), sha256(self.content))
         self.assertEqual(sum(self.reads), 130)
 
-    def test_stopped_computations_are_kept_for_a_time_and_up_to_a_number(self) -> None:
-        self.stop_after(3)
-        self.clock.advance(STOPPED_FOR - 1)
+    def test_suspended_computations_are_kept_for_a_time(self) -> None:
+        self.cancel_after(3)
+        self.clock.advance(SUSPENDED_FOR - 1)
         self.reads.clear()
-        self.stop_after(2)
-        self.clock.advance(STOPPED_FOR + 1)
+        self.cancel_after(2)
+        self.clock.advance(SUSPENDED_FOR + 1)
         self.reads.clear()
-        self.assertEqual(self.computed(self.ask()), sha256(self.content))
+        self.assertEqual(self.computed(self.digest()), sha256(self.content))
         self.assertEqual(sum(self.reads), 100)
 
-    def test_number_of_stopped_computations_is_bounded(self) -> None:
-        self.patch(digests, "STOPPED", 2)
+    def test_number_of_suspended_computations_is_limited(self) -> None:
+        self.patch(digests, "SUSPENDED", 2)
         for length in (97, 98, 99):
-            asked = self.ask(0, length)
-            self.on_read = asked.cancel
+            pending = self.digest(0, length)
+            self.on_read = pending.cancel
             self.thread.run()
-            self.failureResultOf(asked, CancelledError)
+            self.failureResultOf(pending, CancelledError)
         self.on_read = lambda: None
         for length, left in ((97, 97), (98, 88), (99, 89)):
             self.reads.clear()
-            self.assertEqual(self.computed(self.ask(0, length)), sha256(self.content[:length]))
+            self.assertEqual(self.computed(self.digest(0, length)), sha256(self.content[:length]))
             self.assertEqual(sum(self.reads), left)
 
-    def test_one_who_asks_again_before_the_thread_has_stopped_gets_it(self) -> None:
-        asked = self.ask()
+    def test_request_before_the_thread_has_returned_continues_the_digest(self) -> None:
+        pending = self.digest()
         again: list[Deferred[str]] = []
 
-        def leave_and_come_back() -> None:
+        def cancel_and_request_again() -> None:
             if len(self.reads) == 3:
-                asked.cancel()
-                again.append(self.ask())
+                pending.cancel()
+                again.append(self.digest())
 
-        self.on_read = leave_and_come_back
+        self.on_read = cancel_and_request_again
         self.thread.run()
-        self.failureResultOf(asked, CancelledError)
+        self.failureResultOf(pending, CancelledError)
         self.thread.run()
         self.assertEqual(self.successResultOf(again[0]), sha256(self.content))
         self.assertEqual(sum(self.reads), 100)
         self.assert_open(0)
 
-    def test_one_who_asks_again_for_what_hangs_is_told_after_a_time(self) -> None:
-        self.ask().addErrback(lambda failure: failure.trap(CancelledError)).cancel()
+    def test_request_of_a_digest_that_hangs_times_out(self) -> None:
+        self.digest().addErrback(lambda failure: failure.trap(CancelledError)).cancel()
         for _ in range(2):
-            # Whoever goes takes the timer along.
-            self.ask().addErrback(lambda failure: failure.trap(CancelledError)).cancel()
+            # The last cancelled request cancels the timer.
+            self.digest().addErrback(lambda failure: failure.trap(CancelledError)).cancel()
             self.assertEqual(self.clock.getDelayedCalls(), [])
-        asked = [self.ask() for _ in range(2)]
+        pending = [self.digest() for _ in range(2)]
         self.clock.advance(WORK_TIMEOUT)
-        for one in asked:
+        for one in pending:
             refused = self.failureResultOf(one, Unresponsive).value
             self.assertEqual(str(refused), NO_RESPONSE)
         self.thread.run()
         self.assert_open(0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.assertEqual(self.computed(self.ask()), sha256(self.content))
+        self.assertEqual(self.computed(self.digest()), sha256(self.content))
 
-    def test_what_waits_in_line_between_two_slices_is_kept_as_well(self) -> None:
-        asked = self.ask()
-        others = [self.ask(1, length) for length in (97, 98)]
+    def test_digest_cancelled_in_the_queue_between_two_slices_is_suspended(self) -> None:
+        pending = self.digest()
+        others = [self.digest(1, length) for length in (97, 98)]
         self.on_read = lambda: self.clock.advance(SLICE)
         self.thread.run()
-        asked.cancel()
-        self.failureResultOf(asked, CancelledError)
+        pending.cancel()
+        self.failureResultOf(pending, CancelledError)
         self.assert_open(2)
         for one in others:
             one.cancel()
@@ -468,38 +467,38 @@ class ResumingTests(LongCase):
             self.thread.run()
         self.on_read = lambda: None
         self.reads.clear()
-        self.assertEqual(self.computed(self.ask()), sha256(self.content))
+        self.assertEqual(self.computed(self.digest()), sha256(self.content))
         self.assertEqual(sum(self.reads), 90)
 
 
 class ClassesTests(LongCase):
     def test_short_digests_do_not_wait_for_long_ones(self) -> None:
         for length in (95, 96, 97, 98):
-            self.ask(0, length).addErrback(lambda _: None)
-        self.assertEqual(len(self.thread.asked), AT_ONCE)
-        short = self.ask(0, 5)
-        self.assertEqual(len(self.thread.asked), AT_ONCE + 1)
+            self.digest(0, length).addErrback(lambda _: None)
+        self.assertEqual(len(self.thread.asked), CONCURRENT_DIGESTS)
+        short = self.digest(0, 5)
+        self.assertEqual(len(self.thread.asked), CONCURRENT_DIGESTS + 1)
         function, called = self.thread.asked.pop()
         called.callback(function())
         self.assertEqual(self.successResultOf(short), sha256(self.content[:5]))
-        self.digests.stop()
+        self.digests.cancel()
         while self.thread.asked:
             self.thread.run()
         self.assert_open(0)
 
     def test_long_digests_take_turns(self) -> None:
         self.on_read = lambda: self.clock.advance(SLICE)
-        long = [self.ask(0, 90 + number, client="one") for number in range(4)]
-        other = self.ask(0, 60, client="other")
+        long = [self.digest(0, 90 + number, client="one") for number in range(4)]
+        other = self.digest(0, 60, client="other")
         runs = 0
         while not other.called:
             # The end of a long one is short.
-            self.assertLessEqual(len(self.thread.asked), 2 * AT_ONCE)
+            self.assertLessEqual(len(self.thread.asked), 2 * CONCURRENT_DIGESTS)
             self.thread.run()
             runs += 1
         # One of six slices each; all of the others, and not one to its end.
         self.assertNotIn(True, [one.called for one in long])
-        self.assertLessEqual(runs, 6 * 2 * AT_ONCE)
+        self.assertLessEqual(runs, 6 * 2 * CONCURRENT_DIGESTS)
         while self.thread.asked:
             self.thread.run()
         for number, one in enumerate(long):
@@ -508,23 +507,23 @@ class ClassesTests(LongCase):
 
     def test_progress_is_kept_when_the_wait_for_the_next_turn_is_refused(self) -> None:
         self.on_read = lambda: self.clock.advance(SLICE)
-        asked = [self.ask(0, length, client=str(length)) for length in (90, 91, 92)]
+        pending = [self.digest(0, length, client=str(length)) for length in (90, 91, 92)]
         # After a slice of two of them, one of the three waits in line.
         self.thread.run()
         self.thread.run()
         self.assertEqual(self.reads, [10, 10])
         self.clock.advance(WORK_TIMEOUT)
-        refused = [one for one in asked if one.called]
+        refused = [one for one in pending if one.called]
         self.assertTrue(refused)
         for one in refused:
             self.failureResultOf(one, Unresponsive)
-        for one in asked:
+        for one in pending:
             one.addErrback(lambda _: None)
         while self.thread.asked:
             self.thread.run()
         self.assert_open(0)
         for length in (90, 91, 92):
-            again = self.ask(0, length)
+            again = self.digest(0, length)
             while not again.called:
                 self.thread.run()
             self.assertEqual(self.successResultOf(again), sha256(self.content[:length]))
@@ -533,46 +532,42 @@ class ClassesTests(LongCase):
         self.assert_open(0)
 
 
-class StoppingTests(DigestsCase):
-    def test_everybody_is_told_and_every_file_closed(self) -> None:
-        asked = [self.ask(0, length) for length in range(5)]
-        self.digests.stop()
-        for one in asked:
+class CancellingTests(DigestsCase):
+    def test_every_request_fails_and_every_file_is_closed(self) -> None:
+        pending = [self.digest(0, length) for length in range(5)]
+        self.digests.cancel()
+        for one in pending:
             refusal = self.failureResultOf(one, Refusal).value
             self.assertEqual((refusal.code, refusal.message), (503, "the server is stopping"))
-        self.assert_open(AT_ONCE)
+        self.assert_open(CONCURRENT_DIGESTS)
         while self.thread.asked:
             self.thread.run()
-        self.assertEqual(self.thread.calls, AT_ONCE)
+        self.assertEqual(self.thread.calls, CONCURRENT_DIGESTS)
         self.assert_open(0)
 
-    def test_nothing_is_kept_of_what_was_stopped(self) -> None:
-        self.ask().addErrback(lambda _: None)
-        self.digests.stop()
-        self.digests.stop()
-        again = self.ask()
+    def test_nothing_is_kept_after_cancel(self) -> None:
+        self.digest().addErrback(lambda _: None)
+        self.digests.cancel()
+        self.digests.cancel()
+        again = self.digest()
         self.thread.run()
         self.assertNoResult(again)
         self.assertEqual(self.computed(again), sha256(self.content))
 
     def test_thread_returns_after_the_chunk_that_it_is_reading(self) -> None:
-        class EndlessFile:
-            """Fills every buffer, and has its reader stopped by and by."""
+        class EndlessFile(MemoryFile):
+            """Returns as many bytes as requested, and has its reader cancelled."""
 
             reads = 0
 
-            def seek(self, _: int) -> None: ...
-
-            def readinto(self, buffer: memoryview) -> int:
+            def read_at(self, offset: int, size: int) -> bytes:
                 self.reads += 1
                 if self.reads == 3:
-                    computation.stop()
-                return len(buffer)
+                    computation.cancel()
+                return bytes(size)
 
-        file = EndlessFile()
-        computation = Computation(
-            Part("etag", 0, 1 << 50), Served(file, os.stat(os.curdir)), lasting=True, clock=float
-        )
+        file = EndlessFile(MemoryStorage({b"a": b""})._nodes[b"a"], True)
+        computation = Computation(FileRange("etag", 0, 1 << 50), file, reusable=True, clock=float)
         failures: list[BaseException] = []
 
         def run() -> None:

@@ -1,4 +1,4 @@
-"""Replies of version 2: how each is framed, errors with a code, bytes that go another way."""
+"""The framing of replies, in pieces of any size."""
 
 from __future__ import annotations
 
@@ -8,116 +8,207 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.protocol import (
     MAX_LINE,
-    VERBS,
+    MAX_SIZE,
+    CountedBody,
     Framing,
+    ListingBody,
     ListingNames,
     ReplyParser,
     WireError,
-    abilities,
     body_of,
-    error_line,
-    parse_command,
-    parse_error,
+    listable,
     parse_header,
 )
-from tests.unit.protocol.test_protocol import awkward_bytes, checked, cut
-
-FRAMINGS = {
-    b"DOWNLOAD": Framing.COUNTED,
-    b"GET": Framing.COUNTED,
-    b"LS": Framing.COUNTED,
-    b"LIST": Framing.LISTING,
-    b"FEAT": Framing.LISTING,
-    b"STAT": Framing.NOTHING,
-    b"HASH": Framing.NOTHING,
-}
+from tests.support.wire import awkward_bytes, checked, cut, file_names, replies
 
 
-class FramingTests(SynchronousTestCase):
-    def test_each_verb_is_framed_as_the_protocol_says(self) -> None:
-        self.assertEqual(set(VERBS), set(FRAMINGS))
-        for word, framing in FRAMINGS.items():
-            for line in (word, word.lower(), word + b" a offset=1", word + b"\r"):
-                command = parse_command(line)
-                self.assertTrue(command.known)
-                self.assertIs(command.framing, framing, line)
+class HeaderTests(SynchronousTestCase):
+    def assert_malformed(self, line: bytes, framing: Framing) -> None:
+        with self.assertRaises(WireError) as caught:
+            parse_header(line, framing)
+        self.assertTrue(str(caught.exception).isprintable())
+        self.assertLess(len(str(caught.exception)), 200)
 
-    def test_key_of_the_table_is_the_verb_of_its_row(self) -> None:
-        for word, verb in VERBS.items():
-            self.assertEqual((verb.word, verb.word.upper()), (word, word))
+    def test_counted_header_promises_a_size(self) -> None:
+        for line, size in (
+            (b"OK 0", 0),
+            (b"OK 5", 5),
+            (b"OK 5 offset=1 size=6 etag=x", 5),
+            (b"OK 5 ", 5),
+            (b"OK %d" % MAX_SIZE, MAX_SIZE),
+        ):
+            header = parse_header(line, Framing.COUNTED)
+            self.assertEqual((header.size, header.error), (size, None))
+            self.assertIs(header.framing, Framing.COUNTED)
 
-    def test_verb_that_only_begins_like_one_is_unknown(self) -> None:
+    def test_malformed_or_absurd_counted_header_is_not_understood(self) -> None:
         for line in (
-            b"GETS a",
-            b"LSR",
-            b"HASH256 a",
-            b"FEATURES",
-            b"GE",
-            b"STAT\0 a",
-            b"G\xc3\x89T",
+            *(b"", b"OK", b"OK ", b"OK5", b"OK abc", b"OK -1", b"OK +1", b"OK 1_0", b"OK 1.5"),
+            *(b"OK 0x10", b"OK 5x", b"OK  5", b"OK\t5", b"OK 5\t", b"OK 5\r", b" OK 5", b"ok 5"),
+            *(b"OK \xd9\xa3", b"OK \xb2", b"5", b"HELLO", b"OKAY 5", b"ERRATA", b"err no"),
+            *(b"OK %d" % (MAX_SIZE + 1), b"OK " + b"9" * 19, b"OK " + b"9" * 5000),
         ):
-            command = parse_command(line)
-            self.assertFalse(command.known)
-            self.assertIs(command.framing, Framing.NOTHING)
+            self.assert_malformed(line, Framing.COUNTED)
 
-    def test_one_line_answers_a_verb_without_a_body(self) -> None:
-        header = parse_header(b"OK type=file size=5", Framing.NOTHING)
-        self.assertEqual((header.words, header.size), (b"type=file size=5", 0))
-        self.assertIsNone(body_of(header))
+    def test_listing_header_is_ok_and_nothing_else(self) -> None:
+        header = parse_header(b"OK", Framing.LISTING)
+        self.assertEqual((header.size, header.error), (0, None))
+        self.assertIs(header.framing, Framing.LISTING)
+        for line in (b"", b"OK ", b"OK\r", b"OK 5", b"ok", b"OKAY", b"END", b"ERRATA"):
+            self.assert_malformed(line, Framing.LISTING)
 
-    def test_counted_header_gives_the_words_after_its_size(self) -> None:
-        header = parse_header(b"OK 5 offset=1 size=9", Framing.COUNTED)
-        self.assertEqual((header.size, header.words), (5, b"offset=1 size=9"))
+    def test_any_first_line_is_a_reply_to_an_unknown_verb(self) -> None:
+        for line in (b"OK", b"OK type=file size=5", b"250 hello", b""):
+            header = parse_header(line, Framing.NOTHING)
+            self.assertEqual((header.error, header.size), (None, 0))
+            self.assertIsNone(body_of(header))
 
-    def test_abilities_are_a_listing(self) -> None:
-        parser, names = ReplyParser(Framing.LISTING), ListingNames()
-        read = list(names.feed(parser.feed(b"OK\n" + abilities() + b"END\nsurplus")))
+    def test_nothing_follows_an_error_to_any_command(self) -> None:
+        for framing in Framing:
+            for line, message in (
+                (b"ERR file not found", b"file not found"),
+                (b"ERR 412 changed etag=x", b"412 changed etag=x"),
+                (b"ERR ", b""),
+                (b"ERR", b""),
+            ):
+                header = parse_header(line, framing)
+                self.assertEqual((header.error, header.size), (message, 0))
+                self.assertIs(header.framing, Framing.NOTHING)
+                self.assertIsNone(body_of(header))
+
+    def test_header_over_the_line_limit_is_not_understood(self) -> None:
+        longest = b"ERR ".ljust(MAX_LINE, b"x")
+        for framing in Framing:
+            self.assertEqual(parse_header(longest, framing).error, longest[4:])
+            self.assert_malformed(longest + b"x", framing)
+
+    def test_hostile_header_is_shown_harmlessly_and_briefly(self) -> None:
+        self.assert_malformed(b"OK \x1b[2J\r\0" + b"\xff" * 10_000, Framing.COUNTED)
+
+    def test_body_is_what_the_header_promises(self) -> None:
+        counted = body_of(parse_header(b"OK 7", Framing.COUNTED))
+        self.assertIsInstance(counted, CountedBody)
+        self.assertEqual(counted.remaining, 7)
+        self.assertIsNone(body_of(parse_header(b"OK 0", Framing.COUNTED)))
+        self.assertIsInstance(body_of(parse_header(b"OK", Framing.LISTING)), ListingBody)
+
+
+class BodyTests(SynchronousTestCase):
+    def test_counted_body_takes_its_bytes_and_leaves_the_surplus(self) -> None:
+        body = CountedBody(5)
+        self.assertEqual(body.take(b"abc"), (b"abc", b""))
+        self.assertEqual((body.complete, body.remaining, body.missing), (False, 2, "2 bytes"))
+        self.assertEqual(body.take(b"defg"), (b"de", b"fg"))
+        self.assertTrue(body.complete)
+        self.assertEqual(body.take(b"h"), (b"", b"h"))
+        self.assertTrue(body.complete)
+
+    def test_body_of_no_bytes_is_complete(self) -> None:
+        body = CountedBody(0)
+        self.assertTrue(body.complete)
+        self.assertEqual(body.take(b"x"), (b"", b"x"))
+
+    def test_listing_ends_with_its_end_line(self) -> None:
+        body = ListingBody()
+        self.assertEqual(body.take(b"a\nEN"), (b"a\nEN", b""))
+        self.assertEqual((body.complete, body.missing), (False, "the rest up to END"))
+        self.assertEqual(body.take(b"D\nmore"), (b"D\n", b"more"))
+        self.assertEqual((body.complete, body.missing), (True, ""))
+        self.assertEqual(body.take(b"b\nEND\n"), (b"", b"b\nEND\n"))
+
+    def test_listing_may_be_empty_with_or_without_the_old_servers_empty_line(self) -> None:
+        for listing in (b"END\n", b"\nEND\n"):
+            body = ListingBody()
+            self.assertEqual(body.take(listing), (listing, b""))
+            self.assertTrue(body.complete)
+
+    def test_end_inside_a_name_does_not_end_the_listing(self) -> None:
+        body = ListingBody()
+        body.take(b"END \n END\nWEEKEND\nENDING\nEND\r\nend\nEND")
+        self.assertFalse(body.complete)
+
+
+class ReplyParserTests(SynchronousTestCase):
+    @checked
+    @given(replies(), awkward_bytes, st.data())
+    def test_any_pieces_give_the_same_reply(
+        self, reply: tuple[Framing, bytes, bytes], surplus: bytes, data: st.DataObject
+    ) -> None:
+        framing, line, body = reply
+        whole = line + b"\n" + body
+        parser = ReplyParser(framing)
+        received = taken = b""
+        for piece in data.draw(cut(whole + surplus)):
+            taken += parser.feed(piece)
+            received += piece
+            self.assertEqual(parser.complete, len(received) >= len(whole))
+            self.assertEqual(parser.header is None, b"\n" not in received)
+            if not parser.complete:
+                self.assertTrue(parser.missing)
+        self.assertEqual(parser.header, parse_header(line, framing))
+        self.assertEqual((taken, parser.surplus), (body, surplus))
+
+    def test_missing_bytes_are_described(self) -> None:
+        parser = ReplyParser(Framing.COUNTED)
+        self.assertEqual(parser.missing, "the whole reply")
+        parser.feed(b"OK 5\nab")
+        self.assertEqual(parser.missing, "3 bytes")
+        parser.feed(b"cde")
         self.assertTrue(parser.complete)
-        self.assertEqual(parser.surplus, b"surplus")
-        self.assertEqual(read, abilities().splitlines())
+        parser = ReplyParser(Framing.LISTING)
+        parser.feed(b"OK\n")
+        self.assertEqual(parser.missing, "the rest up to END")
+
+    def test_malformed_header_in_pieces_is_an_error(self) -> None:
+        parser = ReplyParser(Framing.COUNTED)
+        parser.feed(b"OK a")
+        self.assertRaises(WireError, parser.feed, b"bc\n")
+        self.assertIsNone(parser.header)
+
+    def test_header_without_an_end_is_refused_at_the_line_limit(self) -> None:
+        parser = ReplyParser(Framing.NOTHING)
+        for _ in range(MAX_LINE // 1024):
+            self.assertEqual(parser.feed(b"x" * 1024), b"")
+        self.assertRaises(WireError, parser.feed, b"x")
+        parser = ReplyParser(Framing.NOTHING)
+        parser.feed(b"x" * MAX_LINE + b"\n")
+        self.assertTrue(parser.complete)
 
 
-class ErrorTests(SynchronousTestCase):
-    def test_code_comes_before_the_message(self) -> None:
-        self.assertEqual(error_line("file not found", 404), b"ERR 404 file not found\n")
-        self.assertEqual(error_line("changed etag=x", 412), b"ERR 412 changed etag=x\n")
-        self.assertEqual(error_line("\u00e9\r\nOK 5\n", 500), b"ERR 500 \\xe9 OK 5\n")
-
-    def test_code_and_message_are_taken_apart(self) -> None:
-        for error, code, message in (
-            (b"404 file not found", 404, b"file not found"),
-            (b"412 changed etag=x", 412, b"changed etag=x"),
-            (b"416", 416, b""),
-            (b"416 ", 416, b""),
-            (b"500 \xff\r", 500, b"\xff\r"),
-        ):
-            self.assertEqual(parse_error(error), (code, message))
-
-    def test_message_of_version_1_has_no_code(self) -> None:
-        for error in (
-            *(b"", b"file not found", b"unknown command", b"proxy error: 404 or so"),
-            *(b"40", b"4040", b"4040 x", b"099 x", b"600 x", b"-404 x", b"404x", b" 404 x"),
-            *(b"404\tx", b"404: x", "\u0664\u0660\u0664 x".encode()),
-        ):
-            self.assertEqual(parse_error(error), (None, error))
-
-    @checked
-    @given(st.text(max_size=40), st.none() | st.integers(100, 599))
-    def test_any_error_is_one_line_that_comes_back(self, message: str, code: int | None) -> None:
-        line = error_line(message, code)
-        self.assertTrue(line.isascii())
-        self.assertEqual(line.find(b"\n"), len(line) - 1)
-        header = parse_header(line[:-1], Framing.COUNTED)
-        if code is not None:
-            words = error_line(message)[len(b"ERR ") : -1]
-            self.assertEqual(parse_error(header.error), (code, words))
+class ListingNamesTests(SynchronousTestCase):
+    def test_names_that_no_line_can_carry_are_not_listable(self) -> None:
+        for name in (b"END", b"a\nb", b"\n", b"a\rb", b"a\r"):
+            self.assertFalse(listable(name), name)
+        for name in (b"end", b"ENDS", b" END", b"END ", b"a b", b"\xff", b"\x85", b"\x1b[2J"):
+            self.assertTrue(listable(name), name)
 
     @checked
-    @given(awkward_bytes)
-    def test_any_error_of_a_peer_is_understood(self, error: bytes) -> None:
-        code, message = parse_error(error)
-        self.assertTrue(error.endswith(message))
-        self.assertEqual(code is None, message == error)
+    @given(st.lists(file_names.filter(listable), max_size=8), st.data())
+    def test_listable_names_come_back_from_a_listing(
+        self, names: list[bytes], data: st.DataObject
+    ) -> None:
+        listing = b"".join(name + b"\n" for name in [*names, b"END"])
+        body, reader, read = ListingBody(), ListingNames(), []
+        for piece in data.draw(cut(listing)):
+            taken, surplus = body.take(piece)
+            self.assertEqual(surplus, b"")
+            read += reader.feed(taken)
+        self.assertTrue(body.complete)
+        self.assertEqual(read, names)
+
+    def test_empty_lines_and_the_end_are_no_names(self) -> None:
+        self.assertEqual(list(ListingNames().feed(b"\nEND\n")), [])
+        self.assertEqual(list(ListingNames().feed(b"\na\n\nb\nEND\n")), [b"a", b"b"])
+
+    def test_unfinished_line_is_no_name_yet(self) -> None:
+        reader = ListingNames()
+        self.assertEqual(list(reader.feed(b"ab")), [])
+        self.assertEqual(list(reader.feed(b"c\nd")), [b"abc"])
+
+    def test_line_over_the_limit_is_an_error_at_once(self) -> None:
+        self.assertEqual(list(ListingNames().feed(b"x" * MAX_LINE + b"\n")), [b"x" * MAX_LINE])
+        self.assertRaises(WireError, ListingNames().feed, b"x" * (MAX_LINE + 1))
+        self.assertRaises(WireError, ListingNames().feed, b"x" * (MAX_LINE + 1) + b"\n")
 
 
 class OtherWayTests(SynchronousTestCase):

@@ -1,4 +1,4 @@
-"""A relay's own descriptor: what it waits for, and whom it believes."""
+"""A duplicated descriptor: what it waits for, and when its number is free again."""
 
 from __future__ import annotations
 
@@ -19,31 +19,30 @@ class WatchedDescriptorTests(SynchronousTestCase):
         ours, theirs = socket.socketpair()
         self.addCleanup(ours.close)
         self.addCleanup(theirs.close)
-        self.acted = 0
-        self.watched = WatchedDescriptor(self.reactor, ours.fileno(), self.act)
+        self.calls = 0
+        self.watched = WatchedDescriptor(self.reactor, ours.fileno(), self.ready)
         self.addCleanup(self.reactor.advance, 0)
         self.addCleanup(self.watched.close)
         self.original = ours.fileno()
 
-    def act(self) -> None:
-        self.acted += 1
+    def ready(self) -> None:
+        self.calls += 1
 
-    def give_up(self) -> None:
-        """Do as the reactor does on a hang-up."""
+    def hang_up(self) -> None:
+        """Do what the reactor does on a hang-up."""
         self.reactor.removeReader(self.watched)
         self.reactor.removeWriter(self.watched)
         self.watched.connectionLost(Failure(ConnectionLost()))
 
-    def test_it_has_a_number_of_its_own(self) -> None:
+    def test_duplicate_has_a_number_of_its_own(self) -> None:
         self.assertNotEqual(self.watched.fileno(), self.original)
-        self.assertTrue(
-            os.path.sameopenfile(self.watched.fileno(), self.original)  # one socket
-        )
+        self.assertTrue(os.path.sameopenfile(self.watched.fileno(), self.original))
 
-    def test_closed_its_number_is_not_used_again_in_the_same_turn(self) -> None:
-        # An event of this number may have been collected: it would end a new connection.
+    def test_number_of_a_closed_descriptor_is_free_in_the_next_turn(self) -> None:
+        # An event of this number may have been collected: it would close a new connection.
         number = self.watched.fileno()
         self.watched.wait_writable()
+        self.watched.close()
         self.watched.close()
         new = os.dup(self.original)
         self.addCleanup(os.close, new)
@@ -52,40 +51,31 @@ class WatchedDescriptorTests(SynchronousTestCase):
         self.reactor.advance(0)
         with self.assertRaises(OSError):
             os.fstat(number)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_hang_up_makes_it_look_and_wait_on_for_what_it_waited_for(self) -> None:
+    def test_hang_up_calls_ready_and_the_wait_is_resumed(self) -> None:
         for wait, waiting in (
             (self.watched.wait_readable, self.reactor.getReaders),
             (self.watched.wait_writable, self.reactor.getWriters),
         ):
-            self.watched.rest()
+            self.watched.stop_waiting()
             wait()
-            before = self.acted
-            self.give_up()
+            before = self.calls
+            self.hang_up()
             self.assertEqual(waiting(), [self.watched])
-            self.assertEqual(self.acted, before + 1)
+            self.assertEqual(self.calls, before + 1)
 
-    def test_hang_up_while_it_rests_does_not_make_it_wait(self) -> None:
+    def test_hang_up_without_a_wait_starts_none(self) -> None:
         self.watched.wait_readable()
-        self.watched.rest()
-        self.give_up()
+        self.watched.stop_waiting()
+        self.hang_up()
         self.assertEqual(self.reactor.getReaders() + self.reactor.getWriters(), [])
 
-    def test_number_is_not_free_before_the_next_turn(self) -> None:
-        number = self.watched.fileno()
-        self.watched.close()
-        self.watched.close()
-        os.fstat(number)
-        self.reactor.advance(0)
-        with self.assertRaises(OSError):
-            os.fstat(number)
-        self.assertEqual(self.reactor.getDelayedCalls(), [])
-
-    def test_closed_it_waits_for_nothing_and_acts_no_more(self) -> None:
+    def test_closed_descriptor_waits_for_nothing_and_calls_nothing(self) -> None:
         self.watched.wait_readable()
         self.watched.wait_writable()
         self.watched.close()
         self.assertEqual(self.watched.fileno(), -1)
-        self.give_up()
+        self.hang_up()
         self.assertEqual(self.reactor.getReaders() + self.reactor.getWriters(), [])
-        self.assertEqual(self.acted, 0)
+        self.assertEqual(self.calls, 0)

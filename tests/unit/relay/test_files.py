@@ -1,37 +1,42 @@
-"""A file in motion by copying: chunk after chunk, and every way that it ends."""
+"""Sending a file by copying, in the reactor's thread or in another: chunks, and every end."""
 
 from __future__ import annotations
 
 import errno
-import gc
-import weakref
+import os
 from io import BytesIO
 
+from hypothesis import given, settings
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.relay import Outbound, SourceShort
-from natproxy.relay.page_cache import Warmth
-from natproxy.relay.sendfile import CHUNK, CopyingFileRelay
-from tests.support.doubles import BufferedWire, PlayedWarmth
-
-HEADER = b"OK n\n"
+from natproxy.relay import FileJob, Outbound, PageCache, Relays, SourceChanged, SourceShort
+from natproxy.relay.files import BLOCK, CHUNK, CopyingFileRelay, ThreadedFileRelay
+from natproxy.relay.job import Ended
+from natproxy.relay.outbound import LEAST_BUDGET
+from tests.support.doubles import BufferedWire, PlayedPageCache, TurnClock
+from tests.support.relay_cases import HEADER, Ends, FileParts, PlayedMounts, UnknownFileCase, parts
 
 
 class SpiedFile(BytesIO):
-    """A file that counts how often it was read, and can fail."""
+    """A file that records the sizes of its reads, and can fail.
 
+    :ivar failing: whether the next read fails.
+    """
+
+    blocking = True
     failing = False
 
     def __init__(self, content: bytes) -> None:
         super().__init__(content)
         self.reads: list[int] = []
 
-    def read(self, size: int = -1) -> bytes:
+    def read_at(self, offset: int, size: int) -> bytes:
         if self.failing:
             raise OSError(errno.EIO, "Input/output error")
         self.reads.append(size)
-        assert len(self.reads) < 100, "it reads on and on"
-        return super().read(size)
+        assert len(self.reads) < 100, "it is read without end"
+        return self.getvalue()[offset : offset + size]
 
     def fileno(self) -> int:
         return 77
@@ -41,17 +46,23 @@ class CopyingFileRelayTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.client = BufferedWire(9000, 43_210)
         self.outbound = Outbound(self.client, lambda: None)
-        self.ends: list[object] = []
+        self.ends = Ends()
 
     def relay(
-        self, source: SpiedFile, size: int, header: bytes = b"", warmth: Warmth | None = None
+        self,
+        source: SpiedFile,
+        size: int,
+        header: bytes = b"",
+        cache: PlayedPageCache | None = None,
+        ended: Ended | None = None,
     ) -> CopyingFileRelay:
-        relay = CopyingFileRelay(header, source, size, self.outbound, warmth)
+        job = FileJob(header, source, size, self.outbound, ended or self.ends)
+        relay = CopyingFileRelay(job, cache)
         self.addCleanup(lambda: self.assertTrue(source.closed))
         return relay
 
-    def write_counted(self) -> list[bytes]:
-        """Note each write from now on."""
+    def record_writes(self) -> list[bytes]:
+        """Record each write from now on."""
         written: list[bytes] = []
         write = self.client.write
         self.patch(self.client, "write", lambda data: (written.append(data), write(data)))
@@ -60,12 +71,12 @@ class CopyingFileRelayTests(SynchronousTestCase):
     def test_small_file_leaves_in_one_write_with_its_header(self) -> None:
         for size in (1, 5, 64 * 1024):
             self.setUp()
-            written = self.write_counted()
+            written = self.record_writes()
             source = SpiedFile(b"x" * size)
             relay = self.relay(source, size, HEADER)
             self.assertEqual((source.reads, written), ([], []))
             relay.start()
-            self.assertIsNone(self.successResultOf(relay.finished))
+            self.assertEqual(self.ends, [None])
             self.assertEqual(written, [HEADER + b"x" * size])
             self.assertEqual(relay.sent, len(HEADER) + size)
             self.assertTrue(source.closed)
@@ -74,13 +85,13 @@ class CopyingFileRelayTests(SynchronousTestCase):
         self.outbound.pauseProducing()
         relay = self.relay(SpiedFile(b""), 0, HEADER)
         relay.start()
-        self.assertIsNone(self.successResultOf(relay.finished))
+        self.assertEqual(self.ends, [None])
         self.assertEqual((relay.sent, self.client.value()), (len(HEADER), HEADER))
 
     def test_header_of_a_file_that_is_empty_by_now_is_sent(self) -> None:
         relay = self.relay(SpiedFile(b""), 5, HEADER)
         relay.start()
-        short = self.failureResultOf(relay.finished, SourceShort).value
+        short = self.ends.error(SourceShort)
         self.assertEqual(short.missing, "5 bytes")
         self.assertEqual((relay.sent, self.client.value()), (len(HEADER), HEADER))
 
@@ -90,7 +101,7 @@ class CopyingFileRelayTests(SynchronousTestCase):
         relay = self.relay(source, len(content))
         relay.start()
         received, rounds = b"", 0
-        while not relay.finished.called:
+        while not self.ends:
             rounds += 1
             self.assertEqual(source.reads, [CHUNK] * rounds)
             self.assertEqual(relay.sent, CHUNK * rounds)
@@ -98,22 +109,50 @@ class CopyingFileRelayTests(SynchronousTestCase):
         self.assertEqual(received + self.client.drain(), content)
         self.assertEqual(source.reads, [CHUNK] * 8 + [8])
         self.assertEqual((rounds, self.client.most), (8, CHUNK))
-        self.successResultOf(relay.finished)
+        self.assertEqual(self.ends, [None])
+
+    def test_budget_of_the_outbound_limits_what_is_written_in_one_turn(self) -> None:
+        clock = TurnClock()
+        self.outbound.budget = LEAST_BUDGET
+        size = 5 * LEAST_BUDGET + 3
+        job = FileJob(b"", SpiedFile(b"x" * size), size, self.outbound, self.ends)
+        relay = CopyingFileRelay(job, None, clock)
+        relay.start()
+        turns = 0
+        while not self.ends:
+            turns += 1
+            self.assertEqual(relay.sent, turns * LEAST_BUDGET)
+            # The peer reads everything at once; the next turn comes all the same.
+            self.client.drain()
+            self.assertEqual(relay.sent, turns * LEAST_BUDGET)
+            clock.turn()
+        self.assertEqual((turns, relay.sent, self.ends), (5, size, [None]))
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    def test_relay_cancelled_between_two_turns_does_not_write_again(self) -> None:
+        clock = Clock()
+        self.outbound.budget = LEAST_BUDGET
+        size = 5 * LEAST_BUDGET
+        job = FileJob(b"", SpiedFile(b"x" * size), size, self.outbound, self.ends)
+        relay = CopyingFileRelay(job, None, clock)
+        relay.start()
+        relay.cancel()
+        self.assertEqual((relay.sent, clock.getDelayedCalls()), (LEAST_BUDGET, []))
 
     def test_paused_outbound_gets_nothing_until_it_is_empty(self) -> None:
         self.outbound.pauseProducing()
         relay = self.relay(SpiedFile(b"hello"), 5)
         relay.start()
         self.assertEqual((relay.sent, self.client.value()), (0, b""))
-        self.assertNoResult(relay.finished)
+        self.assertEqual(self.ends, [])
         self.client.producer.resumeProducing()
         self.assertEqual(self.client.value(), b"hello")
-        self.successResultOf(relay.finished)
+        self.assertEqual(self.ends, [None])
 
-    def test_shrunk_file_is_short_and_says_by_how_much(self) -> None:
+    def test_shrunk_file_is_short_and_the_error_states_by_how_much(self) -> None:
         relay = self.relay(SpiedFile(b"hel"), 5)
         relay.start()
-        short = self.failureResultOf(relay.finished, SourceShort).value
+        short = self.ends.error(SourceShort)
         self.assertEqual(short.missing, "2 bytes")
         self.assertEqual((relay.sent, self.client.value()), (3, b"hel"))
 
@@ -125,123 +164,196 @@ class CopyingFileRelayTests(SynchronousTestCase):
             relay.start()
             sent = self.client.drain() + self.client.drain()
             self.assertEqual((len(sent), relay.sent, sum(source.reads)), (size, size, size))
-            self.successResultOf(relay.finished)
+            self.assertEqual(self.ends, [None])
 
-    def test_failing_read_is_told(self) -> None:
+    def test_failing_read_is_reported(self) -> None:
         source = SpiedFile(b"x" * (CHUNK + 5))
         relay = self.relay(source, CHUNK + 5)
         relay.start()
         source.failing = True
         self.client.drain()
-        self.assertEqual(self.failureResultOf(relay.finished, OSError).value.errno, errno.EIO)
+        self.assertEqual(self.ends.error(OSError).errno, errno.EIO)
 
-    def test_nothing_is_sent_or_told_after_stop_or_without_a_client(self) -> None:
-        for stop in (CopyingFileRelay.stop, lambda _: self.client.producer.stopProducing()):
+    def test_nothing_is_sent_or_reported_after_cancel_or_without_a_client(self) -> None:
+        for cancel in (CopyingFileRelay.cancel, lambda _: self.client.producer.stopProducing()):
             source = SpiedFile(b"x" * (CHUNK + 5))
             relay = self.relay(source, CHUNK + 5)
-            relay.finished.addBoth(self.ends.append)
             relay.start()
-            stop(relay)
+            cancel(relay)
             self.assertTrue(source.closed)
-            relay.stop()
+            relay.cancel()
             self.client.drain()
             relay.resumeProducing()
             self.assertEqual((self.client.value(), relay.sent, self.ends), (b"", CHUNK, []))
 
-    def test_stop_in_the_middle_of_the_last_write_is_a_stop(self) -> None:
+    def test_cancel_during_the_last_write_reports_nothing(self) -> None:
         relay = self.relay(SpiedFile(b"x"), 1)
-        relay.finished.addBoth(self.ends.append)
-        self.patch(self.client, "write", lambda data: relay.stop())
+        self.patch(self.client, "write", lambda data: relay.cancel())
         relay.start()
         self.assertEqual(self.ends, [])
 
     def test_relay_that_has_ended_is_not_kept(self) -> None:
         relay = self.relay(SpiedFile(b"x"), 1)
         relay.start()
-        kept = weakref.ref(relay)
-        del relay
-        gc.collect()
-        self.assertIsNone(kept())
+        self.assertIsNone(self.outbound._relay)
 
     def test_next_relay_may_start_from_the_end_of_the_last(self) -> None:
-        first = self.relay(SpiedFile(b"a"), 1)
         second = self.relay(SpiedFile(b"b" * (CHUNK + 1)), CHUNK + 1)
-        first.finished.addCallback(lambda _: second.start())
+        first = self.relay(SpiedFile(b"a"), 1, ended=lambda _: second.start())
         first.start()
         self.client.drain()
         self.assertEqual(self.client.drain(), b"b")
-        self.successResultOf(second.finished)
+        self.assertEqual(self.ends, [None])
 
 
-class ColdFileTests(CopyingFileRelayTests):
-    """The same, with a page cache that has everything; and without."""
+class PageCacheTests(CopyingFileRelayTests):
+    """The same with a page cache that holds everything, and with one that holds nothing."""
 
     def relay(
-        self, source: SpiedFile, size: int, header: bytes = b"", warmth: Warmth | None = None
+        self,
+        source: SpiedFile,
+        size: int,
+        header: bytes = b"",
+        cache: PlayedPageCache | None = None,
+        ended: Ended | None = None,
     ) -> CopyingFileRelay:
-        return super().relay(source, size, header, warmth or PlayedWarmth(cold=False))
+        return super().relay(source, size, header, cache or PlayedPageCache(cold=False), ended)
 
     def cold(self, size: int, forgetful: bool = False) -> tuple[SpiedFile, CopyingFileRelay]:
-        self.warmth = PlayedWarmth(forgetful=forgetful)
+        self.cache = PlayedPageCache(forgetful=forgetful)
         source = SpiedFile(b"x" * size)
-        relay = self.relay(source, size, HEADER, self.warmth)
-        relay.finished.addBoth(self.ends.append)
+        relay = self.relay(source, size, HEADER, self.cache)
         relay.start()
         return source, relay
 
-    def test_what_is_about_to_be_read_is_looked_for_first(self) -> None:
-        warmth = PlayedWarmth(cold=False)
-        relay = self.relay(SpiedFile(b"x" * (CHUNK + 5)), CHUNK + 5, HEADER, warmth)
+    def test_bytes_are_looked_for_before_they_are_read(self) -> None:
+        cache = PlayedPageCache(cold=False)
+        relay = self.relay(SpiedFile(b"x" * (CHUNK + 5)), CHUNK + 5, HEADER, cache)
         relay.start()
         self.client.drain()
-        self.assertEqual(warmth.asked, [(77, 0, CHUNK), (77, CHUNK, 5)])
-        self.assertEqual(warmth.warming, [])
+        self.assertEqual(cache.checked, [(77, 0, CHUNK), (77, CHUNK, 5)])
+        self.assertEqual(cache.loading, [])
 
-    def test_nothing_is_read_until_it_is_warm(self) -> None:
+    def test_nothing_is_read_until_it_is_cached(self) -> None:
         source, _ = self.cold(5)
         self.client.drain()
         self.assertEqual((source.reads, self.client.value()), ([], b""))
-        self.assertEqual(self.warmth.warming, [(77, 0, 5)])
-        self.warmth.warmed()
+        self.assertEqual(self.cache.loading, [(77, 0, 5)])
+        self.cache.loaded()
         self.assertEqual((self.client.value(), self.ends), (HEADER + b"xxxxx", [None]))
 
-    def test_next_chunk_is_warmed_in_its_turn(self) -> None:
+    def test_next_chunk_is_loaded_when_the_client_has_read(self) -> None:
         _, relay = self.cold(CHUNK + 5)
-        self.warmth.warmed()
+        self.cache.loaded()
         self.assertEqual(relay.sent, len(HEADER) + CHUNK)
-        self.assertEqual(self.warmth.warming, [])
+        self.assertEqual(self.cache.loading, [])
         self.client.drain()
-        # Empty again and again: it is the disk's turn.
+        # The buffer is empty: the relay waits for the disk, and loads once.
         self.client.drain()
-        self.assertEqual(self.warmth.warming, [(77, CHUNK, 5)])
-        self.warmth.warmed()
+        self.assertEqual(self.cache.loading, [(77, CHUNK, 5)])
+        self.cache.loaded()
         self.assertEqual((self.client.value(), self.ends), (b"xxxxx", [None]))
 
-    def test_paused_while_it_is_warmed_it_waits_for_both(self) -> None:
+    def test_relay_paused_during_a_load_waits_for_both(self) -> None:
         source, _ = self.cold(5)
         self.outbound.pauseProducing()
-        self.warmth.warmed()
+        self.cache.loaded()
         self.assertEqual(source.reads, [])
         self.outbound.resumeProducing()
         self.assertEqual(self.ends, [None])
 
     def test_file_is_closed_only_when_the_thread_has_returned(self) -> None:
-        for stop in (CopyingFileRelay.stop, lambda _: self.client.producer.stopProducing()):
+        for cancel in (CopyingFileRelay.cancel, lambda _: self.client.producer.stopProducing()):
             self.setUp()
             source, relay = self.cold(5)
-            stop(relay)
-            relay.stop()
+            cancel(relay)
+            relay.cancel()
             self.assertFalse(source.closed)
-            self.warmth.warmed()
+            self.cache.loaded()
             self.assertTrue(source.closed)
             self.assertEqual((source.reads, self.client.value(), self.ends), ([], b"", []))
 
-    def test_what_cannot_be_warmed_is_read_all_the_same(self) -> None:
+    def test_bytes_that_cannot_be_loaded_are_read_all_the_same(self) -> None:
         source, relay = self.cold(5, forgetful=True)
         source.failing = True
-        self.warmth.warmed()
-        if self.warmth.warming:
-            relay.stop()
-            self.warmth.warmed()
-            self.fail("it is warmed again and again")
-        self.assertEqual(self.ends[0].value.errno, errno.EIO)
+        self.cache.loaded()
+        if self.cache.loading:
+            relay.cancel()
+            self.cache.loaded()
+            self.fail("it is loaded again and again")
+        self.assertEqual(self.ends[0].errno, errno.EIO)
+
+
+class CopiedPartsTests(FileParts, SynchronousTestCase):
+    """Parts of files, copied."""
+
+    @settings(max_examples=60, deadline=None, database=None)
+    @given(parts())
+    def test_any_part(self, part: tuple[bytes, int, int]) -> None:
+        self.new_client()
+        self.assert_all_arrives(*part)
+
+
+class ThreadedFileRelayTests(UnknownFileCase):
+    def test_small_file_is_one_read_in_a_thread_and_one_write(self) -> None:
+        relay = self.relay(b"content")
+        self.assertIsInstance(relay, ThreadedFileRelay)
+        relay.start()
+        self.assertEqual((self.client.value(), relay.begun), (b"", False))
+        self.thread.run()
+        self.assertEqual(self.client.value(), b"OK n\ncontent")
+        self.assertEqual(self.ends, [None])
+        self.assertEqual(self.thread.calls, 1)
+        self.assertTrue(self.file.closed)
+
+    def test_large_file_is_read_block_by_block_as_the_client_takes_it(self) -> None:
+        content = os.urandom(3 * BLOCK + 5)
+        relay = self.relay(content)
+        relay.start()
+        received = b""
+        while not self.ends:
+            self.assertLessEqual(len(self.thread.asked), 1)
+            if self.thread.asked:
+                self.thread.run()
+            received += self.client.drain()
+        self.assertEqual(received + self.client.drain(), b"OK n\n" + content)
+        self.assertEqual(self.thread.calls, 4)
+
+    def test_budget_of_the_outbound_limits_what_is_read_for_one_turn(self) -> None:
+        self.outbound.budget = LEAST_BUDGET
+        relay = self.relay(bytes(3 * LEAST_BUDGET))
+        relay.start()
+        for turn in range(3):
+            self.assertEqual(relay.sent, turn * LEAST_BUDGET + (len(HEADER) if turn else 0))
+            self.client.drain()
+            self.thread.run()
+        self.assertEqual(self.ends, [None])
+
+    def test_file_that_has_shrunk_or_changed_is_not_sent_to_its_end(self) -> None:
+        relay = self.relay(b"content")
+        os.truncate(self.path, 0)
+        relay.start()
+        self.thread.run()
+        self.ends.error(SourceShort)
+        relay = self.relay(b"content", lambda: False)
+        relay.start()
+        self.thread.run()
+        self.ends.error(SourceChanged)
+        self.assertTrue(self.file.closed)
+
+    def test_cancelled_relay_leaves_the_file_to_the_thread(self) -> None:
+        relay = self.relay(b"content")
+        relay.start()
+        relay.cancel()
+        self.assertFalse(self.file.closed)
+        self.thread.run()
+        self.assertTrue(self.file.closed)
+        self.assertEqual(self.ends, [])
+
+    def test_file_in_memory_is_copied(self) -> None:
+        self.relays = Relays(None, page_cache=PageCache(self.read, PlayedMounts(True)))
+        relay = self.relay(b"content")
+        self.assertIs(type(relay), CopyingFileRelay)
+        relay.start()
+        self.assertEqual(self.client.value(), b"OK n\ncontent")
+        self.assertEqual(self.thread.calls, 0)

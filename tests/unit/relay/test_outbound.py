@@ -1,10 +1,8 @@
-"""The outgoing side of a connection: backpressure, ends, and who writes to the socket."""
+"""The outgoing side of a connection: backpressure, ends, and a socket that is lent."""
 
 from __future__ import annotations
 
-import socket
-from unittest import skipUnless
-
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IHalfCloseableDescriptor
 from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
@@ -12,85 +10,89 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from natproxy.relay import Outbound, outbound_of
-from natproxy.relay.outbound import DIRECT, UNSENT, SocketOutbound
+from natproxy.relay.outbound import BUDGET, DIRECT, LEAST_BUDGET, SocketOutbound
 from tests.support.doubles import SocketWire, Wire
 
 
 @implementer(IHalfCloseableDescriptor)
 class HalfCloseableWire(Wire):
-    """A transport like that of TCP, which minds the order of its calls."""
+    """A transport like that of TCP, which asserts the order of its calls."""
 
     write_closed = False
 
     def loseConnection(self) -> None:
-        assert self.producer is None, "a registered producer holds the close up"
+        assert self.producer is None, "a registered producer delays the close"
         super().loseConnection()
 
     def loseWriteConnection(self) -> None:
-        assert self.producer is None, "a registered producer holds the half-close up"
+        assert self.producer is None, "a registered producer delays the half-close"
         self.write_closed = True
 
 
 class SpiedRelay:
-    """A relay that notes what it was told."""
+    """A relay that records its calls."""
 
-    def __init__(self, told: list[str]) -> None:
-        self.told = told
+    def __init__(self, calls: list[str]) -> None:
+        self.calls = calls
 
     def pauseProducing(self) -> None:
-        self.told.append("pause")
+        self.calls.append("pause")
 
     def resumeProducing(self) -> None:
-        self.told.append("resume")
+        self.calls.append("resume")
 
     def stopProducing(self) -> None:
-        self.told.append("stop")
+        self.calls.append("stop")
 
 
 class OutboundTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.wire = Wire(9000, 43_210)
-        self.told: list[str] = []
+        self.calls: list[str] = []
         self.outbound = Outbound(self.wire, self.changed)
-        self.relay = SpiedRelay(self.told)
+        self.relay = SpiedRelay(self.calls)
 
     def changed(self) -> None:
-        self.told.append("paused" if self.outbound.paused else "flowing")
+        self.calls.append("paused" if self.outbound.paused else "flowing")
 
     def test_it_is_the_transports_streaming_producer(self) -> None:
         self.assertIs(self.wire.producer, self.outbound)
         self.assertIs(self.wire.streaming, True)
 
-    def test_relay_is_told_and_then_the_change_announced(self) -> None:
+    def test_relay_is_paused_before_the_change_is_reported(self) -> None:
         self.outbound.attach(self.relay)
         self.outbound.pauseProducing()
-        self.assertEqual(self.told, ["pause", "paused"])
+        self.assertEqual(self.calls, ["pause", "paused"])
         self.outbound.resumeProducing()
-        self.assertEqual(self.told, ["pause", "paused", "resume", "flowing"])
+        self.assertEqual(self.calls, ["pause", "paused", "resume", "flowing"])
 
-    def test_what_is_no_change_is_not_told(self) -> None:
+    def test_only_changes_are_reported(self) -> None:
         self.outbound.attach(self.relay)
         self.outbound.resumeProducing()
-        self.assertEqual(self.told, [])
+        self.assertEqual(self.calls, [])
         self.outbound.pauseProducing()
         self.outbound.pauseProducing()
-        self.assertEqual(self.told, ["pause", "paused"])
+        self.assertEqual(self.calls, ["pause", "paused"])
+
+    def test_budget_is_at_least_one_read_of_a_transport(self) -> None:
+        self.assertEqual(self.outbound.budget, BUDGET)
+        self.assertGreaterEqual(LEAST_BUDGET, FileDescriptor.bufferSize)
 
     def test_pause_between_replies_is_noticed(self) -> None:
         self.outbound.pauseProducing()
         self.outbound.attach(self.relay)
-        self.assertEqual(self.told, ["paused", "pause"])
+        self.assertEqual(self.calls, ["paused", "pause"])
 
-    def test_lost_connection_is_told_to_the_relay_but_not_once_detached(self) -> None:
+    def test_lost_connection_stops_the_attached_relay_only(self) -> None:
         self.outbound.attach(self.relay)
         self.outbound.stopProducing()
-        self.assertEqual(self.told, ["stop"])
-        self.told.clear()
+        self.assertEqual(self.calls, ["stop"])
+        self.calls.clear()
         self.outbound.detach()
         self.outbound.pauseProducing()
         self.outbound.resumeProducing()
         self.outbound.stopProducing()
-        self.assertEqual(self.told, ["paused", "flowing"])
+        self.assertEqual(self.calls, ["paused", "flowing"])
 
     def test_close_unregisters_first(self) -> None:
         wire = HalfCloseableWire(9000, 43_210)
@@ -98,15 +100,15 @@ class OutboundTests(SynchronousTestCase):
         self.assertTrue(wire.disconnecting)
         self.assertFalse(wire.aborted)
 
-    def test_half_close_ends_our_side_only(self) -> None:
+    def test_half_close_ends_the_sending_side_only(self) -> None:
         wire = HalfCloseableWire(9000, 43_210)
         self.assertIs(Outbound(wire, self.changed).half_close(), True)
         self.assertTrue(wire.write_closed)
         self.assertTrue(wire.open)
 
-    def test_half_close_does_nothing_where_it_cannot_be_done(self) -> None:
+    def test_half_close_does_nothing_if_it_is_not_supported(self) -> None:
         wire = HalfCloseableWire(9000, 43_210)
-        # TLS, for one: it claims what the transport below it can do.
+        # As TLS: it provides the interfaces of the transport below it.
         wrapper = ProtocolWrapper(WrappingFactory(Factory()), Protocol())
         wrapper.makeConnection(wire)
         self.assertTrue(IHalfCloseableDescriptor.providedBy(wrapper))
@@ -119,20 +121,20 @@ class OutboundTests(SynchronousTestCase):
 
 
 class SocketOutboundTests(SynchronousTestCase):
-    """An outbound that writes to the socket itself, or lets a relay do so."""
+    """An outbound that writes straight to the socket, or lends it to a relay."""
 
     def setUp(self) -> None:
         self.wire = SocketWire(9000, 43_210)
         self.addCleanup(self.wire.socket.close)
-        self.told: list[str] = []
+        self.calls: list[str] = []
         self.outbound = outbound_of(self.wire, self.changed)
-        self.relay = SpiedRelay(self.told)
+        self.relay = SpiedRelay(self.calls)
 
     def changed(self) -> None:
-        self.told.append("paused" if self.outbound.paused else "flowing")
+        self.calls.append("paused" if self.outbound.paused else "flowing")
 
     def lend(self) -> None:
-        self.outbound.lend(self.relay, lambda: self.told.append("ready"))
+        self.outbound.lend(self.relay, lambda: self.calls.append("ready"))
 
     def test_it_is_for_bare_tcp_only(self) -> None:
         self.assertIsInstance(self.outbound, SocketOutbound)
@@ -144,16 +146,16 @@ class SocketOutboundTests(SynchronousTestCase):
     def test_short_write_goes_straight_to_the_socket(self) -> None:
         self.outbound.write(b"x" * DIRECT)
         self.assertEqual(self.wire.socket.taken(), b"x" * DIRECT)
-        self.assertEqual((self.wire.value(), self.wire.producer, self.told), (b"", None, []))
+        self.assertEqual((self.wire.value(), self.wire.producer, self.calls), (b"", None, []))
 
-    def test_long_write_waits_for_its_turn(self) -> None:
+    def test_long_write_is_sent_in_the_next_turn(self) -> None:
         self.outbound.write(b"x" * (DIRECT + 1))
         self.assertEqual(self.wire.socket.taken(), b"")
-        self.assertEqual(self.told, ["paused"])
+        self.assertEqual(self.calls, ["paused"])
         self.assertEqual(self.wire.drain(), b"x" * (DIRECT + 1))
-        self.assertEqual(self.told, ["paused", "flowing"])
+        self.assertEqual(self.calls, ["paused", "flowing"])
 
-    def test_what_the_socket_does_not_take_is_kept_in_order(self) -> None:
+    def test_bytes_that_the_socket_does_not_take_are_sent_in_order(self) -> None:
         for room in (0, 3):
             self.setUp()
             self.wire.socket.room = room
@@ -162,7 +164,7 @@ class SocketOutboundTests(SynchronousTestCase):
             self.wire.socket.room = 100
             self.outbound.write(b"fgh")
             self.assertEqual(self.wire.socket.taken() + self.wire.drain(), b"abcdefgh")
-            self.assertEqual(self.told, ["paused", "flowing"])
+            self.assertEqual(self.calls, ["paused", "flowing"])
             self.assertIsNone(self.wire.producer)
             self.outbound.write(b"ijk")
             self.assertEqual(self.wire.socket.taken(), b"ijk")
@@ -172,7 +174,7 @@ class SocketOutboundTests(SynchronousTestCase):
         self.wire.socket.room = 0
         self.outbound.write(b"x")
         self.wire.drain()
-        self.assertEqual(self.told, ["pause", "paused", "resume", "flowing"])
+        self.assertEqual(self.calls, ["pause", "paused", "resume", "flowing"])
 
     def test_relay_may_fill_it_again_at_once(self) -> None:
         self.outbound.attach(self.relay)
@@ -184,18 +186,18 @@ class SocketOutboundTests(SynchronousTestCase):
             self.assertTrue(self.outbound.paused)
             self.assertEqual(self.wire.value(), b"more")
 
-    def test_broken_socket_is_left_to_the_transport_to_find_out(self) -> None:
+    def test_broken_socket_is_left_to_the_transport(self) -> None:
         self.wire.socket.broken = BrokenPipeError()
         self.outbound.attach(self.relay)
         self.outbound.write(b"x")
         self.assertEqual(self.wire.value(), b"x")
         self.wire.producer.stopProducing()
-        self.assertEqual(self.told[-1], "stop")
+        self.assertEqual(self.calls[-1], "stop")
 
     def test_it_is_lent_at_once_if_everything_has_been_sent(self) -> None:
         self.outbound.write(b"header")
         self.lend()
-        self.assertEqual((self.told, self.outbound.paused), (["ready"], False))
+        self.assertEqual((self.calls, self.outbound.paused), (["ready"], False))
         self.assertEqual(self.outbound.descriptor(), self.wire.fileno())
 
     def test_it_is_lent_once_when_all_that_was_written_has_left(self) -> None:
@@ -204,49 +206,49 @@ class SocketOutboundTests(SynchronousTestCase):
         self.outbound.write(b"first")
         self.lend()
         self.assertTrue(self.outbound.paused)
-        self.assertNotIn("ready", self.told)
+        self.assertNotIn("ready", self.calls)
         self.assertEqual(self.wire.drain(), b"derfirst")
-        self.assertEqual(self.told[-1], "ready")
+        self.assertEqual(self.calls[-1], "ready")
         self.assertFalse(self.outbound.paused)
         self.wire.drain()
-        self.assertEqual(self.told.count("ready"), 1)
+        self.assertEqual(self.calls.count("ready"), 1)
 
-    def test_borrower_says_whose_turn_it_is(self) -> None:
+    def test_borrower_sets_whether_the_outbound_is_paused(self) -> None:
         self.lend()
-        self.told.clear()
+        self.calls.clear()
         for paused in (True, True, False):
-            self.outbound.stalled(paused)
+            self.outbound.set_paused(paused)
             self.assertIs(self.outbound.paused, paused)
-        # Each is a sign of life, even if it changes nothing.
-        self.assertEqual(self.told, ["paused", "paused", "flowing"])
+        # Each shows that the peer reads, even if it changes nothing.
+        self.assertEqual(self.calls, ["paused", "paused", "flowing"])
 
-    def test_connection_lost_before_it_is_lent_is_told(self) -> None:
+    def test_connection_lost_before_it_is_lent_stops_the_relay(self) -> None:
         self.wire.socket.room = 0
         self.outbound.write(b"header")
         self.lend()
         self.wire.producer.stopProducing()
-        self.assertEqual((self.told[-1], self.told.count("ready")), ("stop", 0))
+        self.assertEqual((self.calls[-1], self.calls.count("ready")), ("stop", 0))
 
-    def test_taken_back_it_flows_and_can_be_written_to_and_lent_again(self) -> None:
+    def test_socket_taken_back_can_be_written_to_and_lent_again(self) -> None:
         for _ in range(3):
-            self.told.clear()
+            self.calls.clear()
             self.lend()
-            self.outbound.stalled(True)
+            self.outbound.set_paused(True)
             self.outbound.take_back()
             self.assertFalse(self.outbound.paused)
             self.outbound.write(b"x")
             self.assertEqual(self.wire.socket.taken(), b"x")
-            self.assertEqual(self.told, ["ready", "paused"])
+            self.assertEqual(self.calls, ["ready", "paused"])
 
-    def test_taken_back_before_it_was_lent_it_stays_paused_until_it_is_empty(self) -> None:
+    def test_socket_taken_back_before_it_was_lent_stays_paused_until_it_is_empty(self) -> None:
         self.wire.socket.room = 0
         self.outbound.write(b"header")
         self.lend()
         self.outbound.take_back()
         self.assertTrue(self.outbound.paused)
-        self.assertEqual(self.told, ["paused"])
+        self.assertEqual(self.calls, ["paused"])
         self.wire.drain()
-        self.assertEqual((self.told, self.outbound.paused), (["paused", "flowing"], False))
+        self.assertEqual((self.calls, self.outbound.paused), (["paused", "flowing"], False))
 
     def test_it_is_closed_with_or_without_something_to_send(self) -> None:
         for room in (0, 100):
@@ -256,17 +258,3 @@ class SocketOutboundTests(SynchronousTestCase):
             self.outbound.close()
             self.assertIsNone(self.wire.producer)
             self.assertTrue(self.wire.disconnecting)
-
-
-class UnsentTests(SynchronousTestCase):
-    @skipUnless(hasattr(socket, "TCP_NOTSENT_LOWAT"), "this system cannot bound it")
-    def test_kernel_holds_no_more_than_a_megabyte_that_is_not_sent(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            ours = socket.create_connection(listener.getsockname())
-            self.addCleanup(ours.close)
-            wire = SocketWire(9000, 1)
-            self.addCleanup(wire.socket.close)
-            wire.getHandle = lambda: ours
-            outbound_of(wire, lambda: None)
-            held = ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
-        self.assertEqual(held, UNSENT)

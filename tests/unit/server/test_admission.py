@@ -19,13 +19,13 @@ from natproxy.daemon.descriptors import (
     room_for_file_server,
     room_for_proxy,
 )
-from natproxy.fileserver.protocol import FileServerFactory
-from natproxy.proxy.connector import EndpointConnector
-from natproxy.proxy.protocol import ProxyFactory
+from natproxy.fileserver.factory import FileServerFactory
+from natproxy.proxy.endpoint import EndpointConnector
+from natproxy.proxy.factory import ProxyFactory
 from natproxy.server.admission import REFUSED, Admission, host_of, share_of
 from natproxy.server.factory import LINGER
 from natproxy.server.refusals import REFUSAL_INTERVAL
-from natproxy.storage import Directory
+from natproxy.storage import LocalStorage
 from tests.support.doubles import HalfClosingWire, Journal, PlayedEndpoint
 
 
@@ -182,7 +182,7 @@ class ConnectionCase(SynchronousTestCase):
 
     def file_server(self, **options: Any) -> FileServerFactory:
         return FileServerFactory(
-            self.clock, Directory(self.mktemp()), lambda *_: Deferred(), 600.0, **options
+            self.clock, LocalStorage(self.mktemp()), lambda *_: Deferred(), 600.0, **options
         )
 
     def connect(self, factory: Any, host: str = "10.0.0.1") -> tuple[Any, HalfClosingWire]:

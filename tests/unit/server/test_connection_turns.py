@@ -13,17 +13,19 @@ from unittest import mock
 from twisted.internet import error
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.fileserver.protocol import FileServerFactory, FileServerProtocol
+from natproxy.fileserver.factory import FileServerFactory
+from natproxy.fileserver.protocol import FileServerProtocol
 from natproxy.protocol import Command
-from natproxy.proxy.connector import TCPConnector
+from natproxy.proxy.connector import Connector
 from natproxy.proxy.protocol import ProxyProtocol
+from natproxy.proxy.tcp import TCPConnector
 from natproxy.server.connection import CommandReceiver
 from natproxy.server.factory import LINGER, CommandFactory
 from natproxy.server.rotation import SHARE, TURN
-from natproxy.storage import Directory, Settling
+from natproxy.storage import LocalStorage, RacyTimestamps
 from tests.support.doubles import HalfClosingWire, PlayedThread, TurnClock, Wire
 from tests.support.echo_receiver import EchoReceiver
-from tests.unit.proxy import test_proxy
+from tests.support.proxies import ProxyCase
 
 READ = 65_536
 """Bytes of one read of a transport."""
@@ -250,9 +252,9 @@ class FileServerFloodTests(SynchronousTestCase):
         self.clock = TurnClock()
         self.thread = PlayedThread()
         # An hour after the last change of the file, its digest is remembered.
-        settling = Settling(self.clock.seconds, lambda: time.time() + 3600, lambda device: True)
+        racy = RacyTimestamps(self.clock.seconds, lambda: time.time() + 3600, lambda device: True)
         self.factory = FileServerFactory(
-            self.clock, Directory(served.name), self.thread, 600.0, settling=settling
+            self.clock, LocalStorage(served.name, racy=racy), self.thread, 600.0
         )
         self.begun = count_commands(self, FileServerProtocol)
         self.clients = [self.connect(50_000 + number) for number in range(12)]
@@ -289,11 +291,12 @@ class FileServerFloodTests(SynchronousTestCase):
                 self.assertEqual(replies.count(b"OK") + replies.count(b"ERR"), 60)
 
 
-class ProxyFloodTests(test_proxy.ProxyCase):
+class ProxyFloodTests(ProxyCase):
     """Commands that fail at once, without an upstream connection."""
 
+    clock_type = TurnClock
+
     def setUp(self) -> None:
-        self.patch(test_proxy, "Clock", TurnClock)
         super().setUp()
         self.begun = count_commands(self, ProxyProtocol)
 
@@ -311,16 +314,20 @@ class ProxyFloodTests(test_proxy.ProxyCase):
         for client in clients:
             self.assertEqual(client.transport.taken(), reply * 200)
 
+    def connect_by(self, connector: Connector) -> None:
+        """Replace the proxy's connector."""
+        self.patch(self.factory.resources.upstreams, "choose", lambda command: connector)
+
     def test_connection_that_is_refused_within_the_call(self) -> None:
-        self.factory.connector = TCPConnector(mock.Mock(), "127.0.0.1", 9001, 5.0)
+        self.connect_by(TCPConnector(mock.Mock(), "127.0.0.1", 9001, 5.0))
         played = mock.MagicMock(connect_ex=mock.Mock(return_value=errno.ECONNREFUSED))
-        with mock.patch("natproxy.proxy.connector.socket.socket", return_value=played):
+        with mock.patch("natproxy.proxy.tcp.socket.socket", return_value=played):
             self.assert_bounded(b"ERR proxy error: the server refuses connections\n")
 
     def test_descriptor_that_is_missing(self) -> None:
-        self.factory.connector = TCPConnector(mock.Mock(), "127.0.0.1", 9001, 5.0)
+        self.connect_by(TCPConnector(mock.Mock(), "127.0.0.1", 9001, 5.0))
         lack = OSError(errno.EMFILE, "none left")
-        with mock.patch("natproxy.proxy.connector.socket.socket", side_effect=lack):
+        with mock.patch("natproxy.proxy.tcp.socket.socket", side_effect=lack):
             self.assert_bounded(b"ERR proxy error: the proxy has no free descriptor left\n")
 
     def test_endpoint_that_fails_within_the_call(self) -> None:

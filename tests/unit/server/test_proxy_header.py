@@ -12,8 +12,8 @@ from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.daemon.listening import endpoint_from
-from natproxy.proxy.connector import EndpointConnector
-from natproxy.proxy.protocol import ProxyFactory
+from natproxy.proxy.endpoint import EndpointConnector
+from natproxy.proxy.factory import ProxyFactory
 from natproxy.server.admission import REFUSED, Admission
 from natproxy.server.proxy_header import (
     LONGEST,

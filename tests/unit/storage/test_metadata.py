@@ -1,19 +1,16 @@
-"""What is said of a file or a directory: for both openers."""
+"""Metadata and etags of local files and directories, for both openers."""
 
 from __future__ import annotations
 
 import os
 import socket
 import string
+from contextlib import closing
 
+from natproxy.kernel.openat2 import choose_opener, open_beneath, open_by_walk
 from natproxy.protocol import DIRECTORY, FILE
-from natproxy.storage import (
-    Directory,
-    choose_opener,
-    metadata_of,
-    open_beneath,
-    open_by_walk,
-)
+from natproxy.storage import LocalStorage
+from natproxy.storage.local.metadata import metadata_of
 from tests.support.storage import (
     REFUSED,
     REFUSED_LINKS,
@@ -26,29 +23,28 @@ from tests.support.storage import (
 class BothOpeners:
     """What is the same, whichever way names are opened."""
 
-    def test_status_is_of_regular_files_and_directories_inside_only(self) -> None:
-        metadata = self.directory.metadata(b"a.txt")
+    def test_only_regular_files_and_directories_inside_have_metadata(self) -> None:
+        metadata = self.storage.metadata(b"a.txt")
         self.assertEqual((metadata.type, metadata.size), (FILE, 5))
         self.assertEqual(metadata, metadata_of(os.stat(self.path(b"a.txt"))))
         for name in (b"sub", b"sub/deep", b""):
-            metadata = self.directory.metadata(name)
+            metadata = self.storage.metadata(name)
             self.assertEqual((metadata.type, metadata.size), (DIRECTORY, 0))
             self.assertEqual(metadata, metadata_of(os.stat(self.path(name))))
         for name in {*REFUSED, *REFUSED_LINKS, b"absolute"} - {b"", b"sub", b"sub/deep"}:
-            self.assert_without_status(name)
+            self.assert_without_metadata(name)
         for path in (self.path(b"nowhere"), self.path(b"a.txt")):
             for name in (b"", b"a.txt"):
-                self.assert_without_status(name, Directory(path, self.opener))
+                self.assert_without_metadata(name, LocalStorage(path, self.opener))
 
-    def test_status_is_that_of_the_open_file(self) -> None:
+    def test_metadata_is_that_of_the_open_file(self) -> None:
         for name in (b"a.txt", b"sub/b.txt"):
-            served = self.directory.open(name)
-            file, size, metadata = served.file, served.size, served.metadata
-            with file:
-                self.assertEqual(metadata, self.directory.metadata(name))
-                self.assertEqual(metadata.size, size)
+            with closing(self.storage.open(name)) as file:
+                self.assertEqual(file.metadata, self.storage.metadata(name))
+                self.assertEqual(file.metadata.size, file.size)
+                self.assertEqual(file.metadata.etag, file.current_etag())
 
-    def test_what_is_neither_file_nor_directory_is_left_out_and_never_opened(self) -> None:
+    def test_fifos_and_sockets_are_left_out_and_never_opened(self) -> None:
         os.mkfifo(self.path(b"fifo"))
         os.symlink(b"fifo", self.path(b"tofifo"))
         with socket.socket(socket.AF_UNIX) as listening:
@@ -57,7 +53,7 @@ class BothOpeners:
         self.addCleanup(watch.close)
         self.assertFalse({b"fifo", b"tofifo", b"sock"} & set(self.names()))
         for name in (b"fifo", b"tofifo", b"sock", b"fifo/"):
-            self.assert_without_status(name)
+            self.assert_without_metadata(name)
         self.assertFalse(watch.opened())
 
 
@@ -78,10 +74,10 @@ class WalkTests(BothOpeners, PagesCase):
 
 
 class EtagTests(ServedCase):
-    """What the token tells."""
+    """When an etag changes."""
 
     def etag(self, name: bytes) -> str:
-        return Directory(self.served).metadata(name).etag
+        return LocalStorage(self.served).metadata(name).etag
 
     def test_it_is_a_short_word(self) -> None:
         for name in (b"a.txt", b"sub", b""):
@@ -103,7 +99,7 @@ class EtagTests(ServedCase):
         seen.append(self.etag(b"a.txt"))
         self.assertEqual(len(set(seen)), len(seen))
 
-    def test_it_changes_with_each_thing_that_tells_content_apart(self) -> None:
+    def test_it_changes_with_each_field_of_the_identity(self) -> None:
         result = os.stat(self.path(b"a.txt"))
         mode, inode, device, *rest = result
         times = {"st_mtime_ns": result.st_mtime_ns, "st_ctime_ns": result.st_ctime_ns}
@@ -118,19 +114,19 @@ class EtagTests(ServedCase):
         self.assertEqual(metadata_of(alike).etag, self.etag(b"a.txt"))
         self.assertEqual(len({metadata_of(other).etag for other in (alike, *others)}), 6)
 
-    def test_it_stays_while_nothing_is_written(self) -> None:
+    def test_it_stays_when_the_file_is_read_or_a_sibling_is_renamed(self) -> None:
         before = self.etag(b"a.txt")
-        self.read(Directory(self.served), b"a.txt")
+        self.read(LocalStorage(self.served), b"a.txt")
         os.rename(self.path(b"b c"), self.path(b"d"))
         self.assertEqual(self.etag(b"a.txt"), before)
 
-    def test_files_alike_have_different_ones(self) -> None:
+    def test_equal_files_have_different_etags(self) -> None:
         for name in (b"one", b"two"):
             self.put(name, b"")
             os.utime(self.path(name), ns=(0, 0))
         self.assertNotEqual(self.etag(b"one"), self.etag(b"two"))
 
-    def test_moved_directory_is_another(self) -> None:
+    def test_changed_directory_has_another_etag(self) -> None:
         before = self.etag(b"sub")
         self.put(b"sub/more", b"")
         os.utime(self.path(b"sub"), ns=(0, 0))

@@ -1,4 +1,4 @@
-"""What is kept of a folder's names between pages, and when it is not."""
+"""Names of a directory that are kept between pages, and when they are not."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from natproxy.protocol import EntryLines
-from natproxy.storage import Directory, Settling
-from natproxy.storage.local.scans import Scans, in_runs, keys_after
-from tests.support.storage import ServedCase
+from natproxy.storage import LocalStorage, RacyTimestamps
+from natproxy.storage.interface import in_runs
+from natproxy.storage.local.scans import Scans, keys_after
+from tests.support.storage import ServedCase, page_of
 
 SECOND = 10**9
 MANY = 60
 
 
 class ScansCase(ServedCase):
-    """A large folder, a clock that stands still, and a count of the scans."""
+    """A large directory, a clock that stands still, and a count of the scans."""
 
     def setUp(self) -> None:
         super().setUp()
         self.scanned = 0
         scandir = os.scandir
 
-        def counting(folder: int) -> object:
+        def counting(directory: int) -> object:
             self.scanned += 1
-            return scandir(folder)
+            return scandir(directory)
 
         self.fill(b"large")
         self.patch(os, "scandir", counting)
@@ -41,26 +42,26 @@ class ScansCase(ServedCase):
             os.close(os.open(self.path(b"%b/%05d" % (name, number)), os.O_CREAT | os.O_WRONLY))
 
     def set_clock(self, name: bytes, age: int) -> None:
-        """Make it so long, in nanoseconds, after the folder has last changed."""
+        """Make it so long, in nanoseconds, after the directory has last changed."""
         result = os.stat(self.path(name))
         self.now = max(result.st_mtime_ns, result.st_ctime_ns) + age
 
-    def keep(self, most: int = 10**6) -> Directory:
-        return Directory(self.served, None, self.scans(most))
+    def keep(self, most: int = 10**6) -> LocalStorage:
+        return LocalStorage(self.served, None, self.scans(most))
 
     def scans(self, most: int = 10**6) -> Scans:
         """Keep scans by one clock, which is the file system's as well."""
-        settling = Settling(lambda: self.now / SECOND, lambda: self.now / SECOND, lambda _: True)
-        return Scans(lambda: self.now / SECOND, settling, most, MANY)
+        racy = RacyTimestamps(lambda: self.now / SECOND, lambda: self.now / SECOND, lambda _: True)
+        return Scans(lambda: self.now / SECOND, racy, most, MANY)
 
-    def names(self, directory: Directory, name: bytes = b"large", limit: int = 7) -> list[bytes]:
+    def names(self, storage: LocalStorage, name: bytes = b"large", limit: int = 7) -> list[bytes]:
         names: list[bytes] = []
         more = True
         while more:
             lines = EntryLines()
             after = names[-1] if names else b""
             names += [
-                entry.name for entry in lines.feed(directory.page(name, 1, after, limit).body)
+                entry.name for entry in lines.feed(page_of(storage, name, 1, after, limit).body)
             ]
             more = lines.more
         return names
@@ -68,118 +69,118 @@ class ScansCase(ServedCase):
 
 class ScansTests(ScansCase):
     def test_many_pages_take_one_scan(self) -> None:
-        directory = self.keep()
+        storage = self.keep()
         whole = [b"large/%05d" % number for number in range(MANY)]
         for _ in range(3):
-            self.assertEqual(self.names(directory), whole)
+            self.assertEqual(self.names(storage), whole)
         self.assertEqual(self.scanned, 1)
 
-    def test_small_folder_is_not_kept(self) -> None:
-        directory = self.keep()
-        self.names(directory, b"sub")
-        self.names(directory, b"sub")
+    def test_small_directory_is_not_kept(self) -> None:
+        storage = self.keep()
+        self.names(storage, b"sub")
+        self.names(storage, b"sub")
         self.assertEqual(self.scanned, 2)
 
-    def test_what_is_added_or_removed_between_pages_is_seen(self) -> None:
-        directory = self.keep()
-        first = directory.page(b"large", 1, b"", 7)
+    def test_changes_between_pages_are_listed(self) -> None:
+        storage = self.keep()
+        first = page_of(storage, b"large", 1, b"", 7)
         self.put(b"large/00050-new", b"")
         os.unlink(self.path(b"large/00055"))
-        self.assertIn(b"large/00050-new", self.names(directory))
-        self.assertNotIn(b"large/00055", self.names(directory))
+        self.assertIn(b"large/00050-new", self.names(storage))
+        self.assertNotIn(b"large/00055", self.names(storage))
         os.mkdir(self.path(b"large/00055"))
         self.set_clock(b"large", SECOND)
-        self.assertIn(b"large/00055", self.names(directory))
-        self.assertEqual(directory.page(b"large", 1, b"", 7), first)
+        self.assertIn(b"large/00055", self.names(storage))
+        self.assertEqual(page_of(storage, b"large", 1, b"", 7), first)
 
-    def test_folder_put_in_its_place_is_scanned(self) -> None:
-        directory = self.keep()
-        self.names(directory)
+    def test_replaced_directory_is_scanned_again(self) -> None:
+        storage = self.keep()
+        self.names(storage)
         os.rename(self.path(b"large"), self.path(b"old"))
         os.mkdir(self.path(b"large"))
-        self.assertEqual(self.names(directory), [])
+        self.assertEqual(self.names(storage), [])
 
-    def test_scan_within_a_tick_of_the_last_change_is_not_kept(self) -> None:
-        directory = self.keep()
+    def test_scan_within_a_granule_of_the_last_change_is_not_kept(self) -> None:
+        storage = self.keep()
         for age in (0, SECOND // 100, -SECOND):
             self.set_clock(b"large", age)
             self.scanned = 0
-            self.names(directory, limit=MANY // 2)
+            self.names(storage, limit=MANY // 2)
             self.assertEqual(self.scanned, 2)
         self.set_clock(b"large", SECOND // 5)
-        self.names(directory)
+        self.names(storage)
         self.assertEqual(self.scanned, 3)
 
-    def test_tick_is_two_seconds_where_times_are_whole_seconds(self) -> None:
+    def test_granule_is_two_seconds_where_timestamps_are_whole_seconds(self) -> None:
         whole = SimpleNamespace(
             st_dev=1, st_ino=1, st_mtime_ns=50 * SECOND, st_ctime_ns=50 * SECOND
         )
         for fraction, age, kept in ((0, 2, False), (0, 3, True), (1, 2, False), (1, 3, True)):
-            # A fraction in one of the two could be anybody's `touch`.
+            # A fraction in one of the two may have been set by `touch`.
             whole.st_mtime_ns = 50 * SECOND - fraction
             self.scanned = 0
             self.now = (50 + age) * SECOND
             scans = self.scans()
-            folder = os.open(self.path(b"large"), os.O_RDONLY)
+            directory = os.open(self.path(b"large"), os.O_RDONLY)
             patched = self.patch(os, "fstat", lambda _: whole)
-            scans.of(folder)
-            scans.of(folder)
+            scans.of(directory)
+            scans.of(directory)
             patched.restore()
-            os.close(folder)
+            os.close(directory)
             self.assertEqual(self.scanned, 1 if kept else 2)
 
     def test_scan_is_used_for_half_a_minute(self) -> None:
-        directory = self.keep()
-        self.names(directory)
+        storage = self.keep()
+        self.names(storage)
         self.now += 29 * SECOND
-        self.names(directory)
+        self.names(storage)
         self.assertEqual(self.scanned, 1)
         self.now += 2 * SECOND
-        self.names(directory)
+        self.names(storage)
         self.assertEqual(self.scanned, 2)
 
-    def test_scan_is_kept_whatever_the_clocks_say_once_a_tick_has_passed(self) -> None:
+    def test_scan_is_kept_after_a_granule_with_any_wall_clock(self) -> None:
         # The storage's clock is a day ahead of this machine's, or a day behind it.
         changed = self.now
         for skew, local in ((-86_400, True), (-86_400, False), (86_400, False)):
             passed = [0.0]
-            settling = Settling(
+            racy = RacyTimestamps(
                 lambda passed=passed: passed[0],
                 lambda skew=skew: changed / SECOND + skew,
                 lambda device, local=local: local,
             )
-            scans = Scans(lambda passed=passed: passed[0], settling, least=MANY)
-            directory = Directory(self.served, None, scans)
+            scans = Scans(lambda passed=passed: passed[0], racy, least=MANY)
+            storage = LocalStorage(self.served, None, scans)
             self.scanned = 0
-            self.names(directory, limit=MANY // 2)
+            self.names(storage, limit=MANY // 2)
             self.assertEqual(self.scanned, 2, skew)
             passed[0] += 3
-            self.names(directory)
+            self.names(storage)
             self.assertEqual(self.scanned, 3, skew)
 
     def test_least_recently_used_is_dropped_when_there_are_too_many_names(self) -> None:
         for name in (b"second", b"third"):
             self.fill(name)
         self.set_clock(b"third", SECOND)
-        directory = self.keep(most=2 * MANY)
+        storage = self.keep(most=2 * MANY)
         for name in (b"large", b"second", b"large", b"third", b"large"):
-            self.names(directory, name)
+            self.names(storage, name)
         self.assertEqual(self.scanned, 3)
-        self.names(directory, b"second")
+        self.names(storage, b"second")
         self.assertEqual(self.scanned, 4)
 
     def test_last_scan_is_kept_however_large(self) -> None:
-        directory = self.keep(most=10)
-        self.names(directory)
+        storage = self.keep(most=10)
+        self.names(storage)
         self.assertEqual(self.scanned, 1)
 
     def test_pages_are_made_in_several_threads(self) -> None:
-        directory = self.keep(most=10)
+        storage = self.keep(most=10)
         self.fill(b"second")
         found: dict[int, list[bytes]] = {}
 
         def read(number: int) -> None:
-            found[number] = self.names(directory, (b"large", b"second")[number % 2])
+            found[number] = self.names(storage, (b"large", b"second")[number % 2])
 
         threads = [threading.Thread(target=read, args=(number,)) for number in range(6)]
         for thread in threads:
@@ -190,11 +191,11 @@ class ScansTests(ScansCase):
             top = (b"large", b"second")[number % 2]
             self.assertEqual(found[number], [b"%b/%05d" % (top, n) for n in range(MANY)])
 
-    def test_folder_that_cannot_be_read_is_not_kept(self) -> None:
+    def test_directory_that_cannot_be_read_is_not_kept(self) -> None:
         scans = self.scans()
-        folder = os.open(self.path(b"a.txt"), os.O_RDONLY)
-        self.assertRaises(OSError, scans.of, folder)
-        os.close(folder)
+        directory = os.open(self.path(b"a.txt"), os.O_RDONLY)
+        self.assertRaises(OSError, scans.of, directory)
+        os.close(directory)
 
 
 class KeysTests(ServedCase):

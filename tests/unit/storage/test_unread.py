@@ -1,4 +1,4 @@
-"""Entries that exist and cannot be looked at: listed as unread, never left out."""
+"""Entries that exist and cannot be read: listed as unread, never left out."""
 
 from __future__ import annotations
 
@@ -11,37 +11,34 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from natproxy.kernel.openat2 import DIRECTORY as FOLDER
+from natproxy.fileserver.pages import PageReply, make_page
+from natproxy.kernel.openat2 import DIRECTORY as DIRECTORY_FLAGS
+from natproxy.kernel.openat2 import choose_opener, open_beneath, open_by_walk
 from natproxy.protocol import UNREAD_METADATA, Entry, Page
-from natproxy.storage import (
-    Directory,
-    Paged,
-    choose_opener,
-    open_beneath,
-    open_by_walk,
-)
+from natproxy.storage import LocalStorage
 from natproxy.storage.local.scans import Scans
-from natproxy.storage.local.tree import Tree, page_of
-from tests.support.storage import PagesCase, ServedCase, descriptors, parsed
+from natproxy.storage.local.walk import Tree
+from tests.support.storage import PagesCase, ServedCase, descriptors, page_of, parsed
 
 NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EXDEV)
 UNREAD = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EINVAL)
 
-# What the server, which runs as another user, says of a directory; or it fails.
+# Prints what a server that runs as another user lists; or fails.
 _AS_NOBODY = """
 import json, math, os, sys
 from natproxy.protocol import EntryLines
-from natproxy.storage import Directory
-Directory(sys.argv[1]).page(b"", 1, b"", 1)
+from natproxy.storage import LocalStorage
+from tests.support.storage import page_of
+page_of(LocalStorage(sys.argv[1]), b"", 1, b"", 1)
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 lines = []
 for name in (b"", b"sub"):
-    paged = Directory(sys.argv[1]).page(name, math.inf, b"", 1000)
+    paged = page_of(LocalStorage(sys.argv[1]), name, math.inf, b"", 1000)
     entries = EntryLines().feed(paged.body)
     shown = [[e.name.decode(), e.metadata.type, e.unread] for e in entries]
     lines.append([shown, paged.page.unread])
-listing = Directory(sys.argv[1]).listing()
-print(json.dumps(lines + [listing.body.decode().split()]))
+names = LocalStorage(sys.argv[1]).top_files().names
+print(json.dumps(lines + [[name.decode() for name in names]]))
 """
 
 
@@ -50,16 +47,16 @@ def failure(code: int) -> OSError:
 
 
 class UnreadCase(PagesCase):
-    """Can have looking at a name, or opening it, fail."""
+    """Lets ``stat`` or ``open`` of a name fail."""
 
     def fail_stat(self, name: bytes, code: int) -> None:
-        """Fail to look at the entry of that name in whatever directory."""
-        look = os.stat
+        """Let ``stat`` of that name fail, in any directory."""
+        stat_ = os.stat
 
         def failing(path: bytes, **named: object) -> os.stat_result:
             if path == name:
                 raise failure(code)
-            return look(path, **named)
+            return stat_(path, **named)
 
         self.patch(os, "stat", failing)
 
@@ -74,34 +71,34 @@ class UnreadCase(PagesCase):
 
         self.patch(os, "open", failing)
 
-    def found(self, directory: Directory | None = None) -> dict[bytes, Entry]:
-        return {entry.name: entry for entry in self.pages(directory=directory)}
+    def found(self, storage: LocalStorage | None = None) -> dict[bytes, Entry]:
+        return {entry.name: entry for entry in self.pages(storage=storage)}
 
 
 class BothOpeners:
     """What is the same, whichever way names are opened."""
 
-    def test_entry_that_cannot_be_looked_at_is_listed(self) -> None:
+    def test_entry_whose_metadata_cannot_be_read_is_listed(self) -> None:
         whole = self.names()
         for code in UNREAD:
             self.fail_stat(b"b.txt", code)
             found = self.found()
             self.assertEqual(list(found), whole)
             self.assertEqual(found[b"sub/b.txt"].metadata, UNREAD_METADATA, code)
-            paged = self.directory.page(b"sub", 1, b"", 1000)
+            paged = self.page(b"sub", 1, b"", 1000)
             self.assertEqual(paged.page, Page(unread=1))
             self.assertIn(b"type=unread size=0 mtime=0.0 etag=- sub/b.txt\n", paged.body)
 
-    def test_entry_that_is_not_there_is_left_out(self) -> None:
+    def test_absent_entry_is_left_out(self) -> None:
         for code in NOT_THERE:
             self.fail_stat(b"b.txt", code)
             self.assertNotIn(b"sub/b.txt", self.found())
-            self.assertEqual(self.directory.page(b"sub", 1, b"", 1000).page.unread, 0)
+            self.assertEqual(self.page(b"sub", 1, b"", 1000).page.unread, 0)
 
     def test_lack_of_descriptors_or_memory_fails_the_page(self) -> None:
         for code in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
             self.fail_stat(b"b.txt", code)
-            self.assertRaises(OSError, self.directory.page, b"", math.inf, b"", 1000)
+            self.assertRaises(OSError, self.page, b"", math.inf, b"", 1000)
 
     def test_unread_entries_are_counted_for_each_page(self) -> None:
         self.fail_stat(b"b.txt", errno.EACCES)
@@ -109,7 +106,7 @@ class BothOpeners:
         after = b""
         more = True
         while more:
-            paged = self.directory.page(b"sub", math.inf, after, 1)
+            paged = self.page(b"sub", math.inf, after, 1)
             entries, more = parsed(paged)
             counts.append((entries[0].name, paged.page.unread))
             after = paged.page.after or entries[-1].name
@@ -121,16 +118,16 @@ class BothOpeners:
     ) -> None:
         self.fail_open(lambda path, flags: path == b"sub" and bool(flags & os.O_DIRECTORY), 13)
         for depth, marked in ((1, []), (2, [b"sub"]), (math.inf, [b"sub"])):
-            entries, _ = parsed(self.directory.page(b"", depth, b"", 1000))
+            entries, _ = parsed(self.page(b"", depth, b"", 1000))
             self.assertEqual([entry.name for entry in entries if entry.unread], marked)
             self.assertIn(b"sub", [entry.name for entry in entries])
 
     def test_directory_that_cannot_be_searched_is_marked_and_not_descended_into(self) -> None:
         sub = os.stat(self.path(b"sub"))
-        look = os.stat
+        stat_ = os.stat
 
         def failing(path: bytes, **named: object) -> os.stat_result:
-            result = look(path, **named)
+            result = stat_(path, **named)
             if path == b"." and os.path.samestat(result, sub):
                 raise failure(errno.EACCES)
             return result
@@ -153,43 +150,43 @@ class BothOpeners:
         # Inside of it, and where it is about to be entered.
         marks = (b"sub/b.txt", b"sub/")
         for after in marks:
-            self.assertNotEqual(self.directory.page(b"", math.inf, after, 1).body, b"")
+            self.assertNotEqual(self.page(b"", math.inf, after, 1).body, b"")
         self.fail_open(lambda path, flags: path == b"sub" and bool(flags & os.O_DIRECTORY), 13)
         for after in marks:
             with self.assertRaises(OSError) as caught:
-                self.directory.page(b"", math.inf, after, 1000)
+                self.page(b"", math.inf, after, 1000)
             self.assertEqual(caught.exception.errno, errno.EACCES)
             self.assertEqual(caught.exception.filename, "sub/")
 
-    def test_page_that_ends_before_a_directory_says_that_it_was_readable(self) -> None:
+    def test_position_before_the_entries_of_a_directory_shows_that_it_was_readable(self) -> None:
         whole = self.names()
         limit = whole.index(b"sub") + 1
-        paged = self.directory.page(b"", math.inf, b"", limit)
+        paged = self.page(b"", math.inf, b"", limit)
         entries, more = parsed(paged)
         self.assertEqual((entries[-1].name, more), (b"sub", True))
         self.assertEqual(paged.page.after, b"sub/")
 
     def test_directory_whose_line_is_on_an_earlier_page_is_not_counted_again(self) -> None:
         self.fail_open(lambda path, flags: path == b"sub" and bool(flags & os.O_DIRECTORY), 13)
-        paged = self.directory.page(b"", math.inf, b"sub", 1000)
+        paged = self.page(b"", math.inf, b"sub", 1000)
         self.assertEqual(paged.page.unread, 0)
 
-    def test_page_that_ends_right_after_the_line_of_a_directory_says_that_it_was_readable(
+    def test_position_right_after_a_directory_shows_that_it_was_readable(
         self,
     ) -> None:
         self.put(b"sub-x", b"")
         whole = self.names()
         limit = whole.index(b"sub") + 1
         self.assertEqual(whole[limit], b"sub-x")
-        after = self.directory.page(b"", math.inf, b"", limit).page.after
+        after = self.page(b"", math.inf, b"", limit).page.after
         self.assertEqual(after, b"sub\0")
-        rest, _ = parsed(self.directory.page(b"", math.inf, b"sub\0", 1000))
+        rest, _ = parsed(self.page(b"", math.inf, b"sub\0", 1000))
         self.assertEqual([entry.name for entry in rest], whole[limit:])
         # It will not be entered.
         limit = self.model(depth=1).index(b"sub") + 1
-        self.assertIsNone(self.directory.page(b"", 1, b"", limit).page.after)
+        self.assertIsNone(self.page(b"", 1, b"", limit).page.after)
         self.fail_open(lambda path, flags: path == b"sub" and bool(flags & os.O_DIRECTORY), 13)
-        self.assertRaises(OSError, self.directory.page, b"", math.inf, b"sub\0", 1000)
+        self.assertRaises(OSError, self.page, b"", math.inf, b"sub\0", 1000)
 
     def test_directory_is_counted_if_another_name_lies_between_it_and_its_content(self) -> None:
         for name in (b"sub-x", b"sub-y", b"zz"):
@@ -202,7 +199,7 @@ class BothOpeners:
             (b"sub-x", 1, [b"sub-y"], 1),
             (b"sub-y", 1, [], 1),
         ):
-            paged = self.directory.page(b"", math.inf, after, limit)
+            paged = self.page(b"", math.inf, after, limit)
             entries, _ = parsed(paged)
             found = [entry.name for entry in entries]
             self.assertEqual(found, [name for name in found if name > after])
@@ -219,7 +216,7 @@ class BothOpeners:
             return len(opened) > 1
 
         self.fail_open(second_time, errno.EACCES)
-        self.assertRaises(OSError, self.directory.page, b"", math.inf, b"", 1000)
+        self.assertRaises(OSError, self.page, b"", math.inf, b"", 1000)
 
 
 class BeneathTests(BothOpeners, UnreadCase):
@@ -239,13 +236,13 @@ class BeneathTests(BothOpeners, UnreadCase):
         for code in (*NOT_THERE, errno.ENAMETOOLONG, errno.EINVAL, errno.EOVERFLOW):
             self.assertNotIn(b"insub", self.found(self.failing_link(code)))
 
-    def failing_link(self, code: int) -> Directory:
-        def opener(folder: int, name: bytes, flags: int) -> int:
+    def failing_link(self, code: int) -> LocalStorage:
+        def opener(directory: int, name: bytes, flags: int) -> int:
             if name == b"insub":
                 raise failure(code)
-            return open_beneath(folder, name, flags)
+            return open_beneath(directory, name, flags)
 
-        return Directory(self.served, opener)
+        return LocalStorage(self.served, opener)
 
 
 class WalkTests(BothOpeners, UnreadCase):
@@ -256,21 +253,23 @@ class WalkTests(BothOpeners, UnreadCase):
 
 
 class BoundsTests(PagesCase):
-    """What one page may look at."""
+    """The bounds of one page."""
 
     opener = staticmethod(choose_opener())
     follows_links = choose_opener() is open_beneath
 
-    def page(self, after: bytes, looks: int = 5, clock: Callable[[], float] = float) -> Paged:
-        root = os.open(self.served, FOLDER)
+    def bounded_page(
+        self, after: bytes, steps: int = 5, clock: Callable[[], float] = float
+    ) -> PageReply:
+        root = os.open(self.served, DIRECTORY_FLAGS)
         tree = Tree(root, self.opener, Scans())
         try:
-            return page_of(tree.entries(b"", math.inf, after), 1000, clock, looks)
+            return make_page(tree.walk(b"", math.inf, after), 1000, clock, steps)
         finally:
             tree.close()
             os.close(root)
 
-    def test_page_is_bounded_by_what_is_looked_at_and_says_where_to_go_on(self) -> None:
+    def test_page_of_few_steps_has_a_position_to_continue_from(self) -> None:
         for number in range(50):
             os.symlink(b"../outside", self.path(b"m%02d" % number))
         found: list[bytes] = []
@@ -278,7 +277,7 @@ class BoundsTests(PagesCase):
         pages = 0
         more = True
         while more:
-            paged = self.page(after)
+            paged = self.bounded_page(after)
             entries, more = parsed(paged)
             found += [entry.name for entry in entries]
             if more:
@@ -288,13 +287,13 @@ class BoundsTests(PagesCase):
         self.assertEqual(found, self.model())
         self.assertGreater(pages, 10)
 
-    def test_page_ends_after_a_time_but_not_before_its_first_step(self) -> None:
+    def test_page_ends_after_a_time_and_has_at_least_one_step(self) -> None:
         ticks = iter(range(0, 10**6, 1000))
-        paged = self.page(b"", 10**6, lambda: float(next(ticks)))
-        self.assertEqual(parsed(paged), (parsed(self.page(b"", 1))[0], True))
+        paged = self.bounded_page(b"", 10**6, lambda: float(next(ticks)))
+        self.assertEqual(parsed(paged), (parsed(self.bounded_page(b"", 1))[0], True))
 
-    def test_walk_and_scans_end_when_they_are_told_to(self) -> None:
-        class Told(Exception):
+    def test_exception_of_the_check_ends_walks_and_scans(self) -> None:
+        class Cancelled(Exception):
             pass
 
         def until(calls: int) -> Callable[[], None]:
@@ -302,31 +301,32 @@ class BoundsTests(PagesCase):
 
             def check() -> None:
                 if next(left, None) is None:
-                    raise Told
+                    raise Cancelled
 
             return check
 
         before = descriptors()
         for calls in range(6):
             check = until(calls)
-            self.assertRaises(Told, self.directory.page, b"", math.inf, b"", 1000, check)
-            self.assertRaises(Told, self.directory.listing, until(calls))
+            self.assertRaises(Cancelled, page_of, self.storage, b"", math.inf, b"", 1000, check)
+            self.assertRaises(Cancelled, self.storage.top_files, until(calls))
             self.assertLessEqual(descriptors(), before)
 
 
 class ListingTests(ServedCase):
-    """``LIST`` cannot say what it leaves out."""
+    """Entries of the top directory whose type cannot be read."""
 
-    def test_name_that_cannot_be_looked_at_is_left_out_and_reported(self) -> None:
-        directory = Directory(self.served)
-        whole = directory.listing()
-        self.assertEqual(whole.unread, ())
+    def test_entry_whose_type_cannot_be_read_is_reported(self) -> None:
+        storage = LocalStorage(self.served)
+        names, unread = storage.top_files()
+        whole = list(names)
+        self.assertEqual(unread, ())
         scandir = os.scandir
         test = self
 
         class Entries:
-            def __init__(self, folder: int) -> None:
-                self.entries = scandir(folder)
+            def __init__(self, directory: int) -> None:
+                self.entries = scandir(directory)
 
             def __enter__(self) -> object:
                 return map(Entry, self.entries)
@@ -347,11 +347,11 @@ class ListingTests(ServedCase):
 
         self.patch(os, "scandir", Entries)
         self.code = errno.EACCES
-        listing = directory.listing()
-        self.assertEqual(listing.unread, (b"a.txt",))
-        self.assertEqual(listing.body, whole.body.replace(b"a.txt\n", b""))
+        names, unread = storage.top_files()
+        self.assertEqual(unread, (b"a.txt",))
+        self.assertEqual(list(names), [name for name in whole if name != b"a.txt"])
         self.code = errno.EMFILE
-        self.assertRaises(OSError, directory.listing)
+        self.assertRaises(OSError, storage.top_files)
 
 
 class OtherUserTests(ServedCase):

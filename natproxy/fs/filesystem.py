@@ -1,0 +1,393 @@
+"""The files of a server as an fsspec file system."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from datetime import datetime
+from functools import partial
+from typing import Any, NoReturn
+
+from fsspec.callbacks import DEFAULT_CALLBACK
+from fsspec.spec import AbstractFileSystem
+from fsspec.utils import isfilelike, tokenize
+
+from natproxy.client.address import DEFAULT_PORT, SCHEME, Server, is_url
+from natproxy.client.blocking.session import Session
+from natproxy.client.errors import ClientError
+from natproxy.client.events import Event, Phase, Progress
+from natproxy.client.requests import as_name
+from natproxy.client.retry import (
+    RETRY_FOR,
+    Patience,
+    parse_duration,
+)
+from natproxy.client.transfer.destination import Existing
+from natproxy.client.transfer.download import How, Transfer, Wanted
+from natproxy.client.transfer.output import WholeWriter
+from natproxy.client.transfer.stream import stream
+from natproxy.fs.caches import GrowingReadAhead
+from natproxy.fs.commands import Commands
+from natproxy.fs.errors import file_changed, local_path, os_error
+from natproxy.fs.file import NatproxyFile
+from natproxy.fs.listing import datetime_of, depth_of, describe, walk
+from natproxy.fs.ranges import GAP, Piece, Range, raise_first, read_ranges
+from natproxy.fs.url import Environment, default_server, options_of, path_of, url_of
+from natproxy.protocol import DIRECTORY
+
+CALL_RETRY_FOR = 60.0
+"""Seconds without progress for which a call that reads or lists is retried by default."""
+
+
+class NatproxyFileSystem(AbstractFileSystem):
+    """The files that a natproxy proxy or file server serves; read-only. Threads may share it.
+
+    :param host: of the server; without it, ``$NATPROXY_SERVER`` names the host and the port.
+    :param port: of the server.
+    :param timeout: seconds to wait for each piece of a reply.
+    :param connect_timeout: seconds to wait for a connection; without it, 10, or ``timeout``
+        if that is shorter.
+    :param retry_for: how long temporary failures are retried without progress: seconds, or
+        ``"90s"``, ``"30m"``, ``"inf"``; without it, a minute, and 30 minutes for downloads.
+    :param retries: consecutive failures before giving up, if that comes sooner.
+    :param wait: whether to retry as well if the first connection to the server fails.
+    :param connections: commands that one call sends at the same time.
+    """
+
+    protocol = "natproxy"
+    # fsspec caches instances: one without a host belongs to the server that the environment named.
+    _extra_tokenize_attributes = ("_environment",)
+    _environment = Environment()
+    # With a root, `get` treats the top directory as it does every other.
+    root_marker = "/"
+
+    def __init__(
+        self,
+        host: str | None = None,
+        port: int = DEFAULT_PORT,
+        timeout: float = 60.0,
+        retry_for: float | str | None = None,
+        retries: int | None = None,
+        wait: bool = False,
+        connect_timeout: float | None = None,
+        connections: int = 8,
+        **storage_options: Any,
+    ) -> None:
+        super().__init__(**storage_options)
+        self.server = default_server() if host is None else Server(host, int(port))
+        given = None if retry_for is None else parse_duration(str(retry_for))
+        most = None if retries is None else int(retries)
+        for_calls = Patience(CALL_RETRY_FOR if given is None else given, most, bool(wait))
+        for_downloads = Patience(RETRY_FOR if given is None else given, most, bool(wait))
+        self._download = How(Existing.REPLACE, patience=for_downloads, concurrent=True)
+        connect_within = None if connect_timeout is None else float(connect_timeout)
+        self._commands = Commands(
+            self.server, float(timeout), connect_within, for_calls, int(connections)
+        )
+
+    @property
+    def session(self) -> Session:
+        """The connections of this process."""
+        return self._commands.session
+
+    @property
+    def fsid(self) -> str:
+        """An identifier of the server."""
+        return f"{SCHEME}{self.server}"
+
+    def close(self) -> None:
+        """Close idle connections; others are opened when they are needed."""
+        self.session.close()
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        if isinstance(path, list):
+            return [cls._strip_protocol(one) for one in path]
+        return path_of(path)
+
+    @staticmethod
+    def _get_kwargs_from_urls(path: Any) -> dict[str, Any]:
+        return options_of(path)
+
+    def unstrip_protocol(self, name: str) -> str:
+        """Return the URL of a path."""
+        if is_url(name):
+            return name
+        return url_of(self.server, self._strip_protocol(name))
+
+    def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
+        """Return the name, size in bytes, type, mtime and etag of a file or directory.
+
+        ``mtime`` is in seconds since the epoch, as in fsspec's local file system.
+        """
+        name = self._strip_protocol(path)
+        return describe(name, self._commands.metadata(name))
+
+    def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
+        """Return the entries of a directory; of a file, itself."""
+        entries = self._commands.list(self._strip_protocol(path), 1)
+        return entries if detail else [entry["name"] for entry in entries]
+
+    def find(
+        self,
+        path: str,
+        maxdepth: int | None = None,
+        withdirs: bool = False,
+        detail: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Return the files below a directory, found by one listing; none if it does not exist."""
+        name = self._strip_protocol(path)
+        found = {}
+        try:
+            entries = self._commands.list(name, depth_of(maxdepth))
+            if withdirs and [entry["name"] for entry in entries] != [name]:
+                found[name] = self.info(name)
+        except FileNotFoundError:
+            entries = []
+        for entry in entries:
+            if withdirs or entry["type"] != "directory":
+                found[entry["name"]] = entry
+        return dict(sorted(found.items())) if detail else sorted(found)
+
+    def walk(
+        self,
+        path: str,
+        maxdepth: int | None = None,
+        topdown: bool = True,
+        on_error: Any = "omit",
+        **kwargs: Any,
+    ) -> Iterator[tuple[str, Any, Any]]:
+        """Yield each directory with its entries, as `os.walk` does; all come from one listing."""
+        detail = kwargs.pop("detail", False)
+        top, depth = self._strip_protocol(path), depth_of(maxdepth)
+        try:
+            entries = self._commands.list(top, depth)
+        except OSError as error:
+            if on_error == "raise":
+                raise
+            if callable(on_error):
+                on_error(error)
+            return
+        yield from walk(top, entries, depth, topdown, detail)
+
+    def du(
+        self,
+        path: str,
+        total: bool = True,
+        maxdepth: int | None = None,
+        withdirs: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Return the size in bytes of the files below a directory: the sum, or that of each."""
+        found = self.find(path, maxdepth, withdirs, detail=True)
+        sizes = {name: details["size"] for name, details in found.items()}
+        return sum(sizes.values()) if total else sizes
+
+    def expand_path(
+        self, path: Any, recursive: bool = False, maxdepth: int | None = None, **kwargs: Any
+    ) -> list[str]:
+        """Return the paths that match; a pattern that matches nothing may be a name."""
+        try:
+            found: list[str] = super().expand_path(path, recursive, maxdepth, **kwargs)
+        except FileNotFoundError:
+            if not isinstance(path, str) or recursive or not self.exists(path):
+                raise
+            return [self._strip_protocol(path)]
+        return found
+
+    def exists(self, path: str, **kwargs: Any) -> bool:
+        """Return whether a file or directory exists; raise `OSError` if the server fails."""
+        return self._type(path) is not None
+
+    def isdir(self, path: str) -> bool:
+        """Return whether it is a directory."""
+        return self._type(path) == "directory"
+
+    def isfile(self, path: str) -> bool:
+        """Return whether it is a file."""
+        return self._type(path) == "file"
+
+    def checksum(self, path: str) -> int:
+        """Return a number that changes whenever the file may have changed."""
+        return int(tokenize(self.ukey(path)), 16)
+
+    def ukey(self, path: str) -> str:
+        """Return the etag."""
+        etag: str = self.info(path)["etag"]
+        return etag
+
+    def modified(self, path: str) -> datetime:
+        """Return the time of last writing, in UTC, to the microsecond.
+
+        A time before or after those of `datetime` becomes the first or the last of them.
+        """
+        return datetime_of(self._commands.metadata(self._strip_protocol(path)).mtime_ns)
+
+    def created(self, path: str) -> NoReturn:
+        """Raise `NotImplementedError`: the server does not report it."""
+        raise NotImplementedError("natproxy does not report when a file was created")
+
+    def cat_file(
+        self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any
+    ) -> bytes:
+        """Return the bytes of a file from one offset to another; both count as in a slice."""
+        name = self._strip_protocol(path)
+        if (start or 0) >= 0 and (end or 0) >= 0:
+            return self.read_range(name, start or 0, end)
+        metadata = self._commands.metadata(name)
+        first, last, _ = slice(start, end).indices(metadata.size)
+        return self.read_range(name, first, last, metadata.etag)
+
+    def cat_ranges(
+        self,
+        paths: list[str],
+        starts: Any,
+        ends: Any,
+        max_gap: int | None = None,
+        on_error: str = "return",
+        **kwargs: Any,
+    ) -> list[Any]:
+        """Return ranges of files, read at the same time; those of one file are of one version.
+
+        :param max_gap: bytes between two ranges up to which they are read as one; `GAP` by default.
+        :return: the bytes of each, or its error unless ``on_error`` is ``"raise"``.
+        """
+        if not isinstance(paths, list):
+            raise TypeError("paths must be a list")
+        starts = starts if isinstance(starts, list) else [starts] * len(paths)
+        ends = ends if isinstance(ends, list) else [ends] * len(paths)
+        ranges = [
+            Range(self._strip_protocol(path), start, end)
+            for path, start, end in zip(paths, starts, ends, strict=True)
+        ]
+        gap = GAP if max_gap is None else max_gap
+        commands = self._commands
+        results = read_ranges(ranges, gap, commands.metadata, commands.read, commands.run_at_once)
+        if on_error == "raise":
+            raise_first(results)
+        return results
+
+    def cat(
+        self, path: Any, recursive: bool = False, on_error: str = "raise", **kwargs: Any
+    ) -> Any:
+        """Return the bytes of a file, or those of several by name, read at the same time."""
+        paths = self.expand_path(path, recursive=recursive)
+        if not isinstance(path, list) and paths == [self._strip_protocol(path)] and not recursive:
+            return self.cat_file(paths[0], **kwargs)
+        if recursive:
+            directories = self._commands.run_at_once([partial(self.isdir, one) for one in paths])
+            paths = [
+                one
+                for one, directory in zip(paths, directories, strict=True)
+                if directory is not True
+            ]
+        bodies = self._commands.run_at_once(
+            [partial(self.cat_file, one, **kwargs) for one in paths]
+        )
+        if on_error == "raise":
+            raise_first(bodies)
+        return {
+            one: body
+            for one, body in zip(paths, bodies, strict=True)
+            if on_error != "omit" or not isinstance(body, Exception)
+        }
+
+    def get_file(
+        self,
+        rpath: str,
+        lpath: Any = None,
+        callback: Any = DEFAULT_CALLBACK,
+        outfile: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Download a file to a path, whole or not at all, or write it to an open file.
+
+        If it fails, the bytes received so far are kept beside the path, and the next download
+        resumes there.
+        """
+        name = self._strip_protocol(rpath)
+        how = self._download
+        progress = progress_of(callback)
+        outfile = lpath if outfile is None and isfilelike(lpath) else outfile
+        try:
+            if outfile is not None:
+                # A copy: the stream reuses its memory, and the file may keep what is written.
+                stream(
+                    self.session,
+                    as_name(name),
+                    WholeWriter(outfile.write, copy=True),
+                    how,
+                    progress,
+                )
+                return
+            local = local_path(lpath)
+            metadata = self._commands.metadata(name)
+            if metadata.type == DIRECTORY:
+                os.makedirs(local, exist_ok=True)
+                return
+            wanted = Wanted(as_name(name), local, metadata)
+            Transfer(self.session, wanted, how, progress).run()
+        except ClientError as error:
+            raise os_error(error, name) from error
+
+    def read_range(
+        self, name: str, start: int, end: int | None = None, etag: str | None = None
+    ) -> bytes:
+        """Return the bytes of a file from one offset to another, as far as the file has them.
+
+        :param end: the offset after the last; `None` for the end of the file.
+        :raises FileChanged: if the file's etag is another.
+        """
+        return self._commands.read(name, start, end, etag)[0]
+
+    def _open(
+        self,
+        path: str,
+        mode: str = "rb",
+        block_size: int | str | None = None,
+        autocommit: bool = True,
+        cache_options: dict[str, Any] | None = None,
+        cache_type: str = GrowingReadAhead.name,
+        **kwargs: Any,
+    ) -> NatproxyFile:
+        if mode != "rb":
+            self._refuse(path)
+        details = self.info(path)
+        if details["type"] == "directory":
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        # fsspec's cache `parts` holds bytes that were read before.
+        for piece in ((cache_options or {}).get("data") or {}).values():
+            if isinstance(piece, Piece) and piece.etag != details["etag"]:
+                raise file_changed(path)
+        # Of all callers, only fsspec's block cache passes a size.
+        for_block_cache = "size" in kwargs and cache_type == "none"
+        return NatproxyFile(
+            self, path, details, block_size, cache_type, cache_options, for_block_cache
+        )
+
+    def _refuse(self, *arguments: Any, **kwargs: Any) -> NoReturn:
+        raise OSError(errno.EROFS, "natproxy serves files read-only")
+
+    mkdir = makedirs = rmdir = touch = pipe_file = put_file = cp_file = mv = _refuse
+    rm = rm_file = _rm = _refuse
+
+    def _type(self, path: str) -> str | None:
+        try:
+            kind: str = self.info(path)["type"]
+        except FileNotFoundError:
+            return None
+        return kind
+
+
+def progress_of(callback: Any) -> Progress:
+    """Return a function that sets the size and the value of an fsspec callback, in bytes."""
+
+    def report(event: Event) -> None:
+        if event.phase in (Phase.RECEIVING, Phase.RESTARTING, Phase.COMPLETE):
+            if event.size is not None and callback.size != event.size:
+                callback.set_size(event.size)
+            callback.absolute_update(event.done)
+
+    return report

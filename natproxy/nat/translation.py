@@ -1,0 +1,44 @@
+"""A translation's key, its state and its outcome."""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+from natproxy.address import Address
+
+
+class TranslationKey(NamedTuple):
+    """The two ends of an upstream connection, which together are unique.
+
+    The local port alone is not unique: with two upstreams, the kernel can use one local port
+    for a connection to each.
+    """
+
+    local: Address
+    upstream: Address
+
+
+class EntryState(enum.Enum):
+    """The states of an entry, in their order."""
+
+    REGISTERED = "registered"
+    """The command has been sent; no header of a reply has been received."""
+    RELAYING = "relaying"
+    """The reply is being relayed."""
+    GONE = "gone"
+    """The entry has been removed, with an outcome."""
+
+
+class Outcome(enum.Enum):
+    """How a command ended."""
+
+    COMPLETED = "completed"
+    """The whole reply, also if it is an ``ERR``, was passed to the client's connection."""
+    ERROR = "error"
+    """The upstream could not be reached, or its reply was malformed."""
+    CLIENT_GONE = "client-gone"
+    UPSTREAM_GONE = "upstream-gone"
+    TIMEOUT = "timeout"
+    DRAINED = "drained"
+    """The daemon stopped, and the time to drain was over."""

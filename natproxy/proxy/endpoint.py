@@ -1,0 +1,91 @@
+"""Connecting through a client endpoint, and the choice of a connector."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import cast
+
+from twisted.internet import error
+from twisted.internet.abstract import isIPAddress
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.interfaces import (
+    IProtocol,
+    IProtocolFactory,
+    IReactorFDSet,
+    IReactorPluggableNameResolver,
+    IReactorSocket,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from twisted.python.failure import Failure
+
+from natproxy.proxy.connector import ConnectionFactory, Connector
+from natproxy.proxy.tcp import TCPConnector
+
+ATTEMPT_DELAY = 0.25
+"""Seconds between two attempts to connect to addresses of one name (RFC 8305)."""
+
+_NUMERIC_TCP = re.compile(r"tcp:(?:host=)?(\d{1,3}(?:\.\d{1,3}){3}):(?:port=)?(\d{1,5})")
+_NAMED_TCP = re.compile(r"tcp:(?:host=)?([A-Za-z0-9._-]+):(?:port=)?(\d{1,5})")
+
+
+class EndpointConnector:
+    """Connects by any client endpoint; see `Connector`.
+
+    :param timeout: seconds that a connection may take.
+    """
+
+    def __init__(
+        self, endpoint: IStreamClientEndpoint, clock: IReactorTime, timeout: float
+    ) -> None:
+        self._endpoint = endpoint
+        self._clock = clock
+        self.timeout = timeout
+
+    def connect(self, factory: ConnectionFactory) -> Callable[[], object]:
+        """Begin to connect; see `Connector`."""
+        cancelled = False
+
+        def failed(reason: Failure) -> None:
+            if not cancelled:
+                factory.clientConnectionFailed(None, reason)
+
+        def cancel() -> None:
+            nonlocal cancelled
+            cancelled = True
+            connecting.cancel()
+
+        connecting: Deferred[IProtocol] = self._endpoint.connect(cast(IProtocolFactory, factory))
+        connecting.addTimeout(
+            self.timeout, self._clock, lambda *_: Failure(error.TimeoutError())
+        ).addErrback(failed)
+        return cancel
+
+
+def connector_for(
+    description: str, endpoint: IStreamClientEndpoint, reactor: object, timeout: float
+) -> Connector:
+    """Return the connector of an upstream.
+
+    :param description: the string from which the endpoint was made.
+    :param reactor: provides `IReactorTime`; other interfaces allow other connectors.
+    :param timeout: seconds that a connection may take.
+    """
+    numeric = _NUMERIC_TCP.fullmatch(description)
+    if (
+        numeric
+        and isIPAddress(numeric[1])
+        and 0 < int(numeric[2]) < 65536
+        and IReactorFDSet.providedBy(reactor)
+        and IReactorSocket.providedBy(reactor)
+    ):
+        return TCPConnector(cast(IReactorFDSet, reactor), numeric[1], int(numeric[2]), timeout)
+    named = _NAMED_TCP.fullmatch(description)
+    if named and not numeric and IReactorPluggableNameResolver.providedBy(reactor):
+        # Twisted's own endpoint for ``tcp:`` tries one IPv4 address of the name, and no other.
+        endpoint = HostnameEndpoint(
+            reactor, named[1], int(named[2]), timeout, attemptDelay=ATTEMPT_DELAY
+        )
+    return EndpointConnector(endpoint, cast(IReactorTime, reactor), timeout)

@@ -1,0 +1,75 @@
+"""The factory of the proxy's client connections, and what its commands share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IReactorTime
+
+from natproxy.nat import Failed, NATTable, Removed
+from natproxy.proxy.command_log import log_end
+from natproxy.proxy.connector import Connector
+from natproxy.proxy.protocol import ProxyProtocol
+from natproxy.proxy.upstream import Resources, Upstreams
+from natproxy.relay import Relays
+from natproxy.server.admission import Admission
+from natproxy.server.deadlines import Deadlines
+from natproxy.server.factory import CommandFactory
+
+
+class ProxyFactory(CommandFactory):
+    """Makes the client connections of one proxy.
+
+    :param clock: for every time-out.
+    :param connector: makes the upstream connections.
+    :param reply_timeout: seconds in which the upstream must send the header of a reply, and
+        then each further part of it.
+    :param idle_timeout: seconds that a client may take for its next step.
+    :param admission: limits the number of clients.
+    :param relays: move the bodies of replies.
+    :param first_command_timeout: seconds that a client may take for its first command; 0
+        for no limit but `idle_timeout`.
+    :param wall_clock: returns seconds since the epoch, for the events of the table.
+    :ivar table: the translations that exist now.
+    :ivar resources: what the client connections use.
+    :ivar stop_logging: ends the log of commands.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        connector: Connector,
+        reply_timeout: float = 60.0,
+        idle_timeout: float = 600.0,
+        admission: Admission | None = None,
+        relays: Relays | None = None,
+        first_command_timeout: float = 0.0,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(clock, idle_timeout, admission, first_command_timeout)
+        self.table = NATTable(clock.seconds, wall_clock)
+        self.stop_logging = self.table.subscribe(log_end, (Removed, Failed))
+        self.resources = Resources(
+            self.table,
+            Upstreams(connector),
+            relays or Relays(),
+            Deadlines(clock, reply_timeout),
+            self.address_of,
+        )
+        self.deadlines.append(self.resources.replies)
+
+    def drain(self) -> Deferred[None]:
+        """Wait until every client has finished, then close the pipes of the relays."""
+        return super().drain().addCallback(lambda _: self.resources.relays.close())
+
+    def buildProtocol(  # type: ignore[override]  # our factory attribute is narrower
+        self, addr: IAddress | None
+    ) -> ProxyProtocol | None:
+        """Return the protocol of a new client; `None` if there are too many clients."""
+        if self.overloaded(addr):
+            return None
+        protocol = ProxyProtocol(self.resources)
+        protocol.factory = self
+        return protocol

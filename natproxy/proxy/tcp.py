@@ -1,0 +1,141 @@
+"""The fast connect: a TCP connection to a numeric IPv4 address.
+
+It exists because every command makes a connection. On loopback the kernel connects at once, and
+the transport is made in the same call, without a turn of the reactor and without the wrappers of
+an endpoint. In a process with its client and its server, a command takes 265 µs of processor
+time with it and 315 µs through ``TCP4ClientEndpoint``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from typing import Any, cast
+
+from twisted.internet import error
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IReactorFDSet,
+    IReactorSocket,
+    IReactorTime,
+    IWriteDescriptor,
+)
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from natproxy.proxy.connector import ConnectionFactory
+from natproxy.relay.descriptors import close_later
+
+_CONNECTED = (0, errno.EISCONN)
+_PENDING = (errno.EINPROGRESS, errno.EALREADY)
+
+
+class TCPConnector:
+    """Connects to a numeric IPv4 address; see `natproxy.proxy.connector.Connector`.
+
+    :param reactor: also provides `IReactorSocket` and `IReactorTime`.
+    :ivar address: where it connects to.
+    :param timeout: seconds that a connection may take.
+    """
+
+    def __init__(self, reactor: IReactorFDSet, host: str, port: int, timeout: float) -> None:
+        self._reactor = reactor
+        self.address = (host, port)
+        self.timeout = timeout
+
+    def connect(self, factory: ConnectionFactory) -> Callable[[], object]:
+        """Begin to connect; see `Connector`."""
+        try:
+            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError as failure:
+            self._failed(factory, failure.errno or 0)
+            return _already_ended
+        code = sock.connect_ex(self.address)
+        if code == errno.EINPROGRESS:
+            # On the loopback interface the connection is made by now.
+            code = sock.connect_ex(self.address)
+        if code in _PENDING:
+            return _Attempt(self, self._reactor, sock, factory, self.timeout).cancel
+        self.attempt_ended(factory, sock, code)
+        return _already_ended
+
+    def attempt_ended(self, factory: ConnectionFactory, sock: socket.socket, code: int) -> None:
+        """Make a transport of the socket, or report the system's error code."""
+        with sock:
+            if code in _CONNECTED:
+                try:
+                    # The transport has a descriptor of its own.
+                    cast(IReactorSocket, self._reactor).adoptStreamConnection(
+                        sock.fileno(), socket.AF_INET, cast(Any, factory)
+                    )
+                    return
+                except OSError as failure:
+                    # No descriptor is left, or the peer has closed the connection already.
+                    code = failure.errno or errno.ENOTCONN
+        self._failed(factory, code)
+
+    def _failed(self, factory: ConnectionFactory, code: int) -> None:
+        reason = error.getConnectError((code, os.strerror(code)))
+        factory.clientConnectionFailed(None, Failure(reason))
+
+
+@implementer(IWriteDescriptor)
+class _Attempt:
+    """An attempt to connect that waits for the other side."""
+
+    def __init__(
+        self,
+        connector: TCPConnector,
+        reactor: IReactorFDSet,
+        sock: socket.socket,
+        factory: ConnectionFactory,
+        timeout: float,
+    ) -> None:
+        self._connector = connector
+        self._reactor = reactor
+        self._socket = sock
+        self._factory = factory
+        self._ended = False
+        clock = cast(IReactorTime, reactor)
+        self._timer: IDelayedCall = clock.callLater(timeout, self._finish, errno.ETIMEDOUT)
+        reactor.addWriter(self)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        return "connecting"
+
+    def doWrite(self) -> None:
+        code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        # No error does not mean connected: the event may be an older descriptor's.
+        code = code or self._socket.connect_ex(self._connector.address)
+        if code not in _PENDING:
+            self._finish(code)
+
+    def connectionLost(self, reason: Failure) -> None:
+        if not self._ended:
+            code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            self._finish(code or errno.ENOTCONN)
+
+    def cancel(self) -> None:
+        if not self._ended:
+            self._stop()
+            close_later(self._reactor, self._socket.detach())
+
+    def _stop(self) -> None:
+        self._ended = True
+        self._reactor.removeWriter(self)
+        if self._timer.active():
+            self._timer.cancel()
+
+    def _finish(self, code: int) -> None:
+        if not self._ended:
+            self._stop()
+            self._connector.attempt_ended(self._factory, self._socket, code)
+
+
+def _already_ended() -> None:
+    """Do nothing: the attempt has ended."""

@@ -1,0 +1,402 @@
+"""The upstream's side of the proxy: one connection for one command and its reply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol as Interface
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from natproxy.address import Address
+from natproxy.nat import NATEntry, NATTable, Outcome, TranslationKey
+from natproxy.protocol import (
+    BAD_GATEWAY,
+    EMPTY_RESPONSE,
+    GATEWAY_TIMEOUT,
+    MAX_LINE,
+    PROXY_ERROR,
+    UNKNOWN_COMMAND,
+    AbilitiesReader,
+    Body,
+    Command,
+    Framing,
+    Header,
+    WireError,
+    body_of,
+    error_line,
+    parse_header,
+    printable,
+)
+from natproxy.proxy.connector import Connector, explain
+from natproxy.proxy.state import TRANSITIONS, Event, State
+from natproxy.relay import (
+    Outbound,
+    PeerGone,
+    Relays,
+    SocketJob,
+    SocketRelay,
+    Transport,
+    send_at_once,
+)
+from natproxy.server.deadlines import Deadlines
+
+_BROKEN_OFF = PROXY_ERROR + "the server closed the connection inside its reply"
+
+
+class Upstreams:
+    """The upstreams of a proxy.
+
+    There is one today. With several, `choose` assigns each attempt of a command to one of them:
+    by its verb, by the load and health of each, and by which of them have failed before.
+    """
+
+    def __init__(self, connector: Connector) -> None:
+        self._connector = connector
+
+    def choose(self, command: Command) -> Connector:
+        """Return the connector of the upstream that executes the command."""
+        return self._connector
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the commands of one proxy share.
+
+    :ivar replies: the deadlines of upstreams.
+    :ivar address_of: converts an address of Twisted.
+    """
+
+    table: NATTable
+    upstreams: Upstreams
+    relays: Relays
+    replies: Deadlines
+    address_of: Callable[[object], Address]
+
+
+class Client(Interface):
+    """The client's side, as a command's upstream side uses it."""
+
+    log: Logger
+    started_at: float
+    outbound: Outbound
+
+    @property
+    def client_address(self) -> Address:
+        """The client's address."""
+        ...
+
+    def reply_finished(self) -> None:
+        """Begin the next command: the whole reply, or an error in its place, is written."""
+        ...
+
+    def reply_broken_off(self, outcome: Outcome) -> None:
+        """Abort the client's connection: the rest of the reply is missing."""
+        ...
+
+
+class UpstreamFactory(ClientFactory):
+    """Opens the upstream connection of one command.
+
+    :param client: its client's side.
+    :ivar connected: whether the command has had its one connection, or needs none any more.
+    """
+
+    noisy = False
+
+    def __init__(self, client: Client, resources: Resources, command: Command) -> None:
+        self.client = client
+        self.resources = resources
+        self.command = command
+        self.connected = False
+        self._timeout = 0.0
+        self._cancel: Callable[[], object] | None = None
+
+    def connect(self) -> None:
+        """Begin to connect to the upstream that is chosen for the command."""
+        connector = self.resources.upstreams.choose(self.command)
+        self._timeout = connector.timeout
+        self._cancel = connector.connect(self)
+
+    def cancel(self, outcome: Outcome) -> None:
+        """Cancel the attempt to connect, and publish that the command has ended."""
+        self.connected = True
+        if self._cancel is not None:
+            self._cancel()
+        self._publish_failure(outcome, 0)
+
+    def buildProtocol(  # type: ignore[override]  # as in `ProxyFactory`
+        self, addr: IAddress | None
+    ) -> UpstreamProtocol:
+        """Return the protocol of the upstream connection."""
+        return UpstreamProtocol(self, self.resources.address_of(addr))
+
+    def clientConnectionFailed(self, connector: object, reason: Failure) -> None:
+        """Send the client an error that describes the failure, and log the system's error."""
+        outcome, code, text = explain(reason, self._timeout)
+        self.client.log.error(
+            "cannot connect to the upstream for {client}: {reason} ({error})",
+            client=self.client.client_address,
+            reason=text,
+            error=reason.getErrorMessage(),
+        )
+        line = error_line(PROXY_ERROR + text, code if self.command.coded else None)
+        self.client.outbound.write(line)
+        self._publish_failure(outcome, len(line))
+        self.client.reply_finished()
+
+    def _publish_failure(self, outcome: Outcome, sent: int) -> None:
+        client = self.client
+        self.resources.table.fail(
+            client.client_address, self.command, client.started_at, outcome, sent
+        )
+
+
+class UpstreamProtocol(Protocol):
+    """An upstream connection: sends one command and passes on one reply.
+
+    :param upstream: the address of the other end.
+    """
+
+    transport: Transport
+    _entry: NATEntry
+    """The entry; there is none in the state ``NEW``."""
+    _relay: SocketRelay
+    """The relay of the body; there is none before the state ``BODY``."""
+    _features: AbilitiesReader
+    """Reads the body in the state ``FEATURES``."""
+
+    def __init__(self, factory: UpstreamFactory, upstream: Address) -> None:
+        self.factory: UpstreamFactory = factory
+        self._client = factory.client
+        self._resources = factory.resources
+        self._upstream = upstream
+        self._state = State.NEW
+        self._header = b""
+
+    # What Twisted calls.
+
+    def connectionMade(self) -> None:
+        """Register the translation and send the command.
+
+        A host name with two addresses can lead to two connections at once (RFC 8305): the
+        second one is reset.
+        """
+        factory = self.factory
+        if factory.connected:
+            self._advance(Event.SUPERSEDED)
+            self.transport.abortConnection()
+            return
+        factory.connected = True
+        resources, client = self._resources, self._client
+        local = resources.address_of(self.transport.getHost())
+        self._entry = resources.table.register(
+            TranslationKey(local, self._upstream),
+            client.outbound,
+            client.client_address,
+            factory.command,
+            client.started_at,
+            self.cancel,
+        )
+        self._advance(Event.REGISTERED)
+        resources.replies.set(self.reply_expired)
+        send_at_once(self.transport, factory.command.line + b"\n")
+
+    def dataReceived(self, data: bytes) -> None:
+        """Receive bytes of the reply; ignore what follows it."""
+        state = self._state
+        if state is State.BODY:
+            self._relay.deliver(data)
+            if self._state is State.BODY:
+                self._body_received()
+        elif state is State.FEATURES:
+            self._features_received(data)
+        elif state is not State.CLOSED:
+            line, found, rest = (self._header + data).partition(b"\n")
+            if found:
+                self._header_received(line, rest)
+            elif len(line) > MAX_LINE:
+                self._fail_malformed("reply header too long")
+            else:
+                self._header = line
+                self._advance(Event.HEADER_BEGUN)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Report an incomplete reply."""
+        state = self._state
+        if state is State.BODY:
+            self._relay.source_lost()
+        elif state not in (State.NEW, State.CLOSED):
+            if not reason.check(ConnectionDone):
+                self._client.log.error(
+                    "the upstream {upstream} was lost before its reply to {client}: {reason}",
+                    upstream=self._upstream,
+                    client=self._client.client_address,
+                    reason=reason.getErrorMessage(),
+                )
+            # An empty response can mean a server of version 1; a part of a reply cannot.
+            empty = state is State.WAITING
+            self._fail(Outcome.UPSTREAM_GONE, EMPTY_RESPONSE if empty else _BROKEN_OFF, BAD_GATEWAY)
+
+    # What the table, the deadlines and the relay call.
+
+    def cancel(self) -> None:
+        """End the relay and reset the connection: the entry has been removed."""
+        if self._state is State.BODY:
+            self._relay.cancel()
+        self._close(Event.CANCELLED)
+
+    def reply_expired(self) -> None:
+        """Report that the header, or the ``FEAT`` reply, was not complete in time."""
+        seconds = self._resources.replies.seconds
+        text = f"{PROXY_ERROR}the server was silent for {seconds:g} s"
+        self._fail(Outcome.TIMEOUT, text, GATEWAY_TIMEOUT)
+
+    def body_expired(self) -> None:
+        """Abort the reply if the upstream was silent, and not paused by the client."""
+        if self._client.outbound.paused:
+            self._body_received()
+            return
+        self._client.log.error(
+            "the upstream {upstream} fell silent inside a reply to {client}",
+            upstream=self._upstream,
+            client=self._client.client_address,
+        )
+        self._relay.cancel()
+        self._break_off(Outcome.TIMEOUT)
+
+    def relay_ended(self, error: Exception | None) -> None:
+        """Finish the command, or abort the reply.
+
+        :param error: `None` if the whole body has been passed on.
+        """
+        if error is None:
+            self._finish()
+        elif isinstance(error, PeerGone):
+            self._break_off(Outcome.CLIENT_GONE)
+        else:
+            self._client.log.error(
+                "the upstream {upstream} died inside a reply to {client}: {reason}",
+                upstream=self._upstream,
+                client=self._client.client_address,
+                reason=error,
+            )
+            self._break_off(Outcome.UPSTREAM_GONE)
+
+    # The parts of a reply.
+
+    def _header_received(self, line: bytes, rest: bytes) -> None:
+        """Pass on the header, and what was received of the body along with it.
+
+        Two replies are exceptions: a ``FEAT`` reply is passed on when it is complete, and an
+        ``OK`` to an unknown verb is not passed on, since it may have a body of which only the
+        client knows the end.
+        """
+        command = self.factory.command
+        try:
+            header = parse_header(line, command.framing)
+        except WireError as malformed:
+            self._fail_malformed(str(malformed))
+            return
+        promised = None if header.framing is Framing.LISTING else header.size
+        self._resources.table.relaying(self._entry, promised)
+        if header.error is None and not command.known and line.split()[:1] == [b"OK"]:
+            verb = printable(command.shown.verb, 80)
+            self._log_malformed(f"no framing is known for {verb}")
+            self._fail(Outcome.ERROR, UNKNOWN_COMMAND)
+            return
+        body = body_of(header)
+        if body is None:
+            self._entry.write(line + b"\n")
+            self._finish()
+        elif command.verb == b"FEAT":
+            self._advance(Event.FEATURES_BEGUN)
+            self._features = AbilitiesReader()
+            self._features_received(rest)
+        else:
+            self._relay_body(line + b"\n", header, body, rest)
+
+    def _relay_body(self, line: bytes, header: Header, body: Body, rest: bytes) -> None:
+        begun, _ = body.take(rest)
+        if body.complete:
+            # Most bodies are short: they need no relay.
+            self._entry.write(line + begun)
+            self._finish()
+            return
+        self._advance(Event.BODY_BEGUN)
+        self._resources.replies.cancel(self.reply_expired)
+        self._body_received()
+        self._relay = self._resources.relays.relay(
+            SocketJob(
+                header=line + begun,
+                body=body,
+                size=header.size,
+                source=self.transport,
+                transport=self.transport,
+                outbound=self._client.outbound,
+                account=self._entry,
+                progress=self._body_received,
+                ended=self.relay_ended,
+            )
+        )
+        self._relay.start()
+
+    def _body_received(self) -> None:
+        """Restart the time-out of the body; that of the header is never extended."""
+        self._resources.replies.set(self.body_expired)
+
+    def _features_received(self, data: bytes) -> None:
+        try:
+            body = self._features.feed(data)
+        except WireError as malformed:
+            self._fail_malformed(str(malformed))
+            return
+        if body is not None:
+            self._entry.write(b"OK\n" + body)
+            self._finish()
+
+    # The ends of a reply.
+
+    def _finish(self) -> None:
+        self._close(Event.FINISHED)
+        self._resources.table.remove(self._entry, Outcome.COMPLETED)
+        self._client.reply_finished()
+
+    def _fail(self, outcome: Outcome, message: str, code: int | None = None) -> None:
+        """Send an error in the reply's place; with its code, if the verb is of version 2."""
+        self._close(Event.FAILED)
+        self._entry.write(error_line(message, code if self.factory.command.coded else None))
+        self._resources.table.remove(self._entry, outcome)
+        self._client.reply_finished()
+
+    def _fail_malformed(self, reason: str) -> None:
+        self._log_malformed(reason)
+        self._fail(Outcome.ERROR, PROXY_ERROR + reason, BAD_GATEWAY)
+
+    def _log_malformed(self, reason: str) -> None:
+        self._client.log.error(
+            "the upstream {upstream} is not understood: {reason} (command of {client})",
+            upstream=self._upstream,
+            client=self._client.client_address,
+            reason=reason,
+        )
+
+    def _break_off(self, outcome: Outcome) -> None:
+        self._close(Event.BROKEN_OFF)
+        self._resources.table.remove(self._entry, outcome)
+        self._client.reply_broken_off(outcome)
+
+    def _close(self, event: Event) -> None:
+        body = self._state is State.BODY
+        self._advance(event)
+        self._resources.replies.cancel(self.body_expired if body else self.reply_expired)
+        # A reset, not a close: the port is free at once instead of after 60 s in
+        # TIME_WAIT, and a proxy that translates every command needs them all.
+        self.transport.abortConnection()
+
+    def _advance(self, event: Event) -> None:
+        self._state = TRANSITIONS[self._state][event]

@@ -1,0 +1,222 @@
+"""What a storage is: the source of the file server's metadata, names and bytes.
+
+A storage yields metadata and opens files. It has no part in the protocol: the file server
+turns metadata into lines, and errors into codes.
+
+A name is the path of a file or a directory below the top of the storage: bytes, components
+between single slashes, none of them empty, ``.`` or ``..``, no NUL. The empty name is the top
+directory itself. A storage checks names; they come from clients as they are.
+
+Errors: `NotFound` if there is nothing to serve under a name, whatever the reason; `OSError` if
+the storage fails (no descriptor or memory left, an I/O error, a service that cannot be reached),
+so that it is not known what is under the name. In a listing, an entry that exists and cannot be
+read is no error: it is marked as unread, and never left out, since clients remove what is not
+listed.
+
+Threads: the file server calls `Storage.metadata`, `Storage.open` and `OpenFile.is_racy` in the
+reactor's thread. It calls the other methods of an `OpenFile` in that thread or in another one,
+never two of them at the same time on one file. It calls `Storage.entries` and `Storage.top_files`
+in other threads, several at once. These must not hold the interpreter lock for more than a few
+milliseconds in one call, or the reactor stalls: see `in_runs`.
+
+An object store fits as follows. `OpenFile.fileno` returns `None`; `OpenFile.read_at` is a ranged
+``GET`` on the condition that the object still has its etag (or the rest of one such response
+while reads are sequential), so that `OpenFile.unchanged` is true and `OpenFile.is_racy` false;
+`OpenFile.blocking` is true. Keys are listed after a key and in the order of their bytes, which is
+the order of `Storage.entries`; directories are the prefixes of keys. The etag is the store's.
+`Storage.metadata` and `Storage.open` will wait for the network: before such a storage can be
+served, the file server has to call them in threads too, which it does not do yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple, Protocol, TypeVar
+
+from natproxy.metadata import Entry, Metadata
+
+RUN = 4096
+"""Names that are sorted, or joined, in one call: about a millisecond."""
+
+Check = Callable[[], None]
+"""Called now and then during long work; an exception that it raises ends the work."""
+
+T = TypeVar("T")
+
+
+def unchecked() -> None:
+    """Let long work continue to its end."""
+
+
+def in_runs(items: Iterable[T]) -> Iterator[list[T]]:
+    """Return the items in lists of at most `RUN`, short enough for one call."""
+    source = iter(items)
+    return iter(lambda: list(islice(source, RUN)), [])
+
+
+class NotFound(Exception):
+    """There is nothing to serve under a name; clients do not learn why."""
+
+
+class Step(NamedTuple):
+    """One step of a listing.
+
+    :ivar position: a later listing continues behind this step with it as ``after``; `None` if
+        no listing can, so that the next step must be taken first. A position is greater than
+        the one before, not smaller than the entry's name, and smaller than the name of each
+        later entry. It has at most one byte more than a name.
+    :ivar entry: a file or a directory; `None` if there is nothing to list.
+    :ivar unread: true if a directory cannot be read whose entry comes before ``after``, and
+        was perhaps listed without its mark. Such a step has neither entry nor position.
+    """
+
+    position: bytes | None
+    entry: Entry | None = None
+    unread: bool = False
+
+
+class TopFiles(NamedTuple):
+    """The names of the files directly in the top directory.
+
+    :ivar names: each name once, in ascending order of their bytes; can be read once.
+    :ivar unread: names of entries that exist and whose type cannot be read, in that order.
+    """
+
+    names: Iterable[bytes]
+    unread: tuple[bytes, ...]
+
+
+class OpenFile(Protocol):
+    """A file that is open for reading; a new file under the same name does not replace it."""
+
+    @property
+    def size(self) -> int:
+        """The size when it was opened, in bytes."""
+        ...
+
+    @property
+    def metadata(self) -> Metadata:
+        """The metadata when it was opened."""
+        ...
+
+    @property
+    def device(self) -> int:
+        """A number of the device or service that is read from.
+
+        Reads of one device share a number of threads: one that hangs leaves others alone.
+        """
+        ...
+
+    @property
+    def blocking(self) -> bool:
+        """Whether `read_at` may wait for a disk or a network: then it is called in threads.
+
+        Ignored if `fileno` returns a descriptor: then the page cache decides.
+        """
+        ...
+
+    def fileno(self) -> int | None:
+        """Return a descriptor for ``sendfile(2)``, valid until `close`; `None` if there is none."""
+        ...
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return up to ``size`` bytes from an offset on: at least one, unless it is the end.
+
+        :raises OSError: if they cannot be read.
+        """
+        ...
+
+    def unchanged(self) -> bool:
+        """Return whether the first `size` bytes are still those of the file that was opened.
+
+        Growth is not a change: otherwise a log that is written to could never be sent. A new
+        name, a removed name and another mode are not changes either.
+
+        :raises OSError: if its metadata cannot be read.
+        """
+        ...
+
+    def current_etag(self) -> str:
+        """Return the etag that the file has now.
+
+        :raises OSError: if its metadata cannot be read.
+        """
+        ...
+
+    def is_racy(self) -> bool:
+        """Return whether the content may change again without a change of the etag.
+
+        Call it right after opening. git calls such a file "racily clean": it was modified so
+        recently that a further modification may leave its timestamps as they are.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close the file. Further calls have no effect."""
+        ...
+
+
+class Storage(Protocol):
+    """Files and directories to be served."""
+
+    def check(self) -> None:
+        """Check that the storage can be listed; called before the server starts.
+
+        :raises OSError: if it cannot.
+        """
+        ...
+
+    def metadata(self, name: bytes) -> Metadata:
+        """Return the metadata of a file or a directory, which need not be readable.
+
+        :raises NotFound: if there is neither.
+        :raises OSError: see the module.
+        """
+        ...
+
+    def open(self, name: bytes) -> OpenFile:
+        """Open a file; the caller closes it.
+
+        :raises NotFound: if there is no file that can be read.
+        :raises OSError: see the module.
+        """
+        ...
+
+    def entries(
+        self, name: bytes, depth: float, after: bytes, check: Check = unchecked
+    ) -> Generator[Step, None, None]:
+        """List the tree below a directory; or list a file, which is its own only entry.
+
+        Entries come in ascending order of their full paths, compared byte by byte with the
+        slashes included: ``a``, ``a-b``, ``a/x``, ``a0``. Each comes once. The directory
+        itself is not an entry. An entry that appears or vanishes during the listing may be
+        listed or not; one that exists all the time is listed.
+
+        The work for one step is bounded, except for the scan of a directory. So a caller
+        limits its work when it stops after some steps and later continues from the last
+        position. Parts of the tree that lie before ``after`` as a whole are not read.
+
+        An entry that exists and whose metadata cannot be read is of type `UNREAD`. A
+        directory whose entries would be listed, and cannot be, is marked as unread. A
+        directory that was listed without that mark and cannot be read any more when its
+        entries are due ends the listing with an `OSError`.
+
+        :param depth: levels of directories, 1 or more, or `math.inf`.
+        :param after: a name, which need not exist, or a `Step.position`: what is listed is
+            greater. Empty to begin.
+        :param check: called at each step, and during scans.
+        :return: a generator that the caller closes; it holds descriptors until then. Every
+            exception is raised by ``next``, and `NotFound` by the first call of it.
+        :raises NotFound: if there is neither a file nor a directory that can be read.
+        :raises OSError: see the module.
+        """
+        ...
+
+    def top_files(self, check: Check = unchecked) -> TopFiles:
+        """Return the names of the files directly in the top directory, without metadata.
+
+        :param check: called for each entry.
+        :raises OSError: if the top directory cannot be read.
+        """
+        ...

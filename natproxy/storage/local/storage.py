@@ -1,0 +1,247 @@
+"""The local directory as a storage."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import stat
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+
+from natproxy.kernel.openat2 import DIRECTORY as DIRECTORY_FLAGS
+from natproxy.kernel.openat2 import Opener, choose_opener
+from natproxy.metadata import FILE, Entry, Metadata
+from natproxy.storage.interface import Check, NotFound, Step, TopFiles, in_runs, unchecked
+from natproxy.storage.local.confinement import (
+    PATH,
+    READ,
+    is_out_of_resources,
+    is_valid,
+    not_found,
+)
+from natproxy.storage.local.metadata import RacyTimestamps, metadata_of
+from natproxy.storage.local.scans import Scans
+from natproxy.storage.local.walk import Tree
+
+GRANULE = 2.0
+"""Seconds after a change of a file until the next one is sure to change its etag."""
+
+
+class LocalFile:
+    """An open file of a `LocalStorage`; see `natproxy.storage.interface.OpenFile`.
+
+    :param descriptor: of a regular file; closed by `close`.
+    :param result: of ``fstat(2)``.
+    """
+
+    blocking = True
+    __slots__ = ("_descriptor", "_metadata", "_racy", "_result")
+
+    def __init__(self, descriptor: int, result: os.stat_result, racy: RacyTimestamps) -> None:
+        self._descriptor = descriptor
+        self._result = result
+        self._racy = racy
+        self._metadata: Metadata | None = None
+
+    @property
+    def size(self) -> int:
+        """The size when it was opened, in bytes."""
+        return self._result.st_size
+
+    @property
+    def metadata(self) -> Metadata:
+        """The metadata when it was opened."""
+        # Not at once: a DOWNLOAD needs the size only.
+        if self._metadata is None:
+            self._metadata = metadata_of(self._result)
+        return self._metadata
+
+    @property
+    def device(self) -> int:
+        """The device that it is on, ``st_dev``."""
+        return self._result.st_dev
+
+    def fileno(self) -> int:
+        """Return its descriptor; -1 after `close`."""
+        return self._descriptor
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return up to ``size`` bytes from an offset on.
+
+        :raises OSError: as ``pread(2)`` does.
+        """
+        return os.pread(self._descriptor, size, offset)
+
+    def unchanged(self) -> bool:
+        """Return whether size and mtime are those at opening, or it has grown.
+
+        Not the etag: a rename or an unlink changes the ctime, and not the content.
+        """
+        now, then = os.fstat(self._descriptor), self._result
+        return now.st_size > then.st_size or (
+            (now.st_size, now.st_mtime_ns) == (then.st_size, then.st_mtime_ns)
+        )
+
+    def current_etag(self) -> str:
+        """Return the etag that it has now."""
+        return metadata_of(os.fstat(self._descriptor)).etag
+
+    def is_racy(self) -> bool:
+        """Return whether it may change again without a change of the etag."""
+        return self._racy.is_racy(
+            self.metadata.etag, self.device, self._result.st_ctime, GRANULE, self._racy.now()
+        )
+
+    def close(self) -> None:
+        """Close its descriptor."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+class LocalStorage:
+    """A local directory; see `natproxy.storage.interface.Storage`.
+
+    Its path is resolved for each call, so that a directory that is replaced, or a link that is
+    turned to the next release, is served from then on.
+
+    Files are regular files. Links that stay inside are followed where ``openat2`` can confine
+    them, and listed as what they lead to; a link to a directory is not descended into.
+
+    :param path: of the directory.
+    :param opener: how names below it are opened; see `choose_opener`.
+    :param scans: the names of large directories, kept from one listing to the next.
+    :param racy: decides whether an etag may be relied upon.
+    """
+
+    def __init__(
+        self,
+        path: str | bytes,
+        opener: Opener | None = None,
+        scans: Scans | None = None,
+        racy: RacyTimestamps | None = None,
+    ) -> None:
+        self.path = os.fsencode(path)
+        self._opener = opener or choose_opener()
+        self._scans = scans or Scans()
+        self._racy = racy or RacyTimestamps()
+
+    def check(self) -> None:
+        """Check that the directory exists and can be listed.
+
+        :raises OSError: if it does not, or cannot.
+        """
+        directory = os.open(self.path, DIRECTORY_FLAGS)
+        try:
+            with os.scandir(directory) as entries:
+                next(entries, None)
+        finally:
+            os.close(directory)
+
+    def metadata(self, name: bytes) -> Metadata:
+        """Return the metadata of a regular file or a directory.
+
+        :raises NotFound: if there is neither, or it is outside.
+        :raises OSError: if descriptors or memory are used up, or the disk fails.
+        """
+        if name and not is_valid(name):
+            raise NotFound
+        with self._root() as root:
+            return Tree(root, self._opener, self._scans).metadata(name)
+
+    def open(self, name: bytes) -> LocalFile:
+        """Open a regular file for reading.
+
+        :raises NotFound: if it is absent, no regular file, outside, or unreadable.
+        :raises OSError: as `metadata` does.
+        """
+        if not is_valid(name):
+            raise NotFound
+        with self._root() as root:
+            return self._open_regular(root, name)
+
+    def entries(
+        self, name: bytes, depth: float, after: bytes, check: Check = unchecked
+    ) -> Generator[Step, None, None]:
+        """List the tree below a directory, or a file; see `Storage.entries`.
+
+        Regular files, directories, and links inside the directory that lead to either are
+        entries.
+        """
+        if name and not is_valid(name):
+            raise NotFound
+        with self._root() as root, closing(Tree(root, self._opener, self._scans, check)) as tree:
+            metadata = tree.metadata(name)
+            if metadata.type != FILE:
+                yield from tree.walk(name, depth, after)
+            elif name > after:
+                yield Step(name, Entry(name, metadata))
+
+    def top_files(self, check: Check = unchecked) -> TopFiles:
+        """Return the names of regular files, and of links inside that lead to some.
+
+        :raises OSError: if the directory cannot be read.
+        """
+        names: list[bytes] = []
+        unread: list[bytes] = []
+        directory = os.open(self.path, DIRECTORY_FLAGS)
+        try:
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    check()
+                    name = os.fsencode(entry.name)
+                    try:
+                        if self._is_file(directory, name, entry):
+                            names.append(name)
+                    except OSError as error:
+                        if is_out_of_resources(error):
+                            raise
+                        unread.append(name)
+        finally:
+            os.close(directory)
+        runs = [sorted(run) for run in in_runs(names)]
+        return TopFiles(heapq.merge(*runs), tuple(sorted(unread)))
+
+    @contextmanager
+    def _root(self) -> Iterator[int]:
+        with not_found():
+            root = os.open(self.path, DIRECTORY_FLAGS)
+        try:
+            yield root
+        finally:
+            os.close(root)
+
+    def _is_file(self, directory: int, name: bytes, entry: os.DirEntry[str]) -> bool:
+        """Return whether an entry of the directory is a file that can be opened.
+
+        :raises OSError: if its type cannot be read.
+        """
+        if entry.is_file(follow_symlinks=False):
+            return True
+        if not entry.is_symlink():
+            return False
+        try:
+            self._open_regular(directory, name).close()
+        except NotFound:
+            return False
+        return True
+
+    def _open_regular(self, root: int, name: bytes) -> LocalFile:
+        with not_found():
+            # The other end of a FIFO or a device notices that it is opened, even without
+            # waiting: so the type is checked first, and once more after opening.
+            descriptor, _ = self._regular(root, name, PATH)
+            os.close(descriptor)
+            descriptor, result = self._regular(root, name, READ)
+        return LocalFile(descriptor, result, self._racy)
+
+    def _regular(self, root: int, name: bytes, flags: int) -> tuple[int, os.stat_result]:
+        descriptor = self._opener(root, name, flags)
+        try:
+            result = os.fstat(descriptor)
+            if not stat.S_ISREG(result.st_mode):
+                raise NotFound
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor, result

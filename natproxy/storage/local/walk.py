@@ -1,0 +1,274 @@
+"""A walk through the tree below a directory, in the order of full paths.
+
+Names are full paths below the served directory. A walk begins after any name; sub-trees that
+end before it are not read.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Generator, Iterator
+from typing import NamedTuple
+
+from natproxy.kernel.openat2 import DIRECTORY as DIRECTORY_FLAGS
+from natproxy.kernel.openat2 import Opener
+from natproxy.metadata import DIRECTORY, UNREAD_METADATA, Entry, Metadata
+from natproxy.storage.interface import Check, NotFound, Step, unchecked
+from natproxy.storage.local.confinement import (
+    MAX_PATH,
+    PATH,
+    is_absent,
+    is_out_of_resources,
+    not_found,
+)
+from natproxy.storage.local.metadata import metadata_of
+from natproxy.storage.local.scans import Runs, Scans, keys_after
+
+READABLE = b"\0"
+"""Ends the position behind a directory's entry if the directory was readable at that time.
+
+No name has such a byte, so that the position sorts before every name that begins with the
+directory's.
+"""
+
+# A link that took a directory's place after the scan is not descended into.
+_BELOW = DIRECTORY_FLAGS | os.O_NOFOLLOW
+
+# Errors of a link's resolution after which its target may be inside and in place. Any other
+# error means that the link leads nowhere, or outside.
+_LINK_UNREAD = frozenset((errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT))
+
+
+class _Level(NamedTuple):
+    """A directory on the way from the top of a walk to the current one.
+
+    :ivar path: with a slash at its end; empty for the served directory.
+    :ivar rest: the path, below this one, after which entries are listed.
+    :ivar keys: the remaining keys of the directory; see `natproxy.storage.local.scans.Runs`.
+    """
+
+    path: bytes
+    rest: bytes
+    keys: Iterator[bytes]
+
+
+_UNREADABLE = _Level(b"", b"", iter(()))
+"""In the place of the level of a directory that cannot be read."""
+
+
+class Tree:
+    """The served directory during one call of a storage.
+
+    One directory is open at a time, besides the top: a tree may be deeper than there are
+    descriptors. The caller closes it.
+
+    :param root: descriptor of the served directory; the caller closes it.
+    :param opener: how names below it are opened.
+    :param scans: the names in its directories.
+    :param check: called at each step of a walk; an exception that it raises ends the walk.
+    """
+
+    def __init__(self, root: int, opener: Opener, scans: Scans, check: Check = unchecked) -> None:
+        self._root = root
+        self._opener = opener
+        self._scans = scans
+        self._check = check
+        self._top = b""
+        self._path = b""
+        self._directory = root
+        # Directories that this walk has marked as unread, each with a slash at its end.
+        self._unread: set[bytes] = set()
+        # The directory that was scanned last when its entry was made.
+        self._probed: tuple[bytes, Runs] | None = None
+
+    def close(self) -> None:
+        """Close the directory that is open."""
+        self._move(b"", self._root)
+
+    def metadata(self, name: bytes) -> Metadata:
+        """Return the metadata of a file or a directory.
+
+        :raises NotFound: if there is neither under this name.
+        :raises OSError: if descriptors or memory are used up, or the disk fails.
+        """
+        if not name:
+            return metadata_of(os.fstat(self._root))
+        with not_found():
+            return self._metadata_below(name)
+
+    def walk(self, name: bytes, depth: float, after: bytes) -> Generator[Step, None, None]:
+        """Walk through a directory; see `natproxy.storage.interface.Storage.entries`.
+
+        :raises NotFound: if it cannot be read.
+        :raises OSError: as `metadata` does, or if a directory that was listed as readable
+            cannot be read any more.
+        """
+        top = name + b"/" if name else b""
+        if after.startswith(top):
+            rest = after.removeprefix(top)
+        elif after < top:
+            rest = b""
+        else:
+            return
+        self._top = top
+        with not_found():
+            levels = [_Level(top, rest, keys_after(self._scan(self._open(top)), rest))]
+        while levels:
+            self._check()
+            path, rest, keys = levels[-1]
+            key = next(keys, None)
+            descends = len(levels) < depth
+            if key is None:
+                levels.pop()
+            elif key.endswith(b"/"):
+                below = path + key
+                if descends and len(below) < MAX_PATH and below not in self._unread:
+                    resumed = rest.startswith(key)
+                    level = self._enter(below, rest.removeprefix(key) if resumed else b"", after)
+                    if level is _UNREADABLE:
+                        # No position: a listing that continued there would begin inside.
+                        yield Step(None, unread=True)
+                    elif level is not None:
+                        levels.append(level)
+                        if not resumed:
+                            yield Step(below)
+            else:
+                try:
+                    directory = self._open(path)
+                except OSError as error:
+                    if not is_absent(error):
+                        raise _with_path(error, path) from error
+                    if path == top:
+                        raise NotFound from error
+                    levels.pop()
+                else:
+                    name = path + key
+                    if len(name) <= MAX_PATH:
+                        entry = self._entry(directory, path, key, descends)
+                        readable = descends and self._will_enter(name, entry)
+                        yield Step(name + READABLE if readable else name, entry)
+
+    def _will_enter(self, name: bytes, entry: Entry | None) -> bool:
+        """Return whether an entry is a directory that was found to be readable."""
+        return (
+            entry is not None
+            and entry.metadata.type == DIRECTORY
+            and not entry.unread
+            and self._probed is not None
+            and self._probed[0] == name + b"/"
+        )
+
+    def _entry(self, directory: int, path: bytes, key: bytes, descends: bool) -> Entry | None:
+        name = path + key
+        is_link = False
+        try:
+            result = os.stat(key, dir_fd=directory, follow_symlinks=False)
+            is_link = stat.S_ISLNK(result.st_mode)
+            if is_link:
+                # Resolved from the served directory, not from this one: a link may lead
+                # upwards as long as it stays inside.
+                return Entry(name, self._metadata_below(name))
+            metadata = metadata_of(result)
+        except NotFound:
+            return None
+        except OSError as error:
+            if is_out_of_resources(error):
+                raise
+            if error.errno not in _LINK_UNREAD if is_link else is_absent(error):
+                return None
+            self._unread.add(name + b"/")
+            return Entry(name, UNREAD_METADATA)
+        if not descends or metadata.type != DIRECTORY or len(name) + 1 >= MAX_PATH:
+            return Entry(name, metadata)
+        return Entry(name, metadata, not self._listable(directory, path, key))
+
+    def _listable(self, directory: int, path: bytes, key: bytes) -> bool:
+        """Return whether a directory can be listed; note it as unread if it cannot."""
+        below = path + key + b"/"
+        try:
+            probed = os.open(key, _BELOW, dir_fd=directory)
+            try:
+                _search(probed)
+                self._probed = (below, self._scan(probed))
+            finally:
+                os.close(probed)
+        except OSError as error:
+            if is_out_of_resources(error):
+                raise
+            if not is_absent(error):
+                self._unread.add(below)
+                return False
+            # It has vanished since, which is found again when it is entered.
+        return True
+
+    def _enter(self, path: bytes, rest: bytes, after: bytes) -> _Level | None:
+        """Return the level of a sub-directory.
+
+        :return: `None` if it has vanished, or was marked as unread in an earlier listing;
+            `_UNREADABLE` if it cannot be read, and was perhaps listed without that mark.
+        :raises OSError: if it cannot be read, and was listed without a mark.
+        """
+        try:
+            directory = self._open(path)
+            _search(directory)
+            if self._probed is not None and self._probed[0] == path:
+                runs = self._probed[1]
+            else:
+                runs = self._scan(directory)
+        except OSError as error:
+            if is_out_of_resources(error):
+                raise
+            if is_absent(error):
+                return None
+            # Clients take what is not listed for removed. If this walk has yielded the
+            # directory without a mark, or the one before ended inside of it or right after an
+            # entry without a mark, the listing has to begin anew.
+            name = path[:-1]
+            if name > after or after.startswith((path, name + READABLE)):
+                raise _with_path(error, path) from error
+            # Its entry was the last one before, and marked; or other names lie between, and
+            # whether it was marked is not known.
+            return None if after == name else _UNREADABLE
+        finally:
+            self._probed = None
+        return _Level(path, rest, keys_after(runs, rest))
+
+    def _scan(self, directory: int) -> Runs:
+        return self._scans.of(directory, self._check)
+
+    def _metadata_below(self, name: bytes) -> Metadata:
+        descriptor = self._opener(self._root, name, PATH)
+        try:
+            return metadata_of(os.fstat(descriptor))
+        finally:
+            os.close(descriptor)
+
+    def _open(self, path: bytes) -> int:
+        if path != self._path:
+            above, slash, component = path[:-1].rpartition(b"/")
+            if not path:
+                self._move(path, self._root)
+            elif path == self._top:
+                self._move(path, self._opener(self._root, path[:-1], DIRECTORY_FLAGS))
+            elif above + slash == self._path:
+                # A single component that is no link can't lead outside.
+                self._move(path, os.open(component, _BELOW, dir_fd=self._directory))
+            else:
+                self._move(path, self._opener(self._root, path[:-1], _BELOW))
+        return self._directory
+
+    def _move(self, path: bytes, directory: int) -> None:
+        if self._directory != self._root:
+            os.close(self._directory)
+        self._path, self._directory = path, directory
+
+
+def _search(directory: int) -> None:
+    """Raise `OSError` unless names can be looked up in a directory."""
+    os.stat(b".", dir_fd=directory)
+
+
+def _with_path(error: OSError, path: bytes) -> OSError:
+    return OSError(error.errno, error.strerror, os.fsdecode(path))

@@ -1,0 +1,142 @@
+"""The path of one command through the code: how many calls and modules it takes.
+
+A reader who follows a command from its line to the removal of its entry has to follow these.
+The numbers do not depend on the machine. A change that raises one of them is allowed, with a
+reason; one that lowers it lowers the bound.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+
+import pytest
+import pytest_twisted
+from twisted.internet.threads import deferToThread
+
+import natproxy
+from natproxy.client import Server, Session
+from natproxy.nat import NATTable
+from natproxy.proxy.protocol import ProxyProtocol
+from tests.support.loopback import (
+    HOST,
+    PlayedServer,
+    client_of,
+    file_server,
+    listening,
+    proxy_to,
+)
+
+PACKAGE = os.path.dirname(natproxy.__file__) + os.sep
+
+REPLIES = {
+    b"LIST": b"OK\nhello.txt\nEND\n",
+    b"GET a": b"OK 3 offset=0 size=3 etag=e mtime=1.0\nabc",
+}
+
+CALLS = 48
+"""Calls of Python functions from ``lineReceived`` to the removal, without a subscriber."""
+
+MODULES = 11
+"""Modules of these functions."""
+
+LOGGED_CALLS = 60
+"""Calls with the log as a subscriber."""
+
+FILES = 34
+"""Modules of the client and of both daemons that execute one ``GET`` of 3 bytes."""
+
+
+class CommandTrace:
+    """Records the calls in `natproxy` for one command, for `sys.setprofile`.
+
+    :ivar calls: module and function, from ``lineReceived`` to the return of
+        ``NATTable.remove``.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str]] = []
+        self._active = False
+        self._first = ProxyProtocol.lineReceived.__code__
+        self._last = NATTable.remove.__code__
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> None:
+        code = frame.f_code
+        if event == "call" and code is self._first:
+            self._active = True
+        if self._active and event == "call" and code.co_filename.startswith(PACKAGE):
+            # Up to Python 3.11, a comprehension is a call.
+            if code.co_name not in ("<listcomp>", "<genexpr>"):
+                self.calls.append((code.co_filename.removeprefix(PACKAGE), code.co_name))
+        elif event == "return" and code is self._last:
+            self._active = False
+
+    @property
+    def modules(self) -> set[str]:
+        return {module for module, _ in self.calls}
+
+
+@pytest.mark.parametrize("command", REPLIES, ids=bytes.decode)
+@pytest.mark.parametrize("logged", [False, True], ids=["unlogged", "logged"])
+@pytest_twisted.ensureDeferred
+async def test_command(command: bytes, logged: bool) -> None:
+    server = PlayedServer()
+    async with listening(server) as upstream:
+        proxy = proxy_to(upstream)
+        if not logged:
+            proxy.stop_logging()
+        async with listening(proxy) as port, client_of(port) as client:
+            trace = CommandTrace()
+            # The second command of a connection: the first one also counts the client.
+            for profile in (None, trace):
+                sys.setprofile(profile)
+                try:
+                    client.send(command + b"\n")
+                    peer = await server.asked()
+                    peer.send(REPLIES[command])
+                    assert await client.takes(len(REPLIES[command])) == REPLIES[command]
+                finally:
+                    sys.setprofile(None)
+    path = "\n".join(f"{module}: {name}" for module, name in trace.calls)
+    assert trace.calls[-1][0] == "nat/table.py" or logged
+    assert len(trace.calls) <= (LOGGED_CALLS if logged else CALLS), path
+    assert logged or len(trace.modules) <= MODULES, path
+
+
+@pytest_twisted.ensureDeferred
+async def test_modules_that_execute_one_get(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    found: set[str] = set()
+    tracing = threading.Event()
+
+    def trace(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and tracing.is_set():
+            name = frame.f_code.co_filename
+            if name.startswith(PACKAGE):
+                found.add(name.removeprefix(PACKAGE))
+
+    def get(port: int) -> bytes:
+        with Session(Server(HOST, port)) as session:
+            # Not counted: connecting, and finding out the version of the protocol.
+            session.read("a")
+            sys.setprofile(trace)
+            tracing.set()
+            try:
+                return bytes(session.read("a"))
+            finally:
+                tracing.clear()
+                sys.setprofile(None)
+
+    async with (
+        listening(file_server(tmp_path)) as upstream,
+        listening(proxy_to(upstream)) as port,
+    ):
+        sys.setprofile(trace)
+        try:
+            assert await deferToThread(get, port) == b"abc"
+        finally:
+            sys.setprofile(None)
+    assert len(found) <= FILES, "\n".join(sorted(found))

@@ -1,0 +1,170 @@
+"""The whole file server over a storage in memory: no descriptor, no directory."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+
+from natproxy.fileserver.factory import CONCURRENT_READS, read_in
+from natproxy.kernel.mounts import Mounts
+from natproxy.protocol import (
+    Entry,
+    Page,
+    Range,
+    format_entry,
+    format_metadata,
+    format_page,
+    format_range,
+)
+from natproxy.relay import Method, PageCache, Relays
+from natproxy.relay.files import BLOCK, CHUNK, CopyingFileRelay, ThreadedFileRelay
+from natproxy.testing import MemoryStorage
+from tests.support.doubles import PlayedThread
+from tests.support.fileserver import FileServerCase
+
+LARGE = bytes(range(256)) * (3 * BLOCK // 256) + b"."
+
+
+class MemoryCase(FileServerCase):
+    """A file server over a `MemoryStorage`.
+
+    :ivar reads: the threads in which files are read.
+    """
+
+    blocking = False
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.lose_clients()
+        self.storage = MemoryStorage(
+            {b"a": b"the a", b"large": LARGE, b"sub/b c": b"", b"END": b""},
+            blocking=self.blocking,
+        )
+        self.serve(self.storage)
+        self.reads = PlayedThread()
+        cache = PageCache(read_in(self.reads, self.clock), Mounts())
+        self.factory.services.relays = Relays(None, Method.AUTO, cache)
+
+    def header(self, name: bytes, length: int, offset: int = 0) -> bytes:
+        return format_range(Range(length, offset, self.storage.metadata(name)))
+
+
+class MemoryTests(MemoryCase):
+    """Reads do not block."""
+
+    def test_list(self) -> None:
+        self.assertEqual(self.send_and_run(b"LIST\n"), b"OK\na\nlarge\nEND\n")
+        self.assertIn("END", self.journal.line_with("leaves out"))
+        self.storage.error = OSError(errno.EIO, "the store is away")
+        failed = b"ERR the server cannot list its files\n"
+        self.assertEqual(self.send_and_run(b"LIST\n"), failed)
+
+    def test_download(self) -> None:
+        self.assertEqual(self.send(b"DOWNLOAD a\n"), b"OK 5\nthe a")
+        self.assertEqual(self.send(b"DOWNLOAD sub/b c\n"), b"OK 0\n")
+        self.assertEqual(self.send(b"DOWNLOAD sub\n"), b"ERR file not found\n")
+
+    def test_stat(self) -> None:
+        for name, word in ((b"a", b"a"), (b"sub", b"sub"), (b"", b"."), (b"sub/b c", b"sub/b%20c")):
+            reply = b"OK " + format_metadata(self.storage.metadata(name)) + b"\n"
+            self.assertEqual(self.send(b"STAT " + word + b"\n"), reply)
+        self.assertEqual(self.send(b"STAT nothing\n"), b"ERR 404 file not found\n")
+
+    def test_ls(self) -> None:
+        names = [b"END", b"a", b"large", b"sub", b"sub/b c"]
+        lines = [format_entry(Entry(name, self.storage.metadata(name))) for name in names]
+        body = b"".join(lines)
+        self.assertEqual(self.send_and_run(b"LS depth=inf\n"), format_page(len(body)) + body)
+        body = b"".join(lines[1:3]) + b"more\n"
+        self.assertEqual(
+            self.send_and_run(b"LS depth=inf after=END limit=2\n"), format_page(len(body)) + body
+        )
+        self.assertEqual(self.send_and_run(b"LS nothing\n"), b"ERR 404 file not found\n")
+        self.storage.make_unreadable(b"sub")
+        body = b"".join(lines[:3]) + lines[3].replace(b" sub", b" unread=1 sub")
+        self.assertEqual(
+            self.send_and_run(b"LS depth=inf\n"), format_page(len(body), Page(1)) + body
+        )
+
+    def test_get(self) -> None:
+        self.assertEqual(self.send(b"GET a\n"), self.header(b"a", 5) + b"the a")
+        self.assertEqual(self.send(b"GET a offset=4 length=9\n"), self.header(b"a", 1, 4) + b"a")
+        self.assertEqual(self.send(b"GET a offset=6\n"), b"ERR 416 range size=5\n")
+        etag = self.storage.metadata(b"a").etag.encode()
+        self.assertEqual(self.send(b"GET a if-match=x\n"), b"ERR 412 changed etag=" + etag + b"\n")
+        self.assertEqual(self.send(b"GET sub\n"), b"ERR 404 file not found\n")
+
+    def test_large_file_is_copied_chunk_by_chunk_without_a_thread(self) -> None:
+        self.fill_when_written_to()
+        sent = self.send(b"GET large\n")
+        self.assertIs(type(self.protocol._relay), CopyingFileRelay)
+        self.assertEqual(len(sent), len(self.header(b"large", len(LARGE))) + CHUNK)
+        while self.protocol._relay is not None:
+            self.wire.empty()
+            sent += self.wire.taken()
+        self.assertTrue(sent == self.header(b"large", len(LARGE)) + LARGE)
+        self.assertEqual(self.reads.calls, 0)
+
+    def test_file_that_is_modified_while_it_is_sent_is_not_sent_to_its_end(self) -> None:
+        self.fill_when_written_to()
+        self.send(b"GET large\n")
+        self.storage.write(b"large", b"?" * len(LARGE))
+        for _ in range(10):
+            if self.wire.open:
+                self.wire.empty()
+        self.assertTrue(self.wire.aborted)
+        self.journal.line_with("was modified")
+
+    def test_hash(self) -> None:
+        sha256 = hashlib.sha256(b"the a").hexdigest()
+        etag = self.storage.metadata(b"a").etag
+        reply = f"OK sha256={sha256} size=5 etag={etag}\n".encode()
+        self.assertEqual(self.send_and_run(b"HASH a\n"), reply)
+        self.assertEqual(self.send(b"HASH a\n"), reply)
+        self.send(b"HASH large\n")
+        self.storage.write(b"large", b"?")
+        self.thread.run()
+        self.assertEqual(self.wire.taken(), b"ERR 503 the file is changing\n")
+
+    def test_feat(self) -> None:
+        self.assertTrue(self.send(b"FEAT\n").startswith(b"OK\nNATPROXY 2\n"))
+
+    def test_error_of_the_storage_is_not_reported_as_not_found(self) -> None:
+        self.storage.error = OSError(errno.EIO, "the store is away")
+        unavailable = b"ERR 503 the server cannot open files at present\n"
+        for command in (b"STAT a\n", b"GET a\n", b"HASH a\n"):
+            self.assertEqual(self.send(command), unavailable)
+        self.assertEqual(self.send_and_run(b"LS\n"), unavailable)
+        lines = [line for line in self.journal.lines() if "cannot open" in line]
+        self.assertEqual(len(lines), 4)
+        self.assertIn("the store is away", lines[0])
+
+
+class BlockingTests(MemoryCase):
+    """Reads may wait for something: they are made in threads."""
+
+    blocking = True
+
+    def test_file_is_read_in_threads(self) -> None:
+        self.send(b"GET large\n")
+        self.assertIs(type(self.protocol._relay), ThreadedFileRelay)
+        sent = b""
+        while self.protocol._relay is not None:
+            self.assertLessEqual(len(self.reads.asked), 1)
+            self.reads.run()
+            sent += self.wire.taken()
+        self.assertTrue(sent == self.header(b"large", len(LARGE)) + LARGE)
+        self.assertGreater(self.reads.calls, 3)
+
+    def test_empty_part_is_sent_at_once(self) -> None:
+        self.assertEqual(self.send(b"GET a offset=5\n"), self.header(b"a", 0, 5))
+        self.assertEqual(self.reads.calls, 0)
+
+    def test_reads_share_half_of_the_threads(self) -> None:
+        clients = [self.new_client(50_000 + number) for number in range(CONCURRENT_READS)]
+        for protocol, _ in clients:
+            protocol.dataReceived(b"DOWNLOAD a\n")
+        self.assertEqual(self.reads.calls, CONCURRENT_READS // 2)
+        while self.reads.asked:
+            self.reads.run()
+        self.assertEqual({client.taken() for _, client in clients}, {b"OK 5\nthe a"})

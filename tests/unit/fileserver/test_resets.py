@@ -1,0 +1,52 @@
+"""Sockets that were reset, or only half-closed."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from types import SimpleNamespace
+
+from twisted.internet.protocol import Factory, Protocol
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.trial.unittest import SynchronousTestCase
+
+from natproxy.fileserver.resets import is_reset
+
+
+class ResetTests(SynchronousTestCase):
+    """Resets of sockets that are not read from."""
+
+    def test_half_closed_is_not_reset_and_reset_is(self) -> None:
+        listening = socket.create_server(("127.0.0.1", 0))
+        client = socket.create_connection(listening.getsockname())
+        server, _ = listening.accept()
+        transport = SimpleNamespace(getHandle=lambda: server)
+        with listening, client, server:
+            self.assertFalse(is_reset(transport))
+            client.shutdown(socket.SHUT_WR)
+            self.assertFalse(is_reset(transport))
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+            self.assertTrue(is_reset(transport))
+        self.assertFalse(is_reset(transport))
+        self.assertFalse(is_reset(object()))
+
+    def test_below_tls_and_the_proxy_header(self) -> None:
+        class TLS(ProtocolWrapper):
+            def getHandle(self) -> object:
+                # OpenSSL's connection: it has no descriptor.
+                return object()
+
+        client, server = socket.socketpair()
+        inner = TLS(WrappingFactory(Factory()), Protocol())
+        inner.transport = SimpleNamespace(getHandle=lambda: server)
+        outer = ProtocolWrapper(WrappingFactory(Factory()), Protocol())
+        outer.transport = inner
+        with client, server:
+            for transport in (inner, outer):
+                self.assertFalse(is_reset(transport))
+            client.close()
+            for transport in (inner, outer):
+                self.assertTrue(is_reset(transport))
+        inner.transport = SimpleNamespace(getHandle=object)
+        self.assertFalse(is_reset(outer))
