@@ -134,10 +134,7 @@ class _Subscribers:
     def add(
         self, callback: Callable[[Event], object], kinds: tuple[type[Event], ...]
     ) -> Callable[[], None]:
-        """Call back with each later event of these kinds.
-
-        :return: ends the subscription; further calls of it have no effect.
-        """
+        """Subscribe; see `NATTable.subscribe`."""
         # Compared by identity: the same callback may be subscribed twice.
         subscription = _Subscription(callback)
         for kind in kinds:

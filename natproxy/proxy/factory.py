@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 
@@ -28,6 +31,7 @@ class ProxyFactory(CommandFactory):
     :param relays: move the bodies of replies.
     :param first_command_timeout: seconds that a client may take for its first command; 0
         for no limit but `idle_timeout`.
+    :param wall_clock: returns seconds since the epoch, for the events of the table.
     :ivar table: the translations that exist now.
     :ivar resources: what the client connections use.
     :ivar stop_logging: ends the log of commands.
@@ -42,9 +46,10 @@ class ProxyFactory(CommandFactory):
         admission: Admission | None = None,
         relays: Relays | None = None,
         first_command_timeout: float = 0.0,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(clock, idle_timeout, admission, first_command_timeout)
-        self.table = NATTable(clock.seconds)
+        self.table = NATTable(clock.seconds, wall_clock)
         self.stop_logging = self.table.subscribe(log_end, (Removed, Failed))
         self.resources = Resources(
             self.table,

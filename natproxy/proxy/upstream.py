@@ -51,9 +51,8 @@ _BROKEN_OFF = PROXY_ERROR + "the server closed the connection inside its reply"
 class Upstreams:
     """The upstreams of a proxy.
 
-    There is one today. With several, `choose` is where a command is assigned to one of them:
-    by its verb, by the load and the health of each, and for a further attempt of the same
-    command, to another one.
+    There is one today. With several, `choose` assigns each attempt of a command to one of them:
+    by its verb, by the load and health of each, and by which of them have failed before.
     """
 
     def __init__(self, connector: Connector) -> None:
@@ -130,7 +129,7 @@ class UpstreamFactory(ClientFactory):
             self._cancel()
         self._publish_failure(outcome, 0)
 
-    def buildProtocol(  # type: ignore[override]  # the interface has no type for a factory attribute
+    def buildProtocol(  # type: ignore[override]  # as in `ProxyFactory`
         self, addr: IAddress | None
     ) -> UpstreamProtocol:
         """Return the protocol of the upstream connection."""
@@ -347,7 +346,7 @@ class UpstreamProtocol(Protocol):
         self._relay.start()
 
     def _body_received(self) -> None:
-        """Restart the time-out: progress of a body extends it, that of a header does not."""
+        """Restart the time-out of the body; that of the header is never extended."""
         self._resources.replies.set(self.body_expired)
 
     def _features_received(self, data: bytes) -> None:

@@ -91,6 +91,7 @@ class File(Protocol):
         ...
 
 
+# Jobs are named tuples: one is made for each command, and a frozen dataclass takes longer.
 class SocketJob(NamedTuple):
     """A body to be moved from one connection to another.
 

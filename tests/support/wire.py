@@ -33,7 +33,7 @@ listing_lines = st.lists(
 tokens = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=128)
 
 
-# Some file systems keep 64 bits of seconds, and Python gives them as they are.
+# Some file systems have 64 bits of seconds, and Python returns them unchanged.
 mtimes = st.integers(-(2**63) * 10**9, 2**63 * 10**9 - 1) | st.integers(-(10**10), 10**10)
 
 
@@ -80,7 +80,7 @@ class RefusingCase(SynchronousTestCase):
         self.assert_harmless(caught.exception)
 
     def assert_harmless(self, error: WireError) -> None:
-        """What it says is short, on one line, and drives no terminal."""
+        """Check that the text is short, on one line, and without control characters."""
         text = str(error)
         self.assertLess(len(text), 200)
         self.assertEqual(text.splitlines(), [text])

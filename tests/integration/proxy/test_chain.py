@@ -43,8 +43,8 @@ LISTING = b"OK\n" + b"".join(name + b"\n" for name in sorted(FILES)) + b"END\n"
 BUFFER = 65_536
 
 
-def answer(line: bytes) -> bytes:
-    """Say what a command gets, if protocol.md is right."""
+def expected_reply(line: bytes) -> bytes:
+    """Return the reply to a command according to docs/protocol.md."""
     verb, *name = line.removesuffix(b"\r").split(None, 1) or [b""]
     if verb.upper() == b"LIST":
         return LISTING
@@ -80,7 +80,7 @@ class End(HalfClosingWire):
             self.lose(self.protocol, error)
 
     def carry(self, size: int) -> bool:
-        """Do the next thing there is to do; tell whether there was any."""
+        """Carry out the next pending action; return whether there was one."""
         if self.over:
             return False
         if self.aborted:
@@ -115,7 +115,7 @@ class End(HalfClosingWire):
 
 @implementer(IStreamClientEndpoint)
 class Network:
-    """Carries bytes between ends, in pieces of the given sizes; leads to the file server."""
+    """Carries bytes between ends in pieces of certain sizes; connects to the file server."""
 
     def __init__(self, clock: Clock, sizes: Sequence[int]) -> None:
         self.clock = clock
@@ -125,7 +125,7 @@ class Network:
         self.server: IProtocolFactory
 
     def link(self, near: IProtocolFactory, far: IProtocolFactory, ports: tuple[int, int]) -> End:
-        """Connect two protocols that are yet to be built, and give the near end."""
+        """Build and connect two protocols, and return the near end."""
         ends = End(*ports), End(*reversed(ports))
         for end, other, factory in zip(ends, reversed(ends), (near, far), strict=True):
             end.other = other
@@ -140,7 +140,7 @@ class Network:
         return succeed(end.protocol)
 
     def step(self) -> bool:
-        """Carry something for each end; tell whether anything was carried."""
+        """Carry something for each end; return whether anything was carried."""
         self.clock.advance(0)
         carried = [end.carry(next(self.sizes)) for end in list(self.ends)]
         self.ends = [end for end in self.ends if not (end.over and end.other.over)]
@@ -172,7 +172,7 @@ class Client(Protocol):
         self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:
-        """All has been sent."""
+        """Do nothing: everything has been sent."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.ended = reason.type
@@ -185,7 +185,7 @@ def no_line_feed(least: int = 0) -> st.SearchStrategy[bytes]:
 
 
 def of_version_1(line: bytes) -> bool:
-    """Tell whether `answer` knows what a command gets."""
+    """Return whether `expected_reply` covers a command."""
     command = parse_command(line)
     return command is None or not command.known or VERBS[command.verb].version == 1
 
@@ -201,15 +201,15 @@ piece_sizes = st.lists(st.integers(1, 40) | st.integers(1, 2 * BUFFER), min_size
 
 class ChainCase(SynchronousTestCase):
     def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
         for name, content in FILES.items():
-            Path(os.fsdecode(os.fsencode(folder.name) + b"/" + name)).write_bytes(content)
-        self.directory = LocalStorage(folder.name)
+            Path(os.fsdecode(os.fsencode(temporary.name) + b"/" + name)).write_bytes(content)
+        self.directory = LocalStorage(temporary.name)
         self.journal = Journal(self)
 
     def build(self, sizes: Sequence[int]) -> None:
-        """Make a new chain, with nobody in it yet."""
+        """Make a new chain without clients."""
         self.journal.events.clear()
         self.clock = Clock()
         self.network = Network(self.clock, sizes)
@@ -257,18 +257,18 @@ class AnyCommandsTests(ChainCase):
         client = self.new_client(40_000, b"".join(line + b"\n" for line in commands))
         client.transport.loseWriteConnection()
         self.network.run()
-        self.assertEqual(client.received, b"".join(map(answer, commands)))
+        self.assertEqual(client.received, b"".join(map(expected_reply, commands)))
         self.assertIs(client.ended, ConnectionDone)
         self.assert_nothing_is_left()
         self.assertLessEqual(max((size for _, size in self.steps), default=0), 1)
-        answered = sum(1 for line in commands if answer(line))
+        replied = sum(1 for line in commands if expected_reply(line))
         # Each is logged once by the proxy, with a port, and once by the file server.
-        self.assertEqual(len([e for e in self.journal.outcomes if "nat_port" in e]), answered)
-        self.assertEqual(self.journal.ends, ["completed"] * 2 * answered)
+        self.assertEqual(len([e for e in self.journal.outcomes if "nat_port" in e]), replied)
+        self.assertEqual(self.journal.ends, ["completed"] * 2 * replied)
 
     @settings(max_examples=40, deadline=None, database=None)
     @given(st.lists(st.lists(lines, max_size=5), min_size=2, max_size=4), piece_sizes)
-    def test_nobody_gets_what_another_asked_for(
+    def test_no_client_receives_the_reply_to_another(
         self, conversations: list[list[bytes]], sizes: list[int]
     ) -> None:
         self.build(sizes)
@@ -280,19 +280,19 @@ class AnyCommandsTests(ChainCase):
             client.transport.loseWriteConnection()
         self.network.run()
         for client, commands in zip(clients, conversations, strict=True):
-            self.assertEqual(client.received, b"".join(map(answer, commands)))
+            self.assertEqual(client.received, b"".join(map(expected_reply, commands)))
         self.assert_nothing_is_left()
 
     @settings(max_examples=80, deadline=None, database=None)
     @given(st.lists(lines, min_size=1, max_size=5), st.integers(0, 60), st.booleans(), piece_sizes)
-    def test_client_may_go_at_any_moment(
+    def test_client_may_end_at_any_moment(
         self, commands: list[bytes], steps: int, reset: bool, sizes: list[int]
     ) -> None:
         self.build(sizes)
         client = self.new_client(40_000, b"".join(line + b"\n" for line in commands))
         for _ in range(steps):
             self.network.step()
-        whole = b"".join(map(answer, commands))
+        whole = b"".join(map(expected_reply, commands))
         self.assertEqual(client.received, whole[: len(client.received)])
         if reset:
             client.transport.abortConnection()
@@ -315,7 +315,9 @@ class AnyCommandsTests(ChainCase):
         self.clock.pump([1.0] * 3)
         self.network.run()
         self.successResultOf(drained)
-        replies = [b"".join(map(answer, commands[:count])) for count in range(len(commands) + 1)]
+        replies = [
+            b"".join(map(expected_reply, commands[:count])) for count in range(len(commands) + 1)
+        ]
         self.assertIn(client.received, replies)
         self.assertIs(client.ended, ConnectionDone)
         self.assertEqual(len(self.proxy.table), 0)
@@ -329,7 +331,7 @@ class LongConversationTests(ChainCase):
         client = self.new_client(40_000, b"".join(line + b"\n" for line in commands))
         client.transport.loseWriteConnection()
         self.network.run()
-        self.assertTrue(client.received == b"".join(map(answer, commands)))
+        self.assertTrue(client.received == b"".join(map(expected_reply, commands)))
         self.assert_nothing_is_left()
         self.assertEqual(max(size for _, size in self.steps), 1)
 
@@ -341,12 +343,12 @@ class LongConversationTests(ChainCase):
         self.network.run()
         self.assertEqual(client.received, b"ERR file not found\n")
 
-    def test_file_server_alone_gives_the_same_answers(self) -> None:
+    def test_file_server_alone_sends_the_same_replies(self) -> None:
         commands = [b"LIST", b"DOWNLOAD a", b"", b"x", b"DOWNLOAD large", b"DOWNLOAD a\r\r"]
         self.build([1000])
         client = Client()
         self.network.link(client, self.server, (40_000, 9001)).write(b"\n".join(commands) + b"\n")
         client.transport.loseWriteConnection()
         self.network.run()
-        self.assertTrue(client.received == b"".join(map(answer, commands)))
+        self.assertTrue(client.received == b"".join(map(expected_reply, commands)))
         self.assert_nothing_is_left()

@@ -51,7 +51,7 @@ class Chain:
         return metadata_of(os.stat(self.directory / name)).etag
 
     def header(self, name: str, length: int, offset: int = 0) -> bytes:
-        """Say how the reply to a ``GET`` begins."""
+        """Return the header of the reply to a ``GET``."""
         metadata = metadata_of(os.stat(self.directory / name))
         return format_range(Range(length, offset, metadata))
 
@@ -60,15 +60,15 @@ class Chain:
         self.client.send(command)
         await gets(self.client, reply)
 
-    async def page(self, asked: Arguments) -> bytes:
-        """Ask for a page of a listing and wait for its body."""
+    async def page(self, arguments: Arguments) -> bytes:
+        """Send an ``LS`` and wait for the body of its page."""
 
         def body() -> bytes | None:
             parser = ReplyParser(Framing.COUNTED)
             body = parser.feed(bytes(self.client.received))
             return body if parser.complete else None
 
-        self.client.send(format_request(b"LS", asked))
+        self.client.send(format_request(b"LS", arguments))
         await self.client.until(lambda: body() is not None, "a page")
         page = body()
         await self.client.takes(1)
@@ -93,13 +93,13 @@ async def chain(method: Method, directory: Path) -> AsyncIterator[Chain]:
 
 
 @pytest_twisted.ensureDeferred
-async def test_every_verb_goes_through_the_proxy(tmp_path: Path) -> None:
+async def test_every_verb_passes_the_proxy(tmp_path: Path) -> None:
     async with chain(Method.AUTO, tmp_path) as running:
         metadata = metadata_of(os.stat(tmp_path / "a"))
         shown = format_metadata(metadata)
         entry = format_entry(Entry(b"sub/b c", metadata_of(os.stat(tmp_path / "sub/b c"))))
         digest = hashlib.sha256(b"content").hexdigest()
-        answers = {
+        replies = {
             b"FEAT": b"OK\n" + abilities() + b"VIA natproxy/2.1\nEND\n",
             b"STAT a": b"OK " + shown + b"\n",
             b"GET a offset=3 length=4": running.header("a", 4, 3) + b"tent",
@@ -108,15 +108,15 @@ async def test_every_verb_goes_through_the_proxy(tmp_path: Path) -> None:
             b"LIST": b"OK\na\nlarge\nEND\n",
             b"DOWNLOAD a": b"OK 12\ncontent of a",
         }
-        assert {command.split()[0] for command in answers} == set(VERBS)
-        for command, reply in answers.items():
+        assert {command.split()[0] for command in replies} == set(VERBS)
+        for command, reply in replies.items():
             await running.gets(command + b"\n", reply)
         # All at once, in order: the same.
         await running.gets(
-            b"".join(command + b"\r\n" for command in answers) * 9, b"".join(answers.values()) * 9
+            b"".join(command + b"\r\n" for command in replies) * 9, b"".join(replies.values()) * 9
         )
         # Each command is logged twice: by the file server, and by the proxy.
-        await running.server.ended(*["completed"] * 2 * 10 * len(answers))
+        await running.server.ended(*["completed"] * 2 * 10 * len(replies))
 
 
 @both_methods
@@ -172,10 +172,10 @@ async def test_whole_tree_in_pages(tmp_path: Path) -> None:
 
 @asynccontextmanager
 async def held_up(method: Method, directory: Path) -> AsyncIterator[tuple[Running, Peer, bytes]]:
-    """Have the file ``large`` sent to a client that does not read; give the whole reply."""
+    """Let the file ``large`` be sent to a client that does not read; return the whole reply."""
     path = directory / "large"
     path.write_bytes(os.urandom(MIB) * (SIZE // MIB))
-    # Whatever clock the file system has, the next change bears another time.
+    # Wait until the clock of the file system has advanced.
     os.utime(path, (1, 1))
     header = format_range(Range(SIZE, 0, metadata_of(os.stat(path))))
     async with serving(method, directory) as server, server.client() as client:
@@ -188,7 +188,7 @@ async def held_up(method: Method, directory: Path) -> AsyncIterator[tuple[Runnin
 
 @both_methods
 @pytest_twisted.ensureDeferred
-async def test_file_written_while_it_is_sent_is_no_silent_mixture(
+async def test_file_written_while_it_is_sent_is_not_sent_as_a_mixture(
     method: Method, tmp_path: Path
 ) -> None:
     async with held_up(method, tmp_path) as (server, client, reply):
@@ -239,7 +239,7 @@ async def test_broken_off_reply_is_broken_off_by_the_proxy_too(
 
 
 async def ask_for_a_long_digest(directory: Path, server: Daemon, client: Peer) -> None:
-    """Have a digest begun that takes hours, of a file that costs nothing."""
+    """Begin a digest that takes hours, of a sparse file."""
     with (directory / "files" / "endless").open("wb") as file:
         file.truncate(1 << 42)
     client.send(b"HASH endless\nFEAT\n")
@@ -250,7 +250,7 @@ async def ask_for_a_long_digest(directory: Path, server: Daemon, client: Peer) -
 
 @pytest.mark.parametrize("waiting", [True, False])
 @pytest_twisted.ensureDeferred
-async def test_daemon_does_not_end_later_for_a_digest(tmp_path: Path, waiting: bool) -> None:
+async def test_daemon_does_not_wait_for_a_digest(tmp_path: Path, waiting: bool) -> None:
     (tmp_path / "files").mkdir()
     async with daemon(tmp_path, "fileserver", "--drain=0.2") as server:
         async with client_of(server.port) as client:

@@ -1,4 +1,4 @@
-"""Upstream connections by the short way, over real sockets, and by an endpoint."""
+"""Upstream connections: the fast connect, over real sockets, and endpoints."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from natproxy.proxy.tcp import TCPConnector
 from tests.support.doubles import PlayedEndpoint
 
 
-class Wanting(ClientFactory):
-    """Waits for a connection, or for the reason why there is none."""
+class Recorder(ClientFactory):
+    """Waits for a connection, or for the failure to make one."""
 
     noisy = False
 
@@ -51,7 +51,7 @@ class Wanting(ClientFactory):
 
 
 def connector(port: int, timeout: float = 5.0) -> TCPConnector:
-    """Make a connector to a port of this host."""
+    """Return a connector to a port of this host."""
     return TCPConnector(reactor, "127.0.0.1", port, timeout)
 
 
@@ -59,7 +59,7 @@ def connector(port: int, timeout: float = 5.0) -> TCPConnector:
 async def test_listening_port_is_connected_to() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        factory = Wanting()
+        factory = Recorder()
         connector(port).connect(factory)
         protocol = await factory.ended
         accepted, peer = listener.accept()
@@ -73,23 +73,23 @@ async def test_listening_port_is_connected_to() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_refusal_is_told_in_plain_words() -> None:
+async def test_refusal_is_explained() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    factory = Wanting()
+    factory = Recorder()
     connector(port).connect(factory)
     (reason,) = await factory.ended
     assert explain(reason, 5).message == "the server refuses connections"
     assert factory.calls == 1
 
 
-class UnansweredTests(SynchronousTestCase):
-    """A peer that does not answer, played: the socket stays as it is."""
+class PendingTests(SynchronousTestCase):
+    """An attempt to connect to a peer that does not respond, with a mock socket."""
 
     def setUp(self) -> None:
         self.clock = Clock()
         self.reactor = mock.Mock(callLater=self.clock.callLater)
-        self.factory = Wanting()
+        self.factory = Recorder()
         self.sock = mock.MagicMock(spec=socket.socket)
         self.sock.connect_ex.side_effect = [errno.EINPROGRESS, errno.EALREADY]
         self.sock.fileno.return_value = 99
@@ -97,7 +97,7 @@ class UnansweredTests(SynchronousTestCase):
         self.sock.__exit__.side_effect = lambda *_: self.closed()
         self.sock.detach.side_effect = self.detached
         with mock.patch("natproxy.proxy.tcp.socket.socket", return_value=self.sock):
-            self.give_up = TCPConnector(self.reactor, "192.0.2.1", 9, 5.0).connect(self.factory)
+            self.cancel = TCPConnector(self.reactor, "192.0.2.1", 9, 5.0).connect(self.factory)
         (self.attempt,) = self.reactor.addWriter.call_args.args
 
     def closed(self) -> None:
@@ -108,12 +108,12 @@ class UnansweredTests(SynchronousTestCase):
         self.descriptor = os.open(os.devnull, os.O_RDONLY)
         return self.descriptor
 
-    def assert_over(self) -> None:
+    def assert_ended(self) -> None:
         self.reactor.removeWriter.assert_called_once_with(self.attempt)
         self.assertEqual(self.sock.fileno(), -1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_time_is_over(self) -> None:
+    def test_time_out(self) -> None:
         self.clock.advance(4.9)
         self.assertEqual(self.factory.calls, 0)
         self.clock.advance(0.1)
@@ -121,44 +121,44 @@ class UnansweredTests(SynchronousTestCase):
         self.assertEqual(
             explain(reason, 5.0).message, "the server did not accept a connection within 5 s"
         )
-        self.assert_over()
+        self.assert_ended()
 
-    def test_attempt_that_is_given_up_calls_nobody(self) -> None:
-        self.give_up()
-        self.give_up()
+    def test_cancelled_attempt_calls_nothing(self) -> None:
+        self.cancel()
+        self.cancel()
         self.attempt.connectionLost(None)
         self.assertEqual(self.factory.calls, 0)
-        # An event of this number may have been collected in this turn of the reactor.
+        # The reactor may still have an event of this descriptor in this turn.
         os.fstat(self.descriptor)
         self.clock.advance(0)
         with self.assertRaises(OSError):
             os.fstat(self.descriptor)
-        self.assert_over()
+        self.assert_ended()
 
-    def test_late_answer_is_a_connection(self) -> None:
+    def test_late_acceptance_is_a_connection(self) -> None:
         self.sock.getsockopt.return_value = 0
         self.sock.connect_ex.side_effect = [errno.EALREADY, 0]
         self.attempt.doWrite()
         self.reactor.adoptStreamConnection.assert_not_called()
         self.attempt.doWrite()
         self.reactor.adoptStreamConnection.assert_called_once_with(99, socket.AF_INET, self.factory)
-        self.assert_over()
+        self.assert_ended()
 
     def test_late_refusal_is_a_failure(self) -> None:
         self.sock.getsockopt.return_value = errno.ECONNREFUSED
         self.attempt.connectionLost(None)
         (reason,) = self.successResultOf(self.factory.ended)
         self.assertIsInstance(reason.value, error.ConnectionRefusedError)
-        self.assert_over()
+        self.assert_ended()
 
 
-class LackTests(SynchronousTestCase):
-    def test_what_the_proxy_lacks_is_said_to_be_the_proxys(self) -> None:
+class DescriptorTests(SynchronousTestCase):
+    def test_missing_descriptor_is_reported_as_the_proxys(self) -> None:
         for code, words in (
             (errno.EMFILE, "the proxy has no free descriptor left"),
             (errno.ENFILE, "the proxy's system has no free descriptor left"),
         ):
-            factory = Wanting()
+            factory = Recorder()
             with mock.patch("natproxy.proxy.tcp.socket.socket", side_effect=OSError(code, "")):
                 TCPConnector(mock.Mock(), "127.0.0.1", 9, 5.0).connect(factory)
             (reason,) = self.successResultOf(factory.ended)
@@ -201,7 +201,7 @@ async def test_every_address_of_a_name_is_tried() -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             description = f"tcp:files.example:{listener.getsockname()[1]}"
             endpoint = clientFromString(reactor, description)
-            factory = Wanting()
+            factory = Recorder()
             connector_for(description, endpoint, reactor, 5.0).connect(factory)
             protocol = await factory.ended
             assert protocol.transport.getPeer().host == "127.0.0.1"
@@ -213,9 +213,9 @@ async def test_every_address_of_a_name_is_tried() -> None:
         reactor.installNameResolver(previous)
 
 
-class UnlikelyTests(SynchronousTestCase):
-    def test_no_descriptor_for_the_transport_is_a_failure_like_others(self) -> None:
-        factory = Wanting()
+class AdoptionTests(SynchronousTestCase):
+    def test_missing_descriptor_for_the_transport_is_a_failure(self) -> None:
+        factory = Recorder()
         full = mock.Mock(adoptStreamConnection=mock.Mock(side_effect=OSError(errno.EMFILE, "full")))
         with socket.create_server(("127.0.0.1", 0)) as listener:
             TCPConnector(full, "127.0.0.1", listener.getsockname()[1], 5.0).connect(factory)
@@ -228,11 +228,11 @@ class ChoiceTests(SynchronousTestCase):
         endpoint = clientFromString(reactor, description)
         return connector_for(description, endpoint, reactor, 5.0)
 
-    def test_short_way_is_for_plain_numeric_tcp(self) -> None:
+    def test_fast_connect_is_for_plain_numeric_tcp(self) -> None:
         for description in ("tcp:127.0.0.1:9001", "tcp:host=10.0.0.1:port=80"):
             self.assertIsInstance(self.choice(description), TCPConnector)
 
-    def test_everything_else_goes_by_its_endpoint(self) -> None:
+    def test_everything_else_uses_its_endpoint(self) -> None:
         for description in (
             "tcp:files.example:9001",
             "tcp:127.0.0.1:9001:bindAddress=127.0.0.2",
@@ -241,9 +241,9 @@ class ChoiceTests(SynchronousTestCase):
         ):
             self.assertIsInstance(self.choice(description), EndpointConnector)
 
-    def test_attempt_of_an_endpoint_that_is_given_up_calls_nobody(self) -> None:
-        clock, endpoint, factory = Clock(), PlayedEndpoint(), Wanting()
-        give_up = EndpointConnector(endpoint, clock, 5.0).connect(factory)
-        give_up()
+    def test_cancelled_attempt_of_an_endpoint_calls_nothing(self) -> None:
+        clock, endpoint, factory = Clock(), PlayedEndpoint(), Recorder()
+        cancel = EndpointConnector(endpoint, clock, 5.0).connect(factory)
+        cancel()
         self.assertTrue(endpoint.last.cancelled)
         self.assertEqual((factory.calls, clock.getDelayedCalls()), (0, []))

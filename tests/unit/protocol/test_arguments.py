@@ -1,4 +1,4 @@
-"""What follows a verb of version 2: an encoded name, then arguments, and their refusal."""
+"""The arguments of version 2: an encoded name, key=value words, and their refusal."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TOO_LARGE = MAX_SIZE + 1
 
 numbers = st.integers(0, MAX_SIZE) | st.sampled_from([0, 1, MAX_SIZE])
 positive = numbers.filter(bool)
-# One dot stands for the served directory, which is said by no name at all.
+# One dot stands for the served directory, whose name is empty.
 names = awkward_bytes.filter(lambda name: name != b".")
 VALUES: dict[bytes, st.SearchStrategy[object]] = {
     b"offset": numbers,
@@ -51,7 +51,7 @@ VALUES: dict[bytes, st.SearchStrategy[object]] = {
 
 @st.composite
 def requests(draw: st.DrawFn) -> tuple[bytes, Arguments]:
-    """A verb of version 2, and what may be asked of it."""
+    """A verb of version 2 and arguments for it."""
     verb = VERBS[draw(st.sampled_from(VERSION_2))]
     values = {key.decode().replace("-", "_"): draw(VALUES[key]) for key in verb.keys}
     if verb.naming is not Naming.NONE:
@@ -73,7 +73,7 @@ def spellings(draw: st.DrawFn, name: bytes) -> bytes:
 
 @st.composite
 def hostile_lines(draw: st.DrawFn) -> bytes:
-    """A verb of version 2, and then nearly what it takes, or nothing like it."""
+    """A verb of version 2 with malformed arguments."""
     piece = (
         st.sampled_from(
             [b"=", b"%", b"%2", b"%zz", b"%41", b".", b"-1", b"inf", b"\t", b"\v", b"1"]
@@ -157,7 +157,7 @@ class RequestTests(SynchronousTestCase):
         self.assertEqual((command.verb, command.line), (word, line[:-1]))
         self.assertEqual(parse_arguments(command), arguments)
 
-    def test_what_has_its_default_is_not_said(self) -> None:
+    def test_default_is_left_out(self) -> None:
         for line, arguments in (
             (b"FEAT", Arguments()),
             (b"LS", Arguments()),
@@ -260,7 +260,7 @@ class NameOfTests(SynchronousTestCase):
         if command is not None:
             self.assertIsInstance(name_of(command), bytes)
 
-    def test_name_is_decoded_once_for_the_answer_the_table_and_the_log(self) -> None:
+    def test_name_is_decoded_once_for_the_reply_the_table_and_the_log(self) -> None:
         command = parse_command(b"STAT " + b"%61" * 5000)
         assert command is not None
         decode_name.cache_clear()
@@ -369,10 +369,12 @@ class AbilitiesTests(SynchronousTestCase):
     def test_abilities_are_the_table(self) -> None:
         first, *rows = abilities().splitlines()
         self.assertEqual(first, b"NATPROXY 2")
-        told = {word: tuple(keys) for word, *keys in (row.split() for row in rows)}
-        self.assertEqual(told, {word: VERBS[word].keys for word in VERSION_2 if word != b"FEAT"})
+        announced = {word: tuple(keys) for word, *keys in (row.split() for row in rows)}
+        self.assertEqual(
+            announced, {word: VERBS[word].keys for word in VERSION_2 if word != b"FEAT"}
+        )
 
-    def test_every_key_of_the_table_can_be_asked_for(self) -> None:
+    def test_every_key_of_the_table_can_be_formatted(self) -> None:
         for word in VERSION_2:
             for key in VERBS[word].keys:
                 line = b" ".join([word, b"a", key + b"=7"])

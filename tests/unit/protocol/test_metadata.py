@@ -1,4 +1,4 @@
-"""What version 2 says of files: a status, a range, a digest, and pages of entries."""
+"""The replies of version 2: metadata, ranges, digests and pages of entries."""
 
 from __future__ import annotations
 
@@ -63,17 +63,17 @@ def ranges(draw: st.DrawFn) -> Range:
     return Range(draw(st.integers(0, metadata.size - offset)), offset, metadata)
 
 
-class StatusTests(RefusingCase):
+class MetadataTests(RefusingCase):
     @checked
     @given(metadata_list)
     @example(Metadata(FILE, 0, -1, "x"))
     @example(Metadata(FILE, 0, -(10**9) - 1, "x"))
-    def test_any_status_comes_back(self, metadata: Metadata) -> None:
+    def test_any_metadata_is_parsed_from_its_text(self, metadata: Metadata) -> None:
         words = format_metadata(metadata)
         self.assertTrue(words.decode("ascii").isprintable())
         self.assertEqual(parse_metadata(words), metadata)
 
-    def test_status_is_written_as_the_protocol_says(self) -> None:
+    def test_metadata_is_formatted_as_specified(self) -> None:
         self.assertEqual(format_metadata(METADATA), WORDS)
         for nanoseconds, written in (
             (0, b"0.000000000"),
@@ -162,7 +162,7 @@ class RangeTests(RefusingCase):
         self.assertEqual(header.size, part.length)
         self.assertEqual(parse_range(header.size, header.words), part)
 
-    def test_range_is_written_as_the_protocol_says(self) -> None:
+    def test_range_is_formatted_as_specified(self) -> None:
         self.assertEqual(
             format_range(Range(2, 3, METADATA)),
             b"OK 2 offset=3 size=5 mtime=1.500000000 etag=x-1\n",
@@ -200,7 +200,7 @@ class DigestTests(RefusingCase):
         digest = Digest(sha256.hex(), size, etag)
         self.assertEqual(parse_digest(format_digest(digest)), digest)
 
-    def test_digest_is_written_as_the_protocol_says(self) -> None:
+    def test_digest_is_formatted_as_specified(self) -> None:
         words = f"sha256={HEX} size=5 etag=x".encode()
         self.assertEqual(format_digest(Digest(HEX, 5, "x")), words)
         self.assertEqual(parse_digest(words + b" new=1"), Digest(HEX, 5, "x"))
@@ -234,7 +234,7 @@ class EntryTests(RefusingCase):
         self.assertEqual(line.find(b"\n"), len(line) - 1)
         self.assertEqual(parse_entry(line[:-1]), entry)
 
-    def test_entry_is_written_as_the_protocol_says(self) -> None:
+    def test_entry_is_formatted_as_specified(self) -> None:
         self.assertEqual(format_entry(Entry(b"a b/c", METADATA)), WORDS + b" a%20b/c\n")
 
     def test_last_word_is_the_name_whatever_it_looks_like(self) -> None:

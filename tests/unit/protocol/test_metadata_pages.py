@@ -29,14 +29,14 @@ from tests.support.wire import (
     metadata_list,
 )
 
-FOLDER = Metadata(DIRECTORY, 0, 10**9, "x")
+A_DIRECTORY = Metadata(DIRECTORY, 0, 10**9, "x")
 WORDS = b"type=dir size=0 mtime=1.000000000 etag=x"
 
 pages = st.builds(Page, st.integers(0, MAX_SIZE), st.none() | entry_names)
 
 
 class UnreadEntryTests(RefusingCase):
-    def test_entry_that_cannot_be_read_is_written_as_the_protocol_says(self) -> None:
+    def test_entry_that_cannot_be_read_is_formatted_as_specified(self) -> None:
         line = b"type=unread size=0 mtime=0.0 etag=- a%20b\n"
         self.assertEqual(format_entry(Entry(b"a b", UNREAD_METADATA)), line)
         entry = parse_entry(line[:-1])
@@ -46,16 +46,16 @@ class UnreadEntryTests(RefusingCase):
 
     def test_directory_that_cannot_be_listed_is_marked(self) -> None:
         line = WORDS + b" unread=1 a/b\n"
-        self.assertEqual(format_entry(Entry(b"a/b", FOLDER, unread=True)), line)
-        self.assertEqual(parse_entry(line[:-1]), Entry(b"a/b", FOLDER, unread=True))
-        self.assertEqual(parse_entry(WORDS + b" a/b"), Entry(b"a/b", FOLDER))
+        self.assertEqual(format_entry(Entry(b"a/b", A_DIRECTORY, unread=True)), line)
+        self.assertEqual(parse_entry(line[:-1]), Entry(b"a/b", A_DIRECTORY, unread=True))
+        self.assertEqual(parse_entry(WORDS + b" a/b"), Entry(b"a/b", A_DIRECTORY))
 
     def test_only_1_marks_a_directory(self) -> None:
         for word in (b"unread=0", b"unread=", b"unread", b"unread=11", b"xunread=1"):
             self.assertFalse(parse_entry(WORDS + b" " + word + b" a").unread, word)
 
     def test_name_that_looks_like_the_mark_is_a_name(self) -> None:
-        self.assertEqual(parse_entry(WORDS + b" unread=1"), Entry(b"unread=1", FOLDER))
+        self.assertEqual(parse_entry(WORDS + b" unread=1"), Entry(b"unread=1", A_DIRECTORY))
 
     @checked
     @given(entry_names, metadata_list, st.booleans())
@@ -66,7 +66,7 @@ class UnreadEntryTests(RefusingCase):
 
 
 class PageHeaderTests(RefusingCase):
-    def test_header_is_written_as_the_protocol_says(self) -> None:
+    def test_header_is_formatted_as_specified(self) -> None:
         for page, line in (
             (Page(), b"OK 7\n"),
             (Page(unread=2), b"OK 7 unread=2\n"),
@@ -86,7 +86,7 @@ class PageHeaderTests(RefusingCase):
         line = format_page(MAX_SIZE, Page(MAX_SIZE, b"\xff" * 4095))
         self.assertLessEqual(len(line), MAX_LINE)
 
-    def test_header_of_a_server_that_says_nothing_more_is_read(self) -> None:
+    def test_header_without_further_words_is_parsed(self) -> None:
         self.assertEqual(parse_page(b""), Page())
         self.assertEqual(parse_page(b"other=1 word"), Page())
 

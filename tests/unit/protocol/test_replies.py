@@ -57,13 +57,13 @@ class HeaderTests(SynchronousTestCase):
         for line in (b"", b"OK ", b"OK\r", b"OK 5", b"ok", b"OKAY", b"END", b"ERRATA"):
             self.assert_malformed(line, Framing.LISTING)
 
-    def test_any_first_line_answers_a_verb_that_is_not_known(self) -> None:
+    def test_any_first_line_is_a_reply_to_an_unknown_verb(self) -> None:
         for line in (b"OK", b"OK type=file size=5", b"250 hello", b""):
             header = parse_header(line, Framing.NOTHING)
             self.assertEqual((header.error, header.size), (None, 0))
             self.assertIsNone(body_of(header))
 
-    def test_nothing_follows_an_error_whatever_was_asked(self) -> None:
+    def test_nothing_follows_an_error_to_any_command(self) -> None:
         for framing in Framing:
             for line, message in (
                 (b"ERR file not found", b"file not found"),
@@ -148,7 +148,7 @@ class ReplyParserTests(SynchronousTestCase):
         self.assertEqual(parser.header, parse_header(line, framing))
         self.assertEqual((taken, parser.surplus), (body, surplus))
 
-    def test_what_is_missing_is_said(self) -> None:
+    def test_missing_bytes_are_described(self) -> None:
         parser = ReplyParser(Framing.COUNTED)
         self.assertEqual(parser.missing, "the whole reply")
         parser.feed(b"OK 5\nab")
@@ -165,7 +165,7 @@ class ReplyParserTests(SynchronousTestCase):
         self.assertRaises(WireError, parser.feed, b"bc\n")
         self.assertIsNone(parser.header)
 
-    def test_header_without_an_end_is_given_up_at_the_line_limit(self) -> None:
+    def test_header_without_an_end_is_refused_at_the_line_limit(self) -> None:
         parser = ReplyParser(Framing.NOTHING)
         for _ in range(MAX_LINE // 1024):
             self.assertEqual(parser.feed(b"x" * 1024), b"")

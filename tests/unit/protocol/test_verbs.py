@@ -34,7 +34,7 @@ FRAMINGS = {
 
 
 class FramingTests(SynchronousTestCase):
-    def test_each_verb_is_framed_as_the_protocol_says(self) -> None:
+    def test_each_verb_is_framed_as_specified(self) -> None:
         self.assertEqual(set(VERBS), set(FRAMINGS))
         for word, framing in FRAMINGS.items():
             for line in (word, word.lower(), word + b" a offset=1", word + b"\r"):
@@ -60,7 +60,7 @@ class FramingTests(SynchronousTestCase):
             self.assertFalse(command.known)
             self.assertIs(command.framing, Framing.NOTHING)
 
-    def test_one_line_answers_a_verb_without_a_body(self) -> None:
+    def test_reply_to_a_verb_without_a_body_is_one_line(self) -> None:
         header = parse_header(b"OK type=file size=5", Framing.NOTHING)
         self.assertEqual((header.words, header.size), (b"type=file size=5", 0))
         self.assertIsNone(body_of(header))
@@ -140,7 +140,7 @@ class CommandFormattingTests(SynchronousTestCase):
         self.assertEqual(format_command(b"LIST"), b"LIST\n")
         self.assertEqual(format_command(b"DOWNLOAD", b"a b"), b"DOWNLOAD a b\n")
 
-    def test_name_that_a_line_cannot_carry_is_refused_and_the_reason_said(self) -> None:
+    def test_name_that_a_line_cannot_contain_is_refused_with_the_reason(self) -> None:
         self.assertIn("missing file name", self.refusal(b""))
         self.assertIn("carriage return", self.refusal(b"a\rb"))
         self.assertIn("carriage return", self.refusal(b"a\r"))
@@ -149,7 +149,7 @@ class CommandFormattingTests(SynchronousTestCase):
         for space in (b" ", b"\t", b"\v", b"\f"):
             self.assertIn("white space", self.refusal(space + b"a"))
 
-    def test_verb_that_takes_no_name_is_given_none(self) -> None:
+    def test_verb_without_a_name_accepts_none(self) -> None:
         self.assertRaises(WireError, format_command, b"LIST", b"a")
 
     def test_line_may_be_as_long_as_the_limit_and_no_longer(self) -> None:

@@ -1,4 +1,4 @@
-"""The proxy's protocols against a played client and a played upstream: one command's way."""
+"""The path of one command, with a client and an upstream that the test plays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.proxies import ProxyCase
 
 
 class OneCommandTests(ProxyCase):
-    def test_command_travels_on_a_connection_of_its_own(self) -> None:
+    def test_command_has_a_connection_of_its_own(self) -> None:
         self.protocol.dataReceived(b"DOWNLOAD a b\r\n")
         upstream = self.endpoint.last
         self.assertEqual(len(self.table), 0)
@@ -31,7 +31,7 @@ class OneCommandTests(ProxyCase):
         self.assertTrue(upstream.wire.aborted)
         self.assertTrue(self.wire.open)
 
-    def test_refused_connection_leaves_the_client_usable(self) -> None:
+    def test_client_is_usable_after_a_refused_connection(self) -> None:
         self.protocol.dataReceived(b"LIST\nLIST\n")
         self.endpoint.last.refuse(error.ConnectionRefusedError())
         self.assertEqual(self.wire.taken(), b"ERR proxy error: the server refuses connections\n")
@@ -78,7 +78,7 @@ class OneCommandTests(ProxyCase):
             self.assertEqual(len(self.table), 0)
         self.assert_usable()
 
-    def test_unknown_verb_is_answered_with_the_first_line_that_comes_back(self) -> None:
+    def test_reply_to_an_unknown_verb_is_its_first_line(self) -> None:
         self.protocol.dataReceived(b"frobnicate  the  lot\r\n")
         upstream = self.endpoint.last
         upstream.accept()
@@ -88,7 +88,7 @@ class OneCommandTests(ProxyCase):
         self.assertEqual(self.journal.outcomes[0]["verb"], "FROBNICATE")
         self.assert_usable()
 
-    def test_unknown_verb_cannot_put_the_client_out_of_step(self) -> None:
+    def test_unknown_verb_does_not_desynchronize_the_client(self) -> None:
         for reply in (b"OK\n", b"OK 5\nhello", b"OK 5 offset=0\n", b"OK\na\nEND\n", b"OK\r\n"):
             self.protocol.dataReceived(b"PACK a b\nDOWNLOAD a\n")
             self.endpoint.last.accept()
@@ -99,13 +99,13 @@ class OneCommandTests(ProxyCase):
         self.assertEqual(self.journal.ends, ["error", "completed"] * 5)
         self.assertIn("no framing is known for PACK", "\n".join(self.journal.lines()))
 
-    def test_largest_size_there_is_begins_to_be_relayed(self) -> None:
+    def test_body_of_the_largest_size_is_relayed(self) -> None:
         upstream = self.travelling(b"DOWNLOAD a\n")
         upstream.send(b"OK 9223372036854775807\nabc")
         self.assertEqual(self.wire.taken(), b"OK 9223372036854775807\nabc")
         self.assertTrue(upstream.wire.open)
 
-    def test_entry_says_whose_command_it_is(self) -> None:
+    def test_entry_contains_the_client_and_the_command(self) -> None:
         self.clock.advance(7)
         upstream = self.travelling(b"download some file\n")
         (entry,) = self.table.lookup(50_000)
@@ -116,7 +116,7 @@ class OneCommandTests(ProxyCase):
         upstream.send(b"OK 1\n")
         self.assertEqual(entry.relayed, 5)
 
-    def test_entry_is_gone_before_the_next_command_begins(self) -> None:
+    def test_entry_is_removed_before_the_next_command_begins(self) -> None:
         entries = []
         self.endpoint.connect, connect = (
             lambda factory: (entries.append(len(self.table)), connect(factory))[1],
@@ -129,7 +129,7 @@ class OneCommandTests(ProxyCase):
 
 
 class ConnectingTests(ProxyCase):
-    def assert_told(self, words: bytes, outcome: str) -> None:
+    def assert_reported(self, words: bytes, outcome: str) -> None:
         self.assertEqual(self.wire.taken(), b"ERR proxy error: " + words + b"\n")
         (event,) = self.journal.outcomes
         self.assertEqual(event["outcome"], outcome)
@@ -137,7 +137,7 @@ class ConnectingTests(ProxyCase):
         self.assertEqual(len(self.table), 0)
         self.assert_usable()
 
-    def test_connect_that_hangs_is_given_up_after_5_seconds(self) -> None:
+    def test_connect_that_hangs_is_cancelled_after_5_seconds(self) -> None:
         self.protocol.dataReceived(b"LIST\n")
         hanging = self.endpoint.last
         self.clock.advance(4.99)
@@ -145,51 +145,51 @@ class ConnectingTests(ProxyCase):
         self.assertFalse(hanging.cancelled)
         self.clock.advance(0.01)
         self.assertTrue(hanging.cancelled)
-        self.assert_told(b"the server did not accept a connection within 5 s", "timeout")
+        self.assert_reported(b"the server did not accept a connection within 5 s", "timeout")
 
-    def test_answered_connect_is_not_timed_any_more(self) -> None:
+    def test_time_out_of_the_connect_ends_with_it(self) -> None:
         upstream = self.travelling()
         self.clock.advance(5)
         upstream.send(b"OK\nEND\n")
         self.assertEqual(self.wire.taken(), b"OK\nEND\n")
         self.assertEqual(self.journal.ends, ["completed"])
 
-    def test_kernel_gives_the_connect_up(self) -> None:
+    def test_time_out_of_the_kernel(self) -> None:
         self.protocol.dataReceived(b"LIST\n")
         self.endpoint.last.refuse(error.TCPTimedOutError())
-        self.assert_told(b"the server did not accept a connection within 5 s", "timeout")
+        self.assert_reported(b"the server did not accept a connection within 5 s", "timeout")
 
-    def test_endpoint_gives_the_connect_up(self) -> None:
+    def test_time_out_of_the_endpoint(self) -> None:
         self.protocol.dataReceived(b"LIST\n")
         self.endpoint.last.refuse(error.TimeoutError())
-        self.assert_told(b"the server did not accept a connection within 5 s", "timeout")
+        self.assert_reported(b"the server did not accept a connection within 5 s", "timeout")
 
     def test_refused(self) -> None:
         self.protocol.dataReceived(b"LIST\n")
         self.endpoint.last.refuse(error.ConnectionRefusedError())
-        self.assert_told(b"the server refuses connections", "error")
+        self.assert_reported(b"the server refuses connections", "error")
 
     def test_name_cannot_be_resolved(self) -> None:
         self.protocol.dataReceived(b"LIST\n")
         self.endpoint.last.refuse(error.DNSLookupError())
-        self.assert_told(b"the server's name cannot be resolved", "error")
+        self.assert_reported(b"the server's name cannot be resolved", "error")
 
     def test_no_route(self) -> None:
         self.protocol.dataReceived(b"LIST\n")
         self.endpoint.last.refuse(error.NoRouteError())
-        self.assert_told(b"there is no route to the server", "error")
+        self.assert_reported(b"there is no route to the server", "error")
 
     def test_no_local_port_is_free(self) -> None:
         self.protocol.dataReceived(b"LIST\n")
         self.endpoint.last.refuse(error.ConnectError(errno.EADDRNOTAVAIL, "not for all eyes"))
-        self.assert_told(b"the proxy has no free port left", "error")
+        self.assert_reported(b"the proxy has no free port left", "error")
 
     def test_no_descriptor_is_free(self) -> None:
         self.protocol.dataReceived(b"LIST\n")
         self.endpoint.last.refuse(error.ConnectError(errno.EMFILE, "not for all eyes"))
-        self.assert_told(b"the proxy has no free descriptor left", "error")
+        self.assert_reported(b"the proxy has no free descriptor left", "error")
 
-    def test_whatever_else_goes_wrong_is_not_shown_to_the_client(self) -> None:
+    def test_other_failures_are_not_described_to_the_client(self) -> None:
         for number, failure in enumerate(
             (error.UnknownHostError(), OSError(5, "secret"), KeyError("x"))
         ):
@@ -227,7 +227,7 @@ class ConnectingTests(ProxyCase):
 
 
 class PortlessAddressTests(ProxyCase):
-    """UNIX sockets have no port: a number that cannot be one stands for it."""
+    """UNIX sockets have no port; a number over 65,535 stands for it."""
 
     def address_of_client(self, peer: UNIXAddress) -> Address:
         wire = Wire(9000, 0)
@@ -246,7 +246,7 @@ class PortlessAddressTests(ProxyCase):
         self.assertEqual(str(second), f"unix:/run/c#{second.port}")
 
     def test_unnamed_client_as_the_kernel_reports_it(self) -> None:
-        # accept(2) gives an empty name, not none.
+        # accept(2) returns an empty name.
         self.assertEqual(self.address_of_client(UNIXAddress("")).host, "unix")
 
     def test_upstream_on_a_unix_socket(self) -> None:

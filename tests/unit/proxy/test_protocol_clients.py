@@ -1,4 +1,4 @@
-"""Clients that go, that are too many, that ask for much at once; and what is logged of them."""
+"""Clients whose connection ends, too many clients, many commands at once, and the log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.doubles import HalfClosingWire
 from tests.support.proxies import ProxyCase
 
 
-class ClientGoesTests(ProxyCase):
+class ClientEndsTests(ProxyCase):
     def test_while_the_upstream_is_being_connected(self) -> None:
         self.protocol.dataReceived(b"LIST\nLIST\n")
         connecting = self.endpoint.last
@@ -52,7 +52,7 @@ class ClientGoesTests(ProxyCase):
         self.assert_let_go(upstream, entry)
 
     def assert_let_go(self, upstream: Any, entry: NATEntry) -> None:
-        """In the same call, not in some later turn of the reactor."""
+        """Check the result within the same call, not in a later turn of the reactor."""
         self.assertTrue(upstream.wire.aborted)
         self.assertEqual(len(self.table), 0)
         self.assertEqual(self.table.lookup(entry.key.local.port), ())
@@ -61,12 +61,12 @@ class ClientGoesTests(ProxyCase):
         self.assertEqual(self.journal.ends, ["client-gone"])
         self.assertEqual(self.journal.outcomes[0]["nat_port"], entry.key.local.port)
 
-    def test_between_commands_nothing_is_logged_of_it(self) -> None:
+    def test_end_between_commands_is_not_logged(self) -> None:
         self.travelling().send(b"OK\nEND\n")
         self.wire.lose(self.protocol)
         self.assertEqual(self.journal.ends, ["completed"])
 
-    def test_only_its_own_entries_go(self) -> None:
+    def test_only_its_own_entries_are_removed(self) -> None:
         staying, staying_wire = self.protocol, self.wire
         upstream = self.travelling()
         self.protocol, self.wire = self.new_client(43211)
@@ -79,7 +79,7 @@ class ClientGoesTests(ProxyCase):
 
 
 class ManyCommandsTests(ProxyCase):
-    def test_answered_in_order_one_upstream_connection_at_a_time(self) -> None:
+    def test_replies_are_in_order_one_upstream_connection_at_a_time(self) -> None:
         self.protocol.dataReceived(b"DOWNLOAD a\n\nlist\r\nDOWNLOAD b\nWHO\n")
         replies = (b"OK 1\na", b"OK\nEND\n", b"ERR file not found\n", b"ERR unknown command\n")
         for number, reply in enumerate(replies, 1):
@@ -99,7 +99,7 @@ class ManyCommandsTests(ProxyCase):
         self.protocol, self.wire = self.new_client(43211)
         self.assert_usable()
 
-    def test_half_closed_client_gets_all_its_answers_and_then_the_end(self) -> None:
+    def test_half_closed_client_receives_all_replies_and_then_the_end(self) -> None:
         upstream = self.travelling(b"LIST\nDOWNLOAD a\n")
         self.protocol.readConnectionLost()
         self.assertTrue(self.wire.open)
@@ -140,7 +140,7 @@ class TooManyClientsTests(ProxyCase):
         self.options = {"admission": Admission(2)}
         super().setUp()
 
-    def test_one_too_many_is_told_and_closed(self) -> None:
+    def test_client_over_the_limit_receives_the_reason_and_is_closed(self) -> None:
         self.new_client(43211)
         third = self.factory.buildProtocol(None)
         wire = HalfClosingWire(9000, 43212)
@@ -157,13 +157,13 @@ class TooManyClientsTests(ProxyCase):
         self.assertEqual(self.factory.admission.admitted, 2)
         self.assert_usable()
 
-    def test_one_that_goes_makes_room(self) -> None:
+    def test_client_that_ends_frees_its_place(self) -> None:
         second, second_wire = self.new_client(43211)
         second_wire.lose(second)
         self.protocol, self.wire = self.new_client(43212)
         self.assert_usable()
 
-    def test_one_turned_away_makes_no_room(self) -> None:
+    def test_refused_client_frees_no_place(self) -> None:
         self.new_client(43211)
         third, third_wire = self.new_client(43212)
         third_wire.lose(third)
@@ -180,7 +180,7 @@ class DrainTests(ProxyCase):
         self.wire.lose(self.protocol)
         self.successResultOf(drained)
 
-    def test_nobody_is_there(self) -> None:
+    def test_drain_without_a_client(self) -> None:
         self.wire.lose(self.protocol)
         self.successResultOf(self.factory.drain())
 
@@ -207,7 +207,7 @@ class DrainTests(ProxyCase):
         self.assertEqual(self.wire.taken(), b"OK\nEND\n")
         self.assertTrue(self.wire.disconnecting)
 
-    def test_those_left_at_the_end_are_aborted(self) -> None:
+    def test_remaining_clients_are_aborted(self) -> None:
         upstream = self.travelling(b"DOWNLOAD a\nLIST\n")
         upstream.send(b"OK 2\na")
         _, other_wire = self.new_client(43211)

@@ -1,4 +1,4 @@
-"""An upstream that is silent, dies or talks nonsense: what the client gets and the log says."""
+"""An upstream that is silent, ends, or sends malformed replies: the client's reply and the log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class MalformedHeaderTests(ProxyCase):
         self.journal.line_with(f"the upstream 127.0.0.1:9001 is not understood: {reason.decode()}")
         self.assert_usable()
 
-    def test_size_that_is_no_number(self) -> None:
+    def test_size_that_is_not_a_number(self) -> None:
         self.assert_refused(b"DOWNLOAD a\n", b"OK abc\n", b"malformed reply header 'OK abc'")
 
     def test_size_that_is_missing(self) -> None:
@@ -71,7 +71,7 @@ class MalformedHeaderTests(ProxyCase):
         header = b"ERR " + b"x" * (MAX_LINE - 3)
         self.assert_refused(b"LIST\n", header + b"\n", b"reply header too long")
 
-    def test_longest_header_there_may_be(self) -> None:
+    def test_longest_header(self) -> None:
         header = b"ERR " + b"x" * (MAX_LINE - 4) + b"\n"
         self.travelling().send(header)
         self.assertEqual(self.wire.taken(), header)
@@ -104,7 +104,7 @@ class NoReplyTests(ProxyCase):
         )
         self.assert_usable()
 
-    def test_commands_that_wait_are_answered_by_other_connections(self) -> None:
+    def test_waiting_commands_use_other_connections(self) -> None:
         self.travelling(b"LIST\nDOWNLOAD a\n").die()
         self.endpoint.last.accept()
         self.endpoint.last.send(b"OK 1\na")
@@ -158,7 +158,7 @@ class SilenceTests(ProxyCase):
         upstream.send(b"b")
         self.assertEqual(self.wire.taken(), b"OK 2\nab")
 
-    def test_each_of_many_silences_is_noticed_in_its_own_time(self) -> None:
+    def test_each_command_has_a_time_out_of_its_own(self) -> None:
         other, other_wire = self.new_client(43_211)
         self.travelling(b"LIST\n" * 5)
         self.clock.advance(30)
@@ -200,13 +200,13 @@ class SilenceTests(ProxyCase):
         self.assertEqual(self.journal.outcomes[0]["duration"], 295)
         self.assert_usable()
 
-    def test_waiting_commands_of_a_client_cut_off_are_not_sent(self) -> None:
+    def test_waiting_commands_of_an_aborted_client_are_not_sent(self) -> None:
         self.travelling(b"DOWNLOAD a\nLIST\n").send(b"OK 10\n")
         self.clock.advance(60)
         self.assertEqual(len(self.endpoint.connections), 1)
 
 
-class DeathInsideAReplyTests(ProxyCase):
+class EndInsideAReplyTests(ProxyCase):
     def assert_aborted(self, command: bytes, begun: bytes, missing: str) -> None:
         for error in (ConnectionDone(), ConnectionLost()):
             self.protocol, self.wire = self.new_client(43211)
@@ -224,16 +224,16 @@ class DeathInsideAReplyTests(ProxyCase):
             self.assertIn("127.0.0.1:9001", line)
             self.assertIn(missing, line)
 
-    def test_body_lacks_its_end(self) -> None:
+    def test_end_of_the_body_is_missing(self) -> None:
         self.assert_aborted(b"DOWNLOAD a\n", b"OK 10\nabc", "7 bytes missing")
 
-    def test_body_has_not_even_begun(self) -> None:
+    def test_whole_body_is_missing(self) -> None:
         self.assert_aborted(b"DOWNLOAD a\n", b"OK 10\n", "10 bytes missing")
 
-    def test_listing_lacks_its_end(self) -> None:
+    def test_end_of_the_listing_is_missing(self) -> None:
         self.assert_aborted(b"LIST\n", b"OK\na\nEND", "the rest up to END missing")
 
-    def test_end_of_the_upstream_after_the_reply_is_nothing(self) -> None:
+    def test_end_of_the_upstream_after_the_reply_is_ignored(self) -> None:
         upstream = self.travelling(b"DOWNLOAD a\n")
         upstream.send(b"OK 1\na")
         upstream.die(ConnectionLost())

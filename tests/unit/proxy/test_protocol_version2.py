@@ -1,4 +1,4 @@
-"""The proxy between two peers of version 2: every verb's reply, framed as its row says."""
+"""The proxy between two peers of version 2: the reply of every verb, framed by its row."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class RecordingRelays(Relays):
 
 
 class ReplyTests(ProxyCase):
-    def test_command_is_sent_on_as_it_came(self) -> None:
+    def test_command_is_passed_on_unchanged(self) -> None:
         for command in (b"get a%20b  offset=1\tlength=2", b"LS", b"FEAT ", b"STAT %zz", b"HASH"):
             self.protocol.dataReceived(command + b"\r\n")
             upstream = self.endpoint.last
@@ -96,25 +96,25 @@ class ReplyTests(ProxyCase):
             self.assertEqual(self.wire.taken(), reply)
         self.assert_usable()
 
-    def test_commands_sent_at_once_are_answered_in_order(self) -> None:
+    def test_replies_to_pipelined_commands_are_in_order(self) -> None:
         self.protocol.dataReceived(b"".join(command for command, _ in REPLIES))
         for _, reply in REPLIES:
             self.endpoint.last.accept()
             self.endpoint.last.send(reply)
         self.assertEqual(self.wire.taken(), b"".join(reply for _, reply in REPLIES))
 
-    def test_server_of_version_1_is_heard_as_it_is(self) -> None:
+    def test_error_of_a_server_of_version_1_is_passed_on(self) -> None:
         for command in (b"FEAT\n", b"STAT a\n", b"GET a\n", b"LS\n", b"HASH a\n"):
             self.travelling(command).send(b"ERR unknown command\n")
             self.assertEqual(self.wire.taken(), b"ERR unknown command\n")
         self.assert_usable()
 
-    def test_server_that_closes_for_an_unknown_verb_leaves_the_client_usable(self) -> None:
+    def test_client_is_usable_after_a_server_that_closes(self) -> None:
         self.travelling(b"FEAT\n").die()
         self.assertEqual(self.wire.taken(), b"ERR 502 empty response from server\n")
         self.assert_usable()
 
-    def test_body_that_is_cut_off_ends_the_clients_connection(self) -> None:
+    def test_incomplete_body_aborts_the_client(self) -> None:
         for command, begun in (
             (b"GET a offset=7\n", PART + b"EN"),
             (b"LS\n", PAGE[:-1]),
@@ -130,7 +130,7 @@ class ReplyTests(ProxyCase):
 
 
 class AbilitiesTests(ProxyCase):
-    """``FEAT``: the proxy announces what it can frame by itself."""
+    """``FEAT``: the proxy announces only verbs that it can frame."""
 
     options: ClassVar[dict[str, Any]] = {"reply_timeout": 60.0}
     NEWER = b"OK\nNATPROXY 2\nSTAT\nPACK depth\nGET offset zip\nVIA other/3.0\nEND\n"
@@ -141,7 +141,7 @@ class AbilitiesTests(ProxyCase):
         self.assertEqual(self.wire.taken(), self.PASSED)
         self.assert_usable()
 
-    def test_it_counts_as_one_command_with_one_entry(self) -> None:
+    def test_it_is_one_command_with_one_entry(self) -> None:
         upstream = self.travelling(b"FEAT\n")
         upstream.send(self.NEWER[:-1])
         (entry,) = self.table
@@ -188,7 +188,7 @@ class AbilitiesTests(ProxyCase):
         self.assertEqual(self.journal.ends, ["timeout"])
         self.assert_usable()
 
-    def test_list_that_is_cut_off_is_not_taken_for_version_1(self) -> None:
+    def test_incomplete_list_is_not_an_empty_response(self) -> None:
         upstream = self.travelling(b"FEAT\n")
         upstream.send(self.NEWER[:-1])
         upstream.die()
@@ -199,7 +199,7 @@ class AbilitiesTests(ProxyCase):
         self.assertEqual(self.journal.ends, ["upstream-gone"])
         self.assert_usable()
 
-    def test_client_that_goes_takes_the_entry_along(self) -> None:
+    def test_entry_is_removed_with_its_client(self) -> None:
         upstream = self.travelling(b"FEAT\n")
         upstream.send(self.NEWER[:-1])
         self.wire.lose(self.protocol)
@@ -209,7 +209,7 @@ class AbilitiesTests(ProxyCase):
 
 
 class SecretTests(ProxyCase):
-    """The argument of ``AUTH`` is seen by the server alone."""
+    """Only the server receives the argument of ``AUTH``."""
 
     def test_it_is_in_no_entry_no_log_line_and_no_error(self) -> None:
         for line in (
@@ -233,7 +233,7 @@ class SecretTests(ProxyCase):
         self.assertNotIn(b"s3cret", told.lower())
         self.assertIn("AUTH [redacted]: completed", "\n".join(self.journal.lines()))
 
-    def test_the_server_gets_it_as_it_was_sent(self) -> None:
+    def test_server_receives_it_unchanged(self) -> None:
         self.protocol.dataReceived(b"AuTh s3cret\r\n")
         self.endpoint.last.accept()
         self.assertEqual(self.endpoint.last.wire.taken(), b"AuTh s3cret\n")
@@ -271,7 +271,7 @@ class MalformedHeaderTests(ProxyCase):
 
 
 class EntryTests(ProxyCase):
-    def test_entry_says_what_is_asked_for_as_it_travels(self) -> None:
+    def test_entry_has_the_verb_and_the_decoded_name(self) -> None:
         upstream = self.travelling(b"get a%20b offset=7 length=3\n")
         (entry,) = self.table.lookup(50_000)
         self.assertEqual((entry.verb, entry.name), (b"GET", b"a b"))
@@ -282,7 +282,7 @@ class EntryTests(ProxyCase):
         upstream.send(b"c")
         self.assertEqual(len(self.table), 0)
 
-    def test_log_says_it_too(self) -> None:
+    def test_log_has_them_too(self) -> None:
         self.travelling(b"get a%20b offset=7 length=3\n").send(PART + b"abc")
         (event,) = self.journal.outcomes
         self.assertEqual((event["verb"], event["name"]), ("GET", "a b"))
@@ -304,7 +304,7 @@ class RelayingTests(ProxyCase):
         self.options = {"relays": self.relays}
         super().setUp()
 
-    def test_job_has_the_header_with_what_came_along_and_the_promised_size(self) -> None:
+    def test_job_has_the_header_the_bytes_received_with_it_and_the_size(self) -> None:
         for command, reply, size in (
             (b"GET a\n", WHOLE, 10),
             (b"GET a offset=7\n", PART, 3),
@@ -353,7 +353,7 @@ class RelayingTests(ProxyCase):
 
 @skipUnless(hasattr(os, "splice"), "no splice on this system")
 class FastPathTests(ProxyCase):
-    """Both sides are plain TCP, so that a large body may go inside the kernel."""
+    """Both sides are plain TCP, so that the kernel can move a large body."""
 
     def setUp(self) -> None:
         self.relays = RecordingRelays(MemoryReactorClock())
@@ -373,7 +373,7 @@ class FastPathTests(ProxyCase):
         return wire
 
     def relay_of(self, command: bytes, header: bytes) -> SocketRelay:
-        """Have the reply to a command begin, and give what is to relay its body."""
+        """Begin the reply to a command, and return the relay of its body."""
         self.protocol, self.wire = self.new_client(43_211)
         self.protocol.dataReceived(command)
         upstream = self.endpoint.last

@@ -1,4 +1,4 @@
-"""Who waits for whom in the proxy: a client that reads slowly, a server that sends slowly."""
+"""Backpressure in the proxy: a client that reads slowly, a file server that sends slowly."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class SlowReaderTests(ProxyCase):
         return upstream
 
     def fill_when_written_to(self) -> None:
-        """From now on each write is more than the buffer should hold."""
+        """Let each further write fill the buffer."""
         write = self.wire.write
 
         def write_and_fill(data: bytes) -> None:
@@ -24,7 +24,7 @@ class SlowReaderTests(ProxyCase):
 
         self.wire.write = write_and_fill
 
-    def test_pauses_the_upstream_until_it_reads_on(self) -> None:
+    def test_pauses_the_upstream_until_it_reads_again(self) -> None:
         upstream = self.relaying()
         self.wire.fill()
         self.assertFalse(upstream.wire.read_from)
@@ -65,7 +65,7 @@ class SlowReaderTests(ProxyCase):
         self.wire.empty()
         self.assertEqual(len(self.endpoint.connections), 2)
 
-    def test_is_cut_off_after_the_idle_time(self) -> None:
+    def test_is_aborted_after_the_idle_time(self) -> None:
         upstream = self.relaying()
         self.clock.advance(59)
         self.wire.fill()
@@ -79,7 +79,7 @@ class SlowReaderTests(ProxyCase):
         self.wire.lose(self.protocol, ConnectionAborted())
         self.assertEqual(self.journal.ends, ["timeout"])
 
-    def test_that_reads_on_now_and_then_is_not_cut_off(self) -> None:
+    def test_that_reads_from_time_to_time_is_not_aborted(self) -> None:
         upstream = self.relaying()
         for letter in b"defghij":
             self.wire.fill()
@@ -89,13 +89,13 @@ class SlowReaderTests(ProxyCase):
         self.assertEqual(self.journal.ends, ["completed"])
         self.assertEqual(self.wire.taken(), b"OK 10\nabcdefghij")
 
-    def test_that_has_its_replies_but_reads_none_is_cut_off(self) -> None:
+    def test_that_reads_none_of_its_replies_is_aborted(self) -> None:
         self.travelling(b"LIST\n").send(b"OK\nEND\n")
         self.wire.fill()
         self.clock.advance(600)
         self.assertTrue(self.wire.aborted)
 
-    def test_is_no_reason_to_give_the_upstream_up(self) -> None:
+    def test_does_not_time_out_the_upstream(self) -> None:
         upstream = self.relaying()
         self.wire.fill()
         for _ in range(9):
@@ -119,7 +119,7 @@ class SlowReaderTests(ProxyCase):
 
 
 class IdleTests(ProxyCase):
-    def test_client_that_says_nothing_is_closed_after_600_seconds(self) -> None:
+    def test_silent_client_is_closed_after_600_seconds(self) -> None:
         self.clock.advance(599.9)
         self.assertTrue(self.wire.open)
         self.clock.advance(0.1)
@@ -128,7 +128,7 @@ class IdleTests(ProxyCase):
         self.assertEqual(self.wire.taken(), b"")
         self.assertEqual(self.journal.ends, [])
 
-    def test_the_time_begins_anew_after_each_reply(self) -> None:
+    def test_time_out_restarts_after_each_reply(self) -> None:
         for _ in range(3):
             self.clock.advance(599)
             self.assert_usable()
@@ -141,7 +141,7 @@ class IdleTests(ProxyCase):
 class SlowUpstreamTests(ProxyCase):
     options = {"idle_timeout": 10.0}
 
-    def test_a_slow_server_is_not_the_clients_idleness(self) -> None:
+    def test_slow_server_does_not_make_the_client_idle(self) -> None:
         upstream = self.travelling(b"DOWNLOAD a\n")
         for piece in (b"OK 4\n", b"a", b"b", b"c"):
             self.clock.pump([9] * 6)
@@ -155,7 +155,7 @@ class SlowUpstreamTests(ProxyCase):
         self.clock.advance(0.1)
         self.assertFalse(self.wire.open)
 
-    def test_a_server_that_hangs_is_not_the_clients_idleness(self) -> None:
+    def test_server_that_hangs_does_not_make_the_client_idle(self) -> None:
         self.travelling()
         self.clock.pump([1] * 60)
         self.assertIn(b"silent for 60 s", self.wire.taken())
