@@ -202,7 +202,7 @@ class FileServerProtocol(CommandReceiver):
         file = self._open(arguments.name)
         try:
             return file, _range_of(file.metadata, arguments)
-        except Refusal:
+        except Exception:
             file.close()
             raise
 
@@ -267,7 +267,7 @@ class FileServerProtocol(CommandReceiver):
         relay.start()
 
     def _sent(self, error: Exception | None) -> None:
-        """The relay has ended."""
+        """Finish the reply, or fail or abort it, when its relay has ended."""
         relay = self._relay
         assert relay is not None
         if error is None:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from twisted.internet.error import ConnectionLost
 
+from natproxy.nat import Outcome
 from natproxy.relay.files import CHUNK
+from natproxy.server.events import Finished
 from natproxy.storage import LocalStorage
 from tests.support.fileserver import FileServerCase
 
@@ -213,6 +215,31 @@ class LargeFileTests(FileServerCase):
             sent += self.wire.taken()
         self.assertEqual(sent, self.content[CHUNK:] + NOT_FOUND)
         self.assertTrue(self.wire.disconnecting)
+
+
+class EventTests(FileServerCase):
+    def test_end_of_each_command_is_published(self) -> None:
+        (self.files / "a").write_bytes(b"x")
+        events: list[Finished] = []
+        unsubscribe = self.factory.subscribe(events.append)
+        for command, sent in ((b"DOWNLOAD a", 6), (b"DOWNLOAD b", len(NOT_FOUND))):
+            self.send(command + b"\n")
+            event = events.pop()
+            self.assertEqual((event.client, event.sent), (self.protocol.client_address, sent))
+            self.assertEqual((event.command.line, event.outcome), (command, Outcome.COMPLETED))
+        self.send(b"LIST\n")
+        self.clock.advance(3)
+        self.wire.lose(self.protocol, ConnectionLost())
+        self.assertEqual((events[0].outcome, events[0].sent), (Outcome.CLIENT_GONE, 0))
+        self.assertEqual(events[0].duration, 3)
+        unsubscribe()
+        self.thread.run()
+        self.assertEqual(len(events), 1)
+
+    def test_log_is_a_subscriber(self) -> None:
+        self.send(b"FEAT\n")
+        (event,) = self.journal.outcomes
+        self.assertEqual(event["log_namespace"], "natproxy.fileserver.commands")
 
 
 class SecretTests(FileServerCase):
