@@ -14,7 +14,7 @@ from natproxy.client.blocking.session import Session
 from natproxy.client.context import Closing
 from natproxy.client.errors import UsageError
 from natproxy.client.requests import as_name
-from natproxy.client.retry import RETRY_FOR, Patience, Persistence, Stop, check_timeout
+from natproxy.client.retry import RETRY_FOR, Cancellation, Retrier, RetryPolicy, check_timeout
 
 
 class Sessions(Closing):
@@ -70,23 +70,21 @@ class Sessions(Closing):
         return session
 
 
-def patience_of(options: Namespace) -> Patience:
+def retry_policy_of(options: Namespace) -> RetryPolicy:
     """Return how long a command retries: what its options say."""
     retry_for = options.retry_for
     if retry_for is None:
         # Who waits for a server wants some patience.
         retry_for = RETRY_FOR if options.wait else 0.0
-    return Patience(retry_for, options.retries, options.wait)
+    return RetryPolicy(retry_for, options.retries, options.wait)
 
 
-def persistence_of(
-    options: Namespace, session: Session, tell: Callable[[str], object]
-) -> Persistence:
+def retrier_of(options: Namespace, session: Session, tell: Callable[[str], object]) -> Retrier:
     """Return what retries the steps of a command.
 
     :param tell: is told of each failure that is retried.
     """
-    return Persistence(session.contact, patience_of(options), Stop(), tell)
+    return Retrier(session.retry_context, retry_policy_of(options), Cancellation(), tell)
 
 
 def carry_out(options: Namespace, sessions: Sessions) -> int:

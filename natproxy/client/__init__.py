@@ -38,7 +38,7 @@ from natproxy.client.errors import (
     UsageError,
 )
 from natproxy.client.events import Event, Phase, Progress
-from natproxy.client.retry import Patience
+from natproxy.client.retry import RetryPolicy
 
 __all__ = [
     "CannotConnect",
@@ -55,10 +55,10 @@ __all__ = [
     "LocalError",
     "NotFound",
     "NotUnderstood",
-    "Patience",
     "Phase",
     "Progress",
     "Reply",
+    "RetryPolicy",
     "Server",
     "ServerError",
     "Session",
