@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from natproxy.client.address import Server
+from natproxy.address import Address
 from natproxy.client.blocking.session import Session
 from natproxy.client.errors import ClientError, ServerError, UsageError
 from natproxy.client.requests import Pages, as_name, name_text, see_within
@@ -35,7 +35,7 @@ class Commands:
 
     def __init__(
         self,
-        server: Server,
+        server: Address,
         timeout: float,
         connect_timeout: float | None,
         retry_policy: RetryPolicy,

@@ -13,7 +13,7 @@ from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.spec import AbstractFileSystem
 from fsspec.utils import isfilelike, tokenize
 
-from natproxy.client.address import DEFAULT_PORT, SCHEME, Server, is_url
+from natproxy.address import DEFAULT_PORT, SCHEME, Address
 from natproxy.client.blocking.session import Session
 from natproxy.client.errors import ClientError
 from natproxy.client.requests import as_name
@@ -26,6 +26,7 @@ from natproxy.client.transfer.destination import Existing
 from natproxy.client.transfer.download import Download, DownloadOptions, DownloadRequest
 from natproxy.client.transfer.output import WholeWriter
 from natproxy.client.transfer.stream import stream
+from natproxy.client.url import is_url
 from natproxy.fs.callbacks import teller
 from natproxy.fs.commands import Commands
 from natproxy.fs.errors import file_changed, local_path, os_error
@@ -74,7 +75,7 @@ class NatproxyFileSystem(AbstractFileSystem):
         **storage_options: Any,
     ) -> None:
         super().__init__(**storage_options)
-        self.server = default_server() if host is None else Server(host, int(port))
+        self.server = default_server() if host is None else Address(host, int(port))
         given = None if retry_for is None else parse_duration(str(retry_for))
         most = None if retries is None else int(retries)
         for_calls = RetryPolicy(CALL_RETRY_FOR if given is None else given, most, bool(wait))

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from natproxy.client.address import Server
+from natproxy.address import Address
 from natproxy.client.blocking.route import CONNECT_TIMEOUT, TRUSTED, Attempts, Route, reset_at_close
 from natproxy.client.context import Closing
 from natproxy.client.errors import (
@@ -148,7 +148,7 @@ class Connection(Closing):
 
     def __init__(
         self,
-        server: Server,
+        server: Address,
         timeout: float = 60.0,
         connect_timeout: float | None = None,
         route: Route | None = None,

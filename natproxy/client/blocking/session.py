@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from natproxy.client.address import Server
+from natproxy.address import Address
 from natproxy.client.blocking.connection import Connection, Reply
 from natproxy.client.blocking.file import RemoteFile
 from natproxy.client.blocking.route import Route
@@ -46,6 +46,7 @@ from natproxy.client.requests import (
     range_in,
 )
 from natproxy.client.retry import RETRY_FOR, RetryContext, check_timeout
+from natproxy.client.url import parse_server
 from natproxy.protocol import (
     DIRECTORY,
     FILE,
@@ -86,7 +87,7 @@ class Session(Closing):
     """
 
     def __init__(
-        self, server: Server, timeout: float = 60.0, connect_timeout: float | None = None
+        self, server: Address, timeout: float = 60.0, connect_timeout: float | None = None
     ) -> None:
         check_timeout("timeout", timeout)
         check_timeout("connect_timeout", connect_timeout)
@@ -481,6 +482,6 @@ def connect(server: str, timeout: float = 60.0, connect_timeout: float | None = 
     :param connect_timeout: seconds to wait for a connection: see `Session`.
     :raises CannotConnect: if the server isn't there.
     """
-    session = Session(Server.parse(server), timeout, connect_timeout)
+    session = Session(parse_server(server), timeout, connect_timeout)
     session.connect()
     return session

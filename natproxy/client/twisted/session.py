@@ -26,7 +26,6 @@ from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint
 from twisted.internet.interfaces import IConsumer, IReactorTime, IStreamClientEndpoint
 from twisted.python.failure import Failure
 
-from natproxy.client.address import Server
 from natproxy.client.blocking.route import ATTEMPT_DELAY, CONNECT_TIMEOUT
 from natproxy.client.errors import (
     ClientError,
@@ -62,6 +61,7 @@ from natproxy.client.twisted.receivers import (
     Version1Found,
 )
 from natproxy.client.twisted.retries import Retries
+from natproxy.client.url import parse_server
 from natproxy.protocol import (
     DIRECTORY,
     Arguments,
@@ -524,7 +524,7 @@ async def connect(
     :param retry_policy: how long temporary failures are retried: see `Client`.
     :return: fires with the client when there is a connection; fails with `CannotConnect`.
     """
-    host, port = place = Server.parse(server)
+    host, port = place = parse_server(server)
     within = min(CONNECT_TIMEOUT, timeout) if connect_timeout is None else connect_timeout
     endpoint: IStreamClientEndpoint
     if "%" in host:

@@ -9,10 +9,10 @@ from unittest import mock
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.client import (
+    Address,
     ConnectionBroken,
     LocalError,
     NotFound,
-    Server,
     Session,
     UsageError,
 )
@@ -31,7 +31,7 @@ class DownloadTests(SynchronousTestCase):
     def play(self, *scenes: Scene) -> Session:
         """Give a session with a server that plays the scenes."""
         self.server = PlayedServer(*scenes)
-        session = Session(Server("127.0.0.1", self.server.port), 10)
+        session = Session(Address("127.0.0.1", self.server.port), 10)
         self.addCleanup(self.server.close)
         self.addCleanup(session.close)
         return session
