@@ -371,7 +371,7 @@ class Download:
         self._tell(Phase.RECEIVING, 0, f"{self._session.server} speaks version 1 only: no resuming")
 
         def receive() -> int:
-            with self._session.whole(self._name) as reply:
+            with self._session.get_v1(self._name) as reply:
                 self._size = reply.header.size
                 return save_body(
                     reply,

@@ -17,7 +17,8 @@ from typing import Protocol, TypeVar
 
 from natproxy.client.blocking.session import Session
 from natproxy.client.errors import ListingIncomplete, LocalError, NotFound, UsageError
-from natproxy.client.requests import MOST_ENTRIES, Pages, as_name, see_within
+from natproxy.client.listing import MOST_ENTRIES, Listing, require_inside
+from natproxy.client.requests import as_name
 from natproxy.client.transfer.deletion import ExtraPath
 from natproxy.client.transfer.destination import same_size_and_time
 from natproxy.client.transfer.partial import is_partial
@@ -73,14 +74,13 @@ def compare(
         raise UsageError(f"{printable(name)}: not a directory; 'natproxy get' fetches files")
     with _Comparison(name, MirrorPlan(tree, top=name), delete) as comparison:
         try:
-            pages = Pages(limit=limit)
+            listing = Listing(name, math.inf, limit=limit)
             early = b""
-            while pages.more:
-                for entry in retried(partial(session.page, pages, name, math.inf)):
+            for page in listing.pages():
+                for entry in retried(partial(session.run, page)):
                     comparison.take(entry)
-                    if pages.more and not early and entry.metadata.type != UNREAD:
+                    if listing.more and not early and entry.metadata.type != UNREAD:
                         early = entry.name
-            pages.end()
             comparison.early = early
         except ListingIncomplete as error:
             comparison.plan.incomplete = error
@@ -368,7 +368,7 @@ class _Comparison:
 
 def _below(name: bytes, directory: bytes) -> bytes:
     """Return an entry's path below the directory that was listed; it is not to be trusted."""
-    see_within(name, directory, itself=False)
+    require_inside(name, directory, itself=False)
     return path_below(name, directory)
 
 

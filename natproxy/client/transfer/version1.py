@@ -67,7 +67,7 @@ def download_version1(session: Session, name: bytes, destination: bytes | None =
     :return: the path of the file.
     :raises ClientError: if it can't be had, or can't be written.
     """
-    with session.whole(name) as reply:
+    with session.get_v1(name) as reply:
         file = LocalFile(destination_path(name, destination))
         file.find()
         save_body(reply, file)
@@ -77,7 +77,7 @@ def download_version1(session: Session, name: bytes, destination: bytes | None =
 def _receive(reply: Reply, part: PartFile, path: bytes, count: Callable[[int, int], object]) -> int:
     buffer = memoryview(bytearray(CHUNK))
     done = 0
-    pace = reply.pace()
+    pace = reply.rate_monitor()
     began = time.monotonic()
     while size := reply.receive_into(buffer):
         pace.received(size, time.monotonic() - began)
