@@ -26,6 +26,7 @@ from natproxy.client import CannotConnect, ConnectionBroken, Interrupted, NotFou
 from natproxy.client.twisted import Session, connect
 from natproxy.protocol import FILE
 from tests.support import version1
+from tests.support.deferred_sessions import RecordingConsumer
 from tests.support.loopback import (
     HOST,
     PATIENCE,
@@ -38,7 +39,6 @@ from tests.support.loopback import (
     unanswered_port,
 )
 from tests.support.paths import ROOT
-from tests.unit.client.test_deferred_get import Cup
 
 LARGE = bytes(range(256)) * 40_000
 DOCUMENT = ROOT / "docs" / "python.md"
@@ -88,7 +88,7 @@ async def test_everything_through_the_proxy(served: Path) -> None:
 async def test_many_at_once(served: Path) -> None:
     server = file_server(served)
     async with listening(server) as port, client_to(port, connections=3, idle=2) as client:
-        cups = [Cup() for _ in range(12)]
+        consumers = [RecordingConsumer() for _ in range(12)]
         most = 0
 
         def look(result: object) -> object:
@@ -96,8 +96,8 @@ async def test_many_at_once(served: Path) -> None:
             most = max(most, len(server.connections))
             return result
 
-        await gatherResults([client.get("large", cup).addBoth(look) for cup in cups])
-        assert [len(cup.got) for cup in cups] == [len(LARGE)] * 12
+        await gatherResults([client.get("large", consumer).addBoth(look) for consumer in consumers])
+        assert [len(consumer.got) for consumer in consumers] == [len(LARGE)] * 12
         assert most <= 3
         await eventually(lambda: len(server.connections) <= 2, "connections are given up")
 
@@ -116,17 +116,17 @@ async def test_slow_consumer_holds_the_server_back(served: Path) -> None:
     with (served / "huge").open("wb") as file:
         file.truncate(1 << 28)
     async with listening(file_server(served)) as port, client_to(port, timeout=0.3) as client:
-        cup = Cup()
-        got = client.get("huge", cup)
-        await eventually(lambda: cup.got, "the first bytes")
-        cup.producer.pauseProducing()
+        consumer = RecordingConsumer()
+        got = client.get("huge", consumer)
+        await eventually(lambda: consumer.got, "the first bytes")
+        consumer.producer.pauseProducing()
         await deferLater(reactor, 0.1, lambda: None)
-        before = len(cup.got)
+        before = len(consumer.got)
         # Longer than the server might be silent.
         await deferLater(reactor, 0.5, lambda: None)
-        assert len(cup.got) == before
-        cup.write = lambda data: None
-        cup.producer.resumeProducing()
+        assert len(consumer.got) == before
+        consumer.write = lambda data: None
+        consumer.producer.resumeProducing()
         assert (await got).length == 1 << 28
 
 
@@ -134,10 +134,10 @@ async def test_slow_consumer_holds_the_server_back(served: Path) -> None:
 async def test_cancelled_transfer_is_noticed_by_the_server(served: Path) -> None:
     server = file_server(served)
     async with listening(server) as port, client_to(port) as client:
-        cup = Cup()
-        got = client.get("large", cup)
-        await eventually(lambda: cup.got, "the first bytes")
-        cup.producer.pauseProducing()
+        consumer = RecordingConsumer()
+        got = client.get("large", consumer)
+        await eventually(lambda: consumer.got, "the first bytes")
+        consumer.producer.pauseProducing()
         got.cancel()
         with pytest.raises(CancelledError):
             await got
@@ -164,9 +164,9 @@ async def test_server_of_version_1(served: Path) -> None:
             for _ in range(2):
                 # It closes after each reply.
                 assert await client.list() == [b"a"]
-            cup = Cup()
-            assert await client.get_v1("a", cup) == 5
-            assert cup.got == b"the a"
+            consumer = RecordingConsumer()
+            assert await client.get_v1("a", consumer) == 5
+            assert consumer.got == b"the a"
             with pytest.raises(Unsupported):
                 await client.read("a")
 
