@@ -373,7 +373,8 @@ class Session(Closing):
         from natproxy.client.rate import RateLimit
         from natproxy.client.retry import RetryPolicy
         from natproxy.client.transfer.destination import Existing, destination_path
-        from natproxy.client.transfer.download import Download, DownloadOptions, DownloadRequest
+        from natproxy.client.transfer.download import Download
+        from natproxy.client.transfer.request import DownloadOptions, DownloadRequest
 
         existing = Existing.REPLACE if overwrite else Existing.REFUSE
         limit = None if limit_rate is None else RateLimit(limit_rate)
