@@ -16,7 +16,7 @@ from contextlib import suppress
 _UNSUPPORTED = frozenset((errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL))
 
 LOCK_UNSUPPORTED = _UNSUPPORTED | {errno.ENOLCK}
-"""Error numbers of ``flock(2)`` on file systems without locks, such as NFS without a lock daemon."""
+"""Error numbers of ``flock(2)`` on file systems without locks, such as some NFS mounts."""
 
 LOCK_HELD = frozenset((errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES))
 """Error numbers of ``flock(2)`` for a file that another process has locked."""
