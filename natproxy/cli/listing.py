@@ -22,7 +22,8 @@ from natproxy.client.errors import (
     Unsupported,
     UsageError,
 )
-from natproxy.client.requests import Pages, name_text
+from natproxy.client.listing import Listing
+from natproxy.client.requests import name_text
 from natproxy.client.retry import Retrier
 from natproxy.protocol import DIRECTORY, ROOT, UNREAD, Digest, Entry, Metadata, printable
 
@@ -151,10 +152,8 @@ def _names(session: Session, retry: Retrier) -> Iterator[bytes]:
 
 def _entries(session: Session, retry: Retrier, name: bytes, depth: float) -> Iterator[Entry]:
     """Yield the entries of a listing; a page that fails temporarily is requested again."""
-    pages = Pages(limit=None)
-    while pages.more:
-        yield from retry(partial(session.page, pages, name, depth))
-    pages.end()
+    for page in Listing(name, depth, limit=None).pages():
+        yield from retry(partial(session.run, page))
 
 
 class _Asked(Generic[_Answer]):

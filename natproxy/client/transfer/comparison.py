@@ -9,7 +9,7 @@ import stat
 
 from natproxy.client.context import Closing
 from natproxy.client.errors import LocalError
-from natproxy.client.requests import see_within
+from natproxy.client.listing import require_inside
 from natproxy.client.transfer.deletion import ExtraPath
 from natproxy.client.transfer.destination import same_size_and_time
 from natproxy.client.transfer.partial import is_partial
@@ -289,7 +289,7 @@ def _below(name: bytes, directory: bytes) -> bytes:
 
     :raises NotUnderstood: if it is outside of the directory.
     """
-    see_within(name, directory, itself=False)
+    require_inside(name, directory, itself=False)
     return path_below(name, directory)
 
 

@@ -316,7 +316,7 @@ class Download:
         )
 
         def receive() -> int:
-            with self._session.whole(self._name) as reply:
+            with self._session.get_v1(self._name) as reply:
                 self._size = reply.header.size
                 return save_body(
                     reply,

@@ -13,7 +13,8 @@ from typing import Protocol, TypeVar
 
 from natproxy.client.blocking.session import Session
 from natproxy.client.errors import ListingIncomplete, NotFound, UsageError
-from natproxy.client.requests import MOST_ENTRIES, Pages, as_name
+from natproxy.client.listing import MOST_ENTRIES, Listing
+from natproxy.client.requests import as_name
 from natproxy.client.transfer.comparison import Comparison
 from natproxy.client.transfer.plan import MirrorPlan, name_of
 from natproxy.client.transfer.tree import LocalTree
@@ -64,13 +65,12 @@ def compare(
         # An entry of the first page, if the listing has several.
         first = b""
         try:
-            pages = Pages(limit=limit)
-            while pages.more:
-                for entry in retry(partial(session.page, pages, name, math.inf)):
+            listing = Listing(name, math.inf, limit=limit)
+            for page in listing.pages():
+                for entry in retry(partial(session.run, page)):
                     comparison.add(entry)
-                    if pages.more and not first and entry.metadata.type != UNREAD:
+                    if listing.more and not first and entry.metadata.type != UNREAD:
                         first = entry.name
-            pages.end()
         except ListingIncomplete as error:
             plan.incomplete = error
         comparison.finish()

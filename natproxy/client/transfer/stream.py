@@ -102,7 +102,7 @@ class _Stream:
         if self._options.verify:
             self._session.needs("compute digests to verify with")
         # Version 1 cannot resume: there is one attempt.
-        with self._session.whole(self._name) as reply:
+        with self._session.get_v1(self._name) as reply:
             self._size = reply.header.size
             while size := reply.receive_into(self._buffer):
                 self._forward(size)

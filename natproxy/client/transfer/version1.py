@@ -66,7 +66,7 @@ def download_version1(session: Session, name: bytes, destination: bytes | None =
     :return: the path of the file.
     :raises ClientError: if the file cannot be downloaded or written.
     """
-    with session.whole(name) as reply:
+    with session.get_v1(name) as reply:
         file = LocalFile(destination_path(name, destination))
         # Refuse a directory or a device before any byte is written.
         file.stat()
@@ -77,7 +77,7 @@ def download_version1(session: Session, name: bytes, destination: bytes | None =
 def _receive(reply: Reply, part: PartFile, path: bytes, count: Callable[[int, int], object]) -> int:
     buffer = memoryview(bytearray(CHUNK))
     done = 0
-    monitor = reply.pace()
+    monitor = reply.rate_monitor()
     began = time.monotonic()
     while size := reply.receive_into(buffer):
         monitor.received(size, time.monotonic() - began)
