@@ -20,9 +20,9 @@ from natproxy.client.requests import as_name
 from natproxy.client.transfer.batch import download_all, download_and_count
 from natproxy.client.transfer.deletion import delete, deletion_refusal
 from natproxy.client.transfer.destination import Existing, destination_path
-from natproxy.client.transfer.download import DownloadOptions, DownloadRequest, DownloadResult
 from natproxy.client.transfer.mirror import compare
 from natproxy.client.transfer.output import WholeWriter
+from natproxy.client.transfer.request import DownloadOptions, DownloadRequest, DownloadResult
 from natproxy.client.transfer.stream import stream
 from natproxy.client.transfer.tree import LocalTree
 from natproxy.client.transfer.version1 import download_version1

@@ -11,7 +11,7 @@ from natproxy.client.retry import RETRY_FOR, Cancellation, RetryPolicy
 from natproxy.client.url import parse_server
 
 if TYPE_CHECKING:
-    from natproxy.client.transfer.download import DownloadOptions
+    from natproxy.client.transfer.request import DownloadOptions
 
 
 class Session(CommandSession):
@@ -71,7 +71,7 @@ def download_options(
     # Programs that download nothing need not load this.
     from natproxy.client.rate import RateLimit
     from natproxy.client.transfer.destination import Existing
-    from natproxy.client.transfer.download import DownloadOptions
+    from natproxy.client.transfer.request import DownloadOptions
 
     existing = Existing.REPLACE if overwrite else Existing.REFUSE
     limit = None if limit_rate is None else RateLimit(limit_rate)
@@ -91,7 +91,8 @@ def download(
     :param cancellation: cancels it from another thread.
     """
     from natproxy.client.transfer.destination import destination_path
-    from natproxy.client.transfer.download import Download, DownloadRequest
+    from natproxy.client.transfer.download import Download
+    from natproxy.client.transfer.request import DownloadRequest
 
     request = DownloadRequest(as_name(name), destination_path(as_name(name), destination))
     return Download(session, request, options, progress, cancellation).run().path

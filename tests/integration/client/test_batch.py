@@ -1,4 +1,4 @@
-"""Several files at once: each for itself, and all of them ended by one Ctrl-C."""
+"""Several downloads at once: independent of each other, and cancelled by one Ctrl-C."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 
 from natproxy.client import CannotConnect, Event, LocalError, NotFound, Phase
 from natproxy.client.transfer.batch import download_all, download_and_count
-from natproxy.client.transfer.download import DownloadOptions, DownloadRequest, DownloadResult
+from natproxy.client.transfer.request import DownloadOptions, DownloadRequest, DownloadResult
 from tests.support.served_files import Fault, FetchCase
 
 CONTENT = bytes(range(256)) * 8
@@ -23,7 +23,7 @@ class BatchTests(FetchCase):
     def wanted(self, *more: bytes) -> list[DownloadRequest]:
         return [DownloadRequest(name, self.path(name)) for name in (*self.names, *more)]
 
-    def test_every_file_comes_whatever_the_width(self) -> None:
+    def test_every_file_is_downloaded_with_any_number_of_jobs(self) -> None:
         for jobs in (1, 2, 20):
             results = download_all(self.session, self.wanted(), DownloadOptions(), jobs, self.note)
             self.assertEqual([type(result) for result in results], [DownloadResult] * 9)
@@ -32,11 +32,11 @@ class BatchTests(FetchCase):
                 self.assertEqual(self.read(name), name + CONTENT)
         self.assertEqual(self.server.sent, 9 * len(b"0" + CONTENT))
 
-    def test_nothing_to_fetch(self) -> None:
+    def test_no_requests(self) -> None:
         self.assertEqual(download_all(self.session, [], DownloadOptions(), 4), [])
         self.assertEqual(self.server.commands, [])
 
-    def test_one_that_fails_leaves_the_others_alone(self) -> None:
+    def test_one_failure_does_not_affect_the_others(self) -> None:
         self.names[1:1] = [b"none"]
         self.write(b"3", b"in the way")
         for jobs in (1, 4):
@@ -55,22 +55,22 @@ class BatchTests(FetchCase):
         self.assertEqual(
             [type(each.error) for each in totals.failures], [NotFound, LocalError, NotFound]
         )
-        names = [each.wanted.name for each in totals.failures]
+        names = [each.request.name for each in totals.failures]
         self.assertEqual(names, [b"none", b"3", b"last"])
 
-    def test_server_that_is_not_there_fails_them_all(self) -> None:
+    def test_unreachable_server_fails_all_downloads(self) -> None:
         self.server.close()
         results = download_all(self.session, self.wanted(), DownloadOptions(), 3)
         self.assertEqual([type(result) for result in results], [CannotConnect] * 9)
         self.assertEqual(self.slept, [])
 
-    def test_as_many_as_were_asked_for_are_fetched_at_the_same_time(self) -> None:
+    def test_jobs_run_at_the_same_time(self) -> None:
         together = threading.Barrier(3, timeout=10)
         self.server.fail(b"GET", *[Fault(act=together.wait)] * 9)
         results = download_all(self.session, self.wanted(), DownloadOptions(), 3)
         self.assertEqual([type(result) for result in results], [DownloadResult] * 9)
 
-    def test_interrupt_ends_them_all_and_what_came_is_kept(self) -> None:
+    def test_interrupt_cancels_all_downloads_and_received_bytes_are_kept(self) -> None:
         def press(event: Event) -> None:
             if event.phase is Phase.RECEIVING and event.name == b"1" and event.done:
                 raise KeyboardInterrupt
@@ -86,7 +86,7 @@ class BatchTests(FetchCase):
                 self.assertEqual(self.read(name), name + CONTENT)
                 os.unlink(self.path(name))
 
-    def test_interrupt_ends_those_that_wait(self) -> None:
+    def test_interrupt_cancels_waiting_downloads(self) -> None:
         waiting = threading.Event()
         self.server.fail(b"GET", Fault(silent=True, act=waiting.set))
 

@@ -7,7 +7,8 @@ from unittest import mock
 
 from natproxy.client import Changed, DigestMismatch, Event, NotUnderstood, Phase
 from natproxy.client.transfer.damage import MOST_RANGES
-from natproxy.client.transfer.download import REPAIRS, DownloadOptions
+from natproxy.client.transfer.download import REPAIRS
+from natproxy.client.transfer.request import DownloadOptions
 from natproxy.protocol import FILE, Digest, Metadata, Range, format_digest, format_range
 from tests.support.served_files import MTIME, Fault
 from tests.support.transfers import NEW, OLD, ONCE, TransferCase
@@ -16,7 +17,7 @@ VERIFIED = DownloadOptions(verify=True)
 
 
 class RepairCase(TransferCase):
-    """Pieces are of 320 bytes at least: a file of 10,240 has 32 of them."""
+    """The smallest piece is 320 bytes: a file of 10,240 bytes has 32 pieces."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -29,7 +30,7 @@ class RepairCase(TransferCase):
             self.addCleanup(small.stop)
 
     def flipped(self, *offsets: int, start: int = 0, end: int = len(NEW)) -> Fault:
-        """Return a reply to GET in which a bit of some bytes is flipped on the way."""
+        """Return a reply to GET in which a bit of some bytes is flipped."""
         content = bytearray(NEW)
         for offset in offsets:
             content[offset] ^= 4
@@ -38,7 +39,7 @@ class RepairCase(TransferCase):
         return Fault(answer=header + content[start:end])
 
     def asked(self) -> list[tuple[int, int]]:
-        """Return offset and length of each range that was asked for."""
+        """Return offset and length of each requested range."""
         return [
             (int(words.get(b"offset", 0)), int(words[b"length"]))
             for words in (
@@ -61,18 +62,18 @@ class RepairingTests(RepairCase):
         self.assertIn(Event(b"d/a", Phase.RECEIVING, 10240 - 320, 10240), self.events)
         self.assert_whole()
 
-    def test_each_damaged_place_is_found(self) -> None:
+    def test_each_damaged_range_is_found(self) -> None:
         self.server.fail(b"GET", self.flipped(0, 1, 5000, 5300, 10239))
         self.fetch(VERIFIED)
         self.assertEqual(self.asked()[1:], [(0, 320), (4800, 640), (9920, 320)])
-        # What was downloaded again counts as there.
+        # Repaired ranges count as received.
         received = [event for event in self.events if event.phase is Phase.RECEIVING]
         self.assertEqual(received[-1].done, 10240)
         self.assert_whole()
 
-    def test_segments_are_repaired_each_for_itself(self) -> None:
+    def test_segments_are_repaired_separately(self) -> None:
         self.server.fail(b"GET", self.flipped(3000, start=0, end=5120))
-        # The fault is for the first segment: both at once could ask in any order.
+        # The fault is for the first segment: parallel segments have no fixed order.
         with mock.patch("natproxy.client.transfer.download.run_parallel", _one_by_one):
             self.fetch(DownloadOptions(verify=True, segments=2))
         self.assertIn((2880, 320), self.asked()[2:])
@@ -95,7 +96,7 @@ class RepairingTests(RepairCase):
         self.assertEqual(self.asked(), [(0, 10240), *[(4800, 320)] * REPAIRS])
         self.assert_whole()
 
-    def test_what_cannot_be_repaired_is_given_up_and_the_rest_is_kept(self) -> None:
+    def test_repairs_are_limited_and_the_other_bytes_are_kept(self) -> None:
         again = self.flipped(5000, start=4800, end=5120)
         self.server.fail(b"GET", self.flipped(5000), *[again] * REPAIRS)
         error = self.assertRaises(DigestMismatch, self.fetch, VERIFIED)
@@ -108,21 +109,21 @@ class RepairingTests(RepairCase):
         self.assertEqual(self.asked(), [(4800, 320)])
         self.assert_whole()
 
-    def test_file_that_changes_while_it_is_repaired_is_fetched_afresh(self) -> None:
+    def test_file_that_changes_during_the_repair_is_downloaded_again(self) -> None:
         change = Fault(act=lambda: self.server.put(b"d/a", OLD))
         self.server.fail(b"GET", self.flipped(5000), change)
         self.fetch(VERIFIED)
         self.assert_whole(OLD)
 
-    def test_file_that_changes_while_damage_is_looked_for_is_fetched_afresh(self) -> None:
+    def test_file_that_changes_during_the_search_for_damage_is_downloaded_again(self) -> None:
         change = Fault(act=lambda: self.server.put(b"d/a", OLD))
         self.server.fail(b"GET", self.flipped(5000))
         self.server.fail(b"HASH", Fault(), Fault(), change)
         self.fetch(VERIFIED)
         self.assert_whole(OLD)
 
-    def test_many_damaged_places_are_repaired_in_few_ranges(self) -> None:
-        # The record of the partial download has to fit into a page.
+    def test_many_damaged_ranges_are_joined(self) -> None:
+        # The record of the partial download must fit into a page.
         with (
             mock.patch("natproxy.client.transfer.damage.SMALLEST_PIECE", 1),
             mock.patch("natproxy.client.transfer.damage.MOST_PIECES", 10240),
@@ -132,7 +133,7 @@ class RepairingTests(RepairCase):
         self.assertEqual(len(self.asked()), 1 + MOST_RANGES)
         self.assert_whole()
 
-    def test_interrupted_repair_goes_on_where_it_was(self) -> None:
+    def test_interrupted_repair_is_resumed(self) -> None:
         self.server.fail(b"GET", self.flipped(5000), Fault(answer=b"OK nonsense\n"))
         self.assertRaises(NotUnderstood, self.fetch, VERIFIED)
         record = json.loads(self.read(b".a.part.json"))
@@ -150,7 +151,7 @@ class RepairingTests(RepairCase):
 
 
 class RestartedSystemTests(RepairCase):
-    """What was kept before a power failure is repaired, too."""
+    """Bytes received before a power failure are repaired, too."""
 
     def keep(self, damaged: bytes) -> None:
         with mock.patch("natproxy.client.transfer.partial.boot_id", return_value="before"):
@@ -176,7 +177,7 @@ class RestartedSystemTests(RepairCase):
         self.assertEqual(self.fetched(), 10240 - 3000)
         self.assertEqual(self.server.asked(b"HASH"), [b"d/a length=3000"])
 
-    def test_part_that_somebody_has_cut_is_compared_before_it_is_gone_on_with(self) -> None:
+    def test_truncated_partial_file_is_compared_first(self) -> None:
         self.interrupted(4000, ONCE)
         self.write(b".a.part", bytes(3000))
         self.assertEqual(self.fetch().received, 10240)
@@ -194,7 +195,7 @@ class RestartedSystemTests(RepairCase):
 
 
 class UnverifiableTests(RepairCase):
-    def test_server_whose_digest_is_of_another_file_is_not_believed(self) -> None:
+    def test_digest_of_another_file_is_rejected(self) -> None:
         digest = format_digest(Digest("0" * 64, len(NEW), "e9"))
         self.server.fail(b"HASH", *[Fault(answer=b"OK " + digest + b"\n")] * 10)
         self.assertRaises(Changed, self.fetch, VERIFIED)

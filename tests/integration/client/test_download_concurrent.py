@@ -1,4 +1,4 @@
-"""Two downloads of one path at the same time, and directories that are replaced meanwhile."""
+"""Concurrent downloads to one path, and directories that are replaced meanwhile."""
 
 from __future__ import annotations
 
@@ -12,13 +12,9 @@ from unittest import mock
 from natproxy.client import ConnectionBroken, Event, LocalError, Phase, Session
 from natproxy.client.retry import RetryPolicy
 from natproxy.client.transfer.destination import Existing
-from natproxy.client.transfer.download import (
-    Download,
-    DownloadOptions,
-    DownloadRequest,
-    DownloadResult,
-)
+from natproxy.client.transfer.download import Download
 from natproxy.client.transfer.partial import ClaimLost
+from natproxy.client.transfer.request import DownloadOptions, DownloadRequest, DownloadResult
 from natproxy.client.transfer.tree import LocalTree
 from tests.support.served_files import MTIME, Fault
 from tests.support.transfers import NEW, OLD, TransferCase
@@ -28,11 +24,11 @@ CONCURRENT = DownloadOptions(existing=Existing.REPLACE, concurrent=True)
 
 
 class MeanwhileCase(TransferCase):
-    """Something happens in the middle of a download, after its first bytes."""
+    """A callback runs in the middle of a download, after its first bytes."""
 
     def setUp(self) -> None:
         super().setUp()
-        piece = mock.patch("natproxy.client.transfer.download.PIECE", 4000)
+        piece = mock.patch("natproxy.client.transfer.request.CHUNK_SIZE", 4000)
         piece.start()
         self.addCleanup(piece.stop)
 
@@ -56,7 +52,7 @@ class MeanwhileCase(TransferCase):
             self.assertEqual(len(acted), 1)
 
     def other(self, how: DownloadOptions) -> Callable[[], object]:
-        """Return what downloads the same file with a connection of its own."""
+        """Return a function that downloads the same file over another connection."""
 
         def fetch() -> DownloadResult:
             with Session(self.server.address, 5) as session:
@@ -66,7 +62,7 @@ class MeanwhileCase(TransferCase):
 
 
 class ConcurrentTests(MeanwhileCase):
-    def test_second_download_has_its_own_way(self) -> None:
+    def test_second_concurrent_download_succeeds(self) -> None:
         seen = []
 
         def second() -> None:
@@ -77,7 +73,7 @@ class ConcurrentTests(MeanwhileCase):
         self.assertEqual(seen, [(NEW, [b".a.part", b".a.part.json", b"a"])])
         self.assert_whole()
 
-    def test_second_download_is_refused_unless_that_is_wanted(self) -> None:
+    def test_second_download_is_an_error_by_default(self) -> None:
         def second() -> None:
             error = self.assertRaises(LocalError, self.other(ALONE))
             self.assertEqual(error.errno, errno.EBUSY)
@@ -85,12 +81,12 @@ class ConcurrentTests(MeanwhileCase):
         self.fetch_and(second)
         self.assert_whole()
 
-    def test_file_that_another_download_has_brought_is_not_brought_twice(self) -> None:
+    def test_file_saved_by_another_download_is_unchanged(self) -> None:
         how = DownloadOptions(concurrent=True)
         self.assertTrue(self.fetch_and(self.other(how), how).unchanged)
         self.assert_whole()
 
-    def test_the_blocking_api_lets_all_succeed(self) -> None:
+    def test_concurrent_downloads_of_the_api_succeed(self) -> None:
         waiting = threading.Barrier(4, timeout=10)
         self.server.fail(b"GET", *[Fault(act=waiting.wait)] * 4)
         failures: list[BaseException] = []
@@ -112,7 +108,7 @@ class ConcurrentTests(MeanwhileCase):
 
 
 class UselessLockTests(MeanwhileCase):
-    """``flock`` succeeds and excludes nobody."""
+    """``flock`` succeeds without excluding other processes."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -133,7 +129,7 @@ class UselessLockTests(MeanwhileCase):
         self.assertEqual(now.st_ctime_ns, seen[0].st_ctime_ns)
         self.assert_whole()
 
-    def test_nor_if_the_file_has_changed_on_the_server(self) -> None:
+    def test_slower_download_of_a_changed_file(self) -> None:
         def second() -> None:
             self.server.put(b"d/a", OLD)
             self.other(ALONE)()
@@ -145,8 +141,8 @@ class UselessLockTests(MeanwhileCase):
         self.fetch_and(self.other(CONCURRENT), CONCURRENT)
         self.assert_whole()
 
-    def test_download_that_is_overtaken_leaves_the_other_alone(self) -> None:
-        # The other one is at the usual part, and breaks off there.
+    def test_download_that_lost_its_claim_does_not_affect_the_other(self) -> None:
+        # The other one claims the usual partial file and fails there.
         def second() -> None:
             self.server.fail(b"GET", Fault(cut=4000))
             self.assertRaises(
@@ -160,7 +156,7 @@ class UselessLockTests(MeanwhileCase):
 
 
 class TreeTests(MeanwhileCase):
-    """Whatever becomes of the directories of a tree, nothing outside is reached."""
+    """Replacing directories of a tree never leads to an access outside."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -176,7 +172,7 @@ class TreeTests(MeanwhileCase):
         return DownloadRequest(b"d/a", self.path(b"root", below), None, self.tree, below)
 
     def replace(self) -> None:
-        """Put a link that leads outside in the directory's place."""
+        """Replace the directory by a link to the outside."""
         os.rename(self.z, self.z + b".old")
         os.symlink(self.outside, self.z)
 
@@ -186,18 +182,18 @@ class TreeTests(MeanwhileCase):
             self.assertEqual(self.read(b"outside", name), b"precious")
             self.assertEqual(os.stat(self.path(b"outside", name)).st_mtime_ns, 1)
 
-    def test_directory_that_is_replaced_by_a_link_while_it_is_written_to(self) -> None:
+    def test_directory_replaced_by_a_link_while_it_is_written_to(self) -> None:
         for how in (ALONE, DownloadOptions(existing=Existing.UPDATE, verify=True)):
             error = self.assertRaises(LocalError, self.fetch_and, self.replace, how, self.wanted())
             self.assertIn(error.errno, (errno.ELOOP, errno.ENOTDIR))
             self.assert_outside_untouched()
-            # What was received is still where it was.
+            # The received bytes are still in the renamed directory.
             old = sorted(os.listdir(self.z + b".old"))
             self.assertEqual(old, [b".a.part", b".a.part.json"])
             os.unlink(self.z)
             os.rename(self.z + b".old", self.z)
 
-    def test_directory_that_is_a_link_from_the_beginning(self) -> None:
+    def test_directory_that_is_a_link(self) -> None:
         self.replace()
         for existing in Existing:
             how = DownloadOptions(existing=existing)
@@ -218,7 +214,7 @@ class TreeTests(MeanwhileCase):
             self.assertRaises(LocalError, Download(self.session, self.wanted(), ALONE).run)
         self.assert_outside_untouched()
 
-    def test_link_in_the_place_of_the_file_is_replaced(self) -> None:
+    def test_link_in_place_of_the_file_is_replaced(self) -> None:
         for verify in (False, True):
             os.symlink(self.path(b"outside", b"a"), self.path(b"root", b"z", b"a"))
             how = DownloadOptions(existing=Existing.UPDATE, verify=verify)
@@ -228,7 +224,7 @@ class TreeTests(MeanwhileCase):
             os.unlink(self.path(b"root", b"z", b"a"))
         self.assert_outside_untouched()
 
-    def test_links_that_would_be_partial_files_are_not_followed(self) -> None:
+    def test_links_named_like_partial_files_are_not_followed(self) -> None:
         for suffix in (b"", b".json"):
             place = self.path(b"root", b"z", b".a.part" + suffix)
             os.symlink(self.path(b"outside", b".a.part"), place)
@@ -240,7 +236,7 @@ class TreeTests(MeanwhileCase):
         Download(self.session, self.wanted(b"n/o/a"), ALONE).run()
         self.assertEqual(self.read(b"root", b"n", b"o", b"a"), NEW)
 
-    def test_file_of_the_same_digest_is_left(self) -> None:
+    def test_file_with_the_same_digest_is_unchanged(self) -> None:
         self.write(b"root/z/a", NEW, MTIME)
         how = DownloadOptions(existing=Existing.UPDATE, verify=True)
         self.assertTrue(Download(self.session, self.wanted(), how).run().unchanged)
@@ -263,7 +259,7 @@ class LinkedDestinationTests(MeanwhileCase):
         Download(self.session, DownloadRequest(b"d/a", self.path(b"link", b"a"))).run()
         self.assertEqual(self.read(b"real", b"a"), NEW)
 
-    def test_directory_that_is_replaced_meanwhile_stays_the_one_that_is_written_to(self) -> None:
+    def test_replacing_the_directory_does_not_affect_the_download(self) -> None:
         os.mkdir(self.path(b"z"))
         os.mkdir(self.path(b"other"))
 

@@ -1,4 +1,4 @@
-"""A transfer on a bad day: tries, waits, rates, segments, Ctrl-C, and servers of version 1."""
+"""Downloads with faults: retries, rates, segments, cancellation, and servers of version 1."""
 
 from __future__ import annotations
 
@@ -28,14 +28,10 @@ from natproxy.client import (
 from natproxy.client.rate import RateLimit
 from natproxy.client.retry import RETRY_FOR, Cancellation, RetryPolicy
 from natproxy.client.transfer.destination import Existing
-from natproxy.client.transfer.download import (
-    Download,
-    DownloadOptions,
-    DownloadRequest,
-    DownloadResult,
-)
+from natproxy.client.transfer.download import Download
 from natproxy.client.transfer.partial import PartialDownload
 from natproxy.client.transfer.record import Segment
+from natproxy.client.transfer.request import DownloadOptions, DownloadRequest, DownloadResult
 from tests.support.served_files import Fault
 from tests.support.transfers import NEW, OLD, ONCE, TransferCase, at_most
 
@@ -43,7 +39,7 @@ BREAK = Fault(cut=-1)
 
 
 class RetryingTests(TransferCase):
-    def test_lost_connection_is_made_anew_and_the_rest_is_asked_for(self) -> None:
+    def test_lost_connection_is_resumed(self) -> None:
         self.server.fail(b"GET", Fault(cut=4000), Fault(cut=3000))
         self.assertEqual(self.fetch().received, len(NEW))
         offsets = [asked.split()[1] for asked in self.server.asked(b"GET")[1:]]
@@ -51,7 +47,7 @@ class RetryingTests(TransferCase):
         self.assertEqual(self.server.sent, len(NEW))
         self.assert_whole()
 
-    def test_every_passing_failure_is_tried_again_and_said(self) -> None:
+    def test_every_temporary_failure_is_retried_and_reported(self) -> None:
         for answer in (
             b"503 not now",
             b"429 too many",
@@ -65,17 +61,17 @@ class RetryingTests(TransferCase):
         for message, said in zip(messages, ("not now", "too many", "x", "empty"), strict=True):
             self.assertIn(said, message)
             self.assertIn("trying again in", message)
-            # Whoever shows the event puts the name before it.
+            # The event has the name in a field of its own.
             self.assertNotIn("d/a", message)
         self.assert_whole()
 
-    def test_question_at_the_beginning_is_tried_again_too(self) -> None:
+    def test_first_command_is_retried(self) -> None:
         self.server.fail(b"STAT", Fault(answer=b"ERR proxy error: no server\n"))
         self.server.fail(b"HASH", Fault(answer=b"ERR 503 the file is changing\n"))
         self.fetch(DownloadOptions(verify=True))
         self.assert_whole()
 
-    def test_failures_that_do_not_pass_are_not_tried_again(self) -> None:
+    def test_permanent_failures_are_not_retried(self) -> None:
         for answer, kind in (
             (b"ERR 404 file not found\n", NotFound),
             (b"ERR 500 internal\n", ServerError),
@@ -86,7 +82,7 @@ class RetryingTests(TransferCase):
             self.assertRaises(kind, self.fetch)
         self.assertEqual(self.slept, [])
 
-    def test_patience_ends_and_what_came_is_kept(self) -> None:
+    def test_retries_are_limited_and_received_bytes_are_kept(self) -> None:
         self.server.fail(b"GET", Fault(cut=4000), *[BREAK] * 8)
         error = self.assertRaises(GaveUp, self.fetch, DownloadOptions(retry_policy=at_most(3)))
         self.assertEqual(error.exit_status, 5)
@@ -100,25 +96,25 @@ class RetryingTests(TransferCase):
         self.assertEqual(self.fetch().received, 6240)
         self.assert_whole()
 
-    def test_waits_grow_and_begin_anew_with_progress(self) -> None:
+    def test_delays_grow_and_are_reset_by_progress(self) -> None:
         failing = [Fault(answer=b"ERR 503 not now\n")] * 3
         self.server.fail(b"GET", *failing, Fault(cut=4000), *failing)
         with mock.patch("random.random", return_value=0.5):
-            # At such a limit, 4000 bytes are progress.
+            # With this limit, 4000 bytes count as progress.
             self.fetch(
                 DownloadOptions(retry_policy=at_most(4), limit=RateLimit(3000.0, lambda: 0.0))
             )
         waits = [seconds for seconds in self.slept if seconds in (0.5, 1.0, 2.0, 4.0)]
         self.assertEqual(waits, [0.5, 1.0, 2.0, 0.5, 1.0, 2.0, 4.0])
 
-    def test_nothing_is_tried_again_if_nobody_wants_it(self) -> None:
+    def test_nothing_is_retried_without_a_policy(self) -> None:
         self.server.fail(b"GET", Fault(cut=4000))
         self.assertRaises(ConnectionBroken, self.fetch, ONCE)
         self.server.fail(b"GET", Fault(answer=b"ERR 503 not now\n"))
         self.assertRaises(Unavailable, self.fetch, ONCE)
         self.assertEqual(self.slept, [])
 
-    def test_failure_names_the_file_and_says_nothing_of_what_is_not_kept(self) -> None:
+    def test_failure_names_the_file_and_mentions_only_kept_bytes(self) -> None:
         self.server.fail(b"GET", *[Fault(answer=b"ERR 503 not now\n")] * 2)
         for how in (DownloadOptions(retry_policy=at_most(1)), ONCE):
             self.server._faults.clear()
@@ -148,7 +144,7 @@ class RetryingTests(TransferCase):
         self.assertGreaterEqual(now[0], 600)
         self.assert_whole()
 
-    def test_server_that_was_never_there_is_waited_for_if_that_is_wanted(self) -> None:
+    def test_first_connection_is_retried_with_wait(self) -> None:
         connect = Connection.connect
         failures = [CannotConnect("refused")] * 3
 
@@ -162,21 +158,21 @@ class RetryingTests(TransferCase):
         self.assertEqual(len(self.slept), 3)
         self.assert_whole()
 
-    def test_server_that_was_never_there_is_not_waited_for(self) -> None:
+    def test_first_connection_is_not_retried(self) -> None:
         self.server.close()
         error = self.assertRaises(CannotConnect, self.fetch)
         self.assertEqual((error.exit_status, self.slept, self.files()), (4, [], []))
 
-    def test_server_that_goes_is_waited_for(self) -> None:
+    def test_later_connections_are_retried(self) -> None:
         self.server.fail(b"GET", Fault(cut=4000, act=self.server.stop_listening))
         self.assertRaises(GaveUp, self.fetch, DownloadOptions(retry_policy=at_most(2)))
         self.assertEqual(len(self.slept), 2)
 
-    def test_silent_server_is_given_up_after_the_time_out(self) -> None:
+    def test_silent_server_times_out(self) -> None:
         self.session.close()
         self.session = Session(self.server.address, 0.1)
         self.addCleanup(self.session.close)
-        # The first is sent once more at once: its connection had been used before.
+        # The first command is repeated at once, because its connection was reused.
         self.server.fail(b"GET", *[Fault(silent=True)] * 2)
         self.fetch()
         self.assertIn("silent for 0.1 s", self.messages(Phase.WAITING)[0])
@@ -184,15 +180,15 @@ class RetryingTests(TransferCase):
 
 
 class RateTests(TransferCase):
-    def test_bytes_come_no_faster_than_they_may(self) -> None:
+    def test_rate_limit_is_observed(self) -> None:
         limit = RateLimit(2048.0, clock=lambda: 100.0)
         self.fetch(DownloadOptions(limit=limit))
-        # The clock stands still: the last wait is for all of them.
+        # The clock does not advance: the last delay is for all bytes.
         self.assertEqual(self.slept[-1], len(NEW) / 2048)
         self.assertEqual(len(self.slept), 3)
         self.assert_whole()
 
-    def test_nobody_waits_who_is_slow_already(self) -> None:
+    def test_slow_transfer_is_not_delayed(self) -> None:
         now = iter(range(0, 10**6, 1000))
         self.fetch(DownloadOptions(limit=RateLimit(10_000.0, clock=lambda: float(next(now)))))
         self.assertTrue(all(seconds < 1 for seconds in self.slept), self.slept)
@@ -206,7 +202,7 @@ class SegmentTests(TransferCase):
         self.addCleanup(small.stop)
         self.how = DownloadOptions(segments=4)
 
-    def test_each_is_a_range_of_its_own(self) -> None:
+    def test_each_segment_is_a_range(self) -> None:
         self.assertEqual(self.fetch(self.how).received, len(NEW))
         self.assertEqual(
             {tuple(asked.split()[1:]) for asked in self.server.asked(b"GET")},
@@ -219,13 +215,13 @@ class SegmentTests(TransferCase):
         )
         self.assert_whole()
 
-    def test_one_that_fails_is_tried_again_alone(self) -> None:
+    def test_failed_segment_is_retried_alone(self) -> None:
         self.server.fail(b"GET", Fault(cut=1000))
         self.fetch(self.how)
         self.assertEqual((len(self.server.asked(b"GET")), self.server.sent), (5, len(NEW)))
         self.assert_whole()
 
-    def test_what_each_has_received_is_kept(self) -> None:
+    def test_received_bytes_of_each_segment_are_kept(self) -> None:
         self.server.fail(b"GET", *[Fault(cut=1000)] * 4)
         self.assertRaises(
             ConnectionBroken, self.fetch, DownloadOptions(segments=4, retry_policy=RetryPolicy())
@@ -236,20 +232,20 @@ class SegmentTests(TransferCase):
         self.assertEqual(self.fetch().received, len(NEW) - kept)
         self.assert_whole()
 
-    def test_digest_of_each_is_compared(self) -> None:
+    def test_digest_of_each_segment_is_compared(self) -> None:
         self.fetch(DownloadOptions(segments=4, verify=True))
         self.assertEqual(len(self.server.asked(b"HASH")), 4)
         self.assert_whole()
 
-    def test_failure_of_one_ends_all(self) -> None:
-        # The others are in the middle of the old file, which is of no use any more.
+    def test_failure_of_one_segment_cancels_the_others(self) -> None:
+        # The others are receiving bytes of the old version, which are useless now.
         big = bytes(8 << 20)
         self.server.put(b"d/a", big)
         waiting = threading.Barrier(4, timeout=10)
         gone = Fault(answer=b"ERR 412 changed etag=x\n", act=waiting.wait)
         self.server.fail(b"GET", gone, *[Fault(act=waiting.wait)] * 3)
         self.server.fail(b"STAT", Fault(), Fault(answer=b"ERR 404 file not found\n"))
-        fetch = Download._fetch
+        fetch = Download._receive_segment
         failed: list[threading.Event] = []
 
         def noted(transfer: Download, part: PartialDownload, segment: Segment, event: Any) -> str:
@@ -262,15 +258,15 @@ class SegmentTests(TransferCase):
 
         transfer = Download(self.session, DownloadRequest(b"d/a", self.path(b"a")), self.how, note)
         with (
-            mock.patch.object(Download, "_fetch", noted),
-            mock.patch("natproxy.client.transfer.download.PIECE", 1 << 16),
+            mock.patch.object(Download, "_receive_segment", noted),
+            mock.patch("natproxy.client.transfer.request.CHUNK_SIZE", 1 << 16),
         ):
             self.assertRaises(NotFound, transfer.run)
         record = json.loads(self.read(b".a.part.json"))
         kept = sum(done - start for start, done, _ in record["segments"])
         self.assertLessEqual(kept, 3 << 16)
 
-    def test_file_that_changes_is_fetched_afresh_by_all(self) -> None:
+    def test_changed_file_is_downloaded_again_by_all_segments(self) -> None:
         change = Fault(cut=1000, act=lambda: self.server.put(b"d/a", OLD))
         self.server.fail(b"GET", Fault(), Fault(), change)
         self.fetch(self.how)
@@ -279,7 +275,7 @@ class SegmentTests(TransferCase):
 
 class InterruptedTests(TransferCase):
     def fetch_and(self, act: Callable[[Cancellation], object], how: DownloadOptions) -> None:
-        """Begin, act in another thread as soon as bytes have come, and be interrupted."""
+        """Start a download, and call a function in another thread after the first bytes."""
         stop = Cancellation()
         came = threading.Event()
 
@@ -298,12 +294,12 @@ class InterruptedTests(TransferCase):
         error = self.assertRaises(Interrupted, Download(self.session, wanted, how, note, stop).run)
         self.assertEqual(error.exit_status, 130)
 
-    def test_other_thread_ends_what_waits_for_bytes(self) -> None:
-        # The rest of the reply never comes.
+    def test_other_thread_cancels_a_blocking_read(self) -> None:
+        # The server never sends the rest of the reply.
         header = b"OK 10240 offset=0 size=10240 mtime=1.0 etag=e1\n"
         self.server.fail(b"GET", Fault(answer=header + NEW[:4000]))
 
-        # Not the next one: what has seen `stop` may be over before it is interrupted.
+        # The step may have checked the cancellation and ended before it is interrupted.
         session = self.session
 
         def act(stop: Cancellation) -> None:
@@ -317,7 +313,7 @@ class InterruptedTests(TransferCase):
         self.assertEqual(self.fetch().received, 6240)
         self.assert_whole()
 
-    def test_nobody_sleeps_through_it(self) -> None:
+    def test_cancellation_ends_a_delay(self) -> None:
         stop = Cancellation()
         stop.cancel()
         wanted = DownloadRequest(b"d/a", self.path(b"a"))
@@ -330,7 +326,7 @@ class Version1Tests(TransferCase):
         super().setUp()
         self.server.version = 1
 
-    def test_file_comes_whole(self) -> None:
+    def test_whole_file(self) -> None:
         fetched = self.fetch()
         self.assertEqual(fetched, DownloadResult(self.path(b"a"), len(NEW), len(NEW), False))
         self.assertEqual(self.server.commands, [b"FEAT", b"DOWNLOAD d/a"])
@@ -343,13 +339,13 @@ class Version1Tests(TransferCase):
         self.assertEqual(self.fetch().received, 4000 + len(NEW))
         self.assert_whole()
 
-    def test_tries_that_lead_nowhere_come_to_an_end(self) -> None:
-        # Bytes that are thrown away again are no progress.
+    def test_retries_without_progress_are_limited(self) -> None:
+        # Discarded bytes are no progress.
         self.server.fail(b"DOWNLOAD", *[Fault(cut=4000)] * 50)
         self.assertRaises(GaveUp, self.fetch, DownloadOptions(retry_policy=at_most(3)))
         self.assertEqual((len(self.server.asked(b"DOWNLOAD")), self.files()), (4, []))
 
-    def test_what_is_there_is_refused_kept_or_replaced(self) -> None:
+    def test_existing_file_is_refused_kept_or_replaced(self) -> None:
         self.write(b"a", b"other")
         self.assertRaises(LocalError, self.fetch)
         self.assertTrue(self.fetch(DownloadOptions(existing=Existing.KEEP)).unchanged)
@@ -359,7 +355,7 @@ class Version1Tests(TransferCase):
 
 
 class ChangedAtConnectTests(TransferCase):
-    def test_other_etag_in_the_reply_is_no_answer_to_what_was_asked(self) -> None:
+    def test_reply_with_another_etag_is_malformed(self) -> None:
         other = b"OK 10240 offset=0 size=10240 mtime=1.0 etag=e2\n" + OLD
         self.server.fail(b"GET", Fault(answer=other))
         self.assertRaises((NotUnderstood, Changed), self.fetch)

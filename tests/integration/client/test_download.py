@@ -1,4 +1,4 @@
-"""One file, fetched: resumed, verified, put where it belongs, and never a mixture of two."""
+"""Downloads of one file: resumed, verified, and never of two versions."""
 
 from __future__ import annotations
 
@@ -20,13 +20,8 @@ from natproxy.client import (
     UsageError,
 )
 from natproxy.client.transfer.destination import Existing
-from natproxy.client.transfer.download import (
-    FRESH_STARTS,
-    REPAIRS,
-    Download,
-    DownloadOptions,
-    DownloadRequest,
-)
+from natproxy.client.transfer.download import FRESH_STARTS, REPAIRS, Download
+from natproxy.client.transfer.request import DownloadOptions, DownloadRequest
 from natproxy.protocol import Digest, format_digest
 from tests.support.served_files import MTIME, Fault
 from tests.support.transfers import NEW, OLD, ONCE, TransferCase
@@ -34,14 +29,14 @@ from tests.support.transfers import NEW, OLD, ONCE, TransferCase
 PATCHED_BOOT = "natproxy.client.transfer.partial.boot_id"
 
 
-class WholeTests(TransferCase):
-    def test_file_comes_with_its_time_and_nothing_else(self) -> None:
+class CompleteTests(TransferCase):
+    def test_file_has_its_time_and_no_other_file_remains(self) -> None:
         fetched = self.fetch()
         self.assertEqual(fetched, (self.path(b"a"), len(NEW), len(NEW), False))
         self.assert_whole()
         self.assertEqual(os.stat(fetched.path).st_mtime_ns, MTIME)
 
-    def test_steps_are_told_in_order(self) -> None:
+    def test_events_are_in_order(self) -> None:
         self.fetch(DownloadOptions(verify=True))
         self.assertEqual(
             self.phases(), [Phase.RECEIVING, Phase.VERIFYING, Phase.SAVING, Phase.COMPLETE]
@@ -51,7 +46,7 @@ class WholeTests(TransferCase):
         received = [event.done for event in self.events if event.phase is Phase.RECEIVING]
         self.assertEqual((received, received[-1]), (sorted(received), len(NEW)))
 
-    def test_bytes_are_brought_to_the_disk_while_it_is_being_saved(self) -> None:
+    def test_bytes_are_synchronized_in_the_saving_phase(self) -> None:
         for version in (2, 1):
             phases = []
 
@@ -68,19 +63,19 @@ class WholeTests(TransferCase):
             self.session = Session(self.server.address, 5)
             self.addCleanup(self.session.close)
 
-    def test_bytes_are_asked_for_of_the_file_that_was_looked_at(self) -> None:
+    def test_bytes_are_requested_with_if_match(self) -> None:
         self.fetch()
         asked = [b"d/a offset=0 length=10240 if-match=e1", b"d/a length=10240 if-match=e1"]
         self.assertIn(self.server.asked(b"GET")[0], asked)
         self.assertEqual(self.server.asked(b"STAT"), [b"d/a", b"d/a"])
 
-    def test_what_is_known_of_the_file_is_not_asked_again(self) -> None:
+    def test_metadata_of_the_request_is_used(self) -> None:
         metadata = self.session.stat(b"d/a")
         self.server.commands.clear()
         self.fetch(metadata=metadata)
         self.assertEqual([line.split()[0] for line in self.server.commands], [b"GET", b"STAT"])
 
-    def test_what_was_known_of_the_file_may_be_of_yesterday(self) -> None:
+    def test_metadata_of_the_request_may_be_outdated(self) -> None:
         metadata = self.session.stat(b"d/a")
         self.server.put(b"d/a", OLD)
         self.fetch(metadata=metadata)
@@ -101,12 +96,12 @@ class WholeTests(TransferCase):
         self.assertIn("natproxy sync", str(error))
         self.assertEqual((self.files(), self.phases()), ([], [Phase.FAILED]))
 
-    def test_file_that_is_not_there_leaves_no_trace(self) -> None:
+    def test_missing_file_leaves_no_trace(self) -> None:
         wanted = DownloadRequest(b"none", self.path(b"x", b"y"))
         self.assertRaises(NotFound, Download(self.session, wanted).run)
         self.assertEqual(self.files(), [])
 
-    def test_less_than_was_asked_for_is_never_taken_for_all(self) -> None:
+    def test_short_reply_is_never_complete(self) -> None:
         lie = b"OK 4 offset=0 size=4 mtime=1.0 etag=e1\nlies"
         self.server.fail(b"GET", Fault(answer=lie))
         error = self.assertRaises(NotUnderstood, self.fetch)
@@ -115,7 +110,7 @@ class WholeTests(TransferCase):
 
 
 class ResumingTests(TransferCase):
-    def test_only_what_is_missing_is_asked_for(self) -> None:
+    def test_only_missing_bytes_are_requested(self) -> None:
         self.interrupted(4000)
         fetched = self.fetch()
         self.assertEqual(self.server.asked(b"GET"), [b"d/a offset=4000 length=6240 if-match=e1"])
@@ -123,7 +118,7 @@ class ResumingTests(TransferCase):
         self.assertEqual(self.events[0], Event(b"d/a", Phase.RECEIVING, 4000, len(NEW)))
         self.assert_whole()
 
-    def test_all_is_there_but_the_last_question_went_unanswered(self) -> None:
+    def test_only_the_last_check_is_missing(self) -> None:
         self.server.fail(b"STAT", Fault(), Fault(cut=-1), Fault(cut=-1))
         self.assertRaises(ConnectionBroken, self.fetch, ONCE)
         self.server.commands.clear()
@@ -131,7 +126,7 @@ class ResumingTests(TransferCase):
         self.assertEqual(self.server.asked(b"GET"), [])
         self.assert_whole()
 
-    def test_file_that_changed_between_two_tries_is_fetched_afresh(self) -> None:
+    def test_changed_file_is_downloaded_from_the_first_byte(self) -> None:
         for how in (DownloadOptions(), DownloadOptions(verify=True), DownloadOptions(segments=3)):
             self.server.put(b"d/a", OLD)
             self.interrupted(4000)
@@ -142,7 +137,7 @@ class ResumingTests(TransferCase):
             self.assert_whole()
             os.unlink(self.path(b"a"))
 
-    def test_bytes_from_before_a_restart_of_the_system_are_compared_first(self) -> None:
+    def test_bytes_of_an_earlier_boot_are_compared_first(self) -> None:
         with mock.patch(PATCHED_BOOT, return_value="before"):
             self.interrupted(4000)
         with mock.patch(PATCHED_BOOT, return_value="now"):
@@ -151,7 +146,7 @@ class ResumingTests(TransferCase):
         self.assertEqual((self.server.sent, self.phases()[0]), (6240, Phase.HASHING))
         self.assert_whole()
 
-    def test_bytes_that_a_power_failure_has_damaged_are_fetched_again(self) -> None:
+    def test_bytes_damaged_by_a_power_failure_are_downloaded_again(self) -> None:
         with mock.patch(PATCHED_BOOT, return_value="before"):
             self.interrupted(4000)
         self.write(b".a.part", bytes(4000))
@@ -161,7 +156,7 @@ class ResumingTests(TransferCase):
         self.assertEqual(messages, ["what was kept is damaged: starting afresh"])
         self.assert_whole()
 
-    def test_comparison_that_fails_does_not_make_damaged_bytes_trusted(self) -> None:
+    def test_failed_comparison_does_not_make_bytes_trusted(self) -> None:
         with mock.patch(PATCHED_BOOT, return_value="before"):
             self.interrupted(4000)
         self.write(b".a.part", bytes(4000))
@@ -171,7 +166,7 @@ class ResumingTests(TransferCase):
             self.fetch()
         self.assert_whole()
 
-    def test_disk_that_is_full_once_loses_nothing(self) -> None:
+    def test_download_continues_after_a_full_disk(self) -> None:
         real = os.pwrite
 
         def pwrite(file: int, data: Any, offset: int) -> int:
@@ -191,25 +186,25 @@ class ResumingTests(TransferCase):
                 raise KeyboardInterrupt
 
         transfer = Download(self.session, DownloadRequest(b"d/a", self.path(b"a")), None, press)
-        with mock.patch("natproxy.client.transfer.download.PIECE", 1000):
+        with mock.patch("natproxy.client.transfer.request.CHUNK_SIZE", 1000):
             self.assertRaises(KeyboardInterrupt, transfer.run)
         self.assertEqual(self.fetch().received, len(NEW) - 1000)
         self.assert_whole()
 
 
 class ChangingTests(TransferCase):
-    """The file on the server is replaced while it is fetched."""
+    """The file on the server is replaced during the download."""
 
     def change(self) -> None:
         self.server.put(b"d/a", OLD)
 
-    def test_before_the_rest_of_it_is_asked_for(self) -> None:
+    def test_before_the_remaining_bytes_are_requested(self) -> None:
         self.server.fail(b"GET", Fault(cut=4000), Fault(act=self.change))
         self.fetch()
         self.assertEqual(len(self.messages(Phase.RESTARTING)), 1)
         self.assert_whole(OLD)
 
-    def test_before_the_last_question(self) -> None:
+    def test_before_the_last_check(self) -> None:
         for how, verb in ((DownloadOptions(), b"STAT"), (DownloadOptions(verify=True), b"HASH")):
             self.server.put(b"d/a", NEW)
             self.server.fail(b"STAT", Fault(), *[Fault(act=self.change)] * (verb == b"STAT"))
@@ -218,13 +213,13 @@ class ChangingTests(TransferCase):
             self.assert_whole(OLD)
             os.unlink(self.path(b"a"))
 
-    def test_removed_before_the_rest_of_it_is_asked_for(self) -> None:
+    def test_removed_before_the_remaining_bytes_are_requested(self) -> None:
         gone = Fault(act=lambda: self.server.remove(b"d/a"))
         self.server.fail(b"GET", Fault(cut=4000), gone)
         self.assertRaises(NotFound, self.fetch)
         self.assertNotIn(b"a", self.files())
 
-    def test_removed_before_the_last_question(self) -> None:
+    def test_removed_before_the_last_check(self) -> None:
         for how, verb in ((DownloadOptions(), b"STAT"), (DownloadOptions(verify=True), b"HASH")):
             self.server.put(b"d/a", NEW)
             gone = Fault(act=lambda: self.server.remove(b"d/a"))
@@ -254,14 +249,14 @@ class VerifyingTests(TransferCase):
         self.assertEqual(self.server.sent, len(NEW) * (REPAIRS + 1))
         self.assert_whole(b"what was there")
 
-    def test_what_was_kept_is_hashed_as_well(self) -> None:
+    def test_kept_bytes_are_hashed(self) -> None:
         self.interrupted(4000)
         self.fetch(DownloadOptions(verify=True))
         self.assertEqual(self.phases()[:2], [Phase.RECEIVING, Phase.HASHING])
         self.assertEqual(self.server.sent, 6240)
         self.assert_whole()
 
-    def test_damage_to_what_was_kept_is_found(self) -> None:
+    def test_damage_to_kept_bytes_is_found(self) -> None:
         self.interrupted(4000)
         self.write(b".a.part", bytes(4000))
         self.fetch(DownloadOptions(verify=True))
@@ -271,6 +266,6 @@ class VerifyingTests(TransferCase):
         )
         self.assert_whole()
 
-    def test_version_1_cannot(self) -> None:
+    def test_version_1_cannot_verify(self) -> None:
         self.server.version = 1
         self.assertRaises(Unsupported, self.fetch, DownloadOptions(verify=True))
