@@ -1,4 +1,4 @@
-"""A server for blocking clients, in threads: it answers each line as a function says."""
+"""A server for blocking clients, in threads, whose replies a function returns."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from natproxy.protocol import (
 class AnsweringServer:
     """Serves any number of connections at once, each for any number of commands.
 
-    :param answer: gives the reply to a line; an empty one closes the connection.
+    :param reply: returns the reply to a command; an empty one closes the connection.
     :ivar lines: all that were received, in order.
     :ivar connections: how many have been accepted.
     """
 
-    def __init__(self, answer: Callable[[bytes], bytes]) -> None:
+    def __init__(self, reply: Callable[[bytes], bytes]) -> None:
         self.lines: list[bytes] = []
         self.connections = 0
-        self._answer = answer
+        self._reply_to = reply
         self._accepted: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -82,7 +82,7 @@ class AnsweringServer:
             try:
                 for line in lines:
                     self.lines.append(line.rstrip(b"\n"))
-                    reply = self._answer(self.lines[-1])
+                    reply = self._reply_to(self.lines[-1])
                     if not reply:
                         return
                     connection.sendall(reply)
@@ -91,7 +91,7 @@ class AnsweringServer:
 
 
 class Version2:
-    """What a server of version 2 answers: files out of a dictionary.
+    """The replies of a server of version 2 with files from a dictionary.
 
     :ivar files: names and contents; a file's ``etag`` is made of its content.
     :param page: entries on a page of ``LS``.
@@ -102,7 +102,7 @@ class Version2:
         self._page = page
 
     def __call__(self, line: bytes) -> bytes:
-        """Give the reply to a line."""
+        """Return the reply to a command."""
         command = parse_command(line)
         assert command is not None
         if command.verb == b"FEAT":
@@ -114,9 +114,9 @@ class Version2:
             if content is None:
                 return b"ERR file not found\n"
             return b"OK %d\n%b" % (len(content), content)
-        return self._answer(command.verb, parse_arguments(command))
+        return self._reply_to(command.verb, parse_arguments(command))
 
-    def _answer(self, verb: bytes, arguments: Arguments) -> bytes:
+    def _reply_to(self, verb: bytes, arguments: Arguments) -> bytes:
         if verb == b"LS":
             return self._list(arguments)
         if not arguments.name:
@@ -152,5 +152,5 @@ class Version2:
 
 
 def metadata_of(content: bytes) -> Metadata:
-    """Give the status that `Version2` tells of a file with this content."""
+    """Return the metadata that `Version2` reports for a file with this content."""
     return Metadata(FILE, len(content), 10**9, hashlib.sha256(content).hexdigest()[:16])

@@ -60,7 +60,7 @@ class ReadingCase(SessionCase):
         return file
 
     def asked(self) -> int:
-        """Give how many parts of the file have been asked for."""
+        """Return how many parts of the file have been requested."""
         return sum(line.startswith(b"GET ") for line in self.server.lines)
 
 
@@ -101,7 +101,7 @@ class LikeAFileHereTests(ReadingCase):
         self.assertEqual((file.read(), file.read(1), file.readline()), (b"", b"", b""))
         self.assertEqual(self.asked(), 0)
 
-    def test_empty_file_is_not_even_asked_for(self) -> None:
+    def test_empty_file_is_not_requested(self) -> None:
         file = self.open(b"")
         self.assertEqual((file.read(), list(file)), (b"", []))
         self.assertEqual(self.asked(), 0)
@@ -130,8 +130,8 @@ class LikeAFileHereTests(ReadingCase):
         text.close()
 
 
-class AskingTests(ReadingCase):
-    def test_small_reads_are_served_from_one_answer(self) -> None:
+class RequestTests(ReadingCase):
+    def test_small_reads_are_served_from_one_reply(self) -> None:
         file = self.open()
         for _ in range(20):
             file.read(3)
@@ -139,7 +139,7 @@ class AskingTests(ReadingCase):
         file.readline()
         self.assertEqual(self.asked(), 1)
 
-    def test_whole_file_is_asked_for_once(self) -> None:
+    def test_whole_file_is_requested_once(self) -> None:
         content = bytes(300_000)
         file = self.open(content, block=1000)
         self.assertEqual(file.read(), content)
@@ -149,7 +149,7 @@ class AskingTests(ReadingCase):
         self.assertEqual(len(file.read()), 300_000 - 101)
         self.assertEqual(self.asked(), 3)
 
-    def test_part_that_drips_is_given_up(self) -> None:
+    def test_slow_part_fails(self) -> None:
         file = self.open()
         dripping = RateMonitor("h:1", 0)
         dripping.received(1, 60)

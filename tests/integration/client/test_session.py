@@ -1,4 +1,4 @@
-"""A session: which version the server speaks, what it is asked, and over which connections."""
+"""Blocking sessions: commands, replies and connections."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ListTests(SessionCase):
         session = self.serve(lambda line: b"OK\n" + b"x" * 20_000)
         self.assertRaises(NotUnderstood, list, session.list())
 
-    def test_listing_that_nobody_wants_to_the_end_costs_its_connection(self) -> None:
+    def test_listing_that_is_not_read_to_its_end_closes_the_connection(self) -> None:
         many = b"name\n" * 200_000
         session = self.serve(lambda line: b"OK\n" + many + b"END\n")
         for _ in range(2):
@@ -52,7 +52,7 @@ class ListTests(SessionCase):
 
 
 class LsTests(SessionCase):
-    def test_pages_are_asked_for_one_after_the_other(self) -> None:
+    def test_pages_are_requested_one_after_the_other(self) -> None:
         session = self.serve_files(page=1)
         entries = list(session.ls())
         self.assertEqual(
@@ -62,14 +62,14 @@ class LsTests(SessionCase):
         self.assertEqual(self.server.lines, [b"FEAT", b"LS", b"LS after=a", b"LS after=b%20c"])
         self.assertEqual(self.server.connections, 1)
 
-    def test_next_page_is_not_asked_for_before_it_is_wanted(self) -> None:
+    def test_next_page_is_requested_on_demand(self) -> None:
         session = self.serve_files(page=1)
         entries = session.ls()
         self.assertEqual(next(entries).name, b"a")
         self.assertEqual(self.server.lines, [b"FEAT", b"LS"])
         self.assertEqual(session.stat("a").size, 5)
 
-    def test_directory_and_depth_are_asked_for(self) -> None:
+    def test_directory_and_depth_are_sent(self) -> None:
         session = self.serve_files()
         list(session.ls("/s t/=/"))
         list(session.ls(b"s", 3))
@@ -93,7 +93,7 @@ class LsTests(SessionCase):
             self.assertIn(reason, str(error))
             self.assertLessEqual(len(self.server.lines), 3)
 
-    def test_page_says_where_the_next_one_begins(self) -> None:
+    def test_page_names_the_beginning_of_the_next_one(self) -> None:
         metadata = format_metadata(metadata_of(b""))
         pages = iter(
             (
@@ -211,7 +211,7 @@ class StatAndHashTests(SessionCase):
             session = self.serve_replies({b"HASH": b"OK%b\n" % words})
             self.assertRaises(NotUnderstood, session.hash, "a")
 
-    def test_digest_is_asked_for_again_when_the_server_was_silent(self) -> None:
+    def test_digest_is_requested_again_after_silence(self) -> None:
         computed = threading.Event()
         version2 = Version2(dict(FILES))
 
@@ -226,7 +226,7 @@ class StatAndHashTests(SessionCase):
         self.assertEqual(session.hash("a").size, 5)
         self.assertEqual(self.server.lines[1:], [b"HASH a", b"HASH a", b"STAT a", b"HASH a"])
 
-    def test_digest_of_a_server_that_is_silent_about_all_else_has_failed(self) -> None:
+    def test_digest_fails_if_the_server_does_not_reply_to_stat_either(self) -> None:
         ended = threading.Event()
         version2 = Version2(dict(FILES))
 
@@ -242,7 +242,7 @@ class StatAndHashTests(SessionCase):
         self.assertTrue(str(error).endswith("was silent for 0.1 s"), error)
         self.assertEqual(set(self.server.lines[1:]), {b"HASH a", b"STAT a"})
 
-    def test_digest_that_the_server_has_given_up_is_not_asked_for_again(self) -> None:
+    def test_digest_that_the_server_has_given_up_is_not_requested_again(self) -> None:
         self.patch(requests, "SHORTEST_SILENCE", 0.0)
         for code in (b"502", b"503"):
             session = self.serve_replies({b"HASH": b"ERR %b the server refuses\n" % code})
@@ -261,7 +261,7 @@ class StatAndHashTests(SessionCase):
         # The number of tries does not count: a short time-out must not end it sooner.
         self.assertGreater(len(self.server.lines), 2)
 
-    def test_digest_that_fails_at_once_is_not_asked_for_again(self) -> None:
+    def test_digest_that_fails_at_once_is_not_requested_again(self) -> None:
         session = self.serve_replies({b"HASH": b"ERR 503 the file is changing\n"})
         self.assertRaises(Unavailable, session.hash, "a")
         self.assertEqual(self.server.lines[1:], [b"HASH a"])
@@ -302,7 +302,7 @@ class GetTests(SessionCase):
         error = self.assertRaises(ServerError, session.read, "a", 6)
         self.assertEqual(str(error), "a: range size=5")
 
-    def test_another_part_than_was_asked_for_is_not_understood(self) -> None:
+    def test_another_part_than_the_requested_one_is_not_understood(self) -> None:
         metadata = b"size=9 mtime=1 etag=e"
         for header in (
             b"OK 2 offset=3 " + metadata,
@@ -328,7 +328,7 @@ class GetTests(SessionCase):
             self.assertEqual((reply.header.size, list(reply)), (0, []))
         self.assertEqual(self.server.lines, [b"DOWNLOAD b c"])
 
-    def test_reply_abandoned_half_way_costs_the_connection(self) -> None:
+    def test_reply_that_is_not_read_to_its_end_closes_the_connection(self) -> None:
         large = {b"a": bytes(1 << 20)}
         session = self.serve(Version2(large))
         with session.get("a") as (reply, _):
@@ -376,7 +376,7 @@ class ConnectionsTests(SessionCase):
         with session.connection() as third:
             self.assertIn(third, (first, second))
 
-    def test_many_threads_get_what_they_ask_for(self) -> None:
+    def test_many_threads_read_at_once(self) -> None:
         files = {b"%d" % number: b"%d" % number * 1000 for number in range(20)}
         session = self.serve(Version2(files))
         got: dict[bytes, bytes] = {}
@@ -412,7 +412,7 @@ class ConnectionsTests(SessionCase):
         with session.connection() as connection:
             self.assertEqual(connection.timeout, 5)
 
-    def test_closed_session_connects_anew(self) -> None:
+    def test_closed_session_reconnects(self) -> None:
         session = self.serve_files()
         with session:
             session.stat("a")
@@ -423,7 +423,7 @@ class ConnectionsTests(SessionCase):
         session = self.serve_files()
         with session.connection() as connection:
             session.close()
-            # Nobody's bytes are taken away.
+            # No byte of another reply is lost.
             self.assertEqual(b"".join(connection.request(b"LIST")), b"a\nb c\ns/\xff\n\nEND\n")
             self.assertIsNotNone(connection._socket)
         self.assertIsNone(connection._socket)
@@ -431,7 +431,7 @@ class ConnectionsTests(SessionCase):
             later.connect()
         self.assertIsNotNone(later._socket)
 
-    def test_connecting_tells_whether_the_server_is_there(self) -> None:
+    def test_connect_fails_without_a_server(self) -> None:
         session = self.serve_files()
         with connect(self.server.server_address) as ours:
             self.assertEqual(ours.read("a"), b"the a")

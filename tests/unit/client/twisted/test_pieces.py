@@ -1,4 +1,4 @@
-"""The client on a reactor: replies in pieces of any size, cut off anywhere, or of any bytes."""
+"""Deferred sessions: replies in pieces of any size, cut off anywhere, or of any bytes."""
 
 from __future__ import annotations
 

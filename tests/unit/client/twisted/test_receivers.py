@@ -1,4 +1,4 @@
-"""The client on a reactor: bodies on their way into consumers."""
+"""Deferred sessions: bodies on their way into consumers."""
 
 from __future__ import annotations
 
@@ -80,27 +80,27 @@ class FlowTests(GetCase):
         self.assert_fails(got, ConnectionBroken, text)
         self.assertEqual((self.consumer.got, self.consumer.unregistered), (b"bo", 1))
 
-    def test_what_comes_after_the_body_is_not_written_and_costs_the_connection(self) -> None:
+    def test_surplus_after_the_body_is_not_written_and_closes_the_connection(self) -> None:
         got = self.begin(REPLY + b"body!OK")
         self.assertEqual(self.successResultOf(got), WHOLE)
         self.assertEqual(self.consumer.got, b"body!")
         self.assertTrue(self.server.wire.aborted)
 
 
-class DripTests(GetCase):
+class SlowBodyTests(GetCase):
     def drip(self, seconds: int) -> None:
         for _ in range(0, seconds, 50):
             self.clock.advance(50)
             if not self.server.wire.aborted:
                 self.server.send(b"x")
 
-    def test_body_that_drips_is_given_up(self) -> None:
+    def test_slow_body_fails(self) -> None:
         got = self.begin(b"OK 5000 offset=0 size=5000 " + FACTS + b"\nbo")
         self.drip(400)
         self.assert_fails(got, GaveUp, "less than 1024 bytes a second for 2 min")
         self.assertEqual(self.consumer.unregistered, 1)
 
-    def test_body_of_version_1_that_drips_is_given_up(self) -> None:
+    def test_slow_body_of_version_1_fails(self) -> None:
         got = self.client.get_v1("a", self.consumer)
         self.server = self.play((b"DOWNLOAD a\n", b"OK 5000\nbo"), of_version=None)
         self.drip(400)
@@ -148,7 +148,7 @@ class PaceTests(GetCase):
         self.begin_listing()
         self.assertEqual(len(self.endpoint.connections), 2)
 
-    def test_producer_that_was_unregistered_has_no_say(self) -> None:
+    def test_unregistered_producer_has_no_effect(self) -> None:
         got = self.begin(REPLY + b"body!")
         self.successResultOf(got)
         names = self.client.list()
@@ -250,7 +250,7 @@ class GivingUpTests(GetCase):
         self.assertTrue(self.server.wire.aborted)
         self.assertEqual(self.consumer.unregistered, 1)
 
-    def test_consumer_that_gives_up_and_then_fails(self) -> None:
+    def test_consumer_that_stops_and_then_raises(self) -> None:
         def write(data: bytes) -> None:
             self.consumer.producer.stopProducing()
             raise OSError

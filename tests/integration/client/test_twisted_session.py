@@ -185,7 +185,7 @@ async def test_server_of_version_1(served: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_nobody_is_there() -> None:
+async def test_server_that_refuses_connections() -> None:
     port = free_port()
     with pytest.raises(CannotConnect) as caught:
         await connect(reactor, f"{HOST}:{port}")
@@ -193,7 +193,7 @@ async def test_nobody_is_there() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_kernel_probes_silent_connections(served: Path) -> None:
+async def test_keepalive_is_enabled_on_sockets(served: Path) -> None:
     async with listening(file_server(served)) as port, client_to(port) as client:
         await client.list()
         (connection,) = client._pool._open
@@ -333,7 +333,7 @@ async def test_zone_of_an_address_is_kept(served: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_nobody_answers() -> None:
+async def test_connect_times_out() -> None:
     with unanswered_port() as port, pytest.raises(CannotConnect, match="no reply in time"):
         await connect(reactor, f"{HOST}:{port}", 0.2)
 
