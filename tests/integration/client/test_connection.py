@@ -330,7 +330,7 @@ class WaitingTests(PlayedCase):
         self.addCleanup(connection.close)
         connection.connect()
         clock.advance(31)
-        with mock.patch.object(connection, "_spoilt", return_value=False):
+        with mock.patch.object(connection, "_is_readable", return_value=False):
             self.assertEqual(self.list(connection), b"a\nEND\n")
 
     def test_kernel_is_to_probe_silent_connections(self) -> None:

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from natproxy.client import Changed, ConnectionBroken, NotFound
+from natproxy.client.blocking import connection
 from natproxy.client.blocking import file as remote_file
 from natproxy.client.blocking.file import RemoteFile
 from natproxy.client.rate import RateMonitor
-from tests.integration.client.test_session import SessionCase
 from tests.support.answering_server import Version2, metadata_of
+from tests.support.blocking_sessions import SessionCase
 
 CONTENT = b"".join(b"line %d\n" % number for number in range(12)) + b"no end"
 
@@ -53,7 +54,8 @@ class ReadingCase(SessionCase):
         if block is not None:
             self.patch(remote_file, "BLOCK", block)
         self.version2 = Version2({b"a": content})
-        file = self.serve(self.version2).open("a")
+        self.session = self.serve(self.version2)
+        file = self.session.open("a")
         self.addCleanup(file.close)
         return file
 
@@ -151,7 +153,7 @@ class AskingTests(ReadingCase):
         file = self.open()
         dripping = RateMonitor("h:1", 0)
         dripping.received(1, 60)
-        with mock.patch.object(remote_file, "RateMonitor", return_value=dripping):
+        with mock.patch.object(connection, "RateMonitor", return_value=dripping):
             self.assertRaises(ConnectionBroken, file.read, 10)
         self.assertEqual(file.read(10), CONTENT[:10])
 
@@ -174,8 +176,7 @@ class AskingTests(ReadingCase):
     def test_two_files_share_the_session(self) -> None:
         first = self.open(block=8)
         self.version2.files[b"b"] = CONTENT[::-1]
-        session = first.raw._session  # type: ignore[attr-defined]
-        with session.open("b") as second:
+        with self.session.open("b") as second:
             for offset in range(0, len(CONTENT), 8):
                 self.assertEqual(first.read(8), CONTENT[offset : offset + 8])
                 self.assertEqual(second.read(8), CONTENT[::-1][offset : offset + 8])

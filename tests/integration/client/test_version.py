@@ -18,8 +18,8 @@ from natproxy.client import (
 )
 from natproxy.client.version import Features
 from natproxy.protocol import abilities
-from tests.integration.client.test_session import FILES, SessionCase
 from tests.support.answering_server import Version2
+from tests.support.blocking_sessions import FILES, SessionCase
 from tests.support.scripted_server import PlayedServer, Scene
 
 FEAT = b"OK\n" + abilities() + b"END\n"

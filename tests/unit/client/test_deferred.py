@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectionAborted
-from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.client import (
     CannotConnect,
@@ -26,86 +22,23 @@ from natproxy.client import (
     UsageError,
 )
 from natproxy.client.errors import NoUpstreamReply
-from natproxy.client.twisted import Session
 from natproxy.client.version import Features, State
 from natproxy.protocol import (
     DIRECTORY,
-    FILE,
     Digest,
     Entry,
-    Metadata,
-    format_entry,
     format_metadata,
 )
-from tests.support.doubles import PlayedEndpoint, Upstream
-
-FEATURES = b"OK\nNATPROXY 2\nSTAT\nEND\n"
-FACTS = b"mtime=7.000000000 etag=e"
-METADATA = Metadata(FILE, 5, 7 * 10**9, "e")
-
-
-def entry_line(name: bytes) -> bytes:
-    return format_entry(Entry(name, METADATA))
+from tests.support.deferred_sessions import (
+    FACTS,
+    FEATURES,
+    METADATA,
+    DeferredCase,
+    page_of,
+)
 
 
-def page_of(*names: bytes, more: bool = False) -> bytes:
-    body = b"".join(map(entry_line, names)) + (b"more\n" if more else b"")
-    return b"OK %d\n" % len(body) + body
-
-
-class ClientCase(SynchronousTestCase):
-    """A client whose server the test plays; nothing may be left on the clock."""
-
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.endpoint = PlayedEndpoint()
-        self.client = self.new_client()
-
-    def tearDown(self) -> None:
-        closed = self.client.close()
-        for connection in self.endpoint.connections:
-            if connection.protocol is not None:
-                self.lose(connection)
-        self.successResultOf(closed)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    def new_client(self, **options: Any) -> Session:
-        options = {"timeout": 60.0, "server": "files:9000", **options}
-        return Session(self.endpoint, self.clock, **options)
-
-    def begin_listing(self) -> None:
-        """Ask for something that is not answered while the test lasts."""
-        self.client.list().addErrback(lambda failure: failure.trap(Interrupted) and None)
-
-    def lose(self, connection: Upstream) -> None:
-        """End a connection as our side has, or else as the server does."""
-        connection.die(ConnectionAborted() if connection.wire.aborted else None)
-        connection.protocol = None
-
-    def accept(self, of_version: int | None = 2) -> Upstream:
-        """Accept the newest connection, and answer its first question."""
-        connection = self.endpoint.last
-        connection.accept()
-        if of_version is not None:
-            self.assertEqual(connection.wire.taken(), b"FEAT\n")
-            connection.send(FEATURES if of_version == 2 else b"ERR unknown command\n")
-        return connection
-
-    def play(self, *exchanges: tuple[bytes, bytes], of_version: int | None = 2) -> Upstream:
-        """Accept a connection; expect commands on it, and answer each."""
-        connection = self.accept(of_version)
-        for command, answer in exchanges:
-            self.assertEqual(connection.wire.taken(), command)
-            connection.send(answer)
-        return connection
-
-    def assert_fails(self, result: Deferred[Any], kind: type[Exception], text: str) -> None:
-        error = self.failureResultOf(result).value
-        self.assertIs(type(error), kind)
-        self.assertEqual(str(error), text)
-
-
-class AskingTests(ClientCase):
+class AskingTests(DeferredCase):
     def test_header_that_drips_is_given_up_after_the_time_out(self) -> None:
         metadata = self.client.stat("a")
         connection = self.accept()
@@ -248,7 +181,7 @@ class AskingTests(ClientCase):
             self.assertTrue(connection.wire.aborted)
 
 
-class ErrorTests(ClientCase):
+class ErrorTests(DeferredCase):
     def test_answers_of_the_server_have_kinds(self) -> None:
         self.client.version()
         connection = self.accept()
@@ -342,7 +275,7 @@ class ErrorTests(ClientCase):
         self.assertEqual([entry.name for entry in self.successResultOf(entries)], [b"c"])
 
 
-class VersionTests(ClientCase):
+class VersionTests(DeferredCase):
     def test_is_asked_for_once_by_all_who_want_it(self) -> None:
         versions = [self.client.version() for _ in range(3)]
         metadata = self.client.stat("a")
@@ -620,7 +553,7 @@ class VersionTests(ClientCase):
         self.assertEqual(self.successResultOf(version), 2)
 
 
-class ClosedTests(ClientCase):
+class ClosedTests(DeferredCase):
     def test_nothing_is_begun_afterwards(self) -> None:
         self.successResultOf(self.client.close())
         for ask in (self.client.list, self.client.version, self.client.ls, self.client.connect):

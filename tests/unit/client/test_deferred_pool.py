@@ -13,12 +13,12 @@ from twisted.internet.interfaces import IProtocol
 from natproxy.client import CannotConnect, ConnectionBroken, Interrupted
 from natproxy.client.errors import ClosedWithoutReply
 from natproxy.client.twisted import Session
-from tests.unit.client.test_deferred import ClientCase
+from tests.support.deferred_sessions import DeferredCase
 
 EMPTY = b"OK\nEND\n"
 
 
-class ConnectingTests(ClientCase):
+class ConnectingTests(DeferredCase):
     def test_failures_are_told_in_the_words_of_the_blocking_client(self) -> None:
         for reason, words in (
             (error.ConnectionRefusedError(errno.ECONNREFUSED), "Connection refused"),
@@ -82,7 +82,7 @@ class ConnectingTests(ClientCase):
         self.assertTrue(late.wire.disconnecting)
 
 
-class ReuseTests(ClientCase):
+class ReuseTests(DeferredCase):
     def list_on(self, number: int) -> None:
         """See that a listing goes over the connection of this number."""
         names = self.client.list()
@@ -212,7 +212,7 @@ class ReuseTests(ClientCase):
         self.assertTrue(self.endpoint.last.wire.aborted)
 
 
-class SilenceTests(ClientCase):
+class SilenceTests(DeferredCase):
     def test_each_piece_starts_the_count_again(self) -> None:
         names = self.client.list()
         connection = self.accept(of_version=None)
@@ -231,7 +231,7 @@ class SilenceTests(ClientCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
-class BoundsTests(ClientCase):
+class BoundsTests(DeferredCase):
     def new_client(self) -> Session:
         return super().new_client(connections=2, idle=1)
 
@@ -293,7 +293,7 @@ class BoundsTests(ClientCase):
         self.assertEqual(len(self.endpoint.connections), 3)
 
 
-class ClosingTests(ClientCase):
+class ClosingTests(DeferredCase):
     def test_everything_ends(self) -> None:
         self.client = super().new_client(connections=3, idle=3)
         listings = [self.client.list() for _ in range(3)]

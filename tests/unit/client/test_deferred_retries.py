@@ -21,13 +21,13 @@ from natproxy.client import (
 )
 from natproxy.client.retry import RetryPolicy
 from natproxy.client.twisted import Session
-from tests.unit.client.test_deferred import FACTS, METADATA, ClientCase
+from tests.support.deferred_sessions import FACTS, METADATA, DeferredCase
 
 NOT_NOW = b"ERR 503 not now\n"
 STAT = b"OK type=file size=5 " + FACTS + b"\n"
 
 
-class RetryCase(ClientCase):
+class RetryCase(DeferredCase):
     def new_client(self, **options: Any) -> Session:
         return super().new_client(**{"retry_policy": RetryPolicy(60), **options})
 
