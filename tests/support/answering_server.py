@@ -1,4 +1,9 @@
-"""A server for blocking clients, in threads, whose replies a function returns."""
+"""A server in threads that replies to each line with the result of a function.
+
+For tests that need other replies than a file server's, or commands from other processes. A file
+server with faults is `tests.support.served_files`; a fixed dialogue is
+`tests.support.scripted_server`.
+"""
 
 from __future__ import annotations
 
@@ -31,15 +36,15 @@ from natproxy.protocol import (
 class AnsweringServer:
     """Serves any number of connections at once, each for any number of commands.
 
-    :param reply: returns the reply to a command; an empty one closes the connection.
-    :ivar lines: all that were received, in order.
-    :ivar connections: how many have been accepted.
+    :param answer: returns the reply to a line; an empty reply closes the connection.
+    :ivar lines: all received lines, in order.
+    :ivar connections: number of accepted connections.
     """
 
-    def __init__(self, reply: Callable[[bytes], bytes]) -> None:
+    def __init__(self, answer: Callable[[bytes], bytes]) -> None:
         self.lines: list[bytes] = []
         self.connections = 0
-        self._reply_to = reply
+        self._answer = answer
         self._accepted: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -82,7 +87,7 @@ class AnsweringServer:
             try:
                 for line in lines:
                     self.lines.append(line.rstrip(b"\n"))
-                    reply = self._reply_to(self.lines[-1])
+                    reply = self._answer(self.lines[-1])
                     if not reply:
                         return
                     connection.sendall(reply)
@@ -91,9 +96,9 @@ class AnsweringServer:
 
 
 class Version2:
-    """The replies of a server of version 2 with files from a dictionary.
+    """The replies of a server of version 2 with files in a dictionary.
 
-    :ivar files: names and contents; a file's ``etag`` is made of its content.
+    :ivar files: contents by name; a file's ``etag`` depends on its content alone.
     :param page: entries on a page of ``LS``.
     """
 
@@ -102,7 +107,7 @@ class Version2:
         self._page = page
 
     def __call__(self, line: bytes) -> bytes:
-        """Return the reply to a command."""
+        """Return the reply to a line."""
         command = parse_command(line)
         assert command is not None
         if command.verb == b"FEAT":
@@ -114,9 +119,9 @@ class Version2:
             if content is None:
                 return b"ERR file not found\n"
             return b"OK %d\n%b" % (len(content), content)
-        return self._reply_to(command.verb, parse_arguments(command))
+        return self._answer(command.verb, parse_arguments(command))
 
-    def _reply_to(self, verb: bytes, arguments: Arguments) -> bytes:
+    def _answer(self, verb: bytes, arguments: Arguments) -> bytes:
         if verb == b"LS":
             return self._list(arguments)
         if not arguments.name:
@@ -152,5 +157,5 @@ class Version2:
 
 
 def metadata_of(content: bytes) -> Metadata:
-    """Return the metadata that `Version2` reports for a file with this content."""
+    """Return the metadata that `Version2` sends for a file with this content."""
     return Metadata(FILE, len(content), 10**9, hashlib.sha256(content).hexdigest()[:16])

@@ -11,13 +11,13 @@ from unittest import mock
 from natproxy.cli import fetching, main
 from natproxy.protocol import Digest, format_digest
 from tests.support.paths import ROOT
-from tests.support.served_files import Fault, FetchCase
+from tests.support.served_files import Fault, ServedFilesCase
 
 NEW = bytes(range(256)) * 40
 PROJECT = str(ROOT)
 
 
-class CommandCase(FetchCase):
+class CommandCase(ServedFilesCase):
     """Runs command lines in the directory.
 
     :ivar out: bytes that the last one wrote to standard output.

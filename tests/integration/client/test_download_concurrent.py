@@ -16,14 +16,14 @@ from natproxy.client.transfer.download import Download
 from natproxy.client.transfer.partial import ClaimLost
 from natproxy.client.transfer.request import DownloadOptions, DownloadRequest, DownloadResult
 from natproxy.client.transfer.tree import LocalTree
+from tests.support.downloads import NEW, OLD, DownloadCase
 from tests.support.served_files import MTIME, Fault
-from tests.support.transfers import NEW, OLD, TransferCase
 
 ALONE = DownloadOptions(existing=Existing.REPLACE)
 CONCURRENT = DownloadOptions(existing=Existing.REPLACE, concurrent=True)
 
 
-class MeanwhileCase(TransferCase):
+class MeanwhileCase(DownloadCase):
     """A callback runs in the middle of a download, after its first bytes."""
 
     def setUp(self) -> None:
@@ -32,11 +32,11 @@ class MeanwhileCase(TransferCase):
         piece.start()
         self.addCleanup(piece.stop)
 
-    def fetch_and(
+    def download_and(
         self,
         act: Callable[[], object],
-        how: DownloadOptions = ALONE,
-        wanted: DownloadRequest | None = None,
+        options: DownloadOptions = ALONE,
+        request: DownloadRequest | None = None,
     ) -> DownloadResult:
         acted: list[object] = []
 
@@ -45,20 +45,20 @@ class MeanwhileCase(TransferCase):
                 acted.append(None)
                 acted[0] = act()
 
-        wanted = wanted or DownloadRequest(b"d/a", self.path(b"a"))
+        request = request or DownloadRequest(b"d/a", self.path(b"a"))
         try:
-            return Download(self.session, wanted, how, note).run()
+            return Download(self.session, request, options, note).run()
         finally:
             self.assertEqual(len(acted), 1)
 
-    def other(self, how: DownloadOptions) -> Callable[[], object]:
+    def other(self, options: DownloadOptions) -> Callable[[], object]:
         """Return a function that downloads the same file over another connection."""
 
-        def fetch() -> DownloadResult:
+        def download() -> DownloadResult:
             with Session(self.server.address, 5) as session:
-                return Download(session, DownloadRequest(b"d/a", self.path(b"a")), how).run()
+                return Download(session, DownloadRequest(b"d/a", self.path(b"a")), options).run()
 
-        return fetch
+        return download
 
 
 class ConcurrentTests(MeanwhileCase):
@@ -69,7 +69,7 @@ class ConcurrentTests(MeanwhileCase):
             self.other(CONCURRENT)()
             seen.append((self.read(b"a"), self.files()))
 
-        self.fetch_and(second, CONCURRENT)
+        self.download_and(second, CONCURRENT)
         self.assertEqual(seen, [(NEW, [b".a.part", b".a.part.json", b"a"])])
         self.assert_whole()
 
@@ -78,12 +78,12 @@ class ConcurrentTests(MeanwhileCase):
             error = self.assertRaises(LocalError, self.other(ALONE))
             self.assertEqual(error.errno, errno.EBUSY)
 
-        self.fetch_and(second)
+        self.download_and(second)
         self.assert_whole()
 
     def test_file_saved_by_another_download_is_unchanged(self) -> None:
-        how = DownloadOptions(concurrent=True)
-        self.assertTrue(self.fetch_and(self.other(how), how).unchanged)
+        options = DownloadOptions(concurrent=True)
+        self.assertTrue(self.download_and(self.other(options), options).unchanged)
         self.assert_whole()
 
     def test_concurrent_downloads_of_the_api_succeed(self) -> None:
@@ -123,7 +123,7 @@ class UselessLockTests(MeanwhileCase):
             self.other(ALONE)()
             seen.append(os.stat(self.path(b"a")))
 
-        self.assertRaises(ClaimLost, self.fetch_and, second)
+        self.assertRaises(ClaimLost, self.download_and, second)
         now = os.stat(self.path(b"a"))
         self.assertEqual((now.st_ino, now.st_mtime_ns), (seen[0].st_ino, MTIME))
         self.assertEqual(now.st_ctime_ns, seen[0].st_ctime_ns)
@@ -134,11 +134,11 @@ class UselessLockTests(MeanwhileCase):
             self.server.put(b"d/a", OLD)
             self.other(ALONE)()
 
-        self.assertRaises(ClaimLost, self.fetch_and, second)
+        self.assertRaises(ClaimLost, self.download_and, second)
         self.assert_whole(OLD)
 
     def test_concurrent_downloads_all_succeed(self) -> None:
-        self.fetch_and(self.other(CONCURRENT), CONCURRENT)
+        self.download_and(self.other(CONCURRENT), CONCURRENT)
         self.assert_whole()
 
     def test_download_that_lost_its_claim_does_not_affect_the_other(self) -> None:
@@ -150,7 +150,7 @@ class UselessLockTests(MeanwhileCase):
                 self.other(DownloadOptions(existing=Existing.REPLACE, retry_policy=RetryPolicy())),
             )
 
-        self.fetch_and(second, CONCURRENT)
+        self.download_and(second, CONCURRENT)
         self.assertEqual(self.files(), [b".a.part", b".a.part.json", b"a"])
         self.assertEqual(self.read(b"a"), NEW)
 
@@ -168,7 +168,7 @@ class TreeTests(MeanwhileCase):
         self.tree = LocalTree(self.path(b"root"))
         self.addCleanup(self.tree.close)
 
-    def wanted(self, below: bytes = b"z/a") -> DownloadRequest:
+    def request(self, below: bytes = b"z/a") -> DownloadRequest:
         return DownloadRequest(b"d/a", self.path(b"root", below), None, self.tree, below)
 
     def replace(self) -> None:
@@ -183,8 +183,10 @@ class TreeTests(MeanwhileCase):
             self.assertEqual(os.stat(self.path(b"outside", name)).st_mtime_ns, 1)
 
     def test_directory_replaced_by_a_link_while_it_is_written_to(self) -> None:
-        for how in (ALONE, DownloadOptions(existing=Existing.UPDATE, verify=True)):
-            error = self.assertRaises(LocalError, self.fetch_and, self.replace, how, self.wanted())
+        for options in (ALONE, DownloadOptions(existing=Existing.UPDATE, verify=True)):
+            error = self.assertRaises(
+                LocalError, self.download_and, self.replace, options, self.request()
+            )
             self.assertIn(error.errno, (errno.ELOOP, errno.ENOTDIR))
             self.assert_outside_untouched()
             # The received bytes are still in the renamed directory.
@@ -196,8 +198,8 @@ class TreeTests(MeanwhileCase):
     def test_directory_that_is_a_link(self) -> None:
         self.replace()
         for existing in Existing:
-            how = DownloadOptions(existing=existing)
-            transfer = Download(self.session, self.wanted(), how)
+            options = DownloadOptions(existing=existing)
+            transfer = Download(self.session, self.request(), options)
             error = self.assertRaises(LocalError, transfer.run)
             self.assertIn(error.errno, (errno.ELOOP, errno.ENOTDIR))
         self.assert_outside_untouched()
@@ -211,14 +213,14 @@ class TreeTests(MeanwhileCase):
             return found
 
         with mock.patch.object(LocalTree, "lstat", lstat):
-            self.assertRaises(LocalError, Download(self.session, self.wanted(), ALONE).run)
+            self.assertRaises(LocalError, Download(self.session, self.request(), ALONE).run)
         self.assert_outside_untouched()
 
     def test_link_in_place_of_the_file_is_replaced(self) -> None:
         for verify in (False, True):
             os.symlink(self.path(b"outside", b"a"), self.path(b"root", b"z", b"a"))
-            how = DownloadOptions(existing=Existing.UPDATE, verify=verify)
-            Download(self.session, self.wanted(), how).run()
+            options = DownloadOptions(existing=Existing.UPDATE, verify=verify)
+            Download(self.session, self.request(), options).run()
             self.assertEqual(self.read(b"root", b"z", b"a"), NEW)
             self.assertFalse(os.path.islink(self.path(b"root", b"z", b"a")))
             os.unlink(self.path(b"root", b"z", b"a"))
@@ -228,27 +230,27 @@ class TreeTests(MeanwhileCase):
         for suffix in (b"", b".json"):
             place = self.path(b"root", b"z", b".a.part" + suffix)
             os.symlink(self.path(b"outside", b".a.part"), place)
-        Download(self.session, self.wanted(), ALONE).run()
+        Download(self.session, self.request(), ALONE).run()
         self.assertEqual(self.read(b"root", b"z", b"a"), NEW)
         self.assert_outside_untouched()
 
     def test_directories_are_created(self) -> None:
-        Download(self.session, self.wanted(b"n/o/a"), ALONE).run()
+        Download(self.session, self.request(b"n/o/a"), ALONE).run()
         self.assertEqual(self.read(b"root", b"n", b"o", b"a"), NEW)
 
     def test_file_with_the_same_digest_is_unchanged(self) -> None:
         self.write(b"root/z/a", NEW, MTIME)
-        how = DownloadOptions(existing=Existing.UPDATE, verify=True)
-        self.assertTrue(Download(self.session, self.wanted(), how).run().unchanged)
+        options = DownloadOptions(existing=Existing.UPDATE, verify=True)
+        self.assertTrue(Download(self.session, self.request(), options).run().unchanged)
         self.write(b"root/z/a", OLD, MTIME)
-        self.assertFalse(Download(self.session, self.wanted(), how).run().unchanged)
+        self.assertFalse(Download(self.session, self.request(), options).run().unchanged)
 
     def test_server_of_version_1(self) -> None:
         self.server.version = 1
-        Download(self.session, self.wanted(), ALONE).run()
+        Download(self.session, self.request(), ALONE).run()
         self.assertEqual(os.listdir(self.z), [b"a"])
         self.replace()
-        self.assertRaises(LocalError, Download(self.session, self.wanted(), ALONE).run)
+        self.assertRaises(LocalError, Download(self.session, self.request(), ALONE).run)
         self.assert_outside_untouched()
 
 
@@ -267,5 +269,5 @@ class LinkedDestinationTests(MeanwhileCase):
             os.rename(self.path(b"z"), self.path(b"old"))
             os.symlink(b"other", self.path(b"z"))
 
-        self.fetch_and(replace, wanted=DownloadRequest(b"d/a", self.path(b"z", b"a")))
+        self.download_and(replace, request=DownloadRequest(b"d/a", self.path(b"z", b"a")))
         self.assertEqual((os.listdir(self.path(b"other")), self.read(b"old", b"a")), ([], NEW))

@@ -32,16 +32,16 @@ from natproxy.client.transfer.download import Download
 from natproxy.client.transfer.partial import PartialDownload
 from natproxy.client.transfer.record import Segment
 from natproxy.client.transfer.request import DownloadOptions, DownloadRequest, DownloadResult
+from tests.support.downloads import NEW, OLD, ONCE, DownloadCase, at_most
 from tests.support.served_files import Fault
-from tests.support.transfers import NEW, OLD, ONCE, TransferCase, at_most
 
 BREAK = Fault(cut=-1)
 
 
-class RetryingTests(TransferCase):
+class RetryingTests(DownloadCase):
     def test_lost_connection_is_resumed(self) -> None:
         self.server.fail(b"GET", Fault(cut=4000), Fault(cut=3000))
-        self.assertEqual(self.fetch().received, len(NEW))
+        self.assertEqual(self.download().received, len(NEW))
         offsets = [asked.split()[1] for asked in self.server.asked(b"GET")[1:]]
         self.assertEqual(offsets, [b"offset=4000", b"offset=7000"])
         self.assertEqual(self.server.sent, len(NEW))
@@ -55,7 +55,7 @@ class RetryingTests(TransferCase):
             b"empty response from server",
         ):
             self.server.fail(b"GET", Fault(answer=b"ERR " + answer + b"\n"))
-        self.fetch()
+        self.download()
         messages = self.messages(Phase.WAITING)
         self.assertEqual([len(messages), len(self.slept)], [4, 4])
         for message, said in zip(messages, ("not now", "too many", "x", "empty"), strict=True):
@@ -68,7 +68,7 @@ class RetryingTests(TransferCase):
     def test_first_command_is_retried(self) -> None:
         self.server.fail(b"STAT", Fault(answer=b"ERR proxy error: no server\n"))
         self.server.fail(b"HASH", Fault(answer=b"ERR 503 the file is changing\n"))
-        self.fetch(DownloadOptions(verify=True))
+        self.download(DownloadOptions(verify=True))
         self.assert_whole()
 
     def test_permanent_failures_are_not_retried(self) -> None:
@@ -79,12 +79,12 @@ class RetryingTests(TransferCase):
             (b"OK nonsense\n", NotUnderstood),
         ):
             self.server.fail(b"GET", Fault(answer=answer))
-            self.assertRaises(kind, self.fetch)
+            self.assertRaises(kind, self.download)
         self.assertEqual(self.slept, [])
 
     def test_retries_are_limited_and_received_bytes_are_kept(self) -> None:
         self.server.fail(b"GET", Fault(cut=4000), *[BREAK] * 8)
-        error = self.assertRaises(GaveUp, self.fetch, DownloadOptions(retry_policy=at_most(3)))
+        error = self.assertRaises(GaveUp, self.download, DownloadOptions(retry_policy=at_most(3)))
         self.assertEqual(error.exit_status, 5)
         self.assertEqual(
             str(error),
@@ -93,7 +93,7 @@ class RetryingTests(TransferCase):
         )
         self.assertEqual(self.phases()[-1], Phase.FAILED)
         self.server._faults.clear()
-        self.assertEqual(self.fetch().received, 6240)
+        self.assertEqual(self.download().received, 6240)
         self.assert_whole()
 
     def test_delays_grow_and_are_reset_by_progress(self) -> None:
@@ -101,7 +101,7 @@ class RetryingTests(TransferCase):
         self.server.fail(b"GET", *failing, Fault(cut=4000), *failing)
         with mock.patch("random.random", return_value=0.5):
             # With this limit, 4000 bytes count as progress.
-            self.fetch(
+            self.download(
                 DownloadOptions(retry_policy=at_most(4), limit=RateLimit(3000.0, lambda: 0.0))
             )
         waits = [seconds for seconds in self.slept if seconds in (0.5, 1.0, 2.0, 4.0)]
@@ -109,25 +109,25 @@ class RetryingTests(TransferCase):
 
     def test_nothing_is_retried_without_a_policy(self) -> None:
         self.server.fail(b"GET", Fault(cut=4000))
-        self.assertRaises(ConnectionBroken, self.fetch, ONCE)
+        self.assertRaises(ConnectionBroken, self.download, ONCE)
         self.server.fail(b"GET", Fault(answer=b"ERR 503 not now\n"))
-        self.assertRaises(Unavailable, self.fetch, ONCE)
+        self.assertRaises(Unavailable, self.download, ONCE)
         self.assertEqual(self.slept, [])
 
     def test_failure_names_the_file_and_mentions_only_kept_bytes(self) -> None:
         self.server.fail(b"GET", *[Fault(answer=b"ERR 503 not now\n")] * 2)
-        for how in (DownloadOptions(retry_policy=at_most(1)), ONCE):
+        for options in (DownloadOptions(retry_policy=at_most(1)), ONCE):
             self.server._faults.clear()
             self.server.fail(b"GET", *[Fault(answer=b"ERR 503 not now\n")] * 2)
-            error = self.assertRaises(ClientError, self.fetch, how)
+            error = self.assertRaises(ClientError, self.download, options)
             self.assertTrue(str(error).startswith("d/a: not now"), error)
             self.assertNotIn("kept", str(error))
 
     def test_outage_of_ten_minutes_is_survived_by_all_segments(self) -> None:
         now = [0.0]
 
-        def sleep(stop: Cancellation, seconds: float) -> None:
-            stop.check()
+        def sleep(cancellation: Cancellation, seconds: float) -> None:
+            cancellation.check()
             now[0] += seconds / 4
 
         def act() -> None:
@@ -140,7 +140,7 @@ class RetryingTests(TransferCase):
             mock.patch("natproxy.client.retry.Cancellation.sleep", sleep),
             mock.patch("natproxy.client.retry.time.monotonic", side_effect=lambda: now[0]),
         ):
-            self.fetch(DownloadOptions(segments=4))
+            self.download(DownloadOptions(segments=4))
         self.assertGreaterEqual(now[0], 600)
         self.assert_whole()
 
@@ -154,18 +154,18 @@ class RetryingTests(TransferCase):
             connect(connection)
 
         with mock.patch.object(Connection, "connect", refused):
-            self.fetch(DownloadOptions(retry_policy=RetryPolicy(RETRY_FOR, wait=True)))
+            self.download(DownloadOptions(retry_policy=RetryPolicy(RETRY_FOR, wait=True)))
         self.assertEqual(len(self.slept), 3)
         self.assert_whole()
 
     def test_first_connection_is_not_retried(self) -> None:
         self.server.close()
-        error = self.assertRaises(CannotConnect, self.fetch)
+        error = self.assertRaises(CannotConnect, self.download)
         self.assertEqual((error.exit_status, self.slept, self.files()), (4, [], []))
 
     def test_later_connections_are_retried(self) -> None:
         self.server.fail(b"GET", Fault(cut=4000, act=self.server.stop_listening))
-        self.assertRaises(GaveUp, self.fetch, DownloadOptions(retry_policy=at_most(2)))
+        self.assertRaises(GaveUp, self.download, DownloadOptions(retry_policy=at_most(2)))
         self.assertEqual(len(self.slept), 2)
 
     def test_silent_server_times_out(self) -> None:
@@ -174,15 +174,15 @@ class RetryingTests(TransferCase):
         self.addCleanup(self.session.close)
         # The first command is repeated at once, because its connection was reused.
         self.server.fail(b"GET", *[Fault(silent=True)] * 2)
-        self.fetch()
+        self.download()
         self.assertIn("silent for 0.1 s", self.messages(Phase.WAITING)[0])
         self.assert_whole()
 
 
-class RateTests(TransferCase):
+class RateTests(DownloadCase):
     def test_rate_limit_is_observed(self) -> None:
         limit = RateLimit(2048.0, clock=lambda: 100.0)
-        self.fetch(DownloadOptions(limit=limit))
+        self.download(DownloadOptions(limit=limit))
         # The clock does not advance: the last delay is for all bytes.
         self.assertEqual(self.slept[-1], len(NEW) / 2048)
         self.assertEqual(len(self.slept), 3)
@@ -190,20 +190,20 @@ class RateTests(TransferCase):
 
     def test_slow_transfer_is_not_delayed(self) -> None:
         now = iter(range(0, 10**6, 1000))
-        self.fetch(DownloadOptions(limit=RateLimit(10_000.0, clock=lambda: float(next(now)))))
+        self.download(DownloadOptions(limit=RateLimit(10_000.0, clock=lambda: float(next(now)))))
         self.assertTrue(all(seconds < 1 for seconds in self.slept), self.slept)
 
 
-class SegmentTests(TransferCase):
+class SegmentTests(DownloadCase):
     def setUp(self) -> None:
         super().setUp()
         small = mock.patch("natproxy.client.transfer.record.SMALLEST_SEGMENT", 1000)
         small.start()
         self.addCleanup(small.stop)
-        self.how = DownloadOptions(segments=4)
+        self.options = DownloadOptions(segments=4)
 
     def test_each_segment_is_a_range(self) -> None:
-        self.assertEqual(self.fetch(self.how).received, len(NEW))
+        self.assertEqual(self.download(self.options).received, len(NEW))
         self.assertEqual(
             {tuple(asked.split()[1:]) for asked in self.server.asked(b"GET")},
             {
@@ -217,23 +217,23 @@ class SegmentTests(TransferCase):
 
     def test_failed_segment_is_retried_alone(self) -> None:
         self.server.fail(b"GET", Fault(cut=1000))
-        self.fetch(self.how)
+        self.download(self.options)
         self.assertEqual((len(self.server.asked(b"GET")), self.server.sent), (5, len(NEW)))
         self.assert_whole()
 
     def test_received_bytes_of_each_segment_are_kept(self) -> None:
         self.server.fail(b"GET", *[Fault(cut=1000)] * 4)
         self.assertRaises(
-            ConnectionBroken, self.fetch, DownloadOptions(segments=4, retry_policy=RetryPolicy())
+            ConnectionBroken, self.download, DownloadOptions(segments=4, retry_policy=RetryPolicy())
         )
         record = json.loads(self.read(b".a.part.json"))
         kept = sum(done - start for start, done, _ in record["segments"])
         self.assertGreaterEqual(kept, 1000)
-        self.assertEqual(self.fetch().received, len(NEW) - kept)
+        self.assertEqual(self.download().received, len(NEW) - kept)
         self.assert_whole()
 
     def test_digest_of_each_segment_is_compared(self) -> None:
-        self.fetch(DownloadOptions(segments=4, verify=True))
+        self.download(DownloadOptions(segments=4, verify=True))
         self.assertEqual(len(self.server.asked(b"HASH")), 4)
         self.assert_whole()
 
@@ -245,18 +245,20 @@ class SegmentTests(TransferCase):
         gone = Fault(answer=b"ERR 412 changed etag=x\n", act=waiting.wait)
         self.server.fail(b"GET", gone, *[Fault(act=waiting.wait)] * 3)
         self.server.fail(b"STAT", Fault(), Fault(answer=b"ERR 404 file not found\n"))
-        fetch = Download._receive_segment
+        receive = Download._receive_segment
         failed: list[threading.Event] = []
 
         def noted(transfer: Download, part: PartialDownload, segment: Segment, event: Any) -> str:
             failed.append(event)
-            return fetch(transfer, part, segment, event)
+            return receive(transfer, part, segment, event)
 
         def note(event: Event) -> None:
             if event.phase is Phase.RECEIVING and event.done:
                 failed[0].wait(10)
 
-        transfer = Download(self.session, DownloadRequest(b"d/a", self.path(b"a")), self.how, note)
+        transfer = Download(
+            self.session, DownloadRequest(b"d/a", self.path(b"a")), self.options, note
+        )
         with (
             mock.patch.object(Download, "_receive_segment", noted),
             mock.patch("natproxy.client.transfer.request.CHUNK_SIZE", 1 << 16),
@@ -269,14 +271,14 @@ class SegmentTests(TransferCase):
     def test_changed_file_is_downloaded_again_by_all_segments(self) -> None:
         change = Fault(cut=1000, act=lambda: self.server.put(b"d/a", OLD))
         self.server.fail(b"GET", Fault(), Fault(), change)
-        self.fetch(self.how)
+        self.download(self.options)
         self.assert_whole(OLD)
 
 
-class InterruptedTests(TransferCase):
-    def fetch_and(self, act: Callable[[Cancellation], object], how: DownloadOptions) -> None:
+class InterruptedTests(DownloadCase):
+    def download_and(self, act: Callable[[Cancellation], object], options: DownloadOptions) -> None:
         """Start a download, and call a function in another thread after the first bytes."""
-        stop = Cancellation()
+        cancellation = Cancellation()
         came = threading.Event()
 
         def note(event: Event) -> None:
@@ -285,13 +287,15 @@ class InterruptedTests(TransferCase):
 
         def other() -> None:
             came.wait(10)
-            act(stop)
+            act(cancellation)
 
         thread = threading.Thread(target=other)
         thread.start()
         self.addCleanup(thread.join)
-        wanted = DownloadRequest(b"d/a", self.path(b"a"))
-        error = self.assertRaises(Interrupted, Download(self.session, wanted, how, note, stop).run)
+        request = DownloadRequest(b"d/a", self.path(b"a"))
+        error = self.assertRaises(
+            Interrupted, Download(self.session, request, options, note, cancellation).run
+        )
         self.assertEqual(error.exit_status, 130)
 
     def test_other_thread_cancels_a_blocking_read(self) -> None:
@@ -302,33 +306,35 @@ class InterruptedTests(TransferCase):
         # The step may have checked the cancellation and ended before it is interrupted.
         session = self.session
 
-        def act(stop: Cancellation) -> None:
-            stop.cancel()
+        def act(cancellation: Cancellation) -> None:
+            cancellation.cancel()
             session.interrupt()
 
-        self.fetch_and(act, DownloadOptions())
+        self.download_and(act, DownloadOptions())
         self.session = Session(self.server.address)
         session.close()
         self.addCleanup(self.session.close)
-        self.assertEqual(self.fetch().received, 6240)
+        self.assertEqual(self.download().received, 6240)
         self.assert_whole()
 
     def test_cancellation_ends_a_delay(self) -> None:
-        stop = Cancellation()
-        stop.cancel()
-        wanted = DownloadRequest(b"d/a", self.path(b"a"))
-        self.assertRaises(Interrupted, Download(self.session, wanted, None, self.note, stop).run)
+        cancellation = Cancellation()
+        cancellation.cancel()
+        request = DownloadRequest(b"d/a", self.path(b"a"))
+        self.assertRaises(
+            Interrupted, Download(self.session, request, None, self.note, cancellation).run
+        )
         self.assertEqual(self.server.commands, [])
 
 
-class Version1Tests(TransferCase):
+class Version1Tests(DownloadCase):
     def setUp(self) -> None:
         super().setUp()
         self.server.version = 1
 
     def test_whole_file(self) -> None:
-        fetched = self.fetch()
-        self.assertEqual(fetched, DownloadResult(self.path(b"a"), len(NEW), len(NEW), False))
+        received = self.download()
+        self.assertEqual(received, DownloadResult(self.path(b"a"), len(NEW), len(NEW), False))
         self.assertEqual(self.server.commands, [b"FEAT", b"DOWNLOAD d/a"])
         self.assertIn("version 1 only", self.events[0].message)
         self.assertEqual(self.events[-1], Event(b"d/a", Phase.COMPLETE, len(NEW), len(NEW)))
@@ -336,27 +342,27 @@ class Version1Tests(TransferCase):
 
     def test_lost_connection_begins_from_the_first_byte(self) -> None:
         self.server.fail(b"DOWNLOAD", Fault(cut=4000))
-        self.assertEqual(self.fetch().received, 4000 + len(NEW))
+        self.assertEqual(self.download().received, 4000 + len(NEW))
         self.assert_whole()
 
     def test_retries_without_progress_are_limited(self) -> None:
         # Discarded bytes are no progress.
         self.server.fail(b"DOWNLOAD", *[Fault(cut=4000)] * 50)
-        self.assertRaises(GaveUp, self.fetch, DownloadOptions(retry_policy=at_most(3)))
+        self.assertRaises(GaveUp, self.download, DownloadOptions(retry_policy=at_most(3)))
         self.assertEqual((len(self.server.asked(b"DOWNLOAD")), self.files()), (4, []))
 
     def test_existing_file_is_refused_kept_or_replaced(self) -> None:
         self.write(b"a", b"other")
-        self.assertRaises(LocalError, self.fetch)
-        self.assertTrue(self.fetch(DownloadOptions(existing=Existing.KEEP)).unchanged)
+        self.assertRaises(LocalError, self.download)
+        self.assertTrue(self.download(DownloadOptions(existing=Existing.KEEP)).unchanged)
         self.assertEqual(self.server.asked(b"DOWNLOAD"), [])
-        self.fetch(DownloadOptions(existing=Existing.REPLACE))
+        self.download(DownloadOptions(existing=Existing.REPLACE))
         self.assert_whole()
 
 
-class ChangedAtConnectTests(TransferCase):
+class ChangedAtConnectTests(DownloadCase):
     def test_reply_with_another_etag_is_malformed(self) -> None:
         other = b"OK 10240 offset=0 size=10240 mtime=1.0 etag=e2\n" + OLD
         self.server.fail(b"GET", Fault(answer=other))
-        self.assertRaises((NotUnderstood, Changed), self.fetch)
+        self.assertRaises((NotUnderstood, Changed), self.download)
         self.assertNotIn(b"a", self.files())

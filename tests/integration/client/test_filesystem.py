@@ -29,8 +29,8 @@ from natproxy.client.transfer.filesystem import (
 )
 from natproxy.client.transfer.request import DownloadOptions, DownloadRequest
 from natproxy.client.transfer.version1 import download_version1
+from tests.support.downloads import NEW, DownloadCase
 from tests.support.served_files import MTIME
-from tests.support.transfers import NEW, TransferCase
 
 REPLACE = DownloadOptions(existing=Existing.REPLACE)
 UPDATE = DownloadOptions(existing=Existing.UPDATE)
@@ -39,7 +39,7 @@ MOST = 10**28 - 1
 """The latest time that the protocol can represent, in nanoseconds."""
 
 
-class AnyDownloadCase(TransferCase):
+class AnyDownloadCase(DownloadCase):
     """Tests for ``get``, ``download``, and ``get`` from a server of version 1."""
 
     def each(self) -> list[Callable[[], object]]:
@@ -52,7 +52,7 @@ class AnyDownloadCase(TransferCase):
                 self.server.version = 2
 
         return [
-            lambda: self.fetch(REPLACE),
+            lambda: self.download(REPLACE),
             lambda: download_version1(self.session, b"d/a", self.path(b"a")),
             version_1,
         ]
@@ -122,11 +122,11 @@ class SyncTests(AnyDownloadCase):
             return real(path, flags, *rest, **named)
 
         with mock.patch("os.open", open_unreadable):
-            self.fetch()
+            self.download()
         self.assert_whole()
 
 
-class DirectoryTests(TransferCase):
+class DirectoryTests(DownloadCase):
     def test_missing_directories_are_created(self) -> None:
         self.addCleanup(os.chdir, os.getcwd())
         os.chdir(self.directory)
@@ -167,13 +167,13 @@ class DirectoryTests(TransferCase):
             return real(path, flags, *rest, **named)
 
         with mock.patch("os.open", open_out_of_descriptors):
-            self.assertEqual(self.assertRaises(LocalError, self.fetch).errno, errno.EMFILE)
+            self.assertEqual(self.assertRaises(LocalError, self.download).errno, errno.EMFILE)
 
     def test_existing_file_that_cannot_be_read_is_an_error(self) -> None:
         self.write(b"a", NEW, MTIME)
         for error in (PermissionError(errno.EACCES, "denied"), OSError(errno.EIO, "bad")):
             with mock.patch("natproxy.client.transfer.destination.FileIO", side_effect=error):
-                raised = self.assertRaises(LocalError, self.fetch, DownloadOptions(verify=True))
+                raised = self.assertRaises(LocalError, self.download, DownloadOptions(verify=True))
             self.assertEqual(raised.errno, error.errno)
 
 
@@ -201,7 +201,7 @@ class PermissionTests(AnyDownloadCase):
     def test_set_user_id_is_not_kept(self) -> None:
         self.write(b"a", b"old")
         os.chmod(self.path(b"a"), 0o4755)
-        self.fetch(REPLACE)
+        self.download(REPLACE)
         self.assertEqual(self.mode(), 0o755)
 
     def test_partial_file_is_no_more_readable_than_the_replaced_file(self) -> None:
@@ -223,7 +223,7 @@ class PermissionTests(AnyDownloadCase):
         self.write(b"target", b"old")
         os.chmod(self.path(b"target"), 0o600)
         os.symlink(b"target", self.path(b"a"))
-        self.fetch(REPLACE)
+        self.download(REPLACE)
         self.assertEqual((self.mode(), self.read(b"target")), (0o600, b"old"))
 
     def test_link_target_does_not_add_permissions(self) -> None:
@@ -231,14 +231,14 @@ class PermissionTests(AnyDownloadCase):
         self.write(b"target", b"old")
         os.chmod(self.path(b"target"), 0o777)
         os.symlink(b"target", self.path(b"a"))
-        self.fetch(REPLACE)
+        self.download(REPLACE)
         self.assertEqual(self.mode(), 0o644)
 
     @skipIf(os.geteuid(), "only root can make somebody else's file")
     def test_owner_and_group_are_kept_if_possible(self) -> None:
         self.write(b"a", b"old")
         os.chown(self.path(b"a"), 12345, 12346)
-        self.fetch(REPLACE)
+        self.download(REPLACE)
         found = os.stat(self.path(b"a"))
         self.assertEqual((found.st_uid, found.st_gid), (12345, 12346))
 
@@ -250,20 +250,20 @@ class PermissionTests(AnyDownloadCase):
             os.chown(self.path(b"a"), 12345, 12346)
             os.chmod(self.path(b"a"), before)
             with mock.patch("os.fchown", side_effect=denied):
-                self.fetch(REPLACE)
+                self.download(REPLACE)
             self.assertEqual(self.mode(), after)
             os.unlink(self.path(b"a"))
 
     def test_file_system_without_permissions(self) -> None:
         self.write(b"a", b"old")
         with mock.patch("os.fchmod", side_effect=PermissionError(errno.EPERM, "no")):
-            self.fetch(REPLACE)
+            self.download(REPLACE)
         self.assert_whole()
         with mock.patch("os.fchmod", side_effect=OSError(errno.EIO, "bad")):
-            self.assertEqual(self.assertRaises(LocalError, self.fetch, REPLACE).errno, errno.EIO)
+            self.assertEqual(self.assertRaises(LocalError, self.download, REPLACE).errno, errno.EIO)
 
 
-class ExtremeTimeTests(TransferCase):
+class ExtremeTimeTests(DownloadCase):
     """Times that only some file systems, or none, can store."""
 
     TIMES = (
@@ -281,8 +281,8 @@ class ExtremeTimeTests(TransferCase):
         """Check that a second download finds the file unchanged."""
         for mtime_ns in self.TIMES:
             self.server.put(b"d/a", NEW, mtime_ns)
-            self.assertFalse(self.fetch(UPDATE).unchanged, mtime_ns)
-            self.assertTrue(self.fetch(UPDATE).unchanged, mtime_ns)
+            self.assertFalse(self.download(UPDATE).unchanged, mtime_ns)
+            self.assertTrue(self.download(UPDATE).unchanged, mtime_ns)
             self.assert_whole()
             os.unlink(self.path(b"a"))
 
@@ -317,14 +317,14 @@ class ExtremeTimeTests(TransferCase):
 
     def test_failing_to_set_a_time_is_ignored(self) -> None:
         with mock.patch("os.utime", side_effect=PermissionError(errno.EPERM, "no")):
-            self.fetch(UPDATE)
+            self.download(UPDATE)
         self.assert_whole()
 
     def test_far_time_that_becomes_near_is_a_change(self) -> None:
         self.server.put(b"d/a", NEW, MOST)
-        self.fetch(UPDATE)
+        self.download(UPDATE)
         self.server.put(b"d/a", NEW, 1_600_000_000 * SECOND)
-        self.assertFalse(self.fetch(UPDATE).unchanged)
+        self.assertFalse(self.download(UPDATE).unchanged)
 
 
 class StoredTimeTests(SynchronousTestCase):

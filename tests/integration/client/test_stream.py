@@ -31,20 +31,20 @@ from natproxy.client.retry import RETRY_FOR, Cancellation, RetryPolicy
 from natproxy.client.transfer.request import DownloadOptions
 from natproxy.client.transfer.stream import stream
 from natproxy.protocol import Digest, format_digest
-from tests.support.served_files import Fault, FetchCase
+from tests.support.served_files import Fault, ServedFilesCase
 
 NEW = bytes(range(256)) * 40
 OLD = NEW[::-1]
 
 
-class StreamCase(FetchCase):
+class StreamCase(ServedFilesCase):
     def setUp(self) -> None:
         super().setUp()
         self.server.put(b"a", NEW)
         self.out = bytearray()
 
-    def stream(self, how: DownloadOptions | None = None, name: bytes = b"a") -> int:
-        return stream(self.session, name, self.out.extend, how, self.note)
+    def stream(self, options: DownloadOptions | None = None, name: bytes = b"a") -> int:
+        return stream(self.session, name, self.out.extend, options, self.note)
 
     def change(self) -> None:
         self.server.put(b"a", OLD)
@@ -106,12 +106,14 @@ class WholeStreamTests(StreamCase):
         self.assertRaises(Unsupported, self.stream, DownloadOptions(verify=True))
 
     def test_interrupt_is_not_reported_as_a_failure(self) -> None:
-        stop = Cancellation()
+        cancellation = Cancellation()
 
         def take(_: memoryview) -> None:
-            stop.cancel()
+            cancellation.cancel()
 
-        self.assertRaises(Interrupted, stream, self.session, b"a", take, None, self.note, stop)
+        self.assertRaises(
+            Interrupted, stream, self.session, b"a", take, None, self.note, cancellation
+        )
         self.assertEqual(set(self.phases()), {Phase.RECEIVING})
 
     def test_exception_of_the_writer_is_raised(self) -> None:
@@ -198,9 +200,9 @@ class FileObjectTests(StreamCase):
 class BrokenStreamTests(StreamCase):
     def test_lost_connection_is_resumed(self) -> None:
         self.server.fail(b"GET", Fault(cut=4000), Fault(cut=-1), Fault(cut=0), Fault(cut=5))
-        for how in (DownloadOptions(), DownloadOptions(verify=True)):
+        for options in (DownloadOptions(), DownloadOptions(verify=True)):
             self.out.clear()
-            self.stream(how)
+            self.stream(options)
             self.assertEqual(self.out, NEW)
         self.assertEqual(self.server.sent, 2 * len(NEW))
         self.assertIn(Phase.WAITING, self.phases())
@@ -213,7 +215,7 @@ class BrokenStreamTests(StreamCase):
 
     def test_changed_file_fails_the_stream(self) -> None:
         change = Fault(act=self.change)
-        for verb, faults, how in (
+        for verb, faults, options in (
             (b"GET", [Fault(cut=4000), change], DownloadOptions()),
             (b"STAT", [Fault(), change], DownloadOptions()),
             (b"HASH", [change], DownloadOptions(verify=True)),
@@ -222,19 +224,19 @@ class BrokenStreamTests(StreamCase):
             self.events.clear()
             self.server.put(b"a", NEW)
             self.server.fail(verb, *faults)
-            error = self.assertRaises(Changed, self.stream, how)
+            error = self.assertRaises(Changed, self.stream, options)
             self.assertEqual(error.exit_status, 8)
             self.assertTrue(NEW.startswith(self.out))
             self.assertEqual(self.phases()[-1], Phase.FAILED)
 
     def test_file_removed_at_the_end_has_changed(self) -> None:
-        for verb, faults, how in (
+        for verb, faults, options in (
             (b"STAT", [Fault()], DownloadOptions()),
             (b"HASH", [], DownloadOptions(verify=True)),
         ):
             self.server.put(b"a", NEW)
             self.server.fail(verb, *faults, Fault(act=lambda: self.server.remove(b"a")))
-            self.assertRaises(Changed, self.stream, how)
+            self.assertRaises(Changed, self.stream, options)
 
     def test_missing_file(self) -> None:
         self.assertRaises(NotFound, self.stream, None, b"none")
