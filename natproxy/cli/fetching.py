@@ -8,24 +8,24 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
-from natproxy.cli.context import Sessions, patience_of, persistence_of
+from natproxy.cli.context import Sessions, retrier_of, retry_policy_of
 from natproxy.cli.display import Display, display_for
 from natproxy.cli.encoding import local_path, remote_name
 from natproxy.cli.output import write_line
 from natproxy.cli.sync_report import SyncReport
 from natproxy.client.blocking.session import Session
 from natproxy.client.errors import ClientError, LocalError, NotFound, UsageError
+from natproxy.client.rate import RateLimit
 from natproxy.client.requests import as_name
-from natproxy.client.retry import Limit
-from natproxy.client.transfer.batch import fetch_all, fetch_and_count
-from natproxy.client.transfer.deletion import delete, refusal_of
-from natproxy.client.transfer.destination import Existing, destination_of
-from natproxy.client.transfer.download import Fetched, How, Wanted
+from natproxy.client.transfer.batch import download_all, download_and_count
+from natproxy.client.transfer.deletion import delete, deletion_refusal
+from natproxy.client.transfer.destination import Existing, destination_path
 from natproxy.client.transfer.mirror import compare
 from natproxy.client.transfer.output import WholeWriter
+from natproxy.client.transfer.request import DownloadOptions, DownloadRequest, DownloadResult
 from natproxy.client.transfer.stream import stream
 from natproxy.client.transfer.tree import LocalTree
-from natproxy.client.transfer.version1 import download as download_whole
+from natproxy.client.transfer.version1 import download_version1
 from natproxy.protocol import FILE_NOT_FOUND, printable
 
 CONNECTIONS = 64
@@ -47,14 +47,14 @@ def get(options: Namespace, sessions: Sessions) -> int:
     with display_for(options.progress, options.quiet) as display:
         _note_version(session, options, display)
         display.expect(len(wanted), None)
-        results = fetch_all(session, wanted, _how(options, existing), _jobs(options), display)
+        results = download_all(session, wanted, _how(options, existing), _jobs(options), display)
     return _report(results, options.quiet, sessions)
 
 
 def cat(options: Namespace, sessions: Sessions) -> int:
     """Write files to standard output."""
     session, names = sessions.targets(options, options.paths)
-    how = How(patience=patience_of(options))
+    how = DownloadOptions(retry_policy=retry_policy_of(options))
     return _to_stdout(session, names, how, display_for("never", True), sessions)
 
 
@@ -69,21 +69,21 @@ def sync(options: Namespace, sessions: Sessions) -> int:
         LocalTree(local_path(options.local)) as tree,
         display_for(options.progress, options.quiet) as display,
     ):
-        persistently = persistence_of(options, session, display.say)
-        plan = compare(session, name, tree, options.delete, limit, persistently)
+        retry = retrier_of(options, session, display.say)
+        plan = compare(session, name, tree, options.delete, limit, retry)
         report = SyncReport(plan)
         if options.delete:
-            report.refusal = refusal_of(
-                plan.extra, plan.held, plan.source_files, options.max_delete
+            report.refusal = deletion_refusal(
+                plan.extra, plan.local_files, plan.source_files, options.max_delete
             )
         if not options.dry_run:
             plan.create_directories()
-        display.expect(len(plan.fetch) + report.missing, plan.size)
+        display.expect(len(plan.downloads) + report.missing, plan.size)
         if not options.dry_run or options.progress == "json":
             report.show_missing(display)
         if not options.dry_run:
             how = _how(options, Existing.UPDATE)
-            report.totals = fetch_and_count(session, plan.wanted, how, _jobs(options), display)
+            report.totals = download_and_count(session, plan.requests, how, _jobs(options), display)
             if report.refusal is None and not report.incomplete:
                 report.deleted = delete(tree, plan.extra)
         display.report(report.facts())
@@ -101,7 +101,7 @@ def download(options: Namespace, sessions: Sessions) -> int:
     """Fetch a file as version 1 does."""
     destination = None if options.destination is None else local_path(options.destination)
     try:
-        path = download_whole(
+        path = download_version1(
             sessions.session(options), as_name(remote_name(options.name)), destination
         )
     except NotFound as error:
@@ -117,16 +117,18 @@ def _jobs(options: Namespace) -> int:
     return max(1, jobs)
 
 
-def _how(options: Namespace, existing: Existing) -> How:
-    limit = Limit(options.limit_rate) if options.limit_rate else None
-    return How(existing, options.verify, options.segments, limit, patience_of(options))
+def _how(options: Namespace, existing: Existing) -> DownloadOptions:
+    limit = RateLimit(options.limit_rate) if options.limit_rate else None
+    return DownloadOptions(
+        existing, options.verify, options.segments, limit, retry_policy_of(options)
+    )
 
 
-def _wanted(names: Sequence[bytes], output: str | None) -> list[Wanted]:
+def _wanted(names: Sequence[bytes], output: str | None) -> list[DownloadRequest]:
     destination = None if output is None else local_path(output)
     if destination is not None and len(names) > 1 and not destination.endswith(b"/"):
         destination += b"/"
-    wanted = [Wanted(name, destination_of(name, destination)) for name in names]
+    wanted = [DownloadRequest(name, destination_path(name, destination)) for name in names]
     seen: dict[bytes, bytes] = {}
     for one in wanted:
         if one.path in seen:
@@ -139,13 +141,17 @@ def _wanted(names: Sequence[bytes], output: str | None) -> list[Wanted]:
 
 
 def _note_version(session: Session, options: Namespace, display: Display) -> None:
-    persistently = persistence_of(options, session, display.say)
-    if persistently(lambda: session.version) < 2:
+    retry = retrier_of(options, session, display.say)
+    if retry(lambda: session.version) < 2:
         display.say(f"{session.server} speaks version 1 only: whole files, and no resuming")
 
 
 def _to_stdout(
-    session: Session, names: Sequence[bytes], how: How, shown: Display, sessions: Sessions
+    session: Session,
+    names: Sequence[bytes],
+    how: DownloadOptions,
+    shown: Display,
+    sessions: Sessions,
 ) -> int:
     sys.stdout.flush()
     output = sys.stdout.buffer
@@ -179,7 +185,9 @@ def _display(options: Namespace) -> Display:
     return display_for(progress, options.quiet)
 
 
-def _report(results: Sequence[Fetched | ClientError], quiet: bool, sessions: Sessions) -> int:
+def _report(
+    results: Sequence[DownloadResult | ClientError], quiet: bool, sessions: Sessions
+) -> int:
     """Say how each file ended; give the exit status of the first that failed."""
     status = 0
     for result in results:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from natproxy.cli.context import Sessions, persistence_of
+from natproxy.cli.context import Sessions, retrier_of
 from natproxy.cli.encoding import output_for
 from natproxy.client.blocking.session import Session
 from natproxy.client.errors import (
@@ -22,8 +22,9 @@ from natproxy.client.errors import (
     Unsupported,
     UsageError,
 )
-from natproxy.client.requests import Pages, name_text
-from natproxy.client.retry import Persistence
+from natproxy.client.listing import Listing
+from natproxy.client.requests import name_text
+from natproxy.client.retry import Retrier
 from natproxy.protocol import DIRECTORY, ROOT, UNREAD, Digest, Entry, Metadata, printable
 
 _Answer = TypeVar("_Answer")
@@ -35,14 +36,14 @@ MOST_UNREAD = 20
 def ls(options: Namespace, sessions: Sessions) -> int:
     """List a directory: the paths of what is in it, directories with a slash at the end."""
     session, (name,) = sessions.targets(options, [options.path])
-    persistently = persistence_of(options, session, sessions.complain)
+    retry = retrier_of(options, session, sessions.complain)
     plain = not (name or options.long or options.recursive or options.json)
-    if persistently(lambda: session.version) < 2 and plain:
-        _write_lines(_names(session, persistently))
+    if retry(lambda: session.version) < 2 and plain:
+        _write_lines(_names(session, retry))
         return 0
     # Nothing is held of what has been written: a listing may have any length.
     depth = math.inf if options.recursive else 1
-    entries = _Listed(_entries(session, persistently, name, depth))
+    entries = _Listed(_entries(session, retry, name, depth))
     if options.json:
         _write_json(_object_of(entry.name, entry.metadata, entry.unread) for entry in entries)
     elif options.long:
@@ -55,15 +56,15 @@ def ls(options: Namespace, sessions: Sessions) -> int:
 def list_(options: Namespace, sessions: Sessions) -> int:
     """List the names in the top directory, as version 1 does."""
     session = sessions.session(options)
-    _write_lines(_names(session, persistence_of(options, session, sessions.complain)))
+    _write_lines(_names(session, retrier_of(options, session, sessions.complain)))
     return 0
 
 
 def stat(options: Namespace, sessions: Sessions) -> int:
     """Tell what files are like."""
     session, names = sessions.targets(options, options.paths)
-    persistently = persistence_of(options, session, sessions.complain)
-    asked = _Asked(lambda name: persistently(partial(session.stat, name)), names, sessions.complain)
+    retry = retrier_of(options, session, sessions.complain)
+    asked = _Asked(lambda name: retry(partial(session.stat, name)), names, sessions.complain)
     if options.json:
         _write_json(_object_of(name, metadata) for name, metadata in asked)
     else:
@@ -81,8 +82,8 @@ def stat(options: Namespace, sessions: Sessions) -> int:
 def hash_(options: Namespace, sessions: Sessions) -> int:
     """Print SHA-256 digests in the form of ``sha256sum``."""
     session, names = sessions.targets(options, options.paths)
-    persistently = persistence_of(options, session, sessions.complain)
-    asked = _Asked(lambda name: persistently(partial(session.hash, name)), names, sessions.complain)
+    retry = retrier_of(options, session, sessions.complain)
+    asked = _Asked(lambda name: retry(partial(session.hash, name)), names, sessions.complain)
     if options.json:
         _write_json(
             {
@@ -131,7 +132,7 @@ class _Listed:
         return ServerError.exit_status if self._count or self._incomplete else 0
 
 
-def _names(session: Session, persistently: Persistence) -> Iterator[bytes]:
+def _names(session: Session, retry: Retrier) -> Iterator[bytes]:
     """Yield the names of a version 1 listing; once the first has come, nothing is retried."""
     listing = session.list()
 
@@ -143,20 +144,16 @@ def _names(session: Session, persistently: Persistence) -> Iterator[bytes]:
             listing = session.list()
             raise
 
-    name = persistently(first)
+    name = retry(first)
     if name is not None:
         yield name
         yield from listing
 
 
-def _entries(
-    session: Session, persistently: Persistence, name: bytes, depth: float
-) -> Iterator[Entry]:
+def _entries(session: Session, retry: Retrier, name: bytes, depth: float) -> Iterator[Entry]:
     """Yield the entries of a listing; a page that fails temporarily is requested again."""
-    pages = Pages(limit=None)
-    while pages.more:
-        yield from persistently(partial(session.page, pages, name, depth))
-    pages.end()
+    for page in Listing(name, depth, limit=None).pages():
+        yield from retry(partial(session.run, page))
 
 
 class _Asked(Generic[_Answer]):

@@ -6,13 +6,15 @@ import builtins
 import os
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
-from natproxy.client.address import Server
+from natproxy.address import Address
 from natproxy.client.blocking.session import Session
 from natproxy.client.errors import ClientError, ServerError, UsageError
-from natproxy.client.requests import Pages, as_name, name_text, see_within
-from natproxy.client.retry import Patience, Persistence, Stop
+from natproxy.client.listing import Listing, Page, require_inside
+from natproxy.client.requests import as_name, name_text
+from natproxy.client.retry import Cancellation, Retrier, RetryPolicy
 from natproxy.fs.errors import file_changed, os_error
 from natproxy.fs.listing import describe
 from natproxy.fs.ranges import run_at_once
@@ -28,23 +30,23 @@ class Commands:
 
     :param timeout: seconds to wait for each piece of a reply.
     :param connect_timeout: seconds to wait for a connection; see `Session`.
-    :param patience: how long temporary failures are retried.
+    :param retry_policy: how long temporary failures are retried.
     :param width: commands that `run_at_once` sends at the same time.
     :raises ValueError: if a time-out is not more than 0, or too long.
     """
 
     def __init__(
         self,
-        server: Server,
+        server: Address,
         timeout: float,
         connect_timeout: float | None,
-        patience: Patience,
+        retry_policy: RetryPolicy,
         width: int,
     ) -> None:
         self._server = server
         self._timeout = timeout
         self._connect_timeout = connect_timeout
-        self._patience = patience
+        self._retry_policy = retry_policy
         self._width = width
         self._begin_session()
 
@@ -65,20 +67,23 @@ class Commands:
 
         :param depth: levels of directories; `math.inf` for all of them.
         """
-        pages = Pages()
         found = []
 
-        def page(session: Session) -> builtins.list[Entry]:
-            entries = session.page(pages, name, depth)
+        def entries_of(page: Page, session: Session) -> builtins.list[Entry]:
+            entries = session.run(page)
             for entry in entries:
-                see_within(entry.name, as_name(name))
+                require_inside(entry.name, as_name(name))
             return entries
 
-        # A listing that fails is resumed at the page that is missing.
-        while pages.more:
-            for entry in self._retried(name, page):
-                found.append(describe(f"/{name_text(entry.name)}", entry.metadata, entry.unread))
-        self._retried(name, lambda _: pages.end())
+        # Each page is retried: a listing that fails is resumed at the page that is missing.
+        try:
+            for page in Listing(name, depth).pages():
+                for entry in self._retried(name, partial(entries_of, page)):
+                    found.append(
+                        describe(f"/{name_text(entry.name)}", entry.metadata, entry.unread)
+                    )
+        except ClientError as error:
+            raise os_error(error, name) from error
         return found
 
     def read(self, name: str, start: int, end: int | None, etag: str | None) -> tuple[bytes, str]:
@@ -112,8 +117,10 @@ class Commands:
     def _retried(self, name: str, command: Callable[[Session], _Reply]) -> _Reply:
         try:
             session = self.session
-            persistently = Persistence(session.contact, self._patience, Stop(), lambda why: None)
-            return persistently(lambda: command(session))
+            retry = Retrier(
+                session.retry_context, self._retry_policy, Cancellation(), lambda why: None
+            )
+            return retry(lambda: command(session))
         except ClientError as error:
             raise os_error(error, name) from error
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from natproxy.client.retry import Stop
-from natproxy.client.transfer.parallel import run_together
+from natproxy.client.retry import Cancellation
+from natproxy.client.transfer.parallel import run_parallel
 from natproxy.protocol import Metadata
 
 GAP = 64 << 10
@@ -72,7 +72,9 @@ def run_at_once(calls: Calls, width: int, interrupt: Callable[[], object]) -> li
         except Exception as error:
             return error
 
-    return run_together([partial(attempt, call) for call in calls], width, Stop(), interrupt)
+    return run_parallel(
+        [partial(attempt, call) for call in calls], width, Cancellation(), interrupt
+    )
 
 
 def raise_first(results: Sequence[Any]) -> None:

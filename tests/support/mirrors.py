@@ -1,33 +1,33 @@
-"""A local tree beside a server's, for what compares, fetches and deletes."""
+"""A local tree and a server in memory, for tests of comparisons and deletions."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from natproxy.client.transfer.mirror import compare
-from natproxy.client.transfer.plan import Plan
+from natproxy.client.transfer.plan import MirrorPlan
 from natproxy.client.transfer.tree import LocalTree
 from natproxy.protocol import printable
-from tests.support.served_files import FetchCase
+from tests.support.served_files import ServedFilesCase
 
 
-class MirrorCase(FetchCase):
+class MirrorCase(ServedFilesCase):
     def tree(self, root: bytes | None = None) -> LocalTree:
         """Open a local tree, the test's directory by default; it is closed when the test ends."""
         tree = LocalTree(self.directory if root is None else root)
         self.addCleanup(tree.close)
         return tree
 
-    def compare(self, name: bytes = b"", **options: Any) -> Plan:
+    def compare(self, name: bytes = b"", **options: Any) -> MirrorPlan:
         return compare(self.session, name, self.tree(), **options)
 
-    def extra(self, plan: Plan) -> list[bytes]:
+    def extra(self, plan: MirrorPlan) -> list[bytes]:
         return [each.path for each in plan.extra]
 
-    def paths(self, plan: Plan) -> list[bytes]:
-        return [one.path for one in plan.wanted]
+    def paths(self, plan: MirrorPlan) -> list[bytes]:
+        return [each.path for each in plan.requests]
 
-    def obstacles(self, plan: Plan) -> list[str]:
-        """What is in the way, without the path of the test's directory."""
+    def obstacles(self, plan: MirrorPlan) -> list[str]:
+        """Return the errors of the obstacles, without the path of the test's directory."""
         top = printable(self.directory) + "/"
         return [str(each.error).replace(top, "") for each in plan.obstacles]

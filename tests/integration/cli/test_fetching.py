@@ -11,13 +11,13 @@ from unittest import mock
 from natproxy.cli import fetching, main
 from natproxy.protocol import Digest, format_digest
 from tests.support.paths import ROOT
-from tests.support.served_files import Fault, FetchCase
+from tests.support.served_files import Fault, ServedFilesCase
 
 NEW = bytes(range(256)) * 40
 PROJECT = str(ROOT)
 
 
-class CommandCase(FetchCase):
+class CommandCase(ServedFilesCase):
     """Runs command lines in the directory.
 
     :ivar out: bytes that the last one wrote to standard output.
@@ -152,11 +152,11 @@ class GetTests(CommandCase):
     def test_files_and_their_pieces_together_are_never_too_many(self) -> None:
         seen = []
 
-        def fetch_all(*arguments: object) -> list[object]:
+        def download_all(*arguments: object) -> list[object]:
             seen.append(arguments[3])
             return []
 
-        self.patch(fetching, "fetch_all", fetch_all)
+        self.patch(fetching, "download_all", download_all)
         for options in (["-j", "64"], ["-j", "64", "--segments", "8"], ["--segments", "64"]):
             self.assertEqual(self.run_command("get", "a", *options), 0)
         self.assertEqual(seen, [64, 8, 1])
@@ -173,7 +173,7 @@ class GetTests(CommandCase):
         self.assertEqual(self.read(b"a"), NEW)
 
     def test_file_server_that_is_down_at_first_is_waited_for(self) -> None:
-        self.server.fail(b"FEAT", *[Fault(answer=b"ERR proxy error: cannot connect\n")] * 2)
+        self.server.fail(b"FEAT", *[Fault(reply=b"ERR proxy error: cannot connect\n")] * 2)
         self.assertEqual(self.run_command("get", "a"), 0)
         self.assertEqual((len(self.slept), self.read(b"a")), (2, NEW))
 
@@ -186,12 +186,12 @@ class ExitStatusTests(CommandCase):
         digest = format_digest(Digest("0" * 64, len(NEW), "e1"))
         change = Fault(act=lambda: self.server.put(b"a", NEW))
         for status, verb, faults, options in (
-            (1, b"STAT", [Fault(answer=b"ERR 500 internal\n")], []),
-            (1, b"GET", [Fault(answer=b"ERR 503 not now\n")], ["--retries", "0"]),
-            (5, b"GET", [Fault(answer=b"ERR 503 not now\n")] * 3, ["--retries", "2"]),
+            (1, b"STAT", [Fault(reply=b"ERR 500 internal\n")], []),
+            (1, b"GET", [Fault(reply=b"ERR 503 not now\n")], ["--retries", "0"]),
+            (5, b"GET", [Fault(reply=b"ERR 503 not now\n")] * 3, ["--retries", "2"]),
             (5, b"GET", [gone] * 2, ["--retries", "0"]),
-            (6, b"GET", [Fault(answer=b"OK what\n")], []),
-            (7, b"HASH", [Fault(answer=b"OK " + digest + b"\n")] * 4, ["--verify"]),
+            (6, b"GET", [Fault(reply=b"OK what\n")], []),
+            (7, b"HASH", [Fault(reply=b"OK " + digest + b"\n")] * 4, ["--verify"]),
             (8, b"GET", [change] * 20, []),
         ):
             self.server.fail(verb, *faults)

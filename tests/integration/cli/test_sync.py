@@ -13,7 +13,7 @@ from unittest import mock
 
 from natproxy.cli import fetching
 from natproxy.client import LocalError
-from natproxy.client.transfer.plan import Plan
+from natproxy.client.transfer.plan import MirrorPlan
 from natproxy.client.transfer.tree import LocalTree
 from natproxy.protocol import (
     DIRECTORY,
@@ -67,7 +67,7 @@ class SyncTests(SyncCase):
 
     def test_nothing_is_deleted_if_anything_could_not_be_fetched(self) -> None:
         self.write(b"here/mine", b"mine")
-        self.server.fail(b"GET", Fault(answer=b"ERR 500 internal\n"))
+        self.server.fail(b"GET", Fault(reply=b"ERR 500 internal\n"))
         self.assertEqual(self.run_command("sync", ".", "here", "--delete", "-j", "1"), 1)
         self.assertIn("mine", self.tree())
         self.assertIn("nothing deleted", self.err[1])
@@ -86,7 +86,7 @@ class SyncTests(SyncCase):
 
     def test_listing_that_breaks_off_is_asked_for_again(self) -> None:
         self.server.page = 1
-        self.server.fail(b"LS", Fault(), Fault(cut=10), Fault(answer=b"ERR 503 not now\n"))
+        self.server.fail(b"LS", Fault(), Fault(cut=10), Fault(reply=b"ERR 503 not now\n"))
         self.assertEqual(self.run_command("sync", ".", "here"), 0)
         self.assertEqual((len(self.slept), sorted(self.tree())), (2, ["a", "d/b"]))
         # It goes on with the page that is missing.
@@ -95,7 +95,7 @@ class SyncTests(SyncCase):
 
     def test_listing_that_cannot_be_had_deletes_nothing(self) -> None:
         self.write(b"here/mine", b"mine")
-        self.server.fail(b"LS", Fault(answer=b"ERR 500 internal\n"))
+        self.server.fail(b"LS", Fault(reply=b"ERR 500 internal\n"))
         self.assert_fails(1, "sync", ".", "here", "--delete")
         self.assertEqual(self.tree(), {"mine": b"mine"})
 
@@ -105,7 +105,7 @@ class SyncTests(SyncCase):
         self.write(b"here/old", b"old")
         unread = "natproxy: closed: the server cannot read it: nothing was fetched or deleted there"
         for options, status in ((["-n", "--delete"], 1), (["--delete"], 1), ([], 0)):
-            self.server.fail(b"LS", Fault(), Fault(answer=b"ERR 404 file not found\n"))
+            self.server.fail(b"LS", Fault(), Fault(reply=b"ERR 404 file not found\n"))
             self.assertEqual(self.run_command("sync", ".", "here", *options), status)
             self.assertEqual(unread in self.err, bool(options))
             self.assertEqual("old" in self.tree(), "-n" in options)
@@ -141,7 +141,7 @@ class SyncTests(SyncCase):
         answer = format_page(len(page), Page(unread=2)) + page
         self.write(b"here/old", b"old")
         for options in ([], ["--delete"], ["-n", "--delete"]):
-            self.server.fail(b"LS", Fault(answer=answer))
+            self.server.fail(b"LS", Fault(reply=answer))
             self.assertEqual(self.run_command("sync", ".", "here", *options), 1)
             self.assertIn("the server could not read 2 directories", self.err[0])
             self.assertEqual(self.out, b"")
@@ -308,7 +308,7 @@ class OutsideTests(SyncCase):
         return mock.patch.object(fetching, name, swap_and_go_on)
 
     def test_between_comparison_and_download(self) -> None:
-        with self.swapping_before("fetch_and_count"):
+        with self.swapping_before("download_and_count"):
             self.assertEqual(self.run_command("sync", ".", "here", "--delete"), 9)
         self.assert_untouched()
         self.assertIn("here/d", self.err[0])
@@ -329,12 +329,12 @@ class OutsideTests(SyncCase):
 
     def test_before_directories_are_created(self) -> None:
         self.server.put(b"d/e/f", b"the f")
-        create = Plan.create_directories
+        create = MirrorPlan.create_directories
 
-        def swap_and_create(plan: Plan) -> None:
+        def swap_and_create(plan: MirrorPlan) -> None:
             self.swap()
             create(plan)
 
-        with mock.patch.object(Plan, "create_directories", swap_and_create):
+        with mock.patch.object(MirrorPlan, "create_directories", swap_and_create):
             self.assertEqual(self.run_command("sync", ".", "here"), 9)
         self.assert_untouched()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from unittest import mock
 
-from natproxy.client.requests import Pages
+from natproxy.client.listing import Listing
 from natproxy.fs import NatproxyFileSystem
 from natproxy.protocol import (
     DIRECTORY,
@@ -18,7 +18,7 @@ from natproxy.protocol import (
     format_page,
 )
 from tests.integration.cli.test_cli import CommandCase
-from tests.support.served_files import MTIME, FetchCase
+from tests.support.served_files import MTIME, ServedFilesCase
 
 FOLDER = Metadata(DIRECTORY, 0, MTIME, "d")
 ENTRIES = (
@@ -81,7 +81,7 @@ class ListingTests(CommandCase):
         self.assertNotIn("unread", readable)
 
 
-class FsspecTests(FetchCase):
+class FsspecTests(ServedFilesCase):
     def test_unread_entries_are_marked(self) -> None:
         self.server.listing = ENTRIES
         host, port = self.server.address
@@ -99,7 +99,7 @@ class FsspecTests(FetchCase):
         host, port = self.server.address
         fs = NatproxyFileSystem(host=host, port=port, skip_instance_cache=True)
         self.addCleanup(fs.session.close)
-        with mock.patch("natproxy.fs.commands.Pages", return_value=Pages(limit=3)):
+        with mock.patch("natproxy.fs.commands.Listing", return_value=Listing(limit=3)):
             error = self.assertRaises(OSError, fs.find, "/")
         self.assertIn("lists more than 3 entries", str(error))
         self.assertEqual(len(self.server.asked(b"LS")), 2)

@@ -24,7 +24,7 @@ from natproxy.client import (
     NotFound,
 )
 from natproxy.client.errors import ConnectionBroken, NotUnderstood
-from natproxy.client.requests import see_within
+from natproxy.client.listing import require_inside
 from natproxy.fs import FileChanged, NatproxyFileSystem
 from tests.support import version1
 from tests.support.filesystem_server import FileSystemServer, replace_file
@@ -326,12 +326,12 @@ def test_broken_connection_is_opened_again(
     "name", [b"../a", b"sub/../a", b"sub//a", b"/a", b"sub/a\0", b"", b"sub/."]
 )
 def test_unsafe_name_in_a_listing_is_an_error(name: bytes) -> None:
-    with pytest.raises(NotUnderstood, match="leads astray"):
-        see_within(name, b"")
-    with pytest.raises(NotUnderstood, match="leads astray"):
-        see_within(b"elsewhere/a", b"sub")
-    see_within(b"sub/a", b"sub")
-    see_within(b"sub", b"sub")
+    with pytest.raises(NotUnderstood, match="unsafe path"):
+        require_inside(name, b"")
+    with pytest.raises(NotUnderstood, match="unsafe path"):
+        require_inside(b"elsewhere/a", b"sub")
+    require_inside(b"sub/a", b"sub")
+    require_inside(b"sub", b"sub")
 
 
 def test_file_system_that_has_worked_waits_for_a_restarted_proxy(
@@ -340,7 +340,9 @@ def test_file_system_that_has_worked_waits_for_a_restarted_proxy(
     files = ServedFiles()
     files.put(b"a", b"the a")
     slept: list[float] = []
-    monkeypatch.setattr("natproxy.client.retry.Stop.sleep", lambda _, time: slept.append(time))
+    monkeypatch.setattr(
+        "natproxy.client.retry.Cancellation.sleep", lambda _, time: slept.append(time)
+    )
     connect = Connection.connect
     refusals: list[ClientError] = []
 
@@ -376,13 +378,13 @@ def test_listing_that_fails_is_resumed_at_the_missing_page(
     for name in b"abcdef":
         files.put(bytes([name]), b"")
     files.page = 2
-    monkeypatch.setattr("natproxy.client.retry.Stop.sleep", lambda *_: None)
+    monkeypatch.setattr("natproxy.client.retry.Cancellation.sleep", lambda *_: None)
     fs = NatproxyFileSystem(*files.address, skip_instance_cache=True)
     for fail_at in range(3):
         files.commands.clear()
-        files.fail(b"LS", *[Fault()] * fail_at, Fault(answer=b"ERR 503 not now\n"))
+        files.fail(b"LS", *[Fault()] * fail_at, Fault(reply=b"ERR 503 not now\n"))
         assert fs.ls("/", detail=False) == ["/a", "/b", "/c", "/d", "/e", "/f"]
-        assert len(files.asked(b"LS")) == 4
+        assert len(files.arguments_of(b"LS")) == 4
     fs.close()
     files.close()
 
@@ -394,7 +396,7 @@ def test_range_beyond_the_end_of_another_version_is_not_empty() -> None:
     etag = fs.ukey("/a")
     # The file is replaced after the server has checked the range.
     for known, kind in ((etag, FileChanged), (None, type(None))):
-        replaced = Fault(lambda: files.put(b"a", b""), answer=b"ERR 416 range size=5\n")
+        replaced = Fault(lambda: files.put(b"a", b""), reply=b"ERR 416 range size=5\n")
         files.fail(b"GET", replaced)
         error = None
         try:

@@ -117,7 +117,7 @@ def test_name_with_a_surrogate_that_is_no_byte_is_not_found(server: FileSystemSe
                 use("\ud800")
         with pytest.raises(NotFound):
             list(session.walk("\ud800"))
-        with pytest.raises(NotFound), session.whole("\ud800"):
+        with pytest.raises(NotFound), session.get_v1("\ud800"):
             pass
 
 
