@@ -14,28 +14,12 @@ from natproxy.cli.encoding import argument_for
 from natproxy.cli.options import LOCAL, LOCAL_FILE, REMOTE, REMOTE_DIRECTORY
 from natproxy.cli.parsing import commands_of
 from natproxy.cli.shell.quoting import quoted
-from natproxy.client.errors import ClientError
 
 if TYPE_CHECKING:
     from argcomplete.finders import CompletionFinder
 
 TIMEOUT = 1.0
 """Seconds to wait for a server."""
-
-
-def print_script(options: Namespace, _: object) -> int:
-    """Print the script for a shell.
-
-    :raises ClientError: if the library isn't there that it needs.
-    """
-    try:
-        from argcomplete.shell_integration import shellcode
-    except ImportError as error:
-        raise ClientError("completion needs argcomplete: install natproxy[cli]") from error
-    # Without an answer, files that are here would be offered for files that are there.
-    script = shellcode(["natproxy"], shell=options.shell, complete_arguments=["-o nospace"])
-    sys.stdout.write(script.strip() + "\n")
-    return 0
 
 
 def complete(

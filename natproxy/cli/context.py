@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -89,19 +88,6 @@ def persistence_of(
     return Persistence(session.contact, patience_of(options), Stop(), tell)
 
 
-def carry_out(options: Namespace, sessions: Sessions) -> int:
-    """Carry out a parsed command line and give its exit status.
-
-    :param options: of `natproxy.cli.options`: ``run`` says which function is to be called.
-    :raises ClientError: if that fails.
-    """
-    module, _, function = options.run.partition(":")
-    status: int = getattr(importlib.import_module(f"natproxy.cli.{module}"), function)(
-        options, sessions
-    )
-    return status
-
-
 def complain(message: str) -> None:
-    """Tell people what went wrong, in one line on standard error."""
+    """Write an error message to standard error, in one line."""
     write_line(sys.stderr, f"natproxy: {message}")

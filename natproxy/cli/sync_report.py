@@ -142,7 +142,7 @@ class SyncReport:
             (self.plan.unknown, "left out (of a kind that this client does not know)"),
         )
 
-    def say_plan(self, delete: bool) -> None:
+    def write_plan(self, delete: bool) -> None:
         """Print what would be done, on standard output."""
         plan = self.plan
         for one in plan.wanted:
@@ -153,7 +153,7 @@ class SyncReport:
             for each in plan.extra:
                 sys.stdout.write(f"delete {printable(plan.tree.path_of(each.path))}\n")
 
-    def sum_up(self, delete: bool) -> None:
+    def write_summary(self, delete: bool) -> None:
         """Tell people in one line what was done."""
         plan = self.plan
         facts = [

@@ -6,11 +6,12 @@ from argparse import Namespace
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from natproxy.cli.commands import COMMANDS
 from natproxy.cli.context import patience_of
-from natproxy.cli.options import parser_of
+from natproxy.cli.parsing import program_parser
 from natproxy.client.retry import Patience, Stop
-from tests.integration.cli.test_cli import FILES, CommandCase
 from tests.support.answering_server import Version2
+from tests.support.commands import FILES, CommandCase
 
 QUESTIONS = (["ls"], ["stat", "a"], ["hash", "a"], ["list"])
 TRANSFERS = (["get", "a"], ["cat", "a"], ["sync", "a", "b"])
@@ -18,7 +19,7 @@ TRANSFERS = (["get", "a"], ["cat", "a"], ["sync", "a", "b"])
 
 class OptionTests(SynchronousTestCase):
     def patience(self, *words: str) -> Patience:
-        options: Namespace = parser_of().parse_args(words)
+        options: Namespace = program_parser(COMMANDS).parse_args(words)
         return patience_of(options)
 
     def test_defaults(self) -> None:
