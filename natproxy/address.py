@@ -1,25 +1,75 @@
-"""Host and port of one end of a connection."""
+"""Host and port: where a server listens, or one end of a connection."""
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
+DEFAULT_PORT = 9000
+"""The port of a server whose address names none."""
+
 FIRST_STAND_IN_PORT = 65_536
-"""The first number that stands for a port where there is none."""
+"""The first number that represents a port where there is none."""
+
+SCHEME = "natproxy://"
+
+_PORT = re.compile("[0-9]{1,5}")
+_SCHEME = re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
+
+_BARE_IPV6 = re.compile("[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%.*)?")
+
+_ENCODED_ZONE = re.compile("(.*:[^%]*)%25(.+)")
+"""An IPv6 address and its zone in a URL (RFC 6874)."""
 
 
 class Address(NamedTuple):
-    """One end of a connection.
+    """A host and a port.
 
-    :ivar host: a numeric address, or ``unix`` with the path, if there is one.
-    :ivar port: a TCP port, or a stand-in from 65,536 up where there is none: it is
-        given to one connection in the daemon's life, and can't be taken for a port.
+    :ivar host: a name or a numeric address; of a UNIX socket, ``unix`` and its path, if any.
+    :ivar port: a TCP port; or, where there is none, a stand-in of at least
+        `FIRST_STAND_IN_PORT`, which the daemon assigns to one connection only.
     """
 
     host: str
     port: int
 
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Parse ``HOST:PORT``, ``HOST``, ``[IPV6]:PORT`` or ``natproxy://HOST:PORT``.
+
+        A zone may follow an IPv6 address as ``%eth0``, or as ``%25eth0`` as in a URL.
+        Without a port, it is `DEFAULT_PORT`.
+
+        :raises ValueError: if the text has none of these forms; the message quotes it.
+        """
+        place = text
+        scheme = scheme_of(text)
+        if scheme:
+            if scheme != SCHEME:
+                raise ValueError(f"server '{text}': HOST:PORT or natproxy://HOST:PORT is needed")
+            place, _, path = text[len(SCHEME) :].partition("/")
+            if path:
+                raise ValueError(f"server '{text}': names a path; HOST:PORT alone is meant here")
+        host, colon, port = place.rpartition(":")
+        if not colon or place.endswith("]"):
+            host, port = place, str(DEFAULT_PORT)
+        if host.startswith("[") and host.endswith("]"):
+            host = _ENCODED_ZONE.sub(r"\1%\2", host[1:-1])
+        elif _BARE_IPV6.fullmatch(host):
+            raise ValueError(f"server '{text}': an IPv6 address is written [ADDRESS]:PORT")
+        elif ":" in host or host.split() != [host]:
+            raise ValueError(f"server '{text}': HOST:PORT is needed")
+        if not host or not _PORT.fullmatch(port) or not 0 < int(port) < 65536:
+            raise ValueError(f"server '{text}': HOST:PORT is needed")
+        return cls(host, int(port))
+
     def __str__(self) -> str:
         if self.port >= FIRST_STAND_IN_PORT:
             return f"{self.host}#{self.port}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def scheme_of(text: str) -> str:
+    """Return the scheme of a URL with ``://``, in lower case; empty if there is none."""
+    scheme = _SCHEME.match(text)
+    return "" if scheme is None else scheme[0].lower()

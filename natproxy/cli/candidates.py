@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 
+from natproxy.address import SCHEME, Address
 from natproxy.cli.encoding import remote_name
-from natproxy.client.address import SCHEME, Server, is_url
 from natproxy.client.blocking.session import Session
 from natproxy.client.errors import ClientError, UsageError
+from natproxy.client.url import is_url, parse_server
 from natproxy.protocol import DIRECTORY
 
 TIMEOUT = 1.5
@@ -38,7 +39,7 @@ class RemoteNames:
     """
 
     def __init__(
-        self, server: Server, timeout: float = TIMEOUT, clock: Callable[[], float] = time.monotonic
+        self, server: Address, timeout: float = TIMEOUT, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._server = server
         self._timeout = timeout
@@ -100,7 +101,7 @@ class ManyNames:
 
     def __init__(self, timeout: float = TIMEOUT) -> None:
         self._timeout = timeout
-        self._servers: dict[Server, RemoteNames] = {}
+        self._servers: dict[Address, RemoteNames] = {}
 
     def starting_with(
         self, typed: str, server: str, directories_only: bool = False
@@ -120,7 +121,7 @@ class ManyNames:
         below = path.lstrip("/")
         base += path[: len(path) - len(below)]
         try:
-            where = Server.parse(server)
+            where = parse_server(server)
         except UsageError:
             return
         names = self._servers.setdefault(where, RemoteNames(where, self._timeout))

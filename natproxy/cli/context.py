@@ -6,14 +6,15 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 
+from natproxy.address import Address
 from natproxy.cli.encoding import remote_name
 from natproxy.cli.output import write_line
-from natproxy.client.address import Server, parse_path
 from natproxy.client.blocking.session import Session
 from natproxy.client.context import Closing
 from natproxy.client.errors import UsageError
 from natproxy.client.requests import as_name
-from natproxy.client.retry import RETRY_FOR, Patience, Persistence, Stop, check_timeout
+from natproxy.client.retry import RETRY_FOR, Cancellation, Retrier, RetryPolicy, check_timeout
+from natproxy.client.url import parse_path, parse_server
 
 
 class Sessions(Closing):
@@ -26,7 +27,7 @@ class Sessions(Closing):
     def __init__(self) -> None:
         self.complain: Callable[[str], object] = complain
         self.prompting = False
-        self._sessions: dict[Server, Session] = {}
+        self._sessions: dict[Address, Session] = {}
 
     def close(self) -> None:
         """Close them all."""
@@ -38,7 +39,7 @@ class Sessions(Closing):
 
         :raises UsageError: if it, or a time-out, can't be read.
         """
-        return self._with(Server.parse(options.server), options)
+        return self._with(parse_server(options.server), options)
 
     def targets(self, options: Namespace, paths: Sequence[str]) -> tuple[Session, list[bytes]]:
         """Give the session and the file names that a command's paths mean.
@@ -50,7 +51,7 @@ class Sessions(Closing):
         names = []
         for path in paths:
             server, path = parse_path(path)
-            servers.add(Server.parse(options.server) if server is None else server)
+            servers.add(parse_server(options.server) if server is None else server)
             names.append(as_name(remote_name(path)))
         if len(servers) > 1:
             raise UsageError("paths on different servers: one at a time")
@@ -58,7 +59,7 @@ class Sessions(Closing):
             return self.session(options), names
         return self._with(servers.pop(), options), names
 
-    def _with(self, server: Server, options: Namespace) -> Session:
+    def _with(self, server: Address, options: Namespace) -> Session:
         # At the prompt, commands inherit the options of the program, and there may be none.
         connecting = getattr(options, "connect_timeout", None)
         check_timeout("--timeout", options.timeout)
@@ -69,23 +70,21 @@ class Sessions(Closing):
         return session
 
 
-def patience_of(options: Namespace) -> Patience:
+def retry_policy_of(options: Namespace) -> RetryPolicy:
     """Return how long a command retries: what its options say."""
     retry_for = options.retry_for
     if retry_for is None:
         # Who waits for a server wants some patience.
         retry_for = RETRY_FOR if options.wait else 0.0
-    return Patience(retry_for, options.retries, options.wait)
+    return RetryPolicy(retry_for, options.retries, options.wait)
 
 
-def persistence_of(
-    options: Namespace, session: Session, tell: Callable[[str], object]
-) -> Persistence:
+def retrier_of(options: Namespace, session: Session, tell: Callable[[str], object]) -> Retrier:
     """Return what retries the steps of a command.
 
     :param tell: is told of each failure that is retried.
     """
-    return Persistence(session.contact, patience_of(options), Stop(), tell)
+    return Retrier(session.retry_context, retry_policy_of(options), Cancellation(), tell)
 
 
 def complain(message: str) -> None:

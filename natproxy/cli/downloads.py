@@ -6,15 +6,15 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 
-from natproxy.cli.context import patience_of, persistence_of
+from natproxy.cli.context import retrier_of, retry_policy_of
 from natproxy.cli.display import Display, display_for
 from natproxy.cli.encoding import local_path
 from natproxy.cli.output import write_line
 from natproxy.client.blocking.session import Session
 from natproxy.client.errors import ClientError, LocalError, UsageError
-from natproxy.client.retry import Limit
-from natproxy.client.transfer.destination import Existing, destination_of
-from natproxy.client.transfer.download import Fetched, How, Wanted
+from natproxy.client.rate import RateLimit
+from natproxy.client.transfer.destination import Existing, destination_path
+from natproxy.client.transfer.download import DownloadOptions, DownloadRequest, DownloadResult
 from natproxy.client.transfer.output import WholeWriter
 from natproxy.client.transfer.stream import stream
 from natproxy.protocol import printable
@@ -29,16 +29,18 @@ def jobs_of(arguments: Namespace) -> int:
     return max(1, jobs)
 
 
-def method_of(arguments: Namespace, existing: Existing) -> How:
+def method_of(arguments: Namespace, existing: Existing) -> DownloadOptions:
     """Return how files are downloaded.
 
     :param existing: what to do about files that exist here.
     """
-    limit = Limit(arguments.limit_rate) if arguments.limit_rate else None
-    return How(existing, arguments.verify, arguments.segments, limit, patience_of(arguments))
+    limit = RateLimit(arguments.limit_rate) if arguments.limit_rate else None
+    return DownloadOptions(
+        existing, arguments.verify, arguments.segments, limit, retry_policy_of(arguments)
+    )
 
 
-def destinations(names: Sequence[bytes], output: str | None) -> list[Wanted]:
+def destinations(names: Sequence[bytes], output: str | None) -> list[DownloadRequest]:
     """Return where each file is saved.
 
     :param output: the value of ``--output``.
@@ -47,7 +49,7 @@ def destinations(names: Sequence[bytes], output: str | None) -> list[Wanted]:
     destination = None if output is None else local_path(output)
     if destination is not None and len(names) > 1 and not destination.endswith(b"/"):
         destination += b"/"
-    wanted = [Wanted(name, destination_of(name, destination)) for name in names]
+    wanted = [DownloadRequest(name, destination_path(name, destination)) for name in names]
     seen: dict[bytes, bytes] = {}
     for one in wanted:
         if one.path in seen:
@@ -61,13 +63,17 @@ def destinations(names: Sequence[bytes], output: str | None) -> list[Wanted]:
 
 def say_version(session: Session, arguments: Namespace, display: Display) -> None:
     """Show a message if the server has version 1 of the protocol only."""
-    persistently = persistence_of(arguments, session, display.say)
-    if persistently(lambda: session.version) < 2:
+    retry = retrier_of(arguments, session, display.say)
+    if retry(lambda: session.version) < 2:
         display.say(f"{session.server} speaks version 1 only: whole files, and no resuming")
 
 
 def write_to_output(
-    session: Session, names: Sequence[bytes], how: How, display: Display, prompting: bool
+    session: Session,
+    names: Sequence[bytes],
+    how: DownloadOptions,
+    display: Display,
+    prompting: bool,
 ) -> int:
     """Write files to standard output, one after the other, and return the exit status.
 
@@ -112,7 +118,7 @@ def display_beside_output(arguments: Namespace) -> Display:
 
 
 def report_results(
-    results: Sequence[Fetched | ClientError], quiet: bool, complain: Callable[[str], object]
+    results: Sequence[DownloadResult | ClientError], quiet: bool, complain: Callable[[str], object]
 ) -> int:
     """Report the result of each file; return the exit status of the first that failed.
 

@@ -9,7 +9,7 @@ from natproxy.cli.records import time_text
 from natproxy.client.blocking.session import Session
 from natproxy.client.errors import ClientError, ListingIncomplete, ServerError
 from natproxy.client.requests import Pages
-from natproxy.client.retry import Persistence
+from natproxy.client.retry import Retrier
 from natproxy.protocol import DIRECTORY, UNREAD, Entry, printable
 
 MOST_UNREAD = 20
@@ -51,7 +51,7 @@ class Listing:
         return ServerError.exit_status if self._count or self._incomplete else 0
 
 
-def names_of(session: Session, persistently: Persistence) -> Iterator[bytes]:
+def names_of(session: Session, retry: Retrier) -> Iterator[bytes]:
     """Yield the names of a version 1 listing.
 
     Temporary failures are retried only until the first name has arrived: a repeated listing
@@ -67,19 +67,17 @@ def names_of(session: Session, persistently: Persistence) -> Iterator[bytes]:
             listing = session.list()
             raise
 
-    name = persistently(first)
+    name = retry(first)
     if name is not None:
         yield name
         yield from listing
 
 
-def entries_of(
-    session: Session, persistently: Persistence, name: bytes, depth: float
-) -> Iterator[Entry]:
+def entries_of(session: Session, retry: Retrier, name: bytes, depth: float) -> Iterator[Entry]:
     """Yield the entries of a listing; a page that fails temporarily is requested again."""
     pages = Pages(limit=None)
     while pages.more:
-        yield from persistently(partial(session.page, pages, name, depth))
+        yield from retry(partial(session.page, pages, name, depth))
     pages.end()
 
 

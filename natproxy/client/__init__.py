@@ -15,7 +15,7 @@ Every failure is a `ClientError` whose text is one line that names the thing and
 reason. Those who live on a reactor use `natproxy.client.twisted.session` instead.
 """
 
-from natproxy.client.address import Server, parse_url
+from natproxy.address import Address
 from natproxy.client.blocking.connection import Connection, Reply
 from natproxy.client.blocking.session import Session, connect
 from natproxy.client.errors import (
@@ -38,9 +38,11 @@ from natproxy.client.errors import (
     UsageError,
 )
 from natproxy.client.events import Event, Phase, Progress
-from natproxy.client.retry import Patience
+from natproxy.client.retry import RetryPolicy
+from natproxy.client.url import parse_server, parse_url
 
 __all__ = [
+    "Address",
     "CannotConnect",
     "Changed",
     "ClientError",
@@ -55,11 +57,10 @@ __all__ = [
     "LocalError",
     "NotFound",
     "NotUnderstood",
-    "Patience",
     "Phase",
     "Progress",
     "Reply",
-    "Server",
+    "RetryPolicy",
     "ServerError",
     "Session",
     "TooManyEntries",
@@ -67,5 +68,6 @@ __all__ = [
     "Unsupported",
     "UsageError",
     "connect",
+    "parse_server",
     "parse_url",
 ]

@@ -6,8 +6,9 @@ from typing import Any
 
 from upath import UPath
 
-from natproxy.client.address import DEFAULT_PORT, SCHEME, Server, parse_url
+from natproxy.address import DEFAULT_PORT, SCHEME, Address
 from natproxy.client.errors import UsageError
+from natproxy.client.url import parse_url
 from natproxy.fs.url import url_of
 
 
@@ -35,5 +36,5 @@ class NatproxyPath(UPath):
         # The text of a relative path has no scheme; without a host, the environment names it.
         if host is None or not text.startswith(SCHEME):
             return text
-        server = Server(host, int(self.storage_options.get("port", DEFAULT_PORT)))
+        server = Address(host, int(self.storage_options.get("port", DEFAULT_PORT)))
         return url_of(server, self.path)

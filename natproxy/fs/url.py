@@ -8,8 +8,9 @@ from typing import Any
 
 from fsspec.utils import stringify_path
 
-from natproxy.client.address import SCHEME, Server, is_url, parse_url
+from natproxy.address import SCHEME, Address
 from natproxy.client.errors import UsageError
+from natproxy.client.url import is_url, parse_server, parse_url
 
 VARIABLE = "NATPROXY_SERVER"
 """Environment variable with the ``HOST:PORT`` for URLs without one."""
@@ -22,7 +23,7 @@ class Environment:
         return os.environ.get(VARIABLE, "")
 
 
-def default_server() -> Server:
+def default_server() -> Address:
     """Return the server that the environment names.
 
     :raises ValueError: if it names none, or what it says cannot be read.
@@ -33,7 +34,7 @@ def default_server() -> Server:
             f"no server: write natproxy://HOST:PORT/PATH, give the option host, or set ${VARIABLE}"
         )
     try:
-        return parse_url(text)[0] if is_url(text) else Server.parse(text)
+        return parse_url(text)[0] if is_url(text) else parse_server(text)
     except UsageError as error:
         raise ValueError(f"${VARIABLE}: {error}") from error
 
@@ -66,9 +67,9 @@ def options_of(url: Any) -> dict[str, Any]:
         raise ValueError(str(error)) from error
 
 
-def url_of(server: Server, path: str) -> str:
+def url_of(server: Address, path: str) -> str:
     """Return the URL of a path, which begins with a slash, on a server."""
     if "::" in server.host:
         # fsspec takes "::" for the link of a chain of URLs.
-        server = Server(ipaddress.ip_address(server.host).exploded, server.port)
+        server = Address(ipaddress.ip_address(server.host).exploded, server.port)
     return f"{SCHEME}{server}{path}"

@@ -18,7 +18,8 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.client import Event, Phase, Server, Session
+from natproxy.address import Address
+from natproxy.client import Event, Phase, Session
 from natproxy.protocol import (
     DIRECTORY,
     END,
@@ -94,7 +95,7 @@ class ServedFiles:
         self._closed = threading.Event()
         self._open: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = Server("127.0.0.1", self._listener.getsockname()[1])
+        self.address = Address("127.0.0.1", self._listener.getsockname()[1])
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
 
@@ -268,7 +269,7 @@ class FetchCase(SynchronousTestCase):
         self.events: list[Event] = []
         self.slept: list[float] = []
         sleep = mock.patch(
-            "natproxy.client.retry.Stop.sleep",
+            "natproxy.client.retry.Cancellation.sleep",
             lambda stop, seconds: (self.slept.append(seconds), stop.check()),
         )
         sleep.start()

@@ -14,6 +14,7 @@ from unittest import mock
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
+from natproxy.address import Address
 from natproxy.cli import main
 from natproxy.cli.candidates import MOST, ManyNames, RemoteNames, local_names
 from natproxy.cli.commands import CLIENT_COMMANDS, COMMANDS
@@ -21,7 +22,6 @@ from natproxy.cli.completion import complete
 from natproxy.cli.parsing import program_parser
 from natproxy.cli.shell.commands import parsers_with
 from natproxy.cli.shell.suggestions import Suggester
-from natproxy.client.address import Server
 from natproxy.protocol import DIRECTORY, FILE, Entry, Metadata, format_entry
 from tests.support.paths import ROOT
 from tests.support.scripted_server import PlayedServer, Scene
@@ -49,7 +49,7 @@ class RemoteNamesTests(SynchronousTestCase):
         self.server = PlayedServer(*scenes)
         self.addCleanup(self.server.close)
         self.now = 0.0
-        names = RemoteNames(Server("127.0.0.1", self.server.port), 5.0, lambda: self.now)
+        names = RemoteNames(Address("127.0.0.1", self.server.port), 5.0, lambda: self.now)
         self.addCleanup(names.close)
         return names
 

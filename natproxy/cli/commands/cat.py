@@ -24,12 +24,12 @@ class Cat(Command):
         parser.add_argument("paths", metavar=REMOTE_FILE, nargs="+", help="file")
 
     def run(self, arguments: Namespace, sessions: Sessions) -> int:
-        from natproxy.cli.context import patience_of
+        from natproxy.cli.context import retry_policy_of
         from natproxy.cli.display import display_for
         from natproxy.cli.downloads import write_to_output
-        from natproxy.client.transfer.download import How
+        from natproxy.client.transfer.download import DownloadOptions
 
         session, names = sessions.targets(arguments, arguments.paths)
-        how = How(patience=patience_of(arguments))
+        how = DownloadOptions(retry_policy=retry_policy_of(arguments))
         display = display_for("never", quiet=True)
         return write_to_output(session, names, how, display, sessions.prompting)

@@ -34,14 +34,14 @@ class Download(Command):
         from natproxy.cli.encoding import local_path, remote_name
         from natproxy.client.errors import NotFound
         from natproxy.client.requests import as_name
-        from natproxy.client.transfer.version1 import download
+        from natproxy.client.transfer.version1 import download_version1
         from natproxy.protocol import FILE_NOT_FOUND, printable
 
         destination = None
         if arguments.destination is not None:
             destination = local_path(arguments.destination)
         try:
-            path = download(
+            path = download_version1(
                 sessions.session(arguments), as_name(remote_name(arguments.name)), destination
             )
         except NotFound as error:

@@ -51,7 +51,7 @@ class Get(Command):
             say_version,
             write_to_output,
         )
-        from natproxy.client.transfer.batch import fetch_all
+        from natproxy.client.transfer.batch import download_all
 
         session, names = sessions.targets(arguments, arguments.paths)
         how = method_of(arguments, _existing(arguments))
@@ -62,7 +62,7 @@ class Get(Command):
         with display_for(arguments.progress, arguments.quiet) as display:
             say_version(session, arguments, display)
             display.expect(len(wanted), None)
-            results = fetch_all(session, wanted, how, jobs_of(arguments), display)
+            results = download_all(session, wanted, how, jobs_of(arguments), display)
         return report_results(results, arguments.quiet, sessions.complain)
 
 

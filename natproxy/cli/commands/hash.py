@@ -31,14 +31,12 @@ class Hash(Command):
         add_json_option(parser)
 
     def run(self, arguments: Namespace, sessions: Sessions) -> int:
-        from natproxy.cli.context import persistence_of
+        from natproxy.cli.context import retrier_of
         from natproxy.cli.records import Replies, digest_record, write_json, write_lines
 
         session, names = sessions.targets(arguments, arguments.paths)
-        persistently = persistence_of(arguments, session, sessions.complain)
-        replies = Replies(
-            lambda name: persistently(partial(session.hash, name)), names, sessions.complain
-        )
+        retry = retrier_of(arguments, session, sessions.complain)
+        replies = Replies(lambda name: retry(partial(session.hash, name)), names, sessions.complain)
         if arguments.json:
             write_json(digest_record(name, digest) for name, digest in replies)
         else:

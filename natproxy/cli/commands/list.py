@@ -23,10 +23,10 @@ class List(Command):
         add_retry_options(parser)
 
     def run(self, arguments: Namespace, sessions: Sessions) -> int:
-        from natproxy.cli.context import persistence_of
+        from natproxy.cli.context import retrier_of
         from natproxy.cli.listing import names_of
         from natproxy.cli.records import write_lines
 
         session = sessions.session(arguments)
-        write_lines(names_of(session, persistence_of(arguments, session, sessions.complain)))
+        write_lines(names_of(session, retrier_of(arguments, session, sessions.complain)))
         return 0

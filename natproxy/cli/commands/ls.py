@@ -42,19 +42,19 @@ class Ls(Command):
         add_json_option(parser)
 
     def run(self, arguments: Namespace, sessions: Sessions) -> int:
-        from natproxy.cli.context import persistence_of
+        from natproxy.cli.context import retrier_of
         from natproxy.cli.listing import Listing, entries_of, long_line, names_of, short_line
         from natproxy.cli.records import record_of, write_json, write_lines
 
         session, (name,) = sessions.targets(arguments, [arguments.path])
-        persistently = persistence_of(arguments, session, sessions.complain)
+        retry = retrier_of(arguments, session, sessions.complain)
         plain = not (name or arguments.long or arguments.recursive or arguments.json)
-        if persistently(lambda: session.version) < 2 and plain:
-            write_lines(names_of(session, persistently))
+        if retry(lambda: session.version) < 2 and plain:
+            write_lines(names_of(session, retry))
             return 0
         # Entries are written as they arrive and not kept: a listing may have any length.
         depth = float("inf") if arguments.recursive else 1
-        listing = Listing(entries_of(session, persistently, name, depth))
+        listing = Listing(entries_of(session, retry, name, depth))
         if arguments.json:
             write_json(record_of(entry.name, entry.metadata, entry.unread) for entry in listing)
         else:

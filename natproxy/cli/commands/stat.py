@@ -32,15 +32,13 @@ class Stat(Command):
         add_json_option(parser)
 
     def run(self, arguments: Namespace, sessions: Sessions) -> int:
-        from natproxy.cli.context import persistence_of
+        from natproxy.cli.context import retrier_of
         from natproxy.cli.records import Replies, record_of, time_text, write_json
         from natproxy.protocol import ROOT, printable
 
         session, names = sessions.targets(arguments, arguments.paths)
-        persistently = persistence_of(arguments, session, sessions.complain)
-        replies = Replies(
-            lambda name: persistently(partial(session.stat, name)), names, sessions.complain
-        )
+        retry = retrier_of(arguments, session, sessions.complain)
+        replies = Replies(lambda name: retry(partial(session.stat, name)), names, sessions.complain)
         if arguments.json:
             write_json(record_of(name, metadata) for name, metadata in replies)
         else:

@@ -69,14 +69,14 @@ class Sync(Command):
         )
 
     def run(self, arguments: Namespace, sessions: Sessions) -> int:
-        from natproxy.cli.context import persistence_of
+        from natproxy.cli.context import retrier_of
         from natproxy.cli.display import display_for
         from natproxy.cli.downloads import jobs_of, method_of
         from natproxy.cli.encoding import local_path
         from natproxy.cli.sync_report import SyncReport
         from natproxy.client.errors import UsageError
-        from natproxy.client.transfer.batch import fetch_and_count
-        from natproxy.client.transfer.deletion import delete, refusal_of
+        from natproxy.client.transfer.batch import download_and_count
+        from natproxy.client.transfer.deletion import delete, deletion_refusal
         from natproxy.client.transfer.destination import Existing
         from natproxy.client.transfer.mirror import compare
         from natproxy.client.transfer.tree import LocalTree
@@ -91,22 +91,22 @@ class Sync(Command):
             LocalTree(local_path(arguments.local)) as tree,
             display_for(arguments.progress, arguments.quiet) as display,
         ):
-            persistently = persistence_of(arguments, session, display.say)
-            plan = compare(session, name, tree, arguments.delete, limit, persistently)
+            retry = retrier_of(arguments, session, display.say)
+            plan = compare(session, name, tree, arguments.delete, limit, retry)
             report = SyncReport(plan)
             if arguments.delete:
-                report.refusal = refusal_of(
-                    plan.extra, plan.held, plan.source_files, arguments.max_delete
+                report.refusal = deletion_refusal(
+                    plan.extra, plan.local_files, plan.source_files, arguments.max_delete
                 )
             if not dry_run:
                 plan.create_directories()
-            display.expect(len(plan.fetch) + report.missing, plan.size)
+            display.expect(len(plan.downloads) + report.missing, plan.size)
             if not dry_run or arguments.progress == "json":
                 report.show_missing(display)
             if not dry_run:
                 how = method_of(arguments, Existing.UPDATE)
-                report.totals = fetch_and_count(
-                    session, plan.wanted, how, jobs_of(arguments), display
+                report.totals = download_and_count(
+                    session, plan.requests, how, jobs_of(arguments), display
                 )
                 if report.refusal is None and not report.incomplete:
                     report.deleted = delete(tree, plan.extra)

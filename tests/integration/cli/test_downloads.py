@@ -120,11 +120,11 @@ class GetTests(DownloadCase):
     def test_files_and_their_pieces_together_are_never_too_many(self) -> None:
         seen = []
 
-        def fetch_all(*arguments: object) -> list[object]:
+        def download_all(*arguments: object) -> list[object]:
             seen.append(arguments[3])
             return []
 
-        self.patch(batch, "fetch_all", fetch_all)
+        self.patch(batch, "download_all", download_all)
         for options in (["-j", "64"], ["-j", "64", "--segments", "8"], ["--segments", "64"]):
             self.assertEqual(self.run_command("get", "a", *options), 0)
         self.assertEqual(seen, [64, 8, 1])

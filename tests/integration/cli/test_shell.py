@@ -169,7 +169,7 @@ class ShellTests(SynchronousTestCase):
 
     def test_interrupt_of_a_transfer_stops_it_and_not_the_shell(self) -> None:
         download = mock.Mock(side_effect=KeyboardInterrupt)
-        with mock.patch("natproxy.client.transfer.version1.download", download):
+        with mock.patch("natproxy.client.transfer.version1.download_version1", download):
             shown = self.type("download a\ndownload b", "list", scenes=([LISTED],))
         self.assertEqual(shown, "\nerror: interrupted\na b\n")
         self.assertEqual(self.exit_status, 130)
@@ -229,7 +229,7 @@ class ShellTests(SynchronousTestCase):
         with (
             captured(),
             mock.patch("sys.stdin", io.StringIO("download a\ndownload b\n")),
-            mock.patch("natproxy.client.transfer.version1.download", download),
+            mock.patch("natproxy.client.transfer.version1.download_version1", download),
         ):
             server = PlayedServer([])
             self.addCleanup(server.close)

@@ -14,7 +14,7 @@ from unittest import mock
 
 from natproxy.client import LocalError
 from natproxy.client.transfer import batch, deletion
-from natproxy.client.transfer.plan import Plan
+from natproxy.client.transfer.plan import MirrorPlan
 from natproxy.client.transfer.tree import LocalTree
 from natproxy.protocol import (
     DIRECTORY,
@@ -309,7 +309,7 @@ class OutsideTests(SyncCase):
         return mock.patch.object(module, name, swap_and_go_on)
 
     def test_between_comparison_and_download(self) -> None:
-        with self.swapping_before(batch, "fetch_and_count"):
+        with self.swapping_before(batch, "download_and_count"):
             self.assertEqual(self.run_command("sync", ".", "here", "--delete"), 9)
         self.assert_untouched()
         self.assertIn("here/d", self.err[0])
@@ -330,12 +330,12 @@ class OutsideTests(SyncCase):
 
     def test_before_directories_are_created(self) -> None:
         self.server.put(b"d/e/f", b"the f")
-        create = Plan.create_directories
+        create = MirrorPlan.create_directories
 
-        def swap_and_create(plan: Plan) -> None:
+        def swap_and_create(plan: MirrorPlan) -> None:
             self.swap()
             create(plan)
 
-        with mock.patch.object(Plan, "create_directories", swap_and_create):
+        with mock.patch.object(MirrorPlan, "create_directories", swap_and_create):
             self.assertEqual(self.run_command("sync", ".", "here"), 9)
         self.assert_untouched()

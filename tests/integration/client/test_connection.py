@@ -19,6 +19,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.client import (
+    Address,
     CannotConnect,
     Connection,
     ConnectionBroken,
@@ -26,13 +27,12 @@ from natproxy.client import (
     NotFound,
     NotUnderstood,
     Reply,
-    Server,
     ServerError,
     Unavailable,
     UsageError,
 )
 from natproxy.client.exchange import Exchange
-from natproxy.client.retry import Pace
+from natproxy.client.rate import RateMonitor
 from natproxy.protocol import Arguments
 from tests.support.scripted_server import PlayedServer, Scene
 
@@ -44,7 +44,7 @@ class PlayedCase(SynchronousTestCase):
     def play(self, *scenes: Scene, linger: bool = False, timeout: float = 10) -> Connection:
         """Give a connection to a server that plays the scenes."""
         self.server = PlayedServer(*scenes, linger=linger)
-        connection = Connection(Server("127.0.0.1", self.server.port), timeout)
+        connection = Connection(Address("127.0.0.1", self.server.port), timeout)
         self.addCleanup(self.server.close)
         self.addCleanup(connection.close)
         return connection
@@ -91,7 +91,7 @@ class CommandTests(PlayedCase):
 
     def test_connection_that_was_reset_meanwhile_is_made_anew(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            connection = Connection(Server(*listener.getsockname()), 10)
+            connection = Connection(Address(*listener.getsockname()), 10)
             self.addCleanup(connection.close)
             connection.connect()
             peer, _ = listener.accept()
@@ -185,7 +185,7 @@ class CommandTests(PlayedCase):
         self.assertIn("the rest up to END missing", str(error))
 
     def test_names_that_would_break_a_line_are_refused_before_anything_is_sent(self) -> None:
-        connection = Connection(Server("host.invalid", 1))
+        connection = Connection(Address("host.invalid", 1))
         for name in (b"a\nb", b"a\rb", b"a\0b", b"", b" a", b"x" * 16_384):
             self.assertRaises(UsageError, self.ask, connection, name)
         self.assertRaises(UsageError, connection.request, b"STAT", Arguments(b"\n" * 6000))
@@ -311,7 +311,7 @@ class WaitingTests(PlayedCase):
         clock = Clock()
         self.server = PlayedServer([LISTED, LISTED], [LISTED], linger=True)
         self.addCleanup(self.server.close)
-        connection = Connection(Server("127.0.0.1", self.server.port), 10, clock=clock.seconds)
+        connection = Connection(Address("127.0.0.1", self.server.port), 10, clock=clock.seconds)
         self.addCleanup(connection.close)
         self.list(connection)
         clock.advance(30)
@@ -326,7 +326,7 @@ class WaitingTests(PlayedCase):
         clock = Clock()
         self.server = PlayedServer([], [LISTED])
         self.addCleanup(self.server.close)
-        connection = Connection(Server("127.0.0.1", self.server.port), 10, clock=clock.seconds)
+        connection = Connection(Address("127.0.0.1", self.server.port), 10, clock=clock.seconds)
         self.addCleanup(connection.close)
         connection.connect()
         clock.advance(31)
@@ -349,7 +349,7 @@ class WaitingTests(PlayedCase):
     def test_close_resets_the_connection_only_if_a_reply_is_still_to_come(self) -> None:
         for reply, ends in ((b"OK\nEND\n", False), (b"OK\n", True), (b"", True)):
             with socket.create_server(("127.0.0.1", 0)) as listening:
-                connection = Connection(Server("127.0.0.1", listening.getsockname()[1]), 0.2)
+                connection = Connection(Address("127.0.0.1", listening.getsockname()[1]), 0.2)
                 self.addCleanup(connection.close)
                 connection.connect()
                 accepted, _ = listening.accept()
@@ -366,7 +366,7 @@ class WaitingTests(PlayedCase):
 
     def test_killed_process_resets_its_connection(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listening:
-            connection = Connection(Server("127.0.0.1", listening.getsockname()[1]), 10)
+            connection = Connection(Address("127.0.0.1", listening.getsockname()[1]), 10)
             connection.connect()
             accepted, _ = listening.accept()
             with accepted:
@@ -417,7 +417,7 @@ class ConnectTests(SynchronousTestCase):
     def test_server_that_is_not_there(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
-        error = self.assertRaises(CannotConnect, Connection(Server("127.0.0.1", port)).connect)
+        error = self.assertRaises(CannotConnect, Connection(Address("127.0.0.1", port)).connect)
         self.assertEqual(str(error), f"cannot connect to 127.0.0.1:{port}: Connection refused")
 
     def test_server_that_does_not_answer(self) -> None:
@@ -426,19 +426,19 @@ class ConnectTests(SynchronousTestCase):
             listener.bind(("127.0.0.1", 0))
             listener.listen(0)
             other.connect(listener.getsockname())
-            connection = Connection(Server(*listener.getsockname()), 0.05)
+            connection = Connection(Address(*listener.getsockname()), 0.05)
             error = self.assertRaises(CannotConnect, connection.connect)
         self.assertIn("no answer in time", str(error))
 
     def test_host_names_that_cannot_be(self) -> None:
         for host in ("a" * 70 + ".b", "a..b", "\udcff"):
-            error = self.assertRaises(CannotConnect, Connection(Server(host, 1)).connect)
+            error = self.assertRaises(CannotConnect, Connection(Address(host, 1)).connect)
             self.assertIn("bad host name", str(error))
 
     def test_name_that_is_not_known(self) -> None:
         unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         with mock.patch("socket.getaddrinfo", side_effect=unknown):
-            error = self.assertRaises(CannotConnect, Connection(Server("h", 1)).connect)
+            error = self.assertRaises(CannotConnect, Connection(Address("h", 1)).connect)
         self.assertEqual(str(error), "cannot connect to h:1: Name or service not known")
 
     def test_every_address_of_a_host_is_tried(self) -> None:
@@ -452,7 +452,7 @@ class ConnectTests(SynchronousTestCase):
         ]
         with (
             mock.patch("socket.getaddrinfo", return_value=addresses),
-            Connection(Server("h", 1), 10) as connection,
+            Connection(Address("h", 1), 10) as connection,
         ):
             self.assertEqual(b"".join(connection.request(b"LIST")), b"a\nEND\n")
 
@@ -497,13 +497,13 @@ class InterruptTests(PlayedCase):
             listener.bind(("127.0.0.1", 0))
             listener.listen(0)
             other.connect(listener.getsockname())
-            connection = Connection(Server(*listener.getsockname()), 30)
+            connection = Connection(Address(*listener.getsockname()), 30)
             self.interrupted(connection, connection.connect)
 
     def test_header_that_drips_is_given_up_after_the_time_out(self) -> None:
         ended = threading.Event()
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            connection = Connection(Server(*listener.getsockname()), 0.3)
+            connection = Connection(Address(*listener.getsockname()), 0.3)
             self.addCleanup(connection.close)
 
             def drip() -> None:
@@ -523,10 +523,10 @@ class InterruptTests(PlayedCase):
     def test_body_that_drips_is_given_up(self) -> None:
         connection = self.play([(b"LIST\n", b"OK\na\nb\n")], linger=True)
         reply = connection.request(b"LIST")
-        dripping = Pace("h:1", 0)
+        dripping = RateMonitor("h:1", 0)
         dripping.received(1, 60)
         with (
-            mock.patch("natproxy.client.blocking.connection.Pace", return_value=dripping),
+            mock.patch("natproxy.client.blocking.connection.RateMonitor", return_value=dripping),
             mock.patch.object(connection, "receive", return_value=b"x"),
         ):
             error = self.assertRaises(ConnectionBroken, list, reply)

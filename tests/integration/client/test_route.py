@@ -11,7 +11,8 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.client import CannotConnect, Connection, Interrupted, Server, Session
+from natproxy.address import Address
+from natproxy.client import CannotConnect, Connection, Interrupted, Session
 from natproxy.client.blocking.route import Candidate, interleave
 from tests.support.answering_server import AnsweringServer
 
@@ -73,15 +74,15 @@ class RouteTests(SynchronousTestCase):
         with dead_port() as dead:
             self.ports = [dead, self.server.port]
             # With one attempt after the other, this would not end.
-            self.list_with(Connection(Server("h", 1), FOREVER, FOREVER))
+            self.list_with(Connection(Address("h", 1), FOREVER, FOREVER))
 
     def test_refused_address_is_passed_over_at_once(self) -> None:
         self.ports = [closed_port(), closed_port(), self.server.port]
         with mock.patch("natproxy.client.blocking.route.ATTEMPT_DELAY", FOREVER):
-            self.list_with(Connection(Server("h", 1), FOREVER, FOREVER))
+            self.list_with(Connection(Address("h", 1), FOREVER, FOREVER))
 
     def test_winner_is_tried_first_by_all_connections_of_a_session(self) -> None:
-        with dead_port() as dead, Session(Server("h", 1), FOREVER, FOREVER) as session:
+        with dead_port() as dead, Session(Address("h", 1), FOREVER, FOREVER) as session:
             self.ports = [dead, self.server.port]
             session.connect()
             self.assertEqual(session._route.candidates()[0], candidate(self.server.port))
@@ -102,20 +103,20 @@ class RouteTests(SynchronousTestCase):
             self.ports = [dead, other]
             for options in ((FOREVER, 0.05), (0.05, None)):
                 error = self.assertRaises(
-                    CannotConnect, Connection(Server("h", 1), *options).connect
+                    CannotConnect, Connection(Address("h", 1), *options).connect
                 )
                 self.assertEqual(str(error), "cannot connect to h:1: no answer in time")
 
     def test_resolver_that_is_silent_has_the_time_out_of_the_connect_too(self) -> None:
         self.silence_resolver()
         for options in ((FOREVER, 0.05), (0.05, None)):
-            connection = Connection(Server("h", 1), *options)
+            connection = Connection(Address("h", 1), *options)
             error = self.assertRaises(CannotConnect, connection.connect)
             self.assertEqual(str(error), "cannot connect to h:1: no answer in time")
 
     def test_wait_for_a_resolver_is_ended_from_another_thread(self) -> None:
         asked = self.silence_resolver()
-        session = Session(Server("h", 1), FOREVER, FOREVER)
+        session = Session(Address("h", 1), FOREVER, FOREVER)
         failures: list[Exception] = []
 
         def connect() -> None:
@@ -140,7 +141,7 @@ class RouteTests(SynchronousTestCase):
 
         self.patch(socket, "getaddrinfo", resolve)
         for host in ("127.0.0.1", "::1", "fe80::1%eth0", "h"):
-            self.assertRaises(CannotConnect, Connection(Server(host, 1)).connect)
+            self.assertRaises(CannotConnect, Connection(Address(host, 1)).connect)
         here = threading.current_thread()
         self.assertEqual([thread is here for thread in threads], [True, True, True, False])
 
@@ -149,7 +150,7 @@ class RouteTests(SynchronousTestCase):
         # Only this module's threads: the server starts one for the connection.
         with mock.patch("natproxy.client.blocking.route.threading", wraps=threading) as threads:
             threads.Thread.side_effect = RuntimeError
-            connection = Connection(Server("h", 1))
+            connection = Connection(Address("h", 1))
             self.addCleanup(connection.close)
             connection.connect()
 
@@ -169,7 +170,7 @@ class RouteTests(SynchronousTestCase):
 
     def test_refusal_of_all_is_told(self) -> None:
         self.ports = [closed_port(), closed_port()]
-        error = self.assertRaises(CannotConnect, Connection(Server("h", 1)).connect)
+        error = self.assertRaises(CannotConnect, Connection(Address("h", 1)).connect)
         self.assertEqual(str(error), "cannot connect to h:1: Connection refused")
 
     def test_no_socket_is_left_open(self) -> None:
@@ -185,7 +186,7 @@ class RouteTests(SynchronousTestCase):
 
         with dead_port() as dead:
             self.ports = [dead, closed_port(), self.server.port]
-            connection = Connection(Server("h", 1), FOREVER, FOREVER)
+            connection = Connection(Address("h", 1), FOREVER, FOREVER)
             with mock.patch("natproxy.client.blocking.route.socket.socket", noted):
                 self.list_with(connection)
             self.assertEqual([one for one in made if one.fileno() >= 0], [connection._socket])

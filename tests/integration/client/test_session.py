@@ -12,6 +12,7 @@ from unittest import mock
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.client import (
+    Address,
     CannotConnect,
     Changed,
     ClientError,
@@ -20,7 +21,6 @@ from natproxy.client import (
     ListingIncomplete,
     NotFound,
     NotUnderstood,
-    Server,
     ServerError,
     Session,
     TooManyEntries,
@@ -40,7 +40,7 @@ class SessionCase(SynchronousTestCase):
     def serve(self, answer: Callable[[bytes], bytes], timeout: float = 10) -> Session:
         """Give a session with a server that answers as a function says."""
         self.server = AnsweringServer(answer)
-        session = Session(Server("127.0.0.1", self.server.port), timeout)
+        session = Session(Address("127.0.0.1", self.server.port), timeout)
         self.addCleanup(self.server.close)
         self.addCleanup(session.close)
         return session
@@ -379,7 +379,7 @@ class RefusedOptionsTests(SessionCase):
         self.assertEqual(self.server.lines, [])
 
     def test_time_out_that_is_none(self) -> None:
-        server = Server("127.0.0.1", 1)
+        server = Address("127.0.0.1", 1)
         for seconds in (0, -1, math.nan, math.inf, 1e300):
             for options in ({"timeout": seconds}, {"connect_timeout": seconds}):
                 self.assertRaises(UsageError, Session, server, **options)

@@ -6,11 +6,11 @@ import threading
 from collections.abc import Callable
 
 from natproxy.client import (
+    Address,
     CannotConnect,
     ConnectionBroken,
     Interrupted,
     NotUnderstood,
-    Server,
     ServerError,
     Session,
     Unavailable,
@@ -30,7 +30,7 @@ class VersionTests(SessionCase):
     def play(self, *scenes: Scene, linger: bool = False, timeout: float = 10) -> Session:
         """Give a session with a server that plays the scenes."""
         self.played = PlayedServer(*scenes, linger=linger)
-        session = Session(Server("127.0.0.1", self.played.port), timeout)
+        session = Session(Address("127.0.0.1", self.played.port), timeout)
         self.addCleanup(self.played.close)
         self.addCleanup(session.close)
         return session

@@ -10,7 +10,8 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
-from natproxy.client import NotFound, Server, Session
+from natproxy.address import Address
+from natproxy.client import NotFound, Session
 from natproxy.client.transfer.version1 import download
 from natproxy.daemon import fileserver
 from natproxy.daemon import proxy as proxy_plugin
@@ -71,7 +72,7 @@ async def test_our_client_through_their_proxy_to_our_server(
     our_server: int, directory: Path, tmp_path: Path
 ) -> None:
     def fetch(port: int) -> list[bytes]:
-        with Session(Server("127.0.0.1", port), timeout=10) as session:
+        with Session(Address("127.0.0.1", port), timeout=10) as session:
             names = list(session.list())
             download(session, b"big", bytes(tmp_path / "got"))
             with pytest.raises(NotFound):
@@ -89,7 +90,7 @@ async def test_our_client_through_our_proxy_to_their_server(
     directory: Path, tmp_path: Path
 ) -> None:
     def fetch(port: int) -> int:
-        with Session(Server("127.0.0.1", port), timeout=10) as session:
+        with Session(Address("127.0.0.1", port), timeout=10) as session:
             session.download("big", str(tmp_path / "got"))
             assert list(session.list()) == [b"a b.txt", b"big", b"empty"]
             return session.version
@@ -105,7 +106,7 @@ async def test_our_client_through_our_proxy_to_their_server(
 @pytest_twisted.ensureDeferred
 async def test_our_client_through_our_proxy_to_our_server(our_server: int, directory: Path) -> None:
     def read(port: int) -> bytes:
-        with Session(Server("127.0.0.1", port), timeout=10) as session:
+        with Session(Address("127.0.0.1", port), timeout=10) as session:
             assert [entry.name for entry in session.ls()] == list(session.list())
             assert session.stat("big").size == session.hash("big").size == 1 << 21
             with session.open("big") as file:
@@ -129,7 +130,7 @@ async def test_their_client_straight_at_our_server(our_server: int, directory: P
 @pytest_twisted.ensureDeferred
 async def test_empty_line_of_an_old_server_is_no_name(tmp_path: Path) -> None:
     def names(port: int) -> list[bytes]:
-        with Session(Server("127.0.0.1", port), timeout=10) as session:
+        with Session(Address("127.0.0.1", port), timeout=10) as session:
             return list(session.list())
 
     directory = tmp_path / "empty"
