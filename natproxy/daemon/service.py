@@ -28,7 +28,7 @@ from natproxy import __version__
 from natproxy.daemon.descriptors import raise_limit
 from natproxy.daemon.listening import address_text, keep_alive
 from natproxy.daemon.logfile import RotatingFile
-from natproxy.server.connection import CommandFactory
+from natproxy.server.factory import CommandFactory
 
 
 class StartupError(SystemExit, Exception):

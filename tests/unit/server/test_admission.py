@@ -23,7 +23,7 @@ from natproxy.fileserver.protocol import FileServerFactory
 from natproxy.proxy.connector import EndpointConnector
 from natproxy.proxy.protocol import ProxyFactory
 from natproxy.server.admission import REFUSED, Admission, host_of, share_of
-from natproxy.server.connection import LINGER
+from natproxy.server.factory import LINGER
 from natproxy.server.refusals import REFUSAL_INTERVAL
 from natproxy.storage import Directory
 from tests.support.doubles import HalfClosingWire, Journal, PlayedEndpoint
