@@ -17,10 +17,12 @@ class Command:
 
     :cvar name: the word that selects it.
     :cvar help: what it does, in a few words: lower case, no full stop.
+    :cvar connects: whether it is a client, and has the settings of the client.
     """
 
     name: ClassVar[str]
     help: ClassVar[str]
+    connects: ClassVar[bool] = True
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add the command's options and arguments to its parser."""
@@ -28,7 +30,7 @@ class Command:
     def run(self, arguments: Namespace, sessions: Sessions) -> int:
         """Run the command and return its exit status.
 
-        :param arguments: as parsed by the command's parser.
+        :param arguments: as parsed by the command's parser, with the settings of the client.
         :raises ClientError: on failure; it has the exit status.
         """
         raise NotImplementedError

@@ -10,10 +10,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
 from natproxy.cli.candidates import ManyNames
+from natproxy.cli.context import configure
 from natproxy.cli.encoding import argument_for
 from natproxy.cli.options import LOCAL, LOCAL_FILE, REMOTE, REMOTE_DIRECTORY
 from natproxy.cli.parsing import commands_of
 from natproxy.cli.shell.quoting import quoted
+from natproxy.client.errors import UsageError
 
 if TYPE_CHECKING:
     from argcomplete.finders import CompletionFinder
@@ -58,11 +60,16 @@ def complete(
 
 
 def remote_paths(prefix: str, action: Action, parsed_args: Namespace, **_: object) -> list[str]:
-    """Give the paths on the server that begin so."""
+    """Return the paths on the server that begin with a prefix, as words of the locale."""
+    try:
+        server = configure(parsed_args).server
+    except UsageError:
+        # A broken configuration is reported when the command runs.
+        return []
     names = ManyNames(TIMEOUT)
     directories = action.metavar == REMOTE_DIRECTORY
-    found = map(argument_for, names.starting_with(prefix, parsed_args.server, directories))
-    # What the locale does not have cannot be typed.
+    found = map(argument_for, names.starting_with(prefix, server, directories))
+    # A name with characters that the locale lacks cannot be typed.
     return [each for each in found if each is not None]
 
 

@@ -94,8 +94,8 @@ def number_or_inf(least: int) -> Callable[[str], float]:
 def add_server_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of every command that connects to a server.
 
-    They may stand before the command as well as after it, and have no default here: it would
-    replace what stands before the command.
+    They may stand before the command as well as after it. They have no defaults here:
+    `natproxy.cli.context.configure` adds the settings that no option specifies.
     """
     parser.add_argument(
         "--server",
@@ -122,25 +122,30 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
 def add_retry_options(parser: argparse.ArgumentParser, retry_for: float | None = None) -> None:
     """Add the options that control how temporary failures are retried.
 
-    :param retry_for: the default of ``--retry-for`` in seconds; `None` for no retry unless
-        ``--wait`` is given.
+    :param retry_for: the command's default of ``--retry-for``, in seconds; `None` for no retry
+        unless ``--wait`` is specified.
     """
     shown = "0" if retry_for is None else f"{retry_for / 60:.0f}m"
+    parser.set_defaults(default_retry_for=retry_for)
     parser.add_argument(
         "--retry-for",
         metavar="DURATION",
         type=duration,
-        default=retry_for,
+        default=argparse.SUPPRESS,
         help=f"time without progress before giving up: 90s, 30m, 2h or inf (default: {shown})",
     )
     parser.add_argument(
         "--retries",
         metavar="N",
         type=whole_number(0, 1000),
+        default=argparse.SUPPRESS,
         help="consecutive failures before giving up (default: no limit)",
     )
     parser.add_argument(
-        "--wait", action="store_true", help="also retry if the first connection fails"
+        "--wait",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="also retry if the first connection fails",
     )
 
 

@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
 
 from natproxy import __version__
 from natproxy.cli.command import Command
-from natproxy.cli.options import COMMAND, DEFAULT_SERVER, add_server_options
+from natproxy.cli.options import COMMAND, add_server_options
 
 
 def program_parser(commands: Iterable[Command]) -> argparse.ArgumentParser:
@@ -28,11 +27,6 @@ def program_parser(commands: Iterable[Command]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"natproxy {__version__}")
     add_server_options(parser)
-    parser.set_defaults(
-        server=os.environ.get("NATPROXY_SERVER") or DEFAULT_SERVER,
-        timeout=60.0,
-        connect_timeout=None,
-    )
     _add_commands(parser, commands, CommandParser)
     return parser
 

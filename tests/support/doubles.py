@@ -328,7 +328,7 @@ class Journal:
 
     @property
     def ends(self) -> list[str]:
-        """DownloadOptions the commands ended, in a word each."""
+        """How the commands ended, in a word each."""
         return [event["outcome"] for event in self.outcomes]
 
     def lines(self) -> list[str]:

@@ -96,7 +96,7 @@ class Running:
 
     @property
     def outcomes(self) -> list[str]:
-        """DownloadOptions the commands have ended, in a word each."""
+        """How the commands have ended, in a word each."""
         return [event["outcome"] for event in self.events if "outcome" in event]
 
     async def ended(self, *outcomes: str) -> None:

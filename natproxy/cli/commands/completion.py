@@ -19,6 +19,7 @@ class Completion(Command):
 
     name = "completion"
     help = "print a script that completes natproxy's command lines"
+    connects = False
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("shell", choices=SHELLS, help="shell that runs the script")

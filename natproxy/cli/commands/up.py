@@ -20,6 +20,7 @@ class Up(Command):
 
     name = "up"
     help = "run a file server and a proxy in the foreground"
+    connects = False
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(

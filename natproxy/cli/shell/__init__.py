@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TextIO
 
 from natproxy.cli.command import Command
-from natproxy.cli.context import Sessions
+from natproxy.cli.context import Sessions, settings_of
 from natproxy.cli.display.text import one_line
 from natproxy.cli.interrupts import rearm
 from natproxy.cli.options import LOCAL
@@ -31,7 +31,7 @@ def run(arguments: Namespace, sessions: Sessions, commands: Sequence[Command]) -
     The greeting, the prompts and the history are for a person at a terminal. If lines are
     piped in, standard output has only the output of the commands.
 
-    :param arguments: the server and the time-outs that the commands inherit.
+    :param arguments: configured; the commands inherit the settings of the client.
     :param commands: those of the command line that the prompt has, too.
     :raises CannotConnect: if the server cannot be reached at the start.
     """
@@ -48,7 +48,7 @@ def run(arguments: Namespace, sessions: Sessions, commands: Sequence[Command]) -
 class Shell:
     """Reads lines and runs them as commands; a command that fails does not end it.
 
-    :param arguments: the server and the time-outs of commands that do not specify their own.
+    :param arguments: configured; commands inherit the settings that they do not specify.
     :param sessions: passed to the commands.
     :param parsers: of the commands, by name.
     :param read: returns the next line for a prompt; raises `EOFError` at the end of input and
@@ -67,11 +67,7 @@ class Shell:
         interactive: bool = True,
     ) -> None:
         self.exit_status = 0
-        self._defaults = {
-            "server": arguments.server,
-            "timeout": arguments.timeout,
-            "connect_timeout": getattr(arguments, "connect_timeout", None),
-        }
+        self._defaults = settings_of(arguments)
         self._sessions = sessions
         self._read = read
         self._parsers = parsers

@@ -6,6 +6,7 @@ import errno
 import os
 from unittest import mock
 
+from natproxy.client import config
 from tests.support.commands import NAMES, CommandCase
 
 
@@ -110,10 +111,11 @@ class ExitStatusTests(CommandCase):
             self.assert_fails(4, "cannot connect", *command, "--server", address)
 
     def test_server_that_nobody_named_is_explained(self) -> None:
+        server = config.SETTINGS[0]._replace(default="127.0.0.1:1")
         hint = "; --server or $NATPROXY_SERVER says where the proxy is\n"
         with (
-            mock.patch("natproxy.cli.options.DEFAULT_SERVER", "127.0.0.1:1"),
-            mock.patch("natproxy.cli.parsing.DEFAULT_SERVER", "127.0.0.1:1"),
+            mock.patch.object(config, "SETTINGS", (server, *config.SETTINGS[1:])),
+            mock.patch.object(config, "DEFAULT_SERVER", server.default),
             mock.patch.dict(os.environ, NATPROXY_SERVER=""),
         ):
             self.assertTrue(self.main("ls")[2].endswith(f"Connection refused{hint}"))

@@ -7,7 +7,7 @@ from argparse import Namespace
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.cli.commands import COMMANDS
-from natproxy.cli.context import retry_policy_of
+from natproxy.cli.context import configure, retry_policy_of
 from natproxy.cli.parsing import program_parser
 from natproxy.client.retry import Cancellation, RetryPolicy
 from tests.support.answering_server import Version2
@@ -20,7 +20,7 @@ TRANSFERS = (["get", "a"], ["cat", "a"], ["sync", "a", "b"])
 class OptionTests(SynchronousTestCase):
     def retry_policy(self, *words: str) -> RetryPolicy:
         options: Namespace = program_parser(COMMANDS).parse_args(words)
-        return retry_policy_of(options)
+        return retry_policy_of(configure(options))
 
     def test_defaults(self) -> None:
         for command in QUESTIONS:

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy import cli
 from natproxy.cli.commands import CLIENT_COMMANDS
-from natproxy.cli.context import Sessions
+from natproxy.cli.context import Sessions, configure
 from natproxy.cli.shell import run as run_shell
 from natproxy.cli.shell.commands import parsers_with
 from natproxy.client.errors import CannotConnect
@@ -46,7 +46,7 @@ class ShellTests(SynchronousTestCase):
         server = PlayedServer(*(scenes or ([],)))
         self.addCleanup(server.close)
         read = mock.Mock(side_effect=[*typed, EOFError()])
-        options = Namespace(server=server.server_address, timeout=10.0)
+        options = configure(Namespace(server=server.server_address, timeout=10.0))
         with (
             captured() as out,
             Sessions() as sessions,
@@ -177,7 +177,7 @@ class ShellTests(SynchronousTestCase):
 
     def test_server_that_is_not_there_ends_it_before_it_begins(self) -> None:
         with captured(), Sessions() as sessions:
-            options = Namespace(server="127.0.0.1:1", timeout=10.0)
+            options = configure(Namespace(server="127.0.0.1:1", timeout=10.0))
             self.assertRaises(CannotConnect, run_shell, options, sessions, CLIENT_COMMANDS)
 
     def piped(self, lines: bytes, *scenes: Scene) -> tuple[int, str, str]:
@@ -241,7 +241,7 @@ class ShellTests(SynchronousTestCase):
     def test_output_that_goes_elsewhere_has_no_greeting_and_no_prompts(self) -> None:
         server = PlayedServer([LISTED])
         self.addCleanup(server.close)
-        options = Namespace(server=server.server_address, timeout=10.0)
+        options = configure(Namespace(server=server.server_address, timeout=10.0))
         out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
         with (
             contextlib.redirect_stdout(out),
@@ -264,7 +264,7 @@ class ShellTests(SynchronousTestCase):
     def test_terminal_without_the_library_is_read_plainly(self) -> None:
         server = PlayedServer([LISTED])
         self.addCleanup(server.close)
-        options = Namespace(server=server.server_address, timeout=10.0)
+        options = configure(Namespace(server=server.server_address, timeout=10.0))
         with (
             captured() as out,
             mock.patch.dict(sys.modules, {"natproxy.cli.shell.prompt": None}),
