@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
@@ -23,6 +24,7 @@ def program_parser(commands: Iterable[Command]) -> argparse.ArgumentParser:
     parser = CommandLineParser(
         prog="natproxy",
         description="Download files through a natproxy, or run one.",
+        formatter_class=HelpFormatter,
         epilog="A PATH may be a URL, natproxy://HOST:PORT/PATH, which includes the server.",
     )
     parser.add_argument("--version", action="version", version=f"natproxy {__version__}")
@@ -33,7 +35,7 @@ def program_parser(commands: Iterable[Command]) -> argparse.ArgumentParser:
 
 def prompt_parsers(commands: Iterable[Command]) -> Mapping[str, argparse.ArgumentParser]:
     """Return the parsers of the lines at the prompt, by the names of the commands."""
-    parser = PromptParser(prog="", add_help=False)
+    parser = PromptParser(prog="", add_help=False, formatter_class=HelpFormatter)
     _add_commands(parser, commands, PromptParser)
     return commands_of(parser)
 
@@ -50,6 +52,16 @@ def summary_of(parser: argparse.ArgumentParser) -> str:
     """Return what a command does, in a few words."""
     command: Command = parser.get_default("selected")
     return command.help
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Formats help for the width of the terminal.
+
+    `argparse` imports `shutil` to find the width, and makes a formatter for each option.
+    """
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
 
 
 class CommandLineParser(argparse.ArgumentParser):
@@ -129,6 +141,7 @@ def _add_commands(
             command.name,
             help=command.help,
             description=f"{command.help[0].upper()}{command.help[1:]}.",
+            formatter_class=HelpFormatter,
         )
         # At the prompt, no program is named before the command.
         each.prog = each.prog.strip()
@@ -137,3 +150,14 @@ def _add_commands(
                 action.help = "show this help"
         command.add_arguments(each)
         each.set_defaults(selected=command)
+
+
+def _columns() -> int:
+    """Return the columns of the terminal, as `shutil.get_terminal_size` does."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) > 0:
+        return int(columns)
+    try:
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80  # type: ignore[union-attr]
+    except (AttributeError, ValueError, OSError):
+        return 80

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -93,10 +92,12 @@ def write_json(records: Iterable[dict[str, Any]]) -> None:
 
     The array is closed even if the iteration raises an error.
     """
+    from json import dumps
+
     begun = False
     try:
         for each in records:
-            sys.stdout.write(f"{',' if begun else '['}\n  {json.dumps(each)}")
+            sys.stdout.write(f"{',' if begun else '['}\n  {dumps(each)}")
             begun = True
     finally:
         if begun:
