@@ -63,9 +63,11 @@ def destinations(names: Sequence[bytes], output: str | None) -> list[DownloadReq
 
 def say_version(session: Session, arguments: Namespace, display: Display) -> None:
     """Show a message if the server has version 1 of the protocol only."""
-    retry = retrier_of(arguments, session, display.say)
+    retry = retrier_of(arguments, session, display.show_message)
     if retry(lambda: session.version) < 2:
-        display.say(f"{session.server} speaks version 1 only: whole files, and no resuming")
+        display.show_message(
+            f"{session.server} speaks version 1 only: whole files, and no resuming"
+        )
 
 
 def write_to_output(

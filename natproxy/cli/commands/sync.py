@@ -91,7 +91,7 @@ class Sync(Command):
             LocalTree(local_path(arguments.local)) as tree,
             display_for(arguments.progress, arguments.quiet) as display,
         ):
-            retry = retrier_of(arguments, session, display.say)
+            retry = retrier_of(arguments, session, display.show_message)
             plan = compare(session, name, tree, arguments.delete, limit, retry)
             report = SyncReport(plan)
             if arguments.delete:
