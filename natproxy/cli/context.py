@@ -107,12 +107,12 @@ def retry_policy_of(arguments: Namespace) -> RetryPolicy:
     return RetryPolicy(retry_for, arguments.retries, arguments.wait)
 
 
-def retrier_of(arguments: Namespace, session: Session, say: Callable[[str], object]) -> Retrier:
+def retrier_of(arguments: Namespace, session: Session, report: Callable[[str], object]) -> Retrier:
     """Return what retries the steps of a command.
 
-    :param say: called with a message for each failure that is retried.
+    :param report: called with a message for each failure that is retried.
     """
-    return Retrier(session.retry_context, retry_policy_of(arguments), Cancellation(), say)
+    return Retrier(session.retry_context, retry_policy_of(arguments), Cancellation(), report)
 
 
 def complain(message: str) -> None:

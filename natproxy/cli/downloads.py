@@ -61,7 +61,7 @@ def destinations(names: Sequence[bytes], output: str | None) -> list[DownloadReq
     return wanted
 
 
-def say_version(session: Session, arguments: Namespace, display: Display) -> None:
+def report_version(session: Session, arguments: Namespace, display: Display) -> None:
     """Show a message if the server has version 1 of the protocol only."""
     retry = retrier_of(arguments, session, display.show_message)
     if retry(lambda: session.version) < 2:

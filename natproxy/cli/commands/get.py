@@ -48,7 +48,7 @@ class Get(Command):
             jobs_of,
             method_of,
             report_results,
-            say_version,
+            report_version,
             write_to_output,
         )
         from natproxy.client.transfer.batch import download_all
@@ -60,7 +60,7 @@ class Get(Command):
             return write_to_output(session, names, how, display, sessions.prompting)
         wanted = destinations(names, arguments.output)
         with display_for(arguments.progress, arguments.quiet) as display:
-            say_version(session, arguments, display)
+            report_version(session, arguments, display)
             display.expect(len(wanted), None)
             results = download_all(session, wanted, how, jobs_of(arguments), display)
         return report_results(results, arguments.quiet, sessions.complain)

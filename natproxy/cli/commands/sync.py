@@ -113,7 +113,7 @@ class Sync(Command):
             display.report(report.facts())
         report.complain(sessions.complain, arguments.delete)
         if dry_run or arguments.quiet:
-            report.complain_of_left_out(sessions.complain)
+            report.complain_of_skipped(sessions.complain)
         if dry_run:
             report.write_plan(arguments.delete)
         elif not arguments.quiet:

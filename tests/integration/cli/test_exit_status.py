@@ -112,7 +112,7 @@ class ExitStatusTests(CommandCase):
 
     def test_server_that_nobody_named_is_explained(self) -> None:
         server = config.SETTINGS[0]._replace(default="127.0.0.1:1")
-        hint = "; --server or $NATPROXY_SERVER says where the proxy is\n"
+        hint = "; --server or $NATPROXY_SERVER sets the address of the proxy\n"
         with (
             mock.patch.object(config, "SETTINGS", (server, *config.SETTINGS[1:])),
             mock.patch.object(config, "DEFAULT_SERVER", server.default),

@@ -45,11 +45,11 @@ class SyncTests(SyncCase):
         self.server.directories = {b"empty"}
         self.assertEqual(self.run_command("sync", ".", "here"), 0)
         self.assertEqual(self.tree(), {"a": NEW, "d/b": b"the b"})
-        self.assertEqual(self.err, [f"2 fetched ({len(NEW) + 5} bytes), 0 unchanged"])
+        self.assertEqual(self.err, [f"2 downloaded ({len(NEW) + 5} bytes), 0 unchanged"])
         self.assertTrue(os.path.isdir("here/empty"))
         self.server.put(b"d/b", b"another", MTIME + 1)
         self.assertEqual(self.run_command("sync", ".", "here", "-j", "1"), 0)
-        self.assertEqual(self.err, ["1 fetched (7 bytes), 1 unchanged"])
+        self.assertEqual(self.err, ["1 downloaded (7 bytes), 1 unchanged"])
         self.assertEqual(self.run_command("sync", ".", "here", "-q"), 0)
         self.assertEqual((self.err, self.tree()), ([], {"a": NEW, "d/b": b"another"}))
 
@@ -63,7 +63,7 @@ class SyncTests(SyncCase):
         self.assertEqual(self.run_command("sync", ".", "here"), 0)
         self.assertIn("mine", self.tree())
         self.assertEqual(self.run_command("sync", ".", "here", "--delete"), 0)
-        self.assertEqual(self.err, ["0 fetched (0 bytes), 2 unchanged, 1 deleted"])
+        self.assertEqual(self.err, ["0 downloaded (0 bytes), 2 unchanged, 1 deleted"])
         self.assertEqual(sorted(self.tree()), [".x.part", "a", "d/b"])
 
     def test_nothing_is_deleted_if_anything_could_not_be_fetched(self) -> None:
@@ -79,7 +79,7 @@ class SyncTests(SyncCase):
         self.assertEqual(self.run_command("sync", ".", "here", "-n", "--delete"), 0)
         self.assertEqual(
             self.out.splitlines(),
-            [b"fetch  here/a", b"fetch  here/d/b", b"make   here/d/", b"delete here/mine"],
+            [b"download here/a", b"download here/d/b", b"create   here/d/", b"delete   here/mine"],
         )
         self.assertEqual((self.tree(), self.server.asked(b"GET")), ({"mine": b"mine"}, []))
         self.run_command("sync", ".", "here", "-n")
@@ -104,7 +104,9 @@ class SyncTests(SyncCase):
         self.server.directories = {b"closed"}
         self.write(b"here/closed/mine", b"mine")
         self.write(b"here/old", b"old")
-        unread = "natproxy: closed: the server cannot read it: nothing was fetched or deleted there"
+        unread = (
+            "natproxy: closed: the server cannot read it: nothing was downloaded or deleted there"
+        )
         for options, status in ((["-n", "--delete"], 1), (["--delete"], 1), ([], 0)):
             self.server.fail(b"LS", Fault(), Fault(answer=b"ERR 404 file not found\n"))
             self.assertEqual(self.run_command("sync", ".", "here", *options), status)
@@ -179,7 +181,7 @@ class SyncTests(SyncCase):
                 ],
             )
             self.assertNotIn(b"delete", self.out)
-        self.assertIn("nothing deleted, since not everything could be fetched", self.err[3])
+        self.assertIn("nothing deleted, since not everything could be downloaded", self.err[3])
         self.assertIn("5 with something in the way here", self.err[-1])
         self.assertEqual(self.tree()["z"], b"the z")
         self.assertEqual(self.tree()["old"], b"old")
@@ -243,7 +245,7 @@ class SyncTests(SyncCase):
         self.mirror(11)
         self.assertEqual(self.run_command("sync", ".", "here", "--delete"), 11)
         self.assertIn("nothing deleted: 11 of 11 files here would be", self.err[0])
-        self.assertIn("2 fetched", self.err[1])
+        self.assertIn("2 downloaded", self.err[1])
         self.assertIn("0 deleted", self.err[1])
         self.assertEqual(len(self.tree()), 13)
         options = ("sync", ".", "here", "--delete", "--progress", "json", "-q")
