@@ -41,8 +41,10 @@ class Source(NamedTuple):
     kind: str
     name: str = ""
 
-    def __str__(self) -> str:
-        return f"{self.kind} {self.name}".rstrip()
+    @property
+    def label(self) -> str:
+        """What an operator changes to change the value; empty for a default."""
+        return f"${self.name}" if self.kind == ENVIRONMENT else self.name
 
 
 OPTION = "option"
@@ -260,33 +262,31 @@ def resolve(
     All values of the file are checked, also those that an option overrides; of the environment
     only those that are effective. A variable that is empty counts as not set.
 
-    :param options: by the settings' keys; a text is parsed, other values are checked.
+    :param options: by the settings' keys; a text is parsed, other values are checked; a
+        `Found` has a source of its own.
     :param known: keys that the table may have; by default, those of the settings.
     :raises SettingError: with everything that is wrong.
     """
     wrong: list[str] = []
     found: dict[str, Found] = {}
     for setting in settings:
-        rule = setting.rule
+        result = Found(setting.default, DEFAULT)
+        candidates = []
         if table is not None and setting.key in table.values:
-            value = table.values[setting.key]
-            place = table.place(setting.key)
-            try:
-                found[setting.field] = Found(rule.check(value), Source(FILE, place))
-            except ValueError as error:
-                wrong.append(f"{place} {to_toml(value)}: {error}")
+            candidates.append(
+                Found(table.values[setting.key], Source(FILE, table.place(setting.key)))
+            )
         if setting.key in options:
-            value, source = options[setting.key], Source(OPTION, setting.option)
+            candidates.append(_option(setting, options[setting.key]))
         elif text := environment.get(setting.variable):
-            value, source = text, Source(ENVIRONMENT, setting.variable)
-        else:
-            found.setdefault(setting.field, Found(setting.default, DEFAULT))
-            continue
-        try:
-            parsed = rule.parse(value) if isinstance(value, str) else rule.check(value)
-            found[setting.field] = Found(parsed, source)
-        except ValueError as error:
-            wrong.append(f"{_shown(source)} {value}: {error}")
+            candidates.append(Found(text, Source(ENVIRONMENT, setting.variable)))
+        for value, source in candidates:
+            try:
+                result = Found(_value(setting.rule, value, source), source)
+            except ValueError as error:
+                shown = to_toml(value) if source.kind == FILE else value
+                wrong.append(f"{source.label} {shown}: {error}")
+        found[setting.field] = result
     if table is not None:
         wrong.extend(unknown_keys(table, known or [setting.key for setting in settings]))
     if wrong:
@@ -351,8 +351,14 @@ def to_toml(value: object) -> str:
     return str(value)
 
 
-def _shown(source: Source) -> str:
-    return f"${source.name}" if source.kind == ENVIRONMENT else source.name
+def _option(setting: Setting, value: object) -> Found:
+    return value if isinstance(value, Found) else Found(value, Source(OPTION, setting.option))
+
+
+def _value(rule: Rule[Any], value: object, source: Source) -> object:
+    if source.kind != FILE and isinstance(value, str):
+        return rule.parse(value)
+    return rule.check(value)
 
 
 def _toml_parser(path: str) -> Callable[[str], dict[str, Any]]:
