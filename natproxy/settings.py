@@ -8,6 +8,7 @@ command line starts with it.
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -41,10 +42,13 @@ class Source(NamedTuple):
     kind: str
     name: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}" if self.kind in (OPTION, ENVIRONMENT) else self.label
+
     @property
     def label(self) -> str:
-        """What an operator changes to change the value; empty for a default."""
-        return f"${self.name}" if self.kind == ENVIRONMENT else self.name
+        """What an operator changes to change the value; for a default, that word."""
+        return f"${self.name}" if self.kind == ENVIRONMENT else self.name or self.kind
 
 
 OPTION = "option"
@@ -332,6 +336,27 @@ def named_file(path: str) -> dict[str, Any]:
         raise SettingError(f"{path}: {error.strerror}") from error
 
 
+def format_settings(
+    settings: Iterable[Setting], found: Mapping[str, Found], table: str = ""
+) -> str:
+    """Return the effective settings as a TOML table, each with its source in a comment.
+
+    :param found: their values by the names of their fields.
+    :param table: its name; empty for the top of a file.
+    """
+    lines = []
+    for setting in settings:
+        value, source = found[setting.field]
+        if value is None:
+            lines.append((f"# {setting.key}", "not set"))
+        else:
+            lines.append((f"{setting.key} = {setting.rule.show(value)}", str(source)))
+    width = max(len(text) for text, _ in lines)
+    heading = [f"[{table}]"] if table else []
+    shown = [f"{text:{width}}  # {source}" for text, source in lines]
+    return "".join(f"{line}\n" for line in [*heading, *shown])
+
+
 def to_toml(value: object) -> str:
     """Return a value as it is written in a TOML file."""
     if value is None:
@@ -343,7 +368,12 @@ def to_toml(value: object) -> str:
     if isinstance(value, str):
         from json import dumps
 
-        return dumps(value, ensure_ascii=False)
+        # What TOML does not accept raw: DEL, and bytes of file names that are not UTF-8.
+        return re.sub(
+            "[\x7f\ud800-\udfff]",
+            lambda match: f"\\u{ord(match[0]):04x}",
+            dumps(value, ensure_ascii=False),
+        )
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(to_toml(one) for one in value)}]"
     if isinstance(value, Mapping):

@@ -145,7 +145,8 @@ class DaemonConfig:
 
     def label(self, name: str) -> str:
         """Return what an operator changes to change a field: an option, ``$VARIABLE``, a key."""
-        return self.source(name).label or f"--{name.replace('_', '-')}"
+        source = self.source(name)
+        return f"--{key_of(name)}" if source == DEFAULT else source.label
 
     @classmethod
     def load(
