@@ -45,29 +45,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> tuple[int, OSError | None]:
     """Carry out a command line; return its exit status, and the error of writing its output."""
-    from natproxy.cli.options import parser_of
+    from natproxy.cli.commands import COMMANDS
+    from natproxy.cli.parsing import program_parser
 
-    parser = parser_of()
+    parser = program_parser(COMMANDS)
     if "_ARGCOMPLETE" in os.environ:
         from natproxy.cli.completion import complete
 
         complete(parser)
     try:
-        options = parser.parse_args(arguments)
+        parsed = parser.parse_args(arguments)
     except SystemExit as ended:
         # Help has been written, or what is wrong with the command line.
         return int(ended.code or 0), None
-    from natproxy.cli.context import Sessions, carry_out, complain
+    from natproxy.cli.context import Sessions, complain, configure
     from natproxy.client.errors import ClientError
 
     # File names are bytes: those that the locale cannot decode pass through.
     with suppress(AttributeError):
         sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
     try:
+        if parsed.selected.connects:
+            parsed = configure(parsed)
         with Sessions() as sessions:
-            return carry_out(options, sessions), None
+            status: int = parsed.selected.run(parsed, sessions)
+            return status, None
     except ClientError as error:
-        complain(_explained(error, getattr(options, "server", "")))
+        complain(_explained(error, getattr(parsed, "server", "")))
         return error.exit_status, None
     except KeyboardInterrupt:
         return _interrupted(), None
@@ -108,7 +112,7 @@ def _finish(status: int, error: OSError | None, output: Output | None) -> int:
 
 
 def _explained(error: ClientError, server: str) -> str:
-    from natproxy.cli.options import DEFAULT_SERVER
+    from natproxy.client.config import DEFAULT_SERVER
     from natproxy.client.errors import CannotConnect
 
     unnamed = server == DEFAULT_SERVER and server in str(error)

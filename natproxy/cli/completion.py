@@ -10,32 +10,18 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
 from natproxy.cli.candidates import ManyNames
+from natproxy.cli.context import configure
 from natproxy.cli.encoding import argument_for
 from natproxy.cli.options import LOCAL, LOCAL_FILE, REMOTE, REMOTE_DIRECTORY
 from natproxy.cli.parsing import commands_of
 from natproxy.cli.shell.quoting import quoted
-from natproxy.client.errors import ClientError
+from natproxy.client.errors import UsageError
 
 if TYPE_CHECKING:
     from argcomplete.finders import CompletionFinder
 
 TIMEOUT = 1.0
 """Seconds to wait for a server."""
-
-
-def print_script(options: Namespace, _: object) -> int:
-    """Print the script for a shell.
-
-    :raises ClientError: if the library isn't there that it needs.
-    """
-    try:
-        from argcomplete.shell_integration import shellcode
-    except ImportError as error:
-        raise ClientError("completion needs argcomplete: install natproxy[cli]") from error
-    # Without an answer, files that are here would be offered for files that are there.
-    script = shellcode(["natproxy"], shell=options.shell, complete_arguments=["-o nospace"])
-    sys.stdout.write(script.strip() + "\n")
-    return 0
 
 
 def complete(
@@ -74,11 +60,16 @@ def complete(
 
 
 def remote_paths(prefix: str, action: Action, parsed_args: Namespace, **_: object) -> list[str]:
-    """Give the paths on the server that begin so."""
+    """Return the paths on the server that begin with a prefix, as words of the locale."""
+    try:
+        server = configure(parsed_args).server
+    except UsageError:
+        # A broken configuration is reported when the command runs.
+        return []
     names = ManyNames(TIMEOUT)
     directories = action.metavar == REMOTE_DIRECTORY
-    found = map(argument_for, names.starting_with(prefix, parsed_args.server, directories))
-    # What the locale does not have cannot be typed.
+    found = map(argument_for, names.starting_with(prefix, server, directories))
+    # A name with characters that the locale lacks cannot be typed.
     return [each for each in found if each is not None]
 
 

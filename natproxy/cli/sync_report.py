@@ -12,8 +12,8 @@ from natproxy.cli.output import write_line
 from natproxy.client.errors import DeletionRefused, LocalError, ServerError
 from natproxy.client.events import Event, Phase
 from natproxy.client.transfer.batch import Totals
-from natproxy.client.transfer.deletion import Deleted
-from natproxy.client.transfer.plan import Plan
+from natproxy.client.transfer.deletion import DeletionResult
+from natproxy.client.transfer.plan import MirrorPlan
 from natproxy.protocol import printable
 
 MOST_LINES = 20
@@ -32,10 +32,10 @@ class SyncReport:
     :ivar deleted: of the deletions.
     """
 
-    plan: Plan
+    plan: MirrorPlan
     refusal: DeletionRefused | None = None
     totals: Totals = field(default_factory=Totals)
-    deleted: Deleted = field(default_factory=lambda: Deleted(0, []))
+    deleted: DeletionResult = field(default_factory=lambda: DeletionResult(0, []))
 
     @property
     def incomplete(self) -> bool:
@@ -57,7 +57,7 @@ class SyncReport:
             (here, plan.obstacles or plan.blocked),
             (failures[0].error.exit_status if failures else 0, failures),
             (ServerError.exit_status, plan.unread or plan.incomplete),
-            (here, plan.unjudged),
+            (here, plan.local_errors),
             (DeletionRefused.exit_status, self.refusal),
             (here, self.deleted.errors),
         )
@@ -82,15 +82,15 @@ class SyncReport:
         }
         return {
             "sync": {
-                "fetched": self.totals.fetched,
+                "fetched": self.totals.downloaded,
                 "bytes": self.totals.received,
                 "unchanged": plan.unchanged,
                 "failed": len(self.totals.failures),
                 "obstacles": len(plan.obstacles),
                 "blocked": plan.blocked,
                 "unread": len(plan.unread) + unnamed,
-                "unjudged": len(plan.unjudged),
-                "left_out": plan.left_out,
+                "unjudged": len(plan.local_errors),
+                "left_out": plan.skipped,
                 "unknown": plan.unknown,
                 "deletions": deletions,
                 "status": self.exit_status,
@@ -116,14 +116,14 @@ class SyncReport:
             complain(f"{plan.incomplete}{': nothing deleted' if delete else ''}")
         _tell(
             complain,
-            len(plan.left_out_directories),
+            len(plan.skipped_directories),
             (
                 f"{printable(name)}: left out, with what is in it:"
                 " a name of this form is one of an incomplete download here"
-                for name in plan.left_out_directories
+                for name in plan.skipped_directories
             ),
         )
-        _tell(complain, len(plan.unjudged), map(str, plan.unjudged))
+        _tell(complain, len(plan.local_errors), map(str, plan.local_errors))
         if self.refusal is not None:
             complain(str(self.refusal))
         elif delete and plan.extra and self.incomplete:
@@ -138,14 +138,14 @@ class SyncReport:
 
     def _left_out(self) -> tuple[tuple[int, str], ...]:
         return (
-            (self.plan.left_out, "left out (incomplete downloads there)"),
+            (self.plan.skipped, "left out (incomplete downloads there)"),
             (self.plan.unknown, "left out (of a kind that this client does not know)"),
         )
 
-    def say_plan(self, delete: bool) -> None:
+    def write_plan(self, delete: bool) -> None:
         """Print what would be done, on standard output."""
         plan = self.plan
-        for one in plan.wanted:
+        for one in plan.requests:
             sys.stdout.write(f"fetch  {printable(one.path)}\n")
         for path in plan.directories:
             sys.stdout.write(f"make   {printable(plan.tree.path_of(path))}/\n")
@@ -153,11 +153,11 @@ class SyncReport:
             for each in plan.extra:
                 sys.stdout.write(f"delete {printable(plan.tree.path_of(each.path))}\n")
 
-    def sum_up(self, delete: bool) -> None:
+    def write_summary(self, delete: bool) -> None:
         """Tell people in one line what was done."""
         plan = self.plan
         facts = [
-            f"{self.totals.fetched} fetched ({self.totals.received} bytes)",
+            f"{self.totals.downloaded} fetched ({self.totals.received} bytes)",
             f"{plan.unchanged} unchanged",
         ]
         if delete:
@@ -166,7 +166,7 @@ class SyncReport:
             *self._left_out(),
             (len(plan.obstacles) + plan.blocked, "with something in the way here"),
             (len(plan.unread), "that the server cannot read"),
-            (len(plan.unjudged), "here that cannot be read"),
+            (len(plan.local_errors), "here that cannot be read"),
             (len(self.totals.failures), "failed"),
             (len(self.deleted.errors), "not deleted"),
         ):

@@ -38,7 +38,7 @@ from natproxy.client.errors import (
     UsageError,
 )
 from natproxy.client.events import Event, Phase, Progress
-from natproxy.client.retry import Patience
+from natproxy.client.retry import RetryPolicy
 from natproxy.client.url import parse_server, parse_url
 
 __all__ = [
@@ -57,10 +57,10 @@ __all__ = [
     "LocalError",
     "NotFound",
     "NotUnderstood",
-    "Patience",
     "Phase",
     "Progress",
     "Reply",
+    "RetryPolicy",
     "ServerError",
     "Session",
     "TooManyEntries",

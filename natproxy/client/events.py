@@ -51,11 +51,11 @@ Progress = Callable[[Event], object]
 """Is told of each step, in the thread that takes it: several at once with several files."""
 
 
-def unobserved(_: Event) -> None:
+def ignore_event(_: Event) -> None:
     """Nobody wants to know."""
 
 
-def without_name(message: str, name: bytes) -> str:
+def strip_name(message: str, name: bytes) -> str:
     """Return an error's message without the file's name, which the server's errors begin with.
 
     :param name: of the file on the server, which whoever shows an event adds.

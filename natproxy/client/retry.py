@@ -1,4 +1,4 @@
-"""How long to wait: between two tries, and to stay below a rate."""
+"""Retries of temporary failures: when, how often, and until when."""
 
 from __future__ import annotations
 
@@ -9,56 +9,41 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
-from natproxy.client.errors import (
-    CannotConnect,
-    ClientError,
-    ConnectionBroken,
-    GaveUp,
-    Interrupted,
-    UsageError,
-)
+from natproxy.client.errors import CannotConnect, ClientError, GaveUp, Interrupted, UsageError
+from natproxy.client.rate import MINIMUM_RATE, RATE_WINDOW
 
-FIRST_WAIT = 0.5
-"""Seconds between the first two tries, give or take a half; then twice as long each time."""
+FIRST_DELAY = 0.5
+"""Seconds between the first two attempts, varied by up to half; each further delay is doubled."""
 
-LONGEST_WAIT = 30.0
-"""Seconds between two tries at most, give or take a half."""
+LONGEST_DELAY = 30.0
+"""Seconds between two attempts at most, varied by up to half."""
 
 RETRY_FOR = 1800.0
-"""Seconds without progress until a download is given up, unless the caller wants otherwise."""
-
-LEAST_RATE = 1024.0
-"""Bytes a second below which a transfer makes no progress."""
-
-WINDOW = 60.0
-"""Seconds over which that rate is measured; no longer than the patience lasts."""
-
-_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)([smh]?)")
-_SECONDS_IN = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+"""Seconds without progress after which a download fails, by default."""
 
 LONGEST_TIMEOUT = 10**6
 """Seconds that a time-out may last."""
 
-LATE = 0.5
-"""Seconds that a transfer may be behind its rate and still catch up."""
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)([smh]?)")
+_SECONDS_IN = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 _Result = TypeVar("_Result")
 
 
-class Stop:
-    """Ends what several threads are doing: each looks at it, and none sleeps through it."""
+class Cancellation:
+    """Cancels what several threads do: each of them checks it, and its `sleep` ends early."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
 
-    def set(self) -> None:
-        """End everything, as soon as may be."""
+    def cancel(self) -> None:
+        """Cancel the work; any thread may call this."""
         self._event.set()
 
     def check(self) -> None:
-        """Go on, or don't.
+        """Return if the work is not cancelled.
 
-        :raises Interrupted: after `set`.
+        :raises Interrupted: after `cancel`.
         """
         if self._event.is_set():
             raise Interrupted("interrupted")
@@ -66,20 +51,20 @@ class Stop:
     def sleep(self, seconds: float) -> None:
         """Wait.
 
-        :raises Interrupted: as soon as `set` is called.
+        :raises Interrupted: as soon as `cancel` is called.
         """
         self._event.wait(seconds)
         self.check()
 
 
-class Patience(NamedTuple):
+class RetryPolicy(NamedTuple):
     """How long temporary failures are retried.
 
-    :ivar retry_for: seconds without progress until giving up: 0 for no retry, `math.inf` for
-        no end. Progress is `LEAST_RATE` over `WINDOW`.
+    :ivar retry_for: seconds without progress before giving up: 0 for no retries, `math.inf` for
+        no limit. Progress is a completed step, or `MINIMUM_RATE` over `RATE_WINDOW`.
     :ivar retries: consecutive failures without progress before giving up, if that comes sooner;
-        `None` for any number.
-    :ivar wait: whether a server that has never been connected to is waited for, too.
+        `None` for no limit.
+    :ivar wait: whether a first connection that fails is retried as well.
     """
 
     retry_for: float = 0.0
@@ -87,17 +72,17 @@ class Patience(NamedTuple):
     wait: bool = False
 
     @property
-    def none(self) -> bool:
+    def disabled(self) -> bool:
         """Whether nothing is retried."""
         return self.retry_for <= 0 or self.retries == 0
 
 
-DOWNLOAD_PATIENCE = Patience(RETRY_FOR)
-"""How long a download is retried, unless the caller wants otherwise."""
+DOWNLOAD_RETRY_POLICY = RetryPolicy(RETRY_FOR)
+"""How long a download is retried by default."""
 
 
-class Contact:
-    """What a session's commands have in common.
+class RetryContext:
+    """State that all commands of one session share. Several threads use it.
 
     :ivar reached: whether a connection to the server has ever been made.
     """
@@ -105,109 +90,109 @@ class Contact:
     def __init__(self) -> None:
         self.reached = False
         self._lock = threading.Lock()
-        # One for each wait between two tries; several may be of one `Stop`.
-        self._waiting: list[Stop] = []
+        # One item for each delay that is under way; several may use one `Cancellation`.
+        self._delays: list[Cancellation] = []
 
-    def sleep(self, stop: Stop, seconds: float) -> None:
-        """Wait between two tries.
+    def sleep(self, cancellation: Cancellation, seconds: float) -> None:
+        """Wait between two attempts.
 
-        :raises Interrupted: as soon as ``stop`` is set, or `interrupt` is called.
+        :raises Interrupted: as soon as ``cancellation`` or `interrupt` cancels the wait.
         """
         with self._lock:
-            self._waiting.append(stop)
+            self._delays.append(cancellation)
         try:
-            stop.sleep(seconds)
+            cancellation.sleep(seconds)
         finally:
             with self._lock:
-                self._waiting.remove(stop)
+                self._delays.remove(cancellation)
 
     def interrupt(self) -> None:
-        """End all waits between two tries, and what they belong to."""
+        """Cancel all work that waits between two attempts."""
         with self._lock:
-            for stop in self._waiting:
-                stop.set()
+            for cancellation in self._delays:
+                cancellation.cancel()
 
 
 class Outage:
-    """The time since when nothing succeeds, shared by all transfers of one batch.
+    """The time since which every attempt has failed, shared by all transfers of one batch.
 
-    A transfer that begins during an outage has no more patience left than those which began
+    So a transfer that begins during an outage fails at the same time as those which began
     before it. Several threads use it.
     """
 
     def __init__(self) -> None:
-        # When the first failure was that nothing has succeeded after.
         self._began: float | None = None
         self._lock = threading.Lock()
 
-    def since(self, now: float) -> float:
-        """Note a failure, and return when the first one was."""
+    def failed(self, now: float) -> float:
+        """Record a failure and return the time of the first failure of this outage."""
         with self._lock:
             if self._began is None:
                 self._began = now
             return self._began
 
-    def over(self) -> None:
-        """Note that something has succeeded."""
+    def end(self) -> None:
+        """Record that an attempt succeeded."""
         with self._lock:
             self._began = None
 
 
-class Tries:
-    """The tries of one step.
+class FailureCount:
+    """Counts the failed attempts of one step.
 
-    :ivar failures: in a row, without progress.
-    :ivar progress: how often there had been progress at the last failure.
+    :ivar count: consecutive failures without progress.
+    :ivar progress: how often the `Retrier` had recorded progress at the last failure.
     """
 
     def __init__(self) -> None:
-        self.failures = 0
+        self.count = 0
         self.progress = 0
 
 
-class Persistence:
-    """Takes steps, each again and again until it succeeds or the patience is used up.
+class Retrier:
+    """Repeats a step until it succeeds, fails permanently, or the policy's limit is reached.
 
-    Several threads may take steps at once, for one file: the progress of any counts for all.
+    Several threads may run steps for one file at once: the progress of one counts for all.
 
-    :param contact: of the session. A first connection that cannot be made is not tried again
-        unless `Patience.wait`: the address is more likely misspelt than the server restarting.
-    :param tell: is told what has failed, and when the next try will be.
-    :param outage: shared with the other transfers of a batch.
-    :param least: bytes a second that are progress; a limited transfer is slower.
-    :param clock: gives seconds, from any origin.
-    :param timeout: seconds that silence may last; without patience, the rate is not measured
-        over less.
+    :param context: of the session. A first connection that fails is not retried unless
+        `RetryPolicy.wait` is set: the address is more likely misspelt than the server restarting.
+    :param report: called with a message before each delay: the error, and the delay.
+    :param outage: shared by the transfers of a batch.
+    :param minimum_rate: bytes a second that count as progress; lower for a limited transfer.
+    :param clock: returns seconds, from any origin.
+    :param timeout: seconds that silence may last. If nothing is retried, the rate is not
+        measured over less.
     """
 
     def __init__(
         self,
-        contact: Contact,
-        patience: Patience,
-        stop: Stop,
-        tell: Callable[[str], object],
+        context: RetryContext,
+        policy: RetryPolicy,
+        cancellation: Cancellation,
+        report: Callable[[str], object],
         outage: Outage | None = None,
-        least: float = LEAST_RATE,
+        minimum_rate: float = MINIMUM_RATE,
         clock: Callable[[], float] | None = None,
         timeout: float = 0.0,
     ) -> None:
-        self._contact = contact
-        self._patience = patience
-        self._stop = stop
-        self._tell = tell
+        self._context = context
+        self._policy = policy
+        self._cancellation = cancellation
+        self._report = report
         self._outage = outage or Outage()
         self._clock = clock or time.monotonic
         self._lock = threading.Lock()
-        self._least = least
-        if patience.none:
-            # As in `Pace`: two silences may follow each other, or the process may be stopped.
-            self._window = max(WINDOW, timeout)
-            self._longest = 2 * self._window
+        self._minimum_rate = minimum_rate
+        if policy.disabled:
+            # As in `RateMonitor`: the peer may be silent twice in a row. The process itself may
+            # have been stopped for a while, too.
+            self._window = max(RATE_WINDOW, timeout)
+            self._longest_slow = 2 * self._window
         else:
-            self._window = min(WINDOW, patience.retry_for)
-            self._longest = patience.retry_for
-        # When the first failure was that no progress followed.
-        self._failing: float | None = None
+            self._window = min(RATE_WINDOW, policy.retry_for)
+            self._longest_slow = policy.retry_for
+        # The time of the first failure since the last progress.
+        self._failing_since: float | None = None
         self._progress = 0
         self._window_began: float | None = None
         self._window_received = 0
@@ -215,7 +200,7 @@ class Persistence:
         self._paused_at: float | None = None
 
     def pause(self) -> None:
-        """Stop measuring the rate: the receiver of the bytes, not the server, is waited for.
+        """Stop measuring the rate while the receiver of the bytes, not the server, is slow.
 
         Only transfers without segments call it.
         """
@@ -231,122 +216,124 @@ class Persistence:
             self._paused_at = None
 
     def received(self, size: int) -> None:
-        """Count bytes that have come and are kept.
+        """Count bytes that have been received and are kept.
 
-        :raises GaveUp: if they have come below `LEAST_RATE` for the whole patience; without
-            patience, for two windows.
+        :raises GaveUp: if the rate was below the minimum for `RetryPolicy.retry_for`, or, if
+            nothing is retried, for two windows.
         """
         with self._lock:
             now = self._clock()
             if self._window_began is None:
                 self._window_began = now
-            lasted = now - self._window_began
-            if lasted > self._window:
-                # A process that was stopped, or a reader that paused, is not the server's fault.
-                self._slow += min(lasted, 2 * self._window)
+            elapsed = now - self._window_began
+            if elapsed > self._window:
+                # A stopped process or a paused receiver is not the server's fault.
+                self._slow += min(elapsed, 2 * self._window)
                 self._window_began, self._window_received = now, 0
             self._window_received += size
-            if self._window_received >= self._least * self._window:
-                self._progressed()
-            elif self._slow > self._longest:
-                seconds = shown_duration(self._longest)
-                raise GaveUp(f"less than {self._least:g} bytes a second for {seconds}")
+            if self._window_received >= self._minimum_rate * self._window:
+                self._record_progress()
+            elif self._slow > self._longest_slow:
+                seconds = format_duration(self._longest_slow)
+                raise GaveUp(f"less than {self._minimum_rate:g} bytes a second for {seconds}")
 
     def __call__(self, step: Callable[[], _Result]) -> _Result:
-        """Take a step and return its result.
+        """Run a step until it succeeds and return its result.
 
-        :raises ClientError: as the step does, if it cannot be tried again; `GaveUp`, if that
-            was of no use; `Interrupted`.
+        :raises ClientError: the step's error, if it is permanent or nothing is retried.
+        :raises GaveUp: if the policy's limit is reached.
+        :raises Interrupted: if the work is cancelled.
         """
-        tries = Tries()
+        failures = FailureCount()
         while True:
-            self._stop.check()
+            self._cancellation.check()
             try:
                 result = step()
             except ClientError as error:
-                self._stop.check()
-                seconds = self.wait_after(error, tries)
-                self._tell(f"{error}; trying again in {seconds:.1f} s")
-                self._contact.sleep(self._stop, seconds)
+                self._cancellation.check()
+                seconds = self.delay_after(error, failures)
+                self._report(f"{error}; trying again in {seconds:.1f} s")
+                self._context.sleep(self._cancellation, seconds)
             else:
                 self.succeeded()
                 return result
 
     def succeeded(self) -> None:
-        """Note that a step has been taken."""
-        self._contact.reached = True
+        """Record that a step succeeded."""
+        self._context.reached = True
         with self._lock:
-            self._progressed()
+            self._record_progress()
 
-    def _progressed(self) -> None:
-        self._failing = None
+    def _record_progress(self) -> None:
+        self._failing_since = None
         self._progress += 1
         self._window_began = None
         self._window_received = 0
         self._slow = 0.0
-        self._outage.over()
+        self._outage.end()
 
-    def _is_worth_a_retry(self, error: ClientError) -> bool:
-        if not error.passing or self._patience.none:
+    def _is_retried(self, error: ClientError) -> bool:
+        if not error.passing or self._policy.disabled:
             return False
         if not isinstance(error, CannotConnect):
-            # Whatever else goes wrong, goes wrong on a connection.
-            self._contact.reached = True
-        elif not self._contact.reached and not self._patience.wait:
+            # Every other temporary failure happens on a connection.
+            self._context.reached = True
+        elif not self._context.reached and not self._policy.wait:
             return False
         return True
 
-    def wait_after(self, error: ClientError, tries: Tries) -> float:
-        """Return the seconds until the next try of a step.
+    def delay_after(self, error: ClientError, failures: FailureCount) -> float:
+        """Count a failure and return the seconds until the next attempt.
 
-        :param tries: of this step.
-        :raises ClientError: the error, if it cannot be tried again; `GaveUp`, if there is no
-            patience left.
+        :param failures: of this step.
+        :raises ClientError: the error, if it is not retried.
+        :raises GaveUp: if the policy's limit is reached.
         """
-        if not self._is_worth_a_retry(error):
+        if not self._is_retried(error):
             raise error
         with self._lock:
-            if self._progress != tries.progress:
-                tries.failures, tries.progress = 0, self._progress
-        tries.failures += 1
-        failures = tries.failures
-        patience = self._patience
+            if self._progress != failures.progress:
+                failures.count, failures.progress = 0, self._progress
+        failures.count += 1
+        count = failures.count
+        policy = self._policy
         with self._lock:
             now = self._clock()
-            # Another transfer of the batch may succeed at any time.
-            since = self._outage.since(now)
-            if self._failing is None:
-                self._failing = since
-            left = self._failing + patience.retry_for - now
-        if patience.retries is not None and failures > patience.retries:
-            raise GaveUp(f"{error} (gave up after {failures} tries)") from error
+            # Another transfer of the batch may end the outage at any time.
+            since = self._outage.failed(now)
+            if self._failing_since is None:
+                self._failing_since = since
+            left = self._failing_since + policy.retry_for - now
+        if policy.retries is not None and count > policy.retries:
+            raise GaveUp(f"{error} (gave up after {count} tries)") from error
         if left <= 0:
-            seconds = shown_duration(patience.retry_for)
+            seconds = format_duration(policy.retry_for)
             raise GaveUp(f"{error} (gave up after {seconds} without progress)") from error
-        return min(left, backoff(failures))
+        return min(left, backoff(count))
 
 
-def backoff(failures: int, chance: Callable[[], float] | None = None) -> float:
-    """Return the seconds between two tries, after so many failures in a row: 1 or more.
+def backoff(failures: int, jitter: Callable[[], float] | None = None) -> float:
+    """Return the seconds to wait after consecutive failures.
 
-    :param chance: returns a number from 0 to 1.
+    :param failures: 1 or more.
+    :param jitter: returns a number from 0 to 1.
     """
-    # No power of two is needed that no float can hold.
-    middle = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(failures - 1, 16))
-    if chance is None:
-        # Most commands never wait: they need not import it.
+    # The exponent is limited: a float cannot hold any power of two.
+    middle = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 16))
+    if jitter is None:
+        # Imported here because most commands never wait.
         import random
 
-        chance = random.random
-    # A thousand clients of one restarted proxy should not come back at once.
-    return middle * (0.5 + chance())
+        jitter = random.random
+    # A thousand clients of one restarted proxy must not reconnect at the same moment.
+    return middle * (0.5 + jitter())
 
 
 def check_timeout(name: str, seconds: float | None) -> None:
-    """Check a time-out; `None` is none that could be wrong.
+    """Check a time-out; `None` is valid.
 
     :param name: of the option.
-    :raises UsageError: if it is not more than 0, or too long.
+    :raises UsageError: if it is not more than 0, or more than `LONGEST_TIMEOUT`.
     """
     if seconds is not None and not 0 < seconds <= LONGEST_TIMEOUT:
         raise UsageError(
@@ -358,81 +345,20 @@ def parse_duration(text: str) -> float:
     """Parse a duration: ``90``, ``90s``, ``30m``, ``2h`` or ``inf``.
 
     :return: seconds.
-    :raises ValueError: if it is none.
+    :raises ValueError: if it is malformed.
     """
-    words = text.strip().lower()
-    if words == "inf":
+    normalized = text.strip().lower()
+    if normalized == "inf":
         return math.inf
-    number = _DURATION.fullmatch(words)
-    if number is None:
+    match = _DURATION.fullmatch(normalized)
+    if match is None:
         raise ValueError(f"'{text}': must be a duration, such as 90s, 30m, 2h or inf")
-    return float(number[1]) * _SECONDS_IN[number[2]]
+    return float(match[1]) * _SECONDS_IN[match[2]]
 
 
-def shown_duration(seconds: float) -> str:
-    """Return a duration as people read it: ``30 min``, ``90 s``."""
+def format_duration(seconds: float) -> str:
+    """Return a duration for people: ``30 min``, ``90 s``."""
     for size, unit in ((3600, "h"), (60, "min")):
         if seconds >= size and seconds % size == 0:
             return f"{seconds / size:g} {unit}"
     return f"{seconds:g} s"
-
-
-class Pace:
-    """Notices a body that is received below `LEAST_RATE`, which silence alone does not show.
-
-    It is for bodies that are held in memory: `Persistence` judges downloads.
-
-    :param server: its name in messages.
-    :param timeout: seconds that silence may last; the rate is not measured over less.
-    """
-
-    def __init__(self, server: object, timeout: float) -> None:
-        self._server = server
-        # Two silences may follow each other.
-        self._window = max(WINDOW, 2 * timeout)
-        self._seconds = 0.0
-        self._size = 0
-
-    def received(self, size: int, seconds: float) -> None:
-        """Count bytes, and the seconds for which they were waited for.
-
-        :raises ConnectionBroken: if too few have come in a `WINDOW`.
-        """
-        self._seconds += seconds
-        self._size += size
-        if self._seconds > self._window:
-            if self._size < LEAST_RATE * self._window:
-                raise ConnectionBroken(
-                    f"{self._server} sent less than {LEAST_RATE:g} bytes a second"
-                )
-            self._seconds, self._size = 0.0, 0
-
-
-class Limit:
-    """Keeps the bytes of all transfers together below a rate.
-
-    :param rate: bytes a second.
-    :raises UsageError: if it is no positive number.
-    """
-
-    def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
-        if not 0 < rate < math.inf:
-            raise UsageError(f"a limit of {rate:g} bytes a second: must be more than 0")
-        self.rate = rate
-        self._clock = clock
-        # Several threads take from it.
-        self._lock = threading.Lock()
-        self._free_at = clock()
-
-    @property
-    def piece(self) -> int:
-        """Bytes to receive at once, so that the rate is smooth."""
-        return max(4096, min(1 << 20, int(self.rate / 10)))
-
-    def take(self, size: int) -> float:
-        """Account for bytes received; give the seconds to wait before any more."""
-        with self._lock:
-            now = self._clock()
-            # What was lost by waking up late may be made good; real idleness is not saved up.
-            self._free_at = max(self._free_at, now - LATE) + size / self.rate
-            return max(0.0, self._free_at - now)

@@ -12,7 +12,7 @@ from natproxy.address import Address
 from natproxy.client.blocking.session import Session
 from natproxy.client.errors import ClientError, ServerError, UsageError
 from natproxy.client.requests import Pages, as_name, name_text, see_within
-from natproxy.client.retry import Patience, Persistence, Stop
+from natproxy.client.retry import Cancellation, Retrier, RetryPolicy
 from natproxy.fs.errors import file_changed, os_error
 from natproxy.fs.listing import describe
 from natproxy.fs.ranges import together
@@ -28,7 +28,7 @@ class Commands:
 
     :param timeout: seconds to wait for each piece of a reply.
     :param connect_timeout: seconds to wait for a connection; see `Session`.
-    :param patience: how long temporary failures are retried.
+    :param retry_policy: how long temporary failures are retried.
     :param width: commands that `together` sends at the same time.
     :raises ValueError: if a time-out is not more than 0, or too long.
     """
@@ -38,13 +38,13 @@ class Commands:
         server: Address,
         timeout: float,
         connect_timeout: float | None,
-        patience: Patience,
+        retry_policy: RetryPolicy,
         width: int,
     ) -> None:
         self._server = server
         self._timeout = timeout
         self._connect_timeout = connect_timeout
-        self._patience = patience
+        self._retry_policy = retry_policy
         self._width = width
         self._begin_session()
 
@@ -112,8 +112,10 @@ class Commands:
     def _retried(self, name: str, command: Callable[[Session], _Reply]) -> _Reply:
         try:
             session = self.session
-            persistently = Persistence(session.contact, self._patience, Stop(), lambda why: None)
-            return persistently(lambda: command(session))
+            retry = Retrier(
+                session.retry_context, self._retry_policy, Cancellation(), lambda why: None
+            )
+            return retry(lambda: command(session))
         except ClientError as error:
             raise os_error(error, name) from error
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from natproxy.client.retry import Stop
-from natproxy.client.transfer.parallel import run_together
+from natproxy.client.retry import Cancellation
+from natproxy.client.transfer.parallel import run_parallel
 from natproxy.protocol import Metadata
 
 GAP = 64 << 10
@@ -71,7 +71,9 @@ def together(steps: Steps, width: int, interrupt: Callable[[], object]) -> list[
         except Exception as error:
             return error
 
-    return run_together([partial(attempt, step) for step in steps], width, Stop(), interrupt)
+    return run_parallel(
+        [partial(attempt, step) for step in steps], width, Cancellation(), interrupt
+    )
 
 
 def raise_first(results: Sequence[Any]) -> None:

@@ -19,11 +19,11 @@ from natproxy.client.errors import ClientError
 from natproxy.client.requests import as_name
 from natproxy.client.retry import (
     RETRY_FOR,
-    Patience,
+    RetryPolicy,
     parse_duration,
 )
 from natproxy.client.transfer.destination import Existing
-from natproxy.client.transfer.download import How, Transfer, Wanted
+from natproxy.client.transfer.download import Download, DownloadOptions, DownloadRequest
 from natproxy.client.transfer.output import WholeWriter
 from natproxy.client.transfer.stream import stream
 from natproxy.client.url import is_url
@@ -78,9 +78,11 @@ class NatproxyFileSystem(AbstractFileSystem):
         self.server = default_server() if host is None else Address(host, int(port))
         given = None if retry_for is None else parse_duration(str(retry_for))
         most = None if retries is None else int(retries)
-        for_calls = Patience(CALL_RETRY_FOR if given is None else given, most, bool(wait))
-        for_downloads = Patience(RETRY_FOR if given is None else given, most, bool(wait))
-        self._download = How(Existing.REPLACE, patience=for_downloads, concurrent=True)
+        for_calls = RetryPolicy(CALL_RETRY_FOR if given is None else given, most, bool(wait))
+        for_downloads = RetryPolicy(RETRY_FOR if given is None else given, most, bool(wait))
+        self._download = DownloadOptions(
+            Existing.REPLACE, retry_policy=for_downloads, concurrent=True
+        )
         connect_within = None if connect_timeout is None else float(connect_timeout)
         self._commands = Commands(
             self.server, float(timeout), connect_within, for_calls, int(connections)
@@ -324,8 +326,8 @@ class NatproxyFileSystem(AbstractFileSystem):
             if metadata.type == DIRECTORY:
                 os.makedirs(local, exist_ok=True)
                 return
-            wanted = Wanted(as_name(name), local, metadata)
-            Transfer(self.session, wanted, how, tell).run()
+            wanted = DownloadRequest(as_name(name), local, metadata)
+            Download(self.session, wanted, how, tell).run()
         except ClientError as error:
             raise os_error(error, name) from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from natproxy.client.transfer.mirror import compare
-from natproxy.client.transfer.plan import Plan
+from natproxy.client.transfer.plan import MirrorPlan
 from natproxy.client.transfer.tree import LocalTree
 from natproxy.protocol import printable
 from tests.support.served_files import FetchCase
@@ -18,16 +18,16 @@ class MirrorCase(FetchCase):
         self.addCleanup(tree.close)
         return tree
 
-    def compare(self, name: bytes = b"", **options: Any) -> Plan:
+    def compare(self, name: bytes = b"", **options: Any) -> MirrorPlan:
         return compare(self.session, name, self.tree(), **options)
 
-    def extra(self, plan: Plan) -> list[bytes]:
+    def extra(self, plan: MirrorPlan) -> list[bytes]:
         return [each.path for each in plan.extra]
 
-    def paths(self, plan: Plan) -> list[bytes]:
-        return [one.path for one in plan.wanted]
+    def paths(self, plan: MirrorPlan) -> list[bytes]:
+        return [one.path for one in plan.requests]
 
-    def obstacles(self, plan: Plan) -> list[str]:
+    def obstacles(self, plan: MirrorPlan) -> list[str]:
         """What is in the way, without the path of the test's directory."""
         top = printable(self.directory) + "/"
         return [str(each.error).replace(top, "") for each in plan.obstacles]

@@ -14,14 +14,14 @@ from unittest import mock
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.client.transfer.destination import LocalFile
-from natproxy.client.transfer.partial import Partial
+from natproxy.client.transfer.partial import PartialDownload
 from natproxy.protocol import FILE, Metadata
 
 MTIME = 1_600_000_000_123_456_789
 OURS = "natproxy.client.transfer.partial"
 
 
-def kill(part: Partial) -> None:
+def kill(part: PartialDownload) -> None:
     """Close the files as the kernel does for a process that is killed."""
     if part._part.descriptor >= 0:
         for file in (part._record, part._part, part._directory):
@@ -48,10 +48,10 @@ class PartialCase(SynchronousTestCase):
         segments: int = 1,
         name: bytes = b"d/a",
         **claim: bool,
-    ) -> Partial:
+    ) -> PartialDownload:
         """Open the incomplete file; it is closed when the test ends."""
         metadata = Metadata(FILE, size, MTIME, etag)
-        part = Partial(LocalFile(self.path), name, metadata, segments, **claim)
+        part = PartialDownload(LocalFile(self.path), name, metadata, segments, **claim)
         self.addCleanup(part.close)
         return part
 

@@ -269,7 +269,7 @@ class FetchCase(SynchronousTestCase):
         self.events: list[Event] = []
         self.slept: list[float] = []
         sleep = mock.patch(
-            "natproxy.client.retry.Stop.sleep",
+            "natproxy.client.retry.Cancellation.sleep",
             lambda stop, seconds: (self.slept.append(seconds), stop.check()),
         )
         sleep.start()

@@ -5,18 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 from natproxy.client import ConnectionBroken
-from natproxy.client.retry import RETRY_FOR, Patience
-from natproxy.client.transfer.download import Fetched, How, Transfer, Wanted
+from natproxy.client.retry import RETRY_FOR, RetryPolicy
+from natproxy.client.transfer.download import (
+    Download,
+    DownloadOptions,
+    DownloadRequest,
+    DownloadResult,
+)
 from tests.support.served_files import Fault, FetchCase
 
 NEW = bytes(range(256)) * 40
 OLD = NEW[::-1]
-ONCE = How(patience=Patience())
+ONCE = DownloadOptions(retry_policy=RetryPolicy())
 
 
-def at_most(retries: int) -> Patience:
+def at_most(retries: int) -> RetryPolicy:
     """Return the patience for so many failures in a row."""
-    return Patience(RETRY_FOR, retries)
+    return RetryPolicy(RETRY_FOR, retries)
 
 
 class TransferCase(FetchCase):
@@ -24,11 +29,13 @@ class TransferCase(FetchCase):
         super().setUp()
         self.server.put(b"d/a", NEW)
 
-    def fetch(self, how: How | None = None, name: bytes = b"d/a", **options: Any) -> Fetched:
-        wanted = Wanted(name, self.path(b"a"), **options)
-        return Transfer(self.session, wanted, how, self.note).run()
+    def fetch(
+        self, how: DownloadOptions | None = None, name: bytes = b"d/a", **options: Any
+    ) -> DownloadResult:
+        wanted = DownloadRequest(name, self.path(b"a"), **options)
+        return Download(self.session, wanted, how, self.note).run()
 
-    def interrupted(self, after: int, how: How = ONCE) -> None:
+    def interrupted(self, after: int, how: DownloadOptions = ONCE) -> None:
         """Have the first bytes fetched, and no more."""
         self.server.fail(b"GET", Fault(cut=after))
         self.assertRaises(ConnectionBroken, self.fetch, how)

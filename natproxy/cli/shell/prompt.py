@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator
+from argparse import ArgumentParser
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import suppress
 
 from prompt_toolkit import PromptSession
@@ -18,14 +19,15 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from natproxy.cli.shell.suggestions import Suggester
 
 
-def reader(server: str) -> Callable[[str], str]:
-    """Give what reads a line from the terminal.
+def reader(server: str, parsers: Mapping[str, ArgumentParser]) -> Callable[[str], str]:
+    """Return a function that reads a line from the terminal.
 
     :param server: whose names are completed.
+    :param parsers: of the commands that are completed, by name.
     """
     session: PromptSession[str] = PromptSession(
         history=history(),
-        completer=SuggestingCompleter(Suggester(server)),
+        completer=SuggestingCompleter(Suggester(server, parsers)),
         complete_while_typing=False,
         key_bindings=bindings(),
     )

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import os
 from argparse import Action, ArgumentParser
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from natproxy.cli.candidates import ManyNames, local_names
-from natproxy.cli.options import (
-    LOCAL,
-    LOCAL_FILE,
-    REMOTE,
-    REMOTE_DIRECTORY,
-    parser_of,
-    summary_of,
-)
-from natproxy.cli.parsing import commands_of
+from natproxy.cli.options import COMMAND, LOCAL, LOCAL_FILE, REMOTE, REMOTE_DIRECTORY
+from natproxy.cli.parsing import summary_of
 from natproxy.cli.shell.quoting import Word, quoted, read
 from natproxy.protocol import printable
 
@@ -37,12 +30,13 @@ class Suggestion(NamedTuple):
 class Suggester:
     """Completes lines of the prompt.
 
-    :param server: whose names are meant when the line doesn't say another.
+    :param server: whose names complete a line that does not specify a server.
+    :param parsers: of the commands, by name.
     """
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: str, parsers: Mapping[str, ArgumentParser]) -> None:
         self._server = server
-        self._commands = commands_of(parser_of(prompt=True))
+        self._parsers = parsers
         self._names = ManyNames()
 
     def suggest(self, line: str) -> tuple[int, list[Suggestion]]:
@@ -61,7 +55,7 @@ class Suggester:
         if not before:
             yield from self._verbs(word.text)
             return
-        command = self._commands.get(before[0].lower())
+        command = self._parsers.get(before[0].lower())
         if command is None:
             return
         asked = Asked(command, before[1:])
@@ -86,7 +80,7 @@ class Suggester:
     def _values(self, action: Action, asked: Asked, word: Word) -> Iterator[Suggestion]:
         if action.choices is not None:
             yield from _plain(map(str, action.choices), word.text)
-        elif action.metavar == "COMMAND":
+        elif action.metavar == COMMAND:
             yield from self._verbs(word.text)
         elif action.metavar in REMOTE:
             server = asked.server or self._server
@@ -99,7 +93,7 @@ class Suggester:
                 yield _named(os.fsencode(path), word.style, local=True)
 
     def _verbs(self, typed: str) -> Iterator[Suggestion]:
-        for name, command in self._commands.items():
+        for name, command in self._parsers.items():
             if name.startswith(typed.lower()):
                 yield Suggestion(f"{name} ", name, summary_of(command))
 

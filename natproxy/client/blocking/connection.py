@@ -21,7 +21,7 @@ from natproxy.client.errors import (
     ServerError,
 )
 from natproxy.client.exchange import Exchange
-from natproxy.client.retry import Pace
+from natproxy.client.rate import RateMonitor
 from natproxy.kernel.keepalive import probe_idle
 from natproxy.protocol import Arguments, WireError
 
@@ -105,9 +105,9 @@ class Reply:
         self._exchange.advance(size)
         return size
 
-    def pace(self) -> Pace:
+    def pace(self) -> RateMonitor:
         """Return what notices a body that comes much too slowly."""
-        return Pace(self._connection.server, self._connection.timeout)
+        return RateMonitor(self._connection.server, self._connection.timeout)
 
     @property
     def clean(self) -> bool:

@@ -6,7 +6,7 @@ import io
 import time
 from typing import TYPE_CHECKING
 
-from natproxy.client.retry import Pace
+from natproxy.client.rate import RateMonitor
 from natproxy.protocol import Metadata
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class RemoteRange(io.RawIOBase):
         if wanted <= 0:
             return 0
         got = 0
-        pace = Pace(self._session.server, self._session.timeout)
+        pace = RateMonitor(self._session.server, self._session.timeout)
         with self._session.get(self._name, self._position, wanted, self.metadata.etag) as (
             reply,
             _,

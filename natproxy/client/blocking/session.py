@@ -23,7 +23,7 @@ from natproxy.client.errors import (
     NotUnderstood,
     UsageError,
 )
-from natproxy.client.events import Progress, unobserved
+from natproxy.client.events import Progress, ignore_event
 from natproxy.client.requests import (
     DOUBTS,
     LONGEST_DIGEST,
@@ -45,7 +45,7 @@ from natproxy.client.requests import (
     parse_features,
     range_in,
 )
-from natproxy.client.retry import RETRY_FOR, Contact, check_timeout
+from natproxy.client.retry import RETRY_FOR, RetryContext, check_timeout
 from natproxy.client.url import parse_server
 from natproxy.protocol import (
     DIRECTORY,
@@ -83,7 +83,7 @@ class Session(Closing):
     :param connect_timeout: seconds to wait for a connection, to all of the host's addresses
         together; without it, 10, or ``timeout`` if that is shorter.
     :raises UsageError: if a time-out is not more than 0, or too long.
-    :ivar contact: whether the server has been reached: see `natproxy.client.retry`.
+    :ivar retry_context: whether the server has been reached: see `natproxy.client.retry`.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Session(Closing):
         self._asking = threading.Lock()
         # How often `interrupt` has been called.
         self._interrupts = 0
-        self.contact = Contact()
+        self.retry_context = RetryContext()
         self._idle: list[Connection] = []
         # Those in use, and whether they are to be kept afterwards.
         self._lent: dict[Connection, bool] = {}
@@ -134,7 +134,7 @@ class Session(Closing):
             self._interrupts += 1
             for connection in self._lent:
                 connection.interrupt()
-        self.contact.interrupt()
+        self.retry_context.interrupt()
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
@@ -152,7 +152,7 @@ class Session(Closing):
         finally:
             lent.settle()
             if lent.connected:
-                self.contact.reached = True
+                self.retry_context.reached = True
             with self._lock:
                 wanted = self._lent.pop(lent)
                 keep = wanted and len(self._idle) < KEPT and not lent.interrupted
@@ -351,7 +351,7 @@ class Session(Closing):
         retries: int | None = None,
         wait: bool = False,
         limit_rate: float | None = None,
-        progress: Progress = unobserved,
+        progress: Progress = ignore_event,
     ) -> bytes:
         """Fetch a file: resumed if a part of it is here, retried, whole or not at all.
 
@@ -370,16 +370,17 @@ class Session(Closing):
         :return: the path of the file.
         """
         # What fetches needs more modules than what asks.
-        from natproxy.client.retry import Limit, Patience
-        from natproxy.client.transfer.destination import Existing, destination_of
-        from natproxy.client.transfer.download import How, Transfer, Wanted
+        from natproxy.client.rate import RateLimit
+        from natproxy.client.retry import RetryPolicy
+        from natproxy.client.transfer.destination import Existing, destination_path
+        from natproxy.client.transfer.download import Download, DownloadOptions, DownloadRequest
 
         existing = Existing.REPLACE if overwrite else Existing.REFUSE
-        limit = None if limit_rate is None else Limit(limit_rate)
-        path = destination_of(as_name(name), destination)
-        patience = Patience(retry_for, retries, wait)
-        how = How(existing, verify, segments, limit, patience, concurrent=True)
-        return Transfer(self, Wanted(as_name(name), path), how, progress).run().path
+        limit = None if limit_rate is None else RateLimit(limit_rate)
+        path = destination_path(as_name(name), destination)
+        policy = RetryPolicy(retry_for, retries, wait)
+        how = DownloadOptions(existing, verify, segments, limit, policy, concurrent=True)
+        return Download(self, DownloadRequest(as_name(name), path), how, progress).run().path
 
     def _digest(self, arguments: Arguments) -> Digest:
         with self.connection() as connection:

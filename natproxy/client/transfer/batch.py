@@ -10,10 +10,15 @@ from typing import NamedTuple, TypeVar
 
 from natproxy.client.blocking.session import Session
 from natproxy.client.errors import ClientError, Interrupted
-from natproxy.client.events import Progress, unobserved
-from natproxy.client.retry import Outage, Stop
-from natproxy.client.transfer.download import Fetched, How, Transfer, Wanted
-from natproxy.client.transfer.parallel import run_together
+from natproxy.client.events import Progress, ignore_event
+from natproxy.client.retry import Cancellation, Outage
+from natproxy.client.transfer.download import (
+    Download,
+    DownloadOptions,
+    DownloadRequest,
+    DownloadResult,
+)
+from natproxy.client.transfer.parallel import run_parallel
 
 _Result = TypeVar("_Result")
 
@@ -21,7 +26,7 @@ _Result = TypeVar("_Result")
 class Failure(NamedTuple):
     """A file that could not be fetched, and why."""
 
-    wanted: Wanted
+    wanted: DownloadRequest
     error: ClientError
 
 
@@ -29,23 +34,23 @@ class Failure(NamedTuple):
 class Totals:
     """What became of very many downloads.
 
-    :ivar fetched: files that are here now.
+    :ivar downloaded: files that are complete.
     :ivar received: bytes that came over the network for them.
     :ivar failures: the others, in their order.
     """
 
-    fetched: int = 0
+    downloaded: int = 0
     received: int = 0
     failures: list[Failure] = field(default_factory=list)
 
 
-def fetch_all(
+def download_all(
     session: Session,
-    wanted: Iterable[Wanted],
-    how: How,
+    wanted: Iterable[DownloadRequest],
+    how: DownloadOptions,
     jobs: int = 1,
-    progress: Progress = unobserved,
-) -> list[Fetched | ClientError]:
+    progress: Progress = ignore_event,
+) -> list[DownloadResult | ClientError]:
     """Fetch files.
 
     :param jobs: files that are fetched at the same time.
@@ -55,22 +60,22 @@ def fetch_all(
     return _fetch(session, wanted, how, jobs, progress, lambda _, result: result)
 
 
-def fetch_and_count(
+def download_and_count(
     session: Session,
-    wanted: Iterable[Wanted],
-    how: How,
+    wanted: Iterable[DownloadRequest],
+    how: DownloadOptions,
     jobs: int = 1,
-    progress: Progress = unobserved,
+    progress: Progress = ignore_event,
 ) -> Totals:
-    """Fetch files as `fetch_all` does; nothing is held of those that are fetched."""
+    """Fetch files as `download_all` does; nothing is held of those that are fetched."""
     totals = Totals()
     lock = threading.Lock()
 
-    def count(one: Wanted, result: Fetched | ClientError) -> Failure | None:
+    def count(one: DownloadRequest, result: DownloadResult | ClientError) -> Failure | None:
         if isinstance(result, ClientError):
             return Failure(one, result)
         with lock:
-            totals.fetched += 1
+            totals.downloaded += 1
             totals.received += result.received
         return None
 
@@ -81,22 +86,22 @@ def fetch_and_count(
 
 def _fetch(
     session: Session,
-    wanted: Iterable[Wanted],
-    how: How,
+    wanted: Iterable[DownloadRequest],
+    how: DownloadOptions,
     jobs: int,
     progress: Progress,
-    hold: Callable[[Wanted, Fetched | ClientError], _Result],
+    hold: Callable[[DownloadRequest, DownloadResult | ClientError], _Result],
 ) -> list[_Result]:
-    stop = Stop()
+    stop = Cancellation()
     outage = Outage()
 
-    def fetch(one: Wanted) -> _Result:
+    def fetch(one: DownloadRequest) -> _Result:
         try:
-            return hold(one, Transfer(session, one, how, progress, stop, outage).run())
+            return hold(one, Download(session, one, how, progress, stop, outage).run())
         except Interrupted:
             raise
         except ClientError as error:
             return hold(one, error)
 
     steps = (partial(fetch, one) for one in wanted)
-    return run_together(steps, jobs, stop, session.interrupt)
+    return run_parallel(steps, jobs, stop, session.interrupt)

@@ -18,7 +18,7 @@ SMALL = 10
 """Files of a mirror that may lose more than half of them at once."""
 
 
-class Extra(NamedTuple):
+class ExtraPath(NamedTuple):
     """What is in the mirror, and not on the server.
 
     :ivar path: below the mirror's root.
@@ -29,7 +29,7 @@ class Extra(NamedTuple):
     directory: bool
 
 
-class Deleted(NamedTuple):
+class DeletionResult(NamedTuple):
     """What became of deletions.
 
     :ivar number: of the files, links and directories that were deleted.
@@ -40,8 +40,8 @@ class Deleted(NamedTuple):
     errors: list[LocalError]
 
 
-def refusal_of(
-    extra: Sequence[Extra], held: int, source_files: int, most: float | None
+def deletion_refusal(
+    extra: Sequence[ExtraPath], held: int, source_files: int, most: float | None
 ) -> DeletionRefused | None:
     """Decide whether deletions are refused, and return the error that says why.
 
@@ -75,7 +75,7 @@ def refusal_of(
     )
 
 
-def delete(tree: LocalTree, extra: Sequence[Extra]) -> Deleted:
+def delete(tree: LocalTree, extra: Sequence[ExtraPath]) -> DeletionResult:
     """Delete files, links and empty directories; go on after errors.
 
     :param extra: what is in a directory before the directory.
@@ -99,7 +99,7 @@ def delete(tree: LocalTree, extra: Sequence[Extra]) -> Deleted:
             # That a directory is not empty follows from an error that is told already.
             if not (directory and path in holding):
                 errors.append(error)
-    return Deleted(number, errors)
+    return DeletionResult(number, errors)
 
 
 def _counted(number: int, noun: str, one: str = "", many: str = "s") -> str:

@@ -98,7 +98,7 @@ class LocalFile(NamedTuple):
             raise LocalError(self.path, error) from error
 
 
-def destination_of(name: bytes, destination: str | bytes | None) -> bytes:
+def destination_path(name: bytes, destination: str | bytes | None) -> bytes:
     """Return the path that a file is to have.
 
     :param name: of the file on the server.
@@ -141,7 +141,7 @@ def find(path: bytes) -> os.stat_result | None:
     return _regular(path, found)
 
 
-def looks_the_same(found: os.stat_result, metadata: Metadata) -> bool:
+def same_size_and_time(found: os.stat_result, metadata: Metadata) -> bool:
     """Compare size and time of last writing, as the file system here stores it."""
     return (
         stat.S_ISREG(found.st_mode)
@@ -150,7 +150,7 @@ def looks_the_same(found: os.stat_result, metadata: Metadata) -> bool:
     )
 
 
-def already_there(path: bytes, what: str = "it is there, and differs") -> LocalError:
+def exists_error(path: bytes, what: str = "it is there, and differs") -> LocalError:
     """Make the error for a file that is not to be replaced."""
     choice = "--overwrite replaces it, --no-clobber keeps it"
     return LocalError(path, OSError(errno.EEXIST, f"{what}: {choice}"))

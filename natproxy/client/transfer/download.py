@@ -1,10 +1,10 @@
-"""One file, fetched: resumed, retried, verified, and never a mixture of two.
+"""Download one file: resume it, retry it, verify it, and never mix two versions of it.
 
-The rules. Bytes are asked for with ``if-match``, so that all of them are of one file.
-When the last has come, the server is asked once more what the file is: its digest with
-`How.verify`, its etag otherwise. Only if that is still the file which was asked for does
-the download get its name. If not, it is fetched afresh; where bytes alone differ, the
-damaged ranges are found and downloaded again.
+All bytes are requested with ``if-match``, so they belong to one version of the file. After the
+last byte the file is compared with the server's once more: by its digest with
+`DownloadOptions.verify`, by its etag otherwise. Only if it is the same does the download get its
+name. If the file has changed, the download starts again from the first byte; if only bytes
+differ, the damaged ranges are found and downloaded again.
 """
 
 from __future__ import annotations
@@ -28,23 +28,16 @@ from natproxy.client.errors import (
     UsageError,
     interrupted_by,
 )
-from natproxy.client.events import Event, Phase, Progress, unobserved, without_name
-from natproxy.client.retry import (
-    DOWNLOAD_PATIENCE,
-    LEAST_RATE,
-    Limit,
-    Outage,
-    Patience,
-    Persistence,
-    Stop,
-)
+from natproxy.client.events import Event, Phase, Progress, ignore_event, strip_name
+from natproxy.client.rate import MINIMUM_RATE, RateLimit
+from natproxy.client.retry import DOWNLOAD_RETRY_POLICY, Cancellation, Outage, Retrier, RetryPolicy
 from natproxy.client.transfer import destination
 from natproxy.client.transfer.destination import Existing, LocalFile
-from natproxy.client.transfer.parallel import run_together
-from natproxy.client.transfer.partial import Partial, TakenOver
+from natproxy.client.transfer.parallel import run_parallel
+from natproxy.client.transfer.partial import ClaimLost, PartialDownload
 from natproxy.client.transfer.record import Segment
 from natproxy.client.transfer.verification import Verification, changed
-from natproxy.client.transfer.version1 import download_whole
+from natproxy.client.transfer.version1 import save_body
 from natproxy.protocol import FILE, Metadata, printable
 
 if TYPE_CHECKING:
@@ -61,14 +54,14 @@ REPAIRS = 3
 
 
 @dataclass(frozen=True)
-class How:
+class DownloadOptions:
     """In which way files are fetched.
 
     :ivar existing: what becomes of a file that is there already.
     :ivar verify: whether the SHA-256 is compared with the server's.
     :ivar segments: pieces of one file that are fetched at the same time.
     :ivar limit: of the rate of all transfers together; `None` for none.
-    :ivar patience: how long temporary failures are retried.
+    :ivar retry_policy: how long temporary failures are retried.
     :ivar concurrent: whether a file is downloaded although another process, or thread, is
         downloading it to the same path: into a partial file of its own, from the first byte.
         Otherwise that is an error.
@@ -77,22 +70,22 @@ class How:
     existing: Existing = Existing.REFUSE
     verify: bool = False
     segments: int = 1
-    limit: Limit | None = None
-    patience: Patience = DOWNLOAD_PATIENCE
+    limit: RateLimit | None = None
+    retry_policy: RetryPolicy = DOWNLOAD_RETRY_POLICY
     concurrent: bool = False
 
     @property
     def piece(self) -> int:
         """Bytes to receive at once."""
-        return self.limit.piece if self.limit else PIECE
+        return self.limit.chunk_size if self.limit else PIECE
 
     @property
-    def least_rate(self) -> float:
+    def minimum_rate(self) -> float:
         """Bytes a second that are progress; far less than a limit allows."""
-        return min(LEAST_RATE, self.limit.rate / 64) if self.limit else LEAST_RATE
+        return min(MINIMUM_RATE, self.limit.rate / 64) if self.limit else MINIMUM_RATE
 
 
-class Wanted(NamedTuple):
+class DownloadRequest(NamedTuple):
     """A file to fetch.
 
     :ivar name: on the server.
@@ -109,7 +102,7 @@ class Wanted(NamedTuple):
     below: bytes = b""
 
 
-class Fetched(NamedTuple):
+class DownloadResult(NamedTuple):
     """How a transfer ended.
 
     :ivar path: of the file here.
@@ -124,7 +117,7 @@ class Fetched(NamedTuple):
     unchanged: bool
 
 
-class Transfer:
+class Download:
     """One file on its way from the server to a path.
 
     :param progress: is told of each step.
@@ -135,10 +128,10 @@ class Transfer:
     def __init__(
         self,
         session: Session,
-        wanted: Wanted,
-        how: How | None = None,
-        progress: Progress = unobserved,
-        stop: Stop | None = None,
+        wanted: DownloadRequest,
+        how: DownloadOptions | None = None,
+        progress: Progress = ignore_event,
+        stop: Cancellation | None = None,
         outage: Outage | None = None,
     ) -> None:
         self._session = session
@@ -146,9 +139,9 @@ class Transfer:
         self._path = wanted.path
         self._file = LocalFile(wanted.path, wanted.tree, wanted.below)
         self._metadata = wanted.metadata
-        self._how = how or How()
+        self._how = how or DownloadOptions()
         self._progress = progress
-        self._stop = stop or Stop()
+        self._stop = stop or Cancellation()
         self._size: int | None = None
         self._done = 0
         # Segments are counted by several threads.
@@ -157,21 +150,19 @@ class Transfer:
         # Whether another process has taken over what was received.
         self._overtaken = False
         # The incomplete download, once there is one.
-        self._part: Partial | None = None
-        self._persistently = Persistence(
-            session.contact,
-            self._how.patience,
+        self._part: PartialDownload | None = None
+        self._retry = Retrier(
+            session.retry_context,
+            self._how.retry_policy,
             self._stop,
-            lambda why: self._tell(Phase.WAITING, self._done, without_name(why, self._name)),
+            lambda why: self._tell(Phase.WAITING, self._done, strip_name(why, self._name)),
             outage,
-            self._how.least_rate,
+            self._how.minimum_rate,
             timeout=session.timeout,
         )
-        self._verification = Verification(
-            session, self._name, self._persistently, self._stop, self._tell
-        )
+        self._verification = Verification(session, self._name, self._retry, self._stop, self._tell)
 
-    def run(self) -> Fetched:
+    def run(self) -> DownloadResult:
         """Fetch the file.
 
         :raises ClientError: if it can't be had; what has been received is kept, for the
@@ -192,8 +183,8 @@ class Transfer:
         self._tell(Phase.UNCHANGED if fetched.unchanged else Phase.COMPLETE, fetched.size)
         return fetched
 
-    def _run(self) -> Fetched:
-        if self._persistently(lambda: self._session.version) < 2:
+    def _run(self) -> DownloadResult:
+        if self._retry(lambda: self._session.version) < 2:
             return self._run_version_1()
         starts = 0
         while starts < FRESH_STARTS:
@@ -202,7 +193,7 @@ class Transfer:
             except Changed as error:
                 reason = str(error)
                 starts += 1
-            except TakenOver:
+            except ClaimLost:
                 # It cannot happen to a private partial file.
                 if not self._how.concurrent:
                     raise
@@ -216,11 +207,11 @@ class Transfer:
             f"{reason}, {FRESH_STARTS} times; 'natproxy download' takes a file as it grows"
         )
 
-    def _attempt(self) -> Fetched:
+    def _attempt(self) -> DownloadResult:
         # What was known beforehand is good for one attempt: `if-match` will tell.
         metadata, self._metadata = self._metadata, None
         if metadata is None:
-            metadata = self._persistently(partial(self._session.stat, self._name))
+            metadata = self._retry(partial(self._session.stat, self._name))
         if metadata.type != FILE:
             raise UsageError(
                 f"{printable(self._name)}: is a directory; 'natproxy sync' fetches directories"
@@ -247,10 +238,10 @@ class Transfer:
                 if self._is_here(metadata):
                     part.discard()
                     return self._was_here(metadata)
-        return Fetched(self._path, metadata.size, self._received, unchanged=False)
+        return DownloadResult(self._path, metadata.size, self._received, unchanged=False)
 
-    def _partial(self, metadata: Metadata) -> Partial:
-        return Partial(
+    def _partial(self, metadata: Metadata) -> PartialDownload:
+        return PartialDownload(
             self._file,
             self._name,
             metadata,
@@ -259,8 +250,8 @@ class Transfer:
             private=self._overtaken,
         )
 
-    def _was_here(self, metadata: Metadata) -> Fetched:
-        return Fetched(self._path, metadata.size, self._received, unchanged=True)
+    def _was_here(self, metadata: Metadata) -> DownloadResult:
+        return DownloadResult(self._path, metadata.size, self._received, unchanged=True)
 
     def _is_here(self, metadata: Metadata) -> bool:
         existing = self._how.existing
@@ -269,15 +260,15 @@ class Transfer:
             return False
         if existing is Existing.KEEP:
             return True
-        if destination.looks_the_same(found, metadata) and (
+        if destination.same_size_and_time(found, metadata) and (
             not self._how.verify or self._verification.is_same(self._file, metadata)
         ):
             return True
         if existing is Existing.REFUSE:
-            raise destination.already_there(self._path)
+            raise destination.exists_error(self._path)
         return False
 
-    def _look_at_what_is_kept(self, part: Partial) -> None:
+    def _look_at_what_is_kept(self, part: PartialDownload) -> None:
         if part.discarded:
             self._tell(Phase.RESTARTING, 0, f"{part.discarded}: starting afresh")
         if part.trusted:
@@ -292,7 +283,7 @@ class Transfer:
             self._tell(Phase.RESTARTING, part.kept, message)
         part.trusted = True
 
-    def _receive_and_repair(self, part: Partial) -> None:
+    def _receive_and_repair(self, part: PartialDownload) -> None:
         """Receive what is missing, and again what differs from the server's bytes.
 
         :raises DigestMismatch: if some of it still differs after `REPAIRS` repairs; the rest
@@ -319,7 +310,7 @@ class Transfer:
             f" after {REPAIRS} repairs; {kept}"
         )
 
-    def _receive(self, part: Partial, segments: Sequence[Segment]) -> list[str]:
+    def _receive(self, part: PartialDownload, segments: Sequence[Segment]) -> list[str]:
         """Fetch what is missing of segments; return their digests, if they are wanted."""
         failed = threading.Event()
 
@@ -331,9 +322,9 @@ class Transfer:
                 raise
 
         steps = [partial(fetch, segment) for segment in segments]
-        return run_together(steps, self._how.segments, self._stop, self._session.interrupt)
+        return run_parallel(steps, self._how.segments, self._stop, self._session.interrupt)
 
-    def _fetch(self, part: Partial, segment: Segment, failed: threading.Event) -> str:
+    def _fetch(self, part: PartialDownload, segment: Segment, failed: threading.Event) -> str:
         """Fetch what is missing of a segment, unless another one fails; give its digest."""
         digest = None
         if self._how.verify:
@@ -350,12 +341,12 @@ class Transfer:
                     part.write(segment, buffer[:size])
                     if digest is not None:
                         digest.update(buffer[:size])
-                    self._persistently.received(size)
+                    self._retry.received(size)
                     self._count(size, part.kept)
             if segment.done < segment.end and not failed.is_set():
                 raise NotUnderstood(f"{self._session.server} sent less than it has")
 
-        self._persistently(receive)
+        self._retry(receive)
         return "" if digest is None else digest.hexdigest()
 
     def _confirm(self, metadata: Metadata) -> None:
@@ -364,13 +355,13 @@ class Transfer:
         :raises Changed: if it has another file by now.
         """
         try:
-            now = self._persistently(partial(self._session.stat, self._name))
+            now = self._retry(partial(self._session.stat, self._name))
         except NotFound as error:
             raise changed(self._name) from error
         if now.etag != metadata.etag:
             raise changed(self._name)
 
-    def _run_version_1(self) -> Fetched:
+    def _run_version_1(self) -> DownloadResult:
         """Fetch it as version 1 can: whole, from the beginning, unverified."""
         if self._how.verify:
             self._session.needs("compute digests to verify with")
@@ -382,7 +373,7 @@ class Transfer:
         def receive() -> int:
             with self._session.whole(self._name) as reply:
                 self._size = reply.header.size
-                return download_whole(
+                return save_body(
                     reply,
                     self._file,
                     self._count,
@@ -391,23 +382,23 @@ class Transfer:
                 )
 
         try:
-            size = self._persistently(receive)
+            size = self._retry(receive)
         except FileExistsError as error:
             # It has come another way meanwhile.
             kept = self._kept_by_version_1()
             if kept is None:
                 raise LocalError(self._path, error) from error
             return kept
-        return Fetched(self._path, size, self._received, unchanged=False)
+        return DownloadResult(self._path, size, self._received, unchanged=False)
 
-    def _kept_by_version_1(self) -> Fetched | None:
+    def _kept_by_version_1(self) -> DownloadResult | None:
         """Return how a file is left alone that is there; `None` if it is to be replaced."""
         found = self._file.find()
         if found is None or self._how.existing.replaces:
             return None
         if self._how.existing is Existing.REFUSE:
-            raise destination.already_there(self._path, "it is there, and may differ")
-        return Fetched(self._path, found.st_size, self._received, unchanged=True)
+            raise destination.exists_error(self._path, "it is there, and may differ")
+        return DownloadResult(self._path, found.st_size, self._received, unchanged=True)
 
     def _count(self, size: int, done: int) -> None:
         with self._lock:

@@ -18,11 +18,11 @@ from typing import Protocol, TypeVar
 from natproxy.client.blocking.session import Session
 from natproxy.client.errors import ListingIncomplete, LocalError, NotFound, UsageError
 from natproxy.client.requests import MOST_ENTRIES, Pages, as_name, see_within
-from natproxy.client.transfer.deletion import Extra
-from natproxy.client.transfer.destination import looks_the_same
+from natproxy.client.transfer.deletion import ExtraPath
+from natproxy.client.transfer.destination import same_size_and_time
 from natproxy.client.transfer.partial import is_partial
-from natproxy.client.transfer.plan import Obstacle, Plan, name_of, path_below
-from natproxy.client.transfer.traversal import Found, Traversal
+from natproxy.client.transfer.plan import MirrorPlan, Obstacle, name_of, path_below
+from natproxy.client.transfer.traversal import LocalEntry, Traversal
 from natproxy.client.transfer.tree import LocalTree
 from natproxy.protocol import DIRECTORY, FILE, ROOT, UNREAD, Entry, printable
 
@@ -33,7 +33,7 @@ DEEPEST = 256
 _Answer = TypeVar("_Answer")
 
 
-class Retried(Protocol):
+class Retry(Protocol):
     """Takes a step, perhaps more than once, and returns its result."""
 
     def __call__(self, step: Callable[[], _Answer], /) -> _Answer: ...
@@ -50,15 +50,15 @@ def compare(
     tree: LocalTree,
     delete: bool = True,
     limit: int | None = MOST_ENTRIES,
-    retried: Retried = once,
-) -> Plan:
+    retried: Retry = once,
+) -> MirrorPlan:
     """Compare a directory on the server with a local one; nothing is changed.
 
     :param name: of the directory on the server; empty for the served one.
     :param tree: the local directory; it need not exist.
-    :param delete: whether `Plan.extra` is wanted.
+    :param delete: whether `MirrorPlan.extra` is wanted.
     :param limit: entries that the server may list; `None` for any number.
-    :param retried: takes each question and returns its answer: a `Persistence`, for example.
+    :param retried: takes each question and returns its answer: a `Retrier`, for example.
         A listing that breaks off goes on with the page that is missing.
     :raises UsageError: if it is not a directory on the server.
     :raises NotUnderstood: if the server lists names that would lead out of the directory.
@@ -71,7 +71,7 @@ def compare(
         name = b""
     if retried(partial(session.stat, name)).type != DIRECTORY:
         raise UsageError(f"{printable(name)}: not a directory; 'natproxy get' fetches files")
-    with _Comparison(name, Plan(tree, top=name), delete) as comparison:
+    with _Comparison(name, MirrorPlan(tree, top=name), delete) as comparison:
         try:
             pages = Pages(limit=limit)
             early = b""
@@ -98,7 +98,7 @@ class _Place(enum.Enum):
 class _Comparison:
     """Two sorted sequences, merged: what the server lists, and what is here."""
 
-    def __init__(self, name: bytes, plan: Plan, delete: bool) -> None:
+    def __init__(self, name: bytes, plan: MirrorPlan, delete: bool) -> None:
         self._name = name
         self.plan = plan
         self._tree = plan.tree
@@ -110,7 +110,7 @@ class _Comparison:
         self._both: set[bytes] = set()
         # What is not extra although the server does not list it.
         self._kept = {b""}
-        self._candidates: list[Extra] = []
+        self._candidates: list[ExtraPath] = []
         # Device and inode of what is here under another name than the listed one.
         self._aliases: set[tuple[int, int]] = set()
         self._hidden: LocalError | None = None
@@ -138,12 +138,12 @@ class _Comparison:
         if here is not None:
             self._local.advance()
 
-    def finish(self, session: Session, retried: Retried) -> Plan:
+    def finish(self, session: Session, retried: Retry) -> MirrorPlan:
         """Take what is left here, and return the plan."""
         self._go_to(None)
         plan = self.plan
         if self._delete and self._hidden is not None:
-            plan.unjudged.append(self._hidden)
+            plan.local_errors.append(self._hidden)
         elif self._delete and plan.incomplete is None:
             self._keep_aliases()
             plan.extra = [
@@ -161,16 +161,16 @@ class _Comparison:
                 self._keep(here.path)
                 self._local.skip()
                 if self._delete and here.error is not None:
-                    self.plan.unjudged.append(here.error)
+                    self.plan.local_errors.append(here.error)
             elif stat.S_ISDIR(here.stat.st_mode):
-                self._candidates.append(Extra(here.path, directory=True))
+                self._candidates.append(ExtraPath(here.path, directory=True))
             elif is_partial(os.path.basename(here.path)):
                 self._keep(here.path)
             else:
-                self._candidates.append(Extra(here.path, directory=False))
+                self._candidates.append(ExtraPath(here.path, directory=False))
             self._local.advance()
 
-    def _judge(self, entry: Entry, path: bytes, here: Found | None) -> bool:
+    def _judge(self, entry: Entry, path: bytes, here: LocalEntry | None) -> bool:
         """Decide about an entry; return whether what is in it here is to be compared as well."""
         plan = self.plan
         kind = entry.metadata.type
@@ -181,12 +181,12 @@ class _Comparison:
             if place is _Place.BLOCKED:
                 plan.blocked += 1
             else:
-                plan.left_out += 1
+                plan.skipped += 1
                 place = _Place.LEFT_OUT
             if kind == DIRECTORY:
                 self._places[path] = place
                 if partial and place is _Place.LEFT_OUT:
-                    plan.left_out_directories.append(entry.name)
+                    plan.skipped_directories.append(entry.name)
             return False
         if here is None:
             here = self._alias(path, follow=kind == FILE or self._compared(entry))
@@ -204,7 +204,7 @@ class _Comparison:
     def _compared(self, entry: Entry) -> bool:
         return entry.metadata.type == DIRECTORY and not entry.unread
 
-    def _alias(self, path: bytes, follow: bool) -> Found | None:
+    def _alias(self, path: bytes, follow: bool) -> LocalEntry | None:
         """Look for a listed name that is here under another one: where case does not count,
         or where accents are written in another way.
 
@@ -217,14 +217,14 @@ class _Comparison:
         try:
             metadata = self._tree.lstat(path)
         except LocalError as error:
-            return Found(path, None, error)
+            return LocalEntry(path, None, error)
         if metadata is None:
             return None
         self._aliases.add((metadata.st_dev, metadata.st_ino))
         if not follow and stat.S_ISDIR(metadata.st_mode):
             reason = OSError(errno.EEXIST, "is here under another name: nothing deleted")
             self._hidden = LocalError(self._tree.path_of(path), reason)
-        return Found(path, metadata)
+        return LocalEntry(path, metadata)
 
     def _keep_aliases(self) -> None:
         for path, _ in self._candidates if self._aliases else ():
@@ -236,7 +236,7 @@ class _Comparison:
                 if metadata is not None and (metadata.st_dev, metadata.st_ino) in self._aliases:
                     self._keep(path)
 
-    def _directory(self, path: bytes, here: Found | None) -> _Place:
+    def _directory(self, path: bytes, here: LocalEntry | None) -> _Place:
         """Decide about a listed directory, or one that something listed is in."""
         error = _too_deep(self._tree, path)
         if error is None and here is not None:
@@ -254,7 +254,7 @@ class _Comparison:
             self._both.add(path)
         return _Place.READY
 
-    def _file(self, entry: Entry, path: bytes, here: Found | None) -> None:
+    def _file(self, entry: Entry, path: bytes, here: LocalEntry | None) -> None:
         plan = self.plan
         found = None if here is None else here.stat
         error = None if here is None else here.error
@@ -271,11 +271,11 @@ class _Comparison:
             error = LocalError(self._tree.path_of(path), reason)
         if error is not None:
             self._obstacle(path, error)
-        elif found is not None and looks_the_same(found, entry.metadata):
+        elif found is not None and same_size_and_time(found, entry.metadata):
             plan.unchanged += 1
         else:
             # A million of them should not have a million strings that say "file".
-            plan.fetch.append(Entry(entry.name, entry.metadata._replace(type=FILE)))
+            plan.downloads.append(Entry(entry.name, entry.metadata._replace(type=FILE)))
 
     def _place_of(self, directory: bytes) -> _Place:
         """Return what can be done in the directory that a listed entry is in.
@@ -304,8 +304,8 @@ class _Comparison:
         try:
             metadata = self._tree.lstat(path)
         except LocalError as error:
-            return self._directory(path, Found(path, None, error))
-        return self._directory(path, None if metadata is None else Found(path, metadata))
+            return self._directory(path, LocalEntry(path, None, error))
+        return self._directory(path, None if metadata is None else LocalEntry(path, metadata))
 
     def _unreadable(self, path: bytes, error: LocalError) -> None:
         if not path:
@@ -315,16 +315,16 @@ class _Comparison:
             self._places[path] = _Place.BLOCKED
             self._obstacle(path, error)
         elif self._delete:
-            self.plan.unjudged.append(error)
+            self.plan.local_errors.append(error)
 
     def _obstacle(self, path: bytes, error: LocalError) -> None:
         self.plan.obstacles.append(Obstacle(name_of(path, self._name), error))
 
-    def _hold(self, here: Found) -> None:
+    def _hold(self, here: LocalEntry) -> None:
         if here.stat is None or not (
             stat.S_ISDIR(here.stat.st_mode) or is_partial(os.path.basename(here.path))
         ):
-            self.plan.held += 1
+            self.plan.local_files += 1
 
     def _keep(self, path: bytes) -> None:
         """Let a path stay, and the directories that it is in."""
@@ -332,7 +332,7 @@ class _Comparison:
             self._kept.add(path)
             path = os.path.dirname(path)
 
-    def _find_vanished(self, session: Session, retried: Retried) -> None:
+    def _find_vanished(self, session: Session, retried: Retry) -> None:
         """See that the first page of the listing is still true after the last one.
 
         A server that is restarted with another directory, or whose storage is unmounted, lists
@@ -344,7 +344,7 @@ class _Comparison:
             shown = printable(self.early)
             plan.incomplete = ListingIncomplete(0, f"{shown} vanished from the server meanwhile")
 
-    def _find_unlisted(self, session: Session, retried: Retried) -> None:
+    def _find_unlisted(self, session: Session, retried: Retry) -> None:
         """See that directories whose content would all be deleted can be listed.
 
         A server that does not mark what it cannot read, or a directory that has become

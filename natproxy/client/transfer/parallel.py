@@ -9,15 +9,15 @@ from itertools import chain, islice
 from operator import length_hint
 from typing import TypeVar
 
-from natproxy.client.retry import Stop
+from natproxy.client.retry import Cancellation
 
 _Result = TypeVar("_Result")
 
 
-def run_together(
+def run_parallel(
     steps: Iterable[Callable[[], _Result]],
     width: int,
-    stop: Stop,
+    stop: Cancellation,
     interrupt: Callable[[], object],
 ) -> list[_Result]:
     """Take steps, at most ``width`` at a time, and return their results in order.
@@ -71,7 +71,7 @@ def run_together(
         except BaseException as error:
             failed.set()
             if not isinstance(error, Exception):
-                stop.set()
+                stop.cancel()
                 interrupt()
                 # A step may have been between two looks at `stop`, about to wait.
                 while wait(workers, 0.1).not_done:

@@ -41,7 +41,7 @@ _CLAIMS = 100
 _NO_RECORD = frozenset((errno.ENOENT, errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EACCES))
 
 
-class TakenOver(LocalError):
+class ClaimLost(LocalError):
     """Another process has taken the partial file over, or it was removed."""
 
     def __init__(self, path: bytes) -> None:
@@ -49,7 +49,7 @@ class TakenOver(LocalError):
         super().__init__(path, OSError(errno.ESTALE, reason))
 
 
-class Partial(Closing):
+class PartialDownload(Closing):
     """The partial file and its record, open and claimed by this process.
 
     Two things make a claim. The partial file is locked, where there are locks. And the record is
@@ -136,7 +136,7 @@ class Partial(Closing):
     def write(self, segment: Segment, data: memoryview) -> None:
         """Add bytes to a segment.
 
-        :raises TakenOver: if another process has claimed the partial file; nothing is written.
+        :raises ClaimLost: if another process has claimed the partial file; nothing is written.
         :raises LocalError: if they can't be written; those before them are kept.
         """
         written = 0
@@ -181,7 +181,7 @@ class Partial(Closing):
 
         :param replace: whether a file that has the name is replaced.
         :return: whether it has the name; false if another file has it and is not replaced.
-        :raises TakenOver: if another process has claimed the partial file.
+        :raises ClaimLost: if another process has claimed the partial file.
         :raises LocalError: if that can't be done. When they can't be brought to the disk,
             nothing is kept: the system doesn't say which of them are lost.
         """
@@ -205,7 +205,7 @@ class Partial(Closing):
             except StaleFile as error:
                 if self._record is None:
                     raise
-                raise TakenOver(self.path) from error
+                raise ClaimLost(self.path) from error
         except OSError as error:
             raise LocalError(self.path, error) from error
         # A record without its partial file does no harm.
@@ -244,11 +244,11 @@ class Partial(Closing):
     def _check(self) -> None:
         """See that no other process has claimed the partial file.
 
-        :raises TakenOver: if one has.
+        :raises ClaimLost: if one has.
         """
         record = self._record
         if record is not None and not (record.in_place() and self._part.in_place()):
-            raise TakenOver(self.path)
+            raise ClaimLost(self.path)
 
     def _claim(self, segments: int, concurrent: bool) -> bool:
         """Claim the usual partial file, with what is kept in it, or create it.

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from natproxy.client.errors import ListingIncomplete, LocalError
-from natproxy.client.transfer.deletion import Extra
-from natproxy.client.transfer.download import Wanted
+from natproxy.client.transfer.deletion import ExtraPath
+from natproxy.client.transfer.download import DownloadRequest
 from natproxy.client.transfer.tree import LocalTree
 from natproxy.protocol import Entry
 
@@ -26,10 +26,10 @@ class Obstacle(NamedTuple):
 
 
 @dataclass
-class Plan:
+class MirrorPlan:
     """What is to be done. Paths are below the mirror's root.
 
-    :ivar fetch: files that are new or look different.
+    :ivar downloads: files that are new or look different.
     :ivar unchanged: files that look the same: by size and time of last writing.
     :ivar directories: to be created.
     :ivar extra: what is here and not on the server, what is inside before what it is in.
@@ -39,43 +39,43 @@ class Plan:
     :ivar obstacles: what keeps listed entries from being mirrored; what is in the way here
         is not extra, nor is what is in it.
     :ivar blocked: listed entries in directories that the obstacles name: left out as well.
-    :ivar unjudged: what cannot be read here and is not listed; it is not extra, either.
-    :ivar left_out: listed files and directories that have the names of incomplete downloads,
+    :ivar local_errors: what cannot be read here and is not listed; it is not extra, either.
+    :ivar skipped: listed files and directories that have the names of incomplete downloads,
         which are for our own here, and what is in such directories.
-    :ivar left_out_directories: those among them that are directories.
+    :ivar skipped_directories: those among them that are directories.
     :ivar unknown: listed entries of types that are not known.
-    :ivar held: files here, incomplete downloads not among them.
+    :ivar local_files: files here, incomplete downloads not among them.
     :ivar source_files: files that the server lists.
     """
 
     tree: LocalTree
-    fetch: list[Entry] = field(default_factory=list)
+    downloads: list[Entry] = field(default_factory=list)
     unchanged: int = 0
     directories: list[bytes] = field(default_factory=list)
-    extra: list[Extra] = field(default_factory=list)
+    extra: list[ExtraPath] = field(default_factory=list)
     unread: list[bytes] = field(default_factory=list)
     incomplete: ListingIncomplete | None = None
     obstacles: list[Obstacle] = field(default_factory=list)
     blocked: int = 0
-    unjudged: list[LocalError] = field(default_factory=list)
-    left_out: int = 0
-    left_out_directories: list[bytes] = field(default_factory=list)
+    local_errors: list[LocalError] = field(default_factory=list)
+    skipped: int = 0
+    skipped_directories: list[bytes] = field(default_factory=list)
     unknown: int = 0
-    held: int = 0
+    local_files: int = 0
     source_files: int = 0
     top: bytes = b""
 
     @property
     def size(self) -> int:
         """Bytes to fetch."""
-        return sum(entry.metadata.size for entry in self.fetch)
+        return sum(entry.metadata.size for entry in self.downloads)
 
     @property
-    def wanted(self) -> Iterator[Wanted]:
-        """The files to fetch, as a `Transfer` takes them."""
-        for name, metadata, _ in self.fetch:
+    def requests(self) -> Iterator[DownloadRequest]:
+        """The files to fetch, as a `Download` takes them."""
+        for name, metadata, _ in self.downloads:
             below = path_below(name, self.top)
-            yield Wanted(name, self.tree.path_of(below), metadata, self.tree, below)
+            yield DownloadRequest(name, self.tree.path_of(below), metadata, self.tree, below)
 
     def create_directories(self) -> None:
         """Create the directories; what would be in one that cannot be is not fetched.
@@ -97,11 +97,11 @@ class Plan:
         if failed:
             ready = [
                 entry
-                for entry in self.fetch
+                for entry in self.downloads
                 if os.path.dirname(path_below(entry.name, self.top)) not in failed
             ]
-            self.blocked += len(self.fetch) - len(ready)
-            self.fetch = ready
+            self.blocked += len(self.downloads) - len(ready)
+            self.downloads = ready
 
 
 def path_below(name: bytes, directory: bytes) -> bytes:

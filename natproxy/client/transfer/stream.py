@@ -19,9 +19,9 @@ from natproxy.client.errors import (
     UsageError,
     interrupted_by,
 )
-from natproxy.client.events import Event, Phase, Progress, unobserved, without_name
-from natproxy.client.retry import Persistence, Stop
-from natproxy.client.transfer.download import How
+from natproxy.client.events import Event, Phase, Progress, ignore_event, strip_name
+from natproxy.client.retry import Cancellation, Retrier
+from natproxy.client.transfer.download import DownloadOptions
 from natproxy.client.transfer.output import WholeWriter, Write
 from natproxy.client.transfer.verification import changed
 from natproxy.protocol import FILE, ROOT, Metadata, printable
@@ -31,9 +31,9 @@ def stream(
     session: Session,
     name: bytes,
     write: Write,
-    how: How | None = None,
-    progress: Progress = unobserved,
-    stop: Stop | None = None,
+    how: DownloadOptions | None = None,
+    progress: Progress = ignore_event,
+    stop: Cancellation | None = None,
 ) -> int:
     """Fetch a file and hand its bytes on; a lost connection is made anew and gone on with.
 
@@ -41,10 +41,13 @@ def stream(
         with the rest if it returns that it has taken fewer bytes. What it raises is raised.
     :return: the size of the file, in bytes.
     :raises Changed: if the file changes meanwhile: what was written is of the first one.
-    :raises DigestMismatch: with `How.verify`, if what was written isn't what the server has.
+    :raises DigestMismatch: with `DownloadOptions.verify`, if the SHA-256 of what was written
+        is not the server's.
     :raises ClientError: if it can't be had.
     """
-    return _Stream(session, name, write, how or How(), progress, stop or Stop()).run()
+    return _Stream(
+        session, name, write, how or DownloadOptions(), progress, stop or Cancellation()
+    ).run()
 
 
 class _Stream:
@@ -53,9 +56,9 @@ class _Stream:
         session: Session,
         name: bytes,
         write: Write,
-        how: How,
+        how: DownloadOptions,
         progress: Progress,
-        stop: Stop,
+        stop: Cancellation,
     ) -> None:
         self._session = session
         self._name = name
@@ -67,18 +70,18 @@ class _Stream:
         self._done = 0
         self._digest = hashlib.sha256()
         self._buffer = memoryview(bytearray(how.piece))
-        self._persistently = Persistence(
-            session.contact,
-            how.patience,
+        self._retry = Retrier(
+            session.retry_context,
+            how.retry_policy,
             stop,
-            lambda why: self._tell(Phase.WAITING, without_name(why, name)),
-            least=how.least_rate,
+            lambda why: self._tell(Phase.WAITING, strip_name(why, name)),
+            minimum_rate=how.minimum_rate,
             timeout=session.timeout,
         )
 
     def run(self) -> int:
         try:
-            if self._persistently(lambda: self._session.version) < 2:
+            if self._retry(lambda: self._session.version) < 2:
                 self._run_version_1()
             else:
                 self._run_version_2()
@@ -113,12 +116,12 @@ class _Stream:
             self._run_version_1()
 
     def _run(self) -> None:
-        metadata = self._persistently(partial(self._session.stat, self._name))
+        metadata = self._retry(partial(self._session.stat, self._name))
         if metadata.type != FILE:
             raise UsageError(f"{printable(self._name or ROOT)}: is a directory")
         self._size = metadata.size
         self._tell(Phase.RECEIVING)
-        self._persistently(partial(self._receive, metadata))
+        self._retry(partial(self._receive, metadata))
         self._confirm(metadata.etag)
 
     def _receive(self, metadata: Metadata) -> None:
@@ -131,13 +134,13 @@ class _Stream:
 
     def _take(self, size: int) -> None:
         piece = self._buffer[:size]
-        self._persistently.pause()
+        self._retry.pause()
         self._write(piece)
-        self._persistently.resume()
+        self._retry.resume()
         if self._how.verify:
             self._digest.update(piece)
         self._done += size
-        self._persistently.received(size)
+        self._retry.received(size)
         self._tell(Phase.RECEIVING)
         self._stop.check()
         if self._how.limit:
@@ -147,10 +150,10 @@ class _Stream:
         try:
             if self._how.verify:
                 self._tell(Phase.VERIFYING)
-                theirs = self._persistently(partial(self._session.hash, self._name))
+                theirs = self._retry(partial(self._session.hash, self._name))
                 now, same = theirs.etag, theirs.sha256 == self._digest.hexdigest()
             else:
-                now, same = self._persistently(partial(self._session.stat, self._name)).etag, True
+                now, same = self._retry(partial(self._session.stat, self._name)).etag, True
         except NotFound:
             now, same = "", True
         if now != etag:

@@ -17,7 +17,7 @@ from natproxy.client.transfer.directory import LocalDirectory
 from natproxy.client.transfer.tree import LocalTree
 
 
-class Found(NamedTuple):
+class LocalEntry(NamedTuple):
     """A name in a local tree.
 
     :ivar path: below the tree's root.
@@ -60,7 +60,7 @@ class Traversal(Closing):
         self._levels = [_Level(b"", self._keys(b""))]
         self._directory: LocalDirectory | None = None
         self._prefix = b""
-        self.head: Found | None = None
+        self.head: LocalEntry | None = None
         self.advance()
 
     def skip(self) -> None:
@@ -110,7 +110,7 @@ class Traversal(Closing):
         keys.sort()
         return iter(keys)
 
-    def _look(self, prefix: bytes, name: bytes) -> Found | None:
+    def _look(self, prefix: bytes, name: bytes) -> LocalEntry | None:
         """Return what is under a name; `None` if it has vanished."""
         path = prefix + name
         try:
@@ -120,7 +120,7 @@ class Traversal(Closing):
                 self._prefix = prefix
             found = self._directory.look(name)
         except LocalError as error:
-            return None if error.errno == errno.ENOENT else Found(path, None, error)
+            return None if error.errno == errno.ENOENT else LocalEntry(path, None, error)
         except OSError as error:
-            return Found(path, None, LocalError(self._tree.path_of(path), error))
-        return None if found is None else Found(path, found)
+            return LocalEntry(path, None, LocalError(self._tree.path_of(path), error))
+        return None if found is None else LocalEntry(path, found)

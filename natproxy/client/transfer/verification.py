@@ -13,10 +13,10 @@ from functools import partial
 from natproxy.client.blocking.session import Session
 from natproxy.client.errors import Changed, LocalError
 from natproxy.client.events import Phase
-from natproxy.client.retry import Persistence, Stop
+from natproxy.client.retry import Cancellation, Retrier
 from natproxy.client.transfer.damage import Range, find_damage, join
 from natproxy.client.transfer.destination import LocalFile
-from natproxy.client.transfer.partial import Partial
+from natproxy.client.transfer.partial import PartialDownload
 from natproxy.client.transfer.record import Segment
 from natproxy.protocol import Metadata, printable
 
@@ -28,7 +28,7 @@ class Verification:
     """Compares bytes of one file on the disk with those on the server.
 
     :param name: of the file on the server.
-    :param persistently: retries the commands.
+    :param retry: retries the commands.
     :param stop: ends it from another thread.
     :param tell: is called with the phase and the offset that has been reached.
     """
@@ -37,13 +37,13 @@ class Verification:
         self,
         session: Session,
         name: bytes,
-        persistently: Persistence,
-        stop: Stop,
+        retry: Retrier,
+        stop: Cancellation,
         tell: Callable[[Phase, int], object],
     ) -> None:
         self._session = session
         self._name = name
-        self._persistently = persistently
+        self._retry = retry
         self._stop = stop
         self._tell = tell
 
@@ -66,7 +66,7 @@ class Verification:
             raise LocalError(file.path, error) from error
         return self._digest_there(metadata, (0, metadata.size)) == digest.hexdigest()
 
-    def digest_of(self, part: Partial, start: int, end: int) -> hashlib._Hash:
+    def digest_of(self, part: PartialDownload, start: int, end: int) -> hashlib._Hash:
         """Compute the digest of a range of a partial download, read back from the disk.
 
         :raises LocalError: if it cannot be read.
@@ -86,7 +86,7 @@ class Verification:
             self._tell(Phase.HASHING, offset)
         return digest
 
-    def damage_kept(self, part: Partial) -> list[Range]:
+    def damage_kept(self, part: PartialDownload) -> list[Range]:
         """Return the ranges of what is kept that differ from the server's bytes.
 
         :raises Changed: if the server's file is another one by now.
@@ -99,7 +99,7 @@ class Verification:
         return join(damage)
 
     def damage_received(
-        self, part: Partial, segments: Sequence[Segment], digests: Sequence[str]
+        self, part: PartialDownload, segments: Sequence[Segment], digests: Sequence[str]
     ) -> list[Range]:
         """Return the ranges of complete segments that differ from the server's bytes.
 
@@ -114,17 +114,17 @@ class Verification:
                 damage += self._damage_within(part, span)
         return join(damage)
 
-    def _damage_within(self, part: Partial, span: Range) -> list[Range]:
+    def _damage_within(self, part: PartialDownload, span: Range) -> list[Range]:
         """Return the ranges of a span that differ from the server's bytes; some of it does."""
         return find_damage(span, part.metadata.size, partial(self._same, part))
 
-    def _same(self, part: Partial, start: int, end: int) -> bool:
+    def _same(self, part: PartialDownload, start: int, end: int) -> bool:
         there = self._digest_there(part.metadata, (start, end))
         return there == self.digest_of(part, start, end).hexdigest()
 
     def _digest_there(self, metadata: Metadata, span: Range) -> str:
         start, end = span
-        digest = self._persistently(partial(self._session.hash, self._name, start, end - start))
+        digest = self._retry(partial(self._session.hash, self._name, start, end - start))
         if digest.etag != metadata.etag:
             raise changed(self._name)
         return digest.sha256

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from natproxy.client.blocking.connection import CHUNK, Reply
 from natproxy.client.errors import LocalError
-from natproxy.client.transfer.destination import LocalFile, destination_of
+from natproxy.client.transfer.destination import LocalFile, destination_path
 from natproxy.client.transfer.part_file import PartFile
 
 if TYPE_CHECKING:
     from natproxy.client.blocking.session import Session
 
 
-def download_whole(
+def save_body(
     reply: Reply,
     file: LocalFile,
     count: Callable[[int, int], object] = lambda size, done: None,
@@ -59,7 +59,7 @@ def download_whole(
     return size
 
 
-def download(session: Session, name: bytes, destination: bytes | None = None) -> bytes:
+def download_version1(session: Session, name: bytes, destination: bytes | None = None) -> bytes:
     """Fetch a file with ``DOWNLOAD``; what is there under its name is replaced.
 
     :param destination: a file, or a directory that exists or ends with a slash; missing
@@ -68,9 +68,9 @@ def download(session: Session, name: bytes, destination: bytes | None = None) ->
     :raises ClientError: if it can't be had, or can't be written.
     """
     with session.whole(name) as reply:
-        file = LocalFile(destination_of(name, destination))
+        file = LocalFile(destination_path(name, destination))
         file.find()
-        download_whole(reply, file)
+        save_body(reply, file)
     return file.path
 
 

@@ -36,7 +36,7 @@ from natproxy.client.errors import (
     UsageError,
 )
 from natproxy.client.exchange import Exchange
-from natproxy.client.retry import Pace
+from natproxy.client.rate import RateMonitor
 from natproxy.kernel.keepalive import probe_idle
 from natproxy.protocol import Header, WireError
 
@@ -224,7 +224,7 @@ class PooledConnection(Protocol):
     def counter(self) -> Callable[[int], object]:
         """Return what counts the bytes of a body from now on, and fails if they come too slowly."""
         clock = self._pool.clock
-        pace = Pace(self._pool.server, self._pool.timeout)
+        pace = RateMonitor(self._pool.server, self._pool.timeout)
         last = clock.seconds()
 
         def count(size: int) -> None:

@@ -14,7 +14,7 @@ from natproxy.client.requests import (
     is_listing_of_version_1,
     parse_features,
 )
-from natproxy.client.retry import Persistence
+from natproxy.client.retry import Retrier
 from natproxy.client.twisted.connection import Flow, PooledConnection, Sink
 from natproxy.protocol import MAX_LINE, Header
 
@@ -70,7 +70,7 @@ class HeaderOnly(Sink[None]):
 class CountingFlow(Flow[T]):
     """Writes a body into a consumer, and fails if the server sends it too slowly.
 
-    :param persistence: measures the rate; while the consumer has paused, it does not.
+    :param retrier: measures the rate; while the consumer has paused, it does not.
     :ivar begun: the result, as soon as the header has come; `None` until then.
     :ivar written: bytes that the consumer has been given.
     """
@@ -79,11 +79,11 @@ class CountingFlow(Flow[T]):
         self,
         read: Callable[[Header], T],
         consumer: IConsumer,
-        persistence: Persistence,
+        retrier: Retrier,
     ) -> None:
         self.begun: T | None = None
         self.written = 0
-        self._persistence = persistence
+        self._retrier = retrier
         super().__init__(read, consumer)
 
     def begin(self, header: Header, connection: PooledConnection) -> None:
@@ -95,22 +95,22 @@ class CountingFlow(Flow[T]):
         """Pass a piece on."""
         super().write(data)
         self.written += len(data)
-        self._persistence.received(len(data))
+        self._retrier.received(len(data))
 
     def leave(self) -> None:
         """Unregister; a consumer that has paused may never resume this producer."""
-        self._persistence.resume()
+        self._retrier.resume()
         super().leave()
 
     def pauseProducing(self) -> None:
         """Let the server wait."""
         if self._connection is not None:
             # A producer that is no longer registered must not affect the next try.
-            self._persistence.pause()
+            self._retrier.pause()
         super().pauseProducing()
 
     def resumeProducing(self) -> None:
         """Go on."""
         if self._connection is not None:
-            self._persistence.resume()
+            self._retrier.resume()
         super().resumeProducing()

@@ -9,52 +9,52 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from natproxy.client.errors import ClientError
-from natproxy.client.retry import Contact, Patience, Persistence, Stop, Tries
+from natproxy.client.retry import Cancellation, FailureCount, Retrier, RetryContext, RetryPolicy
 from natproxy.client.twisted.connection import interrupted
 
 T = TypeVar("T")
 
 
 class Retries:
-    """Retries the steps of one client, by the rules of `Persistence`.
+    """Retries the steps of one client, by the rules of `Retrier`.
 
-    :param clock: to wait by, and to measure the patience by.
+    :param clock: to wait by, and to measure the time without progress by.
     :param timeout: seconds that silence inside a reply may last.
     """
 
-    def __init__(self, clock: IReactorTime, patience: Patience, timeout: float) -> None:
+    def __init__(self, clock: IReactorTime, retry_policy: RetryPolicy, timeout: float) -> None:
         self._clock = clock
         self._timeout = timeout
-        self._patience = patience
-        self._contact = Contact()
+        self._retry_policy = retry_policy
+        self._retry_context = RetryContext()
         self._waits: set[Deferred[None]] = set()
         self._closed = False
 
-    def persistence(self) -> Persistence:
+    def retrier(self) -> Retrier:
         """Return what decides about the retries of one step."""
-        return Persistence(
-            self._contact,
-            self._patience,
-            Stop(),
+        return Retrier(
+            self._retry_context,
+            self._retry_policy,
+            Cancellation(),
             lambda _: None,
             clock=self._clock.seconds,
             timeout=self._timeout,
         )
 
     async def run(self, step: Callable[[], Coroutine[Deferred[Any], Any, T]]) -> T:
-        """Take a step again and again until it succeeds or the patience is used up.
+        """Run a step until it succeeds or the retry policy's limit is reached.
 
-        :raises ClientError: as `Persistence` does; `Interrupted` if it is closed meanwhile.
+        :raises ClientError: as `Retrier` does; `Interrupted` if it is closed meanwhile.
         """
-        persistence = self.persistence()
-        tries = Tries()
+        retrier = self.retrier()
+        tries = FailureCount()
         while True:
             try:
                 result = await step()
             except ClientError as error:
-                await self.wait(persistence.wait_after(error, tries))
+                await self.wait(retrier.delay_after(error, tries))
             else:
-                persistence.succeeded()
+                retrier.succeeded()
                 return result
 
     async def wait(self, seconds: float) -> None:

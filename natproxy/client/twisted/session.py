@@ -50,7 +50,7 @@ from natproxy.client.requests import (
     name_bytes,
     range_in,
 )
-from natproxy.client.retry import Patience, Tries, check_timeout
+from natproxy.client.retry import FailureCount, RetryPolicy, check_timeout
 from natproxy.client.twisted.connection import Memory, Sink
 from natproxy.client.twisted.pool import ConnectionPool
 from natproxy.client.twisted.receivers import (
@@ -120,7 +120,7 @@ class Client:
     :param largest: bytes of a reply that are held in memory; to want more is a `UsageError`.
     :param connect_timeout: seconds to wait for a connection; without it, 10, or ``timeout``
         if that is shorter.
-    :param patience: how long temporary failures are retried; without it, not at all.
+    :param retry_policy: how long temporary failures are retried; without it, not at all.
     :raises UsageError: if a time-out is not more than 0, or too long.
     """
 
@@ -135,7 +135,7 @@ class Client:
         idle: int = 4,
         largest: int = LARGEST,
         connect_timeout: float | None = None,
-        patience: Patience | None = None,
+        retry_policy: RetryPolicy | None = None,
     ) -> None:
         check_timeout("timeout", timeout)
         check_timeout("connect_timeout", connect_timeout)
@@ -145,7 +145,7 @@ class Client:
         self._largest = largest
         within = min(CONNECT_TIMEOUT, timeout) if connect_timeout is None else connect_timeout
         self._pool = ConnectionPool(endpoint, clock, timeout, server, connections, idle, within)
-        self._retries = Retries(clock, patience or Patience(), timeout)
+        self._retries = Retries(clock, retry_policy or RetryPolicy(), timeout)
         self._features: Features | None = None
         # Whether a reply of version 2 with words in its header has come.
         self._certain = False
@@ -289,7 +289,7 @@ class Client:
         """Write a part of a file, or all of it, into a consumer, at the consumer's pace.
 
         The consumer gets a streaming producer once the server has agreed, and is rid of it
-        before this fires or fails; what it has been given by then, it has. With patience, a
+        before this fires or fails; what it has been given by then, it has. With a retry policy, a
         download that breaks off is continued, and the consumer gets another producer.
 
         :param if_match: the ``etag`` that the file must still have.
@@ -299,21 +299,21 @@ class Client:
         what = "send a part of a file"
         await self._needs(what)
         arguments = Arguments(as_name(name), offset, length, if_match)
-        persistence = self._retries.persistence()
-        tries = Tries()
+        retrier = self._retries.retrier()
+        tries = FailureCount()
         first: Range | None = None
         done = 0
         while True:
             range_of = partial(_range_of, arguments)
-            flow = CountingFlow(range_of, consumer, persistence)
+            flow = CountingFlow(range_of, consumer, retrier)
             try:
                 part = await self._ask_once(b"GET", arguments, flow, what)
             except ClientError as error:
                 first = first or flow.begun
                 done += flow.written
-                seconds = persistence.wait_after(error, tries)
+                seconds = retrier.delay_after(error, tries)
             else:
-                persistence.succeeded()
+                retrier.succeeded()
                 return first or part
             await self._retries.wait(seconds)
             if first is not None:
@@ -332,7 +332,7 @@ class Client:
         return await self._pool.ask(
             b"DOWNLOAD",
             Arguments(name_bytes(name)),
-            CountingFlow(lambda header: header.size, consumer, self._retries.persistence()),
+            CountingFlow(lambda header: header.size, consumer, self._retries.retrier()),
         )
 
     @_deferred
@@ -513,7 +513,7 @@ async def connect(
     server: str,
     timeout: float = 60.0,
     connect_timeout: float | None = None,
-    patience: Patience | None = None,
+    retry_policy: RetryPolicy | None = None,
 ) -> Client:
     """Begin to use a server.
 
@@ -521,7 +521,7 @@ async def connect(
     :param server: ``HOST:PORT``, ``HOST``, ``[IPV6]:PORT`` or ``natproxy://HOST:PORT``.
     :param timeout: seconds to wait for each piece of a reply.
     :param connect_timeout: seconds to wait for a connection: see `Client`.
-    :param patience: how long temporary failures are retried: see `Client`.
+    :param retry_policy: how long temporary failures are retried: see `Client`.
     :return: fires with the client when there is a connection; fails with `CannotConnect`.
     """
     host, port = place = parse_server(server)
@@ -538,7 +538,7 @@ async def connect(
         timeout,
         server=str(place),
         connect_timeout=within,
-        patience=patience,
+        retry_policy=retry_policy,
     )
     await client.connect()
     return client

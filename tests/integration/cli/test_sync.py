@@ -8,12 +8,13 @@ import os
 import tempfile
 from contextlib import AbstractContextManager
 from shutil import rmtree
+from types import ModuleType
 from typing import Any
 from unittest import mock
 
-from natproxy.cli import fetching
 from natproxy.client import LocalError
-from natproxy.client.transfer.plan import Plan
+from natproxy.client.transfer import batch, deletion
+from natproxy.client.transfer.plan import MirrorPlan
 from natproxy.client.transfer.tree import LocalTree
 from natproxy.protocol import (
     DIRECTORY,
@@ -24,11 +25,11 @@ from natproxy.protocol import (
     format_entry,
     format_page,
 )
-from tests.integration.cli.test_fetching import NEW, CommandCase
+from tests.support.commands import NEW, DownloadCase
 from tests.support.served_files import MTIME, Fault
 
 
-class SyncCase(CommandCase):
+class SyncCase(DownloadCase):
     def tree(self) -> dict[str, bytes]:
         return {
             os.path.relpath(os.path.join(place, name), "here"): self.read(
@@ -267,7 +268,7 @@ class SyncTests(SyncCase):
         self.write(b"file", b"")
         self.assert_fails(2, "sync", "a", "here")
         self.assertEqual(self.run_command("sync", ".", ""), 2)
-        self.assertIn("LOCAL_DIR: a name is needed", self.err[-1])
+        self.assertIn("LOCAL_DIR: the name must not be empty", self.err[-1])
         self.assert_fails(3, "sync", "none", "here")
         self.assert_fails(9, "sync", ".", "file")
         self.server.version = 1
@@ -297,18 +298,18 @@ class OutsideTests(SyncCase):
             with open(os.path.join(self.outside, name)) as file:
                 self.assertEqual(file.read(), "outside")
 
-    def swapping_before(self, name: str) -> AbstractContextManager[object]:
+    def swapping_before(self, module: ModuleType, name: str) -> AbstractContextManager[object]:
         """Swap just before a step of the command begins."""
-        step = getattr(fetching, name)
+        step = getattr(module, name)
 
         def swap_and_go_on(*arguments: Any) -> object:
             self.swap()
             return step(*arguments)
 
-        return mock.patch.object(fetching, name, swap_and_go_on)
+        return mock.patch.object(module, name, swap_and_go_on)
 
     def test_between_comparison_and_download(self) -> None:
-        with self.swapping_before("fetch_and_count"):
+        with self.swapping_before(batch, "download_and_count"):
             self.assertEqual(self.run_command("sync", ".", "here", "--delete"), 9)
         self.assert_untouched()
         self.assertIn("here/d", self.err[0])
@@ -322,19 +323,19 @@ class OutsideTests(SyncCase):
         self.assert_untouched()
 
     def test_between_download_and_deletion(self) -> None:
-        with self.swapping_before("delete"):
+        with self.swapping_before(deletion, "delete"):
             self.assertEqual(self.run_command("sync", ".", "here", "--delete"), 9)
         self.assert_untouched()
         self.assertEqual(sorted(self.tree()), ["a", "d.old/b", "d.old/mine"])
 
     def test_before_directories_are_created(self) -> None:
         self.server.put(b"d/e/f", b"the f")
-        create = Plan.create_directories
+        create = MirrorPlan.create_directories
 
-        def swap_and_create(plan: Plan) -> None:
+        def swap_and_create(plan: MirrorPlan) -> None:
             self.swap()
             create(plan)
 
-        with mock.patch.object(Plan, "create_directories", swap_and_create):
+        with mock.patch.object(MirrorPlan, "create_directories", swap_and_create):
             self.assertEqual(self.run_command("sync", ".", "here"), 9)
         self.assert_untouched()

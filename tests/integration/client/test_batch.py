@@ -6,8 +6,8 @@ import os
 import threading
 
 from natproxy.client import CannotConnect, Event, LocalError, NotFound, Phase
-from natproxy.client.transfer.batch import fetch_all, fetch_and_count
-from natproxy.client.transfer.download import Fetched, How, Wanted
+from natproxy.client.transfer.batch import download_all, download_and_count
+from natproxy.client.transfer.download import DownloadOptions, DownloadRequest, DownloadResult
 from tests.support.served_files import Fault, FetchCase
 
 CONTENT = bytes(range(256)) * 8
@@ -20,38 +20,38 @@ class BatchTests(FetchCase):
         for name in self.names:
             self.server.put(name, name + CONTENT)
 
-    def wanted(self, *more: bytes) -> list[Wanted]:
-        return [Wanted(name, self.path(name)) for name in (*self.names, *more)]
+    def wanted(self, *more: bytes) -> list[DownloadRequest]:
+        return [DownloadRequest(name, self.path(name)) for name in (*self.names, *more)]
 
     def test_every_file_comes_whatever_the_width(self) -> None:
         for jobs in (1, 2, 20):
-            results = fetch_all(self.session, self.wanted(), How(), jobs, self.note)
-            self.assertEqual([type(result) for result in results], [Fetched] * 9)
+            results = download_all(self.session, self.wanted(), DownloadOptions(), jobs, self.note)
+            self.assertEqual([type(result) for result in results], [DownloadResult] * 9)
             self.assertEqual([result.path for result in results], [w.path for w in self.wanted()])
             for name in self.names:
                 self.assertEqual(self.read(name), name + CONTENT)
         self.assertEqual(self.server.sent, 9 * len(b"0" + CONTENT))
 
     def test_nothing_to_fetch(self) -> None:
-        self.assertEqual(fetch_all(self.session, [], How(), 4), [])
+        self.assertEqual(download_all(self.session, [], DownloadOptions(), 4), [])
         self.assertEqual(self.server.commands, [])
 
     def test_one_that_fails_leaves_the_others_alone(self) -> None:
         self.names[1:1] = [b"none"]
         self.write(b"3", b"in the way")
         for jobs in (1, 4):
-            results = fetch_all(self.session, self.wanted(), How(), jobs)
+            results = download_all(self.session, self.wanted(), DownloadOptions(), jobs)
             self.assertIsInstance(results[1], NotFound)
             self.assertIsInstance(results[4], LocalError)
-            fetched = [result for result in results if isinstance(result, Fetched)]
+            fetched = [result for result in results if isinstance(result, DownloadResult)]
             self.assertEqual(len(fetched), 8)
         self.assertEqual(self.read(b"3"), b"in the way")
 
     def test_files_are_counted_and_errors_kept_in_their_order(self) -> None:
         self.names[1:1] = [b"none"]
         self.write(b"3", b"in the way")
-        totals = fetch_and_count(self.session, iter(self.wanted(b"last")), How(), 4)
-        self.assertEqual((totals.fetched, totals.received), (8, 8 * len(b"0" + CONTENT)))
+        totals = download_and_count(self.session, iter(self.wanted(b"last")), DownloadOptions(), 4)
+        self.assertEqual((totals.downloaded, totals.received), (8, 8 * len(b"0" + CONTENT)))
         self.assertEqual(
             [type(each.error) for each in totals.failures], [NotFound, LocalError, NotFound]
         )
@@ -60,15 +60,15 @@ class BatchTests(FetchCase):
 
     def test_server_that_is_not_there_fails_them_all(self) -> None:
         self.server.close()
-        results = fetch_all(self.session, self.wanted(), How(), 3)
+        results = download_all(self.session, self.wanted(), DownloadOptions(), 3)
         self.assertEqual([type(result) for result in results], [CannotConnect] * 9)
         self.assertEqual(self.slept, [])
 
     def test_as_many_as_were_asked_for_are_fetched_at_the_same_time(self) -> None:
         together = threading.Barrier(3, timeout=10)
         self.server.fail(b"GET", *[Fault(act=together.wait)] * 9)
-        results = fetch_all(self.session, self.wanted(), How(), 3)
-        self.assertEqual([type(result) for result in results], [Fetched] * 9)
+        results = download_all(self.session, self.wanted(), DownloadOptions(), 3)
+        self.assertEqual([type(result) for result in results], [DownloadResult] * 9)
 
     def test_interrupt_ends_them_all_and_what_came_is_kept(self) -> None:
         def press(event: Event) -> None:
@@ -77,9 +77,9 @@ class BatchTests(FetchCase):
 
         for jobs in (1, 3):
             with self.assertRaises(KeyboardInterrupt):
-                fetch_all(self.session, self.wanted(), How(), jobs, press)
-            results = fetch_all(self.session, self.wanted(), How(), jobs)
-            self.assertEqual([type(result) for result in results], [Fetched] * 9)
+                download_all(self.session, self.wanted(), DownloadOptions(), jobs, press)
+            results = download_all(self.session, self.wanted(), DownloadOptions(), jobs)
+            self.assertEqual([type(result) for result in results], [DownloadResult] * 9)
             if jobs == 1:
                 self.assertEqual(self.server.sent, 9 * len(b"0" + CONTENT))
             for name in self.names:
@@ -97,5 +97,5 @@ class BatchTests(FetchCase):
 
         self.names = self.names[:2]
         with self.assertRaises(KeyboardInterrupt):
-            fetch_all(self.session, self.wanted(), How(), 2, press)
+            download_all(self.session, self.wanted(), DownloadOptions(), 2, press)
         self.assertFalse([t for t in threading.enumerate() if "ThreadPool" in t.name])

@@ -32,7 +32,7 @@ from natproxy.client import (
     UsageError,
 )
 from natproxy.client.exchange import Exchange
-from natproxy.client.retry import Pace
+from natproxy.client.rate import RateMonitor
 from natproxy.protocol import Arguments
 from tests.support.scripted_server import PlayedServer, Scene
 
@@ -523,10 +523,10 @@ class InterruptTests(PlayedCase):
     def test_body_that_drips_is_given_up(self) -> None:
         connection = self.play([(b"LIST\n", b"OK\na\nb\n")], linger=True)
         reply = connection.request(b"LIST")
-        dripping = Pace("h:1", 0)
+        dripping = RateMonitor("h:1", 0)
         dripping.received(1, 60)
         with (
-            mock.patch("natproxy.client.blocking.connection.Pace", return_value=dripping),
+            mock.patch("natproxy.client.blocking.connection.RateMonitor", return_value=dripping),
             mock.patch.object(connection, "receive", return_value=b"x"),
         ):
             error = self.assertRaises(ConnectionBroken, list, reply)

@@ -12,7 +12,7 @@ from unittest import mock
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.client import LocalError
-from natproxy.client.transfer.deletion import Extra, delete, refusal_of
+from natproxy.client.transfer.deletion import ExtraPath, delete, deletion_refusal
 from natproxy.client.transfer.directory import LocalDirectory
 from natproxy.client.transfer.mirror import compare
 from natproxy.client.transfer.tree import LocalTree
@@ -24,7 +24,10 @@ class DeletionTests(MirrorCase):
         self.write(b"d/a", b"")
         self.write(b"kept/b", b"")
         os.symlink(b"kept", self.path(b"link"))
-        done = delete(self.tree(), [Extra(b"d/a", False), Extra(b"d", True), Extra(b"link", False)])
+        done = delete(
+            self.tree(),
+            [ExtraPath(b"d/a", False), ExtraPath(b"d", True), ExtraPath(b"link", False)],
+        )
         self.assertEqual((done.number, done.errors), (3, []))
         self.assertEqual((self.files(), self.read(b"kept", b"b")), ([b"kept"], b""))
 
@@ -32,9 +35,9 @@ class DeletionTests(MirrorCase):
         for name in (b"d/e/a", b"d/e/b", b"f/new", b"z"):
             self.write(name, b"")
         extra = [
-            *(Extra(b"z", False), Extra(b"gone", False), Extra(b"f", True)),
-            *(Extra(b"d/e/b", False), Extra(b"d/e/a", False), Extra(b"d/e", True)),
-            Extra(b"d", True),
+            *(ExtraPath(b"z", False), ExtraPath(b"gone", False), ExtraPath(b"f", True)),
+            *(ExtraPath(b"d/e/b", False), ExtraPath(b"d/e/a", False), ExtraPath(b"d/e", True)),
+            ExtraPath(b"d", True),
         ]
         unlink = LocalTree.unlink
 
@@ -83,16 +86,16 @@ class DeletionTests(MirrorCase):
         with mock.patch.object(LocalDirectory, "look", swap):
             plan = self.compare()
         self.assertNotIn(b"z/a", self.extra(plan))
-        self.assertEqual(len(plan.unjudged), 1)
+        self.assertEqual(len(plan.local_errors), 1)
 
 
 class RefusalTests(SynchronousTestCase):
     def refusal(
         self, files: int, held: int, source: int, most: float | None = None, directories: int = 0
     ) -> str | None:
-        extra = [Extra(b"d%d" % number, True) for number in range(directories)]
-        extra += [Extra(b"%d" % number, False) for number in range(files)]
-        refusal = refusal_of(extra, held, source, most)
+        extra = [ExtraPath(b"d%d" % number, True) for number in range(directories)]
+        extra += [ExtraPath(b"%d" % number, False) for number in range(files)]
+        refusal = deletion_refusal(extra, held, source, most)
         return None if refusal is None else str(refusal)
 
     def test_source_without_files_deletes_nothing(self) -> None:

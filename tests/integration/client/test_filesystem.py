@@ -18,7 +18,7 @@ from natproxy.client import LocalError, Session
 from natproxy.client.transfer import filesystem
 from natproxy.client.transfer.destination import Existing
 from natproxy.client.transfer.directory import create_directories
-from natproxy.client.transfer.download import How, Transfer, Wanted
+from natproxy.client.transfer.download import Download, DownloadOptions, DownloadRequest
 from natproxy.client.transfer.filesystem import (
     DIRECTORY_SYNC_UNSUPPORTED,
     EARLIEST,
@@ -27,12 +27,12 @@ from natproxy.client.transfer.filesystem import (
     set_time,
     stored_as,
 )
-from natproxy.client.transfer.version1 import download
+from natproxy.client.transfer.version1 import download_version1
 from tests.support.served_files import MTIME
 from tests.support.transfers import NEW, TransferCase
 
-REPLACE = How(existing=Existing.REPLACE)
-UPDATE = How(existing=Existing.UPDATE)
+REPLACE = DownloadOptions(existing=Existing.REPLACE)
+UPDATE = DownloadOptions(existing=Existing.UPDATE)
 SECOND = 10**9
 MOST = 10**28 - 1
 """The latest time that the protocol can carry, in nanoseconds."""
@@ -46,13 +46,13 @@ class AnyDownloadCase(TransferCase):
             self.server.version = 1
             try:
                 with Session(self.server.address, 5) as session:
-                    Transfer(session, Wanted(b"d/a", self.path(b"a")), REPLACE).run()
+                    Download(session, DownloadRequest(b"d/a", self.path(b"a")), REPLACE).run()
             finally:
                 self.server.version = 2
 
         return [
             lambda: self.fetch(REPLACE),
-            lambda: download(self.session, b"d/a", self.path(b"a")),
+            lambda: download_version1(self.session, b"d/a", self.path(b"a")),
             version_1,
         ]
 
@@ -172,7 +172,7 @@ class DirectoryTests(TransferCase):
         self.write(b"a", NEW, MTIME)
         for error in (PermissionError(errno.EACCES, "denied"), OSError(errno.EIO, "bad")):
             with mock.patch("natproxy.client.transfer.destination.FileIO", side_effect=error):
-                raised = self.assertRaises(LocalError, self.fetch, How(verify=True))
+                raised = self.assertRaises(LocalError, self.fetch, DownloadOptions(verify=True))
             self.assertEqual(raised.errno, error.errno)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from natproxy.client import LocalError, NotFound, NotUnderstood, Unsupported, UsageError
 from natproxy.client.transfer.directory import LocalDirectory
 from natproxy.client.transfer.mirror import DEEPEST, compare
-from natproxy.client.transfer.plan import Plan
+from natproxy.client.transfer.plan import MirrorPlan
 from natproxy.client.transfer.tree import LocalTree
 from natproxy.protocol import (
     DIRECTORY,
@@ -42,7 +42,7 @@ class PlanTests(MirrorCase):
         self.write(b"size", b"abcd", MTIME)
         self.write(b"time", b"abc", MTIME + 10**9)
         plan = self.compare()
-        self.assertEqual([one.name for one in plan.fetch], [b"d/new", b"new", b"size", b"time"])
+        self.assertEqual([one.name for one in plan.downloads], [b"d/new", b"new", b"size", b"time"])
         self.assertEqual(self.paths(plan)[0], self.path(b"d/new"))
         self.assertEqual((plan.unchanged, plan.size, plan.extra), (2, 12, []))
         self.assertEqual(plan.directories, [])
@@ -58,14 +58,14 @@ class PlanTests(MirrorCase):
             self.server.put(name, b"abc")
         plan = self.compare(b"/d/")
         self.assertEqual(self.paths(plan), [self.path(b"a"), self.path(b"e/b")])
-        self.assertEqual([one.name for one in plan.fetch], [b"d/a", b"d/e/b"])
+        self.assertEqual([one.name for one in plan.downloads], [b"d/a", b"d/e/b"])
 
     def test_many_pages(self) -> None:
         self.server.page = 3
         for number in range(20):
             self.server.put(b"%d/a" % number, b"abc")
         plan = self.compare()
-        self.assertEqual((len(plan.fetch), len(plan.directories)), (20, 20))
+        self.assertEqual((len(plan.downloads), len(plan.directories)), (20, 20))
 
     def test_empty_folders_are_made_too(self) -> None:
         self.server.directories = {b"e", b"f/g"}
@@ -80,7 +80,7 @@ class PlanTests(MirrorCase):
         plan = self.compare()
         extra = self.extra(plan)
         directories = {each.path for each in plan.extra if each.directory}
-        self.assertEqual((directories, plan.held), ({b"y", b"y/z"}, 5))
+        self.assertEqual((directories, plan.local_files), ({b"y", b"y/z"}, 5))
         self.assertEqual(sorted(extra), [b"d/x", b"link", b"v", b"y", b"y/z", b"y/z/w"])
         self.assertLess(extra.index(b"y/z/w"), extra.index(b"y/z"))
         self.assertLess(extra.index(b"y/z"), extra.index(b"y"))
@@ -116,13 +116,13 @@ class PlanTests(MirrorCase):
         for name in (b"a", b".a.part", b".a.part.json", b"d/.b.part"):
             self.server.put(name, b"abc")
         plan = self.compare()
-        self.assertEqual([one.name for one in plan.fetch], [b"a"])
-        self.assertEqual(plan.left_out, 3)
+        self.assertEqual([one.name for one in plan.downloads], [b"a"])
+        self.assertEqual(plan.skipped, 3)
 
     def test_folder_here_need_not_exist(self) -> None:
         self.server.put(b"a", b"abc")
         plan = compare(self.session, b"", self.tree(self.path(b"none")))
-        self.assertEqual((len(plan.fetch), plan.extra), (1, []))
+        self.assertEqual((len(plan.downloads), plan.extra), (1, []))
 
     def test_folder_here_may_be_written_in_any_way(self) -> None:
         self.server.put(b"d/a", b"abc")
@@ -145,7 +145,7 @@ class PlanTests(MirrorCase):
 
 
 class HostileServerTests(MirrorCase):
-    def listed(self, *entries: tuple[bytes, Metadata]) -> Plan:
+    def listed(self, *entries: tuple[bytes, Metadata]) -> MirrorPlan:
         self.server.directories = {b"d"}
         self.server.listing = [Entry(name, metadata) for name, metadata in entries]
         return self.compare(b"d")
@@ -169,13 +169,13 @@ class HostileServerTests(MirrorCase):
             for metadata in (FILE, FOLDER):
                 name = b"/".join([b"d"] * (levels + 2))
                 plan = self.listed((b"d/a", FILE), (name, metadata), (name + b"e", FILE))
-                self.assertEqual([each.name for each in plan.fetch], [b"d/a"])
+                self.assertEqual([each.name for each in plan.downloads], [b"d/a"])
                 self.assertEqual((len(plan.obstacles), plan.blocked), (1, 2))
                 (obstacle,) = plan.obstacles
                 self.assertEqual(obstacle.name.count(b"/"), DEEPEST + 1)
                 self.assertEqual(obstacle.error.errno, errno.ENAMETOOLONG)
         deep = b"/".join([b"d"] * (DEEPEST + 2))
-        self.assertEqual(len(self.listed((deep, FILE)).fetch), 1)
+        self.assertEqual(len(self.listed((deep, FILE)).downloads), 1)
 
     @settings(max_examples=100, deadline=None)
     @given(st.lists(st.sampled_from((b"..", b".", b"", b"a", b"d", b"/", b"\0")), max_size=5))
@@ -196,7 +196,7 @@ class HostileServerTests(MirrorCase):
         self.write(b"e/f", b"abc")
         other = FILE._replace(type="socket")
         plan = self.listed((b"d/a", other), (b"d/e", other))
-        self.assertEqual((plan.fetch, plan.directories, plan.extra), ([], [], []))
+        self.assertEqual((plan.downloads, plan.directories, plan.extra), ([], [], []))
         self.assertEqual((plan.unknown, plan.source_files), (2, 0))
 
     def test_link_here_is_not_followed_to_write_elsewhere(self) -> None:
@@ -213,7 +213,7 @@ class HostileServerTests(MirrorCase):
         ):
             plan = self.listed(*entries)
             self.assertEqual(self.obstacles(plan), ["sub: is a link here, a directory there"])
-            self.assertEqual((plan.fetch, plan.directories, plan.extra), ([], [], []))
+            self.assertEqual((plan.downloads, plan.directories, plan.extra), ([], [], []))
 
 
 class ObstacleTests(MirrorCase):
@@ -225,7 +225,7 @@ class ObstacleTests(MirrorCase):
         self.write(b"d", b"")
         plan = self.compare()
         self.assertEqual(self.obstacles(plan), ["d: is a file here, a directory there"])
-        self.assertEqual([entry.name for entry in plan.fetch], [b"z"])
+        self.assertEqual([entry.name for entry in plan.downloads], [b"z"])
         self.assertEqual((plan.blocked, plan.extra, plan.directories), (3, [], []))
 
     def test_directory_where_a_file_is_to_be(self) -> None:
@@ -234,7 +234,7 @@ class ObstacleTests(MirrorCase):
         self.write(b"d/mine", b"mine")
         plan = self.compare()
         self.assertEqual(self.obstacles(plan), ["d: is a directory here, a file there"])
-        self.assertEqual([entry.name for entry in plan.fetch], [b"z"])
+        self.assertEqual([entry.name for entry in plan.downloads], [b"z"])
         self.assertEqual(plan.extra, [])
 
     def test_names_on_the_server_are_told(self) -> None:
@@ -253,13 +253,13 @@ class ObstacleTests(MirrorCase):
         os.symlink(b"target", self.path(b"link"))
         os.symlink(b"gone", self.path(b"nowhere"))
         plan = self.compare()
-        self.assertEqual(([one.name for one in plan.fetch], plan.unchanged), ([b"nowhere"], 1))
+        self.assertEqual(([one.name for one in plan.downloads], plan.unchanged), ([b"nowhere"], 1))
 
     def test_link_that_leads_to_itself_looks_different(self) -> None:
         self.server.put(b"loop", b"abc")
         os.symlink(b"loop", self.path(b"loop"))
         plan = self.compare()
-        self.assertEqual(([each.name for each in plan.fetch], plan.obstacles), ([b"loop"], []))
+        self.assertEqual(([each.name for each in plan.downloads], plan.obstacles), ([b"loop"], []))
 
     def test_what_is_no_file_is_an_obstacle(self) -> None:
         # Then a dry run has the status of the real one.
@@ -272,7 +272,7 @@ class ObstacleTests(MirrorCase):
         self.assertEqual(
             self.obstacles(plan), ["fifo: is neither a file nor a link here, a file there"]
         )
-        self.assertEqual([each.name for each in plan.fetch], [b"link"])
+        self.assertEqual([each.name for each in plan.downloads], [b"link"])
 
     def unreadable(self, *paths: bytes) -> None:
         """Let some directories be unreadable, for root too."""
@@ -297,8 +297,8 @@ class ObstacleTests(MirrorCase):
         for delete_too in (False, True):
             plan = self.compare(delete=delete_too)
             self.assertEqual(self.obstacles(plan), ["d: denied"])
-            self.assertEqual([entry.name for entry in plan.fetch], [b"z"])
-            self.assertEqual((plan.blocked, plan.extra, plan.unjudged), (3, [], []))
+            self.assertEqual([entry.name for entry in plan.downloads], [b"z"])
+            self.assertEqual((plan.blocked, plan.extra, plan.local_errors), (3, [], []))
 
     def test_directory_of_our_own_that_cannot_be_read_stays(self) -> None:
         self.server.put(b"z", b"abc")
@@ -307,9 +307,9 @@ class ObstacleTests(MirrorCase):
         self.unreadable(b"d/e")
         plan = self.compare()
         self.assertEqual((self.extra(plan), plan.obstacles), ([b"d/f"], []))
-        (error,) = plan.unjudged
+        (error,) = plan.local_errors
         self.assertTrue(str(error).endswith("/d/e: denied"), error)
-        self.assertEqual(self.compare(delete=False).unjudged, [])
+        self.assertEqual(self.compare(delete=False).local_errors, [])
 
     def test_mirror_that_cannot_be_read_at_all(self) -> None:
         self.unreadable(b"")
@@ -323,7 +323,7 @@ class ObstacleTests(MirrorCase):
         with mock.patch.object(LocalDirectory, "look", side_effect=denied):
             plan = self.compare()
         self.assertEqual(self.obstacles(plan), ["a: broken"])
-        self.assertEqual((plan.extra, plan.fetch, len(plan.unjudged)), ([], [], 1))
+        self.assertEqual((plan.extra, plan.downloads, len(plan.local_errors)), ([], [], 1))
 
     def test_directories_that_cannot_be_created_leave_out_what_is_in_them(self) -> None:
         long = b"x" * 300
@@ -332,7 +332,7 @@ class ObstacleTests(MirrorCase):
         plan = self.compare()
         plan.create_directories()
         self.assertEqual([each.error.errno for each in plan.obstacles], [errno.ENAMETOOLONG])
-        self.assertEqual(([entry.name for entry in plan.fetch], plan.blocked), ([b"d/a"], 3))
+        self.assertEqual(([entry.name for entry in plan.downloads], plan.blocked), ([b"d/a"], 3))
         self.assertEqual(self.files(), [b"d"])
 
     def test_served_directory_with_the_name_of_an_incomplete_download(self) -> None:
@@ -340,15 +340,15 @@ class ObstacleTests(MirrorCase):
             self.server.put(name, b"abc")
         self.write(b".a.part/mine", b"abc")
         plan = self.compare()
-        self.assertEqual([entry.name for entry in plan.fetch], [b"a"])
-        self.assertEqual((plan.directories, plan.extra, plan.left_out), ([b"e"], [], 6))
-        self.assertEqual(plan.left_out_directories, [b".a.part", b"e/.x.part.json"])
+        self.assertEqual([entry.name for entry in plan.downloads], [b"a"])
+        self.assertEqual((plan.directories, plan.extra, plan.skipped), ([b"e"], [], 6))
+        self.assertEqual(plan.skipped_directories, [b".a.part", b"e/.x.part.json"])
 
 
 class UnreadTests(MirrorCase):
     """What the server cannot read is not taken for what it does not have."""
 
-    def listed(self, *entries: Entry, **options: Any) -> Plan:
+    def listed(self, *entries: Entry, **options: Any) -> MirrorPlan:
         self.server.listing = entries
         return self.compare(**options)
 
@@ -357,7 +357,7 @@ class UnreadTests(MirrorCase):
             self.write(name, b"abc")
         plan = self.listed(Entry(b"a", UNREAD_METADATA), Entry(b"d", UNREAD_METADATA))
         self.assertEqual((plan.unread, self.extra(plan)), ([b"a", b"d"], [b"z", b"d-x"]))
-        self.assertEqual((plan.fetch, plan.directories), ([], []))
+        self.assertEqual((plan.downloads, plan.directories), ([], []))
         self.assertEqual(self.listed(*self.server.listing, delete=False).unread, [b"a", b"d"])
 
     def test_nothing_is_extra_in_a_directory_that_the_server_cannot_list(self) -> None:
@@ -376,7 +376,7 @@ class UnreadTests(MirrorCase):
         page = format_entry(Entry(b"new", FILE))
         self.server.fail(b"LS", Fault(answer=format_page(len(page), Page(2)) + page))
         plan = self.compare()
-        self.assertEqual(([each.name for each in plan.fetch], plan.extra), ([b"new"], []))
+        self.assertEqual(([each.name for each in plan.downloads], plan.extra), ([b"new"], []))
         self.assertEqual(plan.incomplete and plan.incomplete.count, 2)
 
     def test_directory_that_becomes_unreadable_between_two_pages(self) -> None:
@@ -415,7 +415,7 @@ class UnreadTests(MirrorCase):
         self.write(b"d", b"old", MTIME)
         plan = self.listed(Entry(b"d", FILE), Entry(b"d/a", FILE), Entry(b"z", FILE))
         self.assertEqual(self.obstacles(plan), ["d: is a file here, a directory there"])
-        self.assertEqual([entry.name for entry in plan.fetch], [b"z"])
+        self.assertEqual([entry.name for entry in plan.downloads], [b"z"])
         self.assertEqual((plan.unchanged, plan.extra), (1, []))
 
 
@@ -446,7 +446,7 @@ class FoldedNamesTests(MirrorCase):
         for name in (b"READ", b"D/E/X", b"D/old", b"z"):
             self.write(name, b"abc", MTIME)
         plan = self.compare()
-        self.assertEqual(([each.name for each in plan.fetch], plan.unchanged), ([b"d/new"], 3))
+        self.assertEqual(([each.name for each in plan.downloads], plan.unchanged), ([b"d/new"], 3))
         self.assertEqual((self.extra(plan), plan.directories), ([b"D/old"], []))
 
     def test_nothing_is_extra_if_what_the_server_cannot_read_has_another_name_here(self) -> None:
@@ -459,7 +459,7 @@ class FoldedNamesTests(MirrorCase):
         ):
             self.server.listing = [entry]
             plan = self.compare()
-            self.assertEqual((plan.extra, len(plan.unjudged)), ([], 1))
+            self.assertEqual((plan.extra, len(plan.local_errors)), ([], 1))
 
 
 class MemoryTests(MirrorCase):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from natproxy.client import Changed, ConnectionBroken, NotFound
 from natproxy.client.blocking import file as remote_file
 from natproxy.client.blocking.file import RemoteFile
-from natproxy.client.retry import Pace
+from natproxy.client.rate import RateMonitor
 from tests.integration.client.test_session import SessionCase
 from tests.support.answering_server import Version2, metadata_of
 
@@ -149,9 +149,9 @@ class AskingTests(ReadingCase):
 
     def test_part_that_drips_is_given_up(self) -> None:
         file = self.open()
-        dripping = Pace("h:1", 0)
+        dripping = RateMonitor("h:1", 0)
         dripping.received(1, 60)
-        with mock.patch.object(remote_file, "Pace", return_value=dripping):
+        with mock.patch.object(remote_file, "RateMonitor", return_value=dripping):
             self.assertRaises(ConnectionBroken, file.read, 10)
         self.assertEqual(file.read(10), CONTENT[:10])
 

@@ -16,10 +16,10 @@ from natproxy.client import (
     Session,
     UsageError,
 )
-from natproxy.client.retry import Pace
+from natproxy.client.rate import RateMonitor
 from natproxy.client.transfer import version1
 from natproxy.client.transfer.destination import LocalFile
-from natproxy.client.transfer.version1 import download
+from natproxy.client.transfer.version1 import download_version1
 from tests.support.scripted_server import PlayedServer, Scene
 
 
@@ -49,13 +49,13 @@ class DownloadTests(SynchronousTestCase):
 
     def test_version_is_not_asked_for(self) -> None:
         session = self.play([(b"DOWNLOAD a\n", b"OK 2\nhi")])
-        download(session, b"a", self.path(b"a"))
+        download_version1(session, b"a", self.path(b"a"))
         self.server.close()
         self.assertEqual(self.server.received, b"DOWNLOAD a\n")
 
     def test_directories_of_the_destination_are_created(self) -> None:
         session = self.play([(b"DOWNLOAD a\n", b"OK 2\nhi")])
-        path = download(session, b"a", self.path(b"x", b"y", b"b"))
+        path = download_version1(session, b"a", self.path(b"x", b"y", b"b"))
         self.assertEqual((path, self.read(path)), (self.path(b"x", b"y", b"b"), b"hi"))
 
     def test_without_a_destination_it_is_the_working_directory(self) -> None:
@@ -63,20 +63,20 @@ class DownloadTests(SynchronousTestCase):
         self.addCleanup(os.chdir, before)
         os.chdir(self.directory)
         session = self.play([(b"DOWNLOAD s/a\n", b"OK 2\nhi")])
-        self.assertEqual(download(session, b"s/a"), b"a")
+        self.assertEqual(download_version1(session, b"s/a"), b"a")
         self.assertEqual(self.read(b"a"), b"hi")
 
     def test_directory_as_destination_takes_the_file_by_its_name(self) -> None:
         for destination in (self.directory, self.path(b"new", b"")):
             session = self.play([(b"DOWNLOAD s/a b\n", b"OK 2\nhi")])
-            path = download(session, b"s/a b", destination)
+            path = download_version1(session, b"s/a b", destination)
             self.assertEqual(path, os.path.join(destination, b"a b"))
             self.assertEqual(self.read(path), b"hi")
 
     def test_name_that_no_file_here_can_have_is_refused(self) -> None:
         for name in (b"..", b"s/.", b"s/", b"a\0b"):
             session = self.play([(b"DOWNLOAD " + name + b"\n", b"OK 2\nhi")])
-            self.assertRaises(UsageError, download, session, name, self.path(b""))
+            self.assertRaises(UsageError, download_version1, session, name, self.path(b""))
         self.assertEqual(self.files(), [])
 
     def test_large_file_is_saved_whole_and_counted(self) -> None:
@@ -84,7 +84,7 @@ class DownloadTests(SynchronousTestCase):
         session = self.play([(b"DOWNLOAD a\n", b"OK %d\n%b" % (len(content), content))])
         counted: list[tuple[int, int]] = []
         with session.whole("a") as reply:
-            size = version1.download_whole(
+            size = version1.save_body(
                 reply, LocalFile(self.path(b"a")), lambda size, done: counted.append((size, done))
             )
         self.assertEqual((size, self.read(self.path(b"a"))), (len(content), content))
@@ -95,38 +95,42 @@ class DownloadTests(SynchronousTestCase):
         with open(self.path(b"a"), "wb") as file:
             file.write(b"old")
         session = self.play([(b"DOWNLOAD a\n", b"OK 0\n")])
-        self.assertEqual(self.read(download(session, b"a", self.path(b"a"))), b"")
+        self.assertEqual(self.read(download_version1(session, b"a", self.path(b"a"))), b"")
 
     def test_short_download_leaves_nothing_and_spares_what_was_there(self) -> None:
         with open(self.path(b"a"), "wb") as file:
             file.write(b"old")
         session = self.play([(b"DOWNLOAD a\n", b"OK 5\nhi")])
-        error = self.assertRaises(ConnectionBroken, download, session, b"a", self.path(b"a"))
+        error = self.assertRaises(
+            ConnectionBroken, download_version1, session, b"a", self.path(b"a")
+        )
         self.assertIn("3 bytes missing", str(error))
         self.assertEqual((self.files(), self.read(self.path(b"a"))), ([b"a"], b"old"))
 
     def test_body_that_drips_is_given_up_and_leaves_nothing(self) -> None:
         session = self.play([(b"DOWNLOAD a\n", b"OK 9\nhi there!")])
-        dripping = Pace("h:1", 0)
+        dripping = RateMonitor("h:1", 0)
         dripping.received(1, 60)
         clock = mock.Mock(monotonic=mock.Mock(side_effect=[0, 0.1]))
         with (
-            mock.patch("natproxy.client.blocking.connection.Pace", return_value=dripping),
+            mock.patch("natproxy.client.blocking.connection.RateMonitor", return_value=dripping),
             mock.patch.object(version1, "time", clock),
         ):
-            error = self.assertRaises(ConnectionBroken, download, session, b"a", self.path(b"a"))
+            error = self.assertRaises(
+                ConnectionBroken, download_version1, session, b"a", self.path(b"a")
+            )
         self.assertEqual(str(error), "h:1 sent less than 1024 bytes a second")
         self.assertEqual(self.files(), [])
 
     def test_ctrl_c_leaves_nothing(self) -> None:
         session = self.play([(b"DOWNLOAD a\n", b"OK 2\nhi")])
         with mock.patch("os.pwrite", side_effect=KeyboardInterrupt):
-            self.assertRaises(KeyboardInterrupt, download, session, b"a", self.path(b"a"))
+            self.assertRaises(KeyboardInterrupt, download_version1, session, b"a", self.path(b"a"))
         self.assertEqual(self.files(), [])
 
     def test_file_that_is_not_there_creates_no_directory(self) -> None:
         session = self.play([(b"DOWNLOAD a\n", b"ERR file not found\n")])
-        self.assertRaises(NotFound, download, session, b"a", self.path(b"x", b"a"))
+        self.assertRaises(NotFound, download_version1, session, b"a", self.path(b"x", b"a"))
         self.assertEqual(self.files(), [])
 
     def test_full_disk_is_told_in_one_line_and_leaves_nothing(self) -> None:
@@ -134,7 +138,9 @@ class DownloadTests(SynchronousTestCase):
         for failing in ("pwrite", "fsync", "replace"):
             session = self.play([(b"DOWNLOAD a\n", b"OK 2\nhi")])
             with mock.patch(f"os.{failing}", side_effect=full):
-                error = self.assertRaises(LocalError, download, session, b"a", self.path(b"a"))
+                error = self.assertRaises(
+                    LocalError, download_version1, session, b"a", self.path(b"a")
+                )
             self.assertEqual(str(error), f"{os.fsdecode(self.path(b'a'))}: No space left on device")
             self.assertEqual(self.files(), [])
 
@@ -142,7 +148,7 @@ class DownloadTests(SynchronousTestCase):
         write = os.pwrite
         session = self.play([(b"DOWNLOAD a\n", b"OK 5\nhello")])
         with mock.patch("os.pwrite", lambda file, data, offset: write(file, data[:2], offset)):
-            path = download(session, b"a", self.path(b"a"))
+            path = download_version1(session, b"a", self.path(b"a"))
         self.assertEqual(self.read(path), b"hello")
 
     def test_destination_that_cannot_be_written_is_named(self) -> None:
@@ -150,20 +156,20 @@ class DownloadTests(SynchronousTestCase):
             pass
         session = self.play([(b"DOWNLOAD a\n", b"OK 2\nhi")])
         target = self.path(b"file", b"a")
-        error = self.assertRaises(LocalError, download, session, b"a", target)
+        error = self.assertRaises(LocalError, download_version1, session, b"a", target)
         self.assertIn(os.fsdecode(target), str(error))
 
     def test_directory_that_takes_no_file_is_told_in_one_line(self) -> None:
         session = self.play([(b"DOWNLOAD a\n", b"OK 2\nhi")])
         refused = OSError(errno.EROFS, os.strerror(errno.EROFS))
         with mock.patch("os.open", side_effect=refused):
-            error = self.assertRaises(LocalError, download, session, b"a", self.path(b"a"))
+            error = self.assertRaises(LocalError, download_version1, session, b"a", self.path(b"a"))
         self.assertIn("Read-only file system", str(error))
 
     def test_destination_that_is_no_file_is_left_alone(self) -> None:
         os.mkfifo(self.path(b"fifo"))
         session = self.play([(b"DOWNLOAD a\n", b"OK 2\nhi")])
-        error = self.assertRaises(LocalError, download, session, b"a", self.path(b"fifo"))
+        error = self.assertRaises(LocalError, download_version1, session, b"a", self.path(b"fifo"))
         self.assertIn("not a regular file", str(error))
         self.assertEqual(self.files(), [b"fifo"])
 
@@ -171,10 +177,10 @@ class DownloadTests(SynchronousTestCase):
         before = os.umask(0o027)
         self.addCleanup(os.umask, before)
         session = self.play([(b"DOWNLOAD a\n", b"OK 2\nhi")])
-        path = download(session, b"a", self.path(b"a"))
+        path = download_version1(session, b"a", self.path(b"a"))
         self.assertEqual(os.stat(path).st_mode & 0o777, 0o640)
 
     def test_name_as_long_as_a_name_can_be(self) -> None:
         name = b"n" * 255
         session = self.play([(b"DOWNLOAD " + name + b"\n", b"OK 2\nhi")])
-        self.assertEqual(self.read(download(session, name, self.path(b""))), b"hi")
+        self.assertEqual(self.read(download_version1(session, name, self.path(b""))), b"hi")

@@ -26,8 +26,9 @@ from natproxy.client import (
     retry,
 )
 from natproxy.client.blocking.connection import Reply
-from natproxy.client.retry import RETRY_FOR, Limit, Patience, Stop
-from natproxy.client.transfer.download import How
+from natproxy.client.rate import RateLimit
+from natproxy.client.retry import RETRY_FOR, Cancellation, RetryPolicy
+from natproxy.client.transfer.download import DownloadOptions
 from natproxy.client.transfer.stream import stream
 from natproxy.protocol import Digest, format_digest
 from tests.support.served_files import Fault, FetchCase
@@ -42,7 +43,7 @@ class StreamCase(FetchCase):
         self.server.put(b"a", NEW)
         self.out = bytearray()
 
-    def stream(self, how: How | None = None, name: bytes = b"a") -> int:
+    def stream(self, how: DownloadOptions | None = None, name: bytes = b"a") -> int:
         return stream(self.session, name, self.out.extend, how, self.note)
 
     def change(self) -> None:
@@ -57,15 +58,15 @@ class WholeStreamTests(StreamCase):
 
     def test_empty_file(self) -> None:
         self.server.put(b"a", b"")
-        self.assertEqual(self.stream(How(verify=True)), 0)
+        self.assertEqual(self.stream(DownloadOptions(verify=True)), 0)
         self.assertEqual(self.server.asked(b"GET"), [])
 
     def test_digest_is_compared(self) -> None:
-        self.stream(How(verify=True))
+        self.stream(DownloadOptions(verify=True))
         self.assertEqual(self.phases(), [Phase.RECEIVING, Phase.VERIFYING, Phase.COMPLETE])
 
     def test_rate_is_kept(self) -> None:
-        self.stream(How(limit=Limit(2048.0, clock=lambda: 0.0)))
+        self.stream(DownloadOptions(limit=RateLimit(2048.0, clock=lambda: 0.0)))
         self.assertEqual(self.slept[-1], len(NEW) / 2048)
 
     def measured(self, take: Callable[[memoryview], object], slow: bool) -> None:
@@ -86,7 +87,9 @@ class WholeStreamTests(StreamCase):
             mock.patch.object(retry, "time", monotonic),
             mock.patch.object(Reply, "receive_into", receive),
         ):
-            stream(self.session, b"a", write, How(patience=Patience()), self.note)
+            stream(
+                self.session, b"a", write, DownloadOptions(retry_policy=RetryPolicy()), self.note
+            )
 
     def test_body_that_drips_is_given_up_without_patience(self) -> None:
         self.assertRaises(GaveUp, self.measured, self.out.extend, slow=True)
@@ -100,13 +103,13 @@ class WholeStreamTests(StreamCase):
         self.server.version = 1
         self.assertEqual((self.stream(), bytes(self.out)), (len(NEW), NEW))
         self.assertEqual(self.events[-1], Event(b"a", Phase.COMPLETE, len(NEW), len(NEW)))
-        self.assertRaises(Unsupported, self.stream, How(verify=True))
+        self.assertRaises(Unsupported, self.stream, DownloadOptions(verify=True))
 
     def test_interrupt_is_no_failure(self) -> None:
-        stop = Stop()
+        stop = Cancellation()
 
         def take(_: memoryview) -> None:
-            stop.set()
+            stop.cancel()
 
         self.assertRaises(Interrupted, stream, self.session, b"a", take, None, self.note, stop)
         self.assertEqual(set(self.phases()), {Phase.RECEIVING})
@@ -159,7 +162,7 @@ class FileObjectTests(StreamCase):
             self.out.extend(piece[:7])
             return len(piece[:7])
 
-        stream(self.session, b"a", take, How(verify=True))
+        stream(self.session, b"a", take, DownloadOptions(verify=True))
         self.assertEqual(self.out, NEW)
 
     def test_file_that_does_not_block_is_waited_for(self) -> None:
@@ -195,7 +198,7 @@ class FileObjectTests(StreamCase):
 class BrokenStreamTests(StreamCase):
     def test_lost_connection_is_gone_on_with(self) -> None:
         self.server.fail(b"GET", Fault(cut=4000), Fault(cut=-1), Fault(cut=0), Fault(cut=5))
-        for how in (How(), How(verify=True)):
+        for how in (DownloadOptions(), DownloadOptions(verify=True)):
             self.out.clear()
             self.stream(how)
             self.assertEqual(self.out, NEW)
@@ -211,9 +214,9 @@ class BrokenStreamTests(StreamCase):
     def test_file_that_changes_ends_the_stream(self) -> None:
         change = Fault(act=self.change)
         for verb, faults, how in (
-            (b"GET", [Fault(cut=4000), change], How()),
-            (b"STAT", [Fault(), change], How()),
-            (b"HASH", [change], How(verify=True)),
+            (b"GET", [Fault(cut=4000), change], DownloadOptions()),
+            (b"STAT", [Fault(), change], DownloadOptions()),
+            (b"HASH", [change], DownloadOptions(verify=True)),
         ):
             self.out.clear()
             self.events.clear()
@@ -225,7 +228,10 @@ class BrokenStreamTests(StreamCase):
             self.assertEqual(self.phases()[-1], Phase.FAILED)
 
     def test_file_that_is_removed_at_the_end_has_changed(self) -> None:
-        for verb, faults, how in ((b"STAT", [Fault()], How()), (b"HASH", [], How(verify=True))):
+        for verb, faults, how in (
+            (b"STAT", [Fault()], DownloadOptions()),
+            (b"HASH", [], DownloadOptions(verify=True)),
+        ):
             self.server.put(b"a", NEW)
             self.server.fail(verb, *faults, Fault(act=lambda: self.server.remove(b"a")))
             self.assertRaises(Changed, self.stream, how)
@@ -241,7 +247,7 @@ class BrokenStreamTests(StreamCase):
     def test_digest_that_differs(self) -> None:
         digest = format_digest(Digest("0" * 64, len(NEW), "e1"))
         self.server.fail(b"HASH", Fault(answer=b"OK " + digest + b"\n"))
-        self.assertRaises(DigestMismatch, self.stream, How(verify=True))
+        self.assertRaises(DigestMismatch, self.stream, DownloadOptions(verify=True))
 
     def test_less_than_there_is_is_never_taken_for_all(self) -> None:
         lie = b"OK 4 offset=0 size=4 mtime=1.0 etag=e1\nlies"
@@ -250,5 +256,7 @@ class BrokenStreamTests(StreamCase):
 
     def test_patience_ends(self) -> None:
         self.server.fail(b"GET", *[Fault(answer=b"ERR 503 not now\n")] * 9)
-        self.assertRaises(GaveUp, self.stream, How(patience=Patience(RETRY_FOR, 2)))
+        self.assertRaises(
+            GaveUp, self.stream, DownloadOptions(retry_policy=RetryPolicy(RETRY_FOR, 2))
+        )
         self.assertEqual(self.phases()[-1], Phase.FAILED)

@@ -20,7 +20,13 @@ from natproxy.client import (
     UsageError,
 )
 from natproxy.client.transfer.destination import Existing
-from natproxy.client.transfer.download import FRESH_STARTS, REPAIRS, How, Transfer, Wanted
+from natproxy.client.transfer.download import (
+    FRESH_STARTS,
+    REPAIRS,
+    Download,
+    DownloadOptions,
+    DownloadRequest,
+)
 from natproxy.protocol import Digest, format_digest
 from tests.support.served_files import MTIME, Fault
 from tests.support.transfers import NEW, OLD, ONCE, TransferCase
@@ -36,7 +42,7 @@ class WholeTests(TransferCase):
         self.assertEqual(os.stat(fetched.path).st_mtime_ns, MTIME)
 
     def test_steps_are_told_in_order(self) -> None:
-        self.fetch(How(verify=True))
+        self.fetch(DownloadOptions(verify=True))
         self.assertEqual(
             self.phases(), [Phase.RECEIVING, Phase.VERIFYING, Phase.SAVING, Phase.COMPLETE]
         )
@@ -55,7 +61,7 @@ class WholeTests(TransferCase):
             self.server.version = version
             self.events.clear()
             with mock.patch("os.fsync", sync):
-                self.fetch(How(Existing.REPLACE))
+                self.fetch(DownloadOptions(Existing.REPLACE))
             self.assertEqual(phases[0], Phase.SAVING)
             saving = Event(b"d/a", Phase.SAVING, len(NEW), len(NEW))
             self.assertEqual(self.events[-2], saving)
@@ -82,7 +88,10 @@ class WholeTests(TransferCase):
 
     def test_empty_file(self) -> None:
         self.server.put(b"empty", b"")
-        for how in (How(), How(existing=Existing.REPLACE, verify=True, segments=4)):
+        for how in (
+            DownloadOptions(),
+            DownloadOptions(existing=Existing.REPLACE, verify=True, segments=4),
+        ):
             self.fetch(how, b"empty")
             self.assert_whole(b"")
         self.assertEqual(self.server.asked(b"GET"), [])
@@ -93,8 +102,8 @@ class WholeTests(TransferCase):
         self.assertEqual((self.files(), self.phases()), ([], [Phase.FAILED]))
 
     def test_file_that_is_not_there_leaves_no_trace(self) -> None:
-        wanted = Wanted(b"none", self.path(b"x", b"y"))
-        self.assertRaises(NotFound, Transfer(self.session, wanted).run)
+        wanted = DownloadRequest(b"none", self.path(b"x", b"y"))
+        self.assertRaises(NotFound, Download(self.session, wanted).run)
         self.assertEqual(self.files(), [])
 
     def test_less_than_was_asked_for_is_never_taken_for_all(self) -> None:
@@ -123,7 +132,7 @@ class ResumingTests(TransferCase):
         self.assert_whole()
 
     def test_file_that_changed_between_two_tries_is_fetched_afresh(self) -> None:
-        for how in (How(), How(verify=True), How(segments=3)):
+        for how in (DownloadOptions(), DownloadOptions(verify=True), DownloadOptions(segments=3)):
             self.server.put(b"d/a", OLD)
             self.interrupted(4000)
             self.server.put(b"d/a", NEW)
@@ -181,7 +190,7 @@ class ResumingTests(TransferCase):
             if event.done:
                 raise KeyboardInterrupt
 
-        transfer = Transfer(self.session, Wanted(b"d/a", self.path(b"a")), None, press)
+        transfer = Download(self.session, DownloadRequest(b"d/a", self.path(b"a")), None, press)
         with mock.patch("natproxy.client.transfer.download.PIECE", 1000):
             self.assertRaises(KeyboardInterrupt, transfer.run)
         self.assertEqual(self.fetch().received, len(NEW) - 1000)
@@ -201,7 +210,7 @@ class ChangingTests(TransferCase):
         self.assert_whole(OLD)
 
     def test_before_the_last_question(self) -> None:
-        for how, verb in ((How(), b"STAT"), (How(verify=True), b"HASH")):
+        for how, verb in ((DownloadOptions(), b"STAT"), (DownloadOptions(verify=True), b"HASH")):
             self.server.put(b"d/a", NEW)
             self.server.fail(b"STAT", Fault(), *[Fault(act=self.change)] * (verb == b"STAT"))
             self.server.fail(b"HASH", *[Fault(act=self.change)] * (verb == b"HASH"))
@@ -216,7 +225,7 @@ class ChangingTests(TransferCase):
         self.assertNotIn(b"a", self.files())
 
     def test_removed_before_the_last_question(self) -> None:
-        for how, verb in ((How(), b"STAT"), (How(verify=True), b"HASH")):
+        for how, verb in ((DownloadOptions(), b"STAT"), (DownloadOptions(verify=True), b"HASH")):
             self.server.put(b"d/a", NEW)
             gone = Fault(act=lambda: self.server.remove(b"d/a"))
             self.server.fail(verb, *[Fault()] * (verb == b"STAT"), gone)
@@ -238,7 +247,7 @@ class VerifyingTests(TransferCase):
         self.write(b"a", b"what was there")
         digest = format_digest(Digest("0" * 64, len(NEW), "e1"))
         self.server.fail(b"HASH", *[Fault(answer=b"OK " + digest + b"\n")] * (REPAIRS + 1))
-        how = How(verify=True, existing=Existing.REPLACE)
+        how = DownloadOptions(verify=True, existing=Existing.REPLACE)
         error = self.assertRaises(DigestMismatch, self.fetch, how)
         self.assertEqual(error.exit_status, 7)
         self.assertIn("nothing was kept", str(error))
@@ -247,7 +256,7 @@ class VerifyingTests(TransferCase):
 
     def test_what_was_kept_is_hashed_as_well(self) -> None:
         self.interrupted(4000)
-        self.fetch(How(verify=True))
+        self.fetch(DownloadOptions(verify=True))
         self.assertEqual(self.phases()[:2], [Phase.RECEIVING, Phase.HASHING])
         self.assertEqual(self.server.sent, 6240)
         self.assert_whole()
@@ -255,7 +264,7 @@ class VerifyingTests(TransferCase):
     def test_damage_to_what_was_kept_is_found(self) -> None:
         self.interrupted(4000)
         self.write(b".a.part", bytes(4000))
-        self.fetch(How(verify=True))
+        self.fetch(DownloadOptions(verify=True))
         self.assertEqual(
             self.messages(Phase.RESTARTING),
             ["10240 bytes are not the server's: downloading them again"],
@@ -264,4 +273,4 @@ class VerifyingTests(TransferCase):
 
     def test_version_1_cannot(self) -> None:
         self.server.version = 1
-        self.assertRaises(Unsupported, self.fetch, How(verify=True))
+        self.assertRaises(Unsupported, self.fetch, DownloadOptions(verify=True))

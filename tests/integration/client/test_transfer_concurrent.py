@@ -10,16 +10,21 @@ from typing import Any
 from unittest import mock
 
 from natproxy.client import ConnectionBroken, Event, LocalError, Phase, Session
-from natproxy.client.retry import Patience
+from natproxy.client.retry import RetryPolicy
 from natproxy.client.transfer.destination import Existing
-from natproxy.client.transfer.download import Fetched, How, Transfer, Wanted
-from natproxy.client.transfer.partial import TakenOver
+from natproxy.client.transfer.download import (
+    Download,
+    DownloadOptions,
+    DownloadRequest,
+    DownloadResult,
+)
+from natproxy.client.transfer.partial import ClaimLost
 from natproxy.client.transfer.tree import LocalTree
 from tests.support.served_files import MTIME, Fault
 from tests.support.transfers import NEW, OLD, TransferCase
 
-ALONE = How(existing=Existing.REPLACE)
-CONCURRENT = How(existing=Existing.REPLACE, concurrent=True)
+ALONE = DownloadOptions(existing=Existing.REPLACE)
+CONCURRENT = DownloadOptions(existing=Existing.REPLACE, concurrent=True)
 
 
 class MeanwhileCase(TransferCase):
@@ -32,8 +37,11 @@ class MeanwhileCase(TransferCase):
         self.addCleanup(piece.stop)
 
     def fetch_and(
-        self, act: Callable[[], object], how: How = ALONE, wanted: Wanted | None = None
-    ) -> Fetched:
+        self,
+        act: Callable[[], object],
+        how: DownloadOptions = ALONE,
+        wanted: DownloadRequest | None = None,
+    ) -> DownloadResult:
         acted: list[object] = []
 
         def note(event: Event) -> None:
@@ -41,18 +49,18 @@ class MeanwhileCase(TransferCase):
                 acted.append(None)
                 acted[0] = act()
 
-        wanted = wanted or Wanted(b"d/a", self.path(b"a"))
+        wanted = wanted or DownloadRequest(b"d/a", self.path(b"a"))
         try:
-            return Transfer(self.session, wanted, how, note).run()
+            return Download(self.session, wanted, how, note).run()
         finally:
             self.assertEqual(len(acted), 1)
 
-    def other(self, how: How) -> Callable[[], object]:
+    def other(self, how: DownloadOptions) -> Callable[[], object]:
         """Return what downloads the same file with a connection of its own."""
 
-        def fetch() -> Fetched:
+        def fetch() -> DownloadResult:
             with Session(self.server.address, 5) as session:
-                return Transfer(session, Wanted(b"d/a", self.path(b"a")), how).run()
+                return Download(session, DownloadRequest(b"d/a", self.path(b"a")), how).run()
 
         return fetch
 
@@ -78,7 +86,7 @@ class ConcurrentTests(MeanwhileCase):
         self.assert_whole()
 
     def test_file_that_another_download_has_brought_is_not_brought_twice(self) -> None:
-        how = How(concurrent=True)
+        how = DownloadOptions(concurrent=True)
         self.assertTrue(self.fetch_and(self.other(how), how).unchanged)
         self.assert_whole()
 
@@ -119,7 +127,7 @@ class UselessLockTests(MeanwhileCase):
             self.other(ALONE)()
             seen.append(os.stat(self.path(b"a")))
 
-        self.assertRaises(TakenOver, self.fetch_and, second)
+        self.assertRaises(ClaimLost, self.fetch_and, second)
         now = os.stat(self.path(b"a"))
         self.assertEqual((now.st_ino, now.st_mtime_ns), (seen[0].st_ino, MTIME))
         self.assertEqual(now.st_ctime_ns, seen[0].st_ctime_ns)
@@ -130,7 +138,7 @@ class UselessLockTests(MeanwhileCase):
             self.server.put(b"d/a", OLD)
             self.other(ALONE)()
 
-        self.assertRaises(TakenOver, self.fetch_and, second)
+        self.assertRaises(ClaimLost, self.fetch_and, second)
         self.assert_whole(OLD)
 
     def test_concurrent_downloads_all_succeed(self) -> None:
@@ -142,7 +150,8 @@ class UselessLockTests(MeanwhileCase):
         def second() -> None:
             self.server.fail(b"GET", Fault(cut=4000))
             self.assertRaises(
-                ConnectionBroken, self.other(How(existing=Existing.REPLACE, patience=Patience()))
+                ConnectionBroken,
+                self.other(DownloadOptions(existing=Existing.REPLACE, retry_policy=RetryPolicy())),
             )
 
         self.fetch_and(second, CONCURRENT)
@@ -163,8 +172,8 @@ class TreeTests(MeanwhileCase):
         self.tree = LocalTree(self.path(b"root"))
         self.addCleanup(self.tree.close)
 
-    def wanted(self, below: bytes = b"z/a") -> Wanted:
-        return Wanted(b"d/a", self.path(b"root", below), None, self.tree, below)
+    def wanted(self, below: bytes = b"z/a") -> DownloadRequest:
+        return DownloadRequest(b"d/a", self.path(b"root", below), None, self.tree, below)
 
     def replace(self) -> None:
         """Put a link that leads outside in the directory's place."""
@@ -178,7 +187,7 @@ class TreeTests(MeanwhileCase):
             self.assertEqual(os.stat(self.path(b"outside", name)).st_mtime_ns, 1)
 
     def test_directory_that_is_replaced_by_a_link_while_it_is_written_to(self) -> None:
-        for how in (ALONE, How(existing=Existing.UPDATE, verify=True)):
+        for how in (ALONE, DownloadOptions(existing=Existing.UPDATE, verify=True)):
             error = self.assertRaises(LocalError, self.fetch_and, self.replace, how, self.wanted())
             self.assertIn(error.errno, (errno.ELOOP, errno.ENOTDIR))
             self.assert_outside_untouched()
@@ -191,8 +200,8 @@ class TreeTests(MeanwhileCase):
     def test_directory_that_is_a_link_from_the_beginning(self) -> None:
         self.replace()
         for existing in Existing:
-            how = How(existing=existing)
-            transfer = Transfer(self.session, self.wanted(), how)
+            how = DownloadOptions(existing=existing)
+            transfer = Download(self.session, self.wanted(), how)
             error = self.assertRaises(LocalError, transfer.run)
             self.assertIn(error.errno, (errno.ELOOP, errno.ENOTDIR))
         self.assert_outside_untouched()
@@ -206,14 +215,14 @@ class TreeTests(MeanwhileCase):
             return found
 
         with mock.patch.object(LocalTree, "lstat", lstat):
-            self.assertRaises(LocalError, Transfer(self.session, self.wanted(), ALONE).run)
+            self.assertRaises(LocalError, Download(self.session, self.wanted(), ALONE).run)
         self.assert_outside_untouched()
 
     def test_link_in_the_place_of_the_file_is_replaced(self) -> None:
         for verify in (False, True):
             os.symlink(self.path(b"outside", b"a"), self.path(b"root", b"z", b"a"))
-            how = How(existing=Existing.UPDATE, verify=verify)
-            Transfer(self.session, self.wanted(), how).run()
+            how = DownloadOptions(existing=Existing.UPDATE, verify=verify)
+            Download(self.session, self.wanted(), how).run()
             self.assertEqual(self.read(b"root", b"z", b"a"), NEW)
             self.assertFalse(os.path.islink(self.path(b"root", b"z", b"a")))
             os.unlink(self.path(b"root", b"z", b"a"))
@@ -223,27 +232,27 @@ class TreeTests(MeanwhileCase):
         for suffix in (b"", b".json"):
             place = self.path(b"root", b"z", b".a.part" + suffix)
             os.symlink(self.path(b"outside", b".a.part"), place)
-        Transfer(self.session, self.wanted(), ALONE).run()
+        Download(self.session, self.wanted(), ALONE).run()
         self.assertEqual(self.read(b"root", b"z", b"a"), NEW)
         self.assert_outside_untouched()
 
     def test_directories_are_created(self) -> None:
-        Transfer(self.session, self.wanted(b"n/o/a"), ALONE).run()
+        Download(self.session, self.wanted(b"n/o/a"), ALONE).run()
         self.assertEqual(self.read(b"root", b"n", b"o", b"a"), NEW)
 
     def test_file_of_the_same_digest_is_left(self) -> None:
         self.write(b"root/z/a", NEW, MTIME)
-        how = How(existing=Existing.UPDATE, verify=True)
-        self.assertTrue(Transfer(self.session, self.wanted(), how).run().unchanged)
+        how = DownloadOptions(existing=Existing.UPDATE, verify=True)
+        self.assertTrue(Download(self.session, self.wanted(), how).run().unchanged)
         self.write(b"root/z/a", OLD, MTIME)
-        self.assertFalse(Transfer(self.session, self.wanted(), how).run().unchanged)
+        self.assertFalse(Download(self.session, self.wanted(), how).run().unchanged)
 
     def test_server_of_version_1(self) -> None:
         self.server.version = 1
-        Transfer(self.session, self.wanted(), ALONE).run()
+        Download(self.session, self.wanted(), ALONE).run()
         self.assertEqual(os.listdir(self.z), [b"a"])
         self.replace()
-        self.assertRaises(LocalError, Transfer(self.session, self.wanted(), ALONE).run)
+        self.assertRaises(LocalError, Download(self.session, self.wanted(), ALONE).run)
         self.assert_outside_untouched()
 
 
@@ -251,7 +260,7 @@ class LinkedDestinationTests(MeanwhileCase):
     def test_links_in_the_path_of_a_single_file_are_followed(self) -> None:
         os.mkdir(self.path(b"real"))
         os.symlink(b"real", self.path(b"link"))
-        Transfer(self.session, Wanted(b"d/a", self.path(b"link", b"a"))).run()
+        Download(self.session, DownloadRequest(b"d/a", self.path(b"link", b"a"))).run()
         self.assertEqual(self.read(b"real", b"a"), NEW)
 
     def test_directory_that_is_replaced_meanwhile_stays_the_one_that_is_written_to(self) -> None:
@@ -262,5 +271,5 @@ class LinkedDestinationTests(MeanwhileCase):
             os.rename(self.path(b"z"), self.path(b"old"))
             os.symlink(b"other", self.path(b"z"))
 
-        self.fetch_and(replace, wanted=Wanted(b"d/a", self.path(b"z", b"a")))
+        self.fetch_and(replace, wanted=DownloadRequest(b"d/a", self.path(b"z", b"a")))
         self.assertEqual((os.listdir(self.path(b"other")), self.read(b"old", b"a")), ([], NEW))

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from natproxy.client import ConnectionBroken, LocalError, Phase, Unavailable
-from natproxy.client.retry import Patience
+from natproxy.client.retry import RetryPolicy
 from natproxy.client.transfer.destination import Existing
-from natproxy.client.transfer.download import How
-from natproxy.client.transfer.partial import Partial
+from natproxy.client.transfer.download import DownloadOptions
+from natproxy.client.transfer.partial import PartialDownload
 from tests.support.partials import kill
 from tests.support.served_files import MTIME, Fault
 from tests.support.transfers import NEW, OLD, TransferCase
@@ -25,7 +25,7 @@ class ExistingTests(TransferCase):
 
     def outcome(self, existing: Existing) -> str:
         try:
-            fetched = self.fetch(How(existing=existing))
+            fetched = self.fetch(DownloadOptions(existing=existing))
         except LocalError as error:
             self.assertEqual(self.phases(), [Phase.FAILED])
             return "refused" if error.exit_status == 9 else ""
@@ -80,27 +80,27 @@ class ExistingTests(TransferCase):
         self.addCleanup(os.unlink, target)
         self.write(target, b"precious")
         os.symlink(target, self.path(b"a"))
-        self.fetch(How(existing=Existing.UPDATE))
+        self.fetch(DownloadOptions(existing=Existing.UPDATE))
         self.assert_whole()
         self.assertEqual(self.read(target), b"precious")
 
     def test_the_same_by_its_looks_only(self) -> None:
         self.write(b"a", OLD, MTIME)
-        error = self.assertRaises(LocalError, self.fetch, How(verify=True))
+        error = self.assertRaises(LocalError, self.fetch, DownloadOptions(verify=True))
         self.assertIn("--overwrite", str(error))
-        self.fetch(How(verify=True, existing=Existing.UPDATE))
+        self.fetch(DownloadOptions(verify=True, existing=Existing.UPDATE))
         self.assert_whole()
-        self.assertTrue(self.fetch(How(verify=True)).unchanged)
+        self.assertTrue(self.fetch(DownloadOptions(verify=True)).unchanged)
 
     def test_what_came_there_meanwhile(self) -> None:
         for existing, content in ((Existing.REFUSE, None), (Existing.KEEP, b"other")):
             appear = Fault(act=lambda: self.write(b"a", b"other"))
             self.server.fail(b"GET", appear)
             if content is None:
-                self.assertRaises(LocalError, self.fetch, How(existing=existing))
+                self.assertRaises(LocalError, self.fetch, DownloadOptions(existing=existing))
                 self.assertEqual(self.read(b"a"), b"other")
             else:
-                self.assertTrue(self.fetch(How(existing=existing)).unchanged)
+                self.assertTrue(self.fetch(DownloadOptions(existing=existing)).unchanged)
                 self.assert_whole(content)
             os.unlink(self.path(b"a"))
             self.server.put(b"d/a", NEW)
@@ -110,7 +110,7 @@ class ExistingTests(TransferCase):
         sync = os.fsync
         for linked in (True, False):
             for existing in (Existing.REFUSE, Existing.KEEP):
-                how = How(existing=existing)
+                how = DownloadOptions(existing=existing)
 
                 def appear(file: int) -> None:
                     self.write(b"a", b"other")
@@ -135,7 +135,7 @@ class ExistingTests(TransferCase):
         self.server.version = 1
         self.server.put(b"a", NEW)
         for existing in (Existing.REFUSE, Existing.KEEP, Existing.REPLACE):
-            how = How(existing=existing)
+            how = DownloadOptions(existing=existing)
             self.server.fail(b"DOWNLOAD", Fault(act=lambda: self.write(b"a", b"other")))
             if existing is Existing.REFUSE:
                 self.assertRaises(LocalError, self.fetch, how, b"a")
@@ -175,10 +175,10 @@ class AnyHistoryTests(TransferCase):
                 self.server.cut_off()
             faults = [Fault(cut=data.draw(st.integers(-1, 8000))) for _ in range(segments)]
             self.server.fail(b"GET", *faults)
-            closing = Partial.close if what != "kill" else kill
+            closing = PartialDownload.close if what != "kill" else kill
             kills += what == "kill"
             with (
-                mock.patch.object(Partial, "close", closing),
+                mock.patch.object(PartialDownload, "close", closing),
                 mock.patch("natproxy.client.transfer.record.SMALLEST_SEGMENT", 1000),
                 mock.patch("natproxy.client.transfer.partial.CHECKPOINT", 500),
                 mock.patch("natproxy.client.transfer.download.PIECE", 700),
@@ -186,14 +186,19 @@ class AnyHistoryTests(TransferCase):
                 contextlib.suppress(ConnectionBroken, Unavailable),
             ):
                 self.fetch(
-                    How(Existing.REPLACE, data.draw(st.booleans()), segments, patience=Patience())
+                    DownloadOptions(
+                        Existing.REPLACE,
+                        data.draw(st.booleans()),
+                        segments,
+                        retry_policy=RetryPolicy(),
+                    )
                 )
                 # The fault came too late: that was one download, and what follows is another.
                 self.assert_whole(current)
                 os.unlink(self.path(b"a"))
                 self.server.sent, changes, kills = 0, 0, 0
             self.server._faults.clear()
-        received = self.fetch(How(Existing.REPLACE)).received
+        received = self.fetch(DownloadOptions(Existing.REPLACE)).received
         self.assert_whole(current)
         self.assertLessEqual(received, len(current))
         if segments == 1 and not changes:

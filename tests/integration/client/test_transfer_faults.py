@@ -25,10 +25,16 @@ from natproxy.client import (
     Session,
     Unavailable,
 )
-from natproxy.client.retry import RETRY_FOR, Limit, Patience, Stop
+from natproxy.client.rate import RateLimit
+from natproxy.client.retry import RETRY_FOR, Cancellation, RetryPolicy
 from natproxy.client.transfer.destination import Existing
-from natproxy.client.transfer.download import Fetched, How, Transfer, Wanted
-from natproxy.client.transfer.partial import Partial
+from natproxy.client.transfer.download import (
+    Download,
+    DownloadOptions,
+    DownloadRequest,
+    DownloadResult,
+)
+from natproxy.client.transfer.partial import PartialDownload
 from natproxy.client.transfer.record import Segment
 from tests.support.served_files import Fault
 from tests.support.transfers import NEW, OLD, ONCE, TransferCase, at_most
@@ -66,7 +72,7 @@ class RetryingTests(TransferCase):
     def test_question_at_the_beginning_is_tried_again_too(self) -> None:
         self.server.fail(b"STAT", Fault(answer=b"ERR proxy error: no server\n"))
         self.server.fail(b"HASH", Fault(answer=b"ERR 503 the file is changing\n"))
-        self.fetch(How(verify=True))
+        self.fetch(DownloadOptions(verify=True))
         self.assert_whole()
 
     def test_failures_that_do_not_pass_are_not_tried_again(self) -> None:
@@ -82,7 +88,7 @@ class RetryingTests(TransferCase):
 
     def test_patience_ends_and_what_came_is_kept(self) -> None:
         self.server.fail(b"GET", Fault(cut=4000), *[BREAK] * 8)
-        error = self.assertRaises(GaveUp, self.fetch, How(patience=at_most(3)))
+        error = self.assertRaises(GaveUp, self.fetch, DownloadOptions(retry_policy=at_most(3)))
         self.assertEqual(error.exit_status, 5)
         self.assertEqual(
             str(error),
@@ -99,7 +105,9 @@ class RetryingTests(TransferCase):
         self.server.fail(b"GET", *failing, Fault(cut=4000), *failing)
         with mock.patch("random.random", return_value=0.5):
             # At such a limit, 4000 bytes are progress.
-            self.fetch(How(patience=at_most(4), limit=Limit(3000.0, lambda: 0.0)))
+            self.fetch(
+                DownloadOptions(retry_policy=at_most(4), limit=RateLimit(3000.0, lambda: 0.0))
+            )
         waits = [seconds for seconds in self.slept if seconds in (0.5, 1.0, 2.0, 4.0)]
         self.assertEqual(waits, [0.5, 1.0, 2.0, 0.5, 1.0, 2.0, 4.0])
 
@@ -112,7 +120,7 @@ class RetryingTests(TransferCase):
 
     def test_failure_names_the_file_and_says_nothing_of_what_is_not_kept(self) -> None:
         self.server.fail(b"GET", *[Fault(answer=b"ERR 503 not now\n")] * 2)
-        for how in (How(patience=at_most(1)), ONCE):
+        for how in (DownloadOptions(retry_policy=at_most(1)), ONCE):
             self.server._faults.clear()
             self.server.fail(b"GET", *[Fault(answer=b"ERR 503 not now\n")] * 2)
             error = self.assertRaises(ClientError, self.fetch, how)
@@ -122,7 +130,7 @@ class RetryingTests(TransferCase):
     def test_outage_of_ten_minutes_is_survived_by_all_segments(self) -> None:
         now = [0.0]
 
-        def sleep(stop: Stop, seconds: float) -> None:
+        def sleep(stop: Cancellation, seconds: float) -> None:
             stop.check()
             now[0] += seconds / 4
 
@@ -133,10 +141,10 @@ class RetryingTests(TransferCase):
         self.server.fail(b"GET", *[Fault(act=act)] * 1000)
         with (
             mock.patch("natproxy.client.transfer.record.SMALLEST_SEGMENT", 1000),
-            mock.patch("natproxy.client.retry.Stop.sleep", sleep),
+            mock.patch("natproxy.client.retry.Cancellation.sleep", sleep),
             mock.patch("natproxy.client.retry.time.monotonic", side_effect=lambda: now[0]),
         ):
-            self.fetch(How(segments=4))
+            self.fetch(DownloadOptions(segments=4))
         self.assertGreaterEqual(now[0], 600)
         self.assert_whole()
 
@@ -150,7 +158,7 @@ class RetryingTests(TransferCase):
             connect(connection)
 
         with mock.patch.object(Connection, "connect", refused):
-            self.fetch(How(patience=Patience(RETRY_FOR, wait=True)))
+            self.fetch(DownloadOptions(retry_policy=RetryPolicy(RETRY_FOR, wait=True)))
         self.assertEqual(len(self.slept), 3)
         self.assert_whole()
 
@@ -161,7 +169,7 @@ class RetryingTests(TransferCase):
 
     def test_server_that_goes_is_waited_for(self) -> None:
         self.server.fail(b"GET", Fault(cut=4000, act=self.server.stop_listening))
-        self.assertRaises(GaveUp, self.fetch, How(patience=at_most(2)))
+        self.assertRaises(GaveUp, self.fetch, DownloadOptions(retry_policy=at_most(2)))
         self.assertEqual(len(self.slept), 2)
 
     def test_silent_server_is_given_up_after_the_time_out(self) -> None:
@@ -177,8 +185,8 @@ class RetryingTests(TransferCase):
 
 class RateTests(TransferCase):
     def test_bytes_come_no_faster_than_they_may(self) -> None:
-        limit = Limit(2048.0, clock=lambda: 100.0)
-        self.fetch(How(limit=limit))
+        limit = RateLimit(2048.0, clock=lambda: 100.0)
+        self.fetch(DownloadOptions(limit=limit))
         # The clock stands still: the last wait is for all of them.
         self.assertEqual(self.slept[-1], len(NEW) / 2048)
         self.assertEqual(len(self.slept), 3)
@@ -186,7 +194,7 @@ class RateTests(TransferCase):
 
     def test_nobody_waits_who_is_slow_already(self) -> None:
         now = iter(range(0, 10**6, 1000))
-        self.fetch(How(limit=Limit(10_000.0, clock=lambda: float(next(now)))))
+        self.fetch(DownloadOptions(limit=RateLimit(10_000.0, clock=lambda: float(next(now)))))
         self.assertTrue(all(seconds < 1 for seconds in self.slept), self.slept)
 
 
@@ -196,7 +204,7 @@ class SegmentTests(TransferCase):
         small = mock.patch("natproxy.client.transfer.record.SMALLEST_SEGMENT", 1000)
         small.start()
         self.addCleanup(small.stop)
-        self.how = How(segments=4)
+        self.how = DownloadOptions(segments=4)
 
     def test_each_is_a_range_of_its_own(self) -> None:
         self.assertEqual(self.fetch(self.how).received, len(NEW))
@@ -219,7 +227,9 @@ class SegmentTests(TransferCase):
 
     def test_what_each_has_received_is_kept(self) -> None:
         self.server.fail(b"GET", *[Fault(cut=1000)] * 4)
-        self.assertRaises(ConnectionBroken, self.fetch, How(segments=4, patience=Patience()))
+        self.assertRaises(
+            ConnectionBroken, self.fetch, DownloadOptions(segments=4, retry_policy=RetryPolicy())
+        )
         record = json.loads(self.read(b".a.part.json"))
         kept = sum(done - start for start, done, _ in record["segments"])
         self.assertGreaterEqual(kept, 1000)
@@ -227,7 +237,7 @@ class SegmentTests(TransferCase):
         self.assert_whole()
 
     def test_digest_of_each_is_compared(self) -> None:
-        self.fetch(How(segments=4, verify=True))
+        self.fetch(DownloadOptions(segments=4, verify=True))
         self.assertEqual(len(self.server.asked(b"HASH")), 4)
         self.assert_whole()
 
@@ -239,10 +249,10 @@ class SegmentTests(TransferCase):
         gone = Fault(answer=b"ERR 412 changed etag=x\n", act=waiting.wait)
         self.server.fail(b"GET", gone, *[Fault(act=waiting.wait)] * 3)
         self.server.fail(b"STAT", Fault(), Fault(answer=b"ERR 404 file not found\n"))
-        fetch = Transfer._fetch
+        fetch = Download._fetch
         failed: list[threading.Event] = []
 
-        def noted(transfer: Transfer, part: Partial, segment: Segment, event: Any) -> str:
+        def noted(transfer: Download, part: PartialDownload, segment: Segment, event: Any) -> str:
             failed.append(event)
             return fetch(transfer, part, segment, event)
 
@@ -250,9 +260,9 @@ class SegmentTests(TransferCase):
             if event.phase is Phase.RECEIVING and event.done:
                 failed[0].wait(10)
 
-        transfer = Transfer(self.session, Wanted(b"d/a", self.path(b"a")), self.how, note)
+        transfer = Download(self.session, DownloadRequest(b"d/a", self.path(b"a")), self.how, note)
         with (
-            mock.patch.object(Transfer, "_fetch", noted),
+            mock.patch.object(Download, "_fetch", noted),
             mock.patch("natproxy.client.transfer.download.PIECE", 1 << 16),
         ):
             self.assertRaises(NotFound, transfer.run)
@@ -268,9 +278,9 @@ class SegmentTests(TransferCase):
 
 
 class InterruptedTests(TransferCase):
-    def fetch_and(self, act: Callable[[Stop], object], how: How) -> None:
+    def fetch_and(self, act: Callable[[Cancellation], object], how: DownloadOptions) -> None:
         """Begin, act in another thread as soon as bytes have come, and be interrupted."""
-        stop = Stop()
+        stop = Cancellation()
         came = threading.Event()
 
         def note(event: Event) -> None:
@@ -284,8 +294,8 @@ class InterruptedTests(TransferCase):
         thread = threading.Thread(target=other)
         thread.start()
         self.addCleanup(thread.join)
-        wanted = Wanted(b"d/a", self.path(b"a"))
-        error = self.assertRaises(Interrupted, Transfer(self.session, wanted, how, note, stop).run)
+        wanted = DownloadRequest(b"d/a", self.path(b"a"))
+        error = self.assertRaises(Interrupted, Download(self.session, wanted, how, note, stop).run)
         self.assertEqual(error.exit_status, 130)
 
     def test_other_thread_ends_what_waits_for_bytes(self) -> None:
@@ -296,11 +306,11 @@ class InterruptedTests(TransferCase):
         # Not the next one: what has seen `stop` may be over before it is interrupted.
         session = self.session
 
-        def act(stop: Stop) -> None:
-            stop.set()
+        def act(stop: Cancellation) -> None:
+            stop.cancel()
             session.interrupt()
 
-        self.fetch_and(act, How())
+        self.fetch_and(act, DownloadOptions())
         self.session = Session(self.server.address)
         session.close()
         self.addCleanup(self.session.close)
@@ -308,10 +318,10 @@ class InterruptedTests(TransferCase):
         self.assert_whole()
 
     def test_nobody_sleeps_through_it(self) -> None:
-        stop = Stop()
-        stop.set()
-        wanted = Wanted(b"d/a", self.path(b"a"))
-        self.assertRaises(Interrupted, Transfer(self.session, wanted, None, self.note, stop).run)
+        stop = Cancellation()
+        stop.cancel()
+        wanted = DownloadRequest(b"d/a", self.path(b"a"))
+        self.assertRaises(Interrupted, Download(self.session, wanted, None, self.note, stop).run)
         self.assertEqual(self.server.commands, [])
 
 
@@ -322,7 +332,7 @@ class Version1Tests(TransferCase):
 
     def test_file_comes_whole(self) -> None:
         fetched = self.fetch()
-        self.assertEqual(fetched, Fetched(self.path(b"a"), len(NEW), len(NEW), False))
+        self.assertEqual(fetched, DownloadResult(self.path(b"a"), len(NEW), len(NEW), False))
         self.assertEqual(self.server.commands, [b"FEAT", b"DOWNLOAD d/a"])
         self.assertIn("version 1 only", self.events[0].message)
         self.assertEqual(self.events[-1], Event(b"d/a", Phase.COMPLETE, len(NEW), len(NEW)))
@@ -336,15 +346,15 @@ class Version1Tests(TransferCase):
     def test_tries_that_lead_nowhere_come_to_an_end(self) -> None:
         # Bytes that are thrown away again are no progress.
         self.server.fail(b"DOWNLOAD", *[Fault(cut=4000)] * 50)
-        self.assertRaises(GaveUp, self.fetch, How(patience=at_most(3)))
+        self.assertRaises(GaveUp, self.fetch, DownloadOptions(retry_policy=at_most(3)))
         self.assertEqual((len(self.server.asked(b"DOWNLOAD")), self.files()), (4, []))
 
     def test_what_is_there_is_refused_kept_or_replaced(self) -> None:
         self.write(b"a", b"other")
         self.assertRaises(LocalError, self.fetch)
-        self.assertTrue(self.fetch(How(existing=Existing.KEEP)).unchanged)
+        self.assertTrue(self.fetch(DownloadOptions(existing=Existing.KEEP)).unchanged)
         self.assertEqual(self.server.asked(b"DOWNLOAD"), [])
-        self.fetch(How(existing=Existing.REPLACE))
+        self.fetch(DownloadOptions(existing=Existing.REPLACE))
         self.assert_whole()
 
 

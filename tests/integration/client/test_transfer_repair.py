@@ -7,12 +7,12 @@ from unittest import mock
 
 from natproxy.client import Changed, DigestMismatch, Event, NotUnderstood, Phase
 from natproxy.client.transfer.damage import MOST_RANGES
-from natproxy.client.transfer.download import REPAIRS, How
+from natproxy.client.transfer.download import REPAIRS, DownloadOptions
 from natproxy.protocol import FILE, Digest, Metadata, Range, format_digest, format_range
 from tests.support.served_files import MTIME, Fault
 from tests.support.transfers import NEW, OLD, ONCE, TransferCase
 
-VERIFIED = How(verify=True)
+VERIFIED = DownloadOptions(verify=True)
 
 
 class RepairCase(TransferCase):
@@ -73,8 +73,8 @@ class RepairingTests(RepairCase):
     def test_segments_are_repaired_each_for_itself(self) -> None:
         self.server.fail(b"GET", self.flipped(3000, start=0, end=5120))
         # The fault is for the first segment: both at once could ask in any order.
-        with mock.patch("natproxy.client.transfer.download.run_together", _one_by_one):
-            self.fetch(How(verify=True, segments=2))
+        with mock.patch("natproxy.client.transfer.download.run_parallel", _one_by_one):
+            self.fetch(DownloadOptions(verify=True, segments=2))
         self.assertIn((2880, 320), self.asked()[2:])
         self.assertLessEqual(len(self.asked()), 4)
         self.assert_whole()
@@ -82,9 +82,9 @@ class RepairingTests(RepairCase):
     def test_damage_on_both_sides_of_a_boundary_between_segments(self) -> None:
         first = self.flipped(5119, start=0, end=5120)
         second = self.flipped(5120, start=5120)
-        with mock.patch("natproxy.client.transfer.download.run_together", _one_by_one):
+        with mock.patch("natproxy.client.transfer.download.run_parallel", _one_by_one):
             self.server.fail(b"GET", first, second)
-            self.fetch(How(verify=True, segments=2))
+            self.fetch(DownloadOptions(verify=True, segments=2))
         self.assertEqual(self.asked()[2:], [(4800, 320), (5120, 320)])
         self.assert_whole()
 

@@ -399,7 +399,9 @@ def test_file_system_that_has_worked_waits_for_a_restarted_proxy(
     files = ServedFiles()
     files.put(b"a", b"the a")
     slept: list[float] = []
-    monkeypatch.setattr("natproxy.client.retry.Stop.sleep", lambda _, time: slept.append(time))
+    monkeypatch.setattr(
+        "natproxy.client.retry.Cancellation.sleep", lambda _, time: slept.append(time)
+    )
     connect = Connection.connect
     refusals: list[ClientError] = []
 
@@ -435,7 +437,7 @@ def test_listing_that_breaks_off_goes_on_with_the_missing_page(
     for name in b"abcdef":
         files.put(bytes([name]), b"")
     files.page = 2
-    monkeypatch.setattr("natproxy.client.retry.Stop.sleep", lambda *_: None)
+    monkeypatch.setattr("natproxy.client.retry.Cancellation.sleep", lambda *_: None)
     fs = NatproxyFileSystem(*files.address, skip_instance_cache=True)
     for fail_at in range(3):
         files.commands.clear()

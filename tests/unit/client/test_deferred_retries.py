@@ -19,7 +19,7 @@ from natproxy.client import (
     NotFound,
     UsageError,
 )
-from natproxy.client.retry import Patience
+from natproxy.client.retry import RetryPolicy
 from natproxy.client.twisted.session import Client
 from tests.unit.client.test_deferred import FACTS, METADATA, ClientCase
 
@@ -29,7 +29,7 @@ STAT = b"OK type=file size=5 " + FACTS + b"\n"
 
 class RetryCase(ClientCase):
     def new_client(self, **options: Any) -> Client:
-        return super().new_client(**{"patience": Patience(60), **options})
+        return super().new_client(**{"retry_policy": RetryPolicy(60), **options})
 
 
 class RetryTests(RetryCase):
@@ -56,7 +56,7 @@ class RetryTests(RetryCase):
             self.successResultOf(result)
 
     def test_digest_that_is_being_computed_costs_no_patience(self) -> None:
-        self.client = self.new_client(patience=Patience(60, 1))
+        self.client = self.new_client(retry_policy=RetryPolicy(60, 1))
         digest = self.client.hash("a")
         connection = self.accept()
         for _ in range(5):
@@ -97,7 +97,7 @@ class RetryTests(RetryCase):
         self.assertEqual(str(gave_up), "not now (gave up after 1 min without progress)")
 
     def test_client_has_none_unless_it_is_given_some(self) -> None:
-        self.client = super().new_client(patience=None)
+        self.client = super().new_client(retry_policy=None)
         names = self.client.list()
         self.endpoint.last.refuse(error.ConnectionRefusedError())
         self.failureResultOf(names, CannotConnect)
@@ -106,7 +106,7 @@ class RetryTests(RetryCase):
         connected = self.client.connect()
         self.endpoint.last.refuse(error.ConnectionRefusedError())
         self.failureResultOf(connected, CannotConnect)
-        self.client = self.new_client(patience=Patience(60, wait=True))
+        self.client = self.new_client(retry_policy=RetryPolicy(60, wait=True))
         connected = self.client.connect()
         self.endpoint.last.refuse(error.ConnectionRefusedError())
         self.assertNoResult(connected)
@@ -191,7 +191,7 @@ class DownloadTests(RetryCase):
         self.assertEqual(self.sink.value(), b"the")
 
     def test_without_patience_it_fails(self) -> None:
-        self.client = self.new_client(patience=Patience())
+        self.client = self.new_client(retry_policy=RetryPolicy())
         self.client.version()
         self.accept()
         got = self.client.get("a", self.sink)

@@ -12,7 +12,7 @@ from unittest import mock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from natproxy.client.transfer.partial import CHECKPOINT, Partial, is_partial
+from natproxy.client.transfer.partial import CHECKPOINT, PartialDownload, is_partial
 from natproxy.client.transfer.record import Segment, without
 from tests.support.partials import PartialCase, full, kill
 
@@ -105,7 +105,7 @@ class KeepingTests(PartialCase):
 class DisbeliefTests(PartialCase):
     """What cannot be believed costs a fresh start, never an exception or a mixture."""
 
-    def afresh(self, **options: Any) -> Partial:
+    def afresh(self, **options: Any) -> PartialDownload:
         part = self.open(**options)
         self.assertEqual((part.kept, part.trusted, self.content(self.part)), (0, True, b""))
         return part

@@ -10,15 +10,15 @@ from unittest import mock, skipIf
 
 from natproxy.client import LocalError
 from natproxy.client.transfer.filesystem import LOCK_UNSUPPORTED
-from natproxy.client.transfer.partial import Partial, TakenOver, is_partial
+from natproxy.client.transfer.partial import ClaimLost, PartialDownload, is_partial
 from tests.support.partials import MTIME, PartialCase, kill
 
 
 class ClaimCase(PartialCase):
-    def write(self, part: Partial, content: bytes) -> None:
+    def write(self, part: PartialDownload, content: bytes) -> None:
         part.write(part.segments[0], memoryview(content))
 
-    def private(self, part: Partial) -> bytes:
+    def private(self, part: PartialDownload) -> bytes:
         """Return the name of the private partial file that is used."""
         (name,) = set(self.files()) - self.there
         self.assertTrue(is_partial(name))
@@ -26,7 +26,7 @@ class ClaimCase(PartialCase):
         self.assertEqual((part.kept, part.segments[0].end), (0, 10))
         return name
 
-    def assert_private(self, part: Partial, reason: str) -> None:
+    def assert_private(self, part: PartialDownload, reason: str) -> None:
         """See that a download succeeds beside what is there, and leaves no trace."""
         self.assertIn(reason, part.discarded)
         self.private(part)
@@ -109,9 +109,9 @@ class UselessLockTests(ClaimCase):
         patch.start()
         self.addCleanup(patch.stop)
 
-    def overtaken(self, first: Partial) -> None:
-        self.assertRaises(TakenOver, self.write, first, b"x")
-        self.assertRaises(TakenOver, first.finish)
+    def overtaken(self, first: PartialDownload) -> None:
+        self.assertRaises(ClaimLost, self.write, first, b"x")
+        self.assertRaises(ClaimLost, first.finish)
         first.close()
 
     def test_later_process_goes_on_and_the_earlier_one_writes_no_more(self) -> None:
@@ -156,7 +156,7 @@ class UselessLockTests(ClaimCase):
         # It takes the place of a complete one just before the rename.
         first = self.open()
         self.write(first, b"0123456789")
-        second: list[Partial] = []
+        second: list[PartialDownload] = []
         rename = os.replace
 
         def replace(old: bytes, new: bytes, **directories: int) -> None:
@@ -166,7 +166,7 @@ class UselessLockTests(ClaimCase):
             rename(old, new, **directories)
 
         with mock.patch("os.replace", replace):
-            self.assertRaises(TakenOver, first.finish)
+            self.assertRaises(ClaimLost, first.finish)
         first.close()
         self.assertEqual(self.files(), [b".a.part", b".a.part.json"])
         self.write(second[0], b"defghij")

@@ -13,14 +13,14 @@ from unittest import mock
 
 from natproxy.client import LocalError
 from natproxy.client.transfer.destination import LocalFile
-from natproxy.client.transfer.partial import Partial
+from natproxy.client.transfer.partial import PartialDownload
 from natproxy.protocol import FILE, Metadata
 from tests.support.partials import MTIME, PartialCase, full
 from tests.support.paths import ROOT
 
 
 class FinishingTests(PartialCase):
-    def complete(self) -> Partial:
+    def complete(self) -> PartialDownload:
         part = self.open(size=5)
         part.write(part.segments[0], memoryview(b"01234"))
         return part
@@ -129,7 +129,7 @@ class FinishingTests(PartialCase):
 
     def test_times_that_no_file_can_have(self) -> None:
         for mtime in (10**28, -(10**28), 2**63, -1):
-            with Partial(LocalFile(self.path), b"a", Metadata(FILE, 0, mtime, "e")) as part:
+            with PartialDownload(LocalFile(self.path), b"a", Metadata(FILE, 0, mtime, "e")) as part:
                 part.finish()
             self.assertEqual(self.files(), [b"a"])
 
@@ -193,11 +193,11 @@ class PlaceTests(PartialCase):
     def test_other_process_is_noticed_and_its_end_too(self) -> None:
         hold = (
             "import sys\n"
-            "from natproxy.client.transfer.partial import Partial\n"
+            "from natproxy.client.transfer.partial import PartialDownload\n"
             "from natproxy.protocol import Metadata\n"
             "from natproxy.client.transfer.destination import LocalFile\n"
             "metadata = Metadata('file', 10, 0, 'e')\n"
-            "p = Partial(LocalFile(sys.argv[1].encode()), b'd/a', metadata)\n"
+            "p = PartialDownload(LocalFile(sys.argv[1].encode()), b'd/a', metadata)\n"
             "p.write(p.segments[0], memoryview(b'01234')); p.save()\n"
             "print('ready', flush=True); sys.stdin.read()"
         )

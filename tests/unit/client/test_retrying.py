@@ -22,19 +22,17 @@ from natproxy.client import (
     Unavailable,
     UsageError,
 )
+from natproxy.client.rate import CATCH_UP, RateLimit, RateMonitor
 from natproxy.client.retry import (
-    LATE,
-    Contact,
-    Limit,
+    Cancellation,
+    FailureCount,
     Outage,
-    Pace,
-    Patience,
-    Persistence,
-    Stop,
-    Tries,
+    Retrier,
+    RetryContext,
+    RetryPolicy,
     backoff,
+    format_duration,
     parse_duration,
-    shown_duration,
 )
 
 BROKEN = ConnectionBroken("lost")
@@ -76,12 +74,12 @@ class DurationTests(SynchronousTestCase):
 
     def test_it_is_shown_in_its_largest_unit(self) -> None:
         for seconds, text in ((1800, "30 min"), (7200, "2 h"), (90, "90 s"), (0.5, "0.5 s")):
-            self.assertEqual(shown_duration(seconds), text)
+            self.assertEqual(format_duration(seconds), text)
 
 
 class ContactTests(SynchronousTestCase):
     def test_interrupt_ends_each_wait_between_two_tries(self) -> None:
-        contact = Contact()
+        contact = RetryContext()
         contact.interrupt()
         told = threading.Semaphore(0)
         ended: list[Exception] = []
@@ -90,10 +88,10 @@ class ContactTests(SynchronousTestCase):
             raise BROKEN
 
         def persist() -> None:
-            patience = Patience(math.inf)
-            persistently = Persistence(contact, patience, Stop(), lambda _: told.release())
+            policy = RetryPolicy(math.inf)
+            retry = Retrier(contact, policy, Cancellation(), lambda _: told.release())
             try:
-                persistently(step)
+                retry(step)
             except Interrupted as error:
                 ended.append(error)
 
@@ -113,7 +111,7 @@ class ContactTests(SynchronousTestCase):
 
 class PaceTests(SynchronousTestCase):
     def test_body_that_drips_is_a_temporary_failure(self) -> None:
-        pace = Pace("h:1", 1)
+        pace = RateMonitor("h:1", 1)
         for _ in range(60):
             pace.received(1023, 1)
         error = self.assertRaises(ConnectionBroken, pace.received, 1, 1)
@@ -121,12 +119,12 @@ class PaceTests(SynchronousTestCase):
         self.assertTrue(error.passing)
 
     def test_least_rate_is_enough(self) -> None:
-        pace = Pace("h:1", 1)
+        pace = RateMonitor("h:1", 1)
         for _ in range(1000):
             pace.received(1024, 1)
 
     def test_long_time_out_is_a_long_window(self) -> None:
-        pace = Pace("h:1", 500)
+        pace = RateMonitor("h:1", 500)
         pace.received(1, 500)
         pace.received(1, 500)
         self.assertRaises(ConnectionBroken, pace.received, 1, 1)
@@ -134,16 +132,16 @@ class PaceTests(SynchronousTestCase):
 
 class StopTests(SynchronousTestCase):
     def test_it_is_seen_by_those_who_look(self) -> None:
-        stop = Stop()
+        stop = Cancellation()
         stop.check()
         stop.sleep(0)
-        stop.set()
-        stop.set()
+        stop.cancel()
+        stop.cancel()
         self.assertRaises(Interrupted, stop.check)
         self.assertRaises(Interrupted, stop.sleep, 10**6)
 
     def test_it_wakes_those_who_sleep(self) -> None:
-        stop = Stop()
+        stop = Cancellation()
         asleep = threading.Event()
         woken: list[Exception] = []
 
@@ -157,7 +155,7 @@ class StopTests(SynchronousTestCase):
         thread = threading.Thread(target=sleep)
         thread.start()
         asleep.wait(10)
-        stop.set()
+        stop.cancel()
         thread.join(10)
         self.assertEqual(len(woken), 1)
 
@@ -167,7 +165,7 @@ class PersistenceCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.contact = Contact()
+        self.retry_context = RetryContext()
 
     def persist(
         self,
@@ -175,9 +173,9 @@ class PersistenceCase(SynchronousTestCase):
         retries: int | None = None,
         wait: bool = False,
         outage: Outage | None = None,
-    ) -> Persistence:
+    ) -> Retrier:
         self.told: list[str] = []
-        self.stop = Stop()
+        self.stop = Cancellation()
         self.waits: list[float] = []
 
         def sleep(seconds: float) -> None:
@@ -185,10 +183,10 @@ class PersistenceCase(SynchronousTestCase):
             self.clock.advance(seconds)
 
         self.patch(self.stop, "sleep", sleep)
-        patience = Patience(retry_for, retries, wait)
-        return Persistence(
-            self.contact,
-            patience,
+        policy = RetryPolicy(retry_for, retries, wait)
+        return Retrier(
+            self.retry_context,
+            policy,
             self.stop,
             self.told.append,
             outage,
@@ -229,9 +227,9 @@ class PersistenceTests(PersistenceCase):
             self.assertEqual(self.waits, [])
 
     def test_failure_is_raised_as_it_is_when_no_retry_was_wanted(self) -> None:
-        for patience in ({"retry_for": 0}, {"retries": 0}):
-            persistently = self.persist(**patience)
-            error = self.assertRaises(ConnectionBroken, persistently, self.step(BROKEN, 5))
+        for policy in ({"retry_for": 0}, {"retries": 0}):
+            retry = self.persist(**policy)
+            error = self.assertRaises(ConnectionBroken, retry, self.step(BROKEN, 5))
             self.assertIs(error, BROKEN)
 
     def test_server_that_was_never_there_is_not_tried_again(self) -> None:
@@ -239,30 +237,30 @@ class PersistenceTests(PersistenceCase):
         self.assertEqual(self.waits, [])
 
     def test_server_that_was_never_there_is_waited_for_if_that_is_wanted(self) -> None:
-        persistently = self.persist(60, wait=True)
-        self.assertEqual(persistently(self.step(CannotConnect("refused"), 5)), 5)
-        self.contact.reached = False
-        persistently = self.persist(60, wait=True)
-        self.assertRaises(GaveUp, persistently, self.failing(CannotConnect("refused")))
+        retry = self.persist(60, wait=True)
+        self.assertEqual(retry(self.step(CannotConnect("refused"), 5)), 5)
+        self.retry_context.reached = False
+        retry = self.persist(60, wait=True)
+        self.assertRaises(GaveUp, retry, self.failing(CannotConnect("refused")))
 
     def test_server_that_was_there_is_tried_again_by_every_later_call(self) -> None:
         self.persist()(self.step(1))
         # Another call of the same session.
         self.assertEqual(self.persist()(self.step(CannotConnect("refused"), 5)), 5)
         # It was there, too, if a connection to it has been lost.
-        self.contact = Contact()
+        self.retry_context = RetryContext()
         self.assertEqual(self.persist()(self.step(BROKEN, CannotConnect("refused"), 5)), 5)
 
     def test_stop_is_stronger_than_any_failure(self) -> None:
-        persistently = self.persist()
+        retry = self.persist()
 
         def step() -> None:
-            self.stop.set()
+            self.stop.cancel()
             raise NotFound("a")
 
-        self.assertRaises(Interrupted, persistently, step)
+        self.assertRaises(Interrupted, retry, step)
         never = mock.Mock()
-        self.assertRaises(Interrupted, persistently, never)
+        self.assertRaises(Interrupted, retry, never)
         never.assert_not_called()
 
     def test_what_is_no_failure_of_the_server_goes_through(self) -> None:
@@ -285,7 +283,7 @@ class PatienceTests(PersistenceCase):
             self.assertGreater(self.persist()(step), 1700)
 
     def test_outage_of_ten_minutes_is_survived(self) -> None:
-        self.contact.reached = True
+        self.retry_context.reached = True
         step = self.failing(CannotConnect("refused"), until=600)
         self.assertGreater(self.persist()(step), 600)
 
@@ -305,51 +303,51 @@ class PatienceTests(PersistenceCase):
         self.assertAlmostEqual(self.clock.seconds(), 10)
 
     def test_failures_of_one_step_are_not_counted_for_the_next(self) -> None:
-        persistently = self.persist(retries=1)
+        retry = self.persist(retries=1)
         for _ in range(3):
-            self.assertEqual(persistently(self.step(BROKEN, 5)), 5)
+            self.assertEqual(retry(self.step(BROKEN, 5)), 5)
 
 
 class ProgressTests(PersistenceCase):
     def test_server_that_breaks_off_after_each_byte_is_given_up(self) -> None:
-        persistently = self.persist()
+        retry = self.persist()
 
         def step() -> None:
-            persistently.received(1)
+            retry.received(1)
             raise BROKEN
 
-        self.assertRaises(GaveUp, persistently, step)
+        self.assertRaises(GaveUp, retry, step)
         self.assertAlmostEqual(self.clock.seconds(), 1800)
 
     def test_server_that_breaks_off_after_much_is_not(self) -> None:
-        persistently = self.persist(retries=2)
+        retry = self.persist(retries=2)
 
         def step() -> None:
-            persistently.received(60 * 1024)
+            retry.received(60 * 1024)
             if self.clock.seconds() < 10_000:
                 self.clock.advance(20)
                 raise BROKEN
 
-        persistently(step)
+        retry(step)
         # Each wait is a first one.
         self.assertLessEqual(max(self.waits), 0.75)
 
     def test_bytes_that_drip_without_an_end_are_given_up(self) -> None:
-        persistently = self.persist()
+        retry = self.persist()
 
         def step() -> None:
             while True:
                 self.clock.advance(50)
-                persistently.received(1)
+                retry.received(1)
 
-        error = self.assertRaises(GaveUp, persistently, step)
+        error = self.assertRaises(GaveUp, retry, step)
         self.assertEqual(str(error), "less than 1024 bytes a second for 30 min")
         self.assertLess(self.clock.seconds(), 4000)
 
-    def receive(self, persistently: Persistence, rate: int, seconds: int) -> None:
+    def receive(self, retry: Retrier, rate: int, seconds: int) -> None:
         for _ in range(seconds):
             self.clock.advance(1)
-            persistently.received(rate)
+            retry.received(rate)
 
     def test_rate_of_a_kibibyte_a_second_is_progress(self) -> None:
         self.receive(self.persist(), 1024, 10_000)
@@ -357,65 +355,70 @@ class ProgressTests(PersistenceCase):
         self.assertRaises(GaveUp, self.receive, self.persist(), 1000, 10_000)
 
     def test_limited_transfer_may_be_slower(self) -> None:
-        persistently = self.persist()
-        persistently._least = 5.0
-        self.receive(persistently, 100, 10_000)
+        retry = self.persist()
+        retry._minimum_rate = 5.0
+        self.receive(retry, 100, 10_000)
 
     def test_process_that_was_stopped_for_hours_goes_on(self) -> None:
-        persistently = self.persist()
-        persistently.received(1)
+        retry = self.persist()
+        retry.received(1)
         self.clock.advance(10**5)
-        persistently.received(1)
+        retry.received(1)
 
     def test_progress_of_one_thread_counts_for_all(self) -> None:
-        persistently = self.persist(retries=2)
+        retry = self.persist(retries=2)
         left = iter(range(10))
 
         def step() -> None:
             if next(left, None) is not None:
                 # Another segment's.
-                persistently.received(1 << 20)
+                retry.received(1 << 20)
                 raise BROKEN
 
-        persistently(step)
+        retry(step)
 
     def test_bytes_that_drip_are_given_up_without_patience_too(self) -> None:
         for options in ({"retry_for": 0}, {"retries": 0}):
-            persistently = self.persist(**options)  # type: ignore[arg-type]
+            retry = self.persist(**options)  # type: ignore[arg-type]
             began = self.clock.seconds()
-            error = self.assertRaises(GaveUp, self.receive, persistently, 1, 10_000)
+            error = self.assertRaises(GaveUp, self.receive, retry, 1, 10_000)
             self.assertEqual(str(error), "less than 1024 bytes a second for 2 min")
             self.assertLess(self.clock.seconds() - began, 130)
         self.receive(self.persist(0), 1024, 10_000)
 
     def test_two_silences_are_none_of_the_rate_without_patience(self) -> None:
-        persistently = Persistence(
-            Contact(), Patience(), Stop(), self.fail, clock=self.clock.seconds, timeout=500
+        retry = Retrier(
+            RetryContext(),
+            RetryPolicy(),
+            Cancellation(),
+            self.fail,
+            clock=self.clock.seconds,
+            timeout=500,
         )
-        persistently.received(1)
+        retry.received(1)
         for _ in range(3):
             self.clock.advance(499)
-            persistently.received(1)
+            retry.received(1)
         self.clock.advance(499)
-        self.assertRaises(GaveUp, persistently.received, 1)
+        self.assertRaises(GaveUp, retry.received, 1)
 
     def test_process_that_was_stopped_goes_on_without_patience(self) -> None:
-        persistently = self.persist(0)
-        persistently.received(1)
+        retry = self.persist(0)
+        retry.received(1)
         self.clock.advance(10**5)
-        persistently.received(1)
+        retry.received(1)
 
     def test_receiver_that_pauses_is_not_measured(self) -> None:
         for retry_for in (0, 60, 1800):
-            persistently = self.persist(retry_for)
-            persistently.resume()
+            retry = self.persist(retry_for)
+            retry.resume()
             for _ in range(1000):
-                persistently.pause()
+                retry.pause()
                 self.clock.advance(100)
-                persistently.pause()
+                retry.pause()
                 self.clock.advance(100)
-                persistently.resume()
-                persistently.received(1)
+                retry.resume()
+                retry.received(1)
 
 
 class OutageTests(PersistenceCase):
@@ -431,15 +434,15 @@ class OutageTests(PersistenceCase):
 
         class Succeeding(Outage):
             def since(self, now: float) -> float:
-                since = outage.since(now)
-                outage.over()
+                since = outage.failed(now)
+                outage.end()
                 return since
 
-        persistently = self.persist(60, outage=Succeeding())
+        retry = self.persist(60, outage=Succeeding())
         self.clock.advance(7)
         for _ in range(2):
-            self.assertGreater(persistently.wait_after(BROKEN, Tries()), 0)
-        self.assertEqual(outage.since(9), 9)
+            self.assertGreater(retry.delay_after(BROKEN, FailureCount()), 0)
+        self.assertEqual(outage.failed(9), 9)
 
     def test_each_is_tried_once(self) -> None:
         outage = Outage()
@@ -452,11 +455,11 @@ class OutageTests(PersistenceCase):
 class LimitTests(SynchronousTestCase):
     def test_rate_that_is_none_is_refused(self) -> None:
         for rate in (0.0, -1.0, math.nan, math.inf):
-            self.assertRaises(UsageError, Limit, rate)
+            self.assertRaises(UsageError, RateLimit, rate)
 
     def test_bytes_wait_for_those_before_them(self) -> None:
         clock = Clock()
-        limit = Limit(100, clock.seconds)
+        limit = RateLimit(100, clock.seconds)
         self.assertEqual(limit.take(50), 0.5)
         self.assertEqual(limit.take(100), 1.5)
         clock.advance(1)
@@ -464,13 +467,13 @@ class LimitTests(SynchronousTestCase):
 
     def test_idle_time_is_not_saved_up(self) -> None:
         clock = Clock()
-        limit = Limit(100, clock.seconds)
+        limit = RateLimit(100, clock.seconds)
         clock.advance(1000)
-        self.assertEqual(limit.take(100), 1 - LATE)
+        self.assertEqual(limit.take(100), 1 - CATCH_UP)
 
     def test_who_wakes_up_late_catches_up(self) -> None:
         clock = Clock()
-        limit = Limit(100, clock.seconds)
+        limit = RateLimit(100, clock.seconds)
         for _ in range(10):
             clock.advance(limit.take(100) + 0.1)
         self.assertAlmostEqual(clock.seconds() + limit.take(0), 10.1)
@@ -479,18 +482,18 @@ class LimitTests(SynchronousTestCase):
     @given(st.lists(st.tuples(st.integers(0, 10**6), st.floats(0, 2)), max_size=50))
     def test_rate_is_kept_by_those_who_wait(self, takes: list[tuple[int, float]]) -> None:
         clock = Clock()
-        limit = Limit(1000, clock.seconds)
+        limit = RateLimit(1000, clock.seconds)
         taken = 0
         for size, idle in takes:
             taken += size
             clock.advance(limit.take(size))
-            allowed = 1000 * (clock.seconds() + LATE)
+            allowed = 1000 * (clock.seconds() + CATCH_UP)
             self.assertLessEqual(taken, allowed * (1 + 1e-9) + 1e-6)
             clock.advance(idle)
 
     def test_several_threads_keep_it_together(self) -> None:
         clock = Clock()
-        limit = Limit(100, clock.seconds)
+        limit = RateLimit(100, clock.seconds)
         threads = [
             threading.Thread(target=lambda: [limit.take(1) for _ in range(500)]) for _ in range(4)
         ]
@@ -502,4 +505,4 @@ class LimitTests(SynchronousTestCase):
 
     def test_pieces_are_small_enough_to_be_smooth_and_large_enough_to_be_cheap(self) -> None:
         for rate, piece in ((1, 4096), (10**6, 10**5), (10**12, 1 << 20)):
-            self.assertEqual(Limit(rate).piece, piece)
+            self.assertEqual(RateLimit(rate).chunk_size, piece)

@@ -11,17 +11,17 @@ from unittest import mock
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.client import Interrupted
-from natproxy.client.retry import Stop
-from natproxy.client.transfer.parallel import run_together
+from natproxy.client.retry import Cancellation
+from natproxy.client.transfer.parallel import run_parallel
 
 
 class RunTogetherTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.stop = Stop()
+        self.stop = Cancellation()
         self.interrupt = mock.Mock()
 
     def run_all(self, steps: list[Callable[[], object]], width: int) -> list[object]:
-        return run_together(steps, width, self.stop, self.interrupt)
+        return run_parallel(steps, width, self.stop, self.interrupt)
 
     def assert_not_stopped(self) -> None:
         self.stop.check()
@@ -51,7 +51,7 @@ class RunTogetherTests(SynchronousTestCase):
             with lock:
                 done += 1
 
-        self.assertEqual(run_together(steps(), 3, self.stop, self.interrupt), [None] * 1000)
+        self.assertEqual(run_parallel(steps(), 3, self.stop, self.interrupt), [None] * 1000)
 
     def test_one_step_or_one_at_a_time_needs_no_thread(self) -> None:
         here = threading.current_thread()

@@ -6,41 +6,42 @@ from argparse import Namespace
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.cli.context import patience_of
-from natproxy.cli.options import parser_of
-from natproxy.client.retry import Patience, Stop
-from tests.integration.cli.test_cli import FILES, CommandCase
+from natproxy.cli.commands import COMMANDS
+from natproxy.cli.context import configure, retry_policy_of
+from natproxy.cli.parsing import program_parser
+from natproxy.client.retry import Cancellation, RetryPolicy
 from tests.support.answering_server import Version2
+from tests.support.commands import FILES, CommandCase
 
 QUESTIONS = (["ls"], ["stat", "a"], ["hash", "a"], ["list"])
 TRANSFERS = (["get", "a"], ["cat", "a"], ["sync", "a", "b"])
 
 
 class OptionTests(SynchronousTestCase):
-    def patience(self, *words: str) -> Patience:
-        options: Namespace = parser_of().parse_args(words)
-        return patience_of(options)
+    def retry_policy(self, *words: str) -> RetryPolicy:
+        options: Namespace = program_parser(COMMANDS).parse_args(words)
+        return retry_policy_of(configure(options))
 
     def test_defaults(self) -> None:
         for command in QUESTIONS:
-            self.assertEqual(self.patience(*command), Patience(0, None, False))
+            self.assertEqual(self.retry_policy(*command), RetryPolicy(0, None, False))
         for command in TRANSFERS:
-            self.assertEqual(self.patience(*command), Patience(1800, None, False))
+            self.assertEqual(self.retry_policy(*command), RetryPolicy(1800, None, False))
 
     def test_each_command_takes_them(self) -> None:
         for command in (*QUESTIONS, *TRANSFERS):
-            patience = self.patience(*command, "--retry-for", "2h", "--retries", "3", "--wait")
-            self.assertEqual(patience, Patience(7200, 3, True))
+            policy = self.retry_policy(*command, "--retry-for", "2h", "--retries", "3", "--wait")
+            self.assertEqual(policy, RetryPolicy(7200, 3, True))
 
     def test_waiting_without_a_duration_is_not_in_vain(self) -> None:
-        self.assertEqual(self.patience("ls", "--wait"), Patience(1800, None, True))
-        self.assertEqual(self.patience("ls", "--wait", "--retry-for", "5").retry_for, 5)
+        self.assertEqual(self.retry_policy("ls", "--wait"), RetryPolicy(1800, None, True))
+        self.assertEqual(self.retry_policy("ls", "--wait", "--retry-for", "5").retry_for, 5)
 
 
 class RetryTests(CommandCase):
     def setUp(self) -> None:
         self.slept: list[float] = []
-        self.patch(Stop, "sleep", lambda stop, seconds: self.slept.append(seconds))
+        self.patch(Cancellation, "sleep", lambda stop, seconds: self.slept.append(seconds))
 
     def failing_once(self, line_begins: bytes, failure: bytes = b"ERR 503 not now\n") -> str:
         """Give the address of a server whose first reply to such a line is a failure."""
