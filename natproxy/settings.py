@@ -8,6 +8,7 @@ command line starts with it.
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -42,7 +43,12 @@ class Source(NamedTuple):
     name: str = ""
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.name}".rstrip()
+        return f"{self.kind} {self.name}" if self.kind in (OPTION, ENVIRONMENT) else self.label
+
+    @property
+    def label(self) -> str:
+        """What an operator changes to change the value; for a default, that word."""
+        return f"${self.name}" if self.kind == ENVIRONMENT else self.name or self.kind
 
 
 OPTION = "option"
@@ -260,33 +266,31 @@ def resolve(
     All values of the file are checked, also those that an option overrides; of the environment
     only those that are effective. A variable that is empty counts as not set.
 
-    :param options: by the settings' keys; a text is parsed, other values are checked.
+    :param options: by the settings' keys; a text is parsed, other values are checked; a
+        `Found` has a source of its own.
     :param known: keys that the table may have; by default, those of the settings.
     :raises SettingError: with everything that is wrong.
     """
     wrong: list[str] = []
     found: dict[str, Found] = {}
     for setting in settings:
-        rule = setting.rule
+        result = Found(setting.default, DEFAULT)
+        candidates = []
         if table is not None and setting.key in table.values:
-            value = table.values[setting.key]
-            place = table.place(setting.key)
-            try:
-                found[setting.field] = Found(rule.check(value), Source(FILE, place))
-            except ValueError as error:
-                wrong.append(f"{place} {to_toml(value)}: {error}")
+            candidates.append(
+                Found(table.values[setting.key], Source(FILE, table.place(setting.key)))
+            )
         if setting.key in options:
-            value, source = options[setting.key], Source(OPTION, setting.option)
+            candidates.append(_option(setting, options[setting.key]))
         elif text := environment.get(setting.variable):
-            value, source = text, Source(ENVIRONMENT, setting.variable)
-        else:
-            found.setdefault(setting.field, Found(setting.default, DEFAULT))
-            continue
-        try:
-            parsed = rule.parse(value) if isinstance(value, str) else rule.check(value)
-            found[setting.field] = Found(parsed, source)
-        except ValueError as error:
-            wrong.append(f"{_shown(source)} {value}: {error}")
+            candidates.append(Found(text, Source(ENVIRONMENT, setting.variable)))
+        for value, source in candidates:
+            try:
+                result = Found(_value(setting.rule, value, source), source)
+            except ValueError as error:
+                shown = to_toml(value) if source.kind == FILE else value
+                wrong.append(f"{source.label} {shown}: {error}")
+        found[setting.field] = result
     if table is not None:
         wrong.extend(unknown_keys(table, known or [setting.key for setting in settings]))
     if wrong:
@@ -332,6 +336,27 @@ def named_file(path: str) -> dict[str, Any]:
         raise SettingError(f"{path}: {error.strerror}") from error
 
 
+def format_settings(
+    settings: Iterable[Setting], found: Mapping[str, Found], table: str = ""
+) -> str:
+    """Return the effective settings as a TOML table, each with its source in a comment.
+
+    :param found: their values by the names of their fields.
+    :param table: its name; empty for the top of a file.
+    """
+    lines = []
+    for setting in settings:
+        value, source = found[setting.field]
+        if value is None:
+            lines.append((f"# {setting.key}", "not set"))
+        else:
+            lines.append((f"{setting.key} = {setting.rule.show(value)}", str(source)))
+    width = max(len(text) for text, _ in lines)
+    heading = [f"[{table}]"] if table else []
+    shown = [f"{text:{width}}  # {source}" for text, source in lines]
+    return "".join(f"{line}\n" for line in [*heading, *shown])
+
+
 def to_toml(value: object) -> str:
     """Return a value as it is written in a TOML file."""
     if value is None:
@@ -343,7 +368,12 @@ def to_toml(value: object) -> str:
     if isinstance(value, str):
         from json import dumps
 
-        return dumps(value, ensure_ascii=False)
+        # What TOML does not accept raw: DEL, and bytes of file names that are not UTF-8.
+        return re.sub(
+            "[\x7f\ud800-\udfff]",
+            lambda match: f"\\u{ord(match[0]):04x}",
+            dumps(value, ensure_ascii=False),
+        )
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(to_toml(one) for one in value)}]"
     if isinstance(value, Mapping):
@@ -351,8 +381,14 @@ def to_toml(value: object) -> str:
     return str(value)
 
 
-def _shown(source: Source) -> str:
-    return f"${source.name}" if source.kind == ENVIRONMENT else source.name
+def _option(setting: Setting, value: object) -> Found:
+    return value if isinstance(value, Found) else Found(value, Source(OPTION, setting.option))
+
+
+def _value(rule: Rule[Any], value: object, source: Source) -> object:
+    if source.kind != FILE and isinstance(value, str):
+        return rule.parse(value)
+    return rule.check(value)
 
 
 def _toml_parser(path: str) -> Callable[[str], dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 from natproxy.cli.candidates import ManyNames
 from natproxy.cli.context import configure
 from natproxy.cli.encoding import argument_for
-from natproxy.cli.options import LOCAL, LOCAL_FILE, REMOTE, REMOTE_DIRECTORY
+from natproxy.cli.options import CONFIG_FILE, LOCAL, LOCAL_FILE, REMOTE, REMOTE_DIRECTORY
 from natproxy.cli.parsing import commands_of
 from natproxy.cli.shell.quoting import quoted
 from natproxy.client.errors import UsageError
@@ -44,7 +44,7 @@ def complete(
         for action in each._actions:
             if action.metavar in REMOTE:
                 completer: object = remote_paths
-            elif action.metavar == LOCAL_FILE:
+            elif action.metavar in (LOCAL_FILE, CONFIG_FILE):
                 completer = FilesCompleter()
             elif action.metavar in LOCAL:
                 completer = DirectoriesCompleter()

@@ -26,6 +26,7 @@ from natproxy.settings import (
     Source,
     Table,
     WholeNumber,
+    format_settings,
     named_file,
     read_toml,
     resolve,
@@ -159,19 +160,39 @@ def load_client_config(
     :raises UsageError: if a value is wrong, a key is unknown, or the file cannot be read; the
         text is one line that names the source.
     """
-    options = {} if options is None else options
-    environment = os.environ if environment is None else environment
     try:
-        table = _table(environment, file)
-        settings = [setting for setting in SETTINGS if setting.field not in options]
-        found = resolve(settings, {}, environment, table, [setting.key for setting in SETTINGS])
+        found = _resolve(options or {}, environment, file)
     except SettingError as error:
         raise UsageError(str(error)) from error
-    for setting in SETTINGS:
-        if setting.field in options:
-            found[setting.field] = Found(options[setting.field], Source(OPTION, setting.option))
     values: dict[str, Any] = {field: value for field, (value, _) in found.items()}
     return ClientConfig(**values, sources={field: source for field, (_, source) in found.items()})
+
+
+def show_client_config(
+    environment: Mapping[str, str] | None = None, file: str | None = None
+) -> str:
+    """Return the effective settings of the client as TOML, each with its source in a comment.
+
+    :raises SettingError: if one is wrong; it has a message for each.
+    """
+    return format_settings(SETTINGS, _resolve({}, environment, file))
+
+
+def check_client_config(
+    environment: Mapping[str, str] | None = None, file: str | None = None
+) -> list[str]:
+    """Return a line for each setting of the client that is wrong."""
+    try:
+        found = _resolve({}, environment, file)
+    except SettingError as error:
+        return list(error.messages)
+    value, source = found["server"]
+    try:
+        # That of the environment has not been parsed yet.
+        Server().check(value)
+    except ValueError as error:
+        return [f"{source.label} {value}: {error}"]
+    return []
 
 
 def config_path(environment: Mapping[str, str]) -> str:
@@ -181,6 +202,19 @@ def config_path(environment: Mapping[str, str]) -> str:
     if not os.path.isabs(base):
         base = os.path.join(os.path.expanduser("~"), ".config")
     return os.path.join(base, "natproxy", "config.toml")
+
+
+def _resolve(
+    options: Mapping[str, object], environment: Mapping[str, str] | None, file: str | None
+) -> dict[str, Found]:
+    environment = os.environ if environment is None else environment
+    table = _table(environment, file)
+    settings = [setting for setting in SETTINGS if setting.field not in options]
+    found = resolve(settings, {}, environment, table, [setting.key for setting in SETTINGS])
+    for setting in SETTINGS:
+        if setting.field in options:
+            found[setting.field] = Found(options[setting.field], Source(OPTION, setting.option))
+    return found
 
 
 def _table(environment: Mapping[str, str], file: str | None) -> Table | None:

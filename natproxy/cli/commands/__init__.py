@@ -5,6 +5,7 @@ from __future__ import annotations
 from natproxy.cli.command import Command
 from natproxy.cli.commands.cat import Cat
 from natproxy.cli.commands.completion import Completion
+from natproxy.cli.commands.config import Config
 from natproxy.cli.commands.download import Download
 from natproxy.cli.commands.get import Get
 from natproxy.cli.commands.hash import Hash
@@ -31,6 +32,7 @@ COMMANDS: tuple[Command, ...] = (
     *CLIENT_COMMANDS,
     Shell(CLIENT_COMMANDS),
     Up(),
+    Config(),
     Completion(),
 )
 """All commands of the program."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from natproxy.cli.command import Command
-from natproxy.cli.options import LOCAL_DIRECTORY
+from natproxy.cli.options import CONFIG_FILE, LOCAL_DIRECTORY
 
 if TYPE_CHECKING:
     from natproxy.cli.context import Sessions
@@ -37,8 +37,12 @@ class Up(Command):
         parser.add_argument(
             "--fileserver-listen",
             metavar="ENDPOINT",
-            default="tcp:9001:interface=127.0.0.1",
-            help="endpoint of the file server (default: %(default)s)",
+            help="endpoint of the file server (default: tcp:9001:interface=127.0.0.1)",
+        )
+        parser.add_argument(
+            "--config",
+            metavar=CONFIG_FILE,
+            help="TOML file with the settings of both (default: none)",
         )
 
     def run(self, arguments: Namespace, sessions: Sessions) -> int:
@@ -51,4 +55,9 @@ class Up(Command):
             except OSError:
                 # Standard output was closed: the daemons run without their greeting.
                 sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-        return run(arguments.files, arguments.listen or [], arguments.fileserver_listen)
+        return run(
+            arguments.files,
+            arguments.listen or (),
+            arguments.fileserver_listen,
+            arguments.config,
+        )
