@@ -102,7 +102,8 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
         "--server",
         metavar="HOST:PORT",
         default=argparse.SUPPRESS,
-        help=f"address of the proxy (default: $NATPROXY_SERVER, else {DEFAULT_SERVER})",
+        help="address of the proxy (default: $NATPROXY_SERVER or the configuration file,"
+        f" else {DEFAULT_SERVER})",
     )
     parser.add_argument(
         "--timeout",

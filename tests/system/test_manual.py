@@ -58,7 +58,7 @@ class ManualTests(SynchronousTestCase):
         self.assertEqual(told, known | {0})
 
     def test_it_names_the_environment_and_the_files(self) -> None:
-        for name in ("NATPROXY_SERVER", "XDG_STATE_HOME"):
+        for name in ("NATPROXY_SERVER", "NATPROXY_CONFIG", "XDG_STATE_HOME"):
             self.assertIn(f".It Ev {name}\n", section("ENVIRONMENT"))
         for path in (".NAME.part", ".NAME.part.json", "~/.local/state/natproxy/history"):
             self.assertIn(f".It Pa {path}\n", section("FILES"))

@@ -21,7 +21,7 @@ from tests.support.manual import section
 TYPED = {"N", "RATE", "SECONDS", "DURATION", "HOST:PORT", "ENDPOINT"}
 """What only its user can say. Whatever else an option takes is completed."""
 
-OF_SERVERS = "Options of every command that has to do with a server"
+OF_SERVERS = "Options of every command that connects to a server"
 
 
 def options_in(command: ArgumentParser) -> list[Action]:
