@@ -14,8 +14,8 @@ from natproxy.client.blocking.session import Session
 from natproxy.client.errors import ClientError, LocalError, UsageError
 from natproxy.client.rate import RateLimit
 from natproxy.client.transfer.destination import Existing, destination_path
-from natproxy.client.transfer.download import DownloadOptions, DownloadRequest, DownloadResult
 from natproxy.client.transfer.output import WholeWriter
+from natproxy.client.transfer.request import DownloadOptions, DownloadRequest, DownloadResult
 from natproxy.client.transfer.stream import stream
 from natproxy.protocol import printable
 

@@ -8,7 +8,7 @@ from functools import partial
 from natproxy.cli.records import time_text
 from natproxy.client.blocking.session import Session
 from natproxy.client.errors import ClientError, ListingIncomplete, ServerError
-from natproxy.client.requests import Pages
+from natproxy.client.listing import Listing
 from natproxy.client.retry import Retrier
 from natproxy.protocol import DIRECTORY, UNREAD, Entry, printable
 
@@ -16,7 +16,7 @@ MOST_UNREAD = 20
 """Lines about entries that the server cannot read."""
 
 
-class Listing:
+class CountedEntries:
     """Iterates over entries, and counts those that the server cannot read."""
 
     def __init__(self, entries: Iterator[Entry]) -> None:
@@ -75,10 +75,8 @@ def names_of(session: Session, retry: Retrier) -> Iterator[bytes]:
 
 def entries_of(session: Session, retry: Retrier, name: bytes, depth: float) -> Iterator[Entry]:
     """Yield the entries of a listing; a page that fails temporarily is requested again."""
-    pages = Pages(limit=None)
-    while pages.more:
-        yield from retry(partial(session.page, pages, name, depth))
-    pages.end()
+    for page in Listing(name, depth, limit=None).pages():
+        yield from retry(partial(session.run, page))
 
 
 def short_line(entry: Entry) -> bytes:

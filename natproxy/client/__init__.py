@@ -1,6 +1,4 @@
-"""The client wing: blocking sockets, no reactor, up in milliseconds.
-
-It stands on `natproxy.protocol` and `natproxy.kernel.openat2`. For programs::
+"""The client for programs: blocking sockets, no reactor. For example::
 
     from natproxy.client import connect
 
@@ -11,13 +9,12 @@ It stands on `natproxy.protocol` and `natproxy.kernel.openat2`. For programs::
         with server.open("table.csv") as file:
             header = file.readline()
 
-Every failure is a `ClientError` whose text is one line that names the thing and the
-reason. Those who live on a reactor use `natproxy.client.twisted.session` instead.
+Every failure is a `ClientError`, whose message names the object and the reason on one line.
+Programs with a Twisted reactor use `natproxy.client.twisted` instead.
 """
 
 from natproxy.address import Address
 from natproxy.client.blocking.connection import Connection, Reply
-from natproxy.client.blocking.session import Session, connect
 from natproxy.client.errors import (
     CannotConnect,
     Changed,
@@ -39,6 +36,7 @@ from natproxy.client.errors import (
 )
 from natproxy.client.events import Event, Phase, Progress
 from natproxy.client.retry import RetryPolicy
+from natproxy.client.session import Session, connect
 from natproxy.client.url import parse_server, parse_url
 
 __all__ = [

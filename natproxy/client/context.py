@@ -1,4 +1,4 @@
-"""Things that are to be closed, and can be had for the length of a ``with`` block."""
+"""Objects that a ``with`` block closes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _Self = TypeVar("_Self", bound="Closing")
 
 
 class Closing:
-    """Is closed at the end of the block that it is entered for."""
+    """Is closed at the end of its ``with`` block."""
 
     def __enter__(self: _Self) -> _Self:
         return self
@@ -25,5 +25,5 @@ class Closing:
         self.close()
 
     def close(self) -> None:
-        """Let go of what it has."""
+        """Release what it holds."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""What a transfer tells of itself while it goes on."""
+"""Events that report the progress of a download."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from natproxy.protocol import printable
 
 
 class Phase(enum.Enum):
-    """What is being done for a file."""
+    """The phase that a file's download is in."""
 
     RECEIVING = "receiving"
     HASHING = "hashing"
-    """Bytes that are on the disk already are read, to be compared with the server's."""
+    """Bytes on the local disk are being read and hashed, to be compared with the server's."""
     VERIFYING = "verifying"
-    """The server computes its digest: nothing moves, but all is well."""
+    """The server is computing its digest; no bytes are received meanwhile."""
     SAVING = "saving"
-    """All bytes are here, and are being brought to the disk."""
+    """All bytes are received and are being synchronized to the disk."""
     WAITING = "waiting"
-    """A try has failed; the next one begins soon. The event's message says why."""
+    """An attempt has failed; the next one begins soon. The message is the reason."""
     RESTARTING = "restarting"
-    """What was fetched is no longer good and is fetched afresh; the message says why."""
+    """Received bytes are unusable and are downloaded again; the message is the reason."""
     COMPLETE = "complete"
     UNCHANGED = "unchanged"
-    """It is here already: nothing was fetched."""
+    """The local file was already the same: nothing was downloaded."""
     FAILED = "failed"
-    """It will not be fetched; the message says why."""
+    """The download has failed; the message is the reason."""
 
 
 class Event(NamedTuple):
-    """One step of one file's transfer.
+    """One step of one file's download.
 
     :ivar name: of the file on the server.
-    :ivar phase: what is being done.
-    :ivar done: bytes of the file that have been through this phase.
-    :ivar size: of the file, in bytes; `None` as long as it isn't known.
-    :ivar message: for people, on one line, without the name; empty when there is nothing to say.
+    :ivar phase: the current one.
+    :ivar done: bytes of the file that this phase has processed.
+    :ivar size: of the file, in bytes; `None` until it is known.
+    :ivar message: for people, on one line, without the name; empty if there is none.
     """
 
     name: bytes
@@ -48,16 +48,16 @@ class Event(NamedTuple):
 
 
 Progress = Callable[[Event], object]
-"""Is told of each step, in the thread that takes it: several at once with several files."""
+"""Called with each event in the thread that causes it: with several files, in several threads."""
 
 
 def ignore_event(_: Event) -> None:
-    """Nobody wants to know."""
+    """Ignore an event: the default `Progress`."""
 
 
 def strip_name(message: str, name: bytes) -> str:
-    """Return an error's message without the file's name, which the server's errors begin with.
+    """Return an error message without the file's name that it begins with.
 
-    :param name: of the file on the server, which whoever shows an event adds.
+    :param name: of the file on the server; an `Event` has it in a field of its own.
     """
     return message.removeprefix(f"{printable(name)}: ")

@@ -1,4 +1,4 @@
-"""One command and its reply, for whoever moves the bytes: a socket or a transport."""
+"""One command and its reply, without I/O: the caller moves the bytes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from natproxy.protocol import (
 
 
 class Exchange:
-    """A command to be sent, and what has come back of its reply so far.
+    """A command to send, and the state of its reply.
 
     :param word: one of `natproxy.protocol.VERBS`.
-    :param arguments: of the command; a verb of version 1 takes the name alone.
-    :raises UsageError: if the command can't be sent: its name is too long, or one that
-        version 1 has no way to say.
+    :param arguments: of the command; a verb of version 1 has the name only.
+    :raises UsageError: if the command can't be sent: its name is too long, or version 1
+        cannot represent it.
     :ivar line: to send.
     """
 
@@ -39,35 +39,35 @@ class Exchange:
 
     @property
     def header(self) -> Header | None:
-        """The reply's header, once it has come."""
+        """The header of the reply; `None` until it has been received."""
         return self._parser.header
 
     @property
     def complete(self) -> bool:
-        """Whether the reply has been received to its end."""
+        """Whether the whole reply has been received."""
         return self._parser.complete
 
     @property
     def clean(self) -> bool:
-        """Whether it has, and nothing came after it."""
+        """Whether the whole reply has been received, and nothing after it."""
         return self._parser.complete and not self._parser.surplus
 
     @property
     def remaining(self) -> int:
-        """Bytes of a counted body that are still missing."""
+        """Bytes of a counted body that have not been received."""
         return self._parser.remaining
 
     @property
     def missing(self) -> str:
-        """What has not come yet, in words."""
+        """What has not been received, for messages."""
         return self._parser.missing
 
     def feed(self, data: bytes) -> bytes:
-        """Take received bytes and give those of the body.
+        """Take received bytes, and return those of the body.
 
         :raises NotUnderstood: if they break the protocol.
-        :raises ServerError: if the header is an error; the connection is still good when
-            `clean` says so.
+        :raises ServerError: if the reply is an error; the connection can be used again if
+            `clean` is true.
         """
         headless = self._parser.header is None
         try:
@@ -80,5 +80,5 @@ class Exchange:
         return body
 
     def advance(self, size: int) -> None:
-        """Note that so many bytes of a counted body were received without `feed`."""
+        """Count bytes of a counted body that were received without `feed`."""
         self._parser.advance(size)

@@ -1,72 +1,54 @@
-"""What the server's answers mean: the same for both APIs, blocking or not.
+"""Requests: what a client sends, and how each reply is parsed. No I/O.
 
-All of it works on what has been received. `WireError` is raised for an answer that fits
-the grammar but not the question.
+A session of either API, blocking or Deferred, carries them out. What spans several requests
+is a generator of `Steps`. `WireError` is raised for a reply that is well-formed but does not
+match its command.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from natproxy.client.errors import (
     ClientError,
-    ClosedWithoutReply,
     ConnectionBroken,
-    ListingIncomplete,
     NotFound,
-    NotUnderstood,
-    NoUpstreamReply,
-    ServerError,
-    TooManyEntries,
     Unavailable,
-    Unsupported,
     UsageError,
 )
 from natproxy.protocol import (
-    END,
+    DIRECTORY,
     FILE_NOT_FOUND,
-    MAX_LINE,
-    UNREAD,
     Arguments,
-    Entry,
-    EntryLines,
+    Digest,
     Header,
+    ListingNames,
+    Metadata,
     Range,
     WireError,
-    parse_page,
+    parse_digest,
+    parse_metadata,
     parse_range,
     printable,
 )
 
-LONGEST_FEAT = 1 << 20
-"""Bytes that the reply to ``FEAT`` may have."""
-
-LARGEST_PAGE = 16 << 20
-"""Bytes of a page of ``LS`` that are held in memory."""
-
-DOUBTS = 2
-"""Commands of version 2 in a row that a peer closes the connection on, although it answers
-``LIST``, until it is taken for one of version 1."""
-
 SHORTEST_SILENCE = 1.0
-"""Seconds after which a missing digest is taken for one that is being computed."""
+"""Seconds of silence after which the server is assumed to be computing a digest."""
 
 LONGEST_DIGEST = 3600.0
-"""Seconds for which a digest is requested again when all that comes back is silence."""
+"""Seconds for which ``HASH`` is repeated when the only outcome is silence."""
 
-MOST_ENTRIES = 10_000_000
-"""Entries of a listing, unless another limit is set."""
-
-MOST_EMPTY_PAGES = 10_000
-"""Pages of a listing in a row without an entry: all that a server left out, it has read."""
+T = TypeVar("T")
 
 
 def name_bytes(name: str | bytes) -> bytes:
-    """Return a remote name as the server has it: text is UTF-8, whatever the locale is.
+    """Return a remote name as the bytes that are sent: text is UTF-8 in every locale.
 
     A byte that is not UTF-8 is a lone surrogate, U+DC80 to U+DCFF (``surrogateescape``).
 
-    :raises NotFound: for any other surrogate: no name in bytes is that text.
+    :raises NotFound: for any other surrogate, which represents no bytes.
     """
     if isinstance(name, bytes):
         return name
@@ -82,198 +64,253 @@ def name_text(name: bytes) -> str:
 
 
 def as_name(name: str | bytes) -> bytes:
-    """Return a remote name as `name_bytes` does, without slashes round it."""
+    """Return a remote name as bytes, without leading and trailing slashes; see `name_bytes`."""
     return name_bytes(name).strip(b"/")
 
 
-class Features(NamedTuple):
-    """What a server speaks, as its reply to ``FEAT`` says.
+class Request(ABC, Generic[T]):
+    """A command, and the parser of its reply.
 
-    :ivar version: of the protocol: 1 or 2.
-    :ivar verbs: of version 2 and newer, each with the keys of its arguments.
-    :ivar via: names of the proxies on the way that cut the list down to what they can frame;
-        a proxy that relays ``FEAT`` unread is not in it.
+    A session calls `begin` with the header, `feed` with each piece of the body, and `finish`;
+    it stops as soon as `satisfied` is true. A request can be carried out again: `begin`
+    discards what an earlier reply has left.
+
+    :cvar word: the verb.
+    :cvar purpose: what a server of version 1 cannot do; empty if version 1 has the verb.
+    :cvar bounded: whether the time-out limits the whole reply instead of each piece.
+    :ivar header: of the reply; `None` before `begin`.
+    :ivar satisfied: whether the result is complete although the reply may not be.
     """
 
-    version: int
-    verbs: dict[bytes, frozenset[bytes]]
-    via: tuple[str, ...] = ()
+    word: ClassVar[bytes]
+    purpose: ClassVar[str] = ""
+    bounded: ClassVar[bool] = False
+
+    def __init__(self, arguments: Arguments | None = None) -> None:
+        self.arguments = arguments or Arguments()
+        self.header: Header | None = None
+        self.satisfied = False
+        self._body = bytearray()
+        self._largest: int | None = None
+
+    def begin(self, header: Header, largest: int | None = None) -> None:
+        """Check the header of the reply.
+
+        :param largest: bytes of the body that may be held in memory; `None` for any number.
+        :raises WireError: if it does not match the command.
+        :raises UsageError: if it announces more than ``largest`` bytes.
+        """
+        self.header = header
+        self.satisfied = False
+        self._body = bytearray()
+        self._largest = largest
+        self.accept(header)
+        self._check_size(header.size)
+
+    def feed(self, data: bytes) -> None:
+        """Take a piece of the body.
+
+        :raises UsageError: if the body exceeds the size that may be held in memory.
+        """
+        self._body += data
+        self._check_size(len(self._body))
+
+    def finish(self) -> T:
+        """Return the result, once the reply is complete or the request `satisfied`.
+
+        :raises WireError: if the reply does not match the command.
+        """
+        assert self.header is not None
+        return self.parse(self.header, bytes(self._body))
+
+    def accept(self, header: Header) -> None:  # most requests accept any
+        """Check the header before the body is received; see `begin`."""
+
+    @abstractmethod
+    def parse(self, header: Header, body: bytes) -> T:
+        """Return the result of a complete reply."""
+
+    def _check_size(self, size: int) -> None:
+        if self._largest is not None and size > self._largest:
+            raise UsageError(f"a reply of more than {self._largest} bytes is not held in memory")
 
 
-VERSION_1 = Features(1, {})
+Steps: TypeAlias = Generator[Request[Any], Any, T]
+"""Yields requests, receives the result of each or has its `ClientError` raised; returns a `T`."""
 
 
-def parse_features(listing: bytes) -> Features:
-    """Parse the body of a reply to ``FEAT``; lines that are not known are ignored."""
-    first, *lines = listing.split(b"\n")
-    if first.split()[:2] != [b"NATPROXY", b"2"]:
-        return VERSION_1
-    verbs = {}
-    via = []
-    for line in lines:
-        words = line.split()
-        if words[:1] == [b"VIA"]:
-            via += [printable(word, 80) for word in words[1:2]]
-        elif words and words != [END]:
-            verbs[words[0]] = frozenset(words[1:])
-    return Features(2, verbs, tuple(via))
+class ListNames(Request[list[bytes]]):
+    """``LIST``: the names of the files in the top directory."""
+
+    word = b"LIST"
+
+    def parse(self, header: Header, body: bytes) -> list[bytes]:
+        """Return the names."""
+        return [*ListingNames().feed(body)]
 
 
-def is_listing_of_version_1(listing: bytes) -> bool:
-    """Tell from the beginning of a reply to ``FEAT`` that it is none of version 2."""
-    first, complete, _ = listing.partition(b"\n")
-    if complete:
-        return parse_features(first).version == 1
-    return len(first) > MAX_LINE
+class Probe(Request[None]):
+    """``LIST`` as a sign of life: the header of the reply suffices."""
+
+    word = b"LIST"
+
+    def accept(self, header: Header) -> None:
+        """Be satisfied."""
+        self.satisfied = True
+
+    def parse(self, header: Header, body: bytes) -> None:
+        """Return nothing."""
 
 
-def is_refusal_of_version_1(error: ClientError) -> bool:
-    """Tell whether an error reply to ``FEAT`` is that of a server of version 1.
+class Stat(Request[Metadata]):
+    """``STAT``: the metadata of a file or a directory."""
 
-    An error with a code, and any error that the proxy reports, says nothing about the server.
+    word = b"STAT"
+    purpose = "report a file's size and time"
+
+    def __init__(self, name: str | bytes) -> None:
+        super().__init__(Arguments(as_name(name)))
+
+    def parse(self, header: Header, body: bytes) -> Metadata:
+        """Return the metadata."""
+        return parse_metadata(header.words)
+
+
+class Hash(Request[Digest]):
+    """``HASH``: the SHA-256 of a file, or of a part of it; see `digest_steps`."""
+
+    word = b"HASH"
+    purpose = "compute digests"
+
+    def __init__(self, name: str | bytes, offset: int = 0, length: int | None = None) -> None:
+        super().__init__(Arguments(as_name(name), offset=offset, length=length))
+
+    def parse(self, header: Header, body: bytes) -> Digest:
+        """Return the digest."""
+        return parse_digest(header.words)
+
+
+class Get(Request[bytes]):
+    """``GET``: a part of a file.
+
+    :ivar part: the range that the server sends, once `begin` has accepted the header.
     """
-    return (
-        isinstance(error, ServerError) and error.code is None and not isinstance(error, Unavailable)
-    )
+
+    word = b"GET"
+    purpose = "send a part of a file"
+    part: Range
+
+    def __init__(
+        self,
+        name: str | bytes,
+        offset: int = 0,
+        length: int | None = None,
+        if_match: str | None = None,
+    ) -> None:
+        super().__init__(Arguments(as_name(name), offset, length, if_match))
+
+    def accept(self, header: Header) -> None:
+        """Parse the range and compare it with the requested one.
+
+        :raises WireError: if it is malformed or another one, or of another version of the file.
+        """
+        part = parse_range(header.size, header.words)
+        wanted = self.arguments
+        rest = part.metadata.size - wanted.offset
+        length = rest if wanted.length is None else min(rest, wanted.length)
+        if (part.offset, part.length) != (wanted.offset, length):
+            raise WireError("another part of the file than was requested")
+        if wanted.if_match is not None and part.metadata.etag != wanted.if_match:
+            raise WireError("another file than was requested")
+        self.part = part
+
+    def parse(self, header: Header, body: bytes) -> bytes:
+        """Return the bytes."""
+        return body
 
 
-def is_doubtful(error: ClientError, via: tuple[str, ...] = ()) -> bool:
-    """Tell whether a command of version 2 failed as it does with a peer that cannot parse it.
+class GetWhole(Request[bytes]):
+    """``DOWNLOAD``: a whole file, as version 1 sends it."""
 
-    Such a peer closes the connection. So does one that is restarted: only a ``LIST`` that is
-    answered afterwards, and a second failure, tell the two apart. See `DOUBTS`.
+    word = b"DOWNLOAD"
 
-    :param via: proxies of version 2 on the way, which parse replies of version 2: a failure
-        that they report is the server's.
+    def __init__(self, name: str | bytes) -> None:
+        super().__init__(Arguments(name_bytes(name)))
+
+    def parse(self, header: Header, body: bytes) -> bytes:
+        """Return the bytes."""
+        return body
+
+
+def digest_steps(request: Hash, timeout: float, seconds: Callable[[], float]) -> Steps[Digest]:
+    """Request a digest until it has been computed.
+
+    If computing takes longer than the server, or a proxy, may be silent, ``HASH`` is repeated
+    as long as the server replies to ``STAT``; it resumes the computation.
+
+    :param timeout: seconds that silence inside a reply may last.
+    :param seconds: returns the time.
+    :raises UsageError: if the name is that of a directory.
     """
-    return isinstance(error, ClosedWithoutReply) or (isinstance(error, NoUpstreamReply) and not via)
+    end = seconds() + LONGEST_DIGEST
+    silence = min(SHORTEST_SILENCE, timeout / 2)
+    name = request.arguments.name
+    while True:
+        began = seconds()
+        try:
+            digest: Digest = yield request
+            return digest
+        except NotFound:
+            yield from _require_file(name)
+            raise
+        except ClientError as error:
+            # Only silence is handled here; the caller retries other failures.
+            now = seconds()
+            if (
+                not may_be_computing(error)
+                or now >= end
+                or now - began < silence
+                or not (yield from _is_alive(name))
+            ):
+                raise
+
+
+def _is_alive(name: bytes) -> Steps[bool]:
+    """Return whether a server that is silent about a digest replies to another command."""
+    try:
+        yield Stat(name)
+    except ClientError as error:
+        return not error.passing
+    return True
+
+
+def _require_file(name: bytes) -> Steps[None]:
+    """Check whether a name that is not found as a file is that of a directory.
+
+    :raises UsageError: if it is.
+    """
+    try:
+        metadata: Metadata = yield Stat(name)
+    except ClientError:
+        return
+    if metadata.type == DIRECTORY:
+        raise is_a_directory(name)
 
 
 def may_be_computing(error: ClientError) -> bool:
-    """Tell whether a digest that failed so may still be computed.
+    """Return whether a digest may still be computed after this failure.
 
-    That is what silence means, and a server that is busy. An error with the code 502 or 503
-    says that the server, or the file server behind the proxy, has given up.
+    That is the case after silence, and if the server is busy. An error with the code 502 or
+    503 means that the server, or the file server behind the proxy, has given up.
     """
     if isinstance(error, Unavailable):
         return error.code not in (502, 503)
     return isinstance(error, ConnectionBroken)
 
 
-def cannot(server: object, what: str) -> Unsupported:
-    """Make the error for what version 1 has no way to do.
-
-    :param what: the server would have to do.
-    """
-    return Unsupported(f"{server} speaks version 1 of the protocol only: it cannot {what}")
-
-
 def is_a_directory(name: bytes) -> UsageError:
-    """Return the error for a directory where a file is needed.
+    """Return the error for a directory where a file is required.
 
-    The server says 404 for it, as for what is not there.
+    The server's own error for it is 404, the same as for a missing file.
     """
     return UsageError(f"{printable(name) or '.'}: is a directory")
-
-
-class Pages:
-    """The pages of one listing, checked as they are received.
-
-    Names must increase from entry to entry, over all pages: a server that repeats itself
-    or goes back is refused, and nobody who reads a listing needs to remember its names.
-
-    :param after: the name after which the first page begins; empty for the beginning.
-    :param limit: entries, at most; `None` for any number.
-    :ivar after: the name after which the next page begins.
-    :ivar more: whether there is a next page.
-    """
-
-    def __init__(self, after: bytes = b"", limit: int | None = MOST_ENTRIES) -> None:
-        self.after = after
-        self.more = True
-        self._limit = limit
-        self._entries = 0
-        self._empty = 0
-        self._unnamed = 0
-
-    def take(self, words: bytes, body: bytes) -> list[Entry]:
-        """Parse a page and return its entries.
-
-        :param words: of the header, after the length.
-        :raises WireError: if it is malformed, if a name does not follow the one before it,
-            or if it does not say where the next page begins.
-        :raises TooManyEntries: if the listing is longer than the limit, or goes on and on
-            without entries.
-        """
-        header = parse_page(words)
-        lines = EntryLines()
-        page = lines.feed(body)
-        lines.end()
-        before = last = self.after
-        marked = 0
-        for name, metadata, unread in page:
-            if name <= last:
-                raise WireError(f"'{printable(name, 80)}' is listed out of order")
-            last = name
-            marked += unread or metadata.type == UNREAD
-        self.more = lines.more
-        if self.more:
-            self.after = last if header.after is None else header.after
-            if self.after < last or self.after <= before:
-                raise WireError("a page that leads nowhere")
-        self._unnamed += max(0, header.unread - marked)
-        self._entries += len(page)
-        self._empty = 0 if page else self._empty + 1
-        if self._limit is not None and self._entries > self._limit:
-            raise TooManyEntries(
-                f"the server lists more than {self._limit} entries:"
-                " a higher limit (--max-entries, limit=) is needed if that is true"
-            )
-        if self._empty > MOST_EMPTY_PAGES:
-            raise TooManyEntries(f"the server sent {self._empty} pages without an entry")
-        return page
-
-    def end(self) -> None:
-        """Note that all entries have been used.
-
-        :raises ListingIncomplete: if directories became unreadable for the server after they
-            had been listed: what is in them is missing.
-        """
-        if self._unnamed:
-            raise ListingIncomplete(self._unnamed)
-
-
-def check_page(header: Header) -> None:
-    """See that a page of a listing may be held in memory.
-
-    :raises WireError: if it is too large.
-    """
-    if header.size > LARGEST_PAGE:
-        raise WireError(f"a page of {header.size} bytes")
-
-
-def see_within(name: bytes, directory: bytes, itself: bool = True) -> None:
-    """See that a listed name, which may become a path here, doesn't lead out of its directory.
-
-    :param directory: that was listed; empty for the served one.
-    :param itself: whether the directory's own name is good as well.
-    :raises NotUnderstood: if it leads astray.
-    """
-    inside = not directory or name.startswith(directory + b"/") or (itself and name == directory)
-    if not inside or b"\0" in name or not {b"", b".", b".."}.isdisjoint(name.split(b"/")):
-        raise NotUnderstood(f"the server lists a name that leads astray: '{printable(name)}'")
-
-
-def range_in(header: Header, asked: Arguments) -> Range:
-    """Read what a ``GET`` is answered with.
-
-    :raises WireError: if it is malformed, or not what was asked for.
-    """
-    part = parse_range(header.size, header.words)
-    rest = part.metadata.size - asked.offset
-    length = rest if asked.length is None else min(rest, asked.length)
-    if (part.offset, part.length) != (asked.offset, length):
-        raise WireError("another part of the file than was asked for")
-    if asked.if_match is not None and part.metadata.etag != asked.if_match:
-        raise WireError("another file than was asked for")
-    return part

@@ -170,6 +170,7 @@ class Retrier:
         policy: RetryPolicy,
         cancellation: Cancellation,
         report: Callable[[str], object],
+        *,
         outage: Outage | None = None,
         minimum_rate: float = MINIMUM_RATE,
         clock: Callable[[], float] | None = None,

@@ -6,12 +6,14 @@ import builtins
 import os
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from natproxy.address import Address
 from natproxy.client.blocking.session import Session
 from natproxy.client.errors import ClientError, ServerError, UsageError
-from natproxy.client.requests import Pages, as_name, name_text, see_within
+from natproxy.client.listing import Listing, Page, require_inside
+from natproxy.client.requests import as_name, name_text
 from natproxy.client.retry import Cancellation, Retrier, RetryPolicy
 from natproxy.fs.errors import file_changed, os_error
 from natproxy.fs.listing import describe
@@ -65,20 +67,22 @@ class Commands:
 
         :param depth: levels of directories; `math.inf` for all of them.
         """
-        pages = Pages()
         found = []
 
-        def page(session: Session) -> builtins.list[Entry]:
-            entries = session.page(pages, name, depth)
+        def entries_of(page: Page, session: Session) -> builtins.list[Entry]:
+            entries = session.run(page)
             for entry in entries:
-                see_within(entry.name, as_name(name))
+                require_inside(entry.name, as_name(name))
             return entries
 
-        # A listing that breaks off goes on with the page that is missing.
-        while pages.more:
-            for entry in self._retried(name, page):
-                found.append(describe(f"/{name_text(entry.name)}", entry.metadata, entry.unread))
-        self._retried(name, lambda _: pages.end())
+        try:
+            for page in Listing(name, depth).pages():
+                for entry in self._retried(name, partial(entries_of, page)):
+                    found.append(
+                        describe(f"/{name_text(entry.name)}", entry.metadata, entry.unread)
+                    )
+        except ClientError as error:
+            raise os_error(error, name) from error
         return found
 
     def read(self, name: str, start: int, end: int | None, etag: str | None) -> tuple[bytes, str]:

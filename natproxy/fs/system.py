@@ -23,8 +23,9 @@ from natproxy.client.retry import (
     parse_duration,
 )
 from natproxy.client.transfer.destination import Existing
-from natproxy.client.transfer.download import Download, DownloadOptions, DownloadRequest
+from natproxy.client.transfer.download import Download
 from natproxy.client.transfer.output import WholeWriter
+from natproxy.client.transfer.request import DownloadOptions, DownloadRequest
 from natproxy.client.transfer.stream import stream
 from natproxy.client.url import is_url
 from natproxy.fs.callbacks import teller

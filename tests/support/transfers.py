@@ -6,12 +6,8 @@ from typing import Any
 
 from natproxy.client import ConnectionBroken
 from natproxy.client.retry import RETRY_FOR, RetryPolicy
-from natproxy.client.transfer.download import (
-    Download,
-    DownloadOptions,
-    DownloadRequest,
-    DownloadResult,
-)
+from natproxy.client.transfer.download import Download
+from natproxy.client.transfer.request import DownloadOptions, DownloadRequest, DownloadResult
 from tests.support.served_files import Fault, FetchCase
 
 NEW = bytes(range(256)) * 40

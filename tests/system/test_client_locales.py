@@ -20,7 +20,7 @@ SCRIPT = r"""
 import errno, os, sys
 from twisted.internet.task import react
 from natproxy.client import NotFound, connect
-from natproxy.client.twisted.session import connect as deferred_connect
+from natproxy.client.twisted import connect as deferred_connect
 from natproxy.fs import NatproxyFileSystem
 
 encoding, port, place = sys.argv[1], int(sys.argv[2]), os.fsencode(sys.argv[3])
@@ -71,7 +71,7 @@ with connect(f"127.0.0.1:{port}") as session:
     names = [entry.name for entry in session.ls("/uni")]
     assert names == [b"uni/caf\xc3\xa9.txt", b"uni/\xe2\x82\xac", b"uni/\xff"]
     assert [entry.name for entry in session.ls(EURO)] == [b"uni/\xe2\x82\xac"]
-    with session.whole("uni/caf\xe9.txt") as reply:
+    with session.get_v1("uni/caf\xe9.txt") as reply:
         assert b"".join(reply) == b"cafe"
     # Without a destination, the local name has the remote one's bytes.
     assert session.download(CAFE) == b"caf\xc3\xa9.txt"

@@ -27,7 +27,7 @@ class Cat(Command):
         from natproxy.cli.context import retry_policy_of
         from natproxy.cli.display import display_for
         from natproxy.cli.downloads import write_to_output
-        from natproxy.client.transfer.download import DownloadOptions
+        from natproxy.client.transfer.request import DownloadOptions
 
         session, names = sessions.targets(arguments, arguments.paths)
         how = DownloadOptions(retry_policy=retry_policy_of(arguments))

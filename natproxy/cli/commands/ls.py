@@ -43,7 +43,7 @@ class Ls(Command):
 
     def run(self, arguments: Namespace, sessions: Sessions) -> int:
         from natproxy.cli.context import retrier_of
-        from natproxy.cli.listing import Listing, entries_of, long_line, names_of, short_line
+        from natproxy.cli.listing import CountedEntries, entries_of, long_line, names_of, short_line
         from natproxy.cli.records import record_of, write_json, write_lines
 
         session, (name,) = sessions.targets(arguments, [arguments.path])
@@ -54,9 +54,9 @@ class Ls(Command):
             return 0
         # Entries are written as they arrive and not kept: a listing may have any length.
         depth = float("inf") if arguments.recursive else 1
-        listing = Listing(entries_of(session, retry, name, depth))
+        entries = CountedEntries(entries_of(session, retry, name, depth))
         if arguments.json:
-            write_json(record_of(entry.name, entry.metadata, entry.unread) for entry in listing)
+            write_json(record_of(entry.name, entry.metadata, entry.unread) for entry in entries)
         else:
-            write_lines(map(long_line if arguments.long else short_line, listing))
-        return listing.complain(sessions.complain) if arguments.recursive else 0
+            write_lines(map(long_line if arguments.long else short_line, entries))
+        return entries.complain(sessions.complain) if arguments.recursive else 0

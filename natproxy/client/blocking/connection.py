@@ -1,16 +1,22 @@
-"""One connection to a proxy or a file server: commands out, replies in."""
+"""One connection to a proxy or a file server."""
 
 from __future__ import annotations
 
 import select
 import socket
-import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from natproxy.address import Address
-from natproxy.client.blocking.route import CONNECT_TIMEOUT, TRUSTED, Attempts, Route, reset_at_close
+from natproxy.client.blocking.route import (
+    CONNECT_TIMEOUT,
+    TRUSTED,
+    Attempts,
+    Route,
+    limit_receive_buffer,
+    reset_at_close,
+)
 from natproxy.client.context import Closing
 from natproxy.client.errors import (
     CannotConnect,
@@ -26,24 +32,16 @@ from natproxy.kernel.keepalive import probe_idle
 from natproxy.protocol import Arguments, WireError
 
 CHUNK = 256 * 1024
-"""Bytes that are received at once, unless the caller brings a buffer."""
-
-NEARBY = 500
-"""Microseconds to a server and back, up to which a small receive buffer is as fast."""
-
-RECEIVE_BUFFER = 1 << 20
-"""Bytes that may wait to be received from a server nearby."""
-
-_RTT_AT = 68
+"""Bytes that are received at once, unless the caller provides a buffer."""
 
 
 class Reply:
-    """A reply whose header has come and was no error.
+    """A reply whose header has been received and is no error.
 
-    Iterate over it, or use `receive_into`, for its body. What is not read to its end
-    costs the connection.
+    Iterate over it, or use `receive_into`, to read its body. If that is not read to its end,
+    the connection is closed.
 
-    :ivar header: understood.
+    :ivar header: parsed.
     """
 
     def __init__(self, connection: Connection, exchange: Exchange, first: bytes) -> None:
@@ -54,21 +52,21 @@ class Reply:
         self._first = first
 
     def __iter__(self) -> Iterator[bytes]:
-        """Give the body in pieces.
+        """Yield the body in pieces.
 
-        :raises ConnectionBroken: if it does not come whole, or much too slowly.
+        :raises ConnectionBroken: if it does not arrive completely, or much too slowly.
         """
         first, self._first = self._first, b""
         if first:
             yield first
-        pace = self.pace()
+        monitor = self.rate_monitor()
         while not self._exchange.complete:
             began = time.monotonic()
             data = self._carrier().receive()
             if not data:
                 raise self._cut_off()
             try:
-                pace.received(len(data), time.monotonic() - began)
+                monitor.received(len(data), time.monotonic() - began)
             except ConnectionBroken:
                 self._connection.close()
                 raise
@@ -77,9 +75,9 @@ class Reply:
                 yield body
 
     def read(self) -> bytes:
-        """Return the whole body; memory follows what is received, in pieces of any size.
+        """Return the whole body. Memory is allocated as bytes are received.
 
-        :raises ConnectionBroken: if it does not come whole.
+        :raises ConnectionBroken: if it does not arrive completely.
         """
         received = bytearray()
         for piece in self:
@@ -87,10 +85,10 @@ class Reply:
         return bytes(received)
 
     def receive_into(self, buffer: memoryview) -> int:
-        """Receive bytes of a counted body, without a copy of them being made.
+        """Receive bytes of a counted body directly into memory.
 
         :return: how many; 0 at the end of the body, or for an empty buffer.
-        :raises ConnectionBroken: if it does not come whole.
+        :raises ConnectionBroken: if the body does not arrive completely.
         """
         if self._first:
             size = min(len(buffer), len(self._first))
@@ -105,17 +103,17 @@ class Reply:
         self._exchange.advance(size)
         return size
 
-    def pace(self) -> RateMonitor:
-        """Return what notices a body that comes much too slowly."""
+    def rate_monitor(self) -> RateMonitor:
+        """Return the check for a body that arrives much too slowly."""
         return RateMonitor(self._connection.server, self._connection.timeout)
 
     @property
     def clean(self) -> bool:
-        """Whether all of it, and nothing after it, has been received."""
+        """Whether the whole reply, and nothing after it, has been received."""
         return self._exchange.clean
 
     def _carrier(self) -> Connection:
-        # Another reply's bytes must never be taken for this one's.
+        # The bytes of another reply must not be returned as this one's.
         if not self._connection.carries(self._exchange):
             raise ConnectionBroken(
                 f"the rest of the reply has been given up: {self._exchange.missing} missing"
@@ -131,19 +129,19 @@ class Reply:
 
 
 class Connection(Closing):
-    """Commands, one after the other, to one server.
+    """Sends commands to one server, one at a time.
 
-    A peer of version 1 may close after one reply: the connection is then made anew.
+    A peer of version 1 may close after one reply: the next command then reconnects.
 
-    :param server: where to connect to.
+    :param server: the address to connect to.
     :param timeout: seconds to wait for each piece of a reply.
-    :param connect_timeout: seconds to wait for a connection; without it, `CONNECT_TIMEOUT`,
+    :param connect_timeout: seconds to wait for a connection; if `None`, `CONNECT_TIMEOUT`,
         or ``timeout`` if that is shorter.
     :param route: to the server, shared by the connections of a session.
-    :param clock: gives seconds, from any origin: how long the connection has been idle.
-    :ivar deadline: when all waiting is over, by `time.monotonic`; `None` for never.
-    :ivar interrupted: whether `interrupt` has been called: it is of no use any more.
-    :ivar connected: whether it has ever been made.
+    :param clock: returns seconds, from any origin; measures how long the connection is idle.
+    :ivar deadline: the time, by `time.monotonic`, at which every wait ends; `None` for none.
+    :ivar interrupted: whether `interrupt` has been called; the connection is then useless.
+    :ivar connected: whether it has ever been connected.
     """
 
     def __init__(
@@ -159,7 +157,7 @@ class Connection(Closing):
         self.connect_timeout = connect_timeout
         self._route = route or Route(*server)
         self._clock = clock
-        # Those under way, for `interrupt`.
+        # The current connects, for `interrupt`.
         self._attempts: Attempts | None = None
         # When the last command was sent, or bytes of its reply received.
         self._used = 0.0
@@ -168,16 +166,16 @@ class Connection(Closing):
         self.connected = False
         # Whether any byte of the current exchange's reply has been received.
         self._heard = False
-        # When a header that has begun is to be complete; `None` outside of one.
+        # When a header that has begun must be complete; `None` outside of one.
         self._header_due: float | None = None
         self._socket: socket.socket | None = None
-        # The last one on this socket, whether its reply has come or not.
+        # The last one on this socket, with or without its reply.
         self._exchange: Exchange | None = None
 
     def connect(self) -> None:
-        """Connect, if there is no connection.
+        """Connect, unless it is connected.
 
-        :raises CannotConnect: if it can't be made.
+        :raises CannotConnect: if that fails.
         """
         if self._socket is not None:
             return
@@ -186,14 +184,14 @@ class Connection(Closing):
         except (OSError, ValueError) as error:
             reason: object = "bad host name"
             if isinstance(error, TimeoutError):
-                reason = "no answer in time"
+                reason = "no reply in time"
             elif isinstance(error, OSError):
                 reason = error.strerror or error
             raise CannotConnect(f"cannot connect to {self.server}: {reason}") from error
         self.connected = True
 
     def close(self) -> None:
-        """Close the connection, if there is one: with a reset if a reply is still to come."""
+        """Close the connection, if there is one: by a reset if a reply is outstanding."""
         idle = self._exchange is None or self._exchange.clean
         self._exchange = None
         if self._socket is not None:
@@ -203,16 +201,16 @@ class Connection(Closing):
             self._socket = None
 
     def settle(self) -> None:
-        """Close the connection if a reply's rest is still to come on it."""
+        """Close the connection if the rest of a reply is outstanding."""
         if self._exchange is not None and not self._exchange.clean:
             self.close()
 
     def carries(self, exchange: Exchange) -> bool:
-        """Tell whether what comes next belongs to this exchange."""
+        """Return whether the next bytes on the connection belong to this exchange."""
         return self._exchange is exchange
 
     def interrupt(self) -> None:
-        """End whatever another thread is waiting for, or would: it sees `Interrupted`."""
+        """Cancel what another thread is waiting for, now or later: it raises `Interrupted`."""
         self.interrupted = True
         attempts = self._attempts
         if attempts is not None:
@@ -225,14 +223,14 @@ class Connection(Closing):
     def request(self, word: bytes, arguments: Arguments | None = None) -> Reply:
         """Send a command and receive its reply's header.
 
-        :raises UsageError: if the command cannot be sent; nothing was.
-        :raises ServerError: if the server answers with an error: `NotFound`, `Changed`,
-            `Unavailable`, `Unsupported` or another.
-        :raises ClientError: if the server can't be reached or understood.
+        :raises UsageError: if the command cannot be sent; nothing has been.
+        :raises ServerError: if the reply is an error: `NotFound`, `Changed`, `Unavailable`,
+            `Unsupported` or another.
+        :raises ClientError: if the server can't be reached, or breaks the protocol.
         """
         exchange = Exchange(word, arguments)
         self.settle()
-        if self._socket is not None and (self._is_stale() or self._spoilt()):
+        if self._socket is not None and (self._is_stale() or self._is_readable()):
             self.close()
         reused = self._exchange is not None
         self._heard = False
@@ -241,14 +239,14 @@ class Connection(Closing):
         except ConnectionBroken:
             if not reused or self._heard or self._expired():
                 raise
-            # The server had closed after its last reply, or a box on the way has forgotten
-            # the connection; every verb may be repeated.
+            # The server had closed after its last reply, or a NAT in between has dropped the
+            # connection; every verb may be repeated.
             return self._carry_out(Exchange(word, arguments))
 
     def receive(self) -> bytes:
-        """Receive a piece of a reply; an empty one when the server has closed.
+        """Receive a piece of a reply; an empty one if the server has closed.
 
-        :raises ConnectionBroken: if there is none.
+        :raises ConnectionBroken: if the connection is lost or silent.
         """
         try:
             data = self._ready_socket().recv(CHUNK)
@@ -259,9 +257,9 @@ class Connection(Closing):
         return data
 
     def receive_into(self, buffer: memoryview) -> int:
-        """Receive a piece of a reply into memory; 0 bytes when the server has closed.
+        """Receive a piece of a reply into memory; 0 bytes if the server has closed.
 
-        :raises ConnectionBroken: if there is none.
+        :raises ConnectionBroken: if the connection is lost or silent.
         """
         try:
             size = self._ready_socket().recv_into(buffer)
@@ -274,7 +272,7 @@ class Connection(Closing):
     def _connect(self) -> None:
         """Connect to one of the host's addresses.
 
-        :raises OSError: if there is no connection to any.
+        :raises OSError: if none accepts.
         """
         attempts = self._attempts = Attempts(self._check)
         timeout = self.connect_timeout
@@ -294,34 +292,34 @@ class Connection(Closing):
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         probe_idle(connected)
         reset_at_close(connected, True)
-        _keep_little_waiting(connected)
+        limit_receive_buffer(connected)
 
     def _is_stale(self) -> bool:
-        """Whether it has been idle for so long that it is not trusted.
+        """Whether it has been idle for more than `TRUSTED`.
 
-        A box on the way may have forgotten it, which shows in nothing but silence.
+        A NAT in between may have dropped it, which shows in nothing but silence.
         """
         return self._clock() - self._used > TRUSTED
 
-    def _spoilt(self) -> bool:
-        """Whether the server has closed meanwhile, or said more than it was asked."""
+    def _is_readable(self) -> bool:
+        """Whether the server has closed, or sent bytes that belong to no command."""
         assert self._socket is not None
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         if not poll.poll(0):
             return False
         try:
-            unasked = self._socket.recv(1, socket.MSG_PEEK)
+            surplus = self._socket.recv(1, socket.MSG_PEEK)
         except OSError:
             return True
-        # Before the first command, it is why there is to be none: too many clients.
-        return not unasked or self._exchange is not None
+        # Before the first command, bytes are the server's error, "too many clients" for example.
+        return not surplus or self._exchange is not None
 
     def _ready_socket(self) -> socket.socket:
         assert self._socket is not None
-        ends = [end for end in (self.deadline, self._header_due) if end is not None]
-        if ends:
-            rest = min(ends) - time.monotonic()
+        deadlines = [due for due in (self.deadline, self._header_due) if due is not None]
+        if deadlines:
+            rest = min(deadlines) - time.monotonic()
             if rest <= 0:
                 raise TimeoutError
             self._socket.settimeout(min(self.timeout, rest))
@@ -334,7 +332,7 @@ class Connection(Closing):
 
     def _carry_out(self, exchange: Exchange) -> Reply:
         self.connect()
-        # From here on the connection is good for nothing else until the reply has come.
+        # No other command may be sent until the whole reply has been received.
         self._exchange = exchange
         try:
             self._ready_socket().sendall(exchange.line)
@@ -351,7 +349,7 @@ class Connection(Closing):
                 self._heard = True
                 with self.understanding():
                     first = exchange.feed(data)
-                # The time for the header is limited as a whole; only a body's progress extends it.
+                # One time-out limits the whole header; each piece of a body starts a new one.
                 self._header_due = began + self.timeout
         except ServerError:
             self.settle()
@@ -370,10 +368,10 @@ class Connection(Closing):
         headless = self._exchange is None or self._exchange.header is None
         self.close()
         self._check()
-        # One with a number is the kernel's: its probes were not answered.
+        # An errno means that the kernel's keepalive probes failed.
         if isinstance(error, TimeoutError) and error.errno is None:
             return ConnectionBroken(
-                f"{self.server} did not answer in time"
+                f"{self.server} did not reply in time"
                 if expired
                 else f"{self.server} was silent for {self.timeout:g} s"
             )
@@ -382,26 +380,12 @@ class Connection(Closing):
 
     @contextmanager
     def understanding(self) -> Iterator[None]:
-        """Read what came over the connection; it is closed if that can't be understood.
+        """Parse received bytes; the connection is closed if they break the protocol.
 
-        :raises NotUnderstood: naming the server, in the place of a `WireError`.
+        :raises NotUnderstood: naming the server, in place of a `WireError`.
         """
         try:
             yield
         except (WireError, NotUnderstood) as error:
             self.close()
             raise NotUnderstood(f"{self.server} is not understood: {error}") from error
-
-
-def _keep_little_waiting(connected: socket.socket) -> None:
-    """Bound what waits in the kernel to be received, if the other end is nearby.
-
-    What waits there is lost with a process that is killed, and fetched again: up to 32 MiB
-    with Linux's own bounds. On a short way a megabyte is as fast; a long one needs more.
-    """
-    with suppress(OSError, AttributeError):
-        # struct tcp_info, tcp(7): tcpi_rtt.
-        info = connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT_AT + 4)
-        (microseconds,) = struct.unpack_from("=I", info, _RTT_AT)
-        if microseconds <= NEARBY:
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)

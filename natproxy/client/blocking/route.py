@@ -1,7 +1,7 @@
-"""How a TCP connection to a host is made: several addresses, tried as RFC 8305 says.
+"""TCP connections to a host with several addresses, by Happy Eyeballs (RFC 8305).
 
 The addresses are tried 250 ms apart, IPv6 and IPv4 in turn, and the first connection that is
-made is taken. A dead first address costs those 250 ms, and only once for a session.
+established is used. A dead first address costs those 250 ms, once for a session.
 """
 
 from __future__ import annotations
@@ -20,16 +20,24 @@ from itertools import chain, zip_longest
 from typing import Any, NamedTuple
 
 CONNECT_TIMEOUT = 10.0
-"""Seconds that all attempts together have, unless the caller wants otherwise."""
+"""Seconds for all attempts together, by default."""
 
 ATTEMPT_DELAY = 0.25
 """Seconds between the beginnings of two attempts (RFC 8305, section 5)."""
 
 TRUSTED = 30.0
-"""Seconds that a connection may have been idle to be used for one more command."""
+"""Seconds of idleness after which a connection is not used for another command."""
 
 _NUMERIC = re.compile("[0-9.]+|.*:.*")
-"""Hosts that are addresses: no resolver is asked for them."""
+"""Hosts that are addresses: they need no resolver."""
+
+NEARBY = 500
+"""Microseconds of round-trip time up to which a small receive buffer is as fast."""
+
+RECEIVE_BUFFER = 1 << 20
+"""Bytes of the receive buffer of a connection to a server nearby."""
+
+_RTT_OFFSET = 68
 
 _PENDING = (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY, errno.EINTR)
 
@@ -44,9 +52,9 @@ class Candidate(NamedTuple):
 
 
 class Route:
-    """The addresses of one host, and the one that worked. Several threads may use it.
+    """The addresses of one host, and the one that accepted last. Several threads may use it.
 
-    :param host: name or address.
+    :param host: a name or an address.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -56,10 +64,10 @@ class Route:
         self._winner: Candidate | None = None
 
     def candidates(self) -> list[Candidate]:
-        """Resolve the host; the address that worked last is the first.
+        """Resolve the host; the address that accepted last is the first.
 
         :raises OSError: if it cannot be resolved.
-        :raises ValueError: if it can be no host name.
+        :raises ValueError: if it is not a valid host name.
         """
         found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         candidates = interleave(
@@ -75,10 +83,10 @@ class Route:
         """Connect to the first address that accepts.
 
         :param timeout: seconds in all; the resolution of the name is part of it.
-        :param attempts: holds the sockets; whoever has it can abandon them.
+        :param attempts: holds the sockets; another thread can interrupt it.
         :return: a blocking socket.
         :raises TimeoutError: if none accepts in time.
-        :raises OSError: why the last one could not be connected to.
+        :raises OSError: for the last address that failed.
         """
         try:
             connected, winner = attempts.run(self._resolved, timeout)
@@ -88,10 +96,12 @@ class Route:
         return connected
 
     def _resolved(self, wait: Callable[[threading.Event], object]) -> list[Candidate]:
-        """Return the candidates; a resolver that is silent is waited for in the caller's way.
+        """Return the candidates, resolved in a thread if the host is a name.
 
-        The system's resolver cannot be interrupted, not even by a signal, and has time-outs of
-        its own. So a name is resolved in a thread, which is left behind if that takes too long.
+        The system's resolver cannot be interrupted, not even by a signal, and has its own
+        time-outs. If it takes too long, the thread is left to end later.
+
+        :param wait: waits for an event, or raises.
         """
         if _NUMERIC.fullmatch(self.host):
             return self.candidates()
@@ -110,7 +120,7 @@ class Route:
         try:
             threading.Thread(target=resolve, daemon=True, name="natproxy resolver").start()
         except RuntimeError:
-            # The system allows no more threads.
+            # The system has no thread left.
             return self.candidates()
         wait(ended)
         if failures:
@@ -119,10 +129,10 @@ class Route:
 
 
 class Attempts:
-    """Connects that are under way at the same time; see `Route`.
+    """Concurrent connects to the addresses of one host; see `Route`.
 
-    :param check: raises what is to end them; it is called again after each wait.
-    :param clock: gives seconds, from any origin.
+    :param check: called after each wait; what it raises cancels the connects.
+    :param clock: returns seconds, from any origin.
     """
 
     def __init__(
@@ -133,7 +143,7 @@ class Attempts:
         self._pending: dict[int, tuple[socket.socket, Candidate]] = {}
 
     def interrupt(self) -> None:
-        """End the wait, from another thread."""
+        """Wake up `run`, from another thread, so that it calls ``check``."""
         for pending, _ in list(self._pending.values()):
             with suppress(OSError):
                 pending.shutdown(socket.SHUT_RDWR)
@@ -151,7 +161,7 @@ class Attempts:
     ) -> tuple[socket.socket, Candidate]:
         """Return the first socket that is connected, and to where; see `Route.connect`.
 
-        :param resolve: returns the addresses; it is given what waits for an event.
+        :param resolve: returns the addresses; its parameter waits for an event.
         """
         end = self._clock() + timeout
         waiting = list(resolve(lambda event: self._wait(event, end)))
@@ -171,7 +181,7 @@ class Attempts:
                     continue
                 begin_next = now + ATTEMPT_DELAY
             until = min(end, begin_next) if waiting else end
-            # No wait is longer than this: an interrupt may come between a look and a wait.
+            # Waits are short: an interrupt between `check` and `poll` wakes nothing up.
             seconds = max(0.0, min(until - now, ATTEMPT_DELAY))
             ready = poll.poll(seconds * 1000)
             self._check()
@@ -185,7 +195,7 @@ class Attempts:
                     return pending, candidate
                 pending.close()
                 failure = OSError(code, os.strerror(code))
-                # The next one need not wait any longer.
+                # The next address is tried at once.
                 begin_next = now
         assert failure is not None
         raise failure
@@ -193,7 +203,7 @@ class Attempts:
     def _wait(self, event: threading.Event, end: float) -> None:
         """Wait for an event.
 
-        :raises TimeoutError: at the end.
+        :raises TimeoutError: if it is not set by then.
         """
         while not event.wait(max(0.0, min(end - self._clock(), ATTEMPT_DELAY))):
             self._check()
@@ -204,7 +214,7 @@ class Attempts:
         connecting = socket.socket(candidate.family, candidate.kind, candidate.protocol)
         try:
             connecting.setblocking(False)
-            # It is held before it is connected: `interrupt` ends the wait for that too.
+            # Registered before it connects, so that `interrupt` finds it.
             self._pending[connecting.fileno()] = connecting, candidate
             try:
                 connecting.connect(candidate.address)
@@ -219,7 +229,7 @@ class Attempts:
 
 
 def interleave(candidates: list[Candidate]) -> list[Candidate]:
-    """Return addresses with the families in turn, the first one's first (RFC 8305, section 4)."""
+    """Return addresses with alternating families, that of the first one first (RFC 8305, 4)."""
     families: dict[int, list[Candidate]] = {}
     for candidate in candidates:
         of_family = families.setdefault(candidate.family, [])
@@ -230,11 +240,25 @@ def interleave(candidates: list[Candidate]) -> list[Candidate]:
 
 
 def reset_at_close(connected: socket.socket, reset: bool) -> None:
-    """Choose whether the kernel resets the connection when it is closed, also by a kill.
+    """Set whether closing the connection, or the end of the process, resets it.
 
-    A server cannot tell a closed connection from a half-closed one, whose client still waits
-    for its reply. After a reset it stops computing a digest that nobody waits for.
+    A server cannot distinguish a closed connection from a half-closed one, whose client still
+    waits for its reply. A reset makes it cancel a digest that no client waits for.
     """
-    # struct linger, socket(7); without a time, close(2) discards what was not sent.
+    # struct linger, socket(7); with a time of 0, close(2) discards unsent bytes.
     with suppress(OSError):
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", reset, 0))
+
+
+def limit_receive_buffer(connected: socket.socket) -> None:
+    """Limit the bytes that wait in the kernel to be received, if the server is nearby.
+
+    If the process is killed, they are lost and have to be downloaded again: up to 32 MiB by
+    Linux's defaults. Over a short distance, 1 MiB is as fast; a long one needs more.
+    """
+    with suppress(OSError, AttributeError):
+        # struct tcp_info, tcp(7): tcpi_rtt.
+        info = connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT_OFFSET + 4)
+        (microseconds,) = struct.unpack_from("=I", info, _RTT_OFFSET)
+        if microseconds <= NEARBY:
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)

@@ -1,1 +1,1 @@
-"""Downloads: resumed, retried, verified; and trees of files kept like the server's."""
+"""Downloads that are resumed, retried and verified, and local mirrors of remote directories."""

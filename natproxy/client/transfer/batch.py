@@ -1,4 +1,4 @@
-"""Several files, fetched a few at a time; one that fails leaves the others alone."""
+"""Download several files, a few at a time; a failure of one does not affect the others."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from natproxy.client.blocking.session import Session
 from natproxy.client.errors import ClientError, Interrupted
 from natproxy.client.events import Progress, ignore_event
 from natproxy.client.retry import Cancellation, Outage
-from natproxy.client.transfer.download import (
-    Download,
-    DownloadOptions,
-    DownloadRequest,
-    DownloadResult,
-)
+from natproxy.client.transfer.download import Download
 from natproxy.client.transfer.parallel import run_parallel
+from natproxy.client.transfer.request import DownloadOptions, DownloadRequest, DownloadResult
 
 _Result = TypeVar("_Result")
 
 
 class Failure(NamedTuple):
-    """A file that could not be fetched, and why."""
+    """A download that failed.
 
-    wanted: DownloadRequest
+    :ivar request: what was to be downloaded.
+    :ivar error: why it failed.
+    """
+
+    request: DownloadRequest
     error: ClientError
 
 
 @dataclass
 class Totals:
-    """What became of very many downloads.
+    """A summary of many downloads.
 
     :ivar downloaded: files that are complete.
-    :ivar received: bytes that came over the network for them.
-    :ivar failures: the others, in their order.
+    :ivar received: bytes received for them over the network.
+    :ivar failures: the other files, in their order.
     """
 
     downloaded: int = 0
@@ -46,62 +46,63 @@ class Totals:
 
 def download_all(
     session: Session,
-    wanted: Iterable[DownloadRequest],
-    how: DownloadOptions,
+    requests: Iterable[DownloadRequest],
+    options: DownloadOptions,
     jobs: int = 1,
     progress: Progress = ignore_event,
 ) -> list[DownloadResult | ClientError]:
-    """Fetch files.
+    """Download files.
 
-    :param jobs: files that are fetched at the same time.
-    :return: how each of them ended, in order.
-    :raises KeyboardInterrupt: when it comes; what has been received is kept.
+    :param jobs: files that are downloaded at the same time.
+    :return: a result or an error for each request, in order.
+    :raises KeyboardInterrupt: if one is raised meanwhile; the received bytes are kept.
     """
-    return _fetch(session, wanted, how, jobs, progress, lambda _, result: result)
+    return _download(session, requests, options, jobs, progress, lambda _, result: result)
 
 
 def download_and_count(
     session: Session,
-    wanted: Iterable[DownloadRequest],
-    how: DownloadOptions,
+    requests: Iterable[DownloadRequest],
+    options: DownloadOptions,
     jobs: int = 1,
     progress: Progress = ignore_event,
 ) -> Totals:
-    """Fetch files as `download_all` does; nothing is held of those that are fetched."""
+    """Download files as `download_all` does, but hold no results in memory, only a summary."""
     totals = Totals()
     lock = threading.Lock()
 
-    def count(one: DownloadRequest, result: DownloadResult | ClientError) -> Failure | None:
+    def count(request: DownloadRequest, result: DownloadResult | ClientError) -> Failure | None:
         if isinstance(result, ClientError):
-            return Failure(one, result)
+            return Failure(request, result)
         with lock:
             totals.downloaded += 1
             totals.received += result.received
         return None
 
-    results = _fetch(session, wanted, how, jobs, progress, count)
+    results = _download(session, requests, options, jobs, progress, count)
     totals.failures = [failure for failure in results if failure is not None]
     return totals
 
 
-def _fetch(
+def _download(
     session: Session,
-    wanted: Iterable[DownloadRequest],
-    how: DownloadOptions,
+    requests: Iterable[DownloadRequest],
+    options: DownloadOptions,
     jobs: int,
     progress: Progress,
-    hold: Callable[[DownloadRequest, DownloadResult | ClientError], _Result],
+    convert: Callable[[DownloadRequest, DownloadResult | ClientError], _Result],
 ) -> list[_Result]:
-    stop = Cancellation()
+    cancellation = Cancellation()
     outage = Outage()
 
-    def fetch(one: DownloadRequest) -> _Result:
+    def download(request: DownloadRequest) -> _Result:
         try:
-            return hold(one, Download(session, one, how, progress, stop, outage).run())
+            result = Download(session, request, options, progress, cancellation, outage).run()
         except Interrupted:
             raise
         except ClientError as error:
-            return hold(one, error)
+            return convert(request, error)
+        return convert(request, result)
 
-    steps = (partial(fetch, one) for one in wanted)
-    return run_parallel(steps, jobs, stop, session.interrupt)
+    steps = (partial(download, request) for request in requests)
+    return run_parallel(steps, jobs, cancellation, session.interrupt)

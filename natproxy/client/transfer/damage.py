@@ -1,29 +1,30 @@
-"""Which parts of a download differ from the server's file: found by comparing digests."""
+"""Find the ranges of a download that differ from the server's file, by comparing digests."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 SMALLEST_PIECE = 1 << 20
-"""Bytes that are not divided any further: what is downloaded again for one wrong bit."""
+"""Bytes of a piece that is not divided further: a wrong bit costs a download of this size."""
 
 MOST_PIECES = 4096
 """Pieces that a file is divided into at most: each costs a command and a digest."""
 
 MOST_RANGES = 16
-"""Ranges of a file that are downloaded again; more of them are joined.
+"""Ranges of a file that are downloaded again at most; if there are more, some are joined.
 
-The record of the partial download has to fit into a page.
+The record of the partial download must fit into a page.
 """
 
 Range = tuple[int, int]
-"""The offset of a first byte, and the offset after a last one."""
+"""The offset of the first byte, and the offset after the last byte."""
 
 
 def find_damage(span: Range, size: int, same: Callable[[int, int], bool]) -> list[Range]:
     """Return the ranges that differ within a span that is known to differ, in order.
 
-    Every byte of the span is in one of the ranges, or in a range that was found to be the same.
+    Every byte of the span is in one of the returned ranges or in a range that ``same`` has
+    compared and found equal.
 
     :param size: of the file, in bytes.
     :param same: compares a range; its arguments are the offsets of the first byte and after the
@@ -41,7 +42,7 @@ def find_damage(span: Range, size: int, same: Callable[[int, int], bool]) -> lis
             continue
         middle = (start + end) // 2
         if same(start, middle):
-            # Then it is the second half that differs.
+            # The span differs, so its second half does: no comparison is needed.
             different.append((middle, end))
         else:
             if not same(middle, end):
@@ -51,7 +52,7 @@ def find_damage(span: Range, size: int, same: Callable[[int, int], bool]) -> lis
 
 
 def join(ranges: list[Range], most: int = MOST_RANGES) -> list[Range]:
-    """Return ranges joined over the smallest gaps between them, until they are few enough.
+    """Return ranges joined over the smallest gaps between them, so that at most ``most`` remain.
 
     :param ranges: in order, with gaps between them.
     """

@@ -1,7 +1,6 @@
-"""What `sync` deletes, and when it refuses to.
+"""Delete what `sync` finds in the mirror alone, unless that would delete suspiciously much.
 
-A source that has lost its files, or that is not the one that was meant, must not cost the
-mirror's files as well.
+A source that has lost its files, or the wrong source, must not delete the mirror's files.
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ from typing import NamedTuple
 from natproxy.client.errors import DeletionRefused, LocalError
 from natproxy.client.transfer.tree import LocalTree
 
-SMALL = 10
-"""Files of a mirror that may lose more than half of them at once."""
+SMALL_MIRROR = 10
+"""Files of a mirror of which more than half may be deleted at once by default."""
 
 
 class ExtraPath(NamedTuple):
-    """What is in the mirror, and not on the server.
+    """A path that is in the mirror and not on the server.
 
     :ivar path: below the mirror's root.
-    :ivar directory: whether it is one; otherwise it is a file, a link, or anything else.
+    :ivar directory: whether it is a directory; otherwise it is a file, a link, or anything else.
     """
 
     path: bytes
@@ -30,10 +29,10 @@ class ExtraPath(NamedTuple):
 
 
 class DeletionResult(NamedTuple):
-    """What became of deletions.
+    """The result of deletions.
 
-    :ivar number: of the files, links and directories that were deleted.
-    :ivar errors: why others were not.
+    :ivar number: of deleted files, links and directories.
+    :ivar errors: why others were not deleted.
     """
 
     number: int
@@ -41,21 +40,21 @@ class DeletionResult(NamedTuple):
 
 
 def deletion_refusal(
-    extra: Sequence[ExtraPath], held: int, source_files: int, most: float | None
+    extra: Sequence[ExtraPath], local_files: int, source_files: int, most: float | None
 ) -> DeletionRefused | None:
-    """Decide whether deletions are refused, and return the error that says why.
+    """Return the error that refuses the deletions; `None` if they are allowed.
 
-    :param held: files that the mirror has, those to be deleted among them.
+    :param local_files: files in the mirror, including those to be deleted.
     :param source_files: files that the server lists.
-    :param most: deletions that were allowed (`math.inf`: any number); `None` if nothing was
-        said. Then a source without files may delete nothing, and any other source no more
-        than half of the files of a mirror that has more than `SMALL`.
+    :param most: deletions that the user allows (`math.inf` for any number). By default
+        (`None`), an empty source may delete nothing, and any other source at most half of the
+        files of a mirror that has more than `SMALL_MIRROR`.
     """
     files = sum(not each.directory for each in extra)
     count = len(extra)
     if not count:
         return None
-    number = f"{files} of {_counted(held, 'file')} here"
+    number = f"{files} of {_counted(local_files, 'file')} here"
     if files < count:
         number += f" and {_counted(count - files, 'director', 'y', 'ies')}"
     if most is not None:
@@ -66,7 +65,7 @@ def deletion_refusal(
         )
     if not source_files:
         reason = "the server lists no files"
-    elif held > SMALL and 2 * files > held:
+    elif local_files > SMALL_MIRROR and 2 * files > local_files:
         reason = "that is more than half"
     else:
         return None
@@ -76,13 +75,14 @@ def deletion_refusal(
 
 
 def delete(tree: LocalTree, extra: Sequence[ExtraPath]) -> DeletionResult:
-    """Delete files, links and empty directories; go on after errors.
+    """Delete files, links and empty directories; continue after errors.
 
-    :param extra: what is in a directory before the directory.
+    :param extra: the paths; the content of a directory comes before the directory.
     """
     number = 0
     errors: list[LocalError] = []
-    holding: set[bytes] = set()
+    # Directories in which something could not be deleted.
+    not_empty: set[bytes] = set()
     for path, directory in extra:
         try:
             if directory:
@@ -91,13 +91,12 @@ def delete(tree: LocalTree, extra: Sequence[ExtraPath]) -> DeletionResult:
                 tree.unlink(path)
             number += 1
         except LocalError as error:
-            above = os.path.dirname(path)
             if error.errno == errno.ENOENT:
                 # Another process has deleted it.
                 continue
-            holding.add(above)
-            # That a directory is not empty follows from an error that is told already.
-            if not (directory and path in holding):
+            not_empty.add(os.path.dirname(path))
+            # The error of its content is reported already.
+            if not (directory and path in not_empty):
                 errors.append(error)
     return DeletionResult(number, errors)
 

@@ -1,4 +1,4 @@
-"""Where a download goes, and what of it is there already."""
+"""The local file that a download creates, replaces or leaves as it is."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
 
 
 class Existing(enum.Enum):
-    """What becomes of a file that is there already, and not as it is on the server."""
+    """What a download does with an existing local file."""
 
     REFUSE = "refuse"
-    """It stays, and that is an error."""
+    """Fail if the file differs."""
     REPLACE = "replace"
-    """It is replaced, even if it looks the same."""
+    """Replace the file, even if its size and time are the same."""
     UPDATE = "update"
-    """It is replaced if it looks different."""
+    """Replace the file if it differs."""
     KEEP = "keep"
-    """It stays, whatever it is."""
+    """Keep the file, even if it differs."""
 
     @property
     def replaces(self) -> bool:
-        """Whether a file may be replaced that has appeared during the download."""
+        """Whether a file that appears during the download may be replaced."""
         return self in (Existing.REPLACE, Existing.UPDATE)
 
 
 class LocalFile(NamedTuple):
-    """A path that a download is to have.
+    """The local path of a download.
 
     :ivar path: of the file; links in its directory part are followed if there is no tree.
-    :ivar tree: that is not to be left.
-    :ivar below: with a tree, the path below its root: the same file as ``path``.
+    :ivar tree: the tree that the file must be in; `None` for no restriction.
+    :ivar below: the path below the tree's root, of the same file as ``path``.
     """
 
     path: bytes
@@ -54,10 +54,10 @@ class LocalFile(NamedTuple):
         """The name in its directory."""
         return os.path.basename(self.path)
 
-    def directory(self, create: bool = False) -> LocalDirectory:
-        """Open the directory that it is in; the caller closes it.
+    def open_directory(self, create: bool = False) -> LocalDirectory:
+        """Open the directory that contains the file; the caller closes it.
 
-        :param create: whether the directory, and those above it, are created if missing.
+        :param create: whether missing directories are created.
         :raises LocalError: if that fails.
         """
         if self.tree is not None:
@@ -67,29 +67,29 @@ class LocalFile(NamedTuple):
             create_directories(above)
         return LocalDirectory.at(above)
 
-    def find(self) -> os.stat_result | None:
-        """Return the status of what a download would replace; `None` if there is nothing.
+    def stat(self) -> os.stat_result | None:
+        """Return the metadata of the file that a download would replace; `None` if there is none.
 
-        In a tree, a link is not followed: it is what would be replaced.
+        In a tree, links are not followed: the link itself would be replaced.
 
-        :raises LocalError: if it is not a regular file, or cannot be looked at.
+        :raises LocalError: if it is not a regular file, or its metadata cannot be read.
         """
         if self.tree is None:
-            return find(self.path)
+            return _stat(self.path)
         found = self.tree.lstat(self.below)
         if found is None or stat.S_ISLNK(found.st_mode):
             return found
         return _regular(self.path, found)
 
     def open(self) -> FileIO:
-        """Open it for reading; a link is followed only if there is no tree.
+        """Open the file for reading; a link is followed only if there is no tree.
 
         :raises LocalError: if that fails.
         """
         try:
             if self.tree is None:
                 return FileIO(self.path)
-            with self.directory() as directory:
+            with self.open_directory() as directory:
                 return FileIO(
                     self.path,
                     opener=lambda _, flags: directory.open(self.name, flags | os.O_NONBLOCK),
@@ -99,11 +99,11 @@ class LocalFile(NamedTuple):
 
 
 def destination_path(name: bytes, destination: str | bytes | None) -> bytes:
-    """Return the path that a file is to have.
+    """Return the local path for a download.
 
     :param name: of the file on the server.
-    :param destination: a file, or a directory that exists or ends with a slash. Without it:
-        the working directory.
+    :param destination: a file, or a directory that exists or ends with a slash; by default the
+        working directory.
     :raises UsageError: if no file can have the path.
     """
     last = os.path.basename(name)
@@ -124,15 +124,11 @@ def destination_path(name: bytes, destination: str | bytes | None) -> bytes:
     return path
 
 
-def find(path: bytes) -> os.stat_result | None:
-    """Look at what a download would replace; `None` if there is nothing.
-
-    :raises LocalError: if it isn't a regular file, or can't be looked at.
-    """
+def _stat(path: bytes) -> os.stat_result | None:
     try:
         found = os.stat(path)
     except FileNotFoundError:
-        # A link that leads nowhere is something, too.
+        # A dangling link would be replaced.
         with suppress(FileNotFoundError):
             return os.lstat(path)
         return None
@@ -142,7 +138,7 @@ def find(path: bytes) -> os.stat_result | None:
 
 
 def same_size_and_time(found: os.stat_result, metadata: Metadata) -> bool:
-    """Compare size and time of last writing, as the file system here stores it."""
+    """Return whether a local file has the size and, as far as stored, the time of a remote one."""
     return (
         stat.S_ISREG(found.st_mode)
         and found.st_size == metadata.size
@@ -150,10 +146,10 @@ def same_size_and_time(found: os.stat_result, metadata: Metadata) -> bool:
     )
 
 
-def exists_error(path: bytes, what: str = "it is there, and differs") -> LocalError:
-    """Make the error for a file that is not to be replaced."""
+def exists_error(path: bytes, reason: str = "it is there, and differs") -> LocalError:
+    """Return the error for an existing file that is not to be replaced."""
     choice = "--overwrite replaces it, --no-clobber keeps it"
-    return LocalError(path, OSError(errno.EEXIST, f"{what}: {choice}"))
+    return LocalError(path, OSError(errno.EEXIST, f"{reason}: {choice}"))
 
 
 def _regular(path: bytes, found: os.stat_result) -> os.stat_result:

@@ -1,4 +1,4 @@
-"""An open local directory: files in it are reached by its descriptor and a name."""
+"""An open local directory: its files are accessed by its descriptor and a name."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from natproxy.kernel.openat2 import DIRECTORY, SEARCH
 
 
 class LocalDirectory(Closing):
-    """A directory, open, so that it stays the same whatever happens to its path.
+    """An open directory. It stays the same if its path is renamed or replaced.
 
-    Names are single components; a symbolic link of such a name is never followed. All methods
-    raise `OSError`.
+    Names are single path components. A name that is a symbolic link is not followed, except by
+    `stat_target`. All methods raise `OSError`.
 
-    :param descriptor: of the directory; `close` closes it.
+    :param descriptor: of the directory; owned by this object.
     :param path: of the directory, for messages.
     """
 
@@ -31,7 +31,7 @@ class LocalDirectory(Closing):
         """Open a directory by its path; links in the path are followed.
 
         :param path: empty for the working directory.
-        :raises LocalError: if it is not there, or not a directory.
+        :raises LocalError: if it does not exist or is not a directory.
         """
         try:
             return cls(os.open(path or b".", SEARCH), path)
@@ -39,45 +39,45 @@ class LocalDirectory(Closing):
             raise LocalError(path or b".", error) from error
 
     def path_of(self, name: bytes) -> bytes:
-        """Return the path of a name, for messages."""
+        """Return the path of a file in the directory, for messages."""
         return os.path.join(self.path, name)
 
     def open(self, name: bytes, flags: int, mode: int = 0o666) -> int:
-        """Open a file and return its descriptor, which a program that is started does not inherit.
+        """Open a file and return its descriptor, which child processes do not inherit.
 
         :param flags: as for ``open(2)``.
-        :param mode: of a file that this creates, before the umask.
+        :param mode: of a created file, before the umask is applied.
         """
         flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY
         return os.open(name, flags, mode, dir_fd=self._descriptor)
 
-    def look(self, name: bytes) -> os.stat_result | None:
-        """Return what ``lstat(2)`` says of a name, `None` if there is no such name."""
+    def lstat(self, name: bytes) -> os.stat_result | None:
+        """Return the metadata of a name, as ``lstat(2)`` does; `None` if it does not exist."""
         try:
             return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
         except FileNotFoundError:
             return None
 
-    def target(self, name: bytes) -> os.stat_result | None:
-        """Return what ``stat(2)`` says of the file that a link leads to, `None` if there is none.
+    def stat_target(self, name: bytes) -> os.stat_result | None:
+        """Return the metadata of a link's target, as ``stat(2)`` does; `None` if that fails.
 
-        This is the one method that follows a link, and it does not open the file.
+        This is the only method that follows a link, and it does not open the file.
         """
         with suppress(OSError):
             return os.stat(name, dir_fd=self._descriptor)
         return None
 
     def rename(self, old: bytes, new: bytes) -> None:
-        """Rename a file; a file that has the new name is replaced."""
+        """Rename a file; an existing file with the new name is replaced."""
         os.replace(old, new, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
 
     def rename_new(self, old: bytes, new: bytes) -> None:
-        """Rename a file, unless anything has the new name.
+        """Rename a file unless the new name exists.
 
-        Where there are no hard links, a file that gets the new name at the same moment is
-        replaced.
+        On a file system without hard links this is not atomic: a file that gets the new name
+        at the same moment is replaced.
 
-        :raises FileExistsError: if anything has the new name.
+        :raises FileExistsError: if the new name exists.
         """
         try:
             os.link(
@@ -90,14 +90,14 @@ class LocalDirectory(Closing):
         except FileExistsError:
             raise
         except OSError:
-            if self.look(new) is not None:
+            if self.lstat(new) is not None:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
             self.rename(old, new)
         else:
             self.unlink(old)
 
     def unlink(self, name: bytes) -> None:
-        """Remove a name that is not a directory's."""
+        """Remove a file or a link."""
         os.unlink(name, dir_fd=self._descriptor)
 
     def rmdir(self, name: bytes) -> None:
@@ -105,8 +105,8 @@ class LocalDirectory(Closing):
         os.rmdir(name, dir_fd=self._descriptor)
 
     def sync(self) -> None:
-        """Bring names that were given and removed to the disk, where that is supported."""
-        sync_names(self._descriptor)
+        """Synchronize created, renamed and removed names to the disk, where that is supported."""
+        sync_open_directory(self._descriptor)
 
     def close(self) -> None:
         """Close the descriptor."""
@@ -115,12 +115,13 @@ class LocalDirectory(Closing):
             self._descriptor = -1
 
 
-def sync_names(directory: int) -> None:
-    """Bring the names in an open directory to the disk, where that is supported.
+def sync_open_directory(directory: int) -> None:
+    """Synchronize the names in a directory to the disk, where that is supported.
 
-    :raises OSError: if they may not be there.
+    :param directory: a descriptor, which may be one for looking up names only.
+    :raises OSError: if the names may not be on the disk.
     """
-    # A descriptor that is good for looking up names only cannot be synchronized.
+    # A descriptor for looking up names only (O_PATH) cannot be synchronized: open another.
     try:
         descriptor = os.open(b".", DIRECTORY, dir_fd=directory)
     except OSError as error:
@@ -134,7 +135,7 @@ def sync_names(directory: int) -> None:
 
 
 def create_directories(path: bytes) -> None:
-    """Create a directory and those above it, unless it is there; bring their names to the disk.
+    """Create a directory and missing parents; synchronize their names to the disk.
 
     :raises LocalError: if that fails.
     """

@@ -2,8 +2,8 @@
 
 All bytes are requested with ``if-match``, so they belong to one version of the file. After the
 last byte the file is compared with the server's once more: by its digest with
-`DownloadOptions.verify`, by its etag otherwise. Only if it is the same does the download get its
-name. If the file has changed, the download starts again from the first byte; if only bytes
+`DownloadOptions.verify`, by its etag otherwise. Only if it is the same does the local file get
+its name. If the file has changed, the download starts again from the first byte; if only bytes
 differ, the damaged ranges are found and downloaded again.
 """
 
@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
 
 from natproxy.client.blocking.session import Session
 from natproxy.client.errors import (
@@ -29,159 +27,95 @@ from natproxy.client.errors import (
     interrupted_by,
 )
 from natproxy.client.events import Event, Phase, Progress, ignore_event, strip_name
-from natproxy.client.rate import MINIMUM_RATE, RateLimit
-from natproxy.client.retry import DOWNLOAD_RETRY_POLICY, Cancellation, Outage, Retrier, RetryPolicy
-from natproxy.client.transfer import destination
-from natproxy.client.transfer.destination import Existing, LocalFile
+from natproxy.client.retry import Cancellation, Outage, Retrier
+from natproxy.client.transfer.destination import (
+    Existing,
+    LocalFile,
+    exists_error,
+    same_size_and_time,
+)
 from natproxy.client.transfer.parallel import run_parallel
 from natproxy.client.transfer.partial import ClaimLost, PartialDownload
 from natproxy.client.transfer.record import Segment
-from natproxy.client.transfer.verification import Verification, changed
+from natproxy.client.transfer.request import DownloadOptions, DownloadRequest, DownloadResult
+from natproxy.client.transfer.verification import Verification, changed_error
 from natproxy.client.transfer.version1 import save_body
 from natproxy.protocol import FILE, Metadata, printable
 
-if TYPE_CHECKING:
-    from natproxy.client.transfer.tree import LocalTree
-
-PIECE = 1 << 20
-"""Bytes that are received at once: fewer, larger writes cost less than half the time."""
-
 FRESH_STARTS = 3
-"""Times that a file may change while it is fetched before it is given up."""
+"""Times that a download is started because the file changes on the server."""
 
 REPAIRS = 3
-"""Times that what differs from the server's bytes is downloaded again before it is given up."""
-
-
-@dataclass(frozen=True)
-class DownloadOptions:
-    """In which way files are fetched.
-
-    :ivar existing: what becomes of a file that is there already.
-    :ivar verify: whether the SHA-256 is compared with the server's.
-    :ivar segments: pieces of one file that are fetched at the same time.
-    :ivar limit: of the rate of all transfers together; `None` for none.
-    :ivar retry_policy: how long temporary failures are retried.
-    :ivar concurrent: whether a file is downloaded although another process, or thread, is
-        downloading it to the same path: into a partial file of its own, from the first byte.
-        Otherwise that is an error.
-    """
-
-    existing: Existing = Existing.REFUSE
-    verify: bool = False
-    segments: int = 1
-    limit: RateLimit | None = None
-    retry_policy: RetryPolicy = DOWNLOAD_RETRY_POLICY
-    concurrent: bool = False
-
-    @property
-    def piece(self) -> int:
-        """Bytes to receive at once."""
-        return self.limit.chunk_size if self.limit else PIECE
-
-    @property
-    def minimum_rate(self) -> float:
-        """Bytes a second that are progress; far less than a limit allows."""
-        return min(MINIMUM_RATE, self.limit.rate / 64) if self.limit else MINIMUM_RATE
-
-
-class DownloadRequest(NamedTuple):
-    """A file to fetch.
-
-    :ivar name: on the server.
-    :ivar path: that it is to have here.
-    :ivar status: of the file, if the server has told already.
-    :ivar tree: that is not to be left; `None` to follow the links in the path.
-    :ivar below: with a tree, the path below its root: the same file as ``path``.
-    """
-
-    name: bytes
-    path: bytes
-    metadata: Metadata | None = None
-    tree: LocalTree | None = None
-    below: bytes = b""
-
-
-class DownloadResult(NamedTuple):
-    """How a transfer ended.
-
-    :ivar path: of the file here.
-    :ivar size: of the file, in bytes.
-    :ivar received: bytes that came over the network for it, in this run.
-    :ivar unchanged: whether it was here already.
-    """
-
-    path: bytes
-    size: int
-    received: int
-    unchanged: bool
+"""Times that damaged ranges are downloaded again."""
 
 
 class Download:
-    """One file on its way from the server to a path.
+    """The download of one file.
 
-    :param progress: is told of each step.
-    :param stop: ends it from another thread.
-    :param outage: shared with the other transfers of a batch.
+    :param progress: called with each event.
+    :param cancellation: cancels the download from another thread.
+    :param outage: shared with the other downloads of a batch.
     """
 
     def __init__(
         self,
         session: Session,
-        wanted: DownloadRequest,
-        how: DownloadOptions | None = None,
+        request: DownloadRequest,
+        options: DownloadOptions | None = None,
         progress: Progress = ignore_event,
-        stop: Cancellation | None = None,
+        cancellation: Cancellation | None = None,
         outage: Outage | None = None,
     ) -> None:
         self._session = session
-        self._name = wanted.name
-        self._path = wanted.path
-        self._file = LocalFile(wanted.path, wanted.tree, wanted.below)
-        self._metadata = wanted.metadata
-        self._how = how or DownloadOptions()
+        self._name = request.name
+        self._path = request.path
+        self._file = LocalFile(request.path, request.tree, request.below)
+        self._metadata = request.metadata
+        self._options = options or DownloadOptions()
         self._progress = progress
-        self._stop = stop or Cancellation()
+        self._cancellation = cancellation or Cancellation()
         self._size: int | None = None
         self._done = 0
-        # Segments are counted by several threads.
+        # The threads of several segments count received bytes.
         self._lock = threading.Lock()
         self._received = 0
-        # Whether another process has taken over what was received.
-        self._overtaken = False
-        # The incomplete download, once there is one.
+        # Whether another process has claimed the partial download.
+        self._claim_lost = False
+        # `None` until it is opened.
         self._part: PartialDownload | None = None
         self._retry = Retrier(
             session.retry_context,
-            self._how.retry_policy,
-            self._stop,
-            lambda why: self._tell(Phase.WAITING, self._done, strip_name(why, self._name)),
-            outage,
-            self._how.minimum_rate,
+            self._options.retry_policy,
+            self._cancellation,
+            lambda reason: self._report(Phase.WAITING, self._done, strip_name(reason, self._name)),
+            outage=outage,
+            minimum_rate=self._options.minimum_rate,
             timeout=session.timeout,
         )
-        self._verification = Verification(session, self._name, self._retry, self._stop, self._tell)
+        self._verification = Verification(
+            session, self._name, self._retry, self._cancellation, self._report
+        )
 
     def run(self) -> DownloadResult:
-        """Fetch the file.
+        """Download the file.
 
-        :raises ClientError: if it can't be had; what has been received is kept, for the
-            next time, unless it is no good.
+        :raises ClientError: if that fails. The received bytes are kept for the next download,
+            unless they are unusable.
         """
         try:
-            fetched = self._run()
+            result = self._run()
         except Interrupted:
-            # It hasn't failed: it is to go on another time.
+            # Not a failure: the next download continues it.
             raise
         except ClientError as error:
             kept = 0 if self._part is None else self._part.kept
             named = interrupted_by(error, self._name, kept)
-            self._tell(Phase.FAILED, 0, str(named))
+            self._report(Phase.FAILED, 0, str(named))
             if named is error:
                 raise
             raise named from error.__cause__ or error
-        self._tell(Phase.UNCHANGED if fetched.unchanged else Phase.COMPLETE, fetched.size)
-        return fetched
+        self._report(Phase.UNCHANGED if result.unchanged else Phase.COMPLETE, result.size)
+        return result
 
     def _run(self) -> DownloadResult:
         if self._retry(lambda: self._session.version) < 2:
@@ -194,12 +128,12 @@ class Download:
                 reason = str(error)
                 starts += 1
             except ClaimLost:
-                # It cannot happen to a private partial file.
-                if not self._how.concurrent:
+                # A private partial file cannot be claimed.
+                if not self._options.concurrent:
                     raise
-                self._overtaken = True
+                self._claim_lost = True
             except Unsupported:
-                # It turned out not to speak version 2 after all.
+                # A later reply has shown that the server speaks version 1 only.
                 if self._session.version > 1:
                     raise
                 return self._run_version_1()
@@ -208,36 +142,36 @@ class Download:
         )
 
     def _attempt(self) -> DownloadResult:
-        # What was known beforehand is good for one attempt: `if-match` will tell.
+        # Metadata of the request may be outdated: `if-match` detects it, once.
         metadata, self._metadata = self._metadata, None
         if metadata is None:
             metadata = self._retry(partial(self._session.stat, self._name))
         if metadata.type != FILE:
             raise UsageError(
-                f"{printable(self._name)}: is a directory; 'natproxy sync' fetches directories"
+                f"{printable(self._name)}: is a directory; 'natproxy sync' downloads directories"
             )
         self._size = metadata.size
-        if self._is_here(metadata):
-            return self._was_here(metadata)
+        if self._is_unchanged(metadata):
+            return self._unchanged(metadata)
         with self._partial(metadata) as part:
             self._part = part
-            self._look_at_what_is_kept(part)
-            self._tell(Phase.RECEIVING, part.kept)
-            if self._how.verify:
+            self._check_kept(part)
+            self._report(Phase.RECEIVING, part.kept)
+            if self._options.verify:
                 self._receive_and_repair(part)
             else:
                 self._receive(part, part.segments)
                 self._confirm(metadata)
-            # Meanwhile, it may have come another way.
-            if self._is_here(metadata):
+            # Another process may have saved the file meanwhile.
+            if self._is_unchanged(metadata):
                 part.discard()
-                return self._was_here(metadata)
-            self._tell(Phase.SAVING, metadata.size)
-            while not part.finish(self._how.existing.replaces):
-                # It has come another way just now.
-                if self._is_here(metadata):
+                return self._unchanged(metadata)
+            self._report(Phase.SAVING, metadata.size)
+            while not part.finish(self._options.existing.replaces):
+                # Another process has saved a file with the final name.
+                if self._is_unchanged(metadata):
                     part.discard()
-                    return self._was_here(metadata)
+                    return self._unchanged(metadata)
         return DownloadResult(self._path, metadata.size, self._received, unchanged=False)
 
     def _partial(self, metadata: Metadata) -> PartialDownload:
@@ -245,49 +179,54 @@ class Download:
             self._file,
             self._name,
             metadata,
-            self._how.segments,
-            concurrent=self._how.concurrent,
-            private=self._overtaken,
+            self._options.segments,
+            concurrent=self._options.concurrent,
+            private=self._claim_lost,
         )
 
-    def _was_here(self, metadata: Metadata) -> DownloadResult:
+    def _unchanged(self, metadata: Metadata) -> DownloadResult:
         return DownloadResult(self._path, metadata.size, self._received, unchanged=True)
 
-    def _is_here(self, metadata: Metadata) -> bool:
-        existing = self._how.existing
-        found = self._file.find()
+    def _is_unchanged(self, metadata: Metadata) -> bool:
+        """Return whether an existing local file stays.
+
+        :raises LocalError: if it differs and may not be replaced.
+        """
+        existing = self._options.existing
+        found = self._file.stat()
         if found is None or existing is Existing.REPLACE:
             return False
         if existing is Existing.KEEP:
             return True
-        if destination.same_size_and_time(found, metadata) and (
-            not self._how.verify or self._verification.is_same(self._file, metadata)
+        if same_size_and_time(found, metadata) and (
+            not self._options.verify or self._verification.is_same(self._file, metadata)
         ):
             return True
         if existing is Existing.REFUSE:
-            raise destination.exists_error(self._path)
+            raise exists_error(self._path)
         return False
 
-    def _look_at_what_is_kept(self, part: PartialDownload) -> None:
-        if part.discarded:
-            self._tell(Phase.RESTARTING, 0, f"{part.discarded}: starting afresh")
+    def _check_kept(self, part: PartialDownload) -> None:
+        """Verify bytes kept by an earlier download that may not have reached the disk."""
+        if part.discard_reason:
+            self._report(Phase.RESTARTING, 0, f"{part.discard_reason}: starting afresh")
         if part.trusted:
             return
         kept = part.kept
-        part.lose(self._verification.damage_kept(part))
+        part.mark_damaged(self._verification.damage_kept(part))
         if part.kept < kept:
             lost = f"{kept - part.kept} of the {kept} bytes that were kept"
             message = f"{lost} are damaged: downloading them again"
             if not part.kept:
                 message = "what was kept is damaged: starting afresh"
-            self._tell(Phase.RESTARTING, part.kept, message)
+            self._report(Phase.RESTARTING, part.kept, message)
         part.trusted = True
 
     def _receive_and_repair(self, part: PartialDownload) -> None:
-        """Receive what is missing, and again what differs from the server's bytes.
+        """Receive the missing bytes, and download ranges again that differ from the server's.
 
-        :raises DigestMismatch: if some of it still differs after `REPAIRS` repairs; the rest
-            is kept.
+        :raises DigestMismatch: if a range still differs after `REPAIRS` repairs; the other bytes
+            are kept.
         """
         segments = part.segments
         for repair in range(REPAIRS + 1):
@@ -295,13 +234,13 @@ class Download:
             damage = self._verification.damage_received(part, segments, digests)
             if not damage:
                 return
-            part.lose(damage)
+            part.mark_damaged(damage)
             segments = part.missing
-            size = sum(lost.end - lost.start for lost in segments)
+            size = sum(each.end - each.start for each in segments)
             if repair < REPAIRS:
                 message = f"{size} bytes are not the server's: downloading them again"
-                self._tell(Phase.RESTARTING, part.kept, message)
-                self._tell(Phase.RECEIVING, part.kept)
+                self._report(Phase.RESTARTING, part.kept, message)
+                self._report(Phase.RECEIVING, part.kept)
         if not part.kept:
             part.discard()
         kept = f"the other {part.kept} bytes are kept" if part.kept else "nothing was kept"
@@ -311,25 +250,29 @@ class Download:
         )
 
     def _receive(self, part: PartialDownload, segments: Sequence[Segment]) -> list[str]:
-        """Fetch what is missing of segments; return their digests, if they are wanted."""
+        """Receive the missing bytes of segments; return their digests if they are verified."""
         failed = threading.Event()
 
-        def fetch(segment: Segment) -> str:
+        def receive(segment: Segment) -> str:
             try:
-                return self._fetch(part, segment, failed)
+                return self._receive_segment(part, segment, failed)
             except BaseException:
                 failed.set()
                 raise
 
-        steps = [partial(fetch, segment) for segment in segments]
-        return run_parallel(steps, self._how.segments, self._stop, self._session.interrupt)
+        steps = [partial(receive, segment) for segment in segments]
+        return run_parallel(
+            steps, self._options.segments, self._cancellation, self._session.interrupt
+        )
 
-    def _fetch(self, part: PartialDownload, segment: Segment, failed: threading.Event) -> str:
-        """Fetch what is missing of a segment, unless another one fails; give its digest."""
+    def _receive_segment(
+        self, part: PartialDownload, segment: Segment, failed: threading.Event
+    ) -> str:
+        """Receive the missing bytes of a segment, unless another one fails; return its digest."""
         digest = None
-        if self._how.verify:
+        if self._options.verify:
             digest = self._verification.digest_of(part, segment.start, segment.done)
-        buffer = memoryview(bytearray(min(self._how.piece, segment.end - segment.start)))
+        buffer = memoryview(bytearray(min(self._options.chunk_size, segment.end - segment.start)))
 
         def receive() -> None:
             if segment.done == segment.end or failed.is_set():
@@ -350,67 +293,69 @@ class Download:
         return "" if digest is None else digest.hexdigest()
 
     def _confirm(self, metadata: Metadata) -> None:
-        """See that what was received is what the server has now.
+        """Check that the file has not changed on the server.
 
-        :raises Changed: if it has another file by now.
+        :raises Changed: if it has.
         """
         try:
             now = self._retry(partial(self._session.stat, self._name))
         except NotFound as error:
-            raise changed(self._name) from error
+            raise changed_error(self._name) from error
         if now.etag != metadata.etag:
-            raise changed(self._name)
+            raise changed_error(self._name)
 
     def _run_version_1(self) -> DownloadResult:
-        """Fetch it as version 1 can: whole, from the beginning, unverified."""
-        if self._how.verify:
+        """Download the whole file by version 1 of the protocol, unverified."""
+        if self._options.verify:
             self._session.needs("compute digests to verify with")
-        kept = self._kept_by_version_1()
-        if kept is not None:
-            return kept
-        self._tell(Phase.RECEIVING, 0, f"{self._session.server} speaks version 1 only: no resuming")
+        existing = self._existing_by_version_1()
+        if existing is not None:
+            return existing
+        self._report(
+            Phase.RECEIVING, 0, f"{self._session.server} speaks version 1 only: no resuming"
+        )
 
         def receive() -> int:
-            with self._session.whole(self._name) as reply:
+            with self._session.get_v1(self._name) as reply:
                 self._size = reply.header.size
                 return save_body(
                     reply,
                     self._file,
                     self._count,
-                    self._tell_saving,
-                    self._how.existing.replaces,
+                    self._report_saving,
+                    self._options.existing.replaces,
                 )
 
         try:
             size = self._retry(receive)
         except FileExistsError as error:
-            # It has come another way meanwhile.
-            kept = self._kept_by_version_1()
-            if kept is None:
+            # Another process has saved the file meanwhile.
+            existing = self._existing_by_version_1()
+            if existing is None:
                 raise LocalError(self._path, error) from error
-            return kept
+            return existing
         return DownloadResult(self._path, size, self._received, unchanged=False)
 
-    def _kept_by_version_1(self) -> DownloadResult | None:
-        """Return how a file is left alone that is there; `None` if it is to be replaced."""
-        found = self._file.find()
-        if found is None or self._how.existing.replaces:
+    def _existing_by_version_1(self) -> DownloadResult | None:
+        """Return the result for an existing file that stays; `None` if it is to be replaced."""
+        found = self._file.stat()
+        if found is None or self._options.existing.replaces:
             return None
-        if self._how.existing is Existing.REFUSE:
-            raise destination.exists_error(self._path, "it is there, and may differ")
+        if self._options.existing is Existing.REFUSE:
+            raise exists_error(self._path, "it is there, and may differ")
         return DownloadResult(self._path, found.st_size, self._received, unchanged=True)
 
     def _count(self, size: int, done: int) -> None:
         with self._lock:
             self._received += size
-        self._tell(Phase.RECEIVING, done)
-        self._stop.check()
-        if self._how.limit:
-            self._stop.sleep(self._how.limit.take(size))
+        self._report(Phase.RECEIVING, done)
+        self._cancellation.check()
+        if self._options.limit:
+            self._cancellation.sleep(self._options.limit.take(size))
 
-    def _tell_saving(self, size: int) -> None:
-        self._tell(Phase.SAVING, size)
+    def _report_saving(self, size: int) -> None:
+        self._report(Phase.SAVING, size)
 
-    def _tell(self, phase: Phase, done: int, message: str = "") -> None:
+    def _report(self, phase: Phase, done: int, message: str = "") -> None:
         self._done = done
         self._progress(Event(self._name, phase, done, self._size, message))

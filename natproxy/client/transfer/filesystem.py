@@ -1,7 +1,8 @@
-"""What local file systems do differently: locks, synchronization, times, owners.
+"""Differences between local file systems: locks, synchronization, times, permissions.
 
-Some have no locks, some cannot synchronize, some store years up to 2038 only. What an operation
-does not support is passed over; its real failures are raised. Which is which is listed here.
+Some have no locks, some cannot synchronize, some store years up to 2038 only. An operation that
+a file system does not support is skipped; real failures are raised. The error numbers that
+distinguish the two are listed here.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from contextlib import suppress
 _UNSUPPORTED = frozenset((errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL))
 
 LOCK_UNSUPPORTED = _UNSUPPORTED | {errno.ENOLCK}
-"""Error numbers of ``flock(2)`` where there are no locks, as on NFS without a lock service."""
+"""Error numbers of ``flock(2)`` on file systems without locks, such as some NFS mounts."""
 
 LOCK_HELD = frozenset((errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES))
-"""Error numbers of ``flock(2)`` for a file that is locked by another."""
+"""Error numbers of ``flock(2)`` for a file that another process has locked."""
 
 SYNC_UNSUPPORTED = _UNSUPPORTED | {errno.EROFS}
-"""Error numbers of ``fsync(2)`` for files that cannot be synchronized."""
+"""Error numbers of ``fsync(2)`` on file systems that cannot synchronize files."""
 
 DIRECTORY_SYNC_UNSUPPORTED = SYNC_UNSUPPORTED | {
     errno.EBADF,
@@ -29,15 +30,15 @@ DIRECTORY_SYNC_UNSUPPORTED = SYNC_UNSUPPORTED | {
     errno.EACCES,
     errno.EPERM,
 }
-"""Error numbers of ``fsync(2)``, and of opening for it, for such directories.
+"""Error numbers of ``fsync(2)``, and of opening for it, where directories cannot be synchronized.
 
 A directory in which files may be created need not be readable.
 """
 
 MODE_UNSUPPORTED = _UNSUPPORTED | {errno.EPERM}
-"""Error numbers of ``fchmod(2)`` where there are no permissions, as on FAT."""
+"""Error numbers of ``fchmod(2)`` on file systems without permissions, such as FAT."""
 
-# What file systems make of a time in nanoseconds: exact, NTFS, micro-, milliseconds, seconds, FAT.
+# Resolutions of stored times in nanoseconds: exact, NTFS, µs, ms, s, FAT.
 _GRAINS = (1, 100, 1_000, 1_000_000, 1_000_000_000, 2_000_000_000)
 
 EARLIEST = 315_619_200 * 10**9
@@ -53,8 +54,8 @@ LATEST = (2**31 - 1) * 10**9
 def lock(file: int) -> bool:
     """Lock a file without waiting.
 
-    :return: whether it is locked now; false where there are no locks.
-    :raises BlockingIOError: if it is locked by another process, or through another descriptor.
+    :return: whether it is locked now; false on file systems without locks.
+    :raises BlockingIOError: if another process or another descriptor has locked it.
     :raises OSError: for any other failure.
     """
     try:
@@ -69,17 +70,17 @@ def lock(file: int) -> bool:
 
 
 def sync_file(file: int) -> None:
-    """Bring a file's bytes to the disk, where that is supported.
+    """Synchronize a file's bytes to the disk, where that is supported.
 
-    :raises OSError: if they may not be there, as with EIO, ENOSPC or EDQUOT.
+    :raises OSError: if they may not be on the disk, as with EIO, ENOSPC or EDQUOT.
     """
     _sync(file, SYNC_UNSUPPORTED)
 
 
 def sync_directory(directory: int) -> None:
-    """Bring the names in an open directory to the disk, where that is supported.
+    """Synchronize the names in an open directory to the disk, where that is supported.
 
-    :raises OSError: if they may not be there.
+    :raises OSError: if they may not be on the disk.
     """
     _sync(directory, DIRECTORY_SYNC_UNSUPPORTED)
 
@@ -93,17 +94,17 @@ def _sync(file: int, unsupported: frozenset[int]) -> None:
 
 
 def set_time(file: int, mtime_ns: int) -> None:
-    """Set a file's time of last writing, as near as the file system can store it.
+    """Set a file's modification time, as closely as the file system can store it.
 
-    A time that it does not store is replaced by `EARLIEST` or `LATEST`: so `stored_as` can tell
-    what becomes of any time, without knowing the limits of the file system. A time that cannot
-    be set at all is no failure.
+    A time out of the file system's range is replaced by `EARLIEST` or `LATEST`, so that
+    `stored_as` recognizes any stored time without the limits of the file system. Failing to
+    set the time is not an error.
 
     :param mtime_ns: nanoseconds since the epoch, in any year.
     """
     with suppress(OSError):
         accessed = os.fstat(file).st_atime_ns
-        # Python refuses what does not fit into 64 bits, the kernel lowers what does not fit.
+        # Python raises OverflowError beyond 64 bits; the kernel clamps to the file system's range.
         with suppress(OSError, OverflowError):
             os.utime(file, ns=(accessed, mtime_ns))
         if not _rounded(os.fstat(file).st_mtime_ns, mtime_ns):
@@ -111,10 +112,10 @@ def set_time(file: int, mtime_ns: int) -> None:
 
 
 def stored_as(found_ns: int, mtime_ns: int) -> bool:
-    """Return whether `set_time` leaves this time of last writing on some file system.
+    """Return whether a file system may store a modification time as another one: see `set_time`.
 
-    :param found_ns: of a local file, in nanoseconds since the epoch.
-    :param mtime_ns: that was to be set.
+    :param found_ns: the stored time, in nanoseconds since the epoch.
+    :param mtime_ns: the time that was to be set.
     """
     return _rounded(found_ns, mtime_ns) or _rounded(found_ns, max(EARLIEST, min(mtime_ns, LATEST)))
 
@@ -124,23 +125,23 @@ def _rounded(found_ns: int, mtime_ns: int) -> bool:
 
 
 def restrict(file: int, replaced: os.stat_result) -> None:
-    """Take from a new file the permissions that the file which it will replace does not give.
+    """Remove from a new file the permissions that the file it will replace does not have.
 
-    Its owner may read and write it until it is complete.
+    The owner may read and write the new file until it is complete.
 
-    :raises OSError: if that fails where there are permissions.
+    :raises OSError: if that fails on a file system with permissions.
     """
     _set_mode(file, os.fstat(file).st_mode & (replaced.st_mode | 0o600))
 
 
 def keep_permissions(file: int, replaced: os.stat_result) -> None:
-    """Give a file the permissions of the one that it is about to replace.
+    """Copy the permissions of the file that is about to be replaced.
 
-    The read, write and execute bits are kept. Owner and group are kept if the process may set
-    them; if not the group, its members get what everybody gets. The other bits of the mode,
-    access control lists and extended attributes are not kept.
+    The read, write and execute bits are copied; owner and group if the process may set them. If
+    it may not set the group, the group gets the permissions of others. The other bits of the
+    mode, access control lists and extended attributes are not copied.
 
-    :raises OSError: if that fails where there are permissions.
+    :raises OSError: if that fails on a file system with permissions.
     """
     mode = replaced.st_mode & 0o777
     now = os.fstat(file)

@@ -1,8 +1,8 @@
-"""Write every byte to a file object, whatever kind of file object it is.
+"""Write every byte to a file object, raw or buffered, blocking or not.
 
-``write()`` of a raw file object may take fewer bytes than it is given, or none at all
-(`None`, in non-blocking mode). A buffered one raises `BlockingIOError` then, with the
-number of bytes that it has taken.
+``write()`` of a raw file object may write fewer bytes than it is passed, or none (it returns
+`None` in non-blocking mode). A buffered file object raises `BlockingIOError` instead, with the
+number of bytes that it has accepted.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from collections.abc import Callable
 from typing import Any
 
 Write = Callable[[Any], object]
-"""Takes bytes, in a `memoryview` most often. Returns how many it has taken, as ``write()`` of a
-file object does, or `None` for all of them. (`None` from a raw file object: it would block.)"""
+"""Accepts bytes, usually as a `memoryview`. Returns the number of accepted bytes, as ``write()`` of
+a file object does, or `None` for all of them. (A raw file object returns `None` if it would
+block.)"""
 
 
 class WholeWriter:
-    """Calls a ``write()`` until every byte has been taken.
+    """Calls a ``write()`` until it has accepted every byte.
 
     :param write: of a file object, or any other `Write`.
-    :param copy: whether ``write`` may keep what it is given, so that it needs bytes of its own.
+    :param copy: whether ``write`` may keep a reference to the data, so that it needs a copy.
     """
 
     def __init__(self, write: Write, copy: bool = False) -> None:
@@ -33,9 +34,7 @@ class WholeWriter:
         self._fileno: Callable[[], int] | None = getattr(owner, "fileno", None)
 
     def __call__(self, data: bytes | memoryview) -> None:
-        """Write bytes, all of them.
-
-        A file object in non-blocking mode is waited for.
+        """Write all bytes, and wait for a file object in non-blocking mode.
 
         :raises OSError: as ``write`` does; `BlockingIOError` if it would block and has no
             descriptor to wait for.
@@ -43,24 +42,24 @@ class WholeWriter:
         rest = memoryview(data)
         while rest:
             try:
-                taken = self._write(bytes(rest) if self._copy else rest)
+                accepted = self._write(bytes(rest) if self._copy else rest)
             except InterruptedError:
                 continue
             except BlockingIOError as error:
                 rest = rest[getattr(error, "characters_written", 0) :]
                 self._wait(error)
                 continue
-            if taken is None and self._raw:
+            if accepted is None and self._raw:
                 self._wait(BlockingIOError(errno.EAGAIN, "it would block"))
-            elif isinstance(taken, int) and not isinstance(taken, bool):
-                if not 0 < taken <= len(rest):
-                    raise OSError(errno.EIO, f"write() took {taken} of {len(rest)} bytes")
-                rest = rest[taken:]
+            elif isinstance(accepted, int) and not isinstance(accepted, bool):
+                if not 0 < accepted <= len(rest):
+                    raise OSError(errno.EIO, f"write() accepted {accepted} of {len(rest)} bytes")
+                rest = rest[accepted:]
             else:
                 return
 
     def _wait(self, error: BlockingIOError) -> None:
-        """Wait until the file object can take bytes.
+        """Wait until the file object accepts bytes.
 
         :raises BlockingIOError: the error, if it has no descriptor.
         """
@@ -74,7 +73,7 @@ class WholeWriter:
 
 
 def wait_until_writable(descriptor: int) -> None:
-    """Wait until a descriptor can take bytes, or until writing to it is an error."""
+    """Wait until a descriptor is writable, or until writing to it is an error."""
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
     poll.poll()

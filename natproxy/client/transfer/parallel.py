@@ -1,4 +1,4 @@
-"""Several blocking steps at the same time, in threads, ended by one Ctrl-C."""
+"""Run several blocking steps at the same time, in threads; one Ctrl-C cancels all of them."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ _Result = TypeVar("_Result")
 def run_parallel(
     steps: Iterable[Callable[[], _Result]],
     width: int,
-    stop: Cancellation,
+    cancellation: Cancellation,
     interrupt: Callable[[], object],
 ) -> list[_Result]:
-    """Take steps, at most ``width`` at a time, and return their results in order.
+    """Run steps, at most ``width`` at a time, and return their results in order.
 
-    Each step is taken from the iterable only when a thread is free for it, so there may be
-    very many. If the system does not allow as many threads, fewer are used, or none.
+    A step is taken from the iterable when a thread is free to run it, so there may be very
+    many. If the system does not allow as many threads, fewer are used, or none.
 
-    :param stop: is set when the calling thread is interrupted; each step looks at it.
-    :param interrupt: ends what the steps are waiting for.
-    :raises BaseException: the first that a step raises, when all others have ended too.
+    :param cancellation: cancelled if the calling thread is interrupted; each step checks it.
+    :param interrupt: ends blocking calls that steps are waiting in.
+    :raises BaseException: the first that a step raises, after all other steps have ended.
     """
     remaining = iter(steps)
     first = list(islice(remaining, 2))
     if width == 1 or len(first) <= 1:
         return [step() for step in chain(first, remaining)]
-    # Most commands fetch one file over one connection: they need no threads.
+    # Imported here because most commands download one file over one connection.
     from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 
     numbered = enumerate(chain(first, remaining))
@@ -50,7 +50,7 @@ def run_parallel(
             try:
                 result = step()
             except BaseException:
-                # Steps that have not begun never will.
+                # No thread begins another step.
                 failed.set()
                 raise
             results[number] = result
@@ -71,9 +71,9 @@ def run_parallel(
         except BaseException as error:
             failed.set()
             if not isinstance(error, Exception):
-                stop.cancel()
+                cancellation.cancel()
                 interrupt()
-                # A step may have been between two looks at `stop`, about to wait.
+                # A step may have passed its last check and be about to block.
                 while wait(workers, 0.1).not_done:
                     interrupt()
             raise

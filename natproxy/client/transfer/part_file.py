@@ -1,4 +1,4 @@
-"""The bytes of a download until they have their name: a file that one process writes to."""
+"""The partial file: the bytes of a download until the file is complete and gets its name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LONGEST_NAME = 255
 
 
 class StaleFile(OSError):
-    """Another file has taken the place of a partial file."""
+    """Another file has replaced a partial file."""
 
     def __init__(self) -> None:
         super().__init__(errno.ESTALE, "another file took the place of what was received")
@@ -29,10 +29,10 @@ class StaleFile(OSError):
 class PartFile(Closing):
     """An open partial file. All methods raise `OSError`.
 
-    :param directory: that it is in, and that the complete file will be in.
+    :param directory: of the partial file, and of the complete file later.
     :param name: of the partial file.
-    :param descriptor: of the partial file; `close` closes it.
-    :ivar created: whether this process created it: no other has bytes to write to it.
+    :param descriptor: of the partial file; owned by this object.
+    :ivar created: whether this object created the file, so that no other process writes to it.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class PartFile(Closing):
     def create(cls, directory: LocalDirectory, name: bytes, final: bytes) -> PartFile:
         """Create a partial file.
 
-        :param final: the name that it will have. What may not be read under it may not be read
-            while it is downloaded, either.
-        :raises FileExistsError: if anything has the name.
+        :param final: the name of the complete file. If it exists, the partial file does not get
+            permissions that it lacks.
+        :raises FileExistsError: if ``name`` exists.
         """
         descriptor = directory.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
@@ -65,24 +65,24 @@ class PartFile(Closing):
 
     @classmethod
     def create_private(cls, directory: LocalDirectory, final: bytes) -> PartFile:
-        """Create a partial file that no other process, and no later one, looks for."""
+        """Create a partial file with a random name, which no other process opens."""
         return cls.create(directory, random_name(final, SUFFIX), final)
 
     def in_place(self) -> bool:
-        """Return whether its name is still that of this file."""
-        found = self._directory.look(self.name)
+        """Return whether the name still refers to this file."""
+        found = self._directory.lstat(self.name)
         return found is not None and os.path.samestat(found, self._metadata)
 
     def write(self, data: memoryview, offset: int) -> int:
-        """Write bytes; return how many were written, which may be fewer."""
+        """Write bytes and return the number of written ones, which may be smaller."""
         return os.pwrite(self.descriptor, data, offset)
 
     def complete(self, final: bytes, mtime_ns: int | None = None) -> None:
-        """Set permissions and time: all bytes have been written.
+        """Set permissions and modification time after all bytes have been written.
 
-        :param final: the name that it will have; a file of this name passes on its permissions.
-        :param mtime_ns: the time of last writing that it is to have, in nanoseconds since the
-            epoch; `None` for that of its download.
+        :param final: the name of the complete file; an existing one passes on its permissions.
+        :param mtime_ns: the modification time in nanoseconds since the epoch; `None` for the
+            time of the download.
         """
         replaced, through_link = _replaced(self._directory, final)
         if replaced is not None:
@@ -91,26 +91,26 @@ class PartFile(Closing):
             set_time(self.descriptor, mtime_ns)
 
     def sync(self) -> None:
-        """Bring all bytes to the disk."""
+        """Synchronize the bytes to the disk."""
         sync_file(self.descriptor)
 
     def publish(self, final: bytes, replace: bool = True) -> None:
-        """Give the file its final name.
+        """Rename the file to its final name.
 
-        It is renamed twice, first to a name that no other process looks for. Another process
-        may create a partial file of the same name between a look at it and a rename: that
-        one must not get the final name.
+        It is renamed twice, first to a random name. Another process may replace the partial
+        file between the check of its name and the rename: the other file must not get the final
+        name.
 
-        :param replace: whether a file that has the final name is replaced.
-        :raises FileExistsError: if it is not to be replaced, and anything has the final name.
-        :raises StaleFile: if the partial file is another one by now, which is left as it is.
+        :param replace: whether an existing file with the final name is replaced.
+        :raises FileExistsError: if the final name exists and is not to be replaced.
+        :raises StaleFile: if another file has replaced the partial file; that one is kept.
         """
         usual = self.name
         if not self.in_place():
             raise StaleFile
-        unknown = random_name(final, SUFFIX)
-        self._directory.rename(usual, unknown)
-        self.name = unknown
+        random = random_name(final, SUFFIX)
+        self._directory.rename(usual, random)
+        self.name = random
         try:
             if not self.in_place():
                 raise StaleFile
@@ -120,12 +120,12 @@ class PartFile(Closing):
                 self._directory.rename_new(self.name, final)
         except BaseException:
             with suppress(OSError):
-                self._directory.rename_new(unknown, usual)
+                self._directory.rename_new(random, usual)
                 self.name = usual
             raise
 
     def remove(self) -> None:
-        """Remove its name, unless that is another file's by now."""
+        """Remove the file, unless another file has its name now."""
         if self.in_place():
             self._directory.unlink(self.name)
 
@@ -137,7 +137,7 @@ class PartFile(Closing):
 
 
 def stem_of(name: bytes) -> bytes:
-    """Return what the names of a file's partial file and record begin with."""
+    """Return the common prefix of the names of a file's partial file and record."""
     if len(name) + 1 + len(RECORD_SUFFIX) > LONGEST_NAME:
         digest = hashlib.blake2b(name, digest_size=8).hexdigest().encode("ascii")
         name = name[:200] + b"~" + digest
@@ -145,16 +145,16 @@ def stem_of(name: bytes) -> bytes:
 
 
 def random_name(final: bytes, suffix: bytes) -> bytes:
-    """Return a name for a partial file, or its record, that no other file has."""
-    # A name may be as long as a name can be.
+    """Return a random name for a partial file or its record."""
+    # The final name may already have the maximal length.
     return b".%s.%s%s" % (final[:200], os.urandom(6).hex().encode(), suffix)
 
 
 def _replaced(directory: LocalDirectory, name: bytes) -> tuple[os.stat_result | None, bool]:
-    """Return what a regular file's replacement must know of it, and whether a link led to it."""
-    found = directory.look(name)
+    """Return the metadata of the regular file to be replaced, and whether it is a link's target."""
+    found = directory.lstat(name)
     through_link = found is not None and stat.S_ISLNK(found.st_mode)
     if through_link:
-        found = directory.target(name)
+        found = directory.stat_target(name)
     regular = found is not None and stat.S_ISREG(found.st_mode)
     return (found if regular else None), through_link

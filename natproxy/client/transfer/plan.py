@@ -1,4 +1,4 @@
-"""What a mirror needs: what is to be fetched, created and deleted, and what cannot be."""
+"""The plan for a mirror: what to download, create and delete, and what prevents it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import NamedTuple
 
 from natproxy.client.errors import ListingIncomplete, LocalError
 from natproxy.client.transfer.deletion import ExtraPath
-from natproxy.client.transfer.download import DownloadRequest
+from natproxy.client.transfer.request import DownloadRequest
 from natproxy.client.transfer.tree import LocalTree
 from natproxy.protocol import Entry
 
 
 class Obstacle(NamedTuple):
-    """What keeps something of the server from being mirrored.
+    """A local error that prevents an entry from being mirrored.
 
-    :ivar name: of it on the server.
-    :ivar error: what is wrong here.
+    :ivar name: of the entry on the server.
+    :ivar error: the local error.
     """
 
     name: bytes
@@ -27,25 +27,30 @@ class Obstacle(NamedTuple):
 
 @dataclass
 class MirrorPlan:
-    """What is to be done. Paths are below the mirror's root.
+    """How a local directory differs from one on the server. Paths are below the local root.
 
-    :ivar downloads: files that are new or look different.
-    :ivar unchanged: files that look the same: by size and time of last writing.
-    :ivar directories: to be created.
-    :ivar extra: what is here and not on the server, what is inside before what it is in.
-    :ivar unread: names on the server that it cannot read: entries, and directories whose
-        content it cannot list. Nothing at or below them is extra.
-    :ivar incomplete: why something is missing that is not in ``unread``; nothing is extra then.
-    :ivar obstacles: what keeps listed entries from being mirrored; what is in the way here
-        is not extra, nor is what is in it.
-    :ivar blocked: listed entries in directories that the obstacles name: left out as well.
-    :ivar local_errors: what cannot be read here and is not listed; it is not extra, either.
-    :ivar skipped: listed files and directories that have the names of incomplete downloads,
-        which are for our own here, and what is in such directories.
-    :ivar skipped_directories: those among them that are directories.
-    :ivar unknown: listed entries of types that are not known.
-    :ivar local_files: files here, incomplete downloads not among them.
-    :ivar source_files: files that the server lists.
+    :ivar tree: the local directory.
+    :ivar downloads: files that are new, or whose size or modification time differs.
+    :ivar unchanged: number of files with the same size and modification time.
+    :ivar directories: directories to create.
+    :ivar extra: local paths that are not on the server; the content of a directory comes before
+        the directory.
+    :ivar unread: names that the server cannot read: entries, and directories that it cannot
+        list. Nothing at or below them is extra.
+    :ivar incomplete: why the listing lacks entries that are not in ``unread``; then nothing is
+        extra.
+    :ivar obstacles: local errors that prevent entries from being mirrored. Such a local file or
+        directory, and its content, are not extra.
+    :ivar blocked: number of listed entries in directories that have an obstacle.
+    :ivar local_errors: errors of local paths that are not listed and cannot be read; they are
+        not extra either.
+    :ivar skipped: number of listed files and directories that are named like partial downloads,
+        including the content of such directories: these names are reserved here.
+    :ivar skipped_directories: the names of such directories.
+    :ivar unknown: number of listed entries of unknown types.
+    :ivar local_files: number of local files, without partial downloads.
+    :ivar source_files: number of files that the server lists.
+    :ivar top: the name of the directory on the server; empty for the served one.
     """
 
     tree: LocalTree
@@ -67,18 +72,18 @@ class MirrorPlan:
 
     @property
     def size(self) -> int:
-        """Bytes to fetch."""
+        """Bytes to download."""
         return sum(entry.metadata.size for entry in self.downloads)
 
     @property
     def requests(self) -> Iterator[DownloadRequest]:
-        """The files to fetch, as a `Download` takes them."""
+        """The requests for the files to download."""
         for name, metadata, _ in self.downloads:
             below = path_below(name, self.top)
             yield DownloadRequest(name, self.tree.path_of(below), metadata, self.tree, below)
 
     def create_directories(self) -> None:
-        """Create the directories; what would be in one that cannot be is not fetched.
+        """Create the directories; downloads into one that cannot be created are dropped.
 
         :raises LocalError: if the mirror's root cannot be created.
         """
@@ -105,10 +110,10 @@ class MirrorPlan:
 
 
 def path_below(name: bytes, directory: bytes) -> bytes:
-    """Return the path below a directory of what has a name in it on the server."""
+    """Return the path of an entry below a directory, by its name on the server."""
     return name[len(directory) + 1 :] if directory else name
 
 
 def name_of(path: bytes, directory: bytes) -> bytes:
-    """Return the name on the server of what has a path here."""
+    """Return the name on the server of a path below a directory."""
     return directory + b"/" + path if directory else path

@@ -1,23 +1,22 @@
-"""The record of a partial download: which of its bytes are there, and of which file they are."""
+"""The record of a partial download: which bytes have been received, and of which file."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 SMALLEST_SEGMENT = 1 << 20
 """Bytes below which a file is not divided any further."""
 
-
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 class Segment:
-    """A contiguous piece of the file.
+    """A contiguous range of the file, received from its start.
 
     :ivar start: the offset of its first byte.
-    :ivar done: the offset of the first byte that is still missing.
+    :ivar done: the offset of the first missing byte.
     :ivar end: the offset after its last byte.
     """
 
@@ -30,18 +29,18 @@ class Segment:
 
 
 def divide(size: int, count: int) -> list[Segment]:
-    """Return the segments of a file of which nothing is there.
+    """Return the segments of a file of which nothing has been received.
 
     :param size: of the file, in bytes.
-    :param count: of the segments, at most.
+    :param count: of segments, at most.
     """
     count = max(1, min(count, size // SMALLEST_SEGMENT))
     marks = [size * number // count for number in range(count + 1)]
     return [Segment(start, start, end) for start, end in pairwise(marks)]
 
 
-def without(segments: list[Segment], start: int, end: int) -> list[Segment]:
-    """Return segments of which a range is missing; complete neighbours are joined before."""
+def mark_missing(segments: list[Segment], start: int, end: int) -> list[Segment]:
+    """Return segments with a range marked as missing; complete neighbours are joined first."""
     left: list[Segment] = []
     for each in _joined(segments):
         if each.end <= start or end <= each.start:
@@ -59,9 +58,9 @@ def without(segments: list[Segment], start: int, end: int) -> list[Segment]:
 def _joined(segments: list[Segment]) -> list[Segment]:
     joined: list[Segment] = []
     for each in segments:
-        before = joined[-1] if joined else None
-        if before is not None and before.done == before.end and each.done == each.end:
-            joined[-1] = Segment(before.start, each.end, each.end)
+        previous = joined[-1] if joined else None
+        if previous is not None and previous.done == previous.end and each.done == each.end:
+            joined[-1] = Segment(previous.start, each.end, each.end)
         else:
             joined.append(each)
     return joined
@@ -69,14 +68,14 @@ def _joined(segments: list[Segment]) -> list[Segment]:
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a partial download.
+    """The state of a partial download, as it is stored in a file.
 
     :ivar name: of the file on the server, for people.
     :ivar etag: of the file on the server.
     :ivar size: of the whole file, in bytes.
-    :ivar boot: the run of the system in which all that is kept was written; empty if it is not
-        known to be on the disk.
-    :ivar segments: all of the file, in order.
+    :ivar boot: the identifier of the system's boot since which all received bytes were written;
+        empty if some of them may not be on the disk.
+    :ivar segments: of the whole file, in order.
     """
 
     name: str
@@ -87,11 +86,18 @@ class Record:
 
     @property
     def kept(self) -> int:
-        """Bytes that are there."""
+        """Received bytes."""
         return sum(each.done - each.start for each in self.segments)
 
+    def with_segments(self, segments: list[Segment], trusted: bool) -> Record:
+        """Return a record of the same file with other segments.
+
+        :param trusted: whether all received bytes are certainly on the disk.
+        """
+        return replace(self, segments=segments, boot=self.boot if trusted else "")
+
     def line(self) -> bytes:
-        """Return it as a line of JSON."""
+        """Return the record as a line of JSON."""
         content = {
             "natproxy": 2,
             "name": self.name,
@@ -104,13 +110,13 @@ class Record:
 
     @classmethod
     def parse(cls, content: bytes) -> Record | None:
-        """Return the record in a file's content; `None` if it does not hold together."""
+        """Return the record in a file's content; `None` if it is malformed or inconsistent."""
         try:
             fields = json.loads(content.split(b"\n", 1)[0])
             segments = []
             expected = 0
             for start, done, end in fields["segments"]:
-                # Whatever JSON calls a number: neither True nor 1.0 is an offset.
+                # Offsets must be integers: True and 1.0 are rejected.
                 if {type(start), type(done), type(end)} != {int}:
                     return None
                 if not (start == expected and start <= done <= end):
@@ -129,7 +135,7 @@ class Record:
 
 
 def boot_id() -> str:
-    """Return an identifier of this run of the system; empty where there is none."""
+    """Return the identifier of the system's current boot; empty if the system has none."""
     try:
         with open(_BOOT_ID, encoding="ascii") as file:
             return file.read().strip()

@@ -1,6 +1,6 @@
-"""What is in a local tree, in the order in which a server lists: by full path, byte by byte.
+"""Traverse a local tree in the order of a server's listing: by full path, byte by byte.
 
-A comparison of two sorted sequences needs no set of the names in either of them.
+Two sequences in the same order can be compared without holding the names of either in memory.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from natproxy.client.transfer.tree import LocalTree
 
 
 class LocalEntry(NamedTuple):
-    """A name in a local tree.
+    """A file, directory or link in a local tree.
 
     :ivar path: below the tree's root.
-    :ivar status: what ``lstat(2)`` says of it; `None` if that failed.
+    :ivar stat: the result of ``lstat(2)``; `None` if that failed.
     :ivar error: why it failed.
     """
 
@@ -31,11 +31,11 @@ class LocalEntry(NamedTuple):
 
 
 class _Level(NamedTuple):
-    """A directory on the way from the root to the current one.
+    """A directory between the root and the current entry.
 
     :ivar prefix: its path with a slash at the end; empty for the root.
-    :ivar keys: what is left of it: each name; a directory's once more with a slash, where
-        its content belongs.
+    :ivar keys: the remaining names. The name of a directory comes a second time with a slash at
+        the position of its content.
     """
 
     prefix: bytes
@@ -43,34 +43,34 @@ class _Level(NamedTuple):
 
 
 class Traversal(Closing):
-    """Goes through a local tree from path to path; no symbolic link is followed.
+    """An iteration over a local tree in sorted order; symbolic links are not followed.
 
-    One directory is open at a time, besides the root.
+    Besides the root, one directory is open at a time.
 
-    :param unreadable: is called with the path of each directory that cannot be listed, and
-        the error, when its content would come.
-    :ivar head: the current name; `None` after the last one.
+    :param unreadable: called with the path of each directory that cannot be listed, and the
+        error, at the position of its content.
+    :ivar current: the current entry; `None` after the last one.
     :raises LocalError: if the root cannot be listed.
     """
 
     def __init__(self, tree: LocalTree, unreadable: Callable[[bytes, LocalError], object]) -> None:
         self._tree = tree
         self._unreadable = unreadable
-        self._passed_over: set[bytes] = set()
+        self._skipped: set[bytes] = set()
         self._levels = [_Level(b"", self._keys(b""))]
         self._directory: LocalDirectory | None = None
         self._prefix = b""
-        self.head: LocalEntry | None = None
+        self.current: LocalEntry | None = None
         self.advance()
 
     def skip(self) -> None:
-        """Pass over what is in the current name, if it is a directory."""
-        here = self.head
+        """Skip the content of the current entry, if it is a directory."""
+        here = self.current
         if here is not None and (here.stat is None or stat.S_ISDIR(here.stat.st_mode)):
-            self._passed_over.add(here.path + b"/")
+            self._skipped.add(here.path + b"/")
 
     def advance(self) -> None:
-        """Go on to the next name."""
+        """Advance to the next entry."""
         while self._levels:
             prefix, keys = self._levels[-1]
             key = next(keys, None)
@@ -79,21 +79,21 @@ class Traversal(Closing):
             elif key.endswith(b"/"):
                 self._enter(prefix + key)
             else:
-                found = self._look(prefix, key)
+                found = self._lstat(prefix, key)
                 if found is not None:
-                    self.head = found
+                    self.current = found
                     return
-        self.head = None
+        self.current = None
 
     def close(self) -> None:
-        """Close the directory that is open."""
+        """Close the open directory."""
         if self._directory is not None:
             self._directory.close()
             self._directory = None
 
     def _enter(self, prefix: bytes) -> None:
-        if prefix in self._passed_over:
-            self._passed_over.remove(prefix)
+        if prefix in self._skipped:
+            self._skipped.remove(prefix)
             return
         try:
             self._levels.append(_Level(prefix, self._keys(prefix[:-1])))
@@ -110,15 +110,15 @@ class Traversal(Closing):
         keys.sort()
         return iter(keys)
 
-    def _look(self, prefix: bytes, name: bytes) -> LocalEntry | None:
-        """Return what is under a name; `None` if it has vanished."""
+    def _lstat(self, prefix: bytes, name: bytes) -> LocalEntry | None:
+        """Return the entry of a name; `None` if it no longer exists."""
         path = prefix + name
         try:
             if self._directory is None or self._prefix != prefix:
                 self.close()
                 self._directory = self._tree.directory(prefix[:-1])
                 self._prefix = prefix
-            found = self._directory.look(name)
+            found = self._directory.lstat(name)
         except LocalError as error:
             return None if error.errno == errno.ENOENT else LocalEntry(path, None, error)
         except OSError as error:

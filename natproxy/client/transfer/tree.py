@@ -1,8 +1,8 @@
-"""A local directory tree that is never left: what `sync` writes, replaces and deletes in.
+"""A local directory tree in which `sync` writes, replaces and deletes, and never outside of it.
 
-Every path below the root is resolved from the root's open descriptor, and no component of it
-may be a symbolic link. So nothing outside is reached, even if a directory of the tree is
-replaced by a link while it is in use.
+Every path below the root is resolved from the root's open descriptor, and no component may be a
+symbolic link. So nothing outside is accessed, even if a directory of the tree is replaced by a
+link meanwhile.
 """
 
 from __future__ import annotations
@@ -14,18 +14,22 @@ from contextlib import contextmanager, suppress
 
 from natproxy.client.context import Closing
 from natproxy.client.errors import LocalError
-from natproxy.client.transfer.directory import LocalDirectory, create_directories, sync_names
+from natproxy.client.transfer.directory import (
+    LocalDirectory,
+    create_directories,
+    sync_open_directory,
+)
 from natproxy.kernel.openat2 import DIRECTORY, SEARCH, choose_opener, open_without_links
 
 
 class LocalTree(Closing):
-    """A tree, held by a descriptor of its root. Threads may share it.
+    """A directory tree, accessed by a descriptor of its root. Threads may share it.
 
-    Paths are relative to the root: names between single slashes, none of them ``.`` or ``..``;
-    empty for the root itself. All methods raise `LocalError`, which names the whole path; its
-    ``errno`` is ELOOP or ENOTDIR where something else takes the place of a directory.
+    Paths are relative to the root: names separated by single slashes, none of them ``.`` or
+    ``..``; empty for the root itself. All methods raise `LocalError`, which names the whole path;
+    its ``errno`` is ELOOP or ENOTDIR if a component is not a directory.
 
-    :param root: path of the root, in which links are followed. If nothing is there, the tree is
+    :param root: path of the root; links in it are followed. If it does not exist, the tree is
         empty until `create`.
     """
 
@@ -33,32 +37,32 @@ class LocalTree(Closing):
         self.root = root
         self._open = choose_opener(open_without_links)
         self._root = -1
-        with self._blaming(b""):
+        with self._errors_at(b""):
             try:
                 self._root = os.open(root or b".", SEARCH)
             except FileNotFoundError:
-                # A link that leads nowhere is not an empty tree.
+                # A dangling link is an error, not an empty tree.
                 if root and os.path.islink(root):
                     raise
 
     @property
     def exists(self) -> bool:
-        """Whether there is a root."""
+        """Whether the root exists."""
         return self._root >= 0
 
     def create(self) -> None:
-        """Create the root, and the directories above it, if it is missing."""
+        """Create the root and missing parents, unless the root exists."""
         if not self.exists:
-            with self._blaming(b""):
+            with self._errors_at(b""):
                 create_directories(self.root)
                 self._root = os.open(self.root, SEARCH)
 
     def directory(self, path: bytes, create: bool = False) -> LocalDirectory:
         """Open a directory; the caller closes it.
 
-        :param create: whether it and the directories above it are created if they are missing.
+        :param create: whether missing directories are created.
         """
-        with self._blaming(path):
+        with self._errors_at(path):
             try:
                 descriptor = self._descend(path, SEARCH)
             except FileNotFoundError:
@@ -69,7 +73,7 @@ class LocalTree(Closing):
         return LocalDirectory(descriptor, self.path_of(path))
 
     def parent(self, path: bytes, create: bool = False) -> LocalDirectory:
-        """Open the directory that a path is in; see `directory`."""
+        """Open the parent directory of a path; see `directory`."""
         return self.directory(os.path.dirname(path), create)
 
     def path_of(self, path: bytes) -> bytes:
@@ -77,31 +81,31 @@ class LocalTree(Closing):
         return os.path.join(self.root, path) if path else self.root
 
     def lstat(self, path: bytes) -> os.stat_result | None:
-        """Return what ``lstat(2)`` says of a path, `None` if nothing is there."""
+        """Return the metadata of a path, as ``lstat(2)`` does; `None` if it does not exist."""
         try:
-            with self.parent(path) as directory, self._blaming(path):
-                return directory.look(os.path.basename(path) or b".")
+            with self.parent(path) as directory, self._errors_at(path):
+                return directory.lstat(os.path.basename(path) or b".")
         except LocalError as error:
             if error.errno == errno.ENOENT:
                 return None
             raise
 
-    def target(self, path: bytes) -> os.stat_result | None:
-        """Return what ``stat(2)`` says of the file that a link leads to, `None` if there is none.
+    def stat_target(self, path: bytes) -> os.stat_result | None:
+        """Return the metadata of a link's target, as ``stat(2)`` does; `None` if that fails.
 
-        The file may be outside; links in the path above are not followed.
+        The target may be outside of the tree; links in the parent path are not followed.
         """
         with self.parent(path) as directory:
-            return directory.target(os.path.basename(path))
+            return directory.stat_target(os.path.basename(path))
 
     def entries(self, path: bytes) -> list[tuple[bytes, bool]]:
-        """Return the names in a directory, in no order, each with whether it is a directory.
+        """Return the names in a directory, unsorted, each with whether it is a directory.
 
-        A link to a directory is not one. A tree without a root has no names.
+        A link to a directory does not count as one. Without a root there are no names.
         """
         if not path and not self.exists:
             return []
-        with self._blaming(path):
+        with self._errors_at(path):
             descriptor = self._descend(path, DIRECTORY)
             try:
                 with os.scandir(descriptor) as entries:
@@ -113,13 +117,13 @@ class LocalTree(Closing):
                 os.close(descriptor)
 
     def unlink(self, path: bytes) -> None:
-        """Remove a file, or a link."""
-        with self.parent(path) as directory, self._blaming(path):
+        """Remove a file or a link."""
+        with self.parent(path) as directory, self._errors_at(path):
             directory.unlink(os.path.basename(path))
 
     def rmdir(self, path: bytes) -> None:
         """Remove an empty directory."""
-        with self.parent(path) as directory, self._blaming(path):
+        with self.parent(path) as directory, self._errors_at(path):
             directory.rmdir(os.path.basename(path))
 
     def close(self) -> None:
@@ -134,14 +138,14 @@ class LocalTree(Closing):
         return self._open(self._root, path or b".", flags)
 
     def _create(self, path: bytes) -> int:
-        """Create what is missing of a directory's path; return a descriptor of it."""
+        """Create the missing directories of a path and return a descriptor of the last one."""
         above = os.dup(self._root)
         try:
             for name in path.split(b"/") if path else ():
-                # What is there already may be anything; only a directory can be opened now.
+                # An existing name may be of any type; opening it fails unless it is a directory.
                 with suppress(FileExistsError):
                     os.mkdir(name, dir_fd=above)
-                    sync_names(above)
+                    sync_open_directory(above)
                 below = os.open(name, SEARCH | os.O_NOFOLLOW, dir_fd=above)
                 os.close(above)
                 above = below
@@ -151,7 +155,8 @@ class LocalTree(Closing):
         return above
 
     @contextmanager
-    def _blaming(self, path: bytes) -> Iterator[None]:
+    def _errors_at(self, path: bytes) -> Iterator[None]:
+        """Turn `OSError` into `LocalError` with a path below the root."""
         try:
             yield
         except OSError as error:

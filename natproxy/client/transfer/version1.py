@@ -1,4 +1,4 @@
-"""A whole reply into a file: what version 1 can do."""
+"""Downloads by version 1 of the protocol: whole files, neither resumed nor verified."""
 
 from __future__ import annotations
 
@@ -23,24 +23,23 @@ def save_body(
     saving: Callable[[int], object] = lambda size: None,
     replace: bool = True,
 ) -> int:
-    """Save a counted reply's body.
+    """Save the body of a reply, whose header states its size, to a file.
 
-    The bytes go into a file of another name in the same directory, which takes the final
-    name when all of them are on the disk. Whatever goes wrong, nothing is under the final
-    name that was not there before.
+    The bytes are written to a file with a random name in the same directory, which is renamed
+    when all of them are on the disk. After a failure, the final name is as it was before.
 
-    :param file: to save it in; missing directories are created.
-    :param count: is told of each piece: its bytes, and those that are there by now.
-    :param saving: is called with the size before the bytes are brought to the disk.
-    :param replace: whether a file that is there is replaced.
+    :param file: the file; missing directories are created.
+    :param count: called after each chunk with its size and the total of received bytes.
+    :param saving: called with the size before the bytes are synchronized to the disk.
+    :param replace: whether an existing file is replaced.
     :return: the size of the file, in bytes.
-    :raises ConnectionBroken: if the reply doesn't come whole, or much too slowly.
-    :raises FileExistsError: if a file is there, and is not to be replaced.
-    :raises LocalError: if it can't be written.
+    :raises ConnectionBroken: if the body is incomplete or much too slow.
+    :raises FileExistsError: if the file exists and is not to be replaced.
+    :raises LocalError: if it cannot be written.
     """
-    with file.directory(create=True) as directory:
+    with file.open_directory(create=True) as directory:
         try:
-            # Two at once must not share it.
+            # The name is private: two downloads of the same file must not share it.
             with PartFile.create_private(directory, file.name) as part:
                 try:
                     size = _receive(reply, part, file.path, count)
@@ -60,16 +59,17 @@ def save_body(
 
 
 def download_version1(session: Session, name: bytes, destination: bytes | None = None) -> bytes:
-    """Fetch a file with ``DOWNLOAD``; what is there under its name is replaced.
+    """Download a file with ``DOWNLOAD``; an existing local file is replaced.
 
     :param destination: a file, or a directory that exists or ends with a slash; missing
-        directories are made. Without it: the working directory.
+        directories are created. By default: the working directory.
     :return: the path of the file.
-    :raises ClientError: if it can't be had, or can't be written.
+    :raises ClientError: if the file cannot be downloaded or written.
     """
-    with session.whole(name) as reply:
+    with session.get_v1(name) as reply:
         file = LocalFile(destination_path(name, destination))
-        file.find()
+        # Refuse a directory or a device before any byte is written.
+        file.stat()
         save_body(reply, file)
     return file.path
 
@@ -77,10 +77,10 @@ def download_version1(session: Session, name: bytes, destination: bytes | None =
 def _receive(reply: Reply, part: PartFile, path: bytes, count: Callable[[int, int], object]) -> int:
     buffer = memoryview(bytearray(CHUNK))
     done = 0
-    pace = reply.pace()
+    monitor = reply.rate_monitor()
     began = time.monotonic()
     while size := reply.receive_into(buffer):
-        pace.received(size, time.monotonic() - began)
+        monitor.received(size, time.monotonic() - began)
         end = done + size
         while done < end:
             done += _write(part, buffer[size - (end - done) : size], done, path)
@@ -90,7 +90,7 @@ def _receive(reply: Reply, part: PartFile, path: bytes, count: Callable[[int, in
 
 
 def _write(part: PartFile, data: memoryview, offset: int, path: bytes) -> int:
-    # A connection's errors are not the disk's.
+    # Errors of the disk must not be mistaken for errors of the connection.
     try:
         return part.write(data, offset)
     except OSError as error:

@@ -1,5 +1,6 @@
-"""The client on a Twisted reactor: what the blocking client returns, as Deferreds."""
+"""The client on a Twisted reactor: the commands of the blocking client, as Deferreds."""
 
-from natproxy.client.twisted.session import Client
+from natproxy.client.twisted.file import RemoteFile
+from natproxy.client.twisted.session import Session, connect
 
-__all__ = ["Client"]
+__all__ = ["RemoteFile", "Session", "connect"]

@@ -1,28 +1,24 @@
-"""Exchanges over transports: a command goes out, and a sink takes the reply.
-
-What the blocking `natproxy.client.Connection` does with a socket is done with a transport
-here, and the body goes into memory or into a consumer.
-"""
+"""One connection on a reactor: a command is sent, and a receiver takes the reply."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from socket import socket
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import NamedTuple
+from typing import Protocol as Interface
 
 from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import (
-    IConsumer,
     IDelayedCall,
     IPushProducer,
+    IReactorTime,
     ISystemHandle,
     ITCPTransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from natproxy.client.blocking.route import reset_at_close
 from natproxy.client.errors import (
@@ -33,29 +29,44 @@ from natproxy.client.errors import (
     Interrupted,
     NotUnderstood,
     ServerError,
-    UsageError,
 )
 from natproxy.client.exchange import Exchange
 from natproxy.client.rate import RateMonitor
 from natproxy.kernel.keepalive import probe_idle
 from natproxy.protocol import Header, WireError
 
-if TYPE_CHECKING:
-    from natproxy.client.twisted.pool import ConnectionPool
-
-FAREWELL = 1.0
-"""Seconds that a connection which is closed in order gets to be gone."""
-
-T = TypeVar("T")
+CLOSE_TIMEOUT = 1.0
+"""Seconds after which a connection that is being closed is reset."""
 
 
-class Sink(ABC, Generic[T]):
-    """Takes the reply of one exchange; what it raises ends it, and costs the connection.
+class Owner(Interface):
+    """What a connection needs of its pool.
 
-    :ivar result: what the reply comes to, once all of it has been taken.
+    :ivar timeout: seconds that silence inside a reply may last.
+    :ivar server: its name in messages.
     """
 
-    result: T
+    clock: IReactorTime
+    timeout: float
+    server: str
+
+    def opened(self, connection: PooledConnection) -> None:
+        """Note that a connection has been made."""
+
+    def keep(self, connection: PooledConnection) -> None:
+        """Take back a connection that is ready for the next command."""
+
+    def lost(self, connection: PooledConnection) -> None:
+        """Note that a connection has ended."""
+
+
+class Receiver(ABC):
+    """Takes the reply of one exchange. What it raises fails the exchange.
+
+    :ivar satisfied: whether the rest of the reply is not needed; the connection is closed.
+    """
+
+    satisfied = False
 
     @abstractmethod
     def begin(self, header: Header, connection: PooledConnection) -> None:
@@ -65,118 +76,25 @@ class Sink(ABC, Generic[T]):
     def write(self, data: bytes) -> None:
         """Take a piece of the body."""
 
-    def finish(self) -> None:
-        """Note that the body has come whole."""
+    def finish(self) -> None:  # noqa: B027  # nothing to do by default
+        """Note that the reply is complete, or the receiver `satisfied`."""
 
-    def leave(self) -> None:
-        """Note that nothing more will come, whatever has; there may have been no header."""
-
-
-class Memory(Sink[T]):
-    """Holds a body until it has come whole.
-
-    :param read: makes the result of the header and the body.
-    :param largest: bytes that are held at most; more of them are a `UsageError`.
-    :param check: looks at the header before there is a body.
-    """
-
-    def __init__(
-        self,
-        read: Callable[[Header, bytes], T],
-        largest: int,
-        check: Callable[[Header], object] | None = None,
-    ) -> None:
-        self._read = read
-        self._largest = largest
-        self._check = check
-        self._held = bytearray()
-        self._header: Header
-        self._count: Callable[[int], object]
-
-    def begin(self, header: Header, connection: PooledConnection) -> None:
-        """Take the header, unless it promises too much."""
-        self._header = header
-        self._count = connection.counter()
-        if self._check is not None:
-            self._check(header)
-        self._allow(header.size)
-
-    def write(self, data: bytes) -> None:
-        """Hold a piece."""
-        self._held += data
-        self._count(len(data))
-        self._allow(len(self._held))
-
-    def finish(self) -> None:
-        """Make the result."""
-        self.result = self._read(self._header, bytes(self._held))
-
-    def _allow(self, size: int) -> None:
-        if size > self._largest:
-            raise UsageError(f"a reply of more than {self._largest} bytes is not held in memory")
-
-
-@implementer(IPushProducer)
-class Flow(Sink[T]):
-    """Writes a body into a consumer, at the consumer's pace.
-
-    :param read: makes the result of the header.
-    """
-
-    def __init__(self, read: Callable[[Header], T], consumer: IConsumer) -> None:
-        self._read = read
-        self._consumer = consumer
-        self._connection: PooledConnection | None = None
-
-    def begin(self, header: Header, connection: PooledConnection) -> None:
-        """Register with the consumer."""
-        self.result = self._read(header)
-        self._connection = connection
-        try:
-            self._consumer.registerProducer(self, True)
-        except BaseException:
-            self._connection = None
-            raise
-
-    def write(self, data: bytes) -> None:
-        """Pass a piece on."""
-        self._consumer.write(data)
-
-    def leave(self) -> None:
-        """Unregister; the connection may be somebody else's from now on."""
-        if self._connection is not None:
-            self._connection = None
-            self._consumer.unregisterProducer()
-
-    def pauseProducing(self) -> None:
-        """Let the server wait."""
-        if self._connection is not None:
-            self._connection.pause()
-
-    def resumeProducing(self) -> None:
-        """Go on."""
-        if self._connection is not None:
-            self._connection.resume()
-
-    def stopProducing(self) -> None:
-        """Give up: the consumer is gone."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.fail(Interrupted("whoever took the bytes has stopped"))
+    def close(self) -> None:  # noqa: B027  # nothing to do by default
+        """Release the connection: the exchange has ended, perhaps before a header."""
 
 
 class _Transport(ITCPTransport, IPushProducer, ISystemHandle):
-    """What is asked of a connection's transport."""
+    """The interfaces of a connection's transport."""
 
 
 class _Work(NamedTuple):
     exchange: Exchange
-    sink: Sink[Any]
+    receiver: Receiver
     done: Deferred[None]
 
 
 class PooledConnection(Protocol):
-    """One connection, on which one exchange is carried out at a time.
+    """One connection, which carries out one exchange at a time.
 
     :ivar heard: whether any byte of the current exchange's reply has been received.
     :ivar good: whether anything has ever been received.
@@ -185,75 +103,75 @@ class PooledConnection(Protocol):
 
     transport: _Transport
 
-    def __init__(self, pool: ConnectionPool) -> None:
-        self._pool = pool
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
         self._work: _Work | None = None
         self.heard = False
         self.used = 0.0
         self.good = False
         self._paused = False
         self._timer: IDelayedCall | None = None
-        # Of TCP, if it is the kernel's.
+        # The TCP socket, if the transport has one.
         self._socket: socket | None = None
 
-    def carry_out(self, exchange: Exchange, sink: Sink[Any]) -> Deferred[None]:
-        """Send a command and let a sink take the reply.
+    def carry_out(self, exchange: Exchange, receiver: Receiver) -> Deferred[None]:
+        """Send a command; its reply goes to the receiver.
 
-        :return: fires when that has been done; to cancel it costs the connection.
+        :return: fires when the reply is complete; to cancel it closes the connection.
         """
         done: Deferred[None] = Deferred(lambda _: self.fail(CancelledError()))
-        self._work = _Work(exchange, sink, done)
+        self._work = _Work(exchange, receiver, done)
         self.heard = False
-        self._watch()
+        self._start_timer()
         self.transport.write(exchange.line)
         return done
 
     def pause(self) -> None:
-        """Receive nothing for a while, for which the server is not to blame."""
+        """Stop receiving; the time-out does not run until `resume`."""
         self._paused = True
-        self._rest()
+        self._stop_timer()
         self.transport.pauseProducing()
 
     def resume(self) -> None:
-        """Receive again."""
+        """Receive again after `pause`."""
         if self._paused:
             self._paused = False
-            self._watch()
+            self._start_timer()
             self.transport.resumeProducing()
 
     def counter(self) -> Callable[[int], object]:
-        """Return what counts the bytes of a body from now on, and fails if they come too slowly."""
-        clock = self._pool.clock
-        pace = RateMonitor(self._pool.server, self._pool.timeout)
+        """Return a function that counts received bytes, and raises if they arrive too slowly."""
+        clock = self._owner.clock
+        monitor = RateMonitor(self._owner.server, self._owner.timeout)
         last = clock.seconds()
 
         def count(size: int) -> None:
             nonlocal last
             now = clock.seconds()
-            pace.received(size, now - last)
+            monitor.received(size, now - last)
             last = now
 
         return count
 
     def fail(self, reason: Exception) -> None:
-        """End the exchange with a failure, and the connection with it."""
+        """Fail the exchange, if there is one, and reset the connection."""
         if self._work is not None:
             self._end(reason)
 
     def close(self) -> None:
-        """Close the connection: in order if it is idle."""
+        """Close the connection: by a reset if an exchange is under way."""
         if self._work is not None:
             self.fail(interrupted())
         else:
-            self._rest()
+            self._stop_timer()
             if self._socket is not None:
                 reset_at_close(self._socket, False)
-            # TLS waits for the peer to agree.
-            self._timer = self._pool.clock.callLater(FAREWELL, self._gone_at_last)
+            # TLS waits for the peer's closing message.
+            self._timer = self._owner.clock.callLater(CLOSE_TIMEOUT, self._close_expired)
             self.transport.loseConnection()
 
     def connectionMade(self) -> None:
-        """Be one of the pool's."""
+        """Register with the pool."""
         enable = getattr(self.transport, "setTcpKeepAlive", None)
         if enable is not None:
             enable(True)
@@ -264,63 +182,64 @@ class PooledConnection(Protocol):
                 probe_idle(handle)
                 reset_at_close(handle, True)
                 self._socket = handle
-        self.used = self._pool.clock.seconds()
-        self._pool.opened(self)
+        self.used = self._owner.clock.seconds()
+        self._owner.opened(self)
 
     def dataReceived(self, data: bytes) -> None:
         """Feed the exchange."""
         work = self._work
         if work is None:
-            # Nothing was asked; it would be taken for the next command's reply.
+            # Without a command, it would be taken for the next one's reply.
             self.transport.abortConnection()
             return
         self.heard = self.good = True
         try:
             self._feed(work, data)
         except (NotUnderstood, WireError) as reason:
-            self.fail(NotUnderstood(f"{self._pool.server} is not understood: {reason}"))
+            self.fail(NotUnderstood(f"{self._owner.server} is not understood: {reason}"))
         except Exception as reason:
             self.fail(reason)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Leave the pool; what was asked is not answered any more."""
-        self._rest()
-        self._pool.lost(self)
+        """Leave the pool, and fail the exchange."""
+        self._stop_timer()
+        self._owner.lost(self)
         if self._work is not None:
             self.fail(self._broken(self._work.exchange, reason))
 
     def _feed(self, work: _Work, data: bytes) -> None:
-        exchange, sink, _ = work
+        exchange, receiver, _ = work
         headless = exchange.header is None
         body = exchange.feed(data)
         if headless and exchange.header is not None:
-            sink.begin(exchange.header, self)
-        # At each step the sink, or whoever it tells, may end the exchange.
-        if body and self._work is work:
-            sink.write(body)
+            receiver.begin(exchange.header, self)
+        # At each step the receiver, or what it calls, may end the exchange.
+        if body and self._work is work and not receiver.satisfied:
+            receiver.write(body)
         if self._work is work:
-            if exchange.complete:
-                sink.finish()
+            if exchange.complete or receiver.satisfied:
+                receiver.finish()
                 self._end()
             elif exchange.header is not None:
-                # The time for the header is limited as a whole; only a body's progress extends it.
-                self._watch()
+                # One time-out limits the whole header; each piece of a body starts a new one.
+                self._start_timer()
 
     def _end(self, reason: Exception | None = None) -> None:
         assert self._work is not None
-        (exchange, sink, done), self._work = self._work, None
-        self._rest()
+        (exchange, receiver, done), self._work = self._work, None
+        self._stop_timer()
         try:
-            sink.leave()
-        except Exception as lack:
-            reason = reason or lack
-        if exchange.clean and (reason is None or isinstance(reason, ServerError)):
-            # While reading is paused, nobody would notice that the server closes.
+            receiver.close()
+        except Exception as close_error:
+            reason = reason or close_error
+        keep = exchange.clean and not receiver.satisfied
+        if keep and (reason is None or isinstance(reason, ServerError)):
+            # A paused transport would not notice that the server closes the connection.
             if self._paused:
                 self._paused = False
                 self.transport.resumeProducing()
-            self.used = self._pool.clock.seconds()
-            self._pool.keep(self)
+            self.used = self._owner.clock.seconds()
+            self._owner.keep(self)
         else:
             self.transport.abortConnection()
         if reason is None:
@@ -329,7 +248,7 @@ class PooledConnection(Protocol):
             done.errback(reason)
 
     def _broken(self, exchange: Exchange, reason: Failure) -> ClientError:
-        server = self._pool.server
+        server = self._owner.server
         kind = ClosedWithoutReply if exchange.header is None else ConnectionBroken
         if reason.check(error.ConnectionDone):
             missing = f"inside the reply: {exchange.missing} missing"
@@ -337,44 +256,40 @@ class PooledConnection(Protocol):
             return kind(f"{server} closed the connection {where}")
         if reason.check(error.ConnectionLost):
             return kind(f"connection to {server} lost")
-        # The transport has a reason of its own: TLS does not trust the server, for one.
+        # A reason of the transport: an untrusted certificate of TLS, for example.
         if self.good:
             return kind(f"connection to {server} lost: {one_line(reason.value)}")
         return CannotConnect(f"cannot connect to {server}: {one_line(reason.value)}")
 
-    def _watch(self) -> None:
+    def _start_timer(self) -> None:
         if self._timer is not None:
-            self._timer.reset(self._pool.timeout)
+            self._timer.reset(self._owner.timeout)
         elif not self._paused:
-            self._timer = self._pool.clock.callLater(self._pool.timeout, self._silent)
+            self._timer = self._owner.clock.callLater(self._owner.timeout, self._reply_expired)
 
-    def _rest(self) -> None:
+    def _stop_timer(self) -> None:
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
 
-    def _silent(self) -> None:
+    def _reply_expired(self) -> None:
         self._timer = None
+        server, timeout = self._owner.server, self._owner.timeout
         if self._work is not None and self._work.exchange.header is None and self.heard:
-            self.fail(ConnectionBroken(f"{self._pool.server} did not answer in time"))
+            self.fail(ConnectionBroken(f"{server} did not reply in time"))
         else:
-            self.fail(silence(self._pool.server, self._pool.timeout))
+            self.fail(ConnectionBroken(f"{server} was silent for {timeout:g} s"))
 
-    def _gone_at_last(self) -> None:
+    def _close_expired(self) -> None:
         self._timer = None
         self.transport.abortConnection()
 
 
 def interrupted() -> Interrupted:
-    """Give the failure of what a pool was closed on."""
+    """Return the error of what was under way when the session was closed."""
     return Interrupted("the client was closed")
 
 
-def silence(server: str, seconds: float) -> ConnectionBroken:
-    """Give the failure of a server that did not go on."""
-    return ConnectionBroken(f"{server} was silent for {seconds:g} s")
-
-
 def one_line(reason: BaseException | None) -> str:
-    """Give what an error says, without its full stop."""
+    """Return an error's message on one line, without its full stop."""
     return " ".join(str(reason).split()).rstrip(".")

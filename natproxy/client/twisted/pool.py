@@ -1,10 +1,10 @@
-"""Connections on a reactor that wait for the next command, and commands that wait for them."""
+"""The pool of connections to one server, on a reactor."""
 
 from __future__ import annotations
 
 import math
 import os
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred
@@ -20,23 +20,21 @@ from twisted.python.failure import Failure
 from natproxy.client.blocking.route import TRUSTED
 from natproxy.client.errors import CannotConnect, ConnectionBroken
 from natproxy.client.exchange import Exchange
+from natproxy.client.requests import Request
 from natproxy.client.twisted.connection import (
     PooledConnection,
-    Sink,
+    Receiver,
     interrupted,
     one_line,
 )
-from natproxy.protocol import Arguments
-
-T = TypeVar("T")
 
 
 class ConnectionPool(Factory):
-    """Connections to one server: so many at once, and a few that wait for the next command.
+    """Connects to one server, limits the connections, and keeps idle ones.
 
-    :param endpoint: where the server is.
-    :param most: connections at once; more commands wait for their turn.
-    :param idle: connections that are kept while nobody uses them.
+    :param endpoint: connects to the server.
+    :param most: connections at once; further commands wait for their turn.
+    :param idle: idle connections that are kept.
     :ivar timeout: seconds that silence inside a reply may last.
     :ivar connect_timeout: seconds that a connect may last.
     :ivar server: its name in messages.
@@ -61,28 +59,23 @@ class ConnectionPool(Factory):
         self._endpoint = endpoint
         self._free = most
         self._most_idle = idle
-        self._line: dict[Deferred[None], None] = {}
+        # Commands that wait for their turn, in order.
+        self._waiting: dict[Deferred[None], None] = {}
         self._connecting: set[Deferred[IProtocol]] = set()
         self._open: set[PooledConnection] = set()
         self._idle: list[PooledConnection] = []
         self._closed = False
-        self._gone: list[Deferred[None]] = []
+        # Calls of `close` that wait for the last connection to end.
+        self._closing: list[Deferred[None]] = []
 
-    async def ask(
-        self,
-        word: bytes,
-        arguments: Arguments | None,
-        sink: Sink[T],
-        within: float | None = None,
-    ) -> T:
-        """Carry out a command on a connection.
+    async def carry_out(self, request: Request[Any], receiver: Receiver) -> None:
+        """Send a request's command on a connection, and its reply to a receiver.
 
-        :param within: seconds in which the whole reply has to come, if that matters.
-        :return: what the sink makes of the reply.
         :raises ClientError: as `natproxy.client.Connection.request` does; `Interrupted`
             if the pool is closed.
         """
-        exchange = Exchange(word, arguments)
+        exchange = Exchange(request.word, request.arguments)
+        within = self.timeout if request.bounded else None
         await self._turn()
         try:
             idle = self._idle_connection()
@@ -90,23 +83,22 @@ class ConnectionPool(Factory):
                 reused = idle.good
                 end = math.inf if within is None else self.clock.seconds() + within
                 try:
-                    await self._carry_out(idle, exchange, sink, within)
-                    return sink.result
+                    await self._exchange(idle, exchange, receiver, within)
+                    return
                 except ConnectionBroken:
-                    # The server had closed after its last reply, or a box on the way has
-                    # forgotten the connection; every verb may be repeated.
+                    # The server had closed after its last reply, or a NAT in between has
+                    # dropped the connection; every verb may be repeated.
                     if idle.heard or not reused or self.clock.seconds() >= end:
                         raise
-                exchange = Exchange(word, arguments)
-            await self._carry_out(await self._connect(), exchange, sink, within)
-            return sink.result
+                exchange = Exchange(request.word, request.arguments)
+            await self._exchange(await self._connect(), exchange, receiver, within)
         finally:
             self._next()
 
     async def connect(self) -> None:
-        """See that there is a connection, or that one can be made.
+        """Connect, unless there is an idle connection.
 
-        :raises CannotConnect: if it can't.
+        :raises CannotConnect: if that fails.
         """
         await self._turn()
         try:
@@ -116,11 +108,11 @@ class ConnectionPool(Factory):
             self._next()
 
     async def close(self) -> None:
-        """End everything; nothing is left on the reactor when this returns."""
+        """Cancel all commands, and return when all connections have ended."""
         self._closed = True
-        line, self._line = self._line, {}
-        for turn in line:
-            # Whoever hears of one may have cancelled another.
+        waiting, self._waiting = self._waiting, {}
+        for turn in waiting:
+            # The callback of one may have cancelled another.
             if not turn.called:
                 turn.errback(interrupted())
         for connecting in list(self._connecting):
@@ -128,12 +120,12 @@ class ConnectionPool(Factory):
         for connection in list(self._open):
             connection.close()
         if self._open:
-            gone: Deferred[None] = Deferred()
-            self._gone.append(gone)
-            await gone
+            closed: Deferred[None] = Deferred()
+            self._closing.append(closed)
+            await closed
 
     def buildProtocol(self, addr: IAddress | None) -> PooledConnection:
-        """Make a connection's protocol."""
+        """Return the protocol of a new connection."""
         return PooledConnection(self)
 
     def opened(self, connection: PooledConnection) -> None:
@@ -143,7 +135,7 @@ class ConnectionPool(Factory):
             connection.close()
 
     def keep(self, connection: PooledConnection) -> None:
-        """Take a connection back that is ready for the next command."""
+        """Take back a connection that is ready for the next command."""
         if self._closed or len(self._idle) >= self._most_idle:
             connection.close()
         else:
@@ -155,15 +147,15 @@ class ConnectionPool(Factory):
         if connection in self._idle:
             self._idle.remove(connection)
         if self._closed and not self._open:
-            gone, self._gone = self._gone, []
-            for waiting in gone:
-                waiting.callback(None)
+            closing, self._closing = self._closing, []
+            for closed in closing:
+                closed.callback(None)
 
     def _idle_connection(self) -> PooledConnection | None:
-        """Take out the idle connection that was used last, unless it is not trusted any more.
+        """Remove and return the idle connection that was used last.
 
-        A box on the way may have forgotten one that has been idle for long, which shows in
-        nothing but silence.
+        A NAT in between may have dropped one that has been idle for more than `TRUSTED`, which
+        shows in nothing but silence. Such connections are closed.
         """
         while self._idle:
             idle = self._idle.pop()
@@ -178,36 +170,36 @@ class ConnectionPool(Factory):
         if self._free:
             self._free -= 1
         else:
-            turn: Deferred[None] = Deferred(lambda turn: self._line.pop(turn, None))
-            self._line[turn] = None
+            turn: Deferred[None] = Deferred(lambda turn: self._waiting.pop(turn, None))
+            self._waiting[turn] = None
             await turn
 
     def _next(self) -> None:
-        if self._line:
-            turn = next(iter(self._line))
-            del self._line[turn]
+        if self._waiting:
+            turn = next(iter(self._waiting))
+            del self._waiting[turn]
             turn.callback(None)
         else:
             self._free += 1
 
     async def _connect(self) -> PooledConnection:
-        # What an endpoint fails with when it is cancelled is its own affair: it isn't heard.
-        def give_up(connected: Deferred[IProtocol]) -> None:
+        # The error with which an endpoint fails after it has been cancelled is ignored.
+        def cancel(connected: Deferred[IProtocol]) -> None:
             self._connecting.discard(connected)
             attempt.cancel()
 
-        def ended(result: IProtocol | Failure) -> None:
+        def finish(result: IProtocol | Failure) -> None:
             if connected in self._connecting:
                 self._connecting.discard(connected)
                 connected.callback(result)
 
-        connected: Deferred[IProtocol] = Deferred(give_up)
+        connected: Deferred[IProtocol] = Deferred(cancel)
         self._connecting.add(connected)
         attempt = self._endpoint.connect(self)
         attempt.addTimeout(
             self.connect_timeout, self.clock, lambda *_: Failure(error.TimeoutError())
         )
-        attempt.addBoth(ended)
+        attempt.addBoth(finish)
         try:
             return cast(PooledConnection, await connected)
         except CancelledError:
@@ -215,25 +207,27 @@ class ConnectionPool(Factory):
                 raise interrupted() from None
             raise
         except Exception as reason:
-            raise CannotConnect(f"cannot connect to {self.server}: {_why(reason)}") from reason
+            raise CannotConnect(
+                f"cannot connect to {self.server}: {_reason_of(reason)}"
+            ) from reason
 
-    def _carry_out(
+    def _exchange(
         self,
         connection: PooledConnection,
         exchange: Exchange,
-        sink: Sink[Any],
+        receiver: Receiver,
         within: float | None,
     ) -> Deferred[None]:
-        done = connection.carry_out(exchange, sink)
+        done = connection.carry_out(exchange, receiver)
         if within is not None:
-            late = ConnectionBroken(f"{self.server} did not answer in time")
+            late = ConnectionBroken(f"{self.server} did not reply in time")
             done.addTimeout(within, self.clock, lambda *_: Failure(late))
         return done
 
 
-def _why(reason: Exception) -> str:
+def _reason_of(reason: Exception) -> str:
     if isinstance(reason, (error.TimeoutError, error.TCPTimedOutError)):
-        return "no answer in time"
+        return "no reply in time"
     if isinstance(reason, error.DNSLookupError):
         return "the name cannot be resolved"
     if isinstance(reason, ValueError):

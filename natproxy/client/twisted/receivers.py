@@ -1,116 +1,110 @@
-"""Sinks for particular replies: those to ``FEAT``, and downloads that can be continued."""
+"""Receivers of replies: into memory, or into a consumer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
-from twisted.internet.interfaces import IConsumer
+from twisted.internet.interfaces import IConsumer, IPushProducer
+from zope.interface import implementer
 
-from natproxy.client.errors import NotUnderstood
-from natproxy.client.requests import (
-    LONGEST_FEAT,
-    Features,
-    is_listing_of_version_1,
-    parse_features,
-)
+from natproxy.client.errors import Interrupted
+from natproxy.client.requests import Request
 from natproxy.client.retry import Retrier
-from natproxy.client.twisted.connection import Flow, PooledConnection, Sink
-from natproxy.protocol import MAX_LINE, Header
+from natproxy.client.twisted.connection import PooledConnection, Receiver
+from natproxy.protocol import Header
 
 T = TypeVar("T")
 
 
-class Version1Found(Exception):
-    """The reply to ``FEAT`` is none of version 2."""
+class InMemory(Receiver, Generic[T]):
+    """Feeds a request with its reply.
 
-
-class FeatureList(Sink[Features]):
-    """Holds the reply to ``FEAT``, as long as it may be one of version 2.
-
-    :ivar begun: whether the header has come.
+    :param largest: bytes of the body that are held at most.
+    :ivar result: of the request, once the reply is complete.
     """
 
-    def __init__(self) -> None:
-        self.begun = False
-        self._listing = bytearray()
+    result: T
+
+    def __init__(self, request: Request[T], largest: int) -> None:
+        self._request = request
+        self._largest = largest
+        self._count: Callable[[int], object]
 
     def begin(self, header: Header, connection: PooledConnection) -> None:
-        """Take the header: ``OK`` is all it can be."""
-        self.begun = True
+        """Check the header."""
+        self._count = connection.counter()
+        self._request.begin(header, self._largest)
+        self.satisfied = self._request.satisfied
 
     def write(self, data: bytes) -> None:
         """Hold a piece."""
-        self._listing += data
-        if is_listing_of_version_1(bytes(self._listing[: MAX_LINE + 1])):
-            raise Version1Found
-        if len(self._listing) > LONGEST_FEAT:
-            raise NotUnderstood("an endless FEAT")
+        self._request.feed(data)
+        self._count(len(data))
+        self.satisfied = self._request.satisfied
 
     def finish(self) -> None:
-        """Parse it."""
-        self.result = parse_features(bytes(self._listing))
+        """Parse the reply."""
+        self.result = self._request.finish()
 
 
-class HeaderReceived(Exception):
-    """A reply has begun; the rest is not wanted."""
+@implementer(IPushProducer)
+class ToConsumer(Receiver):
+    """Writes a body into a consumer, at the consumer's pace.
 
-
-class HeaderOnly(Sink[None]):
-    """Ends the exchange as soon as a header has been received that is no error."""
-
-    def begin(self, header: Header, connection: PooledConnection) -> None:
-        """End it."""
-        raise HeaderReceived
-
-    def write(self, data: bytes) -> None:
-        """Never called."""
-
-
-class CountingFlow(Flow[T]):
-    """Writes a body into a consumer, and fails if the server sends it too slowly.
-
-    :param retrier: measures the rate; while the consumer has paused, it does not.
-    :ivar begun: the result, as soon as the header has come; `None` until then.
-    :ivar written: bytes that the consumer has been given.
+    :param retrier: fails if the server sends too slowly; does not measure while the consumer
+        has paused.
+    :ivar begun: whether the consumer has been registered with.
+    :ivar written: bytes that have been written into the consumer.
     """
 
-    def __init__(
-        self,
-        read: Callable[[Header], T],
-        consumer: IConsumer,
-        retrier: Retrier,
-    ) -> None:
-        self.begun: T | None = None
+    def __init__(self, request: Request[Any], consumer: IConsumer, retrier: Retrier) -> None:
+        self.begun = False
         self.written = 0
+        self._request = request
+        self._consumer = consumer
         self._retrier = retrier
-        super().__init__(read, consumer)
+        self._connection: PooledConnection | None = None
 
     def begin(self, header: Header, connection: PooledConnection) -> None:
-        """Register with the consumer."""
-        super().begin(header, connection)
-        self.begun = self.result
+        """Check the header, and register with the consumer."""
+        self._request.begin(header)
+        self._connection = connection
+        try:
+            self._consumer.registerProducer(self, True)
+        except BaseException:
+            self._connection = None
+            raise
+        self.begun = True
 
     def write(self, data: bytes) -> None:
-        """Pass a piece on."""
-        super().write(data)
+        """Write a piece into the consumer."""
+        self._consumer.write(data)
         self.written += len(data)
         self._retrier.received(len(data))
 
-    def leave(self) -> None:
-        """Unregister; a consumer that has paused may never resume this producer."""
+    def close(self) -> None:
+        """Unregister from the consumer; a paused one may never resume this producer."""
         self._retrier.resume()
-        super().leave()
+        if self._connection is not None:
+            self._connection = None
+            self._consumer.unregisterProducer()
 
     def pauseProducing(self) -> None:
-        """Let the server wait."""
+        """Stop receiving."""
         if self._connection is not None:
             # A producer that is no longer registered must not affect the next try.
             self._retrier.pause()
-        super().pauseProducing()
+            self._connection.pause()
 
     def resumeProducing(self) -> None:
-        """Go on."""
+        """Receive again."""
         if self._connection is not None:
             self._retrier.resume()
-        super().resumeProducing()
+            self._connection.resume()
+
+    def stopProducing(self) -> None:
+        """Fail the exchange: the consumer takes no more bytes."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.fail(Interrupted("the consumer has stopped"))

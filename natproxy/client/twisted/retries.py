@@ -1,12 +1,13 @@
-"""Retries on a reactor: the waits between the tries of a step."""
+"""Retries on a reactor, and results that several callers share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from natproxy.client.errors import ClientError
 from natproxy.client.retry import Cancellation, FailureCount, Retrier, RetryContext, RetryPolicy
@@ -16,9 +17,9 @@ T = TypeVar("T")
 
 
 class Retries:
-    """Retries the steps of one client, by the rules of `Retrier`.
+    """Retries the steps of one session, by the rules of `Retrier`.
 
-    :param clock: to wait by, and to measure the time without progress by.
+    :param clock: measures delays and the time without progress.
     :param timeout: seconds that silence inside a reply may last.
     """
 
@@ -31,7 +32,7 @@ class Retries:
         self._closed = False
 
     def retrier(self) -> Retrier:
-        """Return what decides about the retries of one step."""
+        """Return the rules for the retries of one step."""
         return Retrier(
             self._retry_context,
             self._retry_policy,
@@ -44,23 +45,23 @@ class Retries:
     async def run(self, step: Callable[[], Coroutine[Deferred[Any], Any, T]]) -> T:
         """Run a step until it succeeds or the retry policy's limit is reached.
 
-        :raises ClientError: as `Retrier` does; `Interrupted` if it is closed meanwhile.
+        :raises ClientError: as `Retrier` does; `Interrupted` if `close` is called meanwhile.
         """
         retrier = self.retrier()
-        tries = FailureCount()
+        failures = FailureCount()
         while True:
             try:
                 result = await step()
             except ClientError as error:
-                await self.wait(retrier.delay_after(error, tries))
+                await self.wait(retrier.delay_after(error, failures))
             else:
                 retrier.succeeded()
                 return result
 
     async def wait(self, seconds: float) -> None:
-        """Wait; a Deferred that is cancelled meanwhile ends the wait.
+        """Wait; to cancel the calling Deferred cancels the wait.
 
-        :raises Interrupted: if it is closed meanwhile.
+        :raises Interrupted: if `close` is called meanwhile.
         """
         wait: Deferred[None] = Deferred(lambda _: call.cancel())
         call = self._clock.callLater(seconds, wait.callback, None)
@@ -75,7 +76,40 @@ class Retries:
             self._waits.discard(wait)
 
     def close(self) -> None:
-        """End all waits."""
+        """Cancel all waits."""
         self._closed = True
         for wait in list(self._waits):
             wait.cancel()
+
+
+class Shared(Generic[T]):
+    """Starts an operation once, and returns its result to all who call meanwhile.
+
+    The operation is cancelled once every caller has cancelled its Deferred.
+    """
+
+    def __init__(self, start: Callable[[], Deferred[T]]) -> None:
+        self._start = start
+        self._operation: Deferred[T] | None = None
+        self._callers: dict[Deferred[T], None] = {}
+
+    def result(self) -> Deferred[T]:
+        """Return a Deferred of one caller."""
+        caller: Deferred[T] = Deferred(self._cancel)
+        self._callers[caller] = None
+        if self._operation is None:
+            operation = self._operation = self._start()
+            operation.addBoth(self._finish)
+        return caller
+
+    def _cancel(self, caller: Deferred[T]) -> None:
+        self._callers.pop(caller, None)
+        if not self._callers and self._operation is not None:
+            self._operation.cancel()
+
+    def _finish(self, result: T | Failure) -> None:
+        callers, self._callers, self._operation = self._callers, {}, None
+        for caller in callers:
+            # The callback of one may have cancelled another.
+            if not caller.called:
+                caller.callback(result)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from unittest import mock
 
-from natproxy.client.requests import Pages
+from natproxy.client.listing import Listing
 from natproxy.fs import NatproxyFileSystem
 from natproxy.protocol import (
     DIRECTORY,
@@ -99,7 +99,7 @@ class FsspecTests(FetchCase):
         host, port = self.server.address
         fs = NatproxyFileSystem(host=host, port=port, skip_instance_cache=True)
         self.addCleanup(fs.session.close)
-        with mock.patch("natproxy.fs.commands.Pages", return_value=Pages(limit=3)):
+        with mock.patch("natproxy.fs.commands.Listing", return_value=Listing(limit=3)):
             error = self.assertRaises(OSError, fs.find, "/")
         self.assertIn("lists more than 3 entries", str(error))
         self.assertEqual(len(self.server.asked(b"LS")), 2)

@@ -87,7 +87,7 @@ class Version1Tests(CommandCase):
             address = f"127.0.0.1:{server.port}"
             status, out, err = self.main("ls", "--server", address, "--timeout", "0.2")
             self.assertEqual((status, out), (5, b""))
-            self.assertIn("did not answer in time", err)
+            self.assertIn("did not reply in time", err)
             # These need no version.
             self.assertEqual(self.in_time(address, "list"), (0, NAMES))
             self.assertEqual(self.in_time(address, "download", "big")[0], 0)
@@ -121,7 +121,7 @@ class Version1Tests(CommandCase):
                     ("cannot list more than the served directory's files", ["ls", "-R"]),
                     ("cannot list more than the served directory's files", ["ls", "--json"]),
                     ("cannot list more than the served directory's files", ["ls", "big"]),
-                    ("cannot tell a file's size and time", ["stat", "big"]),
+                    ("cannot report a file's size and time", ["stat", "big"]),
                     ("cannot compute digests", ["hash", "big"]),
                     ("cannot compute digests", ["get", "--verify", "big"]),
                 ):

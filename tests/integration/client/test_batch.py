@@ -7,7 +7,7 @@ import threading
 
 from natproxy.client import CannotConnect, Event, LocalError, NotFound, Phase
 from natproxy.client.transfer.batch import download_all, download_and_count
-from natproxy.client.transfer.download import DownloadOptions, DownloadRequest, DownloadResult
+from natproxy.client.transfer.request import DownloadOptions, DownloadRequest, DownloadResult
 from tests.support.served_files import Fault, FetchCase
 
 CONTENT = bytes(range(256)) * 8
@@ -55,7 +55,7 @@ class BatchTests(FetchCase):
         self.assertEqual(
             [type(each.error) for each in totals.failures], [NotFound, LocalError, NotFound]
         )
-        names = [each.wanted.name for each in totals.failures]
+        names = [each.request.name for each in totals.failures]
         self.assertEqual(names, [b"none", b"3", b"last"])
 
     def test_server_that_is_not_there_fails_them_all(self) -> None:

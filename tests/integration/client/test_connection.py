@@ -394,7 +394,7 @@ class WaitingTests(PlayedCase):
         connection = self.play([(b"LIST\n", b"OK\na\n")], linger=True)
         connection.deadline = time.monotonic() + 0.05
         error = self.assertRaises(ConnectionBroken, self.list, connection)
-        self.assertIn("did not answer in time", str(error))
+        self.assertIn("did not reply in time", str(error))
 
     def test_deadline_ends_the_wait_for_one_that_never_stops(self) -> None:
         connection = self.play([(b"LIST\n", b"OK\n" + b"a\n" * 10_000)], linger=True)
@@ -402,7 +402,7 @@ class WaitingTests(PlayedCase):
         next(pieces)
         connection.deadline = time.monotonic()
         error = self.assertRaises(ConnectionBroken, next, pieces)
-        self.assertIn("did not answer in time", str(error))
+        self.assertIn("did not reply in time", str(error))
 
     def test_after_the_deadline_nothing_is_tried_again(self) -> None:
         connection = self.play([LISTED, (b"LIST\n", b"")], [LISTED])
@@ -428,7 +428,7 @@ class ConnectTests(SynchronousTestCase):
             other.connect(listener.getsockname())
             connection = Connection(Address(*listener.getsockname()), 0.05)
             error = self.assertRaises(CannotConnect, connection.connect)
-        self.assertIn("no answer in time", str(error))
+        self.assertIn("no reply in time", str(error))
 
     def test_host_names_that_cannot_be(self) -> None:
         for host in ("a" * 70 + ".b", "a..b", "\udcff"):
@@ -518,7 +518,7 @@ class InterruptTests(PlayedCase):
             self.addCleanup(ended.set)
             # Without a limit, the line would be complete, and too long, after minutes.
             error = self.assertRaises(ConnectionBroken, connection.request, b"LIST")
-        self.assertTrue(str(error).endswith("did not answer in time"), error)
+        self.assertTrue(str(error).endswith("did not reply in time"), error)
 
     def test_body_that_drips_is_given_up(self) -> None:
         connection = self.play([(b"LIST\n", b"OK\na\nb\n")], linger=True)
@@ -537,7 +537,7 @@ class InterruptTests(PlayedCase):
         connection = self.play([(b"LIST\n", b"O")], linger=True)
         connection.timeout = 0.3
         error = self.assertRaises(ConnectionBroken, connection.request, b"LIST")
-        self.assertTrue(str(error).endswith("did not answer in time"), error)
+        self.assertTrue(str(error).endswith("did not reply in time"), error)
 
     def test_nothing_is_begun_on_an_interrupted_connection(self) -> None:
         connection = self.play([LISTED])

@@ -23,7 +23,7 @@ from twisted.internet.threads import deferToThread
 from twisted.protocols.ftp import FileConsumer
 
 from natproxy.client import CannotConnect, ConnectionBroken, Interrupted, NotFound, Unsupported
-from natproxy.client.twisted.session import Client, connect
+from natproxy.client.twisted import Session, connect
 from natproxy.protocol import FILE
 from tests.support import version1
 from tests.support.loopback import (
@@ -55,9 +55,9 @@ def served(tmp_path: Path) -> Path:
     return directory
 
 
-def client_to(port: int, timeout: float = PATIENCE, **options: Any) -> Client:
+def client_to(port: int, timeout: float = PATIENCE, **options: Any) -> Session:
     endpoint = TCP4ClientEndpoint(reactor, HOST, port)
-    return Client(endpoint, reactor, timeout, server=f"{HOST}:{port}", **options)
+    return Session(endpoint, reactor, timeout, server=f"{HOST}:{port}", **options)
 
 
 @pytest_twisted.ensureDeferred
@@ -165,7 +165,7 @@ async def test_server_of_version_1(served: Path) -> None:
                 # It closes after each reply.
                 assert await client.list() == [b"a"]
             cup = Cup()
-            assert await client.whole("a", cup) == 5
+            assert await client.get_v1("a", cup) == 5
             assert cup.got == b"the a"
             with pytest.raises(Unsupported):
                 await client.read("a")
@@ -237,7 +237,7 @@ async def test_zone_of_an_address_is_kept(served: Path) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_nobody_answers() -> None:
-    with unanswered_port() as port, pytest.raises(CannotConnect, match="no answer in time"):
+    with unanswered_port() as port, pytest.raises(CannotConnect, match="no reply in time"):
         await connect(reactor, f"{HOST}:{port}", 0.2)
 
 

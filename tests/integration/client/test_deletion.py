@@ -74,16 +74,16 @@ class DeletionTests(MirrorCase):
         with open(os.path.join(outside, b"a"), "wb"):
             pass
         self.write(b"z/a", b"")
-        look = LocalDirectory.look
+        lstat = LocalDirectory.lstat
 
         def swap(directory: LocalDirectory, name: bytes) -> os.stat_result | None:
-            found = look(directory, name)
+            found = lstat(directory, name)
             if name == b"z":
                 os.rename(self.path(b"z"), self.path(b"z.old"))
                 os.symlink(outside, self.path(b"z"))
             return found
 
-        with mock.patch.object(LocalDirectory, "look", swap):
+        with mock.patch.object(LocalDirectory, "lstat", swap):
             plan = self.compare()
         self.assertNotIn(b"z/a", self.extra(plan))
         self.assertEqual(len(plan.local_errors), 1)

@@ -18,7 +18,7 @@ from natproxy.client import LocalError, Session
 from natproxy.client.transfer import filesystem
 from natproxy.client.transfer.destination import Existing
 from natproxy.client.transfer.directory import create_directories
-from natproxy.client.transfer.download import Download, DownloadOptions, DownloadRequest
+from natproxy.client.transfer.download import Download
 from natproxy.client.transfer.filesystem import (
     DIRECTORY_SYNC_UNSUPPORTED,
     EARLIEST,
@@ -27,6 +27,7 @@ from natproxy.client.transfer.filesystem import (
     set_time,
     stored_as,
 )
+from natproxy.client.transfer.request import DownloadOptions, DownloadRequest
 from natproxy.client.transfer.version1 import download_version1
 from tests.support.served_files import MTIME
 from tests.support.transfers import NEW, TransferCase

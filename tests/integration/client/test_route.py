@@ -105,14 +105,14 @@ class RouteTests(SynchronousTestCase):
                 error = self.assertRaises(
                     CannotConnect, Connection(Address("h", 1), *options).connect
                 )
-                self.assertEqual(str(error), "cannot connect to h:1: no answer in time")
+                self.assertEqual(str(error), "cannot connect to h:1: no reply in time")
 
     def test_resolver_that_is_silent_has_the_time_out_of_the_connect_too(self) -> None:
         self.silence_resolver()
         for options in ((FOREVER, 0.05), (0.05, None)):
             connection = Connection(Address("h", 1), *options)
             error = self.assertRaises(CannotConnect, connection.connect)
-            self.assertEqual(str(error), "cannot connect to h:1: no answer in time")
+            self.assertEqual(str(error), "cannot connect to h:1: no reply in time")
 
     def test_wait_for_a_resolver_is_ended_from_another_thread(self) -> None:
         asked = self.silence_resolver()

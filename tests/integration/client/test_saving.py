@@ -83,7 +83,7 @@ class DownloadTests(SynchronousTestCase):
         content = bytes(range(256)) * 5000
         session = self.play([(b"DOWNLOAD a\n", b"OK %d\n%b" % (len(content), content))])
         counted: list[tuple[int, int]] = []
-        with session.whole("a") as reply:
+        with session.get_v1("a") as reply:
             size = version1.save_body(
                 reply, LocalFile(self.path(b"a")), lambda size, done: counted.append((size, done))
             )

@@ -27,9 +27,10 @@ from natproxy.client import (
     Unavailable,
     UsageError,
     connect,
+    requests,
 )
 from natproxy.client.blocking import session as session_module
-from natproxy.client.requests import Features
+from natproxy.client.version import Features
 from natproxy.protocol import DIRECTORY, UNREAD, Entry, Metadata, format_entry, format_metadata
 from tests.support.answering_server import AnsweringServer, Version2, metadata_of
 
@@ -186,7 +187,7 @@ class LsTests(SessionCase):
             return b"OK 5 after=%09d\nmore\n" % (after + 1)
 
         session = self.serve(endless)
-        with mock.patch("natproxy.client.requests.MOST_EMPTY_PAGES", 50):
+        with mock.patch("natproxy.client.listing.MOST_EMPTY_PAGES", 50):
             error = self.assertRaises(TooManyEntries, list, session.ls(limit=None))
         self.assertIn("51 pages without an entry", str(error))
 
@@ -269,19 +270,19 @@ class StatAndHashTests(SessionCase):
         self.assertEqual(set(self.server.lines[1:]), {b"HASH a", b"STAT a"})
 
     def test_digest_that_the_server_has_given_up_is_not_asked_for_again(self) -> None:
-        self.patch(session_module, "SHORTEST_SILENCE", 0.0)
+        self.patch(requests, "SHORTEST_SILENCE", 0.0)
         for code in (b"502", b"503"):
             session = self.instead({b"HASH": b"ERR %b the server refuses\n" % code})
             self.assertRaises(Unavailable, session.hash, "a")
             self.assertEqual(self.server.lines[1:], [b"HASH a"])
 
     def test_digest_is_not_waited_for_without_end(self) -> None:
-        self.patch(session_module, "LONGEST_DIGEST", 3600)
-        self.patch(session_module, "SHORTEST_SILENCE", 0.0)
+        self.patch(requests, "LONGEST_DIGEST", 3600)
+        self.patch(requests, "SHORTEST_SILENCE", 0.0)
         moments = iter(range(0, 10**6, 400))
         self.patch(session_module.time, "monotonic", lambda: next(moments))
         session = self.instead({b"HASH": b"ERR proxy error: the server was silent for 1 s\n"})
-        session._features = Features(2, {})
+        session._negotiation.learn(Features(2, {}))
         self.assertRaises(Unavailable, session.hash, "a")
         self.assertEqual(set(self.server.lines), {b"HASH a", b"STAT a"})
         # The number of tries does not count: a short time-out must not end it sooner.
@@ -350,7 +351,7 @@ class GetTests(SessionCase):
 
     def test_whole_file_as_version_1_sends_it(self) -> None:
         session = self.serve_files()
-        with session.whole("b c") as reply:
+        with session.get_v1("b c") as reply:
             self.assertEqual((reply.header.size, list(reply)), (0, []))
         self.assertEqual(self.server.lines, [b"DOWNLOAD b c"])
 

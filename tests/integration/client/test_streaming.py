@@ -28,7 +28,7 @@ from natproxy.client import (
 from natproxy.client.blocking.connection import Reply
 from natproxy.client.rate import RateLimit
 from natproxy.client.retry import RETRY_FOR, Cancellation, RetryPolicy
-from natproxy.client.transfer.download import DownloadOptions
+from natproxy.client.transfer.request import DownloadOptions
 from natproxy.client.transfer.stream import stream
 from natproxy.protocol import Digest, format_digest
 from tests.support.served_files import Fault, FetchCase

@@ -20,13 +20,8 @@ from natproxy.client import (
     UsageError,
 )
 from natproxy.client.transfer.destination import Existing
-from natproxy.client.transfer.download import (
-    FRESH_STARTS,
-    REPAIRS,
-    Download,
-    DownloadOptions,
-    DownloadRequest,
-)
+from natproxy.client.transfer.download import FRESH_STARTS, REPAIRS, Download
+from natproxy.client.transfer.request import DownloadOptions, DownloadRequest
 from natproxy.protocol import Digest, format_digest
 from tests.support.served_files import MTIME, Fault
 from tests.support.transfers import NEW, OLD, ONCE, TransferCase
@@ -191,7 +186,7 @@ class ResumingTests(TransferCase):
                 raise KeyboardInterrupt
 
         transfer = Download(self.session, DownloadRequest(b"d/a", self.path(b"a")), None, press)
-        with mock.patch("natproxy.client.transfer.download.PIECE", 1000):
+        with mock.patch("natproxy.client.transfer.request.CHUNK_SIZE", 1000):
             self.assertRaises(KeyboardInterrupt, transfer.run)
         self.assertEqual(self.fetch().received, len(NEW) - 1000)
         self.assert_whole()

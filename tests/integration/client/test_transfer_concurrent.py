@@ -12,13 +12,9 @@ from unittest import mock
 from natproxy.client import ConnectionBroken, Event, LocalError, Phase, Session
 from natproxy.client.retry import RetryPolicy
 from natproxy.client.transfer.destination import Existing
-from natproxy.client.transfer.download import (
-    Download,
-    DownloadOptions,
-    DownloadRequest,
-    DownloadResult,
-)
+from natproxy.client.transfer.download import Download
 from natproxy.client.transfer.partial import ClaimLost
+from natproxy.client.transfer.request import DownloadOptions, DownloadRequest, DownloadResult
 from natproxy.client.transfer.tree import LocalTree
 from tests.support.served_files import MTIME, Fault
 from tests.support.transfers import NEW, OLD, TransferCase
@@ -32,7 +28,7 @@ class MeanwhileCase(TransferCase):
 
     def setUp(self) -> None:
         super().setUp()
-        piece = mock.patch("natproxy.client.transfer.download.PIECE", 4000)
+        piece = mock.patch("natproxy.client.transfer.request.CHUNK_SIZE", 4000)
         piece.start()
         self.addCleanup(piece.stop)
 

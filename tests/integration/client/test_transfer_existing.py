@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from natproxy.client import ConnectionBroken, LocalError, Phase, Unavailable
 from natproxy.client.retry import RetryPolicy
 from natproxy.client.transfer.destination import Existing
-from natproxy.client.transfer.download import DownloadOptions
 from natproxy.client.transfer.partial import PartialDownload
+from natproxy.client.transfer.request import DownloadOptions
 from tests.support.partials import kill
 from tests.support.served_files import MTIME, Fault
 from tests.support.transfers import NEW, OLD, TransferCase
@@ -181,7 +181,7 @@ class AnyHistoryTests(TransferCase):
                 mock.patch.object(PartialDownload, "close", closing),
                 mock.patch("natproxy.client.transfer.record.SMALLEST_SEGMENT", 1000),
                 mock.patch("natproxy.client.transfer.partial.CHECKPOINT", 500),
-                mock.patch("natproxy.client.transfer.download.PIECE", 700),
+                mock.patch("natproxy.client.transfer.request.CHUNK_SIZE", 700),
                 # What trial calls a module's "suppress" is something else.
                 contextlib.suppress(ConnectionBroken, Unavailable),
             ):

@@ -28,14 +28,10 @@ from natproxy.client import (
 from natproxy.client.rate import RateLimit
 from natproxy.client.retry import RETRY_FOR, Cancellation, RetryPolicy
 from natproxy.client.transfer.destination import Existing
-from natproxy.client.transfer.download import (
-    Download,
-    DownloadOptions,
-    DownloadRequest,
-    DownloadResult,
-)
+from natproxy.client.transfer.download import Download
 from natproxy.client.transfer.partial import PartialDownload
 from natproxy.client.transfer.record import Segment
+from natproxy.client.transfer.request import DownloadOptions, DownloadRequest, DownloadResult
 from tests.support.served_files import Fault
 from tests.support.transfers import NEW, OLD, ONCE, TransferCase, at_most
 
@@ -249,7 +245,7 @@ class SegmentTests(TransferCase):
         gone = Fault(answer=b"ERR 412 changed etag=x\n", act=waiting.wait)
         self.server.fail(b"GET", gone, *[Fault(act=waiting.wait)] * 3)
         self.server.fail(b"STAT", Fault(), Fault(answer=b"ERR 404 file not found\n"))
-        fetch = Download._fetch
+        fetch = Download._receive_segment
         failed: list[threading.Event] = []
 
         def noted(transfer: Download, part: PartialDownload, segment: Segment, event: Any) -> str:
@@ -262,8 +258,8 @@ class SegmentTests(TransferCase):
 
         transfer = Download(self.session, DownloadRequest(b"d/a", self.path(b"a")), self.how, note)
         with (
-            mock.patch.object(Download, "_fetch", noted),
-            mock.patch("natproxy.client.transfer.download.PIECE", 1 << 16),
+            mock.patch.object(Download, "_receive_segment", noted),
+            mock.patch("natproxy.client.transfer.request.CHUNK_SIZE", 1 << 16),
         ):
             self.assertRaises(NotFound, transfer.run)
         record = json.loads(self.read(b".a.part.json"))

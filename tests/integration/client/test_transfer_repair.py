@@ -7,7 +7,8 @@ from unittest import mock
 
 from natproxy.client import Changed, DigestMismatch, Event, NotUnderstood, Phase
 from natproxy.client.transfer.damage import MOST_RANGES
-from natproxy.client.transfer.download import REPAIRS, DownloadOptions
+from natproxy.client.transfer.download import REPAIRS
+from natproxy.client.transfer.request import DownloadOptions
 from natproxy.protocol import FILE, Digest, Metadata, Range, format_digest, format_range
 from tests.support.served_files import MTIME, Fault
 from tests.support.transfers import NEW, OLD, ONCE, TransferCase

@@ -16,7 +16,7 @@ from natproxy.client import (
     Unavailable,
     Unsupported,
 )
-from natproxy.client.requests import Features
+from natproxy.client.version import Features
 from natproxy.protocol import abilities
 from tests.integration.client.test_session import FILES, SessionCase
 from tests.support.answering_server import Version2
@@ -249,8 +249,8 @@ class NeedsTests(SessionCase):
         asked: list[tuple[Callable[[], object], str]] = [
             (lambda: list(session.ls()), "list more than the served directory's files"),
             (lambda: list(session.walk("a")), "list more than the served directory's files"),
-            (lambda: session.stat("a"), "tell a file's size and time"),
-            (lambda: session.open("a"), "tell a file's size and time"),
+            (lambda: session.stat("a"), "report a file's size and time"),
+            (lambda: session.open("a"), "report a file's size and time"),
             (lambda: session.hash("a"), "compute digests"),
             (lambda: session.read("a"), "send a part of a file"),
         ]

@@ -129,7 +129,7 @@ def test_surrogate_that_stands_for_no_byte_is_not_found(server: Running) -> None
                 use("\ud800")
         with pytest.raises(NotFound):
             list(session.walk("\ud800"))
-        with pytest.raises(NotFound), session.whole("\ud800"):
+        with pytest.raises(NotFound), session.get_v1("\ud800"):
             pass
 
 

@@ -26,8 +26,8 @@ from natproxy.client import (
     UsageError,
 )
 from natproxy.client.errors import NoUpstreamReply
-from natproxy.client.requests import Features
-from natproxy.client.twisted.session import Client
+from natproxy.client.twisted import Session
+from natproxy.client.version import Features, State
 from natproxy.protocol import (
     DIRECTORY,
     FILE,
@@ -69,9 +69,9 @@ class ClientCase(SynchronousTestCase):
         self.successResultOf(closed)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def new_client(self, **options: Any) -> Client:
+    def new_client(self, **options: Any) -> Session:
         options = {"timeout": 60.0, "server": "files:9000", **options}
-        return Client(self.endpoint, self.clock, **options)
+        return Session(self.endpoint, self.clock, **options)
 
     def begin_listing(self) -> None:
         """Ask for something that is not answered while the test lasts."""
@@ -114,7 +114,7 @@ class AskingTests(ClientCase):
             connection.send(b"O")
         self.assertNoResult(metadata)
         self.clock.advance(1)
-        self.assert_fails(metadata, ConnectionBroken, "files:9000 did not answer in time")
+        self.assert_fails(metadata, ConnectionBroken, "files:9000 did not reply in time")
         self.assertTrue(connection.wire.aborted)
 
     def test_body_that_comes_on_may_take_longer_than_the_time_out(self) -> None:
@@ -235,7 +235,7 @@ class AskingTests(ClientCase):
 
     def test_more_than_may_be_held_is_refused(self) -> None:
         self.client = self.new_client(largest=3)
-        self.client._features = Features(2, {})
+        self.client._negotiation.learn(Features(2, {}))
         for ask, reply in (
             (lambda: self.client.read("a"), b"OK 4 offset=0 size=4 " + FACTS + b"\n"),
             (self.client.list, b"OK\na\nb\n"),
@@ -252,7 +252,7 @@ class ErrorTests(ClientCase):
     def test_answers_of_the_server_have_kinds(self) -> None:
         self.client.version()
         connection = self.accept()
-        self.client._certain = True
+        self.client._negotiation.state = State.CONFIRMED
         for answer, kind, text in (
             (b"ERR 404 file not found", NotFound, "a: file not found"),
             (b"ERR 412 changed etag=f", Changed, "a: changed on the server"),
@@ -273,7 +273,7 @@ class ErrorTests(ClientCase):
         self.assertTrue(connection.wire.open)
 
     def test_malformed_answers_cost_the_connection(self) -> None:
-        self.client._features = Features(2, {})
+        self.client._negotiation.learn(Features(2, {}))
         of_get = b"OK 1 offset=%b size=9 " + FACTS + b"\n"
         for ask, answer, why in (
             (self.client.list, b"OK 5\n", "malformed reply header 'OK 5'"),
@@ -288,7 +288,7 @@ class ErrorTests(ClientCase):
             (
                 lambda: self.client.read("a", 3, 1, "f"),
                 of_get % b"3",
-                "another file than was asked",
+                "another file than was requested",
             ),
             (lambda: self.client.read("a"), b"OK 9 offset=1 size=9 " + FACTS + b"\n", "outside"),
             (lambda: self.client.read("a"), b"OK -1\n", "malformed reply header 'OK -1'"),
@@ -493,7 +493,7 @@ class VersionTests(ClientCase):
             self.clock.advance(29)
             connection.send(piece)
         self.clock.advance(2)
-        self.assert_fails(version, ConnectionBroken, "files:9000 did not answer in time")
+        self.assert_fails(version, ConnectionBroken, "files:9000 did not reply in time")
         self.assertEqual(len(self.endpoint.connections), 1)
 
     def test_page_that_is_too_large_is_not_understood(self) -> None:
@@ -582,7 +582,7 @@ class VersionTests(ClientCase):
         connection = self.accept(of_version=1)
         self.assertEqual(self.successResultOf(version), 1)
         for ask, what in (
-            (lambda: self.client.stat("a"), "tell a file's size and time"),
+            (lambda: self.client.stat("a"), "report a file's size and time"),
             (lambda: self.client.hash("a"), "compute digests"),
             (lambda: self.client.read("a"), "send a part of a file"),
             (lambda: self.client.get("a", connection.wire), "send a part of a file"),

@@ -11,7 +11,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from natproxy.client import Changed, ConnectionBroken, GaveUp, Interrupted, NotFound, NotUnderstood
-from natproxy.client.requests import Features
+from natproxy.client.version import Features
 from natproxy.protocol import Range
 from tests.support.doubles import HIGH_WATER, BufferedWire
 from tests.unit.client.test_deferred import FACTS, METADATA, ClientCase
@@ -50,7 +50,7 @@ class Cup:
 class GetCase(ClientCase):
     def setUp(self) -> None:
         super().setUp()
-        self.client._features = Features(2, {})
+        self.client._negotiation.learn(Features(2, {}))
         self.cup = Cup()
 
     def begin(self, sent: bytes = REPLY) -> Deferred[Range]:
@@ -85,7 +85,7 @@ class FlowTests(GetCase):
         self.assertEqual((self.cup.registered, self.cup.unregistered), ([True], 1))
 
     def test_whole_file_from_a_server_of_version_1(self) -> None:
-        got = self.client.whole(b"a b", self.cup)
+        got = self.client.get_v1(b"a b", self.cup)
         self.play((b"DOWNLOAD a b\n", b"OK 5\nbody!"), of_version=None)
         self.assertEqual(self.successResultOf(got), 5)
         self.assertEqual((self.cup.got, self.cup.unregistered), (b"body!", 1))
@@ -131,7 +131,7 @@ class DripTests(GetCase):
         self.assertEqual(self.cup.unregistered, 1)
 
     def test_body_of_version_1_that_drips_is_given_up(self) -> None:
-        got = self.client.whole("a", self.cup)
+        got = self.client.get_v1("a", self.cup)
         self.server = self.play((b"DOWNLOAD a\n", b"OK 5000\nbo"), of_version=None)
         self.drip(400)
         self.failureResultOf(got, GaveUp)
@@ -225,7 +225,7 @@ class GivingUpTests(GetCase):
     def test_consumer_that_stops(self) -> None:
         got = self.begin(REPLY + b"bo")
         self.cup.producer.stopProducing()
-        self.assert_fails(got, Interrupted, "whoever took the bytes has stopped")
+        self.assert_fails(got, Interrupted, "the consumer has stopped")
         self.assertTrue(self.server.wire.aborted)
         self.assertEqual(self.cup.unregistered, 0)
         self.server.send(b"dy!")

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 
 from natproxy.client import ClientError, ConnectionBroken, NotFound
-from natproxy.client.requests import Features
+from natproxy.client.version import Features, State
 from natproxy.protocol import Entry, Range, format_metadata, format_range, listable
 from tests.unit.client.test_deferred import METADATA, ClientCase, page_of
 
@@ -33,8 +33,8 @@ class PiecesTests(ClientCase):
         self, asked: list[str], entries: list[bytes], body: bytes, sizes: list[int]
     ) -> None:
         self.setUp()
-        self.client._features = Features(2, {})
-        self.client._certain = True
+        self.client._negotiation.learn(Features(2, {}))
+        self.client._negotiation.state = State.CONFIRMED
         listed = [name for name in entries if listable(name)]
         metadata = METADATA._replace(size=len(body))
         for number, what in enumerate(asked):
@@ -73,8 +73,8 @@ class PiecesTests(ClientCase):
     @given(st.data())
     def test_connection_may_end_anywhere(self, data: st.DataObject) -> None:
         self.setUp()
-        self.client._features = Features(2, {})
-        self.client._certain = True
+        self.client._negotiation.learn(Features(2, {}))
+        self.client._negotiation.state = State.CONFIRMED
         body = data.draw(bodies)
         metadata = METADATA._replace(size=len(body))
         reply = format_range(Range(len(body), 0, metadata)) + body
@@ -93,8 +93,8 @@ class PiecesTests(ClientCase):
     @given(st.binary(max_size=200), st.integers(1, 50))
     def test_any_bytes_end_in_a_result_or_a_client_error(self, sent: bytes, size: int) -> None:
         self.setUp()
-        self.client._features = Features(2, {})
-        self.client._certain = True
+        self.client._negotiation.learn(Features(2, {}))
+        self.client._negotiation.state = State.CONFIRMED
         result = self.client.stat("a")
         connection = self.accept(of_version=None)
         for start in range(0, len(sent), size):

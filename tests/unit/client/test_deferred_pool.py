@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IProtocol
 
 from natproxy.client import CannotConnect, ConnectionBroken, Interrupted
 from natproxy.client.errors import ClosedWithoutReply
-from natproxy.client.twisted.session import Client
+from natproxy.client.twisted import Session
 from tests.unit.client.test_deferred import ClientCase
 
 EMPTY = b"OK\nEND\n"
@@ -23,7 +23,7 @@ class ConnectingTests(ClientCase):
         for reason, words in (
             (error.ConnectionRefusedError(errno.ECONNREFUSED), "Connection refused"),
             (error.ConnectError(errno.ENOENT, "x"), "No such file or directory"),
-            (error.TCPTimedOutError(errno.ETIMEDOUT), "no answer in time"),
+            (error.TCPTimedOutError(errno.ETIMEDOUT), "no reply in time"),
             (DNSLookupError("no results for hostname lookup: x"), "the name cannot be resolved"),
             (ValueError("invalid hostname: x"), "bad host name"),
             (socket.gaierror(-2, "not known"), "not known"),
@@ -44,7 +44,7 @@ class ConnectingTests(ClientCase):
             self.clock.advance(seconds - 1)
             self.assertNoResult(connected)
             self.clock.advance(1)
-            text = "cannot connect to files:9000: no answer in time"
+            text = "cannot connect to files:9000: no reply in time"
             self.assert_fails(connected, CannotConnect, text)
             self.assertTrue(self.endpoint.last.cancelled)
 
@@ -232,7 +232,7 @@ class SilenceTests(ClientCase):
 
 
 class BoundsTests(ClientCase):
-    def new_client(self) -> Client:
+    def new_client(self) -> Session:
         return super().new_client(connections=2, idle=1)
 
     def test_so_many_connections_at_once_and_the_others_wait(self) -> None:

@@ -20,7 +20,7 @@ from natproxy.client import (
     UsageError,
 )
 from natproxy.client.retry import RetryPolicy
-from natproxy.client.twisted.session import Client
+from natproxy.client.twisted import Session
 from tests.unit.client.test_deferred import FACTS, METADATA, ClientCase
 
 NOT_NOW = b"ERR 503 not now\n"
@@ -28,7 +28,7 @@ STAT = b"OK type=file size=5 " + FACTS + b"\n"
 
 
 class RetryCase(ClientCase):
-    def new_client(self, **options: Any) -> Client:
+    def new_client(self, **options: Any) -> Session:
         return super().new_client(**{"retry_policy": RetryPolicy(60), **options})
 
 
@@ -142,7 +142,7 @@ class RefusedOptionsTests(RetryCase):
     def test_time_out_that_is_none(self) -> None:
         for seconds in (0, -1, math.nan, math.inf):
             for options in ({"timeout": seconds}, {"connect_timeout": seconds}):
-                self.assertRaises(UsageError, Client, self.endpoint, self.clock, **options)
+                self.assertRaises(UsageError, Session, self.endpoint, self.clock, **options)
 
 
 class DownloadTests(RetryCase):

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from natproxy.client.transfer.partial import CHECKPOINT, PartialDownload, is_partial
-from natproxy.client.transfer.record import Segment, without
+from natproxy.client.transfer.record import Segment, mark_missing
 from tests.support.partials import PartialCase, full, kill
 
 JSON = st.recursive(
@@ -27,7 +27,7 @@ class KeepingTests(PartialCase):
     def test_what_was_written_is_there_the_next_time(self) -> None:
         self.keep(b"01234")
         part = self.open()
-        self.assertEqual((part.kept, part.discarded, part.trusted), (5, "", True))
+        self.assertEqual((part.kept, part.discard_reason, part.trusted), (5, "", True))
         buffer = memoryview(bytearray(10))
         self.assertEqual((part.read(0, buffer), bytes(buffer[:5])), (5, b"01234"))
         self.assertFalse(os.path.exists(self.path))
@@ -93,7 +93,7 @@ class KeepingTests(PartialCase):
                 self.path = os.path.join(self.directory, b"n" * (length - 1) + last)
                 self.keep(last * 5)
                 part = self.open()
-                self.assertEqual((part.kept, part.discarded), (5, ""))
+                self.assertEqual((part.kept, part.discard_reason), (5, ""))
                 self.assertTrue(all(is_partial(n) for n in self.files() if n.startswith(b".")))
                 part.write(part.segments[0], memoryview(last * 5))
                 part.finish()
@@ -114,7 +114,7 @@ class DisbeliefTests(PartialCase):
         for options in ({"etag": "f"}, {"size": 11}, {"size": 0}, {"name": b"d/b"}):
             self.keep()
             part = self.afresh(**options)
-            self.assertEqual(part.discarded, "changed on the server")
+            self.assertEqual(part.discard_reason, "changed on the server")
             part.close()
 
     def test_fewer_bytes_than_are_on_record_are_kept_and_not_trusted(self) -> None:
@@ -122,17 +122,19 @@ class DisbeliefTests(PartialCase):
             self.keep(b"01234", etag=f"e{size}")
             os.truncate(self.part, size)
             with self.open(etag=f"e{size}") as part:
-                self.assertEqual((part.kept, part.trusted, part.discarded), (size, False, ""))
+                self.assertEqual((part.kept, part.trusted, part.discard_reason), (size, False, ""))
 
     def test_bytes_with_an_empty_record(self) -> None:
         self.put(self.part, b"01234")
         self.put(self.record, b"")
-        self.assertEqual(self.afresh().discarded, "nothing tells what was kept")
+        self.assertEqual(
+            self.afresh().discard_reason, "the record of what was kept is missing or damaged"
+        )
 
     def test_record_without_bytes(self) -> None:
         self.keep()
         os.unlink(self.part)
-        self.assertEqual(self.afresh().discarded, "what was kept is gone")
+        self.assertEqual(self.afresh().discard_reason, "what was kept is gone")
 
     def damage(self, change: Callable[[dict[str, Any]], object]) -> None:
         self.keep()
@@ -234,7 +236,7 @@ class LosingTests(PartialCase):
         there = {n for each in segments for n in range(each.start, each.done)}
         start = data.draw(st.integers(0, 19))
         end = data.draw(st.integers(start + 1, 20))
-        left = without(segments, start, end)
+        left = mark_missing(segments, start, end)
         self.assertEqual(
             {n for each in left for n in range(each.start, each.done)},
             there - set(range(start, end)),
@@ -246,7 +248,7 @@ class LosingTests(PartialCase):
 
     def test_complete_neighbours_become_one_segment(self) -> None:
         segments = [Segment(0, 3, 3), Segment(3, 6, 6), Segment(6, 8, 9), Segment(9, 9, 9)]
-        left = without(segments, 1, 2)
+        left = mark_missing(segments, 1, 2)
         self.assertEqual(
             [(s.start, s.done, s.end) for s in left],
             [(0, 1, 1), (1, 1, 2), (2, 6, 6), (6, 8, 9), (9, 9, 9)],
@@ -255,7 +257,7 @@ class LosingTests(PartialCase):
     def test_what_is_lost_is_on_record(self) -> None:
         with self.open() as part:
             part.write(part.segments[0], memoryview(b"0123456789"))
-            part.lose([(3, 5), (7, 8)])
+            part.mark_damaged([(3, 5), (7, 8)])
             self.assertEqual([(s.start, s.end) for s in part.missing], [(3, 5), (7, 8)])
             part.write(part.missing[1], memoryview(b"7"))
         with self.open() as part:

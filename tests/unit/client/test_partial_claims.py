@@ -28,7 +28,7 @@ class ClaimCase(PartialCase):
 
     def assert_private(self, part: PartialDownload, reason: str) -> None:
         """See that a download succeeds beside what is there, and leaves no trace."""
-        self.assertIn(reason, part.discarded)
+        self.assertIn(reason, part.discard_reason)
         self.private(part)
         self.write(part, b"0123456789")
         part.finish()
@@ -308,7 +308,9 @@ class PlantedTests(ClaimCase):
         copy = os.path.join(self.directory, b"copy")
         os.link(self.part, copy)
         with self.open() as part:
-            self.assertEqual((part.kept, part.discarded), (0, "what was kept has a second name"))
+            self.assertEqual(
+                (part.kept, part.discard_reason), (0, "what was kept has a second name")
+            )
             self.write(part, b"abc")
         self.assertEqual(self.content(copy), b"01234")
 
@@ -326,7 +328,10 @@ class PlantedTests(ClaimCase):
         self.keep(b"01234")
         os.chown(self.record, 12345, -1)
         with self.open() as part:
-            self.assertEqual((part.kept, part.discarded), (0, "nothing tells what was kept"))
+            self.assertEqual(
+                (part.kept, part.discard_reason),
+                (0, "the record of what was kept is missing or damaged"),
+            )
 
     def test_file_system_that_has_one_owner_for_all_files(self) -> None:
         with mock.patch("os.geteuid", return_value=os.geteuid() + 1):

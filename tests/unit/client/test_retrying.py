@@ -189,7 +189,7 @@ class PersistenceCase(SynchronousTestCase):
             policy,
             self.stop,
             self.told.append,
-            outage,
+            outage=outage,
             clock=self.clock.seconds,
         )
 

@@ -1,0 +1,217 @@
+"""The version of the protocol that a server speaks, found out without I/O."""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple, TypeVar
+
+from natproxy.client.errors import (
+    ClientError,
+    ClosedWithoutReply,
+    NotUnderstood,
+    NoUpstreamReply,
+    ServerError,
+    Unavailable,
+    Unsupported,
+)
+from natproxy.client.requests import Probe, Request, Steps
+from natproxy.protocol import END, MAX_LINE, Header, printable
+
+LONGEST_FEAT = 1 << 20
+"""Bytes that the reply to ``FEAT`` may have."""
+
+DOUBTS = 2
+"""Consecutive commands of version 2 on which a peer closes the connection, although it
+replies to ``LIST``, before it is taken for one of version 1."""
+
+T = TypeVar("T")
+
+
+class Features(NamedTuple):
+    """What a server supports, parsed from its reply to ``FEAT``.
+
+    :ivar version: of the protocol: 1 or 2.
+    :ivar verbs: of version 2 and newer, each with the keys of its arguments.
+    :ivar via: names of the proxies in between that have reduced the list to what they can
+        frame; a proxy that relays ``FEAT`` unparsed is not in it.
+    """
+
+    version: int
+    verbs: dict[bytes, frozenset[bytes]]
+    via: tuple[str, ...] = ()
+
+
+VERSION_1 = Features(1, {})
+
+
+def parse_features(listing: bytes) -> Features:
+    """Parse the body of a reply to ``FEAT``; unknown lines are ignored."""
+    first, *lines = listing.split(b"\n")
+    if first.split()[:2] != [b"NATPROXY", b"2"]:
+        return VERSION_1
+    verbs = {}
+    via = []
+    for line in lines:
+        words = line.split()
+        if words[:1] == [b"VIA"]:
+            via += [printable(word, 80) for word in words[1:2]]
+        elif words and words != [END]:
+            verbs[words[0]] = frozenset(words[1:])
+    return Features(2, verbs, tuple(via))
+
+
+class Feat(Request[Features]):
+    """``FEAT``: what the server supports; satisfied when the reply is none of version 2."""
+
+    word = b"FEAT"
+    bounded = True
+
+    def feed(self, data: bytes) -> None:
+        """Take a piece of the body.
+
+        :raises NotUnderstood: if the body exceeds `LONGEST_FEAT`.
+        """
+        self._body += data
+        first, complete, _ = bytes(self._body[: MAX_LINE + 1]).partition(b"\n")
+        if complete:
+            self.satisfied = parse_features(first).version == 1
+        else:
+            self.satisfied = len(first) > MAX_LINE
+        if not self.satisfied and len(self._body) > LONGEST_FEAT:
+            raise NotUnderstood("an endless FEAT")
+
+    def parse(self, header: Header, body: bytes) -> Features:
+        """Return the features."""
+        return VERSION_1 if self.satisfied else parse_features(body)
+
+
+class State(enum.Enum):
+    """What is known of a server's version."""
+
+    UNKNOWN = "nothing has been learned"
+    ANNOUNCED = "FEAT announced version 2; a proxy of version 1 may have relayed it"
+    CONFIRMED = "a reply of version 2 with words in its header has been received"
+    VERSION_1 = "the server, or a proxy before it, speaks version 1 only"
+
+
+class Negotiation:
+    """Finds out the version of one server, once, and falls back to version 1.
+
+    The transitions: ``UNKNOWN`` becomes ``ANNOUNCED`` or ``VERSION_1`` by `probe`;
+    ``ANNOUNCED`` becomes ``CONFIRMED`` by a reply of version 2 in `carry_out`, or
+    ``VERSION_1`` by `DOUBTS`. ``CONFIRMED`` and ``VERSION_1`` are final.
+
+    :param server: its name in messages.
+    :ivar features: what the server supports; `None` in the state ``UNKNOWN``.
+    """
+
+    def __init__(self, server: object) -> None:
+        self._server = server
+        self.state = State.UNKNOWN
+        self.features: Features | None = None
+
+    def learn(self, features: Features) -> None:
+        """Enter the state that follows from a reply to ``FEAT``."""
+        self.features = features
+        self.state = State.VERSION_1 if features.version == 1 else State.ANNOUNCED
+
+    def require_version_2(self, purpose: str) -> None:
+        """Check that the server is not known to be one of version 1.
+
+        :param purpose: the end of the message: what the server would have to do.
+        :raises Unsupported: if it is.
+        """
+        if self.state is State.VERSION_1:
+            raise self._unsupported(purpose)
+
+    def probe(self) -> Steps[Features]:
+        """Send ``FEAT`` and enter the state that follows; return the features.
+
+        Version 1 follows from ``ERR unknown command``, from any other reply that is none of
+        version 2, and from `DOUBTS`.
+
+        :raises ClientError: for any other failure, silence too: the version remains unknown.
+        """
+        features = VERSION_1
+        for _ in range(DOUBTS):
+            request = Feat()
+            try:
+                features = yield request
+                break
+            except NotUnderstood:
+                if request.header is not None:
+                    raise
+                break
+            except ClientError as error:
+                if _is_refusal_of_version_1(error):
+                    break
+                if not _is_doubtful(error) or not (yield from _replies_to_list()):
+                    raise
+        self.learn(features)
+        return features
+
+    def carry_out(self, request: Request[T]) -> Steps[T]:
+        """Carry out a request whose verb the server is believed to support.
+
+        A proxy of version 1 before a server of version 2 may relay the listing that replies
+        to ``FEAT``, and close the connection on a header of version 2.
+
+        :raises Unsupported: if that is found out.
+        """
+        if not request.purpose:
+            result: T = yield request
+            return result
+        for _ in range(DOUBTS):
+            try:
+                result = yield request
+            except ClientError as error:
+                via = self.features.via if self.features is not None else ()
+                if (
+                    self.state is State.CONFIRMED
+                    or not _is_doubtful(error, via)
+                    or not (yield from _replies_to_list())
+                ):
+                    raise
+            else:
+                # The header of a page may have no words, and pass a proxy of version 1.
+                if self.state is State.ANNOUNCED and request.header and request.header.words:
+                    self.state = State.CONFIRMED
+                return result
+        self.learn(VERSION_1)
+        raise self._unsupported(request.purpose)
+
+    def _unsupported(self, purpose: str) -> Unsupported:
+        return Unsupported(
+            f"{self._server} speaks version 1 of the protocol only: it cannot {purpose}"
+        )
+
+
+def _replies_to_list() -> Steps[bool]:
+    """Return whether the peer, and the server behind it, reply to a command of version 1."""
+    try:
+        yield Probe()
+    except ClientError:
+        return False
+    return True
+
+
+def _is_refusal_of_version_1(error: ClientError) -> bool:
+    """Return whether an error reply to ``FEAT`` is that of a server of version 1.
+
+    An error with a code, and any error that the proxy reports, does not depend on the version.
+    """
+    return (
+        isinstance(error, ServerError) and error.code is None and not isinstance(error, Unavailable)
+    )
+
+
+def _is_doubtful(error: ClientError, via: tuple[str, ...] = ()) -> bool:
+    """Return whether a peer that cannot parse a command of version 2 fails in this way.
+
+    Such a peer closes the connection. So does one that is restarted: only a reply to ``LIST``
+    afterwards, and a second failure, distinguish the two. See `DOUBTS`.
+
+    :param via: proxies of version 2 in between, which parse replies of version 2: a failure
+        that they report is the server's.
+    """
+    return isinstance(error, ClosedWithoutReply) or (isinstance(error, NoUpstreamReply) and not via)
