@@ -21,24 +21,16 @@ os.write(2, " ".join(sys.modules).encode())
 sys.exit(status)
 """
 
+IDLE = """
+import os, sys
+os.write(2, " ".join(sys.modules).encode())
+"""
+
 SLOW = {
-    "argcomplete",
-    "asyncio",
-    "concurrent",
-    "email",
-    "http",
-    "importlib.metadata",
-    "logging",
-    "prompt_toolkit",
-    "rich",
-    "shutil",
-    "ssl",
-    "subprocess",
-    "tempfile",
-    "tomllib",
-    "twisted",
-    "urllib",
-    "zope",
+    *("argcomplete", "prompt_toolkit", "rich", "twisted", "zope"),
+    *("asyncio", "concurrent", "ctypes", "email", "http", "importlib.metadata", "logging"),
+    *("random", "shutil", "ssl", "subprocess", "tempfile", "tomllib", "unittest", "urllib"),
+    "zipfile",
 }
 """Modules that no command needs before it runs; most take longer than the whole start-up."""
 
@@ -58,21 +50,25 @@ PARSING = {
 
 class ImportTests(SynchronousTestCase):
     def imported(self, *arguments: str) -> set[str]:
-        """Run a command line in a process of its own; return the modules that it has imported."""
+        """Return the modules that a command line imports, with the packages that contain them."""
+        return self.modules(PROGRAM, *arguments) - self.modules(IDLE)
+
+    def modules(self, program: str, *arguments: str) -> set[str]:
+        """Run a program in a process of its own; return the modules that it has at its end."""
         run = subprocess.run(
-            [sys.executable, "-c", PROGRAM, *arguments],
+            [sys.executable, "-c", program, *arguments],
             capture_output=True,
             timeout=60,
             env={
                 **os.environ,
                 "PYTHONPATH": str(ROOT),
-                "COVERAGE_PROCESS_START": "",
                 "NATPROXY_CONFIG": "",
                 "XDG_CONFIG_HOME": "/nowhere",
             },
         )
         self.assertEqual(run.returncode, 0, run.stderr)
-        return set(run.stderr.decode().split())
+        names = run.stderr.decode().split()
+        return {*names, *(name.partition(".")[0] for name in names)}
 
     def serve(self) -> str:
         server = AnsweringServer(Version2(dict(FILES)))
@@ -83,17 +79,26 @@ class ImportTests(SynchronousTestCase):
         for arguments in (["--help"], ["get", "--help"], ["--version"]):
             modules = self.imported(*arguments)
             self.assertEqual({each for each in modules if each.startswith("natproxy")}, PARSING)
-            self.assertEqual(modules & (SLOW | {"json", "socket", "dataclasses"}), set())
+            unused = {"dataclasses", "hashlib", "json", "socket", "threading"}
+            self.assertEqual(modules & (SLOW | unused), set())
 
     def test_ls_imports_no_transfers(self) -> None:
-        modules = self.imported("ls", "--server", self.serve())
-        self.assertEqual(modules & (SLOW | {"json", "hashlib", "dataclasses"}), set())
-        for package in ("natproxy.client.transfer", "natproxy.cli.display", "natproxy.cli.shell"):
-            self.assertNotIn(package, modules)
+        address = self.serve()
+        for arguments in (["ls"], ["ls", "-lR"], ["list"], ["stat", "b c"], ["hash", "b c"]):
+            modules = self.imported(*arguments, "--server", address)
+            self.assertIn("natproxy.client.blocking.session", modules)
+            self.assertEqual(modules & (SLOW | {"hashlib", "json"}), set(), arguments)
+            for package in ("client.transfer.download", "cli.display", "cli.shell", "daemon"):
+                self.assertNotIn(f"natproxy.{package}", modules)
 
-    def test_get_imports_no_terminal(self) -> None:
+    def test_get_imports_neither_a_terminal_nor_a_prompt(self) -> None:
         target = self.mktemp()
         modules = self.imported("get", "-q", "a.txt", "-o", target, "--server", self.serve())
         self.assertEqual(modules & SLOW - {"shutil"}, set())
-        for package in ("natproxy.cli.display.bars", "natproxy.cli.shell", "natproxy.daemon"):
-            self.assertNotIn(package, modules)
+        for package in ("cli.display.bars", "cli.shell", "daemon"):
+            self.assertNotIn(f"natproxy.{package}", modules)
+
+    def test_display_imports_no_terminal(self) -> None:
+        modules = self.modules(f"import natproxy.cli.display{IDLE}")
+        unused = {"rich", "json", "threading", "natproxy.client", "natproxy.cli.display.lines"}
+        self.assertEqual(modules & unused, set())

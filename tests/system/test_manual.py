@@ -1,4 +1,4 @@
-"""The manual page says what the program does: every command, option and exit status."""
+"""The manual page describes every command, option and exit status of the program."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.manual import PAGE, TEXT, section
 
 
 def options_of(parser: ArgumentParser) -> set[str]:
-    """Give all names of all options, those of the commands too."""
+    """Return the names of all options of a parser and of its commands."""
     names = {name for action in parser._actions for name in action.option_strings}
     return names.union(*map(options_of, commands_of(parser).values()))
 
@@ -53,9 +53,9 @@ class ManualTests(SynchronousTestCase):
         self.assertEqual(named - {"bash", "zsh", "fish"}, {each.name for each in COMMANDS})
 
     def test_it_has_every_exit_status_and_no_other(self) -> None:
-        told = {int(number) for number in re.findall(r"^\.It (\d+)$", TEXT, re.MULTILINE)}
+        documented = {int(number) for number in re.findall(r"^\.It (\d+)$", TEXT, re.MULTILINE)}
         known = {kind.exit_status for kind in every_subclass(errors.ClientError)}
-        self.assertEqual(told, known | {0})
+        self.assertEqual(documented, known | {0})
 
     def test_it_names_the_environment_and_the_files(self) -> None:
         for name in ("NATPROXY_SERVER", "NATPROXY_CONFIG", "XDG_STATE_HOME"):
@@ -65,7 +65,7 @@ class ManualTests(SynchronousTestCase):
 
 
 @pytest.mark.skipif(shutil.which("groff") is None, reason="there is no groff here")
-def test_groff_has_nothing_to_say_against_it() -> None:
+def test_groff_reports_no_error() -> None:
     run = subprocess.run(
         ["groff", "-ww", "-mdoc", "-Tascii", PAGE], capture_output=True, timeout=30, check=True
     )
@@ -74,7 +74,7 @@ def test_groff_has_nothing_to_say_against_it() -> None:
 
 
 @pytest.mark.skipif(shutil.which("mandoc") is None, reason="there is no mandoc here")
-def test_mandoc_has_nothing_to_say_against_it() -> None:
+def test_mandoc_reports_no_error() -> None:
     run = subprocess.run(
         ["mandoc", "-T", "lint", "-W", "warning", PAGE], capture_output=True, timeout=30
     )

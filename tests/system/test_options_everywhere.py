@@ -19,7 +19,7 @@ from natproxy.cli.shell.suggestions import Suggester
 from tests.support.manual import section
 
 TYPED = {"N", "RATE", "SECONDS", "DURATION", "HOST:PORT", "ENDPOINT"}
-"""What only its user can say. Whatever else an option takes is completed."""
+"""Values that have no completion; the values of all other options are completed."""
 
 OF_SERVERS = "Options of every command that connects to a server"
 
@@ -70,21 +70,21 @@ class ManualTests(SynchronousTestCase):
             for action in options_in(command):
                 names = set(action.option_strings)
                 if "--help" not in names:
-                    told = found.get(name, set()) | shared
-                    self.assertLessEqual(names, told, f"{name}: not in the manual page")
+                    documented = found.get(name, set()) | shared
+                    self.assertLessEqual(names, documented, f"{name}: not in the manual page")
 
-    def test_no_command_is_said_to_have_an_option_that_it_does_not_have(self) -> None:
+    def test_manual_names_no_option_that_a_command_lacks(self) -> None:
         commands = {**parsers_with(CLIENT_COMMANDS), **commands_of(program_parser(COMMANDS))}
-        for name, told in explained().items():
+        for name, documented in explained().items():
             if name in commands:
                 has = {
                     each for action in options_in(commands[name]) for each in action.option_strings
                 }
-                self.assertLessEqual(told, has, name)
+                self.assertLessEqual(documented, has, name)
 
 
 class CompletionTests(SynchronousTestCase):
-    def test_what_an_option_takes_is_completed_or_only_its_user_knows(self) -> None:
+    def test_values_of_options_have_a_completion_or_are_free(self) -> None:
         for parsers in (commands_of(program_parser(COMMANDS)), parsers_with(CLIENT_COMMANDS)):
             for name, command in parsers.items():
                 for action in command._actions:
@@ -117,7 +117,7 @@ class CompletionTests(SynchronousTestCase):
                     self.assertEqual(self.offered(line), {str(choice)})
 
     def offered(self, line: str) -> set[str]:
-        answer = io.StringIO()
+        reply = io.StringIO()
         environment = {
             "_ARGCOMPLETE": "1",
             "_ARGCOMPLETE_SHELL": "bash",
@@ -131,5 +131,5 @@ class CompletionTests(SynchronousTestCase):
             mock.patch("argcomplete.finders.CompletionFinder._init_debug_stream"),
             mock.patch("argcomplete.io.debug_stream", io.StringIO()),
         ):
-            complete(program_parser(COMMANDS), answer, lambda status: None)
-        return {each.strip() for each in answer.getvalue().split("\013")}
+            complete(program_parser(COMMANDS), reply, lambda status: None)
+        return {each.strip() for each in reply.getvalue().split("\013")}

@@ -11,7 +11,7 @@ from tests.support.commands import NAMES, CommandCase
 
 
 class ServerTests(CommandCase):
-    def test_server_may_be_said_first_or_last_or_by_the_environment(self) -> None:
+    def test_server_option_before_or_after_the_command_or_in_the_environment(self) -> None:
         address = self.serve()
         self.assertEqual(self.written("--server", address, "ls"), NAMES)
         self.assertEqual(self.written("ls", "--server", address), NAMES)
@@ -37,7 +37,7 @@ class ServerTests(CommandCase):
         out = self.written("stat", f"natproxy://{address}/a.txt", "b c", "--server", address)
         self.assertEqual(out.count(b"name: "), 2)
 
-    def test_one_command_asks_one_server(self) -> None:
+    def test_paths_of_one_command_are_on_one_server(self) -> None:
         address = self.serve()
         for paths in (("natproxy://h:1/a", "a.txt"), ("a", "natproxy://h:1/a", "natproxy://h:2/a")):
             self.assert_fails(2, "different servers", "stat", *paths, "--server", address)
@@ -87,7 +87,7 @@ class ExitStatusTests(CommandCase):
         address = self.serve()
         self.assert_fails(2, "too long", "stat", "é" * 3000, "--server", address)
 
-    def test_no_from_the_server_is_1(self) -> None:
+    def test_error_of_the_server_is_1(self) -> None:
         for answer, reason in (
             (b"ERR 500 internal\n", "a: internal"),
             (b"ERR 503 the file is changing\n", "a: the file is changing"),
@@ -104,13 +104,13 @@ class ExitStatusTests(CommandCase):
         address = self.instead(LS=b"ERR 404 file not found\n")
         self.assert_fails(3, "x: file not found", "ls", "x", "--server", address)
 
-    def test_no_connection_is_4(self) -> None:
+    def test_failed_connection_is_4(self) -> None:
         address = self.serve()
         self.server.close()
         for command in (("ls",), ("ls", "-l"), ("list",), ("stat", "a"), ("hash", "a")):
             self.assert_fails(4, "cannot connect", *command, "--server", address)
 
-    def test_server_that_nobody_named_is_explained(self) -> None:
+    def test_error_of_the_default_server_explains_how_to_set_it(self) -> None:
         server = config.SETTINGS[0]._replace(default="127.0.0.1:1")
         hint = "; --server or $NATPROXY_SERVER sets the address of the proxy\n"
         with (
@@ -122,7 +122,7 @@ class ExitStatusTests(CommandCase):
             self.assertNotIn(hint, self.main("ls", "--server", "127.0.0.1:2")[2])
             self.assertNotIn(hint, self.main("ls", "natproxy://127.0.0.1:2/")[2])
 
-    def test_directory_is_said_to_be_one(self) -> None:
+    def test_directory_is_reported_as_one(self) -> None:
         address = self.serve()
         for path in (".", "", "/"):
             self.assert_fails(2, ".: is a directory", "cat", path, "--server", address)
@@ -133,7 +133,7 @@ class ExitStatusTests(CommandCase):
         silent = ("--timeout", "0.05", "--server", address)
         self.assert_fails(5, "silent for 0.05 s", "ls", *silent)
 
-    def test_what_is_not_understood_is_6(self) -> None:
+    def test_malformed_reply_is_6(self) -> None:
         address = self.instead(STAT=b"OK what?\n", LS=b"hello\n", HASH=b"OK\n", LIST=b"x\n")
         for command in (("stat", "a"), ("ls",), ("hash", "a"), ("list",)):
             self.assert_fails(6, "is not understood", *command, "--server", address)
@@ -144,12 +144,12 @@ class ExitStatusTests(CommandCase):
         ):
             self.assertEqual(self.main("list"), (130, b"", "natproxy: interrupted\n"))
 
-    def test_file_here_that_cannot_be_had_is_9(self) -> None:
+    def test_local_error_is_9(self) -> None:
         gone = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "here\n")
         with mock.patch("natproxy.client.blocking.session.Session.list", side_effect=gone):
             self.assert_fails(9, "here\\x0a: No such file or directory", "list")
 
-    def test_what_was_found_before_the_failure_is_written(self) -> None:
+    def test_results_before_a_failure_are_written(self) -> None:
         address = self.serve()
         status, out, err = self.main("stat", "a.txt", "x", "--server", address)
         self.assertEqual((status, out.count(b"name: ")), (3, 1))

@@ -13,12 +13,12 @@ from tests.support.commands import FILES, NAMES, CommandCase, Terminal
 
 
 class ListingTests(CommandCase):
-    def test_names_are_written_as_they_are_when_nobody_is_looking(self) -> None:
+    def test_names_are_written_unchanged_unless_on_a_terminal(self) -> None:
         address = self.serve()
         for command in ("ls", "list"):
             self.assertEqual(self.written(command, "--server", address), NAMES)
 
-    def test_names_cannot_drive_a_terminal(self) -> None:
+    def test_names_are_escaped_on_a_terminal(self) -> None:
         address = self.serve()
         for command in ("ls", "list"):
             _, out, _ = self.main(command, "--server", address, output=Terminal)
@@ -48,7 +48,7 @@ class ListingTests(CommandCase):
         )
         self.assertEqual(self.server.lines[-1], b"LS x depth=inf")
 
-    def test_json_has_every_name_and_all_that_is_known_of_it(self) -> None:
+    def test_json_has_every_name_and_its_metadata(self) -> None:
         address = self.serve()
         objects = self.json_of("ls", "--json", "--server", address)
         self.assertEqual([os.fsencode(str(each["name"])) for each in objects], sorted(FILES))
@@ -62,7 +62,7 @@ class ListingTests(CommandCase):
     def test_json_of_an_empty_directory_is_an_empty_array(self) -> None:
         self.assertEqual(self.json_of("ls", "--json", "--server", self.serve(Version2({}))), [])
 
-    def test_status_of_files_is_told(self) -> None:
+    def test_metadata_of_files_is_written(self) -> None:
         address = self.serve()
         with mock.patch.dict(os.environ, TZ="UTC"):
             time.tzset()
@@ -93,7 +93,7 @@ class ListingTests(CommandCase):
 
 
 class SeveralTests(CommandCase):
-    def test_one_that_is_not_there_leaves_the_others_alone(self) -> None:
+    def test_missing_file_does_not_affect_the_others(self) -> None:
         address = self.serve()
         for command, shown in (("stat", b"etag:"), ("hash", b"  a.txt")):
             paths = ["nothing", "a.txt", "nor this"]
@@ -104,7 +104,7 @@ class SeveralTests(CommandCase):
                 err, "natproxy: nothing: file not found\nnatproxy: nor this: file not found\n"
             )
 
-    def test_one_that_the_server_refuses_leaves_the_others_alone(self) -> None:
+    def test_refused_name_does_not_affect_the_others(self) -> None:
         version2 = Version2(dict(FILES))
 
         def reply(line: bytes) -> bytes:
@@ -116,7 +116,7 @@ class SeveralTests(CommandCase):
             self.assertEqual((status, err), (1, "natproxy: d: is a directory\n"))
             self.assertIn(b"a.txt", out)
 
-    def test_json_is_whole_whatever_happens(self) -> None:
+    def test_json_is_complete_after_a_failure(self) -> None:
         address = self.serve()
         for command in ("stat", "hash"):
             paths = ["a.txt", "nothing"]

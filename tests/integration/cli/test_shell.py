@@ -26,7 +26,7 @@ LISTED = (b"LIST\n", b"OK\na b\nEND\n")
 
 @contextlib.contextmanager
 def captured() -> Iterator[io.TextIOWrapper]:
-    """Stand in for standard output; rewound when it is over."""
+    """Capture standard output; the stream is rewound at the end of the block."""
     out = Screen(io.BytesIO(), encoding="utf-8", errors="surrogateescape")
     with contextlib.redirect_stdout(out):
         yield out
@@ -42,7 +42,7 @@ class Screen(io.TextIOWrapper):
 
 class ShellTests(SynchronousTestCase):
     def type(self, *typed: str | BaseException, scenes: tuple[Scene, ...] = ()) -> str:
-        """Type lines, then Ctrl-D; give what is shown."""
+        """Type lines, then Ctrl-D; return what is shown."""
         server = PlayedServer(*(scenes or ([],)))
         self.addCleanup(server.close)
         read = mock.Mock(side_effect=[*typed, EOFError()])
@@ -83,7 +83,7 @@ class ShellTests(SynchronousTestCase):
         self.assertEqual(sorted(os.listdir(os.fsencode(directory))), [b"a b", b"c d", b"\xff"])
         self.assertEqual(self.exit_status, 0)
 
-    def test_every_error_is_one_line_and_the_shell_goes_on(self) -> None:
+    def test_every_error_is_one_line_and_the_shell_continues(self) -> None:
         shown = self.type(
             "frob\x1bnicate",
             "download",
@@ -126,7 +126,7 @@ class ShellTests(SynchronousTestCase):
         for verb in ("up", "shell", "completion"):
             self.assertNotRegex(shown, rf"(?m)^{verb}\b")
 
-    def test_help_for_a_command_tells_its_options(self) -> None:
+    def test_help_for_a_command_shows_its_options(self) -> None:
         for line in ("help get", "HELP GET", "get --help"):
             shown = self.type(line)
             self.assertRegex(shown, r"\Ausage: get ")
@@ -141,7 +141,7 @@ class ShellTests(SynchronousTestCase):
         shown = self.type("\nlist\nlist\n", scenes=([LISTED, LISTED],))
         self.assertEqual(shown, "a b\na b\n")
 
-    def test_directories_here_can_be_changed(self) -> None:
+    def test_local_directory_can_be_changed(self) -> None:
         directory = os.path.realpath(self.mktemp())
         os.makedirs(os.path.join(directory, "sub dir"))
         self.addCleanup(os.chdir, os.getcwd())
@@ -162,12 +162,12 @@ class ShellTests(SynchronousTestCase):
             shown = self.type("download a ~/", scenes=([(b"DOWNLOAD a\n", b"OK 2\nhi")],))
         self.assertEqual(shown, f"saved {directory}/a (2 bytes)\n")
 
-    def test_interrupt_at_the_prompt_gives_a_new_prompt(self) -> None:
+    def test_interrupt_at_the_prompt_shows_a_new_prompt(self) -> None:
         shown = self.type(KeyboardInterrupt(), "list", scenes=([LISTED],))
         self.assertEqual(shown, "a b\n")
         self.assertEqual(self.exit_status, 0)
 
-    def test_interrupt_of_a_transfer_stops_it_and_not_the_shell(self) -> None:
+    def test_interrupt_cancels_a_download_and_not_the_shell(self) -> None:
         download = mock.Mock(side_effect=KeyboardInterrupt)
         with mock.patch("natproxy.client.transfer.version1.download_version1", download):
             shown = self.type("download a\ndownload b", "list", scenes=([LISTED],))
@@ -175,7 +175,7 @@ class ShellTests(SynchronousTestCase):
         self.assertEqual(self.exit_status, 130)
         self.assertEqual(download.call_count, 1)
 
-    def test_server_that_is_not_there_ends_it_before_it_begins(self) -> None:
+    def test_server_that_cannot_be_reached_is_an_error_at_the_start(self) -> None:
         with captured(), Sessions() as sessions:
             options = configure(Namespace(server="127.0.0.1:1", timeout=10.0))
             self.assertRaises(CannotConnect, run_shell, options, sessions, CLIENT_COMMANDS)
@@ -238,7 +238,7 @@ class ShellTests(SynchronousTestCase):
         self.assertEqual(err.getvalue(), "natproxy: interrupted\n")
         self.assertEqual(download.call_count, 1)
 
-    def test_output_that_goes_elsewhere_has_no_greeting_and_no_prompts(self) -> None:
+    def test_redirected_output_has_no_greeting_and_no_prompts(self) -> None:
         server = PlayedServer([LISTED])
         self.addCleanup(server.close)
         options = configure(Namespace(server=server.server_address, timeout=10.0))
@@ -280,13 +280,13 @@ class ShellTests(SynchronousTestCase):
 
 class CommandLineTests(SynchronousTestCase):
     def play(self, *scenes: Scene) -> str:
-        """Give the address of a server that plays the scenes."""
+        """Return the address of a server that plays the scenes."""
         server = PlayedServer(*scenes)
         self.addCleanup(server.close)
         return server.server_address
 
     def main(self, *arguments: str) -> tuple[int, bytes, str]:
-        """Give exit status, standard output and standard error of a command line."""
+        """Return exit status, standard output and standard error of a command line."""
         with (
             io.TextIOWrapper(io.BytesIO(), encoding="utf-8") as out,
             contextlib.redirect_stdout(out),
@@ -296,18 +296,18 @@ class CommandLineTests(SynchronousTestCase):
             out.flush()
             return status, out.buffer.getvalue(), err.getvalue()  # type: ignore[attr-defined]
 
-    def test_download_tells_what_it_saved(self) -> None:
+    def test_download_reports_the_saved_file(self) -> None:
         target = self.mktemp()
         address = self.play([(b"DOWNLOAD a b\n", b"OK 2\nhi")])
         status, out, _ = self.main("download", "a b", target, "--server", address)
         self.assertEqual((status, out.decode()), (0, f"saved {target} (2 bytes)\n"))
 
-    def test_client_wing_imports_no_twisted(self) -> None:
+    def test_client_imports_no_twisted(self) -> None:
         code = "import sys, natproxy.cli, natproxy.cli.shell; print('twisted' in sys.modules)"
         run = self.python("-c", code)
         self.assertEqual(run.stdout, "False\n")
 
-    def test_reader_of_a_pipe_may_leave_early(self) -> None:
+    def test_reader_of_a_pipe_may_close_it_early(self) -> None:
         names = b"".join(b"file %d\n" % number for number in range(50_000))
         address = self.play([(b"LIST\n", b"OK\n" + names + b"END\n")])
         reader, writer = os.pipe()
