@@ -1,4 +1,9 @@
-"""A server for blocking clients, in threads: it answers each line as a function says."""
+"""A server in threads that replies to each line with the result of a function.
+
+For tests that need other replies than a file server's, or commands from other processes. A file
+server with faults is `tests.support.served_files`; a fixed dialogue is
+`tests.support.scripted_server`.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +36,9 @@ from natproxy.protocol import (
 class AnsweringServer:
     """Serves any number of connections at once, each for any number of commands.
 
-    :param answer: gives the reply to a line; an empty one closes the connection.
-    :ivar lines: all that were received, in order.
-    :ivar connections: how many have been accepted.
+    :param answer: returns the reply to a line; an empty reply closes the connection.
+    :ivar lines: all received lines, in order.
+    :ivar connections: number of accepted connections.
     """
 
     def __init__(self, answer: Callable[[bytes], bytes]) -> None:
@@ -91,9 +96,9 @@ class AnsweringServer:
 
 
 class Version2:
-    """What a server of version 2 answers: files out of a dictionary.
+    """The replies of a server of version 2 with files in a dictionary.
 
-    :ivar files: names and contents; a file's ``etag`` is made of its content.
+    :ivar files: contents by name; a file's ``etag`` depends on its content alone.
     :param page: entries on a page of ``LS``.
     """
 
@@ -102,7 +107,7 @@ class Version2:
         self._page = page
 
     def __call__(self, line: bytes) -> bytes:
-        """Give the reply to a line."""
+        """Return the reply to a line."""
         command = parse_command(line)
         assert command is not None
         if command.verb == b"FEAT":
@@ -152,5 +157,5 @@ class Version2:
 
 
 def metadata_of(content: bytes) -> Metadata:
-    """Give the status that `Version2` tells of a file with this content."""
+    """Return the metadata that `Version2` sends for a file with this content."""
     return Metadata(FILE, len(content), 10**9, hashlib.sha256(content).hexdigest()[:16])

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.cli import main
 from tests.support.answering_server import AnsweringServer, Version2
-from tests.support.served_files import FetchCase
+from tests.support.served_files import ServedFilesCase
 
 FILES = {
     b"a.txt": b"the a",
@@ -89,7 +89,7 @@ class CommandCase(SynchronousTestCase):
 NEW = bytes(range(256)) * 40
 
 
-class DownloadCase(FetchCase):
+class DownloadCase(ServedFilesCase):
     """Runs command lines in a directory of their own, against a server that has files.
 
     :ivar out: bytes that the last one wrote to standard output.

@@ -1,4 +1,4 @@
-"""A local tree beside a server's, for what compares, fetches and deletes."""
+"""A local tree and a server in memory, for tests of comparisons and deletions."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from natproxy.client.transfer.mirror import compare
 from natproxy.client.transfer.plan import MirrorPlan
 from natproxy.client.transfer.tree import LocalTree
 from natproxy.protocol import printable
-from tests.support.served_files import FetchCase
+from tests.support.served_files import ServedFilesCase
 
 
-class MirrorCase(FetchCase):
+class MirrorCase(ServedFilesCase):
     def tree(self, root: bytes | None = None) -> LocalTree:
         """Open a local tree, the test's directory by default; it is closed when the test ends."""
         tree = LocalTree(self.directory if root is None else root)
@@ -25,9 +25,9 @@ class MirrorCase(FetchCase):
         return [each.path for each in plan.extra]
 
     def paths(self, plan: MirrorPlan) -> list[bytes]:
-        return [one.path for one in plan.requests]
+        return [each.path for each in plan.requests]
 
     def obstacles(self, plan: MirrorPlan) -> list[str]:
-        """What is in the way, without the path of the test's directory."""
+        """Return the errors of the obstacles, without the path of the test's directory."""
         top = printable(self.directory) + "/"
         return [str(each.error).replace(top, "") for each in plan.obstacles]

@@ -1,4 +1,4 @@
-"""An incomplete download and its record, in a directory of their own."""
+"""A partial download in a directory of its own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from natproxy.client.transfer.partial import PartialDownload
 from natproxy.protocol import FILE, Metadata
 
 MTIME = 1_600_000_000_123_456_789
-OURS = "natproxy.client.transfer.partial"
 
 
 def kill(part: PartialDownload) -> None:
@@ -30,6 +29,7 @@ def kill(part: PartialDownload) -> None:
 
 
 def full(*_: object) -> int:
+    """Fail as a write to a full disk does."""
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -49,14 +49,14 @@ class PartialCase(SynchronousTestCase):
         name: bytes = b"d/a",
         **claim: bool,
     ) -> PartialDownload:
-        """Open the incomplete file; it is closed when the test ends."""
+        """Open the partial download; it is closed when the test ends."""
         metadata = Metadata(FILE, size, MTIME, etag)
         part = PartialDownload(LocalFile(self.path), name, metadata, segments, **claim)
         self.addCleanup(part.close)
         return part
 
     def keep(self, content: bytes = b"01234", **options: Any) -> None:
-        """Have something kept."""
+        """Leave a partial download with some received bytes."""
         with self.open(**options) as part:
             part.write(part.segments[0], memoryview(content))
 
@@ -73,5 +73,5 @@ class PartialCase(SynchronousTestCase):
 
     @contextmanager
     def boot(self, text: str) -> Iterator[None]:
-        with mock.patch(f"{OURS}.boot_id", return_value=text):
+        with mock.patch("natproxy.client.transfer.partial.boot_id", return_value=text):
             yield

@@ -1,4 +1,4 @@
-"""A server for a blocking client, played from a script in a thread."""
+"""A server in a thread that plays a fixed dialogue, byte by byte, for tests of the wire."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import threading
 from collections.abc import Sequence
 
 Scene = Sequence[tuple[bytes, bytes]]
-"""What is expected on one connection, and what is answered; then it is closed."""
+"""The expected bytes and the replies on one connection, which is closed afterwards."""
 
 
 class PlayedServer:
     """Plays one scene for each connection, in order.
 
+    :param linger: whether connections stay open until `close` or `close_current`.
     :ivar server_address: ``HOST:PORT``.
-    :ivar received: everything that clients sent.
+    :ivar received: all bytes that clients have sent.
     """
 
     def __init__(self, *scenes: Scene, linger: bool = False) -> None:
@@ -31,18 +32,18 @@ class PlayedServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Let the last connection go and wait for the thread."""
+        """Close the last connection and wait for the thread."""
         self._closing = True
         self._released.set()
         if self._listener.fileno() < 0:
             return
-        # Nobody may come for the scenes that are left.
+        # There may be scenes for which no client has connected.
         self._listener.shutdown(socket.SHUT_RDWR)
         self._thread.join(10)
         self._listener.close()
 
     def close_current(self) -> None:
-        """Let the connection go that is being lingered on, and play the next scene."""
+        """Close the current connection and play the next scene."""
         self._released.set()
 
     def _play(self) -> None:

@@ -1,4 +1,7 @@
-"""A file server of version 2 in threads, for a blocking client, with faults to order."""
+"""A file server in threads, with files in memory, whose replies can be made to fail.
+
+For tests of downloads and mirrors.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ MTIME = 1_600_000_000_123_456_789
 
 
 class Served(NamedTuple):
-    """A file of the server."""
+    """A file on the server."""
 
     content: bytes
     metadata: Metadata
@@ -56,12 +59,12 @@ class Served(NamedTuple):
 
 @dataclass(frozen=True)
 class Fault:
-    """What one command meets, instead of a whole answer.
+    """What happens instead of a complete reply to one command.
 
-    :ivar act: is called when the command has come.
-    :ivar answer: to send; the connection stays.
-    :ivar cut: bytes of the body after which the connection is closed; -1: of no header even.
-    :ivar silent: whether there is no answer until the server is closed.
+    :ivar act: called when the command has been received.
+    :ivar answer: the reply to send; the connection stays open.
+    :ivar cut: bytes of the body after which the connection is closed; -1: before the header.
+    :ivar silent: whether there is no reply until the server is closed.
     """
 
     act: Callable[[], object] = lambda: None
@@ -73,12 +76,12 @@ class Fault:
 class ServedFiles:
     """Files in memory, served on loopback.
 
-    :ivar version: that it speaks.
-    :ivar directories: that are there without any file in them.
-    :ivar listing: names for ``LS`` to tell of, whatever there is.
+    :ivar version: of the protocol.
+    :ivar directories: empty directories.
+    :ivar listing: entries that ``LS`` returns instead of the real ones.
     :ivar page: entries on a page.
-    :ivar commands: that have come, with their arguments.
-    :ivar sent: bytes of files that were sent.
+    :ivar commands: received commands with their arguments.
+    :ivar sent: number of sent bytes of files.
     """
 
     def __init__(self) -> None:
@@ -100,7 +103,7 @@ class ServedFiles:
         self._threads[0].start()
 
     def put(self, name: bytes, content: bytes, mtime_ns: int = MTIME) -> None:
-        """Have a file; one that is there is replaced."""
+        """Create a file, or replace it."""
         etag = f"e{next(self._numbers)}"
         metadata = Metadata(FILE, len(content), mtime_ns, etag)
         self._files[name] = Served(content, metadata)
@@ -109,16 +112,16 @@ class ServedFiles:
         del self._files[name]
 
     def fail(self, verb: bytes, *faults: Fault) -> None:
-        """Let the next commands with this verb meet these faults, one each."""
+        """Apply these faults to the next commands with this verb, one each."""
         self._faults[verb].extend(faults)
 
     def asked(self, verb: bytes) -> list[bytes]:
-        """The arguments of the commands with this verb."""
+        """Return the arguments of the received commands with this verb."""
         split = (command.partition(b" ") for command in self.commands)
         return [rest for word, _, rest in split if word == verb]
 
     def close(self) -> None:
-        """Be gone, and wait for the threads."""
+        """Close all sockets and wait for the threads."""
         self._closed.set()
         self.stop_listening()
         self.cut_off()
@@ -147,7 +150,7 @@ class ServedFiles:
             with self._lock:
                 self._open.add(connection)
             thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
-            # In this order: `close` can't join one that has not been started.
+            # In this order: `close` cannot join a thread that has not been started.
             thread.start()
             self._threads.append(thread)
 
@@ -252,11 +255,11 @@ def _directory(name: bytes) -> Entry:
     return Entry(name, Metadata(DIRECTORY, 0, MTIME, "directory"))
 
 
-class FetchCase(SynchronousTestCase):
-    """A server, a session with it, and an empty directory to fetch to.
+class ServedFilesCase(SynchronousTestCase):
+    """A server, a session with it, and an empty directory for downloads.
 
-    :ivar events: of transfers that were told to tell `note`.
-    :ivar slept: seconds, between tries or for a rate; nobody waits for them.
+    :ivar events: those that were passed to `note`.
+    :ivar slept: the delays, in seconds, between attempts or for a rate limit; they are skipped.
     """
 
     def setUp(self) -> None:
@@ -270,7 +273,7 @@ class FetchCase(SynchronousTestCase):
         self.slept: list[float] = []
         sleep = mock.patch(
             "natproxy.client.retry.Cancellation.sleep",
-            lambda stop, seconds: (self.slept.append(seconds), stop.check()),
+            lambda cancellation, seconds: (self.slept.append(seconds), cancellation.check()),
         )
         sleep.start()
         self.addCleanup(sleep.stop)
@@ -279,7 +282,7 @@ class FetchCase(SynchronousTestCase):
         return os.path.join(self.directory, *names)
 
     def files(self) -> list[bytes]:
-        """What is in the directory, hidden files too."""
+        """Return the names in the directory, hidden files included."""
         return sorted(os.listdir(self.directory))
 
     def read(self, *names: bytes) -> bytes:
@@ -287,7 +290,7 @@ class FetchCase(SynchronousTestCase):
             return file.read()
 
     def write(self, name: bytes, content: bytes, mtime_ns: int | None = None) -> None:
-        """Have a file in the directory."""
+        """Create a file in the directory."""
         os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
         with open(self.path(name), "wb") as file:
             file.write(content)
@@ -298,7 +301,7 @@ class FetchCase(SynchronousTestCase):
         self.events.append(event)
 
     def phases(self) -> list[Phase]:
-        """The phases that were told of, in order."""
+        """Return the phases of the events, in order."""
         return [phase for phase, _ in groupby(event.phase for event in self.events)]
 
     def messages(self, phase: Phase) -> list[str]:

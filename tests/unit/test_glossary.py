@@ -32,9 +32,11 @@ BANS = (
     Ban(r"folders?", "directory"),
     Ban(r"answer(s|ed|ing)?", "reply, respond"),
     Ban(
-        r"gave|give|gives|given|giving", "return, pass, specify", (r"giv(e|es|ing) up", r"gave up")
+        r"gave|give|gives|given|giving",
+        "return, pass, specify",
+        (r"giv(e|es|ing|en) up", r"gave up"),
     ),
-    Ban(r"tell|tells|told|telling", "report, log, return"),
+    Ban(r"tell|tells|told|telling", "report, log, return", (r"def tell\(", r"`tell`")),
     Ban(r"say|says|said|saying", "state, print, specify, report"),
     Ban(r"ask|asks|asked|asking|questions?", "request, command, call"),
     Ban(r"somebody|someone|nobody|anybody|whoever", "name the thing: caller, client, peer"),

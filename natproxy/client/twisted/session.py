@@ -15,357 +15,42 @@ The reactor and the clock are parameters. Nothing blocks; `Session.download` use
 
 from __future__ import annotations
 
-import math
-from collections.abc import AsyncIterator, Callable, Coroutine
-from functools import wraps
-from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
-
-from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint
-from twisted.internet.interfaces import (
-    IConsumer,
-    IReactorThreads,
-    IReactorTime,
-    IStreamClientEndpoint,
-)
+from twisted.internet.interfaces import IReactorThreads, IReactorTime, IStreamClientEndpoint
 
 from natproxy.address import Address
 from natproxy.client.blocking.route import ATTEMPT_DELAY, CONNECT_TIMEOUT
 from natproxy.client.blocking.session import Session as BlockingSession
-from natproxy.client.errors import ClientError, UsageError
+from natproxy.client.errors import UsageError
 from natproxy.client.events import Progress, ignore_event
-from natproxy.client.listing import MOST_ENTRIES, Listing
-from natproxy.client.requests import (
-    Get,
-    GetWhole,
-    Hash,
-    ListNames,
-    Request,
-    Stat,
-    Steps,
-    as_name,
-    digest_steps,
-    is_a_directory,
-)
-from natproxy.client.retry import RETRY_FOR, FailureCount, RetryPolicy, check_timeout
+from natproxy.client.retry import RETRY_FOR, RetryPolicy
 from natproxy.client.session import download, download_options
+from natproxy.client.twisted.commands import CommandSession, deferred
 from natproxy.client.twisted.download import ThreadedDownloads, in_reactor_thread
-from natproxy.client.twisted.file import RemoteFile
-from natproxy.client.twisted.pool import ConnectionPool
-from natproxy.client.twisted.receivers import InMemory, ToConsumer
-from natproxy.client.twisted.retries import Retries, Shared
 from natproxy.client.url import parse_server
-from natproxy.client.version import Features, Negotiation
-from natproxy.protocol import FILE, Digest, Entry, Metadata, Range
-
-LARGEST = 64 << 20
-"""Bytes of one reply that are held in memory at most, by default."""
-
-# Inside of `Session`, `list` is a method.
-Names = list[bytes]
-Entries = list[Entry]
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
-def _deferred(
-    function: Callable[P, Coroutine[Deferred[Any], Any, T]],
-) -> Callable[P, Deferred[T]]:
-    """Make a coroutine function return a Deferred, and start at once."""
+class Session(CommandSession):
+    """Sends commands to one server and downloads files from it.
 
-    @wraps(function)
-    def start(*args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-        return Deferred.fromCoroutine(function(*args, **kwargs))
-
-    return start
-
-
-async def run_steps(
-    steps: Steps[T],
-    carry_out: Callable[[Request[Any]], Coroutine[Deferred[Any], Any, object]],
-) -> T:
-    """Run steps to their end, and return their result.
-
-    :param carry_out: returns the result of one request, or raises `ClientError`.
-    """
-    try:
-        request = next(steps)
-        while True:
-            try:
-                result = await carry_out(request)
-            except ClientError as error:
-                request = steps.throw(error)
-            else:
-                request = steps.send(result)
-    except StopIteration as end:
-        returned: T = end.value
-        return returned
-
-
-class Session:
-    """Sends commands to one server. Any number of calls may be under way at once.
-
-    Every Deferred fails with a `natproxy.client.ClientError`: `NotFound`, `CannotConnect`, …;
-    `Unsupported` if the server speaks version 1 only, which lacks the command; `Interrupted`
-    if the session is closed. To cancel it closes its connection; it then fails with
-    `CancelledError`.
-
-    :param endpoint: connects to the server.
-    :param clock: the reactor, or any other clock; `download` needs the reactor.
-    :param timeout: seconds to wait for each piece of a reply.
-    :param server: its address, which `download` needs, or only its name in messages.
-    :param connections: at once; further commands wait for their turn.
-    :param idle: idle connections that are kept.
-    :param largest: bytes of a reply that are held in memory; more are a `UsageError`.
-    :param connect_timeout: seconds to wait for a connection; if `None`, 10, or ``timeout``
-        if that is shorter.
-    :param retry_policy: how long temporary failures are retried; if `None`, not at all.
-    :raises UsageError: if a time-out is not more than 0, or too long.
+    The commands and the parameters are those of
+    `natproxy.client.twisted.commands.CommandSession`. `download` needs the reactor as
+    ``clock``, and an `Address` as ``server``.
     """
 
-    def __init__(
-        self,
-        endpoint: IStreamClientEndpoint,
-        clock: IReactorTime,
-        timeout: float = 60.0,
-        *,
-        server: Address | str = "the server",
-        connections: int = 16,
-        idle: int = 4,
-        largest: int = LARGEST,
-        connect_timeout: float | None = None,
-        retry_policy: RetryPolicy | None = None,
-    ) -> None:
-        check_timeout("timeout", timeout)
-        check_timeout("connect_timeout", connect_timeout)
-        self.server = server
-        self.timeout = timeout
-        self.connect_timeout = connect_timeout
-        self._clock = clock
-        self._largest = largest
-        self._pool = ConnectionPool(
-            endpoint,
-            clock,
-            timeout,
-            str(server),
-            connections,
-            idle,
-            min(CONNECT_TIMEOUT, timeout) if connect_timeout is None else connect_timeout,
-        )
-        self._retries = Retries(clock, retry_policy or RetryPolicy(), timeout)
-        self._negotiation = Negotiation(server)
-        self._probing = Shared(self._probe)
-        self._downloads: ThreadedDownloads | None = None
+    _downloads: ThreadedDownloads | None = None
 
-    async def __aenter__(self) -> Session:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    @_deferred
-    async def connect(self) -> None:
-        """Connect to the server, or check that an idle connection exists.
-
-        :return: fires, or fails with `CannotConnect`.
-        """
-        await self._retries.run(self._pool.connect)
-
-    @_deferred
+    @deferred
     async def close(self) -> None:
         """Cancel everything that is under way, and close every connection.
 
-        :return: fires when nothing is left on the reactor.
+        :return: fires when nothing is left on the reactor, and all threads have ended.
         """
-        self._retries.close()
-        await self._pool.close()
+        await super().close()
         if self._downloads is not None:
             await self._downloads.close()
 
-    def version(self) -> Deferred[int]:
-        """Return the version of the protocol that both sides speak: 1 or 2; see `features`."""
-        return self.features().addCallback(lambda features: features.version)
-
-    def features(self) -> Deferred[Features]:
-        """Return what the server supports; the first call sends ``FEAT``.
-
-        Calls made meanwhile share the reply. The result is remembered, version 1 included: see
-        `natproxy.client.version.Negotiation.probe`.
-        """
-        if self._negotiation.features is not None:
-            return succeed(self._negotiation.features)
-        return self._probing.result()
-
-    @_deferred
-    async def needs(self, purpose: str) -> None:
-        """Require version 2.
-
-        :param purpose: the end of the message: what the server would have to do.
-        :return: fires, or fails with `Unsupported` if the server speaks version 1 only.
-        """
-        if await self.version() < 2:
-            self._negotiation.require_version_2(purpose)
-
-    @_deferred
-    async def run(self, request: Request[T]) -> T:
-        """Carry out a request and return its result; the methods below do it for you.
-
-        :return: fires with the result; fails with `Unsupported` if the server speaks version 1
-            only, which lacks the verb.
-        """
-        if request.purpose:
-            await self.needs(request.purpose)
-        return await self._retries.run(lambda: self._attempt(request))
-
-    def list(self) -> Deferred[Names]:
-        """Return the names of the files in the top directory (``LIST``)."""
-        return self.run(ListNames())
-
-    @_deferred
-    async def ls(
-        self,
-        name: str | bytes = b"",
-        depth: float = 1,
-        after: bytes = b"",
-        limit: int | None = MOST_ENTRIES,
-    ) -> Entries:
-        """Return the entries of a directory, sorted by name; see `walk`.
-
-        :return: fires with all of them; fails with `TooManyEntries` if there are more than
-            the limit.
-        """
-        return [entry async for entry in self.walk(name, depth, after, limit)]
-
-    async def walk(
-        self,
-        name: str | bytes = b"",
-        depth: float = math.inf,
-        after: bytes = b"",
-        limit: int | None = MOST_ENTRIES,
-    ) -> AsyncIterator[Entry]:
-        """Yield the entries of a directory and of all directories below it, sorted by name.
-
-        Each page is requested on demand; between pages no connection is used.
-
-        :param name: of the directory; empty for the served one. A file lists itself.
-        :param depth: levels of directories; `math.inf` for all of them.
-        :param after: entries up to this name, a path below the served directory, are left out.
-        :param limit: entries at most; `None` for any number.
-        :return: entries as `natproxy.client.Session.ls` returns them.
-        :raises TooManyEntries: if there are more than the limit.
-        :raises ListingIncomplete: after the last entry, as there.
-        """
-        for page in Listing(name, depth, after, limit).pages():
-            for entry in await self.run(page):
-                yield entry
-
-    @_deferred
-    async def stat(self, name: str | bytes) -> Metadata:
-        """Return the metadata of a file or a directory."""
-        return await self.run(Stat(name))
-
-    @_deferred
-    async def hash(self, name: str | bytes, offset: int = 0, length: int | None = None) -> Digest:
-        """Return the SHA-256 of a file, or of a part of it, which the server computes.
-
-        A digest may take longer than the server, or a proxy, may be silent: see
-        `natproxy.client.requests.digest_steps`. It fails with `UsageError` for a directory.
-        """
-        request = Hash(name, offset, length)
-        await self.needs(request.purpose)
-
-        def digest() -> Coroutine[Deferred[Any], Any, Digest]:
-            steps = digest_steps(request, self.timeout, self._clock.seconds)
-            return run_steps(steps, self._attempt)
-
-        return await self._retries.run(digest)
-
-    @_deferred
-    async def get(
-        self,
-        name: str | bytes,
-        consumer: IConsumer,
-        offset: int = 0,
-        length: int | None = None,
-        if_match: str | None = None,
-    ) -> Range:
-        """Write a part of a file, or all of it, into a consumer, at the consumer's pace.
-
-        The consumer gets a streaming producer once the server has sent a header. The producer
-        is unregistered before the Deferred fires or fails; bytes written until then remain
-        written. With a retry policy, an interrupted download is resumed by another producer.
-
-        :param if_match: the ``etag`` that the file must still have.
-        :return: fires with the range, when all of it has been written; fails with `Changed` if
-            the file has another ``etag``, with `Interrupted` if the consumer stops.
-        """
-        request = Get(name, offset, length, if_match)
-        await self.needs(request.purpose)
-        retrier = self._retries.retrier()
-        failures = FailureCount()
-        first: Range | None = None
-        done = 0
-        while True:
-            receiver = ToConsumer(request, consumer, retrier)
-            try:
-                await self._stream(request, receiver)
-            except ClientError as error:
-                if receiver.begun:
-                    first = first or request.part
-                done += receiver.written
-                seconds = retrier.delay_after(error, failures)
-            else:
-                retrier.succeeded()
-                return first or request.part
-            await self._retries.wait(seconds)
-            if first is not None:
-                # The rest, of the same version of the file.
-                rest = first.length - done
-                request = Get(name, first.offset + done, rest, first.metadata.etag)
-
-    @_deferred
-    async def get_v1(self, name: str | bytes, consumer: IConsumer) -> int:
-        """Write a whole file into a consumer by the command of version 1, ``DOWNLOAD``.
-
-        :return: fires with its size in bytes; see `get`.
-        """
-        request = GetWhole(name)
-        receiver = ToConsumer(request, consumer, self._retries.retrier())
-        await self._pool.carry_out(request, receiver)
-        return receiver.written
-
-    @_deferred
-    async def read(
-        self,
-        name: str | bytes,
-        offset: int = 0,
-        length: int | None = None,
-        if_match: str | None = None,
-    ) -> bytes:
-        """Return the bytes of a part of a file, or of all of it, up to ``largest``; see `get`."""
-        return await self.run(Get(name, offset, length, if_match))
-
-    @_deferred
-    async def open(self, name: str | bytes) -> RemoteFile:
-        """Open a file for reading: a seekable file whose `RemoteFile.read` returns a Deferred.
-
-        If the file changes on the server, reads fail with `Changed` from then on.
-
-        :return: fires with the file; fails with `UsageError` for a directory.
-        """
-        metadata = await self.stat(name)
-        if metadata.type != FILE:
-            raise is_a_directory(as_name(name))
-        return RemoteFile(self.read, as_name(name), metadata)
-
-    @_deferred
+    @deferred
     async def download(
         self,
         name: str | bytes,
@@ -403,34 +88,8 @@ class Session:
             ),
         )
 
-    def _probe(self) -> Deferred[Features]:
-        return Deferred.fromCoroutine(
-            self._retries.run(lambda: run_steps(self._negotiation.probe(), self._exchange))
-        )
 
-    async def _attempt(self, request: Request[T]) -> T:
-        """Carry out a request; fall back to version 1 if it shows the server to be one."""
-        return await run_steps(self._negotiation.carry_out(request), self._exchange)
-
-    async def _stream(self, request: Request[Any], receiver: ToConsumer) -> None:
-        """Carry out a request whose body goes to a receiver."""
-
-        async def send(each: Request[Any]) -> object:
-            if each is request:
-                await self._pool.carry_out(request, receiver)
-                return None
-            return await self._exchange(each)
-
-        await run_steps(self._negotiation.carry_out(request), send)
-
-    async def _exchange(self, request: Request[T]) -> T:
-        """Send a command and return the result of its reply."""
-        receiver = InMemory(request, self._largest)
-        await self._pool.carry_out(request, receiver)
-        return receiver.result
-
-
-@_deferred
+@deferred
 async def connect(
     reactor: IReactorTime,
     server: str,

@@ -18,7 +18,7 @@ from natproxy.protocol import (
     format_page,
 )
 from tests.support.commands import CommandCase
-from tests.support.served_files import MTIME, FetchCase
+from tests.support.served_files import MTIME, ServedFilesCase
 
 OPEN_DIRECTORY = Metadata(DIRECTORY, 0, MTIME, "d")
 ENTRIES = (
@@ -81,7 +81,7 @@ class ListingTests(CommandCase):
         self.assertNotIn("unread", readable)
 
 
-class FsspecTests(FetchCase):
+class FsspecTests(ServedFilesCase):
     def test_unread_entries_are_marked(self) -> None:
         self.server.listing = ENTRIES
         host, port = self.server.address

@@ -1,4 +1,4 @@
-"""Several files at once: each for itself, and all of them ended by one Ctrl-C."""
+"""Several downloads at once: independent of each other, and cancelled by one Ctrl-C."""
 
 from __future__ import annotations
 
@@ -8,49 +8,55 @@ import threading
 from natproxy.client import CannotConnect, Event, LocalError, NotFound, Phase
 from natproxy.client.transfer.batch import download_all, download_and_count
 from natproxy.client.transfer.request import DownloadOptions, DownloadRequest, DownloadResult
-from tests.support.served_files import Fault, FetchCase
+from tests.support.served_files import Fault, ServedFilesCase
 
 CONTENT = bytes(range(256)) * 8
 
 
-class BatchTests(FetchCase):
+class BatchTests(ServedFilesCase):
     def setUp(self) -> None:
         super().setUp()
         self.names = [b"%d" % number for number in range(9)]
         for name in self.names:
             self.server.put(name, name + CONTENT)
 
-    def wanted(self, *more: bytes) -> list[DownloadRequest]:
+    def requests(self, *more: bytes) -> list[DownloadRequest]:
         return [DownloadRequest(name, self.path(name)) for name in (*self.names, *more)]
 
-    def test_every_file_comes_whatever_the_width(self) -> None:
+    def test_every_file_is_downloaded_with_any_number_of_jobs(self) -> None:
         for jobs in (1, 2, 20):
-            results = download_all(self.session, self.wanted(), DownloadOptions(), jobs, self.note)
+            results = download_all(
+                self.session, self.requests(), DownloadOptions(), jobs, self.note
+            )
             self.assertEqual([type(result) for result in results], [DownloadResult] * 9)
-            self.assertEqual([result.path for result in results], [w.path for w in self.wanted()])
+            self.assertEqual(
+                [result.path for result in results], [each.path for each in self.requests()]
+            )
             for name in self.names:
                 self.assertEqual(self.read(name), name + CONTENT)
         self.assertEqual(self.server.sent, 9 * len(b"0" + CONTENT))
 
-    def test_nothing_to_fetch(self) -> None:
+    def test_no_requests(self) -> None:
         self.assertEqual(download_all(self.session, [], DownloadOptions(), 4), [])
         self.assertEqual(self.server.commands, [])
 
-    def test_one_that_fails_leaves_the_others_alone(self) -> None:
+    def test_one_failure_does_not_affect_the_others(self) -> None:
         self.names[1:1] = [b"none"]
         self.write(b"3", b"in the way")
         for jobs in (1, 4):
-            results = download_all(self.session, self.wanted(), DownloadOptions(), jobs)
+            results = download_all(self.session, self.requests(), DownloadOptions(), jobs)
             self.assertIsInstance(results[1], NotFound)
             self.assertIsInstance(results[4], LocalError)
-            fetched = [result for result in results if isinstance(result, DownloadResult)]
-            self.assertEqual(len(fetched), 8)
+            received = [result for result in results if isinstance(result, DownloadResult)]
+            self.assertEqual(len(received), 8)
         self.assertEqual(self.read(b"3"), b"in the way")
 
     def test_files_are_counted_and_errors_kept_in_their_order(self) -> None:
         self.names[1:1] = [b"none"]
         self.write(b"3", b"in the way")
-        totals = download_and_count(self.session, iter(self.wanted(b"last")), DownloadOptions(), 4)
+        totals = download_and_count(
+            self.session, iter(self.requests(b"last")), DownloadOptions(), 4
+        )
         self.assertEqual((totals.downloaded, totals.received), (8, 8 * len(b"0" + CONTENT)))
         self.assertEqual(
             [type(each.error) for each in totals.failures], [NotFound, LocalError, NotFound]
@@ -58,27 +64,27 @@ class BatchTests(FetchCase):
         names = [each.request.name for each in totals.failures]
         self.assertEqual(names, [b"none", b"3", b"last"])
 
-    def test_server_that_is_not_there_fails_them_all(self) -> None:
+    def test_unreachable_server_fails_all_downloads(self) -> None:
         self.server.close()
-        results = download_all(self.session, self.wanted(), DownloadOptions(), 3)
+        results = download_all(self.session, self.requests(), DownloadOptions(), 3)
         self.assertEqual([type(result) for result in results], [CannotConnect] * 9)
         self.assertEqual(self.slept, [])
 
-    def test_as_many_as_were_asked_for_are_fetched_at_the_same_time(self) -> None:
+    def test_jobs_run_at_the_same_time(self) -> None:
         together = threading.Barrier(3, timeout=10)
         self.server.fail(b"GET", *[Fault(act=together.wait)] * 9)
-        results = download_all(self.session, self.wanted(), DownloadOptions(), 3)
+        results = download_all(self.session, self.requests(), DownloadOptions(), 3)
         self.assertEqual([type(result) for result in results], [DownloadResult] * 9)
 
-    def test_interrupt_ends_them_all_and_what_came_is_kept(self) -> None:
+    def test_interrupt_cancels_all_downloads_and_received_bytes_are_kept(self) -> None:
         def press(event: Event) -> None:
             if event.phase is Phase.RECEIVING and event.name == b"1" and event.done:
                 raise KeyboardInterrupt
 
         for jobs in (1, 3):
             with self.assertRaises(KeyboardInterrupt):
-                download_all(self.session, self.wanted(), DownloadOptions(), jobs, press)
-            results = download_all(self.session, self.wanted(), DownloadOptions(), jobs)
+                download_all(self.session, self.requests(), DownloadOptions(), jobs, press)
+            results = download_all(self.session, self.requests(), DownloadOptions(), jobs)
             self.assertEqual([type(result) for result in results], [DownloadResult] * 9)
             if jobs == 1:
                 self.assertEqual(self.server.sent, 9 * len(b"0" + CONTENT))
@@ -86,7 +92,7 @@ class BatchTests(FetchCase):
                 self.assertEqual(self.read(name), name + CONTENT)
                 os.unlink(self.path(name))
 
-    def test_interrupt_ends_those_that_wait(self) -> None:
+    def test_interrupt_cancels_waiting_downloads(self) -> None:
         waiting = threading.Event()
         self.server.fail(b"GET", Fault(silent=True, act=waiting.set))
 
@@ -97,5 +103,5 @@ class BatchTests(FetchCase):
 
         self.names = self.names[:2]
         with self.assertRaises(KeyboardInterrupt):
-            download_all(self.session, self.wanted(), DownloadOptions(), 2, press)
+            download_all(self.session, self.requests(), DownloadOptions(), 2, press)
         self.assertFalse([t for t in threading.enumerate() if "ThreadPool" in t.name])

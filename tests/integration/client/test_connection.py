@@ -42,7 +42,7 @@ DOWNLOADED = (b"DOWNLOAD a\n", b"OK 2\nhi")
 
 class PlayedCase(SynchronousTestCase):
     def play(self, *scenes: Scene, linger: bool = False, timeout: float = 10) -> Connection:
-        """Give a connection to a server that plays the scenes."""
+        """Return a connection to a server that plays the scenes."""
         self.server = PlayedServer(*scenes, linger=linger)
         connection = Connection(Address("127.0.0.1", self.server.port), timeout)
         self.addCleanup(self.server.close)
@@ -59,7 +59,7 @@ class PlayedCase(SynchronousTestCase):
         return b"".join(self.ask(connection, name))
 
     def until_readable(self, connection: Connection) -> None:
-        """Wait until something that nobody has asked for has come."""
+        """Wait until bytes that belong to no command have been received."""
         assert connection._socket is not None
         self.assertTrue(select.select([connection._socket], [], [], 10)[0])
 
@@ -71,25 +71,25 @@ class CommandTests(PlayedCase):
         self.assertEqual(self.download(connection), b"hi")
         self.assertEqual(self.list(connection), b"END\n")
 
-    def test_peer_that_closes_after_one_reply_is_connected_to_anew(self) -> None:
+    def test_reconnects_to_a_peer_that_closes_after_one_reply(self) -> None:
         connection = self.play([LISTED], [DOWNLOADED], [])
         self.assertEqual(self.list(connection), b"a\nEND\n")
         self.assertEqual(self.download(connection), b"hi")
         self.assertEqual(self.server.received, b"LIST\nDOWNLOAD a\n")
 
-    def test_peer_that_closes_instead_of_a_second_reply_is_connected_to_anew(self) -> None:
+    def test_reconnects_to_a_peer_that_closes_instead_of_a_second_reply(self) -> None:
         connection = self.play([LISTED, (b"DOWNLOAD a\n", b"")], [DOWNLOADED])
         self.assertEqual(self.list(connection), b"a\nEND\n")
         self.assertEqual(self.download(connection), b"hi")
         self.assertEqual(self.server.received, b"LIST\nDOWNLOAD a\nDOWNLOAD a\n")
 
-    def test_connection_that_was_made_before_the_command_and_lost_is_made_anew(self) -> None:
+    def test_reconnects_if_the_connection_was_lost_before_the_command(self) -> None:
         connection = self.play([], [LISTED])
         connection.connect()
         self.until_readable(connection)
         self.assertEqual(self.list(connection), b"a\nEND\n")
 
-    def test_connection_that_was_reset_meanwhile_is_made_anew(self) -> None:
+    def test_reconnects_after_a_reset(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             connection = Connection(Address(*listener.getsockname()), 10)
             self.addCleanup(connection.close)
@@ -118,13 +118,13 @@ class CommandTests(PlayedCase):
         self.assertEqual(self.list(connection), b"a\nEND\n")
         self.assertEqual(list(reply), [b"hi"])
 
-    def test_reply_that_was_not_read_to_its_end_costs_the_connection(self) -> None:
+    def test_reply_that_is_not_read_to_its_end_closes_the_connection(self) -> None:
         connection = self.play([(b"DOWNLOAD a\n", b"OK 3\nhi")], [LISTED])
         reply = self.ask(connection)
         self.assertFalse(reply.clean)
         self.assertEqual(self.list(connection), b"a\nEND\n")
 
-    def test_reply_that_was_given_up_takes_nothing_from_the_next_one(self) -> None:
+    def test_unfinished_reply_does_not_read_the_next_one(self) -> None:
         connection = self.play(
             [(b"DOWNLOAD a\n", b"OK 9\nhi")], [(b"DOWNLOAD b\n", b"OK 9\nho")], linger=True
         )
@@ -156,7 +156,7 @@ class CommandTests(PlayedCase):
         self.assertEqual(str(error), "a: file not found")
         self.assertEqual(self.list(connection), b"a\nEND\n")
 
-    def test_connection_is_given_up_after_an_error_with_something_behind_it(self) -> None:
+    def test_error_with_surplus_bytes_closes_the_connection(self) -> None:
         connection = self.play([(b"LIST\n", b"ERR no\x1b[2J\nOK\n")], [LISTED])
         error = self.assertRaises(ServerError, connection.request, b"LIST")
         self.assertEqual(str(error), "no\\x1b[2J")
@@ -176,7 +176,7 @@ class CommandTests(PlayedCase):
             error = self.assertRaises(ConnectionBroken, connection.request, b"LIST")
             self.assertIn("without a reply", str(error))
 
-    def test_reply_that_ends_too_soon_says_what_is_missing(self) -> None:
+    def test_message_has_what_is_missing_of_a_reply(self) -> None:
         connection = self.play([(b"DOWNLOAD a\n", b"OK 5\nhi")])
         error = self.assertRaises(ConnectionBroken, self.download, connection)
         self.assertIn("inside the reply: 3 bytes missing", str(error))
@@ -232,7 +232,7 @@ class BodyTests(PlayedCase):
             got += buffer[:size]
         self.assertEqual(got, b"hi..")
 
-    def test_body_that_ends_too_soon_says_what_is_missing(self) -> None:
+    def test_message_has_what_is_missing_of_a_body(self) -> None:
         connection = self.play([(b"DOWNLOAD a\n", b"OK 5\nhi")])
         reply = self.ask(connection)
         buffer = memoryview(bytearray(9))
@@ -247,7 +247,7 @@ class MemoryTests(PlayedCase):
         connection = self.play([(b"DOWNLOAD a\n", b"OK %d\nhi" % 2**62)])
         self.assertRaises(ConnectionBroken, self.ask(connection).read)
 
-    def test_small_pieces_cost_no_more_than_their_bytes(self) -> None:
+    def test_small_pieces_use_no_more_memory_than_their_bytes(self) -> None:
         connection = self.play([(b"DOWNLOAD a\n", b"OK 400000\n")], linger=True)
         reply = self.ask(connection)
         pieces = (b"%02d" % (number % 100) for number in range(200_000))
@@ -267,7 +267,7 @@ class MemoryTests(PlayedCase):
 
 
 class WaitingTests(PlayedCase):
-    def test_silent_server_is_not_waited_for_longer_than_the_time_out(self) -> None:
+    def test_silence_fails_after_the_time_out(self) -> None:
         connection = self.play([(b"LIST\n", b"OK\na\n")], linger=True, timeout=0.05)
         error = self.assertRaises(ConnectionBroken, self.list, connection)
         self.assertIn("silent for 0.05 s", str(error))
@@ -277,7 +277,7 @@ class WaitingTests(PlayedCase):
         error = self.assertRaises(ConnectionBroken, reply.receive_into, buffer)
         self.assertIn("silent for 0.05 s", str(error))
 
-    def test_command_on_a_used_connection_that_is_silent_is_sent_once_more(self) -> None:
+    def test_command_is_repeated_once_after_silence_on_a_used_connection(self) -> None:
         silent = (b"LIST\n", b"")
         connection = self.play([LISTED, silent], [LISTED], linger=True, timeout=0.2)
         self.list(connection)
@@ -296,7 +296,7 @@ class WaitingTests(PlayedCase):
             self.assertEqual(self.list(connection), b"a\nEND\n")
         self.assertEqual(self.server.received, b"LIST\n" * 3)
 
-    def test_command_on_a_new_connection_that_is_silent_is_not(self) -> None:
+    def test_command_is_not_repeated_after_silence_on_a_new_connection(self) -> None:
         connection = self.play([(b"LIST\n", b"")], [LISTED], linger=True, timeout=0.05)
         self.assertRaises(ConnectionBroken, connection.request, b"LIST")
         self.server.close()
@@ -307,7 +307,7 @@ class WaitingTests(PlayedCase):
         self.list(connection)
         self.assertRaises(ConnectionBroken, connection.request, b"LIST")
 
-    def test_connection_that_has_been_idle_for_long_is_made_anew(self) -> None:
+    def test_reconnects_after_long_idleness(self) -> None:
         clock = Clock()
         self.server = PlayedServer([LISTED, LISTED], [LISTED], linger=True)
         self.addCleanup(self.server.close)
@@ -322,7 +322,7 @@ class WaitingTests(PlayedCase):
         self.list(connection)
         self.assertIsNot(connection._socket, first)
 
-    def test_connection_that_was_made_long_ago_is_made_anew(self) -> None:
+    def test_reconnects_if_the_connection_is_old_and_unused(self) -> None:
         clock = Clock()
         self.server = PlayedServer([], [LISTED])
         self.addCleanup(self.server.close)
@@ -330,10 +330,10 @@ class WaitingTests(PlayedCase):
         self.addCleanup(connection.close)
         connection.connect()
         clock.advance(31)
-        with mock.patch.object(connection, "_spoilt", return_value=False):
+        with mock.patch.object(connection, "_is_readable", return_value=False):
             self.assertEqual(self.list(connection), b"a\nEND\n")
 
-    def test_kernel_is_to_probe_silent_connections(self) -> None:
+    def test_keepalive_is_enabled(self) -> None:
         connection = self.play([LISTED])
         connection.connect()
         connected = connection._socket
@@ -375,7 +375,7 @@ class WaitingTests(PlayedCase):
                 connection._socket.close()
                 self.assertRaises(ConnectionResetError, accepted.recv, 100)
 
-    def test_probes_without_an_answer_are_no_silence(self) -> None:
+    def test_failed_keepalive_is_not_reported_as_silence(self) -> None:
         connection = self.play([(b"LIST\n", b"OK\n")], linger=True)
         pieces = iter(connection.request(b"LIST"))
         dead = TimeoutError(errno.ETIMEDOUT, "Connection timed out")
@@ -390,7 +390,7 @@ class WaitingTests(PlayedCase):
         error = self.assertRaises(ConnectionBroken, connection.request, b"LIST")
         self.assertIn("silent for 0.05 s", str(error))
 
-    def test_deadline_ends_the_wait_for_a_silent_server(self) -> None:
+    def test_deadline_limits_the_wait(self) -> None:
         connection = self.play([(b"LIST\n", b"OK\na\n")], linger=True)
         connection.deadline = time.monotonic() + 0.05
         error = self.assertRaises(ConnectionBroken, self.list, connection)
@@ -420,8 +420,8 @@ class ConnectTests(SynchronousTestCase):
         error = self.assertRaises(CannotConnect, Connection(Address("127.0.0.1", port)).connect)
         self.assertEqual(str(error), f"cannot connect to 127.0.0.1:{port}: Connection refused")
 
-    def test_server_that_does_not_answer(self) -> None:
-        # A full backlog: the kernel answers no further connection.
+    def test_server_that_does_not_reply(self) -> None:
+        # With a full backlog, the kernel accepts no further connection.
         with socket.socket() as listener, socket.socket() as other:
             listener.bind(("127.0.0.1", 0))
             listener.listen(0)
@@ -435,7 +435,7 @@ class ConnectTests(SynchronousTestCase):
             error = self.assertRaises(CannotConnect, Connection(Address(host, 1)).connect)
             self.assertIn("bad host name", str(error))
 
-    def test_name_that_is_not_known(self) -> None:
+    def test_unknown_host(self) -> None:
         unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         with mock.patch("socket.getaddrinfo", side_effect=unknown):
             error = self.assertRaises(CannotConnect, Connection(Address("h", 1)).connect)
@@ -459,7 +459,7 @@ class ConnectTests(SynchronousTestCase):
 
 class InterruptTests(PlayedCase):
     def interrupted(self, connection: Connection, wait: Callable[[], object]) -> None:
-        """Interrupt what is waited for, again and again until it gives up."""
+        """Interrupt the connection repeatedly until it fails."""
         ended = threading.Event()
 
         def interrupt() -> None:
@@ -500,7 +500,7 @@ class InterruptTests(PlayedCase):
             connection = Connection(Address(*listener.getsockname()), 30)
             self.interrupted(connection, connection.connect)
 
-    def test_header_that_drips_is_given_up_after_the_time_out(self) -> None:
+    def test_slow_header_fails_after_the_time_out(self) -> None:
         ended = threading.Event()
         with socket.create_server(("127.0.0.1", 0)) as listener:
             connection = Connection(Address(*listener.getsockname()), 0.3)
@@ -520,7 +520,7 @@ class InterruptTests(PlayedCase):
             error = self.assertRaises(ConnectionBroken, connection.request, b"LIST")
         self.assertTrue(str(error).endswith("did not reply in time"), error)
 
-    def test_body_that_drips_is_given_up(self) -> None:
+    def test_slow_body_fails(self) -> None:
         connection = self.play([(b"LIST\n", b"OK\na\nb\n")], linger=True)
         reply = connection.request(b"LIST")
         dripping = RateMonitor("h:1", 0)
@@ -552,7 +552,7 @@ class InterruptTests(PlayedCase):
             self.assertRaises(KeyboardInterrupt, self.ask, connection)
         self.assertEqual(self.list(connection), b"a\nEND\n")
 
-    def test_connection_that_ctrl_c_left_half_made_is_made_anew(self) -> None:
+    def test_reconnects_after_an_interrupted_connect(self) -> None:
         connection = self.play([LISTED])
         with mock.patch("socket.socket.connect", side_effect=KeyboardInterrupt):
             self.assertRaises(KeyboardInterrupt, connection.connect)

@@ -1,4 +1,4 @@
-"""File systems that lack something: what is passed over, and what is a failure."""
+"""File systems that lack features: which errors are ignored, and which are raised."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from natproxy.client.transfer.filesystem import (
 )
 from natproxy.client.transfer.request import DownloadOptions, DownloadRequest
 from natproxy.client.transfer.version1 import download_version1
+from tests.support.downloads import NEW, DownloadCase
 from tests.support.served_files import MTIME
-from tests.support.transfers import NEW, TransferCase
 
 REPLACE = DownloadOptions(existing=Existing.REPLACE)
 UPDATE = DownloadOptions(existing=Existing.UPDATE)
 SECOND = 10**9
 MOST = 10**28 - 1
-"""The latest time that the protocol can carry, in nanoseconds."""
+"""The latest time that the protocol can represent, in nanoseconds."""
 
 
-class AnyDownloadCase(TransferCase):
-    """What is the same for ``get``, for ``download``, and with a server of version 1."""
+class AnyDownloadCase(DownloadCase):
+    """Tests for ``get``, ``download``, and ``get`` from a server of version 1."""
 
     def each(self) -> list[Callable[[], object]]:
         def version_1() -> None:
@@ -52,7 +52,7 @@ class AnyDownloadCase(TransferCase):
                 self.server.version = 2
 
         return [
-            lambda: self.fetch(REPLACE),
+            lambda: self.download(REPLACE),
             lambda: download_version1(self.session, b"d/a", self.path(b"a")),
             version_1,
         ]
@@ -81,12 +81,12 @@ class SyncTests(AnyDownloadCase):
                     self.assert_whole()
                     os.unlink(self.path(b"a"))
 
-    def test_the_numbers_are_those_that_file_systems_use(self) -> None:
+    def test_error_numbers_are_those_that_file_systems_return(self) -> None:
         for number in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EROFS):
             self.assertIn(number, SYNC_UNSUPPORTED)
             self.assertIn(number, DIRECTORY_SYNC_UNSUPPORTED)
 
-    def test_bytes_that_are_not_on_the_disk_are_a_failure(self) -> None:
+    def test_failed_synchronization_of_bytes_is_an_error(self) -> None:
         self.write(b"a", b"old")
         for number in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
             for get in self.each():
@@ -94,14 +94,14 @@ class SyncTests(AnyDownloadCase):
                     self.assertEqual(self.assertRaises(LocalError, get).errno, number)
                 self.assert_whole(b"old")
 
-    def test_name_that_is_not_on_the_disk_is_a_failure(self) -> None:
+    def test_failed_synchronization_of_names_is_an_error(self) -> None:
         for number in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
             for get in self.each():
                 with self.failing(number, directories=True):
                     self.assertEqual(self.assertRaises(LocalError, get).errno, number)
                 self.assert_whole()
 
-    def test_names_of_new_directories_are_brought_to_the_disk(self) -> None:
+    def test_names_of_new_directories_are_synchronized(self) -> None:
         synced = []
         real = os.fsync
 
@@ -122,12 +122,12 @@ class SyncTests(AnyDownloadCase):
             return real(path, flags, *rest, **named)
 
         with mock.patch("os.open", open_unreadable):
-            self.fetch()
+            self.download()
         self.assert_whole()
 
 
-class DirectoryTests(TransferCase):
-    def test_directories_that_are_missing_are_created(self) -> None:
+class DirectoryTests(DownloadCase):
+    def test_missing_directories_are_created(self) -> None:
         self.addCleanup(os.chdir, os.getcwd())
         os.chdir(self.directory)
         for path in (b"a", b"b/", b"c/d//e", b"f/../g", self.path(b"h", b"i"), b"a", b"/", b""):
@@ -145,7 +145,7 @@ class DirectoryTests(TransferCase):
             create_directories(self.path(b"x", b"y"))
         self.assertTrue(os.path.isdir(self.path(b"x", b"y")))
 
-    def test_what_is_in_the_way_is_a_failure(self) -> None:
+    def test_file_in_place_of_a_directory_is_an_error(self) -> None:
         self.write(b"file", b"")
         os.symlink(b"nowhere", self.path(b"link"))
         for name in (b"file", b"link"):
@@ -153,12 +153,12 @@ class DirectoryTests(TransferCase):
                 error = self.assertRaises(LocalError, create_directories, path)
                 self.assertTrue(str(error).startswith(os.fsdecode(path) + ": "), error)
 
-    def test_name_that_cannot_be_brought_to_the_disk_is_a_failure(self) -> None:
+    def test_name_that_cannot_be_synchronized_is_an_error(self) -> None:
         with mock.patch("os.fsync", side_effect=OSError(errno.EIO, "bad")):
             error = self.assertRaises(LocalError, create_directories, self.path(b"x"))
         self.assertEqual(error.errno, errno.EIO)
 
-    def test_directory_that_cannot_be_opened_to_be_synchronized_is_a_failure(self) -> None:
+    def test_directory_that_cannot_be_opened_for_synchronization_is_an_error(self) -> None:
         real = os.open
 
         def open_out_of_descriptors(path: Any, flags: int, *rest: Any, **named: Any) -> int:
@@ -167,13 +167,13 @@ class DirectoryTests(TransferCase):
             return real(path, flags, *rest, **named)
 
         with mock.patch("os.open", open_out_of_descriptors):
-            self.assertEqual(self.assertRaises(LocalError, self.fetch).errno, errno.EMFILE)
+            self.assertEqual(self.assertRaises(LocalError, self.download).errno, errno.EMFILE)
 
-    def test_existing_file_that_cannot_be_read_back_is_a_failure(self) -> None:
+    def test_existing_file_that_cannot_be_read_is_an_error(self) -> None:
         self.write(b"a", NEW, MTIME)
         for error in (PermissionError(errno.EACCES, "denied"), OSError(errno.EIO, "bad")):
             with mock.patch("natproxy.client.transfer.destination.FileIO", side_effect=error):
-                raised = self.assertRaises(LocalError, self.fetch, DownloadOptions(verify=True))
+                raised = self.assertRaises(LocalError, self.download, DownloadOptions(verify=True))
             self.assertEqual(raised.errno, error.errno)
 
 
@@ -191,7 +191,7 @@ class PermissionTests(AnyDownloadCase):
                 self.assert_whole()
                 os.unlink(self.path(b"a"))
 
-    def test_new_file_has_what_the_umask_gives(self) -> None:
+    def test_new_file_has_permissions_by_the_umask(self) -> None:
         self.addCleanup(os.umask, os.umask(0o027))
         for get in self.each():
             get()
@@ -201,10 +201,10 @@ class PermissionTests(AnyDownloadCase):
     def test_set_user_id_is_not_kept(self) -> None:
         self.write(b"a", b"old")
         os.chmod(self.path(b"a"), 0o4755)
-        self.fetch(REPLACE)
+        self.download(REPLACE)
         self.assertEqual(self.mode(), 0o755)
 
-    def test_nobody_reads_meanwhile_what_they_may_not_read_in_the_end(self) -> None:
+    def test_partial_file_is_no_more_readable_than_the_replaced_file(self) -> None:
         self.write(b"a", b"old")
         os.chmod(self.path(b"a"), 0o600)
         modes = []
@@ -223,48 +223,48 @@ class PermissionTests(AnyDownloadCase):
         self.write(b"target", b"old")
         os.chmod(self.path(b"target"), 0o600)
         os.symlink(b"target", self.path(b"a"))
-        self.fetch(REPLACE)
+        self.download(REPLACE)
         self.assertEqual((self.mode(), self.read(b"target")), (0o600, b"old"))
 
-    def test_link_gives_no_more_than_a_new_file_would_have(self) -> None:
+    def test_link_target_does_not_add_permissions(self) -> None:
         self.addCleanup(os.umask, os.umask(0o022))
         self.write(b"target", b"old")
         os.chmod(self.path(b"target"), 0o777)
         os.symlink(b"target", self.path(b"a"))
-        self.fetch(REPLACE)
+        self.download(REPLACE)
         self.assertEqual(self.mode(), 0o644)
 
     @skipIf(os.geteuid(), "only root can make somebody else's file")
-    def test_owner_and_group_are_kept_where_that_is_possible(self) -> None:
+    def test_owner_and_group_are_kept_if_possible(self) -> None:
         self.write(b"a", b"old")
         os.chown(self.path(b"a"), 12345, 12346)
-        self.fetch(REPLACE)
+        self.download(REPLACE)
         found = os.stat(self.path(b"a"))
         self.assertEqual((found.st_uid, found.st_gid), (12345, 12346))
 
     @skipIf(os.geteuid(), "only root can make somebody else's file")
-    def test_group_that_cannot_be_kept_gets_what_everybody_gets(self) -> None:
+    def test_group_that_cannot_be_kept_gets_the_permissions_of_others(self) -> None:
         denied = PermissionError(errno.EPERM, "denied")
         for before, after in ((0o660, 0o600), (0o664, 0o644), (0o640, 0o600)):
             self.write(b"a", b"old")
             os.chown(self.path(b"a"), 12345, 12346)
             os.chmod(self.path(b"a"), before)
             with mock.patch("os.fchown", side_effect=denied):
-                self.fetch(REPLACE)
+                self.download(REPLACE)
             self.assertEqual(self.mode(), after)
             os.unlink(self.path(b"a"))
 
     def test_file_system_without_permissions(self) -> None:
         self.write(b"a", b"old")
         with mock.patch("os.fchmod", side_effect=PermissionError(errno.EPERM, "no")):
-            self.fetch(REPLACE)
+            self.download(REPLACE)
         self.assert_whole()
         with mock.patch("os.fchmod", side_effect=OSError(errno.EIO, "bad")):
-            self.assertEqual(self.assertRaises(LocalError, self.fetch, REPLACE).errno, errno.EIO)
+            self.assertEqual(self.assertRaises(LocalError, self.download, REPLACE).errno, errno.EIO)
 
 
-class FarTimeTests(TransferCase):
-    """Times that no, or not every, file system can store."""
+class ExtremeTimeTests(DownloadCase):
+    """Times that only some file systems, or none, can store."""
 
     TIMES = (
         -1,
@@ -278,18 +278,18 @@ class FarTimeTests(TransferCase):
     )
 
     def synchronized(self) -> None:
-        """See that a file is downloaded once."""
+        """Check that a second download finds the file unchanged."""
         for mtime_ns in self.TIMES:
             self.server.put(b"d/a", NEW, mtime_ns)
-            self.assertFalse(self.fetch(UPDATE).unchanged, mtime_ns)
-            self.assertTrue(self.fetch(UPDATE).unchanged, mtime_ns)
+            self.assertFalse(self.download(UPDATE).unchanged, mtime_ns)
+            self.assertTrue(self.download(UPDATE).unchanged, mtime_ns)
             self.assert_whole()
             os.unlink(self.path(b"a"))
 
-    def test_on_the_file_system_here(self) -> None:
+    def test_local_file_system(self) -> None:
         self.synchronized()
 
-    def test_on_file_systems_with_other_limits(self) -> None:
+    def test_file_systems_with_other_limits(self) -> None:
         real = os.utime
         for least, most, grain in (
             (-(2**31), 2**31 - 1, 1),
@@ -304,7 +304,7 @@ class FarTimeTests(TransferCase):
             with mock.patch("os.utime", utime):
                 self.synchronized()
 
-    def test_where_far_times_are_refused(self) -> None:
+    def test_file_system_that_rejects_far_times(self) -> None:
         real = os.utime
 
         def utime(file: Any, ns: tuple[int, int]) -> None:
@@ -315,32 +315,32 @@ class FarTimeTests(TransferCase):
         with mock.patch("os.utime", utime):
             self.synchronized()
 
-    def test_times_that_cannot_be_set_at_all_are_no_failure(self) -> None:
+    def test_failing_to_set_a_time_is_ignored(self) -> None:
         with mock.patch("os.utime", side_effect=PermissionError(errno.EPERM, "no")):
-            self.fetch(UPDATE)
+            self.download(UPDATE)
         self.assert_whole()
 
     def test_far_time_that_becomes_near_is_a_change(self) -> None:
         self.server.put(b"d/a", NEW, MOST)
-        self.fetch(UPDATE)
+        self.download(UPDATE)
         self.server.put(b"d/a", NEW, 1_600_000_000 * SECOND)
-        self.assertFalse(self.fetch(UPDATE).unchanged)
+        self.assertFalse(self.download(UPDATE).unchanged)
 
 
 class StoredTimeTests(SynchronousTestCase):
     @settings(max_examples=200, deadline=None)
     @given(st.integers(-(2**90), 2**90))
-    def test_what_is_set_is_known_again(self, mtime_ns: int) -> None:
+    def test_stored_time_is_recognized(self, mtime_ns: int) -> None:
         with tempfile.TemporaryFile() as file:
             set_time(file.fileno(), mtime_ns)
             self.assertTrue(stored_as(os.fstat(file.fileno()).st_mtime_ns, mtime_ns))
 
     @given(st.integers(EARLIEST, LATEST), st.integers(EARLIEST, LATEST))
-    def test_times_that_can_be_stored_are_told_apart(self, one: int, two: int) -> None:
+    def test_different_storable_times_are_distinguished(self, one: int, two: int) -> None:
         apart = abs(one - two) >= 2 * SECOND
         self.assertFalse(apart and stored_as(one, two))
 
-    def test_other_failures_of_a_lock_are_listed_nowhere(self) -> None:
+    def test_other_errors_of_a_lock_are_not_listed(self) -> None:
         for numbers in (
             filesystem.LOCK_UNSUPPORTED,
             filesystem.SYNC_UNSUPPORTED,

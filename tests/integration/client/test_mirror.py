@@ -1,4 +1,4 @@
-"""A folder like one on the server: what differs is fetched, and nothing leads outside."""
+"""A local mirror of a remote directory: differences are found, and nothing outside is accessed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FOLDER = Metadata(DIRECTORY, 0, MTIME, "d")
 
 
 class PlanTests(MirrorCase):
-    def test_new_changed_and_unchanged_files_are_told_apart(self) -> None:
+    def test_new_changed_and_unchanged_files_are_distinguished(self) -> None:
         for name in (b"new", b"same", b"size", b"time", b"d/new", b"d/same"):
             self.server.put(name, b"abc")
         self.write(b"same", b"xyz", MTIME)
@@ -54,7 +54,7 @@ class PlanTests(MirrorCase):
             self.write(b"a", b"abc", MTIME - MTIME % grain)
             self.assertEqual(self.compare().unchanged, 1, grain)
 
-    def test_folder_below_is_compared_alone(self) -> None:
+    def test_subdirectory_is_compared_alone(self) -> None:
         for name in (b"d/a", b"d/e/b", b"d2/c", b"x"):
             self.server.put(name, b"abc")
         plan = self.compare(b"/d/")
@@ -68,12 +68,12 @@ class PlanTests(MirrorCase):
         plan = self.compare()
         self.assertEqual((len(plan.downloads), len(plan.directories)), (20, 20))
 
-    def test_empty_folders_are_made_too(self) -> None:
+    def test_empty_directories_are_created(self) -> None:
         self.server.directories = {b"e", b"f/g"}
         os.mkdir(self.path(b"e"))
         self.assertEqual(self.compare().directories, [b"f", b"f/g"])
 
-    def test_what_the_server_does_not_have_is_extra_from_the_inside_out(self) -> None:
+    def test_extra_paths_come_before_their_directories(self) -> None:
         self.server.put(b"d/a", b"abc")
         for name in (b"d/a", b"d/x", b"y/z/w", b"v"):
             self.write(name, b"abc", MTIME)
@@ -86,14 +86,14 @@ class PlanTests(MirrorCase):
         self.assertLess(extra.index(b"y/z/w"), extra.index(b"y/z"))
         self.assertLess(extra.index(b"y/z"), extra.index(b"y"))
 
-    def test_folder_that_only_its_content_tells_of_is_not_extra(self) -> None:
+    def test_directory_that_is_listed_only_by_its_content_is_not_extra(self) -> None:
         self.server.listing = [Entry(b"d/e/a", FILE)]
         self.write(b"d/e/a", b"abc", MTIME)
         self.write(b"d/f/b", b"abc")
         plan = self.compare()
         self.assertEqual((plan.unchanged, self.extra(plan)), (1, [b"d/f/b", b"d/f"]))
 
-    def test_nothing_is_extra_in_a_folder_that_the_server_cannot_list(self) -> None:
+    def test_nothing_is_extra_in_an_unlistable_directory(self) -> None:
         self.server.directories = {b"closed", b"empty", b"gone"}
         for name in (b"closed/a", b"closed/e/b", b"empty/c", b"closed2/d"):
             self.write(name, b"abc")
@@ -102,30 +102,30 @@ class PlanTests(MirrorCase):
         plan = self.compare()
         self.assertEqual(plan.unread, [b"closed"])
         self.assertEqual(sorted(self.extra(plan)), [b"closed2", b"closed2/d", b"empty/c"])
-        # What has nothing to lose need not be asked about.
+        # A directory without extra paths is not checked.
         asked = [arguments.partition(b" ")[0] for arguments in self.server.asked(b"LS")]
         self.assertEqual(asked[1:], [b"closed", b"empty"])
 
-    def test_incomplete_downloads_are_not_extra_nor_what_they_are_in(self) -> None:
+    def test_partial_downloads_and_their_directories_are_not_extra(self) -> None:
         self.server.put(b"a", b"abc")
         for name in (b".a.part", b".a.part.json", b"d/e/.b.part", b"d/f"):
             self.write(name, b"")
         self.assertEqual(self.extra(self.compare()), [b"d/f"])
 
-    def test_incomplete_downloads_of_the_server_are_left_out(self) -> None:
-        # Under such a name, another file of the server may be under way here.
+    def test_partial_downloads_of_the_server_are_skipped(self) -> None:
+        # Such a name may be that of a partial download of another file.
         for name in (b"a", b".a.part", b".a.part.json", b"d/.b.part"):
             self.server.put(name, b"abc")
         plan = self.compare()
         self.assertEqual([one.name for one in plan.downloads], [b"a"])
         self.assertEqual(plan.skipped, 3)
 
-    def test_folder_here_need_not_exist(self) -> None:
+    def test_local_directory_need_not_exist(self) -> None:
         self.server.put(b"a", b"abc")
         plan = compare(self.session, b"", self.tree(self.path(b"none")))
         self.assertEqual((len(plan.downloads), plan.extra), (1, []))
 
-    def test_folder_here_may_be_written_in_any_way(self) -> None:
+    def test_local_directory_may_be_spelt_in_several_ways(self) -> None:
         self.server.put(b"d/a", b"abc")
         self.write(b"d/a", b"abc", MTIME)
         here = os.getcwd()
@@ -136,7 +136,7 @@ class PlanTests(MirrorCase):
             plan = compare(self.session, b"", self.tree(folder))
             self.assertEqual((plan.unchanged, plan.extra), (1, []), folder)
 
-    def test_only_folders_can_be_compared(self) -> None:
+    def test_only_directories_can_be_compared(self) -> None:
         self.server.put(b"a", b"abc")
         self.assertRaises(UsageError, self.compare, b"a")
         self.assertRaises(NotFound, self.compare, b"none")
@@ -151,7 +151,7 @@ class HostileServerTests(MirrorCase):
         self.server.listing = [Entry(name, metadata) for name, metadata in entries]
         return self.compare(b"d")
 
-    def test_names_that_lead_astray_are_refused(self) -> None:
+    def test_unsafe_names_are_rejected(self) -> None:
         for name in (
             *(b"d/../x", b"d/..", b"d/.", b"d/./x", b"d//x", b"d/", b"d", b"d/x/", b"d/x/../y"),
             *(b"x", b"/etc/x", b"../x", b"dx", b"d/a\0b", b"/d/x", b"./d/x", b"d/x/.."),
@@ -160,12 +160,12 @@ class HostileServerTests(MirrorCase):
                 error = self.assertRaises(NotUnderstood, self.listed, (name, metadata))
                 self.assertIn("unsafe path", str(error))
 
-    def test_names_that_are_listed_twice_or_out_of_order_are_refused(self) -> None:
+    def test_names_listed_twice_or_out_of_order_are_rejected(self) -> None:
         for names in ((b"d/a", b"d/a"), (b"d/b", b"d/a"), (b"d/e/a", b"d/e")):
             error = self.assertRaises(NotUnderstood, self.listed, *((n, FILE) for n in names))
             self.assertIn("out of order", str(error))
 
-    def test_directories_that_are_too_deep_are_left_out_and_told_once(self) -> None:
+    def test_too_deep_directories_are_blocked_and_reported_once(self) -> None:
         for levels in (DEEPEST + 1, 2000, 8000):
             for metadata in (FILE, FOLDER):
                 name = b"/".join([b"d"] * (levels + 2))
@@ -180,7 +180,7 @@ class HostileServerTests(MirrorCase):
 
     @settings(max_examples=100, deadline=None)
     @given(st.lists(st.sampled_from((b"..", b".", b"", b"a", b"d", b"/", b"\0")), max_size=5))
-    def test_any_name_stays_inside_or_is_refused(self, parts: list[bytes]) -> None:
+    def test_random_names_stay_inside_or_are_rejected(self, parts: list[bytes]) -> None:
         name = b"/".join(parts)
         if not name:
             return
@@ -192,7 +192,7 @@ class HostileServerTests(MirrorCase):
         self.assertEqual(os.path.normpath(path), path)
         self.assertTrue(path.startswith(self.directory + b"/"))
 
-    def test_kinds_that_are_not_known_are_neither_fetched_nor_extra(self) -> None:
+    def test_unknown_types_are_neither_downloaded_nor_extra(self) -> None:
         self.write(b"a", b"abc")
         self.write(b"e/f", b"abc")
         other = FILE._replace(type="socket")
@@ -200,8 +200,8 @@ class HostileServerTests(MirrorCase):
         self.assertEqual((plan.downloads, plan.directories, plan.extra), ([], [], []))
         self.assertEqual((plan.unknown, plan.source_files), (2, 0))
 
-    def test_link_here_is_not_followed_to_write_elsewhere(self) -> None:
-        # Even if the server doesn't tell of the folder that the file would be in.
+    def test_local_link_is_not_followed(self) -> None:
+        # Even if the server does not list the directory of the file.
         elsewhere = self.path(b"..", os.path.basename(self.directory) + b".elsewhere")
         os.mkdir(elsewhere)
         self.addCleanup(os.rmdir, elsewhere)
@@ -218,9 +218,9 @@ class HostileServerTests(MirrorCase):
 
 
 class ObstacleTests(MirrorCase):
-    """What is in the way of one entry is told, and the others are compared."""
+    """An obstacle to one entry is reported, and the other entries are compared."""
 
-    def test_file_where_a_directory_is_to_be(self) -> None:
+    def test_file_in_place_of_a_directory(self) -> None:
         for name in (b"d/a", b"d/e/b", b"z"):
             self.server.put(name, b"abc")
         self.write(b"d", b"")
@@ -229,7 +229,7 @@ class ObstacleTests(MirrorCase):
         self.assertEqual([entry.name for entry in plan.downloads], [b"z"])
         self.assertEqual((plan.blocked, plan.extra, plan.directories), (3, [], []))
 
-    def test_directory_where_a_file_is_to_be(self) -> None:
+    def test_directory_in_place_of_a_file(self) -> None:
         self.server.put(b"d", b"abc")
         self.server.put(b"z", b"abc")
         self.write(b"d/mine", b"mine")
@@ -238,16 +238,16 @@ class ObstacleTests(MirrorCase):
         self.assertEqual([entry.name for entry in plan.downloads], [b"z"])
         self.assertEqual(plan.extra, [])
 
-    def test_names_on_the_server_are_told(self) -> None:
+    def test_obstacles_have_the_names_on_the_server(self) -> None:
         self.server.put(b"top/d/a", b"abc")
         self.write(b"d", b"")
         self.assertEqual([each.name for each in self.compare(b"top").obstacles], [b"top/d"])
 
-    def test_file_where_all_is_to_be(self) -> None:
+    def test_file_in_place_of_the_root(self) -> None:
         self.write(b"file", b"")
         self.assertRaises(LocalError, self.tree, self.path(b"file"))
 
-    def test_link_to_a_file_is_compared_by_what_it_leads_to(self) -> None:
+    def test_link_to_a_file_is_compared_by_its_target(self) -> None:
         self.server.put(b"link", b"abc")
         self.server.put(b"nowhere", b"abc")
         self.write(b"target", b"abc", MTIME)
@@ -256,14 +256,14 @@ class ObstacleTests(MirrorCase):
         plan = self.compare()
         self.assertEqual(([one.name for one in plan.downloads], plan.unchanged), ([b"nowhere"], 1))
 
-    def test_link_that_leads_to_itself_looks_different(self) -> None:
+    def test_link_to_itself_differs(self) -> None:
         self.server.put(b"loop", b"abc")
         os.symlink(b"loop", self.path(b"loop"))
         plan = self.compare()
         self.assertEqual(([each.name for each in plan.downloads], plan.obstacles), ([b"loop"], []))
 
-    def test_what_is_no_file_is_an_obstacle(self) -> None:
-        # Then a dry run has the status of the real one.
+    def test_special_file_is_an_obstacle(self) -> None:
+        # So a dry run has the same exit status as a real one.
         self.server.put(b"fifo", b"")
         self.server.put(b"link", b"")
         os.mkfifo(self.path(b"fifo"))
@@ -276,7 +276,7 @@ class ObstacleTests(MirrorCase):
         self.assertEqual([each.name for each in plan.downloads], [b"link"])
 
     def unreadable(self, *paths: bytes) -> None:
-        """Let some directories be unreadable, for root too."""
+        """Make directories unreadable, for root too."""
         entries = LocalTree.entries
 
         def refuse(tree: LocalTree, path: bytes) -> list[tuple[bytes, bool]]:
@@ -289,7 +289,7 @@ class ObstacleTests(MirrorCase):
         patcher.start()
         self.addCleanup(patcher.stop)
 
-    def test_listed_directory_that_cannot_be_read_here(self) -> None:
+    def test_listed_directory_that_cannot_be_read_locally(self) -> None:
         for name in (b"d/a", b"d/e/b", b"z"):
             self.server.put(name, b"abc")
         for name in (b"d/a", b"d/mine"):
@@ -301,7 +301,7 @@ class ObstacleTests(MirrorCase):
             self.assertEqual([entry.name for entry in plan.downloads], [b"z"])
             self.assertEqual((plan.blocked, plan.extra, plan.local_errors), (3, [], []))
 
-    def test_directory_of_our_own_that_cannot_be_read_stays(self) -> None:
+    def test_unlisted_directory_that_cannot_be_read_is_kept(self) -> None:
         self.server.put(b"z", b"abc")
         for name in (b"d/e/mine", b"d/f"):
             self.write(name, b"abc")
@@ -312,11 +312,11 @@ class ObstacleTests(MirrorCase):
         self.assertTrue(str(error).endswith("/d/e: denied"), error)
         self.assertEqual(self.compare(delete=False).local_errors, [])
 
-    def test_mirror_that_cannot_be_read_at_all(self) -> None:
+    def test_root_that_cannot_be_read(self) -> None:
         self.unreadable(b"")
         self.assertRaises(LocalError, self.compare)
 
-    def test_name_that_cannot_be_looked_at_stays_and_is_told(self) -> None:
+    def test_path_whose_metadata_cannot_be_read_is_kept_and_reported(self) -> None:
         self.server.put(b"a", b"abc")
         for name in (b"a", b"mine"):
             self.write(name, b"abc", MTIME)
@@ -326,7 +326,7 @@ class ObstacleTests(MirrorCase):
         self.assertEqual(self.obstacles(plan), ["a: broken"])
         self.assertEqual((plan.extra, plan.downloads, len(plan.local_errors)), ([], [], 1))
 
-    def test_directories_that_cannot_be_created_leave_out_what_is_in_them(self) -> None:
+    def test_downloads_into_directories_that_cannot_be_created_are_dropped(self) -> None:
         long = b"x" * 300
         for name in (long + b"/a", long + b"/d/b", b"d/a"):
             self.server.put(name, b"abc")
@@ -336,7 +336,7 @@ class ObstacleTests(MirrorCase):
         self.assertEqual(([entry.name for entry in plan.downloads], plan.blocked), ([b"d/a"], 3))
         self.assertEqual(self.files(), [b"d"])
 
-    def test_served_directory_with_the_name_of_an_incomplete_download(self) -> None:
+    def test_served_directory_named_like_a_partial_download(self) -> None:
         for name in (b"a", b".a.part/b", b".a.part/d/c", b"e/.x.part.json/y"):
             self.server.put(name, b"abc")
         self.write(b".a.part/mine", b"abc")
@@ -347,7 +347,7 @@ class ObstacleTests(MirrorCase):
 
 
 class UnreadTests(MirrorCase):
-    """What the server cannot read is not taken for what it does not have."""
+    """Entries that the server cannot read are not treated as missing."""
 
     def listed(self, *entries: Entry, **options: Any) -> MirrorPlan:
         self.server.listing = entries
@@ -367,10 +367,10 @@ class UnreadTests(MirrorCase):
         plan = self.listed(Entry(b"d", FOLDER, unread=True), Entry(b"new", FOLDER, True))
         self.assertEqual((plan.unread, self.extra(plan)), ([b"d", b"new"], [b"z"]))
         self.assertEqual(plan.directories, [b"new"])
-        # It has said so, and need not be asked.
+        # The listing marks it: no further command is needed.
         self.assertEqual(len(self.server.asked(b"LS")), 1)
 
-    def test_nothing_is_extra_if_the_server_does_not_name_what_it_cannot_list(self) -> None:
+    def test_nothing_is_extra_if_the_server_does_not_name_unlistable_directories(self) -> None:
         self.server.put(b"new", b"abc")
         for name in (b"d/e", b"z"):
             self.write(name, b"abc")
@@ -421,7 +421,7 @@ class UnreadTests(MirrorCase):
 
 
 class FoldedNamesTests(MirrorCase):
-    """A file system here that does not tell the case of names apart."""
+    """A local file system that ignores the case of names."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -441,7 +441,7 @@ class FoldedNamesTests(MirrorCase):
         patcher.start()
         self.addCleanup(patcher.stop)
 
-    def test_what_is_here_under_another_name_is_not_extra(self) -> None:
+    def test_alias_of_a_listed_name_is_not_extra(self) -> None:
         for name in (b"read", b"d/e/x", b"d/new", b"z"):
             self.server.put(name, b"abc")
         for name in (b"READ", b"D/E/X", b"D/old", b"z"):
@@ -450,7 +450,7 @@ class FoldedNamesTests(MirrorCase):
         self.assertEqual(([each.name for each in plan.downloads], plan.unchanged), ([b"d/new"], 3))
         self.assertEqual((self.extra(plan), plan.directories), ([b"D/old"], []))
 
-    def test_nothing_is_extra_if_what_the_server_cannot_read_has_another_name_here(self) -> None:
+    def test_nothing_is_extra_if_an_unlistable_directory_has_an_alias(self) -> None:
         self.write(b"D/mine", b"abc")
         self.write(b"old", b"abc")
         for entry in (
@@ -464,7 +464,7 @@ class FoldedNamesTests(MirrorCase):
 
 
 class MemoryTests(MirrorCase):
-    def test_nothing_is_remembered_of_files_that_have_not_changed(self) -> None:
+    def test_unchanged_files_use_no_memory(self) -> None:
         self.server.page = 4_000
         for number in range(4_000):
             self.server.put(b"%05d" % number, b"")
@@ -478,5 +478,5 @@ class MemoryTests(MirrorCase):
         finally:
             tracemalloc.stop()
         self.assertEqual((plan.unchanged, plan.extra), (4_000, []))
-        # The server, in the same process, has its own share.
+        # The server in the same process uses memory, too.
         self.assertLess(held, 1 << 17)

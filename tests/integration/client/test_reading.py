@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from natproxy.client import Changed, ConnectionBroken, NotFound
+from natproxy.client.blocking import connection
 from natproxy.client.blocking import file as remote_file
 from natproxy.client.blocking.file import RemoteFile
 from natproxy.client.rate import RateMonitor
-from tests.integration.client.test_session import SessionCase
 from tests.support.answering_server import Version2, metadata_of
+from tests.support.blocking_sessions import SessionCase
 
 CONTENT = b"".join(b"line %d\n" % number for number in range(12)) + b"no end"
 
@@ -53,12 +54,13 @@ class ReadingCase(SessionCase):
         if block is not None:
             self.patch(remote_file, "BLOCK", block)
         self.version2 = Version2({b"a": content})
-        file = self.serve(self.version2).open("a")
+        self.session = self.serve(self.version2)
+        file = self.session.open("a")
         self.addCleanup(file.close)
         return file
 
     def asked(self) -> int:
-        """Give how many parts of the file have been asked for."""
+        """Return how many parts of the file have been requested."""
         return sum(line.startswith(b"GET ") for line in self.server.lines)
 
 
@@ -99,7 +101,7 @@ class LikeAFileHereTests(ReadingCase):
         self.assertEqual((file.read(), file.read(1), file.readline()), (b"", b"", b""))
         self.assertEqual(self.asked(), 0)
 
-    def test_empty_file_is_not_even_asked_for(self) -> None:
+    def test_empty_file_is_not_requested(self) -> None:
         file = self.open(b"")
         self.assertEqual((file.read(), list(file)), (b"", []))
         self.assertEqual(self.asked(), 0)
@@ -128,8 +130,8 @@ class LikeAFileHereTests(ReadingCase):
         text.close()
 
 
-class AskingTests(ReadingCase):
-    def test_small_reads_are_served_from_one_answer(self) -> None:
+class RequestTests(ReadingCase):
+    def test_small_reads_are_served_from_one_reply(self) -> None:
         file = self.open()
         for _ in range(20):
             file.read(3)
@@ -137,7 +139,7 @@ class AskingTests(ReadingCase):
         file.readline()
         self.assertEqual(self.asked(), 1)
 
-    def test_whole_file_is_asked_for_once(self) -> None:
+    def test_whole_file_is_requested_once(self) -> None:
         content = bytes(300_000)
         file = self.open(content, block=1000)
         self.assertEqual(file.read(), content)
@@ -147,11 +149,11 @@ class AskingTests(ReadingCase):
         self.assertEqual(len(file.read()), 300_000 - 101)
         self.assertEqual(self.asked(), 3)
 
-    def test_part_that_drips_is_given_up(self) -> None:
+    def test_slow_part_fails(self) -> None:
         file = self.open()
         dripping = RateMonitor("h:1", 0)
         dripping.received(1, 60)
-        with mock.patch.object(remote_file, "RateMonitor", return_value=dripping):
+        with mock.patch.object(connection, "RateMonitor", return_value=dripping):
             self.assertRaises(ConnectionBroken, file.read, 10)
         self.assertEqual(file.read(10), CONTENT[:10])
 
@@ -174,8 +176,7 @@ class AskingTests(ReadingCase):
     def test_two_files_share_the_session(self) -> None:
         first = self.open(block=8)
         self.version2.files[b"b"] = CONTENT[::-1]
-        session = first.raw._session  # type: ignore[attr-defined]
-        with session.open("b") as second:
+        with self.session.open("b") as second:
             for offset in range(0, len(CONTENT), 8):
                 self.assertEqual(first.read(8), CONTENT[offset : offset + 8])
                 self.assertEqual(second.read(8), CONTENT[::-1][offset : offset + 8])

@@ -26,7 +26,7 @@ def candidate(port: int) -> Candidate:
 
 @contextmanager
 def dead_port() -> Iterator[int]:
-    """Give a port whose backlog is full: connections to it are neither made nor refused."""
+    """Return a port with a full backlog, where connections are neither made nor refused."""
     with ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
@@ -70,7 +70,7 @@ class RouteTests(SynchronousTestCase):
         self.addCleanup(connection.close)
         self.assertEqual(b"".join(connection.request(b"LIST")), b"a\nEND\n")
 
-    def test_dead_first_address_costs_no_time_out(self) -> None:
+    def test_dead_first_address_does_not_cost_the_whole_time_out(self) -> None:
         with dead_port() as dead:
             self.ports = [dead, self.server.port]
             # With one attempt after the other, this would not end.
@@ -107,7 +107,7 @@ class RouteTests(SynchronousTestCase):
                 )
                 self.assertEqual(str(error), "cannot connect to h:1: no reply in time")
 
-    def test_resolver_that_is_silent_has_the_time_out_of_the_connect_too(self) -> None:
+    def test_time_out_of_the_connect_limits_the_resolver(self) -> None:
         self.silence_resolver()
         for options in ((FOREVER, 0.05), (0.05, None)):
             connection = Connection(Address("h", 1), *options)
@@ -155,7 +155,7 @@ class RouteTests(SynchronousTestCase):
             connection.connect()
 
     def silence_resolver(self) -> threading.Event:
-        """Let no name be resolved; return what is set when one is asked for."""
+        """Block all name resolution; return an event that is set when it is attempted."""
         asked = threading.Event()
         ended = threading.Event()
         self.addCleanup(ended.set)
@@ -168,7 +168,7 @@ class RouteTests(SynchronousTestCase):
         self.patch(socket, "getaddrinfo", resolve)
         return asked
 
-    def test_refusal_of_all_is_told(self) -> None:
+    def test_message_has_the_refusal_of_all_addresses(self) -> None:
         self.ports = [closed_port(), closed_port()]
         error = self.assertRaises(CannotConnect, Connection(Address("h", 1)).connect)
         self.assertEqual(str(error), "cannot connect to h:1: Connection refused")

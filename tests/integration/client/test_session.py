@@ -1,15 +1,12 @@
-"""A session: which version the server speaks, what it is asked, and over which connections."""
+"""Blocking sessions: commands, replies and connections."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import threading
-from collections.abc import Callable
 from itertools import islice
 from unittest import mock
-
-from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.client import (
     Address,
@@ -32,32 +29,8 @@ from natproxy.client import (
 from natproxy.client.blocking import session as session_module
 from natproxy.client.version import Features
 from natproxy.protocol import DIRECTORY, UNREAD, Entry, Metadata, format_entry, format_metadata
-from tests.support.answering_server import AnsweringServer, Version2, metadata_of
-
-FILES = {b"a": b"the a", b"b c": b"", b"s/\xff\n": bytes(range(256)) * 100}
-
-
-class SessionCase(SynchronousTestCase):
-    def serve(self, answer: Callable[[bytes], bytes], timeout: float = 10) -> Session:
-        """Give a session with a server that answers as a function says."""
-        self.server = AnsweringServer(answer)
-        session = Session(Address("127.0.0.1", self.server.port), timeout)
-        self.addCleanup(self.server.close)
-        self.addCleanup(session.close)
-        return session
-
-    def serve_files(self, page: int = 1000) -> Session:
-        return self.serve(Version2(dict(FILES), page))
-
-    def instead(self, answers: dict[bytes, bytes], timeout: float = 10) -> Session:
-        """Give a session with a server of version 2, but for some verbs."""
-        version2 = Version2(dict(FILES))
-
-        def answer(line: bytes) -> bytes:
-            given = answers.get(line.split()[0])
-            return version2(line) if given is None else given
-
-        return self.serve(answer, timeout)
+from tests.support.answering_server import Version2, metadata_of
+from tests.support.blocking_sessions import FILES, SessionCase
 
 
 class ListTests(SessionCase):
@@ -70,7 +43,7 @@ class ListTests(SessionCase):
         session = self.serve(lambda line: b"OK\n" + b"x" * 20_000)
         self.assertRaises(NotUnderstood, list, session.list())
 
-    def test_listing_that_nobody_wants_to_the_end_costs_its_connection(self) -> None:
+    def test_listing_that_is_not_read_to_its_end_closes_the_connection(self) -> None:
         many = b"name\n" * 200_000
         session = self.serve(lambda line: b"OK\n" + many + b"END\n")
         for _ in range(2):
@@ -79,7 +52,7 @@ class ListTests(SessionCase):
 
 
 class LsTests(SessionCase):
-    def test_pages_are_asked_for_one_after_the_other(self) -> None:
+    def test_pages_are_requested_one_after_the_other(self) -> None:
         session = self.serve_files(page=1)
         entries = list(session.ls())
         self.assertEqual(
@@ -89,14 +62,14 @@ class LsTests(SessionCase):
         self.assertEqual(self.server.lines, [b"FEAT", b"LS", b"LS after=a", b"LS after=b%20c"])
         self.assertEqual(self.server.connections, 1)
 
-    def test_next_page_is_not_asked_for_before_it_is_wanted(self) -> None:
+    def test_next_page_is_requested_on_demand(self) -> None:
         session = self.serve_files(page=1)
         entries = session.ls()
         self.assertEqual(next(entries).name, b"a")
         self.assertEqual(self.server.lines, [b"FEAT", b"LS"])
         self.assertEqual(session.stat("a").size, 5)
 
-    def test_directory_and_depth_are_asked_for(self) -> None:
+    def test_directory_and_depth_are_sent(self) -> None:
         session = self.serve_files()
         list(session.ls("/s t/=/"))
         list(session.ls(b"s", 3))
@@ -115,12 +88,12 @@ class LsTests(SessionCase):
             (line + b" b\n" + line + b" a\nmore\n", "'a' is listed out of order"),
             (line + b" a\n" + line + b" a\n", "'a' is listed out of order"),
         ):
-            session = self.instead({b"LS": b"OK %d\n%b" % (len(page), page)})
+            session = self.serve_replies({b"LS": b"OK %d\n%b" % (len(page), page)})
             error = self.assertRaises(NotUnderstood, list, session.ls())
             self.assertIn(reason, str(error))
             self.assertLessEqual(len(self.server.lines), 3)
 
-    def test_page_says_where_the_next_one_begins(self) -> None:
+    def test_page_names_the_beginning_of_the_next_one(self) -> None:
         metadata = format_metadata(metadata_of(b""))
         pages = iter(
             (
@@ -139,21 +112,21 @@ class LsTests(SessionCase):
         line = format_metadata(metadata_of(b"")) + b" c\nmore\n"
         for after in (b"b", b"%00"):
             answer = b"OK %d after=%b\n%b" % (len(line), after, line)
-            session = self.instead({b"LS": answer})
+            session = self.serve_replies({b"LS": answer})
             error = self.assertRaises(NotUnderstood, list, session.ls())
             self.assertIn("a page that leads nowhere", str(error))
 
     def test_unread_entries_are_listed_as_such(self) -> None:
         page = b"type=unread size=0 mtime=0.0 etag=- a\n"
         page += format_entry(Entry(b"d", Metadata(DIRECTORY, 0, 0, "d"), unread=True))
-        session = self.instead({b"LS": b"OK %d unread=2\n%b" % (len(page), page)})
+        session = self.serve_replies({b"LS": b"OK %d unread=2\n%b" % (len(page), page)})
         unread, directory = session.ls()
         self.assertEqual((unread.metadata.type, unread.unread), (UNREAD, False))
         self.assertEqual((directory.metadata.type, directory.unread), (DIRECTORY, True))
 
     def test_listing_that_lacks_what_it_does_not_name_ends_with_an_error(self) -> None:
         page = b"type=unread size=0 mtime=0.0 etag=- a\n"
-        session = self.instead({b"LS": b"OK %d unread=2\n%b" % (len(page), page)})
+        session = self.serve_replies({b"LS": b"OK %d unread=2\n%b" % (len(page), page)})
         entries = session.ls()
         self.assertEqual(next(entries).name, b"a")
         error = self.assertRaises(ListingIncomplete, next, entries)
@@ -194,12 +167,12 @@ class LsTests(SessionCase):
     def test_pages_that_are_malformed_are_not_understood(self) -> None:
         line = format_metadata(metadata_of(b"")) + b" a\n"
         for page in (b"\n", b"x\n", b"type=file a\n", line + b"x", b"more\n" + line, b"%zz\n"):
-            session = self.instead({b"LS": b"OK %d\n%b" % (len(page), page)})
+            session = self.serve_replies({b"LS": b"OK %d\n%b" % (len(page), page)})
             self.assertRaises(NotUnderstood, list, session.ls())
             self.assertEqual(session.stat("a").size, 5)
 
     def test_directory_that_is_not_there(self) -> None:
-        session = self.instead({b"LS": b"ERR 404 file not found\n"})
+        session = self.serve_replies({b"LS": b"ERR 404 file not found\n"})
         error = self.assertRaises(NotFound, list, session.ls("x"))
         self.assertEqual(str(error), "x: file not found")
 
@@ -215,12 +188,12 @@ class StatAndHashTests(SessionCase):
 
     def test_statuses_that_are_malformed_are_not_understood(self) -> None:
         for words in (b"", b" type=file", b" type=file size=-1 mtime=0 etag=a", b" size=1 etag=a"):
-            session = self.instead({b"STAT": b"OK%b\n" % words})
+            session = self.serve_replies({b"STAT": b"OK%b\n" % words})
             self.assertRaises(NotUnderstood, session.stat, "a")
 
     def test_unknown_keys_of_a_newer_server_are_ignored(self) -> None:
         reply = b"OK type=link new=1 size=2 mtime=3 etag=e more\n"
-        session = self.instead({b"STAT": reply})
+        session = self.serve_replies({b"STAT": reply})
         self.assertEqual(session.stat("a"), ("link", 2, 3 * 10**9, "e"))
 
     def test_digest_of_a_file_and_of_a_part_of_it(self) -> None:
@@ -235,10 +208,10 @@ class StatAndHashTests(SessionCase):
 
     def test_digests_that_are_malformed_are_not_understood(self) -> None:
         for words in (b"", b" sha256=abc size=1 etag=a", b" sha256=%b size=1" % (b"0" * 64)):
-            session = self.instead({b"HASH": b"OK%b\n" % words})
+            session = self.serve_replies({b"HASH": b"OK%b\n" % words})
             self.assertRaises(NotUnderstood, session.hash, "a")
 
-    def test_digest_is_asked_for_again_when_the_server_was_silent(self) -> None:
+    def test_digest_is_requested_again_after_silence(self) -> None:
         computed = threading.Event()
         version2 = Version2(dict(FILES))
 
@@ -253,7 +226,7 @@ class StatAndHashTests(SessionCase):
         self.assertEqual(session.hash("a").size, 5)
         self.assertEqual(self.server.lines[1:], [b"HASH a", b"HASH a", b"STAT a", b"HASH a"])
 
-    def test_digest_of_a_server_that_is_silent_about_all_else_has_failed(self) -> None:
+    def test_digest_fails_if_the_server_does_not_reply_to_stat_either(self) -> None:
         ended = threading.Event()
         version2 = Version2(dict(FILES))
 
@@ -269,10 +242,10 @@ class StatAndHashTests(SessionCase):
         self.assertTrue(str(error).endswith("was silent for 0.1 s"), error)
         self.assertEqual(set(self.server.lines[1:]), {b"HASH a", b"STAT a"})
 
-    def test_digest_that_the_server_has_given_up_is_not_asked_for_again(self) -> None:
+    def test_digest_that_the_server_has_given_up_is_not_requested_again(self) -> None:
         self.patch(requests, "SHORTEST_SILENCE", 0.0)
         for code in (b"502", b"503"):
-            session = self.instead({b"HASH": b"ERR %b the server refuses\n" % code})
+            session = self.serve_replies({b"HASH": b"ERR %b the server refuses\n" % code})
             self.assertRaises(Unavailable, session.hash, "a")
             self.assertEqual(self.server.lines[1:], [b"HASH a"])
 
@@ -281,27 +254,27 @@ class StatAndHashTests(SessionCase):
         self.patch(requests, "SHORTEST_SILENCE", 0.0)
         moments = iter(range(0, 10**6, 400))
         self.patch(session_module.time, "monotonic", lambda: next(moments))
-        session = self.instead({b"HASH": b"ERR proxy error: the server was silent for 1 s\n"})
+        session = self.serve_replies({b"HASH": b"ERR proxy error: the server was silent for 1 s\n"})
         session._negotiation.learn(Features(2, {}))
         self.assertRaises(Unavailable, session.hash, "a")
         self.assertEqual(set(self.server.lines), {b"HASH a", b"STAT a"})
         # The number of tries does not count: a short time-out must not end it sooner.
         self.assertGreater(len(self.server.lines), 2)
 
-    def test_digest_that_fails_at_once_is_not_asked_for_again(self) -> None:
-        session = self.instead({b"HASH": b"ERR 503 the file is changing\n"})
+    def test_digest_that_fails_at_once_is_not_requested_again(self) -> None:
+        session = self.serve_replies({b"HASH": b"ERR 503 the file is changing\n"})
         self.assertRaises(Unavailable, session.hash, "a")
         self.assertEqual(self.server.lines[1:], [b"HASH a"])
 
     def test_directory_has_no_digest_and_is_called_one(self) -> None:
         metadata = b"OK " + format_metadata(Metadata(DIRECTORY, 0, 0, "e")) + b"\n"
         missing = b"ERR 404 file not found\n"
-        session = self.instead({b"HASH": missing, b"STAT": metadata})
+        session = self.serve_replies({b"HASH": missing, b"STAT": metadata})
         for name, shown in (("s", "s"), (".", "."), ("", ".")):
             error = self.assertRaises(UsageError, session.hash, name)
             self.assertEqual(str(error), f"{shown}: is a directory")
         for other in (missing, b"ERR 503 busy\n", metadata.replace(b"dir", b"file")):
-            session = self.instead({b"HASH": missing, b"STAT": other})
+            session = self.serve_replies({b"HASH": missing, b"STAT": other})
             error = self.assertRaises(NotFound, session.hash, "a")
             self.assertEqual(str(error), "a: file not found")
 
@@ -329,7 +302,7 @@ class GetTests(SessionCase):
         error = self.assertRaises(ServerError, session.read, "a", 6)
         self.assertEqual(str(error), "a: range size=5")
 
-    def test_another_part_than_was_asked_for_is_not_understood(self) -> None:
+    def test_another_part_than_the_requested_one_is_not_understood(self) -> None:
         metadata = b"size=9 mtime=1 etag=e"
         for header in (
             b"OK 2 offset=3 " + metadata,
@@ -342,9 +315,9 @@ class GetTests(SessionCase):
             b"OK 2 size=9 mtime=1 etag=e",
             b"OK 2",
         ):
-            session = self.instead({b"GET": header + b"\nhi"})
+            session = self.serve_replies({b"GET": header + b"\nhi"})
             self.assertRaises(NotUnderstood, session.read, "a", 2, 2, "e")
-        session = self.instead({b"GET": b"OK 2 offset=2 " + metadata + b"\nhi"})
+        session = self.serve_replies({b"GET": b"OK 2 offset=2 " + metadata + b"\nhi"})
         self.assertEqual(session.read("a", 2, 2, "e"), b"hi")
         # Without a length, it is all up to the end.
         self.assertRaises(NotUnderstood, session.read, "a", 2)
@@ -355,7 +328,7 @@ class GetTests(SessionCase):
             self.assertEqual((reply.header.size, list(reply)), (0, []))
         self.assertEqual(self.server.lines, [b"DOWNLOAD b c"])
 
-    def test_reply_abandoned_half_way_costs_the_connection(self) -> None:
+    def test_reply_that_is_not_read_to_its_end_closes_the_connection(self) -> None:
         large = {b"a": bytes(1 << 20)}
         session = self.serve(Version2(large))
         with session.get("a") as (reply, _):
@@ -403,7 +376,7 @@ class ConnectionsTests(SessionCase):
         with session.connection() as third:
             self.assertIn(third, (first, second))
 
-    def test_many_threads_get_what_they_ask_for(self) -> None:
+    def test_many_threads_read_at_once(self) -> None:
         files = {b"%d" % number: b"%d" % number * 1000 for number in range(20)}
         session = self.serve(Version2(files))
         got: dict[bytes, bytes] = {}
@@ -439,7 +412,7 @@ class ConnectionsTests(SessionCase):
         with session.connection() as connection:
             self.assertEqual(connection.timeout, 5)
 
-    def test_closed_session_connects_anew(self) -> None:
+    def test_closed_session_reconnects(self) -> None:
         session = self.serve_files()
         with session:
             session.stat("a")
@@ -450,7 +423,7 @@ class ConnectionsTests(SessionCase):
         session = self.serve_files()
         with session.connection() as connection:
             session.close()
-            # Nobody's bytes are taken away.
+            # No byte of another reply is lost.
             self.assertEqual(b"".join(connection.request(b"LIST")), b"a\nb c\ns/\xff\n\nEND\n")
             self.assertIsNotNone(connection._socket)
         self.assertIsNone(connection._socket)
@@ -458,7 +431,7 @@ class ConnectionsTests(SessionCase):
             later.connect()
         self.assertIsNotNone(later._socket)
 
-    def test_connecting_tells_whether_the_server_is_there(self) -> None:
+    def test_connect_fails_without_a_server(self) -> None:
         session = self.serve_files()
         with connect(self.server.server_address) as ours:
             self.assertEqual(ours.read("a"), b"the a")

@@ -18,8 +18,8 @@ from natproxy.client import (
 )
 from natproxy.client.version import Features
 from natproxy.protocol import abilities
-from tests.integration.client.test_session import FILES, SessionCase
 from tests.support.answering_server import Version2
+from tests.support.blocking_sessions import FILES, SessionCase
 from tests.support.scripted_server import PlayedServer, Scene
 
 FEAT = b"OK\n" + abilities() + b"END\n"
@@ -28,7 +28,7 @@ LISTED = (b"LIST\n", b"OK\na\nEND\n")
 
 class VersionTests(SessionCase):
     def play(self, *scenes: Scene, linger: bool = False, timeout: float = 10) -> Session:
-        """Give a session with a server that plays the scenes."""
+        """Return a session with a server that plays the scenes."""
         self.played = PlayedServer(*scenes, linger=linger)
         session = Session(Address("127.0.0.1", self.played.port), timeout)
         self.addCleanup(self.played.close)
@@ -36,12 +36,12 @@ class VersionTests(SessionCase):
         return session
 
     def assert_version_1(self, session: Session) -> None:
-        """See that it is found out once, and that the session works."""
+        """Check that the version is found out once, and that the session works."""
         for _ in range(2):
             self.assertEqual(session.version, 1)
             self.assertEqual(list(session.list()), [b"a"])
 
-    def test_answer_says_which(self) -> None:
+    def test_version_follows_from_the_reply(self) -> None:
         for lines, version in (
             (abilities(), 2),
             (b"NATPROXY 2\n", 2),
@@ -74,7 +74,7 @@ class VersionTests(SessionCase):
     def test_listing_of_other_lines_means_version_1_before_its_end(self) -> None:
         self.assert_version_1(self.play([(b"FEAT\n", b"OK\na\n")], [LISTED], [LISTED]))
 
-    def test_peer_that_twice_closes_and_answers_a_listing_is_of_version_1(self) -> None:
+    def test_peer_that_twice_closes_and_replies_to_list_is_of_version_1(self) -> None:
         for part in (b"", b"OK", b"ERR empty response from server\n"):
             closing = [(b"FEAT\n", part)]
             self.assert_version_1(self.play(closing, [LISTED], closing, [LISTED], *[[LISTED]] * 2))
@@ -90,12 +90,12 @@ class VersionTests(SessionCase):
             self.assert_version_1(session)
             self.assertEqual(self.played.received.count(b"FEAT"), 2)
 
-    def test_peer_that_closes_once_is_asked_again(self) -> None:
+    def test_feat_is_sent_again_after_one_close(self) -> None:
         for part in (b"", b"OK", b"ERR empty response from server\n"):
             session = self.play([(b"FEAT\n", part)], [LISTED], [(b"FEAT\n", FEAT)])
             self.assertEqual(session.version, 2)
 
-    def test_peer_that_closes_and_does_not_answer_a_listing_either_is_a_passing_failure(
+    def test_peer_that_closes_without_replying_to_list_is_a_temporary_failure(
         self,
     ) -> None:
         lack = b"ERR proxy error: the server refuses connections\n"
@@ -150,7 +150,7 @@ class VersionTests(SessionCase):
         error = self.assertRaises(NotUnderstood, lambda: session.version)
         self.assertIn("endless FEAT", str(error))
 
-    def test_listing_that_never_ends_is_given_up_after_the_time_out(self) -> None:
+    def test_endless_reply_to_feat_fails_after_the_time_out(self) -> None:
         session = self.play([(b"FEAT\n", b"OK\nNATPROXY 2\n")], linger=True, timeout=0.1)
         self.assertRaises(ConnectionBroken, lambda: session.version)
 
@@ -162,7 +162,7 @@ class VersionTests(SessionCase):
             Features(2, {b"GET": frozenset((b"offset", b"length"))}, ("natproxy/2.1", "x/3")),
         )
 
-    def test_proxy_that_could_not_ask_says_nothing_about_the_server(self) -> None:
+    def test_error_of_the_proxy_leaves_the_version_unknown(self) -> None:
         failure = b"ERR proxy error: the server refuses connections\n"
         session = self.play([(b"FEAT\n", failure), (b"FEAT\n", FEAT)])
         error = self.assertRaises(Unavailable, lambda: session.version)
@@ -173,12 +173,12 @@ class VersionTests(SessionCase):
         session = self.play([(b"FEAT\n", b"proxy error: x\n")], [LISTED, LISTED])
         self.assert_version_1(session)
 
-    def test_server_that_is_not_there_says_nothing_about_it_either(self) -> None:
+    def test_failed_connect_leaves_the_version_unknown(self) -> None:
         session = self.play([])
         self.played.close()
         self.assertRaises(CannotConnect, lambda: session.version)
 
-    def test_it_is_asked_once_by_many_threads(self) -> None:
+    def test_feat_is_sent_once_for_many_threads(self) -> None:
         session = self.serve(Version2(dict(FILES)))
         versions: list[int] = []
         threads = [
@@ -236,7 +236,7 @@ class VersionTests(SessionCase):
         self.assertRaises(Unsupported, session.stat, "a")
         self.assertEqual(session.version, 1)
 
-    def test_time_out_of_the_question_is_not_that_of_the_answers(self) -> None:
+    def test_time_out_of_feat_does_not_limit_later_replies(self) -> None:
         session = self.serve(Version2(dict(FILES)))
         self.assertEqual(session.version, 2)
         with session.connection() as connection:
@@ -244,7 +244,7 @@ class VersionTests(SessionCase):
 
 
 class NeedsTests(SessionCase):
-    def test_what_version_1_cannot_do_is_said_in_one_line(self) -> None:
+    def test_message_names_what_version_1_cannot_do(self) -> None:
         session = self.serve(lambda line: b"ERR unknown command\n")
         asked: list[tuple[Callable[[], object], str]] = [
             (lambda: list(session.ls()), "list more than the served directory's files"),
@@ -275,7 +275,7 @@ class DoubtTests(SessionCase):
         )
 
     def serve_doubtful(self, *failing: bytes, via: bool = False) -> Session:
-        """Give a session with a server that gives these replies in turn, then good ones."""
+        """Return a session with a server that sends these replies in turn, then good ones."""
         version2 = Version2(dict(FILES))
         replies = list(failing)
 
@@ -288,7 +288,7 @@ class DoubtTests(SessionCase):
 
         return self.serve(answer)
 
-    def test_peer_that_twice_closes_on_a_verb_and_answers_a_listing_is_of_version_1(self) -> None:
+    def test_peer_that_twice_closes_on_a_verb_and_replies_to_list_is_of_version_1(self) -> None:
         for number in range(3):
             session = self.serve_doubtful(b"", b"", b"")
             verb, ask = self.verbs(session)[number]
@@ -305,7 +305,7 @@ class DoubtTests(SessionCase):
                 self.verbs(session)[number][1]()
                 self.assertEqual(session.version, 2)
 
-    def test_server_that_has_answered_one_is_not_doubted(self) -> None:
+    def test_server_with_a_reply_of_version_2_is_not_doubted(self) -> None:
         session = self.serve_doubtful()
         self.assertEqual(session.stat("a").size, 5)
         self.server._answer = lambda line: b""

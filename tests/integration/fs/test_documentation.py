@@ -38,13 +38,13 @@ def test_sessions_are_as_the_page_shows(server: Running) -> None:
     sessions = re.sub(r"^file \d{7} ", "file ... ", sessions, flags=re.MULTILINE)
     sessions = sessions.replace(":9000", f":{server.port}").replace("=9000", f"={server.port}")
     example = doctest.DocTestParser().get_doctest(sessions, {}, PAGE.name, str(PAGE), 0)
-    told: list[str] = []
+    output: list[str] = []
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     assert len(example.examples) > 15
-    runner.run(example, out=told.append)
-    assert not runner.failures, "".join(told)
-    assert Path("fetched/hello.txt").read_bytes() == (ROOT / "files/hello.txt").read_bytes()
-    assert Path("fetched/tables/days.csv").exists()
+    runner.run(example, out=output.append)
+    assert not runner.failures, "".join(output)
+    assert Path("downloads/hello.txt").read_bytes() == (ROOT / "files/hello.txt").read_bytes()
+    assert Path("downloads/tables/days.csv").exists()
 
 
 def test_digest_is_that_of_the_file() -> None:

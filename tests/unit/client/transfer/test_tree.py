@@ -1,4 +1,4 @@
-"""A local directory tree: what is reached below its root, and that nothing outside ever is."""
+"""A local directory tree: access below its root, and never outside."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class TreeCase(SynchronousTestCase):
 
 
 class Trees:
-    def test_what_is_there_is_found(self: TreeCase) -> None:
+    def test_existing_paths(self: TreeCase) -> None:
         tree = self.tree()
         self.assertEqual(tree.entries(b""), [(b"d", True)])
         self.assertEqual(tree.entries(b"d"), [(b"f", False)])
@@ -56,7 +56,7 @@ class Trees:
             assert found is not None
             self.assertTrue(kind(found.st_mode), path)
 
-    def test_what_is_missing_is_none(self: TreeCase) -> None:
+    def test_missing_paths(self: TreeCase) -> None:
         tree = self.tree()
         for path in (b"x", b"x/y/z", b"d/x"):
             self.assertIsNone(tree.lstat(path))
@@ -64,7 +64,7 @@ class Trees:
         self.assertEqual(self.failure(tree.entries, b"x"), errno.ENOENT)
         self.assertEqual(self.failure(tree.parent, b"x/y"), errno.ENOENT)
 
-    def test_directories_are_created_on_the_way(self: TreeCase) -> None:
+    def test_missing_directories_are_created(self: TreeCase) -> None:
         tree = self.tree()
         for _ in range(2):
             with tree.parent(b"x/y/z", create=True) as directory:
@@ -73,7 +73,7 @@ class Trees:
         tree.directory(b"x/y/e", create=True).close()
         self.assertEqual(tree.entries(b"x/y"), [(b"e", True)])
 
-    def test_names_of_new_directories_are_brought_to_the_disk(self: TreeCase) -> None:
+    def test_names_of_new_directories_are_synchronized(self: TreeCase) -> None:
         tree = self.tree()
         synced = []
         real = os.fsync
@@ -93,7 +93,7 @@ class Trees:
         tree.rmdir(b"d")
         self.assertEqual(tree.entries(b""), [])
 
-    def test_links_below_the_root_lead_nowhere(self: TreeCase) -> None:
+    def test_links_below_the_root_are_not_followed(self: TreeCase) -> None:
         os.symlink(self.outside, os.path.join(self.root, b"absolute"))
         os.symlink(b"../outside", os.path.join(self.root, b"relative"))
         os.symlink(b"d", os.path.join(self.root, b"inside"))
@@ -119,7 +119,7 @@ class Trees:
         tree.unlink(b"absolute")
         self.assertEqual(os.listdir(self.outside), [b"precious"])
 
-    def test_directory_that_is_replaced_by_a_link_stays_what_it_was(self: TreeCase) -> None:
+    def test_open_directory_is_unaffected_by_replacing_it_with_a_link(self: TreeCase) -> None:
         tree = self.tree()
         with tree.parent(b"d/f") as directory:
             os.rename(os.path.join(self.root, b"d"), os.path.join(self.root, b"old"))
@@ -132,7 +132,7 @@ class Trees:
         with open(os.path.join(self.outside, b"precious"), "rb") as file:
             self.assertEqual(file.read(), b"content")
 
-    def test_root_that_is_replaced_stays_what_it_was(self: TreeCase) -> None:
+    def test_open_root_is_unaffected_by_replacing_it(self: TreeCase) -> None:
         tree = self.tree()
         os.rename(self.root, self.root + b".old")
         os.symlink(self.outside, self.root)
@@ -169,12 +169,12 @@ class Trees:
         other.directory(b"x/y", create=True).close()
         self.assertEqual(other.entries(b"x"), [(b"y", True)])
 
-    def test_root_that_is_no_directory(self: TreeCase) -> None:
+    def test_root_that_is_not_a_directory(self: TreeCase) -> None:
         os.symlink(b"nowhere", os.path.join(self.top, b"dangling"))
         self.assertEqual(self.failure(self.tree, os.path.join(self.root, b"d/f")), errno.ENOTDIR)
         self.assertEqual(self.failure(self.tree, os.path.join(self.top, b"dangling")), errno.ENOENT)
 
-    def test_working_directory_is_the_root_without_a_name(self: TreeCase) -> None:
+    def test_empty_root_is_the_working_directory(self: TreeCase) -> None:
         self.addCleanup(os.chdir, os.getcwd())
         os.chdir(self.root)
         tree = self.tree(b"")
@@ -201,13 +201,13 @@ class WalkedTreeTests(Trees, TreeCase):
 
 
 class DirectoryTests(TreeCase):
-    def test_path_is_followed_through_links(self) -> None:
+    def test_links_in_the_path_are_followed(self) -> None:
         os.symlink(b"root", os.path.join(self.top, b"link"))
         with LocalDirectory.at(os.path.join(self.top, b"link", b"d")) as directory:
             self.assertIsNotNone(directory.lstat(b"f"))
             self.assertIsNone(directory.lstat(b"g"))
 
-    def test_names_in_it_are_not(self) -> None:
+    def test_names_that_are_links_are_not_followed(self) -> None:
         os.symlink(os.path.join(self.outside, b"precious"), os.path.join(self.root, b"link"))
         with LocalDirectory.at(self.root) as directory:
             with self.assertRaises(OSError) as caught:
@@ -217,6 +217,6 @@ class DirectoryTests(TreeCase):
             assert found is not None
             self.assertTrue(stat.S_ISLNK(found.st_mode))
 
-    def test_directory_that_is_not_there(self) -> None:
+    def test_missing_directory(self) -> None:
         for path in (b"none", b"d/f"):
             self.assertRaises(LocalError, LocalDirectory.at, os.path.join(self.root, path))

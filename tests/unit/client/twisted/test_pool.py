@@ -1,4 +1,4 @@
-"""The client on a reactor: its connections, from the first attempt to the end."""
+"""Deferred sessions: its connections, from the first attempt to the end."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from twisted.internet.interfaces import IProtocol
 from natproxy.client import CannotConnect, ConnectionBroken, Interrupted
 from natproxy.client.errors import ClosedWithoutReply
 from natproxy.client.twisted import Session
-from tests.unit.client.test_deferred import ClientCase
+from tests.support.deferred_sessions import DeferredCase
 
 EMPTY = b"OK\nEND\n"
 
 
-class ConnectingTests(ClientCase):
-    def test_failures_are_told_in_the_words_of_the_blocking_client(self) -> None:
+class ConnectingTests(DeferredCase):
+    def test_messages_are_those_of_the_blocking_client(self) -> None:
         for reason, words in (
             (error.ConnectionRefusedError(errno.ECONNREFUSED), "Connection refused"),
             (error.ConnectError(errno.ENOENT, "x"), "No such file or directory"),
@@ -33,7 +33,7 @@ class ConnectingTests(ClientCase):
             self.endpoint.last.refuse(reason)
             self.assert_fails(names, CannotConnect, f"cannot connect to files:9000: {words}")
 
-    def test_server_that_does_not_answer(self) -> None:
+    def test_server_that_does_not_reply(self) -> None:
         for options, seconds in (
             ({}, 10),
             ({"timeout": 5.0}, 5),
@@ -64,7 +64,7 @@ class ConnectingTests(ClientCase):
         self.assertTrue(self.endpoint.last.cancelled)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_what_an_endpoint_says_when_it_is_cancelled_is_not_heard(self) -> None:
+    def test_error_of_a_cancelled_endpoint_is_ignored(self) -> None:
         # HostnameEndpoint fails with DNSLookupError if that happens early.
         attempt: Deferred[IProtocol] = Deferred(lambda own: own.errback(DNSLookupError("x")))
         self.endpoint.connect = lambda _: attempt
@@ -82,9 +82,9 @@ class ConnectingTests(ClientCase):
         self.assertTrue(late.wire.disconnecting)
 
 
-class ReuseTests(ClientCase):
+class ReuseTests(DeferredCase):
     def list_on(self, number: int) -> None:
-        """See that a listing goes over the connection of this number."""
+        """Check that a listing uses the connection of this number."""
         names = self.client.list()
         self.assertEqual(len(self.endpoint.connections), number)
         connection = self.endpoint.last
@@ -148,7 +148,7 @@ class ReuseTests(ClientCase):
         error = self.failureResultOf(names, ConnectionBroken).value
         self.assertEqual(str(error), "connection to files:9000 lost")
 
-    def test_reason_that_a_transport_gives_is_passed_on(self) -> None:
+    def test_message_has_the_reason_of_the_transport(self) -> None:
         names = self.client.list()
         connection = self.accept(of_version=None)
         connection.send(b"OK\n")
@@ -157,7 +157,7 @@ class ReuseTests(ClientCase):
         self.assert_fails(names, ConnectionBroken, text)
 
     def test_transport_that_never_worked_is_no_connection(self) -> None:
-        # TLS: the handshake comes after the connect. It says nothing about the version.
+        # TLS: the handshake follows the connect. Its failure leaves the version unknown.
         for ask in (self.client.list, self.client.version):
             result = ask()
             self.accept(of_version=None).die(ValueError("certificate has\nexpired"))
@@ -184,7 +184,7 @@ class ReuseTests(ClientCase):
         self.clock.advance(31)
         self.list_on(2)
 
-    def test_kernel_is_to_probe_silent_connections(self) -> None:
+    def test_keepalive_is_enabled(self) -> None:
         names = self.client.list()
         connection = self.endpoint.last
         kept_alive: list[bool] = []
@@ -198,7 +198,7 @@ class ReuseTests(ClientCase):
         connection.send(EMPTY)
         self.successResultOf(names)
 
-    def test_surplus_bytes_cost_the_connection(self) -> None:
+    def test_surplus_bytes_close_the_connection(self) -> None:
         names = self.client.list()
         connection = self.play((b"LIST\n", EMPTY + b"OK"), of_version=None)
         self.assertEqual(self.successResultOf(names), [])
@@ -206,13 +206,13 @@ class ReuseTests(ClientCase):
         self.lose(connection)
         self.list_on(2)
 
-    def test_bytes_that_nobody_asked_for_cost_the_connection(self) -> None:
+    def test_bytes_without_a_command_close_the_connection(self) -> None:
         self.list_on(1)
         self.endpoint.last.send(b"OK\n")
         self.assertTrue(self.endpoint.last.wire.aborted)
 
 
-class SilenceTests(ClientCase):
+class SilenceTests(DeferredCase):
     def test_each_piece_starts_the_count_again(self) -> None:
         names = self.client.list()
         connection = self.accept(of_version=None)
@@ -231,7 +231,7 @@ class SilenceTests(ClientCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
-class BoundsTests(ClientCase):
+class BoundsTests(DeferredCase):
     def new_client(self) -> Session:
         return super().new_client(connections=2, idle=1)
 
@@ -269,7 +269,7 @@ class BoundsTests(ClientCase):
             self.failureResultOf(listings[number], CannotConnect)
         self.assertEqual(len(self.endpoint.connections), 4)
 
-    def test_who_waits_may_give_up(self) -> None:
+    def test_waiting_command_can_be_cancelled(self) -> None:
         listings = [self.client.list() for _ in range(4)]
         listings[2].cancel()
         self.failureResultOf(listings[2], CancelledError)
@@ -293,7 +293,7 @@ class BoundsTests(ClientCase):
         self.assertEqual(len(self.endpoint.connections), 3)
 
 
-class ClosingTests(ClientCase):
+class ClosingTests(DeferredCase):
     def test_everything_ends(self) -> None:
         self.client = super().new_client(connections=3, idle=3)
         listings = [self.client.list() for _ in range(3)]
@@ -317,7 +317,7 @@ class ClosingTests(ClientCase):
         self.successResultOf(again)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_one_may_give_up_for_another_when_the_end_comes(self) -> None:
+    def test_callback_of_one_command_may_cancel_another_at_the_end(self) -> None:
         self.client = super().new_client(connections=1)
         self.begin_listing()
         one, other = self.client.list(), self.client.list()

@@ -1,4 +1,4 @@
-"""A file to a pipe: in order, gone on with, and never two files in one stream."""
+"""Downloads to a stream: in order, resumed, and never of two versions of a file."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ from natproxy.client.retry import RETRY_FOR, Cancellation, RetryPolicy
 from natproxy.client.transfer.request import DownloadOptions
 from natproxy.client.transfer.stream import stream
 from natproxy.protocol import Digest, format_digest
-from tests.support.served_files import Fault, FetchCase
+from tests.support.served_files import Fault, ServedFilesCase
 
 NEW = bytes(range(256)) * 40
 OLD = NEW[::-1]
 
 
-class StreamCase(FetchCase):
+class StreamCase(ServedFilesCase):
     def setUp(self) -> None:
         super().setUp()
         self.server.put(b"a", NEW)
         self.out = bytearray()
 
-    def stream(self, how: DownloadOptions | None = None, name: bytes = b"a") -> int:
-        return stream(self.session, name, self.out.extend, how, self.note)
+    def stream(self, options: DownloadOptions | None = None, name: bytes = b"a") -> int:
+        return stream(self.session, name, self.out.extend, options, self.note)
 
     def change(self) -> None:
         self.server.put(b"a", OLD)
 
 
 class WholeStreamTests(StreamCase):
-    def test_every_byte_comes_once(self) -> None:
+    def test_every_byte_is_written_once(self) -> None:
         self.assertEqual((self.stream(), bytes(self.out)), (len(NEW), NEW))
         self.assertEqual(self.events[0], Event(b"a", Phase.RECEIVING, 0, len(NEW)))
         self.assertEqual(self.events[-1], Event(b"a", Phase.COMPLETE, len(NEW), len(NEW)))
@@ -65,12 +65,12 @@ class WholeStreamTests(StreamCase):
         self.stream(DownloadOptions(verify=True))
         self.assertEqual(self.phases(), [Phase.RECEIVING, Phase.VERIFYING, Phase.COMPLETE])
 
-    def test_rate_is_kept(self) -> None:
+    def test_rate_limit_is_observed(self) -> None:
         self.stream(DownloadOptions(limit=RateLimit(2048.0, clock=lambda: 0.0)))
         self.assertEqual(self.slept[-1], len(NEW) / 2048)
 
     def measured(self, take: Callable[[memoryview], object], slow: bool) -> None:
-        """Stream 100 bytes at a time; either the server or the reader takes its time."""
+        """Stream 100 bytes at a time; either the server or the reader is slow."""
         clock = Clock()
         received = Reply.receive_into
 
@@ -91,30 +91,32 @@ class WholeStreamTests(StreamCase):
                 self.session, b"a", write, DownloadOptions(retry_policy=RetryPolicy()), self.note
             )
 
-    def test_body_that_drips_is_given_up_without_patience(self) -> None:
+    def test_too_slow_body_fails_without_retries(self) -> None:
         self.assertRaises(GaveUp, self.measured, self.out.extend, slow=True)
         self.assertLess(len(self.out), 500)
 
-    def test_whoever_takes_the_bytes_may_take_their_time(self) -> None:
+    def test_slow_reader_is_not_an_error(self) -> None:
         self.measured(self.out.extend, slow=False)
         self.assertEqual(bytes(self.out), NEW)
 
-    def test_version_1_gives_what_it_can(self) -> None:
+    def test_version_1(self) -> None:
         self.server.version = 1
         self.assertEqual((self.stream(), bytes(self.out)), (len(NEW), NEW))
         self.assertEqual(self.events[-1], Event(b"a", Phase.COMPLETE, len(NEW), len(NEW)))
         self.assertRaises(Unsupported, self.stream, DownloadOptions(verify=True))
 
-    def test_interrupt_is_no_failure(self) -> None:
-        stop = Cancellation()
+    def test_interrupt_is_not_reported_as_a_failure(self) -> None:
+        cancellation = Cancellation()
 
         def take(_: memoryview) -> None:
-            stop.cancel()
+            cancellation.cancel()
 
-        self.assertRaises(Interrupted, stream, self.session, b"a", take, None, self.note, stop)
+        self.assertRaises(
+            Interrupted, stream, self.session, b"a", take, None, self.note, cancellation
+        )
         self.assertEqual(set(self.phases()), {Phase.RECEIVING})
 
-    def test_whoever_takes_the_bytes_may_have_enough(self) -> None:
+    def test_exception_of_the_writer_is_raised(self) -> None:
         def enough(_: memoryview) -> None:
             raise BrokenPipeError
 
@@ -124,7 +126,7 @@ class WholeStreamTests(StreamCase):
 
 
 class Short(io.RawIOBase):
-    """A raw file object that takes a few bytes at a time, with obstacles in between.
+    """A raw file object that accepts a few bytes at a time, with errors in between.
 
     :param obstacles: what the first calls return or raise.
     """
@@ -148,16 +150,16 @@ class Short(io.RawIOBase):
 
 
 class FileObjectTests(StreamCase):
-    """What takes the bytes may take some of them, or none at present."""
+    """File objects that accept only some of the bytes, or none at the moment."""
 
-    def test_raw_file_that_takes_fewer_bytes_gets_the_rest_too(self) -> None:
+    def test_short_writes_are_completed(self) -> None:
         for obstacles in ((), (InterruptedError(),), (3, InterruptedError())):
             file = Short(*obstacles)
             taken = sum(each for each in obstacles if isinstance(each, int))
             self.assertEqual(stream(self.session, b"a", file.write), len(NEW))
             self.assertEqual(file.taken, NEW[taken:])
 
-    def test_function_may_return_how_many_bytes_it_has_taken(self) -> None:
+    def test_function_may_return_the_number_of_accepted_bytes(self) -> None:
         def take(piece: memoryview) -> int:
             self.out.extend(piece[:7])
             return len(piece[:7])
@@ -165,7 +167,7 @@ class FileObjectTests(StreamCase):
         stream(self.session, b"a", take, DownloadOptions(verify=True))
         self.assertEqual(self.out, NEW)
 
-    def test_file_that_does_not_block_is_waited_for(self) -> None:
+    def test_non_blocking_file_is_waited_for(self) -> None:
         self.server.put(b"a", NEW * 100)
         for buffering in (0, 100, 1 << 17):
             reader, writer = os.pipe()
@@ -185,35 +187,35 @@ class FileObjectTests(StreamCase):
             os.close(reader)
             self.assertEqual(bytes(received), NEW * 100)
 
-    def test_file_that_would_block_and_cannot_be_waited_for_is_an_error(self) -> None:
+    def test_non_blocking_file_without_a_descriptor_is_an_error(self) -> None:
         for obstacle in (None, BlockingIOError(errno.EAGAIN, "not now")):
             file = Short(obstacle)
             self.assertRaises(BlockingIOError, stream, self.session, b"a", file.write)
 
-    def test_file_that_takes_nothing_or_too_much_is_an_error(self) -> None:
+    def test_impossible_number_of_accepted_bytes_is_an_error(self) -> None:
         for taken in (0, -1, len(NEW) + 1):
             self.assertRaises(OSError, stream, self.session, b"a", Short(taken).write)
 
 
 class BrokenStreamTests(StreamCase):
-    def test_lost_connection_is_gone_on_with(self) -> None:
+    def test_lost_connection_is_resumed(self) -> None:
         self.server.fail(b"GET", Fault(cut=4000), Fault(cut=-1), Fault(cut=0), Fault(cut=5))
-        for how in (DownloadOptions(), DownloadOptions(verify=True)):
+        for options in (DownloadOptions(), DownloadOptions(verify=True)):
             self.out.clear()
-            self.stream(how)
+            self.stream(options)
             self.assertEqual(self.out, NEW)
         self.assertEqual(self.server.sent, 2 * len(NEW))
         self.assertIn(Phase.WAITING, self.phases())
 
-    def test_version_1_cannot_go_on(self) -> None:
+    def test_version_1_cannot_resume(self) -> None:
         self.server.version = 1
         self.server.fail(b"DOWNLOAD", Fault(cut=4000))
         self.assertRaises(ConnectionBroken, self.stream)
         self.assertEqual(self.out, NEW[:4000])
 
-    def test_file_that_changes_ends_the_stream(self) -> None:
+    def test_changed_file_fails_the_stream(self) -> None:
         change = Fault(act=self.change)
-        for verb, faults, how in (
+        for verb, faults, options in (
             (b"GET", [Fault(cut=4000), change], DownloadOptions()),
             (b"STAT", [Fault(), change], DownloadOptions()),
             (b"HASH", [change], DownloadOptions(verify=True)),
@@ -222,21 +224,21 @@ class BrokenStreamTests(StreamCase):
             self.events.clear()
             self.server.put(b"a", NEW)
             self.server.fail(verb, *faults)
-            error = self.assertRaises(Changed, self.stream, how)
+            error = self.assertRaises(Changed, self.stream, options)
             self.assertEqual(error.exit_status, 8)
             self.assertTrue(NEW.startswith(self.out))
             self.assertEqual(self.phases()[-1], Phase.FAILED)
 
-    def test_file_that_is_removed_at_the_end_has_changed(self) -> None:
-        for verb, faults, how in (
+    def test_file_removed_at_the_end_has_changed(self) -> None:
+        for verb, faults, options in (
             (b"STAT", [Fault()], DownloadOptions()),
             (b"HASH", [], DownloadOptions(verify=True)),
         ):
             self.server.put(b"a", NEW)
             self.server.fail(verb, *faults, Fault(act=lambda: self.server.remove(b"a")))
-            self.assertRaises(Changed, self.stream, how)
+            self.assertRaises(Changed, self.stream, options)
 
-    def test_file_that_is_not_there(self) -> None:
+    def test_missing_file(self) -> None:
         self.assertRaises(NotFound, self.stream, None, b"none")
         self.assertEqual(self.phases(), [Phase.FAILED])
 
@@ -249,12 +251,12 @@ class BrokenStreamTests(StreamCase):
         self.server.fail(b"HASH", Fault(answer=b"OK " + digest + b"\n"))
         self.assertRaises(DigestMismatch, self.stream, DownloadOptions(verify=True))
 
-    def test_less_than_there_is_is_never_taken_for_all(self) -> None:
+    def test_short_reply_is_never_complete(self) -> None:
         lie = b"OK 4 offset=0 size=4 mtime=1.0 etag=e1\nlies"
         self.server.fail(b"GET", Fault(answer=lie))
         self.assertRaises(NotUnderstood, self.stream)
 
-    def test_patience_ends(self) -> None:
+    def test_retries_are_limited(self) -> None:
         self.server.fail(b"GET", *[Fault(answer=b"ERR 503 not now\n")] * 9)
         self.assertRaises(
             GaveUp, self.stream, DownloadOptions(retry_policy=RetryPolicy(RETRY_FOR, 2))

@@ -1,12 +1,10 @@
-"""What is kept of a download, when the disk, the system or somebody else is in the way."""
+"""Partial downloads with failures of the disk or the system, or other processes."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -16,7 +14,6 @@ from natproxy.client.transfer.destination import LocalFile
 from natproxy.client.transfer.partial import PartialDownload
 from natproxy.protocol import FILE, Metadata
 from tests.support.partials import MTIME, PartialCase, full
-from tests.support.paths import ROOT
 
 
 class FinishingTests(PartialCase):
@@ -25,14 +22,14 @@ class FinishingTests(PartialCase):
         part.write(part.segments[0], memoryview(b"01234"))
         return part
 
-    def test_file_has_its_name_and_time_and_nothing_else_is_left(self) -> None:
+    def test_finished_file_has_its_name_and_time_and_no_other_file_remains(self) -> None:
         self.put(self.path, b"old")
         with self.complete() as part:
             part.finish()
         self.assertEqual((self.files(), self.content(self.path)), ([b"a"], b"01234"))
         self.assertEqual(os.stat(self.path).st_mtime_ns, MTIME)
 
-    def test_bytes_are_on_the_disk_before_the_name_is_theirs(self) -> None:
+    def test_bytes_are_synchronized_before_the_rename(self) -> None:
         done = []
 
         def noted(name: str) -> Callable[..., Any]:
@@ -63,13 +60,13 @@ class FinishingTests(PartialCase):
                 ("unlink", b".a.part.json"),
             ],
         )
-        # To a name that no other process knows, and from there to the final one.
+        # To a random name, and from there to the final one.
         self.assertEqual(done[3][0], "replace")
         self.assertRegex(done[3][1], rb"\A\.a\.[0-9a-f]{12}\.part\Z")
         self.assertEqual([name for name, _ in done[5:]], ["fsync"])
 
-    def test_record_that_is_written_in_part_is_not_believed(self) -> None:
-        # 999999 bytes were kept: with the first digits of the next number, that is a million more.
+    def test_partly_written_record_is_ignored(self) -> None:
+        # 999999 bytes are kept: with the first digits of the next number, it is a million more.
         write = os.pwrite
         with self.open(size=1 << 30) as part:
             segment = part.segments[0]
@@ -88,15 +85,15 @@ class FinishingTests(PartialCase):
             part.save()
             self.assertIn(b"[[0, 1048576, ", self.content(self.record))
 
-    def test_bytes_that_cannot_be_brought_to_the_disk_are_not_kept(self) -> None:
-        # Nobody can say which of them are lost, and the next time it may seem to work.
+    def test_bytes_that_cannot_be_synchronized_are_discarded(self) -> None:
+        # The system does not report which bytes are lost, and the next call may succeed.
         self.put(self.path, b"old")
         with self.complete() as part, mock.patch("os.fsync", side_effect=OSError(errno.EIO, "bad")):
             error = self.assertRaises(LocalError, part.finish)
         self.assertEqual(error.errno, errno.EIO)
         self.assertEqual((self.files(), self.content(self.path)), ([b"a"], b"old"))
 
-    def test_name_that_cannot_be_given_leaves_everything_to_try_again_with(self) -> None:
+    def test_failed_rename_keeps_the_partial_download(self) -> None:
         with self.complete() as part:
             os.mkdir(self.path)
             self.assertRaises(LocalError, part.finish)
@@ -106,7 +103,7 @@ class FinishingTests(PartialCase):
             part.finish()
         self.assertEqual(self.content(self.path), b"01234")
 
-    def test_record_that_is_gone_when_the_file_has_its_name_is_no_failure(self) -> None:
+    def test_missing_record_after_the_rename_is_ignored(self) -> None:
         with (
             self.complete() as part,
             mock.patch("os.unlink", side_effect=OSError(errno.EIO, "bad")),
@@ -114,7 +111,7 @@ class FinishingTests(PartialCase):
             part.finish()
         self.assertEqual(self.content(self.path), b"01234")
 
-    def test_name_that_cannot_be_brought_to_the_disk_is_a_failure(self) -> None:
+    def test_name_that_cannot_be_synchronized_is_an_error(self) -> None:
         real = os.fsync
 
         def fsync(file: int) -> None:
@@ -127,27 +124,27 @@ class FinishingTests(PartialCase):
         self.assertEqual(str(error), f"{self.directory.decode()}: bad")
         self.assertEqual((self.files(), self.content(self.path)), ([b"a"], b"01234"))
 
-    def test_times_that_no_file_can_have(self) -> None:
+    def test_times_that_cannot_be_stored(self) -> None:
         for mtime in (10**28, -(10**28), 2**63, -1):
             with PartialDownload(LocalFile(self.path), b"a", Metadata(FILE, 0, mtime, "e")) as part:
                 part.finish()
             self.assertEqual(self.files(), [b"a"])
 
-    def test_what_somebody_put_in_its_place_is_not_taken_for_it(self) -> None:
+    def test_replaced_partial_file_is_not_published(self) -> None:
         with self.complete() as part:
             os.unlink(self.part)
             self.put(self.part, b"other")
             self.assertRaises(LocalError, part.finish)
         self.assertFalse(os.path.exists(self.path))
 
-    def test_discarding_leaves_nothing(self) -> None:
+    def test_discard_removes_both_files(self) -> None:
         with self.complete() as part:
             part.discard()
         self.assertEqual(self.files(), [])
 
 
 class FullDiskTests(PartialCase):
-    def test_what_was_written_before_the_disk_was_full_is_kept(self) -> None:
+    def test_bytes_written_before_the_disk_is_full_are_kept(self) -> None:
         real = os.pwrite
 
         def pwrite(file: int, data: Any, offset: int) -> int:
@@ -161,7 +158,7 @@ class FullDiskTests(PartialCase):
         part = self.open()
         self.assertEqual((part.kept, self.content(self.part)), (6, b"012345"))
 
-    def test_disk_without_room_for_a_record(self) -> None:
+    def test_disk_without_space_for_a_record(self) -> None:
         with mock.patch("os.pwrite", full):
             error = self.assertRaises(LocalError, self.open)
         self.assertEqual(error.errno, errno.ENOSPC)
@@ -173,47 +170,24 @@ class FullDiskTests(PartialCase):
             self.assertRaises(LocalError, part.read, 0, memoryview(bytearray(1)))
 
 
-class PlaceTests(PartialCase):
+class DirectoryTests(PartialCase):
     def test_missing_directories_are_created(self) -> None:
         self.path = os.path.join(self.directory, b"x", b"y", b"a")
         self.open()
         self.assertEqual(self.content(os.path.join(self.directory, b"x", b"y", b".a.part")), b"")
 
-    def test_directory_that_may_not_be_written_to(self) -> None:
+    def test_directory_without_write_permission(self) -> None:
         with mock.patch("os.open", side_effect=PermissionError(errno.EACCES, "denied")):
             self.assertEqual(self.assertRaises(LocalError, self.open).errno, errno.EACCES)
 
-    def test_two_at_once_are_one_too_many(self) -> None:
+    def test_second_download_is_an_error(self) -> None:
         with self.open():
             error = self.assertRaises(LocalError, self.open)
             expected = f"{self.path.decode()}: another process is downloading it"
             self.assertEqual((str(error), error.errno), (expected, errno.EBUSY))
         self.open()
 
-    def test_other_process_is_noticed_and_its_end_too(self) -> None:
-        hold = (
-            "import sys\n"
-            "from natproxy.client.transfer.partial import PartialDownload\n"
-            "from natproxy.protocol import Metadata\n"
-            "from natproxy.client.transfer.destination import LocalFile\n"
-            "metadata = Metadata('file', 10, 0, 'e')\n"
-            "p = PartialDownload(LocalFile(sys.argv[1].encode()), b'd/a', metadata)\n"
-            "p.write(p.segments[0], memoryview(b'01234')); p.save()\n"
-            "print('ready', flush=True); sys.stdin.read()"
-        )
-        with subprocess.Popen(
-            (sys.executable, "-c", hold, self.path),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=ROOT,
-        ) as process:
-            self.assertEqual(process.stdout.readline(), b"ready\n")
-            self.assertRaises(LocalError, self.open)
-            process.kill()
-            process.wait()
-        self.assertEqual(self.open().kept, 5)
-
-    def test_file_that_another_process_finishes_meanwhile_is_not_opened_as_ours(self) -> None:
+    def test_file_finished_by_another_process_meanwhile_is_not_opened(self) -> None:
         first = self.open(size=0)
         finished: list[None] = []
         real = os.open

@@ -1,4 +1,4 @@
-"""Steps taken at the same time, in threads."""
+"""Steps that run in parallel, in threads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from natproxy.client.retry import Cancellation
 from natproxy.client.transfer.parallel import run_parallel
 
 
-class RunTogetherTests(SynchronousTestCase):
+class RunParallelTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.stop = Cancellation()
         self.interrupt = mock.Mock()
@@ -34,7 +34,7 @@ class RunTogetherTests(SynchronousTestCase):
                 self.assertEqual(self.run_all(steps, width), [n * n for n in range(count)])
         self.assert_not_stopped()
 
-    def test_steps_are_taken_from_an_iterator_only_when_a_thread_is_free(self) -> None:
+    def test_iterator_advances_only_when_a_thread_is_free(self) -> None:
         taken = done = 0
         lock = threading.Lock()
 
@@ -42,7 +42,7 @@ class RunTogetherTests(SynchronousTestCase):
             nonlocal taken
             for _ in range(1000):
                 taken += 1
-                # One that is taken for each thread, and one looked ahead for at the start.
+                # One step for each thread, and one that is read ahead at the start.
                 self.assertLessEqual(taken - done, 5)
                 yield step
 
@@ -58,7 +58,7 @@ class RunTogetherTests(SynchronousTestCase):
         self.assertEqual(self.run_all([threading.current_thread], 9), [here])
         self.assertEqual(self.run_all([threading.current_thread] * 3, 1), [here] * 3)
 
-    def test_steps_are_taken_at_the_same_time_but_no_more_than_the_width(self) -> None:
+    def test_no_more_steps_than_the_width_run_at_once(self) -> None:
         barrier = threading.Barrier(3)
         lock = threading.Lock()
         running = most = 0
@@ -76,7 +76,7 @@ class RunTogetherTests(SynchronousTestCase):
         self.run_all([step] * 6, 3)
         self.assertEqual(most, 3)
 
-    def test_fewer_threads_than_wanted_are_enough(self) -> None:
+    def test_fewer_threads_than_the_width(self) -> None:
         start = threading.Thread.start
         for allowed in (0, 1, 2):
             started: list[threading.Thread] = []
@@ -95,7 +95,7 @@ class RunTogetherTests(SynchronousTestCase):
                 steps: list[Callable[[], object]] = [lambda n=n: n for n in range(9)]  # type: ignore[misc]
                 self.assertEqual(self.run_all(steps, 4), list(range(9)))
 
-    def test_failure_is_raised_when_the_others_have_ended(self) -> None:
+    def test_failure_is_raised_after_the_other_steps_have_ended(self) -> None:
         begun = threading.Barrier(3)
         failed = threading.Event()
         ended: list[int] = []
@@ -114,7 +114,7 @@ class RunTogetherTests(SynchronousTestCase):
         self.assertEqual(ended, [1, 1])
         self.assert_not_stopped()
 
-    def test_no_step_is_begun_after_a_failure(self) -> None:
+    def test_no_step_starts_after_a_failure(self) -> None:
         begun: list[int] = []
         never = threading.Event()
 
@@ -126,13 +126,13 @@ class RunTogetherTests(SynchronousTestCase):
             never.wait(0.05)
 
         self.assertRaises(ZeroDivisionError, self.run_all, [step, fail, *[step] * 100], 2)
-        # The thread that failed may have begun another before it was known.
+        # The other thread may have started another step before the failure was visible.
         self.assertLess(len(begun), 20)
         begun.clear()
         self.assertRaises(ZeroDivisionError, self.run_all, [fail, step], 1)
         self.assertEqual(begun, [])
 
-    def test_interrupt_stops_all_steps_and_what_they_wait_for(self) -> None:
+    def test_interrupt_cancels_all_steps(self) -> None:
         waiting = threading.Barrier(3)
         interrupted = threading.Event()
         ended: list[BaseException] = []
@@ -163,14 +163,14 @@ class RunTogetherTests(SynchronousTestCase):
         never.assert_not_called()
         self.assertRaises(Interrupted, self.stop.check)
 
-    def test_step_that_begins_to_wait_late_is_interrupted_again(self) -> None:
+    def test_step_that_blocks_late_is_interrupted_again(self) -> None:
         waiting = threading.Barrier(3)
         calls = threading.Semaphore(0)
 
         def step() -> None:
             waiting.wait(10)
             for _ in range(3):
-                # Each `interrupt` ends one wait only.
+                # Each `interrupt` ends one blocking call only.
                 self.assertTrue(calls.acquire(timeout=10))
 
         def press() -> None:
@@ -184,7 +184,7 @@ class RunTogetherTests(SynchronousTestCase):
 
 
 def instead_of_the_first_wait(press: Callable[[], None]) -> mock._patch[mock.Mock]:
-    """Let somebody press Ctrl-C while the calling thread waits for the steps."""
+    """Simulate Ctrl-C while the calling thread waits for the steps."""
     presses = [press]
 
     def instead(*arguments: Any, **more: Any) -> object:

@@ -1,4 +1,4 @@
-"""What becomes of a file that is there already; and any history a download may have."""
+"""Existing local files, and downloads with random histories."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from natproxy.client.retry import RetryPolicy
 from natproxy.client.transfer.destination import Existing
 from natproxy.client.transfer.partial import PartialDownload
 from natproxy.client.transfer.request import DownloadOptions
+from tests.support.downloads import NEW, OLD, DownloadCase
 from tests.support.partials import kill
 from tests.support.served_files import MTIME, Fault
-from tests.support.transfers import NEW, OLD, TransferCase
 
 
-class ExistingTests(TransferCase):
-    """Each policy meets each thing that can be there."""
+class ExistingTests(DownloadCase):
+    """Each value of `Existing` with each type of existing file."""
 
     def outcome(self, existing: Existing) -> str:
         try:
-            fetched = self.fetch(DownloadOptions(existing=existing))
+            received = self.download(DownloadOptions(existing=existing))
         except LocalError as error:
             self.assertEqual(self.phases(), [Phase.FAILED])
             return "refused" if error.exit_status == 9 else ""
         finally:
             self.events.clear()
-        return "left" if fetched.unchanged else "fetched"
+        return "left" if received.unchanged else "received"
 
     def outcomes(self) -> list[str]:
         before = os.lstat(self.path(b"a")) if os.path.lexists(self.path(b"a")) else None
         outcomes = []
         for existing in (Existing.REFUSE, Existing.KEEP, Existing.UPDATE, Existing.REPLACE):
             outcomes.append(self.outcome(existing))
-            if outcomes[-1] == "fetched":
+            if outcomes[-1] == "received":
                 self.assert_whole()
                 os.unlink(self.path(b"a"))
                 if before is not None:
@@ -48,69 +48,69 @@ class ExistingTests(TransferCase):
         return outcomes
 
     def there(self) -> None:
-        """Make what is there."""
+        """Create the existing file."""
 
-    def test_nothing(self) -> None:
-        self.assertEqual(self.outcomes(), ["fetched"] * 4)
+    def test_no_file(self) -> None:
+        self.assertEqual(self.outcomes(), ["received"] * 4)
 
-    def test_the_same(self) -> None:
+    def test_same_file(self) -> None:
         self.there = lambda: self.write(b"a", NEW, MTIME)
         self.there()
-        self.assertEqual(self.outcomes(), ["left", "left", "left", "fetched"])
+        self.assertEqual(self.outcomes(), ["left", "left", "left", "received"])
 
-    def test_others(self) -> None:
+    def test_different_files(self) -> None:
         for content, mtime in ((NEW, MTIME + 1), (NEW[1:], MTIME), (b"", MTIME)):
             self.there = lambda c=content, m=mtime: self.write(b"a", c, m)
             self.there()
-            self.assertEqual(self.outcomes(), ["refused", "left", "fetched", "fetched"])
+            self.assertEqual(self.outcomes(), ["refused", "left", "received", "received"])
 
-    def test_no_regular_file(self) -> None:
+    def test_special_files(self) -> None:
         for make in (os.mkdir, os.mkfifo):
             make(self.path(b"a"))
             self.assertEqual(self.outcomes(), ["refused"] * 4)
             os.rmdir(self.path(b"a")) if make is os.mkdir else os.unlink(self.path(b"a"))
 
-    def test_link_that_leads_nowhere_is_something_too(self) -> None:
+    def test_dangling_link(self) -> None:
         self.there = lambda: os.symlink(b"nowhere", self.path(b"a"))
         self.there()
-        self.assertEqual(self.outcomes(), ["refused", "left", "fetched", "fetched"])
+        self.assertEqual(self.outcomes(), ["refused", "left", "received", "received"])
 
-    def test_link_is_replaced_and_what_it_leads_to_is_left(self) -> None:
+    def test_link_is_replaced_and_its_target_is_kept(self) -> None:
         target = self.path(b"..", os.path.basename(self.directory) + b".target")
         self.addCleanup(os.unlink, target)
         self.write(target, b"precious")
         os.symlink(target, self.path(b"a"))
-        self.fetch(DownloadOptions(existing=Existing.UPDATE))
+        self.download(DownloadOptions(existing=Existing.UPDATE))
         self.assert_whole()
         self.assertEqual(self.read(target), b"precious")
 
-    def test_the_same_by_its_looks_only(self) -> None:
+    def test_same_size_and_time_with_different_bytes(self) -> None:
         self.write(b"a", OLD, MTIME)
-        error = self.assertRaises(LocalError, self.fetch, DownloadOptions(verify=True))
+        error = self.assertRaises(LocalError, self.download, DownloadOptions(verify=True))
         self.assertIn("--overwrite", str(error))
-        self.fetch(DownloadOptions(verify=True, existing=Existing.UPDATE))
+        self.download(DownloadOptions(verify=True, existing=Existing.UPDATE))
         self.assert_whole()
-        self.assertTrue(self.fetch(DownloadOptions(verify=True)).unchanged)
+        self.assertTrue(self.download(DownloadOptions(verify=True)).unchanged)
 
-    def test_what_came_there_meanwhile(self) -> None:
+    def test_file_that_appears_during_the_download(self) -> None:
         for existing, content in ((Existing.REFUSE, None), (Existing.KEEP, b"other")):
             appear = Fault(act=lambda: self.write(b"a", b"other"))
             self.server.fail(b"GET", appear)
             if content is None:
-                self.assertRaises(LocalError, self.fetch, DownloadOptions(existing=existing))
+                self.assertRaises(LocalError, self.download, DownloadOptions(existing=existing))
                 self.assertEqual(self.read(b"a"), b"other")
             else:
-                self.assertTrue(self.fetch(DownloadOptions(existing=existing)).unchanged)
+                self.assertTrue(self.download(DownloadOptions(existing=existing)).unchanged)
                 self.assert_whole(content)
             os.unlink(self.path(b"a"))
             self.server.put(b"d/a", NEW)
 
-    def test_what_came_there_at_the_last_moment(self) -> None:
-        # While the bytes are brought to the disk, which can take minutes.
+    def test_file_that_appears_during_the_synchronization(self) -> None:
+        # The synchronization of bytes to the disk can take minutes.
         sync = os.fsync
         for linked in (True, False):
             for existing in (Existing.REFUSE, Existing.KEEP):
-                how = DownloadOptions(existing=existing)
+                options = DownloadOptions(existing=existing)
 
                 def appear(file: int) -> None:
                     self.write(b"a", b"other")
@@ -120,34 +120,34 @@ class ExistingTests(TransferCase):
                 link = mock.patch("os.link", side_effect=error, wraps=os.link)
                 with mock.patch("os.fsync", appear), link:
                     if existing is Existing.KEEP:
-                        self.assertTrue(self.fetch(how).unchanged)
+                        self.assertTrue(self.download(options).unchanged)
                         self.assert_whole(b"other")
                     else:
-                        self.assertRaises(LocalError, self.fetch, how)
+                        self.assertRaises(LocalError, self.download, options)
                         self.assertEqual(self.read(b"a"), b"other")
                 os.unlink(self.path(b"a"))
                 with link:
-                    self.fetch(how)
+                    self.download(options)
                 self.assert_whole()
                 os.unlink(self.path(b"a"))
 
-    def test_what_came_there_meanwhile_with_version_1(self) -> None:
+    def test_file_that_appears_during_a_download_by_version_1(self) -> None:
         self.server.version = 1
         self.server.put(b"a", NEW)
         for existing in (Existing.REFUSE, Existing.KEEP, Existing.REPLACE):
-            how = DownloadOptions(existing=existing)
+            options = DownloadOptions(existing=existing)
             self.server.fail(b"DOWNLOAD", Fault(act=lambda: self.write(b"a", b"other")))
             if existing is Existing.REFUSE:
-                self.assertRaises(LocalError, self.fetch, how, b"a")
+                self.assertRaises(LocalError, self.download, options, b"a")
             else:
-                kept = self.fetch(how, b"a").unchanged
+                kept = self.download(options, b"a").unchanged
                 self.assertEqual(kept, existing is Existing.KEEP)
             self.assert_whole(NEW if existing is Existing.REPLACE else b"other")
             os.unlink(self.path(b"a"))
 
 
-class AnyHistoryTests(TransferCase):
-    """Whatever happens, the file is in the end one that the server had, and not twice fetched."""
+class AnyHistoryTests(DownloadCase):
+    """After any faults, the file is one that the server had, and no byte is downloaded twice."""
 
     @settings(max_examples=60, deadline=None)
     @given(st.data())
@@ -182,10 +182,10 @@ class AnyHistoryTests(TransferCase):
                 mock.patch("natproxy.client.transfer.record.SMALLEST_SEGMENT", 1000),
                 mock.patch("natproxy.client.transfer.partial.CHECKPOINT", 500),
                 mock.patch("natproxy.client.transfer.request.CHUNK_SIZE", 700),
-                # What trial calls a module's "suppress" is something else.
+                # A module attribute named "suppress" has a meaning for trial.
                 contextlib.suppress(ConnectionBroken, Unavailable),
             ):
-                self.fetch(
+                self.download(
                     DownloadOptions(
                         Existing.REPLACE,
                         data.draw(st.booleans()),
@@ -193,12 +193,12 @@ class AnyHistoryTests(TransferCase):
                         retry_policy=RetryPolicy(),
                     )
                 )
-                # The fault came too late: that was one download, and what follows is another.
+                # The fault came too late: that download is complete, and another one follows.
                 self.assert_whole(current)
                 os.unlink(self.path(b"a"))
                 self.server.sent, changes, kills = 0, 0, 0
             self.server._faults.clear()
-        received = self.fetch(DownloadOptions(Existing.REPLACE)).received
+        received = self.download(DownloadOptions(Existing.REPLACE)).received
         self.assert_whole(current)
         self.assertLessEqual(received, len(current))
         if segments == 1 and not changes:

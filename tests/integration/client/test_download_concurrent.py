@@ -1,4 +1,4 @@
-"""Two downloads of one path at the same time, and directories that are replaced meanwhile."""
+"""Concurrent downloads to one path, and directories that are replaced meanwhile."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from natproxy.client.transfer.download import Download
 from natproxy.client.transfer.partial import ClaimLost
 from natproxy.client.transfer.request import DownloadOptions, DownloadRequest, DownloadResult
 from natproxy.client.transfer.tree import LocalTree
+from tests.support.downloads import NEW, OLD, DownloadCase
 from tests.support.served_files import MTIME, Fault
-from tests.support.transfers import NEW, OLD, TransferCase
 
 ALONE = DownloadOptions(existing=Existing.REPLACE)
 CONCURRENT = DownloadOptions(existing=Existing.REPLACE, concurrent=True)
 
 
-class MeanwhileCase(TransferCase):
-    """Something happens in the middle of a download, after its first bytes."""
+class MeanwhileCase(DownloadCase):
+    """A callback runs in the middle of a download, after its first bytes."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -32,11 +32,11 @@ class MeanwhileCase(TransferCase):
         piece.start()
         self.addCleanup(piece.stop)
 
-    def fetch_and(
+    def download_and(
         self,
         act: Callable[[], object],
-        how: DownloadOptions = ALONE,
-        wanted: DownloadRequest | None = None,
+        options: DownloadOptions = ALONE,
+        request: DownloadRequest | None = None,
     ) -> DownloadResult:
         acted: list[object] = []
 
@@ -45,48 +45,48 @@ class MeanwhileCase(TransferCase):
                 acted.append(None)
                 acted[0] = act()
 
-        wanted = wanted or DownloadRequest(b"d/a", self.path(b"a"))
+        request = request or DownloadRequest(b"d/a", self.path(b"a"))
         try:
-            return Download(self.session, wanted, how, note).run()
+            return Download(self.session, request, options, note).run()
         finally:
             self.assertEqual(len(acted), 1)
 
-    def other(self, how: DownloadOptions) -> Callable[[], object]:
-        """Return what downloads the same file with a connection of its own."""
+    def other(self, options: DownloadOptions) -> Callable[[], object]:
+        """Return a function that downloads the same file over another connection."""
 
-        def fetch() -> DownloadResult:
+        def download() -> DownloadResult:
             with Session(self.server.address, 5) as session:
-                return Download(session, DownloadRequest(b"d/a", self.path(b"a")), how).run()
+                return Download(session, DownloadRequest(b"d/a", self.path(b"a")), options).run()
 
-        return fetch
+        return download
 
 
 class ConcurrentTests(MeanwhileCase):
-    def test_second_download_has_its_own_way(self) -> None:
+    def test_second_concurrent_download_succeeds(self) -> None:
         seen = []
 
         def second() -> None:
             self.other(CONCURRENT)()
             seen.append((self.read(b"a"), self.files()))
 
-        self.fetch_and(second, CONCURRENT)
+        self.download_and(second, CONCURRENT)
         self.assertEqual(seen, [(NEW, [b".a.part", b".a.part.json", b"a"])])
         self.assert_whole()
 
-    def test_second_download_is_refused_unless_that_is_wanted(self) -> None:
+    def test_second_download_is_an_error_by_default(self) -> None:
         def second() -> None:
             error = self.assertRaises(LocalError, self.other(ALONE))
             self.assertEqual(error.errno, errno.EBUSY)
 
-        self.fetch_and(second)
+        self.download_and(second)
         self.assert_whole()
 
-    def test_file_that_another_download_has_brought_is_not_brought_twice(self) -> None:
-        how = DownloadOptions(concurrent=True)
-        self.assertTrue(self.fetch_and(self.other(how), how).unchanged)
+    def test_file_saved_by_another_download_is_unchanged(self) -> None:
+        options = DownloadOptions(concurrent=True)
+        self.assertTrue(self.download_and(self.other(options), options).unchanged)
         self.assert_whole()
 
-    def test_the_blocking_api_lets_all_succeed(self) -> None:
+    def test_concurrent_downloads_of_the_api_succeed(self) -> None:
         waiting = threading.Barrier(4, timeout=10)
         self.server.fail(b"GET", *[Fault(act=waiting.wait)] * 4)
         failures: list[BaseException] = []
@@ -108,7 +108,7 @@ class ConcurrentTests(MeanwhileCase):
 
 
 class UselessLockTests(MeanwhileCase):
-    """``flock`` succeeds and excludes nobody."""
+    """``flock`` succeeds without excluding other processes."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -123,26 +123,26 @@ class UselessLockTests(MeanwhileCase):
             self.other(ALONE)()
             seen.append(os.stat(self.path(b"a")))
 
-        self.assertRaises(ClaimLost, self.fetch_and, second)
+        self.assertRaises(ClaimLost, self.download_and, second)
         now = os.stat(self.path(b"a"))
         self.assertEqual((now.st_ino, now.st_mtime_ns), (seen[0].st_ino, MTIME))
         self.assertEqual(now.st_ctime_ns, seen[0].st_ctime_ns)
         self.assert_whole()
 
-    def test_nor_if_the_file_has_changed_on_the_server(self) -> None:
+    def test_slower_download_of_a_changed_file(self) -> None:
         def second() -> None:
             self.server.put(b"d/a", OLD)
             self.other(ALONE)()
 
-        self.assertRaises(ClaimLost, self.fetch_and, second)
+        self.assertRaises(ClaimLost, self.download_and, second)
         self.assert_whole(OLD)
 
     def test_concurrent_downloads_all_succeed(self) -> None:
-        self.fetch_and(self.other(CONCURRENT), CONCURRENT)
+        self.download_and(self.other(CONCURRENT), CONCURRENT)
         self.assert_whole()
 
-    def test_download_that_is_overtaken_leaves_the_other_alone(self) -> None:
-        # The other one is at the usual part, and breaks off there.
+    def test_download_that_lost_its_claim_does_not_affect_the_other(self) -> None:
+        # The other one claims the usual partial file and fails there.
         def second() -> None:
             self.server.fail(b"GET", Fault(cut=4000))
             self.assertRaises(
@@ -150,13 +150,13 @@ class UselessLockTests(MeanwhileCase):
                 self.other(DownloadOptions(existing=Existing.REPLACE, retry_policy=RetryPolicy())),
             )
 
-        self.fetch_and(second, CONCURRENT)
+        self.download_and(second, CONCURRENT)
         self.assertEqual(self.files(), [b".a.part", b".a.part.json", b"a"])
         self.assertEqual(self.read(b"a"), NEW)
 
 
 class TreeTests(MeanwhileCase):
-    """Whatever becomes of the directories of a tree, nothing outside is reached."""
+    """Replacing directories of a tree never leads to an access outside."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -168,11 +168,11 @@ class TreeTests(MeanwhileCase):
         self.tree = LocalTree(self.path(b"root"))
         self.addCleanup(self.tree.close)
 
-    def wanted(self, below: bytes = b"z/a") -> DownloadRequest:
+    def request(self, below: bytes = b"z/a") -> DownloadRequest:
         return DownloadRequest(b"d/a", self.path(b"root", below), None, self.tree, below)
 
     def replace(self) -> None:
-        """Put a link that leads outside in the directory's place."""
+        """Replace the directory by a link to the outside."""
         os.rename(self.z, self.z + b".old")
         os.symlink(self.outside, self.z)
 
@@ -182,22 +182,24 @@ class TreeTests(MeanwhileCase):
             self.assertEqual(self.read(b"outside", name), b"precious")
             self.assertEqual(os.stat(self.path(b"outside", name)).st_mtime_ns, 1)
 
-    def test_directory_that_is_replaced_by_a_link_while_it_is_written_to(self) -> None:
-        for how in (ALONE, DownloadOptions(existing=Existing.UPDATE, verify=True)):
-            error = self.assertRaises(LocalError, self.fetch_and, self.replace, how, self.wanted())
+    def test_directory_replaced_by_a_link_while_it_is_written_to(self) -> None:
+        for options in (ALONE, DownloadOptions(existing=Existing.UPDATE, verify=True)):
+            error = self.assertRaises(
+                LocalError, self.download_and, self.replace, options, self.request()
+            )
             self.assertIn(error.errno, (errno.ELOOP, errno.ENOTDIR))
             self.assert_outside_untouched()
-            # What was received is still where it was.
+            # The received bytes are still in the renamed directory.
             old = sorted(os.listdir(self.z + b".old"))
             self.assertEqual(old, [b".a.part", b".a.part.json"])
             os.unlink(self.z)
             os.rename(self.z + b".old", self.z)
 
-    def test_directory_that_is_a_link_from_the_beginning(self) -> None:
+    def test_directory_that_is_a_link(self) -> None:
         self.replace()
         for existing in Existing:
-            how = DownloadOptions(existing=existing)
-            transfer = Download(self.session, self.wanted(), how)
+            options = DownloadOptions(existing=existing)
+            transfer = Download(self.session, self.request(), options)
             error = self.assertRaises(LocalError, transfer.run)
             self.assertIn(error.errno, (errno.ELOOP, errno.ENOTDIR))
         self.assert_outside_untouched()
@@ -211,44 +213,44 @@ class TreeTests(MeanwhileCase):
             return found
 
         with mock.patch.object(LocalTree, "lstat", lstat):
-            self.assertRaises(LocalError, Download(self.session, self.wanted(), ALONE).run)
+            self.assertRaises(LocalError, Download(self.session, self.request(), ALONE).run)
         self.assert_outside_untouched()
 
-    def test_link_in_the_place_of_the_file_is_replaced(self) -> None:
+    def test_link_in_place_of_the_file_is_replaced(self) -> None:
         for verify in (False, True):
             os.symlink(self.path(b"outside", b"a"), self.path(b"root", b"z", b"a"))
-            how = DownloadOptions(existing=Existing.UPDATE, verify=verify)
-            Download(self.session, self.wanted(), how).run()
+            options = DownloadOptions(existing=Existing.UPDATE, verify=verify)
+            Download(self.session, self.request(), options).run()
             self.assertEqual(self.read(b"root", b"z", b"a"), NEW)
             self.assertFalse(os.path.islink(self.path(b"root", b"z", b"a")))
             os.unlink(self.path(b"root", b"z", b"a"))
         self.assert_outside_untouched()
 
-    def test_links_that_would_be_partial_files_are_not_followed(self) -> None:
+    def test_links_named_like_partial_files_are_not_followed(self) -> None:
         for suffix in (b"", b".json"):
             place = self.path(b"root", b"z", b".a.part" + suffix)
             os.symlink(self.path(b"outside", b".a.part"), place)
-        Download(self.session, self.wanted(), ALONE).run()
+        Download(self.session, self.request(), ALONE).run()
         self.assertEqual(self.read(b"root", b"z", b"a"), NEW)
         self.assert_outside_untouched()
 
     def test_directories_are_created(self) -> None:
-        Download(self.session, self.wanted(b"n/o/a"), ALONE).run()
+        Download(self.session, self.request(b"n/o/a"), ALONE).run()
         self.assertEqual(self.read(b"root", b"n", b"o", b"a"), NEW)
 
-    def test_file_of_the_same_digest_is_left(self) -> None:
+    def test_file_with_the_same_digest_is_unchanged(self) -> None:
         self.write(b"root/z/a", NEW, MTIME)
-        how = DownloadOptions(existing=Existing.UPDATE, verify=True)
-        self.assertTrue(Download(self.session, self.wanted(), how).run().unchanged)
+        options = DownloadOptions(existing=Existing.UPDATE, verify=True)
+        self.assertTrue(Download(self.session, self.request(), options).run().unchanged)
         self.write(b"root/z/a", OLD, MTIME)
-        self.assertFalse(Download(self.session, self.wanted(), how).run().unchanged)
+        self.assertFalse(Download(self.session, self.request(), options).run().unchanged)
 
     def test_server_of_version_1(self) -> None:
         self.server.version = 1
-        Download(self.session, self.wanted(), ALONE).run()
+        Download(self.session, self.request(), ALONE).run()
         self.assertEqual(os.listdir(self.z), [b"a"])
         self.replace()
-        self.assertRaises(LocalError, Download(self.session, self.wanted(), ALONE).run)
+        self.assertRaises(LocalError, Download(self.session, self.request(), ALONE).run)
         self.assert_outside_untouched()
 
 
@@ -259,7 +261,7 @@ class LinkedDestinationTests(MeanwhileCase):
         Download(self.session, DownloadRequest(b"d/a", self.path(b"link", b"a"))).run()
         self.assertEqual(self.read(b"real", b"a"), NEW)
 
-    def test_directory_that_is_replaced_meanwhile_stays_the_one_that_is_written_to(self) -> None:
+    def test_replacing_the_directory_does_not_affect_the_download(self) -> None:
         os.mkdir(self.path(b"z"))
         os.mkdir(self.path(b"other"))
 
@@ -267,5 +269,5 @@ class LinkedDestinationTests(MeanwhileCase):
             os.rename(self.path(b"z"), self.path(b"old"))
             os.symlink(b"other", self.path(b"z"))
 
-        self.fetch_and(replace, wanted=DownloadRequest(b"d/a", self.path(b"z", b"a")))
+        self.download_and(replace, request=DownloadRequest(b"d/a", self.path(b"z", b"a")))
         self.assertEqual((os.listdir(self.path(b"other")), self.read(b"old", b"a")), ([], NEW))

@@ -1,4 +1,4 @@
-"""The client on a reactor: replies in pieces of any size, cut off anywhere, or of any bytes."""
+"""Deferred sessions: replies in pieces of any size, cut off anywhere, or of any bytes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from twisted.internet.error import ConnectionDone
 from natproxy.client import ClientError, ConnectionBroken, NotFound
 from natproxy.client.version import Features, State
 from natproxy.protocol import Entry, Range, format_metadata, format_range, listable
-from tests.unit.client.test_deferred import METADATA, ClientCase, page_of
+from tests.support.deferred_sessions import METADATA, DeferredCase, page_of
 
 commands = st.sampled_from(("list", "stat", "read", "ls", "missing"))
 names = st.binary(min_size=1, max_size=12).map(lambda name: name.replace(b"/", b"x"))
 bodies = st.binary(max_size=300)
 
 
-class PiecesTests(ClientCase):
+class PiecesTests(DeferredCase):
     @settings(max_examples=150, deadline=None, database=None)
     @given(
         st.lists(

@@ -1,4 +1,4 @@
-"""The client on a reactor: temporary failures, and for how long they are retried."""
+"""Deferred sessions: temporary failures, and for how long they are retried."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from natproxy.client import (
 )
 from natproxy.client.retry import RetryPolicy
 from natproxy.client.twisted import Session
-from tests.unit.client.test_deferred import FACTS, METADATA, ClientCase
+from tests.support.deferred_sessions import FACTS, METADATA, DeferredCase
 
 NOT_NOW = b"ERR 503 not now\n"
 STAT = b"OK type=file size=5 " + FACTS + b"\n"
 
 
-class RetryCase(ClientCase):
+class RetryCase(DeferredCase):
     def new_client(self, **options: Any) -> Session:
         return super().new_client(**{"retry_policy": RetryPolicy(60), **options})
 
@@ -55,7 +55,7 @@ class RetryTests(RetryCase):
             connection.send(reply)
             self.successResultOf(result)
 
-    def test_digest_that_is_being_computed_costs_no_patience(self) -> None:
+    def test_silence_while_a_digest_is_computed_counts_as_no_failure(self) -> None:
         self.client = self.new_client(retry_policy=RetryPolicy(60, 1))
         digest = self.client.hash("a")
         connection = self.accept()
@@ -76,7 +76,7 @@ class RetryTests(RetryCase):
         connection.send(NOT_NOW)
         self.failureResultOf(digest, NotFound)
 
-    def test_version_is_asked_for_again(self) -> None:
+    def test_feat_is_retried(self) -> None:
         version = self.client.version()
         connection = self.accept(of_version=None)
         connection.send(b"ERR proxy error: no server\n")
@@ -96,13 +96,13 @@ class RetryTests(RetryCase):
         gave_up = self.failureResultOf(names, GaveUp).value
         self.assertEqual(str(gave_up), "not now (gave up after 1 min without progress)")
 
-    def test_client_has_none_unless_it_is_given_some(self) -> None:
+    def test_nothing_is_retried_by_default(self) -> None:
         self.client = super().new_client(retry_policy=None)
         names = self.client.list()
         self.endpoint.last.refuse(error.ConnectionRefusedError())
         self.failureResultOf(names, CannotConnect)
 
-    def test_first_connection_is_waited_for_only_if_that_is_wanted(self) -> None:
+    def test_first_connect_is_retried_only_with_wait(self) -> None:
         connected = self.client.connect()
         self.endpoint.last.refuse(error.ConnectionRefusedError())
         self.failureResultOf(connected, CannotConnect)

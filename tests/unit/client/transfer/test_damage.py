@@ -1,4 +1,4 @@
-"""Damaged ranges are found by halving, whatever is damaged."""
+"""Damaged ranges are found by halving."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MIB = 1 << 20
 
 
 class Compared:
-    """Compares with bytes of which some are bad; counts what that costs."""
+    """Compares with bytes of which some are damaged, and counts the comparisons."""
 
     def __init__(self, *bad: int) -> None:
         self.bad = bad
@@ -40,7 +40,7 @@ class FindingTests(SynchronousTestCase):
             ((start, end),) = find_damage((0, size), size, compared.same)
             self.assertLessEqual(end - start, SMALLEST_PIECE)
             self.assertTrue(start <= offset < end)
-            # Ten halvings, and two digests in each at most.
+            # Ten halvings with at most two digests each.
             self.assertLessEqual(len(compared.spans), 20)
             self.assertLessEqual(sum(end - start for start, end in compared.spans), 2 * size)
 
@@ -54,7 +54,7 @@ class FindingTests(SynchronousTestCase):
         self.assertEqual(find_damage((5, 17), 100, compared.same), [(5, 17)])
         self.assertEqual(compared.spans, [])
 
-    def test_all_of_a_large_file_costs_so_many_digests_and_no_more(self) -> None:
+    def test_number_of_digests_of_a_large_file_is_limited(self) -> None:
         size = 100_000 * MIB
         spans = []
 
@@ -93,7 +93,7 @@ class FindingTests(SynchronousTestCase):
 
 
 class JoiningTests(SynchronousTestCase):
-    def test_few_ranges_stay_as_they_are(self) -> None:
+    def test_few_ranges_are_not_joined(self) -> None:
         for ranges in ([], [(3, 4)], [(0, 1), (5, 6)]):
             self.assertEqual(join(ranges, 2), ranges)
 
@@ -104,7 +104,7 @@ class JoiningTests(SynchronousTestCase):
 
     @settings(max_examples=100, deadline=None)
     @given(st.lists(st.integers(1, 50), max_size=150), st.integers(1, MOST_RANGES))
-    def test_nothing_is_left_out(self, lengths: list[int], most: int) -> None:
+    def test_every_range_is_covered(self, lengths: list[int], most: int) -> None:
         ranges = []
         offset = 0
         for length in lengths:

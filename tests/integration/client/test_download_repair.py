@@ -10,14 +10,14 @@ from natproxy.client.transfer.damage import MOST_RANGES
 from natproxy.client.transfer.download import REPAIRS
 from natproxy.client.transfer.request import DownloadOptions
 from natproxy.protocol import FILE, Digest, Metadata, Range, format_digest, format_range
+from tests.support.downloads import NEW, OLD, ONCE, DownloadCase
 from tests.support.served_files import MTIME, Fault
-from tests.support.transfers import NEW, OLD, ONCE, TransferCase
 
 VERIFIED = DownloadOptions(verify=True)
 
 
-class RepairCase(TransferCase):
-    """Pieces are of 320 bytes at least: a file of 10,240 has 32 of them."""
+class RepairCase(DownloadCase):
+    """The smallest piece is 320 bytes: a file of 10,240 bytes has 32 pieces."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -30,7 +30,7 @@ class RepairCase(TransferCase):
             self.addCleanup(small.stop)
 
     def flipped(self, *offsets: int, start: int = 0, end: int = len(NEW)) -> Fault:
-        """Return a reply to GET in which a bit of some bytes is flipped on the way."""
+        """Return a reply to GET in which a bit of some bytes is flipped."""
         content = bytearray(NEW)
         for offset in offsets:
             content[offset] ^= 4
@@ -39,7 +39,7 @@ class RepairCase(TransferCase):
         return Fault(answer=header + content[start:end])
 
     def asked(self) -> list[tuple[int, int]]:
-        """Return offset and length of each range that was asked for."""
+        """Return offset and length of each requested range."""
         return [
             (int(words.get(b"offset", 0)), int(words[b"length"]))
             for words in (
@@ -52,9 +52,9 @@ class RepairCase(TransferCase):
 class RepairingTests(RepairCase):
     def test_one_flipped_bit_costs_one_piece(self) -> None:
         self.server.fail(b"GET", self.flipped(5000))
-        fetched = self.fetch(VERIFIED)
+        received = self.download(VERIFIED)
         self.assertEqual(self.asked(), [(0, 10240), (4800, 320)])
-        self.assertEqual(fetched.received, 10240 + 320)
+        self.assertEqual(received.received, 10240 + 320)
         self.assertEqual(
             self.messages(Phase.RESTARTING),
             ["320 bytes are not the server's: downloading them again"],
@@ -62,20 +62,20 @@ class RepairingTests(RepairCase):
         self.assertIn(Event(b"d/a", Phase.RECEIVING, 10240 - 320, 10240), self.events)
         self.assert_whole()
 
-    def test_each_damaged_place_is_found(self) -> None:
+    def test_each_damaged_range_is_found(self) -> None:
         self.server.fail(b"GET", self.flipped(0, 1, 5000, 5300, 10239))
-        self.fetch(VERIFIED)
+        self.download(VERIFIED)
         self.assertEqual(self.asked()[1:], [(0, 320), (4800, 640), (9920, 320)])
-        # What was downloaded again counts as there.
+        # Repaired ranges count as received.
         received = [event for event in self.events if event.phase is Phase.RECEIVING]
         self.assertEqual(received[-1].done, 10240)
         self.assert_whole()
 
-    def test_segments_are_repaired_each_for_itself(self) -> None:
+    def test_segments_are_repaired_separately(self) -> None:
         self.server.fail(b"GET", self.flipped(3000, start=0, end=5120))
-        # The fault is for the first segment: both at once could ask in any order.
+        # The fault is for the first segment: parallel segments have no fixed order.
         with mock.patch("natproxy.client.transfer.download.run_parallel", _one_by_one):
-            self.fetch(DownloadOptions(verify=True, segments=2))
+            self.download(DownloadOptions(verify=True, segments=2))
         self.assertIn((2880, 320), self.asked()[2:])
         self.assertLessEqual(len(self.asked()), 4)
         self.assert_whole()
@@ -85,88 +85,88 @@ class RepairingTests(RepairCase):
         second = self.flipped(5120, start=5120)
         with mock.patch("natproxy.client.transfer.download.run_parallel", _one_by_one):
             self.server.fail(b"GET", first, second)
-            self.fetch(DownloadOptions(verify=True, segments=2))
+            self.download(DownloadOptions(verify=True, segments=2))
         self.assertEqual(self.asked()[2:], [(4800, 320), (5120, 320)])
         self.assert_whole()
 
     def test_damage_in_the_repair_is_repaired(self) -> None:
         again = self.flipped(5000, start=4800, end=5120)
         self.server.fail(b"GET", self.flipped(5000), *[again] * (REPAIRS - 1))
-        self.fetch(VERIFIED)
+        self.download(VERIFIED)
         self.assertEqual(self.asked(), [(0, 10240), *[(4800, 320)] * REPAIRS])
         self.assert_whole()
 
-    def test_what_cannot_be_repaired_is_given_up_and_the_rest_is_kept(self) -> None:
+    def test_repairs_are_limited_and_the_other_bytes_are_kept(self) -> None:
         again = self.flipped(5000, start=4800, end=5120)
         self.server.fail(b"GET", self.flipped(5000), *[again] * REPAIRS)
-        error = self.assertRaises(DigestMismatch, self.fetch, VERIFIED)
+        error = self.assertRaises(DigestMismatch, self.download, VERIFIED)
         self.assertEqual(error.exit_status, 7)
         self.assertIn("320 bytes is not the server's, after 3 repairs", str(error))
         self.assertIn("the other 9920 bytes are kept", str(error))
         self.assertEqual(self.files(), [b".a.part", b".a.part.json"])
         self.server.commands.clear()
-        self.assertEqual(self.fetch(VERIFIED).received, 320)
+        self.assertEqual(self.download(VERIFIED).received, 320)
         self.assertEqual(self.asked(), [(4800, 320)])
         self.assert_whole()
 
-    def test_file_that_changes_while_it_is_repaired_is_fetched_afresh(self) -> None:
+    def test_file_that_changes_during_the_repair_is_downloaded_again(self) -> None:
         change = Fault(act=lambda: self.server.put(b"d/a", OLD))
         self.server.fail(b"GET", self.flipped(5000), change)
-        self.fetch(VERIFIED)
+        self.download(VERIFIED)
         self.assert_whole(OLD)
 
-    def test_file_that_changes_while_damage_is_looked_for_is_fetched_afresh(self) -> None:
+    def test_file_that_changes_during_the_search_for_damage_is_downloaded_again(self) -> None:
         change = Fault(act=lambda: self.server.put(b"d/a", OLD))
         self.server.fail(b"GET", self.flipped(5000))
         self.server.fail(b"HASH", Fault(), Fault(), change)
-        self.fetch(VERIFIED)
+        self.download(VERIFIED)
         self.assert_whole(OLD)
 
-    def test_many_damaged_places_are_repaired_in_few_ranges(self) -> None:
-        # The record of the partial download has to fit into a page.
+    def test_many_damaged_ranges_are_joined(self) -> None:
+        # The record of the partial download must fit into a page.
         with (
             mock.patch("natproxy.client.transfer.damage.SMALLEST_PIECE", 1),
             mock.patch("natproxy.client.transfer.damage.MOST_PIECES", 10240),
         ):
             self.server.fail(b"GET", self.flipped(*range(0, 10240, 128)))
-            self.fetch(VERIFIED)
+            self.download(VERIFIED)
         self.assertEqual(len(self.asked()), 1 + MOST_RANGES)
         self.assert_whole()
 
-    def test_interrupted_repair_goes_on_where_it_was(self) -> None:
+    def test_interrupted_repair_is_resumed(self) -> None:
         self.server.fail(b"GET", self.flipped(5000), Fault(answer=b"OK nonsense\n"))
-        self.assertRaises(NotUnderstood, self.fetch, VERIFIED)
+        self.assertRaises(NotUnderstood, self.download, VERIFIED)
         record = json.loads(self.read(b".a.part.json"))
         self.assertEqual(
             record["segments"], [[0, 4800, 4800], [4800, 4800, 5120], [5120, 10240, 10240]]
         )
-        self.assertEqual(self.fetch().received, 320)
+        self.assertEqual(self.download().received, 320)
         self.assert_whole()
 
     def test_without_verify_nothing_is_compared(self) -> None:
         self.server.fail(b"GET", self.flipped(5000))
-        self.fetch()
+        self.download()
         self.assertEqual(self.server.asked(b"HASH"), [])
         self.assertNotEqual(self.read(b"a"), NEW)
 
 
 class RestartedSystemTests(RepairCase):
-    """What was kept before a power failure is repaired, too."""
+    """Bytes received before a power failure are repaired, too."""
 
     def keep(self, damaged: bytes) -> None:
         with mock.patch("natproxy.client.transfer.partial.boot_id", return_value="before"):
             self.interrupted(4000)
         self.write(b".a.part", damaged)
 
-    def fetched(self) -> int:
+    def received(self) -> int:
         with mock.patch("natproxy.client.transfer.partial.boot_id", return_value="now"):
-            received = self.fetch().received
+            received = self.download().received
         self.assert_whole()
         return received
 
     def test_damaged_piece_is_downloaded_again(self) -> None:
         self.keep(NEW[:1000] + bytes(10) + NEW[1010:4000])
-        self.assertEqual(self.fetched(), 10240 - 4000 + 250)
+        self.assertEqual(self.received(), 10240 - 4000 + 250)
         self.assertEqual(
             self.messages(Phase.RESTARTING),
             ["250 of the 4000 bytes that were kept are damaged: downloading them again"],
@@ -174,13 +174,13 @@ class RestartedSystemTests(RepairCase):
 
     def test_bytes_that_did_not_reach_the_disk_are_downloaded_again(self) -> None:
         self.keep(NEW[:3000])
-        self.assertEqual(self.fetched(), 10240 - 3000)
+        self.assertEqual(self.received(), 10240 - 3000)
         self.assertEqual(self.server.asked(b"HASH"), [b"d/a length=3000"])
 
-    def test_part_that_somebody_has_cut_is_compared_before_it_is_gone_on_with(self) -> None:
+    def test_truncated_partial_file_is_compared_first(self) -> None:
         self.interrupted(4000, ONCE)
         self.write(b".a.part", bytes(3000))
-        self.assertEqual(self.fetch().received, 10240)
+        self.assertEqual(self.download().received, 10240)
         self.assertEqual(
             self.messages(Phase.RESTARTING), ["what was kept is damaged: starting afresh"]
         )
@@ -190,15 +190,15 @@ class RestartedSystemTests(RepairCase):
         self.keep(bytes(4000))
         self.server.fail(b"HASH", Fault(act=lambda: self.server.put(b"d/a", OLD)))
         with mock.patch("natproxy.client.transfer.partial.boot_id", return_value="now"):
-            self.fetch()
+            self.download()
         self.assert_whole(OLD)
 
 
 class UnverifiableTests(RepairCase):
-    def test_server_whose_digest_is_of_another_file_is_not_believed(self) -> None:
+    def test_digest_of_another_file_is_rejected(self) -> None:
         digest = format_digest(Digest("0" * 64, len(NEW), "e9"))
         self.server.fail(b"HASH", *[Fault(answer=b"OK " + digest + b"\n")] * 10)
-        self.assertRaises(Changed, self.fetch, VERIFIED)
+        self.assertRaises(Changed, self.download, VERIFIED)
         self.assertNotIn(b"a", self.files())
 
 

@@ -1,4 +1,4 @@
-"""Who may write to a partial file: one process at a time, and never to somebody else's file."""
+"""Claims of partial files: one process at a time, and never of other users' files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ClaimCase(PartialCase):
         part.write(part.segments[0], memoryview(content))
 
     def private(self, part: PartialDownload) -> bytes:
-        """Return the name of the private partial file that is used."""
+        """Return the name of the private partial file."""
         (name,) = set(self.files()) - self.there
         self.assertTrue(is_partial(name))
         self.assertEqual(os.stat(os.path.join(self.directory, name)).st_nlink, 1)
@@ -27,7 +27,7 @@ class ClaimCase(PartialCase):
         return name
 
     def assert_private(self, part: PartialDownload, reason: str) -> None:
-        """See that a download succeeds beside what is there, and leaves no trace."""
+        """Check that a download succeeds beside the existing files, and leaves no other file."""
         self.assertIn(reason, part.discard_reason)
         self.private(part)
         self.write(part, b"0123456789")
@@ -52,14 +52,14 @@ class DiscardingTests(ClaimCase):
                 self.assertEqual(before.read(), b"01234")
             os.unlink(self.part)
 
-    def test_file_without_a_record_is_not_ours(self) -> None:
-        # As after ``get .a.part``, or of another program.
+    def test_partial_file_without_a_record_is_not_used(self) -> None:
+        # As after ``get .a.part``, or from another program.
         self.put(self.part, b"precious")
         self.there_is_now()
         self.assert_private(self.open(), "no record")
         self.assertEqual(self.content(self.part), b"precious")
 
-    def test_no_part_is_ever_left_without_a_record(self) -> None:
+    def test_partial_file_never_remains_without_a_record(self) -> None:
         self.keep(b"01234")
         unlink = os.unlink
         seen: list[list[bytes]] = []
@@ -75,7 +75,7 @@ class DiscardingTests(ClaimCase):
         for files in seen:
             self.assertNotEqual(files, [b".a.part"])
 
-    def test_part_with_a_broken_record_or_empty_is_replaced(self) -> None:
+    def test_partial_file_with_a_damaged_record_or_without_bytes_is_replaced(self) -> None:
         for content in (b"", b"01234"):
             self.put(self.part, content)
             if content:
@@ -101,7 +101,7 @@ class DiscardingTests(ClaimCase):
 
 
 class UselessLockTests(ClaimCase):
-    """``flock`` succeeds and excludes nobody, as between two hosts on some network file systems."""
+    """``flock`` succeeds without excluding others, as on some network file systems."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -114,7 +114,7 @@ class UselessLockTests(ClaimCase):
         self.assertRaises(ClaimLost, first.finish)
         first.close()
 
-    def test_later_process_goes_on_and_the_earlier_one_writes_no_more(self) -> None:
+    def test_later_process_continues_and_the_earlier_one_stops_writing(self) -> None:
         first = self.open()
         self.write(first, b"01234")
         first.save()
@@ -126,7 +126,7 @@ class UselessLockTests(ClaimCase):
         self.assertEqual(self.content(self.path), b"0123456789")
 
     def test_complete_file_is_not_written_to(self) -> None:
-        # The slower one is in the middle of its download when the other gives the file its name.
+        # The slower download is not complete when the other one publishes the file.
         for change in ({}, {"etag": "f"}):
             first = self.open()
             self.write(first, b"01234")
@@ -142,7 +142,7 @@ class UselessLockTests(ClaimCase):
             self.assertEqual(self.files(), [b"a"])
             os.unlink(self.path)
 
-    def test_file_that_changed_goes_to_a_new_part(self) -> None:
+    def test_changed_file_uses_a_new_partial_file(self) -> None:
         first = self.open()
         self.write(first, b"01234")
         second = self.open(etag="f")
@@ -152,8 +152,8 @@ class UselessLockTests(ClaimCase):
         second.close()
         self.assertEqual(self.open(etag="f").kept, 5)
 
-    def test_part_of_another_process_does_not_get_the_final_name(self) -> None:
-        # It takes the place of a complete one just before the rename.
+    def test_partial_file_of_another_process_is_not_published(self) -> None:
+        # It replaces a complete one just before the rename.
         first = self.open()
         self.write(first, b"0123456789")
         second: list[PartialDownload] = []
@@ -173,7 +173,7 @@ class UselessLockTests(ClaimCase):
         second[0].finish()
         self.assertEqual((self.files(), self.content(self.path)), ([b"a"], b"abcdefghij"))
 
-    def test_part_that_cannot_get_the_final_name_is_kept(self) -> None:
+    def test_partial_file_that_cannot_be_published_is_kept(self) -> None:
         os.mkdir(self.path)
         with self.open() as part:
             self.write(part, b"0123456789")
@@ -181,13 +181,13 @@ class UselessLockTests(ClaimCase):
         self.assertEqual(self.files(), [b".a.part", b".a.part.json", b"a"])
         self.assertEqual(self.open().kept, 10)
 
-    def test_part_that_somebody_removes_is_noticed_before_the_next_write(self) -> None:
+    def test_removed_partial_file_is_detected_before_the_next_write(self) -> None:
         for place in (self.part, self.record):
             part = self.open()
             os.unlink(place)
             self.overtaken(part)
 
-    def test_process_that_was_killed_leaves_a_part_to_go_on_with(self) -> None:
+    def test_partial_download_of_a_killed_process_is_resumed(self) -> None:
         part = self.open()
         self.write(part, b"01234")
         part.save()
@@ -196,7 +196,7 @@ class UselessLockTests(ClaimCase):
 
 
 class NoLockTests(ClaimCase):
-    def test_downloads_go_on_where_there_are_no_locks(self) -> None:
+    def test_downloads_work_without_locks(self) -> None:
         for number in sorted(LOCK_UNSUPPORTED):
             unsupported = mock.patch("fcntl.flock", side_effect=OSError(number, "unsupported"))
             with unsupported:
@@ -208,22 +208,22 @@ class NoLockTests(ClaimCase):
             self.assertEqual(self.content(self.path), b"0123456789")
             os.unlink(self.path)
 
-    def test_the_numbers_are_those_that_file_systems_use(self) -> None:
+    def test_error_numbers_are_those_that_file_systems_return(self) -> None:
         for number in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL):
             self.assertIn(number, LOCK_UNSUPPORTED)
 
-    def test_other_failures_of_a_lock_are_failures(self) -> None:
+    def test_other_errors_of_a_lock_are_raised(self) -> None:
         for number in (errno.EIO, errno.EINTR, errno.ENOMEM):
             with mock.patch("fcntl.flock", side_effect=OSError(number, "bad")):
                 self.assertEqual(self.assertRaises(LocalError, self.open).errno, number)
 
-    def test_file_system_that_says_permission_denied_means_that_it_is_locked(self) -> None:
+    def test_permission_denied_means_locked(self) -> None:
         with mock.patch("fcntl.flock", side_effect=OSError(errno.EACCES, "denied")):
             self.assertEqual(self.assertRaises(LocalError, self.open).errno, errno.EBUSY)
 
 
 class ConcurrentTests(ClaimCase):
-    def test_second_download_has_a_private_part(self) -> None:
+    def test_second_download_uses_a_private_partial_file(self) -> None:
         with self.open() as first:
             self.write(first, b"01234")
             self.there_is_now()
@@ -232,14 +232,14 @@ class ConcurrentTests(ClaimCase):
             first.finish()
         self.assertEqual(self.content(self.path), b"0123456789")
 
-    def test_private_part_that_does_not_become_complete_is_removed(self) -> None:
+    def test_incomplete_private_partial_file_is_removed(self) -> None:
         with self.open():
             self.there_is_now()
             with self.open(concurrent=True) as part:
                 self.write(part, b"01234")
             self.assertEqual(set(self.files()), self.there)
 
-    def test_private_part_that_somebody_removes_is_missed_at_the_end(self) -> None:
+    def test_removed_private_partial_file_is_an_error(self) -> None:
         part = self.open(private=True)
         for name in self.files():
             os.unlink(os.path.join(self.directory, name))
@@ -247,18 +247,18 @@ class ConcurrentTests(ClaimCase):
         part.close()
         self.assertEqual(self.files(), [])
 
-    def test_private_part_is_used_from_the_start_if_that_is_wanted(self) -> None:
+    def test_private_partial_file_on_request(self) -> None:
         self.keep(b"01234")
         self.there_is_now()
         self.assert_private(self.open(private=True), "")
 
-    def test_alone_it_uses_what_is_kept(self) -> None:
+    def test_single_concurrent_download_resumes(self) -> None:
         self.keep(b"01234")
         self.assertEqual(self.open(concurrent=True).kept, 5)
 
 
-class PlantedTests(ClaimCase):
-    """Somebody else has put something where the partial file or its record would be."""
+class ForeignFileTests(ClaimCase):
+    """Other files have the names of the partial file or its record."""
 
     def planted(self, plant: Callable[[bytes], object], reason: str = "not ours") -> None:
         for place in (self.part, self.record):
@@ -284,10 +284,10 @@ class PlantedTests(ClaimCase):
         self.planted(lambda place: os.symlink(os.path.abspath(outside), place))
         self.assertEqual(self.content(outside), b"precious")
 
-    def test_links_that_lead_nowhere_create_nothing(self) -> None:
+    def test_dangling_links_are_not_followed(self) -> None:
         self.planted(lambda place: os.symlink(os.path.join(self.directory, b"new"), place))
 
-    def test_other_kinds_of_files_are_left_alone(self) -> None:
+    def test_other_types_of_files_are_not_changed(self) -> None:
         self.planted(os.mkfifo)
         self.planted(os.mkdir)
 
@@ -303,7 +303,7 @@ class PlantedTests(ClaimCase):
             self.assertEqual(self.content(self.path), b"0123456789")
             os.unlink(self.path)
 
-    def test_part_with_a_second_name_is_not_gone_on_with(self) -> None:
+    def test_partial_file_with_a_second_name_is_not_resumed(self) -> None:
         self.keep(b"01234")
         copy = os.path.join(self.directory, b"copy")
         os.link(self.part, copy)
@@ -324,7 +324,7 @@ class PlantedTests(ClaimCase):
         self.planted(plant)
 
     @skipIf(os.geteuid(), "only root can make somebody else's file")
-    def test_record_of_another_user_is_not_believed(self) -> None:
+    def test_record_of_another_user_is_ignored(self) -> None:
         self.keep(b"01234")
         os.chown(self.record, 12345, -1)
         with self.open() as part:
@@ -333,13 +333,13 @@ class PlantedTests(ClaimCase):
                 (0, "the record of what was kept is missing or damaged"),
             )
 
-    def test_file_system_that_has_one_owner_for_all_files(self) -> None:
+    def test_file_system_with_one_owner_for_all_files(self) -> None:
         with mock.patch("os.geteuid", return_value=os.geteuid() + 1):
             self.keep(b"01234")
             self.assertEqual(self.open().kept, 5)
         self.assertEqual(self.files(), [b".a.part", b".a.part.json"])
 
-    def test_record_that_may_not_be_replaced(self) -> None:
+    def test_record_that_cannot_be_replaced(self) -> None:
         real = os.replace
 
         def replace(old: bytes, new: bytes, **named: int) -> None:
@@ -352,7 +352,7 @@ class PlantedTests(ClaimCase):
         self.there = set()
         self.assert_private(part, "name of the record")
 
-    def test_names_that_change_all_the_time_are_an_error_at_last(self) -> None:
+    def test_continuous_replacement_is_an_error(self) -> None:
         self.put(self.part, b"")
         with mock.patch("natproxy.client.transfer.part_file.PartFile.in_place", return_value=False):
             self.assertEqual(self.assertRaises(LocalError, self.open).errno, errno.EBUSY)

@@ -1,60 +1,30 @@
-"""The client on a reactor: bodies on their way into consumers."""
+"""Deferred sessions: bodies on their way into consumers."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IConsumer, IPushProducer
+from twisted.internet.interfaces import IPushProducer
 from twisted.internet.testing import StringTransport
-from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from natproxy.client import Changed, ConnectionBroken, GaveUp, Interrupted, NotFound, NotUnderstood
 from natproxy.client.version import Features
 from natproxy.protocol import Range
+from tests.support.deferred_sessions import FACTS, METADATA, DeferredCase, RecordingConsumer
 from tests.support.doubles import HIGH_WATER, BufferedWire
-from tests.unit.client.test_deferred import FACTS, METADATA, ClientCase
 
 REPLY = b"OK 5 offset=0 size=5 " + FACTS + b"\n"
 WHOLE = Range(5, 0, METADATA)
 
 
-@implementer(IConsumer)
-class Cup:
-    """A consumer that notes what is done to it.
-
-    :ivar failing: is raised by the next write.
-    """
-
-    def __init__(self) -> None:
-        self.got = b""
-        self.producer: Any = None
-        self.registered: list[bool] = []
-        self.unregistered = 0
-        self.failing: Exception | None = None
-
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        self.producer = producer
-        self.registered.append(streaming)
-
-    def unregisterProducer(self) -> None:
-        self.unregistered += 1
-
-    def write(self, data: bytes) -> None:
-        if self.failing is not None:
-            raise self.failing
-        self.got += data
-
-
-class GetCase(ClientCase):
+class GetCase(DeferredCase):
     def setUp(self) -> None:
         super().setUp()
         self.client._negotiation.learn(Features(2, {}))
-        self.cup = Cup()
+        self.consumer = RecordingConsumer()
 
     def begin(self, sent: bytes = REPLY) -> Deferred[Range]:
-        got = self.client.get("a", self.cup)
+        got = self.client.get("a", self.consumer)
         self.server = self.play((b"GET a\n", sent), of_version=None)
         return got
 
@@ -62,33 +32,33 @@ class GetCase(ClientCase):
 class FlowTests(GetCase):
     def test_fires_with_the_range_when_all_has_been_written(self) -> None:
         got = self.begin()
-        self.assertEqual((self.cup.registered, self.cup.unregistered), ([True], 0))
-        self.assertTrue(verifyObject(IPushProducer, self.cup.producer))
+        self.assertEqual((self.consumer.registered, self.consumer.unregistered), ([True], 0))
+        self.assertTrue(verifyObject(IPushProducer, self.consumer.producer))
         self.server.send(b"bo")
-        self.assertEqual(self.cup.got, b"bo")
+        self.assertEqual(self.consumer.got, b"bo")
         self.assertNoResult(got)
         self.server.send(b"dy!")
         self.assertEqual(self.successResultOf(got), WHOLE)
-        self.assertEqual((self.cup.got, self.cup.unregistered), (b"body!", 1))
+        self.assertEqual((self.consumer.got, self.consumer.unregistered), (b"body!", 1))
         self.assertTrue(self.server.wire.open)
 
     def test_part_of_a_file_that_must_not_have_changed(self) -> None:
-        got = self.client.get("a", self.cup, 2, 2, "e")
+        got = self.client.get("a", self.consumer, 2, 2, "e")
         reply = b"OK 2 offset=2 size=5 " + FACTS + b"\ndy"
         self.play((b"GET a offset=2 length=2 if-match=e\n", reply), of_version=None)
         self.assertEqual(self.successResultOf(got), Range(2, 2, METADATA))
-        self.assertEqual(self.cup.got, b"dy")
+        self.assertEqual(self.consumer.got, b"dy")
 
     def test_nothing_is_a_body_too(self) -> None:
         got = self.begin(b"OK 0 offset=0 size=0 " + FACTS + b"\n")
         self.assertEqual(self.successResultOf(got).length, 0)
-        self.assertEqual((self.cup.registered, self.cup.unregistered), ([True], 1))
+        self.assertEqual((self.consumer.registered, self.consumer.unregistered), ([True], 1))
 
     def test_whole_file_from_a_server_of_version_1(self) -> None:
-        got = self.client.get_v1(b"a b", self.cup)
+        got = self.client.get_v1(b"a b", self.consumer)
         self.play((b"DOWNLOAD a b\n", b"OK 5\nbody!"), of_version=None)
         self.assertEqual(self.successResultOf(got), 5)
-        self.assertEqual((self.cup.got, self.cup.unregistered), (b"body!", 1))
+        self.assertEqual((self.consumer.got, self.consumer.unregistered), (b"body!", 1))
 
     def test_consumer_is_left_alone_when_there_is_no_body(self) -> None:
         server = None
@@ -97,52 +67,52 @@ class FlowTests(GetCase):
             (b"ERR 412 changed etag=f\n", Changed),
             (b"OK 5 offset=1 size=6 " + FACTS + b"\n", NotUnderstood),
         ):
-            got = self.client.get("a", self.cup)
+            got = self.client.get("a", self.consumer)
             server = server or self.accept(of_version=None)
             server.send(reply)
             self.failureResultOf(got, kind)
-        self.assertEqual((self.cup.registered, self.cup.unregistered), ([], 0))
+        self.assertEqual((self.consumer.registered, self.consumer.unregistered), ([], 0))
 
     def test_body_that_is_cut_off(self) -> None:
         got = self.begin(REPLY + b"bo")
         self.lose(self.server)
         text = "files:9000 closed the connection inside the reply: 3 bytes missing"
         self.assert_fails(got, ConnectionBroken, text)
-        self.assertEqual((self.cup.got, self.cup.unregistered), (b"bo", 1))
+        self.assertEqual((self.consumer.got, self.consumer.unregistered), (b"bo", 1))
 
-    def test_what_comes_after_the_body_is_not_written_and_costs_the_connection(self) -> None:
+    def test_surplus_after_the_body_is_not_written_and_closes_the_connection(self) -> None:
         got = self.begin(REPLY + b"body!OK")
         self.assertEqual(self.successResultOf(got), WHOLE)
-        self.assertEqual(self.cup.got, b"body!")
+        self.assertEqual(self.consumer.got, b"body!")
         self.assertTrue(self.server.wire.aborted)
 
 
-class DripTests(GetCase):
+class SlowBodyTests(GetCase):
     def drip(self, seconds: int) -> None:
         for _ in range(0, seconds, 50):
             self.clock.advance(50)
             if not self.server.wire.aborted:
                 self.server.send(b"x")
 
-    def test_body_that_drips_is_given_up(self) -> None:
+    def test_slow_body_fails(self) -> None:
         got = self.begin(b"OK 5000 offset=0 size=5000 " + FACTS + b"\nbo")
         self.drip(400)
         self.assert_fails(got, GaveUp, "less than 1024 bytes a second for 2 min")
-        self.assertEqual(self.cup.unregistered, 1)
+        self.assertEqual(self.consumer.unregistered, 1)
 
-    def test_body_of_version_1_that_drips_is_given_up(self) -> None:
-        got = self.client.get_v1("a", self.cup)
+    def test_slow_body_of_version_1_fails(self) -> None:
+        got = self.client.get_v1("a", self.consumer)
         self.server = self.play((b"DOWNLOAD a\n", b"OK 5000\nbo"), of_version=None)
         self.drip(400)
         self.failureResultOf(got, GaveUp)
-        self.assertEqual(self.cup.unregistered, 1)
+        self.assertEqual(self.consumer.unregistered, 1)
 
     def test_consumer_that_pauses_is_not_measured(self) -> None:
         got = self.begin(b"OK 105 offset=0 size=105 " + FACTS + b"\nbody!")
         for _ in range(100):
-            self.cup.producer.pauseProducing()
+            self.consumer.producer.pauseProducing()
             self.clock.advance(1000)
-            self.cup.producer.resumeProducing()
+            self.consumer.producer.resumeProducing()
             self.server.send(b"x")
         self.successResultOf(got)
 
@@ -169,7 +139,7 @@ class PaceTests(GetCase):
 
     def test_connection_reads_on_when_the_body_ends_while_the_consumer_is_full(self) -> None:
         got = self.begin(REPLY + b"bod")
-        self.cup.producer.pauseProducing()
+        self.consumer.producer.pauseProducing()
         self.server.send(b"y!")
         self.successResultOf(got)
         self.assertTrue(self.server.wire.read_from)
@@ -178,45 +148,45 @@ class PaceTests(GetCase):
         self.begin_listing()
         self.assertEqual(len(self.endpoint.connections), 2)
 
-    def test_producer_that_was_unregistered_has_no_say(self) -> None:
+    def test_unregistered_producer_has_no_effect(self) -> None:
         got = self.begin(REPLY + b"body!")
         self.successResultOf(got)
         names = self.client.list()
-        self.cup.producer.pauseProducing()
-        self.cup.producer.resumeProducing()
-        self.cup.producer.stopProducing()
+        self.consumer.producer.pauseProducing()
+        self.consumer.producer.resumeProducing()
+        self.consumer.producer.stopProducing()
         self.assertTrue(self.server.wire.read_from)
         self.server.send(b"OK\nEND\n")
         self.assertEqual(self.successResultOf(names), [])
 
     def test_producer_that_was_not_paused_goes_on(self) -> None:
         got = self.begin(REPLY + b"bo")
-        self.cup.producer.resumeProducing()
+        self.consumer.producer.resumeProducing()
         self.server.send(b"dy!")
         self.assertEqual(self.successResultOf(got), WHOLE)
 
     def test_silence_of_the_consumer_is_not_the_servers(self) -> None:
         got = self.begin(REPLY + b"bo")
         self.clock.advance(59)
-        self.cup.producer.pauseProducing()
+        self.consumer.producer.pauseProducing()
         self.clock.advance(1000)
         self.assertNoResult(got)
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.cup.producer.resumeProducing()
+        self.consumer.producer.resumeProducing()
         self.clock.advance(59)
         self.assertNoResult(got)
         self.clock.advance(1)
         self.assert_fails(got, ConnectionBroken, "files:9000 was silent for 60 s")
         self.assertTrue(self.server.wire.aborted)
-        self.assertEqual(self.cup.unregistered, 1)
+        self.assertEqual(self.consumer.unregistered, 1)
 
     def test_bytes_that_come_while_paused_do_not_start_the_count(self) -> None:
         got = self.begin(REPLY + b"bo")
-        self.cup.producer.pauseProducing()
+        self.consumer.producer.pauseProducing()
         self.server.send(b"dy")
         self.clock.advance(1000)
         self.assertNoResult(got)
-        self.assertEqual(self.cup.got, b"body")
+        self.assertEqual(self.consumer.got, b"body")
         self.lose(self.server)
         self.failureResultOf(got, ConnectionBroken)
 
@@ -224,12 +194,12 @@ class PaceTests(GetCase):
 class GivingUpTests(GetCase):
     def test_consumer_that_stops(self) -> None:
         got = self.begin(REPLY + b"bo")
-        self.cup.producer.stopProducing()
+        self.consumer.producer.stopProducing()
         self.assert_fails(got, Interrupted, "the consumer has stopped")
         self.assertTrue(self.server.wire.aborted)
-        self.assertEqual(self.cup.unregistered, 0)
+        self.assertEqual(self.consumer.unregistered, 0)
         self.server.send(b"dy!")
-        self.assertEqual(self.cup.got, b"bo")
+        self.assertEqual(self.consumer.got, b"bo")
 
     def test_consumer_that_has_ended_before(self) -> None:
         consumer = BufferedWire(1, 2)
@@ -242,7 +212,7 @@ class GivingUpTests(GetCase):
 
     def test_consumer_that_has_a_producer_already(self) -> None:
         consumer = StringTransport()
-        consumer.registerProducer(Cup(), True)
+        consumer.registerProducer(RecordingConsumer(), True)
         got = self.client.get("a", consumer)
         server = self.play((b"GET a\n", REPLY), of_version=None)
         self.failureResultOf(got, RuntimeError)
@@ -251,17 +221,17 @@ class GivingUpTests(GetCase):
 
     def test_consumer_that_cannot_write(self) -> None:
         got = self.begin()
-        self.cup.failing = OSError(28, "No space left on device")
+        self.consumer.failing = OSError(28, "No space left on device")
         self.server.send(b"body!")
         self.failureResultOf(got, OSError)
         self.assertTrue(self.server.wire.aborted)
-        self.assertEqual(self.cup.unregistered, 1)
+        self.assertEqual(self.consumer.unregistered, 1)
 
     def test_consumer_that_cannot_finish(self) -> None:
         def unregister() -> None:
             raise OSError(28, "No space left on device")
 
-        self.cup.unregisterProducer = unregister
+        self.consumer.unregisterProducer = unregister
         got = self.begin(REPLY + b"body!")
         self.failureResultOf(got, OSError)
 
@@ -270,23 +240,23 @@ class GivingUpTests(GetCase):
         got.cancel()
         self.failureResultOf(got, CancelledError)
         self.assertTrue(self.server.wire.aborted)
-        self.assertEqual(self.cup.unregistered, 1)
+        self.assertEqual(self.consumer.unregistered, 1)
 
     def test_cancelled_by_the_consumer_from_inside_a_write(self) -> None:
         got = self.begin()
-        self.cup.write = lambda data: got.cancel()
+        self.consumer.write = lambda data: got.cancel()
         self.server.send(b"body!")
         self.failureResultOf(got, CancelledError)
         self.assertTrue(self.server.wire.aborted)
-        self.assertEqual(self.cup.unregistered, 1)
+        self.assertEqual(self.consumer.unregistered, 1)
 
-    def test_consumer_that_gives_up_and_then_fails(self) -> None:
+    def test_consumer_that_stops_and_then_raises(self) -> None:
         def write(data: bytes) -> None:
-            self.cup.producer.stopProducing()
+            self.consumer.producer.stopProducing()
             raise OSError
 
         got = self.begin()
-        self.cup.write = write
+        self.consumer.write = write
         self.server.send(b"body!")
         self.failureResultOf(got, Interrupted)
 

@@ -1,4 +1,4 @@
-"""What is kept of a download: found again, or not believed."""
+"""Partial downloads: resumed, or discarded if the record is invalid."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ JSON = st.recursive(
 
 
 class KeepingTests(PartialCase):
-    def test_what_was_written_is_there_the_next_time(self) -> None:
+    def test_received_bytes_are_kept(self) -> None:
         self.keep(b"01234")
         part = self.open()
         self.assertEqual((part.kept, part.discard_reason, part.trusted), (5, "", True))
@@ -32,7 +32,7 @@ class KeepingTests(PartialCase):
         self.assertEqual((part.read(0, buffer), bytes(buffer[:5])), (5, b"01234"))
         self.assertFalse(os.path.exists(self.path))
 
-    def test_segments_are_kept_each_for_itself_whatever_is_wanted_now(self) -> None:
+    def test_recorded_segments_take_precedence_over_the_requested_number(self) -> None:
         with (
             mock.patch("natproxy.client.transfer.record.SMALLEST_SEGMENT", 1),
             self.open(segments=3) as part,
@@ -47,12 +47,12 @@ class KeepingTests(PartialCase):
     def test_small_files_are_not_divided(self) -> None:
         self.assertEqual(len(self.open(size=(2 << 20) - 1, segments=64).segments), 1)
 
-    def test_file_without_bytes_is_one_empty_segment(self) -> None:
+    def test_empty_file_is_one_empty_segment(self) -> None:
         for _ in range(2):
             with self.open(0) as part:
                 self.assertEqual([(s.start, s.done, s.end) for s in part.segments], [(0, 0, 0)])
 
-    def test_process_that_is_killed_loses_what_came_after_the_last_checkpoint(self) -> None:
+    def test_killed_process_loses_bytes_after_the_last_checkpoint(self) -> None:
         part = self.open(size=3 * CHECKPOINT)
         for size in (CHECKPOINT, CHECKPOINT - 1):
             part.write(part.segments[0], memoryview(bytes(size)))
@@ -60,7 +60,7 @@ class KeepingTests(PartialCase):
         self.assertEqual(self.open(size=3 * CHECKPOINT).kept, CHECKPOINT)
 
     def test_record_of_many_segments_and_a_long_name_fits_into_a_page(self) -> None:
-        # The kernel writes it in one go then, even if the process is killed meanwhile.
+        # The kernel writes a page at once, even if the process is killed meanwhile.
         part = self.open(size=10**13, segments=64, name=b"\xf0\x9f\x90\x9f\xff\n" * 700)
         self.assertEqual(len(part.segments), 64)
         for segment in part.segments:
@@ -68,26 +68,26 @@ class KeepingTests(PartialCase):
         part.save()
         self.assertLess(os.path.getsize(self.record), 4096)
 
-    def test_record_that_becomes_shorter_has_no_rest_of_the_longer_one(self) -> None:
+    def test_shorter_record_replaces_a_longer_one(self) -> None:
         self.keep(size=10**12)
         self.open(size=1).close()
         self.assertEqual(self.content(self.record).count(b"\n"), 1)
         json.loads(self.content(self.record))
 
-    def test_record_that_cannot_be_written_at_a_checkpoint_is_no_failure(self) -> None:
+    def test_failed_checkpoint_is_ignored(self) -> None:
         part = self.open(size=2 * CHECKPOINT)
         with mock.patch.object(part, "save", full):
             part.write(part.segments[0], memoryview(bytes(CHECKPOINT)))
         self.assertEqual(part.kept, CHECKPOINT)
 
-    def test_names_of_incomplete_downloads_are_known(self) -> None:
+    def test_names_of_partial_downloads_are_recognized(self) -> None:
         for name, expected in (
             *((name, True) for name in (b".a.part", b".a.part.json", b"..part", b"..part.json")),
             *((name, False) for name in (b"a.part", b".a.json", b".part.a", b"a", b"")),
         ):
             self.assertEqual(is_partial(name), expected, name)
 
-    def test_longest_names_have_room_for_what_is_kept(self) -> None:
+    def test_longest_names_can_be_kept(self) -> None:
         for length in range(240, 256):
             for last in (b"x", b"y"):
                 self.path = os.path.join(self.directory, b"n" * (length - 1) + last)
@@ -102,22 +102,22 @@ class KeepingTests(PartialCase):
         self.assertEqual(len(self.files()), 32)
 
 
-class DisbeliefTests(PartialCase):
-    """What cannot be believed costs a fresh start, never an exception or a mixture."""
+class InvalidRecordTests(PartialCase):
+    """An invalid record discards the received bytes, and never raises or mixes versions."""
 
     def afresh(self, **options: Any) -> PartialDownload:
         part = self.open(**options)
         self.assertEqual((part.kept, part.trusted, self.content(self.part)), (0, True, b""))
         return part
 
-    def test_other_file_on_the_server(self) -> None:
+    def test_other_version_on_the_server(self) -> None:
         for options in ({"etag": "f"}, {"size": 11}, {"size": 0}, {"name": b"d/b"}):
             self.keep()
             part = self.afresh(**options)
             self.assertEqual(part.discard_reason, "changed on the server")
             part.close()
 
-    def test_fewer_bytes_than_are_on_record_are_kept_and_not_trusted(self) -> None:
+    def test_fewer_bytes_than_recorded_are_kept_and_not_trusted(self) -> None:
         for size in (4, 0):
             self.keep(b"01234", etag=f"e{size}")
             os.truncate(self.part, size)
@@ -143,7 +143,7 @@ class DisbeliefTests(PartialCase):
         self.put(self.record, json.dumps(record).encode() + b"\n")
         self.afresh().close()
 
-    def test_segments_that_are_not_the_file(self) -> None:
+    def test_segments_that_do_not_cover_the_file(self) -> None:
         for segments in (
             [],
             None,
@@ -168,27 +168,27 @@ class DisbeliefTests(PartialCase):
         ):
             self.damage(lambda record: record.update(segments=segments))  # noqa: B023
 
-    def test_values_of_other_types(self) -> None:
+    def test_values_of_wrong_types(self) -> None:
         for key in ("etag", "name", "size", "boot", "segments"):
             for value in (None, 1.5, [], {}):
                 self.damage(lambda record: record.update({key: value}))  # noqa: B023
             self.damage(lambda record: record.pop(key))  # noqa: B023
 
-    def test_nesting_without_end(self) -> None:
+    def test_deeply_nested_json(self) -> None:
         self.keep()
         self.put(self.record, b"[" * (1 << 20))
         self.afresh()
 
     @settings(max_examples=60, deadline=None)
     @given(st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
-    def test_any_bytes_instead_of_a_record(self, garbage: bytes) -> None:
+    def test_random_bytes_instead_of_a_record(self, garbage: bytes) -> None:
         self.put(self.part, b"01234")
         self.put(self.record, garbage)
         self.afresh().close()
 
     @settings(max_examples=60, deadline=None)
     @given(st.data())
-    def test_record_with_damaged_bytes_is_believed_only_where_it_says_the_same(
+    def test_damaged_record_is_used_only_if_its_content_is_the_same(
         self, data: st.DataObject
     ) -> None:
         self.put(self.part, b"")
@@ -204,13 +204,15 @@ class DisbeliefTests(PartialCase):
             damaged = record[:place] + byte + record[place + (kind == "flip") :]
         self.put(self.record, damaged)
         with self.open() as part:
-            # Never more than there is, and all of the file is accounted for.
+            # Never more bytes than exist, and the segments cover the whole file.
             self.assertLessEqual(part.segments[0].done, len(self.content(self.part)))
             self.assertEqual((part.segments[0].start, part.segments[-1].end), (0, 10))
 
     @settings(max_examples=40, deadline=None)
     @given(st.lists(st.tuples(st.integers(-2, 12), st.integers(-2, 12), st.integers(-2, 12))))
-    def test_any_segments_are_the_whole_file_or_none(self, segments: list[Any]) -> None:
+    def test_random_segments_cover_the_whole_file_or_are_rejected(
+        self, segments: list[Any]
+    ) -> None:
         self.put(self.part, b"")
         self.put(self.record, b"")
         self.keep(b"01234")
@@ -222,12 +224,12 @@ class DisbeliefTests(PartialCase):
             self.assertTrue(all(s.done == s.start or s.done <= 5 for s in part.segments))
 
 
-class LosingTests(PartialCase):
-    """Ranges that are damaged are missing from then on, and nothing else is."""
+class DamageTests(PartialCase):
+    """Damaged ranges are marked as missing, and no others."""
 
     @settings(max_examples=200, deadline=None)
     @given(st.data())
-    def test_a_range_is_missing_and_the_rest_is_as_it_was(self, data: st.DataObject) -> None:
+    def test_only_the_range_becomes_missing(self, data: st.DataObject) -> None:
         marks = sorted(data.draw(st.sets(st.integers(1, 19), max_size=3)) | {0, 20})
         segments = [
             Segment(start, data.draw(st.integers(start, end)), end)
@@ -242,11 +244,11 @@ class LosingTests(PartialCase):
             there - set(range(start, end)),
         )
         self.assertEqual([n for s in left for n in range(s.start, s.end)], list(range(20)))
-        # What is missing from a segment is at its end.
+        # The missing bytes of a segment are at its end.
         within = [s for s in left if s.start < end and start < s.end]
         self.assertEqual([n for s in within for n in range(s.start, s.end)], [*range(start, end)])
 
-    def test_complete_neighbours_become_one_segment(self) -> None:
+    def test_complete_neighbours_are_joined(self) -> None:
         segments = [Segment(0, 3, 3), Segment(3, 6, 6), Segment(6, 8, 9), Segment(9, 9, 9)]
         left = mark_missing(segments, 1, 2)
         self.assertEqual(
@@ -254,7 +256,7 @@ class LosingTests(PartialCase):
             [(0, 1, 1), (1, 1, 2), (2, 6, 6), (6, 8, 9), (9, 9, 9)],
         )
 
-    def test_what_is_lost_is_on_record(self) -> None:
+    def test_damaged_ranges_are_recorded(self) -> None:
         with self.open() as part:
             part.write(part.segments[0], memoryview(b"0123456789"))
             part.mark_damaged([(3, 5), (7, 8)])
@@ -268,22 +270,22 @@ class LosingTests(PartialCase):
 
 
 class RestartedSystemTests(PartialCase):
-    """After a power failure the record may be on the disk and the bytes not."""
+    """After a power failure the record may be on the disk although the bytes are not."""
 
-    def test_what_another_run_of_the_system_has_kept_is_not_trusted(self) -> None:
+    def test_bytes_of_an_earlier_boot_are_not_trusted(self) -> None:
         for before, now in (("one", "two"), ("", ""), ("one", ""), ("", "one")):
             with self.boot(before):
                 self.keep(b"01234", etag=f"{before}-{now}")
             with self.boot(now), self.open(etag=f"{before}-{now}") as part:
                 self.assertEqual((part.kept, part.trusted), (5, False))
 
-    def test_nothing_kept_needs_no_trust(self) -> None:
+    def test_empty_partial_file_is_trusted(self) -> None:
         with self.boot("one"):
             self.open().close()
         with self.boot("two"):
             self.assertTrue(self.open().trusted)
 
-    def test_closing_does_not_make_it_trusted(self) -> None:
+    def test_closing_does_not_change_trust(self) -> None:
         with self.boot("one"):
             self.keep()
         with self.boot("two"):
@@ -291,7 +293,7 @@ class RestartedSystemTests(PartialCase):
             part = self.open()
             self.assertEqual((part.kept, part.trusted), (5, False))
 
-    def test_who_has_compared_it_makes_it_trusted(self) -> None:
+    def test_compared_bytes_are_trusted(self) -> None:
         with self.boot("one"):
             self.keep()
         with self.boot("two"):
@@ -299,14 +301,14 @@ class RestartedSystemTests(PartialCase):
                 part.trusted = True
             self.assertTrue(self.open().trusted)
 
-    def test_bytes_after_the_end_that_outlived_a_truncation_are_cut_off(self) -> None:
+    def test_bytes_after_the_end_are_truncated(self) -> None:
         self.keep(b"0123456789")
         self.put(self.part, b"0123456789 and more")
         with self.open() as part:
             part.finish()
         self.assertEqual(self.content(self.path), b"0123456789")
 
-    def test_system_that_has_no_number_for_its_run(self) -> None:
+    def test_system_without_a_boot_identifier(self) -> None:
         with mock.patch("natproxy.client.transfer.record._BOOT_ID", "/nowhere"):
             self.keep()
             self.assertFalse(self.open().trusted)

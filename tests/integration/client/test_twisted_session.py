@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import ipaddress
+import os
 import re
 import socket
 import struct
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,10 +25,21 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.protocols.ftp import FileConsumer
 
-from natproxy.client import CannotConnect, ConnectionBroken, Interrupted, NotFound, Unsupported
+from natproxy.address import Address
+from natproxy.client import (
+    CannotConnect,
+    ConnectionBroken,
+    Event,
+    Interrupted,
+    NotFound,
+    Phase,
+    Unsupported,
+    UsageError,
+)
 from natproxy.client.twisted import Session, connect
 from natproxy.protocol import FILE
 from tests.support import version1
+from tests.support.deferred_sessions import RecordingConsumer
 from tests.support.loopback import (
     HOST,
     PATIENCE,
@@ -38,7 +52,6 @@ from tests.support.loopback import (
     unanswered_port,
 )
 from tests.support.paths import ROOT
-from tests.unit.client.test_deferred_get import Cup
 
 LARGE = bytes(range(256)) * 40_000
 DOCUMENT = ROOT / "docs" / "python.md"
@@ -88,7 +101,7 @@ async def test_everything_through_the_proxy(served: Path) -> None:
 async def test_many_at_once(served: Path) -> None:
     server = file_server(served)
     async with listening(server) as port, client_to(port, connections=3, idle=2) as client:
-        cups = [Cup() for _ in range(12)]
+        consumers = [RecordingConsumer() for _ in range(12)]
         most = 0
 
         def look(result: object) -> object:
@@ -96,8 +109,8 @@ async def test_many_at_once(served: Path) -> None:
             most = max(most, len(server.connections))
             return result
 
-        await gatherResults([client.get("large", cup).addBoth(look) for cup in cups])
-        assert [len(cup.got) for cup in cups] == [len(LARGE)] * 12
+        await gatherResults([client.get("large", consumer).addBoth(look) for consumer in consumers])
+        assert [len(consumer.got) for consumer in consumers] == [len(LARGE)] * 12
         assert most <= 3
         await eventually(lambda: len(server.connections) <= 2, "connections are given up")
 
@@ -116,17 +129,17 @@ async def test_slow_consumer_holds_the_server_back(served: Path) -> None:
     with (served / "huge").open("wb") as file:
         file.truncate(1 << 28)
     async with listening(file_server(served)) as port, client_to(port, timeout=0.3) as client:
-        cup = Cup()
-        got = client.get("huge", cup)
-        await eventually(lambda: cup.got, "the first bytes")
-        cup.producer.pauseProducing()
+        consumer = RecordingConsumer()
+        got = client.get("huge", consumer)
+        await eventually(lambda: consumer.got, "the first bytes")
+        consumer.producer.pauseProducing()
         await deferLater(reactor, 0.1, lambda: None)
-        before = len(cup.got)
+        before = len(consumer.got)
         # Longer than the server might be silent.
         await deferLater(reactor, 0.5, lambda: None)
-        assert len(cup.got) == before
-        cup.write = lambda data: None
-        cup.producer.resumeProducing()
+        assert len(consumer.got) == before
+        consumer.write = lambda data: None
+        consumer.producer.resumeProducing()
         assert (await got).length == 1 << 28
 
 
@@ -134,10 +147,10 @@ async def test_slow_consumer_holds_the_server_back(served: Path) -> None:
 async def test_cancelled_transfer_is_noticed_by_the_server(served: Path) -> None:
     server = file_server(served)
     async with listening(server) as port, client_to(port) as client:
-        cup = Cup()
-        got = client.get("large", cup)
-        await eventually(lambda: cup.got, "the first bytes")
-        cup.producer.pauseProducing()
+        consumer = RecordingConsumer()
+        got = client.get("large", consumer)
+        await eventually(lambda: consumer.got, "the first bytes")
+        consumer.producer.pauseProducing()
         got.cancel()
         with pytest.raises(CancelledError):
             await got
@@ -164,15 +177,15 @@ async def test_server_of_version_1(served: Path) -> None:
             for _ in range(2):
                 # It closes after each reply.
                 assert await client.list() == [b"a"]
-            cup = Cup()
-            assert await client.get_v1("a", cup) == 5
-            assert cup.got == b"the a"
+            consumer = RecordingConsumer()
+            assert await client.get_v1("a", consumer) == 5
+            assert consumer.got == b"the a"
             with pytest.raises(Unsupported):
                 await client.read("a")
 
 
 @pytest_twisted.ensureDeferred
-async def test_nobody_is_there() -> None:
+async def test_server_that_refuses_connections() -> None:
     port = free_port()
     with pytest.raises(CannotConnect) as caught:
         await connect(reactor, f"{HOST}:{port}")
@@ -180,7 +193,7 @@ async def test_nobody_is_there() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_kernel_probes_silent_connections(served: Path) -> None:
+async def test_keepalive_is_enabled_on_sockets(served: Path) -> None:
     async with listening(file_server(served)) as port, client_to(port) as client:
         await client.list()
         (connection,) = client._pool._open
@@ -206,6 +219,90 @@ async def test_process_that_is_killed_resets_its_connection_and_an_idle_one_is_c
         await client.close()
         assert lingering(kept) == (0, 0)
         kept.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_listing_begins_after_a_name(served: Path) -> None:
+    async with listening(file_server(served)) as port, client_to(port) as client:
+        assert [entry.name for entry in await client.ls(after=b"a")] == [b"large", b"sub"]
+        after = b"sub/2497"
+        walked = [entry.name async for entry in client.walk(after=after)]
+        assert walked == [b"sub/2498", b"sub/2499"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_file_is_opened(served: Path) -> None:
+    async with (
+        listening(file_server(served)) as port,
+        client_to(port) as client,
+        await client.open("large") as file,
+    ):
+        file.seek(-3, io.SEEK_END)
+        assert await file.read() == LARGE[-3:]
+        assert await file.read() == b""
+
+
+@pytest_twisted.ensureDeferred
+async def test_download_to_disk(served: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    threads = set()
+
+    def progress(event: Event) -> None:
+        events.append(event)
+        threads.add(threading.current_thread())
+
+    async with (
+        listening(file_server(served)) as port,
+        await connect(reactor, f"{HOST}:{port}", PATIENCE) as client,
+    ):
+        target = os.fsencode(tmp_path / "new" / "large")
+        path = await client.download("large", target, verify=True, progress=progress)
+        assert path == target
+        assert (tmp_path / "new" / "large").read_bytes() == LARGE
+        await eventually(lambda: events[-1].phase is Phase.COMPLETE, "the last step")
+        assert threads == {threading.current_thread()}
+        with pytest.raises(NotFound):
+            await client.download("nothing", target)
+        with pytest.raises(UsageError, match="limit"):
+            await client.download("large", target, limit_rate=0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_download_is_cancelled(served: Path, tmp_path: Path) -> None:
+    async with (
+        listening(file_server(served)) as port,
+        await connect(reactor, f"{HOST}:{port}", PATIENCE) as client,
+    ):
+        events: list[Event] = []
+        done = client.download("large", str(tmp_path), limit_rate=5000, progress=events.append)
+        await eventually(lambda: any(event.done for event in events), "the first bytes")
+        done.cancel()
+        with pytest.raises(CancelledError):
+            await done
+        # The thread has ended when this fires.
+        await client.close()
+        assert not (tmp_path / "large").exists()
+        assert list(tmp_path.glob(".large*.part"))
+
+
+@pytest_twisted.ensureDeferred
+async def test_close_interrupts_a_download(tmp_path: Path) -> None:
+    played = PlayedServer()
+    async with listening(played) as port:
+        endpoint = TCP4ClientEndpoint(reactor, HOST, port)
+        client = Session(endpoint, reactor, PATIENCE, server=Address(HOST, port))
+        done = client.download("a", str(tmp_path))
+        await played.asked()
+        await client.close()
+        with pytest.raises(Interrupted):
+            await done
+
+
+@pytest_twisted.ensureDeferred
+async def test_download_needs_an_address(served: Path) -> None:
+    async with listening(file_server(served)) as port, client_to(port) as client:
+        with pytest.raises(UsageError, match="an Address"):
+            await client.download("a")
 
 
 def lingering(connected: socket.socket) -> tuple[int, int]:
@@ -236,7 +333,7 @@ async def test_zone_of_an_address_is_kept(served: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_nobody_answers() -> None:
+async def test_connect_times_out() -> None:
     with unanswered_port() as port, pytest.raises(CannotConnect, match="no reply in time"):
         await connect(reactor, f"{HOST}:{port}", 0.2)
 
