@@ -1,7 +1,7 @@
 """The settings of the two daemons, as frozen records: `ProxyConfig` and `FileServerConfig`.
 
-Each field states once what an operator must know of it: the rule for its value, its help text,
-and whether a reload may change it. Options, environment variables and the keys of a file follow
+Each field states once the rule for its value, its help text, and whether a reload may change
+it. Options, environment variables and the keys of a file follow
 from its name: ``idle_timeout`` of the proxy is ``--idle-timeout``,
 ``NATPROXY_PROXY_IDLE_TIMEOUT``, and ``idle-timeout`` in the table ``[proxy]``. One file may have
 the tables of both daemons; each reads its own.

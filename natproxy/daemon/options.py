@@ -63,7 +63,7 @@ class DaemonOptions(usage.Options):
         :raises UsageError: if it is repeated.
         """
         if option in self._specified:
-            raise usage.UsageError(f"--{option} {value}: --{option} can be given only once")
+            raise usage.UsageError(f"--{option} {value}: --{option} can be specified only once")
         self._specified[option] = value
 
 
