@@ -150,7 +150,7 @@ def _start(
 
 def _log_to_stderr() -> None:
     levels = LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn)
-    for namespace in ("natproxy.proxy.protocol", "natproxy.daemon.service"):
+    for namespace in ("natproxy.proxy", "natproxy.daemon.service"):
         levels.setLogLevelForNamespace(namespace, LogLevel.info)
     writer = LogWriter(Stream(STANDARD_ERROR), formatted=_line)
     globalLogBeginner.beginLoggingTo(

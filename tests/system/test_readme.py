@@ -26,7 +26,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def block(first_line: str) -> str:
-    """Give the console session that begins with a line."""
+    """Return the console session that begins with a line."""
     found = re.search(rf"```console\n\$ {re.escape(first_line)}\n(.*?)```", README, re.DOTALL)
     assert found, f"the README has no session '{first_line}'"
     return found[1]
@@ -34,7 +34,7 @@ def block(first_line: str) -> str:
 
 @pytest.fixture
 def up() -> Iterator[int]:
-    """Run ``natproxy up`` on free ports and give that of the proxy."""
+    """Run ``natproxy up`` on free ports and yield that of the proxy."""
     loopback = "tcp:0:interface=127.0.0.1"
     listen = ("--listen", loopback, "--fileserver-listen", loopback)
     process = subprocess.Popen(
@@ -44,14 +44,14 @@ def up() -> Iterator[int]:
         text=True,
     )
     assert process.stdout is not None
-    said = ""
+    output = ""
     for line in process.stdout:
-        said += line
+        output += line
         if line == "Ctrl-C ends it.\n":
             break
-    place = re.search(r"^proxy +127\.0\.0\.1:(\d+)$", said, re.MULTILINE)
-    assert place, said
-    yield int(place[1])
+    address = re.search(r"^proxy +127\.0\.0\.1:(\d+)$", output, re.MULTILINE)
+    assert address, output
+    yield int(address[1])
     process.send_signal(signal.SIGINT)
     _, logged = process.communicate(timeout=30)
     assert process.returncode == 0
@@ -59,12 +59,12 @@ def up() -> Iterator[int]:
 
 
 def measured(line: str) -> str:
-    """Leave out what is another time's: how long it took, and how much room the bar had."""
+    """Remove what differs between runs: the duration, and the width of the bar."""
     return re.sub("━+ +", "━ ", re.sub(r"in \d+\.\ds$", "in 0.0s", line))
 
 
 def test_session_at_the_prompt_is_as_the_readme_shows(up: int, tmp_path: Path) -> None:
-    shown = block("natproxy shell").replace(":9000", f":{up}").splitlines()
+    shown = block("natproxy shell").readdress(":9000", f":{up}").splitlines()
     command = [sys.executable, "-m", "natproxy", "shell", "--server", f"127.0.0.1:{up}"]
     with Terminal(command, tmp_path, 80, HOME=str(tmp_path)) as terminal:
         prompts = 0
@@ -82,7 +82,7 @@ def test_session_at_the_prompt_is_as_the_readme_shows(up: int, tmp_path: Path) -
             prompts += 1
             terminal.wait_for(rf"(?s)\A(?:.*?^proxy>){{{prompts}}}\Z")
             completed = typed.endswith("⇥")
-            terminal.type(typed.replace("⇥", "\t") if completed else f"{typed}\r")
+            terminal.type(typed.readdress("⇥", "\t") if completed else f"{typed}\r")
         assert terminal.wait_for_end() == 3
         looked = terminal.text.splitlines()
     expected = [measured(line) for line in shown if not line.endswith("⇥")]
@@ -117,14 +117,14 @@ def running(command: str, cwd: Path) -> Iterator[int]:
     ) as process:
         try:
             assert process.stdout is not None
-            said = ""
+            output = ""
             for line in process.stdout:
-                said += line
+                output += line
                 port = re.search(r"listens on 127\.0\.0\.1:(\d+)", line)
                 if port:
                     yield int(port[1])
                     return
-            pytest.fail(said)
+            pytest.fail(output)
         finally:
             process.kill()
 
@@ -136,7 +136,7 @@ def test_both_daemons_run_in_one_directory_as_the_readme_shows(tmp_path: Path) -
     with running(server, tmp_path) as upstream:
         assert proxy.endswith(" --upstream tcp:127.0.0.1:9001")
         with (
-            running(proxy.replace("9001", str(upstream)), tmp_path) as port,
+            running(proxy.readdress("9001", str(upstream)), tmp_path) as port,
             socket.create_connection(("127.0.0.1", port), 30) as connection,
             connection.makefile("rwb") as client,
         ):
