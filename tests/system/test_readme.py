@@ -64,7 +64,7 @@ def measured(line: str) -> str:
 
 
 def test_session_at_the_prompt_is_as_the_readme_shows(up: int, tmp_path: Path) -> None:
-    shown = block("natproxy shell").readdress(":9000", f":{up}").splitlines()
+    shown = block("natproxy shell").replace(":9000", f":{up}").splitlines()
     command = [sys.executable, "-m", "natproxy", "shell", "--server", f"127.0.0.1:{up}"]
     with Terminal(command, tmp_path, 80, HOME=str(tmp_path)) as terminal:
         prompts = 0
@@ -82,7 +82,7 @@ def test_session_at_the_prompt_is_as_the_readme_shows(up: int, tmp_path: Path) -
             prompts += 1
             terminal.wait_for(rf"(?s)\A(?:.*?^proxy>){{{prompts}}}\Z")
             completed = typed.endswith("⇥")
-            terminal.type(typed.readdress("⇥", "\t") if completed else f"{typed}\r")
+            terminal.type(typed.replace("⇥", "\t") if completed else f"{typed}\r")
         assert terminal.wait_for_end() == 3
         looked = terminal.text.splitlines()
     expected = [measured(line) for line in shown if not line.endswith("⇥")]
@@ -136,7 +136,7 @@ def test_both_daemons_run_in_one_directory_as_the_readme_shows(tmp_path: Path) -
     with running(server, tmp_path) as upstream:
         assert proxy.endswith(" --upstream tcp:127.0.0.1:9001")
         with (
-            running(proxy.readdress("9001", str(upstream)), tmp_path) as port,
+            running(proxy.replace("9001", str(upstream)), tmp_path) as port,
             socket.create_connection(("127.0.0.1", port), 30) as connection,
             connection.makefile("rwb") as client,
         ):
