@@ -28,10 +28,10 @@ from natproxy.settings import (
     Text,
     Texts,
     WholeNumber,
-    named_file,
     resolve,
     unknown_keys,
 )
+from natproxy.toml import read_toml
 
 Config = TypeVar("Config", bound="DaemonConfig")
 
@@ -286,7 +286,7 @@ def read_table(path: str, name: str) -> Table | None:
 
     :raises SettingError: if the file cannot be read, or has other tables or keys than `TABLES`.
     """
-    content = named_file(path)
+    content = read_toml(path)
     wrong = list(unknown_keys(Table(path, "", content), TABLES))
     wrong += [
         f"{path}: {table}: must be a table, [{table}]"
