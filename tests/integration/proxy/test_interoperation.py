@@ -12,7 +12,7 @@ from twisted.internet.threads import deferToThread
 
 from natproxy.address import Address
 from natproxy.client import NotFound, Session
-from natproxy.client.transfer.version1 import download
+from natproxy.client.transfer.version1 import download_version1
 from natproxy.daemon.config import FileServerConfig, ProxyConfig
 from natproxy.daemon.fileserver import make_file_server
 from natproxy.daemon.proxy import make_proxy
@@ -72,9 +72,9 @@ async def test_our_client_through_their_proxy_to_our_server(
     def fetch(port: int) -> list[bytes]:
         with Session(Address("127.0.0.1", port), timeout=10) as session:
             names = list(session.list())
-            download(session, b"big", bytes(tmp_path / "got"))
+            download_version1(session, b"big", bytes(tmp_path / "got"))
             with pytest.raises(NotFound):
-                download(session, b"none", bytes(tmp_path / "none"))
+                download_version1(session, b"none", bytes(tmp_path / "none"))
         return names
 
     with version1.Proxy(our_server) as proxy:
