@@ -1,21 +1,18 @@
 """Settings of a daemon or a client: the rules for their values, and where the values come from.
 
 A value is searched for in this order: option of the command line, environment variable, TOML
-file, default. This module opens no file and imports no parser unless a file is named: the
-command line starts with it.
+file, default. The command line imports this module when it starts: it imports nothing that is
+slow to import.
 """
 
 from __future__ import annotations
 
 import math
 import re
-import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
-
-EXTRA = "natproxy[config]"
 
 
 class SettingError(Exception):
@@ -305,58 +302,6 @@ def unknown_keys(table: Table, known: Collection[str]) -> Iterator[str]:
             yield f"{table.place(key)}: unknown key; {_suggestion(table, key, known)}"
 
 
-def read_toml(path: str) -> dict[str, Any]:
-    """Read a TOML file.
-
-    :raises OSError: if there is no such file.
-    :raises SettingError: if it cannot be read, or parsed.
-    """
-    try:
-        with open(path, "rb") as file:
-            content = file.read()
-    except (FileNotFoundError, NotADirectoryError):
-        raise
-    except OSError as error:
-        raise SettingError(f"{path}: {error.strerror}") from error
-    loads = _toml_parser(path)
-    try:
-        return loads(content.decode())
-    except (ValueError, RecursionError) as error:
-        raise SettingError(f"{path}: not a TOML file: {error}") from error
-
-
-def named_file(path: str) -> dict[str, Any]:
-    """Read a TOML file that an option or a variable names: it must exist.
-
-    :raises SettingError: if it cannot be read, or parsed.
-    """
-    try:
-        return read_toml(path)
-    except OSError as error:
-        raise SettingError(f"{path}: {error.strerror}") from error
-
-
-def format_settings(
-    settings: Iterable[Setting], found: Mapping[str, Found], table: str = ""
-) -> str:
-    """Return the effective settings as a TOML table, each with its source in a comment.
-
-    :param found: their values by the names of their fields.
-    :param table: its name; empty for the top of a file.
-    """
-    lines = []
-    for setting in settings:
-        value, source = found[setting.field]
-        if value is None:
-            lines.append((f"# {setting.key}", "not set"))
-        else:
-            lines.append((f"{setting.key} = {setting.rule.show(value)}", str(source)))
-    width = max(len(text) for text, _ in lines)
-    heading = [f"[{table}]"] if table else []
-    shown = [f"{text:{width}}  # {source}" for text, source in lines]
-    return "".join(f"{line}\n" for line in [*heading, *shown])
-
-
 def to_toml(value: object) -> str:
     """Return a value as it is written in a TOML file."""
     if value is None:
@@ -389,17 +334,6 @@ def _value(rule: Rule[Any], value: object, source: Source) -> object:
     if source.kind != FILE and isinstance(value, str):
         return rule.parse(value)
     return rule.check(value)
-
-
-def _toml_parser(path: str) -> Callable[[str], dict[str, Any]]:
-    try:
-        if sys.version_info >= (3, 11):
-            from tomllib import loads
-        else:
-            from tomli import loads
-    except ImportError:
-        raise SettingError(f"{path}: to read it, install the extra {EXTRA}") from None
-    return loads
 
 
 def _suggestion(table: Table, key: str, known: Iterable[str]) -> str:

@@ -3,7 +3,7 @@
 The file is ``$XDG_CONFIG_HOME/natproxy/config.toml`` (by default
 ``~/.config/natproxy/config.toml``), or the one that ``NATPROXY_CONFIG`` names. Its keys have
 the names of the options. An option overrides an environment variable, that overrides the file,
-and the file overrides the default. Without a file, this costs one attempt to open it.
+and the file overrides the default. Without a file, this costs one ``stat``.
 
 There is no key for a certificate authority: the command line has no TLS.
 """
@@ -26,9 +26,6 @@ from natproxy.settings import (
     Source,
     Table,
     WholeNumber,
-    format_settings,
-    named_file,
-    read_toml,
     resolve,
 )
 
@@ -175,6 +172,8 @@ def show_client_config(
 
     :raises SettingError: if one is wrong; it has a message for each.
     """
+    from natproxy.toml import format_settings
+
     return format_settings(SETTINGS, _resolve({}, environment, file))
 
 
@@ -219,10 +218,9 @@ def _resolve(
 
 def _table(environment: Mapping[str, str], file: str | None) -> Table | None:
     named = file or environment.get(VARIABLE)
-    if named:
-        return Table(named, "", named_file(named))
-    path = config_path(environment)
-    try:
-        return Table(path, "", read_toml(path))
-    except (FileNotFoundError, NotADirectoryError):
+    path = named or config_path(environment)
+    if not named and not os.path.exists(path):
         return None
+    from natproxy.toml import read_toml
+
+    return Table(path, "", read_toml(path))

@@ -1,7 +1,7 @@
 """The settings of the two daemons, as frozen records: `ProxyConfig` and `FileServerConfig`.
 
-Each field states once what an operator must know of it: the rule for its value, its help text,
-and whether a reload may change it. Options, environment variables and the keys of a file follow
+Each field states once the rule for its value, its help text, and whether a reload may change
+it. Options, environment variables and the keys of a file follow
 from its name: ``idle_timeout`` of the proxy is ``--idle-timeout``,
 ``NATPROXY_PROXY_IDLE_TIMEOUT``, and ``idle-timeout`` in the table ``[proxy]``. One file may have
 the tables of both daemons; each reads its own.
@@ -28,10 +28,10 @@ from natproxy.settings import (
     Text,
     Texts,
     WholeNumber,
-    named_file,
     resolve,
     unknown_keys,
 )
+from natproxy.toml import read_toml
 
 Config = TypeVar("Config", bound="DaemonConfig")
 
@@ -286,7 +286,7 @@ def read_table(path: str, name: str) -> Table | None:
 
     :raises SettingError: if the file cannot be read, or has other tables or keys than `TABLES`.
     """
-    content = named_file(path)
+    content = read_toml(path)
     wrong = list(unknown_keys(Table(path, "", content), TABLES))
     wrong += [
         f"{path}: {table}: must be a table, [{table}]"

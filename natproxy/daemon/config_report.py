@@ -14,7 +14,8 @@ from natproxy.daemon.config import (
 )
 from natproxy.daemon.endpoints import listening_endpoints, upstream_endpoint
 from natproxy.daemon.fileserver import open_directory
-from natproxy.settings import Found, SettingError, format_settings
+from natproxy.settings import Found, SettingError
+from natproxy.toml import format_settings
 
 CONFIGS: Mapping[str, type[DaemonConfig]] = {
     config.table: config for config in (ProxyConfig, FileServerConfig)

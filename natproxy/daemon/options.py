@@ -10,7 +10,6 @@ from twisted.python import usage
 from natproxy.daemon.config import DaemonConfig, fields_of, key_of, variable_of
 from natproxy.daemon.log_options import LogChoice, choose_log
 from natproxy.daemon.service import startup_errors
-from natproxy.settings import Rule
 
 
 class DaemonOptions(usage.Options):
@@ -63,7 +62,7 @@ class DaemonOptions(usage.Options):
         :raises UsageError: if it is repeated.
         """
         if option in self._specified:
-            raise usage.UsageError(f"--{option} {value}: --{option} can be given only once")
+            raise usage.UsageError(f"--{option} {value}: --{option} can be specified only once")
         self._specified[option] = value
 
 
@@ -78,7 +77,6 @@ def parameters_of(config: type[DaemonConfig], *others: str) -> list[list[Any]]:
     parameters: list[list[Any]] = [["config", None, None, file]]
     for one in fields_of(config):
         if one.name not in ("listen", *others):
-            rule: Rule[Any] = one.metadata["rule"]
-            default = "" if one.default is None else f" [default: {rule.show(one.default)}]"
+            default = "" if one.default is None else f" [default: {one.default}]"
             parameters.append([key_of(one.name), None, None, one.metadata["summary"] + default])
     return parameters

@@ -79,9 +79,10 @@ def run(
     _log_to_stderr()
     with startup_errors(PROGRAM):
         server_config = _server_config(files, fileserver_listen, config)
+        proxy_config = _proxy_config(listen, config)
         served = fileserver.open_directory(server_config)
         try:
-            server, proxy = _start(reactor, server_config, served, listen, config)
+            server, proxy = _start(reactor, server_config, served, proxy_config)
         except BaseException:
             served.remove_created()
             raise
@@ -121,11 +122,8 @@ def _server_config(
     return config
 
 
-def _proxy_config(upstream: str, listen: Sequence[str], file: str | None) -> ProxyConfig:
-    options: dict[str, object] = {"upstream": upstream}
-    if listen:
-        options["listen"] = list(listen)
-    config = ProxyConfig.load(options, file=file)
+def _proxy_config(listen: Sequence[str], file: str | None) -> ProxyConfig:
+    config = ProxyConfig.load({"listen": list(listen)} if listen else {}, file=file)
     if config.source("listen") == DEFAULT:
         config = replace(config, listen=(LISTEN,))
     return config
@@ -135,17 +133,16 @@ def _start(
     reactor: Any,
     server_config: FileServerConfig,
     served: fileserver.ServedDirectory,
-    listen: Sequence[str],
-    file: str | None,
+    proxy_config: ProxyConfig,
 ) -> tuple[DrainingService, DrainingService]:
     # One process, one limit of descriptors: each daemon may use half of them.
     descriptors = attainable() // 2
     server = fileserver.make_file_server(reactor, server_config, descriptors, served)
-    # The text on standard output has what they announce.
+    # The text on standard output replaces the announcements in the log.
     server.announced = False
     server.startService()
     upstream = _client_endpoint(server.ports[0].getHost())
-    proxy = make_proxy(reactor, _proxy_config(upstream, listen, file), descriptors)
+    proxy = make_proxy(reactor, replace(proxy_config, upstream=upstream), descriptors)
     proxy.announced = False
     proxy.startService()
     return server, proxy
@@ -153,7 +150,7 @@ def _start(
 
 def _log_to_stderr() -> None:
     levels = LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn)
-    for namespace in ("natproxy.proxy.protocol", "natproxy.daemon.service"):
+    for namespace in ("natproxy.proxy", "natproxy.daemon.service"):
         levels.setLogLevelForNamespace(namespace, LogLevel.info)
     writer = LogWriter(Stream(STANDARD_ERROR), formatted=_line)
     globalLogBeginner.beginLoggingTo(
@@ -213,6 +210,6 @@ def _where(proxy: DrainingService) -> str:
         address = port.getHost()
         if isinstance(address, (IPv4Address, IPv6Address)):
             host = ANYWHERE.get(address.host, address.host)
-            place = address_text(type(address)("TCP", host, address.port))
-            return "" if place == "127.0.0.1:9000" else f" --server {place}"
+            server = address_text(type(address)("TCP", host, address.port))
+            return "" if server == "127.0.0.1:9000" else f" --server {server}"
     return ""

@@ -13,6 +13,7 @@ LAYERS = (
     "kernel",
     "address",
     "settings",
+    "toml",
     "metadata",
     "protocol",
     "nat",

@@ -9,7 +9,7 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy import settings
+from natproxy import toml
 from natproxy.client.config import SETTINGS, ClientConfig, config_path, load_client_config
 from natproxy.client.errors import UsageError
 from natproxy.settings import Source
@@ -140,5 +140,5 @@ class ErrorTests(ConfigCase):
         name = "tomllib" if sys.version_info >= (3, 11) else "tomli"
         with mock.patch.dict(sys.modules, {name: None}):
             self.assertEqual(
-                self.error(), f"{self.path}: to read it, install the extra {settings.EXTRA}"
+                self.error(), f"{self.path}: to read it, install the extra {toml.EXTRA}"
             )

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.daemon.config import FileServerConfig
 from natproxy.daemon.config_report import check_config, show_config
-from natproxy.settings import read_toml
+from natproxy.toml import read_toml
 
 
 class ReportCase(SynchronousTestCase):

@@ -98,13 +98,13 @@ class OnceTests(OptionsCase):
         wrong = self.assertRaises(StartupError, self.options, proxy_plugin.Options, *arguments)
         self.assertEqual(
             str(wrong),
-            "twistd natproxy: --upstream tcp:127.0.0.1:2: --upstream can be given only once",
+            "twistd natproxy: --upstream tcp:127.0.0.1:2: --upstream can be specified only once",
         )
 
     def test_second_directory_is_an_error(self) -> None:
         arguments = (f"--files={self.directory}", f"--files={self.directory}")
         wrong = self.assertRaises(StartupError, self.options, fileserver.Options, *arguments)
-        self.assertIn("--files can be given only once", str(wrong))
+        self.assertIn("--files can be specified only once", str(wrong))
 
 
 class PluginTests(OptionsCase):

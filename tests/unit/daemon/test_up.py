@@ -77,6 +77,16 @@ class ListeningTests(UpCase):
         self.output()
         self.assertEqual([server[0] for server in self.reactor.tcpServers], [9031, 9040])
 
+    def test_wrong_setting_is_an_error_before_anything_listens(self) -> None:
+        with open("both.toml", "w") as file:
+            file.write("[proxy]\ndrain = -1\n")
+        self.config = "both.toml"
+        error = self.assertRaises(StartupError, self.output)
+        self.assertEqual(
+            str(error), "natproxy up: both.toml: proxy.drain -1: must be at least 0 seconds"
+        )
+        self.assertEqual((self.reactor.tcpServers, os.listdir()), ([], ["both.toml"]))
+
     def test_option_of_the_program_is_named(self) -> None:
         self.occupy(9001)
         error = self.assertRaises(StartupError, self.output)
