@@ -3,11 +3,11 @@
 Twisted's reactors measure with `time.time`: `IReactorTime.seconds`, and with it the time at
 which every delayed call is due. A wall clock that is set forward makes all time-outs expire
 at once; one that is set back stops all delayed calls, ``callLater(0, …)`` included, until it
-has caught up. The daemons run in a reactor of their own, so they change its clock. The
-client's Deferred API uses the reactor that it is handed as it is.
+reaches their time again. The daemons run in a reactor of their own, so they change its clock.
+The client's Deferred API does not change the reactor of its caller.
 
-The wall clock is right for what is shown as a time, and for comparisons with the times of
-files: code that needs it calls `time.time` itself.
+Times that are shown, and times that are compared with those of files, are wall-clock times:
+such code calls `time.time`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def use_monotonic_time(reactor: Any) -> None:
     """Make a reactor's ``seconds()`` and its delayed calls follow `time.monotonic`.
 
     Calls that are pending keep the time that they have left. A reactor whose ``seconds()``
-    is not Twisted's wall clock is not changed: a test's `Clock`, or one that was changed
+    is not Twisted's wall clock is left as it is: a test's `Clock`, or one that was changed
     before.
 
     :param reactor: provides `IReactorTime`.
@@ -33,6 +33,6 @@ def use_monotonic_time(reactor: Any) -> None:
     pending = [(call, call.getTime() - wall_clock()) for call in reactor.getDelayedCalls()]
     reactor.seconds = time.monotonic
     for call, left in pending:
-        # A delayed call has a reference of its own to the clock that it was made with.
+        # Each delayed call holds a reference to the clock of its reactor.
         call.seconds = time.monotonic
         call.reset(max(0.0, left))

@@ -1,7 +1,7 @@
-"""The log of a daemon: lines with the time in UTC, in a file that does not grow without end.
+"""The log of a daemon: lines with the time in UTC, in a file of bounded size.
 
-A log must not stop what it is about: a line that cannot be written is dropped and counted,
-and the next line that can be written is preceded by one that says how many there were.
+A log that fails must not stop the daemon: a line that cannot be written is discarded and
+counted, and before the next line that can be written stands one with the number of lost lines.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ MIB = 1 << 20
 
 
 class Destination(Protocol):
-    """Where lines go."""
+    """A place that lines are written to."""
 
     def write(self, data: bytes) -> None:
         """Write all the bytes.
 
-        :raises OSError: if that is not possible.
+        :raises OSError: if they cannot be written.
         """
         ...
 
@@ -57,11 +57,11 @@ def format_line(event: LogEvent) -> str | None:
 
 @implementer(ILogObserver)
 class LogWriter:
-    """Writes events to a destination, and survives it when that fails.
+    """Writes events to a destination; an error of the destination loses lines, nothing else.
 
-    :param destination: where the lines go.
-    :param complain: is told, once for each series of failures, why lines are lost.
-    :param formatted: makes a line of an event; `None` leaves it out.
+    :param destination: where the lines are written.
+    :param complain: called with the reason at the first line of a series that is lost.
+    :param formatted: returns the line of an event; `None` leaves the event out.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class LogWriter:
         data = text.encode("utf-8", "backslashreplace")
         if self._lost:
             lost = f"natproxy: {self._lost} log entries were lost: {self._reason}\n"
-            # What was written last may have been a part of a line.
+            # The last write may have ended inside a line.
             data = b"\n" + lost.encode() + data
         try:
             self._destination.write(data)
@@ -98,7 +98,7 @@ class LogWriter:
 
 
 class Stream:
-    """Lines to standard output or standard error.
+    """Writes lines to standard output or standard error.
 
     :param descriptor: of the stream; it is never closed.
     """
@@ -112,13 +112,13 @@ class Stream:
 
 
 class RotatingFile:
-    """A log file that is rotated when it is large, and opened anew when it is told to be.
+    """A log file that is rotated when it is large, and can be opened again under its name.
 
-    ``FILE`` becomes ``FILE.1``, that ``FILE.2``, and so on; the oldest is deleted. There
-    are never more than ``kept`` renames. A file that cannot be rotated is written on, and
-    what is not a regular file is never renamed.
+    ``FILE`` becomes ``FILE.1``, that ``FILE.2``, and so on; the oldest is deleted. A rotation
+    takes at most ``kept`` renames. A file that cannot be rotated is written to all the same;
+    only a regular file is renamed.
 
-    :param path: of the file; relative to the present working directory.
+    :param path: of the file; relative to the working directory.
     :param size: bytes from which the file is rotated; 0 for never.
     :param kept: rotated files that are kept.
     :raises OSError: if the file cannot be opened.
@@ -132,7 +132,7 @@ class RotatingFile:
         self._kept = kept
         self._descriptor = -1
         self._size = 0
-        # Events come from the reactor's threads as well.
+        # Threads of the reactor log, too.
         self._lock = Lock()
         self._open()
 
@@ -141,14 +141,14 @@ class RotatingFile:
         with self._lock:
             if self._limit and self._size and self._size + len(data) > self._limit:
                 self._rotate()
-            # Counted when it is written: a full disk must not lead to rotations.
+            # The size grows after the write: a full disk must not cause rotations.
             _write_all(self._descriptor, data)
             self._size += len(data)
 
     def reopen(self) -> None:
-        """Open the file by its name again, after another program has renamed it.
+        """Open the file under its name again, after another program has renamed it.
 
-        If that fails, the one that is open is written on, and the log says so.
+        If that fails, the file that is open stays in use, and an error is logged.
         """
         try:
             with self._lock:
@@ -169,7 +169,7 @@ class RotatingFile:
             os.close(descriptor)
 
     def _open(self) -> None:
-        # A pipe that is full, or that nobody reads, must not stop the daemon.
+        # A pipe that is full, or has no reader, must not stop the daemon.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
         descriptor = os.open(self.path, flags, 0o640)
         self.close()
@@ -177,7 +177,7 @@ class RotatingFile:
         self._size = os.fstat(descriptor).st_size
 
     def _can_be_renamed(self) -> bool:
-        """Return whether the path names a file of ours, not a device, a pipe or ``/dev/stdout``."""
+        """Return whether the path names a regular file, and not a device or ``/dev/stdout``."""
         if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
             return False
         try:
@@ -203,7 +203,7 @@ class RotatingFile:
             return
         try:
             if self._is_replaced():
-                # By another process: two daemons that log to one file, or ``logrotate``.
+                # Another process has rotated it: a second daemon, or ``logrotate``.
                 self._open()
                 return
             if self._kept:
@@ -217,7 +217,7 @@ class RotatingFile:
                     os.unlink(self.path)
             self._open()
         except OSError:
-            # Try again when as much has been written once more.
+            # Try again after as many bytes.
             self._size = 0
 
 

@@ -15,14 +15,10 @@ from ipaddress import IPv6Address as NumericIPv6
 from typing import Any, NamedTuple, Protocol, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IHalfCloseableProtocol,
-    IListeningPort,
     IProtocol,
-    IProtocolFactory,
-    IStreamServerEndpoint,
 )
 from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
@@ -256,18 +252,3 @@ class HeaderFactory(WrappingFactory):
         # The address is the load balancer's: no client may be refused because of it.
         wrapped = self.wrappedFactory.buildProtocol(None)
         return None if wrapped is None else HeaderReceiver(self, wrapped)
-
-
-@implementer(IStreamServerEndpoint)
-class HeaderEndpoint:
-    """Listens for connections that begin with a PROXY header (``haproxy:``).
-
-    :param endpoint: where to listen.
-    """
-
-    def __init__(self, endpoint: IStreamServerEndpoint) -> None:
-        self._endpoint = endpoint
-
-    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Listen; see `IStreamServerEndpoint`."""
-        return self._endpoint.listen(cast(IProtocolFactory, HeaderFactory(protocolFactory)))

@@ -1,4 +1,4 @@
-"""Names on the server are UTF-8, whatever the locale of whoever types and reads them."""
+"""Names on the server are UTF-8, whatever the locale of the user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line as a process of its own: what it imports, its pipes, its exit status."""
+"""The command line as a process of its own: its pipes and its exit status."""
 
 from __future__ import annotations
 
@@ -13,22 +13,6 @@ from typing import IO, Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.answering_server import AnsweringServer, Version2
-
-IMPORTED = """
-import sys
-from natproxy.cli import main
-try:
-    main(sys.argv[1:])
-finally:
-    sys.stderr.write("\\n".join(sorted(sys.modules)))
-"""
-
-HEAVY = {
-    *("twisted", "rich", "prompt_toolkit", "argcomplete", "asyncio", "hashlib", "ssl"),
-    *("concurrent", "importlib.metadata", "logging", "subprocess", "tempfile", "urllib", "email"),
-    *("http", "unittest", "ctypes", "random", "zipfile"),
-}
-"""What a question can do without."""
 
 
 def run(
@@ -46,42 +30,14 @@ def run(
 
 class ProcessCase(SynchronousTestCase):
     def serve(self, files: dict[bytes, bytes]) -> str:
-        """Start a server with files; give its address."""
+        """Start a server with files; return its address."""
         self.server = AnsweringServer(Version2(files))
         self.addCleanup(self.server.close)
         return self.server.server_address
 
 
-class ImportTests(ProcessCase):
-    def imported(self, *arguments: str) -> set[str]:
-        """Give the modules that a command line imports, and the packages they are in."""
-        names = run("-c", IMPORTED, *arguments).stderr.decode().split()
-        self.assertIn("natproxy.cli.options", names)
-        idle = run("-c", "import sys; print(*sys.modules)").stdout.decode().split()
-        # What this installation brings in by itself is not natproxy's.
-        new = set(names) - set(idle)
-        return new | {name.partition(".")[0] for name in new}
-
-    def test_help_imports_next_to_nothing(self) -> None:
-        for arguments in (["--help"], ["ls", "--help"], ["--version"]):
-            imported = self.imported(*arguments)
-            self.assertEqual(imported & HEAVY, set())
-            self.assertEqual(imported & {"json", "socket", "threading", "dataclasses"}, set())
-            self.assertEqual(imported & {"natproxy.client", "natproxy.protocol"}, set())
-
-    def test_questions_import_little(self) -> None:
-        address = self.serve({b"a": b"x"})
-        for arguments in (["ls"], ["ls", "-lR"], ["list"], ["stat", "a"], ["hash", "a"]):
-            imported = self.imported(*arguments, "--server", address)
-            self.assertEqual(imported & HEAVY, set())
-            self.assertIn("natproxy.client.blocking.session", imported)
-            self.assertEqual(
-                imported & {"natproxy.client.transfer.download", "natproxy.cli.display"}, set()
-            )
-
-
 class PipeTests(ProcessCase):
-    def test_reader_of_a_pipe_may_leave_early(self) -> None:
+    def test_reader_of_a_pipe_may_close_it_early(self) -> None:
         address = self.serve({b"file %d" % number: b"" for number in range(20_000)})
         for command in (["list"], ["ls"], ["ls", "-l"], ["ls", "--json"], ["stat", "file 1"]):
             reader, writer = os.pipe()
@@ -90,7 +46,7 @@ class PipeTests(ProcessCase):
                 ended = run("-m", "natproxy", *command, "--server", address, output=output)
             self.assertEqual((ended.returncode, ended.stderr), (0, b""), command)
 
-    def test_failure_is_told_even_if_nobody_reads(self) -> None:
+    def test_failure_is_reported_even_if_the_pipe_is_closed(self) -> None:
         address = self.serve({b"a": b"x"})
         reader, writer = os.pipe()
         os.close(reader)
@@ -98,7 +54,7 @@ class PipeTests(ProcessCase):
             ended = run("-m", "natproxy", "stat", "a", "b", "--server", address, output=output)
         self.assertEqual((ended.returncode, ended.stderr), (3, b"natproxy: b: file not found\n"))
 
-    def test_how_it_ended_does_not_depend_on_whether_it_could_be_told(self) -> None:
+    def test_exit_status_does_not_depend_on_standard_error(self) -> None:
         address = self.serve({b"a": b"x"})
         directory = self.mktemp()
         for status, arguments in (
@@ -121,7 +77,7 @@ class PipeTests(ProcessCase):
                     )
                     self.assertEqual(ended.returncode, status, arguments)
 
-    def test_full_disk_is_told_in_one_line(self) -> None:
+    def test_full_disk_is_reported_in_one_line(self) -> None:
         address = self.serve({b"file %d" % number: b"" for number in range(20_000)})
         for command in (["list"], ["ls", "-l"], ["ls", "--json"], ["stat", "file 1"]):
             with open("/dev/full", "wb") as output:
@@ -152,7 +108,7 @@ class PipeTests(ProcessCase):
             )
             self.assertEqual((ended.returncode, ended.stdout[64:]), (0, b"  " + name + b"\n"))
 
-    def test_closed_streams_that_are_not_needed_are_no_reason_to_fail(self) -> None:
+    def test_closed_streams_that_are_not_needed_are_no_failure(self) -> None:
         address = self.serve({b"a": b"x"})
         for arguments, closed, expected in (
             ("ls", "<&-", b"a\n"),
@@ -168,7 +124,7 @@ class PipeTests(ProcessCase):
 
 
 class EndTests(ProcessCase):
-    def test_exit_status_says_what_kind_of_end_it_was(self) -> None:
+    def test_exit_status_of_each_kind_of_failure(self) -> None:
         address = self.serve({b"a": b"x"})
         for status, arguments in (
             (0, ["stat", "a"]),
@@ -182,11 +138,11 @@ class EndTests(ProcessCase):
             self.assertNotIn(b"Traceback", ended.stderr)
 
     def test_ctrl_c_ends_the_wait_for_a_silent_server(self) -> None:
-        asked = threading.Event()
+        received = threading.Event()
         released = threading.Event()
 
         def never(line: bytes) -> bytes:
-            asked.set()
+            received.set()
             released.wait(20)
             return b""
 
@@ -198,7 +154,7 @@ class EndTests(ProcessCase):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         ) as process:
-            self.assertTrue(asked.wait(20))
+            self.assertTrue(received.wait(20))
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=10)
         self.assertEqual((process.returncode, out, err), (130, b"", b"natproxy: interrupted\n"))

@@ -10,16 +10,18 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from natproxy.cli.commands import CLIENT_COMMANDS, COMMANDS
 from natproxy.cli.completion import complete
-from natproxy.cli.options import LOCAL, REMOTE, parser_of
-from natproxy.cli.parsing import commands_of
+from natproxy.cli.options import COMMAND, LOCAL, REMOTE
+from natproxy.cli.parsing import commands_of, program_parser
+from natproxy.cli.shell.commands import parsers_with
 from natproxy.cli.shell.suggestions import Suggester
-from tests.system.test_manual import section
+from tests.support.manual import section
 
 TYPED = {"N", "RATE", "SECONDS", "DURATION", "HOST:PORT", "ENDPOINT"}
-"""What only its user can say. Whatever else an option takes is completed."""
+"""Values that have no completion; the values of all other options are completed."""
 
-OF_SERVERS = "Options of every command that has to do with a server"
+OF_SERVERS = "Options of every command that connects to a server"
 
 
 def options_in(command: ArgumentParser) -> list[Action]:
@@ -61,41 +63,42 @@ def explained() -> dict[str, set[str]]:
 
 class ManualTests(SynchronousTestCase):
     def test_every_option_is_explained_below_its_command(self) -> None:
-        parser = parser_of()
+        parser = program_parser(COMMANDS)
         found = explained()
         shared = found[OF_SERVERS]
         for name, command in commands_of(parser).items():
             for action in options_in(command):
                 names = set(action.option_strings)
                 if "--help" not in names:
-                    told = found.get(name, set()) | shared
-                    self.assertLessEqual(names, told, f"{name}: not in the manual page")
+                    documented = found.get(name, set()) | shared
+                    self.assertLessEqual(names, documented, f"{name}: not in the manual page")
 
-    def test_no_command_is_said_to_have_an_option_that_it_does_not_have(self) -> None:
-        commands = {**commands_of(parser_of(prompt=True)), **commands_of(parser_of())}
-        for name, told in explained().items():
+    def test_manual_names_no_option_that_a_command_lacks(self) -> None:
+        commands = {**parsers_with(CLIENT_COMMANDS), **commands_of(program_parser(COMMANDS))}
+        for name, documented in explained().items():
             if name in commands:
                 has = {
                     each for action in options_in(commands[name]) for each in action.option_strings
                 }
-                self.assertLessEqual(told, has, name)
+                self.assertLessEqual(documented, has, name)
 
 
 class CompletionTests(SynchronousTestCase):
-    def test_what_an_option_takes_is_completed_or_only_its_user_knows(self) -> None:
-        for prompt in (False, True):
-            for name, command in commands_of(parser_of(prompt)).items():
+    def test_values_of_options_have_a_completion_or_are_free(self) -> None:
+        for parsers in (commands_of(program_parser(COMMANDS)), parsers_with(CLIENT_COMMANDS)):
+            for name, command in parsers.items():
                 for action in command._actions:
                     known = (
                         action.nargs == 0
                         or action.choices is not None
-                        or action.metavar in (*REMOTE, *LOCAL, "COMMAND", *TYPED)
+                        or action.metavar in (*REMOTE, *LOCAL, COMMAND, *TYPED)
                     )
                     self.assertTrue(known, f"{name} {action.option_strings or action.dest}")
 
     def test_prompt_completes_every_option(self) -> None:
-        suggester = Suggester("127.0.0.1:1")
-        for name, command in commands_of(parser_of(prompt=True)).items():
+        parsers = parsers_with(CLIENT_COMMANDS)
+        suggester = Suggester("127.0.0.1:1", parsers)
+        for name, command in parsers.items():
             for action in options_in(command):
                 long = action.option_strings[-1]
                 _, found = suggester.suggest(f"{name} {long}")
@@ -105,7 +108,7 @@ class CompletionTests(SynchronousTestCase):
                     self.assertEqual([each.text for each in found], [f"{choice} "])
 
     def test_shells_complete_every_option(self) -> None:
-        for name, command in commands_of(parser_of()).items():
+        for name, command in commands_of(program_parser(COMMANDS)).items():
             offered = self.offered(f"natproxy {name} --")
             for action in options_in(command):
                 self.assertIn(action.option_strings[-1], offered, name)
@@ -114,7 +117,7 @@ class CompletionTests(SynchronousTestCase):
                     self.assertEqual(self.offered(line), {str(choice)})
 
     def offered(self, line: str) -> set[str]:
-        answer = io.StringIO()
+        reply = io.StringIO()
         environment = {
             "_ARGCOMPLETE": "1",
             "_ARGCOMPLETE_SHELL": "bash",
@@ -128,5 +131,5 @@ class CompletionTests(SynchronousTestCase):
             mock.patch("argcomplete.finders.CompletionFinder._init_debug_stream"),
             mock.patch("argcomplete.io.debug_stream", io.StringIO()),
         ):
-            complete(parser_of(), answer, lambda status: None)
-        return {each.strip() for each in answer.getvalue().split("\013")}
+            complete(program_parser(COMMANDS), reply, lambda status: None)
+        return {each.strip() for each in reply.getvalue().split("\013")}

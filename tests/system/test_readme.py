@@ -18,6 +18,7 @@ from twisted.internet.testing import MemoryReactorClock
 
 from natproxy.daemon import fileserver
 from natproxy.daemon import proxy as proxy_plugin
+from natproxy.daemon.config import fields_of, key_of, variable_of
 from tests.support.paths import ROOT
 from tests.support.terminal import Terminal
 
@@ -25,7 +26,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def block(first_line: str) -> str:
-    """Give the console session that begins with a line."""
+    """Return the console session that begins with a line."""
     found = re.search(rf"```console\n\$ {re.escape(first_line)}\n(.*?)```", README, re.DOTALL)
     assert found, f"the README has no session '{first_line}'"
     return found[1]
@@ -33,7 +34,7 @@ def block(first_line: str) -> str:
 
 @pytest.fixture
 def up() -> Iterator[int]:
-    """Run ``natproxy up`` on free ports and give that of the proxy."""
+    """Run ``natproxy up`` on free ports and yield that of the proxy."""
     loopback = "tcp:0:interface=127.0.0.1"
     listen = ("--listen", loopback, "--fileserver-listen", loopback)
     process = subprocess.Popen(
@@ -43,14 +44,14 @@ def up() -> Iterator[int]:
         text=True,
     )
     assert process.stdout is not None
-    said = ""
+    output = ""
     for line in process.stdout:
-        said += line
+        output += line
         if line == "Ctrl-C ends it.\n":
             break
-    place = re.search(r"^proxy +127\.0\.0\.1:(\d+)$", said, re.MULTILINE)
-    assert place, said
-    yield int(place[1])
+    address = re.search(r"^proxy +127\.0\.0\.1:(\d+)$", output, re.MULTILINE)
+    assert address, output
+    yield int(address[1])
     process.send_signal(signal.SIGINT)
     _, logged = process.communicate(timeout=30)
     assert process.returncode == 0
@@ -58,7 +59,7 @@ def up() -> Iterator[int]:
 
 
 def measured(line: str) -> str:
-    """Leave out what is another time's: how long it took, and how much room the bar had."""
+    """Remove what differs between runs: the duration, and the width of the bar."""
     return re.sub("━+ +", "━ ", re.sub(r"in \d+\.\ds$", "in 0.0s", line))
 
 
@@ -116,14 +117,14 @@ def running(command: str, cwd: Path) -> Iterator[int]:
     ) as process:
         try:
             assert process.stdout is not None
-            said = ""
+            output = ""
             for line in process.stdout:
-                said += line
+                output += line
                 port = re.search(r"listens on 127\.0\.0\.1:(\d+)", line)
                 if port:
                     yield int(port[1])
                     return
-            pytest.fail(said)
+            pytest.fail(output)
         finally:
             process.kill()
 
@@ -144,26 +145,44 @@ def test_both_daemons_run_in_one_directory_as_the_readme_shows(tmp_path: Path) -
             assert [client.readline() for _ in range(3)] == [b"OK\n", b"a\n", b"END\n"]
 
 
+def options_of(plugin: ModuleType) -> set[str]:
+    options = plugin.Options(MemoryReactorClock()).longOpt
+    return {f"--{option.rstrip('=')}" for option in options} - {"--help", "--version"}
+
+
 @pytest.mark.parametrize("plugin", [proxy_plugin, fileserver])
-@pytest.mark.parametrize("page", ["README.md", "docs/operations.md"])
-def test_every_option_of_a_daemon_is_in_its_table(plugin: ModuleType, page: str) -> None:
-    options = set(plugin.Options(MemoryReactorClock()).longOpt)
-    options = {f"--{option.rstrip('=')}" for option in options} - {"--help", "--version"}
-    text = (ROOT / page).read_text()
-    heading = f"| `twistd {plugin.Options.daemon}` |"
-    if page != "README.md":
-        heading = f"\n`twistd {plugin.Options.daemon}`:\n"
-    table = text.partition(heading)[2].lstrip("\n").partition("\n\n")[0]
-    assert options <= set(re.findall(r"--[a-z-]+", table))
+def test_readme_names_only_options_that_a_daemon_has(plugin: ModuleType) -> None:
+    heading = f"| `twistd {plugin.Options.config_class.daemon}` |"
+    table = README.partition(heading)[2].partition("\n\n")[0]
+    named = set(re.findall(r"`(--[a-z-]+)", table))
+    assert len(named) > 5
+    assert named <= options_of(plugin)
 
 
-def test_variables_of_the_application_files_are_in_their_table() -> None:
+@pytest.mark.parametrize("plugin", [proxy_plugin, fileserver])
+def test_table_of_the_settings_is_that_of_the_code(plugin: ModuleType) -> None:
+    config = plugin.Options.config_class
     text = (ROOT / "docs" / "operations.md").read_text()
-    for name in ("natproxy", "fileserver"):
-        source = (ROOT / "deploy" / f"{name}.tac").read_text()
-        variables = set(re.findall(r'environ\.get\("([A-Z_]+)"', source))
-        assert len(variables) > 5
-        assert all(f"`{variable}`" in text for variable in variables)
+    table = text.partition(f"\n`twistd {config.daemon}`:\n\n")[2].partition("\n\n")[0]
+    heading, _, *rows = [re.split(r" \| ", row.strip("| ")) for row in table.splitlines()]
+    assert heading[:6] == ["option", "key", "variable", "default", "unit", "reload"]
+    assert {row[0].strip("`") for row in rows} == options_of(plugin)
+    expected = []
+    for one in fields_of(config):
+        rule, shown = one.metadata["rule"], one.metadata["shown"]
+        default = "-" if one.default is None else f"`{rule.show(one.default)}`"
+        expected.append(
+            [
+                f"`--{key_of(one.name)}`",
+                f"`{key_of(one.name)}`",
+                f"`{variable_of(config, one.name)}`",
+                shown or default,
+                rule.unit or "-",
+                "yes" if one.metadata["reloadable"] else "restart",
+            ]
+        )
+    assert [row[:6] for row in rows[:-1]] == expected
+    assert rows[-1][:3] == ["`--config`", "-", f"`{variable_of(config, 'config')}`"]
 
 
 def test_suggestion_of_natproxy_up_is_as_the_readme_shows() -> None:

@@ -62,7 +62,7 @@ def shell(server: str, tmp_path: Path) -> Iterator[Terminal]:
         yield terminal
 
 
-def test_every_name_can_be_completed_and_fetched(shell: Terminal, tmp_path: Path) -> None:
+def test_every_name_can_be_completed_and_downloaded(shell: Terminal, tmp_path: Path) -> None:
     begun = ["pl", "tw", "it", "-da", "new", "EN", "%", "caf", "fl", "$'\\x1b", "~", "nn"]
     for typed, name in zip(begun, NAMES, strict=False):
         shell.type(f"get {typed}\t")
@@ -108,7 +108,7 @@ def test_one_of_several_is_chosen_with_tab_and_enter(shell: Terminal, tmp_path: 
     assert (tmp_path / "here/END").read_bytes() == b"END"
 
 
-def test_paths_here_are_completed_for_what_is_saved(shell: Terminal, tmp_path: Path) -> None:
+def test_local_paths_are_completed_for_destinations(shell: Terminal, tmp_path: Path) -> None:
     (tmp_path / "here/a directory").mkdir()
     shell.type("get plain.txt -o a\t")
     shell.wait_for(r"-o 'a directory/'")
@@ -116,7 +116,7 @@ def test_paths_here_are_completed_for_what_is_saved(shell: Terminal, tmp_path: P
     shell.wait_for(r"^saved a directory/plain\.txt")
 
 
-def test_ctrl_c_gives_up_the_line_and_ctrl_d_leaves(shell: Terminal) -> None:
+def test_ctrl_c_cancels_the_line_and_ctrl_d_ends_the_shell(shell: Terminal) -> None:
     shell.type("frobnicate")
     shell.wait_for("frobnicate")
     shell.type("\x03")
@@ -126,7 +126,7 @@ def test_ctrl_c_gives_up_the_line_and_ctrl_d_leaves(shell: Terminal) -> None:
     assert "error" not in shell.text
 
 
-def test_ctrl_c_stops_a_transfer_which_goes_on_later(shell: Terminal, tmp_path: Path) -> None:
+def test_ctrl_c_cancels_a_download_which_is_resumed_later(shell: Terminal, tmp_path: Path) -> None:
     shell.type("get zeros --limit-rate 8M\r")
     shell.wait_for(r"zeros +receiving.* [1-9][\d.]*/67\.1 MB")
     shell.type("\x03")
@@ -171,7 +171,7 @@ def test_history_that_cannot_be_written_is_done_without(server: str, tmp_path: P
         assert shell.wait_for_end() == 0
 
 
-def test_server_that_is_gone_disturbs_nobody_who_types(files: bytes, tmp_path: Path) -> None:
+def test_server_that_is_down_does_not_disturb_typing(files: bytes, tmp_path: Path) -> None:
     with running(Path(os.fsdecode(files))) as address:
         shell = Terminal([*SHELL, address], tmp_path, XDG_STATE_HOME=str(tmp_path / "state"))
         shell.__enter__()

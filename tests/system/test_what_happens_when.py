@@ -1,4 +1,4 @@
-"""The table "What happens when" of design.md, row by row, over real sockets."""
+"""The table "What happens when" of docs/architecture.md, row by row, over real sockets."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def test_upstream_refuses() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_upstream_does_not_answer_the_connect() -> None:
+async def test_upstream_does_not_accept_the_connection() -> None:
     with unanswered_port() as unanswered:
         proxy = proxy_to(unanswered, connect_timeout=0.2)
         async with listening(proxy) as port, client_of(port) as client:
@@ -227,7 +227,7 @@ async def test_client_is_killed(begun: bytes, events: list[LogEvent]) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_client_that_is_not_read_from_is_killed(events: list[LogEvent]) -> None:
-    # Nobody notices while its reading is paused (twisted#11168): the row stays until the
+    # The end is not noticed while reading is paused (twisted#11168): the row stays until the
     # upstream is given up, but no longer, and the commands that wait are not sent.
     server = PlayedServer()
     async with listening(server) as upstream:
@@ -288,7 +288,7 @@ async def test_client_that_does_not_read_is_cut_off(tmp_path: Path, events: list
             await client.takes(1)
             client.stop_reading()
             await eventually(lambda: outcomes(events) == ["timeout"], "the client cut off")
-            await eventually(lambda: not server.connections, "the upstream let go")
+            await eventually(lambda: not server.connections, "the upstream closed")
             client.read_on()
             assert await client.end() is ConnectionLost
             assert client.count < 1 << 26
@@ -336,7 +336,7 @@ async def test_line_is_too_long(tmp_path: Path) -> None:
     async with listening(file_server(tmp_path)) as upstream:
         for server in (file_server(tmp_path), proxy_to(upstream)):
             async with listening(server) as port, client_of(port) as client:
-                # Much of it is still unread when the answer is sent: that must not destroy it.
+                # Much of it is still unread when the reply is sent: that must not destroy it.
                 client.send(b"LIST\n" + b"x" * 3_000_000 + b"\nLIST\n")
                 assert await client.end() is ConnectionDone
                 assert client.received == b"OK\nEND\nERR line too long\n"

@@ -1,4 +1,4 @@
-"""Many commands and many clients: none is mixed up, starved, cut short or left behind."""
+"""Many commands and many clients: each reply is complete, in order and its client's own."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def open_descriptors() -> int:
 
 
 def waiting_ports(peer_port: int) -> list[str]:
-    """Give the local addresses that sit in TIME_WAIT towards a port of loopback."""
+    """Return the local addresses in TIME_WAIT whose peer has a port of loopback."""
     rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return [row[1] for row in rows if row[3] == TIME_WAIT and row[2].endswith(f":{peer_port:04X}")]
 
@@ -147,7 +147,7 @@ async def test_one_client_too_many() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_client_that_never_stops_asking_is_not_read_from() -> None:
+async def test_client_that_never_stops_sending_is_not_read_from() -> None:
     def send_until_blocked(connection: socket.socket, line: bytes) -> int:
         sent = 0
         try:

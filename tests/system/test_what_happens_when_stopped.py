@@ -1,4 +1,4 @@
-"""The daemons as ``twistd`` runs them: how they start, what they hold, how they end."""
+"""The daemons under ``twistd``: their start, their memory, their end."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ async def both(directory: Path, *proxy_options: str) -> AsyncIterator[tuple[Daem
 
 
 async def begin_download(client: Peer, name: str) -> None:
-    """Have a download under way, and read no more of it for now."""
+    """Begin a download, and stop reading it."""
     client.keep = 100
     client.send(f"DOWNLOAD {name}\n".encode())
     await client.until(lambda: client.count > 1000, "the download's beginning")
     client.stop_reading()
 
 
-async def assert_nobody_listens(port: int) -> None:
+async def assert_port_is_closed(port: int) -> None:
     for _ in range(200):
         try:
             async with client_of(port):
@@ -53,7 +53,7 @@ async def assert_nobody_listens(port: int) -> None:
         except error.ConnectError:
             # Accepted by the kernel, and reset when the listener was closed.
             pass
-    raise AssertionError(f"somebody still listens on {port}")
+    raise AssertionError(f"{port} is still open")
 
 
 @pytest.mark.parametrize("which", ["fileserver", "natproxy"])
@@ -67,7 +67,7 @@ async def test_sigterm_lets_a_download_finish(tmp_path: Path, which: str) -> Non
             client.send(b"LIST\n")
             stopped.terminate()
             assert await idle.end() is ConnectionDone
-            await assert_nobody_listens(stopped.port)
+            await assert_port_is_closed(stopped.port)
             assert stopped.process.poll() is None
             client.read_on()
             assert await client.end() is ConnectionDone
@@ -83,7 +83,7 @@ async def test_second_sigterm_waits_no_longer(tmp_path: Path) -> None:
         async with client_of(proxy.port) as client:
             await begin_download(client, "large")
             proxy.terminate()
-            await assert_nobody_listens(proxy.port)
+            await assert_port_is_closed(proxy.port)
             assert proxy.process.poll() is None
             proxy.terminate()
             assert await proxy.status() == 0
@@ -162,7 +162,7 @@ async def test_option_is_wrong(tmp_path: Path, plugin: str, option: str, named: 
 
 
 async def assert_one_line(refused: Daemon, *words: str) -> None:
-    """It says what is wrong and where, in one line, and does not succeed."""
+    """Assert that a daemon fails with one line, which has these words."""
     assert await refused.status() not in (0, None)
     (line,) = refused.errors.read_text().splitlines()
     for word in words:

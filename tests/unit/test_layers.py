@@ -12,6 +12,8 @@ from tests.support.paths import ROOT
 LAYERS = (
     "kernel",
     "address",
+    "settings",
+    "toml",
     "metadata",
     "protocol",
     "nat",

@@ -173,7 +173,7 @@ def test_output_that_was_closed_is_status_9(
 
 
 def test_second_interrupt_ends_what_waits_for_the_reader(server: str) -> None:
-    """Neither a hang nor a traceback, though nobody reads what has been listed."""
+    """Neither a hang nor a traceback, although the listing has no reader."""
     reader, writer = os.pipe()
     process = start(server, ["ls", "-l"], "", writer)
     os.close(writer)
@@ -190,7 +190,7 @@ def test_second_interrupt_ends_what_waits_for_the_reader(server: str) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 1 << 15, (1 << 16) - 1, 1 << 16, 1 << 20])
-def test_what_cannot_be_written_is_told_once(size: int) -> None:
+def test_write_error_is_reported_once(size: int) -> None:
     """Whether it is noticed at once, or when the last bytes are written."""
     with contextlib.closing(AnsweringServer(Version2({b"a": bytes(size)}))) as serving:
         process = start(

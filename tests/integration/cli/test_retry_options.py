@@ -6,33 +6,34 @@ from argparse import Namespace
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.cli.context import retry_policy_of
-from natproxy.cli.options import parser_of
+from natproxy.cli.commands import COMMANDS
+from natproxy.cli.context import configure, retry_policy_of
+from natproxy.cli.parsing import program_parser
 from natproxy.client.retry import Cancellation, RetryPolicy
-from tests.integration.cli.test_cli import FILES, CommandCase
 from tests.support.answering_server import Version2
+from tests.support.commands import FILES, CommandCase
 
-QUESTIONS = (["ls"], ["stat", "a"], ["hash", "a"], ["list"])
+LISTINGS = (["ls"], ["stat", "a"], ["hash", "a"], ["list"])
 TRANSFERS = (["get", "a"], ["cat", "a"], ["sync", "a", "b"])
 
 
 class OptionTests(SynchronousTestCase):
     def retry_policy(self, *words: str) -> RetryPolicy:
-        options: Namespace = parser_of().parse_args(words)
-        return retry_policy_of(options)
+        options: Namespace = program_parser(COMMANDS).parse_args(words)
+        return retry_policy_of(configure(options))
 
     def test_defaults(self) -> None:
-        for command in QUESTIONS:
+        for command in LISTINGS:
             self.assertEqual(self.retry_policy(*command), RetryPolicy(0, None, False))
         for command in TRANSFERS:
             self.assertEqual(self.retry_policy(*command), RetryPolicy(1800, None, False))
 
     def test_each_command_takes_them(self) -> None:
-        for command in (*QUESTIONS, *TRANSFERS):
+        for command in (*LISTINGS, *TRANSFERS):
             policy = self.retry_policy(*command, "--retry-for", "2h", "--retries", "3", "--wait")
             self.assertEqual(policy, RetryPolicy(7200, 3, True))
 
-    def test_waiting_without_a_duration_is_not_in_vain(self) -> None:
+    def test_wait_without_a_duration_has_a_default(self) -> None:
         self.assertEqual(self.retry_policy("ls", "--wait"), RetryPolicy(1800, None, True))
         self.assertEqual(self.retry_policy("ls", "--wait", "--retry-for", "5").retry_for, 5)
 
@@ -43,19 +44,19 @@ class RetryTests(CommandCase):
         self.patch(Cancellation, "sleep", lambda stop, seconds: self.slept.append(seconds))
 
     def failing_once(self, line_begins: bytes, failure: bytes = b"ERR 503 not now\n") -> str:
-        """Give the address of a server whose first reply to such a line is a failure."""
+        """Return the address of a server whose first reply to such a line is a failure."""
         version2 = Version2(dict(FILES), page=2)
         failures = [failure]
 
-        def answer(line: bytes) -> bytes:
+        def reply(line: bytes) -> bytes:
             if line.startswith(line_begins) and failures:
                 return failures.pop()
             return version2(line)
 
-        return self.serve(answer)
+        return self.serve(reply)
 
-    def test_commands_that_list_and_tell_are_retried_when_asked_to(self) -> None:
-        for command in QUESTIONS:
+    def test_listing_commands_are_retried_if_requested(self) -> None:
+        for command in LISTINGS:
             line = command[0].upper().encode()
             address = self.failing_once(line)
             words = [word.replace("a", "a.txt") if word == "a" else word for word in command]
@@ -69,7 +70,7 @@ class RetryTests(CommandCase):
             self.assertTrue(out)
             self.slept.clear()
 
-    def test_listing_that_breaks_off_is_continued_after_the_last_entry(self) -> None:
+    def test_interrupted_listing_is_resumed_after_the_last_entry(self) -> None:
         whole = self.main("ls", "--server", self.serve(Version2(dict(FILES), page=2)))[1]
         for failure in (b"ERR 503 not now\n", b"OK 500\ntype=file"):
             address = self.failing_once(b"LS after", failure)
@@ -80,7 +81,7 @@ class RetryTests(CommandCase):
             self.assertEqual(len(self.slept), 1)
             self.slept.clear()
 
-    def test_duration_that_cannot_be_read_is_wrong_usage(self) -> None:
+    def test_invalid_duration_is_wrong_usage(self) -> None:
         status, _, err = self.main("get", "a", "--retry-for", "soon")
         self.assertEqual(status, 2)
         self.assertIn("must be a duration, such as 90s, 30m, 2h or inf", err)

@@ -14,10 +14,10 @@ from unittest import mock
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy import cli
-from natproxy.cli.context import Sessions
-from natproxy.cli.options import parser_of
-from natproxy.cli.parsing import commands_of
+from natproxy.cli.commands import CLIENT_COMMANDS
+from natproxy.cli.context import Sessions, configure
 from natproxy.cli.shell import run as run_shell
+from natproxy.cli.shell.commands import parsers_with
 from natproxy.client.errors import CannotConnect
 from tests.support.scripted_server import PlayedServer, Scene
 
@@ -26,7 +26,7 @@ LISTED = (b"LIST\n", b"OK\na b\nEND\n")
 
 @contextlib.contextmanager
 def captured() -> Iterator[io.TextIOWrapper]:
-    """Stand in for standard output; rewound when it is over."""
+    """Capture standard output; the stream is rewound at the end of the block."""
     out = Screen(io.BytesIO(), encoding="utf-8", errors="surrogateescape")
     with contextlib.redirect_stdout(out):
         yield out
@@ -42,18 +42,18 @@ class Screen(io.TextIOWrapper):
 
 class ShellTests(SynchronousTestCase):
     def type(self, *typed: str | BaseException, scenes: tuple[Scene, ...] = ()) -> str:
-        """Type lines, then Ctrl-D; give what is shown."""
+        """Type lines, then Ctrl-D; return what is shown."""
         server = PlayedServer(*(scenes or ([],)))
         self.addCleanup(server.close)
         read = mock.Mock(side_effect=[*typed, EOFError()])
-        options = Namespace(server=server.server_address, timeout=10.0)
+        options = configure(Namespace(server=server.server_address, timeout=10.0))
         with (
             captured() as out,
             Sessions() as sessions,
             mock.patch("natproxy.cli.shell._reader", return_value=read),
             mock.patch("sys.stdin", Screen(io.BytesIO())),
         ):
-            self.exit_status = run_shell(options, sessions)
+            self.exit_status = run_shell(options, sessions, CLIENT_COMMANDS)
         self.assertEqual({call.args for call in read.call_args_list}, {("proxy> ",)})
         first, *rest = out.read().splitlines(keepends=True)
         self.assertEqual(first, f"Connected to proxy at {server.server_address}\n")
@@ -83,7 +83,7 @@ class ShellTests(SynchronousTestCase):
         self.assertEqual(sorted(os.listdir(os.fsencode(directory))), [b"a b", b"c d", b"\xff"])
         self.assertEqual(self.exit_status, 0)
 
-    def test_every_error_is_one_line_and_the_shell_goes_on(self) -> None:
+    def test_every_error_is_one_line_and_the_shell_continues(self) -> None:
         shown = self.type(
             "frob\x1bnicate",
             "download",
@@ -103,7 +103,7 @@ class ShellTests(SynchronousTestCase):
                 "error: download: the following arguments are required: NAME",
                 "error: cannot read the line: no closing quotation",
                 "error: list: unrecognized arguments: x",
-                "error: get: argument -j/--jobs: '0': a number from 1 to 64 is needed",
+                "error: get: argument -j/--jobs: '0': must be a whole number from 1 to 64",
                 "error: server '::1': an IPv6 address is written [ADDRESS]:PORT",
                 "error: unknown command 'frobnicate': try 'help'",
                 "error: file not found",
@@ -121,12 +121,12 @@ class ShellTests(SynchronousTestCase):
 
     def test_help_names_every_command(self) -> None:
         shown = self.type("help")
-        for verb in (*commands_of(parser_of(prompt=True)), "get", "lcd", "Ctrl-D"):
+        for verb in (*parsers_with(CLIENT_COMMANDS), "get", "lcd", "Ctrl-D"):
             self.assertIn(verb, shown)
         for verb in ("up", "shell", "completion"):
             self.assertNotRegex(shown, rf"(?m)^{verb}\b")
 
-    def test_help_for_a_command_tells_its_options(self) -> None:
+    def test_help_for_a_command_shows_its_options(self) -> None:
         for line in ("help get", "HELP GET", "get --help"):
             shown = self.type(line)
             self.assertRegex(shown, r"\Ausage: get ")
@@ -141,7 +141,7 @@ class ShellTests(SynchronousTestCase):
         shown = self.type("\nlist\nlist\n", scenes=([LISTED, LISTED],))
         self.assertEqual(shown, "a b\na b\n")
 
-    def test_directories_here_can_be_changed(self) -> None:
+    def test_local_directory_can_be_changed(self) -> None:
         directory = os.path.realpath(self.mktemp())
         os.makedirs(os.path.join(directory, "sub dir"))
         self.addCleanup(os.chdir, os.getcwd())
@@ -162,23 +162,23 @@ class ShellTests(SynchronousTestCase):
             shown = self.type("download a ~/", scenes=([(b"DOWNLOAD a\n", b"OK 2\nhi")],))
         self.assertEqual(shown, f"saved {directory}/a (2 bytes)\n")
 
-    def test_interrupt_at_the_prompt_gives_a_new_prompt(self) -> None:
+    def test_interrupt_at_the_prompt_shows_a_new_prompt(self) -> None:
         shown = self.type(KeyboardInterrupt(), "list", scenes=([LISTED],))
         self.assertEqual(shown, "a b\n")
         self.assertEqual(self.exit_status, 0)
 
-    def test_interrupt_of_a_transfer_stops_it_and_not_the_shell(self) -> None:
+    def test_interrupt_cancels_a_download_and_not_the_shell(self) -> None:
         download = mock.Mock(side_effect=KeyboardInterrupt)
-        with mock.patch("natproxy.cli.fetching.download_version1", download):
+        with mock.patch("natproxy.client.transfer.version1.download_version1", download):
             shown = self.type("download a\ndownload b", "list", scenes=([LISTED],))
         self.assertEqual(shown, "\nerror: interrupted\na b\n")
         self.assertEqual(self.exit_status, 130)
         self.assertEqual(download.call_count, 1)
 
-    def test_server_that_is_not_there_ends_it_before_it_begins(self) -> None:
+    def test_server_that_cannot_be_reached_is_an_error_at_the_start(self) -> None:
         with captured(), Sessions() as sessions:
-            options = Namespace(server="127.0.0.1:1", timeout=10.0)
-            self.assertRaises(CannotConnect, run_shell, options, sessions)
+            options = configure(Namespace(server="127.0.0.1:1", timeout=10.0))
+            self.assertRaises(CannotConnect, run_shell, options, sessions, CLIENT_COMMANDS)
 
     def piped(self, lines: bytes, *scenes: Scene) -> tuple[int, str, str]:
         """Pipe lines into the program; return its status, output and errors."""
@@ -229,7 +229,7 @@ class ShellTests(SynchronousTestCase):
         with (
             captured(),
             mock.patch("sys.stdin", io.StringIO("download a\ndownload b\n")),
-            mock.patch("natproxy.cli.fetching.download_version1", download),
+            mock.patch("natproxy.client.transfer.version1.download_version1", download),
         ):
             server = PlayedServer([])
             self.addCleanup(server.close)
@@ -238,10 +238,10 @@ class ShellTests(SynchronousTestCase):
         self.assertEqual(err.getvalue(), "natproxy: interrupted\n")
         self.assertEqual(download.call_count, 1)
 
-    def test_output_that_goes_elsewhere_has_no_greeting_and_no_prompts(self) -> None:
+    def test_redirected_output_has_no_greeting_and_no_prompts(self) -> None:
         server = PlayedServer([LISTED])
         self.addCleanup(server.close)
-        options = Namespace(server=server.server_address, timeout=10.0)
+        options = configure(Namespace(server=server.server_address, timeout=10.0))
         out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
         with (
             contextlib.redirect_stdout(out),
@@ -250,7 +250,7 @@ class ShellTests(SynchronousTestCase):
             mock.patch("builtins.input", side_effect=["list", "frob", EOFError]),
             Sessions() as sessions,
         ):
-            self.assertEqual(run_shell(options, sessions), 2)
+            self.assertEqual(run_shell(options, sessions, CLIENT_COMMANDS), 2)
         self.assertEqual(out.buffer.getvalue(), b"a b\n")  # type: ignore[attr-defined]
         self.assertEqual(
             err.getvalue().splitlines(),
@@ -264,7 +264,7 @@ class ShellTests(SynchronousTestCase):
     def test_terminal_without_the_library_is_read_plainly(self) -> None:
         server = PlayedServer([LISTED])
         self.addCleanup(server.close)
-        options = Namespace(server=server.server_address, timeout=10.0)
+        options = configure(Namespace(server=server.server_address, timeout=10.0))
         with (
             captured() as out,
             mock.patch.dict(sys.modules, {"natproxy.cli.shell.prompt": None}),
@@ -274,19 +274,19 @@ class ShellTests(SynchronousTestCase):
             Sessions() as sessions,
         ):
             typed.isatty.return_value = True
-            self.assertEqual(run_shell(options, sessions), 0)
+            self.assertEqual(run_shell(options, sessions, CLIENT_COMMANDS), 0)
         self.assertTrue(out.read().endswith("\na b\n\n"))
 
 
 class CommandLineTests(SynchronousTestCase):
     def play(self, *scenes: Scene) -> str:
-        """Give the address of a server that plays the scenes."""
+        """Return the address of a server that plays the scenes."""
         server = PlayedServer(*scenes)
         self.addCleanup(server.close)
         return server.server_address
 
     def main(self, *arguments: str) -> tuple[int, bytes, str]:
-        """Give exit status, standard output and standard error of a command line."""
+        """Return exit status, standard output and standard error of a command line."""
         with (
             io.TextIOWrapper(io.BytesIO(), encoding="utf-8") as out,
             contextlib.redirect_stdout(out),
@@ -296,18 +296,18 @@ class CommandLineTests(SynchronousTestCase):
             out.flush()
             return status, out.buffer.getvalue(), err.getvalue()  # type: ignore[attr-defined]
 
-    def test_download_tells_what_it_saved(self) -> None:
+    def test_download_reports_the_saved_file(self) -> None:
         target = self.mktemp()
         address = self.play([(b"DOWNLOAD a b\n", b"OK 2\nhi")])
         status, out, _ = self.main("download", "a b", target, "--server", address)
         self.assertEqual((status, out.decode()), (0, f"saved {target} (2 bytes)\n"))
 
-    def test_client_wing_imports_no_twisted(self) -> None:
+    def test_client_imports_no_twisted(self) -> None:
         code = "import sys, natproxy.cli, natproxy.cli.shell; print('twisted' in sys.modules)"
         run = self.python("-c", code)
         self.assertEqual(run.stdout, "False\n")
 
-    def test_reader_of_a_pipe_may_leave_early(self) -> None:
+    def test_reader_of_a_pipe_may_close_it_early(self) -> None:
         names = b"".join(b"file %d\n" % number for number in range(50_000))
         address = self.play([(b"LIST\n", b"OK\n" + names + b"END\n")])
         reader, writer = os.pipe()

@@ -1,4 +1,4 @@
-"""``sync``: what it leaves, what it refuses to delete, what it tells, how it ends."""
+"""``sync``: files and directories afterwards, refused deletions, messages, exit status."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import os
 import tempfile
 from contextlib import AbstractContextManager
 from shutil import rmtree
+from types import ModuleType
 from typing import Any
 from unittest import mock
 
-from natproxy.cli import fetching
 from natproxy.client import LocalError
+from natproxy.client.transfer import batch, deletion
 from natproxy.client.transfer.plan import MirrorPlan
 from natproxy.client.transfer.tree import LocalTree
 from natproxy.protocol import (
@@ -24,11 +25,11 @@ from natproxy.protocol import (
     format_entry,
     format_page,
 )
-from tests.integration.cli.test_fetching import NEW, CommandCase
+from tests.support.commands import NEW, DownloadCase
 from tests.support.served_files import MTIME, Fault
 
 
-class SyncCase(CommandCase):
+class SyncCase(DownloadCase):
     def tree(self) -> dict[str, bytes]:
         return {
             os.path.relpath(os.path.join(place, name), "here"): self.read(
@@ -44,11 +45,11 @@ class SyncTests(SyncCase):
         self.server.directories = {b"empty"}
         self.assertEqual(self.run_command("sync", ".", "here"), 0)
         self.assertEqual(self.tree(), {"a": NEW, "d/b": b"the b"})
-        self.assertEqual(self.err, [f"2 fetched ({len(NEW) + 5} bytes), 0 unchanged"])
+        self.assertEqual(self.err, [f"2 downloaded ({len(NEW) + 5} bytes), 0 unchanged"])
         self.assertTrue(os.path.isdir("here/empty"))
         self.server.put(b"d/b", b"another", MTIME + 1)
         self.assertEqual(self.run_command("sync", ".", "here", "-j", "1"), 0)
-        self.assertEqual(self.err, ["1 fetched (7 bytes), 1 unchanged"])
+        self.assertEqual(self.err, ["1 downloaded (7 bytes), 1 unchanged"])
         self.assertEqual(self.run_command("sync", ".", "here", "-q"), 0)
         self.assertEqual((self.err, self.tree()), ([], {"a": NEW, "d/b": b"another"}))
 
@@ -56,16 +57,16 @@ class SyncTests(SyncCase):
         self.run_command("sync", "d", "here")
         self.assertEqual(self.tree(), {"b": b"the b"})
 
-    def test_nothing_is_deleted_unless_it_is_asked_for(self) -> None:
+    def test_nothing_is_deleted_without_the_option(self) -> None:
         self.write(b"here/mine", b"mine")
         self.write(b"here/.x.part", b"under way")
         self.assertEqual(self.run_command("sync", ".", "here"), 0)
         self.assertIn("mine", self.tree())
         self.assertEqual(self.run_command("sync", ".", "here", "--delete"), 0)
-        self.assertEqual(self.err, ["0 fetched (0 bytes), 2 unchanged, 1 deleted"])
+        self.assertEqual(self.err, ["0 downloaded (0 bytes), 2 unchanged, 1 deleted"])
         self.assertEqual(sorted(self.tree()), [".x.part", "a", "d/b"])
 
-    def test_nothing_is_deleted_if_anything_could_not_be_fetched(self) -> None:
+    def test_nothing_is_deleted_if_a_download_failed(self) -> None:
         self.write(b"here/mine", b"mine")
         self.server.fail(b"GET", Fault(reply=b"ERR 500 internal\n"))
         self.assertEqual(self.run_command("sync", ".", "here", "--delete", "-j", "1"), 1)
@@ -73,18 +74,18 @@ class SyncTests(SyncCase):
         self.assertIn("nothing deleted", self.err[1])
         self.assertIn("0 deleted, 1 failed", self.err[2])
 
-    def test_dry_run_tells_and_does_nothing(self) -> None:
+    def test_dry_run_prints_the_plan_and_changes_nothing(self) -> None:
         self.write(b"here/mine", b"mine")
         self.assertEqual(self.run_command("sync", ".", "here", "-n", "--delete"), 0)
         self.assertEqual(
             self.out.splitlines(),
-            [b"fetch  here/a", b"fetch  here/d/b", b"make   here/d/", b"delete here/mine"],
+            [b"download here/a", b"download here/d/b", b"create   here/d/", b"delete   here/mine"],
         )
         self.assertEqual((self.tree(), self.server.asked(b"GET")), ({"mine": b"mine"}, []))
         self.run_command("sync", ".", "here", "-n")
         self.assertNotIn(b"delete", self.out)
 
-    def test_listing_that_breaks_off_is_asked_for_again(self) -> None:
+    def test_interrupted_listing_is_retried(self) -> None:
         self.server.page = 1
         self.server.fail(b"LS", Fault(), Fault(cut=10), Fault(reply=b"ERR 503 not now\n"))
         self.assertEqual(self.run_command("sync", ".", "here"), 0)
@@ -93,17 +94,21 @@ class SyncTests(SyncCase):
         pages = [line.partition(b"after=")[2] for line in self.server.asked(b"LS")]
         self.assertEqual(pages, [b"", b"a", b"a", b"a", b"d"])
 
-    def test_listing_that_cannot_be_had_deletes_nothing(self) -> None:
+    def test_failed_listing_deletes_nothing(self) -> None:
         self.write(b"here/mine", b"mine")
         self.server.fail(b"LS", Fault(reply=b"ERR 500 internal\n"))
         self.assert_fails(1, "sync", ".", "here", "--delete")
         self.assertEqual(self.tree(), {"mine": b"mine"})
 
-    def test_directory_that_the_server_cannot_list_is_said_and_keeps_what_is_in_it(self) -> None:
+    def test_directory_that_the_server_cannot_list_keeps_its_content(
+        self,
+    ) -> None:
         self.server.directories = {b"closed"}
         self.write(b"here/closed/mine", b"mine")
         self.write(b"here/old", b"old")
-        unread = "natproxy: closed: the server cannot read it: nothing was fetched or deleted there"
+        unread = (
+            "natproxy: closed: the server cannot read it: nothing was downloaded or deleted there"
+        )
         for options, status in ((["-n", "--delete"], 1), (["--delete"], 1), ([], 0)):
             self.server.fail(b"LS", Fault(), Fault(reply=b"ERR 404 file not found\n"))
             self.assertEqual(self.run_command("sync", ".", "here", *options), status)
@@ -111,7 +116,7 @@ class SyncTests(SyncCase):
             self.assertEqual("old" in self.tree(), "-n" in options)
         self.assertEqual(self.tree()["closed/mine"], b"mine")
 
-    def test_incomplete_downloads_of_the_server_are_left_out_and_said(self) -> None:
+    def test_incomplete_downloads_of_the_server_are_skipped_and_reported(self) -> None:
         self.server.put(b".a.part", b"under way there")
         self.run_command("sync", ".", "here")
         self.assertEqual(sorted(self.tree()), ["a", "d/b"])
@@ -120,7 +125,7 @@ class SyncTests(SyncCase):
             self.assertEqual(self.run_command("sync", ".", "here", option), 0)
             self.assertEqual(self.err, ["natproxy: 1 left out (incomplete downloads there)"])
 
-    def test_unread_entries_are_told_and_kept_with_status_1(self) -> None:
+    def test_unread_entries_are_reported_and_kept_with_status_1(self) -> None:
         self.server.listing = [
             Entry(b"a", self.server._files[b"a"].metadata),
             Entry(b"d", UNREAD_METADATA),
@@ -130,8 +135,8 @@ class SyncTests(SyncCase):
             self.write(name, b"mine")
         for options, old in (([], True), (["-n", "--delete"], True), (["--delete"], False)):
             self.assertEqual(self.run_command("sync", ".", "here", *options), 1)
-            told = [line for line in self.err if "the server cannot read it" in line]
-            self.assertEqual([line[10:12] for line in told], ["d:", "e:"])
+            reported = [line for line in self.err if "the server cannot read it" in line]
+            self.assertEqual([line[10:12] for line in reported], ["d:", "e:"])
             self.assertEqual("old" in self.tree(), old)
         self.assertEqual(sorted(self.tree()), ["a", "d/mine", "e/mine"])
         self.assertIn("1 deleted, 2 that the server cannot read", self.err[-1])
@@ -160,7 +165,7 @@ class SyncTests(SyncCase):
         (facts,) = [line["sync"] for line in lines if "sync" in line]
         self.assertEqual((facts["unread"], facts["status"]), (50, 1))
 
-    def test_sync_goes_on_past_what_is_in_the_way(self) -> None:
+    def test_sync_continues_after_obstacles(self) -> None:
         for name in (b"z", b"f/g"):
             self.server.put(name, b"the z")
         self.write(b"here/d", b"a file")
@@ -178,12 +183,12 @@ class SyncTests(SyncCase):
                 ],
             )
             self.assertNotIn(b"delete", self.out)
-        self.assertIn("nothing deleted, since not everything could be fetched", self.err[3])
+        self.assertIn("nothing deleted, since not everything could be downloaded", self.err[3])
         self.assertIn("5 with something in the way here", self.err[-1])
         self.assertEqual(self.tree()["z"], b"the z")
         self.assertEqual(self.tree()["old"], b"old")
 
-    def test_file_that_cannot_have_its_name_here_leaves_the_others_alone(self) -> None:
+    def test_name_that_the_file_system_rejects_does_not_affect_the_others(self) -> None:
         self.server.put(b"x" * 300, b"long")
         self.server.put(b"y" * 300 + b"/z", b"long")
         self.assertEqual(self.run_command("sync", ".", "here"), 9)
@@ -197,7 +202,7 @@ class SyncTests(SyncCase):
         self.assertIn("natproxy: .a.part: left out, with what is in it", self.err[0])
         self.assertIn("2 left out", self.err[1])
 
-    def test_deletion_that_fails_is_told_and_the_others_are_done(self) -> None:
+    def test_failed_deletion_is_reported_and_the_others_are_done(self) -> None:
         for name in (b"here/x", b"here/y"):
             self.write(name, b"mine")
         unlink = LocalTree.unlink
@@ -238,11 +243,11 @@ class SyncTests(SyncCase):
         self.assertEqual(self.run_command(*options, "3"), 0)
         self.assertEqual(self.tree(), {})
 
-    def test_more_than_half_of_a_mirror_is_not_deleted_and_what_is_new_is_fetched(self) -> None:
+    def test_more_than_half_of_a_mirror_is_not_deleted_but_new_files_are_downloaded(self) -> None:
         self.mirror(11)
         self.assertEqual(self.run_command("sync", ".", "here", "--delete"), 11)
         self.assertIn("nothing deleted: 11 of 11 files here would be", self.err[0])
-        self.assertIn("2 fetched", self.err[1])
+        self.assertIn("2 downloaded", self.err[1])
         self.assertIn("0 deleted", self.err[1])
         self.assertEqual(len(self.tree()), 13)
         options = ("sync", ".", "here", "--delete", "--progress", "json", "-q")
@@ -254,7 +259,7 @@ class SyncTests(SyncCase):
         self.assertEqual(self.run_command(*options, "--max-delete", "inf"), 0)
         self.assertEqual(sorted(self.tree()), ["a", "d/b"])
 
-    def test_limits_are_read(self) -> None:
+    def test_limits_are_checked(self) -> None:
         self.assertIn("both are needed", self.assert_fails(2, "sync", ".", "x", "--max-delete=1"))
         for option in ("--max-delete=-1", "--max-delete=x", "--max-delete=", "--max-entries=0"):
             self.assertEqual(self.run_command("sync", ".", "x", "--delete", option), 2)
@@ -267,7 +272,7 @@ class SyncTests(SyncCase):
         self.write(b"file", b"")
         self.assert_fails(2, "sync", "a", "here")
         self.assertEqual(self.run_command("sync", ".", ""), 2)
-        self.assertIn("LOCAL_DIR: a name is needed", self.err[-1])
+        self.assertIn("LOCAL_DIR: the name must not be empty", self.err[-1])
         self.assert_fails(3, "sync", "none", "here")
         self.assert_fails(9, "sync", ".", "file")
         self.server.version = 1
@@ -297,18 +302,18 @@ class OutsideTests(SyncCase):
             with open(os.path.join(self.outside, name)) as file:
                 self.assertEqual(file.read(), "outside")
 
-    def swapping_before(self, name: str) -> AbstractContextManager[object]:
+    def swapping_before(self, module: ModuleType, name: str) -> AbstractContextManager[object]:
         """Swap just before a step of the command begins."""
-        step = getattr(fetching, name)
+        step = getattr(module, name)
 
-        def swap_and_go_on(*arguments: Any) -> object:
+        def swap_and_continue(*arguments: Any) -> object:
             self.swap()
             return step(*arguments)
 
-        return mock.patch.object(fetching, name, swap_and_go_on)
+        return mock.patch.object(module, name, swap_and_continue)
 
     def test_between_comparison_and_download(self) -> None:
-        with self.swapping_before("download_and_count"):
+        with self.swapping_before(batch, "download_and_count"):
             self.assertEqual(self.run_command("sync", ".", "here", "--delete"), 9)
         self.assert_untouched()
         self.assertIn("here/d", self.err[0])
@@ -322,7 +327,7 @@ class OutsideTests(SyncCase):
         self.assert_untouched()
 
     def test_between_download_and_deletion(self) -> None:
-        with self.swapping_before("delete"):
+        with self.swapping_before(deletion, "delete"):
             self.assertEqual(self.run_command("sync", ".", "here", "--delete"), 9)
         self.assert_untouched()
         self.assertEqual(sorted(self.tree()), ["a", "d.old/b", "d.old/mine"])

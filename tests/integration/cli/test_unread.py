@@ -17,14 +17,14 @@ from natproxy.protocol import (
     format_entry,
     format_page,
 )
-from tests.integration.cli.test_cli import CommandCase
+from tests.support.commands import CommandCase
 from tests.support.served_files import MTIME, ServedFilesCase
 
-FOLDER = Metadata(DIRECTORY, 0, MTIME, "d")
+OPEN_DIRECTORY = Metadata(DIRECTORY, 0, MTIME, "d")
 ENTRIES = (
-    Entry(b"closed", FOLDER, unread=True),
+    Entry(b"closed", OPEN_DIRECTORY, unread=True),
     Entry(b"hidden", UNREAD_METADATA),
-    Entry(b"open", FOLDER),
+    Entry(b"open", OPEN_DIRECTORY),
 )
 
 
@@ -43,7 +43,7 @@ class ListingTests(CommandCase):
         status, out, err = self.main("ls", "--server", self.address)
         self.assertEqual((status, out, err), (0, b"closed/\nhidden\nopen/\n", ""))
 
-    def test_long_listing_makes_up_no_size_and_no_time(self) -> None:
+    def test_long_listing_shows_no_size_and_no_time(self) -> None:
         line = self.written("ls", "-l", "--server", self.address).splitlines()[1]
         self.assertEqual(line.split(), [b"-", b"unread", b"hidden"])
         # In the columns of the others.
@@ -59,7 +59,7 @@ class ListingTests(CommandCase):
                 "natproxy: hidden: the server cannot read it\n",
             )
 
-    def test_listing_that_lacks_what_it_does_not_name_is_an_error(self) -> None:
+    def test_listing_that_lacks_unnamed_entries_is_an_error(self) -> None:
         address = self.instead(LS=page_of(*ENTRIES).replace(b"unread=2", b"unread=3", 1))
         status, out, err = self.main("ls", "-R", "--json", "--server", address)
         self.assertEqual((status, len(json.loads(out)), len(err.splitlines())), (1, 3, 3))
@@ -71,7 +71,7 @@ class ListingTests(CommandCase):
         self.assertEqual((status, len(err.splitlines())), (1, 21))
         self.assertTrue(err.endswith("natproxy: and 30 more like this\n"), err)
 
-    def test_json_says_what_is_not_known(self) -> None:
+    def test_json_has_null_for_unknown_members(self) -> None:
         closed, hidden, readable = json.loads(
             self.written("ls", "--json", "--server", self.address)
         )

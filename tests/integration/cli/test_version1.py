@@ -1,4 +1,4 @@
-"""The command line with servers of version 1 that somebody else wrote."""
+"""The command line with other implementations of version 1."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import threading
 import time
 from collections.abc import Iterator
 
-from tests.integration.cli.test_cli import CommandCase
 from tests.support import version1
+from tests.support.commands import CommandCase
 from tests.support.served_files import ServedFiles
 
 FILES = {b"a b.txt": b"two words", b"big": bytes(range(256)) * 4096, b"empty": b"", b"\xe9": b"e"}
@@ -20,7 +20,7 @@ PATIENCE = 3.0
 
 
 class Mute(version1.Server):
-    """Has never heard of ``FEAT``, and says nothing to it until it is released."""
+    """Does not reply to ``FEAT`` until it is released."""
 
     def __init__(self, directory: str) -> None:
         super().__init__(directory)
@@ -46,7 +46,7 @@ class Version1Tests(CommandCase):
 
     @contextlib.contextmanager
     def each_way(self) -> Iterator[list[str]]:
-        """Give the addresses of their server, and of their proxy in front of it."""
+        """Return the addresses of a server, and of a proxy in front of it."""
         with (
             version1.Server(os.path.join(self.top, "served")) as server,
             version1.Proxy(server.port) as proxy,
@@ -58,7 +58,7 @@ class Version1Tests(CommandCase):
             return file.read()
 
     def in_time(self, address: str, *arguments: str) -> tuple[int, bytes]:
-        """Give exit status and output of a command line that must not take long."""
+        """Return exit status and output of a command line that must not take long."""
         began = time.monotonic()
         status, out, err = self.main(*arguments, "--server", address)
         self.assertLess(time.monotonic() - began, PATIENCE)
@@ -113,7 +113,7 @@ class Version1Tests(CommandCase):
                 for command in ("list", "ls"):
                     self.assertEqual(self.in_time(address, command), (0, b""))
 
-    def test_what_it_cannot_do_is_said_in_one_line(self) -> None:
+    def test_unsupported_command_is_reported_in_one_line(self) -> None:
         with self.each_way() as addresses:
             for address in addresses:
                 for reason, command in (
@@ -132,7 +132,7 @@ class Version1Tests(CommandCase):
                     self.assertIn(reason, err)
         self.assertEqual(os.listdir(), [])
 
-    def test_file_that_is_not_there_is_3(self) -> None:
+    def test_missing_file_is_3(self) -> None:
         with self.each_way() as addresses:
             for address in addresses:
                 for command in ("download", "get", "cat"):

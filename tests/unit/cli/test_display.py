@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import subprocess
 import sys
 import threading
 from unittest import mock
@@ -13,27 +12,28 @@ from unittest import mock
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.cli.display import HOWS, display_for, text
+from natproxy.cli.display import display_for, text
 from natproxy.cli.display.bars import Bars
 from natproxy.cli.display.json_lines import JsonLines
 from natproxy.cli.display.lines import Lines, Messages
-from natproxy.cli.display.ticker import Ticker
+from natproxy.cli.display.tally import Ticker
+from natproxy.cli.options import PROGRESS
 from natproxy.client.events import Event, Phase
 
 NEVER = 10**6
-"""An interval that doesn't pass during a test."""
+"""Seconds that do not elapse during a test."""
 LOST = "connection lost, trying again in 2 s"
 
 
 class Terminal(io.StringIO):
-    """Says that it is one."""
+    """A stream that is a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 class Broken(io.StringIO):
-    """Nobody reads it any more."""
+    """A stream whose reader has closed it."""
 
     def write(self, text: str) -> int:
         raise BrokenPipeError
@@ -44,7 +44,7 @@ class ChoosingTests(SynchronousTestCase):
         with mock.patch.dict(os.environ, {"TERM": term}):
             return type(display_for(how, quiet, stream))
 
-    def test_every_way(self) -> None:
+    def test_every_display(self) -> None:
         for how, quiet, terminal, expected in (
             ("auto", False, True, Bars),
             ("auto", False, False, Messages),
@@ -64,7 +64,7 @@ class ChoosingTests(SynchronousTestCase):
             stream = Terminal() if terminal else io.StringIO()
             self.assertIs(self.chosen(how, quiet, stream), expected, (how, quiet, terminal))
 
-    def test_lines_stand_in_for_bars(self) -> None:
+    def test_lines_replace_bars(self) -> None:
         for how in ("auto", "always"):
             self.assertIs(self.chosen(how, False, Terminal(), "dumb"), Lines)
             with mock.patch.dict(sys.modules, {"natproxy.cli.display.bars": None}):
@@ -76,7 +76,7 @@ class ChoosingTests(SynchronousTestCase):
 
     def test_standard_error_is_looked_up_when_it_is_chosen(self) -> None:
         with mock.patch.object(sys, "stderr", io.StringIO()) as stream:
-            display_for("never").say("hello")
+            display_for("never").show_message("hello")
         self.assertEqual(stream.getvalue(), "hello\n")
 
     def test_closed_stream_is_no_terminal(self) -> None:
@@ -84,22 +84,15 @@ class ChoosingTests(SynchronousTestCase):
         stream.isatty = mock.Mock(side_effect=ValueError)  # type: ignore[method-assign]
         self.assertIs(self.chosen("auto", False, stream), Messages)
 
-    def test_import_brings_nothing_that_is_not_needed(self) -> None:
-        script = "import sys, natproxy.cli.display; print(*sys.modules)"
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-        self.assertEqual(done.stderr, "")
-        costly = {"rich", "json", "threading", "natproxy.client", "natproxy.cli.display.lines"}
-        self.assertEqual(costly & set(done.stdout.split()), set())
-
     def test_every_display_survives_a_stream_that_is_broken_or_closed(self) -> None:
         closed = Terminal()
         closed.close()
         for stream in (Broken(), closed):
-            for how in HOWS:
+            for how in PROGRESS:
                 with display_for(how, False, stream) as display:
                     display(Event(b"a", Phase.RECEIVING, 0, 10))
                     display(Event(b"a", Phase.RESTARTING, 0, 10, "changed"))
-                    display.say("hello")
+                    display.show_message("hello")
                     display(Event(b"a", Phase.COMPLETE, 10, 10))
                 display.close()
 
@@ -123,12 +116,12 @@ class ChoosingTests(SynchronousTestCase):
                     thread.start()
                 for thread in threads:
                     thread.join()
-            view = display._tally.look()  # type: ignore[attr-defined]
-            self.assertEqual((view.files_done, view.fetched), (8, 8000))
+            view = display._tally.view()  # type: ignore[attr-defined]
+            self.assertEqual((view.files_done, view.received), (8, 8000))
 
 
 class MessagesTests(SynchronousTestCase):
-    def test_says_why_something_is_waited_for_or_begun_again_once(self) -> None:
+    def test_reason_of_a_retry_or_restart_is_shown_once(self) -> None:
         stream = io.StringIO()
         with Messages(stream, quiet=False) as display:
             display.expect(1, 10)
@@ -136,22 +129,22 @@ class MessagesTests(SynchronousTestCase):
             for message in (LOST, LOST, LOST.replace("2", "4")):
                 display(Event(b"a\x1b", Phase.WAITING, 0, 10, message))
             display(Event(b"a\x1b", Phase.RESTARTING, 0, 10, "changed"))
-            display(Event(b"a\x1b", Phase.FAILED, 0, 10, "the caller says so"))
+            display(Event(b"a\x1b", Phase.FAILED, 0, 10, "the caller reports it"))
         self.assertEqual(
             stream.getvalue().splitlines(),
             [f"a\\x1b: {LOST}", f"a\\x1b: {LOST.replace('2', '4')}", "a\\x1b: changed"],
         )
 
-    def test_quiet_it_says_nothing(self) -> None:
+    def test_quiet_display_shows_nothing(self) -> None:
         stream = io.StringIO()
         with Messages(stream, quiet=True) as display:
-            display.say("hello")
+            display.show_message("hello")
             display(Event(b"a", Phase.WAITING, 0, 10, LOST))
         self.assertEqual(stream.getvalue(), "")
 
     def test_message_stays_on_its_line(self) -> None:
         stream = io.StringIO()
-        Messages(stream, quiet=False).say("a\nb\x1b[2J\u202e\udc80 ü")
+        Messages(stream, quiet=False).show_message("a\nb\x1b[2J\u202e\udc80 ü")
         self.assertEqual(stream.getvalue(), "a\\nb\\x1b[2J\\u202e\\udc80 ü\n")
 
 
@@ -173,21 +166,21 @@ class LinesTests(SynchronousTestCase):
         return self.shown()
 
     def test_one_file(self) -> None:
-        tell = self.display
+        show = self.display
         self.assertEqual(self.ticked(), [])
-        tell(Event(b"a", Phase.HASHING, 0, 10**10))
-        tell(Event(b"a", Phase.HASHING, 5 * 10**9, 10**10))
+        show(Event(b"a", Phase.HASHING, 0, 10**10))
+        show(Event(b"a", Phase.HASHING, 5 * 10**9, 10**10))
         self.assertEqual(self.ticked(), ["a: hashing, 5.0/10.0 GB, 1.0 GB/s"])
-        tell(Event(b"a", Phase.VERIFYING, 0, 10**10))
+        show(Event(b"a", Phase.VERIFYING, 0, 10**10))
         self.assertEqual(self.ticked(), ["a: verifying"])
-        tell(Event(b"a", Phase.RECEIVING, 5 * 10**9, 10**10))
-        tell(Event(b"a", Phase.RECEIVING, 6 * 10**9, 10**10))
+        show(Event(b"a", Phase.RECEIVING, 5 * 10**9, 10**10))
+        show(Event(b"a", Phase.RECEIVING, 6 * 10**9, 10**10))
         self.assertEqual(self.ticked(), ["a: 60%, 6.0/10.0 GB, 200 MB/s, eta 20s"])
-        tell(Event(b"a", Phase.WAITING, 6 * 10**9, 10**10, LOST))
+        show(Event(b"a", Phase.WAITING, 6 * 10**9, 10**10, LOST))
         self.assertEqual(self.shown(), [f"a: {LOST}"])
-        tell(Event(b"a", Phase.SAVING, 10**10, 10**10))
+        show(Event(b"a", Phase.SAVING, 10**10, 10**10))
         self.assertEqual(self.ticked(0), ["a: saving"])
-        tell(Event(b"a", Phase.COMPLETE, 10**10, 10**10))
+        show(Event(b"a", Phase.COMPLETE, 10**10, 10**10))
         self.assertEqual(self.shown(), ["a: complete, 10.0 GB in 15s, 333 MB/s"])
         self.assertEqual(self.ticked(), [])
 
@@ -197,20 +190,20 @@ class LinesTests(SynchronousTestCase):
         self.assertEqual(self.ticked(), ["a: 5.0 kB, 1.0 kB/s"])
 
     def test_several_files(self) -> None:
-        tell = self.display
-        tell.expect(4, 4000)
-        tell(Event(b"a", Phase.UNCHANGED, 1000, 1000))
-        tell(Event(b"b", Phase.FAILED, 0, 1000, "no"))
+        show = self.display
+        show.expect(4, 4000)
+        show(Event(b"a", Phase.UNCHANGED, 1000, 1000))
+        show(Event(b"b", Phase.FAILED, 0, 1000, "no"))
         self.assertEqual(self.shown(), [])
-        tell(Event(b"c", Phase.RECEIVING, 0, 1000))
-        tell(Event(b"c", Phase.RECEIVING, 500, 1000))
+        show(Event(b"c", Phase.RECEIVING, 0, 1000))
+        show(Event(b"c", Phase.RECEIVING, 500, 1000))
         self.assertEqual(
             self.ticked(),
             ["1 of 4 files, 1 failed, 37%, 1.5/4.0 kB, 100 B/s, eta 15s"],
         )
-        tell(Event(b"c", Phase.COMPLETE, 1000, 1000))
+        show(Event(b"c", Phase.COMPLETE, 1000, 1000))
         self.assertEqual(self.shown(), ["c: complete, 1.0 kB in 5.0s, 200 B/s"])
-        tell(Event(b"\xff", Phase.HASHING, 0, 1000))
+        show(Event(b"\xff", Phase.HASHING, 0, 1000))
         self.assertEqual(self.ticked(), ["2 of 4 files, 1 failed, 50%, 2.0/4.0 kB, hashing \\xff"])
 
     def test_thread_ends_with_the_display(self) -> None:
@@ -234,7 +227,7 @@ class JsonLinesTests(SynchronousTestCase):
         self.stream.truncate()
         return [json.loads(line) for line in text.splitlines()]
 
-    def test_tick_tells_everything(self) -> None:
+    def test_tick_writes_the_whole_state(self) -> None:
         self.display.expect(3, 12000)
         self.display(Event(b"a", Phase.UNCHANGED, 3000, 3000))
         self.shown()
@@ -262,7 +255,7 @@ class JsonLinesTests(SynchronousTestCase):
             line["current"], [{"name": "a", "phase": "saving", "done": 10, "size": 10}]
         )
 
-    def test_turns_are_told_at_once_with_their_messages(self) -> None:
+    def test_some_phases_have_a_line_with_their_message(self) -> None:
         for phase, message in (
             (Phase.HASHING, ""),
             (Phase.VERIFYING, ""),
@@ -283,14 +276,14 @@ class JsonLinesTests(SynchronousTestCase):
             ],
         )
 
-    def test_last_line_is_told_once_and_nothing_follows_it(self) -> None:
+    def test_last_line_is_written_once_and_nothing_follows_it(self) -> None:
         thread = self.display._ticker._thread
         with self.display:
             self.assertTrue(thread.is_alive())
         self.assertFalse(thread.is_alive())
         self.display.close()
         self.display.tick()
-        self.display.say("hello")
+        self.display.show_message("hello")
         (line,) = self.shown()
         self.assertIs(line["ended"], True)
         self.assertEqual(line["files"], {"done": 0, "unchanged": 0, "failed": 0, "total": 0})
@@ -305,11 +298,11 @@ class JsonLinesTests(SynchronousTestCase):
         self.assertEqual(event["name"].encode("utf-8", "surrogateescape"), name)
 
     def test_messages_are_objects_unless_quiet(self) -> None:
-        self.display.say("hello")
+        self.display.show_message("hello")
         (line,) = self.shown()
         self.assertEqual(line["message"], "hello")
         display = JsonLines(self.stream, True, self.clock.seconds, NEVER)
-        display.say("hello")
+        display.show_message("hello")
         self.assertEqual(self.shown(), [])
         display(Event(b"a", Phase.WAITING, 0, 1, LOST))
         self.assertEqual(len(self.shown()), 1)
@@ -330,9 +323,9 @@ class TickerTests(SynchronousTestCase):
         Ticker(1, self.fail).stop()
 
 
-class WordsTests(SynchronousTestCase):
+class TextTests(SynchronousTestCase):
     def test_amounts(self) -> None:
-        for size, said in (
+        for size, expected in (
             (0, "0 B"),
             (999, "999 B"),
             (1000, "1.0 kB"),
@@ -342,11 +335,11 @@ class WordsTests(SynchronousTestCase):
             (999500, "1.0 MB"),
             (10**21, "1000 EB"),
         ):
-            self.assertEqual(text.amount(size), said)
+            self.assertEqual(text.amount(size), expected)
         self.assertEqual(text.part_of(0, 10**10), "0.0/10.0 GB")
 
     def test_times(self) -> None:
-        for seconds, said in (
+        for seconds, expected in (
             (0.9, "0s"),
             (59.9, "59s"),
             (200, "3m20s"),
@@ -354,7 +347,7 @@ class WordsTests(SynchronousTestCase):
             (270000, "3d03h"),
             (float("inf"), "999d00h"),
         ):
-            self.assertEqual(text.duration(seconds), said)
+            self.assertEqual(text.duration(seconds), expected)
         self.assertEqual(text.elapsed(0.44), "0.4s")
         self.assertEqual(text.elapsed(9.96), "9s")
 

@@ -27,19 +27,19 @@ class DrawingTests(SynchronousTestCase):
         self.tally = Tally(self.clock.seconds)
         self.canvas = Canvas("#", "", ".", ".")
 
-    def tell(self, name: bytes, phase: Phase, done: int, size: int | None, why: str = "") -> None:
-        self.tally.note(Event(name, phase, done, size, why))
+    def add(self, name: bytes, phase: Phase, done: int, size: int | None, why: str = "") -> None:
+        self.tally.add(Event(name, phase, done, size, why))
 
     def drawn(self, width: int = 80, height: int = 24, moving: bool = True) -> list[str]:
-        lines = [line.plain for line in self.canvas.lines(self.tally.look(), width, height, moving)]
+        lines = [line.plain for line in self.canvas.lines(self.tally.view(), width, height, moving)]
         for line in lines:
             self.assertLess(cell_len(line), max(2, width), line)
         return [line.rstrip() for line in lines]
 
     def test_receiving(self) -> None:
-        self.tell(b"big.iso", Phase.RECEIVING, 400 * MB, 1000 * MB)
+        self.add(b"big.iso", Phase.RECEIVING, 400 * MB, 1000 * MB)
         self.clock.advance(1)
-        self.tell(b"big.iso", Phase.RECEIVING, 500 * MB, 1000 * MB)
+        self.add(b"big.iso", Phase.RECEIVING, 500 * MB, 1000 * MB)
         self.assertEqual(
             self.drawn(),
             ["big.iso  receiving  ############.............    0.5/1.0 GB 100 MB/s     eta 5s"],
@@ -47,26 +47,26 @@ class DrawingTests(SynchronousTestCase):
         self.assertEqual(self.drawn(40), ["big.iso  #######.......  50%     eta 5s"])
 
     def test_saving(self) -> None:
-        self.tell(b"big.iso", Phase.RECEIVING, 0, 1000 * MB)
-        self.tell(b"big.iso", Phase.RECEIVING, 1000 * MB, 1000 * MB)
-        self.tell(b"big.iso", Phase.SAVING, 1000 * MB, 1000 * MB)
+        self.add(b"big.iso", Phase.RECEIVING, 0, 1000 * MB)
+        self.add(b"big.iso", Phase.RECEIVING, 1000 * MB, 1000 * MB)
+        self.add(b"big.iso", Phase.SAVING, 1000 * MB, 1000 * MB)
         self.assertEqual(
             self.drawn(), ["big.iso  saving     #########################    1.0/1.0 GB"]
         )
         self.assertEqual(self.drawn(40), ["big.iso  saving ################## 100%"])
 
     def test_hashing_has_a_bar_of_its_own(self) -> None:
-        self.tell(b"big.iso", Phase.HASHING, 0, 1000 * MB)
+        self.add(b"big.iso", Phase.HASHING, 0, 1000 * MB)
         self.clock.advance(1)
-        self.tell(b"big.iso", Phase.HASHING, 500 * MB, 1000 * MB)
+        self.add(b"big.iso", Phase.HASHING, 500 * MB, 1000 * MB)
         self.assertEqual(
             self.drawn(),
             ["big.iso  hashing    ############.............    0.5/1.0 GB 500 MB/s"],
         )
         self.assertEqual(self.drawn(40), ["big.iso  hashing ########.........  50%"])
 
-    def test_verifying_moves_to_and_fro(self) -> None:
-        self.tell(b"big.iso", Phase.VERIFYING, 0, 1000 * MB)
+    def test_verifying_moves_back_and_forth(self) -> None:
+        self.add(b"big.iso", Phase.VERIFYING, 0, 1000 * MB)
         seen = set()
         for _ in range(60):
             self.clock.advance(0.125)
@@ -77,19 +77,19 @@ class DrawingTests(SynchronousTestCase):
         self.assertGreater(len(seen), 10)
         self.assertNotIn("#", self.drawn(moving=False)[0])
 
-    def test_waiting_says_why(self) -> None:
-        self.tell(b"big.iso", Phase.WAITING, 0, 1000 * MB, "connection lost,\ntrying again in 2 s")
+    def test_waiting_shows_the_reason(self) -> None:
+        self.add(b"big.iso", Phase.WAITING, 0, 1000 * MB, "connection lost,\ntrying again in 2 s")
         (line,) = self.drawn()
         self.assertEqual(line, "big.iso  waiting    connection lost,\\ntrying again in 2 s")
         self.assertEqual(self.drawn(30), ["big.iso  waiting connection l"])
 
     def test_unknown_size(self) -> None:
-        self.tell(b"a", Phase.RECEIVING, 500 * MB, None)
+        self.add(b"a", Phase.RECEIVING, 500 * MB, None)
         (line,) = self.drawn()
         self.assertTrue(line.endswith(" 500 MB"), line)
         self.assertEqual(line.count("#"), 6)
 
-    def test_three_files_stay_in_sight_and_four_do_not(self) -> None:
+    def test_three_files_stay_visible_and_four_do_not(self) -> None:
         self.tally.expect(3, 30 * MB)
         self.clock.advance(2)
         for name, phase in (
@@ -97,7 +97,7 @@ class DrawingTests(SynchronousTestCase):
             (b"b", Phase.UNCHANGED),
             (b"c", Phase.FAILED),
         ):
-            self.tell(name, phase, 10 * MB, 10 * MB)
+            self.add(name, phase, 10 * MB, 10 * MB)
         self.assertEqual(
             self.drawn(),
             [
@@ -107,20 +107,20 @@ class DrawingTests(SynchronousTestCase):
                 "2 of 3 files, 1 failed ##############........  20.0/30.0 MB 5.0 MB/s    in 2.0s",
             ],
         )
-        self.tell(b"d", Phase.RECEIVING, 0, 10 * MB)
+        self.add(b"d", Phase.RECEIVING, 0, 10 * MB)
         self.assertEqual([line[:12] for line in self.drawn()], ["d           ", "2 of 4 files"])
         self.assertEqual([line[:12] for line in self.drawn(moving=False)], ["2 of 4 files"])
         self.assertEqual(self.drawn(40)[1][:12], "2/4         ")
 
     def test_total_of_files_whose_sizes_are_not_all_known(self) -> None:
         self.tally.expect(4, None)
-        self.tell(b"a", Phase.COMPLETE, 10, 10)
+        self.add(b"a", Phase.COMPLETE, 10, 10)
         (total,) = self.drawn(40)
         self.assertIn(" 25%", total)
 
     def test_what_does_not_fit_is_counted(self) -> None:
         for number in range(30):
-            self.tell(b"file %d" % number, Phase.RECEIVING, 0, 10)
+            self.add(b"file %d" % number, Phase.RECEIVING, 0, 10)
         lines = self.drawn(80, 10)
         self.assertEqual(len(lines), 9)
         self.assertEqual(lines[-2], "and 23 more")
@@ -130,7 +130,7 @@ class DrawingTests(SynchronousTestCase):
     def test_hostile_names_on_terminals_of_any_width(self) -> None:
         for name in HOSTILE:
             for phase in Phase:
-                self.tell(name, phase, 1, 2, "[bold]\x1b" * 30)
+                self.add(name, phase, 1, 2, "[bold]\x1b" * 30)
                 for width in (1, 2, 5, 10, 20, 40, 65, 66, 80, 200):
                     for line in self.drawn(width):
                         self.assertTrue(line.isprintable(), line)
@@ -143,11 +143,11 @@ class DrawingTests(SynchronousTestCase):
         self.assertEqual(cell_len(middle_cut("日本語ファイル", 9)), 9)
 
     def test_names_do_not_make_the_bars_jump(self) -> None:
-        self.tell(b"a longer name", Phase.RECEIVING, 0, 10)
+        self.add(b"a longer name", Phase.RECEIVING, 0, 10)
         before = self.drawn()[0].index(".")
-        self.tell(b"a longer name", Phase.COMPLETE, 10, 10)
+        self.add(b"a longer name", Phase.COMPLETE, 10, 10)
         for name in (b"b", b"c", b"d"):
-            self.tell(name, Phase.RECEIVING, 0, 10)
+            self.add(name, Phase.RECEIVING, 0, 10)
         self.assertEqual(self.drawn()[0].index("."), before)
 
 
@@ -188,14 +188,14 @@ class BarsTests(SynchronousTestCase):
 
     def test_messages_stand_above_and_are_no_markup(self) -> None:
         with self.bars(40) as bars:
-            bars.say("[bold]before[/bold] \x1b[2J " + "long " * 20)
+            bars.show_message("[bold]before[/bold] \x1b[2J " + "long " * 20)
             bars(Event(b"a", Phase.RECEIVING, 0, 10))
             bars(Event(b"a", Phase.RESTARTING, 0, 10, "changed [on] the server"))
         shown = self.stream.getvalue()
         self.assertIn("[bold]before[/bold] \\x1b[2J " + ("long " * 20).rstrip(), shown)
         self.assertIn("a: changed [on] the server\n", shown)
 
-    def test_drawing_ends_when_it_is_closed(self) -> None:
+    def test_close_ends_the_drawing(self) -> None:
         bars = self.bars()
         bars(Event(b"a", Phase.RECEIVING, 0, 10))
         thread = bars._live._refresh_thread
@@ -206,7 +206,7 @@ class BarsTests(SynchronousTestCase):
         self.assertFalse(thread.is_alive())
         self.assertIsNone(bars._live._refresh_thread)
 
-    def test_events_are_not_drawn_by_those_who_tell(self) -> None:
+    def test_events_are_not_drawn_in_the_thread_of_the_caller(self) -> None:
         bars = self.bars()
         bars(Event(b"a", Phase.RECEIVING, 0, 10))
         with mock.patch.object(bars._live, "refresh") as refresh:
@@ -239,7 +239,7 @@ class BarsTests(SynchronousTestCase):
         stream = io.TextIOWrapper(io.BytesIO(), "ascii")
         self.assertEqual(Bars(stream, Clock().seconds)._frame._canvas.full, "#")
 
-    def test_standard_error_of_others_appears_above(self) -> None:
+    def test_other_output_on_standard_error_appears_above(self) -> None:
         with mock.patch.object(sys, "stderr", io.StringIO()) as stream:
             with Bars(stream, Clock().seconds) as bars:
                 bars(Event(b"a", Phase.RECEIVING, 0, 10))

@@ -1,4 +1,4 @@
-"""The prompt's keys, its completion and its memory, without a terminal."""
+"""The keys, the completion and the history of the prompt, without a terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from natproxy.cli.shell.suggestions import Suggestion
 
 
 class Scripted:
-    """Suggests what it is told to."""
+    """Suggests texts from a list."""
 
     def __init__(self, *texts: str) -> None:
         self._texts = texts
@@ -36,10 +36,10 @@ class KeyTests(SynchronousTestCase):
         self.directory = os.path.join(state, "natproxy")
 
     def read(self, typed: str, *texts: str) -> str:
-        """Type keys one after the other, each when the last one has been understood."""
-        self.patch(prompt, "Suggester", lambda _: Scripted(*texts))
+        """Type keys one after the other, each when the last one has been processed."""
+        self.patch(prompt, "Suggester", lambda *_: Scripted(*texts))
         with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
-            read = prompt.reader("server:1")
+            read = prompt.reader("server:1", {})
             session = read.__self__  # type: ignore[attr-defined]
             waiting = list(typed)
 
@@ -52,13 +52,13 @@ class KeyTests(SynchronousTestCase):
                 event += next_key
             return read("> ", pre_run=next_key)  # type: ignore[call-arg]
 
-    def test_only_one_that_fits_is_inserted(self) -> None:
+    def test_single_completion_is_inserted(self) -> None:
         self.assertEqual(self.read("get h\t\r", "hello.txt ", "other "), "get hello.txt ")
 
-    def test_what_several_have_in_common_is_inserted(self) -> None:
+    def test_common_part_of_completions_is_inserted(self) -> None:
         self.assertEqual(self.read("h\tp\r", "hello ", "help "), "help")
 
-    def test_history_is_for_its_owner(self) -> None:
+    def test_history_is_readable_by_its_owner_only(self) -> None:
         remembered = prompt.history()
         self.assertIsInstance(remembered, FileHistory)
         remembered.append_string("first")
@@ -68,7 +68,7 @@ class KeyTests(SynchronousTestCase):
         self.assertEqual(os.stat(path).st_mode & 0o777, 0o600)
         self.assertEqual(list(prompt.history().load_history_strings())[-1], "first")
 
-    def test_without_a_place_to_write_history_is_kept_in_mind(self) -> None:
+    def test_history_that_cannot_be_written_is_kept_in_memory(self) -> None:
         os.makedirs(os.path.dirname(self.directory))
         with open(self.directory, "w"):
             pass

@@ -71,18 +71,18 @@ class ReadingTests(SynchronousTestCase):
 
     def test_escapes_are_those_of_bash(self) -> None:
         word = r"$'\a\b\e\E\f\n\r\t\v\\\'\"\?\x41\x4g\xc3\xa9\u00e9\u4e2d\U0001f600\101\7\z\x'"
-        told = subprocess.run(
+        printed = subprocess.run(
             ["bash", "-c", f"printf %s {word}"],
             capture_output=True,
             env={**os.environ, "LC_ALL": "C.UTF-8"},
             check=True,
         ).stdout
-        self.assertEqual([os.fsencode(each) for each in split(word)], [told])
+        self.assertEqual([os.fsencode(each) for each in split(word)], [printed])
 
     def test_quotes_of_all_kinds_meet_in_one_word(self) -> None:
         self.assertEqual(split(r"""a'b c'"d\"e\f"$'\x67'\ h$ $"""), [r'ab cd"e\fg h$', "$"])
 
-    def test_what_is_wrong_is_told(self) -> None:
+    def test_reason_of_an_invalid_line(self) -> None:
         for line, reason in (
             ("get 'a", "no closing quotation"),
             ('get "a', "no closing quotation"),
@@ -96,7 +96,7 @@ class ReadingTests(SynchronousTestCase):
             error = self.assertRaises(ValueError, split, line)
             self.assertEqual(str(error), reason)
 
-    def test_words_tell_where_they_are(self) -> None:
+    def test_words_have_their_offsets(self) -> None:
         words, problem = read("get  'a b'c \"d")
         self.assertEqual(
             [(word.text, word.start, word.end, word.style) for word in words],

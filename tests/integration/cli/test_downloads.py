@@ -1,67 +1,35 @@
-"""``get``, ``cat``, ``sync``, ``download``: what they leave, what they say, how they end."""
+"""``get``, ``cat``, ``download``: the files they save, their messages and exit status."""
 
 from __future__ import annotations
 
-import io
 import os
 import subprocess
 import sys
 from unittest import mock
 
-from natproxy.cli import fetching, main
+from natproxy.cli import main
+from natproxy.client.transfer import batch
 from natproxy.protocol import Digest, format_digest
+from tests.support.commands import NEW, DownloadCase
 from tests.support.paths import ROOT
-from tests.support.served_files import Fault, ServedFilesCase
+from tests.support.served_files import Fault
 
-NEW = bytes(range(256)) * 40
 PROJECT = str(ROOT)
 
 
-class CommandCase(ServedFilesCase):
-    """Runs command lines in the directory.
-
-    :ivar out: bytes that the last one wrote to standard output.
-    :ivar err: lines that it wrote to standard error.
-    """
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.server.put(b"a", NEW)
-        self.server.put(b"d/b", b"the b")
-        here = os.getcwd()
-        self.addCleanup(os.chdir, here)
-        os.chdir(self.directory)
-
-    def run_command(self, *arguments: str) -> int:
-        out = io.TextIOWrapper(io.BytesIO(), write_through=True)
-        err = io.StringIO()
-        with mock.patch("sys.stdout", out), mock.patch("sys.stderr", err):
-            status = main([*arguments, "--server", str(self.server.address)])
-        self.out = out.buffer.getvalue()
-        self.err = err.getvalue().splitlines()
-        return status
-
-    def assert_fails(self, status: int, *arguments: str) -> str:
-        """Give the one line that tells why."""
-        self.assertEqual(self.run_command(*arguments), status, arguments)
-        (line,) = self.err
-        self.assertTrue(line.startswith("natproxy: "), line)
-        return line
-
-
-class GetTests(CommandCase):
-    def test_file_comes_to_the_working_directory(self) -> None:
+class GetTests(DownloadCase):
+    def test_file_is_saved_in_the_working_directory(self) -> None:
         self.assertEqual(self.run_command("get", "d/b"), 0)
         self.assertEqual((self.files(), self.read(b"b")), ([b"b"], b"the b"))
         self.assertEqual((self.out, self.err), (b"", ["saved b (5 bytes)"]))
 
-    def test_file_that_is_there_already_is_left(self) -> None:
+    def test_unchanged_file_is_skipped(self) -> None:
         self.run_command("get", "a")
         self.assertEqual(self.run_command("get", "a"), 0)
         self.assertEqual(self.err, ["a: already there"])
         self.assertEqual(len(self.server.asked(b"GET")), 1)
 
-    def test_file_that_differs_is_refused_left_or_replaced(self) -> None:
+    def test_file_that_differs_is_refused_skipped_or_replaced(self) -> None:
         self.write(b"a", b"mine")
         self.assertIn("--overwrite replaces it", self.assert_fails(9, "get", "a"))
         self.assertEqual(self.run_command("get", "a", "--no-clobber"), 0)
@@ -69,12 +37,12 @@ class GetTests(CommandCase):
         self.assertEqual(self.run_command("get", "a", "--overwrite"), 0)
         self.assertEqual(self.read(b"a"), NEW)
 
-    def test_quiet_says_nothing_but_errors(self) -> None:
+    def test_quiet_shows_errors_only(self) -> None:
         self.assertEqual(self.run_command("get", "-q", "a", "d/b"), 0)
         self.assertEqual((self.out, self.err), (b"", []))
         self.assertIn("none: file not found", self.assert_fails(3, "get", "-q", "none"))
 
-    def test_places_to_save_to(self) -> None:
+    def test_valid_destinations(self) -> None:
         os.mkdir(b"directory")
         for output, path in (
             ("file", b"file"),
@@ -88,7 +56,7 @@ class GetTests(CommandCase):
         self.assertEqual(self.run_command("get", "a", "d/b", "-o", "two"), 0)
         self.assertEqual((self.read(b"two/a"), self.read(b"two/b")), (NEW, b"the b"))
 
-    def test_places_that_cannot_be_saved_to(self) -> None:
+    def test_invalid_destinations(self) -> None:
         self.write(b"file", b"")
         self.assert_fails(2, "get", "a", "-o", "")
         self.assert_fails(9, "get", "a", "-o", "file/a")
@@ -107,7 +75,7 @@ class GetTests(CommandCase):
         self.assertIn("both be saved as a", self.assert_fails(2, "get", "a", "a"))
         self.assertEqual(self.server.commands, [])
 
-    def test_names_that_are_none(self) -> None:
+    def test_names_that_are_no_file_names(self) -> None:
         for name in ("", "/", ".", "..", "d/.."):
             self.assert_fails(2, "get", name)
         self.assertEqual(self.server.commands, [])
@@ -123,23 +91,23 @@ class GetTests(CommandCase):
         line = self.assert_fails(2, "get", "http://127.0.0.1:9000/a")
         self.assertIn("natproxy://HOST:PORT/PATH is needed", line)
 
-    def test_directory_is_for_sync(self) -> None:
+    def test_directory_is_refused_with_a_reference_to_sync(self) -> None:
         self.assertIn("natproxy sync", self.assert_fails(2, "get", "d"))
 
-    def test_one_of_several_that_fails_leaves_the_others_alone(self) -> None:
+    def test_failure_of_one_file_does_not_affect_the_others(self) -> None:
         for jobs in ("1", "3"):
             self.assertEqual(self.run_command("get", "a", "none", "d/b", "-j", jobs), 3)
             self.assertEqual(self.files(), [b"a", b"b"])
             self.assertIn("natproxy: none: file not found", self.err)
             self.assertEqual(len(self.err), 3)
 
-    def test_interrupted_download_is_gone_on_with(self) -> None:
+    def test_interrupted_download_is_resumed(self) -> None:
         self.server.fail(b"GET", Fault(cut=4000))
         self.assertIn("bytes missing", self.assert_fails(5, "get", "a", "--retries", "0"))
         self.assertEqual(self.run_command("get", "a", "--segments", "4", "--verify"), 0)
         self.assertEqual((self.server.sent, self.files(), self.read(b"a")), (len(NEW), [b"a"], NEW))
 
-    def test_outage_names_the_file_and_says_that_what_came_is_kept(self) -> None:
+    def test_outage_names_the_file_and_reports_that_received_bytes_are_kept(self) -> None:
         kept = "; what was received is kept, and the same command continues it"
         for cut, end in ((0, ""), (4000, kept)):
             self.server.fail(b"GET", Fault(cut=cut))
@@ -149,14 +117,14 @@ class GetTests(CommandCase):
         # Nothing of a file that the server does not have is kept, nor is that an outage.
         self.assertEqual(self.assert_fails(3, "get", "none"), "natproxy: none: file not found")
 
-    def test_files_and_their_pieces_together_are_never_too_many(self) -> None:
+    def test_number_of_connections_is_limited(self) -> None:
         seen = []
 
         def download_all(*arguments: object) -> list[object]:
             seen.append(arguments[3])
             return []
 
-        self.patch(fetching, "download_all", download_all)
+        self.patch(batch, "download_all", download_all)
         for options in (["-j", "64"], ["-j", "64", "--segments", "8"], ["--segments", "64"]):
             self.assertEqual(self.run_command("get", "a", *options), 0)
         self.assertEqual(seen, [64, 8, 1])
@@ -166,22 +134,22 @@ class GetTests(CommandCase):
         self.assertEqual(self.run_command("get", os.fsdecode(b"\xff b")), 0)
         self.assertEqual((self.files(), self.err), ([b"\xff b"], ["saved \\xff b (1 bytes)"]))
 
-    def test_version_1_is_said_once_however_many_files(self) -> None:
+    def test_version_1_is_reported_once_for_several_files(self) -> None:
         self.server.version = 1
         self.assertEqual(self.run_command("get", "a", "d/b"), 0)
         self.assertEqual(len([line for line in self.err if "version 1 only" in line]), 1)
         self.assertEqual(self.read(b"a"), NEW)
 
-    def test_file_server_that_is_down_at_first_is_waited_for(self) -> None:
+    def test_file_server_that_is_down_at_first_is_retried(self) -> None:
         self.server.fail(b"FEAT", *[Fault(reply=b"ERR proxy error: cannot connect\n")] * 2)
         self.assertEqual(self.run_command("get", "a"), 0)
         self.assertEqual((len(self.slept), self.read(b"a")), (2, NEW))
 
 
-class ExitStatusTests(CommandCase):
+class ExitStatusTests(DownloadCase):
     """One for each way to fail; README.md promises them."""
 
-    def test_everything_has_its_own(self) -> None:
+    def test_each_kind_of_failure_has_its_own_status(self) -> None:
         gone = Fault(cut=-1)
         digest = format_digest(Digest("0" * 64, len(NEW), "e1"))
         change = Fault(act=lambda: self.server.put(b"a", NEW))
@@ -205,7 +173,7 @@ class ExitStatusTests(CommandCase):
             for name in self.files():
                 os.unlink(name)
 
-    def test_server_that_is_not_there(self) -> None:
+    def test_server_that_cannot_be_reached(self) -> None:
         self.server.close()
         for command in (("get", "a"), ("cat", "a"), ("sync", ".", "x"), ("download", "a")):
             self.assertIn("cannot connect", self.assert_fails(4, *command))
@@ -220,12 +188,12 @@ class ExitStatusTests(CommandCase):
                 self.assertEqual(self.assert_fails(130, *command), "natproxy: interrupted")
 
 
-class CatTests(CommandCase):
+class CatTests(DownloadCase):
     def test_files_are_written_one_after_the_other(self) -> None:
         self.assertEqual(self.run_command("cat", "a", "d/b"), 0)
         self.assertEqual((self.out, self.err), (NEW + b"the b", []))
 
-    def test_first_that_fails_ends_it(self) -> None:
+    def test_first_failure_ends_the_command(self) -> None:
         self.assert_fails(3, "cat", "d/b", "none", "a")
         self.assertEqual(self.out, b"the b")
 
@@ -242,7 +210,7 @@ class CatTests(CommandCase):
             env={**os.environ, "PYTHONPATH": PROJECT},
         )
 
-    def test_standard_output_that_is_full_is_told_in_one_line(self) -> None:
+    def test_full_disk_is_reported_in_one_line(self) -> None:
         for name in ("a", "d/b"):
             done = self.run_in_shell(f"natproxy cat {name} > /dev/full")
             self.assertEqual(
@@ -250,19 +218,19 @@ class CatTests(CommandCase):
                 (9, b"natproxy: standard output: No space left on device\n"),
             )
 
-    def test_reader_that_has_had_enough_is_no_failure(self) -> None:
+    def test_reader_that_closes_the_pipe_is_no_failure(self) -> None:
         self.server.put(b"a", NEW * 100)
         done = self.run_in_shell("{ natproxy cat a; echo status $? >&2; } | head -c 3 >&2")
         self.assertEqual(done.stderr, NEW[:3] + b"status 0\n")
 
 
-class DownloadTests(CommandCase):
-    def test_file_comes_as_version_1_does_it(self) -> None:
+class DownloadTests(DownloadCase):
+    def test_file_is_downloaded_by_version_1(self) -> None:
         self.assertEqual(self.run_command("download", "a"), 0)
         self.assertEqual((self.out, self.read(b"a")), (b"saved a (10240 bytes)\n", NEW))
         self.assertEqual(self.server.commands, [b"DOWNLOAD a"])
 
-    def test_other_place(self) -> None:
+    def test_other_destination(self) -> None:
         self.assertEqual(self.run_command("download", "d/b", "x/"), 0)
         self.assertEqual((self.out, self.read(b"x/b")), (b"saved x/b (5 bytes)\n", b"the b"))
 

@@ -1,0 +1,61 @@
+"""TOML files of settings: read, and written for people."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from natproxy.settings import Found, Setting, SettingError
+
+EXTRA = "natproxy[config]"
+"""The extra that has a parser for Python 3.10."""
+
+
+def read_toml(path: str) -> dict[str, Any]:
+    """Return the content of a TOML file.
+
+    :raises SettingError: if it cannot be read, or parsed.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError as error:
+        raise SettingError(f"{path}: {error.strerror}") from error
+    loads = _toml_parser(path)
+    try:
+        return loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise SettingError(f"{path}: not a TOML file: {error}") from error
+
+
+def format_settings(
+    settings: Iterable[Setting], found: Mapping[str, Found], table: str = ""
+) -> str:
+    """Return the effective settings as a TOML table, each with its source in a comment.
+
+    :param found: their values by the names of their fields.
+    :param table: its name; empty for the top of a file.
+    """
+    lines = []
+    for setting in settings:
+        value, source = found[setting.field]
+        if value is None:
+            lines.append((f"# {setting.key}", "not set"))
+        else:
+            lines.append((f"{setting.key} = {setting.rule.show(value)}", str(source)))
+    width = max(len(text) for text, _ in lines)
+    heading = [f"[{table}]"] if table else []
+    shown = [f"{text:{width}}  # {source}" for text, source in lines]
+    return "".join(f"{line}\n" for line in [*heading, *shown])
+
+
+def _toml_parser(path: str) -> Callable[[str], dict[str, Any]]:
+    try:
+        if sys.version_info >= (3, 11):
+            from tomllib import loads
+        else:
+            from tomli import loads
+    except ImportError:
+        raise SettingError(f"{path}: to read it, install the extra {EXTRA}") from None
+    return loads
