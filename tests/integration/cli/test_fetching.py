@@ -59,7 +59,7 @@ class GetTests(CommandCase):
         self.run_command("get", "a")
         self.assertEqual(self.run_command("get", "a"), 0)
         self.assertEqual(self.err, ["a: already there"])
-        self.assertEqual(len(self.server.asked(b"GET")), 1)
+        self.assertEqual(len(self.server.arguments_of(b"GET")), 1)
 
     def test_file_that_differs_is_refused_left_or_replaced(self) -> None:
         self.write(b"a", b"mine")
@@ -173,7 +173,7 @@ class GetTests(CommandCase):
         self.assertEqual(self.read(b"a"), NEW)
 
     def test_file_server_that_is_down_at_first_is_waited_for(self) -> None:
-        self.server.fail(b"FEAT", *[Fault(answer=b"ERR proxy error: cannot connect\n")] * 2)
+        self.server.fail(b"FEAT", *[Fault(reply=b"ERR proxy error: cannot connect\n")] * 2)
         self.assertEqual(self.run_command("get", "a"), 0)
         self.assertEqual((len(self.slept), self.read(b"a")), (2, NEW))
 
@@ -186,12 +186,12 @@ class ExitStatusTests(CommandCase):
         digest = format_digest(Digest("0" * 64, len(NEW), "e1"))
         change = Fault(act=lambda: self.server.put(b"a", NEW))
         for status, verb, faults, options in (
-            (1, b"STAT", [Fault(answer=b"ERR 500 internal\n")], []),
-            (1, b"GET", [Fault(answer=b"ERR 503 not now\n")], ["--retries", "0"]),
-            (5, b"GET", [Fault(answer=b"ERR 503 not now\n")] * 3, ["--retries", "2"]),
+            (1, b"STAT", [Fault(reply=b"ERR 500 internal\n")], []),
+            (1, b"GET", [Fault(reply=b"ERR 503 not now\n")], ["--retries", "0"]),
+            (5, b"GET", [Fault(reply=b"ERR 503 not now\n")] * 3, ["--retries", "2"]),
             (5, b"GET", [gone] * 2, ["--retries", "0"]),
-            (6, b"GET", [Fault(answer=b"OK what\n")], []),
-            (7, b"HASH", [Fault(answer=b"OK " + digest + b"\n")] * 4, ["--verify"]),
+            (6, b"GET", [Fault(reply=b"OK what\n")], []),
+            (7, b"HASH", [Fault(reply=b"OK " + digest + b"\n")] * 4, ["--verify"]),
             (8, b"GET", [change] * 20, []),
         ):
             self.server.fail(verb, *faults)

@@ -67,7 +67,7 @@ class SyncTests(SyncCase):
 
     def test_nothing_is_deleted_if_anything_could_not_be_fetched(self) -> None:
         self.write(b"here/mine", b"mine")
-        self.server.fail(b"GET", Fault(answer=b"ERR 500 internal\n"))
+        self.server.fail(b"GET", Fault(reply=b"ERR 500 internal\n"))
         self.assertEqual(self.run_command("sync", ".", "here", "--delete", "-j", "1"), 1)
         self.assertIn("mine", self.tree())
         self.assertIn("nothing deleted", self.err[1])
@@ -80,22 +80,22 @@ class SyncTests(SyncCase):
             self.out.splitlines(),
             [b"fetch  here/a", b"fetch  here/d/b", b"make   here/d/", b"delete here/mine"],
         )
-        self.assertEqual((self.tree(), self.server.asked(b"GET")), ({"mine": b"mine"}, []))
+        self.assertEqual((self.tree(), self.server.arguments_of(b"GET")), ({"mine": b"mine"}, []))
         self.run_command("sync", ".", "here", "-n")
         self.assertNotIn(b"delete", self.out)
 
     def test_listing_that_breaks_off_is_asked_for_again(self) -> None:
         self.server.page = 1
-        self.server.fail(b"LS", Fault(), Fault(cut=10), Fault(answer=b"ERR 503 not now\n"))
+        self.server.fail(b"LS", Fault(), Fault(cut=10), Fault(reply=b"ERR 503 not now\n"))
         self.assertEqual(self.run_command("sync", ".", "here"), 0)
         self.assertEqual((len(self.slept), sorted(self.tree())), (2, ["a", "d/b"]))
         # It goes on with the page that is missing.
-        pages = [line.partition(b"after=")[2] for line in self.server.asked(b"LS")]
+        pages = [line.partition(b"after=")[2] for line in self.server.arguments_of(b"LS")]
         self.assertEqual(pages, [b"", b"a", b"a", b"a", b"d"])
 
     def test_listing_that_cannot_be_had_deletes_nothing(self) -> None:
         self.write(b"here/mine", b"mine")
-        self.server.fail(b"LS", Fault(answer=b"ERR 500 internal\n"))
+        self.server.fail(b"LS", Fault(reply=b"ERR 500 internal\n"))
         self.assert_fails(1, "sync", ".", "here", "--delete")
         self.assertEqual(self.tree(), {"mine": b"mine"})
 
@@ -105,7 +105,7 @@ class SyncTests(SyncCase):
         self.write(b"here/old", b"old")
         unread = "natproxy: closed: the server cannot read it: nothing was fetched or deleted there"
         for options, status in ((["-n", "--delete"], 1), (["--delete"], 1), ([], 0)):
-            self.server.fail(b"LS", Fault(), Fault(answer=b"ERR 404 file not found\n"))
+            self.server.fail(b"LS", Fault(), Fault(reply=b"ERR 404 file not found\n"))
             self.assertEqual(self.run_command("sync", ".", "here", *options), status)
             self.assertEqual(unread in self.err, bool(options))
             self.assertEqual("old" in self.tree(), "-n" in options)
@@ -141,7 +141,7 @@ class SyncTests(SyncCase):
         answer = format_page(len(page), Page(unread=2)) + page
         self.write(b"here/old", b"old")
         for options in ([], ["--delete"], ["-n", "--delete"]):
-            self.server.fail(b"LS", Fault(answer=answer))
+            self.server.fail(b"LS", Fault(reply=answer))
             self.assertEqual(self.run_command("sync", ".", "here", *options), 1)
             self.assertIn("the server could not read 2 directories", self.err[0])
             self.assertEqual(self.out, b"")

@@ -170,7 +170,7 @@ class AnyHistoryTests(DownloadCase):
                 changes += 1
                 continue
             if what == "error":
-                self.server.fail(b"STAT", Fault(answer=b"ERR 503 not now\n"))
+                self.server.fail(b"STAT", Fault(reply=b"ERR 503 not now\n"))
             elif what == "restart":
                 self.server.cut_off()
             faults = [Fault(cut=data.draw(st.integers(-1, 8000))) for _ in range(segments)]

@@ -42,43 +42,43 @@ class RetryingTests(DownloadCase):
     def test_lost_connection_is_resumed(self) -> None:
         self.server.fail(b"GET", Fault(cut=4000), Fault(cut=3000))
         self.assertEqual(self.download().received, len(NEW))
-        offsets = [asked.split()[1] for asked in self.server.asked(b"GET")[1:]]
+        offsets = [arguments.split()[1] for arguments in self.server.arguments_of(b"GET")[1:]]
         self.assertEqual(offsets, [b"offset=4000", b"offset=7000"])
         self.assertEqual(self.server.sent, len(NEW))
         self.assert_whole()
 
     def test_every_temporary_failure_is_retried_and_reported(self) -> None:
-        for answer in (
+        for reply in (
             b"503 not now",
             b"429 too many",
             b"proxy error: x",
             b"empty response from server",
         ):
-            self.server.fail(b"GET", Fault(answer=b"ERR " + answer + b"\n"))
+            self.server.fail(b"GET", Fault(reply=b"ERR " + reply + b"\n"))
         self.download()
         messages = self.messages(Phase.WAITING)
         self.assertEqual([len(messages), len(self.slept)], [4, 4])
-        for message, said in zip(messages, ("not now", "too many", "x", "empty"), strict=True):
-            self.assertIn(said, message)
+        for message, expected in zip(messages, ("not now", "too many", "x", "empty"), strict=True):
+            self.assertIn(expected, message)
             self.assertIn("trying again in", message)
             # The event has the name in a field of its own.
             self.assertNotIn("d/a", message)
         self.assert_whole()
 
     def test_first_command_is_retried(self) -> None:
-        self.server.fail(b"STAT", Fault(answer=b"ERR proxy error: no server\n"))
-        self.server.fail(b"HASH", Fault(answer=b"ERR 503 the file is changing\n"))
+        self.server.fail(b"STAT", Fault(reply=b"ERR proxy error: no server\n"))
+        self.server.fail(b"HASH", Fault(reply=b"ERR 503 the file is changing\n"))
         self.download(DownloadOptions(verify=True))
         self.assert_whole()
 
     def test_permanent_failures_are_not_retried(self) -> None:
-        for answer, kind in (
+        for reply, kind in (
             (b"ERR 404 file not found\n", NotFound),
             (b"ERR 500 internal\n", ServerError),
             (b"ERR 416 range size=1\n", ServerError),
             (b"OK nonsense\n", NotUnderstood),
         ):
-            self.server.fail(b"GET", Fault(answer=answer))
+            self.server.fail(b"GET", Fault(reply=reply))
             self.assertRaises(kind, self.download)
         self.assertEqual(self.slept, [])
 
@@ -97,7 +97,7 @@ class RetryingTests(DownloadCase):
         self.assert_whole()
 
     def test_delays_grow_and_are_reset_by_progress(self) -> None:
-        failing = [Fault(answer=b"ERR 503 not now\n")] * 3
+        failing = [Fault(reply=b"ERR 503 not now\n")] * 3
         self.server.fail(b"GET", *failing, Fault(cut=4000), *failing)
         with mock.patch("random.random", return_value=0.5):
             # With this limit, 4000 bytes count as progress.
@@ -110,15 +110,15 @@ class RetryingTests(DownloadCase):
     def test_nothing_is_retried_without_a_policy(self) -> None:
         self.server.fail(b"GET", Fault(cut=4000))
         self.assertRaises(ConnectionBroken, self.download, ONCE)
-        self.server.fail(b"GET", Fault(answer=b"ERR 503 not now\n"))
+        self.server.fail(b"GET", Fault(reply=b"ERR 503 not now\n"))
         self.assertRaises(Unavailable, self.download, ONCE)
         self.assertEqual(self.slept, [])
 
     def test_failure_names_the_file_and_mentions_only_kept_bytes(self) -> None:
-        self.server.fail(b"GET", *[Fault(answer=b"ERR 503 not now\n")] * 2)
+        self.server.fail(b"GET", *[Fault(reply=b"ERR 503 not now\n")] * 2)
         for options in (DownloadOptions(retry_policy=at_most(1)), ONCE):
             self.server._faults.clear()
-            self.server.fail(b"GET", *[Fault(answer=b"ERR 503 not now\n")] * 2)
+            self.server.fail(b"GET", *[Fault(reply=b"ERR 503 not now\n")] * 2)
             error = self.assertRaises(ClientError, self.download, options)
             self.assertTrue(str(error).startswith("d/a: not now"), error)
             self.assertNotIn("kept", str(error))
@@ -205,7 +205,7 @@ class SegmentTests(DownloadCase):
     def test_each_segment_is_a_range(self) -> None:
         self.assertEqual(self.download(self.options).received, len(NEW))
         self.assertEqual(
-            {tuple(asked.split()[1:]) for asked in self.server.asked(b"GET")},
+            {tuple(arguments.split()[1:]) for arguments in self.server.arguments_of(b"GET")},
             {
                 (b"length=2560", b"if-match=e1"),
                 (b"offset=2560", b"length=2560", b"if-match=e1"),
@@ -218,7 +218,7 @@ class SegmentTests(DownloadCase):
     def test_failed_segment_is_retried_alone(self) -> None:
         self.server.fail(b"GET", Fault(cut=1000))
         self.download(self.options)
-        self.assertEqual((len(self.server.asked(b"GET")), self.server.sent), (5, len(NEW)))
+        self.assertEqual((len(self.server.arguments_of(b"GET")), self.server.sent), (5, len(NEW)))
         self.assert_whole()
 
     def test_received_bytes_of_each_segment_are_kept(self) -> None:
@@ -234,7 +234,7 @@ class SegmentTests(DownloadCase):
 
     def test_digest_of_each_segment_is_compared(self) -> None:
         self.download(DownloadOptions(segments=4, verify=True))
-        self.assertEqual(len(self.server.asked(b"HASH")), 4)
+        self.assertEqual(len(self.server.arguments_of(b"HASH")), 4)
         self.assert_whole()
 
     def test_failure_of_one_segment_cancels_the_others(self) -> None:
@@ -242,9 +242,9 @@ class SegmentTests(DownloadCase):
         big = bytes(8 << 20)
         self.server.put(b"d/a", big)
         waiting = threading.Barrier(4, timeout=10)
-        gone = Fault(answer=b"ERR 412 changed etag=x\n", act=waiting.wait)
+        gone = Fault(reply=b"ERR 412 changed etag=x\n", act=waiting.wait)
         self.server.fail(b"GET", gone, *[Fault(act=waiting.wait)] * 3)
-        self.server.fail(b"STAT", Fault(), Fault(answer=b"ERR 404 file not found\n"))
+        self.server.fail(b"STAT", Fault(), Fault(reply=b"ERR 404 file not found\n"))
         receive = Download._receive_segment
         failed: list[threading.Event] = []
 
@@ -301,7 +301,7 @@ class InterruptedTests(DownloadCase):
     def test_other_thread_cancels_a_blocking_read(self) -> None:
         # The server never sends the rest of the reply.
         header = b"OK 10240 offset=0 size=10240 mtime=1.0 etag=e1\n"
-        self.server.fail(b"GET", Fault(answer=header + NEW[:4000]))
+        self.server.fail(b"GET", Fault(reply=header + NEW[:4000]))
 
         # The step may have checked the cancellation and ended before it is interrupted.
         session = self.session
@@ -349,13 +349,13 @@ class Version1Tests(DownloadCase):
         # Discarded bytes are no progress.
         self.server.fail(b"DOWNLOAD", *[Fault(cut=4000)] * 50)
         self.assertRaises(GaveUp, self.download, DownloadOptions(retry_policy=at_most(3)))
-        self.assertEqual((len(self.server.asked(b"DOWNLOAD")), self.files()), (4, []))
+        self.assertEqual((len(self.server.arguments_of(b"DOWNLOAD")), self.files()), (4, []))
 
     def test_existing_file_is_refused_kept_or_replaced(self) -> None:
         self.write(b"a", b"other")
         self.assertRaises(LocalError, self.download)
         self.assertTrue(self.download(DownloadOptions(existing=Existing.KEEP)).unchanged)
-        self.assertEqual(self.server.asked(b"DOWNLOAD"), [])
+        self.assertEqual(self.server.arguments_of(b"DOWNLOAD"), [])
         self.download(DownloadOptions(existing=Existing.REPLACE))
         self.assert_whole()
 
@@ -363,6 +363,6 @@ class Version1Tests(DownloadCase):
 class ChangedAtConnectTests(DownloadCase):
     def test_reply_with_another_etag_is_malformed(self) -> None:
         other = b"OK 10240 offset=0 size=10240 mtime=1.0 etag=e2\n" + OLD
-        self.server.fail(b"GET", Fault(answer=other))
+        self.server.fail(b"GET", Fault(reply=other))
         self.assertRaises((NotUnderstood, Changed), self.download)
         self.assertNotIn(b"a", self.files())

@@ -98,13 +98,13 @@ class PlanTests(MirrorCase):
         for name in (b"closed/a", b"closed/e/b", b"empty/c", b"closed2/d"):
             self.write(name, b"abc")
         os.mkdir(self.path(b"gone"))
-        self.server.fail(b"LS", Fault(), Fault(answer=b"ERR 404 file not found\n"))
+        self.server.fail(b"LS", Fault(), Fault(reply=b"ERR 404 file not found\n"))
         plan = self.compare()
         self.assertEqual(plan.unread, [b"closed"])
         self.assertEqual(sorted(self.extra(plan)), [b"closed2", b"closed2/d", b"empty/c"])
         # A directory without extra paths is not checked.
-        asked = [arguments.partition(b" ")[0] for arguments in self.server.asked(b"LS")]
-        self.assertEqual(asked[1:], [b"closed", b"empty"])
+        listed = [arguments.partition(b" ")[0] for arguments in self.server.arguments_of(b"LS")]
+        self.assertEqual(listed[1:], [b"closed", b"empty"])
 
     def test_partial_downloads_and_their_directories_are_not_extra(self) -> None:
         self.server.put(b"a", b"abc")
@@ -132,9 +132,9 @@ class PlanTests(MirrorCase):
         self.addCleanup(os.chdir, here)
         os.chdir(self.directory)
         same = (b".", b"./", b"", self.directory, self.directory + b"//", self.path(b"d", b".."))
-        for folder in same:
-            plan = compare(self.session, b"", self.tree(folder))
-            self.assertEqual((plan.unchanged, plan.extra), (1, []), folder)
+        for path in same:
+            plan = compare(self.session, b"", self.tree(path))
+            self.assertEqual((plan.unchanged, plan.extra), (1, []), path)
 
     def test_only_directories_can_be_compared(self) -> None:
         self.server.put(b"a", b"abc")
@@ -368,14 +368,14 @@ class UnreadTests(MirrorCase):
         self.assertEqual((plan.unread, self.extra(plan)), ([b"d", b"new"], [b"z"]))
         self.assertEqual(plan.directories, [b"new"])
         # The listing marks it: no further command is needed.
-        self.assertEqual(len(self.server.asked(b"LS")), 1)
+        self.assertEqual(len(self.server.arguments_of(b"LS")), 1)
 
     def test_nothing_is_extra_if_the_server_does_not_name_unlistable_directories(self) -> None:
         self.server.put(b"new", b"abc")
         for name in (b"d/e", b"z"):
             self.write(name, b"abc")
         page = format_entry(Entry(b"new", FILE))
-        self.server.fail(b"LS", Fault(answer=format_page(len(page), Page(2)) + page))
+        self.server.fail(b"LS", Fault(reply=format_page(len(page), Page(2)) + page))
         plan = self.compare()
         self.assertEqual(([each.name for each in plan.downloads], plan.extra), ([b"new"], []))
         self.assertEqual(plan.incomplete and plan.incomplete.count, 2)
@@ -385,7 +385,7 @@ class UnreadTests(MirrorCase):
         self.server.put(b"a", b"abc")
         self.server.page = 1
         self.write(b"d/e", b"abc")
-        denied = Fault(answer=b"ERR 404 file not found\n")
+        denied = Fault(reply=b"ERR 404 file not found\n")
         self.server.fail(b"LS", Fault(), Fault(), denied)
         plan = self.compare()
         self.assertEqual((plan.unread, plan.extra), ([b"d"], []))

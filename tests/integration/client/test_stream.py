@@ -59,7 +59,7 @@ class WholeStreamTests(StreamCase):
     def test_empty_file(self) -> None:
         self.server.put(b"a", b"")
         self.assertEqual(self.stream(DownloadOptions(verify=True)), 0)
-        self.assertEqual(self.server.asked(b"GET"), [])
+        self.assertEqual(self.server.arguments_of(b"GET"), [])
 
     def test_digest_is_compared(self) -> None:
         self.stream(DownloadOptions(verify=True))
@@ -248,16 +248,16 @@ class BrokenStreamTests(StreamCase):
 
     def test_digest_that_differs(self) -> None:
         digest = format_digest(Digest("0" * 64, len(NEW), "e1"))
-        self.server.fail(b"HASH", Fault(answer=b"OK " + digest + b"\n"))
+        self.server.fail(b"HASH", Fault(reply=b"OK " + digest + b"\n"))
         self.assertRaises(DigestMismatch, self.stream, DownloadOptions(verify=True))
 
     def test_short_reply_is_never_complete(self) -> None:
         lie = b"OK 4 offset=0 size=4 mtime=1.0 etag=e1\nlies"
-        self.server.fail(b"GET", Fault(answer=lie))
+        self.server.fail(b"GET", Fault(reply=lie))
         self.assertRaises(NotUnderstood, self.stream)
 
     def test_retries_are_limited(self) -> None:
-        self.server.fail(b"GET", *[Fault(answer=b"ERR 503 not now\n")] * 9)
+        self.server.fail(b"GET", *[Fault(reply=b"ERR 503 not now\n")] * 9)
         self.assertRaises(
             GaveUp, self.stream, DownloadOptions(retry_policy=RetryPolicy(RETRY_FOR, 2))
         )

@@ -441,9 +441,9 @@ def test_listing_that_breaks_off_goes_on_with_the_missing_page(
     fs = NatproxyFileSystem(*files.address, skip_instance_cache=True)
     for fail_at in range(3):
         files.commands.clear()
-        files.fail(b"LS", *[Fault()] * fail_at, Fault(answer=b"ERR 503 not now\n"))
+        files.fail(b"LS", *[Fault()] * fail_at, Fault(reply=b"ERR 503 not now\n"))
         assert fs.ls("/", detail=False) == ["/a", "/b", "/c", "/d", "/e", "/f"]
-        assert len(files.asked(b"LS")) == 4
+        assert len(files.arguments_of(b"LS")) == 4
     fs.close()
     files.close()
 
@@ -455,7 +455,7 @@ def test_range_beyond_the_end_of_another_version_is_not_empty() -> None:
     etag = fs.ukey("/a")
     # The file is replaced after the server has looked at it for the range.
     for known, kind in ((etag, FileChanged), (None, type(None))):
-        replace = Fault(lambda: files.put(b"a", b""), answer=b"ERR 416 range size=5\n")
+        replace = Fault(lambda: files.put(b"a", b""), reply=b"ERR 416 range size=5\n")
         files.fail(b"GET", replace)
         error = None
         try:
