@@ -1,8 +1,8 @@
-"""``natproxy``, the command that people type.
+"""The command line ``natproxy``.
 
-`natproxy.cli.options` reads the command line; the other modules carry it out, and are
-imported when they are needed. They stand on `natproxy.client`; only ``up``, which runs
-the daemons, imports Twisted.
+Each command is a module of `natproxy.cli.commands`; `natproxy.cli.parsing` makes parsers of
+them. Other modules are imported when a command runs. Commands use `natproxy.client`; only
+``up``, which runs the daemons, imports Twisted.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Carry out a command line and return its exit status.
+    """Run a command line and return its exit status.
 
-    :param arguments: without the program's name; those of the process if there are none.
+    :param arguments: without the program's name; by default, those of the process.
     """
     try:
         if arguments is None:
@@ -44,30 +44,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> tuple[int, OSError | None]:
-    """Carry out a command line; return its exit status, and the error of writing its output."""
-    from natproxy.cli.options import parser_of
+    """Run a command line; return its exit status, and the error of writing its output."""
+    from natproxy.cli.commands import COMMANDS
+    from natproxy.cli.parsing import program_parser
 
-    parser = parser_of()
+    parser = program_parser(COMMANDS)
     if "_ARGCOMPLETE" in os.environ:
         from natproxy.cli.completion import complete
 
         complete(parser)
     try:
-        options = parser.parse_args(arguments)
-    except SystemExit as ended:
-        # Help has been written, or what is wrong with the command line.
-        return int(ended.code or 0), None
-    from natproxy.cli.context import Sessions, carry_out, complain
+        parsed = parser.parse_args(arguments)
+    except SystemExit as exit_:
+        # The parser has written help, or what is wrong with the command line.
+        return int(exit_.code or 0), None
+    from natproxy.cli.context import Sessions, complain, configure
     from natproxy.client.errors import ClientError
 
-    # File names are bytes: those that the locale cannot decode pass through.
+    # File names are bytes: those that the locale cannot decode become surrogates.
     with suppress(AttributeError):
         sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
     try:
+        if parsed.selected.connects:
+            parsed = configure(parsed)
         with Sessions() as sessions:
-            return carry_out(options, sessions), None
+            status: int = parsed.selected.run(parsed, sessions)
+            return status, None
     except ClientError as error:
-        complain(_explained(error, getattr(options, "server", "")))
+        complain(_explained(error, getattr(parsed, "server", "")))
         return error.exit_status, None
     except KeyboardInterrupt:
         return _interrupted(), None
@@ -76,11 +80,11 @@ def _run(arguments: Sequence[str] | None) -> tuple[int, OSError | None]:
 
 
 def _finish(status: int, error: OSError | None, output: Output | None) -> int:
-    """Write what is still held back of the output; return the exit status."""
+    """Flush standard output; return the exit status."""
     failure = None if output is None else output.failure
     if error is None and failure is not None:
         if status:
-            # It has been said.
+            # The error has been reported.
             return status
         # The writer ignored the error, as argparse does.
         error = failure
@@ -90,7 +94,7 @@ def _finish(status: int, error: OSError | None, output: Output | None) -> int:
         except OSError as reason:
             error = failure = reason
         except KeyboardInterrupt:
-            # It has been said already if the reader was waited for after an interrupt.
+            # If the command was interrupted before, that has been reported.
             return status if status == 130 else _interrupted()
     if error is None or isinstance(error, BrokenPipeError):
         # The reader of the pipe has closed it.
@@ -108,12 +112,12 @@ def _finish(status: int, error: OSError | None, output: Output | None) -> int:
 
 
 def _explained(error: ClientError, server: str) -> str:
-    from natproxy.cli.options import DEFAULT_SERVER
+    from natproxy.client.config import DEFAULT_SERVER
     from natproxy.client.errors import CannotConnect
 
     unnamed = server == DEFAULT_SERVER and server in str(error)
     if isinstance(error, CannotConnect) and unnamed:
-        return f"{error}; --server or $NATPROXY_SERVER says where the proxy is"
+        return f"{error}; --server or $NATPROXY_SERVER sets the address of the proxy"
     return str(error)
 
 

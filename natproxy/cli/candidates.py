@@ -1,7 +1,6 @@
-"""Names to complete with: those on a server, and those here.
+"""Candidates for completion: names on a server, and local names.
 
-Whoever types does not wait: a name that isn't there soon isn't there, and nothing that
-goes wrong is worth a message.
+The user does not wait: names that do not arrive soon are omitted, and errors are ignored.
 """
 
 from __future__ import annotations
@@ -22,20 +21,21 @@ from natproxy.protocol import DIRECTORY
 TIMEOUT = 1.5
 """Seconds to wait for a server."""
 
-KEPT = 5.0
-"""Seconds for which an answer is good enough."""
+CACHED = 5.0
+"""Seconds for which names are cached."""
 
 MOST = 1000
-"""Names that are asked for at a time; who sees more of them does not look."""
+"""Names that are listed at once; a user does not read more of them."""
 
 MOST_LISTED = 100_000
-"""Names of a server of version 1, which always lists all of them."""
+"""Names that are accepted from a server of version 1, which always lists all of them."""
 
 
 class RemoteNames:
-    """The names on a server. Several threads may ask.
+    """The names on a server. It may be used by several threads.
 
-    :param clock: seconds, from any origin.
+    :param timeout: seconds to wait for the server.
+    :param clock: returns seconds since any origin.
     """
 
     def __init__(
@@ -46,14 +46,16 @@ class RemoteNames:
         self._clock = clock
         self._session = Session(server, timeout)
         self._pages: dict[tuple[bytes, bytes], tuple[float, list[bytes]]] = {}
-        # What one thread waits for is just what the next one wants.
+        # Held during requests: the next thread most often needs the same names.
         self._lock = threading.Lock()
 
     def starting_with(self, prefix: bytes) -> list[bytes]:
-        """Give the paths that begin so, one level deep; those of directories end with a slash.
+        """Return the paths that begin with a prefix, one level deep.
 
-        :param prefix: below the served directory; what it has up to its last slash is taken
-            for a directory's path.
+        Paths of directories end with a slash.
+
+        :param prefix: below the served directory; up to its last slash, it is the path of the
+            directory to list.
         """
         directory = prefix[: prefix.rfind(b"/") + 1]
         with self._lock:
@@ -68,35 +70,35 @@ class RemoteNames:
 
     def _page(self, directory: bytes, after: bytes) -> list[bytes]:
         now = self._clock()
-        self._pages = {key: page for key, page in self._pages.items() if now - page[0] < KEPT}
+        self._pages = {key: page for key, page in self._pages.items() if now - page[0] < CACHED}
         page = self._pages.get((directory, after))
         if page is not None:
             return page[1]
         try:
-            names = list(self._ask(directory, after))
+            names = list(self._list(directory, after))
         except ClientError:
             names = []
-            # A server that was too slow to tell its version may be faster next time.
+            # A new session determines the version again: a slow server may be faster then.
             self._session.close()
             self._session = Session(self._server, self._timeout)
         self._pages[directory, after] = (self._clock(), names)
         return names
 
-    def _ask(self, directory: bytes, after: bytes) -> Iterator[bytes]:
+    def _list(self, directory: bytes, after: bytes) -> Iterator[bytes]:
         if self._session.version < 2:
             if not directory:
                 yield from islice(self._session.list(), MOST_LISTED)
             return
         for entry in islice(self._session.ls(directory, after=after), MOST):
-            # A file lists itself.
+            # The listing of a file consists of the file itself.
             if entry.name.startswith(directory):
                 yield entry.name + (b"/" if entry.metadata.type == DIRECTORY else b"")
 
 
 class ManyNames:
-    """The names on whichever servers are mentioned.
+    """The names on several servers, each with a session of its own.
 
-    :param timeout: seconds to wait for each.
+    :param timeout: seconds to wait for each server.
     """
 
     def __init__(self, timeout: float = TIMEOUT) -> None:
@@ -106,10 +108,10 @@ class ManyNames:
     def starting_with(
         self, typed: str, server: str, directories_only: bool = False
     ) -> Iterator[bytes]:
-        """Give the paths that begin as what was typed, said as it was.
+        """Yield the paths that begin with what was typed, in the same form.
 
         :param typed: a path, or ``natproxy://HOST:PORT/PATH``.
-        :param server: where a path is that doesn't say it.
+        :param server: the server of paths that do not name one.
         """
         base = ""
         path = typed
@@ -127,7 +129,7 @@ class ManyNames:
         names = self._servers.setdefault(where, RemoteNames(where, self._timeout))
         for name in names.starting_with(remote_name(below)):
             if name.endswith(b"/") or not directories_only:
-                # The slash is not part of the name, and keeps it from being an option.
+                # A name that begins with a hyphen would be parsed as an option.
                 yield remote_name(base or ("/" if name.startswith(b"-") else "")) + name
 
     def close(self) -> None:
@@ -137,25 +139,25 @@ class ManyNames:
 
 
 def local_names(prefix: str, directories_only: bool = False) -> list[str]:
-    """Give the paths here that begin so; those of directories end with a slash."""
+    """Return the local paths that begin with a prefix; those of directories end with a slash."""
     typed, last = os.path.split(prefix)
-    place = prefix[: len(prefix) - len(last)]
+    directory = prefix[: len(prefix) - len(last)]
     found = []
     try:
         with os.scandir(os.path.expanduser(typed) or ".") as entries:
             for entry in islice(entries, 100 * MOST):
                 if not entry.name.startswith(last) or (entry.name.startswith(".") and not last):
                     continue
-                directory = entry.is_dir()
-                if directory or not directories_only:
-                    # Neither an option nor somebody's home is meant.
-                    here = "./" if not place and entry.name[0] in "-~" else place
-                    found.append(here + entry.name + ("/" if directory else ""))
+                is_directory = entry.is_dir()
+                if is_directory or not directories_only:
+                    # The name must not be taken for an option or a home directory.
+                    base = "./" if not directory and entry.name[0] in "-~" else directory
+                    found.append(base + entry.name + ("/" if is_directory else ""))
     except (OSError, ValueError):
         return []
     return sorted(found)
 
 
 def _just_before(prefix: bytes) -> bytes:
-    """Give a name that comes before all that begin so, and after nearly all others."""
+    """Return a name that sorts before all names with a prefix, and after nearly all others."""
     return prefix[:-1] + bytes([prefix[-1] - 1]) + b"\xff"

@@ -1,4 +1,4 @@
-"""``natproxy completion``, and what its scripts call: names and options for the user's shell."""
+"""Completion of command lines in the user's shell: replies to its completion script."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
 from natproxy.cli.candidates import ManyNames
+from natproxy.cli.context import configure
 from natproxy.cli.encoding import argument_for
-from natproxy.cli.options import LOCAL, LOCAL_FILE, REMOTE, REMOTE_DIRECTORY
+from natproxy.cli.options import CONFIG_FILE, LOCAL, LOCAL_FILE, REMOTE, REMOTE_DIRECTORY
 from natproxy.cli.parsing import commands_of
 from natproxy.cli.shell.quoting import quoted
-from natproxy.client.errors import ClientError
+from natproxy.client.errors import UsageError
 
 if TYPE_CHECKING:
     from argcomplete.finders import CompletionFinder
@@ -23,29 +24,17 @@ TIMEOUT = 1.0
 """Seconds to wait for a server."""
 
 
-def print_script(options: Namespace, _: object) -> int:
-    """Print the script for a shell.
-
-    :raises ClientError: if the library isn't there that it needs.
-    """
-    try:
-        from argcomplete.shell_integration import shellcode
-    except ImportError as error:
-        raise ClientError("completion needs argcomplete: install natproxy[cli]") from error
-    # Without an answer, files that are here would be offered for files that are there.
-    script = shellcode(["natproxy"], shell=options.shell, complete_arguments=["-o nospace"])
-    sys.stdout.write(script.strip() + "\n")
-    return 0
-
-
 def complete(
     parser: ArgumentParser,
-    answer: TextIO | None = None,
+    reply: TextIO | None = None,
     leave: Callable[[int], object] = os._exit,
 ) -> None:
-    """Answer the script that calls this program in place of the user, and exit.
+    """Write the completions that the script has requested, and exit.
 
-    :param answer: where to write to, in place of what the script has opened for it.
+    The request is in the environment: ``COMP_LINE``, ``COMP_POINT`` and others.
+
+    :param reply: to write to; by default, the descriptor or file that the script has opened.
+    :param leave: exits with a status.
     """
     try:
         from argcomplete.completers import ChoicesCompleter, DirectoriesCompleter, FilesCompleter
@@ -55,30 +44,35 @@ def complete(
         for action in each._actions:
             if action.metavar in REMOTE:
                 completer: object = remote_paths
-            elif action.metavar == LOCAL_FILE:
+            elif action.metavar in (LOCAL_FILE, CONFIG_FILE):
                 completer = FilesCompleter()
             elif action.metavar in LOCAL:
                 completer = DirectoriesCompleter()
             elif action.choices is None and action.nargs != 0:
-                # Numbers, for example: nothing that is there would do.
+                # Values such as numbers have no completions; argcomplete would offer files.
                 completer = ChoicesCompleter({})
             else:
                 continue
             action.completer = completer  # type: ignore[attr-defined]
-    if answer is None:
-        # What is not text in this locale is passed on as it is.
+    if reply is None:
+        # Bytes that the locale cannot decode are written unchanged.
         place = os.environ.get("_ARGCOMPLETE_STDOUT_FILENAME", 8)
         with suppress(OSError):
-            answer = open(place, "w", errors="surrogateescape")  # noqa: SIM115
-    _finder()(parser, always_complete_options=False, exit_method=leave, output_stream=answer)
+            reply = open(place, "w", errors="surrogateescape")  # noqa: SIM115
+    _finder()(parser, always_complete_options=False, exit_method=leave, output_stream=reply)
 
 
 def remote_paths(prefix: str, action: Action, parsed_args: Namespace, **_: object) -> list[str]:
-    """Give the paths on the server that begin so."""
+    """Return the paths on the server that begin with a prefix, as words of the locale."""
+    try:
+        server = configure(parsed_args).server
+    except UsageError:
+        # A broken configuration is reported when the command runs.
+        return []
     names = ManyNames(TIMEOUT)
     directories = action.metavar == REMOTE_DIRECTORY
-    found = map(argument_for, names.starting_with(prefix, parsed_args.server, directories))
-    # What the locale does not have cannot be typed.
+    found = map(argument_for, names.starting_with(prefix, server, directories))
+    # A name with characters that the locale lacks cannot be typed.
     return [each for each in found if each is not None]
 
 
@@ -86,14 +80,14 @@ def _finder() -> CompletionFinder:
     from argcomplete.finders import CompletionFinder
 
     class Finder(CompletionFinder):
-        """Quotes what the library's own way of quoting would spoil."""
+        """Quotes names that argcomplete quotes incorrectly."""
 
         def quote_completions(
             self, completions: list[str], cword_prequote: str, last_wordbreak_pos: int | None
         ) -> list[str]:
             usual = [each for each in completions if each.isprintable()]
             unusual: list[str] = []
-            # Only there is a word replaced as a whole, by what is given and no other.
+            # Only bash, outside quotes, replaces the whole word by a completion as it is.
             if os.environ.get("_ARGCOMPLETE_SHELL") == "bash" and not cword_prequote:
                 unusual = [
                     _in_bash(each)
@@ -109,5 +103,5 @@ def _finder() -> CompletionFinder:
 
 def _in_bash(name: str) -> str:
     word = quoted(os.fsencode(name), "$'", local=True)
-    # After a directory, its quotes are left open, as bash does.
+    # As bash does, leave the quotes of a directory open.
     return word.removesuffix("'") if name.endswith("/") else word

@@ -1,8 +1,7 @@
-"""Which server a command line means, and the sessions that its commands share."""
+"""What the commands of one run share: settings, sessions, and how failures are reported."""
 
 from __future__ import annotations
 
-import importlib
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from natproxy.address import Address
 from natproxy.cli.encoding import remote_name
 from natproxy.cli.output import write_line
 from natproxy.client.blocking.session import Session
+from natproxy.client.config import SETTINGS, load_client_config
 from natproxy.client.context import Closing
 from natproxy.client.errors import UsageError
 from natproxy.client.requests import as_name
@@ -18,10 +18,33 @@ from natproxy.client.retry import RETRY_FOR, Cancellation, Retrier, RetryPolicy,
 from natproxy.client.url import parse_path, parse_server
 
 
-class Sessions(Closing):
-    """The sessions of one run: at the prompt, many commands use the same one.
+def configure(arguments: Namespace) -> Namespace:
+    """Return parsed arguments with all settings of the client.
 
-    :ivar complain: is told what went wrong with one of several things, in one line.
+    Those that no option specifies are taken from the environment, from the user's file, or
+    are defaults.
+
+    :raises UsageError: if a setting of the environment or the file is wrong.
+    """
+    specified = {
+        setting.field: getattr(arguments, setting.field)
+        for setting in SETTINGS
+        if hasattr(arguments, setting.field)
+    }
+    config = load_client_config(specified)
+    settings = {setting.field: getattr(config, setting.field) for setting in SETTINGS}
+    return Namespace(**{**vars(arguments), **settings})
+
+
+def settings_of(arguments: Namespace) -> dict[str, object]:
+    """Return the settings of the client in configured arguments."""
+    return {setting.field: getattr(arguments, setting.field) for setting in SETTINGS}
+
+
+class Sessions(Closing):
+    """The sessions of one run, one for each server: commands at the prompt share them.
+
+    :ivar complain: writes an error message about one of several things, in one line.
     :ivar prompting: whether a prompt follows each command.
     """
 
@@ -31,76 +54,67 @@ class Sessions(Closing):
         self._sessions: dict[Address, Session] = {}
 
     def close(self) -> None:
-        """Close them all."""
+        """Close all of them."""
         for session in self._sessions.values():
             session.close()
 
-    def session(self, options: Namespace) -> Session:
-        """Give the session with the server of ``--server``.
+    def session(self, arguments: Namespace) -> Session:
+        """Return the session with the server of ``--server``.
 
-        :raises UsageError: if it, or a time-out, can't be read.
+        :param arguments: see `configure`.
+        :raises UsageError: if the server or a time-out is invalid.
         """
-        return self._with(parse_server(options.server), options)
+        return self._with(parse_server(arguments.server), arguments)
 
-    def targets(self, options: Namespace, paths: Sequence[str]) -> tuple[Session, list[bytes]]:
-        """Give the session and the file names that a command's paths mean.
+    def targets(self, arguments: Namespace, paths: Sequence[str]) -> tuple[Session, list[bytes]]:
+        """Return the session and the names of the files that a command's paths stand for.
 
         :param paths: on the server of ``--server``, or ``natproxy://HOST:PORT/PATH``.
-        :raises UsageError: if one can't be read, or they are on different servers.
+        :raises UsageError: if one is invalid, or if they are on different servers.
         """
         servers = set()
         names = []
         for path in paths:
             server, path = parse_path(path)
-            servers.add(parse_server(options.server) if server is None else server)
+            servers.add(parse_server(arguments.server) if server is None else server)
             names.append(as_name(remote_name(path)))
         if len(servers) > 1:
             raise UsageError("paths on different servers: one at a time")
         if not servers:
-            return self.session(options), names
-        return self._with(servers.pop(), options), names
+            return self.session(arguments), names
+        return self._with(servers.pop(), arguments), names
 
-    def _with(self, server: Address, options: Namespace) -> Session:
-        # At the prompt, commands inherit the options of the program, and there may be none.
-        connecting = getattr(options, "connect_timeout", None)
-        check_timeout("--timeout", options.timeout)
-        check_timeout("--connect-timeout", connecting)
+    def _with(self, server: Address, arguments: Namespace) -> Session:
+        check_timeout("--timeout", arguments.timeout)
+        check_timeout("--connect-timeout", arguments.connect_timeout)
         session = self._sessions.setdefault(server, Session(server))
-        session.timeout = options.timeout
-        session.connect_timeout = connecting
+        session.timeout = arguments.timeout
+        session.connect_timeout = arguments.connect_timeout
         return session
 
 
-def retry_policy_of(options: Namespace) -> RetryPolicy:
-    """Return how long a command retries: what its options say."""
-    retry_for = options.retry_for
+def retry_policy_of(arguments: Namespace) -> RetryPolicy:
+    """Return how a command retries temporary failures.
+
+    :param arguments: see `configure`.
+    """
+    retry_for = arguments.retry_for
     if retry_for is None:
-        # Who waits for a server wants some patience.
-        retry_for = RETRY_FOR if options.wait else 0.0
-    return RetryPolicy(retry_for, options.retries, options.wait)
+        retry_for = arguments.default_retry_for
+    if retry_for is None:
+        # Without a duration, --wait would not wait.
+        retry_for = RETRY_FOR if arguments.wait else 0.0
+    return RetryPolicy(retry_for, arguments.retries, arguments.wait)
 
 
-def retrier_of(options: Namespace, session: Session, tell: Callable[[str], object]) -> Retrier:
+def retrier_of(arguments: Namespace, session: Session, report: Callable[[str], object]) -> Retrier:
     """Return what retries the steps of a command.
 
-    :param tell: is told of each failure that is retried.
+    :param report: called with a message for each failure that is retried.
     """
-    return Retrier(session.retry_context, retry_policy_of(options), Cancellation(), tell)
-
-
-def carry_out(options: Namespace, sessions: Sessions) -> int:
-    """Carry out a parsed command line and give its exit status.
-
-    :param options: of `natproxy.cli.options`: ``run`` says which function is to be called.
-    :raises ClientError: if that fails.
-    """
-    module, _, function = options.run.partition(":")
-    status: int = getattr(importlib.import_module(f"natproxy.cli.{module}"), function)(
-        options, sessions
-    )
-    return status
+    return Retrier(session.retry_context, retry_policy_of(arguments), Cancellation(), report)
 
 
 def complain(message: str) -> None:
-    """Tell people what went wrong, in one line on standard error."""
+    """Write an error message to standard error, in one line."""
     write_line(sys.stderr, f"natproxy: {message}")

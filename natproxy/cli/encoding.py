@@ -1,8 +1,8 @@
-"""Names in the locale's encoding and names on the server.
+"""Conversion between names on the server, local paths and arguments.
 
-A name on the server is UTF-8, with other bytes as surrogates, whatever the locale; a path
-here is in the locale's encoding. An argument is text that the locale has decoded, with the
-bytes that it cannot decode as surrogates.
+A name on the server is UTF-8, whatever the locale; other bytes are possible. A local path is in
+the locale's encoding. An argument is text that was decoded by the locale; bytes that the locale
+cannot decode are surrogates.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from natproxy.client.errors import UsageError
 from natproxy.client.requests import name_text
 
 _BYTE = re.compile("[\udc80-\udcff]")
-"""A byte that could not be decoded."""
+"""A surrogate: a byte that could not be decoded."""
 
 
 def remote_name(text: str) -> bytes:
     """Return the name on the server that an argument stands for.
 
-    :raises UsageError: if it has a character that no bytes stand for.
+    :raises UsageError: if it has a character without bytes.
     """
     return _encoded(text, "utf-8")
 
 
 def local_path(text: str) -> bytes:
-    """Return the path here that an argument stands for.
+    """Return the local path that an argument stands for.
 
     :raises UsageError: if the locale has no bytes for one of its characters.
     """
@@ -37,8 +37,8 @@ def local_path(text: str) -> bytes:
 def argument_for(name: bytes, encoding: str | None = None) -> str | None:
     """Return the argument that stands for a name on the server: `remote_name` reversed.
 
-    :param encoding: of the locale; that of this process if it is not given.
-    :return: `None` if no argument does, since the locale does not have its characters.
+    :param encoding: of the locale; by default, that of this process.
+    :return: `None` if there is none, since the locale lacks characters of the name.
     """
     encoding = _name_of(encoding)
     if encoding in ("utf-8", "ascii"):
@@ -49,12 +49,12 @@ def argument_for(name: bytes, encoding: str | None = None) -> str | None:
 
 
 def output_for(name: bytes, encoding: str | None = None) -> bytes:
-    """Return what is written for a name on the server, to be read by programs.
+    """Return the bytes to write for a name on the server, for programs.
 
-    That is the argument which stands for it, so that it can be handed back, or, if there is
-    none, the name with escapes.
+    They are the argument that stands for the name, so that it can be passed to this program
+    again, or the name with escapes if there is no such argument.
 
-    :param encoding: of the locale; that of this process if it is not given.
+    :param encoding: of the locale; by default, that of this process.
     """
     encoding = _name_of(encoding)
     text = argument_for(name, encoding)
@@ -72,8 +72,8 @@ def output_for(name: bytes, encoding: str | None = None) -> bytes:
 def can_encode(text: str, encoding: str | None = None) -> bool:
     """Return whether an encoding, that of the locale by default, has all of the characters.
 
-    A few encodings have bytes for a character that they decode to another one: in EUC-JP the
-    yen sign is the byte of the backslash. Such a character counts as missing.
+    A few encodings decode the bytes of a character to another character: in EUC-JP the yen
+    sign is the byte of the backslash. Such a character counts as missing.
     """
     encoding = encoding or sys.getfilesystemencoding()
     try:

@@ -1,7 +1,7 @@
-"""What Ctrl-C does: the first ends a command, the next one ends the process.
+"""Handling of Ctrl-C: the first one cancels the command, the second one ends the process.
 
-Python raises `KeyboardInterrupt` wherever the main thread is, at each Ctrl-C. What it would
-break off the second time is what puts things in order after the first.
+Python raises `KeyboardInterrupt` in the main thread at each Ctrl-C. A second exception would
+interrupt the clean-up after the first.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from typing import NoReturn
 
 
 def interrupt_once() -> None:
-    """Let the next SIGINT raise `KeyboardInterrupt`, and the one after it end the process.
+    """Make the next SIGINT raise `KeyboardInterrupt`, and the one after it end the process.
 
-    Where SIGINT is ignored or others handle it, nothing is changed.
+    Do nothing if SIGINT is ignored, or has another handler than Python's.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         with suppress(ValueError):
-            # In a thread, no handler can be set.
+            # Only the main thread can set a handler.
             signal.signal(signal.SIGINT, _interrupt)
 
 
 def rearm() -> None:
-    """Let the next SIGINT raise `KeyboardInterrupt` again, after one that has ended a command."""
+    """Make the next SIGINT raise `KeyboardInterrupt` again, after one has cancelled a command."""
     if _interrupt.raised:
         _interrupt.raised = False
         signal.signal(signal.SIGINT, _interrupt)
 
 
 def end_at_interrupt() -> None:
-    """Let the next SIGINT end the process: there is nothing left to be put in order."""
+    """Make the next SIGINT end the process: there is no clean-up left."""
     with suppress(KeyboardInterrupt):
         if signal.getsignal(signal.SIGINT) is _interrupt:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -40,7 +40,7 @@ def end_at_interrupt() -> None:
 class _Interrupt:
     """A handler that raises `KeyboardInterrupt` once.
 
-    :ivar raised: whether it has.
+    :ivar raised: whether it has raised the exception.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Standard output, every byte of it or an error; and messages on a stream that may be gone."""
+"""Standard output that loses no byte without an error, and messages that may be lost."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 BUFFER = 1 << 16
-"""Bytes that are held back before they are written, unless it is a terminal."""
+"""Bytes that are buffered before they are written; a terminal is written line by line."""
 
 
 class Output(io.BufferedWriter):
-    """Writes every byte to a file object in blocking or in non-blocking mode, or raises.
+    """Writes every byte to a file object in blocking or in non-blocking mode, or raises an error.
 
-    What goes to the descriptor, and how much of it has gone when an interrupt comes, is left
-    to the interpreter's own `io.FileIO` below: nothing is written twice.
+    The `io.FileIO` below keeps account of what has been written when an interrupt occurs, so
+    that nothing is written twice.
 
-    :ivar failure: the first error, so that it cannot be overlooked.
+    :ivar failure: the first error; it remains even if the writer ignores the exception.
     """
 
     failure: OSError | None = None
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write bytes, all of them; return how many.
+        """Write all bytes; return their number.
 
-        :raises OSError: if that is not possible.
+        :raises OSError: if they cannot be written.
         """
         rest = memoryview(data).cast("B")
         size = len(rest)
@@ -47,9 +47,9 @@ class Output(io.BufferedWriter):
                 return size
 
     def flush(self) -> None:
-        """Write what has been held back.
+        """Write the buffered bytes.
 
-        :raises OSError: if that is not possible.
+        :raises OSError: if they cannot be written.
         """
         while True:
             try:
@@ -71,7 +71,7 @@ class Output(io.BufferedWriter):
 def open_missing_streams() -> bool:
     """Open the null device for each standard stream that was closed before the program began.
 
-    Otherwise a socket would take its descriptor.
+    Otherwise a socket could get the descriptor of a standard stream.
 
     :return: whether standard output was one of them.
     """
@@ -84,15 +84,15 @@ def open_missing_streams() -> bool:
 
 @contextmanager
 def standard_output(closed: bool = False) -> Iterator[Output | None]:
-    """Replace `sys.stdout` by a stream that writes every byte or raises, until it is left.
+    """Replace `sys.stdout` within a block by a stream that writes every byte or raises an error.
 
-    Python's own is a raw file object under ``PYTHONUNBUFFERED``, whose ``write()`` may write
-    less than it is given, and it loses bytes where it would block. Characters that the
-    encoding does not have come out escaped.
+    Python's own stream loses bytes where it would block, and with ``PYTHONUNBUFFERED`` its
+    ``write()`` may write less than its argument. Characters that the encoding lacks are
+    escaped.
 
-    :param closed: whether standard output was closed before the program began: writing to it
+    :param closed: whether standard output was closed before the program started: writing to it
         is an error.
-    :return: what is below that stream; `None` if `sys.stdout` has no descriptor, and stays.
+    :return: the binary stream; `None` if `sys.stdout` has no descriptor and is not replaced.
     """
     before = sys.stdout
     with suppress(AttributeError):
@@ -105,7 +105,7 @@ def standard_output(closed: bool = False) -> Iterator[Output | None]:
         yield None
         return
     if closed:
-        # Like a descriptor that is closed, one to read from cannot be written to.
+        # Writing to a read-only descriptor fails as writing to a closed one does.
         raw = io.FileIO(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), "wb")
     output = Output(raw, BUFFER)
     stream = io.TextIOWrapper(
@@ -120,14 +120,14 @@ def standard_output(closed: bool = False) -> Iterator[Output | None]:
         yield output
     finally:
         sys.stdout = before
-        # What has not been written by now is not to be written.
+        # Bytes still in the buffer are discarded.
         raw.close()
 
 
 def release_standard_error() -> None:
-    """Remove `sys.stderr` if what it holds back cannot be written.
+    """Remove `sys.stderr` if it cannot be flushed.
 
-    Otherwise the interpreter tries again at its end, and replaces the exit status by 120.
+    Otherwise the interpreter flushes it at exit, fails, and sets the exit status to 120.
     """
     try:
         if sys.stderr is not None:
@@ -137,11 +137,11 @@ def release_standard_error() -> None:
 
 
 def write_line(stream: TextIO, line: str) -> None:
-    """Write a line; or not, if nobody can read it."""
+    """Write a line, and ignore errors."""
     try:
         stream.write(line + "\n")
         stream.flush()
     except (OSError, ValueError):
-        # Nothing ends, or ends otherwise, because it cannot be told. A stream that is
-        # closed, or that cannot write a character, raises a ValueError.
+        # A message that cannot be written does not change the result. A stream that is
+        # closed, or that cannot encode a character, raises a ValueError.
         pass

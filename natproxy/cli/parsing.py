@@ -1,73 +1,67 @@
-"""How the words of a command line are parsed: the values of options, and what is wrong.
+"""The parsers of the command line and of the lines at the prompt.
 
-Nothing is imported here that ``--help`` can do without.
+``--help`` imports this module: it imports nothing that is slow to import.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
 
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+from natproxy import __version__
+from natproxy.cli.command import Command
+from natproxy.cli.options import COMMAND, add_server_options
 
 
-def rate(text: str) -> float:
-    """Parse bytes a second: a number, perhaps with K, M or G."""
-    unit = text[-1:].lower() if text[-1:].isalpha() else ""
-    try:
-        value = float(text[: len(text) - len(unit)]) * _UNITS[unit]
-    except (ValueError, KeyError):
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(
-            f"'{text}': bytes a second, such as 500K or 2M, are needed"
-        )
-    return value
+def program_parser(commands: Iterable[Command]) -> argparse.ArgumentParser:
+    """Return the parser of the command line.
+
+    The namespace that it returns has the command to run as ``selected``.
+    """
+    parser = CommandLineParser(
+        prog="natproxy",
+        description="Download files through a natproxy, or run one.",
+        formatter_class=HelpFormatter,
+        epilog="A PATH may be a URL, natproxy://HOST:PORT/PATH, which includes the server.",
+    )
+    parser.add_argument("--version", action="version", version=f"natproxy {__version__}")
+    add_server_options(parser)
+    _add_commands(parser, commands, CommandParser)
+    return parser
 
 
-def duration(text: str) -> float:
-    """Parse a duration into seconds, for the command line."""
-    from natproxy.client.retry import parse_duration
-
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+def prompt_parsers(commands: Iterable[Command]) -> Mapping[str, argparse.ArgumentParser]:
+    """Return the parsers of the lines at the prompt, by the names of the commands."""
+    parser = PromptParser(prog="", add_help=False, formatter_class=HelpFormatter)
+    _add_commands(parser, commands, PromptParser)
+    return commands_of(parser)
 
 
-def nonempty(text: str) -> str:
-    """Return a name; it must not be empty."""
-    if not text:
-        raise argparse.ArgumentTypeError("a name is needed")
-    return text
+def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Return the parsers of a parser's commands, by their names."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
 
 
-def whole_number(least: int, most: int) -> Callable[[str], int]:
-    """Return a parser of whole numbers from a least to a greatest one."""
-
-    def read(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
-            raise argparse.ArgumentTypeError(f"'{text}': a number from {least} to {most} is needed")
-        return int(text)
-
-    return read
+def summary_of(parser: argparse.ArgumentParser) -> str:
+    """Return what a command does, in a few words."""
+    command: Command = parser.get_default("selected")
+    return command.help
 
 
-def number_or_inf(least: int) -> Callable[[str], float]:
-    """Return a parser of whole numbers from a least one on; ``inf`` is any number."""
+class HelpFormatter(argparse.HelpFormatter):
+    """Formats help for the width of the terminal.
 
-    def read(text: str) -> float:
-        if text == "inf":
-            return float("inf")
-        if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text) >= least):
-            raise argparse.ArgumentTypeError(
-                f"'{text}': a number from {least} on, or inf, is needed"
-            )
-        return int(text)
+    `argparse` imports `shutil` to find the width, and makes a formatter for each option.
+    """
 
-    return read
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
 
 
 class CommandLineParser(argparse.ArgumentParser):
@@ -78,23 +72,23 @@ class CommandLineParser(argparse.ArgumentParser):
     ) -> argparse.Namespace:
         """Parse a command line.
 
-        :raises SystemExit: if it is wrong, or asks for help.
+        :raises SystemExit: if it is wrong, or after help has been printed.
         """
         words = sys.argv[1:] if args is None else list(args)
-        options, unknown = self.parse_known_args(words, namespace)
+        arguments, unknown = self.parse_known_args(words, namespace)
         if unknown:
-            first = words.index(options.command)
-            # An option before the command is none of the command's.
+            first = words.index(arguments.command)
+            # An unknown option before the command belongs to the program, not to the command.
             before = unknown[0] in words[:first]
-            parser = self if before else commands_of(self)[options.command]
+            parser = self if before else commands_of(self)[arguments.command]
             parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-        return options
+        return arguments
 
 
 class CommandParser(argparse.ArgumentParser):
     """Parses the words after a command.
 
-    An error reminds of how a name that begins with a hyphen is written.
+    Its errors include how to write a name that begins with a hyphen.
     """
 
     _words: Sequence[str] = ()
@@ -102,7 +96,7 @@ class CommandParser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """Parse the words; return what they mean, and those that are unknown."""
+        """Return the parsed arguments, and the words that are unknown."""
         self._words = sys.argv[1:] if args is None else args
         return super().parse_known_args(args, namespace)
 
@@ -134,9 +128,36 @@ class PromptParser(CommandParser):
         raise UsageError(f"{self.prog}: {message}{self._reminder()}")
 
 
-def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """Return a parser's commands, each with its own parser."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            return dict(action.choices)
-    return {}
+def _add_commands(
+    parser: argparse.ArgumentParser,
+    commands: Iterable[Command],
+    parser_class: type[CommandParser],
+) -> None:
+    added = parser.add_subparsers(
+        required=True, metavar=COMMAND, dest="command", parser_class=parser_class
+    )
+    for command in commands:
+        each = added.add_parser(
+            command.name,
+            help=command.help,
+            description=f"{command.help[0].upper()}{command.help[1:]}.",
+            formatter_class=HelpFormatter,
+        )
+        # At the prompt, no program is named before the command.
+        each.prog = each.prog.strip()
+        for action in each._actions:
+            if action.dest == "help":
+                action.help = "show this help"
+        command.add_arguments(each)
+        each.set_defaults(selected=command)
+
+
+def _columns() -> int:
+    """Return the columns of the terminal, as `shutil.get_terminal_size` does."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) > 0:
+        return int(columns)
+    try:
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80  # type: ignore[union-attr]
+    except (AttributeError, ValueError, OSError):
+        return 80

@@ -1,4 +1,4 @@
-"""What a `sync` reports: to people in lines, to programs in events and a summary."""
+"""The result of ``sync``: lines for people, events and a summary for programs."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from natproxy.client.transfer.plan import MirrorPlan
 from natproxy.protocol import printable
 
 MOST_LINES = 20
-"""Lines about things of one kind, for people; JSON has an event for each."""
+"""Lines about errors of one kind, for people; JSON has an event for each error."""
 
-_UNREAD = "the server cannot read it: nothing was fetched or deleted there"
+_UNREAD = "the server cannot read it: nothing was downloaded or deleted there"
 
 
 @dataclass
 class SyncReport:
-    """What became of a `sync`.
+    """The result of a ``sync``, which is filled in step by step.
 
-    :ivar plan: what was to be done.
-    :ivar refusal: why nothing may be deleted; `None` if it may.
-    :ivar totals: of the downloads.
-    :ivar deleted: of the deletions.
+    :ivar plan: the downloads and deletions that are needed.
+    :ivar refusal: why nothing may be deleted; `None` if deletion is allowed.
+    :ivar totals: the results of the downloads.
+    :ivar deleted: the results of the deletions.
     """
 
     plan: MirrorPlan
@@ -39,17 +39,17 @@ class SyncReport:
 
     @property
     def incomplete(self) -> bool:
-        """Whether something that the server lists could not be fetched: nothing is deleted."""
+        """Whether a file that the server lists could not be downloaded: then nothing is deleted."""
         return bool(self.totals.failures or self.plan.obstacles or self.plan.blocked)
 
     @property
     def missing(self) -> int:
-        """Names that will fail, whatever is fetched."""
+        """Number of names that cannot be downloaded."""
         return len(self.plan.obstacles) + len(self.plan.unread)
 
     @property
     def exit_status(self) -> int:
-        """That of the first thing that `complain` tells; 0 if there is nothing."""
+        """The exit status of the first error that `complain` reports; 0 if there is none."""
         plan = self.plan
         failures = self.totals.failures
         here = LocalError.exit_status
@@ -64,7 +64,7 @@ class SyncReport:
         return next((status for status, present in statuses if present), 0)
 
     def show_missing(self, display: Display) -> None:
-        """Show what cannot be fetched as files that have failed."""
+        """Show names that cannot be downloaded as failed files."""
         for name, error in self.plan.obstacles:
             display(Event(name, Phase.FAILED, 0, None, str(error)))
         for name in self.plan.unread:
@@ -98,23 +98,23 @@ class SyncReport:
         }
 
     def complain(self, complain: Callable[[str], object], delete: bool) -> None:
-        """Tell people what went wrong, a bounded number of lines for each kind.
+        """Report errors to people, with a limited number of lines for each kind.
 
-        :param complain: is called with each line.
-        :param delete: whether deletions were wanted.
+        :param complain: called with each line.
+        :param delete: whether deletions were requested.
         """
         plan = self.plan
         failures = self.totals.failures
-        _tell(complain, len(plan.obstacles), (str(each.error) for each in plan.obstacles))
-        _tell(complain, len(failures), (str(each.error) for each in failures))
-        _tell(
+        _report(complain, len(plan.obstacles), (str(each.error) for each in plan.obstacles))
+        _report(complain, len(failures), (str(each.error) for each in failures))
+        _report(
             complain,
             len(plan.unread),
             (f"{printable(name)}: {_UNREAD}" for name in plan.unread),
         )
         if plan.incomplete is not None:
             complain(f"{plan.incomplete}{': nothing deleted' if delete else ''}")
-        _tell(
+        _report(
             complain,
             len(plan.skipped_directories),
             (
@@ -123,47 +123,47 @@ class SyncReport:
                 for name in plan.skipped_directories
             ),
         )
-        _tell(complain, len(plan.local_errors), map(str, plan.local_errors))
+        _report(complain, len(plan.local_errors), map(str, plan.local_errors))
         if self.refusal is not None:
             complain(str(self.refusal))
         elif delete and plan.extra and self.incomplete:
-            complain("nothing deleted, since not everything could be fetched")
-        _tell(complain, len(self.deleted.errors), map(str, self.deleted.errors))
+            complain("nothing deleted, since not everything could be downloaded")
+        _report(complain, len(self.deleted.errors), map(str, self.deleted.errors))
 
-    def complain_of_left_out(self, complain: Callable[[str], object]) -> None:
-        """Tell people what was left out, which the summary says otherwise."""
-        for count, what in self._left_out():
+    def complain_of_skipped(self, complain: Callable[[str], object]) -> None:
+        """Report what was skipped, if there is no summary that contains it."""
+        for count, what in self._skipped():
             if count:
                 complain(f"{count} {what}")
 
-    def _left_out(self) -> tuple[tuple[int, str], ...]:
+    def _skipped(self) -> tuple[tuple[int, str], ...]:
         return (
             (self.plan.skipped, "left out (incomplete downloads there)"),
             (self.plan.unknown, "left out (of a kind that this client does not know)"),
         )
 
-    def say_plan(self, delete: bool) -> None:
-        """Print what would be done, on standard output."""
+    def write_plan(self, delete: bool) -> None:
+        """Write what would be done to standard output."""
         plan = self.plan
         for one in plan.requests:
-            sys.stdout.write(f"fetch  {printable(one.path)}\n")
+            sys.stdout.write(f"download {printable(one.path)}\n")
         for path in plan.directories:
-            sys.stdout.write(f"make   {printable(plan.tree.path_of(path))}/\n")
+            sys.stdout.write(f"create   {printable(plan.tree.path_of(path))}/\n")
         if delete and self.refusal is None and not self.incomplete:
             for each in plan.extra:
-                sys.stdout.write(f"delete {printable(plan.tree.path_of(each.path))}\n")
+                sys.stdout.write(f"delete   {printable(plan.tree.path_of(each.path))}\n")
 
-    def sum_up(self, delete: bool) -> None:
-        """Tell people in one line what was done."""
+    def write_summary(self, delete: bool) -> None:
+        """Write a line about what was done to standard error."""
         plan = self.plan
         facts = [
-            f"{self.totals.downloaded} fetched ({self.totals.received} bytes)",
+            f"{self.totals.downloaded} downloaded ({self.totals.received} bytes)",
             f"{plan.unchanged} unchanged",
         ]
         if delete:
             facts.append(f"{self.deleted.number} deleted")
         for count, what in (
-            *self._left_out(),
+            *self._skipped(),
             (len(plan.obstacles) + plan.blocked, "with something in the way here"),
             (len(plan.unread), "that the server cannot read"),
             (len(plan.local_errors), "here that cannot be read"),
@@ -175,7 +175,7 @@ class SyncReport:
         write_line(sys.stderr, ", ".join(facts))
 
 
-def _tell(complain: Callable[[str], object], count: int, lines: Iterable[str]) -> None:
+def _report(complain: Callable[[str], object], count: int, lines: Iterable[str]) -> None:
     for line in islice(lines, MOST_LINES):
         complain(line)
     if count > MOST_LINES:

@@ -1,32 +1,40 @@
-"""The process's limit of open descriptors, and what there is room for within it."""
+"""The process's limit of open descriptors, and how many clients it suffices for."""
 
 from __future__ import annotations
 
 import resource
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
+from twisted.logger import Logger
+
+from natproxy.daemon.config import DaemonConfig
+from natproxy.server.admission import CLIENTS, Admission
+
 RESERVED = 96
-"""Descriptors that are kept free of clients: the reactor, listening sockets, the log, the
-resolver's threads, and refused connections while the reason is sent to them."""
+"""Descriptors that are not for clients: the reactor, listening sockets, the log, the resolver's
+threads, and refused connections while the reason is sent to them."""
 
 RESERVED_BY_THREADS = 64
-"""The file server's, in addition, for its threads, whose clients may have gone: `WALK` for each
-walk of ``LS`` and for a scan of ``LIST``, and a file for each read and each digest."""
+"""Further ones that the file server reserves for its threads, whose clients may have
+disconnected: `WALK` for each walk of ``LS`` and for a scan of ``LIST``, and a file for each read
+and each digest."""
 
 WALK = 4
 """Descriptors that a walk has open at most, however deep the tree is."""
 
 PER_CLIENT = 3
-"""The proxy's: a client's connection, its command's upstream connection, and that of the
-command before, which is closed a turn later. The file server's: a connection, the file
-that is sent, and the duplicate of the connection that ``sendfile`` needs."""
+"""Descriptors of one client. In the proxy: its connection, the upstream connection of its
+command, and that of the command before, which is closed one turn later. In the file server: its
+connection, the file that is sent, and the duplicate of the connection that ``sendfile``
+needs."""
 
 PER_SPLICE = 4
-"""A pipe's two ends, and a duplicate of each socket."""
+"""Descriptors of one body that is spliced: both ends of a pipe, a duplicate of each socket."""
 
 SPLICES = 512
-"""Bodies that are spliced at once, if there are descriptors for so many."""
+"""Bodies that are spliced at the same time, if there are descriptors for so many."""
 
 LEAST_OF_FILE_SERVER = 2
 """Clients that a file server always admits: one client of a proxy needs two connections, since
@@ -34,9 +42,11 @@ that of its last command is closed when that of the next one has been made."""
 
 _UNLIMITED = 1 << 20
 
+_log = Logger()
 
-class Room(NamedTuple):
-    """What a number of descriptors suffices for.
+
+class Capacity(NamedTuple):
+    """The clients and splices that a number of descriptors suffices for.
 
     :ivar clients: clients, each with a command under way.
     :ivar splices: bodies that are spliced meanwhile; others are copied, which needs no
@@ -48,7 +58,7 @@ class Room(NamedTuple):
 
 
 def attainable() -> int:
-    """Return the number of descriptors that the process may have once `raise_limit` was called."""
+    """Return the number of descriptors that the process may have after `raise_limit`."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY:
         return max(soft, _UNLIMITED)
@@ -67,14 +77,37 @@ def raise_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def room_for_proxy(descriptors: int) -> Room:
+def proxy_capacity(descriptors: int) -> Capacity:
     """Divide descriptors among the clients of a proxy and the bodies that it splices."""
     free = max(0, descriptors - RESERVED)
     splices = min(SPLICES, free // 4 // PER_SPLICE)
-    return Room(max(1, (free - splices * PER_SPLICE) // PER_CLIENT), splices)
+    return Capacity(max(1, (free - splices * PER_SPLICE) // PER_CLIENT), splices)
 
 
-def room_for_file_server(descriptors: int) -> Room:
+def file_server_capacity(descriptors: int) -> Capacity:
     """Return how many clients of a file server there are descriptors for."""
     free = max(0, descriptors - RESERVED - RESERVED_BY_THREADS)
-    return Room(max(LEAST_OF_FILE_SERVER, free // PER_CLIENT))
+    return Capacity(max(LEAST_OF_FILE_SERVER, free // PER_CLIENT))
+
+
+def admission_for(
+    config: DaemonConfig, capacity: Capacity, per_host: int | None, share: Callable[[int], int]
+) -> Admission:
+    """Return the limits of the number of clients; log if they are fewer than configured.
+
+    :param capacity: what there are descriptors for.
+    :param per_host: connections of one host at once, if it is configured.
+    :param share: returns the default of ``per_host`` for a number of clients in all.
+    """
+    wanted = config.max_clients
+    clients = min(CLIENTS if wanted is None else wanted, capacity.clients)
+    if wanted is not None and clients < wanted:
+        _log.warn(
+            "{daemon}: {label} {wanted}: there are descriptors for {clients} clients"
+            " (see ulimit -n, or LimitNOFILE in a unit)",
+            daemon=config.daemon,
+            label=config.label("max_clients"),
+            wanted=wanted,
+            clients=clients,
+        )
+    return Admission(clients, share(clients) if per_host is None else per_host)

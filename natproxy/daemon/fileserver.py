@@ -1,149 +1,155 @@
-"""``twistd fileserver``."""
+"""``twistd fileserver``: the file server, made of its config."""
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
+from typing import Any, NamedTuple
 
 from twisted.application.service import IService
-from twisted.python import usage
 
 from natproxy.daemon.clock import use_monotonic_time
-from natproxy.daemon.descriptors import attainable, room_for_file_server
-from natproxy.daemon.options import DaemonOptions, seconds, way, whole_number
-from natproxy.daemon.service import DrainingService, TwistdService
+from natproxy.daemon.config import FileServerConfig
+from natproxy.daemon.descriptors import admission_for, attainable, file_server_capacity
+from natproxy.daemon.endpoints import listening_endpoints
+from natproxy.daemon.options import DaemonOptions, parameters_of
+from natproxy.daemon.service import DrainingService, TwistdService, startup_errors
 from natproxy.fileserver import digests
 from natproxy.fileserver.protocol import LISTING_THREADS, READS_AT_ONCE, FileServerFactory, reads_in
 from natproxy.protocol import printable
 from natproxy.relay import PageCache, Relays, Way
 from natproxy.server.threads import Threads
+from natproxy.settings import SettingError
 from natproxy.storage import Directory
 
 DEFAULT_FILES = "./files"
 """The directory that is served if none is named; the only one that is ever created."""
 
+RELAYS = {"auto": Way.AUTO, "copy": Way.COPY, "sendfile": Way.KERNEL}
+"""How files are sent, by the values of ``relay``."""
+
 
 class Options(DaemonOptions):
-    """What ``twistd fileserver`` takes.
+    """The command line of ``twistd fileserver``."""
 
-    :ivar directory: the directory to serve.
-    :ivar created: whether it did not exist, and was created.
-    """
-
-    created = False
-
-    daemon = "fileserver"
-    default_listen = "tcp:9001:interface=127.0.0.1"
+    config_class = FileServerConfig
+    config: FileServerConfig
 
     synopsis = "[options]"
-    longdesc = f"Serve the files of a directory. Listens on {default_listen} unless told otherwise."
-    optParameters = [
-        [
-            "timeout",
-            None,
-            600.0,
-            "Seconds until an idle or stalled client is cut off.",
-            seconds("timeout"),
-        ],
-        [
-            "relay",
-            None,
-            Way.AUTO,
-            "How large files are sent: auto, copy or sendfile.",
-            way({"auto": Way.AUTO, "copy": Way.COPY, "sendfile": Way.KERNEL}),
-        ],
-        [
-            "max-clients-per-host",
-            None,
-            None,
-            "Connections of one host at once; 0, the default: no limit (its clients are proxies).",
-            whole_number("max-clients-per-host", 0),
-        ],
-        *DaemonOptions.common,
-    ]
+    longdesc = (
+        f"Serve the files of a directory. Listens on {FileServerConfig().listen[0]} by default."
+    )
+    optParameters = parameters_of(FileServerConfig, "files")
 
     def opt_files(self, path: str) -> None:
         """Directory to serve; without it ./files, which is created if it is missing."""
         self.once("files", path)
 
-    def postOptions(self) -> None:
-        """Check that the directory exists and can be listed.
 
-        A directory that was named must exist: serving an empty one in the place of a
-        misspelt name would let mirrors of it be emptied.
-        """
-        super().postOptions()
-        given: str | None = self.get("files")
-        shown = given if given is not None else DEFAULT_FILES
-        self.directory = Directory(os.path.abspath(shown))
-        try:
-            if given is None:
-                self.created = _created(self.directory.path)
-            else:
-                os.stat(given)
-            self.directory.check()
-        except (FileExistsError, NotADirectoryError):
-            raise usage.UsageError(f"--files {shown}: not a directory") from None
-        except FileNotFoundError:
-            raise usage.UsageError(
-                f"--files {shown}: no such directory; create it, or name one that exists"
-            ) from None
-        except OSError as error:
-            raise usage.UsageError(f"--files {shown}: {error.strerror}") from error
+class ServedDirectory(NamedTuple):
+    """The directory that a file server serves.
+
+    :ivar directory: the storage.
+    :ivar created: whether it did not exist, and was created.
+    """
+
+    directory: Directory
+    created: bool
 
     def remove_created(self) -> None:
-        """Remove the directory again if it was created, and is still empty."""
+        """Remove the directory if it was created, and is still empty."""
         if self.created:
             with suppress(OSError):
                 os.rmdir(self.directory.path)
 
 
-def _created(path: bytes) -> bool:
+def open_directory(config: FileServerConfig) -> ServedDirectory:
+    """Return the directory to serve; it exists and can be listed.
+
+    A directory that is named must exist: if a misspelt name were created, mirrors of the empty
+    directory would be emptied.
+
+    :raises SettingError: if it does not exist, or cannot be read.
+    """
+    path = DEFAULT_FILES if config.files is None else config.files
+    named = f"{config.label('files')} {path}"
+    directory = Directory(os.path.abspath(path))
+    created = False
+    try:
+        if config.files is None:
+            created = _create(directory.path)
+        else:
+            os.stat(path)
+        directory.check()
+    except (FileExistsError, NotADirectoryError):
+        raise SettingError(f"{named}: not a directory") from None
+    except FileNotFoundError:
+        raise SettingError(
+            f"{named}: no such directory; create it, or name one that exists"
+        ) from None
+    except OSError as error:
+        raise SettingError(f"{named}: {error.strerror}") from error
+    return ServedDirectory(directory, created)
+
+
+def make_file_server(
+    reactor: Any,
+    config: FileServerConfig,
+    descriptors: int | None = None,
+    served: ServedDirectory | None = None,
+) -> DrainingService:
+    """Return the file server of a config, without a log and signal handlers.
+
+    :param reactor: its clock is changed; see `use_monotonic_time`.
+    :param descriptors: that it may use; by default, all that the process may have.
+    :param served: the directory, if the caller has opened it; see `open_directory`.
+    :raises SettingError: if an endpoint is malformed, or the directory cannot be served.
+    """
+    endpoints = listening_endpoints(reactor, config)
+    served = open_directory(config) if served is None else served
+    use_monotonic_time(reactor)
+    capacity = file_server_capacity(attainable() if descriptors is None else descriptors)
+    # Each has threads of its own: slow or blocked work of one kind does not delay the others.
+    reads = Threads(reactor, READS_AT_ONCE, "reads")
+    listings = Threads(reactor, LISTING_THREADS, "listings")
+    hashes = Threads(reactor, digests.THREADS, "digests")
+    factory = FileServerFactory(
+        reactor,
+        served.directory,
+        listings,
+        config.timeout,
+        Relays(reactor, RELAYS[config.relay], PageCache(reads_in(reads, reactor))),
+        hash_in_thread=hashes,
+        admission=admission_for(config, capacity, config.max_clients_per_host, lambda _: 0),
+        first_command_timeout=config.first_command_timeout,
+    )
+    created = ", which was created," if served.created else ""
+    return DrainingService(
+        endpoints,
+        factory,
+        config.drain,
+        reactor,
+        details=f"the file server of {printable(served.directory.path)}{created}",
+        label=config.label("listen"),
+        # The log of the next start reports again that the directory was created.
+        start_failed=served.remove_created,
+    )
+
+
+def makeService(options: Options) -> IService:
+    """Return what ``twistd`` runs.
+
+    :raises StartupError: if an endpoint is malformed, or the directory cannot be served.
+    """
+    with startup_errors(options.config.program()):
+        server = make_file_server(options.reactor, options.config)
+    return TwistdService(server, options.reactor, options.log.file)
+
+
+def _create(path: bytes) -> bool:
     """Create a directory unless it exists, and return whether it was created."""
     try:
         os.mkdir(path)
     except FileExistsError:
         return False
     return True
-
-
-def make_daemon(options: Options, descriptors: int | None = None) -> DrainingService:
-    """Make the file server of these options, without a log and signal handlers.
-
-    :param descriptors: that it may use; by default, all that the process may have.
-    """
-    reactor = options.reactor
-    use_monotonic_time(reactor)
-    room = room_for_file_server(attainable() if descriptors is None else descriptors)
-    # What hangs, or lasts, in one of them leaves the others alone.
-    reads = Threads(reactor, READS_AT_ONCE, "reads")
-    listings = Threads(reactor, LISTING_THREADS, "listings")
-    hashes = Threads(reactor, digests.THREADS, "digests")
-    factory = FileServerFactory(
-        reactor,
-        options.directory,
-        listings,
-        options["timeout"],
-        Relays(reactor, options["relay"], PageCache(reads_in(reads, reactor))),
-        hash_in_thread=hashes,
-        admission=options.admission(room, lambda _: 0),
-        first_command_timeout=options["first-command-timeout"],
-    )
-    path = printable(options.directory.path)
-    created = ", which was created," if options.created else ""
-    daemon = DrainingService(
-        options.listeners,
-        factory,
-        options["drain"],
-        reactor,
-        f"the file server of {path}{created}",
-        options.listen_option,
-    )
-    # The next start is to say again that it was created.
-    daemon.undo = options.remove_created
-    return daemon
-
-
-def makeService(options: Options) -> IService:
-    """Make what ``twistd`` runs."""
-    return TwistdService(make_daemon(options), options.reactor, options.log.file)

@@ -1,4 +1,11 @@
-"""Listening sockets: the endpoints that describe them, and what is set on them."""
+"""Listening: a socket is opened, then wrapped.
+
+`ListeningEndpoint.open_socket` opens the socket that an endpoint string describes;
+`ListeningEndpoint.wrap` adds what its connections need above it. The two are separate so that
+an open socket can be handed in later: one that a worker inherits, or that a service manager has
+opened, needs `wrap` and `keep_alive` alone. The exception is ``ssl:``, whose endpoint is
+Twisted's: it opens the socket and adds TLS in one step.
+"""
 
 from __future__ import annotations
 
@@ -22,36 +29,62 @@ from zope.interface import implementer
 
 from natproxy.kernel.keepalive import probe_idle
 from natproxy.protocol import printable
-from natproxy.server.proxy_header import HeaderEndpoint
+from natproxy.server.proxy_header import HeaderFactory
 
 # The ports of these close the connection at once when the factory returns no protocol.
 _BARE = re.compile(r"(tcp|tcp4|tcp6|unix|systemd):", re.IGNORECASE)
 
+_HEADER = "haproxy:"
 
-def endpoint_from(reactor: IReactorCore, description: str) -> IStreamServerEndpoint:
-    """Return the endpoint of a description, as Twisted's ``serverFromString`` does.
 
-    ``haproxy:`` is natproxy's own, which checks the header.
+@implementer(IStreamServerEndpoint)
+class ListeningEndpoint:
+    """The endpoint of a description, as Twisted's ``serverFromString`` has it.
 
+    ``haproxy:`` is natproxy's own, which checks the PROXY header.
+
+    :param description: an endpoint string, such as ``haproxy:tcp:9000``.
     :raises Exception: whatever Twisted's parsers raise, if the description is malformed.
     """
-    kind, _, below = description.partition(":")
-    if kind == "haproxy":
-        return HeaderEndpoint(endpoint_from(reactor, below))
-    endpoint = serverFromString(reactor, description)
-    return endpoint if _BARE.match(description) else DismissingEndpoint(endpoint)
+
+    def __init__(self, reactor: IReactorCore, description: str) -> None:
+        self.description = description
+        self._headers = 0
+        while description.startswith(_HEADER):
+            self._headers += 1
+            description = description.removeprefix(_HEADER)
+        self._socket: IStreamServerEndpoint = serverFromString(reactor, description)
+        self._is_bare = _BARE.match(description) is not None
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Open the socket, wrapped; see `IStreamServerEndpoint`."""
+        return self.open_socket(self.wrap(protocolFactory))
+
+    def open_socket(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Open the listening socket.
+
+        :param factory: makes the protocol of each connection; see `wrap`.
+        :return: fires with the port, or with the reason why it cannot be listened on.
+        """
+        return self._socket.listen(factory).addCallback(keep_alive)
+
+    def wrap(self, factory: IProtocolFactory) -> IProtocolFactory:
+        """Return a factory that adds the PROXY header to the connections of another one."""
+        for _ in range(self._headers):
+            factory = cast(IProtocolFactory, HeaderFactory(factory))
+        return factory if self._is_bare else cast(IProtocolFactory, DismissingFactory(factory))
 
 
-def keep_alive(port: IListeningPort) -> None:
-    """Have the kernel probe idle connections that a port accepts; see `probe_idle`.
+def keep_alive(port: IListeningPort) -> IListeningPort:
+    """Make the kernel probe idle connections that a port accepts, and return the port.
 
-    Accepted connections inherit it on Linux, so that it costs nothing for each. Nothing
-    happens to a UNIX socket.
+    Accepted connections inherit the options of the listening socket on Linux, so that they
+    cost nothing for each; see `probe_idle`. A UNIX socket is left as it is.
     """
     listening: socket.socket | None = getattr(port, "socket", None)
-    if listening is None or listening.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    probe_idle(listening)
+    if listening is not None and listening.family in (socket.AF_INET, socket.AF_INET6):
+        probe_idle(listening)
+    return port
 
 
 def address_text(address: object) -> str:
@@ -62,26 +95,12 @@ def address_text(address: object) -> str:
     return f"unix:{printable(getattr(address, 'name', None) or b'')}"
 
 
-@implementer(IStreamServerEndpoint)
-class DismissingEndpoint:
-    """An endpoint that wraps the factory which it is given, as ``ssl:`` does.
-
-    Such wrappers cannot handle a factory that returns no protocol: they get one that
-    closes the connection.
-
-    :param endpoint: where to listen.
-    """
-
-    def __init__(self, endpoint: IStreamServerEndpoint) -> None:
-        self._endpoint = endpoint
-
-    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Listen; see `IStreamServerEndpoint`."""
-        return self._endpoint.listen(cast(IProtocolFactory, DismissingFactory(protocolFactory)))
-
-
 class DismissingFactory(WrappingFactory):
-    """Makes the protocols of another factory, and one that closes where that makes none."""
+    """Makes the protocols of another factory, and one that closes where that makes none.
+
+    ``ssl:`` and endpoints of plugins wrap the factory in one that cannot handle a missing
+    protocol.
+    """
 
     noisy = False
 

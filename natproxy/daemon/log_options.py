@@ -1,82 +1,84 @@
-"""Which log a daemon writes: ``--log`` and what ``twistd`` was told."""
+"""Which log a daemon writes: its own (``--log``), or the one of ``twistd``."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from twisted.python import usage
-
+from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.logfile import MIB, LogWriter, RotatingFile, Stream
+from natproxy.settings import SettingError
 
 STANDARD_OUTPUT = 1
 BACKGROUND = "twistd.log"
-"""The log of a daemon in the background that was told nothing, as ``twistd`` has it."""
+"""The log of a daemon in the background by default; the name is that of ``twistd``."""
 
 
 class LogChoice:
     """Where the log of a daemon goes.
 
-    :ivar writer: the observer that writes it; `None` if ``twistd`` writes it by itself.
+    :ivar writer: the observer that writes it; `None` if ``twistd`` writes its own log.
     :ivar file: the file that it is written to, if it is a file.
     """
 
-    def __init__(self, path: str | None, size: int, kept: int) -> None:
-        """Open the log.
-
-        :param path: of the file; ``-`` for standard output, `None` for no log of our own.
-        :param size: MiB from which the file is rotated; 0 for never.
-        :param kept: rotated files that are kept.
-        :raises UsageError: if the file can't be opened.
-        """
-        self.writer: LogWriter | None = None
-        self.file: RotatingFile | None = None
-        if path is None:
-            return
-        if path == "-":
-            self.writer = LogWriter(Stream(STANDARD_OUTPUT))
-            return
-        try:
-            self.file = RotatingFile(path, size * MIB, kept)
-        except OSError as error:
-            raise usage.UsageError(f"--log {path}: {error.strerror}") from error
-        self.writer = LogWriter(self.file)
+    def __init__(self, writer: LogWriter | None = None, file: RotatingFile | None = None) -> None:
+        self.writer = writer
+        self.file = file
 
 
-def choose_log(path: str | None, size: int, kept: int, parent: Any) -> LogChoice:
-    """Open the log, and have ``twistd`` use it in the place of its own.
+def open_log(config: DaemonConfig) -> LogChoice:
+    """Open the log that a config names; none if it names none.
 
-    ``twistd`` goes on writing what it was told to write: by ``--logfile FILE``,
+    :raises SettingError: if the file can't be opened.
+    """
+    return LogChoice() if config.log is None else _open(config, config.log)
+
+
+def choose_log(config: DaemonConfig, twistd: Any) -> LogChoice:
+    """Open the log, and make ``twistd`` use it in the place of its own.
+
+    A log that the options of ``twistd`` name is left to ``twistd``: ``--logfile FILE``,
     ``--syslog`` or ``--logger``.
 
-    :param path: what ``--log`` names.
-    :param parent: the options before the plugin's name, if there are any.
-    :raises UsageError: if the file can't be opened, or both were told where to log.
+    :param twistd: the options before the plugin's name, if there are any.
+    :raises SettingError: if the file can't be opened, or both name a log.
     """
-    if parent is None:
-        return LogChoice(path, size, kept)
-    if "no_save" not in parent:
+    if twistd is None:
+        return open_log(config)
+    path = config.log
+    label = f"{config.label('log')} {path}"
+    if "no_save" not in twistd:
         # ``twist`` has a log of its own, without rotation.
         if path is not None:
-            raise usage.UsageError(f"--log {path}: an option of twistd's plugin; use --log-file")
-        return LogChoice(None, size, kept)
-    foreground = parent["nodaemon"] or parent["debug"]
-    told = parent["logfile"] not in (None, "") and not (foreground and parent["logfile"] == "-")
-    if told or parent["logger"] or parent.get("syslog"):
+            raise SettingError(f"{label}: an option of twistd's plugin; use --log-file")
+        return LogChoice()
+    foreground = twistd["nodaemon"] or twistd["debug"]
+    named = twistd["logfile"] not in (None, "") and not (foreground and twistd["logfile"] == "-")
+    if named or twistd["logger"] or twistd.get("syslog"):
         if path is not None:
-            raise usage.UsageError(
-                f"--log {path}: twistd was told where to log as well"
-                " (--logfile, --syslog or --logger); give one of them"
+            raise SettingError(
+                f"{label}: twistd has a log as well (--logfile, --syslog or --logger);"
+                " specify one of them"
             )
-        return LogChoice(None, size, kept)
+        return LogChoice()
     if path is None:
         path = "-" if foreground else BACKGROUND
     if path == "-" and not foreground:
-        raise usage.UsageError("--log -: a daemon in the background has no standard output")
-    chosen = LogChoice(path, size, kept)
+        raise SettingError(f"{label}: a daemon in the background has no standard output")
+    chosen = _open(config, path)
     assert chosen.writer is not None
     _observers[:] = [chosen.writer]
-    parent["logger"] = f"{__name__}.{observer.__name__}"
+    twistd["logger"] = f"{__name__}.{observer.__name__}"
     return chosen
+
+
+def _open(config: DaemonConfig, path: str) -> LogChoice:
+    if path == "-":
+        return LogChoice(LogWriter(Stream(STANDARD_OUTPUT)))
+    try:
+        file = RotatingFile(path, config.log_size * MIB, config.log_keep)
+    except OSError as error:
+        raise SettingError(f"{config.label('log')} {path}: {error.strerror}") from error
+    return LogChoice(LogWriter(file), file)
 
 
 _observers: list[LogWriter] = []

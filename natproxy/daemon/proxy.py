@@ -1,111 +1,81 @@
-"""``twistd natproxy``."""
+"""``twistd natproxy``: the proxy, made of its config."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from twisted.application.service import IService
 
 from natproxy.daemon.clock import use_monotonic_time
-from natproxy.daemon.descriptors import attainable, room_for_proxy
-from natproxy.daemon.options import DaemonOptions, seconds, way, whole_number
-from natproxy.daemon.service import DrainingService, TwistdService
+from natproxy.daemon.config import ProxyConfig
+from natproxy.daemon.descriptors import admission_for, attainable, proxy_capacity
+from natproxy.daemon.endpoints import listening_endpoints, upstream_endpoint
+from natproxy.daemon.options import DaemonOptions, parameters_of
+from natproxy.daemon.service import DrainingService, TwistdService, startup_errors
 from natproxy.proxy.connector import connector_for
 from natproxy.proxy.protocol import ProxyFactory
 from natproxy.relay import Relays, Way
 from natproxy.server.admission import share_of
 
+RELAYS = {"auto": Way.AUTO, "copy": Way.COPY, "splice": Way.KERNEL}
+"""How bodies are moved, by the values of ``relay``."""
+
 
 class Options(DaemonOptions):
-    """What ``twistd natproxy`` takes."""
+    """The command line of ``twistd natproxy``."""
 
-    daemon = "natproxy"
-    default_listen = "tcp:9000"
+    config_class = ProxyConfig
+    config: ProxyConfig
 
     synopsis = "[options]"
     longdesc = (
-        "Proxy commands to a file server: each one has an upstream connection of its own."
-        f" Listens on {default_listen} unless told otherwise."
+        "Proxy commands to a file server, with one upstream connection for each."
+        f" Listens on {ProxyConfig().listen[0]} by default."
     )
-    optParameters = [
-        [
-            "timeout",
-            None,
-            60.0,
-            "Seconds that the file server may take for a reply's header, or be silent in a body.",
-            seconds("timeout"),
-        ],
-        [
-            "connect-timeout",
-            None,
-            5.0,
-            "Seconds that the file server may take to accept a connection.",
-            seconds("connect-timeout"),
-        ],
-        [
-            "idle-timeout",
-            None,
-            600.0,
-            "Seconds until an idle or stalled client is cut off.",
-            seconds("idle-timeout"),
-        ],
-        [
-            "relay",
-            None,
-            Way.AUTO,
-            "How large files are moved: auto, copy or splice.",
-            way({"auto": Way.AUTO, "copy": Way.COPY, "splice": Way.KERNEL}),
-        ],
-        [
-            "max-clients-per-host",
-            None,
-            None,
-            "Connections of one host at once (a tenth of --max-clients, at least 16); 0: no limit.",
-            whole_number("max-clients-per-host", 0),
-        ],
-        *DaemonOptions.common,
-    ]
+    optParameters = parameters_of(ProxyConfig, "upstream")
 
     def opt_upstream(self, description: str) -> None:
         """Endpoint of the file server [default: tcp:127.0.0.1:9001]."""
         self.once("upstream", description)
 
-    def postOptions(self) -> None:
-        """Check the upstream's endpoint."""
-        super().postOptions()
-        self.setdefault("upstream", "tcp:127.0.0.1:9001")
-        self.upstream_endpoint = self.upstream("--upstream", self["upstream"])
 
+def make_proxy(
+    reactor: Any, config: ProxyConfig, descriptors: int | None = None
+) -> DrainingService:
+    """Return the proxy of a config, without a log and signal handlers.
 
-def make_daemon(options: Options, descriptors: int | None = None) -> DrainingService:
-    """Make the proxy of these options, without a log and signal handlers.
-
+    :param reactor: its clock is changed; see `use_monotonic_time`.
     :param descriptors: that it may use; by default, all that the process may have.
+    :raises SettingError: if an endpoint is malformed.
     """
-    use_monotonic_time(options.reactor)
-    room = room_for_proxy(attainable() if descriptors is None else descriptors)
+    endpoints = listening_endpoints(reactor, config)
+    upstream = upstream_endpoint(reactor, config)
+    use_monotonic_time(reactor)
+    capacity = proxy_capacity(attainable() if descriptors is None else descriptors)
     factory = ProxyFactory(
-        options.reactor,
-        connector_for(
-            options["upstream"],
-            options.upstream_endpoint,
-            options.reactor,
-            options["connect-timeout"],
-        ),
-        reply_timeout=options["timeout"],
-        idle_timeout=options["idle-timeout"],
-        admission=options.admission(room, share_of),
-        relays=Relays(options.reactor, options["relay"], splices=room.splices),
-        first_command_timeout=options["first-command-timeout"],
+        reactor,
+        connector_for(config.upstream, upstream, reactor, config.connect_timeout),
+        reply_timeout=config.timeout,
+        idle_timeout=config.idle_timeout,
+        admission=admission_for(config, capacity, config.max_clients_per_host, share_of),
+        relays=Relays(reactor, RELAYS[config.relay], splices=capacity.splices),
+        first_command_timeout=config.first_command_timeout,
     )
     return DrainingService(
-        options.listeners,
+        endpoints,
         factory,
-        options["drain"],
-        options.reactor,
-        f"the proxy in front of {options['upstream']}",
-        options.listen_option,
+        config.drain,
+        reactor,
+        details=f"the proxy in front of {config.upstream}",
+        label=config.label("listen"),
     )
 
 
 def makeService(options: Options) -> IService:
-    """Make what ``twistd`` runs."""
-    return TwistdService(make_daemon(options), options.reactor, options.log.file)
+    """Return what ``twistd`` runs.
+
+    :raises StartupError: if an endpoint is malformed.
+    """
+    with startup_errors(options.config.program()):
+        proxy = make_proxy(options.reactor, options.config)
+    return TwistdService(proxy, options.reactor, options.log.file)

@@ -1,8 +1,8 @@
-"""Listening, draining, stopping.
+"""The daemons as services: they listen, drain and stop; signals end them.
 
-A `DrainingService` is one daemon; `TerminationSignals` is what makes SIGTERM an orderly
-end, and `TwistdService` both of them as ``twistd`` runs them. They are told everything
-they need: no options are read and no factory is made in here.
+A `DrainingService` is one daemon; `TerminationSignals` makes SIGTERM end it in order, and
+`TwistdService` is all of it as ``twistd`` runs it. No settings are read here, and no
+factory is made.
 """
 
 from __future__ import annotations
@@ -10,48 +10,75 @@ from __future__ import annotations
 import errno
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
-from twisted.application.service import MultiService, Service
+from twisted.application.service import Application, IService, MultiService, Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import (
-    IListeningPort,
-    IReactorTime,
-    IStreamServerEndpoint,
-)
-from twisted.logger import Logger
+from twisted.internet.interfaces import IListeningPort, IReactorTime
+from twisted.logger import ILogObserver, Logger
+from twisted.python import usage
+from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
 from natproxy import __version__
 from natproxy.daemon.descriptors import raise_limit
-from natproxy.daemon.listening import address_text, keep_alive
+from natproxy.daemon.listening import ListeningEndpoint, address_text
+from natproxy.daemon.log_options import LogChoice
 from natproxy.daemon.logfile import RotatingFile
-from natproxy.server.connection import CommandFactory
+from natproxy.server.factory import CommandFactory
+from natproxy.settings import SettingError
 
 
 class StartupError(SystemExit, Exception):
     """A daemon cannot start, for the reason that is this exception's text.
 
     Uncaught it ends the process as `SystemExit` does: the text on stderr, status 1, no
-    traceback. It is an `Exception` as well, so that a ``twistd`` which has gone into the
-    background hands the text to the terminal that it was started from.
+    traceback. It is an `Exception` as well, so that a ``twistd`` which runs in the background
+    passes the text to the terminal that it was started from.
     """
+
+
+@contextmanager
+def startup_errors(program: str) -> Iterator[None]:
+    """Raise errors of settings and of the command line as `StartupError`.
+
+    :param program: what the user has started; the text begins with it.
+    """
+    try:
+        yield
+    except (SettingError, usage.UsageError) as error:
+        raise StartupError(f"{program}: {error}") from None
+
+
+@contextmanager
+def exit_on_error(program: str) -> Iterator[None]:
+    """Raise errors of settings as a plain `SystemExit`, for application files.
+
+    ``twistd`` prints a traceback for an `Exception` in an application file, as `StartupError` is.
+
+    :param program: as of `startup_errors`.
+    """
+    try:
+        with startup_errors(program):
+            yield
+    except StartupError as error:
+        raise SystemExit(str(error)) from None
 
 
 class DrainingService(Service):
     """Listens on endpoints, and lets clients finish when it is stopped.
 
-    :param listeners: endpoints, each with the words that described it.
+    :param endpoints: where to listen.
     :param factory: makes the connections.
-    :param drain: seconds that commands in flight get to finish when it stops.
+    :param drain: seconds that commands in flight may take when it stops.
     :param clock: for the time to drain.
-    :param details: what the log is to say when the daemon has started, beside where it
-        listens and how many clients it admits.
-    :param option: the option that chooses where to listen, to be named if it can't.
+    :param details: what runs, for the line that is logged at the start.
+    :param label: what chooses where to listen (``--listen``), for the error if that fails.
+    :param start_failed: called if it cannot listen.
     :ivar announced: whether the start is logged.
-    :ivar undo: is called if it can't listen.
     :ivar ports: the listening ports, in the order of the endpoints.
     """
 
@@ -59,22 +86,24 @@ class DrainingService(Service):
 
     def __init__(
         self,
-        listeners: Sequence[tuple[str, IStreamServerEndpoint]],
+        endpoints: Sequence[ListeningEndpoint],
         factory: CommandFactory,
         drain: float,
         clock: IReactorTime,
+        *,
         details: str = "",
-        option: str = "--listen",
+        label: str = "--listen",
+        start_failed: Callable[[], object] = lambda: None,
     ) -> None:
         self.factory = factory
-        self.option = option
         self.ports: list[IListeningPort] = []
-        self._listeners = listeners
+        self.announced = True
+        self._endpoints = endpoints
         self._drain = drain
         self._clock = clock
         self._details = details
-        self.announced = True
-        self.undo: Callable[[], object] = lambda: None
+        self._label = label
+        self._start_failed = start_failed
 
     def privilegedStartService(self) -> None:
         """Raise the limit of descriptors and listen; the process may have privileges now.
@@ -83,19 +112,16 @@ class DrainingService(Service):
         """
         super().privilegedStartService()
         raise_limit()
-        for description, endpoint in self._listeners:
+        for endpoint in self._endpoints:
             failures: list[Failure] = []
             endpoint.listen(self.factory).addCallbacks(self.ports.append, failures.append)
             if failures:
-                self.undo()
+                self._start_failed()
                 ports, self.ports = self.ports, []
                 for port in ports:
                     port.stopListening()
-                raise StartupError(
-                    f"cannot listen on {description}: {_reason(failures[0], self.option)}"
-                )
-        for port in self.ports:
-            keep_alive(port)
+                reason = _reason(failures[0], self._label)
+                raise StartupError(f"cannot listen on {endpoint.description}: {reason}")
         if self.announced:
             self._log_start()
 
@@ -106,7 +132,7 @@ class DrainingService(Service):
             self.privilegedStartService()
 
     def stopService(self) -> Deferred[None]:
-        """Stop listening at once, drain, then cut off what is left.
+        """Stop listening at once, drain, then abort what is left.
 
         :return: fires when no connection is left.
         """
@@ -116,7 +142,7 @@ class DrainingService(Service):
     async def _stop(self) -> None:
         ports, self.ports = self.ports, []
         closed = gatherResults([maybeDeferred(port.stopListening) for port in ports])
-        cut_off = self._clock.callLater(self._drain, self.hurry)
+        time_out = self._clock.callLater(self._drain, self.abort)
         if self.factory.connections:
             count = len(self.factory.connections)
             self._log.info(
@@ -126,8 +152,8 @@ class DrainingService(Service):
                 seconds=self._drain,
             )
         await self.factory.drain()
-        if cut_off.active():
-            cut_off.cancel()
+        if time_out.active():
+            time_out.cancel()
         await closed
 
     def _log_start(self) -> None:
@@ -142,22 +168,22 @@ class DrainingService(Service):
             per_host=admission.per_host or "no limit",
         )
 
-    def hurry(self) -> None:
-        """Wait no longer for clients to finish."""
+    def abort(self) -> None:
+        """Abort the connections that are left."""
         self.factory.abort()
 
 
 class SignalledReactor(Protocol):
-    """What of a reactor `TerminationSignals` needs (`IReactorCore`, `IReactorFromThreads`)."""
+    """The part of a reactor that signals need (`IReactorCore`, `IReactorFromThreads`)."""
 
     def addSystemEventTrigger(
         self, phase: str, event: str, trigger: Callable[[], object], /
     ) -> object:
-        """Call when the reactor has started."""
+        """Register a call for a phase of an event, such as the reactor's start."""
         ...
 
     def callFromThread(self, function: Callable[..., object], /, *args: object) -> None:
-        """Call in the reactor's thread, from a signal handler too."""
+        """Call in a turn of the reactor; signal handlers may use it."""
         ...
 
     def stop(self) -> None:
@@ -169,8 +195,8 @@ class SignalService(Service):
     """Handles signals in the reactor's turns, once the reactor has installed its handlers.
 
     :param reactor: runs the handlers.
-    :ivar numbers: the signals to handle. One that is ignored, as ``nohup`` has it, or that
-        has another handler stays as it is.
+    :ivar numbers: the signals to handle. A signal that is ignored, as by ``nohup``, or that
+        has another handler is left as it is.
     """
 
     numbers: tuple[int, ...] = ()
@@ -203,27 +229,27 @@ class SignalService(Service):
 class TerminationSignals(SignalService):
     """Makes the first SIGTERM or SIGINT drain the daemon, and the second abort the rest.
 
-    With the reactor's own handlers ``twistd`` would end by the signal once more, when
-    everything is done; here the exit status says that all is well.
+    With the reactor's own handlers, ``twistd`` would send itself the signal again after the
+    shutdown; with these, the exit status is 0.
 
     :param reactor: is stopped by the first signal.
-    :param hurry: called by the second one.
-    :param hangup: whether SIGHUP does the same: the end of the terminal.
+    :param abort: called by the second one.
+    :param hangup: whether SIGHUP, the end of the terminal, does the same.
     """
 
     numbers: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(
-        self, reactor: SignalledReactor, hurry: Callable[[], object], hangup: bool = False
+        self, reactor: SignalledReactor, abort: Callable[[], object], hangup: bool = False
     ) -> None:
         super().__init__(reactor)
-        self._hurry = hurry
+        self._abort = abort
         self._received = 0
         if hangup:
             self.numbers = (*self.numbers, signal.SIGHUP)
 
     def got(self, number: int) -> None:
-        """Stop the reactor, or wait no longer for clients."""
+        """Stop the reactor; at the second signal, abort."""
         self._received += 1
         name = signal.Signals(number).name
         if self._received == 1:
@@ -231,15 +257,15 @@ class TerminationSignals(SignalService):
             self._reactor.stop()
         else:
             self._log.info("{signal} again: waiting no longer", signal=name)
-            self._hurry()
+            self._abort()
 
     def _free(self, number: int) -> bool:
-        # In the place of the reactor's handlers.
+        # These replace the reactor's handlers.
         return number != signal.SIGHUP or super()._free(number)
 
 
 class MaintenanceSignals(SignalService):
-    """Makes SIGUSR1 open the log file again; SIGHUP is logged, and nothing else.
+    """Makes SIGUSR1 open the log file again; SIGHUP is logged, and has no other effect.
 
     :param log: the daemon's log file; `None` if it has none of its own.
     """
@@ -263,7 +289,7 @@ class MaintenanceSignals(SignalService):
 class TwistdService(MultiService):
     """A daemon with all that it needs to run under ``twistd``.
 
-    :param daemon: what is to run.
+    :param daemon: the daemon.
     :param reactor: is stopped by the first SIGTERM or SIGINT.
     :param log: the daemon's log file, if it has one of its own.
     """
@@ -276,28 +302,43 @@ class TwistdService(MultiService):
     ) -> None:
         super().__init__()
         daemon.setServiceParent(self)
-        TerminationSignals(reactor, daemon.hurry).setServiceParent(self)
+        TerminationSignals(reactor, daemon.abort).setServiceParent(self)
         MaintenanceSignals(reactor, log).setServiceParent(self)
 
     def privilegedStartService(self) -> None:
-        """Start, or say on the terminal why not.
+        """Start; write the reason on the terminal if that fails.
 
         :raises StartupError: as `DrainingService` does.
         """
         try:
             super().privilegedStartService()
         except StartupError as error:
-            # By now twistd has put its log in the place of sys.stderr.
+            # By now twistd has replaced sys.stderr by its log.
             if sys.__stderr__ is not None and sys.stderr is not sys.__stderr__:
                 sys.__stderr__.write(f"{error}\n")
             raise
 
 
-def _reason(failure: Failure, option: str) -> str:
+def make_application(
+    name: str, daemon: DrainingService, reactor: SignalledReactor, log: LogChoice
+) -> Componentized:
+    """Return a daemon as an application file (``.tac``) defines it.
+
+    :param name: of the application.
+    :param log: the daemon's; without one, ``twistd`` writes its own.
+    """
+    application: Componentized = Application(name)
+    if log.writer is not None:
+        application.setComponent(ILogObserver, log.writer)
+    IService(TwistdService(daemon, reactor, log.file)).setServiceParent(application)
+    return application
+
+
+def _reason(failure: Failure, label: str) -> str:
     error = failure.value
     if isinstance(error, CannotListenError):
         error = error.socketError
     reason = str(getattr(error, "strerror", None) or error)
     if getattr(error, "errno", None) == errno.EADDRINUSE:
-        return f"{reason}; choose another one with {option}"
+        return f"{reason}; choose another one with {label}"
     return reason

@@ -1,7 +1,7 @@
 """``natproxy up``: both daemons in one process, in the foreground, for a first look.
 
-It is made of the plugins' own options and services; for a real deployment there are
-``twistd`` and the units in ``deploy/``.
+It uses the configs and services of the plugins; for a deployment, use ``twistd`` and the units in
+``deploy/``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -25,19 +26,29 @@ from twisted.logger import (
 )
 
 from natproxy.daemon import fileserver
-from natproxy.daemon import proxy as proxy_plugin
+from natproxy.daemon.config import FileServerConfig, ProxyConfig
 from natproxy.daemon.descriptors import attainable
 from natproxy.daemon.listening import address_text
 from natproxy.daemon.logfile import LogWriter, Stream, format_time
-from natproxy.daemon.service import DrainingService, MaintenanceSignals, TerminationSignals
+from natproxy.daemon.proxy import make_proxy
+from natproxy.daemon.service import (
+    DrainingService,
+    MaintenanceSignals,
+    TerminationSignals,
+    startup_errors,
+)
 from natproxy.protocol import printable
+from natproxy.settings import DEFAULT, OPTION, Found, Source
 from natproxy.storage import Directory
+
+PROGRAM = "natproxy up"
+"""What error messages begin with."""
 
 EXAMINED = 1000
 """Names among which a file with content is searched for, to suggest it."""
 
 LISTEN = "tcp:9000:interface=127.0.0.1"
-"""Where the proxy listens unless told otherwise: neither daemon has access control."""
+"""Where the proxy listens by default: on loopback, since neither daemon has access control."""
 
 STANDARD_ERROR = 2
 
@@ -45,59 +56,99 @@ ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
 def run(
-    files: str | None, listen: Sequence[str], fileserver_listen: str, reactor: Any = None
+    files: str | None,
+    listen: Sequence[str] = (),
+    fileserver_listen: str | None = None,
+    config: str | None = None,
+    reactor: Any = None,
 ) -> int:
     """Run both daemons until SIGINT or SIGTERM; return the exit status.
 
-    :param files: the directory to serve; `None` for ``./files``, which is then created
-        if it is missing.
-    :param listen: endpoints of the proxy; `LISTEN` if there are none.
+    The environment variables of both daemons count too.
+
+    :param files: the directory to serve; `None` for the one of the other sources, or
+        ``./files``, which is then created if it is missing.
+    :param listen: endpoints of the proxy; if there are none, those of the other sources, or
+        `LISTEN`.
     :param fileserver_listen: endpoint of the file server.
+    :param config: TOML file with the settings of both.
     :raises StartupError: if they can't be started.
     """
     if reactor is None:
         from twisted.internet import reactor
     _log_to_stderr()
-    server_options = fileserver.Options(reactor, "natproxy up")
-    server_options.parseOptions(
-        [*([] if files is None else ["--files", files]), "--listen", fileserver_listen]
-    )
-    # One process, one limit of descriptors: each daemon may use half of them.
-    descriptors = attainable() // 2
-    server = fileserver.make_daemon(server_options, descriptors)
-    server.option = "--fileserver-listen"
-    # What they say is in the text on standard output as well.
-    server.announced = False
-    server.startService()
-    try:
-        proxy_options = proxy_plugin.Options(reactor, "natproxy up")
-        upstream = _client_endpoint(server.ports[0].getHost())
-        proxy_options.parseOptions(
-            ["--upstream", upstream, *(f"--listen={endpoint}" for endpoint in listen or [LISTEN])]
-        )
-        proxy = proxy_plugin.make_daemon(proxy_options, descriptors)
-        proxy.announced = False
-        proxy.startService()
-    except BaseException:
-        server_options.remove_created()
-        raise
+    with startup_errors(PROGRAM):
+        server_config = _server_config(files, fileserver_listen, config)
+        served = fileserver.open_directory(server_config)
+        try:
+            server, proxy = _start(reactor, server_config, served, listen, config)
+        except BaseException:
+            served.remove_created()
+            raise
 
     async def stop() -> None:
-        # The proxy's commands in flight need the file server to the end.
+        # The proxy's commands in flight need the file server until they have finished.
         await proxy.stopService()
         await server.stopService()
 
-    def hurry() -> None:
-        proxy.hurry()
-        server.hurry()
+    def abort() -> None:
+        proxy.abort()
+        server.abort()
 
     reactor.addSystemEventTrigger("before", "shutdown", lambda: Deferred.fromCoroutine(stop()))
-    TerminationSignals(reactor, hurry, hangup=True).startService()
+    TerminationSignals(reactor, abort, hangup=True).startService()
     MaintenanceSignals(reactor, None).startService()
-    sys.stdout.write(_welcome(server_options, server, proxy))
+    sys.stdout.write(_welcome(served, server, proxy))
     sys.stdout.flush()
     reactor.run()
     return 0
+
+
+def _server_config(
+    files: str | None, fileserver_listen: str | None, file: str | None
+) -> FileServerConfig:
+    options: dict[str, object] = {}
+    if files is not None:
+        options["files"] = files
+    if fileserver_listen is not None:
+        source = Source(OPTION, "--fileserver-listen")
+        options["listen"] = Found([fileserver_listen], source)
+    config = FileServerConfig.load(options, file=file)
+    if config.source("listen") == DEFAULT:
+        # An error names the option of this program.
+        sources = {**config.sources, "listen": Source(OPTION, "--fileserver-listen")}
+        config = replace(config, sources=sources)
+    return config
+
+
+def _proxy_config(upstream: str, listen: Sequence[str], file: str | None) -> ProxyConfig:
+    options: dict[str, object] = {"upstream": upstream}
+    if listen:
+        options["listen"] = list(listen)
+    config = ProxyConfig.load(options, file=file)
+    if config.source("listen") == DEFAULT:
+        config = replace(config, listen=(LISTEN,))
+    return config
+
+
+def _start(
+    reactor: Any,
+    server_config: FileServerConfig,
+    served: fileserver.ServedDirectory,
+    listen: Sequence[str],
+    file: str | None,
+) -> tuple[DrainingService, DrainingService]:
+    # One process, one limit of descriptors: each daemon may use half of them.
+    descriptors = attainable() // 2
+    server = fileserver.make_file_server(reactor, server_config, descriptors, served)
+    # The text on standard output has what they announce.
+    server.announced = False
+    server.startService()
+    upstream = _client_endpoint(server.ports[0].getHost())
+    proxy = make_proxy(reactor, _proxy_config(upstream, listen, file), descriptors)
+    proxy.announced = False
+    proxy.startService()
+    return server, proxy
 
 
 def _log_to_stderr() -> None:
@@ -122,12 +173,14 @@ def _client_endpoint(address: object) -> str:
     return f"tcp:{host}:{address.port}"
 
 
-def _welcome(options: fileserver.Options, server: DrainingService, proxy: DrainingService) -> str:
-    names = options.directory.listing().body.splitlines()
+def _welcome(
+    served: fileserver.ServedDirectory, server: DrainingService, proxy: DrainingService
+) -> str:
+    names = served.directory.listing().body.splitlines()
     count = "1 file" if len(names) == 1 else f"{len(names)} files"
-    state = "created, empty" if options.created else count
+    state = "created, empty" if served.created else count
     lines = [
-        f"serving      {printable(options.directory.path)} ({state})",
+        f"serving      {printable(served.directory.path)} ({state})",
         *(f"file server  {address_text(port.getHost())}" for port in server.ports),
         *(f"proxy        {address_text(port.getHost())}" for port in proxy.ports),
         "",
@@ -135,7 +188,7 @@ def _welcome(options: fileserver.Options, server: DrainingService, proxy: Draini
     ]
     program = _program()
     where = _where(proxy)
-    example = _example(options.directory, names)
+    example = _example(served.directory, names)
     lines += [f"  {program} {command}{where}" for command in ("ls", f"get {example}", "shell")]
     return "\n".join([*lines, "", "Ctrl-C ends it.", ""])
 

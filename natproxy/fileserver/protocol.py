@@ -47,7 +47,9 @@ from natproxy.protocol import (
 )
 from natproxy.relay import FileRelay, ReadInThread, Relays, SinkGone
 from natproxy.server.admission import Admission
-from natproxy.server.connection import CommandFactory, CommandReceiver
+from natproxy.server.command_log import log_command
+from natproxy.server.connection import CommandReceiver
+from natproxy.server.factory import CommandFactory
 from natproxy.server.rotation import fire_in_turns
 from natproxy.server.threads import Abandonment, InThread, Turns
 from natproxy.storage import Directory, FileNotFound, Listing, Served, Settling
@@ -216,7 +218,7 @@ class FileServerProtocol(CommandReceiver):
             # A failure of version 1 has no code.
             self._refuse(refusal.message, refusal.code if verb.version > 1 else None)
 
-    def stop_answering(self, outcome: Outcome) -> None:
+    def cancel_command(self, outcome: Outcome) -> None:
         """Wait for nothing any more, and close the file that was being sent."""
         sent = 0
         if self._asked is not None:
@@ -225,7 +227,7 @@ class FileServerProtocol(CommandReceiver):
             self._relay.stop()
             sent = self._relay.sent
             self._relay = None
-        self.log_outcome(outcome, sent)
+        self._log_command(outcome, sent)
 
     def answer_LIST(self, command: Command) -> None:
         def failed(failure: Failure) -> None:
@@ -352,7 +354,7 @@ class FileServerProtocol(CommandReceiver):
         self._asked = asked
         if not asked.called:
             self.factory.waits(self)
-        asked.addCallbacks(found, not_found).addErrback(self.defect)
+        asked.addCallbacks(found, not_found).addErrback(self.fail)
 
     def _failed(self, name: bytes, failure: Failure) -> None:
         refusal = failure.value
@@ -372,7 +374,7 @@ class FileServerProtocol(CommandReceiver):
 
     def _reply(self, reply: bytes) -> None:
         self.outbound.write(reply)
-        self.log_outcome(Outcome.COMPLETED, len(reply))
+        self._log_command(Outcome.COMPLETED, len(reply))
         self.reply_finished()
 
     def _send_bytes(self, reply: bytes) -> None:
@@ -385,7 +387,7 @@ class FileServerProtocol(CommandReceiver):
 
     def _all_sent(self, _: None) -> None:
         assert self._relay is not None
-        self.log_outcome(Outcome.COMPLETED, self._relay.sent)
+        self._log_command(Outcome.COMPLETED, self._relay.sent)
         self._relay = None
         self.reply_finished()
 
@@ -414,11 +416,21 @@ class FileServerProtocol(CommandReceiver):
 
     @property
     def _command(self) -> Command:
-        assert self.answering is not None
-        return self.answering
+        assert self.command is not None
+        return self.command
+
+    def _log_command(self, outcome: Outcome, sent: int) -> None:
+        log_command(
+            self.log,
+            self.client_address,
+            self._command,
+            outcome,
+            sent,
+            self.factory.clock.seconds() - self.started_at,
+        )
 
     def _refuse(self, message: str, code: int | None = None) -> None:
-        self.log_outcome(Outcome.COMPLETED, len(error_line(message, code)))
+        self._log_command(Outcome.COMPLETED, len(error_line(message, code)))
         self.reply_error(message, code)
 
 

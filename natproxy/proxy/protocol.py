@@ -43,8 +43,10 @@ from natproxy.protocol import (
 from natproxy.proxy.connector import Connector, in_plain_words, timed_out
 from natproxy.relay import Relay, Relays, SinkGone, Transport, send_at_once
 from natproxy.server.admission import Admission
-from natproxy.server.connection import CommandFactory, CommandReceiver
+from natproxy.server.command_log import log_command
+from natproxy.server.connection import CommandReceiver
 from natproxy.server.deadlines import Deadlines
+from natproxy.server.factory import CommandFactory
 from natproxy.server.rotation import COMMAND_UNITS
 
 _BROKEN_OFF = "proxy error: the server closed the connection inside its reply"
@@ -68,7 +70,7 @@ class ProxyProtocol(CommandReceiver):
         self._translation = Translation(self, command)
         self._translation.connect()
 
-    def stop_answering(self, outcome: Outcome) -> None:
+    def cancel_command(self, outcome: Outcome) -> None:
         """Take the client's entries out of the table, now."""
         assert self._translation is not None
         self._translation.abandon(outcome)
@@ -88,24 +90,31 @@ class ProxyProtocol(CommandReceiver):
             self.reply_finished()
         else:
             # A part of the reply is out: only an abort tells the client so.
-            self.answering = None
+            self.command = None
             self.abort(outcome)
 
     def log_translation(
         self, entry: NATEntry | None, outcome: Outcome, reply: str | None = None
     ) -> None:
-        """Log the command in `answering`: one event, with the client and its NAT port.
+        """Log the command in `command`: one event, with the client and its NAT port.
 
         :param reply: the error that is sent in the reply's place.
         """
+        assert self.command is not None
         sent = 0 if reply is None else len(error_line(reply))
+        duration = self.factory.clock.seconds() - self.started_at
+        log, client, command = self.log, self.client_address, self.command
         if entry is None:
-            self.log_outcome(outcome, sent, nat_port=None, upstream=None)
+            log_command(log, client, command, outcome, sent, duration, nat_port=None, upstream=None)
         else:
             local, upstream = entry.key
-            self.log_outcome(
+            log_command(
+                log,
+                client,
+                command,
                 outcome,
                 entry.relayed + sent,
+                duration,
                 f", from port {local.port} to {upstream}",
                 nat_port=local.port,
                 upstream=str(upstream),

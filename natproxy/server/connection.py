@@ -8,35 +8,28 @@ What a command means is not known here; see `natproxy.fileserver`, `natproxy.pro
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from itertools import count
 from typing import ClassVar
 
-from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
-from twisted.internet.protocol import ServerFactory, connectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from natproxy.address import FIRST_STAND_IN_PORT, Address
+from natproxy.address import Address
 from natproxy.nat import Outcome
 from natproxy.protocol import (
     LINE_TOO_LONG,
     MAX_LINE,
     Command,
     error_line,
-    name_of,
     parse_command,
-    printable,
 )
 from natproxy.relay import Outbound, Transport, outbound_of
-from natproxy.server.admission import Admission, Refusal
-from natproxy.server.deadlines import Deadlines
-from natproxy.server.refusals import RefusalLog
-from natproxy.server.rotation import BYTES_PER_UNIT, COMMAND_UNITS, SHARE, RoundRobin, line_units
+from natproxy.server.admission import Refusal
+from natproxy.server.factory import CommandFactory
+from natproxy.server.rotation import BYTES_PER_UNIT, COMMAND_UNITS, SHARE, line_units
 
 QUEUE_LIMIT = 64
 """Commands of one client that wait; with so many, it is not read from any more."""
@@ -44,15 +37,10 @@ QUEUE_LIMIT = 64
 NEVER = -1.0
 """When a command was first answered, on a connection that has sent none."""
 
-LINGER = 1.0
-"""Seconds that a client gets to take what was sent, and to close, before we do."""
-
 # LineReceiver copies its buffer for each line in it (twisted#6357), so that the time for
 # 64 KiB of line feeds grows with the square of their number. Slices bound the copies, and
 # LineReceiver stops between two lines while `paused` is set, which bounds the lines of a turn.
 _SLICE = 1024
-
-_NO_HOST = Address("unix", FIRST_STAND_IN_PORT)
 
 
 @implementer(IHalfCloseableProtocol)
@@ -70,7 +58,8 @@ class CommandReceiver(LineReceiver):
 
     :cvar command_units: of starting a command and receiving its reply.
     :ivar outbound: where replies go.
-    :ivar answering: the command that is being answered, or `None`.
+    :ivar started_at: the clock's time in seconds at which the current command began.
+    :ivar command: the command that is being answered, or `None`.
     :cvar refusal_prefix: what an error that refuses the whole connection begins with.
     """
 
@@ -87,10 +76,10 @@ class CommandReceiver(LineReceiver):
 
     def __init__(self) -> None:
         self._client_address: Address | None = None
-        self.answering: Command | None = None
+        self.command: Command | None = None
         self._queue: deque[Command] = deque()
         self._received = b""
-        self._answering_since = NEVER
+        self.started_at = NEVER
         self._starting = False
         self._units = 0
         self._too_long = False
@@ -112,15 +101,15 @@ class CommandReceiver(LineReceiver):
         """Begin to answer; call `reply_finished` at the end of it."""
         raise NotImplementedError
 
-    def stop_answering(self, outcome: Outcome) -> None:
-        """Drop the command in `answering`: its client can't have the reply."""
+    def cancel_command(self, outcome: Outcome) -> None:
+        """Drop the command in `command`: its client can't have the reply."""
         raise NotImplementedError
 
     # What a subclass calls.
 
     def reply_finished(self) -> None:
         """All of the reply to the current command has been written."""
-        self.answering = None
+        self.command = None
         self._wait()
         self._next()
 
@@ -128,33 +117,6 @@ class CommandReceiver(LineReceiver):
         """Answer the current command with ``ERR``, a code of version 2, and a message."""
         self.outbound.write(error_line(message, code))
         self.reply_finished()
-
-    def log_outcome(self, outcome: Outcome, sent: int, route: str = "", **fields: object) -> None:
-        """Log how the command in `answering` ended, as one structured event.
-
-        :param sent: bytes of the reply, header included.
-        :param route: which way it went, to end the sentence with.
-        """
-        assert self.answering is not None
-        command = self.answering.shown
-        verb = command.verb.decode() if command.known else printable(command.verb, 80)
-        asked = printable(command.name)
-        named = name_of(command)
-        self.log.info(
-            "{client} {request}: {outcome}, {bytes} bytes in {duration:.3f} s{route}",
-            client=self.client_address,
-            client_host=self.client_address.host,
-            client_port=self.client_address.port,
-            request=f"{verb} {asked}" if asked else verb,
-            verb=verb,
-            # With version 1 they are the same, and there are many of these events.
-            name=asked if named is command.name else printable(named),
-            outcome=outcome.value,
-            bytes=sent,
-            duration=self.factory.clock.seconds() - self._answering_since,
-            route=route,
-            **fields,
-        )
 
     def refuse(self, message: str) -> None:
         """Send ``ERR`` and a message, and close."""
@@ -169,7 +131,7 @@ class CommandReceiver(LineReceiver):
         finally:
             self.transport.abortConnection()
 
-    def defect(self, failure: Failure) -> None:
+    def fail(self, failure: Failure) -> None:
         """Log an unexpected exception and abort the connection.
 
         The client would wait for ever otherwise: no time-out expires while a command is answered.
@@ -181,7 +143,7 @@ class CommandReceiver(LineReceiver):
         """Finish the command that is being answered, take no other, and close."""
         self._draining = True
         self._queue.clear()
-        if self.answering is None and not self._closing:
+        if self.command is None and not self._closing:
             self._close(linger=self.paused or self.outbound.paused)
 
     # What Twisted calls.
@@ -273,7 +235,7 @@ class CommandReceiver(LineReceiver):
             self.transport.loseConnection()
         elif self._closing or self.outbound.paused:
             self.abort(Outcome.TIMEOUT)
-        elif self.answering is not None or self in self.factory.rotation:
+        elif self.command is not None or self in self.factory.rotation:
             self._wait()
         else:
             self._close(linger=False)
@@ -304,7 +266,7 @@ class CommandReceiver(LineReceiver):
 
     def _first_command_overdue(self) -> None:
         """Close the connection if it has not sent a complete command yet."""
-        if self._answering_since == NEVER and not self._queue and not self._closing:
+        if self.started_at == NEVER and not self._queue and not self._closing:
             self._close(linger=False)
             self._linger()
 
@@ -335,14 +297,14 @@ class CommandReceiver(LineReceiver):
         self._starting = True
         try:
             while self._queue and self._units > 0 and self._ready():
-                self.answering = self._queue.popleft()
+                self.command = self._queue.popleft()
                 # A long name is also decoded, looked up and logged.
-                self._units -= self.command_units + len(self.answering.line) // BYTES_PER_UNIT
-                self._answering_since = self.factory.clock.seconds()
+                self._units -= self.command_units + len(self.command.line) // BYTES_PER_UNIT
+                self.started_at = self.factory.clock.seconds()
                 try:
-                    self.command_received(self.answering)
+                    self.command_received(self.command)
                 except Exception:
-                    self.defect(Failure())
+                    self.fail(Failure())
         finally:
             self._starting = False
 
@@ -363,14 +325,14 @@ class CommandReceiver(LineReceiver):
             self._close(linger=False)
 
     def _drop_answer(self, outcome: Outcome) -> None:
-        if self.answering is not None:
+        if self.command is not None:
             try:
-                self.stop_answering(outcome)
+                self.cancel_command(outcome)
             finally:
-                self.answering = None
+                self.command = None
 
     def _ready(self) -> bool:
-        return self.answering is None and not self.outbound.paused and not self._closing
+        return self.command is None and not self.outbound.paused and not self._closing
 
     def _wait(self) -> None:
         self.factory.idle.set(self.time_is_up)
@@ -394,106 +356,3 @@ class CommandReceiver(LineReceiver):
             self.transport.resumeProducing()
         else:
             self.outbound.close()
-
-
-class CommandFactory(ServerFactory):
-    """Makes the connections of one daemon and knows which there are.
-
-    :param clock: for every time-out.
-    :param idle_timeout: seconds that a client may take for its next step.
-    :param admission: limits the number of clients; without it, there may be 10,000.
-    :param first_command_timeout: seconds that a client may take to send its first command,
-        and a load balancer to send the PROXY header; 0 for no limit but `idle_timeout`.
-    :ivar idle: the deadlines of clients whose turn it is.
-    :ivar lingering: those of clients that have been sent everything.
-    :ivar first_commands: those of clients that have connected a short while ago.
-    :ivar deadlines: all deadlines there are; they rest when nobody is connected.
-    :ivar connections: those that are open.
-    :ivar rotation: connections that have used up their share of a reactor turn.
-    """
-
-    noisy = False
-
-    def __init__(
-        self,
-        clock: IReactorTime,
-        idle_timeout: float,
-        admission: Admission | None = None,
-        first_command_timeout: float = 0.0,
-    ) -> None:
-        self.clock = clock
-        self.admission = admission or Admission()
-        self.idle = Deadlines(clock, idle_timeout)
-        self.lingering = Deadlines(clock, LINGER)
-        self.first_commands = Deadlines(clock, first_command_timeout)
-        self.deadlines = [self.idle, self.lingering, self.first_commands]
-        self.connections: set[CommandReceiver] = set()
-        self.rotation = RoundRobin(clock)
-        self._stand_in_ports = count(FIRST_STAND_IN_PORT)
-        self._emptied: list[Deferred[None]] = []
-        self._refusals = RefusalLog(clock.seconds)
-        self._header_refusals = RefusalLog(clock.seconds)
-
-    def overloaded(self, address: object) -> bool:
-        """Return whether a new connection is to be closed at once; see `Admission`."""
-        known = isinstance(address, (IPv4Address, IPv6Address))
-        overloaded = self.admission.overloaded(self.address_of(address) if known else _NO_HOST)
-        if overloaded:
-            self._refusals.leave_out()
-        return overloaded
-
-    def await_first_command(self, overdue: Callable[[], object]) -> None:
-        """Call back when a new client's time for its first command is over."""
-        if self.first_commands.seconds:
-            self.first_commands.set(overdue)
-
-    def log_refusal(self, log: Logger, client: Address, message: str) -> None:
-        """Log that a client was refused; see `RefusalLog`."""
-        self._refusals.warn(log, "{client} turned away: {reason}", client=client, reason=message)
-
-    def log_header_refusal(self, log: Logger, peer: str, reason: str) -> None:
-        """Log that a connection was refused for its PROXY header; see `RefusalLog`.
-
-        :param peer: host of the connection; the client's is not known.
-        """
-        self._header_refusals.warn(
-            log, "connection from {peer} refused: PROXY header: {reason}", peer=peer, reason=reason
-        )
-
-    def connection_ended(self, connection: CommandReceiver) -> None:
-        """Forget a connection."""
-        self.admission.leave(connection)
-        self.connections.discard(connection)
-        if not self.connections:
-            for deadlines in self.deadlines:
-                deadlines.rest()
-            emptied, self._emptied = self._emptied, []
-            for waiting in emptied:
-                waiting.callback(None)
-
-    def drain(self) -> Deferred[None]:
-        """Let every client finish its current command, and fire when all are gone."""
-        for connection in list(self.connections):
-            connection.drain()
-        if not self.connections:
-            return succeed(None)
-        emptied: Deferred[None] = Deferred()
-        self._emptied.append(emptied)
-        return emptied
-
-    def abort(self) -> None:
-        """Cut off the clients that are left."""
-        for connection in list(self.connections):
-            connection.abort(Outcome.DRAINED)
-
-    def address_of(self, address: object) -> Address:
-        """Say in our terms where a connection leads.
-
-        A UNIX socket has no port: a number from 65,536 up, never given twice, stands
-        for it, so that one number is one connection, in the table and in the log.
-        """
-        if isinstance(address, (IPv4Address, IPv6Address)):
-            return Address(address.host, address.port)
-        name: bytes | None = getattr(address, "name", None)
-        path = f":{printable(name)}" if name else ""
-        return Address("unix" + path, next(self._stand_in_ports))

@@ -54,7 +54,7 @@ class Member(Protocol):
         """
         ...
 
-    def defect(self, failure: Failure) -> None:
+    def fail(self, failure: Failure) -> None:
         """Handle an exception that `take_turn` has raised."""
         ...
 
@@ -114,7 +114,7 @@ class RoundRobin:
             try:
                 self.spend(member.take_turn())
             except Exception:
-                member.defect(Failure())
+                member.fail(Failure())
         if self._waiting and self._scheduled is None:
             self._scheduled = self._clock.callLater(0, self._turn)
 

@@ -31,7 +31,7 @@ from zope.interface import implementer
 from natproxy.fileserver.protocol import FileServerFactory
 from natproxy.proxy.connector import TCPConnector
 from natproxy.proxy.protocol import ProxyFactory
-from natproxy.server.connection import CommandFactory
+from natproxy.server.factory import CommandFactory
 from natproxy.storage import Directory
 
 HOST = "127.0.0.1"

@@ -26,7 +26,8 @@ from natproxy.relay import Relays, Way
 from natproxy.relay.copy import CopyRelay
 from natproxy.relay.sendfile import CopyingFileRelay, SendfileRelay
 from natproxy.relay.splice import SpliceRelay
-from natproxy.server.connection import CommandFactory, CommandReceiver
+from natproxy.server.connection import CommandReceiver
+from natproxy.server.factory import CommandFactory
 from natproxy.storage import Directory
 from tests.support.loopback import Peer, PlayedServer, client_of, eventually, listening, proxy_to
 

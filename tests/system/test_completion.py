@@ -17,8 +17,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.address import Address
 from natproxy.cli import main
 from natproxy.cli.candidates import MOST, ManyNames, RemoteNames, local_names
+from natproxy.cli.commands import CLIENT_COMMANDS, COMMANDS
 from natproxy.cli.completion import complete
-from natproxy.cli.options import parser_of
+from natproxy.cli.parsing import program_parser
+from natproxy.cli.shell.commands import parsers_with
 from natproxy.cli.shell.suggestions import Suggester
 from natproxy.protocol import DIRECTORY, FILE, Entry, Metadata, format_entry
 from tests.support.paths import ROOT
@@ -131,7 +133,7 @@ class SuggesterTests(SynchronousTestCase):
         replaced = mock.patch.object(ManyNames, "starting_with", starting_with)
         replaced.start()
         self.addCleanup(replaced.stop)
-        self.suggester = Suggester("here:1")
+        self.suggester = Suggester("here:1", parsers_with(CLIENT_COMMANDS))
 
     def texts(self, line: str) -> list[str]:
         return [each.text for each in self.suggester.suggest(line)[1]]
@@ -232,7 +234,7 @@ class AnswerTests(SynchronousTestCase):
             mock.patch("argcomplete.finders.CompletionFinder._init_debug_stream"),
             mock.patch("argcomplete.io.debug_stream", io.StringIO()),
         ):
-            complete(parser_of(), answer, lambda status: None)
+            complete(program_parser(COMMANDS), answer, lambda status: None)
         return list(filter(None, answer.getvalue().split("\013")))
 
     def test_commands_and_options(self) -> None:

@@ -10,20 +10,11 @@ from argparse import ArgumentParser
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.cli.options import parser_of
-from natproxy.cli.parsing import commands_of
+from natproxy.cli.commands import CLIENT_COMMANDS, COMMANDS
+from natproxy.cli.parsing import commands_of, program_parser
+from natproxy.cli.shell.commands import parsers_with
 from natproxy.client import errors
-from tests.support.paths import ROOT
-
-PAGE = ROOT / "man" / "natproxy.1"
-TEXT = PAGE.read_text()
-
-
-def section(title: str) -> str:
-    """Give what stands under a heading."""
-    found = re.search(rf"^\.Sh {title}\n(.*?)(?=^\.Sh|\Z)", TEXT, re.MULTILINE | re.DOTALL)
-    assert found
-    return found[1]
+from tests.support.manual import PAGE, TEXT, section
 
 
 def options_of(parser: ArgumentParser) -> set[str]:
@@ -43,7 +34,8 @@ class ManualTests(SynchronousTestCase):
         flags = set()
         for line in re.findall(r"^\.It (Fl .*)$", explained, re.MULTILINE):
             flags |= {f"-{flag}" for flag in re.findall(r"Fl (\S+)", line)}
-        expected = options_of(parser_of()) | options_of(parser_of(prompt=True))
+        parsers = parsers_with(CLIENT_COMMANDS).values()
+        expected = options_of(program_parser(COMMANDS)).union(*map(options_of, parsers))
         self.assertEqual(flags, expected)
 
     def test_it_has_every_command_and_no_other(self) -> None:
@@ -52,13 +44,13 @@ class ManualTests(SynchronousTestCase):
             # Several share an explanation; what is in italics, or a choice, is no command.
             words = re.split(r" (?:Ar|Op|Cm) ", line)[0]
             commands |= set(words.split(" , "))
-        expected = {*commands_of(parser_of()), *commands_of(parser_of(prompt=True))}
+        expected = {*commands_of(program_parser(COMMANDS)), *parsers_with(CLIENT_COMMANDS)}
         self.assertEqual(commands, expected)
 
     def test_synopsis_has_every_command_of_the_command_line(self) -> None:
         commands = re.findall(r"^\.Cm (.*)$", section("SYNOPSIS"), re.MULTILINE)
         named = {word for line in commands for word in line.split(" | ")}
-        self.assertEqual(named - {"bash", "zsh", "fish"}, set(commands_of(parser_of())))
+        self.assertEqual(named - {"bash", "zsh", "fish"}, {each.name for each in COMMANDS})
 
     def test_it_has_every_exit_status_and_no_other(self) -> None:
         told = {int(number) for number in re.findall(r"^\.It (\d+)$", TEXT, re.MULTILINE)}
@@ -66,7 +58,7 @@ class ManualTests(SynchronousTestCase):
         self.assertEqual(told, known | {0})
 
     def test_it_names_the_environment_and_the_files(self) -> None:
-        for name in ("NATPROXY_SERVER", "XDG_STATE_HOME"):
+        for name in ("NATPROXY_SERVER", "NATPROXY_CONFIG", "XDG_STATE_HOME"):
             self.assertIn(f".It Ev {name}\n", section("ENVIRONMENT"))
         for path in (".NAME.part", ".NAME.part.json", "~/.local/state/natproxy/history"):
             self.assertIn(f".It Pa {path}\n", section("FILES"))

@@ -10,16 +10,18 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from natproxy.cli.commands import CLIENT_COMMANDS, COMMANDS
 from natproxy.cli.completion import complete
-from natproxy.cli.options import LOCAL, REMOTE, parser_of
-from natproxy.cli.parsing import commands_of
+from natproxy.cli.options import COMMAND, LOCAL, REMOTE
+from natproxy.cli.parsing import commands_of, program_parser
+from natproxy.cli.shell.commands import parsers_with
 from natproxy.cli.shell.suggestions import Suggester
-from tests.system.test_manual import section
+from tests.support.manual import section
 
 TYPED = {"N", "RATE", "SECONDS", "DURATION", "HOST:PORT", "ENDPOINT"}
 """What only its user can say. Whatever else an option takes is completed."""
 
-OF_SERVERS = "Options of every command that has to do with a server"
+OF_SERVERS = "Options of every command that connects to a server"
 
 
 def options_in(command: ArgumentParser) -> list[Action]:
@@ -61,7 +63,7 @@ def explained() -> dict[str, set[str]]:
 
 class ManualTests(SynchronousTestCase):
     def test_every_option_is_explained_below_its_command(self) -> None:
-        parser = parser_of()
+        parser = program_parser(COMMANDS)
         found = explained()
         shared = found[OF_SERVERS]
         for name, command in commands_of(parser).items():
@@ -72,7 +74,7 @@ class ManualTests(SynchronousTestCase):
                     self.assertLessEqual(names, told, f"{name}: not in the manual page")
 
     def test_no_command_is_said_to_have_an_option_that_it_does_not_have(self) -> None:
-        commands = {**commands_of(parser_of(prompt=True)), **commands_of(parser_of())}
+        commands = {**parsers_with(CLIENT_COMMANDS), **commands_of(program_parser(COMMANDS))}
         for name, told in explained().items():
             if name in commands:
                 has = {
@@ -83,19 +85,20 @@ class ManualTests(SynchronousTestCase):
 
 class CompletionTests(SynchronousTestCase):
     def test_what_an_option_takes_is_completed_or_only_its_user_knows(self) -> None:
-        for prompt in (False, True):
-            for name, command in commands_of(parser_of(prompt)).items():
+        for parsers in (commands_of(program_parser(COMMANDS)), parsers_with(CLIENT_COMMANDS)):
+            for name, command in parsers.items():
                 for action in command._actions:
                     known = (
                         action.nargs == 0
                         or action.choices is not None
-                        or action.metavar in (*REMOTE, *LOCAL, "COMMAND", *TYPED)
+                        or action.metavar in (*REMOTE, *LOCAL, COMMAND, *TYPED)
                     )
                     self.assertTrue(known, f"{name} {action.option_strings or action.dest}")
 
     def test_prompt_completes_every_option(self) -> None:
-        suggester = Suggester("127.0.0.1:1")
-        for name, command in commands_of(parser_of(prompt=True)).items():
+        parsers = parsers_with(CLIENT_COMMANDS)
+        suggester = Suggester("127.0.0.1:1", parsers)
+        for name, command in parsers.items():
             for action in options_in(command):
                 long = action.option_strings[-1]
                 _, found = suggester.suggest(f"{name} {long}")
@@ -105,7 +108,7 @@ class CompletionTests(SynchronousTestCase):
                     self.assertEqual([each.text for each in found], [f"{choice} "])
 
     def test_shells_complete_every_option(self) -> None:
-        for name, command in commands_of(parser_of()).items():
+        for name, command in commands_of(program_parser(COMMANDS)).items():
             offered = self.offered(f"natproxy {name} --")
             for action in options_in(command):
                 self.assertIn(action.option_strings[-1], offered, name)
@@ -128,5 +131,5 @@ class CompletionTests(SynchronousTestCase):
             mock.patch("argcomplete.finders.CompletionFinder._init_debug_stream"),
             mock.patch("argcomplete.io.debug_stream", io.StringIO()),
         ):
-            complete(parser_of(), answer, lambda status: None)
+            complete(program_parser(COMMANDS), answer, lambda status: None)
         return {each.strip() for each in answer.getvalue().split("\013")}

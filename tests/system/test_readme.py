@@ -150,9 +150,9 @@ def test_every_option_of_a_daemon_is_in_its_table(plugin: ModuleType, page: str)
     options = set(plugin.Options(MemoryReactorClock()).longOpt)
     options = {f"--{option.rstrip('=')}" for option in options} - {"--help", "--version"}
     text = (ROOT / page).read_text()
-    heading = f"| `twistd {plugin.Options.daemon}` |"
+    heading = f"| `twistd {plugin.Options.config_class.daemon}` |"
     if page != "README.md":
-        heading = f"\n`twistd {plugin.Options.daemon}`:\n"
+        heading = f"\n`twistd {plugin.Options.config_class.daemon}`:\n"
     table = text.partition(heading)[2].lstrip("\n").partition("\n\n")[0]
     assert options <= set(re.findall(r"--[a-z-]+", table))
 

@@ -37,9 +37,9 @@ class KeyTests(SynchronousTestCase):
 
     def read(self, typed: str, *texts: str) -> str:
         """Type keys one after the other, each when the last one has been understood."""
-        self.patch(prompt, "Suggester", lambda _: Scripted(*texts))
+        self.patch(prompt, "Suggester", lambda *_: Scripted(*texts))
         with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
-            read = prompt.reader("server:1")
+            read = prompt.reader("server:1", {})
             session = read.__self__  # type: ignore[attr-defined]
             waiting = list(typed)
 

@@ -70,7 +70,7 @@ async def test_client_is_killed_while_the_connect_hangs(events: list[LogEvent]) 
         proxy = proxy_to(unanswered)
         async with listening(proxy) as port, client_of(port) as client:
             client.send(LINE)
-            await eventually(lambda: any(c.answering for c in proxy.connections), "a command")
+            await eventually(lambda: any(c.command for c in proxy.connections), "a command")
             client.kill()
             await eventually(lambda: not proxy.connections, "the client forgotten")
             assert outcomes(events) == ["client-gone"]

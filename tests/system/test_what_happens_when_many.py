@@ -123,7 +123,7 @@ async def test_drain_does_not_cut_a_reply_that_is_still_being_read() -> None:
                 peer = await server.asked()
                 peer.send(reply)
                 assert await peer.end() is ConnectionLost
-            assert connection.answering is None
+            assert connection.command is None
             drained = proxy.drain()
             client.read_on()
             ended = await client.end()

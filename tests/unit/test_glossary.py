@@ -46,7 +46,11 @@ BANS = (
     Ban(r"outflow", "outbound"),
     Ban(r"sinks?", "outbound, receiver"),
     Ban(r"warmth|warm", "page cache, cached"),
-    Ban(r"fetch(es|ed|ing|er)?", "download, read", (r"fetch_range", r"git fetch")),
+    Ban(
+        r"fetch(es|ed|ing|er)?",
+        "download, read",
+        (r"fetch_range", r"git fetch", r"[\"`]fetched[\"`]"),
+    ),
     Ban(r"sort of|kind of thing|of course|by itself|on its own", "leave it out"),
     Ban(r"knows? (of|about|nothing|no|how|where|which|what|that|who|when)", "has, uses, imports"),
     Ban(r"lets? pass|goes? on|went on|going on|gone on|go on", "continue, resume"),

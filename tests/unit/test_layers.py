@@ -12,6 +12,7 @@ from tests.support.paths import ROOT
 LAYERS = (
     "kernel",
     "address",
+    "settings",
     "metadata",
     "protocol",
     "nat",

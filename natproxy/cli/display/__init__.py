@@ -1,20 +1,19 @@
-"""The displays: what people, logs and programs get to see of transfers under way.
+"""Displays of the progress of downloads, for people, logs and programs.
 
-All of them take the same events and write to standard error alone; standard output is
-the caller's. What a display needs is imported when it is chosen. None of them prints
-errors or a summary, and none lets a broken terminal or pipe end a transfer.
+Every display takes the same events and writes to standard error only. What a display needs
+is imported when it is selected. A display writes neither errors nor a summary, and a broken
+terminal or pipe does not end a download.
 
-=========  ==============================================================================
+=========  ================================================================================
 ``auto``   bars on a terminal; elsewhere messages only
-``always`` bars on a terminal; elsewhere a line every few seconds and one per fetched file
+``always`` bars on a terminal; elsewhere a line every few seconds and one per downloaded file
 ``never``  messages only
-``json``   an object a line, once a second and at each turn of a transfer
-=========  ==============================================================================
+``json``   a JSON object per line, once a second and at certain changes of phase
+=========  ================================================================================
 
-Messages are what is said for people, and why a file is fetched afresh or tried again.
-Where the bars cannot be drawn, on a dumb terminal or without rich, lines stand in.
-Quiet, there is neither progress nor message; but JSON that was asked for stays, and only
-the messages that are no event go.
+Messages are notes for people, and the reasons why a download is retried or restarted.
+Lines replace bars on a dumb terminal, and if rich is not installed. A quiet display shows
+nothing; as JSON, it omits only the messages that belong to no file.
 """
 
 from __future__ import annotations
@@ -25,19 +24,19 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from natproxy.cli.options import PROGRESS
+
 if TYPE_CHECKING:
     from types import TracebackType
 
     from natproxy.client.events import Event
 
-HOWS = ("auto", "always", "never", "json")
-
 
 class Display(Protocol):
-    """Shows transfers from where it is entered to where it is closed.
+    """Shows downloads, from the time it is entered until it is closed.
 
-    All of it may be called from several threads at once. Standard output that goes to
-    the same terminal should be written when the display is closed.
+    All methods may be called from several threads at once. Output on the same terminal
+    should be written after the display has been closed.
     """
 
     def __enter__(self) -> Display: ...
@@ -50,58 +49,58 @@ class Display(Protocol):
     ) -> None: ...
 
     def __call__(self, event: Event) -> None:
-        """Take a step of a transfer.
+        """Take a step of a download.
 
-        The first event of a phase tells where that phase begins: bytes before it, such
-        as those of a transfer that is resumed, do not count as speed.
+        The first event of a phase has the offset at which the phase starts: bytes before it,
+        such as those of a resumed download, do not count as speed.
         """
 
     def expect(self, files: int, size: int | None) -> None:
-        """Take the totals, of all the files there will be events for; the last ones count.
+        """Take the totals of all files that will have events; they replace earlier totals.
 
-        :param size: of all of them, in bytes; `None` if it isn't known.
+        :param size: of all files together, in bytes; `None` if unknown.
         """
 
-    def say(self, message: str) -> None:
-        """Show people one line, unless quiet."""
+    def show_message(self, message: str) -> None:
+        """Show a line for people, unless quiet."""
 
     def report(self, facts: dict[str, object]) -> None:
-        """Show programs what became of the whole command; people are told in other ways."""
+        """Show the result of the whole command to programs; displays for people ignore it."""
 
     def close(self) -> None:
-        """Show the last state and stop; a second time, do nothing."""
+        """Show the last state and stop; do nothing if closed already."""
 
 
 def display_for(
-    how: str,
+    progress: str,
     quiet: bool = False,
     stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Display:
-    """Choose a display.
+    """Return a display.
 
-    :param how: one of `HOWS`.
-    :param stream: where it is written; standard error if it isn't given.
-    :param clock: seconds, from any origin.
-    :raises ValueError: for any other ``how``.
+    :param progress: one of `natproxy.cli.options.PROGRESS`.
+    :param stream: to write to; standard error by default.
+    :param clock: returns seconds since any origin.
+    :raises ValueError: for any other ``progress``.
     """
-    if how not in HOWS:
-        raise ValueError(f"{how}: not one of {', '.join(HOWS)}")
+    if progress not in PROGRESS:
+        raise ValueError(f"{progress}: not one of {', '.join(PROGRESS)}")
     stream = sys.stderr if stream is None else stream
-    if how == "json":
+    if progress == "json":
         from natproxy.cli.display.json_lines import JsonLines
 
         return JsonLines(stream, quiet, clock)
     from natproxy.cli.display.lines import Lines, Messages
 
     terminal = _is_terminal(stream)
-    if quiet or how == "never" or (how == "auto" and not terminal):
+    if quiet or progress == "never" or (progress == "auto" and not terminal):
         return Messages(stream, quiet)
     if terminal and os.environ.get("TERM", "").lower() not in ("dumb", "unknown"):
         try:
             from natproxy.cli.display.bars import Bars
         except ImportError:
-            # It comes with an extra, and saying so each time would be a nuisance.
+            # rich comes with the extra "cli", which is optional.
             return Lines(stream, clock)
         return Bars(stream, clock)
     return Lines(stream, clock)
@@ -111,5 +110,5 @@ def _is_terminal(stream: TextIO) -> bool:
     try:
         return stream.isatty()
     except ValueError:
-        # It is closed.
+        # A closed stream is not a terminal.
         return False

@@ -1,7 +1,7 @@
-"""Bars on a terminal, that are drawn again and again while the transfers go on.
+"""Bars on a terminal.
 
-The events are only counted; the bars are drawn in a thread of their own, some times a
-second. What others write to standard error meanwhile appears above the bars.
+Events are only counted; a thread draws the bars a few times per second. What is written to
+standard error meanwhile appears above the bars.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from rich.text import Text
 
 from natproxy.cli.display import text
 from natproxy.cli.display.drawing import Canvas
-from natproxy.cli.display.lines import about
+from natproxy.cli.display.lines import message_of
 from natproxy.cli.display.tally import Tally
 from natproxy.client.context import Closing
 from natproxy.client.events import Event, Phase
 
 PER_SECOND = 8
-"""How often the bars are drawn."""
+"""Number of times that the bars are drawn."""
 
 ECHO = "^C"
-"""What a terminal writes after the last bar when it is interrupted: it is not to wrap."""
+"""What a terminal writes after the last bar on an interrupt: the line must not wrap."""
 
-_SAID = (Phase.RESTARTING, Phase.WAITING)
+_WITH_MESSAGE = (Phase.RESTARTING, Phase.WAITING)
 
 
 class Bars(Closing):
-    """Draws bars, from the first event on; before, there is nothing to see.
+    """Draws bars from the first event on.
 
-    :param console: to draw on, in place of one for the stream.
+    :param console: to draw on; by default, one for the stream.
     """
 
     def __init__(
         self, stream: TextIO, clock: Callable[[], float], console: Console | None = None
     ) -> None:
         self._console = console or Console(
-            # That it is a terminal is settled; the environment is not to gainsay it.
+            # It is a terminal: rich must not conclude otherwise from the environment.
             file=stream,
             force_terminal=True,
             force_interactive=True,
@@ -57,25 +57,25 @@ class Bars(Closing):
         self._closed = False
 
     def __call__(self, event: Event) -> None:
-        turned = self._tally.note(event)
+        changed = self._tally.add(event)
         if not self._drawing:
             self._start()
-        if turned is not None and turned.phase in _SAID and event.message:
-            # Its line is soon overwritten, and too short for a reason.
-            self.say(about(event))
+        if changed is not None and changed.phase in _WITH_MESSAGE and event.message:
+            # The line of the file is soon overwritten, and too short for a reason.
+            self.show_message(message_of(event))
 
     def expect(self, files: int, size: int | None) -> None:
         self._tally.expect(files, size)
 
-    def say(self, message: str) -> None:
+    def show_message(self, message: str) -> None:
         with suppress(OSError, ValueError):
             self._console.print(Text(text.one_line(message)), soft_wrap=True)
 
     def report(self, facts: dict[str, object]) -> None:
-        """Show nothing: this is for programs."""
+        """Ignore the result: it is for programs."""
 
     def close(self) -> None:
-        """Leave the bars as they stand, and the cursor below them."""
+        """Draw the last state, and place the cursor below it."""
         with self._lock:
             if self._closed:
                 return
@@ -83,7 +83,7 @@ class Bars(Closing):
             if not self._drawing:
                 return
         self._frame.moving = False
-        # Without anything to see, there shall be no empty line either.
+        # Without bars, no empty line must remain either.
         self._live.transient = not self._frame.lines(self._console.options)
         with suppress(OSError, ValueError):
             self._live.stop()
@@ -95,12 +95,12 @@ class Bars(Closing):
             self._drawing = True
             with suppress(OSError, ValueError):
                 self._live.start()
-                # Who is killed, or suspended, couldn't bring it back.
+                # A process that is killed or suspended could not show it again.
                 self._console.show_cursor(True)
 
 
 class _Frame:
-    """The bars at the time at which they are drawn."""
+    """Renders the current state of a tally."""
 
     def __init__(self, tally: Tally, console: Console) -> None:
         self.moving = True
@@ -112,27 +112,28 @@ class _Frame:
             self._canvas = Canvas(gap=" ", empty=" ")
 
     def lines(self, options: ConsoleOptions) -> list[Text]:
+        """Return the lines to draw; none if there is nothing to show."""
         height = options.size.height
         width = max(1, options.max_width - len(ECHO))
-        return self._canvas.lines(self._tally.look(), width, height, self.moving)
+        return self._canvas.lines(self._tally.view(), width, height, self.moving)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         return self._rendered(options)
 
     def _rendered(self, options: ConsoleOptions) -> Iterator[Text]:
-        # A line that is empty can be taken back, but none at all can't.
+        # rich can erase an empty line, but not zero lines.
         yield from self.lines(options) or [Text("")]
 
 
 class _Live(Live):
-    """Is drawn only in the foreground: in the background, the terminal is somebody else's."""
+    """Draws only in the foreground: in the background, another process has the terminal."""
 
     def __init__(self, frame: _Frame, console: Console, stream: TextIO) -> None:
         super().__init__(
             frame,
             console=console,
             refresh_per_second=PER_SECOND,
-            # Standard output may well go elsewhere.
+            # Standard output may be redirected.
             redirect_stdout=False,
             redirect_stderr=stream is sys.stderr,
         )
@@ -146,5 +147,5 @@ class _Live(Live):
         try:
             return os.tcgetpgrp(self._stream.fileno()) != os.getpgrp()
         except (OSError, ValueError):
-            # It is no terminal of ours.
+            # The stream is not the controlling terminal.
             return False

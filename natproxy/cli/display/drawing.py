@@ -1,12 +1,13 @@
-"""What is drawn of transfers on a terminal: a line for each file and one for all.
+"""The lines that bars consist of: one for each file and one for all files.
 
-Nothing here writes. Names are never read as markup, and every line is narrower than the
-terminal: a full one would wrap on some of them.
+This module only computes lines. Names are never parsed as markup. Every line is narrower than
+the terminal: some terminals wrap a full line.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
@@ -17,12 +18,12 @@ from natproxy.client.events import Phase
 from natproxy.protocol import printable
 
 KEPT = 3
-"""If there are no more files than that, those that have ended stay in sight."""
+"""Up to this number of files, the files that have ended stay visible."""
 NARROW = 66
-"""A terminal of fewer columns gets a bar, the per cent and the time left."""
+"""A terminal with fewer columns shows a bar, the percentage and the time left only."""
 LONGEST_BAR = 40
 PHASE, BYTES, SPEED, TIME, PERCENT = 10, 13, 8, 10, 4
-"""Columns that each of these takes."""
+"""The widths of the columns."""
 
 _STYLES = {
     Phase.RECEIVING: "cyan",
@@ -39,14 +40,14 @@ _STYLES = {
 
 @dataclass
 class Canvas:
-    """What is drawn on.
+    """The characters of bars, and the width of names.
 
     :ivar full: a full column of a bar.
-    :ivar half: a half one at its end; empty if there is no such character.
-    :ivar gap: the first column of the rest, where no half one parts it from the bar.
-    :ivar empty: the rest of a bar.
-    :ivar names: columns of the longest name so far; it never shrinks, so that the bars
-        don't jump about.
+    :ivar half: a half column at the end of a bar; empty if there is no such character.
+    :ivar gap: the first empty column, unless there is a half column before it.
+    :ivar empty: every other empty column.
+    :ivar names: columns of the longest name so far; it never shrinks, so that bars do not move
+        sideways.
     """
 
     full: str = "━"
@@ -56,25 +57,25 @@ class Canvas:
     names: int = 8
 
     def lines(self, view: View, width: int, height: int, moving: bool = True) -> list[Text]:
-        """Draw all there is to see.
+        """Return the lines for the current state.
 
-        :param moving: it will be drawn again soon; otherwise, nothing is drawn as if it moved.
+        :param moving: whether they will be drawn again; the last time, no bar moves.
         """
         several = view.files_total > 1
         if view.files_total <= KEPT:
             shown = [*view.ended, *view.rows]
         else:
-            # What is to stay on the screen is how far all of them came.
+            # Only the total stays on the screen.
             shown = view.rows if moving else []
-        # One line is for the total, one for those that don't fit, one for the cursor.
-        room = max(1, height - 3)
-        hidden = len(shown) - room
-        shown = shown[:room]
+        # Three lines are reserved: the total, the number of hidden files, the cursor.
+        most_shown = max(1, height - 3)
+        hidden = len(shown) - most_shown
+        shown = shown[:most_shown]
         names = {row.name: printable(row.name) for row in shown}
         longest = max(map(cell_len, names.values()), default=0)
         wide = width >= NARROW
         if several:
-            # The total has no phase, but its room.
+            # The total also takes the column of the phase.
             longest = max(longest, len(_files(view, wide)) - (PHASE + 1) * wide)
         self.names = max(self.names, longest)
         most = max(4, width // 4 if wide else width * 3 // 10)
@@ -87,8 +88,32 @@ class Canvas:
         return lines
 
 
+class _Progress(NamedTuple):
+    """How far a file, or all of them, have got.
+
+    :ivar fraction: between 0 and 1; `None` if unknown.
+    :ivar done: bytes that have been processed.
+    :ivar size: of all bytes; `None` if unknown, or if only ``done`` is to be shown.
+    :ivar per_second: bytes per second; `None` if unknown.
+    :ivar time: the text of the time left or taken; `None` for no such column.
+    """
+
+    fraction: float | None
+    done: int
+    size: int | None
+    per_second: float | None
+    time: str | None
+
+
 @dataclass
 class _Drawing:
+    """Draws the lines of one state.
+
+    :ivar width: of the lines, in columns.
+    :ivar names: columns for the name.
+    :ivar seconds: since the tally was created; they move the bars of unknown length.
+    """
+
     canvas: Canvas
     width: int
     names: int
@@ -100,6 +125,7 @@ class _Drawing:
         return self.width >= NARROW - 1
 
     def file(self, row: Row, name: str) -> Text:
+        """Return the line of a file."""
         style = _STYLES[row.phase]
         line = Text(middle_cut(name, self.names), no_wrap=True)
         if self._wide or row.phase not in (Phase.RECEIVING, Phase.COMPLETE):
@@ -117,39 +143,34 @@ class _Drawing:
             fraction, done, size = 1.0, done if size is None else size, None
             time = f"in {text.elapsed(row.seconds)}"
         elif row.phase is Phase.VERIFYING:
-            # How far it is, the server doesn't say.
+            # The server does not report how far it is.
             fraction, done, size = None, done if size is None else size, None
-        return self._rest(line, fraction, done, size, row.per_second, time, style)
+        return self._rest(line, _Progress(fraction, done, size, row.per_second, time), style)
 
     def total(self, view: View) -> Text:
+        """Return the line of all files together."""
         line = Text(no_wrap=True)
         columns = self.names + (PHASE + 1 if self._wide else 0)
         line.append(set_cell_size(_files(view, self._wide), columns), "bold")
         done, size = view.bytes_done, view.bytes_total
-        # Files count if not all of their sizes are known yet.
+        # Without all sizes, the fraction is that of the files.
         ended = view.files_done + view.files_failed
         fraction = done / size if size else ended / view.files_total
         over = ended >= view.files_total
         time = f"in {text.elapsed(view.seconds)}" if over else _eta(view.seconds_left)
         per_second = view.per_second
         if not self.moving and view.seconds:
-            per_second = view.fetched / view.seconds
-        return self._rest(line, fraction, done, size, per_second, time, "magenta")
+            per_second = view.received / view.seconds
+        progress = _Progress(fraction, done, size, per_second, time)
+        return self._rest(line, progress, "magenta")
 
     def cut(self, line: Text) -> Text:
+        """Return a line, cut off at the width."""
         line.truncate(max(1, self.width), overflow="crop")
         return line
 
-    def _rest(
-        self,
-        line: Text,
-        fraction: float | None,
-        done: int,
-        size: int | None,
-        per_second: float | None,
-        time: str | None,
-        style: str,
-    ) -> Text:
+    def _rest(self, line: Text, progress: _Progress, style: str) -> Text:
+        fraction, done, size, per_second, time = progress
         if self._wide:
             speed = "" if per_second is None else text.speed(per_second)
             numbers = f" {text.part_of(done, size):>{BYTES}} {speed:>{SPEED}} {time or '':>{TIME}}"
@@ -157,7 +178,7 @@ class _Drawing:
             percent = "" if fraction is None else f"{int(100 * min(1, fraction))}%"
             numbers = f" {percent:>{PERCENT}}"
             if time is not None:
-                # Otherwise the phase needs the room.
+                # Otherwise the phase takes these columns.
                 numbers += f" {time:>{TIME}}"
         columns = self.width - cell_len(line.plain) - 1 - len(numbers)
         if columns > 1:
@@ -170,14 +191,14 @@ class _Drawing:
         if fraction is None:
             if not self.moving:
                 return bar.append(canvas.empty * columns, "bright_black")
-            # A piece that goes to and fro.
-            piece = max(1, columns // 4)
-            way = columns - piece
-            at = int(self.seconds * 12) % (2 * way or 1)
-            at = min(at, 2 * way - at)
-            bar.append(canvas.empty * at, "bright_black")
-            bar.append(canvas.full * piece, style)
-            return bar.append(canvas.empty * (way - at), "bright_black")
+            # A part of the bar moves back and forth.
+            part = max(1, columns // 4)
+            distance = columns - part
+            offset = int(self.seconds * 12) % (2 * distance or 1)
+            offset = min(offset, 2 * distance - offset)
+            bar.append(canvas.empty * offset, "bright_black")
+            bar.append(canvas.full * part, style)
+            return bar.append(canvas.empty * (distance - offset), "bright_black")
         halves = int(2 * columns * max(0.0, min(1.0, fraction)))
         bar.append(canvas.full * (halves // 2), style)
         if halves % 2 and canvas.half:
@@ -188,7 +209,7 @@ class _Drawing:
 
 
 def middle_cut(name: str, columns: int) -> str:
-    """A name in just so many columns: its middle is left out if it is longer."""
+    """Return a name in exactly this number of columns; a longer one loses its middle."""
     if cell_len(name) <= columns:
         return set_cell_size(name, columns)
     mark = ".." if columns > 6 else ""

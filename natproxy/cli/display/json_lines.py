@@ -1,6 +1,6 @@
-r"""Objects in JSON, one a line, for a program that watches.
+r"""JSON objects, one per line, for programs.
 
-Each line has these members; a number that isn't known is ``null``::
+Each line has these members; an unknown number is ``null``::
 
     {"time": 2.0,
      "files": {"done": 1, "unchanged": 0, "failed": 0, "total": 3},
@@ -8,17 +8,16 @@ Each line has these members; a number that isn't known is ``null``::
      "seconds_left": 2.0,
      "current": [{"name": "b.iso", "phase": "receiving", "done": 2000, "size": 5000}]}
 
-``time`` is in seconds since the display was made. ``fetched`` counts what came from the
-server, even if it was thrown away; ``done`` what is here, and was perhaps before. What
-people would be told stands in ``message``, of a file under way or of the whole line. A
-line that tells of a turn has also ``event``, of the members of a file; the last line of
-all has ``"ended": true``. A ``sync`` that is through adds a line with ``sync``, of what
-became of it.
+``time`` is in seconds since the display was created. ``"fetched"`` counts the bytes received
+from the server, including discarded ones; ``done`` the bytes that are on the disk, including
+those from before. A message for people is the member ``message`` of a file or of the whole
+line. A line about a change of phase also has ``event``, with the members of a file. The last
+line has ``"ended": true``. ``sync`` adds a line whose member ``sync`` is its result.
 
-Phases are those of `natproxy.client.events.Phase`. All is ASCII. A name's byte that is not
-UTF-8, ``0xNN``, is a lone surrogate ``\udcNN``, as ``os.fsencode`` wants it.
+Phases are those of `natproxy.client.events.Phase`. Everything is ASCII. A byte of a name that
+is not UTF-8, ``0xNN``, is a lone surrogate ``\udcNN``, as ``os.fsencode`` expects it.
 
-The command's own errors are plain text on the same stream: they don't begin with ``{``.
+Errors are plain text on the same stream: they do not begin with ``{``.
 """
 
 from __future__ import annotations
@@ -28,23 +27,22 @@ import threading
 from collections.abc import Callable
 from typing import TextIO
 
-from natproxy.cli.display.tally import ENDS, Row, Tally
-from natproxy.cli.display.ticker import Ticker
+from natproxy.cli.display.tally import ENDS, Row, Tally, Ticker
 from natproxy.cli.output import write_line
 from natproxy.client.context import Closing
 from natproxy.client.events import Event, Phase
 from natproxy.client.requests import name_text
 
 INTERVAL = 1.0
-"""Seconds between two lines if there are no turns."""
-TURNS = ENDS | {Phase.RESTARTING, Phase.WAITING}
-"""The phases that are told at once."""
+"""Seconds between two lines if no phase changes."""
+REPORTED = ENDS | {Phase.RESTARTING, Phase.WAITING}
+"""The phases that have a line of their own when they start."""
 
 
 class JsonLines(Closing):
-    """Writes a line at an interval, whatever the transfers do, and at each turn.
+    """Writes a line at intervals, and when a phase of `REPORTED` starts.
 
-    Quiet, messages that belong to no file are left out.
+    If quiet, it omits messages that belong to no file.
     """
 
     def __init__(
@@ -66,23 +64,23 @@ class JsonLines(Closing):
         return self
 
     def __call__(self, event: Event) -> None:
-        turned = self._tally.note(event)
-        if turned is not None and turned.phase in TURNS:
-            self._write({"event": _members(turned)})
+        changed = self._tally.add(event)
+        if changed is not None and changed.phase in REPORTED:
+            self._write({"event": _members(changed)})
 
     def expect(self, files: int, size: int | None) -> None:
         self._tally.expect(files, size)
 
-    def say(self, message: str) -> None:
+    def show_message(self, message: str) -> None:
         if not self._quiet:
             self._write({"message": message})
 
     def report(self, facts: dict[str, object]) -> None:
-        """Write facts as members of a line."""
+        """Write a line that has these members."""
         self._write(facts)
 
     def tick(self) -> None:
-        """Write how far it is."""
+        """Write a line of progress."""
         self._write({})
 
     def close(self) -> None:
@@ -90,14 +88,14 @@ class JsonLines(Closing):
         self._write({"ended": True})
 
     def _write(self, more: dict[str, object]) -> None:
-        # One at a time, so that time doesn't go back and nothing follows the last line.
+        # Under the lock, times do not decrease and nothing follows the last line.
         with self._lock:
             if not self._closed:
                 self._closed = "ended" in more
                 write_line(self._stream, json.dumps(self._line() | more))
 
     def _line(self) -> dict[str, object]:
-        view = self._tally.look()
+        view = self._tally.view()
         return {
             "time": round(view.seconds, 3),
             "files": {
@@ -109,7 +107,7 @@ class JsonLines(Closing):
             "bytes": {
                 "done": view.bytes_done,
                 "total": view.bytes_total,
-                "fetched": view.fetched,
+                "fetched": view.received,
                 "per_second": None if view.per_second is None else round(view.per_second),
             },
             "seconds_left": None if view.seconds_left is None else round(view.seconds_left, 1),

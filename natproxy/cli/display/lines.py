@@ -1,4 +1,4 @@
-"""Plain lines: what is said for people, and how far transfers are, for a log."""
+"""Plain lines: messages for people, and the progress of downloads for a log."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from collections.abc import Callable
 from typing import TextIO
 
 from natproxy.cli.display import text
-from natproxy.cli.display.tally import ENDS, Row, Tally, View
-from natproxy.cli.display.ticker import Ticker
+from natproxy.cli.display.tally import ENDS, Row, Tally, Ticker, View
 from natproxy.cli.output import write_line
 from natproxy.client.context import Closing
 from natproxy.client.events import Event, Phase
 from natproxy.protocol import printable
 
 INTERVAL = 5.0
-"""Seconds between two lines about progress."""
+"""Seconds between two lines of progress."""
 
 
 class Messages(Closing):
-    """Messages alone. Quiet, nothing at all."""
+    """Shows messages; if quiet, nothing."""
 
     def __init__(self, stream: TextIO, quiet: bool) -> None:
         self._stream = stream
@@ -28,7 +27,7 @@ class Messages(Closing):
         self._last: dict[bytes, str] = {}
 
     def __call__(self, event: Event) -> None:
-        """Say why a file is waited for or fetched afresh, once while it is the same reason."""
+        """Show why a download is retried or restarted; do not repeat the same reason."""
         phase = event.phase
         if phase is Phase.RECEIVING:
             return
@@ -40,20 +39,20 @@ class Messages(Closing):
                 known = self._last.get(event.name) == event.message
                 self._last[event.name] = event.message
             if not known:
-                self.say(about(event))
+                self.show_message(message_of(event))
 
     def expect(self, files: int, size: int | None) -> None:
-        """Nothing is shown that needs totals."""
+        """Ignore the totals."""
 
-    def say(self, message: str) -> None:
+    def show_message(self, message: str) -> None:
         if not self._quiet:
             self._write(text.one_line(message))
 
     def report(self, facts: dict[str, object]) -> None:
-        """Show nothing: this is for programs."""
+        """Ignore the result: it is for programs."""
 
     def close(self) -> None:
-        """There is nothing to stop."""
+        """Do nothing."""
 
     def _write(self, line: str) -> None:
         with self._lock:
@@ -61,9 +60,9 @@ class Messages(Closing):
 
 
 class Lines(Messages):
-    """Messages, a line about progress every few seconds, and one for each fetched file.
+    """Shows messages, a line of progress every few seconds, and one per downloaded file.
 
-    Files that were here already are only counted.
+    Unchanged files are only counted.
     """
 
     def __init__(
@@ -78,7 +77,7 @@ class Lines(Messages):
         return self
 
     def __call__(self, event: Event) -> None:
-        ended = self._tally.note(event)
+        ended = self._tally.add(event)
         super().__call__(event)
         if ended is not None and ended.phase is Phase.COMPLETE:
             self._write(_complete(ended))
@@ -87,8 +86,8 @@ class Lines(Messages):
         self._tally.expect(files, size)
 
     def tick(self) -> None:
-        """Write how far it is, if anything is under way."""
-        view = self._tally.look()
+        """Write a line of progress if a file is in progress."""
+        view = self._tally.view()
         if view.rows:
             self._write(_several(view) if view.files_total > 1 else _one(view.rows[0]))
 
@@ -96,8 +95,8 @@ class Lines(Messages):
         self._ticker.stop()
 
 
-def about(event: Event) -> str:
-    """A file's name and the event's message."""
+def message_of(event: Event) -> str:
+    """Return the name of the file and the message of an event."""
     return f"{printable(event.name)}: {event.message}"
 
 
@@ -129,7 +128,7 @@ def _several(view: View) -> str:
     if any(row.phase is Phase.RECEIVING for row in view.rows):
         facts += _pace(view.per_second, view.seconds_left)
     else:
-        # Otherwise it would look as if nothing went on.
+        # Nothing is received: name what takes the time instead.
         facts.append(f"{view.rows[0].phase.value} {printable(view.rows[0].name)}")
     return ", ".join(filter(None, facts))
 

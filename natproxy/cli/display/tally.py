@@ -1,6 +1,6 @@
-"""What the events of many transfers add up to.
+"""Totals of the events of many downloads, and a thread that shows them at intervals.
 
-Taking an event costs about a microsecond: nothing is computed until somebody looks.
+Adding an event takes about a microsecond: totals are computed when they are read.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from typing import NamedTuple
 from natproxy.client.events import Event, Phase
 
 WINDOW = 5.0
-"""Seconds that a speed is the average of."""
+"""Seconds over which a speed is averaged."""
 SHORTEST = 0.2
-"""Seconds without which there is no speed yet."""
+"""Seconds after which there is a first speed."""
 REMEMBERED = 4
-"""How many of the files that have ended are remembered; the others are but counted."""
+"""Number of ended files of which the row is kept; the others are only counted."""
 
 ENDS = frozenset({Phase.COMPLETE, Phase.UNCHANGED, Phase.FAILED})
 
 
 class Row(NamedTuple):
-    """A file, as it stands.
+    """The current state of a file.
 
-    :ivar done: bytes that have been through the phase.
-    :ivar per_second: bytes; of a file that has ended, the average of those fetched. `None`
-        if it can't be told.
-    :ivar seconds_left: of receiving; `None` if it can't be told.
-    :ivar seconds: since its first event, or from that to its last.
+    :ivar done: bytes that the phase has processed.
+    :ivar per_second: bytes per second; of a file that has ended, the average of the received
+        ones. `None` if unknown.
+    :ivar seconds_left: estimated for receiving; `None` if unknown.
+    :ivar seconds: since its first event; of a file that has ended, until its last one.
     """
 
     name: bytes
@@ -43,18 +43,18 @@ class Row(NamedTuple):
 
 
 class View(NamedTuple):
-    """All files, as they stand.
+    """The current state of all files.
 
-    :ivar seconds: since the tally began.
-    :ivar rows: the files under way, in the order in which they began.
-    :ivar ended: the last few that have ended, in the order in which they did.
-    :ivar files_done: those that are here now, unchanged ones among them.
-    :ivar files_total: those expected, or those that were seen, if that is more.
-    :ivar bytes_done: bytes that are here, fetched or not.
-    :ivar bytes_total: `None` if it isn't known.
-    :ivar fetched: bytes that came from the server, those among them that were thrown away.
-    :ivar per_second: bytes fetched; `None` if it can't be told.
-    :ivar seconds_left: `None` if it can't be told.
+    :ivar seconds: since the tally was created.
+    :ivar rows: the files in progress, in the order in which they started.
+    :ivar ended: the files that ended last, in the order in which they ended.
+    :ivar files_done: complete files, including unchanged ones.
+    :ivar files_total: expected files, or files that had events if those are more.
+    :ivar bytes_done: bytes of the files that are on the disk, received or not.
+    :ivar bytes_total: `None` if unknown.
+    :ivar received: bytes received from the server, including discarded ones.
+    :ivar per_second: bytes received per second; `None` if unknown.
+    :ivar seconds_left: estimated; `None` if unknown.
     """
 
     seconds: float
@@ -66,43 +66,43 @@ class View(NamedTuple):
     files_total: int
     bytes_done: int
     bytes_total: int | None
-    fetched: int
+    received: int
     per_second: float | None
     seconds_left: float | None
 
 
 class Tally:
-    """Adds up events. All of it may be called from several threads at once.
+    """Adds up events. All methods may be called from several threads at once.
 
-    :param clock: seconds, from any origin.
+    :param clock: returns seconds since any origin.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._began = clock()
-        self._speed = _Speed(self._began, 0)
+        self._started = clock()
+        self._speed = _Speed(self._started, 0)
         self._files: dict[bytes, _File] = {}
         self._ended: deque[Row] = deque(maxlen=REMEMBERED)
         self._counts = dict.fromkeys(ENDS, 0)
         self._expected_files = 0
         self._expected_size: int | None = None
-        # Of the files that have ended.
+        # Totals of the files that have ended.
         self._bytes = 0
-        self._fetched = 0
+        self._received = 0
         self._missing = 0
         self._sizes = 0
 
     def expect(self, files: int, size: int | None) -> None:
-        """Take the totals, in place of those taken before."""
+        """Set the expected totals; see `natproxy.cli.display.Display.expect`."""
         with self._lock:
             self._expected_files = files
             self._expected_size = size
 
-    def note(self, event: Event) -> Row | None:
-        """Take an event.
+    def add(self, event: Event) -> Row | None:
+        """Add an event.
 
-        :return: the file, if this is another phase of it or another message.
+        :return: the state of the file if its phase or its message has changed.
         """
         name, phase, done, size, message = event
         with self._lock:
@@ -110,7 +110,7 @@ class Tally:
             if file is None:
                 file = self._files[name] = _File(event, self._clock())
             elif file.phase is not phase:
-                file.turn(event, self._clock())
+                file.change_phase(event, self._clock())
             else:
                 if done > file.done:
                     file.done = done
@@ -124,19 +124,19 @@ class Tally:
                 self._end(file, row)
             return row
 
-    def look(self) -> View:
-        """Everything as it stands."""
+    def view(self) -> View:
+        """Return the current state."""
         with self._lock:
             now = self._clock()
             files = self._files.values()
-            fetched = self._fetched + sum(file.fetched_so_far for file in files)
-            done = self._bytes + sum(file.here for file in files)
+            received = self._received + sum(file.received_so_far for file in files)
+            done = self._bytes + sum(file.present for file in files)
             total = self._total(done)
-            per_second = self._speed.at(now, fetched)
+            per_second = self._speed.at(now, received)
             left = None if total is None else total - done - self._missing
             rows = [file.row(now) for file in files]
             return View(
-                now - self._began,
+                now - self._started,
                 rows,
                 list(self._ended),
                 self._counts[Phase.COMPLETE] + self._counts[Phase.UNCHANGED],
@@ -145,7 +145,7 @@ class Tally:
                 max(self._expected_files, self._seen),
                 done,
                 total,
-                fetched,
+                received,
                 per_second,
                 _longest(_seconds_left(left, per_second), rows),
             )
@@ -170,51 +170,83 @@ class Tally:
         del self._files[file.name]
         self._ended.append(row)
         self._counts[file.phase] += 1
-        self._bytes += file.here
-        self._fetched += file.fetched_so_far
-        size = file.here if file.size is None else file.size
+        self._bytes += file.present
+        self._received += file.received_so_far
+        size = file.present if file.size is None else file.size
         self._sizes += size
-        self._missing += max(0, size - file.here)
+        self._missing += max(0, size - file.present)
+
+
+class Ticker:
+    """Calls a function at intervals, in a thread of its own.
+
+    :param interval: in seconds.
+    :param tick: must not raise an exception.
+    """
+
+    def __init__(self, interval: float, tick: Callable[[], object]) -> None:
+        self._interval = interval
+        self._tick = tick
+        self._stopped = threading.Event()
+        # A daemon thread: it must not keep the process alive if the display is not closed.
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+
+    def start(self) -> None:
+        """Start; the first call follows after one interval."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop, and wait until the last call has returned; do nothing if not started."""
+        self._stopped.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._interval):
+            self._tick()
 
 
 class _File:
-    """A file under way.
+    """A file in progress.
 
-    :ivar done: the most that any event of the phase has told; those of several threads
-        may overtake each other.
-    :ivar start: bytes that had been through the phase when it began.
-    :ivar kept: bytes that were here when the phase began.
-    :ivar fetched: bytes that came from the server before the phase began.
+    :ivar started: the clock at the first event.
+    :ivar done: the highest number of bytes of any event of the phase; events of several
+        threads may arrive out of order.
+    :ivar start: bytes that the phase had processed when it started.
+    :ivar kept: bytes that were present when the phase started.
+    :ivar received: bytes that had been received when the phase started.
+    :ivar was_received: whether there has been an event of receiving.
+    :ivar was_hashed: whether there has been an event of hashing.
     """
 
     __slots__ = (
-        "began", "done", "fetched", "hashed", "kept", "message", "name", "phase", "received",
-        "size", "speed", "start",
+        "done", "kept", "message", "name", "phase", "received", "size", "speed", "start",
+        "started", "was_hashed", "was_received",
     )  # fmt: skip
 
     speed: _Speed
 
     def __init__(self, event: Event, now: float) -> None:
         self.name = event.name
-        self.began = now
+        self.started = now
         self.size: int | None = None
-        self.kept = self.fetched = self.start = self.done = 0
-        self.hashed = self.received = False
-        self._begin(event, now)
+        self.kept = self.received = self.start = self.done = 0
+        self.was_hashed = self.was_received = False
+        self._start_phase(event, now)
 
-    def turn(self, event: Event, now: float) -> None:
-        """Go over to another phase."""
-        self.fetched = self.fetched_so_far
-        self.kept = self.here
+    def change_phase(self, event: Event, now: float) -> None:
+        """Start the phase of an event."""
+        self.received = self.received_so_far
+        self.kept = self.present
         before, speed = self.phase, self.speed
-        self._begin(event, now)
-        if self.received and {before, event.phase} == {Phase.RECEIVING, Phase.WAITING}:
-            # One segment of it waits, or goes on where it was; the others may not wait at all.
+        self._start_phase(event, now)
+        if self.was_received and {before, event.phase} == {Phase.RECEIVING, Phase.WAITING}:
+            # One segment waits, or has finished waiting; the others may not wait at all.
             self.speed = speed
             if event.phase is Phase.RECEIVING:
                 self.start = min(self.start, self.kept)
 
-    def _begin(self, event: Event, now: float) -> None:
+    def _start_phase(self, event: Event, now: float) -> None:
         self.phase = event.phase
         self.start = self.done = event.done
         self.message = event.message
@@ -222,39 +254,42 @@ class _File:
         if event.size is not None:
             self.size = event.size
         if event.phase is Phase.RECEIVING:
-            self.received = True
+            self.was_received = True
         elif event.phase is Phase.HASHING:
-            self.hashed = True
+            self.was_hashed = True
         elif event.phase is Phase.RESTARTING:
             self.kept = event.done
         elif event.phase in (Phase.COMPLETE, Phase.UNCHANGED):
-            here = event.done if self.size is None else self.size
-            # Nobody tells of the last bytes of a file, or of any of a small one's; but what
-            # was only hashed has been here.
-            if event.phase is Phase.COMPLETE and (self.received or not self.hashed):
-                self.fetched += max(0, here - self.kept)
-            self.kept = here
+            present = event.done if self.size is None else self.size
+            # There is no event for the last bytes of a file, and none for a small file. A
+            # file that was only hashed was present before.
+            if event.phase is Phase.COMPLETE and (self.was_received or not self.was_hashed):
+                self.received += max(0, present - self.kept)
+            self.kept = present
 
     @property
-    def here(self) -> int:
+    def present(self) -> int:
+        """Bytes of the file that are on the disk."""
         return self.done if self.phase is Phase.RECEIVING else self.kept
 
     @property
-    def fetched_so_far(self) -> int:
+    def received_so_far(self) -> int:
+        """Bytes received from the server, including discarded ones."""
         if self.phase is Phase.RECEIVING:
-            return self.fetched + self.done - self.start
-        return self.fetched
+            return self.received + self.done - self.start
+        return self.received
 
     def row(self, now: float) -> Row:
-        seconds = now - self.began
+        """Return the current state."""
+        seconds = now - self.started
         per_second = left = None
         if self.phase in (Phase.RECEIVING, Phase.HASHING):
             per_second = self.speed.at(now, self.done)
         elif self.phase is Phase.WAITING:
-            # The next one is to be the average of the last seconds, these among them.
+            # The average after the wait includes the seconds of the wait.
             self.speed.at(now, self.kept)
-        elif self.phase is Phase.COMPLETE and self.fetched and seconds >= SHORTEST:
-            per_second = self.fetched / seconds
+        elif self.phase is Phase.COMPLETE and self.received and seconds >= SHORTEST:
+            per_second = self.received / seconds
         if self.phase is Phase.RECEIVING and self.size is not None:
             left = _seconds_left(self.size - self.done, per_second)
         return Row(
@@ -263,7 +298,7 @@ class _File:
 
 
 class _Speed:
-    """A moving average, of what it was told when it was asked."""
+    """A moving average of the totals at the times when it was read."""
 
     __slots__ = ("_samples",)
 
@@ -271,11 +306,11 @@ class _Speed:
         self._samples = deque([(now, moved)])
 
     def at(self, now: float, moved: int) -> float | None:
-        """Bytes a second, now that so many have moved."""
+        """Return bytes per second, and add the current total; `None` if it is too early."""
         samples = self._samples
         if now - samples[-1][0] >= SHORTEST:
             samples.append((now, moved))
-        # The oldest one is at least as old as the window is long.
+        # The oldest sample is at least as old as the window is long.
         while len(samples) > 2 and now - samples[1][0] >= WINDOW:
             samples.popleft()
         then, before = samples[0]
@@ -291,7 +326,7 @@ def _seconds_left(size: int | None, per_second: float | None) -> float | None:
 
 
 def _longest(seconds_left: float | None, rows: Sequence[Row]) -> float | None:
-    """Return the time that all files take: no less than any of them does."""
+    """Return the time for all files: no less than that for any of them."""
     if seconds_left is None:
         return None
     return max([seconds_left, *(row.seconds_left for row in rows if row.seconds_left is not None)])

@@ -1,4 +1,4 @@
-"""Amounts, times and names, in few characters."""
+"""Short texts for sizes, speeds, durations and messages."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
 def amount(size: float) -> str:
-    """Bytes with their unit, in powers of 1000: ``0 B``, ``9.9 MB``, ``312 GB``."""
+    """Return a size with its unit, in powers of 1000: ``0 B``, ``9.9 MB``, ``312 GB``."""
     unit = _unit(size)
     return f"{_digits(size, unit)} {_UNITS[unit]}"
 
 
 def part_of(done: int, size: int | None) -> str:
-    """How many bytes of how many: ``4.2/10.0 GB``, or ``4.2 GB`` of who knows how many."""
+    """Return a size and the total: ``4.2/10.0 GB``, or ``4.2 GB`` if the total is unknown."""
     if size is None:
         return amount(done)
     unit = _unit(size)
@@ -20,13 +20,13 @@ def part_of(done: int, size: int | None) -> str:
 
 
 def speed(per_second: float) -> str:
-    """Bytes a second: ``312 MB/s``."""
+    """Return bytes per second with their unit: ``312 MB/s``."""
     return f"{amount(per_second)}/s"
 
 
 def duration(seconds: float) -> str:
-    """A time in its two largest units: ``19s``, ``3m20s``, ``2h05m``, ``3d04h``."""
-    # What would not fit is as good as never.
+    """Return a duration in its two largest units: ``19s``, ``3m20s``, ``2h05m``, ``3d04h``."""
+    # Longer durations do not fit into the column.
     whole = int(min(seconds, 999 * 86400))
     if whole < 60:
         return f"{whole}s"
@@ -38,19 +38,19 @@ def duration(seconds: float) -> str:
 
 
 def elapsed(seconds: float) -> str:
-    """A time that is over: short ones with a tenth, ``0.4s``."""
+    """Return a duration in the past: below 10 seconds with tenths, ``0.4s``."""
     return f"{seconds:.1f}s" if seconds < 9.95 else duration(seconds)
 
 
 def percent(done: int, size: int | None) -> str:
-    """``42%``; 100 only when nothing is missing, and empty if the size isn't known."""
+    """Return ``42%``; 100 only if nothing is missing, and empty if the size is unknown."""
     if size is None:
         return ""
     return f"{min(100, 100 * done // size)}%" if size else "100%"
 
 
 def one_line(message: str) -> str:
-    """A message in which nothing drives a terminal or breaks the line."""
+    """Return a message with line ends and control characters escaped."""
     if message.isprintable():
         return message
     return "".join(
@@ -61,7 +61,7 @@ def one_line(message: str) -> str:
 
 def _unit(size: float) -> int:
     unit = 0
-    # What would be rounded to 1000 is said in the next one.
+    # A number that would be rounded to 1000 gets the next unit.
     while size >= 999.5 and unit < len(_UNITS) - 1:
         size /= 1000
         unit += 1

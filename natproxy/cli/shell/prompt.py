@@ -1,11 +1,12 @@
-"""The prompt on a terminal: a line that can be edited, completed and called back."""
+"""The prompt on a terminal: editing, completion and a history."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator
+from argparse import ArgumentParser
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import suppress
 
 from prompt_toolkit import PromptSession
@@ -18,14 +19,15 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from natproxy.cli.shell.suggestions import Suggester
 
 
-def reader(server: str) -> Callable[[str], str]:
-    """Give what reads a line from the terminal.
+def reader(server: str, parsers: Mapping[str, ArgumentParser]) -> Callable[[str], str]:
+    """Return a function that reads a line from the terminal.
 
     :param server: whose names are completed.
+    :param parsers: of the commands that are completed, by name.
     """
     session: PromptSession[str] = PromptSession(
         history=history(),
-        completer=SuggestingCompleter(Suggester(server)),
+        completer=SuggestingCompleter(Suggester(server, parsers)),
         complete_while_typing=False,
         key_bindings=bindings(),
     )
@@ -33,16 +35,16 @@ def reader(server: str) -> Callable[[str], str]:
 
 
 class SuggestingCompleter(Completer):
-    """Asks for suggestions in a thread: nobody waits for a server to type on, or to leave."""
+    """Finds completions in a thread, so that the user does not have to wait for the server."""
 
     def __init__(self, suggester: Suggester) -> None:
         self._suggester = suggester
 
     def get_completions(self, document: Document, _: CompleteEvent) -> Iterator[Completion]:
-        """Give what the word before the cursor could become."""
+        """Yield completions of the word before the cursor."""
         line = document.text_before_cursor
         start, suggestions = self._suggester.suggest(line)
-        # The space is there already.
+        # A completed word ends with a space, unless one follows already.
         spaced = document.current_char == " "
         for each in suggestions:
             text = each.text.removesuffix(" ") if spaced else each.text
@@ -51,28 +53,28 @@ class SuggestingCompleter(Completer):
     async def get_completions_async(
         self, document: Document, complete_event: CompleteEvent
     ) -> AsyncGenerator[Completion, None]:
-        """Give the same, when it has been found."""
+        """Yield completions when the thread has found them."""
         loop = asyncio.get_running_loop()
         found: asyncio.Future[list[Completion]] = loop.create_future()
 
         def find() -> None:
             completions = list(self.get_completions(document, complete_event))
             with suppress(RuntimeError):
-                # Without a loop, there is no prompt any more.
-                loop.call_soon_threadsafe(tell, completions)
+                # If the loop is closed, the prompt has ended.
+                loop.call_soon_threadsafe(set_result, completions)
 
-        def tell(completions: list[Completion]) -> None:
+        def set_result(completions: list[Completion]) -> None:
             if not found.done():
                 found.set_result(completions)
 
-        # The loop's own threads would be waited for at the end of the line.
+        # A daemon thread: asyncio waits for its executor's threads at the end of the line.
         threading.Thread(target=find, name="completion", daemon=True).start()
         for completion in await found:
             yield completion
 
 
 def bindings() -> KeyBindings:
-    """Give the keys that are not as they are everywhere."""
+    """Return the key bindings for completion that differ from the defaults."""
     keys = KeyBindings()
 
     @Condition
@@ -88,7 +90,7 @@ def bindings() -> KeyBindings:
         if buffer.complete_state is not None and len(buffer.complete_state.completions) > 1:
             buffer.complete_next()
         else:
-            # What was completed may be a directory: what is in it comes next.
+            # The completed word may be a directory: complete its entries next.
             buffer.complete_state = None
             buffer.start_completion(insert_common_part=True)
 
@@ -104,7 +106,7 @@ def bindings() -> KeyBindings:
 
 
 def history() -> History:
-    """Give what remembers lines: in a file, if that can be written."""
+    """Return the history: in a file if it can be written, else in memory."""
     state = os.environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(state):
         state = os.path.expanduser("~/.local/state")
@@ -119,7 +121,7 @@ def history() -> History:
 
 
 class _FileHistory(FileHistory):
-    """Forgets what it can't write down, and nothing else."""
+    """Ignores lines that cannot be written to the file."""
 
     def store_string(self, string: str) -> None:
         with suppress(OSError, UnicodeError):

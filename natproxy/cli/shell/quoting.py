@@ -1,9 +1,9 @@
-"""The words of a line at the prompt, quoted so that any file name can be typed.
+"""The words of a line at the prompt, with quotes so that any file name can be typed.
 
-As in a POSIX shell, everything inside ``'…'`` stands for itself, and so does what follows
-a backslash; inside ``"…"`` a backslash does that for ``"`` and for itself only. As in bash,
-``$'…'`` has escapes: ``\\n``, ``\\r``, ``\\t``, ``\\\\``, ``\\'``, ``\\xHH`` for a byte and
-``\\uHHHH`` for a character. There are no variables, no patterns and no comments.
+As in a POSIX shell, every character inside ``'…'`` or after a backslash is literal; inside
+``"…"``, a backslash escapes ``"`` and itself only. As in bash, ``$'…'`` has escapes: ``\\n``,
+``\\r``, ``\\t``, ``\\\\``, ``\\'``, ``\\xHH`` for a byte and ``\\uHHHH`` for a character. There are
+no variables, no patterns and no comments.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ _PLAIN = re.compile(r"[\w@%+=:,./~-]+")
 class Word(NamedTuple):
     """A word as it was typed.
 
-    :ivar text: what it stands for; bytes that the locale cannot decode are surrogates.
-    :ivar start: where it begins in the line.
-    :ivar end: where it ends.
-    :ivar style: the quotes that it begins with, or nothing.
+    :ivar text: without quotes; bytes that the locale cannot decode are surrogates.
+    :ivar start: its offset in the line.
+    :ivar end: the offset of its end.
+    :ivar style: the quotes that it begins with; may be empty.
     """
 
     text: str
@@ -55,9 +55,9 @@ class Word(NamedTuple):
 
 
 def split(line: str) -> list[str]:
-    """Give the words of a line.
+    """Return the words of a line.
 
-    :raises ValueError: if it can't be read; the text says why.
+    :raises ValueError: if the line is invalid; the text is the reason.
     """
     words, problem = read(line)
     if problem:
@@ -66,9 +66,10 @@ def split(line: str) -> list[str]:
 
 
 def read(line: str) -> tuple[list[Word], str]:
-    """Read a line as far as it goes.
+    """Parse a line as far as possible.
 
-    :return: its words, the last of them perhaps unfinished, and what is wrong with it.
+    :return: its words, of which the last may be incomplete, and why the line is invalid;
+        empty if it is valid.
     """
     words: list[Word] = []
     problem = ""
@@ -104,11 +105,10 @@ def read(line: str) -> tuple[list[Word], str]:
 
 
 def quoted(name: bytes, style: str = "", local: bool = False) -> str:
-    """Write a name as a word that can be typed and shown on one line.
+    """Return a name as a word that can be typed and shown on one line.
 
-    :param style: the quotes to use, if they will do: ``'``, ``"``, ``$'`` or as few as possible.
-    :param local: whether it is a path here, in the locale's encoding, and not a name on the
-        server.
+    :param style: the quotes to use if possible: ``'``, ``"`` or ``$'``; if empty, none.
+    :param local: whether it is a local path, in the locale's encoding, or a name on the server.
     """
     text = os.fsdecode(name) if local else name_text(name)
     if style == "$'" or not _can_be_typed(text):
@@ -122,7 +122,7 @@ def quoted(name: bytes, style: str = "", local: bool = False) -> str:
 
 def _joined(pieces: list[str]) -> str:
     text = "".join(pieces)
-    # Escaped bytes may be a character; but only where the locale and the server agree on it.
+    # Escaped bytes may form a character, if the locale has the same encoding as the server.
     return name_text(remote_name(text)) if is_utf_8() else text
 
 
@@ -142,7 +142,7 @@ def _value(kind: str, text: str) -> str:
 def _meaning(escape: re.Match[str]) -> str:
     digits = escape[escape.lastgroup or 0]
     if escape["one"]:
-        # bash leaves the others as they are, too.
+        # As bash does, keep unknown escapes unchanged.
         return _NAMED.get(digits) or escape[0]
     if escape["octal"]:
         return _byte(int(digits, 8) & 0xFF)

@@ -1,31 +1,24 @@
-"""What the word under the cursor could become: a command, an option, a name."""
+"""Suggestions for the word at the cursor: commands, options, names."""
 
 from __future__ import annotations
 
 import os
 from argparse import Action, ArgumentParser
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from natproxy.cli.candidates import ManyNames, local_names
-from natproxy.cli.options import (
-    LOCAL,
-    LOCAL_FILE,
-    REMOTE,
-    REMOTE_DIRECTORY,
-    parser_of,
-    summary_of,
-)
-from natproxy.cli.parsing import commands_of
+from natproxy.cli.options import COMMAND, LOCAL, LOCAL_FILE, REMOTE, REMOTE_DIRECTORY
+from natproxy.cli.parsing import summary_of
 from natproxy.cli.shell.quoting import Word, quoted, read
 from natproxy.protocol import printable
 
 
 class Suggestion(NamedTuple):
-    """What could be typed.
+    """A word that completes the typed one.
 
-    :ivar text: to put in the place of the word, quoted as it must be.
-    :ivar shown: in the list of them.
+    :ivar text: that replaces the typed word, with the necessary quotes.
+    :ivar shown: in the list of suggestions.
     :ivar note: what it does.
     """
 
@@ -37,18 +30,19 @@ class Suggestion(NamedTuple):
 class Suggester:
     """Completes lines of the prompt.
 
-    :param server: whose names are meant when the line doesn't say another.
+    :param server: whose names complete a line that does not specify a server.
+    :param parsers: of the commands, by name.
     """
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: str, parsers: Mapping[str, ArgumentParser]) -> None:
         self._server = server
-        self._commands = commands_of(parser_of(prompt=True))
+        self._parsers = parsers
         self._names = ManyNames()
 
     def suggest(self, line: str) -> tuple[int, list[Suggestion]]:
-        """Give what the end of a line could become, and where the word begins that it replaces.
+        """Return the offset of the last word of a line, and suggestions that replace it.
 
-        It may take a while: a server is asked.
+        This may block for as long as the server takes to list names.
         """
         words, _ = read(line)
         word = Word("", len(line), len(line))
@@ -61,35 +55,35 @@ class Suggester:
         if not before:
             yield from self._verbs(word.text)
             return
-        command = self._commands.get(before[0].lower())
+        command = self._parsers.get(before[0].lower())
         if command is None:
             return
-        asked = Asked(command, before[1:])
-        if asked.value_of is not None:
-            yield from self._values(asked.value_of, asked, word)
+        expected = Expected(command, before[1:])
+        if expected.value_of is not None:
+            yield from self._values(expected.value_of, expected, word)
             return
         option, equals, value = word.text.partition("=")
-        if asked.options and word.text.startswith("--") and equals:
-            action = asked.flags.get(option)
+        if expected.options and word.text.startswith("--") and equals:
+            action = expected.flags.get(option)
             if action is not None and takes_value(action):
-                for found in self._values(action, asked, word._replace(text=value)):
+                for found in self._values(action, expected, word._replace(text=value)):
                     yield found._replace(text=f"{option}={found.text}")
             return
-        if asked.options and word.text.startswith("-"):
+        if expected.options and word.text.startswith("-"):
             options = list(_options(command, word.text, before))
             yield from options
             if options:
                 return
-        if asked.positional is not None:
-            yield from self._values(asked.positional, asked, word)
+        if expected.positional is not None:
+            yield from self._values(expected.positional, expected, word)
 
-    def _values(self, action: Action, asked: Asked, word: Word) -> Iterator[Suggestion]:
+    def _values(self, action: Action, expected: Expected, word: Word) -> Iterator[Suggestion]:
         if action.choices is not None:
             yield from _plain(map(str, action.choices), word.text)
-        elif action.metavar == "COMMAND":
+        elif action.metavar == COMMAND:
             yield from self._verbs(word.text)
         elif action.metavar in REMOTE:
-            server = asked.server or self._server
+            server = expected.server or self._server
             for name in self._names.starting_with(
                 word.text, server, action.metavar == REMOTE_DIRECTORY
             ):
@@ -99,19 +93,19 @@ class Suggester:
                 yield _named(os.fsencode(path), word.style, local=True)
 
     def _verbs(self, typed: str) -> Iterator[Suggestion]:
-        for name, command in self._commands.items():
+        for name, command in self._parsers.items():
             if name.startswith(typed.lower()):
                 yield Suggestion(f"{name} ", name, summary_of(command))
 
 
-class Asked:
-    """What the words after a command leave to be said.
+class Expected:
+    """What may follow the words after a command.
 
-    :ivar flags: the command's options, by what they are called.
-    :ivar value_of: the option whose value comes next.
-    :ivar positional: the argument that comes next, if there may be one.
-    :ivar options: whether an option may come next.
-    :ivar server: the value of ``--server``, if it has been given.
+    :ivar flags: the command's options by their names.
+    :ivar value_of: the option whose value must follow; `None` if none must.
+    :ivar positional: the positional argument that may follow; `None` if none may.
+    :ivar options: whether an option may follow.
+    :ivar server: the value of ``--server``; may be empty.
     """
 
     def __init__(self, command: ArgumentParser, words: Sequence[str]) -> None:
@@ -120,7 +114,7 @@ class Asked:
         self.value_of: Action | None = None
         self.options = True
         self.server = ""
-        given = 0
+        positionals = 0
         for word in words:
             if self.value_of is not None:
                 self._take(self.value_of, word)
@@ -136,15 +130,15 @@ class Asked:
                     else:
                         self.value_of = action
             else:
-                given += 1
+                positionals += 1
         self.positional: Action | None = None
         for action in actions:
             if action.option_strings:
                 continue
-            if given == 0 or action.nargs == "+":
+            if positionals == 0 or action.nargs == "+":
                 self.positional = action
                 break
-            given -= 1
+            positionals -= 1
 
     def _take(self, action: Action, value: str) -> None:
         if action.dest == "server":
@@ -152,7 +146,7 @@ class Asked:
 
 
 def takes_value(action: Action) -> bool:
-    """Tell whether an option needs a word after it."""
+    """Return whether an option has a value."""
     return action.nargs != 0
 
 
@@ -160,7 +154,7 @@ def _options(command: ArgumentParser, typed: str, before: Iterable[str]) -> Iter
     for action in command._actions:
         fitting = [name for name in action.option_strings if name.startswith(typed)]
         if fitting and not set(action.option_strings) & set(before):
-            # The long one says more.
+            # The last name is the long one.
             yield Suggestion(f"{fitting[-1]} ", ", ".join(action.option_strings), action.help or "")
 
 

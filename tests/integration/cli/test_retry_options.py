@@ -6,11 +6,12 @@ from argparse import Namespace
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.cli.context import retry_policy_of
-from natproxy.cli.options import parser_of
+from natproxy.cli.commands import COMMANDS
+from natproxy.cli.context import configure, retry_policy_of
+from natproxy.cli.parsing import program_parser
 from natproxy.client.retry import Cancellation, RetryPolicy
-from tests.integration.cli.test_cli import FILES, CommandCase
 from tests.support.answering_server import Version2
+from tests.support.commands import FILES, CommandCase
 
 QUESTIONS = (["ls"], ["stat", "a"], ["hash", "a"], ["list"])
 TRANSFERS = (["get", "a"], ["cat", "a"], ["sync", "a", "b"])
@@ -18,8 +19,8 @@ TRANSFERS = (["get", "a"], ["cat", "a"], ["sync", "a", "b"])
 
 class OptionTests(SynchronousTestCase):
     def retry_policy(self, *words: str) -> RetryPolicy:
-        options: Namespace = parser_of().parse_args(words)
-        return retry_policy_of(options)
+        options: Namespace = program_parser(COMMANDS).parse_args(words)
+        return retry_policy_of(configure(options))
 
     def test_defaults(self) -> None:
         for command in QUESTIONS:

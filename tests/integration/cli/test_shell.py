@@ -14,10 +14,10 @@ from unittest import mock
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy import cli
-from natproxy.cli.context import Sessions
-from natproxy.cli.options import parser_of
-from natproxy.cli.parsing import commands_of
+from natproxy.cli.commands import CLIENT_COMMANDS
+from natproxy.cli.context import Sessions, configure
 from natproxy.cli.shell import run as run_shell
+from natproxy.cli.shell.commands import parsers_with
 from natproxy.client.errors import CannotConnect
 from tests.support.scripted_server import PlayedServer, Scene
 
@@ -46,14 +46,14 @@ class ShellTests(SynchronousTestCase):
         server = PlayedServer(*(scenes or ([],)))
         self.addCleanup(server.close)
         read = mock.Mock(side_effect=[*typed, EOFError()])
-        options = Namespace(server=server.server_address, timeout=10.0)
+        options = configure(Namespace(server=server.server_address, timeout=10.0))
         with (
             captured() as out,
             Sessions() as sessions,
             mock.patch("natproxy.cli.shell._reader", return_value=read),
             mock.patch("sys.stdin", Screen(io.BytesIO())),
         ):
-            self.exit_status = run_shell(options, sessions)
+            self.exit_status = run_shell(options, sessions, CLIENT_COMMANDS)
         self.assertEqual({call.args for call in read.call_args_list}, {("proxy> ",)})
         first, *rest = out.read().splitlines(keepends=True)
         self.assertEqual(first, f"Connected to proxy at {server.server_address}\n")
@@ -103,7 +103,7 @@ class ShellTests(SynchronousTestCase):
                 "error: download: the following arguments are required: NAME",
                 "error: cannot read the line: no closing quotation",
                 "error: list: unrecognized arguments: x",
-                "error: get: argument -j/--jobs: '0': a number from 1 to 64 is needed",
+                "error: get: argument -j/--jobs: '0': must be a whole number from 1 to 64",
                 "error: server '::1': an IPv6 address is written [ADDRESS]:PORT",
                 "error: unknown command 'frobnicate': try 'help'",
                 "error: file not found",
@@ -121,7 +121,7 @@ class ShellTests(SynchronousTestCase):
 
     def test_help_names_every_command(self) -> None:
         shown = self.type("help")
-        for verb in (*commands_of(parser_of(prompt=True)), "get", "lcd", "Ctrl-D"):
+        for verb in (*parsers_with(CLIENT_COMMANDS), "get", "lcd", "Ctrl-D"):
             self.assertIn(verb, shown)
         for verb in ("up", "shell", "completion"):
             self.assertNotRegex(shown, rf"(?m)^{verb}\b")
@@ -169,7 +169,7 @@ class ShellTests(SynchronousTestCase):
 
     def test_interrupt_of_a_transfer_stops_it_and_not_the_shell(self) -> None:
         download = mock.Mock(side_effect=KeyboardInterrupt)
-        with mock.patch("natproxy.cli.fetching.download_version1", download):
+        with mock.patch("natproxy.client.transfer.version1.download_version1", download):
             shown = self.type("download a\ndownload b", "list", scenes=([LISTED],))
         self.assertEqual(shown, "\nerror: interrupted\na b\n")
         self.assertEqual(self.exit_status, 130)
@@ -177,8 +177,8 @@ class ShellTests(SynchronousTestCase):
 
     def test_server_that_is_not_there_ends_it_before_it_begins(self) -> None:
         with captured(), Sessions() as sessions:
-            options = Namespace(server="127.0.0.1:1", timeout=10.0)
-            self.assertRaises(CannotConnect, run_shell, options, sessions)
+            options = configure(Namespace(server="127.0.0.1:1", timeout=10.0))
+            self.assertRaises(CannotConnect, run_shell, options, sessions, CLIENT_COMMANDS)
 
     def piped(self, lines: bytes, *scenes: Scene) -> tuple[int, str, str]:
         """Pipe lines into the program; return its status, output and errors."""
@@ -229,7 +229,7 @@ class ShellTests(SynchronousTestCase):
         with (
             captured(),
             mock.patch("sys.stdin", io.StringIO("download a\ndownload b\n")),
-            mock.patch("natproxy.cli.fetching.download_version1", download),
+            mock.patch("natproxy.client.transfer.version1.download_version1", download),
         ):
             server = PlayedServer([])
             self.addCleanup(server.close)
@@ -241,7 +241,7 @@ class ShellTests(SynchronousTestCase):
     def test_output_that_goes_elsewhere_has_no_greeting_and_no_prompts(self) -> None:
         server = PlayedServer([LISTED])
         self.addCleanup(server.close)
-        options = Namespace(server=server.server_address, timeout=10.0)
+        options = configure(Namespace(server=server.server_address, timeout=10.0))
         out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
         with (
             contextlib.redirect_stdout(out),
@@ -250,7 +250,7 @@ class ShellTests(SynchronousTestCase):
             mock.patch("builtins.input", side_effect=["list", "frob", EOFError]),
             Sessions() as sessions,
         ):
-            self.assertEqual(run_shell(options, sessions), 2)
+            self.assertEqual(run_shell(options, sessions, CLIENT_COMMANDS), 2)
         self.assertEqual(out.buffer.getvalue(), b"a b\n")  # type: ignore[attr-defined]
         self.assertEqual(
             err.getvalue().splitlines(),
@@ -264,7 +264,7 @@ class ShellTests(SynchronousTestCase):
     def test_terminal_without_the_library_is_read_plainly(self) -> None:
         server = PlayedServer([LISTED])
         self.addCleanup(server.close)
-        options = Namespace(server=server.server_address, timeout=10.0)
+        options = configure(Namespace(server=server.server_address, timeout=10.0))
         with (
             captured() as out,
             mock.patch.dict(sys.modules, {"natproxy.cli.shell.prompt": None}),
@@ -274,7 +274,7 @@ class ShellTests(SynchronousTestCase):
             Sessions() as sessions,
         ):
             typed.isatty.return_value = True
-            self.assertEqual(run_shell(options, sessions), 0)
+            self.assertEqual(run_shell(options, sessions, CLIENT_COMMANDS), 0)
         self.assertTrue(out.read().endswith("\na b\n\n"))
 
 

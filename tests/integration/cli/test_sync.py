@@ -8,11 +8,12 @@ import os
 import tempfile
 from contextlib import AbstractContextManager
 from shutil import rmtree
+from types import ModuleType
 from typing import Any
 from unittest import mock
 
-from natproxy.cli import fetching
 from natproxy.client import LocalError
+from natproxy.client.transfer import batch, deletion
 from natproxy.client.transfer.plan import MirrorPlan
 from natproxy.client.transfer.tree import LocalTree
 from natproxy.protocol import (
@@ -24,11 +25,11 @@ from natproxy.protocol import (
     format_entry,
     format_page,
 )
-from tests.integration.cli.test_fetching import NEW, CommandCase
+from tests.support.commands import NEW, DownloadCase
 from tests.support.served_files import MTIME, Fault
 
 
-class SyncCase(CommandCase):
+class SyncCase(DownloadCase):
     def tree(self) -> dict[str, bytes]:
         return {
             os.path.relpath(os.path.join(place, name), "here"): self.read(
@@ -44,11 +45,11 @@ class SyncTests(SyncCase):
         self.server.directories = {b"empty"}
         self.assertEqual(self.run_command("sync", ".", "here"), 0)
         self.assertEqual(self.tree(), {"a": NEW, "d/b": b"the b"})
-        self.assertEqual(self.err, [f"2 fetched ({len(NEW) + 5} bytes), 0 unchanged"])
+        self.assertEqual(self.err, [f"2 downloaded ({len(NEW) + 5} bytes), 0 unchanged"])
         self.assertTrue(os.path.isdir("here/empty"))
         self.server.put(b"d/b", b"another", MTIME + 1)
         self.assertEqual(self.run_command("sync", ".", "here", "-j", "1"), 0)
-        self.assertEqual(self.err, ["1 fetched (7 bytes), 1 unchanged"])
+        self.assertEqual(self.err, ["1 downloaded (7 bytes), 1 unchanged"])
         self.assertEqual(self.run_command("sync", ".", "here", "-q"), 0)
         self.assertEqual((self.err, self.tree()), ([], {"a": NEW, "d/b": b"another"}))
 
@@ -62,7 +63,7 @@ class SyncTests(SyncCase):
         self.assertEqual(self.run_command("sync", ".", "here"), 0)
         self.assertIn("mine", self.tree())
         self.assertEqual(self.run_command("sync", ".", "here", "--delete"), 0)
-        self.assertEqual(self.err, ["0 fetched (0 bytes), 2 unchanged, 1 deleted"])
+        self.assertEqual(self.err, ["0 downloaded (0 bytes), 2 unchanged, 1 deleted"])
         self.assertEqual(sorted(self.tree()), [".x.part", "a", "d/b"])
 
     def test_nothing_is_deleted_if_anything_could_not_be_fetched(self) -> None:
@@ -78,7 +79,7 @@ class SyncTests(SyncCase):
         self.assertEqual(self.run_command("sync", ".", "here", "-n", "--delete"), 0)
         self.assertEqual(
             self.out.splitlines(),
-            [b"fetch  here/a", b"fetch  here/d/b", b"make   here/d/", b"delete here/mine"],
+            [b"download here/a", b"download here/d/b", b"create   here/d/", b"delete   here/mine"],
         )
         self.assertEqual((self.tree(), self.server.arguments_of(b"GET")), ({"mine": b"mine"}, []))
         self.run_command("sync", ".", "here", "-n")
@@ -103,7 +104,9 @@ class SyncTests(SyncCase):
         self.server.directories = {b"closed"}
         self.write(b"here/closed/mine", b"mine")
         self.write(b"here/old", b"old")
-        unread = "natproxy: closed: the server cannot read it: nothing was fetched or deleted there"
+        unread = (
+            "natproxy: closed: the server cannot read it: nothing was downloaded or deleted there"
+        )
         for options, status in ((["-n", "--delete"], 1), (["--delete"], 1), ([], 0)):
             self.server.fail(b"LS", Fault(), Fault(reply=b"ERR 404 file not found\n"))
             self.assertEqual(self.run_command("sync", ".", "here", *options), status)
@@ -178,7 +181,7 @@ class SyncTests(SyncCase):
                 ],
             )
             self.assertNotIn(b"delete", self.out)
-        self.assertIn("nothing deleted, since not everything could be fetched", self.err[3])
+        self.assertIn("nothing deleted, since not everything could be downloaded", self.err[3])
         self.assertIn("5 with something in the way here", self.err[-1])
         self.assertEqual(self.tree()["z"], b"the z")
         self.assertEqual(self.tree()["old"], b"old")
@@ -242,7 +245,7 @@ class SyncTests(SyncCase):
         self.mirror(11)
         self.assertEqual(self.run_command("sync", ".", "here", "--delete"), 11)
         self.assertIn("nothing deleted: 11 of 11 files here would be", self.err[0])
-        self.assertIn("2 fetched", self.err[1])
+        self.assertIn("2 downloaded", self.err[1])
         self.assertIn("0 deleted", self.err[1])
         self.assertEqual(len(self.tree()), 13)
         options = ("sync", ".", "here", "--delete", "--progress", "json", "-q")
@@ -267,7 +270,7 @@ class SyncTests(SyncCase):
         self.write(b"file", b"")
         self.assert_fails(2, "sync", "a", "here")
         self.assertEqual(self.run_command("sync", ".", ""), 2)
-        self.assertIn("LOCAL_DIR: a name is needed", self.err[-1])
+        self.assertIn("LOCAL_DIR: the name must not be empty", self.err[-1])
         self.assert_fails(3, "sync", "none", "here")
         self.assert_fails(9, "sync", ".", "file")
         self.server.version = 1
@@ -297,18 +300,18 @@ class OutsideTests(SyncCase):
             with open(os.path.join(self.outside, name)) as file:
                 self.assertEqual(file.read(), "outside")
 
-    def swapping_before(self, name: str) -> AbstractContextManager[object]:
+    def swapping_before(self, module: ModuleType, name: str) -> AbstractContextManager[object]:
         """Swap just before a step of the command begins."""
-        step = getattr(fetching, name)
+        step = getattr(module, name)
 
         def swap_and_go_on(*arguments: Any) -> object:
             self.swap()
             return step(*arguments)
 
-        return mock.patch.object(fetching, name, swap_and_go_on)
+        return mock.patch.object(module, name, swap_and_go_on)
 
     def test_between_comparison_and_download(self) -> None:
-        with self.swapping_before("download_and_count"):
+        with self.swapping_before(batch, "download_and_count"):
             self.assertEqual(self.run_command("sync", ".", "here", "--delete"), 9)
         self.assert_untouched()
         self.assertIn("here/d", self.err[0])
@@ -322,7 +325,7 @@ class OutsideTests(SyncCase):
         self.assert_untouched()
 
     def test_between_download_and_deletion(self) -> None:
-        with self.swapping_before("delete"):
+        with self.swapping_before(deletion, "delete"):
             self.assertEqual(self.run_command("sync", ".", "here", "--delete"), 9)
         self.assert_untouched()
         self.assertEqual(sorted(self.tree()), ["a", "d.old/b", "d.old/mine"])

@@ -17,7 +17,7 @@ from natproxy.protocol import (
     format_entry,
     format_page,
 )
-from tests.integration.cli.test_cli import CommandCase
+from tests.support.commands import CommandCase
 from tests.support.served_files import MTIME, ServedFilesCase
 
 FOLDER = Metadata(DIRECTORY, 0, MTIME, "d")

@@ -8,8 +8,8 @@ import threading
 import time
 from collections.abc import Iterator
 
-from tests.integration.cli.test_cli import CommandCase
 from tests.support import version1
+from tests.support.commands import CommandCase
 from tests.support.served_files import ServedFiles
 
 FILES = {b"a b.txt": b"two words", b"big": bytes(range(256)) * 4096, b"empty": b"", b"\xe9": b"e"}

@@ -1,4 +1,4 @@
-"""Listening sockets: what is set on them, and what accepted connections inherit."""
+"""Listening sockets: how they are wrapped, and which options accepted connections inherit."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 
 from natproxy.daemon.listening import (
     Dismissal,
-    DismissingEndpoint,
     DismissingFactory,
-    endpoint_from,
+    ListeningEndpoint,
     keep_alive,
 )
 from natproxy.kernel.keepalive import IDLE, INTERVAL, PROBES
@@ -51,8 +50,7 @@ class Accepting(Factory):
 @pytest_twisted.ensureDeferred
 async def test_accepted_connections_are_probed(prefix: str) -> None:
     factory = Accepting()
-    port = await endpoint_from(reactor, f"{prefix}tcp:0:interface={HOST}").listen(factory)
-    keep_alive(port)
+    port = await ListeningEndpoint(reactor, f"{prefix}tcp:0:interface={HOST}").listen(factory)
     try:
         with socket.create_connection((HOST, port.getHost().port)):
             await eventually(lambda: factory.made and factory.made[0].transport, "the connection")
@@ -82,15 +80,15 @@ async def test_socket_that_was_handed_over_is_set_as_well() -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_unix_socket_is_left_alone(tmp_path: Path) -> None:
-    port = await endpoint_from(reactor, f"unix:{tmp_path}/socket:mode=660").listen(Accepting())
+    endpoint = ListeningEndpoint(reactor, f"unix:{tmp_path}/socket:mode=660")
+    port = await endpoint.listen(Accepting())
     try:
-        keep_alive(port)
         assert os.stat(tmp_path / "socket").st_mode & 0o777 == 0o660
     finally:
         await maybeDeferred(port.stopListening)
 
 
-class NoRoom(Factory):
+class NoProtocol(Factory):
     """Makes no protocol."""
 
     noisy = False
@@ -99,17 +97,27 @@ class NoRoom(Factory):
         return None
 
 
-def test_wrapping_endpoint_closes_a_connection_that_gets_no_protocol() -> None:
-    memory = MemoryReactorClock()
-    DismissingEndpoint(endpoint_from(memory, "tcp:9000")).listen(NoRoom())
-    (_, factory, _, _) = memory.tcpServers[0]
-    assert isinstance(factory, DismissingFactory)
-    dismissal = factory.buildProtocol(None)
+def test_wrapping_factory_closes_a_connection_that_gets_no_protocol() -> None:
+    dismissal = DismissingFactory(NoProtocol()).buildProtocol(None)
     assert isinstance(dismissal, Dismissal)
     transport = StringTransport()
     dismissal.makeConnection(transport)
     assert transport.disconnected
 
 
-def test_header_endpoint_makes_no_protocol_either() -> None:
-    assert HeaderFactory(NoRoom()).buildProtocol(None) is None
+def test_factory_of_a_bare_socket_is_not_wrapped() -> None:
+    factory = NoProtocol()
+    assert ListeningEndpoint(MemoryReactorClock(), "tcp:9000").wrap(factory) is factory
+
+
+def test_socket_is_opened_with_a_factory_that_reads_the_header() -> None:
+    memory = MemoryReactorClock()
+    factory = NoProtocol()
+    ListeningEndpoint(memory, "haproxy:tcp:9000").listen(factory)
+    (_, opened, _, _) = memory.tcpServers[0]
+    assert isinstance(opened, HeaderFactory)
+    assert opened.wrappedFactory is factory
+
+
+def test_header_factory_makes_no_protocol_either() -> None:
+    assert HeaderFactory(NoProtocol()).buildProtocol(None) is None

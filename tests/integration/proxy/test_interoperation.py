@@ -13,12 +13,13 @@ from twisted.internet.threads import deferToThread
 from natproxy.address import Address
 from natproxy.client import NotFound, Session
 from natproxy.client.transfer.version1 import download_version1
-from natproxy.daemon import fileserver
-from natproxy.daemon import proxy as proxy_plugin
+from natproxy.daemon.config import FileServerConfig, ProxyConfig
+from natproxy.daemon.fileserver import make_file_server
+from natproxy.daemon.proxy import make_proxy
 from natproxy.daemon.service import DrainingService
 from tests.support import version1
 
-LOOPBACK = "tcp:0:interface=127.0.0.1"
+LOOPBACK = ("tcp:0:interface=127.0.0.1",)
 
 
 @pytest.fixture
@@ -40,18 +41,15 @@ async def started(service: DrainingService) -> int:
 
 @pytest_twisted.async_yield_fixture
 async def our_server(directory: Path) -> AsyncIterator[int]:
-    options = fileserver.Options(reactor)
-    options.parseOptions(["--files", str(directory), "--listen", LOOPBACK])
-    daemon = fileserver.make_daemon(options)
+    daemon = make_file_server(reactor, FileServerConfig(files=str(directory), listen=LOOPBACK))
     yield await started(daemon)
     await daemon.stopService()
 
 
 async def our_proxy(upstream: int) -> DrainingService:
     """Make our proxy in front of a port."""
-    options = proxy_plugin.Options(reactor)
-    options.parseOptions(["--upstream", f"tcp:127.0.0.1:{upstream}", "--listen", LOOPBACK])
-    return proxy_plugin.make_daemon(options)
+    config = ProxyConfig(upstream=f"tcp:127.0.0.1:{upstream}", listen=LOOPBACK)
+    return make_proxy(reactor, config)
 
 
 @pytest_twisted.ensureDeferred

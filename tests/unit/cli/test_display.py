@@ -13,11 +13,12 @@ from unittest import mock
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.cli.display import HOWS, display_for, text
+from natproxy.cli.display import display_for, text
 from natproxy.cli.display.bars import Bars
 from natproxy.cli.display.json_lines import JsonLines
 from natproxy.cli.display.lines import Lines, Messages
-from natproxy.cli.display.ticker import Ticker
+from natproxy.cli.display.tally import Ticker
+from natproxy.cli.options import PROGRESS
 from natproxy.client.events import Event, Phase
 
 NEVER = 10**6
@@ -76,7 +77,7 @@ class ChoosingTests(SynchronousTestCase):
 
     def test_standard_error_is_looked_up_when_it_is_chosen(self) -> None:
         with mock.patch.object(sys, "stderr", io.StringIO()) as stream:
-            display_for("never").say("hello")
+            display_for("never").show_message("hello")
         self.assertEqual(stream.getvalue(), "hello\n")
 
     def test_closed_stream_is_no_terminal(self) -> None:
@@ -95,11 +96,11 @@ class ChoosingTests(SynchronousTestCase):
         closed = Terminal()
         closed.close()
         for stream in (Broken(), closed):
-            for how in HOWS:
+            for how in PROGRESS:
                 with display_for(how, False, stream) as display:
                     display(Event(b"a", Phase.RECEIVING, 0, 10))
                     display(Event(b"a", Phase.RESTARTING, 0, 10, "changed"))
-                    display.say("hello")
+                    display.show_message("hello")
                     display(Event(b"a", Phase.COMPLETE, 10, 10))
                 display.close()
 
@@ -123,8 +124,8 @@ class ChoosingTests(SynchronousTestCase):
                     thread.start()
                 for thread in threads:
                     thread.join()
-            view = display._tally.look()  # type: ignore[attr-defined]
-            self.assertEqual((view.files_done, view.fetched), (8, 8000))
+            view = display._tally.view()  # type: ignore[attr-defined]
+            self.assertEqual((view.files_done, view.received), (8, 8000))
 
 
 class MessagesTests(SynchronousTestCase):
@@ -145,13 +146,13 @@ class MessagesTests(SynchronousTestCase):
     def test_quiet_it_says_nothing(self) -> None:
         stream = io.StringIO()
         with Messages(stream, quiet=True) as display:
-            display.say("hello")
+            display.show_message("hello")
             display(Event(b"a", Phase.WAITING, 0, 10, LOST))
         self.assertEqual(stream.getvalue(), "")
 
     def test_message_stays_on_its_line(self) -> None:
         stream = io.StringIO()
-        Messages(stream, quiet=False).say("a\nb\x1b[2J\u202e\udc80 ü")
+        Messages(stream, quiet=False).show_message("a\nb\x1b[2J\u202e\udc80 ü")
         self.assertEqual(stream.getvalue(), "a\\nb\\x1b[2J\\u202e\\udc80 ü\n")
 
 
@@ -290,7 +291,7 @@ class JsonLinesTests(SynchronousTestCase):
         self.assertFalse(thread.is_alive())
         self.display.close()
         self.display.tick()
-        self.display.say("hello")
+        self.display.show_message("hello")
         (line,) = self.shown()
         self.assertIs(line["ended"], True)
         self.assertEqual(line["files"], {"done": 0, "unchanged": 0, "failed": 0, "total": 0})
@@ -305,11 +306,11 @@ class JsonLinesTests(SynchronousTestCase):
         self.assertEqual(event["name"].encode("utf-8", "surrogateescape"), name)
 
     def test_messages_are_objects_unless_quiet(self) -> None:
-        self.display.say("hello")
+        self.display.show_message("hello")
         (line,) = self.shown()
         self.assertEqual(line["message"], "hello")
         display = JsonLines(self.stream, True, self.clock.seconds, NEVER)
-        display.say("hello")
+        display.show_message("hello")
         self.assertEqual(self.shown(), [])
         display(Event(b"a", Phase.WAITING, 0, 1, LOST))
         self.assertEqual(len(self.shown()), 1)

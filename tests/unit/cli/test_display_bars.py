@@ -28,10 +28,10 @@ class DrawingTests(SynchronousTestCase):
         self.canvas = Canvas("#", "", ".", ".")
 
     def tell(self, name: bytes, phase: Phase, done: int, size: int | None, why: str = "") -> None:
-        self.tally.note(Event(name, phase, done, size, why))
+        self.tally.add(Event(name, phase, done, size, why))
 
     def drawn(self, width: int = 80, height: int = 24, moving: bool = True) -> list[str]:
-        lines = [line.plain for line in self.canvas.lines(self.tally.look(), width, height, moving)]
+        lines = [line.plain for line in self.canvas.lines(self.tally.view(), width, height, moving)]
         for line in lines:
             self.assertLess(cell_len(line), max(2, width), line)
         return [line.rstrip() for line in lines]
@@ -188,7 +188,7 @@ class BarsTests(SynchronousTestCase):
 
     def test_messages_stand_above_and_are_no_markup(self) -> None:
         with self.bars(40) as bars:
-            bars.say("[bold]before[/bold] \x1b[2J " + "long " * 20)
+            bars.show_message("[bold]before[/bold] \x1b[2J " + "long " * 20)
             bars(Event(b"a", Phase.RECEIVING, 0, 10))
             bars(Event(b"a", Phase.RESTARTING, 0, 10, "changed [on] the server"))
         shown = self.stream.getvalue()

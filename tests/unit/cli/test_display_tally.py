@@ -24,13 +24,13 @@ class TallyTests(SynchronousTestCase):
         message: str = "",
     ) -> None:
         self.clock.advance(after)
-        self.tally.note(Event(name, phase, done, size, message))
+        self.tally.add(Event(name, phase, done, size, message))
 
     def test_resumed_bytes_are_no_speed(self) -> None:
         self.tell(Phase.RECEIVING, 8000)
         self.tell(Phase.RECEIVING, 9000, after=1)
-        view = self.tally.look()
-        self.assertEqual((view.bytes_done, view.bytes_total, view.fetched), (9000, 10000, 1000))
+        view = self.tally.view()
+        self.assertEqual((view.bytes_done, view.bytes_total, view.received), (9000, 10000, 1000))
         self.assertEqual((view.per_second, view.seconds_left), (1000, 1))
         (row,) = view.rows
         self.assertEqual((row.done, row.per_second, row.seconds_left), (9000, 1000, 1))
@@ -38,34 +38,34 @@ class TallyTests(SynchronousTestCase):
     def test_hashed_bytes_are_neither_fetched_nor_here(self) -> None:
         self.tell(Phase.HASHING, 0)
         self.tell(Phase.HASHING, 8000, after=1)
-        view = self.tally.look()
-        self.assertEqual((view.bytes_done, view.fetched, view.per_second), (0, 0, 0))
+        view = self.tally.view()
+        self.assertEqual((view.bytes_done, view.received, view.per_second), (0, 0, 0))
         (row,) = view.rows
         self.assertEqual((row.per_second, row.seconds_left), (8000, None))
         self.tell(Phase.VERIFYING, 0)
         self.tell(Phase.COMPLETE, 10000)
-        view = self.tally.look()
-        self.assertEqual((view.bytes_done, view.fetched), (10000, 0))
+        view = self.tally.view()
+        self.assertEqual((view.bytes_done, view.received), (10000, 0))
 
     def test_what_is_thrown_away_was_fetched(self) -> None:
         self.tell(Phase.RECEIVING, 0)
         self.tell(Phase.RECEIVING, 4000)
         self.tell(Phase.RESTARTING, 0)
-        self.assertEqual(self.tally.look().bytes_done, 0)
+        self.assertEqual(self.tally.view().bytes_done, 0)
         self.tell(Phase.RECEIVING, 0, 5000)
         self.tell(Phase.RECEIVING, 5000, 5000)
         self.tell(Phase.COMPLETE, 5000, 5000)
-        view = self.tally.look()
-        self.assertEqual((view.bytes_done, view.bytes_total, view.fetched), (5000, 5000, 9000))
+        view = self.tally.view()
+        self.assertEqual((view.bytes_done, view.bytes_total, view.received), (5000, 5000, 9000))
 
     def test_waiting_loses_nothing(self) -> None:
         self.tell(Phase.RECEIVING, 1000)
         self.tell(Phase.RECEIVING, 2000)
         self.tell(Phase.WAITING, 0)
-        self.assertEqual(self.tally.look().bytes_done, 2000)
+        self.assertEqual(self.tally.view().bytes_done, 2000)
         # The first event after it may come with the first bytes.
         self.tell(Phase.RECEIVING, 3000)
-        self.assertEqual(self.tally.look().fetched, 2000)
+        self.assertEqual(self.tally.view().received, 2000)
 
     def test_bytes_nobody_told_of_before_the_end_were_fetched(self) -> None:
         self.tell(Phase.COMPLETE, 10, 10, b"small")
@@ -73,23 +73,23 @@ class TallyTests(SynchronousTestCase):
         self.tell(Phase.VERIFYING, 0, 10, b"other")
         self.tell(Phase.COMPLETE, 10, 10, b"other")
         self.tell(Phase.COMPLETE, 7, None, b"of no known size")
-        view = self.tally.look()
-        self.assertEqual((view.fetched, view.bytes_done, view.bytes_total), (27, 27, 27))
+        view = self.tally.view()
+        self.assertEqual((view.received, view.bytes_done, view.bytes_total), (27, 27, 27))
 
     def test_events_that_were_overtaken_count_once(self) -> None:
         for done in (0, 2000, 1000, 3000):
             self.tell(Phase.RECEIVING, done)
-        self.assertEqual(self.tally.look().fetched, 3000)
+        self.assertEqual(self.tally.view().received, 3000)
 
     def test_speed_is_that_of_the_last_seconds(self) -> None:
         self.tell(Phase.RECEIVING, 0, 10**6)
-        self.assertIsNone(self.tally.look().per_second)
+        self.assertIsNone(self.tally.view().per_second)
         for second in range(1, 11):
             self.tell(Phase.RECEIVING, second * 1000, 10**6, after=1)
-            self.assertEqual(self.tally.look().per_second, 1000)
+            self.assertEqual(self.tally.view().per_second, 1000)
         for _ in range(10):
             self.clock.advance(1)
-            view = self.tally.look()
+            view = self.tally.view()
         self.assertEqual(view.per_second, 0)
         self.assertIsNone(view.seconds_left)
 
@@ -97,22 +97,22 @@ class TallyTests(SynchronousTestCase):
         self.tally.expect(1, 100)
         self.tally.expect(2, None)
         self.tell(Phase.RECEIVING, 10, 100)
-        self.assertIsNone(self.tally.look().bytes_total)
+        self.assertIsNone(self.tally.view().bytes_total)
         self.tell(Phase.RECEIVING, 10, None, b"b")
-        self.assertIsNone(self.tally.look().bytes_total)
+        self.assertIsNone(self.tally.view().bytes_total)
         self.tell(Phase.RECEIVING, 10, 300, b"b")
-        self.assertEqual(self.tally.look().bytes_total, 400)
+        self.assertEqual(self.tally.view().bytes_total, 400)
         self.tell(Phase.RECEIVING, 10, 500, b"c")
-        self.assertEqual((self.tally.look().files_total, self.tally.look().bytes_total), (3, 900))
+        self.assertEqual((self.tally.view().files_total, self.tally.view().bytes_total), (3, 900))
         self.tally.expect(9, 20)
-        self.assertEqual((self.tally.look().files_total, self.tally.look().bytes_total), (9, 30))
+        self.assertEqual((self.tally.view().files_total, self.tally.view().bytes_total), (9, 30))
 
     def test_all_files_take_no_less_time_than_one_of_them(self) -> None:
         self.tell(Phase.RECEIVING, 0, 10000, b"slow")
         self.tell(Phase.RECEIVING, 0, 10000, b"fast")
         self.tell(Phase.RECEIVING, 100, 10000, b"slow", after=1)
         self.tell(Phase.RECEIVING, 9000, 10000, b"fast")
-        view = self.tally.look()
+        view = self.tally.view()
         slow, fast = view.rows
         self.assertEqual((slow.seconds_left, view.seconds_left), (99, 99))
         self.assertEqual(fast.seconds_left, 1000 / 9000)
@@ -121,13 +121,13 @@ class TallyTests(SynchronousTestCase):
     def test_segment_that_waits_leaves_the_speed_of_the_others_alone(self) -> None:
         self.tell(Phase.RECEIVING, 0, 10000)
         self.tell(Phase.RECEIVING, 1000, after=1)
-        self.assertEqual(self.tally.look().rows[0].per_second, 1000)
+        self.assertEqual(self.tally.view().rows[0].per_second, 1000)
         self.tell(Phase.WAITING, 1000, message="lost")
         # Another segment goes on.
         self.tell(Phase.RECEIVING, 1000)
-        (row,) = self.tally.look().rows
+        (row,) = self.tally.view().rows
         self.assertEqual((row.per_second, row.seconds_left), (1000, 9))
-        self.assertEqual(self.tally.look().seconds_left, 9)
+        self.assertEqual(self.tally.view().seconds_left, 9)
 
     def test_file_that_waited_has_the_speed_of_the_last_seconds_again(self) -> None:
         self.tell(Phase.RECEIVING, 0, 10**6)
@@ -135,40 +135,40 @@ class TallyTests(SynchronousTestCase):
         self.tell(Phase.WAITING, 1000, 10**6, message="lost")
         for _ in range(60):
             self.clock.advance(1)
-            self.assertIsNone(self.tally.look().rows[0].per_second)
+            self.assertIsNone(self.tally.view().rows[0].per_second)
         self.tell(Phase.RECEIVING, 1000, 10**6)
         self.tell(Phase.RECEIVING, 6000, 10**6, after=5)
-        self.assertEqual(self.tally.look().rows[0].per_second, 1000)
+        self.assertEqual(self.tally.view().rows[0].per_second, 1000)
 
     def test_file_that_is_saved_is_here(self) -> None:
         self.tell(Phase.RECEIVING, 0)
         self.tell(Phase.RECEIVING, 9000)
         self.tell(Phase.SAVING, 10000)
-        view = self.tally.look()
+        view = self.tally.view()
         self.assertEqual((view.bytes_done, view.rows[0].phase), (9000, Phase.SAVING))
         self.tell(Phase.COMPLETE, 10000)
-        self.assertEqual((self.tally.look().fetched, self.tally.look().bytes_done), (10000, 10000))
+        self.assertEqual((self.tally.view().received, self.tally.view().bytes_done), (10000, 10000))
 
     def test_nobody_waits_for_a_file_that_failed(self) -> None:
         self.tell(Phase.RECEIVING, 0, 1000)
         self.tell(Phase.RECEIVING, 500, 1000, after=1)
         self.tell(Phase.FAILED, 0, 1000)
         self.tell(Phase.RECEIVING, 0, 1000, b"b")
-        view = self.tally.look()
+        view = self.tally.view()
         self.assertEqual((view.files_failed, view.bytes_done, view.bytes_total), (1, 500, 2000))
         self.assertEqual(view.seconds_left, 2)
 
     def test_files_that_have_ended_are_counted_and_forgotten(self) -> None:
         for number in range(100):
             self.tell(Phase.UNCHANGED, 1, 1, b"%d" % number)
-        view = self.tally.look()
-        self.assertEqual((view.files_done, view.files_unchanged, view.fetched), (100, 100, 0))
+        view = self.tally.view()
+        self.assertEqual((view.files_done, view.files_unchanged, view.received), (100, 100, 0))
         self.assertEqual(len(view.ended), REMEMBERED)
         self.assertEqual(view.rows, [])
 
     def test_note_gives_only_what_is_new(self) -> None:
         def new(phase: Phase, message: str = "") -> bool:
-            return self.tally.note(Event(b"a", phase, 0, 1, message)) is not None
+            return self.tally.add(Event(b"a", phase, 0, 1, message)) is not None
 
         self.assertTrue(new(Phase.RECEIVING))
         self.assertFalse(new(Phase.RECEIVING))

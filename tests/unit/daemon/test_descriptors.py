@@ -1,129 +1,46 @@
-"""The daemons in processes that have few descriptors: whoever is admitted is served."""
+"""How many clients a number of descriptors suffices for."""
 
 from __future__ import annotations
 
-import re
-import resource
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from twisted.trial.unittest import SynchronousTestCase
 
-import pytest
-
-from natproxy.daemon import descriptors
+from natproxy.daemon.descriptors import (
+    PER_CLIENT,
+    PER_SPLICE,
+    RESERVED,
+    RESERVED_BY_THREADS,
+    WALK,
+    Capacity,
+    file_server_capacity,
+    proxy_capacity,
+)
 from natproxy.fileserver import digests
 from natproxy.fileserver import protocol as fileserver
 
-HOST = "127.0.0.1"
-PATIENCE = 20.0
-SIZE = 1_000_000
-HEADER = b"OK 1000000\n"
-RUN = "import sys; from twisted.scripts.twistd import run; sys.argv[0] = 'twistd'; run()"
-LISTEN = f"--listen=tcp:0:interface={HOST}:backlog=1024"
 
+class CapacityTests(SynchronousTestCase):
+    def test_every_client_can_be_served_within_the_descriptors(self) -> None:
+        for descriptors in (128, 256, 1024, 4096, 65_536, 1 << 20):
+            proxy = proxy_capacity(descriptors)
+            needed = RESERVED + proxy.clients * PER_CLIENT + proxy.splices * PER_SPLICE
+            self.assertLessEqual(needed, descriptors)
+            server = file_server_capacity(descriptors)
+            if descriptors >= 256:
+                self.assertLessEqual(RESERVED + server.clients * PER_CLIENT, descriptors)
 
-@contextmanager
-def running(limit: str, *arguments: str, cwd: Path) -> Iterator[tuple[int, int, Path]]:
-    """Run a daemon under ``ulimit``; yield its port and the clients that it says it admits."""
-    log = cwd / f"{arguments[0]}.log"
-    command = [sys.executable, "-c", RUN, "-n", "--pidfile=", f"--logfile={log}", *arguments]
-    shell = ["sh", "-c", f'ulimit {limit} && exec "$@"', "sh"]
-    with subprocess.Popen([*shell, *command], cwd=cwd, stdin=subprocess.DEVNULL) as process:
-        try:
-            end = time.monotonic() + PATIENCE
-            while True:
-                text = log.read_text() if log.exists() else ""
-                said = re.search(r"listens on [\d.]+:(\d+); clients at once: (\d+)", text)
-                if said:
-                    break
-                assert process.poll() is None
-                assert time.monotonic() < end, text
-                time.sleep(0.02)
-            yield int(said[1]), int(said[2]), log
-        finally:
-            process.kill()
+    def test_default_number_of_clients_fits_into_the_units_limit(self) -> None:
+        self.assertGreaterEqual(proxy_capacity(65_536).clients, 10_000)
+        self.assertGreaterEqual(file_server_capacity(65_536).clients, 10_000)
 
+    def test_proxy_always_admits_one_client(self) -> None:
+        self.assertEqual(proxy_capacity(0), Capacity(1))
 
-def assert_admitted_clients_are_served(port: int, clients: int) -> None:
-    """Connect twice as many clients as are admitted, all downloading at the same time."""
-    with ExitStack() as stack:
-        connections = []
-        for _ in range(2 * clients):
-            connection = stack.enter_context(socket.create_connection((HOST, port), PATIENCE))
-            connections.append(connection)
-        for connection in connections:
-            try:
-                connection.sendall(b"DOWNLOAD large\n")
-            except OSError:
-                # It was closed at once.
-                continue
-        served = refused = 0
-        for connection in connections:
-            reply = b""
-            try:
-                while len(reply) < SIZE + len(HEADER):
-                    data = connection.recv(1 << 20)
-                    if not data:
-                        break
-                    reply += data
-            except ConnectionResetError:
-                pass
-            if reply.startswith(HEADER):
-                served += 1
-                assert len(reply) == SIZE + len(HEADER)
-            else:
-                refused += 1
-                assert reply in (
-                    b"",
-                    b"ERR proxy error: too many clients\n",
-                    b"ERR 503 too many clients\n",
-                )
-        assert (served, refused) == (clients, clients)
+    def test_file_server_always_admits_a_proxy_with_one_client(self) -> None:
+        # The connection of the last command, and that of the next.
+        for descriptors in (0, 64, RESERVED + RESERVED_BY_THREADS + PER_CLIENT):
+            self.assertEqual(file_server_capacity(descriptors), Capacity(2))
 
-
-def test_threads_whose_clients_have_gone_have_descriptors() -> None:
-    walks = (fileserver.PAGES_AT_ONCE + 1) * descriptors.WALK
-    files = fileserver.READS_AT_ONCE + digests.THREADS
-    assert walks + files <= descriptors.RESERVED_BY_THREADS
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Path:
-    (tmp_path / "files").mkdir()
-    (tmp_path / "files" / "large").write_bytes(b"x" * SIZE)
-    return tmp_path
-
-
-@pytest.mark.parametrize("relay", ["auto", "splice", "copy"])
-def test_proxy_serves_whom_it_admits(files: Path, relay: str) -> None:
-    with running("-n 1024", "fileserver", LISTEN, cwd=files) as (upstream, _, _):
-        proxy = ("natproxy", LISTEN, f"--upstream=tcp:{HOST}:{upstream}", f"--relay={relay}")
-        unlimited = ("--max-clients=1000", "--max-clients-per-host=0")
-        with running("-n 256", *proxy, *unlimited, cwd=files) as (port, clients, log):
-            assert clients == descriptors.room_for_proxy(256).clients >= 16
-            assert_admitted_clients_are_served(port, clients)
-            text = log.read_text()
-            assert f"--max-clients 1000: there are descriptors for {clients} clients" in text
-            assert "EMFILE" not in text
-            assert "Traceback" not in text
-
-
-@pytest.mark.parametrize("relay", ["auto", "sendfile", "copy"])
-def test_file_server_serves_whom_it_admits(files: Path, relay: str) -> None:
-    server = ("fileserver", LISTEN, f"--relay={relay}")
-    with running("-n 256", *server, cwd=files) as (port, clients, log):
-        assert clients == descriptors.room_for_file_server(256).clients >= 16
-        assert_admitted_clients_are_served(port, clients)
-        assert "EMFILE" not in log.read_text()
-
-
-@pytest.mark.skipif(
-    resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 1024, reason="the hard limit is too low"
-)
-def test_soft_limit_is_raised_to_the_hard_one(files: Path) -> None:
-    with running("-Sn 100 && ulimit -Hn 1024", "fileserver", LISTEN, cwd=files) as (_, clients, _):
-        assert clients == descriptors.room_for_file_server(1024).clients
+    def test_threads_whose_clients_have_disconnected_have_descriptors(self) -> None:
+        walks = (fileserver.PAGES_AT_ONCE + 1) * WALK
+        files = fileserver.READS_AT_ONCE + digests.THREADS
+        self.assertLessEqual(walks + files, RESERVED_BY_THREADS)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import signal
 import subprocess
 import sys
 import time
@@ -13,10 +11,8 @@ from typing import Any
 
 import pytest
 from twisted.logger import LogLevel
-from twisted.python import usage
 
-from natproxy.daemon import log_options, logfile
-from natproxy.daemon.log_options import choose_log
+from natproxy.daemon import logfile
 from natproxy.daemon.logfile import LogWriter, RotatingFile, Stream, format_time
 
 RUN = "import sys; from twisted.scripts.twistd import run; sys.argv[0] = 'twistd'; run()"
@@ -295,130 +291,3 @@ def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     file.write(b"0123456789\n")
     monkeypatch.undo()
     assert (tmp_path / "log").read_bytes() == b"0123456789\n"
-
-
-def twistd(**options: Any) -> dict[str, Any]:
-    """The options of a ``twistd``."""
-    default = {"no_save": 0, "nodaemon": 0, "debug": 0, "logfile": None, "logger": None}
-    return {**default, "syslog": 0, **options}
-
-
-def test_foreground_logs_to_standard_output() -> None:
-    for parent in (twistd(nodaemon=1), twistd(nodaemon=1, logfile="-"), twistd(debug=1)):
-        chosen = choose_log(None, 10, 9, parent)
-        assert chosen.file is None
-        assert parent["logger"] == "natproxy.daemon.log_options.observer"
-        assert log_options.observer() is chosen.writer
-
-
-def test_background_logs_to_a_file_that_is_bounded(tmp_path: Path) -> None:
-    parent = twistd()
-    chosen = choose_log(None, 10, 9, parent)
-    assert chosen.file is not None
-    assert chosen.file.path == str(tmp_path / "twistd.log")
-    assert parent["logger"] is not None
-    chosen.file.close()
-
-
-@pytest.mark.parametrize(
-    "told", [{"logfile": "x.log"}, {"logger": "a.b"}, {"syslog": 1, "nodaemon": 1}]
-)
-def test_what_twistd_was_told_is_left_to_it(told: dict[str, Any], tmp_path: Path) -> None:
-    parent = twistd(**told)
-    before = dict(parent)
-    chosen = choose_log(None, 10, 9, parent)
-    assert (chosen.writer, chosen.file, parent) == (None, None, before)
-    with pytest.raises(usage.UsageError, match="give one of them"):
-        choose_log("y.log", 10, 9, parent)
-    assert os.listdir(tmp_path) == []
-
-
-def test_log_that_makes_no_sense() -> None:
-    for path, parent, words in (
-        ("-", twistd(), "no standard output"),
-        ("log", {}, "use --log-file"),
-        ("missing/log", twistd(), "No such file or directory"),
-        (".", None, "Is a directory"),
-    ):
-        with pytest.raises(usage.UsageError, match=words):
-            choose_log(path, 10, 9, parent)
-    assert choose_log(None, 10, 9, None).writer is None
-
-
-def start(cwd: Path, *options: str, arguments: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", RUN, "-n", "--pidfile=", *arguments]
-    listen = "--listen=tcp:0:interface=127.0.0.1"
-    return subprocess.Popen(
-        [*command, "natproxy", listen, *options], cwd=cwd, stdout=subprocess.PIPE, text=True
-    )
-
-
-def test_daemon_in_the_foreground_logs_times_with_microseconds(tmp_path: Path) -> None:
-    with start(tmp_path) as process:
-        try:
-            assert process.stdout is not None
-            lines = []
-            for line in process.stdout:
-                lines.append(line)
-                if "listens on" in line:
-                    break
-        finally:
-            process.kill()
-    assert lines
-    for line in lines:
-        assert re.match(rf"{MICROSECONDS} \[", line), line
-    assert os.listdir(tmp_path) == []
-
-
-def wait_for(path: Path, words: str) -> None:
-    end = time.monotonic() + PATIENCE
-    while not (path.exists() and words in path.read_text()):
-        assert time.monotonic() < end, f"{words!r} is not in {path}"
-        time.sleep(0.02)
-
-
-def test_signals_open_the_log_again_and_reload_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    with start(tmp_path, "--log=log") as process:
-        try:
-            wait_for(path, "listens on")
-            # The handlers are installed when the reactor runs.
-            end = time.monotonic() + PATIENCE
-            while not _catches(process.pid, signal.SIGUSR1, signal.SIGHUP):
-                assert time.monotonic() < end
-                time.sleep(0.02)
-            process.send_signal(signal.SIGHUP)
-            wait_for(path, "SIGHUP: nothing is done")
-            path.rename(tmp_path / "old")
-            process.send_signal(signal.SIGUSR1)
-            wait_for(path, "has been opened again")
-            assert process.poll() is None
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(PATIENCE) == 0
-        finally:
-            process.kill()
-    assert "SIGTERM: stopping" in path.read_text()
-    assert "listens on" in (tmp_path / "old").read_text()
-
-
-def _catches(pid: int, *numbers: int) -> bool:
-    status = Path(f"/proc/{pid}/status").read_text()
-    found = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.MULTILINE)
-    assert found is not None
-    return all(int(found[1], 16) >> (number - 1) & 1 for number in numbers)
-
-
-def test_full_disk_does_not_stop_the_daemon(tmp_path: Path) -> None:
-    if not os.path.exists("/dev/full"):
-        pytest.skip("there is no /dev/full")
-    with start(tmp_path, "--log=/dev/full", "--log-size=0") as process:
-        try:
-            end = time.monotonic() + PATIENCE
-            while not _catches(process.pid, signal.SIGHUP):
-                assert process.poll() is None
-                assert time.monotonic() < end
-                time.sleep(0.02)
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(PATIENCE) == 0
-        finally:
-            process.kill()

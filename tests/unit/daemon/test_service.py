@@ -1,4 +1,4 @@
-"""Listening, draining, stopping, by a clock and endpoints that the test plays."""
+"""Listening, draining and stopping, with the test's own clock and endpoints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
-from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -29,6 +28,7 @@ from natproxy.daemon.service import (
 from natproxy.proxy.connector import EndpointConnector
 from natproxy.proxy.protocol import ProxyFactory
 from natproxy.server.connection import CommandReceiver
+from tests.support.daemons import DaemonReactor
 from tests.support.doubles import Journal, PlayedEndpoint, Wire
 
 IN_USE = OSError(errno.EADDRINUSE, "Address already in use")
@@ -55,10 +55,11 @@ class PlayedPort:
 
 @implementer(IStreamServerEndpoint)
 class PlayedListener:
-    """An endpoint that can be listened on, or fails to be."""
+    """An endpoint that can be listened on, or fails."""
 
-    def __init__(self, error: Exception | None = None) -> None:
-        self.error = error
+    def __init__(self, description: str) -> None:
+        self.description = description
+        self.error: Exception | None = None
         self.port = PlayedPort()
         self.times = 0
 
@@ -67,42 +68,25 @@ class PlayedListener:
         return succeed(self.port) if self.error is None else fail(self.error)
 
 
-class SignalledMemoryReactor(MemoryReactorClock):
-    """A reactor in memory that can be called from a signal handler."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        # Twisted 24.7 takes it for stopped before it has run.
-        self.hasStopped = False
-
-    def callFromThread(self, function: object, *args: object) -> None:
-        self.callLater(0, function, *args)
-
-    def started(self) -> None:
-        """Do what is to be done after the start."""
-        for function, args, kwargs in self.triggers["after"]["startup"]:
-            function(*args, **kwargs)
-
-
 class ServiceCase(SynchronousTestCase):
     """A proxy's service with two endpoints and 30 seconds to drain."""
 
     def setUp(self) -> None:
         self.raised: list[bool] = []
         self.patch(service, "raise_limit", lambda: self.raised.append(True))
-        self.reactor = SignalledMemoryReactor()
+        self.reactor = DaemonReactor()
         self.upstream = PlayedEndpoint()
         self.factory = ProxyFactory(
             self.reactor, EndpointConnector(self.upstream, self.reactor, 5.0)
         )
-        self.first = PlayedListener()
-        self.second = PlayedListener()
+        self.first = PlayedListener("tcp:1")
+        self.second = PlayedListener("tcp:2")
         self.service = DrainingService(
-            [("tcp:1", self.first), ("tcp:2", self.second)],
+            [self.first, self.second],
             self.factory,
             30.0,
             self.reactor,
-            "the proxy in front of tcp:upstream:1",
+            details="the proxy in front of tcp:upstream:1",
         )
 
     def client(self, commands: bytes = b"") -> tuple[CommandReceiver, Wire]:
@@ -145,7 +129,7 @@ class ListeningTests(ServiceCase):
         self.service.startService()
         self.assertEqual(self.service.ports, [self.first.port, self.second.port])
 
-    def test_port_in_use_is_told_in_one_line(self) -> None:
+    def test_port_in_use_is_reported_in_one_line(self) -> None:
         self.second.error = CannotListenError("127.0.0.1", 2, IN_USE)
         wrong = self.assertRaises(StartupError, self.service.privilegedStartService)
         self.assertEqual(
@@ -158,13 +142,13 @@ class ListeningTests(ServiceCase):
         self.assertRaises(StartupError, self.service.privilegedStartService)
         self.assertFalse(self.first.port.listening)
 
-    def test_plain_operating_system_error_is_told_as_well(self) -> None:
+    def test_plain_operating_system_error_is_reported_as_well(self) -> None:
         self.first.error = PermissionError(errno.EACCES, "Permission denied")
         wrong = self.assertRaises(StartupError, self.service.privilegedStartService)
         self.assertEqual(str(wrong), "cannot listen on tcp:1: Permission denied")
         self.assertEqual(self.second.times, 0)
 
-    def test_any_other_error_is_told_in_its_own_words(self) -> None:
+    def test_any_other_error_is_reported_by_its_text(self) -> None:
         self.first.error = OverflowError("bind(): port must be 0-65535.")
         wrong = self.assertRaises(StartupError, self.service.privilegedStartService)
         self.assertEqual(str(wrong), "cannot listen on tcp:1: bind(): port must be 0-65535.")
@@ -209,7 +193,7 @@ class DrainingTests(ServiceCase):
         self.successResultOf(stopped)
         self.assert_clock_is_idle()
 
-    def test_command_in_flight_is_finished_and_the_next_one_dropped(self) -> None:
+    def test_command_in_flight_is_finished_and_the_next_one_discarded(self) -> None:
         protocol, wire = self.client(b"LIST\nLIST\n")
         self.upstream.last.accept()
         stopped = self.service.stopService()
@@ -240,10 +224,10 @@ class DrainingTests(ServiceCase):
         self.successResultOf(stopped)
         self.assert_clock_is_idle()
 
-    def test_hurry_does_not_wait_for_the_deadline(self) -> None:
+    def test_abort_does_not_wait_for_the_deadline(self) -> None:
         protocol, wire = self.client(b"LIST\n")
         stopped = self.service.stopService()
-        self.service.hurry()
+        self.service.abort()
         self.assertTrue(wire.aborted)
         wire.lose(protocol)
         self.successResultOf(stopped)
@@ -270,27 +254,27 @@ class DrainLogTests(ServiceCase):
 class SignalTests(ServiceCase):
     def setUp(self) -> None:
         super().setUp()
-        self.hurried = 0
-        self.signals = TerminationSignals(self.reactor, self.hurry)
+        self.aborted = 0
+        self.signals = TerminationSignals(self.reactor, self.abort)
         for number in (signal.SIGTERM, signal.SIGINT):
             self.addCleanup(signal.signal, number, signal.getsignal(number))
 
-    def hurry(self) -> None:
-        self.hurried += 1
+    def abort(self) -> None:
+        self.aborted += 1
 
     def test_first_signal_stops_the_reactor(self) -> None:
         self.signals.got(signal.SIGTERM)
         self.assertTrue(self.reactor.hasStopped)
-        self.assertEqual(self.hurried, 0)
+        self.assertEqual(self.aborted, 0)
 
-    def test_second_signal_hurries_and_stops_nothing_twice(self) -> None:
+    def test_second_signal_aborts_and_stops_nothing_twice(self) -> None:
         self.signals.got(signal.SIGINT)
         self.reactor.hasStopped = False
         self.signals.got(signal.SIGTERM)
-        self.assertEqual(self.hurried, 1)
+        self.assertEqual(self.aborted, 1)
         self.assertFalse(self.reactor.hasStopped)
 
-    def test_handlers_are_ours_only_once_the_reactor_has_started(self) -> None:
+    def test_handlers_are_installed_only_once_the_reactor_has_started(self) -> None:
         before = signal.getsignal(signal.SIGTERM)
         self.signals.startService()
         self.assertIs(signal.getsignal(signal.SIGTERM), before)
@@ -305,7 +289,7 @@ class SignalTests(ServiceCase):
         self.assertFalse(self.reactor.hasStopped)
         self.reactor.advance(0)
         self.assertTrue(self.reactor.hasStopped)
-        self.assertEqual(self.hurried, 1)
+        self.assertEqual(self.aborted, 1)
 
 
 class MaintenanceTests(ServiceCase):
@@ -372,7 +356,7 @@ class TwistdServiceTests(ServiceCase):
         self.assertIn("startup", self.reactor.triggers["after"])
         self.successResultOf(self.daemon.stopService())
 
-    def test_failure_is_told_on_the_terminal_once_the_log_has_taken_stderr(self) -> None:
+    def test_failure_is_written_to_the_terminal_once_the_log_has_taken_stderr(self) -> None:
         self.patch(sys, "stderr", io.StringIO())
         self.first.error = CannotListenError("", 1, IN_USE)
         self.assertRaises(StartupError, self.daemon.privilegedStartService)

@@ -10,20 +10,11 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.address import FIRST_STAND_IN_PORT, Address
-from natproxy.daemon.descriptors import (
-    PER_CLIENT,
-    PER_SPLICE,
-    RESERVED,
-    RESERVED_BY_THREADS,
-    Room,
-    room_for_file_server,
-    room_for_proxy,
-)
 from natproxy.fileserver.protocol import FileServerFactory
 from natproxy.proxy.connector import EndpointConnector
 from natproxy.proxy.protocol import ProxyFactory
 from natproxy.server.admission import REFUSED, Admission, host_of, share_of
-from natproxy.server.connection import LINGER
+from natproxy.server.factory import LINGER
 from natproxy.server.refusals import REFUSAL_INTERVAL
 from natproxy.storage import Directory
 from tests.support.doubles import HalfClosingWire, Journal, PlayedEndpoint
@@ -144,29 +135,6 @@ class AdmissionTests(SynchronousTestCase):
 
     def test_share_of_one_host(self) -> None:
         self.assertEqual([share_of(n) for n in (1, 100, 160, 10_000)], [16, 16, 16, 1000])
-
-
-class RoomTests(SynchronousTestCase):
-    def test_every_client_can_be_served_within_the_descriptors(self) -> None:
-        for descriptors in (128, 256, 1024, 4096, 65_536, 1 << 20):
-            room = room_for_proxy(descriptors)
-            needed = RESERVED + room.clients * PER_CLIENT + room.splices * PER_SPLICE
-            self.assertLessEqual(needed, descriptors)
-            server = room_for_file_server(descriptors)
-            if descriptors >= 256:
-                self.assertLessEqual(RESERVED + server.clients * PER_CLIENT, descriptors)
-
-    def test_default_number_of_clients_fits_into_the_units_limit(self) -> None:
-        self.assertGreaterEqual(room_for_proxy(65_536).clients, 10_000)
-        self.assertGreaterEqual(room_for_file_server(65_536).clients, 10_000)
-
-    def test_there_is_always_room_for_one(self) -> None:
-        self.assertEqual(room_for_proxy(0), Room(1))
-
-    def test_file_server_always_has_room_for_a_proxy_with_one_client(self) -> None:
-        # The connection of the last command, and that of the next.
-        for descriptors in (0, 64, RESERVED + RESERVED_BY_THREADS + PER_CLIENT):
-            self.assertEqual(room_for_file_server(descriptors), Room(2))
 
 
 class ConnectionCase(SynchronousTestCase):

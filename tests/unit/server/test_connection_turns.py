@@ -15,7 +15,8 @@ from natproxy.fileserver.protocol import FileServerProtocol
 from natproxy.protocol import Command
 from natproxy.proxy.connector import TCPConnector
 from natproxy.proxy.protocol import ProxyProtocol
-from natproxy.server.connection import LINGER, CommandFactory, CommandReceiver
+from natproxy.server.connection import CommandReceiver
+from natproxy.server.factory import LINGER, CommandFactory
 from natproxy.server.rotation import SHARE, TURN, RoundRobin
 from tests.support.doubles import HalfClosingWire, TurnClock
 from tests.unit.fileserver import test_fileserver
@@ -161,7 +162,7 @@ class FloodTests(Flooders):
             client.dataReceived(b"x\n" * 60)
         for _ in range(20):
             # All replies end in one turn of the reactor, as an upstream can have it.
-            ended = [client for client in flooders if client.answering is not None]
+            ended = [client for client in flooders if client.command is not None]
             _, commands = self.work(lambda: [client.answer() for client in ended])  # noqa: B023
             _, more = self.work(self.clock.turn)
             self.assertLessEqual(commands, 32)
@@ -172,7 +173,7 @@ class FloodTests(Flooders):
             self.assertEqual(other.transport.taken(), b"one!\n")
         for _ in range(100):
             for client in flooders:
-                if client.answering is not None:
+                if client.command is not None:
                     client.answer()
             self.clock.turn()
         self.assertEqual({len(client.begun) for client in flooders}, {60})
@@ -250,7 +251,7 @@ class RotationTests(SynchronousTestCase):
         self.rotation.join(broken)
         self.rotation.join(next_one)
         self.clock.turn()
-        (failure,) = broken.defect.call_args.args
+        (failure,) = broken.fail.call_args.args
         self.assertIsInstance(failure, Failure)
         self.assertIsNotNone(failure.check(ZeroDivisionError))
         next_one.take_turn.assert_called_once_with()

@@ -11,7 +11,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.daemon.listening import endpoint_from
+from natproxy.daemon.listening import ListeningEndpoint
 from natproxy.proxy.connector import EndpointConnector
 from natproxy.proxy.protocol import ProxyFactory
 from natproxy.server.admission import REFUSED, Admission
@@ -261,8 +261,8 @@ class EndpointTests(SynchronousTestCase):
     def test_endpoint_of_a_description(self) -> None:
         reactor = MemoryReactorClock()
         factory = ProxyFactory(reactor, EndpointConnector(PlayedEndpoint(), reactor, 5.0))
-        endpoint_from(reactor, "haproxy:tcp:9000:interface=127.0.0.1").listen(factory)
-        endpoint_from(reactor, r"haproxy:tcp6:9001:interface=\:\:1").listen(factory)
+        ListeningEndpoint(reactor, "haproxy:tcp:9000:interface=127.0.0.1").listen(factory)
+        ListeningEndpoint(reactor, r"haproxy:tcp6:9001:interface=\:\:1").listen(factory)
         (port, listener, _, interface), (_, _, _, other) = reactor.tcpServers
         self.assertEqual((port, interface, other), (9000, "127.0.0.1", "::1"))
         self.assertIsInstance(listener, HeaderFactory)

@@ -1,55 +1,23 @@
-"""``get``, ``cat``, ``sync``, ``download``: what they leave, what they say, how they end."""
+"""``get``, ``cat``, ``download``: the files they save, their messages and exit status."""
 
 from __future__ import annotations
 
-import io
 import os
 import subprocess
 import sys
 from unittest import mock
 
-from natproxy.cli import fetching, main
+from natproxy.cli import main
+from natproxy.client.transfer import batch
 from natproxy.protocol import Digest, format_digest
+from tests.support.commands import NEW, DownloadCase
 from tests.support.paths import ROOT
-from tests.support.served_files import Fault, ServedFilesCase
+from tests.support.served_files import Fault
 
-NEW = bytes(range(256)) * 40
 PROJECT = str(ROOT)
 
 
-class CommandCase(ServedFilesCase):
-    """Runs command lines in the directory.
-
-    :ivar out: bytes that the last one wrote to standard output.
-    :ivar err: lines that it wrote to standard error.
-    """
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.server.put(b"a", NEW)
-        self.server.put(b"d/b", b"the b")
-        here = os.getcwd()
-        self.addCleanup(os.chdir, here)
-        os.chdir(self.directory)
-
-    def run_command(self, *arguments: str) -> int:
-        out = io.TextIOWrapper(io.BytesIO(), write_through=True)
-        err = io.StringIO()
-        with mock.patch("sys.stdout", out), mock.patch("sys.stderr", err):
-            status = main([*arguments, "--server", str(self.server.address)])
-        self.out = out.buffer.getvalue()
-        self.err = err.getvalue().splitlines()
-        return status
-
-    def assert_fails(self, status: int, *arguments: str) -> str:
-        """Give the one line that tells why."""
-        self.assertEqual(self.run_command(*arguments), status, arguments)
-        (line,) = self.err
-        self.assertTrue(line.startswith("natproxy: "), line)
-        return line
-
-
-class GetTests(CommandCase):
+class GetTests(DownloadCase):
     def test_file_comes_to_the_working_directory(self) -> None:
         self.assertEqual(self.run_command("get", "d/b"), 0)
         self.assertEqual((self.files(), self.read(b"b")), ([b"b"], b"the b"))
@@ -156,7 +124,7 @@ class GetTests(CommandCase):
             seen.append(arguments[3])
             return []
 
-        self.patch(fetching, "download_all", download_all)
+        self.patch(batch, "download_all", download_all)
         for options in (["-j", "64"], ["-j", "64", "--segments", "8"], ["--segments", "64"]):
             self.assertEqual(self.run_command("get", "a", *options), 0)
         self.assertEqual(seen, [64, 8, 1])
@@ -178,7 +146,7 @@ class GetTests(CommandCase):
         self.assertEqual((len(self.slept), self.read(b"a")), (2, NEW))
 
 
-class ExitStatusTests(CommandCase):
+class ExitStatusTests(DownloadCase):
     """One for each way to fail; README.md promises them."""
 
     def test_everything_has_its_own(self) -> None:
@@ -220,7 +188,7 @@ class ExitStatusTests(CommandCase):
                 self.assertEqual(self.assert_fails(130, *command), "natproxy: interrupted")
 
 
-class CatTests(CommandCase):
+class CatTests(DownloadCase):
     def test_files_are_written_one_after_the_other(self) -> None:
         self.assertEqual(self.run_command("cat", "a", "d/b"), 0)
         self.assertEqual((self.out, self.err), (NEW + b"the b", []))
@@ -256,7 +224,7 @@ class CatTests(CommandCase):
         self.assertEqual(done.stderr, NEW[:3] + b"status 0\n")
 
 
-class DownloadTests(CommandCase):
+class DownloadTests(DownloadCase):
     def test_file_comes_as_version_1_does_it(self) -> None:
         self.assertEqual(self.run_command("download", "a"), 0)
         self.assertEqual((self.out, self.read(b"a")), (b"saved a (10240 bytes)\n", NEW))

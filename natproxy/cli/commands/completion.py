@@ -1,0 +1,38 @@
+"""``natproxy completion``: a script that completes command lines in the user's shell."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from natproxy.cli.command import Command
+
+if TYPE_CHECKING:
+    from natproxy.cli.context import Sessions
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+class Completion(Command):
+    """Prints the script for a shell; `natproxy.cli.completion` replies to it."""
+
+    name = "completion"
+    help = "print a script that completes natproxy's command lines"
+    connects = False
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("shell", choices=SHELLS, help="shell that runs the script")
+
+    def run(self, arguments: Namespace, sessions: Sessions) -> int:
+        from natproxy.client.errors import ClientError
+
+        try:
+            from argcomplete.shell_integration import shellcode
+        except ImportError as error:
+            raise ClientError("completion needs argcomplete: install natproxy[cli]") from error
+        # Without `-o default`: it offers local files where no name on the server matches.
+        options = ["-o nospace"]
+        script = shellcode(["natproxy"], shell=arguments.shell, complete_arguments=options)
+        sys.stdout.write(script.strip() + "\n")
+        return 0

@@ -1,0 +1,96 @@
+"""``natproxy config``: the effective settings of the client and the daemons."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from natproxy.cli.command import Command
+from natproxy.cli.options import CONFIG_FILE
+
+if TYPE_CHECKING:
+    from natproxy.cli.context import Sessions
+
+CLIENT = "client"
+DAEMONS = ("proxy", "fileserver")
+
+
+class Config(Command):
+    """Shows the settings with their sources, or checks them."""
+
+    name = "config"
+    help = "show the settings and where each comes from, or check them"
+    connects = False
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "action",
+            choices=("show", "check"),
+            help="show: print the settings as TOML; check: print a line for each error",
+        )
+        parser.add_argument(
+            "--daemon",
+            choices=(*DAEMONS, CLIENT),
+            help="whose settings (default: all; with --config, those of both daemons)",
+        )
+        parser.add_argument(
+            "--config",
+            metavar=CONFIG_FILE,
+            help="TOML file to read (default: $NATPROXY_PROXY_CONFIG,"
+            " $NATPROXY_FILESERVER_CONFIG and the user's file)",
+        )
+
+    def run(self, arguments: Namespace, sessions: Sessions) -> int:
+        file: str | None = arguments.config
+        if arguments.daemon is not None:
+            selected: tuple[str, ...] = (arguments.daemon,)
+        else:
+            selected = DAEMONS if file else (CLIENT, *DAEMONS)
+        if arguments.action == "show":
+            texts, errors = _show(selected, file)
+            sys.stdout.write("\n".join(texts))
+        else:
+            errors = _check(selected, file)
+        for error in dict.fromkeys(errors):
+            sessions.complain(error)
+        return 2 if errors else 0
+
+
+def _show(selected: tuple[str, ...], file: str | None) -> tuple[list[str], list[str]]:
+    """Return the settings of each that has no error, and the errors of the others."""
+    from natproxy.client.config import show_client_config
+    from natproxy.settings import SettingError
+
+    texts: list[str] = []
+    errors: list[str] = []
+    for name in selected:
+        try:
+            if name == CLIENT:
+                text = show_client_config(file=file)
+            else:
+                from natproxy.daemon.config_report import show_config
+
+                text = show_config(name, file=file)
+        except SettingError as error:
+            errors += error.messages
+        else:
+            texts.append(text if len(selected) == 1 or name != CLIENT else f"# client\n{text}")
+    return texts, errors
+
+
+def _check(selected: tuple[str, ...], file: str | None) -> list[str]:
+    """Return all errors."""
+    from natproxy.client.config import check_client_config
+
+    errors: list[str] = []
+    for name in selected:
+        if name == CLIENT:
+            errors += check_client_config(file=file)
+        else:
+            from twisted.internet import reactor
+
+            from natproxy.daemon.config_report import check_config
+
+            errors += check_config(reactor, name, file=file)
+    return errors

@@ -1,0 +1,74 @@
+"""``natproxy get``: files, saved here."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from natproxy.cli.command import Command
+from natproxy.cli.options import (
+    LOCAL_FILE,
+    REMOTE_FILE,
+    add_retry_options,
+    add_server_options,
+    add_transfer_options,
+)
+
+if TYPE_CHECKING:
+    from natproxy.cli.context import Sessions
+    from natproxy.client.transfer.destination import Existing
+
+
+class Get(Command):
+    """Downloads files, several at a time, and resumes interrupted downloads."""
+
+    name = "get"
+    help = "download files; resume interrupted downloads"
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        add_server_options(parser)
+        add_transfer_options(parser)
+        add_retry_options(parser, 1800.0)
+        parser.add_argument("paths", metavar=REMOTE_FILE, nargs="+", help="file")
+        parser.add_argument(
+            "-o",
+            "--output",
+            metavar=LOCAL_FILE,
+            help="file or directory to save to, - for standard output (default: .)",
+        )
+        existing = parser.add_mutually_exclusive_group()
+        existing.add_argument("--overwrite", action="store_true", help="replace existing files")
+        existing.add_argument("--no-clobber", action="store_true", help="skip existing files")
+
+    def run(self, arguments: Namespace, sessions: Sessions) -> int:
+        from natproxy.cli.display import display_for
+        from natproxy.cli.downloads import (
+            destinations,
+            display_beside_output,
+            jobs_of,
+            method_of,
+            report_results,
+            report_version,
+            write_to_output,
+        )
+        from natproxy.client.transfer.batch import download_all
+
+        session, names = sessions.targets(arguments, arguments.paths)
+        how = method_of(arguments, _existing(arguments))
+        if arguments.output == "-":
+            display = display_beside_output(arguments)
+            return write_to_output(session, names, how, display, sessions.prompting)
+        wanted = destinations(names, arguments.output)
+        with display_for(arguments.progress, arguments.quiet) as display:
+            report_version(session, arguments, display)
+            display.expect(len(wanted), None)
+            results = download_all(session, wanted, how, jobs_of(arguments), display)
+        return report_results(results, arguments.quiet, sessions.complain)
+
+
+def _existing(arguments: Namespace) -> Existing:
+    from natproxy.client.transfer.destination import Existing
+
+    if arguments.overwrite:
+        return Existing.REPLACE
+    return Existing.KEEP if arguments.no_clobber else Existing.REFUSE

@@ -1,0 +1,121 @@
+"""``natproxy sync``: a local copy of a directory on the server."""
+
+from __future__ import annotations
+
+import math
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from natproxy.cli.command import Command
+from natproxy.cli.options import (
+    LOCAL_TARGET,
+    REMOTE_DIRECTORY,
+    add_retry_options,
+    add_server_options,
+    add_transfer_options,
+    nonempty,
+    number_or_inf,
+)
+
+if TYPE_CHECKING:
+    from natproxy.cli.context import Sessions
+
+
+class Sync(Command):
+    """Downloads what is new or changed in a directory, and deletes the rest if requested."""
+
+    name = "sync"
+    help = "download what is new or changed in a directory"
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        add_server_options(parser)
+        add_transfer_options(parser)
+        add_retry_options(parser, 1800.0)
+        parser.add_argument(
+            "remote",
+            metavar=REMOTE_DIRECTORY,
+            help="directory on the server, . for the served directory",
+        )
+        parser.add_argument(
+            "local",
+            metavar=LOCAL_TARGET,
+            type=nonempty,
+            help="local directory, created if missing",
+        )
+        parser.add_argument(
+            "--delete",
+            action="store_true",
+            help="delete local files and directories that the server does not have",
+        )
+        parser.add_argument(
+            "--max-delete",
+            metavar="N",
+            type=number_or_inf(0),
+            help="most files and directories to delete, inf for no limit"
+            " (default: half of the files; none if the server lists no files)",
+        )
+        parser.add_argument(
+            "--max-entries",
+            metavar="N",
+            type=number_or_inf(1),
+            default=10_000_000,
+            help="most entries of the server to accept, inf for no limit (default: 10000000)",
+        )
+        parser.add_argument(
+            "-n",
+            "--dry-run",
+            action="store_true",
+            help="print what would be done, and change nothing",
+        )
+
+    def run(self, arguments: Namespace, sessions: Sessions) -> int:
+        from natproxy.cli.context import retrier_of
+        from natproxy.cli.display import display_for
+        from natproxy.cli.downloads import jobs_of, method_of
+        from natproxy.cli.encoding import local_path
+        from natproxy.cli.sync_report import SyncReport
+        from natproxy.client.errors import UsageError
+        from natproxy.client.transfer.batch import download_and_count
+        from natproxy.client.transfer.deletion import delete, deletion_refusal
+        from natproxy.client.transfer.destination import Existing
+        from natproxy.client.transfer.mirror import compare
+        from natproxy.client.transfer.tree import LocalTree
+
+        if arguments.max_delete is not None and not arguments.delete:
+            raise UsageError("--max-delete limits --delete: both are needed")
+        remote = "" if arguments.remote == "." else arguments.remote
+        session, (name,) = sessions.targets(arguments, [remote])
+        limit = None if arguments.max_entries == math.inf else arguments.max_entries
+        dry_run = arguments.dry_run
+        with (
+            LocalTree(local_path(arguments.local)) as tree,
+            display_for(arguments.progress, arguments.quiet) as display,
+        ):
+            retry = retrier_of(arguments, session, display.show_message)
+            plan = compare(session, name, tree, arguments.delete, limit, retry)
+            report = SyncReport(plan)
+            if arguments.delete:
+                report.refusal = deletion_refusal(
+                    plan.extra, plan.local_files, plan.source_files, arguments.max_delete
+                )
+            if not dry_run:
+                plan.create_directories()
+            display.expect(len(plan.downloads) + report.missing, plan.size)
+            if not dry_run or arguments.progress == "json":
+                report.show_missing(display)
+            if not dry_run:
+                how = method_of(arguments, Existing.UPDATE)
+                report.totals = download_and_count(
+                    session, plan.requests, how, jobs_of(arguments), display
+                )
+                if report.refusal is None and not report.incomplete:
+                    report.deleted = delete(tree, plan.extra)
+            display.report(report.facts())
+        report.complain(sessions.complain, arguments.delete)
+        if dry_run or arguments.quiet:
+            report.complain_of_skipped(sessions.complain)
+        if dry_run:
+            report.write_plan(arguments.delete)
+        elif not arguments.quiet:
+            report.write_summary(arguments.delete)
+        return report.exit_status

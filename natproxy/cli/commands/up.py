@@ -1,0 +1,63 @@
+"""``natproxy up``: both daemons, in the foreground."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from natproxy.cli.command import Command
+from natproxy.cli.options import CONFIG_FILE, LOCAL_DIRECTORY
+
+if TYPE_CHECKING:
+    from natproxy.cli.context import Sessions
+
+
+class Up(Command):
+    """Runs a file server and a proxy until they are stopped by a signal."""
+
+    name = "up"
+    help = "run a file server and a proxy in the foreground"
+    connects = False
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--files",
+            metavar=LOCAL_DIRECTORY,
+            help="directory to serve (default: ./files, created if missing)",
+        )
+        parser.add_argument(
+            "--listen",
+            metavar="ENDPOINT",
+            action="append",
+            help="endpoint of the proxy; may be repeated (default: tcp:9000:interface=127.0.0.1)",
+        )
+        parser.add_argument(
+            "--fileserver-listen",
+            metavar="ENDPOINT",
+            help="endpoint of the file server (default: tcp:9001:interface=127.0.0.1)",
+        )
+        parser.add_argument(
+            "--config",
+            metavar=CONFIG_FILE,
+            help="TOML file with the settings of both (default: none)",
+        )
+
+    def run(self, arguments: Namespace, sessions: Sessions) -> int:
+        from natproxy.daemon.up import run
+
+        with suppress(OSError, ValueError):
+            descriptor = sys.stdout.fileno()
+            try:
+                os.write(descriptor, b"")
+            except OSError:
+                # Standard output was closed: the daemons run without their greeting.
+                sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        return run(
+            arguments.files,
+            arguments.listen or (),
+            arguments.fileserver_listen,
+            arguments.config,
+        )

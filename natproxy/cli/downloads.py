@@ -1,0 +1,138 @@
+"""Downloads as the options describe them, and the reports about their results."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+
+from natproxy.cli.context import retrier_of, retry_policy_of
+from natproxy.cli.display import Display, display_for
+from natproxy.cli.encoding import local_path
+from natproxy.cli.output import write_line
+from natproxy.client.blocking.session import Session
+from natproxy.client.errors import ClientError, LocalError, UsageError
+from natproxy.client.rate import RateLimit
+from natproxy.client.transfer.destination import Existing, destination_path
+from natproxy.client.transfer.output import WholeWriter
+from natproxy.client.transfer.request import DownloadOptions, DownloadRequest, DownloadResult
+from natproxy.client.transfer.stream import stream
+from natproxy.protocol import printable
+
+CONNECTIONS = 64
+"""The most at the same time: each has a thread, a socket, and a buffer of one megabyte."""
+
+
+def jobs_of(arguments: Namespace) -> int:
+    """Return how many files to download at the same time, within `CONNECTIONS` in all."""
+    jobs: int = min(arguments.jobs, CONNECTIONS // arguments.segments)
+    return max(1, jobs)
+
+
+def method_of(arguments: Namespace, existing: Existing) -> DownloadOptions:
+    """Return how files are downloaded.
+
+    :param existing: what to do about files that exist here.
+    """
+    limit = RateLimit(arguments.limit_rate) if arguments.limit_rate else None
+    return DownloadOptions(
+        existing, arguments.verify, arguments.segments, limit, retry_policy_of(arguments)
+    )
+
+
+def destinations(names: Sequence[bytes], output: str | None) -> list[DownloadRequest]:
+    """Return where each file is saved.
+
+    :param output: the value of ``--output``.
+    :raises UsageError: if two files would be saved under the same path.
+    """
+    destination = None if output is None else local_path(output)
+    if destination is not None and len(names) > 1 and not destination.endswith(b"/"):
+        destination += b"/"
+    wanted = [DownloadRequest(name, destination_path(name, destination)) for name in names]
+    seen: dict[bytes, bytes] = {}
+    for one in wanted:
+        if one.path in seen:
+            raise UsageError(
+                f"{printable(seen[one.path])} and {printable(one.name)}"
+                f" would both be saved as {printable(one.path)}"
+            )
+        seen[one.path] = one.name
+    return wanted
+
+
+def report_version(session: Session, arguments: Namespace, display: Display) -> None:
+    """Show a message if the server has version 1 of the protocol only."""
+    retry = retrier_of(arguments, session, display.show_message)
+    if retry(lambda: session.version) < 2:
+        display.show_message(
+            f"{session.server} speaks version 1 only: whole files, and no resuming"
+        )
+
+
+def write_to_output(
+    session: Session,
+    names: Sequence[bytes],
+    how: DownloadOptions,
+    display: Display,
+    prompting: bool,
+) -> int:
+    """Write files to standard output, one after the other, and return the exit status.
+
+    :param prompting: whether a prompt follows: on a terminal, it starts on a new line.
+    :raises ClientError: if a file fails; those after it are not written.
+    """
+    sys.stdout.flush()
+    output = sys.stdout.buffer
+    # A program that calls `main` may have put a raw file object there.
+    write_whole = WholeWriter(output.write)
+    last = b"\n"
+
+    def write(piece: memoryview) -> None:
+        nonlocal last
+        try:
+            write_whole(piece)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise LocalError(b"standard output", error) from error
+        last = bytes(piece[-1:])
+
+    with display:
+        display.expect(len(names), None)
+        for name in names:
+            stream(session, name, write, how, display)
+        if prompting and sys.stdout.isatty() and last != b"\n":
+            output.write(b"\n")
+        output.flush()
+    return 0
+
+
+def display_beside_output(arguments: Namespace) -> Display:
+    """Return the display for files that are written to standard output.
+
+    On a terminal, bars would be mixed with the content of the files.
+    """
+    progress = arguments.progress
+    if progress == "auto" and sys.stdout.isatty():
+        progress = "never"
+    return display_for(progress, arguments.quiet)
+
+
+def report_results(
+    results: Sequence[DownloadResult | ClientError], quiet: bool, complain: Callable[[str], object]
+) -> int:
+    """Report the result of each file; return the exit status of the first that failed.
+
+    :param complain: called with a line for each file that failed.
+    """
+    status = 0
+    for result in results:
+        if isinstance(result, ClientError):
+            complain(str(result))
+            status = status or result.exit_status
+        elif not quiet:
+            path = printable(result.path)
+            saved = f"saved {path} ({result.size} bytes)"
+            write_line(sys.stderr, f"{path}: already there" if result.unchanged else saved)
+    return status

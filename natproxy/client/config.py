@@ -1,0 +1,228 @@
+"""The settings of the client that a user keeps in a file.
+
+The file is ``$XDG_CONFIG_HOME/natproxy/config.toml`` (by default
+``~/.config/natproxy/config.toml``), or the one that ``NATPROXY_CONFIG`` names. Its keys have
+the names of the options. An option overrides an environment variable, that overrides the file,
+and the file overrides the default. Without a file, this costs one attempt to open it.
+
+There is no key for a certificate authority: the command line has no TLS.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from natproxy.client.errors import UsageError
+from natproxy.settings import (
+    OPTION,
+    Flag,
+    Found,
+    Rule,
+    Setting,
+    SettingError,
+    Source,
+    Table,
+    WholeNumber,
+    format_settings,
+    named_file,
+    read_toml,
+    resolve,
+)
+
+DEFAULT_SERVER = "127.0.0.1:9000"
+
+VARIABLE = "NATPROXY_CONFIG"
+"""The environment variable that names the file."""
+
+
+class Server(Rule[str]):
+    """The address of a server.
+
+    That of the environment is parsed by the commands that use it: a URL overrides it.
+    """
+
+    unit = "HOST:PORT"
+
+    def parse(self, text: str) -> str:
+        """Return the text as it is; see `Rule`."""
+        return text
+
+    def check(self, value: object) -> str:
+        """Return the text of an address; see `Rule`."""
+        from natproxy.address import Address
+
+        if not isinstance(value, str):
+            raise ValueError("must be a string, HOST:PORT")
+        try:
+            Address.parse(value)
+        except ValueError as error:
+            raise ValueError(str(error).removeprefix(f"server '{value}': ")) from None
+        return value
+
+
+class Timeout(Rule[float]):
+    """A time-out in seconds."""
+
+    unit = "seconds"
+
+    def parse(self, text: str) -> float:
+        """Return the seconds of a decimal number; see `Rule`."""
+        try:
+            value = float(text)
+        except ValueError:
+            raise ValueError("must be a number of seconds") from None
+        return self.check(value)
+
+    def check(self, value: object) -> float:
+        """Return the seconds of a number; see `Rule`."""
+        from natproxy.client.retry import check_timeout
+
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise ValueError("must be a number of seconds")
+        try:
+            check_timeout("timeout", value)
+        except UsageError as error:
+            raise ValueError(str(error).partition(": ")[2]) from None
+        return float(value)
+
+
+class Duration(Rule[float]):
+    """A duration as a number of seconds, or as text: ``90s``, ``30m``, ``2h``, ``inf``."""
+
+    unit = "seconds, or a duration such as 30m"
+
+    def check(self, value: object) -> float:
+        """Return seconds; see `Rule`."""
+        from natproxy.client.retry import parse_duration
+
+        if isinstance(value, str):
+            try:
+                return parse_duration(value)
+            except ValueError as error:
+                raise ValueError(str(error).removeprefix(f"'{value}': ")) from None
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
+            return float(value)
+        raise ValueError("must be a duration, such as 90s, 30m, 2h or inf")
+
+    def show(self, value: float) -> str:
+        """Return the duration in seconds; see `Rule`."""
+        return "inf" if value == math.inf else super().show(value)
+
+
+SETTINGS = (
+    Setting("server", Server(), "NATPROXY_SERVER", DEFAULT_SERVER),
+    Setting("timeout", Timeout(), "NATPROXY_TIMEOUT", 60.0),
+    Setting("connect-timeout", Timeout(), "NATPROXY_CONNECT_TIMEOUT"),
+    Setting("retry-for", Duration(), "NATPROXY_RETRY_FOR"),
+    Setting("retries", WholeNumber(0, 1000), "NATPROXY_RETRIES"),
+    Setting("wait", Flag(), "NATPROXY_WAIT", False),
+)
+"""All settings of the client."""
+
+
+class ClientConfig(NamedTuple):
+    """The effective settings of the client.
+
+    :ivar server: address of the server: ``HOST:PORT`` or ``natproxy://HOST:PORT``.
+    :ivar timeout: seconds that the server may be silent.
+    :ivar connect_timeout: seconds to wait for a connection; `None`: 10, or ``timeout`` if that
+        is shorter.
+    :ivar retry_for: seconds for which temporary failures are retried without progress, by
+        every command that retries; `None`: the command's own default.
+    :ivar retries: consecutive failures before giving up; `None` for any number.
+    :ivar wait: whether a server that has never been connected to is waited for.
+    :ivar sources: where each value comes from, by its name in this class.
+    """
+
+    server: str
+    timeout: float
+    connect_timeout: float | None
+    retry_for: float | None
+    retries: int | None
+    wait: bool
+    sources: Mapping[str, Source]
+
+
+def load_client_config(
+    options: Mapping[str, object] | None = None,
+    environment: Mapping[str, str] | None = None,
+    file: str | None = None,
+) -> ClientConfig:
+    """Return the effective settings of the client.
+
+    :param options: those of the command line that the user has specified, parsed and checked,
+        by their names in `ClientConfig`.
+    :param environment: `os.environ` by default.
+    :param file: to read in place of the user's; it must exist.
+    :raises UsageError: if a value is wrong, a key is unknown, or the file cannot be read; the
+        text is one line that names the source.
+    """
+    try:
+        found = _resolve(options or {}, environment, file)
+    except SettingError as error:
+        raise UsageError(str(error)) from error
+    values: dict[str, Any] = {field: value for field, (value, _) in found.items()}
+    return ClientConfig(**values, sources={field: source for field, (_, source) in found.items()})
+
+
+def show_client_config(
+    environment: Mapping[str, str] | None = None, file: str | None = None
+) -> str:
+    """Return the effective settings of the client as TOML, each with its source in a comment.
+
+    :raises SettingError: if one is wrong; it has a message for each.
+    """
+    return format_settings(SETTINGS, _resolve({}, environment, file))
+
+
+def check_client_config(
+    environment: Mapping[str, str] | None = None, file: str | None = None
+) -> list[str]:
+    """Return a line for each setting of the client that is wrong."""
+    try:
+        found = _resolve({}, environment, file)
+    except SettingError as error:
+        return list(error.messages)
+    value, source = found["server"]
+    try:
+        # That of the environment has not been parsed yet.
+        Server().check(value)
+    except ValueError as error:
+        return [f"{source.label} {value}: {error}"]
+    return []
+
+
+def config_path(environment: Mapping[str, str]) -> str:
+    """Return the path of the user's file if ``NATPROXY_CONFIG`` names no other."""
+    base = environment.get("XDG_CONFIG_HOME", "")
+    # A relative path is invalid there.
+    if not os.path.isabs(base):
+        base = os.path.join(os.path.expanduser("~"), ".config")
+    return os.path.join(base, "natproxy", "config.toml")
+
+
+def _resolve(
+    options: Mapping[str, object], environment: Mapping[str, str] | None, file: str | None
+) -> dict[str, Found]:
+    environment = os.environ if environment is None else environment
+    table = _table(environment, file)
+    settings = [setting for setting in SETTINGS if setting.field not in options]
+    found = resolve(settings, {}, environment, table, [setting.key for setting in SETTINGS])
+    for setting in SETTINGS:
+        if setting.field in options:
+            found[setting.field] = Found(options[setting.field], Source(OPTION, setting.option))
+    return found
+
+
+def _table(environment: Mapping[str, str], file: str | None) -> Table | None:
+    named = file or environment.get(VARIABLE)
+    if named:
+        return Table(named, "", named_file(named))
+    path = config_path(environment)
+    try:
+        return Table(path, "", read_toml(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None

@@ -1,0 +1,314 @@
+"""The settings of the two daemons, as frozen records: `ProxyConfig` and `FileServerConfig`.
+
+Each field states once what an operator must know of it: the rule for its value, its help text,
+and whether a reload may change it. Options, environment variables and the keys of a file follow
+from its name: ``idle_timeout`` of the proxy is ``--idle-timeout``,
+``NATPROXY_PROXY_IDLE_TIMEOUT``, and ``idle-timeout`` in the table ``[proxy]``. One file may have
+the tables of both daemons; each reads its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+from natproxy.daemon.logfile import KEPT, SIZE
+from natproxy.settings import (
+    DEFAULT,
+    Choice,
+    Rule,
+    Seconds,
+    Setting,
+    SettingError,
+    Source,
+    Table,
+    Text,
+    Texts,
+    WholeNumber,
+    named_file,
+    resolve,
+    unknown_keys,
+)
+
+Config = TypeVar("Config", bound="DaemonConfig")
+
+TABLES = ("proxy", "fileserver")
+"""The tables that a file may have."""
+
+
+def setting(
+    default: object, rule: Rule[Any], summary: str, reloadable: bool = True, shown: str = ""
+) -> Any:
+    """Return a field of a config.
+
+    :param rule: what the value must be.
+    :param summary: the help text of the option.
+    :param reloadable: whether a reload may change the value while the daemon runs.
+    :param shown: the default in words, if its value does not show it.
+    """
+    return field(
+        default=default,
+        metadata={"rule": rule, "summary": summary, "reloadable": reloadable, "shown": shown},
+    )
+
+
+class Difference(NamedTuple):
+    """Which fields of two configs differ; see `diff`.
+
+    :ivar reloadable: fields whose new value a running daemon may take.
+    :ivar fixed: fields whose new value takes a restart.
+    """
+
+    reloadable: tuple[str, ...]
+    fixed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonConfig:
+    """The settings that both daemons have.
+
+    All values are checked when a config is made.
+
+    :ivar listen: endpoints to listen on, at least one.
+    :ivar first_command_timeout: seconds until a connection that has sent no complete command
+        is closed; 0 for no limit.
+    :ivar drain: seconds that commands in flight may take when the daemon stops.
+    :ivar max_clients: clients at once; `None` for `natproxy.server.admission.CLIENTS`, or as
+        many as there are descriptors for.
+    :ivar log: path of the log file, relative to the working directory; ``-`` for standard
+        output, `None` for the log of ``twistd``.
+    :ivar log_size: MiB from which the log file is rotated; 0 for never.
+    :ivar log_keep: rotated log files that are kept.
+    :ivar sources: where each value comes from, by the field's name; a field that is missing has
+        its default. Configs are compared without it.
+    :raises SettingError: if a value is wrong.
+    """
+
+    daemon: ClassVar[str]
+    """The daemon's name as a plugin of ``twistd``."""
+
+    table: ClassVar[str]
+    """The daemon's name in files, and in variables."""
+
+    listen: tuple[str, ...] = setting(
+        ("tcp:9000",), Texts(), "Endpoint to listen on; may be repeated.", reloadable=False
+    )
+    first_command_timeout: float = setting(
+        30.0,
+        Seconds(0),
+        "Seconds until a connection that has sent no complete command is closed; 0: no limit.",
+    )
+    drain: float = setting(
+        30.0, Seconds(0), "Seconds that commands in flight may take when the daemon stops."
+    )
+    max_clients: int | None = setting(
+        None,
+        WholeNumber(1, unit="clients"),
+        "Clients at once (10000, or fewer if there are not descriptors for so many).",
+        shown="10000",
+    )
+    log: str | None = setting(
+        None,
+        Text(),
+        "File to log to, rotated at --log-size; - is standard output.",
+        reloadable=False,
+    )
+    log_size: int = setting(
+        SIZE, WholeNumber(0, unit="MiB"), "MiB from which the log file is rotated; 0: never."
+    )
+    log_keep: int = setting(KEPT, WholeNumber(0, unit="files"), "Rotated log files that are kept.")
+    sources: Mapping[str, Source] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check every value; the only place where a value that is wrong is found."""
+        for one in settings_of(type(self)):
+            value = getattr(self, one.field)
+            if value is None and one.default is None:
+                continue
+            try:
+                checked = one.rule.check(value)
+            except ValueError as error:
+                raise SettingError(f"{self.label(one.field)} {value}: {error}") from None
+            object.__setattr__(self, one.field, checked)
+
+    def source(self, name: str) -> Source:
+        """Return where the value of a field comes from."""
+        return self.sources.get(name, DEFAULT)
+
+    @classmethod
+    def program(cls) -> str:
+        """Return the program that starts the daemon, for messages."""
+        return f"twistd {cls.daemon}"
+
+    def label(self, name: str) -> str:
+        """Return what an operator changes to change a field: an option, ``$VARIABLE``, a key."""
+        source = self.source(name)
+        return f"--{key_of(name)}" if source == DEFAULT else source.label
+
+    @classmethod
+    def load(
+        cls: type[Config],
+        options: Mapping[str, object] | None = None,
+        environment: Mapping[str, str] | None = None,
+        file: str | None = None,
+    ) -> Config:
+        """Return the effective settings: option > environment > file > default.
+
+        :param options: values by their keys (``idle-timeout``): text is parsed, other values
+            are checked, and a `natproxy.settings.Found` has its own source.
+        :param environment: `os.environ` by default.
+        :param file: TOML file to read; by default, the one that the variable for ``config``
+            names, if any.
+        :raises SettingError: if a value is wrong, a key is unknown, or the file cannot be read.
+        """
+        environment = os.environ if environment is None else environment
+        path = file or environment.get(variable_of(cls, "config"))
+        table = read_table(path, cls.table) if path else None
+        found = resolve(settings_of(cls), options or {}, environment, table)
+        values: dict[str, Any] = {name: value for name, (value, _) in found.items()}
+        return cls(**values, sources={name: source for name, (_, source) in found.items()})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyConfig(DaemonConfig):
+    """The settings of the proxy.
+
+    :ivar upstream: endpoint of the file server.
+    :ivar timeout: seconds that the file server may take for the header of a reply, or be
+        silent in a body.
+    :ivar connect_timeout: seconds that it may take to accept a connection.
+    :ivar idle_timeout: seconds until an idle or stalled client is disconnected.
+    :ivar relay: how large bodies are moved: ``auto``, ``copy`` or ``splice``.
+    :ivar max_clients_per_host: connections of one host at once; 0 for no limit; `None` for a
+        tenth of all clients, at least 16.
+    """
+
+    daemon: ClassVar[str] = "natproxy"
+    table: ClassVar[str] = "proxy"
+
+    upstream: str = setting("tcp:127.0.0.1:9001", Text(), "Endpoint of the file server.")
+    timeout: float = setting(
+        60.0,
+        Seconds(),
+        "Seconds that the file server may take for a reply's header, or be silent in a body.",
+    )
+    connect_timeout: float = setting(
+        5.0, Seconds(), "Seconds that the file server may take to accept a connection."
+    )
+    idle_timeout: float = setting(
+        600.0, Seconds(), "Seconds until an idle or stalled client is disconnected."
+    )
+    relay: str = setting(
+        "auto",
+        Choice("auto", "copy", "splice"),
+        "How large files are moved: auto, copy or splice.",
+    )
+    max_clients_per_host: int | None = setting(
+        None,
+        WholeNumber(0, unit="connections"),
+        "Connections of one host at once (a tenth of --max-clients, at least 16); 0: no limit.",
+        shown="a tenth of `max-clients`, at least 16",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileServerConfig(DaemonConfig):
+    """The settings of the file server.
+
+    :ivar files: path of the directory to serve, relative to the working directory; it must
+        exist. `None` for ``./files``, which is created if it is missing.
+    :ivar timeout: seconds until an idle or stalled client is disconnected.
+    :ivar relay: how large files are sent: ``auto``, ``copy`` or ``sendfile``.
+    :ivar max_clients_per_host: connections of one host at once; 0 for no limit.
+    """
+
+    daemon: ClassVar[str] = "fileserver"
+    table: ClassVar[str] = "fileserver"
+
+    listen: tuple[str, ...] = setting(
+        ("tcp:9001:interface=127.0.0.1",),
+        Texts(),
+        "Endpoint to listen on; may be repeated.",
+        reloadable=False,
+    )
+    files: str | None = setting(
+        None,
+        Text(),
+        "Directory to serve; without it ./files, which is created if it is missing.",
+        reloadable=False,
+        shown="`./files`",
+    )
+    timeout: float = setting(
+        600.0, Seconds(), "Seconds until an idle or stalled client is disconnected."
+    )
+    relay: str = setting(
+        "auto",
+        Choice("auto", "copy", "sendfile"),
+        "How large files are sent: auto, copy or sendfile.",
+    )
+    max_clients_per_host: int = setting(
+        0,
+        WholeNumber(0, unit="connections"),
+        "Connections of one host at once; 0: no limit (its clients are proxies).",
+    )
+
+
+def fields_of(config: type[DaemonConfig]) -> Iterator[dataclasses.Field[Any]]:
+    """Yield the fields of a config that are settings, sorted by name."""
+    for one in sorted(dataclasses.fields(config), key=lambda one: one.name):
+        if "rule" in one.metadata:
+            yield one
+
+
+def settings_of(config: type[DaemonConfig]) -> list[Setting]:
+    """Return the settings of a config: key, rule, variable and default of each."""
+    return [
+        Setting(key_of(one.name), one.metadata["rule"], variable_of(config, one.name), one.default)
+        for one in fields_of(config)
+    ]
+
+
+def key_of(name: str) -> str:
+    """Return the key of a field in a file; that of its option, without the hyphens before it."""
+    return name.replace("_", "-")
+
+
+def variable_of(config: type[DaemonConfig], name: str) -> str:
+    """Return the environment variable of a field, or of the option ``config``."""
+    return f"NATPROXY_{config.table}_{name}".upper()
+
+
+def read_table(path: str, name: str) -> Table | None:
+    """Return a daemon's table of a TOML file; `None` if the file does not have it.
+
+    :raises SettingError: if the file cannot be read, or has other tables or keys than `TABLES`.
+    """
+    content = named_file(path)
+    wrong = list(unknown_keys(Table(path, "", content), TABLES))
+    wrong += [
+        f"{path}: {table}: must be a table, [{table}]"
+        for table in TABLES
+        if not isinstance(content.get(table, {}), dict)
+    ]
+    if wrong:
+        raise SettingError(*wrong)
+    return Table(path, name, content[name]) if name in content else None
+
+
+def diff(old: Config, new: Config) -> Difference:
+    """Return which fields of two configs of one daemon differ.
+
+    This is where a reload will begin: it applies the first group, and names the second.
+    """
+    changed = [one for one in fields_of(type(old)) if _value(old, one) != _value(new, one)]
+    return Difference(
+        tuple(one.name for one in changed if one.metadata["reloadable"]),
+        tuple(one.name for one in changed if not one.metadata["reloadable"]),
+    )
+
+
+def _value(config: DaemonConfig, one: dataclasses.Field[Any]) -> object:
+    return getattr(config, one.name)

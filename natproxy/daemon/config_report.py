@@ -1,0 +1,79 @@
+"""Reports about the settings of a daemon: what is in effect and why, and what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from natproxy.daemon.config import (
+    DaemonConfig,
+    FileServerConfig,
+    ProxyConfig,
+    settings_of,
+)
+from natproxy.daemon.endpoints import listening_endpoints, upstream_endpoint
+from natproxy.daemon.fileserver import open_directory
+from natproxy.settings import Found, SettingError, format_settings
+
+CONFIGS: Mapping[str, type[DaemonConfig]] = {
+    config.table: config for config in (ProxyConfig, FileServerConfig)
+}
+"""The configs by the names of the daemons: ``proxy``, ``fileserver``."""
+
+
+def show_config(
+    daemon: str, environment: Mapping[str, str] | None = None, file: str | None = None
+) -> str:
+    """Return the effective settings as a TOML table, each with its source in a comment.
+
+    :param daemon: a key of `CONFIGS`.
+    :param environment: `os.environ` by default.
+    :param file: TOML file; by default, the one that the environment names.
+    :raises SettingError: if one is wrong; it has a message for each.
+    """
+    config = CONFIGS[daemon].load(environment=environment, file=file)
+    settings = settings_of(type(config))
+    found = {
+        one.field: Found(getattr(config, one.field), config.source(one.field)) for one in settings
+    }
+    return format_settings(settings, found, daemon)
+
+
+def check_config(
+    reactor: Any,
+    daemon: str,
+    environment: Mapping[str, str] | None = None,
+    file: str | None = None,
+) -> list[str]:
+    """Return a line for each setting that is wrong, as `show_config` finds it.
+
+    Endpoints are parsed, but not opened; those of ``systemd:`` are not checked, since their
+    sockets exist in the unit alone. A directory that is named must exist.
+
+    :param reactor: for the parsers of endpoints; nothing runs in it.
+    """
+    try:
+        config = CONFIGS[daemon].load(environment=environment, file=file)
+    except SettingError as error:
+        return list(error.messages)
+    checks: list[Callable[[], object]] = []
+    for description in config.listen:
+        if not description.removeprefix("haproxy:").startswith("systemd:"):
+            one = replace(config, listen=(description,))
+            checks.append(lambda one=one: listening_endpoints(reactor, one))  # type: ignore[misc]
+    if isinstance(config, ProxyConfig):
+        proxy = config
+        checks.append(lambda: upstream_endpoint(reactor, proxy))
+    elif isinstance(config, FileServerConfig) and config.files is not None:
+        server = config
+        checks.append(lambda: open_directory(server))
+    return [message for check in checks for message in _errors_of(check)]
+
+
+def _errors_of(check: Callable[[], object]) -> tuple[str, ...]:
+    try:
+        check()
+    except SettingError as error:
+        return error.messages
+    return ()

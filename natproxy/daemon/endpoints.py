@@ -1,0 +1,118 @@
+"""Endpoint strings of the settings: parsed, with an error that names what was probably meant."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from twisted.internet.endpoints import clientFromString
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from natproxy.daemon.config import DaemonConfig, ProxyConfig
+from natproxy.daemon.listening import ListeningEndpoint
+from natproxy.settings import SettingError
+
+_Endpoint = TypeVar("_Endpoint")
+
+
+def listening_endpoints(reactor: Any, config: DaemonConfig) -> list[ListeningEndpoint]:
+    """Return the endpoints to listen on.
+
+    :raises SettingError: if one is malformed.
+    """
+    return [
+        _parse(
+            lambda text: ListeningEndpoint(reactor, text),
+            description,
+            config.label("listen"),
+            _listening_suggestion,
+        )
+        for description in config.listen
+    ]
+
+
+def upstream_endpoint(reactor: Any, config: ProxyConfig) -> IStreamClientEndpoint:
+    """Return the endpoint of the file server.
+
+    :raises SettingError: if it is malformed.
+    """
+    label = config.label("upstream")
+    port = re.fullmatch(r"tcp:.*:(?:port=)?(\d+)", config.upstream)
+    if port and not 0 < int(port[1]) < 65536:
+        raise SettingError(f"{label} {config.upstream}: there is no port {port[1]}")
+    endpoint: IStreamClientEndpoint = _parse(
+        lambda text: clientFromString(reactor, text), config.upstream, label, _upstream_suggestion
+    )
+    return endpoint
+
+
+def _parse(
+    parse: Callable[[str], _Endpoint],
+    description: str,
+    label: str,
+    suggestion: Callable[[str], str | None],
+) -> _Endpoint:
+    try:
+        return parse(description)
+    except Exception as error:
+        # Twisted raises whatever its parsers and certificate loaders raise.
+        suggested = suggestion(description)
+        reason = f"not an endpoint; write {suggested}" if suggested else _reason(error)
+        raise SettingError(f"{label} {description}: {reason}") from error
+
+
+_ADDRESS = re.compile(
+    r"(?:tcp:|[a-z]+://)?"
+    r"(?:(?P<host>[a-z0-9_.-]*[a-z0-9_-]\.?)|\[(?P<ipv6>[0-9a-f:.]+(?:%[\w.-]+)?)\])?"
+    r":?(?P<port>(?<![a-z0-9])[0-9]{1,5})/?",
+    re.ASCII | re.IGNORECASE,
+)
+"""``9020``, ``:9020``, ``host:9020``, ``[::1]:9020``, a URL of these; not an endpoint."""
+
+
+def _address_in(text: str) -> tuple[str, str, str] | None:
+    """Return host, IPv6 address and port of a text that is not an endpoint, but resembles one."""
+    found = _ADDRESS.fullmatch(text)
+    if found is None or not 0 < int(found["port"]) < 65536:
+        return None
+    return found["host"] or "", found["ipv6"] or "", found["port"]
+
+
+def _listening_suggestion(text: str) -> str | None:
+    address = _address_in(text)
+    if address is None:
+        return None
+    host, ipv6, port = address
+    if ipv6:
+        return f"tcp6:{port}:interface={_escaped(ipv6)}"
+    if host in ("", "*", "0.0.0.0"):  # noqa: S104
+        return f"tcp:{port}"
+    if host != "localhost" and "." not in host:
+        # The misspelt type of an endpoint, as in "tpc:9", and not a host.
+        return None
+    return f"tcp:{port}:interface=" + ("127.0.0.1" if host == "localhost" else host)
+
+
+def _upstream_suggestion(text: str) -> str | None:
+    address = _address_in(text)
+    if address is None:
+        return None
+    host, ipv6, port = address
+    return f"tcp:{_escaped(ipv6) or host or '127.0.0.1'}:{port}"
+
+
+def _escaped(ipv6: str) -> str:
+    return ipv6.replace(":", "\\:")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    if isinstance(error, (ImportError, NameError)):
+        return "TLS is not installed; it is the extra natproxy[tls]"
+    if isinstance(error, LookupError):
+        return "no such socket has been handed over"
+    if isinstance(error, TypeError):
+        return "malformed endpoint"
+    return f"malformed endpoint ({error})"

@@ -1,0 +1,412 @@
+"""Settings of a daemon or a client: the rules for their values, and where the values come from.
+
+A value is searched for in this order: option of the command line, environment variable, TOML
+file, default. This module opens no file and imports no parser unless a file is named: the
+command line starts with it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+EXTRA = "natproxy[config]"
+
+
+class SettingError(Exception):
+    """Settings are wrong.
+
+    Its text is the first message, one line.
+
+    :ivar messages: a line for each thing that is wrong, with its source.
+    """
+
+    def __init__(self, *messages: str) -> None:
+        super().__init__(messages[0])
+        self.messages = messages
+
+
+class Source(NamedTuple):
+    """Where a value comes from.
+
+    :ivar kind: one of `OPTION`, `ENVIRONMENT`, `FILE`, `DEFAULT`.
+    :ivar name: an option such as ``--timeout``, the name of a variable, or the file and the
+        path of the key in it, such as ``/etc/natproxy.toml: proxy.timeout``.
+    """
+
+    kind: str
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}" if self.kind in (OPTION, ENVIRONMENT) else self.label
+
+    @property
+    def label(self) -> str:
+        """What an operator changes to change the value; for a default, that word."""
+        return f"${self.name}" if self.kind == ENVIRONMENT else self.name or self.kind
+
+
+OPTION = "option"
+ENVIRONMENT = "environment"
+FILE = "file"
+DEFAULT = Source("default")
+
+
+class Rule(Generic[T]):
+    """What a setting's value must be: the one place where it is converted and checked.
+
+    :ivar unit: of the value, as shown to people; may be empty.
+    """
+
+    unit = ""
+
+    def parse(self, text: str) -> T:
+        """Return the value of a text, from an option or an environment variable.
+
+        :raises ValueError: if there is none; the message begins with "must".
+        """
+        return self.check(text)
+
+    def check(self, value: object) -> T:
+        """Return a value of TOML or Python if it is valid, converted to the setting's type.
+
+        :raises ValueError: if it is not; the message begins with "must".
+        """
+        raise NotImplementedError
+
+    def show(self, value: T) -> str:
+        """Return a value as TOML shows it."""
+        return to_toml(value)
+
+
+class Seconds(Rule[float]):
+    """A time in seconds.
+
+    :param least: the shortest time that is valid.
+    :param most: the longest one; `math.inf` for any finite time.
+    """
+
+    unit = "seconds"
+
+    def __init__(self, least: float = 0.001, most: float = math.inf) -> None:
+        self.least = least
+        self.most = most
+
+    def parse(self, text: str) -> float:
+        """Return the seconds of a decimal number; see `Rule`."""
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        return self.check(value)
+
+    def check(self, value: object) -> float:
+        """Return the seconds of a number; see `Rule`."""
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            seconds = float(value)
+            if math.isfinite(seconds) and self.least <= seconds <= self.most:
+                return seconds
+        limit = "" if self.most == math.inf else f" and at most {self.most:g}"
+        raise ValueError(f"must be at least {self.least:g}{limit} seconds")
+
+
+class WholeNumber(Rule[int]):
+    """A whole number of at most nine digits.
+
+    :param least: the smallest number that is valid.
+    :param most: the largest one.
+    :param unit: of the number.
+    """
+
+    def __init__(self, least: int = 0, most: int = 999_999_999, unit: str = "") -> None:
+        self.least = least
+        self.most = most
+        self.unit = unit
+
+    def parse(self, text: str) -> int:
+        """Return the number of ASCII digits; see `Rule`."""
+        digits = text.isascii() and text.isdigit() and len(text) < 10
+        return self.check(int(text) if digits else None)
+
+    def check(self, value: object) -> int:
+        """Return a whole number; see `Rule`."""
+        if (
+            isinstance(value, int)
+            and not isinstance(value, bool)
+            and self.least <= value <= self.most
+        ):
+            return value
+        if self.most == 999_999_999:
+            raise ValueError(f"must be a whole number from {self.least} up")
+        raise ValueError(f"must be a whole number from {self.least} to {self.most}")
+
+
+class Choice(Rule[str]):
+    """One of several words."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def check(self, value: object) -> str:
+        """Return one of the words; see `Rule`."""
+        if isinstance(value, str) and value in self.words:
+            return value
+        raise ValueError(f"must be one of {', '.join(self.words)}")
+
+
+class Flag(Rule[bool]):
+    """Yes or no."""
+
+    words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+    def parse(self, text: str) -> bool:
+        """Return the value of ``true`` or ``false``, ``1`` or ``0``, ``yes`` or ``no``."""
+        return self.check(self.words.get(text.lower()))
+
+    def check(self, value: object) -> bool:
+        """Return a boolean; see `Rule`."""
+        if isinstance(value, bool):
+            return value
+        raise ValueError("must be true or false")
+
+
+class Text(Rule[str]):
+    """A text: a path, an endpoint."""
+
+    def check(self, value: object) -> str:
+        """Return a text; see `Rule`."""
+        if isinstance(value, str):
+            return value
+        raise ValueError("must be a string")
+
+
+class Texts(Rule[tuple[str, ...]]):
+    """One text or several, without white space in them."""
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        """Return the words of a text; see `Rule`."""
+        return self.check(text.split())
+
+    def check(self, value: object) -> tuple[str, ...]:
+        """Return a text, or a list of them, as a tuple; see `Rule`."""
+        if isinstance(value, str):
+            return (value,)
+        if isinstance(value, (list, tuple)) and value and all(isinstance(v, str) for v in value):
+            return tuple(value)
+        raise ValueError("must be a string, or a list of at least one")
+
+
+class Setting(NamedTuple):
+    """A setting, as it is searched for.
+
+    :ivar key: its name in a file; that of the option, without the hyphens before it.
+    :ivar rule: what its value must be.
+    :ivar variable: the name of the environment variable.
+    :ivar default: the value without any source.
+    """
+
+    key: str
+    rule: Rule[Any]
+    variable: str
+    default: object = None
+
+    @property
+    def field(self) -> str:
+        """The name of the attribute that holds the value."""
+        return self.key.replace("-", "_")
+
+    @property
+    def option(self) -> str:
+        """The option of the command line."""
+        return f"--{self.key}"
+
+
+class Table(NamedTuple):
+    """A table of a TOML file.
+
+    :ivar path: of the file.
+    :ivar name: of the table; empty for the keys at the top of the file.
+    :ivar values: its keys and their values.
+    """
+
+    path: str
+    name: str
+    values: Mapping[str, object]
+
+    def place(self, key: str) -> str:
+        """Return the file and the path of a key."""
+        return f"{self.path}: {self.name}.{key}" if self.name else f"{self.path}: {key}"
+
+
+class Found(NamedTuple):
+    """The value of a setting that has one.
+
+    :ivar value: checked by the setting's rule.
+    :ivar source: where it comes from.
+    """
+
+    value: object
+    source: Source
+
+
+def resolve(
+    settings: Sequence[Setting],
+    options: Mapping[str, object],
+    environment: Mapping[str, str],
+    table: Table | None,
+    known: Collection[str] = (),
+) -> dict[str, Found]:
+    """Return the value of each setting by the name of its field.
+
+    All values of the file are checked, also those that an option overrides; of the environment
+    only those that are effective. A variable that is empty counts as not set.
+
+    :param options: by the settings' keys; a text is parsed, other values are checked; a
+        `Found` has a source of its own.
+    :param known: keys that the table may have; by default, those of the settings.
+    :raises SettingError: with everything that is wrong.
+    """
+    wrong: list[str] = []
+    found: dict[str, Found] = {}
+    for setting in settings:
+        result = Found(setting.default, DEFAULT)
+        candidates = []
+        if table is not None and setting.key in table.values:
+            candidates.append(
+                Found(table.values[setting.key], Source(FILE, table.place(setting.key)))
+            )
+        if setting.key in options:
+            candidates.append(_option(setting, options[setting.key]))
+        elif text := environment.get(setting.variable):
+            candidates.append(Found(text, Source(ENVIRONMENT, setting.variable)))
+        for value, source in candidates:
+            try:
+                result = Found(_value(setting.rule, value, source), source)
+            except ValueError as error:
+                shown = to_toml(value) if source.kind == FILE else value
+                wrong.append(f"{source.label} {shown}: {error}")
+        found[setting.field] = result
+    if table is not None:
+        wrong.extend(unknown_keys(table, known or [setting.key for setting in settings]))
+    if wrong:
+        raise SettingError(*wrong)
+    return found
+
+
+def unknown_keys(table: Table, known: Collection[str]) -> Iterator[str]:
+    """Yield a message for each key of a table that is not known, with the nearest known one."""
+    for key in table.values:
+        if key not in known:
+            yield f"{table.place(key)}: unknown key; {_suggestion(table, key, known)}"
+
+
+def read_toml(path: str) -> dict[str, Any]:
+    """Read a TOML file.
+
+    :raises OSError: if there is no such file.
+    :raises SettingError: if it cannot be read, or parsed.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise SettingError(f"{path}: {error.strerror}") from error
+    loads = _toml_parser(path)
+    try:
+        return loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise SettingError(f"{path}: not a TOML file: {error}") from error
+
+
+def named_file(path: str) -> dict[str, Any]:
+    """Read a TOML file that an option or a variable names: it must exist.
+
+    :raises SettingError: if it cannot be read, or parsed.
+    """
+    try:
+        return read_toml(path)
+    except OSError as error:
+        raise SettingError(f"{path}: {error.strerror}") from error
+
+
+def format_settings(
+    settings: Iterable[Setting], found: Mapping[str, Found], table: str = ""
+) -> str:
+    """Return the effective settings as a TOML table, each with its source in a comment.
+
+    :param found: their values by the names of their fields.
+    :param table: its name; empty for the top of a file.
+    """
+    lines = []
+    for setting in settings:
+        value, source = found[setting.field]
+        if value is None:
+            lines.append((f"# {setting.key}", "not set"))
+        else:
+            lines.append((f"{setting.key} = {setting.rule.show(value)}", str(source)))
+    width = max(len(text) for text, _ in lines)
+    heading = [f"[{table}]"] if table else []
+    shown = [f"{text:{width}}  # {source}" for text, source in lines]
+    return "".join(f"{line}\n" for line in [*heading, *shown])
+
+
+def to_toml(value: object) -> str:
+    """Return a value as it is written in a TOML file."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return str(value)
+    if isinstance(value, str):
+        from json import dumps
+
+        # What TOML does not accept raw: DEL, and bytes of file names that are not UTF-8.
+        return re.sub(
+            "[\x7f\ud800-\udfff]",
+            lambda match: f"\\u{ord(match[0]):04x}",
+            dumps(value, ensure_ascii=False),
+        )
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(to_toml(one) for one in value)}]"
+    if isinstance(value, Mapping):
+        return "{…}"
+    return str(value)
+
+
+def _option(setting: Setting, value: object) -> Found:
+    return value if isinstance(value, Found) else Found(value, Source(OPTION, setting.option))
+
+
+def _value(rule: Rule[Any], value: object, source: Source) -> object:
+    if source.kind != FILE and isinstance(value, str):
+        return rule.parse(value)
+    return rule.check(value)
+
+
+def _toml_parser(path: str) -> Callable[[str], dict[str, Any]]:
+    try:
+        if sys.version_info >= (3, 11):
+            from tomllib import loads
+        else:
+            from tomli import loads
+    except ImportError:
+        raise SettingError(f"{path}: to read it, install the extra {EXTRA}") from None
+    return loads
+
+
+def _suggestion(table: Table, key: str, known: Iterable[str]) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(key.lower().replace("_", "-"), list(known), 1)
+    if near:
+        path = f"{table.name}.{near[0]}" if table.name else near[0]
+        return f"did you mean {path}?"
+    return f"known are {', '.join(sorted(known))}"

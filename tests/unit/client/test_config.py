@@ -1,0 +1,144 @@
+"""The client's settings: sources in their order, wrong values, unknown keys."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from unittest import mock
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from natproxy import settings
+from natproxy.client.config import SETTINGS, ClientConfig, config_path, load_client_config
+from natproxy.client.errors import UsageError
+from natproxy.settings import Source
+
+
+class ConfigCase(SynchronousTestCase):
+    """Has a home directory of its own."""
+
+    def setUp(self) -> None:
+        self.home = os.path.abspath(self.mktemp())
+        self.environment = {"XDG_CONFIG_HOME": self.home}
+        os.makedirs(os.path.join(self.home, "natproxy"))
+        self.path = os.path.join(self.home, "natproxy", "config.toml")
+
+    def write(self, text: str) -> None:
+        with open(self.path, "w") as file:
+            file.write(text)
+
+    def load(self, **options: object) -> ClientConfig:
+        return load_client_config(options, self.environment)
+
+    def error(self) -> str:
+        message = str(self.assertRaises(UsageError, self.load))
+        self.assertEqual(message.splitlines(), [message])
+        return message
+
+
+class SourceTests(ConfigCase):
+    def test_without_a_file_every_value_is_the_default(self) -> None:
+        config = self.load()
+        self.assertEqual(config[:6], ("127.0.0.1:9000", 60.0, None, None, None, False))
+        self.assertEqual(set(config.sources.values()), {Source("default")})
+
+    def test_every_key_of_the_file_is_read(self) -> None:
+        self.write(
+            'server = "files.example:9000"\ntimeout = 5\nconnect-timeout = 2.5\n'
+            'retry-for = "30m"\nretries = 3\nwait = true\n'
+        )
+        config = self.load()
+        self.assertEqual(config[:6], ("files.example:9000", 5.0, 2.5, 1800.0, 3, True))
+        for setting in SETTINGS:
+            source = config.sources[setting.field]
+            self.assertEqual(source, Source("file", f"{self.path}: {setting.key}"))
+
+    def test_environment_overrides_the_file_and_an_option_both(self) -> None:
+        self.write("timeout = 5\nretries = 3\n")
+        self.environment["NATPROXY_TIMEOUT"] = "7"
+        config = self.load()
+        self.assertEqual((config.timeout, config.retries), (7.0, 3))
+        self.assertEqual(config.sources["timeout"], Source("environment", "NATPROXY_TIMEOUT"))
+        config = self.load(timeout=9.0)
+        self.assertEqual(config.timeout, 9.0)
+        self.assertEqual(config.sources["timeout"], Source("option", "--timeout"))
+
+    def test_empty_variable_counts_as_not_set(self) -> None:
+        self.environment["NATPROXY_TIMEOUT"] = ""
+        self.assertEqual(self.load().timeout, 60.0)
+
+    def test_variable_names_another_file(self) -> None:
+        other = self.mktemp()
+        with open(other, "w") as file:
+            file.write("retry-for = inf\n")
+        self.write("timeout = 5\n")
+        self.environment["NATPROXY_CONFIG"] = other
+        self.assertEqual(self.load().retry_for, math.inf)
+        self.assertEqual(self.load().timeout, 60.0)
+
+    def test_file_that_the_variable_names_must_exist(self) -> None:
+        self.environment["NATPROXY_CONFIG"] = "missing.toml"
+        self.assertEqual(self.error(), "missing.toml: No such file or directory")
+
+    def test_default_directory_is_in_the_home_directory(self) -> None:
+        for base in ({}, {"XDG_CONFIG_HOME": ""}, {"XDG_CONFIG_HOME": "relative"}):
+            with mock.patch.dict(os.environ, HOME="/home/somewhere"):
+                expected = "/home/somewhere/.config/natproxy/config.toml"
+                self.assertEqual(config_path(base), expected)
+
+
+class ErrorTests(ConfigCase):
+    def test_unknown_key_names_the_nearest_known_one(self) -> None:
+        self.write("conect_timeout = 1\n")
+        self.assertEqual(
+            self.error(), f"{self.path}: conect_timeout: unknown key; did you mean connect-timeout?"
+        )
+
+    def test_unknown_key_like_no_known_one(self) -> None:
+        self.write("colour = 1\n")
+        self.assertIn("colour: unknown key; known are connect-timeout, retries,", self.error())
+
+    def test_unknown_key_is_an_error_whatever_the_options(self) -> None:
+        self.write("timeout = 5\ncolour = 1\n")
+        wrong = self.assertRaises(UsageError, self.load, timeout=1.0)
+        self.assertIn("colour", str(wrong))
+
+    def test_wrong_values_name_file_and_key(self) -> None:
+        for line, message in (
+            ("server = 9000", "server 9000: must be a string, HOST:PORT"),
+            ('server = "a b"', 'server "a b": HOST:PORT is needed'),
+            ('timeout = "60"', 'timeout "60": must be a number of seconds'),
+            ("timeout = true", "timeout true: must be a number of seconds"),
+            ("timeout = 0", "timeout 0: must be more than 0 and at most 1000000 seconds"),
+            ("timeout = nan", "timeout nan: must be more than 0 and at most 1000000 seconds"),
+            ("retries = 1001", "retries 1001: must be a whole number from 0 to 1000"),
+            ("retries = 1.0", "retries 1.0: must be a whole number from 0 to 1000"),
+            ('retry-for = "soon"', 'retry-for "soon": must be a duration'),
+            ("retry-for = -1", "retry-for -1: must be a duration"),
+            ('wait = "yes"', 'wait "yes": must be true or false'),
+            ("wait = {}", "wait {…}: must be true or false"),
+        ):
+            self.write(f"{line}\n")
+            self.assertTrue(self.error().startswith(f"{self.path}: {message}"), self.error())
+
+    def test_wrong_variable_is_named(self) -> None:
+        for name, value in (("TIMEOUT", "soon"), ("RETRIES", "-1"), ("WAIT", "perhaps")):
+            self.environment = {f"NATPROXY_{name}": value}
+            self.assertTrue(self.error().startswith(f"$NATPROXY_{name} {value}: must be "))
+
+    def test_malformed_file(self) -> None:
+        self.write("timeout: 5\n")
+        self.assertTrue(self.error().startswith(f"{self.path}: not a TOML file: "), self.error())
+
+    def test_file_that_cannot_be_read(self) -> None:
+        os.mkdir(self.path)
+        self.assertEqual(self.error(), f"{self.path}: Is a directory")
+
+    def test_missing_parser_names_the_extra(self) -> None:
+        self.write("timeout = 5\n")
+        name = "tomllib" if sys.version_info >= (3, 11) else "tomli"
+        with mock.patch.dict(sys.modules, {name: None}):
+            self.assertEqual(
+                self.error(), f"{self.path}: to read it, install the extra {settings.EXTRA}"
+            )

@@ -1,0 +1,220 @@
+"""The configs of the daemons: sources, errors, and what differs."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from natproxy.daemon.config import (
+    DaemonConfig,
+    FileServerConfig,
+    ProxyConfig,
+    diff,
+    fields_of,
+    key_of,
+    settings_of,
+    variable_of,
+)
+from natproxy.settings import DEFAULT, Found, SettingError, Source
+
+BOTH = (ProxyConfig, FileServerConfig)
+
+
+class ConfigCase(SynchronousTestCase):
+    def write(self, text: str) -> str:
+        path = self.mktemp()
+        with open(path, "w") as file:
+            file.write(text)
+        return path
+
+    def error(self, text: str, config: type[DaemonConfig] = ProxyConfig) -> str:
+        """Load a file that is wrong; return the message without its path."""
+        path = self.write(text)
+        error = self.assertRaises(SettingError, config.load, environment={}, file=path)
+        self.assertTrue(str(error).startswith(f"{path}: "), str(error))
+        return str(error).removeprefix(f"{path}: ")
+
+
+class RecordTests(ConfigCase):
+    def test_configs_are_frozen(self) -> None:
+        config = ProxyConfig()
+        with self.assertRaises(dataclasses.FrozenInstanceError):
+            config.timeout = 1.0  # type: ignore[misc]
+
+    def test_values_of_python_are_checked_and_converted(self) -> None:
+        self.assertEqual(ProxyConfig(timeout=1).timeout, 1.0)
+        error = self.assertRaises(SettingError, ProxyConfig, timeout=0)
+        self.assertEqual(str(error), "--timeout 0: must be at least 0.001 seconds")
+        self.assertRaises(SettingError, ProxyConfig, listen=())
+        self.assertRaises(SettingError, FileServerConfig, max_clients_per_host=None)
+        self.assertRaises(SettingError, FileServerConfig, relay="splice")
+
+    def test_defaults_are_valid_and_have_no_other_source(self) -> None:
+        for config in BOTH:
+            loaded = config.load(environment={})
+            self.assertEqual(loaded, config())
+            self.assertEqual(set(loaded.sources.values()), {DEFAULT})
+
+    def test_every_field_has_a_key_a_variable_and_a_summary(self) -> None:
+        for config in BOTH:
+            for one in fields_of(config):
+                self.assertNotIn("_", key_of(one.name))
+                self.assertTrue(one.metadata["summary"].endswith("."))
+                self.assertTrue(variable_of(config, one.name).isupper())
+                self.assertIn(
+                    f":ivar {one.name}:", (config.__doc__ or "") + str(DaemonConfig.__doc__)
+                )
+
+
+class SourceTests(ConfigCase):
+    def test_every_key_of_a_file_is_read(self) -> None:
+        path = self.write(
+            "[proxy]\n"
+            'listen = ["tcp:1", "tcp:2"]\nupstream = "tcp:h:3"\ntimeout = 4\n'
+            "connect-timeout = 5\nidle-timeout = 6\nfirst-command-timeout = 7.5\ndrain = 8\n"
+            'relay = "copy"\nmax-clients = 9\nmax-clients-per-host = 10\n'
+            'log = "a log"\nlog-size = 11\nlog-keep = 12\n'
+        )
+        config = ProxyConfig.load(environment={}, file=path)
+        self.assertEqual(
+            config,
+            ProxyConfig(
+                listen=("tcp:1", "tcp:2"),
+                upstream="tcp:h:3",
+                timeout=4.0,
+                connect_timeout=5.0,
+                idle_timeout=6.0,
+                first_command_timeout=7.5,
+                drain=8.0,
+                relay="copy",
+                max_clients=9,
+                max_clients_per_host=10,
+                log="a log",
+                log_size=11,
+                log_keep=12,
+            ),
+        )
+        for one in settings_of(ProxyConfig):
+            self.assertEqual(config.label(one.field), f"{path}: proxy.{one.key}")
+
+    def test_every_variable_is_read(self) -> None:
+        values = {
+            "LISTEN": "tcp:1  tcp:2",
+            "FILES": "a directory",
+            "TIMEOUT": "1",
+            "FIRST_COMMAND_TIMEOUT": "0",
+            "DRAIN": "2",
+            "RELAY": "sendfile",
+            "MAX_CLIENTS": "3",
+            "MAX_CLIENTS_PER_HOST": "4",
+            "LOG": "-",
+            "LOG_SIZE": "0",
+            "LOG_KEEP": "5",
+        }
+        environment = {f"NATPROXY_FILESERVER_{name}": value for name, value in values.items()}
+        config = FileServerConfig.load(environment=environment)
+        self.assertEqual(config.listen, ("tcp:1", "tcp:2"))
+        self.assertEqual(
+            (config.files, config.relay, config.log_keep), ("a directory", "sendfile", 5)
+        )
+        self.assertEqual(
+            {config.source(one.field).kind for one in settings_of(FileServerConfig)},
+            {"environment"},
+        )
+
+    def test_order_of_the_sources(self) -> None:
+        path = self.write("[proxy]\ntimeout = 1\ndrain = 1\nidle-timeout = 1\n")
+        environment = {"NATPROXY_PROXY_CONFIG": path, "NATPROXY_PROXY_DRAIN": "2"}
+        environment["NATPROXY_PROXY_TIMEOUT"] = "2"
+        config = ProxyConfig.load({"timeout": "3"}, environment)
+        times = (config.timeout, config.drain, config.idle_timeout, config.connect_timeout)
+        self.assertEqual(times, (3.0, 2.0, 1.0, 5.0))
+        labels = [config.label(name) for name in ("timeout", "drain", "connect_timeout")]
+        self.assertEqual(labels, ["--timeout", "$NATPROXY_PROXY_DRAIN", "--connect-timeout"])
+
+    def test_option_may_name_a_source_of_its_own(self) -> None:
+        source = Source("option", "--fileserver-listen")
+        config = FileServerConfig.load({"listen": Found("tcp:1", source)}, {})
+        self.assertEqual((config.listen, config.label("listen")), (("tcp:1",), source.name))
+
+    def test_daemon_reads_its_own_table_only(self) -> None:
+        path = self.write("[proxy]\ntimeout = 1\n")
+        self.assertEqual(FileServerConfig.load(environment={}, file=path), FileServerConfig())
+
+
+class ErrorTests(ConfigCase):
+    def test_unknown_keys_and_tables(self) -> None:
+        for text, message in (
+            ("[prxy]\n", "prxy: unknown key; did you mean proxy?"),
+            ("timeout = 1\n", "timeout: unknown key; known are fileserver, proxy"),
+            ("proxy = 1\n", "proxy: must be a table, [proxy]"),
+            ("[proxy]\ntime-out = 1\n", "proxy.time-out: unknown key; did you mean proxy.timeout?"),
+            (
+                "[proxy]\nidle_timeout = 1\n",
+                "proxy.idle_timeout: unknown key; did you mean proxy.idle-timeout?",
+            ),
+        ):
+            self.assertEqual(self.error(text), message)
+        self.assertIn(
+            "fileserver.upstream: unknown",
+            self.error("[fileserver]\nupstream = ''\n", FileServerConfig),
+        )
+
+    def test_wrong_types_and_values(self) -> None:
+        for line, message in (
+            ("timeout = '5'", 'timeout "5": must be at least 0.001 seconds'),
+            ("timeout = inf", "timeout inf: must be at least 0.001 seconds"),
+            ("drain = -1", "drain -1: must be at least 0 seconds"),
+            ("max-clients = 0", "max-clients 0: must be a whole number from 1 up"),
+            ("max-clients = 2.0", "max-clients 2.0: must be a whole number from 1 up"),
+            ("log-size = true", "log-size true: must be a whole number from 0 up"),
+            ("listen = []", "listen []: must be a string, or a list of at least one"),
+            ("listen = [1]", "listen [1]: must be a string, or a list of at least one"),
+            ("upstream = ['tcp:h:1']", 'upstream ["tcp:h:1"]: must be a string'),
+            ("relay = 'sendfile'", 'relay "sendfile": must be one of auto, copy, splice'),
+        ):
+            self.assertEqual(self.error(f"[proxy]\n{line}\n"), f"proxy.{message}")
+
+    def test_value_that_is_overridden_is_an_error_too(self) -> None:
+        path = self.write("[proxy]\ntimeout = 0\n")
+        error = self.assertRaises(SettingError, ProxyConfig.load, {"timeout": "1"}, {}, path)
+        self.assertIn("proxy.timeout 0: must be", str(error))
+
+    def test_every_error_has_a_message(self) -> None:
+        path = self.write("[proxy]\ntimeout = 0\ndrain = -1\ncolour = 1\n")
+        error = self.assertRaises(SettingError, ProxyConfig.load, {"relay": "x"}, {}, path)
+        self.assertEqual(len(error.messages), 4)
+
+    def test_file_that_cannot_be_read(self) -> None:
+        directory = self.mktemp()
+        os.mkdir(directory)
+        for path, message in (
+            ("missing", "No such file or directory"),
+            (directory, "Is a directory"),
+        ):
+            error = self.assertRaises(SettingError, ProxyConfig.load, environment={}, file=path)
+            self.assertEqual(str(error), f"{path}: {message}")
+        self.assertTrue(self.error("[proxy\n").startswith("not a TOML file: "))
+
+
+class DiffTests(ConfigCase):
+    def test_fields_that_differ_are_sorted_by_whether_a_reload_may_change_them(self) -> None:
+        old = ProxyConfig(timeout=1.0, log="a")
+        new = ProxyConfig(timeout=2.0, max_clients=5, listen=("tcp:1",), log="b")
+        self.assertEqual(diff(old, new), (("max_clients", "timeout"), ("listen", "log")))
+
+    def test_sources_do_not_count(self) -> None:
+        old = ProxyConfig.load({"timeout": "60"}, {})
+        self.assertEqual(diff(old, ProxyConfig()), ((), ()))
+        self.assertEqual(old, ProxyConfig())
+
+    def test_what_takes_a_restart(self) -> None:
+        fixed = {
+            one.name
+            for config in BOTH
+            for one in fields_of(config)
+            if not one.metadata["reloadable"]
+        }
+        self.assertEqual(fixed, {"listen", "log", "files"})

@@ -1,0 +1,97 @@
+"""Reports about the settings of the daemons."""
+
+from __future__ import annotations
+
+import os
+
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from natproxy.daemon.config import FileServerConfig
+from natproxy.daemon.config_report import check_config, show_config
+from natproxy.settings import read_toml
+
+
+class ReportCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.environment: dict[str, str] = {}
+        self.file: str | None = None
+
+    def write(self, text: str) -> str:
+        self.file = self.mktemp()
+        with open(self.file, "w") as file:
+            file.write(text)
+        return self.file
+
+
+class ShowTests(ReportCase):
+    def shown(self, daemon: str) -> str:
+        return show_config(daemon, self.environment, self.file)
+
+    def test_every_setting_has_its_value_and_source(self) -> None:
+        path = self.write("[fileserver]\ndrain = 5\n[proxy]\ndrain = 6\n")
+        self.environment["NATPROXY_FILESERVER_TIMEOUT"] = "7"
+        lines = [" ".join(line.split()) for line in self.shown("fileserver").splitlines()]
+        self.assertEqual(
+            lines,
+            [
+                "[fileserver]",
+                f"drain = 5.0 # {path}: fileserver.drain",
+                "# files # not set",
+                "first-command-timeout = 30.0 # default",
+                'listen = ["tcp:9001:interface=127.0.0.1"] # default',
+                "# log # not set",
+                "log-keep = 9 # default",
+                "log-size = 10 # default",
+                "# max-clients # not set",
+                "max-clients-per-host = 0 # default",
+                'relay = "auto" # default',
+                "timeout = 7.0 # environment NATPROXY_FILESERVER_TIMEOUT",
+            ],
+        )
+
+    def test_output_is_a_file_with_the_same_settings(self) -> None:
+        self.environment["NATPROXY_FILESERVER_FILES"] = 'a "quoted" \\ directory\x7f'
+        path = self.write(self.shown("fileserver"))
+        before = FileServerConfig.load(environment=self.environment)
+        self.assertEqual(FileServerConfig.load(environment={}, file=path), before)
+        self.assertEqual(set(read_toml(path)), {"fileserver"})
+
+
+class CheckTests(ReportCase):
+    def errors(self, daemon: str) -> list[str]:
+        return check_config(MemoryReactorClock(), daemon, self.environment, self.file)
+
+    def test_defaults_are_right_and_nothing_is_created(self) -> None:
+        before = sorted(os.listdir())
+        self.assertEqual((self.errors("proxy"), self.errors("fileserver")), ([], []))
+        self.assertEqual(sorted(os.listdir()), before)
+
+    def test_every_wrong_value_has_a_line(self) -> None:
+        path = self.write("[proxy]\ndrain = -1\ntimeout = false\ncolour = 1\n")
+        self.environment["NATPROXY_PROXY_RELAY"] = "fast"
+        errors = self.errors("proxy")
+        self.assertEqual(len(errors), 4)
+        self.assertIn("$NATPROXY_PROXY_RELAY fast: must be one of auto, copy, splice", errors)
+        for key in ("drain", "timeout", "colour"):
+            self.assertTrue(any(line.startswith(f"{path}: proxy.{key}") for line in errors))
+
+    def test_every_wrong_endpoint_has_a_line(self) -> None:
+        path = self.write(
+            '[proxy]\nlisten = ["9000", "tcp:9000", "bogus:1", "systemd:domain=INET:name=x"]\n'
+            'upstream = "9001"\n'
+        )
+        self.assertEqual(
+            self.errors("proxy"),
+            [
+                f"{path}: proxy.listen 9000: not an endpoint; write tcp:9000",
+                f"{path}: proxy.listen bogus:1:"
+                " malformed endpoint (Unknown endpoint type: 'bogus')",
+                f"{path}: proxy.upstream 9001: not an endpoint; write tcp:127.0.0.1:9001",
+            ],
+        )
+
+    def test_directory_that_is_named_must_exist(self) -> None:
+        path = self.write('[fileserver]\nfiles = "missing"\n')
+        (error,) = self.errors("fileserver")
+        self.assertTrue(error.startswith(f"{path}: fileserver.files missing: no such directory"))

@@ -1,0 +1,67 @@
+"""Which log a daemon writes: its own, or the one of ``twistd``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from natproxy.daemon import log_options
+from natproxy.daemon.config import ProxyConfig
+from natproxy.daemon.log_options import choose_log
+from natproxy.settings import SettingError
+
+
+@pytest.fixture(autouse=True)
+def _in_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def twistd(**options: Any) -> dict[str, Any]:
+    """Return the options of a ``twistd``."""
+    default = {"no_save": 0, "nodaemon": 0, "debug": 0, "logfile": None, "logger": None}
+    return {**default, "syslog": 0, **options}
+
+
+def test_foreground_logs_to_standard_output() -> None:
+    for parent in (twistd(nodaemon=1), twistd(nodaemon=1, logfile="-"), twistd(debug=1)):
+        chosen = choose_log(ProxyConfig(), parent)
+        assert chosen.file is None
+        assert parent["logger"] == "natproxy.daemon.log_options.observer"
+        assert log_options.observer() is chosen.writer
+
+
+def test_background_logs_to_a_file_that_is_bounded(tmp_path: Path) -> None:
+    parent = twistd()
+    chosen = choose_log(ProxyConfig(), parent)
+    assert chosen.file is not None
+    assert chosen.file.path == str(tmp_path / "twistd.log")
+    assert parent["logger"] is not None
+    chosen.file.close()
+
+
+@pytest.mark.parametrize(
+    "named", [{"logfile": "x.log"}, {"logger": "a.b"}, {"syslog": 1, "nodaemon": 1}]
+)
+def test_log_that_twistd_names_is_left_to_it(named: dict[str, Any], tmp_path: Path) -> None:
+    parent = twistd(**named)
+    before = dict(parent)
+    chosen = choose_log(ProxyConfig(), parent)
+    assert (chosen.writer, chosen.file, parent) == (None, None, before)
+    with pytest.raises(SettingError, match="specify one of them"):
+        choose_log(ProxyConfig(log="y.log"), parent)
+    assert os.listdir(tmp_path) == []
+
+
+def test_log_that_cannot_be_used() -> None:
+    for path, parent, words in (
+        ("-", twistd(), "no standard output"),
+        ("log", {}, "use --log-file"),
+        ("missing/log", twistd(), "No such file or directory"),
+        (".", None, "Is a directory"),
+    ):
+        with pytest.raises(SettingError, match=words):
+            choose_log(ProxyConfig(log=path), parent)
+    assert choose_log(ProxyConfig(), None).writer is None
