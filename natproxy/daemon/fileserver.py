@@ -15,7 +15,12 @@ from natproxy.daemon.endpoints import listening_endpoints
 from natproxy.daemon.options import DaemonOptions, parameters_of
 from natproxy.daemon.service import DrainingService, TwistdService, startup_errors
 from natproxy.fileserver import digests
-from natproxy.fileserver.factory import CONCURRENT_READS, LISTING_THREADS, FileServerFactory, read_in
+from natproxy.fileserver.factory import (
+    CONCURRENT_READS,
+    LISTING_THREADS,
+    FileServerFactory,
+    read_in,
+)
 from natproxy.protocol import printable
 from natproxy.relay import Method, PageCache, Relays
 from natproxy.server.threads import Threads

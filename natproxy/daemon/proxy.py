@@ -12,8 +12,8 @@ from natproxy.daemon.descriptors import admission_for, attainable, proxy_capacit
 from natproxy.daemon.endpoints import listening_endpoints, upstream_endpoint
 from natproxy.daemon.options import DaemonOptions, parameters_of
 from natproxy.daemon.service import DrainingService, TwistdService, startup_errors
-from natproxy.proxy.connector import connector_for
-from natproxy.proxy.protocol import ProxyFactory
+from natproxy.proxy.endpoint import connector_for
+from natproxy.proxy.factory import ProxyFactory
 from natproxy.relay import Method, Relays
 from natproxy.server.admission import share_of
 

@@ -36,15 +36,15 @@ from natproxy.protocol import (
 class AnsweringServer:
     """Serves any number of connections at once, each for any number of commands.
 
-    :param answer: returns the reply to a line; an empty reply closes the connection.
+    :param reply: returns the reply to a line; an empty reply closes the connection.
     :ivar lines: all received lines, in order.
     :ivar connections: number of accepted connections.
     """
 
-    def __init__(self, answer: Callable[[bytes], bytes]) -> None:
+    def __init__(self, reply: Callable[[bytes], bytes]) -> None:
         self.lines: list[bytes] = []
         self.connections = 0
-        self._answer = answer
+        self._reply = reply
         self._accepted: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -87,7 +87,7 @@ class AnsweringServer:
             try:
                 for line in lines:
                     self.lines.append(line.rstrip(b"\n"))
-                    reply = self._answer(self.lines[-1])
+                    reply = self._reply(self.lines[-1])
                     if not reply:
                         return
                     connection.sendall(reply)
@@ -119,9 +119,9 @@ class Version2:
             if content is None:
                 return b"ERR file not found\n"
             return b"OK %d\n%b" % (len(content), content)
-        return self._answer(command.verb, parse_arguments(command))
+        return self._version_2(command.verb, parse_arguments(command))
 
-    def _answer(self, verb: bytes, arguments: Arguments) -> bytes:
+    def _version_2(self, verb: bytes, arguments: Arguments) -> bytes:
         if verb == b"LS":
             return self._list(arguments)
         if not arguments.name:

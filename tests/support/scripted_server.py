@@ -54,7 +54,7 @@ class PlayedServer:
                 return
             with connection:
                 connection.settimeout(10)
-                for expected, answer in scene:
+                for expected, reply in scene:
                     got = b""
                     while not got.endswith(expected):
                         try:
@@ -66,7 +66,7 @@ class PlayedServer:
                         got += data
                     self.received += got
                     with contextlib.suppress(ConnectionError):
-                        connection.sendall(answer)
+                        connection.sendall(reply)
                 if self._linger:
                     self._released.wait(10)
                     if not self._closing:

@@ -115,7 +115,7 @@ class ServedFiles:
         """Apply these faults to the next commands with this verb, one each."""
         self._faults[verb].extend(faults)
 
-    def asked(self, verb: bytes) -> list[bytes]:
+    def arguments_of(self, verb: bytes) -> list[bytes]:
         """Return the arguments of the received commands with this verb."""
         split = (command.partition(b" ") for command in self.commands)
         return [rest for word, _, rest in split if word == verb]
@@ -157,12 +157,12 @@ class ServedFiles:
     def _serve(self, connection: socket.socket) -> None:
         with suppress(OSError), connection, connection.makefile("rb") as lines:
             for line in lines:
-                if not self._reply(connection, line.removesuffix(b"\n")):
+                if not self._handle(connection, line.removesuffix(b"\n")):
                     break
         with self._lock:
             self._open.discard(connection)
 
-    def _reply(self, connection: socket.socket, line: bytes) -> bool:
+    def _handle(self, connection: socket.socket, line: bytes) -> bool:
         command = parse_command(line)
         assert command is not None
         with self._lock:
@@ -202,24 +202,24 @@ class ServedFiles:
             raise Refusal(400, UNKNOWN_COMMAND)
         if command.verb == b"FEAT":
             return b"OK\n" + abilities() + END + b"\n", b""
-        asked = parse_arguments(command)
+        arguments = parse_arguments(command)
         if command.verb == b"LS":
-            page = self._page(asked)
+            page = self._page(arguments)
             return b"OK %d\n" % len(page), page
-        if command.verb == b"STAT" and self._is_directory(asked.name):
-            return b"OK " + format_metadata(_directory(asked.name).metadata) + b"\n", b""
-        content, metadata = self._file(asked.name)
-        if asked.if_match not in (None, metadata.etag):
+        if command.verb == b"STAT" and self._is_directory(arguments.name):
+            return b"OK " + format_metadata(_directory(arguments.name).metadata) + b"\n", b""
+        content, metadata = self._file(arguments.name)
+        if arguments.if_match not in (None, metadata.etag):
             raise Refusal(412, f"changed etag={metadata.etag}")
-        if asked.offset > metadata.size:
+        if arguments.offset > metadata.size:
             raise Refusal(416, f"range size={metadata.size}")
-        part = content[asked.offset :][: asked.length]
+        part = content[arguments.offset :][: arguments.length]
         if command.verb == b"STAT":
             return b"OK " + format_metadata(metadata) + b"\n", b""
         if command.verb == b"HASH":
             digest = Digest(hashlib.sha256(part).hexdigest(), metadata.size, metadata.etag)
             return b"OK " + format_digest(digest) + b"\n", b""
-        return format_range(Range(len(part), asked.offset, metadata)), part
+        return format_range(Range(len(part), arguments.offset, metadata)), part
 
     def _file(self, name: bytes) -> Served:
         try:
@@ -233,19 +233,19 @@ class ServedFiles:
             not name or name in self.directories or any(f.startswith(inside) for f in self._files)
         )
 
-    def _page(self, asked: Arguments) -> bytes:
+    def _page(self, arguments: Arguments) -> bytes:
         if self.listing is not None:
             return b"".join(map(format_entry, self.listing))
-        above = asked.name + b"/" if asked.name else b""
+        above = arguments.name + b"/" if arguments.name else b""
         names = {*self._files, *self.directories}
         for name in list(names):
             parts = name.split(b"/")
             names.update(b"/".join(parts[:depth]) for depth in range(1, len(parts)))
-        below = sorted(n for n in names if n.startswith(above) and n > asked.after)
+        below = sorted(n for n in names if n.startswith(above) and n > arguments.after)
         entries = [
             Entry(name, self._files[name].metadata) if name in self._files else _directory(name)
             for name in below
-            if name[len(above) :].count(b"/") < asked.depth
+            if name[len(above) :].count(b"/") < arguments.depth
         ]
         lines = [format_entry(entry) for entry in entries[: self.page]]
         return b"".join(lines) + (MORE + b"\n" if len(entries) > self.page else b"")

@@ -27,7 +27,7 @@ class GetTests(DownloadCase):
         self.run_command("get", "a")
         self.assertEqual(self.run_command("get", "a"), 0)
         self.assertEqual(self.err, ["a: already there"])
-        self.assertEqual(len(self.server.asked(b"GET")), 1)
+        self.assertEqual(len(self.server.arguments_of(b"GET")), 1)
 
     def test_file_that_differs_is_refused_skipped_or_replaced(self) -> None:
         self.write(b"a", b"mine")

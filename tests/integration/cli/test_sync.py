@@ -81,7 +81,7 @@ class SyncTests(SyncCase):
             self.out.splitlines(),
             [b"download here/a", b"download here/d/b", b"create   here/d/", b"delete   here/mine"],
         )
-        self.assertEqual((self.tree(), self.server.asked(b"GET")), ({"mine": b"mine"}, []))
+        self.assertEqual((self.tree(), self.server.arguments_of(b"GET")), ({"mine": b"mine"}, []))
         self.run_command("sync", ".", "here", "-n")
         self.assertNotIn(b"delete", self.out)
 
@@ -91,7 +91,7 @@ class SyncTests(SyncCase):
         self.assertEqual(self.run_command("sync", ".", "here"), 0)
         self.assertEqual((len(self.slept), sorted(self.tree())), (2, ["a", "d/b"]))
         # It goes on with the page that is missing.
-        pages = [line.partition(b"after=")[2] for line in self.server.asked(b"LS")]
+        pages = [line.partition(b"after=")[2] for line in self.server.arguments_of(b"LS")]
         self.assertEqual(pages, [b"", b"a", b"a", b"a", b"d"])
 
     def test_failed_listing_deletes_nothing(self) -> None:

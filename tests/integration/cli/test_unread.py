@@ -102,4 +102,4 @@ class FsspecTests(ServedFilesCase):
         with mock.patch("natproxy.fs.commands.Listing", return_value=Listing(limit=3)):
             error = self.assertRaises(OSError, fs.find, "/")
         self.assertIn("lists more than 3 entries", str(error))
-        self.assertEqual(len(self.server.asked(b"LS")), 2)
+        self.assertEqual(len(self.server.arguments_of(b"LS")), 2)

@@ -65,9 +65,9 @@ class CompleteTests(DownloadCase):
 
     def test_bytes_are_requested_with_if_match(self) -> None:
         self.download()
-        asked = [b"d/a offset=0 length=10240 if-match=e1", b"d/a length=10240 if-match=e1"]
-        self.assertIn(self.server.asked(b"GET")[0], asked)
-        self.assertEqual(self.server.asked(b"STAT"), [b"d/a", b"d/a"])
+        expected = [b"d/a offset=0 length=10240 if-match=e1", b"d/a length=10240 if-match=e1"]
+        self.assertIn(self.server.arguments_of(b"GET")[0], expected)
+        self.assertEqual(self.server.arguments_of(b"STAT"), [b"d/a", b"d/a"])
 
     def test_metadata_of_the_request_is_used(self) -> None:
         metadata = self.session.stat(b"d/a")
@@ -89,7 +89,7 @@ class CompleteTests(DownloadCase):
         ):
             self.download(options, b"empty")
             self.assert_whole(b"")
-        self.assertEqual(self.server.asked(b"GET"), [])
+        self.assertEqual(self.server.arguments_of(b"GET"), [])
 
     def test_directory_is_not_a_file(self) -> None:
         error = self.assertRaises(UsageError, self.download, None, b"d")
@@ -113,7 +113,9 @@ class ResumingTests(DownloadCase):
     def test_only_missing_bytes_are_requested(self) -> None:
         self.interrupted(4000)
         received = self.download()
-        self.assertEqual(self.server.asked(b"GET"), [b"d/a offset=4000 length=6240 if-match=e1"])
+        self.assertEqual(
+            self.server.arguments_of(b"GET"), [b"d/a offset=4000 length=6240 if-match=e1"]
+        )
         self.assertEqual((received.received, self.server.sent), (6240, 6240))
         self.assertEqual(self.events[0], Event(b"d/a", Phase.RECEIVING, 4000, len(NEW)))
         self.assert_whole()
@@ -123,7 +125,7 @@ class ResumingTests(DownloadCase):
         self.assertRaises(ConnectionBroken, self.download, ONCE)
         self.server.commands.clear()
         self.assertEqual(self.download().received, 0)
-        self.assertEqual(self.server.asked(b"GET"), [])
+        self.assertEqual(self.server.arguments_of(b"GET"), [])
         self.assert_whole()
 
     def test_changed_file_is_downloaded_from_the_first_byte(self) -> None:
@@ -146,7 +148,7 @@ class ResumingTests(DownloadCase):
             self.interrupted(4000)
         with mock.patch(PATCHED_BOOT, return_value="now"):
             self.download()
-        self.assertEqual(self.server.asked(b"HASH"), [b"d/a length=4000"])
+        self.assertEqual(self.server.arguments_of(b"HASH"), [b"d/a length=4000"])
         self.assertEqual((self.server.sent, self.phases()[0]), (6240, Phase.HASHING))
         self.assert_whole()
 

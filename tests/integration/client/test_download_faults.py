@@ -42,24 +42,24 @@ class RetryingTests(DownloadCase):
     def test_lost_connection_is_resumed(self) -> None:
         self.server.fail(b"GET", Fault(cut=4000), Fault(cut=3000))
         self.assertEqual(self.download().received, len(NEW))
-        offsets = [asked.split()[1] for asked in self.server.asked(b"GET")[1:]]
+        offsets = [arguments.split()[1] for arguments in self.server.arguments_of(b"GET")[1:]]
         self.assertEqual(offsets, [b"offset=4000", b"offset=7000"])
         self.assertEqual(self.server.sent, len(NEW))
         self.assert_whole()
 
     def test_every_temporary_failure_is_retried_and_reported(self) -> None:
-        for answer in (
+        for reply in (
             b"503 not now",
             b"429 too many",
             b"proxy error: x",
             b"empty response from server",
         ):
-            self.server.fail(b"GET", Fault(reply=b"ERR " + answer + b"\n"))
+            self.server.fail(b"GET", Fault(reply=b"ERR " + reply + b"\n"))
         self.download()
         messages = self.messages(Phase.WAITING)
         self.assertEqual([len(messages), len(self.slept)], [4, 4])
-        for message, said in zip(messages, ("not now", "too many", "x", "empty"), strict=True):
-            self.assertIn(said, message)
+        for message, expected in zip(messages, ("not now", "too many", "x", "empty"), strict=True):
+            self.assertIn(expected, message)
             self.assertIn("trying again in", message)
             # The event has the name in a field of its own.
             self.assertNotIn("d/a", message)
@@ -72,13 +72,13 @@ class RetryingTests(DownloadCase):
         self.assert_whole()
 
     def test_permanent_failures_are_not_retried(self) -> None:
-        for answer, kind in (
+        for reply, kind in (
             (b"ERR 404 file not found\n", NotFound),
             (b"ERR 500 internal\n", ServerError),
             (b"ERR 416 range size=1\n", ServerError),
             (b"OK nonsense\n", NotUnderstood),
         ):
-            self.server.fail(b"GET", Fault(reply=answer))
+            self.server.fail(b"GET", Fault(reply=reply))
             self.assertRaises(kind, self.download)
         self.assertEqual(self.slept, [])
 
@@ -205,7 +205,7 @@ class SegmentTests(DownloadCase):
     def test_each_segment_is_a_range(self) -> None:
         self.assertEqual(self.download(self.options).received, len(NEW))
         self.assertEqual(
-            {tuple(asked.split()[1:]) for asked in self.server.asked(b"GET")},
+            {tuple(arguments.split()[1:]) for arguments in self.server.arguments_of(b"GET")},
             {
                 (b"length=2560", b"if-match=e1"),
                 (b"offset=2560", b"length=2560", b"if-match=e1"),
@@ -218,7 +218,7 @@ class SegmentTests(DownloadCase):
     def test_failed_segment_is_retried_alone(self) -> None:
         self.server.fail(b"GET", Fault(cut=1000))
         self.download(self.options)
-        self.assertEqual((len(self.server.asked(b"GET")), self.server.sent), (5, len(NEW)))
+        self.assertEqual((len(self.server.arguments_of(b"GET")), self.server.sent), (5, len(NEW)))
         self.assert_whole()
 
     def test_received_bytes_of_each_segment_are_kept(self) -> None:
@@ -234,7 +234,7 @@ class SegmentTests(DownloadCase):
 
     def test_digest_of_each_segment_is_compared(self) -> None:
         self.download(DownloadOptions(segments=4, verify=True))
-        self.assertEqual(len(self.server.asked(b"HASH")), 4)
+        self.assertEqual(len(self.server.arguments_of(b"HASH")), 4)
         self.assert_whole()
 
     def test_failure_of_one_segment_cancels_the_others(self) -> None:
@@ -349,13 +349,13 @@ class Version1Tests(DownloadCase):
         # Discarded bytes are no progress.
         self.server.fail(b"DOWNLOAD", *[Fault(cut=4000)] * 50)
         self.assertRaises(GaveUp, self.download, DownloadOptions(retry_policy=at_most(3)))
-        self.assertEqual((len(self.server.asked(b"DOWNLOAD")), self.files()), (4, []))
+        self.assertEqual((len(self.server.arguments_of(b"DOWNLOAD")), self.files()), (4, []))
 
     def test_existing_file_is_refused_kept_or_replaced(self) -> None:
         self.write(b"a", b"other")
         self.assertRaises(LocalError, self.download)
         self.assertTrue(self.download(DownloadOptions(existing=Existing.KEEP)).unchanged)
-        self.assertEqual(self.server.asked(b"DOWNLOAD"), [])
+        self.assertEqual(self.server.arguments_of(b"DOWNLOAD"), [])
         self.download(DownloadOptions(existing=Existing.REPLACE))
         self.assert_whole()
 

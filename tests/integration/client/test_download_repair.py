@@ -38,13 +38,13 @@ class RepairCase(DownloadCase):
         header = format_range(Range(end - start, start, metadata))
         return Fault(reply=header + content[start:end])
 
-    def asked(self) -> list[tuple[int, int]]:
+    def ranges(self) -> list[tuple[int, int]]:
         """Return offset and length of each requested range."""
         return [
             (int(words.get(b"offset", 0)), int(words[b"length"]))
             for words in (
-                dict(word.split(b"=") for word in asked.split()[1:])
-                for asked in self.server.asked(b"GET")
+                dict(word.split(b"=") for word in arguments.split()[1:])
+                for arguments in self.server.arguments_of(b"GET")
             )
         ]
 
@@ -53,7 +53,7 @@ class RepairingTests(RepairCase):
     def test_one_flipped_bit_costs_one_piece(self) -> None:
         self.server.fail(b"GET", self.flipped(5000))
         received = self.download(VERIFIED)
-        self.assertEqual(self.asked(), [(0, 10240), (4800, 320)])
+        self.assertEqual(self.ranges(), [(0, 10240), (4800, 320)])
         self.assertEqual(received.received, 10240 + 320)
         self.assertEqual(
             self.messages(Phase.RESTARTING),
@@ -65,7 +65,7 @@ class RepairingTests(RepairCase):
     def test_each_damaged_range_is_found(self) -> None:
         self.server.fail(b"GET", self.flipped(0, 1, 5000, 5300, 10239))
         self.download(VERIFIED)
-        self.assertEqual(self.asked()[1:], [(0, 320), (4800, 640), (9920, 320)])
+        self.assertEqual(self.ranges()[1:], [(0, 320), (4800, 640), (9920, 320)])
         # Repaired ranges count as received.
         received = [event for event in self.events if event.phase is Phase.RECEIVING]
         self.assertEqual(received[-1].done, 10240)
@@ -76,8 +76,8 @@ class RepairingTests(RepairCase):
         # The fault is for the first segment: parallel segments have no fixed order.
         with mock.patch("natproxy.client.transfer.download.run_parallel", _one_by_one):
             self.download(DownloadOptions(verify=True, segments=2))
-        self.assertIn((2880, 320), self.asked()[2:])
-        self.assertLessEqual(len(self.asked()), 4)
+        self.assertIn((2880, 320), self.ranges()[2:])
+        self.assertLessEqual(len(self.ranges()), 4)
         self.assert_whole()
 
     def test_damage_on_both_sides_of_a_boundary_between_segments(self) -> None:
@@ -86,14 +86,14 @@ class RepairingTests(RepairCase):
         with mock.patch("natproxy.client.transfer.download.run_parallel", _one_by_one):
             self.server.fail(b"GET", first, second)
             self.download(DownloadOptions(verify=True, segments=2))
-        self.assertEqual(self.asked()[2:], [(4800, 320), (5120, 320)])
+        self.assertEqual(self.ranges()[2:], [(4800, 320), (5120, 320)])
         self.assert_whole()
 
     def test_damage_in_the_repair_is_repaired(self) -> None:
         again = self.flipped(5000, start=4800, end=5120)
         self.server.fail(b"GET", self.flipped(5000), *[again] * (REPAIRS - 1))
         self.download(VERIFIED)
-        self.assertEqual(self.asked(), [(0, 10240), *[(4800, 320)] * REPAIRS])
+        self.assertEqual(self.ranges(), [(0, 10240), *[(4800, 320)] * REPAIRS])
         self.assert_whole()
 
     def test_repairs_are_limited_and_the_other_bytes_are_kept(self) -> None:
@@ -106,7 +106,7 @@ class RepairingTests(RepairCase):
         self.assertEqual(self.files(), [b".a.part", b".a.part.json"])
         self.server.commands.clear()
         self.assertEqual(self.download(VERIFIED).received, 320)
-        self.assertEqual(self.asked(), [(4800, 320)])
+        self.assertEqual(self.ranges(), [(4800, 320)])
         self.assert_whole()
 
     def test_file_that_changes_during_the_repair_is_downloaded_again(self) -> None:
@@ -130,7 +130,7 @@ class RepairingTests(RepairCase):
         ):
             self.server.fail(b"GET", self.flipped(*range(0, 10240, 128)))
             self.download(VERIFIED)
-        self.assertEqual(len(self.asked()), 1 + MOST_RANGES)
+        self.assertEqual(len(self.ranges()), 1 + MOST_RANGES)
         self.assert_whole()
 
     def test_interrupted_repair_is_resumed(self) -> None:
@@ -146,7 +146,7 @@ class RepairingTests(RepairCase):
     def test_without_verify_nothing_is_compared(self) -> None:
         self.server.fail(b"GET", self.flipped(5000))
         self.download()
-        self.assertEqual(self.server.asked(b"HASH"), [])
+        self.assertEqual(self.server.arguments_of(b"HASH"), [])
         self.assertNotEqual(self.read(b"a"), NEW)
 
 
@@ -175,7 +175,7 @@ class RestartedSystemTests(RepairCase):
     def test_bytes_that_did_not_reach_the_disk_are_downloaded_again(self) -> None:
         self.keep(NEW[:3000])
         self.assertEqual(self.received(), 10240 - 3000)
-        self.assertEqual(self.server.asked(b"HASH"), [b"d/a length=3000"])
+        self.assertEqual(self.server.arguments_of(b"HASH"), [b"d/a length=3000"])
 
     def test_truncated_partial_file_is_compared_first(self) -> None:
         self.interrupted(4000, ONCE)

@@ -234,7 +234,7 @@ class PermissionTests(AnyDownloadCase):
         self.download(REPLACE)
         self.assertEqual(self.mode(), 0o644)
 
-    @skipIf(os.geteuid(), "only root can make somebody else's file")
+    @skipIf(os.geteuid(), "only root can create another user's file")
     def test_owner_and_group_are_kept_if_possible(self) -> None:
         self.write(b"a", b"old")
         os.chown(self.path(b"a"), 12345, 12346)
@@ -242,7 +242,7 @@ class PermissionTests(AnyDownloadCase):
         found = os.stat(self.path(b"a"))
         self.assertEqual((found.st_uid, found.st_gid), (12345, 12346))
 
-    @skipIf(os.geteuid(), "only root can make somebody else's file")
+    @skipIf(os.geteuid(), "only root can create another user's file")
     def test_group_that_cannot_be_kept_gets_the_permissions_of_others(self) -> None:
         denied = PermissionError(errno.EPERM, "denied")
         for before, after in ((0o660, 0o600), (0o664, 0o644), (0o640, 0o600)):

@@ -103,8 +103,8 @@ class PlanTests(MirrorCase):
         self.assertEqual(plan.unread, [b"closed"])
         self.assertEqual(sorted(self.extra(plan)), [b"closed2", b"closed2/d", b"empty/c"])
         # A directory without extra paths is not checked.
-        asked = [arguments.partition(b" ")[0] for arguments in self.server.asked(b"LS")]
-        self.assertEqual(asked[1:], [b"closed", b"empty"])
+        listed = [arguments.partition(b" ")[0] for arguments in self.server.arguments_of(b"LS")]
+        self.assertEqual(listed[1:], [b"closed", b"empty"])
 
     def test_partial_downloads_and_their_directories_are_not_extra(self) -> None:
         self.server.put(b"a", b"abc")
@@ -132,9 +132,9 @@ class PlanTests(MirrorCase):
         self.addCleanup(os.chdir, here)
         os.chdir(self.directory)
         same = (b".", b"./", b"", self.directory, self.directory + b"//", self.path(b"d", b".."))
-        for folder in same:
-            plan = compare(self.session, b"", self.tree(folder))
-            self.assertEqual((plan.unchanged, plan.extra), (1, []), folder)
+        for path in same:
+            plan = compare(self.session, b"", self.tree(path))
+            self.assertEqual((plan.unchanged, plan.extra), (1, []), path)
 
     def test_only_directories_can_be_compared(self) -> None:
         self.server.put(b"a", b"abc")
@@ -368,7 +368,7 @@ class UnreadTests(MirrorCase):
         self.assertEqual((plan.unread, self.extra(plan)), ([b"d", b"new"], [b"z"]))
         self.assertEqual(plan.directories, [b"new"])
         # The listing marks it: no further command is needed.
-        self.assertEqual(len(self.server.asked(b"LS")), 1)
+        self.assertEqual(len(self.server.arguments_of(b"LS")), 1)
 
     def test_nothing_is_extra_if_the_server_does_not_name_unlistable_directories(self) -> None:
         self.server.put(b"new", b"abc")

@@ -59,7 +59,7 @@ class WholeStreamTests(StreamCase):
     def test_empty_file(self) -> None:
         self.server.put(b"a", b"")
         self.assertEqual(self.stream(DownloadOptions(verify=True)), 0)
-        self.assertEqual(self.server.asked(b"GET"), [])
+        self.assertEqual(self.server.arguments_of(b"GET"), [])
 
     def test_digest_is_compared(self) -> None:
         self.stream(DownloadOptions(verify=True))

@@ -308,7 +308,7 @@ class DoubtTests(SessionCase):
     def test_server_with_a_reply_of_version_2_is_not_doubted(self) -> None:
         session = self.serve_doubtful()
         self.assertEqual(session.stat("a").size, 5)
-        self.server._answer = lambda line: b""
+        self.server._reply = lambda line: b""
         self.assertRaises(ConnectionBroken, session.stat, "a")
         self.assertEqual(session.version, 2)
         self.assertNotIn(b"LIST", self.server.lines)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from natproxy.daemon import proxy
 from natproxy.daemon.descriptors import proxy_capacity
-from natproxy.proxy.connector import TCPConnector
-from natproxy.proxy.protocol import ProxyFactory
+from natproxy.protocol import parse_command
+from natproxy.proxy.factory import ProxyFactory
+from natproxy.proxy.tcp import TCPConnector
 from natproxy.server.admission import Admission
 from tests.support.daemons import OptionsCase
 from tests.support.doubles import Journal
+
+LIST = parse_command(b"LIST")
+assert LIST is not None
 
 
 class ProxyCase(OptionsCase):
@@ -25,7 +29,7 @@ class MakeTests(ProxyCase):
         self.assertEqual(self.reactor.tcpServers, [(9000, daemon.factory, 50, "")])
 
     def test_it_connects_to_a_file_server_on_the_same_host_by_default(self) -> None:
-        connector = self.factory().connector
+        connector = self.factory().resources.upstreams.choose(LIST)
         assert isinstance(connector, TCPConnector)
         self.assertEqual(connector.address, ("127.0.0.1", 9001))
 
@@ -37,8 +41,8 @@ class MakeTests(ProxyCase):
             "--max-clients=4",
             "--upstream=tcp:files.example:7000",
         )
-        self.assertEqual(factory.replies.seconds, 1.5)
-        self.assertEqual(factory.connector.timeout, 2.0)
+        self.assertEqual(factory.resources.replies.seconds, 1.5)
+        self.assertEqual(factory.resources.upstreams.choose(LIST).timeout, 2.0)
         self.assertEqual(factory.idle.seconds, 300.0)
         self.assertEqual(factory.admission.clients, 4)
         self.assertEqual(factory.first_commands.seconds, 30.0)

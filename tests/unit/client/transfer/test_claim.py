@@ -314,7 +314,7 @@ class ForeignFileTests(ClaimCase):
             self.write(part, b"abc")
         self.assertEqual(self.content(copy), b"01234")
 
-    @skipIf(os.geteuid(), "only root can make somebody else's file")
+    @skipIf(os.geteuid(), "only root can create another user's file")
     def test_file_of_another_user_is_not_written_to(self) -> None:
         def plant(place: bytes) -> None:
             self.put(place, b"01234")
@@ -323,7 +323,7 @@ class ForeignFileTests(ClaimCase):
 
         self.planted(plant)
 
-    @skipIf(os.geteuid(), "only root can make somebody else's file")
+    @skipIf(os.geteuid(), "only root can create another user's file")
     def test_record_of_another_user_is_ignored(self) -> None:
         self.keep(b"01234")
         os.chown(self.record, 12345, -1)
