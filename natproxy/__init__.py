@@ -1,22 +1,18 @@
 """natproxy: a NAPT device for commands, in front of a file server.
 
-The rooms, from the ground up, and what each is for:
+The packages from the ground up, and what each holds. Imports run down this list only:
 
-- ``wire``: the protocol's grammar; ``nat``: the translation table;
-  ``storage``: the served directory. They know no reactor and open no socket.
-- ``relay``: bytes in motion between transports, or from a file to a transport.
-- ``deadlines``: one timer for many connections; ``connecting``: upstream connections;
-  ``threads``: work off the reactor's thread; ``digests``: SHA-256, computed there.
-- ``admission``: how many clients there may be; ``descriptors``: how many can be served;
-  ``proxyheader``, ``listening``: the PROXY header, listening sockets; ``logfile``: the log.
-- ``commands``: a connection that takes commands one at a time, in order;
-  on it stand the protocols ``fileserver`` and ``proxy``.
-- ``service``, ``tap``, ``up``: what an operator starts.
-- ``client``: asking a server and fetching from it, blocking or with Deferreds. It stands
-  on ``wire`` and ``beneath``, and its ``deferred`` on Twisted as well.
-- ``cli``: what people type; ``fs``: what fsspec reads through. They stand on ``client``.
-
-Imports run downward, or sideways to ``wire``; never up.
+- ``kernel``, ``address``, ``metadata``, ``settings``, ``toml``: what several packages use.
+- ``protocol``: the grammar of commands and replies, without I/O.
+- ``nat``: the translation table and its events.
+- ``relay``: how the bytes of a body are moved.
+- ``storage``: what a storage is; the local directory.
+- ``server``: the connections of clients, for both daemons.
+- ``proxy``, ``fileserver``: the two daemons' protocols.
+- ``daemon``: configuration, listening sockets, services, signals; what ``twistd`` starts.
+- ``client``: requests; the blocking and the Deferred API; downloads and mirrors.
+- ``cli``: the command line. ``fs``: the fsspec file system.
+- ``testing``: test doubles for programs that use natproxy.
 """
 
 __version__ = "0.1.0"

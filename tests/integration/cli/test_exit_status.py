@@ -92,7 +92,7 @@ class ExitStatusTests(CommandCase):
             (b"ERR 500 internal\n", "a: internal"),
             (b"ERR 503 the file is changing\n", "a: the file is changing"),
             (b"ERR proxy error: refused\n", "a: proxy error: refused"),
-            (b"ERR\n", "a: the server gives no reason"),
+            (b"ERR\n", "a: the server sent no reason"),
         ):
             address = self.instead(STAT=answer)
             self.assert_fails(1, reason, "stat", "a", "--server", address)

@@ -18,7 +18,8 @@ import pytest_twisted
 from twisted.internet.threads import deferToThread
 
 import natproxy
-from natproxy.client import Server, Session
+from natproxy.address import Address
+from natproxy.client import Session
 from natproxy.nat import NATTable
 from natproxy.proxy.protocol import ProxyProtocol
 from tests.support.loopback import (
@@ -119,7 +120,7 @@ async def test_modules_that_execute_one_get(tmp_path: Path) -> None:
                 found.add(name.removeprefix(PACKAGE))
 
     def get(port: int) -> bytes:
-        with Session(Server(HOST, port)) as session:
+        with Session(Address(HOST, port)) as session:
             # Not counted: connecting, and finding out the version of the protocol.
             session.read("a")
             sys.setprofile(trace)
