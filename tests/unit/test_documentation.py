@@ -14,7 +14,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.paths import ROOT
 
-PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("changelog.d/*.md")})
+PAGES = sorted(
+    page
+    for pattern in ("*.md", "docs/**/*.md", "changelog.d/*.md", "examples/*.md")
+    for page in ROOT.glob(pattern)
+)
 
 INTERNAL_PAGES = [ROOT / name for name in ("docs/architecture.md", "docs/storage.md")]
 """The pages that name classes of the code without their modules."""
