@@ -26,8 +26,8 @@ def _markdown(findings: Findings) -> Iterator[str]:
     yield "# natproxy, side by side"
     yield ""
     yield (
-        f"Medians of {count_text(plan.rounds, 'interleaved round')}, the least and the most in "
-        "parentheses. CPU is user and system time of the peer's own processes. HAProxy has "
+        f"Medians of {count_text(plan.rounds, 'interleaved round')}, the smallest and the largest "
+        "in parentheses. CPU is user and system time of the peer's own processes. HAProxy has "
         f"{count_text(plan.threads, 'thread')}, nginx "
         f"{count_text(plan.threads, 'worker process', 'worker processes')}; no peer writes a log."
     )
@@ -59,11 +59,11 @@ def _markdown(findings: Findings) -> Iterator[str]:
         for bar in bars(findings)
     ]
     if compared:
-        yield "## Bars"
+        yield "## Targets"
         yield ""
         yield "Ratios of medians in this run."
         yield ""
-        yield from _table(["what", "is", "is to be", "reached"], compared)
+        yield from _table(["what", "measured", "target", "reached"], compared)
 
 
 def _cells(row: Row, metrics: tuple[Metric, ...]) -> list[str]:

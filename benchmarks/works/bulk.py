@@ -40,8 +40,8 @@ class Relay(_Bulk):
     name = "relay"
     title = "Relaying large bodies"
     note = (
-        "GB is 10⁹ bytes. CPU is that of the proxy's own processes. All proxies stand in "
-        "front of the same file server, which sends from the page cache."
+        "GB is 10⁹ bytes. CPU is that of the proxy's own processes. All proxies use the "
+        "same file server, which sends from the page cache."
     )
     peers = (
         "natproxy",

@@ -20,7 +20,7 @@ class Commands(Work):
     note = (
         "Each command downloads 4 KiB over an upstream connection of its own. The clients of "
         "natproxy keep their connections; the other proxies translate connection by "
-        "connection, so that their clients connect anew for each command."
+        "connection, so that their clients connect again for each command."
     )
     peers = ("natproxy", "haproxy-splice", "nginx-stream", "portforward", "threads")
     metrics = (

@@ -16,7 +16,7 @@ class Growth(Work):
     title = "More and more clients"
     note = (
         "Bodies are of one size, whatever the number of clients, and each client downloads at "
-        "least one; so what a command costs weighs the same in each case. GB is 10⁹ bytes."
+        "least one. So commands are the same part of the work in each case. GB is 10⁹ bytes."
     )
     peers = ("natproxy", "haproxy-splice", "haproxy-splice-always", "nginx-stream")
     metrics = (

@@ -25,8 +25,8 @@ class Idle(Work):
     note = (
         "Growth of the resident memory of the peer's processes. HAProxy, nginx and portforward "
         "open an upstream connection as soon as a client connects, so that they hold two "
-        "sockets for each idle client; natproxy holds one. HAProxy and nginx have set aside "
-        "tables for all their connections before the first one comes, which is not growth. The "
+        "sockets for each idle client; natproxy holds one. HAProxy and nginx allocate "
+        "tables for all their connections before the first one, which is not growth. The "
         "kernel's memory for sockets is not counted."
     )
     peers = ("natproxy", "haproxy-splice", "nginx-stream", "portforward")
@@ -88,8 +88,8 @@ class Memory(Work):
     title = "Slow readers"
     note = (
         "The most that the resident memory of the proxy's processes grows while the readers "
-        "each take 16 KiB five times a second. What lies in pipes and in the sockets' buffers "
-        "belongs to the kernel and is not counted."
+        "each take 16 KiB five times a second. Bytes in pipes and in the sockets' buffers "
+        "belong to the kernel and are not counted."
     )
     peers = (
         "natproxy",

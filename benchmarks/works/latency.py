@@ -28,7 +28,7 @@ class Latency(Work):
     name = "latency"
     title = "Time to first byte of a short command"
     note = (
-        "One client sends one command for 4 KiB after another, 1 ms apart. For everybody alike "
+        "One client sends one command for 4 KiB after another, 1 ms apart. For every peer "
         "the time runs from before the connect to the first byte; `kept` is the same without "
         "the connect, for clients that keep their connection to natproxy. A flooder writes short "
         "commands or blank lines without a pause, and reads the replies; only natproxy's own "

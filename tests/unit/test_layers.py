@@ -99,6 +99,17 @@ class LayersTests(SynchronousTestCase):
         found = {layer for name in self.graph if (layer := layer_of(name)) is not None}
         self.assertEqual(found - set(LAYERS), set())
 
+    def test_documented_packages_are_these_in_this_order(self) -> None:
+        page = (ROOT / "docs/architecture.md").read_text()
+        section = page.partition("\n## The packages\n")[2]
+        table = section.partition("| --- | --- | --- |\n")[2].partition("\n\n")[0]
+        documented = [row.split("`")[1] for row in table.splitlines()]
+        paths = [
+            f"natproxy/{layer}{'/' if (ROOT / 'natproxy' / layer).is_dir() else '.py'}"
+            for layer in LAYERS
+        ]
+        self.assertEqual(documented, [path for path in paths if (ROOT / path).exists()])
+
     def test_no_import_leads_up(self) -> None:
         order = {layer: height for height, layer in enumerate(LAYERS)}
         upward = [
