@@ -29,10 +29,10 @@ from natproxy.client.transfer.part_file import (
 )
 from natproxy.client.transfer.record import Record
 
-# Times that a partial file is opened again because another process has changed it meanwhile.
+# Attempts to open a partial file that other processes replace at the same time.
 _ATTEMPTS = 100
 
-# Error numbers of opening a name that is not a record: a link, a socket, another user's file.
+# Errors of opening a name under which there is no record: a link, a socket, another user's file.
 _NO_RECORD = frozenset((errno.ENOENT, errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EACCES))
 
 
@@ -91,18 +91,18 @@ class Claim:
                 self.discard_reason = "another process or thread is downloading it"
                 return False
             if part is None:
-                self.discard_reason = "what has the name of the partial file is not ours"
+                self.discard_reason = "the name of the partial file is in use by another file"
                 return False
             try:
                 if not part.created and self._is_unrecorded(part, stem + RECORD_SUFFIX):
                     part.close()
-                    self.discard_reason = "what has the name of the partial file has no record"
+                    self.discard_reason = "the file with the name of the partial file has no record"
                     return False
                 if not self._resume(part, stem + RECORD_SUFFIX):
                     if not part.created:
-                        # An earlier owner that is alive keeps the file that it writes to. The
-                        # record stays until it is replaced: a partial file without one looks
-                        # like another program's.
+                        # An earlier owner that still runs writes to the removed file. The record
+                        # stays until it is replaced: a partial file without a record is
+                        # taken for another program's.
                         part.remove()
                         part.close()
                         continue
@@ -115,14 +115,14 @@ class Claim:
                 if part.created:
                     part.remove()
                 part.close()
-                self.discard_reason = "what has the name of the record is not ours"
+                self.discard_reason = "the name of the record is in use by another file"
                 return False
             self.part, self.record = part, record
             return True
         raise OSError(errno.EBUSY, "other processes keep replacing it")
 
     def _open_part(self, name: bytes) -> PartFile | None:
-        """Open and lock the usual partial file, or create it; `None` if it is not ours.
+        """Open and lock the usual partial file, or create it; `None` if another file has its name.
 
         :raises BlockingIOError: if another process or thread has locked it.
         """
@@ -146,7 +146,7 @@ class Claim:
                     if now.st_nlink <= 1:
                         return part
                     # Writing to it would change the file with the second name.
-                    self.discard_reason = "what was kept has a second name"
+                    self.discard_reason = "the partial file has a second name"
                     part.remove()
             except BaseException:
                 part.close()
@@ -182,7 +182,7 @@ class Claim:
         record = self._read_record(record_name)
         fresh = self._fresh
         if record is None:
-            lost = "the record of what was kept is missing or damaged" if size else ""
+            lost = "the record of the received bytes is missing or damaged" if size else ""
             self.discard_reason = self.discard_reason or lost
             return False
         kept = record.kept
@@ -192,7 +192,7 @@ class Claim:
             return False
         if part.created:
             if kept:
-                self.discard_reason = self.discard_reason or "what was kept is gone"
+                self.discard_reason = self.discard_reason or "the partial file is missing"
             return False
         self.segments = record.segments
         # After a power failure the record may be on the disk although the bytes are not.
@@ -243,7 +243,7 @@ def write_record(file: PartFile, record: Record) -> None:
     line = record.line()
     # One write within a page: after a kill, the file has either the old record or the new one.
     written = file.write(memoryview(line), 0)
-    # On a full disk, a mixture of the new and the old record must not be valid.
+    # On a full disk a part of the new record is followed by the rest of the old one.
     os.ftruncate(file.descriptor, len(line) if written == len(line) else 0)
     if written < len(line):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

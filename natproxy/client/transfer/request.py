@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from natproxy.client.transfer.tree import LocalTree
 
 CHUNK_SIZE = 1 << 20
-"""Bytes that are received at once: fewer, larger writes cost less than half the time."""
+"""Bytes that are received, and written to the disk, at once: smaller writes take over twice the time."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class DownloadOptions:
     :ivar existing: what to do with an existing local file.
     :ivar verify: whether the SHA-256 is compared with the server's.
     :ivar segments: ranges of one file that are downloaded at the same time.
-    :ivar limit: limit of the total rate of all downloads; `None` for none.
+    :ivar limit: the limit of the total rate of all downloads; `None` for no limit.
     :ivar retry_policy: how long temporary failures are retried.
     :ivar concurrent: whether a file is downloaded although another process or thread is
         downloading it to the same path: into a private partial file, from the first byte.
@@ -45,7 +45,7 @@ class DownloadOptions:
 
     @property
     def minimum_rate(self) -> float:
-        """Bytes a second that count as progress; far fewer than a limit allows."""
+        """The lowest rate that counts as progress, in bytes per second: less than any limit."""
         return min(MINIMUM_RATE, self.limit.rate / 64) if self.limit else MINIMUM_RATE
 
 
@@ -55,8 +55,8 @@ class DownloadRequest(NamedTuple):
     :ivar name: of the file on the server.
     :ivar path: the local path.
     :ivar metadata: of the file, if the server has sent it already.
-    :ivar tree: the tree that the local file must be in; `None` to follow links in the path.
-    :ivar below: the path below the tree's root, of the same file as ``path``.
+    :ivar tree: the tree that must contain the local file; `None` to follow links in the path.
+    :ivar below: the path of the same local file below the tree's root.
     """
 
     name: bytes
@@ -72,7 +72,7 @@ class DownloadResult(NamedTuple):
     :ivar path: of the local file.
     :ivar size: of the file, in bytes.
     :ivar received: bytes received for it over the network by this download.
-    :ivar unchanged: whether the local file was kept because it already is the same.
+    :ivar unchanged: true if nothing was written: the local file is already this version.
     """
 
     path: bytes

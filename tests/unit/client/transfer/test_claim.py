@@ -260,7 +260,7 @@ class ConcurrentTests(ClaimCase):
 class ForeignFileTests(ClaimCase):
     """Other files have the names of the partial file or its record."""
 
-    def planted(self, plant: Callable[[bytes], object], reason: str = "not ours") -> None:
+    def planted(self, plant: Callable[[bytes], object], reason: str = "in use by another file") -> None:
         for place in (self.part, self.record):
             plant(place)
             before = os.lstat(place)
@@ -309,7 +309,7 @@ class ForeignFileTests(ClaimCase):
         os.link(self.part, copy)
         with self.open() as part:
             self.assertEqual(
-                (part.kept, part.discard_reason), (0, "what was kept has a second name")
+                (part.kept, part.discard_reason), (0, "the partial file has a second name")
             )
             self.write(part, b"abc")
         self.assertEqual(self.content(copy), b"01234")
@@ -330,7 +330,7 @@ class ForeignFileTests(ClaimCase):
         with self.open() as part:
             self.assertEqual(
                 (part.kept, part.discard_reason),
-                (0, "the record of what was kept is missing or damaged"),
+                (0, "the record of the received bytes is missing or damaged"),
             )
 
     def test_file_system_with_one_owner_for_all_files(self) -> None:
