@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from natproxy.client.transfer.tree import LocalTree
 
 CHUNK_SIZE = 1 << 20
-"""Bytes that are received, and written to the disk, at once: smaller writes take over twice the time."""
+"""Bytes that are received and written at once: smaller writes take over twice the time."""
 
 
 @dataclass(frozen=True)
