@@ -20,18 +20,18 @@ class SlicingLineReceiver(LineReceiver):
     _received = b""
 
     def dataReceived(self, data: bytes) -> None:
-        """Parse bytes and those kept before them; while paused, keep them."""
+        """Parse received bytes; while paused, keep them for `parse_held`."""
         self._received += data
         while self._received and not self.paused:
             piece, self._received = self._received[:_SLICE], self._received[_SLICE:]
             super().dataReceived(piece)
 
     def parse_held(self) -> None:
-        """Parse what was kept while paused; call it after `paused` has been reset."""
+        """Parse the bytes received while paused; call it after `paused` has been reset."""
         # First the lines that LineReceiver holds already, so that its buffer does not grow.
         super().dataReceived(b"")
         self.dataReceived(b"")
 
     def discard(self) -> None:
-        """Drop the bytes that were kept."""
+        """Discard the bytes received while paused."""
         self._received = b""
