@@ -223,9 +223,9 @@ class NatproxyFileSystem(AbstractFileSystem):
         return etag
 
     def modified(self, path: str) -> datetime:
-        """Return the modification time in UTC, to the microsecond.
+        """Return the time of last writing, in UTC, to the microsecond.
 
-        A time outside of the range of `datetime` becomes its first or last one.
+        A time before or after those of `datetime` becomes the first or the last of them.
         """
         return datetime_of(self._commands.metadata(self._strip_protocol(path)).mtime_ns)
 
@@ -342,7 +342,7 @@ class NatproxyFileSystem(AbstractFileSystem):
         """Return the bytes of a file from one offset to another, as far as the file has them.
 
         :param end: the offset after the last; `None` for the end of the file.
-        :raises FileChanged: if the file has another etag.
+        :raises FileChanged: if the file's etag is another.
         """
         return self._commands.read(name, start, end, etag)[0]
 

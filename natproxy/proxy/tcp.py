@@ -36,8 +36,8 @@ class TCPConnector:
     """Connects to a numeric IPv4 address; see `natproxy.proxy.connector.Connector`.
 
     :param reactor: also provides `IReactorSocket` and `IReactorTime`.
+    :ivar address: where it connects to.
     :param timeout: seconds that a connection may take.
-    :ivar address: host and port to connect to.
     """
 
     def __init__(self, reactor: IReactorFDSet, host: str, port: int, timeout: float) -> None:
@@ -54,7 +54,7 @@ class TCPConnector:
             return _already_ended
         code = sock.connect_ex(self.address)
         if code == errno.EINPROGRESS:
-            # On the loopback interface the connection has been made meanwhile.
+            # On the loopback interface the connection is made by now.
             code = sock.connect_ex(self.address)
         if code in _PENDING:
             return _Attempt(self, self._reactor, sock, factory, self.timeout).cancel

@@ -20,18 +20,18 @@ class SlicingLineReceiver(LineReceiver):
     _received = b""
 
     def dataReceived(self, data: bytes) -> None:
-        """Parse received bytes; while paused, keep them for `parse_held`."""
+        """Parse bytes and those kept before them; while paused, keep them."""
         self._received += data
         while self._received and not self.paused:
             piece, self._received = self._received[:_SLICE], self._received[_SLICE:]
             super().dataReceived(piece)
 
     def parse_held(self) -> None:
-        """Parse the bytes received while paused; call it after `paused` has been reset."""
+        """Parse what was kept while paused; call it after `paused` has been reset."""
         # First the lines that LineReceiver holds already, so that its buffer does not grow.
         super().dataReceived(b"")
         self.dataReceived(b"")
 
     def discard(self) -> None:
-        """Discard the bytes received while paused."""
+        """Drop the bytes that were kept."""
         self._received = b""

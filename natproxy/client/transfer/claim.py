@@ -91,12 +91,12 @@ class Claim:
                 self.discard_reason = "another process or thread is downloading it"
                 return False
             if part is None:
-                self.discard_reason = "the name of the partial file is in use by another file"
+                self.discard_reason = "what has the name of the partial file is not ours"
                 return False
             try:
                 if not part.created and self._is_unrecorded(part, stem + RECORD_SUFFIX):
                     part.close()
-                    self.discard_reason = "the file with the name of the partial file has no record"
+                    self.discard_reason = "what has the name of the partial file has no record"
                     return False
                 if not self._resume(part, stem + RECORD_SUFFIX):
                     if not part.created:
@@ -115,14 +115,14 @@ class Claim:
                 if part.created:
                     part.remove()
                 part.close()
-                self.discard_reason = "the name of the record is in use by another file"
+                self.discard_reason = "what has the name of the record is not ours"
                 return False
             self.part, self.record = part, record
             return True
         raise OSError(errno.EBUSY, "other processes keep replacing it")
 
     def _open_part(self, name: bytes) -> PartFile | None:
-        """Open and lock the usual partial file, or create it; `None` if another file has its name.
+        """Open and lock the usual partial file, or create it; `None` if it is not ours.
 
         :raises BlockingIOError: if another process or thread has locked it.
         """
@@ -243,7 +243,7 @@ def write_record(file: PartFile, record: Record) -> None:
     line = record.line()
     # One write within a page: after a kill, the file has either the old record or the new one.
     written = file.write(memoryview(line), 0)
-    # On a full disk a part of the new record is followed by the rest of the old one.
+    # On a full disk, a mixture of the new and the old record must not be valid.
     os.ftruncate(file.descriptor, len(line) if written == len(line) else 0)
     if written < len(line):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -13,7 +13,7 @@ from natproxy.kernel.openat2 import DIRECTORY, SEARCH
 
 
 class LocalDirectory(Closing):
-    """An open directory: the same one even if its path is renamed or replaced.
+    """An open directory. It stays the same if its path is renamed or replaced.
 
     Names are single path components. A name that is a symbolic link is not followed, except by
     `stat_target`. All methods raise `OSError`.
@@ -52,7 +52,7 @@ class LocalDirectory(Closing):
         return os.open(name, flags, mode, dir_fd=self._descriptor)
 
     def lstat(self, name: bytes) -> os.stat_result | None:
-        """Return the metadata of a file or a link (``lstat(2)``); `None` if there is none."""
+        """Return the metadata of a name, as ``lstat(2)`` does; `None` if it does not exist."""
         try:
             return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
         except FileNotFoundError:
