@@ -24,7 +24,7 @@ def main(server: str, directory: str, *names: str) -> int:
             try:
                 session.download(name, directory, verify=True, progress=show)
             except ClientError as error:
-                print(f"{name}: {error}", file=sys.stderr)
+                print(error, file=sys.stderr)
                 status = status or error.exit_status
     return status
 

@@ -1,6 +1,6 @@
 """Read one column of a remote Parquet file: only that column's bytes are transferred.
 
-Needs the extra ``fsspec``, pandas and pyarrow.
+Requires the extra ``fsspec``, pandas and pyarrow.
 
 Usage: python examples/parquet_columns.py natproxy://HOST:PORT/FILE.parquet COLUMN
 """

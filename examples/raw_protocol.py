@@ -19,7 +19,7 @@ with socket.create_connection((host, port)) as connection, connection.makefile("
     names = []
     while (line := stream.readline()) not in (b"END\n", b""):
         names.append(line.removesuffix(b"\n"))
-    print(f"{len(names)} files:", *[name.decode(errors="replace") for name in names], sep="\n  ")
+    print("files:", *[name.decode(errors="replace") for name in names], sep="\n  ")
 
     if names:
         stream.write(b"DOWNLOAD " + names[0] + b"\n")

@@ -62,17 +62,20 @@ class TCPConnector:
         return _already_ended
 
     def attempt_ended(self, factory: ConnectionFactory, sock: socket.socket, code: int) -> None:
-        """Make a transport of the socket, or report the system's error code."""
+        """Pass a connected socket to the reactor, which makes its transport; or report an error.
+
+        :param code: the system's error number; 0 for none.
+        """
         with sock:
             if code in _CONNECTED:
                 try:
-                    # The transport has a descriptor of its own.
+                    # The reactor duplicates the descriptor; this one is closed here.
                     cast(IReactorSocket, self._reactor).adoptStreamConnection(
                         sock.fileno(), socket.AF_INET, cast(Any, factory)
                     )
                     return
                 except OSError as failure:
-                    # No descriptor is left, or the peer has closed the connection already.
+                    # There is no free descriptor, or the peer has already closed the connection.
                     code = failure.errno or errno.ENOTCONN
         self._failed(factory, code)
 
@@ -83,7 +86,7 @@ class TCPConnector:
 
 @implementer(IWriteDescriptor)
 class _Attempt:
-    """An attempt to connect that waits for the other side."""
+    """An attempt to connect that waits for the upstream to accept."""
 
     def __init__(
         self,
@@ -110,7 +113,8 @@ class _Attempt:
 
     def doWrite(self) -> None:
         code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        # No error does not mean connected: the event may be an older descriptor's.
+        # Success is not certain without an error: the event may be for an earlier socket with
+        # the same descriptor.
         code = code or self._socket.connect_ex(self._connector.address)
         if code not in _PENDING:
             self._finish(code)

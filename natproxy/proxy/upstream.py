@@ -103,7 +103,8 @@ class UpstreamFactory(ClientFactory):
     """Opens the upstream connection of one command.
 
     :param client: its client's side.
-    :ivar connected: whether the command has had its one connection, or needs none any more.
+    :ivar connected: true once a connection has been made, or the command is cancelled: a further
+        connection is reset.
     """
 
     noisy = False

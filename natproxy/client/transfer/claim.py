@@ -29,10 +29,10 @@ from natproxy.client.transfer.part_file import (
 )
 from natproxy.client.transfer.record import Record
 
-# Times that a partial file is opened again because another process has changed it meanwhile.
+# Attempts to open a partial file that other processes replace at the same time.
 _ATTEMPTS = 100
 
-# Error numbers of opening a name that is not a record: a link, a socket, another user's file.
+# Errors of opening a name under which there is no record: a link, a socket, another user's file.
 _NO_RECORD = frozenset((errno.ENOENT, errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EACCES))
 
 
@@ -100,9 +100,9 @@ class Claim:
                     return False
                 if not self._resume(part, stem + RECORD_SUFFIX):
                     if not part.created:
-                        # An earlier owner that is alive keeps the file that it writes to. The
-                        # record stays until it is replaced: a partial file without one looks
-                        # like another program's.
+                        # An earlier owner that still runs writes to the removed file. The record
+                        # stays until it is replaced: a partial file without a record is
+                        # taken for another program's.
                         part.remove()
                         part.close()
                         continue
@@ -146,7 +146,7 @@ class Claim:
                     if now.st_nlink <= 1:
                         return part
                     # Writing to it would change the file with the second name.
-                    self.discard_reason = "what was kept has a second name"
+                    self.discard_reason = "the partial file has a second name"
                     part.remove()
             except BaseException:
                 part.close()
@@ -182,7 +182,7 @@ class Claim:
         record = self._read_record(record_name)
         fresh = self._fresh
         if record is None:
-            lost = "the record of what was kept is missing or damaged" if size else ""
+            lost = "the record of the received bytes is missing or damaged" if size else ""
             self.discard_reason = self.discard_reason or lost
             return False
         kept = record.kept
@@ -192,7 +192,7 @@ class Claim:
             return False
         if part.created:
             if kept:
-                self.discard_reason = self.discard_reason or "what was kept is gone"
+                self.discard_reason = self.discard_reason or "the partial file is missing"
             return False
         self.segments = record.segments
         # After a power failure the record may be on the disk although the bytes are not.

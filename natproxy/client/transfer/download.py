@@ -218,7 +218,7 @@ class Download:
             lost = f"{kept - part.kept} of the {kept} bytes that were kept"
             message = f"{lost} are damaged: downloading them again"
             if not part.kept:
-                message = "what was kept is damaged: starting afresh"
+                message = "the received bytes are damaged: starting afresh"
             self._report(Phase.RESTARTING, part.kept, message)
         part.trusted = True
 

@@ -21,10 +21,10 @@ from natproxy.client.transfer.record import Record, Segment, boot_id, divide, ma
 from natproxy.protocol import Metadata, printable
 
 CHECKPOINT = 1 << 20
-"""Bytes after which the record is updated: a killed process loses no more than these."""
+"""Received bytes after which the record is updated: a killed process loses at most so many."""
 
 LONGEST_SHOWN = 128
-"""Characters of a file's name on the server that its record holds."""
+"""Characters of the file's name on the server that the record contains at most."""
 
 
 class ClaimLost(LocalError):
@@ -107,8 +107,9 @@ class PartialDownload(Closing):
     def mark_damaged(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Mark ranges as missing because their received bytes are damaged.
 
-        :param ranges: each is the offset of the first byte, and the offset after the last one.
-            `segments` are replaced.
+        `segments` becomes a new list.
+
+        :param ranges: pairs of the offset of the first byte and the offset after the last one.
         """
         with self._lock:
             for start, end in ranges:
@@ -201,7 +202,7 @@ class PartialDownload(Closing):
 
     def discard(self) -> None:
         """Remove the partial file and its record."""
-        # In this order a killed process leaves no partial file without a record.
+        # The record last: a process that is killed in between leaves no partial file without one.
         for each in (self._part, self._record):
             with suppress(OSError):
                 if each is not None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from natproxy.client.transfer.tree import LocalTree
 
 CHUNK_SIZE = 1 << 20
-"""Bytes that are received at once: fewer, larger writes cost less than half the time."""
+"""Bytes that are received and written at once: smaller writes take over twice the time."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class DownloadOptions:
 
     @property
     def minimum_rate(self) -> float:
-        """Bytes a second that count as progress; far fewer than a limit allows."""
+        """The lowest rate that counts as progress, in bytes per second: less than any limit."""
         return min(MINIMUM_RATE, self.limit.rate / 64) if self.limit else MINIMUM_RATE
 
 
@@ -72,7 +72,7 @@ class DownloadResult(NamedTuple):
     :ivar path: of the local file.
     :ivar size: of the file, in bytes.
     :ivar received: bytes received for it over the network by this download.
-    :ivar unchanged: whether the local file was kept because it already is the same.
+    :ivar unchanged: true if nothing was written: the local file is already this version.
     """
 
     path: bytes

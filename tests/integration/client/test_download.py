@@ -159,7 +159,7 @@ class ResumingTests(DownloadCase):
         with mock.patch(PATCHED_BOOT, return_value="now"):
             self.download()
         messages = self.messages(Phase.RESTARTING)
-        self.assertEqual(messages, ["what was kept is damaged: starting afresh"])
+        self.assertEqual(messages, ["the received bytes are damaged: starting afresh"])
         self.assert_whole()
 
     def test_failed_comparison_does_not_make_bytes_trusted(self) -> None:

@@ -182,7 +182,7 @@ class RestartedSystemTests(RepairCase):
         self.write(b".a.part", bytes(3000))
         self.assertEqual(self.download().received, 10240)
         self.assertEqual(
-            self.messages(Phase.RESTARTING), ["what was kept is damaged: starting afresh"]
+            self.messages(Phase.RESTARTING), ["the received bytes are damaged: starting afresh"]
         )
         self.assert_whole()
 

@@ -309,7 +309,7 @@ class ForeignFileTests(ClaimCase):
         os.link(self.part, copy)
         with self.open() as part:
             self.assertEqual(
-                (part.kept, part.discard_reason), (0, "what was kept has a second name")
+                (part.kept, part.discard_reason), (0, "the partial file has a second name")
             )
             self.write(part, b"abc")
         self.assertEqual(self.content(copy), b"01234")
@@ -330,7 +330,7 @@ class ForeignFileTests(ClaimCase):
         with self.open() as part:
             self.assertEqual(
                 (part.kept, part.discard_reason),
-                (0, "the record of what was kept is missing or damaged"),
+                (0, "the record of the received bytes is missing or damaged"),
             )
 
     def test_file_system_with_one_owner_for_all_files(self) -> None:

@@ -128,13 +128,13 @@ class InvalidRecordTests(PartialCase):
         self.put(self.part, b"01234")
         self.put(self.record, b"")
         self.assertEqual(
-            self.afresh().discard_reason, "the record of what was kept is missing or damaged"
+            self.afresh().discard_reason, "the record of the received bytes is missing or damaged"
         )
 
     def test_record_without_bytes(self) -> None:
         self.keep()
         os.unlink(self.part)
-        self.assertEqual(self.afresh().discard_reason, "what was kept is gone")
+        self.assertEqual(self.afresh().discard_reason, "the partial file is missing")
 
     def damage(self, change: Callable[[dict[str, Any]], object]) -> None:
         self.keep()
