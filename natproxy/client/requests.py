@@ -19,8 +19,10 @@ from natproxy.client.errors import (
     UsageError,
 )
 from natproxy.protocol import (
+    BAD_GATEWAY,
     DIRECTORY,
     FILE_NOT_FOUND,
+    UNAVAILABLE,
     Arguments,
     Digest,
     Header,
@@ -300,11 +302,11 @@ def _require_file(name: bytes) -> Steps[None]:
 def may_be_computing(error: ClientError) -> bool:
     """Return whether a digest may still be computed after this failure.
 
-    That is the case after silence, and if the server is busy. An error with the code 502 or
-    503 means that the server, or the file server behind the proxy, has given up.
+    That is the case after silence, and if the server is busy. `BAD_GATEWAY` and `UNAVAILABLE`
+    mean that the server, or the file server behind the proxy, has given up.
     """
     if isinstance(error, Unavailable):
-        return error.code not in (502, 503)
+        return error.code not in (BAD_GATEWAY, UNAVAILABLE)
     return isinstance(error, ConnectionBroken)
 
 

@@ -306,11 +306,17 @@ class Retrier:
                 self._failing_since = since
             left = self._failing_since + policy.retry_for - now
         if policy.retries is not None and count > policy.retries:
-            raise GaveUp(f"{error} (gave up after {count} tries)") from error
+            raise _gave_up(error, f"{count} tries") from error
         if left <= 0:
             seconds = format_duration(policy.retry_for)
-            raise GaveUp(f"{error} (gave up after {seconds} without progress)") from error
+            raise _gave_up(error, f"{seconds} without progress") from error
         return min(left, backoff(count))
+
+
+def _gave_up(error: ClientError, limit: str) -> GaveUp:
+    gave_up = GaveUp(f"{error} (gave up after {limit})")
+    gave_up.name = error.name
+    return gave_up
 
 
 def backoff(failures: int, jitter: Callable[[], float] | None = None) -> float:

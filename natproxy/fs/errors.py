@@ -49,6 +49,9 @@ def local_path(path: Any) -> bytes:
 class FileChanged(Changed, OSError):
     """The file on the server is not the version that was opened (``ESTALE``)."""
 
+    # That of `ClientError` has no file name.
+    __reduce__ = OSError.__reduce__
+
 
 def file_changed(path: str) -> FileChanged:
     """Return the error for a file of which another version was read before."""

@@ -187,7 +187,9 @@ class Connection(Closing):
                 reason = "no reply in time"
             elif isinstance(error, OSError):
                 reason = error.strerror or error
-            raise CannotConnect(f"cannot connect to {self.server}: {reason}") from error
+            raise CannotConnect(
+                f"cannot connect to {self.server}: {reason}", str(self.server)
+            ) from error
         self.connected = True
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ from natproxy.client.errors import (
     NotUnderstood,
     Unsupported,
     UsageError,
-    interrupted_by,
+    download_error,
 )
 from natproxy.client.events import Event, Phase, Progress, ignore_event, strip_name
 from natproxy.client.retry import Cancellation, Outage, Retrier
@@ -109,7 +109,7 @@ class Download:
             raise
         except ClientError as error:
             kept = 0 if self._part is None else self._part.kept
-            named = interrupted_by(error, self._name, kept)
+            named = download_error(error, self._name, kept)
             self._report(Phase.FAILED, 0, str(named))
             if named is error:
                 raise

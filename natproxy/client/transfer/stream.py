@@ -17,7 +17,7 @@ from natproxy.client.errors import (
     NotUnderstood,
     Unsupported,
     UsageError,
-    interrupted_by,
+    download_error,
 )
 from natproxy.client.events import Event, Phase, Progress, ignore_event, strip_name
 from natproxy.client.retry import Cancellation, Retrier
@@ -90,7 +90,7 @@ class _Stream:
             # Not a failure.
             raise
         except ClientError as error:
-            named = interrupted_by(error, self._name, 0)
+            named = download_error(error, self._name, 0)
             self._report(Phase.FAILED, str(named))
             if named is error:
                 raise

@@ -259,7 +259,7 @@ class PooledConnection(Protocol):
         # A reason of the transport: an untrusted certificate of TLS, for example.
         if self.good:
             return kind(f"connection to {server} lost: {one_line(reason.value)}")
-        return CannotConnect(f"cannot connect to {server}: {one_line(reason.value)}")
+        return CannotConnect(f"cannot connect to {server}: {one_line(reason.value)}", server)
 
     def _start_timer(self) -> None:
         if self._timer is not None:

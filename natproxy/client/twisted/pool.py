@@ -208,7 +208,7 @@ class ConnectionPool(Factory):
             raise
         except Exception as reason:
             raise CannotConnect(
-                f"cannot connect to {self.server}: {_reason_of(reason)}"
+                f"cannot connect to {self.server}: {_reason_of(reason)}", self.server
             ) from reason
 
     def _exchange(
