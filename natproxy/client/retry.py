@@ -81,13 +81,28 @@ DOWNLOAD_RETRY_POLICY = RetryPolicy(RETRY_FOR)
 """How long a download is retried by default."""
 
 
+class ProgressRule(NamedTuple):
+    """How fast bytes must be received to count as progress.
+
+    :ivar minimum_rate: bytes a second; lower for a limited download.
+    :ivar timeout: seconds that silence may last. If nothing is retried, the rate is not
+        measured over less.
+    """
+
+    minimum_rate: float = MINIMUM_RATE
+    timeout: float = 0.0
+
+
 class RetryContext:
     """State that all commands of one session share. Several threads use it.
 
+    :param clock: returns seconds, from any origin.
+    :ivar clock: the parameter.
     :ivar reached: whether a connection to the server has ever been made.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
         self.reached = False
         self._lock = threading.Lock()
         # One item for each delay that is under way; several may use one `Cancellation`.
@@ -156,12 +171,10 @@ class Retrier:
 
     :param context: of the session. A first connection that fails is not retried unless
         `RetryPolicy.wait` is set: the address is more likely misspelt than the server restarting.
+    :param cancellation: cancels the steps, and the delays between them.
     :param report: called with a message before each delay: the error, and the delay.
-    :param outage: shared by the transfers of a batch.
-    :param minimum_rate: bytes a second that count as progress; lower for a limited transfer.
-    :param clock: returns seconds, from any origin.
-    :param timeout: seconds that silence may last. If nothing is retried, the rate is not
-        measured over less.
+    :param outage: shared by the downloads of a batch.
+    :param progress: how fast bytes must be received.
     """
 
     def __init__(
@@ -170,24 +183,22 @@ class Retrier:
         policy: RetryPolicy,
         cancellation: Cancellation,
         report: Callable[[str], object],
-        *,
         outage: Outage | None = None,
-        minimum_rate: float = MINIMUM_RATE,
-        clock: Callable[[], float] | None = None,
-        timeout: float = 0.0,
+        progress: ProgressRule | None = None,
     ) -> None:
+        progress = progress or ProgressRule()
         self._context = context
         self._policy = policy
         self._cancellation = cancellation
         self._report = report
         self._outage = outage or Outage()
-        self._clock = clock or time.monotonic
+        self._clock = context.clock
         self._lock = threading.Lock()
-        self._minimum_rate = minimum_rate
+        self._minimum_rate = progress.minimum_rate
         if policy.disabled:
             # As in `RateMonitor`: the peer may be silent twice in a row. The process itself may
             # have been stopped for a while, too.
-            self._window = max(RATE_WINDOW, timeout)
+            self._window = max(RATE_WINDOW, progress.timeout)
             self._longest_slow = 2 * self._window
         else:
             self._window = min(RATE_WINDOW, policy.retry_for)

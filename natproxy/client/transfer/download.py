@@ -27,7 +27,7 @@ from natproxy.client.errors import (
     download_error,
 )
 from natproxy.client.events import Event, Phase, Progress, ignore_event, strip_name
-from natproxy.client.retry import Cancellation, Outage, Retrier
+from natproxy.client.retry import Cancellation, Outage, ProgressRule, Retrier
 from natproxy.client.transfer.destination import (
     Existing,
     LocalFile,
@@ -88,9 +88,8 @@ class Download:
             self._options.retry_policy,
             self._cancellation,
             lambda reason: self._report(Phase.WAITING, self._done, strip_name(reason, self._name)),
-            outage=outage,
-            minimum_rate=self._options.minimum_rate,
-            timeout=session.timeout,
+            outage,
+            ProgressRule(self._options.minimum_rate, session.timeout),
         )
         self._verification = Verification(
             session, self._name, self._retry, self._cancellation, self._report

@@ -20,7 +20,7 @@ from natproxy.client.errors import (
     download_error,
 )
 from natproxy.client.events import Event, Phase, Progress, ignore_event, strip_name
-from natproxy.client.retry import Cancellation, Retrier
+from natproxy.client.retry import Cancellation, ProgressRule, Retrier
 from natproxy.client.transfer.output import WholeWriter, Write
 from natproxy.client.transfer.request import DownloadOptions
 from natproxy.client.transfer.verification import changed_error
@@ -76,8 +76,7 @@ class _Stream:
             options.retry_policy,
             cancellation,
             lambda reason: self._report(Phase.WAITING, strip_name(reason, name)),
-            minimum_rate=options.minimum_rate,
-            timeout=session.timeout,
+            progress=ProgressRule(options.minimum_rate, session.timeout),
         )
 
     def run(self) -> int:
