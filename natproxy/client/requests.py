@@ -21,7 +21,9 @@ from natproxy.client.errors import (
 from natproxy.protocol import (
     BAD_GATEWAY,
     DIRECTORY,
+    FILE,
     FILE_NOT_FOUND,
+    ROOT,
     UNAVAILABLE,
     Arguments,
     Digest,
@@ -263,7 +265,7 @@ def digest_steps(request: Hash, timeout: float, seconds: Callable[[], float]) ->
             digest: Digest = yield request
             return digest
         except NotFound:
-            yield from _require_file(name)
+            yield from _refuse_directory(name)
             raise
         except ClientError as error:
             # Only silence is handled here; the caller retries other failures.
@@ -286,8 +288,10 @@ def _is_alive(name: bytes) -> Steps[bool]:
     return True
 
 
-def _require_file(name: bytes) -> Steps[None]:
+def _refuse_directory(name: bytes) -> Steps[None]:
     """Check whether a name that is not found as a file is that of a directory.
+
+    The server's own error for it is 404, the same as for a missing file.
 
     :raises UsageError: if it is.
     """
@@ -296,7 +300,7 @@ def _require_file(name: bytes) -> Steps[None]:
     except ClientError:
         return
     if metadata.type == DIRECTORY:
-        raise is_a_directory(name)
+        require_file(name, metadata)
 
 
 def may_be_computing(error: ClientError) -> bool:
@@ -310,9 +314,11 @@ def may_be_computing(error: ClientError) -> bool:
     return isinstance(error, ConnectionBroken)
 
 
-def is_a_directory(name: bytes) -> UsageError:
-    """Return the error for a directory where a file is required.
+def require_file(name: bytes, metadata: Metadata) -> Metadata:
+    """Return metadata if it is that of a file.
 
-    The server's own error for it is 404, the same as for a missing file.
+    :raises UsageError: if it is that of a directory.
     """
-    return UsageError(f"{printable(name) or '.'}: is a directory")
+    if metadata.type != FILE:
+        raise UsageError(f"{printable(name or ROOT)}: is a directory")
+    return metadata

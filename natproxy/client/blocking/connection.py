@@ -10,10 +10,10 @@ from contextlib import contextmanager, suppress
 
 from natproxy.address import Address
 from natproxy.client.blocking.route import (
-    CONNECT_TIMEOUT,
     TRUSTED,
     Attempts,
     Route,
+    connect_seconds,
     limit_receive_buffer,
     reset_at_close,
 )
@@ -135,8 +135,8 @@ class Connection(Closing):
 
     :param server: the address to connect to.
     :param timeout: seconds to wait for each piece of a reply.
-    :param connect_timeout: seconds to wait for a connection; if `None`, `CONNECT_TIMEOUT`,
-        or ``timeout`` if that is shorter.
+    :param connect_timeout: seconds to wait for a connection; if ``None``, 10, or ``timeout`` if
+        that is shorter.
     :param route: to the server, shared by the connections of a session.
     :param clock: returns seconds, from any origin; measures how long the connection is idle.
     :ivar deadline: the time, by `time.monotonic`, at which every wait ends; `None` for none.
@@ -277,11 +277,9 @@ class Connection(Closing):
         :raises OSError: if none accepts.
         """
         attempts = self._attempts = Attempts(self._check)
-        timeout = self.connect_timeout
-        if timeout is None:
-            timeout = min(CONNECT_TIMEOUT, self.timeout)
         try:
-            connected = self._route.connect(timeout, attempts)
+            seconds = connect_seconds(self.timeout, self.connect_timeout)
+            connected = self._route.connect(seconds, attempts)
         except OSError:
             self._check()
             raise

@@ -42,6 +42,16 @@ _RTT_OFFSET = 68
 _PENDING = (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY, errno.EINTR)
 
 
+def connect_seconds(timeout: float, connect_timeout: float | None) -> float:
+    """Return the seconds to wait for a connection.
+
+    :param timeout: of a session, in seconds.
+    :param connect_timeout: of the session; ``None`` for `CONNECT_TIMEOUT`, or ``timeout`` if
+        that is shorter.
+    """
+    return min(CONNECT_TIMEOUT, timeout) if connect_timeout is None else connect_timeout
+
+
 class Candidate(NamedTuple):
     """An address to connect to, as `socket.getaddrinfo` returns it."""
 

@@ -29,11 +29,11 @@ from natproxy.client.requests import (
     Steps,
     as_name,
     digest_steps,
-    is_a_directory,
+    require_file,
 )
 from natproxy.client.retry import RetryContext, check_timeout
 from natproxy.client.version import Features, Negotiation
-from natproxy.protocol import FILE, Digest, Entry, ListingNames, Metadata, Range
+from natproxy.protocol import Digest, Entry, ListingNames, Metadata, Range
 
 KEPT = 16
 """Idle connections that are kept."""
@@ -288,9 +288,7 @@ class Session(Closing):
 
         :raises UsageError: if it is a directory.
         """
-        metadata = self.stat(name)
-        if metadata.type != FILE:
-            raise is_a_directory(as_name(name))
+        metadata = require_file(as_name(name), self.stat(name))
         return RemoteFile(self.get, as_name(name), metadata)
 
     def _attempt(self, request: Request[T]) -> T:

@@ -16,15 +16,15 @@ from natproxy.client.errors import (
     NotFound,
     NotUnderstood,
     Unsupported,
-    UsageError,
     download_error,
 )
 from natproxy.client.events import Event, Phase, Progress, ignore_event, strip_name
+from natproxy.client.requests import require_file
 from natproxy.client.retry import Cancellation, ProgressRule, Retrier
 from natproxy.client.transfer.output import WholeWriter, Write
 from natproxy.client.transfer.request import DownloadOptions
 from natproxy.client.transfer.verification import changed_error
-from natproxy.protocol import FILE, ROOT, Metadata, printable
+from natproxy.protocol import Metadata, printable
 
 
 def stream(
@@ -117,8 +117,7 @@ class _Stream:
 
     def _run(self) -> None:
         metadata = self._retry(partial(self._session.stat, self._name))
-        if metadata.type != FILE:
-            raise UsageError(f"{printable(self._name or ROOT)}: is a directory")
+        require_file(self._name, metadata)
         self._size = metadata.size
         self._report(Phase.RECEIVING)
         self._retry(partial(self._receive, metadata))

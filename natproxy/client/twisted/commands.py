@@ -16,7 +16,7 @@ from twisted.internet.interfaces import (
 )
 
 from natproxy.address import Address
-from natproxy.client.blocking.route import CONNECT_TIMEOUT
+from natproxy.client.blocking.route import connect_seconds
 from natproxy.client.errors import ClientError
 from natproxy.client.listing import MOST_ENTRIES, Listing
 from natproxy.client.requests import (
@@ -29,15 +29,15 @@ from natproxy.client.requests import (
     Steps,
     as_name,
     digest_steps,
-    is_a_directory,
+    require_file,
 )
 from natproxy.client.retry import FailureCount, RetryPolicy, check_timeout
 from natproxy.client.twisted.file import RemoteFile
-from natproxy.client.twisted.pool import ConnectionPool
+from natproxy.client.twisted.pool import ConnectionPool, Limits
 from natproxy.client.twisted.receivers import InMemory, ToConsumer
 from natproxy.client.twisted.retries import Retries, Shared
 from natproxy.client.version import Features, Negotiation
-from natproxy.protocol import FILE, Digest, Entry, Metadata, Range
+from natproxy.protocol import Digest, Entry, Metadata, Range
 
 LARGEST = 64 << 20
 """Bytes of one reply that are held in memory at most, by default."""
@@ -129,11 +129,8 @@ class CommandSession:
         self._pool = ConnectionPool(
             endpoint,
             clock,
-            timeout,
             str(server),
-            connections,
-            idle,
-            min(CONNECT_TIMEOUT, timeout) if connect_timeout is None else connect_timeout,
+            Limits(timeout, connect_seconds(timeout, connect_timeout), connections, idle),
         )
         self._retries = Retries(clock, retry_policy or RetryPolicy(), timeout)
         self._negotiation = Negotiation(server)
@@ -338,9 +335,7 @@ class CommandSession:
 
         :return: fires with the file; fails with `UsageError` for a directory.
         """
-        metadata = await self.stat(name)
-        if metadata.type != FILE:
-            raise is_a_directory(as_name(name))
+        metadata = require_file(as_name(name), await self.stat(name))
         return RemoteFile(self.read, as_name(name), metadata)
 
     def _probe(self) -> Deferred[Features]:

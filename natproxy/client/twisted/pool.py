@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred
@@ -29,15 +29,28 @@ from natproxy.client.twisted.connection import (
 )
 
 
+class Limits(NamedTuple):
+    """The limits of a pool.
+
+    :ivar timeout: seconds that silence inside a reply may last.
+    :ivar connect_timeout: seconds that a connect may last.
+    :ivar connections: commands that are carried out at once; further ones wait for their turn.
+    :ivar idle: idle connections that are kept.
+    """
+
+    timeout: float
+    connect_timeout: float
+    connections: int
+    idle: int
+
+
 class ConnectionPool(Factory):
     """Connects to one server, limits the connections, and keeps idle ones.
 
     :param endpoint: connects to the server.
-    :param most: connections at once; further commands wait for their turn.
-    :param idle: idle connections that are kept.
-    :ivar timeout: seconds that silence inside a reply may last.
-    :ivar connect_timeout: seconds that a connect may last.
+    :ivar clock: measures time-outs.
     :ivar server: its name in messages.
+    :ivar timeout: that of the limits.
     """
 
     noisy = False
@@ -46,19 +59,16 @@ class ConnectionPool(Factory):
         self,
         endpoint: IStreamClientEndpoint,
         clock: IReactorTime,
-        timeout: float,
         server: str,
-        most: int,
-        idle: int,
-        connect_timeout: float | None = None,
+        limits: Limits,
     ) -> None:
         self.clock = clock
-        self.timeout = timeout
-        self.connect_timeout = timeout if connect_timeout is None else connect_timeout
         self.server = server
+        self.timeout = limits.timeout
+        self._limits = limits
         self._endpoint = endpoint
-        self._free = most
-        self._most_idle = idle
+        # Commands that can begin without waiting for another to end.
+        self._free = limits.connections
         # Commands that wait for their turn, in order.
         self._waiting: dict[Deferred[None], None] = {}
         self._connecting: set[Deferred[IProtocol]] = set()
@@ -136,7 +146,7 @@ class ConnectionPool(Factory):
 
     def keep(self, connection: PooledConnection) -> None:
         """Take back a connection that is ready for the next command."""
-        if self._closed or len(self._idle) >= self._most_idle:
+        if self._closed or len(self._idle) >= self._limits.idle:
             connection.close()
         else:
             self._idle.append(connection)
@@ -197,7 +207,7 @@ class ConnectionPool(Factory):
         self._connecting.add(connected)
         attempt = self._endpoint.connect(self)
         attempt.addTimeout(
-            self.connect_timeout, self.clock, lambda *_: Failure(error.TimeoutError())
+            self._limits.connect_timeout, self.clock, lambda *_: Failure(error.TimeoutError())
         )
         attempt.addBoth(finish)
         try:

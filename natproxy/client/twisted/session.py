@@ -19,7 +19,7 @@ from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint
 from twisted.internet.interfaces import IReactorThreads, IReactorTime, IStreamClientEndpoint
 
 from natproxy.address import Address
-from natproxy.client.blocking.route import ATTEMPT_DELAY, CONNECT_TIMEOUT
+from natproxy.client.blocking.route import ATTEMPT_DELAY, connect_seconds
 from natproxy.client.blocking.session import Session as BlockingSession
 from natproxy.client.errors import UsageError
 from natproxy.client.events import Progress, ignore_event
@@ -107,7 +107,7 @@ async def connect(
     :return: fires with the session; fails with `CannotConnect`.
     """
     address = parse_server(server)
-    within = min(CONNECT_TIMEOUT, timeout) if connect_timeout is None else connect_timeout
+    within = connect_seconds(timeout, connect_timeout)
     endpoint: IStreamClientEndpoint
     if "%" in address.host:
         # Resolvers lose the zone of an IPv6 address; this endpoint, despite its name, does not.
