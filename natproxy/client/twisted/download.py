@@ -10,6 +10,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 
 from natproxy.client.blocking.session import Session
+from natproxy.client.events import ignore_event
 from natproxy.client.retry import Cancellation
 
 
@@ -67,8 +68,11 @@ class ThreadedDownloads:
 
 def in_reactor_thread(
     reactor: IReactorFromThreads, function: Callable[..., object]
-) -> Callable[..., None]:
+) -> Callable[..., object]:
     """Return a function that any thread may call; it calls another in the reactor's thread."""
+    if function is ignore_event:
+        # The reactor need not wake up for each piece that is received.
+        return ignore_event
 
     def call(*arguments: object) -> None:
         reactor.callFromThread(function, *arguments)

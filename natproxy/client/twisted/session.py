@@ -26,6 +26,7 @@ from natproxy.client.events import Progress, ignore_event
 from natproxy.client.retry import RETRY_FOR, RetryPolicy
 from natproxy.client.session import download, download_options
 from natproxy.client.twisted.commands import CommandSession, deferred
+from natproxy.client.twisted.connection import interrupted
 from natproxy.client.twisted.download import ThreadedDownloads, in_reactor_thread
 from natproxy.client.url import parse_server
 
@@ -39,6 +40,7 @@ class Session(CommandSession):
     """
 
     _downloads: ThreadedDownloads | None = None
+    _closed = False
 
     @deferred
     async def close(self) -> None:
@@ -46,6 +48,7 @@ class Session(CommandSession):
 
         :return: fires when nothing is left on the reactor, and all threads have ended.
         """
+        self._closed = True
         await super().close()
         if self._downloads is not None:
             await self._downloads.close()
@@ -73,6 +76,8 @@ class Session(CommandSession):
         :return: fires with the path of the file; fails with `UsageError` if the session has no
             reactor, or no address of the server.
         """
+        if self._closed:
+            raise interrupted()
         reactor = self._clock
         if not isinstance(self.server, Address) or not IReactorThreads.providedBy(reactor):
             raise UsageError("download needs a reactor, and server= as an Address")

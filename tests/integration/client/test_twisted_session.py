@@ -299,6 +299,18 @@ async def test_close_interrupts_a_download(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_closed_session_downloads_nothing(served: Path, tmp_path: Path) -> None:
+    async with listening(file_server(served)) as port:
+        client = await connect(reactor, f"{HOST}:{port}", PATIENCE)
+        await client.close()
+        with pytest.raises(Interrupted, match="the client was closed"):
+            await client.download("a", str(tmp_path / "copy"))
+        with pytest.raises(Interrupted, match="the client was closed"):
+            await client.list()
+    assert not (tmp_path / "copy").exists()
+
+
+@pytest_twisted.ensureDeferred
 async def test_download_needs_an_address(served: Path) -> None:
     async with listening(file_server(served)) as port, client_to(port) as client:
         with pytest.raises(UsageError, match="an Address"):
