@@ -24,6 +24,9 @@ RETRY_FOR = 1800.0
 LONGEST_TIMEOUT = 10**6
 """Seconds that a time-out may last."""
 
+TIMEOUT_RULE = f"must be more than 0 and at most {LONGEST_TIMEOUT} seconds"
+DURATION_RULE = "must be a duration, such as 90s, 30m, 2h or inf"
+
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)([smh]?)")
 _SECONDS_IN = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -347,16 +350,19 @@ def backoff(failures: int, jitter: Callable[[], float] | None = None) -> float:
     return middle * (0.5 + jitter())
 
 
+def is_timeout(seconds: float) -> bool:
+    """Return whether seconds are a valid time-out: `TIMEOUT_RULE`."""
+    return 0 < seconds <= LONGEST_TIMEOUT
+
+
 def check_timeout(name: str, seconds: float | None) -> None:
-    """Check a time-out; `None` is valid.
+    """Check a time-out; ``None`` is valid.
 
     :param name: of the option.
     :raises UsageError: if it is not more than 0, or more than `LONGEST_TIMEOUT`.
     """
-    if seconds is not None and not 0 < seconds <= LONGEST_TIMEOUT:
-        raise UsageError(
-            f"{name} {seconds:g}: must be more than 0 and at most {LONGEST_TIMEOUT} seconds"
-        )
+    if seconds is not None and not is_timeout(seconds):
+        raise UsageError(f"{name} {seconds:g}: {TIMEOUT_RULE}")
 
 
 def parse_duration(text: str) -> float:
@@ -370,7 +376,7 @@ def parse_duration(text: str) -> float:
         return math.inf
     match = _DURATION.fullmatch(normalized)
     if match is None:
-        raise ValueError(f"'{text}': must be a duration, such as 90s, 30m, 2h or inf")
+        raise ValueError(f"'{text}': {DURATION_RULE}")
     return float(match[1]) * _SECONDS_IN[match[2]]
 
 

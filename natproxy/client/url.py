@@ -43,5 +43,5 @@ def parse_url(text: str) -> tuple[Address, str]:
     """
     place, _, path = text[len(SCHEME) :].partition("/")
     if not is_url(text) or not place:
-        raise UsageError(f"'{text}': natproxy://HOST:PORT/PATH is needed")
+        raise UsageError(f"{text!r}: natproxy://HOST:PORT/PATH is needed")
     return parse_server(place), path
