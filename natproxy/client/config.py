@@ -124,11 +124,11 @@ class ClientConfig(NamedTuple):
 
     :ivar server: address of the server: ``HOST:PORT`` or ``natproxy://HOST:PORT``.
     :ivar timeout: seconds that the server may be silent.
-    :ivar connect_timeout: seconds to wait for a connection; `None`: 10, or ``timeout`` if that
+    :ivar connect_timeout: seconds to wait for a connection; ``None``: 10, or ``timeout`` if that
         is shorter.
     :ivar retry_for: seconds for which temporary failures are retried without progress, by
-        every command that retries; `None`: the command's own default.
-    :ivar retries: consecutive failures before giving up; `None` for any number.
+        every command that retries; ``None``: the command's own default.
+    :ivar retries: consecutive failures before giving up; ``None`` for any number.
     :ivar wait: whether a server that has never been connected to is waited for.
     :ivar sources: where each value comes from, by its name in this class.
     """
@@ -151,7 +151,7 @@ def load_client_config(
 
     :param options: those of the command line that the user has specified, parsed and checked,
         by their names in `ClientConfig`.
-    :param environment: `os.environ` by default.
+    :param environment: ``os.environ`` by default.
     :param file: to read in place of the user's; it must exist.
     :raises UsageError: if a value is wrong, a key is unknown, or the file cannot be read; the
         text is one line that names the source.
@@ -200,7 +200,7 @@ def config_path(environment: Mapping[str, str]) -> str | None:
     """
     base = environment.get("XDG_CONFIG_HOME", "")
     # A relative path is invalid there, and a home directory that is unknown remains ``~``: no
-    # settings are read from the working directory, which may belong to somebody else.
+    # settings are read from the working directory, which another user may own.
     if not os.path.isabs(base):
         home = environment.get("HOME") or os.path.expanduser("~")
         base = os.path.join(home, ".config")

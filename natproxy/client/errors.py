@@ -186,7 +186,7 @@ def error_of(reply: bytes, name: bytes = b"") -> ServerError:
 def download_error(error: ClientError, name: bytes, kept: int) -> ClientError:
     """Return a failure of a download, with a text for the user.
 
-    A temporary failure names the file, and says whether the download can be resumed. Any other
+    The text of a temporary failure has the name of the file, and how to resume. Any other
     failure, and a failed connection before the first byte, is returned as it is.
 
     :param name: of the file on the server.

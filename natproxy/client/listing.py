@@ -34,9 +34,9 @@ class Listing:
     is detected, and no reader of a listing has to remember names.
 
     :param name: of the directory; empty for the served one.
-    :param depth: levels of directories; `math.inf` for all of them.
+    :param depth: levels of directories; ``math.inf`` for all of them.
     :param after: the name after which the listing begins; empty for the beginning.
-    :param limit: entries at most; `None` for any number.
+    :param limit: entries at most; ``None`` for any number.
     :ivar after: the name after which the next page begins.
     :ivar more: whether there is a next page.
     """

@@ -82,7 +82,7 @@ class Request(ABC, Generic[T]):
     :cvar word: the verb.
     :cvar purpose: what a server of version 1 cannot do; empty if version 1 has the verb.
     :cvar bounded: whether the time-out limits the whole reply instead of each piece.
-    :ivar header: of the reply; `None` before `begin`.
+    :ivar header: of the reply; ``None`` before `begin`.
     :ivar satisfied: whether the result is complete although the reply may not be.
     """
 
@@ -100,7 +100,7 @@ class Request(ABC, Generic[T]):
     def begin(self, header: Header, largest: int | None = None) -> None:
         """Check the header of the reply.
 
-        :param largest: bytes of the body that may be held in memory; `None` for any number.
+        :param largest: bytes of the body that may be held in memory; ``None`` for any number.
         :raises WireError: if it does not match the command.
         :raises UsageError: if it announces more than ``largest`` bytes.
         """

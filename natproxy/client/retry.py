@@ -63,10 +63,10 @@ class Cancellation:
 class RetryPolicy(NamedTuple):
     """How long temporary failures are retried.
 
-    :ivar retry_for: seconds without progress before giving up: 0 for no retries, `math.inf` for
+    :ivar retry_for: seconds without progress before giving up: 0 for no retries, ``math.inf`` for
         no limit. Progress is a completed step, or `MINIMUM_RATE` over `RATE_WINDOW`.
     :ivar retries: consecutive failures without progress before giving up, if that comes sooner;
-        `None` for no limit.
+        ``None`` for no limit.
     :ivar wait: whether a first connection that fails is retried as well.
     """
 
@@ -320,17 +320,17 @@ class Retrier:
                 self._failing_since = since
             left = self._failing_since + policy.retry_for - now
         if policy.retries is not None and count > policy.retries:
-            raise _gave_up(error, f"{count} tries") from error
+            raise _exhausted(error, f"{count} tries") from error
         if left <= 0:
             seconds = format_duration(policy.retry_for)
-            raise _gave_up(error, f"{seconds} without progress") from error
+            raise _exhausted(error, f"{seconds} without progress") from error
         return min(left, backoff(count))
 
 
-def _gave_up(error: ClientError, limit: str) -> GaveUp:
-    gave_up = GaveUp(f"{error} (gave up after {limit})")
-    gave_up.name = error.name
-    return gave_up
+def _exhausted(error: ClientError, limit: str) -> GaveUp:
+    failure = GaveUp(f"{error} (gave up after {limit})")
+    failure.name = error.name
+    return failure
 
 
 def backoff(failures: int, jitter: Callable[[], float] | None = None) -> float:

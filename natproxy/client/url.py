@@ -25,7 +25,7 @@ def is_url(text: str) -> bool:
 def parse_path(text: str) -> tuple[Address | None, str]:
     """Parse a path on the server, or a URL that names the server as well.
 
-    :return: the server, `None` if none is named, and the path.
+    :return: the server, ``None`` if none is named, and the path.
     :raises UsageError: for a URL with another scheme: no path on a server contains ``//``.
     """
     if not scheme_of(text):

@@ -102,7 +102,7 @@ class Negotiation:
     ``VERSION_1`` by `DOUBTS`. ``CONFIRMED`` and ``VERSION_1`` are final.
 
     :param server: its name in messages.
-    :ivar features: what the server supports; `None` in the state ``UNKNOWN``.
+    :ivar features: what the server supports; ``None`` in the state ``UNKNOWN``.
     """
 
     def __init__(self, server: object) -> None:

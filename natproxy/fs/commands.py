@@ -26,7 +26,7 @@ _Reply = TypeVar("_Reply")
 class Commands:
     """Sends commands to one server in a session of this process. Threads may share it.
 
-    All methods raise `OSError`. Names are paths that begin with a slash.
+    All methods raise ``OSError``. Names are paths that begin with a slash.
 
     :param timeout: seconds to wait for each piece of a reply.
     :param connect_timeout: seconds to wait for a connection; see `Session`.
@@ -65,7 +65,7 @@ class Commands:
     def list(self, name: str, depth: float) -> builtins.list[dict[str, Any]]:
         """Return fsspec's descriptions of the entries of a directory; of a file, its own.
 
-        :param depth: levels of directories; `math.inf` for all of them.
+        :param depth: levels of directories; ``math.inf`` for all of them.
         """
         found = []
 
@@ -89,7 +89,7 @@ class Commands:
     def read(self, name: str, start: int, end: int | None, etag: str | None) -> tuple[bytes, str]:
         """Return the bytes of a file from one offset to another, and its etag.
 
-        :param end: the offset after the last; `None` for the end of the file.
+        :param end: the offset after the last; ``None`` for the end of the file.
         :raises FileChanged: if the file's etag is another.
         """
         length = None if end is None else max(0, end - start)

@@ -1,4 +1,4 @@
-"""The client's errors as the `OSError` that programs expect of a file system."""
+"""The client's errors as the ``OSError`` that programs expect of a file system."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ class NatproxyFileSystem(AbstractFileSystem):
         on_error: Any = "omit",
         **kwargs: Any,
     ) -> Iterator[tuple[str, Any, Any]]:
-        """Yield each directory with its entries, as `os.walk` does; all come from one listing."""
+        """Yield each directory with its entries, as ``os.walk`` does; all come from one listing."""
         detail = kwargs.pop("detail", False)
         top, depth = self._strip_protocol(path), depth_of(maxdepth)
         try:
@@ -202,7 +202,7 @@ class NatproxyFileSystem(AbstractFileSystem):
         return found
 
     def exists(self, path: str, **kwargs: Any) -> bool:
-        """Return whether a file or directory exists; raise `OSError` if the server fails."""
+        """Return whether a file or directory exists; raise ``OSError`` if the server fails."""
         return self._type(path) is not None
 
     def isdir(self, path: str) -> bool:
@@ -225,12 +225,12 @@ class NatproxyFileSystem(AbstractFileSystem):
     def modified(self, path: str) -> datetime:
         """Return the time of last writing, in UTC, to the microsecond.
 
-        A time before or after those of `datetime` becomes the first or the last of them.
+        A time before or after those of ``datetime`` becomes the first or the last of them.
         """
         return datetime_of(self._commands.metadata(self._strip_protocol(path)).mtime_ns)
 
     def created(self, path: str) -> NoReturn:
-        """Raise `NotImplementedError`: the server does not report it."""
+        """Raise ``NotImplementedError``: the server does not report it."""
         raise NotImplementedError("natproxy does not report when a file was created")
 
     def cat_file(
@@ -341,7 +341,7 @@ class NatproxyFileSystem(AbstractFileSystem):
     ) -> bytes:
         """Return the bytes of a file from one offset to another, as far as the file has them.
 
-        :param end: the offset after the last; `None` for the end of the file.
+        :param end: the offset after the last; ``None`` for the end of the file.
         :raises FileChanged: if the file's etag is another.
         """
         return self._commands.read(name, start, end, etag)[0]

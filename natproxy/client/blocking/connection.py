@@ -139,7 +139,7 @@ class Connection(Closing):
         that is shorter.
     :param route: to the server, shared by the connections of a session.
     :param clock: returns seconds, from any origin; measures how long the connection is idle.
-    :ivar deadline: the time, by `time.monotonic`, at which every wait ends; `None` for none.
+    :ivar deadline: the time, by ``time.monotonic``, at which every wait ends; ``None`` for none.
     :ivar interrupted: whether `interrupt` has been called; the connection is then useless.
     :ivar connected: whether it has ever been connected.
     """
@@ -166,7 +166,7 @@ class Connection(Closing):
         self.connected = False
         # Whether any byte of the current exchange's reply has been received.
         self._heard = False
-        # When a header that has begun must be complete; `None` outside of one.
+        # When a header that has begun must be complete; ``None`` outside of one.
         self._header_due: float | None = None
         self._socket: socket.socket | None = None
         # The last one on this socket, with or without its reply.

@@ -53,7 +53,7 @@ def connect_seconds(timeout: float, connect_timeout: float | None) -> float:
 
 
 class Candidate(NamedTuple):
-    """An address to connect to, as `socket.getaddrinfo` returns it."""
+    """An address to connect to, as ``socket.getaddrinfo`` returns it."""
 
     family: int
     kind: int

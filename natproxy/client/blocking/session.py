@@ -69,7 +69,7 @@ class Session(Closing):
     :param server: the address to connect to.
     :param timeout: seconds to wait for each piece of a reply.
     :param connect_timeout: seconds to wait for a connection, to all of the host's addresses
-        together; if `None`, 10, or ``timeout`` if that is shorter.
+        together; if ``None``, 10, or ``timeout`` if that is shorter.
     :raises UsageError: if a time-out is not more than 0, or too long.
     :ivar retry_context: whether the server has been reached: see `natproxy.client.retry`.
     """
@@ -207,9 +207,9 @@ class Session(Closing):
         """Yield the entries of a directory, sorted by name; each page is requested on demand.
 
         :param name: of the directory; empty for the served one. A file lists itself.
-        :param depth: levels of directories; `math.inf` for all of them.
+        :param depth: levels of directories; ``math.inf`` for all of them.
         :param after: entries up to this name, a path below the served directory, are left out.
-        :param limit: entries at most; `None` for any number.
+        :param limit: entries at most; ``None`` for any number.
         :return: entries whose names are paths below the served directory, each name greater
             than the one before. One of type `natproxy.protocol.UNREAD` exists, but the server
             could not read it; a directory with ``unread`` set could not be listed.

@@ -46,7 +46,7 @@ class Claim:
     :param file: the complete file.
     :param fresh: the record of a download of which nothing has been received.
     :ivar part: the partial file, after `acquire` or `create_private`.
-    :ivar record: the file of its record; `None` for a private partial file.
+    :ivar record: the file of its record; ``None`` for a private partial file.
     :ivar segments: of the whole file, in order.
     :ivar discard_reason: why received bytes are not used; empty if none are lost.
     :ivar trusted: whether all received bytes are certainly on the disk.
@@ -122,7 +122,7 @@ class Claim:
         raise OSError(errno.EBUSY, "other processes keep replacing it")
 
     def _open_part(self, name: bytes) -> PartFile | None:
-        """Open and lock the usual partial file, or create it; `None` if it is not ours.
+        """Open and lock the usual partial file, or create it; ``None`` if it is not ours.
 
         :raises BlockingIOError: if another process or thread has locked it.
         """
@@ -218,7 +218,7 @@ class Claim:
             os.close(file)
 
     def _create_record(self, name: bytes) -> PartFile | None:
-        """Create a record and rename it to its name; `None` if that name is not permitted."""
+        """Create a record and rename it to its name; ``None`` if that name is not permitted."""
         random = random_name(self._final, RECORD_SUFFIX)
         record = PartFile.create(self._directory, random, self._final)
         try:

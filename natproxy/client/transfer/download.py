@@ -81,7 +81,7 @@ class Download:
         self._received = 0
         # Whether another process has claimed the partial download.
         self._claim_lost = False
-        # `None` until it is opened.
+        # ``None`` until it is opened.
         self._part: PartialDownload | None = None
         self._retry = Retrier(
             session.retry_context,
@@ -336,7 +336,7 @@ class Download:
         return DownloadResult(self._path, size, self._received, unchanged=False)
 
     def _existing_by_version_1(self) -> DownloadResult | None:
-        """Return the result for an existing file that stays; `None` if it is to be replaced."""
+        """Return the result for an existing file that stays; ``None`` if it is to be replaced."""
         found = self._file.stat()
         if found is None or self._options.existing.replaces:
             return None

@@ -91,7 +91,7 @@ class CommandSession:
     Every Deferred fails with a `natproxy.client.ClientError`: `NotFound`, `CannotConnect`, …;
     `Unsupported` if the server speaks version 1 only, which lacks the command; `Interrupted`
     if the session is closed. To cancel it closes its connection; it then fails with
-    `CancelledError`.
+    ``CancelledError``.
 
     :param endpoint: connects to the server.
     :param clock: the reactor, or any other clock.
@@ -100,9 +100,9 @@ class CommandSession:
     :param connections: at once; further commands wait for their turn.
     :param idle: idle connections that are kept.
     :param largest: bytes of a reply that are held in memory; more are a `UsageError`.
-    :param connect_timeout: seconds to wait for a connection; if `None`, 10, or ``timeout``
+    :param connect_timeout: seconds to wait for a connection; if ``None``, 10, or ``timeout``
         if that is shorter.
-    :param retry_policy: how long temporary failures are retried; if `None`, not at all.
+    :param retry_policy: how long temporary failures are retried; if ``None``, not at all.
     :raises UsageError: if a time-out is not more than 0, or too long.
     """
 
@@ -230,9 +230,9 @@ class CommandSession:
         Each page is requested on demand; between pages no connection is used.
 
         :param name: of the directory; empty for the served one. A file lists itself.
-        :param depth: levels of directories; `math.inf` for all of them.
+        :param depth: levels of directories; ``math.inf`` for all of them.
         :param after: entries up to this name, a path below the served directory, are left out.
-        :param limit: entries at most; `None` for any number.
+        :param limit: entries at most; ``None`` for any number.
         :return: entries as `natproxy.client.Session.ls` returns them.
         :raises TooManyEntries: if there are more than the limit.
         :raises ListingIncomplete: after the last entry, as there.

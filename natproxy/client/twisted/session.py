@@ -104,7 +104,7 @@ async def connect(
 ) -> Session:
     """Return a session with a server, once a connection to it has been made.
 
-    :param reactor: also provides what `HostnameEndpoint` needs.
+    :param reactor: also provides what ``HostnameEndpoint`` needs.
     :param server: ``HOST:PORT``, ``HOST``, ``[IPV6]:PORT`` or ``natproxy://HOST:PORT``.
     :param timeout: seconds to wait for each piece of a reply.
     :param connect_timeout: seconds to wait for a connection: see `Session`.
