@@ -112,7 +112,7 @@ def _finish(status: int, error: OSError | None, output: Output | None) -> int:
 
 
 def _explained(error: ClientError, server: str) -> str:
-    """Return an error's text, with a hint if nothing is listening at the default address.
+    """Return an error's text, with a hint if the default server cannot be connected to.
 
     :param server: the address that the command has of its settings; may be empty.
     """

@@ -40,7 +40,7 @@ VARIABLE = "NATPROXY_CONFIG"
 class Server(Rule[str]):
     """The address of a server.
 
-    That of the environment is parsed by the commands that use it: a URL overrides it.
+    A value of the environment is not checked here: a command whose path is a URL does not use it.
     """
 
     unit = "HOST:PORT"

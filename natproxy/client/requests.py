@@ -80,7 +80,8 @@ class Request(ABC, Generic[T]):
     discards what an earlier reply has left.
 
     :cvar word: the verb.
-    :cvar purpose: what a server of version 1 cannot do; empty if version 1 has the verb.
+    :cvar purpose: what a server of version 1 cannot do, for messages; empty if version 1 has
+        the verb.
     :cvar bounded: whether the time-out limits the whole reply instead of each piece.
     :ivar header: of the reply; ``None`` before `begin`.
     :ivar satisfied: whether the result is complete although the reply may not be.
@@ -127,7 +128,7 @@ class Request(ABC, Generic[T]):
         assert self.header is not None
         return self.parse(self.header, bytes(self._body))
 
-    def accept(self, header: Header) -> None:  # most requests accept any
+    def accept(self, header: Header) -> None:  # by default, any header is accepted
         """Check the header before the body is received; see `begin`."""
 
     @abstractmethod
@@ -154,12 +155,12 @@ class ListNames(Request[list[bytes]]):
 
 
 class Probe(Request[None]):
-    """``LIST`` as a sign of life: the header of the reply suffices."""
+    """``LIST``, sent to check that a server replies: the header of the reply suffices."""
 
     word = b"LIST"
 
     def accept(self, header: Header) -> None:
-        """Be satisfied."""
+        """Accept any header; the body is not needed."""
         self.satisfied = True
 
     def parse(self, header: Header, body: bytes) -> None:
@@ -268,7 +269,7 @@ def digest_steps(request: Hash, timeout: float, seconds: Callable[[], float]) ->
             yield from _refuse_directory(name)
             raise
         except ClientError as error:
-            # Only silence is handled here; the caller retries other failures.
+            # Only silence is handled here. The caller retries other temporary failures.
             now = seconds()
             if (
                 not may_be_computing(error)

@@ -312,7 +312,7 @@ class NatproxyFileSystem(AbstractFileSystem):
         resumes there.
         """
         name = self._strip_protocol(rpath)
-        how = self._download
+        options = self._download
         progress = progress_of(callback)
         outfile = lpath if outfile is None and isfilelike(lpath) else outfile
         try:
@@ -322,7 +322,7 @@ class NatproxyFileSystem(AbstractFileSystem):
                     self.session,
                     as_name(name),
                     WholeWriter(outfile.write, copy=True),
-                    how,
+                    options,
                     progress,
                 )
                 return
@@ -332,7 +332,7 @@ class NatproxyFileSystem(AbstractFileSystem):
                 os.makedirs(local, exist_ok=True)
                 return
             wanted = DownloadRequest(as_name(name), local, metadata)
-            Download(self.session, wanted, how, progress).run()
+            Download(self.session, wanted, options, progress).run()
         except ClientError as error:
             raise os_error(error, name) from error
 

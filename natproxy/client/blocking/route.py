@@ -25,13 +25,13 @@ CONNECT_TIMEOUT = 10.0
 ATTEMPT_DELAY = 0.25
 """Seconds between the beginnings of two attempts (RFC 8305, section 5)."""
 
-TRUSTED = 30.0
+IDLE_LIMIT = 30.0
 """Seconds of idleness after which a connection is not used for another command."""
 
 _NUMERIC = re.compile("[0-9.]+|.*:.*")
 """Hosts that are addresses: they need no resolver."""
 
-NEARBY = 500
+LOW_RTT = 500
 """Microseconds of round-trip time up to which a small receive buffer is as fast."""
 
 RECEIVE_BUFFER = 1 << 20
@@ -270,5 +270,5 @@ def limit_receive_buffer(connected: socket.socket) -> None:
         # struct tcp_info, tcp(7): tcpi_rtt.
         info = connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT_OFFSET + 4)
         (microseconds,) = struct.unpack_from("=I", info, _RTT_OFFSET)
-        if microseconds <= NEARBY:
+        if microseconds <= LOW_RTT:
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)

@@ -35,7 +35,7 @@ from natproxy.client.retry import RetryContext, check_timeout
 from natproxy.client.version import Features, Negotiation
 from natproxy.protocol import Digest, Entry, ListingNames, Metadata, Range
 
-KEPT = 16
+MOST_IDLE = 16
 """Idle connections that are kept."""
 
 T = TypeVar("T")
@@ -124,7 +124,10 @@ class Session(Closing):
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
-        """Lend a connection, which connects when the first command is sent."""
+        """Yield a connection for one command or more; the first one connects it.
+
+        Within the block no other caller uses it. Afterwards it is kept for further commands.
+        """
         with self._lock:
             if self._idle:
                 lent = self._idle.pop()
@@ -136,12 +139,12 @@ class Session(Closing):
         try:
             yield lent
         finally:
-            lent.settle()
+            lent.abort_reply()
             if lent.connected:
                 self.retry_context.reached = True
             with self._lock:
                 wanted = self._lent.pop(lent)
-                keep = wanted and len(self._idle) < KEPT and not lent.interrupted
+                keep = wanted and len(self._idle) < MOST_IDLE and not lent.interrupted
                 if keep:
                     self._idle.append(lent)
             if not keep:
@@ -170,22 +173,22 @@ class Session(Closing):
                 return run_steps(self._negotiation.probe(), self._exchange)
             return self._negotiation.features
 
-    def needs(self, purpose: str) -> None:
+    def require_version_2(self, purpose: str) -> None:
         """Require version 2.
 
-        :param purpose: the end of the message: what the server would have to do.
+        :param purpose: the end of the message "… it cannot", such as "compute digests".
         :raises Unsupported: if the server speaks version 1 only.
         """
         if self.version < 2:
             self._negotiation.require_version_2(purpose)
 
     def run(self, request: Request[T]) -> T:
-        """Carry out a request and return its result; the methods below do it for you.
+        """Carry out a request of `natproxy.client.requests`, and return its result.
 
         :raises Unsupported: if the server speaks version 1 only, which lacks the verb.
         """
         if request.purpose:
-            self.needs(request.purpose)
+            self.require_version_2(request.purpose)
         return self._attempt(request)
 
     def list(self) -> Iterator[bytes]:
@@ -193,7 +196,7 @@ class Session(Closing):
         names = ListingNames()
         with self.connection() as connection:
             for piece in connection.request(ListNames.word):
-                with connection.understanding():
+                with connection.parsing():
                     found = names.feed(piece)
                 yield from found
 
@@ -242,7 +245,7 @@ class Session(Closing):
 
         :raises UsageError: if it is a directory.
         """
-        self.needs(Hash.purpose)
+        self.require_version_2(Hash.purpose)
         steps = digest_steps(Hash(name, offset, length), self.timeout, time.monotonic)
         return run_steps(steps, self._attempt)
 
@@ -260,7 +263,7 @@ class Session(Closing):
         :raises Changed: if it has another one.
         """
         request = Get(name, offset, length, if_match)
-        self.needs(request.purpose)
+        self.require_version_2(request.purpose)
         with self.connection() as connection:
             reply = self._negotiate(request, lambda: _begin(connection, request))
             yield reply, request.part
@@ -323,7 +326,7 @@ class Session(Closing):
 def _receive(connection: Connection, request: Request[T]) -> T:
     """Send a command and return the result of its reply."""
     reply = _begin(connection, request)
-    with connection.understanding():
+    with connection.parsing():
         pieces = iter(reply)
         while not request.satisfied and (piece := next(pieces, None)) is not None:
             request.feed(piece)
@@ -332,6 +335,6 @@ def _receive(connection: Connection, request: Request[T]) -> T:
 
 def _begin(connection: Connection, request: Request[Any]) -> Reply:
     reply = connection.request(request.word, request.arguments)
-    with connection.understanding():
+    with connection.parsing():
         request.begin(reply.header)
     return reply

@@ -306,7 +306,7 @@ class Download:
     def _run_version_1(self) -> DownloadResult:
         """Download the whole file by version 1 of the protocol, unverified."""
         if self._options.verify:
-            self._session.needs("compute digests to verify with")
+            self._session.require_version_2("compute digests to verify with")
         existing = self._existing_by_version_1()
         if existing is not None:
             return existing

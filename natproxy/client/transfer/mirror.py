@@ -54,7 +54,7 @@ def compare(
     :raises TooManyEntries: if it lists more entries than the limit.
     :raises LocalError: if the local directory cannot be listed.
     """
-    retry(partial(session.needs, "list what has changed"))
+    retry(partial(session.require_version_2, "list what has changed"))
     name = as_name(name)
     if name == ROOT:
         name = b""

@@ -99,7 +99,7 @@ class _Stream:
 
     def _run_version_1(self) -> None:
         if self._options.verify:
-            self._session.needs("compute digests to verify with")
+            self._session.require_version_2("compute digests to verify with")
         # Version 1 cannot resume: there is one attempt.
         with self._session.get_v1(self._name) as reply:
             self._size = reply.header.size

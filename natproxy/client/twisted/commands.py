@@ -179,10 +179,10 @@ class CommandSession:
         return self._probing.result()
 
     @deferred
-    async def needs(self, purpose: str) -> None:
+    async def require_version_2(self, purpose: str) -> None:
         """Require version 2.
 
-        :param purpose: the end of the message: what the server would have to do.
+        :param purpose: the end of the message "… it cannot", such as "compute digests".
         :return: fires, or fails with `Unsupported` if the server speaks version 1 only.
         """
         if await self.version() < 2:
@@ -190,13 +190,13 @@ class CommandSession:
 
     @deferred
     async def run(self, request: Request[T]) -> T:
-        """Carry out a request and return its result; the methods below do it for you.
+        """Carry out a request of `natproxy.client.requests`, and return its result.
 
         :return: fires with the result; fails with `Unsupported` if the server speaks version 1
             only, which lacks the verb.
         """
         if request.purpose:
-            await self.needs(request.purpose)
+            await self.require_version_2(request.purpose)
         return await self._retries.run(lambda: self._attempt(request))
 
     def list(self) -> Deferred[Names]:
@@ -254,7 +254,7 @@ class CommandSession:
         `natproxy.client.requests.digest_steps`. It fails with `UsageError` for a directory.
         """
         request = Hash(name, offset, length)
-        await self.needs(request.purpose)
+        await self.require_version_2(request.purpose)
 
         def digest() -> Coroutine[Deferred[Any], Any, Digest]:
             steps = digest_steps(request, self.timeout, self._clock.seconds)
@@ -282,7 +282,7 @@ class CommandSession:
             the file has another ``etag``, with `Interrupted` if the consumer stops.
         """
         request = Get(name, offset, length, if_match)
-        await self.needs(request.purpose)
+        await self.require_version_2(request.purpose)
         retrier = self._retries.retrier()
         failures = FailureCount()
         first: Range | None = None

@@ -96,8 +96,8 @@ class _Work(NamedTuple):
 class PooledConnection(Protocol):
     """One connection, which carries out one exchange at a time.
 
-    :ivar heard: whether any byte of the current exchange's reply has been received.
-    :ivar good: whether anything has ever been received.
+    :ivar reply_begun: whether any byte of the current exchange's reply has been received.
+    :ivar has_received: whether anything has ever been received.
     :ivar used: when the last exchange ended, in the clock's seconds.
     """
 
@@ -106,9 +106,9 @@ class PooledConnection(Protocol):
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self._work: _Work | None = None
-        self.heard = False
+        self.reply_begun = False
         self.used = 0.0
-        self.good = False
+        self.has_received = False
         self._paused = False
         self._timer: IDelayedCall | None = None
         # The TCP socket, if the transport has one.
@@ -121,7 +121,7 @@ class PooledConnection(Protocol):
         """
         done: Deferred[None] = Deferred(lambda _: self.fail(CancelledError()))
         self._work = _Work(exchange, receiver, done)
-        self.heard = False
+        self.reply_begun = False
         self._start_timer()
         self.transport.write(exchange.line)
         return done
@@ -192,7 +192,7 @@ class PooledConnection(Protocol):
             # Without a command, it would be taken for the next one's reply.
             self.transport.abortConnection()
             return
-        self.heard = self.good = True
+        self.reply_begun = self.has_received = True
         try:
             self._feed(work, data)
         except (NotUnderstood, WireError) as reason:
@@ -257,7 +257,7 @@ class PooledConnection(Protocol):
         if reason.check(error.ConnectionLost):
             return kind(f"connection to {server} lost")
         # A reason of the transport: an untrusted certificate of TLS, for example.
-        if self.good:
+        if self.has_received:
             return kind(f"connection to {server} lost: {one_line(reason.value)}")
         return CannotConnect(f"cannot connect to {server}: {one_line(reason.value)}", server)
 
@@ -275,7 +275,7 @@ class PooledConnection(Protocol):
     def _reply_expired(self) -> None:
         self._timer = None
         server, timeout = self._owner.server, self._owner.timeout
-        if self._work is not None and self._work.exchange.header is None and self.heard:
+        if self._work is not None and self._work.exchange.header is None and self.reply_begun:
             self.fail(ConnectionBroken(f"{server} did not reply in time"))
         else:
             self.fail(ConnectionBroken(f"{server} was silent for {timeout:g} s"))

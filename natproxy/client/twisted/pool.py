@@ -17,7 +17,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
-from natproxy.client.blocking.route import TRUSTED
+from natproxy.client.blocking.route import IDLE_LIMIT
 from natproxy.client.errors import CannotConnect, ConnectionBroken
 from natproxy.client.exchange import Exchange
 from natproxy.client.requests import Request
@@ -90,7 +90,7 @@ class ConnectionPool(Factory):
         try:
             idle = self._idle_connection()
             if idle is not None:
-                reused = idle.good
+                reused = idle.has_received
                 end = math.inf if within is None else self.clock.seconds() + within
                 try:
                     await self._exchange(idle, exchange, receiver, within)
@@ -98,7 +98,7 @@ class ConnectionPool(Factory):
                 except ConnectionBroken:
                     # The server had closed after its last reply, or a NAT in between has
                     # dropped the connection; every verb may be repeated.
-                    if idle.heard or not reused or self.clock.seconds() >= end:
+                    if idle.reply_begun or not reused or self.clock.seconds() >= end:
                         raise
                 exchange = Exchange(request.word, request.arguments)
             await self._exchange(await self._connect(), exchange, receiver, within)
@@ -164,12 +164,12 @@ class ConnectionPool(Factory):
     def _idle_connection(self) -> PooledConnection | None:
         """Remove and return the idle connection that was used last.
 
-        A NAT in between may have dropped one that has been idle for more than `TRUSTED`, which
+        A NAT in between may have dropped one that has been idle for more than `IDLE_LIMIT`, which
         shows in nothing but silence. Such connections are closed.
         """
         while self._idle:
             idle = self._idle.pop()
-            if self.clock.seconds() - idle.used <= TRUSTED:
+            if self.clock.seconds() - idle.used <= IDLE_LIMIT:
                 return idle
             idle.close()
         return None

@@ -255,7 +255,7 @@ class StatAndHashTests(SessionCase):
         moments = iter(range(0, 10**6, 400))
         self.patch(session_module.time, "monotonic", lambda: next(moments))
         session = self.serve_replies({b"HASH": b"ERR proxy error: the server was silent for 1 s\n"})
-        session._negotiation.learn(Features(2, {}))
+        session._negotiation.record(Features(2, {}))
         self.assertRaises(Unavailable, session.hash, "a")
         self.assertEqual(set(self.server.lines), {b"HASH a", b"STAT a"})
         # The number of tries does not count: a short time-out must not end it sooner.
@@ -394,7 +394,7 @@ class ConnectionsTests(SessionCase):
         self.assertLessEqual(self.server.connections, 20)
 
     def test_no_more_connections_are_kept_than_there_is_use_for(self) -> None:
-        self.patch(session_module, "KEPT", 1)
+        self.patch(session_module, "MOST_IDLE", 1)
         session = self.serve_files()
         with session.get("a") as (one, _), session.get("a") as (two, _):
             self.assertEqual(b"".join(one), b"".join(two))

@@ -165,7 +165,7 @@ class CommandTests(DeferredCase):
 
     def test_more_than_may_be_held_is_refused(self) -> None:
         self.client = self.new_client(largest=3)
-        self.client._negotiation.learn(Features(2, {}))
+        self.client._negotiation.record(Features(2, {}))
         for ask, reply in (
             (lambda: self.client.read("a"), b"OK 4 offset=0 size=4 " + FACTS + b"\n"),
             (self.client.list, b"OK\na\nb\n"),
@@ -203,7 +203,7 @@ class ErrorTests(DeferredCase):
         self.assertTrue(connection.wire.open)
 
     def test_malformed_reply_closes_the_connection(self) -> None:
-        self.client._negotiation.learn(Features(2, {}))
+        self.client._negotiation.record(Features(2, {}))
         of_get = b"OK 1 offset=%b size=9 " + FACTS + b"\n"
         for ask, reply, why in (
             (self.client.list, b"OK 5\n", "malformed reply header 'OK 5'"),

@@ -15,7 +15,7 @@ from tests.support.deferred_sessions import FACTS, METADATA, DeferredCase
 class FileTests(DeferredCase):
     def setUp(self) -> None:
         super().setUp()
-        self.client._negotiation.learn(Features(2, {}))
+        self.client._negotiation.record(Features(2, {}))
         self.client._negotiation.state = State.CONFIRMED
 
     def open(self) -> RemoteFile:
