@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from natproxy.address import SCHEME, Address, scheme_of
+from natproxy.address import FIRST_STAND_IN_PORT, SCHEME, Address, scheme_of
 from natproxy.client.errors import UsageError
 
 
@@ -15,6 +15,15 @@ def parse_server(text: str) -> Address:
         return Address.parse(text)
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def check_server(server: Address) -> None:
+    """Check that a server has a TCP port: the system takes other numbers modulo 65536.
+
+    :raises UsageError: if it has none.
+    """
+    if not 0 < server.port < FIRST_STAND_IN_PORT:
+        raise UsageError(f"server {server.host!r}: the port must be from 1 to 65535")
 
 
 def is_url(text: str) -> bool:

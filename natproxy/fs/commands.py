@@ -32,7 +32,7 @@ class Commands:
     :param connect_timeout: seconds to wait for a connection; see `Session`.
     :param retry_policy: how long temporary failures are retried.
     :param width: commands that `run_at_once` sends at the same time.
-    :raises ValueError: if a time-out is not more than 0, or too long.
+    :raises ValueError: if the port is none, or a time-out is not more than 0 or too long.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Commands:
         try:
             session = self.session
             retry = Retrier(
-                session.retry_context, self._retry_policy, Cancellation(), lambda why: None
+                session.retry_context, self._retry_policy, Cancellation(), lambda _: None
             )
             return retry(lambda: command(session))
         except ClientError as error:

@@ -50,7 +50,8 @@ class NatproxyFileSystem(AbstractFileSystem):
         ``"90s"``, ``"30m"``, ``"inf"``; without it, a minute, and 30 minutes for downloads.
     :param retries: consecutive failures before giving up, if that comes sooner.
     :param wait: whether to retry as well if the first connection to the server fails.
-    :param connections: commands that one call sends at the same time.
+    :param connections: commands that one call sends at the same time, 1 or more.
+    :raises ValueError: if an option is invalid, or if nothing names a server.
     """
 
     protocol = "natproxy"
@@ -73,6 +74,8 @@ class NatproxyFileSystem(AbstractFileSystem):
         **storage_options: Any,
     ) -> None:
         super().__init__(**storage_options)
+        if int(connections) < 1:
+            raise ValueError("connections must be at least 1")
         self.server = default_server() if host is None else Address(host, int(port))
         retry_seconds = None if retry_for is None else parse_duration(str(retry_for))
         most = None if retries is None else int(retries)

@@ -32,6 +32,7 @@ from natproxy.client.requests import (
     require_file,
 )
 from natproxy.client.retry import RetryContext, check_timeout
+from natproxy.client.url import check_server
 from natproxy.client.version import Features, Negotiation
 from natproxy.protocol import Digest, Entry, ListingNames, Metadata, Range
 
@@ -70,13 +71,15 @@ class Session(Closing):
     :param timeout: seconds to wait for each piece of a reply.
     :param connect_timeout: seconds to wait for a connection, to all of the host's addresses
         together; if ``None``, 10, or ``timeout`` if that is shorter.
-    :raises UsageError: if a time-out is not more than 0, or too long.
+    :raises UsageError: if a time-out is not more than 0, or too long, or the server has no port
+        from 1 to 65535.
     :ivar retry_context: whether the server has been reached: see `natproxy.client.retry`.
     """
 
     def __init__(
         self, server: Address, timeout: float = 60.0, connect_timeout: float | None = None
     ) -> None:
+        check_server(server)
         check_timeout("timeout", timeout)
         check_timeout("connect_timeout", connect_timeout)
         self.server = server
