@@ -132,7 +132,7 @@ class ListingIncomplete(ServerError):
     It is raised after the last entry.
 
     :ivar count: number of such directories.
-    :param reason: the reason why the listing is incomplete, if it is another one.
+    :param reason: for the text, if the server reports another reason than such directories.
     """
 
     def __init__(self, count: int, reason: str = "") -> None:

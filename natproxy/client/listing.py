@@ -94,7 +94,7 @@ class Listing:
         if self.more:
             self.after = last if header.after is None else header.after
             if self.after < last or self.after <= before:
-                raise WireError("a page that leads nowhere")
+                raise WireError("the next page would not begin after this one")
         self._unnamed += max(0, header.unread - marked)
         self._entries += len(page)
         self._empty = 0 if page else self._empty + 1

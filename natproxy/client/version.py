@@ -78,7 +78,7 @@ class Feat(Request[Features]):
         else:
             self.satisfied = len(first) > MAX_LINE
         if not self.satisfied and len(self._body) > LONGEST_FEAT:
-            raise NotUnderstood("an endless FEAT")
+            raise NotUnderstood(f"a reply to FEAT of more than {LONGEST_FEAT} bytes")
 
     def parse(self, header: Header, body: bytes) -> Features:
         """Return the features."""

@@ -38,8 +38,8 @@ CHUNK = 256 * 1024
 class Reply:
     """A reply whose header has been received and is no error.
 
-    Iterate over it, or use `receive_into`, to read its body. If that is not read to its end,
-    the connection is closed.
+    Iterate over it, or use `receive_into`, to read its body. If the body is not read to its
+    end, the connection is aborted.
 
     :ivar header: parsed.
     """

@@ -91,7 +91,7 @@ class Session(Closing):
         self._lock = threading.Lock()
         # Held by the thread that sends FEAT.
         self._probing = threading.Lock()
-        # How often `interrupt` has been called.
+        # Number of calls of `interrupt`.
         self._interrupts = 0
         self.retry_context = RetryContext()
         self._idle: list[Connection] = []
@@ -303,7 +303,7 @@ class Session(Closing):
             return self._negotiate(request, lambda: _receive(connection, request))
 
     def _negotiate(self, request: Request[Any], send: Callable[[], T]) -> T:
-        """Carry out a request, together with those that find out the version.
+        """Carry out a request, with those that determine the version.
 
         :param send: sends its command, perhaps more than once, and returns the result.
         """

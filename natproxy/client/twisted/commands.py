@@ -54,7 +54,7 @@ Self = TypeVar("Self", bound="CommandSession")
 def deferred(
     function: Callable[P, Coroutine[Deferred[Any], Any, T]],
 ) -> Callable[P, Deferred[T]]:
-    """Make a coroutine function return a Deferred, and start at once."""
+    """Return a function that starts a coroutine function at once, and returns its Deferred."""
 
     @wraps(function)
     def start(*args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
@@ -90,14 +90,14 @@ class CommandSession:
 
     Every Deferred fails with a `natproxy.client.ClientError`: `NotFound`, `CannotConnect`, …;
     `Unsupported` if the server speaks version 1 only, which lacks the command; `Interrupted`
-    if the session is closed. To cancel it closes its connection; it then fails with
-    ``CancelledError``.
+    if the session is closed. Cancelling a Deferred aborts its connection; it then fails with
+    ``CancelledError``. Other calls are not affected.
 
     :param endpoint: connects to the server.
     :param clock: the reactor, or any other clock.
     :param timeout: seconds to wait for each piece of a reply.
     :param server: its address, or only its name in messages.
-    :param connections: at once; further commands wait for their turn.
+    :param connections: commands that are carried out at once; further ones wait for their turn.
     :param idle: idle connections that are kept.
     :param largest: bytes of a reply that are held in memory; more are a `UsageError`.
     :param connect_timeout: seconds to wait for a connection; if ``None``, 10, or ``timeout``

@@ -40,7 +40,7 @@ CLOSE_TIMEOUT = 1.0
 
 
 class Owner(Interface):
-    """What a connection needs of its pool.
+    """The part of a pool that its connections use.
 
     :ivar timeout: seconds that silence inside a reply may last.
     :ivar server: its name in messages.
@@ -117,7 +117,7 @@ class PooledConnection(Protocol):
     def carry_out(self, exchange: Exchange, receiver: Receiver) -> Deferred[None]:
         """Send a command; its reply goes to the receiver.
 
-        :return: fires when the reply is complete; to cancel it closes the connection.
+        :return: fires when the reply is complete; cancelling it aborts the connection.
         """
         done: Deferred[None] = Deferred(lambda _: self.fail(CancelledError()))
         self._work = _Work(exchange, receiver, done)
@@ -189,7 +189,7 @@ class PooledConnection(Protocol):
         """Feed the exchange."""
         work = self._work
         if work is None:
-            # Without a command, it would be taken for the next one's reply.
+            # Bytes that reply to no command must not be parsed as the next one's reply.
             self.transport.abortConnection()
             return
         self.reply_begun = self.has_received = True
@@ -201,7 +201,7 @@ class PooledConnection(Protocol):
             self.fail(reason)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Leave the pool, and fail the exchange."""
+        """Report the end to the pool, and fail the exchange."""
         self._stop_timer()
         self._owner.lost(self)
         if self._work is not None:

@@ -26,7 +26,7 @@ class ThreadedDownloads:
         self._reactor = reactor
         # The trigger that cancels the downloads when the reactor stops; only while there are any.
         self._trigger: object = None
-        # What cancels each of them, by a Deferred that fires when its thread has ended.
+        # The function that cancels each download. The key fires when the thread has ended.
         self._running: dict[Deferred[None], Callable[[], None]] = {}
 
     def start(
@@ -35,7 +35,7 @@ class ThreadedDownloads:
         """Run a download in a thread; close its session afterwards.
 
         :param session: not used by anything else.
-        :return: fires with what the download returns. To cancel it cancels the download; the
+        :return: fires with what the download returns. Cancelling it cancels the download; the
             thread ends soon afterwards.
         """
         cancellation = Cancellation()

@@ -65,7 +65,7 @@ class Retries:
                 return result
 
     async def wait(self, seconds: float) -> None:
-        """Wait; to cancel the calling Deferred cancels the wait.
+        """Wait for a number of seconds.
 
         :raises Interrupted: if `close` is called meanwhile.
         """

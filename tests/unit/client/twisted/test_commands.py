@@ -212,7 +212,11 @@ class ErrorTests(DeferredCase):
             (lambda: self.client.hash("a"), b"OK sha256=0 size=1 etag=e\n", "sha256: 's"),
             (lambda: self.client.ls("a"), b"OK 2\nx\n", "type: ''"),
             (lambda: self.client.ls("a"), b"OK 1\nx", "a page that ends inside a line"),
-            (lambda: self.client.ls("a"), page_of(more=True), "a page that leads nowhere"),
+            (
+                lambda: self.client.ls("a"),
+                page_of(more=True),
+                "the next page would not begin after this one",
+            ),
             (lambda: self.client.read("a", 3), of_get % b"3", "another part of the file"),
             (lambda: self.client.read("a", 3, 1), of_get % b"4", "another part of the file"),
             (
