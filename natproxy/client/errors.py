@@ -12,8 +12,8 @@ class ClientError(Exception):
 
     :cvar exit_status: of the command line.
     :cvar passing: whether it is temporary: a retry may succeed.
-    :ivar name: the file on the server with whose name the text begins; empty if it begins with
-        none.
+    :ivar name: of the file on the server, if the text begins with it and is that of a reply, or
+        of retries; otherwise empty.
     """
 
     exit_status: ClassVar[int] = 1
