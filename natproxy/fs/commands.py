@@ -18,7 +18,7 @@ from natproxy.client.retry import Cancellation, Retrier, RetryPolicy
 from natproxy.fs.errors import file_changed, os_error
 from natproxy.fs.listing import describe
 from natproxy.fs.ranges import run_at_once
-from natproxy.protocol import Entry, Metadata
+from natproxy.protocol import RANGE_NOT_SATISFIABLE, Entry, Metadata
 
 _Reply = TypeVar("_Reply")
 
@@ -101,8 +101,9 @@ class Commands:
         try:
             return self._retried(name, get)
         except OSError as error:
-            # Perhaps the offset is beyond the end: that error has no class of its own.
-            if type(error.__cause__) is ServerError:
+            cause = error.__cause__
+            # As from a local file, nothing is read beyond the end.
+            if isinstance(cause, ServerError) and cause.code == RANGE_NOT_SATISFIABLE:
                 metadata = self.metadata(name)
                 if etag not in (None, metadata.etag):
                     raise file_changed(name) from error
