@@ -22,6 +22,19 @@ _ENCODED_ZONE = re.compile("(.*:[^%]*)%25(.+)")
 """An IPv6 address and its zone in a URL (RFC 6874)."""
 
 
+class AddressError(ValueError):
+    """A text is no address.
+
+    :param text: that could not be parsed; the message begins with it.
+    :ivar reason: what is wrong with it.
+    """
+
+    def __init__(self, text: str, reason: str) -> None:
+        # Control characters are escaped.
+        super().__init__(f"server {text!r}: {reason}")
+        self.reason = reason
+
+
 class Address(NamedTuple):
     """A host and a port.
 
@@ -40,27 +53,27 @@ class Address(NamedTuple):
         A zone may follow an IPv6 address as ``%eth0``, or as ``%25eth0`` as in a URL.
         Without a port, it is `DEFAULT_PORT`.
 
-        :raises ValueError: if the text has none of these forms; the message quotes it.
+        :raises AddressError: if the text has none of these forms; it is a ``ValueError``.
         """
         place = text
         scheme = scheme_of(text)
         if scheme:
             if scheme != SCHEME:
-                raise ValueError(f"server '{text}': HOST:PORT or natproxy://HOST:PORT is needed")
+                raise AddressError(text, "HOST:PORT or natproxy://HOST:PORT is needed")
             place, _, path = text[len(SCHEME) :].partition("/")
             if path:
-                raise ValueError(f"server '{text}': names a path; HOST:PORT alone is meant here")
+                raise AddressError(text, "names a path; HOST:PORT alone is meant here")
         host, colon, port = place.rpartition(":")
         if not colon or place.endswith("]"):
             host, port = place, str(DEFAULT_PORT)
         if host.startswith("[") and host.endswith("]"):
             host = _ENCODED_ZONE.sub(r"\1%\2", host[1:-1])
         elif _BARE_IPV6.fullmatch(host):
-            raise ValueError(f"server '{text}': an IPv6 address is written [ADDRESS]:PORT")
+            raise AddressError(text, "an IPv6 address is written [ADDRESS]:PORT")
         elif ":" in host or host.split() != [host]:
-            raise ValueError(f"server '{text}': HOST:PORT is needed")
+            raise AddressError(text, "HOST:PORT is needed")
         if not host or not _PORT.fullmatch(port) or not 0 < int(port) < 65536:
-            raise ValueError(f"server '{text}': HOST:PORT is needed")
+            raise AddressError(text, "HOST:PORT is needed")
         return cls(host, int(port))
 
     def __str__(self) -> str:

@@ -14,18 +14,25 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
+LONGEST_SHOWN = 80
+"""Characters of a wrong value that a message shows."""
+
+LONGEST_DECIMAL = 4096
+"""Bits of an integer that is shown in decimal: Python refuses to convert much longer ones."""
+
 
 class SettingError(Exception):
     """Settings are wrong.
 
     Its text is the first message, one line.
 
-    :ivar messages: a line for each thing that is wrong, with its source.
+    :ivar messages: a line for each thing that is wrong, with its source. Control characters of
+        values and keys are escaped.
     """
 
     def __init__(self, *messages: str) -> None:
-        super().__init__(messages[0])
-        self.messages = messages
+        self.messages = tuple(map(_one_line, messages))
+        super().__init__(self.messages[0])
 
 
 class Source(NamedTuple):
@@ -105,7 +112,11 @@ class Seconds(Rule[float]):
     def check(self, value: object) -> float:
         """Return the seconds of a number; see `Rule`."""
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            seconds = float(value)
+            try:
+                seconds = float(value)
+            except OverflowError:
+                # No float can hold an integer of hundreds of digits.
+                seconds = math.inf
             if math.isfinite(seconds) and self.least <= seconds <= self.most:
                 return seconds
         limit = "" if self.most == math.inf else f" and at most {self.most:g}"
@@ -285,7 +296,9 @@ def resolve(
             try:
                 result = Found(_value(setting.rule, value, source), source)
             except ValueError as error:
-                shown = to_toml(value) if source.kind == FILE else value
+                shown = to_toml(value) if source.kind == FILE else str(value)
+                if len(shown) > LONGEST_SHOWN:
+                    shown = f"{shown[: LONGEST_SHOWN - 1]}…"
                 wrong.append(f"{source.label} {shown}: {error}")
         found[setting.field] = result
     if table is not None:
@@ -308,6 +321,8 @@ def to_toml(value: object) -> str:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, int) and value.bit_length() > LONGEST_DECIMAL:
+        return hex(value)
     if isinstance(value, (int, float)):
         return str(value)
     if isinstance(value, str):
@@ -324,6 +339,13 @@ def to_toml(value: object) -> str:
     if isinstance(value, Mapping):
         return "{…}"
     return str(value)
+
+
+def _one_line(message: str) -> str:
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in message
+    )
 
 
 def _option(setting: Setting, value: object) -> Found:

@@ -8,6 +8,9 @@ from typing import Any
 
 from natproxy.settings import Found, Setting, SettingError
 
+LARGEST = 1 << 20
+"""Bytes of a file that is read: a file of settings has a few thousand."""
+
 EXTRA = "natproxy[config]"
 """The extra that has a parser for Python 3.10."""
 
@@ -15,13 +18,18 @@ EXTRA = "natproxy[config]"
 def read_toml(path: str) -> dict[str, Any]:
     """Return the content of a TOML file.
 
-    :raises SettingError: if it cannot be read, or parsed.
+    :raises SettingError: if it cannot be read or parsed, or is larger than `LARGEST`.
     """
     try:
         with open(path, "rb") as file:
-            content = file.read()
+            content = file.read(LARGEST + 1)
     except OSError as error:
         raise SettingError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        # The path has a NUL.
+        raise SettingError(f"{path}: {error}") from error
+    if len(content) > LARGEST:
+        raise SettingError(f"{path}: must have at most {LARGEST} bytes")
     loads = _toml_parser(path)
     try:
         return loads(content.decode())

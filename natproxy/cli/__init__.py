@@ -112,11 +112,15 @@ def _finish(status: int, error: OSError | None, output: Output | None) -> int:
 
 
 def _explained(error: ClientError, server: str) -> str:
+    """Return an error's text, with a hint if the default server cannot be connected to.
+
+    :param server: the address that the command has of its settings; may be empty.
+    """
     from natproxy.client.config import DEFAULT_SERVER
     from natproxy.client.errors import CannotConnect
 
-    unnamed = server == DEFAULT_SERVER and server in str(error)
-    if isinstance(error, CannotConnect) and unnamed:
+    # A path may be a URL, which names another server.
+    if isinstance(error, CannotConnect) and error.server == server == DEFAULT_SERVER:
         return f"{error}; --server or $NATPROXY_SERVER sets the address of the proxy"
     return str(error)
 

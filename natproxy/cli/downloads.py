@@ -20,7 +20,7 @@ from natproxy.client.transfer.stream import stream
 from natproxy.protocol import printable
 
 CONNECTIONS = 64
-"""The most at the same time: each has a thread, a socket, and a buffer of one megabyte."""
+"""Connections of one command at most: each has a thread, a socket, and a buffer of one megabyte."""
 
 
 def jobs_of(arguments: Namespace) -> int:
@@ -29,8 +29,8 @@ def jobs_of(arguments: Namespace) -> int:
     return max(1, jobs)
 
 
-def method_of(arguments: Namespace, existing: Existing) -> DownloadOptions:
-    """Return how files are downloaded.
+def download_options_of(arguments: Namespace, existing: Existing) -> DownloadOptions:
+    """Return the options of downloads.
 
     :param existing: what to do about files that exist here.
     """
@@ -41,7 +41,7 @@ def method_of(arguments: Namespace, existing: Existing) -> DownloadOptions:
 
 
 def destinations(names: Sequence[bytes], output: str | None) -> list[DownloadRequest]:
-    """Return where each file is saved.
+    """Return a request for each file, with the path to save it to.
 
     :param output: the value of ``--output``.
     :raises UsageError: if two files would be saved under the same path.
@@ -73,7 +73,7 @@ def report_version(session: Session, arguments: Namespace, display: Display) -> 
 def write_to_output(
     session: Session,
     names: Sequence[bytes],
-    how: DownloadOptions,
+    options: DownloadOptions,
     display: Display,
     prompting: bool,
 ) -> int:
@@ -101,7 +101,7 @@ def write_to_output(
     with display:
         display.expect(len(names), None)
         for name in names:
-            stream(session, name, write, how, display)
+            stream(session, name, write, options, display)
         if prompting and sys.stdout.isatty() and last != b"\n":
             output.write(b"\n")
         output.flush()

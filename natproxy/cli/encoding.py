@@ -38,7 +38,7 @@ def argument_for(name: bytes, encoding: str | None = None) -> str | None:
     """Return the argument that stands for a name on the server: `remote_name` reversed.
 
     :param encoding: of the locale; by default, that of this process.
-    :return: `None` if there is none, since the locale lacks characters of the name.
+    :return: ``None`` if there is none, since the locale lacks characters of the name.
     """
     encoding = _name_of(encoding)
     if encoding in ("utf-8", "ascii"):

@@ -1,6 +1,6 @@
 """Handling of Ctrl-C: the first one cancels the command, the second one ends the process.
 
-Python raises `KeyboardInterrupt` in the main thread at each Ctrl-C. A second exception would
+Python raises ``KeyboardInterrupt`` in the main thread at each Ctrl-C. A second exception would
 interrupt the clean-up after the first.
 """
 
@@ -13,7 +13,7 @@ from typing import NoReturn
 
 
 def interrupt_once() -> None:
-    """Make the next SIGINT raise `KeyboardInterrupt`, and the one after it end the process.
+    """Make the next SIGINT raise ``KeyboardInterrupt``, and the one after it end the process.
 
     Do nothing if SIGINT is ignored, or has another handler than Python's.
     """
@@ -24,7 +24,7 @@ def interrupt_once() -> None:
 
 
 def rearm() -> None:
-    """Make the next SIGINT raise `KeyboardInterrupt` again, after one has cancelled a command."""
+    """Make the next SIGINT raise ``KeyboardInterrupt`` again, after one has cancelled a command."""
     if _interrupt.raised:
         _interrupt.raised = False
         signal.signal(signal.SIGINT, _interrupt)
@@ -38,7 +38,7 @@ def end_at_interrupt() -> None:
 
 
 class _Interrupt:
-    """A handler that raises `KeyboardInterrupt` once.
+    """A handler that raises ``KeyboardInterrupt`` once.
 
     :ivar raised: whether it has raised the exception.
     """

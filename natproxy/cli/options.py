@@ -124,7 +124,7 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
 def add_retry_options(parser: argparse.ArgumentParser, retry_for: float | None = None) -> None:
     """Add the options that control how temporary failures are retried.
 
-    :param retry_for: the command's default of ``--retry-for``, in seconds; `None` for no retry
+    :param retry_for: the command's default of ``--retry-for``, in seconds; ``None`` for no retry
         unless ``--wait`` is specified.
     """
     shown = "0" if retry_for is None else f"{retry_for / 60:.0f}m"

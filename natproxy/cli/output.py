@@ -19,7 +19,7 @@ BUFFER = 1 << 16
 class Output(io.BufferedWriter):
     """Writes every byte to a file object in blocking or in non-blocking mode, or raises an error.
 
-    The `io.FileIO` below keeps account of what has been written when an interrupt occurs, so
+    The ``io.FileIO`` below keeps account of what has been written when an interrupt occurs, so
     that nothing is written twice.
 
     :ivar failure: the first error; it remains even if the writer ignores the exception.
@@ -84,7 +84,7 @@ def open_missing_streams() -> bool:
 
 @contextmanager
 def standard_output(closed: bool = False) -> Iterator[Output | None]:
-    """Replace `sys.stdout` within a block by a stream that writes every byte or raises an error.
+    """Replace ``sys.stdout`` within a block by a stream that writes every byte or raises an error.
 
     Python's own stream loses bytes where it would block, and with ``PYTHONUNBUFFERED`` its
     ``write()`` may write less than its argument. Characters that the encoding lacks are
@@ -92,7 +92,7 @@ def standard_output(closed: bool = False) -> Iterator[Output | None]:
 
     :param closed: whether standard output was closed before the program started: writing to it
         is an error.
-    :return: the binary stream; `None` if `sys.stdout` has no descriptor and is not replaced.
+    :return: the binary stream; ``None`` if ``sys.stdout`` has no descriptor and is not replaced.
     """
     before = sys.stdout
     with suppress(AttributeError):
@@ -125,7 +125,7 @@ def standard_output(closed: bool = False) -> Iterator[Output | None]:
 
 
 def release_standard_error() -> None:
-    """Remove `sys.stderr` if it cannot be flushed.
+    """Remove ``sys.stderr`` if it cannot be flushed.
 
     Otherwise the interpreter flushes it at exit, fails, and sets the exit status to 120.
     """

@@ -57,7 +57,7 @@ def summary_of(parser: argparse.ArgumentParser) -> str:
 class HelpFormatter(argparse.HelpFormatter):
     """Formats help for the width of the terminal.
 
-    `argparse` imports `shutil` to find the width, and makes a formatter for each option.
+    ``argparse`` imports ``shutil`` to find the width, and makes a formatter for each option.
     """
 
     def __init__(self, prog: str) -> None:
@@ -153,7 +153,7 @@ def _add_commands(
 
 
 def _columns() -> int:
-    """Return the columns of the terminal, as `shutil.get_terminal_size` does."""
+    """Return the columns of the terminal, as ``shutil.get_terminal_size`` does."""
     columns = os.environ.get("COLUMNS", "")
     if columns.isdecimal() and int(columns) > 0:
         return int(columns)

@@ -27,7 +27,7 @@ class SyncReport:
     """The result of a ``sync``, which is filled in step by step.
 
     :ivar plan: the downloads and deletions that are needed.
-    :ivar refusal: why nothing may be deleted; `None` if deletion is allowed.
+    :ivar refusal: why nothing may be deleted; ``None`` if deletion is allowed.
     :ivar totals: the results of the downloads.
     :ivar deleted: the results of the deletions.
     """

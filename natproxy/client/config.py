@@ -3,7 +3,8 @@
 The file is ``$XDG_CONFIG_HOME/natproxy/config.toml`` (by default
 ``~/.config/natproxy/config.toml``), or the one that ``NATPROXY_CONFIG`` names. Its keys have
 the names of the options. An option overrides an environment variable, that overrides the file,
-and the file overrides the default. Without a file, this costs one ``stat``.
+and the file overrides the default. All values of the file must be valid, those that are
+overridden as well. Without a file, this costs one ``stat``.
 
 There is no key for a certificate authority: the command line has no TLS.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from natproxy.client.errors import UsageError
@@ -38,7 +40,7 @@ VARIABLE = "NATPROXY_CONFIG"
 class Server(Rule[str]):
     """The address of a server.
 
-    That of the environment is parsed by the commands that use it: a URL overrides it.
+    A value of the environment is not checked here: a command whose path is a URL does not use it.
     """
 
     unit = "HOST:PORT"
@@ -49,14 +51,14 @@ class Server(Rule[str]):
 
     def check(self, value: object) -> str:
         """Return the text of an address; see `Rule`."""
-        from natproxy.address import Address
+        from natproxy.address import Address, AddressError
 
         if not isinstance(value, str):
             raise ValueError("must be a string, HOST:PORT")
         try:
             Address.parse(value)
-        except ValueError as error:
-            raise ValueError(str(error).removeprefix(f"server '{value}': ")) from None
+        except AddressError as error:
+            raise ValueError(error.reason) from None
         return value
 
 
@@ -75,14 +77,12 @@ class Timeout(Rule[float]):
 
     def check(self, value: object) -> float:
         """Return the seconds of a number; see `Rule`."""
-        from natproxy.client.retry import check_timeout
+        from natproxy.client.retry import TIMEOUT_RULE, is_timeout
 
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             raise ValueError("must be a number of seconds")
-        try:
-            check_timeout("timeout", value)
-        except UsageError as error:
-            raise ValueError(str(error).partition(": ")[2]) from None
+        if not is_timeout(value):
+            raise ValueError(TIMEOUT_RULE)
         return float(value)
 
 
@@ -93,16 +93,15 @@ class Duration(Rule[float]):
 
     def check(self, value: object) -> float:
         """Return seconds; see `Rule`."""
-        from natproxy.client.retry import parse_duration
+        from natproxy.client.retry import DURATION_RULE, parse_duration
 
-        if isinstance(value, str):
-            try:
+        # No float can hold an integer of hundreds of digits.
+        with suppress(ValueError, OverflowError):
+            if isinstance(value, str):
                 return parse_duration(value)
-            except ValueError as error:
-                raise ValueError(str(error).removeprefix(f"'{value}': ")) from None
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
-            return float(value)
-        raise ValueError("must be a duration, such as 90s, 30m, 2h or inf")
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
+                return float(value)
+        raise ValueError(DURATION_RULE)
 
     def show(self, value: float) -> str:
         """Return the duration in seconds; see `Rule`."""
@@ -125,11 +124,11 @@ class ClientConfig(NamedTuple):
 
     :ivar server: address of the server: ``HOST:PORT`` or ``natproxy://HOST:PORT``.
     :ivar timeout: seconds that the server may be silent.
-    :ivar connect_timeout: seconds to wait for a connection; `None`: 10, or ``timeout`` if that
+    :ivar connect_timeout: seconds to wait for a connection; ``None``: 10, or ``timeout`` if that
         is shorter.
     :ivar retry_for: seconds for which temporary failures are retried without progress, by
-        every command that retries; `None`: the command's own default.
-    :ivar retries: consecutive failures before giving up; `None` for any number.
+        every command that retries; ``None``: the command's own default.
+    :ivar retries: consecutive failures before giving up; ``None`` for any number.
     :ivar wait: whether a server that has never been connected to is waited for.
     :ivar sources: where each value comes from, by its name in this class.
     """
@@ -152,7 +151,7 @@ def load_client_config(
 
     :param options: those of the command line that the user has specified, parsed and checked,
         by their names in `ClientConfig`.
-    :param environment: `os.environ` by default.
+    :param environment: ``os.environ`` by default.
     :param file: to read in place of the user's; it must exist.
     :raises UsageError: if a value is wrong, a key is unknown, or the file cannot be read; the
         text is one line that names the source.
@@ -194,13 +193,18 @@ def check_client_config(
     return []
 
 
-def config_path(environment: Mapping[str, str]) -> str:
-    """Return the path of the user's file if ``NATPROXY_CONFIG`` names no other."""
+def config_path(environment: Mapping[str, str]) -> str | None:
+    """Return the path of the user's file if ``NATPROXY_CONFIG`` names no other.
+
+    :return: ``None`` if the user has no home directory.
+    """
     base = environment.get("XDG_CONFIG_HOME", "")
-    # A relative path is invalid there.
+    # A relative path is invalid there, and a home directory that is unknown remains ``~``: no
+    # settings are read from the working directory, which another user may own.
     if not os.path.isabs(base):
-        base = os.path.join(os.path.expanduser("~"), ".config")
-    return os.path.join(base, "natproxy", "config.toml")
+        home = environment.get("HOME") or os.path.expanduser("~")
+        base = os.path.join(home, ".config")
+    return os.path.join(base, "natproxy", "config.toml") if os.path.isabs(base) else None
 
 
 def _resolve(
@@ -208,8 +212,9 @@ def _resolve(
 ) -> dict[str, Found]:
     environment = os.environ if environment is None else environment
     table = _table(environment, file)
-    settings = [setting for setting in SETTINGS if setting.field not in options]
-    found = resolve(settings, {}, environment, table, [setting.key for setting in SETTINGS])
+    overridden = {setting.variable for setting in SETTINGS if setting.field in options}
+    effective = {name: text for name, text in environment.items() if name not in overridden}
+    found = resolve(SETTINGS, {}, effective, table)
     for setting in SETTINGS:
         if setting.field in options:
             found[setting.field] = Found(options[setting.field], Source(OPTION, setting.option))
@@ -217,10 +222,11 @@ def _resolve(
 
 
 def _table(environment: Mapping[str, str], file: str | None) -> Table | None:
-    named = file or environment.get(VARIABLE)
-    path = named or config_path(environment)
-    if not named and not os.path.exists(path):
-        return None
+    path = file or environment.get(VARIABLE)
+    if not path:
+        path = config_path(environment)
+        if path is None or not os.path.exists(path):
+            return None
     from natproxy.toml import read_toml
 
     return Table(path, "", read_toml(path))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from natproxy.protocol import ErrorKind, kind_of, parse_error, printable
 
@@ -12,16 +12,23 @@ class ClientError(Exception):
 
     :cvar exit_status: of the command line.
     :cvar passing: whether it is temporary: a retry may succeed.
+    :ivar name: of the file on the server, if the text begins with it and is that of a reply, or
+        of retries; otherwise empty.
     """
 
     exit_status: ClassVar[int] = 1
     passing: ClassVar[bool] = False
+    name: bytes = b""
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        # By default, pickle passes the text to the constructor, which may need other arguments.
+        return _restored, (type(self), self.args, self.__dict__)
 
 
 class ServerError(ClientError):
     """The server replied ``ERR``; the text is its message.
 
-    :ivar code: the three-digit code of the reply; `None` if it had none.
+    :ivar code: the three-digit code of the reply; ``None`` if it had none.
     """
 
     code: int | None = None
@@ -54,10 +61,17 @@ class NotFound(ServerError):
 
 
 class CannotConnect(ClientError):
-    """The connection to the server could not be made."""
+    """The connection to the server could not be made.
+
+    :ivar server: its address, ``HOST:PORT``; empty if unknown.
+    """
 
     exit_status = 4
     passing = True
+
+    def __init__(self, message: str, server: str = "") -> None:
+        super().__init__(message)
+        self.server = server
 
 
 class ConnectionBroken(ClientError):
@@ -72,7 +86,7 @@ class ClosedWithoutReply(ConnectionBroken):
 
 
 class GaveUp(ClientError):
-    """All retries have failed."""
+    """A temporary failure lasted longer, or occurred more often, than the retry policy allows."""
 
     exit_status = 5
 
@@ -96,7 +110,10 @@ class Changed(ServerError):
 
 
 class LocalError(ClientError):
-    """A local file or directory cannot be read or written."""
+    """A local file or directory cannot be read or written.
+
+    :ivar errno: of the system's error; ``None`` if it has none.
+    """
 
     exit_status = 9
 
@@ -115,7 +132,7 @@ class ListingIncomplete(ServerError):
     It is raised after the last entry.
 
     :ivar count: number of such directories.
-    :param reason: the reason why the listing is incomplete, if it is another one.
+    :param reason: for the text, if the server reports another reason than such directories.
     """
 
     def __init__(self, count: int, reason: str = "") -> None:
@@ -162,13 +179,15 @@ def error_of(reply: bytes, name: bytes = b"") -> ServerError:
         message = "the server sent no reason" if code is None else f"error {code}"
     error = kind(f"{printable(name)}: {message}" if name else message)
     error.code = code
+    error.name = name
     return error
 
 
-def interrupted_by(error: ClientError, name: bytes, kept: int) -> ClientError:
-    """Return a temporary failure that has ended a download, with a text for the user.
+def download_error(error: ClientError, name: bytes, kept: int) -> ClientError:
+    """Return a failure of a download, with a text for the user.
 
-    Any other failure is returned as it is.
+    The text of a temporary failure has the name of the file, and how to resume. Any other
+    failure, and a failed connection before the first byte, is returned as it is.
 
     :param name: of the file on the server.
     :param kept: number of received bytes that are on the disk.
@@ -177,13 +196,19 @@ def interrupted_by(error: ClientError, name: bytes, kept: int) -> ClientError:
         isinstance(error, CannotConnect) and not kept
     ):
         return error
-    shown = printable(name)
-    text = str(error)
-    if not text.startswith(f"{shown}: "):
-        text = f"{shown}: {text}"
+    text = str(error) if error.name == name else f"{printable(name)}: {error}"
     if kept:
         text += "; what was received is kept, and the same command continues it"
-    named = type(error)(text)
-    if isinstance(error, ServerError) and isinstance(named, ServerError):
-        named.code = error.code
+    named = _restored(type(error), (text,), error.__dict__)
+    named.name = name
     return named
+
+
+def _restored(
+    kind: type[ClientError], arguments: tuple[Any, ...], attributes: dict[str, Any]
+) -> ClientError:
+    """Return an exception of a kind, made without its constructor."""
+    error = kind.__new__(kind, *arguments)
+    error.args = arguments
+    error.__dict__.update(attributes)
+    return error

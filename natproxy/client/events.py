@@ -36,7 +36,7 @@ class Event(NamedTuple):
     :ivar name: of the file on the server.
     :ivar phase: the current one.
     :ivar done: bytes of the file that this phase has processed.
-    :ivar size: of the file, in bytes; `None` until it is known.
+    :ivar size: of the file, in bytes; ``None`` until it is known.
     :ivar message: for people, on one line, without the name; empty if there is none.
     """
 

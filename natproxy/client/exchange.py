@@ -39,7 +39,7 @@ class Exchange:
 
     @property
     def header(self) -> Header | None:
-        """The header of the reply; `None` until it has been received."""
+        """The header of the reply; ``None`` until it has been received."""
         return self._parser.header
 
     @property

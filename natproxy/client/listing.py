@@ -34,9 +34,9 @@ class Listing:
     is detected, and no reader of a listing has to remember names.
 
     :param name: of the directory; empty for the served one.
-    :param depth: levels of directories; `math.inf` for all of them.
+    :param depth: levels of directories; ``math.inf`` for all of them.
     :param after: the name after which the listing begins; empty for the beginning.
-    :param limit: entries at most; `None` for any number.
+    :param limit: entries at most; ``None`` for any number.
     :ivar after: the name after which the next page begins.
     :ivar more: whether there is a next page.
     """
@@ -94,7 +94,7 @@ class Listing:
         if self.more:
             self.after = last if header.after is None else header.after
             if self.after < last or self.after <= before:
-                raise WireError("a page that leads nowhere")
+                raise WireError("the next page would not begin after this one")
         self._unnamed += max(0, header.unread - marked)
         self._entries += len(page)
         self._empty = 0 if page else self._empty + 1

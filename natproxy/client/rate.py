@@ -16,7 +16,7 @@ RATE_WINDOW = 60.0
 """Seconds over which that rate is measured by default."""
 
 CATCH_UP = 0.5
-"""Seconds by which a limited transfer may be late and still make up for it."""
+"""Seconds that a limited transfer may be behind its limit, and catch up afterwards."""
 
 
 class RateMonitor:
@@ -75,6 +75,6 @@ class RateLimit:
         """Account for received bytes and return the seconds to wait before receiving more."""
         with self._lock:
             now = self._clock()
-            # A wait that lasted too long may be made up for; idle time is not saved up.
+            # After a wait that lasted too long, the transfer catches up; idle time does not count.
             self._free_at = max(self._free_at, now - CATCH_UP) + size / self.rate
             return max(0.0, self._free_at - now)

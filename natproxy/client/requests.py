@@ -19,8 +19,12 @@ from natproxy.client.errors import (
     UsageError,
 )
 from natproxy.protocol import (
+    BAD_GATEWAY,
     DIRECTORY,
+    FILE,
     FILE_NOT_FOUND,
+    ROOT,
+    UNAVAILABLE,
     Arguments,
     Digest,
     Header,
@@ -76,9 +80,10 @@ class Request(ABC, Generic[T]):
     discards what an earlier reply has left.
 
     :cvar word: the verb.
-    :cvar purpose: what a server of version 1 cannot do; empty if version 1 has the verb.
+    :cvar purpose: what a server of version 1 cannot do, for messages; empty if version 1 has
+        the verb.
     :cvar bounded: whether the time-out limits the whole reply instead of each piece.
-    :ivar header: of the reply; `None` before `begin`.
+    :ivar header: of the reply; ``None`` before `begin`.
     :ivar satisfied: whether the result is complete although the reply may not be.
     """
 
@@ -96,7 +101,7 @@ class Request(ABC, Generic[T]):
     def begin(self, header: Header, largest: int | None = None) -> None:
         """Check the header of the reply.
 
-        :param largest: bytes of the body that may be held in memory; `None` for any number.
+        :param largest: bytes of the body that may be held in memory; ``None`` for any number.
         :raises WireError: if it does not match the command.
         :raises UsageError: if it announces more than ``largest`` bytes.
         """
@@ -123,7 +128,7 @@ class Request(ABC, Generic[T]):
         assert self.header is not None
         return self.parse(self.header, bytes(self._body))
 
-    def accept(self, header: Header) -> None:  # most requests accept any
+    def accept(self, header: Header) -> None:  # by default, any header is accepted
         """Check the header before the body is received; see `begin`."""
 
     @abstractmethod
@@ -150,12 +155,12 @@ class ListNames(Request[list[bytes]]):
 
 
 class Probe(Request[None]):
-    """``LIST`` as a sign of life: the header of the reply suffices."""
+    """``LIST``, sent to check that a server replies: the header of the reply suffices."""
 
     word = b"LIST"
 
     def accept(self, header: Header) -> None:
-        """Be satisfied."""
+        """Accept any header; the body is not needed."""
         self.satisfied = True
 
     def parse(self, header: Header, body: bytes) -> None:
@@ -261,10 +266,10 @@ def digest_steps(request: Hash, timeout: float, seconds: Callable[[], float]) ->
             digest: Digest = yield request
             return digest
         except NotFound:
-            yield from _require_file(name)
+            yield from _refuse_directory(name)
             raise
         except ClientError as error:
-            # Only silence is handled here; the caller retries other failures.
+            # Only silence is handled here. The caller retries other temporary failures.
             now = seconds()
             if (
                 not may_be_computing(error)
@@ -284,8 +289,10 @@ def _is_alive(name: bytes) -> Steps[bool]:
     return True
 
 
-def _require_file(name: bytes) -> Steps[None]:
+def _refuse_directory(name: bytes) -> Steps[None]:
     """Check whether a name that is not found as a file is that of a directory.
+
+    The server's own error for it is 404, the same as for a missing file.
 
     :raises UsageError: if it is.
     """
@@ -294,23 +301,25 @@ def _require_file(name: bytes) -> Steps[None]:
     except ClientError:
         return
     if metadata.type == DIRECTORY:
-        raise is_a_directory(name)
+        require_file(name, metadata)
 
 
 def may_be_computing(error: ClientError) -> bool:
     """Return whether a digest may still be computed after this failure.
 
-    That is the case after silence, and if the server is busy. An error with the code 502 or
-    503 means that the server, or the file server behind the proxy, has given up.
+    That is the case after silence, and if the server is busy. `BAD_GATEWAY` and `UNAVAILABLE`
+    mean that the server, or the file server behind the proxy, has given up.
     """
     if isinstance(error, Unavailable):
-        return error.code not in (502, 503)
+        return error.code not in (BAD_GATEWAY, UNAVAILABLE)
     return isinstance(error, ConnectionBroken)
 
 
-def is_a_directory(name: bytes) -> UsageError:
-    """Return the error for a directory where a file is required.
+def require_file(name: bytes, metadata: Metadata) -> Metadata:
+    """Return metadata if it is that of a file.
 
-    The server's own error for it is 404, the same as for a missing file.
+    :raises UsageError: if it is that of a directory.
     """
-    return UsageError(f"{printable(name) or '.'}: is a directory")
+    if metadata.type != FILE:
+        raise UsageError(f"{printable(name or ROOT)}: is a directory")
+    return metadata

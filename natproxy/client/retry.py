@@ -24,6 +24,9 @@ RETRY_FOR = 1800.0
 LONGEST_TIMEOUT = 10**6
 """Seconds that a time-out may last."""
 
+TIMEOUT_RULE = f"must be more than 0 and at most {LONGEST_TIMEOUT} seconds"
+DURATION_RULE = "must be a duration, such as 90s, 30m, 2h or inf"
+
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)([smh]?)")
 _SECONDS_IN = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -60,10 +63,10 @@ class Cancellation:
 class RetryPolicy(NamedTuple):
     """How long temporary failures are retried.
 
-    :ivar retry_for: seconds without progress before giving up: 0 for no retries, `math.inf` for
+    :ivar retry_for: seconds without progress before giving up: 0 for no retries, ``math.inf`` for
         no limit. Progress is a completed step, or `MINIMUM_RATE` over `RATE_WINDOW`.
     :ivar retries: consecutive failures without progress before giving up, if that comes sooner;
-        `None` for no limit.
+        ``None`` for no limit.
     :ivar wait: whether a first connection that fails is retried as well.
     """
 
@@ -81,13 +84,28 @@ DOWNLOAD_RETRY_POLICY = RetryPolicy(RETRY_FOR)
 """How long a download is retried by default."""
 
 
+class ProgressRule(NamedTuple):
+    """How fast bytes must be received to count as progress.
+
+    :ivar minimum_rate: bytes a second; lower for a limited download.
+    :ivar timeout: seconds that silence may last. If nothing is retried, the rate is not
+        measured over less.
+    """
+
+    minimum_rate: float = MINIMUM_RATE
+    timeout: float = 0.0
+
+
 class RetryContext:
     """State that all commands of one session share. Several threads use it.
 
+    :param clock: returns seconds, from any origin.
+    :ivar clock: the parameter.
     :ivar reached: whether a connection to the server has ever been made.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
         self.reached = False
         self._lock = threading.Lock()
         # One item for each delay that is under way; several may use one `Cancellation`.
@@ -156,12 +174,10 @@ class Retrier:
 
     :param context: of the session. A first connection that fails is not retried unless
         `RetryPolicy.wait` is set: the address is more likely misspelt than the server restarting.
+    :param cancellation: cancels the steps, and the delays between them.
     :param report: called with a message before each delay: the error, and the delay.
-    :param outage: shared by the transfers of a batch.
-    :param minimum_rate: bytes a second that count as progress; lower for a limited transfer.
-    :param clock: returns seconds, from any origin.
-    :param timeout: seconds that silence may last. If nothing is retried, the rate is not
-        measured over less.
+    :param outage: shared by the downloads of a batch.
+    :param progress: how fast bytes must be received.
     """
 
     def __init__(
@@ -170,24 +186,22 @@ class Retrier:
         policy: RetryPolicy,
         cancellation: Cancellation,
         report: Callable[[str], object],
-        *,
         outage: Outage | None = None,
-        minimum_rate: float = MINIMUM_RATE,
-        clock: Callable[[], float] | None = None,
-        timeout: float = 0.0,
+        progress: ProgressRule | None = None,
     ) -> None:
+        progress = progress or ProgressRule()
         self._context = context
         self._policy = policy
         self._cancellation = cancellation
         self._report = report
         self._outage = outage or Outage()
-        self._clock = clock or time.monotonic
+        self._clock = context.clock
         self._lock = threading.Lock()
-        self._minimum_rate = minimum_rate
+        self._minimum_rate = progress.minimum_rate
         if policy.disabled:
             # As in `RateMonitor`: the peer may be silent twice in a row. The process itself may
             # have been stopped for a while, too.
-            self._window = max(RATE_WINDOW, timeout)
+            self._window = max(RATE_WINDOW, progress.timeout)
             self._longest_slow = 2 * self._window
         else:
             self._window = min(RATE_WINDOW, policy.retry_for)
@@ -306,11 +320,17 @@ class Retrier:
                 self._failing_since = since
             left = self._failing_since + policy.retry_for - now
         if policy.retries is not None and count > policy.retries:
-            raise GaveUp(f"{error} (gave up after {count} tries)") from error
+            raise _exhausted(error, f"{count} tries") from error
         if left <= 0:
             seconds = format_duration(policy.retry_for)
-            raise GaveUp(f"{error} (gave up after {seconds} without progress)") from error
+            raise _exhausted(error, f"{seconds} without progress") from error
         return min(left, backoff(count))
+
+
+def _exhausted(error: ClientError, limit: str) -> GaveUp:
+    failure = GaveUp(f"{error} (gave up after {limit})")
+    failure.name = error.name
+    return failure
 
 
 def backoff(failures: int, jitter: Callable[[], float] | None = None) -> float:
@@ -330,16 +350,19 @@ def backoff(failures: int, jitter: Callable[[], float] | None = None) -> float:
     return middle * (0.5 + jitter())
 
 
+def is_timeout(seconds: float) -> bool:
+    """Return whether seconds are a valid time-out: `TIMEOUT_RULE`."""
+    return 0 < seconds <= LONGEST_TIMEOUT
+
+
 def check_timeout(name: str, seconds: float | None) -> None:
-    """Check a time-out; `None` is valid.
+    """Check a time-out; ``None`` is valid.
 
     :param name: of the option.
     :raises UsageError: if it is not more than 0, or more than `LONGEST_TIMEOUT`.
     """
-    if seconds is not None and not 0 < seconds <= LONGEST_TIMEOUT:
-        raise UsageError(
-            f"{name} {seconds:g}: must be more than 0 and at most {LONGEST_TIMEOUT} seconds"
-        )
+    if seconds is not None and not is_timeout(seconds):
+        raise UsageError(f"{name} {seconds:g}: {TIMEOUT_RULE}")
 
 
 def parse_duration(text: str) -> float:
@@ -353,7 +376,7 @@ def parse_duration(text: str) -> float:
         return math.inf
     match = _DURATION.fullmatch(normalized)
     if match is None:
-        raise ValueError(f"'{text}': must be a duration, such as 90s, 30m, 2h or inf")
+        raise ValueError(f"'{text}': {DURATION_RULE}")
     return float(match[1]) * _SECONDS_IN[match[2]]
 
 

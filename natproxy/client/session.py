@@ -40,13 +40,13 @@ class Session(CommandSession):
         The file gets its name only when it is complete.
 
         :param destination: a file, or a directory that exists or ends with a slash; missing
-            directories are created. If `None`, the working directory.
+            directories are created. If ``None``, the working directory.
         :param overwrite: replace an existing file; otherwise, one of the same size and time is
             left as it is, and any other is an error.
         :param verify: compare the SHA-256 with the server's.
         :param segments: parts of the file that are downloaded at the same time.
         :param retry_for: seconds without progress before giving up on temporary failures: 0 for
-            no retry, `math.inf` for no limit.
+            no retry, ``math.inf`` for no limit.
         :param retries: consecutive failures before giving up, if that comes sooner.
         :param wait: whether a first connection that fails is retried as well.
         :param limit_rate: bytes a second.

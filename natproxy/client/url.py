@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from natproxy.address import SCHEME, Address, scheme_of
+from natproxy.address import FIRST_STAND_IN_PORT, SCHEME, Address, scheme_of
 from natproxy.client.errors import UsageError
 
 
@@ -17,6 +17,15 @@ def parse_server(text: str) -> Address:
         raise UsageError(str(error)) from error
 
 
+def check_server(server: Address) -> None:
+    """Check that a server has a TCP port: the system takes other numbers modulo 65536.
+
+    :raises UsageError: if it has none.
+    """
+    if not 0 < server.port < FIRST_STAND_IN_PORT:
+        raise UsageError(f"server {server.host!r}: the port must be from 1 to 65535")
+
+
 def is_url(text: str) -> bool:
     """Return whether a text is a URL with the scheme ``natproxy``."""
     return scheme_of(text) == SCHEME
@@ -25,7 +34,7 @@ def is_url(text: str) -> bool:
 def parse_path(text: str) -> tuple[Address | None, str]:
     """Parse a path on the server, or a URL that names the server as well.
 
-    :return: the server, `None` if none is named, and the path.
+    :return: the server, ``None`` if none is named, and the path.
     :raises UsageError: for a URL with another scheme: no path on a server contains ``//``.
     """
     if not scheme_of(text):
@@ -43,5 +52,5 @@ def parse_url(text: str) -> tuple[Address, str]:
     """
     place, _, path = text[len(SCHEME) :].partition("/")
     if not is_url(text) or not place:
-        raise UsageError(f"'{text}': natproxy://HOST:PORT/PATH is needed")
+        raise UsageError(f"{text!r}: natproxy://HOST:PORT/PATH is needed")
     return parse_server(place), path

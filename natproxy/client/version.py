@@ -1,4 +1,4 @@
-"""The version of the protocol that a server speaks, found out without I/O."""
+"""The version of the protocol that a server speaks, determined without I/O."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Feat(Request[Features]):
         else:
             self.satisfied = len(first) > MAX_LINE
         if not self.satisfied and len(self._body) > LONGEST_FEAT:
-            raise NotUnderstood("an endless FEAT")
+            raise NotUnderstood(f"a reply to FEAT of more than {LONGEST_FEAT} bytes")
 
     def parse(self, header: Header, body: bytes) -> Features:
         """Return the features."""
@@ -86,23 +86,23 @@ class Feat(Request[Features]):
 
 
 class State(enum.Enum):
-    """What is known of a server's version."""
+    """How far a server's version has been determined."""
 
-    UNKNOWN = "nothing has been learned"
+    UNKNOWN = "the version has not been determined"
     ANNOUNCED = "FEAT announced version 2; a proxy of version 1 may have relayed it"
     CONFIRMED = "a reply of version 2 with words in its header has been received"
     VERSION_1 = "the server, or a proxy before it, speaks version 1 only"
 
 
 class Negotiation:
-    """Finds out the version of one server, once, and falls back to version 1.
+    """Determines the version of one server, once, and falls back to version 1.
 
     The transitions: ``UNKNOWN`` becomes ``ANNOUNCED`` or ``VERSION_1`` by `probe`;
     ``ANNOUNCED`` becomes ``CONFIRMED`` by a reply of version 2 in `carry_out`, or
     ``VERSION_1`` by `DOUBTS`. ``CONFIRMED`` and ``VERSION_1`` are final.
 
     :param server: its name in messages.
-    :ivar features: what the server supports; `None` in the state ``UNKNOWN``.
+    :ivar features: what the server supports; ``None`` in the state ``UNKNOWN``.
     """
 
     def __init__(self, server: object) -> None:
@@ -110,7 +110,7 @@ class Negotiation:
         self.state = State.UNKNOWN
         self.features: Features | None = None
 
-    def learn(self, features: Features) -> None:
+    def record(self, features: Features) -> None:
         """Enter the state that follows from a reply to ``FEAT``."""
         self.features = features
         self.state = State.VERSION_1 if features.version == 1 else State.ANNOUNCED
@@ -118,7 +118,7 @@ class Negotiation:
     def require_version_2(self, purpose: str) -> None:
         """Check that the server is not known to be one of version 1.
 
-        :param purpose: the end of the message: what the server would have to do.
+        :param purpose: the end of the message "… it cannot", such as "compute digests".
         :raises Unsupported: if it is.
         """
         if self.state is State.VERSION_1:
@@ -147,7 +147,7 @@ class Negotiation:
                     break
                 if not _is_doubtful(error) or not (yield from _replies_to_list()):
                     raise
-        self.learn(features)
+        self.record(features)
         return features
 
     def carry_out(self, request: Request[T]) -> Steps[T]:
@@ -156,7 +156,7 @@ class Negotiation:
         A proxy of version 1 before a server of version 2 may relay the listing that replies
         to ``FEAT``, and close the connection on a header of version 2.
 
-        :raises Unsupported: if that is found out.
+        :raises Unsupported: if the server proves to be one of version 1.
         """
         if not request.purpose:
             result: T = yield request
@@ -166,19 +166,22 @@ class Negotiation:
                 result = yield request
             except ClientError as error:
                 via = self.features.via if self.features is not None else ()
-                if (
-                    self.state is State.CONFIRMED
-                    or not _is_doubtful(error, via)
-                    or not (yield from _replies_to_list())
-                ):
+                if self._confirmed or not _is_doubtful(error, via):
+                    raise
+                # Meanwhile, another thread may receive a reply of version 2.
+                if not (yield from _replies_to_list()) or self._confirmed:
                     raise
             else:
                 # The header of a page may have no words, and pass a proxy of version 1.
                 if self.state is State.ANNOUNCED and request.header and request.header.words:
                     self.state = State.CONFIRMED
                 return result
-        self.learn(VERSION_1)
+        self.record(VERSION_1)
         raise self._unsupported(request.purpose)
+
+    @property
+    def _confirmed(self) -> bool:
+        return self.state is State.CONFIRMED
 
     def _unsupported(self, purpose: str) -> Unsupported:
         return Unsupported(

@@ -8,8 +8,8 @@ An open file is one version of the file, the one whose etag it had when it was o
 changes, reading raises `FileChanged`; bytes of two versions are never mixed. Listings are not
 cached: each call sends its command to the server.
 
-Failures are `OSError`, with the `natproxy.client.ClientError` as their cause:
-`FileNotFoundError`, `FileChanged`, `ConnectionError` for a server that cannot be reached, and
+Failures are ``OSError``, with the `natproxy.client.ClientError` as their cause:
+``FileNotFoundError``, `FileChanged`, ``ConnectionError`` for a server that cannot be reached, and
 others by their errno. Lost connections are opened again, and their commands are retried.
 """
 

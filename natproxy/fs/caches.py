@@ -62,7 +62,7 @@ register_cache(GrowingReadAhead, clobber=True)
 class VersionedBlocks(BaseCache):
     """Keeps whole blocks in a local file that belongs to one version of the remote file.
 
-    It replaces fsspec's `MMapCache`, which stores the blocks of all versions in one file and
+    It replaces fsspec's ``MMapCache``, which stores the blocks of all versions in one file and
     marks a block as present before it has been received. The local file ends with a table of
     the blocks' digests; a block is used only if it has its digest. Processes and threads may
     share the file: all of them write the same bytes to the same places.

@@ -18,7 +18,7 @@ from natproxy.client.retry import Cancellation, Retrier, RetryPolicy
 from natproxy.fs.errors import file_changed, os_error
 from natproxy.fs.listing import describe
 from natproxy.fs.ranges import run_at_once
-from natproxy.protocol import Entry, Metadata
+from natproxy.protocol import RANGE_NOT_SATISFIABLE, Entry, Metadata
 
 _Reply = TypeVar("_Reply")
 
@@ -26,13 +26,13 @@ _Reply = TypeVar("_Reply")
 class Commands:
     """Sends commands to one server in a session of this process. Threads may share it.
 
-    All methods raise `OSError`. Names are paths that begin with a slash.
+    All methods raise ``OSError``. Names are paths that begin with a slash.
 
     :param timeout: seconds to wait for each piece of a reply.
     :param connect_timeout: seconds to wait for a connection; see `Session`.
     :param retry_policy: how long temporary failures are retried.
     :param width: commands that `run_at_once` sends at the same time.
-    :raises ValueError: if a time-out is not more than 0, or too long.
+    :raises ValueError: if the port is none, or a time-out is not more than 0 or too long.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Commands:
     def list(self, name: str, depth: float) -> builtins.list[dict[str, Any]]:
         """Return fsspec's descriptions of the entries of a directory; of a file, its own.
 
-        :param depth: levels of directories; `math.inf` for all of them.
+        :param depth: levels of directories; ``math.inf`` for all of them.
         """
         found = []
 
@@ -89,7 +89,7 @@ class Commands:
     def read(self, name: str, start: int, end: int | None, etag: str | None) -> tuple[bytes, str]:
         """Return the bytes of a file from one offset to another, and its etag.
 
-        :param end: the offset after the last; `None` for the end of the file.
+        :param end: the offset after the last; ``None`` for the end of the file.
         :raises FileChanged: if the file's etag is another.
         """
         length = None if end is None else max(0, end - start)
@@ -101,8 +101,9 @@ class Commands:
         try:
             return self._retried(name, get)
         except OSError as error:
-            # Perhaps the offset is beyond the end: that error has no class of its own.
-            if type(error.__cause__) is ServerError:
+            cause = error.__cause__
+            # As from a local file, nothing is read beyond the end.
+            if isinstance(cause, ServerError) and cause.code == RANGE_NOT_SATISFIABLE:
                 metadata = self.metadata(name)
                 if etag not in (None, metadata.etag):
                     raise file_changed(name) from error
@@ -118,7 +119,7 @@ class Commands:
         try:
             session = self.session
             retry = Retrier(
-                session.retry_context, self._retry_policy, Cancellation(), lambda why: None
+                session.retry_context, self._retry_policy, Cancellation(), lambda _: None
             )
             return retry(lambda: command(session))
         except ClientError as error:

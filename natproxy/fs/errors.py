@@ -1,4 +1,4 @@
-"""The client's errors as the `OSError` that programs expect of a file system."""
+"""The client's errors as the ``OSError`` that programs expect of a file system."""
 
 from __future__ import annotations
 
@@ -48,6 +48,9 @@ def local_path(path: Any) -> bytes:
 
 class FileChanged(Changed, OSError):
     """The file on the server is not the version that was opened (``ESTALE``)."""
+
+    # That of `ClientError` has no file name.
+    __reduce__ = OSError.__reduce__
 
 
 def file_changed(path: str) -> FileChanged:

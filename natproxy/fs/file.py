@@ -13,7 +13,7 @@ from natproxy.fs.caches import GrowingReadAhead, VersionedBlocks
 
 
 class NatproxyFile(AbstractBufferedFile):
-    """A file that is open for reading: the version whose etag is in its `details`.
+    """A file that is open for reading: the version whose etag is in its ``details``.
 
     :param fs: the file system that opens it; its ``read_range`` reads the bytes.
     :param details: as ``fs.info`` returns them.
@@ -60,9 +60,9 @@ class NatproxyFile(AbstractBufferedFile):
 
     @property
     def cache(self) -> Any:
-        """The cache of bytes that were read; `None` when the file is closed.
+        """The cache of bytes that were read; ``None`` when the file is closed.
 
-        A `MMapCache` that is set is replaced by `VersionedBlocks` in the same place: it reads by
+        A ``MMapCache`` that is set is replaced by `VersionedBlocks` in the same place: it reads by
         path alone, and its sparse file may hold blocks of another version.
         """
         return self._cache

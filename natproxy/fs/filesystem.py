@@ -50,7 +50,8 @@ class NatproxyFileSystem(AbstractFileSystem):
         ``"90s"``, ``"30m"``, ``"inf"``; without it, a minute, and 30 minutes for downloads.
     :param retries: consecutive failures before giving up, if that comes sooner.
     :param wait: whether to retry as well if the first connection to the server fails.
-    :param connections: commands that one call sends at the same time.
+    :param connections: commands that one call sends at the same time, 1 or more.
+    :raises ValueError: if an option is invalid, or if nothing names a server.
     """
 
     protocol = "natproxy"
@@ -73,6 +74,8 @@ class NatproxyFileSystem(AbstractFileSystem):
         **storage_options: Any,
     ) -> None:
         super().__init__(**storage_options)
+        if int(connections) < 1:
+            raise ValueError("connections must be at least 1")
         self.server = default_server() if host is None else Address(host, int(port))
         retry_seconds = None if retry_for is None else parse_duration(str(retry_for))
         most = None if retries is None else int(retries)
@@ -163,7 +166,7 @@ class NatproxyFileSystem(AbstractFileSystem):
         on_error: Any = "omit",
         **kwargs: Any,
     ) -> Iterator[tuple[str, Any, Any]]:
-        """Yield each directory with its entries, as `os.walk` does; all come from one listing."""
+        """Yield each directory with its entries, as ``os.walk`` does; all come from one listing."""
         detail = kwargs.pop("detail", False)
         top, depth = self._strip_protocol(path), depth_of(maxdepth)
         try:
@@ -202,7 +205,7 @@ class NatproxyFileSystem(AbstractFileSystem):
         return found
 
     def exists(self, path: str, **kwargs: Any) -> bool:
-        """Return whether a file or directory exists; raise `OSError` if the server fails."""
+        """Return whether a file or directory exists; raise ``OSError`` if the server fails."""
         return self._type(path) is not None
 
     def isdir(self, path: str) -> bool:
@@ -225,12 +228,12 @@ class NatproxyFileSystem(AbstractFileSystem):
     def modified(self, path: str) -> datetime:
         """Return the time of last writing, in UTC, to the microsecond.
 
-        A time before or after those of `datetime` becomes the first or the last of them.
+        A time before or after those of ``datetime`` becomes the first or the last of them.
         """
         return datetime_of(self._commands.metadata(self._strip_protocol(path)).mtime_ns)
 
     def created(self, path: str) -> NoReturn:
-        """Raise `NotImplementedError`: the server does not report it."""
+        """Raise ``NotImplementedError``: the server does not report it."""
         raise NotImplementedError("natproxy does not report when a file was created")
 
     def cat_file(
@@ -312,7 +315,7 @@ class NatproxyFileSystem(AbstractFileSystem):
         resumes there.
         """
         name = self._strip_protocol(rpath)
-        how = self._download
+        options = self._download
         progress = progress_of(callback)
         outfile = lpath if outfile is None and isfilelike(lpath) else outfile
         try:
@@ -322,7 +325,7 @@ class NatproxyFileSystem(AbstractFileSystem):
                     self.session,
                     as_name(name),
                     WholeWriter(outfile.write, copy=True),
-                    how,
+                    options,
                     progress,
                 )
                 return
@@ -332,7 +335,7 @@ class NatproxyFileSystem(AbstractFileSystem):
                 os.makedirs(local, exist_ok=True)
                 return
             wanted = DownloadRequest(as_name(name), local, metadata)
-            Download(self.session, wanted, how, progress).run()
+            Download(self.session, wanted, options, progress).run()
         except ClientError as error:
             raise os_error(error, name) from error
 
@@ -341,7 +344,7 @@ class NatproxyFileSystem(AbstractFileSystem):
     ) -> bytes:
         """Return the bytes of a file from one offset to another, as far as the file has them.
 
-        :param end: the offset after the last; `None` for the end of the file.
+        :param end: the offset after the last; ``None`` for the end of the file.
         :raises FileChanged: if the file's etag is another.
         """
         return self._commands.read(name, start, end, etag)[0]

@@ -30,7 +30,7 @@ def describe(name: str, metadata: Metadata, unread: bool = False) -> dict[str, A
     directory that it cannot list has the key as well.
     """
     unread = unread or metadata.type == UNREAD
-    # Rounded to the same float as by `os.stat`.
+    # Rounded to the same float as by ``os.stat``.
     mtime = metadata.mtime_ns // 10**9 + 1e-9 * (metadata.mtime_ns % 10**9)
     return {
         "name": name,
@@ -43,9 +43,9 @@ def describe(name: str, metadata: Metadata, unread: bool = False) -> dict[str, A
 
 
 def datetime_of(mtime_ns: int) -> datetime:
-    """Return a time as a `datetime` in UTC, to the microsecond.
+    """Return a time as a ``datetime`` in UTC, to the microsecond.
 
-    One before the year 1 or after the year 9999 becomes the first or the last `datetime`.
+    One before the year 1 or after the year 9999 becomes the first or the last ``datetime``.
 
     :param mtime_ns: nanoseconds since the epoch.
     """
@@ -59,7 +59,7 @@ def datetime_of(mtime_ns: int) -> datetime:
 def walk(
     top: str, entries: Sequence[dict[str, Any]], depth: float, topdown: bool, detail: bool
 ) -> Iterator[tuple[str, Any, Any]]:
-    """Yield each directory of a listing with its directories and its files, as `os.walk` does.
+    """Yield each directory of a listing with its directories and its files, as ``os.walk`` does.
 
     :param top: the directory that was listed.
     :param depth: levels of directories that were listed.

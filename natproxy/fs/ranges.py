@@ -52,7 +52,7 @@ class Piece(bytes):
 class _Block(NamedTuple):
     """Ranges of one file that are read by one ``GET``.
 
-    :ivar etag: that the file must have; `None` for any.
+    :ivar etag: that the file must have; ``None`` for any.
     :ivar pieces: the number, the start and the end of each range.
     """
 
@@ -96,7 +96,7 @@ def read_ranges(
     :param gap: bytes between two ranges up to which they are read as one.
     :param metadata_of: returns the metadata of a file.
     :param read: returns the bytes of a file from one offset to another, and its etag; raises
-        `FileChanged` if the etag is not that of the last argument, unless it is `None`.
+        `FileChanged` if the etag is not that of the last argument, unless it is ``None``.
     :param run_at_once: calls functions at the same time, as the function of this module does.
     """
     results: list[Any] = [None] * len(ranges)

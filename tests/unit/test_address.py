@@ -36,7 +36,7 @@ class AddressTests(SynchronousTestCase):
             self.assertIn(text, str(error))
         for text in ("tcp:127.0.0.1:80", "natproxy:h:80", " h:80", "\th", "h h:80"):
             error = self.assertRaises(ValueError, Address.parse, text)
-            self.assertEqual(str(error), f"server '{text}': HOST:PORT is needed")
+            self.assertEqual(str(error), f"server {text!r}: HOST:PORT is needed")
         for text in ("::1", "fe80::1%eth0", "::ffff:10.0.0.1:80"):
             error = self.assertRaises(ValueError, Address.parse, text)
             self.assertIn("an IPv6 address is written [ADDRESS]:PORT", str(error))

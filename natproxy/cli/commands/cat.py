@@ -30,6 +30,6 @@ class Cat(Command):
         from natproxy.client.transfer.request import DownloadOptions
 
         session, names = sessions.targets(arguments, arguments.paths)
-        how = DownloadOptions(retry_policy=retry_policy_of(arguments))
+        options = DownloadOptions(retry_policy=retry_policy_of(arguments))
         display = display_for("never", quiet=True)
-        return write_to_output(session, names, how, display, sessions.prompting)
+        return write_to_output(session, names, options, display, sessions.prompting)

@@ -45,8 +45,8 @@ class Get(Command):
         from natproxy.cli.downloads import (
             destinations,
             display_beside_output,
+            download_options_of,
             jobs_of,
-            method_of,
             report_results,
             report_version,
             write_to_output,
@@ -54,15 +54,15 @@ class Get(Command):
         from natproxy.client.transfer.batch import download_all
 
         session, names = sessions.targets(arguments, arguments.paths)
-        how = method_of(arguments, _existing(arguments))
+        options = download_options_of(arguments, _existing(arguments))
         if arguments.output == "-":
             display = display_beside_output(arguments)
-            return write_to_output(session, names, how, display, sessions.prompting)
+            return write_to_output(session, names, options, display, sessions.prompting)
         wanted = destinations(names, arguments.output)
         with display_for(arguments.progress, arguments.quiet) as display:
             report_version(session, arguments, display)
             display.expect(len(wanted), None)
-            results = download_all(session, wanted, how, jobs_of(arguments), display)
+            results = download_all(session, wanted, options, jobs_of(arguments), display)
         return report_results(results, arguments.quiet, sessions.complain)
 
 

@@ -71,7 +71,7 @@ class Sync(Command):
     def run(self, arguments: Namespace, sessions: Sessions) -> int:
         from natproxy.cli.context import retrier_of
         from natproxy.cli.display import display_for
-        from natproxy.cli.downloads import jobs_of, method_of
+        from natproxy.cli.downloads import download_options_of, jobs_of
         from natproxy.cli.encoding import local_path
         from natproxy.cli.sync_report import SyncReport
         from natproxy.client.errors import UsageError
@@ -104,9 +104,9 @@ class Sync(Command):
             if not dry_run or arguments.progress == "json":
                 report.show_missing(display)
             if not dry_run:
-                how = method_of(arguments, Existing.UPDATE)
+                options = download_options_of(arguments, Existing.UPDATE)
                 report.totals = download_and_count(
-                    session, plan.requests, how, jobs_of(arguments), display
+                    session, plan.requests, options, jobs_of(arguments), display
                 )
                 if report.refusal is None and not report.incomplete:
                     report.deleted = delete(tree, plan.extra)

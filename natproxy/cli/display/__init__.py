@@ -4,12 +4,12 @@ Every display takes the same events and writes to standard error only. What a di
 is imported when it is selected. A display writes neither errors nor a summary, and a broken
 terminal or pipe does not end a download.
 
-=========  ================================================================================
-``auto``   bars on a terminal; elsewhere messages only
-``always`` bars on a terminal; elsewhere a line every few seconds and one per downloaded file
-``never``  messages only
-``json``   a JSON object per line, once a second and at certain changes of phase
-=========  ================================================================================
+==========  ===============================================================================
+``auto``    bars on a terminal; elsewhere messages only
+``always``  bars on a terminal; elsewhere a line every few seconds and one per downloaded file
+``never``   messages only
+``json``    a JSON object per line, once a second and at certain changes of phase
+==========  ===============================================================================
 
 Messages are notes for people, and the reasons why a download is retried or restarted.
 Lines replace bars on a dumb terminal, and if rich is not installed. A quiet display shows
@@ -58,7 +58,7 @@ class Display(Protocol):
     def expect(self, files: int, size: int | None) -> None:
         """Take the totals of all files that will have events; they replace earlier totals.
 
-        :param size: of all files together, in bytes; `None` if unknown.
+        :param size: of all files together, in bytes; ``None`` if unknown.
         """
 
     def show_message(self, message: str) -> None:

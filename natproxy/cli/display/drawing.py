@@ -91,11 +91,11 @@ class Canvas:
 class _Progress(NamedTuple):
     """How far a file, or all of them, have got.
 
-    :ivar fraction: between 0 and 1; `None` if unknown.
+    :ivar fraction: between 0 and 1; ``None`` if unknown.
     :ivar done: bytes that have been processed.
-    :ivar size: of all bytes; `None` if unknown, or if only ``done`` is to be shown.
-    :ivar per_second: bytes per second; `None` if unknown.
-    :ivar time: the text of the time left or taken; `None` for no such column.
+    :ivar size: of all bytes; ``None`` if unknown, or if only ``done`` is to be shown.
+    :ivar per_second: bytes per second; ``None`` if unknown.
+    :ivar time: the text of the time left or taken; ``None`` for no such column.
     """
 
     fraction: float | None

@@ -27,8 +27,8 @@ class Row(NamedTuple):
 
     :ivar done: bytes that the phase has processed.
     :ivar per_second: bytes per second; of a file that has ended, the average of the received
-        ones. `None` if unknown.
-    :ivar seconds_left: estimated for receiving; `None` if unknown.
+        ones. ``None`` if unknown.
+    :ivar seconds_left: estimated for receiving; ``None`` if unknown.
     :ivar seconds: since its first event; of a file that has ended, until its last one.
     """
 
@@ -51,10 +51,10 @@ class View(NamedTuple):
     :ivar files_done: complete files, including unchanged ones.
     :ivar files_total: expected files, or files that had events if those are more.
     :ivar bytes_done: bytes of the files that are on the disk, received or not.
-    :ivar bytes_total: `None` if unknown.
+    :ivar bytes_total: ``None`` if unknown.
     :ivar received: bytes received from the server, including discarded ones.
-    :ivar per_second: bytes received per second; `None` if unknown.
-    :ivar seconds_left: estimated; `None` if unknown.
+    :ivar per_second: bytes received per second; ``None`` if unknown.
+    :ivar seconds_left: estimated; ``None`` if unknown.
     """
 
     seconds: float
@@ -306,7 +306,7 @@ class _Speed:
         self._samples = deque([(now, moved)])
 
     def at(self, now: float, moved: int) -> float | None:
-        """Return bytes per second, and add the current total; `None` if it is too early."""
+        """Return bytes per second, and add the current total; ``None`` if it is too early."""
         samples = self._samples
         if now - samples[-1][0] >= SHORTEST:
             samples.append((now, moved))

@@ -51,8 +51,8 @@ class Shell:
     :param arguments: configured; commands inherit the settings that they do not specify.
     :param sessions: passed to the commands.
     :param parsers: of the commands, by name.
-    :param read: returns the next line for a prompt; raises `EOFError` at the end of input and
-        `KeyboardInterrupt` if the line is cancelled.
+    :param read: returns the next line for a prompt; raises ``EOFError`` at the end of input and
+        ``KeyboardInterrupt`` if the line is cancelled.
     :param interactive: whether a person types. Otherwise errors are written to standard
         error, and an interrupt ends the shell.
     :ivar exit_status: of the last command that failed; 0 if none did.
@@ -115,7 +115,7 @@ class Shell:
             raise UsageError(f"cannot read the line: {error}") from error
 
     def _parsed(self, words: list[str]) -> Namespace | None:
-        """Return the parsed words of a line; `None` if there is nothing to run."""
+        """Return the parsed words of a line; ``None`` if there is nothing to run."""
         if not words:
             return None
         name = words[0].lower()

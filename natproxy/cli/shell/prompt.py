@@ -110,6 +110,9 @@ def history() -> History:
     state = os.environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(state):
         state = os.path.expanduser("~/.local/state")
+        if not os.path.isabs(state):
+            # The user has no home directory.
+            return InMemoryHistory()
     directory = os.path.join(state, "natproxy")
     path = os.path.join(directory, "history")
     try:

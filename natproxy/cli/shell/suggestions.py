@@ -102,8 +102,8 @@ class Expected:
     """What may follow the words after a command.
 
     :ivar flags: the command's options by their names.
-    :ivar value_of: the option whose value must follow; `None` if none must.
-    :ivar positional: the positional argument that may follow; `None` if none may.
+    :ivar value_of: the option whose value must follow; ``None`` if none must.
+    :ivar positional: the positional argument that may follow; ``None`` if none may.
     :ivar options: whether an option may follow.
     :ivar server: the value of ``--server``; may be empty.
     """

@@ -10,10 +10,10 @@ from contextlib import contextmanager, suppress
 
 from natproxy.address import Address
 from natproxy.client.blocking.route import (
-    CONNECT_TIMEOUT,
-    TRUSTED,
+    IDLE_LIMIT,
     Attempts,
     Route,
+    connect_seconds,
     limit_receive_buffer,
     reset_at_close,
 )
@@ -38,8 +38,8 @@ CHUNK = 256 * 1024
 class Reply:
     """A reply whose header has been received and is no error.
 
-    Iterate over it, or use `receive_into`, to read its body. If that is not read to its end,
-    the connection is closed.
+    Iterate over it, or use `receive_into`, to read its body. If the body is not read to its
+    end, the connection is aborted.
 
     :ivar header: parsed.
     """
@@ -62,7 +62,7 @@ class Reply:
         monitor = self.rate_monitor()
         while not self._exchange.complete:
             began = time.monotonic()
-            data = self._carrier().receive()
+            data = self._own_connection().receive()
             if not data:
                 raise self._cut_off()
             try:
@@ -97,7 +97,7 @@ class Reply:
         wanted = min(len(buffer), self._exchange.remaining)
         if not wanted:
             return 0
-        size = self._carrier().receive_into(buffer[:wanted])
+        size = self._own_connection().receive_into(buffer[:wanted])
         if not size:
             raise self._cut_off()
         self._exchange.advance(size)
@@ -112,11 +112,11 @@ class Reply:
         """Whether the whole reply, and nothing after it, has been received."""
         return self._exchange.clean
 
-    def _carrier(self) -> Connection:
+    def _own_connection(self) -> Connection:
         # The bytes of another reply must not be returned as this one's.
-        if not self._connection.carries(self._exchange):
+        if not self._connection.is_current(self._exchange):
             raise ConnectionBroken(
-                f"the rest of the reply has been given up: {self._exchange.missing} missing"
+                f"the rest of the reply was discarded: {self._exchange.missing} missing"
             )
         return self._connection
 
@@ -135,11 +135,11 @@ class Connection(Closing):
 
     :param server: the address to connect to.
     :param timeout: seconds to wait for each piece of a reply.
-    :param connect_timeout: seconds to wait for a connection; if `None`, `CONNECT_TIMEOUT`,
-        or ``timeout`` if that is shorter.
+    :param connect_timeout: seconds to wait for a connection; if ``None``, 10, or ``timeout`` if
+        that is shorter.
     :param route: to the server, shared by the connections of a session.
     :param clock: returns seconds, from any origin; measures how long the connection is idle.
-    :ivar deadline: the time, by `time.monotonic`, at which every wait ends; `None` for none.
+    :ivar deadline: the time, by ``time.monotonic``, at which every wait ends; ``None`` for none.
     :ivar interrupted: whether `interrupt` has been called; the connection is then useless.
     :ivar connected: whether it has ever been connected.
     """
@@ -159,14 +159,14 @@ class Connection(Closing):
         self._clock = clock
         # The current connects, for `interrupt`.
         self._attempts: Attempts | None = None
-        # When the last command was sent, or bytes of its reply received.
+        # The clock when the connection was made, or when bytes were last received on it.
         self._used = 0.0
         self.deadline: float | None = None
         self.interrupted = False
         self.connected = False
         # Whether any byte of the current exchange's reply has been received.
-        self._heard = False
-        # When a header that has begun must be complete; `None` outside of one.
+        self._reply_begun = False
+        # When a header that has begun must be complete; ``None`` outside of one.
         self._header_due: float | None = None
         self._socket: socket.socket | None = None
         # The last one on this socket, with or without its reply.
@@ -187,7 +187,9 @@ class Connection(Closing):
                 reason = "no reply in time"
             elif isinstance(error, OSError):
                 reason = error.strerror or error
-            raise CannotConnect(f"cannot connect to {self.server}: {reason}") from error
+            raise CannotConnect(
+                f"cannot connect to {self.server}: {reason}", str(self.server)
+            ) from error
         self.connected = True
 
     def close(self) -> None:
@@ -200,13 +202,13 @@ class Connection(Closing):
             self._socket.close()
             self._socket = None
 
-    def settle(self) -> None:
-        """Close the connection if the rest of a reply is outstanding."""
+    def abort_reply(self) -> None:
+        """Abort the connection if the rest of a reply is outstanding; otherwise do nothing."""
         if self._exchange is not None and not self._exchange.clean:
             self.close()
 
-    def carries(self, exchange: Exchange) -> bool:
-        """Return whether the next bytes on the connection belong to this exchange."""
+    def is_current(self, exchange: Exchange) -> bool:
+        """Return whether this exchange is the one whose reply the connection receives."""
         return self._exchange is exchange
 
     def interrupt(self) -> None:
@@ -229,15 +231,15 @@ class Connection(Closing):
         :raises ClientError: if the server can't be reached, or breaks the protocol.
         """
         exchange = Exchange(word, arguments)
-        self.settle()
+        self.abort_reply()
         if self._socket is not None and (self._is_stale() or self._is_readable()):
             self.close()
         reused = self._exchange is not None
-        self._heard = False
+        self._reply_begun = False
         try:
             return self._carry_out(exchange)
         except ConnectionBroken:
-            if not reused or self._heard or self._expired():
+            if not reused or self._reply_begun or self._expired():
                 raise
             # The server had closed after its last reply, or a NAT in between has dropped the
             # connection; every verb may be repeated.
@@ -275,11 +277,9 @@ class Connection(Closing):
         :raises OSError: if none accepts.
         """
         attempts = self._attempts = Attempts(self._check)
-        timeout = self.connect_timeout
-        if timeout is None:
-            timeout = min(CONNECT_TIMEOUT, self.timeout)
         try:
-            connected = self._route.connect(timeout, attempts)
+            seconds = connect_seconds(self.timeout, self.connect_timeout)
+            connected = self._route.connect(seconds, attempts)
         except OSError:
             self._check()
             raise
@@ -295,14 +295,14 @@ class Connection(Closing):
         limit_receive_buffer(connected)
 
     def _is_stale(self) -> bool:
-        """Whether it has been idle for more than `TRUSTED`.
+        """Return whether it has been idle for more than `IDLE_LIMIT`.
 
         A NAT in between may have dropped it, which shows in nothing but silence.
         """
-        return self._clock() - self._used > TRUSTED
+        return self._clock() - self._used > IDLE_LIMIT
 
     def _is_readable(self) -> bool:
-        """Whether the server has closed, or sent bytes that belong to no command."""
+        """Return whether the server has closed, or sent bytes that belong to no command."""
         assert self._socket is not None
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
@@ -346,13 +346,13 @@ class Connection(Closing):
                 if not data:
                     self.close()
                     raise ClosedWithoutReply(f"{self.server} closed the connection without a reply")
-                self._heard = True
-                with self.understanding():
+                self._reply_begun = True
+                with self.parsing():
                     first = exchange.feed(data)
                 # One time-out limits the whole header; each piece of a body starts a new one.
                 self._header_due = began + self.timeout
         except ServerError:
-            self.settle()
+            self.abort_reply()
             raise
         finally:
             self._header_due = None
@@ -379,7 +379,7 @@ class Connection(Closing):
         return kind(f"connection to {self.server} lost: {error.strerror or error}")
 
     @contextmanager
-    def understanding(self) -> Iterator[None]:
+    def parsing(self) -> Iterator[None]:
         """Parse received bytes; the connection is closed if they break the protocol.
 
         :raises NotUnderstood: naming the server, in place of a `WireError`.

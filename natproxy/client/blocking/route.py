@@ -25,13 +25,13 @@ CONNECT_TIMEOUT = 10.0
 ATTEMPT_DELAY = 0.25
 """Seconds between the beginnings of two attempts (RFC 8305, section 5)."""
 
-TRUSTED = 30.0
+IDLE_LIMIT = 30.0
 """Seconds of idleness after which a connection is not used for another command."""
 
 _NUMERIC = re.compile("[0-9.]+|.*:.*")
 """Hosts that are addresses: they need no resolver."""
 
-NEARBY = 500
+LOW_RTT = 500
 """Microseconds of round-trip time up to which a small receive buffer is as fast."""
 
 RECEIVE_BUFFER = 1 << 20
@@ -42,8 +42,18 @@ _RTT_OFFSET = 68
 _PENDING = (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY, errno.EINTR)
 
 
+def connect_seconds(timeout: float, connect_timeout: float | None) -> float:
+    """Return the seconds to wait for a connection.
+
+    :param timeout: of a session, in seconds.
+    :param connect_timeout: of the session; ``None`` for `CONNECT_TIMEOUT`, or ``timeout`` if
+        that is shorter.
+    """
+    return min(CONNECT_TIMEOUT, timeout) if connect_timeout is None else connect_timeout
+
+
 class Candidate(NamedTuple):
-    """An address to connect to, as `socket.getaddrinfo` returns it."""
+    """An address to connect to, as ``socket.getaddrinfo`` returns it."""
 
     family: int
     kind: int
@@ -260,5 +270,5 @@ def limit_receive_buffer(connected: socket.socket) -> None:
         # struct tcp_info, tcp(7): tcpi_rtt.
         info = connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT_OFFSET + 4)
         (microseconds,) = struct.unpack_from("=I", info, _RTT_OFFSET)
-        if microseconds <= NEARBY:
+        if microseconds <= LOW_RTT:
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)

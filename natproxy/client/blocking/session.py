@@ -29,13 +29,14 @@ from natproxy.client.requests import (
     Steps,
     as_name,
     digest_steps,
-    is_a_directory,
+    require_file,
 )
 from natproxy.client.retry import RetryContext, check_timeout
+from natproxy.client.url import check_server
 from natproxy.client.version import Features, Negotiation
-from natproxy.protocol import FILE, Digest, Entry, ListingNames, Metadata, Range
+from natproxy.protocol import Digest, Entry, ListingNames, Metadata, Range
 
-KEPT = 16
+MOST_IDLE = 16
 """Idle connections that are kept."""
 
 T = TypeVar("T")
@@ -69,14 +70,16 @@ class Session(Closing):
     :param server: the address to connect to.
     :param timeout: seconds to wait for each piece of a reply.
     :param connect_timeout: seconds to wait for a connection, to all of the host's addresses
-        together; if `None`, 10, or ``timeout`` if that is shorter.
-    :raises UsageError: if a time-out is not more than 0, or too long.
+        together; if ``None``, 10, or ``timeout`` if that is shorter.
+    :raises UsageError: if a time-out is not more than 0, or too long, or the server has no port
+        from 1 to 65535.
     :ivar retry_context: whether the server has been reached: see `natproxy.client.retry`.
     """
 
     def __init__(
         self, server: Address, timeout: float = 60.0, connect_timeout: float | None = None
     ) -> None:
+        check_server(server)
         check_timeout("timeout", timeout)
         check_timeout("connect_timeout", connect_timeout)
         self.server = server
@@ -88,7 +91,7 @@ class Session(Closing):
         self._lock = threading.Lock()
         # Held by the thread that sends FEAT.
         self._probing = threading.Lock()
-        # How often `interrupt` has been called.
+        # Number of calls of `interrupt`.
         self._interrupts = 0
         self.retry_context = RetryContext()
         self._idle: list[Connection] = []
@@ -124,7 +127,10 @@ class Session(Closing):
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
-        """Lend a connection, which connects when the first command is sent."""
+        """Yield a connection for one command or more; the first one connects it.
+
+        Within the block no other caller uses it. Afterwards it is kept for further commands.
+        """
         with self._lock:
             if self._idle:
                 lent = self._idle.pop()
@@ -136,12 +142,12 @@ class Session(Closing):
         try:
             yield lent
         finally:
-            lent.settle()
+            lent.abort_reply()
             if lent.connected:
                 self.retry_context.reached = True
             with self._lock:
                 wanted = self._lent.pop(lent)
-                keep = wanted and len(self._idle) < KEPT and not lent.interrupted
+                keep = wanted and len(self._idle) < MOST_IDLE and not lent.interrupted
                 if keep:
                     self._idle.append(lent)
             if not keep:
@@ -170,22 +176,22 @@ class Session(Closing):
                 return run_steps(self._negotiation.probe(), self._exchange)
             return self._negotiation.features
 
-    def needs(self, purpose: str) -> None:
+    def require_version_2(self, purpose: str) -> None:
         """Require version 2.
 
-        :param purpose: the end of the message: what the server would have to do.
+        :param purpose: the end of the message "… it cannot", such as "compute digests".
         :raises Unsupported: if the server speaks version 1 only.
         """
         if self.version < 2:
             self._negotiation.require_version_2(purpose)
 
     def run(self, request: Request[T]) -> T:
-        """Carry out a request and return its result; the methods below do it for you.
+        """Carry out a request of `natproxy.client.requests`, and return its result.
 
         :raises Unsupported: if the server speaks version 1 only, which lacks the verb.
         """
         if request.purpose:
-            self.needs(request.purpose)
+            self.require_version_2(request.purpose)
         return self._attempt(request)
 
     def list(self) -> Iterator[bytes]:
@@ -193,7 +199,7 @@ class Session(Closing):
         names = ListingNames()
         with self.connection() as connection:
             for piece in connection.request(ListNames.word):
-                with connection.understanding():
+                with connection.parsing():
                     found = names.feed(piece)
                 yield from found
 
@@ -207,9 +213,9 @@ class Session(Closing):
         """Yield the entries of a directory, sorted by name; each page is requested on demand.
 
         :param name: of the directory; empty for the served one. A file lists itself.
-        :param depth: levels of directories; `math.inf` for all of them.
+        :param depth: levels of directories; ``math.inf`` for all of them.
         :param after: entries up to this name, a path below the served directory, are left out.
-        :param limit: entries at most; `None` for any number.
+        :param limit: entries at most; ``None`` for any number.
         :return: entries whose names are paths below the served directory, each name greater
             than the one before. One of type `natproxy.protocol.UNREAD` exists, but the server
             could not read it; a directory with ``unread`` set could not be listed.
@@ -242,7 +248,7 @@ class Session(Closing):
 
         :raises UsageError: if it is a directory.
         """
-        self.needs(Hash.purpose)
+        self.require_version_2(Hash.purpose)
         steps = digest_steps(Hash(name, offset, length), self.timeout, time.monotonic)
         return run_steps(steps, self._attempt)
 
@@ -260,7 +266,7 @@ class Session(Closing):
         :raises Changed: if it has another one.
         """
         request = Get(name, offset, length, if_match)
-        self.needs(request.purpose)
+        self.require_version_2(request.purpose)
         with self.connection() as connection:
             reply = self._negotiate(request, lambda: _begin(connection, request))
             yield reply, request.part
@@ -288,9 +294,7 @@ class Session(Closing):
 
         :raises UsageError: if it is a directory.
         """
-        metadata = self.stat(name)
-        if metadata.type != FILE:
-            raise is_a_directory(as_name(name))
+        metadata = require_file(as_name(name), self.stat(name))
         return RemoteFile(self.get, as_name(name), metadata)
 
     def _attempt(self, request: Request[T]) -> T:
@@ -299,7 +303,7 @@ class Session(Closing):
             return self._negotiate(request, lambda: _receive(connection, request))
 
     def _negotiate(self, request: Request[Any], send: Callable[[], T]) -> T:
-        """Carry out a request, together with those that find out the version.
+        """Carry out a request, with those that determine the version.
 
         :param send: sends its command, perhaps more than once, and returns the result.
         """
@@ -325,7 +329,7 @@ class Session(Closing):
 def _receive(connection: Connection, request: Request[T]) -> T:
     """Send a command and return the result of its reply."""
     reply = _begin(connection, request)
-    with connection.understanding():
+    with connection.parsing():
         pieces = iter(reply)
         while not request.satisfied and (piece := next(pieces, None)) is not None:
             request.feed(piece)
@@ -334,6 +338,6 @@ def _receive(connection: Connection, request: Request[T]) -> T:
 
 def _begin(connection: Connection, request: Request[Any]) -> Reply:
     reply = connection.request(request.word, request.arguments)
-    with connection.understanding():
+    with connection.parsing():
         request.begin(reply.header)
     return reply

@@ -46,7 +46,7 @@ class Claim:
     :param file: the complete file.
     :param fresh: the record of a download of which nothing has been received.
     :ivar part: the partial file, after `acquire` or `create_private`.
-    :ivar record: the file of its record; `None` for a private partial file.
+    :ivar record: the file of its record; ``None`` for a private partial file.
     :ivar segments: of the whole file, in order.
     :ivar discard_reason: why received bytes are not used; empty if none are lost.
     :ivar trusted: whether all received bytes are certainly on the disk.
@@ -91,12 +91,12 @@ class Claim:
                 self.discard_reason = "another process or thread is downloading it"
                 return False
             if part is None:
-                self.discard_reason = "what has the name of the partial file is not ours"
+                self.discard_reason = "something else has the name of the partial file"
                 return False
             try:
                 if not part.created and self._is_unrecorded(part, stem + RECORD_SUFFIX):
                     part.close()
-                    self.discard_reason = "what has the name of the partial file has no record"
+                    self.discard_reason = "a file with the name of the partial file has no record"
                     return False
                 if not self._resume(part, stem + RECORD_SUFFIX):
                     if not part.created:
@@ -115,15 +115,16 @@ class Claim:
                 if part.created:
                     part.remove()
                 part.close()
-                self.discard_reason = "what has the name of the record is not ours"
+                self.discard_reason = "something else has the name of the record"
                 return False
             self.part, self.record = part, record
             return True
         raise OSError(errno.EBUSY, "other processes keep replacing it")
 
     def _open_part(self, name: bytes) -> PartFile | None:
-        """Open and lock the usual partial file, or create it; `None` if it is not ours.
+        """Open and lock the usual partial file, or create it.
 
+        :return: ``None`` if the name belongs to another user, or not to a regular file.
         :raises BlockingIOError: if another process or thread has locked it.
         """
         for _ in range(_ATTEMPTS):
@@ -218,7 +219,7 @@ class Claim:
             os.close(file)
 
     def _create_record(self, name: bytes) -> PartFile | None:
-        """Create a record and rename it to its name; `None` if that name is not permitted."""
+        """Create a record and rename it to its name; ``None`` if that name is not permitted."""
         random = random_name(self._final, RECORD_SUFFIX)
         record = PartFile.create(self._directory, random, self._final)
         try:

@@ -153,7 +153,7 @@ class Comparison(Closing):
         return entry.metadata.type == DIRECTORY and not entry.unread
 
     def _find_alias(self, path: bytes, compared: bool) -> LocalEntry | None:
-        """Return the local entry that a listed name refers to as an alias; `None` without one.
+        """Return the local entry that a listed name refers to as an alias; ``None`` without one.
 
         A file system may ignore case, or normalize accented letters.
 

@@ -42,12 +42,12 @@ class DeletionResult(NamedTuple):
 def deletion_refusal(
     extra: Sequence[ExtraPath], local_files: int, source_files: int, most: float | None
 ) -> DeletionRefused | None:
-    """Return the error that refuses the deletions; `None` if they are allowed.
+    """Return the error that refuses the deletions; ``None`` if they are allowed.
 
     :param local_files: files in the mirror, including those to be deleted.
     :param source_files: files that the server lists.
-    :param most: deletions that the user allows (`math.inf` for any number). By default
-        (`None`), an empty source may delete nothing, and any other source at most half of the
+    :param most: deletions that the user allows (``math.inf`` for any number). By default
+        (``None``), an empty source may delete nothing, and any other source at most half of the
         files of a mirror that has more than `SMALL_MIRROR`.
     """
     files = sum(not each.directory for each in extra)

@@ -41,7 +41,7 @@ class LocalFile(NamedTuple):
     """The local path of a download.
 
     :ivar path: of the file; links in its directory part are followed if there is no tree.
-    :ivar tree: the tree that the file must be in; `None` for no restriction.
+    :ivar tree: the tree that the file must be in; ``None`` for no restriction.
     :ivar below: the path below the tree's root, of the same file as ``path``.
     """
 
@@ -68,7 +68,7 @@ class LocalFile(NamedTuple):
         return LocalDirectory.at(above)
 
     def stat(self) -> os.stat_result | None:
-        """Return the metadata of the file that a download would replace; `None` if there is none.
+        """Return the metadata of the file that a download would replace; ``None`` if there is none.
 
         In a tree, links are not followed: the link itself would be replaced.
 

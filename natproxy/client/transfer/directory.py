@@ -16,7 +16,7 @@ class LocalDirectory(Closing):
     """An open directory. It stays the same if its path is renamed or replaced.
 
     Names are single path components. A name that is a symbolic link is not followed, except by
-    `stat_target`. All methods raise `OSError`.
+    `stat_target`. All methods raise ``OSError``.
 
     :param descriptor: of the directory; owned by this object.
     :param path: of the directory, for messages.
@@ -52,14 +52,14 @@ class LocalDirectory(Closing):
         return os.open(name, flags, mode, dir_fd=self._descriptor)
 
     def lstat(self, name: bytes) -> os.stat_result | None:
-        """Return the metadata of a name, as ``lstat(2)`` does; `None` if it does not exist."""
+        """Return the metadata of a name, as ``lstat(2)`` does; ``None`` if it does not exist."""
         try:
             return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
         except FileNotFoundError:
             return None
 
     def stat_target(self, name: bytes) -> os.stat_result | None:
-        """Return the metadata of a link's target, as ``stat(2)`` does; `None` if that fails.
+        """Return the metadata of a link's target, as ``stat(2)`` does; ``None`` if that fails.
 
         This is the only method that follows a link, and it does not open the file.
         """

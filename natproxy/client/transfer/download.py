@@ -24,10 +24,10 @@ from natproxy.client.errors import (
     NotUnderstood,
     Unsupported,
     UsageError,
-    interrupted_by,
+    download_error,
 )
 from natproxy.client.events import Event, Phase, Progress, ignore_event, strip_name
-from natproxy.client.retry import Cancellation, Outage, Retrier
+from natproxy.client.retry import Cancellation, Outage, ProgressRule, Retrier
 from natproxy.client.transfer.destination import (
     Existing,
     LocalFile,
@@ -81,16 +81,15 @@ class Download:
         self._received = 0
         # Whether another process has claimed the partial download.
         self._claim_lost = False
-        # `None` until it is opened.
+        # ``None`` until it is opened.
         self._part: PartialDownload | None = None
         self._retry = Retrier(
             session.retry_context,
             self._options.retry_policy,
             self._cancellation,
             lambda reason: self._report(Phase.WAITING, self._done, strip_name(reason, self._name)),
-            outage=outage,
-            minimum_rate=self._options.minimum_rate,
-            timeout=session.timeout,
+            outage,
+            ProgressRule(self._options.minimum_rate, session.timeout),
         )
         self._verification = Verification(
             session, self._name, self._retry, self._cancellation, self._report
@@ -109,7 +108,7 @@ class Download:
             raise
         except ClientError as error:
             kept = 0 if self._part is None else self._part.kept
-            named = interrupted_by(error, self._name, kept)
+            named = download_error(error, self._name, kept)
             self._report(Phase.FAILED, 0, str(named))
             if named is error:
                 raise
@@ -307,7 +306,7 @@ class Download:
     def _run_version_1(self) -> DownloadResult:
         """Download the whole file by version 1 of the protocol, unverified."""
         if self._options.verify:
-            self._session.needs("compute digests to verify with")
+            self._session.require_version_2("compute digests to verify with")
         existing = self._existing_by_version_1()
         if existing is not None:
             return existing
@@ -337,7 +336,7 @@ class Download:
         return DownloadResult(self._path, size, self._received, unchanged=False)
 
     def _existing_by_version_1(self) -> DownloadResult | None:
-        """Return the result for an existing file that stays; `None` if it is to be replaced."""
+        """Return the result for an existing file that stays; ``None`` if it is to be replaced."""
         found = self._file.stat()
         if found is None or self._options.existing.replaces:
             return None

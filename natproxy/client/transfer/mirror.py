@@ -47,14 +47,14 @@ def compare(
     :param name: of the directory on the server; empty for the served one.
     :param tree: the local directory, which need not exist.
     :param delete: whether `MirrorPlan.extra` is needed.
-    :param limit: entries that the server may list; `None` for any number.
+    :param limit: entries that the server may list; ``None`` for any number.
     :param retry: runs each command. After a failure, a listing continues with the missing page.
     :raises UsageError: if ``name`` is not a directory on the server.
     :raises NotUnderstood: if the server lists a name outside of the directory.
     :raises TooManyEntries: if it lists more entries than the limit.
     :raises LocalError: if the local directory cannot be listed.
     """
-    retry(partial(session.needs, "list what has changed"))
+    retry(partial(session.require_version_2, "list what has changed"))
     name = as_name(name)
     if name == ROOT:
         name = b""

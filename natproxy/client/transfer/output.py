@@ -1,7 +1,7 @@
 """Write every byte to a file object, raw or buffered, blocking or not.
 
 ``write()`` of a raw file object may write fewer bytes than it is passed, or none (it returns
-`None` in non-blocking mode). A buffered file object raises `BlockingIOError` instead, with the
+``None`` in non-blocking mode). A buffered file object raises ``BlockingIOError`` instead, with the
 number of bytes that it has accepted.
 """
 
@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 Write = Callable[[Any], object]
-"""Accepts bytes, usually as a `memoryview`. Returns the number of accepted bytes, as ``write()`` of
-a file object does, or `None` for all of them. (A raw file object returns `None` if it would
+"""Accepts bytes, usually as a ``memoryview``. Returns the number of accepted bytes, as ``write()``
+of a file object does, or ``None`` for all of them. (A raw file object returns ``None`` if it would
 block.)"""
 
 
@@ -36,7 +36,7 @@ class WholeWriter:
     def __call__(self, data: bytes | memoryview) -> None:
         """Write all bytes, and wait for a file object in non-blocking mode.
 
-        :raises OSError: as ``write`` does; `BlockingIOError` if it would block and has no
+        :raises OSError: as ``write`` does; ``BlockingIOError`` if it would block and has no
             descriptor to wait for.
         """
         rest = memoryview(data)

@@ -27,7 +27,7 @@ class StaleFile(OSError):
 
 
 class PartFile(Closing):
-    """An open partial file. All methods raise `OSError`.
+    """An open partial file. All methods raise ``OSError``.
 
     :param directory: of the partial file, and of the complete file later.
     :param name: of the partial file.
@@ -81,7 +81,7 @@ class PartFile(Closing):
         """Set permissions and modification time after all bytes have been written.
 
         :param final: the name of the complete file; an existing one passes on its permissions.
-        :param mtime_ns: the modification time in nanoseconds since the epoch; `None` for the
+        :param mtime_ns: the modification time in nanoseconds since the epoch; ``None`` for the
             time of the download.
         """
         replaced, through_link = _replaced(self._directory, final)

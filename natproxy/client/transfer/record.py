@@ -110,7 +110,7 @@ class Record:
 
     @classmethod
     def parse(cls, content: bytes) -> Record | None:
-        """Return the record in a file's content; `None` if it is malformed or inconsistent."""
+        """Return the record in a file's content; ``None`` if it is malformed or inconsistent."""
         try:
             fields = json.loads(content.split(b"\n", 1)[0])
             segments = []

@@ -24,7 +24,7 @@ class DownloadOptions:
     :ivar existing: what to do with an existing local file.
     :ivar verify: whether the SHA-256 is compared with the server's.
     :ivar segments: ranges of one file that are downloaded at the same time.
-    :ivar limit: limit of the total rate of all downloads; `None` for none.
+    :ivar limit: limit of the total rate of all downloads; ``None`` for none.
     :ivar retry_policy: how long temporary failures are retried.
     :ivar concurrent: whether a file is downloaded although another process or thread is
         downloading it to the same path: into a private partial file, from the first byte.
@@ -55,7 +55,7 @@ class DownloadRequest(NamedTuple):
     :ivar name: of the file on the server.
     :ivar path: the local path.
     :ivar metadata: of the file, if the server has sent it already.
-    :ivar tree: the tree that the local file must be in; `None` to follow links in the path.
+    :ivar tree: the tree that the local file must be in; ``None`` to follow links in the path.
     :ivar below: the path below the tree's root, of the same file as ``path``.
     """
 

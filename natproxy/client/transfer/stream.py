@@ -16,15 +16,15 @@ from natproxy.client.errors import (
     NotFound,
     NotUnderstood,
     Unsupported,
-    UsageError,
-    interrupted_by,
+    download_error,
 )
 from natproxy.client.events import Event, Phase, Progress, ignore_event, strip_name
-from natproxy.client.retry import Cancellation, Retrier
+from natproxy.client.requests import require_file
+from natproxy.client.retry import Cancellation, ProgressRule, Retrier
 from natproxy.client.transfer.output import WholeWriter, Write
 from natproxy.client.transfer.request import DownloadOptions
 from natproxy.client.transfer.verification import changed_error
-from natproxy.protocol import FILE, ROOT, Metadata, printable
+from natproxy.protocol import Metadata, printable
 
 
 def stream(
@@ -76,8 +76,7 @@ class _Stream:
             options.retry_policy,
             cancellation,
             lambda reason: self._report(Phase.WAITING, strip_name(reason, name)),
-            minimum_rate=options.minimum_rate,
-            timeout=session.timeout,
+            progress=ProgressRule(options.minimum_rate, session.timeout),
         )
 
     def run(self) -> int:
@@ -90,7 +89,7 @@ class _Stream:
             # Not a failure.
             raise
         except ClientError as error:
-            named = interrupted_by(error, self._name, 0)
+            named = download_error(error, self._name, 0)
             self._report(Phase.FAILED, str(named))
             if named is error:
                 raise
@@ -100,7 +99,7 @@ class _Stream:
 
     def _run_version_1(self) -> None:
         if self._options.verify:
-            self._session.needs("compute digests to verify with")
+            self._session.require_version_2("compute digests to verify with")
         # Version 1 cannot resume: there is one attempt.
         with self._session.get_v1(self._name) as reply:
             self._size = reply.header.size
@@ -118,8 +117,7 @@ class _Stream:
 
     def _run(self) -> None:
         metadata = self._retry(partial(self._session.stat, self._name))
-        if metadata.type != FILE:
-            raise UsageError(f"{printable(self._name or ROOT)}: is a directory")
+        require_file(self._name, metadata)
         self._size = metadata.size
         self._report(Phase.RECEIVING)
         self._retry(partial(self._receive, metadata))

@@ -21,7 +21,7 @@ class LocalEntry(NamedTuple):
     """A file, directory or link in a local tree.
 
     :ivar path: below the tree's root.
-    :ivar stat: the result of ``lstat(2)``; `None` if that failed.
+    :ivar stat: the result of ``lstat(2)``; ``None`` if that failed.
     :ivar error: why it failed.
     """
 
@@ -49,7 +49,7 @@ class Traversal(Closing):
 
     :param unreadable: called with the path of each directory that cannot be listed, and the
         error, at the position of its content.
-    :ivar current: the current entry; `None` after the last one.
+    :ivar current: the current entry; ``None`` after the last one.
     :raises LocalError: if the root cannot be listed.
     """
 
@@ -111,7 +111,7 @@ class Traversal(Closing):
         return iter(keys)
 
     def _lstat(self, prefix: bytes, name: bytes) -> LocalEntry | None:
-        """Return the entry of a name; `None` if it no longer exists."""
+        """Return the entry of a name; ``None`` if it no longer exists."""
         path = prefix + name
         try:
             if self._directory is None or self._prefix != prefix:

@@ -81,7 +81,7 @@ class LocalTree(Closing):
         return os.path.join(self.root, path) if path else self.root
 
     def lstat(self, path: bytes) -> os.stat_result | None:
-        """Return the metadata of a path, as ``lstat(2)`` does; `None` if it does not exist."""
+        """Return the metadata of a path, as ``lstat(2)`` does; ``None`` if it does not exist."""
         try:
             with self.parent(path) as directory, self._errors_at(path):
                 return directory.lstat(os.path.basename(path) or b".")
@@ -91,7 +91,7 @@ class LocalTree(Closing):
             raise
 
     def stat_target(self, path: bytes) -> os.stat_result | None:
-        """Return the metadata of a link's target, as ``stat(2)`` does; `None` if that fails.
+        """Return the metadata of a link's target, as ``stat(2)`` does; ``None`` if that fails.
 
         The target may be outside of the tree; links in the parent path are not followed.
         """
@@ -156,7 +156,7 @@ class LocalTree(Closing):
 
     @contextmanager
     def _errors_at(self, path: bytes) -> Iterator[None]:
-        """Turn `OSError` into `LocalError` with a path below the root."""
+        """Turn ``OSError`` into `LocalError` with a path below the root."""
         try:
             yield
         except OSError as error:

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import (
 )
 
 from natproxy.address import Address
-from natproxy.client.blocking.route import CONNECT_TIMEOUT
+from natproxy.client.blocking.route import connect_seconds
 from natproxy.client.errors import ClientError
 from natproxy.client.listing import MOST_ENTRIES, Listing
 from natproxy.client.requests import (
@@ -29,15 +29,15 @@ from natproxy.client.requests import (
     Steps,
     as_name,
     digest_steps,
-    is_a_directory,
+    require_file,
 )
 from natproxy.client.retry import FailureCount, RetryPolicy, check_timeout
 from natproxy.client.twisted.file import RemoteFile
-from natproxy.client.twisted.pool import ConnectionPool
+from natproxy.client.twisted.pool import ConnectionPool, Limits
 from natproxy.client.twisted.receivers import InMemory, ToConsumer
 from natproxy.client.twisted.retries import Retries, Shared
 from natproxy.client.version import Features, Negotiation
-from natproxy.protocol import FILE, Digest, Entry, Metadata, Range
+from natproxy.protocol import Digest, Entry, Metadata, Range
 
 LARGEST = 64 << 20
 """Bytes of one reply that are held in memory at most, by default."""
@@ -54,7 +54,7 @@ Self = TypeVar("Self", bound="CommandSession")
 def deferred(
     function: Callable[P, Coroutine[Deferred[Any], Any, T]],
 ) -> Callable[P, Deferred[T]]:
-    """Make a coroutine function return a Deferred, and start at once."""
+    """Return a function that starts a coroutine function at once, and returns its Deferred."""
 
     @wraps(function)
     def start(*args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
@@ -90,19 +90,19 @@ class CommandSession:
 
     Every Deferred fails with a `natproxy.client.ClientError`: `NotFound`, `CannotConnect`, …;
     `Unsupported` if the server speaks version 1 only, which lacks the command; `Interrupted`
-    if the session is closed. To cancel it closes its connection; it then fails with
-    `CancelledError`.
+    if the session is closed. Cancelling a Deferred aborts its connection; it then fails with
+    ``CancelledError``. Other calls are not affected.
 
     :param endpoint: connects to the server.
     :param clock: the reactor, or any other clock.
     :param timeout: seconds to wait for each piece of a reply.
     :param server: its address, or only its name in messages.
-    :param connections: at once; further commands wait for their turn.
+    :param connections: commands that are carried out at once; further ones wait for their turn.
     :param idle: idle connections that are kept.
     :param largest: bytes of a reply that are held in memory; more are a `UsageError`.
-    :param connect_timeout: seconds to wait for a connection; if `None`, 10, or ``timeout``
+    :param connect_timeout: seconds to wait for a connection; if ``None``, 10, or ``timeout``
         if that is shorter.
-    :param retry_policy: how long temporary failures are retried; if `None`, not at all.
+    :param retry_policy: how long temporary failures are retried; if ``None``, not at all.
     :raises UsageError: if a time-out is not more than 0, or too long.
     """
 
@@ -129,11 +129,8 @@ class CommandSession:
         self._pool = ConnectionPool(
             endpoint,
             clock,
-            timeout,
             str(server),
-            connections,
-            idle,
-            min(CONNECT_TIMEOUT, timeout) if connect_timeout is None else connect_timeout,
+            Limits(timeout, connect_seconds(timeout, connect_timeout), connections, idle),
         )
         self._retries = Retries(clock, retry_policy or RetryPolicy(), timeout)
         self._negotiation = Negotiation(server)
@@ -182,10 +179,10 @@ class CommandSession:
         return self._probing.result()
 
     @deferred
-    async def needs(self, purpose: str) -> None:
+    async def require_version_2(self, purpose: str) -> None:
         """Require version 2.
 
-        :param purpose: the end of the message: what the server would have to do.
+        :param purpose: the end of the message "… it cannot", such as "compute digests".
         :return: fires, or fails with `Unsupported` if the server speaks version 1 only.
         """
         if await self.version() < 2:
@@ -193,13 +190,13 @@ class CommandSession:
 
     @deferred
     async def run(self, request: Request[T]) -> T:
-        """Carry out a request and return its result; the methods below do it for you.
+        """Carry out a request of `natproxy.client.requests`, and return its result.
 
         :return: fires with the result; fails with `Unsupported` if the server speaks version 1
             only, which lacks the verb.
         """
         if request.purpose:
-            await self.needs(request.purpose)
+            await self.require_version_2(request.purpose)
         return await self._retries.run(lambda: self._attempt(request))
 
     def list(self) -> Deferred[Names]:
@@ -233,9 +230,9 @@ class CommandSession:
         Each page is requested on demand; between pages no connection is used.
 
         :param name: of the directory; empty for the served one. A file lists itself.
-        :param depth: levels of directories; `math.inf` for all of them.
+        :param depth: levels of directories; ``math.inf`` for all of them.
         :param after: entries up to this name, a path below the served directory, are left out.
-        :param limit: entries at most; `None` for any number.
+        :param limit: entries at most; ``None`` for any number.
         :return: entries as `natproxy.client.Session.ls` returns them.
         :raises TooManyEntries: if there are more than the limit.
         :raises ListingIncomplete: after the last entry, as there.
@@ -257,7 +254,7 @@ class CommandSession:
         `natproxy.client.requests.digest_steps`. It fails with `UsageError` for a directory.
         """
         request = Hash(name, offset, length)
-        await self.needs(request.purpose)
+        await self.require_version_2(request.purpose)
 
         def digest() -> Coroutine[Deferred[Any], Any, Digest]:
             steps = digest_steps(request, self.timeout, self._clock.seconds)
@@ -285,7 +282,7 @@ class CommandSession:
             the file has another ``etag``, with `Interrupted` if the consumer stops.
         """
         request = Get(name, offset, length, if_match)
-        await self.needs(request.purpose)
+        await self.require_version_2(request.purpose)
         retrier = self._retries.retrier()
         failures = FailureCount()
         first: Range | None = None
@@ -338,9 +335,7 @@ class CommandSession:
 
         :return: fires with the file; fails with `UsageError` for a directory.
         """
-        metadata = await self.stat(name)
-        if metadata.type != FILE:
-            raise is_a_directory(as_name(name))
+        metadata = require_file(as_name(name), await self.stat(name))
         return RemoteFile(self.read, as_name(name), metadata)
 
     def _probe(self) -> Deferred[Features]:

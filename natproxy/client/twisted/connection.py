@@ -40,7 +40,7 @@ CLOSE_TIMEOUT = 1.0
 
 
 class Owner(Interface):
-    """What a connection needs of its pool.
+    """The part of a pool that its connections use.
 
     :ivar timeout: seconds that silence inside a reply may last.
     :ivar server: its name in messages.
@@ -96,8 +96,8 @@ class _Work(NamedTuple):
 class PooledConnection(Protocol):
     """One connection, which carries out one exchange at a time.
 
-    :ivar heard: whether any byte of the current exchange's reply has been received.
-    :ivar good: whether anything has ever been received.
+    :ivar reply_begun: whether any byte of the current exchange's reply has been received.
+    :ivar has_received: whether anything has ever been received.
     :ivar used: when the last exchange ended, in the clock's seconds.
     """
 
@@ -106,9 +106,9 @@ class PooledConnection(Protocol):
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self._work: _Work | None = None
-        self.heard = False
+        self.reply_begun = False
         self.used = 0.0
-        self.good = False
+        self.has_received = False
         self._paused = False
         self._timer: IDelayedCall | None = None
         # The TCP socket, if the transport has one.
@@ -117,11 +117,11 @@ class PooledConnection(Protocol):
     def carry_out(self, exchange: Exchange, receiver: Receiver) -> Deferred[None]:
         """Send a command; its reply goes to the receiver.
 
-        :return: fires when the reply is complete; to cancel it closes the connection.
+        :return: fires when the reply is complete; cancelling it aborts the connection.
         """
         done: Deferred[None] = Deferred(lambda _: self.fail(CancelledError()))
         self._work = _Work(exchange, receiver, done)
-        self.heard = False
+        self.reply_begun = False
         self._start_timer()
         self.transport.write(exchange.line)
         return done
@@ -189,10 +189,10 @@ class PooledConnection(Protocol):
         """Feed the exchange."""
         work = self._work
         if work is None:
-            # Without a command, it would be taken for the next one's reply.
+            # Bytes that reply to no command must not be parsed as the next one's reply.
             self.transport.abortConnection()
             return
-        self.heard = self.good = True
+        self.reply_begun = self.has_received = True
         try:
             self._feed(work, data)
         except (NotUnderstood, WireError) as reason:
@@ -201,7 +201,7 @@ class PooledConnection(Protocol):
             self.fail(reason)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Leave the pool, and fail the exchange."""
+        """Report the end to the pool, and fail the exchange."""
         self._stop_timer()
         self._owner.lost(self)
         if self._work is not None:
@@ -257,9 +257,9 @@ class PooledConnection(Protocol):
         if reason.check(error.ConnectionLost):
             return kind(f"connection to {server} lost")
         # A reason of the transport: an untrusted certificate of TLS, for example.
-        if self.good:
+        if self.has_received:
             return kind(f"connection to {server} lost: {one_line(reason.value)}")
-        return CannotConnect(f"cannot connect to {server}: {one_line(reason.value)}")
+        return CannotConnect(f"cannot connect to {server}: {one_line(reason.value)}", server)
 
     def _start_timer(self) -> None:
         if self._timer is not None:
@@ -275,7 +275,7 @@ class PooledConnection(Protocol):
     def _reply_expired(self) -> None:
         self._timer = None
         server, timeout = self._owner.server, self._owner.timeout
-        if self._work is not None and self._work.exchange.header is None and self.heard:
+        if self._work is not None and self._work.exchange.header is None and self.reply_begun:
             self.fail(ConnectionBroken(f"{server} did not reply in time"))
         else:
             self.fail(ConnectionBroken(f"{server} was silent for {timeout:g} s"))

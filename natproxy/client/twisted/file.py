@@ -6,7 +6,8 @@ import io
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred, DeferredLock, succeed
+from twisted.python.failure import Failure
 
 from natproxy.client.blocking.file import seek_from
 from natproxy.protocol import Metadata
@@ -28,38 +29,48 @@ class RemoteFile:
         self._read = read
         self._name = name
         self._position = 0
-        # Reads that overlap are carried out one after the other, as if by a blocking file.
+        # Only one read at a time holds a connection and a reply in memory.
         self._lock = DeferredLock()
 
     def tell(self) -> int:
-        """Return the offset of the next byte."""
+        """Return the offset at which the next call of `read` begins."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Set the offset of the next byte and return it; nothing is sent.
+        """Set the offset at which the next call of `read` begins, and return it.
 
-        :raises ValueError: if the offset would be negative.
+        Nothing is sent, and reads that have been called before are not affected.
+
+        :raises ValueError: if the offset would be negative, or if ``whence`` is unknown.
         """
         self._position = seek_from(self._position, self.metadata.size, offset, whence)
         return self._position
 
-    def read(self, size: int = -1) -> Deferred[bytes]:
-        """Read the next bytes, all that follow by default.
+    def read(self, size: int | None = -1) -> Deferred[bytes]:
+        """Read the next bytes; all that follow by default, or if ``size`` is ``None``.
+
+        The offset advances when this is called, so that any number of calls may overlap: they
+        are carried out in order. A read that fails resets the offset, unless it has been
+        changed since.
 
         :return: fires with up to ``size`` bytes, none at the end of the file; fails with
             `Changed` if the file is no longer the one that was opened, and with `UsageError`
             if more bytes follow than a reply in memory may have.
         """
-        return self._lock.run(self._read_next, size)
-
-    async def _read_next(self, size: int) -> bytes:
-        rest = self.metadata.size - self._position
-        wanted = rest if size < 0 else min(size, rest)
+        start = self._position
+        rest = self.metadata.size - start
+        wanted = rest if size is None or size < 0 else min(size, rest)
         if wanted <= 0:
-            return b""
-        data = await self._read(self._name, self._position, wanted, self.metadata.etag)
-        self._position += len(data)
-        return data
+            return succeed(b"")
+        end = self._position = start + wanted
+
+        def reset(failure: Failure) -> Failure:
+            if self._position == end:
+                self._position = start
+            return failure
+
+        etag = self.metadata.etag
+        return self._lock.run(self._read, self._name, start, wanted, etag).addErrback(reset)
 
     async def __aenter__(self) -> RemoteFile:
         return self

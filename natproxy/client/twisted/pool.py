@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred
@@ -17,7 +17,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
-from natproxy.client.blocking.route import TRUSTED
+from natproxy.client.blocking.route import IDLE_LIMIT
 from natproxy.client.errors import CannotConnect, ConnectionBroken
 from natproxy.client.exchange import Exchange
 from natproxy.client.requests import Request
@@ -29,15 +29,28 @@ from natproxy.client.twisted.connection import (
 )
 
 
+class Limits(NamedTuple):
+    """The limits of a pool.
+
+    :ivar timeout: seconds that silence inside a reply may last.
+    :ivar connect_timeout: seconds that a connect may last.
+    :ivar connections: commands that are carried out at once; further ones wait for their turn.
+    :ivar idle: idle connections that are kept.
+    """
+
+    timeout: float
+    connect_timeout: float
+    connections: int
+    idle: int
+
+
 class ConnectionPool(Factory):
     """Connects to one server, limits the connections, and keeps idle ones.
 
     :param endpoint: connects to the server.
-    :param most: connections at once; further commands wait for their turn.
-    :param idle: idle connections that are kept.
-    :ivar timeout: seconds that silence inside a reply may last.
-    :ivar connect_timeout: seconds that a connect may last.
+    :ivar clock: measures time-outs.
     :ivar server: its name in messages.
+    :ivar timeout: that of the limits.
     """
 
     noisy = False
@@ -46,19 +59,16 @@ class ConnectionPool(Factory):
         self,
         endpoint: IStreamClientEndpoint,
         clock: IReactorTime,
-        timeout: float,
         server: str,
-        most: int,
-        idle: int,
-        connect_timeout: float | None = None,
+        limits: Limits,
     ) -> None:
         self.clock = clock
-        self.timeout = timeout
-        self.connect_timeout = timeout if connect_timeout is None else connect_timeout
         self.server = server
+        self.timeout = limits.timeout
+        self._limits = limits
         self._endpoint = endpoint
-        self._free = most
-        self._most_idle = idle
+        # Commands that can begin without waiting for another to end.
+        self._free = limits.connections
         # Commands that wait for their turn, in order.
         self._waiting: dict[Deferred[None], None] = {}
         self._connecting: set[Deferred[IProtocol]] = set()
@@ -80,7 +90,7 @@ class ConnectionPool(Factory):
         try:
             idle = self._idle_connection()
             if idle is not None:
-                reused = idle.good
+                reused = idle.has_received
                 end = math.inf if within is None else self.clock.seconds() + within
                 try:
                     await self._exchange(idle, exchange, receiver, within)
@@ -88,7 +98,7 @@ class ConnectionPool(Factory):
                 except ConnectionBroken:
                     # The server had closed after its last reply, or a NAT in between has
                     # dropped the connection; every verb may be repeated.
-                    if idle.heard or not reused or self.clock.seconds() >= end:
+                    if idle.reply_begun or not reused or self.clock.seconds() >= end:
                         raise
                 exchange = Exchange(request.word, request.arguments)
             await self._exchange(await self._connect(), exchange, receiver, within)
@@ -136,7 +146,7 @@ class ConnectionPool(Factory):
 
     def keep(self, connection: PooledConnection) -> None:
         """Take back a connection that is ready for the next command."""
-        if self._closed or len(self._idle) >= self._most_idle:
+        if self._closed or len(self._idle) >= self._limits.idle:
             connection.close()
         else:
             self._idle.append(connection)
@@ -154,12 +164,12 @@ class ConnectionPool(Factory):
     def _idle_connection(self) -> PooledConnection | None:
         """Remove and return the idle connection that was used last.
 
-        A NAT in between may have dropped one that has been idle for more than `TRUSTED`, which
+        A NAT in between may have dropped one that has been idle for more than `IDLE_LIMIT`, which
         shows in nothing but silence. Such connections are closed.
         """
         while self._idle:
             idle = self._idle.pop()
-            if self.clock.seconds() - idle.used <= TRUSTED:
+            if self.clock.seconds() - idle.used <= IDLE_LIMIT:
                 return idle
             idle.close()
         return None
@@ -197,7 +207,7 @@ class ConnectionPool(Factory):
         self._connecting.add(connected)
         attempt = self._endpoint.connect(self)
         attempt.addTimeout(
-            self.connect_timeout, self.clock, lambda *_: Failure(error.TimeoutError())
+            self._limits.connect_timeout, self.clock, lambda *_: Failure(error.TimeoutError())
         )
         attempt.addBoth(finish)
         try:
@@ -208,7 +218,7 @@ class ConnectionPool(Factory):
             raise
         except Exception as reason:
             raise CannotConnect(
-                f"cannot connect to {self.server}: {_reason_of(reason)}"
+                f"cannot connect to {self.server}: {_reason_of(reason)}", self.server
             ) from reason
 
     def _exchange(

@@ -10,7 +10,14 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from natproxy.client.errors import ClientError
-from natproxy.client.retry import Cancellation, FailureCount, Retrier, RetryContext, RetryPolicy
+from natproxy.client.retry import (
+    Cancellation,
+    FailureCount,
+    ProgressRule,
+    Retrier,
+    RetryContext,
+    RetryPolicy,
+)
 from natproxy.client.twisted.connection import interrupted
 
 T = TypeVar("T")
@@ -25,9 +32,9 @@ class Retries:
 
     def __init__(self, clock: IReactorTime, retry_policy: RetryPolicy, timeout: float) -> None:
         self._clock = clock
-        self._timeout = timeout
+        self._progress = ProgressRule(timeout=timeout)
         self._retry_policy = retry_policy
-        self._retry_context = RetryContext()
+        self._retry_context = RetryContext(clock.seconds)
         self._waits: set[Deferred[None]] = set()
         self._closed = False
 
@@ -38,8 +45,7 @@ class Retries:
             self._retry_policy,
             Cancellation(),
             lambda _: None,
-            clock=self._clock.seconds,
-            timeout=self._timeout,
+            progress=self._progress,
         )
 
     async def run(self, step: Callable[[], Coroutine[Deferred[Any], Any, T]]) -> T:
@@ -59,7 +65,7 @@ class Retries:
                 return result
 
     async def wait(self, seconds: float) -> None:
-        """Wait; to cancel the calling Deferred cancels the wait.
+        """Wait for a number of seconds.
 
         :raises Interrupted: if `close` is called meanwhile.
         """

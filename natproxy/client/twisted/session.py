@@ -19,13 +19,14 @@ from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint
 from twisted.internet.interfaces import IReactorThreads, IReactorTime, IStreamClientEndpoint
 
 from natproxy.address import Address
-from natproxy.client.blocking.route import ATTEMPT_DELAY, CONNECT_TIMEOUT
+from natproxy.client.blocking.route import ATTEMPT_DELAY, connect_seconds
 from natproxy.client.blocking.session import Session as BlockingSession
 from natproxy.client.errors import UsageError
 from natproxy.client.events import Progress, ignore_event
 from natproxy.client.retry import RETRY_FOR, RetryPolicy
 from natproxy.client.session import download, download_options
 from natproxy.client.twisted.commands import CommandSession, deferred
+from natproxy.client.twisted.connection import interrupted
 from natproxy.client.twisted.download import ThreadedDownloads, in_reactor_thread
 from natproxy.client.url import parse_server
 
@@ -39,6 +40,7 @@ class Session(CommandSession):
     """
 
     _downloads: ThreadedDownloads | None = None
+    _closed = False
 
     @deferred
     async def close(self) -> None:
@@ -46,6 +48,7 @@ class Session(CommandSession):
 
         :return: fires when nothing is left on the reactor, and all threads have ended.
         """
+        self._closed = True
         await super().close()
         if self._downloads is not None:
             await self._downloads.close()
@@ -73,6 +76,8 @@ class Session(CommandSession):
         :return: fires with the path of the file; fails with `UsageError` if the session has no
             reactor, or no address of the server.
         """
+        if self._closed:
+            raise interrupted()
         reactor = self._clock
         if not isinstance(self.server, Address) or not IReactorThreads.providedBy(reactor):
             raise UsageError("download needs a reactor, and server= as an Address")
@@ -99,7 +104,7 @@ async def connect(
 ) -> Session:
     """Return a session with a server, once a connection to it has been made.
 
-    :param reactor: also provides what `HostnameEndpoint` needs.
+    :param reactor: also provides what ``HostnameEndpoint`` needs.
     :param server: ``HOST:PORT``, ``HOST``, ``[IPV6]:PORT`` or ``natproxy://HOST:PORT``.
     :param timeout: seconds to wait for each piece of a reply.
     :param connect_timeout: seconds to wait for a connection: see `Session`.
@@ -107,7 +112,7 @@ async def connect(
     :return: fires with the session; fails with `CannotConnect`.
     """
     address = parse_server(server)
-    within = min(CONNECT_TIMEOUT, timeout) if connect_timeout is None else connect_timeout
+    within = connect_seconds(timeout, connect_timeout)
     endpoint: IStreamClientEndpoint
     if "%" in address.host:
         # Resolvers lose the zone of an IPv6 address; this endpoint, despite its name, does not.

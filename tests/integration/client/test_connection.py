@@ -134,7 +134,7 @@ class CommandTests(PlayedCase):
         self.assertEqual(next(iter(first)), b"hi")
         for take in (lambda: b"".join(first), lambda: first.receive_into(memoryview(bytearray(9)))):
             error = self.assertRaises(ConnectionBroken, take)
-            self.assertIn("given up: 7 bytes missing", str(error))
+            self.assertIn("discarded: 7 bytes missing", str(error))
         self.assertEqual(second.receive_into(memoryview(bytearray(9))), 2)
 
     def test_bytes_after_a_reply_are_not_taken_for_the_next_one(self) -> None:
@@ -237,7 +237,7 @@ class BodyTests(PlayedCase):
         reply = self.ask(connection)
         buffer = memoryview(bytearray(9))
         self.assertEqual(reply.receive_into(buffer), 2)
-        for problem in ("inside the reply", "given up"):
+        for problem in ("inside the reply", "discarded"):
             error = self.assertRaises(ConnectionBroken, reply.receive_into, buffer)
             self.assertIn(f"{problem}: 3 bytes missing", str(error))
 
@@ -558,12 +558,12 @@ class InterruptTests(PlayedCase):
             self.assertRaises(KeyboardInterrupt, connection.connect)
         self.assertEqual(self.list(connection), b"a\nEND\n")
 
-    def test_settling_leaves_a_connection_that_has_nothing_on_the_way(self) -> None:
+    def test_abort_reply_keeps_a_connection_without_an_outstanding_reply(self) -> None:
         connection = self.play([LISTED, LISTED, (b"DOWNLOAD a\n", b"OK 9\n")], [LISTED])
-        connection.settle()
+        connection.abort_reply()
         for _ in range(2):
             self.list(connection)
-            connection.settle()
+            connection.abort_reply()
         self.ask(connection)
-        connection.settle()
+        connection.abort_reply()
         self.assertEqual(self.list(connection), b"a\nEND\n")

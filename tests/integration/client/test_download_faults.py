@@ -135,10 +135,10 @@ class RetryingTests(DownloadCase):
                 raise ConnectionResetError
 
         self.server.fail(b"GET", *[Fault(act=act)] * 1000)
+        self.session.retry_context.clock = lambda: now[0]
         with (
             mock.patch("natproxy.client.transfer.record.SMALLEST_SEGMENT", 1000),
             mock.patch("natproxy.client.retry.Cancellation.sleep", sleep),
-            mock.patch("natproxy.client.retry.time.monotonic", side_effect=lambda: now[0]),
         ):
             self.download(DownloadOptions(segments=4))
         self.assertGreaterEqual(now[0], 600)

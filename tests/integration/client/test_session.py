@@ -83,7 +83,7 @@ class LsTests(SessionCase):
     def test_pages_that_lead_nowhere_are_no_endless_loop(self) -> None:
         line = format_metadata(metadata_of(b""))
         for page, reason in (
-            (b"more\n", "a page that leads nowhere"),
+            (b"more\n", "the next page would not begin after this one"),
             (line + b" a\nmore\n", "'a' is listed out of order"),
             (line + b" b\n" + line + b" a\nmore\n", "'a' is listed out of order"),
             (line + b" a\n" + line + b" a\n", "'a' is listed out of order"),
@@ -114,7 +114,7 @@ class LsTests(SessionCase):
             answer = b"OK %d after=%b\n%b" % (len(line), after, line)
             session = self.serve_replies({b"LS": answer})
             error = self.assertRaises(NotUnderstood, list, session.ls())
-            self.assertIn("a page that leads nowhere", str(error))
+            self.assertIn("the next page would not begin after this one", str(error))
 
     def test_unread_entries_are_listed_as_such(self) -> None:
         page = b"type=unread size=0 mtime=0.0 etag=- a\n"
@@ -255,7 +255,7 @@ class StatAndHashTests(SessionCase):
         moments = iter(range(0, 10**6, 400))
         self.patch(session_module.time, "monotonic", lambda: next(moments))
         session = self.serve_replies({b"HASH": b"ERR proxy error: the server was silent for 1 s\n"})
-        session._negotiation.learn(Features(2, {}))
+        session._negotiation.record(Features(2, {}))
         self.assertRaises(Unavailable, session.hash, "a")
         self.assertEqual(set(self.server.lines), {b"HASH a", b"STAT a"})
         # The number of tries does not count: a short time-out must not end it sooner.
@@ -394,7 +394,7 @@ class ConnectionsTests(SessionCase):
         self.assertLessEqual(self.server.connections, 20)
 
     def test_no_more_connections_are_kept_than_there_is_use_for(self) -> None:
-        self.patch(session_module, "KEPT", 1)
+        self.patch(session_module, "MOST_IDLE", 1)
         session = self.serve_files()
         with session.get("a") as (one, _), session.get("a") as (two, _):
             self.assertEqual(b"".join(one), b"".join(two))

@@ -23,7 +23,6 @@ from natproxy.client import (
     Phase,
     Unsupported,
     UsageError,
-    retry,
 )
 from natproxy.client.blocking.connection import Reply
 from natproxy.client.rate import RateLimit
@@ -82,11 +81,8 @@ class WholeStreamTests(StreamCase):
             clock.advance(0 if slow else 100)
             take(piece)
 
-        monotonic = mock.Mock(monotonic=clock.seconds)
-        with (
-            mock.patch.object(retry, "time", monotonic),
-            mock.patch.object(Reply, "receive_into", receive),
-        ):
+        self.session.retry_context.clock = clock.seconds
+        with mock.patch.object(Reply, "receive_into", receive):
             stream(
                 self.session, b"a", write, DownloadOptions(retry_policy=RetryPolicy()), self.note
             )

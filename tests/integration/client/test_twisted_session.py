@@ -298,6 +298,44 @@ async def test_close_interrupts_a_download(tmp_path: Path) -> None:
             await done
 
 
+STOPPED = """
+import sys
+from twisted.internet.task import react
+from natproxy.client.twisted import connect
+
+async def main(reactor, server, path):
+    session = await connect(reactor, server, 600)
+    stop = lambda event: reactor.callLater(0, reactor.stop)
+    await session.download("large", path, limit_rate=1000, progress=stop)
+
+react(main, sys.argv[1:])
+"""
+
+
+@pytest_twisted.ensureDeferred
+async def test_reactor_that_stops_does_not_wait_for_a_download(
+    served: Path, tmp_path: Path
+) -> None:
+    async with listening(file_server(served)) as port:
+        command = (sys.executable, "-c", STOPPED, f"{HOST}:{port}", str(tmp_path / "copy"))
+        # At this rate, the download would last for minutes.
+        await deferToThread(subprocess.run, command, capture_output=True, timeout=20, check=False)
+    assert not (tmp_path / "copy").exists()
+    assert list(tmp_path.glob(".copy*.part"))
+
+
+@pytest_twisted.ensureDeferred
+async def test_closed_session_downloads_nothing(served: Path, tmp_path: Path) -> None:
+    async with listening(file_server(served)) as port:
+        client = await connect(reactor, f"{HOST}:{port}", PATIENCE)
+        await client.close()
+        with pytest.raises(Interrupted, match="the client was closed"):
+            await client.download("a", str(tmp_path / "copy"))
+        with pytest.raises(Interrupted, match="the client was closed"):
+            await client.list()
+    assert not (tmp_path / "copy").exists()
+
+
 @pytest_twisted.ensureDeferred
 async def test_download_needs_an_address(served: Path) -> None:
     async with listening(file_server(served)) as port, client_to(port) as client:

@@ -148,7 +148,7 @@ class VersionTests(SessionCase):
         endless = b"OK\nNATPROXY 2\n" + b"GET\n" * 10**6
         session = self.serve(lambda line: endless)
         error = self.assertRaises(NotUnderstood, lambda: session.version)
-        self.assertIn("endless FEAT", str(error))
+        self.assertIn("a reply to FEAT of more than 1048576 bytes", str(error))
 
     def test_endless_reply_to_feat_fails_after_the_time_out(self) -> None:
         session = self.play([(b"FEAT\n", b"OK\nNATPROXY 2\n")], linger=True, timeout=0.1)

@@ -413,6 +413,13 @@ def test_malformed_retry_time_is_refused() -> None:
         NatproxyFileSystem("127.0.0.1", 1, retry_for="soon", skip_instance_cache=True)
 
 
+def test_port_and_number_of_connections_are_checked() -> None:
+    with pytest.raises(ValueError, match="must be from 1 to 65535"):
+        NatproxyFileSystem("127.0.0.1", 70_000, skip_instance_cache=True)
+    with pytest.raises(ValueError, match="connections must be at least 1"):
+        NatproxyFileSystem("127.0.0.1", 1, connections=0, skip_instance_cache=True)
+
+
 def test_time_out_of_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="must be more than 0"):
         NatproxyFileSystem("127.0.0.1", 1, timeout=0, skip_instance_cache=True)

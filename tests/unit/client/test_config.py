@@ -86,6 +86,21 @@ class SourceTests(ConfigCase):
             with mock.patch.dict(os.environ, HOME="/home/somewhere"):
                 expected = "/home/somewhere/.config/natproxy/config.toml"
                 self.assertEqual(config_path(base), expected)
+        self.assertEqual(config_path({"HOME": "/h"}), "/h/.config/natproxy/config.toml")
+
+    def test_working_directory_is_no_home_directory(self) -> None:
+        self.write("colour = 1\n")
+        relative = os.path.relpath(self.home)
+        os.rename(self.home, f"{self.home}-home")
+        os.makedirs(self.home)
+        os.rename(f"{self.home}-home", os.path.join(self.home, ".config"))
+        self.environment = {"HOME": relative}
+        self.assertEqual(self.load().timeout, 60.0)
+        # Without $HOME, for a user that the system does not have.
+        self.environment = {}
+        with mock.patch("os.path.expanduser", lambda path: path):
+            self.assertIsNone(config_path({}))
+            self.assertEqual(self.load().timeout, 60.0)
 
 
 class ErrorTests(ConfigCase):
@@ -118,6 +133,11 @@ class ErrorTests(ConfigCase):
             ("retry-for = -1", "retry-for -1: must be a duration"),
             ('wait = "yes"', 'wait "yes": must be true or false'),
             ("wait = {}", "wait {…}: must be true or false"),
+            (f"timeout = {10**400}", f"timeout {str(10**400)[:79]}…: must be more than 0"),
+            (f"retry-for = {10**400}", f"retry-for {str(10**400)[:79]}…: must be a duration"),
+            (f"retries = {16**5000:#x}", f"retries {hex(16**5000)[:79]}…: must be a whole"),
+            ('server = "a\\u0085 b"', 'server "a\\x85 b": HOST:PORT is needed'),
+            ('"a\\nb" = 1', "a\\nb: unknown key"),
         ):
             self.write(f"{line}\n")
             self.assertTrue(self.error().startswith(f"{self.path}: {message}"), self.error())
@@ -134,6 +154,27 @@ class ErrorTests(ConfigCase):
     def test_file_that_cannot_be_read(self) -> None:
         os.mkdir(self.path)
         self.assertEqual(self.error(), f"{self.path}: Is a directory")
+
+    def test_path_with_a_nul(self) -> None:
+        wrong = self.assertRaises(UsageError, load_client_config, {}, {}, "a\0b")
+        self.assertEqual(str(wrong), "a\\x00b: embedded null byte")
+
+    def test_endless_file(self) -> None:
+        self.environment["NATPROXY_CONFIG"] = "/dev/zero"
+        self.assertEqual(self.error(), "/dev/zero: must have at most 1048576 bytes")
+
+    def test_file_that_is_not_utf_8(self) -> None:
+        with open(self.path, "wb") as file:
+            file.write(b"timeout = 1 # \xff\n")
+        self.assertTrue(self.error().startswith(f"{self.path}: not a TOML file: "), self.error())
+
+    def test_wrong_value_of_the_file_is_an_error_whatever_the_options(self) -> None:
+        self.write("timeout = 0\n")
+        wrong = self.assertRaises(UsageError, self.load, timeout=1.0)
+        self.assertIn(f"{self.path}: timeout 0: must be", str(wrong))
+        self.write("timeout = 1\n")
+        self.environment["NATPROXY_TIMEOUT"] = "wrong"
+        self.assertEqual(self.load(timeout=2.0).timeout, 2.0)
 
     def test_missing_parser_names_the_extra(self) -> None:
         self.write("timeout = 5\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from natproxy.client.errors import (
     DigestMismatch,
     GaveUp,
     Interrupted,
+    ListingIncomplete,
     LocalError,
     NotFound,
     NotUnderstood,
@@ -28,9 +30,10 @@ from natproxy.client.errors import (
     Unavailable,
     Unsupported,
     UsageError,
+    download_error,
     error_of,
-    interrupted_by,
 )
+from natproxy.fs.errors import file_changed
 
 PASSING = {CannotConnect, ConnectionBroken, Unavailable}
 
@@ -80,18 +83,49 @@ class ErrorOfTests(SynchronousTestCase):
         self.assertFalse(set(text) & {"\n", "\r", "\x1b", "\x9b"})
 
 
-class InterruptedByTests(SynchronousTestCase):
+class DownloadErrorTests(SynchronousTestCase):
     def test_error_keeps_its_kind_and_code(self) -> None:
         error = error_of(b"429 not now")
-        named = interrupted_by(error, b"a", 5)
+        named = download_error(error, b"a", 5)
         self.assertEqual((type(named), getattr(named, "code", None)), (Unavailable, 429))
         self.assertEqual(
             str(named), "a: not now; what was received is kept, and the same command continues it"
         )
 
+    def test_name_is_not_repeated(self) -> None:
+        error = error_of(b"429 not now", b"a")
+        self.assertEqual(str(download_error(error, b"a", 0)), "a: not now")
+        # A message that looks like another one's prefix is no name.
+        error = error_of(b"429 a: not now")
+        self.assertEqual(str(download_error(error, b"a", 0)), "a: a: not now")
+
+    def test_failed_connection_keeps_its_server(self) -> None:
+        named = download_error(CannotConnect("refused", "files:9000"), b"a", 5)
+        self.assertEqual(getattr(named, "server", None), "files:9000")
+
     def test_error_that_is_not_temporary_is_the_same(self) -> None:
         for error in (NotFound("a"), CannotConnect("refused")):
-            self.assertIs(interrupted_by(error, b"a", 0), error)
+            self.assertIs(download_error(error, b"a", 0), error)
+
+
+class PickleTests(SynchronousTestCase):
+    """A process pool pickles what its functions raise."""
+
+    def test_every_error_is_the_same_afterwards(self) -> None:
+        refused = OSError(errno.EACCES, os.strerror(errno.EACCES))
+        for error in (
+            error_of(b"429 not now", b"a"),
+            CannotConnect("refused", "files:9000"),
+            LocalError(b"a", refused),
+            ListingIncomplete(2),
+            file_changed("/a"),
+            GaveUp("tried too often"),
+        ):
+            for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+                again = pickle.loads(pickle.dumps(error, protocol))
+                self.assertIs(type(again), type(error))
+                self.assertEqual((str(again), vars(again)), (str(error), vars(error)))
+                self.assertEqual(getattr(again, "filename", ""), getattr(error, "filename", ""))
 
 
 class KindTests(SynchronousTestCase):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.client import UsageError, parse_server, parse_url
+from natproxy.client import Address, Session, UsageError, parse_server, parse_url
 from natproxy.client.url import is_url, parse_path
 
 
@@ -22,6 +22,13 @@ class UrlTests(SynchronousTestCase):
         ):
             self.assertTrue(is_url(text))
             self.assertEqual(parse_url(text), expected)
+
+    def test_server_needs_a_tcp_port(self) -> None:
+        for port in (-1, 0, 65_536, 70_000):
+            error = self.assertRaises(UsageError, Session, Address("h", port))
+            self.assertEqual(str(error), "server 'h': the port must be from 1 to 65535")
+        for port in (1, 65_535):
+            Session(Address("h", port))
 
     def test_path_is_literal(self) -> None:
         for path in ("%41", "a?b#c", "\udcff", "a%", "x:y@z", "natproxy://h/a"):

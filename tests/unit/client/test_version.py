@@ -1,4 +1,4 @@
-"""The version of a server, found out without I/O."""
+"""The version of a server, determined without I/O."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class ProbeTests(NegotiationCase):
 class CarryOutTests(NegotiationCase):
     def setUp(self) -> None:
         super().setUp()
-        self.negotiation.learn(VERSION_2)
+        self.negotiation.record(VERSION_2)
 
     def carry_out(self, *outcomes: tuple[bytes, object]) -> Any:
         return self.run_steps(self.negotiation.carry_out(Stat("a")), *outcomes)
@@ -130,11 +130,22 @@ class CarryOutTests(NegotiationCase):
         )
         self.assertIs(self.negotiation.state, State.VERSION_1)
 
+    def test_version_that_is_confirmed_meanwhile_is_final(self) -> None:
+        self.negotiation.record(VERSION_2)
+        steps = self.negotiation.carry_out(Stat("a"))
+        next(steps)
+        self.assertEqual(steps.throw(CLOSED).word, b"LIST")
+        steps.send(LISTED)
+        self.assertEqual(steps.throw(CLOSED).word, b"LIST")
+        self.run_steps(self.negotiation.carry_out(Stat("b")), (b"STAT", METADATA))
+        self.assertRaises(ClosedWithoutReply, steps.send, LISTED)
+        self.assertIs(self.negotiation.state, State.CONFIRMED)
+
     def test_proxy_of_version_2_vouches_for_the_server(self) -> None:
         lost = NoUpstreamReply("empty response")
         doubt = [(b"STAT", lost), (b"LIST", LISTED)]
         self.assertRaises(Unsupported, self.carry_out, *doubt, *doubt)
-        self.negotiation.learn(VERSION_2._replace(via=("natproxy/2.1",)))
+        self.negotiation.record(VERSION_2._replace(via=("natproxy/2.1",)))
         self.assertRaises(NoUpstreamReply, self.carry_out, (b"STAT", lost))
 
     def test_other_errors_are_raised(self) -> None:
@@ -143,7 +154,7 @@ class CarryOutTests(NegotiationCase):
 
     def test_version_2_can_be_required(self) -> None:
         self.negotiation.require_version_2("fly")
-        self.negotiation.learn(VERSION_1)
+        self.negotiation.record(VERSION_1)
         self.assertRaises(Unsupported, self.negotiation.require_version_2, "fly")
 
 

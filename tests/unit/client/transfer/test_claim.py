@@ -260,7 +260,7 @@ class ConcurrentTests(ClaimCase):
 class ForeignFileTests(ClaimCase):
     """Other files have the names of the partial file or its record."""
 
-    def planted(self, plant: Callable[[bytes], object], reason: str = "not ours") -> None:
+    def planted(self, plant: Callable[[bytes], object], reason: str = "something else") -> None:
         for place in (self.part, self.record):
             plant(place)
             before = os.lstat(place)

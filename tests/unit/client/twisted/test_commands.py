@@ -165,7 +165,7 @@ class CommandTests(DeferredCase):
 
     def test_more_than_may_be_held_is_refused(self) -> None:
         self.client = self.new_client(largest=3)
-        self.client._negotiation.learn(Features(2, {}))
+        self.client._negotiation.record(Features(2, {}))
         for ask, reply in (
             (lambda: self.client.read("a"), b"OK 4 offset=0 size=4 " + FACTS + b"\n"),
             (self.client.list, b"OK\na\nb\n"),
@@ -203,7 +203,7 @@ class ErrorTests(DeferredCase):
         self.assertTrue(connection.wire.open)
 
     def test_malformed_reply_closes_the_connection(self) -> None:
-        self.client._negotiation.learn(Features(2, {}))
+        self.client._negotiation.record(Features(2, {}))
         of_get = b"OK 1 offset=%b size=9 " + FACTS + b"\n"
         for ask, reply, why in (
             (self.client.list, b"OK 5\n", "malformed reply header 'OK 5'"),
@@ -212,7 +212,11 @@ class ErrorTests(DeferredCase):
             (lambda: self.client.hash("a"), b"OK sha256=0 size=1 etag=e\n", "sha256: 's"),
             (lambda: self.client.ls("a"), b"OK 2\nx\n", "type: ''"),
             (lambda: self.client.ls("a"), b"OK 1\nx", "a page that ends inside a line"),
-            (lambda: self.client.ls("a"), page_of(more=True), "a page that leads nowhere"),
+            (
+                lambda: self.client.ls("a"),
+                page_of(more=True),
+                "the next page would not begin after this one",
+            ),
             (lambda: self.client.read("a", 3), of_get % b"3", "another part of the file"),
             (lambda: self.client.read("a", 3, 1), of_get % b"4", "another part of the file"),
             (

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 
+from twisted.internet.defer import CancelledError
+
 from natproxy.client import Changed, UsageError
 from natproxy.client.twisted import RemoteFile
 from natproxy.client.version import Features, State
@@ -13,7 +15,7 @@ from tests.support.deferred_sessions import FACTS, METADATA, DeferredCase
 class FileTests(DeferredCase):
     def setUp(self) -> None:
         super().setUp()
-        self.client._negotiation.learn(Features(2, {}))
+        self.client._negotiation.record(Features(2, {}))
         self.client._negotiation.state = State.CONFIRMED
 
     def open(self) -> RemoteFile:
@@ -33,6 +35,8 @@ class FileTests(DeferredCase):
         self.expect(b"GET a length=2 if-match=e\n", 0, b"bo")
         self.assertEqual(self.successResultOf(first), b"bo")
         self.assertNoResult(rest)
+        # As after two reads of a blocking file.
+        self.assertEqual(file.tell(), 5)
         self.expect(b"GET a offset=2 length=3 if-match=e\n", 2, b"dy!")
         self.assertEqual(self.successResultOf(rest), b"dy!")
         self.assertEqual(file.tell(), 5)
@@ -52,6 +56,29 @@ class FileTests(DeferredCase):
         self.assertRaises(ValueError, file.seek, 0, 3)
         self.assertEqual(file.seek(9), 9)
         self.assertEqual(self.successResultOf(file.read()), b"")
+
+    def test_seek_does_not_affect_reads_that_have_been_called(self) -> None:
+        file = self.open()
+        first, second = file.read(2), file.read(2)
+        file.seek(1)
+        third = file.read(2)
+        for result, offset, body in ((first, 0, b"bo"), (second, 2, b"dy"), (third, 1, b"od")):
+            shown = b"offset=%d " % offset if offset else b""
+            self.expect(b"GET a " + shown + b"length=2 if-match=e\n", offset, body)
+            self.assertEqual(self.successResultOf(result), body)
+        self.assertEqual(file.tell(), 3)
+
+    def test_cancelled_read_does_not_delay_the_next(self) -> None:
+        file = self.open()
+        first, second = file.read(2), file.read(2)
+        second.cancel()
+        self.failureResultOf(second, CancelledError)
+        self.assertEqual(file.tell(), 2)
+        rest = file.read(None)
+        self.expect(b"GET a length=2 if-match=e\n", 0, b"bo")
+        self.assertEqual(self.successResultOf(first), b"bo")
+        self.expect(b"GET a offset=2 length=3 if-match=e\n", 2, b"dy!")
+        self.assertEqual(self.successResultOf(rest), b"dy!")
 
     def test_failed_read_moves_nothing(self) -> None:
         file = self.open()

@@ -33,7 +33,7 @@ class PiecesTests(DeferredCase):
         self, asked: list[str], entries: list[bytes], body: bytes, sizes: list[int]
     ) -> None:
         self.setUp()
-        self.client._negotiation.learn(Features(2, {}))
+        self.client._negotiation.record(Features(2, {}))
         self.client._negotiation.state = State.CONFIRMED
         listed = [name for name in entries if listable(name)]
         metadata = METADATA._replace(size=len(body))
@@ -73,7 +73,7 @@ class PiecesTests(DeferredCase):
     @given(st.data())
     def test_connection_may_end_anywhere(self, data: st.DataObject) -> None:
         self.setUp()
-        self.client._negotiation.learn(Features(2, {}))
+        self.client._negotiation.record(Features(2, {}))
         self.client._negotiation.state = State.CONFIRMED
         body = data.draw(bodies)
         metadata = METADATA._replace(size=len(body))
@@ -93,7 +93,7 @@ class PiecesTests(DeferredCase):
     @given(st.binary(max_size=200), st.integers(1, 50))
     def test_any_bytes_end_in_a_result_or_a_client_error(self, sent: bytes, size: int) -> None:
         self.setUp()
-        self.client._negotiation.learn(Features(2, {}))
+        self.client._negotiation.record(Features(2, {}))
         self.client._negotiation.state = State.CONFIRMED
         result = self.client.stat("a")
         connection = self.accept(of_version=None)

@@ -20,7 +20,7 @@ WHOLE = Range(5, 0, METADATA)
 class GetCase(DeferredCase):
     def setUp(self) -> None:
         super().setUp()
-        self.client._negotiation.learn(Features(2, {}))
+        self.client._negotiation.record(Features(2, {}))
         self.consumer = RecordingConsumer()
 
     def begin(self, sent: bytes = REPLY) -> Deferred[Range]:
