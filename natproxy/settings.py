@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -20,12 +21,13 @@ class SettingError(Exception):
 
     Its text is the first message, one line.
 
-    :ivar messages: a line for each thing that is wrong, with its source.
+    :ivar messages: a line for each thing that is wrong, with its source. Characters that are not
+        printable are escaped: keys and values of a file may have any.
     """
 
     def __init__(self, *messages: str) -> None:
-        super().__init__(messages[0])
-        self.messages = messages
+        self.messages = tuple(_printable(message) for message in messages)
+        super().__init__(self.messages[0])
 
 
 class Source(NamedTuple):
@@ -104,10 +106,13 @@ class Seconds(Rule[float]):
 
     def check(self, value: object) -> float:
         """Return the seconds of a number; see `Rule`."""
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            seconds = float(value)
-            if math.isfinite(seconds) and self.least <= seconds <= self.most:
-                return seconds
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or value != value:
+            raise ValueError("must be a number of seconds")
+        # A whole number of TOML may be too large for a float.
+        if self.least <= value <= min(self.most, sys.float_info.max):
+            return float(value)
+        if value > self.least and self.most == math.inf:
+            raise ValueError("must be a finite number of seconds")
         limit = "" if self.most == math.inf else f" and at most {self.most:g}"
         raise ValueError(f"must be at least {self.least:g}{limit} seconds")
 
@@ -138,7 +143,8 @@ class WholeNumber(Rule[int]):
             and self.least <= value <= self.most
         ):
             return value
-        if self.most == 999_999_999:
+        large = isinstance(value, int) and value > self.most
+        if self.most == 999_999_999 and not large:
             raise ValueError(f"must be a whole number from {self.least} up")
         raise ValueError(f"must be a whole number from {self.least} to {self.most}")
 
@@ -173,17 +179,21 @@ class Flag(Rule[bool]):
 
 
 class Text(Rule[str]):
-    """A text: a path, an endpoint."""
+    """A text that is not empty: a path, an endpoint."""
 
     def check(self, value: object) -> str:
         """Return a text; see `Rule`."""
-        if isinstance(value, str):
-            return value
-        raise ValueError("must be a string")
+        if not isinstance(value, str):
+            raise ValueError("must be a string")
+        if not value:
+            raise ValueError("must not be empty")
+        if "\0" in value:
+            raise ValueError("must not contain a NUL character")
+        return value
 
 
 class Texts(Rule[tuple[str, ...]]):
-    """One text or several, without white space in them."""
+    """One `Text` or several, without white space in them."""
 
     def parse(self, text: str) -> tuple[str, ...]:
         """Return the words of a text; see `Rule`."""
@@ -192,9 +202,9 @@ class Texts(Rule[tuple[str, ...]]):
     def check(self, value: object) -> tuple[str, ...]:
         """Return a text, or a list of them, as a tuple; see `Rule`."""
         if isinstance(value, str):
-            return (value,)
+            value = (value,)
         if isinstance(value, (list, tuple)) and value and all(isinstance(v, str) for v in value):
-            return tuple(value)
+            return tuple(Text().check(one) for one in value)
         raise ValueError("must be a string, or a list of at least one")
 
 
@@ -286,6 +296,9 @@ def resolve(
                 result = Found(_value(setting.rule, value, source), source)
             except ValueError as error:
                 shown = to_toml(value) if source.kind == FILE else value
+                if isinstance(shown, list):
+                    # An option that is repeated.
+                    shown = " ".join(map(str, shown))
                 wrong.append(f"{source.label} {shown}: {error}")
         found[setting.field] = result
     if table is not None:
@@ -326,6 +339,14 @@ def to_toml(value: object) -> str:
     return str(value)
 
 
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+    )
+
+
 def _option(setting: Setting, value: object) -> Found:
     return value if isinstance(value, Found) else Found(value, Source(OPTION, setting.option))
 
@@ -339,7 +360,8 @@ def _value(rule: Rule[Any], value: object, source: Source) -> object:
 def _suggestion(table: Table, key: str, known: Iterable[str]) -> str:
     from difflib import get_close_matches
 
-    near = get_close_matches(key.lower().replace("_", "-"), list(known), 1)
+    # The time that it takes grows with the length.
+    near = get_close_matches(key[:100].lower().replace("_", "-"), list(known), 1)
     if near:
         path = f"{table.name}.{near[0]}" if table.name else near[0]
         return f"did you mean {path}?"

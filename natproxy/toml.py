@@ -15,8 +15,12 @@ EXTRA = "natproxy[config]"
 def read_toml(path: str) -> dict[str, Any]:
     """Return the content of a TOML file.
 
+    A byte order mark is ignored; some editors write one.
+
     :raises SettingError: if it cannot be read, or parsed.
     """
+    if not path:
+        raise SettingError("--config: must name a file")
     try:
         with open(path, "rb") as file:
             content = file.read()
@@ -24,7 +28,10 @@ def read_toml(path: str) -> dict[str, Any]:
         raise SettingError(f"{path}: {error.strerror}") from error
     loads = _toml_parser(path)
     try:
-        return loads(content.decode())
+        return loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise SettingError(f"{path}: not a TOML file: not UTF-8 (at line {line})") from error
     except (ValueError, RecursionError) as error:
         raise SettingError(f"{path}: not a TOML file: {error}") from error
 

@@ -53,6 +53,8 @@ class Server(Rule[str]):
 
         if not isinstance(value, str):
             raise ValueError("must be a string, HOST:PORT")
+        if "\0" in value:
+            raise ValueError("must not contain a NUL character")
         try:
             Address.parse(value)
         except ValueError as error:
@@ -80,7 +82,7 @@ class Timeout(Rule[float]):
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             raise ValueError("must be a number of seconds")
         try:
-            check_timeout("timeout", value)
+            check_timeout("timeout", _float(value))
         except UsageError as error:
             raise ValueError(str(error).partition(": ")[2]) from None
         return float(value)
@@ -101,7 +103,7 @@ class Duration(Rule[float]):
             except ValueError as error:
                 raise ValueError(str(error).removeprefix(f"'{value}': ")) from None
         if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
-            return float(value)
+            return _float(value)
         raise ValueError("must be a duration, such as 90s, 30m, 2h or inf")
 
     def show(self, value: float) -> str:
@@ -216,10 +218,18 @@ def _resolve(
     return found
 
 
+def _float(number: float) -> float:
+    """Return a number as a float; infinity if it is a whole number that is too large for one."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
+
+
 def _table(environment: Mapping[str, str], file: str | None) -> Table | None:
-    named = file or environment.get(VARIABLE)
-    path = named or config_path(environment)
-    if not named and not os.path.exists(path):
+    named = environment.get(VARIABLE) or None if file is None else file
+    path = config_path(environment) if named is None else named
+    if named is None and not os.path.exists(path):
         return None
     from natproxy.toml import read_toml
 

@@ -165,8 +165,8 @@ class DaemonConfig:
         :raises SettingError: if a value is wrong, a key is unknown, or the file cannot be read.
         """
         environment = os.environ if environment is None else environment
-        path = file or environment.get(variable_of(cls, "config"))
-        table = read_table(path, cls.table) if path else None
+        path = environment.get(variable_of(cls, "config")) or None if file is None else file
+        table = None if path is None else read_table(path, cls.table)
         found = resolve(settings_of(cls), options or {}, environment, table)
         values: dict[str, Any] = {name: value for name, (value, _) in found.items()}
         return cls(**values, sources={name: source for name, (_, source) in found.items()})

@@ -54,6 +54,26 @@ class SourceTests(ConfigCase):
             source = config.sources[setting.field]
             self.assertEqual(source, Source("file", f"{self.path}: {setting.key}"))
 
+    def test_order_of_the_sources_of_every_setting(self) -> None:
+        values = {"server": ('"h:1"', "h:2", "h:3"), "wait": ("true", "no", True)}
+        for setting in SETTINGS:
+            in_file, in_variable, in_option = values.get(setting.key, ("1", "2", 3))
+            self.write(f"{setting.key} = {in_file}\n")
+            environment = dict(self.environment)
+            options: dict[str, object] = {}
+            for kind in ("file", "environment", "option"):
+                if kind == "environment":
+                    environment[setting.variable] = str(in_variable)
+                elif kind == "option":
+                    options[setting.field] = in_option
+                config = load_client_config(options, environment)
+                self.assertEqual(config.sources[setting.field].kind, kind, setting.key)
+            self.assertEqual(getattr(config, setting.field), in_option)
+
+    def test_whole_number_too_large_for_a_float(self) -> None:
+        self.write(f"retry-for = {'9' * 400}\n")
+        self.assertEqual(self.load().retry_for, math.inf)
+
     def test_environment_overrides_the_file_and_an_option_both(self) -> None:
         self.write("timeout = 5\nretries = 3\n")
         self.environment["NATPROXY_TIMEOUT"] = "7"
@@ -112,6 +132,8 @@ class ErrorTests(ConfigCase):
             ("timeout = true", "timeout true: must be a number of seconds"),
             ("timeout = 0", "timeout 0: must be more than 0 and at most 1000000 seconds"),
             ("timeout = nan", "timeout nan: must be more than 0 and at most 1000000 seconds"),
+            (f"timeout = {'9' * 400}", f"timeout {'9' * 400}: must be more than 0 and at most"),
+            ('server = "a\\u0000:1"', 'server "a\\u0000:1": must not contain a NUL character'),
             ("retries = 1001", "retries 1001: must be a whole number from 0 to 1000"),
             ("retries = 1.0", "retries 1.0: must be a whole number from 0 to 1000"),
             ('retry-for = "soon"', 'retry-for "soon": must be a duration'),
