@@ -229,7 +229,8 @@ def _float(number: float) -> float:
 def _table(environment: Mapping[str, str], file: str | None) -> Table | None:
     named = environment.get(VARIABLE) or None if file is None else file
     path = config_path(environment) if named is None else named
-    if named is None and not os.path.exists(path):
+    # Without a home directory the path is relative, and none of the user's.
+    if named is None and not (os.path.isabs(path) and os.path.exists(path)):
         return None
     from natproxy.toml import read_toml
 

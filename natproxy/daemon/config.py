@@ -18,6 +18,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 from natproxy.daemon.logfile import KEPT, SIZE
 from natproxy.settings import (
     DEFAULT,
+    ENVIRONMENT,
     Choice,
     Rule,
     Seconds,
@@ -170,6 +171,21 @@ class DaemonConfig:
         found = resolve(settings_of(cls), options or {}, environment, table)
         values: dict[str, Any] = {name: value for name, (value, _) in found.items()}
         return cls(**values, sources={name: source for name, (_, source) in found.items()})
+
+
+def without_options(config: Config) -> Config:
+    """Return a config whose errors name variables where others name options.
+
+    It is for application files (``.tac``), which have no options: a default is changed by its
+    variable.
+    """
+    kind = type(config)
+    variables = {
+        one.field: Source(ENVIRONMENT, one.variable)
+        for one in settings_of(kind)
+        if config.source(one.field) == DEFAULT
+    }
+    return dataclasses.replace(config, sources={**config.sources, **variables})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -107,6 +107,16 @@ class SourceTests(ConfigCase):
                 expected = "/home/somewhere/.config/natproxy/config.toml"
                 self.assertEqual(config_path(base), expected)
 
+    def test_without_a_home_directory_there_is_no_file(self) -> None:
+        working = os.getcwd()
+        self.addCleanup(os.chdir, working)
+        os.chdir(self.home)
+        os.makedirs("~/.config/natproxy")
+        with open("~/.config/natproxy/config.toml", "w") as file:
+            file.write("timeout = 1\n")
+        with mock.patch("os.path.expanduser", lambda path: path):
+            self.assertEqual(load_client_config({}, {}).timeout, 60.0)
+
 
 class ErrorTests(ConfigCase):
     def test_unknown_key_names_the_nearest_known_one(self) -> None:

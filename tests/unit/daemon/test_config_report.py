@@ -62,6 +62,21 @@ class CheckTests(ReportCase):
     def errors(self, daemon: str) -> list[str]:
         return check_config(MemoryReactorClock(), daemon, self.environment, self.file)
 
+    def test_log_that_cannot_be_opened(self) -> None:
+        directory = self.mktemp()
+        os.mkdir(directory)
+        for log, reason in (
+            (directory, "Is a directory"),
+            (os.path.join(directory, "missing", "log"), "No such file or directory"),
+        ):
+            path = self.write(f"[proxy]\nlog = '{log}'\n")
+            found = check_config(MemoryReactorClock(), "proxy", {}, path)
+            self.assertEqual(found, [f"{path}: proxy.log {log}: {reason}"])
+        for log in ("-", "log", os.path.join(directory, "log")):
+            path = self.write(f"[proxy]\nlog = '{log}'\n")
+            self.assertEqual(check_config(MemoryReactorClock(), "proxy", {}, path), [])
+        self.assertEqual(os.listdir(directory), [])
+
     def test_defaults_are_right_and_nothing_is_created(self) -> None:
         before = sorted(os.listdir())
         self.assertEqual((self.errors("proxy"), self.errors("fileserver")), ([], []))
