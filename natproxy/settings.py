@@ -132,7 +132,8 @@ class WholeNumber(Rule[int]):
 
     def parse(self, text: str) -> int:
         """Return the number of ASCII digits; see `Rule`."""
-        digits = text.isascii() and text.isdigit() and len(text) < 10
+        # Python refuses to convert thousands of digits.
+        digits = text.isascii() and text.isdigit() and len(text) < 100
         return self.check(int(text) if digits else None)
 
     def check(self, value: object) -> int:

@@ -57,10 +57,10 @@ class RuleTests(SynchronousTestCase):
     def test_whole_numbers(self) -> None:
         self.assert_valid(WholeNumber(0), {"0": 0, "007": 7, 5: 5})
         message = "must be a whole number from 0 up"
-        self.assert_invalid(WholeNumber(0), message, "-1", "1.0", " 1", "1" * 10, 1.0, False, -1)
+        self.assert_invalid(WholeNumber(0), message, "-1", "1.0", " 1", "1" * 10000, 1.0, False, -1)
         self.assert_invalid(WholeNumber(1, 9), "must be a whole number from 1 to 9", "0", 10)
         large = "must be a whole number from 0 to 999999999"
-        self.assert_invalid(WholeNumber(), large, 10**9, 10**30)
+        self.assert_invalid(WholeNumber(), large, 10**9, 10**30, "1" * 10)
 
     def test_choices_and_texts(self) -> None:
         self.assert_valid(Choice("a", "b"), {"a": "a"})
