@@ -26,7 +26,7 @@ class SettingError(Exception):
     """
 
     def __init__(self, *messages: str) -> None:
-        self.messages = tuple(_printable(message) for message in messages)
+        self.messages = tuple(one_line(message) for message in messages)
         super().__init__(self.messages[0])
 
 
@@ -316,6 +316,15 @@ def unknown_keys(table: Table, known: Collection[str]) -> Iterator[str]:
             yield f"{table.place(key)}: unknown key; {_suggestion(table, key, known)}"
 
 
+def one_line(text: str) -> str:
+    """Return a text with escapes for characters that are not printable, such as a line feed."""
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+    )
+
+
 def to_toml(value: object) -> str:
     """Return a value as it is written in a TOML file."""
     if value is None:
@@ -338,14 +347,6 @@ def to_toml(value: object) -> str:
     if isinstance(value, Mapping):
         return "{…}"
     return str(value)
-
-
-def _printable(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
-    )
 
 
 def _option(setting: Setting, value: object) -> Found:

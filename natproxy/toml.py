@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from natproxy.settings import Found, Setting, SettingError
+from natproxy.settings import Found, Setting, SettingError, one_line
 
 EXTRA = "natproxy[config]"
 """The extra that has a parser for Python 3.10."""
@@ -50,7 +50,7 @@ def format_settings(
         if value is None:
             lines.append((f"# {setting.key}", "not set"))
         else:
-            lines.append((f"{setting.key} = {setting.rule.show(value)}", str(source)))
+            lines.append((f"{setting.key} = {setting.rule.show(value)}", one_line(str(source))))
     width = max(len(text) for text, _ in lines)
     heading = [f"[{table}]"] if table else []
     shown = [f"{text:{width}}  # {source}" for text, source in lines]

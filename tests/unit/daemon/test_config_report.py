@@ -7,7 +7,7 @@ import os
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.daemon.config import FileServerConfig
+from natproxy.daemon.config import FileServerConfig, ProxyConfig
 from natproxy.daemon.config_report import check_config, show_config
 from natproxy.toml import read_toml
 
@@ -49,6 +49,13 @@ class ShowTests(ReportCase):
                 "timeout = 7.0 # environment NATPROXY_FILESERVER_TIMEOUT",
             ],
         )
+
+    def test_source_is_a_comment_of_one_line(self) -> None:
+        self.file = self.mktemp() + "\ntimeout = 9"
+        with open(self.file, "w") as file:
+            file.write("[proxy]\ntimeout = 3\n")
+        self.file = self.write(self.shown("proxy"))
+        self.assertEqual(ProxyConfig.load({}, {}, self.file).timeout, 3.0)
 
     def test_output_is_a_file_with_the_same_settings(self) -> None:
         self.environment["NATPROXY_FILESERVER_FILES"] = 'a "quoted" \\ directory\x7f'
