@@ -11,6 +11,9 @@ from natproxy.settings import Found, Setting, SettingError, one_line
 EXTRA = "natproxy[config]"
 """The extra that has a parser for Python 3.10."""
 
+LARGEST = 1 << 20
+"""Bytes of a file at most: a device such as ``/dev/zero`` has no end."""
+
 
 def read_toml(path: str) -> dict[str, Any]:
     """Return the content of a TOML file.
@@ -23,9 +26,11 @@ def read_toml(path: str) -> dict[str, Any]:
         raise SettingError("--config: must name a file")
     try:
         with open(path, "rb") as file:
-            content = file.read()
+            content = file.read(LARGEST + 1)
     except OSError as error:
         raise SettingError(f"{path}: {error.strerror}") from error
+    if len(content) > LARGEST:
+        raise SettingError(f"{path}: not a file of settings: larger than {LARGEST} bytes")
     loads = _toml_parser(path)
     try:
         return loads(content.decode("utf-8-sig"))

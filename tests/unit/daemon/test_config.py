@@ -229,6 +229,12 @@ class ErrorTests(ConfigCase):
         error = self.assertRaises(SettingError, ProxyConfig.load, {}, {}, path)
         self.assertEqual(str(error), f"{path}: not a TOML file: not UTF-8 (at line 3)")
 
+    def test_file_without_end(self) -> None:
+        error = self.assertRaises(SettingError, ProxyConfig.load, {}, {}, "/dev/zero")
+        message = "/dev/zero: not a file of settings: larger than 1048576 bytes"
+        self.assertEqual(str(error), message)
+        self.assertEqual(ProxyConfig.load({}, {}, self.write("#" * 2**20)), ProxyConfig())
+
     def test_empty_name_of_a_file_is_not_taken_for_none(self) -> None:
         environment = {"NATPROXY_PROXY_CONFIG": self.write("")}
         error = self.assertRaises(SettingError, ProxyConfig.load, {}, environment, "")
