@@ -10,13 +10,13 @@ Without the setting ``log``, twistd writes its own log, which has whole seconds.
 
 from twisted.internet import reactor
 
-from natproxy.daemon.config import ProxyConfig
+from natproxy.daemon.config import ProxyConfig, without_options
 from natproxy.daemon.log_options import open_log
 from natproxy.daemon.proxy import make_proxy
 from natproxy.daemon.service import exit_on_error, make_application
 
 with exit_on_error("natproxy.tac"):
-    config = ProxyConfig.load()
+    config = without_options(ProxyConfig.load())
     log = open_log(config)
     proxy = make_proxy(reactor, config)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -26,12 +27,12 @@ class SettingError(Exception):
 
     Its text is the first message, one line.
 
-    :ivar messages: a line for each thing that is wrong, with its source. Control characters of
-        values and keys are escaped.
+    :ivar messages: a line for each thing that is wrong, with its source. Characters that are not
+        printable are escaped: keys and values of a file may have any.
     """
 
     def __init__(self, *messages: str) -> None:
-        self.messages = tuple(map(_one_line, messages))
+        self.messages = tuple(one_line(message) for message in messages)
         super().__init__(self.messages[0])
 
 
@@ -111,14 +112,13 @@ class Seconds(Rule[float]):
 
     def check(self, value: object) -> float:
         """Return the seconds of a number; see `Rule`."""
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            try:
-                seconds = float(value)
-            except OverflowError:
-                # No float can hold an integer of hundreds of digits.
-                seconds = math.inf
-            if math.isfinite(seconds) and self.least <= seconds <= self.most:
-                return seconds
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or value != value:
+            raise ValueError("must be a number of seconds")
+        # A whole number of TOML may be too large for a float.
+        if self.least <= value <= min(self.most, sys.float_info.max):
+            return float(value)
+        if value > self.least and self.most == math.inf:
+            raise ValueError("must be a finite number of seconds")
         limit = "" if self.most == math.inf else f" and at most {self.most:g}"
         raise ValueError(f"must be at least {self.least:g}{limit} seconds")
 
@@ -138,7 +138,8 @@ class WholeNumber(Rule[int]):
 
     def parse(self, text: str) -> int:
         """Return the number of ASCII digits; see `Rule`."""
-        digits = text.isascii() and text.isdigit() and len(text) < 10
+        # Python refuses to convert thousands of digits.
+        digits = text.isascii() and text.isdigit() and len(text) < 100
         return self.check(int(text) if digits else None)
 
     def check(self, value: object) -> int:
@@ -149,7 +150,8 @@ class WholeNumber(Rule[int]):
             and self.least <= value <= self.most
         ):
             return value
-        if self.most == 999_999_999:
+        large = isinstance(value, int) and value > self.most
+        if self.most == 999_999_999 and not large:
             raise ValueError(f"must be a whole number from {self.least} up")
         raise ValueError(f"must be a whole number from {self.least} to {self.most}")
 
@@ -184,17 +186,21 @@ class Flag(Rule[bool]):
 
 
 class Text(Rule[str]):
-    """A text: a path, an endpoint."""
+    """A text that is not empty: a path, an endpoint."""
 
     def check(self, value: object) -> str:
         """Return a text; see `Rule`."""
-        if isinstance(value, str):
-            return value
-        raise ValueError("must be a string")
+        if not isinstance(value, str):
+            raise ValueError("must be a string")
+        if not value:
+            raise ValueError("must not be empty")
+        if "\0" in value:
+            raise ValueError("must not contain a NUL character")
+        return value
 
 
 class Texts(Rule[tuple[str, ...]]):
-    """One text or several, without white space in them."""
+    """One `Text` or several, without white space in them."""
 
     def parse(self, text: str) -> tuple[str, ...]:
         """Return the words of a text; see `Rule`."""
@@ -203,9 +209,9 @@ class Texts(Rule[tuple[str, ...]]):
     def check(self, value: object) -> tuple[str, ...]:
         """Return a text, or a list of them, as a tuple; see `Rule`."""
         if isinstance(value, str):
-            return (value,)
+            value = (value,)
         if isinstance(value, (list, tuple)) and value and all(isinstance(v, str) for v in value):
-            return tuple(value)
+            return tuple(Text().check(one) for one in value)
         raise ValueError("must be a string, or a list of at least one")
 
 
@@ -296,7 +302,11 @@ def resolve(
             try:
                 result = Found(_value(setting.rule, value, source), source)
             except ValueError as error:
-                shown = to_toml(value) if source.kind == FILE else str(value)
+                shown = to_toml(value) if source.kind == FILE else value
+                if isinstance(shown, list):
+                    # An option that is repeated.
+                    shown = " ".join(map(str, shown))
+                shown = str(shown)
                 if len(shown) > LONGEST_SHOWN:
                     shown = f"{shown[: LONGEST_SHOWN - 1]}…"
                 wrong.append(f"{source.label} {shown}: {error}")
@@ -313,6 +323,15 @@ def unknown_keys(table: Table, known: Collection[str]) -> Iterator[str]:
     for key in table.values:
         if key not in known:
             yield f"{table.place(key)}: unknown key; {_suggestion(table, key, known)}"
+
+
+def one_line(text: str) -> str:
+    """Return a text with escapes for characters that are not printable, such as a line feed."""
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+    )
 
 
 def to_toml(value: object) -> str:
@@ -341,13 +360,6 @@ def to_toml(value: object) -> str:
     return str(value)
 
 
-def _one_line(message: str) -> str:
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in message
-    )
-
-
 def _option(setting: Setting, value: object) -> Found:
     return value if isinstance(value, Found) else Found(value, Source(OPTION, setting.option))
 
@@ -361,7 +373,8 @@ def _value(rule: Rule[Any], value: object, source: Source) -> object:
 def _suggestion(table: Table, key: str, known: Iterable[str]) -> str:
     from difflib import get_close_matches
 
-    near = get_close_matches(key.lower().replace("_", "-"), list(known), 1)
+    # The time that it takes grows with the length.
+    near = get_close_matches(key[:100].lower().replace("_", "-"), list(known), 1)
     if near:
         path = f"{table.name}.{near[0]}" if table.name else near[0]
         return f"did you mean {path}?"

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from natproxy.settings import Found, Setting, SettingError
+from natproxy.settings import Found, Setting, SettingError, one_line
 
 LARGEST = 1 << 20
-"""Bytes of a file that is read: a file of settings has a few thousand."""
+"""Bytes of a file at most: a device such as ``/dev/zero`` has no end."""
 
 EXTRA = "natproxy[config]"
 """The extra that has a parser for Python 3.10."""
@@ -18,8 +18,12 @@ EXTRA = "natproxy[config]"
 def read_toml(path: str) -> dict[str, Any]:
     """Return the content of a TOML file.
 
+    A byte order mark is ignored; some editors write one.
+
     :raises SettingError: if it cannot be read or parsed, or is larger than `LARGEST`.
     """
+    if not path:
+        raise SettingError("--config: must name a file")
     try:
         with open(path, "rb") as file:
             content = file.read(LARGEST + 1)
@@ -29,10 +33,13 @@ def read_toml(path: str) -> dict[str, Any]:
         # The path has a NUL.
         raise SettingError(f"{path}: {error}") from error
     if len(content) > LARGEST:
-        raise SettingError(f"{path}: must have at most {LARGEST} bytes")
+        raise SettingError(f"{path}: not a file of settings: larger than {LARGEST} bytes")
     loads = _toml_parser(path)
     try:
-        return loads(content.decode())
+        return loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise SettingError(f"{path}: not a TOML file: not UTF-8 (at line {line})") from error
     except (ValueError, RecursionError) as error:
         raise SettingError(f"{path}: not a TOML file: {error}") from error
 
@@ -51,7 +58,7 @@ def format_settings(
         if value is None:
             lines.append((f"# {setting.key}", "not set"))
         else:
-            lines.append((f"{setting.key} = {setting.rule.show(value)}", str(source)))
+            lines.append((f"{setting.key} = {setting.rule.show(value)}", one_line(str(source))))
     width = max(len(text) for text, _ in lines)
     heading = [f"[{table}]"] if table else []
     shown = [f"{text:{width}}  # {source}" for text, source in lines]

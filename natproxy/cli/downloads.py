@@ -47,7 +47,8 @@ def destinations(names: Sequence[bytes], output: str | None) -> list[DownloadReq
     :raises UsageError: if two files would be saved under the same path.
     """
     destination = None if output is None else local_path(output)
-    if destination is not None and len(names) > 1 and not destination.endswith(b"/"):
+    # An empty destination is refused below; with a slash it would be the root directory.
+    if destination and len(names) > 1 and not destination.endswith(b"/"):
         destination += b"/"
     wanted = [DownloadRequest(name, destination_path(name, destination)) for name in names]
     seen: dict[bytes, bytes] = {}

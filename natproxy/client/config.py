@@ -55,6 +55,8 @@ class Server(Rule[str]):
 
         if not isinstance(value, str):
             raise ValueError("must be a string, HOST:PORT")
+        if "\0" in value:
+            raise ValueError("must not contain a NUL character")
         try:
             Address.parse(value)
         except AddressError as error:
@@ -222,11 +224,10 @@ def _resolve(
 
 
 def _table(environment: Mapping[str, str], file: str | None) -> Table | None:
-    path = file or environment.get(VARIABLE)
-    if not path:
-        path = config_path(environment)
-        if path is None or not os.path.exists(path):
-            return None
+    named = environment.get(VARIABLE) or None if file is None else file
+    path = config_path(environment) if named is None else named
+    if path is None or (named is None and not os.path.exists(path)):
+        return None
     from natproxy.toml import read_toml
 
     return Table(path, "", read_toml(path))

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 from natproxy.daemon.logfile import KEPT, SIZE
 from natproxy.settings import (
     DEFAULT,
+    ENVIRONMENT,
     Choice,
     Rule,
     Seconds,
@@ -165,11 +166,26 @@ class DaemonConfig:
         :raises SettingError: if a value is wrong, a key is unknown, or the file cannot be read.
         """
         environment = os.environ if environment is None else environment
-        path = file or environment.get(variable_of(cls, "config"))
-        table = read_table(path, cls.table) if path else None
+        path = environment.get(variable_of(cls, "config")) or None if file is None else file
+        table = None if path is None else read_table(path, cls.table)
         found = resolve(settings_of(cls), options or {}, environment, table)
         values: dict[str, Any] = {name: value for name, (value, _) in found.items()}
         return cls(**values, sources={name: source for name, (_, source) in found.items()})
+
+
+def without_options(config: Config) -> Config:
+    """Return a config whose errors name variables where others name options.
+
+    It is for application files (``.tac``), which have no options: a default is changed by its
+    variable.
+    """
+    kind = type(config)
+    variables = {
+        one.field: Source(ENVIRONMENT, one.variable)
+        for one in settings_of(kind)
+        if config.source(one.field) == DEFAULT
+    }
+    return dataclasses.replace(config, sources={**config.sources, **variables})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

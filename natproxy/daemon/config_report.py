@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -50,7 +52,7 @@ def check_config(
     """Return a line for each setting that is wrong, as `show_config` finds it.
 
     Endpoints are parsed, but not opened; those of ``systemd:`` are not checked, since their
-    sockets exist in the unit alone. A directory that is named must exist.
+    sockets exist in the unit alone. A directory that is named must exist, and that of the log.
 
     :param reactor: for the parsers of endpoints; nothing runs in it.
     """
@@ -58,7 +60,7 @@ def check_config(
         config = CONFIGS[daemon].load(environment=environment, file=file)
     except SettingError as error:
         return list(error.messages)
-    checks: list[Callable[[], object]] = []
+    checks: list[Callable[[], object]] = [lambda: _check_log(config)]
     for description in config.listen:
         if not description.removeprefix("haproxy:").startswith("systemd:"):
             one = replace(config, listen=(description,))
@@ -70,6 +72,19 @@ def check_config(
         server = config
         checks.append(lambda: open_directory(server))
     return [message for check in checks for message in _errors_of(check)]
+
+
+def _check_log(config: DaemonConfig) -> None:
+    """Check that a log file may exist, without creating it."""
+    if config.log is None or config.log == "-":
+        return
+    reason = None
+    if os.path.isdir(config.log):
+        reason = os.strerror(errno.EISDIR)
+    elif not os.path.isdir(os.path.dirname(config.log) or "."):
+        reason = os.strerror(errno.ENOENT)
+    if reason:
+        raise SettingError(f"{config.label('log')} {config.log}: {reason}")
 
 
 def _errors_of(check: Callable[[], object]) -> tuple[str, ...]:

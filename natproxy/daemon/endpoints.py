@@ -21,11 +21,16 @@ def listening_endpoints(reactor: Any, config: DaemonConfig) -> list[ListeningEnd
 
     :raises SettingError: if one is malformed.
     """
+    label = config.label("listen")
+    for description in config.listen:
+        port = re.match(r"(?:haproxy:)*tcp[46]?:(?:port=)?(-?\d+)(?::|$)", description)
+        if port and not 0 <= int(port[1][:9]) < 65536:
+            raise SettingError(f"{label} {description}: there is no port {port[1]}")
     return [
         _parse(
             lambda text: ListeningEndpoint(reactor, text),
             description,
-            config.label("listen"),
+            label,
             _listening_suggestion,
         )
         for description in config.listen
@@ -39,7 +44,7 @@ def upstream_endpoint(reactor: Any, config: ProxyConfig) -> IStreamClientEndpoin
     """
     label = config.label("upstream")
     port = re.fullmatch(r"tcp:.*:(?:port=)?(\d+)", config.upstream)
-    if port and not 0 < int(port[1]) < 65536:
+    if port and not 0 < int(port[1][:9]) < 65536:
         raise SettingError(f"{label} {config.upstream}: there is no port {port[1]}")
     endpoint: IStreamClientEndpoint = _parse(
         lambda text: clientFromString(reactor, text), config.upstream, label, _upstream_suggestion

@@ -47,6 +47,14 @@ class DaemonOptions(usage.Options):
         with startup_errors(self.config_class.program()):
             super().parseOptions(options)
 
+    def parseArgs(self, *arguments: str) -> None:
+        """Refuse arguments that are not options.
+
+        :raises UsageError: if there is one.
+        """
+        if arguments:
+            raise usage.UsageError(f"{arguments[0]}: not an option; settings begin with --")
+
     def postOptions(self) -> None:
         """Load the config, and open the log."""
         for one in fields_of(self.config_class):

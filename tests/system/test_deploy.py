@@ -22,6 +22,7 @@ from tests.support.twistd import (
     TWISTD,
     Daemon,
     application_file,
+    environment,
     refused_start,
     running,
 )
@@ -36,6 +37,33 @@ needs_activate = pytest.mark.skipif(
     shutil.which("systemd-socket-activate") is None or not socket.has_dualstack_ipv6(),
     reason="there is no systemd-socket-activate, or no IPv6",
 )
+
+
+def test_port_of_the_default_in_use_names_the_variable(tmp_path: Path) -> None:
+    """An application file has no options."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        endpoint = f"tcp:{other.getsockname()[1]}"
+        text = (DEPLOY / "natproxy.tac").read_text()
+        assert "ProxyConfig.load()" in text
+        changed = tmp_path / "changed.tac"
+        default = f"dataclasses.replace(ProxyConfig.load(), listen=('{endpoint}',))"
+        changed.write_text("import dataclasses\n" + text.replace("ProxyConfig.load()", default))
+        done = subprocess.run(
+            [*TWISTD, "--pidfile=", "-ny", str(changed)],
+            cwd=tmp_path,
+            env=environment({}),
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+        )
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"cannot listen on {endpoint}: Address already in use;"
+        " choose another one with $NATPROXY_PROXY_LISTEN\n"
+    )
 
 
 def start_file_server(stack: ExitStack, cwd: Path) -> tuple[Daemon, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -44,29 +45,59 @@ class RuleTests(SynchronousTestCase):
     def test_seconds(self) -> None:
         self.assert_valid(Seconds(), {"1e2": 100.0, "0.001": 0.001, 5: 5.0, 2.5: 2.5})
         message = "must be at least 0.001 seconds"
-        self.assert_invalid(Seconds(), message, "0", "soon", "inf", 0, True, None, float("nan"))
-        self.assert_invalid(Seconds(1, 2), "must be at least 1 and at most 2 seconds", 0.5, 2.5)
+        self.assert_invalid(Seconds(), message, "0", "-inf", 0, -1, -(10**400))
+        finite = "must be a finite number of seconds"
+        self.assert_invalid(Seconds(), finite, "inf", "1e999", math.inf, 10**400)
+        number = "must be a number of seconds"
+        self.assert_invalid(Seconds(), number, "soon", "", True, None, [1], math.nan)
+        self.assert_invalid(
+            Seconds(1, 2), "must be at least 1 and at most 2 seconds", 0.5, 2.5, 10**400
+        )
 
     def test_whole_numbers(self) -> None:
         self.assert_valid(WholeNumber(0), {"0": 0, "007": 7, 5: 5})
         message = "must be a whole number from 0 up"
-        self.assert_invalid(WholeNumber(0), message, "-1", "1.0", " 1", "1" * 10, 1.0, False, -1)
+        self.assert_invalid(WholeNumber(0), message, "-1", "1.0", " 1", "1" * 10000, 1.0, False, -1)
         self.assert_invalid(WholeNumber(1, 9), "must be a whole number from 1 to 9", "0", 10)
+        large = "must be a whole number from 0 to 999999999"
+        self.assert_invalid(WholeNumber(), large, 10**9, 10**30, "1" * 10)
 
     def test_choices_and_texts(self) -> None:
         self.assert_valid(Choice("a", "b"), {"a": "a"})
         self.assert_invalid(Choice("a", "b"), "must be one of a, b", "c", "", 1)
-        self.assert_valid(Text(), {"": "", "a b": "a b"})
+        self.assert_valid(Text(), {" ": " ", "a b": "a b"})
         self.assert_invalid(Text(), "must be a string", 1, None)
+        self.assert_invalid(Text(), "must not be empty", "")
+        self.assert_invalid(Text(), "must not contain a NUL character", "a\0b")
 
     def test_lists_of_texts(self) -> None:
         self.assert_valid(Texts(), {" a  b ": ("a", "b"), ("a b",): ("a b",)})
         self.assertEqual(Texts().check("a b"), ("a b",))
         self.assert_invalid(Texts(), "must be a string, or a list of at least one", "", (), (1,), 1)
+        self.assert_invalid(Texts(), "must not be empty", ("a", ""))
+        self.assert_invalid(Texts(), "must not contain a NUL character", "a b\0")
 
     def test_flags(self) -> None:
         self.assert_valid(Flag(), {"yes": True, "TRUE": True, "0": False, True: True})
         self.assert_invalid(Flag(), "must be true or false", "2", "", 0)
+
+
+class ErrorTests(SynchronousTestCase):
+    def test_messages_are_one_line_that_a_terminal_shows_as_it_is(self) -> None:
+        table = Table("fi\nle", "", {"a\n\x1b[31m\u202e": 1})
+        error = self.assertRaises(SettingError, resolve, [SIZE], {}, {}, table)
+        shown = r"fi\nle: a\n\x1b[31m\u202e: unknown key; known are size"
+        self.assertEqual((str(error), error.messages), (shown, (shown,)))
+
+    def test_value_of_a_repeated_option(self) -> None:
+        listen = Setting("listen", Texts(), "X_LISTEN", ("a",))
+        error = self.assertRaises(SettingError, resolve, [listen], {"listen": ["a", ""]}, {}, None)
+        self.assertEqual(str(error), "--listen a : must not be empty")
+
+    def test_very_long_key(self) -> None:
+        table = Table("file", "", {"siz" + "e" * 10**6: 1})
+        error = self.assertRaises(SettingError, resolve, [SIZE], {}, {}, table)
+        self.assertTrue(str(error).endswith("e: unknown key; known are size"))
 
 
 class ResolveTests(SynchronousTestCase):

@@ -46,7 +46,7 @@ class Config(Command):
         if arguments.daemon is not None:
             selected: tuple[str, ...] = (arguments.daemon,)
         else:
-            selected = DAEMONS if file else (CLIENT, *DAEMONS)
+            selected = (CLIENT, *DAEMONS) if file is None else DAEMONS
         if arguments.action == "show":
             texts, errors = _show(selected, file)
             sys.stdout.write("\n".join(texts))

@@ -64,6 +64,11 @@ class ConfigTests(CommandCase):
         with mock.patch.dict(os.environ, NATPROXY_SERVER="not : a server"):
             self.assert_fails(2, "$NATPROXY_SERVER not : a server: HOST:PORT", "config", "check")
 
+    def test_empty_name_of_a_file(self) -> None:
+        for action in ("check", "show"):
+            message = "--config: must name a file"
+            self.assert_fails(2, message, "config", action, "--config", "")
+
     def test_missing_file_is_reported_once(self) -> None:
         message = "missing.toml: No such file or directory"
         self.assert_fails(2, message, "config", "check", "--config=missing.toml")

@@ -64,6 +64,13 @@ class GetTests(DownloadCase):
         self.assertEqual(len(self.err), 2)
         self.assertEqual(self.files(), [b"file"])
 
+    def test_empty_destination_is_not_the_root_directory(self) -> None:
+        # These must not be saved even if this test fails.
+        with mock.patch("natproxy.client.transfer.batch.download_all") as downloads:
+            for names in (("a",), ("a", "d/b")):
+                self.assert_fails(2, "get", *names, "-o", "")
+        downloads.assert_not_called()
+
     def test_standard_output(self) -> None:
         self.assertEqual(self.run_command("get", "a", "d/b", "-o", "-"), 0)
         self.assertEqual((self.out, self.err, self.files()), (NEW + b"the b", [], []))

@@ -54,6 +54,22 @@ class SourceTests(ConfigCase):
             source = config.sources[setting.field]
             self.assertEqual(source, Source("file", f"{self.path}: {setting.key}"))
 
+    def test_order_of_the_sources_of_every_setting(self) -> None:
+        values = {"server": ('"h:1"', "h:2", "h:3"), "wait": ("true", "no", True)}
+        for setting in SETTINGS:
+            in_file, in_variable, in_option = values.get(setting.key, ("1", "2", 3))
+            self.write(f"{setting.key} = {in_file}\n")
+            environment = dict(self.environment)
+            options: dict[str, object] = {}
+            for kind in ("file", "environment", "option"):
+                if kind == "environment":
+                    environment[setting.variable] = str(in_variable)
+                elif kind == "option":
+                    options[setting.field] = in_option
+                config = load_client_config(options, environment)
+                self.assertEqual(config.sources[setting.field].kind, kind, setting.key)
+            self.assertEqual(getattr(config, setting.field), in_option)
+
     def test_environment_overrides_the_file_and_an_option_both(self) -> None:
         self.write("timeout = 5\nretries = 3\n")
         self.environment["NATPROXY_TIMEOUT"] = "7"
@@ -102,6 +118,16 @@ class SourceTests(ConfigCase):
             self.assertIsNone(config_path({}))
             self.assertEqual(self.load().timeout, 60.0)
 
+    def test_without_a_home_directory_there_is_no_file(self) -> None:
+        working = os.getcwd()
+        self.addCleanup(os.chdir, working)
+        os.chdir(self.home)
+        os.makedirs("~/.config/natproxy")
+        with open("~/.config/natproxy/config.toml", "w") as file:
+            file.write("timeout = 1\n")
+        with mock.patch("os.path.expanduser", lambda path: path):
+            self.assertEqual(load_client_config({}, {}).timeout, 60.0)
+
 
 class ErrorTests(ConfigCase):
     def test_unknown_key_names_the_nearest_known_one(self) -> None:
@@ -127,6 +153,7 @@ class ErrorTests(ConfigCase):
             ("timeout = true", "timeout true: must be a number of seconds"),
             ("timeout = 0", "timeout 0: must be more than 0 and at most 1000000 seconds"),
             ("timeout = nan", "timeout nan: must be more than 0 and at most 1000000 seconds"),
+            ('server = "a\\u0000:1"', 'server "a\\u0000:1": must not contain a NUL character'),
             ("retries = 1001", "retries 1001: must be a whole number from 0 to 1000"),
             ("retries = 1.0", "retries 1.0: must be a whole number from 0 to 1000"),
             ('retry-for = "soon"', 'retry-for "soon": must be a duration'),
@@ -161,7 +188,9 @@ class ErrorTests(ConfigCase):
 
     def test_endless_file(self) -> None:
         self.environment["NATPROXY_CONFIG"] = "/dev/zero"
-        self.assertEqual(self.error(), "/dev/zero: must have at most 1048576 bytes")
+        self.assertEqual(
+            self.error(), "/dev/zero: not a file of settings: larger than 1048576 bytes"
+        )
 
     def test_file_that_is_not_utf_8(self) -> None:
         with open(self.path, "wb") as file:

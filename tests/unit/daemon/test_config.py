@@ -134,6 +134,39 @@ class SourceTests(ConfigCase):
         labels = [config.label(name) for name in ("timeout", "drain", "connect_timeout")]
         self.assertEqual(labels, ["--timeout", "$NATPROXY_PROXY_DRAIN", "--connect-timeout"])
 
+    def test_order_of_the_sources_of_every_setting(self) -> None:
+        values = {"listen": ("tcp:1", "tcp:2", "tcp:3"), "relay": ("copy", "auto", "copy")}
+        for kind in (ProxyConfig, FileServerConfig):
+            for one in settings_of(kind):
+                texts = "files" if one.default is None and one.key in ("files", "log") else "tcp:h:"
+                is_text = isinstance(one.default, str) or texts == "files"
+                numbers = [f"{texts}{n}" if is_text else str(n) for n in (1, 2, 3)]
+                in_file, in_variable, in_option = values.get(one.key, numbers)
+                quoted = is_text or one.key in values
+                path = self.write(
+                    f"[{kind.table}]\n{one.key} = " + (f'"{in_file}"' if quoted else in_file)
+                )
+                environment: dict[str, str] = {}
+                options: dict[str, object] = {}
+                for text, kind_of_source in (
+                    (in_file, "file"),
+                    (in_variable, "environment"),
+                    (in_option, "option"),
+                ):
+                    if kind_of_source == "environment":
+                        environment[one.variable] = text
+                    elif kind_of_source == "option":
+                        options[one.key] = text
+                    config = kind.load(options, environment, path)
+                    self.assertEqual(getattr(config, one.field), one.rule.parse(text), one.key)
+                    self.assertEqual(config.source(one.field).kind, kind_of_source)
+
+    def test_file_of_windows_editors(self) -> None:
+        path = self.mktemp()
+        with open(path, "wb") as file:
+            file.write(b"\xef\xbb\xbf[proxy]\r\ntimeout = 1\r\n")
+        self.assertEqual(ProxyConfig.load({}, {}, path).timeout, 1.0)
+
     def test_option_may_name_a_source_of_its_own(self) -> None:
         source = Source("option", "--fileserver-listen")
         config = FileServerConfig.load({"listen": Found("tcp:1", source)}, {})
@@ -164,8 +197,8 @@ class ErrorTests(ConfigCase):
 
     def test_wrong_types_and_values(self) -> None:
         for line, message in (
-            ("timeout = '5'", 'timeout "5": must be at least 0.001 seconds'),
-            ("timeout = inf", "timeout inf: must be at least 0.001 seconds"),
+            ("timeout = '5'", 'timeout "5": must be a number of seconds'),
+            ("timeout = inf", "timeout inf: must be a finite number of seconds"),
             ("drain = -1", "drain -1: must be at least 0 seconds"),
             ("max-clients = 0", "max-clients 0: must be a whole number from 1 up"),
             ("max-clients = 2.0", "max-clients 2.0: must be a whole number from 1 up"),
@@ -173,6 +206,8 @@ class ErrorTests(ConfigCase):
             ("listen = []", "listen []: must be a string, or a list of at least one"),
             ("listen = [1]", "listen [1]: must be a string, or a list of at least one"),
             ("upstream = ['tcp:h:1']", 'upstream ["tcp:h:1"]: must be a string'),
+            ("upstream = ''", 'upstream "": must not be empty'),
+            ('log = "a\\u0000"', 'log "a\\u0000": must not contain a NUL character'),
             ("relay = 'sendfile'", 'relay "sendfile": must be one of auto, copy, splice'),
         ):
             self.assertEqual(self.error(f"[proxy]\n{line}\n"), f"proxy.{message}")
@@ -186,6 +221,24 @@ class ErrorTests(ConfigCase):
         path = self.write("[proxy]\ntimeout = 0\ndrain = -1\ncolour = 1\n")
         error = self.assertRaises(SettingError, ProxyConfig.load, {"relay": "x"}, {}, path)
         self.assertEqual(len(error.messages), 4)
+
+    def test_file_that_is_not_utf_8(self) -> None:
+        path = self.mktemp()
+        with open(path, "wb") as file:
+            file.write(b"[proxy]\n\nlog = '\xe9'\n")
+        error = self.assertRaises(SettingError, ProxyConfig.load, {}, {}, path)
+        self.assertEqual(str(error), f"{path}: not a TOML file: not UTF-8 (at line 3)")
+
+    def test_file_without_end(self) -> None:
+        error = self.assertRaises(SettingError, ProxyConfig.load, {}, {}, "/dev/zero")
+        message = "/dev/zero: not a file of settings: larger than 1048576 bytes"
+        self.assertEqual(str(error), message)
+        self.assertEqual(ProxyConfig.load({}, {}, self.write("#" * 2**20)), ProxyConfig())
+
+    def test_empty_name_of_a_file_is_not_taken_for_none(self) -> None:
+        environment = {"NATPROXY_PROXY_CONFIG": self.write("")}
+        error = self.assertRaises(SettingError, ProxyConfig.load, {}, environment, "")
+        self.assertEqual(str(error), "--config: must name a file")
 
     def test_file_that_cannot_be_read(self) -> None:
         directory = self.mktemp()

@@ -7,7 +7,7 @@ import os
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.daemon.config import FileServerConfig
+from natproxy.daemon.config import FileServerConfig, ProxyConfig
 from natproxy.daemon.config_report import check_config, show_config
 from natproxy.toml import read_toml
 
@@ -50,6 +50,13 @@ class ShowTests(ReportCase):
             ],
         )
 
+    def test_source_is_a_comment_of_one_line(self) -> None:
+        self.file = self.mktemp() + "\ntimeout = 9"
+        with open(self.file, "w") as file:
+            file.write("[proxy]\ntimeout = 3\n")
+        self.file = self.write(self.shown("proxy"))
+        self.assertEqual(ProxyConfig.load({}, {}, self.file).timeout, 3.0)
+
     def test_output_is_a_file_with_the_same_settings(self) -> None:
         self.environment["NATPROXY_FILESERVER_FILES"] = 'a "quoted" \\ directory\x7f'
         path = self.write(self.shown("fileserver"))
@@ -61,6 +68,21 @@ class ShowTests(ReportCase):
 class CheckTests(ReportCase):
     def errors(self, daemon: str) -> list[str]:
         return check_config(MemoryReactorClock(), daemon, self.environment, self.file)
+
+    def test_log_that_cannot_be_opened(self) -> None:
+        directory = self.mktemp()
+        os.mkdir(directory)
+        for log, reason in (
+            (directory, "Is a directory"),
+            (os.path.join(directory, "missing", "log"), "No such file or directory"),
+        ):
+            path = self.write(f"[proxy]\nlog = '{log}'\n")
+            found = check_config(MemoryReactorClock(), "proxy", {}, path)
+            self.assertEqual(found, [f"{path}: proxy.log {log}: {reason}"])
+        for log in ("-", "log", os.path.join(directory, "log")):
+            path = self.write(f"[proxy]\nlog = '{log}'\n")
+            self.assertEqual(check_config(MemoryReactorClock(), "proxy", {}, path), [])
+        self.assertEqual(os.listdir(directory), [])
 
     def test_defaults_are_right_and_nothing_is_created(self) -> None:
         before = sorted(os.listdir())

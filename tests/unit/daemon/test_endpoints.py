@@ -33,6 +33,11 @@ class MalformedTests(OptionsCase):
     def test_upstream(self) -> None:
         self.assert_all_refused(proxy_plugin.Options, "--upstream", MALFORMED_UPSTREAM)
 
+    def test_port_that_does_not_exist(self) -> None:
+        for endpoint in ("tcp:65536", "tcp:-1", "tcp6:port=99999", "haproxy:tcp:70000:backlog=5"):
+            message = self.assert_refused(proxy_plugin.Options, "--listen", endpoint)
+            self.assertIn("there is no port ", message)
+
     def test_upstream_with_a_port_that_does_not_exist(self) -> None:
         for port in ("0", "65536", "99999"):
             message = self.assert_refused(

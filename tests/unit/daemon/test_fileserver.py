@@ -84,8 +84,10 @@ class NamedDirectoryTests(OptionsCase):
         self.assertFalse(os.path.exists(path))
 
     def test_missing_directory_that_was_named_is_an_error_and_not_created(self) -> None:
-        for missing in ("typo", "deep/down", ""):
-            self.assert_missing(missing and os.path.join(self.directory, missing))
+        for missing in ("typo", "deep/down"):
+            self.assert_missing(os.path.join(self.directory, missing))
+        message = self.assert_refused(fileserver.Options, "--files", "")
+        self.assertIn("must not be empty", message)
         self.assertEqual(os.listdir(self.directory), [])
 
     def test_missing_default_directory_is_an_error_once_it_is_named(self) -> None:

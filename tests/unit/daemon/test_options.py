@@ -78,8 +78,11 @@ class MalformedTests(OptionsCase):
 
     def test_surplus_argument(self) -> None:
         for kind in KINDS:
-            wrong = self.assertRaises(StartupError, self.options, kind, "surplus")
-            self.assertIn(f"{kind.config_class.program()}: ", str(wrong))
+            wrong = self.assertRaises(StartupError, self.options, kind, "tcp:9000", "surplus")
+            program = kind.config_class.program()
+            self.assertEqual(
+                str(wrong), f"{program}: tcp:9000: not an option; settings begin with --"
+            )
 
     def test_missing_file_of_settings(self) -> None:
         for kind in KINDS:
