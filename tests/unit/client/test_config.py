@@ -188,7 +188,8 @@ class ErrorTests(ConfigCase):
 
     def test_endless_file(self) -> None:
         self.environment["NATPROXY_CONFIG"] = "/dev/zero"
-        self.assertEqual(
+        reason = "not a file of settings: larger than 1048576 bytes"
+        self.assertEqual(self.error(), f"/dev/zero: {reason}")
             self.error(), "/dev/zero: not a file of settings: larger than 1048576 bytes"
         )
 
