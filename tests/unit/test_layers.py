@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -86,14 +87,20 @@ def circle_in(graph: dict[str, set[str]]) -> list[str]:
     return []
 
 
+@cache
+def graph_of_imports() -> dict[str, set[str]]:
+    """Return the project's modules with those that each imports."""
+    known = modules()
+    return {
+        name: imports_of(path, known) - {name}
+        for name, path in known.items()
+        if name != "natproxy.__main__"
+    }
+
+
 class LayersTests(SynchronousTestCase):
     def setUp(self) -> None:
-        known = modules()
-        self.graph = {
-            name: imports_of(path, known) - {name}
-            for name, path in known.items()
-            if name != "natproxy.__main__"
-        }
+        self.graph = graph_of_imports()
 
     def test_every_package_has_a_layer(self) -> None:
         found = {layer for name in self.graph if (layer := layer_of(name)) is not None}
