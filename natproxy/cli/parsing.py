@@ -9,11 +9,14 @@ import argparse
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NoReturn
 
 from natproxy import __version__
 from natproxy.cli.command import Command
 from natproxy.cli.options import COMMAND, add_server_options
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
 def program_parser(commands: Iterable[Command]) -> argparse.ArgumentParser:
