@@ -11,10 +11,10 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from natproxy.cli.interrupts import end_at_interrupt, interrupt_once
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from natproxy.cli.output import Output
     from natproxy.client.errors import ClientError

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from typing import TYPE_CHECKING, ClassVar
 
+# For mypy, this is true. `typing` takes longer to import than the modules of all commands.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import ClassVar
+
     from natproxy.cli.context import Sessions
 
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 import signal
 from contextlib import suppress
 from types import FrameType
-from typing import NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
 def interrupt_once() -> None:

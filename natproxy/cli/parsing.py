@@ -9,11 +9,14 @@ import argparse
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NoReturn
 
 from natproxy import __version__
 from natproxy.cli.command import Command
 from natproxy.cli.options import COMMAND, add_server_options
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
 def program_parser(commands: Iterable[Command]) -> argparse.ArgumentParser:
@@ -41,9 +44,11 @@ def prompt_parsers(commands: Iterable[Command]) -> Mapping[str, argparse.Argumen
 
 
 def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """Return the parsers of a parser's commands, by their names."""
+    """Return the parsers of a parser's commands, with their options, by their names."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
+            for each in action.choices.values():
+                each.add_pending_arguments()
             return dict(action.choices)
     return {}
 
@@ -88,15 +93,25 @@ class CommandLineParser(argparse.ArgumentParser):
 class CommandParser(argparse.ArgumentParser):
     """Parses the words after a command.
 
+    It has no arguments until it is used: a command line needs those of one command only.
     Its errors include how to write a name that begins with a hyphen.
     """
 
     _words: Sequence[str] = ()
+    pending: Command | None = None
+    """The command whose arguments have not been added yet."""
+
+    def add_pending_arguments(self) -> None:
+        """Add the arguments of the command, unless that has been done."""
+        command, self.pending = self.pending, None
+        if command is not None:
+            command.add_arguments(self)
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
         """Return the parsed arguments, and the words that are unknown."""
+        self.add_pending_arguments()
         self._words = sys.argv[1:] if args is None else args
         return super().parse_known_args(args, namespace)
 
@@ -148,7 +163,7 @@ def _add_commands(
         for action in each._actions:
             if action.dest == "help":
                 action.help = "show this help"
-        command.add_arguments(each)
+        each.pending = command
         each.set_defaults(selected=command)
 
 

@@ -309,3 +309,19 @@ async def gets(client: Peer, expected: bytes) -> None:
     """Wait for exactly these bytes."""
     got, wanted = digest(await client.takes(len(expected))), digest(expected)
     assert got == wanted, f"{got}, not {wanted}"
+
+
+def close(peer: Peer) -> None:
+    peer.transport.loseConnection()
+
+
+def reset(peer: Peer) -> None:
+    peer.kill()
+
+
+async def half_relayed(proxy: Relaying, client: Peer, body: bytes) -> Peer:
+    """Start to relay a body and stop in the middle."""
+    upstream = await proxy.send_command(client)
+    upstream.send(reply(body)[: len(body) // 2])
+    await client.until(lambda: client.count == len(body) // 2, "the first half")
+    return upstream

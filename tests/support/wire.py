@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.protocol import DIRECTORY, FILE, MAX_SIZE, Framing, Metadata, WireError
 
-checked = settings(deadline=None, derandomize=True, max_examples=200)
+checked = settings(deadline=None, derandomize=True)
 
 
 AWKWARD = st.sampled_from(b" \t\r\n\v\f\0\\%'END/\x1b\x7f\x85\xa0\xff")

@@ -79,7 +79,7 @@ class ImportTests(SynchronousTestCase):
         for arguments in (["--help"], ["get", "--help"], ["--version"]):
             modules = self.imported(*arguments)
             self.assertEqual({each for each in modules if each.startswith("natproxy")}, PARSING)
-            unused = {"dataclasses", "hashlib", "json", "socket", "threading"}
+            unused = {"dataclasses", "hashlib", "json", "socket", "threading", "typing"}
             self.assertEqual(modules & (SLOW | unused), set())
 
     def test_ls_imports_no_transfers(self) -> None:

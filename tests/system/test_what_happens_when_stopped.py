@@ -117,7 +117,7 @@ async def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
             await other.until(lambda: other.count == 300_010, "the small file")
             before = [one.resident() for one in (server, proxy)]
             await begin_download(slow, "huge")
-            for mark in range(40 * MIB, 201 * MIB, 40 * MIB):
+            for mark in range(25 * MIB, 101 * MIB, 25 * MIB):
                 # Stopped now and then; its buffers fill while another one is served.
                 other.received.clear()
                 other.send(b"LIST\n")
@@ -145,13 +145,7 @@ async def test_address_is_in_use(tmp_path: Path) -> None:
     ("plugin", "option", "named"),
     [
         ("fileserver", "--files=a-file", "a-file"),
-        ("fileserver", "--files=a-file/below", "a-file/below"),
-        ("fileserver", "--listen=tcp:ninety", "tcp:ninety"),
-        ("fileserver", "--timeout=-1", "--timeout"),
         ("natproxy", "--listen=carrier-pigeon:1", "carrier-pigeon"),
-        ("natproxy", "--upstream=tcp:", "--upstream"),
-        ("natproxy", "--timeout=soon", "soon"),
-        ("natproxy", "--max-clients=0", "--max-clients"),
         ("natproxy", "--no-such-option", "no-such-option"),
     ],
 )

@@ -99,6 +99,8 @@ def offences(text: str, bans: tuple[Ban, ...] = BANS) -> Iterator[str]:
     """Return a line for each banned word in a text."""
     for ban in bans:
         word = re.compile(rf"(?<![A-Za-z])(?:{ban.word})(?![A-Za-z])", re.IGNORECASE)
+        if word.search(text) is None:
+            continue
         allowed = [re.compile(context, re.IGNORECASE) for context in ban.allowed]
         for number, line in enumerate(text.splitlines(), 1):
             for match in word.finditer(line):

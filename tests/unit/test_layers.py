@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -86,14 +87,20 @@ def circle_in(graph: dict[str, set[str]]) -> list[str]:
     return []
 
 
+@cache
+def graph_of_imports() -> dict[str, set[str]]:
+    """Return the project's modules with those that each imports."""
+    known = modules()
+    return {
+        name: imports_of(path, known) - {name}
+        for name, path in known.items()
+        if name != "natproxy.__main__"
+    }
+
+
 class LayersTests(SynchronousTestCase):
     def setUp(self) -> None:
-        known = modules()
-        self.graph = {
-            name: imports_of(path, known) - {name}
-            for name, path in known.items()
-            if name != "natproxy.__main__"
-        }
+        self.graph = graph_of_imports()
 
     def test_every_package_has_a_layer(self) -> None:
         found = {layer for name in self.graph if (layer := layer_of(name)) is not None}
@@ -142,3 +149,36 @@ class CircleTests(SynchronousTestCase):
     def test_circle_is_found(self) -> None:
         self.assertEqual(circle_in({"a": {"b"}, "b": {"c"}, "c": {"b"}}), ["b", "c", "b"])
         self.assertEqual(circle_in({"a": {"b", "c"}, "b": {"c"}, "c": set()}), [])
+
+
+class TestModulesTests(SynchronousTestCase):
+    """What several tests share is in `tests.support`."""
+
+    def test_no_test_module_imports_another(self) -> None:
+        found = [
+            f"{path.relative_to(ROOT)} imports {imported}"
+            for path in sorted((ROOT / "tests").rglob("*.py"))
+            for imported in sorted(imports_from_tests(path.read_text()))
+            if imported.split(".")[1:2] != ["support"]
+        ]
+        self.assertEqual(found, [])
+
+    def test_import_of_a_test_module_is_found(self) -> None:
+        source = (
+            "import tests.unit.test_a\nfrom tests.unit import test_b\nfrom tests import support\n"
+            "from tests import unit\ndef f():\n    from . import test_c\n"
+        )
+        expected = {"tests.unit.test_a", "tests.unit.test_b", "tests.support", "tests.unit"}
+        self.assertEqual(imports_from_tests(source), {*expected, "tests.test_c"})
+
+
+def imports_from_tests(source: str) -> set[str]:
+    """Return what a module imports from `tests`, with the names that it imports."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = "tests" if node.level else node.module
+            found.update(f"{base}.{alias.name}" for alias in node.names)
+    return {name for name in found if name.split(".")[0] == "tests"}

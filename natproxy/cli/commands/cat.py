@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from typing import TYPE_CHECKING
 
 from natproxy.cli.command import Command
 from natproxy.cli.options import REMOTE_FILE, add_retry_options, add_server_options
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from natproxy.cli.context import Sessions
 

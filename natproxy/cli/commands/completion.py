@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
-from typing import TYPE_CHECKING
 
 from natproxy.cli.command import Command
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from natproxy.cli.context import Sessions
 

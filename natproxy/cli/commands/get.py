@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from typing import TYPE_CHECKING
 
 from natproxy.cli.command import Command
 from natproxy.cli.options import (
@@ -14,6 +13,7 @@ from natproxy.cli.options import (
     add_transfer_options,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from natproxy.cli.context import Sessions
     from natproxy.client.transfer.destination import Existing

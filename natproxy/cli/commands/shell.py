@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from natproxy.cli.command import Command
 from natproxy.cli.options import add_server_options
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from natproxy.cli.context import Sessions
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from argparse import ArgumentParser, Namespace
-from typing import TYPE_CHECKING
 
 from natproxy.cli.command import Command
 from natproxy.cli.options import (
@@ -17,6 +16,7 @@ from natproxy.cli.options import (
     number_or_inf,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from natproxy.cli.context import Sessions
 

@@ -199,7 +199,7 @@ class CommandTests(PlayedCase):
 
 
 class BodyTests(PlayedCase):
-    @settings(max_examples=30, deadline=None)
+    @settings(deadline=None)
     @given(st.binary(max_size=300), st.lists(st.integers(1, 100), min_size=1))
     def test_body_is_received_into_memory_of_any_size(self, body: bytes, sizes: list[int]) -> None:
         connection = self.play([(b"DOWNLOAD a\n", b"OK %d\n%b" % (len(body), body)), LISTED])

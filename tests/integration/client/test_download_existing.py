@@ -149,7 +149,7 @@ class ExistingTests(DownloadCase):
 class AnyHistoryTests(DownloadCase):
     """After any faults, the file is one that the server had, and no byte is downloaded twice."""
 
-    @settings(max_examples=60, deadline=None)
+    @settings(deadline=None)
     @given(st.data())
     def test_resuming_never_mixes(self, data: st.DataObject) -> None:
         contents = st.integers(0, 3 << 12).flatmap(

@@ -328,7 +328,7 @@ class ExtremeTimeTests(DownloadCase):
 
 
 class StoredTimeTests(SynchronousTestCase):
-    @settings(max_examples=200, deadline=None)
+    @settings(deadline=None)
     @given(st.integers(-(2**90), 2**90))
     def test_stored_time_is_recognized(self, mtime_ns: int) -> None:
         with tempfile.TemporaryFile() as file:

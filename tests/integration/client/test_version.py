@@ -221,6 +221,7 @@ class VersionTests(SessionCase):
             while thread.is_alive():
                 session.interrupt()
                 thread.join(0.05)
+        released.set()
         self.assertEqual(len(ended), 3)
 
     def test_page_without_words_in_its_header_leaves_the_doubt(self) -> None:

@@ -248,7 +248,7 @@ class ChainCase(SynchronousTestCase):
 
 
 class AnyCommandsTests(ChainCase):
-    @settings(max_examples=150, deadline=None, database=None)
+    @settings(deadline=None, database=None)
     @given(st.lists(lines, max_size=8), piece_sizes)
     def test_exactly_the_replies_and_then_the_end(
         self, commands: list[bytes], sizes: list[int]
@@ -266,7 +266,7 @@ class AnyCommandsTests(ChainCase):
         self.assertEqual(len([e for e in self.journal.outcomes if "nat_port" in e]), replied)
         self.assertEqual(self.journal.ends, ["completed"] * 2 * replied)
 
-    @settings(max_examples=40, deadline=None, database=None)
+    @settings(deadline=None, database=None)
     @given(st.lists(st.lists(lines, max_size=5), min_size=2, max_size=4), piece_sizes)
     def test_no_client_receives_the_reply_to_another(
         self, conversations: list[list[bytes]], sizes: list[int]
@@ -283,7 +283,7 @@ class AnyCommandsTests(ChainCase):
             self.assertEqual(client.received, b"".join(map(expected_reply, commands)))
         self.assert_nothing_is_left()
 
-    @settings(max_examples=80, deadline=None, database=None)
+    @settings(deadline=None, database=None)
     @given(st.lists(lines, min_size=1, max_size=5), st.integers(0, 60), st.booleans(), piece_sizes)
     def test_client_may_end_at_any_moment(
         self, commands: list[bytes], steps: int, reset: bool, sizes: list[int]
@@ -301,7 +301,7 @@ class AnyCommandsTests(ChainCase):
         self.network.run()
         self.assert_nothing_is_left()
 
-    @settings(max_examples=40, deadline=None, database=None)
+    @settings(deadline=None, database=None)
     @given(st.lists(lines, min_size=1, max_size=5), st.integers(0, 60), piece_sizes)
     def test_proxy_may_be_drained_at_any_moment(
         self, commands: list[bytes], steps: int, sizes: list[int]

@@ -224,7 +224,7 @@ async def test_broken_off_reply_is_broken_off_by_the_proxy_too(
 ) -> None:
     async with chain(method, tmp_path) as running:
         with (tmp_path / "endless").open("wb") as file:
-            file.truncate(256 * MIB)
+            file.truncate(64 * MIB)
         client = running.client
         client.keep = 0
         client.send(b"GET endless\n")
@@ -234,7 +234,7 @@ async def test_broken_off_reply_is_broken_off_by_the_proxy_too(
             file.write(b"changed")
         client.read_on()
         assert await client.end() is ConnectionLost
-        assert client.count < 256 * MIB
+        assert client.count < 64 * MIB
         await running.server.ended("error", "upstream-gone")
 
 

@@ -20,10 +20,12 @@ from tests.support.relays import (
     MIB,
     Running,
     both_methods,
+    close,
     digest,
     gets,
     pause,
     reply,
+    reset,
     serving,
     sipping,
 )
@@ -38,14 +40,6 @@ SIZES = (
 LARGE = 8 * MIB
 NOT_FOUND = b"ERR file not found\n"
 SHORT = 0.2
-
-
-def close(peer: Peer) -> None:
-    peer.transport.loseConnection()
-
-
-def reset(peer: Peer) -> None:
-    peer.kill()
 
 
 def sparse(path: Path, size: int) -> None:

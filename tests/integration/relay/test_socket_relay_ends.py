@@ -18,11 +18,14 @@ from tests.support.relays import (
     Feeder,
     Relaying,
     both_methods,
+    close,
     digest,
     gets,
+    half_relayed,
     pause,
     relaying,
     reply,
+    reset,
     sipping,
 )
 
@@ -30,25 +33,9 @@ ENDLESS = 1 << 40
 SHORT = 0.2
 
 
-def close(peer: Peer) -> None:
-    peer.transport.loseConnection()
-
-
-def reset(peer: Peer) -> None:
-    peer.kill()
-
-
 def close_with_unread_data(peer: Peer) -> None:
     peer.stop_reading()
     peer.transport.loseConnection()
-
-
-async def half_relayed(proxy: Relaying, client: Peer, body: bytes) -> Peer:
-    """Start to relay a body and stop in the middle."""
-    upstream = await proxy.send_command(client)
-    upstream.send(reply(body)[: len(body) // 2])
-    await client.until(lambda: client.count == len(body) // 2, "the first half")
-    return upstream
 
 
 async def flowing(proxy: Relaying, client: Peer, size: int = ENDLESS) -> tuple[Peer, Feeder]:

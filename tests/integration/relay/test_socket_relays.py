@@ -17,9 +17,9 @@ from tests.support.relays import (
     KIB,
     MIB,
     Feeder,
-    Relaying,
     both_methods,
     gets,
+    half_relayed,
     open_descriptors,
     pause,
     relaying,
@@ -154,14 +154,6 @@ async def test_upstream_that_closes_with_the_last_byte_is_complete(method: Metho
             upstream.transport.loseConnection()
             await gets(client, reply(body))
         await proxy.ended(*["completed"] * 5)
-
-
-async def half_relayed(proxy: Relaying, client: Peer, body: bytes) -> Peer:
-    """Start to relay a body and stop in the middle."""
-    upstream = await proxy.send_command(client)
-    upstream.send(reply(body)[: len(body) // 2])
-    await client.until(lambda: client.count == len(body) // 2, "the first half")
-    return upstream
 
 
 @both_methods

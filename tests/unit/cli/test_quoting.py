@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,16 +67,6 @@ class ReadingTests(SynchronousTestCase):
             self.assertRegex(str(error), r"\A[^\n]+\Z")
         else:
             self.assertNotIn("\0", "".join(words))
-
-    def test_escapes_are_those_of_bash(self) -> None:
-        word = r"$'\a\b\e\E\f\n\r\t\v\\\'\"\?\x41\x4g\xc3\xa9\u00e9\u4e2d\U0001f600\101\7\z\x'"
-        printed = subprocess.run(
-            ["bash", "-c", f"printf %s {word}"],
-            capture_output=True,
-            env={**os.environ, "LC_ALL": "C.UTF-8"},
-            check=True,
-        ).stdout
-        self.assertEqual([os.fsencode(each) for each in split(word)], [printed])
 
     def test_quotes_of_all_kinds_meet_in_one_word(self) -> None:
         self.assertEqual(split(r"""a'b c'"d\"e\f"$'\x67'\ h$ $"""), [r'ab cd"e\fg h$', "$"])

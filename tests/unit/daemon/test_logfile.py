@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -141,17 +139,6 @@ def test_only_regular_files_are_renamed(tmp_path: Path) -> None:
     assert not null._can_be_renamed()
     null.close()
     assert [entry.name for entry in tmp_path.iterdir()] == ["pipe"]
-
-
-def test_standard_output_under_its_name_is_not_renamed(tmp_path: Path) -> None:
-    output = tmp_path / "output"
-    program = (
-        "from natproxy.daemon.logfile import RotatingFile as R\n"
-        "print(R('/dev/stdout')._can_be_renamed(), R('/dev/fd/1')._can_be_renamed())"
-    )
-    with output.open("wb") as file:
-        subprocess.run([sys.executable, "-c", program], stdout=file, check=True)
-    assert output.read_text() == "False False\n"
 
 
 def test_pipe_that_is_full_or_not_read_does_not_stop_the_daemon(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ class ComputingTests(DigestsCase):
         self.assertEqual(self.computed(self.digest()), sha256(self.content))
         self.assert_open(0)
 
-    @settings(max_examples=40, deadline=None, database=None)
+    @settings(deadline=None, database=None)
     @given(st.binary(max_size=40), st.integers(1, 9), st.data())
     def test_any_part_in_pieces_of_any_size(
         self, content: bytes, chunk: int, data: st.DataObject

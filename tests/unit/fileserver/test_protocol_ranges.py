@@ -56,7 +56,7 @@ class RangeTests(GetCase):
         self.assertEqual(self.get(offset=size - 1), self.header(1, size - 1) + b"t")
         self.assertEqual(self.get(offset=size + 1), f"ERR 416 range size={size}\n".encode())
 
-    @settings(max_examples=150, deadline=None, database=None)
+    @settings(deadline=None, database=None)
     @given(st.binary(max_size=40), numbers, numbers)
     def test_any_offset_and_length(
         self, content: bytes, offset: int | None, length: int | None

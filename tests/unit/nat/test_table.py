@@ -211,7 +211,7 @@ class Translations(RuleBasedStateMachine):
 class TranslationsTests(SynchronousTestCase):
     # Not Translations.TestCase: trial finds no method in it whose name begins with "test".
     def test_table_agrees_with_the_model_after_every_step(self) -> None:
-        checked = settings(deadline=None, derandomize=True, max_examples=60, stateful_step_count=40)
+        checked = settings(deadline=None, derandomize=True, stateful_step_count=40)
         run_state_machine_as_test(Translations, settings=checked)
 
 

@@ -287,7 +287,7 @@ class PageCacheTests(CopyingFileRelayTests):
 class CopiedPartsTests(FileParts, SynchronousTestCase):
     """Parts of files, copied."""
 
-    @settings(max_examples=60, deadline=None, database=None)
+    @settings(deadline=None, database=None)
     @given(parts())
     def test_any_part(self, part: tuple[bytes, int, int]) -> None:
         self.new_client()

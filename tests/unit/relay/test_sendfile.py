@@ -129,7 +129,7 @@ class SendfilePartsTests(FileParts, SynchronousTestCase):
 
     kind = SendfileRelay
 
-    @settings(max_examples=60, deadline=None, database=None)
+    @settings(deadline=None, database=None)
     @given(parts())
     def test_any_part(self, part: tuple[bytes, int, int]) -> None:
         self.new_client()

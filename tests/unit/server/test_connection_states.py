@@ -273,9 +273,7 @@ class ConnectionsWithoutHalfClose(Connections):
 
 class AnyOrderTests(SynchronousTestCase):
     def run_machine(self, machine: Any) -> None:
-        run_state_machine_as_test(
-            machine, settings=settings(max_examples=60, stateful_step_count=25, deadline=None)
-        )
+        run_state_machine_as_test(machine, settings=settings(stateful_step_count=25, deadline=None))
 
     def test_events_in_any_order(self) -> None:
         self.run_machine(Connections)

@@ -113,9 +113,7 @@ class Walk(RuleBasedStateMachine):
 
 class WalkTests(SynchronousTestCase):
     def test_paths(self) -> None:
-        run_state_machine_as_test(
-            Walk, settings=settings(max_examples=50, stateful_step_count=20, deadline=None)
-        )
+        run_state_machine_as_test(Walk, settings=settings(stateful_step_count=20, deadline=None))
 
     @given(st.lists(st.sampled_from(list(InputEvent))))
     def test_input_is_too_long_once_a_line_was(self, events: list[InputEvent]) -> None:

@@ -174,7 +174,6 @@ class StorageSuite:
     @settings(
         deadline=None,
         derandomize=True,
-        max_examples=60,
         suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow],
     )
     @given(st.data(), TREES)

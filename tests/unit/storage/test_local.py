@@ -195,7 +195,6 @@ class BothOpeners:
     @settings(
         deadline=None,
         derandomize=True,
-        max_examples=300,
         suppress_health_check=[HealthCheck.differing_executors],
     )
     @given(

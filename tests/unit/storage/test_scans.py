@@ -199,7 +199,7 @@ class ScansTests(ScansCase):
 
 
 class KeysTests(ServedCase):
-    @settings(deadline=None, derandomize=True, max_examples=300)
+    @settings(deadline=None, derandomize=True)
     @given(
         st.sets(st.text("a/-0", min_size=1, max_size=3).map(str.encode), max_size=12),
         st.text("a/-0b\0", max_size=4).map(str.encode),

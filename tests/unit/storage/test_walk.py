@@ -88,7 +88,6 @@ class BothOpeners:
     @settings(
         deadline=None,
         derandomize=True,
-        max_examples=200,
         suppress_health_check=[HealthCheck.differing_executors],
     )
     @given(st.data(), trees)
@@ -186,15 +185,15 @@ class BothOpeners:
         for name in (*REFUSED_LINKS, b"absolute"):
             self.assertNotIn(name, self.names())
 
-    def test_tree_of_1500_levels_takes_no_more_descriptors_than_a_flat_one(self) -> None:
-        levels = list(accumulate([b"d"] * 1500, lambda above, name: above + b"/" + name))
+    def test_tree_of_1100_levels_takes_no_more_descriptors_than_a_flat_one(self) -> None:
+        levels = list(accumulate([b"d"] * 1100, lambda above, name: above + b"/" + name))
         rest = [name for name in self.model() if name > b"d"]
         for level in levels:
             os.mkdir(self.path(level))
         try:
             with descriptors_left(WALK):
-                self.assertEqual(self.names(b"d", limits=[700]), levels[1:])
-            after = levels[1400]
+                self.assertEqual(self.names(b"d", limits=[600]), levels[1:])
+            after = levels[1000]
             self.assertEqual(self.names(b"", math.inf, after + b"\xff"), rest)
             self.assertEqual(self.names(b"d", 3, after), [])
         finally:

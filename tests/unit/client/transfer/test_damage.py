@@ -65,7 +65,7 @@ class FindingTests(SynchronousTestCase):
         self.assertEqual(find_damage((0, size), size, same), [(0, size)])
         self.assertLess(len(spans), 2 * MOST_PIECES)
 
-    @settings(max_examples=200, deadline=None)
+    @settings(deadline=None)
     @given(st.data())
     def test_every_bad_byte_is_found_and_every_other_byte_was_compared(
         self, data: st.DataObject
@@ -102,7 +102,7 @@ class JoiningTests(SynchronousTestCase):
         self.assertEqual(join(ranges, 3), [(0, 3), (10, 14), (100, 101)])
         self.assertEqual(join(ranges, 1), [(0, 101)])
 
-    @settings(max_examples=100, deadline=None)
+    @settings(deadline=None)
     @given(st.lists(st.integers(1, 50), max_size=150), st.integers(1, MOST_RANGES))
     def test_every_range_is_covered(self, lengths: list[int], most: int) -> None:
         ranges = []

@@ -179,14 +179,14 @@ class InvalidRecordTests(PartialCase):
         self.put(self.record, b"[" * (1 << 20))
         self.afresh()
 
-    @settings(max_examples=60, deadline=None)
+    @settings(deadline=None)
     @given(st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
     def test_random_bytes_instead_of_a_record(self, garbage: bytes) -> None:
         self.put(self.part, b"01234")
         self.put(self.record, garbage)
         self.afresh().close()
 
-    @settings(max_examples=60, deadline=None)
+    @settings(deadline=None)
     @given(st.data())
     def test_damaged_record_is_used_only_if_its_content_is_the_same(
         self, data: st.DataObject
@@ -208,7 +208,7 @@ class InvalidRecordTests(PartialCase):
             self.assertLessEqual(part.segments[0].done, len(self.content(self.part)))
             self.assertEqual((part.segments[0].start, part.segments[-1].end), (0, 10))
 
-    @settings(max_examples=40, deadline=None)
+    @settings(deadline=None)
     @given(st.lists(st.tuples(st.integers(-2, 12), st.integers(-2, 12), st.integers(-2, 12))))
     def test_random_segments_cover_the_whole_file_or_are_rejected(
         self, segments: list[Any]
@@ -227,7 +227,7 @@ class InvalidRecordTests(PartialCase):
 class DamageTests(PartialCase):
     """Damaged ranges are marked as missing, and no others."""
 
-    @settings(max_examples=200, deadline=None)
+    @settings(deadline=None)
     @given(st.data())
     def test_only_the_range_becomes_missing(self, data: st.DataObject) -> None:
         marks = sorted(data.draw(st.sets(st.integers(1, 19), max_size=3)) | {0, 20})

@@ -20,7 +20,7 @@ bodies = st.binary(max_size=300)
 
 
 class PiecesTests(DeferredCase):
-    @settings(max_examples=150, deadline=None, database=None)
+    @settings(deadline=None, database=None)
     @given(
         st.lists(
             st.sampled_from(("list", "stat", "read", "ls", "missing")), min_size=1, max_size=5
@@ -69,7 +69,7 @@ class PiecesTests(DeferredCase):
                 self.assertEqual(self.successResultOf(result), expected)
         self.assertEqual(len(self.endpoint.connections), 1)
 
-    @settings(max_examples=150, deadline=None, database=None)
+    @settings(deadline=None, database=None)
     @given(st.data())
     def test_connection_may_end_anywhere(self, data: st.DataObject) -> None:
         self.setUp()
@@ -89,7 +89,7 @@ class PiecesTests(DeferredCase):
         self.assertEqual(str(error), f"files:9000 closed the connection {ending}")
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    @settings(max_examples=200, deadline=None, database=None)
+    @settings(deadline=None, database=None)
     @given(st.binary(max_size=200), st.integers(1, 50))
     def test_any_bytes_end_in_a_result_or_a_client_error(self, sent: bytes, size: int) -> None:
         self.setUp()
