@@ -85,9 +85,11 @@ class FileServerProtocol(CommandReceiver):
         # The current command waits for one of these, or for nothing.
         self._result: Deferred[Any] | None = None
         self._relay: Relay | None = None
+        self._published = False
 
     def command_received(self, command: Command) -> None:
         """Call the method of the command's verb."""
+        self._published = False
         verb = VERBS.get(command.verb)
         if verb is None or (verb.version == 1 and verb.needs_name and not command.name):
             self._refuse(Refusal(errors.BAD_REQUEST, UNKNOWN_COMMAND))
@@ -295,10 +297,14 @@ class FileServerProtocol(CommandReceiver):
         return self.command
 
     def _publish(self, outcome: Outcome, sent: int) -> None:
-        """Publish the end of the current command.
+        """Publish the end of the current command, once.
 
         :param sent: bytes of the reply.
         """
+        if self._published:
+            # A subscriber that received it has aborted the connection.
+            return
+        self._published = True
         subscribers = self.factory.subscribers
         if subscribers:
             subscribers.publish(

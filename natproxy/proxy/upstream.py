@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from natproxy.address import Address
-from natproxy.nat import NATEntry, NATTable, Outcome, TranslationKey
+from natproxy.nat import NATEntry, NATTable, Outcome, TranslationExists, TranslationKey
 from natproxy.protocol import (
     BAD_GATEWAY,
     EMPTY_RESPONSE,
@@ -144,6 +144,7 @@ class UpstreamFactory(ClientFactory):
             reason=text,
             error=reason.getErrorMessage(),
         )
+        self.connected = True
         line = error_line(PROXY_ERROR + text, code if self.command.coded else None)
         self.client.outbound.write(line)
         self._publish_failure(outcome, len(line))
@@ -194,15 +195,24 @@ class UpstreamProtocol(Protocol):
         factory.connected = True
         resources, client = self._resources, self._client
         local = resources.address_of(self.transport.getHost())
-        self._entry = resources.table.register(
-            TranslationKey(local, self._upstream),
-            client.outbound,
-            client.client_address,
-            factory.command,
-            client.started_at,
-            self.cancel,
-        )
+        # Before the registration, since a subscriber may cancel the entry at once.
         self._advance(Event.REGISTERED)
+        try:
+            self._entry = resources.table.register(
+                TranslationKey(local, self._upstream),
+                client.outbound,
+                client.client_address,
+                factory.command,
+                client.started_at,
+                self.cancel,
+            )
+        except TranslationExists:
+            # The system has reused the port of a connection whose loss is not reported yet.
+            self._close(Event.CANCELLED)
+            factory.clientConnectionFailed(None, Failure())
+            return
+        if self._state is State.CLOSED:
+            return
         resources.replies.set(self.reply_expired)
         send_at_once(self.transport, factory.command.line + b"\n")
 
@@ -304,6 +314,9 @@ class UpstreamProtocol(Protocol):
             return
         promised = None if header.framing is Framing.LISTING else header.size
         self._resources.table.relaying(self._entry, promised)
+        if self._state is State.CLOSED:
+            # A subscriber has cancelled the entry.
+            return
         if header.error is None and not command.known and line.split()[:1] == [b"OK"]:
             verb = printable(command.shown.verb, 80)
             self._log_malformed(f"no framing is known for {verb}")

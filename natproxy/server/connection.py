@@ -43,6 +43,7 @@ NEVER = -1.0
 
 # Before Python 3.12, looking up a member of an Enum class calls Python code.
 _IDLE, _DISPATCHING, _DRAINING = State.IDLE, State.DISPATCHING, State.DRAINING
+_CLOSED = State.CLOSED
 _DISPATCH, _DISPATCHED, _UNFINISHED = Event.DISPATCH, Event.DISPATCHED, Event.UNFINISHED
 _REPLIED = Event.REPLIED
 _INPUT_OPEN, _TOO_LONG = Input.OPEN, Input.TOO_LONG
@@ -109,6 +110,9 @@ class CommandReceiver(SlicingLineReceiver):
 
     def reply_finished(self) -> None:
         """Continue after the reply to the current command has been written."""
+        if self.state is _CLOSED:
+            # A subscriber that received the command's end has aborted the connection.
+            return
         self.state = TRANSITIONS[self.state][_REPLIED]
         self.command = None
         self._restart_idle_timer()
@@ -312,10 +316,10 @@ class CommandReceiver(SlicingLineReceiver):
             # A long name is also decoded, looked up and logged.
             self._units -= self.command_units + len(command.line) // BYTES_PER_UNIT
             self.started_at = self.factory.clock.seconds()
-            self.command = command
             try:
                 # Every verdict is to proceed today.
                 self.factory.admit(command, self.client_address)
+                self.command = command
                 self.command_received(command)
             except Exception:
                 self.fail(Failure())

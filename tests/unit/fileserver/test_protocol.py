@@ -236,6 +236,25 @@ class EventTests(FileServerCase):
         self.thread.run()
         self.assertEqual(len(events), 1)
 
+    def test_subscriber_may_abort_the_connection(self) -> None:
+        (self.files / "a").write_bytes(b"x")
+        for command in (b"DOWNLOAD a\n", b"DOWNLOAD b\n", b"FEAT\n", b"LIST\n"):
+            self.setUp()
+            (self.files / "a").write_bytes(b"x")
+            events: list[Finished] = []
+
+            def abort(event: Finished, events: list[Finished] = events) -> None:
+                events.append(event)
+                self.protocol.abort(Outcome.DRAINED)
+
+            self.factory.subscribe(abort)
+            self.send(command)
+            while self.thread.asked:
+                self.thread.run()
+            self.assertEqual([event.outcome for event in events], [Outcome.COMPLETED], command)
+            self.assertTrue(self.wire.aborted)
+            self.assertEqual(self.flushLoggedErrors(), [])
+
     def test_log_is_a_subscriber(self) -> None:
         self.send(b"FEAT\n")
         (event,) = self.journal.outcomes
