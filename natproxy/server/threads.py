@@ -207,29 +207,37 @@ class BoundedExecutor:
         :raises Overloaded: if the queue is full.
         :raises Unresponsive: if all threads hang.
         """
-        if not continued:
-            self._accept(work)
+        displaced = None if continued else self._accept(work)
         task = _Task(work, self._cancelled)
         self._queue.setdefault(work.client, {})[task] = None
         self._queued += 1
+        if displaced is not None:
+            # Not before this work has its place: the displaced client may submit more at once.
+            self._fail(displaced, self._full())
         self._run_next()
         if not task.done.called:
             self._start_timer(task)
         return task.done
 
-    def _accept(self, work: Work[Any]) -> None:
+    def _accept(self, work: Work[Any]) -> _Task[Any] | None:
+        """Return the queued task that new work displaces; `None` if there is a place for both.
+
+        :raises WorkRefused: if the work is not accepted.
+        """
         if self._free and self._sources[work.source] < self._per_source:
-            return
+            return None
         hanging = Counter(task.work.source for task in self._running if self._hangs(task))
         if hanging.total() >= self._limits.running or hanging[work.source] >= self._per_source:
             raise Unresponsive
         if self._queued < self._limits.queued:
-            return
-        full = Overloaded(f"too many {self._kind} at once")
+            return None
         longest = max(self._queue.values(), key=len, default={})
         if len(longest) <= len(self._queue.get(work.client, ())) + 1:
-            raise full
-        self._fail(next(reversed(longest)), full)
+            raise self._full()
+        return next(reversed(longest))
+
+    def _full(self) -> Overloaded:
+        return Overloaded(f"too many {self._kind} at once")
 
     def _pick(self) -> _Task[Any] | None:
         for client, tasks in self._queue.items():
