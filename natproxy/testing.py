@@ -153,6 +153,7 @@ class MemoryStorage:
         del self._nodes[name]
         for other in [other for other in self._nodes if other.startswith(name + b"/")]:
             del self._nodes[other]
+        self._unreadable.intersection_update(self._nodes)
 
     def make_unreadable(self, name: bytes, unreadable: bool = True) -> None:
         """Let an entry exist and be unreadable, or be readable again.
