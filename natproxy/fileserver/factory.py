@@ -113,4 +113,5 @@ def read_in(in_thread: InThread, clock: IReactorTime) -> ReadInThread:
 
 
 def _log_finished(event: Finished) -> None:
-    log_command(_log, event.client, event.command, event.outcome, event.sent, event.duration)
+    duration = event.ended_at - event.started_at
+    log_command(_log, event.client, event.command, event.outcome, event.sent, duration)

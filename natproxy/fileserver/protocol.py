@@ -306,7 +306,7 @@ class FileServerProtocol(CommandReceiver):
             return
         self._published = True
         subscribers = self.factory.subscribers
-        if subscribers:
+        if subscribers.by_kind[Finished]:
             subscribers.publish(
                 Finished(
                     self.client_address,

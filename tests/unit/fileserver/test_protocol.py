@@ -231,7 +231,7 @@ class EventTests(FileServerCase):
         self.clock.advance(3)
         self.wire.lose(self.protocol, ConnectionLost())
         self.assertEqual((events[0].outcome, events[0].sent), (Outcome.CLIENT_GONE, 0))
-        self.assertEqual(events[0].duration, 3)
+        self.assertEqual(events[0].ended_at - events[0].started_at, 3)
         unsubscribe()
         self.thread.run()
         self.assertEqual(len(events), 1)

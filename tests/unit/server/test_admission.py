@@ -14,8 +14,7 @@ from natproxy.fileserver.factory import FileServerFactory
 from natproxy.proxy.endpoint import EndpointConnector
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.server.admission import REFUSED, Admission, host_of, share_of
-from natproxy.server.factory import LINGER
-from natproxy.server.refusals import REFUSAL_INTERVAL
+from natproxy.server.factory import LINGER, REFUSAL_INTERVAL
 from natproxy.storage import LocalStorage
 from tests.support.doubles import HalfClosingWire, Journal, PlayedEndpoint
 
