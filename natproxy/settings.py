@@ -85,7 +85,7 @@ class Seconds(Rule[float]):
     """A time in seconds.
 
     :param least: the shortest time that is valid.
-    :param most: the longest one; `math.inf` for any finite time.
+    :param most: the longest one; ``math.inf`` for any finite time.
     """
 
     unit = "seconds"

@@ -54,7 +54,7 @@ class MemoryFile:
         return self.metadata.size
 
     def fileno(self) -> None:
-        """Return `None`: it has no descriptor."""
+        """Return ``None``: it has no descriptor."""
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return up to ``size`` bytes from an offset on.
@@ -96,7 +96,7 @@ class MemoryStorage:
     :param files: content by name; the directories above each are created.
     :param directories: further directories.
     :param blocking: whether reads are to be treated as if they might wait for a disk.
-    :ivar error: raised by every call, unless it is `None`.
+    :ivar error: raised by every call, unless it is ``None``.
     """
 
     def __init__(

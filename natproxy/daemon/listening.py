@@ -57,7 +57,7 @@ class ListeningEndpoint:
         self._is_bare = _BARE.match(description) is not None
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Open the socket, wrapped; see `IStreamServerEndpoint`."""
+        """Open the socket, wrapped; see ``IStreamServerEndpoint``."""
         return self.open_socket(self.wrap(protocolFactory))
 
     def open_socket(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:

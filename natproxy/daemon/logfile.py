@@ -61,7 +61,7 @@ class LogWriter:
 
     :param destination: where the lines are written.
     :param complain: called with the reason at the first line of a series that is lost.
-    :param formatted: returns the line of an event; `None` leaves the event out.
+    :param formatted: returns the line of an event; ``None`` leaves the event out.
     """
 
     def __init__(

@@ -67,7 +67,7 @@ class DaemonOptions(usage.Options):
 
 
 def parameters_of(config: type[DaemonConfig], *others: str) -> list[list[Any]]:
-    """Return the options of a config, in the form of `usage.Options.optParameters`.
+    """Return the options of a config, in the form of ``usage.Options.optParameters``.
 
     A default is part of the help text, so that an option that is not specified has no value.
 

@@ -35,8 +35,8 @@ from natproxy.settings import SettingError
 class StartupError(SystemExit, Exception):
     """A daemon cannot start, for the reason that is this exception's text.
 
-    Uncaught it ends the process as `SystemExit` does: the text on stderr, status 1, no
-    traceback. It is an `Exception` as well, so that a ``twistd`` which runs in the background
+    Uncaught it ends the process as ``SystemExit`` does: the text on stderr, status 1, no
+    traceback. It is an ``Exception`` as well, so that a ``twistd`` which runs in the background
     passes the text to the terminal that it was started from.
     """
 
@@ -55,9 +55,9 @@ def startup_errors(program: str) -> Iterator[None]:
 
 @contextmanager
 def exit_on_error(program: str) -> Iterator[None]:
-    """Raise errors of settings as a plain `SystemExit`, for application files.
+    """Raise errors of settings as a plain ``SystemExit``, for application files.
 
-    ``twistd`` prints a traceback for an `Exception` in an application file, as `StartupError` is.
+    ``twistd`` prints a traceback for an ``Exception`` in an application file, as `StartupError` is.
 
     :param program: as of `startup_errors`.
     """
@@ -174,7 +174,7 @@ class DrainingService(Service):
 
 
 class SignalledReactor(Protocol):
-    """The part of a reactor that signals need (`IReactorCore`, `IReactorFromThreads`)."""
+    """The part of a reactor that signals need (``IReactorCore``, ``IReactorFromThreads``)."""
 
     def addSystemEventTrigger(
         self, phase: str, event: str, trigger: Callable[[], object], /
@@ -267,7 +267,7 @@ class TerminationSignals(SignalService):
 class MaintenanceSignals(SignalService):
     """Makes SIGUSR1 open the log file again; SIGHUP is logged, and has no other effect.
 
-    :param log: the daemon's log file; `None` if it has none of its own.
+    :param log: the daemon's log file; ``None`` if it has none of its own.
     """
 
     numbers: tuple[int, ...] = (signal.SIGUSR1, signal.SIGHUP)

@@ -66,7 +66,7 @@ def run(
 
     The environment variables of both daemons count too.
 
-    :param files: the directory to serve; `None` for the one of the other sources, or
+    :param files: the directory to serve; ``None`` for the one of the other sources, or
         ``./files``, which is then created if it is missing.
     :param listen: endpoints of the proxy; if there are none, those of the other sources, or
         `LISTEN`.

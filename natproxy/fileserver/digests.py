@@ -117,7 +117,7 @@ class Computation:
     :ivar waiting: the Deferreds of the clients that wait for it.
     :ivar slice: the work in a thread: fires when the thread has returned, or when it is
         cancelled or takes too long.
-    :ivar error: raised by the last slice: the progress is not used. `None` if there was none.
+    :ivar error: raised by the last slice: the progress is not used. ``None`` if there was none.
     :ivar timer: limits how long clients wait in the state ``RESUMED``.
     """
 
@@ -164,7 +164,7 @@ class Computation:
     def run(self) -> str | None:
         """Read the file for one `SLICE`, in a thread.
 
-        :return: the digest in hexadecimal; `None` if there is more to be read.
+        :return: the digest in hexadecimal; ``None`` if there is more to be read.
         :raises Refusal: with code 503, if the file was changed since it was opened.
         :raises WorkCancelled: if it was cancelled.
         :raises OSError: if the file cannot be read.
@@ -199,7 +199,7 @@ class Digests:
     """Computes digests, and remembers those that were requested last.
 
     :param in_thread: where files are read; of `THREADS` threads.
-    :param clock: for the longest time that a client waits; `None` for no time-out.
+    :param clock: for the longest time that a client waits; ``None`` for no time-out.
     :param monotonic: seconds that never jump, called in threads as well.
     """
 
@@ -234,7 +234,7 @@ class Digests:
         :param length: bytes from the offset on, none of them beyond the file's end.
         :param client: who requests it, for a fair order.
         :return: fails with `WorkRefused` if it has to wait for too long; with `Refusal` (503) if
-            the file has changed meanwhile or the server is stopping; or with `OSError`. May
+            the file has changed meanwhile or the server is stopping; or with ``OSError``. May
             be cancelled.
         :raises Overloaded: if too many digests are waiting.
         :raises Unresponsive: if all that are being computed hang.

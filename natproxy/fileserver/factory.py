@@ -48,7 +48,7 @@ class FileServerFactory(CommandFactory):
     :param hash_in_thread: where files are read for their digests, if elsewhere.
     :param admission: limits the number of clients.
     :param first_command_timeout: seconds that a client may take for its first command; 0
-        for no limit but `idle_timeout`.
+        for no limit but ``idle_timeout``.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class FileServerFactory(CommandFactory):
     def buildProtocol(  # type: ignore[override]  # Twisted's base is not typed as optional
         self, addr: IAddress | None
     ) -> FileServerProtocol | None:
-        """Return the protocol of a new client; `None` if there are too many."""
+        """Return the protocol of a new client; ``None`` if there are too many."""
         if self.overloaded(addr):
             return None
         protocol = FileServerProtocol(self.services)

@@ -59,9 +59,9 @@ class NATEntry:
     :ivar command: what the client sent, without a secret.
     :ivar started_at: when the command began, in seconds of the table's clock.
     :ivar registered_at: when the entry was registered, likewise.
-    :ivar promised: bytes of the reply's body; `None` for a listing, and before the header.
+    :ivar promised: bytes of the reply's body; ``None`` for a listing, and before the header.
     :ivar relayed: bytes of the reply, header included, passed to the client so far.
-    :ivar outcome: `None` until the entry is removed.
+    :ivar outcome: ``None`` until the entry is removed.
     """
 
     __slots__ = (
@@ -261,7 +261,7 @@ class NATTable:
     def relaying(self, entry: NATEntry, promised: int | None) -> None:
         """Note that the header of the entry's reply has been received.
 
-        :param promised: bytes of the body; `None` for a listing.
+        :param promised: bytes of the body; ``None`` for a listing.
         :raises NotInTable: if the entry has been removed.
         """
         if entry.state is EntryState.GONE:

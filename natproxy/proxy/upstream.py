@@ -282,7 +282,7 @@ class UpstreamProtocol(Protocol):
     def relay_ended(self, error: Exception | None) -> None:
         """Finish the command, or abort the reply.
 
-        :param error: `None` if the whole body has been passed on.
+        :param error: ``None`` if the whole body has been passed on.
         """
         if error is None:
             self._finish()

@@ -46,10 +46,10 @@ class Method(enum.Enum):
 class Relays:
     """Makes the relays of a daemon; the caller starts them.
 
-    :param reactor: watches sockets for splice and sendfile; without `IReactorFDSet` all bodies
+    :param reactor: watches sockets for splice and sendfile; without ``IReactorFDSet`` all bodies
         are copied.
     :param method: which methods may be chosen.
-    :param page_cache: reports which bytes of a file are cached; `None` to read files as if all
+    :param page_cache: reports which bytes of a file are cached; ``None`` to read files as if all
         were.
     :param splices: bodies that may be spliced at once; others are copied.
     """

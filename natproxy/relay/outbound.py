@@ -25,7 +25,7 @@ class Transport(ITCPTransport, IFileDescriptor, IConsumer, IPushProducer):
     """What the daemons use of a connection's transport; other than TCP's provide less."""
 
     def getHandle() -> socket.socket:
-        """Return the socket; see `ISystemHandle`."""
+        """Return the socket; see ``ISystemHandle``."""
 
 
 BUDGET = 2 << 20

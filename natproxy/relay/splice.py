@@ -28,7 +28,7 @@ class SizedBody(Protocol):
     remaining: int
 
     def advance(self, size: int) -> None:
-        """Count bytes of the body that did not pass through `take`."""
+        """Count bytes of the body that did not pass through ``take``."""
         ...
 
 
@@ -89,7 +89,7 @@ class SpliceRelay(SocketRelay):
             self._socket.lend(self, self._begin)
 
     def deliver(self, data: bytes) -> None:
-        """Raise `AssertionError`: the source's transport has been paused."""
+        """Raise ``AssertionError``: the source's transport has been paused."""
         raise AssertionError("a paused transport has delivered bytes")
 
     def source_lost(self) -> None:

@@ -65,7 +65,7 @@ class CommandReceiver(SlicingLineReceiver):
     :cvar command_units: units of work of beginning a command and receiving its reply.
     :cvar refusal_prefix: text that precedes the message when the connection is refused.
     :ivar outbound: where replies are written.
-    :ivar command: the command that is being replied to, or `None`.
+    :ivar command: the command that is being replied to, or ``None``.
     :ivar started_at: the clock's time in seconds at which the current command began.
     :ivar state: what the connection is doing.
     :ivar input: what can still arrive from the client.

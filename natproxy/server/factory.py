@@ -80,7 +80,7 @@ class CommandFactory(ServerFactory):
     :param idle_timeout: seconds that a client may take to send its next command or to read on.
     :param admission: limits the number of clients; by default, to 10,000.
     :param first_command_timeout: seconds that a client may take to send its first command,
-        and a load balancer to send the PROXY header; 0 for no limit but `idle_timeout`.
+        and a load balancer to send the PROXY header; 0 for no limit but ``idle_timeout``.
     :ivar idle: idle time-outs.
     :ivar lingering: time-outs of clients to which everything was sent.
     :ivar first_commands: time-outs of clients that have not sent a command.

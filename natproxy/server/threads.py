@@ -58,7 +58,7 @@ class Threads:
     Threads start as they are needed and end with the reactor. A thread that hangs in a system
     call delays neither the reactor nor the end of the process.
 
-    :param reactor: where results are delivered (`IReactorThreads`, `IReactorCore`).
+    :param reactor: where results are delivered (``IReactorThreads``, ``IReactorCore``).
     :param most: number of threads at most.
     :param name: name of the pool.
     """
@@ -139,7 +139,7 @@ class Limits:
 
     :ivar running: pieces of work that run at the same time.
     :ivar queued: pieces of work that wait.
-    :ivar per_source: pieces of work on one source that run at the same time; `None` for all.
+    :ivar per_source: pieces of work on one source that run at the same time; ``None`` for all.
     :ivar timeout: seconds after which work fails, begun or not.
     """
 
@@ -153,7 +153,7 @@ class _Task(Generic[T]):
     """Accepted work and its state.
 
     :ivar begun: the clock's time at which a thread took the work, or at which progress was seen
-        last; `None` while it is queued.
+        last; ``None`` while it is queued.
     :ivar seen: the value of `Work.progress` at that time.
     :ivar done: fires with the result.
     """
@@ -179,7 +179,7 @@ class BoundedExecutor:
 
     :param in_thread: runs functions in threads.
     :param kind: the name of the work in the plural, for messages.
-    :param clock: schedules time-outs; `None` for no time-out.
+    :param clock: schedules time-outs; ``None`` for no time-out.
     """
 
     def __init__(
@@ -220,7 +220,7 @@ class BoundedExecutor:
         return task.done
 
     def _accept(self, work: Work[Any]) -> _Task[Any] | None:
-        """Return the queued task that new work displaces; `None` if there is a place for both.
+        """Return the queued task that new work displaces; ``None`` if there is a place for both.
 
         :raises WorkRefused: if the work is not accepted.
         """
