@@ -9,7 +9,7 @@ from typing import Any
 from natproxy.settings import Found, Setting, SettingError
 
 EXTRA = "natproxy[config]"
-"""The extra that has a parser for Python 3.10."""
+"""The extra that installs a parser on Python 3.10."""
 
 
 def read_toml(path: str) -> dict[str, Any]:

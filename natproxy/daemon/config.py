@@ -1,10 +1,9 @@
 """The settings of the two daemons, as frozen records: `ProxyConfig` and `FileServerConfig`.
 
 Each field states once the rule for its value, its help text, and whether a reload may change
-it. Options, environment variables and the keys of a file follow
-from its name: ``idle_timeout`` of the proxy is ``--idle-timeout``,
-``NATPROXY_PROXY_IDLE_TIMEOUT``, and ``idle-timeout`` in the table ``[proxy]``. One file may have
-the tables of both daemons; each reads its own.
+it. Options, environment variables and the keys of a file follow from its name: ``idle_timeout``
+of the proxy is ``--idle-timeout``, ``NATPROXY_PROXY_IDLE_TIMEOUT``, and ``idle-timeout`` in the
+table ``[proxy]``. One file may have the tables of both daemons; each reads its own.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ class Difference(NamedTuple):
     """Which fields of two configs differ; see `diff`.
 
     :ivar reloadable: fields whose new value a running daemon may take.
-    :ivar fixed: fields whose new value takes a restart.
+    :ivar fixed: fields whose new value has an effect after a restart only.
     """
 
     reloadable: tuple[str, ...]
@@ -123,7 +122,7 @@ class DaemonConfig:
     sources: Mapping[str, Source] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Check every value; the only place where a value that is wrong is found."""
+        """Check every value, by the rule of its field."""
         for one in settings_of(type(self)):
             value = getattr(self, one.field)
             if value is None and one.default is None:

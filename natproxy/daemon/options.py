@@ -56,7 +56,7 @@ class DaemonOptions(usage.Options):
         self.config = self.config_class.load(self._specified, file=self["config"])
         self.log = choose_log(self.config, self.parent)
 
-    def once(self, option: str, value: str) -> None:
+    def set_once(self, option: str, value: str) -> None:
         """Set an option that can be specified only once.
 
         :raises UsageError: if it is repeated.

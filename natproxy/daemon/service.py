@@ -211,18 +211,18 @@ class SignalService(Service):
         super().startService()
         self._reactor.addSystemEventTrigger("after", "startup", self._install)
 
-    def got(self, number: int) -> None:
+    def received(self, number: int) -> None:
         """Handle a signal, in a turn of the reactor."""
         raise NotImplementedError
 
     def _install(self) -> None:
         for number in self.numbers:
-            if self._free(number):
+            if self._has_no_handler(number):
                 signal.signal(
-                    number, lambda number, _: self._reactor.callFromThread(self.got, number)
+                    number, lambda number, _: self._reactor.callFromThread(self.received, number)
                 )
 
-    def _free(self, number: int) -> bool:
+    def _has_no_handler(self, number: int) -> bool:
         return signal.getsignal(number) in (signal.SIG_DFL, None)
 
 
@@ -244,24 +244,24 @@ class TerminationSignals(SignalService):
     ) -> None:
         super().__init__(reactor)
         self._abort = abort
-        self._received = 0
+        self._count = 0
         if hangup:
             self.numbers = (*self.numbers, signal.SIGHUP)
 
-    def got(self, number: int) -> None:
+    def received(self, number: int) -> None:
         """Stop the reactor; at the second signal, abort."""
-        self._received += 1
+        self._count += 1
         name = signal.Signals(number).name
-        if self._received == 1:
+        if self._count == 1:
             self._log.info("{signal}: stopping", signal=name)
             self._reactor.stop()
         else:
             self._log.info("{signal} again: waiting no longer", signal=name)
             self._abort()
 
-    def _free(self, number: int) -> bool:
-        # These replace the reactor's handlers.
-        return number != signal.SIGHUP or super()._free(number)
+    def _has_no_handler(self, number: int) -> bool:
+        # The reactor's handlers of SIGTERM and SIGINT are replaced.
+        return number != signal.SIGHUP or super()._has_no_handler(number)
 
 
 class MaintenanceSignals(SignalService):
@@ -276,7 +276,7 @@ class MaintenanceSignals(SignalService):
         super().__init__(reactor)
         self._file = log
 
-    def got(self, number: int) -> None:
+    def received(self, number: int) -> None:
         """Open the log file again, or log why nothing is done."""
         if number == signal.SIGHUP:
             self._log.info("SIGHUP: nothing is done, since no settings can be reloaded")

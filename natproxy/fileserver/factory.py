@@ -45,7 +45,7 @@ class FileServerFactory(CommandFactory):
     :param idle_timeout: seconds that a client may take to send its next command, or to
         continue to read; then its connection is closed or aborted.
     :param relays: send the files.
-    :param hash_in_thread: where files are read for their digests, if elsewhere.
+    :param hash_in_thread: where files are read for their digests; ``in_thread`` by default.
     :param admission: limits the number of clients.
     :param first_command_timeout: seconds that a client may take for its first command; 0
         for no limit but ``idle_timeout``.

@@ -77,7 +77,7 @@ class FileServerProtocol(CommandReceiver):
     """
 
     log = Logger()
-    refusal_prefix = "503 "
+    refusal_prefix = f"{errors.UNAVAILABLE} "
 
     def __init__(self, services: Services) -> None:
         super().__init__()
@@ -211,7 +211,11 @@ class FileServerProtocol(CommandReceiver):
     def _wait_for(
         self, result: Deferred[T], reply: Callable[[T], None], failed: Callable[[Failure], None]
     ) -> None:
-        """Reply with the result of another thread, unless the client is gone by then."""
+        """Reply with a result when it is there; the command may be cancelled before.
+
+        :param reply: called with the result.
+        :param failed: called with the failure in its place.
+        """
 
         def fired(value: T | Failure) -> None:
             self._result = None
@@ -236,7 +240,7 @@ class FileServerProtocol(CommandReceiver):
         self._refuse(error)
 
     def _refusal_of(self, name: bytes, error: Exception) -> Refusal:
-        """Return what a client learns of an error; log an error of the server's own."""
+        """Return the refusal that reports an error to the client; log an ``OSError``."""
         if isinstance(error, NotFound):
             return Refusal(errors.NOT_FOUND, FILE_NOT_FOUND)
         if isinstance(error, WorkRefused):
@@ -253,8 +257,7 @@ class FileServerProtocol(CommandReceiver):
 
     def _refuse(self, refusal: Refusal) -> None:
         """Reply with an error; one of version 1, or of an unknown verb, has no code."""
-        verb = VERBS.get(self._current.verb)
-        code = refusal.code if verb is not None and verb.version > 1 else None
+        code = refusal.code if self._current.coded else None
         self._publish(Outcome.COMPLETED, len(error_line(refusal.message, code)))
         self.reply_error(refusal.message, code)
 

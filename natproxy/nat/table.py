@@ -42,7 +42,11 @@ class ClientTransport(Protocol):
 
 
 class TranslationExists(Exception):
-    """The key to register is in the table. The kernel makes no two such connections."""
+    """The key to register is in the table.
+
+    The connection of that entry is lost, so that the system has reused its port, and the loss has
+    not been reported yet.
+    """
 
 
 class NotInTable(Exception):
@@ -293,6 +297,8 @@ class NATTable:
 
     def cancel(self, entry: NATEntry, outcome: Outcome) -> None:
         """Remove an entry whose command has not ended, and end its relay.
+
+        The caller ends the client's connection, which would wait for the reply otherwise.
 
         :raises NotInTable: if it has been removed before.
         """

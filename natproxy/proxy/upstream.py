@@ -272,7 +272,7 @@ class UpstreamProtocol(Protocol):
             self._body_received()
             return
         self._client.log.error(
-            "the upstream {upstream} fell silent inside a reply to {client}",
+            "the upstream {upstream} timed out inside a reply to {client}",
             upstream=self._upstream,
             client=self._client.client_address,
         )
@@ -290,7 +290,7 @@ class UpstreamProtocol(Protocol):
             self._break_off(Outcome.CLIENT_GONE)
         else:
             self._client.log.error(
-                "the upstream {upstream} died inside a reply to {client}: {reason}",
+                "the upstream {upstream} failed inside a reply to {client}: {reason}",
                 upstream=self._upstream,
                 client=self._client.client_address,
                 reason=error,

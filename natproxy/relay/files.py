@@ -243,8 +243,9 @@ class CopyingFileRelay(FileRelay):
 class ThreadedFileRelay(CopyingFileRelay):
     """Reads each block in a thread.
 
-    For files whose reads may wait: those of which the page cache cannot report it, and blocking
-    ones without a descriptor. The header is written when the first block has been read.
+    For files whose reads may wait for a disk or a network: those about which the page cache
+    reports nothing, and blocking ones without a descriptor. The header is written when the first
+    block has been read.
     """
 
     __slots__ = ()

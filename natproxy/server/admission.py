@@ -20,7 +20,7 @@ CLIENTS = 10_000
 """Clients at the same time by default."""
 
 SHARE = 10
-"""By default, one host may have this fraction of a proxy's clients: a tenth."""
+"""By default, one host may have the clients of a proxy divided by this number: a tenth."""
 
 SMALLEST_SHARE = 16
 """Clients of one host that are admitted by default, however few are admitted in total."""

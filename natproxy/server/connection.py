@@ -1,4 +1,4 @@
-"""A client's connection: it receives commands and has them replied to one at a time, in order.
+"""A client's connection: it receives commands and replies to them one at a time, in order.
 
 It bounds lines, the queue and the work of a reactor turn, and handles half-close, time-outs and
 the orderly end of a connection. `natproxy.server.state` has its states and their transitions. What

@@ -153,7 +153,7 @@ class CommandFactory(ServerFactory):
 
         :param message: the reason.
         """
-        self._refusals.warn(log, "{client} turned away: {reason}", client=client, reason=message)
+        self._refusals.warn(log, "{client} refused: {reason}", client=client, reason=message)
 
     def log_header_refusal(self, log: Logger, peer: str, reason: str) -> None:
         """Log that a connection was refused for its PROXY header; see `RefusalLog`.

@@ -200,7 +200,7 @@ class BoundedExecutor:
     def submit(self, work: Work[T], continued: bool = False) -> Deferred[T]:
         """Run work in a thread, or queue it.
 
-        :param continued: whether it continues work that was accepted before: it is not refused.
+        :param continued: whether it continues accepted work; if so, it is not refused.
         :return: fires with the result, or fails with `Unresponsive`, or with `Overloaded` if
             another client displaces it. If the Deferred is cancelled, queued work is not begun,
             and the result of work that has begun is dropped.

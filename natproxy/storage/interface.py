@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 
 def unchecked() -> None:
-    """Let long work continue to its end."""
+    """Do nothing: a `Check` that never ends the work."""
 
 
 def in_runs(items: Iterable[T]) -> Iterator[list[T]]:
@@ -62,10 +62,10 @@ class NotFound(Exception):
 class Step(NamedTuple):
     """One step of a listing.
 
-    :ivar position: a later listing continues behind this step with it as ``after``; ``None`` if
-        no listing can, so that the next step must be taken first. A position is greater than
-        the one before, not smaller than the entry's name, and smaller than the name of each
-        later entry. It has at most one byte more than a name.
+    :ivar position: a later listing that has this value as ``after`` continues behind this step.
+        ``None`` if no listing can continue here: the caller must take the next step. A position
+        is greater than the one before, not smaller than the entry's name, and smaller than the
+        name of each later entry. It is at most one byte longer than a name.
     :ivar entry: a file or a directory; ``None`` if there is nothing to list.
     :ivar unread: true if a directory cannot be read whose entry comes before ``after``, and
         was perhaps listed without its mark. Such a step has neither entry nor position.

@@ -54,7 +54,7 @@ class MemoryTests(MemoryCase):
 
     def test_list(self) -> None:
         self.assertEqual(self.send_and_run(b"LIST\n"), b"OK\na\nlarge\nEND\n")
-        self.assertIn("END", self.journal.line_with("leaves out"))
+        self.assertIn("END", self.journal.line_with("LIST omits"))
         self.storage.error = OSError(errno.EIO, "the store is away")
         failed = b"ERR the server cannot list its files\n"
         self.assertEqual(self.send_and_run(b"LIST\n"), failed)

@@ -193,7 +193,7 @@ class ConnectionTests(SynchronousTestCase):
         self.connect(LINE)
         self.connect(LINE)
         self.journal.line_with("refused: PROXY header")
-        self.journal.line_with("192.0.2.1:40000 turned away")
+        self.journal.line_with("192.0.2.1:40000 refused")
 
     def test_missing_or_incomplete_header_times_out(self) -> None:
         for received in (b"", b"PROXY TCP4 ", BINARY[:20], LINE, LINE + b"LI"):
@@ -221,7 +221,7 @@ class ConnectionTests(SynchronousTestCase):
             second.taken(), b"ERR proxy error: too many connections from this address\n"
         )
         self.assertEqual(self.upstream.connections, [])
-        self.journal.line_with("192.0.2.1:40000 turned away")
+        self.journal.line_with("192.0.2.1:40000 refused")
 
     def test_clients_without_an_address_in_the_header_are_counted_by_the_connection(self) -> None:
         self.connect(b"PROXY UNKNOWN\r\n")
