@@ -1,8 +1,7 @@
 """A client's connection: it receives commands and replies to them one at a time, in order.
 
-It bounds lines, the queue and the work of a reactor turn, and handles half-close, time-outs and
-the orderly end of a connection. `natproxy.server.state` has its states and their transitions. What
-a command means is decided by the subclasses in `natproxy.fileserver` and `natproxy.proxy`.
+It bounds lines, the queue and the work of a reactor turn, and handles half-close and time-outs.
+Its states are in `natproxy.server.state`; its subclasses execute commands or proxy them.
 """
 
 from __future__ import annotations
@@ -111,8 +110,7 @@ class CommandReceiver(SlicingLineReceiver):
     def reply_finished(self) -> None:
         """Continue after the reply to the current command has been written."""
         if self.state is _CLOSED:
-            # A subscriber that received the command's end has aborted the connection.
-            return
+            return  # A subscriber that received the command's end has aborted the connection.
         self.state = TRANSITIONS[self.state][_REPLIED]
         self.command = None
         self._restart_idle_timer()
@@ -317,7 +315,6 @@ class CommandReceiver(SlicingLineReceiver):
             self._units -= self.command_units + len(command.line) // BYTES_PER_UNIT
             self.started_at = self.factory.clock.seconds()
             try:
-                # Every verdict is to proceed today.
                 self.factory.admit(command, self.client_address)
                 self.command = command
                 self.command_received(command)
