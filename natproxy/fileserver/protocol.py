@@ -300,16 +300,13 @@ class FileServerProtocol(CommandReceiver):
         return self.command
 
     def _publish(self, outcome: Outcome, sent: int) -> None:
-        """Publish the end of the current command, once.
+        """Publish the end of the current command, once: a subscriber may abort the connection.
 
         :param sent: bytes of the reply.
         """
-        if self._published:
-            # A subscriber that received it has aborted the connection.
-            return
-        self._published = True
         subscribers = self.factory.subscribers
-        if subscribers.by_kind[Finished]:
+        if subscribers.by_kind[Finished] and not self._published:
+            self._published = True
             subscribers.publish(
                 Finished(
                     self.client_address,

@@ -95,7 +95,7 @@ class Client(Interface):
         ...
 
     def reply_broken_off(self, outcome: Outcome) -> None:
-        """Abort the client's connection: the rest of the reply is missing."""
+        """Abort the client's connection, unless that is done: the rest of the reply is missing."""
         ...
 
 
@@ -137,6 +137,8 @@ class UpstreamFactory(ClientFactory):
 
     def clientConnectionFailed(self, connector: object, reason: Failure) -> None:
         """Send the client an error that describes the failure, and log the system's error."""
+        # There is nothing to be cancelled from here on.
+        self.connected = True
         outcome, code, text = explain(reason, self._timeout)
         self.client.log.error(
             "cannot connect to the upstream for {client}: {reason} ({error})",
@@ -144,7 +146,6 @@ class UpstreamFactory(ClientFactory):
             reason=text,
             error=reason.getErrorMessage(),
         )
-        self.connected = True
         line = error_line(PROXY_ERROR + text, code if self.command.coded else None)
         self.client.outbound.write(line)
         self._publish_failure(outcome, len(line))
@@ -185,7 +186,7 @@ class UpstreamProtocol(Protocol):
         """Register the translation and send the command.
 
         A host name with two addresses can lead to two connections at once (RFC 8305): the
-        second one is reset.
+        second one is reset. A subscriber of the table may cancel an entry that it is notified of.
         """
         factory = self.factory
         if factory.connected:
@@ -195,8 +196,6 @@ class UpstreamProtocol(Protocol):
         factory.connected = True
         resources, client = self._resources, self._client
         local = resources.address_of(self.transport.getHost())
-        # Before the registration, since a subscriber may cancel the entry at once.
-        self._advance(Event.REGISTERED)
         try:
             self._entry = resources.table.register(
                 TranslationKey(local, self._upstream),
@@ -208,11 +207,13 @@ class UpstreamProtocol(Protocol):
             )
         except TranslationExists:
             # The system has reused the port of a connection whose loss is not reported yet.
-            self._close(Event.CANCELLED)
+            self._advance(Event.SUPERSEDED)
+            self.transport.abortConnection()
             factory.clientConnectionFailed(None, Failure())
             return
         if self._state is State.CLOSED:
             return
+        self._advance(Event.REGISTERED)
         resources.replies.set(self.reply_expired)
         send_at_once(self.transport, factory.command.line + b"\n")
 
@@ -255,10 +256,11 @@ class UpstreamProtocol(Protocol):
     # What the table, the deadlines and the relay call.
 
     def cancel(self) -> None:
-        """End the relay and reset the connection: the entry has been removed."""
+        """End the relay, and reset both connections: the entry has been removed."""
         if self._state is State.BODY:
             self._relay.cancel()
         self._close(Event.CANCELLED)
+        self._client.reply_broken_off(Outcome.CLIENT_GONE)
 
     def reply_expired(self) -> None:
         """Report that the header, or the ``FEAT`` reply, was not complete in time."""
@@ -315,7 +317,6 @@ class UpstreamProtocol(Protocol):
         promised = None if header.framing is Framing.LISTING else header.size
         self._resources.table.relaying(self._entry, promised)
         if self._state is State.CLOSED:
-            # A subscriber has cancelled the entry.
             return
         if header.error is None and not command.known and line.split()[:1] == [b"OK"]:
             verb = printable(command.shown.verb, 80)

@@ -42,7 +42,6 @@ NEVER = -1.0
 
 # Before Python 3.12, looking up a member of an Enum class calls Python code.
 _IDLE, _DISPATCHING, _DRAINING = State.IDLE, State.DISPATCHING, State.DRAINING
-_CLOSED = State.CLOSED
 _DISPATCH, _DISPATCHED, _UNFINISHED = Event.DISPATCH, Event.DISPATCHED, Event.UNFINISHED
 _REPLIED = Event.REPLIED
 _INPUT_OPEN, _TOO_LONG = Input.OPEN, Input.TOO_LONG
@@ -109,8 +108,6 @@ class CommandReceiver(SlicingLineReceiver):
 
     def reply_finished(self) -> None:
         """Continue after the reply to the current command has been written."""
-        if self.state is _CLOSED:
-            return  # A subscriber that received the command's end has aborted the connection.
         self.state = TRANSITIONS[self.state][_REPLIED]
         self.command = None
         self._restart_idle_timer()

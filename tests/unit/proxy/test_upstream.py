@@ -6,7 +6,6 @@ import errno
 
 from twisted.internet import error
 
-from natproxy.nat import Event, Failed, Outcome, Registered, Relaying, Removed
 from natproxy.proxy.state import State
 from natproxy.proxy.upstream import UpstreamProtocol
 from tests.support.doubles import Upstream
@@ -129,65 +128,6 @@ class CodeTests(ProxyCase):
         for command in (*CODED, *UNCODED):
             self.travelling(command + b"\n").send(b"ERR 404 file not found\n")
             self.assertEqual(self.wire.taken(), b"ERR 404 file not found\n")
-
-
-class SubscriberTests(ProxyCase):
-    """Subscribers that end the connection of the client whose command an event is about."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.events: list[Event] = []
-
-    def abort_at(self, kind: type[Event]) -> None:
-        def abort(event: Event) -> None:
-            self.events.append(event)
-            if isinstance(event, kind):
-                self.protocol.abort(Outcome.DRAINED)
-
-        self.table.subscribe(abort)
-
-    def assert_aborted(self, *kinds: type[Event]) -> None:
-        """Check that the client's connection is reset, and which events there were."""
-        self.assertTrue(self.wire.aborted)
-        self.assertEqual([type(event) for event in self.events], list(kinds))
-        self.assertEqual(len(self.table), 0)
-        self.assertEqual(self.flushLoggedErrors(), [])
-
-    def test_abort_at_the_registration(self) -> None:
-        self.abort_at(Registered)
-        upstream = self.travelling(b"LIST\n")
-        self.assert_aborted(Registered, Removed)
-        self.assertTrue(upstream.wire.aborted)
-        self.assertEqual(upstream.wire.value(), b"")
-        upstream.send(b"OK\nEND\n")
-        upstream.die()
-
-    def test_abort_at_the_header(self) -> None:
-        for header in (b"OK 3\nab", b"OK 0\n", b"ERR file not found\n"):
-            self.setUp()
-            self.abort_at(Relaying)
-            upstream = self.travelling(b"DOWNLOAD a\n")
-            upstream.send(header)
-            self.assert_aborted(Registered, Relaying, Removed)
-            self.assertTrue(upstream.wire.aborted)
-            self.assertEqual(self.wire.value(), b"")
-
-    def test_abort_at_the_end(self) -> None:
-        self.abort_at(Removed)
-        self.travelling(b"DOWNLOAD a\n").send(b"OK 3\nabc")
-        self.assert_aborted(Registered, Relaying, Removed)
-
-    def test_abort_at_a_failure_to_connect(self) -> None:
-        self.abort_at(Failed)
-        self.protocol.dataReceived(b"LIST\n")
-        self.endpoint.last.refuse(error.ConnectionRefusedError())
-        self.assert_aborted(Failed)
-
-    def test_drain_at_the_end_closes_after_the_reply(self) -> None:
-        self.table.subscribe(lambda event: self.factory.drain(), (Removed,))
-        self.travelling(b"DOWNLOAD a\n").send(b"OK 3\nabc")
-        self.assertEqual(self.wire.taken(), b"OK 3\nabc")
-        self.assertTrue(self.wire.disconnecting)
 
 
 class ReusedPortTests(ProxyCase):
