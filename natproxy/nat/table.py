@@ -296,9 +296,7 @@ class NATTable:
             self._publish_removed(entry, outcome)
 
     def cancel(self, entry: NATEntry, outcome: Outcome) -> None:
-        """Remove an entry whose command has not ended, and end its relay.
-
-        The caller ends the client's connection, which would wait for the reply otherwise.
+        """Remove an entry whose command has not ended; end its relay and both connections.
 
         :raises NotInTable: if it has been removed before.
         """
