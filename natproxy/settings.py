@@ -93,7 +93,7 @@ class Seconds(Rule[float]):
     """A time in seconds.
 
     :param least: the shortest time that is valid.
-    :param most: the longest one; `math.inf` for any finite time.
+    :param most: the longest one; ``math.inf`` for any finite time.
     """
 
     unit = "seconds"
@@ -216,7 +216,7 @@ class Texts(Rule[tuple[str, ...]]):
 
 
 class Setting(NamedTuple):
-    """A setting, as it is searched for.
+    """A setting, and the names under which its value is searched for.
 
     :ivar key: its name in a file; that of the option, without the hyphens before it.
     :ivar rule: what its value must be.
@@ -258,7 +258,7 @@ class Table(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The value of a setting that has one.
+    """The value of a setting, and its source.
 
     :ivar value: checked by the setting's rule.
     :ivar source: where it comes from.
@@ -280,10 +280,10 @@ def resolve(
     All values of the file are checked, also those that an option overrides; of the environment
     only those that are effective. A variable that is empty counts as not set.
 
-    :param options: by the settings' keys; a text is parsed, other values are checked; a
-        `Found` has a source of its own.
+    :param options: values by the settings' keys. Text is parsed, other values are checked; a
+        `Found` states its own source.
     :param known: keys that the table may have; by default, those of the settings.
-    :raises SettingError: with everything that is wrong.
+    :raises SettingError: with a message for each value and key that is wrong.
     """
     wrong: list[str] = []
     found: dict[str, Found] = {}

@@ -15,7 +15,7 @@ from natproxy.metadata import DIRECTORY, FILE, UNREAD_METADATA, Entry, Metadata
 from natproxy.storage.interface import Check, NotFound, Step, TopFiles, unchecked
 
 DEFAULT_MTIME_NS = 1_600_000_000_000_000_000
-"""The mtime of what is put without one, in nanoseconds since the epoch."""
+"""The mtime of files and directories for which none is specified, in nanoseconds."""
 
 
 class _Node:
@@ -54,7 +54,7 @@ class MemoryFile:
         return self.metadata.size
 
     def fileno(self) -> None:
-        """Return `None`: it has no descriptor."""
+        """Return ``None``: it has no descriptor."""
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return up to ``size`` bytes from an offset on.
@@ -87,7 +87,8 @@ class MemoryFile:
 class MemoryStorage:
     """Files and directories in memory; see `natproxy.storage.interface.Storage`.
 
-    Listings are of the moment at which they begin. Not for concurrent changes in threads.
+    A listing shows the state at its beginning. The storage must not be changed in one thread
+    while another one uses it.
 
     >>> storage = MemoryStorage({b"hello.txt": b"Hello", b"sub/b": b""}, directories=[b"empty"])
     >>> storage.metadata(b"hello.txt").size
@@ -96,7 +97,7 @@ class MemoryStorage:
     :param files: content by name; the directories above each are created.
     :param directories: further directories.
     :param blocking: whether reads are to be treated as if they might wait for a disk.
-    :ivar error: raised by every call, unless it is `None`.
+    :ivar error: raised by every call, unless it is ``None``.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class MemoryStorage:
             self.make_directory(name)
 
     def put(self, name: bytes, content: bytes, mtime_ns: int = DEFAULT_MTIME_NS) -> None:
-        """Create a file, or replace one: a file that is open stays what it is.
+        """Create a file, or replace one; a file that is open keeps its content.
 
         :param mtime_ns: in nanoseconds since the epoch.
         :raises ValueError: if the name is not valid, or of a directory.
@@ -128,7 +129,7 @@ class MemoryStorage:
         self._nodes[name] = self._node(content, mtime_ns)
 
     def write(self, name: bytes, content: bytes, mtime_ns: int = DEFAULT_MTIME_NS) -> None:
-        """Write to an existing file in place: a file that is open is modified.
+        """Replace the content of an existing file in place, also for those who have it open.
 
         :raises KeyError: if there is none.
         """
@@ -153,9 +154,10 @@ class MemoryStorage:
         del self._nodes[name]
         for other in [other for other in self._nodes if other.startswith(name + b"/")]:
             del self._nodes[other]
+        self._unreadable.intersection_update(self._nodes)
 
     def make_unreadable(self, name: bytes, unreadable: bool = True) -> None:
-        """Let an entry exist and be unreadable, or be readable again.
+        """Make an existing entry unreadable, or readable again.
 
         A file is listed without its metadata, and is not found otherwise. A directory is marked
         as unread where its entries would be listed.
@@ -202,7 +204,7 @@ class MemoryStorage:
         names = sorted(other for other in nodes if other and other.startswith(path))
         unreadable = {other + b"/" for other in self._unreadable if nodes[other].content is None}
         for directory in sorted(unreadable):
-            # Its entry, with the mark, is in an earlier part of the listing, or was without it.
+            # The directory's own entry is in an earlier part of the listing.
             if directory.startswith(path) and directory[:-1] <= after < directory + b"\xff":
                 if directory[len(path) :].count(b"/") >= depth:
                     continue

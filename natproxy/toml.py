@@ -12,7 +12,7 @@ LARGEST = 1 << 20
 """Bytes of a file at most: a device such as ``/dev/zero`` has no end."""
 
 EXTRA = "natproxy[config]"
-"""The extra that has a parser for Python 3.10."""
+"""The extra that installs a parser on Python 3.10."""
 
 
 def read_toml(path: str) -> dict[str, Any]:

@@ -1,10 +1,9 @@
 """The settings of the two daemons, as frozen records: `ProxyConfig` and `FileServerConfig`.
 
 Each field states once the rule for its value, its help text, and whether a reload may change
-it. Options, environment variables and the keys of a file follow
-from its name: ``idle_timeout`` of the proxy is ``--idle-timeout``,
-``NATPROXY_PROXY_IDLE_TIMEOUT``, and ``idle-timeout`` in the table ``[proxy]``. One file may have
-the tables of both daemons; each reads its own.
+it. Options, environment variables and the keys of a file follow from its name: ``idle_timeout``
+of the proxy is ``--idle-timeout``, ``NATPROXY_PROXY_IDLE_TIMEOUT``, and ``idle-timeout`` in the
+table ``[proxy]``. One file may have the tables of both daemons; each reads its own.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ class Difference(NamedTuple):
     """Which fields of two configs differ; see `diff`.
 
     :ivar reloadable: fields whose new value a running daemon may take.
-    :ivar fixed: fields whose new value takes a restart.
+    :ivar fixed: fields whose new value has an effect after a restart only.
     """
 
     reloadable: tuple[str, ...]
@@ -77,10 +76,10 @@ class DaemonConfig:
     :ivar first_command_timeout: seconds until a connection that has sent no complete command
         is closed; 0 for no limit.
     :ivar drain: seconds that commands in flight may take when the daemon stops.
-    :ivar max_clients: clients at once; `None` for `natproxy.server.admission.CLIENTS`, or as
+    :ivar max_clients: clients at once; ``None`` for `natproxy.server.admission.CLIENTS`, or as
         many as there are descriptors for.
     :ivar log: path of the log file, relative to the working directory; ``-`` for standard
-        output, `None` for the log of ``twistd``.
+        output, ``None`` for the log of ``twistd``.
     :ivar log_size: MiB from which the log file is rotated; 0 for never.
     :ivar log_keep: rotated log files that are kept.
     :ivar sources: where each value comes from, by the field's name; a field that is missing has
@@ -124,7 +123,7 @@ class DaemonConfig:
     sources: Mapping[str, Source] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Check every value; the only place where a value that is wrong is found."""
+        """Check every value, by the rule of its field."""
         for one in settings_of(type(self)):
             value = getattr(self, one.field)
             if value is None and one.default is None:
@@ -160,7 +159,7 @@ class DaemonConfig:
 
         :param options: values by their keys (``idle-timeout``): text is parsed, other values
             are checked, and a `natproxy.settings.Found` has its own source.
-        :param environment: `os.environ` by default.
+        :param environment: ``os.environ`` by default.
         :param file: TOML file to read; by default, the one that the variable for ``config``
             names, if any.
         :raises SettingError: if a value is wrong, a key is unknown, or the file cannot be read.
@@ -198,7 +197,7 @@ class ProxyConfig(DaemonConfig):
     :ivar connect_timeout: seconds that it may take to accept a connection.
     :ivar idle_timeout: seconds until an idle or stalled client is disconnected.
     :ivar relay: how large bodies are moved: ``auto``, ``copy`` or ``splice``.
-    :ivar max_clients_per_host: connections of one host at once; 0 for no limit; `None` for a
+    :ivar max_clients_per_host: connections of one host at once; 0 for no limit; ``None`` for a
         tenth of all clients, at least 16.
     """
 
@@ -235,7 +234,7 @@ class FileServerConfig(DaemonConfig):
     """The settings of the file server.
 
     :ivar files: path of the directory to serve, relative to the working directory; it must
-        exist. `None` for ``./files``, which is created if it is missing.
+        exist. ``None`` for ``./files``, which is created if it is missing.
     :ivar timeout: seconds until an idle or stalled client is disconnected.
     :ivar relay: how large files are sent: ``auto``, ``copy`` or ``sendfile``.
     :ivar max_clients_per_host: connections of one host at once; 0 for no limit.
@@ -298,7 +297,7 @@ def variable_of(config: type[DaemonConfig], name: str) -> str:
 
 
 def read_table(path: str, name: str) -> Table | None:
-    """Return a daemon's table of a TOML file; `None` if the file does not have it.
+    """Return a daemon's table of a TOML file; ``None`` if the file does not have it.
 
     :raises SettingError: if the file cannot be read, or has other tables or keys than `TABLES`.
     """

@@ -31,7 +31,7 @@ def show_config(
     """Return the effective settings as a TOML table, each with its source in a comment.
 
     :param daemon: a key of `CONFIGS`.
-    :param environment: `os.environ` by default.
+    :param environment: ``os.environ`` by default.
     :param file: TOML file; by default, the one that the environment names.
     :raises SettingError: if one is wrong; it has a message for each.
     """

@@ -48,7 +48,7 @@ class Options(DaemonOptions):
 
     def opt_files(self, path: str) -> None:
         """Directory to serve; without it ./files, which is created if it is missing."""
-        self.once("files", path)
+        self.set_once("files", path)
 
 
 class ServedDirectory(NamedTuple):

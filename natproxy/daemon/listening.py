@@ -39,9 +39,9 @@ _HEADER = "haproxy:"
 
 @implementer(IStreamServerEndpoint)
 class ListeningEndpoint:
-    """The endpoint of a description, as Twisted's ``serverFromString`` has it.
+    """The endpoint of a description, in the syntax of Twisted's ``serverFromString``.
 
-    ``haproxy:`` is natproxy's own, which checks the PROXY header.
+    The prefix ``haproxy:`` adds natproxy's own parser of the PROXY header, not Twisted's.
 
     :param description: an endpoint string, such as ``haproxy:tcp:9000``.
     :raises Exception: whatever Twisted's parsers raise, if the description is malformed.
@@ -57,7 +57,7 @@ class ListeningEndpoint:
         self._is_bare = _BARE.match(description) is not None
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Open the socket, wrapped; see `IStreamServerEndpoint`."""
+        """Open the socket, wrapped; see ``IStreamServerEndpoint``."""
         return self.open_socket(self.wrap(protocolFactory))
 
     def open_socket(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
@@ -72,7 +72,7 @@ class ListeningEndpoint:
         """Return a factory that adds the PROXY header to the connections of another one."""
         for _ in range(self._headers):
             factory = cast(IProtocolFactory, HeaderFactory(factory))
-        return factory if self._is_bare else cast(IProtocolFactory, DismissingFactory(factory))
+        return factory if self._is_bare else cast(IProtocolFactory, ClosingFactory(factory))
 
 
 def keep_alive(port: IListeningPort) -> IListeningPort:
@@ -95,8 +95,8 @@ def address_text(address: object) -> str:
     return f"unix:{printable(getattr(address, 'name', None) or b'')}"
 
 
-class DismissingFactory(WrappingFactory):
-    """Makes the protocols of another factory, and one that closes where that makes none.
+class ClosingFactory(WrappingFactory):
+    """Returns the protocols of another factory; where that returns none, a `ClosingProtocol`.
 
     ``ssl:`` and endpoints of plugins wrap the factory in one that cannot handle a missing
     protocol.
@@ -105,15 +105,15 @@ class DismissingFactory(WrappingFactory):
     noisy = False
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Return the other factory's protocol, or one that closes the connection."""
-        return self.wrappedFactory.buildProtocol(addr) or Dismissal()
+        """Return the other factory's protocol, or a `ClosingProtocol`."""
+        return self.wrappedFactory.buildProtocol(addr) or ClosingProtocol()
 
     def logPrefix(self) -> str:
         """Return the other factory's name."""
         return type(self.wrappedFactory).__name__
 
 
-class Dismissal(Protocol):
+class ClosingProtocol(Protocol):
     """Closes its connection as soon as it is made."""
 
     def connectionMade(self) -> None:

@@ -16,7 +16,7 @@ BACKGROUND = "twistd.log"
 class LogChoice:
     """Where the log of a daemon goes.
 
-    :ivar writer: the observer that writes it; `None` if ``twistd`` writes its own log.
+    :ivar writer: the observer that writes it; ``None`` if ``twistd`` writes its own log.
     :ivar file: the file that it is written to, if it is a file.
     """
 

@@ -1,7 +1,7 @@
 """The log of a daemon: lines with the time in UTC, in a file of bounded size.
 
 A log that fails must not stop the daemon: a line that cannot be written is discarded and
-counted, and before the next line that can be written stands one with the number of lost lines.
+counted. The next line that can be written is preceded by one with the number of lost lines.
 """
 
 from __future__ import annotations
@@ -60,18 +60,18 @@ class LogWriter:
     """Writes events to a destination; an error of the destination loses lines, nothing else.
 
     :param destination: where the lines are written.
-    :param complain: called with the reason at the first line of a series that is lost.
-    :param formatted: returns the line of an event; `None` leaves the event out.
+    :param report: called with the reason when the first line of a series is lost.
+    :param formatted: returns the line of an event; ``None`` leaves the event out.
     """
 
     def __init__(
         self,
         destination: Destination,
-        complain: Callable[[str], object] | None = None,
+        report: Callable[[str], object] | None = None,
         formatted: Callable[[LogEvent], str | None] = format_line,
     ) -> None:
         self._destination = destination
-        self._complain = complain or _complain
+        self._report = report or _report
         self._formatted = formatted
         self._lost = 0
         self._reason = ""
@@ -91,7 +91,7 @@ class LogWriter:
         except (OSError, ValueError) as error:
             self._reason = getattr(error, "strerror", None) or str(error)
             if not self._lost:
-                self._complain(f"natproxy: cannot write the log: {self._reason}\n")
+                self._report(f"natproxy: cannot write the log: {self._reason}\n")
             self._lost += 1
         else:
             self._lost = 0
@@ -226,7 +226,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-def _complain(text: str) -> None:
+def _report(text: str) -> None:
     if sys.__stderr__ is not None:
         with suppress(OSError, ValueError):
             sys.__stderr__.write(text)

@@ -64,7 +64,7 @@ class DaemonOptions(usage.Options):
         self.config = self.config_class.load(self._specified, file=self["config"])
         self.log = choose_log(self.config, self.parent)
 
-    def once(self, option: str, value: str) -> None:
+    def set_once(self, option: str, value: str) -> None:
         """Set an option that can be specified only once.
 
         :raises UsageError: if it is repeated.
@@ -75,7 +75,7 @@ class DaemonOptions(usage.Options):
 
 
 def parameters_of(config: type[DaemonConfig], *others: str) -> list[list[Any]]:
-    """Return the options of a config, in the form of `usage.Options.optParameters`.
+    """Return the options of a config, in the form of ``usage.Options.optParameters``.
 
     A default is part of the help text, so that an option that is not specified has no value.
 

@@ -36,7 +36,7 @@ class Options(DaemonOptions):
 
     def opt_upstream(self, description: str) -> None:
         """Endpoint of the file server [default: tcp:127.0.0.1:9001]."""
-        self.once("upstream", description)
+        self.set_once("upstream", description)
 
 
 def make_proxy(

@@ -35,8 +35,8 @@ from natproxy.settings import SettingError
 class StartupError(SystemExit, Exception):
     """A daemon cannot start, for the reason that is this exception's text.
 
-    Uncaught it ends the process as `SystemExit` does: the text on stderr, status 1, no
-    traceback. It is an `Exception` as well, so that a ``twistd`` which runs in the background
+    Uncaught it ends the process as ``SystemExit`` does: the text on stderr, status 1, no
+    traceback. It is an ``Exception`` as well, so that a ``twistd`` which runs in the background
     passes the text to the terminal that it was started from.
     """
 
@@ -55,9 +55,9 @@ def startup_errors(program: str) -> Iterator[None]:
 
 @contextmanager
 def exit_on_error(program: str) -> Iterator[None]:
-    """Raise errors of settings as a plain `SystemExit`, for application files.
+    """Raise errors of settings as a plain ``SystemExit``, for application files.
 
-    ``twistd`` prints a traceback for an `Exception` in an application file, as `StartupError` is.
+    ``twistd`` prints a traceback for an ``Exception`` in an application file, as `StartupError` is.
 
     :param program: as of `startup_errors`.
     """
@@ -174,7 +174,7 @@ class DrainingService(Service):
 
 
 class SignalledReactor(Protocol):
-    """The part of a reactor that signals need (`IReactorCore`, `IReactorFromThreads`)."""
+    """The part of a reactor that signals need (``IReactorCore``, ``IReactorFromThreads``)."""
 
     def addSystemEventTrigger(
         self, phase: str, event: str, trigger: Callable[[], object], /
@@ -211,18 +211,18 @@ class SignalService(Service):
         super().startService()
         self._reactor.addSystemEventTrigger("after", "startup", self._install)
 
-    def got(self, number: int) -> None:
+    def received(self, number: int) -> None:
         """Handle a signal, in a turn of the reactor."""
         raise NotImplementedError
 
     def _install(self) -> None:
         for number in self.numbers:
-            if self._free(number):
+            if self._has_no_handler(number):
                 signal.signal(
-                    number, lambda number, _: self._reactor.callFromThread(self.got, number)
+                    number, lambda number, _: self._reactor.callFromThread(self.received, number)
                 )
 
-    def _free(self, number: int) -> bool:
+    def _has_no_handler(self, number: int) -> bool:
         return signal.getsignal(number) in (signal.SIG_DFL, None)
 
 
@@ -244,30 +244,30 @@ class TerminationSignals(SignalService):
     ) -> None:
         super().__init__(reactor)
         self._abort = abort
-        self._received = 0
+        self._count = 0
         if hangup:
             self.numbers = (*self.numbers, signal.SIGHUP)
 
-    def got(self, number: int) -> None:
+    def received(self, number: int) -> None:
         """Stop the reactor; at the second signal, abort."""
-        self._received += 1
+        self._count += 1
         name = signal.Signals(number).name
-        if self._received == 1:
+        if self._count == 1:
             self._log.info("{signal}: stopping", signal=name)
             self._reactor.stop()
         else:
             self._log.info("{signal} again: waiting no longer", signal=name)
             self._abort()
 
-    def _free(self, number: int) -> bool:
-        # These replace the reactor's handlers.
-        return number != signal.SIGHUP or super()._free(number)
+    def _has_no_handler(self, number: int) -> bool:
+        # The reactor's handlers of SIGTERM and SIGINT are replaced.
+        return number != signal.SIGHUP or super()._has_no_handler(number)
 
 
 class MaintenanceSignals(SignalService):
     """Makes SIGUSR1 open the log file again; SIGHUP is logged, and has no other effect.
 
-    :param log: the daemon's log file; `None` if it has none of its own.
+    :param log: the daemon's log file; ``None`` if it has none of its own.
     """
 
     numbers: tuple[int, ...] = (signal.SIGUSR1, signal.SIGHUP)
@@ -276,7 +276,7 @@ class MaintenanceSignals(SignalService):
         super().__init__(reactor)
         self._file = log
 
-    def got(self, number: int) -> None:
+    def received(self, number: int) -> None:
         """Open the log file again, or log why nothing is done."""
         if number == signal.SIGHUP:
             self._log.info("SIGHUP: nothing is done, since no settings can be reloaded")

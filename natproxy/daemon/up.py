@@ -52,7 +52,8 @@ LISTEN = "tcp:9000:interface=127.0.0.1"
 
 STANDARD_ERROR = 2
 
-ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+"""The loopback address of each address that means every interface."""
 
 
 def run(
@@ -66,7 +67,7 @@ def run(
 
     The environment variables of both daemons count too.
 
-    :param files: the directory to serve; `None` for the one of the other sources, or
+    :param files: the directory to serve; ``None`` for the one of the other sources, or
         ``./files``, which is then created if it is missing.
     :param listen: endpoints of the proxy; if there are none, those of the other sources, or
         `LISTEN`.
@@ -166,7 +167,7 @@ def _client_endpoint(address: object) -> str:
     if isinstance(address, UNIXAddress):
         return f"unix:{os.fsdecode(address.name or b'')}"
     assert isinstance(address, (IPv4Address, IPv6Address))
-    host = ANYWHERE.get(address.host, address.host).replace(":", "\\:")
+    host = LOOPBACK.get(address.host, address.host).replace(":", "\\:")
     return f"tcp:{host}:{address.port}"
 
 
@@ -184,9 +185,9 @@ def _welcome(
         "Try, in another terminal:",
     ]
     program = _program()
-    where = _where(proxy)
+    option = _server_option(proxy)
     example = _example(served.directory, names)
-    lines += [f"  {program} {command}{where}" for command in ("ls", f"get {example}", "shell")]
+    lines += [f"  {program} {command}{option}" for command in ("ls", f"get {example}", "shell")]
     return "\n".join([*lines, "", "Ctrl-C ends it.", ""])
 
 
@@ -205,11 +206,11 @@ def _program() -> str:
     return shlex.quote(sys.argv[0])
 
 
-def _where(proxy: DrainingService) -> str:
+def _server_option(proxy: DrainingService) -> str:
     for port in proxy.ports:
         address = port.getHost()
         if isinstance(address, (IPv4Address, IPv6Address)):
-            host = ANYWHERE.get(address.host, address.host)
+            host = LOOPBACK.get(address.host, address.host)
             server = address_text(type(address)("TCP", host, address.port))
             return "" if server == "127.0.0.1:9000" else f" --server {server}"
     return ""

@@ -11,6 +11,8 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from contextlib import suppress
+from enum import Enum
 from functools import partial
 from typing import NamedTuple
 
@@ -88,8 +90,23 @@ class Progress:
         self.done = 0
 
 
+class State(Enum):
+    """The states of a `Computation`."""
+
+    RUNNING = "running"
+    """A slice is queued or in a thread; the Deferred of the slice reports its end."""
+    CANCELLED = "cancelled"
+    """That Deferred has fired, and the thread returns after its current read."""
+    RESUMED = "resumed"
+    """The digest was requested again before the thread has returned."""
+    DISCARDED = "discarded"
+    """The thread hangs, or the server stops: its progress is not used."""
+
+
 class Computation:
     """One digest being computed. Its file is closed with `close`, when no thread reads it.
+
+    The reactor's thread changes ``state``, and the thread that computes checks it.
 
     :param part: no byte of it is beyond the file's end.
     :param file: the file.
@@ -97,17 +114,16 @@ class Computation:
     :param progress: of an earlier computation of the same range.
     :param clock: monotonic seconds.
     :param client: the first client that requested it.
-    :ivar waiting: the Deferreds of those who wait for it; many may be cancelled at once.
-    :ivar slice: the work in a thread: fires when the thread has returned, or when that takes
-        too long.
-    :ivar detached: whether ``slice`` has fired before the thread has returned.
-    :ivar invalid: whether the progress is of no use, because a read has failed or the file
-        was changed.
-    :ivar timer: for those who wait for it while it is detached.
+    :ivar waiting: the Deferreds of the clients that wait for it.
+    :ivar slice: the work in a thread: fires when the thread has returned, or when it is
+        cancelled or takes too long.
+    :ivar error: raised by the last slice: the progress is not used. ``None`` if there was none.
+    :ivar timer: limits how long clients wait in the state ``RESUMED``.
     """
 
     slice: Deferred[str | None]
     timer: IDelayedCall | None = None
+    error: Exception | None = None
 
     def __init__(
         self,
@@ -123,12 +139,9 @@ class Computation:
         self.progress = progress or Progress()
         self.client = client
         self.waiting: OrderedDict[Deferred[str], None] = OrderedDict()
-        self.invalid = False
-        self.detached = False
+        self.state = State.RUNNING
         self._file = file
         self._clock = clock
-        # The reactor's thread writes it, the other reads it; both may write `invalid`.
-        self.cancelled = False
 
     @property
     def remaining(self) -> int:
@@ -142,33 +155,33 @@ class Computation:
 
     def cancel(self) -> None:
         """Let the thread return after the current read."""
-        self.cancelled = True
+        self.state = State.CANCELLED
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        _close(self._file)
 
     def run(self) -> str | None:
         """Read the file for one `SLICE`, in a thread.
 
-        :return: the digest in hexadecimal; `None` if there is more to be read.
+        :return: the digest in hexadecimal; ``None`` if there is more to be read.
         :raises Refusal: with code 503, if the file was changed since it was opened.
         :raises WorkCancelled: if it was cancelled.
-        :raises OSError: if it cannot be read.
+        :raises OSError: if the file cannot be read.
         """
         try:
             return self._read()
         except WorkCancelled:
             raise
-        except Exception:
-            self.invalid = True
+        except Exception as error:
+            self.error = error
             raise
 
     def _read(self) -> str | None:
         file, part, progress = self._file, self.part, self.progress
         until = self._clock() + SLICE
         while self.remaining:
-            if self.cancelled:
+            if self.state not in (State.RUNNING, State.RESUMED):
                 raise WorkCancelled
             data = file.read_at(part.offset + progress.done, min(CHUNK, self.remaining))
             if not data:
@@ -186,7 +199,7 @@ class Digests:
     """Computes digests, and remembers those that were requested last.
 
     :param in_thread: where files are read; of `THREADS` threads.
-    :param clock: for the longest time that a client waits; `None` for no time-out.
+    :param clock: for the longest time that a client waits; ``None`` for no time-out.
     :param monotonic: seconds that never jump, called in threads as well.
     """
 
@@ -221,7 +234,7 @@ class Digests:
         :param length: bytes from the offset on, none of them beyond the file's end.
         :param client: who requests it, for a fair order.
         :return: fails with `WorkRefused` if it has to wait for too long; with `Refusal` (503) if
-            the file has changed meanwhile or the server is stopping; or with `OSError`. May
+            the file has changed meanwhile or the server is stopping; or with ``OSError``. May
             be cancelled.
         :raises Overloaded: if too many digests are waiting.
         :raises Unresponsive: if all that are being computed hang.
@@ -229,17 +242,18 @@ class Digests:
         part = FileRange(file.metadata.etag, offset, length)
         known = self._known.get(part)
         if known is not None:
-            file.close()
+            _close(file)
             self._known.move_to_end(part)
             return succeed(known)
         computation = self._running.get(part)
         if computation is not None:
-            file.close()
-            # If it was cancelled and its thread has not returned yet, it is continued.
-            if computation.detached and computation.timer is None and self._clock is not None:
-                computation.timer = self._clock.callLater(
-                    WORK_TIMEOUT, self._timed_out, computation
-                )
+            _close(file)
+            if computation.state is State.CANCELLED:
+                computation.state = State.RESUMED
+                if self._clock is not None:
+                    computation.timer = self._clock.callLater(
+                        WORK_TIMEOUT, self._timed_out, computation
+                    )
             return self._wait(computation)
         computation = Computation(
             part, file, not file.is_racy(), self._progress_of(part), self._monotonic, client
@@ -255,23 +269,28 @@ class Digests:
     def cancel(self) -> None:
         """Cancel every computation, and drop what is suspended."""
         for computation in list(self._running.values()):
-            computation.invalid = True
             computation.slice.cancel()
-            self._forget(computation)
-            self._fire(computation, Failure(Refusal(errors.UNAVAILABLE, "the server is stopping")))
+            computation.state = State.DISCARDED
+            self._fail(computation, Failure(Refusal(errors.UNAVAILABLE, "the server is stopping")))
         self._suspended.clear()
 
     def _wait(self, computation: Computation) -> Deferred[str]:
         result: Deferred[str] = Deferred(partial(self._withdraw, computation))
         computation.waiting[result] = None
-        computation.cancelled = False
         return result
 
     def _withdraw(self, computation: Computation, result: Deferred[str]) -> None:
+        if result not in computation.waiting:
+            # The results are being fired, and this one is skipped.
+            return
         del computation.waiting[result]
-        if not computation.waiting:
-            self._cancel_timer(computation)
+        if computation.waiting:
+            return
+        if computation.state is State.RUNNING:
             computation.slice.cancel()
+        else:
+            self._cancel_timer(computation)
+            computation.cancel()
 
     def _submit(self, computation: Computation, continued: bool = False) -> None:
         executor = self._short if computation.remaining <= SHORT else self._long
@@ -282,6 +301,7 @@ class Digests:
             computation.cancel,
             partial(self._released, computation),
         )
+        computation.state = State.RUNNING
         computation.slice = executor.submit(work, continued)
         self._running[computation.part] = computation
         computation.slice.addCallback(self._computed, computation)
@@ -300,48 +320,45 @@ class Digests:
         self._fire(computation, sha256)
 
     def _failed(self, failure: Failure, computation: Computation) -> None:
-        # If a slice fails after its thread was cancelled, the thread has not returned yet.
-        computation.detached = computation.cancelled
-        if failure.check(CancelledError):
-            if not computation.detached:
-                self._suspend(computation)
-            return
-        # A slice that fails in the queue, or because its thread hangs, leaves the progress intact.
-        if computation.detached:
-            self._forget(computation)
-        else:
+        cancelled = failure.check(CancelledError) is not None
+        if computation.state is State.RUNNING:
+            # No thread works on it. A slice that fails in the queue leaves the progress intact.
             self._suspend(computation)
-        self._fire(computation, failure)
+        if not cancelled:
+            self._fail(computation, failure)
 
     def _timed_out(self, computation: Computation) -> None:
-        """Fail a detached computation whose thread has not returned: it hangs."""
+        """Fail a resumed computation whose thread has not returned: it hangs."""
         computation.timer = None
-        computation.invalid = True
-        computation.cancel()
-        self._forget(computation)
-        self._fire(computation, Failure(Unresponsive()))
+        computation.state = State.DISCARDED
+        self._fail(computation, Failure(Unresponsive()))
 
     def _released(self, computation: Computation) -> None:
         """Continue or suspend a computation whose thread has returned after it was cancelled.
 
-        The Deferred of its slice fires after this.
+        In the state ``RUNNING``, the Deferred of the slice fires after this.
         """
-        if not computation.detached:
+        if computation.state is State.RUNNING:
             return
-        computation.detached = False
         self._cancel_timer(computation)
-        if computation.waiting and not computation.invalid:
-            # It was requested again before the thread returned.
+        if computation.state is State.RESUMED and computation.error is None:
             self._submit(computation, continued=True)
-        else:
-            self._suspend(computation)
+            return
+        self._suspend(computation)
+        if computation.error is not None:
+            self._fail(computation, Failure(computation.error))
 
     def _suspend(self, computation: Computation) -> None:
         """Close the file of a computation that is not continued for now; keep its progress."""
         computation.close()
         self._forget(computation)
         # Soon after a change, the same etag may come to stand for other bytes.
-        if computation.progress.done and computation.reusable and not computation.invalid:
+        if (
+            computation.progress.done
+            and computation.reusable
+            and computation.error is None
+            and computation.state is not State.DISCARDED
+        ):
             self._suspended[computation.part] = (self._monotonic(), computation.progress)
             if len(self._suspended) > SUSPENDED:
                 self._suspended.popitem(last=False)
@@ -352,8 +369,14 @@ class Digests:
             self._suspended.popitem(last=False)
         return self._suspended.pop(part, (0.0, None))[1]
 
+    def _fail(self, computation: Computation, failure: Failure) -> None:
+        self._forget(computation)
+        self._fire(computation, failure)
+
     def _fire(self, computation: Computation, result: str | Failure) -> None:
-        fire_in_turns(computation.waiting, result, self._clock)
+        # Many clients may disconnect at once while the results are fired.
+        waiting, computation.waiting = computation.waiting, OrderedDict()
+        fire_in_turns(waiting, result, self._clock)
 
     @staticmethod
     def _cancel_timer(computation: Computation) -> None:
@@ -365,3 +388,9 @@ class Digests:
         self._cancel_timer(computation)
         if self._running.get(computation.part) is computation:
             del self._running[computation.part]
+
+
+def _close(file: OpenFile) -> None:
+    # The file is only read: nothing is lost when it cannot be closed properly.
+    with suppress(OSError):
+        file.close()

@@ -45,10 +45,10 @@ class FileServerFactory(CommandFactory):
     :param idle_timeout: seconds that a client may take to send its next command, or to
         continue to read; then its connection is closed or aborted.
     :param relays: send the files.
-    :param hash_in_thread: where files are read for their digests, if elsewhere.
+    :param hash_in_thread: where files are read for their digests; ``in_thread`` by default.
     :param admission: limits the number of clients.
     :param first_command_timeout: seconds that a client may take for its first command; 0
-        for no limit but `idle_timeout`.
+        for no limit but ``idle_timeout``.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class FileServerFactory(CommandFactory):
     def buildProtocol(  # type: ignore[override]  # Twisted's base is not typed as optional
         self, addr: IAddress | None
     ) -> FileServerProtocol | None:
-        """Return the protocol of a new client; `None` if there are too many."""
+        """Return the protocol of a new client; ``None`` if there are too many."""
         if self.overloaded(addr):
             return None
         protocol = FileServerProtocol(self.services)
@@ -113,4 +113,5 @@ def read_in(in_thread: InThread, clock: IReactorTime) -> ReadInThread:
 
 
 def _log_finished(event: Finished) -> None:
-    log_command(_log, event.client, event.command, event.outcome, event.sent, event.duration)
+    duration = event.ended_at - event.started_at
+    log_command(_log, event.client, event.command, event.outcome, event.sent, duration)

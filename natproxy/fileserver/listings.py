@@ -43,7 +43,7 @@ class SharedListings:
         self._omitted: dict[str, tuple[bytes, ...]] = {}
 
     def reply(self) -> Deferred[bytes]:
-        """Fire with the whole reply to a ``LIST``, or fail with the error of the scan."""
+        """Return the whole reply to a ``LIST``; fails with the error of the scan."""
         waiting: Deferred[bytes] = Deferred(self._withdraw)
         self._waiting[waiting] = None
         if not self._scanning:
@@ -85,7 +85,7 @@ class SharedListings:
     def _listing(self, token: CancellationToken) -> tuple[bytes, dict[str, tuple[bytes, ...]]]:
         """Scan, in a thread.
 
-        :return: the reply, and by reason the names that it leaves out.
+        :return: the reply, and the names that it omits, by the reason.
         """
         names, unread = self._storage.top_files(token.check)
         lines = [b"OK\n"]
@@ -96,14 +96,14 @@ class SharedListings:
             if len(listed) < len(run):
                 omitted += [name for name in run if not listable(name)]
         lines.append(END + b"\n")
-        reasons = {"that no line can carry": tuple(omitted), "that cannot be looked at": unread}
+        reasons = {"that no line can contain": tuple(omitted), "whose type cannot be read": unread}
         return b"".join(lines), reasons
 
     def _log_omitted(self, omitted: dict[str, tuple[bytes, ...]]) -> None:
         for why, names in omitted.items():
             if names and names != self._omitted.get(why):
                 self._log.warn(
-                    "LIST leaves out {count} names {why}: {names}",
+                    "LIST omits {count} names {why}: {names}",
                     count=len(names),
                     why=why,
                     names=", ".join(printable(name) for name in names[:_NAMES_LOGGED]),

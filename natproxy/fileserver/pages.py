@@ -110,7 +110,7 @@ class Pages:
     """Makes the pages of one storage.
 
     :param in_thread: where they are made; of `CONCURRENT_PAGES` threads.
-    :param clock: for the longest time that a client waits; `None` for no time-out.
+    :param clock: for the longest time that a client waits; ``None`` for no time-out.
     """
 
     def __init__(

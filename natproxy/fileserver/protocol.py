@@ -77,7 +77,7 @@ class FileServerProtocol(CommandReceiver):
     """
 
     log = Logger()
-    refusal_prefix = "503 "
+    refusal_prefix = f"{errors.UNAVAILABLE} "
 
     def __init__(self, services: Services) -> None:
         super().__init__()
@@ -85,9 +85,11 @@ class FileServerProtocol(CommandReceiver):
         # The current command waits for one of these, or for nothing.
         self._result: Deferred[Any] | None = None
         self._relay: Relay | None = None
+        self._published = False
 
     def command_received(self, command: Command) -> None:
         """Call the method of the command's verb."""
+        self._published = False
         verb = VERBS.get(command.verb)
         if verb is None or (verb.version == 1 and verb.needs_name and not command.name):
             self._refuse(Refusal(errors.BAD_REQUEST, UNKNOWN_COMMAND))
@@ -209,7 +211,11 @@ class FileServerProtocol(CommandReceiver):
     def _wait_for(
         self, result: Deferred[T], reply: Callable[[T], None], failed: Callable[[Failure], None]
     ) -> None:
-        """Reply with the result of another thread, unless the client is gone by then."""
+        """Reply with a result when it is there; the command may be cancelled before.
+
+        :param reply: called with the result.
+        :param failed: called with the failure in its place.
+        """
 
         def fired(value: T | Failure) -> None:
             self._result = None
@@ -234,7 +240,7 @@ class FileServerProtocol(CommandReceiver):
         self._refuse(error)
 
     def _refusal_of(self, name: bytes, error: Exception) -> Refusal:
-        """Return what a client learns of an error; log an error of the server's own."""
+        """Return the refusal that reports an error to the client; log an ``OSError``."""
         if isinstance(error, NotFound):
             return Refusal(errors.NOT_FOUND, FILE_NOT_FOUND)
         if isinstance(error, WorkRefused):
@@ -251,8 +257,7 @@ class FileServerProtocol(CommandReceiver):
 
     def _refuse(self, refusal: Refusal) -> None:
         """Reply with an error; one of version 1, or of an unknown verb, has no code."""
-        verb = VERBS.get(self._current.verb)
-        code = refusal.code if verb is not None and verb.version > 1 else None
+        code = refusal.code if self._current.coded else None
         self._publish(Outcome.COMPLETED, len(error_line(refusal.message, code)))
         self.reply_error(refusal.message, code)
 
@@ -295,12 +300,13 @@ class FileServerProtocol(CommandReceiver):
         return self.command
 
     def _publish(self, outcome: Outcome, sent: int) -> None:
-        """Publish the end of the current command.
+        """Publish the end of the current command, once: a subscriber may abort the connection.
 
         :param sent: bytes of the reply.
         """
         subscribers = self.factory.subscribers
-        if subscribers:
+        if subscribers.by_kind[Finished] and not self._published:
+            self._published = True
             subscribers.publish(
                 Finished(
                     self.client_address,

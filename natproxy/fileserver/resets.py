@@ -61,7 +61,7 @@ class ResetWatch:
         for connection in list(self._watched):
             if is_reset(connection.transport):
                 connection.abort(Outcome.CLIENT_GONE)
-        if self._watched:
+        if self._watched and self._next is None:
             self._next = self._clock.callLater(POLL_INTERVAL, self._check)
 
 

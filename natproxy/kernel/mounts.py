@@ -39,7 +39,7 @@ class Mounts:
         self._read_at: float | None = None
 
     def type_of(self, device: int) -> str | None:
-        """Return the type of the file system on a device, or `None` if it is not known.
+        """Return the type of the file system on a device, or ``None`` if it is not known.
 
         :param device: ``st_dev``.
         """

@@ -1,7 +1,7 @@
 """The NAT table: which client is behind which upstream connection."""
 
 from natproxy.nat.events import Event, Failed, Registered, Relaying, Removed
-from natproxy.nat.table import NATEntry, NATTable, NotInTable, TranslationExists
+from natproxy.nat.table import NATEntry, NATTable, NotInTable, Subscribers, TranslationExists
 from natproxy.nat.translation import EntryState, Outcome, TranslationKey
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Registered",
     "Relaying",
     "Removed",
+    "Subscribers",
     "TranslationExists",
     "TranslationKey",
 ]

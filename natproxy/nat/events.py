@@ -42,7 +42,7 @@ class Registered(NamedTuple):
 class Relaying(NamedTuple):
     """The header of the reply has been received. Fields as in `Registered`, and:
 
-    :ivar promised: bytes of the body; `None` for a listing, which has no size.
+    :ivar promised: bytes of the body; ``None`` for a listing, which has no size.
     """
 
     serial: int
@@ -59,7 +59,7 @@ class Removed(NamedTuple):
     """An entry is no longer in the table. Fields as in `Registered`, and:
 
     :ivar registered_at: the monotonic clock's seconds at which the entry was registered.
-    :ivar promised: bytes of the body; `None` for a listing, or if no header was received.
+    :ivar promised: bytes of the body; ``None`` for a listing, or if no header was received.
     :ivar sent: bytes of the reply that were passed to the client's connection: its header,
         its body, and an error that replaced them.
     :ivar outcome: how the command ended.

@@ -12,8 +12,9 @@ parameters. It has no locks, because all calls come from the reactor thread.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Generic, Protocol, TypeVar
 
 from twisted.logger import Logger
 
@@ -29,6 +30,8 @@ from natproxy.nat.events import (
 from natproxy.nat.translation import EntryState, Outcome, TranslationKey
 from natproxy.protocol import Command, name_of
 
+E = TypeVar("E")
+
 
 class ClientTransport(Protocol):
     """The part of a client's connection that an entry uses."""
@@ -39,7 +42,11 @@ class ClientTransport(Protocol):
 
 
 class TranslationExists(Exception):
-    """The key to register is in the table. The kernel makes no two such connections."""
+    """The key to register is in the table.
+
+    The connection of that entry is lost, so that the system has reused its port, and the loss has
+    not been reported yet.
+    """
 
 
 class NotInTable(Exception):
@@ -56,9 +63,9 @@ class NATEntry:
     :ivar command: what the client sent, without a secret.
     :ivar started_at: when the command began, in seconds of the table's clock.
     :ivar registered_at: when the entry was registered, likewise.
-    :ivar promised: bytes of the reply's body; `None` for a listing, and before the header.
+    :ivar promised: bytes of the reply's body; ``None`` for a listing, and before the header.
     :ivar relayed: bytes of the reply, header included, passed to the client so far.
-    :ivar outcome: `None` until the entry is removed.
+    :ivar outcome: ``None`` until the entry is removed.
     """
 
     __slots__ = (
@@ -120,61 +127,53 @@ class NATEntry:
         self.relayed += size
 
 
-class _Subscribers:
-    """The callbacks of a table, by kind of event."""
+class Subscribers(Generic[E]):
+    """The subscriptions to one publisher, by kind of event.
+
+    :param kinds: the classes of the publisher's events.
+    :ivar by_kind: the subscriptions for each class. Where there are none, the publisher need not
+        create the event.
+    """
 
     _log = Logger()
 
-    def __init__(self) -> None:
+    def __init__(self, kinds: Iterable[type[E]]) -> None:
         # The tuples are replaced, never changed: a callback may subscribe or unsubscribe.
-        self.of: dict[type[Event], tuple[Callable[[Event], object], ...]] = dict.fromkeys(
-            ALL_KINDS, ()
-        )
+        self.by_kind: dict[type[E], tuple[Callable[[E], object], ...]] = dict.fromkeys(kinds, ())
 
-    def add(
-        self, callback: Callable[[Event], object], kinds: tuple[type[Event], ...]
-    ) -> Callable[[], None]:
-        """Subscribe; see `NATTable.subscribe`."""
-        # Compared by identity: the same callback may be subscribed twice.
-        subscription = _Subscription(callback)
-        for kind in kinds:
-            self.of[kind] += (subscription,)
+    def add(self, callback: Callable[[E], object], kinds: Iterable[type[E]]) -> Callable[[], None]:
+        """Call back with each later event of these kinds.
+
+        :return: ends the subscription, at any time; further calls of it have no effect.
+        """
+        # An object of its own, since a callback may be subscribed twice.
+        subscription = partial(callback)
+        subscribed = tuple(kinds)
+        for kind in subscribed:
+            self.by_kind[kind] += (subscription,)
 
         def unsubscribe() -> None:
-            subscription.active = False
-            for kind in kinds:
-                self.of[kind] = tuple(one for one in self.of[kind] if one is not subscription)
+            for kind in subscribed:
+                self.by_kind[kind] = tuple(
+                    other for other in self.by_kind[kind] if other is not subscription
+                )
 
         return unsubscribe
 
-    def publish(self, event: Event) -> None:
+    def publish(self, event: E) -> None:
         """Pass an event to the subscribers of its kind.
 
-        What a subscriber raises is logged; the others receive the event all the same.
+        An exception that a subscriber raises is logged; the others receive the event all the same.
         """
-        for callback in self.of[type(event)]:
+        kind = type(event)
+        for subscription in self.by_kind[kind]:
+            if subscription not in self.by_kind[kind]:
+                # A callback before it has ended it.
+                continue
             try:
-                callback(event)
+                subscription(event)
             except Exception:
-                self._log.failure("a subscriber of the NAT table failed")
-
-
-class _Subscription:
-    """One call of `_Subscribers.add`.
-
-    :ivar active: false after its end, when an event may still be on its way through a tuple
-        of subscribers that includes it.
-    """
-
-    __slots__ = ("_callback", "active")
-
-    def __init__(self, callback: Callable[[Event], object]) -> None:
-        self._callback = callback
-        self.active = True
-
-    def __call__(self, event: Event) -> None:
-        if self.active:
-            self._callback(event)
+                self._log.failure("a subscriber failed")
 
 
 class NATTable:
@@ -195,7 +194,7 @@ class NATTable:
         self._entries: dict[TranslationKey, NATEntry] = {}
         self._by_port: dict[int, dict[TranslationKey, NATEntry]] = {}
         self._by_client: dict[ClientTransport, dict[TranslationKey, NATEntry]] = {}
-        self._subscribers = _Subscribers()
+        self._subscribers: Subscribers[Event] = Subscribers(ALL_KINDS)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -230,7 +229,7 @@ class NATTable:
         :param command: of the client; the entry and the events contain it without secrets.
         :param started_at: when it began, in seconds of the table's clock.
         :param cancel: called by `cancel` and `cancel_client`, to end the relay and reset the
-            upstream connection.
+            connections.
         :raises TranslationExists: if the key is in the table.
         """
         if key in self._entries:
@@ -249,7 +248,7 @@ class NATTable:
         self._entries[key] = entry
         self._by_port.setdefault(key.local.port, {})[key] = entry
         self._by_client.setdefault(client, {})[key] = entry
-        if self._subscribers.of[Registered]:
+        if self._subscribers.by_kind[Registered]:
             self._subscribers.publish(
                 Registered(
                     entry.serial,
@@ -266,14 +265,14 @@ class NATTable:
     def relaying(self, entry: NATEntry, promised: int | None) -> None:
         """Note that the header of the entry's reply has been received.
 
-        :param promised: bytes of the body; `None` for a listing.
+        :param promised: bytes of the body; ``None`` for a listing.
         :raises NotInTable: if the entry has been removed.
         """
         if entry.state is EntryState.GONE:
             raise NotInTable(f"{entry.key.local} to {entry.key.upstream} is not in the table")
         entry.state = EntryState.RELAYING
         entry.promised = promised
-        if self._subscribers.of[Relaying]:
+        if self._subscribers.by_kind[Relaying]:
             self._subscribers.publish(
                 Relaying(
                     entry.serial,
@@ -293,11 +292,11 @@ class NATTable:
         :raises NotInTable: if it has been removed before.
         """
         self._delete(entry, outcome)
-        if self._subscribers.of[Removed]:
+        if self._subscribers.by_kind[Removed]:
             self._publish_removed(entry, outcome)
 
     def cancel(self, entry: NATEntry, outcome: Outcome) -> None:
-        """Remove an entry whose command has not ended, and end its relay.
+        """Remove an entry whose command has not ended; end its relay and both connections.
 
         :raises NotInTable: if it has been removed before.
         """
@@ -307,7 +306,7 @@ class NATTable:
             cancel()
         except Exception:
             self._log.failure("cannot cancel a relay")
-        if self._subscribers.of[Removed]:
+        if self._subscribers.by_kind[Removed]:
             self._publish_removed(entry, outcome)
 
     def cancel_client(self, client: ClientTransport, outcome: Outcome) -> list[NATEntry]:
@@ -336,7 +335,7 @@ class NATTable:
         :param sent: bytes of the error that the client received.
         """
         self._serial += 1
-        if self._subscribers.of[Failed]:
+        if self._subscribers.by_kind[Failed]:
             self._subscribers.publish(
                 Failed(
                     self._serial,

@@ -53,11 +53,11 @@ class Arguments(NamedTuple):
 
     :ivar name: of the file or directory; empty for the served directory itself.
     :ivar offset: position of the first requested byte.
-    :ivar length: maximal number of bytes; `None` for all bytes up to the end.
+    :ivar length: maximal number of bytes; ``None`` for all bytes up to the end.
     :ivar if_match: the ``etag`` that the file must have.
-    :ivar depth: levels of directories to list, 1 or more, or `math.inf`.
+    :ivar depth: levels of directories to list, 1 or more, or ``math.inf``.
     :ivar after: the listing begins after this name; empty for its beginning.
-    :ivar limit: maximal number of entries on a page; `None` for the server's own limit.
+    :ivar limit: maximal number of entries on a page; ``None`` for the server's own limit.
     :ivar alg: the algorithm of the digest.
     """
 

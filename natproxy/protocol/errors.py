@@ -100,7 +100,7 @@ def parse_error(error: bytes) -> tuple[int | None, bytes]:
 def kind_of(code: int | None, message: bytes) -> ErrorKind:
     """Return the kind of an error reply.
 
-    :param code: of the reply; `None` if it has none.
+    :param code: of the reply; ``None`` if it has none.
     :param message: what follows the code, or ``ERR``.
     """
     text = message.decode("ascii", "backslashreplace")

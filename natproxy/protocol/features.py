@@ -55,7 +55,7 @@ class AbilitiesReader:
     def feed(self, data: bytes) -> bytes | None:
         """Process received bytes.
 
-        :return: the body to pass on, ``END`` included, or `None` while it is incomplete.
+        :return: the body to pass on, ``END`` included, or ``None`` while it is incomplete.
         :raises WireError: if the body has more than `MAX_ABILITIES` bytes, or more than
             `MAX_ABILITY_LINES` lines.
         """

@@ -24,7 +24,7 @@ class Page(NamedTuple):
 
     :ivar unread: number of entries on this page that could not be read: those of type
         `UNREAD`, and directories that are marked ``unread=1``.
-    :ivar after: the name after which the next page begins; `None` if it is the last name on
+    :ivar after: the name after which the next page begins; ``None`` if it is the last name on
         this page, or if there is no next page.
     """
 

@@ -136,7 +136,7 @@ class ReplyParser:
     `feed` returns the bytes of the body. Besides the surplus, the parser keeps no more than
     one line.
 
-    :ivar header: `None` until the header line is complete.
+    :ivar header: ``None`` until the header line is complete.
     :ivar surplus: bytes that were received after the end of the reply.
     """
 

@@ -21,7 +21,7 @@ class ConnectionFactory(Protocol):
         ...
 
     def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
-        """Report that there is no connection; ``connector`` is `None`."""
+        """Report that there is no connection; ``connector`` is ``None``."""
         ...
 
 

@@ -70,7 +70,7 @@ def connector_for(
     """Return the connector of an upstream.
 
     :param description: the string from which the endpoint was made.
-    :param reactor: provides `IReactorTime`; other interfaces allow other connectors.
+    :param reactor: provides ``IReactorTime``; other interfaces allow other connectors.
     :param timeout: seconds that a connection may take.
     """
     numeric = _NUMERIC_TCP.fullmatch(description)

@@ -30,7 +30,7 @@ class ProxyFactory(CommandFactory):
     :param admission: limits the number of clients.
     :param relays: move the bodies of replies.
     :param first_command_timeout: seconds that a client may take for its first command; 0
-        for no limit but `idle_timeout`.
+        for no limit but ``idle_timeout``.
     :param wall_clock: returns seconds since the epoch, for the events of the table.
     :ivar table: the translations that exist now.
     :ivar resources: what the client connections use.
@@ -67,7 +67,7 @@ class ProxyFactory(CommandFactory):
     def buildProtocol(  # type: ignore[override]  # our factory attribute is narrower
         self, addr: IAddress | None
     ) -> ProxyProtocol | None:
-        """Return the protocol of a new client; `None` if there are too many clients."""
+        """Return the protocol of a new client; ``None`` if there are too many clients."""
         if self.overloaded(addr):
             return None
         protocol = ProxyProtocol(self.resources)

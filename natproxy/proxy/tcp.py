@@ -35,7 +35,7 @@ _PENDING = (errno.EINPROGRESS, errno.EALREADY)
 class TCPConnector:
     """Connects to a numeric IPv4 address; see `natproxy.proxy.connector.Connector`.
 
-    :param reactor: also provides `IReactorSocket` and `IReactorTime`.
+    :param reactor: also provides ``IReactorSocket`` and ``IReactorTime``.
     :ivar address: where it connects to.
     :param timeout: seconds that a connection may take.
     """

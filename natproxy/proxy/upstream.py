@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from natproxy.address import Address
-from natproxy.nat import NATEntry, NATTable, Outcome, TranslationKey
+from natproxy.nat import NATEntry, NATTable, Outcome, TranslationExists, TranslationKey
 from natproxy.protocol import (
     BAD_GATEWAY,
     EMPTY_RESPONSE,
@@ -95,7 +95,7 @@ class Client(Interface):
         ...
 
     def reply_broken_off(self, outcome: Outcome) -> None:
-        """Abort the client's connection: the rest of the reply is missing."""
+        """Abort the client's connection, unless that is done: the rest of the reply is missing."""
         ...
 
 
@@ -138,6 +138,8 @@ class UpstreamFactory(ClientFactory):
 
     def clientConnectionFailed(self, connector: object, reason: Failure) -> None:
         """Send the client an error that describes the failure, and log the system's error."""
+        # There is nothing to be cancelled from here on.
+        self.connected = True
         outcome, code, text = explain(reason, self._timeout)
         self.client.log.error(
             "cannot connect to the upstream for {client}: {reason} ({error})",
@@ -185,7 +187,7 @@ class UpstreamProtocol(Protocol):
         """Register the translation and send the command.
 
         A host name with two addresses can lead to two connections at once (RFC 8305): the
-        second one is reset.
+        second one is reset. A subscriber of the table may cancel an entry that it is notified of.
         """
         factory = self.factory
         if factory.connected:
@@ -195,14 +197,23 @@ class UpstreamProtocol(Protocol):
         factory.connected = True
         resources, client = self._resources, self._client
         local = resources.address_of(self.transport.getHost())
-        self._entry = resources.table.register(
-            TranslationKey(local, self._upstream),
-            client.outbound,
-            client.client_address,
-            factory.command,
-            client.started_at,
-            self.cancel,
-        )
+        try:
+            self._entry = resources.table.register(
+                TranslationKey(local, self._upstream),
+                client.outbound,
+                client.client_address,
+                factory.command,
+                client.started_at,
+                self.cancel,
+            )
+        except TranslationExists:
+            # The system has reused the port of a connection whose loss is not reported yet.
+            self._advance(Event.SUPERSEDED)
+            self.transport.abortConnection()
+            factory.clientConnectionFailed(None, Failure())
+            return
+        if self._state is State.CLOSED:
+            return
         self._advance(Event.REGISTERED)
         resources.replies.set(self.reply_expired)
         send_at_once(self.transport, factory.command.line + b"\n")
@@ -246,10 +257,11 @@ class UpstreamProtocol(Protocol):
     # What the table, the deadlines and the relay call.
 
     def cancel(self) -> None:
-        """End the relay and reset the connection: the entry has been removed."""
+        """End the relay, and reset both connections: the entry has been removed."""
         if self._state is State.BODY:
             self._relay.cancel()
         self._close(Event.CANCELLED)
+        self._client.reply_broken_off(Outcome.CLIENT_GONE)
 
     def reply_expired(self) -> None:
         """Report that the header, or the ``FEAT`` reply, was not complete in time."""
@@ -263,7 +275,7 @@ class UpstreamProtocol(Protocol):
             self._body_received()
             return
         self._client.log.error(
-            "the upstream {upstream} fell silent inside a reply to {client}",
+            "the upstream {upstream} timed out inside a reply to {client}",
             upstream=self._upstream,
             client=self._client.client_address,
         )
@@ -273,7 +285,7 @@ class UpstreamProtocol(Protocol):
     def relay_ended(self, error: Exception | None) -> None:
         """Finish the command, or abort the reply.
 
-        :param error: `None` if the whole body has been passed on.
+        :param error: ``None`` if the whole body has been passed on.
         """
         if error is None:
             self._finish()
@@ -281,7 +293,7 @@ class UpstreamProtocol(Protocol):
             self._break_off(Outcome.CLIENT_GONE)
         else:
             self._client.log.error(
-                "the upstream {upstream} died inside a reply to {client}: {reason}",
+                "the upstream {upstream} failed inside a reply to {client}: {reason}",
                 upstream=self._upstream,
                 client=self._client.client_address,
                 reason=error,
@@ -305,6 +317,8 @@ class UpstreamProtocol(Protocol):
             return
         promised = None if header.framing is Framing.LISTING else header.size
         self._resources.table.relaying(self._entry, promised)
+        if self._state is State.CLOSED:
+            return
         if header.error is None and not command.known and line.split()[:1] == [b"OK"]:
             verb = printable(command.shown.verb, 80)
             self._log_malformed(f"no framing is known for {verb}")

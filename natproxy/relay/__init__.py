@@ -1,4 +1,4 @@
-"""Bodies in motion: a counted body from a connection, or a part of a file, to a connection.
+"""Moving the bodies of replies: from a connection, or from a file, to a connection.
 
 A caller describes a body by a `SocketJob` or a `FileJob`; `Relays` returns the `Relay` that moves
 it, and the relay reports its end once. Each connection has one outgoing side, its `Outbound`. A

@@ -19,10 +19,10 @@ from natproxy.relay.sendfile import SendfileRelay
 from natproxy.relay.splice import SpliceRelay
 
 SPLICE_FROM = 128 * 1024
-"""Bytes from which on a body is worth a pipe and two more descriptors."""
+"""Size in bytes from which a body is worth a pipe and two more descriptors."""
 
 SENDFILE_FROM = 64 * 1024 + 1
-"""Bytes from which on a file does not leave in one write with its header."""
+"""Size in bytes from which a file is not sent in one write with its header."""
 
 
 # Elsewhere there is no splice, and sendfile has other rules.
@@ -46,10 +46,10 @@ class Method(enum.Enum):
 class Relays:
     """Makes the relays of a daemon; the caller starts them.
 
-    :param reactor: watches sockets for splice and sendfile; without `IReactorFDSet` all bodies
+    :param reactor: watches sockets for splice and sendfile; without ``IReactorFDSet`` all bodies
         are copied.
     :param method: which methods may be chosen.
-    :param page_cache: reports which bytes of a file are cached; `None` to read files as if all
+    :param page_cache: reports which bytes of a file are cached; ``None`` to read files as if all
         were.
     :param splices: bodies that may be spliced at once; others are copied.
     """

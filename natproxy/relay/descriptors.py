@@ -18,7 +18,7 @@ def close_later(reactor: IReactorFDSet, descriptor: int) -> None:
     descriptor. If a connection made in this turn got the same number, Twisted would take the
     event to be the new connection's, and close it.
 
-    :param reactor: also provides `IReactorTime`.
+    :param reactor: also provides ``IReactorTime``.
     """
     cast(IReactorTime, reactor).callLater(0, os.close, descriptor)
 
@@ -30,7 +30,7 @@ class WatchedDescriptor:
     The reactor identifies a selectable by its descriptor's number: with a number of its own, a
     relay can wait on the socket beside the transport that owns it.
 
-    :param reactor: also provides `IReactorTime`.
+    :param reactor: also provides ``IReactorTime``.
     :param descriptor: the one to be duplicated.
     :param ready: called when the socket is readable or writable, whichever is being waited for,
         or broken: the caller's next system call raises the error.

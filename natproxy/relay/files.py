@@ -33,7 +33,7 @@ class Bytes:
         self._data = data
 
     def fileno(self) -> None:
-        """Return `None`: there is no descriptor."""
+        """Return ``None``: there is no descriptor."""
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return up to ``size`` bytes from an offset on."""
@@ -50,7 +50,7 @@ class FileRelay(Relay):
     however the relay ends, but not while a thread reads it: closing a file of a file system
     that hangs may hang as well, and its descriptor would soon be another file's.
 
-    :param page_cache: reports which bytes can be read without waiting for a disk; `None` if
+    :param page_cache: reports which bytes can be read without waiting for a disk; ``None`` if
         all can.
     """
 
@@ -168,7 +168,7 @@ class CopyingFileRelay(FileRelay):
     between two chunks. The header and a small file leave in one write.
 
     :param clock: calls the relay in the reactor's next turn when the outbound's budget for this
-        one is spent and its buffer is not full; `None` to write until it is.
+        one is spent and its buffer is not full; ``None`` to write until it is.
     """
 
     __slots__ = ("_clock", "_next_turn")
@@ -243,8 +243,9 @@ class CopyingFileRelay(FileRelay):
 class ThreadedFileRelay(CopyingFileRelay):
     """Reads each block in a thread.
 
-    For files whose reads may wait: those of which the page cache cannot report it, and blocking
-    ones without a descriptor. The header is written when the first block has been read.
+    For files whose reads may wait for a disk or a network: those about which the page cache
+    reports nothing, and blocking ones without a descriptor. The header is written when the first
+    block has been read.
     """
 
     __slots__ = ()

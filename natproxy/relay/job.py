@@ -12,7 +12,7 @@ from zope.interface import implementer
 from natproxy.relay.outbound import Outbound, Transport
 
 Ended = Callable[[Exception | None], object]
-"""Called once with `None` when all bytes have been handed on, or with the error."""
+"""Called once with ``None`` when all bytes have been handed on, or with the error."""
 
 Unchanged = Callable[[], bool]
 """Returns whether a file still has the content that its header promises."""
@@ -79,7 +79,7 @@ class File(Protocol):
         ...
 
     def fileno(self) -> int | None:
-        """Return the file's descriptor; `None` if it has none."""
+        """Return the file's descriptor; ``None`` if it has none."""
         ...
 
     def read_at(self, offset: int, size: int, /) -> bytes:
@@ -122,7 +122,7 @@ class FileJob(NamedTuple):
     :ivar size: bytes that the header promises; a file that has grown is sent up to here.
     :ivar offset: of the first byte in the file.
     :ivar unchanged: called when all bytes have been read and the last of them has not been
-        sent; `None` if the file may change.
+        sent; ``None`` if the file may change.
     :ivar device: that the file is on, ``st_dev``.
     """
 
@@ -140,7 +140,7 @@ class FileJob(NamedTuple):
 class Relay(ABC):
     """Moves one body to an `Outbound`.
 
-    It reports its end exactly once, by ``ended``: with `None` when all bytes have been handed
+    It reports its end exactly once, by ``ended``: with ``None`` when all bytes have been handed
     on; else with `SourceShort`, `SourceChanged`, `PeerGone`, or the error of a read. It never
     does so after `cancel`, nor after the outbound has been lost.
 

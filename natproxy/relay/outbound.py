@@ -22,10 +22,10 @@ from zope.interface import implementer, providedBy
 
 
 class Transport(ITCPTransport, IFileDescriptor, IConsumer, IPushProducer):
-    """What the daemons use of a connection's transport; other than TCP's provide less."""
+    """The methods of a transport that the daemons use; only those of TCP provide them all."""
 
     def getHandle() -> socket.socket:
-        """Return the socket; see `ISystemHandle`."""
+        """Return the socket; see ``ISystemHandle``."""
 
 
 BUDGET = 2 << 20
@@ -36,7 +36,7 @@ Each method moves less where less was measured to be as fast: see `natproxy.rela
 """
 
 LEAST_BUDGET = 64 * 1024
-"""Bytes that one read of a transport returns: they are written in the turn in which they came."""
+"""Bytes that one read of a transport returns: they are written in the turn of that read."""
 
 DIRECT = 64 * 1024
 """Bytes up to which a write goes straight to the socket: as many as one read returns."""
@@ -92,7 +92,7 @@ class Outbound:
     def half_close(self) -> bool:
         """Close the sending direction when everything written has been sent.
 
-        :return: False, and nothing is done, if the transport does not support it (TLS).
+        :return: false, without any effect, if the transport does not support it (TLS).
         """
         if not _can_half_close(self._transport):
             return False

@@ -98,19 +98,19 @@ class PageCache:
         :return: fires when the range is cached, or cannot be read.
         """
 
-        def read() -> None:
+        def read_range() -> None:
             buffer = [bytearray(min(_BUFFER, size))]
             position = offset
             while position < offset + size:
                 try:
-                    got = os.preadv(file, buffer, position)
+                    read = os.preadv(file, buffer, position)
                 except OSError:
                     return
-                if not got:
+                if not read:
                     return
-                position += got
+                position += read
 
-        return self._in_thread(read, device, returned)
+        return self._in_thread(read_range, device, returned)
 
     def read(
         self, read: Callable[[], T], device: int, returned: Callable[[], object]

@@ -52,7 +52,7 @@ class PipePool:
         self._kept: list[Pipe] = []
 
     def lend(self) -> Pipe | None:
-        """Return an empty pipe; `None` if there is none, and the body has to be copied."""
+        """Return an empty pipe; ``None`` if there is none, and the body has to be copied."""
         if self.lent >= self._limit:
             return None
         if self._kept:

@@ -28,7 +28,7 @@ class SizedBody(Protocol):
     remaining: int
 
     def advance(self, size: int) -> None:
-        """Count bytes of the body that did not pass through `take`."""
+        """Count bytes of the body that did not pass through ``take``."""
         ...
 
 
@@ -40,7 +40,7 @@ class SpliceRelay(SocketRelay):
     relay waits for whichever socket is not ready. The pipe is always empty before it is
     filled, so that EAGAIN from the source means only that there is nothing to read.
 
-    The source's transport is paused for good. ``job.progress`` is called whenever bytes have
+    The source's transport stays paused. ``job.progress`` is called whenever bytes have
     come from the source, and when the source is to send again after the outbound was full.
 
     :param reactor: watches the two sockets.
@@ -89,7 +89,7 @@ class SpliceRelay(SocketRelay):
             self._socket.lend(self, self._begin)
 
     def deliver(self, data: bytes) -> None:
-        """Raise `AssertionError`: the source's transport has been paused."""
+        """Raise ``AssertionError``: the source's transport has been paused."""
         raise AssertionError("a paused transport has delivered bytes")
 
     def source_lost(self) -> None:

@@ -20,7 +20,7 @@ CLIENTS = 10_000
 """Clients at the same time by default."""
 
 SHARE = 10
-"""By default, one host may have this fraction of a proxy's clients: a tenth."""
+"""By default, one host may have the clients of a proxy divided by this number: a tenth."""
 
 SMALLEST_SHARE = 16
 """Clients of one host that are admitted by default, however few are admitted in total."""
@@ -74,9 +74,9 @@ class Admission:
     def enter(self, client: object, address: Address | None = None) -> Refusal | None:
         """Admit a new client.
 
-        :param address: the client's address; `None` if it becomes known later, by `identify`, or
+        :param address: the client's address; ``None`` if it becomes known later, by `identify`, or
             if it is not needed because hosts have no limit.
-        :return: the reason for which it is refused; `None` if it is admitted.
+        :return: the reason for which it is refused; ``None`` if it is admitted.
         """
         if len(self._admitted) >= self.clients:
             return self._refuse(client, TOO_MANY)
@@ -86,7 +86,7 @@ class Admission:
     def identify(self, client: object, address: Address) -> Refusal | None:
         """Count an admitted client to its host.
 
-        :return: the reason for which it is refused after all; `None` if it stays admitted.
+        :return: the reason for which it is refused after all; ``None`` if it stays admitted.
         """
         host = host_of(address)
         if not self.per_host or not host or client not in self._admitted:

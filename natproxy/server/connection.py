@@ -1,8 +1,7 @@
-"""A client's connection: it receives commands and has them replied to one at a time, in order.
+"""A client's connection: it receives commands and replies to them one at a time, in order.
 
-It bounds lines, the queue and the work of a reactor turn, and handles half-close, time-outs and
-the orderly end of a connection. `natproxy.server.state` has its states and their transitions. What
-a command means is decided by the subclasses in `natproxy.fileserver` and `natproxy.proxy`.
+It bounds lines, the queue and the work of a reactor turn, and handles half-close and time-outs.
+Its states are in `natproxy.server.state`; its subclasses execute commands or proxy them.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ class CommandReceiver(SlicingLineReceiver):
     :cvar command_units: units of work of beginning a command and receiving its reply.
     :cvar refusal_prefix: text that precedes the message when the connection is refused.
     :ivar outbound: where replies are written.
-    :ivar command: the command that is being replied to, or `None`.
+    :ivar command: the command that is being replied to, or ``None``.
     :ivar started_at: the clock's time in seconds at which the current command began.
     :ivar state: what the connection is doing.
     :ivar input: what can still arrive from the client.
@@ -312,10 +311,9 @@ class CommandReceiver(SlicingLineReceiver):
             # A long name is also decoded, looked up and logged.
             self._units -= self.command_units + len(command.line) // BYTES_PER_UNIT
             self.started_at = self.factory.clock.seconds()
-            self.command = command
             try:
-                # Every verdict is to proceed today.
                 self.factory.admit(command, self.client_address)
+                self.command = command
                 self.command_received(command)
             except Exception:
                 self.fail(Failure())

@@ -12,6 +12,9 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+CALLBACKS = 256
+"""Callbacks in one turn of the reactor: thousands of clients may have connected at once."""
+
 
 class Deadlines:
     """Calls back after a time that is the same for all.
@@ -51,7 +54,9 @@ class Deadlines:
         self._timer = None
         self._expiring = True
         now = self._clock.seconds()
-        while self._due:
+        for _ in range(CALLBACKS):
+            if not self._due:
+                break
             callback, due = next(iter(self._due.items()))
             if due > now:
                 break
@@ -63,4 +68,4 @@ class Deadlines:
         self._expiring = False
         if self._due:
             due = next(iter(self._due.values()))
-            self._timer = self._clock.callLater(due - now, self._expire)
+            self._timer = self._clock.callLater(max(0.0, due - now), self._expire)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import count
 from typing import Protocol
@@ -13,18 +14,51 @@ from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
 from natproxy.address import FIRST_STAND_IN_PORT, Address
-from natproxy.nat import Outcome
+from natproxy.nat import Outcome, Subscribers
 from natproxy.protocol import Command, printable
 from natproxy.server.admission import Admission, Verdict
 from natproxy.server.deadlines import Deadlines
-from natproxy.server.events import Finished, Subscribers
-from natproxy.server.refusals import RefusalLog
+from natproxy.server.events import Finished
 from natproxy.server.rotation import RoundRobin
 
 LINGER = 1.0
 """Seconds for which a client may still read, and close first, after everything was sent."""
 
+REFUSAL_INTERVAL = 10.0
+"""Seconds between two lines in the log about refusals of one kind."""
+
 _NO_HOST = Address("unix", FIRST_STAND_IN_PORT)
+
+
+class RefusalLog:
+    """Logs the refusals of one kind, and counts those that it suppresses.
+
+    :param seconds: returns the time in seconds.
+    """
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._suppressed = 0
+        self._logged = -math.inf
+
+    def suppress(self) -> None:
+        """Count a refusal that is not logged."""
+        self._suppressed += 1
+
+    def warn(self, log: Logger, text: str, **fields: object) -> None:
+        """Log a refusal with the number of those suppressed before, or suppress it.
+
+        :param text: format of the line.
+        :param fields: fields of the event.
+        """
+        now = self._seconds()
+        if now - self._logged < REFUSAL_INTERVAL:
+            self.suppress()
+            return
+        others = f" (and {self._suppressed} others before)" if self._suppressed else ""
+        log.warn(f"{text}{{others}}", others=others, **fields)
+        self._suppressed = 0
+        self._logged = now
 
 
 class Connection(Protocol):
@@ -46,7 +80,7 @@ class CommandFactory(ServerFactory):
     :param idle_timeout: seconds that a client may take to send its next command or to read on.
     :param admission: limits the number of clients; by default, to 10,000.
     :param first_command_timeout: seconds that a client may take to send its first command,
-        and a load balancer to send the PROXY header; 0 for no limit but `idle_timeout`.
+        and a load balancer to send the PROXY header; 0 for no limit but ``idle_timeout``.
     :ivar idle: idle time-outs.
     :ivar lingering: time-outs of clients to which everything was sent.
     :ivar first_commands: time-outs of clients that have not sent a command.
@@ -73,7 +107,7 @@ class CommandFactory(ServerFactory):
         self.deadlines = [self.idle, self.lingering, self.first_commands]
         self.connections: set[Connection] = set()
         self.rotation = RoundRobin(clock)
-        self.subscribers = Subscribers()
+        self.subscribers: Subscribers[Finished] = Subscribers((Finished,))
         self._stand_in_ports = count(FIRST_STAND_IN_PORT)
         self._emptied: list[Deferred[None]] = []
         self._refusals = RefusalLog(clock.seconds)
@@ -87,7 +121,7 @@ class CommandFactory(ServerFactory):
 
         :return: ends the subscription.
         """
-        return self.subscribers.add(callback)
+        return self.subscribers.add(callback, (Finished,))
 
     def admit(self, command: Command, client: Address) -> Verdict:
         """Return whether a command may begin now. Called once for each, before it begins.
@@ -119,7 +153,7 @@ class CommandFactory(ServerFactory):
 
         :param message: the reason.
         """
-        self._refusals.warn(log, "{client} turned away: {reason}", client=client, reason=message)
+        self._refusals.warn(log, "{client} refused: {reason}", client=client, reason=message)
 
     def log_header_refusal(self, log: Logger, peer: str, reason: str) -> None:
         """Log that a connection was refused for its PROXY header; see `RefusalLog`.

@@ -12,8 +12,8 @@ _SLICE = 1024
 class SlicingLineReceiver(LineReceiver):
     """Parses received bytes in slices, and only while it is not paused.
 
-    `LineReceiver.pauseProducing`, called in ``lineReceived``, stops it between two lines. The rest
-    is kept until `parse_held`.
+    ``LineReceiver.pauseProducing``, called in ``lineReceived``, stops it between two lines. The
+    rest is kept until `parse_held`.
     """
 
     delimiter = b"\n"
@@ -27,7 +27,7 @@ class SlicingLineReceiver(LineReceiver):
             super().dataReceived(piece)
 
     def parse_held(self) -> None:
-        """Parse what was kept while paused; call it after `paused` has been reset."""
+        """Parse what was kept while paused; call it after ``paused`` has been reset."""
         # First the lines that LineReceiver holds already, so that its buffer does not grow.
         super().dataReceived(b"")
         self.dataReceived(b"")

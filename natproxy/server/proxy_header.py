@@ -49,9 +49,9 @@ class HeaderError(ValueError):
 class Header(NamedTuple):
     """A complete header.
 
-    :ivar source: the client's address; `None` if the header contains none, as in the health
+    :ivar source: the client's address; ``None`` if the header contains none, as in the health
         checks of a load balancer. The client's address is then that of the connection.
-    :ivar destination: the address to which the client has connected; `None` likewise.
+    :ivar destination: the address to which the client has connected; ``None`` likewise.
     :ivar size: bytes of the header.
     """
 
@@ -63,7 +63,7 @@ class Header(NamedTuple):
 def parse_header(received: bytes) -> Header | None:
     """Parse the header at the beginning of a connection.
 
-    :return: `None` if more bytes are needed.
+    :return: ``None`` if more bytes are needed.
     :raises HeaderError: if it is not a PROXY header, or if it is malformed.
     """
     if received[: len(SIGNATURE)] == SIGNATURE[: len(received)]:
@@ -248,7 +248,7 @@ class HeaderFactory(WrappingFactory):
     protocol = HeaderReceiver
 
     def buildProtocol(self, addr: IAddress | None) -> HeaderReceiver | None:  # type: ignore[override]
-        """Return the wrapped protocol of a connection; `None` if the connection is refused."""
+        """Return the wrapped protocol of a connection; ``None`` if the connection is refused."""
         # The address is the load balancer's: no client may be refused because of it.
         wrapped = self.wrappedFactory.buildProtocol(None)
         return None if wrapped is None else HeaderReceiver(self, wrapped)

@@ -131,7 +131,7 @@ def fire_in_turns(
     """Fire Deferreds with one result, `RESULTS` of them in each turn of the reactor.
 
     :param waiting: each Deferred is removed before it fires; a cancelled one does not fire.
-    :param clock: schedules the turns; `None` to fire all of them in this turn.
+    :param clock: schedules the turns; ``None`` to fire all of them in this turn.
     """
     left = RESULTS
     while waiting and (left or clock is None):

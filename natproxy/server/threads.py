@@ -58,7 +58,7 @@ class Threads:
     Threads start as they are needed and end with the reactor. A thread that hangs in a system
     call delays neither the reactor nor the end of the process.
 
-    :param reactor: where results are delivered (`IReactorThreads`, `IReactorCore`).
+    :param reactor: where results are delivered (``IReactorThreads``, ``IReactorCore``).
     :param most: number of threads at most.
     :param name: name of the pool.
     """
@@ -139,7 +139,7 @@ class Limits:
 
     :ivar running: pieces of work that run at the same time.
     :ivar queued: pieces of work that wait.
-    :ivar per_source: pieces of work on one source that run at the same time; `None` for all.
+    :ivar per_source: pieces of work on one source that run at the same time; ``None`` for all.
     :ivar timeout: seconds after which work fails, begun or not.
     """
 
@@ -153,7 +153,7 @@ class _Task(Generic[T]):
     """Accepted work and its state.
 
     :ivar begun: the clock's time at which a thread took the work, or at which progress was seen
-        last; `None` while it is queued.
+        last; ``None`` while it is queued.
     :ivar seen: the value of `Work.progress` at that time.
     :ivar done: fires with the result.
     """
@@ -179,7 +179,7 @@ class BoundedExecutor:
 
     :param in_thread: runs functions in threads.
     :param kind: the name of the work in the plural, for messages.
-    :param clock: schedules time-outs; `None` for no time-out.
+    :param clock: schedules time-outs; ``None`` for no time-out.
     """
 
     def __init__(
@@ -200,36 +200,44 @@ class BoundedExecutor:
     def submit(self, work: Work[T], continued: bool = False) -> Deferred[T]:
         """Run work in a thread, or queue it.
 
-        :param continued: whether it continues work that was accepted before: it is not refused.
+        :param continued: whether it continues accepted work; if so, it is not refused.
         :return: fires with the result, or fails with `Unresponsive`, or with `Overloaded` if
             another client displaces it. If the Deferred is cancelled, queued work is not begun,
             and the result of work that has begun is dropped.
         :raises Overloaded: if the queue is full.
         :raises Unresponsive: if all threads hang.
         """
-        if not continued:
-            self._accept(work)
+        displaced = None if continued else self._accept(work)
         task = _Task(work, self._cancelled)
         self._queue.setdefault(work.client, {})[task] = None
         self._queued += 1
+        if displaced is not None:
+            # Not before this work has its place: the displaced client may submit more at once.
+            self._fail(displaced, self._full())
         self._run_next()
         if not task.done.called:
             self._start_timer(task)
         return task.done
 
-    def _accept(self, work: Work[Any]) -> None:
+    def _accept(self, work: Work[Any]) -> _Task[Any] | None:
+        """Return the queued task that new work displaces; ``None`` if there is a place for both.
+
+        :raises WorkRefused: if the work is not accepted.
+        """
         if self._free and self._sources[work.source] < self._per_source:
-            return
+            return None
         hanging = Counter(task.work.source for task in self._running if self._hangs(task))
         if hanging.total() >= self._limits.running or hanging[work.source] >= self._per_source:
             raise Unresponsive
         if self._queued < self._limits.queued:
-            return
-        full = Overloaded(f"too many {self._kind} at once")
+            return None
         longest = max(self._queue.values(), key=len, default={})
         if len(longest) <= len(self._queue.get(work.client, ())) + 1:
-            raise full
-        self._fail(next(reversed(longest)), full)
+            raise self._full()
+        return next(reversed(longest))
+
+    def _full(self) -> Overloaded:
+        return Overloaded(f"too many {self._kind} at once")
 
     def _pick(self) -> _Task[Any] | None:
         for client, tasks in self._queue.items():

@@ -7,7 +7,7 @@ A name is the path of a file or a directory below the top of the storage: bytes,
 between single slashes, none of them empty, ``.`` or ``..``, no NUL. The empty name is the top
 directory itself. A storage checks names; they come from clients as they are.
 
-Errors: `NotFound` if there is nothing to serve under a name, whatever the reason; `OSError` if
+Errors: `NotFound` if there is nothing to serve under a name, whatever the reason; ``OSError`` if
 the storage fails (no descriptor or memory left, an I/O error, a service that cannot be reached),
 so that it is not known what is under the name. In a listing, an entry that exists and cannot be
 read is no error: it is marked as unread, and never left out, since clients remove what is not
@@ -19,7 +19,7 @@ never two of them at the same time on one file. It calls `Storage.entries` and `
 in other threads, several at once. These must not hold the interpreter lock for more than a few
 milliseconds in one call, or the reactor stalls: see `in_runs`.
 
-An object store fits as follows. `OpenFile.fileno` returns `None`; `OpenFile.read_at` is a ranged
+An object store fits as follows. `OpenFile.fileno` returns ``None``; `OpenFile.read_at` is a ranged
 ``GET`` on the condition that the object still has its etag (or the rest of one such response
 while reads are sequential), so that `OpenFile.unchanged` is true and `OpenFile.is_racy` false;
 `OpenFile.blocking` is true. Keys are listed after a key and in the order of their bytes, which is
@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 
 def unchecked() -> None:
-    """Let long work continue to its end."""
+    """Do nothing: a `Check` that never ends the work."""
 
 
 def in_runs(items: Iterable[T]) -> Iterator[list[T]]:
@@ -62,11 +62,11 @@ class NotFound(Exception):
 class Step(NamedTuple):
     """One step of a listing.
 
-    :ivar position: a later listing continues behind this step with it as ``after``; `None` if
-        no listing can, so that the next step must be taken first. A position is greater than
-        the one before, not smaller than the entry's name, and smaller than the name of each
-        later entry. It has at most one byte more than a name.
-    :ivar entry: a file or a directory; `None` if there is nothing to list.
+    :ivar position: a later listing that has this value as ``after`` continues behind this step.
+        ``None`` if no listing can continue here: the caller must take the next step. A position
+        is greater than the one before, not smaller than the entry's name, and smaller than the
+        name of each later entry. It is at most one byte longer than a name.
+    :ivar entry: a file or a directory; ``None`` if there is nothing to list.
     :ivar unread: true if a directory cannot be read whose entry comes before ``after``, and
         was perhaps listed without its mark. Such a step has neither entry nor position.
     """
@@ -117,7 +117,7 @@ class OpenFile(Protocol):
         ...
 
     def fileno(self) -> int | None:
-        """Return a descriptor for ``sendfile(2)``, valid until `close`; `None` if there is none."""
+        """Return a descriptor for ``sendfile(2)``, or ``None``; it is valid until `close`."""
         ...
 
     def read_at(self, offset: int, size: int) -> bytes:
@@ -200,9 +200,9 @@ class Storage(Protocol):
         An entry that exists and whose metadata cannot be read is of type `UNREAD`. A
         directory whose entries would be listed, and cannot be, is marked as unread. A
         directory that was listed without that mark and cannot be read any more when its
-        entries are due ends the listing with an `OSError`.
+        entries are due ends the listing with an ``OSError``.
 
-        :param depth: levels of directories, 1 or more, or `math.inf`.
+        :param depth: levels of directories, 1 or more, or ``math.inf``.
         :param after: a name, which need not exist, or a `Step.position`: what is listed is
             greater. Empty to begin.
         :param check: called at each step, and during scans.

@@ -1,4 +1,4 @@
-"""Stand-ins for the network, the log and a thread: all played by hand, none with a socket."""
+"""Doubles of transports, endpoints, clocks, threads and the log; a test controls each."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HIGH_WATER = 2**16
 
 
 class Wire(StringTransport):
-    """A transport that notes how it was ended, and can be lost like a real one."""
+    """A transport that records how it was closed, and that a test can lose."""
 
     def __init__(self, host_port: int, peer_port: int) -> None:
         super().__init__(
@@ -52,25 +52,25 @@ class Wire(StringTransport):
 
     @property
     def read_from(self) -> bool:
-        """Whether our side takes what the peer sends."""
+        """Whether our side reads what the peer sends."""
         return self.producerState == "producing"
 
     def taken(self) -> bytes:
-        """Give what has been written since the last call."""
+        """Return what has been written since the last call."""
         data = self.value()
         self.clear()
         return data
 
     def fill(self) -> None:
-        """Let the peer read no more: the buffer is over its limit."""
+        """Pause the producer, as when the peer does not read and the buffer is full."""
         self.producer.pauseProducing()
 
     def empty(self) -> None:
-        """Let the peer read on: the buffer has become empty."""
+        """Resume the producer, as when the buffer has become empty."""
         self.producer.resumeProducing()
 
     def lose(self, protocol: IProtocol, error: BaseException | None = None) -> None:
-        """End the connection, as the reactor does it."""
+        """Lose the connection, as the reactor does."""
         producer, self.producer = self.producer, None
         if producer is not None:
             producer.stopProducing()
@@ -78,9 +78,9 @@ class Wire(StringTransport):
 
 
 class BufferedWire(Wire):
-    """A transport that treats its producer as Twisted's own does, and is drained by hand.
+    """A transport that calls its producer as Twisted's transports do; see `drain`.
 
-    :ivar most: bytes that it has ever held.
+    :ivar most: the largest number of bytes that it has held.
     :ivar disconnected: whether the connection has been lost.
     """
 
@@ -103,7 +103,7 @@ class BufferedWire(Wire):
             self.producer.pauseProducing()
 
     def drain(self) -> bytes:
-        """Take all that is held, and let the producer go on."""
+        """Return all that is held, and resume the producer."""
         data = self.taken()
         if self.producer is not None:
             self.producer.resumeProducing()
@@ -111,10 +111,10 @@ class BufferedWire(Wire):
 
 
 class PlayedSocket:
-    """One end of a pair of sockets, which takes no more than a test lets it.
+    """One end of a pair of sockets, with a limited buffer.
 
-    :ivar room: bytes that it still takes.
-    :ivar broken: what is wrong with it.
+    :ivar room: bytes that it still accepts.
+    :ivar broken: raised by `send`, unless it is ``None``.
     """
 
     def __init__(self) -> None:
@@ -137,7 +137,7 @@ class PlayedSocket:
         return self._own.fileno()
 
     def taken(self) -> bytes:
-        """Give what has been sent since the last call."""
+        """Return what has been sent since the last call."""
         data = b""
         with suppress(BlockingIOError):
             while piece := self._peers.recv(HIGH_WATER):
@@ -152,7 +152,7 @@ class PlayedSocket:
 class SocketWire(BufferedWire):
     """A transport with a socket.
 
-    :param provided: interfaces to claim; those of TCP, if there are none.
+    :param provided: interfaces that it provides; by default, those of a TCP transport.
     """
 
     no_delay = False
@@ -175,7 +175,7 @@ class SocketWire(BufferedWire):
 
 @implementer(IHalfCloseableDescriptor)
 class HalfClosingWire(Wire):
-    """A transport whose writing side can be closed on its own, as TCP's can."""
+    """A transport that supports half-close, as TCP's does."""
 
     half_closed = False
 
@@ -184,7 +184,7 @@ class HalfClosingWire(Wire):
 
 
 class Upstream:
-    """One connection that the proxy has asked for, as seen from the file server."""
+    """A connection that the proxy has requested, as the file server sees it."""
 
     def __init__(self, factory: IProtocolFactory, local_port: int) -> None:
         self.factory = factory
@@ -200,7 +200,7 @@ class Upstream:
         self.connected.callback(self.protocol)
 
     def refuse(self, error: Exception) -> None:
-        """Let the connect fail."""
+        """Make the attempt to connect fail."""
         self.connected.errback(error)
 
     def send(self, data: bytes) -> None:
@@ -208,13 +208,13 @@ class Upstream:
         self.protocol.dataReceived(data)
 
     def die(self, error: BaseException | None = None) -> None:
-        """Close the connection, or lose it for a reason."""
+        """Lose the connection: closed by the file server, or with an error."""
         self.wire.lose(self.protocol, error)
 
 
 @implementer(IStreamClientEndpoint)
 class PlayedEndpoint:
-    """An upstream endpoint whose every connection a test plays by hand."""
+    """An upstream endpoint; the test controls each of its connections."""
 
     def __init__(self) -> None:
         self.connections: list[Upstream] = []
@@ -243,7 +243,11 @@ class TurnClock(Clock):
 
 
 class PlayedThread:
-    """A thread that does what it was asked when the test says so, and not before."""
+    """A thread that runs one function at each call of `run`.
+
+    :ivar asked: the functions to run, each with the Deferred of its result.
+    :ivar calls: number of functions so far.
+    """
 
     def __init__(self) -> None:
         self.asked: list[tuple[Callable[[], Any], Deferred[Any]]] = []
@@ -256,7 +260,7 @@ class PlayedThread:
         return called
 
     def run(self) -> None:
-        """Do the oldest thing that was asked."""
+        """Run the oldest function."""
         function, called = self.asked.pop(0)
         try:
             result = function()
@@ -267,12 +271,12 @@ class PlayedThread:
 
 
 class PlayedPageCache:
-    """A page cache that holds only what a test has let a thread load.
+    """A page cache that contains the ranges that `loaded` has added.
 
-    :ivar cold: whether that is so; otherwise, it holds everything.
-    :ivar forgetful: whether it does not even hold what has been loaded.
-    :ivar checked: what relays looked for: file, offset and size of each.
-    :ivar loading: what is being loaded, likewise.
+    :ivar cold: false if it contains every range.
+    :ivar forgetful: whether it contains no range, also after `loaded`.
+    :ivar checked: the ranges that were looked up: file, offset and size of each.
+    :ivar loading: the ranges that are being loaded, likewise.
     """
 
     def __init__(self, cold: bool = True, forgetful: bool = False) -> None:
@@ -304,7 +308,7 @@ class PlayedPageCache:
         return waiting
 
     def loaded(self) -> None:
-        """Let the oldest loading thread return."""
+        """Complete the oldest load."""
         piece = self.loading.pop(0)
         if not self.forgetful:
             self._cached.append(piece)
@@ -323,19 +327,19 @@ class Journal:
 
     @property
     def outcomes(self) -> list[LogEvent]:
-        """The events that say how a command ended."""
+        """The events about the end of a command."""
         return [event for event in self.events if "outcome" in event]
 
     @property
     def ends(self) -> list[str]:
-        """How the commands ended, in a word each."""
+        """The outcomes of the commands."""
         return [event["outcome"] for event in self.outcomes]
 
     def lines(self) -> list[str]:
-        """Everything as a reader of the log sees it."""
+        """The text of every event."""
         return [formatEvent(event) for event in self.events]
 
     def line_with(self, words: str) -> str:
-        """Give the one line that holds these words."""
+        """Return the one line that contains this text."""
         (line,) = [line for line in self.lines() if words in line]
         return line

@@ -1,4 +1,4 @@
-"""A file server's protocol over a local directory, with transports and threads played by hand."""
+"""A file server's protocol over a local directory, with doubles of transports and threads."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class FileServerCase(SynchronousTestCase):
         return self.wire.taken()
 
     def fill_when_written_to(self) -> None:
-        """From now on each write is more than the transport should hold."""
+        """Pause the producer after each write from now on."""
         write = self.wire.write
 
         def write_and_fill(data: bytes) -> None:

@@ -1,7 +1,7 @@
-"""Real sockets on loopback: daemons in this reactor or as children, peers that misbehave.
+"""Real sockets on loopback: daemons in this reactor or in processes of their own, and peers.
 
-Everything here is for tests under pytest-twisted; whatever is opened is closed again when
-its ``async with`` block ends, and nothing waits longer than `PATIENCE`.
+All of it is for tests under pytest-twisted. What a context manager opens is closed at the end of
+its block, and nothing waits longer than `PATIENCE`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PATIENCE = 10.0
 
 
 async def eventually(condition: Callable[[], object], what: str) -> None:
-    """Wait until a condition holds that nothing announces."""
+    """Wait until a condition holds; it is checked every 2 ms."""
     for _ in range(int(PATIENCE / 0.002)):
         if condition():
             return
@@ -50,9 +50,10 @@ async def eventually(condition: Callable[[], object], what: str) -> None:
 
 @implementer(IHalfCloseableProtocol)
 class Peer(Protocol):
-    """One end that a test plays: keeps what it receives, and knows how the connection ended.
+    """One end of a connection, controlled by a test.
 
-    :ivar received: all of it; only the first of it if `keep` is less.
+    :cvar keep: bytes that are stored.
+    :ivar received: the bytes received, up to `keep`.
     :ivar count: bytes received, kept or not.
     :ivar ended: `None`, or the class of the reason: `ConnectionDone` or `ConnectionLost`.
     """
@@ -84,7 +85,7 @@ class Peer(Protocol):
         self.transport.abortConnection()
 
     async def until(self, condition: Callable[[], object], what: str) -> None:
-        """Wait until something holds that can only change with what the peer does."""
+        """Wait until a condition holds that only an event of this connection changes."""
         if not condition():
             changed: Deferred[None] = Deferred()
             self._waiting.append((condition, changed))
@@ -95,13 +96,13 @@ class Peer(Protocol):
                 raise AssertionError(f"never: {what}; {self.count} bytes: {got!r}") from error
 
     async def takes(self, size: int) -> bytes:
-        """Wait for so many bytes, or the end, and take what has come."""
+        """Wait for a number of bytes, or for the end; return and drop what was received."""
         await self.until(lambda: len(self.received) >= size or self.ended, f"{size} bytes")
         taken, self.received = bytes(self.received), bytearray()
         return taken
 
     async def end(self) -> type[BaseException] | None:
-        """Wait until the connection has ended, and give the reason's class."""
+        """Wait until the connection has ended, and return the class of the reason."""
         await self.until(lambda: self.ended, "the end of the connection")
         return self.ended
 
@@ -116,7 +117,7 @@ class Peer(Protocol):
         self.peer_finished()
 
     def peer_finished(self) -> None:
-        """Close as well: what most programs do."""
+        """Close the connection too, as most programs do."""
         self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:
@@ -133,7 +134,7 @@ class Peer(Protocol):
 
 
 class PlayedServer(Factory):
-    """A file server whose every connection the test plays by hand."""
+    """A file server; the test controls each of its connections."""
 
     noisy = False
 
@@ -147,7 +148,7 @@ class PlayedServer(Factory):
         return peer
 
     async def asked(self) -> Peer:
-        """Wait for the next connection, and for the command on it."""
+        """Wait for the next connection and the command on it; return the connection."""
         number, self.taken = self.taken, self.taken + 1
         await eventually(lambda: len(self.connections) > number, "a connection to the server")
         peer = self.connections[number]
@@ -169,7 +170,7 @@ async def all_ended(factory: Any) -> None:
 
 @asynccontextmanager
 async def listening(factory: Any, interface: str = HOST) -> AsyncIterator[int]:
-    """Have a factory listen; give the port. Its connections end with the block."""
+    """Listen with a factory, and return the port. Its connections end with the block."""
     port = reactor.listenTCP(0, factory, interface=interface)
     try:
         yield port.getHost().port
@@ -179,19 +180,19 @@ async def listening(factory: Any, interface: str = HOST) -> AsyncIterator[int]:
 
 
 def file_server(directory: Path, idle_timeout: float = 600.0) -> FileServerFactory:
-    """Make a file server for a directory."""
+    """Return the factory of a file server for a directory."""
     in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
     return FileServerFactory(reactor, LocalStorage(os.fspath(directory)), in_thread, idle_timeout)
 
 
 def proxy_to(port: int, connect_timeout: float = 5.0, **options: Any) -> ProxyFactory:
-    """Make a proxy in front of a port."""
+    """Return the factory of a proxy in front of a port."""
     return ProxyFactory(reactor, TCPConnector(reactor, HOST, port, connect_timeout), **options)
 
 
 @asynccontextmanager
 async def client_of(port: int) -> AsyncIterator[Peer]:
-    """Connect a client; it is killed at the end of the block if it is still there."""
+    """Connect a client; its connection is reset at the end of the block, if it is open."""
     peer = Peer()
     await connectProtocol(TCP4ClientEndpoint(reactor, HOST, port), peer)
     try:
@@ -204,7 +205,7 @@ async def client_of(port: int) -> AsyncIterator[Peer]:
 
 @contextmanager
 def unanswered_port() -> Any:
-    """Give a port where connects hang: somebody listens, but the queue is full."""
+    """Return a port on which attempts to connect hang: the queue of the listener is full."""
     with socket.create_server((HOST, 0), backlog=0) as listener:
         port = listener.getsockname()[1]
         waiting = []
@@ -220,7 +221,7 @@ def unanswered_port() -> Any:
 
 
 def free_port() -> int:
-    """Give a port where nobody listens."""
+    """Return a port that refuses connections."""
     with socket.create_server((HOST, 0)) as listener:
         return listener.getsockname()[1]
 
@@ -264,18 +265,18 @@ class Daemon:
         self.process.send_signal(signal.SIGTERM)
 
     async def status(self) -> int:
-        """Wait for its end and give the exit status."""
+        """Wait for its end, and return the exit status."""
         return await deferToThread(self.process.wait, PATIENCE)
 
     def resident(self) -> int:
-        """Give the bytes of memory that it holds."""
+        """Return its resident memory, in bytes."""
         pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 @asynccontextmanager
 async def daemon(directory: Path, plugin: str, *options: str) -> AsyncIterator[Daemon]:
-    """Run a plugin on a port of loopback; it is gone when the block ends."""
+    """Run a plugin on a port of loopback; it is killed at the end of the block."""
     running = Daemon(directory, plugin, f"--listen=tcp:0:interface={HOST}", *options)
     try:
         await running.start()

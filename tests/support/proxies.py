@@ -1,4 +1,4 @@
-"""A proxy whose client and upstream a test plays by hand."""
+"""A proxy with doubles of its clients and of its upstream."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ProxyCase(SynchronousTestCase):
         return protocol, wire
 
     def travelling(self, command: bytes = b"LIST\n") -> Upstream:
-        """Let the client send a command, and accept its upstream connection; return that."""
+        """Send a command, accept its upstream connection, and return that connection."""
         before = len(self.endpoint.connections)
         self.protocol.dataReceived(command)
         self.assertEqual(len(self.endpoint.connections), before + 1)

@@ -110,7 +110,7 @@ class Running:
         return connection
 
     def shrink_buffers(self, *peers: Peer) -> None:
-        """Let the kernel buffer little between the daemon's one client and these peers."""
+        """Make the kernel buffer little between the daemon's one client and these peers."""
         self.serving.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * KIB)
         for peer in peers:
             for buffer in (socket.SO_SNDBUF, socket.SO_RCVBUF):
@@ -126,9 +126,9 @@ class Running:
 
 
 class ReplyingServer(PlayedServer):
-    """A played server that can send one reply to every command.
+    """A server that can send one reply to every command.
 
-    :ivar reply: the reply; `None` if the test sends it.
+    :ivar reply: the reply; ``None`` if the test sends it.
     """
 
     reply: bytes | None = None
@@ -141,7 +141,7 @@ class ReplyingServer(PlayedServer):
 
 
 class Relaying(Running):
-    """A proxy in front of a played server."""
+    """A proxy in front of a `ReplyingServer`."""
 
     factory: ProxyFactory
     server: ReplyingServer
@@ -264,7 +264,7 @@ class Feeder:
 
 @contextmanager
 def sipping(peer: Peer, seconds: float) -> Iterator[None]:
-    """Let a peer pause for a while after each piece that it reads."""
+    """Make a peer pause after each piece that it reads."""
     take = peer.dataReceived
     active = True
 
@@ -291,7 +291,7 @@ def open_descriptors() -> int:
 
 
 def pause(seconds: float) -> Any:
-    """Let the reactor run for a while."""
+    """Return a Deferred that fires after some seconds."""
     return deferLater(reactor, seconds, lambda: None)
 
 

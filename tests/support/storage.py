@@ -86,7 +86,7 @@ def within(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def descriptors_left(count: int) -> Iterator[None]:
-    """Let no more than so many descriptors be opened."""
+    """Limit the descriptors that can be opened in the block."""
     used = {int(number) for number in descriptors()}
     free = [number for number in range(len(used) + count + 1) if number not in used]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -152,7 +152,7 @@ async def test_upstream_dies_inside_a_body(
             peer.transport.loseConnection()
         assert await client.end() is ConnectionLost
         assert client.received == begun
-        lines = [line for line in map(formatEvent, events) if "died inside" in line]
+        lines = [line for line in map(formatEvent, events) if "failed inside" in line]
         assert len(lines) == 1
         assert f"{HOST}:{upstream}" in lines[0]
         assert f"{HOST}:{client_port}" in lines[0]

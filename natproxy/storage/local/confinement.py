@@ -60,7 +60,7 @@ def is_absent(error: OSError) -> bool:
 
 @contextmanager
 def not_found() -> Iterator[None]:
-    """Raise `NotFound` for an `OSError`, except for resource and I/O errors."""
+    """Raise `NotFound` for an ``OSError``, except for resource and I/O errors."""
     try:
         yield
     except OSError as error:

@@ -206,7 +206,7 @@ class Tree:
     def _enter(self, path: bytes, rest: bytes, after: bytes) -> _Level | None:
         """Return the level of a sub-directory.
 
-        :return: `None` if it has vanished, or was marked as unread in an earlier listing;
+        :return: ``None`` if it has vanished, or was marked as unread in an earlier listing;
             `_UNREADABLE` if it cannot be read, and was perhaps listed without that mark.
         :raises OSError: if it cannot be read, and was listed without a mark.
         """
@@ -266,7 +266,7 @@ class Tree:
 
 
 def _search(directory: int) -> None:
-    """Raise `OSError` unless names can be looked up in a directory."""
+    """Raise ``OSError`` unless names can be looked up in a directory."""
     os.stat(b".", dir_fd=directory)
 
 

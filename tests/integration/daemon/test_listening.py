@@ -14,8 +14,8 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 
 from natproxy.daemon.listening import (
-    Dismissal,
-    DismissingFactory,
+    ClosingFactory,
+    ClosingProtocol,
     ListeningEndpoint,
     keep_alive,
 )
@@ -98,10 +98,10 @@ class NoProtocol(Factory):
 
 
 def test_wrapping_factory_closes_a_connection_that_gets_no_protocol() -> None:
-    dismissal = DismissingFactory(NoProtocol()).buildProtocol(None)
-    assert isinstance(dismissal, Dismissal)
+    protocol = ClosingFactory(NoProtocol()).buildProtocol(None)
+    assert isinstance(protocol, ClosingProtocol)
     transport = StringTransport()
-    dismissal.makeConnection(transport)
+    protocol.makeConnection(transport)
     assert transport.disconnected
 
 

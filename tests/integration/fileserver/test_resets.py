@@ -7,10 +7,37 @@ import struct
 from types import SimpleNamespace
 
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.fileserver.resets import is_reset
+from natproxy.fileserver import resets
+from natproxy.fileserver.resets import POLL_INTERVAL, ResetWatch, is_reset
+from natproxy.nat import Outcome
+
+
+class WatchTests(SynchronousTestCase):
+    """Connections that are checked at intervals."""
+
+    def test_connection_that_is_watched_while_others_are_checked(self) -> None:
+        clock = Clock()
+        watch = ResetWatch(clock)
+
+        class Watched:
+            def __init__(self, transport: str) -> None:
+                self.transport = transport
+
+            def abort(self, outcome: Outcome) -> None:
+                watch.unwatch(self)
+                watch.watch(second)
+
+        first, second = Watched("first"), Watched("second")
+        self.patch(resets, "is_reset", lambda transport: transport == "first")
+        watch.watch(first)
+        clock.advance(POLL_INTERVAL)
+        self.assertEqual(len(clock.getDelayedCalls()), 1)
+        watch.unwatch(second)
+        self.assertEqual(clock.getDelayedCalls(), [])
 
 
 class ResetTests(SynchronousTestCase):

@@ -152,7 +152,7 @@ async def test_client_that_is_lost_before_the_body_begins_closes_the_upstream(
 @both_methods
 @pytest.mark.parametrize("begin", [flowing, held_up])
 @pytest_twisted.ensureDeferred
-async def test_removed_entry_stops_the_relay_at_once(method: Method, begin) -> None:
+async def test_cancelled_entry_resets_both_connections(method: Method, begin) -> None:
     async with relaying(method) as proxy, proxy.client() as client:
         upstream, _ = await begin(proxy, client)
         entry = proxy.entry
@@ -160,12 +160,10 @@ async def test_removed_entry_stops_the_relay_at_once(method: Method, begin) -> N
         relayed = entry.relayed
         assert await upstream.end() is ConnectionLost
         client.read_on()
-        await pause(0.05)
+        # The rest of the reply is missing: only a reset lets the client notice.
+        assert await client.end() is ConnectionLost
         assert entry.relayed == relayed
-        assert client.ended is None
-        # Everything that was counted has been sent, and nothing else.
-        await client.until(lambda: client.count >= relayed, "what was relayed")
-        assert client.count == relayed
+        assert client.count <= relayed
 
 
 @both_methods

@@ -263,14 +263,14 @@ class SignalTests(ServiceCase):
         self.aborted += 1
 
     def test_first_signal_stops_the_reactor(self) -> None:
-        self.signals.got(signal.SIGTERM)
+        self.signals.received(signal.SIGTERM)
         self.assertTrue(self.reactor.hasStopped)
         self.assertEqual(self.aborted, 0)
 
     def test_second_signal_aborts_and_stops_nothing_twice(self) -> None:
-        self.signals.got(signal.SIGINT)
+        self.signals.received(signal.SIGINT)
         self.reactor.hasStopped = False
-        self.signals.got(signal.SIGTERM)
+        self.signals.received(signal.SIGTERM)
         self.assertEqual(self.aborted, 1)
         self.assertFalse(self.reactor.hasStopped)
 

@@ -138,6 +138,20 @@ class ComputingTests(DigestsCase):
         self.assert_open(0)
         self.assertEqual(self.computed(self.digest()), sha256(self.content))
 
+    def test_file_that_cannot_be_closed_does_not_fail_the_digest(self) -> None:
+        class Unclosable(MemoryFile):
+            def close(self) -> None:
+                super().close()
+                raise OSError(5, "Input/output error")
+
+        node = MemoryStorage({b"a": self.content})._nodes[b"a"]
+        for _ in range(2):
+            # The first is computed, the second is known.
+            pending = self.digests.digest(Unclosable(node, True), 0, 4)
+            while self.thread.asked:
+                self.thread.run()
+            self.assertEqual(self.successResultOf(pending), sha256(self.content[:4]))
+
 
 class RememberingTests(DigestsCase):
     def test_second_request_needs_no_thread(self) -> None:
@@ -435,6 +449,24 @@ class ResumingTests(LongCase):
         self.assertEqual(self.successResultOf(again[0]), sha256(self.content))
         self.assertEqual(sum(self.reads), 100)
         self.assert_open(0)
+
+    def test_request_before_the_thread_fails_receives_the_error(self) -> None:
+        pending = self.digest()
+        again: list[Deferred[str]] = []
+
+        def cancel_and_request_again() -> None:
+            if len(self.reads) == 3:
+                pending.cancel()
+                again.append(self.digest())
+                os.truncate(self.path, 1)
+
+        self.on_read = cancel_and_request_again
+        self.thread.run()
+        self.failureResultOf(pending, CancelledError)
+        self.failureResultOf(again[0], Refusal)
+        self.assert_open(0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.computed(self.digest()), sha256(self.path.read_bytes()))
 
     def test_request_of_a_digest_that_hangs_times_out(self) -> None:
         self.digest().addErrback(lambda failure: failure.trap(CancelledError)).cancel()

@@ -117,7 +117,7 @@ class ListTests(FileServerCase):
             self.send(b"LIST\n")
             self.thread.run()
             self.assertEqual(self.wire.taken(), b"OK\nEND\n")
-        line = self.journal.line_with("leaves out")
+        line = self.journal.line_with("LIST omits")
         self.assertIn("2 names", line)
         self.assertIn("END, two\\x0alines", line)
         (self.files / "carriage\rreturn").touch()

@@ -54,7 +54,7 @@ class MemoryTests(MemoryCase):
 
     def test_list(self) -> None:
         self.assertEqual(self.send_and_run(b"LIST\n"), b"OK\na\nlarge\nEND\n")
-        self.assertIn("END", self.journal.line_with("leaves out"))
+        self.assertIn("END", self.journal.line_with("LIST omits"))
         self.storage.error = OSError(errno.EIO, "the store is away")
         failed = b"ERR the server cannot list its files\n"
         self.assertEqual(self.send_and_run(b"LIST\n"), failed)
@@ -85,6 +85,14 @@ class MemoryTests(MemoryCase):
         self.assertEqual(
             self.send_and_run(b"LS depth=inf\n"), format_page(len(body), Page(1)) + body
         )
+
+    def test_entry_that_was_unreadable_when_it_was_removed(self) -> None:
+        for name in (b"sub", b"sub/b c"):
+            self.storage.make_unreadable(name)
+        self.storage.remove(b"sub")
+        self.assertNotIn(b"sub", self.send_and_run(b"LS depth=inf\n"))
+        self.storage.put(b"sub/b c", b"")
+        self.assertEqual(self.storage.metadata(b"sub/b c").size, 0)
 
     def test_get(self) -> None:
         self.assertEqual(self.send(b"GET a\n"), self.header(b"a", 5) + b"the a")

@@ -231,10 +231,29 @@ class EventTests(FileServerCase):
         self.clock.advance(3)
         self.wire.lose(self.protocol, ConnectionLost())
         self.assertEqual((events[0].outcome, events[0].sent), (Outcome.CLIENT_GONE, 0))
-        self.assertEqual(events[0].duration, 3)
+        self.assertEqual(events[0].ended_at - events[0].started_at, 3)
         unsubscribe()
         self.thread.run()
         self.assertEqual(len(events), 1)
+
+    def test_subscriber_may_abort_the_connection(self) -> None:
+        (self.files / "a").write_bytes(b"x")
+        for command in (b"DOWNLOAD a\n", b"DOWNLOAD b\n", b"FEAT\n", b"LIST\n"):
+            self.setUp()
+            (self.files / "a").write_bytes(b"x")
+            events: list[Finished] = []
+
+            def abort(event: Finished, events: list[Finished] = events) -> None:
+                events.append(event)
+                self.protocol.abort(Outcome.DRAINED)
+
+            self.factory.subscribe(abort)
+            self.send(command)
+            while self.thread.asked:
+                self.thread.run()
+            self.assertEqual([event.outcome for event in events], [Outcome.COMPLETED], command)
+            self.assertTrue(self.wire.aborted)
+            self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_log_is_a_subscriber(self) -> None:
         self.send(b"FEAT\n")

@@ -149,7 +149,7 @@ class TooManyClientsTests(ProxyCase):
         self.assertTrue(wire.half_closed)
         third.dataReceived(b"LIST\n")
         self.assertEqual(self.endpoint.connections, [])
-        self.journal.line_with("turned away: too many clients")
+        self.journal.line_with("refused: too many clients")
         third.writeConnectionLost()
         self.clock.advance(1)
         self.assertTrue(wire.disconnecting)

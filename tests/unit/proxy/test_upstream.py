@@ -128,3 +128,17 @@ class CodeTests(ProxyCase):
         for command in (*CODED, *UNCODED):
             self.travelling(command + b"\n").send(b"ERR 404 file not found\n")
             self.assertEqual(self.wire.taken(), b"ERR 404 file not found\n")
+
+
+class ReusedPortTests(ProxyCase):
+    def test_port_of_a_connection_whose_loss_is_not_reported_yet(self) -> None:
+        first = self.travelling(b"DOWNLOAD a\n")
+        other, wire = self.new_client(43211)
+        other.dataReceived(b"STAT a\n")
+        self.endpoint.last.wire.hostAddr = first.wire.getHost()
+        self.endpoint.last.accept()
+        self.assertEqual(wire.taken(), b"ERR 502 proxy error: cannot connect to the server\n")
+        self.assertTrue(self.endpoint.last.wire.aborted)
+        self.assertEqual(len(self.table), 1)
+        first.send(b"OK 0\n")
+        self.assertEqual(self.wire.taken(), b"OK 0\n")

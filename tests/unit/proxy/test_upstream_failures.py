@@ -188,7 +188,7 @@ class SilenceTests(ProxyCase):
         self.assertEqual(len(self.table), 0)
         self.assertEqual(self.wire.taken(), begun)
         self.assertEqual(self.journal.ends, ["timeout"])
-        self.journal.line_with("127.0.0.1:9001 fell silent")
+        self.journal.line_with("127.0.0.1:9001 timed out")
 
     def test_each_piece_gives_another_60_seconds(self) -> None:
         upstream = self.travelling(b"DOWNLOAD a\n")
@@ -219,7 +219,7 @@ class EndInsideAReplyTests(ProxyCase):
             self.assertEqual(len(self.table), 0)
             self.wire.lose(self.protocol)
             self.assertEqual(self.journal.ends, ["upstream-gone"])
-            line = self.journal.line_with("died inside a reply")
+            line = self.journal.line_with("failed inside a reply")
             self.assertIn("127.0.0.1:43211", line)
             self.assertIn("127.0.0.1:9001", line)
             self.assertIn(missing, line)

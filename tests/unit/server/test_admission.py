@@ -14,8 +14,7 @@ from natproxy.fileserver.factory import FileServerFactory
 from natproxy.proxy.endpoint import EndpointConnector
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.server.admission import REFUSED, Admission, host_of, share_of
-from natproxy.server.factory import LINGER
-from natproxy.server.refusals import REFUSAL_INTERVAL
+from natproxy.server.factory import LINGER, REFUSAL_INTERVAL
 from natproxy.storage import LocalStorage
 from tests.support.doubles import HalfClosingWire, Journal, PlayedEndpoint
 
@@ -183,7 +182,7 @@ class LimitTests(ConnectionCase):
         self.assertEqual(wire.taken(), b"ERR proxy error: too many connections from this address\n")
         _, other = self.connect(factory, "2001:db8:0:1::1")
         self.assertEqual(other.taken(), b"")
-        self.journal.line_with("[2001:db8::2]:40000 turned away: too many connections")
+        self.journal.line_with("[2001:db8::2]:40000 refused: too many connections")
 
     def test_connection_is_closed_at_once_while_too_many_are_being_refused(self) -> None:
         for factory in (
@@ -214,10 +213,10 @@ class LimitTests(ConnectionCase):
         self.connect(factory)
         for _ in range(20):
             self.connect(factory)
-        self.journal.line_with("turned away: too many clients")
+        self.journal.line_with("refused: too many clients")
         self.clock.advance(REFUSAL_INTERVAL)
         self.connect(factory)
-        self.journal.line_with("turned away: too many clients (and 19 others before)")
+        self.journal.line_with("refused: too many clients (and 19 others before)")
 
     def test_connections_closed_at_once_are_counted_in_the_next_line(self) -> None:
         factory = self.proxy(admission=Admission(1))

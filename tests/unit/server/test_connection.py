@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.error import ConnectionDone, ConnectionLost
 
+from natproxy.address import Address
 from natproxy.nat import Outcome
 from natproxy.protocol import MAX_LINE, Command
 from natproxy.server.connection import QUEUE_LIMIT
@@ -309,6 +310,18 @@ class UnexpectedErrorTests(CommandsCase):
         self.assertTrue(self.wire.aborted)
         self.assertEqual(self.protocol.cancelled, [Outcome.ERROR])
         journal.line_with("cannot reply to 127.0.0.1:43210")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        if self.logged_errors is not None:
+            self.logged_errors.flush(ZeroDivisionError)
+
+    def test_admission_that_fails_aborts_without_a_command(self) -> None:
+        def fail(command: Command, client: Address) -> None:
+            raise ZeroDivisionError
+
+        self.patch(self.factory, "admit", fail)
+        self.send(b"one\n")
+        self.assertTrue(self.wire.aborted)
+        self.assertEqual((self.protocol.begun, self.protocol.cancelled), ([], []))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         if self.logged_errors is not None:
             self.logged_errors.flush(ZeroDivisionError)

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.server.deadlines import Deadlines
+from natproxy.server.deadlines import CALLBACKS, Deadlines
+from tests.support.doubles import TurnClock
 
 
 class Owner:
@@ -56,6 +57,18 @@ class DeadlinesTests(SynchronousTestCase):
         self.assertEqual(waiting.expirations, [])
         self.clock.advance(1)
         self.assertEqual(waiting.expirations, [46])
+
+    def test_many_deadlines_expire_in_several_turns(self) -> None:
+        clock = TurnClock()
+        deadlines = Deadlines(clock, 10)
+        owners = [Owner(clock) for _ in range(2 * CALLBACKS + 1)]
+        for waiting in owners:
+            deadlines.set(waiting.expired)
+        clock.rightNow += 10
+        for expired in (CALLBACKS, 2 * CALLBACKS, len(owners)):
+            clock.turn()
+            self.assertEqual(sum(len(waiting.expirations) for waiting in owners), expired)
+        self.assertEqual(clock.getDelayedCalls(), [])
 
     def test_callback_may_set_and_cancel_deadlines(self) -> None:
         other = Owner(self.clock)

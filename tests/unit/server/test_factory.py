@@ -10,8 +10,7 @@ from natproxy.address import Address
 from natproxy.nat import Outcome
 from natproxy.protocol import Command, parse_command
 from natproxy.server.admission import Verdict
-from natproxy.server.events import Finished
-from natproxy.server.factory import CommandFactory
+from natproxy.server.factory import CommandFactory, Finished
 from tests.support.echo_receiver import CommandsCase
 
 

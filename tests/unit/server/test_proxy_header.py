@@ -15,6 +15,7 @@ from natproxy.daemon.listening import ListeningEndpoint
 from natproxy.proxy.endpoint import EndpointConnector
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.server.admission import REFUSED, Admission
+from natproxy.server.factory import REFUSAL_INTERVAL
 from natproxy.server.proxy_header import (
     LONGEST,
     SIGNATURE,
@@ -22,7 +23,6 @@ from natproxy.server.proxy_header import (
     HeaderFactory,
     parse_header,
 )
-from natproxy.server.refusals import REFUSAL_INTERVAL
 from tests.support.doubles import HalfClosingWire, Journal, PlayedEndpoint
 
 LINE = b"PROXY TCP4 192.0.2.1 192.0.2.2 40000 443\r\n"
@@ -193,7 +193,7 @@ class ConnectionTests(SynchronousTestCase):
         self.connect(LINE)
         self.connect(LINE)
         self.journal.line_with("refused: PROXY header")
-        self.journal.line_with("192.0.2.1:40000 turned away")
+        self.journal.line_with("192.0.2.1:40000 refused")
 
     def test_missing_or_incomplete_header_times_out(self) -> None:
         for received in (b"", b"PROXY TCP4 ", BINARY[:20], LINE, LINE + b"LI"):
@@ -221,7 +221,7 @@ class ConnectionTests(SynchronousTestCase):
             second.taken(), b"ERR proxy error: too many connections from this address\n"
         )
         self.assertEqual(self.upstream.connections, [])
-        self.journal.line_with("192.0.2.1:40000 turned away")
+        self.journal.line_with("192.0.2.1:40000 refused")
 
     def test_clients_without_an_address_in_the_header_are_counted_by_the_connection(self) -> None:
         self.connect(b"PROXY UNKNOWN\r\n")

@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.server.threads import (
@@ -109,6 +110,23 @@ class ExecutorTests(SynchronousTestCase):
         self.thread.run()
         self.thread.run()
         self.assertEqual(self.successResultOf(later[0]), 1)
+
+    def test_client_that_resubmits_displaced_work_does_not_lengthen_the_queue(self) -> None:
+        refused: list[Exception] = []
+
+        def resubmit(failure: Failure) -> None:
+            try:
+                self.executor.submit(Work(lambda: None, "crowd"))
+            except Overloaded as error:
+                refused.append(error)
+
+        for _ in range(5):
+            self.executor.submit(Work(lambda: None, "crowd")).addErrback(resubmit)
+        self.executor.submit(Work(lambda: None, "other"))
+        self.assertEqual(len(refused), 1)
+        while self.thread.asked:
+            self.thread.run()
+        self.assertEqual(self.thread.calls, 5)
 
     def test_work_that_returns_at_once(self) -> None:
         executor = BoundedExecutor(
