@@ -55,11 +55,19 @@ class Subscribers:
 
         :return: ends the subscription; further calls of it have no effect.
         """
-        # An entry of its own: the same callback may be subscribed twice.
-        entry = lambda event: callback(event)  # noqa: E731
+        active = True
+
+        # A function of its own: the same callback may be subscribed twice.
+        def entry(event: Finished) -> None:
+            # An event may still be on its way through a tuple that includes it.
+            if active:
+                callback(event)
+
         self._callbacks += (entry,)
 
         def unsubscribe() -> None:
+            nonlocal active
+            active = False
             self._callbacks = tuple(one for one in self._callbacks if one is not entry)
 
         return unsubscribe

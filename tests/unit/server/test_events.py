@@ -62,6 +62,13 @@ class SubscribersTests(SynchronousTestCase):
         self.subscribers.publish(finished())
         self.assertEqual(len(received), 3)
 
+    def test_subscriber_that_is_unsubscribed_by_another_does_not_receive_the_event(self) -> None:
+        received: list[Finished] = []
+        self.subscribers.add(lambda event: unsubscribe())
+        unsubscribe = self.subscribers.add(received.append)
+        self.subscribers.publish(finished())
+        self.assertEqual(received, [])
+
     def test_exception_of_a_subscriber_is_logged_and_the_others_run(self) -> None:
         received: list[Finished] = []
         self.subscribers.add(lambda event: 1 // 0)
