@@ -85,9 +85,11 @@ class FileServerProtocol(CommandReceiver):
         # The current command waits for one of these, or for nothing.
         self._result: Deferred[Any] | None = None
         self._relay: Relay | None = None
+        self._published = False
 
     def command_received(self, command: Command) -> None:
         """Call the method of the command's verb."""
+        self._published = False
         verb = VERBS.get(command.verb)
         if verb is None or (verb.version == 1 and verb.needs_name and not command.name):
             self._refuse(Refusal(errors.BAD_REQUEST, UNKNOWN_COMMAND))
@@ -295,12 +297,13 @@ class FileServerProtocol(CommandReceiver):
         return self.command
 
     def _publish(self, outcome: Outcome, sent: int) -> None:
-        """Publish the end of the current command.
+        """Publish the end of the current command, once: a subscriber may abort the connection.
 
         :param sent: bytes of the reply.
         """
         subscribers = self.factory.subscribers
-        if subscribers:
+        if subscribers and not self._published:
+            self._published = True
             subscribers.publish(
                 Finished(
                     self.client_address,

@@ -230,7 +230,7 @@ class NATTable:
         :param command: of the client; the entry and the events contain it without secrets.
         :param started_at: when it began, in seconds of the table's clock.
         :param cancel: called by `cancel` and `cancel_client`, to end the relay and reset the
-            upstream connection.
+            connections.
         :raises TranslationExists: if the key is in the table.
         """
         if key in self._entries:

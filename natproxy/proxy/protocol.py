@@ -9,6 +9,7 @@ from natproxy.protocol import PROXY_ERROR, Command
 from natproxy.proxy.upstream import Resources, UpstreamFactory
 from natproxy.server.connection import CommandReceiver
 from natproxy.server.rotation import COMMAND_UNITS
+from natproxy.server.state import State
 
 
 class ProxyProtocol(CommandReceiver):
@@ -25,7 +26,7 @@ class ProxyProtocol(CommandReceiver):
     def __init__(self, resources: Resources) -> None:
         super().__init__()
         self._resources = resources
-        # That of the current command; of the last one, if there is no current command.
+        # That of the current command, if there is one.
         self._upstream: UpstreamFactory | None = None
 
     def command_received(self, command: Command) -> None:
@@ -41,10 +42,16 @@ class ProxyProtocol(CommandReceiver):
         else:
             self._upstream.cancel(outcome)
 
+    def reply_finished(self) -> None:
+        """Begin the next command. The last one is not kept: its line can be 16 KiB long."""
+        self._upstream = None
+        super().reply_finished()
+
     def reply_broken_off(self, outcome: Outcome) -> None:
-        """Abort the connection: a part of the reply has been sent, and the rest is missing.
+        """Abort the connection, unless that is done: the rest of the reply is missing.
 
         The entry has been removed.
         """
         self.command = None
-        self.abort(outcome)
+        if self.state is not State.CLOSED:
+            self.abort(outcome)

@@ -42,7 +42,7 @@ class Event(Symbol):
     BROKEN_OFF = "broken off"
     """The header has been passed on, and the rest of the reply is missing."""
     CANCELLED = "cancelled"
-    """The client's connection has ended, or the daemon stops."""
+    """The client's connection has ended, the daemon stops, or the entry was cancelled."""
 
 
 _AFTER_HEADER = {
@@ -58,7 +58,12 @@ _BEFORE_BODY = {
 
 TRANSITIONS = transition_table(
     {
-        State.NEW: {Event.REGISTERED: State.WAITING, Event.SUPERSEDED: State.CLOSED},
+        State.NEW: {
+            Event.REGISTERED: State.WAITING,
+            Event.SUPERSEDED: State.CLOSED,
+            # By a subscriber of the event `Registered`.
+            Event.CANCELLED: State.CLOSED,
+        },
         State.WAITING: {Event.HEADER_BEGUN: State.HEADER, **_AFTER_HEADER, **_BEFORE_BODY},
         State.HEADER: {Event.HEADER_BEGUN: State.HEADER, **_AFTER_HEADER, **_BEFORE_BODY},
         State.FEATURES: _BEFORE_BODY,

@@ -95,7 +95,7 @@ class Client(Interface):
         ...
 
     def reply_broken_off(self, outcome: Outcome) -> None:
-        """Abort the client's connection: the rest of the reply is missing."""
+        """Abort the client's connection, unless that is done: the rest of the reply is missing."""
         ...
 
 
@@ -137,6 +137,8 @@ class UpstreamFactory(ClientFactory):
 
     def clientConnectionFailed(self, connector: object, reason: Failure) -> None:
         """Send the client an error that describes the failure, and log the system's error."""
+        # There is nothing to be cancelled from here on.
+        self.connected = True
         outcome, code, text = explain(reason, self._timeout)
         self.client.log.error(
             "cannot connect to the upstream for {client}: {reason} ({error})",
@@ -184,7 +186,7 @@ class UpstreamProtocol(Protocol):
         """Register the translation and send the command.
 
         A host name with two addresses can lead to two connections at once (RFC 8305): the
-        second one is reset.
+        second one is reset. A subscriber of the table may cancel an entry that it is notified of.
         """
         factory = self.factory
         if factory.connected:
@@ -202,6 +204,8 @@ class UpstreamProtocol(Protocol):
             client.started_at,
             self.cancel,
         )
+        if self._state is State.CLOSED:
+            return
         self._advance(Event.REGISTERED)
         resources.replies.set(self.reply_expired)
         send_at_once(self.transport, factory.command.line + b"\n")
@@ -245,10 +249,11 @@ class UpstreamProtocol(Protocol):
     # What the table, the deadlines and the relay call.
 
     def cancel(self) -> None:
-        """End the relay and reset the connection: the entry has been removed."""
+        """End the relay, and reset both connections: the entry has been removed."""
         if self._state is State.BODY:
             self._relay.cancel()
         self._close(Event.CANCELLED)
+        self._client.reply_broken_off(Outcome.CLIENT_GONE)
 
     def reply_expired(self) -> None:
         """Report that the header, or the ``FEAT`` reply, was not complete in time."""
@@ -304,6 +309,8 @@ class UpstreamProtocol(Protocol):
             return
         promised = None if header.framing is Framing.LISTING else header.size
         self._resources.table.relaying(self._entry, promised)
+        if self._state is State.CLOSED:
+            return
         if header.error is None and not command.known and line.split()[:1] == [b"OK"]:
             verb = printable(command.shown.verb, 80)
             self._log_malformed(f"no framing is known for {verb}")

@@ -157,7 +157,8 @@ TRANSITIONS = transition_table(
             Event.CLOSE: State.CLOSING,
             **_END,
         },
-        State.CLOSED: _END,
+        # A subscriber that is notified of the end of a command may abort the connection.
+        State.CLOSED: {Event.REPLIED: State.CLOSED, **_END},
     }
 )
 """What follows an event in a state."""

@@ -236,6 +236,20 @@ class EventTests(FileServerCase):
         self.thread.run()
         self.assertEqual(len(events), 1)
 
+    def test_subscriber_may_abort_the_connection(self) -> None:
+        for command in (b"LIST\n", b"DOWNLOAD hello.txt\n", b"DOWNLOAD nothing\n", b"FEAT\n"):
+            self.protocol, self.wire = self.new_client(43210)
+            events: list[Finished] = []
+            unsubscribe = self.factory.subscribe(events.append)
+            end = self.factory.subscribe(lambda event: self.protocol.abort(Outcome.DRAINED))
+            self.protocol.dataReceived(command + b"FEAT\n")
+            if self.thread.asked:
+                self.thread.run()
+            unsubscribe()
+            end()
+            self.assertEqual([event.outcome for event in events], [Outcome.COMPLETED])
+            self.assertTrue(self.wire.aborted)
+
     def test_log_is_a_subscriber(self) -> None:
         self.send(b"FEAT\n")
         (event,) = self.journal.outcomes

@@ -30,7 +30,7 @@ LEGAL = {
     State.FLUSHING: "FLUSHED CLOSE",
     State.LINGERING: "CLOSE",
     State.CLOSING: "CLOSE",
-    State.CLOSED: "",
+    State.CLOSED: "REPLIED",
 }
 """The events of each state, beside the end of the connection."""
 
