@@ -153,13 +153,18 @@ class MemoryStorage:
         del self._nodes[name]
         for other in [other for other in self._nodes if other.startswith(name + b"/")]:
             del self._nodes[other]
+        self._unreadable.intersection_update(self._nodes)
 
     def make_unreadable(self, name: bytes, unreadable: bool = True) -> None:
         """Let an entry exist and be unreadable, or be readable again.
 
         A file is listed without its metadata, and is not found otherwise. A directory is marked
         as unread where its entries would be listed.
+
+        :raises KeyError: if there is no such entry.
         """
+        if name not in self._nodes:
+            raise KeyError(name)
         (self._unreadable.add if unreadable else self._unreadable.discard)(name)
 
     def check(self) -> None:
