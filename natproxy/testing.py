@@ -161,7 +161,11 @@ class MemoryStorage:
 
         A file is listed without its metadata, and is not found otherwise. A directory is marked
         as unread where its entries would be listed.
+
+        :raises KeyError: if there is no such entry.
         """
+        if name not in self._nodes:
+            raise KeyError(name)
         (self._unreadable.add if unreadable else self._unreadable.discard)(name)
 
     def check(self) -> None:

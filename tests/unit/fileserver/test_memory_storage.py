@@ -49,6 +49,20 @@ class MemoryCase(FileServerCase):
         return format_range(Range(length, offset, self.storage.metadata(name)))
 
 
+class UnreadableEntryTests(MemoryCase):
+    def test_removed_entry_is_neither_listed_nor_unreadable_when_it_returns(self) -> None:
+        for name in (b"sub", b"a"):
+            self.storage.make_unreadable(name)
+            self.storage.remove(name)
+        self.assertEqual(self.send_and_run(b"LIST\n"), b"OK\nlarge\nEND\n")
+        self.assertTrue(self.send_and_run(b"LS depth=inf\n").startswith(b"OK "))
+        self.storage.put(b"a", b"new")
+        self.assertEqual(self.send(b"DOWNLOAD a\n"), b"OK 3\nnew")
+
+    def test_missing_entry_cannot_be_made_unreadable(self) -> None:
+        self.assertRaises(KeyError, self.storage.make_unreadable, b"missing")
+
+
 class MemoryTests(MemoryCase):
     """Reads do not block."""
 
