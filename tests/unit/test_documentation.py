@@ -16,7 +16,7 @@ from tests.support.paths import ROOT
 
 PAGES = sorted(
     page
-    for pattern in ("*.md", "docs/**/*.md", "changelog.d/*.md", "examples/*.md")
+    for pattern in ("*.md", "docs/**/*.md", "changelog.d/README.md", "examples/*.md")
     for page in ROOT.glob(pattern)
 )
 

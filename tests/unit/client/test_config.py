@@ -190,8 +190,6 @@ class ErrorTests(ConfigCase):
         self.environment["NATPROXY_CONFIG"] = "/dev/zero"
         reason = "not a file of settings: larger than 1048576 bytes"
         self.assertEqual(self.error(), f"/dev/zero: {reason}")
-            self.error(), "/dev/zero: not a file of settings: larger than 1048576 bytes"
-        )
 
     def test_file_that_is_not_utf_8(self) -> None:
         with open(self.path, "wb") as file:
