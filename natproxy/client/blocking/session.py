@@ -32,7 +32,7 @@ from natproxy.client.requests import (
     is_a_directory,
 )
 from natproxy.client.retry import RetryContext, check_timeout
-from natproxy.client.version import Features, Negotiation
+from natproxy.client.version import Features, Negotiation, State
 from natproxy.protocol import FILE, Digest, Entry, ListingNames, Metadata, Range
 
 KEPT = 16
@@ -303,6 +303,9 @@ class Session(Closing):
 
         :param send: sends its command, perhaps more than once, and returns the result.
         """
+        if not request.purpose or self._negotiation.state is State.CONFIRMED:
+            # No failure can show another version.
+            return send()
 
         def carry_out(each: Request[Any]) -> object:
             return send() if each is request else self._exchange(each)
