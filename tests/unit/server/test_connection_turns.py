@@ -114,7 +114,7 @@ class FloodTests(FloodCase):
         for _ in range(200):
             self.clock.turn()
             self.assertLessEqual(len(client._buffer), 2048)
-            self.assertLessEqual(len(client._received), READ)
+            self.assertLessEqual(len(client._unparsed), READ)
 
     def test_all_commands_are_replied_to(self) -> None:
         for client in self.clients:
