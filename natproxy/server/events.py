@@ -1,11 +1,8 @@
-"""Events of a daemon's commands, for subscribers such as the log."""
+"""The event of a command of the file server, for subscribers such as the log."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
-
-from twisted.logger import Logger
 
 from natproxy.address import Address
 from natproxy.nat import Outcome
@@ -28,46 +25,3 @@ class Finished(NamedTuple):
     sent: int
     started_at: float
     ended_at: float
-
-    @property
-    def duration(self) -> float:
-        """Seconds from the start of the command to its end."""
-        return self.ended_at - self.started_at
-
-
-class Subscribers:
-    """The callbacks that receive the events of one source.
-
-    It is false while there are none, so that the source need not build an event.
-    """
-
-    _log = Logger()
-
-    def __init__(self) -> None:
-        # Replaced and never changed in place: a callback may subscribe or unsubscribe.
-        self._callbacks: tuple[Callable[[Finished], object], ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self._callbacks)
-
-    def add(self, callback: Callable[[Finished], object]) -> Callable[[], None]:
-        """Call back with each later event.
-
-        :return: ends the subscription; further calls of it have no effect.
-        """
-        # An entry of its own: the same callback may be subscribed twice.
-        entry = lambda event: callback(event)  # noqa: E731
-        self._callbacks += (entry,)
-
-        def unsubscribe() -> None:
-            self._callbacks = tuple(one for one in self._callbacks if one is not entry)
-
-        return unsubscribe
-
-    def publish(self, event: Finished) -> None:
-        """Pass an event to every callback. An exception from one is logged; the others run."""
-        for callback in self._callbacks:
-            try:
-                callback(event)
-            except Exception:
-                self._log.failure("a subscriber failed")

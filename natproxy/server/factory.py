@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import count
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
@@ -17,7 +18,7 @@ from natproxy.nat import Outcome
 from natproxy.protocol import Command, printable
 from natproxy.server.admission import Admission, Verdict
 from natproxy.server.deadlines import Deadlines
-from natproxy.server.events import Finished, Subscribers
+from natproxy.server.events import Finished
 from natproxy.server.refusals import RefusalLog
 from natproxy.server.rotation import RoundRobin
 
@@ -42,6 +43,8 @@ class Connection(Protocol):
 class CommandFactory(ServerFactory):
     """Builds and holds the client connections of one daemon.
 
+    A subclass sets `protocol`, which returns a new connection.
+
     :param clock: for every time-out.
     :param idle_timeout: seconds that a client may take to send its next command or to read on.
     :param admission: limits the number of clients; by default, to 10,000.
@@ -56,7 +59,9 @@ class CommandFactory(ServerFactory):
     :ivar subscribers: the callbacks of `subscribe`.
     """
 
+    _log = Logger()
     noisy = False
+    protocol: Callable[[], Any]
 
     def __init__(
         self,
@@ -73,7 +78,8 @@ class CommandFactory(ServerFactory):
         self.deadlines = [self.idle, self.lingering, self.first_commands]
         self.connections: set[Connection] = set()
         self.rotation = RoundRobin(clock)
-        self.subscribers = Subscribers()
+        # Replaced and never changed in place: a callback may subscribe or unsubscribe.
+        self.subscribers: tuple[Callable[[Finished], object], ...] = ()
         self._stand_in_ports = count(FIRST_STAND_IN_PORT)
         self._emptied: list[Deferred[None]] = []
         self._refusals = RefusalLog(clock.seconds)
@@ -85,9 +91,24 @@ class CommandFactory(ServerFactory):
         The proxy's commands are events of its NAT table: see `natproxy.nat`. An exception from
         the callback is logged and stops neither the command nor other subscribers.
 
-        :return: ends the subscription.
+        :return: ends the subscription; further calls of it have no effect.
         """
-        return self.subscribers.add(callback)
+        # An entry of its own: the same callback may be subscribed twice.
+        entry = partial(callback)
+        self.subscribers += (entry,)
+
+        def unsubscribe() -> None:
+            self.subscribers = tuple(one for one in self.subscribers if one is not entry)
+
+        return unsubscribe
+
+    def publish(self, event: Finished) -> None:
+        """Pass an event to every subscriber."""
+        for callback in self.subscribers:
+            try:
+                callback(event)
+            except Exception:
+                self._log.failure("a subscriber failed")
 
     def admit(self, command: Command, client: Address) -> Verdict:
         """Return whether a command may begin now. Called once for each, before it begins.
@@ -108,6 +129,10 @@ class CommandFactory(ServerFactory):
         if overloaded:
             self._refusals.suppress()
         return overloaded
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Return the protocol of a new client; `None` if there are too many clients."""
+        return None if self.overloaded(addr) else super().buildProtocol(addr)
 
     def await_first_command(self, callback: Callable[[], object]) -> None:
         """Call back when a new client has taken too long to send its first command."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -55,18 +56,63 @@ class AdmitTests(CommandsCase):
         self.assertEqual(admitted, [(b"one", client), (b"two", client)])
 
 
-class SubscribeTests(CommandsCase):
-    def test_subscriber_receives_events_until_it_unsubscribes(self) -> None:
-        events: list[Finished] = []
-        unsubscribe = self.factory.subscribe(events.append)
-        command = parse_command(b"LIST")
-        assert command is not None
-        client = Address("10.0.0.1", 1)
-        event = Finished(client, command, Outcome.COMPLETED, 3, 1.0, 2.0)
-        self.factory.subscribers.publish(event)
+def finished(line: bytes = b"LIST") -> Finished:
+    """Return an event about a command."""
+    command = parse_command(line)
+    assert command is not None
+    return Finished(Address("127.0.0.1", 4000), command, Outcome.COMPLETED, 17, 2.0, 2.5)
+
+
+class SubscribeTests(SynchronousTestCase):
+    logged_errors = None
+
+    @pytest.fixture(autouse=True)
+    def _logged(self, logged_errors: object) -> None:
+        self.logged_errors = logged_errors
+
+    def setUp(self) -> None:
+        self.factory = CommandFactory(Clock(), 600.0)
+
+    def test_no_subscribers_after_the_last_one_has_unsubscribed(self) -> None:
+        self.assertFalse(self.factory.subscribers)
+        unsubscribe = self.factory.subscribe(lambda event: None)
+        self.assertTrue(self.factory.subscribers)
         unsubscribe()
-        self.factory.subscribers.publish(event)
-        self.assertEqual(events, [event])
+        self.assertFalse(self.factory.subscribers)
+
+    def test_every_subscriber_receives_each_event_until_it_unsubscribes(self) -> None:
+        received: list[Finished] = []
+        first = self.factory.subscribe(received.append)
+        self.factory.subscribe(received.append)
+        one, two = finished(b"LIST"), finished(b"FEAT")
+        self.factory.publish(one)
+        first()
+        first()
+        self.factory.publish(two)
+        self.assertEqual(received, [one, one, two])
+
+    def test_subscriber_that_unsubscribes_in_its_call_does_not_hide_the_event(self) -> None:
+        received: list[Finished] = []
+
+        def once(event: Finished) -> None:
+            received.append(event)
+            unsubscribe()
+
+        unsubscribe = self.factory.subscribe(once)
+        self.factory.subscribe(received.append)
+        self.factory.publish(finished())
+        self.factory.publish(finished())
+        self.assertEqual(len(received), 3)
+
+    def test_exception_of_a_subscriber_is_logged_and_the_others_run(self) -> None:
+        received: list[Finished] = []
+        self.factory.subscribe(lambda event: 1 // 0)
+        self.factory.subscribe(received.append)
+        self.factory.publish(finished())
+        self.assertEqual(len(received), 1)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        if self.logged_errors is not None:
+            self.logged_errors.flush(ZeroDivisionError)
 
 
 class DrainTests(CommandsCase):
