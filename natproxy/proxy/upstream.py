@@ -193,9 +193,8 @@ class UpstreamProtocol(Protocol):
             return
         factory.connected = True
         resources, client = self._resources, self._client
-        local = resources.address_of(self.transport.getHost())
         self._entry = resources.table.register(
-            TranslationKey(local, self._upstream),
+            TranslationKey(resources.address_of(self.transport.getHost()), self._upstream),
             client.outbound,
             client.client_address,
             factory.command,
@@ -252,8 +251,7 @@ class UpstreamProtocol(Protocol):
 
     def reply_expired(self) -> None:
         """Report that the header, or the ``FEAT`` reply, was not complete in time."""
-        seconds = self._resources.replies.seconds
-        text = f"{PROXY_ERROR}the server was silent for {seconds:g} s"
+        text = f"{PROXY_ERROR}the server was silent for {self._resources.replies.seconds:g} s"
         self._fail(Outcome.TIMEOUT, text, GATEWAY_TIMEOUT)
 
     def body_expired(self) -> None:
@@ -302,11 +300,10 @@ class UpstreamProtocol(Protocol):
         except WireError as malformed:
             self._fail_malformed(str(malformed))
             return
-        promised = None if header.framing is Framing.LISTING else header.size
-        self._resources.table.relaying(self._entry, promised)
+        listing = header.framing is Framing.LISTING
+        self._resources.table.relaying(self._entry, None if listing else header.size)
         if header.error is None and not command.known and line.split()[:1] == [b"OK"]:
-            verb = printable(command.shown.verb, 80)
-            self._log_malformed(f"no framing is known for {verb}")
+            self._log_malformed(f"no framing is known for {printable(command.shown.verb, 80)}")
             self._fail(Outcome.ERROR, UNKNOWN_COMMAND)
             return
         body = body_of(header)
