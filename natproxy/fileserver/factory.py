@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IAddress, IReactorTime
-from twisted.logger import Logger
+from twisted.internet.interfaces import IReactorTime
 
 from natproxy.fileserver.digests import Digests
 from natproxy.fileserver.listings import SharedListings
@@ -16,8 +16,7 @@ from natproxy.fileserver.protocol import FileServerProtocol, Services
 from natproxy.fileserver.resets import ResetWatch
 from natproxy.relay import ReadInThread, Relays
 from natproxy.server.admission import Admission
-from natproxy.server.command_log import log_command
-from natproxy.server.events import Finished
+from natproxy.server.command_log import log_finished
 from natproxy.server.factory import CommandFactory
 from natproxy.server.threads import BoundedExecutor, InThread, Limits, Work, WorkRefused
 from natproxy.storage import Storage
@@ -32,8 +31,6 @@ QUEUED_READS = 1000
 """Such reads that wait for a thread."""
 
 T = TypeVar("T")
-
-_log = Logger(namespace="natproxy.fileserver.commands")
 
 
 class FileServerFactory(CommandFactory):
@@ -71,7 +68,8 @@ class FileServerFactory(CommandFactory):
             Digests(hash_in_thread or in_thread, clock),
             ResetWatch(clock),
         )
-        self.subscribe(_log_finished)
+        self.protocol = partial(FileServerProtocol, self.services)
+        self.subscribe(log_finished)
 
     def drain(self) -> Deferred[None]:
         """Let every client finish; then cancel the digests that no client waits for."""
@@ -81,16 +79,6 @@ class FileServerFactory(CommandFactory):
         """Abort the remaining connections, and cancel what is computed for them."""
         super().abort()
         self.services.digests.cancel()
-
-    def buildProtocol(  # type: ignore[override]  # Twisted's base is not typed as optional
-        self, addr: IAddress | None
-    ) -> FileServerProtocol | None:
-        """Return the protocol of a new client; ``None`` if there are too many."""
-        if self.overloaded(addr):
-            return None
-        protocol = FileServerProtocol(self.services)
-        protocol.factory = self
-        return protocol
 
 
 def read_in(in_thread: InThread, clock: IReactorTime) -> ReadInThread:
@@ -110,8 +98,3 @@ def read_in(in_thread: InThread, clock: IReactorTime) -> ReadInThread:
             return fail()
 
     return read
-
-
-def _log_finished(event: Finished) -> None:
-    duration = event.ended_at - event.started_at
-    log_command(_log, event.client, event.command, event.outcome, event.sent, duration)

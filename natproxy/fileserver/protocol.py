@@ -38,7 +38,7 @@ from natproxy.protocol import (
     parse_arguments,
     printable,
 )
-from natproxy.relay import FileJob, PeerGone, Relay, Relays
+from natproxy.relay import DIRECT, FileJob, PeerGone, Relay, Relays
 from natproxy.server.connection import CommandReceiver
 from natproxy.server.events import Finished
 from natproxy.server.threads import Overloaded, WorkRefused
@@ -262,10 +262,18 @@ class FileServerProtocol(CommandReceiver):
         self.reply_error(refusal.message, code)
 
     def _send_bytes(self, reply: bytes) -> None:
-        self._start(self._services.relays.send_bytes(reply, self.outbound, self._sent))
+        if len(reply) <= DIRECT:
+            self._reply(reply)
+        else:
+            self._start(self._services.relays.send_bytes(reply, self.outbound, self._sent))
 
     def _send(self, job: FileJob) -> None:
-        self._start(self._services.relays.send(job))
+        """Send a part of a file, without a relay if it is small and need not be waited for."""
+        reply = self._services.relays.read_small(job)
+        if reply is not None:
+            self._reply(reply)
+        else:
+            self._start(self._services.relays.send(job))
 
     def _start(self, relay: Relay) -> None:
         self._relay = relay

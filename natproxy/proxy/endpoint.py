@@ -21,7 +21,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.python.failure import Failure
 
-from natproxy.proxy.connector import ConnectionFactory, Connector
+from natproxy.proxy.interfaces import ConnectionFactory, Connector
 from natproxy.proxy.tcp import TCPConnector
 
 ATTEMPT_DELAY = 0.25

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 
 from natproxy.nat import Failed, NATTable, Removed
-from natproxy.proxy.command_log import log_end
-from natproxy.proxy.connector import Connector
+from natproxy.proxy.interfaces import Connector
 from natproxy.proxy.protocol import ProxyProtocol
 from natproxy.proxy.upstream import Resources, Upstreams
 from natproxy.relay import Relays
 from natproxy.server.admission import Admission
+from natproxy.server.command_log import log_translation
 from natproxy.server.deadlines import Deadlines
 from natproxy.server.factory import CommandFactory
 
@@ -50,7 +51,7 @@ class ProxyFactory(CommandFactory):
     ) -> None:
         super().__init__(clock, idle_timeout, admission, first_command_timeout)
         self.table = NATTable(clock.seconds, wall_clock)
-        self.stop_logging = self.table.subscribe(log_end, (Removed, Failed))
+        self.stop_logging = self.table.subscribe(log_translation, (Removed, Failed))
         self.resources = Resources(
             self.table,
             Upstreams(connector),
@@ -59,17 +60,8 @@ class ProxyFactory(CommandFactory):
             self.address_of,
         )
         self.deadlines.append(self.resources.replies)
+        self.protocol = partial(ProxyProtocol, self.resources)
 
     def drain(self) -> Deferred[None]:
         """Wait until every client has finished, then close the pipes of the relays."""
         return super().drain().addCallback(lambda _: self.resources.relays.close())
-
-    def buildProtocol(  # type: ignore[override]  # our factory attribute is narrower
-        self, addr: IAddress | None
-    ) -> ProxyProtocol | None:
-        """Return the protocol of a new client; ``None`` if there are too many clients."""
-        if self.overloaded(addr):
-            return None
-        protocol = ProxyProtocol(self.resources)
-        protocol.factory = self
-        return protocol

@@ -25,7 +25,7 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from natproxy.proxy.connector import ConnectionFactory
+from natproxy.proxy.interfaces import ConnectionFactory
 from natproxy.relay.descriptors import close_later
 
 _CONNECTED = (0, errno.EISCONN)
@@ -33,7 +33,7 @@ _PENDING = (errno.EINPROGRESS, errno.EALREADY)
 
 
 class TCPConnector:
-    """Connects to a numeric IPv4 address; see `natproxy.proxy.connector.Connector`.
+    """Connects to a numeric IPv4 address; see `natproxy.proxy.interfaces.Connector`.
 
     :param reactor: also provides ``IReactorSocket`` and ``IReactorTime``.
     :ivar address: where it connects to.

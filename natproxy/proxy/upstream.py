@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol as Interface
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from natproxy.address import Address
@@ -32,10 +30,10 @@ from natproxy.protocol import (
     parse_header,
     printable,
 )
-from natproxy.proxy.connector import Connector, explain
+from natproxy.proxy.failure import explain
+from natproxy.proxy.interfaces import Client, Connector
 from natproxy.proxy.state import TRANSITIONS, Event, State
 from natproxy.relay import (
-    Outbound,
     PeerGone,
     Relays,
     SocketJob,
@@ -76,27 +74,6 @@ class Resources:
     relays: Relays
     replies: Deadlines
     address_of: Callable[[object], Address]
-
-
-class Client(Interface):
-    """The client's side, as a command's upstream side uses it."""
-
-    log: Logger
-    started_at: float
-    outbound: Outbound
-
-    @property
-    def client_address(self) -> Address:
-        """The client's address."""
-        ...
-
-    def reply_finished(self) -> None:
-        """Begin the next command: the whole reply, or an error in its place, is written."""
-        ...
-
-    def reply_broken_off(self, outcome: Outcome) -> None:
-        """Abort the client's connection, unless that is done: the rest of the reply is missing."""
-        ...
 
 
 class UpstreamFactory(ClientFactory):
@@ -265,8 +242,7 @@ class UpstreamProtocol(Protocol):
 
     def reply_expired(self) -> None:
         """Report that the header, or the ``FEAT`` reply, was not complete in time."""
-        seconds = self._resources.replies.seconds
-        text = f"{PROXY_ERROR}the server was silent for {seconds:g} s"
+        text = f"{PROXY_ERROR}the server was silent for {self._resources.replies.seconds:g} s"
         self._fail(Outcome.TIMEOUT, text, GATEWAY_TIMEOUT)
 
     def body_expired(self) -> None:
@@ -320,8 +296,7 @@ class UpstreamProtocol(Protocol):
         if self._state is State.CLOSED:
             return
         if header.error is None and not command.known and line.split()[:1] == [b"OK"]:
-            verb = printable(command.shown.verb, 80)
-            self._log_malformed(f"no framing is known for {verb}")
+            self._log_malformed(f"no framing is known for {printable(command.shown.verb, 80)}")
             self._fail(Outcome.ERROR, UNKNOWN_COMMAND)
             return
         body = body_of(header)

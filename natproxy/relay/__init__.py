@@ -16,10 +16,11 @@ from natproxy.relay.job import (
     SourceChanged,
     SourceShort,
 )
-from natproxy.relay.outbound import Outbound, Transport, outbound_of, send_at_once
+from natproxy.relay.outbound import DIRECT, Outbound, Transport, outbound_of, send_at_once
 from natproxy.relay.page_cache import PageCache, ReadInThread
 
 __all__ = [
+    "DIRECT",
     "FileJob",
     "Method",
     "Outbound",

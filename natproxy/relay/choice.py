@@ -89,6 +89,27 @@ class Relays:
                     self._pool.take_back(pipe, empty=True)
         return CopyRelay(job)
 
+    def read_small(self, job: FileJob) -> bytes | None:
+        """Return the whole reply, and close the file, if one write and no relay can send it.
+
+        :return: `None` if it is too large, if reading may wait, or if it fails: a relay waits
+            in a thread, and reports the failure.
+        """
+        if job.size >= self._sendfile_from:
+            return None
+        reply = job.header
+        if job.size:
+            try:
+                body = self._read_at_once(job)
+                if len(body) != job.size or (job.unchanged is not None and not job.unchanged()):
+                    return None
+            except OSError:
+                return None
+            reply += body
+        with suppress(OSError):
+            job.file.close()
+        return reply
+
     def send(self, job: FileJob) -> Relay:
         """Return the relay of a part of a file."""
         cache = self._page_cache
@@ -116,6 +137,16 @@ class Relays:
         """Return the relay of bytes that are in memory."""
         job = FileJob(b"", Bytes(data), len(data), outbound, ended)
         return CopyingFileRelay(job, None, self._clock)
+
+    def _read_at_once(self, job: FileJob) -> bytes:
+        """Return what can be read of a file without waiting, up to the job's size."""
+        cache = self._page_cache
+        if cache is None:
+            return job.file.read_at(job.offset, job.size)
+        descriptor = job.file.fileno()
+        if descriptor is not None:
+            return cache.read_cached(descriptor, job.offset, job.size)
+        return b"" if job.file.blocking else job.file.read_at(job.offset, job.size)
 
     def close(self) -> None:
         """Close the pipes that are kept for the next body."""

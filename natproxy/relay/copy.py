@@ -23,8 +23,10 @@ class CopyRelay(SocketRelay):
 
     def start(self) -> None:
         """Write the header and begin to move the body."""
+        # With it came up to 64 KiB of the body: they must not be held until the end.
+        header, self._header = self._header, b""
         self.begun = True
-        self._write(self._header)
+        self._write(header)
         if self._running:
             self._outbound.attach(self)
 

@@ -89,6 +89,15 @@ class PageCache:
             return True
         return True
 
+    def read_cached(self, file: int, offset: int, size: int) -> bytes:
+        """Return the first bytes of a range, as far as the cache has them.
+
+        :raises OSError: if it has none of them, or the file is not `known`.
+        """
+        buffer = bytearray(size)
+        size = os.preadv(file, [buffer], offset, _NOWAIT) if _NOWAIT else 0
+        return bytes(memoryview(buffer)[:size])
+
     def load(
         self, file: int, offset: int, size: int, device: int, returned: Callable[[], object]
     ) -> Deferred[None]:

@@ -82,9 +82,11 @@ class SpliceRelay(SocketRelay):
 
     def start(self) -> None:
         """Write the header, and move the body as soon as the header has been sent."""
+        # With it came up to 64 KiB of the body: they must not be held until the end.
+        header, self._header = self._header, b""
         self.begun = True
-        self.sent = len(self._header)
-        self._account.write(self._header)
+        self.sent = len(header)
+        self._account.write(header)
         if self._running:
             self._socket.lend(self, self._begin)
 

@@ -12,6 +12,7 @@ from typing import ClassVar
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
+from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -21,8 +22,7 @@ from natproxy.protocol import LINE_TOO_LONG, MAX_LINE, Command, error_line, pars
 from natproxy.relay import Outbound, Transport, outbound_of
 from natproxy.server.admission import Refusal
 from natproxy.server.factory import CommandFactory
-from natproxy.server.line_receiver import SlicingLineReceiver
-from natproxy.server.rotation import BYTES_PER_UNIT, COMMAND_UNITS, SHARE, line_units
+from natproxy.server.rotation import BYTES_PER_UNIT, COMMAND_UNITS, QUEUE_LIMIT, SHARE, SLICE
 from natproxy.server.state import (
     ENDING,
     INPUT_TRANSITIONS,
@@ -34,31 +34,26 @@ from natproxy.server.state import (
     State,
 )
 
-QUEUE_LIMIT = 64
-"""Commands of one client that wait. When so many wait, reading from the client is paused."""
-
 NEVER = -1.0
 """`CommandReceiver.started_at` of a connection on which no command has begun."""
 
 # Before Python 3.12, looking up a member of an Enum class calls Python code.
 _IDLE, _DISPATCHING, _DRAINING = State.IDLE, State.DISPATCHING, State.DRAINING
-_DISPATCH, _DISPATCHED, _UNFINISHED = Event.DISPATCH, Event.DISPATCHED, Event.UNFINISHED
-_REPLIED = Event.REPLIED
+_DISPATCH, _DISPATCHED = Event.DISPATCH, Event.DISPATCHED
+_UNFINISHED, _REPLIED = Event.UNFINISHED, Event.REPLIED
 _INPUT_OPEN, _TOO_LONG = Input.OPEN, Input.TOO_LONG
 
 
 @implementer(IHalfCloseableProtocol)
-class CommandReceiver(SlicingLineReceiver):
+class CommandReceiver(LineReceiver):
     """Server side of a client's connection.
 
     A subclass replies in `command_received` and calls `reply_finished` when it has written
     the whole reply to `outbound`. Further commands wait until then. The factory's idle time-out
-    limits how long the client may take to send its next command, and to read on when a reply
-    waits for it.
+    limits the time for the client's next command, and for reading on when a reply waits for it.
 
-    The work of one reactor turn is bounded, whatever the client sends: see
-    `natproxy.server.rotation`. A connection that has used up its share of work waits in the
-    factory's rotation, usually with reading paused.
+    The work of one reactor turn is bounded: see `natproxy.server.rotation`. A connection that has
+    used up its share of work waits in the factory's rotation, usually with reading paused.
 
     :cvar command_units: units of work of beginning a command and receiving its reply.
     :cvar refusal_prefix: text that precedes the message when the connection is refused.
@@ -71,6 +66,7 @@ class CommandReceiver(SlicingLineReceiver):
 
     refusal_prefix: ClassVar[str] = ""
 
+    delimiter = b"\n"
     MAX_LENGTH = MAX_LINE
     command_units = COMMAND_UNITS
 
@@ -86,6 +82,7 @@ class CommandReceiver(SlicingLineReceiver):
         self._client_address: Address | None = None
         self._queue: deque[Command] = deque()
         self._units = 0
+        self._unparsed = b""
 
     @property
     def client_address(self) -> Address:
@@ -134,10 +131,8 @@ class CommandReceiver(SlicingLineReceiver):
             self.transport.abortConnection()
 
     def fail(self, failure: Failure) -> None:
-        """Log an unexpected exception and abort the connection.
-
-        Otherwise the client would wait for ever: no time-out applies while a command is under way.
-        """
+        """Log an unexpected exception and abort the connection."""
+        # No time-out applies while a command is under way: the client would wait for ever.
         self.log.failure("cannot reply to {client}", failure, client=self.client_address)
         self.abort(Outcome.ERROR)
 
@@ -189,18 +184,19 @@ class CommandReceiver(SlicingLineReceiver):
         """Parse received bytes for one share of work; keep them while paused."""
         if self.state in ENDING:
             return
-        if self.paused:
-            super().dataReceived(data)
-            return
-        self._units = SHARE
-        super().dataReceived(data)
-        self._continue()
-        self.factory.rotation.spend(SHARE - self._units)
+        self._unparsed += data
+        if not self.paused:
+            self._units = SHARE
+            self._parse()
+            self._continue()
+            self.factory.rotation.left -= SHARE - self._units
 
     def resumeProducing(self) -> None:
         """Parse the bytes that were kept; resume reading if work is left in this share."""
         self.paused = False
-        self.parse_held()
+        # First the lines that LineReceiver holds, so that its buffer does not grow.
+        super().dataReceived(b"")
+        self._parse()
         if not self.paused and self.state not in ENDING:
             self.transport.resumeProducing()
 
@@ -210,7 +206,7 @@ class CommandReceiver(SlicingLineReceiver):
         if command is not None and self.state in OPEN:
             self._queue.append(command)
             self._dispatch()
-        self._units -= line_units(line)
+        self._units -= 1 + len(line) // BYTES_PER_UNIT
         if (self._units <= 0 or len(self._queue) >= QUEUE_LIMIT) and self.state not in ENDING:
             self.pauseProducing()
 
@@ -276,21 +272,26 @@ class CommandReceiver(SlicingLineReceiver):
 
     # Beginning commands.
 
+    def _parse(self) -> None:
+        """Parse received bytes until `lineReceived` pauses."""
+        while self._unparsed and not self.paused:
+            piece, self._unparsed = self._unparsed[:SLICE], self._unparsed[SLICE:]
+            super().dataReceived(piece)
+
     def _next(self) -> None:
         """Continue after an event other than received bytes."""
         if self.outbound.paused:
             return
         if self.state is _IDLE:
-            rotation = self.factory.rotation
             if not self._queue:
                 self._continue()
-            elif rotation.exhausted:
+            elif self.factory.rotation.exhausted:
                 self._wait_for_turn()
             else:
                 self._units = SHARE
                 self._dispatch()
                 self._continue()
-                rotation.spend(SHARE - self._units)
+                self.factory.rotation.left -= SHARE - self._units
         elif self.state is _DRAINING and self.command is None:
             self._finish()
 
@@ -318,8 +319,7 @@ class CommandReceiver(SlicingLineReceiver):
             except Exception:
                 self.fail(Failure())
         if self.state is _DISPATCHING:
-            event = _DISPATCHED if self.command is None else _UNFINISHED
-            self.state = TRANSITIONS[_DISPATCHING][event]
+            self.state = TRANSITIONS[_DISPATCHING][_UNFINISHED if self.command else _DISPATCHED]
 
     def _continue(self) -> None:
         """Decide what follows when no further work is done for this event."""
@@ -386,7 +386,7 @@ class CommandReceiver(SlicingLineReceiver):
         """Change to a state in which no command begins."""
         if self.state is State.WAITING:
             self.factory.rotation.leave(self)
-        self.discard()
+        self._unparsed = b""
         self.state = TRANSITIONS[self.state][event]
 
     def _restart_idle_timer(self) -> None:

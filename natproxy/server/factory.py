@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import count
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
@@ -76,6 +76,8 @@ class Connection(Protocol):
 class CommandFactory(ServerFactory):
     """Builds and holds the client connections of one daemon.
 
+    A subclass sets `protocol`, which returns a new connection.
+
     :param clock: for every time-out.
     :param idle_timeout: seconds that a client may take to send its next command or to read on.
     :param admission: limits the number of clients; by default, to 10,000.
@@ -90,7 +92,9 @@ class CommandFactory(ServerFactory):
     :ivar subscribers: the callbacks of `subscribe`.
     """
 
+    _log = Logger()
     noisy = False
+    protocol: Callable[[], Any]
 
     def __init__(
         self,
@@ -119,7 +123,7 @@ class CommandFactory(ServerFactory):
         The proxy's commands are events of its NAT table: see `natproxy.nat`. An exception from
         the callback is logged and stops neither the command nor other subscribers.
 
-        :return: ends the subscription.
+        :return: ends the subscription; further calls of it have no effect.
         """
         return self.subscribers.add(callback, (Finished,))
 
@@ -142,6 +146,10 @@ class CommandFactory(ServerFactory):
         if overloaded:
             self._refusals.suppress()
         return overloaded
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Return the protocol of a new client; `None` if there are too many clients."""
+        return None if self.overloaded(addr) else super().buildProtocol(addr)
 
     def await_first_command(self, callback: Callable[[], object]) -> None:
         """Call back when a new client has taken too long to send its first command."""

@@ -34,14 +34,19 @@ TURN = 32 * COMMAND_UNITS
 RESULTS = TURN // COMMAND_UNITS
 """Connections that receive one shared result in one turn of the reactor."""
 
+QUEUE_LIMIT = 64
+"""Commands of one client that wait. When so many wait, reading from the client is paused."""
+
+SLICE = 1024
+"""Bytes that `LineReceiver` gets at once.
+
+It copies its buffer for each line in it (twisted#6357): the time for 64 KiB of line feeds grows
+with the square of their number.
+"""
+
 _VISIT_UNITS = 4
 
 T = TypeVar("T")
-
-
-def line_units(line: bytes) -> int:
-    """Return the units of parsing a line."""
-    return 1 + len(line) // BYTES_PER_UNIT
 
 
 class Member(Protocol):
@@ -63,6 +68,8 @@ class RoundRobin:
     """Let connections continue in later turns of the reactor, one share each in rotation.
 
     :param clock: schedules the turns.
+    :ivar left: units left in this turn. A connection subtracts what it uses outside of the
+        rotation.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -70,7 +77,7 @@ class RoundRobin:
         self._waiting: OrderedDict[Member, None] = OrderedDict()
         self._scheduled: IDelayedCall | None = None
         self._in_turn = False
-        self._left = TURN
+        self.left = TURN
 
     @property
     def exhausted(self) -> bool:
@@ -79,11 +86,7 @@ class RoundRobin:
         They are renewed only when a connection waits, so that turns without a waiting connection
         cost nothing.
         """
-        return self._left <= 0
-
-    def spend(self, units: int) -> None:
-        """Subtract units from those of this turn."""
-        self._left -= units
+        return self.left <= 0
 
     def __len__(self) -> int:
         """Return the number of waiting connections."""
@@ -109,16 +112,18 @@ class RoundRobin:
 
     def _turn(self) -> None:
         self._scheduled = None
-        self._left = TURN
+        self.left = TURN
         self._in_turn = True
         try:
             while self._waiting and not self.exhausted:
                 member, _ = self._waiting.popitem(last=False)
-                self.spend(_VISIT_UNITS)
+                self.left -= _VISIT_UNITS
                 try:
-                    self.spend(member.take_turn())
+                    used = member.take_turn()
                 except Exception:
                     member.fail(Failure())
+                else:
+                    self.left -= used
         finally:
             self._in_turn = False
             if self._waiting:

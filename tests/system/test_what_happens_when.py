@@ -15,7 +15,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogEvent, formatEvent
 
-from natproxy.server.connection import QUEUE_LIMIT
+from natproxy.server.rotation import QUEUE_LIMIT
 from tests.support.loopback import (
     HOST,
     PATIENCE,

@@ -15,7 +15,7 @@ from twisted.internet.threads import deferToThread
 
 from natproxy.nat import Removed
 from natproxy.server.admission import Admission
-from natproxy.server.connection import QUEUE_LIMIT
+from natproxy.server.rotation import QUEUE_LIMIT
 from tests.support.loopback import (
     HOST,
     PlayedServer,

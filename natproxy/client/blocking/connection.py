@@ -59,6 +59,9 @@ class Reply:
         first, self._first = self._first, b""
         if first:
             yield first
+        if self._exchange.complete:
+            # As are most short replies: there is no rate to check.
+            return
         monitor = self.rate_monitor()
         while not self._exchange.complete:
             began = time.monotonic()

@@ -33,7 +33,7 @@ from natproxy.client.requests import (
 )
 from natproxy.client.retry import RetryContext, check_timeout
 from natproxy.client.url import check_server
-from natproxy.client.version import Features, Negotiation
+from natproxy.client.version import Features, Negotiation, State
 from natproxy.protocol import Digest, Entry, ListingNames, Metadata, Range
 
 MOST_IDLE = 16
@@ -307,6 +307,9 @@ class Session(Closing):
 
         :param send: sends its command, perhaps more than once, and returns the result.
         """
+        if not request.purpose or self._negotiation.state is State.CONFIRMED:
+            # No failure can show another version.
+            return send()
 
         def carry_out(each: Request[Any]) -> object:
             return send() if each is request else self._exchange(each)

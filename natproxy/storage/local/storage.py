@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import heapq
 import os
 import stat
@@ -13,11 +14,11 @@ from natproxy.kernel.openat2 import Opener, choose_opener
 from natproxy.metadata import FILE, Entry, Metadata
 from natproxy.storage.interface import Check, NotFound, Step, TopFiles, in_runs, unchecked
 from natproxy.storage.local.confinement import (
+    MAX_PATH,
     PATH,
     READ,
+    is_failure,
     is_out_of_resources,
-    is_valid,
-    not_found,
 )
 from natproxy.storage.local.metadata import RacyTimestamps, metadata_of
 from natproxy.storage.local.scans import Scans
@@ -144,7 +145,7 @@ class LocalStorage:
         :raises NotFound: if there is neither, or it is outside.
         :raises OSError: if descriptors or memory are used up, or the disk fails.
         """
-        if name and not is_valid(name):
+        if name and not _is_valid(name):
             raise NotFound
         with self._root() as root:
             return Tree(root, self._opener, self._scans).metadata(name)
@@ -155,7 +156,7 @@ class LocalStorage:
         :raises NotFound: if it is absent, no regular file, outside, or unreadable.
         :raises OSError: as `metadata` does.
         """
-        if not is_valid(name):
+        if not _is_valid(name):
             raise NotFound
         with self._root() as root:
             return self._open_regular(root, name)
@@ -168,7 +169,7 @@ class LocalStorage:
         Regular files, directories, and links inside the directory that lead to either are
         entries.
         """
-        if name and not is_valid(name):
+        if name and not _is_valid(name):
             raise NotFound
         with self._root() as root, closing(Tree(root, self._opener, self._scans, check)) as tree:
             metadata = tree.metadata(name)
@@ -204,8 +205,12 @@ class LocalStorage:
 
     @contextmanager
     def _root(self) -> Iterator[int]:
-        with not_found():
+        try:
             root = os.open(self.path, DIRECTORY_FLAGS)
+        except OSError as error:
+            if is_failure(error):
+                raise
+            raise NotFound from error
         try:
             yield root
         finally:
@@ -227,21 +232,57 @@ class LocalStorage:
         return True
 
     def _open_regular(self, root: int, name: bytes) -> LocalFile:
-        with not_found():
-            # The other end of a FIFO or a device notices that it is opened, even without
-            # waiting: so the type is checked first, and once more after opening.
-            descriptor, _ = self._regular(root, name, PATH)
-            os.close(descriptor)
-            descriptor, result = self._regular(root, name, READ)
-        return LocalFile(descriptor, result, self._racy)
-
-    def _regular(self, root: int, name: bytes, flags: int) -> tuple[int, os.stat_result]:
-        descriptor = self._opener(root, name, flags)
         try:
-            result = os.fstat(descriptor)
-            if not stat.S_ISREG(result.st_mode):
-                raise NotFound
-        except BaseException:
-            os.close(descriptor)
+            opened = _open_entry(root, name) if b"/" not in name else None
+            if opened is None:
+                # The other end of a FIFO or a device notices that it is opened, even without
+                # waiting: so the type is checked first, and once more after opening.
+                descriptor, _ = _regular(self._opener(root, name, PATH))
+                os.close(descriptor)
+                opened = _regular(self._opener(root, name, READ))
+        except OSError as error:
+            if is_failure(error):
+                raise
+            raise NotFound from error
+        return LocalFile(*opened, self._racy)
+
+
+def _is_valid(name: bytes) -> bool:
+    """Return whether a name may be resolved.
+
+    Its components stand between single slashes, and none is ``.`` or ``..``.
+    """
+    return (
+        len(name) <= MAX_PATH
+        and b"\0" not in name
+        and {b"", b".", b".."}.isdisjoint(name.split(b"/"))
+    )
+
+
+def _open_entry(root: int, name: bytes) -> tuple[int, os.stat_result] | None:
+    """Open a regular file directly in a directory; return `None` if there is a link, or no file.
+
+    One component that is no link cannot lead outside: ``openat2``, which Python calls through
+    ``ctypes``, is not needed.
+    """
+    if not stat.S_ISREG(os.stat(name, dir_fd=root, follow_symlinks=False).st_mode):
+        return None
+    try:
+        return _regular(os.open(name, READ | os.O_NOFOLLOW, dir_fd=root))
+    except OSError as error:
+        if error.errno != errno.ELOOP:
             raise
-        return descriptor, result
+        # A link has replaced it.
+        return None
+
+
+def _regular(descriptor: int) -> tuple[int, os.stat_result]:
+    """Return a descriptor and its metadata; close it, and raise, if it is of no regular file."""
+    try:
+        result = os.fstat(descriptor)
+        if not stat.S_ISREG(result.st_mode):
+            raise NotFound
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor, result

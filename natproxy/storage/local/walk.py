@@ -20,8 +20,8 @@ from natproxy.storage.local.confinement import (
     MAX_PATH,
     PATH,
     is_absent,
+    is_failure,
     is_out_of_resources,
-    not_found,
 )
 from natproxy.storage.local.metadata import metadata_of
 from natproxy.storage.local.scans import Runs, Scans, keys_after
@@ -95,8 +95,12 @@ class Tree:
         """
         if not name:
             return metadata_of(os.fstat(self._root))
-        with not_found():
+        try:
             return self._metadata_below(name)
+        except OSError as error:
+            if is_failure(error):
+                raise
+            raise NotFound from error
 
     def walk(self, name: bytes, depth: float, after: bytes) -> Generator[Step, None, None]:
         """Walk through a directory; see `natproxy.storage.interface.Storage.entries`.
@@ -113,8 +117,12 @@ class Tree:
         else:
             return
         self._top = top
-        with not_found():
+        try:
             levels = [_Level(top, rest, keys_after(self._scan(self._open(top)), rest))]
+        except OSError as error:
+            if is_failure(error):
+                raise
+            raise NotFound from error
         while levels:
             self._check()
             path, rest, keys = levels[-1]

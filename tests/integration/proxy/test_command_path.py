@@ -38,16 +38,16 @@ REPLIES = {
     b"GET a": b"OK 3 offset=0 size=3 etag=e mtime=1.0\nabc",
 }
 
-CALLS = 48
+CALLS = 44
 """Calls of Python functions from ``lineReceived`` to the removal, without a subscriber."""
 
-MODULES = 11
+MODULES = 10
 """Modules of these functions."""
 
-LOGGED_CALLS = 60
+LOGGED_CALLS = 54
 """Calls with the log as a subscriber."""
 
-FILES = 34
+FILES = 23
 """Modules of the client and of both daemons that execute one ``GET`` of 3 bytes."""
 
 

@@ -23,8 +23,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from natproxy.proxy.connector import explain
 from natproxy.proxy.endpoint import EndpointConnector, connector_for
+from natproxy.proxy.failure import explain
 from natproxy.proxy.tcp import TCPConnector
 from tests.support.doubles import PlayedEndpoint
 

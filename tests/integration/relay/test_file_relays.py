@@ -81,7 +81,9 @@ async def test_every_byte_arrives_and_the_next_command_works(
             (tmp_path / "file").write_bytes(body)
             client.send(b"DOWNLOAD file\n")
             await gets(client, reply(body))
-            assert server.relays.made[-1].sent == len(reply(body))
+            # A small file has a relay only if the kernel must move it.
+            if method is Method.KERNEL or size > 64 * KIB:
+                assert server.relays.made[-1].sent == len(reply(body))
         await server.ended(*["completed"] * len(SIZES))
         sent = [event["bytes"] for event in server.events if "outcome" in event]
         assert sent == [len(b"OK %d\n" % size) + size for size in SIZES]
@@ -122,7 +124,9 @@ async def test_reply_may_begin_or_end_where_the_socket_is_full(
 ) -> None:
     body = os.urandom(3000)
     (tmp_path / "file").write_bytes(body)
-    async with serving(method, tmp_path) as server, server.client() as client:
+    # By copying, a small file has no relay.
+    serve = serving(method, tmp_path, all_by_method=method is Method.KERNEL)
+    async with serve as server, server.client() as client:
         server.shrink_buffers(client)
         for _ in range(3):
             client.stop_reading()

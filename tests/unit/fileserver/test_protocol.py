@@ -84,7 +84,8 @@ class DownloadTests(FileServerCase):
         self.assertEqual(self.journal.outcomes[0]["bytes"], len(NOT_FOUND))
 
     def test_no_descriptor_is_free(self) -> None:
-        (self.files / "a").write_bytes(b"x")
+        (self.files / "sub").mkdir()
+        (self.files / "sub/a").write_bytes(b"x")
 
         def no_descriptor(*_: object) -> int:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
@@ -93,11 +94,11 @@ class DownloadTests(FileServerCase):
         storage = services.storage
         services.storage = LocalStorage(os.fspath(self.files), no_descriptor)
         self.assertEqual(
-            self.send(b"DOWNLOAD a\n"), b"ERR the server cannot open files at present\n"
+            self.send(b"DOWNLOAD sub/a\n"), b"ERR the server cannot open files at present\n"
         )
-        self.journal.line_with("cannot open a: [Errno 24]")
+        self.journal.line_with("cannot open sub/a: [Errno 24]")
         services.storage = storage
-        self.assertEqual(self.send(b"DOWNLOAD a\n"), b"OK 1\nx")
+        self.assertEqual(self.send(b"DOWNLOAD sub/a\n"), b"OK 1\nx")
 
     def test_unknown_commands(self) -> None:
         for command in (b"WHO", b"DOWNLOAD", b"DOWNLOAD \t", b"\0", b"\xff a", b"LISTING"):

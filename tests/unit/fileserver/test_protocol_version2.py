@@ -60,12 +60,12 @@ class EveryVerbTests(Version2Case):
     def test_lack_of_descriptors_is_not_reported_as_not_found(self) -> None:
         self.lose_clients()
         self.serve(LocalStorage(os.fspath(self.files), no_descriptor))
-        for command in (b"STAT a\n", b"GET a\n", b"HASH a\n"):
-            self.assertEqual(self.send(command), UNAVAILABLE)
+        for verb in (b"STAT", b"GET", b"HASH"):
+            self.assertEqual(self.send(verb + b" sub/b=c%20d\n"), UNAVAILABLE)
         self.assertEqual(self.send_and_run(b"LS sub\n"), UNAVAILABLE)
         lines = [line for line in self.journal.lines() if "cannot open" in line]
         self.assertEqual(len(lines), 4)
-        self.assertIn("cannot open a: [Errno 24]", lines[0])
+        self.assertIn("cannot open sub/b=c d: [Errno 24]", lines[0])
 
 
 class UnexpectedErrorTests(Version2Case):
@@ -88,7 +88,7 @@ class UnexpectedErrorTests(Version2Case):
         def fail(*_: object) -> None:
             raise ZeroDivisionError
 
-        self.patch(self.factory.services.relays, "send_bytes", fail)
+        self.patch(self.protocol, "_send_bytes", fail)
         self.assertEqual(self.send_and_run(b"LS\n"), b"")
         self.assertTrue(self.wire.aborted)
         self.assert_logged_error("cannot reply to 127.0.0.1:43210")

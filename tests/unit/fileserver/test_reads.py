@@ -24,6 +24,7 @@ class HangingTests(FileServerCase):
         self.reads = PlayedThread()
         cache = PageCache(read_in(self.reads, self.clock), PlayedMounts(False))
         self.patch(cache, "known", lambda file, device: False)
+        self.patch(cache, "read_cached", lambda file, offset, size: b"")
         self.factory.services.relays = Relays(None, page_cache=cache)
 
     def test_reads_that_hang_time_out_and_further_ones_are_refused_at_once(self) -> None:

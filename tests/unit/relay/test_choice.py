@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Callable
+from typing import Any
 from unittest import mock, skipUnless
 
 from twisted.internet.interfaces import (
@@ -13,14 +16,16 @@ from twisted.internet.interfaces import (
     IUNIXTransport,
 )
 from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.relay import Method, Relays, choice
+from natproxy.relay import FileJob, Method, PageCache, Relays, choice
 from natproxy.relay.copy import CopyRelay
-from natproxy.relay.files import CopyingFileRelay
+from natproxy.relay.files import Bytes, CopyingFileRelay
 from natproxy.relay.pipes import PipePool
 from natproxy.relay.sendfile import SendfileRelay
 from natproxy.relay.splice import SpliceRelay
-from tests.support.relay_cases import KernelCase
+from tests.support.files import RawFile
+from tests.support.relay_cases import KernelCase, PlayedMounts
 
 TCP = (ITCPTransport, IFileDescriptor, ISystemHandle)
 LIMIT = 128 * 1024
@@ -87,3 +92,65 @@ class ChoosingTests(KernelCase):
 
     def test_methods_have_their_names(self) -> None:
         self.assertEqual([str(method) for method in Method], ["auto", "copy", "kernel"])
+
+
+class ReadSmallTests(SynchronousTestCase):
+    """Small files, which need no relay."""
+
+    def read(
+        self,
+        relays: Relays,
+        size: int,
+        offset: int = 0,
+        unchanged: Callable[[], bool] | None = None,
+        file: Any = None,
+    ) -> bytes | None:
+        """Return what `Relays.read_small` does for a file of 10 bytes, or another one."""
+        if file is None:
+            with tempfile.TemporaryFile(buffering=0) as kept:
+                kept.write(b"0123456789")
+                file = RawFile(os.dup(kept.fileno()))
+        self.file = file
+        self.addCleanup(file.close)
+        job = FileJob(b"OK n\n", file, size, mock.Mock(), mock.Mock(), offset, unchanged)
+        return relays.read_small(job)
+
+    def test_reply_is_returned_and_the_file_closed(self) -> None:
+        self.assertEqual(self.read(Relays(), 3, 2, lambda: True), b"OK n\n234")
+        self.assertTrue(self.file.closed)
+        self.assertEqual(self.read(Relays(), 0, 2, lambda: False), b"OK n\n")
+        self.assertTrue(self.file.closed)
+
+    def test_relay_is_left_to_report_a_file_that_is_shorter_or_has_changed(self) -> None:
+        self.assertIsNone(self.read(Relays(), 11))
+        self.assertFalse(self.file.closed)
+        self.assertIsNone(self.read(Relays(), 3, 0, lambda: False))
+        self.assertFalse(self.file.closed)
+
+    def test_relay_is_left_to_report_a_read_that_fails(self) -> None:
+        failing = mock.Mock(closed=False)
+        failing.read_at.side_effect = OSError
+        self.assertIsNone(self.read(Relays(), 3, file=failing))
+        failing.close.assert_not_called()
+
+    def test_large_files_and_those_that_the_kernel_must_move_have_a_relay(self) -> None:
+        large = Bytes(b"x" * (64 * 1024 + 1))
+        reply = self.read(Relays(), 64 * 1024, file=large)
+        self.assertEqual(reply, b"OK n\n" + b"x" * 64 * 1024)
+        self.assertIsNone(self.read(Relays(), 64 * 1024 + 1, file=large))
+        self.assertIsNone(self.read(Relays(None, Method.KERNEL), 1))
+
+    def test_read_that_may_wait_has_a_relay(self) -> None:
+        cache = PageCache(mock.Mock(), PlayedMounts(False))
+        relays = Relays(None, page_cache=cache)
+        cached = b"012"
+        self.patch(cache, "read_cached", lambda file, offset, size: cached)
+        self.assertEqual(self.read(relays, 3), b"OK n\n012")
+        self.assertIsNone(self.read(relays, 4))
+        self.patch(cache, "read_cached", mock.Mock(side_effect=BlockingIOError))
+        self.assertIsNone(self.read(relays, 3))
+        waiting = mock.Mock(blocking=True)
+        waiting.fileno.return_value = None
+        self.assertIsNone(self.read(relays, 3, file=waiting))
+        waiting.read_at.assert_not_called()
+        self.assertEqual(self.read(relays, 3, file=Bytes(b"abc")), b"OK n\nabc")

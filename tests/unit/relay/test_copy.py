@@ -47,6 +47,7 @@ class CopyRelayTests(SynchronousTestCase):
         relay.deliver(b"abc")
         self.assertEqual(self.account.written, [HEADER, b"abc"])
         self.assertEqual((relay.begun, relay.sent), (True, len(HEADER) + 3))
+        self.assertEqual(relay._header, b"", "held until the end of the body")
 
     def test_body_is_written_by_the_account_and_surplus_dropped(self) -> None:
         relay = self.relay(CountedBody(5))

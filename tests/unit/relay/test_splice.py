@@ -53,6 +53,7 @@ class SpliceTurnTests(KernelCase):
     def test_header_is_sent_first(self) -> None:
         self.assertEqual(self.client.socket.taken(), b"OK n\n")
         self.assertEqual(self.upstream.producerState, "paused")
+        self.assertEqual(self.relay._header, b"", "held until the end of the body")
 
     def test_one_relay_moves_a_bounded_part_in_one_turn(self) -> None:
         for most in (8192, 100_000, LARGE):

@@ -8,8 +8,8 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from natproxy.address import Address
 from natproxy.nat import Outcome
 from natproxy.protocol import MAX_LINE, Command
-from natproxy.server.connection import QUEUE_LIMIT
 from natproxy.server.factory import LINGER
+from natproxy.server.rotation import QUEUE_LIMIT
 from tests.support.doubles import Journal, Wire
 from tests.support.echo_receiver import CommandsCase
 

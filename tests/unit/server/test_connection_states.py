@@ -17,8 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.nat import Outcome
 from natproxy.protocol import MAX_LINE
-from natproxy.server.connection import QUEUE_LIMIT
 from natproxy.server.factory import LINGER, CommandFactory
+from natproxy.server.rotation import QUEUE_LIMIT
 from natproxy.server.state import ENDING, OPEN, IllegalTransition, Input, State
 from tests.support.doubles import HalfClosingWire, TurnClock, Wire
 from tests.support.echo_receiver import CommandsCase, EchoReceiver
@@ -63,7 +63,7 @@ class StateTests(CommandsCase):
 
     def test_commands_that_arrive_while_a_connection_waits_are_queued(self) -> None:
         self.send(b"one\ntwo\n")
-        self.factory.rotation.spend(100_000)
+        self.factory.rotation.left -= 100_000
         self.protocol.reply()
         self.assertIs(self.protocol.state, State.WAITING)
         self.send(b"three\n")

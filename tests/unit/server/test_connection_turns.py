@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.fileserver.factory import FileServerFactory
 from natproxy.fileserver.protocol import FileServerProtocol
 from natproxy.protocol import Command
-from natproxy.proxy.connector import Connector
+from natproxy.proxy.interfaces import Connector
 from natproxy.proxy.protocol import ProxyProtocol
 from natproxy.proxy.tcp import TCPConnector
 from natproxy.server.connection import CommandReceiver
@@ -114,7 +114,7 @@ class FloodTests(FloodCase):
         for _ in range(200):
             self.clock.turn()
             self.assertLessEqual(len(client._buffer), 2048)
-            self.assertLessEqual(len(client._received), READ)
+            self.assertLessEqual(len(client._unparsed), READ)
 
     def test_all_commands_are_replied_to(self) -> None:
         for client in self.clients:

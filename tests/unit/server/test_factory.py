@@ -54,18 +54,11 @@ class AdmitTests(CommandsCase):
         self.assertEqual(admitted, [(b"one", client), (b"two", client)])
 
 
-class SubscribeTests(CommandsCase):
-    def test_subscriber_receives_events_until_it_unsubscribes(self) -> None:
-        events: list[Finished] = []
-        unsubscribe = self.factory.subscribe(events.append)
-        command = parse_command(b"LIST")
-        assert command is not None
-        client = Address("10.0.0.1", 1)
-        event = Finished(client, command, Outcome.COMPLETED, 3, 1.0, 2.0)
-        self.factory.subscribers.publish(event)
-        unsubscribe()
-        self.factory.subscribers.publish(event)
-        self.assertEqual(events, [event])
+def finished(line: bytes = b"LIST") -> Finished:
+    """Return an event about a command."""
+    command = parse_command(line)
+    assert command is not None
+    return Finished(Address("127.0.0.1", 4000), command, Outcome.COMPLETED, 17, 2.0, 2.5)
 
 
 class DrainTests(CommandsCase):

@@ -12,12 +12,10 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.server.rotation import (
-    BYTES_PER_UNIT,
     RESULTS,
     TURN,
     RoundRobin,
     fire_in_turns,
-    line_units,
 )
 from tests.support.doubles import TurnClock
 
@@ -64,7 +62,7 @@ class RotationTests(SynchronousTestCase):
         next_one.take_turn.assert_called_once_with()
 
     def test_units_are_renewed_only_when_a_member_waits(self) -> None:
-        self.rotation.spend(TURN)
+        self.rotation.left -= TURN
         self.assertTrue(self.rotation.exhausted)
         self.clock.turn()
         self.assertTrue(self.rotation.exhausted)
@@ -93,12 +91,6 @@ class RotationTests(SynchronousTestCase):
         self.clock.turn()
         first.take_turn.assert_not_called()
         second.take_turn.assert_called_once_with()
-
-
-class UnitsTests(SynchronousTestCase):
-    def test_long_line_costs_more_than_a_blank_one(self) -> None:
-        self.assertEqual(line_units(b""), 1)
-        self.assertEqual(line_units(b"x" * 10 * BYTES_PER_UNIT), 11)
 
 
 class FireInTurnsTests(SynchronousTestCase):

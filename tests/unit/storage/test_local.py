@@ -101,7 +101,33 @@ class BothOpeners:
                 os.rename(self.path(b"fifo"), self.path(name))
             return self.opener(directory, name, flags)
 
-        self.assert_not_found(LocalStorage(self.served, replaced), b"a.txt")
+        self.assert_not_found(LocalStorage(self.served, replaced), b"sub/b.txt")
+
+    def test_file_of_the_top_directory_is_replaced_after_the_check(self) -> None:
+        def replace(source: bytes) -> None:
+            def stat(*args: object, **options: object) -> os.stat_result:
+                result = original(*args, **options)
+                os.rename(self.path(source), self.path(b"a.txt"))
+                return result
+
+            original = os.stat
+            patched = self.patch(os, "stat", stat)
+            self.addCleanup(patched.restore)
+            try:
+                if source == b"link" and self.follows_links:
+                    self.assertEqual(self.read(self.storage, b"a.txt"), b"the b")
+                else:
+                    self.assert_not_found(self.storage, b"a.txt")
+            finally:
+                patched.restore()
+
+        os.symlink(b"sub/b.txt", self.path(b"link"))
+        os.symlink(b"../outside/secret", self.path(b"out"))
+        os.mkfifo(self.path(b"fifo"))
+        for source in (b"link", b"out", b"fifo"):
+            os.unlink(self.path(b"a.txt"))
+            self.put(b"a.txt", b"the a")
+            replace(source)
 
     def test_links_inside_are_followed_by_the_kernel_only(self) -> None:
         for name in (*INSIDE_LINKS, b"sublink/b.txt"):
@@ -188,9 +214,10 @@ class BothOpeners:
             self.put(name, b"grown in between")
             return self.opener(directory, name, flags)
 
-        self.assertEqual(self.read(LocalStorage(self.served, replaced), b"a.txt"), b"the a")
-        self.assertEqual(self.read(self.storage, b"a.txt"), b"other, and longer")
-        self.assertEqual(self.read(LocalStorage(self.served, grown), b"a.txt"), b"grown in between")
+        name = b"sub/b.txt"
+        self.assertEqual(self.read(LocalStorage(self.served, replaced), name), b"the b")
+        self.assertEqual(self.read(self.storage, name), b"other, and longer")
+        self.assertEqual(self.read(LocalStorage(self.served, grown), name), b"grown in between")
 
     @settings(
         deadline=None,
@@ -263,10 +290,10 @@ class DirectoryTests(ServedCase):
 
         for code in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EAGAIN):
             with self.assertRaises(OSError) as caught:
-                failing(code).open(b"a.txt")
+                failing(code).open(b"sub/b.txt")
             self.assertEqual(caught.exception.errno, code)
         for code in (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EXDEV):
-            self.assert_not_found(failing(code), b"a.txt")
+            self.assert_not_found(failing(code), b"sub/b.txt")
 
     def test_listing_of_many_names_is_sorted_as_a_whole(self) -> None:
         names = [b"%d" % number for number in range(5000)]

@@ -1,48 +1,15 @@
-"""What makes upstream connections, and why one could not be made."""
+"""Why an upstream connection could not be made, as it is reported to the client."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 from twisted.internet import error
 from twisted.python.failure import Failure
 
 from natproxy.nat import Outcome
 from natproxy.protocol import BAD_GATEWAY, GATEWAY_TIMEOUT, UNAVAILABLE
-
-
-class ConnectionFactory(Protocol):
-    """The part of a ``ClientFactory`` that a connector calls."""
-
-    def buildProtocol(self, addr: Any) -> Any:
-        """Return the protocol of a connection that has been made."""
-        ...
-
-    def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
-        """Report that there is no connection; ``connector`` is ``None``."""
-        ...
-
-
-class Connector(Protocol):
-    """Makes the connections to one upstream.
-
-    :ivar timeout: seconds that a connection may take.
-    """
-
-    timeout: float
-
-    def connect(self, factory: ConnectionFactory) -> Callable[[], object]:
-        """Begin to connect.
-
-        The factory's ``buildProtocol`` or ``clientConnectionFailed`` is called, possibly
-        before this returns.
-
-        :return: cancels the attempt; nothing is called from then on. It has no effect after
-            the end of the attempt.
-        """
-        ...
 
 
 class ConnectFailure(NamedTuple):

@@ -1,0 +1,66 @@
+"""What the parts of the proxy require of each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from natproxy.address import Address
+from natproxy.nat import Outcome
+from natproxy.relay import Outbound
+
+
+class ConnectionFactory(Protocol):
+    """The part of a ``ClientFactory`` that a connector calls."""
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """Return the protocol of a connection that has been made."""
+        ...
+
+    def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
+        """Report that there is no connection; ``connector`` is ``None``."""
+        ...
+
+
+class Connector(Protocol):
+    """Makes the connections to one upstream.
+
+    :ivar timeout: seconds that a connection may take.
+    """
+
+    timeout: float
+
+    def connect(self, factory: ConnectionFactory) -> Callable[[], object]:
+        """Begin to connect.
+
+        The factory's ``buildProtocol`` or ``clientConnectionFailed`` is called, possibly
+        before this returns.
+
+        :return: cancels the attempt; nothing is called from then on. It has no effect after
+            the end of the attempt.
+        """
+        ...
+
+
+class Client(Protocol):
+    """The client's side, as a command's upstream side uses it."""
+
+    log: Logger
+    started_at: float
+    outbound: Outbound
+
+    @property
+    def client_address(self) -> Address:
+        """The client's address."""
+        ...
+
+    def reply_finished(self) -> None:
+        """Begin the next command: the whole reply, or an error in its place, is written."""
+        ...
+
+    def reply_broken_off(self, outcome: Outcome) -> None:
+        """Abort the client's connection, unless that is done: the rest of the reply is missing."""
+        ...
