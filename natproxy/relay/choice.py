@@ -92,7 +92,7 @@ class Relays:
     def read_small(self, job: FileJob) -> bytes | None:
         """Return the whole reply, and close the file, if one write and no relay can send it.
 
-        :return: `None` if it is too large, if reading may wait, or if it fails: a relay waits
+        :return: ``None`` if it is too large, if reading may wait, or if it fails: a relay waits
             in a thread, and reports the failure.
         """
         if job.size >= self._sendfile_from:

@@ -148,7 +148,7 @@ class CommandFactory(ServerFactory):
         return overloaded
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Return the protocol of a new client; `None` if there are too many clients."""
+        """Return the protocol of a new client; ``None`` if there are too many clients."""
         return None if self.overloaded(addr) else super().buildProtocol(addr)
 
     def await_first_command(self, callback: Callable[[], object]) -> None:

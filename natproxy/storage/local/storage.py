@@ -260,7 +260,7 @@ def _is_valid(name: bytes) -> bool:
 
 
 def _open_entry(root: int, name: bytes) -> tuple[int, os.stat_result] | None:
-    """Open a regular file directly in a directory; return `None` if there is a link, or no file.
+    """Open a regular file directly in a directory; return ``None`` if there is a link, or no file.
 
     One component that is no link cannot lead outside: ``openat2``, which Python calls through
     ``ctypes``, is not needed.
