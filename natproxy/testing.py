@@ -166,7 +166,7 @@ class MemoryStorage:
         """Make an existing entry unreadable, or readable again.
 
         A file that is unreadable is listed without its metadata; `metadata` and `open` raise
-        `NotFound` for it. A directory that is unreadable is marked as unread in a listing that
+        ``NotFound`` for it. A directory that is unreadable is marked as unread in a listing that
         would contain its entries.
 
         :raises KeyError: if there is no such entry.
