@@ -1,8 +1,8 @@
 """Settings of a daemon or a client: the rules for their values, and where the values come from.
 
 A value is searched for in this order: option of the command line, environment variable, TOML
-file, default. The command line imports this module when it starts: it imports nothing that is
-slow to import.
+file, default. The command line imports this module when it starts, so this module imports
+nothing that is slow to import.
 """
 
 from __future__ import annotations
@@ -23,12 +23,10 @@ LONGEST_DECIMAL = 4096
 
 
 class SettingError(Exception):
-    """Settings are wrong.
+    """Settings are wrong. The text of the exception is the first message.
 
-    Its text is the first message, one line.
-
-    :ivar messages: a line for each thing that is wrong, with its source. Characters that are not
-        printable are escaped: keys and values of a file may have any.
+    :ivar messages: one line for each wrong value or key, with its source. Characters that are not
+        printable are escaped, because keys and values of a file may contain any character.
     """
 
     def __init__(self, *messages: str) -> None:
@@ -52,7 +50,10 @@ class Source(NamedTuple):
 
     @property
     def label(self) -> str:
-        """What an operator changes to change the value; for a default, that word."""
+        """Where an operator changes the value: an option, ``$VARIABLE``, or a key of a file.
+
+        For a default, the word "default".
+        """
         return f"${self.name}" if self.kind == ENVIRONMENT else self.name or self.kind
 
 
@@ -63,29 +64,29 @@ DEFAULT = Source("default")
 
 
 class Rule(Generic[T]):
-    """What a setting's value must be: the one place where it is converted and checked.
+    """Converts and checks the values of a setting.
 
-    :ivar unit: of the value, as shown to people; may be empty.
+    :ivar unit: the unit of the value, as shown to people; may be empty.
     """
 
     unit = ""
 
     def parse(self, text: str) -> T:
-        """Return the value of a text, from an option or an environment variable.
+        """Return the value that the text of an option or an environment variable stands for.
 
-        :raises ValueError: if there is none; the message begins with "must".
+        :raises ValueError: if the text is not valid; the message begins with "must".
         """
         return self.check(text)
 
     def check(self, value: object) -> T:
         """Return a value of TOML or Python if it is valid, converted to the setting's type.
 
-        :raises ValueError: if it is not; the message begins with "must".
+        :raises ValueError: if it is not valid; the message begins with "must".
         """
         raise NotImplementedError
 
     def show(self, value: T) -> str:
-        """Return a value as TOML shows it."""
+        """Return a value as `to_toml` does."""
         return to_toml(value)
 
 
@@ -103,7 +104,7 @@ class Seconds(Rule[float]):
         self.most = most
 
     def parse(self, text: str) -> float:
-        """Return the seconds of a decimal number; see `Rule`."""
+        """Convert a decimal number; see `Rule`."""
         try:
             value = float(text)
         except ValueError:
@@ -111,10 +112,10 @@ class Seconds(Rule[float]):
         return self.check(value)
 
     def check(self, value: object) -> float:
-        """Return the seconds of a number; see `Rule`."""
+        """Return a number as a float, if it is in the range; see `Rule`."""
         if not isinstance(value, (int, float)) or isinstance(value, bool) or value != value:
             raise ValueError("must be a number of seconds")
-        # A whole number of TOML may be too large for a float.
+        # An integer of TOML may be too large for a float.
         if self.least <= value <= min(self.most, sys.float_info.max):
             return float(value)
         if value > self.least and self.most == math.inf:
@@ -124,11 +125,11 @@ class Seconds(Rule[float]):
 
 
 class WholeNumber(Rule[int]):
-    """A whole number of at most nine digits.
+    """A whole number; by default, of at most nine digits.
 
     :param least: the smallest number that is valid.
     :param most: the largest one.
-    :param unit: of the number.
+    :param unit: what the number counts, as shown to people; may be empty.
     """
 
     def __init__(self, least: int = 0, most: int = 999_999_999, unit: str = "") -> None:
@@ -137,13 +138,13 @@ class WholeNumber(Rule[int]):
         self.unit = unit
 
     def parse(self, text: str) -> int:
-        """Return the number of ASCII digits; see `Rule`."""
+        """Convert ASCII digits; see `Rule`."""
         # Python refuses to convert thousands of digits.
         digits = text.isascii() and text.isdigit() and len(text) < 100
         return self.check(int(text) if digits else None)
 
     def check(self, value: object) -> int:
-        """Return a whole number; see `Rule`."""
+        """Return a whole number, if it is in the range; see `Rule`."""
         if (
             isinstance(value, int)
             and not isinstance(value, bool)
@@ -157,7 +158,10 @@ class WholeNumber(Rule[int]):
 
 
 class Choice(Rule[str]):
-    """One of several words."""
+    """One of several words.
+
+    :param words: the valid values.
+    """
 
     def __init__(self, *words: str) -> None:
         self.words = words
@@ -170,12 +174,12 @@ class Choice(Rule[str]):
 
 
 class Flag(Rule[bool]):
-    """Yes or no."""
+    """A boolean."""
 
     words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
     def parse(self, text: str) -> bool:
-        """Return the value of ``true`` or ``false``, ``1`` or ``0``, ``yes`` or ``no``."""
+        """Convert ``true`` or ``false``, ``1`` or ``0``, ``yes`` or ``no``, in any case."""
         return self.check(self.words.get(text.lower()))
 
     def check(self, value: object) -> bool:
@@ -186,10 +190,10 @@ class Flag(Rule[bool]):
 
 
 class Text(Rule[str]):
-    """A text that is not empty: a path, an endpoint."""
+    """A string that is not empty, such as a path or an endpoint."""
 
     def check(self, value: object) -> str:
-        """Return a text; see `Rule`."""
+        """Return a string that is not empty and has no NUL character; see `Rule`."""
         if not isinstance(value, str):
             raise ValueError("must be a string")
         if not value:
@@ -200,14 +204,14 @@ class Text(Rule[str]):
 
 
 class Texts(Rule[tuple[str, ...]]):
-    """One `Text` or several, without white space in them."""
+    """One `Text` or several. In an option or a variable, white space separates them."""
 
     def parse(self, text: str) -> tuple[str, ...]:
-        """Return the words of a text; see `Rule`."""
+        """Split a text at white space; see `Rule`."""
         return self.check(text.split())
 
     def check(self, value: object) -> tuple[str, ...]:
-        """Return a text, or a list of them, as a tuple; see `Rule`."""
+        """Return a string, or a list of strings, as a tuple; see `Rule`."""
         if isinstance(value, str):
             value = (value,)
         if isinstance(value, (list, tuple)) and value and all(isinstance(v, str) for v in value):
@@ -218,10 +222,10 @@ class Texts(Rule[tuple[str, ...]]):
 class Setting(NamedTuple):
     """A setting, and the names under which its value is searched for.
 
-    :ivar key: its name in a file; that of the option, without the hyphens before it.
-    :ivar rule: what its value must be.
+    :ivar key: its name in a file, and that of the option without the two hyphens.
+    :ivar rule: converts and checks the value.
     :ivar variable: the name of the environment variable.
-    :ivar default: the value without any source.
+    :ivar default: the value if no source has one.
     """
 
     key: str
@@ -243,8 +247,8 @@ class Setting(NamedTuple):
 class Table(NamedTuple):
     """A table of a TOML file.
 
-    :ivar path: of the file.
-    :ivar name: of the table; empty for the keys at the top of the file.
+    :ivar path: the path of the file.
+    :ivar name: the name of the table; empty for the keys at the top of the file.
     :ivar values: its keys and their values.
     """
 
@@ -253,7 +257,7 @@ class Table(NamedTuple):
     values: Mapping[str, object]
 
     def place(self, key: str) -> str:
-        """Return the file and the path of a key."""
+        """Return the file and the dotted path of a key, for messages and `Source`."""
         return f"{self.path}: {self.name}.{key}" if self.name else f"{self.path}: {key}"
 
 
@@ -277,11 +281,13 @@ def resolve(
 ) -> dict[str, Found]:
     """Return the value of each setting by the name of its field.
 
-    All values of the file are checked, also those that an option overrides; of the environment
-    only those that are effective. A variable that is empty counts as not set.
+    Every value of the file is checked, even if an option or a variable overrides it. A variable
+    is ignored if the option is set, or if the variable is empty.
 
-    :param options: values by the settings' keys. Text is parsed, other values are checked; a
-        `Found` states its own source.
+    :param environment: the environment variables by name.
+    :param table: the keys and values of the file; ``None`` without a file.
+    :param options: values by the settings' keys. Text is parsed, other values are checked. A
+        `Found` also has the source to report; the source of any other value is the option.
     :param known: keys that the table may have; by default, those of the settings.
     :raises SettingError: with a message for each value and key that is wrong.
     """
@@ -304,7 +310,7 @@ def resolve(
             except ValueError as error:
                 shown = to_toml(value) if source.kind == FILE else value
                 if isinstance(shown, list):
-                    # An option that is repeated.
+                    # The values of an option that is repeated.
                     shown = " ".join(map(str, shown))
                 shown = str(shown)
                 if len(shown) > LONGEST_SHOWN:
@@ -335,7 +341,10 @@ def one_line(text: str) -> str:
 
 
 def to_toml(value: object) -> str:
-    """Return a value as it is written in a TOML file."""
+    """Return a value as it is written in a TOML file, for messages and reports.
+
+    ``None`` becomes ``none``, and a table ``{…}``: neither is TOML.
+    """
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -347,7 +356,8 @@ def to_toml(value: object) -> str:
     if isinstance(value, str):
         from json import dumps
 
-        # What TOML does not accept raw: DEL, and bytes of file names that are not UTF-8.
+        # `dumps` escapes neither DEL, which TOML requires, nor the surrogates that stand for
+        # bytes of file names that are not UTF-8.
         return re.sub(
             "[\x7f\ud800-\udfff]",
             lambda match: f"\\u{ord(match[0]):04x}",
@@ -373,7 +383,7 @@ def _value(rule: Rule[Any], value: object, source: Source) -> object:
 def _suggestion(table: Table, key: str, known: Iterable[str]) -> str:
     from difflib import get_close_matches
 
-    # The time that it takes grows with the length.
+    # A key of a file may be very long; comparing it would take too much time.
     near = get_close_matches(key[:100].lower().replace("_", "-"), list(known), 1)
     if near:
         path = f"{table.name}.{near[0]}" if table.name else near[0]

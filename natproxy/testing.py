@@ -1,6 +1,7 @@
 """Test doubles for programs that use natproxy.
 
-`MemoryStorage` is a storage without a disk: a file server over it behaves as over a directory.
+`MemoryStorage` is a storage without a disk. A file server that serves it behaves as if it served
+a directory.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class _Node:
 class MemoryFile:
     """An open file of a `MemoryStorage`; see `natproxy.storage.interface.OpenFile`.
 
-    :ivar blocking: as of the storage.
+    :ivar blocking: whether reads are to be treated as if they might wait for a disk.
+    :ivar metadata: the metadata when the file was opened.
     :ivar closed: whether `close` was called.
     """
 
@@ -50,11 +52,11 @@ class MemoryFile:
 
     @property
     def size(self) -> int:
-        """The size when it was opened, in bytes."""
+        """The size when the file was opened, in bytes."""
         return self.metadata.size
 
     def fileno(self) -> None:
-        """Return ``None``: it has no descriptor."""
+        """Return ``None``: the file has no descriptor."""
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return up to ``size`` bytes from an offset on.
@@ -67,16 +69,16 @@ class MemoryFile:
         return self._node.content[offset : offset + size]
 
     def unchanged(self) -> bool:
-        """Return whether it was not written to, or has grown."""
+        """Return whether the file has grown, or was not written to since it was opened."""
         now = self._node.metadata
         return now.size > self.metadata.size or now.etag == self.metadata.etag
 
     def current_etag(self) -> str:
-        """Return the etag that it has now."""
+        """Return the etag that the file has now."""
         return self._node.etag
 
     def is_racy(self) -> bool:
-        """Return false: each change has an etag of its own."""
+        """Return false: each change changes the etag."""
         return False
 
     def close(self) -> None:
@@ -94,10 +96,11 @@ class MemoryStorage:
     >>> storage.metadata(b"hello.txt").size
     5
 
-    :param files: content by name; the directories above each are created.
-    :param directories: further directories.
+    :param files: content by name; the directories above each file are created.
+    :param directories: names of further directories.
     :param blocking: whether reads are to be treated as if they might wait for a disk.
-    :ivar error: raised by every call, unless it is ``None``.
+    :raises ValueError: as by `put` and `make_directory`.
+    :ivar error: if it is not ``None``, raised by each method of the interface `Storage`.
     """
 
     def __init__(
@@ -120,7 +123,8 @@ class MemoryStorage:
         """Create a file, or replace one; a file that is open keeps its content.
 
         :param mtime_ns: in nanoseconds since the epoch.
-        :raises ValueError: if the name is not valid, or of a directory.
+        :raises ValueError: if the name is not valid or is that of a directory, or if a part of
+            its path is a file.
         """
         self._make_parents(name)
         old = self._nodes.get(name)
@@ -129,9 +133,10 @@ class MemoryStorage:
         self._nodes[name] = self._node(content, mtime_ns)
 
     def write(self, name: bytes, content: bytes, mtime_ns: int = DEFAULT_MTIME_NS) -> None:
-        """Replace the content of an existing file in place, also for those who have it open.
+        """Replace the content of an existing file in place, also in a `MemoryFile` that is open.
 
-        :raises KeyError: if there is none.
+        :param mtime_ns: in nanoseconds since the epoch.
+        :raises KeyError: if there is no such file.
         """
         node = self._nodes[name]
         node.content, node.mtime_ns, node.etag = content, mtime_ns, f"m{next(self._serial)}"
@@ -139,7 +144,8 @@ class MemoryStorage:
     def make_directory(self, name: bytes, mtime_ns: int = DEFAULT_MTIME_NS) -> None:
         """Create a directory, and those above it, unless it exists.
 
-        :raises ValueError: if the name is not valid, or of a file.
+        :param mtime_ns: in nanoseconds since the epoch.
+        :raises ValueError: if the name is not valid, or if it or a part of its path is a file.
         """
         self._make_parents(name)
         node = self._nodes.setdefault(name, self._node(None, mtime_ns))
@@ -147,9 +153,9 @@ class MemoryStorage:
             raise ValueError(f"a file: {name!r}")
 
     def remove(self, name: bytes) -> None:
-        """Remove a file, or a directory and what is below it.
+        """Remove a file, or a directory and everything below it.
 
-        :raises KeyError: if there is neither.
+        :raises KeyError: if there is no such entry.
         """
         del self._nodes[name]
         for other in [other for other in self._nodes if other.startswith(name + b"/")]:
@@ -159,8 +165,9 @@ class MemoryStorage:
     def make_unreadable(self, name: bytes, unreadable: bool = True) -> None:
         """Make an existing entry unreadable, or readable again.
 
-        A file is listed without its metadata, and is not found otherwise. A directory is marked
-        as unread where its entries would be listed.
+        A file that is unreadable is listed without its metadata; `metadata` and `open` raise
+        ``NotFound`` for it. A directory that is unreadable is marked as unread in a listing that
+        would contain its entries.
 
         :raises KeyError: if there is no such entry.
         """
@@ -175,7 +182,7 @@ class MemoryStorage:
     def metadata(self, name: bytes) -> Metadata:
         """Return the metadata of a file or a directory.
 
-        :raises NotFound: if there is neither, or it cannot be read.
+        :raises NotFound: if there is no such entry, or if it is a file that cannot be read.
         """
         self._fail()
         return self._find(name).metadata
@@ -183,7 +190,7 @@ class MemoryStorage:
     def open(self, name: bytes) -> MemoryFile:
         """Open a file.
 
-        :raises NotFound: if there is none, or it cannot be read.
+        :raises NotFound: if there is no such file, or if it cannot be read.
         """
         self._fail()
         node = self._find(name)
@@ -194,7 +201,11 @@ class MemoryStorage:
     def entries(
         self, name: bytes, depth: float, after: bytes, check: Check = unchecked
     ) -> Generator[Step, None, None]:
-        """List the tree below a directory, or a file; see `Storage.entries`."""
+        """List the tree below a directory, or a file; see `Storage.entries`.
+
+        :raises NotFound: if there is no such entry, or if it is a directory that cannot be read.
+        :raises OSError: if ``after`` is in a directory that cannot be read any more.
+        """
         self._fail()
         top = self._find(name)
         if top.content is not None:
@@ -228,7 +239,7 @@ class MemoryStorage:
             yield Step(other, Entry(other, metadata, marked))
 
     def top_files(self, check: Check = unchecked) -> TopFiles:
-        """Return the names of the files in the top directory."""
+        """Return the names of the files in the top directory; see `Storage.top_files`."""
         self._fail()
         names = []
         for name, node in self._nodes.items():
@@ -252,7 +263,8 @@ class MemoryStorage:
         if b"\0" in name or not {b"", b".", b".."}.isdisjoint(name.split(b"/")):
             raise ValueError(f"not a valid name: {name!r}")
         parent = name.rpartition(b"/")[0]
-        if parent and parent not in self._nodes:
+        if parent and (parent not in self._nodes or self._nodes[parent].content is not None):
+            # Raises an error if it is a file.
             self.make_directory(parent)
 
     def _node(self, content: bytes | None, mtime_ns: int) -> _Node:

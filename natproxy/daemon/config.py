@@ -316,7 +316,7 @@ def read_table(path: str, name: str) -> Table | None:
 def diff(old: Config, new: Config) -> Difference:
     """Return which fields of two configs of one daemon differ.
 
-    This is where a reload will begin: it applies the first group, and names the second.
+    A later reload will apply the reloadable fields and report the others.
     """
     changed = [one for one in fields_of(type(old)) if _value(old, one) != _value(new, one)]
     return Difference(

@@ -1,4 +1,4 @@
-"""Endpoint strings of the settings: parsed, with an error that names what was probably meant."""
+"""Parse the endpoint strings of the settings; the error for a bare address suggests one."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ _Endpoint = TypeVar("_Endpoint")
 
 
 def listening_endpoints(reactor: Any, config: DaemonConfig) -> list[ListeningEndpoint]:
-    """Return the endpoints to listen on.
+    """Return the endpoints of the setting ``listen``, in its order.
 
-    :raises SettingError: if one is malformed.
+    :raises SettingError: if one is malformed, has a port that does not exist, or needs a package
+        or a file that is missing.
     """
     label = config.label("listen")
     for description in config.listen:
         port = re.match(r"(?:haproxy:)*tcp[46]?:(?:port=)?(-?\d+)(?::|$)", description)
+        # The first nine characters suffice: Python refuses to convert thousands of digits.
         if port and not 0 <= int(port[1][:9]) < 65536:
             raise SettingError(f"{label} {description}: there is no port {port[1]}")
     return [
@@ -38,9 +40,9 @@ def listening_endpoints(reactor: Any, config: DaemonConfig) -> list[ListeningEnd
 
 
 def upstream_endpoint(reactor: Any, config: ProxyConfig) -> IStreamClientEndpoint:
-    """Return the endpoint of the file server.
+    """Return the endpoint of the setting ``upstream``: the file server.
 
-    :raises SettingError: if it is malformed.
+    :raises SettingError: as by `listening_endpoints`.
     """
     label = config.label("upstream")
     port = re.fullmatch(r"tcp:.*:(?:port=)?(\d+)", config.upstream)
@@ -61,7 +63,7 @@ def _parse(
     try:
         return parse(description)
     except Exception as error:
-        # Twisted raises whatever its parsers and certificate loaders raise.
+        # Twisted's parsers and certificate loaders raise exceptions of many types.
         suggested = suggestion(description)
         reason = f"not an endpoint; write {suggested}" if suggested else _reason(error)
         raise SettingError(f"{label} {description}: {reason}") from error
@@ -73,11 +75,14 @@ _ADDRESS = re.compile(
     r":?(?P<port>(?<![a-z0-9])[0-9]{1,5})/?",
     re.ASCII | re.IGNORECASE,
 )
-"""``9020``, ``:9020``, ``host:9020``, ``[::1]:9020``, a URL of these; not an endpoint."""
+"""Matches ``9020``, ``:9020``, ``host:9020``, ``[::1]:9020``, and these in a URL."""
 
 
 def _address_in(text: str) -> tuple[str, str, str] | None:
-    """Return host, IPv6 address and port of a text that is not an endpoint, but resembles one."""
+    """Return host, IPv6 address and port of a bare address; ``None`` for any other text.
+
+    One of host and IPv6 address is empty, or both are.
+    """
     found = _ADDRESS.fullmatch(text)
     if found is None or not 0 < int(found["port"]) < 65536:
         return None
@@ -94,7 +99,7 @@ def _listening_suggestion(text: str) -> str | None:
     if host in ("", "*", "0.0.0.0"):  # noqa: S104
         return f"tcp:{port}"
     if host != "localhost" and "." not in host:
-        # The misspelt type of an endpoint, as in "tpc:9", and not a host.
+        # Probably a misspelt endpoint type, as in "tpc:9", and not a host.
         return None
     return f"tcp:{port}:interface=" + ("127.0.0.1" if host == "localhost" else host)
 

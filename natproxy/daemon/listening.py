@@ -1,10 +1,11 @@
-"""Listening: a socket is opened, then wrapped.
+"""Listening sockets, and the factories of the connections that they accept.
 
-`ListeningEndpoint.open_socket` opens the socket that an endpoint string describes;
-`ListeningEndpoint.wrap` adds what its connections need above it. The two are separate so that
-an open socket can be handed in later: one that a worker inherits, or that a service manager has
-opened, needs `wrap` and `keep_alive` alone. The exception is ``ssl:``, whose endpoint is
-Twisted's: it opens the socket and adds TLS in one step.
+`ListeningEndpoint.open_socket` opens the socket that an endpoint string describes.
+`ListeningEndpoint.wrap` adds the parser of the PROXY header, and the closing of refused
+connections, to a factory. The two are separate so that sockets that are already open can be
+supported: a socket that a worker inherits, or that a service manager has opened, needs only
+`wrap` and `keep_alive`. For ``ssl:``, Twisted's endpoint opens the socket and adds TLS in one
+step.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from natproxy.kernel.keepalive import probe_idle
 from natproxy.protocol import printable
 from natproxy.server.proxy_header import HeaderFactory
 
-# The ports of these close the connection at once when the factory returns no protocol.
+# Endpoint types whose ports close a connection at once when the factory returns no protocol.
 _BARE = re.compile(r"(tcp|tcp4|tcp6|unix|systemd):", re.IGNORECASE)
 
 _HEADER = "haproxy:"
@@ -39,12 +40,13 @@ _HEADER = "haproxy:"
 
 @implementer(IStreamServerEndpoint)
 class ListeningEndpoint:
-    """The endpoint of a description, in the syntax of Twisted's ``serverFromString``.
+    """A server endpoint, described in the syntax of Twisted's ``serverFromString``.
 
     The prefix ``haproxy:`` adds natproxy's own parser of the PROXY header, not Twisted's.
 
+    :param reactor: the reactor that accepts connections.
     :param description: an endpoint string, such as ``haproxy:tcp:9000``.
-    :raises Exception: whatever Twisted's parsers raise, if the description is malformed.
+    :raises Exception: of any type, from Twisted's parsers, if the description is malformed.
     """
 
     def __init__(self, reactor: IReactorCore, description: str) -> None:
@@ -57,19 +59,23 @@ class ListeningEndpoint:
         self._is_bare = _BARE.match(description) is not None
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Open the socket, wrapped; see ``IStreamServerEndpoint``."""
+        """Wrap the factory and open the socket; see ``IStreamServerEndpoint``."""
         return self.open_socket(self.wrap(protocolFactory))
 
     def open_socket(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Open the listening socket.
 
         :param factory: makes the protocol of each connection; see `wrap`.
-        :return: fires with the port, or with the reason why it cannot be listened on.
+        :return: fires with the port, or fails with the error of the socket.
         """
         return self._socket.listen(factory).addCallback(keep_alive)
 
     def wrap(self, factory: IProtocolFactory) -> IProtocolFactory:
-        """Return a factory that adds the PROXY header to the connections of another one."""
+        """Return a factory that parses PROXY headers and closes refused connections.
+
+        The protocols of the connections are those of ``factory``. If neither is needed, the
+        factory is returned unchanged.
+        """
         for _ in range(self._headers):
             factory = cast(IProtocolFactory, HeaderFactory(factory))
         return factory if self._is_bare else cast(IProtocolFactory, ClosingFactory(factory))
@@ -78,8 +84,8 @@ class ListeningEndpoint:
 def keep_alive(port: IListeningPort) -> IListeningPort:
     """Make the kernel probe idle connections that a port accepts, and return the port.
 
-    Accepted connections inherit the options of the listening socket on Linux, so that they
-    cost nothing for each; see `probe_idle`. A UNIX socket is left as it is.
+    On Linux, accepted connections inherit the options of the listening socket, so no connection
+    needs a system call for them; see `probe_idle`. The options of a UNIX socket are not changed.
     """
     listening: socket.socket | None = getattr(port, "socket", None)
     if listening is not None and listening.family in (socket.AF_INET, socket.AF_INET6):
@@ -88,7 +94,7 @@ def keep_alive(port: IListeningPort) -> IListeningPort:
 
 
 def address_text(address: object) -> str:
-    """Return the text of an address that is listened on, as a client would type it."""
+    """Return a listening address as a client would type it: ``host:port`` or ``unix:path``."""
     if isinstance(address, (IPv4Address, IPv6Address)):
         host = f"[{address.host}]" if ":" in address.host else address.host
         return f"{host}:{address.port}"
@@ -96,7 +102,7 @@ def address_text(address: object) -> str:
 
 
 class ClosingFactory(WrappingFactory):
-    """Returns the protocols of another factory; where that returns none, a `ClosingProtocol`.
+    """Returns the protocols of another factory, or a `ClosingProtocol` where it returns ``None``.
 
     ``ssl:`` and endpoints of plugins wrap the factory in one that cannot handle a missing
     protocol.
@@ -114,8 +120,8 @@ class ClosingFactory(WrappingFactory):
 
 
 class ClosingProtocol(Protocol):
-    """Closes its connection as soon as it is made."""
+    """Aborts its connection as soon as it is made."""
 
     def connectionMade(self) -> None:
-        """Close the connection."""
+        """Abort the connection."""
         cast(Any, self.transport).abortConnection()

@@ -1,4 +1,4 @@
-"""What fsspec expects of a listing: descriptions of entries, and a walk through them."""
+"""Listings in the form that fsspec expects: descriptions of entries, and a walk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TYPES = {FILE: "file", DIRECTORY: "directory"}
 
 
 def depth_of(maxdepth: int | None) -> float:
-    """Return the levels of directories to list.
+    """Return the levels of directories to list; ``math.inf`` for ``None``.
 
     :raises ValueError: if ``maxdepth`` is less than 1.
     """
@@ -26,11 +26,15 @@ def depth_of(maxdepth: int | None) -> float:
 def describe(name: str, metadata: Metadata, unread: bool = False) -> dict[str, Any]:
     """Return fsspec's description of a file or a directory.
 
-    An entry that the server cannot read has the type ``other`` and the key ``unread``; a
-    directory that it cannot list has the key as well.
+    The size is in bytes, and ``mtime`` in seconds since the epoch. An entry that the server
+    cannot read has the type ``other``. Such an entry, and a directory that the server cannot
+    list, has the key ``unread`` with the value ``True``.
+
+    :param name: the whole path.
+    :param unread: whether it is a directory that the server cannot list.
     """
     unread = unread or metadata.type == UNREAD
-    # Rounded to the same float as by ``os.stat``.
+    # The same float as that of ``os.stat``.
     mtime = metadata.mtime_ns // 10**9 + 1e-9 * (metadata.mtime_ns % 10**9)
     return {
         "name": name,
@@ -43,9 +47,9 @@ def describe(name: str, metadata: Metadata, unread: bool = False) -> dict[str, A
 
 
 def datetime_of(mtime_ns: int) -> datetime:
-    """Return a time as a ``datetime`` in UTC, to the microsecond.
+    """Return a time as a ``datetime`` in UTC, rounded down to the microsecond.
 
-    One before the year 1 or after the year 9999 becomes the first or the last ``datetime``.
+    A time before the year 1 or after the year 9999 becomes the first or the last ``datetime``.
 
     :param mtime_ns: nanoseconds since the epoch.
     """
@@ -62,32 +66,35 @@ def walk(
     """Yield each directory of a listing with its directories and its files, as ``os.walk`` does.
 
     :param top: the directory that was listed.
+    :param entries: its listing, of all levels, as returned by `describe`.
     :param depth: levels of directories that were listed.
+    :param topdown: whether to yield a directory before those below it; then the caller may remove
+        names of directories, which are not visited.
     :param detail: whether to yield dictionaries of names and descriptions, or lists of names.
     """
-    inside: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+    contents: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
     for entry in entries:
         directory, _, last = entry["name"].rpartition("/")
         directory = directory or "/"
         if entry["name"] == top:
             directory, last = top, ""
-        directories, files = inside.setdefault(directory, ({}, {}))
+        directories, files = contents.setdefault(directory, ({}, {}))
         (directories if entry["type"] == "directory" else files)[last] = entry
-    kind: Any = dict if detail else list
+    container: Any = dict if detail else list
     pending: list[tuple[str, int]] = [(top, 1)]
-    later = []
+    postponed = []
     while pending:
         directory, level = pending.pop()
-        directories, files = inside.get(directory, ({}, {}))
-        visit = directory, kind(directories), kind(files)
+        directories, files = contents.get(directory, ({}, {}))
+        visit = directory, container(directories), container(files)
         if topdown:
             yield visit
         else:
-            later.append(visit)
+            postponed.append(visit)
         if level < depth:
-            # The caller may have removed some of the names.
-            into = [
+            # With `topdown`, the caller may have removed some of the names.
+            subdirectories = [
                 (directories[last]["name"], level + 1) for last in visit[1] if last in directories
             ]
-            pending += reversed(into) if topdown else into
-    yield from reversed(later)
+            pending += reversed(subdirectories) if topdown else subdirectories
+    yield from reversed(postponed)

@@ -9,18 +9,18 @@ IDLE = 60
 """Seconds without traffic after which the kernel probes a connection."""
 
 INTERVAL = 15
-"""Seconds between its probes."""
+"""Seconds between two probes."""
 
 PROBES = 4
-"""Probes without a reply after which the kernel closes a connection."""
+"""Unacknowledged probes after which the kernel closes a connection."""
 
 
 def probe_idle(sock: socket.socket) -> None:
     """Enable keepalive for a TCP connection, or for those that a listening socket accepts.
 
-    So a NAT device on the path keeps its entry for an idle connection, and a connection whose
-    peer does not reply for two minutes is lost. Options that the system or the socket does not
-    support are left out.
+    The probes make a NAT device on the path keep its entry for an idle connection. If the peer
+    is silent and acknowledges no probe for two minutes, the kernel closes the connection.
+    Options that the system or the socket does not support are not set; no error is raised.
     """
     with suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

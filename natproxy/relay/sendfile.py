@@ -1,4 +1,4 @@
-"""From a file to a connection inside the kernel: ``sendfile(2)``."""
+"""Send a file to a connection inside the kernel, by ``sendfile(2)``."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from natproxy.relay.outbound import SocketOutbound
 from natproxy.relay.page_cache import PageCache
 
 STRETCH = 1 << 20
-"""Bytes that are sent by one ``sendfile``, and looked for in the page cache, at most."""
+"""Most bytes for which one step checks the page cache and calls ``sendfile``."""
 
 _FILE_ERRORS = frozenset((errno.EIO, errno.ESTALE, errno.EINVAL, errno.ENOMEM))
 
 
 class SendfileRelay(FileRelay):
-    """Passes a stretch of the file to the kernel each time that the socket can take one.
+    """Sends up to `STRETCH` bytes of a file each time that the socket is writable.
 
-    :raises OSError: if there is no descriptor for it; the file is still the caller's.
+    :raises OSError: if the client's descriptor cannot be duplicated; the caller then still has
+        to close the file.
     """
 
     __slots__ = ("_receiver", "_sendfile_end", "_socket")
 
     def __init__(self, reactor: IReactorFDSet, job: FileJob, page_cache: PageCache | None) -> None:
         super().__init__(job, page_cache)
-        # The last byte is held back until all the others have been read and checked.
+        # The last byte is sent separately, after the check that the file has not changed.
         self._sendfile_end = self._end - (job.unchanged is not None)
         self._socket = cast(SocketOutbound, job.outbound)
         self._receiver = WatchedDescriptor(reactor, self._socket.descriptor(), self._move)
@@ -41,7 +42,8 @@ class SendfileRelay(FileRelay):
         self._socket.lend(self, self._move)
 
     def _move(self) -> None:
-        # While a thread reads, this is an event of a descriptor that had the number before.
+        # While a thread reads, no event is expected: this one is for an earlier descriptor with
+        # the same number.
         if self._reading is not None or self._is_over():
             return
         wanted = self._readable(min(STRETCH, self._outbound.budget))
@@ -60,7 +62,8 @@ class SendfileRelay(FileRelay):
             self._fail(error)
             return
         except OSError as error:
-            # Reading fails for few reasons; all others are the socket's.
+            # ``sendfile`` reports the errors of both ends. Those of reading are few; any other
+            # error is of the socket.
             is_file = error.errno in _FILE_ERRORS
             self._fail(error if is_file else PeerGone("the client is gone"))
             return
@@ -72,12 +75,17 @@ class SendfileRelay(FileRelay):
             if self._offset == self._end:
                 self._finish()
                 return
-        # However much has moved, the relay waits for the client, whose time-out begins again.
+        # Whatever was sent: wait for the client, and restart its time-out.
         self._socket.set_paused(True)
         self._receiver.wait_writable()
 
     def _send(self, size: int) -> int:
-        """Return how many bytes the socket has taken; 0 if the file has no more."""
+        """Return the number of bytes sent; 0 if the file has ended.
+
+        :raises BlockingIOError: if the socket is full.
+        :raises SourceChanged: if the file has changed, before its last byte is sent.
+        :raises OSError: of the file or the socket.
+        """
         receiver, file = self._receiver.fileno(), cast(int, self._file.fileno())
         if self._offset < self._sendfile_end:
             most = min(size, self._sendfile_end - self._offset)

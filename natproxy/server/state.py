@@ -1,15 +1,15 @@
 """The states of a client's connection, and the table of their transitions.
 
-Two facts decide what a connection does next, and each has one table here:
+A connection has two states, each with its own table of transitions:
 
 - its `State`: whether a command is under way, and how far the connection is closed;
 - its `Input`: whether further commands can arrive from the client.
 
-Rule: a state changes only by ``state = TRANSITIONS[state][event]``. A pair that the table does
-not contain is a bug of the caller and raises `IllegalTransition`. What a transition *does* (write,
-close, set a deadline) is the caller's affair: there is no I/O here.
+A state changes only by ``state = TRANSITIONS[state][event]``. A pair that the table does not
+contain is a bug of the caller and raises `IllegalTransition`. This module does no I/O: the caller
+writes, closes and sets deadlines.
 
-Facts of other objects are not repeated as states: whether the client reads is
+The attributes of other objects are not repeated as states: whether the client reads is
 ``outbound.paused``, and whether received bytes are parsed is ``LineReceiver.paused``.
 """
 
@@ -23,7 +23,7 @@ from typing import TypeVar
 class Symbol(Enum):
     """An enumeration whose members are hashed by identity.
 
-    ``Enum.__hash__`` is a Python function, and a table is looked up for each command.
+    ``Enum.__hash__`` is a Python function, which is too slow for several look-ups per command.
     """
 
     __hash__ = object.__hash__
@@ -38,9 +38,12 @@ class IllegalTransition(Exception):
 
 
 class Row(dict[E, S]):
-    """The events that are legal in one state, each with the state that follows.
+    """The events that are legal in one state, each with the next state.
 
-    :param state: the state, for the message of `IllegalTransition`.
+    Any other event raises `IllegalTransition`.
+
+    :param state: the state, for the message of the exception.
+    :param events: the next state by event.
     """
 
     def __init__(self, state: S, events: Mapping[E, S]) -> None:
@@ -62,7 +65,7 @@ class State(Symbol):
     IDLE = "idle"
     """No command is under way; the next one begins when it arrives and the client reads."""
     DISPATCHING = "dispatching"
-    """Queued commands are being begun; replies that finish at once do not leave this state."""
+    """Queued commands are being started; a reply that finishes at once does not end this state."""
     REPLYING = "replying"
     """One command is under way; others wait in the queue."""
     WAITING = "waiting"
@@ -70,28 +73,28 @@ class State(Symbol):
     DRAINING = "draining"
     """The current reply is the last one; the connection closes after it."""
     FLUSHING = "flushing"
-    """Half-closed after the last reply: the rest is sent, and input is read and discarded."""
+    """Half-closed after the last reply: buffered bytes are sent, input is read and discarded."""
     LINGERING = "lingering"
     """Everything has been sent; the client has a short time to close first."""
     CLOSING = "closing"
-    """The transport is closing, and sends what it still holds."""
+    """The transport sends its buffered bytes and closes."""
     CLOSED = "closed"
     """Aborted or lost."""
 
 
 class Event(Symbol):
-    """What changes the `State`."""
+    """An event that can change the `State`."""
 
     DISPATCH = "dispatch"
-    """Begin queued commands."""
+    """Start queued commands."""
     DISPATCHED = "dispatched"
-    """No further command is begun now, and none is under way."""
+    """No further command is started now, and none is under way."""
     UNFINISHED = "unfinished"
-    """The command that was begun last has not been replied to yet."""
+    """The command that was started last has no complete reply yet."""
     REPLIED = "replied"
     """The reply to the current command has been written."""
     SHARE_USED = "share used"
-    """There is more work, but not in this turn of the reactor."""
+    """The connection's share of work is used up, and there is more work."""
     TURN = "turn"
     """The connection's turn in the rotation has come."""
     DRAIN = "drain"
@@ -138,7 +141,7 @@ TRANSITIONS = transition_table(
             **_END,
         },
         State.DRAINING: {
-            # The client may have to read before the connection can close.
+            # The connection closes once the client has read; until then it stays here.
             Event.REPLIED: State.DRAINING,
             Event.DRAIN: State.DRAINING,
             **_CLOSE,
@@ -157,11 +160,11 @@ TRANSITIONS = transition_table(
             Event.CLOSE: State.CLOSING,
             **_END,
         },
-        # A subscriber that is notified of the end of a command may abort the connection.
+        # A subscriber to the end of a command may abort the connection, before ``REPLIED``.
         State.CLOSED: {Event.REPLIED: State.CLOSED, **_END},
     }
 )
-"""What follows an event in a state."""
+"""The next state, by state and event."""
 
 OPEN = frozenset({State.IDLE, State.DISPATCHING, State.REPLYING, State.WAITING})
 """The states in which received commands are queued."""
@@ -183,7 +186,7 @@ class Input(Symbol):
 
 
 class InputEvent(Symbol):
-    """What changes the `Input`."""
+    """An event that can change the `Input`."""
 
     END = "end"
     """The client has half-closed. The transport may report it again when reading resumes."""
@@ -201,4 +204,4 @@ INPUT_TRANSITIONS = transition_table(
         },
     }
 )
-"""What follows an event of the input."""
+"""The next `Input`, by `Input` and event."""

@@ -15,7 +15,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 class Completion(Command):
-    """Prints the script for a shell; `natproxy.cli.completion` replies to it."""
+    """Prints a script for a shell. The script calls `natproxy.cli.completion` for the names."""
 
     name = "completion"
     help = "print a script that completes natproxy's command lines"
@@ -31,7 +31,7 @@ class Completion(Command):
             from argcomplete.shell_integration import shellcode
         except ImportError as error:
             raise ClientError("completion needs argcomplete: install natproxy[cli]") from error
-        # Without `-o default`: it offers local files where no name on the server matches.
+        # `-o default` is left out: bash would offer local files if no remote name matches.
         options = ["-o nospace"]
         script = shellcode(["natproxy"], shell=arguments.shell, complete_arguments=options)
         sys.stdout.write(script.strip() + "\n")

@@ -1,7 +1,7 @@
 """Bars on a terminal.
 
-Events are only counted; a thread draws the bars a few times per second. What is written to
-standard error meanwhile appears above the bars.
+An event only updates the tally; a thread draws the bars a few times per second. Text that is
+written to standard error meanwhile appears above the bars.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from natproxy.client.context import Closing
 from natproxy.client.events import Event, Phase
 
 PER_SECOND = 8
-"""Number of times that the bars are drawn."""
+"""How often the bars are drawn, per second."""
 
 ECHO = "^C"
-"""What a terminal writes after the last bar on an interrupt: the line must not wrap."""
+"""Text that a terminal adds to the last bar on an interrupt; each bar leaves space for it."""
 
 _WITH_MESSAGE = (Phase.RESTARTING, Phase.WAITING)
 
@@ -36,6 +36,8 @@ _WITH_MESSAGE = (Phase.RESTARTING, Phase.WAITING)
 class Bars(Closing):
     """Draws bars from the first event on.
 
+    :param stream: the terminal, to which the bars are written.
+    :param clock: returns seconds since any origin.
     :param console: to draw on; by default, one for the stream.
     """
 
@@ -43,7 +45,7 @@ class Bars(Closing):
         self, stream: TextIO, clock: Callable[[], float], console: Console | None = None
     ) -> None:
         self._console = console or Console(
-            # It is a terminal: rich must not conclude otherwise from the environment.
+            # The stream is a terminal: variables of the environment must not override that.
             file=stream,
             force_terminal=True,
             force_interactive=True,
@@ -61,7 +63,7 @@ class Bars(Closing):
         if not self._drawing:
             self._start()
         if changed is not None and changed.phase in _WITH_MESSAGE and event.message:
-            # The line of the file is soon overwritten, and too short for a reason.
+            # The bar of the file has no space for the message.
             self.show_message(message_of(event))
 
     def expect(self, files: int, size: int | None) -> None:
@@ -83,7 +85,7 @@ class Bars(Closing):
             if not self._drawing:
                 return
         self._frame.moving = False
-        # Without bars, no empty line must remain either.
+        # If there are no bars, erase the empty line that was drawn instead.
         self._live.transient = not self._frame.lines(self._console.options)
         with suppress(OSError, ValueError):
             self._live.stop()
@@ -95,12 +97,15 @@ class Bars(Closing):
             self._drawing = True
             with suppress(OSError, ValueError):
                 self._live.start()
-                # A process that is killed or suspended could not show it again.
+                # rich hides the cursor; a process that is killed could not show it again.
                 self._console.show_cursor(True)
 
 
 class _Frame:
-    """Renders the current state of a tally."""
+    """Renders the current state of a tally.
+
+    :ivar moving: whether the bars are animated; false for the last state.
+    """
 
     def __init__(self, tally: Tally, console: Console) -> None:
         self.moving = True

@@ -1,7 +1,8 @@
 """TCP connections to a host with several addresses, by Happy Eyeballs (RFC 8305).
 
 The addresses are tried 250 ms apart, IPv6 and IPv4 in turn, and the first connection that is
-established is used. A dead first address costs those 250 ms, once for a session.
+established is used. If the first address does not respond, only the first connection of a
+session takes 250 ms longer: the later ones begin with the address that accepted.
 """
 
 from __future__ import annotations
@@ -29,15 +30,16 @@ IDLE_LIMIT = 30.0
 """Seconds of idleness after which a connection is not used for another command."""
 
 _NUMERIC = re.compile("[0-9.]+|.*:.*")
-"""Hosts that are addresses: they need no resolver."""
+"""Matches hosts that are addresses: they need no resolver."""
 
 LOW_RTT = 500
-"""Microseconds of round-trip time up to which a small receive buffer is as fast."""
+"""Microseconds of round-trip time up to which `RECEIVE_BUFFER` is as fast as a larger one."""
 
 RECEIVE_BUFFER = 1 << 20
-"""Bytes of the receive buffer of a connection to a server nearby."""
+"""Bytes of the receive buffer, up to a round-trip time of `LOW_RTT`."""
 
 _RTT_OFFSET = 68
+"""Bytes before ``tcpi_rtt`` in Linux's ``struct tcp_info``."""
 
 _PENDING = (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY, errno.EINTR)
 
@@ -45,9 +47,9 @@ _PENDING = (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY, errno.EINTR)
 def connect_seconds(timeout: float, connect_timeout: float | None) -> float:
     """Return the seconds to wait for a connection.
 
-    :param timeout: of a session, in seconds.
-    :param connect_timeout: of the session; ``None`` for `CONNECT_TIMEOUT`, or ``timeout`` if
-        that is shorter.
+    :param timeout: the session's time-out, in seconds.
+    :param connect_timeout: the session's time-out for connecting, in seconds; ``None`` for the
+        shorter one of `CONNECT_TIMEOUT` and ``timeout``.
     """
     return min(CONNECT_TIMEOUT, timeout) if connect_timeout is None else connect_timeout
 
@@ -65,19 +67,20 @@ class Route:
     """The addresses of one host, and the one that accepted last. Several threads may use it.
 
     :param host: a name or an address.
+    :param port: of the server.
     """
 
     def __init__(self, host: str, port: int) -> None:
         self.host = host
         self.port = port
-        # Read and replaced whole.
+        # Without a lock: one assignment replaces it.
         self._winner: Candidate | None = None
 
     def candidates(self) -> list[Candidate]:
         """Resolve the host; the address that accepted last is the first.
 
-        :raises OSError: if it cannot be resolved.
-        :raises ValueError: if it is not a valid host name.
+        :raises OSError: if the host cannot be resolved.
+        :raises ValueError: if ``host`` is not a valid host name.
         """
         found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         candidates = interleave(
@@ -92,11 +95,14 @@ class Route:
     def connect(self, timeout: float, attempts: Attempts) -> socket.socket:
         """Connect to the first address that accepts.
 
-        :param timeout: seconds in all; the resolution of the name is part of it.
-        :param attempts: holds the sockets; another thread can interrupt it.
+        :param timeout: seconds for the resolution of the name and all attempts together.
+        :param attempts: makes the connections; another thread can interrupt them.
         :return: a blocking socket.
         :raises TimeoutError: if none accepts in time.
-        :raises OSError: for the last address that failed.
+        :raises OSError: if the host cannot be resolved, or the error of the address that failed
+            last.
+        :raises ValueError: if the host is not a valid host name.
+        :raises Exception: what the check of ``attempts`` raises.
         """
         try:
             connected, winner = attempts.run(self._resolved, timeout)
@@ -109,9 +115,9 @@ class Route:
         """Return the candidates, resolved in a thread if the host is a name.
 
         The system's resolver cannot be interrupted, not even by a signal, and has its own
-        time-outs. If it takes too long, the thread is left to end later.
+        time-outs. If it takes too long, its thread continues in the background until it returns.
 
-        :param wait: waits for an event, or raises.
+        :param wait: waits for an event; raises if the time is over or the caller cancels.
         """
         if _NUMERIC.fullmatch(self.host):
             return self.candidates()
@@ -139,10 +145,10 @@ class Route:
 
 
 class Attempts:
-    """Concurrent connects to the addresses of one host; see `Route`.
+    """Concurrent attempts to connect to the addresses of one host; see `Route`.
 
-    :param check: called after each wait; what it raises cancels the connects.
-    :param clock: returns seconds, from any origin.
+    :param check: called after each wait; an exception that it raises cancels the attempts.
+    :param clock: returns seconds since any origin.
     """
 
     def __init__(
@@ -169,9 +175,10 @@ class Attempts:
         resolve: Callable[[Callable[[threading.Event], object]], list[Candidate]],
         timeout: float,
     ) -> tuple[socket.socket, Candidate]:
-        """Return the first socket that is connected, and to where; see `Route.connect`.
+        """Return the first socket that is connected, and its address; see `Route.connect`.
 
-        :param resolve: returns the addresses; its parameter waits for an event.
+        :param resolve: returns the addresses; its parameter is a function that waits for an event.
+        :param timeout: in seconds.
         """
         end = self._clock() + timeout
         waiting = list(resolve(lambda event: self._wait(event, end)))
@@ -191,7 +198,7 @@ class Attempts:
                     continue
                 begin_next = now + ATTEMPT_DELAY
             until = min(end, begin_next) if waiting else end
-            # Waits are short: an interrupt between `check` and `poll` wakes nothing up.
+            # Waits are short: `interrupt` cannot wake up a `poll` that has not begun.
             seconds = max(0.0, min(until - now, ATTEMPT_DELAY))
             ready = poll.poll(seconds * 1000)
             self._check()
@@ -213,7 +220,8 @@ class Attempts:
     def _wait(self, event: threading.Event, end: float) -> None:
         """Wait for an event.
 
-        :raises TimeoutError: if it is not set by then.
+        :param end: by the clock.
+        :raises TimeoutError: if the event is not set by ``end``.
         """
         while not event.wait(max(0.0, min(end - self._clock(), ATTEMPT_DELAY))):
             self._check()
@@ -239,7 +247,10 @@ class Attempts:
 
 
 def interleave(candidates: list[Candidate]) -> list[Candidate]:
-    """Return addresses with alternating families, that of the first one first (RFC 8305, 4)."""
+    """Return the addresses, in alternating families (RFC 8305, section 4), without duplicates.
+
+    The first address stays the first.
+    """
     families: dict[int, list[Candidate]] = {}
     for candidate in candidates:
         of_family = families.setdefault(candidate.family, [])
@@ -263,8 +274,8 @@ def reset_at_close(connected: socket.socket, reset: bool) -> None:
 def limit_receive_buffer(connected: socket.socket) -> None:
     """Limit the bytes that wait in the kernel to be received, if the server is nearby.
 
-    If the process is killed, they are lost and have to be downloaded again: up to 32 MiB by
-    Linux's defaults. Over a short distance, 1 MiB is as fast; a long one needs more.
+    If the process is killed, these bytes are lost and have to be downloaded again: up to 32 MiB
+    by Linux's defaults. With a short round-trip time, 1 MiB is as fast; a longer one needs more.
     """
     with suppress(OSError, AttributeError):
         # struct tcp_info, tcp(7): tcpi_rtt.

@@ -1,4 +1,4 @@
-"""One connection on a reactor: a command is sent, and a receiver takes the reply."""
+"""One connection on a reactor: it sends a command and passes the reply to a receiver."""
 
 from __future__ import annotations
 
@@ -42,8 +42,9 @@ CLOSE_TIMEOUT = 1.0
 class Owner(Interface):
     """The part of a pool that its connections use.
 
-    :ivar timeout: seconds that silence inside a reply may last.
-    :ivar server: its name in messages.
+    :ivar clock: schedules the time-outs.
+    :ivar timeout: seconds for the whole header of a reply, and then for each wait inside its body.
+    :ivar server: the server's name in messages.
     """
 
     clock: IReactorTime
@@ -61,16 +62,16 @@ class Owner(Interface):
 
 
 class Receiver(ABC):
-    """Takes the reply of one exchange. What it raises fails the exchange.
+    """Takes the reply of one exchange. An exception from any of its methods fails the exchange.
 
-    :ivar satisfied: whether the rest of the reply is not needed; the connection is closed.
+    :ivar satisfied: whether no more of the reply is needed; if so, the connection is aborted.
     """
 
     satisfied = False
 
     @abstractmethod
     def begin(self, header: Header, connection: PooledConnection) -> None:
-        """Take the header."""
+        """Take the header, before any piece of the body."""
 
     @abstractmethod
     def write(self, data: bytes) -> None:
@@ -80,7 +81,7 @@ class Receiver(ABC):
         """Note that the reply is complete, or the receiver `satisfied`."""
 
     def close(self) -> None:  # noqa: B027  # nothing to do by default
-        """Release the connection: the exchange has ended, perhaps before a header."""
+        """Release the connection: the exchange has ended, possibly before `begin`."""
 
 
 class _Transport(ITCPTransport, IPushProducer, ISystemHandle):
@@ -117,7 +118,8 @@ class PooledConnection(Protocol):
     def carry_out(self, exchange: Exchange, receiver: Receiver) -> Deferred[None]:
         """Send a command; its reply goes to the receiver.
 
-        :return: fires when the reply is complete; cancelling it aborts the connection.
+        :return: fires when the reply is complete; cancelling it aborts the connection. Fails with
+            a `ClientError` of the connection, or with the exception of the receiver.
         """
         done: Deferred[None] = Deferred(lambda _: self.fail(CancelledError()))
         self._work = _Work(exchange, receiver, done)
@@ -140,7 +142,10 @@ class PooledConnection(Protocol):
             self.transport.resumeProducing()
 
     def counter(self) -> Callable[[int], object]:
-        """Return a function that counts received bytes, and raises if they arrive too slowly."""
+        """Return a function to call with the size of each received piece of a body.
+
+        It raises `ConnectionBroken` if they arrive too slowly; see `RateMonitor`.
+        """
         clock = self._owner.clock
         monitor = RateMonitor(self._owner.server, self._owner.timeout)
         last = clock.seconds()
@@ -166,7 +171,7 @@ class PooledConnection(Protocol):
             self._stop_timer()
             if self._socket is not None:
                 reset_at_close(self._socket, False)
-            # TLS waits for the peer's closing message.
+            # With TLS, `loseConnection` waits for the peer's closing message.
             self._timer = self._owner.clock.callLater(CLOSE_TIMEOUT, self._close_expired)
             self.transport.loseConnection()
 
@@ -175,7 +180,7 @@ class PooledConnection(Protocol):
         enable = getattr(self.transport, "setTcpKeepAlive", None)
         if enable is not None:
             enable(True)
-            # TLS is a transport over one of TCP.
+            # With TLS, the transport wraps the TCP transport.
             lower: ISystemHandle = getattr(self.transport, "transport", self.transport)
             handle = lower.getHandle()
             if isinstance(handle, socket):
@@ -186,7 +191,7 @@ class PooledConnection(Protocol):
         self._owner.opened(self)
 
     def dataReceived(self, data: bytes) -> None:
-        """Feed the exchange."""
+        """Pass received bytes to the exchange; without one, abort the connection."""
         work = self._work
         if work is None:
             # Bytes that reply to no command must not be parsed as the next one's reply.
@@ -209,9 +214,9 @@ class PooledConnection(Protocol):
 
     def _feed(self, work: _Work, data: bytes) -> None:
         exchange, receiver, _ = work
-        headless = exchange.header is None
+        before_header = exchange.header is None
         body = exchange.feed(data)
-        if headless and exchange.header is not None:
+        if before_header and exchange.header is not None:
             receiver.begin(exchange.header, self)
         # At each step the receiver, or what it calls, may end the exchange.
         if body and self._work is work and not receiver.satisfied:
@@ -234,7 +239,7 @@ class PooledConnection(Protocol):
             reason = reason or close_error
         keep = exchange.clean and not receiver.satisfied
         if keep and (reason is None or isinstance(reason, ServerError)):
-            # A paused transport would not notice that the server closes the connection.
+            # A paused transport does not report that the server closes the connection.
             if self._paused:
                 self._paused = False
                 self.transport.resumeProducing()
@@ -256,7 +261,7 @@ class PooledConnection(Protocol):
             return kind(f"{server} closed the connection {where}")
         if reason.check(error.ConnectionLost):
             return kind(f"connection to {server} lost")
-        # A reason of the transport: an untrusted certificate of TLS, for example.
+        # An error of the transport: of TLS, for example, an untrusted certificate.
         if self.has_received:
             return kind(f"connection to {server} lost: {one_line(reason.value)}")
         return CannotConnect(f"cannot connect to {server}: {one_line(reason.value)}", server)
@@ -286,7 +291,7 @@ class PooledConnection(Protocol):
 
 
 def interrupted() -> Interrupted:
-    """Return the error of what was under way when the session was closed."""
+    """Return the error of an exchange that was under way when the session was closed."""
     return Interrupted("the client was closed")
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import math
+
+from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.fileserver.factory import CONCURRENT_READS, read_in
 from natproxy.kernel.mounts import Mounts
@@ -190,3 +193,14 @@ class BlockingTests(MemoryCase):
         while self.reads.asked:
             self.reads.run()
         self.assertEqual({client.taken() for _, client in clients}, {b"OK 5\nthe a"})
+
+
+class MemoryNameTests(SynchronousTestCase):
+    def test_nothing_is_created_below_a_file(self) -> None:
+        storage = MemoryStorage({b"a": b""})
+        for name in (b"a/b", b"a/b/c"):
+            with self.assertRaises(ValueError):
+                storage.put(name, b"")
+            with self.assertRaises(ValueError):
+                storage.make_directory(name)
+        self.assertEqual([step.position for step in storage.entries(b"", math.inf, b"")], [b"a"])
