@@ -258,8 +258,8 @@ class PooledConnection(Protocol):
             return kind(f"connection to {server} lost")
         # A reason of the transport: an untrusted certificate of TLS, for example.
         if self.has_received:
-            return kind(f"connection to {server} lost: {one_line(reason.value)}")
-        return CannotConnect(f"cannot connect to {server}: {one_line(reason.value)}", server)
+            return kind(f"connection to {server} lost: {reason_text(reason.value)}")
+        return CannotConnect(f"cannot connect to {server}: {reason_text(reason.value)}", server)
 
     def _start_timer(self) -> None:
         if self._timer is not None:
@@ -290,6 +290,6 @@ def interrupted() -> Interrupted:
     return Interrupted("the client was closed")
 
 
-def one_line(reason: BaseException | None) -> str:
+def reason_text(reason: BaseException | None) -> str:
     """Return an error's message on one line, without its full stop."""
     return " ".join(str(reason).split()).rstrip(".")
