@@ -138,6 +138,14 @@ def release_standard_error() -> None:
         sys.stderr = None
 
 
+def is_terminal(stream: TextIO) -> bool:
+    """Return whether a stream is a terminal; a closed one is not."""
+    try:
+        return stream.isatty()
+    except ValueError:
+        return False
+
+
 def write_line(stream: TextIO, line: str) -> None:
     """Write a line, and ignore errors."""
     try:

@@ -166,8 +166,13 @@ class DaemonConfig:
         """
         environment = os.environ if environment is None else environment
         path = environment.get(variable_of(cls, "config")) or None if file is None else file
-        table = None if path is None else read_table(path, cls.table)
-        found = resolve(settings_of(cls), options or {}, environment, table)
+        table, wrong = (None, []) if path is None else read_table(path, cls.table)
+        try:
+            found = resolve(settings_of(cls), options or {}, environment, table)
+        except SettingError as error:
+            raise SettingError(*wrong, *error.messages) from None
+        if wrong:
+            raise SettingError(*wrong)
         values: dict[str, Any] = {name: value for name, (value, _) in found.items()}
         return cls(**values, sources={name: source for name, (_, source) in found.items()})
 
@@ -296,10 +301,12 @@ def variable_of(config: type[DaemonConfig], name: str) -> str:
     return f"NATPROXY_{config.table}_{name}".upper()
 
 
-def read_table(path: str, name: str) -> Table | None:
-    """Return a daemon's table of a TOML file; ``None`` if the file does not have it.
+def read_table(path: str, name: str) -> tuple[Table | None, list[str]]:
+    """Return a daemon's table of a TOML file, and a message for each wrong key beside the tables.
 
-    :raises SettingError: if the file cannot be read, or has other tables or keys than `TABLES`.
+    The table is ``None`` if the file does not have it.
+
+    :raises SettingError: if the file cannot be read.
     """
     content = read_toml(path)
     wrong = list(unknown_keys(Table(path, "", content), TABLES))
@@ -308,9 +315,8 @@ def read_table(path: str, name: str) -> Table | None:
         for table in TABLES
         if not isinstance(content.get(table, {}), dict)
     ]
-    if wrong:
-        raise SettingError(*wrong)
-    return Table(path, name, content[name]) if name in content else None
+    found = content.get(name)
+    return (Table(path, name, found) if isinstance(found, dict) else None), wrong
 
 
 def diff(old: Config, new: Config) -> Difference:

@@ -65,6 +65,16 @@ class Wire(StringTransport):
         """Pause the producer, as when the peer does not read and the buffer is full."""
         self.producer.pauseProducing()
 
+    def fill_when_written_to(self) -> None:
+        """Pause the producer after each write from now on."""
+        write = self.write
+
+        def write_and_fill(data: bytes) -> None:
+            write(data)
+            self.fill()
+
+        self.write = write_and_fill
+
     def empty(self) -> None:
         """Resume the producer, as when the buffer has become empty."""
         self.producer.resumeProducing()

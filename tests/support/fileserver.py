@@ -15,6 +15,7 @@ from natproxy.metadata import Metadata
 from natproxy.storage import LocalStorage, RacyTimestamps, Storage
 from natproxy.storage.local.metadata import metadata_of
 from tests.support.doubles import Journal, PlayedThread, TurnClock, Wire
+from tests.support.files import open_descriptors
 
 
 class FileServerCase(SynchronousTestCase):
@@ -38,7 +39,7 @@ class FileServerCase(SynchronousTestCase):
             lambda: time.time() + self.clock_ahead,
             lambda device: True,
         )
-        self.descriptors = self.open_descriptors()
+        self.descriptors = open_descriptors()
         self.addCleanup(self.lose_clients)
         self.serve(LocalStorage(os.fspath(self.files), racy=racy))
 
@@ -46,10 +47,6 @@ class FileServerCase(SynchronousTestCase):
         """Serve a storage to a new client."""
         self.factory = FileServerFactory(self.clock, storage, self.thread, 600.0)
         self.protocol, self.wire = self.new_client(43210)
-
-    @staticmethod
-    def open_descriptors() -> int:
-        return len(os.listdir("/proc/self/fd"))
 
     def new_client(self, port: int) -> tuple[FileServerProtocol, Wire]:
         wire = Wire(9001, port)
@@ -62,16 +59,6 @@ class FileServerCase(SynchronousTestCase):
         self.protocol.dataReceived(command)
         return self.wire.taken()
 
-    def fill_when_written_to(self) -> None:
-        """Pause the producer after each write from now on."""
-        write = self.wire.write
-
-        def write_and_fill(data: bytes) -> None:
-            write(data)
-            self.wire.fill()
-
-        self.wire.write = write_and_fill
-
     def send_and_run(self, command: bytes) -> bytes:
         """Send a command that is replied to from a thread, and run the thread."""
         self.assertEqual(self.send(command), b"")
@@ -82,7 +69,7 @@ class FileServerCase(SynchronousTestCase):
         for connection in list(self.factory.connections):
             connection.transport.lose(connection)
         self.assertEqual([call for call in self.clock.getDelayedCalls() if call.active()], [])
-        self.assertEqual(self.open_descriptors(), self.descriptors)
+        self.assertEqual(open_descriptors(), self.descriptors)
 
 
 class Version2Case(FileServerCase):

@@ -30,6 +30,7 @@ from natproxy.relay.splice import SpliceRelay
 from natproxy.server.connection import CommandReceiver
 from natproxy.server.factory import CommandFactory
 from natproxy.storage import LocalStorage
+from tests.support.files import open_descriptors
 from tests.support.loopback import Peer, PlayedServer, client_of, eventually, listening, proxy_to
 
 both_methods = pytest.mark.parametrize(
@@ -283,11 +284,6 @@ def sipping(peer: Peer, seconds: float) -> Iterator[None]:
         peer.dataReceived = take
         active = False
         peer.read_on()
-
-
-def open_descriptors() -> int:
-    """Count the descriptors of this process."""
-    return len(os.listdir("/proc/self/fd"))
 
 
 def pause(seconds: float) -> Any:

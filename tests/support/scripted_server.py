@@ -11,7 +11,7 @@ Scene = Sequence[tuple[bytes, bytes]]
 """The expected bytes and the replies on one connection, which is closed afterwards."""
 
 
-class PlayedServer:
+class ScriptedServer:
     """Plays one scene for each connection, in order.
 
     :param linger: whether connections stay open until `close` or `close_current`.

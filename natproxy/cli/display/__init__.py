@@ -25,6 +25,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from natproxy.cli.options import PROGRESS
+from natproxy.cli.output import is_terminal
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -93,7 +94,7 @@ def display_for(
         return JsonLines(stream, quiet, clock)
     from natproxy.cli.display.lines import Lines, Messages
 
-    terminal = _is_terminal(stream)
+    terminal = is_terminal(stream)
     if quiet or progress == "never" or (progress == "auto" and not terminal):
         return Messages(stream, quiet)
     if terminal and os.environ.get("TERM", "").lower() not in ("dumb", "unknown"):
@@ -104,11 +105,3 @@ def display_for(
             return Lines(stream, clock)
         return Bars(stream, clock)
     return Lines(stream, clock)
-
-
-def _is_terminal(stream: TextIO) -> bool:
-    try:
-        return stream.isatty()
-    except ValueError:
-        # A closed stream is not a terminal.
-        return False

@@ -17,12 +17,12 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from natproxy.cli.display import text
 from natproxy.cli.display.drawing import Canvas
 from natproxy.cli.display.lines import message_of
 from natproxy.cli.display.tally import Tally
 from natproxy.client.context import Closing
 from natproxy.client.events import Event, Phase
+from natproxy.settings import one_line
 
 PER_SECOND = 8
 """How often the bars are drawn, per second."""
@@ -71,7 +71,7 @@ class Bars(Closing):
 
     def show_message(self, message: str) -> None:
         with suppress(OSError, ValueError):
-            self._console.print(Text(text.one_line(message)), soft_wrap=True)
+            self._console.print(Text(one_line(message)), soft_wrap=True)
 
     def report(self, facts: dict[str, object]) -> None:
         """Ignore the result: it is for programs."""

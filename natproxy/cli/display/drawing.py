@@ -16,6 +16,7 @@ from natproxy.cli.display import text
 from natproxy.cli.display.tally import Row, View
 from natproxy.client.events import Phase
 from natproxy.protocol import printable
+from natproxy.settings import one_line
 
 KEPT = 3
 """Up to this number of files, the files that have ended stay visible."""
@@ -131,7 +132,7 @@ class _Drawing:
         if self._wide or row.phase not in (Phase.RECEIVING, Phase.COMPLETE):
             line.append(" ").append(row.phase.value.ljust(PHASE if self._wide else 0), style)
         if row.phase in (Phase.WAITING, Phase.RESTARTING):
-            return self.cut(line.append(" " + text.one_line(row.message), "yellow"))
+            return self.cut(line.append(" " + one_line(row.message), "yellow"))
         if row.phase in (Phase.FAILED, Phase.UNCHANGED):
             return self.cut(line)
         done, size = row.done, row.size

@@ -12,6 +12,7 @@ from natproxy.cli.output import write_line
 from natproxy.client.context import Closing
 from natproxy.client.events import Event, Phase
 from natproxy.protocol import printable
+from natproxy.settings import one_line
 
 INTERVAL = 5.0
 """Seconds between two lines of progress."""
@@ -46,7 +47,7 @@ class Messages(Closing):
 
     def show_message(self, message: str) -> None:
         if not self._quiet:
-            self._write(text.one_line(message))
+            self._write(one_line(message))
 
     def report(self, facts: dict[str, object]) -> None:
         """Ignore the result: it is for programs."""

@@ -1,4 +1,4 @@
-"""Short texts for sizes, speeds, durations and messages."""
+"""Short texts for sizes, speeds and durations."""
 
 from __future__ import annotations
 
@@ -47,16 +47,6 @@ def percent(done: int, size: int | None) -> str:
     if size is None:
         return ""
     return f"{min(100, 100 * done // size)}%" if size else "100%"
-
-
-def one_line(message: str) -> str:
-    """Return a message with line ends and control characters escaped."""
-    if message.isprintable():
-        return message
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in message
-    )
 
 
 def _unit(size: float) -> int:

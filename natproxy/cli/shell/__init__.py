@@ -11,16 +11,16 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TextIO
 
 from natproxy.cli.command import Command
 from natproxy.cli.context import Sessions, settings_of
-from natproxy.cli.display.text import one_line
 from natproxy.cli.interrupts import rearm
 from natproxy.cli.options import LOCAL
+from natproxy.cli.output import is_terminal
 from natproxy.cli.shell.commands import Leave, parsers_with
 from natproxy.cli.shell.quoting import split
 from natproxy.client.errors import ClientError, Interrupted, LocalError, UsageError
+from natproxy.settings import one_line
 
 PROMPT = "proxy> "
 
@@ -37,7 +37,7 @@ def run(arguments: Namespace, sessions: Sessions, commands: Sequence[Command]) -
     """
     session = sessions.session(arguments)
     session.connect()
-    interactive = _is_terminal(sys.stdin)
+    interactive = is_terminal(sys.stdin)
     if interactive:
         _show(f"Connected to proxy at {session.server}\n")
     parsers = parsers_with(commands)
@@ -139,9 +139,9 @@ class Shell:
 
 
 def _reader(server: str, parsers: Mapping[str, ArgumentParser]) -> Callable[[str], str]:
-    if not _is_terminal(sys.stdin):
+    if not is_terminal(sys.stdin):
         return _read_piped
-    if _is_terminal(sys.stdout):
+    if is_terminal(sys.stdout):
         try:
             from natproxy.cli.shell.prompt import reader
         except ImportError:
@@ -153,7 +153,7 @@ def _reader(server: str, parsers: Mapping[str, ArgumentParser]) -> Callable[[str
 
 def _read_plainly(prompt: str) -> str:
     try:
-        if _is_terminal(sys.stdout):
+        if is_terminal(sys.stdout):
             return input(prompt)
         _show(prompt)
         return input()
@@ -178,18 +178,10 @@ def _complain(message: str) -> None:
 
 def _show(text: str) -> None:
     """Write text for the person at the terminal; never to a redirected standard output."""
-    if _is_terminal(sys.stdout):
+    if is_terminal(sys.stdout):
         sys.stdout.write(text)
         sys.stdout.flush()
     else:
         with suppress(OSError, ValueError):
             sys.stderr.write(text)
             sys.stderr.flush()
-
-
-def _is_terminal(stream: TextIO) -> bool:
-    try:
-        return stream.isatty()
-    except ValueError:
-        # It is closed.
-        return False

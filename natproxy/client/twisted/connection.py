@@ -263,8 +263,8 @@ class PooledConnection(Protocol):
             return kind(f"connection to {server} lost")
         # An error of the transport: of TLS, for example, an untrusted certificate.
         if self.has_received:
-            return kind(f"connection to {server} lost: {one_line(reason.value)}")
-        return CannotConnect(f"cannot connect to {server}: {one_line(reason.value)}", server)
+            return kind(f"connection to {server} lost: {reason_text(reason.value)}")
+        return CannotConnect(f"cannot connect to {server}: {reason_text(reason.value)}", server)
 
     def _start_timer(self) -> None:
         if self._timer is not None:
@@ -295,6 +295,6 @@ def interrupted() -> Interrupted:
     return Interrupted("the client was closed")
 
 
-def one_line(reason: BaseException | None) -> str:
+def reason_text(reason: BaseException | None) -> str:
     """Return an error's message on one line, without its full stop."""
     return " ".join(str(reason).split()).rstrip(".")

@@ -25,7 +25,7 @@ from natproxy.client.twisted.connection import (
     PooledConnection,
     Receiver,
     interrupted,
-    one_line,
+    reason_text,
 )
 
 
@@ -245,4 +245,4 @@ def _reason_of(reason: Exception) -> str:
     if isinstance(reason, OSError) and reason.strerror:
         return reason.strerror
     number = getattr(reason, "osError", None)
-    return os.strerror(number) if isinstance(number, int) else one_line(reason)
+    return os.strerror(number) if isinstance(number, int) else reason_text(reason)

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.address import Address
 from natproxy.cli.candidates import MOST, ManyNames, RemoteNames
 from natproxy.protocol import DIRECTORY, FILE, Entry, Metadata, format_entry
-from tests.support.scripted_server import PlayedServer, Scene
+from tests.support.scripted_server import Scene, ScriptedServer
 
 FEAT = (b"FEAT\n", b"OK\nNATPROXY 2\nEND\n")
 OLD = (b"FEAT\n", b"ERR unknown command\n")
@@ -28,7 +28,7 @@ def page(*names: bytes) -> bytes:
 
 class RemoteNamesTests(SynchronousTestCase):
     def names(self, *scenes: Scene) -> RemoteNames:
-        self.server = PlayedServer(*scenes)
+        self.server = ScriptedServer(*scenes)
         self.addCleanup(self.server.close)
         self.now = 0.0
         names = RemoteNames(Address("127.0.0.1", self.server.port), 5.0, lambda: self.now)

@@ -19,7 +19,7 @@ from natproxy.cli.context import Sessions, configure
 from natproxy.cli.shell import run as run_shell
 from natproxy.cli.shell.commands import parsers_with
 from natproxy.client.errors import CannotConnect
-from tests.support.scripted_server import PlayedServer, Scene
+from tests.support.scripted_server import Scene, ScriptedServer
 
 LISTED = (b"LIST\n", b"OK\na b\nEND\n")
 
@@ -43,7 +43,7 @@ class Screen(io.TextIOWrapper):
 class ShellTests(SynchronousTestCase):
     def type(self, *typed: str | BaseException, scenes: tuple[Scene, ...] = ()) -> str:
         """Type lines, then Ctrl-D; return what is shown."""
-        server = PlayedServer(*(scenes or ([],)))
+        server = ScriptedServer(*(scenes or ([],)))
         self.addCleanup(server.close)
         read = mock.Mock(side_effect=[*typed, EOFError()])
         options = configure(Namespace(server=server.server_address, timeout=10.0))
@@ -182,7 +182,7 @@ class ShellTests(SynchronousTestCase):
 
     def piped(self, lines: bytes, *scenes: Scene) -> tuple[int, str, str]:
         """Pipe lines into the program; return its status, output and errors."""
-        server = PlayedServer(*scenes)
+        server = ScriptedServer(*scenes)
         self.addCleanup(server.close)
         state = self.mktemp()
         ended = subprocess.run(
@@ -209,7 +209,7 @@ class ShellTests(SynchronousTestCase):
         )
 
     def test_input_that_cannot_be_read_is_one_line(self) -> None:
-        server = PlayedServer([])
+        server = ScriptedServer([])
         self.addCleanup(server.close)
         unreadable = os.open(os.devnull, os.O_WRONLY)
         self.addCleanup(os.close, unreadable)
@@ -231,7 +231,7 @@ class ShellTests(SynchronousTestCase):
             mock.patch("sys.stdin", io.StringIO("download a\ndownload b\n")),
             mock.patch("natproxy.client.transfer.version1.download_version1", download),
         ):
-            server = PlayedServer([])
+            server = ScriptedServer([])
             self.addCleanup(server.close)
             with contextlib.redirect_stderr(io.StringIO()) as err:
                 self.assertEqual(cli.main(["shell", "--server", server.server_address]), 130)
@@ -239,7 +239,7 @@ class ShellTests(SynchronousTestCase):
         self.assertEqual(download.call_count, 1)
 
     def test_redirected_output_has_no_greeting_and_no_prompts(self) -> None:
-        server = PlayedServer([LISTED])
+        server = ScriptedServer([LISTED])
         self.addCleanup(server.close)
         options = configure(Namespace(server=server.server_address, timeout=10.0))
         out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
@@ -262,7 +262,7 @@ class ShellTests(SynchronousTestCase):
         )
 
     def test_terminal_without_the_library_is_read_plainly(self) -> None:
-        server = PlayedServer([LISTED])
+        server = ScriptedServer([LISTED])
         self.addCleanup(server.close)
         options = configure(Namespace(server=server.server_address, timeout=10.0))
         with (
@@ -281,7 +281,7 @@ class ShellTests(SynchronousTestCase):
 class CommandLineTests(SynchronousTestCase):
     def play(self, *scenes: Scene) -> str:
         """Return the address of a server that plays the scenes."""
-        server = PlayedServer(*scenes)
+        server = ScriptedServer(*scenes)
         self.addCleanup(server.close)
         return server.server_address
 

@@ -11,7 +11,7 @@ import pytest
 
 from natproxy.client import ConnectionBroken, Session, connect
 from natproxy.fs import NatproxyFileSystem
-from tests.support.scripted_server import PlayedServer
+from tests.support.scripted_server import ScriptedServer
 
 CLAIMED = 2 << 30
 LIMIT = 16 << 20
@@ -23,10 +23,10 @@ STAT = (b"\n", b"OK type=file " + METADATA + b"\n")
 
 
 @pytest.fixture
-def server() -> Iterator[PlayedServer]:
+def server() -> Iterator[ScriptedServer]:
     """Claims 2 GiB, sends one byte of it, and closes."""
     get = (b"\n", b"OK %d offset=0 " % CLAIMED + METADATA + b"\nx")
-    with closing(PlayedServer([FEAT, STAT, get])) as server:
+    with closing(ScriptedServer([FEAT, STAT, get])) as server:
         yield server
 
 
@@ -50,7 +50,7 @@ def peak_of(step: Callable[[], Any], error: type[Exception]) -> int:
     ],
     ids=["read", "readall", "session.read"],
 )
-def test_reading_a_file(use: Callable[[Session], Any], server: PlayedServer) -> None:
+def test_reading_a_file(use: Callable[[Session], Any], server: ScriptedServer) -> None:
     with connect(server.server_address) as session:
         assert peak_of(lambda: use(session), ConnectionBroken) < LIMIT
 
@@ -58,7 +58,7 @@ def test_reading_a_file(use: Callable[[Session], Any], server: PlayedServer) -> 
 @pytest.mark.parametrize(
     "cache_type", ["growing", "none", "readahead", "bytes", "mmap", "all", "blockcache"]
 )
-def test_reading_a_file_of_the_file_system(cache_type: str, server: PlayedServer) -> None:
+def test_reading_a_file_of_the_file_system(cache_type: str, server: ScriptedServer) -> None:
     fs = NatproxyFileSystem("127.0.0.1", server.port, retries=0, skip_instance_cache=True)
 
     def read() -> None:
@@ -70,7 +70,7 @@ def test_reading_a_file_of_the_file_system(cache_type: str, server: PlayedServer
     fs.close()
 
 
-def test_the_bytes_of_a_file_of_the_file_system(server: PlayedServer) -> None:
+def test_the_bytes_of_a_file_of_the_file_system(server: ScriptedServer) -> None:
     fs = NatproxyFileSystem("127.0.0.1", server.port, retries=0, skip_instance_cache=True)
     peak = peak_of(lambda: fs.info("a") and fs.cat_file("a"), ConnectionError)
     assert peak < LIMIT

@@ -34,7 +34,7 @@ from natproxy.client import (
 from natproxy.client.exchange import Exchange
 from natproxy.client.rate import RateMonitor
 from natproxy.protocol import Arguments
-from tests.support.scripted_server import PlayedServer, Scene
+from tests.support.scripted_server import Scene, ScriptedServer
 
 LISTED = (b"LIST\n", b"OK\na\nEND\n")
 DOWNLOADED = (b"DOWNLOAD a\n", b"OK 2\nhi")
@@ -43,7 +43,7 @@ DOWNLOADED = (b"DOWNLOAD a\n", b"OK 2\nhi")
 class PlayedCase(SynchronousTestCase):
     def play(self, *scenes: Scene, linger: bool = False, timeout: float = 10) -> Connection:
         """Return a connection to a server that plays the scenes."""
-        self.server = PlayedServer(*scenes, linger=linger)
+        self.server = ScriptedServer(*scenes, linger=linger)
         connection = Connection(Address("127.0.0.1", self.server.port), timeout)
         self.addCleanup(self.server.close)
         self.addCleanup(connection.close)
@@ -309,7 +309,7 @@ class WaitingTests(PlayedCase):
 
     def test_reconnects_after_long_idleness(self) -> None:
         clock = Clock()
-        self.server = PlayedServer([LISTED, LISTED], [LISTED], linger=True)
+        self.server = ScriptedServer([LISTED, LISTED], [LISTED], linger=True)
         self.addCleanup(self.server.close)
         connection = Connection(Address("127.0.0.1", self.server.port), 10, clock=clock.seconds)
         self.addCleanup(connection.close)
@@ -324,7 +324,7 @@ class WaitingTests(PlayedCase):
 
     def test_reconnects_if_the_connection_is_old_and_unused(self) -> None:
         clock = Clock()
-        self.server = PlayedServer([], [LISTED])
+        self.server = ScriptedServer([], [LISTED])
         self.addCleanup(self.server.close)
         connection = Connection(Address("127.0.0.1", self.server.port), 10, clock=clock.seconds)
         self.addCleanup(connection.close)
@@ -442,7 +442,7 @@ class ConnectTests(SynchronousTestCase):
         self.assertEqual(str(error), "cannot connect to h:1: Name or service not known")
 
     def test_every_address_of_a_host_is_tried(self) -> None:
-        server = PlayedServer([LISTED])
+        server = ScriptedServer([LISTED])
         self.addCleanup(server.close)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             closed = listener.getsockname()

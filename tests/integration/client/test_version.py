@@ -20,7 +20,7 @@ from natproxy.client.version import Features
 from natproxy.protocol import abilities
 from tests.support.answering_server import Version2
 from tests.support.blocking_sessions import FILES, SessionCase
-from tests.support.scripted_server import PlayedServer, Scene
+from tests.support.scripted_server import Scene, ScriptedServer
 
 FEAT = b"OK\n" + abilities() + b"END\n"
 LISTED = (b"LIST\n", b"OK\na\nEND\n")
@@ -29,7 +29,7 @@ LISTED = (b"LIST\n", b"OK\na\nEND\n")
 class VersionTests(SessionCase):
     def play(self, *scenes: Scene, linger: bool = False, timeout: float = 10) -> Session:
         """Return a session with a server that plays the scenes."""
-        self.played = PlayedServer(*scenes, linger=linger)
+        self.played = ScriptedServer(*scenes, linger=linger)
         session = Session(Address("127.0.0.1", self.played.port), timeout)
         self.addCleanup(self.played.close)
         self.addCleanup(session.close)

@@ -20,7 +20,7 @@ from natproxy.client.rate import RateMonitor
 from natproxy.client.transfer import version1
 from natproxy.client.transfer.destination import LocalFile
 from natproxy.client.transfer.version1 import download_version1
-from tests.support.scripted_server import PlayedServer, Scene
+from tests.support.scripted_server import Scene, ScriptedServer
 
 
 class DownloadTests(SynchronousTestCase):
@@ -30,7 +30,7 @@ class DownloadTests(SynchronousTestCase):
 
     def play(self, *scenes: Scene) -> Session:
         """Return a session with a server that plays the scenes."""
-        self.server = PlayedServer(*scenes)
+        self.server = ScriptedServer(*scenes)
         session = Session(Address("127.0.0.1", self.server.port), 10)
         self.addCleanup(self.server.close)
         self.addCleanup(session.close)

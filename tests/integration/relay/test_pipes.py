@@ -15,13 +15,13 @@ from natproxy.relay import Method
 from natproxy.relay.copy import CopyRelay
 from natproxy.relay.pipes import LARGE, SMALLEST, Pipe, PipePool
 from natproxy.relay.splice import SpliceRelay
+from tests.support.files import open_descriptors
 from tests.support.relays import (
     KIB,
     MIB,
     Feeder,
     RecordingRelays,
     gets,
-    open_descriptors,
     pause,
     relaying,
     reply,

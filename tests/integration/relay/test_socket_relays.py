@@ -12,6 +12,7 @@ from twisted.internet.error import ConnectionDone
 
 from natproxy.nat import EntryState, Outcome
 from natproxy.relay import Method
+from tests.support.files import open_descriptors
 from tests.support.loopback import Peer, eventually
 from tests.support.relays import (
     KIB,
@@ -20,7 +21,6 @@ from tests.support.relays import (
     both_methods,
     gets,
     half_relayed,
-    open_descriptors,
     pause,
     relaying,
     reply,

@@ -35,8 +35,9 @@ from natproxy.relay.files import CopyingFileRelay
 from natproxy.relay.outbound import UNSENT
 from natproxy.storage import LocalStorage
 from tests.support.doubles import SocketWire
+from tests.support.files import open_descriptors
 from tests.support.loopback import HOST, Peer, PlayedServer, all_ended
-from tests.support.relays import MIB, Feeder, RecordingRelays, gets, open_descriptors, reply
+from tests.support.relays import MIB, Feeder, RecordingRelays, gets, reply
 
 # Twisted passes pyOpenSSL arguments that are deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")

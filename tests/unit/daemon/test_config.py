@@ -222,6 +222,12 @@ class ErrorTests(ConfigCase):
         error = self.assertRaises(SettingError, ProxyConfig.load, {"relay": "x"}, {}, path)
         self.assertEqual(len(error.messages), 4)
 
+    def test_unknown_table_hides_no_other_error(self) -> None:
+        path = self.write("fileserver = 1\n[colour]\n[proxy]\ntimeout = 0\n")
+        for config, wrong in ((ProxyConfig, 3), (FileServerConfig, 2)):
+            error = self.assertRaises(SettingError, config.load, {}, {}, path)
+            self.assertEqual(len(error.messages), wrong)
+
     def test_file_that_is_not_utf_8(self) -> None:
         path = self.mktemp()
         with open(path, "wb") as file:

@@ -14,11 +14,6 @@ from natproxy.daemon.log_options import choose_log
 from natproxy.settings import SettingError
 
 
-@pytest.fixture(autouse=True)
-def _in_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
 def twistd(**options: Any) -> dict[str, Any]:
     """Return the options of a ``twistd``."""
     default = {"no_save": 0, "nodaemon": 0, "debug": 0, "logfile": None, "logger": None}

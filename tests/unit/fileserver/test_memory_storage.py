@@ -120,7 +120,7 @@ class MemoryTests(MemoryCase):
         self.assertEqual(self.send(b"GET sub\n"), b"ERR 404 file not found\n")
 
     def test_large_file_is_copied_chunk_by_chunk_without_a_thread(self) -> None:
-        self.fill_when_written_to()
+        self.wire.fill_when_written_to()
         sent = self.send(b"GET large\n")
         self.assertIs(type(self.protocol._relay), CopyingFileRelay)
         self.assertEqual(len(sent), len(self.header(b"large", len(LARGE))) + CHUNK)
@@ -131,7 +131,7 @@ class MemoryTests(MemoryCase):
         self.assertEqual(self.reads.calls, 0)
 
     def test_file_that_is_modified_while_it_is_sent_is_not_sent_to_its_end(self) -> None:
-        self.fill_when_written_to()
+        self.wire.fill_when_written_to()
         self.send(b"GET large\n")
         self.storage.write(b"large", b"?" * len(LARGE))
         for _ in range(10):

@@ -13,6 +13,7 @@ from natproxy.nat import Outcome
 from natproxy.relay.files import CHUNK
 from natproxy.server.events import Finished
 from natproxy.storage import LocalStorage
+from tests.support.files import open_descriptors
 from tests.support.fileserver import FileServerCase
 
 NOT_FOUND = b"ERR file not found\n"
@@ -125,7 +126,7 @@ class LargeFileTests(FileServerCase):
     def begin(self) -> None:
         """Send as much as the transport's buffer takes before the client reads."""
         self.assertEqual(self.send(b"LIST\n"), b"")
-        self.fill_when_written_to()
+        self.wire.fill_when_written_to()
         self.protocol.dataReceived(b"DOWNLOAD large\nDOWNLOAD absent\n")
         self.thread.run()
         self.assertEqual(self.wire.taken(), b"OK\nlarge\nEND\n")
@@ -139,7 +140,7 @@ class LargeFileTests(FileServerCase):
             self.assertEqual(self.wire.taken(), self.content[position : position + CHUNK])
         self.wire.empty()
         self.assertEqual(self.wire.taken(), NOT_FOUND)
-        self.assertEqual(self.open_descriptors(), self.descriptors)
+        self.assertEqual(open_descriptors(), self.descriptors)
 
     def test_file_that_shrinks_aborts_the_connection(self) -> None:
         self.begin()
@@ -153,7 +154,7 @@ class LargeFileTests(FileServerCase):
         line = self.journal.line_with("broken off")
         self.assertIn("127.0.0.1:43210", line)
         self.assertIn(f"{CHUNK - 9} bytes missing", line)
-        self.assertEqual(self.open_descriptors(), self.descriptors)
+        self.assertEqual(open_descriptors(), self.descriptors)
 
     def test_file_that_grows_is_sent_at_its_promised_size(self) -> None:
         self.begin()
@@ -177,13 +178,13 @@ class LargeFileTests(FileServerCase):
         self.wire.empty()
         self.assertTrue(self.wire.aborted)
         self.journal.line_with("Input/output error")
-        self.assertEqual(self.open_descriptors(), self.descriptors)
+        self.assertEqual(open_descriptors(), self.descriptors)
 
     def test_file_is_closed_when_the_client_disconnects(self) -> None:
         self.begin()
-        self.assertEqual(self.open_descriptors(), self.descriptors + 1)
+        self.assertEqual(open_descriptors(), self.descriptors + 1)
         self.wire.lose(self.protocol, ConnectionLost())
-        self.assertEqual(self.open_descriptors(), self.descriptors)
+        self.assertEqual(open_descriptors(), self.descriptors)
         self.assertEqual(self.journal.ends, ["completed", "client-gone"])
         self.assertEqual(self.journal.outcomes[1]["bytes"], len(self.header) + CHUNK)
 
@@ -194,7 +195,7 @@ class LargeFileTests(FileServerCase):
         self.clock.advance(1)
         self.assertTrue(self.wire.aborted)
         self.assertEqual(self.journal.ends, ["completed", "timeout"])
-        self.assertEqual(self.open_descriptors(), self.descriptors)
+        self.assertEqual(open_descriptors(), self.descriptors)
 
     def test_drained_client_gets_the_rest(self) -> None:
         self.begin()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from natproxy.protocol import MAX_SIZE, Arguments, Range, format_range, format_request
 from natproxy.relay.files import CHUNK
 from natproxy.storage.local.metadata import metadata_of
+from tests.support.files import open_descriptors
 from tests.support.fileserver import FileServerCase
 
 numbers = st.none() | st.integers(0, 50) | st.integers(0, MAX_SIZE)
@@ -70,10 +71,10 @@ class RangeTests(GetCase):
         else:
             part = content[offset:][:length]
             self.assertEqual(reply, self.header(len(part), offset) + part)
-        self.assertEqual(self.open_descriptors(), self.descriptors)
+        self.assertEqual(open_descriptors(), self.descriptors)
 
     def test_large_part_is_sent_chunk_after_chunk(self) -> None:
-        self.fill_when_written_to()
+        self.wire.fill_when_written_to()
         part = self.content[5:-3]
         reply = self.header(len(part), 5) + part
         sent = self.get(offset=5, length=len(part))
@@ -107,7 +108,7 @@ class ConditionTests(GetCase):
             self.get(if_match=etag, offset=11), f"ERR 412 changed etag={now}\n".encode()
         )
         self.assertEqual(self.get(if_match=now), self.header(10) + self.content[:10])
-        self.assertEqual(self.open_descriptors(), self.descriptors)
+        self.assertEqual(open_descriptors(), self.descriptors)
         self.assertEqual(self.journal.ends, ["completed"] * 3)
 
 
@@ -116,7 +117,7 @@ class ChangeOnTheWayTests(GetCase):
         """Have the first chunk sent to a client that does not read yet."""
         # Whatever clock the file system has, the next change bears another time.
         os.utime(self.path, (1, 1))
-        self.fill_when_written_to()
+        self.wire.fill_when_written_to()
         part = self.content[: arguments.get("length")]
         self.expected = self.header(len(part)) + part
         self.sent = self.get(**arguments)
@@ -133,7 +134,7 @@ class ChangeOnTheWayTests(GetCase):
         self.assertLess(len(self.sent), len(self.expected))
         self.assertEqual(self.journal.ends, ["error"])
         self.journal.line_with(f"reply to 127.0.0.1:43210 broken off: {reason}")
-        self.assertEqual(self.open_descriptors(), self.descriptors)
+        self.assertEqual(open_descriptors(), self.descriptors)
 
     def assert_completed(self) -> None:
         self.receive_rest()
@@ -188,7 +189,7 @@ class ChangeOnTheWayTests(GetCase):
             self.journal.events.clear()
 
     def test_download_has_the_contract_of_version_1(self) -> None:
-        self.fill_when_written_to()
+        self.wire.fill_when_written_to()
         sent = self.send(b"DOWNLOAD large file\n")
         with self.path.open("ab") as file:
             file.write(b"more")

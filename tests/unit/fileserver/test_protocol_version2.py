@@ -15,6 +15,7 @@ from natproxy.protocol import VERBS, Arguments, format_metadata, format_request,
 from natproxy.storage import LocalStorage
 from natproxy.storage.local.metadata import metadata_of
 from tests.support.doubles import Wire
+from tests.support.files import open_descriptors
 from tests.support.fileserver import Version2Case
 
 NOT_FOUND = b"ERR 404 file not found\n"
@@ -236,7 +237,7 @@ class HashTests(Version2Case):
         self.thread.run()
         self.thread.run()
         self.assertEqual((self.thread.calls, self.thread.asked), (2, []))
-        self.assertEqual(self.open_descriptors(), self.descriptors)
+        self.assertEqual(open_descriptors(), self.descriptors)
         for protocol, client in clients:
             self.assertTrue(client.aborted)
             self.assertEqual(client.taken(), b"")

@@ -14,16 +14,6 @@ class SlowReaderTests(ProxyCase):
         upstream.send(b"OK 10\nabc")
         return upstream
 
-    def fill_when_written_to(self) -> None:
-        """Let each further write fill the buffer."""
-        write = self.wire.write
-
-        def write_and_fill(data: bytes) -> None:
-            write(data)
-            self.wire.fill()
-
-        self.wire.write = write_and_fill
-
     def test_pauses_the_upstream_until_it_reads_again(self) -> None:
         upstream = self.relaying()
         self.wire.fill()
@@ -51,14 +41,14 @@ class SlowReaderTests(ProxyCase):
 
     def test_buffer_that_fills_with_the_header_loses_nothing(self) -> None:
         upstream = self.travelling(b"DOWNLOAD a\n")
-        self.fill_when_written_to()
+        self.wire.fill_when_written_to()
         upstream.send(b"OK 10\nabcdefghij and surplus")
         self.assertEqual(self.wire.taken(), b"OK 10\nabcdefghij")
         self.assertEqual(self.journal.ends, ["completed"])
 
     def test_next_command_begins_when_the_last_reply_has_been_read(self) -> None:
         upstream = self.relaying()
-        self.fill_when_written_to()
+        self.wire.fill_when_written_to()
         upstream.send(b"defghij")
         self.assertEqual(self.journal.ends, ["completed"])
         self.assertEqual(len(self.endpoint.connections), 1)
