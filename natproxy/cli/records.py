@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, Generic, TypeVar
 
+from natproxy.cli.context import Sessions, retrier_of
 from natproxy.cli.encoding import output_for
+from natproxy.client.blocking.session import Session
 from natproxy.client.errors import ServerError, Unavailable, Unsupported, UsageError
 from natproxy.client.requests import name_text
 from natproxy.protocol import UNREAD, Digest, Metadata, printable
@@ -16,30 +20,31 @@ _Reply = TypeVar("_Reply")
 
 
 class Replies(Generic[_Reply]):
-    """Iterates over names and the replies to one command for each of them.
+    """Iterates over the paths of a command line and the server's reply for each of them.
 
-    A name that the server refuses is reported and skipped.
+    A temporary failure is retried. A path that the server refuses is reported and skipped.
 
-    :param send: sends the command for a name and returns its reply.
-    :param complain: called with a line for each name that is skipped.
-    :ivar exit_status: of the first name that was skipped; 0 if none was.
+    :param arguments: with ``paths``, and the options of the server and of retries.
+    :param send: sends the request for a name and returns its reply.
+    :ivar exit_status: of the first path that was skipped; 0 if none was.
     """
 
     def __init__(
         self,
-        send: Callable[[bytes], _Reply],
-        names: Sequence[bytes],
-        complain: Callable[[str], object],
+        arguments: Namespace,
+        sessions: Sessions,
+        send: Callable[[Session, bytes], _Reply],
     ) -> None:
         self.exit_status = 0
+        self._session, self._names = sessions.targets(arguments, arguments.paths)
+        self._retry = retrier_of(arguments, self._session, sessions.complain)
         self._send = send
-        self._names = names
-        self._complain = complain
+        self._complain = sessions.complain
 
     def __iter__(self) -> Iterator[tuple[bytes, _Reply]]:
         for name in self._names:
             try:
-                reply = self._send(name)
+                reply = self._retry(partial(self._send, self._session, name))
             except (Unsupported, Unavailable):
                 # The other names would fail in the same way.
                 raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from functools import partial
 
 from natproxy.cli.command import Command
 from natproxy.cli.options import (
@@ -31,12 +30,9 @@ class Hash(Command):
         add_json_option(parser)
 
     def run(self, arguments: Namespace, sessions: Sessions) -> int:
-        from natproxy.cli.context import retrier_of
         from natproxy.cli.records import Replies, digest_record, write_json, write_lines
 
-        session, names = sessions.targets(arguments, arguments.paths)
-        retry = retrier_of(arguments, session, sessions.complain)
-        replies = Replies(lambda name: retry(partial(session.hash, name)), names, sessions.complain)
+        replies = Replies(arguments, sessions, lambda session, name: session.hash(name))
         if arguments.json:
             write_json(digest_record(name, digest) for name, digest in replies)
         else:

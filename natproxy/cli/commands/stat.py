@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
-from functools import partial
 
 from natproxy.cli.command import Command
 from natproxy.cli.options import (
@@ -32,13 +31,10 @@ class Stat(Command):
         add_json_option(parser)
 
     def run(self, arguments: Namespace, sessions: Sessions) -> int:
-        from natproxy.cli.context import retrier_of
         from natproxy.cli.records import Replies, record_of, time_text, write_json
         from natproxy.protocol import ROOT, printable
 
-        session, names = sessions.targets(arguments, arguments.paths)
-        retry = retrier_of(arguments, session, sessions.complain)
-        replies = Replies(lambda name: retry(partial(session.stat, name)), names, sessions.complain)
+        replies = Replies(arguments, sessions, lambda session, name: session.stat(name))
         if arguments.json:
             write_json(record_of(name, metadata) for name, metadata in replies)
         else:
