@@ -63,6 +63,7 @@ class Removed(NamedTuple):
     :ivar sent: bytes of the reply that were passed to the client's connection: its header,
         its body, and an error that replaced them.
     :ivar outcome: how the command ended.
+    :ivar reason: the error that the client received, or why the entry was removed; may be ``None``.
     """
 
     serial: int
@@ -76,6 +77,7 @@ class Removed(NamedTuple):
     promised: int | None
     sent: int
     outcome: Outcome
+    reason: str | None = None
 
 
 class Failed(NamedTuple):
@@ -83,6 +85,7 @@ class Failed(NamedTuple):
 
     :ivar sent: bytes of the error that the client received in the reply's place.
     :ivar outcome: how the command ended.
+    :ivar reason: the error that the client received, or why the entry was removed; may be ``None``.
     """
 
     serial: int
@@ -93,6 +96,7 @@ class Failed(NamedTuple):
     command: Command
     sent: int
     outcome: Outcome
+    reason: str | None = None
 
 
 Event = Registered | Relaying | Removed | Failed

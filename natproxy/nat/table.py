@@ -286,18 +286,20 @@ class NATTable:
                 )
             )
 
-    def remove(self, entry: NATEntry, outcome: Outcome) -> None:
+    def remove(self, entry: NATEntry, outcome: Outcome, reason: str | None = None) -> None:
         """Remove an entry whose command has ended.
 
+        :param reason: of an error; see `natproxy.nat.events.Removed`.
         :raises NotInTable: if it has been removed before.
         """
         self._delete(entry, outcome)
         if self._subscribers.by_kind[Removed]:
-            self._publish_removed(entry, outcome)
+            self._publish_removed(entry, outcome, reason)
 
-    def cancel(self, entry: NATEntry, outcome: Outcome) -> None:
+    def cancel(self, entry: NATEntry, outcome: Outcome, reason: str | None = None) -> None:
         """Remove an entry whose command has not ended; end its relay and both connections.
 
+        :param reason: see `natproxy.nat.events.Removed`.
         :raises NotInTable: if it has been removed before.
         """
         cancel = entry._cancel
@@ -307,7 +309,7 @@ class NATTable:
         except Exception:
             self._log.failure("cannot cancel a relay")
         if self._subscribers.by_kind[Removed]:
-            self._publish_removed(entry, outcome)
+            self._publish_removed(entry, outcome, reason)
 
     def cancel_client(self, client: ClientTransport, outcome: Outcome) -> list[NATEntry]:
         """Remove all entries of a client, and end their relays.
@@ -328,11 +330,13 @@ class NATTable:
         started_at: float,
         outcome: Outcome,
         sent: int,
+        reason: str | None = None,
     ) -> None:
         """Publish that a command has ended without an upstream connection.
 
         :param started_at: when it began, in seconds of the table's clock.
         :param sent: bytes of the error that the client received.
+        :param reason: see `natproxy.nat.events.Failed`.
         """
         self._serial += 1
         if self._subscribers.by_kind[Failed]:
@@ -346,6 +350,7 @@ class NATTable:
                     command.shown,
                     sent,
                     outcome,
+                    reason,
                 )
             )
 
@@ -376,7 +381,7 @@ class NATTable:
         else:
             del self._by_client[entry.client][key]
 
-    def _publish_removed(self, entry: NATEntry, outcome: Outcome) -> None:
+    def _publish_removed(self, entry: NATEntry, outcome: Outcome, reason: str | None) -> None:
         self._subscribers.publish(
             Removed(
                 entry.serial,
@@ -390,6 +395,7 @@ class NATTable:
                 entry.promised,
                 entry.relayed,
                 outcome,
+                reason,
             )
         )
 

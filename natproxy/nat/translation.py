@@ -42,3 +42,5 @@ class Outcome(enum.Enum):
     TIMEOUT = "timeout"
     DRAINED = "drained"
     """The daemon stopped, and the time to drain was over."""
+    KILLED = "killed"
+    """An administrator ended it."""

@@ -126,13 +126,13 @@ class UpstreamFactory(ClientFactory):
         )
         line = error_line(PROXY_ERROR + text, code if self.command.coded else None)
         self.client.outbound.write(line)
-        self._publish_failure(outcome, len(line))
+        self._publish_failure(outcome, len(line), text)
         self.client.reply_finished()
 
-    def _publish_failure(self, outcome: Outcome, sent: int) -> None:
+    def _publish_failure(self, outcome: Outcome, sent: int, reason: str | None = None) -> None:
         client = self.client
         self.resources.table.fail(
-            client.client_address, self.command, client.started_at, outcome, sent
+            client.client_address, self.command, client.started_at, outcome, sent, reason
         )
 
 
@@ -360,7 +360,7 @@ class UpstreamProtocol(Protocol):
         """Send an error in the reply's place; with its code, if the verb is of version 2."""
         self._close(Event.FAILED)
         self._entry.write(error_line(message, code if self.factory.command.coded else None))
-        self._resources.table.remove(self._entry, outcome)
+        self._resources.table.remove(self._entry, outcome, message)
         self._client.reply_finished()
 
     def _fail_malformed(self, reason: str) -> None:

@@ -1,0 +1,117 @@
+"""What the resources of the control socket and of the web endpoint use of a daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.web.resource import IResource
+
+from natproxy.nat.ring import EventRing
+from natproxy.records.record import Origin, Record
+from natproxy.records.whois import Answer, Question
+
+
+class TableSource(Protocol):
+    """The translations that exist now: of this process, or merged from several."""
+
+    def __len__(self) -> int: ...
+
+    def records(self) -> Iterator[Record]:
+        """Return the entries of this moment, oldest first.
+
+        A record is made when the iterator reaches it, and an entry that has been removed by then
+        is left out: the caller may take some in each turn.
+        """
+        ...
+
+    def holding(self, port: int) -> tuple[Record, ...]:
+        """Return the entries with a local port of the proxy, usually none or one."""
+        ...
+
+    def kill(self, serials: list[int], reason: str) -> list[Record]:
+        """End the commands of these entries; return the records of those that existed."""
+        ...
+
+
+class History(Protocol):
+    """The past: searched in threads, so that the reactor is not blocked."""
+
+    def whois(self, questions: list[Question]) -> Deferred[list[Answer]]:
+        """Answer questions about the past and about now; the newest events are included."""
+        ...
+
+    def pages(self, query: HistoryQuery) -> Iterator[Deferred[list[Record]]]:
+        """Return the records of the translations, oldest first, in pages of at most 500.
+
+        An empty page is the end. The next page is asked for when the last one has been sent. The
+        search ends when the iterator is closed.
+        """
+        ...
+
+    def events(self, query: EventsQuery) -> Iterator[Deferred[list[Record]]]:
+        """Return the records of events in the same manner, by worker and ``seq``."""
+        ...
+
+
+@dataclass(frozen=True)
+class HistoryQuery:
+    """Which translations of the past.
+
+    :ivar filter: text of the filter language; empty for all.
+    :ivar since: microseconds since the epoch; ``None`` for the oldest. A translation that was open
+        at a time of the interval is in it.
+    :ivar until: likewise, not included; ``None`` for now.
+    :ivar limit: number of translations at most, the newest ones; ``None`` for all.
+    """
+
+    filter: str = ""
+    since: int | None = None
+    until: int | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class EventsQuery:
+    """Which events of the past.
+
+    :ivar filter: text of the filter language; empty for all.
+    :ivar since: microseconds since the epoch.
+    :ivar until: likewise, not included.
+    :ivar after: number of the last event that is not wanted.
+    :ivar before: number of the first event that is not wanted.
+    """
+
+    filter: str = ""
+    since: int | None = None
+    until: int | None = None
+    after: int | None = None
+    before: int | None = None
+
+
+@dataclass
+class Observed:
+    """A daemon, as the resources show it.
+
+    :ivar kind: ``proxy`` or ``fileserver``.
+    :ivar origin: its name, worker and boot.
+    :ivar status: returns the members of ``/v1/status``.
+    :ivar ready: returns why the daemon is not ready, or ``None``.
+    :ivar drain: begins to drain and then ends the process, as SIGTERM does.
+    :ivar table: ``None`` for a file server.
+    :ivar ring: likewise.
+    :ivar history: likewise.
+    :ivar metrics: the resource of ``/metrics``; ``None`` if prometheus_client is not installed.
+    """
+
+    kind: str
+    origin: Origin
+    status: Callable[[], dict[str, Any]]
+    ready: Callable[[], str | None]
+    drain: Callable[[], object]
+    table: TableSource | None = None
+    ring: EventRing | None = None
+    history: History | None = None
+    metrics: IResource | None = None

@@ -1,0 +1,1 @@
+"""Metrics: counters on the path of a command, and a collector for Prometheus."""
