@@ -66,6 +66,7 @@ def bars(findings: Findings) -> Iterator[Bar]:
             title = f"{_title(findings, work, number, metric)}: {ours} / {theirs}"
             yield Bar(title, found[ours] / found[theirs], limit, at_least)
     yield from _growth(findings)
+    yield from _observing(findings)
     for metric in ("p99_ms", "kept_p99_ms"):
         for peer, value in _medians(findings, "latency", 2, metric).items():
             yield Bar(f"{_title(findings, 'latency', 2, metric)}: {peer}", value, 50)
@@ -84,6 +85,25 @@ def _growth(findings: Findings) -> Iterator[Bar]:
         if few and many is not None:
             clients = f"{numbers[-1].value:,} clients / {numbers[1].value:,} clients"
             yield Bar(f"growth, {metric}: natproxy, {clients}", many / few, 1.5)
+
+
+def _observing(findings: Findings) -> Iterator[Bar]:
+    metric = "cpu_us_per_command"
+    alone, watched, ignored = (
+        _medians(findings, "observing", number, metric) for number in (0, 1, 2)
+    )
+    bare, observed = alone.get("natproxy"), alone.get("natproxy-observed")
+    if bare is None or observed is None:
+        return
+    title = "observing, µs/command"
+    limit = max(10.0, 0.08 * bare)
+    yield Bar(f"{title}: control, metrics and journal", observed - bare, limit)
+    for value in watched.values():
+        yield Bar(f"{title}: 1 watcher of everything, beside none", value - observed, 35)
+    for value in ignored.values():
+        yield Bar("observing: 50 watchers that do not read / none", value / observed, 1.03)
+    for value in _medians(findings, "observing", 2, "growth_mib").values():
+        yield Bar("observing, MiB: 50 watchers that do not read", value, 2)
 
 
 def _cases(findings: Findings, work: str) -> list[Case]:

@@ -154,7 +154,8 @@ def started(work: Work, peer: Peer, plan: Plan, files: Path) -> Iterator[Running
         stack.callback(daemon.stop)
         daemon.wait_until_ready()
         target = Target(setting.port, peer.dialect, peer.keeps)
-        yield Running(peer, target, Processes(daemon.pid), plan)
+        control = peer.control(setting)
+        yield Running(peer, target, Processes(daemon.pid), plan, control)
 
 
 def _make_files(directory: Path, files: Mapping[str, tuple[int, bool]]) -> None:

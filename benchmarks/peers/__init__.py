@@ -14,6 +14,7 @@ PEERS: dict[str, Peer] = {
     for peer in (
         NATProxy("natproxy", "natproxy"),
         NATProxy("natproxy-copy", "natproxy, copying", "copy"),
+        NATProxy("natproxy-observed", "natproxy, with control, metrics, journal", observed=True),
         HAProxy("haproxy-splice", "HAProxy, splice-auto", "splice-auto"),
         HAProxy("haproxy-splice-always", "HAProxy, splice-response", "splice-response"),
         HAProxy("haproxy-copy", "HAProxy, copying", None),

@@ -57,6 +57,10 @@ class Peer(ABC):
     def version(self) -> str:
         """Give its version."""
 
+    def control(self, setting: Setting) -> Path | None:
+        """Return the path of its control socket, if it has one."""
+        return None
+
     @abstractmethod
     def command(self, setting: Setting) -> list[str]:
         """Write its configuration and give its command line, for the foreground."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from pathlib import Path
 
 from benchmarks.machine import package_version
 from benchmarks.peers.base import Peer, Setting, output
@@ -21,13 +22,17 @@ class NATProxy(Peer):
     """``natproxy``.
 
     :param relay: how it is told to relay bodies; `None` leaves that to itself.
+    :param observed: whether it has a control socket, metrics and a journal.
     """
 
     keeps = True
 
-    def __init__(self, name: str, title: str, relay: str | None = None) -> None:
+    def __init__(
+        self, name: str, title: str, relay: str | None = None, observed: bool = False
+    ) -> None:
         super().__init__(name, title)
         self._relay = relay
+        self._observed = observed
 
     def missing(self) -> str | None:
         """See whether this natproxy can be told how to relay."""
@@ -54,7 +59,13 @@ class NATProxy(Peer):
             "--max-clients-per-host=0",
             "--first-command-timeout=0",
             *([f"--relay={self._relay}"] if self._relay else []),
+            f"--control={self.control(setting) or 'none'}",
+            f"--journal={setting.directory / 'journal' if self._observed else 'none'}",
         ]
+
+    def control(self, setting: Setting) -> Path | None:
+        """Return its control socket, if it is observed."""
+        return setting.directory / "control.sock" if self._observed else None
 
 
 class FileServer(Peer):
@@ -80,5 +91,6 @@ class FileServer(Peer):
             f"--listen=tcp:{setting.port}:interface=127.0.0.1:backlog=4096",
             f"--files={setting.files}",
             f"--max-clients={setting.clients}",
+            "--control=none",
             "--first-command-timeout=0",
         ]

@@ -9,10 +9,21 @@ from benchmarks.works.get import Get
 from benchmarks.works.growth import Growth
 from benchmarks.works.held import Idle, Memory
 from benchmarks.works.latency import Latency
+from benchmarks.works.observing import Observing
 
 WORKS: dict[str, Work] = {
     work.name: work
-    for work in (Relay(), Serve(), Commands(), Idle(), Latency(), Growth(), Memory(), Get())
+    for work in (
+        Relay(),
+        Serve(),
+        Commands(),
+        Observing(),
+        Idle(),
+        Latency(),
+        Growth(),
+        Memory(),
+        Get(),
+    )
 }
 """Every work by its name, in the order in which they are done."""
 

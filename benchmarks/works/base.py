@@ -6,6 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from benchmarks.load.clients import Target
@@ -49,12 +50,14 @@ class Running:
     :ivar target: where its clients go.
     :ivar processes: its own.
     :ivar plan: the amounts.
+    :ivar control: its control socket, if it has one.
     """
 
     peer: Peer
     target: Target
     processes: Processes
     plan: Plan
+    control: Path | None = None
 
 
 class Work(ABC):
