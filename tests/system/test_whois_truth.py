@@ -65,7 +65,7 @@ class Asked(NamedTuple):
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Path]:
     # A socket's path is limited to 107 bytes.
-    short = Path("/tmp") / f"whois-{os.getpid()}"  # noqa: S108
+    short = Path("/tmp") / f"whois-{os.getpid()}"
     short.mkdir(mode=0o700)
     make_files(short / "files", CLIENTS)
     yield short
