@@ -19,7 +19,7 @@ def address_of(number: int) -> str:
 
 
 def directory_of(number: int) -> str:
-    """Return the directory that only this client reads, so that a name tells whose command it is."""
+    """Return the directory that only this client reads: a name tells whose command it is."""
     return f"c{number}"
 
 
