@@ -102,7 +102,7 @@ class TerminationSignals(SignalService):
     def stop(self, cause: str) -> None:
         """Stop the reactor, unless it is stopping already.
 
-        :param cause: what asks for it, for the log.
+        :param cause: why, for the log.
         """
         if not self._stopping:
             self._stopping = True
