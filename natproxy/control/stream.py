@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 from collections.abc import Callable, Generator
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import Request
+from twisted.web.server import Request
 from zope.interface import implementer
 
 from natproxy.control.turns import Turns
@@ -64,6 +66,8 @@ class Stream:
         stalled: float | None = STALLED,
     ) -> None:
         self._request = request
+        transport: Any = request.transport
+        self._transport = transport
         self._body = body
         self._turns = turns
         self._reactor = reactor
@@ -74,7 +78,7 @@ class Stream:
         self._waited: Deferred[object] | None = None
         self._timer: IDelayedCall | None = None
         # A client that does not read occupies little memory; see `PORTION`.
-        request.transport.bufferSize = PORTION
+        transport.bufferSize = PORTION
         request.notifyFinish().addErrback(self._client_gone)
         request.registerProducer(self, True)
         turns.schedule(self._step)
@@ -173,7 +177,7 @@ class Stream:
         self._request.unregisterProducer()
         if self._request.startedWriting:
             self._log.failure("cannot complete a response", failure)
-            self._request.transport.abortConnection()
+            self._transport.abortConnection()
         else:
             self._failed(failure)
 
@@ -182,7 +186,7 @@ class Stream:
 
     def _expired(self) -> None:
         self._timer = None
-        self._request.transport.abortConnection()
+        self._transport.abortConnection()
 
     def _end(self) -> bool:
         """End the body and everything that is pending; return whether it had not ended."""
@@ -193,11 +197,9 @@ class Stream:
         waited, self._waited = self._waited, None
         if waited is not None:
             waited.cancel()
-        try:
+        # It may be running: the write that it caused has found the connection closed.
+        with contextlib.suppress(ValueError):
             self._body.close()
-        except ValueError:
-            # It is running: the write that it caused has found the connection closed.
-            pass
         return True
 
     def _cancel_timer(self) -> None:
