@@ -92,5 +92,3 @@ class _Walk:
     def _cancel(self, _: Deferred[Any]) -> None:
         self._cancelled = True
         self._steps.close()
-
-

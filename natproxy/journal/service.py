@@ -220,8 +220,9 @@ class JournalService(Service):
         self._written, self._next_written = self._next_written, []
         rows, lost = ring.read(self._cursor, ring.next)
         last = ring.next - 1
-        alive = [] if lost is None else ring.open_translations()
-        batch = Batch(rows, lost, alive, self._now(), self._reactor.seconds(), stopped)
+        wall, monotonic = self._wall_clock(), self._reactor.seconds()
+        alive = [] if lost is None else ring.open_rows(wall, monotonic)
+        batch = Batch(rows, lost, alive, round(wall * 1_000_000), monotonic, stopped)
         self._in_thread(partial(self._write_in_thread, batch)).addCallbacks(
             self._wrote, self._not_written, callbackArgs=(last,)
         )

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from natproxy.journal.segment import Action, Addition, Entry, GapRow, Segment, Step
 from natproxy.journal.space import Unwritable, check_space, reason_of
-from natproxy.nat.ring import Lost, Route, Row
+from natproxy.nat.ring import Lost, Row
 from natproxy.records.record import Origin
 
 ROWS = 1_000_000
@@ -30,7 +30,7 @@ class Batch(NamedTuple):
 
     :ivar rows: the events.
     :ivar lost: events before them that the ring no longer had.
-    :ivar alive: if some were lost, the translations that were open at this moment.
+    :ivar alive: if some were lost, the registrations of what is in the table at this moment.
     :ivar wall: the moment, in microseconds since the epoch.
     :ivar monotonic: the same moment in seconds of the monotonic clock.
     :ivar stopped: whether the daemon stops in order, and no batch follows.
@@ -38,7 +38,7 @@ class Batch(NamedTuple):
 
     rows: list[Row]
     lost: Lost | None
-    alive: list[tuple[int, Route, int]]
+    alive: list[Row]
     wall: int
     monotonic: float
     stopped: bool = False
@@ -270,21 +270,21 @@ class Fold:
             end = (removed, time, outcome, reason, int(duration * 1_000_000))
             ended.append(_entry(serial, row, state, end, names))
 
-    def reconcile(self, alive: list[tuple[int, Route, int]]) -> None:
+    def reconcile(self, alive: list[Row]) -> None:
         """Correct what is open after a loss of events.
 
-        :param alive: the translations that are open after the last event.
+        :param alive: the registrations of what is in the table after the last event.
         """
-        known = self._before.keys() | self._changed.keys()
-        for serial, route, started in alive:
-            if serial not in known:
-                row = (0, "", serial, started, started, route, None, 0, None, None, 0.0, None, None)
-                self._changed[serial] = (None, None, None, row)
-        serials = {serial for serial, _, _ in alive}
+        serials = set()
+        for row in alive:
+            serial = row[2]
+            assert serial is not None
+            serials.add(serial)
+            if serial not in self._before and serial not in self._changed:
+                self._changed[serial] = (row[0] or None, None, None, row)
         for serial, state in self._before.items():
             if serial not in serials and serial not in self._changed:
-                entry = open_entry(serial, state, self._names, "lost")
-                self._ended.append(entry)
+                self._ended.append(open_entry(serial, state, self._names, "lost"))
                 self._changed[serial] = None
                 self.replaced += 1
 
