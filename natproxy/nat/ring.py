@@ -109,6 +109,10 @@ class EventRing:
         found = rows[low:high] if low < high else rows[low:] + rows[:high]
         return [row for row in found if row is not None], lost
 
+    def open_translations(self) -> list[tuple[int, Route, int]]:
+        """Return serial, route and time of the start of every translation that is in the table."""
+        return [(serial, route, started) for serial, (route, started) in self._open.items()]
+
     def wake(self, callback: Callable[[], object]) -> None:
         """Call back once, at the next event.
 
