@@ -5,6 +5,7 @@ The result of parsing is an interval as long as the resolution of the text: ``14
 
 from __future__ import annotations
 
+import contextlib
 import re
 from datetime import date, datetime, timedelta, timezone, tzinfo
 from fractions import Fraction
@@ -20,6 +21,12 @@ EXAMPLES = "14:03, -10min, 2026-11-26T14:03:07Z, 'yesterday 17:00'"
 
 LONGEST = 80
 """Characters of a time."""
+
+FIRST_YEAR, LAST_YEAR = 1970, 9998
+
+_RANGE = f"it is not between {FIRST_YEAR} and {LAST_YEAR}"
+
+_END = (datetime(LAST_YEAR + 1, 1, 1, tzinfo=timezone.utc) - EPOCH) // MICROSECOND
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
@@ -68,6 +75,7 @@ _FORMS = tuple(
     )
 )
 
+_NAMED_ZONE = re.compile(r"(.*\d) *([A-Za-z]{1,5})", re.ASCII)
 _EPOCH = re.compile(r"@(\d{1,12})(?:[.,](\d{1,9}))?", re.ASCII)
 _QUANTITY = re.compile(r"(\d{1,19}(?:\.\d{1,9})?)([A-Za-zµ]*)", re.ASCII)
 
@@ -130,6 +138,9 @@ def parse_moment(text: str, now: int, zone: Zone = None) -> Moment:
         raise TimeError(text, "write seconds since 1970 with an @")
     if stripped.startswith("+"):
         raise TimeError(text, "it is in the future")
+    named = _NAMED_ZONE.fullmatch(stripped)
+    if named is not None and any(form.fullmatch(named[1]) for form in _FORMS):
+        raise TimeError(text, f"write the zone {named[2]} as an offset such as +01:00")
     raise TimeError(text, "it has none of the known forms")
 
 
@@ -176,17 +187,22 @@ class _Reading:
     def moment(self) -> Moment:
         zone = self._own_zone()
         local = datetime.fromtimestamp(self._now // SECOND, timezone.utc).astimezone(zone)
+        if self._parts.get("month_name") and not self._parts.get("year"):
+            # syslog has no year: it is the last such day.
+            for year in (local.year, local.year - 1):
+                with contextlib.suppress(ValueError):
+                    since, length = self._time(self._day(year), zone)
+                    if since <= self._now + DAY:
+                        return Moment(_checked(self._text, since), since + length)
+            raise TimeError(self._text, "there is no such day")
         day = self._date(local.date())
-        parts = self._parts
-        if parts.get("hour") is None:
-            return Moment(
-                _checked(self._text, _begin(day, zone)), _begin(day + timedelta(days=1), zone)
-            )
-        since, length = self._time(day, zone)
-        if parts.get("month_name") and not parts.get("year") and since > self._now + DAY:
-            # syslog has no year.
-            since, length = self._time(self._date(local.date().replace(day=1), 1), zone)
-        return Moment(_checked(self._text, since), since + length)
+        if self._parts.get("hour") is None:
+            since, length = _begin(day, zone), 0
+            until = _begin(day + timedelta(days=1), zone)
+        else:
+            since, length = self._time(day, zone)
+            until = since + length
+        return Moment(_checked(self._text, since), until)
 
     def _own_zone(self) -> Zone:
         """Return the zone that the text has, or else the default."""
@@ -201,17 +217,27 @@ class _Reading:
             raise TimeError(self._text, f"there is no zone {text}")
         return timezone(-offset if text[0] == "-" else offset)
 
-    def _date(self, today: date, years_ago: int = 0) -> date:
+    def _date(self, today: date) -> date:
         parts = self._parts
         if parts.get("day") is None:
             return today - timedelta(days=(parts.get("relative") or "").lower() == "yesterday")
-        name = (parts.get("month_name") or "").lower()
-        month = _MONTHS.index(name) + 1 if name else int(parts.get("month") or 0)
-        year = int(parts.get("year") or today.year - years_ago)
+        year = int(parts["year"] or 0)
+        # West of Greenwich, 1970 begins in 1969.
+        if not FIRST_YEAR - 1 <= year <= LAST_YEAR:
+            raise TimeError(self._text, _RANGE)
         try:
-            return date(year, month, int(parts["day"] or 0))
+            return self._day(year)
         except ValueError:
             raise TimeError(self._text, "there is no such day") from None
+
+    def _day(self, year: int) -> date:
+        """Return the day in a year.
+
+        :raises ValueError: if it does not exist.
+        """
+        name = (self._parts.get("month_name") or "").lower()
+        month = _MONTHS.index(name) + 1 if name else int(self._parts["month"] or 0)
+        return date(year, month, int(self._parts["day"] or 0))
 
     def _time(self, day: date, zone: Zone) -> tuple[int, int]:
         """Return the begin of the time in microseconds since the epoch, and its length."""
@@ -228,21 +254,17 @@ class _Reading:
             micro, length = _fraction(self._parts["fraction"])
         # A leap second is the second that follows.
         leap = second // 60
-        first, second_one = _instants(
-            datetime(day.year, day.month, day.day, hour, minute, second - leap), zone
-        )
-        if first != second_one:
-            offsets = " or ".join(
-                _offset(datetime(day.year, day.month, day.day, hour, minute), one)
-                for one in (first, second_one)
-            )
+        local = datetime(day.year, day.month, day.day, hour, minute, second - leap)
+        before, after = _instants(local, zone)
+        if before > after:
+            raise TimeError(self._text, "the clocks are set forward then, and it does not exist")
+        if before < after:
             raise TimeError(
                 self._text,
-                "the clocks are set forward then, and it does not exist"
-                if first > second_one
-                else f"the clocks are set back then, and it occurs twice: add {offsets}",
+                "the clocks are set back then, and it occurs twice: "
+                f"add {_offset(local, before)} or {_offset(local, after)}",
             )
-        return (first + leap) * SECOND + micro, length
+        return (before + leap) * SECOND + micro, length
 
 
 def _instants(local: datetime, zone: Zone) -> tuple[int, int]:
@@ -260,7 +282,8 @@ def _begin(day: date, zone: Zone) -> int:
 
 
 def _offset(local: datetime, instant: int) -> str:
-    utc = datetime.fromtimestamp(instant, timezone.utc).replace(tzinfo=None, second=0)
+    """Return the offset from UTC of a local time whose seconds since the epoch are known."""
+    utc = datetime.fromtimestamp(instant, timezone.utc).replace(tzinfo=None)
     seconds = (local - utc) // timedelta(seconds=1)
     sign = "-" if seconds < 0 else "+"
     return f"{sign}{abs(seconds) // 3600:02}:{abs(seconds) // 60 % 60:02}"
@@ -274,10 +297,7 @@ def _fraction(digits: str | None) -> tuple[int, int]:
     return int(digits.ljust(6, "0")), 10 ** (6 - len(digits))
 
 
-LAST = (datetime(9999, 1, 1, tzinfo=timezone.utc) - EPOCH) // MICROSECOND
-
-
 def _checked(text: str, microseconds: int) -> int:
-    if not 0 <= microseconds < LAST:
-        raise TimeError(text, "it is not between 1970 and 9998")
+    if not 0 <= microseconds < _END:
+        raise TimeError(text, _RANGE)
     return microseconds
