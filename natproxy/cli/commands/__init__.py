@@ -6,6 +6,7 @@ from natproxy.cli.command import Command
 from natproxy.cli.commands.cat import Cat
 from natproxy.cli.commands.completion import Completion
 from natproxy.cli.commands.config import Config
+from natproxy.cli.commands.doctor import Doctor
 from natproxy.cli.commands.download import Download
 from natproxy.cli.commands.get import Get
 from natproxy.cli.commands.hash import Hash
@@ -33,6 +34,7 @@ COMMANDS: tuple[Command, ...] = (
     Shell(CLIENT_COMMANDS),
     Up(),
     Config(),
+    Doctor(),
     Completion(),
 )
 """All commands of the program."""
