@@ -99,7 +99,7 @@ def event_line(event: Record | LostEvents) -> str:
 def _about(event: Record) -> str:
     """Return what an event is about."""
     if event.client is None:
-        target = "" if event.serial is None else f"#{event.serial} "
+        target = f"#{event.serial} " if event.serial else ""
         reason = f": {shown(event.reason)}" if event.reason else ""
         return f"{target}by the uid {shown(event.uid)}, pid {shown(event.pid)}{reason}"
     port = "no port" if event.nat_port is None else f"port {event.nat_port}"

@@ -77,11 +77,14 @@ class Table:
 
 
 def terminal_columns() -> int | None:
-    """Return the columns of the terminal that standard output is; ``None`` if it is none."""
+    """Return the columns of a line on standard output; ``None`` for any number.
+
+    A line is narrower than the terminal: some wrap a full line.
+    """
     from natproxy.cli.output import is_terminal
     from natproxy.cli.parsing import columns
 
-    return columns() if is_terminal(sys.stdout) else None
+    return columns() - 1 if is_terminal(sys.stdout) else None
 
 
 def write_csv(rows: Iterable[dict[str, Any]], names: Sequence[str]) -> None:
