@@ -20,6 +20,7 @@ from natproxy.cli.commands.stat import Stat
 from natproxy.cli.commands.status import Status
 from natproxy.cli.commands.sync import Sync
 from natproxy.cli.commands.table import Table
+from natproxy.cli.commands.top import Top
 from natproxy.cli.commands.up import Up
 from natproxy.cli.commands.whois import Whois
 
@@ -37,6 +38,7 @@ CLIENT_COMMANDS: tuple[Command, ...] = (
 
 OBSERVING_COMMANDS: tuple[Command, ...] = (
     Table(),
+    Top(),
     Events(),
     Whois(),
     History(),
