@@ -6,6 +6,7 @@ from natproxy.cli.command import Command
 from natproxy.cli.commands.cat import Cat
 from natproxy.cli.commands.completion import Completion
 from natproxy.cli.commands.config import Config
+from natproxy.cli.commands.doctor import Doctor
 from natproxy.cli.commands.download import Download
 from natproxy.cli.commands.drain import Drain
 from natproxy.cli.commands.events import Events
@@ -54,6 +55,7 @@ COMMANDS: tuple[Command, ...] = (
     Up(),
     *OBSERVING_COMMANDS,
     Config(),
+    Doctor(),
     Completion(),
 )
 """All commands of the program."""
