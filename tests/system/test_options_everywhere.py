@@ -18,7 +18,7 @@ from natproxy.cli.shell.commands import parsers_with
 from natproxy.cli.shell.suggestions import Suggester
 from tests.support.manual import section
 
-TYPED = {"N", "RATE", "SECONDS", "DURATION", "HOST:PORT", "ENDPOINT"}
+TYPED = {"N", "RATE", "SECONDS", "DURATION", "HOST:PORT", "ENDPOINT", "WORD"}
 """Values that have no completion; the values of all other options are completed."""
 
 OF_SERVERS = "Options of every command that connects to a server"
