@@ -17,14 +17,18 @@ import pytest
 from tests.support.paths import ROOT
 from tests.support.twistd import environment
 
+try:
+    from playwright import sync_api as playwright
+except ImportError:
+    playwright = None  # type: ignore[assignment]
+
 CHROMIUM = shutil.which("chromium")
 
-if CHROMIUM is None:
-    pytest.skip("chromium is not installed: apt-get install chromium", allow_module_level=True)
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="playwright is not installed: pip install natproxy[test]"
+pytestmark = pytest.mark.skipif(
+    playwright is None or CHROMIUM is None,
+    reason="needs apt-get install chromium, and pip install natproxy[test] for playwright",
 )
-expect = playwright.expect
+expect: Any = getattr(playwright, "expect", None)
 
 HOST = "127.0.0.1"
 BIG = 64 << 20
