@@ -24,7 +24,7 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 from tests.support.paths import ROOT
-from tests.support.twistd import TWISTD
+from tests.support.twistd import TWISTD, environment
 
 HOST = "127.0.0.1"
 WEB = 9080
