@@ -25,7 +25,7 @@ from natproxy.fileserver.factory import (
     CONCURRENT_READS,
     LISTING_THREADS,
     FileServerFactory,
-    read_in,
+    Reads,
 )
 from natproxy.protocol import printable
 from natproxy.relay import Method, PageCache, Relays
@@ -123,7 +123,7 @@ def make_file_server(
     observers = observers_for(config, descriptors)
     capacity = file_server_capacity(descriptors, observers)
     # Each has threads of its own: slow or blocked work of one kind does not delay the others.
-    reads = Threads(reactor, CONCURRENT_READS, "reads")
+    reads = Reads(Threads(reactor, CONCURRENT_READS, "reads"), reactor)
     listings = Threads(reactor, LISTING_THREADS, "listings")
     hashes = Threads(reactor, digests.THREADS, "digests")
     factory = FileServerFactory(
@@ -131,10 +131,11 @@ def make_file_server(
         served.directory,
         listings,
         config.timeout,
-        Relays(reactor, RELAYS[config.relay], PageCache(read_in(reads, reactor))),
+        Relays(reactor, RELAYS[config.relay], PageCache(reads)),
         hash_in_thread=hashes,
         admission=admission_for(config, capacity, config.max_clients_per_host, lambda _: 0),
         first_command_timeout=config.first_command_timeout,
+        reads=reads,
     )
     created = ", which was created," if served.created else ""
     server = DrainingService(
