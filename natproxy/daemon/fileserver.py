@@ -17,7 +17,7 @@ from natproxy.daemon.descriptors import (
     observers_for,
 )
 from natproxy.daemon.endpoints import listening_endpoints
-from natproxy.daemon.observation import Observation
+from natproxy.daemon.observation import FileServerObservation
 from natproxy.daemon.options import DaemonOptions, parameters_of
 from natproxy.daemon.service import DrainingService, TwistdService, startup_errors
 from natproxy.fileserver import digests
@@ -148,7 +148,7 @@ def make_file_server(
         # The log of the next start reports again that the directory was created.
         start_failed=served.remove_created,
     )
-    server.companion = Observation(reactor, server, config, "fileserver", observers)
+    server.companion = FileServerObservation(reactor, server, config, "fileserver", observers)
     return server
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,8 +39,13 @@ from natproxy.daemon.places import (
     remove_stale,
 )
 from natproxy.daemon.service import DrainingService, Phase, StartupError, open_ports
+from natproxy.fileserver.factory import FileServerFactory
+from natproxy.metrics.daemon import DaemonMetrics
+from natproxy.metrics.fileserver import FileServerMetrics
+from natproxy.metrics.resource import metrics_resource
 from natproxy.records.places import NONE, default_name
 from natproxy.records.record import Origin, format_time
+from natproxy.web.site import web_site
 
 BACKLOG = 128
 """Connections to the control socket that wait to be accepted."""
@@ -59,8 +65,8 @@ def name_of(config: DaemonConfig, kind: str, ports: list[IListeningPort]) -> str
     return default_name(kind, None, os.fsdecode(path) if path else None)
 
 
-class Observation:
-    """Control socket and web endpoints of a daemon; see `Companion`.
+class Observation(ABC):
+    """Control socket, web endpoints and metrics of a daemon; see `Companion`.
 
     :param reactor: the daemon's.
     :param daemon: the daemon.
@@ -72,9 +78,10 @@ class Observation:
     :raises SettingError: if a setting is wrong.
     :ivar origin: the daemon's name, worker and boot; set by `open_ports`.
     :ivar control: path of the control socket; ``None`` if there is none.
+    :ivar metrics: are counted from `open_ports` on, if there is a place that shows them.
     """
 
-    shown_kind = "fileserver"
+    shown_kind: str
     """The kind in ``/v1/status``."""
 
     _log = Logger()
@@ -96,6 +103,7 @@ class Observation:
         self.wall_clock = wall_clock
         self.origin = Origin("", 0, "")
         self.control: str | None = None
+        self.metrics: DaemonMetrics | None = None
         self._kind = kind
         self._explicit = explicit_control(config)
         self._web_endpoints = listening_endpoints(reactor, config, "web")
@@ -111,6 +119,8 @@ class Observation:
         """Open the web endpoints; see `Companion`."""
         name = name_of(self.config, self._kind, self.daemon.ports)
         self.origin = Origin(name, 0, secrets.token_hex(8))
+        if self.config.control != NONE or self._web_endpoints:
+            self.metrics = self.make_metrics()
         self._web_ports = open_ports(self._web_endpoints, self._visitors, self.config.label("web"))
 
     def start(self) -> None:
@@ -119,11 +129,14 @@ class Observation:
             self._open_control()
         if self._control_port is None and not self._web_ports:
             return
+        if self.metrics is not None:
+            self.metrics.startService()
         observed = self.observed()
         if self._control_port is not None:
             self._controllers.serve(control_site(observed, self.reactor, self.wall_clock))
             self._log.info("control socket: {path}", path=self.control)
         if self._web_ports:
+            self._visitors.serve(web_site(observed, self.reactor, self.config.web_hosts))
             self._log.info("web endpoint: {addresses}", addresses=", ".join(self.web()))
 
     async def stop(self) -> None:
@@ -142,6 +155,12 @@ class Observation:
         await self._controllers.close()
         if self._lock is not None:
             self._lock.release()
+        if self.metrics is not None and self.metrics.running:
+            await maybeDeferred(self.metrics.stopService)
+
+    @abstractmethod
+    def make_metrics(self) -> DaemonMetrics:
+        """Return the metrics of the daemon; they are counted from now on."""
 
     def cancel_start(self) -> None:
         """Close the web endpoints: the daemon cannot start; see `Companion`."""
@@ -157,6 +176,7 @@ class Observation:
             self.status,
             self._reason_not_ready,
             lambda: self.daemon.end("drain requested on the control socket"),
+            metrics=None if self.metrics is None else metrics_resource(self.metrics),
         )
 
     def status(self) -> dict[str, Any]:
@@ -174,6 +194,7 @@ class Observation:
             "listen": list(daemon.addresses),
             "draining": daemon.phase in (Phase.DRAINING, Phase.STOPPED),
             "clients": len(daemon.factory.connections),
+            "commands": None if self.metrics is None else self.metrics.counters(),
             "control": self.control,
             "web": self.web(),
         }
@@ -235,3 +256,15 @@ class Observation:
             raise
         self._lock = lock
         self.control = path
+
+
+class FileServerObservation(Observation):
+    """Control socket, web endpoints and metrics of a file server."""
+
+    shown_kind = "fileserver"
+
+    def make_metrics(self) -> DaemonMetrics:
+        """Return the metrics of the file server."""
+        factory = self.daemon.factory
+        assert isinstance(factory, FileServerFactory)
+        return FileServerMetrics(factory, self.origin)

@@ -15,6 +15,8 @@ from natproxy.daemon.observation import Observation
 from natproxy.daemon.places import PlaceError, prepare_journal
 from natproxy.daemon.service import DrainingService, StartupError
 from natproxy.journal.service import JournalError, JournalService, JournalSettings, note_off
+from natproxy.metrics.proxy import Observers as Shown
+from natproxy.metrics.proxy import ProxyMetrics
 from natproxy.nat.ring import EventRing
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.records.places import NONE, journal_directory
@@ -55,12 +57,18 @@ class ProxyObservation(Observation):
         if config.control != NONE or config.web or config.journal != NONE:
             self._ring = EventRing(self._factory.table, self.origin, wall_clock=self.wall_clock)
 
+    def make_metrics(self) -> ProxyMetrics:
+        """Return the metrics of the proxy."""
+        return ProxyMetrics(self._factory, self.origin)
+
     def start(self) -> None:
         """Open the journal, then as the base class."""
         if self._proxy_config.journal == NONE:
             self._note_off()
         else:
             self._open_journal()
+        if isinstance(self.metrics, ProxyMetrics):
+            self.metrics.observers = Shown(self._ring, self.journal)
         super().start()
 
     async def stop(self) -> None:
