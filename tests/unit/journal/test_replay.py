@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.journal.search import Journal
 from natproxy.records.queries import EventsQuery
 from natproxy.records.record import Record
-from tests.support.journals import SECOND, START, Translations
+from tests.support.journal_runs import SECOND, START, Translations
 
 PORT = 50_000
 

@@ -15,7 +15,7 @@ from natproxy.journal.search import Journal
 from natproxy.records.filter import FilterError
 from natproxy.records.queries import HistoryQuery
 from natproxy.records.record import Record
-from tests.support.journals import SECOND, START, Translations
+from tests.support.journal_runs import SECOND, START, Translations
 
 PORT = 50_000
 

@@ -14,7 +14,7 @@ from natproxy.journal.directory import JournalError
 from natproxy.journal.schema import CATALOGUE_FILE, SUFFIX
 from natproxy.journal.search import Journal
 from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, Answer, Question
-from tests.support.journals import CLIENT, SECOND, START, Translations, query
+from tests.support.journal_runs import CLIENT, SECOND, START, Translations, query
 
 PORT = 50_000
 
