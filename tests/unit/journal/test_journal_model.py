@@ -111,6 +111,17 @@ class JournalMachine(RuleBasedStateMachine):
         expected.last = self.traffic.ring.next - 1
         expected.ended = self.traffic.now
 
+    @rule(commands=st.integers(1, 6))
+    def burst(self, commands: int) -> None:
+        """Carry out commands: five overrun the ring."""
+        for _ in range(commands):
+            self.begin_command(True)
+            expected, entry = self.open.pop()
+            self.advance()
+            self.traffic.remove(entry)
+            expected.last = self.traffic.ring.next - 1
+            expected.ended = self.traffic.now
+
     @rule()
     def flush(self) -> None:
         self.advance()
