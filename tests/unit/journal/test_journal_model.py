@@ -211,6 +211,10 @@ class JournalMachine(RuleBasedStateMachine):
                 assert expected.ended > complete[expected.boot] or in_gap(gaps, expected.ended), (
                     f"the end of {expected} is missing"
                 )
+                # It must not look as if it held its port until now.
+                assert entry["state"] == "lost" or expected.ended > complete[expected.boot], (
+                    f"{expected} looks open"
+                )
             elif entry["state"] == "lost":
                 assert expected.boot != self.traffic.origin.boot
         assert not found, f"{found} never existed"
