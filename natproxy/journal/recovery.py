@@ -95,7 +95,7 @@ def set_aside(path: str) -> None:
 
 
 def opened_of(file: str) -> int | None:
-    """Return when a segment was opened, by the name of its file; ``None`` if it does not tell."""
+    """Return when a segment was opened, by the name of its file; ``None`` if that is malformed."""
     match = re.match(r"(\d{8}T\d{6}\.\d{6})Z-", file)
     if match is None:
         return None

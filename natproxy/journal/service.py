@@ -191,8 +191,7 @@ class JournalService(Service):
             waiting.append(self._maintaining)
         ended: Deferred[Any] = DeferredList(waiting, consumeErrors=True)
         ended.addTimeout(STOP, self._reactor)
-        ended.addErrback(self._stop_timed_out)
-        return ended.addCallback(lambda _: self._unlock())
+        return ended.addCallback(self._stopped)
 
     def flush(self) -> Deferred[None]:
         """Write what is in the ring now.
@@ -220,8 +219,9 @@ class JournalService(Service):
         self._written, self._next_written = self._next_written, []
         rows, lost = ring.read(self._cursor, ring.next)
         last = ring.next - 1
-        alive = [] if lost is None else ring.open_translations()
-        batch = Batch(rows, lost, alive, self._now(), self._reactor.seconds(), stopped)
+        wall, monotonic = self._wall_clock(), self._reactor.seconds()
+        alive = [] if lost is None else ring.open_rows(wall, monotonic)
+        batch = Batch(rows, lost, alive, round(wall * 1_000_000), monotonic, stopped)
         self._in_thread(partial(self._write_in_thread, batch)).addCallbacks(
             self._wrote, self._not_written, callbackArgs=(last,)
         )
@@ -325,7 +325,7 @@ class JournalService(Service):
         for gap in report.gaps:
             self._writer.add_gap(gap)
         for message in report.messages:
-            self._log.warn("{message}", message=message)
+            self._log.warn("{text}", text=message)
         self._maintenance_ended()
 
     def _not_maintained(self, failure: Failure) -> None:
@@ -339,13 +339,15 @@ class JournalService(Service):
         if finished is not None:
             finished.callback(None)
 
-    def _stop_timed_out(self, failure: Failure) -> None:
-        self._log.error(
-            "the journal in {directory} could not be closed within {seconds} s; the next start"
-            " recovers it",
-            directory=self.directory,
-            seconds=STOP,
-        )
+    def _stopped(self, _: object) -> None:
+        if self._state is not State.STOPPED:
+            self._log.error(
+                "the journal in {directory} could not be closed within {seconds} s; the next start"
+                " recovers it",
+                directory=self.directory,
+                seconds=STOP,
+            )
+        self._unlock()
 
     def _unlock(self) -> None:
         descriptor, self._lock = self._lock, None

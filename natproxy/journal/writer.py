@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import sqlite3
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from natproxy.journal.segment import Action, Addition, Entry, GapRow, Segment, Step
 from natproxy.journal.space import Unwritable, check_space, reason_of
-from natproxy.nat.ring import Lost, Route, Row
+from natproxy.nat.ring import Lost, Row
 from natproxy.records.record import Origin
 
 ROWS = 1_000_000
@@ -30,7 +30,7 @@ class Batch(NamedTuple):
 
     :ivar rows: the events.
     :ivar lost: events before them that the ring no longer had.
-    :ivar alive: if some were lost, the translations that were open at this moment.
+    :ivar alive: if some were lost, the registrations of what is in the table at this moment.
     :ivar wall: the moment, in microseconds since the epoch.
     :ivar monotonic: the same moment in seconds of the monotonic clock.
     :ivar stopped: whether the daemon stops in order, and no batch follows.
@@ -38,25 +38,23 @@ class Batch(NamedTuple):
 
     rows: list[Row]
     lost: Lost | None
-    alive: list[tuple[int, Route, int]]
+    alive: list[Row]
     wall: int
     monotonic: float
     stopped: bool = False
 
 
-class Open(NamedTuple):
-    """A translation that has not ended.
+# A named tuple takes three times as long to make.
+Open = tuple[
+    "int | None",  # 0 seq of its event registered; None if that was lost
+    "int | None",  # 1 likewise, of relaying
+    "int | None",  # 2 microseconds from its start to relaying
+    Row,  # 3 its last event
+]
+"""A translation that has not ended."""
 
-    :ivar seq: of its event registered; ``None`` if that was lost.
-    :ivar relaying_seq: likewise, of relaying.
-    :ivar relaying: microseconds from its start to relaying.
-    :ivar row: its last event.
-    """
-
-    seq: int | None
-    relaying_seq: int | None
-    relaying: int | None
-    row: Row
+End = tuple["int | None", "int | None", "str | None", "str | None", "int | None"]
+"""Number of the event removed, time, outcome, reason and duration in microseconds."""
 
 
 class Writer:
@@ -110,17 +108,24 @@ class Writer:
             if batch.lost is not None:
                 fold.reconcile(batch.alive)
                 gaps.append(self._gap_of(batch, batch.lost))
-            segment.append(
-                Addition(
-                    batch.wall,
-                    fold.entries(),
-                    fold.replaced,
-                    fold.actions,
-                    gaps,
-                    self._steps_of(batch),
-                    batch.stopped,
-                )
+            addition = Addition(
+                batch.wall,
+                fold.entries(),
+                fold.replaced,
+                fold.actions,
+                gaps,
+                self._steps_of(batch),
+                batch.stopped,
             )
+            try:
+                segment.append(addition)
+            except (OverflowError, UnicodeError):
+                segment.append(
+                    addition._replace(
+                        entries=[_storable(entry) for entry in addition.entries],
+                        actions=[Action(*_storable(action)) for action in addition.actions],
+                    )
+                )
         except (sqlite3.Error, OSError) as error:
             self._disk_failed = True
             self._release(damaged=not isinstance(error, (sqlite3.OperationalError, OSError)))
@@ -140,8 +145,8 @@ class Writer:
         """Begin the next segment if the live one is full, or old and not empty.
 
         :param monotonic: seconds of the monotonic clock.
-        :return: the path of the former segment, which is to be sealed as ``moved``.
-        :raises Unwritable: if the next segment cannot be created; the live one remains.
+        :return: the path of the former segment, which is to be sealed as ``moved``; ``None`` if the
+            live segment remains, because the next one cannot be created yet as well.
         """
         segment = self.segment
         if segment is None or not (
@@ -153,8 +158,8 @@ class Writer:
             check_space(self._directory)
             # First into the new segment; those in the old one are deleted when it is sealed.
             successor = self._create(monotonic)
-        except (sqlite3.Error, OSError) as error:
-            raise Unwritable(reason_of(error)) from error
+        except (sqlite3.Error, OSError, Unwritable):
+            return None
         self.segment = successor
         segment.close()
         return segment.path
@@ -225,13 +230,11 @@ class Fold:
 
     :param before: the translations that were open before; they are not changed.
     :ivar actions: of administrators.
-    :ivar finished: number of entries that have ended.
     :ivar replaced: number of entries that replace an open one.
     """
 
     def __init__(self, before: dict[int, Open], *, names: bool) -> None:
         self.actions: list[Action] = []
-        self.finished = 0
         self.replaced = 0
         self._before = before
         self._names = names
@@ -243,56 +246,64 @@ class Fold:
         """Add events, in their order."""
         changed, before, ended, names = self._changed, self._before, self._ended, self._names
         for row in rows:
-            seq, event, serial, time, started, route = row[:6]
+            seq, event, serial, time, started, route, _, _, outcome, reason, duration, uid, pid = (
+                row
+            )
             if serial is None or started is None or route is None:
-                self.actions.append(Action(seq, event, time, serial, row[11], row[12], row[9]))
-            elif event == "registered":
-                changed[serial] = Open(seq, None, None, row)
-            elif event == "relaying":
-                state = changed.get(serial) or before.get(serial)
-                first = None if state is None else state.seq
-                changed[serial] = Open(first, seq, time - started, row)
-            elif event == "removed":
-                state = changed.get(serial) or before.get(serial)
-                if state is None:
-                    ended.append(_entry(row, None, None, None, seq, time, names))
-                else:
-                    first, relaying_seq, relaying, _ = state
-                    ended.append(_entry(row, first, relaying_seq, relaying, seq, time, names))
-                    if serial in before:
-                        self.replaced += 1
-                changed[serial] = None
+                self.actions.append(Action(seq, event, time, serial, uid, pid, reason))
+                continue
+            if event == "registered":
+                changed[serial] = (seq, None, None, row)
+                continue
+            if event == "failed":
+                state: Open = (seq, None, None, row)
+                removed = None
             else:
-                ended.append(_entry(row, seq, None, None, None, time, names))
+                state = changed.get(serial) or before.get(serial) or (None, None, None, row)
+                if event == "relaying":
+                    changed[serial] = (state[0], seq, time - started, row)
+                    continue
+                removed = seq
+                changed[serial] = None
+                if serial in before:
+                    self.replaced += 1
+            end = (removed, time, outcome, reason, int(duration * 1_000_000))
+            ended.append(_entry(serial, row, state, end, names))
 
-    def reconcile(self, alive: list[tuple[int, Route, int]]) -> None:
+    def reconcile(self, alive: list[Row]) -> None:
         """Correct what is open after a loss of events.
 
-        :param alive: the translations that are open after the last event.
+        :param alive: the registrations of what is in the table after the last event.
         """
-        known = self._before.keys() | self._changed.keys()
-        for serial, route, started in alive:
-            if serial not in known:
-                row = (0, "", serial, started, started, route, None, 0, None, None, 0.0, None, None)
-                self._changed[serial] = Open(None, None, None, row)
-        serials = {serial for serial, _, _ in alive}
+        serials = set()
+        for row in alive:
+            serial = row[2]
+            assert serial is not None
+            serials.add(serial)
+            first = row[0] or None
+            if serial not in self._before:
+                state = self._changed.get(serial) or (first, None, None, row)
+                self._changed[serial] = (first, *state[1:])
         for serial, state in self._before.items():
             if serial not in serials and serial not in self._changed:
-                entry = open_entry(serial, state, self._names, "lost")
-                self._ended.append(entry)
+                self._ended.append(open_entry(serial, state, self._names, "lost"))
                 self._changed[serial] = None
                 self.replaced += 1
 
     def entries(self) -> list[Entry]:
         """Return the entries to write."""
-        entries = self._ended
-        self.finished = len(entries)
+        entries = list(self._ended)
         for serial, state in self._changed.items():
             if state is not None:
                 entries.append(open_entry(serial, state, self._names))
                 if serial in self._before:
                     self.replaced += 1
         return entries
+
+    @property
+    def finished(self) -> int:
+        """Number of entries that have ended."""
+        return len(self._ended)
 
     def apply(self, open_translations: dict[int, Open]) -> None:
         """Change what is open as this batch has changed it."""
@@ -308,62 +319,44 @@ def open_entry(serial: int, state: Open, names: bool, outcome: str | None = None
 
     :param names: whether it has the name of the file.
     """
-    seq, relaying_seq, relaying, row = state
+    return _entry(serial, state[3], state, (None, None, outcome, None, None), names)
+
+
+def _storable(row: tuple[Any, ...]) -> Any:
+    """Return a row with values that SQLite can store.
+
+    A text may have a lone surrogate, such as that of an administrator's filter.
+    """
+    values: list[Any] = []
+    for value in row:
+        if isinstance(value, str):
+            values.append(value.encode("utf-8", "backslashreplace").decode())
+        elif isinstance(value, int):
+            values.append(max(-(2**63), min(value, 2**63 - 1)))
+        else:
+            values.append(value)
+    return tuple(values)
+
+
+def _entry(serial: int, row: Row, state: Open, end: End, names: bool) -> Entry:
+    """Return an entry.
+
+    :param row: its last event.
+    """
     started, route = row[4], row[5]
     assert started is not None
     assert route is not None
     client, client_port, nat, nat_port, upstream, upstream_port, verb, name = route
+    removed, ended, outcome, reason, duration = end
     return (
         serial,
-        seq,
-        relaying_seq,
-        None,
+        state[0],
+        state[1],
+        removed,
         None,
         None,
         started,
-        relaying,
-        None,
-        client,
-        client_port,
-        None,
-        nat,
-        nat_port,
-        upstream,
-        upstream_port,
-        verb,
-        name if names else "",
-        row[6],
-        row[7] or 0,
-        outcome,
-        None,
-        None,
-    )
-
-
-def _entry(
-    row: Row,
-    seq: int | None,
-    relaying_seq: int | None,
-    relaying: int | None,
-    removed_seq: int | None,
-    ended: int,
-    names: bool,
-) -> Entry:
-    """Return the entry of a translation, or of a failed command, that has ended."""
-    serial, started, route = row[2], row[4], row[5]
-    assert serial is not None
-    assert started is not None
-    assert route is not None
-    client, client_port, nat, nat_port, upstream, upstream_port, verb, name = route
-    return (
-        serial,
-        seq,
-        relaying_seq,
-        removed_seq,
-        None,
-        None,
-        started,
-        relaying,
+        state[2],
         ended,
         client,
         client_port,
@@ -376,7 +369,7 @@ def _entry(
         name if names else "",
         row[6],
         row[7] or 0,
-        row[8],
-        row[9],
-        round(row[10] * 1_000_000),
+        outcome,
+        reason,
+        duration,
     )
