@@ -57,6 +57,7 @@ class Translations:
         self.boots = 0
         self._open: dict[int, tuple[Translation, Route]] = {}
         self._started: dict[int, int] = {}
+        self._registered: dict[int, Row] = {}
         self._rows: list[Row] = []
         self._lost: Lost | None = None
         self._seq = 0
@@ -104,6 +105,7 @@ class Translations:
         self._open[self._serial] = translation, route
         self._started[self._serial] = self.now
         self._add("registered", self._serial, route)
+        self._registered[self._serial] = self._rows[-1]
         return self._serial
 
     def relay(self, serial: int, promised: int = 1000) -> None:
@@ -139,14 +141,12 @@ class Translations:
     def flush(self, *, stopped: bool = False) -> None:
         """Write what has happened."""
         assert self.writer is not None
-        alive = [
-            (serial, route, self._started[serial]) for serial, (_, route) in self._open.items()
-        ]
+        alive = [] if self._lost is None else [self._registered[serial] for serial in self._open]
         self.writer.write(
             Batch(
                 self._rows,
                 self._lost,
-                alive if self._lost is not None else [],
+                alive,
                 self.now,
                 self.true / SECOND,
                 stopped,
