@@ -31,8 +31,11 @@ class TableSource(Protocol):
         """Return the entries with a local port of the proxy, usually none or one."""
         ...
 
-    def kill(self, serials: list[int], reason: str) -> list[Record]:
-        """End the commands of these entries; return the records of those that existed."""
+    def kill(self, records: list[Record], reason: str) -> list[Record]:
+        """End the commands of these entries; return the records of those that still existed.
+
+        :param records: of `records` or `holding`.
+        """
         ...
 
 
@@ -104,6 +107,8 @@ class Observed:
     :ivar ring: likewise.
     :ivar history: likewise.
     :ivar metrics: the resource of ``/metrics``; ``None`` if prometheus_client is not installed.
+    :ivar reconcile: compares the table with the process's sockets; returns the members of
+        ``/v1/reconcile``, or a Deferred that fires with them.
     """
 
     kind: str
@@ -115,3 +120,4 @@ class Observed:
     ring: EventRing | None = None
     history: History | None = None
     metrics: IResource | None = None
+    reconcile: Callable[[], dict[str, Any] | Deferred[dict[str, Any]]] | None = None

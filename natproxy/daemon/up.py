@@ -31,12 +31,8 @@ from natproxy.daemon.descriptors import attainable
 from natproxy.daemon.listening import address_text
 from natproxy.daemon.logfile import LogWriter, Stream, format_time
 from natproxy.daemon.proxy import make_proxy
-from natproxy.daemon.service import (
-    DrainingService,
-    MaintenanceSignals,
-    TerminationSignals,
-    startup_errors,
-)
+from natproxy.daemon.service import DrainingService, startup_errors
+from natproxy.daemon.signals import MaintenanceSignals, TerminationSignals
 from natproxy.protocol import listable, printable
 from natproxy.settings import DEFAULT, OPTION, Found, Source
 from natproxy.storage import LocalStorage
@@ -151,7 +147,7 @@ def _start(
 
 def _log_to_stderr() -> None:
     levels = LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn)
-    for namespace in ("natproxy.proxy", "natproxy.daemon.service"):
+    for namespace in ("natproxy.proxy", "natproxy.daemon.service", "natproxy.daemon.signals"):
         levels.setLogLevelForNamespace(namespace, LogLevel.info)
     writer = LogWriter(Stream(STANDARD_ERROR), formatted=_line)
     globalLogBeginner.beginLoggingTo(

@@ -1,7 +1,8 @@
 """The NAT table: which client is behind which upstream connection."""
 
 from natproxy.nat.events import Event, Failed, Registered, Relaying, Removed
-from natproxy.nat.table import NATEntry, NATTable, NotInTable, Subscribers, TranslationExists
+from natproxy.nat.subscribers import Subscribers
+from natproxy.nat.table import NATEntry, NATTable, NotInTable, Recorder, TranslationExists
 from natproxy.nat.translation import EntryState, Outcome, TranslationKey
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "NATTable",
     "NotInTable",
     "Outcome",
+    "Recorder",
     "Registered",
     "Relaying",
     "Removed",

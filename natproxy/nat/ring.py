@@ -6,12 +6,12 @@ read. A reader that is too slow loses events and learns which; nothing else depe
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from natproxy.nat.events import Event, Failed, Registered, Relaying, Removed
-from natproxy.nat.table import NATTable
-from natproxy.nat.translation import EntryState
+from natproxy.nat.events import Failed
+from natproxy.nat.table import NATEntry, NATTable
 from natproxy.protocol import Command, encode_name, name_of, printable
 from natproxy.records.record import Origin, Record
 
@@ -19,7 +19,13 @@ EVENTS = 65_536
 """Events that a ring holds."""
 
 NAMES = 32 << 20
-"""Characters of file names that a ring holds; with longer names it holds fewer events."""
+"""Characters of long names that a ring holds; with more of them it holds fewer events."""
+
+LONG_NAME = 256
+"""Characters of a name from which on it is counted: shorter ones need 16 MiB at most."""
+
+SHOWN = 1024
+"""Commands of which verb and name are cached, if they are no longer than `LONG_NAME`."""
 
 Route = tuple[str, int, "str | None", "int | None", "str | None", "int | None", str, str]
 """Client, its port, the proxy's host and port, the upstream's host and port, verb, name."""
@@ -57,38 +63,40 @@ class Lost(NamedTuple):
 class EventRing:
     """The last events of a NAT table.
 
-    :param table: is subscribed to.
+    :param table: whose recorder it becomes, and whose entries it can describe.
     :param origin: for the records of the events.
     :param size: events to hold.
-    :param names: characters of names to hold.
+    :param names: characters of long names to hold; see `LONG_NAME`.
+    :param wall_clock: returns seconds since the epoch.
     :ivar first: number of the oldest event held; equals `next` if none is held.
     :ivar next: number of the next event; the first event has 1.
+    :ivar complete_from: microseconds since the epoch from which on the ring has every event.
     """
 
     def __init__(
-        self, table: NATTable, origin: Origin, size: int = EVENTS, names: int = NAMES
+        self,
+        table: NATTable,
+        origin: Origin,
+        size: int = EVENTS,
+        names: int = NAMES,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.origin = origin
         self.first = 1
         self.next = 1
+        self.complete_from = _microseconds(wall_clock())
+        self._table = table
         self._size = size
+        self._names = names
         self._names_left = names
         self._rows: list[Row | None] = [None] * size
-        # What the rows of a translation share, until it is removed: route, and time of its start.
-        self._open: dict[int, tuple[Route, int]] = {}
+        self._shown: dict[bytes, tuple[str, str]] = {}
         self._waiting: list[Callable[[], object]] = []
-        ends = (
-            table.subscribe(self._registered, (Registered,)),
-            table.subscribe(self._relaying, (Relaying,)),
-            table.subscribe(self._removed, (Removed,)),
-            table.subscribe(self._failed, (Failed,)),
-        )
-        self._ends = ends
+        table.record(self)
 
     def close(self) -> None:
-        """End the subscriptions; what the ring holds can still be read."""
-        for end in self._ends:
-            end()
+        """Stop recording; what the ring holds can still be read."""
+        self._table.record(None)
 
     def read(self, after: int, limit: int) -> tuple[list[Row], Lost | None]:
         """Return the events that follow one, oldest first.
@@ -108,6 +116,10 @@ class EventRing:
         rows = self._rows
         found = rows[low:high] if low < high else rows[low:] + rows[:high]
         return [row for row in found if row is not None], lost
+
+    def open_rows(self, wall: float, now: float) -> list[Row]:
+        """Return the row of the registration of every entry in the table, as `first_row` does."""
+        return [self.first_row(entry, wall, now) for entry in self._table]
 
     def wake(self, callback: Callable[[], object]) -> None:
         """Call back once, at the next event.
@@ -133,14 +145,15 @@ class EventRing:
         """Add an administrator's action: ``kill`` or ``drain``.
 
         :param time: seconds since the epoch.
-        :param reason: what was asked, such as the text of a filter.
+        :param reason: the request, such as the text of a filter.
         """
+        moment = _microseconds(time)
         self._add(
             (
                 self.next,
                 event,
                 serial,
-                _microseconds(time),
+                moment,
                 None,
                 None,
                 None,
@@ -158,22 +171,33 @@ class EventRing:
         seq, event, serial, time, started, route, promised, sent, outcome, reason, duration = row[
             :11
         ]
-        uid, pid = row[11:]
-        ended = time if event in ("removed", "failed") else None
-        acted = route is None
-        client, client_port, nat, nat_port, upstream, upstream_port, verb, name = (
-            (None,) * 8 if route is None else route
-        )
+        proxy, worker, boot = self.origin
+        if route is None:
+            return Record(
+                event,
+                time,
+                proxy,
+                worker,
+                boot,
+                seq,
+                serial,
+                reason=reason,
+                uid=row[11],
+                pid=row[12],
+            )
+        client, client_port, nat, nat_port, upstream, upstream_port, verb, name = route
         return Record(
             event,
             time,
-            *self.origin,
+            proxy,
+            worker,
+            boot,
             seq,
             serial,
-            None if acted else serial,
-            None if acted else 1,
+            serial,
+            1,
             started,
-            ended,
+            time if event in _LAST else None,
             client,
             client_port,
             None,
@@ -185,27 +209,30 @@ class EventRing:
             name,
             promised,
             sent,
-            None if acted else _STATES[event],
+            event,
             outcome,
             reason,
-            None if acted else duration,
-            uid,
-            pid,
+            round(duration, 6),
         )
 
-    def _registered(self, event: Event) -> None:
-        assert type(event) is Registered
-        serial, time, monotonic, started_at, client, command, key = event
-        local, upstream = key
-        started = _microseconds(time)
-        route = (*client, *local, *upstream, *shown(command))
-        self._open[serial] = route, started
-        self._names_left -= len(route[7])
-        self._add(
-            (
-                self.next,
+    def first_row(self, entry: NATEntry, wall: float, now: float) -> Row:
+        """Return the row of an entry's registration, whether or not the ring still holds it.
+
+        Of an entry that was registered before the ring existed, it has the number 0.
+
+        :param wall: seconds since the epoch, now.
+        :param now: seconds of the table's clock, now.
+        """
+        if entry.recorded is None:
+            started = _microseconds(wall - (now - entry.registered_at))
+            verb, name = self.shown(entry.command)
+            route = (*entry.client_address, *entry.key.local, *entry.key.upstream, verb, name)
+            self._count(name)
+            duration = entry.registered_at - entry.started_at
+            entry.recorded = (
+                0,
                 "registered",
-                serial,
+                entry.serial,
                 started,
                 started,
                 route,
@@ -213,67 +240,101 @@ class EventRing:
                 0,
                 None,
                 None,
-                monotonic - started_at,
+                duration,
                 None,
                 None,
             )
-        )
+        row: Row = entry.recorded
+        return row
 
-    def _relaying(self, event: Event) -> None:
-        assert type(event) is Relaying
-        serial = event.serial
-        opened = self._open.get(serial)
-        if opened is None:
-            # It was registered before the ring existed.
-            return
-        route, started = opened
+    def shown(self, command: Command) -> tuple[str, str]:
+        """Return verb and file name of a command as records have them."""
+        found = self._shown.get(command.line)
+        if found is None:
+            found = shown(command)
+            if len(command.line) <= LONG_NAME:
+                if len(self._shown) >= SHOWN:
+                    self._shown.clear()
+                self._shown[command.line] = found
+        return found
+
+    # What the table calls, in the path of a command.
+
+    def registered(self, entry: NATEntry, wall: float) -> None:
+        """Add the registration of an entry."""
+        command = entry.command
+        (nat, nat_port), (upstream, upstream_port) = entry.key
+        client, client_port = entry.client_address
+        verb, name = self._shown.get(command.line) or self.shown(command)
+        started = int(wall * 1e6 + 0.5)
+        entry.recorded = row = (
+            self.next,
+            "registered",
+            entry.serial,
+            started,
+            started,
+            (client, client_port, nat, nat_port, upstream, upstream_port, verb, name),
+            None,
+            0,
+            None,
+            None,
+            entry.registered_at - entry.started_at,
+            None,
+            None,
+        )
+        if len(name) > LONG_NAME:
+            self._names_left -= len(name)
+        self._add(row)
+
+    def relaying(self, entry: NATEntry, wall: float, now: float) -> None:
+        """Add that the header of an entry's reply has been received."""
+        first = entry.recorded or self.first_row(entry, wall, now)
         self._add(
             (
                 self.next,
                 "relaying",
-                serial,
-                _microseconds(event.time),
-                started,
-                route,
-                event.promised,
+                entry.serial,
+                int(wall * 1e6 + 0.5),
+                first[4],
+                first[5],
+                entry.promised,
                 0,
                 None,
                 None,
-                event.monotonic - event.started_at,
+                now - entry.started_at,
                 None,
                 None,
             )
         )
 
-    def _removed(self, event: Event) -> None:
-        assert type(event) is Removed
-        opened = self._open.pop(event.serial, None)
-        if opened is None:
-            return
-        route, started = opened
+    def removed(self, entry: NATEntry, reason: str | None, wall: float, now: float) -> None:
+        """Add that an entry has been removed."""
+        first = entry.recorded or self.first_row(entry, wall, now)
+        outcome = entry.outcome
         self._add(
             (
                 self.next,
                 "removed",
-                event.serial,
-                _microseconds(event.time),
-                started,
-                route,
-                event.promised,
-                event.sent,
-                event.outcome.value,
-                event.reason,
-                event.monotonic - event.started_at,
+                entry.serial,
+                int(wall * 1e6 + 0.5),
+                first[4],
+                first[5],
+                entry.promised,
+                entry.relayed,
+                None if outcome is None else outcome._value_,
+                reason,
+                now - entry.started_at,
                 None,
                 None,
             )
         )
 
-    def _failed(self, event: Event) -> None:
-        assert type(event) is Failed
+    def failed(self, event: Failed) -> None:
+        """Add a command that never had an upstream connection."""
         duration = event.monotonic - event.started_at
-        route = (*event.client, None, None, None, None, *shown(event.command))
-        self._names_left -= len(route[7])
+        verb, name = self.shown(event.command)
+        self._count(name)
+        client, client_port = event.client
         self._add(
             (
                 self.next,
@@ -281,7 +342,7 @@ class EventRing:
                 event.serial,
                 _microseconds(event.time),
                 _microseconds(event.time - duration),
-                route,
+                (client, client_port, None, None, None, None, verb, name),
                 None,
                 event.sent,
                 event.outcome.value,
@@ -292,11 +353,23 @@ class EventRing:
             )
         )
 
+    def _count(self, name: str) -> None:
+        if len(name) > LONG_NAME:
+            self._names_left -= len(name)
+
     def _add(self, row: Row) -> None:
-        seq = self.next
-        if seq - self.first >= self._size or self._names_left < 0:
+        seq = row[0]
+        rows, place = self._rows, seq % self._size
+        old = rows[place]
+        if self._names_left < self._names:
+            # Some names are long.
             self._evict()
-        self._rows[seq % self._size] = row
+        elif old is not None:
+            # The wall clock may have been set back: the times need not increase.
+            if old[3] >= self.complete_from:
+                self.complete_from = old[3] + 1
+            self.first += 1
+        rows[place] = row
         self.next = seq + 1
         if self._waiting:
             waiting, self._waiting = self._waiting, []
@@ -311,24 +384,31 @@ class EventRing:
             place = self.first % self._size
             row, self._rows[place] = self._rows[place], None
             self.first += 1
-            # The first event of a translation counts the name for all of them.
-            if row is not None and row[5] is not None and row[1] in ("registered", "failed"):
-                self._names_left += len(row[5][7])
+            if row is not None:
+                # The wall clock may have been set back: the times need not increase.
+                if row[3] >= self.complete_from:
+                    self.complete_from = row[3] + 1
+                # With the last event of a translation, its name is gone.
+                if row[5] is not None and row[1] in _LAST:
+                    length = len(row[5][7])
+                    if length > LONG_NAME:
+                        self._names_left += length
 
 
-_STATES = {
-    "registered": EntryState.REGISTERED.value,
-    "relaying": EntryState.RELAYING.value,
-    "removed": "removed",
-    "failed": "failed",
-}
+_LAST = ("removed", "failed")
 
 
 def shown(command: Command) -> tuple[str, str]:
     """Return verb and file name of a command as records have them."""
     command = command.shown
     verb = command.verb.decode() if command.known else printable(command.verb, 80)
-    return verb, encode_name(name_of(command)).decode("ascii")
+    name = name_of(command)
+    if name.isascii():
+        text = name.decode("ascii")
+        if text.isprintable() and "%" not in text and " " not in text:
+            # Most names are the same when they are encoded.
+            return verb, text
+    return verb, encode_name(name).decode("ascii")
 
 
 def _microseconds(seconds: float) -> int:

@@ -12,9 +12,8 @@ parameters. It has no locks, because all calls come from the reactor thread.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 from twisted.logger import Logger
 
@@ -27,10 +26,11 @@ from natproxy.nat.events import (
     Relaying,
     Removed,
 )
+from natproxy.nat.subscribers import Subscribers
 from natproxy.nat.translation import EntryState, Outcome, TranslationKey
 from natproxy.protocol import Command, name_of
 
-E = TypeVar("E")
+_NOT_RECORDED = "cannot record an event"
 
 
 class ClientTransport(Protocol):
@@ -66,6 +66,7 @@ class NATEntry:
     :ivar promised: bytes of the reply's body; ``None`` for a listing, and before the header.
     :ivar relayed: bytes of the reply, header included, passed to the client so far.
     :ivar outcome: ``None`` until the entry is removed.
+    :ivar recorded: what the table's `Recorder` keeps with the entry; ``None`` without one.
     """
 
     __slots__ = (
@@ -76,6 +77,7 @@ class NATEntry:
         "key",
         "outcome",
         "promised",
+        "recorded",
         "registered_at",
         "relayed",
         "serial",
@@ -105,6 +107,7 @@ class NATEntry:
         self.relayed = 0
         self.state = EntryState.REGISTERED
         self.outcome: Outcome | None = None
+        self.recorded: Any = None
         self._cancel = cancel
 
     @property
@@ -127,53 +130,28 @@ class NATEntry:
         self.relayed += size
 
 
-class Subscribers(Generic[E]):
-    """The subscriptions to one publisher, by kind of event.
+class Recorder(Protocol):
+    """What is called with the entries themselves, before the subscribers: the ring of events.
 
-    :param kinds: the classes of the publisher's events.
-    :ivar by_kind: the subscriptions for each class. Where there are none, the publisher need not
-        create the event.
+    It costs less than a subscription, since no event is created. Times are seconds: ``wall`` since
+    the epoch, ``now`` of the table's clock.
     """
 
-    _log = Logger()
+    def registered(self, entry: NATEntry, wall: float) -> None:
+        """Record an entry that was registered."""
+        ...
 
-    def __init__(self, kinds: Iterable[type[E]]) -> None:
-        # The tuples are replaced, never changed: a callback may subscribe or unsubscribe.
-        self.by_kind: dict[type[E], tuple[Callable[[E], object], ...]] = dict.fromkeys(kinds, ())
+    def relaying(self, entry: NATEntry, wall: float, now: float) -> None:
+        """Record that the header of the entry's reply has been received."""
+        ...
 
-    def add(self, callback: Callable[[E], object], kinds: Iterable[type[E]]) -> Callable[[], None]:
-        """Call back with each later event of these kinds.
+    def removed(self, entry: NATEntry, reason: str | None, wall: float, now: float) -> None:
+        """Record that the entry has been removed."""
+        ...
 
-        :return: ends the subscription, at any time; further calls of it have no effect.
-        """
-        # An object of its own, since a callback may be subscribed twice.
-        subscription = partial(callback)
-        subscribed = tuple(kinds)
-        for kind in subscribed:
-            self.by_kind[kind] += (subscription,)
-
-        def unsubscribe() -> None:
-            for kind in subscribed:
-                self.by_kind[kind] = tuple(
-                    other for other in self.by_kind[kind] if other is not subscription
-                )
-
-        return unsubscribe
-
-    def publish(self, event: E) -> None:
-        """Pass an event to the subscribers of its kind.
-
-        An exception that a subscriber raises is logged; the others receive the event all the same.
-        """
-        kind = type(event)
-        for subscription in self.by_kind[kind]:
-            if subscription not in self.by_kind[kind]:
-                # A callback before it has ended it.
-                continue
-            try:
-                subscription(event)
-            except Exception:
-                self._log.failure("a subscriber failed")
+    def failed(self, event: Failed) -> None:
+        """Record a command without an entry."""
+        ...
 
 
 class NATTable:
@@ -195,6 +173,7 @@ class NATTable:
         self._by_port: dict[int, dict[TranslationKey, NATEntry]] = {}
         self._by_client: dict[ClientTransport, dict[TranslationKey, NATEntry]] = {}
         self._subscribers: Subscribers[Event] = Subscribers(ALL_KINDS)
+        self._recorder: Recorder | None = None
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -214,6 +193,13 @@ class NATTable:
         :return: ends the subscription, at any time; further calls of it have no effect.
         """
         return self._subscribers.add(callback, kinds)
+
+    def record(self, recorder: Recorder | None) -> None:
+        """Set the recorder of all later events, or end the recording.
+
+        What it raises is logged, as with subscribers.
+        """
+        self._recorder = recorder
 
     def register(
         self,
@@ -248,18 +234,26 @@ class NATTable:
         self._entries[key] = entry
         self._by_port.setdefault(key.local.port, {})[key] = entry
         self._by_client.setdefault(client, {})[key] = entry
-        if self._subscribers.by_kind[Registered]:
-            self._subscribers.publish(
-                Registered(
-                    entry.serial,
-                    self._wall_clock(),
-                    entry.registered_at,
-                    started_at,
-                    client_address,
-                    entry.command,
-                    key,
+        recorder, subscribed = self._recorder, self._subscribers.by_kind[Registered]
+        if recorder is not None or subscribed:
+            wall = self._wall_clock()
+            if recorder is not None:
+                try:
+                    recorder.registered(entry, wall)
+                except Exception:
+                    self._log.failure(_NOT_RECORDED)
+            if subscribed:
+                self._subscribers.publish(
+                    Registered(
+                        entry.serial,
+                        wall,
+                        entry.registered_at,
+                        started_at,
+                        client_address,
+                        entry.command,
+                        key,
+                    )
                 )
-            )
         return entry
 
     def relaying(self, entry: NATEntry, promised: int | None) -> None:
@@ -272,19 +266,27 @@ class NATTable:
             raise NotInTable(f"{entry.key.local} to {entry.key.upstream} is not in the table")
         entry.state = EntryState.RELAYING
         entry.promised = promised
-        if self._subscribers.by_kind[Relaying]:
-            self._subscribers.publish(
-                Relaying(
-                    entry.serial,
-                    self._wall_clock(),
-                    self._clock(),
-                    entry.started_at,
-                    entry.client_address,
-                    entry.command,
-                    entry.key,
-                    promised,
+        recorder, subscribed = self._recorder, self._subscribers.by_kind[Relaying]
+        if recorder is not None or subscribed:
+            wall, now = self._wall_clock(), self._clock()
+            if recorder is not None:
+                try:
+                    recorder.relaying(entry, wall, now)
+                except Exception:
+                    self._log.failure(_NOT_RECORDED)
+            if subscribed:
+                self._subscribers.publish(
+                    Relaying(
+                        entry.serial,
+                        wall,
+                        now,
+                        entry.started_at,
+                        entry.client_address,
+                        entry.command,
+                        entry.key,
+                        promised,
+                    )
                 )
-            )
 
     def remove(self, entry: NATEntry, outcome: Outcome, reason: str | None = None) -> None:
         """Remove an entry whose command has ended.
@@ -293,7 +295,7 @@ class NATTable:
         :raises NotInTable: if it has been removed before.
         """
         self._delete(entry, outcome)
-        if self._subscribers.by_kind[Removed]:
+        if self._recorder is not None or self._subscribers.by_kind[Removed]:
             self._publish_removed(entry, outcome, reason)
 
     def cancel(self, entry: NATEntry, outcome: Outcome, reason: str | None = None) -> None:
@@ -308,7 +310,7 @@ class NATTable:
             cancel()
         except Exception:
             self._log.failure("cannot cancel a relay")
-        if self._subscribers.by_kind[Removed]:
+        if self._recorder is not None or self._subscribers.by_kind[Removed]:
             self._publish_removed(entry, outcome, reason)
 
     def cancel_client(self, client: ClientTransport, outcome: Outcome) -> list[NATEntry]:
@@ -339,20 +341,25 @@ class NATTable:
         :param reason: see `natproxy.nat.events.Failed`.
         """
         self._serial += 1
-        if self._subscribers.by_kind[Failed]:
-            self._subscribers.publish(
-                Failed(
-                    self._serial,
-                    self._wall_clock(),
-                    self._clock(),
-                    started_at,
-                    client_address,
-                    command.shown,
-                    sent,
-                    outcome,
-                    reason,
-                )
-            )
+        if self._recorder is None and not self._subscribers.by_kind[Failed]:
+            return
+        event = Failed(
+            self._serial,
+            self._wall_clock(),
+            self._clock(),
+            started_at,
+            client_address,
+            command.shown,
+            sent,
+            outcome,
+            reason,
+        )
+        if self._recorder is not None:
+            try:
+                self._recorder.failed(event)
+            except Exception:
+                self._log.failure(_NOT_RECORDED)
+        self._subscribers.publish(event)
 
     def lookup(self, port: int) -> tuple[NATEntry, ...]:
         """Return the entries with a local port of the proxy.
@@ -382,22 +389,29 @@ class NATTable:
             del self._by_client[entry.client][key]
 
     def _publish_removed(self, entry: NATEntry, outcome: Outcome, reason: str | None) -> None:
-        self._subscribers.publish(
-            Removed(
-                entry.serial,
-                self._wall_clock(),
-                self._clock(),
-                entry.started_at,
-                entry.client_address,
-                entry.command,
-                entry.key,
-                entry.registered_at,
-                entry.promised,
-                entry.relayed,
-                outcome,
-                reason,
+        wall, now = self._wall_clock(), self._clock()
+        if self._recorder is not None:
+            try:
+                self._recorder.removed(entry, reason, wall, now)
+            except Exception:
+                self._log.failure(_NOT_RECORDED)
+        if self._subscribers.by_kind[Removed]:
+            self._subscribers.publish(
+                Removed(
+                    entry.serial,
+                    wall,
+                    now,
+                    entry.started_at,
+                    entry.client_address,
+                    entry.command,
+                    entry.key,
+                    entry.registered_at,
+                    entry.promised,
+                    entry.relayed,
+                    outcome,
+                    reason,
+                )
             )
-        )
 
 
 def _cancelled() -> None:

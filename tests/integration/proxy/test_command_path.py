@@ -47,7 +47,7 @@ MODULES = 10
 LOGGED_CALLS = 54
 """Calls with the log as a subscriber."""
 
-FILES = 23
+FILES = 24
 """Modules of the client and of both daemons that execute one ``GET`` of 3 bytes."""
 
 

@@ -1,0 +1,168 @@
+"""What an administrator does to a daemon: ``/v1/kill`` and ``/v1/drain``."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, NamedTuple
+
+from twisted.python.failure import Failure
+from twisted.web.server import Request
+
+from natproxy.control.encoding import encode
+from natproxy.control.endpoint import JSON, Endpoint, body_of
+from natproxy.control.parameters import (
+    RequestError,
+    parse_members,
+    read_boot,
+    read_count,
+    read_filter,
+    read_flag,
+)
+from natproxy.control.peer import Peer, peer_of
+from natproxy.control.stream import Body
+from natproxy.records.filter import Filter
+from natproxy.records.record import Record
+
+KILL = 10
+"""Entries for which the end of one command counts in the work of a turn."""
+
+
+class _Selection(NamedTuple):
+    """The translations to end.
+
+    :ivar serial: of the only one; ``None`` for all that the filter matches.
+    """
+
+    serial: int | None
+    filter: Filter | None
+
+    def selects(self, record: Record, now: int) -> bool:
+        if self.serial is not None:
+            return record.serial == self.serial
+        return self.filter is None or self.filter.matches(record, now)
+
+    @property
+    def text(self) -> str:
+        if self.serial is not None:
+            return f"serial {self.serial}"
+        return str(self.filter) if self.filter else "all"
+
+
+class KillResource(Endpoint):
+    """Ends commands: the client's connection and the upstream's are reset."""
+
+    path = "/v1/kill"
+    summary = "end the command of a serial, or of all that a filter matches"
+    parameters = {"POST": {}}
+    members = {
+        "serial": read_count,
+        "filter": read_filter,
+        "all": read_flag,
+        "boot": read_boot,
+        "dry_run": read_flag,
+    }
+
+    def post(self, request: Request, values: dict[str, Any]) -> Any:
+        """End the commands, and stream their records.
+
+        :raises RequestError: with 400 if nothing is selected, with 409 if another run of the
+            daemon is meant.
+        """
+        members = parse_members(body_of(request), self.members, self.context.now())
+        origin = self.context.observed.origin
+        if members.get("boot", origin.boot) != origin.boot:
+            raise RequestError(
+                409, f"the daemon has restarted: its boot is {origin.boot}, and serials begin anew"
+            )
+        selection = _selection_of(members)
+        dry_run = members.get("dry_run", False)
+        work = self._kill(selection, dry_run, peer_of(request.channel.transport))
+        # If the client is gone meanwhile, the rest is ended all the same.
+        self.context.turns.walk(work).addCallbacks(
+            lambda records: self._reply(request, records, dry_run),
+            lambda failure: self.send_error(request, failure),
+        )
+
+    def _kill(
+        self, selection: _Selection, dry_run: bool, peer: Peer
+    ) -> Generator[None, None, list[Record]]:
+        table, ring = self.context.observed.table, self.context.observed.ring
+        assert table is not None
+        assert ring is not None
+        found: list[Record] = []
+        now = self.context.now()
+        for record in table.records():
+            if selection.selects(record, now):
+                found.append(record)
+                if selection.serial is not None:
+                    break
+            yield
+        if dry_run or not found:
+            return found
+        self._log.info("kill {what} by {peer}", what=selection.text, peer=peer)
+        wall = self.context.wall_clock()
+        ring.act("kill", wall, peer.uid, peer.pid, selection.text, selection.serial)
+        killed: list[Record] = []
+        for record in found:
+            killed += table.kill([record], f"killed by {peer}")
+            for _ in range(KILL):
+                yield
+        return killed
+
+    def _reply(self, request: Request, records: list[Record], dry_run: bool) -> None:
+        def body() -> Body:
+            yield b'{"dry_run":%b,"translations":[' % (b"true" if dry_run else b"false"), 0
+            separator = b""
+            for record in records:
+                yield separator + encode(record), 1
+                separator = b",\n"
+            yield b"]}\n", 0
+
+        self.stream(request, body(), JSON)
+
+
+class DrainResource(Endpoint):
+    """Stops the daemon as SIGTERM does."""
+
+    path = "/v1/drain"
+    summary = "accept no more clients, finish the commands of the others, then stop"
+    parameters = {"POST": {}}
+
+    _draining = False
+
+    def post(self, request: Request, values: dict[str, Any]) -> Any:
+        """Begin to drain, once the response is sent.
+
+        :raises RequestError: with 409 if it has begun.
+        """
+        parse_members(body_of(request), self.members, self.context.now())
+        if self._draining:
+            raise RequestError(409, "the daemon is draining already")
+        self._draining = True
+        observed = self.context.observed
+        peer = peer_of(request.channel.transport)
+        self._log.info("drain by {peer}", peer=peer)
+        if observed.ring is not None:
+            observed.ring.act("drain", self.context.wall_clock(), peer.uid, peer.pid)
+        self.context.reactor.callLater(0, self._drain)
+        self.send(request, {"draining": True}, 202)
+
+    def _drain(self) -> None:
+        try:
+            self.context.observed.drain()
+        except Exception:
+            self._draining = False
+            self._log.failure("cannot drain", Failure())
+
+
+def _selection_of(members: dict[str, Any]) -> _Selection:
+    """Return what the members of a request select.
+
+    :raises RequestError: with 400 if it is nothing, or not one thing.
+    """
+    serial, selected, everything = (members.get(name) for name in ("serial", "filter", "all"))
+    if (serial is not None) + (selected is not None) + bool(everything) != 1:
+        raise RequestError(400, "one of serial, filter and all is needed")
+    if selected is not None and not selected:
+        raise RequestError(400, 'the filter is empty, which selects all: write "all": true')
+    return _Selection(serial, selected)

@@ -1,0 +1,272 @@
+"""``/v1/events``: the events of the ring, and those that come, as JSON lines or to a browser.
+
+A watcher is a cursor on the ring. It holds no events: while the client does not read, nothing is
+read from the ring, and what the ring has lost by then is reported once.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.web.server import Request
+
+from natproxy.control.encoding import encode, encode_lost
+from natproxy.control.endpoint import JSON_LINES, Context, Endpoint
+from natproxy.control.feed import HEARTBEAT, Feed
+from natproxy.control.interfaces import EventsQuery, History
+from natproxy.control.parameters import (
+    RequestError,
+    interval_of,
+    read_after,
+    read_boot,
+    read_count,
+    read_filter,
+    read_flag,
+    read_moment,
+)
+from natproxy.control.recent import RingHistory
+from natproxy.control.stream import Body
+from natproxy.nat.ring import EventRing, Row
+from natproxy.records.filter import Filter
+
+BATCH = 32
+"""Events that a watcher reads from the ring at once."""
+
+EVENT_STREAM = "text/event-stream"
+
+ROUNDS = 8
+"""Times that a watcher returns to the journal because the ring was faster than it."""
+
+
+@dataclass
+class Watch:
+    """What a watcher receives.
+
+    :ivar cursor: number of the last event that it has, or does not need; ``None`` if its beginning
+        is a time that the ring no longer has.
+    :ivar stop: number of the first event that it does not need; ``None`` to follow.
+    :ivar last: events at most, the newest ones; ``None`` for all.
+    :ivar lost: the line about events of another run of the daemon, if it had seen one.
+    :ivar for_browser: whether the lines are server-sent events.
+    """
+
+    filter: Filter | None
+    since: int | None
+    until: int | None
+    cursor: int | None
+    stop: int | None
+    last: int | None
+    lost: bytes | None
+    for_browser: bool
+
+    def in_time(self, time: int) -> bool:
+        """Return whether a time is in the interval."""
+        return (self.since is None or time >= self.since) and (
+            self.until is None or time < self.until
+        )
+
+
+class EventsResource(Endpoint):
+    """Streams events."""
+
+    path = "/v1/events"
+    summary = "events: JSON lines, or server-sent events if the client accepts these"
+    parameters = {
+        "GET": {
+            "after": read_after,
+            "boot": read_boot,
+            "last": read_count,
+            "since": read_moment,
+            "until": read_moment,
+            "filter": read_filter,
+            "follow": read_flag,
+        }
+    }
+
+    def __init__(self, context: Context, ring: EventRing) -> None:
+        super().__init__(context)
+        self._ring = ring
+        self.feed = Feed(ring, context.reactor)
+
+    def get(self, request: Request, values: dict[str, Any]) -> Any:
+        """Stream the events.
+
+        :raises RequestError: with 400 if the parameters exclude each other.
+        """
+        accepted = request.getHeader("accept") or ""
+        for_browser = EVENT_STREAM in accepted
+        if for_browser and "after" not in values:
+            # What a browser sends when it connects again.
+            try:
+                values["after"] = read_after(request.getHeader("last-event-id") or "", 0)
+            except ValueError:
+                values.pop("after", None)
+        watch = self._watch(values, for_browser)
+        kind = EVENT_STREAM if for_browser else JSON_LINES
+        # A watcher may be idle, or paused, for as long as it likes.
+        self.stream(request, self._body(watch), kind, stalled=None)
+
+    def _watch(self, values: dict[str, Any], for_browser: bool) -> Watch:
+        since, until = interval_of(values, self.context.now())
+        follow, after, last = (values.get(name) for name in ("follow", "after", "last"))
+        if after is not None and last is not None:
+            raise RequestError(400, "after and last exclude each other")
+        if follow and until is not None:
+            raise RequestError(400, "follow and until exclude each other")
+        ring = self._ring
+        lost = None
+        cursor: int | None = ring.first - 1
+        if after is not None:
+            cursor, lost = self._resume(after, values.get("boot"))
+        elif since is not None:
+            if since < ring.complete_from:
+                cursor = None
+        elif last is None and follow:
+            cursor = ring.next - 1
+        return Watch(
+            values.get("filter") or None,
+            since,
+            until,
+            cursor,
+            None if follow else ring.next,
+            last,
+            lost,
+            for_browser,
+        )
+
+    def _resume(
+        self, after: tuple[int, int, str | None], boot: str | None
+    ) -> tuple[int, bytes | None]:
+        """Return the cursor of a watcher that comes back, and what it has lost for good."""
+        worker, seq, known = after
+        origin = self._ring.origin
+        boot = known or boot
+        if worker != origin.worker:
+            raise RequestError(400, f"after: there is no worker {worker}, only {origin.worker}")
+        if boot in (None, origin.boot) and seq < self._ring.next:
+            return seq, None
+        # Another run of the daemon: its later events cannot be counted.
+        members = {
+            "event": "lost",
+            "proxy": origin.proxy,
+            "worker": worker,
+            "boot": boot if boot != origin.boot else None,
+            "from": seq + 1,
+            "to": None,
+        }
+        return 0, json.dumps(members, separators=(",", ":")).encode("ascii")
+
+    def _body(self, watch: Watch) -> Body:
+        feed, ring = self.feed, self._ring
+        if watch.lost is not None:
+            yield self._framed(watch, watch.lost + b"\n", None), 1
+        if watch.last is not None:
+            yield from self._seek(watch, watch.last)
+        yield from self._past(watch)
+        cursor = watch.cursor or 0
+        written_at = self.context.reactor.seconds()
+        while True:
+            rows, lost = ring.read(cursor, BATCH)
+            if lost is not None:
+                cursor = lost.last
+                line = encode_lost(ring.origin, lost) + b"\n"
+                yield self._framed(watch, line, cursor), 1
+            if rows:
+                cursor = rows[-1][0]
+            walked = len(rows)
+            data = self._lines(watch, rows)
+            # While the client does not read, the rows are not held.
+            del rows
+            if data:
+                written_at = self.context.reactor.seconds()
+            yield data, walked
+            if watch.stop is not None and cursor >= watch.stop - 1:
+                return
+            if not walked:
+                if watch.stop is not None:
+                    return
+                yield feed.wait()
+                idle = self.context.reactor.seconds() - written_at
+                if watch.for_browser and idle >= HEARTBEAT and cursor == ring.next - 1:
+                    # A comment: it shows a connection whose client is gone.
+                    written_at += idle
+                    yield b":\n\n", 0
+
+    def _lines(self, watch: Watch, rows: list[Row]) -> bytes:
+        now = self.context.now() if watch.filter is not None else 0
+        return b"".join(
+            [
+                self._framed(watch, self.feed.lines.line_of(row), row[0])
+                for row in rows
+                if self._selects(watch, row, now)
+            ]
+        )
+
+    def _selects(self, watch: Watch, row: Row, now: int) -> bool:
+        if watch.stop is not None and row[0] >= watch.stop:
+            return False
+        if not watch.in_time(row[3]):
+            return False
+        if watch.filter is None:
+            return True
+        return watch.filter.matches(self.feed.lines.record_of(row), now)
+
+    def _framed(self, watch: Watch, line: bytes, seq: int | None) -> bytes:
+        if not watch.for_browser:
+            return line
+        if seq is None:
+            return b"data: %b\n" % line
+        origin = self._ring.origin
+        return b"id: %d:%d:%b\ndata: %b\n" % (origin.worker, seq, origin.boot.encode(), line)
+
+    def _seek(self, watch: Watch, last: int) -> Body:
+        """Place the cursor so that a number of selected events follow it."""
+        ring = self._ring
+        found, cursor = 0, (watch.stop or ring.next) - 1
+        now = self.context.now()
+        while cursor >= ring.first and found < last:
+            before = max(cursor - BATCH, ring.first - 1)
+            rows, _ = ring.read(before, cursor - before)
+            for row in reversed(rows):
+                found += self._selects(watch, row, now)
+                cursor = row[0] - 1
+                if found == last:
+                    break
+            if not rows:
+                break
+            yield b"", len(rows)
+        watch.cursor = cursor
+
+    def _past(self, watch: Watch) -> Body:
+        """Stream what the ring no longer has, as far as a journal has it."""
+        history = self.context.observed.history
+        if history is None or isinstance(history, RingHistory):
+            return
+        for _ in range(ROUNDS):
+            first = self._ring.first
+            if watch.cursor is not None and watch.cursor + 1 >= first:
+                return
+            yield from self._round(watch, history, first)
+            # The journal has reported its gaps, as far as they are known.
+            watch.cursor = first - 1
+
+    def _round(self, watch: Watch, history: History, first: int) -> Body:
+        text = "" if watch.filter is None else str(watch.filter)
+        query = EventsQuery(text, watch.since, watch.until, watch.cursor, first)
+        pages = history.events(query)
+        boot = self._ring.origin.boot
+        try:
+            for page in pages:
+                found: list[Any] = []
+                yield page.addCallback(found.append)
+                if not found or not found[0]:
+                    return
+                for record in found[0]:
+                    seq = record.seq if record.boot == boot else None
+                    yield self._framed(watch, encode(record) + b"\n", seq), 1
+        finally:
+            close = getattr(pages, "close", None)
+            if close is not None:
+                close()

@@ -1,0 +1,238 @@
+"""The past as the ring of events and the table have it, for a daemon without a journal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from typing import NamedTuple
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+
+from natproxy.address import Address
+from natproxy.control.interfaces import EventsQuery, HistoryQuery, TableSource
+from natproxy.control.turns import Turns
+from natproxy.nat.ring import EventRing, Row
+from natproxy.records import filter as filters
+from natproxy.records.record import Record
+from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, Answer, Gap, Question
+
+PAGE = 500
+"""Records in one page."""
+
+STEP = 100
+"""Events that are read from the ring at once."""
+
+
+class _Past(NamedTuple):
+    """What the ring and the table have of some ports.
+
+    :ivar held: the translations that exist, by port.
+    :ivar ended: those that have ended, by port, oldest end first.
+    :ivar complete_from: microseconds since the epoch from which on they are all.
+    """
+
+    held: dict[int, tuple[Record, ...]]
+    ended: dict[int, list[Record]]
+    complete_from: int
+
+
+class RingHistory:
+    """A `natproxy.control.interfaces.History` of what a process remembers.
+
+    The ring is walked in portions: see `natproxy.control.turns`.
+
+    :param wall_clock: returns seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        ring: EventRing,
+        table: TableSource,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._turns = Turns(reactor)
+        self._ring = ring
+        self._table = table
+        self._wall_clock = wall_clock
+
+    def whois(self, questions: list[Question]) -> Deferred[list[Answer]]:
+        """Return who held ports; see `History`. The ring is walked once for all of them."""
+        return self._turns.walk(self._search(questions))
+
+    def pages(self, query: HistoryQuery) -> Iterator[Deferred[list[Record]]]:
+        """Return the translations in pages; see `History`."""
+        found: list[Record] = []
+        place = 0
+
+        def page(_: object) -> list[Record]:
+            nonlocal place
+            place += PAGE
+            return found[place - PAGE : place]
+
+        collecting = self._turns.walk(self._collect(query))
+        collecting.addCallback(found.extend)
+        try:
+            yield collecting.addCallback(page)
+            while True:
+                yield succeed(page(None))
+        finally:
+            if not collecting.called:
+                collecting.addErrback(lambda _: None)
+                collecting.cancel()
+
+    def events(self, query: EventsQuery) -> Iterator[Deferred[list[Record]]]:
+        """Return no events: there are none but those of the ring, which the caller has read."""
+        yield succeed([])
+
+    # Whois.
+
+    def _search(self, questions: list[Question]) -> Generator[None, None, list[Answer]]:
+        ports = {question.port for question in questions}
+        # First the table, then the ring: a translation that ends meanwhile is in both, or in one.
+        held: dict[int, tuple[Record, ...]] = {}
+        for port in ports:
+            held[port] = self._table.holding(port)
+            yield
+        ended: dict[int, list[Record]] = {port: [] for port in ports}
+        firsts: dict[int, int] = {}
+        for row in self._rows():
+            route, serial = row[5], row[2]
+            if route is not None and route[3] in ended and serial is not None:
+                if row[1] == "registered":
+                    firsts[serial] = row[0]
+                elif row[1] == "removed":
+                    ended[route[3]].append(self._ended(row, firsts.pop(serial, None)))
+            yield
+        past = _Past(held, ended, self._ring.complete_from)
+        found: list[Answer] = []
+        for question in questions:
+            found.append(self._reply(question, past))
+            yield
+        return found
+
+    def _reply(self, question: Question, past: _Past) -> Answer:
+        held = [record for record in past.held[question.port] if _concerns(question, record)]
+        ended = [record for record in past.ended[question.port] if _concerns(question, record)]
+        if question.since is None:
+            if held:
+                return Answer(FOUND, tuple(held))
+            return Answer(NOBODY, last=ended[-1] if ended else None)
+        since = question.since
+        until = _microseconds(self._wall_clock()) if question.until is None else question.until
+        serials = {record.serial for record in ended}
+        alive = [record for record in held if record.serial not in serials]
+        found = [record for record in (*ended, *alive) if _overlaps(record, since, until)]
+        gap = None
+        if since < past.complete_from:
+            cause = (
+                "the daemon had not started"
+                if self._ring.first == 1
+                else "the daemon no longer holds the events, and has no journal"
+            )
+            gap = Gap(None, past.complete_from, cause)
+        if found:
+            middle = (since + until) // 2
+            found.sort(key=lambda record: _distance(record, middle))
+            return Answer(FOUND, tuple(found), gap)
+        if gap is not None:
+            return Answer(UNKNOWN, gap=gap)
+        before = [record for record in ended if (record.ended or 0) < since]
+        last = max(before, key=lambda record: record.ended or 0, default=None)
+        return Answer(NOBODY, last=last)
+
+    # History.
+
+    def _collect(self, query: HistoryQuery) -> Generator[None, None, list[Record]]:
+        now = _microseconds(self._wall_clock())
+        selected = filters.parse(query.filter, now)
+        since = query.since
+        until = now + 1 if query.until is None else query.until
+
+        def wanted(record: Record) -> bool:
+            first, last = _span(record)
+            return (
+                first < until
+                and (since is None or record.ended is None or last >= since)
+                and selected.matches(record, now)
+            )
+
+        alive: dict[int | None, Record] = {}
+        # In the order of their registration, which is that of the rows in the ring.
+        found: dict[int | None, Record | None] = {}
+        for record in self._table.records():
+            alive[record.serial] = record
+            if (record.seq is None or record.seq < self._ring.first) and wanted(record):
+                found[record.serial] = record
+            yield
+        firsts: dict[int, int] = {}
+        for row in self._rows():
+            serial = row[2]
+            if serial is not None and row[5] is not None:
+                if row[1] == "registered":
+                    firsts[serial] = row[0]
+                    open_ = alive.get(serial)
+                    found[serial] = open_ if open_ is not None and wanted(open_) else None
+                elif row[1] in ("removed", "failed"):
+                    first = row[0] if row[1] == "failed" else firsts.pop(serial, None)
+                    record = self._ended(row, first)
+                    found[serial] = record if wanted(record) else None
+            yield
+        records = [record for record in found.values() if record is not None]
+        return records if query.limit is None else records[-query.limit :]
+
+    # The ring.
+
+    def _rows(self) -> Iterator[Row]:
+        """Yield the events that the ring holds now, as long as it holds them."""
+        cursor, end = self._ring.first - 1, self._ring.next
+        while True:
+            rows, _ = self._ring.read(cursor, STEP)
+            for row in rows:
+                if row[0] >= end:
+                    return
+                yield row
+            if not rows:
+                return
+            cursor = rows[-1][0]
+
+    def _ended(self, row: Row, first: int | None) -> Record:
+        """Return the record of the translation that ended with an event."""
+        return self._ring.record_of(row)._replace(event=None, time=None, seq=first)
+
+
+def _concerns(question: Question, record: Record) -> bool:
+    if question.nat is not None and record.nat != question.nat:
+        return False
+    if question.upstream is None:
+        return True
+    upstream, port = record.upstream, record.upstream_port
+    if upstream is None or port is None:
+        return False
+    return question.upstream in (upstream, str(Address(upstream, port)))
+
+
+def _span(record: Record) -> tuple[int, int]:
+    """Return begin and end of a translation; the clock may have been set back between them."""
+    started = record.started or 0
+    ended = started if record.ended is None else record.ended
+    return min(started, ended), max(started, ended)
+
+
+def _overlaps(record: Record, since: int, until: int) -> bool:
+    first, last = _span(record)
+    begun = first <= until if since == until else first < until
+    return begun and (record.ended is None or last >= since)
+
+
+def _distance(record: Record, moment: int) -> int:
+    """Return how far a translation is from a time, in microseconds."""
+    first, last = _span(record)
+    if moment < first:
+        return first - moment
+    return 0 if record.ended is None else max(0, moment - last)
+
+
+def _microseconds(seconds: float) -> int:
+    return round(seconds * 1_000_000)

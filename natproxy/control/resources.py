@@ -1,0 +1,263 @@
+"""The resources of a daemon, for the control socket and, without actions, for the web endpoint."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+from twisted.internet.defer import maybeDeferred
+from twisted.web.resource import Resource
+from twisted.web.server import Request
+
+from natproxy.control.actions import DrainResource, KillResource
+from natproxy.control.encoding import encode
+from natproxy.control.endpoint import JSON, JSON_LINES, Context, Endpoint, Unknown, listed
+from natproxy.control.events import EventsResource
+from natproxy.control.interfaces import HistoryQuery
+from natproxy.control.parameters import (
+    RequestError,
+    interval_of,
+    read_count,
+    read_filter,
+    read_moment,
+)
+from natproxy.control.stream import Body
+from natproxy.control.whois import WhoisResource
+
+INDEX = "/v1/"
+
+
+class Index(Endpoint):
+    """The list of paths."""
+
+    path = INDEX
+    summary = "this list"
+
+    def __init__(self, context: Context, endpoints: list[Endpoint]) -> None:
+        super().__init__(context)
+        self._endpoints = endpoints
+
+    def get(self, request: Request, values: dict[str, Any]) -> Any:
+        """Return the paths with their methods and parameters."""
+        return {"daemon": self.context.observed.origin.proxy, "paths": [*listed(self._endpoints)]}
+
+
+class Status(Endpoint):
+    """What the daemon is, and its counters."""
+
+    path = "/v1/status"
+    summary = "the daemon, its counters, its ring and its journal"
+
+    def get(self, request: Request, values: dict[str, Any]) -> Any:
+        """Return the members of the status."""
+        return self.context.observed.status()
+
+
+class Health(Endpoint):
+    """Replies as long as the reactor runs."""
+
+    path = "/healthz"
+    summary = "200 as long as the daemon replies at all"
+
+    def get(self, request: Request, values: dict[str, Any]) -> Any:
+        """Return that the daemon replies."""
+        return {"healthy": True}
+
+
+class Readiness(Endpoint):
+    """Whether new clients should be sent to the daemon."""
+
+    path = "/readyz"
+    summary = "200 if the daemon accepts clients, else 503"
+
+    def get(self, request: Request, values: dict[str, Any]) -> Any:
+        """Return that the daemon is ready.
+
+        :raises RequestError: with 503 and the reason if it is not.
+        """
+        reason = self.context.observed.ready()
+        if reason is not None:
+            raise RequestError(503, reason)
+        return {"ready": True}
+
+
+class Metrics(Endpoint):
+    """The metrics in Prometheus's format."""
+
+    path = "/metrics"
+    summary = "counters in the text format of Prometheus"
+
+    def render(self, request: Request) -> Any:
+        """Send the metrics.
+
+        :raises RequestError: with 404 if the library is not installed.
+        """
+        metrics = self.context.observed.metrics
+        if metrics is not None and request.method in (b"GET", b"HEAD"):
+            return metrics.render(request)
+        return super().render(request)
+
+    def get(self, request: Request, values: dict[str, Any]) -> Any:
+        """Refuse: the library is not installed."""
+        raise RequestError(404, "prometheus_client is not installed: install natproxy[metrics]")
+
+
+class OpenAPI(Endpoint):
+    """The description of the paths for programs."""
+
+    path = "/v1/openapi.json"
+    summary = "the description of all paths as OpenAPI 3.1"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        # Now, since the daemon may not be able to read it after it has changed its user.
+        self._text = files("natproxy.control").joinpath("openapi.json").read_bytes()
+
+    def get(self, request: Request, values: dict[str, Any]) -> Any:
+        """Send the document as it is in its file."""
+
+        def body() -> Body:
+            yield self._text, 0
+
+        self.stream(request, body(), JSON)
+
+
+class Table(Endpoint):
+    """The translations that exist now."""
+
+    path = "/v1/table"
+    summary = "the translations that exist now, oldest first: a JSON list"
+    parameters = {"GET": {"filter": read_filter, "limit": read_count}}
+
+    def get(self, request: Request, values: dict[str, Any]) -> Any:
+        """Stream the list."""
+        self.stream(request, self._body(values.get("filter"), values.get("limit")), JSON)
+
+    def _body(self, selected: Any, limit: int | None) -> Body:
+        table = self.context.observed.table
+        assert table is not None
+        separator = b"[\n"
+        now = self.context.now()
+        for record in table.records():
+            if selected and not selected.matches(record, now):
+                yield b"", 1
+                continue
+            yield separator + encode(record), 1
+            separator = b",\n"
+            if limit is not None:
+                limit -= 1
+                if not limit:
+                    break
+        yield (b"[]\n" if separator == b"[\n" else b"\n]\n"), 0
+
+
+class HistoryResource(Endpoint):
+    """The translations of the past."""
+
+    path = "/v1/history"
+    summary = "the translations of the past, oldest first: JSON lines"
+    parameters = {
+        "GET": {
+            "filter": read_filter,
+            "since": read_moment,
+            "until": read_moment,
+            "limit": read_count,
+        }
+    }
+
+    def get(self, request: Request, values: dict[str, Any]) -> Any:
+        """Stream the records, a page of the search after the other."""
+        since, until = interval_of(values, self.context.now())
+        selected = values.get("filter")
+        query = HistoryQuery(str(selected) if selected else "", since, until, values.get("limit"))
+        self.stream(request, self._body(query), JSON_LINES)
+
+    def _body(self, query: HistoryQuery) -> Body:
+        history = self.context.observed.history
+        assert history is not None
+        pages = history.pages(query)
+        try:
+            for page in pages:
+                found: list[Any] = []
+                yield page.addCallback(found.append)
+                if not found or not found[0]:
+                    return
+                for record in found[0]:
+                    yield encode(record) + b"\n", 1
+        finally:
+            close = getattr(pages, "close", None)
+            if close is not None:
+                close()
+
+
+class Reconcile(Endpoint):
+    """The table against the process's own sockets."""
+
+    path = "/v1/reconcile"
+    summary = "the table compared with the sockets of the process"
+
+    def get(self, request: Request, values: dict[str, Any]) -> Any:
+        """Return what differs."""
+        reconcile = self.context.observed.reconcile
+        assert reconcile is not None
+        return maybeDeferred(reconcile)
+
+
+def endpoints_of(context: Context, actions: bool) -> list[Endpoint]:
+    """Return the resources that a daemon has.
+
+    :param actions: whether those that change something are among them.
+    """
+    observed = context.observed
+    found: list[Endpoint] = [
+        Status(context),
+        Health(context),
+        Readiness(context),
+        Metrics(context),
+        OpenAPI(context),
+    ]
+    if observed.table is not None:
+        found.append(Table(context))
+    if observed.ring is not None:
+        found.append(EventsResource(context, observed.ring))
+    if observed.history is not None:
+        found += [WhoisResource(context), HistoryResource(context)]
+    if observed.reconcile is not None:
+        found.append(Reconcile(context))
+    if actions:
+        if observed.table is not None and observed.ring is not None:
+            found.append(KillResource(context))
+        found.append(DrainResource(context))
+    return found
+
+
+def tree_of(endpoints: list[Endpoint], context: Context) -> Resource:
+    """Return the root of resources by their paths, with the list of paths at ``/`` and ``/v1/``."""
+    index = Index(context, endpoints)
+    endpoints = [*endpoints, index]
+    unknown = Unknown(context, INDEX)
+    root = _Directory(index, unknown)
+    version = _Directory(index, unknown)
+    root.putChild(b"v1", version)
+    for endpoint in endpoints:
+        *directory, name = endpoint.path.strip("/").split("/")
+        if endpoint is not index:
+            (version if directory else root).putChild(name.encode("ascii"), endpoint)
+    return root
+
+
+class _Directory(Resource):
+    """A part of a path: its index, its children, and 404 for the rest."""
+
+    def __init__(self, index: Resource, unknown: Resource) -> None:
+        super().__init__()
+        self._unknown = unknown
+        self.putChild(b"", index)
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """Return the resource of an unknown path."""
+        return self._unknown
+
+    def render(self, request: Request) -> Any:
+        """Reply to the path without its last slash as to the path with it."""
+        return self.children[b""].render(request)

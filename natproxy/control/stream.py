@@ -1,0 +1,208 @@
+"""Response bodies that are produced in portions, no faster than the client reads them."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+from collections.abc import Callable, Generator
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.server import Request
+from zope.interface import implementer
+
+from natproxy.control.turns import Turns
+
+PORTION = 16 << 10
+"""Bytes that are written at once, and that wait in the process for a client that does not read."""
+
+STALLED = 60.0
+"""Seconds after which a client that reads nothing of a response is disconnected."""
+
+Piece = tuple[bytes, int]
+"""Bytes of a body, maybe none, and the number of entries that were walked for them."""
+
+Body = Generator["Piece | Deferred[object]", None, None]
+"""Yields pieces, and Deferreds that it waits for."""
+
+
+class State(enum.Enum):
+    """The states of a `Stream`."""
+
+    RUNNING = "running"
+    """The next portion is scheduled."""
+    WAITING = "waiting"
+    """The body waits for a Deferred."""
+    PAUSED = "paused"
+    """The client does not read; nothing is scheduled and nothing is waited for."""
+    ENDED = "ended"
+
+
+@implementer(IPushProducer)
+class Stream:
+    """Writes a body to a request.
+
+    If the body fails before anything is written, the error is passed on; after that the connection
+    is aborted, so that the client does not mistake a part for the whole.
+
+    :param body: the pieces; it is closed when the client is gone.
+    :param failed: sends the response to an error.
+    :param stalled: seconds after which a client that does not read is disconnected; ``None`` for
+        never.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        request: Request,
+        body: Body,
+        turns: Turns,
+        reactor: IReactorTime,
+        failed: Callable[[Failure], object],
+        stalled: float | None = STALLED,
+    ) -> None:
+        self._request = request
+        transport: Any = request.transport
+        self._transport = transport
+        self._body = body
+        self._turns = turns
+        self._reactor = reactor
+        self._failed = failed
+        self._stalled = stalled
+        self._state = State.RUNNING
+        self._paused = False
+        self._waited: Deferred[object] | None = None
+        self._timer: IDelayedCall | None = None
+        # A client that does not read occupies little memory; see `PORTION`.
+        transport.bufferSize = PORTION
+        request.notifyFinish().addErrback(self._client_gone)
+        request.registerProducer(self, True)
+        turns.schedule(self._step)
+
+    # What the transport calls.
+
+    def pauseProducing(self) -> None:
+        """Write nothing more until the client has read what is pending."""
+        self._paused = True
+        if self._stalled is not None and self._timer is None:
+            self._timer = self._reactor.callLater(self._stalled, self._expired)
+
+    def resumeProducing(self) -> None:
+        """Continue."""
+        self._paused = False
+        self._cancel_timer()
+        if self._state is State.PAUSED:
+            self._run()
+
+    def stopProducing(self) -> None:
+        """End: the connection is closed."""
+        self._end()
+
+    # The states.
+
+    def _run(self) -> None:
+        self._state = State.RUNNING
+        self._turns.schedule(self._step)
+
+    def _step(self, limit: int) -> int:
+        if self._state is not State.RUNNING:
+            return 0
+        if self._paused:
+            self._state = State.PAUSED
+            return 0
+        pieces: list[bytes] = []
+        size = walked = 0
+        try:
+            for item in self._body:
+                if isinstance(item, Deferred):
+                    self._write(pieces)
+                    self._wait(item)
+                    return walked
+                pieces.append(item[0])
+                size += len(item[0])
+                walked += item[1]
+                if walked >= limit or size >= PORTION:
+                    break
+            else:
+                self._write(pieces)
+                self._finish()
+                return walked
+        except Exception:
+            self._fail(Failure())
+            return walked
+        self._write(pieces)
+        if self._state is State.RUNNING:
+            self._turns.schedule(self._step)
+        return walked
+
+    def _write(self, pieces: list[bytes]) -> None:
+        if pieces and self._state is not State.ENDED:
+            data = b"".join(pieces)
+            if data:
+                self._request.write(data)
+
+    def _wait(self, deferred: Deferred[object]) -> None:
+        if self._state is State.ENDED:
+            deferred.addErrback(lambda _: None)
+            deferred.cancel()
+            return
+        self._state = State.WAITING
+        self._waited = deferred
+        deferred.addCallbacks(self._continue, self._wait_failed)
+
+    def _continue(self, _: object) -> None:
+        self._waited = None
+        if self._state is State.WAITING:
+            self._run()
+
+    def _wait_failed(self, failure: Failure) -> None:
+        self._waited = None
+        if self._state is State.WAITING:
+            self._fail(failure)
+        elif not failure.check(CancelledError):
+            self._log.failure("a search failed whose client is gone", failure)
+
+    def _finish(self) -> None:
+        if self._end():
+            self._request.unregisterProducer()
+            self._request.finish()
+
+    def _fail(self, failure: Failure) -> None:
+        if not self._end():
+            return
+        self._request.unregisterProducer()
+        if self._request.startedWriting:
+            self._log.failure("cannot complete a response", failure)
+            self._transport.abortConnection()
+        else:
+            self._failed(failure)
+
+    def _client_gone(self, _: Failure) -> None:
+        self._end()
+
+    def _expired(self) -> None:
+        self._timer = None
+        self._transport.abortConnection()
+
+    def _end(self) -> bool:
+        """End the body and everything that is pending; return whether it had not ended."""
+        if self._state is State.ENDED:
+            return False
+        self._state = State.ENDED
+        self._cancel_timer()
+        waited, self._waited = self._waited, None
+        if waited is not None:
+            waited.cancel()
+        # It may be running: the write that it caused has found the connection closed.
+        with contextlib.suppress(ValueError):
+            self._body.close()
+        return True
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

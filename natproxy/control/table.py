@@ -1,0 +1,101 @@
+"""The translations of this process, as records."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from natproxy.nat.ring import EventRing, Row
+from natproxy.nat.table import NATEntry, NATTable
+from natproxy.nat.translation import EntryState, Outcome
+from natproxy.records.record import Record
+
+
+class ProcessTable:
+    """The table of one process; a `natproxy.control.interfaces.TableSource`.
+
+    :param ring: the recorder of the table, which has the wall clock's time of each registration.
+    :param clock: returns seconds of the table's clock.
+    :param wall_clock: returns seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        table: NATTable,
+        ring: EventRing,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._table = table
+        self._ring = ring
+        self._clock = clock
+        self._wall_clock = wall_clock
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def records(self) -> Iterator[Record]:
+        """Return the entries of this moment, oldest first; see `TableSource`."""
+        entries = iter(self._table)
+        return (self._record_of(entry) for entry in entries if entry.state is not EntryState.GONE)
+
+    def holding(self, port: int) -> tuple[Record, ...]:
+        """Return the entries with a local port of the proxy, usually none or one."""
+        return tuple(map(self._record_of, self._table.lookup(port)))
+
+    def kill(self, records: list[Record], reason: str) -> list[Record]:
+        """End the commands of these entries; return the records of those that existed.
+
+        :param reason: for the events of their removal.
+        """
+        killed: list[Record] = []
+        for record in records:
+            for entry in self._table.lookup(record.nat_port or 0):
+                if entry.serial == record.serial:
+                    self._table.cancel(entry, Outcome.KILLED, reason)
+                    killed.append(self._killed(entry, reason))
+        return killed
+
+    def _killed(self, entry: NATEntry, reason: str) -> Record:
+        return self._record_of(entry)._replace(
+            ended=round(self._wall_clock() * 1e6),
+            state="removed",
+            outcome=Outcome.KILLED.value,
+            reason=reason,
+        )
+
+    def _record_of(self, entry: NATEntry) -> Record:
+        now = self._clock()
+        first: Row = self._ring.first_row(entry, self._wall_clock(), now)
+        route = first[5]
+        assert route is not None
+        client, client_port, nat, nat_port, upstream, upstream_port, verb, name = route
+        proxy, worker, boot = self._ring.origin
+        return Record(
+            None,
+            None,
+            proxy,
+            worker,
+            boot,
+            first[0] or None,
+            entry.serial,
+            entry.serial,
+            1,
+            first[4],
+            None,
+            client,
+            client_port,
+            None,
+            nat,
+            nat_port,
+            upstream,
+            upstream_port,
+            verb,
+            name,
+            entry.promised,
+            entry.relayed,
+            entry.state.value,
+            None,
+            None,
+            round(now - entry.started_at, 6),
+        )

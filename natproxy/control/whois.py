@@ -1,0 +1,85 @@
+"""``/v1/whois``: who was behind a port, for one lookup or for thousands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.web.server import Request
+
+from natproxy.control.encoding import encode
+from natproxy.control.endpoint import JSON_LINES, Endpoint
+from natproxy.control.interfaces import History
+from natproxy.control.parameters import WHOIS, RequestError, lookup_of, parse_members
+from natproxy.control.stream import Body
+from natproxy.records.whois import Answer, Question
+
+GROUP = 1000
+"""Lookups that are searched together."""
+
+
+class WhoisResource(Endpoint):
+    """Searches the present and the past of ports."""
+
+    path = "/v1/whois"
+    summary = "who was behind a port, at a time or now; POST: JSON lines of lookups"
+    parameters = {"GET": WHOIS, "POST": {}}
+    members = WHOIS
+
+    def get(self, request: Request, values: dict[str, Any]) -> Any:
+        """Return what one lookup finds."""
+        lookup = lookup_of(values, self.context.now())
+        found: Deferred[list[Answer]] = self._history.whois([lookup])
+        return found.addCallback(lambda replies: replies[0].json())
+
+    def post(self, request: Request, values: dict[str, Any]) -> Any:
+        """Stream what each lookup finds, in their order; an error is in the place of its line."""
+        self.stream(request, self._body(request.content), JSON_LINES)
+
+    @property
+    def _history(self) -> History:
+        history = self.context.observed.history
+        assert history is not None
+        return history
+
+    def _body(self, lines: Any) -> Body:
+        numbered = enumerate(iter(lines.readline, b""), 1)
+        while True:
+            places: list[Question | bytes] = []
+            for number, line in numbered:
+                if line.strip():
+                    places.append(self._parsed(number, line))
+                    yield b"", 1
+                if len(places) == GROUP:
+                    break
+            if not places:
+                return
+            found: list[Answer] = []
+            lookups = [place for place in places if isinstance(place, Question)]
+            if lookups:
+                yield self._history.whois(lookups).addCallback(found.extend)
+            replies: Iterator[Answer] = iter(found)
+            for place in places:
+                yield (place if isinstance(place, bytes) else encode_reply(next(replies))), 1
+
+    def _parsed(self, number: int, line: bytes) -> Question | bytes:
+        now = self.context.now()
+        try:
+            return lookup_of(parse_members(line, WHOIS, now), now)
+        except RequestError as error:
+            return json.dumps({"error": f"line {number}: {error}"}).encode("ascii") + b"\n"
+
+
+def encode_reply(reply: Answer) -> bytes:
+    """Return the JSON object of what a lookup has found, on one line."""
+    records = b",".join(map(encode, reply.translations))
+    gap = b"null" if reply.gap is None else json.dumps(reply.gap.json()).encode("ascii")
+    last = b"null" if reply.last is None else encode(reply.last)
+    return b'{"result":"%b","translations":[%b],"gap":%b,"last":%b}\n' % (
+        reply.result.encode("ascii"),
+        records,
+        gap,
+        last,
+    )
