@@ -10,6 +10,7 @@ from natproxy.cli.commands.doctor import Doctor
 from natproxy.cli.commands.download import Download
 from natproxy.cli.commands.drain import Drain
 from natproxy.cli.commands.events import Events
+from natproxy.cli.commands.export import Export
 from natproxy.cli.commands.get import Get
 from natproxy.cli.commands.hash import Hash
 from natproxy.cli.commands.history import History
@@ -43,6 +44,7 @@ OBSERVING_COMMANDS: tuple[Command, ...] = (
     Events(),
     Whois(),
     History(),
+    Export(),
     Kill(),
     Drain(),
     Status(),
