@@ -16,6 +16,19 @@ CLOSING = 1.0
 """Seconds that an observer may take to read the rest, when the daemon ends."""
 
 
+class ObserverConnection(ProtocolWrapper):
+    """Counts a connection; its protocol can limit what the transport holds of it."""
+
+    @property
+    def bufferSize(self) -> int:
+        """Bytes that the transport passes to the kernel at once, and holds before it pauses."""
+        return int(cast(Any, self.transport).bufferSize)
+
+    @bufferSize.setter
+    def bufferSize(self, size: int) -> None:
+        cast(Any, self.transport).bufferSize = size
+
+
 class ObserverFactory(ServerFactory):
     """Makes the connections of another factory, up to a number at the same time.
 
@@ -38,6 +51,10 @@ class ObserverFactory(ServerFactory):
         self._connections: set[ProtocolWrapper] = set()
         self._refusals = RefusalLog(reactor.seconds)
         self._closed: Deferred[None] | None = None
+
+    def logPrefix(self) -> str:
+        """Return what the port is, for the log."""
+        return self._label
 
     def __len__(self) -> int:
         """Return the number of open connections."""
@@ -62,7 +79,7 @@ class ObserverFactory(ServerFactory):
             return None
         # The address of a UNIX client is `None` in Twisted's annotations only.
         protocol = self._factory.buildProtocol(cast(IAddress, addr))
-        return None if protocol is None else ProtocolWrapper(cast(Any, self), protocol)
+        return None if protocol is None else ObserverConnection(cast(Any, self), protocol)
 
     def close(self) -> Deferred[None]:
         """Close all connections, and abort those that do not read the rest within `CLOSING`.

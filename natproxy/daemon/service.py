@@ -94,6 +94,10 @@ class Companion(Protocol):
         """
         ...
 
+    def cancel_start(self) -> None:
+        """Close the sockets again: the daemon cannot start."""
+        ...
+
     async def stop(self) -> None:
         """Close everything; all clients of the daemon have finished."""
         ...
@@ -184,6 +188,8 @@ class DrainingService(Service):
         ports, self.ports = self.ports, []
         for port in ports:
             port.stopListening()
+        if self.companion is not None:
+            self.companion.cancel_start()
 
     def stopService(self) -> Deferred[None]:
         """Stop listening at once, drain, then abort what is left.

@@ -1,101 +1,95 @@
-"""The web endpoint: the page, and the read-only resources that it uses."""
+"""The web endpoint: the page, and the read-only resources of the control socket."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+import time
+from collections.abc import Callable
 
-from twisted.internet.interfaces import IAddress, IReactorTime
-from twisted.logger import Logger
-from twisted.python.failure import Failure
+from twisted.internet.interfaces import IReactorTime
 from twisted.web import http
 from twisted.web.http import Request
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Site
 
-from natproxy.web.guard import HEADERS, Refused, refusal
+from natproxy.control.endpoint import Context
+from natproxy.control.interfaces import Observed
+from natproxy.control.resources import endpoints_of, tree_of
+from natproxy.control.site import BoundedSite
+from natproxy.web.guard import HEADERS, Directory, Refused, refusal
 from natproxy.web.rates import Rates
-
-CONNECTIONS = 128
-"""Connections at once; a browser has up to six of them."""
-
-IDLE = 60
-"""Seconds after which a connection without a request is closed."""
+from natproxy.web.static import StaticFiles
 
 
-class WebSite(Site):
-    """The site of the web endpoint; see `web_site`.
+def web_site(
+    observed: Observed,
+    reactor: IReactorTime,
+    hosts: tuple[str, ...] = (),
+    wall_clock: Callable[[], float] = time.time,
+) -> Site:
+    """Return the server of a web endpoint.
 
-    :param resource: the root.
-    :param reactor: for time-outs.
+    :param observed: the daemon; a file server, which has no table, has a page of its status.
+    :param reactor: measures time-outs, and the seconds of the charts.
+    :param hosts: names that are accepted as Host, besides IP addresses and ``localhost``.
+    :param wall_clock: returns seconds since the epoch.
+    """
+    context = Context(observed, reactor, wall_clock)
+    root = tree_of(endpoints_of(context, actions=False), context)
+    static = StaticFiles()
+    root.putChild(b"static", static)
+    if observed.table is None or observed.ring is None:
+        root.putChild(b"", static.page("status.html"))
+        return WebSite(root, reactor, hosts)
+    rates = Rates(observed.table, observed.ring, reactor, wall_clock)
+    root.putChild(b"", static.page("page.html"))
+    page = Directory()
+    page.putChild(b"rates", RatesResource(rates))
+    root.putChild(b"page", page)
+    return WebSite(root, reactor, hosts, rates)
+
+
+class WebSite(BoundedSite):
+    """The server of a web endpoint: it refuses requests of other sites, and what is not read-only.
+
+    :param root: its resources.
+    :param reactor: measures the time-outs.
     :param hosts: names that are accepted as Host.
     :param rates: are summed while the endpoint listens; ``None`` for a file server.
-    :ivar connections: number of open connections.
     """
-
-    _logger = Logger()
 
     def __init__(
         self,
-        resource: IResource,
+        root: IResource,
         reactor: IReactorTime,
         hosts: tuple[str, ...] = (),
         rates: Rates | None = None,
     ) -> None:
-        super().__init__(resource, reactor=reactor, timeout=IDLE, parsePOSTFormSubmission=False)
-        self.connections = 0
+        super().__init__(root, reactor)
         self._hosts = hosts
         self._rates = rates
-        self._full = False
-
-    def doStart(self) -> None:
-        """Begin to sum the rates with the first port."""
-        if self._rates is not None and not self.numPorts:
-            self._rates.start()
-        super().doStart()
-
-    def doStop(self) -> None:
-        """Stop with the last port."""
-        super().doStop()
-        if self._rates is not None and not self.numPorts:
-            self._rates.stop()
 
     def startFactory(self) -> None:
-        """Write no access log: the superclass would, and would format the date each second."""
+        """Begin to sum the rates."""
+        super().startFactory()
+        if self._rates is not None:
+            self._rates.start()
 
     def stopFactory(self) -> None:
-        """Nothing was started."""
-
-    def log(self, request: Request) -> None:
-        """Write nothing: an open page sends a request each second."""
-
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Return the protocol of a connection, or ``None`` to close it: there are too many."""
-        if self.connections >= CONNECTIONS:
-            if not self._full:
-                self._full = True
-                self._logger.warn(
-                    "the web endpoint has {limit} connections; it closes further ones",
-                    limit=CONNECTIONS,
-                )
-            return None
-        channel = super().buildProtocol(addr)
-        self.connections += 1
-        lost = channel.connectionLost
-
-        def connection_lost(reason: Failure) -> None:
-            self.connections -= 1
-            self._full = self._full and self.connections > 0
-            lost(reason)
-
-        channel.connectionLost = connection_lost
-        return channel
+        """Stop to sum them, and close the connections."""
+        if self._rates is not None:
+            self._rates.stop()
+        super().stopFactory()
 
     def getResourceFor(self, request: Request) -> IResource:
         """Return the resource of a request, or the error if it is refused."""
         for name, value in HEADERS.items():
             request.setHeader(name, value)
-        return refusal(request, self._hosts) or super().getResourceFor(request)
+        refused = refusal(request, self._hosts)
+        if refused is not None:
+            return refused
+        resource: IResource = super().getResourceFor(request)
+        return resource
 
 
 class RatesResource(Resource):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 from twisted.web.server import Site
 
 
@@ -46,6 +48,7 @@ def exchange(site: Site, request: bytes) -> Response:
     channel = site.buildProtocol(None)
     channel.makeConnection(transport)
     channel.dataReceived(request)
+    channel.connectionLost(Failure(ConnectionDone()))
     head, _, body = transport.value().partition(b"\r\n\r\n")
     status, *lines = head.decode("latin-1").split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}

@@ -14,13 +14,13 @@ import time
 from functools import partial
 from typing import Any
 
-from natproxy.control.recent import RingHistory
-from natproxy.control.table import ProcessTable
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
 from natproxy.address import Address
 from natproxy.control.interfaces import Observed
+from natproxy.control.recent import RingHistory
+from natproxy.control.table import ProcessTable
 from natproxy.daemon.clock import use_monotonic_time
 from natproxy.fileserver.factory import FileServerFactory
 from natproxy.nat import NATTable, TranslationKey

@@ -17,14 +17,18 @@ import pytest
 from tests.support.paths import ROOT
 from tests.support.twistd import environment
 
+try:
+    from playwright import sync_api as playwright
+except ImportError:
+    playwright = None  # type: ignore[assignment]
+
 CHROMIUM = shutil.which("chromium")
 
-if CHROMIUM is None:
-    pytest.skip("chromium is not installed: apt-get install chromium", allow_module_level=True)
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="playwright is not installed: pip install natproxy[test]"
+pytestmark = pytest.mark.skipif(
+    playwright is None or CHROMIUM is None,
+    reason="needs apt-get install chromium, and pip install natproxy[test] for playwright",
 )
-expect = playwright.expect
+expect: Any = getattr(playwright, "expect", None)
 
 HOST = "127.0.0.1"
 BIG = 64 << 20
@@ -118,8 +122,8 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
     contexts = []
     complaints: list[str] = []
 
-    def opened(url: str, away: bool = False, **options: Any) -> Any:
-        """:param away: whether the daemon may not reply, which Chromium writes to the console."""
+    def opened(url: str, failing: str = "none", **options: Any) -> Any:
+        """:param failing: requests that fail, which Chromium writes to the console."""
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
         contexts.append(context)
         page = context.new_page()
@@ -127,7 +131,7 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
         host = re.match(r"http://[^/]+/", url)[0]
 
         def console(message: Any) -> None:
-            if not (away and "net::ERR_" in message.text):
+            if not (failing in message.text and message.text.startswith("Failed to load resource")):
                 complaints.append(message.text)
 
         page.on("console", console)
@@ -176,7 +180,7 @@ def test_filter_is_the_daemons_and_its_errors_point_at_the_word(
     daemon: Daemon, open_page: Callable[..., Any]
 ) -> None:
     with daemon.client(b"GET big.iso", "127.0.0.3"), daemon.client(b"GET big.iso", "127.0.0.4"):
-        page = open_page(daemon.url)
+        page = open_page(daemon.url, failing="400 (Bad Request)")
         expect(rows_of(page)).to_have_count(2)
         box = page.get_by_label("Filter", exact=True)
         box.fill("client 127.0.0.3")
@@ -252,7 +256,7 @@ def test_page_left_open_over_a_restart_begins_anew(
     files: Path, open_page: Callable[..., Any]
 ) -> None:
     with running(files) as first:
-        page = open_page(first.url, away=True)
+        page = open_page(first.url, failing="net::ERR_")
         with first.client(b"GET big.iso"):
             expect(rows_of(page)).to_have_count(1)
             first.kill()
@@ -283,6 +287,7 @@ def test_table_of_ten_thousand_entries_is_usable(
         page.keyboard.press("Enter")
         expect(rows_of(page)).to_have_count(1)
         expect(rows_of(page).locator("td.client")).to_contain_text("10.1.39.250:")
+        page.close()
 
 
 def test_page_in_the_background_sends_no_request(
@@ -357,7 +362,7 @@ def test_everything_is_reached_by_keyboard_and_the_focus_is_visible(
 ) -> None:
     page = open_page(daemon.url)
     reached = []
-    for _ in range(14):
+    for _ in range(13):
         page.keyboard.press("Tab")
         focused = page.locator(":focus")
         reached.append(
@@ -373,7 +378,7 @@ def test_everything_is_reached_by_keyboard_and_the_focus_is_visible(
         "filter",
         "Apply",
         "Clear",
-        reached[5],
+        "table",
         "errors",
         "whois-port",
         "whois-time",
@@ -381,7 +386,6 @@ def test_everything_is_reached_by_keyboard_and_the_focus_is_visible(
         "Look up",
         "status",
         "metrics",
-        reached[13],
     ]
     page.reload()
     page.keyboard.press("Tab")
@@ -398,3 +402,84 @@ def test_file_server_has_a_status_page(files: Path, open_page: Callable[..., Any
         expect(page.locator("#name")).to_contain_text("files-")
         expect(page.locator("#facts")).to_contain_text("boot")
         assert page.evaluate("document.documentElement.scrollWidth") == 400
+        page.close()
+
+
+def test_times_and_ports_are_read_as_people_write_them(
+    daemon: Daemon, open_page: Callable[..., Any]
+) -> None:
+    page = open_page(daemon.url, timezone_id="America/New_York")
+    script = """async ([base, texts]) => {
+        const { parseMoment } = await import(base + "whois.js");
+        const now = new Date("2026-11-26T19:30:00.500Z");
+        return texts.map((text) => {
+            try { return Object.values(parseMoment(text, now) ?? {}).join(" "); }
+            catch (error) { return error.message.split(" ")[0]; }
+        });
+    }"""
+    cases = {
+        "": "",
+        "14:03": "2026-11-26T19:03:00.000000Z 2026-11-26T19:04:00.000000Z",
+        "14:03:07": "2026-11-26T19:03:07.000000Z 2026-11-26T19:03:08.000000Z",
+        "14:03:07.25": "2026-11-26T19:03:07.250000Z 2026-11-26T19:03:07.260000Z",
+        "2026-07-01 14:03": "2026-07-01T18:03:00.000000Z 2026-07-01T18:04:00.000000Z",
+        "2026-11-26T14:03:59.999999Z": "2026-11-26T14:03:59.999999Z 2026-11-26T14:04:00.000000Z",
+        "2026-11-26T14:03:07+05:30": "2026-11-26T08:33:07.000000Z 2026-11-26T08:33:08.000000Z",
+        "-10min": "2026-11-26T19:20:00.500000Z 2026-11-26T19:20:01.500000Z",
+        "25:00": "There",
+        "2026-13-01 10:00": "There",
+        "2026-02-30 10:00": "There",
+        "soon": "Enter",
+    }
+    base = page.locator("script[type=module]").get_attribute("src").replace("page.js", "")
+    read = page.evaluate(script, [base, list(cases)])
+    assert dict(zip(cases, read, strict=True)) == cases
+    script = """async ([base, texts]) => {
+        const { parsePort } = await import(base + "whois.js");
+        return texts.map((text) => {
+            try { const { port, nat } = parsePort(text); return `${nat} ${port}`; }
+            catch (error) { return "refused"; }
+        });
+    }"""
+    cases = {
+        "40001": "null 40001",
+        "10.0.0.1:40001": "10.0.0.1 40001",
+        "[2001:db8::1]:40001": "2001:db8::1 40001",
+        "unix#65536": "unix 65536",
+        "#65536": "null 65536",
+        "": "refused",
+        "x": "refused",
+    }
+    assert dict(zip(cases, page.evaluate(script, [base, list(cases)]), strict=True)) == cases
+
+
+def test_numbers_and_names_are_written_for_people(
+    daemon: Daemon, open_page: Callable[..., Any]
+) -> None:
+    page = open_page(daemon.url)
+    script = """async ([base, name, values]) => {
+        const module = await import(base + "format.js");
+        return values.map((value) => module[name](value));
+    }"""
+    base = page.locator("script[type=module]").get_attribute("src").replace("page.js", "")
+    for name, cases in {
+        "formatBytes": {0: "0 B", 999: "999 B", 1000: "1.0 kB", 99_960: "100 kB", 5e9: "5.0 GB"},
+        "formatDuration": {
+            3e-6: "3 µs",
+            0.0012: "1.2 ms",
+            0.25: "250 ms",
+            4.06: "4.1 s",
+            75: "1 min 15 s",
+        },
+        "formatAge": {59.9: "59 s", 3720: "1 h 2 min", 190_000: "2 d 4 h"},
+        "formatRate": {0: "0", 0.25: "0.25", 3.21: "3.2", 1204: "1,204"},
+        "shownName": {
+            "a%20b": "a b",
+            "%FF": "\ufffd",
+            "%C3%BC": "ü",
+            "100%": "100%",
+            "%1B": "\\u001b",
+        },
+    }.items():
+        written = page.evaluate(script, [base, name, list(cases)])
+        assert dict(zip(cases, written, strict=True)) == cases, name

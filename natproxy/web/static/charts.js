@@ -7,17 +7,19 @@ const KEPT = 900; // seconds
 const SHORTEST = 60; // seconds that the time axis shows at least
 const HEIGHT = 150;
 
-// `series` are fields of a second, with what the legend calls them and their colour.
+// `least` is the smallest range of the scale. `series` are fields of a second, with what the legend
+// calls them, their colour, whether they are filled, and their dashes.
 const CHARTS = [
   {
     id: "commands",
     format: formatRate,
+    least: 1,
     series: [
       ["commands", "commands/s", "--series-1", true],
       ["errors", "errors/s", "--series-bad"],
     ],
   },
-  { id: "bytes", format: (value) => `${formatBytes(value)}/s`, series: [["bytes", "to clients", "--series-2", true]] },
+  { id: "bytes", format: (value) => `${formatBytes(value)}/s`, least: 1000, series: [["bytes", "to clients", "--series-2", true]] },
   {
     id: "latency",
     format: formatDuration,
@@ -29,7 +31,7 @@ const CHARTS = [
       ["duration_p99", "whole reply p99", "--series-3", false, [4, 3]],
     ],
   },
-  { id: "ports", format: formatCount, whole: true, series: [["entries", "ports in use", "--series-4", true]] },
+  { id: "ports", format: formatCount, least: 1, whole: true, series: [["entries", "ports in use", "--series-4", true]] },
 ];
 
 // Distances of the ticks of a scale that counts.
@@ -107,7 +109,7 @@ export class Charts {
         x: { range: (plot, low, high) => timeRange(low, high) },
         y: chart.logarithmic
           ? { distr: 3, range: (plot, low, high) => logarithmicRange(low, high) }
-          : { range: (plot, low, high) => [0, Math.max(high * 1.1, 1)] },
+          : { range: (plot, low, high) => [0, Math.max(high * 1.1, chart.least)] },
       },
       axes: [
         { ...axis, size: 24, space: 80, values: (plot, ticks) => ticks.map((tick) => formatTick(tick)) },

@@ -46,7 +46,7 @@ export function parseMoment(text, now = new Date()) {
     : [now.getFullYear(), now.getMonth(), now.getDate()];
   const [hours, minutes, seconds, fraction] = moment ? moment.slice(4, 8) : clock.slice(1, 5);
   const parts = [...date, Number(hours), Number(minutes), Number(seconds ?? 0)];
-  if (parts[1] > 11 || parts[2] < 1 || parts[2] > 31 || parts[3] > 23 || parts[4] > 59 || parts[5] > 60) {
+  if (new Date(Date.UTC(...date)).getUTCDate() !== date[2] || parts[1] > 11 || parts[3] > 23 || parts[4] > 59 || parts[5] > 59) {
     throw new Error("There is no such time.");
   }
   const zone = moment?.[8];

@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import sys
+from inspect import getclosurevars
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
@@ -251,6 +252,9 @@ class PlayedCompanion:
     def start(self) -> None:
         self._called("start")
 
+    def cancel_start(self) -> None:
+        self.calls.append("cancel")
+
     async def stop(self) -> None:
         self._called(f"stop beside {len(self._factory.connections)} clients")
         await self.stopped
@@ -297,6 +301,7 @@ class CompanionTests(ServiceCase):
             self.assertEqual(str(wrong), "it fails")
             self.assertFalse(self.first.port.listening)
             self.assertEqual(self.service.ports, [])
+            self.assertEqual(self.companion.calls[-1], "cancel")
             self.first.port.listening = True
 
     def test_addresses_stay_while_it_drains(self) -> None:
@@ -406,6 +411,9 @@ class MaintenanceTests(ServiceCase):
         path = self.mktemp()
         # It installs its own handler, which renames the file.
         UnixAppLogger({"logfile": path})._getLogObserver()
+        handler = signal.getsignal(signal.SIGUSR1)
+        file = getclosurevars(handler).nonlocals["logFile"]  # type: ignore[arg-type]
+        self.addCleanup(file.close)
         self.start(MaintenanceSignals(self.reactor, None))
         os.rename(path, path + ".rotated")
         signal.raise_signal(signal.SIGUSR1)
