@@ -6,8 +6,9 @@ from datetime import timezone
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from natproxy.journal.reader import ERASED
 from natproxy.nat.translation import Outcome
-from natproxy.records.filter import parse
+from natproxy.records.filter import members, parse
 from natproxy.records.filter.members import MEMBERS, OUTCOMES
 from natproxy.records.record import Record
 from tests.support.filters import NOW, SECOND
@@ -186,6 +187,9 @@ class MemberTests(SynchronousTestCase):
 
     def test_outcomes_are_those_of_the_table(self) -> None:
         self.assertEqual(set(OUTCOMES), {outcome.value for outcome in Outcome} | {"lost"})
+
+    def test_mark_of_erased_clients_is_that_of_the_journal(self) -> None:
+        self.assertEqual(members.ERASED, ERASED)
 
     def test_member_reads_its_own_field(self) -> None:
         for index, field in enumerate(Record._fields):
