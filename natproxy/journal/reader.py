@@ -319,6 +319,13 @@ class SegmentReader:
             found = self.connection.execute(f"{SELECT} where {where}", values)
             return list(map(Row._make, found))
 
+    def actions(self) -> list[tuple[Any, ...]]:
+        """Return the rows of the table ``actions``."""
+        with self.errors():
+            return self.connection.execute(
+                "select seq, event, time, serial, uid, pid, reason from actions order by seq"
+            ).fetchall()
+
     def serials(self) -> tuple[int, int]:
         """Return the first and the last serial; (1, 0) if there are no rows."""
         with self.errors():
@@ -327,14 +334,16 @@ class SegmentReader:
             (last,) = self.connection.execute("select max(serial) from entries").fetchone()
         return (1, 0) if first is None else (first, last)
 
-    def after(self, serial: int) -> tuple[int, int] | None:
-        """Return serial and start of the first row that follows a serial."""
+    def nearest(self, serial: int, *, backward: bool = False) -> int | None:
+        """Return a serial, or the one of the row that follows it, or that precedes it."""
+        statement = (
+            "select max(serial) from entries where serial <= ?"
+            if backward
+            else "select min(serial) from entries where serial >= ?"
+        )
         with self.errors():
-            found = self.connection.execute(
-                "select serial, started from entries where serial > ? order by serial limit 1",
-                (serial,),
-            ).fetchone()
-        return None if found is None else (found[0], found[1])
+            found: int | None = self.connection.execute(statement, (serial,)).fetchone()[0]
+        return found
 
 
 def _text(value: bytes) -> str:
