@@ -14,6 +14,7 @@ from natproxy.cli.commands.export import Export
 from natproxy.cli.commands.get import Get
 from natproxy.cli.commands.hash import Hash
 from natproxy.cli.commands.history import History
+from natproxy.cli.commands.journal import Journal
 from natproxy.cli.commands.kill import Kill
 from natproxy.cli.commands.list import List
 from natproxy.cli.commands.ls import Ls
@@ -56,6 +57,7 @@ COMMANDS: tuple[Command, ...] = (
     Shell(CLIENT_COMMANDS),
     Up(),
     *OBSERVING_COMMANDS,
+    Journal(),
     Config(),
     Doctor(),
     Completion(),
