@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -21,6 +22,12 @@ TRANSLATION_MEMBERS = tuple(
 
 FORMULA = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
 """A field that begins with one of these may be a formula to a spreadsheet."""
+
+_QUOTED = re.compile('[",\r\n]')
+"""Finds what makes quotes around a field necessary."""
+
+_SPECIAL = re.compile(f"{_QUOTED.pattern}|^['{re.escape(FORMULA)}]")
+"""Finds what makes a text differ from its field."""
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -69,10 +76,11 @@ def _field(value: object) -> str:
     if not isinstance(value, str):
         # A number; Python writes small ones with an exponent, which CSV has not.
         return f"{value:.6f}" if isinstance(value, float) else str(value)
-    if value[:1] in FORMULA or value[:1] == "'":
-        # The empty text, which is in every text, has no first character.
-        value = f"'{value}" if value else value
-    if any(one in value for one in ',"\r\n'):
-        escaped = value.replace('"', '""')
-        return f'"{escaped}"'
-    return value
+    if _SPECIAL.search(value) is None:
+        return value
+    if value[0] in FORMULA or value[0] == "'":
+        value = f"'{value}"
+    if _QUOTED.search(value) is None:
+        return value
+    escaped = value.replace('"', '""')
+    return f'"{escaped}"'

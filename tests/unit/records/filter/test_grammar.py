@@ -108,6 +108,13 @@ class ErrorTests(SynchronousTestCase):
         ):
             self.assert_wrong(text, word, reason)
 
+    def test_messages_are_printable(self) -> None:
+        for value in ("10.0.0.1:\x1b[2J", "\x1b/24", "[::1\x1b", "\x1b", "\x1b:5"):
+            for member in ("client", "bytes", "started", "age", "state", "\x1b"):
+                with self.assertRaises(FilterError) as caught:
+                    parse(f"{member} {value}", NOW, timezone.utc)
+                self.assertTrue(str(caught.exception).isprintable(), caught.exception)
+
     def test_limits(self) -> None:
         parse("verb GET" + " " * (MAX_LENGTH - 8))
         with self.assertRaisesRegex(FilterError, "at most 4,096 are accepted"):
