@@ -16,7 +16,6 @@ from natproxy.cli.translations.texts import (
 )
 from natproxy.client.errors import UsageError
 from natproxy.records.record import TIMES, Record
-from natproxy.records.times import show_local
 
 DEFAULT = ("port", "client", "verb", "name", "bytes", "age", "state")
 """The columns of the table."""
@@ -110,7 +109,11 @@ def _column(name: str, rates: Rates | None) -> Column:
 
 
 def _time(microseconds: int | None) -> str:
-    return NONE if microseconds is None else show_local(microseconds)
+    if microseconds is None:
+        return NONE
+    from natproxy.records.times import show_local
+
+    return show_local(microseconds)
 
 
 def members_of(

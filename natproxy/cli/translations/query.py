@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from natproxy.client.errors import UsageError
-from natproxy.records.times import Moment, TimeError, parse_moment
 from natproxy.records.whois import Question
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from natproxy.records.times import Moment
 
 MOST_PORT = 2**53
 """Greater than every stand-in for a port."""
@@ -63,6 +66,8 @@ def moment_of(option: str, text: str) -> Moment:
 
     :raises UsageError: if it is no time.
     """
+    from natproxy.records.times import TimeError, parse_moment
+
     try:
         return parse_moment(text, now())
     except TimeError as error:

@@ -25,7 +25,6 @@ from natproxy.cli.translations.query import now
 from natproxy.cli.translations.sources import proxy_of
 from natproxy.cli.translations.tables import Table, terminal_columns, write_csv
 from natproxy.records.record import Record
-from natproxy.records.times import show_local
 
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -129,6 +128,8 @@ class TableReport:
         return list(table.lines(records))
 
     def _redraw(self, records: list[Record], rates: Rates | None) -> None:
+        from natproxy.records.times import show_local
+
         height = max(4, _lines_of_terminal() - 1)
         total = sum(rates.values()) if rates else 0.0
         head = f"{show_local(now())}  {len(records)} in flight, {speed(total)}"
