@@ -7,8 +7,9 @@ in the reply is the client's address.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.protocols.policies import TimeoutMixin
@@ -18,6 +19,7 @@ from natproxy.address import Address
 from natproxy.kernel.sockets import plain_host
 from natproxy.nat import NATTable
 from natproxy.protocol import printable
+from natproxy.relay import Transport
 
 MOST_CONNECTIONS = 32
 """Connections at the same time; further ones are closed at once."""
@@ -26,7 +28,7 @@ TIMEOUT = 30.0
 """Seconds that a connection may be idle."""
 
 MAX_QUERY = 512
-"""Bytes of a line; RFC 1413 has no longer one that means anything."""
+"""Bytes of a line at most; a valid query has fewer than 50."""
 
 MAX_USER = 512
 """Bytes of a user identifier at most, by RFC 1413."""
@@ -38,11 +40,12 @@ class IdentProtocol(LineOnlyReceiver, TimeoutMixin):
     """Replies to the queries of one connection."""
 
     factory: IdentFactory
+    transport: Transport
     # A carriage return before it is dropped: RFC 1413 requires one, not all senders send it.
     delimiter = b"\n"
     MAX_LENGTH = MAX_QUERY
 
-    def callLater(self, period: float, function: object) -> object:
+    def callLater(self, period: float, function: Callable[[], object]) -> IDelayedCall:
         """Use the clock of the factory; called by ``TimeoutMixin``."""
         return self.factory.clock.callLater(period, function)
 
@@ -76,7 +79,7 @@ class IdentFactory(Factory):
     """
 
     noisy = False
-    protocol = IdentProtocol
+    protocol: Callable[[], IdentProtocol] = IdentProtocol  # type: ignore[assignment]
 
     def __init__(self, table: NATTable, clock: IReactorTime, timeout: float = TIMEOUT) -> None:
         self._table = table
