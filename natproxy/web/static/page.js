@@ -5,7 +5,7 @@ import { Charts } from "./charts.js";
 import { Connection } from "./connection.js";
 import { FilterBox } from "./filter.js";
 import { formatAge, formatBytes, formatCount, formatOffset, formatRate, shown } from "./format.js";
-import { showClients, showErrors } from "./lists.js";
+import { TopClients, showErrors } from "./lists.js";
 import { Stream } from "./stream.js";
 import { LIMIT, Table } from "./table.js";
 import { connectThemeSwitch } from "./theme_switch.js";
@@ -17,6 +17,7 @@ const SHARE = 5; // a reading takes at most a fifth of the time: the next one wa
 
 const connection = new Connection();
 const charts = new Charts();
+const topClients = new TopClients();
 const table = new Table();
 const stream = new Stream(
   (event) => {
@@ -86,7 +87,7 @@ async function readRates() {
   }
   if (rates.lost > lost) connection.notice(`${formatCount(rates.lost - lost)} events are missing in the charts.`);
   lost = rates.lost;
-  showClients(rates.clients);
+  topClients.show(rates.clients);
   showErrors(rates.errors);
 }
 
