@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import socket
@@ -209,7 +210,7 @@ def test_filter_is_the_daemons_and_its_errors_point_at_the_word(
 def test_whois_finds_the_client_or_states_why_not(
     daemon: Daemon, open_page: Callable[..., Any]
 ) -> None:
-    page = open_page(daemon.url)
+    page = open_page(daemon.url, failing="400 (Bad Request)")
     result = page.locator("#whois-result")
     with daemon.client(b"GET big.iso", "127.0.0.5") as client:
         row = rows_of(page)
@@ -227,6 +228,9 @@ def test_whois_finds_the_client_or_states_why_not(
         page.keyboard.press("Enter")
         expect(result).to_contain_text("Unknown: the record is not complete at 2020-01-01 12:00.")
         expect(result).to_contain_text("Gap from the beginning until")
+        page.get_by_label("Time", exact=True).fill("2999-01-01 12:00")
+        page.keyboard.press("Enter")
+        expect(result).to_contain_text("The time is in the future.")
         page.get_by_label("Time", exact=True).fill("soon")
         page.keyboard.press("Enter")
         expect(result).to_contain_text("Enter a time such as 14:03")
@@ -312,12 +316,14 @@ def test_page_in_the_background_sends_no_request(
 
 
 def test_lost_events_are_shown(daemon: Daemon, open_page: Callable[..., Any]) -> None:
-    lost = 'data: {"event":"lost","worker":0,"boot":"b","from":1,"to":1200}\n\n'
+    page = open_page(daemon.url)
+    boot = page.evaluate("fetch('/v1/status').then((reply) => reply.json())")["boot"]
+    event = {"event": "lost", "worker": 0, "boot": boot, "from": 1, "to": 1200}
 
     def lose(route: Any) -> None:
-        route.fulfill(status=200, content_type="text/event-stream", body=lost)
+        body = f"data: {json.dumps(event)}\n\n"
+        route.fulfill(status=200, content_type="text/event-stream", body=body)
 
-    page = open_page(daemon.url)
     page.route("**/v1/events?*", lose)
     page.reload()
     expect(page.locator("#notices")).to_contain_text("1,200 events were lost (1 to 1200)")
