@@ -96,7 +96,8 @@ export class Table {
       this.#put(record);
     }
     for (const [serial, row] of this.#rows) {
-      if (!seen.has(serial) && row.ended === null && row.added < asOf) this.#end(row);
+      // Its end was not streamed, so that neither its outcome nor its bytes are known.
+      if (!seen.has(serial) && row.ended === null && row.added < asOf) this.#remove(serial, row);
     }
     this.#describe();
   }
@@ -121,8 +122,7 @@ export class Table {
     const moment = performance.now();
     for (const [serial, row] of this.#rows) {
       if (row.ended !== null && moment - row.ended > LINGER) {
-        row.element.remove();
-        this.#rows.delete(serial);
+        this.#remove(serial, row);
       } else {
         row.showAge(now);
       }
@@ -151,8 +151,12 @@ export class Table {
   #end(row) {
     row.ended = performance.now();
     row.element.classList.add("ended");
-    if (row.record.outcome == null) setText(row.state, "ended");
     row.showAge(0);
+  }
+
+  #remove(serial, row) {
+    row.element.remove();
+    this.#rows.delete(serial);
   }
 
   #describe() {
