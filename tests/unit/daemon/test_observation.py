@@ -56,6 +56,7 @@ class ObservationCase(OptionsCase):
         self.failure: JournalError | None = None
         self.journals: list[PlayedJournal] = []
         self.patch(proxy_observation, "JournalService", self.make_journal)
+        self.patch(proxy_observation, "JournalHistory", lambda *arguments, **named: None)
         # `mktemp` returns paths that are too long for a socket.
         place = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, place)
