@@ -45,7 +45,7 @@ def main(directory: str) -> None:
     proxy.announced = False
     proxy.startService()
     ring = EventRing(proxy.factory.table, origin)
-    observers = Observers(ring, PlayedJournal(), lambda: 0)
+    observers = Observers(ring, PlayedJournal())
     metrics = [
         ProxyMetrics(proxy.factory, origin, observers),
         FileServerMetrics(server.factory, origin),
