@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import re
 from datetime import date, datetime, timedelta, timezone, tzinfo
-from fractions import Fraction
 from typing import NamedTuple
 
 from natproxy.records.record import EPOCH, MICROSECOND
@@ -55,25 +54,23 @@ _WEEKDAY = "(?:(?:mon|tue|wed|thu|fri|sat|sun),? +)?"
 _CLOCK = r"(?P<hour>\d\d)(?::(?P<minute>\d\d)(?::(?P<second>\d\d)(?:[.,](?P<fraction>\d{1,9}))?)?)?"
 _ZONE = r"(?: *(?P<zone>z|utc|gmt|[+-]\d\d(?::?\d\d)?))?"
 
-_FORMS = tuple(
-    re.compile(form, re.IGNORECASE | re.ASCII)
-    for form in (
-        # ISO 8601, and with slashes as in nginx's error log.
-        rf"(?P<year>\d{{4}})([-/])(?P<month>\d\d)\2(?P<day>\d\d)(?:(?:t| +){_CLOCK}{_ZONE})?",
-        # ISO 8601, its basic format.
-        r"(?P<year>\d{4})(?P<month>\d\d)(?P<day>\d\d)"
-        r"(?:t(?P<hour>\d\d)(?P<minute>\d\d)(?:(?P<second>\d\d)(?:[.,](?P<fraction>\d{1,9}))?)?"
-        rf"{_ZONE})?",
-        # Logs of Apache and nginx.
-        rf"\[?(?P<day>\d\d)/{_MONTH}/(?P<year>\d{{4}}):{_CLOCK}{_ZONE}\]?",
-        # RFC 5322: mail and HTTP.
-        rf"{_WEEKDAY}(?P<day>\d\d?) +{_MONTH} +(?P<year>\d{{4}})(?: +{_CLOCK}{_ZONE})?",
-        # syslog, and asctime.
-        rf"{_WEEKDAY}{_MONTH} +(?P<day>\d\d?) +{_CLOCK}(?: +(?P<year>\d{{4}}))?{_ZONE}",
-        rf"(?P<relative>today|yesterday)(?: +(?:at +)?{_CLOCK}{_ZONE})?",
-        rf"{_CLOCK}{_ZONE}",
-    )
+_FORMS = (
+    # ISO 8601, and with slashes as in nginx's error log.
+    rf"(?P<year>\d{{4}})([-/])(?P<month>\d\d)\2(?P<day>\d\d)(?:(?:t| +){_CLOCK}{_ZONE})?",
+    # ISO 8601, its basic format.
+    r"(?P<year>\d{4})(?P<month>\d\d)(?P<day>\d\d)"
+    r"(?:t(?P<hour>\d\d)(?P<minute>\d\d)(?:(?P<second>\d\d)(?:[.,](?P<fraction>\d{1,9}))?)?"
+    rf"{_ZONE})?",
+    # Logs of Apache and nginx.
+    rf"\[?(?P<day>\d\d)/{_MONTH}/(?P<year>\d{{4}}):{_CLOCK}{_ZONE}\]?",
+    # RFC 5322: mail and HTTP.
+    rf"{_WEEKDAY}(?P<day>\d\d?) +{_MONTH} +(?P<year>\d{{4}})(?: +{_CLOCK}{_ZONE})?",
+    # syslog, and asctime.
+    rf"{_WEEKDAY}{_MONTH} +(?P<day>\d\d?) +{_CLOCK}(?: +(?P<year>\d{{4}}))?{_ZONE}",
+    rf"(?P<relative>today|yesterday)(?: +(?:at +)?{_CLOCK}{_ZONE})?",
+    rf"{_CLOCK}{_ZONE}",
 )
+"""Regular expressions; the first use of each compiles it."""
 
 _NAMED_ZONE = re.compile(r"(.*\d) *([A-Za-z]{1,5})", re.ASCII)
 _EPOCH = re.compile(r"@(\d{1,12})(?:[.,](\d{1,9}))?", re.ASCII)
@@ -130,16 +127,15 @@ def parse_moment(text: str, now: int, zone: Zone = None) -> Moment:
         micro, length = _fraction(match[2])
         since = int(match[1]) * SECOND + micro
         return Moment(_checked(text, since), since + length)
-    for form in _FORMS:
-        match = form.fullmatch(stripped)
-        if match is not None:
-            return _Reading(text, now, zone, match.groupdict()).moment()
+    parts = _parts(stripped)
+    if parts is not None:
+        return _Reading(text, now, zone, parts).moment()
     if stripped.isascii() and stripped.isdigit():
         raise TimeError(text, "write seconds since 1970 with an @")
     if stripped.startswith("+"):
         raise TimeError(text, "it is in the future")
     named = _NAMED_ZONE.fullmatch(stripped)
-    if named is not None and any(form.fullmatch(named[1]) for form in _FORMS):
+    if named is not None and _parts(named[1]) is not None:
         raise TimeError(text, f"write the zone {named[2]} as an offset such as +01:00")
     raise TimeError(text, "it has none of the known forms")
 
@@ -149,7 +145,7 @@ def parse_duration(text: str) -> int:
 
     :raises ValueError: if it is malformed; the message is a phrase.
     """
-    total = Fraction(0)
+    total = 0
     place = 0
     for match in _QUANTITY.finditer(text):
         if match.start() != place:
@@ -157,11 +153,17 @@ def parse_duration(text: str) -> int:
         unit = UNITS.get(match[2].lower())
         if unit is None:
             raise ValueError(f"the units are {', '.join(filter(None, UNITS))}")
-        total += Fraction(match[1]) * unit
+        total += multiple(match[1], unit)
         place = match.end()
     if not place or place != len(text):
         raise ValueError("a number and a unit are needed, such as 10min")
-    return round(total)
+    return total
+
+
+def multiple(number: str, unit: int) -> int:
+    """Return a decimal number such as ``1.5``, with at most nine decimals, times a unit."""
+    whole, _, fraction = number.partition(".")
+    return int(whole) * unit + int(fraction.ljust(9, "0") or 0) * unit // 1_000_000_000
 
 
 def show_local(microseconds: int, zone: Zone = None) -> str:
@@ -173,6 +175,15 @@ def show_local(microseconds: int, zone: Zone = None) -> str:
     local = (EPOCH + timedelta(microseconds=microseconds)).astimezone(zone)
     shown = local.isoformat(" ", "microseconds")
     return f"{shown[:26]} {shown[26:]}"
+
+
+def _parts(text: str) -> dict[str, str | None] | None:
+    """Return the named groups of the form that a text has; ``None`` if it has none."""
+    for form in _FORMS:
+        match = re.fullmatch(form, text, re.IGNORECASE | re.ASCII)
+        if match is not None:
+            return match.groupdict()
+    return None
 
 
 class _Reading:

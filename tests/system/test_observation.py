@@ -196,7 +196,7 @@ def test_name_of_a_daemon_that_runs_is_an_error_in_one_line(places: Places) -> N
         proxy, _ = places.proxy(stack, "--name=edge")
         pid = proxy.process.pid
         error = f"name edge: in use by process {pid}; choose another --name\n"
-        second = ("natproxy", LISTEN, "--name=edge", "--journal=none")
+        second = ("natproxy", LISTEN, "--name=edge")
         assert refused(places, "-n", "--pidfile=", *second) == error
         # In the background, twistd passes the error to the terminal.
         assert error.strip() in refused(places, "--pidfile=", *second)
