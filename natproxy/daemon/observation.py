@@ -220,12 +220,12 @@ class Observation(ABC):
             self._listen_on(path)
         except InUse as error:
             if self._explicit is None:
+                # In the background, twistd shows the first hundred bytes.
                 raise StartupError(
-                    f"the name {name} is in use by another {error} ({path}); choose another one"
-                    f" with {self.config.label('name')}"
+                    f"name {name}: in use by {error}; choose another {self.config.label('name')}"
                 ) from None
             raise StartupError(
-                f"{self.config.label('control')} {path}: in use by another {error}"
+                f"{self.config.label('control')} {path}: in use by {error}"
             ) from None
         except (PlaceError, OSError) as error:
             reason = str(getattr(error, "strerror", None) or error)

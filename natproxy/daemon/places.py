@@ -41,7 +41,7 @@ class InUse(Exception):
 
     def __init__(self, owner: int | None) -> None:
         self.owner = owner
-        super().__init__("process" if owner is None else f"process {owner}")
+        super().__init__("another process" if owner is None else f"process {owner}")
 
 
 def check_length(path: str) -> None:

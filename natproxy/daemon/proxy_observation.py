@@ -14,6 +14,7 @@ from natproxy.daemon.descriptors import Observers
 from natproxy.daemon.observation import Observation
 from natproxy.daemon.places import PlaceError, prepare_journal
 from natproxy.daemon.service import DrainingService, StartupError
+from natproxy.journal.history import JournalHistory
 from natproxy.journal.service import JournalError, JournalService, JournalSettings, note_off
 from natproxy.metrics.proxy import Observers as Shown
 from natproxy.metrics.proxy import ProxyMetrics
@@ -102,7 +103,12 @@ class ProxyObservation(Observation):
 
     def _history(self, table: ProcessTable) -> History:
         assert self._ring is not None
-        return RingHistory(self.reactor, self._ring, table, self.wall_clock)
+        journal = self.journal
+        if journal is None:
+            return RingHistory(self.reactor, self._ring, table, self.wall_clock)
+        return JournalHistory(
+            self.reactor, journal, journal.directory, table, wall_clock=self.wall_clock
+        )
 
     def _open_journal(self) -> None:
         """Start the journal.

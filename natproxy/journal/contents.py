@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import os
-import sqlite3
-from contextlib import closing
-from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote
 
+from natproxy.journal.catalogue import read_catalogue
+from natproxy.journal.directory import JournalError
 from natproxy.journal.reader import (
-    BEGINNING,
-    END,
-    JournalError,
     Readers,
     SegmentReader,
     SegmentRemoved,
     Summary,
     UnreadableSegment,
 )
-from natproxy.journal.schema import CATALOGUE_FILE, DAMAGED, SUFFIX
-from natproxy.journal.segment import GapRow, Step, file_name
+from natproxy.journal.schema import DAMAGED, SUFFIX
+from natproxy.journal.segment import file_name
 from natproxy.records.record import Origin
-
-META = ", ".join(Summary._fields[1:10])
-"""The columns of the catalogue, and the keys of ``meta``, from which a summary is made."""
 
 Identity = tuple[int, int, int]
 """Inode, size and time of the last change of a file."""
@@ -147,40 +139,10 @@ def _catalogued(directory: str, files: dict[str, Identity]) -> dict[str, tuple[I
 
     What it has of a segment is used only if it agrees with the file's size and name.
     """
-    path = Path(directory, CATALOGUE_FILE).absolute()
-    try:
-        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
-            rows = connection.execute(
-                f"select file, bytes, min_started, max_ended, {META} from segments"  # noqa: S608
-            ).fetchall()
-            gaps: dict[str, list[GapRow]] = {}
-            for file, *gap in connection.execute(
-                "select file, since, until, first_seq, last_seq, cause from gaps order by rowid"
-            ):
-                gaps.setdefault(file, []).append(GapRow(*gap))
-            steps: dict[str, list[Step]] = {}
-            for file, *step in connection.execute(
-                "select file, time, step from steps order by rowid"
-            ):
-                steps.setdefault(file, []).append(Step(*step))
-    except sqlite3.Error:
-        return {}
-    known: dict[str, tuple[Identity, Summary]] = {}
-    for file, size, earliest, latest, *values in rows:
-        found = files.get(file)
-        if found is None or found[1] != size:
-            continue
-        summary = Summary._make(
-            (
-                file,
-                *values,
-                tuple(gaps.get(file, ())),
-                tuple(steps.get(file, ())),
-                # Without entries, every time is after the latest one.
-                END if earliest is None else earliest,
-                BEGINNING if latest is None else latest,
-            )
-        )
-        if file == file_name(Origin(*summary[1:4]), summary.opened):
-            known[file] = found, summary
-    return known
+    return {
+        info.file: (files[info.file], Summary.of(info))
+        for info in read_catalogue(directory)
+        if info.file in files
+        and files[info.file][1] == info.bytes
+        and file_name(Origin(info.proxy, info.worker, info.boot), info.opened) == info.file
+    }

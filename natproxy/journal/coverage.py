@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator
 from datetime import datetime, timezone
-from itertools import combinations
+from itertools import pairwise
 from typing import NamedTuple
 
 from natproxy.journal.contents import Contents
@@ -24,9 +24,17 @@ EMPTY = "the journal is empty"
 OLDEST = "the journal does not reach back so far"
 NOT_YET = "the journal is not written so far, or the daemon was killed"
 MISSING = "a segment is missing"
+CLOSED = "the journal was closed before the end of the translation"
 SET_BACK = "the clock was set back"
 SET_FORWARD = "the clock was set forward"
 SET_BACK_BETWEEN = "the clock was set back between two runs of the daemon"
+
+
+LOSING = frozenset({"killed", "disk", "overrun"})
+"""Causes of the gaps in which the ends of translations are lost."""
+
+ENDING = frozenset({"killed", "off"})
+"""Causes of the gaps that follow the last segment of a boot."""
 
 
 class Span(NamedTuple):
@@ -50,17 +58,17 @@ class Boot(NamedTuple):
     """One run of a daemon.
 
     :ivar start: when it started.
-    :ivar complete_to: until when its segments are complete.
+    :ivar complete_to: the last moment at which its segments are complete.
     :ivar stopped: whether it stopped in order.
     :ivar next_start: when the next one started; `END` if none did.
-    :ivar losses: its gaps in which events were lost.
+    :ivar parts: the numbers of the segments of each worker.
     """
 
     start: int
     complete_to: int
     stopped: bool
     next_start: int
-    losses: tuple[Span, ...]
+    parts: dict[int, list[int]]
 
 
 class Held(NamedTuple):
@@ -89,56 +97,74 @@ class Coverage:
         runs: dict[str, dict[int, list[Summary]]] = {}
         for segment in sorted(contents.segments, key=lambda segment: segment.part):
             runs.setdefault(segment.boot, {}).setdefault(segment.worker, []).append(segment)
-        starts = sorted(
-            min(segment.boot_started for chain in chains.values() for segment in chain)
-            for chains in runs.values()
-        )
+        shown = {
+            name: _shown([segment for chain in chains.values() for segment in chain])
+            for name, chains in runs.items()
+        }
+        starts = sorted(first for first, _ in shown.values())
         self.boots: dict[str, Boot] = {}
-        self.doubled: list[Span] = []
+        # Until when the gaps of a segment last that have no end in it.
+        self._ends: dict[str, int] = {}
+        doubled: list[Span] = []
         gaps: list[Span] = []
-        for boot, chains in runs.items():
-            gaps += self._add(boot, list(chains.values()), starts)
+        for name, chains in runs.items():
+            gaps += self._add(name, list(chains.values()), starts)
         for segment in contents.segments:
             for time, step in segment.steps:
                 if step < 0:
-                    self.doubled.append(span(time - UNNOTICED, time - step, SET_BACK))
+                    doubled.append(span(time - UNNOTICED, time - step, SET_BACK))
                 else:
                     gaps.append(span(time - step - UNNOTICED, time, SET_FORWARD))
-        for one, other in combinations(self.boots.values(), 2):
-            first, last = max(one.start, other.start), min(one.complete_to, other.complete_to)
-            if first < last:
-                self.doubled.append(span(first, last, SET_BACK_BETWEEN))
-        gaps += _outside(starts)
-        gaps += _unreadable(contents, {name: boot.start for name, boot in self.boots.items()})
-        self.gaps = sorted(gaps, key=lambda gap: gap[:2])
-        self.doubled.sort(key=lambda zone: zone[:2])
+        latest = BEGINNING
+        for first, last in sorted(shown.values()):
+            if first < min(latest, last):
+                doubled.append(span(first, min(latest, last), SET_BACK_BETWEEN))
+            latest = max(latest, last)
+        if starts:
+            gaps.append(span(BEGINNING, starts[0] - 1, OLDEST))
+        elif not contents.unreadable:
+            gaps.append(span(BEGINNING, END, EMPTY))
+        starts_of = {name: boot.start for name, boot in self.boots.items()}
+        # First those that name a segment, which is missing as well.
+        self.gaps = sorted([*_unreadable(contents, starts_of), *gaps], key=lambda gap: gap.first)
+        self.doubled = _merged(sorted(doubled, key=lambda zone: zone[:2]))
 
     def _add(self, boot: str, chains: list[list[Summary]], starts: list[int]) -> Iterator[Span]:
         """Note a run of the daemon, and return its gaps."""
         start = min(segment.boot_started for chain in chains for segment in chain)
         stopped = all(chain[-1].stopped is not None for chain in chains)
         ends = [max(chain[-1].complete_to, chain[-1].stopped or BEGINNING) for chain in chains]
-        end = max(ends) if stopped else min(ends)
+        # What is registered in the last microsecond may be missing.
+        end = max(ends) if stopped else min(ends) - 1
+        # A run that began before this end, because the clock was set back, is not the next one.
         following = bisect_left(starts, max(end, start + 1))
         next_start = starts[following] if following < len(starts) else END
-        losses = [
-            loss
-            for chain in chains
-            for place, segment in enumerate(chain)
-            for loss in _losses(
-                segment,
-                chain[place + 1].opened
-                if place + 1 < len(chain)
-                else (end if stopped else next_start),
-            )
-        ]
-        losses.sort(key=lambda loss: loss[:2])
-        self.boots[boot] = Boot(start, end, stopped, next_start, tuple(losses))
-        yield from losses
+        parts = {chain[0].worker: [segment.part for segment in chain] for chain in chains}
+        self.boots[boot] = Boot(start, end, stopped, next_start, parts)
         for chain in chains:
             yield from _holes(chain, start)
+            for place, segment in enumerate(chain):
+                if place + 1 < len(chain):
+                    self._ends[segment.name] = chain[place + 1].opened
+                else:
+                    self._ends[segment.name] = end if stopped else next_start
+                yield from self._losses(segment)
         if not stopped:
-            yield _after(end, next_start, any(other > start for other in starts))
+            yield _after(end, next_start)
+
+    def _losses(self, segment: Summary, causes: frozenset[str] | None = None) -> list[Span]:
+        """Return the gaps of a segment, by their first microsecond.
+
+        :param causes: which gaps; by default all that are about all ports. What was erased is
+            marked entry by entry.
+        """
+        spans = []
+        for row in segment.gaps:
+            if row.cause != ERASED if causes is None else row.cause in causes:
+                since = BEGINNING if row.since is None else row.since
+                until = self._ends[segment.name] if row.until is None else row.until
+                spans.append(span(since, max(since, until), CAUSES.get(row.cause, row.cause)))
+        return sorted(spans, key=lambda gap: gap[:2])
 
     def gap(self, first: int, last: int) -> Gap | None:
         """Return the first gap in an interval, if there is one."""
@@ -153,29 +179,37 @@ class Coverage:
         """Return the times that the clock showed twice and that overlap an interval."""
         return [zone for zone in self.doubled if zone.overlaps(first, last)]
 
-    def held(self, row: Row, segment: Summary) -> Held:
-        """Return how long a translation held its port; steps of the clock are not considered."""
+    def held(self, row: Row, segment: Summary) -> Held | None:
+        """Return how long a translation held its port; steps of the clock are not considered.
+
+        :return: ``None`` if the entry counts for nothing: a later segment has it.
+        """
         if row.ended is not None:
             return Held(row.ended, row.ended, None)
         boot = self.boots[segment.boot]
-        for loss in boot.losses:
-            # Its end may be among the events that were lost.
-            if loss.last >= row.started:
-                certain = max(row.started, min(loss.first, boot.complete_to))
-                possible = loss.last if row.outcome == "lost" else boot.next_start
-                return Held(certain, possible, loss.gap)
+        if row.outcome == "lost":
+            for loss in self._losses(segment, LOSING):
+                if loss.last >= row.started:
+                    return Held(max(row.started, loss.first), loss.last, loss.gap)
+        elif segment.part < boot.parts[segment.worker][-1]:
+            if segment.part + 1 in boot.parts[segment.worker]:
+                return None
+            hole = span(segment.complete_to + 1, boot.next_start, MISSING)
+            return Held(max(row.started, segment.complete_to), boot.next_start, hole.gap)
         if boot.stopped:
-            return Held(boot.complete_to, boot.complete_to, None)
-        end = _after(boot.complete_to, boot.next_start, boot.next_start < END)
+            # The journal was closed before the translation ended.
+            end = span(boot.complete_to + 1, boot.next_start, CLOSED)
+        else:
+            end = _after(boot.complete_to, boot.next_start)
         return Held(max(row.started, boot.complete_to), boot.next_start, end.gap)
 
     def latest(self, segment: Summary) -> int:
         """Return a time after which no translation of a segment held its port."""
         boot = self.boots[segment.boot]
-        losses = [loss.last for loss in boot.losses]
-        if segment.sealed is None and not boot.stopped:
-            losses.append(boot.next_start)
-        return max([segment.latest, segment.complete_to, *losses])
+        ends = [loss.last for loss in self._losses(segment, LOSING)]
+        if segment.part == boot.parts[segment.worker][-1]:
+            ends.append(boot.next_start)
+        return max([segment.latest, segment.complete_to, *ends])
 
 
 def span(first: int, last: int, cause: str) -> Span:
@@ -187,16 +221,19 @@ def span(first: int, last: int, cause: str) -> Span:
     )
 
 
-def _losses(segment: Summary, end: int) -> Iterator[Span]:
-    """Return the gaps of a segment.
+def _merged(zones: list[Span]) -> list[Span]:
+    """Return spans without overlaps.
 
-    :param end: of those that have none.
+    Over several steps a translation may have begun in the time of one, and ended in another's.
     """
-    for row in segment.gaps:
-        if row.cause != ERASED:
-            since = BEGINNING if row.since is None else row.since
-            until = end if row.until is None else row.until
-            yield span(since, max(since, until), CAUSES.get(row.cause, row.cause))
+    merged: list[Span] = []
+    for zone in zones:
+        if merged and zone.first <= merged[-1].last + 1:
+            first, last, gap = merged[-1]
+            merged[-1] = span(first, max(last, zone.last), gap.cause)
+        else:
+            merged.append(zone)
+    return merged
 
 
 def _holes(chain: list[Summary], start: int) -> Iterator[Span]:
@@ -205,31 +242,36 @@ def _holes(chain: list[Summary], start: int) -> Iterator[Span]:
     A translation that was open in the time of one segment may be in the next one, so that what
     is before a missing segment is not complete.
     """
-    covered = start
-    for segment in chain:
-        if segment.opened > covered + 1:
-            yield span(start, segment.opened - 1, MISSING)
-        covered = max(covered, segment.complete_to)
+    first, last = chain[0], chain[-1]
+    if first.opened > start:
+        yield span(start, first.opened - 1, OLDEST)
+    for former, segment in pairwise(chain):
+        if segment.part != former.part + 1 or segment.opened > former.complete_to + 1:
+            yield span(start, max(start, segment.opened - 1), MISSING)
+    if (
+        last.sealed is not None
+        and last.stopped is None
+        and not any(gap.cause in ENDING for gap in last.gaps)
+    ):
+        # The daemon sealed it, so that there was a next one.
+        yield span(start, max(start, last.complete_to), MISSING)
 
 
-def _after(end: int, next_start: int, followed: bool) -> Span:
+def _after(end: int, next_start: int) -> Span:
     """Return the gap that follows a run of the daemon that did not stop in order."""
-    killed = CAUSES["killed"]
-    if next_start < END:
-        return span(end + 1, next_start - 1, killed)
-    if followed:
-        # The next run began earlier by the wall clock, which was set back. What was not written
-        # is no longer than the time between some writes.
-        return span(end + 1, end + 6 * UNNOTICED, killed)
-    return span(end + 1, END, NOT_YET)
+    if next_start >= END:
+        return span(end + 1, END, NOT_YET)
+    return span(end + 1, next_start - 1, CAUSES["killed"])
 
 
-def _outside(starts: list[int]) -> Iterator[Span]:
-    """Return the time before the journal begins."""
-    if starts:
-        yield span(BEGINNING, starts[0] - 1, OLDEST)
-    else:
-        yield span(BEGINNING, END, EMPTY)
+def _shown(segments: list[Summary]) -> tuple[int, int]:
+    """Return the earliest and the latest time that the clock showed in a run of the daemon."""
+    times: list[int] = []
+    for segment in segments:
+        times += (segment.boot_started, segment.opened, segment.complete_to)
+        for time, step in segment.steps:
+            times += (time, time - step)
+    return min(times), max(times)
 
 
 def _unreadable(contents: Contents, starts: dict[str, int]) -> Iterator[Span]:

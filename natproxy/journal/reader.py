@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from natproxy.journal.directory import JournalError
 from natproxy.journal.schema import VERSION
-from natproxy.journal.segment import GapRow, Step
+from natproxy.journal.segment import GapRow, SegmentInfo, Step
 from natproxy.records.record import Record
 
 BEGINNING, END = -(1 << 62), 1 << 62
@@ -48,10 +49,6 @@ FROM = (
 SELECT = f"select {COLUMNS}{FROM}"
 
 
-class JournalError(Exception):
-    """A journal cannot be read or changed. Its text names the thing, the reason, the remedy."""
-
-
 class UnreadableSegment(JournalError):
     """A segment cannot be read.
 
@@ -84,8 +81,8 @@ class Summary(NamedTuple):
     :ivar stopped: when the daemon stopped in order; ``None`` if it did not, or did so later.
     :ivar gaps: its incomplete times.
     :ivar steps: the steps of the wall clock.
-    :ivar earliest: the earliest time in its entries, as far as it is known without reading them.
-    :ivar latest: the latest one, likewise.
+    :ivar earliest: the earliest time in its entries; `BEGINNING` if only they tell.
+    :ivar latest: the latest one; `END` if only they tell.
     """
 
     name: str
@@ -102,6 +99,27 @@ class Summary(NamedTuple):
     steps: tuple[Step, ...] = ()
     earliest: int = BEGINNING
     latest: int = END
+
+    @classmethod
+    def of(cls, info: SegmentInfo) -> Summary:
+        """Return the summary of what the catalogue has."""
+        return cls(
+            info.file,
+            info.proxy,
+            info.worker,
+            info.boot,
+            info.part,
+            info.boot_started,
+            info.opened,
+            info.complete_to,
+            info.sealed,
+            info.stopped,
+            info.gaps,
+            info.steps,
+            # Without entries, every time is after the latest one.
+            END if info.min_started is None else info.min_started,
+            BEGINNING if info.max_ended is None else info.max_ended,
+        )
 
 
 class Row(NamedTuple):
@@ -223,7 +241,8 @@ class SegmentReader:
         wal = Path(f"{path}-wal")
         if not wal.exists():
             opened = self._attempt(path, "immutable=1")
-            if opened[1].sealed is not None:
+            # Sealing begins and ends without a WAL.
+            if opened[1].sealed is not None and not wal.exists():
                 return opened
             opened[0].close()
         try:
@@ -300,6 +319,13 @@ class SegmentReader:
             found = self.connection.execute(f"{SELECT} where {where}", values)
             return list(map(Row._make, found))
 
+    def actions(self) -> list[tuple[Any, ...]]:
+        """Return the rows of the table ``actions``."""
+        with self.errors():
+            return self.connection.execute(
+                "select seq, event, time, serial, uid, pid, reason from actions order by seq"
+            ).fetchall()
+
     def serials(self) -> tuple[int, int]:
         """Return the first and the last serial; (1, 0) if there are no rows."""
         with self.errors():
@@ -308,14 +334,16 @@ class SegmentReader:
             (last,) = self.connection.execute("select max(serial) from entries").fetchone()
         return (1, 0) if first is None else (first, last)
 
-    def after(self, serial: int) -> tuple[int, int] | None:
-        """Return serial and start of the first row that follows a serial."""
+    def nearest(self, serial: int, *, backward: bool = False) -> int | None:
+        """Return a serial, or the one of the row that follows it, or that precedes it."""
+        statement = (
+            "select max(serial) from entries where serial <= ?"
+            if backward
+            else "select min(serial) from entries where serial >= ?"
+        )
         with self.errors():
-            found = self.connection.execute(
-                "select serial, started from entries where serial > ? order by serial limit 1",
-                (serial,),
-            ).fetchone()
-        return None if found is None else (found[0], found[1])
+            found: int | None = self.connection.execute(statement, (serial,)).fetchone()[0]
+        return found
 
 
 def _text(value: bytes) -> str:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 
 from natproxy.journal.contents import Directory
-from natproxy.journal.reader import Summary
+from natproxy.journal.coverage import Coverage
+from natproxy.journal.reader import BEGINNING, END, Summary
+from natproxy.journal.replay import events
+from natproxy.journal.translations import history
 from natproxy.journal.whois import whois
-from natproxy.records.whois import Answer, Question
+from natproxy.records.queries import EventsQuery, HistoryQuery
+from natproxy.records.record import Record
+from natproxy.records.whois import Answer, Gap, Question
 
 
 class Journal:
@@ -44,6 +49,34 @@ class Journal:
     def whois_all(self, questions: Sequence[Question]) -> list[Answer]:
         """Return an `Answer` for each `Question`, in their order; each segment is opened once."""
         return whois(self._directory, questions)
+
+    def history(
+        self, query: HistoryQuery, check: Callable[[], object] = lambda: None
+    ) -> Iterator[Record]:
+        """Return the records of translations, oldest first; see `natproxy.journal.translations`.
+
+        :param check: called every few milliseconds; what it raises ends the search.
+        :raises FilterError: if the filter is malformed.
+        """
+        return history(self._directory, query, check)
+
+    def events(
+        self, query: EventsQuery, check: Callable[[], object] = lambda: None
+    ) -> Iterator[Record]:
+        """Return the records of events by boot, worker and ``seq``; see `natproxy.journal.replay`.
+
+        :param check: called every few milliseconds; what it raises ends the search.
+        :raises FilterError: if the filter is malformed.
+        """
+        return events(self._directory, query, check)
+
+    def gaps(self, since: int | None = None, until: int | None = None) -> list[Gap]:
+        """Return the times in an interval at which the journal is not complete, oldest first."""
+        coverage = Coverage(self._directory.contents())
+        first = BEGINNING if since is None else since
+        last = END if until is None else until - 1
+        spans = sorted([*coverage.gaps, *coverage.doubled], key=lambda gap: (gap.first, gap.last))
+        return [gap.gap for gap in spans if gap.overlaps(first, last)]
 
     def segments(self) -> tuple[Summary, ...]:
         """Return what each segment contains, oldest first."""

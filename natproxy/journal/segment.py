@@ -166,7 +166,10 @@ class Segment:
         :param opened: from when on it is complete, likewise.
         :param part: its number in the worker and boot.
         """
-        path = os.path.join(directory, file_name(origin, opened))
+        named = opened
+        # The clock may have been set back.
+        while os.path.lexists(path := os.path.join(directory, file_name(origin, named))):
+            named += 1
         # Not by SQLite, which uses the umask.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         try:

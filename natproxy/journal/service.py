@@ -191,8 +191,7 @@ class JournalService(Service):
             waiting.append(self._maintaining)
         ended: Deferred[Any] = DeferredList(waiting, consumeErrors=True)
         ended.addTimeout(STOP, self._reactor)
-        ended.addErrback(self._stop_timed_out)
-        return ended.addCallback(lambda _: self._unlock())
+        return ended.addCallback(self._stopped)
 
     def flush(self) -> Deferred[None]:
         """Write what is in the ring now.
@@ -326,7 +325,7 @@ class JournalService(Service):
         for gap in report.gaps:
             self._writer.add_gap(gap)
         for message in report.messages:
-            self._log.warn("{message}", message=message)
+            self._log.warn("{text}", text=message)
         self._maintenance_ended()
 
     def _not_maintained(self, failure: Failure) -> None:
@@ -340,13 +339,15 @@ class JournalService(Service):
         if finished is not None:
             finished.callback(None)
 
-    def _stop_timed_out(self, failure: Failure) -> None:
-        self._log.error(
-            "the journal in {directory} could not be closed within {seconds} s; the next start"
-            " recovers it",
-            directory=self.directory,
-            seconds=STOP,
-        )
+    def _stopped(self, _: object) -> None:
+        if self._state is not State.STOPPED:
+            self._log.error(
+                "the journal in {directory} could not be closed within {seconds} s; the next start"
+                " recovers it",
+                directory=self.directory,
+                seconds=STOP,
+            )
+        self._unlock()
 
     def _unlock(self) -> None:
         descriptor, self._lock = self._lock, None

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from natproxy.journal.contents import Contents, Directory
 from natproxy.journal.coverage import SET_BACK, Coverage, Held, Span
+from natproxy.journal.directory import JournalError
 from natproxy.journal.reader import (
     ERASED,
-    JournalError,
     Row,
     SegmentReader,
     SegmentRemoved,
@@ -153,7 +153,8 @@ def _gather(
                     other = found[number].get(key)
                     if other is None or other.row.outcome is None:
                         held = coverage.held(row, segment)
-                        found[number][key] = Candidate(row, segment, held)
+                        if held is not None:
+                            found[number][key] = Candidate(row, segment, held)
     return [list(candidates.values()) for candidates in found]
 
 

@@ -145,8 +145,8 @@ class Writer:
         """Begin the next segment if the live one is full, or old and not empty.
 
         :param monotonic: seconds of the monotonic clock.
-        :return: the path of the former segment, which is to be sealed as ``moved``.
-        :raises Unwritable: if the next segment cannot be created; the live one remains.
+        :return: the path of the former segment, which is to be sealed as ``moved``; ``None`` if the
+            live segment remains, because the next one cannot be created yet as well.
         """
         segment = self.segment
         if segment is None or not (
@@ -158,8 +158,8 @@ class Writer:
             check_space(self._directory)
             # First into the new segment; those in the old one are deleted when it is sealed.
             successor = self._create(monotonic)
-        except (sqlite3.Error, OSError) as error:
-            raise Unwritable(reason_of(error)) from error
+        except (sqlite3.Error, OSError, Unwritable):
+            return None
         self.segment = successor
         segment.close()
         return segment.path
@@ -280,8 +280,10 @@ class Fold:
             serial = row[2]
             assert serial is not None
             serials.add(serial)
-            if serial not in self._before and serial not in self._changed:
-                self._changed[serial] = (row[0] or None, None, None, row)
+            first = row[0] or None
+            if serial not in self._before:
+                state = self._changed.get(serial) or (first, None, None, row)
+                self._changed[serial] = (first, *state[1:])
         for serial, state in self._before.items():
             if serial not in serials and serial not in self._changed:
                 self._ended.append(open_entry(serial, state, self._names, "lost"))

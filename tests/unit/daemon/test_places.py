@@ -163,7 +163,7 @@ class LockTests(PlacesCase):
         with open("a.lock", "w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             wrong = self.assertRaises(InUse, PathLock, "a.sock")
-        self.assertEqual((wrong.owner, str(wrong)), (None, "process"))
+        self.assertEqual((wrong.owner, str(wrong)), (None, "another process"))
 
     def test_lock_file_that_is_removed_while_it_is_opened_is_opened_again(self) -> None:
         flock, removed = fcntl.flock, []
