@@ -106,7 +106,7 @@ class EventsResource(Endpoint):
         watch = self._watch(values, for_browser)
         kind = EVENT_STREAM if for_browser else JSON_LINES
         # A watcher may be idle, or paused, for as long as it likes.
-        self.stream(request, self._body(watch), kind, stalled=None)
+        self.stream(request, self._counted(watch), kind, stalled=None, at_once=True)
 
     def _watch(self, values: dict[str, Any], for_browser: bool) -> Watch:
         since, until = interval_of(values, self.context.now())
@@ -157,6 +157,15 @@ class EventsResource(Endpoint):
             "to": None,
         }
         return 0, json.dumps(members, separators=(",", ":")).encode("ascii")
+
+    def _counted(self, watch: Watch) -> Body:
+        """Stream, and count the watcher while it is connected."""
+        follows = watch.stop is None
+        self._ring.watchers += follows
+        try:
+            yield from self._body(watch)
+        finally:
+            self._ring.watchers -= follows
 
     def _body(self, watch: Watch) -> Body:
         feed, ring = self.feed, self._ring

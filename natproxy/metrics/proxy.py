@@ -47,12 +47,10 @@ class Observers:
 
     :ivar ring: the last events; ``None`` if there is no ring.
     :ivar journal: ``None`` if there is no journal.
-    :ivar watchers: returns the number of clients that follow the events.
     """
 
     ring: EventRing | None = None
     journal: JournalState | None = None
-    watchers: Callable[[], int] | None = None
 
 
 class ProxyMetrics(DaemonMetrics):
@@ -159,6 +157,10 @@ class ProxyMetrics(DaemonMetrics):
                 self._upstreams.add(upstream)
         return frozenset(self._upstreams)
 
+    def reconcile(self) -> Deferred[dict[str, Any]]:
+        """Compare the table with the sockets; return the members of ``/v1/reconcile``."""
+        return self.reconciler.compare().addCallback(lambda found: found.json())
+
     def families(self) -> list[Family]:
         """Return all families."""
         prefix, pool = self.prefix, self._pool
@@ -201,7 +203,7 @@ class ProxyMetrics(DaemonMetrics):
         }
 
     def _ring_families(self) -> list[Family]:
-        prefix, ring, watchers = self.prefix, self.observers.ring, self.observers.watchers
+        prefix, ring = self.prefix, self.observers.ring
         return [
             counter(
                 f"{prefix}_events",
@@ -216,7 +218,7 @@ class ProxyMetrics(DaemonMetrics):
             gauge(
                 f"{prefix}_watchers",
                 "Clients that follow the events",
-                None if watchers is None else watchers(),
+                None if ring is None else ring.watchers,
             ),
         ]
 

@@ -7,18 +7,20 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
+import tempfile
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from tests.support.paths import ROOT
+from tests.support.twistd import TWISTD, running
 
 DEPLOY = ROOT / "deploy" / "prometheus"
 DASHBOARD = json.loads((DEPLOY / "natproxy-dashboard.json").read_text())
@@ -36,12 +38,16 @@ WITHOUT_DATA = {
 """Metrics of which a healthy pair has no sample above 0, or none in its first minute."""
 
 CONFIG = """\
-global: {{scrape_interval: 500ms, evaluation_interval: 500ms}}
+global: {{scrape_interval: 250ms, evaluation_interval: 250ms}}
 rule_files: ["{rules}"]
 scrape_configs:
   - job_name: natproxy
-    static_configs: [{{targets: ["127.0.0.1:{port}"]}}]
+    static_configs: [{{targets: ["127.0.0.1:{proxy}"]}}]
+  - job_name: natproxy-fileserver
+    static_configs: [{{targets: ["127.0.0.1:{server}"]}}]
 """
+
+LOOPBACK = "--{}=tcp:0:interface=127.0.0.1"
 
 
 def expressions() -> list[str]:
@@ -59,6 +65,14 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+def eventually(condition: Callable[[], object], otherwise: str) -> None:
+    """Wait until a condition holds."""
+    until = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < until, otherwise
+        time.sleep(0.1)
+
+
 def ended(process: subprocess.Popen[str]) -> None:
     process.terminate()
     try:
@@ -72,7 +86,8 @@ class Prometheus:
     """A Prometheus that runs."""
 
     def __init__(self, port: int) -> None:
-        self._base = f"http://127.0.0.1:{port}/api/v1"
+        self._server = f"http://127.0.0.1:{port}"
+        self._base = f"{self._server}/api/v1"
 
     def read(self, path: str, **parameters: str) -> Any:
         """Return the data of a reply; `AssertionError` if Prometheus reports an error."""
@@ -89,17 +104,16 @@ class Prometheus:
         result: list[Any] = self.read("query", query=expression)["result"]
         return result
 
+    def ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self._server}/-/ready", timeout=10):
+                return True
+        except (urllib.error.URLError, ConnectionError):
+            return False
+
     def wait_for(self, expression: str) -> None:
         """Return when an expression has a sample."""
-        until = time.monotonic() + 30
-        while True:
-            try:
-                if self.query(expression):
-                    return
-            except (urllib.error.URLError, ConnectionError):
-                pass
-            assert time.monotonic() < until, f"{expression} has no sample"
-            time.sleep(0.1)
+        eventually(lambda: self.query(expression), f"{expression} has no sample")
 
 
 def download(port: int, name: str) -> bytes:
@@ -122,34 +136,50 @@ def send_commands(port: int) -> None:
     assert len(download(port, "large")) > 1 << 20
 
 
+class Pair(NamedTuple):
+    """A proxy and its file server, run by ``twistd``.
+
+    :ivar proxy: port of the proxy.
+    :ivar metrics: ports of the web endpoints: the proxy's and the file server's.
+    """
+
+    proxy: int
+    metrics: tuple[int, int]
+
+
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]]:
-    """The ports of a proxy and of its metrics."""
-    files = tmp_path_factory.mktemp("files")
+def pair() -> Iterator[Pair]:
+    # Paths of control sockets are short.
+    directory = Path(tempfile.mkdtemp())
+    files = directory / "files"
+    files.mkdir()
     (files / "a").write_bytes(b"content")
     (files / "large").write_bytes(bytes(1 << 20))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.scraped_pair", str(files)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        proxy, metrics = map(int, process.stdout.readline().split())
-        yield proxy, metrics
-    finally:
-        ended(process)
+    (directory / "run").mkdir(mode=0o700)
+    settings = {"RUNTIME_DIRECTORY": f"{directory}/run", "STATE_DIRECTORY": f"{directory}/state"}
+
+    def start(stack: ExitStack, *arguments: str) -> tuple[int, int]:
+        """Run a daemon; return its port, and that of its web endpoint."""
+        command = [*TWISTD, "-n", "--pidfile=", *arguments, LOOPBACK.format("listen")]
+        daemon = stack.enter_context(
+            running([*command, LOOPBACK.format("web")], directory, **settings)
+        )
+        port = int(daemon.await_line(r"Factory starting on (\d+)"))
+        return port, int(daemon.await_line(r"web endpoint: .*:(\d+)"))
+
+    with ExitStack() as stack:
+        upstream, server_web = start(stack, "fileserver", f"--files={files}")
+        proxy, proxy_web = start(stack, "natproxy", f"--upstream=tcp:127.0.0.1:{upstream}")
+        yield Pair(proxy, (proxy_web, server_web))
+    shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="module")
-def prometheus(
-    pair: tuple[int, int], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Prometheus]:
-    proxy, metrics = pair
+def prometheus(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    proxy, (proxy_web, server_web) = pair
     directory = tmp_path_factory.mktemp("prometheus")
     config = directory / "prometheus.yml"
-    config.write_text(CONFIG.format(rules=RULES, port=metrics))
+    config.write_text(CONFIG.format(rules=RULES, proxy=proxy_web, server=server_web))
     port = free_port()
     process = subprocess.Popen(
         [
@@ -163,11 +193,15 @@ def prometheus(
     )
     try:
         found = Prometheus(port)
+        eventually(found.ready, "Prometheus does not start")
         # A rate needs two samples: of each series, one before the second round and one after it.
         send_commands(proxy)
-        found.wait_for('natproxy_commands_total{verb="other", outcome="completed"} == 1')
+        for name in ("natproxy", "natproxy_fileserver"):
+            found.wait_for(f'{name}_commands_total{{verb="other", outcome="completed"}} == 1')
         send_commands(proxy)
         found.wait_for('rate(natproxy_commands_total{verb="other", outcome="completed"}[1m]) > 0')
+        found.wait_for('rate(natproxy_fileserver_commands_total{verb="STAT"}[1m]) > 0')
+        found.wait_for("rate(natproxy_journal_rows_total[1m]) > 0")
         found.wait_for("rate(natproxy_reactor_delay_seconds_count[1m]) > 0")
         found.wait_for("instance:natproxy_first_byte_seconds:p99_5m")
         yield found
@@ -187,8 +221,9 @@ def test_every_expression_of_the_dashboard_has_data(prometheus: Prometheus) -> N
 
 
 def test_scrapes_succeed_and_are_understood_without_a_warning(prometheus: Prometheus) -> None:
-    (target,) = prometheus.read("targets")["activeTargets"]
-    assert (target["health"], target["lastError"]) == ("up", "")
+    targets = prometheus.read("targets")["activeTargets"]
+    found = [(target["health"], target["lastError"]) for target in targets]
+    assert found == [("up", ""), ("up", "")]
 
 
 def test_rules_are_evaluated_and_no_alert_fires(prometheus: Prometheus) -> None:

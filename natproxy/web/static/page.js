@@ -179,7 +179,7 @@ function showNow(rates) {
 setInterval(() => {
   if (document.hidden) return;
   connection.tick();
-  if (connection.state !== "away") table.tick(Date.now() + ahead);
+  if (connection.state !== "away") table.tick(stream.open ? Date.now() + ahead : null);
 }, 500);
 
 document.addEventListener("visibilitychange", () => {
