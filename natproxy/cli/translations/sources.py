@@ -14,7 +14,7 @@ from natproxy.client.control.finding import Search
 from natproxy.client.errors import ClientError, LocalError, NoDaemon, UsageError
 from natproxy.protocol import printable
 from natproxy.records.record import Record
-from natproxy.records.whois import Answer, Question
+from natproxy.records.whois import Answer, Gap, Question
 
 if TYPE_CHECKING:
     from natproxy.journal.search import Journal
@@ -92,6 +92,11 @@ class JournalSource:
 
         with self._failures():
             yield from self._journal.history(HistoryQuery(filter, since, until, limit))
+
+    def gaps(self, since: int | None, until: int | None) -> list[Gap]:
+        """Return the times of an interval of which the journal is not complete."""
+        with self._failures():
+            return self._journal.gaps(since, until)
 
     def events(
         self,
