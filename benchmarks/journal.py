@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 from benchmarks.machine import facts
 from natproxy.journal.catalogue import Catalogue
@@ -40,7 +41,9 @@ CLIENTS = 200
 LONGEST = 2_000_000
 """Microseconds of the longest translation; a port is free for much longer before it is reused."""
 
-QUESTIONS = 1_000
+NAMES = "name '*/item-00*' and bytes > 500k"
+
+QUESTIONS = 300
 
 ROWS = """
 with recursive number(n) as (select :first union all select n + 1 from number where n < :last)
@@ -117,19 +120,39 @@ def question_of(serial: int, found: bool) -> Question:
     return Question(32_768 + serial % 28_232, since=moment, until=moment)
 
 
-def timed(function: Callable[[], object]) -> float:
+class Times(NamedTuple):
+    """Seconds that something takes.
+
+    :ivar wall: that pass.
+    :ivar cpu: of the process.
+    """
+
+    wall: float
+    cpu: float
+
+    def each(self, number: int) -> Times:
+        """Return the share of one."""
+        return Times(self.wall / number, self.cpu / number)
+
+
+def timed(function: Callable[[], object]) -> Times:
     """Return the seconds that a call takes."""
-    start = time.perf_counter()
+    cpu, start = time.process_time(), time.perf_counter()
     function()
-    return time.perf_counter() - start
+    return Times(time.perf_counter() - start, time.process_time() - cpu)
 
 
-def row(name: str, seconds: list[float]) -> str:
+def row(name: str, times: list[Times]) -> str:
     """Return a row of the report: median, 99th percentile and the worst, in milliseconds."""
-    ordered = sorted(seconds)
-    values = (median(ordered), ordered[int(len(ordered) * 0.99)], ordered[-1])
+    ordered = sorted(each.wall for each in times)
+    values = (
+        median(ordered),
+        ordered[int(len(ordered) * 0.99)],
+        ordered[-1],
+        median(each.cpu for each in times),
+    )
     shown = " | ".join(f"{value * 1000:.2f}" for value in values)
-    return f"| {name} | {len(seconds)} | {shown} |"
+    return f"| {name} | {len(times)} | {shown} |"
 
 
 def whois_rows(directory: Path, segments: int, rows: int) -> Iterator[str]:
@@ -144,7 +167,7 @@ def whois_rows(directory: Path, segments: int, rows: int) -> Iterator[str]:
 
         drop(directory)
         cold = []
-        for question in questions[:50]:
+        for question in questions[:20]:
             drop(directory)
             with Journal(str(directory)) as journal:
                 cold.append(timed(lambda: check(journal, question)))  # noqa: B023
@@ -160,17 +183,17 @@ def whois_rows(directory: Path, segments: int, rows: int) -> Iterator[str]:
             kept = [timed(lambda: check(journal, question)) for question in questions]  # noqa: B023
         yield row(f"{result}, one reader with open segments", kept)
     with Journal(str(directory)) as journal:
-        several = [question_of(serial, serial % 2 == 0) for serial in serials] * 10
+        several = [question_of(serial, serial % 2 == 0) for serial in serials] * 20
         seconds = timed(lambda: journal.whois_all(several))
-        yield row(f"each of {len(several)} at once", [seconds / len(several)])
-        live = [question_of(segments * rows + 1 + serial % rows, True) for serial in serials[:100]]
+        yield row(f"each of {len(several)} at once", [seconds.each(len(several))])
+        live = [question_of(segments * rows + 1 + serial % rows, True) for serial in serials[:20]]
         check_live = [
             timed(lambda: journal.whois(question))  # noqa: B023
             for question in live
         ]
         yield row(f"found in the live segment: {rows:,} rows without an index", check_live)
         seconds = timed(lambda: journal.whois_all(live))
-        yield row(f"each of {len(live)} of them at once", [seconds / len(live)])
+        yield row(f"each of {len(live)} of them at once", [seconds.each(len(live))])
     catalogue = directory / CATALOGUE_FILE
     aside = catalogue.rename(directory / "aside")
     with Journal(str(directory)) as journal:
@@ -197,10 +220,10 @@ def history_rows(directory: Path, segments: int, rows: int) -> Iterator[str]:
         with Journal(str(directory)) as journal:
             start = time.perf_counter()
             records = journal.history(query)
-            next(records)
+            next(records, None)
             first = time.perf_counter() - start
             for _ in range(99):
-                next(records)
+                next(records, None)
             hundredth = time.perf_counter() - start
         yield f"| {name} | {first * 1000:.0f} | {hundredth * 1000:.0f} |"
     with Journal(str(directory)) as journal:
@@ -218,7 +241,7 @@ def drop(directory: Path) -> None:
         os.close(descriptor)
 
 
-def process(directory: Path, serial: int) -> float:
+def process(directory: Path, serial: int) -> Times:
     """Return the seconds of a whole process that looks for one translation."""
     question = question_of(serial, True)
     program = (
@@ -243,6 +266,7 @@ def report(directory: Path, segments: int, rows: int) -> Iterator[str]:
     yield "| --- | --- |"
     yield from (f"| {name} | {value} |" for name, value in facts().items())
     yield f"| SQLite | {sqlite3.sqlite_version} |"
+    yield f"| load at the beginning | {os.getloadavg()[0]:.1f} |"
     yield ""
     with Journal(str(directory)) as journal:
         sealed = [segment.name for segment in journal.segments() if segment.sealed is not None]
@@ -255,8 +279,8 @@ def report(directory: Path, segments: int, rows: int) -> Iterator[str]:
     yield ""
     yield "## whois"
     yield ""
-    yield "| question | number | median ms | p99 ms | worst ms |"
-    yield "| --- | ---: | ---: | ---: | ---: |"
+    yield "| question | number | median ms | p99 ms | worst ms | median CPU ms |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: |"
     yield from whois_rows(directory, segments, rows)
     processes = [process(directory, number * rows // 7 + 5) for number in range(1, 11)]
     yield row("found, the whole process", processes)
@@ -279,7 +303,7 @@ def main() -> None:
     options = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="natproxy-journal-"))
     try:
-        seconds = timed(lambda: make(work, options.segments, options.rows))
+        seconds = timed(lambda: make(work, options.segments, options.rows)).wall
         print(f"written in {seconds:.0f} s", file=sys.stderr)
         lines = []
         for line in report(work, options.segments, options.rows):
