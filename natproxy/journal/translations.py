@@ -229,7 +229,8 @@ class _History:
         return [
             segment
             for segment in contents.segments
-            if segment.earliest <= self._upper and self._coverage.latest(segment) >= self._lower
+            if self._coverage.earliest(segment) <= self._upper
+            and self._coverage.latest(segment) >= self._lower
         ]
 
     def _span(self, segment: Summary) -> tuple[int, int]:

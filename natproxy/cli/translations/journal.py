@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from natproxy.cli.display.text import amount
+from natproxy.cli.translations.sources import JournalFailure
 from natproxy.cli.translations.texts import NONE, fitted, shown, width
 from natproxy.client.control.finding import Search
-from natproxy.client.errors import ClientError, NoDaemon, UsageError
+from natproxy.client.errors import NoDaemon, UsageError
 from natproxy.journal.contents import Contents, Directory
 from natproxy.journal.directory import JournalError
 from natproxy.journal.reader import Summary
@@ -38,11 +39,11 @@ def run_journal(arguments: Namespace, complain: Callable[[str], object]) -> int:
 
 @contextmanager
 def journal_errors() -> Iterator[None]:
-    """Raise `ClientError` in place of `JournalError`."""
+    """Raise `JournalFailure` in place of `JournalError`."""
     try:
         yield
     except JournalError as error:
-        raise ClientError(str(error)) from None
+        raise JournalFailure(str(error)) from None
 
 
 def journal_of(arguments: Namespace) -> str:

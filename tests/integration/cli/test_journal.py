@@ -74,7 +74,7 @@ class DirectoryTests(JournalCase):
         os.rename(self.directory, os.path.abspath(self.mktemp()))
         self.assert_fails(4, "--journal names it", "journal", "segments")
         missing = os.path.abspath(self.mktemp())
-        self.assert_fails(1, "does not exist", "journal", "segments", "--journal", missing)
+        self.assert_fails(9, "does not exist", "journal", "segments", "--journal", missing)
 
     def test_options_exclude_each_other(self) -> None:
         self.assert_fails(
@@ -124,3 +124,33 @@ class SegmentsTests(JournalCase):
         os.mkdir(empty)
         status, _, err = self.main("journal", "segments", "--journal", empty)
         self.assertEqual((status, err), (0, f"natproxy: {empty}: no segment\n"))
+
+
+class ExportTests(JournalCase):
+    def export(self, *arguments: str) -> tuple[list[dict[str, object]], str]:
+        """Return the objects of an export of the directory, and standard error."""
+        status, out, err = self.main("export", "--journal", self.directory, *arguments)
+        self.assertEqual(status, 0)
+        return [json.loads(line) for line in out.splitlines()], err
+
+    def test_translations_of_the_directory(self) -> None:
+        found, err = self.export()
+        self.assertEqual(
+            [(each["nat_port"], each["state"]) for each in found],
+            [(40_000, "removed"), (40_001, "removed"), (40_002, "lost"), (None, "failed")],
+        )
+        self.assertIn("may be incomplete", err)
+
+    def test_filter(self) -> None:
+        found, _ = self.export("client 10.0.0.2/32 and name '*.txt'")
+        self.assertEqual([each["nat_port"] for each in found], [40_001])
+        found, _ = self.export("not nat-port 40000-40001 and outcome != none")
+        self.assertEqual([each["state"] for each in found], ["lost", "failed"])
+
+    def test_ipfix_names(self) -> None:
+        found, _ = self.export("--ipfix-names")
+        self.assertEqual([each["natEvent"] for each in found], [4, 5, 4, 5, 4])
+
+    def test_interval_without_a_gap(self) -> None:
+        _, err = self.export("--since", f"@{START // SECOND}", "--until", f"@{START // SECOND}")
+        self.assertEqual(err, "")
