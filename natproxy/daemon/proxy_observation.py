@@ -20,6 +20,7 @@ from natproxy.daemon.observation import Observation
 from natproxy.daemon.observers import ObserverFactory
 from natproxy.daemon.places import PlaceError, prepare_journal
 from natproxy.daemon.service import DrainingService, StartupError, open_ports
+from natproxy.journal.history import JournalHistory
 from natproxy.journal.service import JournalError, JournalService, JournalSettings, note_off
 from natproxy.metrics.proxy import Observers as Shown
 from natproxy.metrics.proxy import ProxyMetrics
@@ -30,7 +31,7 @@ from natproxy.records.places import NONE, journal_directory
 
 
 class ProxyObservation(Observation):
-    """Control socket, web endpoints and journal of a proxy.
+    """Control socket, web endpoints, metrics, journal and ident service of a proxy.
 
     :param factory: has the table.
     :ivar journal: ``None`` if there is none.
@@ -53,12 +54,12 @@ class ProxyObservation(Observation):
         self._proxy_config = config
         self._factory = factory
         self._ring: EventRing | None = None
-        # The working directory may change before the journal is opened.
-        named = config.journal not in (None, NONE)
         self._ident_endpoints = listening_endpoints(reactor, config, "ident")
         self._ident = ObserverFactory(reactor, observers.ident, "ident service")
         self._ident.serve(IdentFactory(factory.table, reactor))
         self._ident_ports: list[IListeningPort] = []
+        # The working directory may change before the journal is opened.
+        named = config.journal not in (None, NONE)
         self._journal_path = os.path.abspath(config.journal or "") if named else None
 
     def open_ports(self) -> None:
@@ -74,15 +75,17 @@ class ProxyObservation(Observation):
         """Return the metrics of the proxy."""
         return ProxyMetrics(self._factory, self.origin)
 
-    def start(self) -> None:
-        """Open the journal, then as the base class."""
+    def open_files(self) -> None:
+        """Open the journal.
+
+        :raises StartupError: if one that was configured cannot be opened.
+        """
         if self._proxy_config.journal == NONE:
             self._note_off()
         else:
             self._open_journal()
         if isinstance(self.metrics, ProxyMetrics):
             self.metrics.observers = Shown(self._ring, self.journal)
-        super().start()
         for port in self._ident_ports:
             self._log.info("ident service: {address}", address=address_text(port.getHost()))
 
@@ -130,7 +133,12 @@ class ProxyObservation(Observation):
 
     def _history(self, table: ProcessTable) -> History:
         assert self._ring is not None
-        return RingHistory(self.reactor, self._ring, table, self.wall_clock)
+        journal = self.journal
+        if journal is None:
+            return RingHistory(self.reactor, self._ring, table, self.wall_clock)
+        return JournalHistory(
+            self.reactor, journal, journal.directory, table, wall_clock=self.wall_clock
+        )
 
     def _open_journal(self) -> None:
         """Start the journal.

@@ -196,7 +196,7 @@ def test_name_of_a_daemon_that_runs_is_an_error_in_one_line(places: Places) -> N
         proxy, _ = places.proxy(stack, "--name=edge")
         pid = proxy.process.pid
         error = f"name edge: in use by process {pid}; choose another --name\n"
-        second = ("natproxy", LISTEN, "--name=edge", "--journal=none")
+        second = ("natproxy", LISTEN, "--name=edge")
         assert refused(places, "-n", "--pidfile=", *second) == error
         # In the background, twistd passes the error to the terminal.
         assert error.strip() in refused(places, "--pidfile=", *second)
@@ -307,4 +307,43 @@ def test_ident_and_the_comparison_of_the_table(places: Places) -> None:
             connection.sendall(b"OK\nEND\n")
         assert client.recv(100) == b"OK\nEND\n"
         assert get(path, "/v1/reconcile")["differences"] == 0
+
+
+def test_whois_finds_what_was_there_before_a_kill(places: Places) -> None:
+    with ExitStack() as stack:
+        server = places.start(stack, "fileserver", LISTEN, "--control=none")
+        upstream = server.await_line(r"FileServerFactory starting on (\d+)")
+        options = ("--name=edge", f"--upstream=tcp:127.0.0.1:{upstream}")
+        proxy, port = places.proxy(stack, *options)
+        path = places.socket("edge")
+        with socket.create_connection(("127.0.0.1", port), LIMIT) as client:
+            client.sendall(b"DOWNLOAD a\n")
+            assert client.recv(100) == b"OK 8\ncontent\n"
+            client_port = client.getsockname()[1]
+        nat_port = proxy.await_line(r"DOWNLOAD a: completed, .* from port (\d+)")
+        while get(path, "/v1/status")["journal"]["rows"] < 1:
+            time.sleep(0.02)
+        moment = get(path, f"/v1/whois?port={nat_port}")["last"]["started"]
+        proxy.process.kill()
+        proxy.process.wait()
+        _, port = places.proxy(stack, *options)
+        for target in (f"since={moment}&until={moment}", f"since={moment}"):
+            answer = get(path, f"/v1/whois?port={nat_port}&{target}")
+            found = [one for one in answer["translations"] if one["client_port"] == client_port]
+            assert [one["name"] for one in found] == ["a"], answer
+
+
+def test_web_endpoint_has_the_page_and_the_metrics(places: Places) -> None:
+    with ExitStack() as stack:
+        off = ("--control=none", "--journal=none")
+        arguments = ("natproxy", LISTEN, *off, "--web=tcp:0:interface=127.0.0.1")
+        proxy = places.start(stack, *arguments)
+        port = int(proxy.await_line(r"web endpoint: 127\.0\.0\.1:(\d+)"))
+        for target, status in (("/", 200), ("/metrics", (200, 503)), ("/v1/kill", (404, 405))):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
+            connection.request("GET", target)
+            response = connection.getresponse()
+            response.read()
+            connection.close()
+            assert response.status in (status if isinstance(status, tuple) else (status,)), target
         assert proxy.end() == 0

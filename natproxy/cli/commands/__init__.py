@@ -10,9 +10,11 @@ from natproxy.cli.commands.doctor import Doctor
 from natproxy.cli.commands.download import Download
 from natproxy.cli.commands.drain import Drain
 from natproxy.cli.commands.events import Events
+from natproxy.cli.commands.export import Export
 from natproxy.cli.commands.get import Get
 from natproxy.cli.commands.hash import Hash
 from natproxy.cli.commands.history import History
+from natproxy.cli.commands.journal import Journal
 from natproxy.cli.commands.kill import Kill
 from natproxy.cli.commands.list import List
 from natproxy.cli.commands.ls import Ls
@@ -44,6 +46,7 @@ OBSERVING_COMMANDS: tuple[Command, ...] = (
     Events(),
     Whois(),
     History(),
+    Export(),
     Kill(),
     Drain(),
     Status(),
@@ -56,6 +59,7 @@ COMMANDS: tuple[Command, ...] = (
     Shell(CLIENT_COMMANDS),
     Up(),
     *OBSERVING_COMMANDS,
+    Journal(),
     Config(),
     Doctor(),
     Completion(),

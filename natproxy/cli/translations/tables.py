@@ -88,16 +88,13 @@ def terminal_columns() -> int | None:
 
 
 def write_csv(rows: Iterable[dict[str, Any]], names: Sequence[str]) -> None:
-    """Write rows with a header.
+    """Write rows with a header; see `natproxy.records.formats.csv_line`.
 
     :param names: of the columns.
     """
-    import csv
+    from natproxy.records.formats import csv_lines
 
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(names)
-    for row in rows:
-        writer.writerow(row[name] for name in names)
+    sys.stdout.writelines(csv_lines(rows, names))
 
 
 def write_json_lines(objects: Iterable[dict[str, Any]]) -> None:

@@ -12,13 +12,17 @@ const connection = new Connection();
 let timer = null;
 let boot = null;
 
-/** Return the members of an object and of the objects in it, with their paths. */
+/**
+ * Return the members of an object and of the objects in it, with their paths. Histograms are left
+ * out, and so are counters below the top that are 0.
+ */
 function* facts(members, prefix = "") {
   for (const [name, value] of Object.entries(members)) {
     if (value === null || (prefix === "" && IN_HEAD.has(name))) continue;
     const path = prefix + name.replaceAll("_", " ");
     if (Array.isArray(value)) yield [path, value.join(", ")];
-    else if (typeof value === "object") yield* facts(value, `${path} `);
+    else if (typeof value === "object") yield* "bounds" in value ? [] : facts(value, `${path} `);
+    else if (value === 0 && prefix !== "") continue;
     else if (typeof value === "number" && name !== "pid") yield [path, formatCount(value)];
     else if (typeof value === "boolean") yield [path, value ? "yes" : "no"];
     else yield [path, String(value)];

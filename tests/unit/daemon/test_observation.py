@@ -62,6 +62,7 @@ class ObservationCase(OptionsCase):
         self.failure: JournalError | None = None
         self.journals: list[PlayedJournal] = []
         self.patch(proxy_observation, "JournalService", self.make_journal)
+        self.patch(proxy_observation, "JournalHistory", lambda *arguments, **named: None)
         # `mktemp` returns paths that are too long for a socket.
         place = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, place)
@@ -359,6 +360,21 @@ class JournalTests(ObservationCase):
         self.failure = JournalError("another daemon writes it")
         text = self.refused("--control=none", "--journal=kept")
         self.assertIn("kept: another daemon writes it", text)
+
+    def test_socket_is_removed_if_it_cannot_be_used(self) -> None:
+        def listenUNIX(path: str, *arguments: object) -> object:
+            with open(path, "w"):
+                return object()
+
+        self.patch(self.reactor, "listenUNIX", listenUNIX)
+        self.refused("--control=run/a.sock", "--journal=missing/kept")
+        self.assertEqual(os.listdir("run"), [])
+
+    def test_is_not_touched_if_the_name_is_in_use(self) -> None:
+        lock = PathLock("run/a.sock")
+        self.addCleanup(lock.release)
+        self.refused("--control=run/a.sock", "--journal=kept")
+        self.assertFalse(os.path.exists("kept"))
 
     def test_run_without_it_is_recorded_in_the_one_of_an_earlier_run(self) -> None:
         os.environ["STATE_DIRECTORY"] = state = os.path.abspath("state")
