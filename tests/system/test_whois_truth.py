@@ -113,16 +113,20 @@ def proxy(place: Path, port: int, upstream: int) -> list[str]:
     ]
 
 
-def bound_port(log: Path) -> int:
-    """Return the TCP port that a daemon's log says it listens on last."""
+def await_lines(log: Path, pattern: str, count: int = 1) -> str:
+    """Wait until a log has so many lines with a pattern; return the last one's first group."""
     end = time.monotonic() + 20
     while time.monotonic() < end:
-        text = log.read_text() if log.exists() else ""
-        found = re.findall(r"listens on .*?127\.0\.0\.1:(\d+)", text)
-        if found:
-            return int(found[-1])
+        found = re.findall(pattern, log.read_text() if log.exists() else "")
+        if len(found) == count:
+            return str(found[-1])
         time.sleep(0.05)
-    raise AssertionError(f"{log} does not name a port")
+    raise AssertionError(f"{log} has not {count} times {pattern}")
+
+
+def bound_port(log: Path) -> int:
+    """Return the TCP port on which a daemon listens, by its log."""
+    return int(await_lines(log, r"listens on .*?127\.0\.0\.1:(\d+)"))
 
 
 def samples_of(log: Path) -> list[Sample]:
@@ -179,7 +183,7 @@ def test_every_port_of_the_file_servers_log_has_the_right_client(place: Path) ->
                 ask(place, choose(everything), f"--journal={place}/journal"), killed
             )
             with daemon(place, *proxy(place, port, upstream)):
-                bound_port(place / "proxy.log")
+                await_lines(place / "proxy.log", "control socket: (.*)", 2)
                 late = [one for one in everything if one.time > killed - timedelta(seconds=2)]
                 chosen = choose(everything) + late[-SAMPLES:]
                 check_after_the_kill(ask(place, chosen, f"--control={place}/p.sock"), killed)
