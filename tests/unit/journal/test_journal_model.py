@@ -252,5 +252,5 @@ class ModelTests(SynchronousTestCase):
     def test_segments_have_what_the_model_has(self) -> None:
         run_state_machine_as_test(
             JournalMachine,
-            settings=settings(max_examples=40, stateful_step_count=25, deadline=None),
+            settings=settings(max_examples=25, stateful_step_count=25, deadline=None),
         )
