@@ -28,6 +28,8 @@ def write_events(arguments: Namespace, complain: Callable[[str], object]) -> int
     if follow and (arguments.journal is not None or arguments.until is not None):
         other = "--journal" if arguments.journal is not None else "--until"
         raise UsageError(f"--follow waits for new events: not with {other}")
+    if arguments.last is not None and arguments.after is not None:
+        raise UsageError("--last and --after exclude each other: both select a beginning")
     text = filter_text(arguments.filter)
     since, until = interval_of(arguments.since, arguments.until)
     last = arguments.last

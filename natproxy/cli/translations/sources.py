@@ -23,7 +23,7 @@ PROXY = "proxy"
 
 
 class Source(Protocol):
-    """Answers questions about the past."""
+    """Where translations of the past are read."""
 
     def whois_each(self, questions: Iterable[Question]) -> Iterator[Answer]:
         """Yield who held each of several ports, in their order."""
