@@ -245,8 +245,8 @@ class SegmentReader:
             raise UnreadableSegment(self._name, _reason(error, path)) from error
 
     def _open(self, path: Path) -> tuple[sqlite3.Connection, Summary]:
-        # A file that is being written is told by its WAL, not by its header: closing a file that
-        # SQLite has open in this process would release SQLite's locks.
+        # A file that is being written has a WAL. Its header is not read: closing a file that SQLite
+        # has open in this process would release SQLite's locks.
         wal = Path(f"{path}-wal")
         if not wal.exists():
             opened = self._attempt(path, "immutable=1")
