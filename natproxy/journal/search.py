@@ -10,6 +10,7 @@ from natproxy.journal.coverage import Coverage
 from natproxy.journal.reader import BEGINNING, END, Summary
 from natproxy.journal.replay import events
 from natproxy.journal.translations import history
+from natproxy.journal.verify import Check, verify
 from natproxy.journal.whois import whois
 from natproxy.records.queries import EventsQuery, HistoryQuery
 from natproxy.records.record import Record
@@ -79,5 +80,9 @@ class Journal:
         return [gap.gap for gap in spans if gap.overlaps(first, last)]
 
     def segments(self) -> tuple[Summary, ...]:
-        """Return what each segment contains, oldest first."""
+        """Return what each segment contains, oldest first; those that cannot be read are gaps."""
         return self._directory.contents().segments
+
+    def verify(self, check: Callable[[], object] = lambda: None) -> Iterator[Check]:
+        """Check each segment, oldest first; see `natproxy.journal.verify`."""
+        return verify(self._directory, check)

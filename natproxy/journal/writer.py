@@ -270,7 +270,7 @@ class Fold:
                 changed[serial] = None
                 if serial in before:
                     self.replaced += 1
-            end = (removed, time, outcome, reason, int(duration * 1_000_000))
+            end = (removed, time, outcome, reason, int(duration * 1e6 + 0.5))
             ended.append(_entry(serial, row, state, end, names))
 
     def reconcile(self, alive: list[Row]) -> None:
