@@ -8,6 +8,7 @@ from typing import NamedTuple
 from natproxy.journal.catalogue import read_catalogue
 from natproxy.journal.directory import JournalError
 from natproxy.journal.reader import (
+    OPEN,
     Readers,
     SegmentReader,
     SegmentRemoved,
@@ -43,9 +44,9 @@ class Directory:
     :ivar readers: its open segments.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, most: int = OPEN) -> None:
         self.path = path
-        self.readers = Readers(path)
+        self.readers = Readers(path, most)
         # Sealed segments do not change; their summaries are read once, if not from the catalogue.
         self._sealed: dict[str, tuple[Identity, Summary]] = {}
 
