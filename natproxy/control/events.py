@@ -31,7 +31,7 @@ from natproxy.control.stream import Body
 from natproxy.nat.ring import EventRing, Row
 from natproxy.records.filter import Filter
 
-BATCH = 32
+BATCH = 16
 """Events that a watcher reads from the ring at once."""
 
 EVENT_STREAM = "text/event-stream"
