@@ -117,6 +117,10 @@ class EventRing:
         found = rows[low:high] if low < high else rows[low:] + rows[:high]
         return [row for row in found if row is not None], lost
 
+    def open_rows(self, wall: float, now: float) -> list[Row]:
+        """Return the row of the registration of every entry in the table, as `first_row` does."""
+        return [self.first_row(entry, wall, now) for entry in self._table]
+
     def wake(self, callback: Callable[[], object]) -> None:
         """Call back once, at the next event.
 

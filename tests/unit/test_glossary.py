@@ -49,7 +49,14 @@ BANS = (
     Ban(
         r"fetch(es|ed|ing|er)?",
         "download, read",
-        (r"fetch_range", r"self\.fetcher", r"def _fetch\(", r"git fetch", r"[\"`]fetched[\"`]"),
+        (
+            r"fetch_range",
+            r"self\.fetcher",
+            r"def _fetch\(",
+            r"git fetch",
+            r"sec-fetch",
+            r"[\"`]fetched[\"`]",
+        ),
     ),
     Ban(r"sort of|kind of thing|of course|by itself|on its own", "leave it out"),
     Ban(r"knows? (of|about|nothing|no|how|where|which|what|that|who|when)", "has, uses, imports"),

@@ -1,0 +1,267 @@
+"""Rates, latencies, clients and errors of the last minutes, for the page.
+
+They are summed from the ring of events once a second, so that a page that is opened shows the past,
+and so that the cost does not depend on the number of open pages.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from natproxy.control.interfaces import TableSource
+from natproxy.nat.ring import EventRing, Row
+from natproxy.nat.translation import Outcome
+from natproxy.records.record import format_time
+
+SECONDS = 900
+"""Seconds that are kept."""
+
+CLIENT_SECONDS = 60
+"""Seconds over which the commands of a client are summed."""
+
+CLIENTS = 200
+"""Clients that are summed apart in one second; the others are summed together."""
+
+TOP = 10
+"""Clients that are shown."""
+
+ERRORS = 50
+"""Commands with an error that are kept."""
+
+SAMPLES = 2000
+"""Times of one second from which its quantiles are taken."""
+
+WORK = 500
+"""Events, and entries of the table, that are read in one turn."""
+
+COMPLETED = Outcome.COMPLETED.value
+
+
+class Second(NamedTuple):
+    """The sums of one second. Its fields have the names and the order of the page.
+
+    :ivar tick: its number, from 1.
+    :ivar time: its end, in milliseconds since the epoch.
+    :ivar commands: commands that ended, per second.
+    :ivar errors: those of them that did not complete, per second.
+    :ivar bytes: bytes passed to clients, per second.
+    :ivar entries: entries of the table at the end.
+    :ivar first_byte: median of the seconds from the start of a command to the header of its reply;
+        ``None`` if no header was received.
+    :ivar first_byte_p99: the 99th percentile of the same.
+    :ivar duration: median of the seconds from the start of a command to its end.
+    :ivar duration_p99: the 99th percentile of the same.
+    """
+
+    tick: int
+    time: int
+    commands: float
+    errors: float
+    bytes: float
+    entries: int
+    first_byte: float | None
+    first_byte_p99: float | None
+    duration: float | None
+    duration_p99: float | None
+
+
+class _Sums:
+    """What is summed until the second ends."""
+
+    def __init__(self) -> None:
+        self.commands = 0
+        self.errors = 0
+        self.bytes = 0
+        self.first_bytes: list[float] = []
+        self.durations: list[float] = []
+        # Commands, bytes and errors of each client; those of the clients in excess under "".
+        self.clients: dict[str, list[int]] = {}
+
+    def client(self, host: str) -> list[int]:
+        """Return the sums of a client, to add to them."""
+        if host not in self.clients and len(self.clients) >= CLIENTS:
+            host = ""
+        return self.clients.setdefault(host, [0, 0, 0])
+
+
+class Rates:
+    """The sums of the last `SECONDS`, for any number of pages.
+
+    :param table: of the daemon.
+    :param ring: its events.
+    :param reactor: for the time.
+    :param wall_clock: returns seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        table: TableSource,
+        ring: EventRing,
+        reactor: IReactorTime,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._table = table
+        self._ring = ring
+        self._reactor = reactor
+        self._wall_clock = wall_clock
+        self._seconds: deque[Second] = deque(maxlen=SECONDS)
+        self._clients: deque[dict[str, list[int]]] = deque(maxlen=CLIENT_SECONDS)
+        self._errors: deque[Row] = deque(maxlen=ERRORS)
+        self._top: list[dict[str, Any]] | None = None
+        self._sums = _Sums()
+        self._after = 0
+        self._lost = 0
+        self._tick = 0
+        self._begun = 0.0
+        # Bytes of each entry that exists which are in the sums already, by serial.
+        self._counted: dict[int, int] = {}
+        self._call: IDelayedCall | None = None
+
+    def start(self) -> None:
+        """Begin to sum; events before now are left out, except errors that the ring has."""
+        self._begun = self._reactor.seconds()
+        self._after = max(self._ring.first, self._ring.next - 1 - WORK) - 1
+        rows, _ = self._ring.read(self._after, WORK)
+        self._errors.extend(row for row in rows if is_error(row))
+        self._after = self._ring.next - 1
+        self._call = self._reactor.callLater(1.0, self._read)
+
+    def stop(self) -> None:
+        """Stop to sum."""
+        if self._call is not None and self._call.active():
+            self._call.cancel()
+        self._call = None
+
+    def _read(self) -> None:
+        """Read the events since the last call, in turns."""
+        rows, lost = self._ring.read(self._after, WORK)
+        if lost is not None:
+            self._lost += lost.last - lost.first + 1
+            self._after = lost.last
+        for row in rows:
+            self._add(row)
+        self._after += len(rows)
+        if len(rows) == WORK:
+            self._call = self._reactor.callLater(0, self._read)
+            return
+        # In the same turn: an entry that the table has now has no event of its end that was read.
+        self._count_entries()
+        self._finish()
+
+    def _add(self, row: Row) -> None:
+        event, route = row[1], row[5]
+        if event == "relaying":
+            if len(self._sums.first_bytes) < SAMPLES:
+                self._sums.first_bytes.append(row[10])
+            return
+        if event not in ("removed", "failed") or route is None:
+            return
+        sums = self._sums
+        sums.commands += 1
+        client = sums.client(route[0])
+        client[0] += 1
+        counted = 0 if row[2] is None else self._counted.pop(row[2], 0)
+        moved = max(0, (row[7] or 0) - counted)
+        sums.bytes += moved
+        client[1] += moved
+        if len(sums.durations) < SAMPLES:
+            sums.durations.append(row[10])
+        if row[8] != COMPLETED:
+            sums.errors += 1
+            client[2] += 1
+        if is_error(row):
+            self._errors.append(row)
+
+    def _count_entries(self) -> None:
+        """Add the bytes that the oldest entries have passed on so far: long downloads."""
+        counted: dict[int, int] = {}
+        for number, record in enumerate(self._table.records()):
+            if number == WORK:
+                break
+            if record.serial is None or record.bytes is None:
+                continue
+            moved = record.bytes - self._counted.get(record.serial, 0)
+            if record.bytes:
+                counted[record.serial] = record.bytes
+            if moved > 0:
+                self._sums.bytes += moved
+                self._sums.client(record.client or "")[1] += moved
+        self._counted = counted
+
+    def _finish(self) -> None:
+        """Keep the sums, and begin the next second."""
+        now = self._reactor.seconds()
+        elapsed = max(now - self._begun, 1e-3)
+        sums, self._sums, self._begun = self._sums, _Sums(), now
+        self._tick += 1
+        self._seconds.append(
+            Second(
+                self._tick,
+                round(self._wall_clock() * 1000),
+                round(sums.commands / elapsed, 2),
+                round(sums.errors / elapsed, 2),
+                round(sums.bytes / elapsed),
+                len(self._table),
+                *quantiles(sums.first_bytes),
+                *quantiles(sums.durations),
+            )
+        )
+        self._clients.append(sums.clients)
+        self._top = None
+        self._call = self._reactor.callLater(1.0, self._read)
+
+    def json(self, after: int = 0) -> dict[str, Any]:
+        """Return the object for the page.
+
+        :param after: number of the last second that the page has.
+        """
+        if self._top is None:
+            self._top = self._top_clients()
+        return {
+            "boot": self._ring.origin.boot,
+            "now": format_time(round(self._wall_clock() * 1_000_000)),
+            "fields": list(Second._fields),
+            "seconds": [list(second) for second in self._seconds if second.tick > after],
+            "clients": self._top,
+            "errors": [self._ring.record_of(row).json() for row in reversed(self._errors)],
+            "lost": self._lost,
+        }
+
+    def _top_clients(self) -> list[dict[str, Any]]:
+        """Return the clients with the most commands of the last minute, and the rest as one."""
+        total: dict[str, list[int]] = {}
+        for clients in self._clients:
+            for host, sums in clients.items():
+                known = total.setdefault(host, [0, 0, 0])
+                for place, number in enumerate(sums):
+                    known[place] += number
+        others = total.pop("", [0, 0, 0])
+        busiest = sorted(total.items(), key=lambda item: item[1], reverse=True)
+        for _, sums in busiest[TOP:]:
+            others = [one + other for one, other in zip(others, sums, strict=True)]
+        shown: list[tuple[str | None, list[int]]] = [*busiest[:TOP]]
+        if any(others):
+            shown.append((None, others))
+        return [
+            {"client": host, "commands": sums[0], "bytes": sums[1], "errors": sums[2]}
+            for host, sums in shown
+        ]
+
+
+def is_error(row: Row) -> bool:
+    """Return whether an event is the end of a command that failed, or whose reply is an error."""
+    return row[1] in ("removed", "failed") and (row[8] != COMPLETED or row[9] is not None)
+
+
+def quantiles(samples: list[float]) -> tuple[float | None, float | None]:
+    """Return the median and the 99th percentile, in microsecond steps; ``None`` without samples."""
+    if not samples:
+        return None, None
+    samples.sort()
+    last = len(samples) - 1
+    return round(samples[last // 2], 6), round(samples[-(-last * 99 // 100)], 6)

@@ -1,0 +1,111 @@
+"""The web endpoint: the page, and the read-only resources of the control socket."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.web import http
+from twisted.web.http import Request
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import Site
+
+from natproxy.control.endpoint import Context
+from natproxy.control.interfaces import Observed
+from natproxy.control.resources import endpoints_of, tree_of
+from natproxy.control.site import BoundedSite
+from natproxy.web.guard import HEADERS, Directory, Refused, refusal
+from natproxy.web.rates import Rates
+from natproxy.web.static import StaticFiles
+
+
+def web_site(
+    observed: Observed,
+    reactor: IReactorTime,
+    hosts: tuple[str, ...] = (),
+    wall_clock: Callable[[], float] = time.time,
+) -> Site:
+    """Return the server of a web endpoint.
+
+    :param observed: the daemon; a file server, which has no table, has a page of its status.
+    :param reactor: measures time-outs, and the seconds of the charts.
+    :param hosts: names that are accepted as Host, besides IP addresses and ``localhost``.
+    :param wall_clock: returns seconds since the epoch.
+    """
+    context = Context(observed, reactor, wall_clock)
+    root = tree_of(endpoints_of(context, actions=False), context)
+    static = StaticFiles()
+    root.putChild(b"static", static)
+    if observed.table is None or observed.ring is None:
+        root.putChild(b"", static.page("status.html"))
+        return WebSite(root, reactor, hosts)
+    rates = Rates(observed.table, observed.ring, reactor, wall_clock)
+    root.putChild(b"", static.page("page.html"))
+    page = Directory()
+    page.putChild(b"rates", RatesResource(rates))
+    root.putChild(b"page", page)
+    return WebSite(root, reactor, hosts, rates)
+
+
+class WebSite(BoundedSite):
+    """The server of a web endpoint: it refuses requests of other sites, and what is not read-only.
+
+    :param root: its resources.
+    :param reactor: measures the time-outs.
+    :param hosts: names that are accepted as Host.
+    :param rates: are summed while the endpoint listens; ``None`` for a file server.
+    """
+
+    def __init__(
+        self,
+        root: IResource,
+        reactor: IReactorTime,
+        hosts: tuple[str, ...] = (),
+        rates: Rates | None = None,
+    ) -> None:
+        super().__init__(root, reactor)
+        self._hosts = hosts
+        self._rates = rates
+
+    def startFactory(self) -> None:
+        """Begin to sum the rates."""
+        super().startFactory()
+        if self._rates is not None:
+            self._rates.start()
+
+    def stopFactory(self) -> None:
+        """Stop to sum them, and close the connections."""
+        if self._rates is not None:
+            self._rates.stop()
+        super().stopFactory()
+
+    def getResourceFor(self, request: Request) -> IResource:
+        """Return the resource of a request, or the error if it is refused."""
+        for name, value in HEADERS.items():
+            request.setHeader(name, value)
+        refused = refusal(request, self._hosts)
+        if refused is not None:
+            return refused
+        resource: IResource = super().getResourceFor(request)
+        return resource
+
+
+class RatesResource(Resource):
+    """What the charts and lists of the page show; see `Rates.json`. For the page alone."""
+
+    isLeaf = True
+
+    def __init__(self, rates: Rates) -> None:
+        super().__init__()
+        self._rates = rates
+
+    def render_GET(self, request: Request) -> bytes:
+        """Return the seconds after ``?after=``."""
+        text = request.args.get(b"after", [b"0"])[0]
+        if not text.isdigit() or len(text) > 15:
+            refused = Refused(http.BAD_REQUEST, "after must be the number of a second")
+            return refused.render(request)
+        request.setHeader("Content-Type", "application/json")
+        return json.dumps(self._rates.json(int(text)), separators=(",", ":")).encode()

@@ -1,0 +1,53 @@
+// The page of a file server: its status, read every two seconds.
+
+import { get } from "./api.js";
+import { Connection } from "./connection.js";
+import { element, formatAge, formatCount, shown } from "./format.js";
+import { connectThemeSwitch } from "./theme_switch.js";
+
+const PERIOD = 2000; // milliseconds
+const IN_HEAD = new Set(["name", "version", "uptime", "control", "ring", "table", "journal"]);
+
+const connection = new Connection();
+let timer = null;
+let boot = null;
+
+/** Return the members of an object and of the objects in it, with their paths. */
+function* facts(members, prefix = "") {
+  for (const [name, value] of Object.entries(members)) {
+    if (value === null || (prefix === "" && IN_HEAD.has(name))) continue;
+    const path = prefix + name.replaceAll("_", " ");
+    if (Array.isArray(value)) yield [path, value.join(", ")];
+    else if (typeof value === "object") yield* facts(value, `${path} `);
+    else if (typeof value === "number" && name !== "pid") yield [path, formatCount(value)];
+    else if (typeof value === "boolean") yield [path, value ? "yes" : "no"];
+    else yield [path, String(value)];
+  }
+}
+
+async function read() {
+  clearTimeout(timer);
+  if (document.hidden) return;
+  let delay = PERIOD;
+  try {
+    const status = await get("/v1/status");
+    if (boot !== null && boot !== status.boot) connection.notice("The daemon was restarted: its numbers begin anew.");
+    boot = status.boot;
+    document.getElementById("name").textContent = shown(status.name ?? "natproxy");
+    document.getElementById("version").textContent = shown(`natproxy ${status.version ?? ""}`);
+    document.getElementById("details").textContent = `file server · up ${formatAge(status.uptime ?? 0)}`;
+    document.title = `${shown(status.name ?? "natproxy")} – natproxy`;
+    const shownFacts = [...facts(status)].flatMap(([name, value]) => [element("dt", shown(name)), element("dd", shown(value))]);
+    document.getElementById("facts").replaceChildren(...shownFacts);
+    connection.set("live");
+  } catch {
+    connection.set("away");
+    delay = connection.delay;
+  }
+  timer = setTimeout(read, delay);
+}
+
+setInterval(() => connection.tick(), 1000);
+document.addEventListener("visibilitychange", () => (document.hidden ? connection.set("paused") : read()));
+connectThemeSwitch(() => {});
+read();
