@@ -60,9 +60,11 @@ class FakeDaemon:
     :ivar answers: of ``/v1/whois`` by port.
     :ivar status: members of ``/v1/status``.
     :ivar before: called with each request.
+    :ivar path: of its socket, if a test sets it.
     """
 
     def __init__(self) -> None:
+        self.path = ""
         self.table: list[Record] = []
         self.past: list[Record] = []
         self.events: list[dict[str, Any]] = []

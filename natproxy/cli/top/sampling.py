@@ -95,10 +95,16 @@ class Sampler:
         return sample
 
     def _events(self, text: str) -> Iterable[Record | LostEvents]:
-        return self._daemon.events(text, after=f"0:{self._newest}", last=MOST_EVENTS)
+        return self._daemon.events(text, after=f"0:{self._newest}")
 
     def _count(self, sample: Sample, events: Iterable[Record | LostEvents]) -> None:
-        for event in events:
+        for number, event in enumerate(events):
+            if number == MOST_EVENTS:
+                # The rest is not read: the next sample begins with what follows it.
+                newest = max(self._newest, sample.status["ring"]["next"] - 1)
+                sample.lost += newest - self._newest
+                self._newest = newest
+                break
             if isinstance(event, LostEvents):
                 sample.lost += event.last - event.first + 1
                 self._newest = max(self._newest, event.last)

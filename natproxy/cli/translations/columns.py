@@ -52,6 +52,8 @@ COMPUTED = {
     "upstream": Column(
         "upstream", lambda record: address_text(record.upstream, record.upstream_port)
     ),
+    # What has not ended has no outcome.
+    "outcome": Column("outcome", lambda record: shown(record.outcome or record.state)),
     "name": Column("name", lambda record: name_text(record) or NONE),
 }
 """The columns that are not the text of a member."""

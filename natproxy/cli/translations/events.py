@@ -10,7 +10,7 @@ from typing import Any
 
 from natproxy.cli.translations.query import filter_text, interval_of
 from natproxy.cli.translations.sentences import event_line
-from natproxy.cli.translations.sources import source_of
+from natproxy.cli.translations.sources import Source, proxy_of, source_of
 from natproxy.client.control.daemon import LostEvents
 from natproxy.client.errors import ConnectionBroken, UsageError
 from natproxy.records.record import Record
@@ -28,13 +28,16 @@ def write_events(arguments: Namespace, complain: Callable[[str], object]) -> int
     if follow and (arguments.journal is not None or arguments.until is not None):
         other = "--journal" if arguments.journal is not None else "--until"
         raise UsageError(f"--follow waits for new events: not with {other}")
+    if arguments.last is not None and arguments.after is not None:
+        raise UsageError("--last and --after exclude each other: both select a beginning")
     text = filter_text(arguments.filter)
     since, until = interval_of(arguments.since, arguments.until)
     last = arguments.last
     if follow and last is None and since is None and arguments.after is None:
         # Those who watch need not have the whole past first.
         last = LAST
-    source = source_of(arguments, complain)
+    # A journal has no new events: to follow, a daemon is needed.
+    source: Source = proxy_of(arguments) if follow else source_of(arguments, complain)
     found = source.events(text, since, until, arguments.after, last, follow)
     newest = _write(found, arguments.json)
     if follow:

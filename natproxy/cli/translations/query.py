@@ -89,7 +89,7 @@ def interval_of(since: str | None, until: str | None) -> Interval:
 def question_of(
     place: str, at: str | None = None, upstream: str | None = None, within: float = 0.0
 ) -> Question:
-    """Return the question who held a port.
+    """Return a `Question` who held a port.
 
     :param place: ``PORT`` or ``ADDRESS:PORT``.
     :param at: a time; ``None`` for now.

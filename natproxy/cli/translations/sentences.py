@@ -31,7 +31,8 @@ def whois_lines(question: Question, found: Answer) -> list[str]:
         reason = "" if found.gap is None else f": {gap_text(found.gap)}"
         lines = [f"{port}{when}: unknown{reason}"]
         return lines + [f"it may have been: {holder(port, each)}" for each in found.translations]
-    lines = [f"{port}{when}: no client held it"]
+    verb = "holds" if question.since is None else "held"
+    lines = [f"{port}{when}: no client {verb} it"]
     if found.last is not None:
         lines.append(f"before: {holder(port, found.last)}")
     return lines
@@ -68,8 +69,9 @@ def holder(port: str, record: Record) -> str:
 
 def whois_line(question: Question, found: Answer) -> str:
     """Return who held a port, in one line."""
-    first, *others = whois_lines(question, found)
-    return f"{first} (and {len(others)} more)" if found.result == FOUND and others else first
+    first = whois_lines(question, found)[0]
+    others = len(found.translations) - 1
+    return f"{first} (and {others} more)" if found.result == FOUND and others else first
 
 
 def gap_text(gap: Gap) -> str:
@@ -106,7 +108,7 @@ def _about(event: Record) -> str:
     client = address_text(event.client, event.client_port)
     text = f"#{shown(event.serial)} {client} {port} {command_text(event)}"
     facts = []
-    if event.event == "relaying" and event.promised is not None:
+    if event.event == "relaying" and event.promised:
         facts.append(f"{amount(event.promised)} to relay")
     if event.event in ("removed", "failed"):
         facts = [shown(event.outcome), bytes_text(event)]

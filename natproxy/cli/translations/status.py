@@ -15,9 +15,12 @@ from natproxy.client.errors import ClientError
 from natproxy.records.record import parse_time
 from natproxy.records.times import show_local
 
-SIZES = ("bytes", "size")
+SIZES = ("bytes", "size", "sent")
 SECONDS = ("lag", "uptime")
-OPEN = {"complete_to", "started"}
+TIMES = ("complete_to", "started")
+
+TITLES = {"clients": "admission"}
+"""Of the counters: another line has the number of clients."""
 
 
 def write_status(arguments: Namespace, complain: Callable[[str], object]) -> int:
@@ -73,9 +76,11 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "clients", f"{shown(status.get('clients'))}{draining}"
     if status.get("table") is not None:
         yield "in flight", shown(status["table"])
-    for member in ("commands", "ring"):
-        if status.get(member):
-            yield member, _value(member, status[member])
+    counters = status.get("commands")
+    if isinstance(counters, Mapping):
+        yield from _counters(counters)
+    if status.get("ring"):
+        yield "ring", _value("ring", status["ring"])
     if "journal" in status:
         journal = status["journal"]
         yield "journal", "none" if journal is None else _value("journal", journal)
@@ -84,8 +89,27 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield member, _value(member, status[member])
 
 
+def _counters(counters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the counters that are numbers, by their groups; histograms are for programs."""
+    for group, value in counters.items():
+        text = _value(group, _without_histograms(value))
+        if text != "none":
+            yield TITLES.get(group, shown(group).replace("_", " ")), text
+
+
+def _without_histograms(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    if "bounds" in value:
+        return None
+    kept = {key: _without_histograms(each) for key, each in value.items()}
+    return {key: each for key, each in kept.items() if each not in (None, {}, 0)}
+
+
 def _value(name: str, value: Any) -> str:
     """Return a value of JSON in one line."""
+    if value is None:
+        return "none"
     if isinstance(value, Mapping):
         parts = (
             f"{shown(key)} {_value(str(key), each)}"
@@ -103,7 +127,7 @@ def _value(name: str, value: Any) -> str:
         if name in SECONDS:
             return precise(value)
         return f"{value:,}"
-    return _time(value) if name in OPEN else shown(value)
+    return _time(value) if name in TIMES else shown(value)
 
 
 def _time(value: object) -> str:

@@ -121,7 +121,7 @@ def _lines(arguments: Namespace) -> Iterator[list[Line]]:
 
 
 def _meaning(text: str, arguments: Namespace, within: float) -> Question | str:
-    """Return what a line asks for, or what is wrong with it."""
+    """Return what a line means, or what is wrong with it."""
     place, *rest = text.split(None, 1)
     at = rest[0] if rest else arguments.at
     try:

@@ -60,13 +60,13 @@ class EventsTests(ObservedCase):
         self.assertEqual(found, self.daemon.events)
 
     def test_options_are_sent(self) -> None:
-        self.out("events", "verb GET", "--last", "5", "--after", "0:7", "--since", "@1700000000")
-        self.out("events", "--until", "2023-11-14 22:14Z")
+        self.out("events", "verb GET", "--last", "5", "--since", "@1700000000")
+        self.out("events", "--until", "2023-11-14 22:14Z", "--after", "0:7")
         self.assertEqual(
             self.queries("/v1/events"),
             [
-                {"filter": "verb GET", "last": "5", "after": "0:7", "since": format_time(START)},
-                {"until": format_time(START + 100 * SECOND)},
+                {"filter": "verb GET", "last": "5", "since": format_time(START)},
+                {"until": format_time(START + 100 * SECOND), "after": "0:7"},
             ],
         )
 
@@ -74,6 +74,7 @@ class EventsTests(ObservedCase):
         for reason, *arguments in (
             ("--follow waits for new events: not with --until", "-f", "--until", "now"),
             ("--follow waits for new events: not with --journal", "-f", "--journal", "."),
+            ("--last and --after exclude each other", "--last", "5", "--after", "0:7"),
             ("is before --since", "--since", "-1min", "--until", "-2min"),
         ):
             self.assert_fails(2, reason, "events", *arguments)

@@ -55,7 +55,7 @@ class WhoisTests(ObservedCase):
     def test_no_client_is_a_status_with_the_last_translation(self) -> None:
         self.daemon.answers[40002] = Answer(NOBODY, last=ENDED)
         first, last = self.out("whois", "40002", status=3)
-        self.assertEqual(first, "port 40002 now: no client held it")
+        self.assertEqual(first, "port 40002 now: no client holds it")
         self.assertIn("before: port 40002 was held by 10.0.0.2:50002 from", last)
 
     def test_unknown_is_a_status_with_the_gap_and_what_it_may_have_been(self) -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from natproxy.cli.top import sampling
 from natproxy.cli.top.sampling import Sampler
 from natproxy.cli.top.state import Mode, Top
 from natproxy.cli.top.view import lines
@@ -129,6 +130,16 @@ class EntriesTests(TopCase):
         self.assertIn("8,900 events were too many to count", self.shown())
         self.later()
         self.assertEqual(self.daemon.after, "0:9001")
+
+    def test_number_of_events_of_a_sample_is_bounded(self) -> None:
+        self.patch(sampling, "MOST_EVENTS", 3)
+        self.daemon.new = [removed(7, 101 + number) for number in range(9)]
+        self.daemon.members["ring"] = {"first": 1, "next": 110}
+        self.later()
+        assert self.top.sample is not None
+        self.assertEqual((len(self.top.sample.finished), self.top.sample.lost), (3, 6))
+        self.later()
+        self.assertEqual(self.daemon.after, "0:109")
 
     def test_window_forgets_what_is_old(self) -> None:
         self.daemon.new = [removed(7, 101)]
