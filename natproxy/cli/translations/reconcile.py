@@ -28,9 +28,9 @@ def write_comparison(arguments: Namespace, complain: Callable[[str], object]) ->
     try:
         found = daemon.document("/v1/reconcile")
     except Unsupported:
+        path = printable(os.fsencode(daemon.path))
         raise Unsupported(
-            f"the daemon at {printable(os.fsencode(daemon.path))} compares no table with its sockets;"
-            " name a proxy (--name)"
+            f"the daemon at {path} has no table to compare; name a proxy (--name)"
         ) from None
     status = STATUSES.get(str(found.get("result")))
     if status is None:
