@@ -71,6 +71,12 @@ class ProxyObservation(Observation):
         if config.control != NONE or config.web or config.journal != NONE:
             self._ring = EventRing(self._factory.table, self.origin, wall_clock=self.wall_clock)
 
+    def start(self) -> None:
+        """Log the ident service as well."""
+        super().start()
+        for port in self._ident_ports:
+            self._log.info("ident service: {address}", address=address_text(port.getHost()))
+
     def make_metrics(self) -> ProxyMetrics:
         """Return the metrics of the proxy."""
         return ProxyMetrics(self._factory, self.origin)
@@ -86,8 +92,6 @@ class ProxyObservation(Observation):
             self._open_journal()
         if isinstance(self.metrics, ProxyMetrics):
             self.metrics.observers = Shown(self._ring, self.journal)
-        for port in self._ident_ports:
-            self._log.info("ident service: {address}", address=address_text(port.getHost()))
 
     def cancel_start(self) -> None:
         """Close the ident service as well."""

@@ -23,8 +23,8 @@ from tests.support.paths import ROOT
 from tests.support.twistd import TWISTD, running
 
 DEPLOY = ROOT / "deploy" / "prometheus"
-DASHBOARD = json.loads((DEPLOY / "natproxy-dashboard.json").read_text())
-RULES = DEPLOY / "natproxy.rules.yml"
+DASHBOARD = json.loads((DEPLOY / "dashboard.json").read_text())
+RULES = DEPLOY / "rules.yml"
 
 pytestmark = pytest.mark.skipif(
     shutil.which("prometheus") is None or shutil.which("promtool") is None,
@@ -250,7 +250,7 @@ def test_kernel_figures_agree_with_the_kernel(prometheus: Prometheus) -> None:
 
 @pytest.mark.parametrize("command", [("check", "rules"), ("test", "rules")])
 def test_promtool_accepts_the_rules(command: tuple[str, str]) -> None:
-    file = RULES if command[0] == "check" else DEPLOY / "natproxy.rules.test.yml"
+    file = RULES if command[0] == "check" else DEPLOY / "rules.test.yml"
     result = subprocess.run(
         ["promtool", *command, file.name], cwd=DEPLOY, capture_output=True, text=True, timeout=60
     )
@@ -273,6 +273,6 @@ def test_every_alert_names_what_to_do_and_is_tested() -> None:
     alerts = re.findall(r"- alert: (\w+)", text)
     assert len(alerts) > 10
     assert len(re.findall(r"^ +action: ", text, re.MULTILINE)) == len(alerts)
-    tests = (DEPLOY / "natproxy.rules.test.yml").read_text()
+    tests = (DEPLOY / "rules.test.yml").read_text()
     fired = set(re.findall(r"alertname: (\w+)\n +eval_time: \w+\n +exp_alerts:", tests))
     assert set(alerts) == fired

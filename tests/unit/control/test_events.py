@@ -119,6 +119,16 @@ class FollowingTests(EventsCase):
         self.execute()
         self.assertEqual([line["seq"] for line in self.new(client)], [7, 8, 9])
 
+    def test_watchers_are_counted_while_they_are_connected(self) -> None:
+        self.execute()
+        clients = [self.request("/v1/events?follow=1") for _ in range(3)]
+        self.new(clients[0])
+        self.assertEqual(self.ring.watchers, 3)
+        clients[0].disconnect()
+        self.turns()
+        self.get("/v1/events?last=1")
+        self.assertEqual(self.ring.watchers, 2)
+
     def test_filter_and_last(self) -> None:
         self.execute()
         client = self.request("/v1/events?follow=1&last=1&filter=verb+GET")
