@@ -113,18 +113,29 @@ class Endpoint(Resource):
         return NOT_DONE_YET
 
     def stream(
-        self, request: Request, body: Body, kind: str, stalled: float | None = STALLED
+        self,
+        request: Request,
+        body: Body,
+        kind: str,
+        stalled: float | None = STALLED,
+        at_once: bool = False,
     ) -> None:
         """Begin to send a body; to ``HEAD``, only the header.
 
         :param kind: its media type.
         :param stalled: see `Stream`.
+        :param at_once: whether the header is sent before there is anything of the body.
         """
+        if _is_over(request):
+            body.close()
+            return
         _prepare(request, kind)
         if request.method == b"HEAD":
             body.close()
             request.finish()
             return
+        if at_once:
+            request.write(b"")
         Stream(
             request,
             body,

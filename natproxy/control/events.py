@@ -31,7 +31,7 @@ from natproxy.control.stream import Body
 from natproxy.nat.ring import EventRing, Row
 from natproxy.records.filter import Filter
 
-BATCH = 32
+BATCH = 16
 """Events that a watcher reads from the ring at once."""
 
 EVENT_STREAM = "text/event-stream"
@@ -106,7 +106,7 @@ class EventsResource(Endpoint):
         watch = self._watch(values, for_browser)
         kind = EVENT_STREAM if for_browser else JSON_LINES
         # A watcher may be idle, or paused, for as long as it likes.
-        self.stream(request, self._body(watch), kind, stalled=None)
+        self.stream(request, self._body(watch), kind, stalled=None, at_once=True)
 
     def _watch(self, values: dict[str, Any], for_browser: bool) -> Watch:
         since, until = interval_of(values, self.context.now())
