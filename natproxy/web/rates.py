@@ -218,11 +218,16 @@ class Rates:
         self._top = None
         self._call = self._reactor.callLater(1.0, self._read)
 
-    def json(self, after: int = 0) -> dict[str, Any]:
+    def json(self, after: int = 0, error: int = 0) -> dict[str, Any]:
         """Return the object for the page.
 
         :param after: number of the last second that the page has.
+        :param error: number of the event of the newest error that it has; if there is no newer one,
+            the errors are ``None``.
         """
+        errors = None
+        if not self._errors or self._errors[-1][0] != error:
+            errors = [self._ring.record_of(row).json() for row in reversed(self._errors)]
         if self._top is None:
             self._top = self._top_clients()
         return {
@@ -231,7 +236,7 @@ class Rates:
             "fields": list(Second._fields),
             "seconds": [list(second) for second in self._seconds if second.tick > after],
             "clients": self._top,
-            "errors": [self._ring.record_of(row).json() for row in reversed(self._errors)],
+            "errors": errors,
             "lost": self._lost,
         }
 

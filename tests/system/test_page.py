@@ -154,7 +154,7 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
 
 def rows_of(page: Any) -> Any:
     """Return the rows of commands that have not ended."""
-    return page.locator("#rows tr:not(.ended)")
+    return page.locator("#rows").get_by_role("row").and_(page.locator(":not(.ended)"))
 
 
 def test_rows_appear_and_go_without_reloading(

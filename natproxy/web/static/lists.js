@@ -66,13 +66,8 @@ export class TopClients {
   }
 }
 
-let newestError = "";
-
 /** Show the commands that failed, the newest first. */
 export function showErrors(errors) {
-  const newest = errors.length > 0 ? `${errors[0].boot} ${errors[0].seq} ${errors.length}` : "";
-  if (newest === newestError) return;
-  newestError = newest;
   const list = document.getElementById("errors");
   list.replaceChildren(
     ...errors.map((record) => {

@@ -38,6 +38,7 @@ let boot = null; // the run of the daemon that the page shows
 let worker = 0;
 let seq = 0; // of the last event
 let tick = 0; // of the last second of the charts
+let newestError = 0; // its event
 let lost = 0;
 let ahead = 0; // milliseconds by which the daemon's clock is ahead of this one
 let readings = 0;
@@ -61,7 +62,7 @@ function begin(latest) {
   }
   boot = latest.boot;
   worker = latest.worker ?? 0;
-  [seq, tick, lost] = [0, 0, 0];
+  [seq, tick, newestError, lost] = [0, 0, 0, 0];
   stream.close();
   table.clear();
   charts.clear();
@@ -75,7 +76,7 @@ async function readStatus() {
 }
 
 async function readRates() {
-  const rates = await get("/page/rates", { after: tick });
+  const rates = await get("/page/rates", { after: tick, error: newestError });
   if (rates.boot !== boot) {
     await readStatus();
     return readRates();
@@ -89,7 +90,10 @@ async function readRates() {
   if (rates.lost > lost) connection.notice(`${formatCount(rates.lost - lost)} events are missing in the charts.`);
   lost = rates.lost;
   topClients.show(rates.clients);
-  showErrors(rates.errors);
+  if (rates.errors !== null) {
+    newestError = rates.errors[0]?.seq ?? 0;
+    showErrors(rates.errors);
+  }
 }
 
 async function readTable() {

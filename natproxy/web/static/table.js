@@ -13,6 +13,8 @@ class Row {
     this.ended = null; // when its command ended, by performance.now()
     this.added = performance.now();
     this.element = document.createElement("tr");
+    // A narrow page has another layout, by which browsers forget that this is a table.
+    this.element.setAttribute("role", "row");
     const [client, port, command, upstream] = ["client", "port", "what", "upstream"].map((name) => this.#cell(name));
     client.append(element("bdi", formatAddress(record.client, record.client_port), "address"));
     port.append(element("bdi", portOf(record), "address"));
@@ -27,6 +29,7 @@ class Row {
 
   #cell(className) {
     const cell = element("td", "", className);
+    cell.setAttribute("role", "cell");
     this.element.append(cell);
     return cell;
   }

@@ -213,6 +213,17 @@ class RatesTests(SynchronousTestCase):
             (errors[1]["name"], errors[1]["outcome"]), (str(rates.ERRORS + 4), "timeout")
         )
 
+    def test_errors_that_the_page_has_are_not_sent_again(self) -> None:
+        self.rates.start()
+        self.assertEqual(self.rates.json()["errors"], [])
+        self.table.remove(self.begin(), Outcome.TIMEOUT, "late")
+        self.clock.advance(1)
+        (error,) = self.rates.json()["errors"]
+        self.assertIs(self.rates.json(error=error["seq"])["errors"], None)
+        self.table.remove(self.begin(), Outcome.TIMEOUT, "late")
+        self.clock.advance(1)
+        self.assertEqual(len(self.rates.json(error=error["seq"])["errors"]), 2)
+
     def test_errors_from_before_the_start_are_shown_and_their_commands_not_counted(self) -> None:
         self.table.remove(self.begin(), Outcome.TIMEOUT, "late")
         self.rates.start()
