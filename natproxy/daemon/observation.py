@@ -209,10 +209,19 @@ class Observation(ABC):
             "listen": list(daemon.addresses),
             "draining": daemon.phase in (Phase.DRAINING, Phase.STOPPED),
             "clients": len(daemon.factory.connections),
-            "commands": None if self.metrics is None else self.metrics.counters(),
+            **self._counters(),
             "control": self.control,
             "web": self.web(),
         }
+
+    def _counters(self) -> dict[str, Any]:
+        """Return the members that the metrics have: commands, and the rest as ``counters``."""
+        if self.metrics is None:
+            return {"commands": None, "counters": None}
+        counters = self.metrics.counters()
+        commands = counters.pop("commands")
+        shown = {member: commands.pop(member) for member in ("total", "sent", "verbs")}
+        return {"commands": shown, "counters": {**counters, **commands}}
 
     def web(self) -> list[str]:
         """Return the addresses of the web endpoints."""

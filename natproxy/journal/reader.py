@@ -25,6 +25,9 @@ ERASED = "erased"
 CACHE = 512
 """KiB that SQLite keeps of each open segment."""
 
+OPEN = 64
+"""Sealed segments that stay open."""
+
 BUSY = 2.0
 """Seconds to wait for a lock, such as that of a segment that is sealed at this moment."""
 
@@ -384,7 +387,7 @@ class Readers:
     :param most: number of segments that stay open at most.
     """
 
-    def __init__(self, directory: str, most: int = 64) -> None:
+    def __init__(self, directory: str, most: int = OPEN) -> None:
         self._directory = directory
         self._most = most
         # The one that was used last is at the end. A segment that was replaced has another inode.

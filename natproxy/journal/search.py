@@ -7,7 +7,7 @@ from types import TracebackType
 
 from natproxy.journal.contents import Directory
 from natproxy.journal.coverage import Coverage
-from natproxy.journal.reader import BEGINNING, END, Summary
+from natproxy.journal.reader import BEGINNING, END, OPEN, Summary
 from natproxy.journal.replay import events
 from natproxy.journal.translations import history
 from natproxy.journal.verify import Check, verify
@@ -23,10 +23,11 @@ class Journal:
     A daemon may be writing them. All methods raise `JournalError` if the directory cannot be read.
 
     :param directory: its path.
+    :param most: number of sealed segments that stay open at most; each has a descriptor.
     """
 
-    def __init__(self, directory: str) -> None:
-        self._directory = Directory(directory)
+    def __init__(self, directory: str, most: int = OPEN) -> None:
+        self._directory = Directory(directory, most)
 
     def __enter__(self) -> Journal:
         return self

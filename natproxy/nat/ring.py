@@ -379,7 +379,7 @@ class EventRing:
                 callback()
 
     def _evict(self) -> None:
-        """Remove the oldest events until there is room for one more, and for the names."""
+        """Remove the oldest events until one more fits, and the names do."""
         while self.first < self.next and (
             self.next - self.first >= self._size or self._names_left < 0
         ):

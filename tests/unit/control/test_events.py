@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+
+from twisted.internet.defer import succeed
 
 from natproxy.control.events import EVENT_STREAM
 from natproxy.control.feed import HEARTBEAT, INTERVAL
@@ -115,6 +118,16 @@ class FollowingTests(EventsCase):
         self.assertEqual([line["seq"] for line in self.new(client)], [4, 5, 6])
         self.execute()
         self.assertEqual([line["seq"] for line in self.new(client)], [7, 8, 9])
+
+    def test_watchers_are_counted_while_they_are_connected(self) -> None:
+        self.execute()
+        clients = [self.request("/v1/events?follow=1") for _ in range(3)]
+        self.new(clients[0])
+        self.assertEqual(self.ring.watchers, 3)
+        clients[0].disconnect()
+        self.turns()
+        self.get("/v1/events?last=1")
+        self.assertEqual(self.ring.watchers, 2)
 
     def test_filter_and_last(self) -> None:
         self.execute()
@@ -237,8 +250,6 @@ class JournalTests(EventsCase):
         self.observed.history = self  # type: ignore[assignment]
 
     def events(self, query: EventsQuery) -> Any:
-        from twisted.internet.defer import succeed
-
         self.queries.append(query)
         first, last = (query.after or 0) + 1, query.before or 0
         try:
@@ -274,6 +285,21 @@ class JournalTests(EventsCase):
         seqs = [line["seq"] for line in client.received().lines]
         self.assertEqual(seqs, list(range(1, len(seqs) + 1)))
         self.assertGreater(len(self.queries), 1)
+
+    def test_gap_of_the_journal_is_lost(self) -> None:
+        for _ in range(40):
+            self.execute()
+        gap = Record("lost", 1, *ORIGIN, 8, reason="events 3 to 8 are not in the journal")
+        events = self.events
+
+        def with_gap(query: EventsQuery) -> Any:
+            yield succeed([Record("removed", 1, *ORIGIN, 2), gap])
+            yield from events(replace(query, after=8))
+
+        self.events = with_gap  # type: ignore[method-assign]
+        first, lost, *rest = self.get("/v1/events?after=0:1").lines
+        self.assertEqual((first["seq"], lost["from"], lost["to"]), (2, 3, 8))
+        self.assertEqual([line["seq"] for line in rest], list(range(9, 121)))
 
     def test_filter_and_time_are_passed_on(self) -> None:
         for _ in range(40):

@@ -247,7 +247,9 @@ class StatusTests(ObservationCase):
         ):
             self.assertEqual(status[member], value, member)
         self.assertEqual(len(status["listen"]), 1)
-        self.assertIn("commands", status)
+        self.assertEqual(status["commands"], {"total": 0, "sent": 0, "verbs": {}})
+        self.assertIn("duration", status["counters"])
+        self.assertIn("reactor_delay", status["counters"])
 
     def test_ready_while_it_listens(self) -> None:
         daemon, companion = self.started()
