@@ -62,7 +62,7 @@ class ReplyTests(SynchronousTestCase):
         return list(filter(None, reply.getvalue().split("\013")))
 
     def test_commands_and_options(self) -> None:
-        self.assertEqual(self.replies("natproxy s"), ["stat", "sync", "shell"])
+        self.assertEqual(self.replies("natproxy s"), ["stat", "sync", "shell", "status"])
         self.assertEqual(self.replies("natproxy ls --rec"), ["--recursive "])
         self.assertEqual(self.replies("natproxy get --jobs "), [])
 
