@@ -45,7 +45,7 @@ class _Selection(NamedTuple):
     def text(self) -> str:
         if self.serial is not None:
             return f"serial {self.serial}"
-        return str(self.filter) if self.filter else "all"
+        return self.filter.text if self.filter else "all"
 
 
 class KillResource(Endpoint):

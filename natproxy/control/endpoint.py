@@ -19,6 +19,7 @@ from natproxy.control.interfaces import Observed
 from natproxy.control.parameters import RequestError, parse_query
 from natproxy.control.stream import STALLED, Body, Stream
 from natproxy.control.turns import Turns
+from natproxy.server.threads import WorkRefused
 
 JSON = "application/json"
 JSON_LINES = "application/x-ndjson"
@@ -113,18 +114,29 @@ class Endpoint(Resource):
         return NOT_DONE_YET
 
     def stream(
-        self, request: Request, body: Body, kind: str, stalled: float | None = STALLED
+        self,
+        request: Request,
+        body: Body,
+        kind: str,
+        stalled: float | None = STALLED,
+        at_once: bool = False,
     ) -> None:
         """Begin to send a body; to ``HEAD``, only the header.
 
         :param kind: its media type.
         :param stalled: see `Stream`.
+        :param at_once: whether the header is sent before there is anything of the body.
         """
+        if _is_over(request):
+            body.close()
+            return
         _prepare(request, kind)
         if request.method == b"HEAD":
             body.close()
             request.finish()
             return
+        if at_once:
+            request.write(b"")
         Stream(
             request,
             body,
@@ -148,6 +160,8 @@ class Endpoint(Resource):
     def send_error(self, request: Request, failure: Failure) -> None:
         """Send the sentence of an error; log one that is unexpected."""
         error = failure.value
+        if isinstance(error, WorkRefused):
+            error = RequestError(503, str(error))
         if not isinstance(error, RequestError):
             if not _is_over(request):
                 self._log.failure("cannot reply to {path}", failure, path=self.path)

@@ -28,10 +28,11 @@ from natproxy.control.parameters import (
 )
 from natproxy.control.recent import RingHistory
 from natproxy.control.stream import Body
-from natproxy.nat.ring import EventRing, Row
+from natproxy.nat.ring import EventRing, Lost, Row
 from natproxy.records.filter import Filter
+from natproxy.records.record import Origin
 
-BATCH = 32
+BATCH = 16
 """Events that a watcher reads from the ring at once."""
 
 EVENT_STREAM = "text/event-stream"
@@ -106,7 +107,7 @@ class EventsResource(Endpoint):
         watch = self._watch(values, for_browser)
         kind = EVENT_STREAM if for_browser else JSON_LINES
         # A watcher may be idle, or paused, for as long as it likes.
-        self.stream(request, self._body(watch), kind, stalled=None)
+        self.stream(request, self._counted(watch), kind, stalled=None, at_once=True)
 
     def _watch(self, values: dict[str, Any], for_browser: bool) -> Watch:
         since, until = interval_of(values, self.context.now())
@@ -157,6 +158,15 @@ class EventsResource(Endpoint):
             "to": None,
         }
         return 0, json.dumps(members, separators=(",", ":")).encode("ascii")
+
+    def _counted(self, watch: Watch) -> Body:
+        """Stream, and count the watcher while it is connected."""
+        follows = watch.stop is None
+        self._ring.watchers += follows
+        try:
+            yield from self._body(watch)
+        finally:
+            self._ring.watchers -= follows
 
     def _body(self, watch: Watch) -> Body:
         feed, ring = self.feed, self._ring
@@ -256,7 +266,8 @@ class EventsResource(Endpoint):
         text = "" if watch.filter is None else str(watch.filter)
         query = EventsQuery(text, watch.since, watch.until, watch.cursor, first)
         pages = history.events(query)
-        boot = self._ring.origin.boot
+        boot, seen = self._ring.origin.boot, watch.cursor or 0
+        known = boot
         try:
             for page in pages:
                 found: list[Any] = []
@@ -264,8 +275,18 @@ class EventsResource(Endpoint):
                 if not found or not found[0]:
                     return
                 for record in found[0]:
-                    seq = record.seq if record.boot == boot else None
-                    yield self._framed(watch, encode(record) + b"\n", seq), 1
+                    number = record.seq or 0
+                    if record.boot != known:
+                        known, seen = record.boot, 0
+                    if record.event == "lost":
+                        # Behind a filter, more events than these may be between the two.
+                        origin = Origin(record.proxy, record.worker, record.boot)
+                        line = encode_lost(origin, Lost(min(seen + 1, number), number))
+                    else:
+                        line = encode(record)
+                    seen = number
+                    seq = number if known == boot else None
+                    yield self._framed(watch, line + b"\n", seq), 1
         finally:
             close = getattr(pages, "close", None)
             if close is not None:

@@ -81,6 +81,11 @@ class BoundedChannel(HTTPChannel):
         if not self.closing:
             super().lineReceived(line)
 
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Refuse a request with a line that is too long."""
+        sentence = f"a line of the request exceeds {self.MAX_LENGTH} bytes"
+        self.refuse(431, "Request Header Fields Too Large", sentence)
+
     def refuse(self, status: int, phrase: str, sentence: str) -> None:
         """Send an error for a request that cannot be processed, and close."""
         if self.closing:

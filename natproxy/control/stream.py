@@ -16,8 +16,14 @@ from zope.interface import implementer
 
 from natproxy.control.turns import Turns
 
-PORTION = 16 << 10
+PORTION = 8 << 10
 """Bytes that are written at once, and that wait in the process for a client that does not read."""
+
+BUFFERED = 64 << 10
+"""Bytes that all streams together may have waiting, before each has `PORTION` only.
+
+Few streams write more at once, which costs less.
+"""
 
 STALLED = 60.0
 """Seconds after which a client that reads nothing of a response is disconnected."""
@@ -66,8 +72,7 @@ class Stream:
         stalled: float | None = STALLED,
     ) -> None:
         self._request = request
-        transport: Any = request.transport
-        self._transport = transport
+        self._transport: Any = request.transport
         self._body = body
         self._turns = turns
         self._reactor = reactor
@@ -77,8 +82,7 @@ class Stream:
         self._paused = False
         self._waited: Deferred[object] | None = None
         self._timer: IDelayedCall | None = None
-        # A client that does not read occupies little memory; see `PORTION`.
-        transport.bufferSize = PORTION
+        turns.streams += 1
         request.notifyFinish().addErrback(self._client_gone)
         request.registerProducer(self, True)
         turns.schedule(self._step)
@@ -114,6 +118,9 @@ class Stream:
         if self._paused:
             self._state = State.PAUSED
             return 0
+        portion = max(PORTION, BUFFERED // self._turns.streams)
+        # The transport pauses this producer when more than that is waiting.
+        self._transport.bufferSize = portion
         pieces: list[bytes] = []
         size = walked = 0
         try:
@@ -125,7 +132,7 @@ class Stream:
                 pieces.append(item[0])
                 size += len(item[0])
                 walked += item[1]
-                if walked >= limit or size >= PORTION:
+                if walked >= limit or size >= portion:
                     break
             else:
                 self._write(pieces)
@@ -193,6 +200,7 @@ class Stream:
         if self._state is State.ENDED:
             return False
         self._state = State.ENDED
+        self._turns.streams -= 1
         self._cancel_timer()
         waited, self._waited = self._waited, None
         if waited is not None:

@@ -34,9 +34,11 @@ class Turns:
     """The jobs of one endpoint, and the work that they do in one turn together.
 
     :param reactor: schedules the turns.
+    :ivar streams: the responses that are being written.
     """
 
     def __init__(self, reactor: IReactorTime) -> None:
+        self.streams = 0
         self._reactor = reactor
         self._jobs: deque[Job] = deque()
         self._call: IDelayedCall | None = None

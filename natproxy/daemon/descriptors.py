@@ -41,9 +41,9 @@ OBSERVERS = 64
 """Connections to the control socket at the same time, if there are descriptors for so many; as many
 to the web endpoints, and half as many to the ident service."""
 
-JOURNAL = 32
-"""Descriptors of the journal: the segment that is written, its log and its shared memory, the
-catalogue, and the files that searches have open."""
+JOURNAL = 128
+"""Descriptors of the journal, if there are so many: the segment that is written with its log and
+its shared memory, the catalogue, and 16 segments for each search that runs or is being read."""
 
 LEAST_OF_FILE_SERVER = 2
 """Clients that a file server always admits: one client of a proxy needs two connections, since
@@ -87,7 +87,8 @@ NO_OBSERVERS = Observers()
 def observers_for(config: DaemonConfig, descriptors: int) -> Observers:
     """Return how many observers a daemon may have, by its settings and its descriptors.
 
-    The connections of each kind are a sixteenth of the descriptors at most.
+    The connections of each kind are a sixteenth of the descriptors at most, and the journal has an
+    eighth.
     """
     most = max(2, min(OBSERVERS, descriptors // 16))
     proxy = config if isinstance(config, ProxyConfig) else None
@@ -95,7 +96,7 @@ def observers_for(config: DaemonConfig, descriptors: int) -> Observers:
         0 if config.control == NONE else most,
         most if config.web else 0,
         most // 2 if proxy and proxy.ident else 0,
-        JOURNAL if proxy and proxy.journal != NONE else 0,
+        min(JOURNAL, 2 * most) if proxy and proxy.journal != NONE else 0,
     )
 
 

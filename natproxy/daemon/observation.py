@@ -14,6 +14,7 @@ import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -124,9 +125,13 @@ class Observation(ABC):
         self._web_ports = open_ports(self._web_endpoints, self._visitors, self.config.label("web"))
 
     def start(self) -> None:
-        """Open the control socket, and serve what is observed; see `Companion`."""
+        """Open the control socket and other files, and serve what is observed; see `Companion`.
+
+        The control socket is the first: if another daemon has the name, nothing else is touched.
+        """
         if self.config.control != NONE:
             self._open_control()
+        self.open_files()
         if self._control_port is None and not self._web_ports:
             return
         if self.metrics is not None:
@@ -159,14 +164,24 @@ class Observation(ABC):
             await maybeDeferred(self.metrics.stopService)
 
     @abstractmethod
+    def open_files(self) -> None:
+        """Open what this kind of daemon has besides."""
+
+    @abstractmethod
     def make_metrics(self) -> DaemonMetrics:
         """Return the metrics of the daemon; they are counted from now on."""
 
     def cancel_start(self) -> None:
-        """Close the web endpoints: the daemon cannot start; see `Companion`."""
+        """Close all ports: the daemon cannot start; see `Companion`."""
         ports, self._web_ports = self._web_ports, []
         for port in ports:
             port.stopListening()
+        self._control_port = None
+        if self._lock is not None:
+            # The reactor does not run: it would not remove the socket.
+            with suppress(OSError):
+                os.unlink(self.control or "")
+            self._lock.release()
 
     def observed(self) -> Observed:
         """Return what the resources show."""
@@ -194,10 +209,19 @@ class Observation(ABC):
             "listen": list(daemon.addresses),
             "draining": daemon.phase in (Phase.DRAINING, Phase.STOPPED),
             "clients": len(daemon.factory.connections),
-            "commands": None if self.metrics is None else self.metrics.counters(),
+            **self._counters(),
             "control": self.control,
             "web": self.web(),
         }
+
+    def _counters(self) -> dict[str, Any]:
+        """Return the members that the metrics have: commands, and the rest as ``counters``."""
+        if self.metrics is None:
+            return {"commands": None, "counters": None}
+        counters = self.metrics.counters()
+        commands = counters.pop("commands")
+        shown = {member: commands.pop(member) for member in ("total", "sent", "verbs")}
+        return {"commands": shown, "counters": {**counters, **commands}}
 
     def web(self) -> list[str]:
         """Return the addresses of the web endpoints."""
@@ -262,6 +286,9 @@ class FileServerObservation(Observation):
     """Control socket, web endpoints and metrics of a file server."""
 
     shown_kind = "fileserver"
+
+    def open_files(self) -> None:
+        """Do nothing: there is no journal."""
 
     def make_metrics(self) -> DaemonMetrics:
         """Return the metrics of the file server."""

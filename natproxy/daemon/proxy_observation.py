@@ -6,25 +6,32 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.interfaces import IListeningPort
+
 from natproxy.control.interfaces import History, Observed
 from natproxy.control.recent import RingHistory
 from natproxy.control.table import ProcessTable
 from natproxy.daemon.config import ProxyConfig
 from natproxy.daemon.descriptors import Observers
+from natproxy.daemon.endpoints import listening_endpoints
+from natproxy.daemon.listening import address_text
 from natproxy.daemon.observation import Observation
+from natproxy.daemon.observers import ObserverFactory
 from natproxy.daemon.places import PlaceError, prepare_journal
-from natproxy.daemon.service import DrainingService, StartupError
+from natproxy.daemon.service import DrainingService, StartupError, open_ports
 from natproxy.journal.history import JournalHistory
 from natproxy.journal.service import JournalError, JournalService, JournalSettings, note_off
 from natproxy.metrics.proxy import Observers as Shown
 from natproxy.metrics.proxy import ProxyMetrics
 from natproxy.nat.ring import EventRing
 from natproxy.proxy.factory import ProxyFactory
+from natproxy.proxy.ident import IdentFactory
 from natproxy.records.places import NONE, journal_directory
 
 
 class ProxyObservation(Observation):
-    """Control socket, web endpoints and journal of a proxy.
+    """Control socket, web endpoints, metrics, journal and ident service of a proxy.
 
     :param factory: has the table.
     :ivar journal: ``None`` if there is none.
@@ -47,35 +54,60 @@ class ProxyObservation(Observation):
         self._proxy_config = config
         self._factory = factory
         self._ring: EventRing | None = None
+        self._ident_endpoints = listening_endpoints(reactor, config, "ident")
+        self._ident = ObserverFactory(reactor, observers.ident, "ident service")
+        self._ident.serve(IdentFactory(factory.table, reactor))
+        self._ident_ports: list[IListeningPort] = []
         # The working directory may change before the journal is opened.
         named = config.journal not in (None, NONE)
         self._journal_path = os.path.abspath(config.journal or "") if named else None
 
     def open_ports(self) -> None:
-        """Open the web endpoints, and record events from now on."""
+        """Open the ident service and the web endpoints, and record events from now on."""
         super().open_ports()
+        label = self.config.label("ident")
+        self._ident_ports = open_ports(self._ident_endpoints, self._ident, label)
         config = self._proxy_config
         if config.control != NONE or config.web or config.journal != NONE:
             self._ring = EventRing(self._factory.table, self.origin, wall_clock=self.wall_clock)
+
+    def start(self) -> None:
+        """Log the ident service as well."""
+        super().start()
+        for port in self._ident_ports:
+            self._log.info("ident service: {address}", address=address_text(port.getHost()))
 
     def make_metrics(self) -> ProxyMetrics:
         """Return the metrics of the proxy."""
         return ProxyMetrics(self._factory, self.origin)
 
-    def start(self) -> None:
-        """Open the journal, then as the base class."""
+    def open_files(self) -> None:
+        """Open the journal.
+
+        :raises StartupError: if one that was configured cannot be opened.
+        """
         if self._proxy_config.journal == NONE:
             self._note_off()
         else:
             self._open_journal()
         if isinstance(self.metrics, ProxyMetrics):
             self.metrics.observers = Shown(self._ring, self.journal)
-        super().start()
+
+    def cancel_start(self) -> None:
+        """Close the ident service as well."""
+        super().cancel_start()
+        ports, self._ident_ports = self._ident_ports, []
+        for port in ports:
+            port.stopListening()
 
     async def stop(self) -> None:
         """Write the journal to its end, then close the rest."""
         if self.journal is not None:
             await self.journal.stopService()
+        ports, self._ident_ports = self._ident_ports, []
+        for port in ports:
+            await maybeDeferred(port.stopListening)
+        await self._ident.close()
         await super().stop()
         if self._ring is not None:
             self._ring.close()
@@ -88,6 +120,8 @@ class ProxyObservation(Observation):
         observed.table = table
         observed.ring = self._ring
         observed.history = self._history(table)
+        if isinstance(self.metrics, ProxyMetrics):
+            observed.reconcile = self.metrics.reconcile
         return observed
 
     def status(self) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import NamedTuple
 
 from natproxy.journal.catalogue import read_catalogue
 from natproxy.journal.directory import JournalError
 from natproxy.journal.reader import (
+    OPEN,
     Readers,
     SegmentReader,
     SegmentRemoved,
@@ -17,6 +19,15 @@ from natproxy.journal.reader import (
 from natproxy.journal.schema import DAMAGED, SUFFIX
 from natproxy.journal.segment import file_name
 from natproxy.records.record import Origin
+
+RECENT = 10_000_000_000
+"""Nanoseconds after a change of a file in which it may not be readable yet."""
+
+ATTEMPTS = 20
+"""Times that such a file is opened."""
+
+PAUSE = 0.01
+"""Seconds between them."""
 
 Identity = tuple[int, int, int]
 """Inode, size and time of the last change of a file."""
@@ -43,9 +54,9 @@ class Directory:
     :ivar readers: its open segments.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, most: int = OPEN) -> None:
         self.path = path
-        self.readers = Readers(path)
+        self.readers = Readers(path, most)
         # Sealed segments do not change; their summaries are read once, if not from the catalogue.
         self._sealed: dict[str, tuple[Identity, Summary]] = {}
 
@@ -100,7 +111,7 @@ class Directory:
                 unreadable.append(UnreadableSegment(name, "it was damaged, and set aside"))
                 continue
             try:
-                summary = self._summary(name)
+                summary = self._summary(name, found[2])
             except SegmentRemoved:
                 del files[name]
                 continue
@@ -123,10 +134,24 @@ class Directory:
             contents.files,
         )
 
-    def _summary(self, name: str) -> Summary:
-        reader = SegmentReader(self.path, name)
-        reader.close()
-        return reader.summary
+    def _summary(self, name: str, changed: int) -> Summary:
+        """Return what a segment contains.
+
+        :param changed: when the file was changed, in nanoseconds since the epoch.
+        """
+        attempts = ATTEMPTS if abs(time.time_ns() - changed) < RECENT else 1
+        while True:
+            attempts -= 1
+            try:
+                reader = SegmentReader(self.path, name)
+            except UnreadableSegment:
+                # It may be about to be created, or sealed.
+                if not attempts:
+                    raise
+                time.sleep(PAUSE)
+            else:
+                reader.close()
+                return reader.summary
 
 
 def identity(status: os.stat_result) -> Identity:

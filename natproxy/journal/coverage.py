@@ -62,6 +62,7 @@ class Boot(NamedTuple):
     :ivar stopped: whether it stopped in order.
     :ivar next_start: when the next one started; `END` if none did.
     :ivar parts: the numbers of the segments of each worker.
+    :ivar steady: whether its clock was not set.
     """
 
     start: int
@@ -69,6 +70,7 @@ class Boot(NamedTuple):
     stopped: bool
     next_start: int
     parts: dict[int, list[int]]
+    steady: bool
 
 
 class Held(NamedTuple):
@@ -139,8 +141,9 @@ class Coverage:
         # A run that began before this end, because the clock was set back, is not the next one.
         following = bisect_left(starts, max(end, start + 1))
         next_start = starts[following] if following < len(starts) else END
+        steady = not any(segment.steps for chain in chains for segment in chain)
         parts = {chain[0].worker: [segment.part for segment in chain] for chain in chains}
-        self.boots[boot] = Boot(start, end, stopped, next_start, parts)
+        self.boots[boot] = Boot(start, end, stopped, next_start, parts, steady)
         for chain in chains:
             yield from _holes(chain, start)
             for place, segment in enumerate(chain):
@@ -203,9 +206,17 @@ class Coverage:
             end = _after(boot.complete_to, boot.next_start)
         return Held(max(row.started, boot.complete_to), boot.next_start, end.gap)
 
+    def earliest(self, segment: Summary) -> int:
+        """Return a time before which no translation of a segment held its port."""
+        if segment.listed or self.boots[segment.boot].steady:
+            return segment.earliest
+        return BEGINNING
+
     def latest(self, segment: Summary) -> int:
         """Return a time after which no translation of a segment held its port."""
         boot = self.boots[segment.boot]
+        if not (segment.listed or boot.steady):
+            return END
         ends = [loss.last for loss in self._losses(segment, LOSING)]
         if segment.part == boot.parts[segment.worker][-1]:
             ends.append(boot.next_start)

@@ -31,6 +31,9 @@ T = TypeVar("T")
 SEARCHES = 2
 """Searches that run at the same time."""
 
+OPEN = 16
+"""Segments that stay open for one search: their descriptors are the daemon's."""
+
 WAITING = 256
 """Searches that wait."""
 
@@ -167,7 +170,7 @@ class JournalHistory:
         try:
             return self._idle.pop()
         except IndexError:
-            return Journal(self._directory)
+            return Journal(self._directory, OPEN)
 
     def release(self, journal: Journal) -> None:
         """Keep a `Journal` for another search, or close it."""

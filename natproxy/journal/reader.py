@@ -25,8 +25,17 @@ ERASED = "erased"
 CACHE = 512
 """KiB that SQLite keeps of each open segment."""
 
+OPEN = 64
+"""Sealed segments that stay open."""
+
 BUSY = 2.0
 """Seconds to wait for a lock, such as that of a segment that is sealed at this moment."""
+
+ORDER = 60_000_000
+"""Microseconds by which the order of times may differ from that of serials.
+
+The clock may be set by less than what is noted, and a failed command has its serial at its end.
+"""
 
 PIECE = 32 << 10
 """Rows of a segment at most that one statement scans.
@@ -81,8 +90,9 @@ class Summary(NamedTuple):
     :ivar stopped: when the daemon stopped in order; ``None`` if it did not, or did so later.
     :ivar gaps: its incomplete times.
     :ivar steps: the steps of the wall clock.
-    :ivar earliest: the earliest time in its entries; `BEGINNING` if only they tell.
-    :ivar latest: the latest one; `END` if only they tell.
+    :ivar earliest: a time before which nothing in its entries is, if the clock was not set.
+    :ivar latest: a time after which nothing in its entries is, likewise.
+    :ivar listed: whether the two are from the catalogue, and hold if the clock was set, too.
     """
 
     name: str
@@ -99,6 +109,7 @@ class Summary(NamedTuple):
     steps: tuple[Step, ...] = ()
     earliest: int = BEGINNING
     latest: int = END
+    listed: bool = False
 
     @classmethod
     def of(cls, info: SegmentInfo) -> Summary:
@@ -119,6 +130,7 @@ class Summary(NamedTuple):
             # Without entries, every time is after the latest one.
             END if info.min_started is None else info.min_started,
             BEGINNING if info.max_ended is None else info.max_ended,
+            True,
         )
 
 
@@ -236,8 +248,8 @@ class SegmentReader:
             raise UnreadableSegment(self._name, _reason(error, path)) from error
 
     def _open(self, path: Path) -> tuple[sqlite3.Connection, Summary]:
-        # A file that is being written is told by its WAL, not by its header: closing a file that
-        # SQLite has open in this process would release SQLite's locks.
+        # A file that is being written has a WAL. Its header is not read: closing a file that SQLite
+        # has open in this process would release SQLite's locks.
         wal = Path(f"{path}-wal")
         if not wal.exists():
             opened = self._attempt(path, "immutable=1")
@@ -287,6 +299,10 @@ class SegmentReader:
                 "select since, until, first_seq, last_seq, cause from gaps order by rowid"
             ).fetchall()
             steps = connection.execute("select time, step from steps order by rowid").fetchall()
+            # Serials are in the order of starts.
+            first = connection.execute(
+                "select started from entries order by serial limit 1"
+            ).fetchone()
         finally:
             connection.execute("commit")
         try:
@@ -303,6 +319,8 @@ class SegmentReader:
                 _optional(meta.get("stopped")),
                 tuple(GapRow(*gap) for gap in gaps),
                 tuple(Step(*step) for step in steps),
+                min(int(meta["opened"]), END if first is None else first[0]) - ORDER,
+                int(meta["complete_to"]) + ORDER,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UnreadableSegment(
@@ -369,7 +387,7 @@ class Readers:
     :param most: number of segments that stay open at most.
     """
 
-    def __init__(self, directory: str, most: int = 64) -> None:
+    def __init__(self, directory: str, most: int = OPEN) -> None:
         self._directory = directory
         self._most = most
         # The one that was used last is at the end. A segment that was replaced has another inode.

@@ -18,7 +18,6 @@ from natproxy.journal.reader import (
 )
 from natproxy.journal.schema import CAUSES
 from natproxy.journal.translations import Order, Selection, Stream, merged
-from natproxy.nat.translation import EntryState
 from natproxy.records.queries import EventsQuery
 from natproxy.records.record import Record
 
@@ -243,12 +242,12 @@ def _events_of(row: Row, segment: Summary) -> Iterator[Record]:
             event="relaying",
             time=row.started + row.relaying,
             seq=row.relaying_seq,
-            state=EntryState.RELAYING.value,
+            state="relaying",
         )
     if row.seq is not None:
         yield record._replace(
             event="registered",
             time=row.started,
             promised=None,
-            state=EntryState.REGISTERED.value,
+            state="registered",
         )

@@ -7,9 +7,10 @@ from types import TracebackType
 
 from natproxy.journal.contents import Directory
 from natproxy.journal.coverage import Coverage
-from natproxy.journal.reader import BEGINNING, END, Summary
+from natproxy.journal.reader import BEGINNING, END, OPEN, Summary
 from natproxy.journal.replay import events
 from natproxy.journal.translations import history
+from natproxy.journal.verify import Check, verify
 from natproxy.journal.whois import whois
 from natproxy.records.queries import EventsQuery, HistoryQuery
 from natproxy.records.record import Record
@@ -22,10 +23,11 @@ class Journal:
     A daemon may be writing them. All methods raise `JournalError` if the directory cannot be read.
 
     :param directory: its path.
+    :param most: number of sealed segments that stay open at most; each has a descriptor.
     """
 
-    def __init__(self, directory: str) -> None:
-        self._directory = Directory(directory)
+    def __init__(self, directory: str, most: int = OPEN) -> None:
+        self._directory = Directory(directory, most)
 
     def __enter__(self) -> Journal:
         return self
@@ -79,5 +81,9 @@ class Journal:
         return [gap.gap for gap in spans if gap.overlaps(first, last)]
 
     def segments(self) -> tuple[Summary, ...]:
-        """Return what each segment contains, oldest first."""
+        """Return what each segment contains, oldest first; those that cannot be read are gaps."""
         return self._directory.contents().segments
+
+    def verify(self, check: Callable[[], object] = lambda: None) -> Iterator[Check]:
+        """Check each segment, oldest first; see `natproxy.journal.verify`."""
+        return verify(self._directory, check)

@@ -107,7 +107,8 @@ class JournalService(Service):
         self._maintenance_call: IDelayedCall | None = None
         self._maintaining: Deferred[None] | None = None
         self._report = Report(0, 0)
-        boot_started = self._now()
+        # Clients may have been served before the files could be opened.
+        boot_started = ring.complete_from
         self._writer = Writer(directory, ring.origin, boot_started, names=settings.names)
         self._maintenance = Maintenance(
             directory, ring.origin.boot, boot_started, settings.keep, settings.max_size

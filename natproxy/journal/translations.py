@@ -217,19 +217,20 @@ class _History:
             spans = self._newest(segments, spans, self._limit)
             segments = [segment for segment in segments if segment.name in spans]
         # The open ones of segments that may be sealed before this ends.
-        told: set[tuple[int, str, int]] = set()
+        seen: set[tuple[int, str, int]] = set()
         for row, segment in self._rows(segments, spans, Order()):
             if segment.sealed is None and row.outcome is None:
-                told.add((segment.worker, segment.boot, row.serial))
+                seen.add((segment.worker, segment.boot, row.serial))
             yield row.record(segment)
-        yield from self._moved(told, spans)
+        yield from self._moved(seen, spans)
 
     def _segments(self, contents: Contents) -> list[Summary]:
         """Return the segments in which selected rows can be."""
         return [
             segment
             for segment in contents.segments
-            if segment.earliest <= self._upper and self._coverage.latest(segment) >= self._lower
+            if self._coverage.earliest(segment) <= self._upper
+            and self._coverage.latest(segment) >= self._lower
         ]
 
     def _span(self, segment: Summary) -> tuple[int, int]:
@@ -274,7 +275,7 @@ class _History:
         return newest
 
     def _moved(
-        self, told: set[tuple[int, str, int]], spans: dict[str, tuple[int, int]]
+        self, seen: set[tuple[int, str, int]], spans: dict[str, tuple[int, int]]
     ) -> Iterator[Record]:
         """Return the rows that have moved to a new segment before they were read."""
         former, last = self._contents, max((last for _, last in spans.values()), default=0)
@@ -292,7 +293,7 @@ class _History:
         ]
         spans = {segment.name: (0, last) for segment in added}
         for row, segment in self._rows(added, spans, Order()):
-            if (segment.worker, segment.boot, row.serial) not in told:
+            if (segment.worker, segment.boot, row.serial) not in seen:
                 yield row.record(segment)
 
     def _use(self, segment: Summary) -> AbstractContextManager[SegmentReader]:

@@ -123,7 +123,7 @@ def whois(directory: Directory, questions: Sequence[Question]) -> list[Answer]:
                 for search, entries in zip(searches, found, strict=True)
             ]
             if len(answers) <= WITH_LAST:
-                _add_last(directory, contents, searches, answers)
+                _add_last(directory, contents, coverage, searches, answers)
             return answers
         contents = directory.contents()
     raise JournalError(f"the segments in {directory.path} change too fast; try again")
@@ -138,7 +138,7 @@ def _gather(
     found: list[dict[tuple[int, str, int], Candidate]] = [{} for _ in searches]
     # The oldest segment is read first: entries move to newer ones.
     for segment in contents.segments:
-        first, last = segment.earliest, coverage.latest(segment)
+        first, last = coverage.earliest(segment), coverage.latest(segment)
         wanted = [
             number
             for number, (lower, upper) in enumerate(bounds)
@@ -258,20 +258,30 @@ def _doubt(candidate: Candidate, pieces: list[tuple[int, int]], zones: list[Span
 
 
 def _add_last(
-    directory: Directory, contents: Contents, searches: list[Search], answers: list[Answer]
+    directory: Directory,
+    contents: Contents,
+    coverage: Coverage,
+    searches: list[Search],
+    answers: list[Answer],
 ) -> None:
     """Add the last translation of the port before the interval where the result is `NOBODY`."""
     for number, search in enumerate(searches):
         if answers[number].result == NOBODY:
             # It helps people, and is left out if the segments are deleted or damaged meanwhile.
             with suppress(SegmentRemoved, UnreadableSegment):
-                last = _last(directory, contents, search)
+                older = [
+                    segment
+                    for segment in reversed(contents.segments)
+                    if coverage.earliest(segment) < search.first
+                ]
+                last = _last(directory, contents, older[:BACK], search)
                 answers[number] = answers[number]._replace(last=last)
 
 
-def _last(directory: Directory, contents: Contents, search: Search) -> Record | None:
-    older = [segment for segment in reversed(contents.segments) if segment.earliest < search.first]
-    for segment in older[:BACK]:
+def _last(
+    directory: Directory, contents: Contents, segments: list[Summary], search: Search
+) -> Record | None:
+    for segment in segments:
         with directory.readers.use(segment.name, contents.files[segment.name]) as reader:
             # The newest entries of a live segment are at its end.
             order = "e.ended" if reader.sealed else "e.serial"

@@ -84,6 +84,7 @@ class Writer:
         self._opened_at = 0.0
         self._open: dict[int, Open] = {}
         self._pending_gaps: list[GapRow] = []
+        self._pending_steps: list[Step] = []
         self._offset: int | None = None
         self._disk_failed = False
 
@@ -97,6 +98,7 @@ class Writer:
         :raises Unwritable: if it cannot be written. Nothing has changed then, and the next batch
             has to begin with the same events.
         """
+        self._compare_clocks(batch)
         try:
             check_space(self._directory)
             segment = self._live_segment(batch)
@@ -114,7 +116,7 @@ class Writer:
                 fold.replaced,
                 fold.actions,
                 gaps,
-                self._steps_of(batch),
+                self._pending_steps,
                 batch.stopped,
             )
             try:
@@ -137,7 +139,7 @@ class Writer:
         self.rows += fold.finished
         self.gaps += len(gaps)
         del self._pending_gaps[:pending]
-        self._offset = batch.wall - round(batch.monotonic * 1e6)
+        self._pending_steps.clear()
         self._disk_failed = False
         self.complete_to = batch.wall
 
@@ -215,11 +217,12 @@ class Writer:
             since, until, lost.first, lost.last, "disk" if self._disk_failed else "overrun"
         )
 
-    def _steps_of(self, batch: Batch) -> list[Step]:
-        if self._offset is None:
-            return []
-        step = batch.wall - round(batch.monotonic * 1e6) - self._offset
-        return [Step(batch.wall, step)] if abs(step) > STEP else []
+    def _compare_clocks(self, batch: Batch) -> None:
+        """Note a step of the wall clock, even if the batch cannot be written."""
+        offset = batch.wall - round(batch.monotonic * 1e6)
+        if self._offset is not None and abs(offset - self._offset) > STEP:
+            self._pending_steps.append(Step(batch.wall, offset - self._offset))
+        self._offset = offset
 
 
 class Fold:
@@ -267,7 +270,7 @@ class Fold:
                 changed[serial] = None
                 if serial in before:
                     self.replaced += 1
-            end = (removed, time, outcome, reason, int(duration * 1_000_000))
+            end = (removed, time, outcome, reason, int(duration * 1e6 + 0.5))
             ended.append(_entry(serial, row, state, end, names))
 
     def reconcile(self, alive: list[Row]) -> None:

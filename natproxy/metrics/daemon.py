@@ -59,13 +59,12 @@ class DaemonMetrics(Service, ABC):
         super().startService()
         self._schedule()
 
-    def stopService(self) -> Deferred[None] | None:
+    def stopService(self) -> None:
         """End the measurements."""
         super().stopService()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        return None
 
     @abstractmethod
     def families(self) -> list[Family]:

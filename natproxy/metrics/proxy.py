@@ -9,13 +9,15 @@ from itertools import islice
 from typing import Any, Protocol, cast
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
 
 from natproxy.address import FIRST_STAND_IN_PORT, Address
 from natproxy.metrics.commands import CommandCounters
 from natproxy.metrics.daemon import DaemonMetrics
 from natproxy.metrics.families import SECONDS, Family, Histogram, counter, gauge, histogram
 from natproxy.metrics.kernel import PortReader
-from natproxy.nat import Event, Failed, NATTable, Relaying, Removed, TranslationKey
+from natproxy.metrics.reconcile import Reconciler
+from natproxy.nat import Event, Failed, NATTable, Removed, TranslationKey
 from natproxy.nat.ring import EventRing
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.records.record import Origin
@@ -23,6 +25,9 @@ from natproxy.server.threads import InThread, Threads
 
 MOST_UPSTREAMS = 16
 """Addresses of the upstream that are remembered, for the figures of the kernel."""
+
+RECONCILE_INTERVAL = 60.0
+"""Seconds between two comparisons of the table with the sockets."""
 
 _SAMPLE = 100
 """Entries of the table whose upstreams are added to them at a time."""
@@ -42,12 +47,10 @@ class Observers:
 
     :ivar ring: the last events; ``None`` if there is no ring.
     :ivar journal: ``None`` if there is no journal.
-    :ivar watchers: returns the number of clients that follow the events.
     """
 
     ring: EventRing | None = None
     journal: JournalState | None = None
-    watchers: Callable[[], int] | None = None
 
 
 class ProxyMetrics(DaemonMetrics):
@@ -58,6 +61,7 @@ class ProxyMetrics(DaemonMetrics):
     :param observers: may be replaced later, as an attribute.
     :param in_thread: where the kernel's lists are read; by default, one thread of its own.
     :ivar commands: counters by verb.
+    :ivar reconciler: compares the table with the sockets, each minute while the service runs.
     :ivar connect: time from the start of a command to its upstream connection, in seconds.
     """
 
@@ -81,7 +85,21 @@ class ProxyMetrics(DaemonMetrics):
         self._table = factory.table
         self._pool = relays.pool
         self._ports = PortReader(self.upstreams, self.in_thread, self.clock.seconds)
+        self.reconciler = Reconciler(factory.table, self.upstreams, self.in_thread, self.clock)
+        self._checks: LoopingCall = LoopingCall(self.reconciler.compare)
+        self._checks.clock = self.clock
         self._ends = self._count_commands(factory.table)
+
+    def startService(self) -> None:
+        """Begin to measure, and to compare the table with the sockets."""
+        super().startService()
+        self._checks.start(RECONCILE_INTERVAL, now=False)
+
+    def stopService(self) -> None:
+        """End the measurements."""
+        super().stopService()
+        if self._checks.running:
+            self._checks.stop()
 
     def close(self) -> None:
         """End the subscriptions."""
@@ -101,22 +119,20 @@ class ProxyMetrics(DaemonMetrics):
         connect = self.connect
         connects = connect.counts
 
-        def relaying(event: Event) -> None:
-            assert type(event) is Relaying
-            seconds = event[2] - event[3]
-            first_byte = counters_of(event[5][0], other).first_byte
-            first_byte.counts[bisect_left(SECONDS, seconds)] += 1
-            first_byte.sum += seconds
-
         def removed(event: Event) -> None:
             assert type(event) is Removed
-            _, _, now, started_at, _, command, self._last_key, registered_at, _, sent, how, _ = (
-                event
-            )
-            counters_of(command[0], other).count(how, sent, now - started_at)
-            seconds = registered_at - started_at
+            _, _, now, started, _, command, key, registered, _, sent, outcome, _, relaying = event
+            self._last_key = key
+            counters = counters_of(command[0], other)
+            counters.count(outcome, sent, now - started)
+            seconds = registered - started
             connects[bisect_left(SECONDS, seconds)] += 1
             connect.sum += seconds
+            if relaying is not None:
+                first_byte = counters.first_byte
+                seconds = relaying - started
+                first_byte.counts[bisect_left(SECONDS, seconds)] += 1
+                first_byte.sum += seconds
 
         def failed(event: Event) -> None:
             assert type(event) is Failed
@@ -124,7 +140,6 @@ class ProxyMetrics(DaemonMetrics):
             counters_of(event.command.verb, other).count(event.outcome, event.sent, seconds)
 
         return (
-            table.subscribe(relaying, (Relaying,)),
             table.subscribe(removed, (Removed,)),
             table.subscribe(failed, (Failed,)),
         )
@@ -141,6 +156,10 @@ class ProxyMetrics(DaemonMetrics):
             if upstream.port < FIRST_STAND_IN_PORT and len(self._upstreams) < MOST_UPSTREAMS:
                 self._upstreams.add(upstream)
         return frozenset(self._upstreams)
+
+    def reconcile(self) -> Deferred[dict[str, Any]]:
+        """Compare the table with the sockets; return the members of ``/v1/reconcile``."""
+        return self.reconciler.compare().addCallback(lambda found: found.json())
 
     def families(self) -> list[Family]:
         """Return all families."""
@@ -162,6 +181,11 @@ class ProxyMetrics(DaemonMetrics):
                 "Bodies that were copied because there was no pipe for them",
                 pool.refused,
             ),
+            gauge(
+                f"{prefix}_reconcile_defects",
+                "Entries without a socket and sockets without an entry, in the last comparison",
+                None if self.reconciler.last is None else self.reconciler.last.differences,
+            ),
             *self._ring_families(),
             *self._journal_families(),
         ]
@@ -179,7 +203,7 @@ class ProxyMetrics(DaemonMetrics):
         }
 
     def _ring_families(self) -> list[Family]:
-        prefix, ring, watchers = self.prefix, self.observers.ring, self.observers.watchers
+        prefix, ring = self.prefix, self.observers.ring
         return [
             counter(
                 f"{prefix}_events",
@@ -194,7 +218,7 @@ class ProxyMetrics(DaemonMetrics):
             gauge(
                 f"{prefix}_watchers",
                 "Clients that follow the events",
-                None if watchers is None else watchers(),
+                None if ring is None else ring.watchers,
             ),
         ]
 

@@ -64,6 +64,8 @@ class Removed(NamedTuple):
         its body, and an error that replaced them.
     :ivar outcome: how the command ended.
     :ivar reason: the error that the client received, or why the entry was removed; may be ``None``.
+    :ivar relaying_at: the monotonic clock's seconds at which the header of the reply was received;
+        ``None`` if none was.
     """
 
     serial: int
@@ -78,6 +80,7 @@ class Removed(NamedTuple):
     sent: int
     outcome: Outcome
     reason: str | None = None
+    relaying_at: float | None = None
 
 
 class Failed(NamedTuple):

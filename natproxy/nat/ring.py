@@ -70,6 +70,7 @@ class EventRing:
     :param wall_clock: returns seconds since the epoch.
     :ivar first: number of the oldest event held; equals `next` if none is held.
     :ivar next: number of the next event; the first event has 1.
+    :ivar watchers: clients that follow the events; counted by those who serve them.
     :ivar complete_from: microseconds since the epoch from which on the ring has every event.
     """
 
@@ -84,6 +85,7 @@ class EventRing:
         self.origin = origin
         self.first = 1
         self.next = 1
+        self.watchers = 0
         self.complete_from = _microseconds(wall_clock())
         self._table = table
         self._size = size
@@ -377,7 +379,7 @@ class EventRing:
                 callback()
 
     def _evict(self) -> None:
-        """Remove the oldest events until there is room for one more, and for the names."""
+        """Remove the oldest events until one more fits, and the names do."""
         while self.first < self.next and (
             self.next - self.first >= self._size or self._names_left < 0
         ):

@@ -65,6 +65,8 @@ class NATEntry:
     :ivar registered_at: when the entry was registered, likewise.
     :ivar promised: bytes of the reply's body; ``None`` for a listing, and before the header.
     :ivar relayed: bytes of the reply, header included, passed to the client so far.
+    :ivar relaying_at: when the header of the reply was received, in seconds of the table's clock;
+        ``None`` before.
     :ivar outcome: ``None`` until the entry is removed.
     :ivar recorded: what the table's `Recorder` keeps with the entry; ``None`` without one.
     """
@@ -80,6 +82,7 @@ class NATEntry:
         "recorded",
         "registered_at",
         "relayed",
+        "relaying_at",
         "serial",
         "started_at",
         "state",
@@ -105,6 +108,7 @@ class NATEntry:
         self.registered_at = registered_at
         self.promised: int | None = None
         self.relayed = 0
+        self.relaying_at: float | None = None
         self.state = EntryState.REGISTERED
         self.outcome: Outcome | None = None
         self.recorded: Any = None
@@ -266,9 +270,10 @@ class NATTable:
             raise NotInTable(f"{entry.key.local} to {entry.key.upstream} is not in the table")
         entry.state = EntryState.RELAYING
         entry.promised = promised
+        entry.relaying_at = now = self._clock()
         recorder, subscribed = self._recorder, self._subscribers.by_kind[Relaying]
         if recorder is not None or subscribed:
-            wall, now = self._wall_clock(), self._clock()
+            wall = self._wall_clock()
             if recorder is not None:
                 try:
                     recorder.relaying(entry, wall, now)
@@ -410,6 +415,7 @@ class NATTable:
                     entry.relayed,
                     outcome,
                     reason,
+                    entry.relaying_at,
                 )
             )
 

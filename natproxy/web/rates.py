@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from heapq import nlargest
 from typing import Any, NamedTuple
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -28,7 +29,10 @@ CLIENTS = 200
 """Clients that are summed apart in one second; the others are summed together."""
 
 TOP = 10
-"""Clients that are shown."""
+"""Clients that are shown, for each of their sums."""
+
+SUMS = ("commands", "bytes", "errors")
+"""What is summed for each client."""
 
 ERRORS = 50
 """Commands with an error that are kept."""
@@ -79,14 +83,14 @@ class _Sums:
         self.bytes = 0
         self.first_bytes: list[float] = []
         self.durations: list[float] = []
-        # Commands, bytes and errors of each client; those of the clients in excess under "".
+        # `SUMS` of each client; those of the clients in excess under "".
         self.clients: dict[str, list[int]] = {}
 
     def client(self, host: str) -> list[int]:
         """Return the sums of a client, to add to them."""
         if host not in self.clients and len(self.clients) >= CLIENTS:
             host = ""
-        return self.clients.setdefault(host, [0, 0, 0])
+        return self.clients.setdefault(host, [0] * len(SUMS))
 
 
 class Rates:
@@ -171,10 +175,9 @@ class Rates:
         client[1] += moved
         if len(sums.durations) < SAMPLES:
             sums.durations.append(row[10])
-        if row[8] != COMPLETED:
+        if is_error(row):
             sums.errors += 1
             client[2] += 1
-        if is_error(row):
             self._errors.append(row)
 
     def _count_entries(self) -> None:
@@ -215,11 +218,16 @@ class Rates:
         self._top = None
         self._call = self._reactor.callLater(1.0, self._read)
 
-    def json(self, after: int = 0) -> dict[str, Any]:
+    def json(self, after: int = 0, error: int = 0) -> dict[str, Any]:
         """Return the object for the page.
 
         :param after: number of the last second that the page has.
+        :param error: number of the event of the newest error that it has; if there is no newer one,
+            the errors are ``None``.
         """
+        errors = None
+        if not self._errors or self._errors[-1][0] != error:
+            errors = [self._ring.record_of(row).json() for row in reversed(self._errors)]
         if self._top is None:
             self._top = self._top_clients()
         return {
@@ -228,34 +236,35 @@ class Rates:
             "fields": list(Second._fields),
             "seconds": [list(second) for second in self._seconds if second.tick > after],
             "clients": self._top,
-            "errors": [self._ring.record_of(row).json() for row in reversed(self._errors)],
+            "errors": errors,
             "lost": self._lost,
         }
 
     def _top_clients(self) -> list[dict[str, Any]]:
-        """Return the clients with the most commands of the last minute, and the rest as one."""
+        """Return the clients that are among the `TOP` by one of their sums, and the rest as one."""
         total: dict[str, list[int]] = {}
         for clients in self._clients:
             for host, sums in clients.items():
-                known = total.setdefault(host, [0, 0, 0])
+                known = total.setdefault(host, [0] * len(SUMS))
                 for place, number in enumerate(sums):
                     known[place] += number
-        others = total.pop("", [0, 0, 0])
-        busiest = sorted(total.items(), key=lambda item: item[1], reverse=True)
-        for _, sums in busiest[TOP:]:
-            others = [one + other for one, other in zip(others, sums, strict=True)]
-        shown: list[tuple[str | None, list[int]]] = [*busiest[:TOP]]
+        others = total.pop("", [0] * len(SUMS))
+        top: dict[str, None] = {}
+        for place in range(len(SUMS)):
+            most = nlargest(TOP, total, key=lambda host: total[host][place])
+            top.update(dict.fromkeys(host for host in most if total[host][place]))
+        for host, sums in total.items():
+            if host not in top:
+                others = [one + other for one, other in zip(others, sums, strict=True)]
+        shown: list[tuple[str | None, list[int]]] = [(host, total[host]) for host in top]
         if any(others):
             shown.append((None, others))
-        return [
-            {"client": host, "commands": sums[0], "bytes": sums[1], "errors": sums[2]}
-            for host, sums in shown
-        ]
+        return [{"client": host, **dict(zip(SUMS, sums, strict=True))} for host, sums in shown]
 
 
 def is_error(row: Row) -> bool:
-    """Return whether an event is the end of a command that failed, or whose reply is an error."""
-    return row[1] in ("removed", "failed") and (row[8] != COMPLETED or row[9] is not None)
+    """Return whether an event is the end of a command that did not complete."""
+    return row[1] in ("removed", "failed") and row[8] != COMPLETED
 
 
 def quantiles(samples: list[float]) -> tuple[float | None, float | None]:

@@ -102,10 +102,13 @@ class RatesResource(Resource):
         self._rates = rates
 
     def render_GET(self, request: Request) -> bytes:
-        """Return the seconds after ``?after=``."""
-        text = request.args.get(b"after", [b"0"])[0]
-        if not text.isdigit() or len(text) > 15:
-            refused = Refused(http.BAD_REQUEST, "after must be the number of a second")
-            return refused.render(request)
+        """Return the seconds after ``?after=``, and the errors if ``&error=`` is not the newest."""
+        numbers = []
+        for name in (b"after", b"error"):
+            text = request.args.get(name, [b"0"])[0]
+            if not text.isdigit() or len(text) > 15:
+                refused = Refused(http.BAD_REQUEST, f"{name.decode()} must be a number")
+                return refused.render(request)
+            numbers.append(int(text))
         request.setHeader("Content-Type", "application/json")
-        return json.dumps(self._rates.json(int(text)), separators=(",", ":")).encode()
+        return json.dumps(self._rates.json(*numbers), separators=(",", ":")).encode()

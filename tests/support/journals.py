@@ -26,6 +26,9 @@ WALL = 1_700_000_000
 NOW = WALL * 1_000_000
 """The same moment in microseconds."""
 
+MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
+"""Where the files are: on a disk, most of the time would be waiting for it."""
+
 UPSTREAM = Address("10.0.0.9", 9001)
 COMMAND = Command(b"GET", b"a%20b", b"GET a%20b")
 

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from tests.support.paths import ROOT
@@ -28,6 +29,7 @@ from tests.support.twistd import TWISTD, environment
 
 HOST = "127.0.0.1"
 WEB = 9080
+NO_FILES = ("--control", "none", "--journal", "none")
 CLIENTS = 32
 SMALL = [f"reports/2026-{month:02}.csv" for month in range(1, 12)]
 MEDIUM = [f"photos/{number:04}.jpg" for number in range(40)]
@@ -158,7 +160,13 @@ def take(url: str, directory: Path) -> None:
             if width > 1000:
                 whois(page)
             page.wait_for_timeout(2500)
-            page.screenshot(path=directory / f"page-{name}.png", full_page=width > 1000)
+            path = directory / f"page-{name}.png"
+            page.screenshot(path=path, full_page=width > 1000)
+            # A palette makes the files a third as large.
+            with Image.open(path) as picture:
+                picture.convert("RGB").quantize(255, dither=Image.Dither.NONE).save(
+                    path, optimize=True
+                )
             context.close()
         browser.close()
 
@@ -206,12 +214,14 @@ def main(seconds: str = "150", directory: str = str(ROOT / "docs")) -> None:
         make_files(files)
         local = f"interface={HOST}"
         server = ("fileserver", "--files", str(files), "--listen", f"tcp:{upstream}:{local}")
-        daemons.enter_context(daemon(place, *server))
+        daemons.enter_context(daemon(place, *server, "--control", "none"))
         await_port(upstream)
         options = ("--upstream", f"tcp:{HOST}:{upstream}", "--web", f"tcp:{WEB}:{local}")
         listen = f"haproxy:tcp:{proxy}:{local}"
         daemons.enter_context(
-            daemon(place, "natproxy", "--name", "proxy-9000", "--listen", listen, *options)
+            daemon(
+                place, "natproxy", "--name", "proxy-9000", "--listen", listen, *options, *NO_FILES
+            )
         )
         await_port(proxy)
         load(proxy, float(seconds) + 30)

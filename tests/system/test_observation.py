@@ -196,7 +196,7 @@ def test_name_of_a_daemon_that_runs_is_an_error_in_one_line(places: Places) -> N
         proxy, _ = places.proxy(stack, "--name=edge")
         pid = proxy.process.pid
         error = f"name edge: in use by process {pid}; choose another --name\n"
-        second = ("natproxy", LISTEN, "--name=edge", "--journal=none")
+        second = ("natproxy", LISTEN, "--name=edge")
         assert refused(places, "-n", "--pidfile=", *second) == error
         # In the background, twistd passes the error to the terminal.
         assert error.strip() in refused(places, "--pidfile=", *second)
@@ -276,6 +276,37 @@ def test_log_of_twistd_is_opened_again(places: Places) -> None:
             time.sleep(0.02)
         assert not (places.work / "log.1").exists()
         assert proxy.end() == 0
+
+
+def test_ident_and_the_comparison_of_the_table(places: Places) -> None:
+    """The upstream is played: it holds the reply while it looks up the client."""
+    with ExitStack() as stack:
+        upstream = stack.enter_context(socket.create_server(("127.0.0.9", 0)))
+        upstream_port = upstream.getsockname()[1]
+        proxy, port = places.proxy(
+            stack,
+            f"--upstream=tcp:127.0.0.9:{upstream_port}",
+            "--ident=tcp:0:interface=127.0.0.1",
+        )
+        ident = int(proxy.await_line(r"ident service: 127\.0\.0\.1:(\d+)"))
+        path = places.socket(f"proxy-{port}")
+        client = stack.enter_context(socket.create_connection(("127.0.0.1", port), 10))
+        client.sendall(b"LIST\n")
+        connection, (_, nat_port) = upstream.accept()
+        with connection:
+            pair = f"{nat_port}, {upstream_port}"
+            for source, expected in (
+                ("127.0.0.9", f"{pair} : USERID : OTHER : 127.0.0.1:{client.getsockname()[1]}"),
+                ("127.0.0.8", f"{pair} : ERROR : NO-USER"),
+            ):
+                with socket.create_connection(("127.0.0.1", ident), 10, (source, 0)) as query:
+                    query.sendall(pair.encode() + b"\r\n")
+                    assert query.makefile().readline() == expected + "\n"
+            compared = get(path, "/v1/reconcile")
+            assert (compared["result"], compared["rows"], compared["sockets"]) == ("same", 1, 1)
+            connection.sendall(b"OK\nEND\n")
+        assert client.recv(100) == b"OK\nEND\n"
+        assert get(path, "/v1/reconcile")["differences"] == 0
 
 
 def test_whois_finds_what_was_there_before_a_kill(places: Places) -> None:

@@ -99,6 +99,13 @@ def test_wheel_holds_every_module_and_the_type_marker(source: Path, names: set[s
     assert modules | {"natproxy/py.typed"} <= names
 
 
+def test_wheel_holds_every_data_file_of_the_package(source: Path, names: set[str]) -> None:
+    files = {str(path.relative_to(source)) for path in source.glob("natproxy/**/*.*")}
+    data = {name for name in files if not name.endswith((".py", ".pyc"))}
+    assert "natproxy/web/static/page.html" in data
+    assert data <= names
+
+
 def test_wheel_does_not_shadow_twisted(names: set[str]) -> None:
     ours = {name for name in names if name.startswith("twisted/")}
     assert ours == {"twisted/plugins/natproxy_dropin.py"}

@@ -1,4 +1,4 @@
-"""``natproxy journal``: the segments of a journal."""
+"""``natproxy journal``: the segments of a journal, their check, and the erasure of a client."""
 
 from __future__ import annotations
 
@@ -16,14 +16,23 @@ class Journal(Command):
     """Works on the directory of a journal; no daemon is needed, and one may be running."""
 
     name = "journal"
-    help = "list the segments of a journal"
+    help = "list or verify the segments of a journal, or erase a client from it"
     connects = False
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
             "action",
-            choices=("segments",),
-            help="segments: list the files, the oldest first",
+            choices=("segments", "verify", "erase"),
+            help="segments: list the files; verify: read all of them and report what is damaged;"
+            " erase: remove what identifies a client",
+        )
+        parser.add_argument(
+            "--client",
+            metavar="ADDRESS",
+            help="address or network of the client to erase; for erase only",
+        )
+        parser.add_argument(
+            "--yes", action="store_true", help="do not wait for a confirmation on the terminal"
         )
         parser.add_argument("--json", action="store_true", help="write JSON, for programs")
         parser.add_argument(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from typing import Any
 
+from natproxy.cli.translations.history import report_gaps
 from natproxy.cli.translations.query import filter_text, interval_of
 from natproxy.cli.translations.sources import source_of
 from natproxy.records.formats import TRANSLATION_MEMBERS, csv_lines, json_lines
@@ -25,9 +26,11 @@ def write_export(arguments: Namespace, complain: Callable[[str], object]) -> int
     """
     text = filter_text(arguments.filter)
     since, until = interval_of(arguments.since, arguments.until)
-    records = source_of(arguments, complain).history(text, since, until)
+    source = source_of(arguments, complain)
+    records = source.history(text, since, until)
     for block in blocks(export_lines(records, arguments.format, arguments.ipfix_names)):
         sys.stdout.write(block)
+    report_gaps(source, since, until, complain)
     return 0
 
 

@@ -15,10 +15,9 @@ from natproxy.cli.translations.columns import (
 )
 from natproxy.cli.translations.query import filter_text, interval_of
 from natproxy.cli.translations.sentences import gap_text
-from natproxy.cli.translations.sources import JournalSource, source_of
+from natproxy.cli.translations.sources import JournalSource, Source, source_of
 from natproxy.cli.translations.tables import Table, terminal_columns, write_csv, write_json_lines
 from natproxy.records.record import Record
-from natproxy.records.whois import Gap
 
 MOST_GAPS = 5
 """Gaps that are reported one by one."""
@@ -47,13 +46,22 @@ def write_history(arguments: Namespace, complain: Callable[[str], object]) -> in
             sys.stdout.write(line + "\n")
         if not counted.count:
             complain("no command of the past is recorded, or none matches")
-    if isinstance(source, JournalSource):
-        _report_gaps(source.gaps(since, until), complain)
+    report_gaps(source, since, until, complain)
     return 0
 
 
-def _report_gaps(gaps: list[Gap], complain: Callable[[str], object]) -> None:
-    """Report of which times the journal is not complete; each journal has a beginning."""
+def report_gaps(
+    source: Source, since: int | None, until: int | None, complain: Callable[[str], object]
+) -> None:
+    """Report of which times of an interval a journal is not complete.
+
+    That each journal has a beginning is not reported.
+
+    :param complain: called with a message for each of them.
+    """
+    if not isinstance(source, JournalSource):
+        return
+    gaps = source.gaps(since, until)
     inner = list(dict.fromkeys(gap_text(gap) for gap in gaps if gap.since is not None))
     for text in inner[:MOST_GAPS]:
         complain(f"this may be incomplete: {text}")

@@ -1,4 +1,4 @@
-"""The files of a journal."""
+"""The files of a journal: listed, verified, and a client erased from them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from natproxy.cli.display.text import amount
+from natproxy.cli.output import is_terminal
+from natproxy.cli.translations.sources import JournalFailure
 from natproxy.cli.translations.texts import NONE, fitted, shown, width
 from natproxy.client.control.finding import Search
-from natproxy.client.errors import ClientError, NoDaemon, UsageError
+from natproxy.client.errors import NoDaemon, UsageError
 from natproxy.journal.contents import Contents, Directory
 from natproxy.journal.directory import JournalError
 from natproxy.journal.reader import Summary
+from natproxy.journal.verify import Check
 from natproxy.protocol import printable
 from natproxy.records.record import format_time
 from natproxy.records.times import show_local
@@ -31,18 +34,27 @@ def run_journal(arguments: Namespace, complain: Callable[[str], object]) -> int:
     :param complain: called with a message for people.
     :raises ClientError: on failure.
     """
+    erases = arguments.action == "erase"
+    if erases and not arguments.client:
+        raise UsageError("journal erase: --client ADDRESS is needed")
+    if not erases and (arguments.client is not None or arguments.yes):
+        raise UsageError("--client and --yes: for journal erase only")
     directory = journal_of(arguments)
     with journal_errors():
+        if erases:
+            return erase(directory, arguments, complain)
+        if arguments.action == "verify":
+            return verify(directory, arguments.json)
         return list_segments(directory, arguments.json, complain)
 
 
 @contextmanager
 def journal_errors() -> Iterator[None]:
-    """Raise `ClientError` in place of `JournalError`."""
+    """Raise `JournalFailure` in place of `JournalError`."""
     try:
         yield
     except JournalError as error:
-        raise ClientError(str(error)) from None
+        raise JournalFailure(str(error)) from None
 
 
 def journal_of(arguments: Namespace) -> str:
@@ -86,6 +98,82 @@ def list_segments(directory: str, json: bool, complain: Callable[[str], object])
     for error in contents.unreadable:
         complain(str(error))
     return 1 if contents.unreadable else 0
+
+
+def verify(directory: str, json: bool) -> int:
+    """Write what is wrong with each segment; return the exit status, which is 1 for a problem."""
+    from natproxy.journal.search import Journal
+
+    failed = False
+
+    def checks() -> Iterator[Check]:
+        nonlocal failed
+        with Journal(directory) as journal:
+            for check in journal.verify():
+                failed = failed or bool(check.problems)
+                yield check
+
+    if json:
+        from natproxy.cli.records import write_json
+
+        write_json(
+            {"file": check.segment, "rows": check.rows, "problems": list(check.problems)}
+            for check in checks()
+        )
+    else:
+        for check in checks():
+            for text in check.problems or (f"ok, {counted(check.rows, 'entry', 'entries')}",):
+                sys.stdout.write(f"{shown(check.segment)}: {shown(text)}\n")
+            sys.stdout.flush()
+    return 1 if failed else 0
+
+
+def erase(directory: str, arguments: Namespace, complain: Callable[[str], object]) -> int:
+    """Erase a client, after a confirmation; return the exit status, which is 1 for a failure.
+
+    :raises UsageError: if the client is malformed, or a confirmation is not possible.
+    """
+    from natproxy.journal.erase import erase_client
+
+    client: str = arguments.client
+    if not arguments.yes and not confirmed(client, directory):
+        complain("nothing was erased")
+        return 1
+    found = erase_client(directory, client)
+    if arguments.json:
+        from natproxy.cli.records import write_json
+
+        write_json(
+            {"file": each.segment, "rows": each.rows, "failure": each.failure} for each in found
+        )
+    else:
+        for each in found:
+            if each.failure is None:
+                text = f"erased from {counted(each.rows, 'entry', 'entries')}"
+                sys.stdout.write(f"{shown(each.segment)}: {text}\n")
+    failures = [each for each in found if each.failure is not None]
+    for each in failures:
+        complain(f"{shown(each.segment)}: {each.failure}")
+    if not found:
+        complain(f"no entry has the client {shown(client)}")
+    return 1 if failures else 0
+
+
+def confirmed(client: str, directory: str) -> bool:
+    """Return whether the user confirms.
+
+    :raises UsageError: if there is no terminal.
+    """
+    if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
+        raise UsageError("there is no terminal to confirm on: add --yes to erase the client")
+    sys.stderr.write(f"Erase {shown(client)} from {printable(os.fsencode(directory))}? [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def counted(number: int, one: str, several: str) -> str:
+    """Return a number with its noun."""
+    return f"{number:,} {one if number == 1 else several}"
 
 
 def segment_json(segment: Summary, contents: Contents) -> dict[str, Any]:

@@ -117,7 +117,7 @@ export class Charts {
           ...axis,
           size: 64,
           space: 30,
-          values: (plot, ticks) => ticks.map((tick) => (tick === null ? "" : chart.format(tick))),
+          values: (plot, ticks) => ticks.map((tick) => (tick === null ? "" : chart.format(tick).replace(/\.0(?=\D)/, ""))),
           ...(chart.whole ? { incrs: WHOLE } : {}),
           ...(chart.logarithmic ? { filter: onlyPowersOfTen, grid: { ...axis.grid, filter: onlyPowersOfTen } } : {}),
         },

@@ -26,22 +26,21 @@ export function formatBytes(bytes) {
   return `${bytes.toFixed(digits)} ${UNITS[unit]}`;
 }
 
-/** Format seconds: 340 µs, 1.2 ms, 4.1 s, 2 min 3 s, 5 h 1 min, 3 d 4 h. */
+/** Format seconds: 340 µs, 1.2 ms, 250 ms, 4.1 s, and from a minute on as formatAge does. */
 export function formatDuration(seconds) {
   if (seconds < 0.9995e-3) return `${(Math.max(seconds, 0) * 1e6).toFixed(0)} µs`;
-  if (seconds < 0.9995) return `${(seconds * 1e3).toFixed(seconds < 0.01 ? 1 : 0)} ms`;
-  if (seconds < 59.95) return `${seconds.toFixed(1)} s`;
+  if (seconds < 0.9995) return `${(seconds * 1e3).toFixed(seconds < 0.00995 ? 1 : 0)} ms`;
+  if (seconds < 59.95) return `${seconds.toFixed(seconds < 9.95 ? 1 : 0)} s`;
   return formatAge(seconds);
 }
 
-/** Format seconds in whole ones: 4 s, 2 min 3 s, 5 h 1 min, 3 d 4 h. */
+/** Format seconds in their two largest units, as the command line does: 19 s, 3m20s, 2h05m, 3d04h. */
 export function formatAge(seconds) {
   const whole = Math.max(0, Math.floor(seconds));
   if (whole < 60) return `${whole} s`;
-  const [minutes, hours, days] = [Math.floor(whole / 60), Math.floor(whole / 3600), Math.floor(whole / 86400)];
-  if (minutes < 60) return `${minutes} min ${whole % 60} s`;
-  if (hours < 24) return `${hours} h ${minutes % 60} min`;
-  return `${days} d ${hours % 24} h`;
+  if (whole < 3600) return `${Math.floor(whole / 60)}m${pad(whole % 60)}s`;
+  if (whole < 86400) return `${Math.floor(whole / 3600)}h${pad(Math.floor(whole / 60) % 60)}m`;
+  return `${Math.floor(whole / 86400)}d${pad(Math.floor(whole / 3600) % 24)}h`;
 }
 
 const pad = (value, digits = 2) => String(value).padStart(digits, "0");

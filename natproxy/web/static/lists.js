@@ -2,40 +2,72 @@
 
 import { commandElement, element, formatAddress, formatBytes, formatCount, formatTime, shown } from "./format.js";
 
-/** Show the clients with the most commands of the last minute. */
-export function showClients(clients) {
-  const body = document.getElementById("clients");
-  const most = Math.max(1, ...clients.map((client) => (client.client === null ? 0 : client.commands)));
-  body.replaceChildren(
-    ...clients.map((client) => {
-      const row = document.createElement("tr");
-      const name = element("th", "", "client");
-      name.scope = "row";
-      name.append(client.client === null ? "all others" : element("bdi", shown(client.client), "address"));
+const TOP = 10;
+const SUMS = ["commands", "bytes", "errors"];
+
+/** The clients with the most commands, bytes or errors of the last minute. */
+export class TopClients {
+  #clients = [];
+  #by = "commands";
+  #body = document.getElementById("clients");
+
+  constructor() {
+    for (const button of document.querySelectorAll("[data-by]")) {
+      button.addEventListener("click", () => {
+        this.#by = button.dataset.by;
+        for (const head of document.querySelectorAll("th[aria-sort]")) head.removeAttribute("aria-sort");
+        button.parentElement.setAttribute("aria-sort", "descending");
+        this.#draw();
+      });
+    }
+  }
+
+  /** Show what /page/rates returned: those that are among the first by one of the sums, and the rest. */
+  show(clients) {
+    this.#clients = clients;
+    this.#draw();
+  }
+
+  #draw() {
+    const named = this.#clients.filter(({ client }) => client !== null);
+    named.sort((one, other) => other[this.#by] - one[this.#by] || other.commands - one.commands);
+    const rest = [...named.slice(TOP), ...this.#clients.filter(({ client }) => client === null)];
+    const shownClients = named.slice(0, TOP);
+    const most = Math.max(1, ...shownClients.map((client) => client[this.#by]));
+    const rows = shownClients.map((client) => this.#row(client, most));
+    if (rest.length > 0) {
+      const total = (name) => rest.reduce((sum, client) => sum + client[name], 0);
+      rows.push(this.#row(Object.fromEntries(SUMS.map((name) => [name, total(name)])), null));
+    }
+    this.#body.replaceChildren(...rows);
+    document.getElementById("clients-note").hidden = rows.length > 0;
+  }
+
+  #row(client, most) {
+    const row = document.createElement("tr");
+    const name = element("th", "", "client");
+    name.scope = "row";
+    if (most === null) {
+      name.append("all others");
+    } else {
       const share = document.createElement("meter");
       share.max = most;
-      share.value = client.client === null ? 0 : client.commands;
+      share.value = client[this.#by];
       share.setAttribute("aria-hidden", "true");
-      if (client.client !== null) name.append(share);
-      row.append(
-        name,
-        element("td", formatCount(client.commands), "number"),
-        element("td", formatBytes(client.bytes), "number"),
-        element("td", formatCount(client.errors), client.errors > 0 ? "number bad" : "number"),
-      );
-      return row;
-    }),
-  );
-  document.getElementById("clients-note").hidden = clients.length > 0;
+      name.append(element("bdi", shown(client.client), "address"), share);
+    }
+    row.append(
+      name,
+      element("td", formatCount(client.commands), "number"),
+      element("td", formatBytes(client.bytes), "number"),
+      element("td", formatCount(client.errors), client.errors > 0 ? "number bad" : "number"),
+    );
+    return row;
+  }
 }
-
-let newestError = "";
 
 /** Show the commands that failed, the newest first. */
 export function showErrors(errors) {
-  const newest = errors.length > 0 ? `${errors[0].boot} ${errors[0].seq} ${errors.length}` : "";
-  if (newest === newestError) return;
-  newestError = newest;
   const list = document.getElementById("errors");
   list.replaceChildren(
     ...errors.map((record) => {

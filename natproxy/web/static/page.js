@@ -5,7 +5,7 @@ import { Charts } from "./charts.js";
 import { Connection } from "./connection.js";
 import { FilterBox } from "./filter.js";
 import { formatAge, formatBytes, formatCount, formatOffset, formatRate, shown } from "./format.js";
-import { showClients, showErrors } from "./lists.js";
+import { TopClients, showErrors } from "./lists.js";
 import { Stream } from "./stream.js";
 import { LIMIT, Table } from "./table.js";
 import { connectThemeSwitch } from "./theme_switch.js";
@@ -17,6 +17,7 @@ const SHARE = 5; // a reading takes at most a fifth of the time: the next one wa
 
 const connection = new Connection();
 const charts = new Charts();
+const topClients = new TopClients();
 const table = new Table();
 const stream = new Stream(
   (event) => {
@@ -26,6 +27,7 @@ const stream = new Stream(
     }
   },
   (lost) => {
+    if (lost.boot !== boot || !Number.isInteger(lost.to)) return;
     seq = Math.max(seq, lost.to);
     const count = formatCount(lost.to - lost.from + 1);
     connection.notice(`${count} events were lost (${lost.from} to ${lost.to}); the table was read again.`);
@@ -36,6 +38,7 @@ let boot = null; // the run of the daemon that the page shows
 let worker = 0;
 let seq = 0; // of the last event
 let tick = 0; // of the last second of the charts
+let newestError = 0; // its event
 let lost = 0;
 let ahead = 0; // milliseconds by which the daemon's clock is ahead of this one
 let readings = 0;
@@ -59,7 +62,7 @@ function begin(latest) {
   }
   boot = latest.boot;
   worker = latest.worker ?? 0;
-  [seq, tick, lost] = [0, 0, 0];
+  [seq, tick, newestError, lost] = [0, 0, 0, 0];
   stream.close();
   table.clear();
   charts.clear();
@@ -73,7 +76,7 @@ async function readStatus() {
 }
 
 async function readRates() {
-  const rates = await get("/page/rates", { after: tick });
+  const rates = await get("/page/rates", { after: tick, error: newestError });
   if (rates.boot !== boot) {
     await readStatus();
     return readRates();
@@ -86,8 +89,11 @@ async function readRates() {
   }
   if (rates.lost > lost) connection.notice(`${formatCount(rates.lost - lost)} events are missing in the charts.`);
   lost = rates.lost;
-  showClients(rates.clients);
-  showErrors(rates.errors);
+  topClients.show(rates.clients);
+  if (rates.errors !== null) {
+    newestError = rates.errors[0]?.seq ?? 0;
+    showErrors(rates.errors);
+  }
 }
 
 async function readTable() {
@@ -97,7 +103,7 @@ async function readTable() {
   // The stream continues where the table was read, or before: an event twice does no harm.
   const follow = !stream.open && !stream.busy;
   if (follow) await readStatus();
-  const after = `${worker}:${Math.max(seq, (status.ring?.next ?? 1) - 1)}`;
+  const after = `${worker}:${Math.max(seq, (status.ring?.next ?? 1) - 1)}:${boot}`;
   try {
     const records = await get("/v1/table", { filter: text, limit: LIMIT + 1 });
     if (text !== filter.value) return;
@@ -152,6 +158,8 @@ function showStatus(latest) {
   document.title = `${shown(latest.name ?? "natproxy")} – natproxy`;
   setText("version", shown(`natproxy ${latest.version ?? ""}`));
   setText("clients-now", formatCount(latest.clients ?? 0));
+  const ports = latest.commands?.ports?.total;
+  setText("ports-of", ports ? `of ${formatCount(ports)}` : "");
   const details = [`up ${formatAge(latest.uptime ?? 0)}`];
   if (latest.draining) details.unshift("draining");
   if (latest.upstream) details.push(`to ${[latest.upstream].flat().join(", ")}`);
@@ -169,15 +177,13 @@ function showNow(rates) {
   setText("bytes-now", `${formatBytes(value("bytes"))}/s`);
   setText("entries-now", formatCount(value("entries")));
   table.total(value("entries"), filter.value !== "");
-  const range = rates.port_range;
-  setText("ports-of", range ? `of ${formatCount(range)}` : "");
   setText("busy", stream.busy ? "Many events: the table is read once a second, and short commands are left out." : "");
 }
 
 setInterval(() => {
   if (document.hidden) return;
   connection.tick();
-  if (connection.state !== "away") table.tick(Date.now() + ahead);
+  if (connection.state !== "away") table.tick(stream.open ? Date.now() + ahead : null);
 }, 500);
 
 document.addEventListener("visibilitychange", () => {

@@ -12,13 +12,20 @@ const connection = new Connection();
 let timer = null;
 let boot = null;
 
-/** Return the members of an object and of the objects in it, with their paths. */
-function* facts(members, prefix = "") {
+/**
+ * Return the members of an object and of the objects in it, with their paths. Histograms are left
+ * out, and so are counters below the top that are 0.
+ */
+function* facts(members, prefix = "", depth = 0) {
   for (const [name, value] of Object.entries(members)) {
-    if (value === null || (prefix === "" && IN_HEAD.has(name))) continue;
+    if (value === null || (depth === 0 && IN_HEAD.has(name))) continue;
     const path = prefix + name.replaceAll("_", " ");
     if (Array.isArray(value)) yield [path, value.join(", ")];
-    else if (typeof value === "object") yield* facts(value, `${path} `);
+    else if (typeof value === "object") {
+      // The counters are all in "commands", and those of the verbs in "commands", "verbs".
+      const plain = name === "verbs" || (depth === 0 && name === "commands");
+      if (!("bounds" in value)) yield* facts(value, plain ? prefix : `${path} `, depth + 1);
+    } else if (value === 0 && depth > 0) continue;
     else if (typeof value === "number" && name !== "pid") yield [path, formatCount(value)];
     else if (typeof value === "boolean") yield [path, value ? "yes" : "no"];
     else yield [path, String(value)];

@@ -34,7 +34,7 @@ export class Stream {
   /**
    * Open the stream, unless there were too many events lately.
    * @param {string} filter
-   * @param {string} after WORKER:SEQ of the last event that is not wanted.
+   * @param {string} after WORKER:SEQ:BOOT of the last event that is not wanted.
    */
   start(filter, after) {
     this.close();

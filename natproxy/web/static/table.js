@@ -13,6 +13,8 @@ class Row {
     this.ended = null; // when its command ended, by performance.now()
     this.added = performance.now();
     this.element = document.createElement("tr");
+    // A narrow page has another layout, by which browsers forget that this is a table.
+    this.element.setAttribute("role", "row");
     const [client, port, command, upstream] = ["client", "port", "what", "upstream"].map((name) => this.#cell(name));
     client.append(element("bdi", formatAddress(record.client, record.client_port), "address"));
     port.append(element("bdi", portOf(record), "address"));
@@ -27,6 +29,7 @@ class Row {
 
   #cell(className) {
     const cell = element("td", "", className);
+    cell.setAttribute("role", "cell");
     this.element.append(cell);
     return cell;
   }
@@ -40,10 +43,14 @@ class Row {
     this.element.dataset.state = record.outcome ?? record.state ?? "";
   }
 
-  /** Show how long the command has lasted, at a time of the daemon's clock in milliseconds. */
+  /**
+   * Show how long the command has lasted.
+   * @param {number | null} now of the daemon's clock in milliseconds; null for when it was read.
+   */
   showAge(now) {
     const { record } = this;
-    const seconds = this.ended === null ? (now - Date.parse(record.started)) / 1000 : record.duration;
+    const read = now === null || this.ended !== null;
+    const seconds = read ? record.duration : (now - Date.parse(record.started)) / 1000;
     if (seconds != null) setText(this.age, formatDuration(Math.max(seconds, 0)));
   }
 }
@@ -96,7 +103,8 @@ export class Table {
       this.#put(record);
     }
     for (const [serial, row] of this.#rows) {
-      if (!seen.has(serial) && row.ended === null && row.added < asOf) this.#end(row);
+      // Its end was not streamed, so that neither its outcome nor its bytes are known.
+      if (!seen.has(serial) && row.ended === null && row.added < asOf) this.#remove(serial, row);
     }
     this.#describe();
   }
@@ -116,13 +124,16 @@ export class Table {
     this.#describe();
   }
 
-  /** Show ages, and remove what has ended. Call it about once a second. */
+  /**
+   * Show ages, and remove what has ended. Call it about twice a second.
+   * @param {number | null} now of the daemon's clock in milliseconds; null while ends are not
+   *   streamed: a command that has ended since the table was read must not seem to last.
+   */
   tick(now) {
     const moment = performance.now();
     for (const [serial, row] of this.#rows) {
       if (row.ended !== null && moment - row.ended > LINGER) {
-        row.element.remove();
-        this.#rows.delete(serial);
+        this.#remove(serial, row);
       } else {
         row.showAge(now);
       }
@@ -142,7 +153,7 @@ export class Table {
       const made = new Row(record);
       this.#rows.set(record.serial, made);
       this.#body.append(made.element);
-      made.showAge(Date.parse(record.started));
+      made.showAge(null);
     } else if (!this.#ends.has(record.serial)) {
       this.#more += record.event === "registered" ? 1 : 0;
     }
@@ -151,8 +162,12 @@ export class Table {
   #end(row) {
     row.ended = performance.now();
     row.element.classList.add("ended");
-    if (row.record.outcome == null) setText(row.state, "ended");
-    row.showAge(0);
+    row.showAge(null);
+  }
+
+  #remove(serial, row) {
+    row.element.remove();
+    this.#rows.delete(serial);
   }
 
   #describe() {

@@ -90,10 +90,11 @@ export function connectWhois() {
   });
 }
 
-const sentence = (text) => {
-  const whole = shown(String(text));
-  return /[.!?]$/.test(whole) ? whole : `${whole}.`;
-};
+/** Return an error as a sentence for people, who have entered one time and not its interval. */
+function sentence(text) {
+  const whole = shown(String(text)).replace(/^since is/, "the time is");
+  return `${whole.slice(0, 1).toUpperCase()}${whole.slice(1)}${/[.!?]$/.test(whole) ? "" : "."}`;
+}
 
 function* describe({ result, translations, gap, last }, port, time) {
   const when = time ? `at ${shown(time)}` : "now";

@@ -74,7 +74,7 @@ class DirectoryTests(JournalCase):
         os.rename(self.directory, os.path.abspath(self.mktemp()))
         self.assert_fails(4, "--journal names it", "journal", "segments")
         missing = os.path.abspath(self.mktemp())
-        self.assert_fails(1, "does not exist", "journal", "segments", "--journal", missing)
+        self.assert_fails(9, "does not exist", "journal", "segments", "--journal", missing)
 
     def test_options_exclude_each_other(self) -> None:
         self.assert_fails(
@@ -124,3 +124,95 @@ class SegmentsTests(JournalCase):
         os.mkdir(empty)
         status, _, err = self.main("journal", "segments", "--journal", empty)
         self.assertEqual((status, err), (0, f"natproxy: {empty}: no segment\n"))
+
+
+class VerifyTests(JournalCase):
+    def test_journal_without_a_problem(self) -> None:
+        lines = self.written("journal", "verify").decode().splitlines()
+        self.assertEqual(
+            [line.partition(": ")[2] for line in lines],
+            ["ok, 2 entries", "ok, 1 entry", "ok, 1 entry"],
+        )
+
+    def test_problem(self) -> None:
+        (first, *_) = sorted(os.listdir(self.directory))
+        os.rename(
+            os.path.join(self.directory, first), os.path.join(self.directory, first + ".damaged")
+        )
+        status, out, _ = self.main("journal", "verify", "--json")
+        self.assertEqual(status, 1)
+        checks = json.loads(out)
+        self.assertEqual(checks[0]["file"], first + ".damaged")
+        self.assertIn("it was damaged, and set aside by a daemon", checks[0]["problems"])
+        status, out, _ = self.main("journal", "verify")
+        self.assertEqual(status, 1)
+        self.assertIn(f"{first}.damaged: it was damaged".encode(), out)
+
+
+class EraseTests(JournalCase):
+    def clients(self) -> list[object]:
+        """Return the clients that an export of the directory has."""
+        status, out, _ = self.main("export", "--journal", self.directory)
+        self.assertEqual(status, 0)
+        return [json.loads(line)["client"] for line in out.splitlines()]
+
+    def test_client_is_erased(self) -> None:
+        self.assertEqual(self.clients(), ["10.0.0.1", "10.0.0.2", "10.0.0.5", "10.0.0.5"])
+        (line,) = self.written("journal", "erase", "--client", "10.0.0.2", "--yes").splitlines()
+        self.assertTrue(line.endswith(b": erased from 1 entry"), line)
+        self.assertEqual(self.clients(), ["10.0.0.1", None, "10.0.0.5", "10.0.0.5"])
+        self.assertEqual(self.main("journal", "verify")[0], 0)
+
+    def test_segment_of_a_running_daemon_is_reported(self) -> None:
+        status, out, err = self.main("journal", "erase", "--client", "10.0.0.5", "--yes", "--json")
+        self.assertEqual(status, 1)
+        erased, live = json.loads(out)
+        self.assertEqual((erased["rows"], erased["failure"]), (1, None))
+        self.assertIn("a daemon is writing", live["failure"])
+        self.assertIn(live["file"], err)
+
+    def test_client_without_an_entry(self) -> None:
+        status, out, err = self.main("journal", "erase", "--client", "10.9.9.9", "--yes")
+        self.assertEqual((status, out), (0, b""))
+        self.assertEqual(err, "natproxy: no entry has the client 10.9.9.9\n")
+
+    def test_confirmation_needs_a_terminal(self) -> None:
+        self.assert_fails(2, "add --yes", "journal", "erase", "--client", "10.0.0.2")
+        self.assertEqual(len(self.clients()), 4)
+
+    def test_usage(self) -> None:
+        self.assert_fails(2, "--client ADDRESS is needed", "journal", "erase", "--yes")
+        self.assert_fails(2, "for journal erase only", "journal", "verify", "--client", "10.0.0.1")
+        self.assert_fails(
+            9, "the length of a prefix", "journal", "erase", "--client", "10.0.0.0/33", "--yes"
+        )
+
+
+class ExportTests(JournalCase):
+    def export(self, *arguments: str) -> tuple[list[dict[str, object]], str]:
+        """Return the objects of an export of the directory, and standard error."""
+        status, out, err = self.main("export", "--journal", self.directory, *arguments)
+        self.assertEqual(status, 0)
+        return [json.loads(line) for line in out.splitlines()], err
+
+    def test_translations_of_the_directory(self) -> None:
+        found, err = self.export()
+        self.assertEqual(
+            [(each["nat_port"], each["state"]) for each in found],
+            [(40_000, "removed"), (40_001, "removed"), (40_002, "lost"), (None, "failed")],
+        )
+        self.assertIn("may be incomplete", err)
+
+    def test_filter(self) -> None:
+        found, _ = self.export("client 10.0.0.2/32 and name '*.txt'")
+        self.assertEqual([each["nat_port"] for each in found], [40_001])
+        found, _ = self.export("not nat-port 40000-40001 and outcome != none")
+        self.assertEqual([each["state"] for each in found], ["lost", "failed"])
+
+    def test_ipfix_names(self) -> None:
+        found, _ = self.export("--ipfix-names")
+        self.assertEqual([each["natEvent"] for each in found], [4, 5, 4, 5, 4])
+
+    def test_interval_without_a_gap(self) -> None:
+        _, err = self.export("--since", f"@{START // SECOND}", "--until", f"@{START // SECOND}")
+        self.assertEqual(err, "")

@@ -257,3 +257,15 @@ async def test_pipe_with_a_clients_bytes_in_it_is_not_used_for_another(
     assert lent[0] is unread
     assert lent[1] is not unread
     assert lent[2] is lent[1]
+
+
+def test_pipes_are_counted() -> None:
+    pool = PipePool(limit=1)
+    pipe = pool.lend()
+    assert pipe is not None
+    assert pool.lend() is None
+    assert (pool.lent, pool.kept, pool.refused) == (1, 0, 1)
+    pool.take_back(pipe, empty=True)
+    assert (pool.lent, pool.kept, pool.refused) == (0, 1, 1)
+    pool.close()
+    assert pool.kept == 0

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
 from typing import Any
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import CannotListenError, ConnectionDone
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy import __version__
@@ -19,6 +24,7 @@ from natproxy.daemon.proxy import make_proxy
 from natproxy.daemon.proxy_observation import ProxyObservation
 from natproxy.daemon.service import DrainingService, Phase, StartupError
 from natproxy.journal.service import JournalError
+from natproxy.metrics.proxy import ProxyMetrics
 from natproxy.settings import SettingError
 from tests.support.daemons import DaemonReactor, OptionsCase
 from tests.support.doubles import Journal as Log
@@ -241,7 +247,9 @@ class StatusTests(ObservationCase):
         ):
             self.assertEqual(status[member], value, member)
         self.assertEqual(len(status["listen"]), 1)
-        self.assertIn("commands", status)
+        self.assertEqual(status["commands"], {"total": 0, "sent": 0, "verbs": {}})
+        self.assertIn("duration", status["counters"])
+        self.assertIn("reactor_delay", status["counters"])
 
     def test_ready_while_it_listens(self) -> None:
         daemon, companion = self.started()
@@ -284,6 +292,50 @@ class WebTests(ObservationCase):
         return Options
 
 
+class IdentTests(ObservationCase):
+    def test_none_by_default(self) -> None:
+        self.started()
+        self.assertEqual(len(self.reactor.tcpServers), 1)
+
+    def test_opened_with_the_ports_of_the_daemon_and_closed_with_them(self) -> None:
+        daemon, companion = self.started(
+            "--control=none", "--journal=none", "--ident=tcp:1113:interface=127.0.0.1"
+        )
+        port, factory, _, interface = self.reactor.tcpServers[1]
+        self.assertEqual((port, interface), (1113, "127.0.0.1"))
+        transport = StringTransport(
+            hostAddress=IPv4Address("TCP", "127.0.0.1", 1113),
+            peerAddress=IPv4Address("TCP", "127.0.0.1", 40000),
+        )
+        connection = factory.buildProtocol(transport.getPeer())
+        connection.makeConnection(transport)
+        connection.dataReceived(b"1, 2\r\n")
+        self.assertEqual(transport.value(), b"1, 2 : ERROR : NO-USER\r\n")
+        connection.connectionLost(Failure(ConnectionDone()))
+        self.successResultOf(daemon.stopService())
+        self.assertEqual(companion._ident_ports, [])
+
+    def test_port_that_cannot_be_opened_closes_the_others(self) -> None:
+        listen = self.reactor.listenTCP
+
+        def listenTCP(port: int, *arguments: Any, **named: Any) -> Any:
+            if port == 1113:
+                raise CannotListenError("127.0.0.1", port, OSError(errno.EADDRINUSE, "in use"))
+            return listen(port, *arguments, **named)
+
+        self.patch(self.reactor, "listenTCP", listenTCP)
+        text = self.refused("--control=none", "--journal=none", "--ident=tcp:1113")
+        self.assertIn("choose another one with --ident", text)
+
+
+class ReconcileTests(ObservationCase):
+    def test_comparison_is_a_resource_of_a_proxy_with_metrics(self) -> None:
+        _, companion = self.started()
+        metrics = companion.metrics
+        assert isinstance(metrics, ProxyMetrics)
+        self.assertEqual(companion.observed().reconcile, metrics.reconcile)
+
+
 class JournalTests(ObservationCase):
     def test_directory_that_was_configured(self) -> None:
         _, companion = self.started("--control=run/a.sock", "--journal=kept")
@@ -310,6 +362,21 @@ class JournalTests(ObservationCase):
         self.failure = JournalError("another daemon writes it")
         text = self.refused("--control=none", "--journal=kept")
         self.assertIn("kept: another daemon writes it", text)
+
+    def test_socket_is_removed_if_it_cannot_be_used(self) -> None:
+        def listenUNIX(path: str, *arguments: object) -> object:
+            with open(path, "w"):
+                return object()
+
+        self.patch(self.reactor, "listenUNIX", listenUNIX)
+        self.refused("--control=run/a.sock", "--journal=missing/kept")
+        self.assertEqual(os.listdir("run"), [])
+
+    def test_is_not_touched_if_the_name_is_in_use(self) -> None:
+        lock = PathLock("run/a.sock")
+        self.addCleanup(lock.release)
+        self.refused("--control=run/a.sock", "--journal=kept")
+        self.assertFalse(os.path.exists("kept"))
 
     def test_run_without_it_is_recorded_in_the_one_of_an_earlier_run(self) -> None:
         os.environ["STATE_DIRECTORY"] = state = os.path.abspath("state")

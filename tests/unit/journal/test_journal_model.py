@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 import tempfile
@@ -31,10 +30,7 @@ from natproxy.journal.space import Unwritable
 from natproxy.journal.writer import Writer
 from natproxy.nat import NATEntry
 from natproxy.records.record import format_time
-from tests.support.journals import WALL, Traffic, entries_of, gaps_of, meta_of, paths_of
-
-MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
-"""Where the files are: on a disk, most of the time would be waiting for it."""
+from tests.support.journals import MEMORY, WALL, Traffic, entries_of, gaps_of, meta_of, paths_of
 
 RING = 5
 """Events that the ring holds: few, so that it loses some."""
@@ -252,5 +248,5 @@ class ModelTests(SynchronousTestCase):
     def test_segments_have_what_the_model_has(self) -> None:
         run_state_machine_as_test(
             JournalMachine,
-            settings=settings(max_examples=40, stateful_step_count=25, deadline=None),
+            settings=settings(max_examples=25, stateful_step_count=25, deadline=None),
         )

@@ -253,6 +253,16 @@ class ClockTests(WriterCase):
         )
         self.assertEqual(meta_of(paths_of(self.directory)[0])["complete_to"], NOW - 51_000_000)
 
+    def test_step_during_a_fault_has_its_own_time(self) -> None:
+        self.flush()
+        self.traffic.wall += 7
+        with patch.object(Segment, "append", side_effect=sqlite3.OperationalError("full")):
+            for _ in range(3):
+                self.traffic.advance(1)
+                self.assertRaises(Unwritable, self.writer.write, self.traffic.batch())
+        self.flush()
+        self.assertEqual(steps_of(self.directory), [Step(NOW + 8_000_000, 7_000_000)])
+
     def test_small_corrections_are_not_steps(self) -> None:
         self.flush()
         for _ in range(20):

@@ -136,7 +136,8 @@ class StateTests(ProxyMetricsCase):
                 }
 
         ring = EventRing(self.table, ORIGIN, size=2)
-        self.metrics.observers = Observers(ring, Journal(), lambda: 5)
+        self.metrics.observers = Observers(ring, Journal())
+        ring.watchers = 5
         self.travelling(b"LIST\n").send(b"OK\nEND\n")
         found = {
             name: self.value(f"natproxy_{name}")

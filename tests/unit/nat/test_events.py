@@ -95,6 +95,8 @@ class ContentTests(EventsCase):
                     3,
                     8,
                     Outcome.COMPLETED,
+                    None,
+                    101,
                 ),
             ],
         )

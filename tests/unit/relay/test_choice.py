@@ -46,6 +46,21 @@ class ChoosingTests(KernelCase):
         self.assert_chosen(relays, SpliceRelay, SendfileRelay, LIMIT)
         self.assert_chosen(relays, SpliceRelay, SendfileRelay, 1 << 62)
 
+    def test_relays_are_counted_by_kind(self) -> None:
+        relays = self.relays()
+        made = [
+            make(relays, size)
+            for size in (1, LIMIT)
+            for make in (self.socket_relay, self.file_relay)
+        ]
+        used = {kind: tally for kind, tally in relays.tallies.items() if tally.begun}
+        self.assertEqual(set(used), {"copy", "splice", "sendfile", "read"})
+        self.assertEqual([(tally.begun, tally.ended) for tally in used.values()], [(1, 0)] * 4)
+        for relay in made:
+            relay.cancel()
+            relay.cancel()
+        self.assertEqual([(tally.begun, tally.ended) for tally in used.values()], [(1, 1)] * 4)
+
     def test_kernel_moves_even_one_byte_if_forced(self) -> None:
         self.assert_chosen(self.relays(Method.KERNEL), SpliceRelay, SendfileRelay, 1)
 

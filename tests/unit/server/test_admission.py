@@ -13,7 +13,14 @@ from natproxy.address import FIRST_STAND_IN_PORT, Address
 from natproxy.fileserver.factory import FileServerFactory
 from natproxy.proxy.endpoint import EndpointConnector
 from natproxy.proxy.factory import ProxyFactory
-from natproxy.server.admission import REFUSED, Admission, host_of, share_of
+from natproxy.server.admission import (
+    REFUSED,
+    TOO_MANY,
+    TOO_MANY_OF_HOST,
+    Admission,
+    host_of,
+    share_of,
+)
 from natproxy.server.factory import LINGER, REFUSAL_INTERVAL
 from natproxy.storage import LocalStorage
 from tests.support.doubles import HalfClosingWire, Journal, PlayedEndpoint
@@ -266,3 +273,32 @@ class FirstCommandTests(ConnectionCase):
         _, wire = self.connect(self.proxy(first_command_timeout=0.0))
         self.clock.advance(599)
         self.assertTrue(wire.open)
+
+
+class CountTests(SynchronousTestCase):
+    """Clients so far, and those refused, by the limit."""
+
+    def test_clients_and_refusals(self) -> None:
+        admission = Admission(2, per_host=1)
+        self.assertIsNone(admission.enter("a", at("10.0.0.1")))
+        self.assertIsNotNone(admission.enter("b", at("10.0.0.1")))
+        self.assertIsNone(admission.enter("c", at("10.0.0.2")))
+        self.assertIsNotNone(admission.enter("d", at("10.0.0.3")))
+        self.assertEqual(admission.entered, 4)
+        self.assertEqual(admission.refusals, {TOO_MANY: 1, TOO_MANY_OF_HOST: 1})
+
+    def test_connections_that_are_closed_at_once_count(self) -> None:
+        admission = Admission(1, per_host=1)
+        admission.enter("a", at("10.0.0.1"))
+        for number in range(REFUSED):
+            self.assertFalse(admission.overloaded(at("10.0.0.2")))
+            admission.enter(number, at("10.0.0.2"))
+        self.assertTrue(admission.overloaded(at("10.0.0.2")))
+        self.assertEqual(admission.entered, REFUSED + 2)
+        self.assertEqual(admission.refusals, {TOO_MANY: REFUSED + 1, TOO_MANY_OF_HOST: 0})
+
+    def test_client_that_leaves_is_still_counted(self) -> None:
+        admission = Admission()
+        admission.enter("a", at("10.0.0.1"))
+        admission.leave("a")
+        self.assertEqual((admission.entered, admission.admitted), (1, 0))

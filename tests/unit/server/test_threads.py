@@ -66,6 +66,19 @@ class ExecutorTests(SynchronousTestCase):
             self.thread.run()
         self.assertEqual(self.successResultOf(done), "continued")
 
+    def test_counts(self) -> None:
+        executor = self.executor
+        for number in range(5):
+            self.submit(number)
+        self.assertRaises(Overloaded, self.submit, 5)
+        self.assertEqual((executor.running, executor.queued), (2, 3))
+        self.assertEqual((executor.begun, executor.overloads), (2, 1))
+        while self.thread.asked:
+            self.thread.run()
+        self.assertEqual((executor.running, executor.queued), (0, 0))
+        self.assertEqual((executor.begun, executor.overloads), (5, 1))
+        self.assertEqual((executor.timeouts, executor.hanging), (0, 0))
+
     def test_without_a_queue(self) -> None:
         executor = BoundedExecutor(self.thread, "dances", Limits(1, 0))
         first = executor.submit(Work(lambda: 1))

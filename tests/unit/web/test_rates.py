@@ -175,6 +175,19 @@ class RatesTests(SynchronousTestCase):
             self.clock.advance(1)
         self.assertEqual(self.clients(), [])
 
+    def test_client_with_most_bytes_is_shown_however_few_commands_it_sends(self) -> None:
+        self.rates.start()
+        for number in range(rates.TOP):
+            for _ in range(2):
+                self.table.remove(self.begin(f"10.0.0.{number}"), Outcome.COMPLETED)
+        entry = self.begin("10.0.9.9")
+        entry.count(5000)
+        self.table.remove(entry, Outcome.COMPLETED)
+        self.clock.advance(1)
+        shown = {client["client"]: client for client in self.clients()}
+        self.assertEqual(shown["10.0.9.9"]["bytes"], 5000)
+        self.assertEqual(len(shown), rates.TOP + 1)
+
     def test_memory_does_not_depend_on_the_number_of_clients(self) -> None:
         self.rates.start()
         for number in range(rates.CLIENTS + 100):
@@ -190,15 +203,26 @@ class RatesTests(SynchronousTestCase):
         self.rates.start()
         for number in range(rates.ERRORS + 5):
             self.table.remove(self.begin(name=f"{number}"), Outcome.TIMEOUT, "late")
-        self.table.remove(self.begin(), Outcome.COMPLETED, "file not found")
+        self.table.remove(self.begin(), Outcome.ERROR, "connection refused")
         self.table.remove(self.begin(), Outcome.COMPLETED)
         self.clock.advance(1)
         errors = self.rates.json()["errors"]
         self.assertEqual(len(errors), rates.ERRORS)
-        self.assertEqual(errors[0]["reason"], "file not found")
+        self.assertEqual(errors[0]["reason"], "connection refused")
         self.assertEqual(
             (errors[1]["name"], errors[1]["outcome"]), (str(rates.ERRORS + 4), "timeout")
         )
+
+    def test_errors_that_the_page_has_are_not_sent_again(self) -> None:
+        self.rates.start()
+        self.assertEqual(self.rates.json()["errors"], [])
+        self.table.remove(self.begin(), Outcome.TIMEOUT, "late")
+        self.clock.advance(1)
+        (error,) = self.rates.json()["errors"]
+        self.assertIs(self.rates.json(error=error["seq"])["errors"], None)
+        self.table.remove(self.begin(), Outcome.TIMEOUT, "late")
+        self.clock.advance(1)
+        self.assertEqual(len(self.rates.json(error=error["seq"])["errors"]), 2)
 
     def test_errors_from_before_the_start_are_shown_and_their_commands_not_counted(self) -> None:
         self.table.remove(self.begin(), Outcome.TIMEOUT, "late")

@@ -76,10 +76,11 @@ class ProxySiteTests(SynchronousTestCase):
         self.assertEqual(rates["boot"], "b1")
         self.assertEqual([second[0] for second in rates["seconds"]], [2])
 
-    def test_malformed_second_is_refused(self) -> None:
+    def test_malformed_number_is_refused(self) -> None:
         for text in ("x", "-1", "", "1" * 16, "%FF"):
-            response = respond(self.site, f"/page/rates?after={text}")
-            self.assertEqual(response.status, 400, text)
+            for name in ("after", "error"):
+                response = respond(self.site, f"/page/rates?{name}={text}")
+                self.assertEqual(response.status, 400, text)
 
 
 class FileServerSiteTests(SynchronousTestCase):
