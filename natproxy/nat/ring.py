@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from natproxy.nat.events import Failed
 from natproxy.nat.table import NATEntry, NATTable
@@ -70,6 +70,7 @@ class EventRing:
     :param wall_clock: returns seconds since the epoch.
     :ivar first: number of the oldest event held; equals `next` if none is held.
     :ivar next: number of the next event; the first event has 1.
+    :ivar feed: what wakes its watchers (`natproxy.control.feed`); ``None`` until there are some.
     :ivar complete_from: microseconds since the epoch from which on the ring has every event.
     """
 
@@ -84,6 +85,7 @@ class EventRing:
         self.origin = origin
         self.first = 1
         self.next = 1
+        self.feed: Any = None
         self.complete_from = _microseconds(wall_clock())
         self._table = table
         self._size = size
