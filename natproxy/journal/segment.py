@@ -18,11 +18,12 @@ from natproxy.records.record import EPOCH, Origin
 BUSY = 5.0
 """Seconds to wait for another connection's lock."""
 
-ROWS_PER_STATEMENT = (128, 16, 1)
+ROWS_PER_STATEMENT = (128 if sqlite3.sqlite_version_info >= (3, 32) else 32, 16, 1)
 """Rows of one INSERT.
 
 `executemany` releases the interpreter's lock for each row, and waits for it again; beside a busy
-reactor that takes three times as long, and costs the reactor twice as much.
+reactor that takes three times as long, and costs the reactor twice as much. Before version 3.32,
+SQLite accepts 999 values in a statement.
 """
 
 Entry = tuple[
