@@ -9,13 +9,16 @@ from collections.abc import Callable, Sequence
 from natproxy.address import Address
 from natproxy.cli.encoding import remote_name
 from natproxy.cli.output import write_line
-from natproxy.client.blocking.session import Session
 from natproxy.client.config import SETTINGS, load_client_config
 from natproxy.client.context import Closing
 from natproxy.client.errors import UsageError
-from natproxy.client.requests import as_name
-from natproxy.client.retry import RETRY_FOR, Cancellation, Retrier, RetryPolicy, check_timeout
 from natproxy.client.url import parse_path, parse_server
+
+# Commands that use no server's connection need none of these.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from natproxy.client.blocking.session import Session
+    from natproxy.client.retry import Retrier, RetryPolicy
 
 
 def configure(arguments: Namespace) -> Namespace:
@@ -72,6 +75,8 @@ class Sessions(Closing):
         :param paths: on the server of ``--server``, or ``natproxy://HOST:PORT/PATH``.
         :raises UsageError: if one is invalid, or if they are on different servers.
         """
+        from natproxy.client.requests import as_name
+
         servers = set()
         names = []
         for path in paths:
@@ -85,6 +90,9 @@ class Sessions(Closing):
         return self._with(servers.pop(), arguments), names
 
     def _with(self, server: Address, arguments: Namespace) -> Session:
+        from natproxy.client.blocking.session import Session
+        from natproxy.client.retry import check_timeout
+
         check_timeout("--timeout", arguments.timeout)
         check_timeout("--connect-timeout", arguments.connect_timeout)
         session = self._sessions.setdefault(server, Session(server))
@@ -98,6 +106,8 @@ def retry_policy_of(arguments: Namespace) -> RetryPolicy:
 
     :param arguments: see `configure`.
     """
+    from natproxy.client.retry import RETRY_FOR, RetryPolicy
+
     retry_for = arguments.retry_for
     if retry_for is None:
         retry_for = arguments.default_retry_for
@@ -112,6 +122,8 @@ def retrier_of(arguments: Namespace, session: Session, report: Callable[[str], o
 
     :param report: called with a message for each failure that is retried.
     """
+    from natproxy.client.retry import Cancellation, Retrier
+
     return Retrier(session.retry_context, retry_policy_of(arguments), Cancellation(), report)
 
 

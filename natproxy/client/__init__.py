@@ -13,31 +13,33 @@ Every failure is a `ClientError`, whose message names the object and the reason 
 Programs with a Twisted reactor use `natproxy.client.twisted` instead.
 """
 
-from natproxy.address import Address
-from natproxy.client.blocking.connection import Connection, Reply
-from natproxy.client.errors import (
-    CannotConnect,
-    Changed,
-    ClientError,
-    ConnectionBroken,
-    DeletionRefused,
-    DigestMismatch,
-    GaveUp,
-    Interrupted,
-    ListingIncomplete,
-    LocalError,
-    NotFound,
-    NotUnderstood,
-    ServerError,
-    TooManyEntries,
-    Unavailable,
-    Unsupported,
-    UsageError,
-)
-from natproxy.client.events import Event, Phase, Progress
-from natproxy.client.retry import RetryPolicy
-from natproxy.client.session import Session, connect
-from natproxy.client.url import parse_server, parse_url
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from natproxy.address import Address
+    from natproxy.client.blocking.connection import Connection, Reply
+    from natproxy.client.errors import (
+        CannotConnect,
+        Changed,
+        ClientError,
+        ConnectionBroken,
+        DeletionRefused,
+        DigestMismatch,
+        GaveUp,
+        Interrupted,
+        ListingIncomplete,
+        LocalError,
+        NotFound,
+        NotUnderstood,
+        ServerError,
+        TooManyEntries,
+        Unavailable,
+        Unsupported,
+        UsageError,
+    )
+    from natproxy.client.events import Event, Phase, Progress
+    from natproxy.client.retry import RetryPolicy
+    from natproxy.client.session import Session, connect
+    from natproxy.client.url import parse_server, parse_url
 
 __all__ = [
     "Address",
@@ -69,3 +71,46 @@ __all__ = [
     "parse_server",
     "parse_url",
 ]
+
+_MODULES = {
+    "Address": "natproxy.address",
+    "Connection": "natproxy.client.blocking.connection",
+    "Reply": "natproxy.client.blocking.connection",
+    "CannotConnect": "natproxy.client.errors",
+    "Changed": "natproxy.client.errors",
+    "ClientError": "natproxy.client.errors",
+    "ConnectionBroken": "natproxy.client.errors",
+    "DeletionRefused": "natproxy.client.errors",
+    "DigestMismatch": "natproxy.client.errors",
+    "GaveUp": "natproxy.client.errors",
+    "Interrupted": "natproxy.client.errors",
+    "ListingIncomplete": "natproxy.client.errors",
+    "LocalError": "natproxy.client.errors",
+    "NotFound": "natproxy.client.errors",
+    "NotUnderstood": "natproxy.client.errors",
+    "ServerError": "natproxy.client.errors",
+    "TooManyEntries": "natproxy.client.errors",
+    "Unavailable": "natproxy.client.errors",
+    "Unsupported": "natproxy.client.errors",
+    "UsageError": "natproxy.client.errors",
+    "Event": "natproxy.client.events",
+    "Phase": "natproxy.client.events",
+    "Progress": "natproxy.client.events",
+    "RetryPolicy": "natproxy.client.retry",
+    "Session": "natproxy.client.session",
+    "connect": "natproxy.client.session",
+    "parse_server": "natproxy.client.url",
+    "parse_url": "natproxy.client.url",
+}
+"""The modules of the names above."""
+
+
+def __getattr__(name: str) -> object:
+    """Import a name when it is used: the errors alone are a tenth of all modules."""
+    module = _MODULES.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    found = globals()[name] = getattr(import_module(module), name)
+    return found

@@ -88,13 +88,14 @@ def terminal_columns() -> int | None:
 
 
 def write_csv(rows: Iterable[dict[str, Any]], names: Sequence[str]) -> None:
-    """Write rows with a header; see `natproxy.records.formats.csv_line`.
+    """Write rows with a header.
 
     :param names: of the columns.
     """
     from natproxy.records.formats import csv_lines
 
-    sys.stdout.writelines(csv_lines(rows, names))
+    for line in csv_lines(rows, names):
+        sys.stdout.write(line)
 
 
 def write_json_lines(objects: Iterable[dict[str, Any]]) -> None:
