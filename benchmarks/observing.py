@@ -133,11 +133,10 @@ class Proxy(Daemon):
                 if reading:
                     threading.Thread(target=discard, args=(watcher,), daemon=True).start()
             time.sleep(0.2)
-            try:
-                yield
-            finally:
-                for watcher in [] if not reading else [watcher]:
-                    watcher.shutdown(socket.SHUT_RDWR)
+            yield
+            if reading:
+                # The thread ends.
+                watcher.shutdown(socket.SHUT_RDWR)
 
 
 def send_commands(port: int, times: int) -> None:
@@ -193,7 +192,7 @@ def measure(rounds: int, total: int) -> None:
         print("CPU of the proxy for a command of 4 KiB, median:")
         for name, each in costs.items():
             cost = statistics.median(each)
-            print(f"  {name:32} {cost:7.1f} µs  {cost - base:+6.1f} µs  {cost / base:.3f} ×")
+            print(f"  {name:32} {cost:7.1f} µs  {cost - base:+6.1f} µs  {cost / base:.3f}-fold")
         print(f"memory of {WATCHERS} watchers that do not read: {grown / 2**20:+.2f} MiB")
         full = Proxy(origin, directory, ring=True, entries=ENTRIES)
         stack.callback(full.stop)

@@ -204,7 +204,13 @@ class Text(Rule[str]):
 
 
 class Texts(Rule[tuple[str, ...]]):
-    """One `Text` or several. In an option or a variable, white space separates them."""
+    """One `Text` or several. In an option or a variable, white space separates them.
+
+    :param least: how many there must be.
+    """
+
+    def __init__(self, least: int = 1) -> None:
+        self.least = least
 
     def parse(self, text: str) -> tuple[str, ...]:
         """Split a text at white space; see `Rule`."""
@@ -214,9 +220,14 @@ class Texts(Rule[tuple[str, ...]]):
         """Return a string, or a list of strings, as a tuple; see `Rule`."""
         if isinstance(value, str):
             value = (value,)
-        if isinstance(value, (list, tuple)) and value and all(isinstance(v, str) for v in value):
+        if (
+            isinstance(value, (list, tuple))
+            and len(value) >= self.least
+            and all(isinstance(v, str) for v in value)
+        ):
             return tuple(Text().check(one) for one in value)
-        raise ValueError("must be a string, or a list of at least one")
+        least = f" of at least {'one' if self.least == 1 else self.least}" if self.least else ""
+        raise ValueError(f"must be a string, or a list{least}")
 
 
 class Setting(NamedTuple):

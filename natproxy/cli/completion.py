@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, TextIO
 from natproxy.cli.candidates import ManyNames
 from natproxy.cli.context import configure
 from natproxy.cli.encoding import argument_for
-from natproxy.cli.options import CONFIG_FILE, LOCAL, LOCAL_FILE, REMOTE, REMOTE_DIRECTORY
+from natproxy.cli.options import (
+    COLUMNS,
+    CONFIG_FILE,
+    CONTROL_SOCKET,
+    DAEMON,
+    LOCAL,
+    LOCAL_FILE,
+    OBSERVED,
+    REMOTE,
+    REMOTE_DIRECTORY,
+)
 from natproxy.cli.parsing import commands_of
 from natproxy.cli.shell.quoting import quoted
 from natproxy.client.errors import UsageError
@@ -44,7 +54,9 @@ def complete(
         for action in each._actions:
             if action.metavar in REMOTE:
                 completer: object = remote_paths
-            elif action.metavar in (LOCAL_FILE, CONFIG_FILE):
+            elif action.metavar in OBSERVED:
+                completer = observed_words
+            elif action.metavar in (LOCAL_FILE, CONFIG_FILE, CONTROL_SOCKET):
                 completer = FilesCompleter()
             elif action.metavar in LOCAL:
                 completer = DirectoriesCompleter()
@@ -74,6 +86,19 @@ def remote_paths(prefix: str, action: Action, parsed_args: Namespace, **_: objec
     found = map(argument_for, names.starting_with(prefix, server, directories))
     # A name with characters that the locale lacks cannot be typed.
     return [each for each in found if each is not None]
+
+
+def observed_words(prefix: str, action: Action, parsed_args: Namespace, **_: object) -> list[str]:
+    """Return the names of daemons, columns, or words of a filter that begin with a prefix."""
+    from natproxy.cli.translations import candidates
+
+    if action.metavar == DAEMON:
+        found = candidates.daemon_names()
+    elif action.metavar == COLUMNS:
+        found = candidates.columns(prefix)
+    else:
+        found = candidates.filter_words(prefix, parsed_args.filter or ())
+    return [each for each in found if each.startswith(prefix)]
 
 
 def _finder() -> CompletionFinder:

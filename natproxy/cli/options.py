@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 
 DEFAULT_SERVER = "127.0.0.1:9000"
@@ -20,8 +21,14 @@ LOCAL_TARGET = "LOCAL_DIR"
 LOCAL_DIRECTORY = "DIR"
 CONFIG_FILE = "FILE"
 COMMAND = "COMMAND"
+CONTROL_SOCKET = "SOCKET"
+DAEMON = "DAEMON"
+FILTER = "FILTER"
+COLUMNS = "COLUMNS"
+TIME = "TIME"
 REMOTE = (REMOTE_FILE, REMOTE_NAME, REMOTE_DIRECTORY)
-LOCAL = (LOCAL_FILE, LOCAL_TARGET, LOCAL_DIRECTORY, CONFIG_FILE)
+LOCAL = (LOCAL_FILE, LOCAL_TARGET, LOCAL_DIRECTORY, CONFIG_FILE, CONTROL_SOCKET)
+OBSERVED = (DAEMON, FILTER, COLUMNS)
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -187,3 +194,90 @@ def add_transfer_options(parser: argparse.ArgumentParser) -> None:
 def add_json_option(parser: argparse.ArgumentParser) -> None:
     """Add the option of the commands that can write JSON."""
     parser.add_argument("--json", action="store_true", help="write JSON, for programs")
+
+
+def add_control_options(parser: argparse.ArgumentParser, journal: bool = False) -> None:
+    """Add the options that select a daemon by its control socket.
+
+    :param journal: whether the command can read a journal without a daemon.
+    """
+    parser.add_argument(
+        "--control",
+        metavar=CONTROL_SOCKET,
+        help="path of the daemon's control socket (default: $NATPROXY_CONTROL, else that of the"
+        " daemon that runs)",
+    )
+    parser.add_argument("--name", metavar=DAEMON, help="name of the daemon")
+    if journal:
+        parser.add_argument(
+            "--journal",
+            metavar=LOCAL_DIRECTORY,
+            help="read the journal in this directory; no daemon is needed",
+        )
+
+
+def add_filter_options(parser: argparse.ArgumentParser) -> None:
+    """Add a filter as the command's words, and the option that explains it."""
+    parser.add_argument(
+        "filter",
+        metavar=FILTER,
+        nargs="*",
+        help="such as: client 10.0.0.0/24 and not verb STAT (default: all)",
+    )
+    add_explain_option(parser)
+
+
+def add_explain_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that shows how a filter was understood."""
+    parser.add_argument(
+        "--explain", action="store_true", help="print how the filter was understood, and exit"
+    )
+
+
+def add_interval_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of an interval of time."""
+    accept_times_ago(parser)
+    parser.add_argument(
+        "--since",
+        metavar=TIME,
+        help="begin of the interval: -10min, 14:03, 'yesterday 17:00', 2026-11-26T14:03Z",
+    )
+    parser.add_argument(
+        "--until",
+        metavar=TIME,
+        help="end of the interval; 14:03 includes this minute (default: now)",
+    )
+
+
+def accept_times_ago(parser: argparse.ArgumentParser) -> None:
+    """Accept values such as ``-10min``, which argparse would take for an option."""
+    parser._negative_number_matcher = re.compile(r"-[0-9]")
+
+
+def add_last_option(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add the option that limits the output to the newest records.
+
+    :param what: they are, in the plural.
+    """
+    parser.add_argument(
+        "--last",
+        metavar="N",
+        type=whole_number(1, 10**9),
+        help=f"the newest N {what} only",
+    )
+
+
+def add_columns_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that selects columns."""
+    parser.add_argument(
+        "--columns",
+        metavar=COLUMNS,
+        help="columns, separated by commas; a wrong name lists them all",
+    )
+
+
+def add_format_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the commands that can write JSON and CSV."""
+    formats = parser.add_mutually_exclusive_group()
+    formats.add_argument("--json", action="store_true", help="write JSON, for programs")
+    formats.add_argument("--csv", action="store_true", help="write CSV with a header")

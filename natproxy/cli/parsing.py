@@ -66,7 +66,7 @@ class HelpFormatter(argparse.HelpFormatter):
     """
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=_columns() - 2)
+        super().__init__(prog, width=columns() - 2)
 
 
 class CommandLineParser(argparse.ArgumentParser):
@@ -167,7 +167,7 @@ def _add_commands(
         each.set_defaults(selected=command)
 
 
-def _columns() -> int:
+def columns() -> int:
     """Return the columns of the terminal, as ``shutil.get_terminal_size`` does."""
     columns = os.environ.get("COLUMNS", "")
     if columns.isdecimal() and int(columns) > 0:

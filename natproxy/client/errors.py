@@ -54,6 +54,18 @@ class UsageError(ClientError):
     exit_status = 2
 
 
+class InvalidQuery(UsageError):
+    """A daemon refused a filter, a time, or another member of a request.
+
+    :ivar position: index of the character of the filter at which the error is; ``None`` if it is
+        not in a filter.
+    """
+
+    def __init__(self, message: str, position: int | None = None) -> None:
+        super().__init__(message)
+        self.position = position
+
+
 class NotFound(ServerError):
     """The server has no such file."""
 
@@ -72,6 +84,10 @@ class CannotConnect(ClientError):
     def __init__(self, message: str, server: str = "") -> None:
         super().__init__(message)
         self.server = server
+
+
+class NoDaemon(CannotConnect):
+    """No daemon listens on a control socket."""
 
 
 class ConnectionBroken(ClientError):

@@ -14,7 +14,7 @@ from twisted.web.server import Request
 
 from natproxy.control.encoding import encode, encode_lost
 from natproxy.control.endpoint import JSON_LINES, Context, Endpoint
-from natproxy.control.feed import HEARTBEAT, Feed
+from natproxy.control.feed import HEARTBEAT, feed_of
 from natproxy.control.interfaces import EventsQuery, History
 from natproxy.control.parameters import (
     RequestError,
@@ -28,8 +28,9 @@ from natproxy.control.parameters import (
 )
 from natproxy.control.recent import RingHistory
 from natproxy.control.stream import Body
-from natproxy.nat.ring import EventRing, Row
+from natproxy.nat.ring import EventRing, Lost, Row
 from natproxy.records.filter import Filter
+from natproxy.records.record import Origin
 
 BATCH = 16
 """Events that a watcher reads from the ring at once."""
@@ -88,7 +89,7 @@ class EventsResource(Endpoint):
     def __init__(self, context: Context, ring: EventRing) -> None:
         super().__init__(context)
         self._ring = ring
-        self.feed = Feed(ring, context.reactor)
+        self.feed = feed_of(ring, context.reactor)
 
     def get(self, request: Request, values: dict[str, Any]) -> Any:
         """Stream the events.
@@ -256,7 +257,8 @@ class EventsResource(Endpoint):
         text = "" if watch.filter is None else str(watch.filter)
         query = EventsQuery(text, watch.since, watch.until, watch.cursor, first)
         pages = history.events(query)
-        boot = self._ring.origin.boot
+        boot, seen = self._ring.origin.boot, watch.cursor or 0
+        known = boot
         try:
             for page in pages:
                 found: list[Any] = []
@@ -264,8 +266,18 @@ class EventsResource(Endpoint):
                 if not found or not found[0]:
                     return
                 for record in found[0]:
-                    seq = record.seq if record.boot == boot else None
-                    yield self._framed(watch, encode(record) + b"\n", seq), 1
+                    number = record.seq or 0
+                    if record.boot != known:
+                        known, seen = record.boot, 0
+                    if record.event == "lost":
+                        # Behind a filter, more events than these may be between the two.
+                        origin = Origin(record.proxy, record.worker, record.boot)
+                        line = encode_lost(origin, Lost(min(seen + 1, number), number))
+                    else:
+                        line = encode(record)
+                    seen = number
+                    seq = number if known == boot else None
+                    yield self._framed(watch, line + b"\n", seq), 1
         finally:
             close = getattr(pages, "close", None)
             if close is not None:

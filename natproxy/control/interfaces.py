@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.web.resource import IResource
 
 from natproxy.nat.ring import EventRing
+from natproxy.records.queries import EventsQuery as EventsQuery
+from natproxy.records.queries import HistoryQuery as HistoryQuery
 from natproxy.records.record import Origin, Record
 from natproxy.records.whois import Answer, Question
+
+if TYPE_CHECKING:
+    # A daemon without HTTP does not import it: it takes 5 MiB.
+    from twisted.web.resource import IResource
 
 
 class TableSource(Protocol):
@@ -57,41 +62,6 @@ class History(Protocol):
     def events(self, query: EventsQuery) -> Iterator[Deferred[list[Record]]]:
         """Return the records of events in the same manner, by worker and ``seq``."""
         ...
-
-
-@dataclass(frozen=True)
-class HistoryQuery:
-    """Which translations of the past.
-
-    :ivar filter: text of the filter language; empty for all.
-    :ivar since: microseconds since the epoch; ``None`` for the oldest. A translation that was open
-        at a time of the interval is in it.
-    :ivar until: likewise, not included; ``None`` for now.
-    :ivar limit: number of translations at most, the newest ones; ``None`` for all.
-    """
-
-    filter: str = ""
-    since: int | None = None
-    until: int | None = None
-    limit: int | None = None
-
-
-@dataclass(frozen=True)
-class EventsQuery:
-    """Which events of the past.
-
-    :ivar filter: text of the filter language; empty for all.
-    :ivar since: microseconds since the epoch.
-    :ivar until: likewise, not included.
-    :ivar after: number of the last event that is not wanted.
-    :ivar before: number of the first event that is not wanted.
-    """
-
-    filter: str = ""
-    since: int | None = None
-    until: int | None = None
-    after: int | None = None
-    before: int | None = None
 
 
 @dataclass

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from natproxy.daemon.logfile import KEPT, SIZE
+from natproxy.daemon.rules import Name, Size, TimeSpan
 from natproxy.settings import (
     DEFAULT,
     ENVIRONMENT,
@@ -78,6 +79,13 @@ class DaemonConfig:
     :ivar drain: seconds that commands in flight may take when the daemon stops.
     :ivar max_clients: clients at once; ``None`` for `natproxy.server.admission.CLIENTS`, or as
         many as there are descriptors for.
+    :ivar name: of the daemon, and of its control socket and its journal; ``None`` for
+        ``proxy-PORT``, ``files-PORT`` or ``up-PORT``, with the port of the first listener.
+    :ivar control: path of the control socket, relative to the working directory; ``none`` for no
+        socket, ``None`` for `natproxy.records.places.socket_places`.
+    :ivar web: endpoints of the page and the metrics; none by default.
+    :ivar web_hosts: names that a request to them may have as its host, besides addresses and
+        ``localhost``.
     :ivar log: path of the log file, relative to the working directory; ``-`` for standard
         output, ``None`` for the log of ``twistd``.
     :ivar log_size: MiB from which the log file is rotated; 0 for never.
@@ -109,6 +117,30 @@ class DaemonConfig:
         WholeNumber(1, unit="clients"),
         "Clients at once (10000, or fewer if there are not descriptors for so many).",
         shown="10000",
+    )
+    name: str | None = setting(
+        None,
+        Name(),
+        "Name of the daemon, and of its control socket.",
+        reloadable=False,
+    )
+    control: str | None = setting(
+        None,
+        Text(),
+        "Path of the control socket; none: no socket.",
+        reloadable=False,
+    )
+    web: tuple[str, ...] = setting(
+        (),
+        Texts(least=0),
+        "Endpoint of the page and the metrics; may be repeated (no access control).",
+        reloadable=False,
+    )
+    web_hosts: tuple[str, ...] = setting(
+        (),
+        Texts(least=0),
+        "Name that a request to --web may have as its host, besides addresses; may be repeated.",
+        reloadable=False,
     )
     log: str | None = setting(
         None,
@@ -204,6 +236,12 @@ class ProxyConfig(DaemonConfig):
     :ivar relay: how large bodies are moved: ``auto``, ``copy`` or ``splice``.
     :ivar max_clients_per_host: connections of one host at once; 0 for no limit; ``None`` for a
         tenth of all clients, at least 16.
+    :ivar journal: directory of the journal, relative to the working directory; ``none`` for no
+        journal, ``None`` for `natproxy.records.places.journal_directory`.
+    :ivar journal_keep: seconds that the journal keeps translations.
+    :ivar journal_max_size: bytes that it may have; the oldest segments are deleted.
+    :ivar journal_names: whether it holds the names of files: ``full`` or ``none``.
+    :ivar ident: endpoint of the ident service (RFC 1413); ``None`` for none.
     """
 
     daemon: ClassVar[str] = "natproxy"
@@ -231,6 +269,30 @@ class ProxyConfig(DaemonConfig):
         WholeNumber(0, unit="connections"),
         "Connections of one host at once (a tenth of --max-clients, at least 16); 0: no limit.",
         shown="a tenth of `max-clients`, at least 16",
+    )
+    journal: str | None = setting(
+        None,
+        Text(),
+        "Directory of the journal; none: no journal.",
+        reloadable=False,
+    )
+    journal_keep: float = setting(
+        90 * 86_400.0, TimeSpan(60), "Time that the journal keeps translations, such as 90d."
+    )
+    journal_max_size: int = setting(
+        10 << 30, Size(1 << 20), "Size of the journal at most, such as 10G."
+    )
+    journal_names: str = setting(
+        "full",
+        Choice("full", "none"),
+        "Whether the journal holds the names of files: full or none.",
+        reloadable=False,
+    )
+    ident: str | None = setting(
+        None,
+        Text(),
+        "Endpoint of the ident service, for the upstream's host.",
+        reloadable=False,
     )
 
 

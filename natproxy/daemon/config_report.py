@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from natproxy.daemon.config import (
@@ -16,6 +17,7 @@ from natproxy.daemon.config import (
 )
 from natproxy.daemon.endpoints import listening_endpoints, upstream_endpoint
 from natproxy.daemon.fileserver import open_directory
+from natproxy.daemon.places import explicit_control
 from natproxy.settings import Found, SettingError
 from natproxy.toml import format_settings
 
@@ -61,13 +63,17 @@ def check_config(
     except SettingError as error:
         return list(error.messages)
     checks: list[Callable[[], object]] = [lambda: _check_log(config)]
-    for description in config.listen:
-        if not description.removeprefix("haproxy:").startswith("systemd:"):
-            one = replace(config, listen=(description,))
-            checks.append(lambda one=one: listening_endpoints(reactor, one))  # type: ignore[misc]
+    for setting in ("listen", "web"):
+        for description in getattr(config, setting):
+            if not description.removeprefix("haproxy:").startswith("systemd:"):
+                changed: dict[str, Any] = {setting: (description,)}
+                one = replace(config, **changed)
+                checks.append(partial(listening_endpoints, reactor, one, setting))
+    checks.append(partial(explicit_control, config))
     if isinstance(config, ProxyConfig):
         proxy = config
         checks.append(lambda: upstream_endpoint(reactor, proxy))
+        checks.append(lambda: listening_endpoints(reactor, proxy, "ident"))
     elif isinstance(config, FileServerConfig) and config.files is not None:
         server = config
         checks.append(lambda: open_directory(server))

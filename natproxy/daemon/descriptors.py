@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from twisted.logger import Logger
 
-from natproxy.daemon.config import DaemonConfig
+from natproxy.daemon.config import DaemonConfig, ProxyConfig
+from natproxy.records.places import NONE
 from natproxy.server.admission import CLIENTS, Admission
 
 RESERVED = 96
@@ -36,6 +37,14 @@ PER_SPLICE = 4
 SPLICES = 512
 """Bodies that are spliced at the same time, if there are descriptors for so many."""
 
+OBSERVERS = 64
+"""Connections to the control socket at the same time, if there are descriptors for so many; as many
+to the web endpoints, and half as many to the ident service."""
+
+JOURNAL = 32
+"""Descriptors of the journal: the segment that is written, its log and its shared memory, the
+catalogue, and the files that searches have open."""
+
 LEAST_OF_FILE_SERVER = 2
 """Clients that a file server always admits: one client of a proxy needs two connections, since
 that of its last command is closed when that of the next one has been made."""
@@ -55,6 +64,39 @@ class Capacity(NamedTuple):
 
     clients: int
     splices: int = 0
+
+
+class Observers(NamedTuple):
+    """The connections of those who observe a daemon; they do not count as clients.
+
+    :ivar control: to the control socket at the same time, watchers included.
+    :ivar web: to all web endpoints.
+    :ivar ident: to the ident service.
+    :ivar journal: descriptors of the journal.
+    """
+
+    control: int = 0
+    web: int = 0
+    ident: int = 0
+    journal: int = 0
+
+
+NO_OBSERVERS = Observers()
+
+
+def observers_for(config: DaemonConfig, descriptors: int) -> Observers:
+    """Return how many observers a daemon may have, by its settings and its descriptors.
+
+    The connections of each kind are a sixteenth of the descriptors at most.
+    """
+    most = max(2, min(OBSERVERS, descriptors // 16))
+    proxy = config if isinstance(config, ProxyConfig) else None
+    return Observers(
+        0 if config.control == NONE else most,
+        most if config.web else 0,
+        most // 2 if proxy and proxy.ident else 0,
+        JOURNAL if proxy and proxy.journal != NONE else 0,
+    )
 
 
 def attainable() -> int:
@@ -77,16 +119,22 @@ def raise_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def proxy_capacity(descriptors: int) -> Capacity:
-    """Divide descriptors among the clients of a proxy and the bodies that it splices."""
-    free = max(0, descriptors - RESERVED)
+def proxy_capacity(descriptors: int, observers: Observers = NO_OBSERVERS) -> Capacity:
+    """Divide descriptors among the clients of a proxy and the bodies that it splices.
+
+    :param observers: whose descriptors are reserved.
+    """
+    free = max(0, descriptors - RESERVED - sum(observers))
     splices = min(SPLICES, free // 4 // PER_SPLICE)
     return Capacity(max(1, (free - splices * PER_SPLICE) // PER_CLIENT), splices)
 
 
-def file_server_capacity(descriptors: int) -> Capacity:
-    """Return how many clients of a file server there are descriptors for."""
-    free = max(0, descriptors - RESERVED - RESERVED_BY_THREADS)
+def file_server_capacity(descriptors: int, observers: Observers = NO_OBSERVERS) -> Capacity:
+    """Return how many clients of a file server there are descriptors for.
+
+    :param observers: whose descriptors are reserved.
+    """
+    free = max(0, descriptors - RESERVED - RESERVED_BY_THREADS - sum(observers))
     return Capacity(max(LEAST_OF_FILE_SERVER, free // PER_CLIENT))
 
 

@@ -16,14 +16,19 @@ from natproxy.settings import SettingError
 _Endpoint = TypeVar("_Endpoint")
 
 
-def listening_endpoints(reactor: Any, config: DaemonConfig) -> list[ListeningEndpoint]:
-    """Return the endpoints of the setting ``listen``, in its order.
+def listening_endpoints(
+    reactor: Any, config: DaemonConfig, setting: str = "listen"
+) -> list[ListeningEndpoint]:
+    """Return the endpoints of a setting, in its order.
 
+    :param setting: the field, which has one endpoint, several, or none.
     :raises SettingError: if one is malformed, has a port that does not exist, or needs a package
         or a file that is missing.
     """
-    label = config.label("listen")
-    for description in config.listen:
+    label = config.label(setting)
+    value = getattr(config, setting)
+    descriptions = () if value is None else (value,) if isinstance(value, str) else value
+    for description in descriptions:
         port = re.match(r"(?:haproxy:)*tcp[46]?:(?:port=)?(-?\d+)(?::|$)", description)
         # The first nine characters suffice: Python refuses to convert thousands of digits.
         if port and not 0 <= int(port[1][:9]) < 65536:
@@ -35,7 +40,7 @@ def listening_endpoints(reactor: Any, config: DaemonConfig) -> list[ListeningEnd
             label,
             _listening_suggestion,
         )
-        for description in config.listen
+        for description in descriptions
     ]
 
 

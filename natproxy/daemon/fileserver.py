@@ -10,8 +10,14 @@ from twisted.application.service import IService
 
 from natproxy.daemon.clock import use_monotonic_time
 from natproxy.daemon.config import FileServerConfig
-from natproxy.daemon.descriptors import admission_for, attainable, file_server_capacity
+from natproxy.daemon.descriptors import (
+    admission_for,
+    attainable,
+    file_server_capacity,
+    observers_for,
+)
 from natproxy.daemon.endpoints import listening_endpoints
+from natproxy.daemon.observation import FileServerObservation
 from natproxy.daemon.options import DaemonOptions, parameters_of
 from natproxy.daemon.service import DrainingService, TwistdService, startup_errors
 from natproxy.fileserver import digests
@@ -19,7 +25,7 @@ from natproxy.fileserver.factory import (
     CONCURRENT_READS,
     LISTING_THREADS,
     FileServerFactory,
-    read_in,
+    Reads,
 )
 from natproxy.protocol import printable
 from natproxy.relay import Method, PageCache, Relays
@@ -113,9 +119,11 @@ def make_file_server(
     endpoints = listening_endpoints(reactor, config)
     served = open_directory(config) if served is None else served
     use_monotonic_time(reactor)
-    capacity = file_server_capacity(attainable() if descriptors is None else descriptors)
+    descriptors = attainable() if descriptors is None else descriptors
+    observers = observers_for(config, descriptors)
+    capacity = file_server_capacity(descriptors, observers)
     # Each has threads of its own: slow or blocked work of one kind does not delay the others.
-    reads = Threads(reactor, CONCURRENT_READS, "reads")
+    reads = Reads(Threads(reactor, CONCURRENT_READS, "reads"), reactor)
     listings = Threads(reactor, LISTING_THREADS, "listings")
     hashes = Threads(reactor, digests.THREADS, "digests")
     factory = FileServerFactory(
@@ -123,13 +131,14 @@ def make_file_server(
         served.directory,
         listings,
         config.timeout,
-        Relays(reactor, RELAYS[config.relay], PageCache(read_in(reads, reactor))),
+        Relays(reactor, RELAYS[config.relay], PageCache(reads)),
         hash_in_thread=hashes,
         admission=admission_for(config, capacity, config.max_clients_per_host, lambda _: 0),
         first_command_timeout=config.first_command_timeout,
+        reads=reads,
     )
     created = ", which was created," if served.created else ""
-    return DrainingService(
+    server = DrainingService(
         endpoints,
         factory,
         config.drain,
@@ -139,6 +148,8 @@ def make_file_server(
         # The log of the next start reports again that the directory was created.
         start_failed=served.remove_created,
     )
+    server.companion = FileServerObservation(reactor, server, config, "fileserver", observers)
+    return server
 
 
 def makeService(options: Options) -> IService:

@@ -35,9 +35,15 @@ class DaemonOptions(usage.Options):
 
     def opt_listen(self, description: str) -> None:
         """Endpoint to listen on; may be repeated. See below for the default."""
-        listen = self._specified.setdefault("listen", [])
-        assert isinstance(listen, list)
-        listen.append(description)
+        self._add("listen", description)
+
+    def opt_web(self, description: str) -> None:
+        """Endpoint of the page and the metrics; may be repeated. There is none by default."""
+        self._add("web", description)
+
+    def opt_web_hosts(self, name: str) -> None:
+        """Name that a request to --web may have as its host, besides addresses; may be repeated."""
+        self._add("web-hosts", name)
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse the command line.
@@ -64,6 +70,11 @@ class DaemonOptions(usage.Options):
         self.config = self.config_class.load(self._specified, file=self["config"])
         self.log = choose_log(self.config, self.parent)
 
+    def _add(self, option: str, value: str) -> None:
+        values = self._specified.setdefault(option, [])
+        assert isinstance(values, list)
+        values.append(value)
+
     def set_once(self, option: str, value: str) -> None:
         """Set an option that can be specified only once.
 
@@ -84,7 +95,8 @@ def parameters_of(config: type[DaemonConfig], *others: str) -> list[list[Any]]:
     file = f"TOML file with the settings (or {variable_of(config, 'config')})."
     parameters: list[list[Any]] = [["config", None, None, file]]
     for one in fields_of(config):
-        if one.name not in ("listen", *others):
-            default = "" if one.default is None else f" [default: {one.default}]"
+        if one.name not in ("listen", "web", "web_hosts", *others):
+            rule = one.metadata["rule"]
+            default = "" if one.default is None else f" [default: {rule.show(one.default)}]"
             parameters.append([key_of(one.name), None, None, one.metadata["summary"] + default])
     return parameters

@@ -8,9 +8,10 @@ from twisted.application.service import IService
 
 from natproxy.daemon.clock import use_monotonic_time
 from natproxy.daemon.config import ProxyConfig
-from natproxy.daemon.descriptors import admission_for, attainable, proxy_capacity
+from natproxy.daemon.descriptors import admission_for, attainable, observers_for, proxy_capacity
 from natproxy.daemon.endpoints import listening_endpoints, upstream_endpoint
 from natproxy.daemon.options import DaemonOptions, parameters_of
+from natproxy.daemon.proxy_observation import ProxyObservation
 from natproxy.daemon.service import DrainingService, TwistdService, startup_errors
 from natproxy.proxy.endpoint import connector_for
 from natproxy.proxy.factory import ProxyFactory
@@ -40,18 +41,21 @@ class Options(DaemonOptions):
 
 
 def make_proxy(
-    reactor: Any, config: ProxyConfig, descriptors: int | None = None
+    reactor: Any, config: ProxyConfig, descriptors: int | None = None, kind: str = "proxy"
 ) -> DrainingService:
     """Return the proxy of a config, without a log and signal handlers.
 
     :param reactor: its clock is changed; see `use_monotonic_time`.
     :param descriptors: that it may use; by default, all that the process may have.
+    :param kind: ``proxy`` or ``up``, for its default name.
     :raises SettingError: if an endpoint is malformed.
     """
     endpoints = listening_endpoints(reactor, config)
     upstream = upstream_endpoint(reactor, config)
     use_monotonic_time(reactor)
-    capacity = proxy_capacity(attainable() if descriptors is None else descriptors)
+    descriptors = attainable() if descriptors is None else descriptors
+    observers = observers_for(config, descriptors)
+    capacity = proxy_capacity(descriptors, observers)
     factory = ProxyFactory(
         reactor,
         connector_for(config.upstream, upstream, reactor, config.connect_timeout),
@@ -61,7 +65,7 @@ def make_proxy(
         relays=Relays(reactor, RELAYS[config.relay], splices=capacity.splices),
         first_command_timeout=config.first_command_timeout,
     )
-    return DrainingService(
+    proxy = DrainingService(
         endpoints,
         factory,
         config.drain,
@@ -69,6 +73,8 @@ def make_proxy(
         details=f"the proxy in front of {config.upstream}",
         label=config.label("listen"),
     )
+    proxy.companion = ProxyObservation(reactor, proxy, factory, config, kind, observers)
+    return proxy
 
 
 def makeService(options: Options) -> IService:

@@ -1,23 +1,22 @@
-"""The daemons as services: they listen, drain and stop; signals end them.
+"""The daemons as services: they listen, drain and stop.
 
-A `DrainingService` is one daemon; `TerminationSignals` makes SIGTERM end it in order, and
-`TwistdService` is all of it as ``twistd`` runs it. No settings are read here, and no
-factory is made.
+A `DrainingService` is one daemon, and `TwistdService` is all of it as ``twistd`` runs it, with the
+handlers of signals. No settings are read here, and no factory is made.
 """
 
 from __future__ import annotations
 
 import errno
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from enum import Enum
 from typing import Protocol
 
 from twisted.application.service import Application, IService, MultiService, Service
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IReactorTime
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorTime
 from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.components import Componentized
@@ -28,6 +27,7 @@ from natproxy.daemon.descriptors import raise_limit
 from natproxy.daemon.listening import ListeningEndpoint, address_text
 from natproxy.daemon.log_options import LogChoice
 from natproxy.daemon.logfile import RotatingFile
+from natproxy.daemon.signals import MaintenanceSignals, SignalledReactor, TerminationSignals
 from natproxy.server.factory import CommandFactory
 from natproxy.settings import SettingError
 
@@ -68,6 +68,41 @@ def exit_on_error(program: str) -> Iterator[None]:
         raise SystemExit(str(error)) from None
 
 
+class Phase(Enum):
+    """What a `DrainingService` does."""
+
+    STARTING = "starting"
+    LISTENING = "listening"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+class Companion(Protocol):
+    """What runs beside a daemon and shows it: control socket, journal, metrics."""
+
+    def open_ports(self) -> None:
+        """Open the listening sockets, after those of the daemon; with privileges, if it has any.
+
+        :raises StartupError: if one cannot be opened.
+        """
+        ...
+
+    def start(self) -> None:
+        """Open files, as the user that the daemon runs as.
+
+        :raises StartupError: if one that was configured cannot be opened.
+        """
+        ...
+
+    def cancel_start(self) -> None:
+        """Close the sockets again: the daemon cannot start."""
+        ...
+
+    async def stop(self) -> None:
+        """Close everything; all clients of the daemon have finished."""
+        ...
+
+
 class DrainingService(Service):
     """Listens on endpoints, and lets clients finish when it is stopped.
 
@@ -80,6 +115,10 @@ class DrainingService(Service):
     :param start_failed: called if it cannot listen.
     :ivar announced: whether the start is logged.
     :ivar ports: the listening ports, in the order of the endpoints.
+    :ivar addresses: those of the ports, as texts; they stay when it has stopped listening.
+    :ivar phase: what it does now.
+    :ivar companion: started after it listens, and stopped when the last client has finished.
+    :ivar end: ends the process in order, as SIGTERM does; set by what runs the daemon.
     """
 
     _log = Logger()
@@ -98,6 +137,10 @@ class DrainingService(Service):
         self.factory = factory
         self.ports: list[IListeningPort] = []
         self.announced = True
+        self.addresses: tuple[str, ...] = ()
+        self.phase = Phase.STARTING
+        self.companion: Companion | None = None
+        self.end: Callable[[str], object] = lambda cause: None
         self._endpoints = endpoints
         self._drain = drain
         self._clock = clock
@@ -112,34 +155,52 @@ class DrainingService(Service):
         """
         super().privilegedStartService()
         raise_limit()
-        for endpoint in self._endpoints:
-            failures: list[Failure] = []
-            endpoint.listen(self.factory).addCallbacks(self.ports.append, failures.append)
-            if failures:
-                self._start_failed()
-                ports, self.ports = self.ports, []
-                for port in ports:
-                    port.stopListening()
-                reason = _reason(failures[0], self._label)
-                raise StartupError(f"cannot listen on {endpoint.description}: {reason}")
+        try:
+            self.ports = open_ports(self._endpoints, self.factory, self._label)
+            self.addresses = tuple(address_text(port.getHost()) for port in self.ports)
+            if self.companion is not None:
+                self.companion.open_ports()
+        except StartupError:
+            self._cancel_start()
+            raise
+        self.phase = Phase.LISTENING
         if self.announced:
             self._log_start()
 
     def startService(self) -> None:
-        """Listen, unless `privilegedStartService` has done so."""
+        """Listen, unless `privilegedStartService` has done so, and start the companion.
+
+        :raises StartupError: as `privilegedStartService`, and if the companion cannot start.
+        """
         super().startService()
-        if not self.ports:
+        if self.phase is not Phase.LISTENING:
             self.privilegedStartService()
+        if self.companion is not None:
+            try:
+                self.companion.start()
+            except StartupError:
+                self._cancel_start()
+                raise
+
+    def _cancel_start(self) -> None:
+        self._start_failed()
+        self.phase = Phase.STOPPED
+        ports, self.ports = self.ports, []
+        for port in ports:
+            port.stopListening()
+        if self.companion is not None:
+            self.companion.cancel_start()
 
     def stopService(self) -> Deferred[None]:
         """Stop listening at once, drain, then abort what is left.
 
-        :return: fires when no connection is left.
+        :return: fires when no connection is left, and the companion has stopped.
         """
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        self.phase = Phase.DRAINING
         ports, self.ports = self.ports, []
         closed = gatherResults([maybeDeferred(port.stopListening) for port in ports])
         time_out = self._clock.callLater(self._drain, self.abort)
@@ -155,6 +216,9 @@ class DrainingService(Service):
         if time_out.active():
             time_out.cancel()
         await closed
+        if self.companion is not None:
+            await self.companion.stop()
+        self.phase = Phase.STOPPED
 
     def _log_start(self) -> None:
         admission = self.factory.admission
@@ -163,7 +227,7 @@ class DrainingService(Service):
             " of one host: {per_host}",
             version=__version__,
             details=self._details,
-            addresses=", ".join(address_text(port.getHost()) for port in self.ports),
+            addresses=", ".join(self.addresses),
             clients=admission.clients,
             per_host=admission.per_host or "no limit",
         )
@@ -171,119 +235,6 @@ class DrainingService(Service):
     def abort(self) -> None:
         """Abort the connections that are left."""
         self.factory.abort()
-
-
-class SignalledReactor(Protocol):
-    """The part of a reactor that signals need (``IReactorCore``, ``IReactorFromThreads``)."""
-
-    def addSystemEventTrigger(
-        self, phase: str, event: str, trigger: Callable[[], object], /
-    ) -> object:
-        """Register a call for a phase of an event, such as the reactor's start."""
-        ...
-
-    def callFromThread(self, function: Callable[..., object], /, *args: object) -> None:
-        """Call in a turn of the reactor; signal handlers may use it."""
-        ...
-
-    def stop(self) -> None:
-        """Stop the reactor."""
-        ...
-
-
-class SignalService(Service):
-    """Handles signals in the reactor's turns, once the reactor has installed its handlers.
-
-    :param reactor: runs the handlers.
-    :ivar numbers: the signals to handle. A signal that is ignored, as by ``nohup``, or that
-        has another handler is left as it is.
-    """
-
-    numbers: tuple[int, ...] = ()
-
-    _log = Logger()
-
-    def __init__(self, reactor: SignalledReactor) -> None:
-        self._reactor = reactor
-
-    def startService(self) -> None:
-        """Install the handlers as soon as the reactor has installed its own."""
-        super().startService()
-        self._reactor.addSystemEventTrigger("after", "startup", self._install)
-
-    def received(self, number: int) -> None:
-        """Handle a signal, in a turn of the reactor."""
-        raise NotImplementedError
-
-    def _install(self) -> None:
-        for number in self.numbers:
-            if self._has_no_handler(number):
-                signal.signal(
-                    number, lambda number, _: self._reactor.callFromThread(self.received, number)
-                )
-
-    def _has_no_handler(self, number: int) -> bool:
-        return signal.getsignal(number) in (signal.SIG_DFL, None)
-
-
-class TerminationSignals(SignalService):
-    """Makes the first SIGTERM or SIGINT drain the daemon, and the second abort the rest.
-
-    With the reactor's own handlers, ``twistd`` would send itself the signal again after the
-    shutdown; with these, the exit status is 0.
-
-    :param reactor: is stopped by the first signal.
-    :param abort: called by the second one.
-    :param hangup: whether SIGHUP, the end of the terminal, does the same.
-    """
-
-    numbers: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT)
-
-    def __init__(
-        self, reactor: SignalledReactor, abort: Callable[[], object], hangup: bool = False
-    ) -> None:
-        super().__init__(reactor)
-        self._abort = abort
-        self._count = 0
-        if hangup:
-            self.numbers = (*self.numbers, signal.SIGHUP)
-
-    def received(self, number: int) -> None:
-        """Stop the reactor; at the second signal, abort."""
-        self._count += 1
-        name = signal.Signals(number).name
-        if self._count == 1:
-            self._log.info("{signal}: stopping", signal=name)
-            self._reactor.stop()
-        else:
-            self._log.info("{signal} again: waiting no longer", signal=name)
-            self._abort()
-
-    def _has_no_handler(self, number: int) -> bool:
-        # The reactor's handlers of SIGTERM and SIGINT are replaced.
-        return number != signal.SIGHUP or super()._has_no_handler(number)
-
-
-class MaintenanceSignals(SignalService):
-    """Makes SIGUSR1 open the log file again; SIGHUP is logged, and has no other effect.
-
-    :param log: the daemon's log file; ``None`` if it has none of its own.
-    """
-
-    numbers: tuple[int, ...] = (signal.SIGUSR1, signal.SIGHUP)
-
-    def __init__(self, reactor: SignalledReactor, log: RotatingFile | None) -> None:
-        super().__init__(reactor)
-        self._file = log
-
-    def received(self, number: int) -> None:
-        """Open the log file again, or log why nothing is done."""
-        if number == signal.SIGHUP:
-            self._log.info("SIGHUP: nothing is done, since no settings can be reloaded")
-        elif self._file is None:
-            self._log.info("SIGUSR1: nothing is done, since there is no log file (--log)")
-        else:
-            self._file.reopen()
 
 
 class TwistdService(MultiService):
@@ -302,21 +253,37 @@ class TwistdService(MultiService):
     ) -> None:
         super().__init__()
         daemon.setServiceParent(self)
-        TerminationSignals(reactor, daemon.abort).setServiceParent(self)
+        termination = TerminationSignals(reactor, daemon.abort)
+        termination.setServiceParent(self)
+        daemon.end = termination.stop
         MaintenanceSignals(reactor, log).setServiceParent(self)
 
     def privilegedStartService(self) -> None:
-        """Start; write the reason on the terminal if that fails.
+        """Open the ports; write the reason on the terminal if that fails.
 
         :raises StartupError: as `DrainingService` does.
         """
-        try:
+        with _written_on_terminal():
             super().privilegedStartService()
-        except StartupError as error:
-            # By now twistd has replaced sys.stderr by its log.
-            if sys.__stderr__ is not None and sys.stderr is not sys.__stderr__:
-                sys.__stderr__.write(f"{error}\n")
-            raise
+
+    def startService(self) -> None:
+        """Start, as `privilegedStartService` does.
+
+        :raises StartupError: as `DrainingService` does.
+        """
+        with _written_on_terminal():
+            super().startService()
+
+
+@contextmanager
+def _written_on_terminal() -> Iterator[None]:
+    try:
+        yield
+    except StartupError as error:
+        # By now twistd has replaced sys.stderr by its log.
+        if sys.__stderr__ is not None and sys.stderr is not sys.__stderr__:
+            sys.__stderr__.write(f"{error}\n")
+        raise
 
 
 def make_application(
@@ -332,6 +299,26 @@ def make_application(
         application.setComponent(ILogObserver, log.writer)
     IService(TwistdService(daemon, reactor, log.file)).setServiceParent(application)
     return application
+
+
+def open_ports(
+    endpoints: Sequence[ListeningEndpoint], factory: IProtocolFactory, label: str
+) -> list[IListeningPort]:
+    """Return the ports of endpoints on which it listens now; all of them, or none.
+
+    :param label: what chooses the endpoints, for the error: ``--listen``.
+    :raises StartupError: if one of them can't be listened on.
+    """
+    ports: list[IListeningPort] = []
+    for endpoint in endpoints:
+        failures: list[Failure] = []
+        endpoint.listen(factory).addCallbacks(ports.append, failures.append)
+        if failures:
+            for port in ports:
+                port.stopListening()
+            reason = _reason(failures[0], label)
+            raise StartupError(f"cannot listen on {endpoint.description}: {reason}")
+    return ports
 
 
 def _reason(failure: Failure, label: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -31,13 +31,10 @@ from natproxy.daemon.descriptors import attainable
 from natproxy.daemon.listening import address_text
 from natproxy.daemon.logfile import LogWriter, Stream, format_time
 from natproxy.daemon.proxy import make_proxy
-from natproxy.daemon.service import (
-    DrainingService,
-    MaintenanceSignals,
-    TerminationSignals,
-    startup_errors,
-)
+from natproxy.daemon.service import DrainingService, startup_errors
+from natproxy.daemon.signals import MaintenanceSignals, TerminationSignals
 from natproxy.protocol import listable, printable
+from natproxy.records.places import NONE
 from natproxy.settings import DEFAULT, OPTION, Found, Source
 from natproxy.storage import LocalStorage
 
@@ -62,6 +59,7 @@ def run(
     fileserver_listen: str | None = None,
     config: str | None = None,
     reactor: Any = None,
+    observation: Mapping[str, object] | None = None,
 ) -> int:
     """Run both daemons until SIGINT or SIGTERM; return the exit status.
 
@@ -73,6 +71,7 @@ def run(
         `LISTEN`.
     :param fileserver_listen: endpoint of the file server.
     :param config: TOML file with the settings of both.
+    :param observation: options of the proxy: ``name``, ``control``, ``journal``, ``web``.
     :raises StartupError: if they can't be started.
     """
     if reactor is None:
@@ -80,7 +79,7 @@ def run(
     _log_to_stderr()
     with startup_errors(PROGRAM):
         server_config = _server_config(files, fileserver_listen, config)
-        proxy_config = _proxy_config(listen, config)
+        proxy_config = _proxy_config(listen, config, observation or {})
         served = fileserver.open_directory(server_config)
         try:
             server, proxy = _start(reactor, server_config, served, proxy_config)
@@ -98,7 +97,9 @@ def run(
         server.abort()
 
     reactor.addSystemEventTrigger("before", "shutdown", lambda: Deferred.fromCoroutine(stop()))
-    TerminationSignals(reactor, abort, hangup=True).startService()
+    termination = TerminationSignals(reactor, abort, hangup=True)
+    termination.startService()
+    proxy.end = termination.stop
     MaintenanceSignals(reactor, None).startService()
     sys.stdout.write(_welcome(served, server, proxy))
     sys.stdout.flush()
@@ -115,7 +116,8 @@ def _server_config(
     if fileserver_listen is not None:
         source = Source(OPTION, "--fileserver-listen")
         options["listen"] = Found([fileserver_listen], source)
-    config = FileServerConfig.load(options, file=file)
+    # There is one control socket, that of the proxy.
+    config = replace(FileServerConfig.load(options, file=file), control=NONE)
     if config.source("listen") == DEFAULT:
         # An error names the option of this program.
         sources = {**config.sources, "listen": Source(OPTION, "--fileserver-listen")}
@@ -123,11 +125,17 @@ def _server_config(
     return config
 
 
-def _proxy_config(listen: Sequence[str], file: str | None) -> ProxyConfig:
-    config = ProxyConfig.load({"listen": list(listen)} if listen else {}, file=file)
+def _proxy_config(
+    listen: Sequence[str], file: str | None, observation: Mapping[str, object]
+) -> ProxyConfig:
+    options = dict(observation)
+    if listen:
+        options["listen"] = list(listen)
+    config = ProxyConfig.load(options, file=file)
     if config.source("listen") == DEFAULT:
         config = replace(config, listen=(LISTEN,))
-    return config
+    # For a first look the ring of events suffices.
+    return config if config.journal is not None else replace(config, journal=NONE)
 
 
 def _start(
@@ -143,7 +151,7 @@ def _start(
     server.announced = False
     server.startService()
     upstream = _client_endpoint(server.ports[0].getHost())
-    proxy = make_proxy(reactor, replace(proxy_config, upstream=upstream), descriptors)
+    proxy = make_proxy(reactor, replace(proxy_config, upstream=upstream), descriptors, "up")
     proxy.announced = False
     proxy.startService()
     return server, proxy
@@ -151,7 +159,7 @@ def _start(
 
 def _log_to_stderr() -> None:
     levels = LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn)
-    for namespace in ("natproxy.proxy", "natproxy.daemon.service"):
+    for namespace in ("natproxy.proxy", "natproxy.daemon.service", "natproxy.daemon.signals"):
         levels.setLogLevelForNamespace(namespace, LogLevel.info)
     writer = LogWriter(Stream(STANDARD_ERROR), formatted=_line)
     globalLogBeginner.beginLoggingTo(

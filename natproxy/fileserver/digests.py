@@ -201,6 +201,8 @@ class Digests:
     :param in_thread: where files are read; of `THREADS` threads.
     :param clock: for the longest time that a client waits; ``None`` for no time-out.
     :param monotonic: seconds that never jump, called in threads as well.
+    :ivar short: computes the digests of `SHORT` bytes at most.
+    :ivar long: computes the others.
     """
 
     def __init__(
@@ -210,7 +212,7 @@ class Digests:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         # Each class has its own queue: in a common one, short digests would wait for long ones.
-        self._short, self._long = (
+        self.short, self.long = (
             BoundedExecutor(
                 in_thread,
                 "digests",
@@ -293,7 +295,7 @@ class Digests:
             computation.cancel()
 
     def _submit(self, computation: Computation, continued: bool = False) -> None:
-        executor = self._short if computation.remaining <= SHORT else self._long
+        executor = self.short if computation.remaining <= SHORT else self.long
         work = Work(
             computation.run,
             computation.client,

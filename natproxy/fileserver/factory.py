@@ -14,7 +14,7 @@ from natproxy.fileserver.listings import SharedListings
 from natproxy.fileserver.pages import CONCURRENT_PAGES, Pages
 from natproxy.fileserver.protocol import FileServerProtocol, Services
 from natproxy.fileserver.resets import ResetWatch
-from natproxy.relay import ReadInThread, Relays
+from natproxy.relay import Relays
 from natproxy.server.admission import Admission
 from natproxy.server.command_log import log_finished
 from natproxy.server.factory import CommandFactory
@@ -33,6 +33,30 @@ QUEUED_READS = 1000
 T = TypeVar("T")
 
 
+class Reads:
+    """Reads files that may not be in memory; see `natproxy.relay.ReadInThread`.
+
+    At most half of the threads read one device: one that hangs leaves the other half for others.
+
+    :param in_thread: of `CONCURRENT_READS` threads.
+    :ivar executor: runs the reads.
+    """
+
+    def __init__(self, in_thread: InThread, clock: IReactorTime) -> None:
+        limits = Limits(CONCURRENT_READS, QUEUED_READS, CONCURRENT_READS // 2)
+        self.executor = BoundedExecutor(in_thread, "reads", limits, clock)
+
+    def __call__(
+        self, read: Callable[[], T], device: int, returned: Callable[[], object], /
+    ) -> Deferred[T]:
+        """Read in a thread."""
+        try:
+            return self.executor.submit(Work(read, source=device, released=returned))
+        except WorkRefused:
+            returned()
+            return fail()
+
+
 class FileServerFactory(CommandFactory):
     """Makes the file server's connections, and logs the end of each command.
 
@@ -46,6 +70,8 @@ class FileServerFactory(CommandFactory):
     :param admission: limits the number of clients.
     :param first_command_timeout: seconds that a client may take for its first command; 0
         for no limit but ``idle_timeout``.
+    :param reads: where files that may not be in memory are read.
+    :ivar executors: run the work that is done in threads, by its kind.
     """
 
     def __init__(
@@ -58,6 +84,7 @@ class FileServerFactory(CommandFactory):
         hash_in_thread: InThread | None = None,
         admission: Admission | None = None,
         first_command_timeout: float = 0.0,
+        reads: Reads | None = None,
     ) -> None:
         super().__init__(clock, idle_timeout, admission, first_command_timeout)
         self.services = Services(
@@ -68,7 +95,16 @@ class FileServerFactory(CommandFactory):
             Digests(hash_in_thread or in_thread, clock),
             ResetWatch(clock),
         )
-        self.protocol = partial(FileServerProtocol, self.services)
+        services = self.services
+        self.executors = {
+            "listings": services.listings.executor,
+            "pages": services.pages.executor,
+            "short digests": services.digests.short,
+            "long digests": services.digests.long,
+        }
+        if reads is not None:
+            self.executors["reads"] = reads.executor
+        self.protocol = partial(FileServerProtocol, services)
         self.subscribe(log_finished)
 
     def drain(self) -> Deferred[None]:
@@ -79,22 +115,3 @@ class FileServerFactory(CommandFactory):
         """Abort the remaining connections, and cancel what is computed for them."""
         super().abort()
         self.services.digests.cancel()
-
-
-def read_in(in_thread: InThread, clock: IReactorTime) -> ReadInThread:
-    """Return a function that reads files that may not be in memory.
-
-    :param in_thread: of `CONCURRENT_READS` threads. At most half of them read one device: one
-        that hangs leaves the other half for others.
-    """
-    limits = Limits(CONCURRENT_READS, QUEUED_READS, CONCURRENT_READS // 2)
-    executor = BoundedExecutor(in_thread, "reads", limits, clock)
-
-    def read(work: Callable[[], T], device: int, returned: Callable[[], object]) -> Deferred[T]:
-        try:
-            return executor.submit(Work(work, source=device, released=returned))
-        except WorkRefused:
-            returned()
-            return fail()
-
-    return read

@@ -24,6 +24,8 @@ class SharedListings:
     A client that sends ``LIST`` during a scan waits for the next one, and all that wait share
     it: a listing is never older than the command, and a thousand commands cost two scans. A
     scan that found nothing new shares the memory of the one before.
+
+    :ivar executor: runs the scans.
     """
 
     _log = Logger()
@@ -32,7 +34,7 @@ class SharedListings:
         self, storage: Storage, in_thread: InThread, clock: IReactorTime | None = None
     ) -> None:
         self._storage = storage
-        self._executor = BoundedExecutor(in_thread, "listings", Limits(1, 0), clock)
+        self.executor = BoundedExecutor(in_thread, "listings", Limits(1, 0), clock)
         self._clock = clock
         # Clients of the scan that runs, and clients of the next one.
         self._served: OrderedDict[Deferred[bytes], None] = OrderedDict()
@@ -80,7 +82,7 @@ class SharedListings:
                 self._scan()
 
         work = Work(lambda: self._listing(token), cancel=token.cancel, progress=token.progress)
-        maybeDeferred(self._executor.submit, work).addCallbacks(scanned, failed).addBoth(done)
+        maybeDeferred(self.executor.submit, work).addCallbacks(scanned, failed).addBoth(done)
 
     def _listing(self, token: CancellationToken) -> tuple[bytes, dict[str, tuple[bytes, ...]]]:
         """Scan, in a thread.

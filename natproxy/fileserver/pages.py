@@ -111,6 +111,7 @@ class Pages:
 
     :param in_thread: where they are made; of `CONCURRENT_PAGES` threads.
     :param clock: for the longest time that a client waits; ``None`` for no time-out.
+    :ivar executor: runs the work.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class Pages:
     ) -> None:
         self._storage = storage
         limits = Limits(CONCURRENT_PAGES, QUEUED_PAGES, CONCURRENT_PAGES_OF_TREE)
-        self._executor = BoundedExecutor(in_thread, "listings", limits, clock)
+        self.executor = BoundedExecutor(in_thread, "listings", limits, clock)
 
     def page(self, arguments: Arguments, client: Hashable) -> Deferred[bytes]:
         """Make a page.
@@ -142,4 +143,4 @@ class Pages:
 
         top = arguments.name.partition(b"/")[0]
         work = Work(make, client, top, token.cancel, progress=token.progress)
-        return self._executor.submit(work)
+        return self.executor.submit(work)

@@ -6,7 +6,12 @@ the epoch (UTC) in the tables, and ISO 8601 texts in the view.
 A segment is *live* while the daemon appends to it: in WAL mode, without an index. Then it is
 *sealed*: it has its index, the journal mode DELETE, and never changes again, except by ``natproxy
 journal erase``. A translation that is still open when its segment is sealed moves to the next one,
-so that a sealed segment has only translations that ended, or whose end is lost.
+so that a sealed segment has only translations that ended, or whose end is lost. It is in both
+for a moment: readers keep one entry of a worker, boot and serial, preferring the one that ended.
+
+Within a worker and boot, a segment begins (``opened``) where the one before it ends
+(``complete_to``). The catalogue lists the sealed segments; a segment that it does not list is
+opened in the normal way, and one that it lists may be opened ``immutable=1``.
 """
 
 from __future__ import annotations
@@ -15,7 +20,18 @@ VERSION = 1
 """Version of the schema: ``pragma user_version``. A reader refuses a newer one, and names it."""
 
 SUFFIX = ".segment"
-"""``STARTED-wWORKER-BOOT.segment``: the file name sorts by the time at which it was created."""
+"""``OPENED-wWORKER-BOOT.segment``, such as ``20261126T140307.123456Z-w0-1f2e3d4c.segment``.
+
+File names sort by the time at which the segment was opened.
+"""
+
+DAMAGED = ".damaged"
+"""Added to the name of a segment that could not be read at a start, and was set aside."""
+
+CATALOGUE_FILE = "catalogue.sqlite"
+
+LOCK_FILE = "lock"
+"""Locked (``flock``) by the daemon that writes the directory."""
 
 ISO = "strftime('%Y-%m-%dT%H:%M:%S', {0} / 1000000, 'unixepoch') || printf('.%06dZ', {0} % 1000000)"
 
@@ -25,9 +41,12 @@ create table meta (
     value
 ) without rowid;
 -- proxy, worker, boot: the origin of every row
+-- part: number of the segment in its worker and boot, from 1
 -- boot_started: when the daemon started
 -- opened: from when on the segment is complete
--- complete_to: until when it is complete; renewed with each flush, and every 10 s when idle
+-- complete_to: until when it is complete: every translation that was registered before, and the
+--     end of every one that ended before, is in the file, but for those in gaps. Renewed with
+--     each flush, and every 10 s when idle. It is lowered when the wall clock is set back.
 -- sealed: when it was sealed; absent while it is live
 -- stopped: when the daemon stopped in order; absent if it did not, or if a segment follows
 
@@ -38,14 +57,14 @@ create table hosts (
 
 create table entries (
     serial integer primary key,
-    seq integer not null,        -- of registered, or of failed
+    seq integer,                 -- of registered, or of failed; null: that event is in a gap
     relaying_seq integer,
     removed_seq integer,
     command integer,             -- null: the serial
     attempt integer,             -- null: 1
     started integer not null,
     relaying integer,            -- microseconds after started
-    ended integer,               -- null: open, or lost
+    ended integer,               -- null: open, or lost; before started if the clock was set back
     client integer not null references hosts,
     client_port integer not null,
     identity text,
@@ -57,7 +76,7 @@ create table entries (
     name text not null,          -- percent-encoded
     promised integer,
     bytes integer not null,
-    outcome text,                -- null: open; 'lost': the daemon was killed
+    outcome text,                -- null: open; 'lost': the end is in a gap of this segment
     reason text,
     duration integer             -- microseconds since the start of the command
 );
@@ -74,15 +93,18 @@ create table actions (           -- of administrators: kill, drain
 
 create table gaps (              -- times and events of which the journal is not complete
     since integer,
-    until integer,               -- null: not known yet
-    first_seq integer,
+    until integer,               -- null: until the next segment of this worker is opened
+    first_seq integer,           -- null: not known
     last_seq integer,
-    cause text not null          -- 'killed', 'disk', 'overrun', 'off', 'erased'
+    cause text not null          -- see CAUSES
 );
+-- A translation with the outcome 'lost' held its port until the beginning of the first gap
+-- ('killed', 'disk', 'overrun') that ends after it was registered. Whether it held it longer,
+-- at most until the end of the gap, is not known.
 
-create table steps (             -- of the wall clock
+create table steps (             -- of the wall clock, by more than 0.1 s
     time integer not null,       -- by the clock after the step
-    step integer not null        -- microseconds; negative: back
+    step integer not null        -- microseconds; negative: back, so that times occur twice
 );
 
 create view translations as
@@ -123,5 +145,42 @@ left join hosts n on n.id = e.nat
 left join hosts u on u.id = e.upstream;
 """  # noqa: S608  # constants only
 
-INDEX = "create index by_port on entries (nat_port, ended)"
+INDEX = "create index if not exists by_port on entries (nat_port, ended)"
 """Made when a segment is sealed."""
+
+CAUSES = {
+    "killed": "the daemon was killed",
+    "disk": "the journal could not be written",
+    "overrun": "the journal was too slow",
+    "off": "the daemon ran without a journal",
+    "unreadable": "a segment could not be read",
+    "erased": "entries were erased",
+}
+"""Causes of gaps, and the phrases for people."""
+
+CATALOGUE = """
+create table if not exists segments (
+    file text primary key,
+    proxy text not null,
+    worker integer not null,
+    boot text not null,
+    part integer not null,
+    boot_started integer not null,
+    opened integer not null,
+    complete_to integer not null,
+    stopped integer,
+    sealed integer not null,
+    min_started integer,         -- the earliest time in an entry; null: it has no entries
+    max_ended integer,           -- the latest one
+    rows integer not null,
+    bytes integer not null
+);
+create table if not exists gaps (
+    file text not null, since integer, until integer, first_seq integer, last_seq integer,
+    cause text not null
+);
+create table if not exists steps (
+    file text not null, time integer not null, step integer not null
+);
+"""
+"""The sealed segments, their gaps and steps: copied from them, and rebuilt from them."""

@@ -1,1 +1,1 @@
-"""Metrics: counters on the path of a command, and a collector for Prometheus."""
+"""Counters on the path of a command, and the collector that shows them."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from natproxy.nat.events import Failed
 from natproxy.nat.table import NATEntry, NATTable
@@ -70,6 +70,7 @@ class EventRing:
     :param wall_clock: returns seconds since the epoch.
     :ivar first: number of the oldest event held; equals `next` if none is held.
     :ivar next: number of the next event; the first event has 1.
+    :ivar feed: what wakes its watchers (`natproxy.control.feed`); ``None`` until there are some.
     :ivar complete_from: microseconds since the epoch from which on the ring has every event.
     """
 
@@ -84,6 +85,7 @@ class EventRing:
         self.origin = origin
         self.first = 1
         self.next = 1
+        self.feed: Any = None
         self.complete_from = _microseconds(wall_clock())
         self._table = table
         self._size = size
@@ -116,6 +118,10 @@ class EventRing:
         rows = self._rows
         found = rows[low:high] if low < high else rows[low:] + rows[:high]
         return [row for row in found if row is not None], lost
+
+    def open_rows(self, wall: float, now: float) -> list[Row]:
+        """Return the row of the registration of every entry in the table, as `first_row` does."""
+        return [self.first_row(entry, wall, now) for entry in self._table]
 
     def wake(self, callback: Callable[[], object]) -> None:
         """Call back once, at the next event.
@@ -373,7 +379,7 @@ class EventRing:
                 callback()
 
     def _evict(self) -> None:
-        """Remove the oldest events until there is room for one more, and for the names."""
+        """Remove the oldest events until one more fits, and the names do."""
         while self.first < self.next and (
             self.next - self.first >= self._size or self._names_left < 0
         ):

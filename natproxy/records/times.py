@@ -5,9 +5,9 @@ The result of parsing is an interval as long as the resolution of the text: ``14
 
 from __future__ import annotations
 
+import contextlib
 import re
 from datetime import date, datetime, timedelta, timezone, tzinfo
-from fractions import Fraction
 from typing import NamedTuple
 
 from natproxy.records.record import EPOCH, MICROSECOND
@@ -20,6 +20,12 @@ EXAMPLES = "14:03, -10min, 2026-11-26T14:03:07Z, 'yesterday 17:00'"
 
 LONGEST = 80
 """Characters of a time."""
+
+FIRST_YEAR, LAST_YEAR = 1970, 9998
+
+_RANGE = f"it is not between {FIRST_YEAR} and {LAST_YEAR}"
+
+_END = (datetime(LAST_YEAR + 1, 1, 1, tzinfo=timezone.utc) - EPOCH) // MICROSECOND
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
@@ -48,26 +54,25 @@ _WEEKDAY = "(?:(?:mon|tue|wed|thu|fri|sat|sun),? +)?"
 _CLOCK = r"(?P<hour>\d\d)(?::(?P<minute>\d\d)(?::(?P<second>\d\d)(?:[.,](?P<fraction>\d{1,9}))?)?)?"
 _ZONE = r"(?: *(?P<zone>z|utc|gmt|[+-]\d\d(?::?\d\d)?))?"
 
-_FORMS = tuple(
-    re.compile(form, re.IGNORECASE | re.ASCII)
-    for form in (
-        # ISO 8601, and with slashes as in nginx's error log.
-        rf"(?P<year>\d{{4}})([-/])(?P<month>\d\d)\2(?P<day>\d\d)(?:(?:t| +){_CLOCK}{_ZONE})?",
-        # ISO 8601, its basic format.
-        r"(?P<year>\d{4})(?P<month>\d\d)(?P<day>\d\d)"
-        r"(?:t(?P<hour>\d\d)(?P<minute>\d\d)(?:(?P<second>\d\d)(?:[.,](?P<fraction>\d{1,9}))?)?"
-        rf"{_ZONE})?",
-        # Logs of Apache and nginx.
-        rf"\[?(?P<day>\d\d)/{_MONTH}/(?P<year>\d{{4}}):{_CLOCK}{_ZONE}\]?",
-        # RFC 5322: mail and HTTP.
-        rf"{_WEEKDAY}(?P<day>\d\d?) +{_MONTH} +(?P<year>\d{{4}})(?: +{_CLOCK}{_ZONE})?",
-        # syslog, and asctime.
-        rf"{_WEEKDAY}{_MONTH} +(?P<day>\d\d?) +{_CLOCK}(?: +(?P<year>\d{{4}}))?{_ZONE}",
-        rf"(?P<relative>today|yesterday)(?: +(?:at +)?{_CLOCK}{_ZONE})?",
-        rf"{_CLOCK}{_ZONE}",
-    )
+_FORMS = (
+    # ISO 8601, and with slashes as in nginx's error log.
+    rf"(?P<year>\d{{4}})([-/])(?P<month>\d\d)\2(?P<day>\d\d)(?:(?:t| +){_CLOCK}{_ZONE})?",
+    # ISO 8601, its basic format.
+    r"(?P<year>\d{4})(?P<month>\d\d)(?P<day>\d\d)"
+    r"(?:t(?P<hour>\d\d)(?P<minute>\d\d)(?:(?P<second>\d\d)(?:[.,](?P<fraction>\d{1,9}))?)?"
+    rf"{_ZONE})?",
+    # Logs of Apache and nginx.
+    rf"\[?(?P<day>\d\d)/{_MONTH}/(?P<year>\d{{4}}):{_CLOCK}{_ZONE}\]?",
+    # RFC 5322: mail and HTTP.
+    rf"{_WEEKDAY}(?P<day>\d\d?) +{_MONTH} +(?P<year>\d{{4}})(?: +{_CLOCK}{_ZONE})?",
+    # syslog, and asctime.
+    rf"{_WEEKDAY}{_MONTH} +(?P<day>\d\d?) +{_CLOCK}(?: +(?P<year>\d{{4}}))?{_ZONE}",
+    rf"(?P<relative>today|yesterday)(?: +(?:at +)?{_CLOCK}{_ZONE})?",
+    rf"{_CLOCK}{_ZONE}",
 )
+"""Regular expressions; the first use of each compiles it."""
 
+_NAMED_ZONE = re.compile(r"(.*\d) *([A-Za-z]{1,5})", re.ASCII)
 _EPOCH = re.compile(r"@(\d{1,12})(?:[.,](\d{1,9}))?", re.ASCII)
 _QUANTITY = re.compile(r"(\d{1,19}(?:\.\d{1,9})?)([A-Za-zµ]*)", re.ASCII)
 
@@ -122,14 +127,16 @@ def parse_moment(text: str, now: int, zone: Zone = None) -> Moment:
         micro, length = _fraction(match[2])
         since = int(match[1]) * SECOND + micro
         return Moment(_checked(text, since), since + length)
-    for form in _FORMS:
-        match = form.fullmatch(stripped)
-        if match is not None:
-            return _Reading(text, now, zone, match.groupdict()).moment()
+    parts = _parts(stripped)
+    if parts is not None:
+        return _Reading(text, now, zone, parts).moment()
     if stripped.isascii() and stripped.isdigit():
         raise TimeError(text, "write seconds since 1970 with an @")
     if stripped.startswith("+"):
         raise TimeError(text, "it is in the future")
+    named = _NAMED_ZONE.fullmatch(stripped)
+    if named is not None and _parts(named[1]) is not None:
+        raise TimeError(text, f"write the zone {named[2]} as an offset such as +01:00")
     raise TimeError(text, "it has none of the known forms")
 
 
@@ -138,7 +145,7 @@ def parse_duration(text: str) -> int:
 
     :raises ValueError: if it is malformed; the message is a phrase.
     """
-    total = Fraction(0)
+    total = 0
     place = 0
     for match in _QUANTITY.finditer(text):
         if match.start() != place:
@@ -146,11 +153,17 @@ def parse_duration(text: str) -> int:
         unit = UNITS.get(match[2].lower())
         if unit is None:
             raise ValueError(f"the units are {', '.join(filter(None, UNITS))}")
-        total += Fraction(match[1]) * unit
+        total += multiple(match[1], unit)
         place = match.end()
     if not place or place != len(text):
         raise ValueError("a number and a unit are needed, such as 10min")
-    return round(total)
+    return total
+
+
+def multiple(number: str, unit: int) -> int:
+    """Return a decimal number such as ``1.5``, with at most nine decimals, times a unit."""
+    whole, _, fraction = number.partition(".")
+    return int(whole) * unit + int(fraction.ljust(9, "0") or 0) * unit // 1_000_000_000
 
 
 def show_local(microseconds: int, zone: Zone = None) -> str:
@@ -162,6 +175,15 @@ def show_local(microseconds: int, zone: Zone = None) -> str:
     local = (EPOCH + timedelta(microseconds=microseconds)).astimezone(zone)
     shown = local.isoformat(" ", "microseconds")
     return f"{shown[:26]} {shown[26:]}"
+
+
+def _parts(text: str) -> dict[str, str | None] | None:
+    """Return the named groups of the form that a text has; ``None`` if it has none."""
+    for form in _FORMS:
+        match = re.fullmatch(form, text, re.IGNORECASE | re.ASCII)
+        if match is not None:
+            return match.groupdict()
+    return None
 
 
 class _Reading:
@@ -176,17 +198,22 @@ class _Reading:
     def moment(self) -> Moment:
         zone = self._own_zone()
         local = datetime.fromtimestamp(self._now // SECOND, timezone.utc).astimezone(zone)
+        if self._parts.get("month_name") and not self._parts.get("year"):
+            # syslog has no year: it is the last such day.
+            for year in (local.year, local.year - 1):
+                with contextlib.suppress(ValueError):
+                    since, length = self._time(self._day(year), zone)
+                    if since <= self._now + DAY:
+                        return Moment(_checked(self._text, since), since + length)
+            raise TimeError(self._text, "there is no such day")
         day = self._date(local.date())
-        parts = self._parts
-        if parts.get("hour") is None:
-            return Moment(
-                _checked(self._text, _begin(day, zone)), _begin(day + timedelta(days=1), zone)
-            )
-        since, length = self._time(day, zone)
-        if parts.get("month_name") and not parts.get("year") and since > self._now + DAY:
-            # syslog has no year.
-            since, length = self._time(self._date(local.date().replace(day=1), 1), zone)
-        return Moment(_checked(self._text, since), since + length)
+        if self._parts.get("hour") is None:
+            since, length = _begin(day, zone), 0
+            until = _begin(day + timedelta(days=1), zone)
+        else:
+            since, length = self._time(day, zone)
+            until = since + length
+        return Moment(_checked(self._text, since), until)
 
     def _own_zone(self) -> Zone:
         """Return the zone that the text has, or else the default."""
@@ -201,17 +228,27 @@ class _Reading:
             raise TimeError(self._text, f"there is no zone {text}")
         return timezone(-offset if text[0] == "-" else offset)
 
-    def _date(self, today: date, years_ago: int = 0) -> date:
+    def _date(self, today: date) -> date:
         parts = self._parts
         if parts.get("day") is None:
             return today - timedelta(days=(parts.get("relative") or "").lower() == "yesterday")
-        name = (parts.get("month_name") or "").lower()
-        month = _MONTHS.index(name) + 1 if name else int(parts.get("month") or 0)
-        year = int(parts.get("year") or today.year - years_ago)
+        year = int(parts["year"] or 0)
+        # West of Greenwich, 1970 begins in 1969.
+        if not FIRST_YEAR - 1 <= year <= LAST_YEAR:
+            raise TimeError(self._text, _RANGE)
         try:
-            return date(year, month, int(parts["day"] or 0))
+            return self._day(year)
         except ValueError:
             raise TimeError(self._text, "there is no such day") from None
+
+    def _day(self, year: int) -> date:
+        """Return the day in a year.
+
+        :raises ValueError: if it does not exist.
+        """
+        name = (self._parts.get("month_name") or "").lower()
+        month = _MONTHS.index(name) + 1 if name else int(self._parts["month"] or 0)
+        return date(year, month, int(self._parts["day"] or 0))
 
     def _time(self, day: date, zone: Zone) -> tuple[int, int]:
         """Return the begin of the time in microseconds since the epoch, and its length."""
@@ -228,21 +265,17 @@ class _Reading:
             micro, length = _fraction(self._parts["fraction"])
         # A leap second is the second that follows.
         leap = second // 60
-        first, second_one = _instants(
-            datetime(day.year, day.month, day.day, hour, minute, second - leap), zone
-        )
-        if first != second_one:
-            offsets = " or ".join(
-                _offset(datetime(day.year, day.month, day.day, hour, minute), one)
-                for one in (first, second_one)
-            )
+        local = datetime(day.year, day.month, day.day, hour, minute, second - leap)
+        before, after = _instants(local, zone)
+        if before > after:
+            raise TimeError(self._text, "the clocks are set forward then, and it does not exist")
+        if before < after:
             raise TimeError(
                 self._text,
-                "the clocks are set forward then, and it does not exist"
-                if first > second_one
-                else f"the clocks are set back then, and it occurs twice: add {offsets}",
+                "the clocks are set back then, and it occurs twice: "
+                f"add {_offset(local, before)} or {_offset(local, after)}",
             )
-        return (first + leap) * SECOND + micro, length
+        return (before + leap) * SECOND + micro, length
 
 
 def _instants(local: datetime, zone: Zone) -> tuple[int, int]:
@@ -260,7 +293,8 @@ def _begin(day: date, zone: Zone) -> int:
 
 
 def _offset(local: datetime, instant: int) -> str:
-    utc = datetime.fromtimestamp(instant, timezone.utc).replace(tzinfo=None, second=0)
+    """Return the offset from UTC of a local time whose seconds since the epoch are known."""
+    utc = datetime.fromtimestamp(instant, timezone.utc).replace(tzinfo=None)
     seconds = (local - utc) // timedelta(seconds=1)
     sign = "-" if seconds < 0 else "+"
     return f"{sign}{abs(seconds) // 3600:02}:{abs(seconds) // 60 % 60:02}"
@@ -274,10 +308,7 @@ def _fraction(digits: str | None) -> tuple[int, int]:
     return int(digits.ljust(6, "0")), 10 ** (6 - len(digits))
 
 
-LAST = (datetime(9999, 1, 1, tzinfo=timezone.utc) - EPOCH) // MICROSECOND
-
-
 def _checked(text: str, microseconds: int) -> int:
-    if not 0 <= microseconds < LAST:
-        raise TimeError(text, "it is not between 1970 and 9998")
+    if not 0 <= microseconds < _END:
+        raise TimeError(text, _RANGE)
     return microseconds

@@ -15,6 +15,7 @@ from natproxy.relay.job import (
     SocketRelay,
     SourceChanged,
     SourceShort,
+    Tally,
 )
 from natproxy.relay.outbound import DIRECT, Outbound, Transport, outbound_of, send_at_once
 from natproxy.relay.page_cache import PageCache, ReadInThread
@@ -33,6 +34,7 @@ __all__ = [
     "SocketRelay",
     "SourceChanged",
     "SourceShort",
+    "Tally",
     "Transport",
     "outbound_of",
     "send_at_once",

@@ -6,12 +6,13 @@ import enum
 import os
 import sys
 from contextlib import suppress
+from typing import TypeVar
 
 from twisted.internet.interfaces import IReactorFDSet, IReactorTime
 
 from natproxy.relay.copy import CopyRelay
 from natproxy.relay.files import Bytes, CopyingFileRelay, ThreadedFileRelay
-from natproxy.relay.job import Ended, FileJob, Relay, SocketJob, SocketRelay
+from natproxy.relay.job import Ended, FileJob, Relay, SocketJob, SocketRelay, Tally
 from natproxy.relay.outbound import Outbound, SocketOutbound, is_plain_tcp
 from natproxy.relay.page_cache import PageCache
 from natproxy.relay.pipes import MOST, PipePool
@@ -24,6 +25,14 @@ SPLICE_FROM = 128 * 1024
 SENDFILE_FROM = 64 * 1024 + 1
 """Size in bytes from which a file is not sent in one write with its header."""
 
+KINDS = ("copy", "splice", "sendfile", "read", "thread", "memory")
+"""The kinds of relays, for `Relays.tallies`.
+
+From a connection: ``copy`` and ``splice``. From a file: ``sendfile``, ``read`` in the reactor's
+thread, and ``thread``. ``memory`` is of bytes in memory, such as a listing.
+"""
+
+R = TypeVar("R", bound=Relay)
 
 # Elsewhere there is no splice, and sendfile has other rules.
 _LINUX = sys.platform == "linux" and hasattr(os, "splice")
@@ -52,6 +61,8 @@ class Relays:
     :param page_cache: reports which bytes of a file are cached; ``None`` to read files as if all
         were.
     :param splices: bodies that may be spliced at once; others are copied.
+    :ivar pool: the pipes through which bodies are spliced.
+    :ivar tallies: of the relays, by their kind.
     """
 
     def __init__(
@@ -61,7 +72,8 @@ class Relays:
         page_cache: PageCache | None = None,
         splices: int = MOST,
     ) -> None:
-        self._pool = PipePool(splices)
+        self.pool = PipePool(splices)
+        self.tallies = {kind: Tally() for kind in KINDS}
         self._page_cache = page_cache
         self._clock = IReactorTime(reactor, None)
         self._reactor: IReactorFDSet | None = None
@@ -80,14 +92,16 @@ class Relays:
             and isinstance(job.outbound, SocketOutbound)
             and is_plain_tcp(job.transport)
         ):
-            pipe = self._pool.lend()
+            pipe = self.pool.lend()
             if pipe is not None:
                 try:
-                    return SpliceRelay(self._reactor, self._pool, pipe, job)
+                    spliced = SpliceRelay(self._reactor, self.pool, pipe, job)
                 except OSError:
                     # No descriptors left: copying needs none.
-                    self._pool.take_back(pipe, empty=True)
-        return CopyRelay(job)
+                    self.pool.take_back(pipe, empty=True)
+                else:
+                    return self._counted("splice", spliced)
+        return self._counted("copy", CopyRelay(job))
 
     def read_small(self, job: FileJob) -> bytes | None:
         """Return the whole reply, and close the file, if one write and no relay can send it.
@@ -120,7 +134,7 @@ class Relays:
             else:
                 blocking = not cache.known(descriptor, job.device)
             if blocking:
-                return ThreadedFileRelay(job, cache)
+                return self._counted("thread", ThreadedFileRelay(job, cache))
         if (
             self._reactor is not None
             and _LINUX
@@ -130,13 +144,19 @@ class Relays:
         ):
             # It needs one more descriptor; copying does not.
             with suppress(OSError):
-                return SendfileRelay(self._reactor, job, cache)
-        return CopyingFileRelay(job, cache, self._clock)
+                return self._counted("sendfile", SendfileRelay(self._reactor, job, cache))
+        return self._counted("read", CopyingFileRelay(job, cache, self._clock))
 
     def send_bytes(self, data: bytes, outbound: Outbound, ended: Ended) -> Relay:
         """Return the relay of bytes that are in memory."""
         job = FileJob(b"", Bytes(data), len(data), outbound, ended)
-        return CopyingFileRelay(job, None, self._clock)
+        return self._counted("memory", CopyingFileRelay(job, None, self._clock))
+
+    def _counted(self, kind: str, relay: R) -> R:
+        """Return a relay that is counted as one of a kind."""
+        relay.tally = tally = self.tallies[kind]
+        tally.begun += 1
+        return relay
 
     def _read_at_once(self, job: FileJob) -> bytes:
         """Return what can be read of a file without waiting, up to the job's size."""
@@ -150,4 +170,4 @@ class Relays:
 
     def close(self) -> None:
         """Close the pipes that are kept for the next body."""
-        self._pool.close()
+        self.pool.close()

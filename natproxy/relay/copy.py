@@ -54,7 +54,7 @@ class CopyRelay(SocketRelay):
         self._source.resumeProducing()
 
     def _write(self, data: bytes) -> None:
-        self.sent += len(data)
+        self._count(len(data))
         self._account.write(data)
 
     def _release(self) -> None:

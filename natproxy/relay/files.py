@@ -95,13 +95,13 @@ class FileRelay(Relay):
 
     def _advance(self, size: int) -> None:
         self._offset += size
-        self.sent += size
+        self._count(size)
 
     def _take_header(self) -> bytes:
         """Return the header, counted as sent, the first time; nothing after that."""
         header, self._header = self._header, b""
         self.begun = True
-        self.sent += len(header)
+        self._count(len(header))
         return header
 
     def _readable(self, most: int) -> int:

@@ -136,6 +136,22 @@ class FileJob(NamedTuple):
     device: int = 0
 
 
+class Tally:
+    """Counts the relays of one kind.
+
+    :ivar begun: relays that were made.
+    :ivar ended: those of them that have ended, successfully or not.
+    :ivar sent: bytes that they have handed on so far, headers included.
+    """
+
+    __slots__ = ("begun", "ended", "sent")
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.ended = 0
+        self.sent = 0
+
+
 @implementer(IPushProducer)
 class Relay(ABC):
     """Moves one body to an `Outbound`.
@@ -146,9 +162,10 @@ class Relay(ABC):
 
     :ivar begun: whether the header has been written: after that, no error can be sent instead.
     :ivar sent: bytes handed on so far, header included.
+    :ivar tally: of the relays of its kind; one of its own unless `Relays` has made it.
     """
 
-    __slots__ = ("_ended", "_outbound", "_running", "begun", "sent")
+    __slots__ = ("_ended", "_outbound", "_running", "begun", "sent", "tally")
 
     def __init__(self, outbound: Outbound, ended: Ended) -> None:
         self._outbound = outbound
@@ -156,6 +173,7 @@ class Relay(ABC):
         self._running = True
         self.begun = False
         self.sent = 0
+        self.tally = Tally()
 
     @abstractmethod
     def start(self) -> None:
@@ -165,6 +183,7 @@ class Relay(ABC):
         """Move nothing from now on and report nothing."""
         if self._running:
             self._running = False
+            self.tally.ended += 1
             self._release()
 
     def pauseProducing(self) -> None:  # noqa: B027  # nothing to do, unless a subclass has it
@@ -180,6 +199,11 @@ class Relay(ABC):
     @abstractmethod
     def _release(self) -> None:
         """Detach from the outbound and close what the relay holds; called once."""
+
+    def _count(self, size: int) -> None:
+        """Count bytes that are handed on."""
+        self.sent += size
+        self.tally.sent += size
 
     def _is_over(self) -> bool:
         return not self._running

@@ -42,34 +42,29 @@ class PipePool:
 
     :param limit: pipes that may be lent at once.
     :ivar lent: how many are in use.
+    :ivar refused: how often there was none to lend.
     """
 
     KEPT = 16
 
     def __init__(self, limit: int = MOST) -> None:
         self.lent = 0
+        self.refused = 0
         self._limit = limit
         self._kept: list[Pipe] = []
 
+    @property
+    def kept(self) -> int:
+        """The number of empty pipes that are kept to be lent again."""
+        return len(self._kept)
+
     def lend(self) -> Pipe | None:
         """Return an empty pipe; ``None`` if there is none, and the body has to be copied."""
-        if self.lent >= self._limit:
-            return None
-        if self._kept:
+        pipe = self._take()
+        if pipe is None:
+            self.refused += 1
+        else:
             self.lent += 1
-            return self._kept.pop()
-        wanted = next((size for limit, size in _SIZES if self.lent < limit), None)
-        if wanted is None:
-            return None
-        try:
-            reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            return None
-        pipe = Pipe(reader, writer, _resize(writer, wanted))
-        if pipe.size < SMALLEST:
-            pipe.close()
-            return None
-        self.lent += 1
         return pipe
 
     def take_back(self, pipe: Pipe, empty: bool) -> None:
@@ -84,6 +79,24 @@ class PipePool:
         """Close the pipes that are kept."""
         while self._kept:
             self._kept.pop().close()
+
+    def _take(self) -> Pipe | None:
+        if self.lent >= self._limit:
+            return None
+        if self._kept:
+            return self._kept.pop()
+        wanted = next((size for limit, size in _SIZES if self.lent < limit), None)
+        if wanted is None:
+            return None
+        try:
+            reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None
+        pipe = Pipe(reader, writer, _resize(writer, wanted))
+        if pipe.size < SMALLEST:
+            pipe.close()
+            return None
+        return pipe
 
 
 def _resize(pipe: int, wanted: int) -> int:

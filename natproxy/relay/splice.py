@@ -85,7 +85,7 @@ class SpliceRelay(SocketRelay):
         # With it came up to 64 KiB of the body: they must not be held until the end.
         header, self._header = self._header, b""
         self.begun = True
-        self.sent = len(header)
+        self._count(len(header))
         self._account.write(header)
         if self._running:
             self._socket.lend(self, self._begin)
@@ -164,6 +164,6 @@ class SpliceRelay(SocketRelay):
                 self._fail(PeerGone("the client is gone"))
                 return False
             self._in_pipe -= moved
-            self.sent += moved
+            self._count(moved)
             self._account.count(moved)
         return True

@@ -57,11 +57,15 @@ class Admission:
 
     :param clients: clients at the same time.
     :param per_host: clients of one host at the same time (see `host_of`); 0 for no limit.
+    :ivar entered: clients so far, the refused ones included.
+    :ivar refusals: clients refused so far, by the limit: `TOO_MANY` or `TOO_MANY_OF_HOST`.
     """
 
     def __init__(self, clients: int = CLIENTS, per_host: int = 0) -> None:
         self.clients = clients
         self.per_host = per_host
+        self.entered = 0
+        self.refusals = {TOO_MANY: 0, TOO_MANY_OF_HOST: 0}
         self._admitted: dict[object, str] = {}
         self._refused: set[object] = set()
         self._hosts: Counter[str] = Counter()
@@ -78,6 +82,7 @@ class Admission:
             if it is not needed because hosts have no limit.
         :return: the reason for which it is refused; ``None`` if it is admitted.
         """
+        self.entered += 1
         if len(self._admitted) >= self.clients:
             return self._refuse(client, TOO_MANY)
         self._admitted[client] = ""
@@ -110,17 +115,25 @@ class Admission:
     def overloaded(self, address: Address) -> bool:
         """Return whether a new connection must be closed at once, without a message.
 
-        It must if it would be refused while `REFUSED` refused connections are open.
+        It must if it would be refused while `REFUSED` refused connections are open. It is counted
+        as refused then, and does not enter.
 
         :param address: the peer's address.
         """
         if len(self._refused) < REFUSED:
             return False
         if len(self._admitted) >= self.clients:
-            return True
-        return bool(self.per_host) and self._hosts.get(host_of(address), 0) >= self.per_host
+            message = TOO_MANY
+        elif self.per_host and self._hosts.get(host_of(address), 0) >= self.per_host:
+            message = TOO_MANY_OF_HOST
+        else:
+            return False
+        self.entered += 1
+        self.refusals[message] += 1
+        return True
 
     def _refuse(self, client: object, message: str) -> Refusal:
+        self.refusals[message] += 1
         if len(self._refused) >= REFUSED:
             return Refusal(message, False)
         self._refused.add(client)

@@ -90,6 +90,7 @@ class CommandFactory(ServerFactory):
     :ivar connections: the open connections.
     :ivar rotation: the connections that have used up their share of a reactor turn.
     :ivar subscribers: the callbacks of `subscribe`.
+    :ivar refused_headers: connections refused for their PROXY header so far.
     """
 
     _log = Logger()
@@ -112,6 +113,7 @@ class CommandFactory(ServerFactory):
         self.connections: set[Connection] = set()
         self.rotation = RoundRobin(clock)
         self.subscribers: Subscribers[Finished] = Subscribers((Finished,))
+        self.refused_headers = 0
         self._stand_in_ports = count(FIRST_STAND_IN_PORT)
         self._emptied: list[Deferred[None]] = []
         self._refusals = RefusalLog(clock.seconds)
@@ -168,6 +170,7 @@ class CommandFactory(ServerFactory):
 
         :param peer: host of the connection; the client's host is not known.
         """
+        self.refused_headers += 1
         self._header_refusals.warn(
             log, "connection from {peer} refused: PROXY header: {reason}", peer=peer, reason=reason
         )

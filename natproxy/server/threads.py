@@ -180,6 +180,11 @@ class BoundedExecutor:
     :param in_thread: runs functions in threads.
     :param kind: the name of the work in the plural, for messages.
     :param clock: schedules time-outs; ``None`` for no time-out.
+    :ivar limits: what it accepts.
+    :ivar queued: pieces of work that wait for a thread.
+    :ivar begun: pieces of work that a thread has taken so far.
+    :ivar overloads: pieces of work refused so far because the queue was full.
+    :ivar timeouts: pieces of work so far that failed because threads hang or it took too long.
     """
 
     def __init__(
@@ -187,15 +192,28 @@ class BoundedExecutor:
     ) -> None:
         self._in_thread = in_thread
         self._kind = kind
-        self._limits = limits
+        self.limits = limits
         self._per_source = limits.running if limits.per_source is None else limits.per_source
         self._clock = clock
         self._free = limits.running
         # The client at the front is served next.
         self._queue: OrderedDict[Hashable, dict[_Task[Any], None]] = OrderedDict()
-        self._queued = 0
+        self.queued = 0
+        self.begun = 0
+        self.overloads = 0
+        self.timeouts = 0
         self._running: set[_Task[Any]] = set()
         self._sources: Counter[Hashable] = Counter()
+
+    @property
+    def running(self) -> int:
+        """The number of pieces of work in threads, those that hang included."""
+        return len(self._running)
+
+    @property
+    def hanging(self) -> int:
+        """The number of threads that have worked for longer than the time-out on one piece."""
+        return sum(map(self._hangs, self._running))
 
     def submit(self, work: Work[T], continued: bool = False) -> Deferred[T]:
         """Run work in a thread, or queue it.
@@ -210,7 +228,7 @@ class BoundedExecutor:
         displaced = None if continued else self._accept(work)
         task = _Task(work, self._cancelled)
         self._queue.setdefault(work.client, {})[task] = None
-        self._queued += 1
+        self.queued += 1
         if displaced is not None:
             # Not before this work has its place: the displaced client may submit more at once.
             self._fail(displaced, self._full())
@@ -227,9 +245,10 @@ class BoundedExecutor:
         if self._free and self._sources[work.source] < self._per_source:
             return None
         hanging = Counter(task.work.source for task in self._running if self._hangs(task))
-        if hanging.total() >= self._limits.running or hanging[work.source] >= self._per_source:
+        if hanging.total() >= self.limits.running or hanging[work.source] >= self._per_source:
+            self.timeouts += 1
             raise Unresponsive
-        if self._queued < self._limits.queued:
+        if self.queued < self.limits.queued:
             return None
         longest = max(self._queue.values(), key=len, default={})
         if len(longest) <= len(self._queue.get(work.client, ())) + 1:
@@ -237,6 +256,7 @@ class BoundedExecutor:
         return next(reversed(longest))
 
     def _full(self) -> Overloaded:
+        self.overloads += 1
         return Overloaded(f"too many {self._kind} at once")
 
     def _pick(self) -> _Task[Any] | None:
@@ -251,6 +271,7 @@ class BoundedExecutor:
         while self._free and (task := self._pick()) is not None:
             self._dequeue(task)
             task.begun = self._now()
+            self.begun += 1
             self._free -= 1
             self._running.add(task)
             self._sources[task.work.source] += 1
@@ -280,6 +301,7 @@ class BoundedExecutor:
     def _timed_out(self, task: _Task[Any]) -> None:
         task.timer = None
         if task.begun is None:
+            self.timeouts += 1
             self._fail(task, Unresponsive())
             return
         progress = None if task.work.progress is None else task.work.progress()
@@ -289,6 +311,7 @@ class BoundedExecutor:
             return
         if task.work.cancel is not None:
             task.work.cancel()
+        self.timeouts += 1
         task.done.errback(Unresponsive())
 
     def _fail(self, task: _Task[Any], error: WorkRefused) -> None:
@@ -306,17 +329,17 @@ class BoundedExecutor:
         del tasks[task]
         if not tasks:
             del self._queue[task.work.client]
-        self._queued -= 1
+        self.queued -= 1
 
     def _now(self) -> float:
         return 0.0 if self._clock is None else self._clock.seconds()
 
     def _hangs(self, task: _Task[Any]) -> bool:
-        return task.begun is not None and self._now() - task.begun >= self._limits.timeout
+        return task.begun is not None and self._now() - task.begun >= self.limits.timeout
 
     def _start_timer(self, task: _Task[Any]) -> None:
         if self._clock is not None:
-            task.timer = self._clock.callLater(self._limits.timeout, self._timed_out, task)
+            task.timer = self._clock.callLater(self.limits.timeout, self._timed_out, task)
 
     @staticmethod
     def _stop_timer(task: _Task[Any]) -> None:

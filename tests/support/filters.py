@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from hypothesis import strategies as st
 
+from natproxy.journal.reader import ERASED
 from natproxy.journal.schema import INDEX, TABLES
 from natproxy.protocol import encode_name
 from natproxy.records.record import Record
@@ -55,6 +56,7 @@ def records(draw: st.DrawFn) -> Record:
     else:
         state = "relaying" if relaying else "registered"
     duration = draw(st.integers(0, 20 * SECOND)) if ended else None
+    erased = ended and draw(st.sampled_from((False, False, False, True)))
     return Record(
         proxy="proxy-9000",
         worker=1,
@@ -65,8 +67,8 @@ def records(draw: st.DrawFn) -> Record:
         attempt=draw(st.sampled_from((1, 1, 2))),
         started=started,
         ended=started + draw(st.integers(0, 20)) * SECOND if ended else None,
-        client=draw(st.sampled_from(HOSTS)),
-        client_port=draw(_port),
+        client=None if erased else draw(st.sampled_from(HOSTS)),
+        client_port=None if erased else draw(_port),
         identity=draw(st.sampled_from((None, "alice"))),
         nat=None if failed else draw(st.sampled_from(HOSTS)),
         nat_port=None if failed else draw(_port),
@@ -78,7 +80,9 @@ def records(draw: st.DrawFn) -> Record:
         bytes=draw(st.sampled_from((0, 1000, 1 << 20, (1 << 20) + 1))),
         state=state,
         outcome=outcome,
-        reason=draw(st.sampled_from((None, "connection refused", "it's over"))),
+        reason=ERASED
+        if erased
+        else draw(st.sampled_from((None, "connection refused", "it's over"))),
         duration=None if duration is None else duration / 1e6,
     )
 
@@ -171,7 +175,8 @@ def segment(translations: Iterable[Record]) -> sqlite3.Connection:
         [("proxy", "proxy-9000"), ("worker", 1), ("boot", "abcd")],
     )
     for serial, record in enumerate(translations, 1):
-        hosts = [host(database, one) for one in (record.client, record.nat, record.upstream)]
+        client = ERASED if record.client is None else record.client
+        hosts = [host(database, one) for one in (client, record.nat, record.upstream)]
         database.execute(
             "insert into entries values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (
@@ -185,7 +190,7 @@ def segment(translations: Iterable[Record]) -> sqlite3.Connection:
                 1 if record.state == "relaying" else None,
                 record.ended,
                 hosts[0],
-                record.client_port,
+                record.client_port or 0,
                 record.identity,
                 hosts[1],
                 record.nat_port,

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.cli.commands import COMMANDS
 from tests.support.answering_server import AnsweringServer, Version2
 from tests.support.commands import FILES
+from tests.support.control_server import ControlServer
+from tests.support.observed_daemon import FakeDaemon, entry
 from tests.support.paths import ROOT
 
 PROGRAM = """
@@ -97,6 +102,21 @@ class ImportTests(SynchronousTestCase):
         self.assertEqual(modules & SLOW - {"shutil"}, set())
         for package in ("cli.display.bars", "cli.shell", "daemon"):
             self.assertNotIn(f"natproxy.{package}", modules)
+
+    def test_commands_of_the_control_socket_import_neither_twisted_nor_http(self) -> None:
+        directory = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, directory)
+        daemon = FakeDaemon()
+        daemon.table = [entry(1)]
+        server = ControlServer(directory / "a.sock", daemon.reply)
+        self.addCleanup(server.close)
+        for command in (["table"], ["whois", "40001"], ["events"], ["status"], ["history"]):
+            modules = self.imported(*command, "--control", server.path)
+            self.assertEqual(modules & SLOW, set(), command)
+            unused = {"csv", "decimal", "ipaddress", "pwd", "sqlite3", "natproxy.records.filter"}
+            self.assertEqual(modules & unused, set(), command)
+            for package in ("cli.top", "cli.display.bars", "client.transfer.download", "journal"):
+                self.assertNotIn(f"natproxy.{package}", modules)
 
     def test_display_imports_no_terminal(self) -> None:
         modules = self.modules(f"import natproxy.cli.display{IDLE}")

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from natproxy.daemon.config import DaemonConfig, FileServerConfig, ProxyConfig
+from natproxy.records.places import journal_candidates, socket_candidates
 from tests.support.paths import ROOT
 from tests.support.twistd import (
     DEPLOY,
@@ -235,6 +236,22 @@ def test_daemon_of_a_unit_has_more_time_to_stop_than_to_drain(unit: str) -> None
     assert drain is not None
     assert stop is not None
     assert int(stop[1]) > int(drain[1])
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_unit_has_private_directories_where_the_commands_look(unit: str) -> None:
+    text = (DEPLOY / f"{unit}.service").read_text()
+    settings = dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
+    runtime = f"/run/{settings['RuntimeDirectory']}"
+    assert runtime in socket_candidates({}, 0)
+    assert settings["RuntimeDirectoryMode"] == "0700"
+    if unit != "natproxy-fileserver":
+        state = f"/var/lib/{settings['StateDirectory']}"
+        assert state in journal_candidates({}, 0)
+        assert settings["StateDirectoryMode"] == "0700"
+        # They hide /proc/self/net and the users behind a socket.
+        assert "PrivateUsers" not in settings
+        assert "ProcSubset" not in settings
 
 
 def socket_unit() -> str:

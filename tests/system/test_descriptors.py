@@ -14,7 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from natproxy.daemon import descriptors
+from natproxy.daemon.config import DaemonConfig, FileServerConfig, ProxyConfig
+from natproxy.daemon.descriptors import (
+    file_server_capacity,
+    observers_for,
+    proxy_capacity,
+)
 
 HOST = "127.0.0.1"
 PATIENCE = 20.0
@@ -83,6 +88,12 @@ def assert_admitted_clients_are_served(port: int, clients: int) -> None:
         assert (served, refused) == (clients, clients)
 
 
+def clients_of(config: DaemonConfig, descriptors: int) -> int:
+    """Return how many clients a daemon with a number of descriptors admits."""
+    capacity = proxy_capacity if isinstance(config, ProxyConfig) else file_server_capacity
+    return capacity(descriptors, observers_for(config, descriptors)).clients
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
     (tmp_path / "files").mkdir()
@@ -96,7 +107,7 @@ def test_proxy_serves_every_client_that_it_admits(files: Path, relay: str) -> No
         proxy = ("natproxy", LISTEN, f"--upstream=tcp:{HOST}:{upstream}", f"--relay={relay}")
         unlimited = ("--max-clients=1000", "--max-clients-per-host=0")
         with running("-n 256", *proxy, *unlimited, cwd=files) as (port, clients, log):
-            assert clients == descriptors.proxy_capacity(256).clients >= 16
+            assert clients == clients_of(ProxyConfig(), 256) >= 16
             assert_admitted_clients_are_served(port, clients)
             text = log.read_text()
             assert f"--max-clients 1000: there are descriptors for {clients} clients" in text
@@ -108,7 +119,7 @@ def test_proxy_serves_every_client_that_it_admits(files: Path, relay: str) -> No
 def test_file_server_serves_every_client_that_it_admits(files: Path, relay: str) -> None:
     server = ("fileserver", LISTEN, f"--relay={relay}")
     with running("-n 256", *server, cwd=files) as (port, clients, log):
-        assert clients == descriptors.file_server_capacity(256).clients >= 16
+        assert clients == clients_of(FileServerConfig(), 256) >= 16
         assert_admitted_clients_are_served(port, clients)
         assert "EMFILE" not in log.read_text()
 
@@ -118,4 +129,4 @@ def test_file_server_serves_every_client_that_it_admits(files: Path, relay: str)
 )
 def test_soft_limit_is_raised_to_the_hard_one(files: Path) -> None:
     with running("-Sn 100 && ulimit -Hn 1024", "fileserver", LISTEN, cwd=files) as (_, clients, _):
-        assert clients == descriptors.file_server_capacity(1024).clients
+        assert clients == clients_of(FileServerConfig(), 1024)

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.cli.commands import CLIENT_COMMANDS, COMMANDS
 from natproxy.cli.parsing import commands_of, program_parser
 from natproxy.cli.shell.commands import parsers_with
+from natproxy.cli.translations.whois import STATUSES
 from natproxy.client import errors
 from tests.support.manual import PAGE, TEXT, section
 
@@ -55,10 +56,10 @@ class ManualTests(SynchronousTestCase):
     def test_it_has_every_exit_status_and_no_other(self) -> None:
         documented = {int(number) for number in re.findall(r"^\.It (\d+)$", TEXT, re.MULTILINE)}
         known = {kind.exit_status for kind in every_subclass(errors.ClientError)}
-        self.assertEqual(documented, known | {0})
+        self.assertEqual(documented, known.union(STATUSES.values()))
 
     def test_it_names_the_environment_and_the_files(self) -> None:
-        for name in ("NATPROXY_SERVER", "NATPROXY_CONFIG", "XDG_STATE_HOME"):
+        for name in ("NATPROXY_SERVER", "NATPROXY_CONFIG", "NATPROXY_CONTROL", "XDG_STATE_HOME"):
             self.assertIn(f".It Ev {name}\n", section("ENVIRONMENT"))
         for path in (".NAME.part", ".NAME.part.json", "~/.local/state/natproxy/history"):
             self.assertIn(f".It Pa {path}\n", section("FILES"))

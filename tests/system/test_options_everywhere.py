@@ -12,13 +12,16 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.cli.commands import CLIENT_COMMANDS, COMMANDS
 from natproxy.cli.completion import complete
-from natproxy.cli.options import COMMAND, LOCAL, REMOTE
+from natproxy.cli.options import COMMAND, LOCAL, OBSERVED, REMOTE
 from natproxy.cli.parsing import commands_of, program_parser
 from natproxy.cli.shell.commands import parsers_with
 from natproxy.cli.shell.suggestions import Suggester
 from tests.support.manual import section
 
-TYPED = {"N", "RATE", "SECONDS", "DURATION", "HOST:PORT", "ENDPOINT"}
+TYPED = {
+    *("N", "RATE", "SECONDS", "DURATION", "TIME", "WORKER:SEQ", "WORD"),
+    *("ADDRESS", "HOST:PORT", "HOST[:PORT]", "[ADDRESS:]PORT", "ENDPOINT"),
+}
 """Values that have no completion; the values of all other options are completed."""
 
 OF_SERVERS = "Options of every command that connects to a server"
@@ -91,7 +94,7 @@ class CompletionTests(SynchronousTestCase):
                     known = (
                         action.nargs == 0
                         or action.choices is not None
-                        or action.metavar in (*REMOTE, *LOCAL, COMMAND, *TYPED)
+                        or action.metavar in (*REMOTE, *LOCAL, *OBSERVED, COMMAND, *TYPED)
                     )
                     self.assertTrue(known, f"{name} {action.option_strings or action.dest}")
 

@@ -74,6 +74,8 @@ class RuleTests(SynchronousTestCase):
         self.assert_valid(Texts(), {" a  b ": ("a", "b"), ("a b",): ("a b",)})
         self.assertEqual(Texts().check("a b"), ("a b",))
         self.assert_invalid(Texts(), "must be a string, or a list of at least one", "", (), (1,), 1)
+        self.assert_valid(Texts(least=0), {"": (), (): (), "a": ("a",)})
+        self.assert_invalid(Texts(least=0), "must be a string, or a list", (1,), 1, None)
         self.assert_invalid(Texts(), "must not be empty", ("a", ""))
         self.assert_invalid(Texts(), "must not contain a NUL character", "a b\0")
 

@@ -45,6 +45,28 @@ class Up(Command):
             help="TOML file with the settings of both (default: none)",
         )
 
+        parser.add_argument(
+            "--name",
+            metavar="WORD",
+            help="name of the proxy's control socket (default: up-PORT)",
+        )
+        parser.add_argument(
+            "--control",
+            metavar=CONFIG_FILE,
+            help="path of the control socket; none: no socket",
+        )
+        parser.add_argument(
+            "--journal",
+            metavar=LOCAL_DIRECTORY,
+            help="directory of a journal of translations (default: no journal)",
+        )
+        parser.add_argument(
+            "--web",
+            metavar="ENDPOINT",
+            action="append",
+            help="endpoint of the page and the metrics; may be repeated (default: none)",
+        )
+
     def run(self, arguments: Namespace, sessions: Sessions) -> int:
         from natproxy.daemon.up import run
 
@@ -60,4 +82,9 @@ class Up(Command):
             arguments.listen or (),
             arguments.fileserver_listen,
             arguments.config,
+            observation={
+                option: value
+                for option in ("name", "control", "journal", "web")
+                if (value := getattr(arguments, option)) is not None
+            },
         )

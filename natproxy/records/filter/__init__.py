@@ -8,14 +8,14 @@ and would not point at the wrong word as well.
 
 from __future__ import annotations
 
+# The command line checks a filter and sends its text: what it does not need is imported where it is
+# used.
 import time
 from collections.abc import Callable
 
 from natproxy.records.filter.errors import FilterError
 from natproxy.records.filter.evaluation import predicate_of
-from natproxy.records.filter.explanation import explain_tree
 from natproxy.records.filter.grammar import Node, format_tree, parse_tree
-from natproxy.records.filter.sql import ALL, condition_of
 from natproxy.records.record import Record
 from natproxy.records.times import Zone
 
@@ -68,6 +68,8 @@ class Filter:
 
     def explain(self) -> str:
         """Return in plain English what the filter selects, as one sentence."""
+        from natproxy.records.filter.explanation import explain_tree
+
         return explain_tree(self._tree)
 
     def sql(
@@ -85,4 +87,6 @@ class Filter:
             among the events of a translation, such as ``bytes``, is left to `matches`.
         :return: the condition, its parameters, and whether it is exact.
         """
+        from natproxy.records.filter.sql import ALL, condition_of
+
         return ALL if self._tree is None else condition_of(self._tree, now, events)

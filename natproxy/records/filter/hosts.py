@@ -6,6 +6,8 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
+from natproxy.records.filter.errors import quoted
+
 _MAPPED = 0xFFFF << 32
 """The IPv6 addresses that stand for IPv4 addresses: ``::ffff:0:0/96``."""
 
@@ -78,7 +80,7 @@ def parse_network(text: str) -> Network:
     host, _, length = text.rpartition("/")
     address = address_of(host)
     if address is None:
-        raise ValueError(f"'{host}' is no address")
+        raise ValueError(f"{quoted(host)} is no address")
     size = 32 if "." in host and ":" not in host else 128
     if not (length.isascii() and length.isdigit() and len(length) < 4 and int(length) <= size):
         raise ValueError(f"the length of a prefix is a number from 0 to {size}")
@@ -111,5 +113,5 @@ def split_port(text: str) -> tuple[str, int | None]:
 
 def _port(text: str) -> int:
     if not _PORT.fullmatch(text):
-        raise ValueError(f"'{text}' is no port")
+        raise ValueError(f"{quoted(text)} is no port")
     return int(text)

@@ -75,6 +75,11 @@ def _word(text: str | None) -> str | None:
     return None if text is None else lower(text)
 
 
+ERASED = "erased"
+"""The host, in the journal, of a client that was erased; its record has no client."""
+
+_CLIENT = f"nullif(c.host, '{ERASED}')"
+
 _STATE = """case
     when e.outcome = 'lost' then 'lost'
     when e.nat_port is null then 'failed'
@@ -108,10 +113,11 @@ _META = "(select value from meta where key = '{0}')"
 MEMBERS = {
     member.name: member
     for member in (
-        Member("client", MemberType.HOST, "the client", lambda r, n: r.client, "c.host",
+        Member("client", MemberType.HOST, "the client", lambda r, n: r.client, _CLIENT,
                port="client-port"),
         Member("client-port", MemberType.NUMBER, "the client's port",
-               lambda r, n: r.client_port, "e.client_port"),
+               lambda r, n: r.client_port,
+               f"case when {_CLIENT} is not null then e.client_port end"),
         Member("identity", MemberType.TEXT, "the client's identity",
                lambda r, n: r.identity, "e.identity"),
         Member("nat", MemberType.HOST, "the proxy's address to the upstream",
@@ -135,7 +141,8 @@ MEMBERS = {
                words=STATES),
         Member("outcome", MemberType.WORD, "the outcome", lambda r, n: _word(r.outcome),
                "lower(e.outcome)", False, words=OUTCOMES),
-        Member("reason", MemberType.TEXT, "the reason", lambda r, n: r.reason, "e.reason", False),
+        Member("reason", MemberType.TEXT, "the reason", lambda r, n: r.reason,
+               f"case when {_CLIENT} is null then '{ERASED}' else e.reason end", False),
         Member("duration", MemberType.DURATION, "the duration", _duration, _DURATION, False),
         Member("age", MemberType.DURATION, "the time since the start",
                lambda r, n: None if r.started is None else n - r.started, "({now} - e.started)"),

@@ -29,6 +29,9 @@ _SYMBOL = re.compile(
 
 _DISPLAYED = re.compile(r"\\(?:\\|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})|.", re.DOTALL)
 
+LONGEST_PART = 64
+"""Elements without a wildcard in a ``GLOB``, whose time is the product of two lengths."""
+
 _SPECIAL = re.compile(r"([*?\[])")
 """What ``GLOB`` does not take as it is."""
 
@@ -134,7 +137,15 @@ def glob_of(symbols: tuple[Symbol, ...], encoded: bool = False) -> tuple[str, bo
             parts.append((ANY, True) if raw is None else (encode_name(raw).decode("ascii"), False))
     if not any(wild for _, wild in parts):
         return "".join(text for text, _ in parts), True
-    return "".join(text if wild else _SPECIAL.sub(r"[\1]", text) for text, wild in parts), False
+    glob = []
+    length = 0
+    for text, wild in parts:
+        length = 0 if wild else length + 1
+        if length < LONGEST_PART:
+            glob.append(text if wild else _SPECIAL.sub(r"[\1]", text))
+        elif length == LONGEST_PART:
+            glob.append(ANY)
+    return "".join(glob), False
 
 
 def displayed_name(name: str) -> str:

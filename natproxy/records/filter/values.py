@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 from typing import NamedTuple
 
 from natproxy.records.filter.errors import FilterError, quoted, suggestion
@@ -11,7 +10,7 @@ from natproxy.records.filter.hosts import Network, parse_network, split_port
 from natproxy.records.filter.members import Member, MemberType, lower
 from natproxy.records.filter.pattern import ESCAPES, Symbol, literal_of, symbols_of
 from natproxy.records.filter.tokens import Token, TokenKind
-from natproxy.records.times import TimeError, Zone, parse_duration, parse_moment
+from natproxy.records.times import TimeError, Zone, multiple, parse_duration, parse_moment
 
 GREATEST = (1 << 63) - 1
 """The greatest number: SQLite's integers have 64 bits."""
@@ -23,7 +22,7 @@ _PREFIXES = "kmgtp"
 
 ANY_TEXT = symbols_of("*")
 
-SIZES = {
+SIZES: dict[str, int] = {
     "": 1,
     "b": 1,
     **{prefix: 1024**power for power, prefix in enumerate(_PREFIXES, 1)},
@@ -198,7 +197,7 @@ class ValueReader:
 
 
 def _bytes(text: str) -> int:
-    """Return the bytes of a number with a unit, rounded.
+    """Return the bytes of a number with a unit, rounded down.
 
     :raises ValueError: if it is malformed.
     """
@@ -208,5 +207,4 @@ def _bytes(text: str) -> int:
     unit = SIZES.get(match[2].lower())
     if unit is None:
         raise ValueError(f"{quoted(match[2])} is no unit{suggestion(match[2], SIZES)}")
-    value: int = round(Fraction(match[1]) * unit)
-    return value
+    return multiple(match[1], unit)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+
+from twisted.internet.defer import succeed
 
 from natproxy.control.events import EVENT_STREAM
 from natproxy.control.feed import HEARTBEAT, INTERVAL
 from natproxy.control.interfaces import EventsQuery
+from natproxy.control.site import control_site
 from natproxy.nat.ring import Row
 from natproxy.records.record import Record
 from tests.support.control_resources import ORIGIN, ControlCase, HTTPClient, Response
@@ -164,6 +168,13 @@ class FollowingTests(EventsCase):
             self.assertEqual([line["seq"] for line in self.new(client)], [1, 2, 3])
         self.assertEqual(encoded, [1, 2, 3])
 
+    def test_watchers_of_all_endpoints_share_a_feed(self) -> None:
+        other: Any = control_site(self.observed, self.clock, self.wall)  # type: ignore[arg-type]
+        feeds = {
+            site.resource.children[b"v1"].children[b"events"].feed for site in (self.site, other)
+        }
+        self.assertEqual(len(feeds), 1)
+
     def test_events_of_one_interval_wake_once(self) -> None:
         client = self.request("/v1/events?follow=1")
         for _ in range(20):
@@ -237,8 +248,6 @@ class JournalTests(EventsCase):
         self.observed.history = self  # type: ignore[assignment]
 
     def events(self, query: EventsQuery) -> Any:
-        from twisted.internet.defer import succeed
-
         self.queries.append(query)
         first, last = (query.after or 0) + 1, query.before or 0
         try:
@@ -274,6 +283,21 @@ class JournalTests(EventsCase):
         seqs = [line["seq"] for line in client.received().lines]
         self.assertEqual(seqs, list(range(1, len(seqs) + 1)))
         self.assertGreater(len(self.queries), 1)
+
+    def test_gap_of_the_journal_is_lost(self) -> None:
+        for _ in range(40):
+            self.execute()
+        gap = Record("lost", 1, *ORIGIN, 8, reason="events 3 to 8 are not in the journal")
+        events = self.events
+
+        def with_gap(query: EventsQuery) -> Any:
+            yield succeed([Record("removed", 1, *ORIGIN, 2), gap])
+            yield from events(replace(query, after=8))
+
+        self.events = with_gap  # type: ignore[method-assign]
+        first, lost, *rest = self.get("/v1/events?after=0:1").lines
+        self.assertEqual((first["seq"], lost["from"], lost["to"]), (2, 3, 8))
+        self.assertEqual([line["seq"] for line in rest], list(range(9, 121)))
 
     def test_filter_and_time_are_passed_on(self) -> None:
         for _ in range(40):

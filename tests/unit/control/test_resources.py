@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from unittest import mock
 from urllib.parse import quote_from_bytes
 
 from hypothesis import given, settings
@@ -18,6 +19,7 @@ from natproxy.control.stream import STALLED
 from natproxy.control.turns import ENTRIES
 from natproxy.nat import Outcome
 from natproxy.records.record import Record
+from natproxy.server.threads import Overloaded
 from tests.support.control_resources import ControlCase, HTTPClient, parse_response, run_turn
 
 
@@ -167,6 +169,10 @@ class StateTests(ControlCase):
         self.observed.status = lambda: {"x": 1 // 0}
         self.assert_refused(self.get("/v1/status"), 500, "which the daemon has logged")
         self.assertEqual(self.flush(ZeroDivisionError), 1)
+
+    def test_search_that_is_refused_can_be_repeated_later(self) -> None:
+        self.observed.status = mock.Mock(side_effect=Overloaded("too many searches"))
+        self.assert_refused(self.get("/v1/status"), 503, "too many searches")
 
     def test_file_server_has_no_table(self) -> None:
         self.observed.table = self.observed.ring = self.observed.history = None

@@ -17,7 +17,7 @@ from natproxy.daemon.config import (
     settings_of,
     variable_of,
 )
-from natproxy.settings import DEFAULT, Found, SettingError, Source
+from natproxy.settings import DEFAULT, Found, Seconds, SettingError, Source, WholeNumber
 
 BOTH = (ProxyConfig, FileServerConfig)
 
@@ -76,6 +76,9 @@ class SourceTests(ConfigCase):
             "connect-timeout = 5\nidle-timeout = 6\nfirst-command-timeout = 7.5\ndrain = 8\n"
             'relay = "copy"\nmax-clients = 9\nmax-clients-per-host = 10\n'
             'log = "a log"\nlog-size = 11\nlog-keep = 12\n'
+            'name = "a"\ncontrol = "b"\nweb = ["tcp:13"]\nweb-hosts = "c"\nident = "tcp:14"\n'
+            'journal = "d"\njournal-keep = "15h"\njournal-max-size = "16M"\n'
+            'journal-names = "none"\n'
         )
         config = ProxyConfig.load(environment={}, file=path)
         self.assertEqual(
@@ -94,6 +97,15 @@ class SourceTests(ConfigCase):
                 log="a log",
                 log_size=11,
                 log_keep=12,
+                name="a",
+                control="b",
+                web=("tcp:13",),
+                web_hosts=("c",),
+                ident="tcp:14",
+                journal="d",
+                journal_keep=15 * 3600.0,
+                journal_max_size=16 << 20,
+                journal_names="none",
             ),
         )
         for one in settings_of(ProxyConfig):
@@ -112,6 +124,10 @@ class SourceTests(ConfigCase):
             "LOG": "-",
             "LOG_SIZE": "0",
             "LOG_KEEP": "5",
+            "NAME": "a",
+            "CONTROL": "none",
+            "WEB": "tcp:6  tcp:7",
+            "WEB_HOSTS": "a.example",
         }
         environment = {f"NATPROXY_FILESERVER_{name}": value for name, value in values.items()}
         config = FileServerConfig.load(environment=environment)
@@ -135,14 +151,17 @@ class SourceTests(ConfigCase):
         self.assertEqual(labels, ["--timeout", "$NATPROXY_PROXY_DRAIN", "--connect-timeout"])
 
     def test_order_of_the_sources_of_every_setting(self) -> None:
-        values = {"listen": ("tcp:1", "tcp:2", "tcp:3"), "relay": ("copy", "auto", "copy")}
+        values = {
+            "relay": ("copy", "auto", "copy"),
+            "journal-names": ("none", "full", "none"),
+            "journal-keep": ("1d", "2d", "3d"),
+            "journal-max-size": ("1G", "2G", "3G"),
+        }
         for kind in (ProxyConfig, FileServerConfig):
             for one in settings_of(kind):
-                texts = "files" if one.default is None and one.key in ("files", "log") else "tcp:h:"
-                is_text = isinstance(one.default, str) or texts == "files"
-                numbers = [f"{texts}{n}" if is_text else str(n) for n in (1, 2, 3)]
-                in_file, in_variable, in_option = values.get(one.key, numbers)
-                quoted = is_text or one.key in values
+                quoted = not isinstance(one.rule, (Seconds, WholeNumber))
+                numbers = [f"text{n}" if quoted else str(n) for n in (1, 2, 3)]
+                in_file, in_variable, in_option = values.get(one.key, tuple(numbers))
                 path = self.write(
                     f"[{kind.table}]\n{one.key} = " + (f'"{in_file}"' if quoted else in_file)
                 )
@@ -276,4 +295,5 @@ class DiffTests(ConfigCase):
             for one in fields_of(config)
             if not one.metadata["reloadable"]
         }
-        self.assertEqual(fixed, {"listen", "log", "files"})
+        places = {"name", "control", "web", "web_hosts", "journal", "journal_names", "ident"}
+        self.assertEqual(fixed, {"listen", "log", "files", *places})

@@ -36,6 +36,7 @@ class ShowTests(ReportCase):
             lines,
             [
                 "[fileserver]",
+                "# control # not set",
                 f"drain = 5.0 # {path}: fileserver.drain",
                 "# files # not set",
                 "first-command-timeout = 30.0 # default",
@@ -45,8 +46,11 @@ class ShowTests(ReportCase):
                 "log-size = 10 # default",
                 "# max-clients # not set",
                 "max-clients-per-host = 0 # default",
+                "# name # not set",
                 'relay = "auto" # default',
                 "timeout = 7.0 # environment NATPROXY_FILESERVER_TIMEOUT",
+                "web = [] # default",
+                "web-hosts = [] # default",
             ],
         )
 

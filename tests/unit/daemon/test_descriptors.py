@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from natproxy.daemon.config import FileServerConfig, ProxyConfig
 from natproxy.daemon.descriptors import (
+    JOURNAL,
     PER_CLIENT,
     PER_SPLICE,
     RESERVED,
     RESERVED_BY_THREADS,
     WALK,
     Capacity,
+    Observers,
     file_server_capacity,
+    observers_for,
     proxy_capacity,
 )
 from natproxy.fileserver import digests, factory, pages
@@ -27,8 +31,26 @@ class CapacityTests(SynchronousTestCase):
             if descriptors >= 256:
                 self.assertLessEqual(RESERVED + server.clients * PER_CLIENT, descriptors)
 
+    def test_observers_have_descriptors_of_their_own(self) -> None:
+        everything = ProxyConfig(web=("tcp:1",), ident="tcp:2")
+        for descriptors in (256, 1024, 65_536):
+            observers = observers_for(everything, descriptors)
+            self.assertEqual(observers.control, observers.web)
+            proxy = proxy_capacity(descriptors, observers)
+            needed = RESERVED + proxy.clients * PER_CLIENT + proxy.splices * PER_SPLICE
+            self.assertLessEqual(needed + sum(observers), descriptors)
+            self.assertGreaterEqual(proxy.clients, 16)
+            self.assertLessEqual(observers.control, max(2, descriptors // 16))
+
+    def test_what_is_off_takes_no_descriptors(self) -> None:
+        off = ProxyConfig(control="none", journal="none")
+        self.assertEqual(observers_for(off, 1024), Observers())
+        self.assertEqual(observers_for(ProxyConfig(), 1024), Observers(64, 0, 0, JOURNAL))
+        self.assertEqual(observers_for(FileServerConfig(), 1024), Observers(control=64))
+
     def test_default_number_of_clients_fits_into_the_units_limit(self) -> None:
-        self.assertGreaterEqual(proxy_capacity(65_536).clients, 10_000)
+        everything = Observers(64, 64, 32, JOURNAL)
+        self.assertGreaterEqual(proxy_capacity(65_536, everything).clients, 10_000)
         self.assertGreaterEqual(file_server_capacity(65_536).clients, 10_000)
 
     def test_proxy_always_admits_one_client(self) -> None:

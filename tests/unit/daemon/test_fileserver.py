@@ -7,7 +7,7 @@ from unittest import SkipTest
 
 from natproxy.daemon import fileserver
 from natproxy.daemon.config import FileServerConfig
-from natproxy.daemon.descriptors import file_server_capacity
+from natproxy.daemon.descriptors import file_server_capacity, observers_for
 from natproxy.fileserver.factory import FileServerFactory
 from natproxy.server.admission import Admission
 from tests.support.daemons import OptionsCase
@@ -46,7 +46,7 @@ class AdmissionTests(OptionsCase):
 
     def test_number_of_clients_follows_from_the_descriptors(self) -> None:
         journal = Journal(self)
-        capacity = file_server_capacity(256)
+        capacity = file_server_capacity(256, observers_for(FileServerConfig(), 256))
         self.assertEqual(self.admission(descriptors=256).clients, capacity.clients)
         self.assertEqual(journal.lines(), [])
         admission = self.admission("--max-clients=300", descriptors=256)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from natproxy.daemon import proxy
-from natproxy.daemon.descriptors import proxy_capacity
+from natproxy.daemon.config import ProxyConfig
+from natproxy.daemon.descriptors import observers_for, proxy_capacity
 from natproxy.protocol import parse_command
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.proxy.tcp import TCPConnector
@@ -77,7 +78,7 @@ class AdmissionTests(ProxyCase):
 
     def test_number_of_clients_follows_from_the_descriptors(self) -> None:
         journal = Journal(self)
-        capacity = proxy_capacity(256)
+        capacity = proxy_capacity(256, observers_for(ProxyConfig(), 256))
         self.assertEqual(self.admission(descriptors=256).clients, capacity.clients)
         self.assertEqual(journal.lines(), [])
         admission = self.admission("--max-clients=300", descriptors=256)

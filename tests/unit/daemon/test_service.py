@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import signal
 import sys
+from inspect import getclosurevars
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.scripts._twistd_unix import UnixAppLogger
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from natproxy import __version__
 from natproxy.daemon import service
 from natproxy.daemon.logfile import RotatingFile
-from natproxy.daemon.service import (
-    DrainingService,
-    MaintenanceSignals,
-    SignalService,
-    StartupError,
-    TerminationSignals,
-    TwistdService,
-)
+from natproxy.daemon.service import DrainingService, Phase, StartupError, TwistdService
+from natproxy.daemon.signals import MaintenanceSignals, SignalService, TerminationSignals
 from natproxy.proxy.endpoint import EndpointConnector
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.server.connection import CommandReceiver
@@ -239,6 +236,80 @@ class DrainingTests(ServiceCase):
         self.assertEqual((self.first.times, self.second.times), (2, 2))
 
 
+class PlayedCompanion:
+    """Writes down what it is called for; may fail, and may take its time to stop."""
+
+    def __init__(self, service: DrainingService, factory: ProxyFactory) -> None:
+        self.calls: list[str] = []
+        self.failing = ""
+        self.stopped: Deferred[None] = succeed(None)
+        self._service = service
+        self._factory = factory
+
+    def open_ports(self) -> None:
+        self._called(f"open beside {len(self._service.ports)} ports")
+
+    def start(self) -> None:
+        self._called("start")
+
+    def cancel_start(self) -> None:
+        self.calls.append("cancel")
+
+    async def stop(self) -> None:
+        self._called(f"stop beside {len(self._factory.connections)} clients")
+        await self.stopped
+
+    def _called(self, what: str) -> None:
+        self.calls.append(what)
+        if self.failing and what.startswith(self.failing):
+            raise StartupError("it fails")
+
+
+class CompanionTests(ServiceCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.companion = self.service.companion = PlayedCompanion(self.service, self.factory)
+
+    def test_sockets_are_opened_with_privileges_and_files_without(self) -> None:
+        self.assertIs(self.service.phase, Phase.STARTING)
+        self.service.privilegedStartService()
+        self.assertEqual(self.companion.calls, ["open beside 2 ports"])
+        self.assertIs(self.service.phase, Phase.LISTENING)
+        self.service.startService()
+        self.assertEqual(self.companion.calls[1:], ["start"])
+
+    def test_stops_when_the_last_client_has_finished(self) -> None:
+        self.service.startService()
+        protocol, wire = self.client(b"LIST\n")
+        self.upstream.last.accept()
+        self.companion.stopped = Deferred()
+        stopped = self.service.stopService()
+        self.assertIs(self.service.phase, Phase.DRAINING)
+        self.assertEqual(len(self.companion.calls), 2)
+        self.upstream.last.protocol.dataReceived(b"OK\nEND\n")
+        wire.lose(protocol)
+        self.assertEqual(self.companion.calls[2:], ["stop beside 0 clients"])
+        self.assertNoResult(stopped)
+        self.companion.stopped.callback(None)
+        self.successResultOf(stopped)
+        self.assertIs(self.service.phase, Phase.STOPPED)
+
+    def test_ports_are_closed_if_it_cannot_start(self) -> None:
+        for failing in ("open", "start"):
+            self.companion.failing = failing
+            wrong = self.assertRaises(StartupError, self.service.startService)
+            self.assertEqual(str(wrong), "it fails")
+            self.assertFalse(self.first.port.listening)
+            self.assertEqual(self.service.ports, [])
+            self.assertEqual(self.companion.calls[-1], "cancel")
+            self.first.port.listening = True
+
+    def test_addresses_stay_while_it_drains(self) -> None:
+        self.service.startService()
+        self.service.stopService()
+        self.assertEqual(self.service.addresses, ("127.0.0.1:9000",) * 2)
+
+
 class DrainLogTests(ServiceCase):
     def test_number_of_connections_has_its_plural(self) -> None:
         journal = Journal(self)
@@ -273,6 +344,16 @@ class SignalTests(ServiceCase):
         self.signals.received(signal.SIGTERM)
         self.assertEqual(self.aborted, 1)
         self.assertFalse(self.reactor.hasStopped)
+
+    def test_signal_after_another_request_to_stop_aborts(self) -> None:
+        journal = Journal(self)
+        self.signals.stop("drain by uid 0")
+        journal.line_with("drain by uid 0: stopping")
+        self.reactor.hasStopped = False
+        self.signals.stop("drain by uid 0")
+        self.assertFalse(self.reactor.hasStopped)
+        self.signals.received(signal.SIGTERM)
+        self.assertEqual(self.aborted, 1)
 
     def test_handlers_are_installed_only_once_the_reactor_has_started(self) -> None:
         before = signal.getsignal(signal.SIGTERM)
@@ -325,6 +406,21 @@ class MaintenanceTests(ServiceCase):
             ],
         )
         self.assertFalse(self.reactor.hasStopped)
+
+    def test_log_of_twistd_is_opened_again_and_not_renamed(self) -> None:
+        path = self.mktemp()
+        # It installs its own handler, which renames the file.
+        UnixAppLogger({"logfile": path})._getLogObserver()
+        handler = signal.getsignal(signal.SIGUSR1)
+        file = getclosurevars(handler).nonlocals["logFile"]  # type: ignore[arg-type]
+        self.addCleanup(file.close)
+        self.start(MaintenanceSignals(self.reactor, None))
+        os.rename(path, path + ".rotated")
+        signal.raise_signal(signal.SIGUSR1)
+        self.reactor.advance(0)
+        self.journal.line_with("has been opened again")
+        self.assertTrue(os.path.exists(path))
+        self.assertFalse(os.path.exists(path + ".1"))
 
     def test_signals_that_are_ignored_or_handled_stay_so(self) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -8,7 +8,7 @@ import math
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.fileserver.factory import CONCURRENT_READS, read_in
+from natproxy.fileserver.factory import CONCURRENT_READS, Reads
 from natproxy.kernel.mounts import Mounts
 from natproxy.protocol import (
     Entry,
@@ -45,7 +45,7 @@ class MemoryCase(FileServerCase):
         )
         self.serve(self.storage)
         self.reads = PlayedThread()
-        cache = PageCache(read_in(self.reads, self.clock), Mounts())
+        cache = PageCache(Reads(self.reads, self.clock), Mounts())
         self.factory.services.relays = Relays(None, Method.AUTO, cache)
 
     def header(self, name: bytes, length: int, offset: int = 0) -> bytes:

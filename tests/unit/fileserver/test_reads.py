@@ -6,7 +6,7 @@ import errno
 
 from twisted.internet.task import Clock
 
-from natproxy.fileserver.factory import CONCURRENT_READS, read_in
+from natproxy.fileserver.factory import CONCURRENT_READS, Reads
 from natproxy.relay import PageCache, Relays
 from natproxy.server.threads import WORK_TIMEOUT, Unresponsive
 from tests.support.doubles import PlayedThread
@@ -22,7 +22,7 @@ class HangingTests(FileServerCase):
         super().setUp()
         (self.files / "a").write_bytes(b"content")
         self.reads = PlayedThread()
-        cache = PageCache(read_in(self.reads, self.clock), PlayedMounts(False))
+        cache = PageCache(Reads(self.reads, self.clock), PlayedMounts(False))
         self.patch(cache, "known", lambda file, device: False)
         self.patch(cache, "read_cached", lambda file, offset, size: b"")
         self.factory.services.relays = Relays(None, page_cache=cache)
@@ -71,7 +71,7 @@ class HangingTests(FileServerCase):
 
     def test_other_file_systems_are_read_meanwhile(self) -> None:
         clock = Clock()
-        read = read_in(self.reads, clock)
+        read = Reads(self.reads, clock)
         for _ in range(CONCURRENT_READS):
             read(lambda: None, 1, int).addErrback(lambda failure: failure.trap(Unresponsive))
         other = read(lambda: "other", 2, int)

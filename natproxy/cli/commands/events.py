@@ -1,0 +1,61 @@
+"""``natproxy events``: what happens to translations, as it happens."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+
+from natproxy.cli.command import Command
+from natproxy.cli.options import (
+    add_control_options,
+    add_filter_options,
+    add_interval_options,
+    add_json_option,
+    add_last_option,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from natproxy.cli.context import Sessions
+
+
+def cursor(text: str) -> str:
+    """Return the number of an event, ``WORKER:SEQ``.
+
+    :raises ArgumentTypeError: for anything else.
+    """
+    worker, colon, seq = text.partition(":")
+    if not (colon and text.isascii() and worker.isdigit() and seq.isdigit() and len(text) < 30):
+        raise ArgumentTypeError(f"'{text}': must be WORKER:SEQ, such as 0:1234")
+    return text
+
+
+class Events(Command):
+    """Writes events, those of the past and new ones."""
+
+    name = "events"
+    help = "show what happens to commands, as it happens"
+    connects = False
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        add_filter_options(parser)
+        parser.add_argument(
+            "-f", "--follow", action="store_true", help="wait for new events until interrupted"
+        )
+        add_last_option(parser, "events")
+        add_interval_options(parser)
+        parser.add_argument(
+            "--after",
+            metavar="WORKER:SEQ",
+            type=cursor,
+            help="continue after the event with this number",
+        )
+        add_json_option(parser)
+        add_control_options(parser, journal=True)
+
+    def run(self, arguments: Namespace, sessions: Sessions) -> int:
+        from natproxy.cli.translations.events import write_events
+        from natproxy.cli.translations.query import explain
+
+        if arguments.explain:
+            return explain(arguments.filter)
+        return write_events(arguments, sessions.complain)

@@ -1,0 +1,1 @@
+"""``natproxy top``: the commands in flight, live in a terminal."""

@@ -1,0 +1,120 @@
+"""The lines that show the state of ``natproxy top``."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from natproxy.cli.display.text import amount, duration, speed
+from natproxy.cli.top.sampling import MOST_ENTRIES, Row
+from natproxy.cli.top.state import Top
+from natproxy.cli.translations.columns import columns_of
+from natproxy.cli.translations.tables import Table
+from natproxy.cli.translations.texts import fitted, shown, width
+
+COLUMNS = ("serial", "port", "client", "verb", "name", "bytes", "rate", "age", "state")
+
+KEYS = "q quit  a b r c sort  g group  / filter  k kill  p pause"
+
+RESERVED = 5
+"""Lines that are no rows: two at the top, the header, the message, the keys."""
+
+
+class Line(NamedTuple):
+    """A line of the screen.
+
+    :ivar style: of rich; empty for plain text.
+    """
+
+    text: str
+    style: str = ""
+
+
+def lines(top: Top, columns: int, height: int) -> list[Line]:
+    """Return the lines of the screen, each with at most this many columns."""
+    found = [Line(_title(top), "bold"), Line(_totals(top))]
+    most = max(1, height - RESERVED)
+    rows = _entries(top, columns, most) if top.group is None else _groups(top, columns, most)
+    found += rows
+    found += [Line("")] * (height - 2 - len(found))
+    found.append(Line(top.message, "yellow"))
+    found.append(Line(top.prompt, "bold") if top.prompt else Line(KEYS, "dim"))
+    return [Line(_cut(line.text, columns), line.style) for line in found]
+
+
+def _title(top: Top) -> str:
+    if top.sample is None:
+        return "natproxy"
+    status = top.sample.status
+    parts = [shown(status.get("name"))]
+    if isinstance(status.get("uptime"), (int, float)):
+        parts.append(f"up {duration(status['uptime'])}")
+    parts.append(f"{shown(status.get('clients'))} clients")
+    parts.append(f"{shown(status.get('table'))} in flight")
+    if status.get("draining"):
+        parts.append("draining")
+    if top.paused:
+        parts.append("PAUSED")
+    if top.text.strip():
+        parts.append(f"filter: {shown(top.text)}")
+    return "  ".join(parts)
+
+
+def _totals(top: Top) -> str:
+    total = top.window.total()
+    parts = [f"{total.finished:,.1f} commands/s", f"{total.failed:,.1f} failed/s"]
+    parts += [speed(total.rate), f"sorted by {_order(top)}"]
+    if top.sample is not None and top.sample.lost:
+        parts.append(f"{top.sample.lost:,} events were too many to count")
+    if top.sample is not None and len(top.sample.table) >= MOST_ENTRIES:
+        parts.append(f"the first {MOST_ENTRIES:,} only")
+    return "  ".join(parts)
+
+
+def _order(top: Top) -> str:
+    if top.group is None:
+        return top.sort
+    return {"age": "number in flight", "client": top.group}.get(top.sort, top.sort)
+
+
+def _entries(top: Top, columns: int, most: int) -> list[Line]:
+    records = top.records()
+    if not records:
+        return [Line("no command in flight" if top.sample is not None else "connecting ...")]
+    selected = top.selected()
+    first = max(0, min(selected - most // 2, len(records) - most))
+    rates = None if top.sample is None else top.sample.rates
+    table = Table(columns_of(COLUMNS, rates), columns)
+    header, *rows = table.lines(records[first : first + most])
+    found = [Line(fitted(header, columns), "reverse")]
+    for place, row in enumerate(rows, first):
+        found.append(Line(fitted(row, columns), "bold cyan") if place == selected else Line(row))
+    return found
+
+
+def _groups(top: Top, columns: int, most: int) -> list[Line]:
+    rows = top.rows()
+    if not rows:
+        return [Line("no command in flight" if top.sample is not None else "connecting ...")]
+    keys = max(len(top.group or ""), *(width(row.key) for row in rows[:most]))
+    keys = max(8, min(keys, columns - 55))
+    titles = ("IN FLIGHT", "BYTES", "RATE", "COMMANDS/S", "FAILED/S")
+    head = fitted((top.group or "").upper(), keys) + "".join(f"{each:>11}" for each in titles)
+    return [
+        Line(fitted(head, columns), "reverse"),
+        *(Line(fitted(row.key, keys) + _figures(row)) for row in rows[:most]),
+    ]
+
+
+def _figures(row: Row) -> str:
+    texts = (
+        f"{row.in_flight:,}",
+        amount(row.sent),
+        speed(row.rate),
+        f"{row.finished:,.1f}",
+        f"{row.failed:,.1f}",
+    )
+    return "".join(f"{each:>11}" for each in texts)
+
+
+def _cut(text: str, columns: int) -> str:
+    return fitted(text, columns) if width(text) > columns else text

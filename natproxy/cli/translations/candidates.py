@@ -1,0 +1,44 @@
+"""Candidates for completion: words of a filter, columns, names of daemons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from natproxy.cli.translations.columns import names
+from natproxy.client.control.finding import Search
+from natproxy.protocol import VERBS
+from natproxy.records.filter.members import MEMBERS
+
+KEYWORDS = ("and", "or", "not")
+
+
+def daemon_names() -> list[str]:
+    """Return the names of the daemons that have a socket, whether or not they run."""
+    return sorted({place.name for place in Search().sockets()})
+
+
+def columns(typed: str) -> list[str]:
+    """Return the lists of columns that begin with what was typed."""
+    before, comma, _ = typed.rpartition(",")
+    listed = before.split(",")
+    return [f"{before}{comma}{name}" for name in names() if name not in listed]
+
+
+def filter_words(typed: str, words: Sequence[str]) -> list[str]:
+    """Return the filters that begin with what was typed: the values of a member, or members.
+
+    :param typed: the word of the command line, which may be a whole filter in quotes.
+    :param words: those before it.
+    """
+    before, space, _ = typed.rpartition(" ")
+    last = (before.split() or list(words) or [""])[-1]
+    found: Sequence[str]
+    if last == "verb":
+        found = sorted(verb.decode() for verb in VERBS)
+    elif last in MEMBERS:
+        found = MEMBERS[last].words
+    elif last in ("", *KEYWORDS):
+        found = ["not", *MEMBERS]
+    else:
+        found = [*KEYWORDS[:2], *MEMBERS]
+    return [f"{before}{space}{each}" for each in found]

@@ -1,0 +1,82 @@
+"""Translations of the past, written as they are found."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+
+from natproxy.cli.translations.columns import (
+    PAST,
+    columns_of,
+    members_of,
+    names,
+    parse_columns,
+)
+from natproxy.cli.translations.query import filter_text, interval_of
+from natproxy.cli.translations.sentences import gap_text
+from natproxy.cli.translations.sources import JournalSource, Source, source_of
+from natproxy.cli.translations.tables import Table, terminal_columns, write_csv, write_json_lines
+from natproxy.records.record import Record
+
+MOST_GAPS = 5
+"""Gaps that are reported one by one."""
+
+
+def write_history(arguments: Namespace, complain: Callable[[str], object]) -> int:
+    """Write the translations that the options of the command select; return the exit status.
+
+    :param complain: called with a message for people.
+    :raises ClientError: on failure.
+    """
+    text = filter_text(arguments.filter)
+    since, until = interval_of(arguments.since, arguments.until)
+    selected = parse_columns(arguments.columns, PAST)
+    source = source_of(arguments, complain)
+    found = source.history(text, since, until, arguments.last)
+    if arguments.json:
+        listed = selected if arguments.columns is not None else None
+        write_json_lines(members_of(record, listed) for record in found)
+    elif arguments.csv:
+        listed = selected if arguments.columns is not None else tuple(names()[3:])
+        write_csv((members_of(record, listed) for record in found), listed)
+    else:
+        counted = _Counted(found)
+        for line in Table(columns_of(selected), terminal_columns()).lines(counted):
+            sys.stdout.write(line + "\n")
+        if not counted.count:
+            complain("no command of the past is recorded, or none matches")
+    report_gaps(source, since, until, complain)
+    return 0
+
+
+def report_gaps(
+    source: Source, since: int | None, until: int | None, complain: Callable[[str], object]
+) -> None:
+    """Report of which times of an interval a journal is not complete.
+
+    That each journal has a beginning is not reported.
+
+    :param complain: called with a message for each of them.
+    """
+    if not isinstance(source, JournalSource):
+        return
+    gaps = source.gaps(since, until)
+    inner = list(dict.fromkeys(gap_text(gap) for gap in gaps if gap.since is not None))
+    for text in inner[:MOST_GAPS]:
+        complain(f"this may be incomplete: {text}")
+    if len(inner) > MOST_GAPS:
+        complain(f"and {len(inner) - MOST_GAPS} more gaps")
+
+
+class _Counted:
+    """Iterates over records, and counts them."""
+
+    def __init__(self, records: Iterator[Record]) -> None:
+        self.count = 0
+        self._records = records
+
+    def __iter__(self) -> Iterator[Record]:
+        for record in self._records:
+            self.count += 1
+            yield record

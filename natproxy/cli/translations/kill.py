@@ -1,0 +1,78 @@
+"""Ends commands, after a confirmation."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+
+from natproxy.cli.output import is_terminal
+from natproxy.cli.translations.columns import columns_of
+from natproxy.cli.translations.query import explain, filter_text
+from natproxy.cli.translations.sources import proxy_of
+from natproxy.cli.translations.tables import Table, terminal_columns
+from natproxy.client.errors import NotFound, UsageError
+from natproxy.records.record import Record
+
+COLUMNS = ("serial", "port", "client", "verb", "name", "bytes", "age", "state")
+
+
+def kill(arguments: Namespace, complain: Callable[[str], object]) -> int:
+    """End the commands that the command line selects; return the exit status.
+
+    :param complain: called with a message for people.
+    :raises NotFound: if there is none.
+    :raises ClientError: on another failure.
+    """
+    (first, *others) = arguments.filter
+    serial = int(first) if not others and first.isascii() and first.isdigit() else None
+    if arguments.explain:
+        # A serial number is also what this filter selects.
+        return explain(arguments.filter if serial is None else ["serial", first])
+    text = filter_text(arguments.filter) if serial is None else None
+    if text is not None and not text.strip():
+        raise UsageError("kill: a serial number or a filter is needed")
+    daemon = proxy_of(arguments)
+    if arguments.dry_run or not arguments.yes:
+        found = daemon.kill(serial, text, dry_run=True)
+        _check(found, first if serial is not None else None)
+        _show(found)
+        if arguments.dry_run:
+            return 0
+        if not _confirmed(found):
+            complain("nothing was ended")
+            return 1
+    ended = daemon.kill(serial, text)
+    if arguments.yes:
+        _check(ended, first if serial is not None else None)
+        _show(ended)
+    complain(f"ended {_counted(ended)}")
+    return 0
+
+
+def _check(found: list[Record], serial: str | None) -> None:
+    if not found:
+        what = "matches the filter" if serial is None else f"has the serial number {serial}"
+        raise NotFound(f"no command in flight {what}")
+
+
+def _show(records: list[Record]) -> None:
+    for line in Table(columns_of(COLUMNS), terminal_columns()).lines(records):
+        sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _confirmed(found: list[Record]) -> bool:
+    """Return whether the user confirms.
+
+    :raises UsageError: if there is no terminal.
+    """
+    if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
+        raise UsageError("there is no terminal to confirm on: add --yes to end these commands")
+    sys.stderr.write(f"End {_counted(found)}? [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _counted(records: list[Record]) -> str:
+    return "1 command" if len(records) == 1 else f"{len(records)} commands"

@@ -1,0 +1,134 @@
+"""Sentences about translations: who held a port, and what happened."""
+
+from __future__ import annotations
+
+from natproxy.cli.display.text import amount
+from natproxy.cli.translations.texts import (
+    address_text,
+    bytes_text,
+    command_text,
+    precise,
+    shown,
+)
+from natproxy.client.control.daemon import LostEvents
+from natproxy.records.record import Record
+from natproxy.records.times import show_local
+from natproxy.records.whois import FOUND, UNKNOWN, Answer, Gap, Question
+
+EVENT_WIDTH = len("registered")
+
+
+def whois_lines(question: Question, found: Answer) -> list[str]:
+    """Return who held a port, a line for each translation, and what is not known."""
+    when = _when(question)
+    port = _port(question)
+    if found.result == FOUND:
+        lines = [holder(port, each) for each in found.translations]
+        if found.gap is not None:
+            lines.append(f"this may be incomplete: {gap_text(found.gap)}")
+        return lines
+    if found.result == UNKNOWN:
+        reason = "" if found.gap is None else f": {gap_text(found.gap)}"
+        lines = [f"{port}{when}: unknown{reason}"]
+        return lines + [f"it may have been: {holder(port, each)}" for each in found.translations]
+    verb = "holds" if question.since is None else "held"
+    lines = [f"{port}{when}: no client {verb} it"]
+    if found.last is not None:
+        lines.append(f"before: {holder(port, found.last)}")
+    return lines
+
+
+def holder(port: str, record: Record) -> str:
+    """Return which client held a port, when, and for which command.
+
+    :param port: the port, with its address if the command line has one.
+    """
+    client = address_text(record.client, record.client_port)
+    if record.identity is not None:
+        client += f" ({shown(record.identity)})"
+    start = "an unknown time" if record.started is None else show_local(record.started)
+    open_ = record.state in ("registered", "relaying")
+    if open_:
+        when = f"is held by {client} since {start}"
+    elif record.ended is None:
+        when = f"was held by {client} from {start}, the end is not known"
+    else:
+        when = f"was held by {client} from {start} to {show_local(record.ended)}"
+    upstream = address_text(record.upstream, record.upstream_port)
+    facts = [command_text(record), f"from {upstream}"]
+    if record.bytes is not None:
+        facts.append(bytes_text(record))
+    if open_:
+        facts.append(shown(record.state))
+    elif record.outcome is not None:
+        facts.append(shown(record.outcome))
+    if record.reason:
+        facts.append(shown(record.reason))
+    return f"{port} {when}: {', '.join(facts)}"
+
+
+def whois_line(question: Question, found: Answer) -> str:
+    """Return who held a port, in one line."""
+    first = whois_lines(question, found)[0]
+    others = len(found.translations) - 1
+    return f"{first} (and {others} more)" if found.result == FOUND and others else first
+
+
+def gap_text(gap: Gap) -> str:
+    """Return of which time the record is not complete, and why."""
+    cause = shown(gap.cause)
+    if gap.since is None and gap.until is None:
+        return cause
+    if gap.since is None:
+        assert gap.until is not None
+        return f"there is no record before {show_local(gap.until)} ({cause})"
+    begin = show_local(gap.since)
+    if gap.until is None:
+        return f"there is no record after {begin} ({cause})"
+    return f"the record has a gap from {begin} to {show_local(gap.until)} ({cause})"
+
+
+def event_line(event: Record | LostEvents) -> str:
+    """Return an event, or what was lost of them, in one line."""
+    if isinstance(event, LostEvents):
+        count = event.last - event.first + 1
+        numbers = f"{event.worker}:{event.first} to {event.worker}:{event.last}"
+        return f"{'lost':{EVENT_WIDTH}}  {count:,} events are no longer there: {numbers}"
+    time = "-" if event.time is None else show_local(event.time)
+    return f"{time}  {shown(event.event):{EVENT_WIDTH}}  {_about(event)}"
+
+
+def _about(event: Record) -> str:
+    """Return what an event is about."""
+    if event.client is None:
+        target = f"#{event.serial} " if event.serial else ""
+        reason = f": {shown(event.reason)}" if event.reason else ""
+        return f"{target}by the uid {shown(event.uid)}, pid {shown(event.pid)}{reason}"
+    port = "no port" if event.nat_port is None else f"port {event.nat_port}"
+    client = address_text(event.client, event.client_port)
+    text = f"#{shown(event.serial)} {client} {port} {command_text(event)}"
+    facts = []
+    if event.event == "relaying" and event.promised:
+        facts.append(f"{amount(event.promised)} to relay")
+    if event.event in ("removed", "failed"):
+        facts = [shown(event.outcome), bytes_text(event)]
+    if event.event != "registered" and event.duration is not None:
+        facts.append(precise(event.duration))
+    if event.reason:
+        facts.append(shown(event.reason))
+    return f"{text}: {', '.join(facts)}" if facts else text
+
+
+def _port(question: Question) -> str:
+    if question.nat is None:
+        return f"port {question.port}"
+    return f"port {address_text(shown(question.nat), question.port)}"
+
+
+def _when(question: Question) -> str:
+    if question.since is None:
+        return " now"
+    begin = show_local(question.since)
+    if question.until is None or question.until - question.since <= 1:
+        return f" at {begin}"
+    return f" between {begin} and {show_local(question.until)}"

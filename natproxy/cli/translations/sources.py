@@ -1,0 +1,167 @@
+"""Where the commands read translations: a daemon, or the directory of a journal."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from natproxy.client.control.daemon import Daemon, LostEvents
+from natproxy.client.control.finding import Search
+from natproxy.client.errors import ClientError, LocalError, NoDaemon, UsageError
+from natproxy.protocol import printable
+from natproxy.records.record import Record
+from natproxy.records.whois import Answer, Gap, Question
+
+if TYPE_CHECKING:
+    from natproxy.journal.search import Journal
+
+PROXY = "proxy"
+
+
+class Source(Protocol):
+    """Where translations of the past are read."""
+
+    def whois_each(self, questions: Iterable[Question]) -> Iterator[Answer]:
+        """Yield who held each of several ports, in their order."""
+        ...
+
+    def history(
+        self,
+        filter: str = "",  # noqa: A002
+        since: int | None = None,
+        until: int | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Record]:
+        """Yield translations, oldest first; see `natproxy.client.control.daemon.Daemon`."""
+        ...
+
+    def events(
+        self,
+        filter: str = "",  # noqa: A002
+        since: int | None = None,
+        until: int | None = None,
+        after: str | None = None,
+        last: int | None = None,
+        follow: bool = False,
+    ) -> Iterator[Record | LostEvents]:
+        """Yield events; see `natproxy.client.control.daemon.Daemon`."""
+        ...
+
+
+class JournalFailure(ClientError):
+    """A journal cannot be read."""
+
+    exit_status = LocalError.exit_status
+
+
+class JournalSource:
+    """The journal in a directory, read without a daemon.
+
+    All methods raise `JournalFailure` if it cannot be read.
+
+    :raises UsageError: if there is no such directory.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._name = printable(os.fsencode(directory))
+        if not os.path.isdir(directory):
+            raise UsageError(f"{self._name}: no such directory")
+        from natproxy.journal.search import Journal
+
+        with self._failures():
+            self._journal: Journal = Journal(directory)
+
+    def whois_each(self, questions: Iterable[Question]) -> Iterator[Answer]:
+        """Yield who held each of several ports; see `Source`."""
+        with self._failures():
+            yield from self._journal.whois_all(list(questions))
+
+    def history(
+        self,
+        filter: str = "",  # noqa: A002
+        since: int | None = None,
+        until: int | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Record]:
+        """Yield translations; see `Source`."""
+        from natproxy.records.queries import HistoryQuery
+
+        with self._failures():
+            yield from self._journal.history(HistoryQuery(filter, since, until, limit))
+
+    def gaps(self, since: int | None, until: int | None) -> list[Gap]:
+        """Return the times of an interval of which the journal is not complete."""
+        with self._failures():
+            return self._journal.gaps(since, until)
+
+    def events(
+        self,
+        filter: str = "",  # noqa: A002
+        since: int | None = None,
+        until: int | None = None,
+        after: str | None = None,
+        last: int | None = None,
+        follow: bool = False,
+    ) -> Iterator[Record | LostEvents]:
+        """Yield events; see `Source`.
+
+        :param follow: must be false: a journal alone has no new events.
+        """
+        from natproxy.records.queries import EventsQuery
+
+        assert not follow
+        seq = None if after is None else int(after.partition(":")[2])
+        with self._failures():
+            found = self._journal.events(EventsQuery(filter, since, until, seq))
+            yield from found if last is None else deque(found, last)
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Raise `JournalFailure` for what the journal raises."""
+        from natproxy.journal.directory import JournalError
+
+        try:
+            yield
+        except JournalError as error:
+            raise JournalFailure(f"{self._name}: {error}") from error
+
+
+def source_of(arguments: Namespace, complain: Callable[[str], object]) -> Source:
+    """Return what the options select: a journal, a daemon, or the only one that there is.
+
+    If no daemon runs, and the usual places have one journal, it is that.
+
+    :param arguments: with ``control``, ``name`` and ``journal``.
+    :param complain: called with a message if a journal is read in place of a daemon.
+    :raises UsageError: if the options contradict each other, or several daemons run.
+    :raises NoDaemon: if there is neither a daemon nor one journal.
+    """
+    if arguments.journal is not None:
+        if arguments.control is not None or arguments.name is not None:
+            raise UsageError("--journal excludes --control and --name: it needs no daemon")
+        return JournalSource(arguments.journal)
+    search = Search()
+    try:
+        return search.daemon(arguments.control, arguments.name, PROXY)
+    except NoDaemon as error:
+        journals = search.journals(arguments.name)
+        if not journals:
+            raise
+        if len(journals) > 1:
+            listed = ", ".join(each.path for each in journals)
+            raise NoDaemon(f"{error}; --journal reads one of these: {listed}") from None
+        (place,) = journals
+        complain(f"no daemon runs: reading the journal {printable(os.fsencode(place.path))}")
+        return JournalSource(place.path)
+
+
+def proxy_of(arguments: Namespace) -> Daemon:
+    """Return the proxy that the options select, or the only one that runs.
+
+    :raises ClientError: see `natproxy.client.control.finding.Search.daemon`.
+    """
+    return Search().daemon(arguments.control, arguments.name, PROXY)

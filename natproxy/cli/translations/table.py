@@ -1,0 +1,154 @@
+"""The table of a proxy, written once or at an interval."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from natproxy.cli.display.text import speed
+from natproxy.cli.output import is_terminal
+from natproxy.cli.translations.columns import (
+    DEFAULT,
+    Rates,
+    columns_of,
+    identity_of,
+    members_of,
+    names,
+    ordered,
+    parse_columns,
+)
+from natproxy.cli.translations.query import now
+from natproxy.cli.translations.sources import proxy_of
+from natproxy.cli.translations.tables import Table, terminal_columns, write_csv
+from natproxy.records.record import Record
+
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+HOME, TO_END_OF_LINE, TO_END_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
+CLEAR = "\x1b[2J"
+
+
+class Sampler:
+    """Computes rates from the bytes of two samples.
+
+    :param clock: returns seconds since any origin.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._before: dict[tuple[str, int, int | None], int] = {}
+        self._at: float | None = None
+
+    def rates(self, records: list[Record]) -> Rates | None:
+        """Return the rates since the last sample; ``None`` for the first one.
+
+        A translation that is new has no rate there.
+        """
+        at = self._clock()
+        bytes_now = {identity_of(record): record.bytes or 0 for record in records}
+        rates = None
+        if self._at is not None and at > self._at:
+            rates = {
+                key: (sent - self._before[key]) / (at - self._at)
+                for key, sent in bytes_now.items()
+                if key in self._before
+            }
+        self._before, self._at = bytes_now, at
+        return rates
+
+
+class TableReport:
+    """Writes the table as the options of the command select.
+
+    :param arguments: with ``sort``, ``columns``, ``json``, ``csv``, and the options of the daemon.
+    :raises UsageError: if a column is unknown.
+    """
+
+    def __init__(self, arguments: Namespace) -> None:
+        self._json = arguments.json
+        self._csv = arguments.csv
+        self._sort = arguments.sort
+        self._listed = arguments.columns is not None
+        default = (*DEFAULT[:-1], "rate", DEFAULT[-1]) if arguments.watch is not None else DEFAULT
+        self._columns = parse_columns(arguments.columns, default)
+        self._daemon = proxy_of(arguments)
+
+    def write(self, text: str) -> int:
+        """Write the table once, and return the number of its rows.
+
+        :param text: of the filter.
+        """
+        records = ordered(self._daemon.table(text), self._sort)
+        self._write(records, None)
+        return len(records)
+
+    def watch(self, text: str, seconds: float) -> NoReturn:
+        """Write the table at an interval, until an error or an interrupt.
+
+        On a terminal, each replaces the last one.
+        """
+        sampler = Sampler()
+        on_terminal = is_terminal(sys.stdout) and not (self._json or self._csv)
+        if on_terminal:
+            sys.stdout.write(CLEAR)
+        while True:
+            started = time.monotonic()
+            records = list(self._daemon.table(text))
+            rates = sampler.rates(records)
+            records = ordered(records, self._sort, rates)
+            if on_terminal:
+                self._redraw(records, rates)
+            else:
+                self._write(records, rates)
+                if not (self._json or self._csv):
+                    sys.stdout.write("\n")
+            sys.stdout.flush()
+            time.sleep(max(0.0, started + seconds - time.monotonic()))
+
+    def _write(self, records: list[Record], rates: Rates | None) -> None:
+        if self._json:
+            from natproxy.cli.records import write_json
+
+            selected = self._columns if self._listed else None
+            write_json(members_of(record, selected, rates) for record in records)
+        elif self._csv:
+            columns = self._columns if self._listed else names()[3:]
+            write_csv((members_of(record, columns, rates) for record in records), columns)
+        else:
+            for line in self._lines(records, rates):
+                sys.stdout.write(line + "\n")
+
+    def _lines(self, records: list[Record], rates: Rates | None) -> list[str]:
+        table = Table(columns_of(self._columns, rates), terminal_columns())
+        return list(table.lines(records))
+
+    def _redraw(self, records: list[Record], rates: Rates | None) -> None:
+        from natproxy.records.times import show_local
+
+        height = max(4, _lines_of_terminal() - 1)
+        total = sum(rates.values()) if rates else 0.0
+        head = f"{show_local(now())}  {len(records)} in flight, {speed(total)}"
+        lines = [head, "", *self._lines(records, rates)]
+        if len(lines) > height:
+            hidden = len(lines) - height + 1
+            lines[height - 1 :] = [f"and {hidden} more"]
+        sys.stdout.write(HOME)
+        for line in lines:
+            sys.stdout.write(line + TO_END_OF_LINE + "\n")
+        sys.stdout.write(TO_END_OF_SCREEN)
+
+
+def _lines_of_terminal() -> int:
+    """Return the lines of the terminal, as ``shutil.get_terminal_size`` does."""
+    lines = os.environ.get("LINES", "")
+    if lines.isdecimal() and int(lines) > 0:
+        return int(lines)
+    try:
+        return os.get_terminal_size(sys.__stdout__.fileno()).lines or 24  # type: ignore[union-attr]
+    except (AttributeError, ValueError, OSError):
+        return 24

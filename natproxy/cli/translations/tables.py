@@ -1,0 +1,106 @@
+"""Tables for people, JSON and CSV for programs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from typing import Any
+
+from natproxy.cli.translations.columns import Column
+from natproxy.cli.translations.texts import fitted, width
+from natproxy.records.record import Record
+
+FIRST = 200
+"""Rows that determine the widths of the columns before the first one is written."""
+
+SHRINKING = ("name", "reason")
+"""The columns that are cut if the terminal is too narrow, in this order."""
+
+NARROWEST = 12
+"""Columns of the terminal that a cut column keeps."""
+
+GAP = "  "
+
+
+class Table:
+    """Formats rows in aligned columns, under a header.
+
+    :param columns: at least one.
+    :param limit: columns of the terminal; ``None`` for lines of any length.
+    """
+
+    def __init__(self, columns: Sequence[Column], limit: int | None = None) -> None:
+        self._columns = columns
+        self._limit = limit
+        self._widths = [width(column.title) for column in columns]
+
+    def lines(self, records: Iterable[Record]) -> Iterator[str]:
+        """Yield the header and a line for each record; nothing if there is no record.
+
+        The rows are formatted as they arrive, except the first `FIRST`. A later row that is wider
+        widens its column from there on.
+        """
+        rows = ([column.text(record) for column in self._columns] for record in records)
+        first = list(islice(rows, FIRST))
+        if not first:
+            return
+        self._widen(first)
+        yield self._line([column.title.replace("_", " ").upper() for column in self._columns])
+        for row in chain(first, rows):
+            self._widen([row])
+            yield self._line(row)
+
+    def _widen(self, rows: Sequence[Sequence[str]]) -> None:
+        for row in rows:
+            for place, text in enumerate(row):
+                taken = width(text)
+                if taken > self._widths[place]:
+                    self._widths[place] = taken
+        if self._limit is None:
+            return
+        over = sum(self._widths) + len(GAP) * (len(self._widths) - 1) - self._limit
+        for title in SHRINKING:
+            for place, column in enumerate(self._columns):
+                if column.title == title and over > 0:
+                    least = min(self._widths[place], NARROWEST)
+                    less = min(over, self._widths[place] - least)
+                    self._widths[place] -= less
+                    over -= less
+
+    def _line(self, row: Sequence[str]) -> str:
+        fields = [
+            fitted(text, columns, column.right)
+            for text, columns, column in zip(row, self._widths, self._columns, strict=True)
+        ]
+        return GAP.join(fields).rstrip()
+
+
+def terminal_columns() -> int | None:
+    """Return the columns of a line on standard output; ``None`` for any number.
+
+    A line is narrower than the terminal: some wrap a full line.
+    """
+    from natproxy.cli.output import is_terminal
+    from natproxy.cli.parsing import columns
+
+    return columns() - 1 if is_terminal(sys.stdout) else None
+
+
+def write_csv(rows: Iterable[dict[str, Any]], names: Sequence[str]) -> None:
+    """Write rows with a header; see `natproxy.records.formats.csv_line`.
+
+    :param names: of the columns.
+    """
+    from natproxy.records.formats import csv_lines
+
+    sys.stdout.writelines(csv_lines(rows, names))
+
+
+def write_json_lines(objects: Iterable[dict[str, Any]]) -> None:
+    """Write an object per line; each is flushed."""
+    from json import dumps
+
+    for each in objects:
+        sys.stdout.write(dumps(each) + "\n")
+        sys.stdout.flush()

@@ -1,0 +1,298 @@
+"""`Daemon`: the resources of a control socket as methods."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from natproxy.client.control.http import Reply, request
+from natproxy.client.control.json_list import JSONListParser, State
+from natproxy.client.errors import (
+    InvalidQuery,
+    NotUnderstood,
+    ServerError,
+    Unavailable,
+    Unsupported,
+)
+from natproxy.protocol import printable
+from natproxy.records.record import Record, format_time, parse_time
+from natproxy.records.whois import Answer, Gap, Question
+
+TIMEOUT = 10.0
+"""Seconds that a daemon may be silent, where it does not search."""
+
+SEARCH_TIMEOUT = 60.0
+"""Seconds for the search of a port in the journal."""
+
+MOST_JSON = 64 << 20
+"""Bytes of a reply that is held in memory."""
+
+MOST_ERROR = 1 << 16
+
+
+class LostEvents(NamedTuple):
+    """Events that a watcher has missed.
+
+    :ivar worker: number of the process, from 0.
+    :ivar boot: the run of the daemon.
+    :ivar first: number of the first one.
+    :ivar last: number of the last one.
+    """
+
+    worker: int
+    boot: str
+    first: int
+    last: int
+
+
+class Daemon:
+    """A running daemon. Each call makes a connection of its own.
+
+    All methods raise `natproxy.client.errors.ClientError`: `NoDaemon` and `CannotConnect` if
+    there is no connection, `InvalidQuery` for a filter or a value that the daemon refuses,
+    `Unsupported` for a resource that it does not have, `Unavailable` for a temporary failure,
+    `ConnectionBroken` and `NotUnderstood` for a reply that is cut off or malformed.
+
+    :param path: of its control socket.
+    :param timeout: seconds that it may be silent.
+    """
+
+    def __init__(self, path: str, timeout: float = TIMEOUT) -> None:
+        self.path = path
+        self._timeout = timeout
+
+    def status(self) -> dict[str, Any]:
+        """Return the members of ``/v1/status``."""
+        return self.document("/v1/status")
+
+    def document(self, path: str) -> dict[str, Any]:
+        """Return the JSON object of a resource, such as ``/v1/reconcile``."""
+        return self._object(self._request("GET", path, timeout=self._timeout))
+
+    def table(self, filter: str = "", limit: int | None = None) -> Iterator[Record]:  # noqa: A002
+        """Yield the translations that exist now, oldest first, as they arrive."""
+        query = {"filter": filter, "limit": limit}
+        with self._request("GET", _target("/v1/table", query), timeout=self._timeout) as reply:
+            parser = JSONListParser()
+            try:
+                for data in reply.chunks():
+                    for members in parser.feed(data):
+                        yield self._record(members)
+            except ValueError:
+                raise self._not_understood() from None
+            if parser.state is not State.END:
+                raise self._not_understood()
+
+    def history(
+        self,
+        filter: str = "",  # noqa: A002
+        since: int | None = None,
+        until: int | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Record]:
+        """Yield translations of the past, oldest first, as they are found.
+
+        :param since: microseconds since the epoch; ``None`` for the oldest.
+        :param until: likewise, not included; ``None`` for now.
+        :param limit: number of translations at most, the newest ones.
+        """
+        query = {"filter": filter, "since": _iso(since), "until": _iso(until), "limit": limit}
+        # A filter that matches nothing is silent until all segments have been searched.
+        with self._request("GET", _target("/v1/history", query)) as reply:
+            for line in reply.lines():
+                yield self._record(self._members(line))
+
+    def events(
+        self,
+        filter: str = "",  # noqa: A002
+        since: int | None = None,
+        until: int | None = None,
+        after: str | None = None,
+        last: int | None = None,
+        follow: bool = False,
+    ) -> Iterator[Record | LostEvents]:
+        """Yield events, and what a slow watcher has missed of them.
+
+        :param since: microseconds since the epoch.
+        :param until: likewise, not included.
+        :param after: ``WORKER:SEQ`` of the last event that is not wanted.
+        :param last: number of events at most, the newest ones.
+        :param follow: whether to wait for new events; then the iterator only ends when the
+            daemon does.
+        """
+        query = {
+            "filter": filter,
+            "since": _iso(since),
+            "until": _iso(until),
+            "after": after,
+            "last": last,
+            "follow": 1 if follow else None,
+        }
+        with self._request("GET", _target("/v1/events", query)) as reply:
+            for line in reply.lines():
+                if line:
+                    yield self._event(self._members(line))
+
+    def whois(self, question: Question) -> Answer:
+        """Return who held a port, at a time or now."""
+        query = question_members(question)
+        target = _target("/v1/whois", query)
+        return self._answer(self._object(self._request("GET", target, timeout=SEARCH_TIMEOUT)))
+
+    def whois_each(self, questions: Iterable[Question]) -> Iterator[Answer]:
+        """Yield who held each of several ports, in their order; they are sent in one request."""
+        body = "".join(json.dumps(question_members(each)) + "\n" for each in questions)
+        with self._request("POST", "/v1/whois", body, SEARCH_TIMEOUT) as reply:
+            for line in reply.lines():
+                yield self._answer(self._members(line))
+
+    def kill(
+        self,
+        serial: int | None = None,
+        filter: str | None = None,  # noqa: A002
+        dry_run: bool = False,
+    ) -> list[Record]:
+        """End the command of one translation, or of all that a filter matches.
+
+        :param dry_run: only return them.
+        :return: the translations that existed.
+        """
+        members: dict[str, Any] = {"filter": filter} if serial is None else {"serial": serial}
+        if dry_run:
+            members["dry_run"] = True
+        found = self._object(self._request("POST", "/v1/kill", json.dumps(members), self._timeout))
+        try:
+            return [self._record(each) for each in found["translations"]]
+        except (KeyError, TypeError):
+            raise self._not_understood() from None
+
+    def drain(self) -> dict[str, Any]:
+        """Make the daemon refuse new clients, finish the commands of others, and exit."""
+        return self._object(self._request("POST", "/v1/drain", "{}", self._timeout))
+
+    def _request(
+        self, method: str, target: str, body: str | None = None, timeout: float | None = None
+    ) -> Reply:
+        data = None if body is None else body.encode()
+        reply = request(self.path, method, target, data, timeout)
+        if 200 <= reply.status < 300:
+            return reply
+        with reply:
+            raise self._refused(reply)
+
+    def _refused(self, reply: Reply) -> Exception:
+        """Return the exception for a reply with the status of an error."""
+        try:
+            error = json.loads(reply.read(MOST_ERROR))
+            sentence, position = str(error["error"]), error.get("position")
+        except (ValueError, TypeError, KeyError, AttributeError):
+            sentence, position = f"the daemon replied with the status {reply.status}", None
+        sentence = printable(sentence.encode("utf-8", "surrogatepass"))
+        if reply.status == 400:
+            return InvalidQuery(sentence, position if type(position) is int else None)
+        kind = {404: Unsupported, 405: Unsupported, 503: Unavailable}.get(reply.status, ServerError)
+        refused = kind(sentence)
+        refused.code = reply.status
+        return refused
+
+    def _object(self, reply: Reply) -> dict[str, Any]:
+        with reply:
+            return self._members(reply.read(MOST_JSON))
+
+    def _members(self, text: bytes) -> dict[str, Any]:
+        try:
+            members = json.loads(text)
+        except ValueError:
+            raise self._not_understood() from None
+        if not isinstance(members, dict):
+            raise self._not_understood()
+        return members
+
+    def _event(self, members: dict[str, Any]) -> Record | LostEvents:
+        if members.get("event") != "lost":
+            return self._record(members)
+        try:
+            return LostEvents(members["worker"], members["boot"], members["from"], members["to"])
+        except KeyError:
+            raise self._not_understood() from None
+
+    def _record(self, members: dict[str, Any]) -> Record:
+        try:
+            return Record.from_json(members)
+        except (ValueError, TypeError, AttributeError):
+            raise self._not_understood() from None
+
+    def _answer(self, members: dict[str, Any]) -> Answer:
+        if "error" in members:
+            raise InvalidQuery(str(members["error"]))
+        try:
+            return answer_of(members)
+        except (KeyError, ValueError, TypeError, AttributeError):
+            raise self._not_understood() from None
+
+    def _not_understood(self) -> NotUnderstood:
+        return NotUnderstood(f"{printable(os.fsencode(self.path))}: the daemon sent malformed JSON")
+
+
+def question_members(question: Question) -> dict[str, Any]:
+    """Return the members of a question, as the query of ``/v1/whois`` and as JSON."""
+    members = {
+        "port": question.port,
+        "nat": question.nat,
+        "upstream": question.upstream,
+        "since": _iso(question.since),
+        "until": _iso(question.until),
+    }
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def answer_of(members: dict[str, Any]) -> Answer:
+    """Return the answer of an object that `natproxy.records.whois.Answer.json` returned.
+
+    :raises KeyError: if a member is missing.
+    :raises ValueError: if a time is malformed.
+    """
+    gap = members.get("gap")
+    last = members.get("last")
+    return Answer(
+        members["result"],
+        tuple(Record.from_json(each) for each in members["translations"]),
+        None if gap is None else _gap_of(gap),
+        None if last is None else Record.from_json(last),
+    )
+
+
+def _gap_of(members: dict[str, Any]) -> Gap:
+    since, until = members["from"], members["to"]
+    return Gap(
+        None if since is None else parse_time(since),
+        None if until is None else parse_time(until),
+        str(members["cause"]),
+    )
+
+
+def _iso(microseconds: int | None) -> str | None:
+    return None if microseconds is None else format_time(microseconds)
+
+
+def _target(path: str, query: dict[str, Any]) -> str:
+    """Return a path with the members of a query that have a value."""
+    pairs = [
+        f"{name}={_quoted(str(value))}"
+        for name, value in query.items()
+        if value is not None and value != ""
+    ]
+    return f"{path}?{'&'.join(pairs)}" if pairs else path
+
+
+def _quoted(text: str) -> str:
+    """Return a text percent-encoded, as ``urllib``, which is slow to import, does."""
+    return "".join(
+        chr(byte) if chr(byte) in _UNRESERVED else f"%{byte:02X}"
+        for byte in text.encode("utf-8", "surrogateescape")
+    )
+
+
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~:")

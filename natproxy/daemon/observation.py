@@ -1,0 +1,270 @@
+"""What shows a daemon to its operators: its control socket and its web endpoints.
+
+`Observation` is the companion of a `DrainingService`. Listening sockets are opened with those of
+the daemon, when its ports and so its name are known. Files are opened later, by the user that the
+daemon runs as: the control socket, and a proxy's journal (`natproxy.daemon.proxy_observation`). At
+the end the clients finish first, then the journal is written, and the control socket goes last, so
+that its observers see all of it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+
+from natproxy import __version__
+from natproxy.control.interfaces import Observed
+from natproxy.control.site import control_site
+from natproxy.daemon.config import DaemonConfig
+from natproxy.daemon.descriptors import Observers
+from natproxy.daemon.endpoints import listening_endpoints
+from natproxy.daemon.listening import address_text
+from natproxy.daemon.observers import ObserverFactory
+from natproxy.daemon.places import (
+    InUse,
+    PathLock,
+    PlaceError,
+    default_path,
+    explicit_control,
+    remove_stale,
+)
+from natproxy.daemon.service import DrainingService, Phase, StartupError, open_ports
+from natproxy.fileserver.factory import FileServerFactory
+from natproxy.metrics.daemon import DaemonMetrics
+from natproxy.metrics.fileserver import FileServerMetrics
+from natproxy.metrics.resource import metrics_resource
+from natproxy.records.places import NONE, default_name
+from natproxy.records.record import Origin, format_time
+from natproxy.web.site import web_site
+
+BACKLOG = 128
+"""Connections to the control socket that wait to be accepted."""
+
+
+def name_of(config: DaemonConfig, kind: str, ports: list[IListeningPort]) -> str:
+    """Return the name of a daemon that listens.
+
+    :param kind: a key of `natproxy.records.places.PREFIXES`.
+    """
+    if config.name is not None:
+        return config.name
+    address: object = ports[0].getHost() if ports else None
+    if isinstance(address, (IPv4Address, IPv6Address)):
+        return default_name(kind, address.port)
+    path = address.name if isinstance(address, UNIXAddress) else None
+    return default_name(kind, None, os.fsdecode(path) if path else None)
+
+
+class Observation(ABC):
+    """Control socket, web endpoints and metrics of a daemon; see `Companion`.
+
+    :param reactor: the daemon's.
+    :param daemon: the daemon.
+    :param config: its settings.
+    :param kind: ``proxy``, ``fileserver`` or ``up``, for its default name.
+    :param observers: limits of its connections.
+    :param environ: environment variables; by default, those of the process.
+    :param wall_clock: returns seconds since the epoch.
+    :raises SettingError: if a setting is wrong.
+    :ivar origin: the daemon's name, worker and boot; set by `open_ports`.
+    :ivar control: path of the control socket; ``None`` if there is none.
+    :ivar metrics: are counted from `open_ports` on, if there is a place that shows them.
+    """
+
+    shown_kind: str
+    """The kind in ``/v1/status``."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        daemon: DrainingService,
+        config: DaemonConfig,
+        kind: str,
+        observers: Observers,
+        environ: Mapping[str, str] | None = None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.reactor = reactor
+        self.daemon = daemon
+        self.config = config
+        self.environ = os.environ if environ is None else environ
+        self.wall_clock = wall_clock
+        self.origin = Origin("", 0, "")
+        self.control: str | None = None
+        self.metrics: DaemonMetrics | None = None
+        self._kind = kind
+        self._explicit = explicit_control(config)
+        self._web_endpoints = listening_endpoints(reactor, config, "web")
+        self._controllers = ObserverFactory(reactor, observers.control, "control socket")
+        self._visitors = ObserverFactory(reactor, observers.web, "web endpoint")
+        self._web_ports: list[IListeningPort] = []
+        self._control_port: IListeningPort | None = None
+        self._lock: PathLock | None = None
+        self._started = wall_clock()
+        self._begin = reactor.seconds()
+
+    def open_ports(self) -> None:
+        """Open the web endpoints; see `Companion`."""
+        name = name_of(self.config, self._kind, self.daemon.ports)
+        self.origin = Origin(name, 0, secrets.token_hex(8))
+        if self.config.control != NONE or self._web_endpoints:
+            self.metrics = self.make_metrics()
+        self._web_ports = open_ports(self._web_endpoints, self._visitors, self.config.label("web"))
+
+    def start(self) -> None:
+        """Open the control socket, and serve what is observed; see `Companion`."""
+        if self.config.control != NONE:
+            self._open_control()
+        if self._control_port is None and not self._web_ports:
+            return
+        if self.metrics is not None:
+            self.metrics.startService()
+        observed = self.observed()
+        if self._control_port is not None:
+            self._controllers.serve(control_site(observed, self.reactor, self.wall_clock))
+            self._log.info("control socket: {path}", path=self.control)
+        if self._web_ports:
+            self._visitors.serve(web_site(observed, self.reactor, self.config.web_hosts))
+            self._log.info("web endpoint: {addresses}", addresses=", ".join(self.web()))
+
+    async def stop(self) -> None:
+        """Close everything, the control socket last; see `Companion`."""
+        ports, self._web_ports = self._web_ports, []
+        for port in ports:
+            await maybeDeferred(port.stopListening)
+        await self._visitors.close()
+        control, self._control_port = self._control_port, None
+        if control is not None:
+            try:
+                await maybeDeferred(control.stopListening)
+            except FileNotFoundError:
+                # Twisted removes the file first, and has closed nothing.
+                self._log.warn("the control socket {path} was removed", path=self.control)
+        await self._controllers.close()
+        if self._lock is not None:
+            self._lock.release()
+        if self.metrics is not None and self.metrics.running:
+            await maybeDeferred(self.metrics.stopService)
+
+    @abstractmethod
+    def make_metrics(self) -> DaemonMetrics:
+        """Return the metrics of the daemon; they are counted from now on."""
+
+    def cancel_start(self) -> None:
+        """Close the web endpoints: the daemon cannot start; see `Companion`."""
+        ports, self._web_ports = self._web_ports, []
+        for port in ports:
+            port.stopListening()
+
+    def observed(self) -> Observed:
+        """Return what the resources show."""
+        return Observed(
+            self.shown_kind,
+            self.origin,
+            self.status,
+            self._reason_not_ready,
+            lambda: self.daemon.end("drain requested on the control socket"),
+            metrics=None if self.metrics is None else metrics_resource(self.metrics),
+        )
+
+    def status(self) -> dict[str, Any]:
+        """Return the members of ``/v1/status``."""
+        daemon = self.daemon
+        return {
+            "name": self.origin.proxy,
+            "kind": self.shown_kind,
+            "version": __version__,
+            "pid": os.getpid(),
+            "worker": self.origin.worker,
+            "boot": self.origin.boot,
+            "started": format_time(int(self._started * 1e6)),
+            "uptime": round(self.reactor.seconds() - self._begin, 6),
+            "listen": list(daemon.addresses),
+            "draining": daemon.phase in (Phase.DRAINING, Phase.STOPPED),
+            "clients": len(daemon.factory.connections),
+            "commands": None if self.metrics is None else self.metrics.counters(),
+            "control": self.control,
+            "web": self.web(),
+        }
+
+    def web(self) -> list[str]:
+        """Return the addresses of the web endpoints."""
+        return [address_text(port.getHost()) for port in self._web_ports]
+
+    def _reason_not_ready(self) -> str | None:
+        phase = self.daemon.phase
+        return None if phase is Phase.LISTENING else f"the daemon is {phase.value}"
+
+    def _open_control(self) -> None:
+        """Listen on the control socket.
+
+        :raises StartupError: if its name is in use, or a path that was configured cannot be used.
+        """
+        name = self.origin.proxy
+        path = self._explicit
+        try:
+            if path is None:
+                path = default_path(self.environ, os.geteuid(), name)
+            self._listen_on(path)
+        except InUse as error:
+            if self._explicit is None:
+                # In the background, twistd shows the first hundred bytes.
+                raise StartupError(
+                    f"name {name}: in use by {error}; choose another {self.config.label('name')}"
+                ) from None
+            raise StartupError(
+                f"{self.config.label('control')} {path}: in use by {error}"
+            ) from None
+        except (PlaceError, OSError) as error:
+            reason = str(getattr(error, "strerror", None) or error)
+            if self._explicit is not None:
+                raise StartupError(f"{self.config.label('control')} {path}: {reason}") from error
+            self._log.warn(
+                "no control socket: {reason}; choose a path with {label}, or none",
+                reason=reason if path is None else f"{path}: {reason}",
+                label=self.config.label("control"),
+            )
+
+    def _listen_on(self, path: str) -> None:
+        lock = PathLock(path)
+        try:
+            remove_stale(path)
+            # The mode holds from the first moment. Twisted sets it again before it listens.
+            before = os.umask(0o177)
+            try:
+                self._control_port = self.reactor.listenUNIX(
+                    path, self._controllers, BACKLOG, 0o600
+                )
+            except CannotListenError as error:
+                raise error.socketError from None
+            finally:
+                os.umask(before)
+        except BaseException:
+            lock.release()
+            raise
+        self._lock = lock
+        self.control = path
+
+
+class FileServerObservation(Observation):
+    """Control socket, web endpoints and metrics of a file server."""
+
+    shown_kind = "fileserver"
+
+    def make_metrics(self) -> DaemonMetrics:
+        """Return the metrics of the file server."""
+        factory = self.daemon.factory
+        assert isinstance(factory, FileServerFactory)
+        return FileServerMetrics(factory, self.origin)

@@ -1,0 +1,156 @@
+"""What shows a proxy to its operators: also its table, the ring of its events, and its journal."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from natproxy.control.interfaces import History, Observed
+from natproxy.control.recent import RingHistory
+from natproxy.control.table import ProcessTable
+from natproxy.daemon.config import ProxyConfig
+from natproxy.daemon.descriptors import Observers
+from natproxy.daemon.observation import Observation
+from natproxy.daemon.places import PlaceError, prepare_journal
+from natproxy.daemon.service import DrainingService, StartupError
+from natproxy.journal.history import JournalHistory
+from natproxy.journal.service import JournalError, JournalService, JournalSettings, note_off
+from natproxy.metrics.proxy import Observers as Shown
+from natproxy.metrics.proxy import ProxyMetrics
+from natproxy.nat.ring import EventRing
+from natproxy.proxy.factory import ProxyFactory
+from natproxy.records.places import NONE, journal_directory
+
+
+class ProxyObservation(Observation):
+    """Control socket, web endpoints and journal of a proxy.
+
+    :param factory: has the table.
+    :ivar journal: ``None`` if there is none.
+    """
+
+    shown_kind = "proxy"
+
+    def __init__(
+        self,
+        reactor: Any,
+        daemon: DrainingService,
+        factory: ProxyFactory,
+        config: ProxyConfig,
+        kind: str,
+        observers: Observers,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(reactor, daemon, config, kind, observers, environ)
+        self.journal: JournalService | None = None
+        self._proxy_config = config
+        self._factory = factory
+        self._ring: EventRing | None = None
+        # The working directory may change before the journal is opened.
+        named = config.journal not in (None, NONE)
+        self._journal_path = os.path.abspath(config.journal or "") if named else None
+
+    def open_ports(self) -> None:
+        """Open the web endpoints, and record events from now on."""
+        super().open_ports()
+        config = self._proxy_config
+        if config.control != NONE or config.web or config.journal != NONE:
+            self._ring = EventRing(self._factory.table, self.origin, wall_clock=self.wall_clock)
+
+    def make_metrics(self) -> ProxyMetrics:
+        """Return the metrics of the proxy."""
+        return ProxyMetrics(self._factory, self.origin)
+
+    def start(self) -> None:
+        """Open the journal, then as the base class."""
+        if self._proxy_config.journal == NONE:
+            self._note_off()
+        else:
+            self._open_journal()
+        if isinstance(self.metrics, ProxyMetrics):
+            self.metrics.observers = Shown(self._ring, self.journal)
+        super().start()
+
+    async def stop(self) -> None:
+        """Write the journal to its end, then close the rest."""
+        if self.journal is not None:
+            await self.journal.stopService()
+        await super().stop()
+        if self._ring is not None:
+            self._ring.close()
+
+    def observed(self) -> Observed:
+        """Return what the resources show."""
+        observed = super().observed()
+        assert self._ring is not None
+        table = ProcessTable(self._factory.table, self._ring, self.reactor.seconds, self.wall_clock)
+        observed.table = table
+        observed.ring = self._ring
+        observed.history = self._history(table)
+        return observed
+
+    def status(self) -> dict[str, Any]:
+        """Return the members of ``/v1/status``."""
+        ring, journal = self._ring, self.journal
+        return {
+            **super().status(),
+            "upstream": self._proxy_config.upstream,
+            "table": len(self._factory.table),
+            "ring": None if ring is None else {"first": ring.first, "next": ring.next},
+            "journal": None if journal is None else journal.state(),
+        }
+
+    def _history(self, table: ProcessTable) -> History:
+        assert self._ring is not None
+        journal = self.journal
+        if journal is None:
+            return RingHistory(self.reactor, self._ring, table, self.wall_clock)
+        return JournalHistory(
+            self.reactor, journal, journal.directory, table, wall_clock=self.wall_clock
+        )
+
+    def _open_journal(self) -> None:
+        """Start the journal.
+
+        :raises StartupError: if the directory that was configured cannot be used.
+        """
+        config = self._proxy_config
+        assert self._ring is not None
+        explicit = self._journal_path is not None
+        path = self._journal_path or self._default_directory()
+        try:
+            if path is None:
+                raise PlaceError("neither STATE_DIRECTORY, XDG_STATE_HOME nor HOME is set")
+            prepare_journal(path, parents=not explicit)
+            settings = JournalSettings(
+                config.journal_keep, config.journal_max_size, config.journal_names == "full"
+            )
+            journal = JournalService(
+                self.reactor, self._ring, path, settings, wall_clock=self.wall_clock
+            )
+            journal.startService()
+        except (PlaceError, JournalError) as error:
+            label = config.label("journal")
+            if explicit:
+                raise StartupError(f"{label} {path}: {error}") from error
+            self._log.warn(
+                "no journal: {reason}; choose a directory with {label}, or none",
+                reason=f"{path}: {error}" if path else error,
+                label=label,
+            )
+        else:
+            self.journal = journal
+            self._log.info("journal: {path}", path=path)
+
+    def _note_off(self) -> None:
+        """Record in the journal of an earlier run that the daemon runs without it."""
+        path = self._default_directory()
+        if path is not None:
+            try:
+                note_off(path, self.wall_clock())
+            except JournalError as error:
+                self._log.warn("{reason}", reason=error)
+
+    def _default_directory(self) -> str | None:
+        return journal_directory(self.environ, os.geteuid(), self.origin.proxy)

@@ -1,0 +1,96 @@
+"""Rules for the values of a daemon's settings that no other program has: times, sizes, names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from natproxy.records.places import NAME, NAME_RULE
+from natproxy.settings import Rule, to_toml
+
+SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+"""Seconds of the units of a `TimeSpan`."""
+
+SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+"""Bytes of the units of a `Size`."""
+
+
+class TimeSpan(Rule[float]):
+    """A time in seconds, or as text with a unit of `SPANS`: ``90d``, ``12h``, ``0.5h``.
+
+    :param least: the shortest time that is valid, in seconds.
+    """
+
+    unit = "seconds, or with s, m, h, d, w"
+
+    def __init__(self, least: float = 1.0) -> None:
+        self.least = least
+
+    def check(self, value: object) -> float:
+        """Return a number or a text as seconds; see `Rule`."""
+        if isinstance(value, str):
+            value = _quantity(value, SPANS)
+        # The limit keeps times of the calendar in the range that a date can have.
+        if (
+            isinstance(value, (int, float))
+            and not isinstance(value, bool)
+            and self.least <= value <= 1000 * 366 * SPANS["d"]
+        ):
+            return float(value)
+        raise ValueError(f"must be a time of at least {self.least:g} seconds, such as 90d or 12h")
+
+    def show(self, value: float) -> str:
+        """Return a time with its largest unit that divides it: ``"90d"``; see `Rule`."""
+        return _shown_quantity(value, SPANS)
+
+
+class Size(Rule[int]):
+    """A number of bytes, or a text with a unit of `SIZES`: ``10G``, ``512M``.
+
+    :param least: the smallest size that is valid, in bytes.
+    """
+
+    unit = "bytes, or with K, M, G, T"
+
+    def __init__(self, least: int = 0) -> None:
+        self.least = least
+
+    def check(self, value: object) -> int:
+        """Return a number or a text as bytes; see `Rule`."""
+        if isinstance(value, str):
+            value = _quantity(value, SIZES)
+            value = None if value is None else int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and self.least <= value < 1 << 63:
+            return value
+        least = _shown_quantity(self.least, SIZES).strip('"')
+        raise ValueError(f"must be a size of at least {least} bytes, such as 10G or 512M")
+
+    def show(self, value: int) -> str:
+        """Return a size with its largest unit that divides it: ``"10G"``; see `Rule`."""
+        return _shown_quantity(value, SIZES)
+
+
+class Name(Rule[str]):
+    """The name of a daemon, which is part of the names of its files: `NAME_RULE`."""
+
+    def check(self, value: object) -> str:
+        """Return a name; see `Rule`."""
+        if isinstance(value, str) and NAME.fullmatch(value):
+            return value
+        raise ValueError(NAME_RULE)
+
+
+def _quantity(text: str, units: Mapping[str, int]) -> float | None:
+    """Return a decimal number times the unit after it; ``None`` if the text is malformed."""
+    found = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)([A-Za-z]?)", text)
+    if found is None or (found[2] and found[2] not in units):
+        return None
+    unit = units.get(found[2], 1)
+    return float(found[1]) * unit if "." in found[1] else int(found[1]) * unit
+
+
+def _shown_quantity(value: float, units: Mapping[str, int]) -> str:
+    for unit, number in sorted(units.items(), key=lambda one: -one[1]):
+        if value and not value % number:
+            return f'"{int(value // number)}{unit}"'
+    return to_toml(value)

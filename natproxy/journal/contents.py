@@ -1,0 +1,148 @@
+"""Which segments a directory has, and what each contains."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from natproxy.journal.catalogue import read_catalogue
+from natproxy.journal.directory import JournalError
+from natproxy.journal.reader import (
+    Readers,
+    SegmentReader,
+    SegmentRemoved,
+    Summary,
+    UnreadableSegment,
+)
+from natproxy.journal.schema import DAMAGED, SUFFIX
+from natproxy.journal.segment import file_name
+from natproxy.records.record import Origin
+
+Identity = tuple[int, int, int]
+"""Inode, size and time of the last change of a file."""
+
+
+class Contents(NamedTuple):
+    """The segments of a directory at one moment, in the order of their names.
+
+    :ivar segments: those that can be read.
+    :ivar unreadable: the others.
+    :ivar files: all of them.
+    """
+
+    segments: tuple[Summary, ...]
+    unreadable: tuple[UnreadableSegment, ...]
+    files: dict[str, Identity]
+
+
+class Directory:
+    """The directory of a journal.
+
+    :param path: of it.
+    :ivar path: likewise.
+    :ivar readers: its open segments.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.readers = Readers(path)
+        # Sealed segments do not change; their summaries are read once, if not from the catalogue.
+        self._sealed: dict[str, tuple[Identity, Summary]] = {}
+
+    def close(self) -> None:
+        """Close the segments."""
+        self.readers.close()
+
+    def files(self) -> dict[str, Identity]:
+        """Return the files of the segments, in the order of their names.
+
+        :raises JournalError: if the directory cannot be read.
+        """
+        found = []
+        try:
+            with os.scandir(self.path) as entries:
+                for entry in entries:
+                    if entry.name.endswith((SUFFIX, SUFFIX + DAMAGED)):
+                        try:
+                            found.append((entry.name, identity(entry.stat())))
+                        except FileNotFoundError:
+                            continue
+        except FileNotFoundError:
+            raise JournalError(
+                f"there is no journal in {self.path}: the directory does not exist"
+            ) from None
+        except NotADirectoryError:
+            raise JournalError(
+                f"there is no journal in {self.path}: it is not a directory"
+            ) from None
+        except OSError as error:
+            raise JournalError(
+                f"cannot read the journal in {self.path}: {error.strerror}; its owner can"
+            ) from None
+        return dict(sorted(found))
+
+    def contents(self) -> Contents:
+        """Return the segments and what they contain.
+
+        :raises JournalError: if the directory cannot be read.
+        """
+        files = self.files()
+        if files.keys() - self._sealed.keys():
+            self._sealed.update(_catalogued(self.path, files))
+        segments: list[Summary] = []
+        unreadable: list[UnreadableSegment] = []
+        for name, found in list(files.items()):
+            known = self._sealed.get(name)
+            if known is not None and known[0] == found:
+                segments.append(known[1])
+                continue
+            if name.endswith(DAMAGED):
+                unreadable.append(UnreadableSegment(name, "it was damaged, and set aside"))
+                continue
+            try:
+                summary = self._summary(name)
+            except SegmentRemoved:
+                del files[name]
+                continue
+            except UnreadableSegment as error:
+                unreadable.append(error)
+                continue
+            if summary.sealed is not None:
+                self._sealed[name] = found, summary
+            segments.append(summary)
+        self.readers.keep(files)
+        for name in self._sealed.keys() - files.keys():
+            del self._sealed[name]
+        return Contents(tuple(segments), tuple(unreadable), files)
+
+    def without(self, contents: Contents, error: UnreadableSegment) -> Contents:
+        """Return contents without a segment that turned out to be damaged."""
+        return Contents(
+            tuple(segment for segment in contents.segments if segment.name != error.name),
+            (*contents.unreadable, error),
+            contents.files,
+        )
+
+    def _summary(self, name: str) -> Summary:
+        reader = SegmentReader(self.path, name)
+        reader.close()
+        return reader.summary
+
+
+def identity(status: os.stat_result) -> Identity:
+    """Return what changes if a file is replaced."""
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _catalogued(directory: str, files: dict[str, Identity]) -> dict[str, tuple[Identity, Summary]]:
+    """Return what the catalogue has of the segments; nothing if it is missing or damaged.
+
+    What it has of a segment is used only if it agrees with the file's size and name.
+    """
+    return {
+        info.file: (files[info.file], Summary.of(info))
+        for info in read_catalogue(directory)
+        if info.file in files
+        and files[info.file][1] == info.bytes
+        and file_name(Origin(info.proxy, info.worker, info.boot), info.opened) == info.file
+    }

@@ -1,0 +1,313 @@
+"""At which times a journal is complete: runs of the daemon, gaps, steps of the wall clock.
+
+Times are integers, microseconds since the epoch; an interval here includes both of its ends.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from itertools import pairwise
+from typing import NamedTuple
+
+from natproxy.journal.contents import Contents
+from natproxy.journal.reader import BEGINNING, END, ERASED, Row, Summary
+from natproxy.journal.schema import CAUSES, SUFFIX
+from natproxy.records.record import EPOCH, MICROSECOND
+from natproxy.records.whois import Gap
+
+UNNOTICED = 10_000_000
+"""Microseconds at most between a step of the clock and its discovery, and between two writes."""
+
+EMPTY = "the journal is empty"
+OLDEST = "the journal does not reach back so far"
+NOT_YET = "the journal is not written so far, or the daemon was killed"
+MISSING = "a segment is missing"
+CLOSED = "the journal was closed before the end of the translation"
+SET_BACK = "the clock was set back"
+SET_FORWARD = "the clock was set forward"
+SET_BACK_BETWEEN = "the clock was set back between two runs of the daemon"
+
+
+LOSING = frozenset({"killed", "disk", "overrun"})
+"""Causes of the gaps in which the ends of translations are lost."""
+
+ENDING = frozenset({"killed", "off"})
+"""Causes of the gaps that follow the last segment of a boot."""
+
+
+class Span(NamedTuple):
+    """An interval for a reason.
+
+    :ivar first: its first microsecond.
+    :ivar last: its last one.
+    :ivar gap: the reason, for people.
+    """
+
+    first: int
+    last: int
+    gap: Gap
+
+    def overlaps(self, first: int, last: int) -> bool:
+        """Return whether the two have a moment in common."""
+        return self.first <= last and self.last >= first
+
+
+class Boot(NamedTuple):
+    """One run of a daemon.
+
+    :ivar start: when it started.
+    :ivar complete_to: the last moment at which its segments are complete.
+    :ivar stopped: whether it stopped in order.
+    :ivar next_start: when the next one started; `END` if none did.
+    :ivar parts: the numbers of the segments of each worker.
+    :ivar steady: whether its clock was not set.
+    """
+
+    start: int
+    complete_to: int
+    stopped: bool
+    next_start: int
+    parts: dict[int, list[int]]
+    steady: bool
+
+
+class Held(NamedTuple):
+    """How long a translation held its port, as far as the journal shows.
+
+    :ivar certain: until then it did.
+    :ivar possible: until then it may have.
+    :ivar gap: why the two differ; ``None`` if they do not.
+    """
+
+    certain: int
+    possible: int
+    gap: Gap | None
+
+
+class Coverage:
+    """At which times a journal is complete.
+
+    :param contents: the segments.
+    :ivar boots: the runs of the daemon, by their identifiers.
+    :ivar gaps: the times that are not covered, by their first microsecond.
+    :ivar doubled: the times that the clock showed twice.
+    """
+
+    def __init__(self, contents: Contents) -> None:
+        runs: dict[str, dict[int, list[Summary]]] = {}
+        for segment in sorted(contents.segments, key=lambda segment: segment.part):
+            runs.setdefault(segment.boot, {}).setdefault(segment.worker, []).append(segment)
+        shown = {
+            name: _shown([segment for chain in chains.values() for segment in chain])
+            for name, chains in runs.items()
+        }
+        starts = sorted(first for first, _ in shown.values())
+        self.boots: dict[str, Boot] = {}
+        # Until when the gaps of a segment last that have no end in it.
+        self._ends: dict[str, int] = {}
+        doubled: list[Span] = []
+        gaps: list[Span] = []
+        for name, chains in runs.items():
+            gaps += self._add(name, list(chains.values()), starts)
+        for segment in contents.segments:
+            for time, step in segment.steps:
+                if step < 0:
+                    doubled.append(span(time - UNNOTICED, time - step, SET_BACK))
+                else:
+                    gaps.append(span(time - step - UNNOTICED, time, SET_FORWARD))
+        latest = BEGINNING
+        for first, last in sorted(shown.values()):
+            if first < min(latest, last):
+                doubled.append(span(first, min(latest, last), SET_BACK_BETWEEN))
+            latest = max(latest, last)
+        if starts:
+            gaps.append(span(BEGINNING, starts[0] - 1, OLDEST))
+        elif not contents.unreadable:
+            gaps.append(span(BEGINNING, END, EMPTY))
+        starts_of = {name: boot.start for name, boot in self.boots.items()}
+        # First those that name a segment, which is missing as well.
+        self.gaps = sorted([*_unreadable(contents, starts_of), *gaps], key=lambda gap: gap.first)
+        self.doubled = _merged(sorted(doubled, key=lambda zone: zone[:2]))
+
+    def _add(self, boot: str, chains: list[list[Summary]], starts: list[int]) -> Iterator[Span]:
+        """Note a run of the daemon, and return its gaps."""
+        start = min(segment.boot_started for chain in chains for segment in chain)
+        stopped = all(chain[-1].stopped is not None for chain in chains)
+        ends = [max(chain[-1].complete_to, chain[-1].stopped or BEGINNING) for chain in chains]
+        # What is registered in the last microsecond may be missing.
+        end = max(ends) if stopped else min(ends) - 1
+        # A run that began before this end, because the clock was set back, is not the next one.
+        following = bisect_left(starts, max(end, start + 1))
+        next_start = starts[following] if following < len(starts) else END
+        steady = not any(segment.steps for chain in chains for segment in chain)
+        parts = {chain[0].worker: [segment.part for segment in chain] for chain in chains}
+        self.boots[boot] = Boot(start, end, stopped, next_start, parts, steady)
+        for chain in chains:
+            yield from _holes(chain, start)
+            for place, segment in enumerate(chain):
+                if place + 1 < len(chain):
+                    self._ends[segment.name] = chain[place + 1].opened
+                else:
+                    self._ends[segment.name] = end if stopped else next_start
+                yield from self._losses(segment)
+        if not stopped:
+            yield _after(end, next_start)
+
+    def _losses(self, segment: Summary, causes: frozenset[str] | None = None) -> list[Span]:
+        """Return the gaps of a segment, by their first microsecond.
+
+        :param causes: which gaps; by default all that are about all ports. What was erased is
+            marked entry by entry.
+        """
+        spans = []
+        for row in segment.gaps:
+            if row.cause != ERASED if causes is None else row.cause in causes:
+                since = BEGINNING if row.since is None else row.since
+                until = self._ends[segment.name] if row.until is None else row.until
+                spans.append(span(since, max(since, until), CAUSES.get(row.cause, row.cause)))
+        return sorted(spans, key=lambda gap: gap[:2])
+
+    def gap(self, first: int, last: int) -> Gap | None:
+        """Return the first gap in an interval, if there is one."""
+        for gap in self.gaps:
+            if gap.first > last:
+                break
+            if gap.last >= first:
+                return gap.gap
+        return None
+
+    def twice(self, first: int, last: int) -> list[Span]:
+        """Return the times that the clock showed twice and that overlap an interval."""
+        return [zone for zone in self.doubled if zone.overlaps(first, last)]
+
+    def held(self, row: Row, segment: Summary) -> Held | None:
+        """Return how long a translation held its port; steps of the clock are not considered.
+
+        :return: ``None`` if the entry counts for nothing: a later segment has it.
+        """
+        if row.ended is not None:
+            return Held(row.ended, row.ended, None)
+        boot = self.boots[segment.boot]
+        if row.outcome == "lost":
+            for loss in self._losses(segment, LOSING):
+                if loss.last >= row.started:
+                    return Held(max(row.started, loss.first), loss.last, loss.gap)
+        elif segment.part < boot.parts[segment.worker][-1]:
+            if segment.part + 1 in boot.parts[segment.worker]:
+                return None
+            hole = span(segment.complete_to + 1, boot.next_start, MISSING)
+            return Held(max(row.started, segment.complete_to), boot.next_start, hole.gap)
+        if boot.stopped:
+            # The journal was closed before the translation ended.
+            end = span(boot.complete_to + 1, boot.next_start, CLOSED)
+        else:
+            end = _after(boot.complete_to, boot.next_start)
+        return Held(max(row.started, boot.complete_to), boot.next_start, end.gap)
+
+    def earliest(self, segment: Summary) -> int:
+        """Return a time before which no translation of a segment held its port."""
+        if segment.listed or self.boots[segment.boot].steady:
+            return segment.earliest
+        return BEGINNING
+
+    def latest(self, segment: Summary) -> int:
+        """Return a time after which no translation of a segment held its port."""
+        boot = self.boots[segment.boot]
+        if not (segment.listed or boot.steady):
+            return END
+        ends = [loss.last for loss in self._losses(segment, LOSING)]
+        if segment.part == boot.parts[segment.worker][-1]:
+            ends.append(boot.next_start)
+        return max([segment.latest, segment.complete_to, *ends])
+
+
+def span(first: int, last: int, cause: str) -> Span:
+    """Return a span whose gap has the same ends; `BEGINNING` and `END` are no ends."""
+    return Span(
+        first,
+        last,
+        Gap(None if first <= BEGINNING else first, None if last >= END else last, cause),
+    )
+
+
+def _merged(zones: list[Span]) -> list[Span]:
+    """Return spans without overlaps.
+
+    Over several steps a translation may have begun in the time of one, and ended in another's.
+    """
+    merged: list[Span] = []
+    for zone in zones:
+        if merged and zone.first <= merged[-1].last + 1:
+            first, last, gap = merged[-1]
+            merged[-1] = span(first, max(last, zone.last), gap.cause)
+        else:
+            merged.append(zone)
+    return merged
+
+
+def _holes(chain: list[Summary], start: int) -> Iterator[Span]:
+    """Return the times between the start and the end of a worker that no segment covers.
+
+    A translation that was open in the time of one segment may be in the next one, so that what
+    is before a missing segment is not complete.
+    """
+    first, last = chain[0], chain[-1]
+    if first.opened > start:
+        yield span(start, first.opened - 1, OLDEST)
+    for former, segment in pairwise(chain):
+        if segment.part != former.part + 1 or segment.opened > former.complete_to + 1:
+            yield span(start, max(start, segment.opened - 1), MISSING)
+    if (
+        last.sealed is not None
+        and last.stopped is None
+        and not any(gap.cause in ENDING for gap in last.gaps)
+    ):
+        # The daemon sealed it, so that there was a next one.
+        yield span(start, max(start, last.complete_to), MISSING)
+
+
+def _after(end: int, next_start: int) -> Span:
+    """Return the gap that follows a run of the daemon that did not stop in order."""
+    if next_start >= END:
+        return span(end + 1, END, NOT_YET)
+    return span(end + 1, next_start - 1, CAUSES["killed"])
+
+
+def _shown(segments: list[Summary]) -> tuple[int, int]:
+    """Return the earliest and the latest time that the clock showed in a run of the daemon."""
+    times: list[int] = []
+    for segment in segments:
+        times += (segment.boot_started, segment.opened, segment.complete_to)
+        for time, step in segment.steps:
+            times += (time, time - step)
+    return min(times), max(times)
+
+
+def _unreadable(contents: Contents, starts: dict[str, int]) -> Iterator[Span]:
+    """Return the times of segments that cannot be read, by their names.
+
+    A translation that is open when a segment is opened is in that segment, or in a later one. So a
+    segment may contain what began at any time of its boot.
+    """
+    names = list(contents.files)
+    for error in contents.unreadable:
+        following = names[names.index(error.name) + 1 :] if error.name in names else []
+        ends = [time for name in following if (time := _named_time(name)) is not None]
+        first = _named_time(error.name)
+        boot = error.name.partition(SUFFIX)[0].rpartition("-")[2]
+        yield span(
+            BEGINNING if first is None else min(first, starts.get(boot, first)),
+            END if first is None or not ends else max(first, min(ends)),
+            f"the segment {error.name} cannot be read: {error.reason}",
+        )
+
+
+def _named_time(name: str) -> int | None:
+    """Return the time in a segment's file name."""
+    try:
+        moment = datetime.strptime(name.partition("Z-")[0], "%Y%m%dT%H%M%S.%f")
+    except ValueError:
+        return None
+    return (moment.replace(tzinfo=timezone.utc) - EPOCH) // MICROSECOND

@@ -1,0 +1,93 @@
+"""The directory of a journal: made, and locked by the daemon that writes it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import sqlite3
+
+from natproxy.journal.catalogue import Catalogue, segment_files
+from natproxy.journal.schema import LOCK_FILE
+from natproxy.journal.segment import Addition, GapRow, Segment, seal
+from natproxy.records.record import Origin
+
+OFF = "off"
+"""Begins the boot of a segment that only records that the daemon ran without a journal."""
+
+
+class JournalError(Exception):
+    """A journal cannot be used. Its text is one sentence: the reason, and what to do."""
+
+
+def claim(directory: str) -> int:
+    """Make a directory, if it does not exist, and lock it.
+
+    :return: a descriptor; the lock is released when it is closed, or when the process ends.
+    :raises JournalError: if it cannot be made or written, or another process has it.
+    """
+    try:
+        parent = os.path.dirname(os.path.abspath(directory))
+        os.makedirs(parent, exist_ok=True)
+        if not os.path.isdir(directory):
+            os.mkdir(directory, 0o700)
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise PermissionError(0, "it is not writable", directory)
+        descriptor = os.open(
+            os.path.join(directory, LOCK_FILE), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600
+        )
+    except OSError as error:
+        raise JournalError(
+            f"cannot keep a journal in {directory}: {error.strerror}; choose another directory"
+            " with --journal, or --journal none"
+        ) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise JournalError(
+            f"another daemon writes the journal in {directory}; choose another --name, or another"
+            " directory with --journal"
+        ) from None
+    except OSError as error:
+        os.close(descriptor)
+        raise JournalError(
+            f"cannot lock the journal in {directory}: {error.strerror}; choose a directory on a"
+            " local file system with --journal"
+        ) from None
+    return descriptor
+
+
+def note_off(directory: str, since: float) -> None:
+    """Record in a journal that a daemon runs without it, from now until a next start with it.
+
+    Otherwise the journal would be complete and empty for that time. A directory without segments
+    is left as it is.
+
+    :param since: seconds since the epoch.
+    :raises JournalError: if it cannot be written.
+    """
+    try:
+        if not os.path.isdir(directory):
+            return
+        files = segment_files(directory)
+        if not files or is_off(files[-1]):
+            return
+        moment = round(since * 1e6)
+        name = os.path.basename(os.path.abspath(directory))
+        origin = Origin(name, 0, f"{OFF}{secrets.token_hex(4)}")
+        segment = Segment.create(directory, origin, moment, moment)
+        try:
+            segment.append(Addition(moment, gaps=[GapRow(moment, None, None, None, "off")]))
+        finally:
+            segment.close()
+        Catalogue(directory).add(seal(segment.path, moment, moved=False))
+    except (OSError, sqlite3.Error) as error:
+        raise JournalError(
+            f"cannot record in the journal in {directory} that the daemon runs without it: {error}"
+        ) from None
+
+
+def is_off(file: str) -> bool:
+    """Return whether a segment only records that the daemon ran without a journal."""
+    return f"-w0-{OFF}" in file

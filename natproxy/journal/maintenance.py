@@ -1,0 +1,106 @@
+"""What a second thread does for the journal: recover, seal and delete segments."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import suppress
+from threading import Lock
+from typing import NamedTuple
+
+from natproxy.journal.catalogue import Catalogue
+from natproxy.journal.recovery import recover
+from natproxy.journal.retention import retain
+from natproxy.journal.schema import SUFFIX
+from natproxy.journal.segment import GapRow, seal
+from natproxy.journal.space import reason_of
+
+
+class Report(NamedTuple):
+    """What a run of the maintenance has found.
+
+    :ivar segments: number of segments, the live one included.
+    :ivar bytes: of all files.
+    :ivar gaps: to be recorded in the live segment.
+    :ivar messages: for the log; one sentence each.
+    """
+
+    segments: int
+    bytes: int
+    gaps: tuple[GapRow, ...] = ()
+    messages: tuple[str, ...] = ()
+
+
+class Maintenance:
+    """Recovers, seals and deletes the segments of a directory, one run after the other.
+
+    :param boot: of this run of the daemon.
+    :param started: when it started, in microseconds since the epoch.
+    :param keep: seconds for which a segment is kept after its last event.
+    :param max_size: bytes of all segments.
+    """
+
+    def __init__(self, directory: str, boot: str, started: int, keep: float, max_size: int) -> None:
+        self._directory = directory
+        self._boot = boot
+        self._started = started
+        self._keep = keep
+        self._max_size = max_size
+        self._lock = Lock()
+        self._to_seal: list[str] = []
+        self._recovered = False
+
+    def add(self, path: str) -> None:
+        """Have a segment of this boot sealed, whose open entries are in the next one."""
+        with self._lock:
+            self._to_seal.append(path)
+
+    def run(self, now: int) -> Report:
+        """Do what is due. What fails because the disk is full is due again.
+
+        :param now: microseconds since the epoch.
+        """
+        gaps: list[GapRow] = []
+        messages: list[str] = []
+        try:
+            if not self._recovered:
+                recovered = recover(self._directory, self._boot, self._started)
+                gaps += recovered.gaps
+                messages += recovered.messages
+                self._recovered = not recovered.busy
+            self._seal(now, messages)
+            deleted = retain(self._directory, now, self._keep, self._max_size)
+            if deleted:
+                messages.append(
+                    f"deleted the oldest segments of the journal in {self._directory}:"
+                    f" {', '.join(deleted)}"
+                )
+        except (sqlite3.OperationalError, OSError) as error:
+            messages.append(f"cannot maintain the journal in {self._directory}: {reason_of(error)}")
+        return Report(*self._size(), tuple(gaps), tuple(messages))
+
+    def _seal(self, now: int, messages: list[str]) -> None:
+        with self._lock:
+            paths = list(self._to_seal)
+        for path in paths:
+            try:
+                Catalogue(self._directory).add(seal(path, now, moved=True))
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error):
+                    raise
+                # It is being read; the next run tries again.
+                continue
+            except sqlite3.DatabaseError as error:
+                # The next start sets it aside.
+                messages.append(f"cannot seal the journal's segment {path}: {error}")
+            with self._lock:
+                self._to_seal.remove(path)
+
+    def _size(self) -> tuple[int, int]:
+        segments = size = 0
+        with os.scandir(self._directory) as entries:
+            for entry in entries:
+                segments += entry.name.endswith(SUFFIX)
+                with suppress(FileNotFoundError):
+                    size += entry.stat().st_size
+        return segments, size

@@ -1,0 +1,142 @@
+"""Recovery at a start: seals the segments that earlier runs of the daemon left live."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+from contextlib import closing
+from datetime import datetime, timezone
+from typing import NamedTuple
+
+from natproxy.journal.catalogue import Catalogue, segment_files
+from natproxy.journal.schema import DAMAGED, SUFFIX
+from natproxy.journal.segment import (
+    GapRow,
+    NewerSchema,
+    NotASegment,
+    check_version,
+    connect,
+    files_of,
+    remove,
+    seal,
+    transaction,
+)
+from natproxy.records.record import EPOCH, MICROSECOND
+
+
+class Recovered(NamedTuple):
+    """What a recovery has found.
+
+    :ivar segments: names of the files that were recovered.
+    :ivar gaps: to be recorded in the live segment: of files that could not be read.
+    :ivar messages: for the log; one sentence each.
+    :ivar busy: whether a segment is still to be sealed, because it is being read.
+    """
+
+    segments: list[str]
+    gaps: list[GapRow]
+    messages: list[str]
+    busy: bool
+
+
+def recover(directory: str, boot: str, now: int) -> Recovered:
+    """Close and seal the segments of earlier runs, and bring the catalogue up to date.
+
+    It can be repeated: what is sealed already is left as it is.
+
+    :param boot: of this run, whose segments are left alone.
+    :param now: when this run of the daemon started, in microseconds since the epoch.
+    :raises sqlite3.OperationalError: if the disk is full, or fails.
+    :raises OSError: likewise.
+    """
+    recovered: list[str] = []
+    gaps: list[GapRow] = []
+    messages: list[str] = []
+    busy = False
+    catalogue = Catalogue(directory)
+    catalogue.refresh()
+    listed = {info.file for info in catalogue.infos()}
+    left = [
+        file
+        for file in segment_files(directory)
+        if file not in listed and not file.endswith(f"-{boot}{SUFFIX}")
+    ]
+    last_parts = _last_parts(directory, left)
+    for file in left:
+        path = os.path.join(directory, file)
+        try:
+            _mark_killed(path, file in last_parts, now)
+            catalogue.add(seal(path, now, moved=file not in last_parts))
+            recovered.append(file)
+        except NotASegment:
+            remove(path)
+        except NewerSchema as error:
+            messages.append(f"{error}; it is left as it is")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+            busy = True
+        except (sqlite3.DatabaseError, KeyError) as error:
+            set_aside(path)
+            gaps.append(GapRow(opened_of(file), now, None, None, "unreadable"))
+            messages.append(
+                f"cannot read the journal's segment {path}: {error}; it is set aside as"
+                f" {file}{DAMAGED}, and the time since it was opened is a gap"
+            )
+    return Recovered(recovered, gaps, messages, busy)
+
+
+def set_aside(path: str) -> None:
+    """Rename a segment that cannot be read, and what SQLite has beside it."""
+    for file in files_of(path):
+        if os.path.lexists(file):
+            os.rename(file, path + DAMAGED + file[len(path) :])
+
+
+def opened_of(file: str) -> int | None:
+    """Return when a segment was opened, by the name of its file; ``None`` if that is malformed."""
+    match = re.match(r"(\d{8}T\d{6}\.\d{6})Z-", file)
+    if match is None:
+        return None
+    try:
+        moment = datetime.strptime(match[1], "%Y%m%dT%H%M%S.%f").replace(tzinfo=timezone.utc)
+    except ValueError:
+        return None
+    return (moment - EPOCH) // MICROSECOND
+
+
+def _last_parts(directory: str, files: list[str]) -> set[str]:
+    """Return those segments that no other segment of the same worker and boot follows."""
+    last: dict[tuple[int, str], tuple[int, str]] = {}
+    for file in files:
+        try:
+            with closing(connect(os.path.join(directory, file))) as connection:
+                meta = dict(connection.execute("select key, value from meta"))
+                origin = meta["worker"], meta["boot"]
+                last[origin] = max(last.get(origin, (0, "")), (meta["part"], file))
+        except (sqlite3.DatabaseError, KeyError):
+            continue
+    return {file for _, file in last.values()}
+
+
+def _mark_killed(path: str, last: bool, now: int) -> None:
+    """Record a gap if the daemon was killed while it wrote this segment."""
+    with closing(connect(path)) as connection:
+        check_version(connection, path)
+        verdict = connection.execute("pragma quick_check(1)").fetchone()[0]
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
+        meta = dict(connection.execute("select key, value from meta"))
+        if not last or "stopped" in meta or "sealed" in meta:
+            return
+        since, until = sorted((meta["complete_to"], now))
+        with transaction(connection):
+            # An earlier recovery may have been interrupted.
+            marked = connection.execute(
+                "update gaps set until = ? where cause = 'killed'", (until,)
+            )
+            if not marked.rowcount:
+                connection.execute(
+                    "insert into gaps values (?, ?, null, null, 'killed')", (since, until)
+                )

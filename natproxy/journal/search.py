@@ -1,0 +1,88 @@
+"""`Journal`: the search in a directory of segments, without a daemon and without Twisted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+
+from natproxy.journal.contents import Directory
+from natproxy.journal.coverage import Coverage
+from natproxy.journal.reader import BEGINNING, END, Summary
+from natproxy.journal.replay import events
+from natproxy.journal.translations import history
+from natproxy.journal.verify import Check, verify
+from natproxy.journal.whois import whois
+from natproxy.records.queries import EventsQuery, HistoryQuery
+from natproxy.records.record import Record
+from natproxy.records.whois import Answer, Gap, Question
+
+
+class Journal:
+    """The segments in a directory, for one thread at a time.
+
+    A daemon may be writing them. All methods raise `JournalError` if the directory cannot be read.
+
+    :param directory: its path.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._directory = Directory(directory)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the segments."""
+        self._directory.close()
+
+    def whois(self, question: Question) -> Answer:
+        """Return the client that was behind a port; see `natproxy.journal.whois`."""
+        return self.whois_all([question])[0]
+
+    def whois_all(self, questions: Sequence[Question]) -> list[Answer]:
+        """Return an `Answer` for each `Question`, in their order; each segment is opened once."""
+        return whois(self._directory, questions)
+
+    def history(
+        self, query: HistoryQuery, check: Callable[[], object] = lambda: None
+    ) -> Iterator[Record]:
+        """Return the records of translations, oldest first; see `natproxy.journal.translations`.
+
+        :param check: called every few milliseconds; what it raises ends the search.
+        :raises FilterError: if the filter is malformed.
+        """
+        return history(self._directory, query, check)
+
+    def events(
+        self, query: EventsQuery, check: Callable[[], object] = lambda: None
+    ) -> Iterator[Record]:
+        """Return the records of events by boot, worker and ``seq``; see `natproxy.journal.replay`.
+
+        :param check: called every few milliseconds; what it raises ends the search.
+        :raises FilterError: if the filter is malformed.
+        """
+        return events(self._directory, query, check)
+
+    def gaps(self, since: int | None = None, until: int | None = None) -> list[Gap]:
+        """Return the times in an interval at which the journal is not complete, oldest first."""
+        coverage = Coverage(self._directory.contents())
+        first = BEGINNING if since is None else since
+        last = END if until is None else until - 1
+        spans = sorted([*coverage.gaps, *coverage.doubled], key=lambda gap: (gap.first, gap.last))
+        return [gap.gap for gap in spans if gap.overlaps(first, last)]
+
+    def segments(self) -> tuple[Summary, ...]:
+        """Return what each segment contains, oldest first; those that cannot be read are gaps."""
+        return self._directory.contents().segments
+
+    def verify(self, check: Callable[[], object] = lambda: None) -> Iterator[Check]:
+        """Check each segment, oldest first; see `natproxy.journal.verify`."""
+        return verify(self._directory, check)

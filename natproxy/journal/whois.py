@@ -1,0 +1,340 @@
+"""Which client was behind a port at a time, found in a directory of segments.
+
+The result is `UNKNOWN` wherever the journal is not complete, and `NOBODY` only where it is.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+from natproxy.journal.contents import Contents, Directory
+from natproxy.journal.coverage import SET_BACK, Coverage, Held, Span
+from natproxy.journal.directory import JournalError
+from natproxy.journal.reader import (
+    ERASED,
+    Row,
+    SegmentReader,
+    SegmentRemoved,
+    Summary,
+    UnreadableSegment,
+)
+from natproxy.journal.schema import CAUSES
+from natproxy.records.record import Record
+from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, Answer, Gap, Question
+
+ATTEMPTS = 5
+"""Times that the segments are read anew because files have been replaced meanwhile."""
+
+PORTS = 500
+"""Ports in one statement."""
+
+WITH_LAST = 10
+"""More answers at once are without `Answer.last`, each of which is a search of its own."""
+
+BACK = 3
+"""Segments that are searched for the last translation of a port."""
+
+SMALL_STEP = 100_000
+"""Microseconds of the largest step of the wall clock that is not noted."""
+
+NOT_THERE = Gap(None, None, "")
+"""In place of a reason: the entry did not hold its port."""
+
+
+class Search(NamedTuple):
+    """What is looked for.
+
+    :ivar port: the proxy's port.
+    :ivar nat: its host, normalized; ``None`` for any.
+    :ivar upstream: host of the upstream, normalized; ``None`` for any.
+    :ivar upstream_port: its port; ``None`` for any.
+    :ivar first: first microsecond of the interval.
+    :ivar last: its last one.
+    """
+
+    port: int
+    nat: str | None
+    upstream: str | None
+    upstream_port: int | None
+    first: int
+    last: int
+
+    @classmethod
+    def of(cls, question: Question, now: int) -> Search:
+        """Return the search for a `Question`.
+
+        :param now: microseconds since the epoch.
+        """
+        until = now if question.until is None else question.until
+        since = until if question.since is None else question.since
+        host, port = (
+            (None, None) if question.upstream is None else split_upstream(question.upstream)
+        )
+        nat = None if question.nat is None else normal_host(question.nat)
+        return cls(question.port, nat, host, port, since, max(since, until - 1))
+
+    def selects(self, row: Row) -> bool:
+        """Return whether the hosts of an entry are those that are looked for."""
+        return (
+            (self.nat is None or (row.nat is not None and normal_host(row.nat) == self.nat))
+            and (
+                self.upstream is None
+                or (row.upstream is not None and normal_host(row.upstream) == self.upstream)
+            )
+            and self.upstream_port in (None, row.upstream_port)
+        )
+
+
+class Candidate(NamedTuple):
+    """An entry, its segment, and how long it held its port."""
+
+    row: Row
+    segment: Summary
+    held: Held
+
+
+def whois(directory: Directory, questions: Sequence[Question]) -> list[Answer]:
+    """Return an `Answer` for each `Question`, in their order.
+
+    :raises JournalError: if the directory cannot be read.
+    """
+    now = time.time_ns() // 1000
+    searches = [Search.of(question, now) for question in questions]
+    contents = directory.contents()
+    for _ in range(ATTEMPTS):
+        coverage = Coverage(contents)
+        try:
+            found = _gather(directory, contents, coverage, searches)
+        except UnreadableSegment as error:
+            contents = directory.without(contents, error)
+            continue
+        except SegmentRemoved:
+            contents = directory.contents()
+            continue
+        # Entries that are open move when a segment is sealed: from one that was not read yet to
+        # one that did not exist yet.
+        if directory.files().keys() <= contents.files.keys():
+            answers = [
+                _decide(search, entries, coverage)
+                for search, entries in zip(searches, found, strict=True)
+            ]
+            if len(answers) <= WITH_LAST:
+                _add_last(directory, contents, coverage, searches, answers)
+            return answers
+        contents = directory.contents()
+    raise JournalError(f"the segments in {directory.path} change too fast; try again")
+
+
+def _gather(
+    directory: Directory, contents: Contents, coverage: Coverage, searches: list[Search]
+) -> list[list[Candidate]]:
+    """Return the entries that may have held their ports in the intervals."""
+    bounds = [_bounds(search, coverage) for search in searches]
+    # By worker, boot and serial: an entry that moves is in two segments.
+    found: list[dict[tuple[int, str, int], Candidate]] = [{} for _ in searches]
+    # The oldest segment is read first: entries move to newer ones.
+    for segment in contents.segments:
+        first, last = coverage.earliest(segment), coverage.latest(segment)
+        wanted = [
+            number
+            for number, (lower, upper) in enumerate(bounds)
+            if lower <= last and upper >= first
+        ]
+        if not wanted:
+            continue
+        with directory.readers.use(segment.name, contents.files[segment.name]) as reader:
+            for number, row in _entries(reader, wanted, searches, bounds):
+                if searches[number].selects(row):
+                    key = segment.worker, segment.boot, row.serial
+                    other = found[number].get(key)
+                    if other is None or other.row.outcome is None:
+                        held = coverage.held(row, segment)
+                        if held is not None:
+                            found[number][key] = Candidate(row, segment, held)
+    return [list(candidates.values()) for candidates in found]
+
+
+def _bounds(search: Search, coverage: Coverage) -> tuple[int, int]:
+    """Return the interval whose entries can matter: the clock may have been set back in it."""
+    zones = coverage.twice(search.first, search.last)
+    lower = min([search.first, *(zone.first for zone in zones)])
+    upper = max([search.last, *(zone.last for zone in zones)])
+    return lower - SMALL_STEP, upper + SMALL_STEP
+
+
+def _entries(
+    reader: SegmentReader,
+    wanted: list[int],
+    searches: list[Search],
+    bounds: list[tuple[int, int]],
+) -> Iterator[tuple[int, Row]]:
+    """Return the entries of a segment that overlap the intervals of some searches."""
+    if reader.sealed:
+        for number in wanted:
+            lower, upper = bounds[number]
+            port = searches[number].port
+            for condition, values in (
+                ("e.ended >= ?", (port, lower, upper)),
+                ("e.ended is null", (port, upper)),
+            ):
+                for row in reader.select(
+                    f"e.nat_port = ? and {condition} and e.started <= ?", values
+                ):
+                    yield number, row
+        return
+    # There is no index: the entries are read once for all ports.
+    numbers: dict[int, list[int]] = {}
+    for number in wanted:
+        numbers.setdefault(searches[number].port, []).append(number)
+    ports = list(numbers)
+    lower = min(bounds[number][0] for number in wanted)
+    upper = max(bounds[number][1] for number in wanted)
+    for start in range(0, len(ports), PORTS):
+        some = ports[start : start + PORTS]
+        for row in reader.select(
+            f"e.nat_port in ({', '.join('?' * len(some))})"
+            " and (e.ended >= ? or e.ended is null) and e.started <= ?",
+            (*some, lower, upper),
+        ):
+            assert row.nat_port is not None
+            for number in numbers[row.nat_port]:
+                yield number, row
+
+
+def _decide(search: Search, candidates: list[Candidate], coverage: Coverage) -> Answer:
+    """Return the `Answer` to a search, from all entries that can matter."""
+    zones = coverage.twice(search.first, search.last)
+    pieces = list(_outside(search.first, search.last, zones))
+    certain: list[Candidate] = []
+    possible: list[Candidate] = []
+    reasons: list[Gap] = []
+    for candidate in candidates:
+        gap = _doubt(candidate, pieces, zones)
+        if gap is None:
+            certain.append(candidate)
+        elif gap is not NOT_THERE:
+            possible.append(candidate)
+            reasons.append(gap)
+    gap = coverage.gap(search.first, search.last) or next(iter(reasons), None)
+    if certain:
+        return Answer(FOUND, _records(certain, search), gap)
+    if gap is not None:
+        return Answer(UNKNOWN, _records(possible, search), gap)
+    return Answer(NOBODY)
+
+
+def _doubt(candidate: Candidate, pieces: list[tuple[int, int]], zones: list[Span]) -> Gap | None:
+    """Return why it is uncertain that an entry held its port in an interval.
+
+    :param pieces: the interval without the times that the clock showed twice.
+    :param zones: those times.
+    :return: ``None`` if it is certain; `NOT_THERE` if the entry did not.
+    """
+    row, _, (end, possible, reason) = candidate
+    start = row.started
+    gap: Gap | None = NOT_THERE
+    if any(start <= last and end >= first for first, last in pieces) or any(
+        start < zone.first and end > zone.last for zone in zones
+    ):
+        gap = None
+    elif zone := next(
+        (zone for zone in zones if start <= zone.last and possible >= zone.first), None
+    ):
+        gap = zone.gap
+    elif any(start <= last and possible >= first for first, last in pieces):
+        gap = reason
+    elif end < start and any(
+        end - SMALL_STEP <= last and start + SMALL_STEP >= first for first, last in pieces
+    ):
+        # The clock was set back by less than what is noted as a step.
+        gap = Gap(end, start, SET_BACK)
+    if row.erased and gap is not NOT_THERE:
+        return Gap(start, row.ended, CAUSES[ERASED])
+    return gap
+
+
+def _add_last(
+    directory: Directory,
+    contents: Contents,
+    coverage: Coverage,
+    searches: list[Search],
+    answers: list[Answer],
+) -> None:
+    """Add the last translation of the port before the interval where the result is `NOBODY`."""
+    for number, search in enumerate(searches):
+        if answers[number].result == NOBODY:
+            # It helps people, and is left out if the segments are deleted or damaged meanwhile.
+            with suppress(SegmentRemoved, UnreadableSegment):
+                older = [
+                    segment
+                    for segment in reversed(contents.segments)
+                    if coverage.earliest(segment) < search.first
+                ]
+                last = _last(directory, contents, older[:BACK], search)
+                answers[number] = answers[number]._replace(last=last)
+
+
+def _last(
+    directory: Directory, contents: Contents, segments: list[Summary], search: Search
+) -> Record | None:
+    for segment in segments:
+        with directory.readers.use(segment.name, contents.files[segment.name]) as reader:
+            # The newest entries of a live segment are at its end.
+            order = "e.ended" if reader.sealed else "e.serial"
+            rows = reader.select(
+                f"e.nat_port = ? and e.ended < ? order by {order} desc limit 20",
+                (search.port, search.first),
+            )
+        row = next((row for row in rows if search.selects(row) and not row.erased), None)
+        if row is not None:
+            return row.record(segment)
+    return None
+
+
+def _outside(first: int, last: int, zones: list[Span]) -> Iterator[tuple[int, int]]:
+    """Return what remains of an interval without some times, which are in their order."""
+    for zone in zones:
+        if zone.first > first:
+            yield first, min(last, zone.first - 1)
+        first = max(first, zone.last + 1)
+    if first <= last:
+        yield first, last
+
+
+def _records(candidates: list[Candidate], search: Search) -> tuple[Record, ...]:
+    """Return the records, the nearest to the middle of the interval first."""
+    middle = (search.first + search.last) / 2
+
+    def distance(candidate: Candidate) -> tuple[float, float]:
+        start, end = candidate.row.started, candidate.held.certain
+        return max(start - middle, middle - end, 0), abs((start + end) / 2 - middle)
+
+    return tuple(
+        candidate.row.record(candidate.segment) for candidate in sorted(candidates, key=distance)
+    )
+
+
+def normal_host(host: str) -> str:
+    """Return one form of an IP address; other hosts as they are.
+
+    An IPv6 address that contains an IPv4 address becomes that one.
+    """
+    try:
+        address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        return host
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(address if mapped is None else mapped)
+
+
+def split_upstream(text: str) -> tuple[str, int | None]:
+    """Return the normalized host and the port of ``HOST``, ``HOST:PORT`` or ``[HOST]:PORT``."""
+    host, colon, port = text.rpartition(":")
+    bare = host.startswith("[") or ":" not in host
+    if colon and bare and port.isdecimal():
+        return normal_host(host), int(port)
+    return normal_host(text), None

@@ -1,0 +1,179 @@
+"""What the metrics of both daemons have in common."""
+
+from __future__ import annotations
+
+import platform
+from abc import ABC, abstractmethod
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
+
+import twisted
+from natproxy import __version__
+from natproxy.metrics.families import (
+    Family,
+    Histogram,
+    Kind,
+    counter,
+    gauge,
+    histogram,
+    info,
+    labelled,
+)
+from natproxy.records.record import Origin
+from natproxy.relay import Relays
+from natproxy.server.admission import TOO_MANY
+from natproxy.server.factory import CommandFactory
+
+DELAY_INTERVAL = 1.0
+"""Seconds between two measurements of the reactor's delay."""
+
+DELAYS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+"""Upper bounds of the buckets of delays."""
+
+
+class DaemonMetrics(Service, ABC):
+    """The metrics of one daemon. As a service it measures the delay of the reactor.
+
+    :param factory: of the daemon's connections.
+    :param relays: of the daemon.
+    :param origin: the daemon's name, worker and boot.
+    :cvar prefix: of the names.
+    :ivar delay: by how much calls were late that the reactor was to make each second.
+    """
+
+    prefix: str
+
+    def __init__(self, factory: CommandFactory, relays: Relays, origin: Origin) -> None:
+        self.clock = factory.clock
+        self.delay = Histogram(DELAYS)
+        self._factory = factory
+        self._relays = relays
+        self._origin = origin
+        self._timer: IDelayedCall | None = None
+
+    def startService(self) -> None:
+        """Begin to measure."""
+        super().startService()
+        self._schedule()
+
+    def stopService(self) -> Deferred[None] | None:
+        """End the measurements."""
+        super().stopService()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        return None
+
+    @abstractmethod
+    def families(self) -> list[Family]:
+        """Return all families, with the figures that `refresh` has read last."""
+
+    @abstractmethod
+    def counters(self) -> dict[str, Any]:
+        """Return the counters for ``/v1/status``, for JSON."""
+
+    def refresh(self) -> Deferred[object]:
+        """Read what is read in threads; the Deferred does not fail."""
+        return succeed(None)
+
+    def _schedule(self) -> None:
+        due = self.clock.seconds() + DELAY_INTERVAL
+        self._timer = self.clock.callLater(DELAY_INTERVAL, self._measure, due)
+
+    def _measure(self, due: float) -> None:
+        self.delay.observe(max(0.0, self.clock.seconds() - due))
+        self._schedule()
+
+    def _common_families(self) -> list[Family]:
+        prefix, factory = self.prefix, self._factory
+        admission = factory.admission
+        return [
+            info(
+                f"{prefix}_build",
+                "The program and this run of it",
+                {
+                    "version": __version__,
+                    "python": platform.python_version(),
+                    "twisted": twisted.__version__,
+                    "name": self._origin.proxy,
+                    "boot": self._origin.boot,
+                },
+            ),
+            gauge(f"{prefix}_clients", "Clients that are connected", admission.admitted),
+            gauge(
+                f"{prefix}_clients_limit", "Clients that are admitted at most", admission.clients
+            ),
+            counter(f"{prefix}_connections", "Connections of clients so far", admission.entered),
+            labelled(
+                Kind.COUNTER,
+                f"{prefix}_clients_refused",
+                "Clients refused, by the reason: a limit, or a PROXY header",
+                "reason",
+                self._refused(),
+            ),
+            gauge(
+                f"{prefix}_connections_waiting",
+                "Connections whose commands wait for a later turn of the reactor",
+                len(factory.rotation),
+            ),
+            histogram(
+                f"{prefix}_reactor_delay_seconds",
+                "By how much calls were late that the reactor was to make each second",
+                self.delay,
+            ),
+            *self._relay_families(),
+        ]
+
+    def _refused(self) -> dict[str, float | Any]:
+        refused: dict[str, float | Any] = {
+            "clients" if message == TOO_MANY else "host": count
+            for message, count in self._factory.admission.refusals.items()
+        }
+        refused["proxy-header"] = self._factory.refused_headers
+        return refused
+
+    def _relay_families(self) -> list[Family]:
+        prefix, tallies = self.prefix, self._relays.tallies
+        return [
+            labelled(
+                Kind.COUNTER,
+                f"{prefix}_relays",
+                "Bodies that needed a relay, by its kind",
+                "kind",
+                {kind: tally.begun for kind, tally in tallies.items()},
+            ),
+            labelled(
+                Kind.GAUGE,
+                f"{prefix}_relays_active",
+                "Bodies that are being relayed, by the kind of the relay",
+                "kind",
+                {kind: tally.begun - tally.ended for kind, tally in tallies.items()},
+            ),
+            labelled(
+                Kind.COUNTER,
+                f"{prefix}_relay_bytes",
+                "Bytes that relays have moved so far, by the kind of the relay",
+                "kind",
+                {kind: tally.sent for kind, tally in tallies.items()},
+            ),
+        ]
+
+    def _common_counters(self) -> dict[str, Any]:
+        admission = self._factory.admission
+        return {
+            "clients": {
+                "now": admission.admitted,
+                "limit": admission.clients,
+                "total": admission.entered,
+                "refused": self._refused(),
+            },
+            "relays": {
+                kind: {"total": t.begun, "active": t.begun - t.ended, "bytes": t.sent}
+                for kind, t in self._relays.tallies.items()
+                if t.begun
+            },
+            "reactor_delay": self.delay.buckets().json(),
+        }

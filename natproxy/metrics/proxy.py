@@ -1,0 +1,231 @@
+"""The metrics of the proxy: a subscriber of its NAT table, and the families that it shows."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol, cast
+
+from twisted.internet.defer import Deferred
+
+from natproxy.address import FIRST_STAND_IN_PORT, Address
+from natproxy.metrics.commands import CommandCounters
+from natproxy.metrics.daemon import DaemonMetrics
+from natproxy.metrics.families import SECONDS, Family, Histogram, counter, gauge, histogram
+from natproxy.metrics.kernel import PortReader
+from natproxy.nat import Event, Failed, NATTable, Relaying, Removed, TranslationKey
+from natproxy.nat.ring import EventRing
+from natproxy.proxy.factory import ProxyFactory
+from natproxy.records.record import Origin
+from natproxy.server.threads import InThread, Threads
+
+MOST_UPSTREAMS = 16
+"""Addresses of the upstream that are remembered, for the figures of the kernel."""
+
+_SAMPLE = 100
+"""Entries of the table whose upstreams are added to them at a time."""
+
+
+class JournalState(Protocol):
+    """The part of a journal that its metrics show."""
+
+    def state(self) -> dict[str, Any]:
+        """Return ``lag``, ``rows``, ``gaps``, ``segments``, ``bytes`` and ``error``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Observers:
+    """What observes the proxy, beside its metrics.
+
+    :ivar ring: the last events; ``None`` if there is no ring.
+    :ivar journal: ``None`` if there is no journal.
+    :ivar watchers: returns the number of clients that follow the events.
+    """
+
+    ring: EventRing | None = None
+    journal: JournalState | None = None
+    watchers: Callable[[], int] | None = None
+
+
+class ProxyMetrics(DaemonMetrics):
+    """The metrics of a proxy; it subscribes at once.
+
+    :param factory: the proxy.
+    :param origin: the daemon's name, worker and boot.
+    :param observers: may be replaced later, as an attribute.
+    :param in_thread: where the kernel's lists are read; by default, one thread of its own.
+    :ivar commands: counters by verb.
+    :ivar connect: time from the start of a command to its upstream connection, in seconds.
+    """
+
+    prefix = "natproxy"
+
+    def __init__(
+        self,
+        factory: ProxyFactory,
+        origin: Origin,
+        observers: Observers | None = None,
+        in_thread: InThread | None = None,
+    ) -> None:
+        relays = factory.resources.relays
+        super().__init__(factory, relays, origin)
+        self.observers = observers or Observers()
+        self.commands = CommandCounters()
+        self.connect = Histogram()
+        self._upstreams: set[Address] = set()
+        self._last_key: TranslationKey | None = None
+        self.in_thread = in_thread or Threads(self.clock, 1, "metrics")
+        self._table = factory.table
+        self._pool = relays.pool
+        self._ports = PortReader(self.upstreams, self.in_thread, self.clock.seconds)
+        self._ends = self._count_commands(factory.table)
+
+    def close(self) -> None:
+        """End the subscriptions."""
+        for end in self._ends:
+            end()
+
+    def refresh(self) -> Deferred[object]:
+        """Read the kernel's figures of ports, unless they were read a moment ago."""
+        return cast("Deferred[object]", self._ports.figures())
+
+    def _count_commands(self, table: NATTable) -> tuple[Callable[[], None], ...]:
+        """Subscribe; return what ends the subscriptions.
+
+        The callbacks are called for each command: what they use are local names.
+        """
+        counters_of, other = self.commands.by_verb.get, self.commands.other
+        connect = self.connect
+        connects = connect.counts
+
+        def relaying(event: Event) -> None:
+            assert type(event) is Relaying
+            seconds = event[2] - event[3]
+            first_byte = counters_of(event[5][0], other).first_byte
+            first_byte.counts[bisect_left(SECONDS, seconds)] += 1
+            first_byte.sum += seconds
+
+        def removed(event: Event) -> None:
+            assert type(event) is Removed
+            _, _, now, started_at, _, command, self._last_key, registered_at, _, sent, how, _ = (
+                event
+            )
+            counters_of(command[0], other).count(how, sent, now - started_at)
+            seconds = registered_at - started_at
+            connects[bisect_left(SECONDS, seconds)] += 1
+            connect.sum += seconds
+
+        def failed(event: Event) -> None:
+            assert type(event) is Failed
+            seconds = event.monotonic - event.started_at
+            counters_of(event.command.verb, other).count(event.outcome, event.sent, seconds)
+
+        return (
+            table.subscribe(relaying, (Relaying,)),
+            table.subscribe(removed, (Removed,)),
+            table.subscribe(failed, (Failed,)),
+        )
+
+    def upstreams(self) -> frozenset[Address]:
+        """Return the addresses of the upstream that commands were sent to; no UNIX sockets.
+
+        They are taken from some commands only: a set that grows with each would cost more.
+        """
+        keys = [entry.key for entry in islice(self._table, _SAMPLE)]
+        if self._last_key is not None:
+            keys.append(self._last_key)
+        for _, upstream in keys:
+            if upstream.port < FIRST_STAND_IN_PORT and len(self._upstreams) < MOST_UPSTREAMS:
+                self._upstreams.add(upstream)
+        return frozenset(self._upstreams)
+
+    def families(self) -> list[Family]:
+        """Return all families."""
+        prefix, pool = self.prefix, self._pool
+        return [
+            *self._common_families(),
+            *self.commands.families(prefix, first_byte=True),
+            histogram(
+                f"{prefix}_connect_seconds",
+                "Time from the start of a command to its upstream connection",
+                self.connect,
+            ),
+            gauge(f"{prefix}_table_entries", "Translations that exist now", len(self._table)),
+            *self._ports.last.families(prefix),
+            gauge(f"{prefix}_pipes_used", "Pipes through which bodies are spliced", pool.lent),
+            gauge(f"{prefix}_pipes_pooled", "Empty pipes that are kept", pool.kept),
+            counter(
+                f"{prefix}_pipes_refused",
+                "Bodies that were copied because there was no pipe for them",
+                pool.refused,
+            ),
+            *self._ring_families(),
+            *self._journal_families(),
+        ]
+
+    def counters(self) -> dict[str, Any]:
+        """Return the counters for ``/v1/status``; the figures of ports may be seconds old."""
+        self.refresh()
+        pool = self._pool
+        return {
+            **self._common_counters(),
+            "commands": self.commands.json(),
+            "connect": self.connect.buckets().json(),
+            "ports": self._ports.last.json(),
+            "pipes": {"used": pool.lent, "pooled": pool.kept, "refused": pool.refused},
+        }
+
+    def _ring_families(self) -> list[Family]:
+        prefix, ring, watchers = self.prefix, self.observers.ring, self.observers.watchers
+        return [
+            counter(
+                f"{prefix}_events",
+                "Events of the NAT table since the start, of which the ring has the last ones",
+                None if ring is None else ring.next - 1,
+            ),
+            gauge(
+                f"{prefix}_ring_events",
+                "Events that the ring holds",
+                None if ring is None else ring.next - ring.first,
+            ),
+            gauge(
+                f"{prefix}_watchers",
+                "Clients that follow the events",
+                None if watchers is None else watchers(),
+            ),
+        ]
+
+    def _journal_families(self) -> list[Family]:
+        prefix, journal = self.prefix, self.observers.journal
+        state = {} if journal is None else journal.state()
+        return [
+            gauge(
+                f"{prefix}_journal_lag_seconds",
+                "Age of the oldest event that is not in the journal yet",
+                state.get("lag"),
+            ),
+            counter(
+                f"{prefix}_journal_rows",
+                "Rows written to the journal since the start",
+                state.get("rows"),
+            ),
+            counter(
+                f"{prefix}_journal_gaps",
+                "Gaps that the journal has marked since the start",
+                state.get("gaps"),
+            ),
+            gauge(
+                f"{prefix}_journal_segments",
+                "Segments of the journal",
+                state.get("segments"),
+            ),
+            gauge(f"{prefix}_journal_size_bytes", "Size of the journal", state.get("bytes")),
+            gauge(
+                f"{prefix}_journal_failed",
+                "1 while the journal cannot be written, else 0",
+                float(state["error"] is not None) if "error" in state else None,
+            ),
+        ]

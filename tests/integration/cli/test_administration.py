@@ -1,0 +1,205 @@
+"""``kill``, ``drain`` and ``status``."""
+
+from __future__ import annotations
+
+import io
+import json
+from unittest import mock
+
+from natproxy.cli.translations import drain, status
+from natproxy.client.control.finding import Place, Search
+from natproxy.client.errors import NoDaemon
+from tests.support.control_server import ControlServer, Request
+from tests.support.observed_daemon import FakeDaemon, ObservedCase, entry
+
+
+class KillTests(ObservedCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.daemon.table = [entry(1), entry(2, verb="LS"), entry(3)]
+
+    def remaining(self) -> list[int | None]:
+        return [record.serial for record in self.daemon.table]
+
+    def confirm(self, text: str, *arguments: str) -> tuple[int, str, str]:
+        """Run a command line on a terminal, on which a text is typed."""
+        with (
+            mock.patch("sys.stdin", io.StringIO(text)),
+            mock.patch("natproxy.cli.translations.kill.is_terminal", return_value=True),
+        ):
+            found, out, err = self.main("kill", *arguments)
+        return found, out.decode(), err
+
+    def test_serial_number_with_yes_needs_no_terminal(self) -> None:
+        found, out, err = self.main("kill", "2", "--yes")
+        self.assertEqual((found, err), (0, "natproxy: ended 1 command\n"))
+        self.assertIn(b"40002", out)
+        self.assertEqual(self.remaining(), [1, 3])
+        self.assertEqual(self.bodies("/v1/kill"), [{"serial": 2}])
+
+    def test_filter_with_yes(self) -> None:
+        found, _, err = self.main("kill", "verb", "GET", "--yes")
+        self.assertEqual((found, err), (0, "natproxy: ended 2 commands\n"))
+        self.assertEqual(self.remaining(), [2])
+
+    def test_dry_run_shows_and_ends_nothing(self) -> None:
+        rows = self.out("kill", "verb GET", "--dry-run")
+        self.assertEqual([row.split()[0] for row in rows], ["SERIAL", "1", "3"])
+        self.assertEqual(self.remaining(), [1, 2, 3])
+
+    def test_confirmation_on_the_terminal(self) -> None:
+        found, out, err = self.confirm("y\n", "verb GET")
+        self.assertEqual((found, len(out.splitlines())), (0, 3))
+        self.assertIn("End 2 commands? [y/N] ", err)
+        self.assertEqual(self.remaining(), [2])
+
+    def test_anything_else_than_yes_ends_nothing(self) -> None:
+        for typed in ("\n", "", "n\n", "yep\n"):
+            found, _, err = self.confirm(typed, "verb GET")
+            self.assertEqual(found, 1)
+            self.assertIn("nothing was ended", err)
+        self.assertEqual(self.remaining(), [1, 2, 3])
+
+    def test_without_a_terminal_yes_is_needed(self) -> None:
+        found, _, err = self.main("kill", "verb GET")
+        self.assertEqual(found, 2)
+        self.assertIn("add --yes", err)
+        self.assertEqual(self.remaining(), [1, 2, 3])
+
+    def test_nothing_to_end_is_a_status(self) -> None:
+        for option in ("--yes", "--dry-run"):
+            self.assert_fails(
+                3, "no command in flight has the serial number 9", "kill", "9", option
+            )
+            self.assert_fails(
+                3, "no command in flight matches the filter", "kill", "verb X", option
+            )
+
+    def test_empty_and_wrong_filters_send_nothing(self) -> None:
+        self.assert_fails(2, "a serial number or a filter is needed", "kill", "", "--yes")
+        self.assertEqual(self.main("kill", "verbs GET", "--yes")[0], 2)
+        self.assertEqual(self.control.requests, [])
+
+    def test_filter_is_explained(self) -> None:
+        self.assertEqual(self.out("kill", "verb GET", "--explain"), ["The verb is GET."])
+        self.assertEqual(self.out("kill", "7", "--explain"), ["The serial number is 7."])
+
+
+class DrainTests(ObservedCase):
+    def test_drain_reports_what_is_in_flight(self) -> None:
+        self.daemon.status |= {"clients": 1, "table": 2}
+        expected = "natproxy: proxy-9000 drains: 1 client, 2 commands in flight\n"
+        self.assertEqual(self.main("drain"), (0, b"", expected))
+        self.assertTrue(self.daemon.status["draining"])
+
+    def test_wait_returns_when_the_daemon_has_ended(self) -> None:
+        slept = []
+
+        def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            if len(slept) == 3:
+                self.control.close()
+
+        self.patch(drain.time, "sleep", sleep)
+        found, _, err = self.main("drain", "--wait")
+        self.assertEqual((found, len(slept)), (0, 3))
+        self.assertIn("proxy-9000 has ended", err)
+
+    def test_wait_ends_at_the_next_run(self) -> None:
+        def sleep(seconds: float) -> None:
+            self.daemon.status["boot"] = "next"
+
+        self.patch(drain.time, "sleep", sleep)
+        self.assertEqual(self.main("drain", "--wait")[0], 0)
+
+
+class StatusTests(ObservedCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.daemon.status |= {
+            "version": "3.0",
+            "pid": 7,
+            "worker": 0,
+            "started": "2023-11-14T22:13:20.000000Z",
+            "uptime": 3725.5,
+            "listen": ["tcp:9000"],
+            "upstream": "127.0.0.1:9001",
+            "draining": True,
+            "clients": 1234,
+            "table": 5,
+            "commands": {
+                "clients": {"now": 3, "refused": {"host": 0}},
+                "reactor_delay": {"bounds": [1], "counts": [2], "sum": 0.5},
+                "commands": {
+                    "total": 12345,
+                    "sent": 5000,
+                    "duration": {"bounds": [1], "counts": [2], "sum": 0.5},
+                    "verbs": {"GET": {"completed": 12345}},
+                },
+            },
+            "ring": {"first": 1, "next": 9},
+            "journal": {"directory": "/j", "lag": 0.01, "bytes": 5000, "error": None},
+            "control": "/run/a.sock",
+            "web": [],
+        }
+
+    def test_members_are_lines(self) -> None:
+        self.assertEqual(
+            self.out("status"),
+            [
+                "name:       proxy-9000 (proxy 3.0)",
+                "process:    7, boot boot",
+                "started:    2023-11-14 23:13:20.000000 +01:00, 1h02m ago",
+                "listens:    tcp:9000",
+                "upstream:   127.0.0.1:9001",
+                "clients:    1234, draining",
+                "in flight:  5",
+                "admission:  now 3",
+                "commands:   total 12,345, sent 5.0 kB, verbs GET completed 12,345",
+                "ring:       first 1, next 9",
+                "journal:    directory /j, lag 10ms, bytes 5.0 kB",
+                "control:    /run/a.sock",
+            ],
+        )
+
+    def test_json_is_a_list(self) -> None:
+        found = json.loads("\n".join(self.out("status", "--json")))
+        self.assertEqual(found, [self.daemon.status])
+
+    def test_all_daemons_that_run_are_shown(self) -> None:
+        files = FakeDaemon()
+        files.status = {"kind": "fileserver", "name": "files-9001"}
+        other = ControlServer(self.directory / "files-9001.sock", files.reply)
+        self.addCleanup(other.close)
+
+        class Found(Search):
+            def path_of(self, control: str | None, name: str | None) -> str | None:
+                return None
+
+            def running(search, name: str | None = None) -> list[Place]:  # noqa: N805
+                return [Place("a", self.control.path), Place("b", other.path)]
+
+        self.patch(status, "Search", Found)
+        names = [line for line in self.out("status") if line.startswith("name:")]
+        self.assertEqual(len(names), 2)
+        other.close()
+        found, out, err = self.main("status")
+        self.assertEqual(found, NoDaemon.exit_status)
+        self.assertIn(b"proxy-9000", out)
+        self.assertIn("files-9001.sock: no daemon listens", err)
+
+    def test_hostile_members_are_printable(self) -> None:
+        self.daemon.status = {
+            "name": "\x1b[2J",
+            "listen": ["a\nb"],
+            "journal": {"\x07": ["\x07"], "error": "\x07"},
+            "started": "\x07",
+        }
+        for line in self.out("status"):
+            self.assertTrue(line.isprintable(), line)
+
+    def test_reply_of_another_program_is_an_error(self) -> None:
+        self.daemon.before = lambda request: self.assertEqual(request.path, "/v1/status")
+        self.daemon._status = lambda request: [b"hello\r\n\r\n"]  # type: ignore[method-assign]
+        self.assert_fails(6, "no status line of HTTP", "status")
+        self.assertIsInstance(self.control.requests[0], Request)

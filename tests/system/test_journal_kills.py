@@ -1,0 +1,263 @@
+"""The journal of processes that are killed under load, and of those whose disk is full.
+
+Each process prints its events before the journal can have them: that record is compared with the
+journal's.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from natproxy.journal.segment import GapRow
+from natproxy.records.record import parse_time
+from tests.support.journal_load import client_of, port_of
+from tests.support.journals import entries_of, gaps_of, meta_of, paths_of
+from tests.support.loopback import PATIENCE
+from tests.support.paths import ROOT
+
+KILLS = int(os.environ.get("NATPROXY_JOURNAL_KILLS", "3"))
+"""Processes to kill; ``.ci/long`` kills 50."""
+
+RING = 60_000
+ROWS = 400
+"""Entries of a segment: few, so that some processes are killed while one is sealed."""
+
+
+@dataclass
+class Run:
+    """What a process printed.
+
+    :ivar begun: when each translation began, by serial, in microseconds since the epoch.
+    :ivar ended: when each ended.
+    :ivar errors: of the journal; empty for the end of one.
+    :ivar killed: when the process ended, likewise; ``None`` if it stopped in order.
+    """
+
+    process: subprocess.Popen[bytes]
+    boot: str = ""
+    begun: dict[int, int] = field(default_factory=dict)
+    ended: dict[int, int] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+    killed: int | None = None
+
+    def read(self) -> None:
+        """Read until the process has ended."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if not line.endswith(b"\n"):
+                break
+            word, *values = line.decode().split(maxsplit=1 if line.startswith(b"error") else 2)
+            if word == "boot":
+                self.boot = values[0]
+            elif word == "error":
+                self.errors.append(values[0].strip() if values else "")
+            else:
+                times = self.begun if word == "begin" else self.ended
+                times[int(values[0])] = int(values[1])
+
+    def wait(self, condition: Callable[[], object]) -> None:
+        """Wait until something is true of what was printed."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert self.process.poll() is None, "the process has ended"
+            assert time.monotonic() < deadline, f"in vain; errors: {self.errors}"
+            time.sleep(0.005)
+
+    def finish(self, number: signal.Signals) -> None:
+        """End the process."""
+        self.process.send_signal(number)
+        self.process.wait(PATIENCE)
+        if number == signal.SIGKILL:
+            self.killed = round(time.time() * 1e6)
+
+
+@contextmanager
+def load(directory: Path, ring: int = RING, rows: int = ROWS) -> Iterator[Run]:
+    """Run a process until the end of the block, which has to end it."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.journal_load", str(directory), str(ring), str(rows)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+    )
+    run = Run(process)
+    reader = threading.Thread(target=run.read)
+    reader.start()
+    try:
+        yield run
+        process.wait(PATIENCE)
+    finally:
+        process.kill()
+        process.wait(PATIENCE)
+        reader.join(PATIENCE)
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def stop(run: Run) -> None:
+    """End a process in order."""
+    run.finish(signal.SIGTERM)
+    assert run.process.returncode == 0
+
+
+def check(directory: Path, runs: list[Run]) -> None:
+    """Compare the journal with what the processes printed."""
+    entries = {(entry["boot"], entry["serial"]): entry for entry in entries_of(str(directory))}
+    gaps = gaps_of(str(directory))
+    for run in runs:
+        for serial, begun in run.begun.items():
+            entry = entries.pop((run.boot, serial), None)
+            if entry is None:
+                assert in_gap(gaps, begun), f"translation {serial} of {run.boot} is missing"
+                continue
+            assert (entry["nat_port"], entry["client"]) == (port_of(serial), client_of(serial))
+            assert parse_time(entry["started"]) == begun
+            if entry["ended"] is None:
+                assert entry["state"] == "lost"
+                ended = run.ended.get(serial, run.killed)
+                assert ended is not None
+                assert in_gap(gaps, ended), f"the end of {serial} of {run.boot} is missing"
+            elif serial in run.ended:
+                assert parse_time(entry["ended"]) == run.ended[serial]
+    # The process may be killed between two lines, but no more than those are missing.
+    assert len(entries) <= len(runs)
+
+
+def in_gap(gaps: list[GapRow], time: int) -> bool:
+    """Return whether a time is in a gap."""
+    return any(
+        gap.since is not None and gap.until is not None and gap.since <= time <= gap.until
+        for gap in gaps
+    )
+
+
+def check_files(directory: Path) -> None:
+    """Check that every file is readable, and that only the last one is not sealed."""
+    assert not list(directory.glob("*.damaged"))
+    *sealed, _last = paths_of(str(directory))
+    for path in sealed:
+        with closing(sqlite3.connect(f"file:{path}?immutable=1", uri=True)) as connection:
+            assert connection.execute("pragma integrity_check").fetchall() == [("ok",)]
+            assert connection.execute("select 1 from meta where key = 'sealed'").fetchone()
+    for path in paths_of(str(directory)):
+        assert not os.path.exists(f"{path}-wal")
+
+
+def test_killed_under_load(tmp_path: Path) -> None:
+    runs = []
+    for _ in range(KILLS):
+        with load(tmp_path) as run:
+            run.wait(lambda run=run: run.begun)
+            time.sleep(random.uniform(0, 1.2))
+            run.finish(signal.SIGKILL)
+        runs.append(run)
+    with load(tmp_path) as last:
+        last.wait(lambda: last.begun)
+        stop(last)
+    check(tmp_path, [*runs, last])
+    check_files(tmp_path)
+    killed = [gap for gap in gaps_of(str(tmp_path)) if gap.cause == "killed"]
+    recorded = [run for run in runs if run.boot in boots(tmp_path)]
+    assert len(killed) == len(recorded)
+    for run in recorded:
+        assert run.killed is not None
+        assert in_gap(killed, run.killed)
+    lags = [
+        run.killed - gap.since
+        for run in recorded
+        for gap in killed
+        if gap.since is not None and run.killed and gap.since <= run.killed <= (gap.until or 0)
+    ]
+    # A quarter of a second and a write; much more on a busy machine.
+    assert max(lags, default=0) < 5_000_000, f"unknown before a kill: {sorted(lags)} microseconds"
+    assert {gap.cause for gap in gaps_of(str(tmp_path))} <= {"killed"}
+
+
+def boots(directory: Path) -> set[str]:
+    """Return the runs of which the journal has something."""
+    return {meta_of(path)["boot"] for path in paths_of(str(directory))}
+
+
+def test_files_of_limited_size_and_back(tmp_path: Path) -> None:
+    with load(tmp_path, ring=3000, rows=10**6) as run:
+        run.wait(lambda: len(run.ended) > 300)
+        hard = resource.RLIM_INFINITY
+        resource.prlimit(run.process.pid, resource.RLIMIT_FSIZE, (4096, hard))
+        run.wait(lambda: run.errors)
+        before = len(run.ended)
+        # Commands are not affected.
+        run.wait(lambda: len(run.ended) > before + 2000)
+        resource.prlimit(run.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+        run.wait(lambda: run.errors[-1] == "")
+        run.wait(lambda: len(run.ended) > before + 2500)
+        stop(run)
+    check(tmp_path, [run])
+    check_files(tmp_path)
+    assert "the disk is full" in run.errors[0]
+    assert "disk" in [gap.cause for gap in gaps_of(str(tmp_path))]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a file system")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a file system: {mounted.stderr.decode()}")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_disk_is_full_and_has_space_again(small_disk: Path) -> None:
+    journal = small_disk / "journal"
+    with load(journal, ring=3000, rows=10**6) as run:
+        run.wait(lambda: len(run.ended) > 300)
+        with open(small_disk / "other", "wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(b"x" * 65_536)
+        run.wait(lambda: run.errors)
+        before = len(run.ended)
+        run.wait(lambda: len(run.ended) > before + 2000)
+        os.unlink(small_disk / "other")
+        run.wait(lambda: run.errors[-1] == "")
+        run.wait(lambda: len(run.ended) > before + 2500)
+        stop(run)
+    check(journal, [run])
+    check_files(journal)
+    assert "free some space, or lower --journal-max-size" in run.errors[0]
+    assert "disk" in [gap.cause for gap in gaps_of(str(journal))]
+
+
+def test_journal_leaves_space_to_others(small_disk: Path) -> None:
+    journal = small_disk / "journal"
+    free = os.statvfs(small_disk)
+    with open(small_disk / "other", "wb") as file:
+        file.write(b"x" * (free.f_bavail * free.f_frsize - (1 << 20)))
+    with load(journal, ring=3000, rows=10**6) as run:
+        run.wait(lambda: run.errors)
+        now = os.statvfs(small_disk)
+        assert now.f_bavail * now.f_frsize > 100 << 10
+        before = len(run.ended)
+        run.wait(lambda: len(run.ended) > before + 500)
+        stop(run)
+    assert "are left to others" in run.errors[0]

@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from natproxy.cli.top import sampling
+from natproxy.cli.top.sampling import Sampler
+from natproxy.cli.top.state import Mode, Top
+from natproxy.cli.top.view import lines
+from natproxy.cli.translations.texts import width
+from natproxy.client.control.daemon import Daemon, LostEvents
+from natproxy.client.errors import ClientError, NoDaemon
+from natproxy.records.record import Record
+from tests.support.observed_daemon import entry
+
+
+class ScriptedDaemon(Daemon):
+    """A daemon whose replies a test sets."""
+
+    def __init__(self) -> None:
+        super().__init__("/nowhere")
+        self.entries = [entry(1), entry(2, verb="LS", name=""), entry(3)]
+        self.new: list[Record | LostEvents] = []
+        self.killed: list[str | None] = []
+        self.filters: list[str] = []
+        self.error: ClientError | None = None
+        self.members = {
+            "name": "proxy-9000",
+            "boot": "boot",
+            "uptime": 90.0,
+            "clients": 2,
+            "table": 3,
+            "ring": {"first": 1, "next": 101},
+        }
+
+    def status(self) -> dict[str, Any]:
+        if self.error is not None:
+            raise self.error
+        return dict(self.members)
+
+    def table(self, filter: str = "", limit: int | None = None) -> Iterator[Record]:  # noqa: A002
+        self.filters.append(filter)
+        return iter(self.entries)
+
+    def events(self, *arguments: Any, **options: Any) -> Iterator[Record | LostEvents]:
+        self.after = options["after"]
+        new, self.new = self.new, []
+        return iter(new)
+
+    def kill(
+        self,
+        serial: int | None = None,
+        filter: str | None = None,  # noqa: A002
+        dry_run: bool = False,
+    ) -> list[Record]:
+        self.killed.append(filter)
+        return self.entries[:1]
+
+
+def removed(serial: int, seq: int, **members: Any) -> Record:
+    record = entry(serial, event="removed", state="removed", outcome="completed", seq=seq)
+    return record._replace(**members)
+
+
+class TopCase(SynchronousTestCase):
+    group: str | None = None
+
+    def setUp(self) -> None:
+        self.seconds = 100.0
+        self.daemon = ScriptedDaemon()
+        sampler = Sampler(self.daemon, lambda: self.seconds)
+        self.top = Top(self.daemon, group=self.group, sampler=sampler)
+        self.top.update()
+
+    def later(self, seconds: float = 2.0) -> None:
+        self.seconds += seconds
+        self.top.update()
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.top.press(key)
+
+    def shown(self, columns: int = 100, height: int = 20) -> str:
+        found = lines(self.top, columns, height)
+        self.assertEqual(len(found), height)
+        for line in found:
+            self.assertLessEqual(width(line.text), columns)
+        return "\n".join(line.text.rstrip() for line in found)
+
+    def serials(self) -> list[int | None]:
+        return [record.serial for record in self.top.records()]
+
+
+class EntriesTests(TopCase):
+    def test_screen_has_title_totals_rows_and_keys(self) -> None:
+        shown = self.shown()
+        self.assertIn("proxy-9000  up 1m30s  2 clients  3 in flight", shown)
+        self.assertRegex(shown, r"SERIAL +PORT +CLIENT +VERB +NAME +BYTES +RATE +AGE +STATE")
+        self.assertRegex(shown, r"\n +1 +40001 +10\.0\.0\.1:50001 +GET +images/1\.iso")
+        self.assertTrue(shown.endswith("p pause"))
+
+    def test_rates_are_those_between_samples(self) -> None:
+        self.daemon.entries = [entry(1, bytes=3_000_000)]
+        self.later(2.0)
+        self.assertRegex(self.shown(), r"images/1\.iso .* 1\.0 MB/s")
+
+    def test_finished_commands_are_counted_once(self) -> None:
+        # One that was in the table, one that was not, and one that failed.
+        self.daemon.entries = [entry(1), entry(3)]
+        self.daemon.new = [
+            removed(1, 101, bytes=1_500_000),
+            removed(7, 102, bytes=500_000),
+            removed(8, 103, bytes=0, outcome="error"),
+        ]
+        self.later(2.0)
+        self.assertEqual(self.daemon.after, "0:100")
+        total = self.top.window.total()
+        self.assertEqual((total.in_flight, total.finished, total.failed), (1, 1.5, 0.5))
+        self.assertEqual(total.rate, 500_000)
+        self.later()
+        self.assertEqual(self.daemon.after, "0:103")
+
+    def test_events_that_were_too_many_are_reported(self) -> None:
+        self.daemon.new = [LostEvents(0, "boot", 101, 9000), removed(7, 9001)]
+        self.later()
+        self.assertIn("8,900 events were too many to count", self.shown())
+        self.later()
+        self.assertEqual(self.daemon.after, "0:9001")
+
+    def test_number_of_events_of_a_sample_is_bounded(self) -> None:
+        self.patch(sampling, "MOST_EVENTS", 3)
+        self.daemon.new = [removed(7, 101 + number) for number in range(9)]
+        self.daemon.members["ring"] = {"first": 1, "next": 110}
+        self.later()
+        assert self.top.sample is not None
+        self.assertEqual((len(self.top.sample.finished), self.top.sample.lost), (3, 6))
+        self.later()
+        self.assertEqual(self.daemon.after, "0:109")
+
+    def test_window_forgets_what_is_old(self) -> None:
+        self.daemon.new = [removed(7, 101)]
+        self.later(1.0)
+        self.assertEqual(self.top.window.total().finished, 1.0)
+        for _ in range(6):
+            self.later(1.0)
+        self.assertEqual(self.top.window.total().finished, 0.0)
+
+    def test_keys_sort(self) -> None:
+        self.assertEqual(self.serials(), [1, 2, 3])
+        self.press("b")
+        self.assertEqual(self.serials(), [3, 2, 1])
+        self.press("c")
+        self.assertEqual(self.serials(), [1, 2, 3])
+        self.daemon.entries = [entry(1), entry(2, bytes=9_000_000), entry(3)]
+        self.later()
+        self.press("r")
+        self.assertEqual(self.serials()[0], 2)
+
+    def test_selection_follows_its_command(self) -> None:
+        self.press("down", "down", "up")
+        self.assertEqual(self.top.selected(), 1)
+        self.daemon.entries = [entry(2), entry(9)]
+        self.later()
+        self.assertEqual(self.top.selected(), 0)
+        self.press("up", "down", "down", "down")
+        self.assertEqual(self.top.selected(), 1)
+
+    def test_selection_is_visible_in_a_small_terminal(self) -> None:
+        self.daemon.entries = [entry(number) for number in range(1, 90)]
+        self.later()
+        self.press(*["down"] * 50)
+        self.assertIn("images/51.iso", self.shown(height=12))
+
+    def test_kill_needs_a_confirmation(self) -> None:
+        self.press("down", "k")
+        self.assertIn("end #2 LS? [y/N]", self.shown())
+        self.press("n")
+        self.assertEqual((self.daemon.killed, self.top.mode), ([], Mode.COMMANDS))
+        self.press("k", "y")
+        self.assertEqual(self.daemon.killed, ["serial 2 and boot 'boot' and worker 0"])
+        self.assertIn("ended #2", self.shown())
+
+    def test_kill_ends_the_command_that_was_shown(self) -> None:
+        self.press("k")
+        self.daemon.entries = [entry(9)]
+        self.later()
+        self.press("y")
+        self.assertEqual(self.daemon.killed, ["serial 1 and boot 'boot' and worker 0"])
+
+    def test_filter_is_edited_and_checked(self) -> None:
+        self.press("/", *"verbs GET", "enter")
+        self.assertEqual(self.top.mode, Mode.FILTER)
+        self.assertIn("'verbs' is no member", self.shown())
+        self.press("clear", *"verb GETT", "backspace", "enter")
+        self.later()
+        self.assertEqual(self.daemon.filters[-1], "verb GET")
+        self.assertIn("filter: verb GET", self.shown())
+        self.press("/", "x", "escape")
+        self.assertEqual((self.top.text, self.top.mode), ("verb GET", Mode.COMMANDS))
+
+    def test_pause_takes_no_sample(self) -> None:
+        self.press("p")
+        self.daemon.entries = []
+        self.later()
+        self.assertEqual(self.serials(), [1, 2, 3])
+        self.assertIn("PAUSED", self.shown())
+        self.press("p")
+        self.later()
+        self.assertIn("no command in flight", self.shown())
+
+    def test_restart_of_the_daemon_is_survived(self) -> None:
+        self.daemon.error = NoDaemon("a.sock: no daemon listens on this socket")
+        self.later()
+        self.assertIn("no daemon listens", self.shown())
+        self.daemon.error = None
+        self.daemon.members |= {"boot": "next", "ring": {"first": 1, "next": 4}}
+        self.later()
+        self.assertNotIn("no daemon listens", self.shown())
+        self.later()
+        self.assertEqual(self.daemon.after, "0:3")
+
+    def test_daemon_without_events_is_sampled(self) -> None:
+        del self.daemon.members["ring"]
+        self.later()
+        self.later()
+        self.assertEqual(self.serials(), [1, 2, 3])
+
+    def test_quit(self) -> None:
+        self.press("q", "k")
+        self.assertTrue(self.top.ended)
+
+    @given(keys=st.lists(st.sampled_from(["up", "down", "enter", "escape", "y", *"abrcgkp/ x"])))
+    def test_no_keys_are_an_error(self, keys: list[str]) -> None:
+        self.press(*keys)
+        self.later()
+        self.shown(columns=30, height=6)
+
+    def test_hostile_members_are_printable(self) -> None:
+        hostile = "\x1b[2J\n"
+        self.daemon.entries = [entry(1, client=hostile, verb=hostile, name="%1B%0A", state=hostile)]
+        self.daemon.members["name"] = hostile
+        self.later()
+        self.press("k")
+        for _ in range(4):
+            for line in self.shown().splitlines():
+                self.assertTrue(line.isprintable(), line)
+            self.press("n", "g")
+
+
+class GroupsTests(TopCase):
+    group = "verb"
+
+    def test_groups_have_finished_commands_as_well(self) -> None:
+        self.daemon.new = [removed(7, 101, verb="STAT", bytes=100, promised=None)]
+        self.later(1.0)
+        shown = self.shown()
+        self.assertRegex(shown, r"VERB +IN FLIGHT +BYTES +RATE +COMMANDS/S +FAILED/S")
+        self.assertRegex(shown, r"GET +2 +4\.0 MB +0 B/s +0\.0 +0\.0")
+        self.assertRegex(shown, r"STAT +0 +0 B +100 B/s +1\.0 +0\.0")
+
+    def test_keys_sort(self) -> None:
+        self.assertEqual([row.key for row in self.top.rows()], ["GET", "LS"])
+        self.daemon.entries = [entry(1, verb="LS"), entry(2, verb="LS"), entry(9)]
+        self.later()
+        expected = {"a": ["LS", "GET"], "b": ["GET", "LS"], "c": ["GET", "LS"]}
+        for key, rows in expected.items():
+            self.press(key)
+            self.assertEqual([row.key for row in self.top.rows()], rows, key)
+
+    def test_groups_are_not_ended(self) -> None:
+        self.press("k")
+        self.assertIn("only single commands can be ended", self.shown())
+        self.press("y")
+        self.assertEqual(self.daemon.killed, [])
+
+    def test_key_selects_the_group(self) -> None:
+        seen = []
+        for _ in range(4):
+            self.press("g")
+            seen.append(self.top.group)
+        self.assertEqual(seen, [None, "client", "name", "verb"])

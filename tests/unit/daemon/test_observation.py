@@ -1,0 +1,336 @@
+"""Control socket, web endpoints and journal beside a daemon, on a reactor in memory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.trial.unittest import SynchronousTestCase
+
+from natproxy import __version__
+from natproxy.daemon import proxy_observation, service
+from natproxy.daemon.fileserver import make_file_server
+from natproxy.daemon.observation import Observation
+from natproxy.daemon.places import PathLock
+from natproxy.daemon.proxy import make_proxy
+from natproxy.daemon.proxy_observation import ProxyObservation
+from natproxy.daemon.service import DrainingService, Phase, StartupError
+from natproxy.journal.service import JournalError
+from natproxy.settings import SettingError
+from tests.support.daemons import DaemonReactor, OptionsCase
+from tests.support.doubles import Journal as Log
+
+
+class PlayedJournal:
+    """A journal that writes down its calls."""
+
+    def __init__(self, test: ObservationCase, directory: str) -> None:
+        self.directory = directory
+        self.calls = test.calls
+        self.failure: JournalError | None = None
+        self.stopped: Deferred[None] = succeed(None)
+
+    def startService(self) -> None:
+        self.calls.append("journal starts")
+        if self.failure is not None:
+            raise self.failure
+
+    def stopService(self) -> Deferred[None]:
+        self.calls.append("journal stops")
+        return self.stopped
+
+    def state(self) -> dict[str, Any]:
+        return {"directory": self.directory}
+
+
+class ObservationCase(OptionsCase):
+    """Makes daemons whose places are in a directory of the test's own."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(service, "raise_limit", lambda: None)
+        self.calls: list[str] = []
+        self.failure: JournalError | None = None
+        self.journals: list[PlayedJournal] = []
+        self.patch(proxy_observation, "JournalService", self.make_journal)
+        self.patch(proxy_observation, "JournalHistory", lambda *arguments, **named: None)
+        # `mktemp` returns paths that are too long for a socket.
+        place = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, place)
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(place)
+        os.mkdir("run", 0o700)
+        self.patch(
+            os,
+            "environ",
+            {**os.environ, "RUNTIME_DIRECTORY": "/dev/null/run", "STATE_DIRECTORY": "/dev/null/s"},
+        )
+
+    def make_journal(
+        self, reactor: object, ring: object, directory: str, settings: object, **named: object
+    ) -> PlayedJournal:
+        journal = PlayedJournal(self, directory)
+        journal.failure = self.failure
+        self.journals.append(journal)
+        return journal
+
+    def daemon(self, *arguments: str) -> DrainingService:
+        return make_proxy(self.reactor, self.proxy_config(*arguments))
+
+    def started(self, *arguments: str) -> tuple[DrainingService, ProxyObservation]:
+        """Start a proxy; return it with its companion. The socket is below the working directory,
+        and there is no journal, if no option says otherwise.
+        """
+        default = ("--control=run/a.sock", "--journal=none")
+        daemon = self.daemon(*default[: 2 if not arguments else 0], *arguments)
+        daemon.startService()
+        companion = daemon.companion
+        assert isinstance(companion, ProxyObservation)
+        self.addCleanup(self.end, daemon)
+        return daemon, companion
+
+    def end(self, daemon: DrainingService) -> None:
+        if daemon.phase is Phase.LISTENING:
+            self.successResultOf(daemon.stopService())
+
+    def refused(self, *arguments: str) -> str:
+        daemon = self.daemon(*arguments)
+        text = str(self.assertRaises(StartupError, daemon.startService))
+        self.assertEqual(daemon.ports, [])
+        return text
+
+
+class ControlTests(ObservationCase):
+    def test_socket_is_for_the_user_alone(self) -> None:
+        masks: list[int] = []
+        listen = self.reactor.listenUNIX
+
+        def listenUNIX(*arguments: Any) -> Any:
+            masks.append(os.umask(0o177))
+            return listen(*arguments)
+
+        self.patch(self.reactor, "listenUNIX", listenUNIX)
+        before = os.umask(0o022)
+        self.addCleanup(os.umask, before)
+        _, companion = self.started()
+        path, factory, _, mode, _ = self.reactor.unixServers[0]
+        self.assertEqual((path, mode), (os.path.abspath("run/a.sock"), 0o600))
+        self.assertEqual(companion.control, path)
+        self.assertEqual(masks, [0o177])
+        self.assertEqual(os.umask(0o022), 0o022)
+        self.assertIsNotNone(factory.buildProtocol(None))
+
+    def test_none(self) -> None:
+        daemon, companion = self.started("--control=none", "--journal=none")
+        self.assertEqual(self.reactor.unixServers, [])
+        self.assertIsNone(companion.control)
+        self.assertIsNone(companion.metrics)
+        self.successResultOf(daemon.stopService())
+
+    def test_default_place_that_cannot_be_used_is_a_warning(self) -> None:
+        log = Log(self)
+        daemon, companion = self.started("--journal=none")
+        self.assertIs(daemon.phase, Phase.LISTENING)
+        self.assertIsNone(companion.control)
+        log.line_with("no control socket: /dev/null/run/proxy-9000.sock: Not a directory; choose")
+
+    def test_default_place(self) -> None:
+        os.environ["RUNTIME_DIRECTORY"] = runtime = os.path.abspath("run")
+        _, companion = self.started("--journal=none", "--listen=tcp:1234")
+        self.assertEqual(companion.control, f"{runtime}/proxy-1234.sock")
+
+    def test_path_that_was_configured_must_be_usable(self) -> None:
+        path = os.path.abspath("missing/a.sock")
+        self.assertEqual(
+            self.refused("--control=missing/a.sock", "--journal=none"),
+            f"--control {path}: No such file or directory",
+        )
+        with open("run/b.sock", "w"):
+            pass
+        self.assertIn("not a socket", self.refused("--control=run/b.sock", "--journal=none"))
+        long = "--control=" + "x" * 200
+        wrong = self.assertRaises(SettingError, self.daemon, long)
+        self.assertIn("too long for a socket", str(wrong))
+
+    def test_path_or_name_of_another_daemon(self) -> None:
+        os.environ["RUNTIME_DIRECTORY"] = runtime = os.path.abspath("run")
+        lock = PathLock("run/proxy-9000.sock")
+        self.addCleanup(lock.release)
+        self.assertEqual(
+            self.refused("--journal=none"),
+            f"name proxy-9000: in use by process {os.getpid()}; choose another --name",
+        )
+        self.assertIn(
+            f"--control {runtime}/proxy-9000.sock: in use by process",
+            self.refused("--control=run/proxy-9000.sock", "--journal=none"),
+        )
+        _, companion = self.started("--name=other", "--journal=none")
+        self.assertEqual(companion.control, f"{runtime}/other.sock")
+
+    def test_lock_is_released_if_the_socket_cannot_be_opened(self) -> None:
+        def listenUNIX(*arguments: object) -> None:
+            raise OSError(13, "Permission denied")
+
+        self.patch(self.reactor, "listenUNIX", listenUNIX)
+        text = self.refused("--control=run/a.sock", "--journal=none")
+        self.assertIn("Permission denied", text)
+        PathLock("run/a.sock").release()
+
+    def test_socket_goes_at_the_end_with_its_lock(self) -> None:
+        daemon, _ = self.started()
+        self.assertTrue(os.path.exists("run/a.lock"))
+        self.successResultOf(daemon.stopService())
+        self.assertFalse(os.path.exists("run/a.lock"))
+        self.assertEqual([call for call in self.reactor.getDelayedCalls() if call.active()], [])
+
+
+class NameTests(ObservationCase):
+    def test_name_of_the_first_listener_or_the_option(self) -> None:
+        for arguments, name in (
+            (("--listen=tcp:7", "--listen=tcp:8"), "proxy-7"),
+            (("--listen=unix:some/edge.sock",), "proxy-edge"),
+            (("--name=chosen",), "chosen"),
+        ):
+            self.reactor = DaemonReactor()
+            off = ("--control=none", "--journal=none")
+            _, companion = self.started(*off, *arguments)
+            self.assertEqual(companion.origin.proxy, name)
+
+    def test_each_run_has_a_boot_of_its_own(self) -> None:
+        boots = {self.started("--control=none")[1].origin.boot for _ in range(3)}
+        self.assertEqual(len(boots), 3)
+
+    def test_file_server(self) -> None:
+        os.environ["RUNTIME_DIRECTORY"] = runtime = os.path.abspath("run")
+        daemon = make_file_server(self.reactor, self.server_config())
+        daemon.startService()
+        companion = daemon.companion
+        assert isinstance(companion, Observation)
+        self.addCleanup(self.end, daemon)
+        self.assertEqual(companion.control, f"{runtime}/files-9001.sock")
+        status = companion.status()
+        self.assertEqual((status["kind"], status["name"]), ("fileserver", "files-9001"))
+        observed = companion.observed()
+        self.assertEqual((observed.table, observed.ring, observed.history), (None, None, None))
+
+
+class StatusTests(ObservationCase):
+    def test_members(self) -> None:
+        _, companion = self.started()
+        self.reactor.advance(5)
+        status = companion.status()
+        for member, value in (
+            ("name", "proxy-9000"),
+            ("kind", "proxy"),
+            ("version", __version__),
+            ("pid", os.getpid()),
+            ("worker", 0),
+            ("boot", companion.origin.boot),
+            ("uptime", 5.0),
+            ("upstream", "tcp:127.0.0.1:9001"),
+            ("draining", False),
+            ("clients", 0),
+            ("table", 0),
+            ("ring", {"first": 1, "next": 1}),
+            ("journal", None),
+            ("control", os.path.abspath("run/a.sock")),
+            ("web", []),
+        ):
+            self.assertEqual(status[member], value, member)
+        self.assertEqual(len(status["listen"]), 1)
+        self.assertIn("commands", status)
+
+    def test_ready_while_it_listens(self) -> None:
+        daemon, companion = self.started()
+        observed = companion.observed()
+        self.assertIsNone(observed.ready())
+        daemon.phase = Phase.DRAINING
+        self.assertEqual(observed.ready(), "the daemon is draining")
+        self.assertTrue(companion.status()["draining"])
+
+    def test_drain_ends_the_process(self) -> None:
+        daemon, companion = self.started()
+        causes: list[str] = []
+        daemon.end = causes.append
+        companion.observed().drain()
+        self.assertEqual(len(causes), 1)
+
+
+class WebTests(ObservationCase):
+    def test_opened_with_the_ports_of_the_daemon_and_served_later(self) -> None:
+        daemon = self.daemon(
+            "--control=none", "--journal=none", "--web=tcp:9080:interface=127.0.0.1"
+        )
+        daemon.privilegedStartService()
+        port, factory, _, interface = self.reactor.tcpServers[1]
+        self.assertEqual((port, interface), (9080, "127.0.0.1"))
+        self.assertIsNone(factory.buildProtocol(None))
+        daemon.startService()
+        self.assertIsNotNone(factory.buildProtocol(None))
+        self.successResultOf(daemon.stopService())
+
+    def test_wrong_endpoint_names_the_option(self) -> None:
+        for endpoint in ("9080", "bogus:1", "tcp:99999"):
+            text = self.assert_refused(self.options_class, "--web", endpoint)
+            self.assertIn(f"--web {endpoint}: ", text)
+
+    @property
+    def options_class(self) -> Any:
+        from natproxy.daemon.proxy import Options
+
+        return Options
+
+
+class JournalTests(ObservationCase):
+    def test_directory_that_was_configured(self) -> None:
+        _, companion = self.started("--control=run/a.sock", "--journal=kept")
+        path = os.path.abspath("kept")
+        self.assertEqual(companion.status()["journal"], {"directory": path})
+        self.assertEqual(os.stat(path).st_mode & 0o777, 0o700)
+
+    def test_default_directory(self) -> None:
+        os.environ["STATE_DIRECTORY"] = state = os.path.abspath("state")
+        self.started("--control=none")
+        self.assertEqual(self.journals[0].directory, f"{state}/proxy-9000")
+
+    def test_default_that_cannot_be_used_is_a_warning(self) -> None:
+        log = Log(self)
+        daemon, companion = self.started("--control=none")
+        self.assertIs(daemon.phase, Phase.LISTENING)
+        self.assertIsNone(companion.journal)
+        log.line_with("no journal: /dev/null/s/proxy-9000: Not a directory; choose a directory")
+
+    def test_configured_one_that_cannot_be_used_is_an_error(self) -> None:
+        text = self.refused("--control=none", "--journal=missing/kept")
+        path = os.path.abspath("missing/kept")
+        self.assertEqual(text, f"--journal {path}: No such file or directory")
+        self.failure = JournalError("another daemon writes it")
+        text = self.refused("--control=none", "--journal=kept")
+        self.assertIn("kept: another daemon writes it", text)
+
+    def test_run_without_it_is_recorded_in_the_one_of_an_earlier_run(self) -> None:
+        os.environ["STATE_DIRECTORY"] = state = os.path.abspath("state")
+        noted: list[str] = []
+        self.patch(proxy_observation, "note_off", lambda path, since: noted.append(path))
+        self.started("--control=none", "--journal=none")
+        self.assertEqual(noted, [f"{state}/proxy-9000"])
+
+    def test_is_written_to_its_end_before_the_control_socket_goes(self) -> None:
+        daemon, _ = self.started("--control=run/a.sock", "--journal=kept")
+        self.journals[0].stopped = Deferred()
+        stopped = daemon.stopService()
+        self.assertEqual(self.calls, ["journal starts", "journal stops"])
+        self.assertTrue(os.path.exists("run/a.lock"))
+        self.assertNoResult(stopped)
+        self.journals[0].stopped.callback(None)
+        self.successResultOf(stopped)
+        self.assertFalse(os.path.exists("run/a.lock"))
+
+
+class GuardTests(SynchronousTestCase):
+    def test_no_test_has_places_outside_of_its_own_directory(self) -> None:
+        for variable in ("RUNTIME_DIRECTORY", "STATE_DIRECTORY"):
+            self.assertRaises(NotADirectoryError, os.makedirs, os.environ[variable])

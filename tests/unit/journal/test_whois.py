@@ -1,0 +1,394 @@
+"""Which client was behind a port: every promise about found, nobody and unknown."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from natproxy.journal.directory import JournalError
+from natproxy.journal.schema import CATALOGUE_FILE, SUFFIX
+from natproxy.journal.search import Journal
+from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, Answer, Question
+from tests.support.journal_runs import CLIENT, SECOND, START, Translations, query
+
+PORT = 50_000
+
+
+def at(time: int, port: int = PORT) -> Question:
+    return Question(port, since=time, until=time)
+
+
+class WhoisTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        directory = TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.directory = Path(directory.name)
+        self.daemon = Translations(self.directory)
+        self.addCleanup(self.daemon.close)
+
+    def ask(self, question: Question) -> Answer:
+        with Journal(str(self.directory)) as journal:
+            return journal.whois(question)
+
+    def result(self, time: int, port: int = PORT) -> str:
+        return self.ask(at(time, port)).result
+
+    def translation(self, length: int = SECOND, client: str = CLIENT, port: int = PORT) -> int:
+        """Have a translation now; return when it started."""
+        started = self.daemon.now
+        serial = self.daemon.register(port, client)
+        self.daemon.wait(length)
+        self.daemon.remove(serial)
+        return started
+
+    def test_translation_is_found_from_its_start_to_its_end(self) -> None:
+        self.daemon.start()
+        self.daemon.wait(SECOND)
+        started = self.translation()
+        self.daemon.wait(SECOND)
+        self.daemon.flush()
+        for time, result in (
+            (started - 1, NOBODY),
+            (started, FOUND),
+            (started + SECOND, FOUND),
+            (started + SECOND + 1, NOBODY),
+        ):
+            self.assertEqual(self.result(time), result, time - started)
+        self.assertEqual(self.result(started, PORT + 1), NOBODY)
+        (record,) = self.ask(at(started)).translations
+        self.assertEqual((record.client, record.nat_port, record.state), (CLIENT, PORT, "removed"))
+        self.assertEqual((record.started, record.ended), (started, started + SECOND))
+
+    def test_nobody_comes_with_the_last_translation_of_the_port(self) -> None:
+        self.daemon.start()
+        self.translation(client="10.0.0.1")
+        started = self.translation(client="10.0.0.2")
+        self.daemon.wait(SECOND)
+        for action in (self.daemon.flush, self.daemon.seal):
+            action()
+            answer = self.ask(at(started + SECOND + 9))
+            assert answer.last is not None
+            self.assertEqual((answer.result, answer.last.client), (NOBODY, "10.0.0.2"))
+
+    def test_open_translation_is_found_until_the_last_write_and_then_may_be_there(self) -> None:
+        self.daemon.start()
+        started = self.daemon.now
+        self.daemon.register(PORT)
+        self.daemon.wait(SECOND)
+        self.daemon.flush()
+        written = self.daemon.now
+        self.assertEqual(self.result(written - 1), FOUND)
+        # What happens in the same microsecond may come later.
+        self.assertEqual(self.result(written, PORT + 1), UNKNOWN)
+        answer = self.ask(at(written + 1))
+        self.assertEqual((answer.result, len(answer.translations)), (UNKNOWN, 1))
+        assert answer.gap is not None
+        self.assertEqual((answer.gap.since, answer.gap.until), (written, None))
+        self.assertEqual(answer.translations[0].started, started)
+        # The other ports, too: the journal does not reach so far.
+        self.assertEqual(self.result(written + 1, PORT + 1), UNKNOWN)
+
+    def test_time_before_the_oldest_segment_is_unknown(self) -> None:
+        self.daemon.start()
+        answer = self.ask(at(START - 1))
+        self.assertEqual(answer.result, UNKNOWN)
+        assert answer.gap is not None
+        self.assertEqual((answer.gap.since, answer.gap.until), (None, START - 1))
+
+    def test_empty_journal_is_unknown(self) -> None:
+        answer = self.ask(at(START))
+        assert answer.gap is not None
+        self.assertEqual((answer.result, answer.gap.cause), (UNKNOWN, "the journal is empty"))
+
+    def test_stopped_daemon_has_nobody_until_it_starts_again_and_later(self) -> None:
+        self.daemon.start()
+        self.translation()
+        self.daemon.stop()
+        stopped = self.daemon.now
+        self.assertEqual(self.result(stopped + 3600 * SECOND), NOBODY)
+        self.daemon.wait(100 * SECOND)
+        self.daemon.start()
+        self.assertEqual(self.result(stopped + 1), NOBODY)
+        self.daemon.wait(1)
+        self.daemon.flush()
+        self.assertEqual(self.result(self.daemon.now - 1), NOBODY)
+
+    def test_between_kill_and_next_start_is_unknown_with_what_may_have_been_there(self) -> None:
+        self.daemon.start()
+        self.daemon.wait(SECOND)
+        self.daemon.register(PORT)
+        self.daemon.flush()
+        written = self.daemon.now
+        self.daemon.wait(SECOND)
+        self.daemon.kill()
+        self.assertEqual(self.result(written + 1), UNKNOWN)
+        self.daemon.wait(10 * SECOND)
+        self.daemon.start()
+        started = self.daemon.now
+        answer = self.ask(at(written + SECOND))
+        self.assertEqual(answer.result, UNKNOWN)
+        assert answer.gap is not None
+        self.assertEqual(answer.gap.cause, "the daemon was killed")
+        (record,) = answer.translations
+        self.assertEqual((record.state, record.ended), ("lost", None))
+        self.assertEqual(self.result(written), FOUND)
+        self.assertEqual(self.result(started - 1), UNKNOWN)
+        self.daemon.wait(SECOND)
+        self.daemon.flush()
+        self.assertEqual(self.result(started + 1), NOBODY)
+
+    def test_lost_events_are_a_gap_for_every_port(self) -> None:
+        self.daemon.start()
+        kept = self.daemon.register(PORT)
+        ended = self.daemon.register(PORT + 1)
+        self.daemon.flush()
+        written = self.daemon.now
+        self.daemon.wait(SECOND)
+        self.daemon.remove(ended)
+        self.daemon.lose()
+        self.daemon.wait(SECOND)
+        self.daemon.flush()
+        self.daemon.wait(SECOND)
+        self.daemon.remove(kept)
+        self.daemon.flush()
+        inside = written + SECOND
+        self.assertEqual(self.result(inside), FOUND)
+        answer = self.ask(at(inside, PORT + 1))
+        self.assertEqual((answer.result, len(answer.translations)), (UNKNOWN, 1))
+        self.assertEqual(self.result(inside, PORT + 2), UNKNOWN)
+        self.assertEqual(self.result(written + 2 * SECOND + 1, PORT + 1), NOBODY)
+
+    def test_interval_is_found_if_one_is_certain_and_names_a_gap_all_the_same(self) -> None:
+        self.daemon.start()
+        self.daemon.wait(SECOND)
+        for client in ("10.0.0.1", "10.0.0.2", "10.0.0.3"):
+            self.translation(client=client)
+            self.daemon.wait(SECOND)
+        self.daemon.flush()
+        answer = self.ask(Question(PORT, since=START + SECOND + 5, until=START + 5 * SECOND + 10))
+        self.assertEqual((answer.result, answer.gap), (FOUND, None))
+        self.assertEqual(
+            [record.client for record in answer.translations], ["10.0.0.2", "10.0.0.1", "10.0.0.3"]
+        )
+        answer = self.ask(Question(PORT, since=START - 5, until=START + SECOND + 10))
+        self.assertEqual((answer.result, len(answer.translations)), (FOUND, 1))
+        assert answer.gap is not None
+        self.assertEqual(answer.gap.until, START - 1)
+        # The end of an interval is not included.
+        answer = self.ask(Question(PORT, since=START, until=START + SECOND))
+        self.assertEqual(answer.result, NOBODY)
+
+    def test_nat_and_upstream_restrict_in_every_form_of_an_address(self) -> None:
+        self.daemon.start()
+        self.daemon.register(PORT, "10.0.0.1", upstream="::ffff:10.2.0.1", nat="2001:db8::1")
+        self.daemon.register(PORT, "10.0.0.2", upstream="10.2.0.2", upstream_port=9002)
+        self.daemon.flush()
+
+        def clients(**restrictions: str) -> list[str | None]:
+            answer = self.ask(at(START)._replace(**restrictions))  # type: ignore[arg-type]
+            return [record.client for record in answer.translations]
+
+        self.assertEqual(clients(), ["10.0.0.1", "10.0.0.2"])
+        self.assertEqual(clients(upstream="10.2.0.1"), ["10.0.0.1"])
+        self.assertEqual(clients(upstream="10.2.0.1:9001"), ["10.0.0.1"])
+        self.assertEqual(clients(upstream="[::ffff:a02:2]:9002"), ["10.0.0.2"])
+        self.assertEqual(clients(upstream="10.2.0.2:9001"), [])
+        self.assertEqual(clients(nat="2001:DB8:0::1"), ["10.0.0.1"])
+
+    def test_translation_that_lasts_over_seals_is_told_once(self) -> None:
+        self.daemon.start()
+        serial = self.daemon.register(PORT)
+        for _ in range(3):
+            self.translation(port=PORT + 1)
+            self.daemon.seal()
+        self.assertEqual(len(self.ask(at(START + 5)).translations), 1)
+        self.daemon.remove(serial)
+        self.daemon.seal()
+        self.daemon.wait(SECOND)
+        self.daemon.flush()
+        answer = self.ask(at(START + 5))
+        self.assertEqual([record.state for record in answer.translations], ["removed"])
+        self.assertEqual(self.result(self.daemon.now - 1), NOBODY)
+
+    def test_step_back_makes_what_may_be_of_its_overlap(self) -> None:
+        self.daemon.start()
+        self.daemon.wait(60 * SECOND)
+        self.translation(client="10.0.0.1")
+        self.daemon.wait(60 * SECOND)
+        self.daemon.flush()
+        self.daemon.step(-100 * SECOND)
+        self.daemon.flush()
+        self.daemon.wait(200 * SECOND)
+        self.daemon.flush()
+        answer = self.ask(at(START + 60 * SECOND))
+        self.assertEqual((answer.result, len(answer.translations)), (UNKNOWN, 1))
+        assert answer.gap is not None
+        self.assertEqual(answer.gap.cause, "the clock was set back")
+        self.assertEqual(self.result(START + 60 * SECOND, PORT + 1), NOBODY)
+
+    def test_skipped_time_is_unknown(self) -> None:
+        self.daemon.start()
+        self.daemon.step(100 * SECOND)
+        self.daemon.flush()
+        answer = self.ask(at(START + 50 * SECOND))
+        assert answer.gap is not None
+        self.assertEqual((answer.result, answer.gap.cause), (UNKNOWN, "the clock was set forward"))
+
+    def test_damaged_segment_is_a_gap_with_its_name(self) -> None:
+        self.daemon.start()
+        times = []
+        for _ in range(3):
+            self.daemon.wait(SECOND)
+            times.append(self.translation())
+            self.daemon.seal()
+        name = sorted(name for name in os.listdir(self.directory) if name.endswith(SUFFIX))[1]
+        path = self.directory / name
+        path.write_bytes(b"x" * path.stat().st_size)
+        # The catalogue lists it, and its size is right.
+        answer = self.ask(at(times[1]))
+        self.assertEqual(answer.result, UNKNOWN)
+        assert answer.gap is not None
+        self.assertIn(name, answer.gap.cause)
+        self.assertEqual(self.result(times[0]), FOUND)
+        self.assertEqual(self.result(times[2]), FOUND)
+        # By the catalogue, nothing in the damaged one began so early.
+        self.assertEqual(self.result(times[0], PORT + 1), NOBODY)
+        (self.directory / CATALOGUE_FILE).unlink()
+        self.assertEqual(self.result(times[0], PORT + 1), UNKNOWN)
+
+    def test_missing_segment_in_the_middle_is_a_gap(self) -> None:
+        self.daemon.start()
+        for _ in range(3):
+            self.daemon.wait(SECOND)
+            time = self.translation()
+            self.daemon.seal()
+        name = sorted(name for name in os.listdir(self.directory) if name.endswith(SUFFIX))[1]
+        (self.directory / name).unlink()
+        self.assertEqual(self.result(START + 3 * SECOND), UNKNOWN)
+        self.assertEqual(self.result(time), FOUND)
+
+    def test_newer_schema_is_refused_by_name(self) -> None:
+        self.daemon.start()
+        self.translation()
+        self.daemon.stop()
+        (name,) = (name for name in os.listdir(self.directory) if name.endswith(SUFFIX))
+        query(str(self.directory / name), "pragma user_version = 99")
+        answer = self.ask(at(START))
+        assert answer.gap is not None
+        self.assertEqual(answer.result, UNKNOWN)
+        self.assertIn(name, answer.gap.cause)
+        self.assertIn("version 99", answer.gap.cause)
+
+    def test_catalogue_is_used_only_if_it_agrees(self) -> None:
+        self.daemon.start()
+        started = self.translation()
+        self.daemon.seal()
+        catalogue = self.directory / CATALOGUE_FILE
+        content = catalogue.read_bytes()
+        for damaged in (None, b"", b"x" * 5000, content[:4096]):
+            if damaged is None:
+                catalogue.unlink()
+            else:
+                catalogue.write_bytes(damaged)
+            self.assertEqual(self.result(started), FOUND)
+
+    def test_directory_that_cannot_be_read_is_named(self) -> None:
+        for path in (self.directory / "absent", self.directory / "file"):
+            (self.directory / "file").touch()
+            with self.assertRaisesRegex(JournalError, str(path)):
+                Journal(str(path)).whois(at(START))
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("register"), st.integers(0, 2)),
+        st.tuples(st.just("remove"), st.integers(0, 5)),
+        st.tuples(st.just("wait"), st.integers(1, 20)),
+        st.tuples(st.sampled_from(["flush", "seal", "restart", "kill", "lose"]), st.just(0)),
+        st.tuples(st.just("step"), st.sampled_from([-30, -3, 5, 40])),
+    ),
+    min_size=4,
+    max_size=25,
+)
+
+
+class ModelTests(SynchronousTestCase):
+    """Whatever happens, the result is right, or unknown."""
+
+    @settings(max_examples=60, deadline=None)
+    @given(steps=STEPS, closed=st.booleans())
+    def test_never_a_wrong_client_and_never_nobody_where_there_was_one(
+        self, steps: list[tuple[str, int]], closed: bool
+    ) -> None:
+        with TemporaryDirectory() as directory:
+            daemon = Translations(directory)
+            exact = play(daemon, steps)
+            if closed and daemon.writer is not None:
+                daemon.stop()
+            with Journal(directory) as journal:
+                self.check(daemon, journal, exact and closed)
+            daemon.close()
+
+    def check(self, daemon: Translations, journal: Journal, exact: bool) -> None:
+        walls = {START - SECOND, daemon.now, daemon.now + SECOND}
+        for wall in range(START, daemon.now + 40 * SECOND, SECOND):
+            walls |= {wall, wall + 500_000}
+        questions = [at(wall, PORT + port) for wall in sorted(walls) for port in range(3)]
+        for question, answer in zip(questions, journal.whois_all(questions), strict=True):
+            assert question.since is not None
+            moments = daemon.holders(question.port, question.since)
+            there = {
+                (translation.client, translation.port)
+                for moment in moments
+                for translation in moment
+            }
+            found = {(record.client, record.nat_port) for record in answer.translations}
+            if answer.result == FOUND:
+                self.assertLessEqual(found, there, question)
+                self.assertTrue(found)
+            elif answer.result == NOBODY:
+                self.assertEqual(there, set(), question)
+            else:
+                self.assertIsNotNone(answer.gap)
+                self.assertFalse(exact and question.since >= START, question)
+
+
+def play(daemon: Translations, steps: list[tuple[str, int]]) -> bool:
+    """Have things happen; return whether the journal is complete of them."""
+    daemon.start()
+    exact = True
+    # Each translation has a client of its own.
+    number = 0
+    ports: dict[int, int] = {}
+    for action, value in steps:
+        if action == "wait":
+            daemon.wait(value * SECOND // 2)
+        elif action == "register" and value not in ports:
+            number += 1
+            ports[value] = daemon.register(PORT + value, f"10.9.0.{number}")
+        elif action == "remove" and value in ports:
+            daemon.remove(ports.pop(value))
+        elif action == "flush":
+            daemon.flush()
+        elif action == "seal":
+            daemon.seal()
+        elif action == "lose":
+            daemon.lose()
+            exact = False
+        elif action in ("restart", "kill"):
+            (daemon.stop if action == "restart" else daemon.kill)()
+            exact = exact and action == "restart"
+            daemon.wait(SECOND)
+            daemon.start()
+            ports = {}
+        elif action == "step":
+            daemon.flush()
+            daemon.step(value * SECOND)
+            daemon.flush()
+            exact = False
+    return exact
