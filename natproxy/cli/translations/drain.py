@@ -9,7 +9,10 @@ from typing import Any
 
 from natproxy.client.control.daemon import Daemon
 from natproxy.client.control.finding import Search
-from natproxy.client.errors import CannotConnect, ClientError, ConnectionBroken
+from natproxy.client.errors import CannotConnect, ClientError, ConnectionBroken, ServerError
+
+DRAINING = 409
+"""The status of the reply of a daemon that drains already."""
 
 INTERVAL = 0.1
 """Seconds between two looks at a daemon that drains."""
@@ -27,7 +30,12 @@ def drain(arguments: Namespace, complain: Callable[[str], object]) -> int:
     daemon = Search().daemon(arguments.control, arguments.name)
     status = daemon.status()
     name = str(status.get("name"))
-    daemon.drain()
+    try:
+        daemon.drain()
+    except ServerError as error:
+        # Another administrator was first: the end can still be waited for.
+        if error.code != DRAINING or not arguments.wait:
+            raise
     complain(f"{name} drains: {_in_flight(status)}")
     if arguments.wait:
         _wait(daemon, status.get("boot"), name, complain)

@@ -9,7 +9,7 @@ from unittest import mock
 from natproxy.cli.translations import drain, status
 from natproxy.client.control.finding import Place, Search
 from natproxy.client.errors import NoDaemon
-from tests.support.control_server import ControlServer, Request
+from tests.support.control_server import ControlServer, Request, document
 from tests.support.observed_daemon import FakeDaemon, ObservedCase, entry
 
 
@@ -104,6 +104,13 @@ class DrainTests(ObservedCase):
         found, _, err = self.main("drain", "--wait")
         self.assertEqual((found, len(slept)), (0, 3))
         self.assertIn("proxy-9000 has ended", err)
+
+    def test_daemon_that_drains_already_is_waited_for(self) -> None:
+        refusal = document({"error": "the daemon is draining already"}, "409 Conflict")
+        self.daemon._drain = lambda request: refusal  # type: ignore[method-assign]
+        self.assert_fails(1, "the daemon is draining already", "drain")
+        self.patch(drain.time, "sleep", lambda seconds: self.control.close())
+        self.assertEqual(self.main("drain", "--wait")[0], 0)
 
     def test_wait_ends_at_the_next_run(self) -> None:
         def sleep(seconds: float) -> None:
