@@ -14,7 +14,7 @@ from twisted.web.server import Request
 
 from natproxy.control.encoding import encode, encode_lost
 from natproxy.control.endpoint import JSON_LINES, Context, Endpoint
-from natproxy.control.feed import HEARTBEAT, Feed
+from natproxy.control.feed import HEARTBEAT, feed_of
 from natproxy.control.interfaces import EventsQuery, History
 from natproxy.control.parameters import (
     RequestError,
@@ -89,7 +89,7 @@ class EventsResource(Endpoint):
     def __init__(self, context: Context, ring: EventRing) -> None:
         super().__init__(context)
         self._ring = ring
-        self.feed = Feed(ring, context.reactor)
+        self.feed = feed_of(ring, context.reactor)
 
     def get(self, request: Request, values: dict[str, Any]) -> Any:
         """Stream the events.

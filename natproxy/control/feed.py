@@ -15,6 +15,14 @@ HEARTBEAT = 15.0
 """Seconds without an event after which watchers are woken all the same."""
 
 
+def feed_of(ring: EventRing, reactor: IReactorTime) -> Feed:
+    """Return the feed of a ring; the watchers of all endpoints share it."""
+    if ring.feed is None:
+        ring.feed = Feed(ring, reactor)
+    feed: Feed = ring.feed
+    return feed
+
+
 class Feed:
     """The watchers that have read everything, and wait for more.
 

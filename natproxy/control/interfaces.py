@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.web.resource import IResource
 
 from natproxy.nat.ring import EventRing
 from natproxy.records.queries import EventsQuery as EventsQuery
 from natproxy.records.queries import HistoryQuery as HistoryQuery
 from natproxy.records.record import Origin, Record
 from natproxy.records.whois import Answer, Question
+
+if TYPE_CHECKING:
+    # A daemon without HTTP does not import it: it takes 5 MiB.
+    from twisted.web.resource import IResource
 
 
 class TableSource(Protocol):

@@ -10,10 +10,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-ENTRIES = 500
-"""Entries that all jobs together walk in one turn of the reactor."""
+ENTRIES = 250
+"""Entries that all jobs together walk in one turn of the reactor: some 4 ms of work."""
 
-SHARE = 100
+SHARE = 50
 """Entries that one job walks before the next one."""
 
 T = TypeVar("T")

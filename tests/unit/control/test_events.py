@@ -10,6 +10,7 @@ from twisted.internet.defer import succeed
 from natproxy.control.events import EVENT_STREAM
 from natproxy.control.feed import HEARTBEAT, INTERVAL
 from natproxy.control.interfaces import EventsQuery
+from natproxy.control.site import control_site
 from natproxy.nat.ring import Row
 from natproxy.records.record import Record
 from tests.support.control_resources import ORIGIN, ControlCase, HTTPClient, Response
@@ -176,6 +177,13 @@ class FollowingTests(EventsCase):
         for client in clients:
             self.assertEqual([line["seq"] for line in self.new(client)], [1, 2, 3])
         self.assertEqual(encoded, [1, 2, 3])
+
+    def test_watchers_of_all_endpoints_share_a_feed(self) -> None:
+        other: Any = control_site(self.observed, self.clock, self.wall)  # type: ignore[arg-type]
+        feeds = {
+            site.resource.children[b"v1"].children[b"events"].feed for site in (self.site, other)
+        }
+        self.assertEqual(len(feeds), 1)
 
     def test_events_of_one_interval_wake_once(self) -> None:
         client = self.request("/v1/events?follow=1")
