@@ -54,7 +54,7 @@ class History(Protocol):
     def pages(self, query: HistoryQuery) -> Iterator[Deferred[list[Record]]]:
         """Return the records of the translations, oldest first, in pages of at most 500.
 
-        An empty page is the end. The next page is asked for when the last one has been sent. The
+        An empty page is the end. The next page is requested when the last one has been sent. The
         search ends when the iterator is closed.
         """
         ...
