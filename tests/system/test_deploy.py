@@ -17,7 +17,6 @@ import pytest
 
 from natproxy.daemon.config import DaemonConfig, FileServerConfig, ProxyConfig
 from natproxy.records.places import journal_candidates, socket_candidates
-from tests import NOWHERE
 from tests.support.paths import ROOT
 from tests.support.twistd import (
     DEPLOY,
@@ -192,7 +191,8 @@ def test_socket_activated_proxy_serves_the_client_that_started_it(tmp_path: Path
         port = free_port()
         activate = ["systemd-socket-activate", "-l", str(port), f"--fdname={name[1]}"]
         # It passes no other variables on: without these, the user's own places would be used.
-        places = [f"{name}={NOWHERE}" for name in ("RUNTIME_DIRECTORY", "STATE_DIRECTORY")]
+        names = ("RUNTIME_DIRECTORY", "STATE_DIRECTORY")
+        places = [f"{name}={os.environ[name]}" for name in names]
         imports = [word for each in (f"PYTHONPATH={ROOT}", *places) for word in ("-E", each)]
         proxy = stack.enter_context(running([*activate, *imports, *TWISTD, *arguments], tmp_path))
         proxy.await_line("(Listening on)")
