@@ -191,9 +191,11 @@ class Coverage:
             return Held(row.ended, row.ended, None)
         boot = self.boots[segment.boot]
         if row.outcome == "lost":
-            for loss in self._losses(segment, LOSING):
-                if loss.last >= row.started:
-                    return Held(max(row.started, loss.first), loss.last, loss.gap)
+            losses = [loss for loss in self._losses(segment, LOSING) if loss.last >= row.started]
+            if losses:
+                # A translation may have outlasted all gaps but the last one.
+                last = max(loss.last for loss in losses)
+                return Held(max(row.started, losses[0].first), last, losses[0].gap)
         elif segment.part < boot.parts[segment.worker][-1]:
             if segment.part + 1 in boot.parts[segment.worker]:
                 return None

@@ -163,6 +163,19 @@ class WhoisTests(SynchronousTestCase):
         self.assertEqual(self.result(inside, PORT + 2), UNKNOWN)
         self.assertEqual(self.result(written + 2 * SECOND + 1, PORT + 1), NOBODY)
 
+    def test_translation_that_outlasts_a_gap_and_is_lost_in_another_may_be_between(self) -> None:
+        self.daemon.start()
+        self.daemon.register(PORT)
+        self.daemon.lose()
+        self.daemon.flush()
+        self.daemon.wait(SECOND)
+        self.daemon.flush()
+        self.daemon.kill()
+        self.daemon.wait(SECOND)
+        self.daemon.start()
+        answer = self.ask(at(START + SECOND // 2))
+        self.assertEqual((answer.result, len(answer.translations)), (UNKNOWN, 1))
+
     def test_interval_is_found_if_one_is_certain_and_names_a_gap_all_the_same(self) -> None:
         self.daemon.start()
         self.daemon.wait(SECOND)
