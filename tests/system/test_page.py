@@ -8,15 +8,16 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.twistd import environment
+from tests.support.twistd import TWISTD, environment
 
 try:
     from playwright import sync_api as playwright
@@ -71,18 +72,24 @@ class Daemon:
         assert self.process.stdout is not None
         self.process.stdout.close()
 
-    @contextmanager
-    def client(self, command: bytes, address: str = "127.0.0.2") -> Iterator[socket.socket]:
-        """Send a command and leave the reply unread: a big one stays in the table."""
-        client = socket.socket()
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.bind((address, 0))
-        client.connect((HOST, self.proxy))
-        client.sendall(command + b"\n")
-        try:
-            yield client
-        finally:
-            client.close()
+    def client(self, command: bytes, address: str = "127.0.0.2") -> Any:
+        """Return a client of the proxy; see `client_of`."""
+        assert self.proxy is not None
+        return client_of(self.proxy, command, address)
+
+
+@contextmanager
+def client_of(proxy: int, command: bytes, address: str) -> Iterator[socket.socket]:
+    """Send a command and leave the reply unread: a big one stays in the table."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.bind((address, 0))
+    client.connect((HOST, proxy))
+    client.sendall(command + b"\n")
+    try:
+        yield client
+    finally:
+        client.close()
 
 
 @contextmanager
@@ -260,26 +267,82 @@ def test_hostile_names_are_text(daemon: Daemon, open_page: Callable[..., Any]) -
     expect(page.locator("#errors")).to_contain_text(HOSTILE)
 
 
+@contextmanager
+def twistd(place: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a daemon as its users do, until it is killed."""
+    process = subprocess.Popen(
+        [*TWISTD, "-n", "--pidfile=", *arguments],
+        cwd=place,
+        env=environment({}),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.create_server((HOST, 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def await_port(port: int) -> None:
+    """Wait until something listens on a port."""
+    for _ in range(300):
+        with suppress(OSError), socket.create_connection((HOST, port)):
+            return
+        time.sleep(0.05)
+    pytest.fail(f"nothing listens on port {port}")
+
+
 def test_page_left_open_over_a_restart_begins_anew(
-    files: Path, open_page: Callable[..., Any]
+    files: Path, tmp_path: Path, open_page: Callable[..., Any]
 ) -> None:
-    with running(files) as first:
-        page = open_page(first.url, failing="net::ERR_")
-        with first.client(b"GET big.iso"):
-            expect(rows_of(page)).to_have_count(1)
-            first.kill()
+    upstream, proxy, web = free_port(), free_port(), free_port()
+    local = f"interface={HOST}"
+    server = ("fileserver", "--files", str(files), "--listen", f"tcp:{upstream}:{local}")
+    front = ("natproxy", "--upstream", f"tcp:{HOST}:{upstream}", "--listen", f"tcp:{proxy}:{local}")
+    front += ("--web", f"tcp:{web}:{local}", "--journal", str(tmp_path / "journal"))
+    front += ("--control", "none")
+    with twistd(tmp_path, *server, "--control", "none"):
+        await_port(upstream)
+        with twistd(tmp_path, *front) as first:
+            await_port(web)
+            page = open_page(f"http://{HOST}:{web}/", failing="net::ERR_")
+            with client_of(proxy, b"GET big.iso", "127.0.0.6") as client:
+                expect(rows_of(page)).to_have_count(1)
+                address = f"127.0.0.6:{client.getsockname()[1]}"
+                port = rows_of(page).locator("td.port").inner_text()
+                # More than the journal's interval between two writes.
+                page.wait_for_timeout(600)
+                now = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime())
+                first.kill()
         expect(page.locator("#state")).to_have_text("The daemon does not reply")
         expect(page.locator("#banner")).to_contain_text("The daemon has not replied since")
         expect(page.locator("#banner")).to_contain_text("Away for")
         # What it showed last can still be read.
         expect(page.locator("#rows tr")).to_have_count(1)
-    with running(files, str(first.proxy), str(first.web)) as second:
-        expect(page.locator("#state")).to_have_text("Live")
-        expect(page.locator("#banner")).to_be_empty()
-        expect(page.locator("#notices")).to_contain_text("The daemon was restarted")
-        expect(page.locator("#rows tr")).to_have_count(0)
-        with second.client(b"GET big.iso"):
-            expect(rows_of(page)).to_have_count(1)
+        with twistd(tmp_path, *front):
+            expect(page.locator("#state")).to_have_text("Live")
+            expect(page.locator("#banner")).to_be_empty()
+            expect(page.locator("#notices")).to_contain_text("The daemon was restarted")
+            expect(page.locator("#rows tr")).to_have_count(0)
+            with client_of(proxy, b"GET big.iso", "127.0.0.7"):
+                expect(rows_of(page)).to_have_count(1)
+            # The journal has the beginning of the command that the kill ended.
+            page.get_by_label("Port", exact=True).fill(port)
+            page.get_by_label("Time", exact=True).fill(now)
+            page.keyboard.press("Enter")
+            result = page.locator("#whois-result")
+            # Found if the second was written before the kill, else it may have been this client.
+            expect(result.locator(".verdict")).to_contain_text(re.compile("^(Found|Unknown)"))
+            expect(result.locator(".gap")).to_contain_text("the daemon was killed")
+            expect(result.locator(".card")).to_contain_text(address)
 
 
 def test_table_of_ten_thousand_entries_is_usable(
