@@ -26,7 +26,7 @@ from natproxy.journal.search import Journal
 from natproxy.journal.segment import Addition, Segment, connect, seal
 from natproxy.records.queries import HistoryQuery
 from natproxy.records.record import Origin
-from natproxy.records.whois import FOUND, NOBODY, Question
+from natproxy.records.whois import FOUND, NOBODY, WhoisQuery
 
 START = 1_790_000_000_000_000
 """When the first segment begins, in microseconds since the epoch."""
@@ -113,11 +113,11 @@ def make(directory: Path, segments: int, rows: int) -> None:
     print(file=sys.stderr)
 
 
-def question_of(serial: int, found: bool) -> Question:
-    """Return a question about a translation, or about a time at which its port is free."""
+def query_of(serial: int, found: bool) -> WhoisQuery:
+    """Return a query about a translation, or about a time at which its port is free."""
     started = START + serial * APART
     moment = started + 100 if found else started + LONGEST + 3_000_000
-    return Question(32_768 + serial % 28_232, since=moment, until=moment)
+    return WhoisQuery(32_768 + serial % 28_232, since=moment, until=moment)
 
 
 class Times(NamedTuple):
@@ -160,36 +160,36 @@ def whois_rows(directory: Path, segments: int, rows: int) -> Iterator[str]:
     generator = random.Random(10)
     serials = [generator.randrange(1, segments * rows) for _ in range(QUESTIONS)]
     for found, result in ((True, FOUND), (False, NOBODY)):
-        questions = [question_of(serial, found) for serial in serials]
+        queries = [query_of(serial, found) for serial in serials]
 
-        def check(journal: Journal, question: Question, result: str = result) -> None:
-            assert journal.whois(question).result == result, question
+        def check(journal: Journal, query: WhoisQuery, result: str = result) -> None:
+            assert journal.whois(query).result == result, query
 
         drop(directory)
         cold = []
-        for question in questions[:20]:
+        for query in queries[:20]:
             drop(directory)
             with Journal(str(directory)) as journal:
-                cold.append(timed(lambda: check(journal, question)))  # noqa: B023
+                cold.append(timed(lambda: check(journal, query)))  # noqa: B023
         yield row(f"{result}, a new reader, segments not in the page cache", cold)
         new = []
-        for question in questions:
+        for query in queries:
             with Journal(str(directory)) as journal:
-                new.append(timed(lambda: check(journal, question)))  # noqa: B023
+                new.append(timed(lambda: check(journal, query)))  # noqa: B023
         yield row(f"{result}, a new reader for each", new)
         with Journal(str(directory)) as journal:
-            for question in questions:
-                check(journal, question)
-            kept = [timed(lambda: check(journal, question)) for question in questions]  # noqa: B023
+            for query in queries:
+                check(journal, query)
+            kept = [timed(lambda: check(journal, query)) for query in queries]  # noqa: B023
         yield row(f"{result}, one reader with open segments", kept)
     with Journal(str(directory)) as journal:
-        several = [question_of(serial, serial % 2 == 0) for serial in serials] * 20
+        several = [query_of(serial, serial % 2 == 0) for serial in serials] * 20
         seconds = timed(lambda: journal.whois_all(several))
         yield row(f"each of {len(several)} at once", [seconds.each(len(several))])
-        live = [question_of(segments * rows + 1 + serial % rows, True) for serial in serials[:20]]
+        live = [query_of(segments * rows + 1 + serial % rows, True) for serial in serials[:20]]
         check_live = [
-            timed(lambda: journal.whois(question))  # noqa: B023
-            for question in live
+            timed(lambda: journal.whois(query))  # noqa: B023
+            for query in live
         ]
         yield row(f"found in the live segment: {rows:,} rows without an index", check_live)
         seconds = timed(lambda: journal.whois_all(live))
@@ -197,7 +197,7 @@ def whois_rows(directory: Path, segments: int, rows: int) -> Iterator[str]:
     catalogue = directory / CATALOGUE_FILE
     aside = catalogue.rename(directory / "aside")
     with Journal(str(directory)) as journal:
-        first = timed(lambda: journal.whois(question_of(serials[0], True)))
+        first = timed(lambda: journal.whois(query_of(serials[0], True)))
     yield row("found, a new reader, without a catalogue", [first])
     aside.rename(catalogue)
 
@@ -243,11 +243,11 @@ def drop(directory: Path) -> None:
 
 def process(directory: Path, serial: int) -> Times:
     """Return the seconds of a whole process that looks for one translation."""
-    question = question_of(serial, True)
+    query = query_of(serial, True)
     program = (
         "from natproxy.journal.search import Journal;"
-        "from natproxy.records.whois import Question;"
-        f"assert Journal({str(directory)!r}).whois({question!r}).result == 'found'"
+        "from natproxy.records.whois import WhoisQuery;"
+        f"assert Journal({str(directory)!r}).whois({query!r}).result == 'found'"
     )
     return timed(lambda: subprocess.run([sys.executable, "-c", program], check=True))
 
@@ -258,7 +258,7 @@ def report(directory: Path, segments: int, rows: int) -> Iterator[str]:
     yield ""
     yield (
         f"{segments} sealed segments of {rows:,} rows, and a live one of as many; written by"
-        " `python -m benchmarks.journal`. A question is answered by `Journal.whois`; the time of"
+        " `python -m benchmarks.journal`. A query is answered by `Journal.whois`; the time of"
         " the interpreter's start is not in it, unless stated."
     )
     yield ""
@@ -279,7 +279,7 @@ def report(directory: Path, segments: int, rows: int) -> Iterator[str]:
     yield ""
     yield "## whois"
     yield ""
-    yield "| question | number | median ms | p99 ms | worst ms | median CPU ms |"
+    yield "| query | number | median ms | p99 ms | worst ms | median CPU ms |"
     yield "| --- | ---: | ---: | ---: | ---: | ---: |"
     yield from whois_rows(directory, segments, rows)
     processes = [process(directory, number * rows // 7 + 5) for number in range(1, 11)]

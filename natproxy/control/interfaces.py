@@ -12,7 +12,7 @@ from natproxy.nat.ring import EventRing
 from natproxy.records.queries import EventsQuery as EventsQuery
 from natproxy.records.queries import HistoryQuery as HistoryQuery
 from natproxy.records.record import Origin, Record
-from natproxy.records.whois import Answer, Question
+from natproxy.records.whois import WhoisQuery, WhoisReply
 
 if TYPE_CHECKING:
     # A daemon without HTTP does not import it: it takes 5 MiB.
@@ -47,8 +47,8 @@ class TableSource(Protocol):
 class History(Protocol):
     """The past: searched in threads, so that the reactor is not blocked."""
 
-    def whois(self, questions: list[Question]) -> Deferred[list[Answer]]:
-        """Answer questions about the past and about now; the newest events are included."""
+    def whois(self, queries: list[WhoisQuery]) -> Deferred[list[WhoisReply]]:
+        """Reply to queries about the past and about now; the newest events are included."""
         ...
 
     def pages(self, query: HistoryQuery) -> Iterator[Deferred[list[Record]]]:

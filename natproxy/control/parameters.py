@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 from natproxy.records import filter as filters
 from natproxy.records.filter import FilterError
 from natproxy.records.times import TimeError, parse_moment
-from natproxy.records.whois import Question
+from natproxy.records.whois import WhoisQuery
 
 MOST = 1 << 40
 """The largest number in a parameter."""
@@ -200,7 +200,7 @@ WHOIS = {
 """Parameters and members of a lookup of a port."""
 
 
-def lookup_of(values: dict[str, Any], now: int) -> Question:
+def lookup_of(values: dict[str, Any], now: int) -> WhoisQuery:
     """Return what a lookup of a port searches.
 
     :raises RequestError: with 400 if the port is missing, or the time is in the future or reversed.
@@ -212,7 +212,7 @@ def lookup_of(values: dict[str, Any], now: int) -> Question:
         raise RequestError(400, "until needs since")
     if since is not None:
         until = now if until is None else min(until, now)
-    return Question(values["port"], values.get("nat"), values.get("upstream"), since, until)
+    return WhoisQuery(values["port"], values.get("nat"), values.get("upstream"), since, until)
 
 
 def interval_of(values: dict[str, Any], now: int) -> tuple[int | None, int | None]:

@@ -15,7 +15,7 @@ from natproxy.control.turns import Turns
 from natproxy.nat.ring import EventRing, Row
 from natproxy.records import filter as filters
 from natproxy.records.record import Record
-from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, Answer, Gap, Question
+from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, Gap, WhoisQuery, WhoisReply
 
 PAGE = 500
 """Records in one page."""
@@ -57,9 +57,9 @@ class RingHistory:
         self._table = table
         self._wall_clock = wall_clock
 
-    def whois(self, questions: list[Question]) -> Deferred[list[Answer]]:
+    def whois(self, queries: list[WhoisQuery]) -> Deferred[list[WhoisReply]]:
         """Return who held ports; see `History`. The ring is walked once for all of them."""
-        return self._turns.walk(self._search(questions))
+        return self._turns.walk(self._search(queries))
 
     def pages(self, query: HistoryQuery) -> Iterator[Deferred[list[Record]]]:
         """Return the translations in pages; see `History`."""
@@ -88,8 +88,8 @@ class RingHistory:
 
     # Whois.
 
-    def _search(self, questions: list[Question]) -> Generator[None, None, list[Answer]]:
-        ports = {question.port for question in questions}
+    def _search(self, queries: list[WhoisQuery]) -> Generator[None, None, list[WhoisReply]]:
+        ports = {query.port for query in queries}
         # First the table, then the ring: a translation that ends meanwhile is in both, or in one.
         held: dict[int, tuple[Record, ...]] = {}
         for port in ports:
@@ -106,21 +106,21 @@ class RingHistory:
                     ended[route[3]].append(self._ended(row, firsts.pop(serial, None)))
             yield
         past = _Past(held, ended, self._ring.complete_from)
-        found: list[Answer] = []
-        for question in questions:
-            found.append(self._reply(question, past))
+        found: list[WhoisReply] = []
+        for query in queries:
+            found.append(self._reply(query, past))
             yield
         return found
 
-    def _reply(self, question: Question, past: _Past) -> Answer:
-        held = [record for record in past.held[question.port] if _concerns(question, record)]
-        ended = [record for record in past.ended[question.port] if _concerns(question, record)]
-        if question.since is None:
+    def _reply(self, query: WhoisQuery, past: _Past) -> WhoisReply:
+        held = [record for record in past.held[query.port] if _concerns(query, record)]
+        ended = [record for record in past.ended[query.port] if _concerns(query, record)]
+        if query.since is None:
             if held:
-                return Answer(FOUND, tuple(held))
-            return Answer(NOBODY, last=ended[-1] if ended else None)
-        since = question.since
-        until = _microseconds(self._wall_clock()) if question.until is None else question.until
+                return WhoisReply(FOUND, tuple(held))
+            return WhoisReply(NOBODY, last=ended[-1] if ended else None)
+        since = query.since
+        until = _microseconds(self._wall_clock()) if query.until is None else query.until
         serials = {record.serial for record in ended}
         alive = [record for record in held if record.serial not in serials]
         found = [record for record in (*ended, *alive) if _overlaps(record, since, until)]
@@ -135,12 +135,12 @@ class RingHistory:
         if found:
             middle = (since + until) // 2
             found.sort(key=lambda record: _distance(record, middle))
-            return Answer(FOUND, tuple(found), gap)
+            return WhoisReply(FOUND, tuple(found), gap)
         if gap is not None:
-            return Answer(UNKNOWN, gap=gap)
+            return WhoisReply(UNKNOWN, gap=gap)
         before = [record for record in ended if (record.ended or 0) < since]
         last = max(before, key=lambda record: record.ended or 0, default=None)
-        return Answer(NOBODY, last=last)
+        return WhoisReply(NOBODY, last=last)
 
     # History.
 
@@ -202,15 +202,15 @@ class RingHistory:
         return self._ring.record_of(row)._replace(event=None, time=None, seq=first)
 
 
-def _concerns(question: Question, record: Record) -> bool:
-    if question.nat is not None and record.nat != question.nat:
+def _concerns(query: WhoisQuery, record: Record) -> bool:
+    if query.nat is not None and record.nat != query.nat:
         return False
-    if question.upstream is None:
+    if query.upstream is None:
         return True
     upstream, port = record.upstream, record.upstream_port
     if upstream is None or port is None:
         return False
-    return question.upstream in (upstream, str(Address(upstream, port)))
+    return query.upstream in (upstream, str(Address(upstream, port)))
 
 
 def _span(record: Record) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from natproxy.control.endpoint import JSON_LINES, Endpoint
 from natproxy.control.interfaces import History
 from natproxy.control.parameters import WHOIS, RequestError, lookup_of, parse_members
 from natproxy.control.stream import Body
-from natproxy.records.whois import Answer, Question
+from natproxy.records.whois import WhoisQuery, WhoisReply
 
 GROUP = 1000
 """Lookups that are searched together."""
@@ -31,7 +31,7 @@ class WhoisResource(Endpoint):
     def get(self, request: Request, values: dict[str, Any]) -> Any:
         """Return what one lookup finds."""
         lookup = lookup_of(values, self.context.now())
-        found: Deferred[list[Answer]] = self._history.whois([lookup])
+        found: Deferred[list[WhoisReply]] = self._history.whois([lookup])
         return found.addCallback(lambda replies: replies[0].json())
 
     def post(self, request: Request, values: dict[str, Any]) -> Any:
@@ -47,7 +47,7 @@ class WhoisResource(Endpoint):
     def _body(self, lines: Any) -> Body:
         numbered = enumerate(iter(lines.readline, b""), 1)
         while True:
-            places: list[Question | bytes] = []
+            places: list[WhoisQuery | bytes] = []
             for number, line in numbered:
                 if line.strip():
                     places.append(self._parsed(number, line))
@@ -56,15 +56,15 @@ class WhoisResource(Endpoint):
                     break
             if not places:
                 return
-            found: list[Answer] = []
-            lookups = [place for place in places if isinstance(place, Question)]
+            found: list[WhoisReply] = []
+            lookups = [place for place in places if isinstance(place, WhoisQuery)]
             if lookups:
                 yield self._history.whois(lookups).addCallback(found.extend)
-            replies: Iterator[Answer] = iter(found)
+            replies: Iterator[WhoisReply] = iter(found)
             for place in places:
                 yield (place if isinstance(place, bytes) else encode_reply(next(replies))), 1
 
-    def _parsed(self, number: int, line: bytes) -> Question | bytes:
+    def _parsed(self, number: int, line: bytes) -> WhoisQuery | bytes:
         now = self.context.now()
         try:
             return lookup_of(parse_members(line, WHOIS, now), now)
@@ -72,7 +72,7 @@ class WhoisResource(Endpoint):
             return json.dumps({"error": f"line {number}: {error}"}).encode("ascii") + b"\n"
 
 
-def encode_reply(reply: Answer) -> bytes:
+def encode_reply(reply: WhoisReply) -> bytes:
     """Return the JSON object of what a lookup has found, on one line."""
     records = b",".join(map(encode, reply.translations))
     gap = b"null" if reply.gap is None else json.dumps(reply.gap.json()).encode("ascii")

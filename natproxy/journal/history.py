@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from natproxy.journal.search import Journal
 from natproxy.records.queries import EventsQuery, HistoryQuery
 from natproxy.records.record import Record
-from natproxy.records.whois import Answer, Question
+from natproxy.records.whois import WhoisQuery, WhoisReply
 from natproxy.server.threads import (
     BoundedExecutor,
     CancellationToken,
@@ -44,7 +44,7 @@ PAGE_TIME = 0.1
 """Seconds after which a page is passed on that has a record."""
 
 BATCH = 200
-"""Questions that are looked for at once; between two batches a search can be cancelled."""
+"""Queries that are looked for at once; between two batches a search can be cancelled."""
 
 
 class Written(Protocol):
@@ -103,8 +103,8 @@ class JournalHistory:
         # Those of searches that have ended, with their open segments.
         self._idle: list[Journal] = []
 
-    def whois(self, questions: list[Question]) -> Deferred[list[Answer]]:
-        """Return an `Answer` for each `Question`, in their order.
+    def whois(self, queries: list[WhoisQuery]) -> Deferred[list[WhoisReply]]:
+        """Return a `WhoisReply` for each `WhoisQuery`, in their order.
 
         :return: fails with `JournalError` if the directory cannot be read. The search ends if it is
             cancelled.
@@ -112,16 +112,16 @@ class JournalHistory:
         now = self._now()
         # The journal is complete until a moment, that moment not included.
         complete = [
-            question._replace(
-                since=now - 1 if question.since is None else question.since,
-                until=now - 1 if question.until is None else question.until,
+            query._replace(
+                since=now - 1 if query.since is None else query.since,
+                until=now - 1 if query.until is None else query.until,
             )
-            for question in questions
+            for query in queries
         ]
-        latest = max((question.until or 0 for question in complete), default=0)
+        latest = max((query.until or 0 for query in complete), default=0)
         token = CancellationToken()
         return self.run(partial(self._whois, complete, token), token, latest).addCallback(
-            self._current_answers
+            self._current_replies
         )
 
     def pages(self, query: HistoryQuery) -> Iterator[Deferred[list[Record]]]:
@@ -200,22 +200,22 @@ class JournalHistory:
                 return entry
         return record
 
-    def _current_answers(self, answers: list[Answer]) -> list[Answer]:
+    def _current_replies(self, replies: list[WhoisReply]) -> list[WhoisReply]:
         return [
-            answer._replace(translations=tuple(map(self._current, answer.translations)))
-            for answer in answers
+            reply._replace(translations=tuple(map(self._current, reply.translations)))
+            for reply in replies
         ]
 
-    def _whois(self, questions: list[Question], token: CancellationToken) -> list[Answer]:
+    def _whois(self, queries: list[WhoisQuery], token: CancellationToken) -> list[WhoisReply]:
         journal = self.open()
-        answers: list[Answer] = []
+        replies: list[WhoisReply] = []
         try:
-            for start in range(0, len(questions), BATCH):
+            for start in range(0, len(queries), BATCH):
                 token.check()
-                answers += journal.whois_all(questions[start : start + BATCH])
+                replies += journal.whois_all(queries[start : start + BATCH])
         finally:
             self.release(journal)
-        return answers
+        return replies
 
     def _now(self) -> int:
         return round(self._wall_clock() * 1_000_000)

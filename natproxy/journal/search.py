@@ -14,7 +14,7 @@ from natproxy.journal.verify import Check, verify
 from natproxy.journal.whois import whois
 from natproxy.records.queries import EventsQuery, HistoryQuery
 from natproxy.records.record import Record
-from natproxy.records.whois import Answer, Gap, Question
+from natproxy.records.whois import Gap, WhoisQuery, WhoisReply
 
 
 class Journal:
@@ -44,13 +44,13 @@ class Journal:
         """Close the segments."""
         self._directory.close()
 
-    def whois(self, question: Question) -> Answer:
+    def whois(self, query: WhoisQuery) -> WhoisReply:
         """Return the client that was behind a port; see `natproxy.journal.whois`."""
-        return self.whois_all([question])[0]
+        return self.whois_all([query])[0]
 
-    def whois_all(self, questions: Sequence[Question]) -> list[Answer]:
-        """Return an `Answer` for each `Question`, in their order; each segment is opened once."""
-        return whois(self._directory, questions)
+    def whois_all(self, queries: Sequence[WhoisQuery]) -> list[WhoisReply]:
+        """Return a `WhoisReply` for each `WhoisQuery`, in order; each segment is opened once."""
+        return whois(self._directory, queries)
 
     def history(
         self, query: HistoryQuery, check: Callable[[], object] = lambda: None

@@ -24,7 +24,7 @@ from natproxy.journal.reader import (
 )
 from natproxy.journal.schema import CAUSES
 from natproxy.records.record import Record
-from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, Answer, Gap, Question
+from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, Gap, WhoisQuery, WhoisReply
 
 ATTEMPTS = 5
 """Times that the segments are read anew because files have been replaced meanwhile."""
@@ -33,7 +33,7 @@ PORTS = 500
 """Ports in one statement."""
 
 WITH_LAST = 10
-"""More answers at once are without `Answer.last`, each of which is a search of its own."""
+"""More replies at once are without `WhoisReply.last`, each of which is a search of its own."""
 
 BACK = 3
 """Segments that are searched for the last translation of a port."""
@@ -64,18 +64,16 @@ class Search(NamedTuple):
     last: int
 
     @classmethod
-    def of(cls, question: Question, now: int) -> Search:
-        """Return the search for a `Question`.
+    def of(cls, query: WhoisQuery, now: int) -> Search:
+        """Return the search for a `WhoisQuery`.
 
         :param now: microseconds since the epoch.
         """
-        until = now if question.until is None else question.until
-        since = until if question.since is None else question.since
-        host, port = (
-            (None, None) if question.upstream is None else split_upstream(question.upstream)
-        )
-        nat = None if question.nat is None else normal_host(question.nat)
-        return cls(question.port, nat, host, port, since, max(since, until - 1))
+        until = now if query.until is None else query.until
+        since = until if query.since is None else query.since
+        host, port = (None, None) if query.upstream is None else split_upstream(query.upstream)
+        nat = None if query.nat is None else normal_host(query.nat)
+        return cls(query.port, nat, host, port, since, max(since, until - 1))
 
     def selects(self, row: Row) -> bool:
         """Return whether the hosts of an entry are those that are looked for."""
@@ -97,13 +95,13 @@ class Candidate(NamedTuple):
     held: Held
 
 
-def whois(directory: Directory, questions: Sequence[Question]) -> list[Answer]:
-    """Return an `Answer` for each `Question`, in their order.
+def whois(directory: Directory, queries: Sequence[WhoisQuery]) -> list[WhoisReply]:
+    """Return a `WhoisReply` for each `WhoisQuery`, in their order.
 
     :raises JournalError: if the directory cannot be read.
     """
     now = time.time_ns() // 1000
-    searches = [Search.of(question, now) for question in questions]
+    searches = [Search.of(query, now) for query in queries]
     contents = directory.contents()
     for _ in range(ATTEMPTS):
         coverage = Coverage(contents)
@@ -118,13 +116,13 @@ def whois(directory: Directory, questions: Sequence[Question]) -> list[Answer]:
         # Entries that are open move when a segment is sealed: from one that was not read yet to
         # one that did not exist yet.
         if directory.files().keys() <= contents.files.keys():
-            answers = [
+            replies = [
                 _decide(search, entries, coverage)
                 for search, entries in zip(searches, found, strict=True)
             ]
-            if len(answers) <= WITH_LAST:
-                _add_last(directory, contents, coverage, searches, answers)
-            return answers
+            if len(replies) <= WITH_LAST:
+                _add_last(directory, contents, coverage, searches, replies)
+            return replies
         contents = directory.contents()
     raise JournalError(f"the segments in {directory.path} change too fast; try again")
 
@@ -205,8 +203,8 @@ def _entries(
                 yield number, row
 
 
-def _decide(search: Search, candidates: list[Candidate], coverage: Coverage) -> Answer:
-    """Return the `Answer` to a search, from all entries that can matter."""
+def _decide(search: Search, candidates: list[Candidate], coverage: Coverage) -> WhoisReply:
+    """Return the `WhoisReply` to a search, from all entries that can matter."""
     zones = coverage.twice(search.first, search.last)
     pieces = list(_outside(search.first, search.last, zones))
     certain: list[Candidate] = []
@@ -221,10 +219,10 @@ def _decide(search: Search, candidates: list[Candidate], coverage: Coverage) -> 
             reasons.append(gap)
     gap = coverage.gap(search.first, search.last) or next(iter(reasons), None)
     if certain:
-        return Answer(FOUND, _records(certain, search), gap)
+        return WhoisReply(FOUND, _records(certain, search), gap)
     if gap is not None:
-        return Answer(UNKNOWN, _records(possible, search), gap)
-    return Answer(NOBODY)
+        return WhoisReply(UNKNOWN, _records(possible, search), gap)
+    return WhoisReply(NOBODY)
 
 
 def _doubt(candidate: Candidate, pieces: list[tuple[int, int]], zones: list[Span]) -> Gap | None:
@@ -262,11 +260,11 @@ def _add_last(
     contents: Contents,
     coverage: Coverage,
     searches: list[Search],
-    answers: list[Answer],
+    replies: list[WhoisReply],
 ) -> None:
     """Add the last translation of the port before the interval where the result is `NOBODY`."""
     for number, search in enumerate(searches):
-        if answers[number].result == NOBODY:
+        if replies[number].result == NOBODY:
             # It helps people, and is left out if the segments are deleted or damaged meanwhile.
             with suppress(SegmentRemoved, UnreadableSegment):
                 older = [
@@ -275,7 +273,7 @@ def _add_last(
                     if coverage.earliest(segment) < search.first
                 ]
                 last = _last(directory, contents, older[:BACK], search)
-                answers[number] = answers[number]._replace(last=last)
+                replies[number] = replies[number]._replace(last=last)
 
 
 def _last(

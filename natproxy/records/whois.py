@@ -1,4 +1,4 @@
-"""The question who was behind a port, and its answer."""
+"""The query who was behind a port, and its reply."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NOBODY = "nobody"
 UNKNOWN = "unknown"
 
 
-class Question(NamedTuple):
+class WhoisQuery(NamedTuple):
     """Who was behind a port, at a time or in an interval?
 
     :ivar port: the proxy's port on the upstream connection, or a stand-in.
@@ -50,13 +50,13 @@ class Gap(NamedTuple):
         }
 
 
-class Answer(NamedTuple):
-    """The answer to a `Question`.
+class WhoisReply(NamedTuple):
+    """The reply to a `WhoisQuery`.
 
     :ivar result: `FOUND`, `NOBODY` or `UNKNOWN`.
     :ivar translations: those that held the port in the interval, the nearest to its middle first.
         With `UNKNOWN`, those that may have held it: their end is not known.
-    :ivar gap: why the answer is unknown, or may be incomplete.
+    :ivar gap: why the reply is unknown, or may be incomplete.
     :ivar last: for `NOBODY`, the last translation of the port before the interval, if one is known.
     """
 

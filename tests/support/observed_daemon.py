@@ -14,7 +14,7 @@ from unittest import mock
 
 from natproxy.records.filter import parse
 from natproxy.records.record import Record
-from natproxy.records.whois import FOUND, NOBODY, Answer
+from natproxy.records.whois import FOUND, NOBODY, WhoisReply
 from tests.support.commands import CommandCase
 from tests.support.control_server import ControlServer, Request, document, lines
 
@@ -69,7 +69,7 @@ class FakeDaemon:
         self.past: list[Record] = []
         self.events: list[dict[str, Any]] = []
         self.follow: Callable[[], Iterator[dict[str, Any]]] = lambda: iter(())
-        self.answers: dict[int, Answer] = {}
+        self.answers: dict[int, WhoisReply] = {}
         self.status: dict[str, Any] = {"kind": "proxy", "name": "proxy-9000", "boot": "boot"}
         self.before: Callable[[Request], object] = lambda request: None
 
@@ -115,7 +115,7 @@ class FakeDaemon:
 
     def _found(self, port: int) -> dict[str, Any]:
         live = tuple(record for record in self.table if record.nat_port == port)
-        default = Answer(FOUND, live) if live else Answer(NOBODY)
+        default = WhoisReply(FOUND, live) if live else WhoisReply(NOBODY)
         return self.answers.get(port, default).json()
 
     def _kill(self, request: Request) -> Iterable[bytes]:

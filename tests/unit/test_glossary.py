@@ -39,7 +39,12 @@ BANS = (
     Ban(r"tell|tells|told|telling", "report, log, return", (r"def tell\(", r"`tell`")),
     Ban(r"say|says|said|saying", "state, print, specify, report"),
     Ban(r"ask|asks|asked|asking|questions?", "request, command, call"),
-    Ban(r"somebody|someone|nobody|anybody|whoever", "name the thing: caller, client, peer"),
+    Ban(
+        r"somebody|someone|nobody|anybody|whoever",
+        "name the thing: caller, client, peer",
+        # The result of whois.
+        (r"(?-i:NOBODY)", r"[\"`]nobody[\"`]"),
+    ),
     Ban(r"hurry|let go|let_go|defect|astray|put up with", "abort, close, fail, unsafe"),
     Ban(r"abandon(s|ed|ing|ment)?", "cancel"),
     Ban(r"rooms?|wings?", "package, module; space"),

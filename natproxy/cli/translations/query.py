@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from natproxy.client.errors import UsageError
-from natproxy.records.whois import Question
+from natproxy.records.whois import WhoisQuery
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,10 +86,10 @@ def interval_of(since: str | None, until: str | None) -> Interval:
     return Interval(begin, end)
 
 
-def question_of(
+def query_of(
     place: str, at: str | None = None, upstream: str | None = None, within: float = 0.0
-) -> Question:
-    """Return a `Question` who held a port.
+) -> WhoisQuery:
+    """Return a `WhoisQuery` who held a port.
 
     :param place: ``PORT`` or ``ADDRESS:PORT``.
     :param at: a time; ``None`` for now.
@@ -99,7 +99,7 @@ def question_of(
     """
     nat, port = parse_port(place)
     if at is None:
-        return Question(port, nat, upstream)
+        return WhoisQuery(port, nat, upstream)
     moment = moment_of("", at)
     latest = now()
     if moment.since > latest:
@@ -108,7 +108,7 @@ def question_of(
     since = max(0, moment.since - around)
     # The minute that has not passed yet is one until now.
     until = max(since, min(moment.until + around, latest))
-    return Question(port, nat, upstream, since, until)
+    return WhoisQuery(port, nat, upstream, since, until)
 
 
 def parse_port(place: str) -> tuple[str | None, int]:

@@ -13,15 +13,15 @@ from natproxy.cli.translations.texts import (
 from natproxy.client.control.daemon import LostEvents
 from natproxy.records.record import Record
 from natproxy.records.times import show_local
-from natproxy.records.whois import FOUND, UNKNOWN, Answer, Gap, Question
+from natproxy.records.whois import FOUND, UNKNOWN, Gap, WhoisQuery, WhoisReply
 
 EVENT_WIDTH = len("registered")
 
 
-def whois_lines(question: Question, found: Answer) -> list[str]:
+def whois_lines(query: WhoisQuery, found: WhoisReply) -> list[str]:
     """Return who held a port, a line for each translation, and what is not known."""
-    when = _when(question)
-    port = _port(question)
+    when = _when(query)
+    port = _port(query)
     if found.result == FOUND:
         lines = [holder(port, each) for each in found.translations]
         if found.gap is not None:
@@ -31,7 +31,7 @@ def whois_lines(question: Question, found: Answer) -> list[str]:
         reason = "" if found.gap is None else f": {gap_text(found.gap)}"
         lines = [f"{port}{when}: unknown{reason}"]
         return lines + [f"it may have been: {holder(port, each)}" for each in found.translations]
-    verb = "holds" if question.since is None else "held"
+    verb = "holds" if query.since is None else "held"
     lines = [f"{port}{when}: no client {verb} it"]
     if found.last is not None:
         lines.append(f"before: {holder(port, found.last)}")
@@ -67,9 +67,9 @@ def holder(port: str, record: Record) -> str:
     return f"{port} {when}: {', '.join(facts)}"
 
 
-def whois_line(question: Question, found: Answer) -> str:
+def whois_line(query: WhoisQuery, found: WhoisReply) -> str:
     """Return who held a port, in one line."""
-    first = whois_lines(question, found)[0]
+    first = whois_lines(query, found)[0]
     others = len(found.translations) - 1
     return f"{first} (and {others} more)" if found.result == FOUND and others else first
 
@@ -119,16 +119,16 @@ def _about(event: Record) -> str:
     return f"{text}: {', '.join(facts)}" if facts else text
 
 
-def _port(question: Question) -> str:
-    if question.nat is None:
-        return f"port {question.port}"
-    return f"port {address_text(shown(question.nat), question.port)}"
+def _port(query: WhoisQuery) -> str:
+    if query.nat is None:
+        return f"port {query.port}"
+    return f"port {address_text(shown(query.nat), query.port)}"
 
 
-def _when(question: Question) -> str:
-    if question.since is None:
+def _when(query: WhoisQuery) -> str:
+    if query.since is None:
         return " now"
-    begin = show_local(question.since)
-    if question.until is None or question.until - question.since <= 1:
+    begin = show_local(query.since)
+    if query.until is None or query.until - query.since <= 1:
         return f" at {begin}"
-    return f" between {begin} and {show_local(question.until)}"
+    return f" between {begin} and {show_local(query.until)}"

@@ -14,7 +14,7 @@ from natproxy.client.control.finding import Search
 from natproxy.client.errors import ClientError, LocalError, NoDaemon, UsageError
 from natproxy.protocol import printable
 from natproxy.records.record import Record
-from natproxy.records.whois import Answer, Gap, Question
+from natproxy.records.whois import Gap, WhoisQuery, WhoisReply
 
 if TYPE_CHECKING:
     from natproxy.journal.search import Journal
@@ -25,7 +25,7 @@ PROXY = "proxy"
 class Source(Protocol):
     """Where translations of the past are read."""
 
-    def whois_each(self, questions: Iterable[Question]) -> Iterator[Answer]:
+    def whois_each(self, queries: Iterable[WhoisQuery]) -> Iterator[WhoisReply]:
         """Yield who held each of several ports, in their order."""
         ...
 
@@ -75,10 +75,10 @@ class JournalSource:
         with self._failures():
             self._journal: Journal = Journal(directory)
 
-    def whois_each(self, questions: Iterable[Question]) -> Iterator[Answer]:
+    def whois_each(self, queries: Iterable[WhoisQuery]) -> Iterator[WhoisReply]:
         """Yield who held each of several ports; see `Source`."""
         with self._failures():
-            yield from self._journal.whois_all(list(questions))
+            yield from self._journal.whois_all(list(queries))
 
     def history(
         self,

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from json import dumps
 
-from natproxy.cli.translations.query import question_of
+from natproxy.cli.translations.query import query_of
 from natproxy.cli.translations.sentences import whois_line, whois_lines
 from natproxy.cli.translations.sources import Source, source_of
 from natproxy.client.errors import NotUnderstood, UsageError
 from natproxy.protocol import printable
-from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, Question
+from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, WhoisQuery
 
 STATUSES = {FOUND: 0, NOBODY: 3, UNKNOWN: 10}
 """Exit statuses by results."""
@@ -26,7 +26,7 @@ BATCH = 500
 RECEIVED = 1 << 16
 LONGEST_LINE = 4096
 
-Line = tuple[int, "Question | str"]
+Line = tuple[int, "WhoisQuery | str"]
 """The number of a line, and what it means, or what is wrong with it."""
 
 
@@ -36,13 +36,13 @@ def write_one(arguments: Namespace, complain: Callable[[str], object]) -> int:
     :param complain: called with a message for people.
     :raises ClientError: on failure.
     """
-    question = question_of(arguments.port, arguments.at, arguments.upstream, _within(arguments))
+    query = query_of(arguments.port, arguments.at, arguments.upstream, _within(arguments))
     source = source_of(arguments, complain)
-    for found in source.whois_each([question]):
+    for found in source.whois_each([query]):
         if arguments.json:
             sys.stdout.write(dumps(found.json()) + "\n")
         else:
-            for line in whois_lines(question, found):
+            for line in whois_lines(query, found):
                 sys.stdout.write(line + "\n")
         return STATUSES.get(found.result, NotUnderstood.exit_status)
     raise NotUnderstood("the daemon sent no result")
@@ -60,14 +60,14 @@ def write_each(arguments: Namespace, complain: Callable[[str], object]) -> int:
     source = source_of(arguments, complain)
     results: Counter[str] = Counter()
     for batch in _batches(_lines(arguments)):
-        questions: list[tuple[int, Question]] = []
+        queries: list[tuple[int, WhoisQuery]] = []
         for number, meaning in batch:
             if isinstance(meaning, str):
                 complain(f"line {number}: {meaning}")
                 results["malformed"] += 1
             else:
-                questions.append((number, meaning))
-        _write_batch(source, questions, arguments.json, results)
+                queries.append((number, meaning))
+        _write_batch(source, queries, arguments.json, results)
         sys.stdout.flush()
     if not arguments.json:
         parts = [f"{results[each]:,} {each}" for each in (*STATUSES, "malformed") if results[each]]
@@ -78,22 +78,22 @@ def write_each(arguments: Namespace, complain: Callable[[str], object]) -> int:
 
 
 def _write_batch(
-    source: Source, questions: list[tuple[int, Question]], as_json: bool, results: Counter[str]
+    source: Source, queries: list[tuple[int, WhoisQuery]], as_json: bool, results: Counter[str]
 ) -> None:
-    if not questions:
+    if not queries:
         return
-    found = source.whois_each(question for _, question in questions)
+    found = source.whois_each(query for _, query in queries)
     place = 0
-    for (number, question), each in zip(questions, found, strict=False):
+    for (number, query), each in zip(queries, found, strict=False):
         place += 1
         results[each.result] += 1
         if as_json:
-            members = {"line": number, "port": question.port, **each.json()}
+            members = {"line": number, "port": query.port, **each.json()}
             sys.stdout.write(dumps(members) + "\n")
         else:
-            sys.stdout.write(whois_line(question, each) + "\n")
-    if place < len(questions):
-        raise NotUnderstood(f"line {questions[place][0]}: the daemon sent no result")
+            sys.stdout.write(whois_line(query, each) + "\n")
+    if place < len(queries):
+        raise NotUnderstood(f"line {queries[place][0]}: the daemon sent no result")
 
 
 def _within(arguments: Namespace) -> float:
@@ -120,12 +120,12 @@ def _lines(arguments: Namespace) -> Iterator[list[Line]]:
         yield lines
 
 
-def _meaning(text: str, arguments: Namespace, within: float) -> Question | str:
+def _meaning(text: str, arguments: Namespace, within: float) -> WhoisQuery | str:
     """Return what a line means, or what is wrong with it."""
     place, *rest = text.split(None, 1)
     at = rest[0] if rest else arguments.at
     try:
-        return question_of(place, at, arguments.upstream, within if at is not None else 0.0)
+        return query_of(place, at, arguments.upstream, within if at is not None else 0.0)
     except UsageError as error:
         return printable(str(error).encode("utf-8", "surrogatepass"))
 

@@ -18,7 +18,7 @@ from natproxy.client.errors import (
 )
 from natproxy.protocol import printable
 from natproxy.records.record import Record, format_time, parse_time
-from natproxy.records.whois import Answer, Gap, Question
+from natproxy.records.whois import Gap, WhoisQuery, WhoisReply
 
 TIMEOUT = 10.0
 """Seconds that a daemon may be silent, where it does not search."""
@@ -135,18 +135,18 @@ class Daemon:
                 if line:
                     yield self._event(self._members(line))
 
-    def whois(self, question: Question) -> Answer:
+    def whois(self, query: WhoisQuery) -> WhoisReply:
         """Return who held a port, at a time or now."""
-        query = question_members(question)
-        target = _target("/v1/whois", query)
-        return self._answer(self._object(self._request("GET", target, timeout=SEARCH_TIMEOUT)))
+        members = query_members(query)
+        target = _target("/v1/whois", members)
+        return self._reply(self._object(self._request("GET", target, timeout=SEARCH_TIMEOUT)))
 
-    def whois_each(self, questions: Iterable[Question]) -> Iterator[Answer]:
+    def whois_each(self, queries: Iterable[WhoisQuery]) -> Iterator[WhoisReply]:
         """Yield who held each of several ports, in their order; they are sent in one request."""
-        body = "".join(json.dumps(question_members(each)) + "\n" for each in questions)
+        body = "".join(json.dumps(query_members(each)) + "\n" for each in queries)
         with self._request("POST", "/v1/whois", body, SEARCH_TIMEOUT) as reply:
             for line in reply.lines():
-                yield self._answer(self._members(line))
+                yield self._reply(self._members(line))
 
     def kill(
         self,
@@ -224,11 +224,11 @@ class Daemon:
         except (ValueError, TypeError, AttributeError):
             raise self._not_understood() from None
 
-    def _answer(self, members: dict[str, Any]) -> Answer:
+    def _reply(self, members: dict[str, Any]) -> WhoisReply:
         if "error" in members:
             raise InvalidQuery(str(members["error"]))
         try:
-            return answer_of(members)
+            return reply_of(members)
         except (KeyError, ValueError, TypeError, AttributeError):
             raise self._not_understood() from None
 
@@ -236,27 +236,27 @@ class Daemon:
         return NotUnderstood(f"{printable(os.fsencode(self.path))}: the daemon sent malformed JSON")
 
 
-def question_members(question: Question) -> dict[str, Any]:
-    """Return the members of a question, as the query of ``/v1/whois`` and as JSON."""
+def query_members(query: WhoisQuery) -> dict[str, Any]:
+    """Return the members of a query, as the query of ``/v1/whois`` and as JSON."""
     members = {
-        "port": question.port,
-        "nat": question.nat,
-        "upstream": question.upstream,
-        "since": _iso(question.since),
-        "until": _iso(question.until),
+        "port": query.port,
+        "nat": query.nat,
+        "upstream": query.upstream,
+        "since": _iso(query.since),
+        "until": _iso(query.until),
     }
     return {name: value for name, value in members.items() if value is not None}
 
 
-def answer_of(members: dict[str, Any]) -> Answer:
-    """Return the answer of an object that `natproxy.records.whois.Answer.json` returned.
+def reply_of(members: dict[str, Any]) -> WhoisReply:
+    """Return the reply of an object that `natproxy.records.whois.WhoisReply.json` returned.
 
     :raises KeyError: if a member is missing.
     :raises ValueError: if a time is malformed.
     """
     gap = members.get("gap")
     last = members.get("last")
-    return Answer(
+    return WhoisReply(
         members["result"],
         tuple(Record.from_json(each) for each in members["translations"]),
         None if gap is None else _gap_of(gap),

@@ -9,7 +9,7 @@ from unittest import mock
 from natproxy.cli.translations import whois
 from natproxy.client.errors import NotUnderstood
 from natproxy.records.record import format_time
-from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, Answer, Gap
+from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, Gap, WhoisReply
 from tests.support.control_server import lines
 from tests.support.observed_daemon import SECOND, START, ObservedCase, entry
 
@@ -38,7 +38,7 @@ class WhoisTests(ObservedCase):
         self.assertEqual(self.bodies("/v1/whois"), [{"port": 40001}])
 
     def test_translation_of_the_past_has_its_end(self) -> None:
-        self.daemon.answers[40002] = Answer(FOUND, (ENDED,))
+        self.daemon.answers[40002] = WhoisReply(FOUND, (ENDED,))
         self.assertEqual(
             self.out("whois", "127.0.0.1:40002", "--at", "2023-11-14T22:13:22Z"),
             [
@@ -53,14 +53,14 @@ class WhoisTests(ObservedCase):
         self.assertEqual(body["until"], format_time(START + 3 * SECOND))
 
     def test_no_client_is_a_status_with_the_last_translation(self) -> None:
-        self.daemon.answers[40002] = Answer(NOBODY, last=ENDED)
+        self.daemon.answers[40002] = WhoisReply(NOBODY, last=ENDED)
         first, last = self.out("whois", "40002", status=3)
         self.assertEqual(first, "port 40002 now: no client holds it")
         self.assertIn("before: port 40002 was held by 10.0.0.2:50002 from", last)
 
     def test_unknown_is_a_status_with_the_gap_and_what_it_may_have_been(self) -> None:
         lost = ENDED._replace(ended=None, state="lost", outcome="lost")
-        self.daemon.answers[40002] = Answer(UNKNOWN, (lost,), GAP)
+        self.daemon.answers[40002] = WhoisReply(UNKNOWN, (lost,), GAP)
         first, second = self.out("whois", "40002", "--at", "2023-11-14T22:14Z", status=10)
         self.assertEqual(
             first,
@@ -78,17 +78,17 @@ class WhoisTests(ObservedCase):
             (Gap(START, None, "no journal"), "there is no record after 2023-11-14"),
             (Gap(None, None, "the daemon has no journal"), "unknown: the daemon has no journal"),
         ):
-            self.daemon.answers[1] = Answer(UNKNOWN, gap=gap)
+            self.daemon.answers[1] = WhoisReply(UNKNOWN, gap=gap)
             (line,) = self.out("whois", "1", status=10)
             self.assertIn(expected, line)
 
     def test_incomplete_record_is_shown_with_what_was_found(self) -> None:
-        self.daemon.answers[40002] = Answer(FOUND, (ENDED,), GAP)
+        self.daemon.answers[40002] = WhoisReply(FOUND, (ENDED,), GAP)
         _, line = self.out("whois", "40002")
         self.assertIn("this may be incomplete: the record has a gap", line)
 
     def test_json_is_the_reply(self) -> None:
-        found = Answer(UNKNOWN, (ENDED,), GAP)
+        found = WhoisReply(UNKNOWN, (ENDED,), GAP)
         self.daemon.answers[40002] = found
         (line,) = self.out("whois", "40002", "--json", status=10)
         self.assertEqual(json.loads(line), found.json())
@@ -163,7 +163,7 @@ class BatchTests(ObservedCase):
         self.assertEqual(err[3], "natproxy: 5 lines: 2 found, 3 malformed")
 
     def test_status_is_that_of_the_worst_result(self) -> None:
-        self.daemon.answers = {1: Answer(NOBODY), 2: Answer(UNKNOWN)}
+        self.daemon.answers = {1: WhoisReply(NOBODY), 2: WhoisReply(UNKNOWN)}
         self.daemon.table = [entry(1)]
         self.assertEqual(self.batch(b"40001\n")[0], 0)
         self.assertEqual(self.batch(b"40001\n1\n")[0], 3)

@@ -14,7 +14,7 @@ from natproxy.journal.history import JournalHistory
 from natproxy.journal.search import Journal
 from natproxy.journal.service import JournalService, JournalSettings
 from natproxy.records.queries import EventsQuery, HistoryQuery
-from natproxy.records.whois import FOUND, NOBODY, Question
+from natproxy.records.whois import FOUND, NOBODY, WhoisQuery
 from tests.support.journals import Traffic
 
 PORT = 50_000
@@ -48,13 +48,13 @@ async def test_searches_beside_the_writer_miss_nothing(tmp_path: Path, monkeypat
         advance()
         if number % 5:
             traffic.remove(entry)
-        questions = [Question(PORT), Question(PORT + number), Question(PORT + 900)]
+        queries = [WhoisQuery(PORT), WhoisQuery(PORT + number), WhoisQuery(PORT + 900)]
         advance()
-        searches = [history.whois(questions)]
+        searches = [history.whois(queries)]
         if not number % 20:
-            searches += [history.whois(questions) for _ in range(3)]
-        for answers in await gatherResults(searches):
-            assert [answer.result for answer in answers] == [
+            searches += [history.whois(queries) for _ in range(3)]
+        for replies in await gatherResults(searches):
+            assert [reply.result for reply in replies] == [
                 FOUND,
                 NOBODY if number % 5 else FOUND,
                 NOBODY,
@@ -68,9 +68,9 @@ async def test_searches_beside_the_writer_miss_nothing(tmp_path: Path, monkeypat
     await service.stopService()
     with Journal(directory) as journal:
         assert len(journal.segments()) > 3
-        assert journal.whois(Question(PORT, since=started, until=started)).result == FOUND
+        assert journal.whois(WhoisQuery(PORT, since=started, until=started)).result == FOUND
         later = traffic.now + 10**9
-        assert journal.whois(Question(PORT, since=later, until=later)).result == NOBODY
+        assert journal.whois(WhoisQuery(PORT, since=later, until=later)).result == NOBODY
         assert [check.problems for check in journal.verify() if check.problems] == []
 
 

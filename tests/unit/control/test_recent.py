@@ -11,7 +11,7 @@ from natproxy.address import Address
 from natproxy.control.interfaces import EventsQuery, HistoryQuery
 from natproxy.nat import Outcome
 from natproxy.records.record import Record
-from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, Answer, Question
+from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, WhoisQuery, WhoisReply
 from tests.support.control_resources import WALL, ControlCase
 
 START = 1_700_000_000_000_000
@@ -20,16 +20,16 @@ PORT = 40_000
 
 
 class RecentCase(ControlCase):
-    def whois(self, *questions: Question) -> list[Answer]:
+    def whois(self, *queries: WhoisQuery) -> list[WhoisReply]:
         assert self.observed.history is not None
-        found = self.observed.history.whois(list(questions))
+        found = self.observed.history.whois(list(queries))
         self.turns()
         return self.successResultOf(found)
 
-    def at(self, seconds: float, port: int = PORT, **members: Any) -> Answer:
+    def at(self, seconds: float, port: int = PORT, **members: Any) -> WhoisReply:
         """Return who was behind a port, so many seconds after the start of the ring."""
         moment = START + round(seconds * SECOND)
-        (found,) = self.whois(Question(port, since=moment, until=moment, **members))
+        (found,) = self.whois(WhoisQuery(port, since=moment, until=moment, **members))
         return found
 
     def history(self, **members: Any) -> list[Record]:
@@ -48,15 +48,15 @@ class RecentCase(ControlCase):
 class WhoisTests(RecentCase):
     def test_now(self) -> None:
         entry = self.register(port=PORT)
-        (found,) = self.whois(Question(PORT))
+        (found,) = self.whois(WhoisQuery(PORT))
         self.assertEqual((found.result, found.translations[0].serial), (FOUND, 1))
         self.table.remove(entry, Outcome.COMPLETED)
-        (found,) = self.whois(Question(PORT))
+        (found,) = self.whois(WhoisQuery(PORT))
         self.assertEqual((found.result, found.gap), (NOBODY, None))
         assert found.last is not None
         self.assertEqual((found.last.serial, found.last.outcome), (1, "completed"))
-        (found,) = self.whois(Question(PORT + 1))
-        self.assertEqual(found, Answer(NOBODY))
+        (found,) = self.whois(WhoisQuery(PORT + 1))
+        self.assertEqual(found, WhoisReply(NOBODY))
 
     def test_times_of_two_translations_of_one_port(self) -> None:
         for client in ("10.0.0.1", "10.0.0.2"):
@@ -139,9 +139,11 @@ class WhoisTests(RecentCase):
         for _ in range(5):
             self.clock.advance(10)
             self.execute(port=PORT)
-        (found,) = self.whois(Question(PORT, since=START + 15 * SECOND, until=START + 46 * SECOND))
+        (found,) = self.whois(
+            WhoisQuery(PORT, since=START + 15 * SECOND, until=START + 46 * SECOND)
+        )
         self.assertEqual([record.serial for record in found.translations], [3, 4, 2])
-        (found,) = self.whois(Question(PORT, since=START - SECOND, until=START + 20 * SECOND))
+        (found,) = self.whois(WhoisQuery(PORT, since=START - SECOND, until=START + 20 * SECOND))
         # The end of an interval is not in it; its begin is not covered.
         self.assertEqual([record.serial for record in found.translations], [1])
         self.assertIsNotNone(found.gap)
@@ -159,7 +161,7 @@ class WhoisTests(RecentCase):
             self.execute()
         assert self.observed.history is not None
         moment = START
-        found = self.observed.history.whois([Question(PORT, since=moment, until=moment)])
+        found = self.observed.history.whois([WhoisQuery(PORT, since=moment, until=moment)])
         self.clock.advance(0.5)
         self.table.remove(entry, Outcome.COMPLETED)
         self.turns()

@@ -14,7 +14,7 @@ from natproxy.journal.reader import ERASED
 from natproxy.journal.search import Journal
 from natproxy.journal.segment import connect
 from natproxy.records.queries import HistoryQuery
-from natproxy.records.whois import FOUND, UNKNOWN, Question
+from natproxy.records.whois import FOUND, UNKNOWN, WhoisQuery
 from tests.support.journal_runs import NAT, SECOND, Translations
 
 PORT = 50_000
@@ -52,14 +52,14 @@ class EraseTests(SynchronousTestCase):
         with Journal(str(self.directory)) as journal:
             # One that has the segments open sees the change.
             self.assertEqual(
-                journal.whois(Question(PORT, since=erased, until=erased)).result, FOUND
+                journal.whois(WhoisQuery(PORT, since=erased, until=erased)).result, FOUND
             )
             erasures = erase_client(str(self.directory), CLIENT)
             self.assertEqual(
                 [(erasure.rows, erasure.failure) for erasure in erasures], 2 * [(1, None)]
             )
             for time in (erased, later):
-                answer = journal.whois(Question(PORT, since=time, until=time))
+                answer = journal.whois(WhoisQuery(PORT, since=time, until=time))
                 assert answer.gap is not None
                 self.assertEqual(
                     (answer.result, answer.gap.cause), (UNKNOWN, "entries were erased")
@@ -69,7 +69,7 @@ class EraseTests(SynchronousTestCase):
                     (record.client, record.client_port, record.name, record.reason),
                     (None, None, "", ERASED),
                 )
-            self.assertEqual(journal.whois(Question(PORT, since=kept, until=kept)).result, FOUND)
+            self.assertEqual(journal.whois(WhoisQuery(PORT, since=kept, until=kept)).result, FOUND)
             self.assertEqual([check.problems for check in journal.verify()], [(), ()])
         content = self.content()
         self.assertNotIn(CLIENT.encode(), content)
@@ -95,7 +95,7 @@ class EraseTests(SynchronousTestCase):
         self.daemon.stop()
         erase_client(str(self.directory), NAT)
         with Journal(str(self.directory)) as journal:
-            (record,) = journal.whois(Question(PORT, since=time, until=time)).translations
+            (record,) = journal.whois(WhoisQuery(PORT, since=time, until=time)).translations
         self.assertEqual((record.client, record.nat), (None, NAT))
 
     def test_segment_that_is_written_is_named_and_left_alone(self) -> None:

@@ -18,7 +18,7 @@ from natproxy.journal.history import SEARCHES, JournalHistory
 from natproxy.records.filter import FilterError
 from natproxy.records.queries import EventsQuery, HistoryQuery
 from natproxy.records.record import Record
-from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, Question
+from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, WhoisQuery
 from natproxy.server.threads import Overloaded
 from tests.support.journal_runs import SECOND, START, Translations
 
@@ -110,38 +110,38 @@ class JournalHistoryTests(SynchronousTestCase):
     def test_present_is_written_before_it_is_searched(self) -> None:
         self.daemon.register(PORT)
         self.daemon.wait(SECOND)
-        answers = self.result(self.history.whois([Question(PORT), Question(PORT + 1)]))
-        self.assertEqual([answer.result for answer in answers], [FOUND, NOBODY])
+        replies = self.result(self.history.whois([WhoisQuery(PORT), WhoisQuery(PORT + 1)]))
+        self.assertEqual([reply.result for reply in replies], [FOUND, NOBODY])
         self.assertEqual(self.service.flushes, 1)
 
     def test_past_is_searched_without_a_write(self) -> None:
         self.daemon.wait(SECOND)
         self.daemon.flush()
-        question = Question(PORT, since=START + SECOND, until=START + SECOND)
-        (answer,) = self.result(self.history.whois([question]))
-        self.assertEqual((answer.result, self.service.flushes), (NOBODY, 0))
+        query = WhoisQuery(PORT, since=START + SECOND, until=START + SECOND)
+        (reply,) = self.result(self.history.whois([query]))
+        self.assertEqual((reply.result, self.service.flushes), (NOBODY, 0))
 
     def test_what_cannot_be_written_is_unknown(self) -> None:
         self.daemon.register(PORT)
         self.daemon.wait(SECOND)
         self.service.failure = JournalError("the disk is full")
-        (answer,) = self.result(self.history.whois([Question(PORT)]))
-        self.assertEqual(answer.result, UNKNOWN)
+        (reply,) = self.result(self.history.whois([WhoisQuery(PORT)]))
+        self.assertEqual(reply.result, UNKNOWN)
 
     def test_many_questions_keep_their_order(self) -> None:
         self.daemon.register(PORT + 7)
         self.daemon.wait(SECOND)
-        questions = [Question(PORT + number % 10) for number in range(1000)]
-        answers = self.result(self.history.whois(questions))
-        found = [number for number, answer in enumerate(answers) if answer.result == FOUND]
+        queries = [WhoisQuery(PORT + number % 10) for number in range(1000)]
+        replies = self.result(self.history.whois(queries))
+        found = [number for number, reply in enumerate(replies) if reply.result == FOUND]
         self.assertEqual(found, list(range(7, 1000, 10)))
 
     def test_cancelled_whois_ends(self) -> None:
-        asked = self.history.whois([Question(PORT)])
+        asked = self.history.whois([WhoisQuery(PORT)])
         asked.addErrback(lambda _: None)
         asked.cancel()
         self.threads.run()
-        self.assertEqual(self.result(self.history.whois([Question(PORT)]))[0].result, NOBODY)
+        self.assertEqual(self.result(self.history.whois([WhoisQuery(PORT)]))[0].result, NOBODY)
 
     def test_pages_end_with_an_empty_one(self) -> None:
         for _ in range(3):
@@ -201,7 +201,7 @@ class JournalHistoryTests(SynchronousTestCase):
     def test_too_many_searches_are_refused(self) -> None:
         self.patch(history, "WAITING", 1)
         self.history = self.made()
-        searches = [self.history.whois([Question(PORT)]) for _ in range(SEARCHES + 2)]
+        searches = [self.history.whois([WhoisQuery(PORT)]) for _ in range(SEARCHES + 2)]
         self.failureResultOf(searches.pop(), Overloaded)
         for search in searches:
             self.result(search)
@@ -216,5 +216,5 @@ class JournalHistoryTests(SynchronousTestCase):
         records = self.result(next(self.history.pages(HistoryQuery())))
         self.assertEqual([record.bytes for record in records], [1000, 77])
         self.daemon.wait(SECOND)
-        (answer,) = self.result(self.history.whois([Question(PORT)]))
-        self.assertEqual([record.bytes for record in answer.translations], [77])
+        (reply,) = self.result(self.history.whois([WhoisQuery(PORT)]))
+        self.assertEqual([record.bytes for record in reply.translations], [77])

@@ -13,14 +13,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.journal.directory import JournalError
 from natproxy.journal.schema import CATALOGUE_FILE, SUFFIX
 from natproxy.journal.search import Journal
-from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, Answer, Question
+from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, WhoisQuery, WhoisReply
 from tests.support.journal_runs import CLIENT, SECOND, START, Translations, query
 
 PORT = 50_000
 
 
-def at(time: int, port: int = PORT) -> Question:
-    return Question(port, since=time, until=time)
+def at(time: int, port: int = PORT) -> WhoisQuery:
+    return WhoisQuery(port, since=time, until=time)
 
 
 class WhoisTests(SynchronousTestCase):
@@ -31,9 +31,9 @@ class WhoisTests(SynchronousTestCase):
         self.daemon = Translations(self.directory)
         self.addCleanup(self.daemon.close)
 
-    def ask(self, question: Question) -> Answer:
+    def ask(self, query: WhoisQuery) -> WhoisReply:
         with Journal(str(self.directory)) as journal:
-            return journal.whois(question)
+            return journal.whois(query)
 
     def result(self, time: int, port: int = PORT) -> str:
         return self.ask(at(time, port)).result
@@ -71,9 +71,9 @@ class WhoisTests(SynchronousTestCase):
         self.daemon.wait(SECOND)
         for action in (self.daemon.flush, self.daemon.seal):
             action()
-            answer = self.ask(at(started + SECOND + 9))
-            assert answer.last is not None
-            self.assertEqual((answer.result, answer.last.client), (NOBODY, "10.0.0.2"))
+            reply = self.ask(at(started + SECOND + 9))
+            assert reply.last is not None
+            self.assertEqual((reply.result, reply.last.client), (NOBODY, "10.0.0.2"))
 
     def test_open_translation_is_found_until_the_last_write_and_then_may_be_there(self) -> None:
         self.daemon.start()
@@ -85,25 +85,25 @@ class WhoisTests(SynchronousTestCase):
         self.assertEqual(self.result(written - 1), FOUND)
         # What happens in the same microsecond may come later.
         self.assertEqual(self.result(written, PORT + 1), UNKNOWN)
-        answer = self.ask(at(written + 1))
-        self.assertEqual((answer.result, len(answer.translations)), (UNKNOWN, 1))
-        assert answer.gap is not None
-        self.assertEqual((answer.gap.since, answer.gap.until), (written, None))
-        self.assertEqual(answer.translations[0].started, started)
+        reply = self.ask(at(written + 1))
+        self.assertEqual((reply.result, len(reply.translations)), (UNKNOWN, 1))
+        assert reply.gap is not None
+        self.assertEqual((reply.gap.since, reply.gap.until), (written, None))
+        self.assertEqual(reply.translations[0].started, started)
         # The other ports, too: the journal does not reach so far.
         self.assertEqual(self.result(written + 1, PORT + 1), UNKNOWN)
 
     def test_time_before_the_oldest_segment_is_unknown(self) -> None:
         self.daemon.start()
-        answer = self.ask(at(START - 1))
-        self.assertEqual(answer.result, UNKNOWN)
-        assert answer.gap is not None
-        self.assertEqual((answer.gap.since, answer.gap.until), (None, START - 1))
+        reply = self.ask(at(START - 1))
+        self.assertEqual(reply.result, UNKNOWN)
+        assert reply.gap is not None
+        self.assertEqual((reply.gap.since, reply.gap.until), (None, START - 1))
 
     def test_empty_journal_is_unknown(self) -> None:
-        answer = self.ask(at(START))
-        assert answer.gap is not None
-        self.assertEqual((answer.result, answer.gap.cause), (UNKNOWN, "the journal is empty"))
+        reply = self.ask(at(START))
+        assert reply.gap is not None
+        self.assertEqual((reply.result, reply.gap.cause), (UNKNOWN, "the journal is empty"))
 
     def test_stopped_daemon_has_nobody_until_it_starts_again_and_later(self) -> None:
         self.daemon.start()
@@ -130,11 +130,11 @@ class WhoisTests(SynchronousTestCase):
         self.daemon.wait(10 * SECOND)
         self.daemon.start()
         started = self.daemon.now
-        answer = self.ask(at(written + SECOND))
-        self.assertEqual(answer.result, UNKNOWN)
-        assert answer.gap is not None
-        self.assertEqual(answer.gap.cause, "the daemon was killed")
-        (record,) = answer.translations
+        reply = self.ask(at(written + SECOND))
+        self.assertEqual(reply.result, UNKNOWN)
+        assert reply.gap is not None
+        self.assertEqual(reply.gap.cause, "the daemon was killed")
+        (record,) = reply.translations
         self.assertEqual((record.state, record.ended), ("lost", None))
         self.assertEqual(self.result(written), FOUND)
         self.assertEqual(self.result(started - 1), UNKNOWN)
@@ -158,8 +158,8 @@ class WhoisTests(SynchronousTestCase):
         self.daemon.flush()
         inside = written + SECOND
         self.assertEqual(self.result(inside), FOUND)
-        answer = self.ask(at(inside, PORT + 1))
-        self.assertEqual((answer.result, len(answer.translations)), (UNKNOWN, 1))
+        reply = self.ask(at(inside, PORT + 1))
+        self.assertEqual((reply.result, len(reply.translations)), (UNKNOWN, 1))
         self.assertEqual(self.result(inside, PORT + 2), UNKNOWN)
         self.assertEqual(self.result(written + 2 * SECOND + 1, PORT + 1), NOBODY)
 
@@ -173,8 +173,8 @@ class WhoisTests(SynchronousTestCase):
         self.daemon.kill()
         self.daemon.wait(SECOND)
         self.daemon.start()
-        answer = self.ask(at(START + SECOND // 2))
-        self.assertEqual((answer.result, len(answer.translations)), (UNKNOWN, 1))
+        reply = self.ask(at(START + SECOND // 2))
+        self.assertEqual((reply.result, len(reply.translations)), (UNKNOWN, 1))
 
     def test_interval_is_found_if_one_is_certain_and_names_a_gap_all_the_same(self) -> None:
         self.daemon.start()
@@ -183,18 +183,18 @@ class WhoisTests(SynchronousTestCase):
             self.translation(client=client)
             self.daemon.wait(SECOND)
         self.daemon.flush()
-        answer = self.ask(Question(PORT, since=START + SECOND + 5, until=START + 5 * SECOND + 10))
-        self.assertEqual((answer.result, answer.gap), (FOUND, None))
+        reply = self.ask(WhoisQuery(PORT, since=START + SECOND + 5, until=START + 5 * SECOND + 10))
+        self.assertEqual((reply.result, reply.gap), (FOUND, None))
         self.assertEqual(
-            [record.client for record in answer.translations], ["10.0.0.2", "10.0.0.1", "10.0.0.3"]
+            [record.client for record in reply.translations], ["10.0.0.2", "10.0.0.1", "10.0.0.3"]
         )
-        answer = self.ask(Question(PORT, since=START - 5, until=START + SECOND + 10))
-        self.assertEqual((answer.result, len(answer.translations)), (FOUND, 1))
-        assert answer.gap is not None
-        self.assertEqual(answer.gap.until, START - 1)
+        reply = self.ask(WhoisQuery(PORT, since=START - 5, until=START + SECOND + 10))
+        self.assertEqual((reply.result, len(reply.translations)), (FOUND, 1))
+        assert reply.gap is not None
+        self.assertEqual(reply.gap.until, START - 1)
         # The end of an interval is not included.
-        answer = self.ask(Question(PORT, since=START, until=START + SECOND))
-        self.assertEqual(answer.result, NOBODY)
+        reply = self.ask(WhoisQuery(PORT, since=START, until=START + SECOND))
+        self.assertEqual(reply.result, NOBODY)
 
     def test_nat_and_upstream_restrict_in_every_form_of_an_address(self) -> None:
         self.daemon.start()
@@ -203,8 +203,8 @@ class WhoisTests(SynchronousTestCase):
         self.daemon.flush()
 
         def clients(**restrictions: str) -> list[str | None]:
-            answer = self.ask(at(START)._replace(**restrictions))  # type: ignore[arg-type]
-            return [record.client for record in answer.translations]
+            reply = self.ask(at(START)._replace(**restrictions))  # type: ignore[arg-type]
+            return [record.client for record in reply.translations]
 
         self.assertEqual(clients(), ["10.0.0.1", "10.0.0.2"])
         self.assertEqual(clients(upstream="10.2.0.1"), ["10.0.0.1"])
@@ -224,8 +224,8 @@ class WhoisTests(SynchronousTestCase):
         self.daemon.seal()
         self.daemon.wait(SECOND)
         self.daemon.flush()
-        answer = self.ask(at(START + 5))
-        self.assertEqual([record.state for record in answer.translations], ["removed"])
+        reply = self.ask(at(START + 5))
+        self.assertEqual([record.state for record in reply.translations], ["removed"])
         self.assertEqual(self.result(self.daemon.now - 1), NOBODY)
 
     def test_step_back_makes_what_may_be_of_its_overlap(self) -> None:
@@ -238,19 +238,19 @@ class WhoisTests(SynchronousTestCase):
         self.daemon.flush()
         self.daemon.wait(200 * SECOND)
         self.daemon.flush()
-        answer = self.ask(at(START + 60 * SECOND))
-        self.assertEqual((answer.result, len(answer.translations)), (UNKNOWN, 1))
-        assert answer.gap is not None
-        self.assertEqual(answer.gap.cause, "the clock was set back")
+        reply = self.ask(at(START + 60 * SECOND))
+        self.assertEqual((reply.result, len(reply.translations)), (UNKNOWN, 1))
+        assert reply.gap is not None
+        self.assertEqual(reply.gap.cause, "the clock was set back")
         self.assertEqual(self.result(START + 60 * SECOND, PORT + 1), NOBODY)
 
     def test_skipped_time_is_unknown(self) -> None:
         self.daemon.start()
         self.daemon.step(100 * SECOND)
         self.daemon.flush()
-        answer = self.ask(at(START + 50 * SECOND))
-        assert answer.gap is not None
-        self.assertEqual((answer.result, answer.gap.cause), (UNKNOWN, "the clock was set forward"))
+        reply = self.ask(at(START + 50 * SECOND))
+        assert reply.gap is not None
+        self.assertEqual((reply.result, reply.gap.cause), (UNKNOWN, "the clock was set forward"))
 
     def test_damaged_segment_is_a_gap_with_its_name(self) -> None:
         self.daemon.start()
@@ -263,10 +263,10 @@ class WhoisTests(SynchronousTestCase):
         path = self.directory / name
         path.write_bytes(b"x" * path.stat().st_size)
         # The catalogue lists it, and its size is right.
-        answer = self.ask(at(times[1]))
-        self.assertEqual(answer.result, UNKNOWN)
-        assert answer.gap is not None
-        self.assertIn(name, answer.gap.cause)
+        reply = self.ask(at(times[1]))
+        self.assertEqual(reply.result, UNKNOWN)
+        assert reply.gap is not None
+        self.assertIn(name, reply.gap.cause)
         self.assertEqual(self.result(times[0]), FOUND)
         self.assertEqual(self.result(times[2]), FOUND)
         # By the catalogue, nothing in the damaged one began so early.
@@ -291,11 +291,11 @@ class WhoisTests(SynchronousTestCase):
         self.daemon.stop()
         (name,) = (name for name in os.listdir(self.directory) if name.endswith(SUFFIX))
         query(str(self.directory / name), "pragma user_version = 99")
-        answer = self.ask(at(START))
-        assert answer.gap is not None
-        self.assertEqual(answer.result, UNKNOWN)
-        self.assertIn(name, answer.gap.cause)
-        self.assertIn("version 99", answer.gap.cause)
+        reply = self.ask(at(START))
+        assert reply.gap is not None
+        self.assertEqual(reply.result, UNKNOWN)
+        self.assertIn(name, reply.gap.cause)
+        self.assertIn("version 99", reply.gap.cause)
 
     def test_catalogue_is_used_only_if_it_agrees(self) -> None:
         self.daemon.start()
@@ -351,24 +351,24 @@ class ModelTests(SynchronousTestCase):
         walls = {START - SECOND, daemon.now, daemon.now + SECOND}
         for wall in range(START, daemon.now + 40 * SECOND, SECOND):
             walls |= {wall, wall + 500_000}
-        questions = [at(wall, PORT + port) for wall in sorted(walls) for port in range(3)]
-        for question, answer in zip(questions, journal.whois_all(questions), strict=True):
-            assert question.since is not None
-            moments = daemon.holders(question.port, question.since)
+        queries = [at(wall, PORT + port) for wall in sorted(walls) for port in range(3)]
+        for each, reply in zip(queries, journal.whois_all(queries), strict=True):
+            assert each.since is not None
+            moments = daemon.holders(each.port, each.since)
             there = {
                 (translation.client, translation.port)
                 for moment in moments
                 for translation in moment
             }
-            found = {(record.client, record.nat_port) for record in answer.translations}
-            if answer.result == FOUND:
-                self.assertLessEqual(found, there, question)
+            found = {(record.client, record.nat_port) for record in reply.translations}
+            if reply.result == FOUND:
+                self.assertLessEqual(found, there, each)
                 self.assertTrue(found)
-            elif answer.result == NOBODY:
-                self.assertEqual(there, set(), question)
+            elif reply.result == NOBODY:
+                self.assertEqual(there, set(), each)
             else:
-                self.assertIsNotNone(answer.gap)
-                self.assertFalse(exact and question.since >= START, question)
+                self.assertIsNotNone(reply.gap)
+                self.assertFalse(exact and each.since >= START, each)
 
 
 def play(daemon: Translations, steps: list[tuple[str, int]]) -> bool:

@@ -18,7 +18,7 @@ from natproxy.client.errors import (
     Unsupported,
 )
 from natproxy.records.record import Record
-from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, Answer, Gap, Question
+from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, Gap, WhoisQuery, WhoisReply
 from tests.support.control_server import ControlServer, Request, chunked, document, lines, whole
 
 SECOND = 1_000_000
@@ -84,20 +84,20 @@ class DaemonTests(SynchronousTestCase):
 
     def test_whois_returns_what_was_sent(self) -> None:
         for expected in (
-            Answer(FOUND, (ENTRY, ENTRY)),
-            Answer(NOBODY, last=ENTRY),
-            Answer(UNKNOWN, gap=Gap(SECOND, None, "the daemon was killed")),
-            Answer(UNKNOWN, gap=Gap(None, SECOND, "no journal")),
+            WhoisReply(FOUND, (ENTRY, ENTRY)),
+            WhoisReply(NOBODY, last=ENTRY),
+            WhoisReply(UNKNOWN, gap=Gap(SECOND, None, "the daemon was killed")),
+            WhoisReply(UNKNOWN, gap=Gap(None, SECOND, "no journal")),
         ):
             daemon = self.replies(document(expected.json()))
-            found = daemon.whois(Question(40123, None, "10.1.1.1:9001", 0, SECOND))
+            found = daemon.whois(WhoisQuery(40123, None, "10.1.1.1:9001", 0, SECOND))
             self.assertEqual(found, expected)
             self.assertEqual(self.sent().query["upstream"], "10.1.1.1:9001")
 
     def test_several_ports_are_one_request(self) -> None:
-        expected = [Answer(FOUND, (ENTRY,)), Answer(NOBODY)]
+        expected = [WhoisReply(FOUND, (ENTRY,)), WhoisReply(NOBODY)]
         daemon = self.replies(lines(each.json() for each in expected))
-        self.assertEqual(list(daemon.whois_each([Question(1), Question(2, since=0)])), expected)
+        self.assertEqual(list(daemon.whois_each([WhoisQuery(1), WhoisQuery(2, since=0)])), expected)
         request = self.sent()
         self.assertEqual((request.method, request.path), ("POST", "/v1/whois"))
         self.assertEqual(
@@ -152,10 +152,10 @@ class DaemonTests(SynchronousTestCase):
     def test_malformed_documents_are_an_error(self) -> None:
         for body in (b"", b"[]", b"{", b"\xff"):
             with self.assertRaises(NotUnderstood, msg=body):
-                self.replies(whole(body)).whois(Question(1))
+                self.replies(whole(body)).whois(WhoisQuery(1))
         for members in ({}, {"result": "found", "translations": None}, {"translations": []}):
             with self.assertRaises(NotUnderstood):
-                self.replies(document(members)).whois(Question(1))
+                self.replies(document(members)).whois(WhoisQuery(1))
         for found in ({}, {"translations": 5}, {"translations": [5]}):
             with self.assertRaises(NotUnderstood):
                 self.replies(document(found)).kill(1)

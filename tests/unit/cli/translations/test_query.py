@@ -10,7 +10,7 @@ from natproxy.cli.translations.query import (
     filter_text,
     interval_of,
     parse_port,
-    question_of,
+    query_of,
 )
 from natproxy.client.errors import UsageError
 
@@ -46,21 +46,21 @@ class PortTests(QueryCase):
 
 class TimeTests(QueryCase):
     def test_time_is_as_long_as_its_last_unit(self) -> None:
-        found = question_of("1", "2023-11-14T22:12Z")
+        found = query_of("1", "2023-11-14T22:12Z")
         self.assertEqual((found.since, found.until), (NOW - 80 * SECOND, NOW - 20 * SECOND))
 
     def test_unit_that_has_not_passed_ends_now(self) -> None:
-        found = question_of("1", "2023-11-14T22:13Z")
+        found = query_of("1", "2023-11-14T22:13Z")
         self.assertEqual((found.since, found.until), (NOW - 20 * SECOND, NOW))
 
     def test_time_within_ends_now_at_most(self) -> None:
-        found = question_of("1", "-10s", within=60.0)
+        found = query_of("1", "-10s", within=60.0)
         self.assertEqual((found.since, found.until), (NOW - 70 * SECOND, NOW))
 
     def test_future_is_a_usage_error(self) -> None:
         with self.assertRaisesRegex(UsageError, "in the future"):
-            question_of("1", "2023-11-14T22:13:21Z", within=60.0)
-        found = question_of("1", "now")
+            query_of("1", "2023-11-14T22:13:21Z", within=60.0)
+        found = query_of("1", "now")
         self.assertEqual((found.since, found.until), (NOW, NOW))
 
     def test_interval(self) -> None:
