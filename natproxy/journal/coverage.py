@@ -192,11 +192,15 @@ class Coverage:
         boot = self.boots[segment.boot]
         if row.outcome == "lost":
             losses = [loss for loss in self._losses(segment, LOSING) if loss.last >= row.started]
-            if losses:
+            if losses and boot.steady:
                 # A translation may have outlasted all gaps but the last one.
                 last = max(loss.last for loss in losses)
                 return Held(max(row.started, losses[0].first), last, losses[0].gap)
-        elif segment.part < boot.parts[segment.worker][-1]:
+            # The times do not show which gap it was.
+            end = span(row.started, boot.next_start, CAUSES["killed"])
+            gap = losses[0].gap if losses else end.gap
+            return Held(row.started, boot.next_start, gap)
+        if segment.part < boot.parts[segment.worker][-1]:
             if segment.part + 1 in boot.parts[segment.worker]:
                 return None
             hole = span(segment.complete_to + 1, boot.next_start, MISSING)
