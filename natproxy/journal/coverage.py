@@ -224,7 +224,7 @@ class Coverage:
         if not (segment.listed or boot.steady):
             return END
         ends = [loss.last for loss in self._losses(segment, LOSING)]
-        if segment.part == boot.parts[segment.worker][-1]:
+        if segment.part == boot.parts[segment.worker][-1] or (ends and not boot.steady):
             ends.append(boot.next_start)
         return max([segment.latest, segment.complete_to, *ends])
 

@@ -199,7 +199,7 @@ class Translations:
         for place, (since, offset) in enumerate(self.clock):
             until = self.clock[place + 1][0] if place + 1 < len(self.clock) else None
             true = wall - offset
-            if true >= since and (until is None or true < until):
+            if since <= true <= self.true and (until is None or true < until):
                 moments.append(true)
             elif place and self.clock[place - 1][1] + since < wall < offset + since:
                 # The clock skipped it.
