@@ -12,21 +12,19 @@ from contextlib import closing
 from typing import TypeVar
 from urllib.parse import quote
 
-from natproxy.journal.schema import CATALOGUE, CATALOGUE_FILE, SUFFIX, VERSION
+from natproxy.journal.files import remove, segment_files
+from natproxy.journal.rows import GapRow, Step
+from natproxy.journal.schema import CATALOGUE, CATALOGUE_FILE, VERSION
 from natproxy.journal.segment import (
     BUSY,
-    GapRow,
     NewerSchema,
     NotASegment,
-    SegmentInfo,
-    Step,
     check_version,
     connect,
-    describe,
-    remove,
     statements,
     transaction,
 )
+from natproxy.journal.summary import SegmentInfo, describe
 
 T = TypeVar("T")
 
@@ -144,11 +142,6 @@ def read_catalogue(directory: str) -> list[SegmentInfo]:
             return _read(connection)
     except sqlite3.Error:
         return []
-
-
-def segment_files(directory: str) -> list[str]:
-    """Return the names of the segments' files, sorted."""
-    return sorted(name for name in os.listdir(directory) if name.endswith(SUFFIX))
 
 
 def sealed_info(path: str) -> SegmentInfo | None:

@@ -8,16 +8,9 @@ from typing import NamedTuple
 
 from natproxy.journal.catalogue import read_catalogue
 from natproxy.journal.directory import JournalError
-from natproxy.journal.reader import (
-    OPEN,
-    Readers,
-    SegmentReader,
-    SegmentRemoved,
-    Summary,
-    UnreadableSegment,
-)
-from natproxy.journal.schema import DAMAGED, SUFFIX
-from natproxy.journal.segment import file_name
+from natproxy.journal.files import DAMAGED, SUFFIX, file_name
+from natproxy.journal.reader import OPEN, Readers, SegmentReader, SegmentRemoved, UnreadableSegment
+from natproxy.journal.summary import Summary
 from natproxy.records.record import Origin
 
 RECENT = 10_000_000_000

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from datetime import datetime, timezone
 from itertools import pairwise
 from typing import NamedTuple
 
 from natproxy.journal.contents import Contents
-from natproxy.journal.reader import BEGINNING, END, ERASED, Row, Summary
-from natproxy.journal.schema import CAUSES, SUFFIX
-from natproxy.records.record import EPOCH, MICROSECOND
+from natproxy.journal.files import boot_of, opened_of
+from natproxy.journal.rows import ERASED, Row
+from natproxy.journal.schema import CAUSES
+from natproxy.journal.summary import BEGINNING, END, Summary
 from natproxy.records.whois import Gap
 
 UNNOTICED = 10_000_000
@@ -300,20 +300,11 @@ def _unreadable(contents: Contents, starts: dict[str, int]) -> Iterator[Span]:
     names = list(contents.files)
     for error in contents.unreadable:
         following = names[names.index(error.name) + 1 :] if error.name in names else []
-        ends = [time for name in following if (time := _named_time(name)) is not None]
-        first = _named_time(error.name)
-        boot = error.name.partition(SUFFIX)[0].rpartition("-")[2]
+        ends = [time for name in following if (time := opened_of(name)) is not None]
+        first = opened_of(error.name)
+        boot = boot_of(error.name)
         yield span(
             BEGINNING if first is None else min(first, starts.get(boot, first)),
             END if first is None or not ends else max(first, min(ends)),
             f"the segment {error.name} cannot be read: {error.reason}",
         )
-
-
-def _named_time(name: str) -> int | None:
-    """Return the time in a segment's file name."""
-    try:
-        moment = datetime.strptime(name.partition("Z-")[0], "%Y%m%dT%H%M%S.%f")
-    except ValueError:
-        return None
-    return (moment.replace(tzinfo=timezone.utc) - EPOCH) // MICROSECOND

@@ -7,13 +7,12 @@ import os
 import secrets
 import sqlite3
 
-from natproxy.journal.catalogue import Catalogue, segment_files
+from natproxy.journal.catalogue import Catalogue
+from natproxy.journal.files import OFF, is_off, segment_files
+from natproxy.journal.rows import GapRow
 from natproxy.journal.schema import LOCK_FILE
-from natproxy.journal.segment import Addition, GapRow, Segment, seal
+from natproxy.journal.segment import Addition, Segment, seal
 from natproxy.records.record import Origin
-
-OFF = "off"
-"""Begins the boot of a segment that only records that the daemon ran without a journal."""
 
 
 class JournalError(Exception):
@@ -86,8 +85,3 @@ def note_off(directory: str, since: float) -> None:
         raise JournalError(
             f"cannot record in the journal in {directory} that the daemon runs without it: {error}"
         ) from None
-
-
-def is_off(file: str) -> bool:
-    """Return whether a segment only records that the daemon ran without a journal."""
-    return f"-w0-{OFF}" in file

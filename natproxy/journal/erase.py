@@ -13,9 +13,10 @@ from typing import NamedTuple
 from natproxy.journal.catalogue import Catalogue
 from natproxy.journal.contents import Directory
 from natproxy.journal.directory import JournalError
-from natproxy.journal.reader import ERASED
-from natproxy.journal.schema import SUFFIX
-from natproxy.journal.segment import check_version, connect, describe, transaction
+from natproxy.journal.files import SUFFIX
+from natproxy.journal.rows import ERASED
+from natproxy.journal.segment import check_version, connect, transaction
+from natproxy.journal.summary import describe
 from natproxy.records.filter.hosts import parse_network
 
 ERASING = ".erasing"

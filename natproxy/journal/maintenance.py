@@ -9,10 +9,11 @@ from threading import Lock
 from typing import NamedTuple
 
 from natproxy.journal.catalogue import Catalogue
+from natproxy.journal.files import SUFFIX
 from natproxy.journal.recovery import recover
 from natproxy.journal.retention import retain
-from natproxy.journal.schema import SUFFIX
-from natproxy.journal.segment import GapRow, seal
+from natproxy.journal.rows import GapRow
+from natproxy.journal.segment import seal
 from natproxy.journal.space import reason_of
 
 

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import os
-import re
 import sqlite3
 from contextlib import closing
-from datetime import datetime, timezone
 from typing import NamedTuple
 
-from natproxy.journal.catalogue import Catalogue, segment_files
-from natproxy.journal.schema import DAMAGED, SUFFIX
+from natproxy.journal.catalogue import Catalogue
+from natproxy.journal.files import DAMAGED, SUFFIX, files_of, opened_of, remove, segment_files
+from natproxy.journal.rows import GapRow
 from natproxy.journal.segment import (
-    GapRow,
     NewerSchema,
     NotASegment,
     check_version,
     connect,
-    files_of,
-    remove,
     seal,
     transaction,
 )
-from natproxy.records.record import EPOCH, MICROSECOND
 
 
 class Recovered(NamedTuple):
@@ -92,18 +87,6 @@ def set_aside(path: str) -> None:
     for file in files_of(path):
         if os.path.lexists(file):
             os.rename(file, path + DAMAGED + file[len(path) :])
-
-
-def opened_of(file: str) -> int | None:
-    """Return when a segment was opened, by the name of its file; ``None`` if that is malformed."""
-    match = re.match(r"(\d{8}T\d{6}\.\d{6})Z-", file)
-    if match is None:
-        return None
-    try:
-        moment = datetime.strptime(match[1], "%Y%m%dT%H%M%S.%f").replace(tzinfo=timezone.utc)
-    except ValueError:
-        return None
-    return (moment - EPOCH) // MICROSECOND
 
 
 def _last_parts(directory: str, files: list[str]) -> set[str]:

@@ -8,15 +8,10 @@ from contextlib import AbstractContextManager, suppress
 
 from natproxy.journal.contents import Directory, Identity
 from natproxy.journal.coverage import MISSING
-from natproxy.journal.reader import (
-    END,
-    Row,
-    SegmentReader,
-    SegmentRemoved,
-    Summary,
-    UnreadableSegment,
-)
+from natproxy.journal.reader import SegmentReader, SegmentRemoved, UnreadableSegment
+from natproxy.journal.rows import Row
 from natproxy.journal.schema import CAUSES
+from natproxy.journal.summary import END, Summary
 from natproxy.journal.translations import Order, Selection, Stream, merged
 from natproxy.records.queries import EventsQuery
 from natproxy.records.record import Record
@@ -228,7 +223,7 @@ class _Replay:
 
 def _events_of(row: Row, segment: Summary) -> Iterator[Record]:
     """Return the records of the events of a translation, or of a failed command."""
-    record = row.record(segment)
+    record = row.record(segment.origin)
     if row.nat_port is None:
         if row.seq is not None and row.ended is not None:
             yield record._replace(event="failed", time=row.ended, state="failed")

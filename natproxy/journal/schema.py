@@ -19,15 +19,6 @@ from __future__ import annotations
 VERSION = 1
 """Version of the schema: ``pragma user_version``. A reader refuses a newer one, and names it."""
 
-SUFFIX = ".segment"
-"""``OPENED-wWORKER-BOOT.segment``, such as ``20261126T140307.123456Z-w0-1f2e3d4c.segment``.
-
-File names sort by the time at which the segment was opened.
-"""
-
-DAMAGED = ".damaged"
-"""Added to the name of a segment that could not be read at a start, and was set aside."""
-
 CATALOGUE_FILE = "catalogue.sqlite"
 
 LOCK_FILE = "lock"

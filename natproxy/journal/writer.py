@@ -10,7 +10,8 @@ import sqlite3
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from natproxy.journal.segment import Action, Addition, Entry, GapRow, Segment, Step
+from natproxy.journal.rows import Action, Entry, GapRow, Step
+from natproxy.journal.segment import Addition, Segment
 from natproxy.journal.space import Unwritable, check_space, reason_of
 from natproxy.nat.ring import Lost, Row
 from natproxy.records.record import Origin

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from natproxy.journal.segment import GapRow
+from natproxy.journal.rows import GapRow
 from natproxy.records.record import parse_time
 from tests.support.journal_load import client_of, port_of
 from tests.support.journals import entries_of, gaps_of, meta_of, paths_of

@@ -8,9 +8,11 @@ from unittest.mock import patch
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.journal.catalogue import Catalogue
-from natproxy.journal.directory import JournalError, claim, is_off, note_off
+from natproxy.journal.directory import JournalError, claim, note_off
+from natproxy.journal.files import is_off
 from natproxy.journal.recovery import recover
-from natproxy.journal.segment import GapRow, Segment
+from natproxy.journal.rows import GapRow
+from natproxy.journal.segment import Segment
 from natproxy.journal.writer import Writer
 from tests.support.journals import NOW, WALL, Traffic, gaps_of, paths_of
 

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.journal.directory import JournalError
 from natproxy.journal.erase import erase_client
-from natproxy.journal.reader import ERASED
+from natproxy.journal.rows import ERASED
 from natproxy.journal.search import Journal
 from natproxy.journal.segment import connect
 from natproxy.records.queries import HistoryQuery

@@ -11,9 +11,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.journal import recovery, segment
 from natproxy.journal.catalogue import Catalogue
-from natproxy.journal.recovery import Recovered, opened_of, recover
-from natproxy.journal.schema import DAMAGED, VERSION
-from natproxy.journal.segment import GapRow
+from natproxy.journal.files import DAMAGED
+from natproxy.journal.recovery import Recovered, recover
+from natproxy.journal.rows import GapRow
+from natproxy.journal.schema import VERSION
 from natproxy.journal.writer import Writer
 from tests.support.journals import (
     NOW,
@@ -203,10 +204,3 @@ class DamageTests(RecoveryCase):
         error = sqlite3.OperationalError("database or disk is full")
         with patch.object(recovery, "seal", side_effect=error):
             self.assertRaises(sqlite3.OperationalError, self.recover)
-
-
-class NameTests(SynchronousTestCase):
-    def test_time_in_a_name(self) -> None:
-        self.assertEqual(opened_of("20231114T221320.000007Z-w0-0c.segment"), NOW + 7)
-        self.assertIsNone(opened_of("20231314T221320.000007Z-w0-0c.segment"))
-        self.assertIsNone(opened_of("other.segment"))

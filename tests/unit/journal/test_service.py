@@ -15,7 +15,8 @@ from natproxy.journal import service as services
 from natproxy.journal import writer
 from natproxy.journal.catalogue import Catalogue
 from natproxy.journal.maintenance import Maintenance
-from natproxy.journal.segment import GapRow, Segment
+from natproxy.journal.rows import GapRow
+from natproxy.journal.segment import Segment
 from natproxy.journal.service import JournalError, JournalService, JournalSettings
 from natproxy.records.record import format_time
 from tests.support.doubles import Journal as Log

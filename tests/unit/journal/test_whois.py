@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.journal.directory import JournalError
-from natproxy.journal.schema import CATALOGUE_FILE, SUFFIX
+from natproxy.journal.files import SUFFIX
+from natproxy.journal.schema import CATALOGUE_FILE
 from natproxy.journal.search import Journal
 from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, WhoisQuery, WhoisReply
 from tests.support.journal_runs import CLIENT, SECOND, START, Translations, query

@@ -10,7 +10,8 @@ from unittest.mock import patch
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.journal import writer as writers
-from natproxy.journal.segment import Addition, GapRow, Segment, Step, seal
+from natproxy.journal.rows import GapRow, Step
+from natproxy.journal.segment import Addition, Segment, seal
 from natproxy.journal.space import Unwritable
 from natproxy.journal.writer import Writer
 from tests.support.journals import (
