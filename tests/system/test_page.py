@@ -180,6 +180,7 @@ def test_rows_appear_and_go_without_reloading(
         expect(row.locator("td.phase")).to_have_text("relaying")
         expect(row.locator("td.bytes")).to_contain_text("of 67.1 MB")
         expect(page.locator("#entries-now")).to_have_text("1")
+        expect(page.locator("#ports-of")).to_have_text("of 28,232")
     expect(page.locator("#rows tr")).to_have_count(0)
     expect(page.locator("#table-note")).to_have_text("No command is in flight.")
     expect(page.locator("#errors li").first).to_contain_text("client-gone")
@@ -478,6 +479,8 @@ def test_file_server_has_a_status_page(files: Path, open_page: Callable[..., Any
         page = open_page(server.url, viewport={"width": 400, "height": 800})
         expect(page.locator("#name")).to_contain_text("files-")
         expect(page.locator("#facts")).to_contain_text("boot")
+        expect(page.locator("#facts dt", has_text="GET completed")).to_have_text("GET completed")
+        expect(page.locator("#facts dt", has_text="ports free")).to_have_text("ports free")
         assert page.evaluate("document.documentElement.scrollWidth") == 400
         page.close()
 

@@ -250,6 +250,7 @@ class StatusTests(ObservationCase):
         self.assertEqual(status["commands"], {"total": 0, "sent": 0, "verbs": {}})
         self.assertIn("duration", status["counters"])
         self.assertIn("reactor_delay", status["counters"])
+        self.assertIn("total", status["counters"]["ports"])
 
     def test_ready_while_it_listens(self) -> None:
         daemon, companion = self.started()
