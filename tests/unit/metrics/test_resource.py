@@ -8,6 +8,7 @@ from unittest import mock
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
+from twisted.internet.defer import FirstError, fail
 from twisted.web.server import NOT_DONE_YET
 from twisted.web.test.requesthelper import DummyRequest
 
@@ -111,6 +112,15 @@ class ResourceTests(ProxyCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         if self.logged_errors is not None:
             self.logged_errors.flush(ZeroDivisionError)
+
+    def test_error_of_the_thread_does_not_count_as_a_reader_for_ever(self) -> None:
+        self.metrics.refresh = lambda: fail(OSError("no threads"))
+        for _ in range(MOST_READERS + 1):
+            request = self.request()
+            self.assertEqual((request.responseCode, request.finished), (500, 1))
+            self.assertEqual(len(self.flushLoggedErrors(FirstError)), 1)
+            if self.logged_errors is not None:
+                self.logged_errors.flush(FirstError)
 
     def test_without_prometheus_client_there_is_no_resource(self) -> None:
         with mock.patch.dict(sys.modules, {"prometheus_client": None}):
