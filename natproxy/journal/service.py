@@ -94,7 +94,6 @@ class JournalService(Service):
         self.directory = directory
         self._reactor = reactor
         self._ring = ring
-        self._settings = settings
         self._wall_clock = wall_clock
         self._in_thread = Threads(reactor, 2, "journal") if in_thread is None else in_thread
         self._state = State.STOPPED
