@@ -58,7 +58,7 @@ class MetricsResource(Resource):
         gone: list[object] = []
         request.notifyFinish().addErrback(gone.append)
         self._waiting += 1
-        refreshed = gatherResults([each.refresh() for each in self._metrics])
+        refreshed = gatherResults([each.refresh() for each in self._metrics], consumeErrors=True)
 
         def ended(result: list[object] | Failure) -> list[object] | Failure:
             self._waiting -= 1
