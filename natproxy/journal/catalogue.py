@@ -12,7 +12,7 @@ from contextlib import closing
 from typing import TypeVar
 from urllib.parse import quote
 
-from natproxy.journal.schema import CATALOGUE, CATALOGUE_FILE, SUFFIX, VERSION
+from natproxy.journal.schema import CATALOGUE, CATALOGUE_FILE, VERSION
 from natproxy.journal.segment import (
     BUSY,
     GapRow,
@@ -24,6 +24,7 @@ from natproxy.journal.segment import (
     connect,
     describe,
     remove,
+    segment_files,
     statements,
     transaction,
 )
@@ -56,8 +57,8 @@ class Catalogue:
             with transaction(connection):
                 _delete(connection, info.file)
                 connection.execute(
-                    f"insert into segments values ({', '.join('?' * 14)})",  # noqa: S608
-                    info[:14],
+                    f"insert into segments values ({', '.join('?' * 15)})",  # noqa: S608
+                    info[:15],
                 )
                 connection.executemany(
                     "insert into gaps values (?, ?, ?, ?, ?, ?)",
@@ -146,11 +147,6 @@ def read_catalogue(directory: str) -> list[SegmentInfo]:
         return []
 
 
-def segment_files(directory: str) -> list[str]:
-    """Return the names of the segments' files, sorted."""
-    return sorted(name for name in os.listdir(directory) if name.endswith(SUFFIX))
-
-
 def sealed_info(path: str) -> SegmentInfo | None:
     """Return what the catalogue has of a segment; ``None`` if it is not sealed, or not readable."""
     try:
@@ -178,7 +174,8 @@ def _read(connection: sqlite3.Connection) -> list[SegmentInfo]:
         SegmentInfo._make((*row, tuple(gaps.get(row[0], ())), tuple(steps.get(row[0], ()))))
         for row in connection.execute(
             "select file, proxy, worker, boot, part, boot_started, opened, complete_to, stopped,"
-            " sealed, min_started, max_ended, rows, bytes from segments order by opened, file"
+            " sealed, min_started, max_ended, rows, bytes, former from segments"
+            " order by opened, file"
         )
     ]
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from natproxy.journal.contents import Contents
 from natproxy.journal.reader import BEGINNING, END, ERASED, Row, Summary
-from natproxy.journal.schema import CAUSES, SUFFIX
+from natproxy.journal.schema import CAUSES, DAMAGED, SUFFIX
 from natproxy.records.record import EPOCH, MICROSECOND
 from natproxy.records.whois import Gap
 
@@ -24,6 +24,7 @@ EMPTY = "the journal is empty"
 OLDEST = "the journal does not reach back so far"
 NOT_YET = "the journal is not written so far, or the daemon was killed"
 MISSING = "a segment is missing"
+UNWRITTEN = "the daemon has started, and has not written its journal"
 CLOSED = "the journal was closed before the end of the translation"
 SET_BACK = "the clock was set back"
 SET_FORWARD = "the clock was set forward"
@@ -126,6 +127,12 @@ class Coverage:
             gaps.append(span(BEGINNING, starts[0] - 1, OLDEST))
         elif not contents.unreadable:
             gaps.append(span(BEGINNING, END, EMPTY))
+        if contents.unwritten is not None:
+            following = bisect_left(starts, contents.unwritten)
+            end = starts[following] - 1 if following < len(starts) else END
+            if end >= contents.unwritten:
+                gaps.append(span(contents.unwritten, end, UNWRITTEN))
+        gaps += self._missing_runs(contents)
         starts_of = {name: boot.start for name, boot in self.boots.items()}
         # First those that name a segment, which is missing as well.
         self.gaps = sorted([*_unreadable(contents, starts_of), *gaps], key=lambda gap: gap.first)
@@ -154,6 +161,23 @@ class Coverage:
                 yield from self._losses(segment)
         if not stopped:
             yield _after(end, next_start)
+
+    def _missing_runs(self, contents: Contents) -> Iterator[Span]:
+        """Return the times of runs whose last segment was deleted, and a later one was not."""
+        files = contents.files
+        for segment in contents.segments:
+            former = segment.former
+            if former is None or segment.part > 1 or former in files or former + DAMAGED in files:
+                continue
+            ends = [
+                boot.complete_to
+                for boot in self.boots.values()
+                if boot.start < segment.boot_started
+            ]
+            named = _named_time(former)
+            first = min(max(ends, default=BEGINNING) + 1, BEGINNING if named is None else named)
+            if first < segment.boot_started:
+                yield span(first, segment.boot_started - 1, MISSING)
 
     def _losses(self, segment: Summary, causes: frozenset[str] | None = None) -> list[Span]:
         """Return the gaps of a segment, by their first microsecond.

@@ -93,6 +93,7 @@ class Summary(NamedTuple):
     :ivar earliest: a time before which nothing in its entries is, if the clock was not set.
     :ivar latest: a time after which nothing in its entries is, likewise.
     :ivar listed: whether the two are from the catalogue, and hold if the clock was set, too.
+    :ivar former: name of the newest segment that was there before; ``None`` if there was none.
     """
 
     name: str
@@ -110,6 +111,7 @@ class Summary(NamedTuple):
     earliest: int = BEGINNING
     latest: int = END
     listed: bool = False
+    former: str | None = None
 
     @classmethod
     def of(cls, info: SegmentInfo) -> Summary:
@@ -131,6 +133,7 @@ class Summary(NamedTuple):
             END if info.min_started is None else info.min_started,
             BEGINNING if info.max_ended is None else info.max_ended,
             True,
+            info.former,
         )
 
 
@@ -321,6 +324,7 @@ class SegmentReader:
                 tuple(Step(*step) for step in steps),
                 min(int(meta["opened"]), END if first is None else first[0]) - ORDER,
                 int(meta["complete_to"]) + ORDER,
+                former=meta.get("former"),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UnreadableSegment(

@@ -9,17 +9,19 @@ from contextlib import closing
 from datetime import datetime, timezone
 from typing import NamedTuple
 
-from natproxy.journal.catalogue import Catalogue, segment_files
+from natproxy.journal.catalogue import Catalogue
 from natproxy.journal.schema import DAMAGED, SUFFIX
 from natproxy.journal.segment import (
     GapRow,
     NewerSchema,
     NotASegment,
+    SegmentInfo,
     check_version,
     connect,
     files_of,
     remove,
     seal,
+    segment_files,
     transaction,
 )
 from natproxy.records.record import EPOCH, MICROSECOND
@@ -56,13 +58,14 @@ def recover(directory: str, boot: str, now: int) -> Recovered:
     busy = False
     catalogue = Catalogue(directory)
     catalogue.refresh()
-    listed = {info.file for info in catalogue.infos()}
+    infos = catalogue.infos()
+    listed = {info.file for info in infos}
     left = [
         file
         for file in segment_files(directory)
         if file not in listed and not file.endswith(f"-{boot}{SUFFIX}")
     ]
-    last_parts = _last_parts(directory, left)
+    last_parts = _last_parts(directory, left, infos)
     for file in left:
         path = os.path.join(directory, file)
         try:
@@ -70,6 +73,13 @@ def recover(directory: str, boot: str, now: int) -> Recovered:
             catalogue.add(seal(path, now, moved=file not in last_parts))
             recovered.append(file)
         except NotASegment:
+            # Its creation was interrupted, or it was emptied. Without another one of its boot,
+            # nothing else shows that the daemon ran.
+            origin = file.partition("-")[2]
+            if not any(
+                other.endswith(origin) for other in segment_files(directory) if other != file
+            ):
+                gaps.append(GapRow(opened_of(file), now, None, None, "unreadable"))
             remove(path)
         except NewerSchema as error:
             messages.append(f"{error}; it is left as it is")
@@ -106,9 +116,15 @@ def opened_of(file: str) -> int | None:
     return (moment - EPOCH) // MICROSECOND
 
 
-def _last_parts(directory: str, files: list[str]) -> set[str]:
-    """Return those segments that no other segment of the same worker and boot follows."""
+def _last_parts(directory: str, files: list[str], sealed: list[SegmentInfo]) -> set[str]:
+    """Return those segments that no other segment of the same worker and boot follows.
+
+    :param sealed: what the catalogue has of others.
+    """
     last: dict[tuple[int, str], tuple[int, str]] = {}
+    for info in sealed:
+        origin = info.worker, info.boot
+        last[origin] = max(last.get(origin, (0, "")), (info.part, info.file))
     for file in files:
         try:
             with closing(connect(os.path.join(directory, file))) as connection:

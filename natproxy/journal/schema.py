@@ -31,7 +31,10 @@ DAMAGED = ".damaged"
 CATALOGUE_FILE = "catalogue.sqlite"
 
 LOCK_FILE = "lock"
-"""Locked (``flock``) by the daemon that writes the directory."""
+"""Locked (``flock``) by the daemon that writes the directory.
+
+It contains the time at which a run of the daemon started, until that has written a segment.
+"""
 
 ISO = "strftime('%Y-%m-%dT%H:%M:%S', {0} / 1000000, 'unixepoch') || printf('.%06dZ', {0} % 1000000)"
 
@@ -43,6 +46,7 @@ create table meta (
 -- proxy, worker, boot: the origin of every row
 -- part: number of the segment in its worker and boot, from 1
 -- boot_started: when the daemon started
+-- former: file name of the newest segment that was there before; absent if there was none
 -- opened: from when on the segment is complete
 -- complete_to: until when it is complete: every translation that was registered before, and the
 --     end of every one that ended before, is in the file, but for those in gaps. Renewed with
@@ -154,6 +158,7 @@ CAUSES = {
     "overrun": "the journal was too slow",
     "off": "the daemon ran without a journal",
     "unreadable": "a segment could not be read",
+    "unwritten": "the daemon ran, and could not write its journal",
     "erased": "entries were erased",
 }
 """Causes of gaps, and the phrases for people."""
@@ -173,7 +178,8 @@ create table if not exists segments (
     min_started integer,         -- the earliest time in an entry; null: it has no entries
     max_ended integer,           -- the latest one
     rows integer not null,
-    bytes integer not null
+    bytes integer not null,
+    former text
 );
 create table if not exists gaps (
     file text not null, since integer, until integer, first_seq integer, last_seq integer,

@@ -123,6 +123,7 @@ class SegmentInfo(NamedTuple):
     max_ended: int | None
     rows: int
     bytes: int
+    former: str | None = None
     gaps: tuple[GapRow, ...] = ()
     steps: tuple[Step, ...] = ()
 
@@ -167,6 +168,7 @@ class Segment:
         :param opened: from when on it is complete, likewise.
         :param part: its number in the worker and boot.
         """
+        former = max(segment_files(directory), default=None)
         named = opened
         # The clock may have been set back.
         while os.path.lexists(path := os.path.join(directory, file_name(origin, named))):
@@ -189,6 +191,7 @@ class Segment:
                             ("boot_started", boot_started),
                             ("opened", opened),
                             ("complete_to", opened),
+                            *([] if former is None else [("former", former)]),
                         ],
                     )
                     segment = cls(path, connection)
@@ -318,6 +321,7 @@ def describe(connection: sqlite3.Connection, file: str) -> SegmentInfo:
         max_ended,
         rows,
         pages * size,
+        meta.get("former"),
         tuple(
             GapRow(*row)
             for row in connection.execute(
@@ -384,6 +388,11 @@ def file_name(origin: Origin, opened: int) -> str:
     """Return the name of a segment's file."""
     moment = EPOCH + timedelta(microseconds=opened)
     return f"{moment:%Y%m%dT%H%M%S.%f}Z-w{origin.worker}-{origin.boot}{SUFFIX}"
+
+
+def segment_files(directory: str) -> list[str]:
+    """Return the names of the segments' files, sorted."""
+    return sorted(name for name in os.listdir(directory) if name.endswith(SUFFIX))
 
 
 def files_of(path: str) -> Iterator[str]:

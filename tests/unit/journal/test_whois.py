@@ -285,6 +285,25 @@ class WhoisTests(SynchronousTestCase):
         self.assertEqual(self.result(START + 3 * SECOND), UNKNOWN)
         self.assertEqual(self.result(time), FOUND)
 
+    def test_run_whose_segments_were_all_deleted_is_a_gap(self) -> None:
+        times = []
+        for _ in range(3):
+            self.daemon.start()
+            self.daemon.wait(SECOND)
+            times.append(self.translation())
+            self.daemon.seal()
+            self.daemon.stop()
+            self.daemon.wait(SECOND)
+        names = sorted(name for name in os.listdir(self.directory) if name.endswith(SUFFIX))
+        for name in names[2:4]:
+            (self.directory / name).unlink()
+        self.assertEqual([self.result(time) for time in times], [FOUND, UNKNOWN, FOUND])
+        # Without the older ones, the journal begins later.
+        for name in names[:2]:
+            (self.directory / name).unlink()
+        self.assertEqual([self.result(time) for time in times], [UNKNOWN, UNKNOWN, FOUND])
+        self.assertEqual(self.result(times[2] - SECOND // 2), NOBODY)
+
     def test_newer_schema_is_refused_by_name(self) -> None:
         self.daemon.start()
         self.translation()
