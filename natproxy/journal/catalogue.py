@@ -65,7 +65,7 @@ class Catalogue:
                     [(info.file, *gap) for gap in info.gaps],
                 )
                 connection.executemany(
-                    "insert into steps values (?, ?, ?)",
+                    "insert into steps values (?, ?, ?, ?)",
                     [(info.file, *step) for step in info.steps],
                 )
 
@@ -168,7 +168,9 @@ def _read(connection: sqlite3.Connection) -> list[SegmentInfo]:
     ):
         gaps.setdefault(file, []).append(GapRow(*gap))
     steps: dict[str, list[Step]] = {}
-    for file, *step in connection.execute("select file, time, step from steps order by rowid"):
+    for file, *step in connection.execute(
+        "select file, time, step, elapsed from steps order by rowid"
+    ):
         steps.setdefault(file, []).append(Step(*step))
     return [
         SegmentInfo._make((*row, tuple(gaps.get(row[0], ())), tuple(steps.get(row[0], ()))))

@@ -18,7 +18,10 @@ from natproxy.records.record import EPOCH, MICROSECOND
 from natproxy.records.whois import Gap
 
 UNNOTICED = 10_000_000
-"""Microseconds at most between a step of the clock and its discovery, and between two writes."""
+"""Microseconds usually between two writes, and so between a step of the clock and its discovery.
+
+It takes longer if the disk hangs.
+"""
 
 EMPTY = "the journal is empty"
 OLDEST = "the journal does not reach back so far"
@@ -113,11 +116,12 @@ class Coverage:
         for name, chains in runs.items():
             gaps += self._add(name, list(chains.values()), starts)
         for segment in contents.segments:
-            for time, step in segment.steps:
+            for time, step, elapsed in segment.steps:
+                earliest = time - max(elapsed, UNNOTICED)
                 if step < 0:
-                    doubled.append(span(time - UNNOTICED, time - step, SET_BACK))
+                    doubled.append(span(earliest, time - step, SET_BACK))
                 else:
-                    gaps.append(span(time - step - UNNOTICED, time, SET_FORWARD))
+                    gaps.append(span(earliest - step, time, SET_FORWARD))
         latest = BEGINNING
         for first, last in sorted(shown.values()):
             if first < min(latest, last):
@@ -310,7 +314,7 @@ def _shown(segments: list[Summary]) -> tuple[int, int]:
     times: list[int] = []
     for segment in segments:
         times += (segment.boot_started, segment.opened, segment.complete_to)
-        for time, step in segment.steps:
+        for time, step, _ in segment.steps:
             times += (time, time - step)
     return min(times), max(times)
 

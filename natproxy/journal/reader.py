@@ -301,7 +301,9 @@ class SegmentReader:
             gaps = connection.execute(
                 "select since, until, first_seq, last_seq, cause from gaps order by rowid"
             ).fetchall()
-            steps = connection.execute("select time, step from steps order by rowid").fetchall()
+            steps = connection.execute(
+                "select time, step, elapsed from steps order by rowid"
+            ).fetchall()
             # Serials are in the order of starts.
             first = connection.execute(
                 "select started from entries order by serial limit 1"

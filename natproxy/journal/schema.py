@@ -103,12 +103,15 @@ create table gaps (              -- times and events of which the journal is not
     cause text not null          -- see CAUSES
 );
 -- A translation with the outcome 'lost' held its port until the beginning of the first gap
--- ('killed', 'disk', 'overrun') that ends after it was registered. Whether it held it longer,
--- at most until the end of the gap, is not known.
+-- ('killed', 'disk', 'overrun') that ends after it was registered. Whether it held it longer, at
+-- most until the end of the last such gap, is not known: it may have outlasted all but that one.
+-- If there are steps, only that it was registered is certain, and that it ended before the next
+-- run of the daemon.
 
 create table steps (             -- of the wall clock, by more than 0.1 s
     time integer not null,       -- by the clock after the step
-    step integer not null        -- microseconds; negative: back, so that times occur twice
+    step integer not null,       -- microseconds; negative: back, so that times occur twice
+    elapsed integer not null     -- microseconds since the clock was read before: it was in them
 );
 
 create view translations as
@@ -186,7 +189,7 @@ create table if not exists gaps (
     cause text not null
 );
 create table if not exists steps (
-    file text not null, time integer not null, step integer not null
+    file text not null, time integer not null, step integer not null, elapsed integer not null
 );
 """
 """The sealed segments, their gaps and steps: copied from them, and rebuilt from them."""

@@ -72,6 +72,7 @@ class Step(NamedTuple):
 
     time: int
     step: int
+    elapsed: int = 0
 
 
 class Action(NamedTuple):
@@ -249,7 +250,7 @@ class Segment:
             "insert or replace into actions values (?, ?, ?, ?, ?, ?, ?)", addition.actions
         )
         connection.executemany("insert into gaps values (?, ?, ?, ?, ?)", addition.gaps)
-        connection.executemany("insert into steps values (?, ?)", addition.steps)
+        connection.executemany("insert into steps values (?, ?, ?)", addition.steps)
         _set(connection, "complete_to", addition.complete_to)
         if addition.stopped:
             _set(connection, "stopped", addition.complete_to)
@@ -329,7 +330,8 @@ def describe(connection: sqlite3.Connection, file: str) -> SegmentInfo:
             )
         ),
         tuple(
-            Step(*row) for row in connection.execute("select time, step from steps order by rowid")
+            Step(*row)
+            for row in connection.execute("select time, step, elapsed from steps order by rowid")
         ),
     )
 

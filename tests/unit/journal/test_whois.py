@@ -244,6 +244,21 @@ class WhoisTests(SynchronousTestCase):
         self.assertEqual(reply.gap.cause, "the clock was set back")
         self.assertEqual(self.result(START + 60 * SECOND, PORT + 1), NOBODY)
 
+    def test_step_that_is_noticed_late_is_in_all_the_time_before(self) -> None:
+        self.daemon.start()
+        self.daemon.wait(200 * SECOND)
+        serial = self.daemon.register(PORT)
+        self.daemon.flush()
+        # The disk hangs.
+        self.daemon.step(-100 * SECOND)
+        self.daemon.wait(SECOND)
+        self.daemon.remove(serial)
+        self.daemon.wait(200 * SECOND)
+        self.daemon.flush()
+        # It held its port there, by the clock after the step.
+        self.assertEqual(self.result(START + 100 * SECOND + SECOND // 2), UNKNOWN)
+        self.assertEqual(self.result(START + 50 * SECOND), NOBODY)
+
     def test_skipped_time_is_unknown(self) -> None:
         self.daemon.start()
         self.daemon.step(100 * SECOND)
