@@ -54,15 +54,15 @@ class Catalogue:
             with transaction(connection):
                 _delete(connection, info.file)
                 connection.execute(
-                    f"insert into segments values ({', '.join('?' * 14)})",  # noqa: S608
-                    info[:14],
+                    f"insert into segments values ({', '.join('?' * 15)})",  # noqa: S608
+                    info[:15],
                 )
                 connection.executemany(
                     "insert into gaps values (?, ?, ?, ?, ?, ?)",
                     [(info.file, *gap) for gap in info.gaps],
                 )
                 connection.executemany(
-                    "insert into steps values (?, ?, ?)",
+                    "insert into steps values (?, ?, ?, ?)",
                     [(info.file, *step) for step in info.steps],
                 )
 
@@ -165,13 +165,16 @@ def _read(connection: sqlite3.Connection) -> list[SegmentInfo]:
     ):
         gaps.setdefault(file, []).append(GapRow(*gap))
     steps: dict[str, list[Step]] = {}
-    for file, *step in connection.execute("select file, time, step from steps order by rowid"):
+    for file, *step in connection.execute(
+        "select file, time, step, elapsed from steps order by rowid"
+    ):
         steps.setdefault(file, []).append(Step(*step))
     return [
         SegmentInfo._make((*row, tuple(gaps.get(row[0], ())), tuple(steps.get(row[0], ()))))
         for row in connection.execute(
             "select file, proxy, worker, boot, part, boot_started, opened, complete_to, stopped,"
-            " sealed, min_started, max_ended, rows, bytes from segments order by opened, file"
+            " sealed, min_started, max_ended, rows, bytes, former from segments"
+            " order by opened, file"
         )
     ]
 

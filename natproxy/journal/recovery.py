@@ -18,6 +18,7 @@ from natproxy.journal.segment import (
     seal,
     transaction,
 )
+from natproxy.journal.summary import SegmentInfo
 
 
 class Recovered(NamedTuple):
@@ -51,13 +52,14 @@ def recover(directory: str, boot: str, now: int) -> Recovered:
     busy = False
     catalogue = Catalogue(directory)
     catalogue.refresh()
-    listed = {info.file for info in catalogue.infos()}
+    infos = catalogue.infos()
+    listed = {info.file for info in infos}
     left = [
         file
         for file in segment_files(directory)
         if file not in listed and not file.endswith(f"-{boot}{SUFFIX}")
     ]
-    last_parts = _last_parts(directory, left)
+    last_parts = _last_parts(directory, left, infos)
     for file in left:
         path = os.path.join(directory, file)
         try:
@@ -65,6 +67,13 @@ def recover(directory: str, boot: str, now: int) -> Recovered:
             catalogue.add(seal(path, now, moved=file not in last_parts))
             recovered.append(file)
         except NotASegment:
+            # Its creation was interrupted, or it was emptied. Without another one of its boot,
+            # nothing else shows that the daemon ran.
+            origin = file.partition("-")[2]
+            if not any(
+                other.endswith(origin) for other in segment_files(directory) if other != file
+            ):
+                gaps.append(GapRow(opened_of(file), now, None, None, "unreadable"))
             remove(path)
         except NewerSchema as error:
             messages.append(f"{error}; it is left as it is")
@@ -89,9 +98,15 @@ def set_aside(path: str) -> None:
             os.rename(file, path + DAMAGED + file[len(path) :])
 
 
-def _last_parts(directory: str, files: list[str]) -> set[str]:
-    """Return those segments that no other segment of the same worker and boot follows."""
+def _last_parts(directory: str, files: list[str], sealed: list[SegmentInfo]) -> set[str]:
+    """Return those segments that no other segment of the same worker and boot follows.
+
+    :param sealed: what the catalogue has of others.
+    """
     last: dict[tuple[int, str], tuple[int, str]] = {}
+    for info in sealed:
+        origin = info.worker, info.boot
+        last[origin] = max(last.get(origin, (0, "")), (info.part, info.file))
     for file in files:
         try:
             with closing(connect(os.path.join(directory, file))) as connection:

@@ -143,6 +143,7 @@ class Step(NamedTuple):
 
     time: int
     step: int
+    elapsed: int = 0
 
 
 class Action(NamedTuple):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from natproxy.journal.files import file_name, remove
+from natproxy.journal.files import file_name, remove, segment_files
 from natproxy.journal.rows import COLUMNS, Action, Entry, GapRow, Step
 from natproxy.journal.schema import INDEX, TABLES, VERSION
 from natproxy.journal.summary import SegmentInfo, describe
@@ -86,6 +86,7 @@ class Segment:
         :param opened: from when on it is complete, likewise.
         :param part: its number in the worker and boot.
         """
+        former = max(segment_files(directory), default=None)
         named = opened
         # The clock may have been set back.
         while os.path.lexists(path := os.path.join(directory, file_name(origin, named))):
@@ -108,6 +109,7 @@ class Segment:
                             ("boot_started", boot_started),
                             ("opened", opened),
                             ("complete_to", opened),
+                            *([] if former is None else [("former", former)]),
                         ],
                     )
                     segment = cls(path, connection)
@@ -165,7 +167,7 @@ class Segment:
             "insert or replace into actions values (?, ?, ?, ?, ?, ?, ?)", addition.actions
         )
         connection.executemany("insert into gaps values (?, ?, ?, ?, ?)", addition.gaps)
-        connection.executemany("insert into steps values (?, ?)", addition.steps)
+        connection.executemany("insert into steps values (?, ?, ?)", addition.steps)
         _set(connection, "complete_to", addition.complete_to)
         if addition.stopped:
             _set(connection, "stopped", addition.complete_to)

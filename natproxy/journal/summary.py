@@ -38,6 +38,7 @@ class SegmentInfo(NamedTuple):
     max_ended: int | None
     rows: int
     bytes: int
+    former: str | None = None
     gaps: tuple[GapRow, ...] = ()
     steps: tuple[Step, ...] = ()
 
@@ -60,6 +61,7 @@ class Summary(NamedTuple):
     :ivar earliest: a time before which nothing in its entries is, if the clock was not set.
     :ivar latest: a time after which nothing in its entries is, likewise.
     :ivar listed: whether the two are from the catalogue, and hold if the clock was set, too.
+    :ivar former: name of the newest segment that was there before; ``None`` if there was none.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Summary(NamedTuple):
     earliest: int = BEGINNING
     latest: int = END
     listed: bool = False
+    former: str | None = None
 
     @classmethod
     def of(cls, info: SegmentInfo) -> Summary:
@@ -98,6 +101,7 @@ class Summary(NamedTuple):
             END if info.min_started is None else info.min_started,
             BEGINNING if info.max_ended is None else info.max_ended,
             True,
+            info.former,
         )
 
     @classmethod
@@ -135,6 +139,7 @@ class Summary(NamedTuple):
             steps,
             min(int(meta["opened"]), END if first is None else first[0]) - ORDER,
             int(meta["complete_to"]) + ORDER,
+            former=meta.get("former"),
         )
 
     @property
@@ -176,6 +181,7 @@ def describe(connection: sqlite3.Connection, file: str) -> SegmentInfo:
         max_ended,
         rows,
         pages * size,
+        meta.get("former"),
         _gaps(connection),
         _steps(connection),
     )
@@ -193,7 +199,7 @@ def _gaps(connection: sqlite3.Connection) -> tuple[GapRow, ...]:
 
 
 def _steps(connection: sqlite3.Connection) -> tuple[Step, ...]:
-    found = connection.execute("select time, step from steps order by rowid")
+    found = connection.execute("select time, step, elapsed from steps order by rowid")
     return tuple(map(Step._make, found))
 
 

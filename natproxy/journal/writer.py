@@ -86,7 +86,8 @@ class Writer:
         self._open: dict[int, Open] = {}
         self._pending_gaps: list[GapRow] = []
         self._pending_steps: list[Step] = []
-        self._offset: int | None = None
+        # When the clocks were read before: by the wall clock, and by the monotonic one.
+        self._read: tuple[int, int] | None = None
         self._disk_failed = False
 
     def add_gap(self, gap: GapRow) -> None:
@@ -220,10 +221,13 @@ class Writer:
 
     def _compare_clocks(self, batch: Batch) -> None:
         """Note a step of the wall clock, even if the batch cannot be written."""
-        offset = batch.wall - round(batch.monotonic * 1e6)
-        if self._offset is not None and abs(offset - self._offset) > STEP:
-            self._pending_steps.append(Step(batch.wall, offset - self._offset))
-        self._offset = offset
+        monotonic = round(batch.monotonic * 1e6)
+        if self._read is not None:
+            elapsed = monotonic - self._read[1]
+            step = batch.wall - self._read[0] - elapsed
+            if abs(step) > STEP:
+                self._pending_steps.append(Step(batch.wall, step, elapsed))
+        self._read = batch.wall, monotonic
 
 
 class Fold:

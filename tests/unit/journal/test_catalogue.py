@@ -29,7 +29,7 @@ class CatalogueCase(SynchronousTestCase):
         opened = NOW + number
         segment = Segment.create(self.directory, Origin("p", 0, "0a"), NOW, opened, number)
         gap = GapRow(opened, None, None, 7, "disk")
-        segment.append(Addition(opened + 1, gaps=[gap], steps=[Step(opened, 9)]))
+        segment.append(Addition(opened + 1, gaps=[gap], steps=[Step(opened, 9, 8)]))
         segment.close()
         return seal(segment.path, NOW + 50, moved=False) if sealed else None
 
@@ -51,7 +51,7 @@ class ListTests(CatalogueCase):
         self.assertEqual(self.catalogue.infos(), [first, second])
         self.assertEqual(read_catalogue(self.directory), [first, second])
         self.assertEqual(first.gaps, (GapRow(NOW + 1, None, None, 7, "disk"),))
-        self.assertEqual(first.steps, (Step(NOW + 1, 9),))
+        self.assertEqual(first.steps, (Step(NOW + 1, 9, 8),))
 
     def test_segment_that_is_added_again_is_replaced(self) -> None:
         info = self.sealed(1)

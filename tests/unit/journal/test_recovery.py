@@ -120,6 +120,20 @@ class RunTests(RecoveryCase):
 
 
 class PartsTests(RecoveryCase):
+    def test_earlier_part_that_is_recovered_alone_is_not_the_last(self) -> None:
+        self.patch(segment, "BUSY", 0.01)
+        self.writer.close()
+        first, second = paths_of(self.directory)
+        with (
+            closing(sqlite3.connect(first)) as reader,
+            closing(reader.execute("select 1 from meta")),
+        ):
+            recovered = self.recover()
+        self.assertEqual(recovered, Recovered([os.path.basename(second)], [], [], busy=True))
+        self.recover(LATER + 5)
+        self.assertEqual(rows_of(first, "select outcome from entries"), [("completed",)])
+        self.assertEqual(gaps_of(self.directory), [GapRow(NOW, LATER, None, None, "killed")])
+
     def setUp(self) -> None:
         super().setUp()
         self.traffic.register(50_001)
@@ -184,7 +198,8 @@ class DamageTests(RecoveryCase):
 
     def test_file_whose_creation_was_interrupted_is_deleted(self) -> None:
         self.damaged(b"")
-        self.assertEqual(self.recover(), Recovered([], [], [], busy=False))
+        gap = GapRow(NOW + 7, LATER, None, None, "unreadable")
+        self.assertEqual(self.recover(), Recovered([], [gap], [], busy=False))
         self.assertEqual(paths_of(self.directory), [])
 
     def test_newer_segment_is_left_alone(self) -> None:

@@ -112,6 +112,30 @@ class EventsTests(SynchronousTestCase):
         )
         self.assertEqual(self.told(EventsQuery(after=7, before=12))[-1], (11, "lost"))
 
+    def test_segment_that_is_sealed_meanwhile_loses_nothing(self) -> None:
+        self.several()
+        open_ = [self.daemon.register(PORT + number) for number in range(3)]
+        self.daemon.remove(open_[1])
+        self.daemon.flush()
+        whole = self.told()
+        self.assertEqual(len(whole), 12)
+        for query in (EventsQuery(), EventsQuery(after=3), EventsQuery(f"nat-port {PORT}")):
+            for seals in (1, 2):
+                expected, left = self.told(query), [seals]
+
+                def check(left: list[int] = left) -> None:
+                    while left[0]:
+                        left[0] -= 1
+                        # Not without an entry that has ended.
+                        self.daemon.fail()
+                        self.daemon.seal()
+
+                with Journal(str(self.directory)) as journal:
+                    records = list(journal.events(query, check))
+                told = [(record.seq, record.event) for record in records]
+                self.assertEqual(told[: len(expected)], expected)
+                self.assertNotIn("lost", [event for _, event in told])
+
     def test_numbers_are_those_of_the_newest_boot(self) -> None:
         self.several()
         self.daemon.stop()

@@ -155,7 +155,7 @@ class SegmentTests(SegmentCase):
         segment = self.create()
         action = Action(7, "kill", NOW, 3, 0, 99, "serial 3")
         gap = GapRow(NOW, NOW + 1, 1, 6, "overrun")
-        step = Step(NOW, -200_000)
+        step = Step(NOW, -200_000, 250_000)
         segment.append(Addition(NOW + 9, [], 0, [action], [gap], [step], stopped=True))
         self.assertEqual(rows_of(segment.path, "select * from actions"), [action])
         self.assertEqual(rows_of(segment.path, "select * from gaps"), [gap])

@@ -250,7 +250,10 @@ class ClockTests(WriterCase):
         self.flush()
         self.assertEqual(
             steps_of(self.directory),
-            [Step(NOW - 59_000_000, -60_000_000), Step(NOW - 51_000_000, 7_000_000)],
+            [
+                Step(NOW - 59_000_000, -60_000_000, 1_000_000),
+                Step(NOW - 51_000_000, 7_000_000, 1_000_000),
+            ],
         )
         self.assertEqual(meta_of(paths_of(self.directory)[0])["complete_to"], NOW - 51_000_000)
 
@@ -262,7 +265,7 @@ class ClockTests(WriterCase):
                 self.traffic.advance(1)
                 self.assertRaises(Unwritable, self.writer.write, self.traffic.batch())
         self.flush()
-        self.assertEqual(steps_of(self.directory), [Step(NOW + 8_000_000, 7_000_000)])
+        self.assertEqual(steps_of(self.directory), [Step(NOW + 8_000_000, 7_000_000, 1_000_000)])
 
     def test_small_corrections_are_not_steps(self) -> None:
         self.flush()
