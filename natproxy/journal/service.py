@@ -30,7 +30,7 @@ from natproxy.nat.ring import EventRing
 from natproxy.records.record import format_time
 from natproxy.server.threads import InThread, Threads
 
-__all__ = ["JournalError", "JournalService", "JournalSettings", "note_off"]
+__all__ = ["JournalError", "JournalService", "JournalSettings", "JournalStatus", "note_off"]
 
 FLUSH = 0.25
 """Seconds between an event and the write that makes it durable."""
@@ -59,6 +59,34 @@ class JournalSettings(NamedTuple):
     keep: float
     max_size: int
     names: bool = True
+
+
+class JournalStatus(NamedTuple):
+    """How a journal is at one moment.
+
+    :ivar directory: of the journal.
+    :ivar complete_to: until when it is complete, in microseconds since the epoch.
+    :ivar lag: seconds since the oldest event that is not durable; 0 if all are.
+    :ivar rows: translations and failed commands written since the start.
+    :ivar gaps: gaps recorded since the start.
+    :ivar segments: number of segments, as of the last maintenance.
+    :ivar bytes: of all files, likewise.
+    :ivar error: why it cannot be written; ``None`` if it can.
+    """
+
+    directory: str
+    complete_to: int
+    lag: float
+    rows: int
+    gaps: int
+    segments: int
+    bytes: int
+    error: str | None
+
+    def json(self) -> dict[str, Any]:
+        """Return the object of ``/v1/status``."""
+        shown = self._replace(lag=round(self.lag, 3))._asdict()
+        return {**shown, "complete_to": format_time(self.complete_to)}
 
 
 class State(Enum):
@@ -145,18 +173,18 @@ class JournalService(Service):
         oldest = self.complete_to if lost is not None or not rows else rows[0][3]
         return max(0.0, self._wall_clock() - oldest / 1e6)
 
-    def state(self) -> dict[str, Any]:
-        """Return what ``/v1/status`` shows."""
-        return {
-            "directory": self.directory,
-            "complete_to": format_time(self.complete_to),
-            "lag": round(self.lag(), 3),
-            "rows": self.rows,
-            "gaps": self.gaps,
-            "segments": self._report.segments,
-            "bytes": self._report.bytes,
-            "error": self._error,
-        }
+    def status(self) -> JournalStatus:
+        """Return what ``/v1/status`` and the metrics show."""
+        return JournalStatus(
+            self.directory,
+            self.complete_to,
+            self.lag(),
+            self.rows,
+            self.gaps,
+            self._report.segments,
+            self._report.bytes,
+            self._error,
+        )
 
     def prepare(self) -> None:
         """Make the directory and lock it; it has no effect if that is done.

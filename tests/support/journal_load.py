@@ -82,7 +82,7 @@ class Load:
 
     def work(self) -> None:
         """Begin some commands, and end others."""
-        error = self.journal.state()["error"]
+        error = self.journal.status().error
         if error != self.error:
             self.error = error
             os.write(1, f"error {error or ''}\n".encode())

@@ -200,7 +200,7 @@ class StateTests(ServiceCase):
         self.traffic.command(50_001)
         self.traffic.advance(0.25)
         self.run_threads()
-        state = self.journal.state()
+        state = self.journal.status().json()
         self.assertGreater(state.pop("bytes"), 4096)
         self.assertEqual(
             state,
@@ -248,7 +248,7 @@ class FaultTests(ServiceCase):
         self.traffic.command(50_001)
         self.fail_writes(FULL, 4)
         self.traffic.command(50_002)
-        self.assertIn("the disk is full", str(self.journal.state()["error"]))
+        self.assertIn("the disk is full", str(self.journal.status().error))
         line = self.log.line_with("has stopped")
         self.assertIn(f"the journal in {self.directory} has stopped: the disk is full", line)
         self.assertIn("free some space, or lower --journal-max-size", line)
@@ -257,7 +257,7 @@ class FaultTests(ServiceCase):
         self.assertEqual(self.ports(), [50_001, 50_002])
         self.assertEqual(gaps_of(self.directory), [])
         self.log.line_with("is written again")
-        self.assertIsNone(self.journal.state()["error"])
+        self.assertIsNone(self.journal.status().error)
 
     def test_what_the_ring_loses_is_a_gap(self) -> None:
         self.traffic = Traffic(size=3)
