@@ -23,7 +23,7 @@ from natproxy.daemon.places import PathLock
 from natproxy.daemon.proxy import make_proxy
 from natproxy.daemon.proxy_observation import ProxyObservation
 from natproxy.daemon.service import DrainingService, Phase, StartupError
-from natproxy.journal.service import JournalError
+from natproxy.journal.service import JournalError, JournalStatus
 from natproxy.metrics.proxy import ProxyMetrics
 from natproxy.settings import SettingError
 from tests.support.daemons import DaemonReactor, OptionsCase
@@ -48,8 +48,8 @@ class PlayedJournal:
         self.calls.append("journal stops")
         return self.stopped
 
-    def state(self) -> dict[str, Any]:
-        return {"directory": self.directory}
+    def status(self) -> JournalStatus:
+        return JournalStatus(self.directory, 0, 0.0, 0, 0, 0, 0, None)
 
 
 class ObservationCase(OptionsCase):
@@ -341,7 +341,7 @@ class JournalTests(ObservationCase):
     def test_directory_that_was_configured(self) -> None:
         _, companion = self.started("--control=run/a.sock", "--journal=kept")
         path = os.path.abspath("kept")
-        self.assertEqual(companion.status()["journal"], {"directory": path})
+        self.assertEqual(companion.status()["journal"]["directory"], path)
         self.assertEqual(os.stat(path).st_mode & 0o777, 0o700)
 
     def test_default_directory(self) -> None:
