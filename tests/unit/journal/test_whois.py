@@ -16,6 +16,7 @@ from natproxy.journal.schema import CATALOGUE_FILE
 from natproxy.journal.search import Journal
 from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, WhoisQuery, WhoisReply
 from tests.support.journal_runs import CLIENT, SECOND, START, Translations, query
+from tests.support.journals import MEMORY
 
 PORT = 50_000
 
@@ -373,7 +374,7 @@ class ModelTests(SynchronousTestCase):
     def test_never_a_wrong_client_and_never_nobody_where_there_was_one(
         self, steps: list[tuple[str, int]], closed: bool
     ) -> None:
-        with TemporaryDirectory() as directory:
+        with TemporaryDirectory(dir=MEMORY) as directory:
             daemon = Translations(directory)
             exact = play(daemon, steps)
             if closed and daemon.writer is not None:
