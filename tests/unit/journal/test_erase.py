@@ -16,6 +16,7 @@ from natproxy.journal.segment import connect
 from natproxy.records.queries import HistoryQuery
 from natproxy.records.whois import FOUND, UNKNOWN, WhoisQuery
 from tests.support.journal_runs import NAT, SECOND, Translations
+from tests.support.journals import MEMORY
 
 PORT = 50_000
 CLIENT = "192.0.2.17"
@@ -23,7 +24,7 @@ CLIENT = "192.0.2.17"
 
 class EraseTests(SynchronousTestCase):
     def setUp(self) -> None:
-        directory = TemporaryDirectory()
+        directory = TemporaryDirectory(dir=MEMORY)
         self.addCleanup(directory.cleanup)
         self.directory = Path(directory.name)
         self.daemon = Translations(self.directory)

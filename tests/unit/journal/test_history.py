@@ -21,6 +21,7 @@ from natproxy.records.record import Record
 from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, WhoisQuery
 from natproxy.server.threads import Overloaded
 from tests.support.journal_runs import SECOND, START, Translations
+from tests.support.journals import MEMORY
 
 PORT = 50_000
 
@@ -82,7 +83,7 @@ class Table:
 
 class JournalHistoryTests(SynchronousTestCase):
     def setUp(self) -> None:
-        directory = TemporaryDirectory()
+        directory = TemporaryDirectory(dir=MEMORY)
         self.addCleanup(directory.cleanup)
         self.directory = Path(directory.name)
         self.daemon = Translations(self.directory)

@@ -13,13 +13,14 @@ from natproxy.journal.search import Journal
 from natproxy.records.queries import EventsQuery
 from natproxy.records.record import Record
 from tests.support.journal_runs import SECOND, START, Translations
+from tests.support.journals import MEMORY
 
 PORT = 50_000
 
 
 class EventsTests(SynchronousTestCase):
     def setUp(self) -> None:
-        directory = TemporaryDirectory()
+        directory = TemporaryDirectory(dir=MEMORY)
         self.addCleanup(directory.cleanup)
         self.directory = Path(directory.name)
         self.daemon = Translations(self.directory)
@@ -159,7 +160,7 @@ class EventsTests(SynchronousTestCase):
     def test_every_event_comes_once_in_order(
         self, actions: list[str], choices: object, after: int
     ) -> None:
-        with TemporaryDirectory() as directory:
+        with TemporaryDirectory(dir=MEMORY) as directory:
             daemon = Translations(directory)
             daemon.start()
             fresh: list[int] = []

@@ -27,7 +27,7 @@ def at(time: int, port: int = PORT) -> WhoisQuery:
 
 class WhoisTests(SynchronousTestCase):
     def setUp(self) -> None:
-        directory = TemporaryDirectory()
+        directory = TemporaryDirectory(dir=MEMORY)
         self.addCleanup(directory.cleanup)
         self.directory = Path(directory.name)
         self.daemon = Translations(self.directory)
