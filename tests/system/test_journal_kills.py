@@ -178,7 +178,7 @@ def check_whois(directory: Path, runs: list[Run]) -> dict[str, int]:
         if reply.result == NOBODY:
             assert not held, f"nobody, but {held} held {port} at {moment}"
         elif reply.result == FOUND:
-            assert held, f"{named} did not hold {port} at {time}"
+            assert held, f"{named} did not hold {port} at {moment}"
             assert held <= named, f"{named} in place of {held} at {port} at {moment}"
         results[reply.result] = results.get(reply.result, 0) + 1
     return results

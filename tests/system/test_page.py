@@ -10,14 +10,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.loopback import free_port
 from tests.support.paths import ROOT
-from tests.support.twistd import TWISTD, environment
+from tests.support.twistd import TWISTD, await_port, environment
 
 try:
     from playwright import sync_api as playwright
@@ -283,22 +284,6 @@ def twistd(place: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         process.kill()
         process.wait()
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.create_server((HOST, 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
-def await_port(port: int) -> None:
-    """Wait until something listens on a port."""
-    for _ in range(300):
-        with suppress(OSError), socket.create_connection((HOST, port)):
-            return
-        time.sleep(0.05)
-    pytest.fail(f"nothing listens on port {port}")
 
 
 def test_page_left_open_over_a_restart_begins_anew(

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.support.loopback import free_port
 from tests.support.paths import ROOT
 from tests.support.twistd import TWISTD, running
 
@@ -61,12 +62,6 @@ def expressions() -> list[str]:
         expression.replace("$__rate_interval", "1m").replace("$instance", ".*")
         for expression in found
     ]
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def eventually(condition: Callable[[], object], otherwise: str) -> None:
