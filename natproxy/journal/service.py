@@ -25,12 +25,12 @@ from natproxy.journal.directory import (
 )
 from natproxy.journal.maintenance import Maintenance, Report
 from natproxy.journal.space import Unwritable
+from natproxy.journal.status import JournalStatus
 from natproxy.journal.writer import Batch, Writer
 from natproxy.nat.ring import EventRing
-from natproxy.records.record import format_time
 from natproxy.server.threads import InThread, Threads
 
-__all__ = ["JournalError", "JournalService", "JournalSettings", "JournalStatus", "note_off"]
+__all__ = ["JournalError", "JournalService", "JournalSettings", "note_off"]
 
 FLUSH = 0.25
 """Seconds between an event and the write that makes it durable."""
@@ -59,34 +59,6 @@ class JournalSettings(NamedTuple):
     keep: float
     max_size: int
     names: bool = True
-
-
-class JournalStatus(NamedTuple):
-    """How a journal is at one moment.
-
-    :ivar directory: of the journal.
-    :ivar complete_to: until when it is complete, in microseconds since the epoch.
-    :ivar lag: seconds since the oldest event that is not durable; 0 if all are.
-    :ivar rows: translations and failed commands written since the start.
-    :ivar gaps: gaps recorded since the start.
-    :ivar segments: number of segments, as of the last maintenance.
-    :ivar bytes: of all files, likewise.
-    :ivar error: why it cannot be written; ``None`` if it can.
-    """
-
-    directory: str
-    complete_to: int
-    lag: float
-    rows: int
-    gaps: int
-    segments: int
-    bytes: int
-    error: str | None
-
-    def json(self) -> dict[str, Any]:
-        """Return the object of ``/v1/status``."""
-        shown = self._replace(lag=round(self.lag, 3))._asdict()
-        return {**shown, "complete_to": format_time(self.complete_to)}
 
 
 class State(Enum):

@@ -238,12 +238,10 @@ class Fold:
 
     :param before: the translations that were open before; they are not changed.
     :ivar actions: of administrators.
-    :ivar replaced: number of entries that replace an open one.
     """
 
     def __init__(self, before: dict[int, Open], *, names: bool) -> None:
         self.actions: list[Action] = []
-        self.replaced = 0
         self._before = before
         self._names = names
         self._ended: list[Entry] = []
@@ -273,8 +271,6 @@ class Fold:
                     continue
                 removed = seq
                 changed[serial] = None
-                if serial in before:
-                    self.replaced += 1
             end = (removed, time, outcome, reason, int(duration * 1e6 + 0.5))
             ended.append(_entry(serial, row, state, end, names))
 
@@ -296,17 +292,19 @@ class Fold:
             if serial not in serials and serial not in self._changed:
                 self._ended.append(open_entry(serial, state, self._names, "lost"))
                 self._changed[serial] = None
-                self.replaced += 1
 
     def entries(self) -> list[Entry]:
         """Return the entries to write."""
-        entries = list(self._ended)
-        for serial, state in self._changed.items():
-            if state is not None:
-                entries.append(open_entry(serial, state, self._names))
-                if serial in self._before:
-                    self.replaced += 1
-        return entries
+        return self._ended + [
+            open_entry(serial, state, self._names)
+            for serial, state in self._changed.items()
+            if state is not None
+        ]
+
+    @property
+    def replaced(self) -> int:
+        """Number of entries that replace an open one."""
+        return len(self._changed.keys() & self._before.keys())
 
     @property
     def finished(self) -> int:

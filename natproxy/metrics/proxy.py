@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
 from natproxy.address import FIRST_STAND_IN_PORT, Address
-from natproxy.journal.service import JournalStatus
+from natproxy.journal.status import JournalStatus
 from natproxy.metrics.commands import CommandCounters
 from natproxy.metrics.daemon import DaemonMetrics
 from natproxy.metrics.families import SECONDS, Family, Histogram, counter, gauge, histogram

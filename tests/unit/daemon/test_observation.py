@@ -23,7 +23,8 @@ from natproxy.daemon.places import PathLock
 from natproxy.daemon.proxy import make_proxy
 from natproxy.daemon.proxy_observation import ProxyObservation
 from natproxy.daemon.service import DrainingService, Phase, StartupError
-from natproxy.journal.service import JournalError, JournalStatus
+from natproxy.journal.service import JournalError
+from natproxy.journal.status import JournalStatus
 from natproxy.metrics.proxy import ProxyMetrics
 from natproxy.settings import SettingError
 from tests.support.daemons import DaemonReactor, OptionsCase

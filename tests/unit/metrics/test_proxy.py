@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.address import UNIXAddress
 from twisted.internet.error import ConnectError
 
-from natproxy.journal.service import JournalStatus
+from natproxy.journal.status import JournalStatus
 from natproxy.metrics.families import Buckets
 from natproxy.metrics.kernel import PortFigures
 from natproxy.metrics.proxy import ProxyMetrics, Recorders
