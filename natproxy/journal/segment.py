@@ -152,6 +152,12 @@ class Segment:
         self._connection = connection
         self._hosts: dict[str, int] = dict(connection.execute("select host, id from hosts"))
         self.rows: int = connection.execute("select count(*) from entries").fetchone()[0]
+        self._identity = _identity(path)
+
+    @property
+    def exists(self) -> bool:
+        """Whether the file is still there, and is the same."""
+        return self._identity is not None and _identity(self.path) == self._identity
 
     @classmethod
     def create(
@@ -418,6 +424,15 @@ def _insert(connection: sqlite3.Connection, values: list[Any]) -> None:
         while stop - start >= size:
             connection.execute(_INSERT[rows], values[start : start + size])
             start += size
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Return device and inode of a file; ``None`` if it does not exist."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _set(connection: sqlite3.Connection, key: str, value: int) -> None:
