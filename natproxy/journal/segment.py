@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from natproxy.journal.schema import INDEX, SUFFIX, TABLES, VERSION
 from natproxy.records.record import EPOCH, Origin
@@ -344,7 +345,14 @@ def describe(connection: sqlite3.Connection, file: str) -> SegmentInfo:
 
 def connect(path: str) -> sqlite3.Connection:
     """Open a segment to write to it, by one thread after the other."""
-    connection = sqlite3.connect(path, BUSY, isolation_level=None, check_same_thread=False)
+    # Not one that was deleted meanwhile: SQLite would create it.
+    connection = sqlite3.connect(
+        f"file:{quote(os.path.abspath(path))}?mode=rw",
+        BUSY,
+        isolation_level=None,
+        check_same_thread=False,
+        uri=True,
+    )
     # After a loss of power the last batches may be missing, as a whole; the file is consistent.
     connection.execute("pragma synchronous = normal")
     connection.execute("pragma journal_size_limit = 16777216")
