@@ -100,9 +100,9 @@ class SegmentReader:
         try:
             return self._attempt(path, "mode=ro")
         except sqlite3.OperationalError:
-            # Without write access to the directory SQLite cannot create the WAL's index. If there
-            # is no WAL, none is needed.
-            if not path.exists() or wal.exists():
+            # Without write access to the directory, or space in it, SQLite cannot create the WAL's
+            # index. If there is nothing in a WAL, none is needed.
+            if not path.exists() or (wal.exists() and wal.stat().st_size):
                 raise
             return self._attempt(path, "immutable=1")
 

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from natproxy.journal.files import file_name, remove, segment_files
 from natproxy.journal.rows import COLUMNS, Action, Entry, GapRow, Step
@@ -69,6 +70,12 @@ class Segment:
         self._connection = connection
         self._hosts: dict[str, int] = dict(connection.execute("select host, id from hosts"))
         self.rows: int = connection.execute("select count(*) from entries").fetchone()[0]
+        self._identity = _identity(path)
+
+    @property
+    def exists(self) -> bool:
+        """Whether the file is still there, and is the same."""
+        return self._identity is not None and _identity(self.path) == self._identity
 
     @classmethod
     def create(
@@ -208,7 +215,14 @@ def seal(path: str, now: int, *, moved: bool) -> SegmentInfo:
 
 def connect(path: str) -> sqlite3.Connection:
     """Open a segment to write to it, by one thread after the other."""
-    connection = sqlite3.connect(path, BUSY, isolation_level=None, check_same_thread=False)
+    # Not one that was deleted meanwhile: SQLite would create it.
+    connection = sqlite3.connect(
+        f"file:{quote(os.path.abspath(path))}?mode=rw",
+        BUSY,
+        isolation_level=None,
+        check_same_thread=False,
+        uri=True,
+    )
     # After a loss of power the last batches may be missing, as a whole; the file is consistent.
     connection.execute("pragma synchronous = normal")
     connection.execute("pragma journal_size_limit = 16777216")
@@ -264,6 +278,15 @@ def _insert(connection: sqlite3.Connection, values: list[Any]) -> None:
         while stop - start >= size:
             connection.execute(_INSERT[rows], values[start : start + size])
             start += size
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Return device and inode of a file; ``None`` if it does not exist."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _set(connection: sqlite3.Connection, key: str, value: int) -> None:

@@ -178,9 +178,9 @@ class Writer:
                 self.segment = Segment.open(self._path)
             else:
                 self.segment = self._create(batch.monotonic)
-        elif not os.path.exists(self.segment.path):
-            # It was deleted, and what is in it is lost.
-            raise sqlite3.DatabaseError(f"{self.segment.path} was deleted")
+        elif not self.segment.exists:
+            # What is written to it from now on would be lost.
+            raise sqlite3.DatabaseError(f"{self.segment.path} was deleted or replaced")
         return self.segment
 
     def _create(self, monotonic: float) -> Segment:
@@ -202,7 +202,7 @@ class Writer:
         """Close the live segment; one that is damaged is not opened again."""
         segment, self.segment = self.segment, None
         if damaged and self._path is not None:
-            if segment is not None and not os.path.exists(segment.path):
+            if segment is not None and not segment.exists:
                 self._pending_gaps.append(
                     GapRow(self._opened, self.complete_to, None, None, "unreadable")
                 )

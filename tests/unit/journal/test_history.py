@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -128,6 +130,16 @@ class JournalHistoryTests(SynchronousTestCase):
         self.service.failure = JournalError("the disk is full")
         (reply,) = self.result(self.history.whois([WhoisQuery(PORT)]))
         self.assertEqual(reply.result, UNKNOWN)
+
+    def test_directory_that_was_deleted_is_unknown(self) -> None:
+        directory = self.daemon.directory
+        shutil.rmtree(directory)
+        self.service.failure = JournalError("no such directory")
+        (reply,) = self.result(self.history.whois([WhoisQuery(PORT)]))
+        assert reply.gap is not None
+        self.assertEqual(reply.result, UNKNOWN)
+        self.assertIn(directory, reply.gap.cause)
+        os.mkdir(directory)
 
     def test_many_questions_keep_their_order(self) -> None:
         self.daemon.register(PORT + 7)

@@ -446,6 +446,16 @@ class FaultTests(WriterCase):
             gaps_of(self.directory), [GapRow(NOW, NOW + 1_000_000, None, None, "unreadable")]
         )
 
+    def test_directory_that_is_replaced_by_a_copy_has_a_new_segment(self) -> None:
+        self.traffic.command(50_001)
+        self.flush()
+        shutil.move(self.directory, self.directory + ".old")
+        shutil.copytree(self.directory + ".old", self.directory)
+        self.traffic.command(50_002)
+        self.assertRaises(Unwritable, self.writer.write, self.traffic.batch())
+        self.flush()
+        self.assertEqual(self.states(), [(50_001, "removed"), (50_002, "removed")])
+
     def test_directory_that_is_deleted_is_unwritable(self) -> None:
         self.flush()
         shutil.rmtree(self.directory)
