@@ -23,6 +23,9 @@ PAGE = 500
 STEP = 100
 """Events that are read from the ring at once."""
 
+SMALL_STEP = 100_000
+"""Microseconds by which the wall clock may be set back without a doubt about times."""
+
 
 class _Past(NamedTuple):
     """What the ring and the table have of some ports.
@@ -30,11 +33,14 @@ class _Past(NamedTuple):
     :ivar held: the translations that exist, by port.
     :ivar ended: those that have ended, by port, oldest end first.
     :ivar complete_from: microseconds since the epoch from which on they are all.
+    :ivar set_back: the latest time that the clock showed before it was set back: that time, and
+        those before it, may have occurred twice. ``None`` if it was not.
     """
 
     held: dict[int, tuple[Record, ...]]
     ended: dict[int, list[Record]]
     complete_from: int
+    set_back: int | None
 
 
 class RingHistory:
@@ -97,15 +103,22 @@ class RingHistory:
             yield
         ended: dict[int, list[Record]] = {port: [] for port in ports}
         firsts: dict[int, int] = {}
+        latest = 0
+        set_back = None
         for row in self._rows():
             route, serial = row[5], row[2]
+            if row[3] < latest - SMALL_STEP:
+                set_back = latest
+            latest = max(latest, row[3])
             if route is not None and route[3] in ended and serial is not None:
                 if row[1] == "registered":
                     firsts[serial] = row[0]
                 elif row[1] == "removed":
                     ended[route[3]].append(self._ended(row, firsts.pop(serial, None)))
             yield
-        past = _Past(held, ended, self._ring.complete_from)
+        if _microseconds(self._wall_clock()) < latest - SMALL_STEP:
+            set_back = latest
+        past = _Past(held, ended, self._ring.complete_from, set_back)
         found: list[WhoisReply] = []
         for query in queries:
             found.append(self._reply(query, past))
@@ -124,6 +137,10 @@ class RingHistory:
         serials = {record.serial for record in ended}
         alive = [record for record in held if record.serial not in serials]
         found = [record for record in (*ended, *alive) if _overlaps(record, since, until)]
+        if past.set_back is not None and since <= past.set_back:
+            # The times do not show who held the port when.
+            possible = (*(record for record in found if record.ended is not None), *alive)
+            return WhoisReply(UNKNOWN, possible, Gap(None, past.set_back, "the clock was set back"))
         gap = None
         if since < past.complete_from:
             cause = (

@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.journal import history
 from natproxy.journal.directory import JournalError
 from natproxy.journal.history import SEARCHES, JournalHistory
+from natproxy.journal.ports import LivePorts
 from natproxy.records.filter import FilterError
 from natproxy.records.queries import EventsQuery, HistoryQuery
 from natproxy.records.record import Record
@@ -64,6 +65,11 @@ class Service:
     def complete_to(self) -> int:
         assert self.daemon.writer is not None
         return self.daemon.writer.complete_to
+
+    @property
+    def ports(self) -> LivePorts:
+        assert self.daemon.writer is not None
+        return self.daemon.writer.ports
 
     def flush(self) -> Deferred[None]:
         self.flushes += 1
