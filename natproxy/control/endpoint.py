@@ -19,6 +19,7 @@ from natproxy.control.interfaces import Observed
 from natproxy.control.parameters import RequestError, parse_query
 from natproxy.control.stream import STALLED, Body, Stream
 from natproxy.control.turns import Turns
+from natproxy.journal.directory import JournalError
 from natproxy.server.threads import WorkRefused
 
 JSON = "application/json"
@@ -160,7 +161,7 @@ class Endpoint(Resource):
     def send_error(self, request: Request, failure: Failure) -> None:
         """Send the sentence of an error; log one that is unexpected."""
         error = failure.value
-        if isinstance(error, WorkRefused):
+        if isinstance(error, (WorkRefused, JournalError)):
             error = RequestError(503, str(error))
         if not isinstance(error, RequestError):
             if not _is_over(request):

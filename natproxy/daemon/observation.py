@@ -141,7 +141,9 @@ class Observation(ABC):
             self._controllers.serve(control_site(observed, self.reactor, self.wall_clock))
             self._log.info("control socket: {path}", path=self.control)
         if self._web_ports:
-            self._visitors.serve(web_site(observed, self.reactor, self.config.web_hosts))
+            self._visitors.serve(
+                web_site(observed, self.reactor, self.config.web_hosts, self.wall_clock)
+            )
             self._log.info("web endpoint: {addresses}", addresses=", ".join(self.web()))
 
     async def stop(self) -> None:
@@ -160,8 +162,10 @@ class Observation(ABC):
         await self._controllers.close()
         if self._lock is not None:
             self._lock.release()
-        if self.metrics is not None and self.metrics.running:
-            await maybeDeferred(self.metrics.stopService)
+        if self.metrics is not None:
+            if self.metrics.running:
+                await maybeDeferred(self.metrics.stopService)
+            self.metrics.close()
 
     @abstractmethod
     def open_files(self) -> None:

@@ -22,8 +22,7 @@ from natproxy.daemon.places import PlaceError, prepare_journal
 from natproxy.daemon.service import DrainingService, StartupError, open_ports
 from natproxy.journal.history import JournalHistory
 from natproxy.journal.service import JournalError, JournalService, JournalSettings, note_off
-from natproxy.metrics.proxy import Observers as Shown
-from natproxy.metrics.proxy import ProxyMetrics
+from natproxy.metrics.proxy import ProxyMetrics, Recorders
 from natproxy.nat.ring import EventRing
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.proxy.ident import IdentFactory
@@ -91,7 +90,7 @@ class ProxyObservation(Observation):
         else:
             self._open_journal()
         if isinstance(self.metrics, ProxyMetrics):
-            self.metrics.observers = Shown(self._ring, self.journal)
+            self.metrics.recorders = Recorders(self._ring, self.journal)
 
     def cancel_start(self) -> None:
         """Close the ident service as well."""
@@ -132,7 +131,7 @@ class ProxyObservation(Observation):
             "upstream": self._proxy_config.upstream,
             "table": len(self._factory.table),
             "ring": None if ring is None else {"first": ring.first, "next": ring.next},
-            "journal": None if journal is None else journal.state(),
+            "journal": None if journal is None else journal.status().json(),
         }
 
     def _history(self, table: ProcessTable) -> History:

@@ -12,21 +12,19 @@ from contextlib import closing
 from typing import TypeVar
 from urllib.parse import quote
 
-from natproxy.journal.schema import CATALOGUE, CATALOGUE_FILE, SUFFIX, VERSION
+from natproxy.journal.files import remove, segment_files
+from natproxy.journal.rows import GapRow, Step
+from natproxy.journal.schema import CATALOGUE, CATALOGUE_FILE, VERSION
 from natproxy.journal.segment import (
     BUSY,
-    GapRow,
     NewerSchema,
     NotASegment,
-    SegmentInfo,
-    Step,
     check_version,
     connect,
-    describe,
-    remove,
     statements,
     transaction,
 )
+from natproxy.journal.summary import SegmentInfo, describe
 
 T = TypeVar("T")
 
@@ -56,15 +54,15 @@ class Catalogue:
             with transaction(connection):
                 _delete(connection, info.file)
                 connection.execute(
-                    f"insert into segments values ({', '.join('?' * 14)})",  # noqa: S608
-                    info[:14],
+                    f"insert into segments values ({', '.join('?' * 15)})",  # noqa: S608
+                    info[:15],
                 )
                 connection.executemany(
                     "insert into gaps values (?, ?, ?, ?, ?, ?)",
                     [(info.file, *gap) for gap in info.gaps],
                 )
                 connection.executemany(
-                    "insert into steps values (?, ?, ?)",
+                    "insert into steps values (?, ?, ?, ?)",
                     [(info.file, *step) for step in info.steps],
                 )
 
@@ -146,11 +144,6 @@ def read_catalogue(directory: str) -> list[SegmentInfo]:
         return []
 
 
-def segment_files(directory: str) -> list[str]:
-    """Return the names of the segments' files, sorted."""
-    return sorted(name for name in os.listdir(directory) if name.endswith(SUFFIX))
-
-
 def sealed_info(path: str) -> SegmentInfo | None:
     """Return what the catalogue has of a segment; ``None`` if it is not sealed, or not readable."""
     try:
@@ -172,13 +165,16 @@ def _read(connection: sqlite3.Connection) -> list[SegmentInfo]:
     ):
         gaps.setdefault(file, []).append(GapRow(*gap))
     steps: dict[str, list[Step]] = {}
-    for file, *step in connection.execute("select file, time, step from steps order by rowid"):
+    for file, *step in connection.execute(
+        "select file, time, step, elapsed from steps order by rowid"
+    ):
         steps.setdefault(file, []).append(Step(*step))
     return [
         SegmentInfo._make((*row, tuple(gaps.get(row[0], ())), tuple(steps.get(row[0], ()))))
         for row in connection.execute(
             "select file, proxy, worker, boot, part, boot_started, opened, complete_to, stopped,"
-            " sealed, min_started, max_ended, rows, bytes from segments order by opened, file"
+            " sealed, min_started, max_ended, rows, bytes, former from segments"
+            " order by opened, file"
         )
     ]
 

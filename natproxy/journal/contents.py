@@ -7,17 +7,10 @@ import time
 from typing import NamedTuple
 
 from natproxy.journal.catalogue import read_catalogue
-from natproxy.journal.directory import JournalError
-from natproxy.journal.reader import (
-    OPEN,
-    Readers,
-    SegmentReader,
-    SegmentRemoved,
-    Summary,
-    UnreadableSegment,
-)
-from natproxy.journal.schema import DAMAGED, SUFFIX
-from natproxy.journal.segment import file_name
+from natproxy.journal.directory import JournalError, unwritten_start
+from natproxy.journal.files import DAMAGED, SUFFIX, file_name
+from natproxy.journal.reader import OPEN, Readers, SegmentReader, SegmentRemoved, UnreadableSegment
+from natproxy.journal.summary import Summary
 from natproxy.records.record import Origin
 
 RECENT = 10_000_000_000
@@ -39,11 +32,14 @@ class Contents(NamedTuple):
     :ivar segments: those that can be read.
     :ivar unreadable: the others.
     :ivar files: all of them.
+    :ivar unwritten: when a run of the daemon started that has not written a segment, in
+        microseconds since the epoch; ``None`` if there is none.
     """
 
     segments: tuple[Summary, ...]
     unreadable: tuple[UnreadableSegment, ...]
     files: dict[str, Identity]
+    unwritten: int | None = None
 
 
 class Directory:
@@ -97,6 +93,8 @@ class Directory:
 
         :raises JournalError: if the directory cannot be read.
         """
+        # Before the files: it is there until the segment is.
+        unwritten = unwritten_start(self.path)
         files = self.files()
         if files.keys() - self._sealed.keys():
             self._sealed.update(_catalogued(self.path, files))
@@ -124,14 +122,13 @@ class Directory:
         self.readers.keep(files)
         for name in self._sealed.keys() - files.keys():
             del self._sealed[name]
-        return Contents(tuple(segments), tuple(unreadable), files)
+        return Contents(tuple(segments), tuple(unreadable), files, unwritten)
 
     def without(self, contents: Contents, error: UnreadableSegment) -> Contents:
         """Return contents without a segment that turned out to be damaged."""
-        return Contents(
-            tuple(segment for segment in contents.segments if segment.name != error.name),
-            (*contents.unreadable, error),
-            contents.files,
+        return contents._replace(
+            segments=tuple(segment for segment in contents.segments if segment.name != error.name),
+            unreadable=(*contents.unreadable, error),
         )
 
     def _summary(self, name: str, changed: int) -> Summary:

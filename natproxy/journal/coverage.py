@@ -7,23 +7,27 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from datetime import datetime, timezone
 from itertools import pairwise
 from typing import NamedTuple
 
 from natproxy.journal.contents import Contents
-from natproxy.journal.reader import BEGINNING, END, ERASED, Row, Summary
-from natproxy.journal.schema import CAUSES, SUFFIX
-from natproxy.records.record import EPOCH, MICROSECOND
+from natproxy.journal.files import DAMAGED, boot_of, opened_of
+from natproxy.journal.rows import ERASED, Row
+from natproxy.journal.schema import CAUSES
+from natproxy.journal.summary import BEGINNING, END, Summary
 from natproxy.records.whois import Gap
 
 UNNOTICED = 10_000_000
-"""Microseconds at most between a step of the clock and its discovery, and between two writes."""
+"""Microseconds usually between two writes, and so between a step of the clock and its discovery.
+
+It takes longer if the disk hangs.
+"""
 
 EMPTY = "the journal is empty"
 OLDEST = "the journal does not reach back so far"
 NOT_YET = "the journal is not written so far, or the daemon was killed"
 MISSING = "a segment is missing"
+UNWRITTEN = "the daemon has started, and has not written its journal"
 CLOSED = "the journal was closed before the end of the translation"
 SET_BACK = "the clock was set back"
 SET_FORWARD = "the clock was set forward"
@@ -112,11 +116,12 @@ class Coverage:
         for name, chains in runs.items():
             gaps += self._add(name, list(chains.values()), starts)
         for segment in contents.segments:
-            for time, step in segment.steps:
+            for time, step, elapsed in segment.steps:
+                earliest = time - max(elapsed, UNNOTICED)
                 if step < 0:
-                    doubled.append(span(time - UNNOTICED, time - step, SET_BACK))
+                    doubled.append(span(earliest, time - step, SET_BACK))
                 else:
-                    gaps.append(span(time - step - UNNOTICED, time, SET_FORWARD))
+                    gaps.append(span(earliest - step, time, SET_FORWARD))
         latest = BEGINNING
         for first, last in sorted(shown.values()):
             if first < min(latest, last):
@@ -126,6 +131,12 @@ class Coverage:
             gaps.append(span(BEGINNING, starts[0] - 1, OLDEST))
         elif not contents.unreadable:
             gaps.append(span(BEGINNING, END, EMPTY))
+        if contents.unwritten is not None:
+            following = bisect_left(starts, contents.unwritten)
+            end = starts[following] - 1 if following < len(starts) else END
+            if end >= contents.unwritten:
+                gaps.append(span(contents.unwritten, end, UNWRITTEN))
+        gaps += self._missing_runs(contents)
         starts_of = {name: boot.start for name, boot in self.boots.items()}
         # First those that name a segment, which is missing as well.
         self.gaps = sorted([*_unreadable(contents, starts_of), *gaps], key=lambda gap: gap.first)
@@ -154,6 +165,23 @@ class Coverage:
                 yield from self._losses(segment)
         if not stopped:
             yield _after(end, next_start)
+
+    def _missing_runs(self, contents: Contents) -> Iterator[Span]:
+        """Return the times of runs whose last segment was deleted, and a later one was not."""
+        files = contents.files
+        for segment in contents.segments:
+            former = segment.former
+            if former is None or segment.part > 1 or former in files or former + DAMAGED in files:
+                continue
+            ends = [
+                boot.complete_to
+                for boot in self.boots.values()
+                if boot.start < segment.boot_started
+            ]
+            named = opened_of(former)
+            first = min(max(ends, default=BEGINNING) + 1, BEGINNING if named is None else named)
+            if first < segment.boot_started:
+                yield span(first, segment.boot_started - 1, MISSING)
 
     def _losses(self, segment: Summary, causes: frozenset[str] | None = None) -> list[Span]:
         """Return the gaps of a segment, by their first microsecond.
@@ -286,7 +314,7 @@ def _shown(segments: list[Summary]) -> tuple[int, int]:
     times: list[int] = []
     for segment in segments:
         times += (segment.boot_started, segment.opened, segment.complete_to)
-        for time, step in segment.steps:
+        for time, step, _ in segment.steps:
             times += (time, time - step)
     return min(times), max(times)
 
@@ -300,20 +328,11 @@ def _unreadable(contents: Contents, starts: dict[str, int]) -> Iterator[Span]:
     names = list(contents.files)
     for error in contents.unreadable:
         following = names[names.index(error.name) + 1 :] if error.name in names else []
-        ends = [time for name in following if (time := _named_time(name)) is not None]
-        first = _named_time(error.name)
-        boot = error.name.partition(SUFFIX)[0].rpartition("-")[2]
+        ends = [time for name in following if (time := opened_of(name)) is not None]
+        first = opened_of(error.name)
+        boot = boot_of(error.name)
         yield span(
             BEGINNING if first is None else min(first, starts.get(boot, first)),
             END if first is None or not ends else max(first, min(ends)),
             f"the segment {error.name} cannot be read: {error.reason}",
         )
-
-
-def _named_time(name: str) -> int | None:
-    """Return the time in a segment's file name."""
-    try:
-        moment = datetime.strptime(name.partition("Z-")[0], "%Y%m%dT%H%M%S.%f")
-    except ValueError:
-        return None
-    return (moment.replace(tzinfo=timezone.utc) - EPOCH) // MICROSECOND

@@ -12,10 +12,11 @@ from typing import Any, Protocol, TypeVar
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.python.failure import Failure
 
+from natproxy.journal.directory import JournalError
 from natproxy.journal.search import Journal
 from natproxy.records.queries import EventsQuery, HistoryQuery
 from natproxy.records.record import Record
-from natproxy.records.whois import WhoisQuery, WhoisReply
+from natproxy.records.whois import UNKNOWN, Gap, WhoisQuery, WhoisReply
 from natproxy.server.threads import (
     BoundedExecutor,
     CancellationToken,
@@ -106,8 +107,8 @@ class JournalHistory:
     def whois(self, queries: list[WhoisQuery]) -> Deferred[list[WhoisReply]]:
         """Return a `WhoisReply` for each `WhoisQuery`, in their order.
 
-        :return: fails with `JournalError` if the directory cannot be read. The search ends if it is
-            cancelled.
+        If the directory cannot be read, each result is `UNKNOWN`. The search ends if it is
+        cancelled.
         """
         now = self._now()
         # The journal is complete until a moment, that moment not included.
@@ -212,7 +213,12 @@ class JournalHistory:
         try:
             for start in range(0, len(queries), BATCH):
                 token.check()
-                replies += journal.whois_all(queries[start : start + BATCH])
+                some = queries[start : start + BATCH]
+                try:
+                    replies += journal.whois_all(some)
+                except JournalError as error:
+                    gap = Gap(None, None, str(error))
+                    replies += [WhoisReply(UNKNOWN, gap=gap)] * len(some)
         finally:
             self.release(journal)
         return replies

@@ -9,10 +9,11 @@ from threading import Lock
 from typing import NamedTuple
 
 from natproxy.journal.catalogue import Catalogue
+from natproxy.journal.files import SUFFIX
 from natproxy.journal.recovery import recover
 from natproxy.journal.retention import retain
-from natproxy.journal.schema import SUFFIX
-from natproxy.journal.segment import GapRow, seal
+from natproxy.journal.rows import GapRow
+from natproxy.journal.segment import NotASegment, seal
 from natproxy.journal.space import reason_of
 
 
@@ -86,11 +87,13 @@ class Maintenance:
             try:
                 Catalogue(self._directory).add(seal(path, now, moved=True))
             except sqlite3.OperationalError as error:
-                if "locked" not in str(error):
-                    raise
-                # It is being read; the next run tries again.
-                continue
-            except sqlite3.DatabaseError as error:
+                if os.path.exists(path):
+                    if "locked" not in str(error):
+                        raise
+                    # It is being read; the next run tries again.
+                    continue
+                messages.append(f"the journal's segment {path} was deleted before it was sealed")
+            except (sqlite3.DatabaseError, NotASegment, KeyError) as error:
                 # The next start sets it aside.
                 messages.append(f"cannot seal the journal's segment {path}: {error}")
             with self._lock:

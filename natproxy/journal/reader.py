@@ -8,19 +8,13 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 from natproxy.journal.directory import JournalError
+from natproxy.journal.rows import SELECT, Row
 from natproxy.journal.schema import VERSION
-from natproxy.journal.segment import GapRow, SegmentInfo, Step
-from natproxy.records.record import Record
-
-BEGINNING, END = -(1 << 62), 1 << 62
-"""Before and after every time."""
-
-ERASED = "erased"
-"""The host of a client that was erased, and the cause of the gap that marks it."""
+from natproxy.journal.summary import Summary
 
 CACHE = 512
 """KiB that SQLite keeps of each open segment."""
@@ -31,31 +25,11 @@ OPEN = 64
 BUSY = 2.0
 """Seconds to wait for a lock, such as that of a segment that is sealed at this moment."""
 
-ORDER = 60_000_000
-"""Microseconds by which the order of times may differ from that of serials.
-
-The clock may be set by less than what is noted, and a failed command has its serial at its end.
-"""
-
 PIECE = 32 << 10
 """Rows of a segment at most that one statement scans.
 
 A reader that holds its transaction for long keeps a live segment's WAL from being checkpointed.
 """
-
-COLUMNS = (
-    "e.serial, e.seq, e.relaying_seq, e.removed_seq, e.command, e.attempt, e.started, e.relaying,"
-    " e.ended, c.host, e.client_port, e.identity, n.host, e.nat_port, u.host, e.upstream_port,"
-    " e.verb, e.name, e.promised, e.bytes, e.outcome, e.reason, e.duration"
-)
-
-# The cross join keeps SQLite from starting with the hosts.
-FROM = (
-    " from entries e cross join hosts c on c.id = e.client"
-    " left join hosts n on n.id = e.nat left join hosts u on u.id = e.upstream"
-)
-
-SELECT = f"select {COLUMNS}{FROM}"
 
 
 class UnreadableSegment(JournalError):
@@ -73,140 +47,6 @@ class UnreadableSegment(JournalError):
 
 class SegmentRemoved(JournalError):
     """A segment no longer exists: retention has deleted it."""
-
-
-class Summary(NamedTuple):
-    """What a segment contains, without its rows. Times are microseconds since the epoch.
-
-    :ivar name: its file name.
-    :ivar proxy: the daemon's name.
-    :ivar worker: number of the process.
-    :ivar boot: one run of the daemon.
-    :ivar part: number of the segment in its worker and boot, from 1.
-    :ivar boot_started: when the daemon started.
-    :ivar opened: from when on the segment is complete.
-    :ivar complete_to: until when it is complete.
-    :ivar sealed: when it was sealed; ``None`` while it is live.
-    :ivar stopped: when the daemon stopped in order; ``None`` if it did not, or did so later.
-    :ivar gaps: its incomplete times.
-    :ivar steps: the steps of the wall clock.
-    :ivar earliest: a time before which nothing in its entries is, if the clock was not set.
-    :ivar latest: a time after which nothing in its entries is, likewise.
-    :ivar listed: whether the two are from the catalogue, and hold if the clock was set, too.
-    """
-
-    name: str
-    proxy: str
-    worker: int
-    boot: str
-    part: int
-    boot_started: int
-    opened: int
-    complete_to: int
-    sealed: int | None
-    stopped: int | None
-    gaps: tuple[GapRow, ...] = ()
-    steps: tuple[Step, ...] = ()
-    earliest: int = BEGINNING
-    latest: int = END
-    listed: bool = False
-
-    @classmethod
-    def of(cls, info: SegmentInfo) -> Summary:
-        """Return the summary of what the catalogue has."""
-        return cls(
-            info.file,
-            info.proxy,
-            info.worker,
-            info.boot,
-            info.part,
-            info.boot_started,
-            info.opened,
-            info.complete_to,
-            info.sealed,
-            info.stopped,
-            info.gaps,
-            info.steps,
-            # Without entries, every time is after the latest one.
-            END if info.min_started is None else info.min_started,
-            BEGINNING if info.max_ended is None else info.max_ended,
-            True,
-        )
-
-
-class Row(NamedTuple):
-    """A row of the table ``entries`` with its hosts; see `natproxy.journal.schema`."""
-
-    serial: int
-    seq: int | None
-    relaying_seq: int | None
-    removed_seq: int | None
-    command: int | None
-    attempt: int | None
-    started: int
-    relaying: int | None
-    ended: int | None
-    client: str
-    client_port: int
-    identity: str | None
-    nat: str | None
-    nat_port: int | None
-    upstream: str | None
-    upstream_port: int | None
-    verb: str
-    name: str
-    promised: int | None
-    bytes: int
-    outcome: str | None
-    reason: str | None
-    duration: int | None
-
-    @property
-    def erased(self) -> bool:
-        """Whether the client was erased."""
-        return self.client == ERASED
-
-    @property
-    def state(self) -> str:
-        """The state, as the view ``translations`` has it."""
-        if self.outcome == "lost":
-            return "lost"
-        if self.nat_port is None:
-            return "failed"
-        if self.outcome is not None:
-            return "removed"
-        return "registered" if self.relaying is None else "relaying"
-
-    def record(self, segment: Summary) -> Record:
-        """Return the record of the translation. That of an erased client has no client."""
-        return Record(
-            None,
-            None,
-            segment.proxy,
-            segment.worker,
-            segment.boot,
-            self.seq,
-            self.serial,
-            self.serial if self.command is None else self.command,
-            1 if self.attempt is None else self.attempt,
-            self.started,
-            self.ended,
-            None if self.erased else self.client,
-            None if self.erased else self.client_port,
-            self.identity,
-            self.nat,
-            self.nat_port,
-            self.upstream,
-            self.upstream_port,
-            self.verb,
-            self.name,
-            self.promised,
-            self.bytes,
-            self.state,
-            self.outcome,
-            ERASED if self.erased else self.reason,
-            None if self.duration is None else self.duration / 1e6,
-        )
 
 
 class SegmentReader:
@@ -260,9 +100,9 @@ class SegmentReader:
         try:
             return self._attempt(path, "mode=ro")
         except sqlite3.OperationalError:
-            # Without write access to the directory SQLite cannot create the WAL's index. If there
-            # is no WAL, none is needed.
-            if not path.exists() or wal.exists():
+            # Without write access to the directory, or space in it, SQLite cannot create the WAL's
+            # index. If there is nothing in a WAL, none is needed.
+            if not path.exists() or (wal.exists() and wal.stat().st_size):
                 raise
             return self._attempt(path, "immutable=1")
 
@@ -291,37 +131,8 @@ class SegmentReader:
                 f"its schema has version {version}, and this program reads up to version"
                 f" {VERSION}; use a newer natproxy",
             )
-        # One transaction, so that all of it is of one moment.
-        connection.execute("begin")
         try:
-            meta = dict(connection.execute("select key, value from meta"))
-            gaps = connection.execute(
-                "select since, until, first_seq, last_seq, cause from gaps order by rowid"
-            ).fetchall()
-            steps = connection.execute("select time, step from steps order by rowid").fetchall()
-            # Serials are in the order of starts.
-            first = connection.execute(
-                "select started from entries order by serial limit 1"
-            ).fetchone()
-        finally:
-            connection.execute("commit")
-        try:
-            return Summary(
-                self._name,
-                str(meta["proxy"]),
-                int(meta["worker"]),
-                str(meta["boot"]),
-                int(meta["part"]),
-                int(meta["boot_started"]),
-                int(meta["opened"]),
-                int(meta["complete_to"]),
-                _optional(meta.get("sealed")),
-                _optional(meta.get("stopped")),
-                tuple(GapRow(*gap) for gap in gaps),
-                tuple(Step(*step) for step in steps),
-                min(int(meta["opened"]), END if first is None else first[0]) - ORDER,
-                int(meta["complete_to"]) + ORDER,
-            )
+            return Summary.read(connection, self._name)
         except (KeyError, TypeError, ValueError) as error:
             raise UnreadableSegment(
                 self._name, f"its table meta is incomplete or malformed: {error}"
@@ -366,10 +177,6 @@ class SegmentReader:
 
 def _text(value: bytes) -> str:
     return value.decode(errors="replace")
-
-
-def _optional(value: Any) -> int | None:
-    return None if value is None else int(value)
 
 
 def _reason(error: sqlite3.Error, path: Path | None) -> str:

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import os
-import re
 import sqlite3
 from contextlib import closing
-from datetime import datetime, timezone
 from typing import NamedTuple
 
-from natproxy.journal.catalogue import Catalogue, segment_files
-from natproxy.journal.schema import DAMAGED, SUFFIX
+from natproxy.journal.catalogue import Catalogue
+from natproxy.journal.files import DAMAGED, SUFFIX, files_of, opened_of, remove, segment_files
+from natproxy.journal.rows import GapRow
 from natproxy.journal.segment import (
-    GapRow,
     NewerSchema,
     NotASegment,
     check_version,
     connect,
-    files_of,
-    remove,
     seal,
     transaction,
 )
-from natproxy.records.record import EPOCH, MICROSECOND
+from natproxy.journal.summary import SegmentInfo
 
 
 class Recovered(NamedTuple):
@@ -56,13 +52,14 @@ def recover(directory: str, boot: str, now: int) -> Recovered:
     busy = False
     catalogue = Catalogue(directory)
     catalogue.refresh()
-    listed = {info.file for info in catalogue.infos()}
+    infos = catalogue.infos()
+    listed = {info.file for info in infos}
     left = [
         file
         for file in segment_files(directory)
         if file not in listed and not file.endswith(f"-{boot}{SUFFIX}")
     ]
-    last_parts = _last_parts(directory, left)
+    last_parts = _last_parts(directory, left, infos)
     for file in left:
         path = os.path.join(directory, file)
         try:
@@ -70,6 +67,13 @@ def recover(directory: str, boot: str, now: int) -> Recovered:
             catalogue.add(seal(path, now, moved=file not in last_parts))
             recovered.append(file)
         except NotASegment:
+            # Its creation was interrupted, or it was emptied. Without another one of its boot,
+            # nothing else shows that the daemon ran.
+            origin = file.partition("-")[2]
+            if not any(
+                other.endswith(origin) for other in segment_files(directory) if other != file
+            ):
+                gaps.append(GapRow(opened_of(file), now, None, None, "unreadable"))
             remove(path)
         except NewerSchema as error:
             messages.append(f"{error}; it is left as it is")
@@ -94,21 +98,15 @@ def set_aside(path: str) -> None:
             os.rename(file, path + DAMAGED + file[len(path) :])
 
 
-def opened_of(file: str) -> int | None:
-    """Return when a segment was opened, by the name of its file; ``None`` if that is malformed."""
-    match = re.match(r"(\d{8}T\d{6}\.\d{6})Z-", file)
-    if match is None:
-        return None
-    try:
-        moment = datetime.strptime(match[1], "%Y%m%dT%H%M%S.%f").replace(tzinfo=timezone.utc)
-    except ValueError:
-        return None
-    return (moment - EPOCH) // MICROSECOND
+def _last_parts(directory: str, files: list[str], sealed: list[SegmentInfo]) -> set[str]:
+    """Return those segments that no other segment of the same worker and boot follows.
 
-
-def _last_parts(directory: str, files: list[str]) -> set[str]:
-    """Return those segments that no other segment of the same worker and boot follows."""
+    :param sealed: what the catalogue has of others.
+    """
     last: dict[tuple[int, str], tuple[int, str]] = {}
+    for info in sealed:
+        origin = info.worker, info.boot
+        last[origin] = max(last.get(origin, (0, "")), (info.part, info.file))
     for file in files:
         try:
             with closing(connect(os.path.join(directory, file))) as connection:

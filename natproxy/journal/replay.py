@@ -8,15 +8,11 @@ from contextlib import AbstractContextManager, suppress
 
 from natproxy.journal.contents import Directory, Identity
 from natproxy.journal.coverage import MISSING
-from natproxy.journal.reader import (
-    END,
-    Row,
-    SegmentReader,
-    SegmentRemoved,
-    Summary,
-    UnreadableSegment,
-)
+from natproxy.journal.files import segment_files
+from natproxy.journal.reader import Readers, SegmentReader, SegmentRemoved, UnreadableSegment
+from natproxy.journal.rows import Row
 from natproxy.journal.schema import CAUSES
+from natproxy.journal.summary import END, Summary
 from natproxy.journal.translations import Order, Selection, Stream, merged
 from natproxy.records.queries import EventsQuery
 from natproxy.records.record import Record
@@ -49,6 +45,37 @@ def events(
             )
 
 
+class _Moved(Exception):
+    """The newest segment was sealed: entries that are open are in a later one now."""
+
+
+class _NewestStream(Stream):
+    """The rows of the newest segment, from which open entries may move.
+
+    :param moved: whether there is a later segment now.
+    """
+
+    def __init__(
+        self,
+        segment: Summary,
+        identity: Identity,
+        where: tuple[str, list[int | str]],
+        order: Order,
+        moved: Callable[[], bool],
+    ) -> None:
+        super().__init__(segment, identity, where, order)
+        self._moved = moved
+
+    def read(self, readers: Readers) -> None:
+        """Read a piece of the segment.
+
+        :raises _Moved: if it may be incomplete.
+        """
+        super().read(readers)
+        if self._moved():
+            raise _Moved
+
+
 class _Replay:
     """The events of one worker and boot.
 
@@ -69,13 +96,33 @@ class _Replay:
         self._selection = Selection.of(query.filter, query.since, query.until)
         self._after = query.after if numbered and query.after is not None else 0
         self._before = query.before if numbered and query.before is not None else END
+        # The number of the last event that was read.
+        self._position = 0
+        # The number of the next event; None until the first one that is wanted.
+        self._expected = self._after + 1 if self._after else None
 
     def records(self, check: Callable[[], object]) -> Iterator[Record]:
         """Return the selected records."""
+        while True:
+            try:
+                yield from self._records(check)
+            except _Moved:
+                contents = self._directory.contents()
+                self._files = contents.files
+                self._after = max(self._after, self._position)
+                origin = self._chain[0].boot, self._chain[0].worker
+                chain = [one for one in contents.segments if (one.boot, one.worker) == origin]
+                if not chain:
+                    return
+                self._chain = sorted(chain, key=lambda segment: segment.part)
+            else:
+                return
+
+    def _records(self, check: Callable[[], object]) -> Iterator[Record]:
+        """Return the selected records that follow the position."""
         selection = self._selection
         # Otherwise not every event is read.
         counted = self._steady and not selection.filter
-        expected = self._after + 1 if self._after else None
         for record in self._ordered(check):
             seq, time = record.seq, record.time
             assert seq is not None
@@ -85,12 +132,14 @@ class _Replay:
             if time > selection.until and self._steady:
                 return
             inside = selection.since <= time <= selection.until
+            expected, self._position = self._expected, seq
+            if expected is not None or inside:
+                self._expected = seq + 1
             if expected is not None and seq > expected and counted:
                 yield self._lost(expected, seq - 1)
-            if expected is not None or inside:
-                expected = seq + 1
             if inside and (record.event == LOST or selection.filter.matches(record, selection.now)):
                 yield record
+        expected = self._expected
         if expected is not None and expected < self._before < END and counted:
             yield self._lost(expected, self._before - 1)
 
@@ -109,9 +158,13 @@ class _Replay:
             if self._selection.filter:
                 waiting += self._gaps(segment)
         heapq.heapify(waiting)
-        where = self._where()
+        where, order = self._where(), Order(by_serial=True)
         streams = [
-            Stream(segment, self._files[segment.name], where, Order(by_serial=True))
+            (
+                _NewestStream(segment, self._files[segment.name], where, order, self._moved)
+                if segment is self._chain[-1]
+                else Stream(segment, self._files[segment.name], where, order)
+            )
             for segment in segments
         ]
         parts = {segment.part for segment in self._chain}
@@ -127,6 +180,14 @@ class _Replay:
                 heapq.heappush(waiting, (record.seq, record))
         while waiting:
             yield heapq.heappop(waiting)[1]
+
+    def _moved(self) -> bool:
+        """Return whether there is a segment of this worker and boot that was not there before."""
+        origin = self._chain[0].name.partition("-")[2]
+        return any(
+            name.endswith(origin) and name not in self._files
+            for name in segment_files(self._directory.path)
+        )
 
     def _where(self) -> tuple[str, list[int | str]]:
         where, values, _ = self._selection.filter.sql(self._selection.now, events=True)
@@ -228,7 +289,7 @@ class _Replay:
 
 def _events_of(row: Row, segment: Summary) -> Iterator[Record]:
     """Return the records of the events of a translation, or of a failed command."""
-    record = row.record(segment)
+    record = row.record(segment.origin)
     if row.nat_port is None:
         if row.seq is not None and row.ended is not None:
             yield record._replace(event="failed", time=row.ended, state="failed")

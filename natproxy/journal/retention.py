@@ -6,7 +6,8 @@ import os
 from contextlib import suppress
 
 from natproxy.journal.catalogue import Catalogue
-from natproxy.journal.segment import SegmentInfo, remove
+from natproxy.journal.files import remove
+from natproxy.journal.summary import SegmentInfo
 
 
 def expired(

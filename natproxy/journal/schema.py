@@ -19,19 +19,13 @@ from __future__ import annotations
 VERSION = 1
 """Version of the schema: ``pragma user_version``. A reader refuses a newer one, and names it."""
 
-SUFFIX = ".segment"
-"""``OPENED-wWORKER-BOOT.segment``, such as ``20261126T140307.123456Z-w0-1f2e3d4c.segment``.
-
-File names sort by the time at which the segment was opened.
-"""
-
-DAMAGED = ".damaged"
-"""Added to the name of a segment that could not be read at a start, and was set aside."""
-
 CATALOGUE_FILE = "catalogue.sqlite"
 
 LOCK_FILE = "lock"
-"""Locked (``flock``) by the daemon that writes the directory."""
+"""Locked (``flock``) by the daemon that writes the directory.
+
+It contains the time at which a run of the daemon started, until that has written a segment.
+"""
 
 ISO = "strftime('%Y-%m-%dT%H:%M:%S', {0} / 1000000, 'unixepoch') || printf('.%06dZ', {0} % 1000000)"
 
@@ -43,6 +37,7 @@ create table meta (
 -- proxy, worker, boot: the origin of every row
 -- part: number of the segment in its worker and boot, from 1
 -- boot_started: when the daemon started
+-- former: file name of the newest segment that was there before; absent if there was none
 -- opened: from when on the segment is complete
 -- complete_to: until when it is complete: every translation that was registered before, and the
 --     end of every one that ended before, is in the file, but for those in gaps. Renewed with
@@ -99,12 +94,15 @@ create table gaps (              -- times and events of which the journal is not
     cause text not null          -- see CAUSES
 );
 -- A translation with the outcome 'lost' held its port until the beginning of the first gap
--- ('killed', 'disk', 'overrun') that ends after it was registered. Whether it held it longer,
--- at most until the end of the gap, is not known.
+-- ('killed', 'disk', 'overrun') that ends after it was registered. Whether it held it longer, at
+-- most until the end of the last such gap, is not known: it may have outlasted all but that one.
+-- If there are steps, only that it was registered is certain, and that it ended before the next
+-- run of the daemon.
 
 create table steps (             -- of the wall clock, by more than 0.1 s
     time integer not null,       -- by the clock after the step
-    step integer not null        -- microseconds; negative: back, so that times occur twice
+    step integer not null,       -- microseconds; negative: back, so that times occur twice
+    elapsed integer not null     -- microseconds since the clock was read before: it was in them
 );
 
 create view translations as
@@ -154,6 +152,7 @@ CAUSES = {
     "overrun": "the journal was too slow",
     "off": "the daemon ran without a journal",
     "unreadable": "a segment could not be read",
+    "unwritten": "the daemon ran, and could not write its journal",
     "erased": "entries were erased",
 }
 """Causes of gaps, and the phrases for people."""
@@ -173,14 +172,15 @@ create table if not exists segments (
     min_started integer,         -- the earliest time in an entry; null: it has no entries
     max_ended integer,           -- the latest one
     rows integer not null,
-    bytes integer not null
+    bytes integer not null,
+    former text
 );
 create table if not exists gaps (
     file text not null, since integer, until integer, first_seq integer, last_seq integer,
     cause text not null
 );
 create table if not exists steps (
-    file text not null, time integer not null, step integer not null
+    file text not null, time integer not null, step integer not null, elapsed integer not null
 );
 """
 """The sealed segments, their gaps and steps: copied from them, and rebuilt from them."""

@@ -7,8 +7,9 @@ from types import TracebackType
 
 from natproxy.journal.contents import Directory
 from natproxy.journal.coverage import Coverage
-from natproxy.journal.reader import BEGINNING, END, OPEN, Summary
+from natproxy.journal.reader import OPEN
 from natproxy.journal.replay import events
+from natproxy.journal.summary import BEGINNING, END, Summary
 from natproxy.journal.translations import history
 from natproxy.journal.verify import Check, verify
 from natproxy.journal.whois import whois

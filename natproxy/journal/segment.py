@@ -9,11 +9,14 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
-from natproxy.journal.schema import INDEX, SUFFIX, TABLES, VERSION
-from natproxy.records.record import EPOCH, Origin
+from natproxy.journal.files import file_name, remove, segment_files
+from natproxy.journal.rows import COLUMNS, Action, Entry, GapRow, Step
+from natproxy.journal.schema import INDEX, TABLES, VERSION
+from natproxy.journal.summary import SegmentInfo, describe
+from natproxy.records.record import Origin
 
 BUSY = 5.0
 """Seconds to wait for another connection's lock."""
@@ -25,65 +28,6 @@ ROWS_PER_STATEMENT = (128 if sqlite3.sqlite_version_info >= (3, 32) else 32, 16,
 reactor that takes three times as long, and costs the reactor twice as much. Before version 3.32,
 SQLite accepts 999 values in a statement.
 """
-
-Entry = tuple[
-    int,  # serial
-    "int | None",  # seq
-    "int | None",  # relaying_seq
-    "int | None",  # removed_seq
-    "int | None",  # command
-    "int | None",  # attempt
-    int,  # started
-    "int | None",  # relaying
-    "int | None",  # ended
-    str,  # client
-    int,  # client_port
-    "str | None",  # identity
-    "str | None",  # nat
-    "int | None",  # nat_port
-    "str | None",  # upstream
-    "int | None",  # upstream_port
-    str,  # verb
-    str,  # name
-    "int | None",  # promised
-    int,  # bytes
-    "str | None",  # outcome
-    "str | None",  # reason
-    "int | None",  # duration
-]
-"""A row of the table ``entries``, with the hosts in place of their numbers."""
-
-COLUMNS = 23
-"""Of the table ``entries``."""
-
-
-class GapRow(NamedTuple):
-    """A row of the table ``gaps``; see `natproxy.journal.schema`."""
-
-    since: int | None
-    until: int | None
-    first_seq: int | None
-    last_seq: int | None
-    cause: str
-
-
-class Step(NamedTuple):
-    """A row of the table ``steps``; see `natproxy.journal.schema`."""
-
-    time: int
-    step: int
-
-
-class Action(NamedTuple):
-    """A row of the table ``actions``; see `natproxy.journal.schema`."""
-
-    seq: int
-    event: str
-    time: int
-    serial: int | None
-    uid: int | None
-    pid: int | None
-    reason: str | None
 
 
 class Addition(NamedTuple):
@@ -101,30 +45,6 @@ class Addition(NamedTuple):
     gaps: Sequence[GapRow] = ()
     steps: Sequence[Step] = ()
     stopped: bool = False
-
-
-class SegmentInfo(NamedTuple):
-    """What the catalogue has of a segment; see `natproxy.journal.schema`.
-
-    :ivar sealed: ``None`` for a live segment.
-    """
-
-    file: str
-    proxy: str
-    worker: int
-    boot: str
-    part: int
-    boot_started: int
-    opened: int
-    complete_to: int
-    stopped: int | None
-    sealed: int | None
-    min_started: int | None
-    max_ended: int | None
-    rows: int
-    bytes: int
-    gaps: tuple[GapRow, ...] = ()
-    steps: tuple[Step, ...] = ()
 
 
 class NewerSchema(Exception):
@@ -150,6 +70,12 @@ class Segment:
         self._connection = connection
         self._hosts: dict[str, int] = dict(connection.execute("select host, id from hosts"))
         self.rows: int = connection.execute("select count(*) from entries").fetchone()[0]
+        self._identity = _identity(path)
+
+    @property
+    def exists(self) -> bool:
+        """Whether the file is still there, and is the same."""
+        return self._identity is not None and _identity(self.path) == self._identity
 
     @classmethod
     def create(
@@ -167,6 +93,7 @@ class Segment:
         :param opened: from when on it is complete, likewise.
         :param part: its number in the worker and boot.
         """
+        former = max(segment_files(directory), default=None)
         named = opened
         # The clock may have been set back.
         while os.path.lexists(path := os.path.join(directory, file_name(origin, named))):
@@ -189,6 +116,7 @@ class Segment:
                             ("boot_started", boot_started),
                             ("opened", opened),
                             ("complete_to", opened),
+                            *([] if former is None else [("former", former)]),
                         ],
                     )
                     segment = cls(path, connection)
@@ -246,7 +174,7 @@ class Segment:
             "insert or replace into actions values (?, ?, ?, ?, ?, ?, ?)", addition.actions
         )
         connection.executemany("insert into gaps values (?, ?, ?, ?, ?)", addition.gaps)
-        connection.executemany("insert into steps values (?, ?)", addition.steps)
+        connection.executemany("insert into steps values (?, ?, ?)", addition.steps)
         _set(connection, "complete_to", addition.complete_to)
         if addition.stopped:
             _set(connection, "stopped", addition.complete_to)
@@ -285,54 +213,16 @@ def seal(path: str, now: int, *, moved: bool) -> SegmentInfo:
         connection.close()
 
 
-def describe(connection: sqlite3.Connection, file: str) -> SegmentInfo:
-    """Return what the catalogue has of a segment: reads all of its entries.
-
-    :param connection: to the segment.
-    :param file: its name in the directory.
-    """
-    meta = dict(connection.execute("select key, value from meta"))
-    rows, min_started, min_ended, max_started, max_ended = connection.execute(
-        "select count(*), min(started), min(ended), max(started), max(ended) from entries"
-    ).fetchone()
-    if min_ended is not None:
-        # The clock may have been set back in between.
-        min_started, max_ended = min(min_started, min_ended), max(max_started, max_ended)
-    elif rows:
-        max_ended = max_started
-    pages, size = (
-        connection.execute(f"pragma {name}").fetchone()[0] for name in ("page_count", "page_size")
-    )
-    return SegmentInfo(
-        file,
-        meta["proxy"],
-        meta["worker"],
-        meta["boot"],
-        meta["part"],
-        meta["boot_started"],
-        meta["opened"],
-        meta["complete_to"],
-        meta.get("stopped"),
-        meta.get("sealed"),
-        min_started,
-        max_ended,
-        rows,
-        pages * size,
-        tuple(
-            GapRow(*row)
-            for row in connection.execute(
-                "select since, until, first_seq, last_seq, cause from gaps order by rowid"
-            )
-        ),
-        tuple(
-            Step(*row) for row in connection.execute("select time, step from steps order by rowid")
-        ),
-    )
-
-
 def connect(path: str) -> sqlite3.Connection:
     """Open a segment to write to it, by one thread after the other."""
-    connection = sqlite3.connect(path, BUSY, isolation_level=None, check_same_thread=False)
+    # Not one that was deleted meanwhile: SQLite would create it.
+    connection = sqlite3.connect(
+        f"file:{quote(os.path.abspath(path))}?mode=rw",
+        BUSY,
+        isolation_level=None,
+        check_same_thread=False,
+        uri=True,
+    )
     # After a loss of power the last batches may be missing, as a whole; the file is consistent.
     connection.execute("pragma synchronous = normal")
     connection.execute("pragma journal_size_limit = 16777216")
@@ -380,25 +270,6 @@ def statements(script: str) -> Iterator[str]:
             statement = ""
 
 
-def file_name(origin: Origin, opened: int) -> str:
-    """Return the name of a segment's file."""
-    moment = EPOCH + timedelta(microseconds=opened)
-    return f"{moment:%Y%m%dT%H%M%S.%f}Z-w{origin.worker}-{origin.boot}{SUFFIX}"
-
-
-def files_of(path: str) -> Iterator[str]:
-    """Return the paths of all files that SQLite may have for one database."""
-    for end in ("", "-wal", "-shm", "-journal"):
-        yield path + end
-
-
-def remove(path: str) -> None:
-    """Delete a segment."""
-    for file in files_of(path):
-        if os.path.lexists(file):
-            os.unlink(file)
-
-
 def _insert(connection: sqlite3.Connection, values: list[Any]) -> None:
     """Insert entries, or replace them."""
     start, stop = 0, len(values)
@@ -407,6 +278,15 @@ def _insert(connection: sqlite3.Connection, values: list[Any]) -> None:
         while stop - start >= size:
             connection.execute(_INSERT[rows], values[start : start + size])
             start += size
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Return device and inode of a file; ``None`` if it does not exist."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _set(connection: sqlite3.Connection, key: str, value: int) -> None:

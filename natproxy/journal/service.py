@@ -15,12 +15,19 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from natproxy.journal.directory import JournalError, claim, note_off
+from natproxy.journal.directory import (
+    JournalError,
+    claim,
+    clear_start,
+    mark_start,
+    note_off,
+    unwritten_gap,
+)
 from natproxy.journal.maintenance import Maintenance, Report
 from natproxy.journal.space import Unwritable
+from natproxy.journal.status import JournalStatus
 from natproxy.journal.writer import Batch, Writer
 from natproxy.nat.ring import EventRing
-from natproxy.records.record import format_time
 from natproxy.server.threads import InThread, Threads
 
 __all__ = ["JournalError", "JournalService", "JournalSettings", "note_off"]
@@ -94,11 +101,12 @@ class JournalService(Service):
         self.directory = directory
         self._reactor = reactor
         self._ring = ring
-        self._settings = settings
         self._wall_clock = wall_clock
         self._in_thread = Threads(reactor, 2, "journal") if in_thread is None else in_thread
         self._state = State.STOPPED
         self._lock: int | None = None
+        # Whether the lock file has the start of this run, or of an earlier one.
+        self._marked = False
         self._cursor = 0
         self._error: str | None = None
         self._call: IDelayedCall | None = None
@@ -108,7 +116,7 @@ class JournalService(Service):
         self._maintaining: Deferred[None] | None = None
         self._report = Report(0, 0)
         # Clients may have been served before the files could be opened.
-        boot_started = ring.complete_from
+        self._boot_started = boot_started = ring.complete_from
         self._writer = Writer(directory, ring.origin, boot_started, names=settings.names)
         self._maintenance = Maintenance(
             directory, ring.origin.boot, boot_started, settings.keep, settings.max_size
@@ -137,18 +145,18 @@ class JournalService(Service):
         oldest = self.complete_to if lost is not None or not rows else rows[0][3]
         return max(0.0, self._wall_clock() - oldest / 1e6)
 
-    def state(self) -> dict[str, Any]:
-        """Return what ``/v1/status`` shows."""
-        return {
-            "directory": self.directory,
-            "complete_to": format_time(self.complete_to),
-            "lag": round(self.lag(), 3),
-            "rows": self.rows,
-            "gaps": self.gaps,
-            "segments": self._report.segments,
-            "bytes": self._report.bytes,
-            "error": self._error,
-        }
+    def status(self) -> JournalStatus:
+        """Return what ``/v1/status`` and the metrics show."""
+        return JournalStatus(
+            self.directory,
+            self.complete_to,
+            self.lag(),
+            self.rows,
+            self.gaps,
+            self._report.segments,
+            self._report.bytes,
+            self._error,
+        )
 
     def prepare(self) -> None:
         """Make the directory and lock it; it has no effect if that is done.
@@ -164,6 +172,11 @@ class JournalService(Service):
         :raises JournalError: if the directory cannot be used; see `prepare`.
         """
         self.prepare()
+        assert self._lock is not None
+        earlier = mark_start(self.directory, self._lock, self._boot_started)
+        if earlier is not None:
+            self._writer.add_gap(unwritten_gap(earlier, self._boot_started))
+        self._marked = True
         super().startService()
         self._write()
         self._maintain()
@@ -241,6 +254,9 @@ class JournalService(Service):
         :param last: number of the last event in the batch.
         """
         self._cursor = last
+        if self._marked and self._lock is not None:
+            clear_start(self._lock)
+            self._marked = False
         if self._error is not None:
             self._error = None
             self._log.info("the journal in {directory} is written again", directory=self.directory)

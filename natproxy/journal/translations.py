@@ -12,17 +12,9 @@ from typing import NamedTuple
 
 from natproxy.journal.contents import Contents, Directory, Identity
 from natproxy.journal.coverage import Coverage
-from natproxy.journal.reader import (
-    BEGINNING,
-    END,
-    PIECE,
-    Readers,
-    Row,
-    SegmentReader,
-    SegmentRemoved,
-    Summary,
-    UnreadableSegment,
-)
+from natproxy.journal.reader import PIECE, Readers, SegmentReader, SegmentRemoved, UnreadableSegment
+from natproxy.journal.rows import Row
+from natproxy.journal.summary import BEGINNING, END, Summary
 from natproxy.records.filter import Filter, parse
 from natproxy.records.queries import HistoryQuery
 from natproxy.records.record import Record
@@ -221,7 +213,7 @@ class _History:
         for row, segment in self._rows(segments, spans, Order()):
             if segment.sealed is None and row.outcome is None:
                 seen.add((segment.worker, segment.boot, row.serial))
-            yield row.record(segment)
+            yield row.record(segment.origin)
         yield from self._moved(seen, spans)
 
     def _segments(self, contents: Contents) -> list[Summary]:
@@ -260,7 +252,7 @@ class _History:
                 if (held.certain if row.outcome == "lost" else held.possible) < self._lower:
                     continue
             if self._exact or self._selection.filter.matches(
-                row.record(segment), self._selection.now
+                row.record(segment.origin), self._selection.now
             ):
                 yield row, segment
 
@@ -294,7 +286,7 @@ class _History:
         spans = {segment.name: (0, last) for segment in added}
         for row, segment in self._rows(added, spans, Order()):
             if (segment.worker, segment.boot, row.serial) not in seen:
-                yield row.record(segment)
+                yield row.record(segment.origin)
 
     def _use(self, segment: Summary) -> AbstractContextManager[SegmentReader]:
         return self._directory.readers.use(segment.name, self._contents.files[segment.name])

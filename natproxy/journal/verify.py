@@ -8,9 +8,9 @@ from typing import NamedTuple
 from natproxy.journal.catalogue import read_catalogue
 from natproxy.journal.contents import Directory
 from natproxy.journal.directory import JournalError
+from natproxy.journal.files import DAMAGED
 from natproxy.journal.reader import SegmentReader, SegmentRemoved
-from natproxy.journal.schema import DAMAGED
-from natproxy.journal.segment import SegmentInfo, describe
+from natproxy.journal.summary import SegmentInfo, describe
 
 
 class Check(NamedTuple):

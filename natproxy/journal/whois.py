@@ -14,15 +14,10 @@ from typing import NamedTuple
 from natproxy.journal.contents import Contents, Directory
 from natproxy.journal.coverage import SET_BACK, Coverage, Held, Span
 from natproxy.journal.directory import JournalError
-from natproxy.journal.reader import (
-    ERASED,
-    Row,
-    SegmentReader,
-    SegmentRemoved,
-    Summary,
-    UnreadableSegment,
-)
+from natproxy.journal.reader import SegmentReader, SegmentRemoved, UnreadableSegment
+from natproxy.journal.rows import ERASED, Row
 from natproxy.journal.schema import CAUSES
+from natproxy.journal.summary import Summary
 from natproxy.records.record import Record
 from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, Gap, WhoisQuery, WhoisReply
 
@@ -289,7 +284,7 @@ def _last(
             )
         row = next((row for row in rows if search.selects(row) and not row.erased), None)
         if row is not None:
-            return row.record(segment)
+            return row.record(segment.origin)
     return None
 
 
@@ -312,7 +307,8 @@ def _records(candidates: list[Candidate], search: Search) -> tuple[Record, ...]:
         return max(start - middle, middle - end, 0), abs((start + end) / 2 - middle)
 
     return tuple(
-        candidate.row.record(candidate.segment) for candidate in sorted(candidates, key=distance)
+        candidate.row.record(candidate.segment.origin)
+        for candidate in sorted(candidates, key=distance)
     )
 
 

@@ -10,7 +10,8 @@ import sqlite3
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from natproxy.journal.segment import Action, Addition, Entry, GapRow, Segment, Step
+from natproxy.journal.rows import Action, Entry, GapRow, Step
+from natproxy.journal.segment import Addition, Segment
 from natproxy.journal.space import Unwritable, check_space, reason_of
 from natproxy.nat.ring import Lost, Row
 from natproxy.records.record import Origin
@@ -85,7 +86,8 @@ class Writer:
         self._open: dict[int, Open] = {}
         self._pending_gaps: list[GapRow] = []
         self._pending_steps: list[Step] = []
-        self._offset: int | None = None
+        # When the clocks were read before: by the wall clock, and by the monotonic one.
+        self._read: tuple[int, int] | None = None
         self._disk_failed = False
 
     def add_gap(self, gap: GapRow) -> None:
@@ -176,9 +178,9 @@ class Writer:
                 self.segment = Segment.open(self._path)
             else:
                 self.segment = self._create(batch.monotonic)
-        elif not os.path.exists(self.segment.path):
-            # It was deleted, and what is in it is lost.
-            raise sqlite3.DatabaseError(f"{self.segment.path} was deleted")
+        elif not self.segment.exists:
+            # What is written to it from now on would be lost.
+            raise sqlite3.DatabaseError(f"{self.segment.path} was deleted or replaced")
         return self.segment
 
     def _create(self, monotonic: float) -> Segment:
@@ -200,7 +202,7 @@ class Writer:
         """Close the live segment; one that is damaged is not opened again."""
         segment, self.segment = self.segment, None
         if damaged and self._path is not None:
-            if segment is not None and not os.path.exists(segment.path):
+            if segment is not None and not segment.exists:
                 self._pending_gaps.append(
                     GapRow(self._opened, self.complete_to, None, None, "unreadable")
                 )
@@ -219,10 +221,13 @@ class Writer:
 
     def _compare_clocks(self, batch: Batch) -> None:
         """Note a step of the wall clock, even if the batch cannot be written."""
-        offset = batch.wall - round(batch.monotonic * 1e6)
-        if self._offset is not None and abs(offset - self._offset) > STEP:
-            self._pending_steps.append(Step(batch.wall, offset - self._offset))
-        self._offset = offset
+        monotonic = round(batch.monotonic * 1e6)
+        if self._read is not None:
+            elapsed = monotonic - self._read[1]
+            step = batch.wall - self._read[0] - elapsed
+            if abs(step) > STEP:
+                self._pending_steps.append(Step(batch.wall, step, elapsed))
+        self._read = batch.wall, monotonic
 
 
 class Fold:
@@ -233,12 +238,10 @@ class Fold:
 
     :param before: the translations that were open before; they are not changed.
     :ivar actions: of administrators.
-    :ivar replaced: number of entries that replace an open one.
     """
 
     def __init__(self, before: dict[int, Open], *, names: bool) -> None:
         self.actions: list[Action] = []
-        self.replaced = 0
         self._before = before
         self._names = names
         self._ended: list[Entry] = []
@@ -268,8 +271,6 @@ class Fold:
                     continue
                 removed = seq
                 changed[serial] = None
-                if serial in before:
-                    self.replaced += 1
             end = (removed, time, outcome, reason, int(duration * 1e6 + 0.5))
             ended.append(_entry(serial, row, state, end, names))
 
@@ -291,17 +292,19 @@ class Fold:
             if serial not in serials and serial not in self._changed:
                 self._ended.append(open_entry(serial, state, self._names, "lost"))
                 self._changed[serial] = None
-                self.replaced += 1
 
     def entries(self) -> list[Entry]:
         """Return the entries to write."""
-        entries = list(self._ended)
-        for serial, state in self._changed.items():
-            if state is not None:
-                entries.append(open_entry(serial, state, self._names))
-                if serial in self._before:
-                    self.replaced += 1
-        return entries
+        return self._ended + [
+            open_entry(serial, state, self._names)
+            for serial, state in self._changed.items()
+            if state is not None
+        ]
+
+    @property
+    def replaced(self) -> int:
+        """Number of entries that replace an open one."""
+        return len(self._changed.keys() & self._before.keys())
 
     @property
     def finished(self) -> int:

@@ -18,6 +18,7 @@ DIRECTORY = "/proc/self"
 ESTABLISHED = 0x01
 SYN_SENT = 0x02
 TIME_WAIT = 0x06
+LISTEN = 0x0A
 
 _PIECE = 64 * 1024
 """Bytes that are searched at once: other threads may run between two pieces."""
@@ -53,15 +54,18 @@ def connections_to(remotes: Collection[Pair], directory: str = DIRECTORY) -> Ite
     wanted = [text for remote in remotes for text in _encoded(remote)]
     if not wanted:
         return
-    pattern = re.compile(
-        rf"^ *\d+: ([0-9A-F]+):([0-9A-F]{{4}}) ({'|'.join(wanted)}) ([0-9A-F]{{2}})"
-        r" \S+ \S+ \S+ +\d+ +\d+ (\d+)".encode(),
-        re.MULTILINE,
-    )
-    yield from _search(os.path.join(directory, "net/tcp"), pattern)
-    # Without IPv6 there is no such file.
-    with suppress(FileNotFoundError):
-        yield from _search(os.path.join(directory, "net/tcp6"), pattern)
+    yield from _connections("|".join(wanted), directory)
+
+
+def all_connections(directory: str = DIRECTORY) -> Iterator[Connection]:
+    """Return all connections of this network namespace, but no listening sockets.
+
+    :param directory: of the process in ``/proc``.
+    :raises OSError: if the kernel does not show its list.
+    """
+    for connection in _connections("[0-9A-F]+:[0-9A-F]{4}", directory):
+        if connection.state != LISTEN:
+            yield connection
 
 
 def own_sockets(directory: str = DIRECTORY) -> set[int]:
@@ -85,6 +89,19 @@ def plain_host(host: str) -> str:
     host = host.partition("%")[0]
     mapped = host.lower().removeprefix("::ffff:")
     return mapped if "." in mapped else host
+
+
+def _connections(remote: str, directory: str) -> Iterator[Connection]:
+    """Return the connections whose other end, as the kernel writes it, matches an expression."""
+    pattern = re.compile(
+        rf"^ *\d+: ([0-9A-F]+):([0-9A-F]{{4}}) ({remote}) ([0-9A-F]{{2}})"
+        r" \S+ \S+ \S+ +\d+ +\d+ (\d+)".encode(),
+        re.MULTILINE,
+    )
+    yield from _search(os.path.join(directory, "net/tcp"), pattern)
+    # Without IPv6 there is no such file.
+    with suppress(FileNotFoundError):
+        yield from _search(os.path.join(directory, "net/tcp6"), pattern)
 
 
 def _search(path: str, pattern: re.Pattern[bytes]) -> Iterator[Connection]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import Service
@@ -53,6 +54,8 @@ class DaemonMetrics(Service, ABC):
         self._relays = relays
         self._origin = origin
         self._timer: IDelayedCall | None = None
+        # What ends the subscriptions of a subclass.
+        self._ends: list[Callable[[], object]] = []
 
     def startService(self) -> None:
         """Begin to measure."""
@@ -65,6 +68,11 @@ class DaemonMetrics(Service, ABC):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def close(self) -> None:
+        """Count no longer."""
+        while self._ends:
+            self._ends.pop()()
 
     @abstractmethod
     def families(self) -> list[Family]:

@@ -26,7 +26,7 @@ class FileServerMetrics(DaemonMetrics):
         super().__init__(factory, factory.services.relays, origin)
         self.commands = CommandCounters()
         self._executors = factory.executors
-        self.close = factory.subscribe(self._finished)
+        self._ends.append(factory.subscribe(self._finished))
 
     def _finished(self, event: Finished) -> None:
         _, command, outcome, sent, started_at, ended_at = event

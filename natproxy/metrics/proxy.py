@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
 from natproxy.address import FIRST_STAND_IN_PORT, Address
+from natproxy.journal.status import JournalStatus
 from natproxy.metrics.commands import CommandCounters
 from natproxy.metrics.daemon import DaemonMetrics
 from natproxy.metrics.families import SECONDS, Family, Histogram, counter, gauge, histogram
@@ -33,24 +34,24 @@ _SAMPLE = 100
 """Entries of the table whose upstreams are added to them at a time."""
 
 
-class JournalState(Protocol):
-    """The part of a journal that its metrics show."""
+class ShownJournal(Protocol):
+    """The part of a journal that the metrics use."""
 
-    def state(self) -> dict[str, Any]:
-        """Return ``lag``, ``rows``, ``gaps``, ``segments``, ``bytes`` and ``error``."""
+    def status(self) -> JournalStatus:
+        """Return how the journal is now."""
         ...
 
 
 @dataclass(frozen=True)
-class Observers:
-    """What observes the proxy, beside its metrics.
+class Recorders:
+    """What records the events of the proxy.
 
     :ivar ring: the last events; ``None`` if there is no ring.
     :ivar journal: ``None`` if there is no journal.
     """
 
     ring: EventRing | None = None
-    journal: JournalState | None = None
+    journal: ShownJournal | None = None
 
 
 class ProxyMetrics(DaemonMetrics):
@@ -58,7 +59,7 @@ class ProxyMetrics(DaemonMetrics):
 
     :param factory: the proxy.
     :param origin: the daemon's name, worker and boot.
-    :param observers: may be replaced later, as an attribute.
+    :param recorders: may be replaced later, as an attribute.
     :param in_thread: where the kernel's lists are read; by default, one thread of its own.
     :ivar commands: counters by verb.
     :ivar reconciler: compares the table with the sockets, each minute while the service runs.
@@ -71,12 +72,12 @@ class ProxyMetrics(DaemonMetrics):
         self,
         factory: ProxyFactory,
         origin: Origin,
-        observers: Observers | None = None,
+        recorders: Recorders | None = None,
         in_thread: InThread | None = None,
     ) -> None:
         relays = factory.resources.relays
         super().__init__(factory, relays, origin)
-        self.observers = observers or Observers()
+        self.recorders = recorders or Recorders()
         self.commands = CommandCounters()
         self.connect = Histogram()
         self._upstreams: set[Address] = set()
@@ -88,7 +89,7 @@ class ProxyMetrics(DaemonMetrics):
         self.reconciler = Reconciler(factory.table, self.upstreams, self.in_thread, self.clock)
         self._checks: LoopingCall = LoopingCall(self.reconciler.compare)
         self._checks.clock = self.clock
-        self._ends = self._count_commands(factory.table)
+        self._ends += self._count_commands(factory.table)
 
     def startService(self) -> None:
         """Begin to measure, and to compare the table with the sockets."""
@@ -100,11 +101,6 @@ class ProxyMetrics(DaemonMetrics):
         super().stopService()
         if self._checks.running:
             self._checks.stop()
-
-    def close(self) -> None:
-        """End the subscriptions."""
-        for end in self._ends:
-            end()
 
     def refresh(self) -> Deferred[object]:
         """Read the kernel's figures of ports, unless they were read a moment ago."""
@@ -203,7 +199,7 @@ class ProxyMetrics(DaemonMetrics):
         }
 
     def _ring_families(self) -> list[Family]:
-        prefix, ring = self.prefix, self.observers.ring
+        prefix, ring = self.prefix, self.recorders.ring
         return [
             counter(
                 f"{prefix}_events",
@@ -223,33 +219,33 @@ class ProxyMetrics(DaemonMetrics):
         ]
 
     def _journal_families(self) -> list[Family]:
-        prefix, journal = self.prefix, self.observers.journal
-        state = {} if journal is None else journal.state()
+        prefix, journal = self.prefix, self.recorders.journal
+        status = None if journal is None else journal.status()
         return [
             gauge(
                 f"{prefix}_journal_lag_seconds",
                 "Age of the oldest event that is not in the journal yet",
-                state.get("lag"),
+                status and status.lag,
             ),
             counter(
                 f"{prefix}_journal_rows",
                 "Rows written to the journal since the start",
-                state.get("rows"),
+                status and status.rows,
             ),
             counter(
                 f"{prefix}_journal_gaps",
                 "Gaps that the journal has marked since the start",
-                state.get("gaps"),
+                status and status.gaps,
             ),
             gauge(
                 f"{prefix}_journal_segments",
                 "Segments of the journal",
-                state.get("segments"),
+                status and status.segments,
             ),
-            gauge(f"{prefix}_journal_size_bytes", "Size of the journal", state.get("bytes")),
+            gauge(f"{prefix}_journal_size_bytes", "Size of the journal", status and status.bytes),
             gauge(
                 f"{prefix}_journal_failed",
                 "1 while the journal cannot be written, else 0",
-                float(state["error"] is not None) if "error" in state else None,
+                status and float(status.error is not None),
             ),
         ]

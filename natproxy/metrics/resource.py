@@ -58,10 +58,13 @@ class MetricsResource(Resource):
         gone: list[object] = []
         request.notifyFinish().addErrback(gone.append)
         self._waiting += 1
-        refreshed = gatherResults([each.refresh() for each in self._metrics])
+        refreshed = gatherResults([each.refresh() for each in self._metrics], consumeErrors=True)
+
+        def ended(result: list[object] | Failure) -> list[object] | Failure:
+            self._waiting -= 1
+            return result
 
         def reply(_: list[object]) -> None:
-            self._waiting -= 1
             if gone:
                 return
             headers = request.requestHeaders.getRawHeaders("accept") or []
@@ -78,7 +81,7 @@ class MetricsResource(Resource):
                 request.setResponseCode(500)
                 request.finish()
 
-        refreshed.addCallback(reply).addErrback(failed)
+        refreshed.addBoth(ended).addCallback(reply).addErrback(failed)
         return NOT_DONE_YET
 
 

@@ -78,12 +78,16 @@ def not_found() -> Refused:
     return Refused(http.NOT_FOUND, "there is no such page")
 
 
-class Directory(Resource):
-    """A path that only leads to others."""
+class Node(Resource):
+    """A path below which there is only what was put there."""
 
     def getChild(self, path: bytes, request: Request) -> IResource:
-        """Return an error: there is no child but those that were put."""
+        """Return an error: there is no such child."""
         return not_found()
+
+
+class Directory(Node):
+    """A path that only leads to others."""
 
     def render_GET(self, request: Request) -> bytes:
         """Return an error: there is no listing."""

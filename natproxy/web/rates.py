@@ -9,7 +9,9 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from heapq import nlargest
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -30,9 +32,6 @@ CLIENTS = 200
 
 TOP = 10
 """Clients that are shown, for each of their sums."""
-
-SUMS = ("commands", "bytes", "errors")
-"""What is summed for each client."""
 
 ERRORS = 50
 """Commands with an error that are kept."""
@@ -74,23 +73,54 @@ class Second(NamedTuple):
     duration_p99: float | None
 
 
-class _Sums:
-    """What is summed until the second ends."""
+@dataclass
+class Sums:
+    """Sums over some time, of one client or of all.
+
+    :ivar commands: commands that ended.
+    :ivar bytes: bytes passed to the clients.
+    :ivar errors: commands that did not complete.
+    """
+
+    commands: int = 0
+    bytes: int = 0
+    errors: int = 0
+
+    def add(self, other: Sums) -> None:
+        """Add the sums of another client, or of another time."""
+        self.commands += other.commands
+        self.bytes += other.bytes
+        self.errors += other.errors
+
+
+SUMS = ("commands", "bytes", "errors")
+"""The fields of `Sums`, by each of which clients are ranked."""
+
+OTHERS = ""
+"""In place of their hosts: the clients in excess of `CLIENTS`, as one."""
+
+
+class Sample:
+    """What is gathered until the second ends.
+
+    :ivar total: sums of all clients.
+    :ivar clients: sums by the client's host.
+    :ivar first_bytes: seconds from the starts of commands to the headers of their replies.
+    :ivar durations: seconds from the starts of commands to their ends.
+    """
 
     def __init__(self) -> None:
-        self.commands = 0
-        self.errors = 0
-        self.bytes = 0
+        self.total = Sums()
+        self.clients: dict[str, Sums] = {}
         self.first_bytes: list[float] = []
         self.durations: list[float] = []
-        # `SUMS` of each client; those of the clients in excess under "".
-        self.clients: dict[str, list[int]] = {}
 
-    def client(self, host: str) -> list[int]:
-        """Return the sums of a client, to add to them."""
+    def add(self, host: str, sums: Sums) -> None:
+        """Add to the sums of a client, and of all."""
         if host not in self.clients and len(self.clients) >= CLIENTS:
-            host = ""
-        return self.clients.setdefault(host, [0] * len(SUMS))
+            host = OTHERS
+        self.clients.setdefault(host, Sums()).add(sums)
+        self.total.add(sums)
 
 
 class Rates:
@@ -114,10 +144,10 @@ class Rates:
         self._reactor = reactor
         self._wall_clock = wall_clock
         self._seconds: deque[Second] = deque(maxlen=SECONDS)
-        self._clients: deque[dict[str, list[int]]] = deque(maxlen=CLIENT_SECONDS)
+        self._clients: deque[dict[str, Sums]] = deque(maxlen=CLIENT_SECONDS)
         self._errors: deque[Row] = deque(maxlen=ERRORS)
         self._top: list[dict[str, Any]] | None = None
-        self._sums = _Sums()
+        self._sample = Sample()
         self._after = 0
         self._lost = 0
         self._tick = 0
@@ -136,7 +166,7 @@ class Rates:
         self._call = self._reactor.callLater(1.0, self._read)
 
     def stop(self) -> None:
-        """Stop to sum."""
+        """Sum no longer."""
         if self._call is not None and self._call.active():
             self._call.cancel()
         self._call = None
@@ -158,26 +188,20 @@ class Rates:
         self._finish()
 
     def _add(self, row: Row) -> None:
-        event, route = row[1], row[5]
+        _, event, serial, _, _, route, _, sent, _, _, duration, _, _ = row
+        sample = self._sample
         if event == "relaying":
-            if len(self._sums.first_bytes) < SAMPLES:
-                self._sums.first_bytes.append(row[10])
+            if len(sample.first_bytes) < SAMPLES:
+                sample.first_bytes.append(duration)
             return
         if event not in ("removed", "failed") or route is None:
             return
-        sums = self._sums
-        sums.commands += 1
-        client = sums.client(route[0])
-        client[0] += 1
-        counted = 0 if row[2] is None else self._counted.pop(row[2], 0)
-        moved = max(0, (row[7] or 0) - counted)
-        sums.bytes += moved
-        client[1] += moved
-        if len(sums.durations) < SAMPLES:
-            sums.durations.append(row[10])
-        if is_error(row):
-            sums.errors += 1
-            client[2] += 1
+        counted = 0 if serial is None else self._counted.pop(serial, 0)
+        failed = is_error(row)
+        sample.add(route[0], Sums(1, max(0, (sent or 0) - counted), int(failed)))
+        if len(sample.durations) < SAMPLES:
+            sample.durations.append(duration)
+        if failed:
             self._errors.append(row)
 
     def _count_entries(self) -> None:
@@ -192,29 +216,29 @@ class Rates:
             if record.bytes:
                 counted[record.serial] = record.bytes
             if moved > 0:
-                self._sums.bytes += moved
-                self._sums.client(record.client or "")[1] += moved
+                self._sample.add(record.client or OTHERS, Sums(bytes=moved))
         self._counted = counted
 
     def _finish(self) -> None:
-        """Keep the sums, and begin the next second."""
+        """Keep what was gathered, and begin the next second."""
         now = self._reactor.seconds()
         elapsed = max(now - self._begun, 1e-3)
-        sums, self._sums, self._begun = self._sums, _Sums(), now
+        sample, self._sample, self._begun = self._sample, Sample(), now
+        total = sample.total
         self._tick += 1
         self._seconds.append(
             Second(
                 self._tick,
                 round(self._wall_clock() * 1000),
-                round(sums.commands / elapsed, 2),
-                round(sums.errors / elapsed, 2),
-                round(sums.bytes / elapsed),
+                round(total.commands / elapsed, 2),
+                round(total.errors / elapsed, 2),
+                round(total.bytes / elapsed),
                 len(self._table),
-                *quantiles(sums.first_bytes),
-                *quantiles(sums.durations),
+                *quantiles(sample.first_bytes),
+                *quantiles(sample.durations),
             )
         )
-        self._clients.append(sums.clients)
+        self._clients.append(sample.clients)
         self._top = None
         self._call = self._reactor.callLater(1.0, self._read)
 
@@ -242,29 +266,29 @@ class Rates:
 
     def _top_clients(self) -> list[dict[str, Any]]:
         """Return the clients that are among the `TOP` by one of their sums, and the rest as one."""
-        total: dict[str, list[int]] = {}
+        total: dict[str, Sums] = {}
         for clients in self._clients:
             for host, sums in clients.items():
-                known = total.setdefault(host, [0] * len(SUMS))
-                for place, number in enumerate(sums):
-                    known[place] += number
-        others = total.pop("", [0] * len(SUMS))
-        top: dict[str, None] = {}
-        for place in range(len(SUMS)):
-            most = nlargest(TOP, total, key=lambda host: total[host][place])
-            top.update(dict.fromkeys(host for host in most if total[host][place]))
+                total.setdefault(host, Sums()).add(sums)
+        others = total.pop(OTHERS, Sums())
+        top: dict[str, Sums] = {}
+        for name in SUMS:
+            by_name = attrgetter(name)
+            most = nlargest(TOP, total.items(), key=lambda item: by_name(item[1]))
+            top.update((host, sums) for host, sums in most if by_name(sums))
         for host, sums in total.items():
             if host not in top:
-                others = [one + other for one, other in zip(others, sums, strict=True)]
-        shown: list[tuple[str | None, list[int]]] = [(host, total[host]) for host in top]
-        if any(others):
-            shown.append((None, others))
-        return [{"client": host, **dict(zip(SUMS, sums, strict=True))} for host, sums in shown]
+                others.add(sums)
+        shown: list[dict[str, Any]] = [{"client": host, **asdict(top[host])} for host in top]
+        if others != Sums():
+            shown.append({"client": None, **asdict(others)})
+        return shown
 
 
 def is_error(row: Row) -> bool:
     """Return whether an event is the end of a command that did not complete."""
-    return row[1] in ("removed", "failed") and row[8] != COMPLETED
+    _, event, _, _, _, _, _, _, outcome, _, _, _, _ = row
+    return event in ("removed", "failed") and outcome != COMPLETED
 
 
 def quantiles(samples: list[float]) -> tuple[float | None, float | None]:

@@ -76,7 +76,7 @@ class WebSite(BoundedSite):
             self._rates.start()
 
     def stopFactory(self) -> None:
-        """Stop to sum them, and close the connections."""
+        """Sum them no longer, and close the connections."""
         if self._rates is not None:
             self._rates.stop()
         super().stopFactory()

@@ -9,7 +9,7 @@ from twisted.web import http
 from twisted.web.http import Request
 from twisted.web.resource import IResource
 
-from natproxy.web.guard import Directory, Refused
+from natproxy.web.guard import Directory, Node, Refused
 
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -25,7 +25,7 @@ FOREVER = "public, max-age=31536000, immutable"
 REVALIDATE = "no-cache"
 
 
-class File(Directory):
+class File(Node):
     """One file, in memory.
 
     :param name: its name; the suffix determines its type.

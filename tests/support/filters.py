@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from hypothesis import strategies as st
 
-from natproxy.journal.reader import ERASED
+from natproxy.journal.rows import ERASED
 from natproxy.journal.schema import INDEX, TABLES
 from natproxy.protocol import encode_name
 from natproxy.records.record import Record

@@ -1,8 +1,8 @@
 """A process with a NAT table under load and its journal, which a test kills.
 
-``python -m tests.support.journal_load DIRECTORY RING ROWS`` prints a line for each event, before
-the journal can have it: ``boot TEXT``, ``begin SERIAL TIME``, ``end SERIAL TIME``; and ``error
-TEXT`` or ``error`` when the journal stops and resumes. SIGTERM ends it in order.
+``python -m tests.support.journal_load DIRECTORY RING ROWS BYTES`` prints a line for each event,
+before the journal can have it: ``boot TEXT``, ``begin SERIAL TIME``, ``end SERIAL TIME``; and
+``error TEXT`` or ``error`` when the journal stops and resumes. SIGTERM ends it in order.
 """
 
 from __future__ import annotations
@@ -53,13 +53,16 @@ class Load:
     """The table, its traffic, and the journal.
 
     :param ring: events that the ring holds.
+    :param max_size: bytes of all segments.
     """
 
-    def __init__(self, directory: str, ring: int) -> None:
+    def __init__(self, directory: str, ring: int, max_size: int) -> None:
         self.boot = secrets.token_hex(4)
         self.table = NATTable(reactor.seconds)
         self.ring = EventRing(self.table, Origin("proxy-9000", 0, self.boot), ring)
-        self.journal = JournalService(reactor, self.ring, directory, JournalSettings(86_400, 10**9))
+        self.journal = JournalService(
+            reactor, self.ring, directory, JournalSettings(86_400, max_size)
+        )
         self.table.subscribe(self.registered, (Registered,))
         self.table.subscribe(self.removed, (Removed,))
         self.open: list[NATEntry] = []
@@ -79,7 +82,7 @@ class Load:
 
     def work(self) -> None:
         """Begin some commands, and end others."""
-        error = self.journal.state()["error"]
+        error = self.journal.status().error
         if error != self.error:
             self.error = error
             os.write(1, f"error {error or ''}\n".encode())
@@ -118,11 +121,11 @@ class Load:
 
 def main() -> None:
     """Run with the arguments of the command line."""
-    directory, ring, rows = sys.argv[1:]
+    directory, ring, rows, max_size = sys.argv[1:]
     writer.ROWS = int(rows)
     use_monotonic_time(reactor)
     random.seed(time.time())
-    Load(directory, int(ring)).run()
+    Load(directory, int(ring), int(max_size)).run()
 
 
 if __name__ == "__main__":

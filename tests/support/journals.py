@@ -11,8 +11,8 @@ from typing import Any
 from twisted.internet.task import Clock
 
 from natproxy.address import Address
-from natproxy.journal.catalogue import segment_files
-from natproxy.journal.segment import GapRow, Step
+from natproxy.journal.files import segment_files
+from natproxy.journal.rows import GapRow, Step
 from natproxy.journal.writer import Batch
 from natproxy.nat import NATEntry, NATTable, Outcome, TranslationKey
 from natproxy.nat.ring import EventRing

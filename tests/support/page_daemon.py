@@ -34,6 +34,8 @@ from natproxy.web.site import web_site
 
 HOST = "127.0.0.1"
 BEGUN = time.monotonic()
+PORTS = 28_232
+"""Ports of the kernel's range."""
 
 
 class Held:
@@ -72,6 +74,9 @@ def status_of(origin: Origin, kind: str, ring: EventRing | None) -> dict[str, An
         "draining": False,
         "clients": 1,
         "ring": None if ring is None else {"first": ring.first, "next": ring.next},
+        # As `Observation.status` has it: the page shows the range of ports, and their free ones.
+        "commands": {"total": 12, "sent": 3000, "verbs": {"GET": {"completed": 12, "sent": 3000}}},
+        "counters": {"ports": {"total": PORTS, "free": PORTS - 1}, "connect": {"bounds": []}},
     }
 
 

@@ -24,8 +24,9 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
+from tests.support.loopback import free_port
 from tests.support.paths import ROOT
-from tests.support.twistd import TWISTD, environment
+from tests.support.twistd import TWISTD, await_port, environment
 
 HOST = "127.0.0.1"
 WEB = 9080
@@ -171,13 +172,6 @@ def take(url: str, directory: Path) -> None:
         browser.close()
 
 
-def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.create_server((HOST, 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
 @contextmanager
 def daemon(place: Path, *arguments: str) -> Iterator[None]:
     """Run a daemon; its log is discarded."""
@@ -193,15 +187,6 @@ def daemon(place: Path, *arguments: str) -> Iterator[None]:
     finally:
         process.terminate()
         process.wait()
-
-
-def await_port(port: int) -> None:
-    """Wait until something listens on a port."""
-    for _ in range(200):
-        with suppress(OSError), socket.create_connection((HOST, port)):
-            return
-        time.sleep(0.1)
-    raise SystemExit(f"nothing listens on port {port}")
 
 
 def main(seconds: str = "150", directory: str = str(ROOT / "docs")) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,16 @@ TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 
 LIMIT = 30.0
 """Seconds that a process may run."""
+
+
+def await_port(port: int) -> None:
+    """Wait until something listens on a port of the loopback interface."""
+    deadline = time.monotonic() + LIMIT
+    while time.monotonic() < deadline:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.02)
+    pytest.fail(f"nothing listens on port {port}")
 
 
 class Daemon:

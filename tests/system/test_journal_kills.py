@@ -22,8 +22,10 @@ from pathlib import Path
 
 import pytest
 
-from natproxy.journal.segment import GapRow
+from natproxy.journal.rows import GapRow
+from natproxy.journal.search import Journal
 from natproxy.records.record import parse_time
+from natproxy.records.whois import FOUND, NOBODY, WhoisQuery
 from tests.support.journal_load import client_of, port_of
 from tests.support.journals import entries_of, gaps_of, meta_of, paths_of
 from tests.support.loopback import PATIENCE
@@ -33,6 +35,11 @@ KILLS = int(os.environ.get("NATPROXY_JOURNAL_KILLS", "3"))
 """Processes to kill; ``.ci/long`` kills 50."""
 
 RING = 60_000
+SAMPLES = 4000
+"""Times of which whois is asked."""
+
+SECOND = 1_000_000
+
 ROWS = 400
 """Entries of a segment: few, so that some processes are killed while one is sealed."""
 
@@ -86,10 +93,17 @@ class Run:
 
 
 @contextmanager
-def load(directory: Path, ring: int = RING, rows: int = ROWS) -> Iterator[Run]:
+def load(
+    directory: Path, ring: int = RING, rows: int = ROWS, max_size: int = 10**9
+) -> Iterator[Run]:
     """Run a process until the end of the block, which has to end it."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.journal_load", str(directory), str(ring), str(rows)],
+        [
+            sys.executable,
+            "-m",
+            "tests.support.journal_load",
+            *map(str, (directory, ring, rows, max_size)),
+        ],
         cwd=ROOT,
         stdout=subprocess.PIPE,
     )
@@ -136,6 +150,40 @@ def check(directory: Path, runs: list[Run]) -> None:
     assert len(entries) <= len(runs)
 
 
+def check_whois(directory: Path, runs: list[Run]) -> dict[str, int]:
+    """Check that whois finds the right client or a gap, at each time of a translation.
+
+    :return: how often each result was found.
+    """
+    truth: dict[int, list[tuple[int, int, str]]] = {}
+    samples: list[tuple[int, int]] = []
+    for run in runs:
+        for serial, begun in run.begun.items():
+            last = run.ended.get(serial, run.killed)
+            assert last is not None
+            port = port_of(serial)
+            truth.setdefault(port, []).append((begun, last, client_of(serial)))
+            samples += [(port, time) for time in {begun, (begun + last) // 2, last}]
+    samples = random.sample(samples, min(SAMPLES, len(samples)))
+    # Beside translations, too.
+    samples += [(port, time + random.randrange(-SECOND, SECOND)) for port, time in samples]
+    with Journal(os.fspath(directory)) as journal:
+        replies = journal.whois_all(
+            [WhoisQuery(port, since=time, until=time) for port, time in samples]
+        )
+    results: dict[str, int] = {}
+    for (port, moment), reply in zip(samples, replies, strict=True):
+        held = {client for begun, last, client in truth[port] if begun <= moment <= last}
+        named = {record.client for record in reply.translations}
+        if reply.result == NOBODY:
+            assert not held, f"nobody, but {held} held {port} at {moment}"
+        elif reply.result == FOUND:
+            assert held, f"{named} did not hold {port} at {moment}"
+            assert held <= named, f"{named} in place of {held} at {port} at {moment}"
+        results[reply.result] = results.get(reply.result, 0) + 1
+    return results
+
+
 def in_gap(gaps: list[GapRow], time: int) -> bool:
     """Return whether a time is in a gap."""
     return any(
@@ -169,6 +217,7 @@ def test_killed_under_load(tmp_path: Path) -> None:
         stop(last)
     check(tmp_path, [*runs, last])
     check_files(tmp_path)
+    check_whois(tmp_path, [*runs, last])
     killed = [gap for gap in gaps_of(str(tmp_path)) if gap.cause == "killed"]
     recorded = [run for run in runs if run.boot in boots(tmp_path)]
     assert len(killed) == len(recorded)
@@ -184,6 +233,26 @@ def test_killed_under_load(tmp_path: Path) -> None:
     # A quarter of a second and a write; much more on a busy machine.
     assert max(lags, default=0) < 5_000_000, f"unknown before a kill: {sorted(lags)} microseconds"
     assert {gap.cause for gap in gaps_of(str(tmp_path))} <= {"killed"}
+
+
+def test_oldest_history_is_unknown_when_it_was_deleted(tmp_path: Path) -> None:
+    runs = []
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGTERM):
+        with load(tmp_path, max_size=400_000) as run:
+            run.wait(lambda run=run: len(run.ended) > 3000)
+            run.finish(number)
+        runs.append(run)
+    size = sum(file.stat().st_size for file in tmp_path.iterdir())
+    # It is checked after each seal.
+    assert size < 800_000
+    results = check_whois(tmp_path, runs)
+    assert results["unknown"] > 1000
+    assert results["found"] > 100
+    with Journal(os.fspath(tmp_path)) as journal:
+        (oldest,) = journal.gaps()[:1]
+    assert oldest.since is None
+    assert oldest.until is not None
+    assert oldest.until > max(runs[0].begun.values())
 
 
 def boots(directory: Path) -> set[str]:
@@ -206,6 +275,7 @@ def test_files_of_limited_size_and_back(tmp_path: Path) -> None:
         stop(run)
     check(tmp_path, [run])
     check_files(tmp_path)
+    check_whois(tmp_path, [run])
     assert "the disk is full" in run.errors[0]
     assert "disk" in [gap.cause for gap in gaps_of(str(tmp_path))]
 
@@ -244,6 +314,7 @@ def test_disk_is_full_and_has_space_again(small_disk: Path) -> None:
         stop(run)
     check(journal, [run])
     check_files(journal)
+    check_whois(journal, [run])
     assert "free some space, or lower --journal-max-size" in run.errors[0]
     assert "disk" in [gap.cause for gap in gaps_of(str(journal))]
 

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -339,11 +340,15 @@ def test_web_endpoint_has_the_page_and_the_metrics(places: Places) -> None:
         arguments = ("natproxy", LISTEN, *off, "--web=tcp:0:interface=127.0.0.1")
         proxy = places.start(stack, *arguments)
         port = int(proxy.await_line(r"web endpoint: 127\.0\.0\.1:(\d+)"))
-        for target, status in (("/", 200), ("/metrics", (200, 503)), ("/v1/kill", (404, 405))):
+        for target, status in (
+            ("/", 200),
+            ("/metrics", 200 if find_spec("prometheus_client") else 404),
+            ("/v1/kill", 404),
+        ):
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
             connection.request("GET", target)
             response = connection.getresponse()
             response.read()
             connection.close()
-            assert response.status in (status if isinstance(status, tuple) else (status,)), target
+            assert response.status == status, target
         assert proxy.end() == 0

@@ -10,14 +10,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.loopback import free_port
 from tests.support.paths import ROOT
-from tests.support.twistd import TWISTD, environment
+from tests.support.twistd import TWISTD, await_port, environment
 
 try:
     from playwright import sync_api as playwright
@@ -180,6 +181,7 @@ def test_rows_appear_and_go_without_reloading(
         expect(row.locator("td.phase")).to_have_text("relaying")
         expect(row.locator("td.bytes")).to_contain_text("of 67.1 MB")
         expect(page.locator("#entries-now")).to_have_text("1")
+        expect(page.locator("#ports-of")).to_have_text("of 28,232")
     expect(page.locator("#rows tr")).to_have_count(0)
     expect(page.locator("#table-note")).to_have_text("No command is in flight.")
     expect(page.locator("#errors li").first).to_contain_text("client-gone")
@@ -282,22 +284,6 @@ def twistd(place: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         process.kill()
         process.wait()
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.create_server((HOST, 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
-def await_port(port: int) -> None:
-    """Wait until something listens on a port."""
-    for _ in range(300):
-        with suppress(OSError), socket.create_connection((HOST, port)):
-            return
-        time.sleep(0.05)
-    pytest.fail(f"nothing listens on port {port}")
 
 
 def test_page_left_open_over_a_restart_begins_anew(
@@ -478,6 +464,8 @@ def test_file_server_has_a_status_page(files: Path, open_page: Callable[..., Any
         page = open_page(server.url, viewport={"width": 400, "height": 800})
         expect(page.locator("#name")).to_contain_text("files-")
         expect(page.locator("#facts")).to_contain_text("boot")
+        expect(page.locator("#facts dt", has_text="GET completed")).to_have_text("GET completed")
+        expect(page.locator("#facts dt", has_text="ports free")).to_have_text("ports free")
         assert page.evaluate("document.documentElement.scrollWidth") == 400
         page.close()
 

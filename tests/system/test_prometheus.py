@@ -14,11 +14,13 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from tests.support.loopback import free_port
 from tests.support.paths import ROOT
 from tests.support.twistd import TWISTD, running
 
@@ -29,6 +31,9 @@ RULES = DEPLOY / "rules.yml"
 pytestmark = pytest.mark.skipif(
     shutil.which("prometheus") is None or shutil.which("promtool") is None,
     reason="Prometheus is not installed",
+)
+scraped = pytest.mark.skipif(
+    find_spec("prometheus_client") is None, reason="prometheus_client is not installed"
 )
 
 WITHOUT_DATA = {
@@ -57,12 +62,6 @@ def expressions() -> list[str]:
         expression.replace("$__rate_interval", "1m").replace("$instance", ".*")
         for expression in found
     ]
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def eventually(condition: Callable[[], object], otherwise: str) -> None:
@@ -209,6 +208,7 @@ def prometheus(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         ended(process)
 
 
+@scraped
 def test_every_expression_of_the_dashboard_has_data(prometheus: Prometheus) -> None:
     assert len(expressions()) > 30
     empty = []
@@ -220,12 +220,14 @@ def test_every_expression_of_the_dashboard_has_data(prometheus: Prometheus) -> N
     assert empty == []
 
 
+@scraped
 def test_scrapes_succeed_and_are_understood_without_a_warning(prometheus: Prometheus) -> None:
     targets = prometheus.read("targets")["activeTargets"]
     found = [(target["health"], target["lastError"]) for target in targets]
     assert found == [("up", ""), ("up", "")]
 
 
+@scraped
 def test_rules_are_evaluated_and_no_alert_fires(prometheus: Prometheus) -> None:
     rules = [rule for group in prometheus.read("rules")["groups"] for rule in group["rules"]]
     assert len(rules) > 15
@@ -234,12 +236,14 @@ def test_rules_are_evaluated_and_no_alert_fires(prometheus: Prometheus) -> None:
     assert firing == []
 
 
+@scraped
 def test_metrics_of_rules_exist(prometheus: Prometheus) -> None:
     exposed = {name.removesuffix("_bucket") for name in prometheus.read("label/__name__/values")}
     found = re.findall(r"(?<![\w:])(?:natproxy|process)_\w+", RULES.read_text())
     assert {name.removesuffix("_bucket") for name in found} - exposed <= WITHOUT_DATA
 
 
+@scraped
 def test_kernel_figures_agree_with_the_kernel(prometheus: Prometheus) -> None:
     first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
     (total,) = prometheus.query("natproxy_upstream_ports")

@@ -17,7 +17,7 @@ from natproxy.client.control.finding import Search
 from natproxy.client.errors import NoDaemon, UsageError
 from natproxy.journal.contents import Contents, Directory
 from natproxy.journal.directory import JournalError
-from natproxy.journal.reader import Summary
+from natproxy.journal.summary import Summary
 from natproxy.journal.verify import Check
 from natproxy.protocol import printable
 from natproxy.records.record import format_time

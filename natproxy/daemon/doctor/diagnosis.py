@@ -85,11 +85,10 @@ def _limits(proxy: ProxyConfig, server: FileServerConfig, process: int | None) -
         Demand("file server", server.max_clients or CLIENTS, partial(_clients_of_server, server)),
     ]
     limits = f"/proc/{'self' if process is None else process}/limits"
-    tcp = ("/proc/self/net/tcp", "/proc/self/net/tcp6")
     privileged = os.geteuid() == 0
     return [
         *check_descriptors(limits, demands),
-        *check_ports("/proc/sys/net/ipv4/ip_local_port_range", tcp, proxy_clients),
+        *check_ports("/proc/sys/net/ipv4", "/proc/self", proxy_clients),
         *check_reuse("/proc/sys/net/ipv4/tcp_tw_reuse"),
         *check_backlog("/proc/sys/net/core/somaxconn", (*proxy.listen, *server.listen)),
         *check_pipes(

@@ -6,15 +6,12 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from natproxy.daemon.doctor.finding import Finding, ok, problem, read_line, read_number, warning
+from natproxy.daemon.doctor.finding import Finding, ok, problem, read_number, warning
+from natproxy.kernel.ports import PortRange, read_port_range
+from natproxy.kernel.sockets import TIME_WAIT, all_connections
 
 UNLIMITED = 1 << 30
 """Stands for "unlimited" in a limit of a process."""
-
-TIME_WAIT = "06"
-"""The state in ``/proc/net/tcp``."""
-
-LISTENING = "0A"
 
 LARGE_PIPE = 1 << 20
 """Bytes of the largest pipe that a relay uses."""
@@ -77,8 +74,8 @@ def check_descriptors(limits: str, demands: Sequence[Demand]) -> list[Finding]:
     return findings
 
 
-class Sockets(NamedTuple):
-    """The local ports of a range in a table of sockets.
+class PortUse(NamedTuple):
+    """The local ports of a range that are in use.
 
     :ivar used: ports of connections.
     :ivar waiting: ports of connections in TIME_WAIT alone.
@@ -88,62 +85,51 @@ class Sockets(NamedTuple):
     waiting: int
 
 
-def sockets_in_range(tables: Sequence[str], low: int, high: int) -> Sockets | None:
+def ports_in_use(ports: PortRange, process: str) -> PortUse | None:
     """Count the ports of a range that are in use.
 
-    :param tables: paths of the tables, ``/proc/self/net/tcp`` and ``…/tcp6``; one that does not
-        exist is left out.
-    :return: ``None`` if none can be read.
+    :param process: directory of the process in ``/proc``.
+    :return: ``None`` if the kernel does not show its connections.
     """
     used: set[int] = set()
     waiting: set[int] = set()
-    readable = False
-    for table in tables:
-        try:
-            with open(table) as file:
-                next(file, None)
-                for line in file:
-                    fields = line.split()
-                    port = int(fields[1].rpartition(":")[2], 16)
-                    if low <= port <= high and fields[3] != LISTENING:
-                        (waiting if fields[3] == TIME_WAIT else used).add(port)
-        except (OSError, ValueError, IndexError):
-            continue
-        readable = True
-    return Sockets(len(used), len(waiting - used)) if readable else None
+    try:
+        for connection in all_connections(process):
+            port = connection.local[1]
+            if port in ports:
+                (waiting if connection.state == TIME_WAIT else used).add(port)
+    except OSError:
+        return None
+    return PortUse(len(used), len(waiting - used))
 
 
-def check_ports(port_range: str, tables: Sequence[str], clients: int) -> list[Finding]:
+def check_ports(settings: str, process: str, clients: int) -> list[Finding]:
     """Compare the range of local ports with the clients of a proxy, and with those in use.
 
-    :param port_range: path of ``ip_local_port_range``.
-    :param tables: as of `sockets_in_range`.
+    :param settings: directory of ``ip_local_port_range``.
+    :param process: as of `ports_in_use`.
     :param clients: of the proxy; each command under way needs a port.
     """
     check = "ports"
-    numbers = (read_line(port_range) or "").split()
-    if len(numbers) != 2 or not all(number.isdigit() for number in numbers):
-        return [warning(check, f"{port_range} cannot be read", "mount /proc, without subset=pid")]
-    low, high = map(int, numbers)
-    size = high - low + 1
+    ports = read_port_range(settings)
+    if ports is None:
+        text = f"{settings}/ip_local_port_range cannot be read"
+        return [warning(check, text, "mount /proc, without subset=pid")]
+    span = f"{ports.size:,} local ports ({ports.first} to {ports.last})"
     remedy = "sysctl -w net.ipv4.ip_local_port_range='10240 65535'; or an upstream on a UNIX socket"
     findings = []
-    if size < clients:
-        text = f"{size:,} local ports ({low} to {high}) for {clients:,} clients of a proxy"
-        findings.append(warning(check, text, remedy))
-    sockets = sockets_in_range(tables, low, high)
-    if sockets is None:
+    if ports.size < clients:
+        findings.append(warning(check, f"{span} for {clients:,} clients of a proxy", remedy))
+    use = ports_in_use(ports, process)
+    if use is None:
         text = "the process's sockets cannot be seen, nor reconciled with the table"
         hidden = "mount /proc without subset=pid (ProcSubset= in a unit)"
         return [*findings, warning("sockets", text, hidden)]
-    taken = sockets.used + sockets.waiting
-    text = (
-        f"{taken:,} of {size:,} local ports ({low} to {high}) are in use,"
-        f" {sockets.waiting:,} of them in TIME_WAIT"
-    )
-    if taken * 20 > size * 19:
+    taken = use.used + use.waiting
+    text = f"{taken:,} of {span} are in use, {use.waiting:,} of them in TIME_WAIT"
+    if taken * 20 > ports.size * 19:
         findings.append(problem(check, text, remedy))
-    elif taken * 5 > size * 4:
+    elif taken * 5 > ports.size * 4:
         findings.append(warning(check, text, remedy))
     elif not findings:
         findings.append(ok(check, text))

@@ -158,7 +158,7 @@ function showStatus(latest) {
   document.title = `${shown(latest.name ?? "natproxy")} – natproxy`;
   setText("version", shown(`natproxy ${latest.version ?? ""}`));
   setText("clients-now", formatCount(latest.clients ?? 0));
-  const ports = latest.commands?.ports?.total;
+  const ports = latest.counters?.ports?.total;
   setText("ports-of", ports ? `of ${formatCount(ports)}` : "");
   const details = [`up ${formatAge(latest.uptime ?? 0)}`];
   if (latest.draining) details.unshift("draining");

@@ -10,6 +10,7 @@ const IN_HEAD = new Set(["name", "version", "uptime", "control", "ring", "table"
 
 const connection = new Connection();
 let timer = null;
+let reading = false; // whether a reading is under way
 let boot = null;
 
 /**
@@ -22,8 +23,8 @@ function* facts(members, prefix = "", depth = 0) {
     const path = prefix + name.replaceAll("_", " ");
     if (Array.isArray(value)) yield [path, value.join(", ")];
     else if (typeof value === "object") {
-      // The counters are all in "commands", and those of the verbs in "commands", "verbs".
-      const plain = name === "verbs" || (depth === 0 && name === "commands");
+      // These three only group others.
+      const plain = name === "verbs" || (depth === 0 && (name === "commands" || name === "counters"));
       if (!("bounds" in value)) yield* facts(value, plain ? prefix : `${path} `, depth + 1);
     } else if (value === 0 && depth > 0) continue;
     else if (typeof value === "number" && name !== "pid") yield [path, formatCount(value)];
@@ -32,29 +33,39 @@ function* facts(members, prefix = "", depth = 0) {
   }
 }
 
+function show(status) {
+  if (boot !== null && boot !== status.boot) connection.notice("The daemon was restarted: its numbers begin anew.");
+  boot = status.boot;
+  document.getElementById("name").textContent = shown(status.name ?? "natproxy");
+  document.getElementById("version").textContent = shown(`natproxy ${status.version ?? ""}`);
+  document.getElementById("details").textContent = `file server · up ${formatAge(status.uptime ?? 0)}`;
+  document.title = `${shown(status.name ?? "natproxy")} – natproxy`;
+  const shownFacts = [...facts(status)].flatMap(([name, value]) => [element("dt", shown(name)), element("dd", shown(value))]);
+  document.getElementById("facts").replaceChildren(...shownFacts);
+}
+
+/** Read the status once, and plan the next reading. */
 async function read() {
+  if (reading || document.hidden) return;
   clearTimeout(timer);
-  if (document.hidden) return;
+  reading = true;
   let delay = PERIOD;
   try {
-    const status = await get("/v1/status");
-    if (boot !== null && boot !== status.boot) connection.notice("The daemon was restarted: its numbers begin anew.");
-    boot = status.boot;
-    document.getElementById("name").textContent = shown(status.name ?? "natproxy");
-    document.getElementById("version").textContent = shown(`natproxy ${status.version ?? ""}`);
-    document.getElementById("details").textContent = `file server · up ${formatAge(status.uptime ?? 0)}`;
-    document.title = `${shown(status.name ?? "natproxy")} – natproxy`;
-    const shownFacts = [...facts(status)].flatMap(([name, value]) => [element("dt", shown(name)), element("dd", shown(value))]);
-    document.getElementById("facts").replaceChildren(...shownFacts);
-    connection.set("live");
+    show(await get("/v1/status"));
+    connection.set(document.hidden ? "paused" : "live");
   } catch {
     connection.set("away");
     delay = connection.delay;
   }
+  reading = false;
   timer = setTimeout(read, delay);
 }
 
 setInterval(() => connection.tick(), 1000);
-document.addEventListener("visibilitychange", () => (document.hidden ? connection.set("paused") : read()));
+document.addEventListener("visibilitychange", () => {
+  clearTimeout(timer);
+  if (document.hidden) connection.set("paused");
+  else read();
+});
 connectThemeSwitch(() => {});
 read();

@@ -12,14 +12,16 @@ export class Stream {
   #begun = 0;
   #count = 0;
   #pausedUntil = 0;
+  #received;
+  #lost;
 
   /**
    * @param {(event: object) => void} received called with each event.
    * @param {(lost: object) => void} lost called with the events that were lost.
    */
   constructor(received, lost) {
-    this.received = received;
-    this.lost = lost;
+    this.#received = received;
+    this.#lost = lost;
   }
 
   /** Whether there are too many events to show each. */
@@ -77,9 +79,9 @@ export class Stream {
       this.#pausedUntil = now + PAUSE;
       this.close();
     } else if (event.event === "lost") {
-      this.lost(event);
+      this.#lost(event);
     } else {
-      this.received(event);
+      this.#received(event);
     }
   }
 }

@@ -24,6 +24,7 @@ from natproxy.daemon.proxy import make_proxy
 from natproxy.daemon.proxy_observation import ProxyObservation
 from natproxy.daemon.service import DrainingService, Phase, StartupError
 from natproxy.journal.service import JournalError
+from natproxy.journal.status import JournalStatus
 from natproxy.metrics.proxy import ProxyMetrics
 from natproxy.settings import SettingError
 from tests.support.daemons import DaemonReactor, OptionsCase
@@ -48,8 +49,8 @@ class PlayedJournal:
         self.calls.append("journal stops")
         return self.stopped
 
-    def state(self) -> dict[str, Any]:
-        return {"directory": self.directory}
+    def status(self) -> JournalStatus:
+        return JournalStatus(self.directory, 0, 0.0, 0, 0, 0, 0, None)
 
 
 class ObservationCase(OptionsCase):
@@ -250,6 +251,7 @@ class StatusTests(ObservationCase):
         self.assertEqual(status["commands"], {"total": 0, "sent": 0, "verbs": {}})
         self.assertIn("duration", status["counters"])
         self.assertIn("reactor_delay", status["counters"])
+        self.assertIn("total", status["counters"]["ports"])
 
     def test_ready_while_it_listens(self) -> None:
         daemon, companion = self.started()
@@ -340,7 +342,7 @@ class JournalTests(ObservationCase):
     def test_directory_that_was_configured(self) -> None:
         _, companion = self.started("--control=run/a.sock", "--journal=kept")
         path = os.path.abspath("kept")
-        self.assertEqual(companion.status()["journal"], {"directory": path})
+        self.assertEqual(companion.status()["journal"]["directory"], path)
         self.assertEqual(os.stat(path).st_mode & 0o777, 0o700)
 
     def test_default_directory(self) -> None:

@@ -14,12 +14,13 @@ from natproxy.journal import contents
 from natproxy.journal.contents import Directory
 from natproxy.journal.schema import CATALOGUE_FILE
 from tests.support.journal_runs import SECOND, Translations
+from tests.support.journals import MEMORY
 from tests.support.paths import ROOT
 
 
 class DirectoryTests(SynchronousTestCase):
     def setUp(self) -> None:
-        directory = TemporaryDirectory()
+        directory = TemporaryDirectory(dir=MEMORY)
         self.addCleanup(directory.cleanup)
         self.path = Path(directory.name)
         self.daemon = Translations(self.path)

@@ -8,9 +8,11 @@ from unittest.mock import patch
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.journal.catalogue import Catalogue
-from natproxy.journal.directory import JournalError, claim, is_off, note_off
+from natproxy.journal.directory import JournalError, claim, note_off, unwritten_start
+from natproxy.journal.files import is_off
 from natproxy.journal.recovery import recover
-from natproxy.journal.segment import GapRow, Segment
+from natproxy.journal.rows import GapRow
+from natproxy.journal.segment import Segment
 from natproxy.journal.writer import Writer
 from tests.support.journals import NOW, WALL, Traffic, gaps_of, paths_of
 
@@ -130,6 +132,22 @@ class OffTests(DirectoryCase):
                 GapRow(NOW + 10_000_000, None, None, None, "off"),
             ],
         )
+
+    def test_run_that_cannot_be_recorded_is_a_gap_later(self) -> None:
+        os.mkdir(self.directory)
+        self.run_with_journal("0a", 0)
+        with patch.object(Segment, "create", side_effect=OSError(28, "No space left on device")):
+            self.assertRaises(JournalError, note_off, self.directory, WALL + 10)
+        self.assertEqual(unwritten_start(self.directory), NOW + 10_000_000)
+        note_off(self.directory, WALL + 20)
+        self.assertEqual(
+            gaps_of(self.directory),
+            [
+                GapRow(NOW + 20_000_000, None, None, None, "off"),
+                GapRow(NOW + 10_000_000, NOW + 20_000_000, None, None, "unwritten"),
+            ],
+        )
+        self.assertIsNone(unwritten_start(self.directory))
 
     def test_fault_is_one_sentence(self) -> None:
         os.mkdir(self.directory)

@@ -10,12 +10,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.journal.directory import JournalError
 from natproxy.journal.erase import erase_client
-from natproxy.journal.reader import ERASED
+from natproxy.journal.rows import ERASED
 from natproxy.journal.search import Journal
 from natproxy.journal.segment import connect
-from natproxy.records.queries import HistoryQuery
+from natproxy.records.queries import EventsQuery, HistoryQuery
 from natproxy.records.whois import FOUND, UNKNOWN, WhoisQuery
 from tests.support.journal_runs import NAT, SECOND, Translations
+from tests.support.journals import MEMORY
 
 PORT = 50_000
 CLIENT = "192.0.2.17"
@@ -23,7 +24,7 @@ CLIENT = "192.0.2.17"
 
 class EraseTests(SynchronousTestCase):
     def setUp(self) -> None:
-        directory = TemporaryDirectory()
+        directory = TemporaryDirectory(dir=MEMORY)
         self.addCleanup(directory.cleanup)
         self.directory = Path(directory.name)
         self.daemon = Translations(self.directory)
@@ -75,6 +76,50 @@ class EraseTests(SynchronousTestCase):
         self.assertNotIn(CLIENT.encode(), content)
         self.assertEqual(content.count(b"secret-name.iso"), 1)
         self.assertEqual(erase_client(str(self.directory), CLIENT), [])
+        self.assertEqual(list(self.directory.glob("*erasing*")), [])
+
+    def test_names_and_reasons_of_others_do_not_mention_it_any_more(self) -> None:
+        names = {
+            f"logs/{CLIENT}.txt": "logs/erased.txt",
+            f"{CLIENT}0/a": f"{CLIENT}0/a",
+            "192%2E0.2.17": "",
+            f"v6-::ffff:{CLIENT}": "v6-erased",
+            "10.0.0.5": "10.0.0.5",
+            "a:b": "a:b",
+        }
+        for name in names:
+            self.daemon.remove(self.daemon.register(PORT, "192.0.2.18", name=name))
+        self.daemon.seal()
+        # There is no entry of the client at all.
+        self.daemon.act("kill", f"client {CLIENT} or client 192.0.2.18")
+        self.daemon.stop()
+        (erasure,) = erase_client(str(self.directory), CLIENT)
+        self.assertEqual((erasure.rows, erasure.failure), (3, None))
+        self.assertNotIn(CLIENT.encode(), self.content().replace(f"{CLIENT}0/a".encode(), b""))
+        with Journal(str(self.directory)) as journal:
+            found = [record.name for record in journal.history(HistoryQuery())]
+            self.assertEqual(found, list(names.values()))
+            self.assertEqual(
+                [record.reason for record in journal.events(EventsQuery("event kill"))],
+                ["client erased or client 192.0.2.18"],
+            )
+            self.assertEqual([check.problems for check in journal.verify()], [(), ()])
+
+    def test_what_cannot_be_changed_is_named(self) -> None:
+        self.translation(CLIENT)
+        self.daemon.stop()
+        (path,) = self.directory.glob("*.segment")
+        (self.directory / "x.segment.damaged").write_bytes(CLIENT.encode())
+        (self.directory / "y.segment").write_bytes(b"")
+        # An earlier erasure was interrupted.
+        path.with_name(path.name + ".erasing").write_bytes(CLIENT.encode())
+        with closing(connect(str(path))) as connection:
+            connection.execute("pragma user_version = 99")
+        newer, damaged = erase_client(str(self.directory), CLIENT)
+        assert newer.failure is not None
+        assert damaged.failure is not None
+        self.assertIn("use a newer natproxy", newer.failure)
+        self.assertIn("delete it", damaged.failure)
         self.assertEqual(list(self.directory.glob("*erasing*")), [])
 
     def test_network_and_host_without_an_address(self) -> None:

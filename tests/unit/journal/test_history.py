@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +23,7 @@ from natproxy.records.record import Record
 from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, WhoisQuery
 from natproxy.server.threads import Overloaded
 from tests.support.journal_runs import SECOND, START, Translations
+from tests.support.journals import MEMORY
 
 PORT = 50_000
 
@@ -82,7 +85,7 @@ class Table:
 
 class JournalHistoryTests(SynchronousTestCase):
     def setUp(self) -> None:
-        directory = TemporaryDirectory()
+        directory = TemporaryDirectory(dir=MEMORY)
         self.addCleanup(directory.cleanup)
         self.directory = Path(directory.name)
         self.daemon = Translations(self.directory)
@@ -127,6 +130,16 @@ class JournalHistoryTests(SynchronousTestCase):
         self.service.failure = JournalError("the disk is full")
         (reply,) = self.result(self.history.whois([WhoisQuery(PORT)]))
         self.assertEqual(reply.result, UNKNOWN)
+
+    def test_directory_that_was_deleted_is_unknown(self) -> None:
+        directory = self.daemon.directory
+        shutil.rmtree(directory)
+        self.service.failure = JournalError("no such directory")
+        (reply,) = self.result(self.history.whois([WhoisQuery(PORT)]))
+        assert reply.gap is not None
+        self.assertEqual(reply.result, UNKNOWN)
+        self.assertIn(directory, reply.gap.cause)
+        os.mkdir(directory)
 
     def test_many_questions_keep_their_order(self) -> None:
         self.daemon.register(PORT + 7)

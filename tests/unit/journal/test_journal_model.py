@@ -25,7 +25,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.journal import segment as segments
 from natproxy.journal import writer as writers
 from natproxy.journal.maintenance import Maintenance
-from natproxy.journal.segment import GapRow, Segment
+from natproxy.journal.rows import GapRow
+from natproxy.journal.segment import Segment
 from natproxy.journal.space import Unwritable
 from natproxy.journal.writer import Writer
 from natproxy.nat import NATEntry

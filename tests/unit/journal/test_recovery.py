@@ -11,9 +11,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.journal import recovery, segment
 from natproxy.journal.catalogue import Catalogue
-from natproxy.journal.recovery import Recovered, opened_of, recover
-from natproxy.journal.schema import DAMAGED, VERSION
-from natproxy.journal.segment import GapRow
+from natproxy.journal.files import DAMAGED
+from natproxy.journal.recovery import Recovered, recover
+from natproxy.journal.rows import GapRow
+from natproxy.journal.schema import VERSION
 from natproxy.journal.writer import Writer
 from tests.support.journals import (
     NOW,
@@ -119,6 +120,20 @@ class RunTests(RecoveryCase):
 
 
 class PartsTests(RecoveryCase):
+    def test_earlier_part_that_is_recovered_alone_is_not_the_last(self) -> None:
+        self.patch(segment, "BUSY", 0.01)
+        self.writer.close()
+        first, second = paths_of(self.directory)
+        with (
+            closing(sqlite3.connect(first)) as reader,
+            closing(reader.execute("select 1 from meta")),
+        ):
+            recovered = self.recover()
+        self.assertEqual(recovered, Recovered([os.path.basename(second)], [], [], busy=True))
+        self.recover(LATER + 5)
+        self.assertEqual(rows_of(first, "select outcome from entries"), [("completed",)])
+        self.assertEqual(gaps_of(self.directory), [GapRow(NOW, LATER, None, None, "killed")])
+
     def setUp(self) -> None:
         super().setUp()
         self.traffic.register(50_001)
@@ -183,7 +198,8 @@ class DamageTests(RecoveryCase):
 
     def test_file_whose_creation_was_interrupted_is_deleted(self) -> None:
         self.damaged(b"")
-        self.assertEqual(self.recover(), Recovered([], [], [], busy=False))
+        gap = GapRow(NOW + 7, LATER, None, None, "unreadable")
+        self.assertEqual(self.recover(), Recovered([], [gap], [], busy=False))
         self.assertEqual(paths_of(self.directory), [])
 
     def test_newer_segment_is_left_alone(self) -> None:
@@ -203,10 +219,3 @@ class DamageTests(RecoveryCase):
         error = sqlite3.OperationalError("database or disk is full")
         with patch.object(recovery, "seal", side_effect=error):
             self.assertRaises(sqlite3.OperationalError, self.recover)
-
-
-class NameTests(SynchronousTestCase):
-    def test_time_in_a_name(self) -> None:
-        self.assertEqual(opened_of("20231114T221320.000007Z-w0-0c.segment"), NOW + 7)
-        self.assertIsNone(opened_of("20231314T221320.000007Z-w0-0c.segment"))
-        self.assertIsNone(opened_of("other.segment"))

@@ -13,13 +13,14 @@ from natproxy.journal.search import Journal
 from natproxy.records.queries import EventsQuery
 from natproxy.records.record import Record
 from tests.support.journal_runs import SECOND, START, Translations
+from tests.support.journals import MEMORY
 
 PORT = 50_000
 
 
 class EventsTests(SynchronousTestCase):
     def setUp(self) -> None:
-        directory = TemporaryDirectory()
+        directory = TemporaryDirectory(dir=MEMORY)
         self.addCleanup(directory.cleanup)
         self.directory = Path(directory.name)
         self.daemon = Translations(self.directory)
@@ -112,6 +113,30 @@ class EventsTests(SynchronousTestCase):
         )
         self.assertEqual(self.told(EventsQuery(after=7, before=12))[-1], (11, "lost"))
 
+    def test_segment_that_is_sealed_meanwhile_loses_nothing(self) -> None:
+        self.several()
+        open_ = [self.daemon.register(PORT + number) for number in range(3)]
+        self.daemon.remove(open_[1])
+        self.daemon.flush()
+        whole = self.told()
+        self.assertEqual(len(whole), 12)
+        for query in (EventsQuery(), EventsQuery(after=3), EventsQuery(f"nat-port {PORT}")):
+            for seals in (1, 2):
+                expected, left = self.told(query), [seals]
+
+                def check(left: list[int] = left) -> None:
+                    while left[0]:
+                        left[0] -= 1
+                        # Not without an entry that has ended.
+                        self.daemon.fail()
+                        self.daemon.seal()
+
+                with Journal(str(self.directory)) as journal:
+                    records = list(journal.events(query, check))
+                told = [(record.seq, record.event) for record in records]
+                self.assertEqual(told[: len(expected)], expected)
+                self.assertNotIn("lost", [event for _, event in told])
+
     def test_numbers_are_those_of_the_newest_boot(self) -> None:
         self.several()
         self.daemon.stop()
@@ -135,7 +160,7 @@ class EventsTests(SynchronousTestCase):
     def test_every_event_comes_once_in_order(
         self, actions: list[str], choices: object, after: int
     ) -> None:
-        with TemporaryDirectory() as directory:
+        with TemporaryDirectory(dir=MEMORY) as directory:
             daemon = Translations(directory)
             daemon.start()
             fresh: list[int] = []

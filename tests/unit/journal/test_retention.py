@@ -12,7 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.journal import retention
 from natproxy.journal.catalogue import Catalogue
 from natproxy.journal.retention import expired, retain
-from natproxy.journal.segment import Addition, Segment, SegmentInfo, seal
+from natproxy.journal.segment import Addition, Segment, seal
+from natproxy.journal.summary import SegmentInfo
 from natproxy.records.record import Origin
 from tests.support.journals import NOW
 

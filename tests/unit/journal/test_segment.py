@@ -9,19 +9,14 @@ from contextlib import closing
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.journal import segment as segments
+from natproxy.journal.rows import COLUMNS, Action, Entry, GapRow, Step
 from natproxy.journal.schema import TABLES, VERSION
 from natproxy.journal.segment import (
-    COLUMNS,
-    Action,
     Addition,
-    Entry,
-    GapRow,
     NewerSchema,
     NotASegment,
     Segment,
-    Step,
     connect,
-    file_name,
     seal,
     statements,
 )
@@ -73,11 +68,6 @@ class SegmentCase(SynchronousTestCase):
 
 
 class SegmentTests(SegmentCase):
-    def test_name_begins_with_the_time(self) -> None:
-        self.assertEqual(
-            file_name(ORIGIN, NOW + 123_456), "20231114T221320.123456Z-w0-0a1b.segment"
-        )
-
     def test_name_that_exists_is_not_used_again(self) -> None:
         first, second = self.create(entry(1)), self.create(entry(2))
         self.assertNotEqual(first.path, second.path)
@@ -165,7 +155,7 @@ class SegmentTests(SegmentCase):
         segment = self.create()
         action = Action(7, "kill", NOW, 3, 0, 99, "serial 3")
         gap = GapRow(NOW, NOW + 1, 1, 6, "overrun")
-        step = Step(NOW, -200_000)
+        step = Step(NOW, -200_000, 250_000)
         segment.append(Addition(NOW + 9, [], 0, [action], [gap], [step], stopped=True))
         self.assertEqual(rows_of(segment.path, "select * from actions"), [action])
         self.assertEqual(rows_of(segment.path, "select * from gaps"), [gap])

@@ -15,9 +15,12 @@ from natproxy.journal import service as services
 from natproxy.journal import writer
 from natproxy.journal.catalogue import Catalogue
 from natproxy.journal.maintenance import Maintenance
-from natproxy.journal.segment import GapRow, Segment
+from natproxy.journal.rows import GapRow
+from natproxy.journal.search import Journal
+from natproxy.journal.segment import Segment
 from natproxy.journal.service import JournalError, JournalService, JournalSettings
 from natproxy.records.record import format_time
+from natproxy.records.whois import NOBODY, UNKNOWN, WhoisQuery
 from tests.support.doubles import Journal as Log
 from tests.support.doubles import PlayedThread
 from tests.support.journals import (
@@ -197,7 +200,7 @@ class StateTests(ServiceCase):
         self.traffic.command(50_001)
         self.traffic.advance(0.25)
         self.run_threads()
-        state = self.journal.state()
+        state = self.journal.status().json()
         self.assertGreater(state.pop("bytes"), 4096)
         self.assertEqual(
             state,
@@ -245,7 +248,7 @@ class FaultTests(ServiceCase):
         self.traffic.command(50_001)
         self.fail_writes(FULL, 4)
         self.traffic.command(50_002)
-        self.assertIn("the disk is full", str(self.journal.state()["error"]))
+        self.assertIn("the disk is full", str(self.journal.status().error))
         line = self.log.line_with("has stopped")
         self.assertIn(f"the journal in {self.directory} has stopped: the disk is full", line)
         self.assertIn("free some space, or lower --journal-max-size", line)
@@ -254,7 +257,7 @@ class FaultTests(ServiceCase):
         self.assertEqual(self.ports(), [50_001, 50_002])
         self.assertEqual(gaps_of(self.directory), [])
         self.log.line_with("is written again")
-        self.assertIsNone(self.journal.state()["error"])
+        self.assertIsNone(self.journal.status().error)
 
     def test_what_the_ring_loses_is_a_gap(self) -> None:
         self.traffic = Traffic(size=3)
@@ -316,6 +319,51 @@ class FaultTests(ServiceCase):
 
 
 class RestartTests(ServiceCase):
+    def result(self, seconds: float) -> str:
+        """Return what a search for a time finds."""
+        moment = NOW + round(seconds * 1e6)
+        with Journal(self.directory) as journal:
+            return journal.whois(WhoisQuery(50_001, since=moment, until=moment)).result
+
+    def restart(self, seconds: float) -> None:
+        self.journal = self.make(Traffic(f"b{round(seconds)}", wall=WALL + seconds))
+
+    def kill(self) -> None:
+        """End the process; no thread returns."""
+        self.thread.asked.clear()
+        os.close(self.journal._lock or -1)
+        self.journal._lock = None
+        self.journal._writer.close()
+
+    def test_run_that_wrote_nothing_is_unknown(self) -> None:
+        self.start()
+        self.stop()
+        for seconds in (10, 20):
+            self.restart(seconds)
+            self.journal.startService()
+            self.assertEqual(
+                [self.result(time) for time in (5, 10, 15, 25)],
+                [NOBODY, UNKNOWN, UNKNOWN, UNKNOWN],
+            )
+            self.kill()
+        self.restart(30)
+        self.start()
+        self.stop()
+        self.assertEqual(
+            gaps_of(self.directory),
+            [GapRow(NOW + 10_000_000, NOW + 30_000_000, None, None, "unwritten")],
+        )
+        results = [self.result(time) for time in (5, 15, 25, 31)]
+        self.assertEqual(results, [NOBODY, UNKNOWN, UNKNOWN, NOBODY])
+
+    def test_run_that_is_killed_after_its_first_write_has_no_other_gap(self) -> None:
+        with patch.object(services, "clear_start"):
+            self.start()
+        self.kill()
+        self.restart(10)
+        self.start()
+        self.assertEqual([gap.cause for gap in gaps_of(self.directory)], ["killed"])
+
     def test_files_that_cannot_be_read_are_a_gap_and_no_obstacle(self) -> None:
         os.mkdir(self.directory)
         path = os.path.join(self.directory, "20231114T221300.000000Z-w0-0c.segment")
@@ -334,11 +382,9 @@ class RestartTests(ServiceCase):
         self.traffic.register(50_001)
         self.traffic.advance(0.25)
         self.run_threads()
-        # Nothing else happens in that process.
-        os.close(self.journal._lock or -1)
-        self.journal._lock = None
-        self.journal._writer.close()
-        killed, self.journal = self.journal, self.make(Traffic("0b", wall=WALL + 60))
+        self.kill()
+        killed = self.journal
+        self.restart(60)
         self.start()
         self.assertEqual(
             gaps_of(self.directory),

@@ -16,13 +16,14 @@ from natproxy.records.filter import FilterError
 from natproxy.records.queries import HistoryQuery
 from natproxy.records.record import Record
 from tests.support.journal_runs import SECOND, START, Translations
+from tests.support.journals import MEMORY
 
 PORT = 50_000
 
 
 class HistoryTests(SynchronousTestCase):
     def setUp(self) -> None:
-        directory = TemporaryDirectory()
+        directory = TemporaryDirectory(dir=MEMORY)
         self.addCleanup(directory.cleanup)
         self.directory = Path(directory.name)
         self.daemon = Translations(self.directory)
@@ -149,7 +150,7 @@ class HistoryTests(SynchronousTestCase):
         limit: int | None,
         since: int | None,
     ) -> None:
-        with TemporaryDirectory() as directory:
+        with TemporaryDirectory(dir=MEMORY) as directory:
             daemon = Translations(directory)
             daemon.start()
             ends: dict[int, list[int]] = {}

@@ -10,13 +10,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.journal.search import Journal
 from natproxy.journal.verify import Check
 from tests.support.journal_runs import SECOND, Translations, query
+from tests.support.journals import MEMORY
 
 PORT = 50_000
 
 
 class VerifyTests(SynchronousTestCase):
     def setUp(self) -> None:
-        directory = TemporaryDirectory()
+        directory = TemporaryDirectory(dir=MEMORY)
         self.addCleanup(directory.cleanup)
         self.directory = Path(directory.name)
         self.daemon = Translations(self.directory)

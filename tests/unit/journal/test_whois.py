@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.journal.directory import JournalError
-from natproxy.journal.schema import CATALOGUE_FILE, SUFFIX
+from natproxy.journal.files import SUFFIX
+from natproxy.journal.schema import CATALOGUE_FILE
 from natproxy.journal.search import Journal
 from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, WhoisQuery, WhoisReply
 from tests.support.journal_runs import CLIENT, SECOND, START, Translations, query
+from tests.support.journals import MEMORY
 
 PORT = 50_000
 
@@ -25,7 +27,7 @@ def at(time: int, port: int = PORT) -> WhoisQuery:
 
 class WhoisTests(SynchronousTestCase):
     def setUp(self) -> None:
-        directory = TemporaryDirectory()
+        directory = TemporaryDirectory(dir=MEMORY)
         self.addCleanup(directory.cleanup)
         self.directory = Path(directory.name)
         self.daemon = Translations(self.directory)
@@ -244,6 +246,21 @@ class WhoisTests(SynchronousTestCase):
         self.assertEqual(reply.gap.cause, "the clock was set back")
         self.assertEqual(self.result(START + 60 * SECOND, PORT + 1), NOBODY)
 
+    def test_step_that_is_noticed_late_is_in_all_the_time_before(self) -> None:
+        self.daemon.start()
+        self.daemon.wait(200 * SECOND)
+        serial = self.daemon.register(PORT)
+        self.daemon.flush()
+        # The disk hangs.
+        self.daemon.step(-100 * SECOND)
+        self.daemon.wait(SECOND)
+        self.daemon.remove(serial)
+        self.daemon.wait(200 * SECOND)
+        self.daemon.flush()
+        # It held its port there, by the clock after the step.
+        self.assertEqual(self.result(START + 100 * SECOND + SECOND // 2), UNKNOWN)
+        self.assertEqual(self.result(START + 50 * SECOND), NOBODY)
+
     def test_skipped_time_is_unknown(self) -> None:
         self.daemon.start()
         self.daemon.step(100 * SECOND)
@@ -284,6 +301,25 @@ class WhoisTests(SynchronousTestCase):
         (self.directory / name).unlink()
         self.assertEqual(self.result(START + 3 * SECOND), UNKNOWN)
         self.assertEqual(self.result(time), FOUND)
+
+    def test_run_whose_segments_were_all_deleted_is_a_gap(self) -> None:
+        times = []
+        for _ in range(3):
+            self.daemon.start()
+            self.daemon.wait(SECOND)
+            times.append(self.translation())
+            self.daemon.seal()
+            self.daemon.stop()
+            self.daemon.wait(SECOND)
+        names = sorted(name for name in os.listdir(self.directory) if name.endswith(SUFFIX))
+        for name in names[2:4]:
+            (self.directory / name).unlink()
+        self.assertEqual([self.result(time) for time in times], [FOUND, UNKNOWN, FOUND])
+        # Without the older ones, the journal begins later.
+        for name in names[:2]:
+            (self.directory / name).unlink()
+        self.assertEqual([self.result(time) for time in times], [UNKNOWN, UNKNOWN, FOUND])
+        self.assertEqual(self.result(times[2] - SECOND // 2), NOBODY)
 
     def test_newer_schema_is_refused_by_name(self) -> None:
         self.daemon.start()
@@ -338,7 +374,7 @@ class ModelTests(SynchronousTestCase):
     def test_never_a_wrong_client_and_never_nobody_where_there_was_one(
         self, steps: list[tuple[str, int]], closed: bool
     ) -> None:
-        with TemporaryDirectory() as directory:
+        with TemporaryDirectory(dir=MEMORY) as directory:
             daemon = Translations(directory)
             exact = play(daemon, steps)
             if closed and daemon.writer is not None:

@@ -10,7 +10,8 @@ from unittest.mock import patch
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.journal import writer as writers
-from natproxy.journal.segment import Addition, GapRow, Segment, Step, seal
+from natproxy.journal.rows import GapRow, Step
+from natproxy.journal.segment import Addition, Segment, seal
 from natproxy.journal.space import Unwritable
 from natproxy.journal.writer import Writer
 from tests.support.journals import (
@@ -249,7 +250,10 @@ class ClockTests(WriterCase):
         self.flush()
         self.assertEqual(
             steps_of(self.directory),
-            [Step(NOW - 59_000_000, -60_000_000), Step(NOW - 51_000_000, 7_000_000)],
+            [
+                Step(NOW - 59_000_000, -60_000_000, 1_000_000),
+                Step(NOW - 51_000_000, 7_000_000, 1_000_000),
+            ],
         )
         self.assertEqual(meta_of(paths_of(self.directory)[0])["complete_to"], NOW - 51_000_000)
 
@@ -261,7 +265,7 @@ class ClockTests(WriterCase):
                 self.traffic.advance(1)
                 self.assertRaises(Unwritable, self.writer.write, self.traffic.batch())
         self.flush()
-        self.assertEqual(steps_of(self.directory), [Step(NOW + 8_000_000, 7_000_000)])
+        self.assertEqual(steps_of(self.directory), [Step(NOW + 8_000_000, 7_000_000, 1_000_000)])
 
     def test_small_corrections_are_not_steps(self) -> None:
         self.flush()
@@ -441,6 +445,16 @@ class FaultTests(WriterCase):
         self.assertEqual(
             gaps_of(self.directory), [GapRow(NOW, NOW + 1_000_000, None, None, "unreadable")]
         )
+
+    def test_directory_that_is_replaced_by_a_copy_has_a_new_segment(self) -> None:
+        self.traffic.command(50_001)
+        self.flush()
+        shutil.move(self.directory, self.directory + ".old")
+        shutil.copytree(self.directory + ".old", self.directory)
+        self.traffic.command(50_002)
+        self.assertRaises(Unwritable, self.writer.write, self.traffic.batch())
+        self.flush()
+        self.assertEqual(self.states(), [(50_001, "removed"), (50_002, "removed")])
 
     def test_directory_that_is_deleted_is_unwritable(self) -> None:
         self.flush()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from twisted.internet.address import UNIXAddress
 from twisted.internet.error import ConnectError
 
+from natproxy.journal.status import JournalStatus
 from natproxy.metrics.families import Buckets
 from natproxy.metrics.kernel import PortFigures
-from natproxy.metrics.proxy import Observers, ProxyMetrics
+from natproxy.metrics.proxy import ProxyMetrics, Recorders
 from natproxy.nat.ring import EventRing
 from natproxy.records.record import Origin
 from natproxy.server.admission import Admission
@@ -120,23 +119,16 @@ class StateTests(ProxyMetricsCase):
         self.assertEqual(self.value("natproxy_relay_bytes", "copy"), len(b"OK 10\nabcdefghij"))
         self.assertEqual(self.value("natproxy_table_entries"), 0)
 
-    def test_observers(self) -> None:
+    def test_recorders(self) -> None:
         self.assertEqual(values(self.metrics.families(), "natproxy_events"), {})
         self.assertEqual(values(self.metrics.families(), "natproxy_journal_rows"), {})
 
         class Journal:
-            def state(self) -> dict[str, Any]:
-                return {
-                    "lag": 0.25,
-                    "rows": 7,
-                    "gaps": 1,
-                    "segments": 3,
-                    "bytes": 9,
-                    "error": "full",
-                }
+            def status(self) -> JournalStatus:
+                return JournalStatus("journal", 0, 0.25, 7, 1, 3, 9, "full")
 
         ring = EventRing(self.table, ORIGIN, size=2)
-        self.metrics.observers = Observers(ring, Journal())
+        self.metrics.recorders = Recorders(ring, Journal())
         ring.watchers = 5
         self.travelling(b"LIST\n").send(b"OK\nEND\n")
         found = {

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from unittest import mock
+from importlib.util import find_spec
+from unittest import mock, skipUnless
 
 import pytest
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from prometheus_client.parser import text_string_to_metric_families as parse_text
+from twisted.internet.defer import FirstError, fail
 from twisted.web.server import NOT_DONE_YET
 from twisted.web.test.requesthelper import DummyRequest
 
@@ -19,9 +19,17 @@ from natproxy.records.record import Origin
 from tests.support.doubles import PlayedThread
 from tests.support.proxies import ProxyCase
 
+INSTALLED = find_spec("prometheus_client") is not None
+if INSTALLED:
+    from prometheus_client.openmetrics.parser import (
+        text_string_to_metric_families as parse_openmetrics,
+    )
+    from prometheus_client.parser import text_string_to_metric_families as parse_text
+
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
+@skipUnless(INSTALLED, "prometheus_client is not installed")
 class ResourceTests(ProxyCase):
     # Under pytest, a fixture that fails a test for a logged error must be emptied as well.
     logged_errors = None
@@ -112,11 +120,24 @@ class ResourceTests(ProxyCase):
         if self.logged_errors is not None:
             self.logged_errors.flush(ZeroDivisionError)
 
+    def test_error_of_the_thread_does_not_count_as_a_reader_for_ever(self) -> None:
+        self.metrics.refresh = lambda: fail(OSError("no threads"))
+        for _ in range(MOST_READERS + 1):
+            request = self.request()
+            self.assertEqual((request.responseCode, request.finished), (500, 1))
+            self.assertEqual(len(self.flushLoggedErrors(FirstError)), 1)
+            if self.logged_errors is not None:
+                self.logged_errors.flush(FirstError)
+
+
+class MissingTests(ProxyCase):
     def test_without_prometheus_client_there_is_no_resource(self) -> None:
+        metrics = ProxyMetrics(self.factory, Origin("proxy-9000", 0, "b00t"))
         with mock.patch.dict(sys.modules, {"prometheus_client": None}):
-            self.assertIsNone(metrics_resource(self.metrics))
+            self.assertIsNone(metrics_resource(metrics))
 
 
+@skipUnless(INSTALLED, "prometheus_client is not installed")
 class EncodeTests(ProxyCase):
     def test_buckets_are_cumulative(self) -> None:
         seen = Histogram((0.5, 1.0))

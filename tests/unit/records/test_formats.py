@@ -54,7 +54,12 @@ class CsvTests(SynchronousTestCase):
     def test_numbers_are_not_changed(self) -> None:
         self.assertEqual(csv_line([1, -1, 0.5, None, ""]), "1,-1,0.500000,,\n")
 
-    @given(st.lists(st.text(), min_size=2))
+    # Python 3.10 does not read NUL, which no member has: names are percent-encoded.
+    @given(
+        st.lists(
+            st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=2
+        )
+    )
     def test_any_text_is_read_again_and_is_no_formula(self, texts: list) -> None:
         line = csv_line(texts)
         (fields,) = csv.reader(io.StringIO(line, newline=""))

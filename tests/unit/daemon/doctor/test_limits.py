@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import os
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.daemon.descriptors import file_server_capacity, proxy_capacity
 from natproxy.daemon.doctor.finding import Finding, Level
 from natproxy.daemon.doctor.limits import (
     Demand,
-    Sockets,
+    PortUse,
     check_backlog,
     check_descriptors,
     check_pipes,
     check_ports,
     check_reuse,
-    sockets_in_range,
+    ports_in_use,
 )
-
-HEADING = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid\n"
+from natproxy.kernel.ports import PortRange
+from natproxy.kernel.sockets import ESTABLISHED, LISTEN, TIME_WAIT
+from tests.support.sockets import SocketLists
 
 
 class LimitsCase(SynchronousTestCase):
@@ -73,46 +76,66 @@ class DescriptorTests(LimitsCase):
 
 
 class PortTests(LimitsCase):
-    def table(self, *sockets: tuple[int, str]) -> str:
-        lines = (
-            f"   0: 0100007F:{port:04X} 0100007F:2329 {state} 00000000:00000000 00:00000000\n"
-            for port, state in sockets
-        )
-        return self.write(HEADING + "".join(lines))
+    def settings(self, ports: str, reserved: str = "\n") -> str:
+        directory = self.mktemp()
+        os.mkdir(directory)
+        for name, text in (("ip_local_port_range", ports), ("ip_local_reserved_ports", reserved)):
+            with open(os.path.join(directory, name), "w") as file:
+                file.write(text)
+        return directory
+
+    def process(self, *sockets: tuple[int, int], version6: bool = False) -> SocketLists:
+        lists = SocketLists(self.mktemp())
+        for port, state in sockets:
+            lists.add(("127.0.0.1", port), ("127.0.0.1", 9001), state, version6=version6)
+        return lists
 
     def test_ports_are_counted_once_and_without_listeners(self) -> None:
-        ipv4 = self.table((100, "01"), (100, "01"), (101, "06"), (102, "0A"), (99, "01"))
-        ipv6 = self.table((101, "01"), (103, "06"))
-        self.assertEqual(sockets_in_range([ipv4, ipv6, "/nowhere"], 100, 110), Sockets(2, 1))
+        process = self.process(
+            (100, ESTABLISHED), (100, ESTABLISHED), (101, TIME_WAIT), (102, LISTEN), (99, 1)
+        )
+        for port in (101, 103):
+            process.add(("::1", port), ("::1", 9001), TIME_WAIT)
+        ports = PortRange(100, 110, frozenset())
+        self.assertEqual(ports_in_use(ports, process.directory), PortUse(1, 2))
 
-    def test_tables_that_cannot_be_read(self) -> None:
-        self.assertIsNone(sockets_in_range(["/nowhere"], 1, 2))
-        self.assertIsNone(sockets_in_range([self.write(HEADING + "malformed\n")], 1, 2))
+    def test_lists_that_cannot_be_read(self) -> None:
+        self.assertIsNone(ports_in_use(PortRange(1, 2, frozenset()), "/nowhere"))
 
-    def check(self, low: int, high: int, *sockets: tuple[int, str]) -> list[Finding]:
-        return check_ports(self.write(f"{low}\t{high}\n"), [self.table(*sockets)], 10)
+    def check(self, low: int, high: int, *sockets: tuple[int, int]) -> list[Finding]:
+        settings = self.settings(f"{low}\t{high}\n")
+        return check_ports(settings, self.process(*sockets).directory, 10)
 
     def test_few_in_use(self) -> None:
         text = "2 of 100 local ports (1 to 100) are in use, 1 of them in TIME_WAIT"
-        self.only(self.check(1, 100, (5, "01"), (6, "06")), Level.OK, text)
+        self.only(self.check(1, 100, (5, ESTABLISHED), (6, TIME_WAIT)), Level.OK, text)
 
     def test_many_in_use(self) -> None:
         self.only(
-            self.check(1, 100, *((port, "01") for port in range(1, 82))), Level.WARNING, "81 of 100"
+            self.check(1, 100, *((port, ESTABLISHED) for port in range(1, 82))),
+            Level.WARNING,
+            "81 of 100",
         )
         self.only(
-            self.check(1, 100, *((port, "06") for port in range(1, 97))), Level.PROBLEM, "96 of 100"
+            self.check(1, 100, *((port, TIME_WAIT) for port in range(1, 97))),
+            Level.PROBLEM,
+            "96 of 100",
         )
 
     def test_range_is_smaller_than_the_number_of_clients(self) -> None:
         finding = self.only(self.check(1, 9), Level.WARNING, "9 local ports (1 to 9) for 10")
         self.assertIn("ip_local_port_range", finding.remedy)
 
+    def test_reserved_ports_do_not_count(self) -> None:
+        settings = self.settings("1\t100\n", "1-50\n")
+        process = self.process((7, ESTABLISHED), (77, ESTABLISHED))
+        self.only(check_ports(settings, process.directory, 10), Level.OK, "1 of 50 local ports")
+
     def test_hidden_files(self) -> None:
-        self.only(check_ports("/nowhere", [], 1), Level.WARNING, "cannot be read")
-        malformed = self.write("1 many\n")
-        self.only(check_ports(malformed, [], 1), Level.WARNING, "cannot be read")
-        hidden = check_ports(self.write("1 9\n"), ["/nowhere"], 1)
+        self.only(check_ports("/nowhere", "/nowhere", 1), Level.WARNING, "cannot be read")
+        malformed = self.settings("1 many\n")
+        self.only(check_ports(malformed, "/nowhere", 1), Level.WARNING, "cannot be read")
+        hidden = check_ports(self.settings("1 9\n"), "/nowhere", 1)
         self.assertIn("ProcSubset", self.only(hidden, Level.WARNING, "cannot be seen").remedy)
 
 

@@ -6,7 +6,7 @@ from datetime import timezone
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.journal.reader import ERASED
+from natproxy.journal.rows import ERASED
 from natproxy.nat.translation import Outcome
 from natproxy.records.filter import members, parse
 from natproxy.records.filter.members import MEMBERS, OUTCOMES
