@@ -19,6 +19,7 @@ from natproxy.control.interfaces import Observed
 from natproxy.control.parameters import RequestError, parse_query
 from natproxy.control.stream import STALLED, Body, Stream
 from natproxy.control.turns import Turns
+from natproxy.records.record import microseconds_of
 from natproxy.server.threads import WorkRefused
 
 JSON = "application/json"
@@ -47,7 +48,7 @@ class Context:
 
     def now(self) -> int:
         """Return microseconds since the epoch."""
-        return round(self.wall_clock() * 1e6)
+        return microseconds_of(self.wall_clock())
 
 
 class Endpoint(Resource):

@@ -28,7 +28,8 @@ from natproxy.control.parameters import (
 )
 from natproxy.control.recent import RingHistory
 from natproxy.control.stream import Body
-from natproxy.nat.ring import EventRing, Lost, Row
+from natproxy.nat.ring import EventRing, Lost
+from natproxy.nat.rows import SEQ, TIME, Row
 from natproxy.records.filter import Filter
 from natproxy.records.record import Origin
 
@@ -184,7 +185,7 @@ class EventsResource(Endpoint):
                 line = encode_lost(ring.origin, lost) + b"\n"
                 yield self._framed(watch, line, cursor), 1
             if rows:
-                cursor = rows[-1][0]
+                cursor = rows[-1][SEQ]
             walked = len(rows)
             data = self._lines(watch, rows)
             # While the client does not read, the rows are not held.
@@ -208,16 +209,16 @@ class EventsResource(Endpoint):
         now = self.context.now() if watch.filter is not None else 0
         return b"".join(
             [
-                self._framed(watch, self.feed.lines.line_of(row), row[0])
+                self._framed(watch, self.feed.lines.line_of(row), row[SEQ])
                 for row in rows
                 if self._selects(watch, row, now)
             ]
         )
 
     def _selects(self, watch: Watch, row: Row, now: int) -> bool:
-        if watch.stop is not None and row[0] >= watch.stop:
+        if watch.stop is not None and row[SEQ] >= watch.stop:
             return False
-        if not watch.in_time(row[3]):
+        if not watch.in_time(row[TIME]):
             return False
         if watch.filter is None:
             return True
@@ -241,7 +242,7 @@ class EventsResource(Endpoint):
             rows, _ = ring.read(before, cursor - before)
             for row in reversed(rows):
                 found += self._selects(watch, row, now)
-                cursor = row[0] - 1
+                cursor = row[SEQ] - 1
                 if found == last:
                     break
             if not rows:

@@ -12,9 +12,10 @@ from twisted.internet.interfaces import IReactorTime
 from natproxy.address import Address
 from natproxy.control.interfaces import EventsQuery, HistoryQuery, TableSource
 from natproxy.control.turns import Turns
-from natproxy.nat.ring import EventRing, Row
+from natproxy.nat.ring import EventRing
+from natproxy.nat.rows import ENDS, EVENT, ROUTE, SEQ, SERIAL, Row
 from natproxy.records import filter as filters
-from natproxy.records.record import Record
+from natproxy.records.record import Record, microseconds_of
 from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, Gap, WhoisQuery, WhoisReply
 
 PAGE = 500
@@ -98,11 +99,11 @@ class RingHistory:
         ended: dict[int, list[Record]] = {port: [] for port in ports}
         firsts: dict[int, int] = {}
         for row in self._rows():
-            route, serial = row[5], row[2]
+            route, serial = row[ROUTE], row[SERIAL]
             if route is not None and route[3] in ended and serial is not None:
-                if row[1] == "registered":
-                    firsts[serial] = row[0]
-                elif row[1] == "removed":
+                if row[EVENT] == "registered":
+                    firsts[serial] = row[SEQ]
+                elif row[EVENT] == "removed":
                     ended[route[3]].append(self._ended(row, firsts.pop(serial, None)))
             yield
         past = _Past(held, ended, self._ring.complete_from)
@@ -120,7 +121,7 @@ class RingHistory:
                 return WhoisReply(FOUND, tuple(held))
             return WhoisReply(NOBODY, last=ended[-1] if ended else None)
         since = query.since
-        until = _microseconds(self._wall_clock()) if query.until is None else query.until
+        until = microseconds_of(self._wall_clock()) if query.until is None else query.until
         serials = {record.serial for record in ended}
         alive = [record for record in held if record.serial not in serials]
         found = [record for record in (*ended, *alive) if _overlaps(record, since, until)]
@@ -145,7 +146,7 @@ class RingHistory:
     # History.
 
     def _collect(self, query: HistoryQuery) -> Generator[None, None, list[Record]]:
-        now = _microseconds(self._wall_clock())
+        now = microseconds_of(self._wall_clock())
         selected = filters.parse(query.filter, now)
         since = query.since
         until = now + 1 if query.until is None else query.until
@@ -168,14 +169,14 @@ class RingHistory:
             yield
         firsts: dict[int, int] = {}
         for row in self._rows():
-            serial = row[2]
-            if serial is not None and row[5] is not None:
-                if row[1] == "registered":
-                    firsts[serial] = row[0]
+            serial = row[SERIAL]
+            if serial is not None and row[ROUTE] is not None:
+                if row[EVENT] == "registered":
+                    firsts[serial] = row[SEQ]
                     open_ = alive.get(serial)
                     found[serial] = open_ if open_ is not None and wanted(open_) else None
-                elif row[1] in ("removed", "failed"):
-                    first = row[0] if row[1] == "failed" else firsts.pop(serial, None)
+                elif row[EVENT] in ENDS:
+                    first = row[SEQ] if row[EVENT] == "failed" else firsts.pop(serial, None)
                     record = self._ended(row, first)
                     found[serial] = record if wanted(record) else None
             yield
@@ -190,12 +191,12 @@ class RingHistory:
         while True:
             rows, _ = self._ring.read(cursor, STEP)
             for row in rows:
-                if row[0] >= end:
+                if row[SEQ] >= end:
                     return
                 yield row
             if not rows:
                 return
-            cursor = rows[-1][0]
+            cursor = rows[-1][SEQ]
 
     def _ended(self, row: Row, first: int | None) -> Record:
         """Return the record of the translation that ended with an event."""
@@ -232,7 +233,3 @@ def _distance(record: Record, moment: int) -> int:
     if moment < first:
         return first - moment
     return 0 if record.ended is None else max(0, moment - last)
-
-
-def _microseconds(seconds: float) -> int:
-    return round(seconds * 1_000_000)

@@ -45,7 +45,7 @@ from natproxy.metrics.daemon import DaemonMetrics
 from natproxy.metrics.fileserver import FileServerMetrics
 from natproxy.metrics.resource import metrics_resource
 from natproxy.records.places import NONE, default_name
-from natproxy.records.record import Origin, format_time
+from natproxy.records.record import Origin, format_time, microseconds_of
 from natproxy.web.site import web_site
 
 BACKLOG = 128
@@ -204,7 +204,7 @@ class Observation(ABC):
             "pid": os.getpid(),
             "worker": self.origin.worker,
             "boot": self.origin.boot,
-            "started": format_time(int(self._started * 1e6)),
+            "started": format_time(microseconds_of(self._started)),
             "uptime": round(self.reactor.seconds() - self._begin, 6),
             "listen": list(daemon.addresses),
             "draining": daemon.phase in (Phase.DRAINING, Phase.STOPPED),

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from natproxy.journal.search import Journal
 from natproxy.records.queries import EventsQuery, HistoryQuery
-from natproxy.records.record import Record
+from natproxy.records.record import Record, microseconds_of
 from natproxy.records.whois import WhoisQuery, WhoisReply
 from natproxy.server.threads import (
     BoundedExecutor,
@@ -218,7 +218,7 @@ class JournalHistory:
         return replies
 
     def _now(self) -> int:
-        return round(self._wall_clock() * 1_000_000)
+        return microseconds_of(self._wall_clock())
 
 
 def _not_written(failure: Failure) -> Failure | None:

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from natproxy.control.interfaces import TableSource
-from natproxy.nat.ring import EventRing, Row
+from natproxy.nat.ring import EventRing
+from natproxy.nat.rows import DURATION, ENDS, EVENT, OUTCOME, ROUTE, SENT, SEQ, SERIAL, Row
 from natproxy.nat.translation import Outcome
-from natproxy.records.record import format_time
+from natproxy.records.record import format_time, microseconds_of
 
 SECONDS = 900
 """Seconds that are kept."""
@@ -158,23 +159,24 @@ class Rates:
         self._finish()
 
     def _add(self, row: Row) -> None:
-        event, route = row[1], row[5]
+        event, route = row[EVENT], row[ROUTE]
         if event == "relaying":
             if len(self._sums.first_bytes) < SAMPLES:
-                self._sums.first_bytes.append(row[10])
+                self._sums.first_bytes.append(row[DURATION])
             return
-        if event not in ("removed", "failed") or route is None:
+        if event not in ENDS or route is None:
             return
         sums = self._sums
         sums.commands += 1
         client = sums.client(route[0])
         client[0] += 1
-        counted = 0 if row[2] is None else self._counted.pop(row[2], 0)
-        moved = max(0, (row[7] or 0) - counted)
+        serial = row[SERIAL]
+        counted = 0 if serial is None else self._counted.pop(serial, 0)
+        moved = max(0, (row[SENT] or 0) - counted)
         sums.bytes += moved
         client[1] += moved
         if len(sums.durations) < SAMPLES:
-            sums.durations.append(row[10])
+            sums.durations.append(row[DURATION])
         if is_error(row):
             sums.errors += 1
             client[2] += 1
@@ -226,13 +228,13 @@ class Rates:
             the errors are ``None``.
         """
         errors = None
-        if not self._errors or self._errors[-1][0] != error:
+        if not self._errors or self._errors[-1][SEQ] != error:
             errors = [self._ring.record_of(row).json() for row in reversed(self._errors)]
         if self._top is None:
             self._top = self._top_clients()
         return {
             "boot": self._ring.origin.boot,
-            "now": format_time(round(self._wall_clock() * 1_000_000)),
+            "now": format_time(microseconds_of(self._wall_clock())),
             "fields": list(Second._fields),
             "seconds": [list(second) for second in self._seconds if second.tick > after],
             "clients": self._top,
@@ -264,7 +266,7 @@ class Rates:
 
 def is_error(row: Row) -> bool:
     """Return whether an event is the end of a command that did not complete."""
-    return row[1] in ("removed", "failed") and row[8] != COMPLETED
+    return row[EVENT] in ENDS and row[OUTCOME] != COMPLETED
 
 
 def quantiles(samples: list[float]) -> tuple[float | None, float | None]:

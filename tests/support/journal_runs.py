@@ -10,7 +10,8 @@ from natproxy.journal.catalogue import Catalogue, connect
 from natproxy.journal.recovery import recover
 from natproxy.journal.segment import seal
 from natproxy.journal.writer import Batch, Writer
-from natproxy.nat.ring import Lost, Route, Row
+from natproxy.nat.ring import Lost
+from natproxy.nat.rows import Route, Row
 from natproxy.records.record import Origin
 
 SECOND = 1_000_000

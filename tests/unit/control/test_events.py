@@ -11,7 +11,7 @@ from natproxy.control.events import EVENT_STREAM
 from natproxy.control.feed import HEARTBEAT, INTERVAL
 from natproxy.control.interfaces import EventsQuery
 from natproxy.control.site import control_site
-from natproxy.nat.ring import Row
+from natproxy.nat.rows import Row
 from natproxy.records.record import Record
 from tests.support.control_resources import ORIGIN, ControlCase, HTTPClient, Response
 

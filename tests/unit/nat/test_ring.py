@@ -13,7 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.address import Address
 from natproxy.nat import NATEntry, NATTable, Outcome, Registered, TranslationKey
-from natproxy.nat.ring import LONG_NAME, EventRing, Lost, Row, shown
+from natproxy.nat.ring import LONG_NAME, EventRing, Lost
+from natproxy.nat.rows import Row, verb_and_name
 from natproxy.protocol import Command, encode_name, name_of, parse_command
 from natproxy.records.record import Origin
 from tests.support.doubles import Wire
@@ -232,12 +233,12 @@ class ShownTests(SynchronousTestCase):
         word = encode_name(name) if verb in (b"GET", b"STAT") else name
         command = parse_command(verb + b" " + word.replace(b"\n", b"").replace(b"\r", b""))
         if command is not None:
-            found = shown(command)
+            found = verb_and_name(command)
             self.assertEqual(found[1], encode_name(name_of(command)).decode())
             self.assertEqual(found[0], verb.decode())
 
     def test_verb_of_a_peer_is_printable(self) -> None:
-        self.assertEqual(shown(Command(b"\x1b[2J", b"", b"\x1b[2J"))[0], "\\x1b[2J")
+        self.assertEqual(verb_and_name(Command(b"\x1b[2J", b"", b"\x1b[2J"))[0], "\\x1b[2J")
 
 
 class CursorTests(RingCase):
@@ -353,7 +354,7 @@ class EvictionTests(RingCase):
 
     def test_few_commands_are_cached(self) -> None:
         for number in range(3000):
-            self.ring.shown(command_of(b"GET %d" % number))
-        self.ring.shown(command_of(b"GET " + b"n" * 5000))
-        self.assertLessEqual(len(self.ring._shown), 1024)
-        self.assertLessEqual(max(map(len, self.ring._shown)), LONG_NAME)
+            self.ring.verb_and_name(command_of(b"GET %d" % number))
+        self.ring.verb_and_name(command_of(b"GET " + b"n" * 5000))
+        self.assertLessEqual(len(self.ring._texts), 1024)
+        self.assertLessEqual(max(map(len, self.ring._texts)), LONG_NAME)
