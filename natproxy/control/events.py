@@ -13,9 +13,8 @@ from typing import Any
 from twisted.web.server import Request
 
 from natproxy.control.encoding import encode, encode_lost
-from natproxy.control.endpoint import JSON_LINES, Context, Endpoint
-from natproxy.control.feed import HEARTBEAT, feed_of
 from natproxy.control.interfaces import EventsQuery, History
+from natproxy.control.json_resource import JSON_LINES, Context, JSONResource
 from natproxy.control.parameters import (
     RequestError,
     interval_of,
@@ -28,7 +27,8 @@ from natproxy.control.parameters import (
 )
 from natproxy.control.recent import RingHistory
 from natproxy.control.stream import Body
-from natproxy.nat.ring import EventRing, Lost
+from natproxy.control.watchers import HEARTBEAT, Watchers
+from natproxy.nat.ring import Lost
 from natproxy.nat.rows import SEQ, TIME, Row
 from natproxy.records.filter import Filter
 from natproxy.records.record import Origin
@@ -70,7 +70,7 @@ class Watch:
         )
 
 
-class EventsResource(Endpoint):
+class EventsResource(JSONResource):
     """Streams events."""
 
     path = "/v1/events"
@@ -87,10 +87,10 @@ class EventsResource(Endpoint):
         }
     }
 
-    def __init__(self, context: Context, ring: EventRing) -> None:
+    def __init__(self, context: Context, watchers: Watchers) -> None:
         super().__init__(context)
-        self._ring = ring
-        self.feed = feed_of(ring, context.reactor)
+        self._ring = watchers.ring
+        self._watchers = watchers
 
     def get(self, request: Request, values: dict[str, Any]) -> Any:
         """Stream the events.
@@ -170,7 +170,7 @@ class EventsResource(Endpoint):
             self._ring.watchers -= follows
 
     def _body(self, watch: Watch) -> Body:
-        feed, ring = self.feed, self._ring
+        ring = self._ring
         if watch.lost is not None:
             yield self._framed(watch, watch.lost + b"\n", None), 1
         if watch.last is not None:
@@ -198,7 +198,7 @@ class EventsResource(Endpoint):
             if not walked:
                 if watch.stop is not None:
                     return
-                yield feed.wait()
+                yield self._watchers.wait()
                 idle = self.context.reactor.seconds() - written_at
                 if watch.for_browser and idle >= HEARTBEAT and cursor == ring.next - 1:
                     # A comment: it shows a connection whose client is gone.
@@ -209,7 +209,7 @@ class EventsResource(Endpoint):
         now = self.context.now() if watch.filter is not None else 0
         return b"".join(
             [
-                self._framed(watch, self.feed.lines.line_of(row), row[SEQ])
+                self._framed(watch, self._watchers.lines.line_of(row), row[SEQ])
                 for row in rows
                 if self._selects(watch, row, now)
             ]
@@ -222,7 +222,7 @@ class EventsResource(Endpoint):
             return False
         if watch.filter is None:
             return True
-        return watch.filter.matches(self.feed.lines.record_of(row), now)
+        return watch.filter.matches(self._watchers.lines.record_of(row), now)
 
     def _framed(self, watch: Watch, line: bytes, seq: int | None) -> bytes:
         if not watch.for_browser:

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from natproxy.address import Address
 from natproxy.control.interfaces import EventsQuery, HistoryQuery, TableSource
-from natproxy.control.turns import Turns
+from natproxy.control.jobs import JobQueue
 from natproxy.nat.ring import EventRing
 from natproxy.nat.rows import ENDS, EVENT, ROUTE, SEQ, SERIAL, Row
 from natproxy.records import filter as filters
@@ -41,7 +41,7 @@ class _Past(NamedTuple):
 class RingHistory:
     """A `natproxy.control.interfaces.History` of what a process remembers.
 
-    The ring is walked in portions: see `natproxy.control.turns`.
+    The ring is walked in portions: see `natproxy.control.jobs`.
 
     :param wall_clock: returns seconds since the epoch.
     """
@@ -53,14 +53,14 @@ class RingHistory:
         table: TableSource,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._turns = Turns(reactor)
+        self._jobs = JobQueue(reactor)
         self._ring = ring
         self._table = table
         self._wall_clock = wall_clock
 
     def whois(self, queries: list[WhoisQuery]) -> Deferred[list[WhoisReply]]:
         """Return who held ports; see `History`. The ring is walked once for all of them."""
-        return self._turns.walk(self._search(queries))
+        return self._jobs.walk(self._search(queries))
 
     def pages(self, query: HistoryQuery) -> Iterator[Deferred[list[Record]]]:
         """Return the translations in pages; see `History`."""
@@ -72,7 +72,7 @@ class RingHistory:
             place += PAGE
             return found[place - PAGE : place]
 
-        collecting = self._turns.walk(self._collect(query))
+        collecting = self._jobs.walk(self._collect(query))
         collecting.addCallback(found.extend)
         try:
             yield collecting.addCallback(page)

@@ -13,7 +13,7 @@ from natproxy.nat.translation import EntryState, Outcome
 from natproxy.records.record import Record, microseconds_of
 
 
-class ProcessTable:
+class LocalTable:
     """The table of one process; a `natproxy.control.interfaces.TableSource`.
 
     :param ring: the recorder of the table, which has the wall clock's time of each registration.

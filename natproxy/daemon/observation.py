@@ -25,6 +25,7 @@ from twisted.logger import Logger
 
 from natproxy import __version__
 from natproxy.control.interfaces import Observed
+from natproxy.control.json_resource import Context
 from natproxy.control.site import control_site
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.descriptors import Observers
@@ -136,12 +137,12 @@ class Observation(ABC):
             return
         if self.metrics is not None:
             self.metrics.startService()
-        observed = self.observed()
+        context = Context(self.observed(), self.reactor, self.wall_clock)
         if self._control_port is not None:
-            self._controllers.serve(control_site(observed, self.reactor, self.wall_clock))
+            self._controllers.serve(control_site(context))
             self._log.info("control socket: {path}", path=self.control)
         if self._web_ports:
-            self._visitors.serve(web_site(observed, self.reactor, self.config.web_hosts))
+            self._visitors.serve(web_site(context, self.config.web_hosts))
             self._log.info("web endpoint: {addresses}", addresses=", ".join(self.web()))
 
     async def stop(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from natproxy.nat.entry import NATEntry
 from natproxy.nat.events import Failed
@@ -52,7 +52,6 @@ class EventRing:
     :ivar first: number of the oldest event held; equals `next` if none is held.
     :ivar next: number of the next event; the first event has 1.
     :ivar watchers: clients that follow the events; counted by those who serve them.
-    :ivar feed: what wakes its watchers (`natproxy.control.feed`); ``None`` until there are some.
     :ivar complete_from: microseconds since the epoch from which on the ring has every event.
     """
 
@@ -68,7 +67,6 @@ class EventRing:
         self.first = 1
         self.next = 1
         self.watchers = 0
-        self.feed: Any = None
         self.complete_from = microseconds_of(wall_clock())
         self._table = table
         self._size = size

@@ -14,9 +14,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.address import Address
 from natproxy.control.interfaces import Observed
+from natproxy.control.json_resource import Context
 from natproxy.control.recent import RingHistory
 from natproxy.control.site import control_site
-from natproxy.control.table import ProcessTable
+from natproxy.control.table import LocalTable
 from natproxy.nat import NATEntry, NATTable, Outcome, TranslationKey
 from natproxy.nat.ring import EventRing
 from natproxy.protocol import parse_command
@@ -145,7 +146,7 @@ class ControlCase(SynchronousTestCase):
         self.offset = WALL - 100
         self.table = NATTable(self.clock.seconds, self.wall)
         self.ring = EventRing(self.table, ORIGIN, self.size, wall_clock=self.wall)
-        self.source = ProcessTable(self.table, self.ring, self.clock.seconds, self.wall)
+        self.source = LocalTable(self.table, self.ring, self.clock.seconds, self.wall)
         self.port = 50_000
         self.cancelled: list[int] = []
         self.drained = 0
@@ -160,7 +161,12 @@ class ControlCase(SynchronousTestCase):
             self.ring,
             RingHistory(self.clock, self.ring, self.source, self.wall),
         )
-        self.site = control_site(self.observed, self.clock, self.wall)  # type: ignore[arg-type]
+        self.context = self.make_context()
+        self.site = control_site(self.context)
+
+    def make_context(self) -> Context:
+        """Return the context of what `observed` is now."""
+        return Context(self.observed, self.clock, self.wall)  # type: ignore[arg-type]
 
     def wall(self) -> float:
         return self.clock.seconds() + self.offset

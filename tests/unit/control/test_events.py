@@ -8,9 +8,9 @@ from typing import Any
 from twisted.internet.defer import succeed
 
 from natproxy.control.events import EVENT_STREAM
-from natproxy.control.feed import HEARTBEAT, INTERVAL
 from natproxy.control.interfaces import EventsQuery
 from natproxy.control.site import control_site
+from natproxy.control.watchers import HEARTBEAT, INTERVAL
 from natproxy.nat.rows import Row
 from natproxy.records.record import Record
 from tests.support.control_resources import ORIGIN, ControlCase, HTTPClient, Response
@@ -165,34 +165,39 @@ class FollowingTests(EventsCase):
     def test_event_is_encoded_once_for_50_watchers(self) -> None:
         clients = [self.request("/v1/events?follow=1") for _ in range(50)]
         encoded: list[int] = []
-        resource = self.site.resource.children[b"v1"].children[b"events"]  # type: ignore[attr-defined]
-        encode = resource.feed.lines._encoded
+        assert self.context.watchers is not None
+        lines: Any = self.context.watchers.lines
+        encode = lines._encoded
 
         def counted(row: Row) -> bytes:
             encoded.append(row[0])
             return bytes(encode(row))
 
-        resource.feed.lines._encoded = counted
+        lines._encoded = counted
         self.execute()
         for client in clients:
             self.assertEqual([line["seq"] for line in self.new(client)], [1, 2, 3])
         self.assertEqual(encoded, [1, 2, 3])
 
-    def test_watchers_of_all_endpoints_share_a_feed(self) -> None:
-        other: Any = control_site(self.observed, self.clock, self.wall)  # type: ignore[arg-type]
-        feeds = {
-            site.resource.children[b"v1"].children[b"events"].feed for site in (self.site, other)
-        }
-        self.assertEqual(len(feeds), 1)
+    def due(self) -> list[Any]:
+        """Return the calls that are due when watchers are woken."""
+        end = self.clock.seconds() + INTERVAL
+        return [call for call in self.clock.calls if call.getTime() <= end]
+
+    def test_watchers_of_all_sites_wake_together(self) -> None:
+        clients = [self.request("/v1/events?follow=1")]
+        self.site = control_site(self.context)
+        clients.append(self.request("/v1/events?follow=1"))
+        self.execute()
+        self.assertEqual(len(self.due()), 1)
+        for client in clients:
+            self.assertEqual([line["seq"] for line in self.new(client)], [1, 2, 3])
 
     def test_events_of_one_interval_wake_once(self) -> None:
         client = self.request("/v1/events?follow=1")
         for _ in range(20):
             self.execute()
-        due = [
-            call for call in self.clock.calls if call.getTime() <= self.clock.seconds() + INTERVAL
-        ]
-        self.assertEqual(len(due), 1)
+        self.assertEqual(len(self.due()), 1)
         self.assertEqual(len(self.new(client)), 60)
 
     def test_watcher_that_is_gone_is_released(self) -> None:

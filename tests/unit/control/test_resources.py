@@ -13,10 +13,9 @@ from twisted.internet.defer import Deferred
 from twisted.web.resource import Resource
 
 from natproxy.control import site as sites
-from natproxy.control.endpoint import Context
-from natproxy.control.resources import endpoints_of
+from natproxy.control.jobs import ENTRIES
+from natproxy.control.resources import resources_of
 from natproxy.control.stream import STALLED
-from natproxy.control.turns import ENTRIES
 from natproxy.nat import Outcome
 from natproxy.records.record import Record
 from natproxy.server.threads import Overloaded
@@ -60,11 +59,11 @@ class TableTests(ControlCase):
 
     def setUp_again(self) -> None:
         """Make a ring and a site for the table as it is."""
-        from natproxy.control.table import ProcessTable
+        from natproxy.control.table import LocalTable
         from natproxy.nat.ring import EventRing
 
         self.ring = EventRing(self.table, self.ring.origin, wall_clock=self.wall)
-        self.observed.table = ProcessTable(self.table, self.ring, self.clock.seconds, self.wall)
+        self.observed.table = LocalTable(self.table, self.ring, self.clock.seconds, self.wall)
 
     def test_no_turn_walks_more_than_its_share_of_10000_entries(self) -> None:
         for number in range(10_000):
@@ -150,7 +149,7 @@ class StateTests(ControlCase):
         self.assert_refused(self.get("/v1/reconcile"), 404, "/v1/")
         result: Deferred[dict[str, Any]] = Deferred()
         self.observed.reconcile = lambda: result
-        self.site = sites.control_site(self.observed, self.clock, self.wall)  # type: ignore[arg-type]
+        self.site = sites.control_site(self.make_context())
         client = self.request("/v1/reconcile")
         self.assertEqual(client.transport.value(), b"")
         result.callback({"rows": []})
@@ -160,7 +159,7 @@ class StateTests(ControlCase):
         cancelled: list[object] = []
         result: Deferred[dict[str, Any]] = Deferred(cancelled.append)
         self.observed.reconcile = lambda: result
-        self.site = sites.control_site(self.observed, self.clock, self.wall)  # type: ignore[arg-type]
+        self.site = sites.control_site(self.make_context())
         client = self.request("/v1/reconcile")
         client.disconnect()
         self.assertEqual(cancelled, [result])
@@ -176,7 +175,7 @@ class StateTests(ControlCase):
 
     def test_file_server_has_no_table(self) -> None:
         self.observed.table = self.observed.ring = self.observed.history = None
-        self.site = sites.control_site(self.observed, self.clock, self.wall)  # type: ignore[arg-type]
+        self.site = sites.control_site(self.make_context())
         paths = {each["path"] for each in self.get("/").json["paths"]}
         self.assertEqual(
             paths,
@@ -196,12 +195,12 @@ class PathsTests(ControlCase):
             self.assertEqual(found["/v1/table"]["parameters"], ["filter", "limit"])
 
     def test_web_endpoint_has_no_actions(self) -> None:
-        context = Context(self.observed, self.clock, self.wall)  # type: ignore[arg-type]
-        paths = {each.path for each in endpoints_of(context, actions=False)}
+        context = self.make_context()
+        paths = {each.path for each in resources_of(context, actions=False)}
         self.assertNotIn("/v1/kill", paths)
         self.assertNotIn("/v1/drain", paths)
         methods = {
-            method for each in endpoints_of(context, actions=False) for method in each.parameters
+            method for each in resources_of(context, actions=False) for method in each.parameters
         }
         self.assertEqual(methods, {"GET", "POST"})
 
