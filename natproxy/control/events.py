@@ -13,7 +13,7 @@ from typing import Any
 from twisted.web.server import Request
 
 from natproxy.control.encoding import encode, encode_lost
-from natproxy.control.interfaces import EventsQuery, History
+from natproxy.control.interfaces import History
 from natproxy.control.json_resource import JSON_LINES, Context, JSONResource
 from natproxy.control.parameters import (
     RequestError,
@@ -26,12 +26,13 @@ from natproxy.control.parameters import (
     read_moment,
 )
 from natproxy.control.recent import RingHistory
-from natproxy.control.stream import Body
+from natproxy.control.stream import Body, Piece, paged
 from natproxy.control.watchers import HEARTBEAT, Watchers
 from natproxy.nat.ring import Lost
 from natproxy.nat.rows import SEQ, TIME, Row
 from natproxy.records.filter import Filter
-from natproxy.records.record import Origin
+from natproxy.records.queries import EventsQuery
+from natproxy.records.record import Origin, Record
 
 BATCH = 16
 """Events that a watcher reads from the ring at once."""
@@ -264,31 +265,24 @@ class EventsResource(JSONResource):
             watch.cursor = first - 1
 
     def _round(self, watch: Watch, history: History, first: int) -> Body:
+        """Stream what a journal has of the events before one."""
         text = "" if watch.filter is None else str(watch.filter)
         query = EventsQuery(text, watch.since, watch.until, watch.cursor, first)
-        pages = history.events(query)
         boot, seen = self._ring.origin.boot, watch.cursor or 0
         known = boot
-        try:
-            for page in pages:
-                found: list[Any] = []
-                yield page.addCallback(found.append)
-                if not found or not found[0]:
-                    return
-                for record in found[0]:
-                    number = record.seq or 0
-                    if record.boot != known:
-                        known, seen = record.boot, 0
-                    if record.event == "lost":
-                        # Behind a filter, more events than these may be between the two.
-                        origin = Origin(record.proxy, record.worker, record.boot)
-                        line = encode_lost(origin, Lost(min(seen + 1, number), number))
-                    else:
-                        line = encode(record)
-                    seen = number
-                    seq = number if known == boot else None
-                    yield self._framed(watch, line + b"\n", seq), 1
-        finally:
-            close = getattr(pages, "close", None)
-            if close is not None:
-                close()
+
+        def piece_of(record: Record) -> Piece:
+            nonlocal known, seen
+            number = record.seq or 0
+            if record.boot != known:
+                known, seen = record.boot, 0
+            if record.event == "lost":
+                # Behind a filter, more events than these may be between the two.
+                origin = Origin(record.proxy, record.worker, record.boot)
+                line = encode_lost(origin, Lost(min(seen + 1, number), number))
+            else:
+                line = encode(record)
+            seen = number
+            return self._framed(watch, line + b"\n", number if known == boot else None), 1
+
+        return paged(history.events(query), piece_of)

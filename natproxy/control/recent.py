@@ -10,11 +10,12 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from natproxy.address import Address
-from natproxy.control.interfaces import EventsQuery, HistoryQuery, TableSource
+from natproxy.control.interfaces import TableSource
 from natproxy.control.jobs import JobQueue
 from natproxy.nat.ring import EventRing
 from natproxy.nat.rows import ENDS, EVENT, ROUTE, SEQ, SERIAL, Row
 from natproxy.records import filter as filters
+from natproxy.records.queries import EventsQuery, HistoryQuery
 from natproxy.records.record import Record, microseconds_of
 from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, Gap, WhoisQuery, WhoisReply
 
@@ -62,7 +63,7 @@ class RingHistory:
         """Return who held ports; see `History`. The ring is walked once for all of them."""
         return self._jobs.walk(self._search(queries))
 
-    def pages(self, query: HistoryQuery) -> Iterator[Deferred[list[Record]]]:
+    def pages(self, query: HistoryQuery) -> Generator[Deferred[list[Record]], None, None]:
         """Return the translations in pages; see `History`."""
         found: list[Record] = []
         place = 0
@@ -83,7 +84,7 @@ class RingHistory:
                 collecting.addErrback(lambda _: None)
                 collecting.cancel()
 
-    def events(self, query: EventsQuery) -> Iterator[Deferred[list[Record]]]:
+    def events(self, query: EventsQuery) -> Generator[Deferred[list[Record]], None, None]:
         """Return no events: there are none but those of the ring, which the caller has read."""
         yield succeed([])
 

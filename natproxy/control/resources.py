@@ -12,7 +12,6 @@ from twisted.web.server import Request
 from natproxy.control.actions import DrainResource, KillResource
 from natproxy.control.encoding import encode
 from natproxy.control.events import EventsResource
-from natproxy.control.interfaces import HistoryQuery
 from natproxy.control.json_resource import (
     JSON,
     JSON_LINES,
@@ -28,8 +27,10 @@ from natproxy.control.parameters import (
     read_filter,
     read_moment,
 )
-from natproxy.control.stream import Body
+from natproxy.control.stream import Body, Piece, paged
 from natproxy.control.whois import WhoisResource
+from natproxy.records.queries import HistoryQuery
+from natproxy.records.record import Record
 
 INDEX = "/v1/"
 
@@ -177,24 +178,13 @@ class HistoryResource(JSONResource):
         since, until = interval_of(values, self.context.now())
         selected = values.get("filter")
         query = HistoryQuery(str(selected) if selected else "", since, until, values.get("limit"))
-        self.stream(request, self._body(query), JSON_LINES)
-
-    def _body(self, query: HistoryQuery) -> Body:
         history = self.context.observed.history
         assert history is not None
-        pages = history.pages(query)
-        try:
-            for page in pages:
-                found: list[Any] = []
-                yield page.addCallback(found.append)
-                if not found or not found[0]:
-                    return
-                for record in found[0]:
-                    yield encode(record) + b"\n", 1
-        finally:
-            close = getattr(pages, "close", None)
-            if close is not None:
-                close()
+        self.stream(request, paged(history.pages(query), _line), JSON_LINES)
+
+
+def _line(record: Record) -> Piece:
+    return encode(record) + b"\n", 1
 
 
 class ReconcileResource(JSONResource):

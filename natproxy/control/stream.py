@@ -14,7 +14,9 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 from zope.interface import implementer
 
+from natproxy.control.interfaces import Pages
 from natproxy.control.jobs import JobQueue
+from natproxy.records.record import Record
 
 PORTION = 8 << 10
 """Bytes that are written at once, and that wait in the process for a client that does not read."""
@@ -33,6 +35,23 @@ Piece = tuple[bytes, int]
 
 Body = Generator["Piece | Deferred[object]", None, None]
 """Yields pieces, and Deferreds that it waits for."""
+
+
+def paged(pages: Pages, piece_of: Callable[[Record], Piece]) -> Body:
+    """Yield the pieces of the records of a search, which ends with the body.
+
+    :param piece_of: returns the piece of a record.
+    """
+    try:
+        for page in pages:
+            found: list[Record] = []
+            yield page.addCallback(found.extend)
+            if not found:
+                return
+            for record in found:
+                yield piece_of(record)
+    finally:
+        pages.close()
 
 
 class State(enum.Enum):

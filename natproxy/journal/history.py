@@ -124,14 +124,14 @@ class JournalHistory:
             self._current_replies
         )
 
-    def pages(self, query: HistoryQuery) -> Iterator[Deferred[list[Record]]]:
+    def pages(self, query: HistoryQuery) -> Pages:
         """Return the records of translations, oldest first, in pages; an empty page is the end.
 
         The search ends when the iterator is closed.
         """
         return Pages(self, lambda journal, check: journal.history(query, check), query.until)
 
-    def events(self, query: EventsQuery) -> Iterator[Deferred[list[Record]]]:
+    def events(self, query: EventsQuery) -> Pages:
         """Return the records of events in the same manner, by worker and ``seq``."""
         return Pages(self, lambda journal, check: journal.events(query, check), query.until)
 

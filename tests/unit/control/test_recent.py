@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from natproxy.address import Address
-from natproxy.control.interfaces import EventsQuery, HistoryQuery
 from natproxy.nat import Outcome
+from natproxy.records.queries import EventsQuery, HistoryQuery
 from natproxy.records.record import Record
 from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, WhoisQuery, WhoisReply
 from tests.support.control_resources import WALL, ControlCase
