@@ -9,7 +9,6 @@ from typing import NamedTuple
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
-from natproxy.address import Address
 from natproxy.control.interfaces import TableSource
 from natproxy.control.jobs import JobQueue
 from natproxy.nat.ring import EventRing
@@ -17,7 +16,7 @@ from natproxy.nat.rows import ENDS, EVENT, ROUTE, SEQ, SERIAL, Row
 from natproxy.records import filter as filters
 from natproxy.records.queries import EventsQuery, HistoryQuery
 from natproxy.records.record import Record, microseconds_of
-from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, Gap, WhoisQuery, WhoisReply
+from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, Ends, Gap, WhoisQuery, WhoisReply
 
 PAGE = 500
 """Records in one page."""
@@ -115,8 +114,13 @@ class RingHistory:
         return found
 
     def _reply(self, query: WhoisQuery, past: _Past) -> WhoisReply:
-        held = [record for record in past.held[query.port] if _concerns(query, record)]
-        ended = [record for record in past.ended[query.port] if _concerns(query, record)]
+        ends = Ends.of(query)
+
+        def concerned(record: Record) -> bool:
+            return ends.match(record.nat, record.upstream, record.upstream_port)
+
+        held = list(filter(concerned, past.held[query.port]))
+        ended = list(filter(concerned, past.ended[query.port]))
         if query.since is None:
             if held:
                 return WhoisReply(FOUND, tuple(held))
@@ -202,17 +206,6 @@ class RingHistory:
     def _ended(self, row: Row, first: int | None) -> Record:
         """Return the record of the translation that ended with an event."""
         return self._ring.record_of(row)._replace(event=None, time=None, seq=first)
-
-
-def _concerns(query: WhoisQuery, record: Record) -> bool:
-    if query.nat is not None and record.nat != query.nat:
-        return False
-    if query.upstream is None:
-        return True
-    upstream, port = record.upstream, record.upstream_port
-    if upstream is None or port is None:
-        return False
-    return query.upstream in (upstream, str(Address(upstream, port)))
 
 
 def _span(record: Record) -> tuple[int, int]:

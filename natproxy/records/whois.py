@@ -28,6 +28,42 @@ class WhoisQuery(NamedTuple):
     until: int | None = None
 
 
+class Ends(NamedTuple):
+    """The ends of the upstream connection that a `WhoisQuery` is about, besides the port.
+
+    :ivar nat: the proxy's host, normalized; ``None`` for any.
+    :ivar upstream: host of the upstream, normalized; ``None`` for any.
+    :ivar upstream_port: its port; ``None`` for any.
+    """
+
+    nat: str | None
+    upstream: str | None
+    upstream_port: int | None
+
+    @classmethod
+    def of(cls, query: WhoisQuery) -> Ends:
+        """Return the ends of a query."""
+        nat = None if query.nat is None else normal_host(query.nat)
+        if query.upstream is None:
+            return cls(nat, None, None)
+        host, colon, port = query.upstream.rpartition(":")
+        bare = host.startswith("[") or ":" not in host
+        if colon and bare and port.isdecimal():
+            return cls(nat, normal_host(host), int(port))
+        return cls(nat, normal_host(query.upstream), None)
+
+    def match(self, nat: str | None, upstream: str | None, upstream_port: int | None) -> bool:
+        """Return whether a translation with these hosts, and this port, has the ends."""
+        return (
+            (self.nat is None or (nat is not None and normal_host(nat) == self.nat))
+            and (
+                self.upstream is None
+                or (upstream is not None and normal_host(upstream) == self.upstream)
+            )
+            and self.upstream_port in (None, upstream_port)
+        )
+
+
 class Gap(NamedTuple):
     """A time of which the record is not complete.
 
@@ -73,3 +109,19 @@ class WhoisReply(NamedTuple):
             "gap": None if self.gap is None else self.gap.json(),
             "last": None if self.last is None else self.last.json(),
         }
+
+
+def normal_host(host: str) -> str:
+    """Return one form of an IP address; other hosts as they are.
+
+    An IPv6 address that contains an IPv4 address becomes that one.
+    """
+    # The command line starts with this module.
+    from ipaddress import ip_address
+
+    try:
+        address = ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        return host
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(address if mapped is None else mapped)
