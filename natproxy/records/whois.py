@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from natproxy.records.record import Record, format_time
@@ -46,11 +47,14 @@ class Ends(NamedTuple):
         nat = None if query.nat is None else normal_host(query.nat)
         if query.upstream is None:
             return cls(nat, None, None)
-        host, colon, port = query.upstream.rpartition(":")
-        bare = host.startswith("[") or ":" not in host
-        if colon and bare and port.isdecimal():
-            return cls(nat, normal_host(host), int(port))
-        return cls(nat, normal_host(query.upstream), None)
+        # The command line starts with this module.
+        from natproxy.records.filter.hosts import split_port
+
+        try:
+            host, port = split_port(query.upstream)
+        except ValueError:
+            host, port = query.upstream, None
+        return cls(nat, normal_host(host), port)
 
     def match(self, nat: str | None, upstream: str | None, upstream_port: int | None) -> bool:
         """Return whether a translation with these hosts, and this port, has the ends."""
@@ -111,17 +115,13 @@ class WhoisReply(NamedTuple):
         }
 
 
+@lru_cache(maxsize=4096)
 def normal_host(host: str) -> str:
-    """Return one form of an IP address; other hosts as they are.
+    """Return one form of an IP address, without a zone; other hosts as they are.
 
     An IPv6 address that contains an IPv4 address becomes that one.
     """
-    # The command line starts with this module.
-    from ipaddress import ip_address
+    from natproxy.records.filter.hosts import address_of
 
-    try:
-        address = ip_address(host.strip("[]").partition("%")[0])
-    except ValueError:
-        return host
-    mapped = getattr(address, "ipv4_mapped", None)
-    return str(address if mapped is None else mapped)
+    address = address_of(host.strip("[]").partition("%")[0])
+    return host if address is None else address.text()
