@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-import pytest
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.address import Address
 from natproxy.control.interfaces import Observed
@@ -23,6 +21,7 @@ from natproxy.nat.ring import EventRing
 from natproxy.protocol import parse_command
 from natproxy.records.record import Origin
 from tests.support.doubles import Wire
+from tests.support.logged_errors import LoggedErrorsCase
 
 ORIGIN = Origin("proxy-9000", 0, "0123abcd")
 WALL = 1_700_000_000.0
@@ -122,20 +121,8 @@ class HTTPClient:
         return parse_response(self.transport.value(), head)
 
 
-class ControlCase(SynchronousTestCase):
+class ControlCase(LoggedErrorsCase):
     """A table, its ring and the site of its control socket; turns are run by hand."""
-
-    logged_errors = None
-
-    @pytest.fixture(autouse=True)
-    def _logged(self, logged_errors: object) -> None:
-        self.logged_errors = logged_errors
-
-    def flush(self, kind: type[Exception]) -> int:
-        """Remove expected errors from the log, for trial and for pytest; return their number."""
-        if self.logged_errors is not None:
-            self.logged_errors.flush(kind)
-        return len(self.flushLoggedErrors(kind))
 
     size = 65_536
     """Events of the ring."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hypothesis import given, settings
@@ -14,7 +13,7 @@ from natproxy.journal.directory import JournalError
 from natproxy.journal.schema import CATALOGUE_FILE, SUFFIX
 from natproxy.journal.search import Journal
 from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, WhoisQuery, WhoisReply
-from tests.support.journal_runs import CLIENT, SECOND, START, Translations, query
+from tests.support.journal_runs import CLIENT, SECOND, START, RunsCase, Translations, query
 
 PORT = 50_000
 
@@ -23,14 +22,7 @@ def at(time: int, port: int = PORT) -> WhoisQuery:
     return WhoisQuery(port, since=time, until=time)
 
 
-class WhoisTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        directory = TemporaryDirectory()
-        self.addCleanup(directory.cleanup)
-        self.directory = Path(directory.name)
-        self.daemon = Translations(self.directory)
-        self.addCleanup(self.daemon.close)
-
+class WhoisTests(RunsCase):
     def ask(self, query: WhoisQuery) -> WhoisReply:
         with Journal(str(self.directory)) as journal:
             return journal.whois(query)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from unittest import mock
 
-import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from twisted.web.server import NOT_DONE_YET
@@ -17,19 +16,13 @@ from natproxy.metrics.proxy import ProxyMetrics
 from natproxy.metrics.resource import MOST_READERS, MetricsResource, encode, metrics_resource
 from natproxy.records.record import Origin
 from tests.support.doubles import PlayedThread
+from tests.support.logged_errors import LoggedErrorsCase
 from tests.support.proxies import ProxyCase
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
-class ResourceTests(ProxyCase):
-    # Under pytest, a fixture that fails a test for a logged error must be emptied as well.
-    logged_errors = None
-
-    @pytest.fixture(autouse=True)
-    def _logged(self, logged_errors: object) -> None:
-        self.logged_errors = logged_errors
-
+class ResourceTests(LoggedErrorsCase, ProxyCase):
     def setUp(self) -> None:
         super().setUp()
         self.thread = PlayedThread()
@@ -108,9 +101,7 @@ class ResourceTests(ProxyCase):
         request = self.request()
         self.thread.run()
         self.assertEqual((request.responseCode, request.finished), (500, 1))
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        if self.logged_errors is not None:
-            self.logged_errors.flush(ZeroDivisionError)
+        self.assertEqual(self.flush(ZeroDivisionError), 1)
 
     def test_without_prometheus_client_there_is_no_resource(self) -> None:
         with mock.patch.dict(sys.modules, {"prometheus_client": None}):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
@@ -18,6 +17,7 @@ from natproxy.nat.rows import Row, verb_and_name
 from natproxy.protocol import Command, encode_name, name_of, parse_command
 from natproxy.records.record import Origin
 from tests.support.doubles import Wire
+from tests.support.logged_errors import LoggedErrorsCase
 
 CLIENT = Address("10.0.0.5", 43_210)
 UPSTREAM = Address("10.0.0.9", 9001)
@@ -35,20 +35,8 @@ def command_of(line: bytes) -> Command:
 GET = command_of(b"GET a%20b offset=3")
 
 
-class RingCase(SynchronousTestCase):
+class RingCase(LoggedErrorsCase):
     """A table with two clocks, and its ring."""
-
-    logged_errors = None
-
-    @pytest.fixture(autouse=True)
-    def _logged(self, logged_errors: object) -> None:
-        self.logged_errors = logged_errors
-
-    def flush(self, kind: type[Exception]) -> int:
-        """Remove expected errors from the log, for trial and for pytest; return their number."""
-        if self.logged_errors is not None:
-            self.logged_errors.flush(kind)
-        return len(self.flushLoggedErrors(kind))
 
     def setUp(self) -> None:
         self.clock = Clock()
