@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from natproxy.journal.search import Journal
 from natproxy.journal.verify import Check
 from tests.support.journal_runs import SECOND, RunsCase, query
