@@ -73,6 +73,7 @@ class LocalTable:
         assert route is not None
         client, client_port, nat, nat_port, upstream, upstream_port, verb, name = route
         proxy, worker, boot = self._ring.origin
+        # By position: with `_replace` of the row's record it takes three times as long.
         return Record(
             None,
             None,
