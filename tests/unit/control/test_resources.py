@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 from urllib.parse import quote_from_bytes
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.web.resource import Resource
 
 from natproxy.control import site as sites
@@ -443,6 +444,31 @@ class HistoryTests(ControlCase):
         self.turns()
         self.assertEqual(self.clock.calls, [])
 
+    def test_search_is_closed_at_its_end_and_with_its_client(self) -> None:
+        history = Searches()
+        self.observed.history = history  # type: ignore[assignment]
+        self.assertEqual(len(self.get("/v1/history").lines), 1)
+        self.assertEqual(history.closed, 1)
+        history.last = Deferred()
+        client = self.request("/v1/history")
+        self.assertEqual(history.closed, 1)
+        client.disconnect()
+        self.assertEqual(history.closed, 2)
+        self.assertEqual(self.context.jobs.streams, 0)
+
+    def test_client_that_is_gone_while_it_does_not_read_leaves_no_timer(self) -> None:
+        for _ in range(1200):
+            self.execute()
+        client = self.connect()
+        client.send(b"GET /v1/history HTTP/1.1\r\nHost: a\r\n\r\n")
+        run_turn(self.clock)
+        client.pause()
+        self.turns()
+        self.assertGreaterEqual(len(self.clock.calls), 1)
+        client.disconnect()
+        self.turns()
+        self.assertEqual(self.clock.calls, [])
+
     def test_failed_search_is_an_error_or_cuts_the_response(self) -> None:
         class Failing:
             def __init__(self, records: list[Record]) -> None:
@@ -460,6 +486,27 @@ class HistoryTests(ControlCase):
         self.assertFalse(client.connected)
         self.assertFalse(client.received().complete)
         self.assertEqual(self.flush(ZeroDivisionError), 2)
+
+
+class Searches:
+    """A history whose searches find one record; they are no generators, which close themselves.
+
+    :ivar last: what the next search yields last; by default, an empty page.
+    :ivar closed: searches that were closed.
+    """
+
+    def __init__(self) -> None:
+        self.last: Deferred[list[Record]] = succeed([])
+        self.closed = 0
+
+    def pages(self, query: object) -> Searches:
+        return self
+
+    def __iter__(self) -> Iterator[Deferred[list[Record]]]:
+        return iter([succeed([Record()]), self.last])
+
+    def close(self) -> None:
+        self.closed += 1
 
 
 def defer_of(result: Any) -> Deferred[Any]:

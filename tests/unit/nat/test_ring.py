@@ -296,6 +296,14 @@ class EvictionTests(RingCase):
         self.ring.act("drain", WALL + 3, 0, 0)
         self.assertEqual(self.ring.complete_from, MICROSECONDS + 5_000_001)
 
+    def test_complete_from_is_after_what_was_evicted_for_long_names(self) -> None:
+        self.ring = self.make(names=1500)
+        self.execute(b"GET " + b"n" * 1000)
+        self.wall += 5
+        self.execute(b"GET " + b"n" * 1000)
+        self.assertEqual(self.ring.first, 4)
+        self.assertEqual(self.ring.complete_from, MICROSECONDS + 1)
+
     def test_long_names_have_a_budget(self) -> None:
         long = b"GET " + b"n" * 1000
         self.ring = self.make(names=3000)

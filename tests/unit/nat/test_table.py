@@ -263,6 +263,12 @@ class TableTests(TableCase):
         self.assertIs(entry.outcome, Outcome.COMPLETED)
         self.assertEqual(self.cancelled, [])
 
+    def test_removed_entry_does_not_refer_to_the_callback(self) -> None:
+        entry = self.register()
+        self.table.remove(entry, Outcome.COMPLETED)
+        entry.cancel()
+        self.assertEqual(self.cancelled, [])
+
     def test_cancelling_calls_back_once(self) -> None:
         entry = self.register()
         self.table.cancel(entry, Outcome.DRAINED)
