@@ -39,9 +39,10 @@ def serve(port: int, origin: int, path: str, ring: bool, entries: int) -> None:
 
     from natproxy.address import Address
     from natproxy.control.interfaces import Observed
+    from natproxy.control.json_resource import Context
     from natproxy.control.recent import RingHistory
     from natproxy.control.site import control_site
-    from natproxy.control.table import ProcessTable
+    from natproxy.control.table import LocalTable
     from natproxy.daemon.clock import use_monotonic_time
     from natproxy.nat import TranslationKey
     from natproxy.nat.ring import EventRing
@@ -73,12 +74,12 @@ def serve(port: int, origin: int, path: str, ring: bool, entries: int) -> None:
     if ring:
         origin_of = Origin("proxy", 0, "benchmark")
         events = EventRing(factory.table, origin_of)
-        table = ProcessTable(factory.table, events, reactor.seconds)
+        table = LocalTable(factory.table, events, reactor.seconds)
         history = RingHistory(reactor, events, table)
         observed = Observed(
             "proxy", origin_of, status, lambda: None, reactor.stop, table, events, history
         )
-        reactor.listenUNIX(path, control_site(observed, reactor))
+        reactor.listenUNIX(path, control_site(Context(observed, reactor)))
     for number in range(entries):
         command = parse_command(b"GET directory/file-%d" % number)
         assert command is not None

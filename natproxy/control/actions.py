@@ -9,7 +9,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 
 from natproxy.control.encoding import encode
-from natproxy.control.endpoint import JSON, Endpoint, body_of
+from natproxy.control.json_resource import JSON, JSONResource, body_of
 from natproxy.control.parameters import (
     RequestError,
     parse_members,
@@ -48,7 +48,7 @@ class _Selection(NamedTuple):
         return self.filter.text if self.filter else "all"
 
 
-class KillResource(Endpoint):
+class KillResource(JSONResource):
     """Ends commands: the client's connection and the upstream's are reset."""
 
     path = "/v1/kill"
@@ -78,7 +78,7 @@ class KillResource(Endpoint):
         dry_run = members.get("dry_run", False)
         work = self._kill(selection, dry_run, peer_of(request.channel.transport))
         # If the client is gone meanwhile, the rest is ended all the same.
-        self.context.turns.walk(work).addCallbacks(
+        self.context.jobs.walk(work).addCallbacks(
             lambda records: self._reply(request, records, dry_run),
             lambda failure: self.send_error(request, failure),
         )
@@ -121,7 +121,7 @@ class KillResource(Endpoint):
         self.stream(request, body(), JSON)
 
 
-class DrainResource(Endpoint):
+class DrainResource(JSONResource):
     """Stops the daemon as SIGTERM does."""
 
     path = "/v1/drain"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import time
-from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.internet.interfaces import IReactorTime
@@ -13,9 +11,8 @@ from twisted.web.http import HTTPChannel
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
-from natproxy.control.endpoint import Context
-from natproxy.control.interfaces import Observed
-from natproxy.control.resources import endpoints_of, tree_of
+from natproxy.control.json_resource import Context
+from natproxy.control.resources import resources_of, tree_of
 
 CONNECTIONS = 100
 """Connections at once; further ones are closed."""
@@ -131,12 +128,7 @@ class BoundedSite(Site):
         """Log no requests; what changes something is logged where it is done."""
 
 
-def control_site(
-    observed: Observed, reactor: IReactorTime, wall_clock: Callable[[], float] = time.time
-) -> Site:
-    """Return the server of a daemon's control socket.
-
-    :param wall_clock: returns seconds since the epoch.
-    """
-    context = Context(observed, reactor, wall_clock)
-    return BoundedSite(tree_of(endpoints_of(context, actions=True), context), reactor)
+def control_site(context: Context) -> Site:
+    """Return the server of a daemon's control socket."""
+    resources = resources_of(context, actions=True)
+    return BoundedSite(tree_of(resources, context), context.reactor)

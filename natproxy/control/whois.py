@@ -10,8 +10,8 @@ from twisted.internet.defer import Deferred
 from twisted.web.server import Request
 
 from natproxy.control.encoding import encode
-from natproxy.control.endpoint import JSON_LINES, Endpoint
 from natproxy.control.interfaces import History
+from natproxy.control.json_resource import JSON_LINES, JSONResource
 from natproxy.control.parameters import WHOIS, RequestError, lookup_of, parse_members
 from natproxy.control.stream import Body
 from natproxy.records.whois import WhoisQuery, WhoisReply
@@ -20,7 +20,7 @@ GROUP = 1000
 """Lookups that are searched together."""
 
 
-class WhoisResource(Endpoint):
+class WhoisResource(JSONResource):
     """Searches the present and the past of ports."""
 
     path = "/v1/whois"

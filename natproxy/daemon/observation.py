@@ -25,6 +25,7 @@ from twisted.logger import Logger
 
 from natproxy import __version__
 from natproxy.control.interfaces import Observed
+from natproxy.control.json_resource import Context
 from natproxy.control.site import control_site
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.descriptors import Observers
@@ -45,7 +46,7 @@ from natproxy.metrics.daemon import DaemonMetrics
 from natproxy.metrics.fileserver import FileServerMetrics
 from natproxy.metrics.resource import metrics_resource
 from natproxy.records.places import NONE, default_name
-from natproxy.records.record import Origin, format_time
+from natproxy.records.record import Origin, format_time, microseconds_of
 from natproxy.web.site import web_site
 
 BACKLOG = 128
@@ -136,14 +137,12 @@ class Observation(ABC):
             return
         if self.metrics is not None:
             self.metrics.startService()
-        observed = self.observed()
+        context = Context(self.observed(), self.reactor, self.wall_clock)
         if self._control_port is not None:
-            self._controllers.serve(control_site(observed, self.reactor, self.wall_clock))
+            self._controllers.serve(control_site(context))
             self._log.info("control socket: {path}", path=self.control)
         if self._web_ports:
-            self._visitors.serve(
-                web_site(observed, self.reactor, self.config.web_hosts, self.wall_clock)
-            )
+            self._visitors.serve(web_site(context, self.config.web_hosts))
             self._log.info("web endpoint: {addresses}", addresses=", ".join(self.web()))
 
     async def stop(self) -> None:
@@ -208,7 +207,7 @@ class Observation(ABC):
             "pid": os.getpid(),
             "worker": self.origin.worker,
             "boot": self.origin.boot,
-            "started": format_time(int(self._started * 1e6)),
+            "started": format_time(microseconds_of(self._started)),
             "uptime": round(self.reactor.seconds() - self._begin, 6),
             "listen": list(daemon.addresses),
             "draining": daemon.phase in (Phase.DRAINING, Phase.STOPPED),

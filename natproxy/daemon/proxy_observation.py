@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IListeningPort
 
 from natproxy.control.interfaces import History, Observed
 from natproxy.control.recent import RingHistory
-from natproxy.control.table import ProcessTable
+from natproxy.control.table import LocalTable
 from natproxy.daemon.config import ProxyConfig
 from natproxy.daemon.descriptors import Observers
 from natproxy.daemon.endpoints import listening_endpoints
@@ -115,7 +115,7 @@ class ProxyObservation(Observation):
         """Return what the resources show."""
         observed = super().observed()
         assert self._ring is not None
-        table = ProcessTable(self._factory.table, self._ring, self.reactor.seconds, self.wall_clock)
+        table = LocalTable(self._factory.table, self._ring, self.reactor.seconds, self.wall_clock)
         observed.table = table
         observed.ring = self._ring
         observed.history = self._history(table)
@@ -134,7 +134,7 @@ class ProxyObservation(Observation):
             "journal": None if journal is None else journal.status().json(),
         }
 
-    def _history(self, table: ProcessTable) -> History:
+    def _history(self, table: LocalTable) -> History:
         assert self._ring is not None
         journal = self.journal
         if journal is None:

@@ -15,6 +15,7 @@ from natproxy.cli.translations.texts import (
     shown,
 )
 from natproxy.client.errors import UsageError
+from natproxy.records.formats import TRANSLATION_MEMBERS
 from natproxy.records.record import TIMES, Record
 
 DEFAULT = ("port", "client", "verb", "name", "bytes", "age", "state")
@@ -75,8 +76,7 @@ def rate_of(record: Record, rates: Rates | None = None) -> float:
 
 def names() -> list[str]:
     """Return the names of all columns: the members of JSON, and those that are computed."""
-    members = [name for name in Record._fields if name not in ("event", "time", "uid", "pid")]
-    return ["port", "age", "rate", *members]
+    return ["port", "age", "rate", *TRANSLATION_MEMBERS]
 
 
 def parse_columns(text: str | None, default: tuple[str, ...]) -> tuple[str, ...]:

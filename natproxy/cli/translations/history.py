@@ -10,13 +10,13 @@ from natproxy.cli.translations.columns import (
     PAST,
     columns_of,
     members_of,
-    names,
     parse_columns,
 )
 from natproxy.cli.translations.query import filter_text, interval_of
 from natproxy.cli.translations.sentences import gap_text
 from natproxy.cli.translations.sources import JournalSource, Source, source_of
 from natproxy.cli.translations.tables import Table, terminal_columns, write_csv, write_json_lines
+from natproxy.records.formats import TRANSLATION_MEMBERS
 from natproxy.records.record import Record
 
 MOST_GAPS = 5
@@ -38,7 +38,7 @@ def write_history(arguments: Namespace, complain: Callable[[str], object]) -> in
         listed = selected if arguments.columns is not None else None
         write_json_lines(members_of(record, listed) for record in found)
     elif arguments.csv:
-        listed = selected if arguments.columns is not None else tuple(names()[3:])
+        listed = selected if arguments.columns is not None else TRANSLATION_MEMBERS
         write_csv((members_of(record, listed) for record in found), listed)
     else:
         counted = _Counted(found)

@@ -6,11 +6,12 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable
 
-from natproxy.cli.output import is_terminal
 from natproxy.cli.translations.columns import columns_of
+from natproxy.cli.translations.confirmation import confirmed
 from natproxy.cli.translations.query import explain, filter_text
 from natproxy.cli.translations.sources import proxy_of
 from natproxy.cli.translations.tables import Table, terminal_columns
+from natproxy.cli.translations.texts import counted
 from natproxy.client.errors import NotFound, UsageError
 from natproxy.records.record import Record
 
@@ -39,14 +40,14 @@ def kill(arguments: Namespace, complain: Callable[[str], object]) -> int:
         _show(found)
         if arguments.dry_run:
             return 0
-        if not _confirmed(found):
+        if not confirmed(f"End {_commands(found)}?", "end these commands"):
             complain("nothing was ended")
             return 1
     ended = daemon.kill(serial, text)
     if arguments.yes:
         _check(ended, first if serial is not None else None)
         _show(ended)
-    complain(f"ended {_counted(ended)}")
+    complain(f"ended {_commands(ended)}")
     return 0
 
 
@@ -62,17 +63,5 @@ def _show(records: list[Record]) -> None:
     sys.stdout.flush()
 
 
-def _confirmed(found: list[Record]) -> bool:
-    """Return whether the user confirms.
-
-    :raises UsageError: if there is no terminal.
-    """
-    if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
-        raise UsageError("there is no terminal to confirm on: add --yes to end these commands")
-    sys.stderr.write(f"End {_counted(found)}? [y/N] ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-def _counted(records: list[Record]) -> str:
-    return "1 command" if len(records) == 1 else f"{len(records)} commands"
+def _commands(records: list[Record]) -> str:
+    return counted(len(records), "command", "commands")

@@ -17,13 +17,13 @@ from natproxy.cli.translations.columns import (
     columns_of,
     identity_of,
     members_of,
-    names,
     ordered,
     parse_columns,
 )
 from natproxy.cli.translations.query import now
 from natproxy.cli.translations.sources import proxy_of
 from natproxy.cli.translations.tables import Table, terminal_columns, write_csv
+from natproxy.records.formats import TRANSLATION_MEMBERS
 from natproxy.records.record import Record
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class TableReport:
             selected = self._columns if self._listed else None
             write_json(members_of(record, selected, rates) for record in records)
         elif self._csv:
-            columns = self._columns if self._listed else names()[3:]
+            columns = self._columns if self._listed else TRANSLATION_MEMBERS
             write_csv((members_of(record, columns, rates) for record in records), columns)
         else:
             for line in self._lines(records, rates):

@@ -67,6 +67,11 @@ def shown(value: object) -> str:
     return printable(str(value).encode("utf-8", "surrogatepass"))
 
 
+def counted(number: int, one: str, several: str) -> str:
+    """Return a number with its noun."""
+    return f"{number:,} {one if number == 1 else several}"
+
+
 def width(text: str) -> int:
     """Return the columns of a terminal that a printable text takes."""
     if text.isascii():

@@ -25,7 +25,7 @@ class KillTests(ObservedCase):
         """Run a command line on a terminal, on which a text is typed."""
         with (
             mock.patch("sys.stdin", io.StringIO(text)),
-            mock.patch("natproxy.cli.translations.kill.is_terminal", return_value=True),
+            mock.patch("natproxy.cli.translations.confirmation.is_terminal", return_value=True),
         ):
             found, out, err = self.main("kill", *arguments)
         return found, out.decode(), err

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from contextlib import closing
-from pathlib import Path
-from tempfile import TemporaryDirectory
-
-from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.journal.directory import JournalError
 from natproxy.journal.erase import erase_client
@@ -15,20 +11,15 @@ from natproxy.journal.search import Journal
 from natproxy.journal.segment import connect
 from natproxy.records.queries import EventsQuery, HistoryQuery
 from natproxy.records.whois import FOUND, UNKNOWN, WhoisQuery
-from tests.support.journal_runs import NAT, SECOND, Translations
-from tests.support.journals import MEMORY
+from tests.support.journal_runs import NAT, SECOND, RunsCase
 
 PORT = 50_000
 CLIENT = "192.0.2.17"
 
 
-class EraseTests(SynchronousTestCase):
+class EraseTests(RunsCase):
     def setUp(self) -> None:
-        directory = TemporaryDirectory(dir=MEMORY)
-        self.addCleanup(directory.cleanup)
-        self.directory = Path(directory.name)
-        self.daemon = Translations(self.directory)
-        self.addCleanup(self.daemon.close)
+        super().setUp()
         self.daemon.start()
 
     def translation(self, client: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hypothesis import given, settings
@@ -15,7 +14,7 @@ from natproxy.journal.files import SUFFIX
 from natproxy.journal.schema import CATALOGUE_FILE
 from natproxy.journal.search import Journal
 from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, WhoisQuery, WhoisReply
-from tests.support.journal_runs import CLIENT, SECOND, START, Translations, query
+from tests.support.journal_runs import CLIENT, SECOND, START, RunsCase, Translations, query
 from tests.support.journals import MEMORY
 
 PORT = 50_000
@@ -25,14 +24,7 @@ def at(time: int, port: int = PORT) -> WhoisQuery:
     return WhoisQuery(port, since=time, until=time)
 
 
-class WhoisTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        directory = TemporaryDirectory(dir=MEMORY)
-        self.addCleanup(directory.cleanup)
-        self.directory = Path(directory.name)
-        self.daemon = Translations(self.directory)
-        self.addCleanup(self.daemon.close)
-
+class WhoisTests(RunsCase):
     def ask(self, query: WhoisQuery) -> WhoisReply:
         with Journal(str(self.directory)) as journal:
             return journal.whois(query)

@@ -143,6 +143,11 @@ class ConnectionTests(IdentCase):
         protocol.connectionLost()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_connection_that_the_peer_closes_leaves_no_timer(self) -> None:
+        protocol, _ = self.connect()
+        protocol.connectionLost()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_line_without_an_end_is_not_kept(self) -> None:
         protocol, transport = self.connect()
         protocol.dataReceived(b"1" * (MAX_QUERY + 3))

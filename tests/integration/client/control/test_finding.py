@@ -79,6 +79,12 @@ class SearchTests(SynchronousTestCase):
         with self.assertRaisesRegex(NoDaemon, reason):
             self.search().daemon()
 
+    def test_stale_socket_is_no_daemon(self) -> None:
+        self.run_daemon(self.first, "stale").close()
+        for name in (None, "stale"):
+            with self.assertRaisesRegex(NoDaemon, "runs: no"):
+                self.search().daemon(name=name)
+
     def test_option_overrides_the_environment(self) -> None:
         self.environ["NATPROXY_CONTROL"] = "/of/the/environment"
         self.assertEqual(self.search().daemon().path, "/of/the/environment")

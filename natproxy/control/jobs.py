@@ -30,8 +30,8 @@ class Job(Protocol):
         ...
 
 
-class Turns:
-    """The jobs of one endpoint, and the work that they do in one turn together.
+class JobQueue:
+    """Jobs, and the work that they do in one turn of the reactor together.
 
     :param reactor: schedules the turns.
     :ivar streams: the responses that are being written.
@@ -68,12 +68,12 @@ class Turns:
 class _Walk:
     """A generator that is run as a job."""
 
-    def __init__(self, turns: Turns, steps: Generator[None, None, Any]) -> None:
-        self._turns = turns
+    def __init__(self, jobs: JobQueue, steps: Generator[None, None, Any]) -> None:
+        self._jobs = jobs
         self._steps = steps
         self._cancelled = False
         self.result: Deferred[Any] = Deferred(self._cancel)
-        turns.schedule(self._step)
+        jobs.schedule(self._step)
 
     def _step(self, limit: int) -> int:
         if self._cancelled:
@@ -88,7 +88,7 @@ class _Walk:
         except Exception:
             self.result.errback(Failure())
         else:
-            self._turns.schedule(self._step)
+            self._jobs.schedule(self._step)
         return walked
 
     def _cancel(self, _: Deferred[Any]) -> None:
