@@ -65,8 +65,11 @@ def _matcher(client: str) -> Callable[[str], bool]:
     try:
         network = parse_network(client)
     except ValueError as error:
-        if "/" in client:
-            raise JournalError(f"cannot erase {client}: {error}") from None
+        if not client.startswith("unix"):
+            raise JournalError(
+                f"cannot erase {client!r}: {error}; an address, a network such as 10.0.0.0/24 or"
+                " the path of a UNIX socket as it is shown (unix/run/…) is needed"
+            ) from None
         return lambda host: host == client
     return network.contains
 

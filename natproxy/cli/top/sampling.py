@@ -106,6 +106,9 @@ class Sampler:
                 self._newest = newest
                 break
             if isinstance(event, LostEvents):
+                if event.last is None:
+                    # The daemon was restarted; the next sample begins anew.
+                    continue
                 sample.lost += event.last - event.first + 1
                 self._newest = max(self._newest, event.last)
                 continue

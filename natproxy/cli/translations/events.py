@@ -39,23 +39,30 @@ def write_events(arguments: Namespace, complain: Callable[[str], object]) -> int
     # A journal has no new events: to follow, a daemon is needed.
     source: Source = proxy_of(arguments) if follow else source_of(arguments, complain)
     found = source.events(text, since, until, arguments.after, last, follow)
-    newest = _write(found, arguments.json)
+    newest, count = _write(found, arguments.json)
     if follow:
         again = f"; --after {newest} continues after the last event" if newest else ""
         raise ConnectionBroken(f"the daemon has ended{again}")
+    if not count and not arguments.json:
+        complain("no event is recorded, or none matches; -f waits for new ones")
     return 0
 
 
-def _write(found: Iterator[Record | LostEvents], as_json: bool) -> str | None:
-    """Write events, each as it arrives; return the number of the last one, ``WORKER:SEQ``."""
+def _write(found: Iterator[Record | LostEvents], as_json: bool) -> tuple[str | None, int]:
+    """Write events, each as it arrives.
+
+    :return: the number of the last one, ``WORKER:SEQ``, and how many there were.
+    """
     newest = None
+    count = 0
     for event in found:
+        count += 1
         line = dumps(event_members(event)) if as_json else event_line(event)
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
         if isinstance(event, Record) and event.seq is not None:
             newest = f"{event.worker}:{event.seq}"
-    return newest
+    return newest, count
 
 
 def event_members(event: Record | LostEvents) -> dict[str, Any]:
@@ -64,6 +71,7 @@ def event_members(event: Record | LostEvents) -> dict[str, Any]:
         return event.json()
     return {
         "event": "lost",
+        "proxy": event.proxy,
         "worker": event.worker,
         "boot": event.boot,
         "from": event.first,

@@ -11,7 +11,7 @@ from typing import Any
 
 from natproxy.cli.display.text import amount
 from natproxy.cli.output import is_terminal
-from natproxy.cli.translations.sources import JournalFailure
+from natproxy.cli.translations.sources import JournalFailure, check_directory
 from natproxy.cli.translations.texts import NONE, fitted, shown, width
 from natproxy.client.control.finding import Search
 from natproxy.client.errors import NoDaemon, UsageError
@@ -67,6 +67,7 @@ def journal_of(arguments: Namespace) -> str:
     if directory is not None:
         if arguments.name is not None:
             raise UsageError("--journal and --name exclude each other: a directory is enough")
+        check_directory(directory)
         return directory
     found = Search().journals(arguments.name)
     if len(found) > 1:
@@ -91,7 +92,7 @@ def list_segments(directory: str, json: bool, complain: Callable[[str], object])
         write_json(segment_json(segment, contents) for segment in contents.segments)
     else:
         rows = [segment_row(segment, contents) for segment in contents.segments]
-        for line in aligned([HEADER, *rows], RIGHT):
+        for line in aligned([HEADER, *rows], RIGHT) if rows else ():
             sys.stdout.write(line + "\n")
         if not contents.files:
             complain(f"{printable(os.fsencode(directory))}: no segment")

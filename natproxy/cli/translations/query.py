@@ -98,17 +98,31 @@ def query_of(
     :raises UsageError: if one is malformed, or the time is in the future.
     """
     nat, port = parse_port(place)
+    for option, host in (("", nat), ("--upstream: ", upstream)):
+        if host is not None:
+            _check_host(option, host)
     if at is None:
         return WhoisQuery(port, nat, upstream)
     moment = moment_of("", at)
     latest = now()
     if moment.since > latest:
-        raise UsageError(f"'{at}' is in the future")
+        earlier = f"; 'yesterday {at}' is not" if ":" in at and len(at) <= len("14:03:07") else ""
+        raise UsageError(f"'{at}' is in the future{earlier}")
     around = round(within * 1_000_000)
     since = max(0, moment.since - around)
     # The minute that has not passed yet is one until now.
     until = max(since, min(moment.until + around, latest))
     return WhoisQuery(port, nat, upstream, since, until)
+
+
+def _check_host(option: str, host: str) -> None:
+    """Refuse a host that no translation can have: it would seem that no client held the port."""
+    from natproxy.records.filter.hosts import check_host
+
+    try:
+        check_host(host)
+    except ValueError as error:
+        raise UsageError(f"{option}'{host}': {error}") from None
 
 
 def parse_port(place: str) -> tuple[str | None, int]:

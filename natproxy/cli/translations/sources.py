@@ -13,6 +13,7 @@ from natproxy.client.control.daemon import Daemon, LostEvents
 from natproxy.client.control.finding import Search
 from natproxy.client.errors import ClientError, LocalError, NoDaemon, UsageError
 from natproxy.protocol import printable
+from natproxy.records.places import journals_in
 from natproxy.records.record import Record
 from natproxy.records.whois import Gap, WhoisQuery, WhoisReply
 
@@ -63,13 +64,12 @@ class JournalSource:
 
     All methods raise `JournalFailure` if it cannot be read.
 
-    :raises UsageError: if there is no such directory.
+    :raises UsageError: if there is no such directory, or it has journals in place of segments.
     """
 
     def __init__(self, directory: str) -> None:
         self._name = printable(os.fsencode(directory))
-        if not os.path.isdir(directory):
-            raise UsageError(f"{self._name}: no such directory")
+        check_directory(directory)
         from natproxy.journal.search import Journal
 
         with self._failures():
@@ -130,15 +130,37 @@ class JournalSource:
             raise JournalFailure(f"{self._name}: {error}") from error
 
 
+def check_directory(directory: str) -> None:
+    """Refuse the directory that an option names if it cannot be a journal.
+
+    :raises UsageError: if there is no such directory, or it has journals in place of segments.
+    """
+    from natproxy.journal.catalogue import segment_files
+
+    name = printable(os.fsencode(directory))
+    if not os.path.isdir(directory):
+        raise UsageError(f"--journal {name}: no such directory")
+    try:
+        if segment_files(directory):
+            return
+        inner = [path for _, path in journals_in(directory) if segment_files(path)]
+    except OSError:
+        # The journal's own error has the reason.
+        return
+    if inner:
+        listed = ", ".join(printable(os.fsencode(each)) for each in inner[:5])
+        raise UsageError(f"--journal {name}: no journal, but the directory of {listed}")
+
+
 def source_of(arguments: Namespace, complain: Callable[[str], object]) -> Source:
     """Return what the options select: a journal, a daemon, or the only one that there is.
 
-    If no daemon runs, and the usual places have one journal, it is that.
+    If no proxy runs, and the usual places have one journal, it is that.
 
     :param arguments: with ``control``, ``name`` and ``journal``.
     :param complain: called with a message if a journal is read in place of a daemon.
     :raises UsageError: if the options contradict each other, or several daemons run.
-    :raises NoDaemon: if there is neither a daemon nor one journal.
+    :raises NoDaemon: if there is neither a proxy nor one journal.
     """
     if arguments.journal is not None:
         if arguments.control is not None or arguments.name is not None:
@@ -155,7 +177,7 @@ def source_of(arguments: Namespace, complain: Callable[[str], object]) -> Source
             listed = ", ".join(each.path for each in journals)
             raise NoDaemon(f"{error}; --journal reads one of these: {listed}") from None
         (place,) = journals
-        complain(f"no daemon runs: reading the journal {printable(os.fsencode(place.path))}")
+        complain(f"no proxy runs: reading the journal {printable(os.fsencode(place.path))}")
         return JournalSource(place.path)
 
 

@@ -13,6 +13,7 @@ from json import dumps
 from natproxy.cli.translations.query import query_of
 from natproxy.cli.translations.sentences import whois_line, whois_lines
 from natproxy.cli.translations.sources import Source, source_of
+from natproxy.client.control.daemon import Daemon
 from natproxy.client.errors import NotUnderstood, UsageError
 from natproxy.protocol import printable
 from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, WhoisQuery
@@ -42,7 +43,7 @@ def write_one(arguments: Namespace, complain: Callable[[str], object]) -> int:
         if arguments.json:
             sys.stdout.write(dumps(found.json()) + "\n")
         else:
-            for line in whois_lines(query, found):
+            for line in whois_lines(query, found, isinstance(source, Daemon)):
                 sys.stdout.write(line + "\n")
         return STATUSES.get(found.result, NotUnderstood.exit_status)
     raise NotUnderstood("the daemon sent no result")
@@ -91,7 +92,7 @@ def _write_batch(
             members = {"line": number, "port": query.port, **each.json()}
             sys.stdout.write(dumps(members) + "\n")
         else:
-            sys.stdout.write(whois_line(query, each) + "\n")
+            sys.stdout.write(whois_line(query, each, isinstance(source, Daemon)) + "\n")
     if place < len(queries):
         raise NotUnderstood(f"line {queries[place][0]}: the daemon sent no result")
 

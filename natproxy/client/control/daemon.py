@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from natproxy.client.control.http import Reply, request
 from natproxy.client.control.json_list import JSONListParser, State
 from natproxy.client.errors import (
+    ClientError,
     InvalidQuery,
     NotUnderstood,
     ServerError,
@@ -36,15 +37,17 @@ class LostEvents(NamedTuple):
     """Events that a watcher has missed.
 
     :ivar worker: number of the process, from 0.
-    :ivar boot: the run of the daemon.
+    :ivar boot: the run of the daemon; ``None`` for an earlier one.
     :ivar first: number of the first one.
-    :ivar last: number of the last one.
+    :ivar last: number of the last one; ``None`` if it is not known: that run has ended.
+    :ivar proxy: the daemon's name.
     """
 
     worker: int
-    boot: str
+    boot: str | None
     first: int
-    last: int
+    last: int | None
+    proxy: str | None = None
 
 
 class Daemon:
@@ -192,10 +195,23 @@ class Daemon:
         sentence = printable(sentence.encode("utf-8", "surrogatepass"))
         if reply.status == 400:
             return InvalidQuery(sentence, position if type(position) is int else None)
+        if reply.status == 404 and self._is_file_server():
+            sentence = (
+                f"{printable(os.fsencode(self.path))}: this daemon is a file server, which has no"
+                " translations; --control or --name selects a proxy"
+            )
         kind = {404: Unsupported, 405: Unsupported, 503: Unavailable}.get(reply.status, ServerError)
         refused = kind(sentence)
         refused.code = reply.status
         return refused
+
+    def _is_file_server(self) -> bool:
+        # Not by `status`, which would come back here if it were missing as well.
+        try:
+            members = self._object(request(self.path, "GET", "/v1/status", timeout=self._timeout))
+        except ClientError:
+            return False
+        return members.get("kind") == "fileserver"
 
     def _object(self, reply: Reply) -> dict[str, Any]:
         with reply:
@@ -214,7 +230,13 @@ class Daemon:
         if members.get("event") != "lost":
             return self._record(members)
         try:
-            return LostEvents(members["worker"], members["boot"], members["from"], members["to"])
+            return LostEvents(
+                members["worker"],
+                members["boot"],
+                members["from"],
+                members["to"],
+                members.get("proxy"),
+            )
         except KeyError:
             raise self._not_understood() from None
 

@@ -17,7 +17,14 @@ def event(kind: str, serial: int = 1, **members: Any) -> dict[str, Any]:
 
 REGISTERED = event("registered", bytes=0, promised=None)
 REMOVED = event("removed", seq=12, outcome="client-gone", reason="reset", duration=0.0034)
-LOST = {"event": "lost", "worker": 0, "boot": "boot", "from": 3, "to": 1002}
+LOST = {
+    "event": "lost",
+    "proxy": "proxy-9000",
+    "worker": 0,
+    "boot": "boot",
+    "from": 3,
+    "to": 1002,
+}
 
 
 class EventsTests(ObservedCase):
@@ -40,10 +47,22 @@ class EventsTests(ObservedCase):
                 " client-gone, 1.0/10.0 MB, 3ms, reset",
                 "failed      #1 10.0.0.1:50001 no port GET images/1.iso:"
                 " error, 1.0 MB, 9.0s, refused",
-                "kill        #1 by the uid 0, pid 77: verb GET",
-                "drain       by the uid 1000, pid 5",
+                "kill        #1 by uid 0 (pid 77): verb GET",
+                "drain       by uid 1000 (pid 5)",
             ],
         )
+
+    def test_events_of_a_run_that_has_ended(self) -> None:
+        self.daemon.events = [LOST | {"to": None}, LOST | {"to": None, "boot": None}]
+        begin = "lost        events from 0:3 on are no longer there: they are of"
+        expected = [f"{begin} the run boot of the daemon", f"{begin} an earlier run of the daemon"]
+        self.assertEqual(self.out("events"), expected)
+
+    def test_no_event_is_a_message(self) -> None:
+        found = self.main("events")
+        reason = "natproxy: no event is recorded, or none matches; -f waits for new ones\n"
+        self.assertEqual(found, (0, b"", reason))
+        self.assertEqual(self.out("events", "--json"), [])
 
     def test_hostile_members_are_printable(self) -> None:
         hostile = "\x1b[2J\n"
@@ -60,6 +79,7 @@ class EventsTests(ObservedCase):
         self.assertEqual(found, self.daemon.events)
 
     def test_options_are_sent(self) -> None:
+        self.daemon.events = [REGISTERED]
         self.out("events", "verb GET", "--last", "5", "--since", "@1700000000")
         self.out("events", "--until", "2023-11-14 22:14Z", "--after", "0:7")
         self.assertEqual(

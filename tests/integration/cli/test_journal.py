@@ -74,7 +74,7 @@ class DirectoryTests(JournalCase):
         os.rename(self.directory, os.path.abspath(self.mktemp()))
         self.assert_fails(4, "--journal names it", "journal", "segments")
         missing = os.path.abspath(self.mktemp())
-        self.assert_fails(9, "does not exist", "journal", "segments", "--journal", missing)
+        self.assert_fails(2, "no such directory", "journal", "segments", "--journal", missing)
 
     def test_options_exclude_each_other(self) -> None:
         self.assert_fails(

@@ -95,12 +95,19 @@ class WhoisTests(ObservedCase):
 
     def test_time_around_the_time(self) -> None:
         self.daemon.table = [entry(1)]
-        arguments = ("--at", "2023-11-14T22:13:22Z", "--within", "5s", "--upstream", "b:9001")
+        arguments = (
+            "--at",
+            "2023-11-14T22:13:22Z",
+            "--within",
+            "5s",
+            "--upstream",
+            "10.0.0.9:9001",
+        )
         self.out("whois", "40001", *arguments)
         (body,) = self.bodies("/v1/whois")
         self.assertEqual(body["since"], format_time(START - 3 * SECOND))
         self.assertEqual(body["until"], format_time(START + 8 * SECOND))
-        self.assertEqual(body["upstream"], "b:9001")
+        self.assertEqual(body["upstream"], "10.0.0.9:9001")
 
     def test_time_ago_is_no_option(self) -> None:
         self.daemon.table = [entry(1)]

@@ -131,6 +131,12 @@ class EntriesTests(TopCase):
         self.later()
         self.assertEqual(self.daemon.after, "0:9001")
 
+    def test_events_of_an_earlier_run_are_not_counted(self) -> None:
+        self.daemon.new = [LostEvents(0, None, 101, None), removed(7, 3)]
+        self.later()
+        assert self.top.sample is not None
+        self.assertEqual((len(self.top.sample.finished), self.top.sample.lost), (1, 0))
+
     def test_number_of_events_of_a_sample_is_bounded(self) -> None:
         self.patch(sampling, "MOST_EVENTS", 3)
         self.daemon.new = [removed(7, 101 + number) for number in range(9)]
