@@ -52,8 +52,10 @@ def kill(arguments: Namespace, complain: Callable[[str], object]) -> int:
 
 def _check(found: list[Record], serial: str | None) -> None:
     if not found:
-        what = "matches the filter" if serial is None else f"has the serial number {serial}"
-        raise NotFound(f"no command in flight {what}")
+        if serial is None:
+            raise NotFound("no command in flight matches the filter")
+        hint = f"; a port is written nat-port {serial}"
+        raise NotFound(f"no command in flight has the serial number {serial}{hint}")
 
 
 def _show(records: list[Record]) -> None:

@@ -69,7 +69,7 @@ class KillTests(ObservedCase):
     def test_nothing_to_end_is_a_status(self) -> None:
         for option in ("--yes", "--dry-run"):
             self.assert_fails(
-                3, "no command in flight has the serial number 9", "kill", "9", option
+                3, "has the serial number 9; a port is written nat-port 9", "kill", "9", option
             )
             self.assert_fails(
                 3, "no command in flight matches the filter", "kill", "verb X", option
