@@ -275,7 +275,7 @@ class ProxyConfig(DaemonConfig):
     journal: str | None = setting(
         None,
         Text(),
-        "Directory of the journal (NAME in the usual place, as /var/lib/natproxy); none: no journal.",
+        "Directory of the journal (NAME in the usual place, see the docs); none: no journal.",
         reloadable=False,
         shown="in the usual place",
     )

@@ -33,13 +33,13 @@ class Events(Command):
     """Writes events, those of the past and new ones."""
 
     name = "events"
-    help = "show what happens to commands, as it happens"
+    help = "show what has happened to commands, and with -f what happens"
     connects = False
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_filter_options(parser)
         parser.add_argument(
-            "-f", "--follow", action="store_true", help="wait for new events until interrupted"
+            "-f", "--follow", action="store_true", help="wait for new events, after the newest 20"
         )
         add_last_option(parser, "events")
         add_interval_options(parser)

@@ -115,6 +115,25 @@ def query_of(
     return WhoisQuery(port, nat, upstream, since, until)
 
 
+def query_in(place: str, interval: Interval, upstream: str | None = None) -> WhoisQuery:
+    """Return a `WhoisQuery` who held a port at any time of an interval.
+
+    :param place: ``PORT`` or ``ADDRESS:PORT``.
+    :param interval: its begin must not be ``None``.
+    :param upstream: ``HOST`` or ``HOST:PORT``.
+    :raises UsageError: if one is malformed, or the begin is in the future.
+    """
+    query = query_of(place, upstream=upstream)
+    latest = now()
+    since, until = interval
+    if since is None:
+        raise UsageError("--until needs --since: the begin of the interval")
+    if since > latest:
+        raise UsageError("--since is in the future")
+    until = latest if until is None else min(until, latest)
+    return query._replace(since=since, until=until)
+
+
 def _check_host(option: str, host: str) -> None:
     """Refuse a host that no translation can have: it would seem that no client held the port."""
     from natproxy.records.filter.hosts import check_host

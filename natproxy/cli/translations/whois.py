@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from json import dumps
 
-from natproxy.cli.translations.query import query_of
+from natproxy.cli.translations.query import Interval, interval_of, query_in, query_of
 from natproxy.cli.translations.sentences import whois_line, whois_lines
 from natproxy.cli.translations.sources import Source, source_of
 from natproxy.client.control.daemon import Daemon
@@ -37,7 +37,11 @@ def write_one(arguments: Namespace, complain: Callable[[str], object]) -> int:
     :param complain: called with a message for people.
     :raises ClientError: on failure.
     """
-    query = query_of(arguments.port, arguments.at, arguments.upstream, _within(arguments))
+    within = _within(arguments)
+    if arguments.since is None and arguments.until is None:
+        query = query_of(arguments.port, arguments.at, arguments.upstream, within)
+    else:
+        query = query_in(arguments.port, _interval(arguments), arguments.upstream)
     source = source_of(arguments, complain)
     for found in source.whois_each([query]):
         if arguments.json:
@@ -58,6 +62,8 @@ def write_each(arguments: Namespace, complain: Callable[[str], object]) -> int:
     :param complain: called with a message for people.
     :raises ClientError: on failure.
     """
+    if arguments.since is not None or arguments.until is not None:
+        raise UsageError("--since and --until: not with '-', where each line has its time")
     source = source_of(arguments, complain)
     results: Counter[str] = Counter()
     for batch in _batches(_lines(arguments)):
@@ -104,6 +110,12 @@ def _within(arguments: Namespace) -> float:
     if within > 366 * 86400:
         raise UsageError("--within: at most 366 days")
     return within
+
+
+def _interval(arguments: Namespace) -> Interval:
+    if arguments.at is not None:
+        raise UsageError("--at excludes --since and --until: both select a time")
+    return interval_of(arguments.since, arguments.until)
 
 
 def _lines(arguments: Namespace) -> Iterator[list[Line]]:

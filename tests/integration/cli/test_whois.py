@@ -52,6 +52,20 @@ class WhoisTests(ObservedCase):
         self.assertEqual(body["since"], format_time(START + 2 * SECOND))
         self.assertEqual(body["until"], format_time(START + 3 * SECOND))
 
+    def test_interval(self) -> None:
+        arguments = ("--since", "2023-11-14T22:13Z", "--until", "2023-11-14T22:14Z")
+        self.out("whois", "40001", *arguments, status=3)
+        (body,) = self.bodies("/v1/whois")
+        self.assertEqual(body["since"], format_time(START - 20 * SECOND))
+        self.assertEqual(body["until"], format_time(START + 100 * SECOND))
+        for reason, *arguments in (
+            ("--at excludes --since", "40001", "--at", "-1min", "--since", "-1h"),
+            ("--until needs --since", "40001", "--until", "-1h"),
+            ("--since is in the future", "40001", "--since", "2099-01-01"),
+            ("--since and --until: not with '-'", "-", "--since", "-1h"),
+        ):
+            self.assert_fails(2, reason, "whois", *arguments)
+
     def test_no_client_is_a_status_with_the_last_translation(self) -> None:
         self.daemon.answers[40002] = WhoisReply(NOBODY, last=ENDED)
         first, last = self.out("whois", "40002", status=3)
