@@ -155,7 +155,7 @@ class Search:
         if name is None:
             return NoDaemon(
                 f"no daemon runs: no control socket in {where}; 'natproxy up' starts one,"
-                " and --control names the socket of another"
+                " and --control names a socket elsewhere, such as that of another user"
             )
         try:
             others = f"; these run: {', '.join(each.name for each in self.running())}"
