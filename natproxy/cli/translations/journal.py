@@ -61,7 +61,7 @@ def journal_errors() -> Iterator[None]:
 def journal_of(arguments: Namespace) -> str:
     """Return the directory that the options select, or that of the only journal.
 
-    That of a daemon that runs may be in any place: it is asked for it.
+    That of a daemon that runs may be in any place: its status has it.
 
     :raises UsageError: if the options contradict each other, or there are several journals.
     :raises NoDaemon: if there is none.
