@@ -67,7 +67,7 @@ def name_of(config: DaemonConfig, kind: str, ports: list[IListeningPort]) -> str
 
 
 class Observation(ABC):
-    """Control socket, web endpoints and metrics of a daemon; see `Companion`.
+    """Control socket, web endpoints and metrics: the `natproxy.daemon.service.Companion` of a daemon.
 
     :param reactor: the daemon's.
     :param daemon: the daemon.
