@@ -67,7 +67,7 @@ def name_of(config: DaemonConfig, kind: str, ports: list[IListeningPort]) -> str
 
 
 class Observation(ABC):
-    """Control socket, web endpoints and metrics: the `natproxy.daemon.service.Companion` of a daemon.
+    """Control socket, web endpoints and metrics: a `natproxy.daemon.service.Companion`.
 
     :param reactor: the daemon's.
     :param daemon: the daemon.
