@@ -38,7 +38,7 @@ class Journal(Command):
         parser.add_argument(
             "--journal",
             metavar=LOCAL_DIRECTORY,
-            help="the directory (default: that of the only journal in the usual place, else of the"
+            help="the directory (default: that of the only journal in the usual place, or of the"
             " proxy that runs)",
         )
         parser.add_argument(

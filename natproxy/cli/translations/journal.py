@@ -61,7 +61,8 @@ def journal_errors() -> Iterator[None]:
 def journal_of(arguments: Namespace) -> str:
     """Return the directory that the options select, or that of the only journal.
 
-    That of a daemon that runs may be in any place: its status has it.
+    That of a daemon that runs may be in any place: its status has it. If there are several
+    journals, it is that of the only proxy that runs, as for other commands.
 
     :raises UsageError: if the options contradict each other, or there are several journals.
     :raises NoDaemon: if there is none.
@@ -77,7 +78,9 @@ def journal_of(arguments: Namespace) -> str:
     if search.path_of(control, name) is not None:
         return _directory_of(search.daemon(control, name, PROXY))
     found = search.journals(name)
-    if name is not None or not found:
+    # What is erased from one journal may have to be erased from the others as well.
+    several = len(found) > 1 and arguments.action != "erase"
+    if name is not None or not found or several:
         with suppress(CannotConnect, UsageError):
             return _directory_of(search.daemon(name=name, kind=PROXY))
     if len(found) > 1:

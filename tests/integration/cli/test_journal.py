@@ -95,6 +95,12 @@ class DirectoryTests(JournalCase):
             found, out, err = self.main("journal", "segments", *options)
             self.assertEqual((found, err), (0, ""))
             self.assertIn(b".segment", out)
+        other = os.path.join(os.path.dirname(self.directory), "proxy-9009")
+        os.mkdir(other)
+        self.patch(finding, "journal_candidates", lambda *_: [os.path.dirname(self.directory)])
+        self.assertIn(b".segment", self.written("journal", "segments"))
+        reason = "there are several journals"
+        self.assert_fails(2, reason, "journal", "erase", "--client=10.0.0.1", "--yes")
         status["journal"] = None  # type: ignore[assignment]
         reason = "edge runs without a journal"
         self.assert_fails(4, reason, "journal", "segments", "--control", server.path)
