@@ -106,8 +106,8 @@ class Sampler:
                 self._newest = newest
                 break
             if isinstance(event, LostEvents):
-                sample.lost += event.last - event.first + 1
-                self._newest = max(self._newest, event.last)
+                sample.lost += event.number
+                self._newest = max(self._newest, event.last or 0)
                 continue
             self._newest = max(self._newest, event.seq or 0)
             if event.event in ("removed", "failed"):

@@ -24,6 +24,7 @@ from natproxy.cli.translations.columns import (
 from natproxy.cli.translations.query import now
 from natproxy.cli.translations.sources import proxy_of
 from natproxy.cli.translations.tables import Table, terminal_columns, write_csv
+from natproxy.cli.translations.texts import fitted, width
 from natproxy.records.record import Record
 
 if TYPE_CHECKING:
@@ -138,8 +139,11 @@ class TableReport:
             hidden = len(lines) - height + 1
             lines[height - 1 :] = [f"and {hidden} more"]
         sys.stdout.write(HOME)
+        columns = terminal_columns()
         for line in lines:
-            sys.stdout.write(line + TO_END_OF_LINE + "\n")
+            # A line that is wrapped would move those above it out of the screen.
+            shown = line if columns is None or width(line) <= columns else fitted(line, columns)
+            sys.stdout.write(shown + TO_END_OF_LINE + "\n")
         sys.stdout.write(TO_END_OF_SCREEN)
 
 

@@ -121,7 +121,7 @@ class TableTests(ObservedCase):
         self.daemon._table = lambda request: self.daemon.reply(  # type: ignore[method-assign]
             Request("GET", "/v1/other", {}, b"")
         )
-        self.assert_fails(1, "there is no such resource", "table")
+        self.assert_fails(1, "has no /v1/table: it is a file server", "table")
 
 
 class WatchTests(ObservedCase):
@@ -141,7 +141,7 @@ class WatchTests(ObservedCase):
 
     def test_blocks_are_separated_by_empty_lines(self) -> None:
         status, out, err = self.main("table", "--watch", "5")
-        self.assertEqual((status, err), (Interrupted.exit_status, "natproxy: interrupted\n"))
+        self.assertEqual((status, err), (Interrupted.exit_status, ""))
         first, second, end = out.decode().split("\n\n")
         self.assertEqual((len(first.splitlines()), len(second.splitlines()), end), (2, 3, ""))
         self.assertIn("RATE", first)
@@ -168,6 +168,12 @@ class WatchTests(ObservedCase):
         self.assertIn("2 in flight", states[2])
         for state in states[1:]:
             self.assertTrue(state.endswith("\x1b[J"))
+
+    def test_lines_are_cut_at_the_end_of_the_terminal(self) -> None:
+        with mock.patch.dict(os.environ, {"COLUMNS": "40", "LINES": "24"}):
+            _, out, _ = self.main("table", "--watch", output=Terminal)
+        rows = out.decode().split("\x1b[H")[1].splitlines()[2:4]
+        self.assertEqual([len(row.removesuffix("\x1b[K")) for row in rows], [39, 39])
 
     def test_rows_beyond_the_terminal_are_counted(self) -> None:
         self.daemon.table = [entry(number) for number in range(1, 50)]
