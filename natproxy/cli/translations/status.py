@@ -116,7 +116,7 @@ def _value(name: str, value: Any) -> str:
             for key, each in value.items()
             if each is not None
         ]
-        # Where a part has parts of its own, a comma would not tell them apart.
+        # Where a part has parts of its own, a comma is ambiguous.
         nested = any(isinstance(each, Mapping) for each in value.values())
         return ("; " if nested else ", ").join(parts) or "none"
     if isinstance(value, list):
