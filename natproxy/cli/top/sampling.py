@@ -22,7 +22,7 @@ INTERVAL = 1.0
 WINDOW = 5.0
 """Seconds over which what has finished is counted."""
 
-MOST_ENTRIES = 2000
+MOST_ENTRIES = 10_000
 MOST_EVENTS = 5000
 
 COMPLETED = "completed"
