@@ -74,7 +74,7 @@ class Table(Command):
         report = TableReport(arguments)
         if arguments.watch is not None:
             try:
-                report.watch(text, arguments.watch)
+                report.watch(text, arguments.watch, sessions.complain)
             except KeyboardInterrupt:
                 return stopped()
         if not report.write(text) and not (arguments.json or arguments.csv):

@@ -3,13 +3,14 @@ from __future__ import annotations
 import csv
 import json
 import os
+from pathlib import Path
 from unittest import mock
 
 from natproxy.cli.translations import table as table_report
 from natproxy.cli.translations.table import Sampler
 from natproxy.client.errors import Interrupted
 from tests.support.commands import Terminal
-from tests.support.control_server import Request
+from tests.support.control_server import ControlServer, Request
 from tests.support.observed_daemon import ObservedCase, entry
 
 
@@ -168,6 +169,35 @@ class WatchTests(ObservedCase):
         self.assertIn("2 in flight", states[2])
         for state in states[1:]:
             self.assertTrue(state.endswith("\x1b[J"))
+
+    def test_daemon_that_ends_is_waited_for(self) -> None:
+        def sleep(_: float) -> None:
+            self.slept.append(0.0)
+            if len(self.slept) == 1:
+                self.control.close()
+            elif len(self.slept) == 3:
+                os.unlink(self.control.path)
+                self.control = ControlServer(Path(self.control.path), self.daemon.reply)
+                self.addCleanup(self.control.close)
+            elif len(self.slept) == 4:
+                raise KeyboardInterrupt
+
+        for output in (None, Terminal):
+            with self.subTest(output=output):
+                self.slept.clear()
+                self.patch(table_report.time, "sleep", sleep)
+                options = {} if output is None else {"output": output}
+                with mock.patch.dict(os.environ, {"COLUMNS": "200"}):
+                    status, out, err = self.main("table", "--watch", **options)
+                self.assertEqual((status, out.count(b"40001")), (130, 2))
+                if output is None:
+                    self.assertEqual(err.count("no daemon listens"), 1)
+                else:
+                    self.assertEqual((out.count(b"no daemon listens"), err), (2, ""))
+
+    def test_no_daemon_is_an_error(self) -> None:
+        self.control.close()
+        self.assert_fails(4, "no daemon listens", "table", "--watch")
 
     def test_lines_are_cut_at_the_end_of_the_terminal(self) -> None:
         with mock.patch.dict(os.environ, {"COLUMNS": "40", "LINES": "24"}):
