@@ -146,6 +146,22 @@ def is_terminal(stream: TextIO) -> bool:
         return False
 
 
+def confirmed(prompt: str) -> bool | None:
+    """Return whether the user confirms on the terminal; ``None`` if there is none.
+
+    :param prompt: printable, and without the choices.
+    """
+    if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
+        return None
+    sys.stderr.write(f"{prompt} [y/N] ")
+    sys.stderr.flush()
+    reply = sys.stdin.readline()
+    if not reply.endswith("\n"):
+        # Ctrl-D leaves the cursor behind the prompt.
+        write_line(sys.stderr, "")
+    return reply.strip().lower() in ("y", "yes")
+
+
 def write_line(stream: TextIO, line: str) -> None:
     """Write a line, and ignore errors."""
     try:

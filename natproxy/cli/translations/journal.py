@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from natproxy.cli.display.text import amount
-from natproxy.cli.output import is_terminal
+from natproxy.cli.display.text import amount, counted
+from natproxy.cli.output import confirmed
 from natproxy.cli.translations.sources import PROXY, JournalFailure, check_directory
 from natproxy.cli.translations.texts import NONE, fitted, shown, width
 from natproxy.client.control.daemon import Daemon
@@ -162,7 +162,7 @@ def erase(directory: str, arguments: Namespace, complain: Callable[[str], object
     from natproxy.journal.erase import erase_client
 
     client: str = arguments.client
-    if not arguments.yes and not confirmed(client, directory):
+    if not arguments.yes and not _confirmed(client, directory):
         complain("nothing was erased")
         return 1
     found = erase_client(directory, client)
@@ -185,21 +185,15 @@ def erase(directory: str, arguments: Namespace, complain: Callable[[str], object
     return 1 if failures else 0
 
 
-def confirmed(client: str, directory: str) -> bool:
+def _confirmed(client: str, directory: str) -> bool:
     """Return whether the user confirms.
 
     :raises UsageError: if there is no terminal.
     """
-    if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
+    reply = confirmed(f"Erase {shown(client)} from {printable(os.fsencode(directory))}?")
+    if reply is None:
         raise UsageError("there is no terminal to confirm on: add --yes to erase the client")
-    sys.stderr.write(f"Erase {shown(client)} from {printable(os.fsencode(directory))}? [y/N] ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-def counted(number: int, one: str, several: str) -> str:
-    """Return a number with its noun."""
-    return f"{number:,} {one if number == 1 else several}"
+    return reply
 
 
 def segment_json(segment: Summary, contents: Contents) -> dict[str, Any]:

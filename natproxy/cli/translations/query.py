@@ -145,7 +145,7 @@ def _check_host(option: str, host: str) -> None:
 
 
 def parse_port(place: str) -> tuple[str | None, int]:
-    """Return host and port of ``PORT``, ``HOST:PORT`` or ``[IPV6]:PORT``.
+    """Return host and port of ``PORT``, ``ADDRESS:PORT`` or ``[IPV6]:PORT``.
 
     :raises UsageError: if it is malformed.
     """
@@ -153,7 +153,7 @@ def parse_port(place: str) -> tuple[str | None, int]:
     valid = port.isascii() and port.isdigit() and 0 < int(port[:20]) < MOST_PORT
     bracketed = host.startswith("[") and host.endswith("]")
     if not valid or (colon and not host) or (":" in host and not bracketed):
-        raise UsageError(f"'{place}': PORT, HOST:PORT or [IPV6]:PORT is needed")
+        raise UsageError(f"'{place}': must be [ADDRESS:]PORT, such as 40001 or [::1]:40001")
     if bracketed:
         host = host[1:-1]
     return host or None, int(port)

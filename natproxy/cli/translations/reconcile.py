@@ -22,7 +22,8 @@ def write_comparison(arguments: Namespace, complain: Callable[[str], object]) ->
     :param complain: called with a message for people.
     :raises ClientError: on failure.
     """
-    found = proxy_of(arguments).document("/v1/reconcile")
+    daemon = proxy_of(arguments)
+    found = daemon.document("/v1/reconcile")
     status = STATUSES.get(str(found.get("result")))
     if status is None:
         raise NotUnderstood("the daemon sent no result of the comparison")

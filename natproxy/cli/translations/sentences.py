@@ -99,16 +99,18 @@ def gap_text(gap: Gap) -> str:
 def event_line(event: Record | LostEvents) -> str:
     """Return an event, or what was lost of them, in one line."""
     if isinstance(event, LostEvents):
-        first = f"{event.worker}:{event.first}"
-        if event.last is None:
-            boot = "an earlier run" if event.boot is None else f"the run {shown(event.boot)}"
-            run = f"they are of {boot} of the daemon"
-            return f"{'lost':{EVENT_WIDTH}}  events from {first} on are no longer there: {run}"
-        count = event.last - event.first + 1
-        numbers = f"{first} to {event.worker}:{event.last}"
-        return f"{'lost':{EVENT_WIDTH}}  {count:,} events are no longer there: {numbers}"
+        return f"{'lost':{EVENT_WIDTH}}  {_lost(event)}"
     time = "-" if event.time is None else show_local(event.time)
     return f"{time}  {shown(event.event):{EVENT_WIDTH}}  {_about(event)}"
+
+
+def _lost(event: LostEvents) -> str:
+    first = f"{event.worker}:{event.first}"
+    if event.last is None:
+        run = "another run of the daemon" if event.boot is None else f"the run {shown(event.boot)}"
+        return f"events from {first} of {run} are no longer there, if it had any"
+    events = "1 event is" if event.number == 1 else f"{event.number:,} events are"
+    return f"{events} no longer there: {first} to {event.worker}:{event.last}"
 
 
 def _about(event: Record) -> str:

@@ -114,7 +114,13 @@ class JournalSource:
         from natproxy.records.queries import EventsQuery
 
         assert not follow
-        seq = None if after is None else int(after.partition(":")[2])
+        seq = None
+        if after is not None:
+            _, number, *boot = after.split(":")
+            seq = int(number)
+            newest = [segment.boot for segment in self._journal.segments()[-1:]]
+            if boot and boot != newest:
+                raise UsageError(f"--after: {boot[0]} is not the newest run in {self._name}")
         with self._failures():
             found = self._journal.events(EventsQuery(filter, since, until, seq))
             yield from found if last is None else deque(found, last)

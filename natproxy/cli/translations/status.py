@@ -147,12 +147,14 @@ def _value(name: str, value: Any) -> str:
     if value is None:
         return "none"
     if isinstance(value, Mapping):
-        parts = (
+        parts = [
             f"{shown(key)} {_value(str(key), each)}"
             for key, each in value.items()
             if each is not None
-        )
-        return ", ".join(parts) or "none"
+        ]
+        # Where a part has parts of its own, a comma is ambiguous.
+        nested = any(isinstance(each, Mapping) for each in value.values())
+        return ("; " if nested else ", ").join(parts) or "none"
     if isinstance(value, list):
         return ", ".join(_value(name, each) for each in value) or "none"
     if isinstance(value, bool):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from argparse import Namespace
 from collections import Counter
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from json import dumps
 
+from natproxy.cli.display.text import counted
 from natproxy.cli.translations.query import Interval, interval_of, query_in, query_of
 from natproxy.cli.translations.sentences import whois_line, whois_lines
 from natproxy.cli.translations.sources import Source, source_of
@@ -78,7 +80,7 @@ def write_each(arguments: Namespace, complain: Callable[[str], object]) -> int:
         sys.stdout.flush()
     if not arguments.json:
         parts = [f"{results[each]:,} {each}" for each in (*STATUSES, "malformed") if results[each]]
-        complain(f"{results.total():,} lines: {', '.join(parts) or 'none'}")
+        complain(f"{counted(results.total(), 'line')}: {', '.join(parts) or 'none'}")
     if results["malformed"]:
         return UsageError.exit_status
     return STATUSES[next((each for each in (UNKNOWN, NOBODY) if results[each]), FOUND)]
@@ -135,7 +137,8 @@ def _lines(arguments: Namespace) -> Iterator[list[Line]]:
 
 def _meaning(text: str, arguments: Namespace, within: float) -> WhoisQuery | str:
     """Return what a line means, or what is wrong with it."""
-    place, *rest = text.split(None, 1)
+    # Spaces, or a comma as in CSV; a time may have both.
+    place, *rest = re.split(r"\s*,\s*|\s+", text, maxsplit=1)
     at = rest[0] if rest else arguments.at
     try:
         return query_of(place, at, arguments.upstream, within if at is not None else 0.0)

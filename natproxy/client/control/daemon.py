@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from natproxy.client.control.http import Reply, request
 from natproxy.client.control.json_list import JSONListParser, State
 from natproxy.client.errors import (
-    ClientError,
     InvalidQuery,
     NotUnderstood,
     ServerError,
@@ -37,9 +36,10 @@ class LostEvents(NamedTuple):
     """Events that a watcher has missed.
 
     :ivar worker: number of the process, from 0.
-    :ivar boot: the run of the daemon; ``None`` for an earlier one.
+    :ivar boot: the run of the daemon; ``None`` if it is not the present one, and unknown.
     :ivar first: number of the first one.
-    :ivar last: number of the last one; ``None`` if it is not known: that run has ended.
+    :ivar last: number of the last one; ``None`` if their run has ended, and their number is
+        unknown: there may be none.
     :ivar proxy: the daemon's name.
     """
 
@@ -48,6 +48,11 @@ class LostEvents(NamedTuple):
     first: int
     last: int | None
     proxy: str | None = None
+
+    @property
+    def number(self) -> int:
+        """The number of events, as far as it is known."""
+        return 0 if self.last is None else self.last - self.first + 1
 
 
 class Daemon:
@@ -120,7 +125,8 @@ class Daemon:
 
         :param since: microseconds since the epoch.
         :param until: likewise, not included.
-        :param after: ``WORKER:SEQ`` of the last event that is not wanted.
+        :param after: ``WORKER:SEQ`` of the last event that is not wanted, or ``WORKER:SEQ:BOOT``:
+            if another run of the daemon listens, all its events are later ones.
         :param last: number of events at most, the newest ones.
         :param follow: whether to wait for new events; then the iterator only ends when the
             daemon does.
@@ -183,9 +189,9 @@ class Daemon:
         if 200 <= reply.status < 300:
             return reply
         with reply:
-            raise self._refused(reply)
+            raise self._refused(reply, target.partition("?")[0])
 
-    def _refused(self, reply: Reply) -> Exception:
+    def _refused(self, reply: Reply, path: str) -> Exception:
         """Return the exception for a reply with the status of an error."""
         try:
             error = json.loads(reply.read(MOST_ERROR))
@@ -193,25 +199,16 @@ class Daemon:
         except (ValueError, TypeError, KeyError, AttributeError):
             sentence, position = f"the daemon replied with the status {reply.status}", None
         sentence = printable(sentence.encode("utf-8", "surrogatepass"))
+        if reply.status in (404, 405):
+            daemon = printable(os.fsencode(self.path))
+            kinds = "it is a file server, or an older proxy"
+            sentence = f"the daemon at {daemon} has no {path}: {kinds}; --name selects one"
         if reply.status == 400:
             return InvalidQuery(sentence, position if type(position) is int else None)
-        if reply.status == 404 and self._is_file_server():
-            sentence = (
-                f"{printable(os.fsencode(self.path))}: this daemon is a file server, which has no"
-                " translations; --control or --name selects a proxy"
-            )
         kind = {404: Unsupported, 405: Unsupported, 503: Unavailable}.get(reply.status, ServerError)
         refused = kind(sentence)
         refused.code = reply.status
         return refused
-
-    def _is_file_server(self) -> bool:
-        # Not by `status`, which would come back here if it were missing as well.
-        try:
-            members = self._object(request(self.path, "GET", "/v1/status", timeout=self._timeout))
-        except ClientError:
-            return False
-        return members.get("kind") == "fileserver"
 
     def _object(self, reply: Reply) -> dict[str, Any]:
         with reply:

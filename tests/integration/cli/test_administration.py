@@ -25,7 +25,7 @@ class KillTests(ObservedCase):
         """Run a command line on a terminal, on which a text is typed."""
         with (
             mock.patch("sys.stdin", io.StringIO(text)),
-            mock.patch("natproxy.cli.translations.kill.is_terminal", return_value=True),
+            mock.patch("natproxy.cli.output.is_terminal", return_value=True),
         ):
             found, out, err = self.main("kill", *arguments)
         return found, out.decode(), err
@@ -59,6 +59,23 @@ class KillTests(ObservedCase):
             self.assertEqual(found, 1)
             self.assertIn("nothing was ended", err)
         self.assertEqual(self.remaining(), [1, 2, 3])
+
+    def test_end_of_input_ends_the_line_of_the_question(self) -> None:
+        _, _, err = self.confirm("", "verb GET")
+        self.assertEqual(err, "End 2 commands? [y/N] \nnatproxy: nothing was ended\n")
+
+    def test_only_what_was_shown_is_ended(self) -> None:
+        def before(request: Request) -> None:
+            if b"dry_run" not in request.body:
+                # It begins while the user reads the question.
+                self.daemon.table.append(entry(4))
+
+        self.daemon.table += [entry(number) for number in range(10, 200)]
+        self.daemon.before = before
+        found, _, err = self.confirm("y\n", "verb GET")
+        self.assertEqual(found, 0)
+        self.assertIn("natproxy: ended 192 commands\n", err)
+        self.assertEqual(self.remaining(), [2, 4, 4])
 
     def test_without_a_terminal_yes_is_needed(self) -> None:
         found, _, err = self.main("kill", "verb GET")

@@ -64,7 +64,5 @@ class ReconcileTests(ObservedCase):
         self.replies(result="perhaps")
         self.assert_fails(6, "no result", "reconcile")
 
-    def test_file_server_has_no_table(self) -> None:
-        self.daemon.status["kind"] = "fileserver"
-        reason = f"{self.control.path}: this daemon is a file server, which has no translations"
-        self.assert_fails(1, reason, "reconcile")
+    def test_daemon_without_a_table(self) -> None:
+        self.assert_fails(1, "it is a file server", "reconcile")
