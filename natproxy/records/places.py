@@ -90,8 +90,8 @@ def shared_directory(uid: int) -> str:
 def socket_candidates(environ: Mapping[str, str], uid: int) -> list[str]:
     """Return the directories in which the command line looks for sockets, the preferred first.
 
-    Besides those of `socket_places` they are that of the user's login, which has the variable for it
-    while a job of cron or ``su`` has not, and those of the units in ``deploy/``.
+    Besides those of `socket_places` they are that of the user's login, which a job of cron has no
+    variable for, and those of the units in ``deploy/``.
     """
     paths = [place.path for place in socket_places(environ, uid)]
     if uid != 0:
