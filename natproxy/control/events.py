@@ -6,10 +6,13 @@ read from the ring, and what the ring has lost by then is reported once.
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.web.server import Request
 
 from natproxy.control.encoding import encode, encode_lost
@@ -30,7 +33,8 @@ from natproxy.control.recent import RingHistory
 from natproxy.control.stream import Body
 from natproxy.nat.ring import EventRing, Lost, Row
 from natproxy.records.filter import Filter
-from natproxy.records.record import Origin
+from natproxy.records.queries import windows
+from natproxy.records.record import Origin, Record
 
 BATCH = 16
 """Events that a watcher reads from the ring at once."""
@@ -49,6 +53,7 @@ class Watch:
         is a time that the ring no longer has.
     :ivar stop: number of the first event that it does not need; ``None`` to follow.
     :ivar last: events at most, the newest ones; ``None`` for all.
+    :ivar skip: selected events of the journal that are older than those.
     :ivar lost: the line about events of another run of the daemon, if it had seen one.
     :ivar for_browser: whether the lines are server-sent events.
     """
@@ -61,6 +66,7 @@ class Watch:
     last: int | None
     lost: bytes | None
     for_browser: bool
+    skip: int = 0
 
     def in_time(self, time: int) -> bool:
         """Return whether a time is in the interval."""
@@ -248,6 +254,33 @@ class EventsResource(Endpoint):
                 break
             yield b"", len(rows)
         watch.cursor = cursor
+        if found < last and watch.stop is not None:
+            # To follow, the whole past need not be searched first.
+            yield from self._seek_past(watch, last - found)
+
+    def _seek_past(self, watch: Watch, last: int) -> Body:
+        """Make the watcher begin in the journal, so that a number of its events are selected."""
+        history = self.context.observed.history
+        if history is None or isinstance(history, RingHistory):
+            return
+        watch.cursor = None
+        latest = self.context.now() + 1
+        text = "" if watch.filter is None else str(watch.filter)
+        for begin, end in windows(watch.since, watch.until or latest):
+            found = 0
+            query = EventsQuery(text, begin, end, None, self._ring.first)
+            with contextlib.closing(_Pages(history.events(query))) as pages:
+                for page in pages:
+                    records: list[Any] = []
+                    yield page.addCallback(records.append)
+                    if not records or not records[0]:
+                        break
+                    found += sum(record.event != "lost" for record in records[0])
+                    yield b"", len(records[0])
+            watch.since, last = begin, last - found
+            if last <= 0:
+                watch.skip = -last
+                return
 
     def _past(self, watch: Watch) -> Body:
         """Stream what the ring no longer has, as far as a journal has it."""
@@ -265,10 +298,9 @@ class EventsResource(Endpoint):
     def _round(self, watch: Watch, history: History, first: int) -> Body:
         text = "" if watch.filter is None else str(watch.filter)
         query = EventsQuery(text, watch.since, watch.until, watch.cursor, first)
-        pages = history.events(query)
         boot, seen = self._ring.origin.boot, watch.cursor or 0
         known = boot
-        try:
+        with contextlib.closing(_Pages(history.events(query))) as pages:
             for page in pages:
                 found: list[Any] = []
                 yield page.addCallback(found.append)
@@ -278,6 +310,10 @@ class EventsResource(Endpoint):
                     number = record.seq or 0
                     if record.boot != known:
                         known, seen = record.boot, 0
+                    if watch.skip:
+                        watch.skip -= record.event != "lost"
+                        seen = number
+                        continue
                     if record.event == "lost":
                         # Behind a filter, more events than these may be between the two.
                         origin = Origin(record.proxy, record.worker, record.boot)
@@ -287,7 +323,19 @@ class EventsResource(Endpoint):
                     seen = number
                     seq = number if known == boot else None
                     yield self._framed(watch, line + b"\n", seq), 1
-        finally:
-            close = getattr(pages, "close", None)
-            if close is not None:
-                close()
+
+
+class _Pages:
+    """The pages of a search, which is ended when they are closed."""
+
+    def __init__(self, pages: Iterator[Deferred[list[Record]]]) -> None:
+        self._pages = pages
+
+    def __iter__(self) -> Iterator[Deferred[list[Record]]]:
+        return self._pages
+
+    def close(self) -> None:
+        """End the search."""
+        close = getattr(self._pages, "close", None)
+        if close is not None:
+            close()

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 PROXY = "proxy"
 
+FUTURE = 86400 * 1_000_000
+"""Microseconds by which the clock may have been set back since the last event."""
+
 
 class Source(Protocol):
     """Where translations of the past are read."""
@@ -111,7 +114,8 @@ class JournalSource:
 
         :param follow: must be false: a journal alone has no new events.
         """
-        from natproxy.records.queries import EventsQuery
+        from natproxy.cli.translations.query import now
+        from natproxy.records.queries import EventsQuery, windows
 
         assert not follow
         seq = None
@@ -122,8 +126,17 @@ class JournalSource:
             if boot and boot != newest:
                 raise UsageError(f"--after: {boot[0]} is not the newest run in {self._name}")
         with self._failures():
-            found = self._journal.events(EventsQuery(filter, since, until, seq))
-            yield from found if last is None else deque(found, last)
+            if last is None:
+                yield from self._journal.events(EventsQuery(filter, since, until, seq))
+                return
+            found: deque[Record] = deque()
+            latest = now() + FUTURE if until is None else until
+            for begin, end in windows(since, latest):
+                part = self._journal.events(EventsQuery(filter, begin, end, seq))
+                found.extendleft(reversed(deque(part, last - len(found))))
+                if len(found) == last:
+                    break
+            yield from found
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
