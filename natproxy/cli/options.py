@@ -240,7 +240,8 @@ def add_interval_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--since",
         metavar=TIME,
-        help="begin of the interval: -10min, 14:03, 'yesterday 17:00', 2026-11-26T14:03Z",
+        help="begin of the interval: -10min, 14:03, 'yesterday 17:00', 2026-11-26T14:03Z (default:"
+        " the oldest record)",
     )
     parser.add_argument(
         "--until",

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from natproxy import __version__
 from natproxy.cli.command import Command
-from natproxy.cli.options import COMMAND, add_server_options
+from natproxy.cli.options import COMMAND, REMOTE, add_server_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,6 +123,8 @@ class CommandParser(argparse.ArgumentParser):
         super().error(message + self._reminder())
 
     def _reminder(self) -> str:
+        if not any(action.metavar in REMOTE for action in self._actions):
+            return ""
         for word in self._words:
             option = word[:2] in self._option_string_actions or word.startswith("--")
             if word.startswith("-") and word != "-" and not option:

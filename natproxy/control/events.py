@@ -6,6 +6,7 @@ read from the ring, and what the ring has lost by then is reported once.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,7 @@ from natproxy.control.watchers import HEARTBEAT, Watchers
 from natproxy.nat.ring import Lost
 from natproxy.nat.rows import SEQ, TIME, Row
 from natproxy.records.filter import Filter
-from natproxy.records.queries import EventsQuery
+from natproxy.records.queries import EventsQuery, windows
 from natproxy.records.record import Origin, Record
 
 BATCH = 16
@@ -51,6 +52,7 @@ class Watch:
         is a time that the ring no longer has.
     :ivar stop: number of the first event that it does not need; ``None`` to follow.
     :ivar last: events at most, the newest ones; ``None`` for all.
+    :ivar skip: selected events of the journal that are older than those.
     :ivar lost: the line about events of another run of the daemon, if it had seen one.
     :ivar for_browser: whether the lines are server-sent events.
     """
@@ -63,6 +65,7 @@ class Watch:
     last: int | None
     lost: bytes | None
     for_browser: bool
+    skip: int = 0
 
     def in_time(self, time: int) -> bool:
         """Return whether a time is in the interval."""
@@ -250,6 +253,33 @@ class EventsResource(JSONResource):
                 break
             yield b"", len(rows)
         watch.cursor = cursor
+        if found < last and watch.stop is not None:
+            # To follow, the whole past need not be searched first.
+            yield from self._seek_past(watch, last - found)
+
+    def _seek_past(self, watch: Watch, last: int) -> Body:
+        """Make the watcher begin in the journal, so that a number of its events are selected."""
+        history = self.context.observed.history
+        if history is None or isinstance(history, RingHistory):
+            return
+        watch.cursor = None
+        latest = self.context.now() + 1
+        text = "" if watch.filter is None else str(watch.filter)
+        for begin, end in windows(watch.since, watch.until or latest):
+            found = 0
+            query = EventsQuery(text, begin, end, None, self._ring.first)
+            with contextlib.closing(history.events(query)) as pages:
+                for page in pages:
+                    records: list[Any] = []
+                    yield page.addCallback(records.append)
+                    if not records or not records[0]:
+                        break
+                    found += sum(record.event != "lost" for record in records[0])
+                    yield b"", len(records[0])
+            watch.since, last = begin, last - found
+            if last <= 0:
+                watch.skip = -last
+                return
 
     def _past(self, watch: Watch) -> Body:
         """Stream what the ring no longer has, as far as a journal has it."""
@@ -276,6 +306,10 @@ class EventsResource(JSONResource):
             number = record.seq or 0
             if record.boot != known:
                 known, seen = record.boot, 0
+            if watch.skip:
+                watch.skip -= record.event != "lost"
+                seen = number
+                return b"", 1
             if record.event == "lost":
                 # Behind a filter, more events than these may be between the two.
                 origin = Origin(record.proxy, record.worker, record.boot)

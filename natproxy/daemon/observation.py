@@ -68,7 +68,7 @@ def name_of(config: DaemonConfig, kind: str, ports: list[IListeningPort]) -> str
 
 
 class Observation(ABC):
-    """Control socket, web endpoints and metrics of a daemon; see `Companion`.
+    """Control socket, web endpoints and metrics: a `natproxy.daemon.service.Companion`.
 
     :param reactor: the daemon's.
     :param daemon: the daemon.

@@ -230,7 +230,10 @@ def prepare_journal(path: str, parents: bool) -> None:
     if not stat.S_ISDIR(found.st_mode):
         raise PlaceError(os.strerror(errno.ENOTDIR))
     if found.st_mode & 0o022:
-        raise PlaceError("other users may write to the directory; chmod 700 it")
+        # A directory such as /tmp belongs to the system: its mode must stay as it is.
+        shared = found.st_mode & stat.S_ISVTX or found.st_uid != os.geteuid()
+        remedy = "name a directory in it" if shared else "chmod 700 it"
+        raise PlaceError(f"other users may write to the directory; {remedy}")
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
         raise PlaceError(os.strerror(errno.EACCES))
 

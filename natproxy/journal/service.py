@@ -63,7 +63,11 @@ class JournalSettings(NamedTuple):
 
 
 class State(Enum):
-    """What the journal does."""
+    """What the journal does: it goes around from idle to delayed, writing, and idle.
+
+    From writing it becomes unwritable if that fails, and delayed if there are new events. It is
+    stopping from any of them until the last batch is written.
+    """
 
     STOPPED = "stopped"
     IDLE = "idle"  # until an event, or until `IDLE` has passed

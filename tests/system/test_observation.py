@@ -246,14 +246,19 @@ def test_application_file_has_them_too(places: Places) -> None:
 
 def test_up_has_one_socket_and_no_journal(places: Places) -> None:
     command = [sys.executable, "-m", "natproxy", "up", LISTEN]
-    command += ["--fileserver-listen=tcp:0:interface=127.0.0.1"]
+    command += ["--fileserver-listen=tcp:0:interface=127.0.0.1", "--web=tcp:0"]
     with running(command, places.work, **places.settings) as up:
         port = up.await_line(r"^proxy +127\.0\.0\.1:(\d+)$")
+        # Every interface is shown as loopback, which a browser can open.
+        page = up.await_line(r"^page +(http://127\.0\.0\.1:\d+/)$")
         up.await_line("(Ctrl-C ends it)")
         (path,) = places.run.glob("*.sock")
         assert path == places.socket(f"up-{port}")
         status = get(path, "/v1/status")
         assert status["journal"] is None
+        assert [
+            f"http://{address.replace('0.0.0.0', '127.0.0.1')}/" for address in status["web"]
+        ] == [page]
         assert request(path, "POST", "/v1/drain")[0] == 202
         assert up.process.wait(LIMIT) == 0
     assert not places.state.exists()

@@ -12,6 +12,7 @@ from natproxy.cli.translations.texts import (
     bytes_text,
     duration_text,
     name_text,
+    promised_text,
     shown,
 )
 from natproxy.client.errors import UsageError
@@ -54,6 +55,7 @@ COMPUTED = {
         "upstream", lambda record: address_text(record.upstream, record.upstream_port)
     ),
     # What has not ended has no outcome.
+    "promised": Column("promised", promised_text, right=True),
     "outcome": Column("outcome", lambda record: shown(record.outcome or record.state)),
     "name": Column("name", lambda record: name_text(record) or NONE),
 }
@@ -106,7 +108,7 @@ def _column(name: str, rates: Rates | None) -> Column:
         return COMPUTED[name]
     if name in TIMES:
         return Column(name, lambda record: _time(getattr(record, name)))
-    right = name in NUMBERS or name.endswith("_port") or name == "promised"
+    right = name in NUMBERS or name.endswith("_port")
     return Column(name, lambda record: shown(getattr(record, name)), right)
 
 

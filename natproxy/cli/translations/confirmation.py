@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from natproxy.cli.output import is_terminal
+from natproxy.cli.output import is_terminal, write_line
 from natproxy.client.errors import UsageError
 
 
@@ -19,4 +19,8 @@ def confirmed(prompt: str, purpose: str) -> bool:
         raise UsageError(f"there is no terminal to confirm on: add --yes to {purpose}")
     sys.stderr.write(f"{prompt} [y/N] ")
     sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    reply = sys.stdin.readline()
+    if not reply.endswith("\n"):
+        # Ctrl-D leaves the cursor behind the prompt.
+        write_line(sys.stderr, "")
+    return reply.strip().lower() in ("y", "yes")

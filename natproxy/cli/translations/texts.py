@@ -50,6 +50,11 @@ def bytes_text(record: Record) -> str:
     return amount(record.bytes)
 
 
+def promised_text(record: Record) -> str:
+    """Return the size of the body that was promised."""
+    return NONE if record.promised is None else amount(record.promised)
+
+
 def duration_text(record: Record) -> str:
     """Return the duration of a record's command."""
     return NONE if record.duration is None else precise(record.duration)
@@ -65,11 +70,6 @@ def shown(value: object) -> str:
     if value is None:
         return NONE
     return printable(str(value).encode("utf-8", "surrogatepass"))
-
-
-def counted(number: int, one: str, several: str) -> str:
-    """Return a number with its noun."""
-    return f"{number:,} {one if number == 1 else several}"
 
 
 def width(text: str) -> int:

@@ -15,6 +15,7 @@ from natproxy.records.queries import EventsQuery
 from natproxy.records.record import Record
 from tests.support.control_resources import ORIGIN, ControlCase, HTTPClient, Response
 
+MINUTE = 60_000_000
 BROWSER = f"Accept: {EVENT_STREAM}\r\n"
 
 
@@ -364,3 +365,65 @@ def iter_pages(records: list[Record]) -> Any:
     """Yield the pages of a search that finds these records."""
     yield succeed(records)
     yield succeed([])
+
+
+class NewestTests(EventsCase):
+    """The newest events, if the ring has fewer than that, as after a start of the daemon."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.queries: list[EventsQuery] = []
+        self.observed.history = self  # type: ignore[assignment]
+        # Another run had an event each minute, until an hour before this one.
+        now = 1_700_000_000_000_000
+        self.past = [
+            Record("removed", now - (160 - seq) * MINUTE, "proxy-9000", 0, "ffff", seq, client="a")
+            for seq in range(1, 101)
+        ]
+
+    def events(self, query: EventsQuery) -> Any:
+        self.queries.append(query)
+        since, until = query.since or 0, query.until or 1 << 62
+        found = [record for record in self.past if since <= (record.time or 0) < until]
+        yield succeed(found[:7])
+        yield succeed(found[7:])
+        yield succeed([])
+
+    def found(self, target: str) -> list[tuple[str, int]]:
+        return [(line["boot"], line["seq"]) for line in self.get(target).lines]
+
+    def test_older_ones_are_those_of_the_journal(self) -> None:
+        self.execute()
+        ours = [("0123abcd", seq) for seq in (1, 2, 3)]
+        expected = [("ffff", 98), ("ffff", 99), ("ffff", 100), *ours]
+        self.assertEqual(self.found("/v1/events?last=6"), expected)
+        self.assertEqual(self.found("/v1/events?last=3"), expected[3:])
+        self.assertEqual(len(self.found("/v1/events?last=1000")), 103)
+
+    def test_end_of_an_interval_is_where_they_are_counted_from(self) -> None:
+        self.execute()
+        self.assertEqual(
+            self.found("/v1/events?last=2&until=2023-11-14T20:00:00Z"), [("ffff", 25), ("ffff", 26)]
+        )
+        self.assertEqual(
+            self.found("/v1/events?last=9&since=2023-11-14T19:58:00Z&until=2023-11-14T20:00:00Z"),
+            [("ffff", 25), ("ffff", 26)],
+        )
+
+    def test_old_part_of_the_journal_is_not_read(self) -> None:
+        self.get("/v1/events?last=5")
+        self.assertGreater(min(query.since or 0 for query in self.queries), 1_690_000_000_000_000)
+
+    def test_missing_events_of_the_journal_are_no_events(self) -> None:
+        lost = Record("lost", self.past[98].time, "proxy-9000", 0, "ffff", 99, reason="gap")
+        self.past[98] = lost
+        self.assertEqual([seq for _, seq in self.found_events("/v1/events?last=2")], [98, 100])
+
+    def found_events(self, target: str) -> list[tuple[str, int]]:
+        lines = [line for line in self.get(target).lines if line["event"] != "lost"]
+        return [(line["boot"], line["seq"]) for line in lines]
+
+    def test_to_follow_the_journal_is_not_searched(self) -> None:
+        self.execute()
+        self.request("/v1/events?last=6&follow=1")
+        self.assertEqual(self.queries, [])

@@ -264,6 +264,8 @@ class QueryTests(ControlCase):
             ("/v1/events?boot=a%20b", "boot: "),
             ("/v1/whois", "the port is missing"),
             ("/v1/whois?port=0", "port: "),
+            ("/v1/whois?port=1&nat=localhost", "nat: an IP address is needed"),
+            ("/v1/whois?port=1&upstream=files:9001", "upstream: an IP address is needed"),
             ("/v1/whois?port=1&until=2023-11-14T22:13:20Z", "until needs since"),
             ("/v1/whois?port=1&since=2099-01-01", "since is in the future"),
         ):

@@ -125,6 +125,8 @@ class EraseTests(RunsCase):
         self.assertEqual(clients, [None, "198.51.100.1", None])
         with self.assertRaisesRegex(JournalError, "192.0.2.0/99"):
             erase_client(str(self.directory), "192.0.2.0/99")
+        with self.assertRaisesRegex(JournalError, "'localhost': it is no address"):
+            erase_client(str(self.directory), "localhost")
 
     def test_proxy_with_the_same_address_keeps_it(self) -> None:
         time = self.translation(NAT)
