@@ -103,7 +103,7 @@ def _about(event: Record) -> str:
     if event.client is None:
         target = f"#{event.serial} " if event.serial else ""
         reason = f": {shown(event.reason)}" if event.reason else ""
-        return f"{target}by uid {shown(event.uid)}, pid {shown(event.pid)}{reason}"
+        return f"{target}by uid {shown(event.uid)} (pid {shown(event.pid)}){reason}"
     port = "no port" if event.nat_port is None else f"port {event.nat_port}"
     client = address_text(event.client, event.client_port)
     text = f"#{shown(event.serial)} {client} {port} {command_text(event)}"

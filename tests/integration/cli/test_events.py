@@ -40,8 +40,8 @@ class EventsTests(ObservedCase):
                 " client-gone, 1.0/10.0 MB, 3ms, reset",
                 "failed      #1 10.0.0.1:50001 no port GET images/1.iso:"
                 " error, 1.0 MB, 9.0s, refused",
-                "kill        #1 by uid 0, pid 77: verb GET",
-                "drain       by uid 1000, pid 5",
+                "kill        #1 by uid 0 (pid 77): verb GET",
+                "drain       by uid 1000 (pid 5)",
             ],
         )
 
