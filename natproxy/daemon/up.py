@@ -198,6 +198,7 @@ def _welcome(
     option = _server_option(proxy)
     example = _example(served.directory, names)
     lines += [f"  {program} {command}{option}" for command in ("ls", f"get {example}", "shell")]
+    lines.append(f"  {program} top")
     return "\n".join([*lines, "", "Ctrl-C ends it.", ""])
 
 

@@ -9,11 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IReactorTime,
+)
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from natproxy.address import Address
 from natproxy.kernel.sockets import plain_host
@@ -36,6 +42,7 @@ MAX_USER = 512
 _QUERY = re.compile(rb"\s*([0-9]{1,10})\s*,\s*([0-9]{1,10})\s*")
 
 
+@implementer(IHalfCloseableProtocol)
 class IdentProtocol(LineOnlyReceiver, TimeoutMixin):
     """Replies to the queries of one connection."""
 
@@ -62,6 +69,13 @@ class IdentProtocol(LineOnlyReceiver, TimeoutMixin):
         self.resetTimeout()
         own, peer = self.transport.getHost(), self.transport.getPeer()
         self.sendLine(self.factory.reply(line, own, peer) + b"\r")
+
+    def readConnectionLost(self) -> None:
+        """Close the connection when the replies are sent: there will be no more queries."""
+        self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """Do nothing: this side never half-closes."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Cancel the time-out."""

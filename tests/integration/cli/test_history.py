@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 
 from natproxy.records.record import format_time
+from tests.support.journal_runs import Translations
 from tests.support.observed_daemon import SECOND, START, ObservedCase, entry
 
 
@@ -21,6 +23,26 @@ class HistoryTests(ObservedCase):
             )
             for number in (1, 2)
         ]
+
+    def test_gaps_of_the_journal_of_a_daemon_are_reported(self) -> None:
+        directory = self.mktemp()
+        os.mkdir(directory)
+        run = Translations(directory)
+        self.addCleanup(run.close)
+        run.start()
+        run.flush()
+        run.kill()
+        run.wait(10 * SECOND)
+        run.start()
+        run.flush()
+        self.daemon.status["journal"] = {"directory": directory}
+        for command in ("history", "export"):
+            _, _, err = self.main(command)
+            self.assertIn("this may be incomplete: the record has a gap from", err)
+            self.assertEqual(err.count("incomplete"), 1)
+        self.daemon.status["journal"] = {"directory": "nowhere"}
+        _, _, err = self.main("history")
+        self.assertIn("the gaps of the journal cannot be read: ", err)
 
     def test_columns_are_those_of_the_past(self) -> None:
         header, first, _ = self.out("history")

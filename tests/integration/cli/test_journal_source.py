@@ -67,6 +67,18 @@ class JournalSourceTests(CommandCase):
         self.assertEqual(out.decode().split(), ["PORT", "40001"])
         self.assertIn("natproxy: this may be incomplete: the record has a gap from 2026-09-21", err)
 
+    def test_gaps_before_the_newest_commands_are_not_reported(self) -> None:
+        run = Translations(self.state / "proxy-9000")
+        self.addCleanup(run.close)
+        run.wait(20 * SECOND)
+        run.start()
+        run.wait(SECOND)
+        run.remove(run.register(40_003))
+        run.flush()
+        for last, found in (("1", False), ("3", True), ("9", True)):
+            _, _, err = self.main("history", "--last", last, "--journal", self.directory)
+            self.assertEqual("incomplete: the record has a gap from" in err, found, last)
+
     def test_events(self) -> None:
         out = self.written("events", "--json", "--last", "2", "--journal", self.directory)
         self.assertEqual(len(out.splitlines()), 2)

@@ -40,6 +40,21 @@ class WhoisTests(RunsCase):
         self.daemon.remove(serial)
         return started
 
+    def test_gap_of_a_kill_is_listed_once(self) -> None:
+        self.daemon.start()
+        self.translation()
+        self.daemon.flush()
+        killed = self.daemon.now
+        self.daemon.wait(SECOND)
+        self.daemon.kill()
+        self.daemon.wait(5 * SECOND)
+        self.daemon.start()
+        restarted = self.daemon.now
+        self.daemon.flush()
+        with Journal(str(self.directory)) as journal:
+            gaps = journal.gaps(killed, restarted)
+        self.assertEqual([gap.cause for gap in gaps], ["the daemon was killed"])
+
     def test_translation_is_found_from_its_start_to_its_end(self) -> None:
         self.daemon.start()
         self.daemon.wait(SECOND)
