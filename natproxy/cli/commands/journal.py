@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from natproxy.cli.command import Command
-from natproxy.cli.options import CONTROL_SOCKET, DAEMON, LOCAL_DIRECTORY
+from natproxy.cli.options import CONTROL_SOCKET, DAEMON, LOCAL_DIRECTORY, add_json_option
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Journal(Command):
         parser.add_argument(
             "--yes", action="store_true", help="do not wait for a confirmation on the terminal"
         )
-        parser.add_argument("--json", action="store_true", help="write JSON, for programs")
+        add_json_option(parser)
         parser.add_argument(
             "--journal",
             metavar=LOCAL_DIRECTORY,

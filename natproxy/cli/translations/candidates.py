@@ -12,6 +12,10 @@ from natproxy.records.filter.members import MEMBERS
 KEYWORDS = ("and", "or", "not")
 
 
+TIMES = ("now", "today", "yesterday")
+"""Times that are words."""
+
+
 def daemon_names() -> list[str]:
     """Return the names of the daemons that have a socket, whether or not they run."""
     return sorted({place.name for place in Search().sockets()})

@@ -13,6 +13,7 @@ from natproxy.cli.translations.texts import (
     duration_text,
     name_text,
     promised_text,
+    seconds_of,
     shown,
 )
 from natproxy.client.errors import UsageError
@@ -35,11 +36,13 @@ class Column(NamedTuple):
     :ivar title: its name.
     :ivar text: returns the text of a record.
     :ivar right: whether it is aligned to the right.
+    :ivar short: returns a shorter text, for a narrow terminal; ``None`` if there is none.
     """
 
     title: str
     text: Callable[[Record], str]
     right: bool = False
+    short: Callable[[Record], str] | None = None
 
 
 NUMBERS = ("serial", "seq", "command", "attempt", "worker", "uid", "pid")
@@ -107,7 +110,11 @@ def _column(name: str, rates: Rates | None) -> Column:
     if name in COMPUTED:
         return COMPUTED[name]
     if name in TIMES:
-        return Column(name, lambda record: _time(getattr(record, name)))
+        return Column(
+            name,
+            lambda record: _time(getattr(record, name)),
+            short=lambda record: seconds_of(_time(getattr(record, name))),
+        )
     right = name in NUMBERS or name.endswith("_port")
     return Column(name, lambda record: shown(getattr(record, name)), right)
 

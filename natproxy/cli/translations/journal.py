@@ -12,7 +12,7 @@ from typing import Any
 from natproxy.cli.display.text import amount, counted
 from natproxy.cli.translations.confirmation import confirmed
 from natproxy.cli.translations.sources import PROXY, JournalFailure, check_directory
-from natproxy.cli.translations.texts import NONE, fitted, shown, width
+from natproxy.cli.translations.texts import NONE, fitted, seconds_of, shown, width
 from natproxy.client.control.daemon import Daemon
 from natproxy.client.control.finding import Search
 from natproxy.client.errors import CannotConnect, NoDaemon, UsageError
@@ -237,5 +237,4 @@ def aligned(rows: Sequence[Sequence[str]], right: Sequence[str]) -> Iterator[str
 
 
 def _time(microseconds: int) -> str:
-    shown_time = show_local(microseconds)
-    return f"{shown_time[:19]} {shown_time[-6:]}"
+    return seconds_of(show_local(microseconds))

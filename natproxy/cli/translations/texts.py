@@ -65,6 +65,11 @@ def precise(seconds: float) -> str:
     return f"{seconds * 1000:.0f}ms" if 0 <= seconds < 0.0995 else elapsed(max(0.0, seconds))
 
 
+def seconds_of(time: str) -> str:
+    """Return a local time without the fraction of its second: ``2026-11-26 14:03:07 +01:00``."""
+    return time if len(time) < 26 else f"{time[:19]} {time[-6:]}"
+
+
 def shown(value: object) -> str:
     """Return a value of any member as printable text."""
     if value is None:
