@@ -17,7 +17,7 @@ from natproxy.metrics.daemon import DaemonMetrics
 from natproxy.metrics.families import SECONDS, Family, Histogram, counter, gauge, histogram
 from natproxy.metrics.kernel import PortReader
 from natproxy.metrics.reconcile import Reconciler
-from natproxy.nat import Event, Failed, NATTable, Removed, TranslationKey
+from natproxy.nat import Event, Failed, NATEntry, NATTable, TranslationKey
 from natproxy.nat.ring import EventRing
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.records.record import Origin
@@ -119,15 +119,18 @@ class ProxyMetrics(DaemonMetrics):
         connect = self.connect
         connects = connect.counts
 
-        def removed(event: Event) -> None:
-            assert type(event) is Removed
-            _, _, now, started, _, command, key, registered, _, sent, outcome, _, relaying = event
-            self._last_key = key
-            counters = counters_of(command[0], other)
-            counters.count(outcome, sent, now - started)
-            seconds = registered - started
+        def removed(entry: NATEntry, now: float) -> None:
+            self._last_key = entry.key
+            started = entry.started_at
+            counters = counters_of(entry.command[0], other)
+            outcome = entry.outcome
+            assert outcome is not None
+            counters.count(outcome, entry.relayed, now - started)
+            # As `Histogram.observe`, without a call.
+            seconds = entry.registered_at - started
             connects[bisect_left(SECONDS, seconds)] += 1
             connect.sum += seconds
+            relaying = entry.relaying_at
             if relaying is not None:
                 first_byte = counters.first_byte
                 seconds = relaying - started
@@ -140,7 +143,7 @@ class ProxyMetrics(DaemonMetrics):
             counters_of(event.command.verb, other).count(event.outcome, event.sent, seconds)
 
         return (
-            table.subscribe(removed, (Removed,)),
+            table.count(removed),
             table.subscribe(failed, (Failed,)),
         )
 
