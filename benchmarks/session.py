@@ -170,8 +170,10 @@ def started(work: Work, peer: Peer, plan: Plan, files: Path) -> Iterator[Running
         daemon = Daemon(peer.command(setting), setting.port, directory / "peer.log")
         stack.callback(daemon.stop)
         daemon.wait_until_ready()
-        target = Target(setting.port, peer.dialect, peer.keeps)
         control = peer.control(setting)
+        if control is not None:
+            daemon.wait_for(control)
+        target = Target(setting.port, peer.dialect, peer.keeps)
         yield Running(peer, target, Processes(daemon.pid), plan, control)
 
 

@@ -26,14 +26,17 @@ class TimedPoller:
 
     def __init__(self, poller: Any) -> None:
         self.longest = 0.0
+        self.longest_cpu = 0.0
         self._poller = poller
         self._begun = time.perf_counter()
+        self._begun_cpu = time.thread_time()
 
     def poll(self, *arguments: Any) -> Any:
         """Wait for events; the time is not part of a turn."""
         self.longest = max(self.longest, time.perf_counter() - self._begun)
+        self.longest_cpu = max(self.longest_cpu, time.thread_time() - self._begun_cpu)
         found = self._poller.poll(*arguments)
-        self._begun = time.perf_counter()
+        self._begun, self._begun_cpu = time.perf_counter(), time.thread_time()
         return found
 
     def __getattr__(self, name: str) -> Any:
@@ -52,8 +55,9 @@ def main() -> None:
     status = companion.status
 
     def with_turn() -> dict[str, Any]:
-        longest, timed.longest = timed.longest, 0.0
-        return {**status(), "longest_turn": longest}
+        turns = {"longest_turn": timed.longest, "longest_turn_cpu": timed.longest_cpu}
+        timed.longest = timed.longest_cpu = 0.0
+        return {**status(), **turns}
 
     companion.status = with_turn
     proxy.privilegedStartService()
