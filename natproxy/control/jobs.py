@@ -10,8 +10,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-ENTRIES = 250
-"""Entries that all jobs together walk in one turn of the reactor: some 4 ms of work."""
+ENTRIES = 100
+"""Entries that all jobs together walk in one turn of the reactor: some 1.5 ms of work."""
 
 SHARE = 50
 """Entries that one job walks before the next one."""

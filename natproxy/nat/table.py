@@ -63,6 +63,10 @@ class Recorder(Protocol):
         ...
 
 
+Counter = Callable[[NATEntry, float], object]
+"""Is called with an entry that was removed, and the seconds of the table's clock."""
+
+
 class NATTable:
     """All translations that exist now.
 
@@ -83,6 +87,7 @@ class NATTable:
         self._by_client: dict[ClientTransport, dict[TranslationKey, NATEntry]] = {}
         self._subscribers: Subscribers[Event] = Subscribers(ALL_KINDS)
         self._recorder: Recorder | None = None
+        self._counters: tuple[Counter, ...] = ()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -109,6 +114,21 @@ class NATTable:
         What it raises is logged, as with subscribers.
         """
         self._recorder = recorder
+
+    def count(self, counter: Counter) -> Callable[[], None]:
+        """Call back with each entry that is removed, before the subscribers.
+
+        It costs less than a subscription, since no event is created. What the callback raises is
+        logged.
+
+        :return: ends it; further calls of it have no effect.
+        """
+        self._counters += (counter,)
+
+        def end() -> None:
+            self._counters = tuple(other for other in self._counters if other is not counter)
+
+        return end
 
     def register(
         self,
@@ -199,8 +219,7 @@ class NATTable:
         :raises NotInTable: if it has been removed before.
         """
         self._delete(entry, outcome)
-        if self._recorder is not None or self._subscribers.by_kind[Removed]:
-            self._publish_removed(entry, outcome, reason)
+        self._publish_removed(entry, outcome, reason)
 
     def cancel(self, entry: NATEntry, outcome: Outcome, reason: str | None = None) -> None:
         """Remove an entry whose command has not ended; end its relay and both connections.
@@ -214,8 +233,7 @@ class NATTable:
             cancel()
         except Exception:
             self._log.failure("cannot cancel a relay")
-        if self._recorder is not None or self._subscribers.by_kind[Removed]:
-            self._publish_removed(entry, outcome, reason)
+        self._publish_removed(entry, outcome, reason)
 
     def cancel_client(self, client: ClientTransport, outcome: Outcome) -> list[NATEntry]:
         """Remove all entries of a client, and end their relays.
@@ -299,10 +317,18 @@ class NATTable:
             del self._by_client[entry.client][key]
 
     def _publish_removed(self, entry: NATEntry, outcome: Outcome, reason: str | None) -> None:
+        recorder, subscribed = self._recorder, self._subscribers.by_kind[Removed]
+        if recorder is None and not subscribed and not self._counters:
+            return
         wall, now = self._wall_clock(), self._clock()
-        if self._recorder is not None:
-            self._record(self._recorder.removed, entry, reason, wall, now)
-        if self._subscribers.by_kind[Removed]:
+        if recorder is not None:
+            self._record(recorder.removed, entry, reason, wall, now)
+        for counter in self._counters:
+            try:
+                counter(entry, now)
+            except Exception:
+                self._log.failure("cannot count a command")
+        if subscribed:
             self._subscribers.publish(
                 Removed(
                     entry.serial,

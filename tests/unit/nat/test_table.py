@@ -255,6 +255,26 @@ class TableTests(TableCase):
         self.table.cancel_client(self.client, Outcome.CLIENT_GONE)
         self.assertEqual(self.cancelled, [KEYS[0]])
 
+    def test_each_removed_entry_is_counted_until_the_end(self) -> None:
+        found: list[tuple[Outcome | None, float]] = []
+        end = self.table.count(lambda entry, now: found.append((entry.outcome, now)))
+        entry = self.register()
+        self.clock.advance(2)
+        self.table.remove(entry, Outcome.COMPLETED)
+        self.table.cancel(self.register(), Outcome.KILLED)
+        end()
+        end()
+        self.table.remove(self.register(), Outcome.COMPLETED)
+        self.assertEqual(found, [(Outcome.COMPLETED, 2.0), (Outcome.KILLED, 2.0)])
+
+    def test_counter_that_raises_is_logged_and_others_are_called(self) -> None:
+        found: list[NATEntry] = []
+        self.table.count(lambda entry, now: 1 // 0)
+        self.table.count(lambda entry, now: found.append(entry))
+        entry = self.register()
+        self.table.remove(entry, Outcome.COMPLETED)
+        self.assertEqual((found, self.flush(ZeroDivisionError)), ([entry], 1))
+
     def test_removing_twice_is_an_error(self) -> None:
         entry = self.register()
         self.table.remove(entry, Outcome.COMPLETED)
