@@ -9,7 +9,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 
 from natproxy.control.encoding import encode
-from natproxy.control.endpoint import JSON, Endpoint, body_of
+from natproxy.control.endpoint import JSON, Endpoint, object_of
 from natproxy.control.parameters import (
     RequestError,
     parse_members,
@@ -68,7 +68,7 @@ class KillResource(Endpoint):
         :raises RequestError: with 400 if nothing is selected, with 409 if another run of the
             daemon is meant.
         """
-        members = parse_members(body_of(request), self.members, self.context.now())
+        members = parse_members(object_of(request), self.members, self.context.now())
         origin = self.context.observed.origin
         if members.get("boot", origin.boot) != origin.boot:
             raise RequestError(
@@ -135,7 +135,7 @@ class DrainResource(Endpoint):
 
         :raises RequestError: with 409 if it has begun.
         """
-        parse_members(body_of(request), self.members, self.context.now())
+        parse_members(object_of(request), self.members, self.context.now())
         if self._draining:
             raise RequestError(409, "the daemon is draining already")
         self._draining = True

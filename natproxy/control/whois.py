@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.web.server import Request
 
 from natproxy.control.encoding import encode
-from natproxy.control.endpoint import JSON_LINES, Endpoint
+from natproxy.control.endpoint import JSON_LINES, MOST_OBJECT, Endpoint
 from natproxy.control.interfaces import History
 from natproxy.control.parameters import WHOIS, RequestError, lookup_of, parse_members
 from natproxy.control.stream import Body
@@ -45,7 +45,7 @@ class WhoisResource(Endpoint):
         return history
 
     def _body(self, lines: Any) -> Body:
-        numbered = enumerate(iter(lines.readline, b""), 1)
+        numbered = enumerate(iter(lambda: lines.readline(MOST_OBJECT), b""), 1)
         while True:
             places: list[WhoisQuery | bytes] = []
             for number, line in numbered:
