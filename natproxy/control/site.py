@@ -51,7 +51,7 @@ class BoundedRequest(Request):
             self.channel.refuse(413, "Content Too Large", f"the body exceeds {most} bytes")
 
     def process(self) -> None:
-        """Reply in a later turn, unless the body was refused."""
+        """Reply when it is this request's turn, unless the body was refused."""
         if not self.channel.closing:
             self.channel.request_received(self)
 
@@ -161,7 +161,7 @@ class BoundedSite(Site):
     """A server of HTTP that limits connections, time and sizes, and logs no requests.
 
     All clients together are replied to for `TURN` seconds in one turn, one request each in
-    succession: a client that sends hundreds of requests at once delays nobody.
+    succession: a client that sends hundreds of requests at once does not delay the others.
 
     :param root: its resources.
     :param reactor: measures the time-outs.
@@ -185,10 +185,15 @@ class BoundedSite(Site):
         return None if len(self.channels) >= CONNECTIONS else super().buildProtocol(addr)
 
     def schedule(self, request: BoundedRequest) -> None:
-        """Have a request replied to, in a later turn or later in this one."""
-        self._requests.append(request)
+        """Reply to a request now if it is the first one of a turn, else in a later turn.
+
+        A client may close its side as soon as it has sent the request: a later turn is too late.
+        """
         if self._call is None:
             self._call = self.reactor.callLater(0, self._reply)
+            request.reply()
+        else:
+            self._requests.append(request)
 
     def _reply(self) -> None:
         end = self.reactor.seconds() + TURN

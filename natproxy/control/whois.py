@@ -19,6 +19,9 @@ from natproxy.records.whois import WhoisQuery, WhoisReply
 GROUP = 1000
 """Lookups that are searched together."""
 
+PARSED = 5
+"""Entries for which a line that is parsed counts in the work of a turn."""
+
 
 class WhoisResource(Endpoint):
     """Searches the present and the past of ports."""
@@ -51,7 +54,7 @@ class WhoisResource(Endpoint):
             for number, line in numbered:
                 if line.strip():
                     places.append(self._parsed(number, line))
-                    yield b"", 1
+                    yield b"", PARSED
                 if len(places) == GROUP:
                     break
             if not places:

@@ -48,7 +48,7 @@ def exchange(site: Site, request: bytes) -> Response:
     channel = site.buildProtocol(None)
     channel.makeConnection(transport)
     channel.dataReceived(request)
-    # The turn in which it is replied to.
+    # The rest of the turn.
     site.reactor.advance(0)
     channel.connectionLost(Failure(ConnectionDone()))
     head, _, body = transport.value().partition(b"\r\n\r\n")

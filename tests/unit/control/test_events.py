@@ -13,7 +13,7 @@ from natproxy.control.interfaces import EventsQuery
 from natproxy.control.site import control_site
 from natproxy.nat.ring import Row
 from natproxy.records.record import Record
-from tests.support.control_resources import ORIGIN, ControlCase, HTTPClient, Response, run_turn
+from tests.support.control_resources import ORIGIN, ControlCase, HTTPClient, Response
 
 BROWSER = f"Accept: {EVENT_STREAM}\r\n"
 
@@ -59,7 +59,6 @@ class ReadingTests(EventsCase):
             self.execute()
         client = self.connect()
         client.send(b"GET /v1/events HTTP/1.1\r\nHost: a\r\n\r\n")
-        run_turn(self.clock)
         client.pause()
         self.execute()
         client.resume()

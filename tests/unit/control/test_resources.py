@@ -94,7 +94,6 @@ class TableTests(ControlCase):
             self.register(b"GET a", port=number + 1)
         client = self.connect()
         client.send(b"GET /v1/table HTTP/1.1\r\nHost: a\r\n\r\n")
-        run_turn(self.clock)
         client.pause()
         self.turns()
         self.assertEqual(client.transport.value(), b"")
@@ -116,7 +115,6 @@ class TableTests(ControlCase):
             self.register(b"GET a", port=number + 1)
         client = self.connect()
         client.send(b"GET /v1/table HTTP/1.1\r\nHost: a\r\n\r\n")
-        run_turn(self.clock)
         client.pause()
         self.clock.advance(STALLED - 1)
         self.assertTrue(client.connected)
@@ -230,7 +228,6 @@ class PathsTests(ControlCase):
             self.assertEqual((response.status, response.rest), (200, b""), target)
             client.transport.clear()
             client.send(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
-            self.turns()
             self.assertEqual(client.received().json, {"healthy": True})
         self.assertEqual(self.request("/x", "HEAD").received(head=True).status, 404)
 
@@ -572,7 +569,6 @@ class DrainTests(ControlCase):
     def test_drains_once_after_the_response(self) -> None:
         client = self.connect()
         client.send(b"POST /v1/drain HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
-        run_turn(self.clock)
         self.assertEqual((client.received().status, self.drained), (202, 0))
         self.turns()
         self.assertEqual(self.drained, 1)
