@@ -185,10 +185,7 @@ class BoundedSite(Site):
         return None if len(self.channels) >= CONNECTIONS else super().buildProtocol(addr)
 
     def schedule(self, request: BoundedRequest) -> None:
-        """Reply to a request now if it is the first one of a turn, else in a later turn.
-
-        A client may close its side as soon as it has sent the request: a later turn is too late.
-        """
+        """Reply to a request now if it is the first one of a turn, else in a later turn."""
         if self._call is None:
             self._call = self.reactor.callLater(0, self._reply)
             request.reply()

@@ -46,7 +46,6 @@ class TurnTests(ControlCase):
         self.assertEqual(self.replies, 1)
 
     def test_single_request_is_replied_to_at_once(self) -> None:
-        # Its client may have closed its side already.
         client = self.connect()
         client.send(STATUS)
         self.assertTrue(client.received().complete)
