@@ -20,6 +20,7 @@ from natproxy.control.parameters import (
 )
 from natproxy.control.peer import Peer, peer_of
 from natproxy.control.stream import Body
+from natproxy.protocol import printable
 from natproxy.records.filter import Filter
 from natproxy.records.record import Record
 
@@ -43,9 +44,10 @@ class _Selection(NamedTuple):
 
     @property
     def text(self) -> str:
+        """What is selected, for the log and for the event; a long filter is cut."""
         if self.serial is not None:
             return f"serial {self.serial}"
-        return self.filter.text if self.filter else "all"
+        return printable(self.filter.text.encode()) if self.filter else "all"
 
 
 class KillResource(Endpoint):

@@ -510,6 +510,18 @@ class KillTests(ControlCase):
         self.assertEqual((len(reply["translations"]), reply["dry_run"]), (1, True))
         self.assertEqual((len(self.table), self.ring.next), (1, 2))
 
+    def test_filter_of_the_event_is_printable_and_cut(self) -> None:
+        for value, shown in (
+            ("a\n\x1b[31m", r"verb in (GET, 'a\x0a\x1b[31m')"),
+            ("b" * 5000, "..."),
+        ):
+            self.register()
+            self.post("/v1/kill", {"filter": f"verb in (GET, '{value}')"})
+            (reason,) = [row[9] for row in self.ring.read(0, 5000)[0] if row[1] == "kill"][-1:]
+            assert reason is not None
+            self.assertTrue(reason.endswith(shown), reason)
+            self.assertLessEqual(len(reason), 1024)
+
     def test_nothing_that_matches_is_no_event(self) -> None:
         self.register()
         self.assertEqual(self.post("/v1/kill", {"serial": 99}).json["translations"], [])
