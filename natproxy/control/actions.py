@@ -9,7 +9,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 
 from natproxy.control.encoding import encode
-from natproxy.control.json_resource import JSON, JSONResource, body_of
+from natproxy.control.json_resource import JSON, JSONResource, object_of
 from natproxy.control.parameters import (
     RequestError,
     parse_members,
@@ -20,6 +20,7 @@ from natproxy.control.parameters import (
 )
 from natproxy.control.peer import Peer, peer_of
 from natproxy.control.stream import Body
+from natproxy.protocol import printable
 from natproxy.records.filter import Filter
 from natproxy.records.record import Record
 
@@ -43,9 +44,10 @@ class _Selection(NamedTuple):
 
     @property
     def text(self) -> str:
+        """What is selected, for the log and for the event; a long filter is cut."""
         if self.serial is not None:
             return f"serial {self.serial}"
-        return self.filter.text if self.filter else "all"
+        return printable(self.filter.text.encode()) if self.filter else "all"
 
 
 class KillResource(JSONResource):
@@ -68,7 +70,7 @@ class KillResource(JSONResource):
         :raises RequestError: with 400 if nothing is selected, with 409 if another run of the
             daemon is meant.
         """
-        members = parse_members(body_of(request), self.members, self.context.now())
+        members = parse_members(object_of(request), self.members, self.context.now())
         origin = self.context.observed.origin
         if members.get("boot", origin.boot) != origin.boot:
             raise RequestError(
@@ -135,7 +137,7 @@ class DrainResource(JSONResource):
 
         :raises RequestError: with 409 if it has begun.
         """
-        parse_members(body_of(request), self.members, self.context.now())
+        parse_members(object_of(request), self.members, self.context.now())
         if self._draining:
             raise RequestError(409, "the daemon is draining already")
         self._draining = True

@@ -13,6 +13,9 @@ from twisted.python.failure import Failure
 ENTRIES = 100
 """Entries that all jobs together walk in one turn of the reactor: some 1.5 ms of work."""
 
+TURN = 0.004
+"""Seconds after which no further job is called in a turn, if the entries take longer than usual."""
+
 SHARE = 50
 """Entries that one job walks before the next one."""
 
@@ -59,7 +62,8 @@ class JobQueue:
 
     def _run(self) -> None:
         budget = ENTRIES
-        while self._jobs and budget > 0:
+        end = self._reactor.seconds() + TURN
+        while self._jobs and budget > 0 and self._reactor.seconds() <= end:
             # A job that walks nothing costs something all the same.
             budget -= max(1, self._jobs.popleft()(min(SHARE, budget)))
         self._call = self._reactor.callLater(0, self._run) if self._jobs else None

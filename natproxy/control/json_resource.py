@@ -27,6 +27,9 @@ from natproxy.server.threads import WorkRefused
 JSON = "application/json"
 JSON_LINES = "application/x-ndjson"
 
+MOST_OBJECT = 64 << 10
+"""Bytes of a JSON object in a request."""
+
 Readers = Mapping[str, Callable[[Any, int], Any]]
 """Parameters or members, and what reads the value of each."""
 
@@ -211,10 +214,16 @@ def listed(resources: Iterable[JSONResource]) -> Iterator[dict[str, Any]]:
         }
 
 
-def body_of(request: Request) -> bytes:
-    """Return the body of a request."""
+def object_of(request: Request) -> bytes:
+    """Return the body of a request that is one JSON object.
+
+    :raises RequestError: with 413 if it is too long: an object is parsed in one turn.
+    """
     content: Any = request.content
-    return bytes(content.read())
+    body = bytes(content.read(MOST_OBJECT + 1))
+    if len(body) > MOST_OBJECT:
+        raise RequestError(413, f"the body exceeds {MOST_OBJECT} bytes")
+    return body
 
 
 def _is_over(request: Request) -> bool:

@@ -19,7 +19,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import maybeDeferred
@@ -40,6 +40,7 @@ from natproxy.daemon.places import (
     PlaceError,
     default_path,
     explicit_control,
+    identity_of,
     remove_stale,
 )
 from natproxy.daemon.service import DrainingService, Phase, StartupError, open_ports
@@ -113,6 +114,7 @@ class Observation(ABC):
         self._visitors = ObserverFactory(reactor, observers.web, "web endpoint")
         self._web_ports: list[IListeningPort] = []
         self._control_port: IListeningPort | None = None
+        self._identity: tuple[int, int] | None = None
         self._lock: PathLock | None = None
         self._started = wall_clock()
         self._begin = reactor.seconds()
@@ -157,11 +159,7 @@ class Observation(ABC):
         await self._visitors.close()
         control, self._control_port = self._control_port, None
         if control is not None:
-            try:
-                await maybeDeferred(control.stopListening)
-            except FileNotFoundError:
-                # Twisted removes the file first, and has closed nothing.
-                self._log.warn("the control socket {path} was removed", path=self.control)
+            await self._close_control(control)
         await self._controllers.close()
         if self._lock is not None:
             self._lock.release()
@@ -169,6 +167,16 @@ class Observation(ABC):
             if self.metrics.running:
                 await maybeDeferred(self.metrics.stopService)
             self.metrics.close()
+
+    async def _close_control(self, control: IListeningPort) -> None:
+        if identity_of(self.control or "") == self._identity:
+            await maybeDeferred(control.stopListening)
+            return
+        # Twisted would remove what is there now, such as the socket of another daemon.
+        self._log.warn("the control socket {path} was removed or replaced", path=self.control)
+        port = cast(Any, control)
+        port.stopReading()
+        port.socket.close()
 
     @abstractmethod
     def open_files(self) -> None:
@@ -288,6 +296,7 @@ class Observation(ABC):
             lock.release()
             raise
         self._lock = lock
+        self._identity = identity_of(path)
         self.control = path
 
 

@@ -213,6 +213,18 @@ def remove_stale(path: str) -> None:
             raise InUse(None)
 
 
+def identity_of(path: str) -> tuple[int, int] | None:
+    """Return what identifies the file at a path; ``None`` if there is none.
+
+    As long as a socket is open, no other file has its identity.
+    """
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def prepare_journal(path: str, parents: bool) -> None:
     """Create the directory of a journal with mode 0700, unless it exists, and check it.
 

@@ -33,6 +33,10 @@ MOST_CONNECTIONS = 32
 TIMEOUT = 30.0
 """Seconds that a connection may be idle."""
 
+MOST_QUERIES = 100
+"""Queries of one connection, which is closed after the last; most senders have one. It limits the
+work in one turn, and what waits for a client that does not read."""
+
 MAX_QUERY = 512
 """Bytes of a line at most; a valid query has fewer than 50."""
 
@@ -51,6 +55,7 @@ class IdentProtocol(LineOnlyReceiver, TimeoutMixin):
     # A carriage return before it is dropped: RFC 1413 requires one, not all senders send it.
     delimiter = b"\n"
     MAX_LENGTH = MAX_QUERY
+    _queries = 0
 
     def callLater(self, period: float, function: Callable[[], object]) -> IDelayedCall:
         """Use the clock of the factory; called by ``TimeoutMixin``."""
@@ -65,10 +70,13 @@ class IdentProtocol(LineOnlyReceiver, TimeoutMixin):
             self.setTimeout(self.factory.timeout)
 
     def lineReceived(self, line: bytes) -> None:
-        """Reply to a query."""
+        """Reply to a query, and close the connection if it is the last one."""
         self.resetTimeout()
         own, peer = self.transport.getHost(), self.transport.getPeer()
         self.sendLine(self.factory.reply(line, own, peer) + b"\r")
+        self._queries += 1
+        if self._queries == MOST_QUERIES:
+            self.transport.loseConnection()
 
     def readConnectionLost(self) -> None:
         """Close the connection when the replies are sent: there will be no more queries."""

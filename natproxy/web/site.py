@@ -49,6 +49,9 @@ class WebSite(BoundedSite):
     :param rates: are summed while the endpoint listens; ``None`` for a file server.
     """
 
+    # No request that is served has one.
+    most_body = 1024
+
     def __init__(
         self,
         root: IResource,

@@ -122,6 +122,18 @@ def test_socket_and_journal_are_for_the_user_alone_and_go_with_the_daemon(places
         assert list(places.run.iterdir()) == []
 
 
+def test_socket_that_took_the_place_of_the_daemons_is_left(places: Places) -> None:
+    with ExitStack() as stack:
+        proxy, port = places.proxy(stack)
+        path = places.socket(f"proxy-{port}")
+        path.unlink()
+        other = stack.enter_context(socket.socket(socket.AF_UNIX))
+        other.bind(os.fspath(path))
+        assert proxy.end() == 0
+        assert list(places.run.iterdir()) == [path]
+        proxy.await_line("(control socket .* was removed or replaced)")
+
+
 def test_drain_shows_the_last_command_to_its_end(places: Places) -> None:
     """The socket is there, and not ready, until the last client has finished."""
     with ExitStack() as stack, socket.create_server(("127.0.0.1", 0)) as upstream:

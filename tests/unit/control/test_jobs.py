@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.control.jobs import ENTRIES, SHARE, JobQueue
+from natproxy.control.jobs import ENTRIES, SHARE, TURN, JobQueue
 from tests.support.control_resources import run_turn
 
 
@@ -40,6 +40,21 @@ class JobQueueTests(SynchronousTestCase):
         run_turn(self.clock)
         self.assertEqual(self.successResultOf(short), "done")
         self.assertNoResult(long)
+
+    def test_turn_ends_if_the_entries_take_long(self) -> None:
+        def slow() -> Generator[None, None, None]:
+            for _ in self.count(SHARE * 4):
+                self.clock.rightNow += TURN / SHARE
+                yield
+
+        result = self.jobs.walk(slow())
+        before = 0
+        while self.clock.calls:
+            run_turn(self.clock)
+            self.assertLessEqual(self.walked - before, 2 * SHARE)
+            before = self.walked
+        self.assertIsNone(self.successResultOf(result))
+        self.assertEqual(self.walked, 4 * SHARE)
 
     def test_cancelled_walk_ends_its_generator(self) -> None:
         closed: list[int] = []

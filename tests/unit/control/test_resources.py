@@ -15,6 +15,7 @@ from twisted.web.resource import Resource
 
 from natproxy.control import site as sites
 from natproxy.control.jobs import ENTRIES
+from natproxy.control.json_resource import MOST_OBJECT
 from natproxy.control.resources import resources_of
 from natproxy.control.stream import STALLED
 from natproxy.nat import Outcome
@@ -115,7 +116,6 @@ class TableTests(ControlCase):
             self.register(b"GET a", port=number + 1)
         client = self.connect()
         client.send(b"GET /v1/table HTTP/1.1\r\nHost: a\r\n\r\n")
-        run_turn(self.clock)
         client.pause()
         self.clock.advance(STALLED - 1)
         self.assertTrue(client.connected)
@@ -352,13 +352,21 @@ class HTTPTests(ControlCase):
                 self.assertTrue(client.transport.disconnecting)
 
     def test_long_body_is_refused_before_it_is_received(self) -> None:
-        for header in (b"Content-Length: 9000000", b"Transfer-Encoding: chunked"):
+        for header, status, reason in (
+            (b"Content-Length: 9000000", 413, "exceeds"),
+            (b"Transfer-Encoding: chunked", 411, "needs a Content-Length"),
+        ):
             client = self.connect()
             client.send(b"POST /v1/whois HTTP/1.1\r\nHost: a\r\n" + header + b"\r\n\r\n")
             for _ in range(5):
                 client.send(b"100000\r\n" + b"x" * (1 << 20) + b"\r\n")
-            self.assert_refused(client.received(), 413, "exceeds")
+            self.assert_refused(client.received(), status, reason)
             self.assertTrue(client.transport.disconnecting)
+
+    def test_long_object_is_refused(self) -> None:
+        for target in ("/v1/kill", "/v1/drain"):
+            body = b'{"filter":"' + b" " * MOST_OBJECT + b'"}'
+            self.assert_refused(self.post(target, body), 413, "exceeds 65536 bytes")
 
     def test_connections_have_a_limit(self) -> None:
         clients = [self.connect() for _ in range(sites.CONNECTIONS)]
@@ -551,6 +559,18 @@ class KillTests(ControlCase):
         self.assertEqual((len(reply["translations"]), reply["dry_run"]), (1, True))
         self.assertEqual((len(self.table), self.ring.next), (1, 2))
 
+    def test_filter_of_the_event_is_printable_and_cut(self) -> None:
+        for value, shown in (
+            ("a\n\x1b[31m", r"verb in (GET, 'a\x0a\x1b[31m')"),
+            ("b" * 5000, "..."),
+        ):
+            self.register()
+            self.post("/v1/kill", {"filter": f"verb in (GET, '{value}')"})
+            (reason,) = [row[9] for row in self.ring.read(0, 5000)[0] if row[1] == "kill"][-1:]
+            assert reason is not None
+            self.assertTrue(reason.endswith(shown), reason)
+            self.assertLessEqual(len(reason), 1024)
+
     def test_nothing_that_matches_is_no_event(self) -> None:
         self.register()
         self.assertEqual(self.post("/v1/kill", {"serial": 99}).json["translations"], [])
@@ -574,7 +594,7 @@ class KillTests(ControlCase):
             ({"serial": 1, "x": 1}, 400, "unknown member 'x'"),
             (b"[]", 400, "not a JSON object"),
             (b"{", 400, "not JSON"),
-            (b"[" * 100_000, 400, "not JSON"),
+            (b"[" * 60_000, 400, "not JSON"),
             ({"serial": 1, "boot": "other"}, 409, "the daemon has restarted"),
         ):
             self.assert_refused(self.post("/v1/kill", members), status, reason)
