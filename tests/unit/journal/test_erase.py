@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import stat
 from contextlib import closing
+from pathlib import Path
+from unittest.mock import patch
 
+from natproxy.journal import erase
 from natproxy.journal.directory import JournalError
 from natproxy.journal.erase import erase_client
 from natproxy.journal.rows import ERASED
@@ -112,6 +118,23 @@ class EraseTests(RunsCase):
         self.assertIn("use a newer natproxy", newer.failure)
         self.assertIn("delete it", damaged.failure)
         self.assertEqual(list(self.directory.glob("*erasing*")), [])
+
+    def test_copy_is_for_the_owner_alone_at_every_moment(self) -> None:
+        self.translation(CLIENT)
+        self.daemon.seal()
+        self.daemon.stop()
+        modes = []
+
+        def copy(source: Path, target: Path) -> None:
+            with open(target, "ab"):
+                modes.append(stat.S_IMODE(target.stat().st_mode))
+            shutil.copyfile(source, target)
+
+        self.addCleanup(os.umask, os.umask(0))
+        with patch.object(erase.shutil, "copy", copy):
+            erase_client(str(self.directory), CLIENT)
+        self.assertTrue(modes)
+        self.assertEqual(set(modes), {0o600})
 
     def test_network_and_host_without_an_address(self) -> None:
         self.translation("192.0.2.1")
