@@ -88,6 +88,17 @@ class Daemon:
                 return
         raise BenchmarkError(f"accepted no connection for {START:g} s: {self.last_words()}")
 
+    def wait_for(self, path: Path) -> None:
+        """Wait until it has made a file or a socket.
+
+        :raises BenchmarkError: if it does not do so in time.
+        """
+        deadline = time.monotonic() + START
+        while not path.exists():
+            if time.monotonic() > deadline:
+                raise BenchmarkError(f"made no {path.name} for {START:g} s: {self.last_words()}")
+            time.sleep(0.01)
+
     def last_words(self) -> str:
         """Give the last line that it has written."""
         lines = self._log.read_text(errors="replace").strip().splitlines()

@@ -104,11 +104,28 @@ class Session:
         peers = self._peers[work.name]
         # Each round begins with another peer, so that none has the same neighbour always.
         first = (number - 1) % max(1, len(peers))
+        if work.together:
+            self._together(work, peers[first:] + peers[:first], number, files)
+            return
         for peer in peers[first:] + peers[:first]:
             cases = list(work.cases(self._plan))
             while cases:
                 # After a failure, and where that matters, the next case gets a fresh peer.
                 cases = self._cases(work, peer, number, cases, files)
+
+    def _together(self, work: Work, peers: list[Peer], number: int, files: Path) -> None:
+        try:
+            with ExitStack() as stack:
+                running = [
+                    stack.enter_context(started(work, peer, self._plan, files)) for peer in peers
+                ]
+                for case, each, values in work.compare(running):
+                    self._note(Sample(work.name, case.title, each.peer.name, number, values))
+        except (BenchmarkError, OSError) as error:
+            failure = str(error) or type(error).__name__
+            for case in work.cases(self._plan):
+                for peer in peers:
+                    self._note(Sample(work.name, case.title, peer.name, number, {}, failure))
 
     def _cases(
         self, work: Work, peer: Peer, number: int, cases: list[Case], files: Path
@@ -153,8 +170,10 @@ def started(work: Work, peer: Peer, plan: Plan, files: Path) -> Iterator[Running
         daemon = Daemon(peer.command(setting), setting.port, directory / "peer.log")
         stack.callback(daemon.stop)
         daemon.wait_until_ready()
-        target = Target(setting.port, peer.dialect, peer.keeps)
         control = peer.control(setting)
+        if control is not None:
+            daemon.wait_for(control)
+        target = Target(setting.port, peer.dialect, peer.keeps)
         yield Running(peer, target, Processes(daemon.pid), plan, control)
 
 

@@ -237,12 +237,14 @@ class Setting(NamedTuple):
     :ivar rule: converts and checks the value.
     :ivar variable: the name of the environment variable.
     :ivar default: the value if no source has one.
+    :ivar otherwise: what is used if there is no value at all, in words; may be empty.
     """
 
     key: str
     rule: Rule[Any]
     variable: str
     default: object = None
+    otherwise: str = ""
 
     @property
     def field(self) -> str:

@@ -56,7 +56,8 @@ def format_settings(
     for setting in settings:
         value, source = found[setting.field]
         if value is None:
-            lines.append((f"# {setting.key}", "not set"))
+            otherwise = f": {setting.otherwise}" if setting.otherwise else ""
+            lines.append((f"# {setting.key}", f"not set{otherwise}"))
         else:
             lines.append((f"{setting.key} = {setting.rule.show(value)}", one_line(str(source))))
     width = max(len(text) for text, _ in lines)

@@ -9,22 +9,7 @@ import pytest
 from twisted.internet import reactor
 from twisted.logger import LogEvent, globalLogPublisher
 
-
-class LoggedErrors:
-    """Failures that were logged; those a test expects, it takes out."""
-
-    def __init__(self) -> None:
-        self.failures: list[BaseException] = []
-
-    def __call__(self, event: LogEvent) -> None:
-        if "log_failure" in event:
-            self.failures.append(event["log_failure"].value)
-
-    def flush(self, kind: type[BaseException]) -> list[BaseException]:
-        """Take out the errors of a kind."""
-        flushed = [error for error in self.failures if isinstance(error, kind)]
-        self.failures = [error for error in self.failures if not isinstance(error, kind)]
-        return flushed
+from tests.support.logged_errors import LoggedErrors
 
 
 @pytest.fixture

@@ -67,6 +67,22 @@ def downloads(
     return Crew(preparations, patience)
 
 
+class Bursts:
+    """Clients of this process that keep their connections and send commands in bursts.
+
+    :param size: of the file, in bytes.
+    """
+
+    def __init__(self, target: Target, name: str, size: int, clients: int) -> None:
+        self._clients = [new_client(target, name, size) for _ in range(clients)]
+        for client in self._clients:
+            client.prepare()
+
+    def send(self, times: int) -> Tally:
+        """Let each client download the file a number of times."""
+        return _run(self._clients, times)
+
+
 def _prepare(target: Target, name: str, size: int, count: int, times: int) -> Work:
     clients = [new_client(target, name, size) for _ in range(count)]
     for client in clients:

@@ -6,7 +6,7 @@ from benchmarks.peers.base import Peer, Setting
 from benchmarks.peers.clients import Curl, NATProxyGet, Wget
 from benchmarks.peers.haproxy import HAProxy
 from benchmarks.peers.nginx import NginxHTTP, NginxStream
-from benchmarks.peers.ours import FileServer, NATProxy
+from benchmarks.peers.ours import FileServer, FullTable, NATProxy
 from benchmarks.peers.python import FileSenderServer, FTPServer, Origin, Pairs, PortForward
 
 PEERS: dict[str, Peer] = {
@@ -15,6 +15,9 @@ PEERS: dict[str, Peer] = {
         NATProxy("natproxy", "natproxy"),
         NATProxy("natproxy-copy", "natproxy, copying", "copy"),
         NATProxy("natproxy-observed", "natproxy, with control, metrics, journal", observed=True),
+        NATProxy("natproxy-watched", "the same, 1 watcher of everything", observed=True),
+        NATProxy("natproxy-ignored", "the same, 50 watchers that do not read", observed=True),
+        FullTable("natproxy-table", "natproxy with 10,000 translations"),
         HAProxy("haproxy-splice", "HAProxy, splice-auto", "splice-auto"),
         HAProxy("haproxy-splice-always", "HAProxy, splice-response", "splice-response"),
         HAProxy("haproxy-copy", "HAProxy, copying", None),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.machine import package_version
 from benchmarks.peers.base import Peer, Setting, output
+from benchmarks.processes import module
 
 # The others write no log of what goes well, and neither does this.
 TWIST = [sys.executable, "-m", "twisted", "--log-level=error"]
@@ -66,6 +67,18 @@ class NATProxy(Peer):
     def control(self, setting: Setting) -> Path | None:
         """Return its control socket, if it is observed."""
         return setting.directory / "control.sock" if self._observed else None
+
+
+class FullTable(NATProxy):
+    """``natproxy`` with a table that is full from the beginning, and a clock in its reactor."""
+
+    def command(self, setting: Setting) -> list[str]:
+        """Run it; nothing is sent to its upstream."""
+        return module("daemons.full_table", setting.port, setting.directory / "control.sock")
+
+    def control(self, setting: Setting) -> Path:
+        """Return its control socket."""
+        return setting.directory / "control.sock"
 
 
 class FileServer(Peer):

@@ -9,7 +9,7 @@ from benchmarks.works.get import Get
 from benchmarks.works.growth import Growth
 from benchmarks.works.held import Idle, Memory
 from benchmarks.works.latency import Latency
-from benchmarks.works.observing import Observing
+from benchmarks.works.observing import Observing, Table
 
 WORKS: dict[str, Work] = {
     work.name: work
@@ -18,6 +18,7 @@ WORKS: dict[str, Work] = {
         Serve(),
         Commands(),
         Observing(),
+        Table(),
         Idle(),
         Latency(),
         Growth(),

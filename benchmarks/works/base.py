@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,7 @@ class Work(ABC):
     :cvar peers: names of those that can do it.
     :cvar metrics: that it gives; the first is the one that the chart shows.
     :cvar fresh: whether each case needs a peer that has done nothing before.
+    :cvar together: whether its peers run at the same time, and `compare` measures them.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Work(ABC):
     peers: tuple[str, ...]
     metrics: tuple[Metric, ...]
     fresh = False
+    together = False
 
     @abstractmethod
     def cases(self, plan: Plan) -> Sequence[Case]:
@@ -96,6 +98,17 @@ class Work(ABC):
 
         :raises BenchmarkError: if that fails.
         """
+
+    def compare(
+        self, running: Sequence[Running]
+    ) -> Iterator[tuple[Case, Running, dict[str, float]]]:
+        """Measure peers that run at the same time, if the work is ``together``.
+
+        :raises BenchmarkError: if that fails.
+        """
+        for each in running:
+            for case in self.cases(each.plan):
+                yield case, each, self.measure(case, each)
 
 
 def download(

@@ -22,6 +22,7 @@ from natproxy.cli.options import (
     OBSERVED,
     REMOTE,
     REMOTE_DIRECTORY,
+    TIME,
 )
 from natproxy.cli.parsing import commands_of
 from natproxy.cli.shell.quoting import quoted
@@ -89,13 +90,15 @@ def remote_paths(prefix: str, action: Action, parsed_args: Namespace, **_: objec
 
 
 def observed_words(prefix: str, action: Action, parsed_args: Namespace, **_: object) -> list[str]:
-    """Return the names of daemons, columns, or words of a filter that begin with a prefix."""
+    """Return daemons, columns, times, or words of a filter that begin with a prefix."""
     from natproxy.cli.translations import candidates
 
     if action.metavar == DAEMON:
         found = candidates.daemon_names()
     elif action.metavar == COLUMNS:
         found = candidates.columns(prefix)
+    elif action.metavar == TIME:
+        found = list(candidates.TIMES)
     else:
         found = candidates.filter_words(prefix, parsed_args.filter or ())
     return [each for each in found if each.startswith(prefix)]

@@ -7,6 +7,7 @@ interrupt the clean-up after the first.
 from __future__ import annotations
 
 import signal
+import sys
 from contextlib import suppress
 from types import FrameType
 
@@ -31,6 +32,20 @@ def rearm() -> None:
     if _interrupt.raised:
         _interrupt.raised = False
         signal.signal(signal.SIGINT, _interrupt)
+
+
+def stopped() -> int:
+    """Return the exit status of a command that runs until the user stops it with Ctrl-C.
+
+    There is no message: the user has had what was wanted.
+    """
+    from natproxy.cli.output import is_terminal, write_line
+    from natproxy.client.errors import Interrupted
+
+    if is_terminal(sys.stderr):
+        # The terminal has shown ^C; what follows begins on a line of its own.
+        write_line(sys.stderr, "")
+    return Interrupted.exit_status
 
 
 def end_at_interrupt() -> None:

@@ -28,7 +28,7 @@ COLUMNS = "COLUMNS"
 TIME = "TIME"
 REMOTE = (REMOTE_FILE, REMOTE_NAME, REMOTE_DIRECTORY)
 LOCAL = (LOCAL_FILE, LOCAL_TARGET, LOCAL_DIRECTORY, CONFIG_FILE, CONTROL_SOCKET)
-OBSERVED = (DAEMON, FILTER, COLUMNS)
+OBSERVED = (DAEMON, FILTER, COLUMNS, TIME)
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -240,7 +240,8 @@ def add_interval_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--since",
         metavar=TIME,
-        help="begin of the interval: -10min, 14:03, 'yesterday 17:00', 2026-11-26T14:03Z",
+        help="begin of the interval: -10min, 14:03, 'yesterday 17:00', 2026-11-26T14:03Z (default:"
+        " the oldest record)",
     )
     parser.add_argument(
         "--until",

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from natproxy import __version__
 from natproxy.cli.command import Command
-from natproxy.cli.options import COMMAND, add_server_options
+from natproxy.cli.options import COMMAND, REMOTE, add_server_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,11 +26,17 @@ def program_parser(commands: Iterable[Command]) -> argparse.ArgumentParser:
     """
     parser = CommandLineParser(
         prog="natproxy",
-        description="Download files through a natproxy, or run one.",
+        description="Download files through a natproxy, run one, and observe it.",
         formatter_class=HelpFormatter,
         epilog="A PATH may be a URL, natproxy://HOST:PORT/PATH, which includes the server.",
     )
-    parser.add_argument("--version", action="version", version=f"natproxy {__version__}")
+    _shorten_help(parser)
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"natproxy {__version__}",
+        help="show the version of the program",
+    )
     add_server_options(parser)
     _add_commands(parser, commands, CommandParser)
     return parser
@@ -123,6 +129,8 @@ class CommandParser(argparse.ArgumentParser):
         super().error(message + self._reminder())
 
     def _reminder(self) -> str:
+        if not any(action.metavar in REMOTE for action in self._actions):
+            return ""
         for word in self._words:
             option = word[:2] in self._option_string_actions or word.startswith("--")
             if word.startswith("-") and word != "-" and not option:
@@ -160,11 +168,15 @@ def _add_commands(
         )
         # At the prompt, no program is named before the command.
         each.prog = each.prog.strip()
-        for action in each._actions:
-            if action.dest == "help":
-                action.help = "show this help"
+        _shorten_help(each)
         each.pending = command
         each.set_defaults(selected=command)
+
+
+def _shorten_help(parser: argparse.ArgumentParser) -> None:
+    for action in parser._actions:
+        if action.dest == "help":
+            action.help = "show this help"
 
 
 def columns() -> int:

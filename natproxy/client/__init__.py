@@ -10,7 +10,8 @@
             header = file.readline()
 
 Every failure is a `ClientError`, whose message names the object and the reason on one line.
-Programs with a Twisted reactor use `natproxy.client.twisted` instead.
+Programs with a Twisted reactor use `natproxy.client.twisted` instead. `natproxy.client.control`
+reads the translations of a daemon.
 """
 
 TYPE_CHECKING = False
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
         DigestMismatch,
         GaveUp,
         Interrupted,
+        InvalidQuery,
         ListingIncomplete,
         LocalError,
+        NoDaemon,
         NotFound,
         NotUnderstood,
         ServerError,
@@ -53,8 +56,10 @@ __all__ = [
     "Event",
     "GaveUp",
     "Interrupted",
+    "InvalidQuery",
     "ListingIncomplete",
     "LocalError",
+    "NoDaemon",
     "NotFound",
     "NotUnderstood",
     "Phase",
@@ -84,8 +89,10 @@ _MODULES = {
     "DigestMismatch": "natproxy.client.errors",
     "GaveUp": "natproxy.client.errors",
     "Interrupted": "natproxy.client.errors",
+    "InvalidQuery": "natproxy.client.errors",
     "ListingIncomplete": "natproxy.client.errors",
     "LocalError": "natproxy.client.errors",
+    "NoDaemon": "natproxy.client.errors",
     "NotFound": "natproxy.client.errors",
     "NotUnderstood": "natproxy.client.errors",
     "ServerError": "natproxy.client.errors",
@@ -114,3 +121,8 @@ def __getattr__(name: str) -> object:
 
     found = globals()[name] = getattr(import_module(module), name)
     return found
+
+
+def __dir__() -> list[str]:
+    """Return the names of the module, those that have not been imported yet included."""
+    return sorted({*globals(), *__all__})

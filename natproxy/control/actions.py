@@ -9,7 +9,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 
 from natproxy.control.encoding import encode
-from natproxy.control.endpoint import JSON, Endpoint, body_of
+from natproxy.control.json_resource import JSON, JSONResource, object_of
 from natproxy.control.parameters import (
     RequestError,
     parse_members,
@@ -20,6 +20,7 @@ from natproxy.control.parameters import (
 )
 from natproxy.control.peer import Peer, peer_of
 from natproxy.control.stream import Body
+from natproxy.protocol import printable
 from natproxy.records.filter import Filter
 from natproxy.records.record import Record
 
@@ -43,12 +44,13 @@ class _Selection(NamedTuple):
 
     @property
     def text(self) -> str:
+        """What is selected, for the log and for the event; a long filter is cut."""
         if self.serial is not None:
             return f"serial {self.serial}"
-        return self.filter.text if self.filter else "all"
+        return printable(self.filter.text.encode()) if self.filter else "all"
 
 
-class KillResource(Endpoint):
+class KillResource(JSONResource):
     """Ends commands: the client's connection and the upstream's are reset."""
 
     path = "/v1/kill"
@@ -68,7 +70,7 @@ class KillResource(Endpoint):
         :raises RequestError: with 400 if nothing is selected, with 409 if another run of the
             daemon is meant.
         """
-        members = parse_members(body_of(request), self.members, self.context.now())
+        members = parse_members(object_of(request), self.members, self.context.now())
         origin = self.context.observed.origin
         if members.get("boot", origin.boot) != origin.boot:
             raise RequestError(
@@ -78,7 +80,7 @@ class KillResource(Endpoint):
         dry_run = members.get("dry_run", False)
         work = self._kill(selection, dry_run, peer_of(request.channel.transport))
         # If the client is gone meanwhile, the rest is ended all the same.
-        self.context.turns.walk(work).addCallbacks(
+        self.context.jobs.walk(work).addCallbacks(
             lambda records: self._reply(request, records, dry_run),
             lambda failure: self.send_error(request, failure),
         )
@@ -121,7 +123,7 @@ class KillResource(Endpoint):
         self.stream(request, body(), JSON)
 
 
-class DrainResource(Endpoint):
+class DrainResource(JSONResource):
     """Stops the daemon as SIGTERM does."""
 
     path = "/v1/drain"
@@ -135,7 +137,7 @@ class DrainResource(Endpoint):
 
         :raises RequestError: with 409 if it has begun.
         """
-        parse_members(body_of(request), self.members, self.context.now())
+        parse_members(object_of(request), self.members, self.context.now())
         if self._draining:
             raise RequestError(409, "the daemon is draining already")
         self._draining = True

@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 
-from natproxy.nat.ring import EventRing, Lost, Route, Row
+from natproxy.nat.ring import EventRing, Lost
+from natproxy.nat.rows import ENDS, SEQ, Route, Row
 from natproxy.records.record import EPOCH, Origin, Record
 
 CACHED = 512
@@ -103,9 +104,9 @@ class EventLines:
 
     def record_of(self, row: Row) -> Record:
         """Return the record of an event."""
-        place = row[0] % CACHED
+        place = row[SEQ] % CACHED
         record = self._records[place]
-        if record is None or record.seq != row[0]:
+        if record is None or record.seq != row[SEQ]:
             record = self._ring.record_of(row)
             if record.name is None or len(record.name) <= LONGEST_CACHED:
                 self._records[place] = record
@@ -113,7 +114,7 @@ class EventLines:
 
     def line_of(self, row: Row) -> bytes:
         """Return the JSON object of an event and a line feed."""
-        seq = row[0]
+        seq = row[SEQ]
         found = self._lines[seq % CACHED]
         if found is not None and found[0] == seq:
             return found[1]
@@ -133,7 +134,7 @@ class EventLines:
         shared = self._shared.get(serial)
         if shared is None:
             shared = self._share(serial, started, route)
-        last = event == "removed" or event == "failed"
+        last = event in ENDS
         if last:
             self._shared.pop(serial, None)
         return (

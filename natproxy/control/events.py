@@ -6,6 +6,7 @@ read from the ring, and what the ring has lost by then is reported once.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +14,8 @@ from typing import Any
 from twisted.web.server import Request
 
 from natproxy.control.encoding import encode, encode_lost
-from natproxy.control.endpoint import JSON_LINES, Context, Endpoint
-from natproxy.control.feed import HEARTBEAT, feed_of
-from natproxy.control.interfaces import EventsQuery, History
+from natproxy.control.interfaces import History
+from natproxy.control.json_resource import JSON_LINES, Context, JSONResource
 from natproxy.control.parameters import (
     RequestError,
     interval_of,
@@ -27,10 +27,13 @@ from natproxy.control.parameters import (
     read_moment,
 )
 from natproxy.control.recent import RingHistory
-from natproxy.control.stream import Body
-from natproxy.nat.ring import EventRing, Lost, Row
+from natproxy.control.stream import Body, Piece, paged
+from natproxy.control.watchers import HEARTBEAT, Watchers
+from natproxy.nat.ring import Lost
+from natproxy.nat.rows import SEQ, TIME, Row
 from natproxy.records.filter import Filter
-from natproxy.records.record import Origin
+from natproxy.records.queries import EventsQuery, windows
+from natproxy.records.record import Origin, Record
 
 BATCH = 16
 """Events that a watcher reads from the ring at once."""
@@ -49,6 +52,7 @@ class Watch:
         is a time that the ring no longer has.
     :ivar stop: number of the first event that it does not need; ``None`` to follow.
     :ivar last: events at most, the newest ones; ``None`` for all.
+    :ivar skip: selected events of the journal that are older than those.
     :ivar lost: the line about events of another run of the daemon, if it had seen one.
     :ivar for_browser: whether the lines are server-sent events.
     """
@@ -61,6 +65,7 @@ class Watch:
     last: int | None
     lost: bytes | None
     for_browser: bool
+    skip: int = 0
 
     def in_time(self, time: int) -> bool:
         """Return whether a time is in the interval."""
@@ -69,7 +74,7 @@ class Watch:
         )
 
 
-class EventsResource(Endpoint):
+class EventsResource(JSONResource):
     """Streams events."""
 
     path = "/v1/events"
@@ -86,10 +91,10 @@ class EventsResource(Endpoint):
         }
     }
 
-    def __init__(self, context: Context, ring: EventRing) -> None:
+    def __init__(self, context: Context, watchers: Watchers) -> None:
         super().__init__(context)
-        self._ring = ring
-        self.feed = feed_of(ring, context.reactor)
+        self._ring = watchers.ring
+        self._watchers = watchers
 
     def get(self, request: Request, values: dict[str, Any]) -> Any:
         """Stream the events.
@@ -169,7 +174,7 @@ class EventsResource(Endpoint):
             self._ring.watchers -= follows
 
     def _body(self, watch: Watch) -> Body:
-        feed, ring = self.feed, self._ring
+        ring = self._ring
         if watch.lost is not None:
             yield self._framed(watch, watch.lost + b"\n", None), 1
         if watch.last is not None:
@@ -184,7 +189,7 @@ class EventsResource(Endpoint):
                 line = encode_lost(ring.origin, lost) + b"\n"
                 yield self._framed(watch, line, cursor), 1
             if rows:
-                cursor = rows[-1][0]
+                cursor = rows[-1][SEQ]
             walked = len(rows)
             data = self._lines(watch, rows)
             # While the client does not read, the rows are not held.
@@ -197,7 +202,7 @@ class EventsResource(Endpoint):
             if not walked:
                 if watch.stop is not None:
                     return
-                yield feed.wait()
+                yield self._watchers.wait()
                 idle = self.context.reactor.seconds() - written_at
                 if watch.for_browser and idle >= HEARTBEAT and cursor == ring.next - 1:
                     # A comment: it shows a connection whose client is gone.
@@ -208,20 +213,20 @@ class EventsResource(Endpoint):
         now = self.context.now() if watch.filter is not None else 0
         return b"".join(
             [
-                self._framed(watch, self.feed.lines.line_of(row), row[0])
+                self._framed(watch, self._watchers.lines.line_of(row), row[SEQ])
                 for row in rows
                 if self._selects(watch, row, now)
             ]
         )
 
     def _selects(self, watch: Watch, row: Row, now: int) -> bool:
-        if watch.stop is not None and row[0] >= watch.stop:
+        if watch.stop is not None and row[SEQ] >= watch.stop:
             return False
-        if not watch.in_time(row[3]):
+        if not watch.in_time(row[TIME]):
             return False
         if watch.filter is None:
             return True
-        return watch.filter.matches(self.feed.lines.record_of(row), now)
+        return watch.filter.matches(self._watchers.lines.record_of(row), now)
 
     def _framed(self, watch: Watch, line: bytes, seq: int | None) -> bytes:
         if not watch.for_browser:
@@ -241,13 +246,40 @@ class EventsResource(Endpoint):
             rows, _ = ring.read(before, cursor - before)
             for row in reversed(rows):
                 found += self._selects(watch, row, now)
-                cursor = row[0] - 1
+                cursor = row[SEQ] - 1
                 if found == last:
                     break
             if not rows:
                 break
             yield b"", len(rows)
         watch.cursor = cursor
+        if found < last and watch.stop is not None:
+            # To follow, the whole past need not be searched first.
+            yield from self._seek_past(watch, last - found)
+
+    def _seek_past(self, watch: Watch, last: int) -> Body:
+        """Make the watcher begin in the journal, so that a number of its events are selected."""
+        history = self.context.observed.history
+        if history is None or isinstance(history, RingHistory):
+            return
+        watch.cursor = None
+        latest = self.context.now() + 1
+        text = "" if watch.filter is None else str(watch.filter)
+        for begin, end in windows(watch.since, watch.until or latest):
+            found = 0
+            query = EventsQuery(text, begin, end, None, self._ring.first)
+            with contextlib.closing(history.events(query)) as pages:
+                for page in pages:
+                    records: list[Any] = []
+                    yield page.addCallback(records.append)
+                    if not records or not records[0]:
+                        break
+                    found += sum(record.event != "lost" for record in records[0])
+                    yield b"", len(records[0])
+            watch.since, last = begin, last - found
+            if last <= 0:
+                watch.skip = -last
+                return
 
     def _past(self, watch: Watch) -> Body:
         """Stream what the ring no longer has, as far as a journal has it."""
@@ -263,31 +295,28 @@ class EventsResource(Endpoint):
             watch.cursor = first - 1
 
     def _round(self, watch: Watch, history: History, first: int) -> Body:
+        """Stream what a journal has of the events before one."""
         text = "" if watch.filter is None else str(watch.filter)
         query = EventsQuery(text, watch.since, watch.until, watch.cursor, first)
-        pages = history.events(query)
         boot, seen = self._ring.origin.boot, watch.cursor or 0
         known = boot
-        try:
-            for page in pages:
-                found: list[Any] = []
-                yield page.addCallback(found.append)
-                if not found or not found[0]:
-                    return
-                for record in found[0]:
-                    number = record.seq or 0
-                    if record.boot != known:
-                        known, seen = record.boot, 0
-                    if record.event == "lost":
-                        # Behind a filter, more events than these may be between the two.
-                        origin = Origin(record.proxy, record.worker, record.boot)
-                        line = encode_lost(origin, Lost(min(seen + 1, number), number))
-                    else:
-                        line = encode(record)
-                    seen = number
-                    seq = number if known == boot else None
-                    yield self._framed(watch, line + b"\n", seq), 1
-        finally:
-            close = getattr(pages, "close", None)
-            if close is not None:
-                close()
+
+        def piece_of(record: Record) -> Piece:
+            nonlocal known, seen
+            number = record.seq or 0
+            if record.boot != known:
+                known, seen = record.boot, 0
+            if watch.skip:
+                watch.skip -= record.event != "lost"
+                seen = number
+                return b"", 1
+            if record.event == "lost":
+                # Behind a filter, more events than these may be between the two.
+                origin = Origin(record.proxy, record.worker, record.boot)
+                line = encode_lost(origin, Lost(min(seen + 1, number), number))
+            else:
+                line = encode(record)
+            seen = number
+            return self._framed(watch, line + b"\n", number if known == boot else None), 1
+
+        return paged(history.events(query), piece_of)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from twisted.internet.defer import Deferred
 
 from natproxy.nat.ring import EventRing
-from natproxy.records.queries import EventsQuery as EventsQuery
-from natproxy.records.queries import HistoryQuery as HistoryQuery
+from natproxy.records.queries import EventsQuery, HistoryQuery
 from natproxy.records.record import Origin, Record
 from natproxy.records.whois import WhoisQuery, WhoisReply
 
@@ -44,6 +43,16 @@ class TableSource(Protocol):
         ...
 
 
+class Pages(Protocol):
+    """The pages of a search; an empty one is the end. A generator of Deferreds is one."""
+
+    def __iter__(self) -> Iterator[Deferred[list[Record]]]: ...
+
+    def close(self) -> None:
+        """End the search; a page that is being read is dropped."""
+        ...
+
+
 class History(Protocol):
     """The past: searched in threads, so that the reactor is not blocked."""
 
@@ -51,15 +60,14 @@ class History(Protocol):
         """Reply to queries about the past and about now; the newest events are included."""
         ...
 
-    def pages(self, query: HistoryQuery) -> Iterator[Deferred[list[Record]]]:
+    def pages(self, query: HistoryQuery) -> Pages:
         """Return the records of the translations, oldest first, in pages of at most 500.
 
-        An empty page is the end. The next page is requested when the last one has been sent. The
-        search ends when the iterator is closed.
+        The next page is requested when the last one has been sent.
         """
         ...
 
-    def events(self, query: EventsQuery) -> Iterator[Deferred[list[Record]]]:
+    def events(self, query: EventsQuery) -> Pages:
         """Return the records of events in the same manner, by worker and ``seq``."""
         ...
 

@@ -11,6 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 from natproxy.records import filter as filters
 from natproxy.records.filter import FilterError
+from natproxy.records.filter.hosts import check_host
 from natproxy.records.times import TimeError, parse_moment
 from natproxy.records.whois import WhoisQuery
 
@@ -147,13 +148,14 @@ def read_port(text: Any, now: int) -> int:
 
 
 def read_host(text: Any, now: int) -> str:
-    """Return a host or an address.
+    """Return an address, optionally with a port, or what is shown of a UNIX socket.
 
-    :raises ValueError: if it is malformed.
+    :raises ValueError: if it is neither: no translation could have it.
     """
     host = _text(text)
     if not 0 < len(host) <= LONGEST:
         raise ValueError(f"a host has 1 to {LONGEST} characters")
+    check_host(host)
     return host
 
 

@@ -9,13 +9,14 @@ from typing import NamedTuple
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
-from natproxy.address import Address
-from natproxy.control.interfaces import EventsQuery, HistoryQuery, TableSource
-from natproxy.control.turns import Turns
-from natproxy.nat.ring import EventRing, Row
+from natproxy.control.interfaces import TableSource
+from natproxy.control.jobs import JobQueue
+from natproxy.nat.ring import EventRing
+from natproxy.nat.rows import ENDS, EVENT, ROUTE, SEQ, SERIAL, TIME, Row
 from natproxy.records import filter as filters
-from natproxy.records.record import Record
-from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, Gap, WhoisQuery, WhoisReply
+from natproxy.records.queries import EventsQuery, HistoryQuery
+from natproxy.records.record import Record, microseconds_of
+from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, Ends, Gap, WhoisQuery, WhoisReply
 
 PAGE = 500
 """Records in one page."""
@@ -46,7 +47,7 @@ class _Past(NamedTuple):
 class RingHistory:
     """A `natproxy.control.interfaces.History` of what a process remembers.
 
-    The ring is walked in portions: see `natproxy.control.turns`.
+    The ring is walked in portions: see `natproxy.control.jobs`.
 
     :param wall_clock: returns seconds since the epoch.
     """
@@ -58,16 +59,16 @@ class RingHistory:
         table: TableSource,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._turns = Turns(reactor)
+        self._jobs = JobQueue(reactor)
         self._ring = ring
         self._table = table
         self._wall_clock = wall_clock
 
     def whois(self, queries: list[WhoisQuery]) -> Deferred[list[WhoisReply]]:
         """Return who held ports; see `History`. The ring is walked once for all of them."""
-        return self._turns.walk(self._search(queries))
+        return self._jobs.walk(self._search(queries))
 
-    def pages(self, query: HistoryQuery) -> Iterator[Deferred[list[Record]]]:
+    def pages(self, query: HistoryQuery) -> Generator[Deferred[list[Record]], None, None]:
         """Return the translations in pages; see `History`."""
         found: list[Record] = []
         place = 0
@@ -77,7 +78,7 @@ class RingHistory:
             place += PAGE
             return found[place - PAGE : place]
 
-        collecting = self._turns.walk(self._collect(query))
+        collecting = self._jobs.walk(self._collect(query))
         collecting.addCallback(found.extend)
         try:
             yield collecting.addCallback(page)
@@ -88,7 +89,7 @@ class RingHistory:
                 collecting.addErrback(lambda _: None)
                 collecting.cancel()
 
-    def events(self, query: EventsQuery) -> Iterator[Deferred[list[Record]]]:
+    def events(self, query: EventsQuery) -> Generator[Deferred[list[Record]], None, None]:
         """Return no events: there are none but those of the ring, which the caller has read."""
         yield succeed([])
 
@@ -106,17 +107,17 @@ class RingHistory:
         latest = 0
         set_back = None
         for row in self._rows():
-            route, serial = row[5], row[2]
-            if row[3] < latest - SMALL_STEP:
+            route, serial = row[ROUTE], row[SERIAL]
+            if row[TIME] < latest - SMALL_STEP:
                 set_back = latest
-            latest = max(latest, row[3])
+            latest = max(latest, row[TIME])
             if route is not None and route[3] in ended and serial is not None:
-                if row[1] == "registered":
-                    firsts[serial] = row[0]
-                elif row[1] == "removed":
+                if row[EVENT] == "registered":
+                    firsts[serial] = row[SEQ]
+                elif row[EVENT] == "removed":
                     ended[route[3]].append(self._ended(row, firsts.pop(serial, None)))
             yield
-        if _microseconds(self._wall_clock()) < latest - SMALL_STEP:
+        if microseconds_of(self._wall_clock()) < latest - SMALL_STEP:
             set_back = latest
         past = _Past(held, ended, self._ring.complete_from, set_back)
         found: list[WhoisReply] = []
@@ -126,14 +127,19 @@ class RingHistory:
         return found
 
     def _reply(self, query: WhoisQuery, past: _Past) -> WhoisReply:
-        held = [record for record in past.held[query.port] if _concerns(query, record)]
-        ended = [record for record in past.ended[query.port] if _concerns(query, record)]
+        ends = Ends.of(query)
+
+        def concerned(record: Record) -> bool:
+            return ends.match(record.nat, record.upstream, record.upstream_port)
+
+        held = list(filter(concerned, past.held[query.port]))
+        ended = list(filter(concerned, past.ended[query.port]))
         if query.since is None:
             if held:
                 return WhoisReply(FOUND, tuple(held))
             return WhoisReply(NOBODY, last=ended[-1] if ended else None)
         since = query.since
-        until = _microseconds(self._wall_clock()) if query.until is None else query.until
+        until = microseconds_of(self._wall_clock()) if query.until is None else query.until
         serials = {record.serial for record in ended}
         alive = [record for record in held if record.serial not in serials]
         found = [record for record in (*ended, *alive) if _overlaps(record, since, until)]
@@ -162,7 +168,7 @@ class RingHistory:
     # History.
 
     def _collect(self, query: HistoryQuery) -> Generator[None, None, list[Record]]:
-        now = _microseconds(self._wall_clock())
+        now = microseconds_of(self._wall_clock())
         selected = filters.parse(query.filter, now)
         since = query.since
         until = now + 1 if query.until is None else query.until
@@ -185,14 +191,14 @@ class RingHistory:
             yield
         firsts: dict[int, int] = {}
         for row in self._rows():
-            serial = row[2]
-            if serial is not None and row[5] is not None:
-                if row[1] == "registered":
-                    firsts[serial] = row[0]
+            serial = row[SERIAL]
+            if serial is not None and row[ROUTE] is not None:
+                if row[EVENT] == "registered":
+                    firsts[serial] = row[SEQ]
                     open_ = alive.get(serial)
                     found[serial] = open_ if open_ is not None and wanted(open_) else None
-                elif row[1] in ("removed", "failed"):
-                    first = row[0] if row[1] == "failed" else firsts.pop(serial, None)
+                elif row[EVENT] in ENDS:
+                    first = row[SEQ] if row[EVENT] == "failed" else firsts.pop(serial, None)
                     record = self._ended(row, first)
                     found[serial] = record if wanted(record) else None
             yield
@@ -207,27 +213,16 @@ class RingHistory:
         while True:
             rows, _ = self._ring.read(cursor, STEP)
             for row in rows:
-                if row[0] >= end:
+                if row[SEQ] >= end:
                     return
                 yield row
             if not rows:
                 return
-            cursor = rows[-1][0]
+            cursor = rows[-1][SEQ]
 
     def _ended(self, row: Row, first: int | None) -> Record:
         """Return the record of the translation that ended with an event."""
         return self._ring.record_of(row)._replace(event=None, time=None, seq=first)
-
-
-def _concerns(query: WhoisQuery, record: Record) -> bool:
-    if query.nat is not None and record.nat != query.nat:
-        return False
-    if query.upstream is None:
-        return True
-    upstream, port = record.upstream, record.upstream_port
-    if upstream is None or port is None:
-        return False
-    return query.upstream in (upstream, str(Address(upstream, port)))
 
 
 def _span(record: Record) -> tuple[int, int]:
@@ -249,7 +244,3 @@ def _distance(record: Record, moment: int) -> int:
     if moment < first:
         return first - moment
     return 0 if record.ended is None else max(0, moment - last)
-
-
-def _microseconds(seconds: float) -> int:
-    return round(seconds * 1_000_000)

@@ -11,9 +11,15 @@ from twisted.web.server import Request
 
 from natproxy.control.actions import DrainResource, KillResource
 from natproxy.control.encoding import encode
-from natproxy.control.endpoint import JSON, JSON_LINES, Context, Endpoint, Unknown, listed
 from natproxy.control.events import EventsResource
-from natproxy.control.interfaces import HistoryQuery
+from natproxy.control.json_resource import (
+    JSON,
+    JSON_LINES,
+    Context,
+    JSONResource,
+    UnknownResource,
+    listed,
+)
 from natproxy.control.parameters import (
     RequestError,
     interval_of,
@@ -21,28 +27,30 @@ from natproxy.control.parameters import (
     read_filter,
     read_moment,
 )
-from natproxy.control.stream import Body
+from natproxy.control.stream import Body, Piece, paged
 from natproxy.control.whois import WhoisResource
+from natproxy.records.queries import HistoryQuery
+from natproxy.records.record import Record
 
 INDEX = "/v1/"
 
 
-class Index(Endpoint):
+class IndexResource(JSONResource):
     """The list of paths."""
 
     path = INDEX
     summary = "this list"
 
-    def __init__(self, context: Context, endpoints: list[Endpoint]) -> None:
+    def __init__(self, context: Context, resources: list[JSONResource]) -> None:
         super().__init__(context)
-        self._endpoints = endpoints
+        self._resources = resources
 
     def get(self, request: Request, values: dict[str, Any]) -> Any:
         """Return the paths with their methods and parameters."""
-        return {"daemon": self.context.observed.origin.proxy, "paths": [*listed(self._endpoints)]}
+        return {"daemon": self.context.observed.origin.proxy, "paths": [*listed(self._resources)]}
 
 
-class Status(Endpoint):
+class StatusResource(JSONResource):
     """What the daemon is, and its counters."""
 
     path = "/v1/status"
@@ -53,7 +61,7 @@ class Status(Endpoint):
         return self.context.observed.status()
 
 
-class Health(Endpoint):
+class HealthResource(JSONResource):
     """Replies as long as the reactor runs."""
 
     path = "/healthz"
@@ -64,7 +72,7 @@ class Health(Endpoint):
         return {"healthy": True}
 
 
-class Readiness(Endpoint):
+class ReadinessResource(JSONResource):
     """Whether new clients should be sent to the daemon."""
 
     path = "/readyz"
@@ -81,7 +89,7 @@ class Readiness(Endpoint):
         return {"ready": True}
 
 
-class Metrics(Endpoint):
+class MetricsResource(JSONResource):
     """The metrics in Prometheus's format."""
 
     path = "/metrics"
@@ -102,7 +110,7 @@ class Metrics(Endpoint):
         raise RequestError(404, "prometheus_client is not installed: install natproxy[metrics]")
 
 
-class OpenAPI(Endpoint):
+class OpenAPIResource(JSONResource):
     """The description of the paths for programs."""
 
     path = "/v1/openapi.json"
@@ -122,7 +130,7 @@ class OpenAPI(Endpoint):
         self.stream(request, body(), JSON)
 
 
-class Table(Endpoint):
+class TableResource(JSONResource):
     """The translations that exist now."""
 
     path = "/v1/table"
@@ -151,7 +159,7 @@ class Table(Endpoint):
         yield (b"[]\n" if separator == b"[\n" else b"\n]\n"), 0
 
 
-class HistoryResource(Endpoint):
+class HistoryResource(JSONResource):
     """The translations of the past."""
 
     path = "/v1/history"
@@ -170,27 +178,16 @@ class HistoryResource(Endpoint):
         since, until = interval_of(values, self.context.now())
         selected = values.get("filter")
         query = HistoryQuery(str(selected) if selected else "", since, until, values.get("limit"))
-        self.stream(request, self._body(query), JSON_LINES)
-
-    def _body(self, query: HistoryQuery) -> Body:
         history = self.context.observed.history
         assert history is not None
-        pages = history.pages(query)
-        try:
-            for page in pages:
-                found: list[Any] = []
-                yield page.addCallback(found.append)
-                if not found or not found[0]:
-                    return
-                for record in found[0]:
-                    yield encode(record) + b"\n", 1
-        finally:
-            close = getattr(pages, "close", None)
-            if close is not None:
-                close()
+        self.stream(request, paged(history.pages(query), _line), JSON_LINES)
 
 
-class Reconcile(Endpoint):
+def _line(record: Record) -> Piece:
+    return encode(record) + b"\n", 1
+
+
+class ReconcileResource(JSONResource):
     """The table against the process's own sockets."""
 
     path = "/v1/reconcile"
@@ -203,27 +200,27 @@ class Reconcile(Endpoint):
         return maybeDeferred(reconcile)
 
 
-def endpoints_of(context: Context, actions: bool) -> list[Endpoint]:
+def resources_of(context: Context, actions: bool) -> list[JSONResource]:
     """Return the resources that a daemon has.
 
     :param actions: whether those that change something are among them.
     """
     observed = context.observed
-    found: list[Endpoint] = [
-        Status(context),
-        Health(context),
-        Readiness(context),
-        Metrics(context),
-        OpenAPI(context),
+    found: list[JSONResource] = [
+        StatusResource(context),
+        HealthResource(context),
+        ReadinessResource(context),
+        MetricsResource(context),
+        OpenAPIResource(context),
     ]
     if observed.table is not None:
-        found.append(Table(context))
-    if observed.ring is not None:
-        found.append(EventsResource(context, observed.ring))
+        found.append(TableResource(context))
+    if context.watchers is not None:
+        found.append(EventsResource(context, context.watchers))
     if observed.history is not None:
         found += [WhoisResource(context), HistoryResource(context)]
     if observed.reconcile is not None:
-        found.append(Reconcile(context))
+        found.append(ReconcileResource(context))
     if actions:
         if observed.table is not None and observed.ring is not None:
             found.append(KillResource(context))
@@ -231,18 +228,18 @@ def endpoints_of(context: Context, actions: bool) -> list[Endpoint]:
     return found
 
 
-def tree_of(endpoints: list[Endpoint], context: Context) -> Resource:
+def tree_of(resources: list[JSONResource], context: Context) -> Resource:
     """Return the root of resources by their paths, with the list of paths at ``/`` and ``/v1/``."""
-    index = Index(context, endpoints)
-    endpoints = [*endpoints, index]
-    unknown = Unknown(context, INDEX)
+    index = IndexResource(context, resources)
+    resources = [*resources, index]
+    unknown = UnknownResource(context, INDEX)
     root = _Directory(index, unknown)
     version = _Directory(index, unknown)
     root.putChild(b"v1", version)
-    for endpoint in endpoints:
-        *directory, name = endpoint.path.strip("/").split("/")
-        if endpoint is not index:
-            (version if directory else root).putChild(name.encode("ascii"), endpoint)
+    for resource in resources:
+        *directory, name = resource.path.strip("/").split("/")
+        if resource is not index:
+            (version if directory else root).putChild(name.encode("ascii"), resource)
     return root
 
 

@@ -14,7 +14,9 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 from zope.interface import implementer
 
-from natproxy.control.turns import Turns
+from natproxy.control.interfaces import Pages
+from natproxy.control.jobs import JobQueue
+from natproxy.records.record import Record
 
 PORTION = 8 << 10
 """Bytes that are written at once, and that wait in the process for a client that does not read."""
@@ -33,6 +35,23 @@ Piece = tuple[bytes, int]
 
 Body = Generator["Piece | Deferred[object]", None, None]
 """Yields pieces, and Deferreds that it waits for."""
+
+
+def paged(pages: Pages, piece_of: Callable[[Record], Piece]) -> Body:
+    """Yield the pieces of the records of a search, which ends with the body.
+
+    :param piece_of: returns the piece of a record.
+    """
+    try:
+        for page in pages:
+            found: list[Record] = []
+            yield page.addCallback(found.extend)
+            if not found:
+                return
+            for record in found:
+                yield piece_of(record)
+    finally:
+        pages.close()
 
 
 class State(enum.Enum):
@@ -66,7 +85,7 @@ class Stream:
         self,
         request: Request,
         body: Body,
-        turns: Turns,
+        jobs: JobQueue,
         reactor: IReactorTime,
         failed: Callable[[Failure], object],
         stalled: float | None = STALLED,
@@ -74,7 +93,7 @@ class Stream:
         self._request = request
         self._transport: Any = request.transport
         self._body = body
-        self._turns = turns
+        self._jobs = jobs
         self._reactor = reactor
         self._failed = failed
         self._stalled = stalled
@@ -82,10 +101,10 @@ class Stream:
         self._paused = False
         self._waited: Deferred[object] | None = None
         self._timer: IDelayedCall | None = None
-        turns.streams += 1
+        jobs.streams += 1
         request.notifyFinish().addErrback(self._client_gone)
         request.registerProducer(self, True)
-        turns.schedule(self._step)
+        jobs.schedule(self._step)
 
     # What the transport calls.
 
@@ -110,7 +129,7 @@ class Stream:
 
     def _run(self) -> None:
         self._state = State.RUNNING
-        self._turns.schedule(self._step)
+        self._jobs.schedule(self._step)
 
     def _step(self, limit: int) -> int:
         if self._state is not State.RUNNING:
@@ -118,7 +137,7 @@ class Stream:
         if self._paused:
             self._state = State.PAUSED
             return 0
-        portion = max(PORTION, BUFFERED // self._turns.streams)
+        portion = max(PORTION, BUFFERED // self._jobs.streams)
         # The transport pauses this producer when more than that is waiting.
         self._transport.bufferSize = portion
         pieces: list[bytes] = []
@@ -143,7 +162,7 @@ class Stream:
             return walked
         self._write(pieces)
         if self._state is State.RUNNING:
-            self._turns.schedule(self._step)
+            self._jobs.schedule(self._step)
         return walked
 
     def _write(self, pieces: list[bytes]) -> None:
@@ -200,7 +219,7 @@ class Stream:
         if self._state is State.ENDED:
             return False
         self._state = State.ENDED
-        self._turns.streams -= 1
+        self._jobs.streams -= 1
         self._cancel_timer()
         waited, self._waited = self._waited, None
         if waited is not None:

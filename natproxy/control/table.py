@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from natproxy.nat.ring import EventRing, Row
-from natproxy.nat.table import NATEntry, NATTable
+from natproxy.nat.entry import NATEntry
+from natproxy.nat.ring import EventRing
+from natproxy.nat.rows import ROUTE, SEQ, STARTED
+from natproxy.nat.table import NATTable
 from natproxy.nat.translation import EntryState, Outcome
-from natproxy.records.record import Record
+from natproxy.records.record import Record, microseconds_of
 
 
-class ProcessTable:
+class LocalTable:
     """The table of one process; a `natproxy.control.interfaces.TableSource`.
 
     :param ring: the recorder of the table, which has the wall clock's time of each registration.
@@ -58,7 +60,7 @@ class ProcessTable:
 
     def _killed(self, entry: NATEntry, reason: str) -> Record:
         return self._record_of(entry)._replace(
-            ended=round(self._wall_clock() * 1e6),
+            ended=microseconds_of(self._wall_clock()),
             state="removed",
             outcome=Outcome.KILLED.value,
             reason=reason,
@@ -66,22 +68,23 @@ class ProcessTable:
 
     def _record_of(self, entry: NATEntry) -> Record:
         now = self._clock()
-        first: Row = self._ring.first_row(entry, self._wall_clock(), now)
-        route = first[5]
+        first = self._ring.first_row(entry, self._wall_clock(), now)
+        route = first[ROUTE]
         assert route is not None
         client, client_port, nat, nat_port, upstream, upstream_port, verb, name = route
         proxy, worker, boot = self._ring.origin
+        # By position: with `_replace` of the row's record it takes three times as long.
         return Record(
             None,
             None,
             proxy,
             worker,
             boot,
-            first[0] or None,
+            first[SEQ] or None,
             entry.serial,
             entry.serial,
             1,
-            first[4],
+            first[STARTED],
             None,
             client,
             client_port,

@@ -10,8 +10,8 @@ from twisted.internet.defer import Deferred
 from twisted.web.server import Request
 
 from natproxy.control.encoding import encode
-from natproxy.control.endpoint import JSON_LINES, Endpoint
 from natproxy.control.interfaces import History
+from natproxy.control.json_resource import JSON_LINES, MOST_OBJECT, JSONResource
 from natproxy.control.parameters import WHOIS, RequestError, lookup_of, parse_members
 from natproxy.control.stream import Body
 from natproxy.records.whois import WhoisQuery, WhoisReply
@@ -19,8 +19,11 @@ from natproxy.records.whois import WhoisQuery, WhoisReply
 GROUP = 1000
 """Lookups that are searched together."""
 
+PARSED = 5
+"""Entries for which a line that is parsed counts in the work of a turn."""
 
-class WhoisResource(Endpoint):
+
+class WhoisResource(JSONResource):
     """Searches the present and the past of ports."""
 
     path = "/v1/whois"
@@ -45,13 +48,13 @@ class WhoisResource(Endpoint):
         return history
 
     def _body(self, lines: Any) -> Body:
-        numbered = enumerate(iter(lines.readline, b""), 1)
+        numbered = enumerate(iter(lambda: lines.readline(MOST_OBJECT), b""), 1)
         while True:
             places: list[WhoisQuery | bytes] = []
             for number, line in numbered:
                 if line.strip():
                     places.append(self._parsed(number, line))
-                    yield b"", 1
+                    yield b"", PARSED
                 if len(places) == GROUP:
                     break
             if not places:

@@ -121,14 +121,16 @@ class DaemonConfig:
     name: str | None = setting(
         None,
         Name(),
-        "Name of the daemon, and of its control socket.",
+        "Name of the daemon, and of its socket and journal (as proxy-9000, by its first port).",
         reloadable=False,
+        shown="after its kind and port",
     )
     control: str | None = setting(
         None,
         Text(),
-        "Path of the control socket; none: no socket.",
+        "Path of the control socket (NAME.sock in the usual place); none: no socket.",
         reloadable=False,
+        shown="in the usual place",
     )
     web: tuple[str, ...] = setting(
         (),
@@ -273,8 +275,9 @@ class ProxyConfig(DaemonConfig):
     journal: str | None = setting(
         None,
         Text(),
-        "Directory of the journal; none: no journal.",
+        "Directory of the journal (NAME in the usual place, see the docs); none: no journal.",
         reloadable=False,
+        shown="in the usual place",
     )
     journal_keep: float = setting(
         90 * 86_400.0, TimeSpan(60), "Time that the journal keeps translations, such as 90d."
@@ -348,7 +351,13 @@ def fields_of(config: type[DaemonConfig]) -> Iterator[dataclasses.Field[Any]]:
 def settings_of(config: type[DaemonConfig]) -> list[Setting]:
     """Return the settings of a config: key, rule, variable and default of each."""
     return [
-        Setting(key_of(one.name), one.metadata["rule"], variable_of(config, one.name), one.default)
+        Setting(
+            key_of(one.name),
+            one.metadata["rule"],
+            variable_of(config, one.name),
+            one.default,
+            one.metadata["shown"].replace("`", ""),
+        )
         for one in fields_of(config)
     ]
 

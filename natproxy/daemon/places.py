@@ -213,6 +213,18 @@ def remove_stale(path: str) -> None:
             raise InUse(None)
 
 
+def identity_of(path: str) -> tuple[int, int] | None:
+    """Return what identifies the file at a path; ``None`` if there is none.
+
+    As long as a socket is open, no other file has its identity.
+    """
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def prepare_journal(path: str, parents: bool) -> None:
     """Create the directory of a journal with mode 0700, unless it exists, and check it.
 
@@ -230,7 +242,10 @@ def prepare_journal(path: str, parents: bool) -> None:
     if not stat.S_ISDIR(found.st_mode):
         raise PlaceError(os.strerror(errno.ENOTDIR))
     if found.st_mode & 0o022:
-        raise PlaceError("other users may write to the directory; chmod 700 it")
+        # A directory such as /tmp belongs to the system: its mode must stay as it is.
+        shared = found.st_mode & stat.S_ISVTX or found.st_uid != os.geteuid()
+        remedy = "name a directory in it" if shared else "chmod 700 it"
+        raise PlaceError(f"other users may write to the directory; {remedy}")
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
         raise PlaceError(os.strerror(errno.EACCES))
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import IListeningPort
 
 from natproxy.control.interfaces import History, Observed
-from natproxy.control.recent import RingHistory
-from natproxy.control.table import ProcessTable
+from natproxy.control.table import LocalTable
 from natproxy.daemon.config import ProxyConfig
 from natproxy.daemon.descriptors import Observers
 from natproxy.daemon.endpoints import listening_endpoints
@@ -20,13 +19,14 @@ from natproxy.daemon.observation import Observation
 from natproxy.daemon.observers import ObserverFactory
 from natproxy.daemon.places import PlaceError, prepare_journal
 from natproxy.daemon.service import DrainingService, StartupError, open_ports
-from natproxy.journal.history import JournalHistory
-from natproxy.journal.service import JournalError, JournalService, JournalSettings, note_off
 from natproxy.metrics.proxy import ProxyMetrics, Recorders
 from natproxy.nat.ring import EventRing
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.proxy.ident import IdentFactory
 from natproxy.records.places import NONE, journal_directory
+
+if TYPE_CHECKING:
+    from natproxy.journal.service import JournalService
 
 
 class ProxyObservation(Observation):
@@ -115,7 +115,7 @@ class ProxyObservation(Observation):
         """Return what the resources show."""
         observed = super().observed()
         assert self._ring is not None
-        table = ProcessTable(self._factory.table, self._ring, self.reactor.seconds, self.wall_clock)
+        table = LocalTable(self._factory.table, self._ring, self.reactor.seconds, self.wall_clock)
         observed.table = table
         observed.ring = self._ring
         observed.history = self._history(table)
@@ -134,11 +134,15 @@ class ProxyObservation(Observation):
             "journal": None if journal is None else journal.status().json(),
         }
 
-    def _history(self, table: ProcessTable) -> History:
+    def _history(self, table: LocalTable) -> History:
         assert self._ring is not None
         journal = self.journal
         if journal is None:
+            from natproxy.control.recent import RingHistory
+
             return RingHistory(self.reactor, self._ring, table, self.wall_clock)
+        from natproxy.journal.history import JournalHistory
+
         return JournalHistory(
             self.reactor, journal, journal.directory, table, wall_clock=self.wall_clock
         )
@@ -148,6 +152,8 @@ class ProxyObservation(Observation):
 
         :raises StartupError: if the directory that was configured cannot be used.
         """
+        from natproxy.journal.service import JournalError, JournalService, JournalSettings
+
         config = self._proxy_config
         assert self._ring is not None
         explicit = self._journal_path is not None
@@ -179,7 +185,9 @@ class ProxyObservation(Observation):
     def _note_off(self) -> None:
         """Record in the journal of an earlier run that the daemon runs without it."""
         path = self._default_directory()
-        if path is not None:
+        if path is not None and os.path.isdir(path):
+            from natproxy.journal.directory import JournalError, note_off
+
             try:
                 note_off(path, self.wall_clock())
             except JournalError as error:

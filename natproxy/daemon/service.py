@@ -31,6 +31,13 @@ from natproxy.daemon.signals import MaintenanceSignals, SignalledReactor, Termin
 from natproxy.server.factory import CommandFactory
 from natproxy.settings import SettingError
 
+SWITCH_INTERVAL = 0.0005
+"""Seconds after which a thread that computes lets the reactor's thread run.
+
+Each system call of the reactor's thread may wait as long: with Python's 5 ms, a command takes tens
+of milliseconds while the journal is searched.
+"""
+
 
 class StartupError(SystemExit, Exception):
     """A daemon cannot start, for the reason that is this exception's text.
@@ -155,6 +162,7 @@ class DrainingService(Service):
         """
         super().privilegedStartService()
         raise_limit()
+        sys.setswitchinterval(SWITCH_INTERVAL)
         try:
             self.ports = open_ports(self._endpoints, self.factory, self._label)
             self.addresses = tuple(address_text(port.getHost()) for port in self.ports)

@@ -30,6 +30,7 @@ from natproxy.daemon.config import FileServerConfig, ProxyConfig
 from natproxy.daemon.descriptors import attainable
 from natproxy.daemon.listening import address_text
 from natproxy.daemon.logfile import LogWriter, Stream, format_time
+from natproxy.daemon.observation import Observation
 from natproxy.daemon.proxy import make_proxy
 from natproxy.daemon.service import DrainingService, startup_errors
 from natproxy.daemon.signals import MaintenanceSignals, TerminationSignals
@@ -189,6 +190,7 @@ def _welcome(
         f"serving      {printable(served.directory.path)} ({state})",
         *(f"file server  {address_text(port.getHost())}" for port in server.ports),
         *(f"proxy        {address_text(port.getHost())}" for port in proxy.ports),
+        *(f"page         {page}" for page in _pages(proxy)),
         "",
         "Try, in another terminal:",
     ]
@@ -196,6 +198,7 @@ def _welcome(
     option = _server_option(proxy)
     example = _example(served.directory, names)
     lines += [f"  {program} {command}{option}" for command in ("ls", f"get {example}", "shell")]
+    lines.append(f"  {program} top")
     return "\n".join([*lines, "", "Ctrl-C ends it.", ""])
 
 
@@ -212,6 +215,22 @@ def _program() -> str:
     if os.path.basename(sys.argv[0]) == "__main__.py":
         return f"{os.path.basename(sys.executable)} -m natproxy"
     return shlex.quote(sys.argv[0])
+
+
+def _pages(proxy: DrainingService) -> list[str]:
+    """Return where a browser on this host finds the page: URLs, and paths of UNIX sockets."""
+    companion = proxy.companion
+    addresses = companion.web() if isinstance(companion, Observation) else []
+    pages = []
+    for address in addresses:
+        host, colon, port = address.rpartition(":")
+        if not port.isdigit():
+            pages.append(address)
+            continue
+        bare = host.strip("[]")
+        local = LOOPBACK.get(bare, bare)
+        pages.append(f"http://{f'[{local}]' if ':' in local else local}{colon}{port}/")
+    return pages
 
 
 def _server_option(proxy: DrainingService) -> str:

@@ -75,7 +75,7 @@ def erase_client(directory: str, client: str) -> list[Erasure]:
 class _Client:
     """Who is erased.
 
-    :param client: an address, a network, or another host as it is shown.
+    :param client: an address, a network, or ``unix`` with a path, as it is shown.
     :ivar matches: returns whether a host is meant.
     :raises JournalError: if it is malformed.
     """
@@ -86,8 +86,11 @@ class _Client:
         try:
             self.matches = parse_network(client).contains
         except ValueError as error:
-            if "/" in client:
-                raise JournalError(f"cannot erase {client}: {error}") from None
+            if not client.startswith("unix"):
+                raise JournalError(
+                    f"cannot erase {client!r}: {error}; an address, a network such as 10.0.0.0/24"
+                    " or the path of a UNIX socket as it is shown (unix/run/…) is needed"
+                ) from None
             self.matches = client.__eq__
             self._text = client
 

@@ -16,7 +16,7 @@ from natproxy.journal.directory import JournalError
 from natproxy.journal.ports import LivePorts
 from natproxy.journal.search import Journal
 from natproxy.records.queries import EventsQuery, HistoryQuery
-from natproxy.records.record import Record
+from natproxy.records.record import Record, microseconds_of
 from natproxy.records.whois import UNKNOWN, Gap, WhoisQuery, WhoisReply
 from natproxy.server.threads import (
     BoundedExecutor,
@@ -131,14 +131,14 @@ class JournalHistory:
             self._current_replies
         )
 
-    def pages(self, query: HistoryQuery) -> Iterator[Deferred[list[Record]]]:
+    def pages(self, query: HistoryQuery) -> Pages:
         """Return the records of translations, oldest first, in pages; an empty page is the end.
 
         The search ends when the iterator is closed.
         """
         return Pages(self, lambda journal, check: journal.history(query, check), query.until)
 
-    def events(self, query: EventsQuery) -> Iterator[Deferred[list[Record]]]:
+    def events(self, query: EventsQuery) -> Pages:
         """Return the records of events in the same manner, by worker and ``seq``."""
         return Pages(self, lambda journal, check: journal.events(query, check), query.until)
 
@@ -230,7 +230,7 @@ class JournalHistory:
         return replies
 
     def _now(self) -> int:
-        return round(self._wall_clock() * 1_000_000)
+        return microseconds_of(self._wall_clock())
 
 
 def _not_written(failure: Failure) -> Failure | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from natproxy.records.record import Origin, Record
 
@@ -14,14 +14,11 @@ Entry = tuple[
     "int | None",  # seq
     "int | None",  # relaying_seq
     "int | None",  # removed_seq
-    "int | None",  # command
-    "int | None",  # attempt
     int,  # started
     "int | None",  # relaying
     "int | None",  # ended
     str,  # client
     int,  # client_port
-    "str | None",  # identity
     "str | None",  # nat
     "int | None",  # nat_port
     "str | None",  # upstream
@@ -34,10 +31,21 @@ Entry = tuple[
     "str | None",  # reason
     "int | None",  # duration
 ]
-"""A row of the table ``entries``, with the hosts in place of their numbers."""
+"""A row of the table ``entries``, with the hosts in place of their numbers.
 
-COLUMNS = 23
-"""Number of columns of the table ``entries``."""
+The columns that are null in every row are left out: ``command``, ``attempt`` and ``identity``.
+"""
+
+COLUMNS = 20
+"""Number of columns of an `Entry`."""
+
+# Places of some of them.
+SERIAL: Final = 0
+CLIENT: Final = 7
+NAT: Final = 9
+NAT_PORT: Final = 10
+UPSTREAM: Final = 11
+REASON: Final = 18
 
 _COLUMNS = (
     "e.serial, e.seq, e.relaying_seq, e.removed_seq, e.command, e.attempt, e.started, e.relaying,"

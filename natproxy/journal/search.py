@@ -76,12 +76,22 @@ class Journal:
         return events(self._directory, query, check)
 
     def gaps(self, since: int | None = None, until: int | None = None) -> list[Gap]:
-        """Return the times in an interval at which the journal is not complete, oldest first."""
+        """Return the times in an interval at which the journal is not complete, oldest first.
+
+        A time that is inside another one with the same cause is left out.
+        """
         coverage = Coverage(self._directory.contents())
         first = BEGINNING if since is None else since
         last = END if until is None else until - 1
-        spans = sorted([*coverage.gaps, *coverage.doubled], key=lambda gap: (gap.first, gap.last))
-        return [gap.gap for gap in spans if gap.overlaps(first, last)]
+        found: list[Gap] = []
+        ends: dict[str, int] = {}
+        spans = [*coverage.gaps, *coverage.doubled]
+        for span in sorted(spans, key=lambda span: (span.first, -span.last)):
+            cause = span.gap.cause
+            if span.overlaps(first, last) and span.last > ends.get(cause, BEGINNING):
+                found.append(span.gap)
+                ends[cause] = span.last
+        return found
 
     def segments(self) -> tuple[Summary, ...]:
         """Return what each segment contains, oldest first; those that cannot be read are gaps."""

@@ -29,6 +29,7 @@ from natproxy.journal.space import Unwritable
 from natproxy.journal.status import JournalStatus
 from natproxy.journal.writer import Batch, Writer
 from natproxy.nat.ring import EventRing
+from natproxy.records.record import microseconds_of
 from natproxy.server.threads import InThread, Threads
 
 __all__ = ["JournalError", "JournalService", "JournalSettings", "note_off"]
@@ -63,7 +64,11 @@ class JournalSettings(NamedTuple):
 
 
 class State(Enum):
-    """What the journal does."""
+    """What the journal does: it goes around from idle to delayed, writing, and idle.
+
+    From writing it becomes unwritable if that fails, and delayed if there are new events. It is
+    stopping from any of them until the last batch is written.
+    """
 
     STOPPED = "stopped"
     IDLE = "idle"  # until an event, or until `IDLE` has passed
@@ -241,7 +246,7 @@ class JournalService(Service):
         last = ring.next - 1
         wall, monotonic = self._wall_clock(), self._reactor.seconds()
         alive = [] if lost is None else ring.open_rows(wall, monotonic)
-        batch = Batch(rows, lost, alive, round(wall * 1_000_000), monotonic, stopped)
+        batch = Batch(rows, lost, alive, microseconds_of(wall), monotonic, stopped)
         self._in_thread(partial(self._write_in_thread, batch)).addCallbacks(
             self._wrote, self._not_written, callbackArgs=(last,)
         )
@@ -381,4 +386,4 @@ class JournalService(Service):
         return JournalError(f"the journal in {self.directory} cannot be written: {self._error}")
 
     def _now(self) -> int:
-        return round(self._wall_clock() * 1_000_000)
+        return microseconds_of(self._wall_clock())

@@ -5,7 +5,6 @@ The result is `UNKNOWN` wherever the journal is not complete, and `NOBODY` only 
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -20,7 +19,7 @@ from natproxy.journal.rows import ERASED, Row
 from natproxy.journal.schema import CAUSES
 from natproxy.journal.summary import Summary
 from natproxy.records.record import Record
-from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, Gap, WhoisQuery, WhoisReply
+from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, Ends, Gap, WhoisQuery, WhoisReply
 
 ATTEMPTS = 5
 """Times that the segments are read anew because files have been replaced meanwhile."""
@@ -45,17 +44,13 @@ class Search(NamedTuple):
     """What is looked for.
 
     :ivar port: the proxy's port.
-    :ivar nat: its host, normalized; ``None`` for any.
-    :ivar upstream: host of the upstream, normalized; ``None`` for any.
-    :ivar upstream_port: its port; ``None`` for any.
+    :ivar ends: the hosts, and the upstream's port.
     :ivar first: first microsecond of the interval.
     :ivar last: its last one.
     """
 
     port: int
-    nat: str | None
-    upstream: str | None
-    upstream_port: int | None
+    ends: Ends
     first: int
     last: int
 
@@ -67,20 +62,11 @@ class Search(NamedTuple):
         """
         until = now if query.until is None else query.until
         since = until if query.since is None else query.since
-        host, port = (None, None) if query.upstream is None else split_upstream(query.upstream)
-        nat = None if query.nat is None else normal_host(query.nat)
-        return cls(query.port, nat, host, port, since, max(since, until - 1))
+        return cls(query.port, Ends.of(query), since, max(since, until - 1))
 
     def selects(self, row: Row) -> bool:
         """Return whether the hosts of an entry are those that are looked for."""
-        return (
-            (self.nat is None or (row.nat is not None and normal_host(row.nat) == self.nat))
-            and (
-                self.upstream is None
-                or (row.upstream is not None and normal_host(row.upstream) == self.upstream)
-            )
-            and self.upstream_port in (None, row.upstream_port)
-        )
+        return self.ends.match(row.nat, row.upstream, row.upstream_port)
 
 
 class Candidate(NamedTuple):
@@ -342,25 +328,3 @@ def _records(candidates: list[Candidate], search: Search) -> tuple[Record, ...]:
         candidate.row.record(candidate.segment.origin)
         for candidate in sorted(candidates, key=distance)
     )
-
-
-def normal_host(host: str) -> str:
-    """Return one form of an IP address; other hosts as they are.
-
-    An IPv6 address that contains an IPv4 address becomes that one.
-    """
-    try:
-        address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
-    except ValueError:
-        return host
-    mapped = getattr(address, "ipv4_mapped", None)
-    return str(address if mapped is None else mapped)
-
-
-def split_upstream(text: str) -> tuple[str, int | None]:
-    """Return the normalized host and the port of ``HOST``, ``HOST:PORT`` or ``[HOST]:PORT``."""
-    host, colon, port = text.rpartition(":")
-    bare = host.startswith("[") or ":" not in host
-    if colon and bare and port.isdecimal():
-        return normal_host(host), int(port)
-    return normal_host(text), None

@@ -14,7 +14,8 @@ from natproxy.journal.ports import LivePorts
 from natproxy.journal.rows import Action, Entry, GapRow, Step
 from natproxy.journal.segment import Addition, Segment
 from natproxy.journal.space import Unwritable, check_space, reason_of
-from natproxy.nat.ring import Lost, Row
+from natproxy.nat.ring import Lost
+from natproxy.nat.rows import PROMISED, ROUTE, SENT, SEQ, SERIAL, STARTED, Row
 from natproxy.records.record import Origin
 
 ROWS = 1_000_000
@@ -288,10 +289,10 @@ class Fold:
         """
         serials = set()
         for row in alive:
-            serial = row[2]
+            serial = row[SERIAL]
             assert serial is not None
             serials.add(serial)
-            first = row[0] or None
+            first = row[SEQ] or None
             if serial not in self._before:
                 state = self._changed.get(serial) or (first, None, None, row)
                 self._changed[serial] = (first, *state[1:])
@@ -356,7 +357,7 @@ def _entry(serial: int, row: Row, state: Open, end: End, names: bool) -> Entry:
 
     :param row: its last event.
     """
-    started, route = row[4], row[5]
+    started, route = row[STARTED], row[ROUTE]
     assert started is not None
     assert route is not None
     client, client_port, nat, nat_port, upstream, upstream_port, verb, name = route
@@ -366,22 +367,19 @@ def _entry(serial: int, row: Row, state: Open, end: End, names: bool) -> Entry:
         state[0],
         state[1],
         removed,
-        None,
-        None,
         started,
         state[2],
         ended,
         client,
         client_port,
-        None,
         nat,
         nat_port,
         upstream,
         upstream_port,
         verb,
         name if names else "",
-        row[6],
-        row[7] or 0,
+        row[PROMISED],
+        row[SENT] or 0,
         outcome,
         reason,
         duration,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -15,10 +14,10 @@ from natproxy.address import FIRST_STAND_IN_PORT, Address
 from natproxy.journal.status import JournalStatus
 from natproxy.metrics.commands import CommandCounters
 from natproxy.metrics.daemon import DaemonMetrics
-from natproxy.metrics.families import SECONDS, Family, Histogram, counter, gauge, histogram
+from natproxy.metrics.families import Family, Histogram, counter, gauge, histogram
 from natproxy.metrics.kernel import PortReader
 from natproxy.metrics.reconcile import Reconciler
-from natproxy.nat import Event, Failed, NATTable, Removed, TranslationKey
+from natproxy.nat import Event, Failed, NATEntry, NATTable, Outcome, TranslationKey
 from natproxy.nat.ring import EventRing
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.records.record import Origin
@@ -32,6 +31,17 @@ RECONCILE_INTERVAL = 60.0
 
 _SAMPLE = 100
 """Entries of the table whose upstreams are added to them at a time."""
+
+
+BATCH = 64
+"""Commands that are counted at once, at the latest.
+
+In the path of a command only a tuple is kept. To count many, one after the other, takes a third of
+the time that it takes between two commands, when neither code nor data are in the CPU's cache.
+"""
+
+Ended = tuple[bytes, "Outcome | None", int, float, float, "float | None", float, TranslationKey]
+"""Verb, outcome, bytes of the reply; begin, registration, header and end, in seconds; key."""
 
 
 class ShownJournal(Protocol):
@@ -89,6 +99,7 @@ class ProxyMetrics(DaemonMetrics):
         self.reconciler = Reconciler(factory.table, self.upstreams, self.in_thread, self.clock)
         self._checks: LoopingCall = LoopingCall(self.reconciler.compare)
         self._checks.clock = self.clock
+        self._ended: list[Ended] = []
         self._ends += self._count_commands(factory.table)
 
     def startService(self) -> None:
@@ -107,44 +118,56 @@ class ProxyMetrics(DaemonMetrics):
         return cast("Deferred[object]", self._ports.figures())
 
     def _count_commands(self, table: NATTable) -> tuple[Callable[[], None], ...]:
-        """Subscribe; return what ends the subscriptions.
+        """Subscribe; return what ends the subscriptions."""
+        ended = self._ended
+        append = ended.append
 
-        The callbacks are called for each command: what they use are local names.
-        """
-        counters_of, other = self.commands.by_verb.get, self.commands.other
-        connect = self.connect
-        connects = connect.counts
-
-        def removed(event: Event) -> None:
-            assert type(event) is Removed
-            _, _, now, started, _, command, key, registered, _, sent, outcome, _, relaying = event
-            self._last_key = key
-            counters = counters_of(command[0], other)
-            counters.count(outcome, sent, now - started)
-            seconds = registered - started
-            connects[bisect_left(SECONDS, seconds)] += 1
-            connect.sum += seconds
-            if relaying is not None:
-                first_byte = counters.first_byte
-                seconds = relaying - started
-                first_byte.counts[bisect_left(SECONDS, seconds)] += 1
-                first_byte.sum += seconds
+        def removed(entry: NATEntry, now: float) -> None:
+            append(
+                (
+                    entry.command[0],
+                    entry.outcome,
+                    entry.relayed,
+                    entry.started_at,
+                    entry.registered_at,
+                    entry.relaying_at,
+                    now,
+                    entry.key,
+                )
+            )
+            if len(ended) == BATCH:
+                self._count_ended()
 
         def failed(event: Event) -> None:
             assert type(event) is Failed
-            seconds = event.monotonic - event.started_at
-            counters_of(event.command.verb, other).count(event.outcome, event.sent, seconds)
+            counters = self.commands.by_verb.get(event.command.verb, self.commands.other)
+            counters.count(event.outcome, event.sent, event.monotonic - event.started_at)
 
         return (
-            table.subscribe(removed, (Removed,)),
+            table.count(removed),
             table.subscribe(failed, (Failed,)),
         )
+
+    def _count_ended(self) -> None:
+        """Count the commands that have ended since the last call."""
+        counters_of, other = self.commands.by_verb.get, self.commands.other
+        connect = self.connect.observe
+        for verb, outcome, sent, started, registered, relaying, ended, key in self._ended:
+            self._last_key = key
+            counters = counters_of(verb, other)
+            if outcome is not None:
+                counters.count(outcome, sent, ended - started)
+            connect(registered - started)
+            if relaying is not None:
+                counters.first_byte.observe(relaying - started)
+        self._ended.clear()
 
     def upstreams(self) -> frozenset[Address]:
         """Return the addresses of the upstream that commands were sent to; no UNIX sockets.
 
         They are taken from some commands only: a set that grows with each would cost more.
         """
+        self._count_ended()
         keys = [entry.key for entry in islice(self._table, _SAMPLE)]
         if self._last_key is not None:
             keys.append(self._last_key)
@@ -159,6 +182,7 @@ class ProxyMetrics(DaemonMetrics):
 
     def families(self) -> list[Family]:
         """Return all families."""
+        self._count_ended()
         prefix, pool = self.prefix, self._pool
         return [
             *self._common_families(),
@@ -189,6 +213,7 @@ class ProxyMetrics(DaemonMetrics):
     def counters(self) -> dict[str, Any]:
         """Return the counters for ``/v1/status``; the figures of ports may be seconds old."""
         self.refresh()
+        self._count_ended()
         pool = self._pool
         return {
             **self._common_counters(),

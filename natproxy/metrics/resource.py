@@ -17,7 +17,7 @@ from natproxy.metrics.families import Buckets, Family, Kind
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-MOST_READERS = 16
+MOST_READERS = 8
 """Requests that wait for the kernel's figures; more are refused."""
 
 

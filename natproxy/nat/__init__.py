@@ -1,8 +1,9 @@
 """The NAT table: which client is behind which upstream connection."""
 
+from natproxy.nat.entry import NATEntry
 from natproxy.nat.events import Event, Failed, Registered, Relaying, Removed
 from natproxy.nat.subscribers import Subscribers
-from natproxy.nat.table import NATEntry, NATTable, NotInTable, Recorder, TranslationExists
+from natproxy.nat.table import NATTable, NotInTable, Recorder, TranslationExists
 from natproxy.nat.translation import EntryState, Outcome, TranslationKey
 
 __all__ = [

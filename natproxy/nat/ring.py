@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from natproxy.nat.entry import NATEntry
 from natproxy.nat.events import Failed
-from natproxy.nat.table import NATEntry, NATTable
-from natproxy.protocol import Command, encode_name, name_of, printable
-from natproxy.records.record import Origin, Record
+from natproxy.nat.rows import ENDS, EVENT, ROUTE, SEQ, STARTED, TIME, Row, record_of, verb_and_name
+from natproxy.nat.table import NATTable
+from natproxy.protocol import Command
+from natproxy.records.record import Origin, Record, microseconds_of
 
 EVENTS = 65_536
 """Events that a ring holds."""
@@ -24,29 +26,8 @@ NAMES = 32 << 20
 LONG_NAME = 256
 """Characters of a name from which on it is counted: shorter ones need 16 MiB at most."""
 
-SHOWN = 1024
+CACHED = 1024
 """Commands of which verb and name are cached, if they are no longer than `LONG_NAME`."""
-
-Route = tuple[str, int, "str | None", "int | None", "str | None", "int | None", str, str]
-"""Client, its port, the proxy's host and port, the upstream's host and port, verb, name."""
-
-# Plain tuples of plain values: the garbage collector stops tracking them, so that 65,536 of them
-# do not prolong its pauses.
-Row = tuple[
-    int,  # 0 seq
-    str,  # 1 event
-    "int | None",  # 2 serial
-    int,  # 3 time, in microseconds since the epoch
-    "int | None",  # 4 started, likewise
-    "Route | None",  # 5 route; None for an administrator's action
-    "int | None",  # 6 promised
-    "int | None",  # 7 bytes
-    "str | None",  # 8 outcome
-    "str | None",  # 9 reason
-    float,  # 10 duration in seconds since the start of the command
-    "int | None",  # 11 uid
-    "int | None",  # 12 pid
-]
 
 
 class Lost(NamedTuple):
@@ -71,7 +52,6 @@ class EventRing:
     :ivar first: number of the oldest event held; equals `next` if none is held.
     :ivar next: number of the next event; the first event has 1.
     :ivar watchers: clients that follow the events; counted by those who serve them.
-    :ivar feed: what wakes its watchers (`natproxy.control.feed`); ``None`` until there are some.
     :ivar complete_from: microseconds since the epoch from which on the ring has every event.
     """
 
@@ -87,14 +67,13 @@ class EventRing:
         self.first = 1
         self.next = 1
         self.watchers = 0
-        self.feed: Any = None
-        self.complete_from = _microseconds(wall_clock())
+        self.complete_from = microseconds_of(wall_clock())
         self._table = table
         self._size = size
         self._names = names
         self._names_left = names
         self._rows: list[Row | None] = [None] * size
-        self._shown: dict[bytes, tuple[str, str]] = {}
+        self._texts: dict[bytes, tuple[str, str]] = {}
         self._waiting: list[Callable[[], object]] = []
         table.record(self)
 
@@ -151,7 +130,7 @@ class EventRing:
         :param time: seconds since the epoch.
         :param reason: the request, such as the text of a filter.
         """
-        moment = _microseconds(time)
+        moment = microseconds_of(time)
         self._add(
             (
                 self.next,
@@ -172,52 +151,7 @@ class EventRing:
 
     def record_of(self, row: Row) -> Record:
         """Return the record of an event."""
-        seq, event, serial, time, started, route, promised, sent, outcome, reason, duration = row[
-            :11
-        ]
-        proxy, worker, boot = self.origin
-        if route is None:
-            return Record(
-                event,
-                time,
-                proxy,
-                worker,
-                boot,
-                seq,
-                serial,
-                reason=reason,
-                uid=row[11],
-                pid=row[12],
-            )
-        client, client_port, nat, nat_port, upstream, upstream_port, verb, name = route
-        return Record(
-            event,
-            time,
-            proxy,
-            worker,
-            boot,
-            seq,
-            serial,
-            serial,
-            1,
-            started,
-            time if event in _LAST else None,
-            client,
-            client_port,
-            None,
-            nat,
-            nat_port,
-            upstream,
-            upstream_port,
-            verb,
-            name,
-            promised,
-            sent,
-            event,
-            outcome,
-            reason,
-            round(duration, 6),
-        )
+        return record_of(row, self.origin)
 
     def first_row(self, entry: NATEntry, wall: float, now: float) -> Row:
         """Return the row of an entry's registration, whether or not the ring still holds it.
@@ -228,8 +162,8 @@ class EventRing:
         :param now: seconds of the table's clock, now.
         """
         if entry.recorded is None:
-            started = _microseconds(wall - (now - entry.registered_at))
-            verb, name = self.shown(entry.command)
+            started = microseconds_of(wall - (now - entry.registered_at))
+            verb, name = self.verb_and_name(entry.command)
             route = (*entry.client_address, *entry.key.local, *entry.key.upstream, verb, name)
             self._count(name)
             duration = entry.registered_at - entry.started_at
@@ -248,18 +182,17 @@ class EventRing:
                 None,
                 None,
             )
-        row: Row = entry.recorded
-        return row
+        return entry.recorded
 
-    def shown(self, command: Command) -> tuple[str, str]:
+    def verb_and_name(self, command: Command) -> tuple[str, str]:
         """Return verb and file name of a command as records have them."""
-        found = self._shown.get(command.line)
+        found = self._texts.get(command.line)
         if found is None:
-            found = shown(command)
+            found = verb_and_name(command)
             if len(command.line) <= LONG_NAME:
-                if len(self._shown) >= SHOWN:
-                    self._shown.clear()
-                self._shown[command.line] = found
+                if len(self._texts) >= CACHED:
+                    self._texts.clear()
+                self._texts[command.line] = found
         return found
 
     # What the table calls, in the path of a command.
@@ -269,7 +202,7 @@ class EventRing:
         command = entry.command
         (nat, nat_port), (upstream, upstream_port) = entry.key
         client, client_port = entry.client_address
-        verb, name = self._shown.get(command.line) or self.shown(command)
+        verb, name = self._texts.get(command.line) or self.verb_and_name(command)
         started = int(wall * 1e6 + 0.5)
         entry.recorded = row = (
             self.next,
@@ -299,8 +232,8 @@ class EventRing:
                 "relaying",
                 entry.serial,
                 int(wall * 1e6 + 0.5),
-                first[4],
-                first[5],
+                first[STARTED],
+                first[ROUTE],
                 entry.promised,
                 0,
                 None,
@@ -321,8 +254,8 @@ class EventRing:
                 "removed",
                 entry.serial,
                 int(wall * 1e6 + 0.5),
-                first[4],
-                first[5],
+                first[STARTED],
+                first[ROUTE],
                 entry.promised,
                 entry.relayed,
                 None if outcome is None else outcome._value_,
@@ -336,7 +269,7 @@ class EventRing:
     def failed(self, event: Failed) -> None:
         """Add a command that never had an upstream connection."""
         duration = event.monotonic - event.started_at
-        verb, name = self.shown(event.command)
+        verb, name = self.verb_and_name(event.command)
         self._count(name)
         client, client_port = event.client
         self._add(
@@ -344,8 +277,8 @@ class EventRing:
                 self.next,
                 "failed",
                 event.serial,
-                _microseconds(event.time),
-                _microseconds(event.time - duration),
+                microseconds_of(event.time),
+                microseconds_of(event.time - duration),
                 (client, client_port, None, None, None, None, verb, name),
                 None,
                 event.sent,
@@ -362,7 +295,7 @@ class EventRing:
             self._names_left -= len(name)
 
     def _add(self, row: Row) -> None:
-        seq = row[0]
+        seq = row[SEQ]
         rows, place = self._rows, seq % self._size
         old = rows[place]
         if self._names_left < self._names:
@@ -370,8 +303,8 @@ class EventRing:
             self._evict()
         elif old is not None:
             # The wall clock may have been set back: the times need not increase.
-            if old[3] >= self.complete_from:
-                self.complete_from = old[3] + 1
+            if old[TIME] >= self.complete_from:
+                self.complete_from = old[TIME] + 1
             self.first += 1
         rows[place] = row
         self.next = seq + 1
@@ -390,30 +323,11 @@ class EventRing:
             self.first += 1
             if row is not None:
                 # The wall clock may have been set back: the times need not increase.
-                if row[3] >= self.complete_from:
-                    self.complete_from = row[3] + 1
+                if row[TIME] >= self.complete_from:
+                    self.complete_from = row[TIME] + 1
                 # With the last event of a translation, its name is gone.
-                if row[5] is not None and row[1] in _LAST:
-                    length = len(row[5][7])
+                route = row[ROUTE]
+                if route is not None and row[EVENT] in ENDS:
+                    length = len(route[-1])
                     if length > LONG_NAME:
                         self._names_left += length
-
-
-_LAST = ("removed", "failed")
-
-
-def shown(command: Command) -> tuple[str, str]:
-    """Return verb and file name of a command as records have them."""
-    command = command.shown
-    verb = command.verb.decode() if command.known else printable(command.verb, 80)
-    name = name_of(command)
-    if name.isascii():
-        text = name.decode("ascii")
-        if text.isprintable() and "%" not in text and " " not in text:
-            # Most names are the same when they are encoded.
-            return verb, text
-    return verb, encode_name(name).decode("ascii")
-
-
-def _microseconds(seconds: float) -> int:
-    return round(seconds * 1_000_000)

@@ -13,32 +13,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import ParamSpec, Protocol
 
 from twisted.logger import Logger
 
 from natproxy.address import Address
-from natproxy.nat.events import (
-    ALL_KINDS,
-    Event,
-    Failed,
-    Registered,
-    Relaying,
-    Removed,
-)
+from natproxy.nat.entry import ClientTransport, NATEntry
+from natproxy.nat.events import ALL_KINDS, Event, Failed, Registered, Relaying, Removed
 from natproxy.nat.subscribers import Subscribers
 from natproxy.nat.translation import EntryState, Outcome, TranslationKey
-from natproxy.protocol import Command, name_of
+from natproxy.protocol import Command
 
-_NOT_RECORDED = "cannot record an event"
-
-
-class ClientTransport(Protocol):
-    """The part of a client's connection that an entry uses."""
-
-    def write(self, data: bytes) -> object:
-        """Send bytes to the client."""
-        ...
+P = ParamSpec("P")
 
 
 class TranslationExists(Exception):
@@ -51,87 +37,6 @@ class TranslationExists(Exception):
 
 class NotInTable(Exception):
     """The entry is not in the table, or no longer."""
-
-
-class NATEntry:
-    """One translation: a command of a client and the upstream connection that carries it.
-
-    :ivar serial: number of the translation, counted up from 1 for each table.
-    :ivar key: the two ends of the upstream connection.
-    :ivar client: the client's transport.
-    :ivar client_address: its host and port.
-    :ivar command: what the client sent, without a secret.
-    :ivar started_at: when the command began, in seconds of the table's clock.
-    :ivar registered_at: when the entry was registered, likewise.
-    :ivar promised: bytes of the reply's body; ``None`` for a listing, and before the header.
-    :ivar relayed: bytes of the reply, header included, passed to the client so far.
-    :ivar relaying_at: when the header of the reply was received, in seconds of the table's clock;
-        ``None`` before.
-    :ivar outcome: ``None`` until the entry is removed.
-    :ivar recorded: what the table's `Recorder` keeps with the entry; ``None`` without one.
-    """
-
-    __slots__ = (
-        "_cancel",
-        "client",
-        "client_address",
-        "command",
-        "key",
-        "outcome",
-        "promised",
-        "recorded",
-        "registered_at",
-        "relayed",
-        "relaying_at",
-        "serial",
-        "started_at",
-        "state",
-    )
-
-    def __init__(
-        self,
-        serial: int,
-        key: TranslationKey,
-        client: ClientTransport,
-        client_address: Address,
-        command: Command,
-        started_at: float,
-        registered_at: float,
-        cancel: Callable[[], object],
-    ) -> None:
-        self.serial = serial
-        self.key = key
-        self.client = client
-        self.client_address = client_address
-        self.command = command
-        self.started_at = started_at
-        self.registered_at = registered_at
-        self.promised: int | None = None
-        self.relayed = 0
-        self.relaying_at: float | None = None
-        self.state = EntryState.REGISTERED
-        self.outcome: Outcome | None = None
-        self.recorded: Any = None
-        self._cancel = cancel
-
-    @property
-    def verb(self) -> bytes:
-        """The command's verb, in upper case."""
-        return self.command.verb
-
-    @property
-    def name(self) -> bytes:
-        """The name of the file or directory, decoded; empty if there is none."""
-        return name_of(self.command)
-
-    def write(self, data: bytes) -> None:
-        """Pass bytes of the reply to the client."""
-        self.relayed += len(data)
-        self.client.write(data)
-
-    def count(self, size: int) -> None:
-        """Count bytes that the kernel has moved to the client's socket."""
-        self.relayed += size
 
 
 class Recorder(Protocol):
@@ -158,6 +63,10 @@ class Recorder(Protocol):
         ...
 
 
+Counter = Callable[[NATEntry, float], object]
+"""Is called with an entry that was removed, and the seconds of the table's clock."""
+
+
 class NATTable:
     """All translations that exist now.
 
@@ -178,6 +87,7 @@ class NATTable:
         self._by_client: dict[ClientTransport, dict[TranslationKey, NATEntry]] = {}
         self._subscribers: Subscribers[Event] = Subscribers(ALL_KINDS)
         self._recorder: Recorder | None = None
+        self._counters: tuple[Counter, ...] = ()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -204,6 +114,21 @@ class NATTable:
         What it raises is logged, as with subscribers.
         """
         self._recorder = recorder
+
+    def count(self, counter: Counter) -> Callable[[], None]:
+        """Call back with each entry that is removed, before the subscribers.
+
+        It costs less than a subscription, since no event is created. What the callback raises is
+        logged.
+
+        :return: ends it; further calls of it have no effect.
+        """
+        self._counters += (counter,)
+
+        def end() -> None:
+            self._counters = tuple(other for other in self._counters if other is not counter)
+
+        return end
 
     def register(
         self,
@@ -242,10 +167,7 @@ class NATTable:
         if recorder is not None or subscribed:
             wall = self._wall_clock()
             if recorder is not None:
-                try:
-                    recorder.registered(entry, wall)
-                except Exception:
-                    self._log.failure(_NOT_RECORDED)
+                self._record(recorder.registered, entry, wall)
             if subscribed:
                 self._subscribers.publish(
                     Registered(
@@ -275,10 +197,7 @@ class NATTable:
         if recorder is not None or subscribed:
             wall = self._wall_clock()
             if recorder is not None:
-                try:
-                    recorder.relaying(entry, wall, now)
-                except Exception:
-                    self._log.failure(_NOT_RECORDED)
+                self._record(recorder.relaying, entry, wall, now)
             if subscribed:
                 self._subscribers.publish(
                     Relaying(
@@ -300,8 +219,7 @@ class NATTable:
         :raises NotInTable: if it has been removed before.
         """
         self._delete(entry, outcome)
-        if self._recorder is not None or self._subscribers.by_kind[Removed]:
-            self._publish_removed(entry, outcome, reason)
+        self._publish_removed(entry, outcome, reason)
 
     def cancel(self, entry: NATEntry, outcome: Outcome, reason: str | None = None) -> None:
         """Remove an entry whose command has not ended; end its relay and both connections.
@@ -309,14 +227,13 @@ class NATTable:
         :param reason: see `natproxy.nat.events.Removed`.
         :raises NotInTable: if it has been removed before.
         """
-        cancel = entry._cancel
+        cancel = entry.cancel
         self._delete(entry, outcome)
         try:
             cancel()
         except Exception:
             self._log.failure("cannot cancel a relay")
-        if self._recorder is not None or self._subscribers.by_kind[Removed]:
-            self._publish_removed(entry, outcome, reason)
+        self._publish_removed(entry, outcome, reason)
 
     def cancel_client(self, client: ClientTransport, outcome: Outcome) -> list[NATEntry]:
         """Remove all entries of a client, and end their relays.
@@ -360,10 +277,7 @@ class NATTable:
             reason,
         )
         if self._recorder is not None:
-            try:
-                self._recorder.failed(event)
-            except Exception:
-                self._log.failure(_NOT_RECORDED)
+            self._record(self._recorder.failed, event)
         self._subscribers.publish(event)
 
     def lookup(self, port: int) -> tuple[NATEntry, ...]:
@@ -373,6 +287,15 @@ class NATTable:
         """
         return tuple(self._by_port.get(port, {}).values())
 
+    def _record(
+        self, record: Callable[P, object], *arguments: P.args, **keywords: P.kwargs
+    ) -> None:
+        """Call a method of the recorder, and log what it raises."""
+        try:
+            record(*arguments, **keywords)
+        except Exception:
+            self._log.failure("cannot record an event")
+
     def _delete(self, entry: NATEntry, outcome: Outcome) -> None:
         key = entry.key
         if entry.state is EntryState.GONE:
@@ -380,7 +303,7 @@ class NATTable:
         entry.state = EntryState.GONE
         entry.outcome = outcome
         # The callback refers to the upstream's protocol, which refers to the entry.
-        entry._cancel = _cancelled
+        entry.cancel = _cancelled
         del self._entries[key]
         # An entry that is alone in an index, as nearly all are, is removed with its place.
         port = key.local.port
@@ -394,13 +317,18 @@ class NATTable:
             del self._by_client[entry.client][key]
 
     def _publish_removed(self, entry: NATEntry, outcome: Outcome, reason: str | None) -> None:
+        recorder, subscribed = self._recorder, self._subscribers.by_kind[Removed]
+        if recorder is None and not subscribed and not self._counters:
+            return
         wall, now = self._wall_clock(), self._clock()
-        if self._recorder is not None:
+        if recorder is not None:
+            self._record(recorder.removed, entry, reason, wall, now)
+        for counter in self._counters:
             try:
-                self._recorder.removed(entry, reason, wall, now)
+                counter(entry, now)
             except Exception:
-                self._log.failure(_NOT_RECORDED)
-        if self._subscribers.by_kind[Removed]:
+                self._log.failure("cannot count a command")
+        if subscribed:
             self._subscribers.publish(
                 Removed(
                     entry.serial,

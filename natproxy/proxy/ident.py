@@ -9,11 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IReactorTime,
+)
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from natproxy.address import Address
 from natproxy.kernel.sockets import plain_host
@@ -27,6 +33,10 @@ MOST_CONNECTIONS = 32
 TIMEOUT = 30.0
 """Seconds that a connection may be idle."""
 
+MOST_QUERIES = 100
+"""Queries of one connection, which is closed after the last; most senders have one. It limits the
+work in one turn, and what waits for a client that does not read."""
+
 MAX_QUERY = 512
 """Bytes of a line at most; a valid query has fewer than 50."""
 
@@ -36,6 +46,7 @@ MAX_USER = 512
 _QUERY = re.compile(rb"\s*([0-9]{1,10})\s*,\s*([0-9]{1,10})\s*")
 
 
+@implementer(IHalfCloseableProtocol)
 class IdentProtocol(LineOnlyReceiver, TimeoutMixin):
     """Replies to the queries of one connection."""
 
@@ -44,6 +55,7 @@ class IdentProtocol(LineOnlyReceiver, TimeoutMixin):
     # A carriage return before it is dropped: RFC 1413 requires one, not all senders send it.
     delimiter = b"\n"
     MAX_LENGTH = MAX_QUERY
+    _queries = 0
 
     def callLater(self, period: float, function: Callable[[], object]) -> IDelayedCall:
         """Use the clock of the factory; called by ``TimeoutMixin``."""
@@ -58,10 +70,20 @@ class IdentProtocol(LineOnlyReceiver, TimeoutMixin):
             self.setTimeout(self.factory.timeout)
 
     def lineReceived(self, line: bytes) -> None:
-        """Reply to a query."""
+        """Reply to a query, and close the connection if it is the last one."""
         self.resetTimeout()
         own, peer = self.transport.getHost(), self.transport.getPeer()
         self.sendLine(self.factory.reply(line, own, peer) + b"\r")
+        self._queries += 1
+        if self._queries == MOST_QUERIES:
+            self.transport.loseConnection()
+
+    def readConnectionLost(self) -> None:
+        """Close the connection when the replies are sent: there will be no more queries."""
+        self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """Do nothing: this side never half-closes."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Cancel the time-out."""

@@ -90,9 +90,12 @@ def shared_directory(uid: int) -> str:
 def socket_candidates(environ: Mapping[str, str], uid: int) -> list[str]:
     """Return the directories in which the command line looks for sockets, the preferred first.
 
-    Besides those of `socket_places` they are those of the units in ``deploy/``.
+    Besides those of `socket_places` they are that of the user's login, which a job of cron has no
+    variable for, and those of the units in ``deploy/``.
     """
     paths = [place.path for place in socket_places(environ, uid)]
+    if uid != 0:
+        paths.append(f"/run/user/{uid}/natproxy")
     return list(dict.fromkeys([*paths, SYSTEM_RUN, f"{SYSTEM_RUN}-fileserver"]))
 
 

@@ -2,7 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+
+WINDOW = 60_000_000
+"""Microseconds of the first interval in which the newest events are searched."""
+
+
+def windows(since: int | None, until: int) -> Iterator[tuple[int, int]]:
+    """Yield adjacent intervals from an end back to a beginning, each longer than the one before.
+
+    The newest events of a long past are found without reading all of it.
+
+    :param since: microseconds since the epoch; ``None`` for the epoch.
+    :param until: likewise, not included.
+    """
+    oldest = max(0, since or 0)
+    length = WINDOW
+    while until > oldest:
+        begin = max(oldest, until - length)
+        yield begin, until
+        until = begin
+        length *= 8
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,11 @@ TIMES = ("time", "started", "ended")
 """The members that are times."""
 
 
+def microseconds_of(seconds: float) -> int:
+    """Return seconds, since the epoch or of a duration, as whole microseconds."""
+    return round(seconds * 1_000_000)
+
+
 def format_time(microseconds: int) -> str:
     """Format microseconds since the epoch as UTC: ``2026-11-26T14:03:07.123456Z``."""
     moment = EPOCH + timedelta(microseconds=microseconds)

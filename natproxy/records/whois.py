@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from natproxy.records.record import Record, format_time
@@ -26,6 +27,45 @@ class WhoisQuery(NamedTuple):
     upstream: str | None = None
     since: int | None = None
     until: int | None = None
+
+
+class Ends(NamedTuple):
+    """The ends of the upstream connection that a `WhoisQuery` is about, besides the port.
+
+    :ivar nat: the proxy's host, normalized; ``None`` for any.
+    :ivar upstream: host of the upstream, normalized; ``None`` for any.
+    :ivar upstream_port: its port; ``None`` for any.
+    """
+
+    nat: str | None
+    upstream: str | None
+    upstream_port: int | None
+
+    @classmethod
+    def of(cls, query: WhoisQuery) -> Ends:
+        """Return the ends of a query."""
+        nat = None if query.nat is None else normal_host(query.nat)
+        if query.upstream is None:
+            return cls(nat, None, None)
+        # The command line starts with this module.
+        from natproxy.records.filter.hosts import split_port
+
+        try:
+            host, port = split_port(query.upstream)
+        except ValueError:
+            host, port = query.upstream, None
+        return cls(nat, normal_host(host), port)
+
+    def match(self, nat: str | None, upstream: str | None, upstream_port: int | None) -> bool:
+        """Return whether a translation with these hosts, and this port, has the ends."""
+        return (
+            (self.nat is None or (nat is not None and normal_host(nat) == self.nat))
+            and (
+                self.upstream is None
+                or (upstream is not None and normal_host(upstream) == self.upstream)
+            )
+            and self.upstream_port in (None, upstream_port)
+        )
 
 
 class Gap(NamedTuple):
@@ -73,3 +113,15 @@ class WhoisReply(NamedTuple):
             "gap": None if self.gap is None else self.gap.json(),
             "last": None if self.last is None else self.last.json(),
         }
+
+
+@lru_cache(maxsize=4096)
+def normal_host(host: str) -> str:
+    """Return one form of an IP address, without a zone; other hosts as they are.
+
+    An IPv6 address that contains an IPv4 address becomes that one.
+    """
+    from natproxy.records.filter.hosts import address_of
+
+    address = address_of(host.strip("[]").partition("%")[0])
+    return host if address is None else address.text()

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from natproxy.control.interfaces import TableSource
-from natproxy.nat.ring import EventRing, Row
+from natproxy.nat.ring import EventRing
+from natproxy.nat.rows import DURATION, ENDS, EVENT, OUTCOME, ROUTE, SENT, SEQ, SERIAL, Row
 from natproxy.nat.translation import Outcome
-from natproxy.records.record import format_time
+from natproxy.records.record import format_time, microseconds_of
 
 SECONDS = 900
 """Seconds that are kept."""
@@ -188,17 +189,17 @@ class Rates:
         self._finish()
 
     def _add(self, row: Row) -> None:
-        _, event, serial, _, _, route, _, sent, _, _, duration, _, _ = row
+        event, serial, route, duration = row[EVENT], row[SERIAL], row[ROUTE], row[DURATION]
         sample = self._sample
         if event == "relaying":
             if len(sample.first_bytes) < SAMPLES:
                 sample.first_bytes.append(duration)
             return
-        if event not in ("removed", "failed") or route is None:
+        if event not in ENDS or route is None:
             return
         counted = 0 if serial is None else self._counted.pop(serial, 0)
         failed = is_error(row)
-        sample.add(route[0], Sums(1, max(0, (sent or 0) - counted), int(failed)))
+        sample.add(route[0], Sums(1, max(0, (row[SENT] or 0) - counted), int(failed)))
         if len(sample.durations) < SAMPLES:
             sample.durations.append(duration)
         if failed:
@@ -250,13 +251,13 @@ class Rates:
             the errors are ``None``.
         """
         errors = None
-        if not self._errors or self._errors[-1][0] != error:
+        if not self._errors or self._errors[-1][SEQ] != error:
             errors = [self._ring.record_of(row).json() for row in reversed(self._errors)]
         if self._top is None:
             self._top = self._top_clients()
         return {
             "boot": self._ring.origin.boot,
-            "now": format_time(round(self._wall_clock() * 1_000_000)),
+            "now": format_time(microseconds_of(self._wall_clock())),
             "fields": list(Second._fields),
             "seconds": [list(second) for second in self._seconds if second.tick > after],
             "clients": self._top,
@@ -287,8 +288,7 @@ class Rates:
 
 def is_error(row: Row) -> bool:
     """Return whether an event is the end of a command that did not complete."""
-    _, event, _, _, _, _, _, _, outcome, _, _, _, _ = row
-    return event in ("removed", "failed") and outcome != COMPLETED
+    return row[EVENT] in ENDS and row[OUTCOME] != COMPLETED
 
 
 def quantiles(samples: list[float]) -> tuple[float | None, float | None]:

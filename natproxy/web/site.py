@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.web import http
@@ -12,36 +10,29 @@ from twisted.web.http import Request
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Site
 
-from natproxy.control.endpoint import Context
-from natproxy.control.interfaces import Observed
-from natproxy.control.resources import endpoints_of, tree_of
+from natproxy.control.json_resource import Context
+from natproxy.control.resources import resources_of, tree_of
 from natproxy.control.site import BoundedSite
 from natproxy.web.guard import HEADERS, Directory, Refused, refusal
 from natproxy.web.rates import Rates
 from natproxy.web.static import StaticFiles
 
 
-def web_site(
-    observed: Observed,
-    reactor: IReactorTime,
-    hosts: tuple[str, ...] = (),
-    wall_clock: Callable[[], float] = time.time,
-) -> Site:
+def web_site(context: Context, hosts: tuple[str, ...] = ()) -> Site:
     """Return the server of a web endpoint.
 
-    :param observed: the daemon; a file server, which has no table, has a page of its status.
-    :param reactor: measures time-outs, and the seconds of the charts.
+    A file server, which has no table, has a page of its status.
+
     :param hosts: names that are accepted as Host, besides IP addresses and ``localhost``.
-    :param wall_clock: returns seconds since the epoch.
     """
-    context = Context(observed, reactor, wall_clock)
-    root = tree_of(endpoints_of(context, actions=False), context)
+    observed, reactor = context.observed, context.reactor
+    root = tree_of(resources_of(context, actions=False), context)
     static = StaticFiles()
     root.putChild(b"static", static)
     if observed.table is None or observed.ring is None:
         root.putChild(b"", static.page("status.html"))
         return WebSite(root, reactor, hosts)
-    rates = Rates(observed.table, observed.ring, reactor, wall_clock)
+    rates = Rates(observed.table, observed.ring, reactor, context.wall_clock)
     root.putChild(b"", static.page("page.html"))
     page = Directory()
     page.putChild(b"rates", RatesResource(rates))
@@ -57,6 +48,9 @@ class WebSite(BoundedSite):
     :param hosts: names that are accepted as Host.
     :param rates: are summed while the endpoint listens; ``None`` for a file server.
     """
+
+    # No request that is served has one.
+    most_body = 1024
 
     def __init__(
         self,

@@ -5,23 +5,23 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-import pytest
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.address import Address
 from natproxy.control.interfaces import Observed
+from natproxy.control.json_resource import Context
 from natproxy.control.recent import RingHistory
 from natproxy.control.site import control_site
-from natproxy.control.table import ProcessTable
+from natproxy.control.table import LocalTable
 from natproxy.nat import NATEntry, NATTable, Outcome, TranslationKey
 from natproxy.nat.ring import EventRing
 from natproxy.protocol import parse_command
 from natproxy.records.record import Origin
 from tests.support.doubles import Wire
+from tests.support.logged_errors import LoggedErrorsCase
 
 ORIGIN = Origin("proxy-9000", 0, "0123abcd")
 WALL = 1_700_000_000.0
@@ -121,20 +121,8 @@ class HTTPClient:
         return parse_response(self.transport.value(), head)
 
 
-class ControlCase(SynchronousTestCase):
+class ControlCase(LoggedErrorsCase):
     """A table, its ring and the site of its control socket; turns are run by hand."""
-
-    logged_errors = None
-
-    @pytest.fixture(autouse=True)
-    def _logged(self, logged_errors: object) -> None:
-        self.logged_errors = logged_errors
-
-    def flush(self, kind: type[Exception]) -> int:
-        """Remove expected errors from the log, for trial and for pytest; return their number."""
-        if self.logged_errors is not None:
-            self.logged_errors.flush(kind)
-        return len(self.flushLoggedErrors(kind))
 
     size = 65_536
     """Events of the ring."""
@@ -145,7 +133,7 @@ class ControlCase(SynchronousTestCase):
         self.offset = WALL - 100
         self.table = NATTable(self.clock.seconds, self.wall)
         self.ring = EventRing(self.table, ORIGIN, self.size, wall_clock=self.wall)
-        self.source = ProcessTable(self.table, self.ring, self.clock.seconds, self.wall)
+        self.source = LocalTable(self.table, self.ring, self.clock.seconds, self.wall)
         self.port = 50_000
         self.cancelled: list[int] = []
         self.drained = 0
@@ -160,7 +148,12 @@ class ControlCase(SynchronousTestCase):
             self.ring,
             RingHistory(self.clock, self.ring, self.source, self.wall),
         )
-        self.site = control_site(self.observed, self.clock, self.wall)  # type: ignore[arg-type]
+        self.context = self.make_context()
+        self.site = control_site(self.context)
+
+    def make_context(self) -> Context:
+        """Return the context of what `observed` is now."""
+        return Context(self.observed, self.clock, self.wall)  # type: ignore[arg-type]
 
     def wall(self) -> float:
         return self.clock.seconds() + self.offset

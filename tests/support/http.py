@@ -48,6 +48,8 @@ def exchange(site: Site, request: bytes) -> Response:
     channel = site.buildProtocol(None)
     channel.makeConnection(transport)
     channel.dataReceived(request)
+    # The rest of the turn.
+    site.reactor.advance(0)
     channel.connectionLost(Failure(ConnectionDone()))
     head, _, body = transport.value().partition(b"\r\n\r\n")
     status, *lines = head.decode("latin-1").split("\r\n")

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
+
+from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.journal.catalogue import Catalogue, connect
 from natproxy.journal.recovery import recover
 from natproxy.journal.segment import seal
 from natproxy.journal.writer import Batch, Writer
-from natproxy.nat.ring import Lost, Route, Row
+from natproxy.nat.ring import Lost
+from natproxy.nat.rows import Route, Row
 from natproxy.records.record import Origin
+from tests.support.journals import MEMORY
 
 SECOND = 1_000_000
 
@@ -250,3 +255,18 @@ def query(path: str, statement: str) -> list[tuple[object, ...]]:
     """Return the rows of a statement on a segment."""
     with closing(connect(path)) as connection:
         return connection.execute(statement).fetchall()
+
+
+class RunsCase(SynchronousTestCase):
+    """A daemon that writes its journal to a directory of its own, in memory.
+
+    :ivar directory: of the journal.
+    :ivar daemon: which has not been started.
+    """
+
+    def setUp(self) -> None:
+        directory = TemporaryDirectory(dir=MEMORY)
+        self.addCleanup(directory.cleanup)
+        self.directory = Path(directory.name)
+        self.daemon = Translations(self.directory)
+        self.addCleanup(self.daemon.close)

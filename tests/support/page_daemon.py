@@ -19,8 +19,9 @@ from twisted.internet.threads import deferToThread
 
 from natproxy.address import Address
 from natproxy.control.interfaces import Observed
+from natproxy.control.json_resource import Context
 from natproxy.control.recent import RingHistory
-from natproxy.control.table import ProcessTable
+from natproxy.control.table import LocalTable
 from natproxy.daemon.clock import use_monotonic_time
 from natproxy.fileserver.factory import FileServerFactory
 from natproxy.nat import NATTable, TranslationKey
@@ -87,7 +88,7 @@ def proxy_in_front_of(port: int, own_port: int, entries: int) -> Observed:
     origin = Origin(f"proxy-{listening.getHost().port}", 0, secrets.token_hex(8))
     ring = EventRing(factory.table, origin)
     hold(factory.table, entries)
-    table = ProcessTable(factory.table, ring, reactor.seconds)
+    table = LocalTable(factory.table, ring, reactor.seconds)
     history = RingHistory(reactor, ring, table)
     announce("proxy", listening.getHost().port)
     status = partial(status_of, origin, "proxy", ring)
@@ -105,7 +106,7 @@ def main(files: str, proxy_port: str, web_port: str, entries: str = "0") -> None
         observed = Observed("fileserver", origin, status, lambda: None, lambda: None)
     else:
         observed = proxy_in_front_of(port, int(proxy_port), int(entries))
-    site = web_site(observed, reactor, ())
+    site = web_site(Context(observed, reactor))
     announce("page", reactor.listenTCP(int(web_port), site, interface=HOST).getHost().port)
     reactor.run()
 

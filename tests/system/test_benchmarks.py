@@ -170,6 +170,26 @@ def test_a_small_run_writes_a_table_and_json_with_numbers_in_them(tmp_path: Path
     assert set(limits) == {50}
 
 
+@pytest.mark.skipif(
+    sys.platform != "linux" or importlib.util.find_spec("psutil") is None,
+    reason="the benchmark needs Linux and psutil",
+)
+def test_observers_are_measured_beside_a_proxy_without_them(tmp_path: Path) -> None:
+    done = run("--smoke", "--no-chart", "--works", "observing,table", "--output", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "failed" not in done.stdout, done.stdout
+    found = json.loads((tmp_path / "benchmarks.json").read_text())
+    costs = {
+        line["peer"]: line["median"]
+        for line in found["summary"]
+        if line["metric"] in ("cpu_us_per_command", "turn_ms")
+    }
+    assert set(costs) == {*WORKS["observing"].peers, *WORKS["table"].peers}
+    assert all(cost > 0 for cost in costs.values())
+    limits = [bar["limit"] for bar in found["bars"]]
+    assert limits[1:] == [35, 1.03, 2, 10, 10]
+
+
 def test_an_unknown_work_is_named_in_one_line() -> None:
     done = run("--works", "relay,dance")
     assert done.returncode == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -71,6 +72,42 @@ def test_names_on_the_server_are_completed_in(shell: str, server: str, tmp_path:
     saved = {path.name for path in here.iterdir()}
     expected = {"hello.txt", "two words", "it's", "a:b=c", "-dash", "inner"}
     assert saved == expected | ({"new\nline"} if shell == "bash" else set())
+
+
+OBSERVING = (
+    "tab|le --explain verb DOWN|LOAD and state rela|ying",
+    "expor|t --form|at cs|v --since yest|erday --explain nat-p|ort 7",
+)
+"""Command lines; what follows a bar in a word is completed."""
+
+MEANINGS = (
+    "The verb is DOWNLOAD, and the state is relaying",
+    "The proxy's port to the upstream is 7",
+)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_filters_and_options_are_completed_in(shell: str, tmp_path: Path) -> None:
+    command, script = SHELLS[shell]
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"there is no {shell} here")
+    environment = {"PATH": program(tmp_path / "bin"), "HOME": str(tmp_path)}
+    with Terminal(command, tmp_path, **environment) as terminal:
+        terminal.type(f"{script}; echo rea''dy\r")
+        terminal.wait_for(r"^ready")
+        for line, meaning in zip(OBSERVING, MEANINGS, strict=True):
+            terminal.type("clear\rnatproxy")
+            for word in line.split():
+                typed, bar, rest = word.partition("|")
+                terminal.type(f" {typed}")
+                if bar:
+                    # A shell may not complete while the next word is typed.
+                    terminal.type("\t")
+                    terminal.wait_for(f"natproxy .*{re.escape(typed + rest)}")
+            terminal.type("\r")
+            terminal.wait_for(meaning)
+        terminal.type("exit\r")
+        terminal.wait_for_end()
 
 
 def test_without_a_server_there_are_no_completions(tmp_path: Path) -> None:

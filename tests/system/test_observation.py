@@ -122,6 +122,18 @@ def test_socket_and_journal_are_for_the_user_alone_and_go_with_the_daemon(places
         assert list(places.run.iterdir()) == []
 
 
+def test_socket_that_took_the_place_of_the_daemons_is_left(places: Places) -> None:
+    with ExitStack() as stack:
+        proxy, port = places.proxy(stack)
+        path = places.socket(f"proxy-{port}")
+        path.unlink()
+        other = stack.enter_context(socket.socket(socket.AF_UNIX))
+        other.bind(os.fspath(path))
+        assert proxy.end() == 0
+        assert list(places.run.iterdir()) == [path]
+        proxy.await_line("(control socket .* was removed or replaced)")
+
+
 def test_drain_shows_the_last_command_to_its_end(places: Places) -> None:
     """The socket is there, and not ready, until the last client has finished."""
     with ExitStack() as stack, socket.create_server(("127.0.0.1", 0)) as upstream:
@@ -246,14 +258,19 @@ def test_application_file_has_them_too(places: Places) -> None:
 
 def test_up_has_one_socket_and_no_journal(places: Places) -> None:
     command = [sys.executable, "-m", "natproxy", "up", LISTEN]
-    command += ["--fileserver-listen=tcp:0:interface=127.0.0.1"]
+    command += ["--fileserver-listen=tcp:0:interface=127.0.0.1", "--web=tcp:0"]
     with running(command, places.work, **places.settings) as up:
         port = up.await_line(r"^proxy +127\.0\.0\.1:(\d+)$")
+        # Every interface is shown as loopback, which a browser can open.
+        page = up.await_line(r"^page +(http://127\.0\.0\.1:\d+/)$")
         up.await_line("(Ctrl-C ends it)")
         (path,) = places.run.glob("*.sock")
         assert path == places.socket(f"up-{port}")
         status = get(path, "/v1/status")
         assert status["journal"] is None
+        assert [
+            f"http://{address.replace('0.0.0.0', '127.0.0.1')}/" for address in status["web"]
+        ] == [page]
         assert request(path, "POST", "/v1/drain")[0] == 202
         assert up.process.wait(LIMIT) == 0
     assert not places.state.exists()

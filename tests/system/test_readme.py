@@ -189,4 +189,5 @@ def test_suggestion_of_natproxy_up_is_as_the_readme_shows() -> None:
     names = sorted(path.name for path in (ROOT / "files").iterdir())
     first = next(name for name in names if (ROOT / "files" / name).stat().st_size)
     assert f"  .venv/bin/natproxy get {first}\n" in README
+    assert "  .venv/bin/natproxy top\n" in README
     assert "proxy        127.0.0.1:9000\n" in README

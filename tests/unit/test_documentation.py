@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from importlib import import_module
@@ -12,6 +13,9 @@ from pkgutil import resolve_name
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from natproxy.cli.commands import COMMANDS
+from natproxy.cli.parsing import program_parser
+from natproxy.records.filter import parse
 from tests.support.paths import ROOT
 
 PAGES = sorted(
@@ -69,6 +73,17 @@ def anchors(text: str) -> set[str]:
 def links(text: str) -> list[str]:
     """Return the targets of a page's links."""
     return list(_LINK.findall(_SPAN.sub("``", prose(text))))
+
+
+def command_lines(text: str) -> Iterator[list[str]]:
+    """Return the words of each ``natproxy`` command in a page's sessions, without redirections."""
+    for fence in _FENCE.findall(text):
+        for line in re.findall(r"^ *\$ natproxy (.*)$", fence, re.MULTILINE):
+            lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+            lexer.whitespace_split, lexer.commenters = True, ""
+            words = list(lexer)
+            ends = (number for number, word in enumerate(words) if set(word) <= set("|<>&;"))
+            yield words[: next(ends, len(words))]
 
 
 def dead_links(page: Path) -> Iterator[str]:
@@ -175,6 +190,27 @@ class NamesTests(SynchronousTestCase):
             or (match[2] and not re.search(rf"\b{match[2]}\b", known[match[1]]))
         ]
         self.assertEqual(missing, [])
+
+
+class CommandsTests(SynchronousTestCase):
+    def test_commands_in_sessions_have_the_options_that_are_shown(self) -> None:
+        parser = program_parser(COMMANDS)
+        seen = set()
+        for page in PAGES:
+            for words in command_lines(page.read_text()):
+                with self.subTest(page=page.name, words=words):
+                    try:
+                        arguments = parser.parse_args(words)
+                    except SystemExit:
+                        self.fail(f"{page.name}: natproxy {' '.join(words)}")
+                    seen.add(arguments.command)
+                    if arguments.command in ("table", "history", "events", "export", "kill"):
+                        parse(" ".join(arguments.filter))
+        self.assertLessEqual({"table", "whois", "history", "events", "export", "kill"}, seen)
+
+    def test_redirections_and_pipes_are_left_out(self) -> None:
+        page = "```\n$ natproxy table 'bytes > 1M' > x\n$ natproxy whois - < y | z\n$ ls\n```\n"
+        self.assertEqual(list(command_lines(page)), [["table", "bytes > 1M"], ["whois", "-"]])
 
 
 class AnchorsTests(SynchronousTestCase):

@@ -7,7 +7,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 
 from natproxy.cli.command import Command
-from natproxy.cli.options import CONFIG_FILE
+from natproxy.cli.options import CONFIG_FILE, add_json_option
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Doctor(Command):
             type=int,
             help="process whose limit of descriptors is checked (default: the command itself)",
         )
-        parser.add_argument("--json", action="store_true", help="print a list of JSON objects")
+        add_json_option(parser)
 
     def run(self, arguments: Namespace, sessions: Sessions) -> int:
         from json import dumps

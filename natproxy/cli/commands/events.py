@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
 from natproxy.cli.command import Command
+from natproxy.cli.interrupts import stopped
 from natproxy.cli.options import (
     add_control_options,
     add_filter_options,
@@ -19,12 +21,11 @@ if TYPE_CHECKING:
 
 
 def cursor(text: str) -> str:
-    """Return the number of an event, ``WORKER:SEQ``.
+    """Return the number of an event, ``WORKER:SEQ`` or ``WORKER:SEQ:BOOT``.
 
     :raises ArgumentTypeError: for anything else.
     """
-    worker, colon, seq = text.partition(":")
-    if not (colon and text.isascii() and worker.isdigit() and seq.isdigit() and len(text) < 30):
+    if re.fullmatch(r"[0-9]{1,6}:[0-9]{1,18}(:[0-9A-Za-z_-]{1,64})?", text) is None:
         raise ArgumentTypeError(f"'{text}': must be WORKER:SEQ, such as 0:1234")
     return text
 
@@ -33,13 +34,13 @@ class Events(Command):
     """Writes events, those of the past and new ones."""
 
     name = "events"
-    help = "show what happens to commands, as it happens"
+    help = "show what has happened to commands, and with -f what happens"
     connects = False
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_filter_options(parser)
         parser.add_argument(
-            "-f", "--follow", action="store_true", help="wait for new events until interrupted"
+            "-f", "--follow", action="store_true", help="wait for new events, after the newest 20"
         )
         add_last_option(parser, "events")
         add_interval_options(parser)
@@ -58,4 +59,9 @@ class Events(Command):
 
         if arguments.explain:
             return explain(arguments.filter)
-        return write_events(arguments, sessions.complain)
+        try:
+            return write_events(arguments, sessions.complain)
+        except KeyboardInterrupt:
+            if not arguments.follow:
+                raise
+            return stopped()

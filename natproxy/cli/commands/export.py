@@ -9,6 +9,7 @@ from natproxy.cli.options import (
     add_control_options,
     add_filter_options,
     add_interval_options,
+    add_last_option,
 )
 
 TYPE_CHECKING = False
@@ -28,6 +29,7 @@ class Export(Command):
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_filter_options(parser)
         add_interval_options(parser)
+        add_last_option(parser, "commands")
         parser.add_argument(
             "--format",
             choices=FORMATS,

@@ -23,7 +23,7 @@ class History(Command):
     """Writes translations of the past, the oldest first."""
 
     name = "history"
-    help = "show commands of the past, from the journal"
+    help = "show commands of the past, and in flight, from the journal"
     connects = False
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from natproxy.cli.command import Command
-from natproxy.cli.options import DAEMON, LOCAL_DIRECTORY
+from natproxy.cli.options import CONTROL_SOCKET, DAEMON, LOCAL_DIRECTORY, add_json_option
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,13 +34,19 @@ class Journal(Command):
         parser.add_argument(
             "--yes", action="store_true", help="do not wait for a confirmation on the terminal"
         )
-        parser.add_argument("--json", action="store_true", help="write JSON, for programs")
+        add_json_option(parser)
         parser.add_argument(
             "--journal",
             metavar=LOCAL_DIRECTORY,
-            help="the directory (default: that of the only journal in the usual place)",
+            help="the directory (default: that of the only journal in the usual place, or of the"
+            " proxy that runs)",
         )
-        parser.add_argument("--name", metavar=DAEMON, help="name of the daemon whose journal it is")
+        parser.add_argument(
+            "--control",
+            metavar=CONTROL_SOCKET,
+            help="control socket of the proxy whose journal it is (default: $NATPROXY_CONTROL)",
+        )
+        parser.add_argument("--name", metavar=DAEMON, help="name of the proxy whose journal it is")
 
     def run(self, arguments: Namespace, sessions: Sessions) -> int:
         from natproxy.cli.translations.journal import run_journal

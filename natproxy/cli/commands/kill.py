@@ -24,7 +24,7 @@ class Kill(Command):
             "filter",
             metavar=FILTER,
             nargs="+",
-            help="a serial number of 'natproxy table --columns serial,...', or a filter",
+            help="a serial number, as 'natproxy top' shows it, or a filter: nat-port 40001",
         )
         parser.add_argument(
             "-n", "--dry-run", action="store_true", help="show what would end, and end nothing"

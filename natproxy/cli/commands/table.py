@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
 from natproxy.cli.command import Command
+from natproxy.cli.interrupts import stopped
 from natproxy.cli.options import (
     add_columns_option,
     add_control_options,
@@ -72,7 +73,10 @@ class Table(Command):
         text = filter_text(arguments.filter)
         report = TableReport(arguments)
         if arguments.watch is not None:
-            report.watch(text, arguments.watch)
+            try:
+                report.watch(text, arguments.watch, sessions.complain)
+            except KeyboardInterrupt:
+                return stopped()
         if not report.write(text) and not (arguments.json or arguments.csv):
             matching = " matches the filter" if text.strip() else ""
             sessions.complain(f"no command in flight{matching}")

@@ -52,5 +52,9 @@ class Top(Command):
             from natproxy.cli.top.screen import run
         except ImportError as error:
             raise ClientError("top needs rich: install natproxy[cli]") from error
-        run(state)
+        try:
+            run(state)
+        except KeyboardInterrupt:
+            # Ctrl-C is another key that quits.
+            return 0
         return 0

@@ -8,7 +8,7 @@ from argparse import ArgumentParser, Namespace
 from contextlib import suppress
 
 from natproxy.cli.command import Command
-from natproxy.cli.options import CONFIG_FILE, LOCAL_DIRECTORY
+from natproxy.cli.options import CONFIG_FILE, CONTROL_SOCKET, DAEMON, LOCAL_DIRECTORY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,13 +47,14 @@ class Up(Command):
 
         parser.add_argument(
             "--name",
-            metavar="WORD",
-            help="name of the proxy's control socket (default: up-PORT)",
+            metavar=DAEMON,
+            help="name of the daemon, and of its control socket (default: up-PORT)",
         )
         parser.add_argument(
             "--control",
-            metavar=CONFIG_FILE,
-            help="path of the control socket; none: no socket",
+            metavar=CONTROL_SOCKET,
+            help="path of the control socket; none: no socket (default: NAME.sock in the usual"
+            " place)",
         )
         parser.add_argument(
             "--journal",

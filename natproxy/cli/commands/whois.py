@@ -7,8 +7,8 @@ from argparse import ArgumentParser, Namespace
 from natproxy.cli.command import Command
 from natproxy.cli.options import (
     TIME,
-    accept_times_ago,
     add_control_options,
+    add_interval_options,
     add_json_option,
     duration,
 )
@@ -26,7 +26,6 @@ class Whois(Command):
     connects = False
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        accept_times_ago(parser)
         parser.add_argument(
             "port",
             metavar="[ADDRESS:]PORT",
@@ -45,6 +44,7 @@ class Whois(Command):
         parser.add_argument(
             "--upstream", metavar="HOST[:PORT]", help="only connections to this upstream"
         )
+        add_interval_options(parser)
         add_json_option(parser)
         add_control_options(parser, journal=True)
 

@@ -22,7 +22,7 @@ INTERVAL = 1.0
 WINDOW = 5.0
 """Seconds over which what has finished is counted."""
 
-MOST_ENTRIES = 2000
+MOST_ENTRIES = 10_000
 MOST_EVENTS = 5000
 
 COMPLETED = "completed"
@@ -106,8 +106,8 @@ class Sampler:
                 self._newest = newest
                 break
             if isinstance(event, LostEvents):
-                sample.lost += event.last - event.first + 1
-                self._newest = max(self._newest, event.last)
+                sample.lost += event.number
+                self._newest = max(self._newest, event.last or 0)
                 continue
             self._newest = max(self._newest, event.seq or 0)
             if event.event in ("removed", "failed"):
@@ -186,6 +186,26 @@ class Window:
                 row.failed += (each.record.outcome != COMPLETED) / seconds
                 row.rate += each.sent / seconds
         return list(rows.values())
+
+    def rates(self) -> Rates:
+        """Return the bytes per second of each translation that exists.
+
+        One sample is too short for a slow transfer, of which bytes move at intervals. A translation
+        that is younger than the samples has its rate since its start.
+        """
+        if not self._samples or not self._samples[-1].seconds:
+            return {}
+        sent: dict[tuple[str, int, int | None], float] = {}
+        for sample in self._samples:
+            for key, rate in sample.rates.items():
+                sent[key] = sent.get(key, 0.0) + rate * sample.seconds
+        seconds = sum(each.seconds for each in self._samples)
+        found: Rates = {}
+        for record in self._samples[-1].table:
+            key = identity_of(record)
+            age = seconds if record.duration is None else max(record.duration, 0.001)
+            found[key] = sent.get(key, 0.0) / min(seconds, age)
+        return found
 
     def total(self) -> Row:
         """Return the sum of all groups."""

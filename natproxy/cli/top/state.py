@@ -6,12 +6,18 @@ import enum
 from collections.abc import Callable
 
 from natproxy.cli.top.sampling import Row, Sample, Sampler, Window
-from natproxy.cli.translations.columns import identity_of, ordered
+from natproxy.cli.translations.columns import Rates, identity_of, ordered
 from natproxy.cli.translations.query import filter_text
 from natproxy.cli.translations.texts import command_text, name_text, shown
 from natproxy.client.control.daemon import Daemon
 from natproxy.client.errors import ClientError, UsageError
 from natproxy.records.record import Record
+
+PAGE = 10
+"""Rows that the keys for pages move by."""
+
+MOST = 1 << 30
+"""More than there are rows."""
 
 GROUPS: dict[str, Callable[[Record], str]] = {
     "client": lambda record: shown(record.client),
@@ -22,6 +28,9 @@ GROUPS: dict[str, Callable[[Record], str]] = {
 
 SORTS = {"a": "age", "b": "bytes", "r": "rate", "c": "client"}
 """The orders by their keys; groups are ordered by the number in flight, and by their names."""
+
+STEPS = {"up": -1, "down": 1, "page up": -PAGE, "page down": PAGE, "home": -MOST, "end": MOST}
+"""How far keys move the selection."""
 
 MOST_TYPED = 2000
 
@@ -45,6 +54,8 @@ class Top:
     :ivar typed: of the filter that is edited.
     :ivar message: about the last key or sample; empty for none.
     :ivar paused: whether no samples are taken.
+    :ivar failed: whether the last attempt to take one failed.
+    :ivar rates: bytes per second of the translations, over the last samples.
     :ivar sample: the last one; ``None`` before the first one.
     """
 
@@ -62,13 +73,14 @@ class Top:
         self.typed = ""
         self.message = ""
         self.paused = False
+        self.failed = False
+        self.rates: Rates = {}
         self.sample: Sample | None = None
         self.window = Window()
         self._daemon = daemon
         self._sampler = sampler or Sampler(daemon)
         self._selected: tuple[str, int, int | None] | None = None
         self._killed: Record | None = None
-        self._failed = False
 
     @property
     def ended(self) -> bool:
@@ -83,19 +95,20 @@ class Top:
             self.sample = self._sampler.sample(self.text)
         except ClientError as error:
             # The daemon may be restarted: the next sample is the first of another run.
-            self._failed = True
+            self.failed = True
             self._sampler.restart()
             self.message = str(error).splitlines()[0]
             return
-        if self._failed:
-            self._failed, self.message = False, ""
+        if self.failed:
+            self.failed, self.message = False, ""
         self.window.add(self.sample)
+        self.rates = self.window.rates()
 
     def records(self) -> list[Record]:
         """Return the translations in their order."""
         if self.sample is None:
             return []
-        return ordered(self.sample.table, self.sort, self.sample.rates)
+        return ordered(self.sample.table, self.sort, self.rates)
 
     def rows(self) -> list[Row]:
         """Return the groups in their order."""
@@ -132,8 +145,8 @@ class Top:
             self.mode = Mode.ENDED
         elif key in SORTS:
             self.sort = SORTS[key]
-        elif key in ("up", "down"):
-            self._move(1 if key == "down" else -1)
+        elif key in STEPS:
+            self._move(STEPS[key])
         elif key in ("p", " "):
             self.paused = not self.paused
         elif key == "/":
@@ -193,6 +206,8 @@ class Top:
                 self.message = str(error).splitlines()[0]
                 return
             self.mode, self.message = Mode.COMMANDS, ""
+            # What is shown is of another filter.
+            self.paused = False
             self._sampler.restart()
             self.window.clear()
         elif key == "escape":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from natproxy.cli.display.text import amount, duration, speed
+from natproxy.cli.display.text import amount, counted, duration, speed
 from natproxy.cli.top.sampling import MOST_ENTRIES, Row
 from natproxy.cli.top.state import Top
 from natproxy.cli.translations.columns import columns_of
@@ -13,7 +13,12 @@ from natproxy.cli.translations.texts import fitted, shown, width
 
 COLUMNS = ("serial", "port", "client", "verb", "name", "bytes", "rate", "age", "state")
 
-KEYS = "q quit  a b r c sort  g group  / filter  k kill  p pause"
+KEYS = (
+    "q quit  sort: a age  b bytes  r rate  c client  g group  / filter  k kill  p pause",
+    "q quit  a b r c sort  g group  / filter  k kill  p pause",
+    "q quit  / filter  k kill",
+)
+"""What the keys do, for a wide terminal and for narrower ones."""
 
 RESERVED = 5
 """Lines that are no rows: two at the top, the header, the message, the keys."""
@@ -37,7 +42,11 @@ def lines(top: Top, columns: int, height: int) -> list[Line]:
     found += rows
     found += [Line("")] * (height - 2 - len(found))
     found.append(Line(top.message, "yellow"))
-    found.append(Line(top.prompt, "bold") if top.prompt else Line(KEYS, "dim"))
+    if top.prompt:
+        found.append(Line(_tail(top.prompt, columns), "bold"))
+    else:
+        keys = next((each for each in KEYS if len(each) <= columns), KEYS[-1])
+        found.append(Line(keys, "dim"))
     return [Line(_cut(line.text, columns), line.style) for line in found]
 
 
@@ -46,10 +55,14 @@ def _title(top: Top) -> str:
         return "natproxy"
     status = top.sample.status
     parts = [shown(status.get("name"))]
+    if top.failed:
+        parts.append("NO REPLY")
     if isinstance(status.get("uptime"), (int, float)):
         parts.append(f"up {duration(status['uptime'])}")
-    parts.append(f"{shown(status.get('clients'))} clients")
-    parts.append(f"{shown(status.get('table'))} in flight")
+    if isinstance(status.get("clients"), int):
+        parts.append(counted(status["clients"], "client"))
+    if isinstance(status.get("table"), int):
+        parts.append(f"{status['table']:,} in flight")
     if status.get("draining"):
         parts.append("draining")
     if top.paused:
@@ -82,8 +95,7 @@ def _entries(top: Top, columns: int, most: int) -> list[Line]:
         return [Line("no command in flight" if top.sample is not None else "connecting ...")]
     selected = top.selected()
     first = max(0, min(selected - most // 2, len(records) - most))
-    rates = None if top.sample is None else top.sample.rates
-    table = Table(columns_of(COLUMNS, rates), columns)
+    table = Table(columns_of(COLUMNS, top.rates), columns)
     header, *rows = table.lines(records[first : first + most])
     found = [Line(fitted(header, columns), "reverse")]
     for place, row in enumerate(rows, first):
@@ -114,6 +126,13 @@ def _figures(row: Row) -> str:
         f"{row.failed:,.1f}",
     )
     return "".join(f"{each:>11}" for each in texts)
+
+
+def _tail(text: str, columns: int) -> str:
+    """Return the end of a text, where the user types, if it is too wide."""
+    while width(text) > columns:
+        text = "..." + text[4:] if text.startswith("...") else "..." + text[3:]
+    return text
 
 
 def _cut(text: str, columns: int) -> str:

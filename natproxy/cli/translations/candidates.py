@@ -12,6 +12,10 @@ from natproxy.records.filter.members import MEMBERS
 KEYWORDS = ("and", "or", "not")
 
 
+TIMES = ("now", "today", "yesterday")
+"""Times that are words."""
+
+
 def daemon_names() -> list[str]:
     """Return the names of the daemons that have a socket, whether or not they run."""
     return sorted({place.name for place in Search().sockets()})
@@ -31,14 +35,17 @@ def filter_words(typed: str, words: Sequence[str]) -> list[str]:
     :param words: those before it.
     """
     before, space, _ = typed.rpartition(" ")
-    last = (before.split() or list(words) or [""])[-1]
+    # Parentheses are written beside the words that they enclose.
+    word = typed[len(before) + len(space) :]
+    parentheses = word[: len(word) - len(word.lstrip("("))]
+    last = (before.split() or list(words) or [""])[-1].lstrip("(").lower()
     found: Sequence[str]
     if last == "verb":
         found = sorted(verb.decode() for verb in VERBS)
     elif last in MEMBERS:
         found = MEMBERS[last].words
-    elif last in ("", *KEYWORDS):
+    elif last in ("", *KEYWORDS) or parentheses:
         found = ["not", *MEMBERS]
     else:
         found = [*KEYWORDS[:2], *MEMBERS]
-    return [f"{before}{space}{each}" for each in found]
+    return [f"{before}{space}{parentheses}{each}" for each in found]

@@ -12,9 +12,12 @@ from natproxy.cli.translations.texts import (
     bytes_text,
     duration_text,
     name_text,
+    promised_text,
+    seconds_of,
     shown,
 )
 from natproxy.client.errors import UsageError
+from natproxy.records.formats import TRANSLATION_MEMBERS
 from natproxy.records.record import TIMES, Record
 
 DEFAULT = ("port", "client", "verb", "name", "bytes", "age", "state")
@@ -33,11 +36,13 @@ class Column(NamedTuple):
     :ivar title: its name.
     :ivar text: returns the text of a record.
     :ivar right: whether it is aligned to the right.
+    :ivar short: returns a shorter text, for a narrow terminal; ``None`` if there is none.
     """
 
     title: str
     text: Callable[[Record], str]
     right: bool = False
+    short: Callable[[Record], str] | None = None
 
 
 NUMBERS = ("serial", "seq", "command", "attempt", "worker", "uid", "pid")
@@ -53,6 +58,7 @@ COMPUTED = {
         "upstream", lambda record: address_text(record.upstream, record.upstream_port)
     ),
     # What has not ended has no outcome.
+    "promised": Column("promised", promised_text, right=True),
     "outcome": Column("outcome", lambda record: shown(record.outcome or record.state)),
     "name": Column("name", lambda record: name_text(record) or NONE),
 }
@@ -75,8 +81,7 @@ def rate_of(record: Record, rates: Rates | None = None) -> float:
 
 def names() -> list[str]:
     """Return the names of all columns: the members of JSON, and those that are computed."""
-    members = [name for name in Record._fields if name not in ("event", "time", "uid", "pid")]
-    return ["port", "age", "rate", *members]
+    return ["port", "age", "rate", *TRANSLATION_MEMBERS]
 
 
 def parse_columns(text: str | None, default: tuple[str, ...]) -> tuple[str, ...]:
@@ -105,8 +110,12 @@ def _column(name: str, rates: Rates | None) -> Column:
     if name in COMPUTED:
         return COMPUTED[name]
     if name in TIMES:
-        return Column(name, lambda record: _time(getattr(record, name)))
-    right = name in NUMBERS or name.endswith("_port") or name == "promised"
+        return Column(
+            name,
+            lambda record: _time(getattr(record, name)),
+            short=lambda record: seconds_of(_time(getattr(record, name))),
+        )
+    right = name in NUMBERS or name.endswith("_port")
     return Column(name, lambda record: shown(getattr(record, name)), right)
 
 

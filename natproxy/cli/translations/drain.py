@@ -7,6 +7,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
+from natproxy.cli.display.text import counted
 from natproxy.client.control.daemon import Daemon
 from natproxy.client.control.finding import Search
 from natproxy.client.errors import CannotConnect, ClientError, ConnectionBroken, ServerError
@@ -64,7 +65,7 @@ def _wait(daemon: Daemon, boot: object, name: str, complain: Callable[[str], obj
 
 def _in_flight(status: dict[str, Any]) -> str:
     clients, table = status.get("clients"), status.get("table")
-    parts = [f"{clients} clients" if clients != 1 else "1 client"]
-    if table is not None:
-        parts.append(f"{table} commands in flight" if table != 1 else "1 command in flight")
+    parts = [counted(clients, "client")] if isinstance(clients, int) else []
+    if isinstance(table, int):
+        parts.append(f"{counted(table, 'command')} in flight")
     return ", ".join(parts)

@@ -1,28 +1,42 @@
-"""Events, one per line, until the end of those that there are or for ever."""
+"""Events, one per line: those of the past, and new ones for as long as the user watches."""
 
 from __future__ import annotations
 
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from json import dumps
 from typing import Any
 
 from natproxy.cli.translations.query import filter_text, interval_of
 from natproxy.cli.translations.sentences import event_line
-from natproxy.cli.translations.sources import Source, proxy_of, source_of
-from natproxy.client.control.daemon import LostEvents
-from natproxy.client.errors import ConnectionBroken, UsageError
+from natproxy.cli.translations.sources import proxy_of, source_of
+from natproxy.client.control.daemon import Daemon, LostEvents
+from natproxy.client.errors import CannotConnect, ConnectionBroken, Unavailable, UsageError
 from natproxy.records.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 LAST = 20
 """Events of the past with which a listing begins that nothing else limits."""
+
+RETRY = 0.5
+"""Seconds between two attempts to connect to a daemon that has ended."""
+
+Event = Record | LostEvents
 
 
 def write_events(arguments: Namespace, complain: Callable[[str], object]) -> int:
     """Write the events that the options of the command select; return the exit status.
 
-    :raises ClientError: on failure, and if a daemon that is followed ends.
+    With ``--follow``, write new ones until an interrupt.
+
+    :param complain: called with a message for people.
+    :raises ClientError: on failure.
     """
     follow = arguments.follow
     if follow and (arguments.journal is not None or arguments.until is not None):
@@ -32,38 +46,89 @@ def write_events(arguments: Namespace, complain: Callable[[str], object]) -> int
         raise UsageError("--last and --after exclude each other: both select a beginning")
     text = filter_text(arguments.filter)
     since, until = interval_of(arguments.since, arguments.until)
-    last = arguments.last
-    if follow and last is None and since is None and arguments.after is None:
-        # Those who watch need not have the whole past first.
-        last = LAST
-    # A journal has no new events: to follow, a daemon is needed.
-    source: Source = proxy_of(arguments) if follow else source_of(arguments, complain)
-    found = source.events(text, since, until, arguments.after, last, follow)
-    newest = _write(found, arguments.json)
     if follow:
-        again = f"; --after {newest} continues after the last event" if newest else ""
-        raise ConnectionBroken(f"the daemon has ended{again}")
+        # A journal has no new events: to follow, a daemon is needed.
+        Follower(proxy_of(arguments), text, arguments.json, complain).run(
+            since, arguments.after, arguments.last
+        )
+    source = source_of(arguments, complain)
+    count = 0
+    for event in source.events(text, since, until, arguments.after, arguments.last):
+        _write(event, arguments.json)
+        count += 1
+    if not count and not arguments.json:
+        complain("no event is recorded, or none matches; -f waits for new ones")
     return 0
 
 
-def _write(found: Iterator[Record | LostEvents], as_json: bool) -> str | None:
-    """Write events, each as it arrives; return the number of the last one, ``WORKER:SEQ``."""
-    newest = None
-    for event in found:
-        line = dumps(event_members(event)) if as_json else event_line(event)
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
-        if isinstance(event, Record) and event.seq is not None:
-            newest = f"{event.worker}:{event.seq}"
-    return newest
+class Follower:
+    """Writes the events of a daemon as they occur, also after its restart.
+
+    :param daemon: its first connection must succeed.
+    :param text: of the filter.
+    :param complain: called with a message for people.
+    """
+
+    def __init__(
+        self, daemon: Daemon, text: str, as_json: bool, complain: Callable[[str], object]
+    ) -> None:
+        self._daemon = daemon
+        self._text = text
+        self._json = as_json
+        self._complain = complain
+        self._newest: str | None = None
+
+    def run(self, since: int | None, after: str | None, last: int | None) -> NoReturn:
+        """Write events until an interrupt or an error; a daemon that has ended is waited for.
+
+        :raises ClientError: on failure.
+        """
+        if last is None and since is None and after is None:
+            # Those who watch need not have the whole past first.
+            last = LAST
+        status = self._daemon.status()
+        if isinstance(status.get("ring"), dict):
+            # Where to continue if there is no event before the daemon ends.
+            seq = status["ring"].get("next", 1) - 1
+            self._newest = f"{status.get('worker', 0)}:{seq}:{status.get('boot')}"
+        self._write_all(self._daemon.events(self._text, since, None, after, last, follow=True))
+        while True:
+            self._complain("the daemon has ended; waiting until it runs again")
+            time.sleep(RETRY)
+            while not self._continue():
+                time.sleep(RETRY)
+
+    def _continue(self) -> bool:
+        """Write the events after the last one until the daemon ends; return whether it ran."""
+        found = self._daemon.events(self._text, after=self._newest, follow=True)
+        try:
+            self._write_all(found)
+        except (CannotConnect, Unavailable):
+            return False
+        return True
+
+    def _write_all(self, found: Iterator[Event]) -> None:
+        with suppress(ConnectionBroken):
+            for event in found:
+                _write(event, self._json)
+                if isinstance(event, Record) and event.seq is not None:
+                    self._newest = f"{event.worker}:{event.seq}:{event.boot}"
 
 
-def event_members(event: Record | LostEvents) -> dict[str, Any]:
+def _write(event: Event, as_json: bool) -> None:
+    """Write an event as it arrives."""
+    line = dumps(event_members(event)) if as_json else event_line(event)
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def event_members(event: Event) -> dict[str, Any]:
     """Return the object of an event for JSON."""
     if isinstance(event, Record):
         return event.json()
     return {
         "event": "lost",
+        "proxy": event.proxy,
         "worker": event.worker,
         "boot": event.boot,
         "from": event.first,

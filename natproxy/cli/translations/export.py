@@ -27,7 +27,7 @@ def write_export(arguments: Namespace, complain: Callable[[str], object]) -> int
     text = filter_text(arguments.filter)
     since, until = interval_of(arguments.since, arguments.until)
     source = source_of(arguments, complain)
-    records = source.history(text, since, until)
+    records = source.history(text, since, until, arguments.last)
     for block in blocks(export_lines(records, arguments.format, arguments.ipfix_names)):
         sys.stdout.write(block)
     report_gaps(source, since, until, complain)

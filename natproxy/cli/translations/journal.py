@@ -6,15 +6,16 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from natproxy.cli.display.text import amount
-from natproxy.cli.output import is_terminal
-from natproxy.cli.translations.sources import JournalFailure
-from natproxy.cli.translations.texts import NONE, fitted, shown, width
+from natproxy.cli.display.text import amount, counted
+from natproxy.cli.translations.confirmation import confirmed
+from natproxy.cli.translations.sources import PROXY, JournalFailure, check_directory
+from natproxy.cli.translations.texts import NONE, fitted, seconds_of, shown, width
+from natproxy.client.control.daemon import Daemon
 from natproxy.client.control.finding import Search
-from natproxy.client.errors import NoDaemon, UsageError
+from natproxy.client.errors import CannotConnect, NoDaemon, UsageError
 from natproxy.journal.contents import Contents, Directory
 from natproxy.journal.directory import JournalError
 from natproxy.journal.summary import Summary
@@ -60,15 +61,28 @@ def journal_errors() -> Iterator[None]:
 def journal_of(arguments: Namespace) -> str:
     """Return the directory that the options select, or that of the only journal.
 
+    That of a daemon that runs may be in any place: its status has it. If there are several
+    journals, it is that of the only proxy that runs, as for other commands.
+
     :raises UsageError: if the options contradict each other, or there are several journals.
     :raises NoDaemon: if there is none.
     """
     directory: str | None = arguments.journal
+    control, name = arguments.control, arguments.name
     if directory is not None:
-        if arguments.name is not None:
-            raise UsageError("--journal and --name exclude each other: a directory is enough")
+        if control is not None or name is not None:
+            raise UsageError("--journal excludes --control and --name: a directory is enough")
+        check_directory(directory)
         return directory
-    found = Search().journals(arguments.name)
+    search = Search()
+    if search.path_of(control, name) is not None:
+        return _directory_of(search.daemon(control, name, PROXY))
+    found = search.journals(name)
+    # What is erased from one journal may have to be erased from the others as well.
+    several = len(found) > 1 and arguments.action != "erase"
+    if name is not None or not found or several:
+        with suppress(CannotConnect, UsageError):
+            return _directory_of(search.daemon(name=name, kind=PROXY))
     if len(found) > 1:
         listed = ", ".join(printable(os.fsencode(each.path)) for each in found)
         raise UsageError(f"there are several journals; --journal or --name selects one: {listed}")
@@ -76,6 +90,18 @@ def journal_of(arguments: Namespace) -> str:
         whose = "" if arguments.name is None else f" of {printable(os.fsencode(arguments.name))}"
         raise NoDaemon(f"there is no journal{whose} in the usual place; --journal names it")
     return found[0].path
+
+
+def _directory_of(daemon: Daemon) -> str:
+    """Return the directory of a proxy's journal.
+
+    :raises NoDaemon: if it has none.
+    """
+    status = daemon.status()
+    journal = status.get("journal")
+    if not isinstance(journal, dict) or not isinstance(journal.get("directory"), str):
+        raise NoDaemon(f"{shown(status.get('name'))} runs without a journal")
+    return str(journal["directory"])
 
 
 def list_segments(directory: str, json: bool, complain: Callable[[str], object]) -> int:
@@ -91,7 +117,7 @@ def list_segments(directory: str, json: bool, complain: Callable[[str], object])
         write_json(segment_json(segment, contents) for segment in contents.segments)
     else:
         rows = [segment_row(segment, contents) for segment in contents.segments]
-        for line in aligned([HEADER, *rows], RIGHT):
+        for line in aligned([HEADER, *rows], RIGHT) if rows else ():
             sys.stdout.write(line + "\n")
         if not contents.files:
             complain(f"{printable(os.fsencode(directory))}: no segment")
@@ -136,7 +162,8 @@ def erase(directory: str, arguments: Namespace, complain: Callable[[str], object
     from natproxy.journal.erase import erase_client
 
     client: str = arguments.client
-    if not arguments.yes and not confirmed(client, directory):
+    prompt = f"Erase {shown(client)} from {printable(os.fsencode(directory))}?"
+    if not arguments.yes and not confirmed(prompt, "erase the client"):
         complain("nothing was erased")
         return 1
     found = erase_client(directory, client)
@@ -157,23 +184,6 @@ def erase(directory: str, arguments: Namespace, complain: Callable[[str], object
     if not found:
         complain(f"no entry has the client {shown(client)}")
     return 1 if failures else 0
-
-
-def confirmed(client: str, directory: str) -> bool:
-    """Return whether the user confirms.
-
-    :raises UsageError: if there is no terminal.
-    """
-    if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
-        raise UsageError("there is no terminal to confirm on: add --yes to erase the client")
-    sys.stderr.write(f"Erase {shown(client)} from {printable(os.fsencode(directory))}? [y/N] ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-def counted(number: int, one: str, several: str) -> str:
-    """Return a number with its noun."""
-    return f"{number:,} {one if number == 1 else several}"
 
 
 def segment_json(segment: Summary, contents: Contents) -> dict[str, Any]:
@@ -227,5 +237,4 @@ def aligned(rows: Sequence[Sequence[str]], right: Sequence[str]) -> Iterator[str
 
 
 def _time(microseconds: int) -> str:
-    shown_time = show_local(microseconds)
-    return f"{shown_time[:19]} {shown_time[-6:]}"
+    return seconds_of(show_local(microseconds))

@@ -5,14 +5,20 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Callable
+from itertools import groupby, islice
 
-from natproxy.cli.output import is_terminal
+from natproxy.cli.display.text import counted
 from natproxy.cli.translations.columns import columns_of
+from natproxy.cli.translations.confirmation import confirmed
 from natproxy.cli.translations.query import explain, filter_text
 from natproxy.cli.translations.sources import proxy_of
 from natproxy.cli.translations.tables import Table, terminal_columns
+from natproxy.client.control.daemon import Daemon
 from natproxy.client.errors import NotFound, UsageError
 from natproxy.records.record import Record
+
+PART = 100
+"""Commands that one request ends after a confirmation: the length of a filter is limited."""
 
 COLUMNS = ("serial", "port", "client", "verb", "name", "bytes", "age", "state")
 
@@ -39,21 +45,36 @@ def kill(arguments: Namespace, complain: Callable[[str], object]) -> int:
         _show(found)
         if arguments.dry_run:
             return 0
-        if not _confirmed(found):
+        if not confirmed(f"End {_commands(found)}?", "end these commands"):
             complain("nothing was ended")
             return 1
-    ended = daemon.kill(serial, text)
-    if arguments.yes:
+        ended = _end(daemon, found)
+    else:
+        ended = daemon.kill(serial, text)
         _check(ended, first if serial is not None else None)
         _show(ended)
-    complain(f"ended {_counted(ended)}")
+    complain(f"ended {_commands(ended)}")
     return 0
+
+
+def _end(daemon: Daemon, confirmed: list[Record]) -> list[Record]:
+    """End the commands that the user has seen, and no other that the filter matches by now."""
+    ended: list[Record] = []
+    runs = groupby(confirmed, lambda record: (record.boot, record.worker))
+    for (boot, worker), records in runs:
+        while part := list(islice(records, PART)):
+            serials = ", ".join(str(record.serial) for record in part)
+            run = f"boot '{boot}' and worker {worker}"
+            ended += daemon.kill(filter=f"serial in ({serials}) and {run}")
+    return ended
 
 
 def _check(found: list[Record], serial: str | None) -> None:
     if not found:
-        what = "matches the filter" if serial is None else f"has the serial number {serial}"
-        raise NotFound(f"no command in flight {what}")
+        if serial is None:
+            raise NotFound("no command in flight matches the filter")
+        hint = f"; a port is written nat-port {serial}"
+        raise NotFound(f"no command in flight has the serial number {serial}{hint}")
 
 
 def _show(records: list[Record]) -> None:
@@ -62,17 +83,5 @@ def _show(records: list[Record]) -> None:
     sys.stdout.flush()
 
 
-def _confirmed(found: list[Record]) -> bool:
-    """Return whether the user confirms.
-
-    :raises UsageError: if there is no terminal.
-    """
-    if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
-        raise UsageError("there is no terminal to confirm on: add --yes to end these commands")
-    sys.stderr.write(f"End {_counted(found)}? [y/N] ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-def _counted(records: list[Record]) -> str:
-    return "1 command" if len(records) == 1 else f"{len(records)} commands"
+def _commands(records: list[Record]) -> str:
+    return counted(len(records), "command")

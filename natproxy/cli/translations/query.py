@@ -98,12 +98,16 @@ def query_of(
     :raises UsageError: if one is malformed, or the time is in the future.
     """
     nat, port = parse_port(place)
+    for option, host in (("", nat), ("--upstream: ", upstream)):
+        if host is not None:
+            _check_host(option, host)
     if at is None:
         return WhoisQuery(port, nat, upstream)
     moment = moment_of("", at)
     latest = now()
     if moment.since > latest:
-        raise UsageError(f"'{at}' is in the future")
+        earlier = f"; 'yesterday {at}' is not" if ":" in at and len(at) <= len("14:03:07") else ""
+        raise UsageError(f"'{at}' is in the future{earlier}")
     around = round(within * 1_000_000)
     since = max(0, moment.since - around)
     # The minute that has not passed yet is one until now.
@@ -111,8 +115,37 @@ def query_of(
     return WhoisQuery(port, nat, upstream, since, until)
 
 
+def query_in(place: str, interval: Interval, upstream: str | None = None) -> WhoisQuery:
+    """Return a `WhoisQuery` who held a port at any time of an interval.
+
+    :param place: ``PORT`` or ``ADDRESS:PORT``.
+    :param interval: its begin must not be ``None``.
+    :param upstream: ``HOST`` or ``HOST:PORT``.
+    :raises UsageError: if one is malformed, or the begin is in the future.
+    """
+    query = query_of(place, upstream=upstream)
+    latest = now()
+    since, until = interval
+    if since is None:
+        raise UsageError("--until needs --since: the begin of the interval")
+    if since > latest:
+        raise UsageError("--since is in the future")
+    until = latest if until is None else min(until, latest)
+    return query._replace(since=since, until=until)
+
+
+def _check_host(option: str, host: str) -> None:
+    """Refuse a host that no translation can have: it would seem that no client held the port."""
+    from natproxy.records.filter.hosts import check_host
+
+    try:
+        check_host(host)
+    except ValueError as error:
+        raise UsageError(f"{option}'{host}': {error}") from None
+
+
 def parse_port(place: str) -> tuple[str | None, int]:
-    """Return host and port of ``PORT``, ``HOST:PORT`` or ``[IPV6]:PORT``.
+    """Return host and port of ``PORT``, ``ADDRESS:PORT`` or ``[IPV6]:PORT``.
 
     :raises UsageError: if it is malformed.
     """
@@ -120,7 +153,7 @@ def parse_port(place: str) -> tuple[str | None, int]:
     valid = port.isascii() and port.isdigit() and 0 < int(port[:20]) < MOST_PORT
     bracketed = host.startswith("[") and host.endswith("]")
     if not valid or (colon and not host) or (":" in host and not bracketed):
-        raise UsageError(f"'{place}': PORT, HOST:PORT or [IPV6]:PORT is needed")
+        raise UsageError(f"'{place}': must be [ADDRESS:]PORT, such as 40001 or [::1]:40001")
     if bracketed:
         host = host[1:-1]
     return host or None, int(port)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
@@ -11,8 +10,7 @@ from typing import Any
 
 from natproxy.cli.translations.sources import proxy_of
 from natproxy.cli.translations.texts import shown
-from natproxy.client.errors import NotUnderstood, Unsupported
-from natproxy.protocol import printable
+from natproxy.client.errors import NotUnderstood
 
 STATUSES = {"same": 0, "differs": 1, "unknown": 10}
 """Exit statuses by results."""
@@ -25,13 +23,7 @@ def write_comparison(arguments: Namespace, complain: Callable[[str], object]) ->
     :raises ClientError: on failure.
     """
     daemon = proxy_of(arguments)
-    try:
-        found = daemon.document("/v1/reconcile")
-    except Unsupported:
-        path = printable(os.fsencode(daemon.path))
-        raise Unsupported(
-            f"the daemon at {path} has no table to compare; name a proxy (--name)"
-        ) from None
+    found = daemon.document("/v1/reconcile")
     status = STATUSES.get(str(found.get("result")))
     if status is None:
         raise NotUnderstood("the daemon sent no result of the comparison")

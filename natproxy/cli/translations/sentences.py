@@ -18,19 +18,24 @@ from natproxy.records.whois import FOUND, UNKNOWN, Gap, WhoisQuery, WhoisReply
 EVENT_WIDTH = len("registered")
 
 
-def whois_lines(query: WhoisQuery, found: WhoisReply) -> list[str]:
-    """Return who held a port, a line for each translation, and what is not known."""
+def whois_lines(query: WhoisQuery, found: WhoisReply, live: bool = True) -> list[str]:
+    """Return who held a port, a line for each translation, and what is not known.
+
+    :param live: whether a daemon replied; else a journal, in which what is open may have ended.
+    """
     when = _when(query)
     port = _port(query)
     if found.result == FOUND:
-        lines = [holder(port, each) for each in found.translations]
+        lines = [holder(port, each, live) for each in found.translations]
         if found.gap is not None:
             lines.append(f"this may be incomplete: {gap_text(found.gap)}")
         return lines
     if found.result == UNKNOWN:
         reason = "" if found.gap is None else f": {gap_text(found.gap)}"
         lines = [f"{port}{when}: unknown{reason}"]
-        return lines + [f"it may have been: {holder(port, each)}" for each in found.translations]
+        return lines + [
+            f"it may have been: {holder(port, each, live)}" for each in found.translations
+        ]
     verb = "holds" if query.since is None else "held"
     lines = [f"{port}{when}: no client {verb} it"]
     if found.last is not None:
@@ -38,17 +43,20 @@ def whois_lines(query: WhoisQuery, found: WhoisReply) -> list[str]:
     return lines
 
 
-def holder(port: str, record: Record) -> str:
+def holder(port: str, record: Record, live: bool = True) -> str:
     """Return which client held a port, when, and for which command.
 
     :param port: the port, with its address if the command line has one.
+    :param live: see `whois_lines`.
     """
     client = address_text(record.client, record.client_port)
+    if record.client is None:
+        client = "a client that was erased"
     if record.identity is not None:
         client += f" ({shown(record.identity)})"
     start = "an unknown time" if record.started is None else show_local(record.started)
     open_ = record.state in ("registered", "relaying")
-    if open_:
+    if open_ and live:
         when = f"is held by {client} since {start}"
     elif record.ended is None:
         when = f"was held by {client} from {start}, the end is not known"
@@ -67,9 +75,9 @@ def holder(port: str, record: Record) -> str:
     return f"{port} {when}: {', '.join(facts)}"
 
 
-def whois_line(query: WhoisQuery, found: WhoisReply) -> str:
-    """Return who held a port, in one line."""
-    first = whois_lines(query, found)[0]
+def whois_line(query: WhoisQuery, found: WhoisReply, live: bool = True) -> str:
+    """Return who held a port, in one line; see `whois_lines`."""
+    first = whois_lines(query, found, live)[0]
     others = len(found.translations) - 1
     return f"{first} (and {others} more)" if found.result == FOUND and others else first
 
@@ -91,11 +99,18 @@ def gap_text(gap: Gap) -> str:
 def event_line(event: Record | LostEvents) -> str:
     """Return an event, or what was lost of them, in one line."""
     if isinstance(event, LostEvents):
-        count = event.last - event.first + 1
-        numbers = f"{event.worker}:{event.first} to {event.worker}:{event.last}"
-        return f"{'lost':{EVENT_WIDTH}}  {count:,} events are no longer there: {numbers}"
+        return f"{'lost':{EVENT_WIDTH}}  {_lost(event)}"
     time = "-" if event.time is None else show_local(event.time)
     return f"{time}  {shown(event.event):{EVENT_WIDTH}}  {_about(event)}"
+
+
+def _lost(event: LostEvents) -> str:
+    first = f"{event.worker}:{event.first}"
+    if event.last is None:
+        run = "another run of the daemon" if event.boot is None else f"the run {shown(event.boot)}"
+        return f"events from {first} of {run} are no longer there, if it had any"
+    events = "1 event is" if event.number == 1 else f"{event.number:,} events are"
+    return f"{events} no longer there: {first} to {event.worker}:{event.last}"
 
 
 def _about(event: Record) -> str:
@@ -103,7 +118,7 @@ def _about(event: Record) -> str:
     if event.client is None:
         target = f"#{event.serial} " if event.serial else ""
         reason = f": {shown(event.reason)}" if event.reason else ""
-        return f"{target}by the uid {shown(event.uid)}, pid {shown(event.pid)}{reason}"
+        return f"{target}by uid {shown(event.uid)} (pid {shown(event.pid)}){reason}"
     port = "no port" if event.nat_port is None else f"port {event.nat_port}"
     client = address_text(event.client, event.client_port)
     text = f"#{shown(event.serial)} {client} {port} {command_text(event)}"

@@ -13,6 +13,7 @@ from natproxy.client.control.daemon import Daemon, LostEvents
 from natproxy.client.control.finding import Search
 from natproxy.client.errors import ClientError, LocalError, NoDaemon, UsageError
 from natproxy.protocol import printable
+from natproxy.records.places import journals_in
 from natproxy.records.record import Record
 from natproxy.records.whois import Gap, WhoisQuery, WhoisReply
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from natproxy.journal.search import Journal
 
 PROXY = "proxy"
+
+FUTURE = 86400 * 1_000_000
+"""Microseconds by which the clock may have been set back since the last event."""
 
 
 class Source(Protocol):
@@ -63,13 +67,12 @@ class JournalSource:
 
     All methods raise `JournalFailure` if it cannot be read.
 
-    :raises UsageError: if there is no such directory.
+    :raises UsageError: if there is no such directory, or it has journals in place of segments.
     """
 
     def __init__(self, directory: str) -> None:
         self._name = printable(os.fsencode(directory))
-        if not os.path.isdir(directory):
-            raise UsageError(f"{self._name}: no such directory")
+        check_directory(directory)
         from natproxy.journal.search import Journal
 
         with self._failures():
@@ -111,13 +114,29 @@ class JournalSource:
 
         :param follow: must be false: a journal alone has no new events.
         """
-        from natproxy.records.queries import EventsQuery
+        from natproxy.cli.translations.query import now
+        from natproxy.records.queries import EventsQuery, windows
 
         assert not follow
-        seq = None if after is None else int(after.partition(":")[2])
+        seq = None
+        if after is not None:
+            _, number, *boot = after.split(":")
+            seq = int(number)
+            newest = [segment.boot for segment in self._journal.segments()[-1:]]
+            if boot and boot != newest:
+                raise UsageError(f"--after: {boot[0]} is not the newest run in {self._name}")
         with self._failures():
-            found = self._journal.events(EventsQuery(filter, since, until, seq))
-            yield from found if last is None else deque(found, last)
+            if last is None:
+                yield from self._journal.events(EventsQuery(filter, since, until, seq))
+                return
+            found: deque[Record] = deque()
+            latest = now() + FUTURE if until is None else until
+            for begin, end in windows(since, latest):
+                part = self._journal.events(EventsQuery(filter, begin, end, seq))
+                found.extendleft(reversed(deque(part, last - len(found))))
+                if len(found) == last:
+                    break
+            yield from found
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
@@ -130,15 +149,37 @@ class JournalSource:
             raise JournalFailure(f"{self._name}: {error}") from error
 
 
+def check_directory(directory: str) -> None:
+    """Refuse the directory that an option names if it cannot be a journal.
+
+    :raises UsageError: if there is no such directory, or it has journals in place of segments.
+    """
+    from natproxy.journal.files import segment_files
+
+    name = printable(os.fsencode(directory))
+    if not os.path.isdir(directory):
+        raise UsageError(f"--journal {name}: no such directory")
+    try:
+        if segment_files(directory):
+            return
+        inner = [path for _, path in journals_in(directory) if segment_files(path)]
+    except OSError:
+        # The journal's own error has the reason.
+        return
+    if inner:
+        listed = ", ".join(printable(os.fsencode(each)) for each in inner[:5])
+        raise UsageError(f"--journal {name}: no journal, but the directory of {listed}")
+
+
 def source_of(arguments: Namespace, complain: Callable[[str], object]) -> Source:
     """Return what the options select: a journal, a daemon, or the only one that there is.
 
-    If no daemon runs, and the usual places have one journal, it is that.
+    If no proxy runs, and the usual places have one journal, it is that.
 
     :param arguments: with ``control``, ``name`` and ``journal``.
     :param complain: called with a message if a journal is read in place of a daemon.
     :raises UsageError: if the options contradict each other, or several daemons run.
-    :raises NoDaemon: if there is neither a daemon nor one journal.
+    :raises NoDaemon: if there is neither a proxy nor one journal.
     """
     if arguments.journal is not None:
         if arguments.control is not None or arguments.name is not None:
@@ -155,7 +196,7 @@ def source_of(arguments: Namespace, complain: Callable[[str], object]) -> Source
             listed = ", ".join(each.path for each in journals)
             raise NoDaemon(f"{error}; --journal reads one of these: {listed}") from None
         (place,) = journals
-        complain(f"no daemon runs: reading the journal {printable(os.fsencode(place.path))}")
+        complain(f"no proxy runs: reading the journal {printable(os.fsencode(place.path))}")
         return JournalSource(place.path)
 
 

@@ -19,8 +19,7 @@ SIZES = ("bytes", "size", "sent")
 SECONDS = ("lag", "uptime")
 TIMES = ("complete_to", "started")
 
-TITLES = {"clients": "admission"}
-"""Of the counters: another line has the number of clients."""
+KINDS = {"fileserver": "file server"}
 
 
 def write_status(arguments: Namespace, complain: Callable[[str], object]) -> int:
@@ -56,15 +55,16 @@ def write_status(arguments: Namespace, complain: Callable[[str], object]) -> int
 
 
 def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines of a daemon's status: a member to a line, its title first."""
+    """Yield the lines of a daemon's status: a title and its text, or more text below it."""
     for title, text in _facts(status):
-        yield f"{title + ':':<11} {text}"
+        yield f"{title + ':' if title else '':<11} {text}"
 
 
 def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    kind = shown(status.get("kind"))
-    worker = f", worker {status['worker']}" if status.get("worker") else ""
-    yield "name", f"{shown(status.get('name'))} ({kind} {shown(status.get('version'))})"
+    kind = str(status.get("kind"))
+    version = shown(status.get("version"))
+    yield "name", f"{shown(status.get('name'))} ({KINDS.get(kind, shown(kind))} {version})"
+    worker = f", worker {shown(status['worker'])}" if status.get("worker") else ""
     yield "process", f"{shown(status.get('pid'))}{worker}, boot {shown(status.get('boot'))}"
     uptime = status.get("uptime")
     up = f", {duration(uptime)} ago" if isinstance(uptime, (int, float)) else ""
@@ -72,38 +72,74 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "listens", _value("listen", status.get("listen"))
     if status.get("upstream") is not None:
         yield "upstream", _value("upstream", status["upstream"])
+    admission = _mapping(_mapping(status.get("counters")).get("clients"))
+    most = f" of {_value('limit', admission['limit'])} at most" if admission.get("limit") else ""
     draining = ", draining" if status.get("draining") else ""
-    yield "clients", f"{shown(status.get('clients'))}{draining}"
+    yield "clients", f"{_value('clients', status.get('clients'))}{most}{draining}"
+    refused = _counts(admission.get("refused"))
+    if refused:
+        yield "refused", refused
     if status.get("table") is not None:
-        yield "in flight", shown(status["table"])
-    counters = status.get("commands")
-    if isinstance(counters, Mapping):
-        yield from _counters(counters)
-    if status.get("ring"):
-        yield "ring", _value("ring", status["ring"])
+        yield "in flight", _value("table", status["table"])
+    yield from _commands(_mapping(status.get("commands")))
+    ring = _mapping(status.get("ring"))
+    first, following = ring.get("first"), ring.get("next")
+    if isinstance(first, int) and isinstance(following, int):
+        kept = f" ({first:,} to {following - 1:,})" if following > first else ""
+        yield "events", f"{following - first:,} in memory{kept}"
     if "journal" in status:
-        journal = status["journal"]
-        yield "journal", "none" if journal is None else _value("journal", journal)
+        yield from _journal(_mapping(status["journal"]))
     for member in ("control", "web"):
         if status.get(member):
             yield member, _value(member, status[member])
 
 
-def _counters(counters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the counters that are numbers, by their groups; histograms are for programs."""
-    for group, value in counters.items():
-        text = _value(group, _without_histograms(value))
-        if text != "none":
-            yield TITLES.get(group, shown(group).replace("_", " ")), text
+def _commands(commands: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the commands that have ended, and a line for each verb."""
+    if "total" not in commands:
+        return
+    sent = f", {_value('sent', commands['sent'])} sent" if "sent" in commands else ""
+    yield "commands", f"{_value('total', commands['total'])} ended{sent}"
+    for verb, counts in sorted(_mapping(commands.get("verbs")).items()):
+        found = _mapping(counts)
+        outcomes = _counts({key: each for key, each in found.items() if key != "sent"})
+        sent = f", {_value('sent', found['sent'])} sent" if found.get("sent") else ""
+        yield "", f"{shown(verb)}: {outcomes or 'none'}{sent}"
 
 
-def _without_histograms(value: Any) -> Any:
-    if not isinstance(value, Mapping):
-        return value
-    if "bounds" in value:
-        return None
-    kept = {key: _without_histograms(each) for key, each in value.items()}
-    return {key: each for key, each in kept.items() if each not in (None, {}, 0)}
+def _journal(journal: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield where the journal is, how much it holds, and what is wrong with it."""
+    if not journal:
+        yield "journal", "none"
+        return
+    yield "journal", shown(journal.get("directory"))
+    facts = [
+        f"{_value(name, journal[name])} {name.removesuffix('s') if journal[name] == 1 else name}"
+        for name in ("rows", "gaps", "segments")
+        if journal.get(name) is not None
+    ]
+    if journal.get("bytes") is not None:
+        facts.append(_value("bytes", journal["bytes"]))
+    if facts:
+        yield "", ", ".join(facts)
+    if journal.get("complete_to") is not None:
+        lag = f" (lag {_value('lag', journal['lag'])})" if "lag" in journal else ""
+        yield "", f"complete to {_time(journal['complete_to'])}{lag}"
+    if journal.get("error") is not None:
+        yield "", f"error: {shown(journal['error'])}"
+
+
+def _counts(counts: object) -> str:
+    """Return the counters that are not 0, by their names; empty if all are."""
+    return ", ".join(
+        f"{_value('', number)} {shown(name)}"
+        for name, number in _mapping(counts).items()
+        if number not in (None, 0)
+    )
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _value(name: str, value: Any) -> str:
@@ -111,12 +147,14 @@ def _value(name: str, value: Any) -> str:
     if value is None:
         return "none"
     if isinstance(value, Mapping):
-        parts = (
+        parts = [
             f"{shown(key)} {_value(str(key), each)}"
             for key, each in value.items()
             if each is not None
-        )
-        return ", ".join(parts) or "none"
+        ]
+        # Where a part has parts of its own, a comma is ambiguous.
+        nested = any(isinstance(each, Mapping) for each in value.values())
+        return ("; " if nested else ", ").join(parts) or "none"
     if isinstance(value, list):
         return ", ".join(_value(name, each) for each in value) or "none"
     if isinstance(value, bool):

@@ -17,13 +17,15 @@ from natproxy.cli.translations.columns import (
     columns_of,
     identity_of,
     members_of,
-    names,
     ordered,
     parse_columns,
 )
 from natproxy.cli.translations.query import now
 from natproxy.cli.translations.sources import proxy_of
 from natproxy.cli.translations.tables import Table, terminal_columns, write_csv
+from natproxy.cli.translations.texts import fitted, width
+from natproxy.client.errors import CannotConnect, ConnectionBroken, Unavailable
+from natproxy.records.formats import TRANSLATION_MEMBERS
 from natproxy.records.record import Record
 
 if TYPE_CHECKING:
@@ -87,18 +89,35 @@ class TableReport:
         self._write(records, None)
         return len(records)
 
-    def watch(self, text: str, seconds: float) -> NoReturn:
-        """Write the table at an interval, until an error or an interrupt.
+    def watch(self, text: str, seconds: float, complain: Callable[[str], object]) -> NoReturn:
+        """Write the table at an interval, until an interrupt; a daemon that ends is waited for.
 
         On a terminal, each replaces the last one.
+
+        :param complain: called with a message for people.
+        :raises ClientError: on failure.
         """
         sampler = Sampler()
+        # That no daemon runs is an error at first.
+        connected, failed = False, False
         on_terminal = is_terminal(sys.stdout) and not (self._json or self._csv)
         if on_terminal:
             sys.stdout.write(CLEAR)
         while True:
             started = time.monotonic()
-            records = list(self._daemon.table(text))
+            try:
+                records = list(self._daemon.table(text))
+            except (CannotConnect, ConnectionBroken, Unavailable) as error:
+                if not connected:
+                    raise
+                if on_terminal:
+                    self._draw([_time(), "", str(error)])
+                elif not failed:
+                    complain(str(error))
+                failed = True
+                time.sleep(seconds)
+                continue
+            connected, failed = True, False
             rates = sampler.rates(records)
             records = ordered(records, self._sort, rates)
             if on_terminal:
@@ -117,7 +136,7 @@ class TableReport:
             selected = self._columns if self._listed else None
             write_json(members_of(record, selected, rates) for record in records)
         elif self._csv:
-            columns = self._columns if self._listed else names()[3:]
+            columns = self._columns if self._listed else TRANSLATION_MEMBERS
             write_csv((members_of(record, columns, rates) for record in records), columns)
         else:
             for line in self._lines(records, rates):
@@ -128,19 +147,30 @@ class TableReport:
         return list(table.lines(records))
 
     def _redraw(self, records: list[Record], rates: Rates | None) -> None:
-        from natproxy.records.times import show_local
-
-        height = max(4, _lines_of_terminal() - 1)
         total = sum(rates.values()) if rates else 0.0
-        head = f"{show_local(now())}  {len(records)} in flight, {speed(total)}"
-        lines = [head, "", *self._lines(records, rates)]
+        head = f"{_time()}  {len(records):,} in flight, {speed(total)}"
+        self._draw([head, "", *self._lines(records, rates)])
+
+    def _draw(self, lines: list[str]) -> None:
+        """Replace what the terminal shows by these lines, as far as there is space."""
+        height = max(4, _lines_of_terminal() - 1)
         if len(lines) > height:
             hidden = len(lines) - height + 1
             lines[height - 1 :] = [f"and {hidden} more"]
         sys.stdout.write(HOME)
+        columns = terminal_columns()
         for line in lines:
-            sys.stdout.write(line + TO_END_OF_LINE + "\n")
+            # A line that is wrapped would move those above it out of the screen.
+            shown = line if columns is None or width(line) <= columns else fitted(line, columns)
+            sys.stdout.write(shown + TO_END_OF_LINE + "\n")
         sys.stdout.write(TO_END_OF_SCREEN)
+        sys.stdout.flush()
+
+
+def _time() -> str:
+    from natproxy.records.times import show_local
+
+    return show_local(now())
 
 
 def _lines_of_terminal() -> int:

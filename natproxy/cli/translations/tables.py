@@ -41,15 +41,32 @@ class Table:
         The rows are formatted as they arrive, except the first `FIRST`. A later row that is wider
         widens its column from there on.
         """
-        rows = ([column.text(record) for column in self._columns] for record in records)
-        first = list(islice(rows, FIRST))
-        if not first:
+        rest = iter(records)
+        beginning = list(islice(rest, FIRST))
+        if not beginning:
             return
+        first = self._rows(beginning)
+        if self._limit is not None and self._natural_width(first) > self._limit:
+            self._columns = [
+                column if column.short is None else column._replace(text=column.short)
+                for column in self._columns
+            ]
+            first = self._rows(beginning)
+        rows = ([column.text(record) for column in self._columns] for record in rest)
         self._widen(first)
         yield self._line([column.title.replace("_", " ").upper() for column in self._columns])
         for row in chain(first, rows):
             self._widen([row])
             yield self._line(row)
+
+    def _rows(self, records: Iterable[Record]) -> list[list[str]]:
+        return [[column.text(record) for column in self._columns] for record in records]
+
+    def _natural_width(self, rows: Sequence[Sequence[str]]) -> int:
+        """Return the columns of the terminal that a line takes if nothing is cut."""
+        columns = zip(self._widths, zip(*rows, strict=True), strict=True)
+        widths = [max(title, *map(width, texts)) for title, texts in columns]
+        return sum(widths) + len(GAP) * (len(widths) - 1)
 
     def _widen(self, rows: Sequence[Sequence[str]]) -> None:
         for row in rows:

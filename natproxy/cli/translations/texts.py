@@ -50,6 +50,11 @@ def bytes_text(record: Record) -> str:
     return amount(record.bytes)
 
 
+def promised_text(record: Record) -> str:
+    """Return the size of the body that was promised."""
+    return NONE if record.promised is None else amount(record.promised)
+
+
 def duration_text(record: Record) -> str:
     """Return the duration of a record's command."""
     return NONE if record.duration is None else precise(record.duration)
@@ -58,6 +63,11 @@ def duration_text(record: Record) -> str:
 def precise(seconds: float) -> str:
     """Return a duration; below a second in milliseconds: ``3ms``."""
     return f"{seconds * 1000:.0f}ms" if 0 <= seconds < 0.0995 else elapsed(max(0.0, seconds))
+
+
+def seconds_of(time: str) -> str:
+    """Return a local time without the fraction of its second: ``2026-11-26 14:03:07 +01:00``."""
+    return time if len(time) < 26 else f"{time[:19]} {time[-6:]}"
 
 
 def shown(value: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from argparse import Namespace
 from collections import Counter
@@ -10,9 +11,11 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from json import dumps
 
-from natproxy.cli.translations.query import query_of
+from natproxy.cli.display.text import counted
+from natproxy.cli.translations.query import Interval, interval_of, query_in, query_of
 from natproxy.cli.translations.sentences import whois_line, whois_lines
 from natproxy.cli.translations.sources import Source, source_of
+from natproxy.client.control.daemon import Daemon
 from natproxy.client.errors import NotUnderstood, UsageError
 from natproxy.protocol import printable
 from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, WhoisQuery
@@ -36,13 +39,17 @@ def write_one(arguments: Namespace, complain: Callable[[str], object]) -> int:
     :param complain: called with a message for people.
     :raises ClientError: on failure.
     """
-    query = query_of(arguments.port, arguments.at, arguments.upstream, _within(arguments))
+    within = _within(arguments)
+    if arguments.since is None and arguments.until is None:
+        query = query_of(arguments.port, arguments.at, arguments.upstream, within)
+    else:
+        query = query_in(arguments.port, _interval(arguments), arguments.upstream)
     source = source_of(arguments, complain)
     for found in source.whois_each([query]):
         if arguments.json:
             sys.stdout.write(dumps(found.json()) + "\n")
         else:
-            for line in whois_lines(query, found):
+            for line in whois_lines(query, found, isinstance(source, Daemon)):
                 sys.stdout.write(line + "\n")
         return STATUSES.get(found.result, NotUnderstood.exit_status)
     raise NotUnderstood("the daemon sent no result")
@@ -57,6 +64,8 @@ def write_each(arguments: Namespace, complain: Callable[[str], object]) -> int:
     :param complain: called with a message for people.
     :raises ClientError: on failure.
     """
+    if arguments.since is not None or arguments.until is not None:
+        raise UsageError("--since and --until: not with '-', where each line has its time")
     source = source_of(arguments, complain)
     results: Counter[str] = Counter()
     for batch in _batches(_lines(arguments)):
@@ -71,7 +80,7 @@ def write_each(arguments: Namespace, complain: Callable[[str], object]) -> int:
         sys.stdout.flush()
     if not arguments.json:
         parts = [f"{results[each]:,} {each}" for each in (*STATUSES, "malformed") if results[each]]
-        complain(f"{results.total():,} lines: {', '.join(parts) or 'none'}")
+        complain(f"{counted(results.total(), 'line')}: {', '.join(parts) or 'none'}")
     if results["malformed"]:
         return UsageError.exit_status
     return STATUSES[next((each for each in (UNKNOWN, NOBODY) if results[each]), FOUND)]
@@ -91,7 +100,7 @@ def _write_batch(
             members = {"line": number, "port": query.port, **each.json()}
             sys.stdout.write(dumps(members) + "\n")
         else:
-            sys.stdout.write(whois_line(query, each) + "\n")
+            sys.stdout.write(whois_line(query, each, isinstance(source, Daemon)) + "\n")
     if place < len(queries):
         raise NotUnderstood(f"line {queries[place][0]}: the daemon sent no result")
 
@@ -103,6 +112,12 @@ def _within(arguments: Namespace) -> float:
     if within > 366 * 86400:
         raise UsageError("--within: at most 366 days")
     return within
+
+
+def _interval(arguments: Namespace) -> Interval:
+    if arguments.at is not None:
+        raise UsageError("--at excludes --since and --until: both select a time")
+    return interval_of(arguments.since, arguments.until)
 
 
 def _lines(arguments: Namespace) -> Iterator[list[Line]]:
@@ -122,7 +137,8 @@ def _lines(arguments: Namespace) -> Iterator[list[Line]]:
 
 def _meaning(text: str, arguments: Namespace, within: float) -> WhoisQuery | str:
     """Return what a line means, or what is wrong with it."""
-    place, *rest = text.split(None, 1)
+    # Spaces, or a comma as in CSV; a time may have both.
+    place, *rest = re.split(r"\s*,\s*|\s+", text, maxsplit=1)
     at = rest[0] if rest else arguments.at
     try:
         return query_of(place, at, arguments.upstream, within if at is not None else 0.0)

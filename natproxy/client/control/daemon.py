@@ -36,15 +36,23 @@ class LostEvents(NamedTuple):
     """Events that a watcher has missed.
 
     :ivar worker: number of the process, from 0.
-    :ivar boot: the run of the daemon.
+    :ivar boot: the run of the daemon; ``None`` if it is not the present one, and unknown.
     :ivar first: number of the first one.
-    :ivar last: number of the last one.
+    :ivar last: number of the last one; ``None`` if their run has ended, and their number is
+        unknown: there may be none.
+    :ivar proxy: the daemon's name.
     """
 
     worker: int
-    boot: str
+    boot: str | None
     first: int
-    last: int
+    last: int | None
+    proxy: str | None = None
+
+    @property
+    def number(self) -> int:
+        """The number of events, as far as it is known."""
+        return 0 if self.last is None else self.last - self.first + 1
 
 
 class Daemon:
@@ -117,7 +125,8 @@ class Daemon:
 
         :param since: microseconds since the epoch.
         :param until: likewise, not included.
-        :param after: ``WORKER:SEQ`` of the last event that is not wanted.
+        :param after: ``WORKER:SEQ`` of the last event that is not wanted, or ``WORKER:SEQ:BOOT``:
+            if another run of the daemon listens, all its events are later ones.
         :param last: number of events at most, the newest ones.
         :param follow: whether to wait for new events; then the iterator only ends when the
             daemon does.
@@ -180,9 +189,9 @@ class Daemon:
         if 200 <= reply.status < 300:
             return reply
         with reply:
-            raise self._refused(reply)
+            raise self._refused(reply, target.partition("?")[0])
 
-    def _refused(self, reply: Reply) -> Exception:
+    def _refused(self, reply: Reply, path: str) -> Exception:
         """Return the exception for a reply with the status of an error."""
         try:
             error = json.loads(reply.read(MOST_ERROR))
@@ -190,6 +199,10 @@ class Daemon:
         except (ValueError, TypeError, KeyError, AttributeError):
             sentence, position = f"the daemon replied with the status {reply.status}", None
         sentence = printable(sentence.encode("utf-8", "surrogatepass"))
+        if reply.status in (404, 405):
+            daemon = printable(os.fsencode(self.path))
+            kinds = "it is a file server, or an older proxy"
+            sentence = f"the daemon at {daemon} has no {path}: {kinds}; --name selects one"
         if reply.status == 400:
             return InvalidQuery(sentence, position if type(position) is int else None)
         kind = {404: Unsupported, 405: Unsupported, 503: Unavailable}.get(reply.status, ServerError)
@@ -214,7 +227,13 @@ class Daemon:
         if members.get("event") != "lost":
             return self._record(members)
         try:
-            return LostEvents(members["worker"], members["boot"], members["from"], members["to"])
+            return LostEvents(
+                members["worker"],
+                members["boot"],
+                members["from"],
+                members["to"],
+                members.get("proxy"),
+            )
         except KeyError:
             raise self._not_understood() from None
 

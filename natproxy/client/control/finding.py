@@ -21,8 +21,11 @@ from natproxy.records.places import (
 VARIABLE = "NATPROXY_CONTROL"
 """The environment variable that names the path of a control socket."""
 
+NOUNS = {"proxy": "proxy", "fileserver": "file server"}
+"""What the kinds of daemons are called."""
+
 TIMEOUT = 2.0
-"""Seconds to wait for each of several daemons."""
+"""Seconds to wait for each of the daemons that are considered."""
 
 
 class Place(NamedTuple):
@@ -55,18 +58,18 @@ class Search:
 
         :param control: path of its socket.
         :param name: its name.
-        :param kind: ``proxy`` or ``fileserver``: if several daemons run, only those of this kind
-            are considered.
+        :param kind: ``proxy`` or ``fileserver``: only those of this kind are considered, unless
+            ``control`` or the environment names the path.
         :raises UsageError: if the options contradict each other, or several daemons run.
-        :raises NoDaemon: if none runs.
+        :raises NoDaemon: if none runs, or only daemons of another kind.
         :raises CannotConnect: if those that run belong to other users.
         """
         path = self.path_of(control, name)
         if path is not None:
             return Daemon(path)
         found = self.running(name)
-        if len(found) > 1 and kind is not None:
-            found = [each for each in found if kind_of(each) == kind] or found
+        if kind is not None:
+            found = self._of_kind(found, kind, name)
         if len(found) > 1:
             raise UsageError(f"several daemons run: {_listed(found)}")
         return Daemon(found[0].path)
@@ -129,12 +132,30 @@ class Search:
             if name is None or each == name
         ]
 
+    def _of_kind(self, found: list[Place], kind: str, name: str | None) -> list[Place]:
+        """Return the daemons of a kind, else those that fail to reply.
+
+        :raises NoDaemon: if all are of another kind.
+        """
+        kinds = [(each, kind_of(each)) for each in found]
+        for wanted in (kind, None):
+            matching = [each for each, its in kinds if its == wanted]
+            if matching:
+                return matching
+        (first, other), *rest = kinds
+        what = NOUNS.get(str(other), "another daemon")
+        if name is not None:
+            raise NoDaemon(f"{first.name} is a {what}: the name of a {NOUNS[kind]} is needed")
+        names = ", ".join([first.name, *(each.name for each, _ in rest)])
+        runs = f"{names} is a {what}" if not rest else f"{names} are {what}s"
+        raise NoDaemon(f"no {NOUNS[kind]} runs: {runs}; --control names the socket of another")
+
     def _none(self, name: str | None) -> NoDaemon:
         where = ", ".join(printable(os.fsencode(each)) for each in self.directories)
         if name is None:
             return NoDaemon(
                 f"no daemon runs: no control socket in {where}; 'natproxy up' starts one,"
-                " and --control names the socket of another"
+                " and --control names a socket elsewhere, such as that of another user"
             )
         try:
             others = f"; these run: {', '.join(each.name for each in self.running())}"

@@ -260,6 +260,8 @@ def _reason(path: str, name: str, error: OSError) -> CannotConnect:
     """Return the exception for a connection that could not be made."""
     if error.errno == errno.ENOENT:
         return NoDaemon(f"{name}: no such socket")
+    if error.errno in (errno.ECONNREFUSED, errno.EACCES) and _is_no_socket(path):
+        return CannotConnect(f"{name}: not a socket")
     if error.errno == errno.ECONNREFUSED:
         return NoDaemon(f"{name}: no daemon listens on this socket")
     if error.errno in (errno.EACCES, errno.EPERM):
@@ -268,6 +270,13 @@ def _reason(path: str, name: str, error: OSError) -> CannotConnect:
         # Python's own message: the path is too long for a socket, or has a NUL character.
         return CannotConnect(f"{name}: {error}")
     return CannotConnect(f"{name}: {error.strerror}")
+
+
+def _is_no_socket(path: str) -> bool:
+    try:
+        return not stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _owner_hint(path: str) -> str:

@@ -72,9 +72,10 @@ def _check_directory(check: str, path: str, uid: int, created: bool) -> list[Fin
     if not stat.S_ISDIR(found.st_mode):
         return [problem(check, f"{path} is not a directory", f"remove {path}")]
     if mode & 0o022:
-        return [
-            problem(check, f"others may write to {path} (mode {mode:04o})", f"chmod 700 {path}")
-        ]
+        # A directory such as /tmp belongs to the system: its mode must stay as it is.
+        shared = mode & stat.S_ISVTX or found.st_uid != uid
+        remedy = f"name a directory in {path}" if shared else f"chmod 700 {path}"
+        return [problem(check, f"others may write to {path} (mode {mode:04o})", remedy)]
     if not os.access(path, os.W_OK | os.X_OK):
         text = f"{path} is not writable for the user {uid}: it belongs to {found.st_uid}"
         return [problem(check, text, f"run as {found.st_uid}, or chown {uid} {path}")]

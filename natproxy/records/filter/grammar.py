@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from natproxy.records.filter.errors import FilterError, quoted, suggestion
-from natproxy.records.filter.members import MEMBERS, Member, MemberType
+from natproxy.records.filter.members import MEMBERS, Member, MemberType, meant_by
 from natproxy.records.filter.tokens import Token, TokenKind, tokens_of
 from natproxy.records.filter.values import Missing, Value, ValueReader
 from natproxy.records.times import Zone
@@ -183,7 +183,11 @@ class _Parser:
             )
         member = MEMBERS.get(token.text.lower().replace("_", "-"))
         if member is None:
-            hint = suggestion(token.text, MEMBERS) or f"; known are {', '.join(sorted(MEMBERS))}"
+            hint = (
+                meant_by(token.text)
+                or suggestion(token.text, MEMBERS)
+                or f"; known are {', '.join(sorted(MEMBERS))}"
+            )
             raise self._error(token, f"{quoted(token.text)} is no member{hint}")
         self._next()
         return member

@@ -67,6 +67,18 @@ def address_of(host: str) -> Network | None:
     return Network(address.version, number, 0, zone if address.version == 6 else "")
 
 
+def check_host(text: str) -> None:
+    """Raise an exception for a host that no record can have, such as a name.
+
+    :param text: ``HOST``, ``HOST:PORT`` or ``[IPV6]:PORT``; the host may be a UNIX socket.
+    :raises ValueError: if the host is no address; the message is a phrase.
+    """
+    if text.startswith("unix") or address_of(text) is not None:
+        return
+    if address_of(split_port(text)[0]) is None:
+        raise ValueError("an IP address is needed: names are not resolved")
+
+
 def parse_network(text: str) -> Network:
     """Return the network ``ADDRESS/LENGTH``, or one address; bits after the prefix are ignored.
 

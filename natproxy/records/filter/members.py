@@ -6,6 +6,9 @@ import enum
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from natproxy.protocol import VERBS
+from natproxy.records.filter.errors import LONGEST_COMPARED
+from natproxy.records.filter.hosts import parse_network, split_port
 from natproxy.records.filter.pattern import displayed_name
 from natproxy.records.record import Record
 
@@ -172,3 +175,31 @@ MEMBERS = {
     )
 }  # fmt: skip
 """Every member, by its name in the language."""
+
+
+def meant_by(word: str) -> str:
+    """Return ``; did you mean …?`` for a value that stands where a member is needed, or ``""``."""
+    low = lower(word)
+    if word.isascii() and word.isdigit():
+        found = f"nat-port {word} or serial {word}"
+    elif low.upper().encode("utf-8", "replace") in VERBS:
+        found = f"verb {low.upper()}"
+    else:
+        found = next((f"{name} {low}" for name in WORDS if low in MEMBERS[name].words), "")
+        found = found or _place_meant_by(word)
+    return f"; did you mean {found}?" if found else ""
+
+
+WORDS = ("event", "outcome", "state")
+"""The members whose values alone are recognized."""
+
+
+def _place_meant_by(word: str) -> str:
+    """Return the client or the file that a word alone may mean, as a filter, or ``""``."""
+    if len(word) > LONGEST_COMPARED or not word.isprintable():
+        return ""
+    try:
+        parse_network(split_port(word)[0])
+    except ValueError:
+        return f"name '{word}'" if set(word) & set("*/.") and "'" not in word else ""
+    return f"client {word}"

@@ -25,7 +25,7 @@ class KillTests(ObservedCase):
         """Run a command line on a terminal, on which a text is typed."""
         with (
             mock.patch("sys.stdin", io.StringIO(text)),
-            mock.patch("natproxy.cli.translations.kill.is_terminal", return_value=True),
+            mock.patch("natproxy.cli.translations.confirmation.is_terminal", return_value=True),
         ):
             found, out, err = self.main("kill", *arguments)
         return found, out.decode(), err
@@ -60,6 +60,23 @@ class KillTests(ObservedCase):
             self.assertIn("nothing was ended", err)
         self.assertEqual(self.remaining(), [1, 2, 3])
 
+    def test_end_of_input_ends_the_line_of_the_question(self) -> None:
+        _, _, err = self.confirm("", "verb GET")
+        self.assertEqual(err, "End 2 commands? [y/N] \nnatproxy: nothing was ended\n")
+
+    def test_only_what_was_shown_is_ended(self) -> None:
+        def before(request: Request) -> None:
+            if b"dry_run" not in request.body:
+                # It begins while the user reads the question.
+                self.daemon.table.append(entry(4))
+
+        self.daemon.table += [entry(number) for number in range(10, 200)]
+        self.daemon.before = before
+        found, _, err = self.confirm("y\n", "verb GET")
+        self.assertEqual(found, 0)
+        self.assertIn("natproxy: ended 192 commands\n", err)
+        self.assertEqual(self.remaining(), [2, 4, 4])
+
     def test_without_a_terminal_yes_is_needed(self) -> None:
         found, _, err = self.main("kill", "verb GET")
         self.assertEqual(found, 2)
@@ -69,7 +86,7 @@ class KillTests(ObservedCase):
     def test_nothing_to_end_is_a_status(self) -> None:
         for option in ("--yes", "--dry-run"):
             self.assert_fails(
-                3, "no command in flight has the serial number 9", "kill", "9", option
+                3, "has the serial number 9; a port is written nat-port 9", "kill", "9", option
             )
             self.assert_fails(
                 3, "no command in flight matches the filter", "kill", "verb X", option
@@ -135,17 +152,28 @@ class StatusTests(ObservedCase):
             "clients": 1234,
             "table": 5,
             "commands": {
-                "clients": {"now": 3, "refused": {"host": 0}},
-                "reactor_delay": {"bounds": [1], "counts": [2], "sum": 0.5},
-                "commands": {
-                    "total": 12345,
-                    "sent": 5000,
-                    "duration": {"bounds": [1], "counts": [2], "sum": 0.5},
-                    "verbs": {"GET": {"completed": 12345}},
+                "total": 12345,
+                "sent": 5000,
+                "verbs": {
+                    "LS": {"completed": 0, "sent": 0},
+                    "GET": {"completed": 12343, "error": 0, "killed": 2, "sent": 5000},
                 },
             },
+            "counters": {
+                "clients": {"now": 3, "limit": 5000, "refused": {"clients": 0, "host": 7}},
+                "reactor_delay": {"bounds": [1], "counts": [2], "sum": 0.5},
+            },
             "ring": {"first": 1, "next": 9},
-            "journal": {"directory": "/j", "lag": 0.01, "bytes": 5000, "error": None},
+            "journal": {
+                "directory": "/j",
+                "complete_to": "2023-11-14T22:13:20.000000Z",
+                "lag": 0.01,
+                "rows": 12345,
+                "gaps": 1,
+                "segments": 2,
+                "bytes": 5000,
+                "error": "the disk is full",
+            },
             "control": "/run/a.sock",
             "web": [],
         }
@@ -159,12 +187,17 @@ class StatusTests(ObservedCase):
                 "started:    2023-11-14 23:13:20.000000 +01:00, 1h02m ago",
                 "listens:    tcp:9000",
                 "upstream:   127.0.0.1:9001",
-                "clients:    1234, draining",
+                "clients:    1,234 of 5,000 at most, draining",
+                "refused:    7 host",
                 "in flight:  5",
-                "admission:  now 3",
-                "commands:   total 12,345, sent 5.0 kB, verbs GET completed 12,345",
-                "ring:       first 1, next 9",
-                "journal:    directory /j, lag 10ms, bytes 5.0 kB",
+                "commands:   12,345 ended, 5.0 kB sent",
+                "            GET: 12,343 completed, 2 killed, 5.0 kB sent",
+                "            LS: none",
+                "events:     8 in memory (1 to 8)",
+                "journal:    /j",
+                "            12,345 rows, 1 gap, 2 segments, 5.0 kB",
+                "            complete to 2023-11-14 23:13:20.000000 +01:00 (lag 10ms)",
+                "            error: the disk is full",
                 "control:    /run/a.sock",
             ],
         )
@@ -199,7 +232,10 @@ class StatusTests(ObservedCase):
         self.daemon.status = {
             "name": "\x1b[2J",
             "listen": ["a\nb"],
-            "journal": {"\x07": ["\x07"], "error": "\x07"},
+            "journal": {"directory": ["\x07"], "rows": ["\x07"], "lag": "\x07", "error": "\x07"},
+            "commands": {"total": "\x07", "verbs": {"\x07": {"\x07": "\x07", "sent": "\x07"}}},
+            "counters": {"clients": {"limit": "\x07", "refused": {"\x07": 1}}},
+            "ring": {"first": "\x07"},
             "started": "\x07",
         }
         for line in self.out("status"):

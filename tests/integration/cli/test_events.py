@@ -2,12 +2,17 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from natproxy.cli.translations import events
 from natproxy.records.record import format_time
+from tests.support.control_server import ControlServer
 from tests.support.observed_daemon import SECOND, START, ObservedCase, entry
 
 
@@ -17,7 +22,15 @@ def event(kind: str, serial: int = 1, **members: Any) -> dict[str, Any]:
 
 REGISTERED = event("registered", bytes=0, promised=None)
 REMOVED = event("removed", seq=12, outcome="client-gone", reason="reset", duration=0.0034)
-LOST = {"event": "lost", "worker": 0, "boot": "boot", "from": 3, "to": 1002}
+LOST = {
+    "event": "lost",
+    "proxy": "proxy-9000",
+    "worker": 0,
+    "boot": "boot",
+    "from": 3,
+    "to": 1002,
+}
+LOST_RUN = LOST | {"from": 13, "to": None}
 
 
 class EventsTests(ObservedCase):
@@ -40,10 +53,29 @@ class EventsTests(ObservedCase):
                 " client-gone, 1.0/10.0 MB, 3ms, reset",
                 "failed      #1 10.0.0.1:50001 no port GET images/1.iso:"
                 " error, 1.0 MB, 9.0s, refused",
-                "kill        #1 by the uid 0, pid 77: verb GET",
-                "drain       by the uid 1000, pid 5",
+                "kill        #1 by uid 0 (pid 77): verb GET",
+                "drain       by uid 1000 (pid 5)",
             ],
         )
+
+    def test_lost_events_of_another_run_have_no_number(self) -> None:
+        self.daemon.events = [LOST_RUN, {**LOST_RUN, "boot": None}, {**LOST, "to": 3}]
+        self.assertEqual(
+            [line.removeprefix("lost        ") for line in self.out("events")],
+            [
+                "events from 0:13 of the run boot are no longer there, if it had any",
+                "events from 0:13 of another run of the daemon are no longer there, if it had any",
+                "1 event is no longer there: 0:3 to 0:3",
+            ],
+        )
+        found = [json.loads(line) for line in self.out("events", "--json")]
+        self.assertEqual(found[:2], self.daemon.events[:2])
+
+    def test_no_event_is_a_message(self) -> None:
+        found = self.main("events")
+        reason = "natproxy: no event is recorded, or none matches; -f waits for new ones\n"
+        self.assertEqual(found, (0, b"", reason))
+        self.assertEqual(self.out("events", "--json"), [])
 
     def test_hostile_members_are_printable(self) -> None:
         hostile = "\x1b[2J\n"
@@ -60,6 +92,7 @@ class EventsTests(ObservedCase):
         self.assertEqual(found, self.daemon.events)
 
     def test_options_are_sent(self) -> None:
+        self.daemon.events = [REGISTERED]
         self.out("events", "verb GET", "--last", "5", "--since", "@1700000000")
         self.out("events", "--until", "2023-11-14 22:14Z", "--after", "0:7")
         self.assertEqual(
@@ -83,19 +116,61 @@ class EventsTests(ObservedCase):
 
 
 class FollowTests(ObservedCase):
-    def test_follow_begins_with_the_newest_and_ends_with_the_daemon(self) -> None:
+    """`time.sleep` of the command interrupts it while it waits for a daemon that has ended."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.slept = 0
+        self.patch(events.time, "sleep", self.sleep)
+        self.restart: Callable[[], object] = lambda: None
+
+    def sleep(self, _: float) -> None:
+        self.slept += 1
+        if self.slept == 3:
+            raise KeyboardInterrupt
+        self.restart()
+
+    def end(self) -> Iterator[dict[str, Any]]:
+        """Yield an event, and make every further request one to a daemon that has ended."""
+        yield REMOVED
+        self.control.close()
+
+    def test_follow_begins_with_the_newest_and_ends_with_an_interrupt(self) -> None:
         self.daemon.events = [event("registered", seq=each) for each in range(1, 31)]
-        self.daemon.follow = lambda: iter([REMOVED])
+        self.daemon.follow = self.end
         status, out, err = self.main("events", "-f")
-        self.assertEqual((status, len(out.splitlines())), (5, 21))
-        expected = "natproxy: the daemon has ended; --after 0:12 continues after the last event\n"
-        self.assertEqual(err, expected)
+        self.assertEqual((status, len(out.splitlines()), self.slept), (130, 21, 3))
+        self.assertEqual(err, "natproxy: the daemon has ended; waiting until it runs again\n")
+
+    def test_follow_continues_with_the_next_run(self) -> None:
+        def restart() -> None:
+            os.unlink(self.control.path)
+            self.daemon.follow = lambda: iter([LOST_RUN, REGISTERED])
+            self.daemon.events = []
+            self.control = ControlServer(Path(self.control.path), self.daemon.reply)
+            self.addCleanup(self.control.close)
+            self.restart = lambda: None
+
+        self.daemon.follow = self.end
+        self.restart = restart
+        _, out, _ = self.main("events", "--follow")
+        kinds = re.findall("lost|registered|removed", out.decode())[:3]
+        self.assertEqual(kinds, ["removed", "lost", "registered"])
+        self.assertEqual(self.queries("/v1/events")[0], {"after": "0:12:boot", "follow": "1"})
+
+    def test_follow_continues_where_it_began_if_nothing_has_happened(self) -> None:
+        self.daemon.status["ring"] = {"first": 1, "next": 8}
+        self.main("events", "-f", "verb GET")
+        *_, again = self.queries("/v1/events")
+        self.assertEqual(again, {"after": "0:7:boot", "filter": "verb GET", "follow": "1"})
 
     def test_follow_from_a_number_has_all_that_follows(self) -> None:
         self.main("events", "-f", "--after", "0:7")
+        self.slept = 0
         self.main("events", "-f", "--last", "3")
-        expected = [{"after": "0:7", "follow": "1"}, {"last": "3", "follow": "1"}]
-        self.assertEqual(self.queries("/v1/events"), expected)
+        found = self.queries("/v1/events")
+        self.assertIn({"after": "0:7", "follow": "1"}, found)
+        self.assertIn({"last": "3", "follow": "1"}, found)
 
     def test_event_is_written_when_it_occurs(self) -> None:
         written = threading.Event()
@@ -120,4 +195,5 @@ class FollowTests(ObservedCase):
             "natproxy.cli.translations.events.event_line", side_effect=KeyboardInterrupt
         ):
             self.daemon.follow = lambda: iter([REMOVED])
-            self.assertEqual(self.main("events", "-f"), (130, b"", "natproxy: interrupted\n"))
+            self.assertEqual(self.main("events", "-f"), (130, b"", ""))
+            self.assertEqual(self.main("events", "--json")[2], "")

@@ -80,7 +80,14 @@ class ExitStatusTests(CommandCase):
         reminder = "(a name that begins with a hyphen is written /-name)"
         for arguments in (("get", "-name"), ("cat", "a", "-name")):
             self.assertIn(reminder, self.main(*arguments)[2])
-        for arguments in (("get",), ("get", "--frob"), ("ls", "-l", "a", "b"), ("get", "-j", "x")):
+        for arguments in (
+            ("get",),
+            ("get", "--frob"),
+            ("ls", "-l", "a", "b"),
+            ("get", "-j", "x"),
+            # There is no name of a file here.
+            ("whois", "--at", "-1s"),
+        ):
             self.assertNotIn(reminder, self.main(*arguments)[2])
 
     def test_name_too_long_for_a_line_is_2(self) -> None:

@@ -37,7 +37,9 @@ class ExportTests(ObservedCase):
         self.assertEqual(events[0]["postNAPTSourceTransportPort"], 40001)
 
     def test_selection_is_sent(self) -> None:
-        self.out("export", "verb GET", "--since", "@1700000000", "--until", "@1700000060")
+        self.out(
+            "export", "verb GET", "--since", "@1700000000", "--until", "@1700000060", "--last=3"
+        )
         self.assertEqual(
             self.queries("/v1/history"),
             [
@@ -45,6 +47,7 @@ class ExportTests(ObservedCase):
                     "filter": "verb GET",
                     "since": format_time(START),
                     "until": format_time(START + 61 * SECOND),
+                    "limit": "3",
                 }
             ],
         )

@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+from unittest import mock
 
 from natproxy.records.record import format_time
+from tests.support.commands import Terminal
+from tests.support.journal_runs import Translations
 from tests.support.observed_daemon import SECOND, START, ObservedCase, entry
 
 
@@ -22,6 +26,26 @@ class HistoryTests(ObservedCase):
             for number in (1, 2)
         ]
 
+    def test_gaps_of_the_journal_of_a_daemon_are_reported(self) -> None:
+        directory = self.mktemp()
+        os.mkdir(directory)
+        run = Translations(directory)
+        self.addCleanup(run.close)
+        run.start()
+        run.flush()
+        run.kill()
+        run.wait(10 * SECOND)
+        run.start()
+        run.flush()
+        self.daemon.status["journal"] = {"directory": directory}
+        for command in ("history", "export"):
+            _, _, err = self.main(command)
+            self.assertIn("this may be incomplete: the record has a gap from", err)
+            self.assertEqual(err.count("incomplete"), 1)
+        self.daemon.status["journal"] = {"directory": "nowhere"}
+        _, _, err = self.main("history")
+        self.assertIn("the gaps of the journal cannot be read: ", err)
+
     def test_columns_are_those_of_the_past(self) -> None:
         header, first, _ = self.out("history")
         titles = ["STARTED", "PORT", "CLIENT", "VERB", "NAME", "BYTES", "DURATION", "OUTCOME"]
@@ -31,6 +55,18 @@ class HistoryTests(ObservedCase):
             "2023-11-14 23:13:21.000000 +01:00  40001  10.0.0.1:50001  GET   images/1.iso"
             "  10.0 MB      0.5s  completed",
         )
+
+    def test_times_are_shorter_if_the_terminal_is_narrow(self) -> None:
+        for columns, time in (
+            ("200", "2023-11-14 23:13:21.000000 +01:00  40001"),
+            ("100", "2023-11-14 23:13:21 +01:00  40001"),
+        ):
+            with mock.patch.dict(os.environ, {"COLUMNS": columns}):
+                _, out, _ = self.main("history", output=Terminal)
+            _, first, *_ = out.decode().splitlines()
+            self.assertTrue(first.startswith(time), first)
+        # A pipe has no width.
+        self.assertIn(".000000 +01:00", self.out("history")[1])
 
     def test_selection_is_sent(self) -> None:
         self.out(

@@ -2,11 +2,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 import time
+from pathlib import Path
 from unittest import mock
 
+from natproxy.client.control import finding
 from natproxy.records.record import format_time
 from tests.support.commands import CommandCase
+from tests.support.control_server import ControlServer, document
 from tests.support.journal_runs import SECOND, START, Translations
 
 
@@ -25,7 +30,9 @@ class JournalCase(CommandCase):
         environment = mock.patch.dict(os.environ, {"STATE_DIRECTORY": os.path.abspath(state)})
         environment.start()
         self.addCleanup(environment.stop)
-        # This host may have journals.
+        os.environ.pop("NATPROXY_CONTROL", None)
+        # This host may have daemons and journals.
+        self.patch(finding, "socket_candidates", lambda environ, uid: [])
         system = mock.patch("natproxy.records.places.SYSTEM_STATE", os.path.abspath(state))
         system.start()
         self.addCleanup(system.stop)
@@ -74,11 +81,33 @@ class DirectoryTests(JournalCase):
         os.rename(self.directory, os.path.abspath(self.mktemp()))
         self.assert_fails(4, "--journal names it", "journal", "segments")
         missing = os.path.abspath(self.mktemp())
-        self.assert_fails(9, "does not exist", "journal", "segments", "--journal", missing)
+        self.assert_fails(2, "no such directory", "journal", "segments", "--journal", missing)
+
+    def test_daemon_that_runs_is_asked_for_its_directory(self) -> None:
+        sockets = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, sockets)
+        self.patch(finding, "socket_candidates", lambda environ, uid: [str(sockets)])
+        self.patch(finding, "journal_candidates", lambda environ, uid: [])
+        status = {"kind": "proxy", "name": "edge", "journal": {"directory": self.directory}}
+        server = ControlServer(sockets / "edge.sock", lambda _: document(status))
+        self.addCleanup(server.close)
+        for options in ((), ("--name", "edge"), ("--control", server.path)):
+            found, out, err = self.main("journal", "segments", *options)
+            self.assertEqual((found, err), (0, ""))
+            self.assertIn(b".segment", out)
+        other = os.path.join(os.path.dirname(self.directory), "proxy-9009")
+        os.mkdir(other)
+        self.patch(finding, "journal_candidates", lambda *_: [os.path.dirname(self.directory)])
+        self.assertIn(b".segment", self.written("journal", "segments"))
+        reason = "there are several journals"
+        self.assert_fails(2, reason, "journal", "erase", "--client=10.0.0.1", "--yes")
+        status["journal"] = None  # type: ignore[assignment]
+        reason = "edge runs without a journal"
+        self.assert_fails(4, reason, "journal", "segments", "--control", server.path)
 
     def test_options_exclude_each_other(self) -> None:
         self.assert_fails(
-            2, "exclude each other", "journal", "segments", "--journal", ".", "--name", "x"
+            2, "excludes --control", "journal", "segments", "--journal", ".", "--name", "x"
         )
 
 

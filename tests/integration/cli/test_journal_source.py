@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from unittest import mock
 
 from natproxy.client.control import finding
 from natproxy.records.record import format_time
 from tests.support.commands import CommandCase
+from tests.support.control_server import ControlServer, document
 from tests.support.journal_runs import SECOND, START, Translations
 
 
@@ -64,6 +67,18 @@ class JournalSourceTests(CommandCase):
         self.assertEqual(out.decode().split(), ["PORT", "40001"])
         self.assertIn("natproxy: this may be incomplete: the record has a gap from 2026-09-21", err)
 
+    def test_gaps_before_the_newest_commands_are_not_reported(self) -> None:
+        run = Translations(self.state / "proxy-9000")
+        self.addCleanup(run.close)
+        run.wait(20 * SECOND)
+        run.start()
+        run.wait(SECOND)
+        run.remove(run.register(40_003))
+        run.flush()
+        for last, found in (("1", False), ("3", True), ("9", True)):
+            _, _, err = self.main("history", "--last", last, "--journal", self.directory)
+            self.assertEqual("incomplete: the record has a gap from" in err, found, last)
+
     def test_events(self) -> None:
         out = self.written("events", "--json", "--last", "2", "--journal", self.directory)
         self.assertEqual(len(out.splitlines()), 2)
@@ -71,7 +86,7 @@ class JournalSourceTests(CommandCase):
     def test_only_journal_is_read_if_no_daemon_runs(self) -> None:
         status, out, err = self.main("history")
         self.assertEqual((status, len(out.splitlines())), (0, 4))
-        self.assertIn(f"natproxy: no daemon runs: reading the journal {self.directory}\n", err)
+        self.assertIn(f"natproxy: no proxy runs: reading the journal {self.directory}\n", err)
 
     def test_several_journals_are_listed(self) -> None:
         other = self.journal("proxy-9002")
@@ -87,7 +102,39 @@ class JournalSourceTests(CommandCase):
         self.assert_fails(2, "--journal excludes --control and --name", "history", *arguments)
 
     def test_missing_directory_is_a_usage_error(self) -> None:
-        self.assert_fails(2, "/missing: no such directory", "history", "--journal", "/missing")
+        for command in (("history",), ("journal", "verify")):
+            reason = "--journal /missing: no such directory"
+            self.assert_fails(2, reason, *command, "--journal", "/missing")
+
+    def test_directory_of_journals_is_a_usage_error_that_lists_them(self) -> None:
+        reason = f"no journal, but the directory of {self.directory}"
+        for command in (("whois", "40000"), ("journal", "segments")):
+            self.assert_fails(2, reason, *command, "--journal", str(self.state))
+
+    def test_only_a_file_server_runs(self) -> None:
+        sockets = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, sockets)
+        self.patch(finding, "socket_candidates", lambda environ, uid: [str(sockets)])
+        reply = document({"kind": "fileserver", "name": "files-9001"})
+        server = ControlServer(sockets / "files-9001.sock", lambda _: reply)
+        self.addCleanup(server.close)
+        status, out, err = self.main("history")
+        self.assertEqual((status, len(out.splitlines())), (0, 4))
+        self.assertIn(f"natproxy: no proxy runs: reading the journal {self.directory}\n", err)
+        self.assert_fails(4, "no proxy runs: files-9001 is a file server", "table")
+
+    def test_translation_that_is_open_in_a_journal_may_have_ended(self) -> None:
+        (self.state / "other").mkdir()
+        run = Translations(self.state / "other")
+        self.addCleanup(run.close)
+        run.start()
+        run.register(40_003)
+        run.wait(SECOND)
+        run.flush()
+        at = format_time(run.now - SECOND // 2)
+        out = self.written("whois", "40003", "--at", at, f"--journal={self.state}/other")
+        self.assertIn(b"was held by", out)
+        self.assertIn(b"the end is not known", out)
 
     def test_follow_needs_a_daemon(self) -> None:
         self.assert_fails(4, "no daemon runs", "events", "-f")

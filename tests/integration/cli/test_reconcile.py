@@ -65,4 +65,4 @@ class ReconcileTests(ObservedCase):
         self.assert_fails(6, "no result", "reconcile")
 
     def test_daemon_without_a_table(self) -> None:
-        self.assert_fails(1, "name a proxy (--name)", "reconcile")
+        self.assert_fails(1, "it is a file server", "reconcile")

@@ -3,13 +3,14 @@ from __future__ import annotations
 import csv
 import json
 import os
+from pathlib import Path
 from unittest import mock
 
 from natproxy.cli.translations import table as table_report
 from natproxy.cli.translations.table import Sampler
 from natproxy.client.errors import Interrupted
 from tests.support.commands import Terminal
-from tests.support.control_server import Request
+from tests.support.control_server import ControlServer, Request
 from tests.support.observed_daemon import ObservedCase, entry
 
 
@@ -121,7 +122,7 @@ class TableTests(ObservedCase):
         self.daemon._table = lambda request: self.daemon.reply(  # type: ignore[method-assign]
             Request("GET", "/v1/other", {}, b"")
         )
-        self.assert_fails(1, "there is no such resource", "table")
+        self.assert_fails(1, "has no /v1/table: it is a file server", "table")
 
 
 class WatchTests(ObservedCase):
@@ -141,7 +142,7 @@ class WatchTests(ObservedCase):
 
     def test_blocks_are_separated_by_empty_lines(self) -> None:
         status, out, err = self.main("table", "--watch", "5")
-        self.assertEqual((status, err), (Interrupted.exit_status, "natproxy: interrupted\n"))
+        self.assertEqual((status, err), (Interrupted.exit_status, ""))
         first, second, end = out.decode().split("\n\n")
         self.assertEqual((len(first.splitlines()), len(second.splitlines()), end), (2, 3, ""))
         self.assertIn("RATE", first)
@@ -168,6 +169,41 @@ class WatchTests(ObservedCase):
         self.assertIn("2 in flight", states[2])
         for state in states[1:]:
             self.assertTrue(state.endswith("\x1b[J"))
+
+    def test_daemon_that_ends_is_waited_for(self) -> None:
+        def sleep(_: float) -> None:
+            self.slept.append(0.0)
+            if len(self.slept) == 1:
+                self.control.close()
+            elif len(self.slept) == 3:
+                os.unlink(self.control.path)
+                self.control = ControlServer(Path(self.control.path), self.daemon.reply)
+                self.addCleanup(self.control.close)
+            elif len(self.slept) == 4:
+                raise KeyboardInterrupt
+
+        for output in (None, Terminal):
+            with self.subTest(output=output):
+                self.slept.clear()
+                self.patch(table_report.time, "sleep", sleep)
+                options = {} if output is None else {"output": output}
+                with mock.patch.dict(os.environ, {"COLUMNS": "200"}):
+                    status, out, err = self.main("table", "--watch", **options)
+                self.assertEqual((status, out.count(b"40001")), (130, 2))
+                if output is None:
+                    self.assertEqual(err.count("no daemon listens"), 1)
+                else:
+                    self.assertEqual((out.count(b"no daemon listens"), err), (2, ""))
+
+    def test_no_daemon_is_an_error(self) -> None:
+        self.control.close()
+        self.assert_fails(4, "no daemon listens", "table", "--watch")
+
+    def test_lines_are_cut_at_the_end_of_the_terminal(self) -> None:
+        with mock.patch.dict(os.environ, {"COLUMNS": "40", "LINES": "24"}):
+            _, out, _ = self.main("table", "--watch", output=Terminal)
+        rows = out.decode().split("\x1b[H")[1].splitlines()[2:4]
+        self.assertEqual([len(row.removesuffix("\x1b[K")) for row in rows], [39, 39])
 
     def test_rows_beyond_the_terminal_are_counted(self) -> None:
         self.daemon.table = [entry(number) for number in range(1, 50)]

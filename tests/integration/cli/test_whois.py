@@ -52,6 +52,20 @@ class WhoisTests(ObservedCase):
         self.assertEqual(body["since"], format_time(START + 2 * SECOND))
         self.assertEqual(body["until"], format_time(START + 3 * SECOND))
 
+    def test_interval(self) -> None:
+        arguments = ("--since", "2023-11-14T22:13Z", "--until", "2023-11-14T22:14Z")
+        self.out("whois", "40001", *arguments, status=3)
+        (body,) = self.bodies("/v1/whois")
+        self.assertEqual(body["since"], format_time(START - 20 * SECOND))
+        self.assertEqual(body["until"], format_time(START + 100 * SECOND))
+        for reason, *arguments in (
+            ("--at excludes --since", "40001", "--at", "-1min", "--since", "-1h"),
+            ("--until needs --since", "40001", "--until", "-1h"),
+            ("--since is in the future", "40001", "--since", "2099-01-01"),
+            ("--since and --until: not with '-'", "-", "--since", "-1h"),
+        ):
+            self.assert_fails(2, reason, "whois", *arguments)
+
     def test_no_client_is_a_status_with_the_last_translation(self) -> None:
         self.daemon.answers[40002] = WhoisReply(NOBODY, last=ENDED)
         first, last = self.out("whois", "40002", status=3)
@@ -95,12 +109,19 @@ class WhoisTests(ObservedCase):
 
     def test_time_around_the_time(self) -> None:
         self.daemon.table = [entry(1)]
-        arguments = ("--at", "2023-11-14T22:13:22Z", "--within", "5s", "--upstream", "b:9001")
+        arguments = (
+            "--at",
+            "2023-11-14T22:13:22Z",
+            "--within",
+            "5s",
+            "--upstream",
+            "10.0.0.9:9001",
+        )
         self.out("whois", "40001", *arguments)
         (body,) = self.bodies("/v1/whois")
         self.assertEqual(body["since"], format_time(START - 3 * SECOND))
         self.assertEqual(body["until"], format_time(START + 8 * SECOND))
-        self.assertEqual(body["upstream"], "b:9001")
+        self.assertEqual(body["upstream"], "10.0.0.9:9001")
 
     def test_time_ago_is_no_option(self) -> None:
         self.daemon.table = [entry(1)]
@@ -112,10 +133,10 @@ class WhoisTests(ObservedCase):
         for reason, *arguments in (
             ("is in the future", "40001", "--at", later),
             ("is no time", "40001", "--at", "noonish"),
-            ("PORT, HOST:PORT or [IPV6]:PORT is needed", "0"),
-            ("PORT, HOST:PORT or [IPV6]:PORT is needed", "http"),
-            ("PORT, HOST:PORT or [IPV6]:PORT is needed", ":1"),
-            ("PORT, HOST:PORT or [IPV6]:PORT is needed", "::1:40001"),
+            ("must be [ADDRESS:]PORT", "0"),
+            ("must be [ADDRESS:]PORT", "http"),
+            ("must be [ADDRESS:]PORT", ":1"),
+            ("must be [ADDRESS:]PORT", "::1:40001"),
             ("--within needs --at", "40001", "--within", "5"),
             ("at most 366 days", "40001", "--at", "now", "--within", "inf"),
         ):
@@ -157,10 +178,23 @@ class BatchTests(ObservedCase):
         self.daemon.table = [entry(1)]
         status, out, err = self.batch(b"40001 now\nx now\n40001 2999-01-01\n\xff\n40001\n")
         self.assertEqual((status, len(out)), (2, 2))
-        self.assertIn("natproxy: line 2: 'x': PORT", err[0])
+        self.assertIn("natproxy: line 2: 'x': must be [ADDRESS:]PORT", err[0])
         self.assertIn("natproxy: line 3: '2999-01-01' is in the future", err[1])
         self.assertIn("natproxy: line 4: ", err[2])
         self.assertEqual(err[3], "natproxy: 5 lines: 2 found, 3 malformed")
+
+    def test_comma_separates_as_in_csv(self) -> None:
+        self.daemon.table = [entry(1)]
+        text = b"40001,2023-11-14T22:13:22Z\n40001 , Tue, 14 Nov 2023 22:13:22 GMT\n"
+        status, out, _ = self.batch(text)
+        self.assertEqual((status, len(out)), (0, 2))
+        bodies = [
+            json.loads(line) for each in self.control.requests for line in each.body.splitlines()
+        ]
+        self.assertEqual([body["since"] for body in bodies], ["2023-11-14T22:13:22.000000Z"] * 2)
+
+    def test_one_line_is_singular(self) -> None:
+        self.assertEqual(self.batch(b"7\n")[2], ["natproxy: 1 line: 1 nobody"])
 
     def test_status_is_that_of_the_worst_result(self) -> None:
         self.daemon.answers = {1: WhoisReply(NOBODY), 2: WhoisReply(UNKNOWN)}

@@ -20,9 +20,10 @@ from twisted.internet.threads import deferToThread
 
 from natproxy.address import Address
 from natproxy.control.interfaces import Observed
+from natproxy.control.json_resource import Context
 from natproxy.control.recent import RingHistory
 from natproxy.control.site import control_site
-from natproxy.control.table import ProcessTable
+from natproxy.control.table import LocalTable
 from natproxy.nat import NATTable, Outcome, TranslationKey
 from natproxy.nat.ring import EventRing
 from natproxy.protocol import parse_command
@@ -45,12 +46,12 @@ class Daemon:
         self.path = str(directory / "proxy-9000.sock")
         self.table = NATTable(reactor.seconds)
         self.ring = EventRing(self.table, ORIGIN, size=3000)
-        source = ProcessTable(self.table, self.ring, reactor.seconds)
+        source = LocalTable(self.table, self.ring, reactor.seconds)
         history = RingHistory(reactor, self.ring, source)
         self.observed = Observed(
             "proxy", ORIGIN, dict, lambda: None, lambda: None, source, self.ring, history
         )
-        self.site: Any = control_site(self.observed, reactor)
+        self.site: Any = control_site(Context(self.observed, reactor))
 
     def execute(self, times: int) -> None:
         for number in range(times):

@@ -8,6 +8,7 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
+from natproxy.nat import NATTable
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.proxy.ident import IdentFactory
 from natproxy.proxy.tcp import TCPConnector
@@ -52,3 +53,20 @@ async def test_upstream_learns_the_client_and_others_do_not() -> None:
             assert await ask(UPSTREAM) == f"{pair} : ERROR : NO-USER"
         await all_ended(factory)
         await all_ended(ident)
+
+
+@pytest_twisted.ensureDeferred
+async def test_half_closed_connection_gets_its_reply() -> None:
+    factory = IdentFactory(NATTable(reactor.seconds), reactor)
+
+    def half_close(port: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), 5.0) as sock:
+            sock.sendall(b"1, 2\r\n")
+            sock.shutdown(socket.SHUT_WR)
+            with sock.makefile("rb") as replies:
+                return replies.read()
+
+    async with listening(factory) as port:
+        for _ in range(20):
+            assert await deferToThread(half_close, port) == b"1, 2 : ERROR : NO-USER\r\n"
+        await all_ended(factory)

@@ -8,13 +8,14 @@ from typing import Any
 from twisted.internet.defer import succeed
 
 from natproxy.control.events import EVENT_STREAM
-from natproxy.control.feed import HEARTBEAT, INTERVAL
-from natproxy.control.interfaces import EventsQuery
 from natproxy.control.site import control_site
-from natproxy.nat.ring import Row
+from natproxy.control.watchers import HEARTBEAT, INTERVAL
+from natproxy.nat.rows import Row
+from natproxy.records.queries import EventsQuery
 from natproxy.records.record import Record
 from tests.support.control_resources import ORIGIN, ControlCase, HTTPClient, Response
 
+MINUTE = 60_000_000
 BROWSER = f"Accept: {EVENT_STREAM}\r\n"
 
 
@@ -165,34 +166,39 @@ class FollowingTests(EventsCase):
     def test_event_is_encoded_once_for_50_watchers(self) -> None:
         clients = [self.request("/v1/events?follow=1") for _ in range(50)]
         encoded: list[int] = []
-        resource = self.site.resource.children[b"v1"].children[b"events"]  # type: ignore[attr-defined]
-        encode = resource.feed.lines._encoded
+        assert self.context.watchers is not None
+        lines: Any = self.context.watchers.lines
+        encode = lines._encoded
 
         def counted(row: Row) -> bytes:
             encoded.append(row[0])
             return bytes(encode(row))
 
-        resource.feed.lines._encoded = counted
+        lines._encoded = counted
         self.execute()
         for client in clients:
             self.assertEqual([line["seq"] for line in self.new(client)], [1, 2, 3])
         self.assertEqual(encoded, [1, 2, 3])
 
-    def test_watchers_of_all_endpoints_share_a_feed(self) -> None:
-        other: Any = control_site(self.observed, self.clock, self.wall)  # type: ignore[arg-type]
-        feeds = {
-            site.resource.children[b"v1"].children[b"events"].feed for site in (self.site, other)
-        }
-        self.assertEqual(len(feeds), 1)
+    def due(self) -> list[Any]:
+        """Return the calls that are due when watchers are woken."""
+        end = self.clock.seconds() + INTERVAL
+        return [call for call in self.clock.calls if call.getTime() <= end]
+
+    def test_watchers_of_all_sites_wake_together(self) -> None:
+        clients = [self.request("/v1/events?follow=1")]
+        self.site = control_site(self.context)
+        clients.append(self.request("/v1/events?follow=1"))
+        self.execute()
+        self.assertEqual(len(self.due()), 1)
+        for client in clients:
+            self.assertEqual([line["seq"] for line in self.new(client)], [1, 2, 3])
 
     def test_events_of_one_interval_wake_once(self) -> None:
         client = self.request("/v1/events?follow=1")
         for _ in range(20):
             self.execute()
-        due = [
-            call for call in self.clock.calls if call.getTime() <= self.clock.seconds() + INTERVAL
-        ]
-        self.assertEqual(len(due), 1)
+        self.assertEqual(len(self.due()), 1)
         self.assertEqual(len(self.new(client)), 60)
 
     def test_watcher_that_is_gone_is_released(self) -> None:
@@ -200,6 +206,13 @@ class FollowingTests(EventsCase):
         self.execute()
         clients[0].pause()
         for client in clients:
+            client.disconnect()
+        self.turns()
+        self.assertEqual((self.clock.calls, self.ring._waiting), ([], []))
+        self.assertEqual(self.context.jobs.streams, 0)
+
+    def test_watchers_that_are_gone_before_an_event_are_released(self) -> None:
+        for client in [self.request("/v1/events?follow=1") for _ in range(3)]:
             client.disconnect()
         self.turns()
         self.assertEqual((self.clock.calls, self.ring._waiting), ([], []))
@@ -309,6 +322,26 @@ class JournalTests(EventsCase):
         self.assertEqual((first["seq"], lost["from"], lost["to"]), (2, 3, 8))
         self.assertEqual([line["seq"] for line in rest], list(range(9, 121)))
 
+    def test_gap_of_events_that_were_sent_is_not_turned_round(self) -> None:
+        for _ in range(40):
+            self.execute()
+        gap = Record("lost", 1, *ORIGIN, 5)
+        self.events = lambda query: iter_pages([gap])  # type: ignore[method-assign]
+        lost = self.get("/v1/events?after=0:9").lines[0]
+        self.assertEqual((lost["from"], lost["to"]), (5, 5))
+
+    def test_events_of_an_earlier_run_have_no_identity_for_a_browser(self) -> None:
+        for _ in range(40):
+            self.execute()
+        old = Record("removed", 1, "proxy-9000", 0, "ffff", 700)
+        new = Record("removed", 1, *ORIGIN, 20)
+        self.events = lambda query: iter_pages([old, new])  # type: ignore[method-assign]
+        target = "/v1/events?since=2023-11-14T22:13:20Z"
+        body = self.request(target, headers=BROWSER).received().body
+        first, second, _ = body.split(b"\n\n", 2)
+        self.assertTrue(first.startswith(b'data: {"event":"removed"'), first)
+        self.assertTrue(second.startswith(b"id: 0:20:0123abcd\ndata: "), second)
+
     def test_filter_and_time_are_passed_on(self) -> None:
         for _ in range(40):
             self.execute()
@@ -324,5 +357,73 @@ class JournalTests(EventsCase):
         client.send(b"GET /v1/events?after=0:0 HTTP/1.1\r\nHost: a\r\n\r\n")
         client.disconnect()
         self.turns()
-        self.assertLessEqual(self.closed, len(self.queries))
+        self.assertEqual(self.closed, len(self.queries))
         self.assertEqual(self.clock.calls, [])
+
+
+def iter_pages(records: list[Record]) -> Any:
+    """Yield the pages of a search that finds these records."""
+    yield succeed(records)
+    yield succeed([])
+
+
+class NewestTests(EventsCase):
+    """The newest events, if the ring has fewer than that, as after a start of the daemon."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.queries: list[EventsQuery] = []
+        self.observed.history = self  # type: ignore[assignment]
+        # Another run had an event each minute, until an hour before this one.
+        now = 1_700_000_000_000_000
+        self.past = [
+            Record("removed", now - (160 - seq) * MINUTE, "proxy-9000", 0, "ffff", seq, client="a")
+            for seq in range(1, 101)
+        ]
+
+    def events(self, query: EventsQuery) -> Any:
+        self.queries.append(query)
+        since, until = query.since or 0, query.until or 1 << 62
+        found = [record for record in self.past if since <= (record.time or 0) < until]
+        yield succeed(found[:7])
+        yield succeed(found[7:])
+        yield succeed([])
+
+    def found(self, target: str) -> list[tuple[str, int]]:
+        return [(line["boot"], line["seq"]) for line in self.get(target).lines]
+
+    def test_older_ones_are_those_of_the_journal(self) -> None:
+        self.execute()
+        ours = [("0123abcd", seq) for seq in (1, 2, 3)]
+        expected = [("ffff", 98), ("ffff", 99), ("ffff", 100), *ours]
+        self.assertEqual(self.found("/v1/events?last=6"), expected)
+        self.assertEqual(self.found("/v1/events?last=3"), expected[3:])
+        self.assertEqual(len(self.found("/v1/events?last=1000")), 103)
+
+    def test_end_of_an_interval_is_where_they_are_counted_from(self) -> None:
+        self.execute()
+        self.assertEqual(
+            self.found("/v1/events?last=2&until=2023-11-14T20:00:00Z"), [("ffff", 25), ("ffff", 26)]
+        )
+        self.assertEqual(
+            self.found("/v1/events?last=9&since=2023-11-14T19:58:00Z&until=2023-11-14T20:00:00Z"),
+            [("ffff", 25), ("ffff", 26)],
+        )
+
+    def test_old_part_of_the_journal_is_not_read(self) -> None:
+        self.get("/v1/events?last=5")
+        self.assertGreater(min(query.since or 0 for query in self.queries), 1_690_000_000_000_000)
+
+    def test_missing_events_of_the_journal_are_no_events(self) -> None:
+        lost = Record("lost", self.past[98].time, "proxy-9000", 0, "ffff", 99, reason="gap")
+        self.past[98] = lost
+        self.assertEqual([seq for _, seq in self.found_events("/v1/events?last=2")], [98, 100])
+
+    def found_events(self, target: str) -> list[tuple[str, int]]:
+        lines = [line for line in self.get(target).lines if line["event"] != "lost"]
+        return [(line["boot"], line["seq"]) for line in lines]
+
+    def test_to_follow_the_journal_is_not_searched(self) -> None:
+        self.execute()
+        self.request("/v1/events?last=6&follow=1")
+        self.assertEqual(self.queries, [])

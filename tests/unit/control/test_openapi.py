@@ -9,8 +9,8 @@ from typing import Any
 from twisted.web.resource import Resource
 
 from natproxy.control.actions import KillResource
-from natproxy.control.endpoint import Context, Endpoint
-from natproxy.control.resources import Index, endpoints_of
+from natproxy.control.json_resource import JSONResource
+from natproxy.control.resources import IndexResource, resources_of
 from natproxy.control.site import control_site
 from natproxy.nat import Outcome
 from natproxy.records.record import Record
@@ -67,11 +67,11 @@ class OpenAPITests(ControlCase):
     def setUp(self) -> None:
         super().setUp()
         self.observed.reconcile = dict
-        self.site = control_site(self.observed, self.clock, self.wall)  # type: ignore[arg-type]
-        context = Context(self.observed, self.clock, self.wall)  # type: ignore[arg-type]
-        endpoints = endpoints_of(context, actions=True)
-        self.endpoints: dict[str, Endpoint] = {
-            each.path: each for each in [*endpoints, Index(context, endpoints)]
+        context = self.make_context()
+        self.site = control_site(context)
+        resources = resources_of(context, actions=True)
+        self.resources: dict[str, JSONResource] = {
+            each.path: each for each in [*resources, IndexResource(context, resources)]
         }
 
     def test_paths_and_methods(self) -> None:
@@ -79,27 +79,27 @@ class OpenAPITests(ControlCase):
             path: {method.upper() for method in operations}
             for path, operations in DOCUMENT["paths"].items()
         }
-        coded = {path: set(each.parameters) for path, each in self.endpoints.items()}
+        coded = {path: set(each.parameters) for path, each in self.resources.items()}
         self.assertEqual(documented, coded)
 
     def test_parameters_and_members(self) -> None:
         for path, operations in DOCUMENT["paths"].items():
-            endpoint = self.endpoints[path]
+            resource = self.resources[path]
             for method, operation in operations.items():
                 names = [each["name"] for each in operation["parameters"]]
-                self.assertEqual(names, list(endpoint.parameters[method.upper()]), path)
+                self.assertEqual(names, list(resource.parameters[method.upper()]), path)
                 body = operation.get("requestBody")
                 if method == "post":
                     members: list[str] = []
                     if body is not None:
                         ((_, media),) = body["content"].items()
                         members = list(resolved(media["schema"])["properties"])
-                    self.assertEqual(members, list(endpoint.members), path)
+                    self.assertEqual(members, list(resource.members), path)
 
     def test_summaries(self) -> None:
-        for path, endpoint in self.endpoints.items():
+        for path, resource in self.resources.items():
             summary = DOCUMENT["paths"][path].get("get", DOCUMENT["paths"][path].get("post"))
-            self.assertTrue(endpoint.summary.startswith(summary["summary"]), path)
+            self.assertTrue(resource.summary.startswith(summary["summary"]), path)
 
     def test_members_of_records(self) -> None:
         fields = [name for name in Record._fields if name not in ("event", "time", "uid", "pid")]

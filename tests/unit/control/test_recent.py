@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from natproxy.address import Address
-from natproxy.control.interfaces import EventsQuery, HistoryQuery
 from natproxy.nat import Outcome
+from natproxy.records.queries import EventsQuery, HistoryQuery
 from natproxy.records.record import Record
 from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, WhoisQuery, WhoisReply
 from tests.support.control_resources import WALL, ControlCase
@@ -128,6 +128,8 @@ class WhoisTests(RecentCase):
             ({"upstream": "10.9.0.1"}, ["10.0.0.1"]),
             ({"upstream": "10.9.0.1:9001"}, ["10.0.0.1"]),
             ({"upstream": "[::1]:9001"}, ["10.0.0.2"]),
+            ({"upstream": "0:0:0:0:0:0:0:1"}, ["10.0.0.2"]),
+            ({"upstream": "::ffff:10.9.0.1"}, ["10.0.0.1"]),
             ({"upstream": "10.9.0.1:9002"}, []),
             ({"nat": "10.0.0.1"}, ["10.0.0.1", "10.0.0.2"]),
             ({"nat": "10.0.0.2"}, []),

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 from urllib.parse import quote_from_bytes
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.web.resource import Resource
 
 from natproxy.control import site as sites
-from natproxy.control.endpoint import Context
-from natproxy.control.resources import endpoints_of
+from natproxy.control.jobs import ENTRIES
+from natproxy.control.json_resource import MOST_OBJECT
+from natproxy.control.resources import resources_of
 from natproxy.control.stream import STALLED
-from natproxy.control.turns import ENTRIES
 from natproxy.nat import Outcome
 from natproxy.records.record import Record
 from natproxy.server.threads import Overloaded
@@ -60,11 +61,11 @@ class TableTests(ControlCase):
 
     def setUp_again(self) -> None:
         """Make a ring and a site for the table as it is."""
-        from natproxy.control.table import ProcessTable
+        from natproxy.control.table import LocalTable
         from natproxy.nat.ring import EventRing
 
         self.ring = EventRing(self.table, self.ring.origin, wall_clock=self.wall)
-        self.observed.table = ProcessTable(self.table, self.ring, self.clock.seconds, self.wall)
+        self.observed.table = LocalTable(self.table, self.ring, self.clock.seconds, self.wall)
 
     def test_no_turn_walks_more_than_its_share_of_10000_entries(self) -> None:
         for number in range(10_000):
@@ -115,7 +116,6 @@ class TableTests(ControlCase):
             self.register(b"GET a", port=number + 1)
         client = self.connect()
         client.send(b"GET /v1/table HTTP/1.1\r\nHost: a\r\n\r\n")
-        run_turn(self.clock)
         client.pause()
         self.clock.advance(STALLED - 1)
         self.assertTrue(client.connected)
@@ -150,7 +150,7 @@ class StateTests(ControlCase):
         self.assert_refused(self.get("/v1/reconcile"), 404, "/v1/")
         result: Deferred[dict[str, Any]] = Deferred()
         self.observed.reconcile = lambda: result
-        self.site = sites.control_site(self.observed, self.clock, self.wall)  # type: ignore[arg-type]
+        self.site = sites.control_site(self.make_context())
         client = self.request("/v1/reconcile")
         self.assertEqual(client.transport.value(), b"")
         result.callback({"rows": []})
@@ -160,7 +160,7 @@ class StateTests(ControlCase):
         cancelled: list[object] = []
         result: Deferred[dict[str, Any]] = Deferred(cancelled.append)
         self.observed.reconcile = lambda: result
-        self.site = sites.control_site(self.observed, self.clock, self.wall)  # type: ignore[arg-type]
+        self.site = sites.control_site(self.make_context())
         client = self.request("/v1/reconcile")
         client.disconnect()
         self.assertEqual(cancelled, [result])
@@ -176,7 +176,7 @@ class StateTests(ControlCase):
 
     def test_file_server_has_no_table(self) -> None:
         self.observed.table = self.observed.ring = self.observed.history = None
-        self.site = sites.control_site(self.observed, self.clock, self.wall)  # type: ignore[arg-type]
+        self.site = sites.control_site(self.make_context())
         paths = {each["path"] for each in self.get("/").json["paths"]}
         self.assertEqual(
             paths,
@@ -196,12 +196,12 @@ class PathsTests(ControlCase):
             self.assertEqual(found["/v1/table"]["parameters"], ["filter", "limit"])
 
     def test_web_endpoint_has_no_actions(self) -> None:
-        context = Context(self.observed, self.clock, self.wall)  # type: ignore[arg-type]
-        paths = {each.path for each in endpoints_of(context, actions=False)}
+        context = self.make_context()
+        paths = {each.path for each in resources_of(context, actions=False)}
         self.assertNotIn("/v1/kill", paths)
         self.assertNotIn("/v1/drain", paths)
         methods = {
-            method for each in endpoints_of(context, actions=False) for method in each.parameters
+            method for each in resources_of(context, actions=False) for method in each.parameters
         }
         self.assertEqual(methods, {"GET", "POST"})
 
@@ -264,6 +264,8 @@ class QueryTests(ControlCase):
             ("/v1/events?boot=a%20b", "boot: "),
             ("/v1/whois", "the port is missing"),
             ("/v1/whois?port=0", "port: "),
+            ("/v1/whois?port=1&nat=localhost", "nat: an IP address is needed"),
+            ("/v1/whois?port=1&upstream=files:9001", "upstream: an IP address is needed"),
             ("/v1/whois?port=1&until=2023-11-14T22:13:20Z", "until needs since"),
             ("/v1/whois?port=1&since=2099-01-01", "since is in the future"),
         ):
@@ -350,13 +352,21 @@ class HTTPTests(ControlCase):
                 self.assertTrue(client.transport.disconnecting)
 
     def test_long_body_is_refused_before_it_is_received(self) -> None:
-        for header in (b"Content-Length: 9000000", b"Transfer-Encoding: chunked"):
+        for header, status, reason in (
+            (b"Content-Length: 9000000", 413, "exceeds"),
+            (b"Transfer-Encoding: chunked", 411, "needs a Content-Length"),
+        ):
             client = self.connect()
             client.send(b"POST /v1/whois HTTP/1.1\r\nHost: a\r\n" + header + b"\r\n\r\n")
             for _ in range(5):
                 client.send(b"100000\r\n" + b"x" * (1 << 20) + b"\r\n")
-            self.assert_refused(client.received(), 413, "exceeds")
+            self.assert_refused(client.received(), status, reason)
             self.assertTrue(client.transport.disconnecting)
+
+    def test_long_object_is_refused(self) -> None:
+        for target in ("/v1/kill", "/v1/drain"):
+            body = b'{"filter":"' + b" " * MOST_OBJECT + b'"}'
+            self.assert_refused(self.post(target, body), 413, "exceeds 65536 bytes")
 
     def test_connections_have_a_limit(self) -> None:
         clients = [self.connect() for _ in range(sites.CONNECTIONS)]
@@ -444,6 +454,31 @@ class HistoryTests(ControlCase):
         self.turns()
         self.assertEqual(self.clock.calls, [])
 
+    def test_search_is_closed_at_its_end_and_with_its_client(self) -> None:
+        history = Searches()
+        self.observed.history = history  # type: ignore[assignment]
+        self.assertEqual(len(self.get("/v1/history").lines), 1)
+        self.assertEqual(history.closed, 1)
+        history.last = Deferred()
+        client = self.request("/v1/history")
+        self.assertEqual(history.closed, 1)
+        client.disconnect()
+        self.assertEqual(history.closed, 2)
+        self.assertEqual(self.context.jobs.streams, 0)
+
+    def test_client_that_is_gone_while_it_does_not_read_leaves_no_timer(self) -> None:
+        for _ in range(1200):
+            self.execute()
+        client = self.connect()
+        client.send(b"GET /v1/history HTTP/1.1\r\nHost: a\r\n\r\n")
+        run_turn(self.clock)
+        client.pause()
+        self.turns()
+        self.assertGreaterEqual(len(self.clock.calls), 1)
+        client.disconnect()
+        self.turns()
+        self.assertEqual(self.clock.calls, [])
+
     def test_failed_search_is_an_error_or_cuts_the_response(self) -> None:
         class Failing:
             def __init__(self, records: list[Record]) -> None:
@@ -461,6 +496,27 @@ class HistoryTests(ControlCase):
         self.assertFalse(client.connected)
         self.assertFalse(client.received().complete)
         self.assertEqual(self.flush(ZeroDivisionError), 2)
+
+
+class Searches:
+    """A history whose searches find one record; they are no generators, which close themselves.
+
+    :ivar last: what the next search yields last; by default, an empty page.
+    :ivar closed: searches that were closed.
+    """
+
+    def __init__(self) -> None:
+        self.last: Deferred[list[Record]] = succeed([])
+        self.closed = 0
+
+    def pages(self, query: object) -> Searches:
+        return self
+
+    def __iter__(self) -> Iterator[Deferred[list[Record]]]:
+        return iter([succeed([Record()]), self.last])
+
+    def close(self) -> None:
+        self.closed += 1
 
 
 def defer_of(result: Any) -> Deferred[Any]:
@@ -503,6 +559,18 @@ class KillTests(ControlCase):
         self.assertEqual((len(reply["translations"]), reply["dry_run"]), (1, True))
         self.assertEqual((len(self.table), self.ring.next), (1, 2))
 
+    def test_filter_of_the_event_is_printable_and_cut(self) -> None:
+        for value, shown in (
+            ("a\n\x1b[31m", r"verb in (GET, 'a\x0a\x1b[31m')"),
+            ("b" * 5000, "..."),
+        ):
+            self.register()
+            self.post("/v1/kill", {"filter": f"verb in (GET, '{value}')"})
+            (reason,) = [row[9] for row in self.ring.read(0, 5000)[0] if row[1] == "kill"][-1:]
+            assert reason is not None
+            self.assertTrue(reason.endswith(shown), reason)
+            self.assertLessEqual(len(reason), 1024)
+
     def test_nothing_that_matches_is_no_event(self) -> None:
         self.register()
         self.assertEqual(self.post("/v1/kill", {"serial": 99}).json["translations"], [])
@@ -526,7 +594,7 @@ class KillTests(ControlCase):
             ({"serial": 1, "x": 1}, 400, "unknown member 'x'"),
             (b"[]", 400, "not a JSON object"),
             (b"{", 400, "not JSON"),
-            (b"[" * 100_000, 400, "not JSON"),
+            (b"[" * 60_000, 400, "not JSON"),
             ({"serial": 1, "boot": "other"}, 409, "the daemon has restarted"),
         ):
             self.assert_refused(self.post("/v1/kill", members), status, reason)

@@ -16,13 +16,16 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy import __version__
-from natproxy.daemon import proxy_observation, service
+from natproxy.daemon import service
 from natproxy.daemon.fileserver import make_file_server
 from natproxy.daemon.observation import Observation
 from natproxy.daemon.places import PathLock
 from natproxy.daemon.proxy import make_proxy
 from natproxy.daemon.proxy_observation import ProxyObservation
 from natproxy.daemon.service import DrainingService, Phase, StartupError
+from natproxy.journal import directory as journal_directory
+from natproxy.journal import history as journal_history
+from natproxy.journal import service as journal_service
 from natproxy.journal.service import JournalError
 from natproxy.journal.status import JournalStatus
 from natproxy.metrics.proxy import ProxyMetrics
@@ -62,8 +65,8 @@ class ObservationCase(OptionsCase):
         self.calls: list[str] = []
         self.failure: JournalError | None = None
         self.journals: list[PlayedJournal] = []
-        self.patch(proxy_observation, "JournalService", self.make_journal)
-        self.patch(proxy_observation, "JournalHistory", lambda *arguments, **named: None)
+        self.patch(journal_service, "JournalService", self.make_journal)
+        self.patch(journal_history, "JournalHistory", lambda *arguments, **named: None)
         # `mktemp` returns paths that are too long for a socket.
         place = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, place)
@@ -382,8 +385,9 @@ class JournalTests(ObservationCase):
 
     def test_run_without_it_is_recorded_in_the_one_of_an_earlier_run(self) -> None:
         os.environ["STATE_DIRECTORY"] = state = os.path.abspath("state")
+        os.makedirs(f"{state}/proxy-9000")
         noted: list[str] = []
-        self.patch(proxy_observation, "note_off", lambda path, since: noted.append(path))
+        self.patch(journal_directory, "note_off", lambda path, since: noted.append(path))
         self.started("--control=none", "--journal=none")
         self.assertEqual(noted, [f"{state}/proxy-9000"])
 

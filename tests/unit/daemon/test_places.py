@@ -263,7 +263,12 @@ class JournalTests(PlacesCase):
     def test_others_may_not_write_to_it(self) -> None:
         os.mkdir("a")
         os.chmod("a", 0o777)
-        self.assert_journal_refused("a", "other users may write")
+        self.assert_journal_refused("a", "other users may write to the directory; chmod 700 it")
+
+    def test_mode_of_a_directory_such_as_tmp_is_left_alone(self) -> None:
+        os.mkdir("a")
+        os.chmod("a", 0o1777)
+        self.assert_journal_refused("a", "to the directory; name a directory in it")
 
     def test_file_in_its_place(self) -> None:
         with open("a", "w"):

@@ -71,6 +71,7 @@ class ServiceCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.raised: list[bool] = []
         self.patch(service, "raise_limit", lambda: self.raised.append(True))
+        self.addCleanup(sys.setswitchinterval, sys.getswitchinterval())
         self.reactor = DaemonReactor()
         self.upstream = PlayedEndpoint()
         self.factory = ProxyFactory(
@@ -107,6 +108,11 @@ class ListeningTests(ServiceCase):
     def test_limit_of_descriptors_is_raised(self) -> None:
         self.service.startService()
         self.assertEqual(self.raised, [True])
+
+    def test_threads_delay_the_reactor_briefly(self) -> None:
+        sys.setswitchinterval(0.005)
+        self.service.startService()
+        self.assertAlmostEqual(sys.getswitchinterval(), service.SWITCH_INTERVAL)
 
     def test_log_names_addresses_upstream_limits_and_version(self) -> None:
         journal = Journal(self)

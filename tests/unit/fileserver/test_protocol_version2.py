@@ -6,7 +6,6 @@ import errno
 import hashlib
 import os
 
-import pytest
 from twisted.internet.error import ConnectionLost
 
 from natproxy.fileserver import pages
@@ -17,6 +16,7 @@ from natproxy.storage.local.metadata import metadata_of
 from tests.support.doubles import Wire
 from tests.support.files import open_descriptors
 from tests.support.fileserver import Version2Case
+from tests.support.logged_errors import LoggedErrorsCase
 
 NOT_FOUND = b"ERR 404 file not found\n"
 UNAVAILABLE = b"ERR 503 the server cannot open files at present\n"
@@ -69,13 +69,7 @@ class EveryVerbTests(Version2Case):
         self.assertIn("cannot open sub/b=c d: [Errno 24]", lines[0])
 
 
-class UnexpectedErrorTests(Version2Case):
-    logged_errors = None
-
-    @pytest.fixture(autouse=True)
-    def _logged(self, logged_errors: object) -> None:
-        self.logged_errors = logged_errors
-
+class UnexpectedErrorTests(LoggedErrorsCase, Version2Case):
     def test_unexpected_exception_in_a_thread(self) -> None:
         def fail(*_: object) -> bytes:
             raise ZeroDivisionError
@@ -97,9 +91,7 @@ class UnexpectedErrorTests(Version2Case):
 
     def assert_logged_error(self, line: str) -> None:
         self.journal.line_with(line)
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        if self.logged_errors is not None:
-            self.logged_errors.flush(ZeroDivisionError)
+        self.assertEqual(self.flush(ZeroDivisionError), 1)
 
 
 class FeatTests(Version2Case):

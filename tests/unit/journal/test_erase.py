@@ -7,10 +7,7 @@ import shutil
 import stat
 from contextlib import closing
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from unittest.mock import patch
-
-from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.journal import erase
 from natproxy.journal.directory import JournalError
@@ -20,20 +17,15 @@ from natproxy.journal.search import Journal
 from natproxy.journal.segment import connect
 from natproxy.records.queries import EventsQuery, HistoryQuery
 from natproxy.records.whois import FOUND, UNKNOWN, WhoisQuery
-from tests.support.journal_runs import NAT, SECOND, Translations
-from tests.support.journals import MEMORY
+from tests.support.journal_runs import NAT, SECOND, RunsCase
 
 PORT = 50_000
 CLIENT = "192.0.2.17"
 
 
-class EraseTests(SynchronousTestCase):
+class EraseTests(RunsCase):
     def setUp(self) -> None:
-        directory = TemporaryDirectory(dir=MEMORY)
-        self.addCleanup(directory.cleanup)
-        self.directory = Path(directory.name)
-        self.daemon = Translations(self.directory)
-        self.addCleanup(self.daemon.close)
+        super().setUp()
         self.daemon.start()
 
     def translation(self, client: str) -> int:
@@ -156,6 +148,8 @@ class EraseTests(SynchronousTestCase):
         self.assertEqual(clients, [None, "198.51.100.1", None])
         with self.assertRaisesRegex(JournalError, "192.0.2.0/99"):
             erase_client(str(self.directory), "192.0.2.0/99")
+        with self.assertRaisesRegex(JournalError, "'localhost': it is no address"):
+            erase_client(str(self.directory), "localhost")
 
     def test_proxy_with_the_same_address_keeps_it(self) -> None:
         time = self.translation(NAT)

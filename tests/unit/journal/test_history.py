@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.journal import history
 from natproxy.journal.directory import JournalError
@@ -23,8 +20,7 @@ from natproxy.records.queries import EventsQuery, HistoryQuery
 from natproxy.records.record import Record
 from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, WhoisQuery
 from natproxy.server.threads import Overloaded
-from tests.support.journal_runs import SECOND, START, Translations
-from tests.support.journals import MEMORY
+from tests.support.journal_runs import SECOND, START, RunsCase, Translations
 
 PORT = 50_000
 
@@ -89,13 +85,9 @@ class Table:
         return (self.record,) if port == self.record.nat_port else ()
 
 
-class JournalHistoryTests(SynchronousTestCase):
+class JournalHistoryTests(RunsCase):
     def setUp(self) -> None:
-        directory = TemporaryDirectory(dir=MEMORY)
-        self.addCleanup(directory.cleanup)
-        self.directory = Path(directory.name)
-        self.daemon = Translations(self.directory)
-        self.addCleanup(self.daemon.close)
+        super().setUp()
         self.daemon.start()
         self.daemon.wait(SECOND)
         self.service = Service(self.daemon)

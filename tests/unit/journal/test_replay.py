@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.journal.search import Journal
 from natproxy.records.queries import EventsQuery
 from natproxy.records.record import Record
-from tests.support.journal_runs import SECOND, START, Translations
+from tests.support.journal_runs import SECOND, START, RunsCase, Translations
 from tests.support.journals import MEMORY
 
 PORT = 50_000
 
 
-class EventsTests(SynchronousTestCase):
+class EventsTests(RunsCase):
     def setUp(self) -> None:
-        directory = TemporaryDirectory(dir=MEMORY)
-        self.addCleanup(directory.cleanup)
-        self.directory = Path(directory.name)
-        self.daemon = Translations(self.directory)
-        self.addCleanup(self.daemon.close)
+        super().setUp()
         self.daemon.start()
 
     def events(self, query: EventsQuery | None = None) -> list[Record]:

@@ -34,14 +34,11 @@ def entry(serial: int, ended: bool = True, client: str = "10.0.0.5") -> Entry:
         serial * 3,
         serial * 3 + 1,
         serial * 3 + 2 if ended else None,
-        None,
-        None,
         started,
         500,
         started + 900 if ended else None,
         client,
         43_210,
-        None,
         "10.0.0.1",
         50_000 + serial,
         "10.0.0.9",
@@ -102,7 +99,21 @@ class SegmentTests(SegmentCase):
     def test_number_of_columns_is_that_of_the_table(self) -> None:
         segment = self.create()
         columns = rows_of(segment.path, "select count(*) from pragma_table_info('entries')")
-        self.assertEqual((columns, len(entry(1))), ([(COLUMNS,)], COLUMNS))
+        # Three of them are null in every row.
+        self.assertEqual((columns, len(entry(1))), ([(COLUMNS + 3,)], COLUMNS))
+
+    def test_columns_that_are_never_set_and_a_missing_reason_are_null(self) -> None:
+        segment = self.create(entry(1), (*entry(2)[:18], "reset", entry(2)[19]))
+        self.assertEqual(
+            rows_of(
+                segment.path,
+                "select serial, command, attempt, identity, verb, reason, duration from entries",
+            ),
+            [
+                (1, None, None, None, "GET", None, 1_500_000),
+                (2, None, None, None, "GET", "reset", 1_500_000),
+            ],
+        )
 
     def test_view_shows_times_and_hosts_as_text(self) -> None:
         segment = self.create(entry(1))
@@ -245,7 +256,7 @@ class SealTests(SegmentCase):
 
     def test_times_that_go_back_widen_the_bounds(self) -> None:
         backwards = list(entry(1))
-        backwards[8] = NOW - 7
+        backwards[6] = NOW - 7
         segment = self.create(entry(2), tuple(backwards))  # type: ignore[arg-type]
         segment.close()
         info = seal(segment.path, NOW, moved=False)

@@ -7,9 +7,7 @@ import sqlite3
 from contextlib import closing
 from unittest.mock import patch
 
-import pytest
 from twisted.internet.defer import Deferred
-from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.journal import service as services
 from natproxy.journal import writer
@@ -32,23 +30,12 @@ from tests.support.journals import (
     meta_of,
     paths_of,
 )
+from tests.support.logged_errors import LoggedErrorsCase
 
 FULL = sqlite3.OperationalError("database or disk is full")
 
 
-class ServiceCase(SynchronousTestCase):
-    logged_errors = None
-
-    @pytest.fixture(autouse=True)
-    def _logged(self, logged_errors: object) -> None:
-        self.logged_errors = logged_errors
-
-    def flush_errors(self, kind: type[Exception]) -> int:
-        """Remove expected errors from the log, for trial and for pytest; return their number."""
-        if self.logged_errors is not None:
-            self.logged_errors.flush(kind)
-        return len(self.flushLoggedErrors(kind))
-
+class ServiceCase(LoggedErrorsCase):
     def setUp(self) -> None:
         self.directory = os.path.abspath(self.mktemp())
         self.log = Log(self)
@@ -296,7 +283,7 @@ class FaultTests(ServiceCase):
         self.start()
         self.traffic.command(50_001)
         self.fail_writes(RuntimeError("unexpected"), 3)
-        self.assertEqual(self.flush_errors(RuntimeError), 1)
+        self.assertEqual(self.flush(RuntimeError), 1)
         self.traffic.advance(1)
         self.run_threads()
         self.assertEqual(self.ports(), [50_001])
@@ -304,12 +291,12 @@ class FaultTests(ServiceCase):
     def test_bug_of_the_maintenance_is_logged_and_it_runs_again(self) -> None:
         with patch.object(Maintenance, "run", side_effect=RuntimeError("unexpected")):
             self.start()
-        self.assertEqual(self.flush_errors(RuntimeError), 1)
+        self.assertEqual(self.flush(RuntimeError), 1)
         with patch.object(Maintenance, "run", side_effect=RuntimeError("again")) as run:
             self.traffic.advance(services.MAINTENANCE)
             self.run_threads()
         run.assert_called_once()
-        self.assertEqual(self.flush_errors(RuntimeError), 1)
+        self.assertEqual(self.flush(RuntimeError), 1)
 
     def test_directory_in_use_is_an_error_of_the_start(self) -> None:
         self.start()

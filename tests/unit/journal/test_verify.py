@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
-
-from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.journal.search import Journal
 from natproxy.journal.verify import Check
-from tests.support.journal_runs import SECOND, Translations, query
-from tests.support.journals import MEMORY
+from tests.support.journal_runs import SECOND, RunsCase, query
 
 PORT = 50_000
 
 
-class VerifyTests(SynchronousTestCase):
+class VerifyTests(RunsCase):
     def setUp(self) -> None:
-        directory = TemporaryDirectory(dir=MEMORY)
-        self.addCleanup(directory.cleanup)
-        self.directory = Path(directory.name)
-        self.daemon = Translations(self.directory)
-        self.addCleanup(self.daemon.close)
+        super().setUp()
         self.daemon.start()
         for _ in range(3):
             self.daemon.register(PORT)

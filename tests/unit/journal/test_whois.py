@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hypothesis import given, settings
@@ -15,7 +14,7 @@ from natproxy.journal.files import SUFFIX
 from natproxy.journal.schema import CATALOGUE_FILE
 from natproxy.journal.search import Journal
 from natproxy.records.whois import FOUND, NOBODY, UNKNOWN, WhoisQuery, WhoisReply
-from tests.support.journal_runs import CLIENT, SECOND, START, Translations, query
+from tests.support.journal_runs import CLIENT, SECOND, START, RunsCase, Translations, query
 from tests.support.journals import MEMORY
 
 PORT = 50_000
@@ -25,14 +24,7 @@ def at(time: int, port: int = PORT) -> WhoisQuery:
     return WhoisQuery(port, since=time, until=time)
 
 
-class WhoisTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        directory = TemporaryDirectory(dir=MEMORY)
-        self.addCleanup(directory.cleanup)
-        self.directory = Path(directory.name)
-        self.daemon = Translations(self.directory)
-        self.addCleanup(self.daemon.close)
-
+class WhoisTests(RunsCase):
     def ask(self, query: WhoisQuery) -> WhoisReply:
         with Journal(str(self.directory)) as journal:
             return journal.whois(query)
@@ -47,6 +39,21 @@ class WhoisTests(SynchronousTestCase):
         self.daemon.wait(length)
         self.daemon.remove(serial)
         return started
+
+    def test_gap_of_a_kill_is_listed_once(self) -> None:
+        self.daemon.start()
+        self.translation()
+        self.daemon.flush()
+        killed = self.daemon.now
+        self.daemon.wait(SECOND)
+        self.daemon.kill()
+        self.daemon.wait(5 * SECOND)
+        self.daemon.start()
+        restarted = self.daemon.now
+        self.daemon.flush()
+        with Journal(str(self.directory)) as journal:
+            gaps = journal.gaps(killed, restarted)
+        self.assertEqual([gap.cause for gap in gaps], ["the daemon was killed"])
 
     def test_translation_is_found_from_its_start_to_its_end(self) -> None:
         self.daemon.start()

@@ -6,7 +6,6 @@ import sys
 from importlib.util import find_spec
 from unittest import mock, skipUnless
 
-import pytest
 from twisted.internet.defer import FirstError, fail
 from twisted.web.server import NOT_DONE_YET
 from twisted.web.test.requesthelper import DummyRequest
@@ -17,6 +16,7 @@ from natproxy.metrics.proxy import ProxyMetrics
 from natproxy.metrics.resource import MOST_READERS, MetricsResource, encode, metrics_resource
 from natproxy.records.record import Origin
 from tests.support.doubles import PlayedThread
+from tests.support.logged_errors import LoggedErrorsCase
 from tests.support.proxies import ProxyCase
 
 INSTALLED = find_spec("prometheus_client") is not None
@@ -30,14 +30,7 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
 @skipUnless(INSTALLED, "prometheus_client is not installed")
-class ResourceTests(ProxyCase):
-    # Under pytest, a fixture that fails a test for a logged error must be emptied as well.
-    logged_errors = None
-
-    @pytest.fixture(autouse=True)
-    def _logged(self, logged_errors: object) -> None:
-        self.logged_errors = logged_errors
-
+class ResourceTests(LoggedErrorsCase, ProxyCase):
     def setUp(self) -> None:
         super().setUp()
         self.thread = PlayedThread()
@@ -116,18 +109,14 @@ class ResourceTests(ProxyCase):
         request = self.request()
         self.thread.run()
         self.assertEqual((request.responseCode, request.finished), (500, 1))
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        if self.logged_errors is not None:
-            self.logged_errors.flush(ZeroDivisionError)
+        self.assertEqual(self.flush(ZeroDivisionError), 1)
 
     def test_error_of_the_thread_does_not_count_as_a_reader_for_ever(self) -> None:
         self.metrics.refresh = lambda: fail(OSError("no threads"))
         for _ in range(MOST_READERS + 1):
             request = self.request()
             self.assertEqual((request.responseCode, request.finished), (500, 1))
-            self.assertEqual(len(self.flushLoggedErrors(FirstError)), 1)
-            if self.logged_errors is not None:
-                self.logged_errors.flush(FirstError)
+            self.assertEqual(self.flush(FirstError), 1)
 
 
 class MissingTests(ProxyCase):

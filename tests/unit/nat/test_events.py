@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 from unittest import mock
 
-import pytest
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.address import Address
 from natproxy.nat import (
@@ -23,6 +21,7 @@ from natproxy.nat import (
 )
 from natproxy.protocol import Command, parse_command
 from tests.support.doubles import Wire
+from tests.support.logged_errors import LoggedErrorsCase
 
 CLIENT = Address("10.0.0.5", 43_210)
 KEY = TranslationKey(Address("10.0.0.1", 50_000), Address("10.0.0.9", 9001))
@@ -30,14 +29,8 @@ GET = parse_command(b"GET a%20b offset=3")
 assert GET is not None
 
 
-class EventsCase(SynchronousTestCase):
+class EventsCase(LoggedErrorsCase):
     """A table with two clocks, and access to the errors that pytest's fixture has collected."""
-
-    logged_errors = None
-
-    @pytest.fixture(autouse=True)
-    def _logged(self, logged_errors: object) -> None:
-        self.logged_errors = logged_errors
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -45,12 +38,6 @@ class EventsCase(SynchronousTestCase):
         self.wall = 1_700_000_000.0
         self.table = NATTable(self.clock.seconds, lambda: self.wall)
         self.events: list[Event] = []
-
-    def flush(self, kind: type[Exception]) -> int:
-        """Remove expected errors from the log, for trial and for pytest; return their number."""
-        if self.logged_errors is not None:
-            self.logged_errors.flush(kind)
-        return len(self.flushLoggedErrors(kind))
 
     def register(self, command: Command = GET, started_at: float = 99.5) -> NATEntry:
         wire = Wire(9000, 43_210)

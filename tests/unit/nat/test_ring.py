@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
@@ -13,10 +12,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.address import Address
 from natproxy.nat import NATEntry, NATTable, Outcome, Registered, TranslationKey
-from natproxy.nat.ring import LONG_NAME, EventRing, Lost, Row, shown
+from natproxy.nat.ring import LONG_NAME, EventRing, Lost
+from natproxy.nat.rows import Row, verb_and_name
 from natproxy.protocol import Command, encode_name, name_of, parse_command
 from natproxy.records.record import Origin
 from tests.support.doubles import Wire
+from tests.support.logged_errors import LoggedErrorsCase
 
 CLIENT = Address("10.0.0.5", 43_210)
 UPSTREAM = Address("10.0.0.9", 9001)
@@ -34,20 +35,8 @@ def command_of(line: bytes) -> Command:
 GET = command_of(b"GET a%20b offset=3")
 
 
-class RingCase(SynchronousTestCase):
+class RingCase(LoggedErrorsCase):
     """A table with two clocks, and its ring."""
-
-    logged_errors = None
-
-    @pytest.fixture(autouse=True)
-    def _logged(self, logged_errors: object) -> None:
-        self.logged_errors = logged_errors
-
-    def flush(self, kind: type[Exception]) -> int:
-        """Remove expected errors from the log, for trial and for pytest; return their number."""
-        if self.logged_errors is not None:
-            self.logged_errors.flush(kind)
-        return len(self.flushLoggedErrors(kind))
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -232,12 +221,12 @@ class ShownTests(SynchronousTestCase):
         word = encode_name(name) if verb in (b"GET", b"STAT") else name
         command = parse_command(verb + b" " + word.replace(b"\n", b"").replace(b"\r", b""))
         if command is not None:
-            found = shown(command)
+            found = verb_and_name(command)
             self.assertEqual(found[1], encode_name(name_of(command)).decode())
             self.assertEqual(found[0], verb.decode())
 
     def test_verb_of_a_peer_is_printable(self) -> None:
-        self.assertEqual(shown(Command(b"\x1b[2J", b"", b"\x1b[2J"))[0], "\\x1b[2J")
+        self.assertEqual(verb_and_name(Command(b"\x1b[2J", b"", b"\x1b[2J"))[0], "\\x1b[2J")
 
 
 class CursorTests(RingCase):
@@ -307,6 +296,14 @@ class EvictionTests(RingCase):
         self.ring.act("drain", WALL + 3, 0, 0)
         self.assertEqual(self.ring.complete_from, MICROSECONDS + 5_000_001)
 
+    def test_complete_from_is_after_what_was_evicted_for_long_names(self) -> None:
+        self.ring = self.make(names=1500)
+        self.execute(b"GET " + b"n" * 1000)
+        self.wall += 5
+        self.execute(b"GET " + b"n" * 1000)
+        self.assertEqual(self.ring.first, 4)
+        self.assertEqual(self.ring.complete_from, MICROSECONDS + 1)
+
     def test_long_names_have_a_budget(self) -> None:
         long = b"GET " + b"n" * 1000
         self.ring = self.make(names=3000)
@@ -353,7 +350,7 @@ class EvictionTests(RingCase):
 
     def test_few_commands_are_cached(self) -> None:
         for number in range(3000):
-            self.ring.shown(command_of(b"GET %d" % number))
-        self.ring.shown(command_of(b"GET " + b"n" * 5000))
-        self.assertLessEqual(len(self.ring._shown), 1024)
-        self.assertLessEqual(max(map(len, self.ring._shown)), LONG_NAME)
+            self.ring.verb_and_name(command_of(b"GET %d" % number))
+        self.ring.verb_and_name(command_of(b"GET " + b"n" * 5000))
+        self.assertLessEqual(len(self.ring._texts), 1024)
+        self.assertLessEqual(max(map(len, self.ring._texts)), LONG_NAME)

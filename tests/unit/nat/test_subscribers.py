@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import pytest
-from twisted.trial.unittest import SynchronousTestCase
-
 from natproxy.nat import Subscribers
+from tests.support.logged_errors import LoggedErrorsCase
 
 
 class Begun(NamedTuple):
@@ -21,13 +19,7 @@ class Ended(NamedTuple):
 KINDS: tuple[type[Begun | Ended], ...] = (Begun, Ended)
 
 
-class SubscribersTests(SynchronousTestCase):
-    logged_errors = None
-
-    @pytest.fixture(autouse=True)
-    def _logged(self, logged_errors: object) -> None:
-        self.logged_errors = logged_errors
-
+class SubscribersTests(LoggedErrorsCase):
     def setUp(self) -> None:
         self.subscribers: Subscribers[Begun | Ended] = Subscribers(KINDS)
 
@@ -76,6 +68,4 @@ class SubscribersTests(SynchronousTestCase):
         self.subscribers.add(received.append, KINDS)
         self.subscribers.publish(Begun(1))
         self.assertEqual(len(received), 1)
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        if self.logged_errors is not None:
-            self.logged_errors.flush(ZeroDivisionError)
+        self.assertEqual(self.flush(ZeroDivisionError), 1)

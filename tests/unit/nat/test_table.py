@@ -35,6 +35,7 @@ from natproxy.nat import (
 )
 from natproxy.protocol import Command
 from tests.support.doubles import Wire
+from tests.support.logged_errors import LoggedErrorsCase
 
 UPSTREAMS = (Address("10.0.0.9", 9001), Address("fd00::9", 9001))
 LOCALS = tuple(Address("10.0.0.1", port) for port in range(50_000, 50_004))
@@ -215,14 +216,8 @@ class TranslationsTests(SynchronousTestCase):
         run_state_machine_as_test(Translations, settings=checked)
 
 
-class TableCase(SynchronousTestCase):
+class TableCase(LoggedErrorsCase):
     """A table, a client, and access to the errors that pytest's fixture has collected."""
-
-    logged_errors = None
-
-    @pytest.fixture(autouse=True)
-    def _logged(self, logged_errors: object) -> None:
-        self.logged_errors = logged_errors
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -230,12 +225,6 @@ class TableCase(SynchronousTestCase):
         self.table = NATTable(self.clock.seconds, lambda: self.wall)
         self.client = Wire(9000, 43_210)
         self.cancelled: list[TranslationKey] = []
-
-    def flush(self, kind: type[Exception]) -> int:
-        """Remove expected errors from the log, for trial and for pytest; return their number."""
-        if self.logged_errors is not None:
-            self.logged_errors.flush(kind)
-        return len(self.flushLoggedErrors(kind))
 
     def register(self, key: TranslationKey = KEYS[0], client: Wire | None = None) -> NATEntry:
         return self.table.register(
@@ -266,12 +255,38 @@ class TableTests(TableCase):
         self.table.cancel_client(self.client, Outcome.CLIENT_GONE)
         self.assertEqual(self.cancelled, [KEYS[0]])
 
+    def test_each_removed_entry_is_counted_until_the_end(self) -> None:
+        found: list[tuple[Outcome | None, float]] = []
+        end = self.table.count(lambda entry, now: found.append((entry.outcome, now)))
+        entry = self.register()
+        self.clock.advance(2)
+        self.table.remove(entry, Outcome.COMPLETED)
+        self.table.cancel(self.register(), Outcome.KILLED)
+        end()
+        end()
+        self.table.remove(self.register(), Outcome.COMPLETED)
+        self.assertEqual(found, [(Outcome.COMPLETED, 2.0), (Outcome.KILLED, 2.0)])
+
+    def test_counter_that_raises_is_logged_and_others_are_called(self) -> None:
+        found: list[NATEntry] = []
+        self.table.count(lambda entry, now: 1 // 0)
+        self.table.count(lambda entry, now: found.append(entry))
+        entry = self.register()
+        self.table.remove(entry, Outcome.COMPLETED)
+        self.assertEqual((found, self.flush(ZeroDivisionError)), ([entry], 1))
+
     def test_removing_twice_is_an_error(self) -> None:
         entry = self.register()
         self.table.remove(entry, Outcome.COMPLETED)
         self.assertRaises(NotInTable, self.table.remove, entry, Outcome.ERROR)
         self.assertRaises(NotInTable, self.table.cancel, entry, Outcome.ERROR)
         self.assertIs(entry.outcome, Outcome.COMPLETED)
+        self.assertEqual(self.cancelled, [])
+
+    def test_removed_entry_does_not_refer_to_the_callback(self) -> None:
+        entry = self.register()
+        self.table.remove(entry, Outcome.COMPLETED)
+        entry.cancel()
         self.assertEqual(self.cancelled, [])
 
     def test_cancelling_calls_back_once(self) -> None:

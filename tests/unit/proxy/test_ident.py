@@ -13,7 +13,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.address import FIRST_STAND_IN_PORT, Address
 from natproxy.nat import NATTable, Outcome, TranslationKey
 from natproxy.protocol import parse_command
-from natproxy.proxy.ident import MAX_QUERY, MAX_USER, MOST_CONNECTIONS, TIMEOUT, IdentFactory
+from natproxy.proxy.ident import (
+    MAX_QUERY,
+    MAX_USER,
+    MOST_CONNECTIONS,
+    MOST_QUERIES,
+    TIMEOUT,
+    IdentFactory,
+)
 
 PROXY, UPSTREAM, OTHER = "10.0.0.1", "10.0.0.9", "10.0.0.7"
 CLIENT = Address("198.51.100.7", 43210)
@@ -132,6 +139,14 @@ class ConnectionTests(IdentCase):
             b"50000, 9001 : USERID : OTHER : 198.51.100.7:43210\r\n1, 2 : ERROR : NO-USER\r\n",
         )
 
+    def test_connection_is_closed_after_many_queries(self) -> None:
+        protocol, transport = self.connect()
+        protocol.dataReceived(b"1, 2\n" * (MOST_QUERIES - 1))
+        self.assertFalse(transport.disconnecting)
+        protocol.dataReceived(b"1, 2\n" * 1000)
+        self.assertTrue(transport.disconnecting)
+        self.assertEqual(transport.value().count(b"NO-USER"), MOST_QUERIES)
+
     def test_idle_connection_is_closed(self) -> None:
         protocol, transport = self.connect()
         self.clock.advance(TIMEOUT - 1)
@@ -140,6 +155,11 @@ class ConnectionTests(IdentCase):
         self.assertFalse(transport.disconnecting)
         self.clock.advance(1.1)
         self.assertTrue(transport.disconnecting)
+        protocol.connectionLost()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_connection_that_the_peer_closes_leaves_no_timer(self) -> None:
+        protocol, _ = self.connect()
         protocol.connectionLost()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 

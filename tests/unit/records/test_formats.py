@@ -51,6 +51,10 @@ class CsvTests(SynchronousTestCase):
                 next(csv.reader(io.StringIO(csv_line([formula]), ""))), ["'" + formula]
             )
 
+    def test_apostrophe_that_was_there_is_kept(self) -> None:
+        self.assertEqual(csv_line(["'=1", "'a", "a'"]), "''=1,''a,a'\n")
+        self.assertEqual([*map(read_csv_field, ("''=1", "''a", "a'"))], ["'=1", "'a", "a'"])
+
     def test_numbers_are_not_changed(self) -> None:
         self.assertEqual(csv_line([1, -1, 0.5, None, ""]), "1,-1,0.500000,,\n")
 

@@ -66,6 +66,10 @@ class SocketTests(SynchronousTestCase):
             ],
         )
 
+    def test_directory_of_the_login_is_a_candidate_without_its_variable(self) -> None:
+        self.assertIn("/run/user/7/natproxy", socket_candidates({}, 7))
+        self.assertNotIn("/run/user/0/natproxy", socket_candidates({}, 0))
+
     def listen(self, path: str) -> None:
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(path)

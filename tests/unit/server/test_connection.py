@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from twisted.internet.error import ConnectionDone, ConnectionLost
 
 from natproxy.address import Address
@@ -12,6 +11,7 @@ from natproxy.server.factory import LINGER
 from natproxy.server.rotation import QUEUE_LIMIT
 from tests.support.doubles import Journal, Wire
 from tests.support.echo_receiver import CommandsCase
+from tests.support.logged_errors import LoggedErrorsCase
 
 
 class LineTests(CommandsCase):
@@ -287,15 +287,10 @@ class NoHalfCloseTests(CommandsCase):
         self.assertIsNone(self.wire.producer)
 
 
-class UnexpectedErrorTests(CommandsCase):
+class UnexpectedErrorTests(LoggedErrorsCase, CommandsCase):
     """An unexpected exception while a command is under way."""
 
     at_once = False
-    logged_errors = None
-
-    @pytest.fixture(autouse=True)
-    def _logged(self, logged_errors: object) -> None:
-        self.logged_errors = logged_errors
 
     def test_connection_is_aborted_and_the_exception_logged(self) -> None:
         def fail(command: Command) -> None:
@@ -310,9 +305,7 @@ class UnexpectedErrorTests(CommandsCase):
         self.assertTrue(self.wire.aborted)
         self.assertEqual(self.protocol.cancelled, [Outcome.ERROR])
         journal.line_with("cannot reply to 127.0.0.1:43210")
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        if self.logged_errors is not None:
-            self.logged_errors.flush(ZeroDivisionError)
+        self.assertEqual(self.flush(ZeroDivisionError), 1)
 
     def test_admission_that_fails_aborts_without_a_command(self) -> None:
         def fail(command: Command, client: Address) -> None:
@@ -322,9 +315,7 @@ class UnexpectedErrorTests(CommandsCase):
         self.send(b"one\n")
         self.assertTrue(self.wire.aborted)
         self.assertEqual((self.protocol.begun, self.protocol.cancelled), ([], []))
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        if self.logged_errors is not None:
-            self.logged_errors.flush(ZeroDivisionError)
+        self.assertEqual(self.flush(ZeroDivisionError), 1)
 
     def test_place_of_a_client_is_released_even_if_cancelling_its_command_fails(self) -> None:
         def fail(outcome: Outcome) -> None:

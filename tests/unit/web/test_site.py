@@ -8,8 +8,9 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.control.interfaces import Observed
+from natproxy.control.json_resource import Context
 from natproxy.control.recent import RingHistory
-from natproxy.control.table import ProcessTable
+from natproxy.control.table import LocalTable
 from natproxy.nat import NATTable
 from natproxy.nat.ring import EventRing
 from natproxy.records.record import Origin
@@ -23,7 +24,7 @@ class ProxySiteTests(SynchronousTestCase):
         table = NATTable(self.clock.seconds, lambda: 1.8e9)
         origin = Origin("proxy-9000", 0, "b1")
         ring = EventRing(table, origin, size=16)
-        entries = ProcessTable(table, ring, self.clock.seconds)
+        entries = LocalTable(table, ring, self.clock.seconds)
         self.drained: list[None] = []
         observed = Observed(
             "proxy",
@@ -35,7 +36,7 @@ class ProxySiteTests(SynchronousTestCase):
             ring,
             RingHistory(self.clock, ring, entries),
         )
-        self.site = web_site(observed, self.clock, ("natproxy.example",))
+        self.site = web_site(Context(observed, self.clock), ("natproxy.example",))
         self.site.startFactory()
 
     def tearDown(self) -> None:
@@ -92,7 +93,7 @@ class FileServerSiteTests(SynchronousTestCase):
             lambda: "draining",
             lambda: None,
         )
-        site = web_site(observed, Clock())
+        site = web_site(Context(observed, Clock()))
         self.assertIn(b"status.js", respond(site).body)
         self.assertEqual(respond(site, "/v1/status").status, 200)
         self.assertEqual(respond(site, "/readyz").status, 503)

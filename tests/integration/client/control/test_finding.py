@@ -63,6 +63,22 @@ class SearchTests(SynchronousTestCase):
         self.assertEqual(self.search().daemon(kind="proxy").path, proxy)
         self.assertEqual(self.search().daemon(kind="fileserver").path, files)
 
+    def test_daemons_of_another_kind_are_none(self) -> None:
+        self.run_daemon(self.second, "files-9001", "fileserver")
+        with self.assertRaisesRegex(NoDaemon, "no proxy runs: files-9001 is a file server"):
+            self.search().daemon(kind="proxy")
+        with self.assertRaisesRegex(NoDaemon, "files-9001 is a file server: the name of a proxy"):
+            self.search().daemon(name="files-9001", kind="proxy")
+        self.run_daemon(self.first, "files-9003", "fileserver")
+        with self.assertRaisesRegex(NoDaemon, "files-9003, files-9001 are file servers"):
+            self.search().daemon(kind="proxy")
+
+    def test_daemon_that_does_not_reply_may_be_the_one(self) -> None:
+        server = ControlServer(self.first / "proxy-9000.sock", lambda _: [])
+        self.addCleanup(server.close)
+        self.run_daemon(self.second, "files-9001", "fileserver")
+        self.assertEqual(self.search().daemon(kind="proxy").path, server.path)
+
     def test_name_selects_one(self) -> None:
         _, files = self.run_two()
         self.assertEqual(self.search().daemon(name="files-9001").path, files)
@@ -78,6 +94,12 @@ class SearchTests(SynchronousTestCase):
         reason = f"no daemon runs: .*{self.first}, .*{self.second}; 'natproxy up' starts one"
         with self.assertRaisesRegex(NoDaemon, reason):
             self.search().daemon()
+
+    def test_stale_socket_is_no_daemon(self) -> None:
+        self.run_daemon(self.first, "stale").close()
+        for name in (None, "stale"):
+            with self.assertRaisesRegex(NoDaemon, "runs: no"):
+                self.search().daemon(name=name)
 
     def test_option_overrides_the_environment(self) -> None:
         self.environ["NATPROXY_CONTROL"] = "/of/the/environment"

@@ -161,6 +161,10 @@ class ConnectTests(HTTPCase):
         self.server.close()
         self.assert_fails(NoDaemon, "no daemon listens on this socket")
 
+    def test_file_is_no_socket(self) -> None:
+        Path(self.path).touch()
+        self.assert_fails(CannotConnect, "not a socket")
+
     def test_permission_names_the_owner(self) -> None:
         self.serve()
         error = PermissionError(13, "Permission denied")

@@ -11,6 +11,7 @@ from natproxy.cli.top import sampling
 from natproxy.cli.top.sampling import Sampler
 from natproxy.cli.top.state import Mode, Top
 from natproxy.cli.top.view import lines
+from natproxy.cli.translations.columns import identity_of
 from natproxy.cli.translations.texts import width
 from natproxy.client.control.daemon import Daemon, LostEvents
 from natproxy.client.errors import ClientError, NoDaemon
@@ -108,6 +109,23 @@ class EntriesTests(TopCase):
         self.later(2.0)
         self.assertRegex(self.shown(), r"images/1\.iso .* 1\.0 MB/s")
 
+    def test_rates_are_those_of_the_last_seconds(self) -> None:
+        # Bytes of a slow transfer move at intervals, and others are younger than the samples.
+        old = entry(1, bytes=1_000_000, duration=60.0)
+        for sent in (1_000_000, 3_000_000, 3_000_000, 3_000_000):
+            self.daemon.entries = [old._replace(bytes=sent), entry(9, bytes=sent, duration=2.0)]
+            self.later(1.0)
+        rates = {
+            record.serial: self.top.rates[identity_of(record)] for record in self.top.records()
+        }
+        self.assertEqual(rates, {1: 500_000.0, 9: 1_500_000.0})
+
+    def test_sum_of_the_rates_is_the_total(self) -> None:
+        for sent in (2_000_000, 3_000_000, 7_000_000):
+            self.daemon.entries = [entry(1, bytes=sent, duration=60.0), entry(2, duration=60.0)]
+            self.later(1.0)
+        self.assertEqual(sum(self.top.rates.values()), self.top.window.total().rate)
+
     def test_finished_commands_are_counted_once(self) -> None:
         # One that was in the table, one that was not, and one that failed.
         self.daemon.entries = [entry(1), entry(3)]
@@ -130,6 +148,16 @@ class EntriesTests(TopCase):
         self.assertIn("8,900 events were too many to count", self.shown())
         self.later()
         self.assertEqual(self.daemon.after, "0:9001")
+        # Of another run of the daemon, whose number is unknown.
+        self.daemon.new = [LostEvents(0, None, 9002, None), removed(7, 1)]
+        self.later()
+        self.assertNotIn("too many", self.shown())
+
+    def test_events_of_an_earlier_run_are_not_counted(self) -> None:
+        self.daemon.new = [LostEvents(0, None, 101, None), removed(7, 3)]
+        self.later()
+        assert self.top.sample is not None
+        self.assertEqual((len(self.top.sample.finished), self.top.sample.lost), (1, 0))
 
     def test_number_of_events_of_a_sample_is_bounded(self) -> None:
         self.patch(sampling, "MOST_EVENTS", 3)
@@ -169,6 +197,15 @@ class EntriesTests(TopCase):
         self.press("up", "down", "down", "down")
         self.assertEqual(self.top.selected(), 1)
 
+    def test_keys_for_pages_move_the_selection(self) -> None:
+        self.daemon.entries = [entry(number) for number in range(1, 90)]
+        self.later()
+        found = []
+        for key in ("page down", "page down", "up", "page up", "end", "page down", "home"):
+            self.press(key)
+            found.append(self.top.selected())
+        self.assertEqual(found, [10, 20, 19, 9, 88, 88, 0])
+
     def test_selection_is_visible_in_a_small_terminal(self) -> None:
         self.daemon.entries = [entry(number) for number in range(1, 90)]
         self.later()
@@ -202,6 +239,25 @@ class EntriesTests(TopCase):
         self.press("/", "x", "escape")
         self.assertEqual((self.top.text, self.top.mode), ("verb GET", Mode.COMMANDS))
 
+    def test_end_of_a_long_filter_is_visible(self) -> None:
+        self.press("/", *"name '", *"x" * 100, *"end'")
+        self.assertTrue(self.shown(columns=40).endswith("xxend'"))
+
+    def test_filter_ends_a_pause(self) -> None:
+        self.press("p", "/", *"verb GET", "enter")
+        self.daemon.entries = [entry(1)]
+        self.later()
+        self.assertEqual(self.serials(), [1])
+
+    def test_keys_are_named_as_far_as_there_is_space(self) -> None:
+        for columns, expected in ((100, "a age  b bytes"), (60, "a b r c sort"), (30, "q quit")):
+            self.assertIn(expected, self.shown(columns))
+
+    def test_one_client_is_singular(self) -> None:
+        self.daemon.members |= {"clients": 1, "table": 1234}
+        self.later()
+        self.assertIn("  1 client  1,234 in flight", self.shown())
+
     def test_pause_takes_no_sample(self) -> None:
         self.press("p")
         self.daemon.entries = []
@@ -216,10 +272,12 @@ class EntriesTests(TopCase):
         self.daemon.error = NoDaemon("a.sock: no daemon listens on this socket")
         self.later()
         self.assertIn("no daemon listens", self.shown())
+        self.assertIn("proxy-9000  NO REPLY", self.shown())
         self.daemon.error = None
         self.daemon.members |= {"boot": "next", "ring": {"first": 1, "next": 4}}
         self.later()
         self.assertNotIn("no daemon listens", self.shown())
+        self.assertNotIn("NO REPLY", self.shown())
         self.later()
         self.assertEqual(self.daemon.after, "0:3")
 
@@ -233,7 +291,11 @@ class EntriesTests(TopCase):
         self.press("q", "k")
         self.assertTrue(self.top.ended)
 
-    @given(keys=st.lists(st.sampled_from(["up", "down", "enter", "escape", "y", *"abrcgkp/ x"])))
+    @given(
+        keys=st.lists(
+            st.sampled_from(["up", "page down", "end", "enter", "escape", "y", *"abrcgkp/ x"])
+        )
+    )
     def test_no_keys_are_an_error(self, keys: list[str]) -> None:
         self.press(*keys)
         self.later()

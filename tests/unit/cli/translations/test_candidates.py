@@ -32,6 +32,12 @@ class CandidatesTests(SynchronousTestCase):
         self.assertIn("verb GET and state", filter_words("verb GET and st", []))
         self.assertIn("verb LS", filter_words("verb ", ["ignored"]))
 
+    def test_parentheses_are_part_of_the_word(self) -> None:
+        self.assertIn("(verb", filter_words("(ve", []))
+        self.assertIn("not ((client", filter_words("not ((", []))
+        self.assertNotIn("(and", filter_words("(", []))
+        self.assertIn("(verb GET", filter_words("(verb ", []))
+
     def test_names_of_daemons_are_those_of_the_sockets(self) -> None:
         class Sockets:
             def sockets(self) -> list[Place]:

@@ -44,6 +44,17 @@ class PortTests(QueryCase):
             parse_port("9" * 5000)
 
 
+class HostTests(QueryCase):
+    def test_names_are_not_resolved(self) -> None:
+        for place, upstream in (("localhost:1", None), ("1", "a.example"), ("1", "a.example:9001")):
+            with self.assertRaisesRegex(UsageError, "an IP address is needed"):
+                query_of(place, upstream=upstream)
+
+    def test_addresses_and_unix_sockets(self) -> None:
+        for upstream in ("10.0.0.9", "10.0.0.9:9001", "[::1]:9001", "::1", "unix/run/a.sock"):
+            self.assertEqual(query_of("[fe80::1%eth0]:1", upstream=upstream).upstream, upstream)
+
+
 class TimeTests(QueryCase):
     def test_time_is_as_long_as_its_last_unit(self) -> None:
         found = query_of("1", "2023-11-14T22:12Z")
@@ -62,6 +73,10 @@ class TimeTests(QueryCase):
             query_of("1", "2023-11-14T22:13:21Z", within=60.0)
         found = query_of("1", "now")
         self.assertEqual((found.since, found.until), (NOW, NOW))
+
+    def test_time_of_day_that_has_not_come_yet_has_a_hint(self) -> None:
+        with self.assertRaisesRegex(UsageError, "'23:59' is in the future; 'yesterday 23:59'"):
+            query_of("1", "23:59")
 
     def test_interval(self) -> None:
         self.assertEqual(interval_of(None, None), Interval(None, None))

@@ -8,14 +8,14 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.control.turns import ENTRIES, SHARE, Turns
+from natproxy.control.jobs import ENTRIES, SHARE, TURN, JobQueue
 from tests.support.control_resources import run_turn
 
 
-class TurnsTests(SynchronousTestCase):
+class JobQueueTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.turns = Turns(self.clock)
+        self.jobs = JobQueue(self.clock)
         self.walked = 0
 
     def count(self, number: int) -> Generator[None, None, str]:
@@ -25,7 +25,7 @@ class TurnsTests(SynchronousTestCase):
         return "done"
 
     def test_one_turn_walks_500_entries_at_most_for_all_jobs_together(self) -> None:
-        results = [self.turns.walk(self.count(1000)) for _ in range(3)]
+        results = [self.jobs.walk(self.count(1000)) for _ in range(3)]
         before = 0
         while self.clock.calls:
             run_turn(self.clock)
@@ -35,11 +35,26 @@ class TurnsTests(SynchronousTestCase):
         self.assertEqual([self.successResultOf(result) for result in results], ["done"] * 3)
 
     def test_jobs_take_turns(self) -> None:
-        long = self.turns.walk(self.count(10_000))
-        short = self.turns.walk(self.count(10))
+        long = self.jobs.walk(self.count(10_000))
+        short = self.jobs.walk(self.count(10))
         run_turn(self.clock)
         self.assertEqual(self.successResultOf(short), "done")
         self.assertNoResult(long)
+
+    def test_turn_ends_if_the_entries_take_long(self) -> None:
+        def slow() -> Generator[None, None, None]:
+            for _ in self.count(SHARE * 4):
+                self.clock.rightNow += TURN / SHARE
+                yield
+
+        result = self.jobs.walk(slow())
+        before = 0
+        while self.clock.calls:
+            run_turn(self.clock)
+            self.assertLessEqual(self.walked - before, 2 * SHARE)
+            before = self.walked
+        self.assertIsNone(self.successResultOf(result))
+        self.assertEqual(self.walked, 4 * SHARE)
 
     def test_cancelled_walk_ends_its_generator(self) -> None:
         closed: list[int] = []
@@ -50,7 +65,7 @@ class TurnsTests(SynchronousTestCase):
             finally:
                 closed.append(self.walked)
 
-        result = self.turns.walk(walk())
+        result = self.jobs.walk(walk())
         run_turn(self.clock)
         result.cancel()
         self.failureResultOf(result, CancelledError)
@@ -63,7 +78,7 @@ class TurnsTests(SynchronousTestCase):
             yield
             raise ZeroDivisionError
 
-        result = self.turns.walk(walk())
+        result = self.jobs.walk(walk())
         run_turn(self.clock)
         self.failureResultOf(result, ZeroDivisionError)
 
@@ -74,9 +89,9 @@ class TurnsTests(SynchronousTestCase):
             nonlocal calls
             self.assertLessEqual(limit, SHARE)
             calls += 1
-            self.turns.schedule(job)
+            self.jobs.schedule(job)
             return 0
 
-        self.turns.schedule(job)
+        self.jobs.schedule(job)
         run_turn(self.clock)
         self.assertEqual(calls, ENTRIES)

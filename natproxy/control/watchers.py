@@ -1,4 +1,4 @@
-"""`Feed`: wakes the watchers of a ring, few times a second, however many events there are."""
+"""`Watchers`: wakes the watchers of a ring few times a second, however many events there are."""
 
 from __future__ import annotations
 
@@ -15,15 +15,7 @@ HEARTBEAT = 15.0
 """Seconds without an event after which watchers are woken all the same."""
 
 
-def feed_of(ring: EventRing, reactor: IReactorTime) -> Feed:
-    """Return the feed of a ring; the watchers of all endpoints share it."""
-    if ring.feed is None:
-        ring.feed = Feed(ring, reactor)
-    feed: Feed = ring.feed
-    return feed
-
-
-class Feed:
+class Watchers:
     """The watchers that have read everything, and wait for more.
 
     Only they cost anything: watchers that are paused wait for nothing.

@@ -1,10 +1,10 @@
-"""`Endpoint`: a resource that checks its requests and replies in JSON."""
+"""`JSONResource`: a resource that checks its requests and replies in JSON."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,14 +16,19 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from natproxy.control.interfaces import Observed
+from natproxy.control.jobs import JobQueue
 from natproxy.control.parameters import RequestError, parse_query
 from natproxy.control.stream import STALLED, Body, Stream
-from natproxy.control.turns import Turns
+from natproxy.control.watchers import Watchers
 from natproxy.journal.directory import JournalError
+from natproxy.records.record import microseconds_of
 from natproxy.server.threads import WorkRefused
 
 JSON = "application/json"
 JSON_LINES = "application/x-ndjson"
+
+MOST_OBJECT = 64 << 10
+"""Bytes of a JSON object in a request."""
 
 Readers = Mapping[str, Callable[[Any, int], Any]]
 """Parameters or members, and what reads the value of each."""
@@ -31,27 +36,31 @@ Readers = Mapping[str, Callable[[Any, int], Any]]
 
 @dataclass
 class Context:
-    """What the resources of one endpoint share.
+    """What all resources of a daemon share, those of the control socket and of the web resource.
 
     :ivar reactor: schedules the turns of streams, and their time-outs.
     :ivar wall_clock: returns seconds since the epoch.
-    :ivar turns: limits the work of a turn, for all clients together.
+    :ivar jobs: limits the work of a turn, for all clients together.
+    :ivar watchers: those of the ring; ``None`` for a file server, which has none.
     """
 
     observed: Observed
     reactor: IReactorTime
     wall_clock: Callable[[], float] = time.time
-    turns: Turns = field(init=False)
+    jobs: JobQueue = field(init=False)
+    watchers: Watchers | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self.turns = Turns(self.reactor)
+        ring = self.observed.ring
+        self.jobs = JobQueue(self.reactor)
+        self.watchers = None if ring is None else Watchers(ring, self.reactor)
 
     def now(self) -> int:
         """Return microseconds since the epoch."""
-        return round(self.wall_clock() * 1e6)
+        return microseconds_of(self.wall_clock())
 
 
-class Endpoint(Resource):
+class JSONResource(Resource):
     """A resource without children.
 
     A subclass has a method for each HTTP method: ``get``, ``post``. It returns the object of the
@@ -141,7 +150,7 @@ class Endpoint(Resource):
         Stream(
             request,
             body,
-            self.context.turns,
+            self.context.jobs,
             self.context.reactor,
             lambda failure: self.send_error(request, failure),
             stalled,
@@ -176,7 +185,7 @@ class Endpoint(Resource):
         self.send(request, members, error.status)
 
 
-class Unknown(Endpoint):
+class UnknownResource(JSONResource):
     """The response to every path that does not exist."""
 
     def __init__(self, context: Context, index: str) -> None:
@@ -194,21 +203,27 @@ class Unknown(Endpoint):
         return self
 
 
-def listed(endpoints: list[Endpoint]) -> Iterator[dict[str, Any]]:
-    """Yield what the list of paths has of each endpoint."""
-    for endpoint in endpoints:
+def listed(resources: Iterable[JSONResource]) -> Iterator[dict[str, Any]]:
+    """Yield what the list of paths has of each resource."""
+    for resource in resources:
         yield {
-            "path": endpoint.path,
-            "methods": list(endpoint.parameters),
-            "parameters": sorted({name for each in endpoint.parameters.values() for name in each}),
-            "summary": endpoint.summary,
+            "path": resource.path,
+            "methods": list(resource.parameters),
+            "parameters": sorted({name for each in resource.parameters.values() for name in each}),
+            "summary": resource.summary,
         }
 
 
-def body_of(request: Request) -> bytes:
-    """Return the body of a request."""
+def object_of(request: Request) -> bytes:
+    """Return the body of a request that is one JSON object.
+
+    :raises RequestError: with 413 if it is too long: an object is parsed in one turn.
+    """
     content: Any = request.content
-    return bytes(content.read())
+    body = bytes(content.read(MOST_OBJECT + 1))
+    if len(body) > MOST_OBJECT:
+        raise RequestError(413, f"the body exceeds {MOST_OBJECT} bytes")
+    return body
 
 
 def _is_over(request: Request) -> bool:

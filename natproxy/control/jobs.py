@@ -10,8 +10,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-ENTRIES = 250
-"""Entries that all jobs together walk in one turn of the reactor: some 4 ms of work."""
+ENTRIES = 100
+"""Entries that all jobs together walk in one turn of the reactor: some 1.5 ms of work."""
+
+TURN = 0.004
+"""Seconds after which no further job is called in a turn, if the entries take longer than usual."""
 
 SHARE = 50
 """Entries that one job walks before the next one."""
@@ -30,8 +33,8 @@ class Job(Protocol):
         ...
 
 
-class Turns:
-    """The jobs of one endpoint, and the work that they do in one turn together.
+class JobQueue:
+    """Jobs, and the work that they do in one turn of the reactor together.
 
     :param reactor: schedules the turns.
     :ivar streams: the responses that are being written.
@@ -59,7 +62,8 @@ class Turns:
 
     def _run(self) -> None:
         budget = ENTRIES
-        while self._jobs and budget > 0:
+        end = self._reactor.seconds() + TURN
+        while self._jobs and budget > 0 and self._reactor.seconds() <= end:
             # A job that walks nothing costs something all the same.
             budget -= max(1, self._jobs.popleft()(min(SHARE, budget)))
         self._call = self._reactor.callLater(0, self._run) if self._jobs else None
@@ -68,12 +72,12 @@ class Turns:
 class _Walk:
     """A generator that is run as a job."""
 
-    def __init__(self, turns: Turns, steps: Generator[None, None, Any]) -> None:
-        self._turns = turns
+    def __init__(self, jobs: JobQueue, steps: Generator[None, None, Any]) -> None:
+        self._jobs = jobs
         self._steps = steps
         self._cancelled = False
         self.result: Deferred[Any] = Deferred(self._cancel)
-        turns.schedule(self._step)
+        jobs.schedule(self._step)
 
     def _step(self, limit: int) -> int:
         if self._cancelled:
@@ -88,7 +92,7 @@ class _Walk:
         except Exception:
             self.result.errback(Failure())
         else:
-            self._turns.schedule(self._step)
+            self._jobs.schedule(self._step)
         return walked
 
     def _cancel(self, _: Deferred[Any]) -> None:

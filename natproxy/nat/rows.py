@@ -1,0 +1,127 @@
+"""Rows of the ring of events: plain tuples, and the records that they stand for."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from natproxy.protocol import Command, encode_name, name_of, printable
+from natproxy.records.record import Origin, Record
+
+Route = tuple[str, int, "str | None", "int | None", "str | None", "int | None", str, str]
+"""Client, its port, the proxy's host and port, the upstream's host and port, verb, name."""
+
+# Plain tuples of plain values: the garbage collector stops tracking them, so that 65,536 of them
+# do not prolong its pauses.
+Row = tuple[
+    int,
+    str,
+    "int | None",
+    int,
+    "int | None",
+    "Route | None",
+    "int | None",
+    "int | None",
+    "str | None",
+    "str | None",
+    float,
+    "int | None",
+    "int | None",
+]
+"""One event. The constants below are the indexes of its values."""
+
+SEQ: Final = 0
+EVENT: Final = 1
+SERIAL: Final = 2
+TIME: Final = 3
+"""Microseconds since the epoch."""
+STARTED: Final = 4
+"""Likewise."""
+ROUTE: Final = 5
+"""``None`` for an administrator's action."""
+PROMISED: Final = 6
+SENT: Final = 7
+"""Bytes."""
+OUTCOME: Final = 8
+REASON: Final = 9
+DURATION: Final = 10
+"""Seconds since the start of the command."""
+UID: Final = 11
+PID: Final = 12
+
+ENDS = ("removed", "failed")
+"""The last event of a translation, and the only one of a command that had none."""
+
+
+def record_of(row: Row, origin: Origin) -> Record:
+    """Return the record of an event."""
+    (
+        seq,
+        event,
+        serial,
+        time,
+        started,
+        route,
+        promised,
+        sent,
+        outcome,
+        reason,
+        duration,
+        uid,
+        pid,
+    ) = row
+    proxy, worker, boot = origin
+    if route is None:
+        return Record(
+            event,
+            time,
+            proxy,
+            worker,
+            boot,
+            seq,
+            serial,
+            reason=reason,
+            uid=uid,
+            pid=pid,
+        )
+    client, client_port, nat, nat_port, upstream, upstream_port, verb, name = route
+    return Record(
+        event,
+        time,
+        proxy,
+        worker,
+        boot,
+        seq,
+        serial,
+        serial,
+        1,
+        started,
+        time if event in ENDS else None,
+        client,
+        client_port,
+        None,
+        nat,
+        nat_port,
+        upstream,
+        upstream_port,
+        verb,
+        name,
+        promised,
+        sent,
+        event,
+        outcome,
+        reason,
+        round(duration, 6),
+    )
+
+
+def verb_and_name(command: Command) -> tuple[str, str]:
+    """Return verb and file name of a command as records have them."""
+    command = command.shown
+    verb = command.verb.decode() if command.known else printable(command.verb, 80)
+    name = name_of(command)
+    if name.isascii():
+        text = name.decode("ascii")
+        if text.isprintable() and "%" not in text and " " not in text:
+            # Most names are the same when they are encoded.
+            return verb, text
+    return verb, encode_name(name).decode("ascii")
