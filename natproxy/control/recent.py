@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from natproxy.control.interfaces import TableSource
 from natproxy.control.jobs import JobQueue
 from natproxy.nat.ring import EventRing
-from natproxy.nat.rows import ENDS, EVENT, ROUTE, SEQ, SERIAL, Row
+from natproxy.nat.rows import ENDS, EVENT, ROUTE, SEQ, SERIAL, TIME, Row
 from natproxy.records import filter as filters
 from natproxy.records.queries import EventsQuery, HistoryQuery
 from natproxy.records.record import Record, microseconds_of
@@ -24,6 +24,9 @@ PAGE = 500
 STEP = 100
 """Events that are read from the ring at once."""
 
+SMALL_STEP = 100_000
+"""Microseconds by which the wall clock may be set back without a doubt about times."""
+
 
 class _Past(NamedTuple):
     """What the ring and the table have of some ports.
@@ -31,11 +34,14 @@ class _Past(NamedTuple):
     :ivar held: the translations that exist, by port.
     :ivar ended: those that have ended, by port, oldest end first.
     :ivar complete_from: microseconds since the epoch from which on they are all.
+    :ivar set_back: the latest time that the clock showed before it was set back: that time, and
+        those before it, may have occurred twice. ``None`` if it was not.
     """
 
     held: dict[int, tuple[Record, ...]]
     ended: dict[int, list[Record]]
     complete_from: int
+    set_back: int | None
 
 
 class RingHistory:
@@ -98,15 +104,22 @@ class RingHistory:
             yield
         ended: dict[int, list[Record]] = {port: [] for port in ports}
         firsts: dict[int, int] = {}
+        latest = 0
+        set_back = None
         for row in self._rows():
             route, serial = row[ROUTE], row[SERIAL]
+            if row[TIME] < latest - SMALL_STEP:
+                set_back = latest
+            latest = max(latest, row[TIME])
             if route is not None and route[3] in ended and serial is not None:
                 if row[EVENT] == "registered":
                     firsts[serial] = row[SEQ]
                 elif row[EVENT] == "removed":
                     ended[route[3]].append(self._ended(row, firsts.pop(serial, None)))
             yield
-        past = _Past(held, ended, self._ring.complete_from)
+        if microseconds_of(self._wall_clock()) < latest - SMALL_STEP:
+            set_back = latest
+        past = _Past(held, ended, self._ring.complete_from, set_back)
         found: list[WhoisReply] = []
         for query in queries:
             found.append(self._reply(query, past))
@@ -130,6 +143,10 @@ class RingHistory:
         serials = {record.serial for record in ended}
         alive = [record for record in held if record.serial not in serials]
         found = [record for record in (*ended, *alive) if _overlaps(record, since, until)]
+        if past.set_back is not None and since <= past.set_back:
+            # The times do not show who held the port when.
+            possible = (*(record for record in found if record.ended is not None), *alive)
+            return WhoisReply(UNKNOWN, possible, Gap(None, past.set_back, "the clock was set back"))
         gap = None
         if since < past.complete_from:
             cause = (

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from natproxy.journal.catalogue import read_catalogue
 from natproxy.journal.directory import JournalError, unwritten_start
 from natproxy.journal.files import DAMAGED, SUFFIX, file_name
+from natproxy.journal.ports import LivePorts
 from natproxy.journal.reader import OPEN, Readers, SegmentReader, SegmentRemoved, UnreadableSegment
 from natproxy.journal.summary import Summary
 from natproxy.records.record import Origin
@@ -46,12 +47,15 @@ class Directory:
     """The directory of a journal.
 
     :param path: of it.
+    :param live: the ports of the segment that this process writes; ``None`` if it does not.
     :ivar path: likewise.
+    :ivar live: likewise.
     :ivar readers: its open segments.
     """
 
-    def __init__(self, path: str, most: int = OPEN) -> None:
+    def __init__(self, path: str, most: int = OPEN, live: LivePorts | None = None) -> None:
         self.path = path
+        self.live = live
         self.readers = Readers(path, most)
         # Sealed segments do not change; their summaries are read once, if not from the catalogue.
         self._sealed: dict[str, tuple[Identity, Summary]] = {}

@@ -189,7 +189,9 @@ class Coverage:
         :param causes: which gaps; by default all that are about all ports. What was erased is
             marked entry by entry.
         """
-        spans = []
+        spans: list[Span] = []
+        if not segment.gaps:
+            return spans
         for row in segment.gaps:
             if row.cause != ERASED if causes is None else row.cause in causes:
                 since = BEGINNING if row.since is None else row.since

@@ -13,6 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from natproxy.journal.directory import JournalError
+from natproxy.journal.ports import LivePorts
 from natproxy.journal.search import Journal
 from natproxy.records.queries import EventsQuery, HistoryQuery
 from natproxy.records.record import Record, microseconds_of
@@ -54,6 +55,11 @@ class Written(Protocol):
     @property
     def complete_to(self) -> int:
         """Until when the journal is complete, in microseconds since the epoch."""
+        ...
+
+    @property
+    def ports(self) -> LivePorts | None:
+        """The ports of the entries of the live segment, if they are known."""
         ...
 
     def flush(self) -> Deferred[None]:
@@ -171,7 +177,7 @@ class JournalHistory:
         try:
             return self._idle.pop()
         except IndexError:
-            return Journal(self._directory, OPEN)
+            return Journal(self._directory, OPEN, self._journal.ports)
 
     def release(self, journal: Journal) -> None:
         """Keep a `Journal` for another search, or close it."""

@@ -82,6 +82,9 @@ def recover(directory: str, boot: str, now: int) -> Recovered:
                 raise
             busy = True
         except (sqlite3.DatabaseError, KeyError) as error:
+            if opened_of(file) is None:
+                messages.append(f"{path} is not a segment of the journal: move it elsewhere")
+                continue
             set_aside(path)
             gaps.append(GapRow(opened_of(file), now, None, None, "unreadable"))
             messages.append(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from natproxy.records.record import Origin, Record
 
@@ -38,6 +38,9 @@ The columns that are null in every row are left out: ``command``, ``attempt`` an
 
 COLUMNS = 20
 """Number of columns of an `Entry`."""
+
+NAT_PORT: Final = 10
+"""Place of the proxy's port in an `Entry`."""
 
 _COLUMNS = (
     "e.serial, e.seq, e.relaying_seq, e.removed_seq, e.command, e.attempt, e.started, e.relaying,"

@@ -24,6 +24,7 @@ from natproxy.journal.directory import (
     unwritten_gap,
 )
 from natproxy.journal.maintenance import Maintenance, Report
+from natproxy.journal.ports import LivePorts
 from natproxy.journal.space import Unwritable
 from natproxy.journal.status import JournalStatus
 from natproxy.journal.writer import Batch, Writer
@@ -141,6 +142,11 @@ class JournalService(Service):
     def complete_to(self) -> int:
         """Until when the journal is complete, in microseconds since the epoch."""
         return self._writer.complete_to
+
+    @property
+    def ports(self) -> LivePorts:
+        """The ports of the entries of the live segment."""
+        return self._writer.ports
 
     def lag(self) -> float:
         """Return the age, in seconds, of the oldest event that is not durable; 0 if all are."""

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from natproxy.journal.contents import Contents, Directory
 from natproxy.journal.coverage import SET_BACK, Coverage, Held, Span
 from natproxy.journal.directory import JournalError
+from natproxy.journal.ports import LivePorts
 from natproxy.journal.reader import SegmentReader, SegmentRemoved, UnreadableSegment
 from natproxy.journal.rows import ERASED, Row
 from natproxy.journal.schema import CAUSES
@@ -126,7 +127,8 @@ def _gather(
         if not wanted:
             continue
         with directory.readers.use(segment.name, contents.files[segment.name]) as reader:
-            for number, row in _entries(reader, wanted, searches, bounds):
+            live = None if reader.sealed else directory.live
+            for number, row in _entries(reader, wanted, searches, bounds, live):
                 if searches[number].selects(row):
                     key = segment.worker, segment.boot, row.serial
                     other = found[number].get(key)
@@ -150,6 +152,7 @@ def _entries(
     wanted: list[int],
     searches: list[Search],
     bounds: list[tuple[int, int]],
+    live: LivePorts | None,
 ) -> Iterator[tuple[int, Row]]:
     """Return the entries of a segment that overlap the intervals of some searches."""
     if reader.sealed:
@@ -165,6 +168,20 @@ def _entries(
                 ):
                     yield number, row
         return
+    if live is not None and len(wanted) <= WITH_LAST:
+        name = reader.summary.name
+        known = [(number, live.serials(name, searches[number].port)) for number in wanted]
+        if all(serials is not None for _, serials in known):
+            for number, serials in known:
+                lower, upper = bounds[number]
+                for row in _listed(
+                    reader,
+                    serials or [],
+                    "e.nat_port = ? and (e.ended >= ? or e.ended is null) and e.started <= ?",
+                    (searches[number].port, lower, upper),
+                ):
+                    yield number, row
+            return
     # There is no index: the entries are read once for all ports.
     numbers: dict[int, list[int]] = {}
     for number in wanted:
@@ -182,6 +199,17 @@ def _entries(
             assert row.nat_port is not None
             for number in numbers[row.nat_port]:
                 yield number, row
+
+
+def _listed(
+    reader: SegmentReader, serials: list[int], condition: str, values: tuple[int, ...]
+) -> Iterator[Row]:
+    """Return those of some entries for which a condition holds."""
+    for start in range(0, len(serials), PORTS):
+        some = serials[start : start + PORTS]
+        yield from reader.select(
+            f"e.serial in ({', '.join('?' * len(some))}) and {condition}", (*some, *values)
+        )
 
 
 def _decide(search: Search, candidates: list[Candidate], coverage: Coverage) -> WhoisReply:
@@ -262,12 +290,16 @@ def _last(
 ) -> Record | None:
     for segment in segments:
         with directory.readers.use(segment.name, contents.files[segment.name]) as reader:
-            # The newest entries of a live segment are at its end.
-            order = "e.ended" if reader.sealed else "e.serial"
-            rows = reader.select(
-                f"e.nat_port = ? and e.ended < ? order by {order} desc limit 20",
-                (search.port, search.first),
-            )
+            condition, values = "e.nat_port = ? and e.ended < ?", (search.port, search.first)
+            live = None if reader.sealed else directory.live
+            serials = None if live is None else live.serials(segment.name, search.port)
+            if serials is not None:
+                newest = serials[-PORTS:]
+                rows = sorted(_listed(reader, newest, condition, values), reverse=True)
+            else:
+                # The newest entries of a live segment are at its end.
+                order = "e.ended" if reader.sealed else "e.serial"
+                rows = reader.select(f"{condition} order by {order} desc limit 20", values)
         row = next((row for row in rows if search.selects(row) and not row.erased), None)
         if row is not None:
             return row.record(segment.origin)

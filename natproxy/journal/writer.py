@@ -10,6 +10,7 @@ import sqlite3
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from natproxy.journal.ports import LivePorts
 from natproxy.journal.rows import Action, Entry, GapRow, Step
 from natproxy.journal.segment import Addition, Segment
 from natproxy.journal.space import Unwritable, check_space, reason_of
@@ -65,6 +66,7 @@ class Writer:
     :param directory: of the journal.
     :param boot_started: when the daemon started, in microseconds since the epoch.
     :param names: whether the names of files are written.
+    :ivar ports: of the entries of the live segment.
     :ivar segment: the live one; ``None`` until something is written, and after an error.
     :ivar complete_to: until when the journal is complete, in microseconds since the epoch.
     :ivar rows: translations and failed commands written.
@@ -72,6 +74,7 @@ class Writer:
     """
 
     def __init__(self, directory: str, origin: Origin, boot_started: int, *, names: bool) -> None:
+        self.ports = LivePorts()
         self.segment: Segment | None = None
         self.complete_to = boot_started
         self.rows = 0
@@ -122,6 +125,8 @@ class Writer:
                 self._pending_steps,
                 batch.stopped,
             )
+            # First here: a reader may see them as soon as they are written.
+            self.ports.add(addition.entries)
             try:
                 segment.append(addition)
             except (OverflowError, UnicodeError):
@@ -185,14 +190,16 @@ class Writer:
         return self.segment
 
     def _create(self, monotonic: float) -> Segment:
+        entries = [open_entry(serial, state, self._names) for serial, state in self._open.items()]
         segment = Segment.create(
             self._directory,
             self._origin,
             self._boot_started,
             self.complete_to,
             self._part + 1,
-            [open_entry(serial, state, self._names) for serial, state in self._open.items()],
+            entries,
         )
+        self.ports.begin(os.path.basename(segment.path), entries)
         self._part += 1
         self._path = segment.path
         self._opened = self.complete_to

@@ -155,7 +155,28 @@ class WhoisTests(RecentCase):
         entry = self.register(port=PORT)
         self.offset -= 5
         self.table.remove(entry, Outcome.COMPLETED)
-        self.assertEqual([self.at(seconds).result for seconds in (5, 7, 10)], [FOUND] * 3)
+        for seconds in (5, 7, 10):
+            found = self.at(seconds)
+            assert found.gap is not None
+            self.assertEqual((found.result, len(found.translations)), (UNKNOWN, 1))
+            self.assertEqual(found.gap.cause, "the clock was set back")
+        self.clock.advance(60)
+        self.assertEqual(self.at(11).result, NOBODY)
+
+    def test_clock_that_was_set_back_with_a_translation_that_exists(self) -> None:
+        self.clock.advance(4000)
+        self.register(port=PORT)
+        self.offset -= 3600
+        self.clock.advance(10)
+        for port, possible in ((PORT, 1), (PORT + 1, 0)):
+            found = self.at(405, port)
+            self.assertEqual((found.result, len(found.translations)), (UNKNOWN, possible))
+        # Now it is certain.
+        self.assertEqual(self.whois(WhoisQuery(PORT))[0].result, FOUND)
+        self.assertEqual(self.whois(WhoisQuery(PORT + 1))[0].result, NOBODY)
+        self.clock.advance(3600)
+        self.assertEqual(self.at(4005).result, FOUND)
+        self.assertEqual(self.at(4005, PORT + 1).result, NOBODY)
 
     def test_translation_that_ends_during_the_search_is_found_once(self) -> None:
         entry = self.register(port=PORT)

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from natproxy.journal import history
 from natproxy.journal.directory import JournalError
 from natproxy.journal.history import SEARCHES, JournalHistory
+from natproxy.journal.ports import LivePorts
 from natproxy.records.filter import FilterError
 from natproxy.records.queries import EventsQuery, HistoryQuery
 from natproxy.records.record import Record
@@ -60,6 +61,11 @@ class Service:
     def complete_to(self) -> int:
         assert self.daemon.writer is not None
         return self.daemon.writer.complete_to
+
+    @property
+    def ports(self) -> LivePorts:
+        assert self.daemon.writer is not None
+        return self.daemon.writer.ports
 
     def flush(self) -> Deferred[None]:
         self.flushes += 1

@@ -181,6 +181,17 @@ class DamageTests(RecoveryCase):
         self.assertEqual(paths_of(self.directory), [])
         self.assertTrue(os.path.exists(path + DAMAGED))
 
+    def test_file_of_another_kind_is_left_alone(self) -> None:
+        path = os.path.join(self.directory, "notes.segment")
+        with open(path, "wb") as file:
+            file.write(b"x" * 5000)
+        recovered = self.recover()
+        self.assertEqual(recovered.gaps, [])
+        self.assertEqual(
+            recovered.messages, [f"{path} is not a segment of the journal: move it elsewhere"]
+        )
+        self.assertTrue(os.path.exists(path))
+
     def test_every_page_that_is_damaged_is_found(self) -> None:
         for port in range(50_000, 50_400):
             self.traffic.command(port)

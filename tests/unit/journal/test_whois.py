@@ -386,17 +386,25 @@ class ModelTests(SynchronousTestCase):
             exact = play(daemon, steps)
             if closed and daemon.writer is not None:
                 daemon.stop()
-            with Journal(directory) as journal:
-                self.check(daemon, journal, exact and closed)
+            live = None if daemon.writer is None else daemon.writer.ports
+            with Journal(directory) as journal, Journal(directory, live=live) as own:
+                self.check(daemon, journal, own, exact and closed)
             daemon.close()
 
-    def check(self, daemon: Translations, journal: Journal, exact: bool) -> None:
+    def check(self, daemon: Translations, journal: Journal, own: Journal, exact: bool) -> None:
         walls = {START - SECOND, daemon.now, daemon.now + SECOND}
         for wall in range(START, daemon.now + 40 * SECOND, SECOND):
             walls |= {wall, wall + 500_000}
         queries = [at(wall, PORT + port) for wall in sorted(walls) for port in range(3)]
-        for each, reply in zip(queries, journal.whois_all(queries), strict=True):
+        for number, (each, reply) in enumerate(
+            zip(queries, journal.whois_all(queries), strict=True)
+        ):
             assert each.since is not None
+            if number % 11 == 0:
+                # The process that writes it finds the same.
+                one, same = journal.whois(each), own.whois(each)
+                self.assertEqual(same, one)
+                self.assertEqual(same._replace(last=None), reply)
             moments = daemon.holders(each.port, each.since)
             there = {
                 (translation.client, translation.port)
