@@ -124,6 +124,10 @@ class Observation(ABC):
         name = name_of(self.config, self._kind, self.daemon.ports)
         self.origin = Origin(name, 0, secrets.token_hex(8))
         if self.config.control != NONE or self._web_endpoints:
+            # Now: the user that the daemon is about to run as may not be able to read the program.
+            import natproxy.metrics.resource
+            import natproxy.web.site  # noqa: F401
+
             self.metrics = self.make_metrics()
         self._web_ports = open_ports(self._web_endpoints, self._visitors, self.config.label("web"))
 

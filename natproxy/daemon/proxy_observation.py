@@ -67,6 +67,10 @@ class ProxyObservation(Observation):
         label = self.config.label("ident")
         self._ident_ports = open_ports(self._ident_endpoints, self._ident, label)
         config = self._proxy_config
+        if config.journal != NONE:
+            # Now, as in `Observation.open_ports`.
+            import natproxy.journal.history
+            import natproxy.journal.service  # noqa: F401
         if config.control != NONE or config.web or config.journal != NONE:
             self._ring = EventRing(self._factory.table, self.origin, wall_clock=self.wall_clock)
 
