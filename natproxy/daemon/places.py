@@ -173,6 +173,10 @@ class PathLock:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise InUse(_number_in(os.pread(descriptor, 20, 0))) from None
+            content = os.pread(descriptor, 20, 0)
+            if content and _number_in(content) is None:
+                # It would be overwritten, and removed at the end.
+                raise OSError(errno.EEXIST, f"{self.path} is a file of another program")
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.lstat(self.path), found):
                     return descriptor
