@@ -182,7 +182,7 @@ def _replace(directory: Path, name: str, client: _Client) -> int:
     """Replace a sealed segment, which others may have open as immutable."""
     path, copy = directory / name, directory / (name + ERASING)
     try:
-        # Whatever the umask, no other user can read it at any moment.
+        # Whatever the umask, other users can never read it.
         os.close(os.open(copy, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600))
         shutil.copy(path, copy)
         with closing(connect(str(copy))) as connection:

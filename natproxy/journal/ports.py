@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from threading import Lock
 
-from natproxy.journal.rows import NAT_PORT, Entry
+from natproxy.journal.rows import NAT_PORT, SERIAL, Entry
 
 HOLE = 4096
 """Serials without an entry after which another run of them begins."""
@@ -70,13 +70,13 @@ class _SegmentPorts:
         """Add entries of an earlier segment."""
         for entry in entries:
             if entry[NAT_PORT] is not None:
-                self._others.setdefault(_PORTS[entry[NAT_PORT] & 0xFFFF], set()).add(entry[0])
+                self._others.setdefault(_PORTS[entry[NAT_PORT] & 0xFFFF], set()).add(entry[SERIAL])
 
     def add(self, entries: Iterable[Entry]) -> None:
         """Add entries, nearly in the order of their serials."""
         first, ports = self._runs[-1] if self._runs else (0, bytearray())
         for entry in entries:
-            serial, port = entry[0], entry[NAT_PORT]
+            serial, port = entry[SERIAL], entry[NAT_PORT]
             if port is None:
                 continue
             # A stand-in is greater than a port. What else has the same bytes is read in vain.

@@ -39,8 +39,13 @@ The columns that are null in every row are left out: ``command``, ``attempt`` an
 COLUMNS = 20
 """Number of columns of an `Entry`."""
 
+# Places of some of them.
+SERIAL: Final = 0
+CLIENT: Final = 7
+NAT: Final = 9
 NAT_PORT: Final = 10
-"""Place of the proxy's port in an `Entry`."""
+UPSTREAM: Final = 11
+REASON: Final = 18
 
 _COLUMNS = (
     "e.serial, e.seq, e.relaying_seq, e.removed_seq, e.command, e.attempt, e.started, e.relaying,"

@@ -13,7 +13,17 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from natproxy.journal.files import file_name, remove, segment_files
-from natproxy.journal.rows import COLUMNS, Action, Entry, GapRow, Step
+from natproxy.journal.rows import (
+    CLIENT,
+    COLUMNS,
+    NAT,
+    REASON,
+    UPSTREAM,
+    Action,
+    Entry,
+    GapRow,
+    Step,
+)
 from natproxy.journal.schema import INDEX, TABLES, VERSION
 from natproxy.journal.summary import SegmentInfo, describe
 from natproxy.records.record import Origin
@@ -158,16 +168,16 @@ class Segment:
         known = len(hosts)
         values: list[Any] = []
         for entry in addition.entries:
-            client, nat, upstream = entry[7], entry[9], entry[11]
+            client, nat, upstream = entry[CLIENT], entry[NAT], entry[UPSTREAM]
             values += entry
             place = len(values) - COLUMNS
-            values[place + 7] = hosts.setdefault(client, len(hosts) + 1)
+            values[place + CLIENT] = hosts.setdefault(client, len(hosts) + 1)
             if nat is not None:
-                values[place + 9] = hosts.setdefault(nat, len(hosts) + 1)
+                values[place + NAT] = hosts.setdefault(nat, len(hosts) + 1)
             if upstream is not None:
-                values[place + 11] = hosts.setdefault(upstream, len(hosts) + 1)
-            if entry[18] is None:
-                values[place + 18] = ""
+                values[place + UPSTREAM] = hosts.setdefault(upstream, len(hosts) + 1)
+            if entry[REASON] is None:
+                values[place + REASON] = ""
         connection.executemany(
             "insert into hosts (host, id) values (?, ?)", _last(hosts, len(hosts) - known)
         )

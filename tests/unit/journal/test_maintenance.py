@@ -61,10 +61,8 @@ class MaintenanceTests(SynchronousTestCase):
         recover.assert_not_called()
 
     def test_unreadable_file_is_reported_once(self) -> None:
-        with open(
-            os.path.join(self.directory, "20261126T041657.225992Z-w0-436187e8fc210a94.segment"),
-            "wb",
-        ) as file:
+        name = "20231114T221320.000000Z-w0-0f.segment"
+        with open(os.path.join(self.directory, name), "wb") as file:
             file.write(b"x" * 999)
         report = self.maintenance.run(NOW)
         self.assertEqual([gap.cause for gap in report.gaps], ["unreadable"])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.journal.ports import HOLE, SEGMENTS, LivePorts
-from natproxy.journal.segment import Entry
+from natproxy.journal.rows import Entry
 
 PORTS = st.sampled_from([None, 1, 255, 256, 257, 50_000, 65_535, 65_536, 2**31])
 
