@@ -61,12 +61,23 @@ class MaintenanceTests(SynchronousTestCase):
         recover.assert_not_called()
 
     def test_unreadable_file_is_reported_once(self) -> None:
-        with open(os.path.join(self.directory, "x.segment"), "wb") as file:
+        name = "20231114T221300.000000Z-w0-0c.segment"
+        with open(os.path.join(self.directory, name), "wb") as file:
             file.write(b"x" * 999)
         report = self.maintenance.run(NOW)
         self.assertEqual([gap.cause for gap in report.gaps], ["unreadable"])
         self.assertEqual(len(report.messages), 1)
         self.assertEqual(self.maintenance.run(NOW).gaps, ())
+
+    def test_segment_that_was_deleted_before_it_is_sealed_is_reported_once(self) -> None:
+        former = self.roll()
+        os.unlink(former)
+        report = self.maintenance.run(NOW + 5)
+        self.assertEqual(
+            report.messages, (f"the journal's segment {former} was deleted before it was sealed",)
+        )
+        self.assertEqual(self.maintenance.run(NOW + 6).messages, ())
+        self.assertFalse(os.path.exists(former))
 
     def test_segment_is_sealed(self) -> None:
         former = self.roll()
