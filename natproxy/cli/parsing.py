@@ -126,7 +126,14 @@ class CommandParser(argparse.ArgumentParser):
 
         :raises SystemExit: always.
         """
-        super().error(message + self._reminder())
+        # The words of the command line may come from elsewhere, such as a list of names.
+        shown = "".join(
+            each
+            if each.isprintable() or each == "\n"
+            else each.encode("unicode_escape").decode("ascii")
+            for each in message
+        )
+        super().error(shown + self._reminder())
 
     def _reminder(self) -> str:
         if not any(action.metavar in REMOTE for action in self._actions):
