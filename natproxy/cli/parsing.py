@@ -106,6 +106,8 @@ class CommandParser(argparse.ArgumentParser):
     _words: Sequence[str] = ()
     pending: Command | None = None
     """The command whose arguments have not been added yet."""
+    takes_names = True
+    """Whether words of the command may be names of files."""
 
     def add_pending_arguments(self) -> None:
         """Add the arguments of the command, unless that has been done."""
@@ -129,7 +131,7 @@ class CommandParser(argparse.ArgumentParser):
         super().error(message + self._reminder())
 
     def _reminder(self) -> str:
-        for word in self._words:
+        for word in self._words if self.takes_names else ():
             option = word[:2] in self._option_string_actions or word.startswith("--")
             if word.startswith("-") and word != "-" and not option:
                 return " (a name that begins with a hyphen is written /-name)"
@@ -168,6 +170,7 @@ def _add_commands(
         each.prog = each.prog.strip()
         _shorten_help(each)
         each.pending = command
+        each.takes_names = command.connects
         each.set_defaults(selected=command)
 
 
