@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from natproxy import __version__
 from natproxy.cli.command import Command
-from natproxy.cli.options import COMMAND, REMOTE, add_server_options
+from natproxy.cli.options import COMMAND, add_server_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -106,6 +106,8 @@ class CommandParser(argparse.ArgumentParser):
     _words: Sequence[str] = ()
     pending: Command | None = None
     """The command whose arguments have not been added yet."""
+    takes_names = True
+    """Whether words of the command may be names of files."""
 
     def add_pending_arguments(self) -> None:
         """Add the arguments of the command, unless that has been done."""
@@ -126,12 +128,17 @@ class CommandParser(argparse.ArgumentParser):
 
         :raises SystemExit: always.
         """
-        super().error(message + self._reminder())
+        # The words of the command line may come from elsewhere, such as a list of names.
+        shown = "".join(
+            each
+            if each.isprintable() or each == "\n"
+            else each.encode("unicode_escape").decode("ascii")
+            for each in message
+        )
+        super().error(shown + self._reminder())
 
     def _reminder(self) -> str:
-        if not any(action.metavar in REMOTE for action in self._actions):
-            return ""
-        for word in self._words:
+        for word in self._words if self.takes_names else ():
             option = word[:2] in self._option_string_actions or word.startswith("--")
             if word.startswith("-") and word != "-" and not option:
                 return " (a name that begins with a hyphen is written /-name)"
@@ -170,6 +177,7 @@ def _add_commands(
         each.prog = each.prog.strip()
         _shorten_help(each)
         each.pending = command
+        each.takes_names = command.connects
         each.set_defaults(selected=command)
 
 

@@ -104,7 +104,7 @@ class ObserverFactory(ServerFactory):
         return closed.addCallback(cancel)
 
     def registerProtocol(self, protocol: ProtocolWrapper) -> None:
-        """Count a connection; `ProtocolWrapper` calls it."""
+        """Count a connection; ``ProtocolWrapper`` calls it."""
         self._connections.add(protocol)
 
     def unregisterProtocol(self, protocol: ProtocolWrapper) -> None:

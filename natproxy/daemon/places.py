@@ -28,6 +28,9 @@ from natproxy.records.places import (
 )
 from natproxy.settings import SettingError
 
+LONGEST_LOCK = 32
+"""Bytes of a lock file at most: a process number, or what a crash of the system has left of it."""
+
 
 class PlaceError(Exception):
     """A socket cannot be at a path, for the reason that is this exception's text."""
@@ -173,6 +176,9 @@ class PathLock:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise InUse(_number_in(os.pread(descriptor, 20, 0))) from None
+            if os.fstat(descriptor).st_size > LONGEST_LOCK:
+                # It would be overwritten, and removed at the end.
+                raise OSError(errno.EEXIST, f"{self.path} is a file of another program")
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.lstat(self.path), found):
                     return descriptor

@@ -74,23 +74,26 @@ class _SegmentPorts:
 
     def add(self, entries: Iterable[Entry]) -> None:
         """Add entries, nearly in the order of their serials."""
+        values = _PORTS
         first, ports = self._runs[-1] if self._runs else (0, bytearray())
         for entry in entries:
             serial, port = entry[SERIAL], entry[NAT_PORT]
             if port is None:
                 continue
             # A stand-in is greater than a port. What else has the same bytes is read in vain.
-            value = _PORTS[port & 0xFFFF]
-            place = 2 * (serial - first)
-            if not self._runs or place > len(ports) + 2 * HOLE:
-                first, ports, place = serial, bytearray(), 0
+            value = values[port & 0xFFFF]
+            place, end = 2 * (serial - first), len(ports)
+            if place == end and end:
+                ports += value
+            elif not self._runs or place > end + 2 * HOLE:
+                first, ports = serial, bytearray(value)
                 self._runs.append((first, ports))
-            if place < 0:
+            elif place < 0:
                 self._others.setdefault(value, set()).add(serial)
-                continue
-            if place > len(ports):
-                ports += bytes(place - len(ports))
-            ports[place : place + 2] = value
+            else:
+                if place > end:
+                    ports += bytes(place - end)
+                ports[place : place + 2] = value
 
     def serials(self, port: int) -> list[int]:
         """Return the serials of the entries with a port, and perhaps others."""

@@ -34,7 +34,7 @@ BUSY = 5.0
 ROWS_PER_STATEMENT = (128 if sqlite3.sqlite_version_info >= (3, 32) else 32, 16, 1)
 """Rows of one INSERT.
 
-`executemany` releases the interpreter's lock for each row, and waits for it again; beside a busy
+``executemany`` releases the interpreter's lock for each row, and waits for it again; beside a busy
 reactor that takes three times as long, and costs the reactor twice as much. Before version 3.32,
 SQLite accepts 999 values in a statement.
 """
@@ -68,7 +68,7 @@ class NotASegment(Exception):
 class Segment:
     """A live segment.
 
-    A method that raises leaves the file as it was. `sqlite3.Error` and `OSError` are raised as
+    A method that raises leaves the file as it was. ``sqlite3.Error`` and ``OSError`` are raised as
     they come.
 
     :ivar path: of the file.
@@ -273,7 +273,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def statements(script: str) -> Iterator[str]:
-    """Return the statements of a script, for a transaction: `executescript` commits."""
+    """Return the statements of a script, for a transaction: ``executescript`` commits."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line

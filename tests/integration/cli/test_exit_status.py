@@ -63,6 +63,15 @@ class ExitStatusTests(CommandCase):
             self.assertEqual((status, out), (2, b""))
             self.assertIn("usage: natproxy", err)
 
+    def test_words_in_errors_are_printable(self) -> None:
+        for arguments, reason in (
+            (("events", "--after", "\x1b[31m\u202e"), r"--after: '\x1b[31m\u202e'"),
+            (("status", "\x9b31m"), r"arguments: \x9b31m"),
+        ):
+            status, _, err = self.main(*arguments)
+            self.assertEqual(status, 2)
+            self.assertIn(reason, err)
+
     def test_usage_is_that_of_the_command(self) -> None:
         for arguments, command in (
             (("get", "--frob", "a"), "natproxy get"),

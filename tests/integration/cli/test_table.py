@@ -113,6 +113,11 @@ class TableTests(ObservedCase):
         self.assertEqual(list(rows[0]), list(entry(1).json()))
         self.assertEqual(rows[0]["started"], "2023-11-14T22:13:21.000000Z")
 
+    def test_unknown_option_is_no_name_of_a_file(self) -> None:
+        status, _, err = self.main("table", "-x")
+        self.assertEqual(status, 2)
+        self.assertTrue(err.endswith("unrecognized arguments: -x\n"), err)
+
     def test_unknown_column_lists_those_that_there_are(self) -> None:
         self.assert_fails(
             2, "no column 'prot'; there are: port, age, rate, proxy", "table", "--columns", "prot"

@@ -560,16 +560,14 @@ class KillTests(ControlCase):
         self.assertEqual((len(self.table), self.ring.next), (1, 2))
 
     def test_filter_of_the_event_is_printable_and_cut(self) -> None:
-        for value, shown in (
-            ("a\n\x1b[31m", r"verb in (GET, 'a\x0a\x1b[31m')"),
-            ("b" * 4000, "..."),
+        for text, shown in (
+            ("verb in (GET, 'a\n\x1b[31m')", r"verb in (GET, 'a\x0a\x1b[31m')"),
+            ("verb GET" + " " * 4000, "verb GET" + " " * 1013 + "..."),
         ):
             self.register()
-            self.post("/v1/kill", {"filter": f"verb in (GET, '{value}')"})
-            (reason,) = [row[9] for row in self.ring.read(0, 5000)[0] if row[1] == "kill"][-1:]
-            assert reason is not None
-            self.assertTrue(reason.endswith(shown), reason)
-            self.assertLessEqual(len(reason), 1024)
+            self.assertEqual(self.post("/v1/kill", {"filter": text}).status, 200)
+            reasons = [row[9] for row in self.ring.read(0, 5000)[0] if row[1] == "kill"]
+            self.assertEqual(reasons[-1], shown)
 
     def test_nothing_that_matches_is_no_event(self) -> None:
         self.register()

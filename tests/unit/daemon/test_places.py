@@ -151,6 +151,14 @@ class LockTests(PlacesCase):
             self.assertEqual(file.read(), f"{os.getpid()}\n")
         lock.release()
 
+    def test_file_of_another_program_is_neither_overwritten_nor_removed(self) -> None:
+        with open("poetry.lock", "w") as file:
+            file.write("content\n" * 5)
+        wrong = self.assertRaises(OSError, PathLock, "poetry.sock")
+        self.assertIn("poetry.lock is a file of another program", str(wrong))
+        with open("poetry.lock") as file:
+            self.assertEqual(file.read(), "content\n" * 5)
+
     def test_second_release_does_not_remove_the_lock_of_another(self) -> None:
         first = PathLock("a.sock")
         first.release()
@@ -198,7 +206,7 @@ class LockTests(PlacesCase):
         self.assertRaises(OSError, PathLock, "b.sock")
 
     @given(st.binary(max_size=30))
-    def test_any_content_is_overwritten(self, content: bytes) -> None:
+    def test_short_content_is_overwritten(self, content: bytes) -> None:
         with open("a.lock", "wb") as file:
             file.write(content)
         PathLock("a.sock").release()

@@ -69,6 +69,16 @@ class MaintenanceTests(SynchronousTestCase):
         self.assertEqual(len(report.messages), 1)
         self.assertEqual(self.maintenance.run(NOW).gaps, ())
 
+    def test_segment_that_was_deleted_before_it_is_sealed_is_reported_once(self) -> None:
+        former = self.roll()
+        os.unlink(former)
+        report = self.maintenance.run(NOW + 5)
+        self.assertEqual(
+            report.messages, (f"the journal's segment {former} was deleted before it was sealed",)
+        )
+        self.assertEqual(self.maintenance.run(NOW + 6).messages, ())
+        self.assertFalse(os.path.exists(former))
+
     def test_segment_is_sealed(self) -> None:
         former = self.roll()
         report = self.maintenance.run(NOW + 5)
