@@ -17,7 +17,7 @@ from natproxy.metrics.daemon import DaemonMetrics
 from natproxy.metrics.families import Family, Histogram, counter, gauge, histogram
 from natproxy.metrics.kernel import PortReader
 from natproxy.metrics.reconcile import Reconciler
-from natproxy.nat import Event, Failed, NATEntry, NATTable, Outcome, TranslationKey
+from natproxy.nat import Event, Failed, NATEntry, NATTable, TranslationKey
 from natproxy.nat.ring import EventRing
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.records.record import Origin
@@ -36,12 +36,9 @@ _SAMPLE = 100
 BATCH = 64
 """Commands that are counted at once, at the latest.
 
-In the path of a command only a tuple is kept. To count many, one after the other, takes a third of
-the time that it takes between two commands, when neither code nor data are in the CPU's cache.
+In the path of a command only the entry is kept. To count many, one after the other, takes a third
+of the time that it takes between two commands, when neither code nor data are in the CPU's cache.
 """
-
-Ended = tuple[bytes, "Outcome | None", int, float, float, "float | None", float, TranslationKey]
-"""Verb, outcome, bytes of the reply; begin, registration, header and end, in seconds; key."""
 
 
 class ShownJournal(Protocol):
@@ -99,7 +96,8 @@ class ProxyMetrics(DaemonMetrics):
         self.reconciler = Reconciler(factory.table, self.upstreams, self.in_thread, self.clock)
         self._checks: LoopingCall = LoopingCall(self.reconciler.compare)
         self._checks.clock = self.clock
-        self._ended: list[Ended] = []
+        # Entries that were removed, and when, in seconds of the table's clock.
+        self._ended: list[tuple[NATEntry, float]] = []
         self._ends += self._count_commands(factory.table)
 
     def startService(self) -> None:
@@ -123,18 +121,7 @@ class ProxyMetrics(DaemonMetrics):
         append = ended.append
 
         def removed(entry: NATEntry, now: float) -> None:
-            append(
-                (
-                    entry.command[0],
-                    entry.outcome,
-                    entry.relayed,
-                    entry.started_at,
-                    entry.registered_at,
-                    entry.relaying_at,
-                    now,
-                    entry.key,
-                )
-            )
+            append((entry, now))
             if len(ended) == BATCH:
                 self._count_ended()
 
@@ -152,12 +139,13 @@ class ProxyMetrics(DaemonMetrics):
         """Count the commands that have ended since the last call."""
         counters_of, other = self.commands.by_verb.get, self.commands.other
         connect = self.connect.observe
-        for verb, outcome, sent, started, registered, relaying, ended, key in self._ended:
-            self._last_key = key
-            counters = counters_of(verb, other)
+        for entry, now in self._ended:
+            started, relaying, outcome = entry.started_at, entry.relaying_at, entry.outcome
+            self._last_key = entry.key
+            counters = counters_of(entry.command[0], other)
             if outcome is not None:
-                counters.count(outcome, sent, ended - started)
-            connect(registered - started)
+                counters.count(outcome, entry.relayed, now - started)
+            connect(entry.registered_at - started)
             if relaying is not None:
                 counters.first_byte.observe(relaying - started)
         self._ended.clear()

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from twisted.logger import Logger
 
 from natproxy.nat.entry import NATEntry
 from natproxy.nat.events import Failed
@@ -25,6 +27,14 @@ NAMES = 32 << 20
 
 LONG_NAME = 256
 """Characters of a name from which on it is counted: shorter ones need 16 MiB at most."""
+
+BATCH = 96
+"""Events of which the rows are made at once, at the latest.
+
+In the path of a command an event is only noted. To make many rows, one after the other, takes a
+fraction of the time that it takes between two commands, when neither code nor data are in the CPU's
+cache. The entries of the events that are noted remain in memory.
+"""
 
 CACHED = 1024
 """Commands of which verb and name are cached, if they are no longer than `LONG_NAME`."""
@@ -49,11 +59,10 @@ class EventRing:
     :param size: events to hold.
     :param names: characters of long names to hold; see `LONG_NAME`.
     :param wall_clock: returns seconds since the epoch.
-    :ivar first: number of the oldest event held; equals `next` if none is held.
-    :ivar next: number of the next event; the first event has 1.
     :ivar watchers: clients that follow the events; counted by those who serve them.
-    :ivar complete_from: microseconds since the epoch from which on the ring has every event.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -64,10 +73,10 @@ class EventRing:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.origin = origin
-        self.first = 1
-        self.next = 1
         self.watchers = 0
-        self.complete_from = microseconds_of(wall_clock())
+        self._first = 1
+        self._next = 1
+        self._complete_from = microseconds_of(wall_clock())
         self._table = table
         self._size = size
         self._names = names
@@ -75,11 +84,33 @@ class EventRing:
         self._rows: list[Row | None] = [None] * size
         self._texts: dict[bytes, tuple[str, str]] = {}
         self._waiting: list[Callable[[], object]] = []
+        # What makes the row of an event, and its arguments.
+        self._noted: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        # Events that are noted before something is to be done.
+        self._most = BATCH
         table.record(self)
+
+    @property
+    def first(self) -> int:
+        """Number of the oldest event held; equals `next` if none is held."""
+        self._make_rows()
+        return self._first
+
+    @property
+    def next(self) -> int:
+        """Number of the next event; the first event has 1."""
+        return self._next + len(self._noted)
+
+    @property
+    def complete_from(self) -> int:
+        """Microseconds since the epoch from which on the ring has every event."""
+        self._make_rows()
+        return self._complete_from
 
     def close(self) -> None:
         """Stop recording; what the ring holds can still be read."""
         self._table.record(None)
+        self._make_rows()
 
     def read(self, after: int, limit: int) -> tuple[list[Row], Lost | None]:
         """Return the events that follow one, oldest first.
@@ -88,11 +119,12 @@ class EventRing:
         :param limit: number of events at most.
         :return: the events, and those before them that the ring no longer has.
         """
+        self._make_rows()
         lost = None
-        if after + 1 < self.first:
-            lost = Lost(after + 1, self.first - 1)
-            after = self.first - 1
-        start, stop = after + 1, min(after + 1 + limit, self.next)
+        if after + 1 < self._first:
+            lost = Lost(after + 1, self._first - 1)
+            after = self._first - 1
+        start, stop = after + 1, min(after + 1 + limit, self._next)
         if start >= stop:
             return [], lost
         low, high = start % self._size, stop % self._size
@@ -110,11 +142,14 @@ class EventRing:
         The callback is called in the path of a command: it schedules the reading.
         """
         self._waiting.append(callback)
+        self._most = 1
 
     def cancel_wake(self, callback: Callable[[], object]) -> None:
         """Cancel a call of `wake`, if it is pending."""
         if callback in self._waiting:
             self._waiting.remove(callback)
+            if not self._waiting:
+                self._most = BATCH
 
     def act(
         self,
@@ -130,24 +165,7 @@ class EventRing:
         :param time: seconds since the epoch.
         :param reason: the request, such as the text of a filter.
         """
-        moment = microseconds_of(time)
-        self._add(
-            (
-                self.next,
-                event,
-                serial,
-                moment,
-                None,
-                None,
-                None,
-                None,
-                None,
-                reason,
-                0.0,
-                uid,
-                pid,
-            )
-        )
+        self._note(self._act, event, time, uid, pid, reason, serial)
 
     def record_of(self, row: Row) -> Record:
         """Return the record of an event."""
@@ -161,28 +179,8 @@ class EventRing:
         :param wall: seconds since the epoch, now.
         :param now: seconds of the table's clock, now.
         """
-        if entry.recorded is None:
-            started = microseconds_of(wall - (now - entry.registered_at))
-            verb, name = self.verb_and_name(entry.command)
-            route = (*entry.client_address, *entry.key.local, *entry.key.upstream, verb, name)
-            self._count(name)
-            duration = entry.registered_at - entry.started_at
-            entry.recorded = (
-                0,
-                "registered",
-                entry.serial,
-                started,
-                started,
-                route,
-                None,
-                0,
-                None,
-                None,
-                duration,
-                None,
-                None,
-            )
-        return entry.recorded
+        self._make_rows()
+        return entry.recorded or self._earlier_row(entry, wall, now)
 
     def verb_and_name(self, command: Command) -> tuple[str, str]:
         """Return verb and file name of a command as records have them."""
@@ -195,17 +193,117 @@ class EventRing:
                 self._texts[command.line] = found
         return found
 
-    # What the table calls, in the path of a command.
+    # What the table calls, in the path of a command. What an entry has when its row is made is what
+    # it had at the event, but for its state.
 
     def registered(self, entry: NATEntry, wall: float) -> None:
         """Add the registration of an entry."""
+        self._noted.append((self._registered, (entry, wall)))
+        if len(self._noted) >= self._most:
+            self._noted_many()
+
+    def relaying(self, entry: NATEntry, wall: float, now: float) -> None:
+        """Add that the header of an entry's reply has been received."""
+        self._noted.append((self._relaying, (entry, wall, now)))
+        if len(self._noted) >= self._most:
+            self._noted_many()
+
+    def removed(self, entry: NATEntry, reason: str | None, wall: float, now: float) -> None:
+        """Add that an entry has been removed."""
+        self._noted.append((self._removed, (entry, reason, wall, now)))
+        if len(self._noted) >= self._most:
+            self._noted_many()
+
+    def failed(self, event: Failed) -> None:
+        """Add a command that never had an upstream connection."""
+        self._note(self._failed, event)
+
+    def _note(self, make_row: Callable[..., None], *arguments: Any) -> None:
+        self._noted.append((make_row, arguments))
+        if len(self._noted) >= self._most:
+            self._noted_many()
+
+    def _noted_many(self) -> None:
+        """Make the rows if they are many; wake those that wait for an event."""
+        if len(self._noted) >= BATCH:
+            self._make_rows()
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            self._most = BATCH
+            for callback in waiting:
+                callback()
+
+    def _make_rows(self) -> None:
+        """Make the rows of the events that are noted."""
+        noted = self._noted
+        if not noted:
+            return
+        self._noted = []
+        for make_row, arguments in noted:
+            try:
+                make_row(*arguments)
+            except Exception:
+                self._log.failure("cannot record an event")
+
+    def _act(
+        self,
+        event: str,
+        time: float,
+        uid: int | None,
+        pid: int | None,
+        reason: str | None,
+        serial: int | None,
+    ) -> None:
+        self._add(
+            (
+                self._next,
+                event,
+                serial,
+                microseconds_of(time),
+                None,
+                None,
+                None,
+                None,
+                None,
+                reason,
+                0.0,
+                uid,
+                pid,
+            )
+        )
+
+    def _earlier_row(self, entry: NATEntry, wall: float, now: float) -> Row:
+        """Return the row of an entry that was registered before the ring existed."""
+        started = microseconds_of(wall - (now - entry.registered_at))
+        verb, name = self.verb_and_name(entry.command)
+        route = (*entry.client_address, *entry.key.local, *entry.key.upstream, verb, name)
+        self._count(name)
+        duration = entry.registered_at - entry.started_at
+        entry.recorded = row = (
+            0,
+            "registered",
+            entry.serial,
+            started,
+            started,
+            route,
+            None,
+            0,
+            None,
+            None,
+            duration,
+            None,
+            None,
+        )
+        return row
+
+    def _registered(self, entry: NATEntry, wall: float) -> None:
         command = entry.command
         (nat, nat_port), (upstream, upstream_port) = entry.key
         client, client_port = entry.client_address
         verb, name = self._texts.get(command.line) or self.verb_and_name(command)
         started = int(wall * 1e6 + 0.5)
         entry.recorded = row = (
-            self.next,
+            self._next,
             "registered",
             entry.serial,
             started,
@@ -223,12 +321,11 @@ class EventRing:
             self._names_left -= len(name)
         self._add(row)
 
-    def relaying(self, entry: NATEntry, wall: float, now: float) -> None:
-        """Add that the header of an entry's reply has been received."""
-        first = entry.recorded or self.first_row(entry, wall, now)
+    def _relaying(self, entry: NATEntry, wall: float, now: float) -> None:
+        first = entry.recorded or self._earlier_row(entry, wall, now)
         self._add(
             (
-                self.next,
+                self._next,
                 "relaying",
                 entry.serial,
                 int(wall * 1e6 + 0.5),
@@ -244,13 +341,12 @@ class EventRing:
             )
         )
 
-    def removed(self, entry: NATEntry, reason: str | None, wall: float, now: float) -> None:
-        """Add that an entry has been removed."""
-        first = entry.recorded or self.first_row(entry, wall, now)
+    def _removed(self, entry: NATEntry, reason: str | None, wall: float, now: float) -> None:
+        first = entry.recorded or self._earlier_row(entry, wall, now)
         outcome = entry.outcome
         self._add(
             (
-                self.next,
+                self._next,
                 "removed",
                 entry.serial,
                 int(wall * 1e6 + 0.5),
@@ -266,15 +362,14 @@ class EventRing:
             )
         )
 
-    def failed(self, event: Failed) -> None:
-        """Add a command that never had an upstream connection."""
+    def _failed(self, event: Failed) -> None:
         duration = event.monotonic - event.started_at
         verb, name = self.verb_and_name(event.command)
         self._count(name)
         client, client_port = event.client
         self._add(
             (
-                self.next,
+                self._next,
                 "failed",
                 event.serial,
                 microseconds_of(event.time),
@@ -303,28 +398,24 @@ class EventRing:
             self._evict()
         elif old is not None:
             # The wall clock may have been set back: the times need not increase.
-            if old[TIME] >= self.complete_from:
-                self.complete_from = old[TIME] + 1
-            self.first += 1
+            if old[TIME] >= self._complete_from:
+                self._complete_from = old[TIME] + 1
+            self._first += 1
         rows[place] = row
-        self.next = seq + 1
-        if self._waiting:
-            waiting, self._waiting = self._waiting, []
-            for callback in waiting:
-                callback()
+        self._next = seq + 1
 
     def _evict(self) -> None:
         """Remove the oldest events until one more fits, and the names do."""
-        while self.first < self.next and (
-            self.next - self.first >= self._size or self._names_left < 0
+        while self._first < self._next and (
+            self._next - self._first >= self._size or self._names_left < 0
         ):
-            place = self.first % self._size
+            place = self._first % self._size
             row, self._rows[place] = self._rows[place], None
-            self.first += 1
+            self._first += 1
             if row is not None:
                 # The wall clock may have been set back: the times need not increase.
-                if row[TIME] >= self.complete_from:
-                    self.complete_from = row[TIME] + 1
+                if row[TIME] >= self._complete_from:
+                    self._complete_from = row[TIME] + 1
                 # With the last event of a translation, its name is gone.
                 route = row[ROUTE]
                 if route is not None and row[EVENT] in ENDS:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import ParamSpec, Protocol
+from typing import Protocol
 
 from twisted.logger import Logger
 
@@ -23,8 +23,6 @@ from natproxy.nat.events import ALL_KINDS, Event, Failed, Registered, Relaying, 
 from natproxy.nat.subscribers import Subscribers
 from natproxy.nat.translation import EntryState, Outcome, TranslationKey
 from natproxy.protocol import Command
-
-P = ParamSpec("P")
 
 
 class TranslationExists(Exception):
@@ -37,6 +35,9 @@ class TranslationExists(Exception):
 
 class NotInTable(Exception):
     """The entry is not in the table, or no longer."""
+
+
+_NOT_RECORDED = "cannot record an event"
 
 
 class Recorder(Protocol):
@@ -167,7 +168,10 @@ class NATTable:
         if recorder is not None or subscribed:
             wall = self._wall_clock()
             if recorder is not None:
-                self._record(recorder.registered, entry, wall)
+                try:
+                    recorder.registered(entry, wall)
+                except Exception:
+                    self._log.failure(_NOT_RECORDED)
             if subscribed:
                 self._subscribers.publish(
                     Registered(
@@ -197,7 +201,10 @@ class NATTable:
         if recorder is not None or subscribed:
             wall = self._wall_clock()
             if recorder is not None:
-                self._record(recorder.relaying, entry, wall, now)
+                try:
+                    recorder.relaying(entry, wall, now)
+                except Exception:
+                    self._log.failure(_NOT_RECORDED)
             if subscribed:
                 self._subscribers.publish(
                     Relaying(
@@ -219,7 +226,8 @@ class NATTable:
         :raises NotInTable: if it has been removed before.
         """
         self._delete(entry, outcome)
-        self._publish_removed(entry, outcome, reason)
+        if self._recorder is not None or self._counters or self._subscribers.by_kind[Removed]:
+            self._publish_removed(entry, outcome, reason)
 
     def cancel(self, entry: NATEntry, outcome: Outcome, reason: str | None = None) -> None:
         """Remove an entry whose command has not ended; end its relay and both connections.
@@ -233,7 +241,8 @@ class NATTable:
             cancel()
         except Exception:
             self._log.failure("cannot cancel a relay")
-        self._publish_removed(entry, outcome, reason)
+        if self._recorder is not None or self._counters or self._subscribers.by_kind[Removed]:
+            self._publish_removed(entry, outcome, reason)
 
     def cancel_client(self, client: ClientTransport, outcome: Outcome) -> list[NATEntry]:
         """Remove all entries of a client, and end their relays.
@@ -277,7 +286,10 @@ class NATTable:
             reason,
         )
         if self._recorder is not None:
-            self._record(self._recorder.failed, event)
+            try:
+                self._recorder.failed(event)
+            except Exception:
+                self._log.failure(_NOT_RECORDED)
         self._subscribers.publish(event)
 
     def lookup(self, port: int) -> tuple[NATEntry, ...]:
@@ -286,15 +298,6 @@ class NATTable:
         :return: no entry, one, or one for each upstream to which the port is in use.
         """
         return tuple(self._by_port.get(port, {}).values())
-
-    def _record(
-        self, record: Callable[P, object], *arguments: P.args, **keywords: P.kwargs
-    ) -> None:
-        """Call a method of the recorder, and log what it raises."""
-        try:
-            record(*arguments, **keywords)
-        except Exception:
-            self._log.failure("cannot record an event")
 
     def _delete(self, entry: NATEntry, outcome: Outcome) -> None:
         key = entry.key
@@ -318,11 +321,12 @@ class NATTable:
 
     def _publish_removed(self, entry: NATEntry, outcome: Outcome, reason: str | None) -> None:
         recorder, subscribed = self._recorder, self._subscribers.by_kind[Removed]
-        if recorder is None and not subscribed and not self._counters:
-            return
         wall, now = self._wall_clock(), self._clock()
         if recorder is not None:
-            self._record(recorder.removed, entry, reason, wall, now)
+            try:
+                recorder.removed(entry, reason, wall, now)
+            except Exception:
+                self._log.failure(_NOT_RECORDED)
         for counter in self._counters:
             try:
                 counter(entry, now)
