@@ -20,8 +20,8 @@ from benchmarks.works.commands import SMALL, SMALL_NAME, send_commands
 WATCHERS = {"natproxy-watched": (1, True), "natproxy-ignored": (50, False)}
 """Number of watchers of a peer, and whether they read."""
 
-BURST = 24
-"""Commands of each client in one burst: some 0.1 s."""
+BURST = 120
+"""Commands of each client in one burst: some 0.4 s, so that the journal is written under load."""
 
 FILL = 1.5
 """Commands before, in relation to those that are measured: in the full benchmark, the ring of
@@ -36,7 +36,7 @@ class Observing(Work):
     note = (
         "Short commands as in `commands`. `natproxy` has neither control socket nor journal "
         "nor metrics; the others have all three. A watcher follows every event. The peers run at "
-        "the same time and receive bursts of some 0.1 s in turn, so that what else the machine "
+        "the same time and receive bursts of some 0.4 s in turn, so that what else the machine "
         "does affects all alike. The CPU time is that of the proxy's process, the journal's "
         "thread included; the memory is what its resident set grows while the watchers are "
         "connected."
@@ -80,7 +80,7 @@ class Observing(Work):
                     crew.go()
             for load in loads:
                 # The buffers of those that do not read are full afterwards.
-                load.send(BURST * 5)
+                load.send(BURST)
             time.sleep(plan.settle)
             before = [each.processes.cpu_seconds() for each in running]
             bursts = max(1, plan.commands // (plan.clients * BURST))
