@@ -41,13 +41,13 @@ REPLIES = {
 CALLS = 44
 """Calls of Python functions from ``lineReceived`` to the removal, without a subscriber."""
 
-MODULES = 10
+MODULES = 11
 """Modules of these functions."""
 
 LOGGED_CALLS = 54
 """Calls with the log as a subscriber."""
 
-FILES = 24
+FILES = 25
 """Modules of the client and of both daemons that execute one ``GET`` of 3 bytes."""
 
 

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.address import Address
 from natproxy.nat import NATEntry, NATTable, Outcome, Registered, TranslationKey
-from natproxy.nat.ring import LONG_NAME, EventRing, Lost
+from natproxy.nat.ring import BATCH, LONG_NAME, EventRing, Lost
 from natproxy.nat.rows import Row, verb_and_name
 from natproxy.protocol import Command, encode_name, name_of, parse_command
 from natproxy.records.record import Origin
@@ -211,6 +211,7 @@ class RecordTests(RingCase):
         self.ring._add = None  # type: ignore[method-assign, assignment]
         self.execute()
         self.table.fail(CLIENT, GET, 0, Outcome.ERROR, 0)
+        self.rows()
         self.assertEqual(self.flush(TypeError), 4)
         self.assertEqual(len(self.table), 0)
 
@@ -341,12 +342,20 @@ class EvictionTests(RingCase):
             self.execute()
         self.table.fail(CLIENT, GET, 0, Outcome.ERROR, 0, "text")
         self.ring.act("kill", WALL, 0, 1)
-        gc.collect()
-        gc.collect()
         rows = self.rows()
+        gc.collect()
+        gc.collect()
         self.assertEqual(len(rows), 32)
         self.assertEqual([row for row in rows if gc.is_tracked(row)], [])
         self.assertEqual([row[5] for row in rows if gc.is_tracked(row[5])], [])
+
+    def test_few_entries_remain_in_memory_until_their_rows_are_made(self) -> None:
+        for number in range(1, BATCH):
+            self.table.fail(CLIENT, GET, 0, Outcome.ERROR, 0)
+            self.assertEqual((self.ring.next, len(self.ring._noted)), (number + 1, number))
+        self.table.fail(CLIENT, GET, 0, Outcome.ERROR, 0)
+        self.assertEqual((self.ring.next, self.ring._noted), (BATCH + 1, []))
+        self.assertEqual([row[0] for row in self.rows()], list(range(1, BATCH + 1)))
 
     def test_few_commands_are_cached(self) -> None:
         for number in range(3000):
