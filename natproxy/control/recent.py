@@ -158,7 +158,10 @@ class RingHistory:
         if found:
             middle = (since + until) // 2
             found.sort(key=lambda record: _distance(record, middle))
-            return WhoisReply(FOUND, tuple(found), gap)
+            # The one that held the port in the middle may be before all that the ring holds.
+            nearest = _distance(found[0], middle)
+            unknown = gap is not None and nearest and middle - nearest < past.complete_from
+            return WhoisReply(UNKNOWN if unknown else FOUND, tuple(found), gap)
         if gap is not None:
             return WhoisReply(UNKNOWN, gap=gap)
         before = [record for record in ended if (record.ended or 0) < since]

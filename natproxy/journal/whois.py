@@ -227,11 +227,46 @@ def _decide(search: Search, candidates: list[Candidate], coverage: Coverage) -> 
             possible.append(candidate)
             reasons.append(gap)
     gap = coverage.gap(search.first, search.last) or next(iter(reasons), None)
-    if certain:
+    nearer = _nearer_doubt(search, certain, possible, coverage)
+    if certain and nearer is None:
         return WhoisReply(FOUND, _records(certain, search), gap)
+    if nearer is not None:
+        return WhoisReply(UNKNOWN, _records([*certain, *possible], search), nearer)
     if gap is not None:
         return WhoisReply(UNKNOWN, _records(possible, search), gap)
     return WhoisReply(NOBODY)
+
+
+def _nearer_doubt(
+    search: Search, certain: list[Candidate], possible: list[Candidate], coverage: Coverage
+) -> Gap | None:
+    """Return a doubt that is nearer to the middle of the interval than what is certain.
+
+    The time of a lookup is the middle of its interval. A translation beside it is not the one that
+    was there, if another one may be in a gap between the two: ports are used again.
+    """
+    if not certain:
+        return None
+    middle = (search.first + search.last) // 2
+
+    def distance(start: int, end: int) -> int:
+        return max(start - middle, middle - end, 0)
+
+    nearest = min(distance(each.row.started, each.held.certain) for each in certain)
+    if not nearest:
+        return None
+    first, last = middle - nearest + 1, middle + nearest - 1
+    gap = coverage.gap(max(first, search.first), min(last, search.last))
+    if gap is not None:
+        return gap
+    return next(
+        (
+            each.held.gap
+            for each in possible
+            if distance(each.row.started, each.held.possible) < nearest
+        ),
+        None,
+    )
 
 
 def _doubt(candidate: Candidate, pieces: list[tuple[int, int]], zones: list[Span]) -> Gap | None:

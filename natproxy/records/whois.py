@@ -95,7 +95,8 @@ class WhoisReply(NamedTuple):
 
     :ivar result: `FOUND`, `NOBODY` or `UNKNOWN`.
     :ivar translations: those that held the port in the interval, the nearest to its middle first.
-        With `UNKNOWN`, those that may have held it: their end is not known.
+        With `UNKNOWN`, those that may have held it: their end is not known, or a gap is nearer to
+        the middle than they are.
     :ivar gap: why the reply is unknown, or may be incomplete.
     :ivar last: for `NOBODY`, the last translation of the port before the interval, if one is known.
     """

@@ -199,7 +199,7 @@ def check_after_the_kill(answers: list[Asked], killed: datetime) -> None:
                 wrong.append(asked)
         elif asked.answer["result"] != "unknown" or not recent:
             wrong.append(asked)
-    assert wrong == []
+    assert wrong == [], f"killed at {killed}: {wrong[:3]}"
 
 
 def choose(samples: list[Sample]) -> list[Sample]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
 from natproxy.cli.command import Command
 from natproxy.cli.options import (
@@ -10,7 +10,6 @@ from natproxy.cli.options import (
     add_control_options,
     add_interval_options,
     add_json_option,
-    duration,
 )
 
 TYPE_CHECKING = False
@@ -37,7 +36,7 @@ class Whois(Command):
         parser.add_argument(
             "--within",
             metavar="DURATION",
-            type=duration,
+            type=_span,
             default=0.0,
             help="also search this long before and after the time: 5s (default: 0)",
         )
@@ -53,3 +52,16 @@ class Whois(Command):
 
         write = write_each if arguments.port == "-" else write_one
         return write(arguments, sessions.complain)
+
+
+def _span(text: str) -> float:
+    """Return the seconds of a duration, in the units of times and filters.
+
+    :raises ArgumentTypeError: if it is malformed.
+    """
+    from natproxy.records.times import parse_duration
+
+    try:
+        return parse_duration(text) / 1_000_000
+    except ValueError as error:
+        raise ArgumentTypeError(f"{text!r}: {error}") from None

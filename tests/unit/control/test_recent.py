@@ -137,6 +137,19 @@ class WhoisTests(RecentCase):
             found = self.at(0, **members)
             self.assertEqual(sorted(str(each.client) for each in found.translations), clients)
 
+    def test_start_nearer_to_the_time_than_a_translation_makes_it_unknown(self) -> None:
+        self.clock.advance(10)
+        self.execute(port=PORT)
+        for middle, expected in ((1, UNKNOWN), (9, FOUND), (10, FOUND)):
+            (found,) = self.whois(
+                WhoisQuery(
+                    PORT,
+                    since=START + (middle - 20) * SECOND,
+                    until=START + (middle + 20) * SECOND,
+                )
+            )
+            self.assertEqual((found.result, len(found.translations)), (expected, 1), middle)
+
     def test_nearest_to_the_middle_of_an_interval_is_first(self) -> None:
         for _ in range(5):
             self.clock.advance(10)

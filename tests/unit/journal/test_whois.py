@@ -205,6 +205,30 @@ class WhoisTests(RunsCase):
         reply = self.ask(WhoisQuery(PORT, since=START, until=START + SECOND))
         self.assertEqual(reply.result, NOBODY)
 
+    def test_gap_nearer_to_the_time_than_a_translation_makes_it_unknown(self) -> None:
+        self.daemon.start()
+        self.daemon.wait(SECOND)
+        started = self.translation(client="10.0.0.1")
+        ended = self.daemon.now
+        self.daemon.wait(SECOND)
+        self.daemon.flush()
+        complete = self.daemon.now
+        # Another client has the port, of which the journal has nothing.
+        self.daemon.wait(SECOND // 10)
+        self.daemon.register(PORT, "10.0.0.2")
+        self.daemon.wait(SECOND // 10)
+        self.daemon.kill()
+        for time, expected in (
+            (complete + SECOND // 5, UNKNOWN),
+            (complete - SECOND // 10, UNKNOWN),
+            (ended + SECOND // 10, FOUND),
+            (started, FOUND),
+        ):
+            within = 2 * SECOND
+            reply = self.ask(WhoisQuery(PORT, since=time - within, until=time + within))
+            found = [record.client for record in reply.translations]
+            self.assertEqual((reply.result, found), (expected, ["10.0.0.1"]), time - complete)
+
     def test_nat_and_upstream_restrict_in_every_form_of_an_address(self) -> None:
         self.daemon.start()
         self.daemon.register(PORT, "10.0.0.1", upstream="::ffff:10.2.0.1", nat="2001:db8::1")
