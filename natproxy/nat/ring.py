@@ -193,8 +193,8 @@ class EventRing:
                 self._texts[command.line] = found
         return found
 
-    # What the table calls, in the path of a command. What an entry has when its row is made is what
-    # it had at the event, but for its state.
+    # What the table calls, in the path of a command: without `_note`, which would be one more call.
+    # What an entry has when its row is made is what it had at the event, but for its state.
 
     def registered(self, entry: NATEntry, wall: float) -> None:
         """Add the registration of an entry."""
@@ -274,41 +274,20 @@ class EventRing:
 
     def _earlier_row(self, entry: NATEntry, wall: float, now: float) -> Row:
         """Return the row of an entry that was registered before the ring existed."""
-        started = microseconds_of(wall - (now - entry.registered_at))
-        verb, name = self.verb_and_name(entry.command)
-        route = (*entry.client_address, *entry.key.local, *entry.key.upstream, verb, name)
-        self._count(name)
-        duration = entry.registered_at - entry.started_at
-        entry.recorded = row = (
-            0,
-            "registered",
-            entry.serial,
-            started,
-            started,
-            route,
-            None,
-            0,
-            None,
-            None,
-            duration,
-            None,
-            None,
-        )
-        return row
+        return self._begin(entry, 0, wall - (now - entry.registered_at))
 
-    def _registered(self, entry: NATEntry, wall: float) -> None:
-        command = entry.command
-        (nat, nat_port), (upstream, upstream_port) = entry.key
-        client, client_port = entry.client_address
-        verb, name = self._texts.get(command.line) or self.verb_and_name(command)
-        started = int(wall * 1e6 + 0.5)
+    def _begin(self, entry: NATEntry, seq: int, wall: float) -> Row:
+        """Make the row of an entry's registration, and keep it with the entry."""
+        started = microseconds_of(wall)
+        verb, name = self.verb_and_name(entry.command)
+        self._count(name)
         entry.recorded = row = (
-            self._next,
+            seq,
             "registered",
             entry.serial,
             started,
             started,
-            (client, client_port, nat, nat_port, upstream, upstream_port, verb, name),
+            (*entry.client_address, *entry.key.local, *entry.key.upstream, verb, name),
             None,
             0,
             None,
@@ -317,9 +296,10 @@ class EventRing:
             None,
             None,
         )
-        if len(name) > LONG_NAME:
-            self._names_left -= len(name)
-        self._add(row)
+        return row
+
+    def _registered(self, entry: NATEntry, wall: float) -> None:
+        self._add(self._begin(entry, self._next, wall))
 
     def _relaying(self, entry: NATEntry, wall: float, now: float) -> None:
         first = entry.recorded or self._earlier_row(entry, wall, now)
@@ -328,7 +308,7 @@ class EventRing:
                 self._next,
                 "relaying",
                 entry.serial,
-                int(wall * 1e6 + 0.5),
+                microseconds_of(wall),
                 first[STARTED],
                 first[ROUTE],
                 entry.promised,
@@ -349,7 +329,7 @@ class EventRing:
                 self._next,
                 "removed",
                 entry.serial,
-                int(wall * 1e6 + 0.5),
+                microseconds_of(wall),
                 first[STARTED],
                 first[ROUTE],
                 entry.promised,
