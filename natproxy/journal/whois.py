@@ -227,10 +227,10 @@ def _decide(search: Search, candidates: list[Candidate], coverage: Coverage) -> 
             possible.append(candidate)
             reasons.append(gap)
     gap = coverage.gap(search.first, search.last) or next(iter(reasons), None)
-    nearer = _nearer_doubt(search, certain, possible, coverage)
-    if certain and nearer is None:
-        return WhoisReply(FOUND, _records(certain, search), gap)
-    if nearer is not None:
+    if certain:
+        nearer = _nearer_doubt(search, certain, possible, coverage)
+        if nearer is None:
+            return WhoisReply(FOUND, _records(certain, search), gap)
         return WhoisReply(UNKNOWN, _records([*certain, *possible], search), nearer)
     if gap is not None:
         return WhoisReply(UNKNOWN, _records(possible, search), gap)
@@ -244,9 +244,9 @@ def _nearer_doubt(
 
     The time of a lookup is the middle of its interval. A translation beside it is not the one that
     was there, if another one may be in a gap between the two: ports are used again.
+
+    :param certain: at least one.
     """
-    if not certain:
-        return None
     middle = (search.first + search.last) // 2
 
     def distance(start: int, end: int) -> int:
