@@ -152,7 +152,7 @@ class PathLock:
         """Remove the lock file and release the lock; a second call has no effect."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            # Removed before it is released: a process that has opened it by then finds out that
+            # Removed before it is released: a process that has opened it before detects that
             # it is no longer under its name.
             with suppress(OSError):
                 if os.path.samestat(os.lstat(self.path), os.fstat(descriptor)):

@@ -312,7 +312,7 @@ class EvictionTests(RingCase):
             self.execute(long)
             held = {row[2] for row in self.rows() if row[1] == "registered"}
             self.assertLessEqual(len(held), 3)
-        # The newest ones are there, from the oldest that has room, with nothing missing between.
+        # The newest events are held, without a gap, from the oldest one that fits.
         self.assertEqual([row[0] for row in self.rows()], list(range(22, 31)))
 
     def test_names_of_usual_length_are_not_counted(self) -> None:
