@@ -24,7 +24,7 @@ from natproxy.journal.service import JournalService, JournalSettings
 from natproxy.nat import NATEntry, NATTable, Outcome, Registered, Removed, TranslationKey
 from natproxy.nat.ring import EventRing
 from natproxy.protocol import Command
-from natproxy.records.record import Origin
+from natproxy.records.record import Origin, microseconds_of
 
 COMMAND = Command(b"GET", b"a", b"GET a")
 UPSTREAM = Address("127.0.0.1", 9001)
@@ -78,7 +78,7 @@ class Load:
         self.print("end", event.serial, event.time)
 
     def print(self, word: str, serial: int, seconds: float) -> None:
-        os.write(1, f"{word} {serial} {int(seconds * 1e6 + 0.5)}\n".encode())
+        os.write(1, f"{word} {serial} {microseconds_of(seconds)}\n".encode())
 
     def work(self) -> None:
         """Begin some commands, and end others."""
