@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 from natproxy.client.blocking.connection import Connection
-from natproxy.client.blocking.reply import Reply
-from natproxy.client.errors import ClientError, ServerError, UsageError
+from natproxy.client.errors import ClientError, ServerError, Unsupported, UsageError
 from natproxy.client.exchange import Exchange
 from natproxy.client.requests import Request
 from natproxy.client.version import Negotiation, State
@@ -35,7 +34,7 @@ class Pipeline(Generic[T]):
         self._negotiation = negotiation
         self._carry_out = carry_out
         # Those that have been sent. One that cannot be sent has its error instead.
-        self._sent: deque[tuple[Request[T], UsageError | None]] = deque()
+        self._sent: deque[tuple[Request[T], ClientError | None]] = deque()
 
     def results(
         self, requests: Iterable[Request[T]], ahead: int
@@ -73,28 +72,47 @@ class Pipeline(Generic[T]):
         """
         if request.word in self._connection.understood:
             return True
-        return bool(request.purpose) and self._negotiation.state is State.CONFIRMED
+        confirmed = self._negotiation.state is State.CONFIRMED
+        return confirmed and bool(request.purpose) and not request.optional
 
     def _send(self, requests: list[Request[T]]) -> None:
         exchanges = []
         for request in requests:
             try:
+                if request.optional:
+                    self._negotiation.require(request)
                 exchanges.append(Exchange(request.word, request.arguments))
-            except UsageError as error:
+            except (Unsupported, UsageError) as error:
                 self._sent.append((request, error))
             else:
                 self._sent.append((request, None))
         if exchanges:
             self._connection.send(*exchanges)
 
-    def _receive(self, request: Request[T]) -> T | ServerError:
+    def _receive(self, request: Request[T]) -> T | ClientError:
+        """Return the result of a request, or the server's error.
+
+        :raises ClientError: for any other failure; `Unsupported` if it withdraws the verb.
+        """
+        if not request.optional:
+            return self._result(request)
+        try:
+            result = self._result(request)
+        except ClientError as error:
+            judged = self._negotiation.judge(request, error)
+            if judged is error:
+                raise
+            raise judged from error
+        if isinstance(result, ServerError):
+            return self._negotiation.judge(request, result)
+        self._negotiation.proved(request)
+        return result
+
+    def _result(self, request: Request[T]) -> T | ServerError:
         try:
             reply = self._connection.next_reply()
         except ServerError as error:
             return error
-        return self._result(request, reply)
-
-    def _result(self, request: Request[T], reply: Reply) -> T:
         with self._connection.parsing():
             request.begin(reply.header)
             for piece in reply:

@@ -219,6 +219,7 @@ class Session(Closing):
 
         A `ServerError`, and a `UsageError` for a request that cannot be sent, are results. Any
         other failure is raised: requests that have not been yielded may be carried out again.
+        If it shows that the server or a proxy lacks an optional verb, it is `Unsupported`.
         Close the iterator, or exhaust it, to return its connection to the session.
 
         :param ahead: 1 or more.

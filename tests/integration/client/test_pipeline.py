@@ -18,9 +18,9 @@ from natproxy.client import (
     UsageError,
 )
 from natproxy.client.errors import ClosedWithoutReply
-from natproxy.client.requests import Get, Request, Stat
-from natproxy.protocol import abilities
-from tests.support.answering_server import Version2
+from natproxy.client.requests import Get, Pack, Request, Stat
+from natproxy.protocol import Entry, PackRecord, abilities, format_packed
+from tests.support.answering_server import Version2, metadata_of
 from tests.support.blocking_sessions import FILES, SessionCase
 from tests.support.scripted_server import Scene, ScriptedServer
 
@@ -147,6 +147,78 @@ class SingleTests(PipelineCase):
         session = self.play([FEAT], closing, listed, closing, listed)
         ((_, result),) = session.pipeline([Stat("a")])
         self.assertIsInstance(result, Unsupported)
+
+
+def packed(*names: bytes) -> bytes:
+    """Return the reply to ``PACK`` with these names."""
+    body = b"".join(
+        format_packed(Entry(name, metadata_of(FILES[name]))) + FILES[name] for name in names
+    )
+    return b"OK %d\n%b" % (len(body), body)
+
+
+class OptionalTests(PipelineCase):
+    """A verb that a server of version 2, or a proxy before it, may lack."""
+
+    def data_of(self, result: list[PackRecord] | ClientError) -> list[bytes]:
+        assert isinstance(result, list), result
+        return [bytes(record.data) for record in result]
+
+    def test_first_use_on_a_connection_is_alone_and_the_next_ones_are_not(self) -> None:
+        pack = b"PACK a\n"
+        session = self.confirmed([(pack, packed(b"a")), (pack * 2, packed(b"a") * 2)])
+        results = session.pipeline([Pack(["a"])] * 3, ahead=2)
+        self.assertEqual([self.data_of(result) for _, result in results], [[b"the a"]] * 3)
+
+    def test_first_use_waits_for_earlier_replies(self) -> None:
+        session = self.confirmed([answered(b"GET a"), (b"PACK a\n", packed(b"a")), STAT_A])
+        requests: list[Request[object]] = [Get("a"), Pack(["a"]), Stat("a")]
+        taken = 0
+
+        def take() -> Iterator[Request[object]]:
+            nonlocal taken
+            for request in requests:
+                taken += 1
+                yield request
+
+        seen = [taken for _ in session.pipeline(take(), ahead=3)]
+        # Nothing is taken while the second request is alone.
+        self.assertEqual(seen, [2, 2, 3])
+
+    def test_malformed_reply_withdraws_the_verb(self) -> None:
+        pack = b"PACK a\n"
+        good, bad = packed(b"a"), packed(b"b c")
+        session = self.confirmed([(pack, good), (pack * 2, good + bad)], [answered(b"GET a")])
+        results = session.pipeline([Pack(["a"])] * 4)
+        self.assertEqual(self.data_of(next(results)[1]), [b"the a"])
+        self.assertEqual(self.data_of(next(results)[1]), [b"the a"])
+        self.assertRaises(Unsupported, next, results)
+        self.assertFalse(session.offers(b"PACK"))
+        requests: list[Request[object]] = [Pack(["a"]), Get("a")]
+        first, second = (result for _, result in session.pipeline(requests))
+        self.assertIsInstance(first, Unsupported)
+        self.assertEqual(second, b"the a")
+        self.assertEqual(self.played.received.count(b"PACK"), 3)
+
+    def test_verb_that_is_refused_is_a_result(self) -> None:
+        session = self.confirmed([(b"PACK a\n", b"ERR unknown command\n"), answered(b"GET a")])
+        requests: list[Request[object]] = [Pack(["a"]), Pack(["a"]), Get("a")]
+        first, second, third = (result for _, result in session.pipeline(requests))
+        self.assertIsInstance(first, Unsupported)
+        self.assertIsInstance(second, Unsupported)
+        self.assertEqual(third, b"the a")
+        self.assertEqual(self.played.received.count(b"PACK"), 1)
+
+    def test_loss_after_a_good_reply_does_not_withdraw_the_verb(self) -> None:
+        pack = b"PACK a\n"
+        cut = packed(b"a")[:-1]
+        session = self.confirmed([(pack, packed(b"a")), (pack * 2, cut)], [(pack, packed(b"a"))])
+        results = session.pipeline([Pack(["a"])] * 3)
+        next(results)
+        self.assertRaises(ConnectionBroken, next, results)
+        self.assertEqual(
+            [self.data_of(each) for _, each in session.pipeline([Pack(["a"])])], [[b"the a"]]
+        )
 
 
 class FailureTests(PipelineCase):
