@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from natproxy.address import Address
-from natproxy.client.blocking.connection import Connection, Reply
+from natproxy.client.blocking.connection import Connection
 from natproxy.client.blocking.file import RemoteFile
+from natproxy.client.blocking.reply import Reply
 from natproxy.client.blocking.route import Route
 from natproxy.client.context import Closing
 from natproxy.client.errors import ClientError, Interrupted
@@ -206,6 +207,35 @@ class Session(Closing):
         if request.purpose:
             self.require_version_2(request.purpose)
         return self._attempt(request)
+
+    def pipeline(
+        self, requests: Iterable[Request[T]], ahead: int = 2
+    ) -> Iterator[tuple[Request[T], T | ClientError]]:
+        """Carry out requests in order over one connection; yield each with its result.
+
+        Up to ``ahead`` commands are sent before the reply to the first of them has been
+        received. A request is taken from the iterable when it can be sent, so it may depend on
+        earlier results. One whose verb the peer may not be able to parse is sent alone.
+
+        A `ServerError`, and a `UsageError` for a request that cannot be sent, are results. Any
+        other failure is raised: requests that have not been yielded may be carried out again.
+        If it shows that the server or a proxy lacks an optional verb, it is `Unsupported`.
+        Close the iterator, or exhaust it, to return its connection to the session.
+
+        :param ahead: 1 or more.
+        :raises ClientError: if the server can't be reached, or breaks the protocol.
+        """
+        # Most commands of the command line do not need it.
+        from natproxy.client.blocking.pipeline import Pipeline
+
+        with self.connection() as connection:
+
+            def carry_out(request: Request[T]) -> T:
+                if request.purpose:
+                    self.require_version_2(request.purpose)
+                return self._negotiate(request, lambda: _receive(connection, request))
+
+            yield from Pipeline(connection, self._negotiation, carry_out).results(requests, ahead)
 
     def list(self) -> Iterator[bytes]:
         """Yield the names of the files in the top directory, as they arrive (``LIST``)."""

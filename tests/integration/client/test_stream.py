@@ -24,7 +24,7 @@ from natproxy.client import (
     Unsupported,
     UsageError,
 )
-from natproxy.client.blocking.connection import Reply
+from natproxy.client.blocking.reply import Reply
 from natproxy.client.rate import RateLimit
 from natproxy.client.retry import RETRY_FOR, Cancellation, RetryPolicy
 from natproxy.client.transfer.request import DownloadOptions
