@@ -144,26 +144,17 @@ class Staging(Closing):
     :param tree: the root; it is created if it does not exist.
     :param existing: what to do about files that exist.
     :param durable: whether a file is on the disk before it gets its name.
-    :raises Unstageable: if there can be no run directory in the root.
     """
 
     def __init__(self, tree: LocalTree, existing: Existing, durable: bool = True) -> None:
         self._tree = tree
         self._existing = existing
         self._durable = durable
-        try:
-            tree.create()
-            self._root = tree.directory(b"")
-        except LocalError as error:
-            raise Unstageable from error
-        try:
-            remove_leftovers(self._root)
-            self._run = RunDirectory(self._root)
-        except OSError as error:
-            self._root.close()
-            raise Unstageable from error
-        self._syncfs = durable and has_syncfs(self._run.descriptor)
-        self._inheritance = inheritance(self._root.fileno())
+        self._root: LocalDirectory | None = None
+        # ``None`` until the first file is written.
+        self._opened_run: RunDirectory | None = None
+        self._syncfs = False
+        self._inheritance: tuple[int, int | None, bytes] | None = None
         self._names = 0
         self._group = Group()
         self._place: _Place | None = None
@@ -176,18 +167,13 @@ class Staging(Closing):
         self._created: set[bytes] = set()
         self._now = time.time_ns()
 
-    @property
-    def full(self) -> bool:
-        """Whether the current group is to be committed now."""
-        group = self._group
-        return group.size >= GROUP_SIZE or group.count >= GROUP_FILES * 3 // 2
-
     def fills(self, file: SmallFile) -> bool:
         """Return whether the current group is to be committed before a file is written."""
+        group = self._group
+        if group.size >= GROUP_SIZE or group.count >= GROUP_FILES * 3 // 2:
+            return True
         place = self._place
-        if self._group.count < GROUP_FILES:
-            return False
-        return place is None or place.directory != file.directory
+        return group.count >= GROUP_FILES and not (place and place.directory == file.directory)
 
     def find(self, request: DownloadRequest, directory: bytes) -> os.stat_result | None:
         """Return the metadata of the existing file of a request; ``None`` if there is none.
@@ -197,6 +183,8 @@ class Staging(Closing):
         :raises Unstageable: if its directory passes on another group or access control list to
             new files than the root does, or is on another file system.
         """
+        if not self._tree.exists:
+            return None
         if self._opened is None or self._opened_path != directory:
             if directory in self._created or directory in self._group.directories:
                 return None
@@ -214,6 +202,7 @@ class Staging(Closing):
         """Write a whole file, which gets its name when its group is committed.
 
         :raises LocalError: if that fails; nothing is left of the file then.
+        :raises Unstageable: if there can be no run directory in the root.
         """
         place = self._place
         try:
@@ -258,8 +247,29 @@ class Staging(Closing):
         """Remove the run directory, with files that have not got their names."""
         self._leave()
         self._close_opened()
-        self._run.close()
-        self._root.close()
+        if self._opened_run is not None:
+            self._opened_run.close()
+        if self._root is not None:
+            self._root.close()
+
+    @property
+    def _run(self) -> RunDirectory:
+        assert self._opened_run is not None
+        return self._opened_run
+
+    def _begin(self) -> None:
+        """Create the run directory.
+
+        :raises Unstageable: if that fails.
+        """
+        try:
+            self._tree.create()
+            self._root = self._tree.directory(b"")
+            remove_leftovers(self._root)
+            self._opened_run = RunDirectory(self._root)
+        except (OSError, LocalError) as error:
+            raise Unstageable from error
+        self._syncfs = self._durable and has_syncfs(self._run.descriptor)
 
     def _open(self, directory: bytes) -> bool:
         """Open an existing directory of files; return false if it does not exist."""
@@ -277,6 +287,9 @@ class Staging(Closing):
                 above = os.path.dirname(above)
         try:
             # A new directory inherits from its parent, and passes it on.
+            if self._inheritance is None:
+                with self._tree.directory(b"") as root:
+                    self._inheritance = inheritance(root.fileno())
             if inheritance(opened.fileno()) != self._inheritance:
                 raise Unstageable
         except OSError as error:
@@ -300,6 +313,8 @@ class Staging(Closing):
     def _enter(self, directory: bytes) -> _Place:
         """Return the place for the files of a directory."""
         self._leave()
+        if self._opened_run is None:
+            self._begin()
         group = self._group
         if directory in self._existing_paths or directory in self._created:
             place = _Place(directory, self._run.descriptor, None, group.flat)
