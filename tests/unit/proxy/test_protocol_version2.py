@@ -133,8 +133,8 @@ class AbilitiesTests(ProxyCase):
     """``FEAT``: the proxy announces only verbs that it can frame."""
 
     options: ClassVar[dict[str, Any]] = {"reply_timeout": 60.0}
-    NEWER = b"OK\nNATPROXY 2\nSTAT\nPACK depth\nGET offset zip\nVIA other/3.0\nEND\n"
-    PASSED = b"OK\nNATPROXY 2\nSTAT\nGET offset\nVIA other/3.0\nVIA natproxy/2.1\nEND\n"
+    NEWER = b"OK\nNATPROXY 2\nSTAT\nSEND depth\nGET offset zip\nPACK name\nVIA other/3.0\nEND\n"
+    PASSED = b"OK\nNATPROXY 2\nSTAT\nGET offset\nPACK\nVIA other/3.0\nVIA natproxy/2.1\nEND\n"
 
     def test_verbs_that_it_cannot_frame_are_not_announced(self) -> None:
         self.travelling(b"feat\n").send(self.NEWER)
