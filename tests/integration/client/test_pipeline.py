@@ -332,6 +332,9 @@ class BackpressureTests(PipelineCase):
             thread.start()
             with Session(Address("127.0.0.1", listener.getsockname()[1]), 20) as session:
                 session.stat(names[0])
+                with session.connection() as connection:
+                    assert connection._socket is not None
+                    connection._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
                 requests = [Get(name) for name in names]
                 results = [result for _, result in session.pipeline(requests, ahead=120)]
             thread.join(10)
