@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -210,7 +210,7 @@ class Session(Closing):
 
     def pipeline(
         self, requests: Iterable[Request[T]], ahead: int = 2
-    ) -> Iterator[tuple[Request[T], T | ClientError]]:
+    ) -> Generator[tuple[Request[T], T | ClientError], None, None]:
         """Carry out requests in order over one connection; yield each with its result.
 
         Up to ``ahead`` commands are sent before the reply to the first of them has been
