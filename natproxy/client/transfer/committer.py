@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import threading
+from functools import partial
 
 from natproxy.client.context import Closing
 from natproxy.client.transfer.destination import Existing
+from natproxy.client.transfer.parallel import Ahead
 from natproxy.client.transfer.request import DownloadRequest
-from natproxy.client.transfer.staging import Group, Published, SmallFile, Staging
+from natproxy.client.transfer.staging import Published, SmallFile, Staging
 from natproxy.client.transfer.tree import LocalTree
 from natproxy.protocol import Metadata
 
@@ -28,7 +29,7 @@ class Committer(Closing):
         self._tree = tree
         self._owned = owned
         self._staging = Staging(tree, existing, durable)
-        self._commit: _Commit | None = None
+        self._commit: Ahead[list[Published]] | None = None
 
     def find(self, request: DownloadRequest, directory: bytes) -> os.stat_result | None:
         """Return the metadata of an existing file; see `Staging.find`."""
@@ -55,48 +56,25 @@ class Committer(Closing):
 
     def close(self) -> None:
         """Remove what has not been committed."""
-        self._wait()
-        self._staging.close()
-        if self._owned:
-            self._tree.close()
+        try:
+            self._wait()
+        finally:
+            self._staging.close()
+            if self._owned:
+                self._tree.close()
 
     def _begin(self) -> list[Published]:
         """Wait for the earlier group, and begin to commit the current one."""
         published = self._wait()
         group = self._staging.take_group()
         if group.count:
-            self._commit = _Commit(self._staging, group)
+            self._commit = Ahead(partial(self._staging.commit, group))
         return published
 
     def _wait(self) -> list[Published]:
-        commit, self._commit = self._commit, None
-        return [] if commit is None else commit.wait()
-
-
-class _Commit:
-    """The commit of a group, in a thread if the system allows one."""
-
-    def __init__(self, staging: Staging, group: Group) -> None:
-        self._staging = staging
-        self._group = group
-        self._published: list[Published] = []
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="commit")
-        try:
-            self._thread.start()
-        except RuntimeError:
-            self._run()
-
-    def wait(self) -> list[Published]:
-        """Wait until the group is committed, and return the results."""
-        if self._thread.ident is not None:
-            self._thread.join()
-        if self._error is not None:
-            raise self._error
-        return self._published
-
-    def _run(self) -> None:
-        try:
-            self._published = self._staging.commit(self._group)
-        except BaseException as error:
-            self._error = error
+        if self._commit is None:
+            return []
+        # After an interrupt, it is waited for again: a commit is not cancelled.
+        published = self._commit.wait()
+        self._commit = None
+        return published

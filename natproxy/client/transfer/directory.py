@@ -119,6 +119,15 @@ class LocalDirectory(Closing):
         finally:
             os.close(descriptor)
 
+    def is_writable(self) -> bool:
+        """Return whether files may be created in the directory."""
+        # Where the identifiers that count cannot be used, creating a file shows it.
+        return (
+            os.access not in os.supports_effective_ids
+            or os.access not in os.supports_dir_fd
+            or os.access(b".", os.W_OK | os.X_OK, dir_fd=self._descriptor, effective_ids=True)
+        )
+
     def fileno(self) -> int:
         """Return the descriptor, which may be one for looking up names only."""
         return self._descriptor

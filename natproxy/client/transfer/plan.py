@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -82,31 +83,63 @@ class MirrorPlan:
             below = path_below(name, self.top)
             yield DownloadRequest(name, self.tree.path_of(below), metadata, self.tree, below)
 
-    def create_directories(self) -> None:
-        """Create the directories; downloads into one that cannot be created are dropped.
+    def check_directories(self) -> None:
+        """Drop downloads into new directories that cannot be created.
 
         :raises LocalError: if the mirror's root cannot be created.
         """
         self.tree.create()
+        missing = set(self.directories)
         failed: set[bytes] = set()
         for path in self.directories:
-            if os.path.dirname(path) in failed:
+            above = os.path.dirname(path)
+            if above in failed:
                 failed.add(path)
                 self.blocked += 1
                 continue
             try:
-                self.tree.directory(path, create=True).close()
+                self.tree.check_new(path, above not in missing)
             except LocalError as error:
                 failed.add(path)
                 self.obstacles.append(Obstacle(name_of(path, self.top), error))
-        if failed:
-            ready = [
-                entry
-                for entry in self.downloads
-                if os.path.dirname(path_below(entry.name, self.top)) not in failed
-            ]
-            self.blocked += len(self.downloads) - len(ready)
-            self.downloads = ready
+        self._drop(failed)
+
+    def create_directories(self, durable: bool = True) -> list[Obstacle]:
+        """Create the directories that downloads have not created; return the obstacles to others.
+
+        :param durable: whether the names of the directories are synchronized to the disk.
+        """
+        found = len(self.obstacles)
+        touched: set[bytes] = set()
+        failed: set[bytes] = set()
+        for path in self.directories:
+            above = os.path.dirname(path)
+            if above in failed:
+                failed.add(path)
+                continue
+            try:
+                if self.tree.mkdir(path):
+                    touched.add(above)
+            except LocalError as error:
+                failed.add(path)
+                self.obstacles.append(Obstacle(name_of(path, self.top), error))
+        for above in touched if durable else ():
+            with suppress(LocalError), self.tree.directory(above) as directory:
+                directory.sync()
+        return self.obstacles[found:]
+
+    def _drop(self, failed: set[bytes]) -> None:
+        """Drop downloads into directories, and the directories."""
+        if not failed:
+            return
+        ready = [
+            entry
+            for entry in self.downloads
+            if os.path.dirname(path_below(entry.name, self.top)) not in failed
+        ]
+        self.blocked += len(self.downloads) - len(ready)
+        self.downloads = ready
+        self.directories = [path for path in self.directories if path not in failed]
 
 
 def path_below(name: bytes, directory: bytes) -> bytes:

@@ -1,8 +1,7 @@
 """Download small files: many with one command, and commit them to the disk in groups.
 
 The files are requested by ``PACK``, or by pipelined ``GET`` from a server without it. A file
-that is too large for a pack, or needs any other care, is left to `Download`, which also reports
-why it cannot be had.
+that cannot be downloaded in this way is left to `Download`, which reports the reason.
 """
 
 from __future__ import annotations

@@ -231,7 +231,7 @@ class Staging(Closing):
         return group
 
     def commit(self, group: Group) -> list[Published]:
-        """Synchronize the files of a group and give them their names; return each result."""
+        """Synchronize the files of a group and rename them; return the result of each."""
         try:
             self._pass_on_permissions(group)
             if self._durable:
