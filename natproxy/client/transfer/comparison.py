@@ -95,10 +95,12 @@ class Comparison:
         A name that is equal to that of a local file is safe.
         """
         level = self._local.level
-        if level is None or level.prefix != self._ready or self._selection:
+        if level is None or level.prefix != self._ready or self._selection is not None:
             return number
         prefix = self._prefix + level.prefix
-        equality = self._equality
+        if self._equality is Equality.CHECKSUM:
+            return number
+        ignore_time = self._equality is Equality.SIZE_ONLY
         first = number
         for found, listed in zip(
             islice(level.items, level.index, None), islice(page, number, None), strict=False
@@ -109,7 +111,7 @@ class Comparison:
                 or unread
                 or name != prefix + found[0]
                 or found[2] != size
-                or (found[3] != mtime_ns and equality is not Equality.SIZE_ONLY)
+                or not (found[3] == mtime_ns or ignore_time)
                 or not S_IFREG <= found[1] < S_IFLNK
                 or found[0].startswith(b".")
             ):
@@ -132,10 +134,15 @@ class Comparison:
         path = _below(entry.name, self._top)
         self._advance_to(path)
         local = self._local.current
-        if local is not None and local.path == path:
-            self._count_local(local)
-        else:
+        if local is not None and local.path != path:
             local = None
+        directory = entry.metadata.type == DIRECTORY
+        if self._selection is not None and not self._selection.includes(path, directory):
+            if local is not None:
+                self._pass_over(local)
+            return
+        if local is not None:
+            self._count_local(local)
         if not self._compare(entry, path, local) and local is not None:
             self._local.skip()
         if local is not None:
@@ -164,6 +171,10 @@ class Comparison:
     def _advance_to(self, path: bytes | None) -> None:
         """Advance over the local paths before a listed path: the server does not list them."""
         while (local := self._local.current) is not None and (path is None or local.path < path):
+            selection = self._selection
+            if selection is not None and not selection.includes(local.path, local.is_directory):
+                self._pass_over(local)
+                continue
             self._count_local(local)
             if not local.mode:
                 self._keep(local.path)
@@ -171,7 +182,8 @@ class Comparison:
                 if self._delete and local.error is not None:
                     self.plan.local_errors.append(local.error)
             elif local.is_directory and is_run_directory(os.path.basename(local.path)):
-                # Another run uses it, or has left it.
+                # Another run uses it, or was killed.
+                self.plan.leftovers = self.plan.leftovers or b"/" not in local.path
                 self._keep(local.path)
                 self._local.skip()
             elif local.is_directory:
@@ -181,6 +193,14 @@ class Comparison:
             else:
                 self._candidates.append(ExtraPath(local.path, directory=False))
             self._local.advance()
+
+    def _pass_over(self, local: LocalEntry) -> None:
+        """Advance over a local entry that is not selected, and keep it."""
+        assert self._selection is not None
+        self._keep(local.path)
+        if not (local.is_directory and self._selection.enters(local.path)):
+            self._local.skip()
+        self._local.advance()
 
     def _compare(self, entry: Entry, path: bytes, local: LocalEntry | None) -> bool:
         """Compare an entry; return whether its local content is to be compared as well."""
@@ -291,17 +311,21 @@ class Comparison:
             error = LocalError(self._tree.path_of(path), reason)
         if error is not None:
             self._add_obstacle(path, error)
-        elif found is not None and self._is_same(found, entry.metadata):
-            plan.unchanged += 1
+            return
+        # All entries share one string for the type: there may be a million of them.
+        entry = Entry(entry.name, entry.metadata._replace(type=FILE))
+        if found is None or not self._is_same(found, entry.metadata):
+            plan.downloads.append(entry)
+        elif self._equality is Equality.CHECKSUM:
+            plan.same_size.append(entry)
         else:
-            # All entries share one string for the type: there may be a million of them.
-            plan.downloads.append(Entry(entry.name, entry.metadata._replace(type=FILE)))
+            plan.unchanged += 1
 
     def _is_same(self, found: LocalEntry, metadata: Metadata) -> bool:
-        """Return whether a local file counts as unchanged."""
+        """Return whether a local file counts as unchanged, apart from its digest."""
         if not S_ISREG(found.mode) or found.size != metadata.size:
             return False
-        if self._equality is Equality.SIZE_ONLY:
+        if self._equality is not Equality.SIZE_AND_TIME:
             return True
         return stored_as(found.mtime_ns, metadata.mtime_ns)
 

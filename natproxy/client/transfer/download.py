@@ -181,6 +181,7 @@ class Download:
             self._options.segments,
             concurrent=self._options.concurrent,
             private=self._claim_lost,
+            durable=self._options.durable,
         )
 
     def _unchanged(self, metadata: Metadata) -> DownloadResult:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Generator
 from contextlib import closing
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from natproxy.client.blocking.session import Session
 from natproxy.client.errors import (
@@ -23,19 +23,14 @@ from natproxy.client.errors import (
 from natproxy.client.listing import LONGEST_PAGE, MOST_ENTRIES, Listing
 from natproxy.client.requests import Request, Stat, as_name
 from natproxy.client.transfer.comparison import Comparison
-from natproxy.client.transfer.parallel import Ahead
+from natproxy.client.transfer.digests import compare_digests
+from natproxy.client.transfer.parallel import Ahead, Retry
 from natproxy.client.transfer.plan import MirrorPlan, name_of
 from natproxy.client.transfer.selection import Equality, Selection
 from natproxy.client.transfer.tree import LocalTree
 from natproxy.protocol import DIRECTORY, ROOT, UNREAD, Entry, Metadata, WireError, printable
 
 _Result = TypeVar("_Result")
-
-
-class Retry(Protocol):
-    """Runs a step, perhaps more than once, and returns its result: a `Retrier`, for example."""
-
-    def __call__(self, step: Callable[[], _Result], /) -> _Result: ...
 
 
 def run_once(step: Callable[[], _Result]) -> _Result:
@@ -74,7 +69,7 @@ def compare(
         name = b""
     listing = Listing(name, math.inf, limit=limit, page=LONGEST_PAGE)
     first = retry(partial(_first_page, session, name, listing))
-    plan = MirrorPlan(tree, top=name)
+    plan = MirrorPlan(tree, top=name, replaces=equality is Equality.CHECKSUM)
     comparison = Comparison(plan, delete, selection, equality)
     # An entry of the first page, if the listing has several.
     landmark = b""
@@ -88,6 +83,8 @@ def compare(
     except ListingIncomplete as error:
         plan.incomplete = error
     comparison.finish()
+    if plan.same_size:
+        compare_digests(session, plan, retry)
     if plan.extra:
         _check_vanished(session, retry, plan, landmark)
         _check_unlisted(session, retry, plan, comparison.without_listed_content())

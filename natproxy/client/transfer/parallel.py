@@ -7,11 +7,17 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import chain, islice
 from operator import length_hint
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from natproxy.client.retry import Cancellation
 
 _Result = TypeVar("_Result")
+
+
+class Retry(Protocol):
+    """Runs a step, perhaps more than once, and returns its result: a `Retrier`, for example."""
+
+    def __call__(self, step: Callable[[], _Result], /) -> _Result: ...
 
 
 class Ahead(Generic[_Result]):

@@ -48,6 +48,7 @@ class PartialDownload(Closing):
     :param concurrent: whether a private partial file is used if another process or thread uses
         the usual one; otherwise that is an error.
     :param private: whether a private partial file is used in any case.
+    :param durable: whether the file is on the disk before it gets its name.
     :raises LocalError: if the file cannot be written, or another process is downloading it.
     :ivar segments: of the whole file, in order.
     :ivar discard_reason: why bytes received earlier are not used; empty if none are lost.
@@ -65,7 +66,9 @@ class PartialDownload(Closing):
         *,
         concurrent: bool = False,
         private: bool = False,
+        durable: bool = True,
     ) -> None:
+        self._durable = durable
         self.path = file.path
         self.metadata = metadata
         # The threads of several segments share the record.
@@ -173,7 +176,8 @@ class PartialDownload(Closing):
             os.ftruncate(self._part.descriptor, self.metadata.size)
             self._part.complete(self._final, self.metadata.mtime_ns)
             try:
-                self._part.sync()
+                if self._durable:
+                    self._part.sync()
             except OSError:
                 self.discard()
                 raise
@@ -195,7 +199,8 @@ class PartialDownload(Closing):
             if self._record is not None:
                 self._record.remove()
         try:
-            self._directory.sync()
+            if self._durable:
+                self._directory.sync()
         except OSError as error:
             raise LocalError(self._directory.path or b".", error) from error
         return True

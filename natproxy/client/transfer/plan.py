@@ -11,6 +11,7 @@ from typing import NamedTuple
 from natproxy.client.errors import ListingIncomplete, LocalError
 from natproxy.client.transfer.deletion import ExtraPath
 from natproxy.client.transfer.request import DownloadRequest
+from natproxy.client.transfer.run_directory import remove_leftovers
 from natproxy.client.transfer.tree import LocalTree
 from natproxy.protocol import Entry
 
@@ -32,6 +33,8 @@ class MirrorPlan:
 
     :ivar tree: the local directory.
     :ivar downloads: files that are new, or whose size or modification time differs.
+    :ivar same_size: files whose digests are to be compared; each becomes a download or unchanged.
+    :ivar replaces: whether a file is downloaded even if the local one has its size and time.
     :ivar unchanged: number of files with the same size and modification time.
     :ivar directories: directories to create.
     :ivar extra: local paths that are not on the server; the content of a directory comes before
@@ -49,6 +52,7 @@ class MirrorPlan:
         including the content of such directories: these names are reserved here.
     :ivar skipped_directories: the names of such directories.
     :ivar unknown: number of listed entries of unknown types.
+    :ivar leftovers: whether the local root contains a directory of another run.
     :ivar local_files: number of local files, without partial downloads.
     :ivar source_files: number of files that the server lists.
     :ivar top: the name of the directory on the server; empty for the served one.
@@ -56,6 +60,8 @@ class MirrorPlan:
 
     tree: LocalTree
     downloads: list[Entry] = field(default_factory=list)
+    same_size: list[Entry] = field(default_factory=list)
+    replaces: bool = False
     unchanged: int = 0
     directories: list[bytes] = field(default_factory=list)
     extra: list[ExtraPath] = field(default_factory=list)
@@ -67,6 +73,7 @@ class MirrorPlan:
     skipped: int = 0
     skipped_directories: list[bytes] = field(default_factory=list)
     unknown: int = 0
+    leftovers: bool = False
     local_files: int = 0
     source_files: int = 0
     top: bytes = b""
@@ -107,8 +114,13 @@ class MirrorPlan:
     def create_directories(self, durable: bool = True) -> list[Obstacle]:
         """Create the directories that downloads have not created; return the obstacles to others.
 
+        What killed runs have left in the root is removed.
+
         :param durable: whether the names of the directories are synchronized to the disk.
         """
+        if self.leftovers:
+            with suppress(LocalError), self.tree.directory(b"") as root:
+                remove_leftovers(root)
         found = len(self.obstacles)
         touched: set[bytes] = set()
         failed: set[bytes] = set()
