@@ -161,6 +161,8 @@ class Staging(Closing):
         # The existing directory that was looked into last, and its path.
         self._opened: LocalDirectory | None = None
         self._opened_path = b""
+        # The new directory that was looked into last.
+        self._new_path: bytes | None = None
         self._existing_paths = {b""}
         # Directories of earlier groups: they have their names, or will get them before the files
         # of the current group do.
@@ -186,9 +188,8 @@ class Staging(Closing):
         if not self._tree.exists:
             return None
         if self._opened is None or self._opened_path != directory:
-            if directory in self._created or directory in self._group.directories:
-                return None
-            if not self._open(directory):
+            if directory == self._new_path or not self._open(directory):
+                self._new_path = directory
                 return None
         assert self._opened is not None
         try:
