@@ -37,7 +37,7 @@ from natproxy.client.transfer.destination import (
     exists_error,
     same_size_and_time,
 )
-from natproxy.client.transfer.file_reply import FileReply
+from natproxy.client.transfer.file_reply import FileReply, require_same
 from natproxy.client.transfer.parallel import run_parallel
 from natproxy.client.transfer.partial import ClaimLost, PartialDownload, has_partial
 from natproxy.client.transfer.record import Segment
@@ -361,10 +361,7 @@ class Download:
                 now = self._retry(partial(self._session.stat, self._name))
         except NotFound as error:
             raise changed_error(self._name) from error
-        if now.etag != metadata.etag:
-            raise changed_error(self._name)
-        if now.size != metadata.size:
-            raise NotUnderstood(f"{self._session.server} reports two sizes of the same file")
+        require_same(self._name, metadata, now)
 
     def _run_version_1(self) -> DownloadResult:
         """Download the whole file by version 1 of the protocol, unverified."""

@@ -6,9 +6,21 @@ from contextlib import ExitStack
 
 from natproxy.client.blocking.session import Session
 from natproxy.client.context import Closing
-from natproxy.client.errors import ClientError, Interrupted, NotFound
+from natproxy.client.errors import ClientError, Interrupted, NotFound, NotUnderstood
 from natproxy.client.transfer.verification import changed_error
-from natproxy.protocol import Metadata
+from natproxy.protocol import Metadata, printable
+
+
+def require_same(name: bytes, before: Metadata, after: Metadata) -> None:
+    """Check that a file did not change while its bytes were received.
+
+    :raises Changed: if it did.
+    :raises NotUnderstood: if the server reports two sizes for one version of it.
+    """
+    if before.etag != after.etag:
+        raise changed_error(name)
+    if before.size != after.size:
+        raise NotUnderstood(f"{printable(name)}: the server reports two sizes of the same file")
 
 
 class FileReply(Closing):
