@@ -192,7 +192,6 @@ class Session(ConnectionPool):
 
         :raises UsageError: if it is a directory.
         """
-        self.require_version_2(Hash.purpose)
         steps = digest_steps(Hash(name, offset, length), self.timeout, time.monotonic)
         return run_steps(steps, self.run)
 
