@@ -129,6 +129,11 @@ class Connection(Closing):
         """Whether all replies, and nothing after them, have been received."""
         return not self._queued and (self._exchange is None or self._exchange.clean)
 
+    @property
+    def outstanding(self) -> int:
+        """Commands whose replies have not begun."""
+        return len(self._queued)
+
     def abort_reply(self) -> None:
         """Abort the connection if the rest of a reply is outstanding; otherwise do nothing."""
         if not self.clean:

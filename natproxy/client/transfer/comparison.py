@@ -21,6 +21,8 @@ from natproxy.client.transfer.traversal import LocalEntry, Traversal
 from natproxy.client.transfer.tree import LocalTree
 from natproxy.protocol import DIRECTORY, FILE, UNREAD, Entry, Metadata
 
+_DOT = ord(".")
+
 DEEPEST = 256
 """Levels of directories that are created."""
 
@@ -85,6 +87,7 @@ class Comparison:
         number = 0
         while number < len(page):
             number = self._skip_unchanged(page, number)
+            number = self._skip_new(page, number)
             if number < len(page):
                 self.add(page[number])
                 number += 1
@@ -125,6 +128,43 @@ class Comparison:
             plan.unchanged += count
             self._local.advance(count)
         return number
+
+    def _skip_new(self, page: Sequence[Entry], number: int) -> int:
+        """Plan to download files of a directory that has no files here; return the next number."""
+        ready = self._ready
+        if ready is None or self._selection is not None or not self._has_no_alias(ready[:-1]):
+            return number
+        prefix = self._prefix + ready
+        begin = len(prefix)
+        local = self._local.current
+        end = None if local is None else self._prefix + local.path
+        downloads = self.plan.downloads
+        first = number
+        for listed in islice(page, number, None):
+            name, metadata, unread = listed
+            last = name[begin:]
+            if (
+                metadata[0] != FILE
+                or unread
+                or not name.startswith(prefix)
+                or (end is not None and name >= end)
+                # An unsafe name, and that of a partial download, are handled one by one.
+                or not last
+                or last[0] == _DOT
+                or b"/" in last
+                or b"\0" in last
+            ):
+                break
+            downloads.append(_with_shared_type(listed))
+            number += 1
+        self.plan.source_files += number - first
+        return number
+
+    def _has_no_alias(self, directory: bytes) -> bool:
+        """Return whether nothing is known to have another name in a directory here."""
+        if directory in self._local.empty:
+            return True
+        return bool(directory) and directory not in self._common
 
     def add(self, entry: Entry) -> None:
         """Compare the next entry that the server lists.
@@ -249,8 +289,7 @@ class Comparison:
         :param compared: whether the content of the entry is compared. If not, nothing is extra:
             the local traversal has other names for the content than the listing.
         """
-        above = os.path.dirname(path)
-        if above in self._local.empty or (above and above not in self._common):
+        if self._has_no_alias(path[: max(0, path.rfind(b"/"))]):
             return None
         try:
             metadata = self._tree.lstat(path)
@@ -312,8 +351,7 @@ class Comparison:
         if error is not None:
             self._add_obstacle(path, error)
             return
-        # All entries share one string for the type: there may be a million of them.
-        entry = Entry(entry.name, entry.metadata._replace(type=FILE))
+        entry = _with_shared_type(entry)
         if found is None or not self._is_same(found, entry.metadata):
             plan.downloads.append(entry)
         elif self._equality is Equality.CHECKSUM:
@@ -392,6 +430,12 @@ def _below(name: bytes, directory: bytes) -> bytes:
     """
     require_inside(name, directory, itself=False)
     return path_below(name, directory)
+
+
+def _with_shared_type(entry: Entry) -> Entry:
+    """Return an entry of a file whose string for the type is shared: there may be a million."""
+    name, metadata, _ = entry
+    return entry if metadata.type is FILE else Entry(name, metadata._replace(type=FILE))
 
 
 def _local_entry(path: bytes, found: os.stat_result) -> LocalEntry:

@@ -16,7 +16,7 @@ from natproxy.client.context import Closing
 from natproxy.client.errors import LocalError
 from natproxy.client.transfer.claim import Claim, write_record
 from natproxy.client.transfer.destination import LocalFile
-from natproxy.client.transfer.part_file import RECORD_SUFFIX, SUFFIX, StaleFile
+from natproxy.client.transfer.part_file import RECORD_SUFFIX, SUFFIX, StaleFile, stem_of
 from natproxy.client.transfer.record import Record, Segment, boot_id, divide, mark_missing
 from natproxy.protocol import Metadata, printable
 
@@ -241,3 +241,14 @@ class PartialDownload(Closing):
 def is_partial(name: bytes) -> bool:
     """Return whether a file name is that of a partial file or its record."""
     return name.startswith(b".") and name.endswith((SUFFIX, RECORD_SUFFIX))
+
+
+def has_partial(file: LocalFile) -> bool:
+    """Return whether a file has a partial file or a record of one, usable or not."""
+    stem = stem_of(file.name)
+    try:
+        with file.open_directory() as directory:
+            names = (stem + SUFFIX, stem + RECORD_SUFFIX)
+            return any(directory.lstat(name) is not None for name in names)
+    except (LocalError, OSError):
+        return False

@@ -289,9 +289,10 @@ class SmallFiles:
             self._left.append(numbered)
             return None
         root = self._root_of(request)
-        directory, last = os.path.split(request.below if request.tree else b"")
-        if not request.tree:
-            last = os.path.basename(request.path)
+        if request.tree is None:
+            directory, last = b"", os.path.basename(request.path)
+        else:
+            directory, _, last = request.below.rpartition(b"/")
         try:
             if root is None:
                 raise Unstageable

@@ -54,6 +54,10 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+# Failing to set a time; one object saves a microsecond for each file.
+_not_an_error = suppress(OSError)
+
+
 class Unstageable(Exception):
     """Files of a directory cannot be staged: each is to be downloaded in the directory itself."""
 
@@ -185,12 +189,11 @@ class Staging(Closing):
         :raises Unstageable: if its directory passes on another group or access control list to
             new files than the root does, or is on another file system.
         """
-        if not self._tree.exists:
+        if directory == self._new_path or not self._tree.exists:
             return None
-        if self._opened is None or self._opened_path != directory:
-            if directory == self._new_path or not self._open(directory):
-                self._new_path = directory
-                return None
+        if (self._opened is None or self._opened_path != directory) and not self._open(directory):
+            self._new_path = directory
+            return None
         assert self._opened is not None
         try:
             if self._opened.lstat(os.path.basename(request.path)) is None:
@@ -362,8 +365,7 @@ class Staging(Closing):
             while written < len(data):
                 written += os.write(descriptor, data[written:])
             if EARLIEST <= mtime_ns <= LATEST:
-                # Failing to set the time is not an error.
-                with suppress(OSError):
+                with _not_an_error:
                     os.utime(descriptor, ns=(self._now, mtime_ns))
             else:
                 set_time(descriptor, mtime_ns)

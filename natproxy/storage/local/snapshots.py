@@ -77,15 +77,14 @@ def _read(
 ) -> Snapshot | NotFound | TooLarge | Changing | None:
     """Read a regular file directly in a directory; return ``None`` if it is a link.
 
-    The type is checked before the file is opened: the other end of a FIFO or a device would
-    notice it.
+    The type is checked before the file is opened, since the other end of a FIFO or a device would
+    notice it, and again before it is read.
     """
     for _ in range(SNAPSHOT_TRIES):
-        before = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        if not stat.S_ISREG(before.st_mode):
-            return None if stat.S_ISLNK(before.st_mode) else NotFound()
-        size = before.st_size
-        if size > largest:
+        there = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        if not stat.S_ISREG(there.st_mode):
+            return None if stat.S_ISLNK(there.st_mode) else NotFound()
+        if there.st_size > largest:
             return TooLarge()
         try:
             descriptor = os.open(name, _FLAGS, dir_fd=directory)
@@ -95,6 +94,10 @@ def _read(
                 continue
             raise
         try:
+            before = os.fstat(descriptor)
+            size = before.st_size
+            if size > largest or not stat.S_ISREG(before.st_mode):
+                continue
             data = os.read(descriptor, size) if size else b""
             after = os.fstat(descriptor)
         finally:
@@ -105,11 +108,9 @@ def _read(
 
 
 def _is_same(before: os.stat_result, after: os.stat_result) -> bool:
-    """Return whether two results are of one file in one state: what its etag is made of."""
+    """Return whether two results for one open file show the same state."""
     return (
         before.st_ctime_ns == after.st_ctime_ns
         and before.st_mtime_ns == after.st_mtime_ns
         and before.st_size == after.st_size
-        and before.st_ino == after.st_ino
-        and before.st_dev == after.st_dev
     )
