@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from natproxy.client import LocalError, NotFound, NotUnderstood, Unsupported, UsageError
-from natproxy.client.transfer import tree
 from natproxy.client.transfer.comparison import DEEPEST
 from natproxy.client.transfer.mirror import compare
 from natproxy.client.transfer.plan import MirrorPlan
@@ -321,7 +320,8 @@ class ObstacleTests(MirrorCase):
         for name in (b"a", b"mine"):
             self.write(name, b"abc", MTIME)
         denied = OSError(errno.EIO, "broken")
-        with mock.patch.object(tree, "_scanned", side_effect=denied):
+        unread: tuple[list[Scanned], dict[bytes, OSError]] = ([], {b"a": denied, b"mine": denied})
+        with mock.patch.object(LocalTree, "scan", return_value=unread):
             plan = self.compare()
         self.assertEqual(self.obstacles(plan), ["a: broken"])
         self.assertEqual((plan.extra, plan.downloads, len(plan.local_errors)), ([], [], 1))
