@@ -283,16 +283,21 @@ class NatproxyFileSystem(AbstractFileSystem):
         paths = self.expand_path(path, recursive=recursive)
         if not isinstance(path, list) and paths == [self._strip_protocol(path)] and not recursive:
             return self.cat_file(paths[0], **kwargs)
+        commands = self._commands
+        # A part of each file is read by a command of its own.
+        found = {} if kwargs else commands.read_several(paths)
+        others = [one for one in paths if one not in found]
         if recursive:
-            directories = self._commands.run_at_once([partial(self.isdir, one) for one in paths])
-            paths = [
+            directories = commands.run_at_once([partial(self.isdir, one) for one in others])
+            others = [
                 one
-                for one, directory in zip(paths, directories, strict=True)
+                for one, directory in zip(others, directories, strict=True)
                 if directory is not True
             ]
-        bodies = self._commands.run_at_once(
-            [partial(self.cat_file, one, **kwargs) for one in paths]
-        )
+        read = commands.run_at_once([partial(self.cat_file, one, **kwargs) for one in others])
+        found.update(zip(others, read, strict=True))
+        paths = [one for one in paths if one in found]
+        bodies = [found[one] for one in paths]
         if on_error == "raise":
             raise_first(bodies)
         return {
