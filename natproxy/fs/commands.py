@@ -130,9 +130,9 @@ class Commands:
     def read_several(self, names: Sequence[str]) -> dict[str, bytes | Exception]:
         """Read files that are small, many with one command.
 
-        :return: the bytes of each, or the exception with which that failed. A file that is not in
-            it has to be read by itself: it is missing or large, or neither it nor any other file
-            can be read in this way.
+        :return: the bytes of each, or the exception with which that failed. `read` has to be used
+            for a file that is not in it: the file is missing or large, or the server lacks the
+            verb.
         """
         by_name: dict[bytes, str] = {}
         for name in names:
