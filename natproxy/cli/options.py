@@ -191,6 +191,29 @@ def add_transfer_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="show errors only")
 
 
+def add_input_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the commands that take a list of paths from a file."""
+    parser.add_argument(
+        "-i",
+        "--input-file",
+        metavar=CONFIG_FILE,
+        type=nonempty,
+        help="file with further paths, one a line, - for standard input",
+    )
+    parser.add_argument(
+        "-0",
+        "--null",
+        action="store_true",
+        help="a NUL ends each path of --input-file, instead of a line feed",
+    )
+
+
+def release_short_help(parser: argparse.ArgumentParser) -> None:
+    """Let ``-h`` be another option of a command, as it is in other programs of this name."""
+    action = parser._option_string_actions.pop("-h")
+    action.option_strings = ["--help"]
+
+
 def add_json_option(parser: argparse.ArgumentParser) -> None:
     """Add the option of the commands that can write JSON."""
     parser.add_argument("--json", action="store_true", help="write JSON, for programs")
