@@ -16,7 +16,6 @@ from fsspec.utils import isfilelike, tokenize
 from natproxy.address import DEFAULT_PORT, SCHEME, Address
 from natproxy.client.blocking.session import Session
 from natproxy.client.errors import ClientError
-from natproxy.client.events import Event, Phase, Progress
 from natproxy.client.requests import as_name
 from natproxy.client.retry import RETRY_FOR, RetryPolicy, parse_duration
 from natproxy.client.transfer.destination import Existing
@@ -27,6 +26,7 @@ from natproxy.client.transfer.stream import stream
 from natproxy.client.url import is_url
 from natproxy.fs.caches import GrowingReadAhead
 from natproxy.fs.commands import Commands
+from natproxy.fs.copies import copies_of, make_copies, progress_of
 from natproxy.fs.errors import file_changed, local_path, os_error
 from natproxy.fs.file import NatproxyFile
 from natproxy.fs.listing import datetime_of, depth_of, describe, walk
@@ -306,6 +306,23 @@ class NatproxyFileSystem(AbstractFileSystem):
             if on_error != "omit" or not isinstance(body, Exception)
         }
 
+    def get(
+        self,
+        rpath: Any,
+        lpath: Any,
+        recursive: bool = False,
+        callback: Any = DEFAULT_CALLBACK,
+        maxdepth: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Download files, or trees, as fsspec specifies; small files together.
+
+        Each file is whole or not there; see `get_file`.
+        """
+        copies = copies_of(self, rpath, lpath, recursive, maxdepth, kwargs)
+        get_file = partial(self.get_file, **kwargs)
+        make_copies(copies, self.session, self._download, callback, get_file)
+
     def get_file(
         self,
         rpath: str,
@@ -391,15 +408,3 @@ class NatproxyFileSystem(AbstractFileSystem):
         except FileNotFoundError:
             return None
         return kind
-
-
-def progress_of(callback: Any) -> Progress:
-    """Return a function that sets the size and the value of an fsspec callback, in bytes."""
-
-    def report(event: Event) -> None:
-        if event.phase in (Phase.RECEIVING, Phase.RESTARTING, Phase.COMPLETE):
-            if event.size is not None and callback.size != event.size:
-                callback.set_size(event.size)
-            callback.absolute_update(event.done)
-
-    return report

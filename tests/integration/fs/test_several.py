@@ -128,3 +128,89 @@ def test_command_that_fails_as_a_whole_fails_for_each_file(
     monkeypatch.setattr(fs.session, "pack", fail)
     found = fs.cat(["/a", "/b"], on_error="return")
     assert {error.errno for error in found.values()} == {errno.EBUSY}
+
+
+def got(directory: Path) -> dict[str, bytes]:
+    """Return the content of each file of a copy of ``many`` by its name on the server."""
+    return {f"/many{name}": content for name, content in contents(directory).items()}
+
+
+def test_tree_is_copied_by_few_commands(
+    fs: NatproxyFileSystem, server: FileSystemServer, directory: Path, tmp_path: Path
+) -> None:
+    before = len(server.replies())
+    fs.get("/many", str(tmp_path / "got"), recursive=True)
+    assert got(tmp_path / "got") == contents(directory)
+    assert (tmp_path / "got/empty").is_dir()
+    assert (tmp_path / "got/link").is_dir()
+    verbs = server.verbs(before)
+    assert verbs.count("PACK") <= 3
+    # Those that are too large to be packed.
+    assert verbs.count("GET") == 6
+    for path in (tmp_path / "got").rglob("*"):
+        assert ".part" not in path.name
+        if path.is_file():
+            served = directory / "many" / path.relative_to(tmp_path / "got")
+            assert path.stat().st_mtime_ns == served.stat().st_mtime_ns
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_copies_are_those_of_get_file(
+    fs: NatproxyFileSystem,
+    directory: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    exists: bool,
+) -> None:
+    for name in ("together", "each"):
+        (tmp_path / name / "linked").mkdir(parents=True)
+        (tmp_path / name / "got").mkdir()
+        (tmp_path / name / "got/sub dir").symlink_to("../linked")
+        if exists:
+            (tmp_path / name / "got/1 %=\n").write_bytes(b"old")
+            (tmp_path / name / "got/0 %=\n").symlink_to("elsewhere")
+    fs.get("/many", str(tmp_path / "together/got/"), recursive=True)
+    fs.get("/many/", str(tmp_path / "together/got"), recursive=True)
+    without_packs(fs, monkeypatch)
+    fs.get("/many", str(tmp_path / "each/got/"), recursive=True)
+    fs.get("/many/", str(tmp_path / "each/got"), recursive=True)
+    assert contents(tmp_path / "together") == contents(tmp_path / "each")
+    for path in (tmp_path / "each").rglob("*"):
+        twin = tmp_path / "together" / path.relative_to(tmp_path / "each")
+        assert (path.is_symlink(), path.is_dir()) == (twin.is_symlink(), twin.is_dir()), path
+        assert path.lstat().st_mode == twin.lstat().st_mode, path
+
+
+def test_lists_of_paths_and_patterns(
+    fs: NatproxyFileSystem, directory: Path, tmp_path: Path
+) -> None:
+    fs.get("/many/*[0-9] %=\n", f"{tmp_path}/pattern/")
+    assert len(contents(tmp_path / "pattern")) == len(SIZES)
+    small = [f"/many/{size} %=\n" for size in SIZES[:3]]
+    targets = [str(tmp_path / f"{number}/file") for number in range(3)]
+    fs.get(small, targets)
+    for source, target in zip(small, targets, strict=True):
+        assert Path(target).read_bytes() == contents(directory)[source]
+    with (tmp_path / "open").open("wb") as opened:
+        fs.get([small[1], small[2]], [opened, str(tmp_path / "named")])
+    assert (tmp_path / "open").read_bytes() == contents(directory)[small[1]]
+    assert (tmp_path / "named").read_bytes() == contents(directory)[small[2]]
+
+
+def test_first_copy_that_fails_is_raised(
+    fs: NatproxyFileSystem, directory: Path, tmp_path: Path
+) -> None:
+    small = [f"/many/{size} %=\n" for size in SIZES[:3]]
+    with pytest.raises(FileNotFoundError) as caught:
+        fs.get([*small, "/nothing"], [str(tmp_path / str(number)) for number in range(4)])
+    assert caught.value.filename == "/nothing"
+    assert len(contents(tmp_path)) == 3
+    (tmp_path / "directory").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        fs.get(small[:2], [str(tmp_path / "directory"), str(tmp_path / "5")])
+
+
+def test_server_that_is_gone_fails_a_copy(tmp_path: Path) -> None:
+    fs = NatproxyFileSystem("127.0.0.1", 1, retries=0, skip_instance_cache=True)
+    with pytest.raises(ConnectionError):
+        fs.get(["/a", "/b"], [str(tmp_path / "a"), str(tmp_path / "b")])
