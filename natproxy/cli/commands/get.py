@@ -8,6 +8,7 @@ from natproxy.cli.command import Command
 from natproxy.cli.options import (
     LOCAL_FILE,
     REMOTE_FILE,
+    add_input_options,
     add_retry_options,
     add_server_options,
     add_transfer_options,
@@ -29,7 +30,8 @@ class Get(Command):
         add_server_options(parser)
         add_transfer_options(parser)
         add_retry_options(parser, 1800.0)
-        parser.add_argument("paths", metavar=REMOTE_FILE, nargs="+", help="file")
+        add_input_options(parser)
+        parser.add_argument("paths", metavar=REMOTE_FILE, nargs="*", help="file, or a pattern")
         parser.add_argument(
             "-o",
             "--output",
@@ -51,9 +53,10 @@ class Get(Command):
             report_version,
             write_to_output,
         )
+        from natproxy.cli.targets import targets_of
         from natproxy.client.transfer.batch import download_all
 
-        session, names = sessions.targets(arguments, arguments.paths)
+        session, names = targets_of(arguments, sessions)
         options = download_options_of(arguments, _existing(arguments))
         if arguments.output == "-":
             display = display_beside_output(arguments)
