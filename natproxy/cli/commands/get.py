@@ -63,9 +63,9 @@ class Get(Command):
             return write_to_output(session, names, options, display, sessions.prompting)
         wanted = destinations(names, arguments.output)
         with display_for(arguments.progress, arguments.quiet) as display:
-            report_version(session, arguments, display)
             display.expect(len(wanted), None)
             results = download_all(session, wanted, options, jobs_of(arguments), display)
+            report_version(session, results, display)
         return report_results(results, arguments.quiet, sessions.complain)
 
 

@@ -16,7 +16,7 @@ from natproxy.cli.options import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from natproxy.cli.context import Sessions
     from natproxy.protocol import Entry
@@ -80,7 +80,7 @@ class Ls(Command):
         )
         from natproxy.cli.records import record_of, write_json, write_lines
         from natproxy.cli.targets import Search
-        from natproxy.client.errors import UsageError
+        from natproxy.client.errors import Unsupported, UsageError
 
         if arguments.json and arguments.total:
             raise UsageError("--total is for people: a program can add up the sizes of --json")
@@ -89,14 +89,19 @@ class Ls(Command):
         search = Search(session, retry, sessions.complain)
         glob = search.glob_of(name)
         plain = not name and not any(getattr(arguments, each) for each in VERSION_2_OPTIONS)
-        if plain and retry(lambda: session.version) < 2:
-            write_lines(names_of(session, retry))
-            return 0
         # Entries are written as they arrive and not kept, unless they are sorted: a listing may
         # have any length.
         depth = float("inf") if arguments.recursive else 1
         listed = CountedEntries(entries_of(session, retry, name, depth))
         entries: Iterable[Entry] = listed
+        if plain:
+            try:
+                entries = _begun(listed)
+            except Unsupported:
+                if session.version > 1:
+                    raise
+                write_lines(names_of(session, retry))
+                return 0
         if glob is not None:
             if arguments.recursive:
                 raise UsageError("-R lists a directory: a pattern has ** for any directories")
@@ -116,3 +121,11 @@ class Ls(Command):
         if arguments.total:
             sys.stdout.write(f"{total.line(human)}\n")
         return listed.complain(sessions.complain) if arguments.recursive else 0
+
+
+def _begun(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Return an iterator whose first entry has been received, by the first command."""
+    from itertools import chain, islice
+
+    remaining = iter(entries)
+    return chain(list(islice(remaining, 1)), remaining)

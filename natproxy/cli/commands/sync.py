@@ -99,7 +99,7 @@ class Sync(Command):
                     plan.extra, plan.local_files, plan.source_files, arguments.max_delete
                 )
             if not dry_run:
-                plan.create_directories()
+                plan.check_directories()
             display.expect(len(plan.downloads) + report.missing, plan.size)
             if not dry_run or arguments.progress == "json":
                 report.show_missing(display)
@@ -108,6 +108,7 @@ class Sync(Command):
                 report.totals = download_and_count(
                     session, plan.requests, options, jobs_of(arguments), display
                 )
+                report.show_obstacles(display, plan.create_directories(options.durable))
                 if report.refusal is None and not report.incomplete:
                     report.deleted = delete(tree, plan.extra)
             display.report(report.facts())

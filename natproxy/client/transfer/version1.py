@@ -7,7 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from natproxy.client.blocking.connection import CHUNK, Reply
+from natproxy.client.blocking.connection import CHUNK
+from natproxy.client.blocking.reply import Reply
 from natproxy.client.errors import LocalError
 from natproxy.client.transfer.destination import LocalFile, destination_path
 from natproxy.client.transfer.part_file import PartFile
