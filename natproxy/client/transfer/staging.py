@@ -425,7 +425,7 @@ class Staging(Closing):
                 else:
                     merged += files
             except LocalError as error:
-                results += [Published(each.file, 0, error) for each in files]
+                results += [Published(each.file, each.metadata.size, error) for each in files]
         for path, some in groupby(chain(merged, group.flat), lambda each: each.file.directory):
             results += self._name_files(path, some)
             touched.add(path)
@@ -451,14 +451,14 @@ class Staging(Closing):
             directory = self._tree.directory(path, create=True)
         except LocalError as error:
             for each in files:
-                yield Published(each.file, 0, error)
+                yield Published(each.file, each.metadata.size, error)
             return
         with directory:
             for each in files:
                 try:
                     unchanged = self._name_file(each, directory)
                 except (OSError, LocalError) as error:
-                    yield Published(each.file, 0, _local_error(each.file, error))
+                    yield Published(each.file, each.metadata.size, _local_error(each.file, error))
                 else:
                     yield Published(each.file, each.metadata.size, None, unchanged)
 
@@ -511,7 +511,9 @@ class Staging(Closing):
 
 
 def _failed(files: Iterable[Staged], error: OSError) -> list[Published]:
-    return [Published(each.file, 0, _local_error(each.file, error)) for each in files]
+    return [
+        Published(each.file, each.metadata.size, _local_error(each.file, error)) for each in files
+    ]
 
 
 def _local_error(file: SmallFile, error: OSError | LocalError) -> LocalError:
