@@ -94,7 +94,7 @@ class Sessions(Closing):
         return self._with(servers.pop(), arguments), names
 
     def absolute(self, path: bytes) -> bytes:
-        """Return the path below the served directory of a path that a command was given."""
+        """Return the path below the served directory that the path of an argument stands for."""
         return path if self.directory is None else resolve(path, self.directory)
 
     def _with(self, server: Address, arguments: Namespace) -> Session:

@@ -142,7 +142,7 @@ class Expected:
         for action in actions:
             if action.option_strings:
                 continue
-            if positionals == 0 or action.nargs == "+":
+            if positionals == 0 or action.nargs in ("+", "*"):
                 self.positional = action
                 break
             positionals -= 1
