@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -43,7 +45,7 @@ class DivideTests(SynchronousTestCase):
         segments = divide(size, count)
         self.assertLessEqual(len(segments), MOST_SEGMENTS)
         self.assertEqual((segments[0].start, segments[-1].end), (0, size))
-        for before, after in zip(segments, segments[1:], strict=False):
+        for before, after in pairwise(segments):
             self.assertEqual(before.end, after.start)
         for segment in segments:
             self.assertEqual(segment.done, segment.start)
