@@ -265,7 +265,9 @@ class Download:
         segments = part.segments
         for repair in range(REPAIRS + 1):
             digests = self._receive(part, segments)
-            damage = self._verification.damage_received(part, segments, digests)
+            damage = self._verification.damage_received(
+                part, segments, digests, self._options.segments
+            )
             if not damage:
                 return
             part.mark_damaged(damage)
