@@ -13,7 +13,7 @@ import socket
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 MARK = 512 * 1024
-"""Bytes of the low-water mark: about as many as a receiving socket has room for."""
+"""Bytes of the low-water mark: about as many as a receiving socket has space for."""
 
 LEAST = 64 * 1024
 """Rest of a body in bytes for which no mark is set: one read of a transport returns so many."""

@@ -206,7 +206,7 @@ class SocketOutbound(Outbound):
         """Return the socket's descriptor."""
         return self._transport.fileno()
 
-    def room(self) -> int:
+    def space(self) -> int:
         """Return how many more bytes the socket takes now; `BUDGET` where that is not reported."""
         try:
             memory = self._transport.getHandle().getsockopt(
@@ -216,8 +216,8 @@ class SocketOutbound(Outbound):
             unsent = fcntl.ioctl(self._transport.fileno(), _SIOCOUTQNSD, _NO_BYTES)
         except (OSError, struct.error):
             return BUDGET
-        room: int = min(most - queued, UNSENT - int.from_bytes(unsent, sys.byteorder))
-        return room
+        space: int = min(most - queued, UNSENT - int.from_bytes(unsent, sys.byteorder))
+        return space
 
     def buffer_emptied(self) -> None:
         """Resume the relay: the transport has sent what it had buffered."""

@@ -16,13 +16,13 @@ from natproxy.relay.pipes import Pipe, PipePool
 from natproxy.relay.rotation import SLICE, Rotation
 
 WORTHWHILE = 256 * 1024
-"""Bytes of room in the receiving socket for which a move need not wait until it is writable.
+"""Bytes of space in the receiving socket for which a move need not wait until it is writable.
 
 The kernel reports it as writable when a third of its buffer is free.
 """
 
 LEAST_MOVE = 4096
-"""Bytes that are moved to a socket that is writable, even if the kernel reports less room."""
+"""Bytes that are moved to a socket that is writable, even if the kernel reports less space."""
 
 # Not SPLICE_F_MORE: when nothing more comes at once, the rest waits for 200 ms.
 _FLAGS = getattr(os, "SPLICE_F_MOVE", 0) | getattr(os, "SPLICE_F_NONBLOCK", 0)
@@ -43,7 +43,7 @@ class Waiting(enum.Enum):
 
     FLUSH = "the transport has to send what was written to it"
     SOURCE = "the source has to send"
-    ROOM = "the receiver has to read"
+    SPACE = "the receiver has to read"
     PIPE = "the receiver has to read, and bytes for it are in a pipe"
 
 
@@ -64,7 +64,7 @@ class SpliceRelay(SocketRelay):
 
     When the header has left the transport's buffer, the body is moved beside the two transports:
     slice by slice through a pipe, as the `Rotation` admits it. A slice is no larger than the
-    receiver has room for: so the pipe is empty after the move, and the next relay borrows it. If
+    receiver has space for: so the pipe is empty after the move, and the next relay borrows it. If
     the receiver takes less than that, the relay keeps the pipe until the rest has been taken.
     When there is no pipe to borrow, up to `DIRECT` bytes are copied.
 
@@ -133,7 +133,7 @@ class SpliceRelay(SocketRelay):
         if self._waiting is not Waiting.PIPE:
             self._move()
         elif self._empty_pipe():
-            self._go_on()
+            self._continue()
 
     def _release(self) -> None:
         self._rotation.leave(self)
@@ -146,6 +146,9 @@ class SpliceRelay(SocketRelay):
 
     def _ready(self) -> None:
         """Take a turn, at once or in line: the socket that was waited for is ready."""
+        if self._waiting is Waiting.FLUSH:
+            # The event is for an earlier descriptor with the same number.
+            return
         if self._waiting is Waiting.SOURCE:
             self._mark.reached()
         if self._rotation.enter(self, first=self._waiting is Waiting.PIPE):
@@ -154,7 +157,7 @@ class SpliceRelay(SocketRelay):
             self._source.stop_waiting()
             self._receiver.stop_waiting()
 
-    def _go_on(self) -> None:
+    def _continue(self) -> None:
         """Wait for the source, or finish."""
         if self._socket.paused:
             self._socket.set_paused(False)
@@ -177,16 +180,16 @@ class SpliceRelay(SocketRelay):
         self._socket.set_paused(True)
 
     def _move(self) -> None:
-        """Move a slice, as large as the receiver has room for."""
+        """Move a slice, as large as the receiver has space for."""
         body = self._body
         wanted = min(body.remaining, SLICE, self._outbound.budget)
-        room = self._socket.room()
-        if room < wanted:
-            if room < WORTHWHILE and self._waiting is Waiting.SOURCE:
-                self._wait_for_receiver(Waiting.ROOM)
+        space = self._socket.space()
+        if space < wanted:
+            if space < WORTHWHILE and self._waiting is Waiting.SOURCE:
+                self._wait_for_receiver(Waiting.SPACE)
                 return
             # A writable socket takes something, whatever the kernel reports.
-            wanted = min(wanted, max(room, LEAST_MOVE))
+            wanted = min(wanted, max(space, LEAST_MOVE))
         pipe = self._pool.lend()
         if pipe is None:
             self._copy(min(wanted, DIRECT))
@@ -200,7 +203,7 @@ class SpliceRelay(SocketRelay):
             return
         self._pipe, self._in_pipe = pipe, moved
         if self._received(moved) and self._empty_pipe():
-            self._go_on()
+            self._continue()
 
     def _copy(self, size: int) -> None:
         """Write bytes from the source to the outbound, which holds what the receiver leaves."""
@@ -219,7 +222,7 @@ class SpliceRelay(SocketRelay):
                 self._write(data)
 
     def _write(self, data: bytes) -> None:
-        """Write bytes, and go on when the transport has sent them."""
+        """Write bytes, and continue when the transport has sent them."""
         self._count(len(data))
         self._account.write(data)
         if self._running:
@@ -227,7 +230,7 @@ class SpliceRelay(SocketRelay):
 
     def _flushed(self) -> None:
         if self._running:
-            self._go_on()
+            self._continue()
 
     def _received(self, size: int) -> bool:
         """Count bytes that came from the source; return false if it has ended."""
@@ -240,7 +243,7 @@ class SpliceRelay(SocketRelay):
 
     def _not_received(self, error: OSError) -> None:
         if isinstance(error, BlockingIOError):
-            self._go_on()
+            self._continue()
         else:
             missing = f"{self._body.remaining} bytes ({error.strerror or error})"
             self._fail(SourceShort(missing))

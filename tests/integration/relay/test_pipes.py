@@ -247,7 +247,7 @@ async def test_pipe_with_a_clients_bytes_in_it_is_not_used_for_another(
     monkeypatch.setattr(PipePool, "take_back", recorded_take_back)
     monkeypatch.setattr(PipePool, "lend", recorded_lend)
     # As if the kernel did not report how much a socket takes.
-    monkeypatch.setattr(SocketOutbound, "room", lambda self: BUDGET)
+    monkeypatch.setattr(SocketOutbound, "space", lambda self: BUDGET)
     async with relaying(Method.KERNEL, relays=RecordingRelays(Method.KERNEL)) as proxy:
         async with proxy.client() as client:
             upstream = await proxy.send_command(client)

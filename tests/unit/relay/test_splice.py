@@ -9,6 +9,8 @@ from unittest import mock, skipUnless
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
 
 from natproxy.relay import PeerGone, SourceShort
 from natproxy.relay.low_water import DELAY, MARK
@@ -78,7 +80,7 @@ class SpliceTurnTests(KernelCase):
         super().setUp()
         self.kernels: dict[int, PlayedKernel] = {}
         self.patch(os, "splice", self.splice)
-        self.patch(SocketOutbound, "room", lambda outbound: self.room(outbound))
+        self.patch(SocketOutbound, "space", lambda outbound: self.room(outbound))
         self.shared = self.relays()
         self.relay = self.new_relay(ENDLESS)
 
@@ -290,6 +292,15 @@ class SpliceTurnTests(KernelCase):
             self.assertEqual((self.watched, self.client_outbound.paused), ((0, 0), True))
             self.assertEqual(self.client.drain(), b"x" * 20)
         self.assertEqual((self.watched, self.client_outbound.paused), ((1, 0), False))
+
+    def test_stray_event_moves_nothing_before_what_was_written(self) -> None:
+        upstream = self.upstream.socket._peers
+        self.client.socket.room = 10
+        with mock.patch.object(PipePool, "lend", return_value=None):
+            upstream.send(b"x" * 30)
+            self.ready()
+        self.relay._source.connectionLost(Failure(ConnectionLost()))
+        self.assertEqual((self.kernel.moves, self.watched), ([], (0, 0)))
 
     def test_without_a_pipe_every_end_is_reported(self) -> None:
         with mock.patch.object(PipePool, "lend", return_value=None):
