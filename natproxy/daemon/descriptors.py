@@ -11,6 +11,7 @@ from twisted.logger import Logger
 
 from natproxy.daemon.config import DaemonConfig, ProxyConfig
 from natproxy.records.places import NONE
+from natproxy.relay.pipes import PIPES
 from natproxy.server.admission import CLIENTS, Admission
 
 RESERVED = 96
@@ -31,11 +32,11 @@ command, and that of the command before, which is closed one turn later. In the 
 connection, the file that is sent, and the duplicate of the connection that ``sendfile``
 needs."""
 
-PER_SPLICE = 4
-"""Descriptors of one body that is spliced: both ends of a pipe, a duplicate of each socket."""
+PER_SPLICE = 2
+"""Descriptors of one body that is spliced: a duplicate of each socket."""
 
-SPLICES = 512
-"""Bodies that are spliced at the same time, if there are descriptors for so many."""
+PER_PIPE = 2
+"""Descriptors of a pipe: both ends."""
 
 OBSERVERS = 64
 """Connections to the control socket at the same time, if there are descriptors for so many; as many
@@ -55,15 +56,17 @@ _log = Logger()
 
 
 class Capacity(NamedTuple):
-    """The clients and splices that a number of descriptors suffices for.
+    """The clients, splices and pipes that a number of descriptors suffices for.
 
     :ivar clients: clients, each with a command under way.
     :ivar splices: bodies that are spliced meanwhile; others are copied, which needs no
         descriptor.
+    :ivar pipes: through which they are spliced.
     """
 
     clients: int
     splices: int = 0
+    pipes: int = 0
 
 
 class Observers(NamedTuple):
@@ -123,11 +126,16 @@ def raise_limit() -> None:
 def proxy_capacity(descriptors: int, observers: Observers = NO_OBSERVERS) -> Capacity:
     """Divide descriptors among the clients of a proxy and the bodies that it splices.
 
+    A quarter is for splicing. Few pipes suffice: a body has one only while it moves, and while its
+    client has not read all that is in it.
+
     :param observers: whose descriptors are reserved.
     """
     free = max(0, descriptors - RESERVED - sum(observers))
-    splices = min(SPLICES, free // 4 // PER_SPLICE)
-    return Capacity(max(1, (free - splices * PER_SPLICE) // PER_CLIENT), splices)
+    quarter = free // 4
+    pipes = min(PIPES, quarter // 8 // PER_PIPE)
+    splices = (quarter - pipes * PER_PIPE) // PER_SPLICE
+    return Capacity(max(1, (free - quarter) // PER_CLIENT), splices, pipes)
 
 
 def file_server_capacity(descriptors: int, observers: Observers = NO_OBSERVERS) -> Capacity:

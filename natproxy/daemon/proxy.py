@@ -62,7 +62,9 @@ def make_proxy(
         reply_timeout=config.timeout,
         idle_timeout=config.idle_timeout,
         admission=admission_for(config, capacity, config.max_clients_per_host, share_of),
-        relays=Relays(reactor, RELAYS[config.relay], splices=capacity.splices),
+        relays=Relays(
+            reactor, RELAYS[config.relay], splices=capacity.splices, pipes=capacity.pipes
+        ),
         first_command_timeout=config.first_command_timeout,
     )
     proxy = DrainingService(

@@ -182,11 +182,11 @@ class ProxyMetrics(DaemonMetrics):
             ),
             gauge(f"{prefix}_table_entries", "Translations that exist now", len(self._table)),
             *self._ports.last.families(prefix),
-            gauge(f"{prefix}_pipes_used", "Pipes through which bodies are spliced", pool.lent),
+            gauge(f"{prefix}_pipes_used", "Pipes that hold bytes of bodies", pool.lent),
             gauge(f"{prefix}_pipes_pooled", "Empty pipes that are kept", pool.kept),
             counter(
                 f"{prefix}_pipes_refused",
-                "Bodies that were copied because there was no pipe for them",
+                "Pieces of bodies that were copied because there was no pipe for them",
                 pool.refused,
             ),
             gauge(

@@ -13,14 +13,16 @@ from twisted.internet.interfaces import IReactorFDSet, IReactorTime
 from natproxy.relay.copy import CopyRelay
 from natproxy.relay.files import Bytes, CopyingFileRelay, ThreadedFileRelay
 from natproxy.relay.job import Ended, FileJob, Relay, SocketJob, SocketRelay, Tally
+from natproxy.relay.low_water import LowWater
 from natproxy.relay.outbound import Outbound, SocketOutbound, is_plain_tcp
 from natproxy.relay.page_cache import PageCache
-from natproxy.relay.pipes import MOST, PipePool
+from natproxy.relay.pipes import PIPES, PipePool
+from natproxy.relay.rotation import Rotation
 from natproxy.relay.sendfile import SendfileRelay
-from natproxy.relay.splice import SpliceRelay
+from natproxy.relay.splice import Shared, SpliceRelay
 
 SPLICE_FROM = 128 * 1024
-"""Size in bytes from which a body is worth a pipe and two more descriptors."""
+"""Size in bytes from which a body is worth two more descriptors."""
 
 SENDFILE_FROM = 64 * 1024 + 1
 """Size in bytes from which a file is not sent in one write with its header."""
@@ -61,7 +63,9 @@ class Relays:
     :param page_cache: reports which bytes of a file are cached; ``None`` to read files as if all
         were.
     :param splices: bodies that may be spliced at once; others are copied.
+    :param pipes: that may be used at once.
     :ivar pool: the pipes through which bodies are spliced.
+    :ivar rotation: where relays wait for their turn.
     :ivar tallies: of the relays, by their kind.
     """
 
@@ -70,38 +74,39 @@ class Relays:
         reactor: object = None,
         method: Method = Method.AUTO,
         page_cache: PageCache | None = None,
-        splices: int = MOST,
+        splices: int = sys.maxsize,
+        pipes: int = PIPES,
     ) -> None:
-        self.pool = PipePool(splices)
+        self.pool = PipePool(pipes)
         self.tallies = {kind: Tally() for kind in KINDS}
+        clock: IReactorTime | None = IReactorTime(reactor, None)
+        self.rotation = Rotation(clock)
         self._page_cache = page_cache
-        self._clock = IReactorTime(reactor, None)
+        self._splices = splices
         self._reactor: IReactorFDSet | None = None
-        if method is not Method.COPY and IReactorFDSet.providedBy(reactor):
+        self._shared: Shared | None = None
+        if method is not Method.COPY and clock is not None and IReactorFDSet.providedBy(reactor):
             self._reactor = reactor
+            self._shared = Shared(reactor, self.pool, self.rotation, LowWater(clock))
         forced = method is Method.KERNEL
         self._splice_from = 1 if forced else SPLICE_FROM
         self._sendfile_from = 1 if forced else SENDFILE_FROM
 
     def relay(self, job: SocketJob) -> SocketRelay:
         """Return the relay of a body that is received from a connection."""
+        tally = self.tallies["splice"]
         if (
-            self._reactor is not None
+            self._shared is not None
             and job.size >= self._splice_from
             and _LINUX
+            and tally.begun - tally.ended < self._splices
             and isinstance(job.outbound, SocketOutbound)
             and is_plain_tcp(job.transport)
         ):
-            pipe = self.pool.lend()
-            if pipe is not None:
-                try:
-                    spliced = SpliceRelay(self._reactor, self.pool, pipe, job)
-                except OSError:
-                    # No descriptors left: copying needs none.
-                    self.pool.take_back(pipe, empty=True)
-                else:
-                    return self._counted("splice", spliced)
-        return self._counted("copy", CopyRelay(job))
+            # It needs two more descriptors; copying needs none.
+            with suppress(OSError):
+                return self._counted("splice", SpliceRelay(self._shared, job))
+        return self._counted("copy", CopyRelay(job, self.rotation))
 
     def read_small(self, job: FileJob) -> bytes | None:
         """Return the whole reply, and close the file, if one write and no relay can send it.
@@ -134,7 +139,7 @@ class Relays:
             else:
                 blocking = not cache.known(descriptor, job.device)
             if blocking:
-                return self._counted("thread", ThreadedFileRelay(job, cache))
+                return self._counted("thread", ThreadedFileRelay(job, cache, self.rotation))
         if (
             self._reactor is not None
             and _LINUX
@@ -144,13 +149,15 @@ class Relays:
         ):
             # It needs one more descriptor; copying does not.
             with suppress(OSError):
-                return self._counted("sendfile", SendfileRelay(self._reactor, job, cache))
-        return self._counted("read", CopyingFileRelay(job, cache, self._clock))
+                return self._counted(
+                    "sendfile", SendfileRelay(self._reactor, self.rotation, job, cache)
+                )
+        return self._counted("read", CopyingFileRelay(job, cache, self.rotation))
 
     def send_bytes(self, data: bytes, outbound: Outbound, ended: Ended) -> Relay:
         """Return the relay of bytes that are in memory."""
         job = FileJob(b"", Bytes(data), len(data), outbound, ended)
-        return self._counted("memory", CopyingFileRelay(job, None, self._clock))
+        return self._counted("memory", CopyingFileRelay(job, None, self.rotation))
 
     def _counted(self, kind: str, relay: R) -> R:
         """Return a relay that is counted as one of a kind."""
@@ -171,3 +178,5 @@ class Relays:
     def close(self) -> None:
         """Close the pipes that are kept for the next body."""
         self.pool.close()
+        if self._shared is not None:
+            self._shared.low_water.close()

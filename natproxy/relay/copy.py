@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from natproxy.relay.job import SocketJob, SocketRelay, SourceShort
+from natproxy.relay.outbound import DIRECT
+from natproxy.relay.rotation import Rotation
 
 
 class CopyRelay(SocketRelay):
     """Writes what the source's protocol receives.
 
     The source is paused while the outbound is, so that no more than the two transports'
-    buffers is held in memory.
+    buffers is held in memory. It is paused as well when the bytes of the reactor's turn are
+    used up, until the relay's own turn.
+
+    :param rotation: where the relay waits for its turn.
     """
 
-    __slots__ = ("_account", "_body", "_header", "_source")
+    __slots__ = ("_account", "_body", "_header", "_in_turn", "_rotation", "_source")
 
-    def __init__(self, job: SocketJob) -> None:
+    def __init__(self, job: SocketJob, rotation: Rotation) -> None:
         super().__init__(job.outbound, job.ended)
+        self._rotation = rotation
+        self._in_turn = False
         self._header = job.header
         self._body = job.body
         self._source = job.source
@@ -37,8 +44,25 @@ class CopyRelay(SocketRelay):
         body, _ = self._body.take(data)
         if body:
             self._write(body)
-        if self._body.complete and self._running:
+        if self._is_over():
+            return
+        if self._body.complete:
             self._finish()
+            return
+        if self._in_turn:
+            # These bytes were counted when the turn began.
+            self._in_turn = False
+        else:
+            self._rotation.count(len(body))
+        if self._rotation.exhausted and self._rotation.wait(self):
+            self._source.pauseProducing()
+
+    def take_turn(self) -> None:
+        """Read from the source, once."""
+        if not self._outbound.paused:
+            self._in_turn = True
+            self._rotation.count(DIRECT)
+            self._source.resumeProducing()
 
     def source_lost(self) -> None:
         """Fail, because no more bytes will be received."""
@@ -50,12 +74,14 @@ class CopyRelay(SocketRelay):
         self._source.pauseProducing()
 
     def resumeProducing(self) -> None:
-        """Read from the source again."""
-        self._source.resumeProducing()
+        """Read from the source again, unless the relay waits for its turn."""
+        if self not in self._rotation:
+            self._source.resumeProducing()
 
     def _write(self, data: bytes) -> None:
         self._count(len(data))
         self._account.write(data)
 
     def _release(self) -> None:
+        self._rotation.leave(self)
         self._outbound.detach()

@@ -8,14 +8,14 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from natproxy.relay.job import FileJob, Relay, SourceChanged, SourceShort
 from natproxy.relay.page_cache import PageCache
+from natproxy.relay.rotation import SLICE, Rotation
 
 CHUNK = 128 * 1024
-"""Bytes copied in one turn: as many as Twisted's transport passes to the kernel at once."""
+"""Bytes copied at once: as many as Twisted's transport passes to the kernel at once."""
 
 BLOCK = 256 * 1024
 """Bytes read at once in a thread."""
@@ -46,12 +46,13 @@ class Bytes:
 class FileRelay(Relay):
     """Sends a promised number of bytes of a file.
 
-    Subclasses move one piece after the other in `_move`. The file is closed at the end,
-    however the relay ends, but not while a thread reads it: closing a file of a file system
-    that hangs may hang as well, and its descriptor would soon be another file's.
+    Subclasses move a slice in `take_turn`, as the rotation admits them. The file is closed at
+    the end, however the relay ends, but not while a thread reads it: closing a file of a file
+    system that hangs may hang as well, and its descriptor would soon be another file's.
 
     :param page_cache: reports which bytes can be read without waiting for a disk; ``None`` if
         all can.
+    :param rotation: where the relay waits for its turn.
     """
 
     __slots__ = (
@@ -64,10 +65,11 @@ class FileRelay(Relay):
         "_offset",
         "_page_cache",
         "_reading",
+        "_rotation",
         "_unchanged",
     )
 
-    def __init__(self, job: FileJob, page_cache: PageCache | None) -> None:
+    def __init__(self, job: FileJob, page_cache: PageCache | None, rotation: Rotation) -> None:
         super().__init__(job.outbound, job.ended)
         self._header = job.header
         self._file = job.file
@@ -79,9 +81,16 @@ class FileRelay(Relay):
         self._in_thread = False
         self._reading: Deferred[Any] | None = None
         self._cached_to = 0
+        self._rotation = rotation
 
-    def _move(self) -> None:
+    def take_turn(self) -> None:
+        """Send a slice of the file."""
         raise NotImplementedError
+
+    def _ready(self) -> None:
+        """Take a turn, at once or in line."""
+        if self._rotation.enter(self):
+            self.take_turn()
 
     def _release(self) -> None:
         self._detach()
@@ -91,6 +100,7 @@ class FileRelay(Relay):
             self._reading.cancel()
 
     def _detach(self) -> None:
+        self._rotation.leave(self)
         self._outbound.detach()
 
     def _advance(self, size: int) -> None:
@@ -107,7 +117,7 @@ class FileRelay(Relay):
     def _readable(self, most: int) -> int:
         """Return how many of the next bytes can be read at once, up to ``most``.
 
-        If there are none they are read in a thread, and `_move` is called after that.
+        If there are none they are read in a thread, and `_ready` is called after that.
         """
         wanted = min(most, self._end - self._offset)
         file = self._file.fileno()
@@ -121,7 +131,7 @@ class FileRelay(Relay):
         self._cached_to = self._offset + wanted
         self._in_thread = True
         loading = self._page_cache.load(file, self._offset, wanted, self._device, self._returned)
-        self._await(loading, lambda _: self._move())
+        self._await(loading, lambda _: self._ready())
         return 0
 
     def _await(self, reading: Deferred[T], read: Callable[[T], object]) -> None:
@@ -166,19 +176,9 @@ class CopyingFileRelay(FileRelay):
 
     So a large file needs no more memory than a small one, and other clients are served
     between two chunks. The header and a small file leave in one write.
-
-    :param clock: calls the relay in the reactor's next turn when the outbound's budget for this
-        one is spent and its buffer is not full; ``None`` to write until it is.
     """
 
-    __slots__ = ("_clock", "_next_turn")
-
-    def __init__(
-        self, job: FileJob, page_cache: PageCache | None, clock: IReactorTime | None = None
-    ) -> None:
-        super().__init__(job, page_cache)
-        self._clock = clock
-        self._next_turn: IDelayedCall | None = None
+    __slots__ = ()
 
     def start(self) -> None:
         """Write the header and the first chunk."""
@@ -187,16 +187,16 @@ class CopyingFileRelay(FileRelay):
             self._outbound.write(self._take_header())
             self._finish()
         else:
-            self._move()
+            self._ready()
 
-    def _move(self) -> None:
-        left = self._outbound.budget
+    def take_turn(self) -> None:
+        """Write chunks until the outbound pauses or the slice is used up."""
+        left = min(SLICE, self._outbound.budget)
         while not (self._outbound.paused or self._is_over()):
             if left <= 0:
-                if self._clock is not None:
-                    self._next_turn = self._clock.callLater(0, self._take_turn)
+                if self._rotation.wait(self):
                     return
-                left = self._outbound.budget
+                left = min(SLICE, self._outbound.budget)
             wanted = self._readable(min(CHUNK, left))
             if not wanted:
                 return
@@ -210,16 +210,6 @@ class CopyingFileRelay(FileRelay):
             left -= len(chunk)
             self._write(chunk)
 
-    def _take_turn(self) -> None:
-        self._next_turn = None
-        self._move()
-
-    def _detach(self) -> None:
-        super()._detach()
-        if self._next_turn is not None:
-            self._next_turn.cancel()
-            self._next_turn = None
-
     def _write(self, chunk: bytes) -> None:
         """Write the header, if it has not been, and a chunk; none at the end of the file."""
         data = chunk if self.begun else self._take_header() + chunk
@@ -230,14 +220,15 @@ class CopyingFileRelay(FileRelay):
         if not chunk:
             self._fail_short()
             return
+        self._rotation.count(len(chunk))
         self._advance(len(chunk))
         if self._offset == self._end:
             self._finish()
 
     def resumeProducing(self) -> None:
         """Write the next chunk: the transport's buffer is empty."""
-        if self._reading is None and self._next_turn is None:
-            self._move()
+        if self._reading is None:
+            self._ready()
 
 
 class ThreadedFileRelay(CopyingFileRelay):
@@ -253,9 +244,10 @@ class ThreadedFileRelay(CopyingFileRelay):
     def start(self) -> None:
         """Read the first block in a thread."""
         self._outbound.attach(self)
-        self._move()
+        self._ready()
 
-    def _move(self) -> None:
+    def take_turn(self) -> None:
+        """Read a block in a thread; it is written as soon as it has been read."""
         if self._reading is not None or self._outbound.paused or self._is_over():
             return
         assert self._page_cache is not None
@@ -275,4 +267,5 @@ class ThreadedFileRelay(CopyingFileRelay):
 
     def _received(self, block: bytes) -> None:
         self._write(block)
-        self._move()
+        if not self._is_over():
+            self._ready()

@@ -200,6 +200,11 @@ class Relay(ABC):
     def _release(self) -> None:
         """Detach from the outbound and close what the relay holds; called once."""
 
+    def fail_turn(self, error: Exception) -> None:
+        """Fail with an exception that was raised in the relay's turn."""
+        if self._running:
+            self._fail(error)
+
     def _count(self, size: int) -> None:
         """Count bytes that are handed on."""
         self.sent += size

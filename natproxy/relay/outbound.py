@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
+import struct
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -31,8 +34,7 @@ class Transport(ITCPTransport, IFileDescriptor, IConsumer, IPushProducer):
 BUDGET = 2 << 20
 """Bytes of a body that a relay may move to one connection in one turn of the reactor.
 
-Each method moves less where less was measured to be as fast: see `natproxy.relay.splice.TURN`,
-`natproxy.relay.sendfile.STRETCH`, `natproxy.relay.files.CHUNK` and `natproxy.relay.files.BLOCK`.
+No method moves more than a slice: see `natproxy.relay.rotation.SLICE`.
 """
 
 LEAST_BUDGET = 64 * 1024
@@ -43,6 +45,13 @@ DIRECT = 64 * 1024
 
 UNSENT = 1 << 20
 """Bytes that the kernel may hold for a peer and has not sent yet."""
+
+# Linux: the bytes that were not sent yet (linux/sockios.h), and the memory of a socket
+# (sock_diag(7)): of its nine numbers, the limit of what is to be sent, and how much that is.
+_SIOCOUTQNSD = 0x894B
+_SO_MEMINFO = 55
+_MEMINFO = struct.Struct("=12xI4xI12x")
+_NO_BYTES = bytes(4)
 
 
 @implementer(IPushProducer)
@@ -196,6 +205,19 @@ class SocketOutbound(Outbound):
     def descriptor(self) -> int:
         """Return the socket's descriptor."""
         return self._transport.fileno()
+
+    def space(self) -> int:
+        """Return how many more bytes the socket takes now; `BUDGET` where that is not reported."""
+        try:
+            memory = self._transport.getHandle().getsockopt(
+                socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size
+            )
+            most, queued = _MEMINFO.unpack(memory)
+            unsent = fcntl.ioctl(self._transport.fileno(), _SIOCOUTQNSD, _NO_BYTES)
+        except (OSError, struct.error):
+            return BUDGET
+        space: int = min(most - queued, UNSENT - int.from_bytes(unsent, sys.byteorder))
+        return space
 
     def buffer_emptied(self) -> None:
         """Resume the relay: the transport has sent what it had buffered."""

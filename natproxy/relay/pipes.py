@@ -12,12 +12,12 @@ LARGE = 1 << 20
 SMALLEST = 64 * 1024
 """Below this size, copying is cheaper than splicing."""
 
-MOST = 512
+PIPES = 512
 """Pipes that are lent at once."""
 
 # An unprivileged user's pipes may hold 64 MiB in all (pipe(7), pipe-user-pages-soft):
 # the first few pipes are large, those lent when there are many are small.
-_SIZES = ((16, LARGE), (64, LARGE // 4), (MOST, SMALLEST))
+_SIZES = ((16, LARGE), (64, LARGE // 4), (PIPES, SMALLEST))
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class PipePool:
 
     KEPT = 16
 
-    def __init__(self, limit: int = MOST) -> None:
+    def __init__(self, limit: int = PIPES) -> None:
         self.lent = 0
         self.refused = 0
         self._limit = limit

@@ -13,15 +13,13 @@ from natproxy.relay.files import FileRelay
 from natproxy.relay.job import FileJob, PeerGone, SourceChanged
 from natproxy.relay.outbound import SocketOutbound
 from natproxy.relay.page_cache import PageCache
-
-STRETCH = 1 << 20
-"""Most bytes for which one step checks the page cache and calls ``sendfile``."""
+from natproxy.relay.rotation import SLICE, Rotation
 
 _FILE_ERRORS = frozenset((errno.EIO, errno.ESTALE, errno.EINVAL, errno.ENOMEM))
 
 
 class SendfileRelay(FileRelay):
-    """Sends up to `STRETCH` bytes of a file each time that the socket is writable.
+    """Sends up to `SLICE` bytes of a file in each turn, when the socket is writable.
 
     :raises OSError: if the client's descriptor cannot be duplicated; the caller then still has
         to close the file.
@@ -29,24 +27,38 @@ class SendfileRelay(FileRelay):
 
     __slots__ = ("_receiver", "_sendfile_end", "_socket")
 
-    def __init__(self, reactor: IReactorFDSet, job: FileJob, page_cache: PageCache | None) -> None:
-        super().__init__(job, page_cache)
+    def __init__(
+        self,
+        reactor: IReactorFDSet,
+        rotation: Rotation,
+        job: FileJob,
+        page_cache: PageCache | None,
+    ) -> None:
+        super().__init__(job, page_cache, rotation)
         # The last byte is sent separately, after the check that the file has not changed.
         self._sendfile_end = self._end - (job.unchanged is not None)
         self._socket = cast(SocketOutbound, job.outbound)
-        self._receiver = WatchedDescriptor(reactor, self._socket.descriptor(), self._move)
+        self._receiver = WatchedDescriptor(reactor, self._socket.descriptor(), self._ready)
 
     def start(self) -> None:
         """Write the header, and send the file as soon as the header has been sent."""
         self._outbound.write(self._take_header())
-        self._socket.lend(self, self._move)
+        self._socket.lend(self, self._ready)
 
-    def _move(self) -> None:
+    def _ready(self) -> None:
+        """Take a turn, at once or in line: the socket is writable, or the disk has been read."""
         # While a thread reads, no event is expected: this one is for an earlier descriptor with
         # the same number.
         if self._reading is not None or self._is_over():
             return
-        wanted = self._readable(min(STRETCH, self._outbound.budget))
+        if self._rotation.enter(self):
+            self.take_turn()
+        else:
+            self._receiver.stop_waiting()
+
+    def take_turn(self) -> None:
+        """Send a slice."""
+        wanted = self._readable(min(SLICE, self._outbound.budget))
         if self._is_over():
             return
         if not wanted:
@@ -71,6 +83,7 @@ class SendfileRelay(FileRelay):
             self._fail_short()
             return
         if moved > 0:
+            self._rotation.count(moved)
             self._advance(moved)
             if self._offset == self._end:
                 self._finish()
@@ -95,5 +108,6 @@ class SendfileRelay(FileRelay):
         return os.write(receiver, last) if last else 0
 
     def _detach(self) -> None:
+        self._rotation.leave(self)
         self._receiver.close()
         self._socket.take_back()

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import enum
 import os
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 from twisted.internet.interfaces import IReactorFDSet
 
 from natproxy.relay.descriptors import WatchedDescriptor
 from natproxy.relay.job import PeerGone, SocketJob, SocketRelay, SourceShort
-from natproxy.relay.outbound import SocketOutbound
+from natproxy.relay.low_water import LowWater
+from natproxy.relay.outbound import DIRECT, SocketOutbound
 from natproxy.relay.pipes import Pipe, PipePool
+from natproxy.relay.rotation import SLICE, Rotation
 
-TURN = 2 << 20
-"""Bytes that all relays together move in one turn of the reactor, in equal shares."""
+WORTHWHILE = 256 * 1024
+"""Bytes of space in the receiving socket for which a move need not wait until it is writable.
 
-SLICE = 256 * 1024
-"""Bytes that a share has at least: with less, the system calls cost more than the copying."""
+The kernel reports it as writable when a third of its buffer is free.
+"""
+
+LEAST_MOVE = 4096
+"""Bytes that are moved to a socket that is writable, even if the kernel reports less space."""
 
 # Not SPLICE_F_MORE: when nothing more comes at once, the rest waits for 200 ms.
 _FLAGS = getattr(os, "SPLICE_F_MOVE", 0) | getattr(os, "SPLICE_F_NONBLOCK", 0)
@@ -32,21 +38,40 @@ class SizedBody(Protocol):
         ...
 
 
+class Waiting(enum.Enum):
+    """What a `SpliceRelay` waits for; when that has happened, it waits for its turn in line."""
+
+    FLUSH = "the transport has to send what was written to it"
+    SOURCE = "the source has to send"
+    SPACE = "the receiver has to read"
+    PIPE = "the receiver has to read, and bytes for it are in a pipe"
+
+
+class Shared(NamedTuple):
+    """What the spliced bodies of one daemon share.
+
+    :ivar reactor: watches their sockets.
+    """
+
+    reactor: IReactorFDSet
+    pool: PipePool
+    rotation: Rotation
+    low_water: LowWater
+
+
 class SpliceRelay(SocketRelay):
     """Moves one counted body from a TCP connection to another.
 
-    When the header has left the transport's buffer, the body is moved beside the two
-    transports: the pipe is filled from the one socket and emptied into the other, and the
-    relay waits for whichever socket is not ready. The pipe is always empty before it is
-    filled, so that EAGAIN from the source means only that there is nothing to read.
+    When the header has left the transport's buffer, the body is moved beside the two transports:
+    slice by slice through a pipe, as the `Rotation` admits it. A slice is no larger than the
+    receiver has space for: so the pipe is empty after the move, and the next relay borrows it. If
+    the receiver takes less than that, the relay keeps the pipe until the rest has been taken.
+    When there is no pipe to borrow, up to `DIRECT` bytes are copied.
 
     The source's transport stays paused. ``job.progress`` is called whenever bytes have
     come from the source, and when the source is to send again after the outbound was full.
 
-    :param reactor: watches the two sockets.
-    :param pool: where the pipe is returned.
-    :param pipe: an empty one.
-    :raises OSError: if there are no descriptors for it; the pipe is still the caller's.
+    :raises OSError: if there are no descriptors for it.
     """
 
     __slots__ = (
@@ -54,30 +79,37 @@ class SpliceRelay(SocketRelay):
         "_body",
         "_header",
         "_in_pipe",
+        "_mark",
         "_pipe",
         "_pool",
         "_progress",
         "_receiver",
+        "_rotation",
         "_socket",
         "_source",
+        "_waiting",
     )
 
-    def __init__(self, reactor: IReactorFDSet, pool: PipePool, pipe: Pipe, job: SocketJob) -> None:
+    def __init__(self, shared: Shared, job: SocketJob) -> None:
         super().__init__(job.outbound, job.ended)
-        self._pool = pool
-        self._pipe = pipe
+        self._rotation = shared.rotation
+        self._pool = shared.pool
+        self._pipe: Pipe | None = None
         self._in_pipe = 0
+        self._waiting = Waiting.FLUSH
         self._header = job.header
         self._body = cast(SizedBody, job.body)
         self._account = job.account
         self._progress = job.progress
         self._socket = cast(SocketOutbound, job.outbound)
-        self._source = WatchedDescriptor(reactor, job.transport.fileno(), self._move)
+        reactor = shared.reactor
+        self._source = WatchedDescriptor(reactor, job.transport.fileno(), self._ready)
         try:
-            self._receiver = WatchedDescriptor(reactor, self._socket.descriptor(), self._move)
+            self._receiver = WatchedDescriptor(reactor, self._socket.descriptor(), self._ready)
         except OSError:
             self._source.close()
             raise
+        self._mark = shared.low_water.of(job.transport.getHandle())
         job.transport.pauseProducing()
 
     def start(self) -> None:
@@ -85,10 +117,7 @@ class SpliceRelay(SocketRelay):
         # With it came up to 64 KiB of the body: they must not be held until the end.
         header, self._header = self._header, b""
         self.begun = True
-        self._count(len(header))
-        self._account.write(header)
-        if self._running:
-            self._socket.lend(self, self._begin)
+        self._write(header)
 
     def deliver(self, data: bytes) -> None:
         """Raise ``AssertionError``: the source's transport has been paused."""
@@ -99,71 +128,146 @@ class SpliceRelay(SocketRelay):
         if self._running:
             self._fail(SourceShort(f"{self._body.remaining} bytes"))
 
+    def take_turn(self) -> None:
+        """Empty the pipe, if one is held; else move a slice."""
+        if self._waiting is not Waiting.PIPE:
+            self._move()
+        elif self._empty_pipe():
+            self._continue()
+
     def _release(self) -> None:
+        self._rotation.leave(self)
+        self._mark.close()
         self._source.close()
         self._receiver.close()
-        self._pool.take_back(self._pipe, empty=not self._in_pipe)
+        if self._pipe is not None:
+            self._pool.take_back(self._pipe, empty=not self._in_pipe)
         self._socket.take_back()
 
-    def _begin(self) -> None:
-        if self._running:
-            self._progress()
-            self._source.wait_readable()
+    def _ready(self) -> None:
+        """Take a turn, at once or in line: the socket that was waited for is ready."""
+        if self._waiting is Waiting.FLUSH:
+            # The event is for an earlier descriptor with the same number.
+            return
+        if self._waiting is Waiting.SOURCE:
+            self._mark.reached()
+        if self._rotation.enter(self, first=self._waiting is Waiting.PIPE):
+            self.take_turn()
+        else:
+            self._source.stop_waiting()
+            self._receiver.stop_waiting()
+
+    def _continue(self) -> None:
+        """Wait for the source, or finish."""
+        if self._socket.paused:
+            self._socket.set_paused(False)
+            if self._is_over():
+                return
+        self._progress()
+        if not self._body.remaining:
+            self._finish()
+            return
+        if self._waiting is not Waiting.SOURCE:
+            self._waiting = Waiting.SOURCE
+            self._receiver.stop_waiting()
+        self._mark.wait(self._body.remaining)
+        self._source.wait_readable()
+
+    def _wait_for_receiver(self, waiting: Waiting) -> None:
+        self._waiting = waiting
+        self._source.stop_waiting()
+        self._receiver.wait_writable()
+        self._socket.set_paused(True)
 
     def _move(self) -> None:
-        if self._in_pipe:
-            before = self._in_pipe
-            if not self._empty_pipe(self._receiver.fileno()):
-                if self._in_pipe < before and not self._is_over():
-                    # The peer reads slowly: its time-out begins again.
-                    self._socket.set_paused(True)
+        """Move a slice, as large as the receiver has space for."""
+        body = self._body
+        wanted = min(body.remaining, SLICE, self._outbound.budget)
+        space = self._socket.space()
+        if space < wanted:
+            if space < WORTHWHILE and self._waiting is Waiting.SOURCE:
+                self._wait_for_receiver(Waiting.SPACE)
                 return
-            self._receiver.stop_waiting()
-            self._socket.set_paused(False)
-            self._source.wait_readable()
-        body, pipe = self._body, self._pipe
-        source, receiver = self._source.fileno(), self._receiver.fileno()
-        # A larger share costs less per byte, but delays short commands on other connections.
-        budget = min(self._outbound.budget, max(SLICE, TURN // self._pool.lent))
-        while body.remaining and budget > 0:
-            try:
-                moved = os.splice(
-                    source, pipe.writer, min(body.remaining, budget, pipe.size), flags=_FLAGS
-                )
-            except BlockingIOError:
-                break
-            except OSError as error:
-                self._fail(SourceShort(f"{body.remaining} bytes ({error.strerror or error})"))
-                return
-            if not moved:
-                self.source_lost()
-                return
-            body.advance(moved)
-            budget -= moved
-            self._in_pipe = moved
-            if not self._empty_pipe(receiver):
-                break
-        if not self._running:
+            # A writable socket takes something, whatever the kernel reports.
+            wanted = min(wanted, max(space, LEAST_MOVE))
+        pipe = self._pool.lend()
+        if pipe is None:
+            self._copy(min(wanted, DIRECT))
             return
-        self._progress()
-        if self._in_pipe:
-            self._source.stop_waiting()
-            self._receiver.wait_writable()
-            self._socket.set_paused(True)
-        elif not body.remaining:
-            self._finish()
+        try:
+            size = min(wanted, pipe.size)
+            moved = os.splice(self._source.fileno(), pipe.writer, size, flags=_FLAGS)
+        except OSError as error:
+            self._pool.take_back(pipe, empty=True)
+            self._not_received(error)
+            return
+        self._pipe, self._in_pipe = pipe, moved
+        if self._received(moved) and self._empty_pipe():
+            self._continue()
 
-    def _empty_pipe(self, receiver: int) -> bool:
+    def _copy(self, size: int) -> None:
+        """Write bytes from the source to the outbound, which holds what the receiver leaves."""
+        try:
+            data = os.read(self._source.fileno(), size)
+        except OSError as error:
+            self._not_received(error)
+            return
+        if self._received(len(data)):
+            self._waiting = Waiting.FLUSH
+            self._source.stop_waiting()
+            self._receiver.stop_waiting()
+            if self._socket.paused:
+                self._socket.set_paused(False)
+            if not self._is_over():
+                self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        """Write bytes, and continue when the transport has sent them."""
+        self._count(len(data))
+        self._account.write(data)
+        if self._running:
+            self._socket.lend(self, self._flushed)
+
+    def _flushed(self) -> None:
+        if self._running:
+            self._continue()
+
+    def _received(self, size: int) -> bool:
+        """Count bytes that came from the source; return false if it has ended."""
+        self._body.advance(size)
+        self._rotation.count(size)
+        self._mark.moved(size)
+        if not size:
+            self.source_lost()
+        return size > 0
+
+    def _not_received(self, error: OSError) -> None:
+        if isinstance(error, BlockingIOError):
+            self._continue()
+        else:
+            missing = f"{self._body.remaining} bytes ({error.strerror or error})"
+            self._fail(SourceShort(missing))
+
+    def _empty_pipe(self) -> bool:
         """Move the pipe's bytes to the receiver; return whether all of them have gone."""
-        while self._in_pipe:
-            try:
-                moved = os.splice(self._pipe.reader, receiver, self._in_pipe, flags=_FLAGS)
-            except BlockingIOError:
-                return False
-            except OSError:
-                self._fail(PeerGone("the client is gone"))
-                return False
-            self._in_pipe -= moved
-            self._count(moved)
-            self._account.count(moved)
-        return True
+        pipe = cast(Pipe, self._pipe)
+        try:
+            moved = os.splice(pipe.reader, self._receiver.fileno(), self._in_pipe, flags=_FLAGS)
+        except BlockingIOError:
+            moved = 0
+        except OSError:
+            self._fail(PeerGone("the client is gone"))
+            return False
+        self._in_pipe -= moved
+        self._count(moved)
+        self._account.count(moved)
+        if not self._in_pipe:
+            self._pipe = None
+            self._pool.take_back(pipe, empty=True)
+            return self._running
+        if self._running and (moved or self._waiting is not Waiting.PIPE):
+            # The peer reads slowly: its time-out begins again.
+            self._wait_for_receiver(Waiting.PIPE)
+        elif self._running:
+            self._receiver.wait_writable()
+        return False

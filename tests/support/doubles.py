@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from socket import socketpair
@@ -125,6 +127,7 @@ class PlayedSocket:
 
     :ivar room: bytes that it still accepts.
     :ivar broken: raised by `send`, unless it is ``None``.
+    :ivar options: the options that were set, each with its value.
     """
 
     def __init__(self) -> None:
@@ -133,6 +136,7 @@ class PlayedSocket:
         self._peers.setblocking(False)
         self.room = 1 << 40
         self.broken: OSError | None = None
+        self.options: list[tuple[int, int]] = []
 
     def send(self, data: bytes) -> int:
         if self.broken is not None:
@@ -142,6 +146,12 @@ class PlayedSocket:
         sent = self._own.send(data[: self.room])
         self.room -= sent
         return sent
+
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        self.options.append((option, value))
+
+    def getsockopt(self, level: int, option: int, size: int = 0) -> bytes:
+        raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))
 
     def fileno(self) -> int:
         return self._own.fileno()

@@ -31,15 +31,21 @@ from natproxy.relay import (
     outbound_of,
 )
 from natproxy.relay.files import CHUNK, CopyingFileRelay
-from natproxy.relay.sendfile import STRETCH
-from tests.support.doubles import BufferedWire, PlayedPageCache, PlayedThread, SocketWire
+from natproxy.relay.rotation import SLICE
+from tests.support.doubles import (
+    BufferedWire,
+    PlayedPageCache,
+    PlayedThread,
+    SocketWire,
+    TurnClock,
+)
 from tests.support.files import RawFile
 
 E = TypeVar("E", bound=Exception)
 
 HEADER = b"OK n\n"
 PIECE = bytes(range(256)) * (CHUNK // 128)
-LARGE_CONTENT = PIECE * (1 + 2 * STRETCH // len(PIECE)) + b"the rest"
+LARGE_CONTENT = PIECE * (1 + 2 * SLICE // len(PIECE)) + b"the rest"
 
 
 class Ends(list["Exception | None"]):
@@ -90,11 +96,15 @@ class PlayedMounts(Mounts):
         return self.memory
 
 
+class TurnReactor(MemoryReactorClock, TurnClock):
+    """A reactor that watches nothing, and can run one turn at a time."""
+
+
 class KernelCase(SynchronousTestCase):
     """The two connections of a relay, and a reactor that watches nothing."""
 
     def setUp(self) -> None:
-        self.reactor = MemoryReactorClock()
+        self.reactor = TurnReactor()
         self.progress: list[object] = []
         self.ends = Ends()
         self.client = self.wire()
@@ -229,8 +239,8 @@ class FileParts:
             (0, len(LARGE_CONTENT)),
             (1, len(LARGE_CONTENT) - 1),
             (CHUNK - 1, CHUNK + 2),
-            (STRETCH + 1, STRETCH),
-            (STRETCH, STRETCH + 1),
+            (SLICE + 1, SLICE),
+            (SLICE, SLICE + 1),
             (len(LARGE_CONTENT) - 1, 1),
         ):
             self.new_client()

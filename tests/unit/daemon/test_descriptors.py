@@ -8,6 +8,7 @@ from natproxy.daemon.config import FileServerConfig, ProxyConfig
 from natproxy.daemon.descriptors import (
     JOURNAL,
     PER_CLIENT,
+    PER_PIPE,
     PER_SPLICE,
     RESERVED,
     RESERVED_BY_THREADS,
@@ -21,11 +22,17 @@ from natproxy.daemon.descriptors import (
 from natproxy.fileserver import digests, factory, pages
 
 
+def needed_by(proxy: Capacity) -> int:
+    """Return the descriptors that a proxy needs when everything is used."""
+    splicing = proxy.splices * PER_SPLICE + proxy.pipes * PER_PIPE
+    return RESERVED + proxy.clients * PER_CLIENT + splicing
+
+
 class CapacityTests(SynchronousTestCase):
     def test_every_client_can_be_served_within_the_descriptors(self) -> None:
         for descriptors in (128, 256, 1024, 4096, 65_536, 1 << 20):
             proxy = proxy_capacity(descriptors)
-            needed = RESERVED + proxy.clients * PER_CLIENT + proxy.splices * PER_SPLICE
+            needed = needed_by(proxy)
             self.assertLessEqual(needed, descriptors)
             server = file_server_capacity(descriptors)
             if descriptors >= 256:
@@ -37,7 +44,7 @@ class CapacityTests(SynchronousTestCase):
             observers = observers_for(everything, descriptors)
             self.assertEqual(observers.control, observers.web)
             proxy = proxy_capacity(descriptors, observers)
-            needed = RESERVED + proxy.clients * PER_CLIENT + proxy.splices * PER_SPLICE
+            needed = needed_by(proxy)
             self.assertLessEqual(needed + sum(observers), descriptors)
             self.assertGreaterEqual(proxy.clients, 16)
             self.assertLessEqual(observers.control, max(2, descriptors // 16))
@@ -52,6 +59,14 @@ class CapacityTests(SynchronousTestCase):
         everything = Observers(64, 64, 32, JOURNAL)
         self.assertGreaterEqual(proxy_capacity(65_536, everything).clients, 10_000)
         self.assertGreaterEqual(file_server_capacity(65_536).clients, 10_000)
+
+    def test_thousands_of_bodies_are_spliced_through_few_pipes(self) -> None:
+        proxy = proxy_capacity(65_536)
+        self.assertGreaterEqual(proxy.splices, 4096)
+        self.assertEqual(proxy.pipes, 512)
+        few = proxy_capacity(1024)
+        self.assertGreaterEqual(few.splices, 64)
+        self.assertGreaterEqual(few.pipes, 8)
 
     def test_proxy_always_admits_one_client(self) -> None:
         self.assertEqual(proxy_capacity(0), Capacity(1))

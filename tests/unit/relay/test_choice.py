@@ -21,7 +21,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.relay import FileJob, Method, PageCache, Relays, choice
 from natproxy.relay.copy import CopyRelay
 from natproxy.relay.files import Bytes, CopyingFileRelay
-from natproxy.relay.pipes import PipePool
 from natproxy.relay.sendfile import SendfileRelay
 from natproxy.relay.splice import SpliceRelay
 from tests.support.files import RawFile
@@ -99,11 +98,23 @@ class ChoosingTests(KernelCase):
             self.upstream = self.wire(*provided)
             self.assertIs(type(self.socket_relay(self.relays(Method.KERNEL), 1 << 40)), CopyRelay)
 
-    def test_body_is_copied_while_there_is_no_pipe(self) -> None:
-        relays = self.relays()
-        with mock.patch.object(PipePool, "lend", return_value=None):
-            self.assertIs(type(self.socket_relay(relays, LIMIT)), CopyRelay)
+    def test_number_of_spliced_bodies_is_limited(self) -> None:
+        relays = Relays(self.reactor, splices=1)
+        first = self.socket_relay(relays, LIMIT)
+        self.assertIs(type(first), SpliceRelay)
+        self.assertIs(type(self.socket_relay(relays, LIMIT)), CopyRelay)
+        first.cancel()
         self.assertIs(type(self.socket_relay(relays, LIMIT)), SpliceRelay)
+
+    def test_body_is_copied_without_descriptors(self) -> None:
+        for spared in (0, 1):
+            duplicates = [os.dup(0) for _ in range(spared)]
+            scarce = mock.patch.object(os, "dup", side_effect=[*duplicates, OSError])
+            with scarce:
+                self.assertIs(type(self.socket_relay(self.relays(), LIMIT)), CopyRelay)
+            self.reactor.turn()
+            for duplicate in duplicates:
+                self.assertRaises(OSError, os.fstat, duplicate)
 
     def test_methods_have_their_names(self) -> None:
         self.assertEqual([str(method) for method in Method], ["auto", "copy", "kernel"])

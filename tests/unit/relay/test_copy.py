@@ -10,7 +10,9 @@ from natproxy.protocol import CountedBody, ListingBody
 from natproxy.relay import Outbound, SocketJob, SourceShort
 from natproxy.relay.copy import CopyRelay
 from natproxy.relay.job import Ended
-from tests.support.doubles import HIGH_WATER, BufferedWire, Wire
+from natproxy.relay.outbound import DIRECT
+from natproxy.relay.rotation import TURN, Rotation
+from tests.support.doubles import HIGH_WATER, BufferedWire, TurnClock, Wire
 from tests.support.relay_cases import HEADER, Account, Ends
 
 
@@ -19,6 +21,8 @@ class CopyRelayTests(SynchronousTestCase):
         self.new_client()
         self.source = Wire(50_000, 9001)
         self.ends = Ends()
+        self.clock = TurnClock()
+        self.rotation = Rotation(self.clock)
 
     def new_client(self) -> None:
         self.client = BufferedWire(9000, 43_210)
@@ -34,14 +38,14 @@ class CopyRelayTests(SynchronousTestCase):
     def relay(self, body: CountedBody | ListingBody) -> CopyRelay:
         """Return a relay that has been started; what it has written is forgotten."""
         self.ends.clear()
-        relay = CopyRelay(self.job(body, self.ends))
+        relay = CopyRelay(self.job(body, self.ends), self.rotation)
         relay.start()
         self.account.written.clear()
         self.client.taken()
         return relay
 
     def test_header_is_written_at_the_start(self) -> None:
-        relay = CopyRelay(self.job(CountedBody(9), self.ends))
+        relay = CopyRelay(self.job(CountedBody(9), self.ends), self.rotation)
         self.assertEqual((relay.begun, relay.sent, self.account.written), (False, 0, []))
         relay.start()
         relay.deliver(b"abc")
@@ -107,6 +111,44 @@ class CopyRelayTests(SynchronousTestCase):
         self.assertEqual(self.source.producerState, "producing")
         relay.cancel()
 
+    def test_source_is_paused_until_its_turn_when_the_bytes_of_a_turn_are_used_up(self) -> None:
+        relay = self.relay(CountedBody(1 << 30))
+        read = b"x" * DIRECT
+        for _ in range(TURN // DIRECT):
+            self.assertEqual(self.source.producerState, "producing")
+            relay.deliver(read)
+            self.client.drain()
+        self.assertEqual((self.source.producerState, relay in self.rotation), ("paused", True))
+        self.clock.turn()
+        self.assertEqual((self.source.producerState, relay in self.rotation), ("producing", False))
+        # One read was counted when the turn began, and the other relays may use up the rest.
+        self.rotation.count(TURN - DIRECT)
+        relay.deliver(read)
+        self.client.drain()
+        self.assertEqual((self.source.producerState, relay in self.rotation), ("paused", True))
+        relay.cancel()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_source_that_waits_for_its_turn_is_not_resumed_by_the_client(self) -> None:
+        relay = self.relay(CountedBody(1 << 30))
+        self.rotation.count(TURN)
+        relay.deliver(b"x" * (HIGH_WATER + 1))
+        self.assertTrue(self.outbound.paused)
+        self.client.drain()
+        self.assertEqual(self.source.producerState, "paused")
+        self.clock.turn()
+        self.assertEqual(self.source.producerState, "producing")
+
+    def test_turn_does_not_resume_a_source_that_the_client_pauses(self) -> None:
+        relay = self.relay(CountedBody(1 << 30))
+        self.rotation.count(TURN)
+        relay.deliver(b"x" * (HIGH_WATER + 1))
+        self.clock.turn()
+        self.assertEqual(self.source.producerState, "paused")
+        self.client.drain()
+        self.assertEqual(self.source.producerState, "producing")
+        relay.cancel()
+
     def test_source_is_left_alone_after_the_end(self) -> None:
         for end in ("deliver", "source_lost", "cancel"):
             relay = self.relay(CountedBody(1))
@@ -144,7 +186,7 @@ class CopyRelayTests(SynchronousTestCase):
         self.assertEqual(self.ends, [])
 
     def test_cancel_during_the_write_of_the_header_leaves_the_outbound_free(self) -> None:
-        relay = CopyRelay(self.job(CountedBody(2), self.ends))
+        relay = CopyRelay(self.job(CountedBody(2), self.ends), self.rotation)
         self.patch(self.account, "write", lambda data: relay.cancel())
         relay.start()
         self.outbound.pauseProducing()
@@ -153,7 +195,8 @@ class CopyRelayTests(SynchronousTestCase):
     def test_next_relay_may_start_from_the_end_of_the_last(self) -> None:
         later: list[CopyRelay] = []
         first = CopyRelay(
-            self.job(CountedBody(1), lambda _: later.append(self.relay(CountedBody(1))))
+            self.job(CountedBody(1), lambda _: later.append(self.relay(CountedBody(1)))),
+            self.rotation,
         )
         first.start()
         first.deliver(b"x")

@@ -14,6 +14,7 @@ from natproxy.relay import FileJob, Outbound, PageCache, Relays, SourceChanged, 
 from natproxy.relay.files import BLOCK, CHUNK, CopyingFileRelay, ThreadedFileRelay
 from natproxy.relay.job import Ended
 from natproxy.relay.outbound import LEAST_BUDGET
+from natproxy.relay.rotation import Rotation
 from tests.support.doubles import BufferedWire, PlayedPageCache, TurnClock
 from tests.support.relay_cases import HEADER, Ends, FileParts, PlayedMounts, UnknownFileCase, parts
 
@@ -57,7 +58,7 @@ class CopyingFileRelayTests(SynchronousTestCase):
         ended: Ended | None = None,
     ) -> CopyingFileRelay:
         job = FileJob(header, source, size, self.outbound, ended or self.ends)
-        relay = CopyingFileRelay(job, cache)
+        relay = CopyingFileRelay(job, cache, Rotation(None))
         self.addCleanup(lambda: self.assertTrue(source.closed))
         return relay
 
@@ -116,7 +117,7 @@ class CopyingFileRelayTests(SynchronousTestCase):
         self.outbound.budget = LEAST_BUDGET
         size = 5 * LEAST_BUDGET + 3
         job = FileJob(b"", SpiedFile(b"x" * size), size, self.outbound, self.ends)
-        relay = CopyingFileRelay(job, None, clock)
+        relay = CopyingFileRelay(job, None, Rotation(clock))
         relay.start()
         turns = 0
         while not self.ends:
@@ -134,7 +135,7 @@ class CopyingFileRelayTests(SynchronousTestCase):
         self.outbound.budget = LEAST_BUDGET
         size = 5 * LEAST_BUDGET
         job = FileJob(b"", SpiedFile(b"x" * size), size, self.outbound, self.ends)
-        relay = CopyingFileRelay(job, None, clock)
+        relay = CopyingFileRelay(job, None, Rotation(clock))
         relay.start()
         relay.cancel()
         self.assertEqual((relay.sent, clock.getDelayedCalls()), (LEAST_BUDGET, []))

@@ -10,16 +10,23 @@ from unittest import mock, skipUnless
 from hypothesis import given, settings
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionLost
-from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.protocol import Refusal
 from natproxy.relay import Method, PeerGone, Relay, Relays, SourceChanged
 from natproxy.relay.outbound import LEAST_BUDGET
-from natproxy.relay.sendfile import STRETCH, SendfileRelay
+from natproxy.relay.rotation import SLICE, TURN
+from natproxy.relay.sendfile import SendfileRelay
 from tests.support.doubles import PlayedPageCache, SocketWire
-from tests.support.relay_cases import HEADER, LARGE_CONTENT, FileParts, KernelCase, parts
+from tests.support.relay_cases import (
+    HEADER,
+    LARGE_CONTENT,
+    FileParts,
+    KernelCase,
+    TurnReactor,
+    parts,
+)
 
 
 @skipUnless(hasattr(os, "sendfile"), "no sendfile on this system")
@@ -42,19 +49,37 @@ class SendfileTurnTests(KernelCase):
         return count
 
     def start(self, cache: PlayedPageCache | None = None) -> Relay:
-        relay = self.file_relay(self.relays(cache=cache), 10 * STRETCH)
+        relay = self.file_relay(self.relays(cache=cache), 10 * SLICE)
         relay.start()
         return relay
 
-    def test_one_stretch_is_sent_in_one_turn(self) -> None:
+    def test_one_slice_is_sent_for_one_event(self) -> None:
         relay = self.start()
         for turn in range(10):
-            self.assertEqual(self.calls[-1], (turn * STRETCH, STRETCH))
+            self.assertEqual(self.calls[-1], (turn * SLICE, SLICE))
             self.assertEqual((len(self.calls), self.ends), (turn + 1, [None] * (turn == 9)))
-            self.assertEqual(relay.sent, len(b"OK n\n") + (turn + 1) * STRETCH)
+            self.assertEqual(relay.sent, len(b"OK n\n") + (turn + 1) * SLICE)
             for descriptor in self.reactor.getWriters():
                 descriptor.doWrite()
+            self.reactor.turn()
         self.assertEqual(self.reactor.getWriters(), [])
+
+    def test_relay_waits_in_line_when_the_bytes_of_the_turn_are_used_up(self) -> None:
+        relays = self.relays()
+        relays.rotation.count(TURN)
+        relay = self.file_relay(relays, 10 * SLICE)
+        relay.start()
+        self.assertEqual(self.client.socket.taken(), b"OK n\n")
+        self.assertEqual((self.calls, self.reactor.getWriters()), ([], []))
+        self.reactor.turn()
+        self.assertEqual(self.calls, [(0, SLICE)])
+        (descriptor,) = self.reactor.getWriters()
+        relays.rotation.count(TURN)
+        descriptor.doWrite()
+        self.assertEqual((len(self.calls), self.reactor.getWriters()), (1, []))
+        relay.cancel()
+        self.reactor.turn()
+        self.assertEqual((len(self.calls), len(relays.rotation)), (1, 0))
 
     def test_budget_of_the_outbound_limits_what_is_sent_in_one_turn(self) -> None:
         relay = self.file_relay(self.relays(), 3 * LEAST_BUDGET)
@@ -82,6 +107,7 @@ class SendfileTurnTests(KernelCase):
             else:
                 (descriptor,) = self.reactor.getWriters()
                 descriptor.doWrite()
+            self.reactor.turn()
             for offset, count in self.calls:
                 self.assertTrue(
                     any(start <= offset and offset + count <= end for start, end in loaded),
@@ -95,7 +121,7 @@ class SendfileTurnTests(KernelCase):
         relay._receiver.connectionLost(Failure(ConnectionLost()))
         self.assertEqual(self.calls, [])
         cache.loaded()
-        self.assertEqual(self.calls, [(0, STRETCH)])
+        self.assertEqual(self.calls, [(0, SLICE)])
 
     def test_read_that_is_refused_at_once_is_reported(self) -> None:
         cache = PlayedPageCache()
@@ -136,7 +162,7 @@ class SendfilePartsTests(FileParts, SynchronousTestCase):
         self.assert_all_arrives(*part)
 
     def new_client(self) -> None:
-        self.reactor = MemoryReactorClock()
+        self.reactor = TurnReactor()
         self.client = SocketWire(9001, 43_210)
         self.addCleanup(self.client.socket.close)
         self.relays = Relays(self.reactor, Method.KERNEL)
@@ -145,6 +171,7 @@ class SendfilePartsTests(FileParts, SynchronousTestCase):
         self.received += self.client.socket.taken()
         for descriptor in self.reactor.getWriters():
             descriptor.doWrite()
+        self.reactor.turn()
 
     def test_only_the_last_byte_is_held_back(self) -> None:
         self.relay(LARGE_CONTENT, 0, 100, lambda: False)
