@@ -83,6 +83,8 @@ class CommandReceiver(LineReceiver):
         self._queue: deque[Command] = deque()
         self._units = 0
         self._unparsed = b""
+        # Whether what `LineReceiver` has received ends with a line feed.
+        self._at_line_start = True
 
     @property
     def client_address(self) -> Address:
@@ -184,12 +186,24 @@ class CommandReceiver(LineReceiver):
         """Parse received bytes for one share of work; keep them while paused."""
         if self.state in ENDING:
             return
-        self._unparsed += data
-        if not self.paused:
-            self._units = SHARE
+        if self.paused:
+            self._unparsed += data
+            return
+        self._units = SHARE
+        size = len(data)
+        if (
+            self._at_line_start
+            and not self._unparsed
+            and size <= SLICE
+            and data.find(b"\n") == size - 1
+        ):
+            # One whole command, as nearly always: `LineReceiver` would do no more.
+            self.lineReceived(data[:-1])
+        else:
+            self._unparsed += data
             self._parse()
-            self._continue()
-            self.factory.rotation.left -= SHARE - self._units
+        self._continue()
+        self.factory.rotation.left -= SHARE - self._units
 
     def resumeProducing(self) -> None:
         """Parse the bytes that were kept; resume reading if work is left in this share."""
@@ -276,6 +290,7 @@ class CommandReceiver(LineReceiver):
         """Parse received bytes until `lineReceived` pauses."""
         while self._unparsed and not self.paused:
             piece, self._unparsed = self._unparsed[:SLICE], self._unparsed[SLICE:]
+            self._at_line_start = piece.endswith(b"\n")
             super().dataReceived(piece)
 
     def _next(self) -> None:

@@ -41,13 +41,13 @@ REPLIES = {
 CALLS = 44
 """Calls of Python functions from ``lineReceived`` to the removal, without a subscriber."""
 
-MODULES = 11
-"""Modules of these functions."""
+MODULES = 12
+"""Modules of these functions. One is the transport, which replaces Twisted's."""
 
 LOGGED_CALLS = 54
 """Calls with the log as a subscriber."""
 
-FILES = 25
+FILES = 26
 """Modules of the client and of both daemons that execute one ``GET`` of 3 bytes."""
 
 
