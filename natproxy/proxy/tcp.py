@@ -31,6 +31,7 @@ from natproxy.relay.descriptors import close_later
 
 _CONNECTED = (0, errno.EISCONN)
 _PENDING = (errno.EINPROGRESS, errno.EALREADY)
+_NONBLOCKING_STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 
 
 class TCPConnector:
@@ -51,7 +52,7 @@ class TCPConnector:
     def connect(self, factory: ConnectionFactory) -> Callable[[], object]:
         """Begin to connect; see `Connector`."""
         try:
-            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            sock = socket.socket(socket.AF_INET, _NONBLOCKING_STREAM)
         except OSError as failure:
             self._failed(factory, failure.errno or 0)
             return _already_ended
@@ -77,7 +78,7 @@ class TCPConnector:
         try:
             protocol = factory.buildProtocol(self.address)
             transport = UpstreamTransport(sock, self.address, protocol, self._reactor)
-            transport.startReading()
+            self._reactor.addReader(transport)
         except Exception:
             sock.close()
             factory.clientConnectionFailed(None, Failure())

@@ -34,13 +34,21 @@ _RESET = struct.pack("ii", 1, 0)
 class UpstreamTransport(tcp.Connection):
     """A connected IPv4 socket as a transport, which owns the socket.
 
-    Whoever makes it calls ``startReading``, and ``makeConnection`` of the protocol.
+    Whoever makes it adds it to the reactor, and calls ``makeConnection`` of the protocol.
 
     :param connected: in non-blocking mode.
     :param peer: address of the other end.
     """
 
     logstr = "upstream"
+
+    # Set for one connection when they become true.
+    _buffered = False
+    """Whether the buffer of ``FileDescriptor`` has been used."""
+    _in_read = False
+    """Whether `doRead` is calling the protocol."""
+    _reset_due = False
+    """Whether the protocol has aborted the connection within `doRead`."""
 
     def __init__(
         self, connected: socket.socket, peer: Address, protocol: IProtocol, reactor: IReactorFDSet
@@ -52,10 +60,6 @@ class UpstreamTransport(tcp.Connection):
         self.protocol = protocol
         self.connected = 1
         self._peer = peer
-        # Whether the buffer of ``FileDescriptor`` has been used.
-        self._buffered = False
-        self._in_read = False
-        self._reset_due = False
 
     def local_address(self) -> Address:
         """Return the address of this end."""
@@ -129,7 +133,7 @@ class UpstreamTransport(tcp.Connection):
 
     def _reset(self) -> None:
         """Do what `connectionLost` does, for a connection without a buffer and a producer."""
-        self.stopReading()
+        self.reactor.removeReader(self)
         self.disconnected = 1
         self.connected = 0
         connected, protocol = self.socket, self.protocol

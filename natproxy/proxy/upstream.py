@@ -121,7 +121,8 @@ class UpstreamFactory(ClientFactory):
         self, addr: IAddress | Address | None
     ) -> UpstreamProtocol:
         """Return the protocol of the upstream connection."""
-        return UpstreamProtocol(self, self.resources.address_of(addr))
+        upstream = addr if isinstance(addr, Address) else self.resources.address_of(addr)
+        return UpstreamProtocol(self, upstream)
 
     def clientConnectionFailed(self, connector: object, reason: Failure) -> None:
         """Send the client an error that describes the failure, and log the system's error."""

@@ -190,15 +190,10 @@ class CommandReceiver(LineReceiver):
             self._unparsed += data
             return
         self._units = SHARE
-        size = len(data)
-        if (
-            self._at_line_start
-            and not self._unparsed
-            and size <= SLICE
-            and data.find(b"\n") == size - 1
-        ):
+        end = len(data) - 1
+        if self._at_line_start and end < SLICE and data.find(b"\n") == end:
             # One whole command, as nearly always: `LineReceiver` would do no more.
-            self.lineReceived(data[:-1])
+            self.lineReceived(data[:end])
         else:
             self._unparsed += data
             self._parse()
@@ -315,7 +310,7 @@ class CommandReceiver(LineReceiver):
         if self.state is not _IDLE:
             return
         self.state = TRANSITIONS[_IDLE][_DISPATCH]
-        queue = self._queue
+        queue, factory = self._queue, self.factory
         while (
             queue
             and self._units > 0
@@ -326,9 +321,9 @@ class CommandReceiver(LineReceiver):
             command = queue.popleft()
             # A long name is also decoded, looked up and logged.
             self._units -= self.command_units + len(command.line) // BYTES_PER_UNIT
-            self.started_at = self.factory.clock.seconds()
+            self.started_at = factory.clock.seconds()
             try:
-                self.factory.admit(command, self.client_address)
+                factory.admit(command, self.client_address)
                 self.command = command
                 self.command_received(command)
             except Exception:

@@ -205,13 +205,11 @@ class CommandFactory(ServerFactory):
             connection.abort(Outcome.DRAINED)
 
     def address_of(self, address: object) -> Address:
-        """Return the `Address` for an address that Twisted passes; an `Address` as it is.
+        """Return the `Address` for an address that Twisted passes.
 
         A UNIX socket has no port. A number from 65,536 up, which is not used again, replaces it,
         so that one number is one connection in the table and in the log.
         """
-        if isinstance(address, Address):
-            return address
         if isinstance(address, (IPv4Address, IPv6Address)):
             return Address(address.host, address.port)
         name: bytes | None = getattr(address, "name", None)

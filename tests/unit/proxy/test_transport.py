@@ -67,7 +67,7 @@ class TransportCase(SynchronousTestCase):
         self.transport = UpstreamTransport(
             self.sock, Address("127.0.0.1", 9001), self.protocol, self.reactor
         )
-        self.transport.startReading()
+        self.reactor.addReader(self.transport)
         self.protocol.makeConnection(self.transport)
 
     def closed(self) -> None:
