@@ -10,7 +10,6 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable
-from contextlib import suppress
 
 from twisted.internet import error, tcp
 from twisted.internet.abstract import FileDescriptor
@@ -138,8 +137,9 @@ class UpstreamTransport(tcp.Connection):
         self.connected = 0
         connected, protocol = self.socket, self.protocol
         del self.socket, self.fileno, self.protocol
-        # It fails if the connection is gone already.
-        with suppress(OSError):
+        try:  # noqa: SIM105  # `suppress` would be three calls more
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        except OSError:
+            pass
         connected.close()
         protocol.connectionLost(_ABORTED_FAILURE)
