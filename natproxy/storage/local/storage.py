@@ -197,10 +197,7 @@ class LocalStorage:
         """
         if name and not _is_valid(name):
             raise NotFound
-        with (
-            _Root(self.path) as root,
-            closing(Tree(root, self._opener, self._scans, check)) as tree,
-        ):
+        with self._root() as root, closing(Tree(root, self._opener, self._scans, check)) as tree:
             metadata = tree.metadata(name)
             if metadata.type != FILE:
                 yield from tree.walk(name, depth, after)
