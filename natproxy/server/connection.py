@@ -310,14 +310,8 @@ class CommandReceiver(LineReceiver):
         if self.state is not _IDLE:
             return
         self.state = TRANSITIONS[_IDLE][_DISPATCH]
-        queue, factory = self._queue, self.factory
-        while (
-            queue
-            and self._units > 0
-            and self.command is None
-            and self.state is _DISPATCHING
-            and not self.outbound.paused
-        ):
+        queue, factory, outbound = self._queue, self.factory, self.outbound
+        while queue and self._units > 0 and not outbound.paused:
             command = queue.popleft()
             # A long name is also decoded, looked up and logged.
             self._units -= self.command_units + len(command.line) // BYTES_PER_UNIT
@@ -328,6 +322,8 @@ class CommandReceiver(LineReceiver):
                 self.command_received(command)
             except Exception:
                 self.fail(Failure())
+            if self.command is not None or self.state is not _DISPATCHING:
+                break
         if self.state is _DISPATCHING:
             self.state = TRANSITIONS[_DISPATCHING][_UNFINISHED if self.command else _DISPATCHED]
 
