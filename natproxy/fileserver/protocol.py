@@ -101,7 +101,7 @@ class FileServerProtocol(CommandReceiver):
             self._refuse(Refusal(errors.BAD_REQUEST, UNKNOWN_COMMAND))
             return
         try:
-            getattr(self, f"command_{command.verb.decode()}")(command)
+            _METHODS[command.verb](self, command)
         except Refusal as refusal:
             self._refuse(refusal)
         except WorkRefused as error:
@@ -352,6 +352,11 @@ class FileServerProtocol(CommandReceiver):
                     self.factory.clock.seconds(),
                 )
             )
+
+
+_METHODS: dict[bytes, Callable[[FileServerProtocol, Command], None]] = {
+    word: getattr(FileServerProtocol, f"command_{word.decode()}") for word in VERBS
+}
 
 
 def _range_of(metadata: Metadata, arguments: Arguments) -> Range:

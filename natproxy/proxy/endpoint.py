@@ -15,7 +15,6 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IReactorFDSet,
     IReactorPluggableNameResolver,
-    IReactorSocket,
     IReactorTime,
     IStreamClientEndpoint,
 )
@@ -79,9 +78,8 @@ def connector_for(
         and isIPAddress(numeric[1])
         and 0 < int(numeric[2]) < 65536
         and IReactorFDSet.providedBy(reactor)
-        and IReactorSocket.providedBy(reactor)
     ):
-        return TCPConnector(cast(IReactorFDSet, reactor), numeric[1], int(numeric[2]), timeout)
+        return TCPConnector(reactor, numeric[1], int(numeric[2]), timeout)
     named = _NAMED_TCP.fullmatch(description)
     if named and not numeric and IReactorPluggableNameResolver.providedBy(reactor):
         # Twisted's own endpoint for ``tcp:`` tries one IPv4 address of the name, and no other.

@@ -17,7 +17,10 @@ class ConnectionFactory(Protocol):
     """The part of a ``ClientFactory`` that a connector calls."""
 
     def buildProtocol(self, addr: Any) -> Any:
-        """Return the protocol of a connection that has been made."""
+        """Return the protocol of a connection that has been made.
+
+        :param addr: the upstream's: an `Address`, or one of Twisted.
+        """
         ...
 
     def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:

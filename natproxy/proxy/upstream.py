@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress
@@ -19,13 +20,15 @@ from natproxy.protocol import (
     MAX_LINE,
     PROXY_ERROR,
     UNKNOWN_COMMAND,
+    VERBS,
     AbilitiesReader,
     Body,
     Command,
+    CountedBody,
     Framing,
     Header,
+    ListingBody,
     WireError,
-    body_of,
     error_line,
     parse_header,
     printable,
@@ -33,6 +36,7 @@ from natproxy.protocol import (
 from natproxy.proxy.failure import explain
 from natproxy.proxy.interfaces import Client, Connector
 from natproxy.proxy.state import TRANSITIONS, Event, State
+from natproxy.proxy.transport import UpstreamTransport
 from natproxy.relay import (
     PeerGone,
     Relays,
@@ -44,6 +48,12 @@ from natproxy.relay import (
 from natproxy.server.deadlines import Deadlines
 
 _BROKEN_OFF = PROXY_ERROR + "the server closed the connection inside its reply"
+
+# Looking up a member of an Enum class is slow before Python 3.12.
+_WAITING, _HEADER, _BODY, _CLOSED = State.WAITING, State.HEADER, State.BODY, State.CLOSED
+_REGISTERED, _FINISHED = Event.REGISTERED, Event.FINISHED
+_LISTING, _NOTHING = Framing.LISTING, Framing.NOTHING
+_COMPLETED = Outcome.COMPLETED
 
 
 class Upstreams:
@@ -108,10 +118,11 @@ class UpstreamFactory(ClientFactory):
         self._publish_failure(outcome, 0)
 
     def buildProtocol(  # type: ignore[override]  # as in `ProxyFactory`
-        self, addr: IAddress | None
+        self, addr: IAddress | Address | None
     ) -> UpstreamProtocol:
         """Return the protocol of the upstream connection."""
-        return UpstreamProtocol(self, self.resources.address_of(addr))
+        upstream = addr if isinstance(addr, Address) else self.resources.address_of(addr)
+        return UpstreamProtocol(self, upstream)
 
     def clientConnectionFailed(self, connector: object, reason: Failure) -> None:
         """Send the client an error that describes the failure, and log the system's error."""
@@ -156,7 +167,8 @@ class UpstreamProtocol(Protocol):
         self._resources = factory.resources
         self._upstream = upstream
         self._state = State.NEW
-        self._header = b""
+        # Of a header of which the end has not been received.
+        self._begun = b""
 
     # What Twisted calls.
 
@@ -172,8 +184,13 @@ class UpstreamProtocol(Protocol):
             self.transport.abortConnection()
             return
         factory.connected = True
-        resources, client = self._resources, self._client
-        local = resources.address_of(self.transport.getHost())
+        resources, client, transport = self._resources, self._client, self.transport
+        send: Callable[[bytes], object]
+        if isinstance(transport, UpstreamTransport):
+            local, send = transport.local_address(), transport.write
+        else:
+            local = resources.address_of(transport.getHost())
+            send = partial(send_at_once, transport)
         try:
             self._entry = resources.table.register(
                 TranslationKey(local, self._upstream),
@@ -189,37 +206,42 @@ class UpstreamProtocol(Protocol):
             self.transport.abortConnection()
             factory.clientConnectionFailed(None, Failure())
             return
-        if self._state is State.CLOSED:
+        if self._state is _CLOSED:
             return
-        self._advance(Event.REGISTERED)
+        self._advance(_REGISTERED)
         resources.replies.set(self.reply_expired)
-        send_at_once(self.transport, factory.command.line + b"\n")
+        send(factory.command.line + b"\n")
 
     def dataReceived(self, data: bytes) -> None:
         """Receive bytes of the reply; ignore what follows it."""
         state = self._state
-        if state is State.BODY:
+        if state is _WAITING or state is _HEADER:
+            if self._begun:
+                data = self._begun + data
+            end = data.find(b"\n")
+            if end >= 0:
+                self._header_received(data, end)
+            elif len(data) > MAX_LINE:
+                self._fail_malformed("reply header too long")
+            else:
+                self._begun = data
+                self._advance(Event.HEADER_BEGUN)
+        elif state is _BODY:
             self._relay.deliver(data)
-            if self._state is State.BODY:
+            if self._state is _BODY:
                 self._body_received()
         elif state is State.FEATURES:
             self._features_received(data)
-        elif state is not State.CLOSED:
-            line, found, rest = (self._header + data).partition(b"\n")
-            if found:
-                self._header_received(line, rest)
-            elif len(line) > MAX_LINE:
-                self._fail_malformed("reply header too long")
-            else:
-                self._header = line
-                self._advance(Event.HEADER_BEGUN)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Report an incomplete reply."""
         state = self._state
-        if state is State.BODY:
+        if state is _BODY:
             self._relay.source_lost()
-        elif state not in (State.NEW, State.CLOSED):
+        elif state is State.NEW:
+            # `connectionMade` has raised an exception, and the command would wait for ever.
+            self.factory.clientConnectionFailed(None, reason)
+        elif state is not _CLOSED:
             if not reason.check(ConnectionDone):
                 self._client.log.error(
                     "the upstream {upstream} was lost before its reply to {client}: {reason}",
@@ -235,7 +257,7 @@ class UpstreamProtocol(Protocol):
 
     def cancel(self) -> None:
         """End the relay, and reset both connections: the entry has been removed."""
-        if self._state is State.BODY:
+        if self._state is _BODY:
             self._relay.cancel()
         self._close(Event.CANCELLED)
         self._client.reply_broken_off(Outcome.CLIENT_GONE)
@@ -278,51 +300,66 @@ class UpstreamProtocol(Protocol):
 
     # The parts of a reply.
 
-    def _header_received(self, line: bytes, rest: bytes) -> None:
-        """Pass on the header, and what was received of the body along with it.
+    def _header_received(self, data: bytes, end: int) -> None:
+        """Pass on the reply, or what has been received of it, or an error in its place.
 
         Two replies are exceptions: a ``FEAT`` reply is passed on when it is complete, and an
         ``OK`` to an unknown verb is not passed on, since it may have a body of which only the
         client knows the end.
+
+        :param end: position of the header's line feed.
         """
         command = self.factory.command
+        verb = VERBS.get(command.verb)
+        framing = _NOTHING if verb is None else verb.framing
         try:
-            header = parse_header(line, command.framing)
+            header = parse_header(data[:end], framing)
         except WireError as malformed:
             self._fail_malformed(str(malformed))
             return
-        promised = None if header.framing is Framing.LISTING else header.size
-        self._resources.table.relaying(self._entry, promised)
-        if self._state is State.CLOSED:
+        listing = header.framing is _LISTING
+        self._resources.table.relaying(self._entry, None if listing else header.size)
+        if self._state is _CLOSED:
             return
-        if header.error is None and not command.known and line.split()[:1] == [b"OK"]:
+        if listing:
+            self._listing_received(data, end, header)
+        elif verb is None and header.error is None and data[:end].split()[:1] == [b"OK"]:
             self._log_malformed(f"no framing is known for {printable(command.shown.verb, 80)}")
             self._fail(Outcome.ERROR, UNKNOWN_COMMAND)
-            return
-        body = body_of(header)
-        if body is None:
-            self._entry.write(line + b"\n")
+        elif len(data) > end + header.size:
+            # Most replies are short: they are complete, and need no relay.
+            self._entry.write(data[: end + 1 + header.size])
             self._finish()
-        elif command.verb == b"FEAT":
+        else:
+            body = CountedBody(header.size)
+            body.advance(len(data) - end - 1)
+            self._relay_body(data, header, body)
+
+    def _listing_received(self, data: bytes, end: int, header: Header) -> None:
+        if self.factory.command.verb == b"FEAT":
             self._advance(Event.FEATURES_BEGUN)
             self._features = AbilitiesReader()
-            self._features_received(rest)
-        else:
-            self._relay_body(line + b"\n", header, body, rest)
-
-    def _relay_body(self, line: bytes, header: Header, body: Body, rest: bytes) -> None:
-        begun, _ = body.take(rest)
-        if body.complete:
-            # Most bodies are short: they need no relay.
-            self._entry.write(line + begun)
-            self._finish()
+            self._features_received(data[end + 1 :])
             return
+        body = ListingBody()
+        begun, _ = body.take(data[end + 1 :])
+        if body.complete:
+            self._entry.write(data[: end + 1] + begun)
+            self._finish()
+        else:
+            self._relay_body(data, header, body)
+
+    def _relay_body(self, received: bytes, header: Header, body: Body) -> None:
+        """Relay a reply of which only a part has been received.
+
+        :param body: has counted what is in ``received`` of it.
+        """
         self._advance(Event.BODY_BEGUN)
         self._resources.replies.cancel(self.reply_expired)
         self._body_received()
         self._relay = self._resources.relays.relay(
             SocketJob(
-                header=line + begun,
+                header=received,
                 body=body,
                 size=header.size,
                 source=self.transport,
@@ -352,8 +389,8 @@ class UpstreamProtocol(Protocol):
     # The ends of a reply.
 
     def _finish(self) -> None:
-        self._close(Event.FINISHED)
-        self._resources.table.remove(self._entry, Outcome.COMPLETED)
+        self._close(_FINISHED)
+        self._resources.table.remove(self._entry, _COMPLETED)
         self._client.reply_finished()
 
     def _fail(self, outcome: Outcome, message: str, code: int | None = None) -> None:
@@ -381,7 +418,7 @@ class UpstreamProtocol(Protocol):
         self._client.reply_broken_off(outcome)
 
     def _close(self, event: Event) -> None:
-        body = self._state is State.BODY
+        body = self._state is _BODY
         self._advance(event)
         self._resources.replies.cancel(self.body_expired if body else self.reply_expired)
         # A reset, not a close: the port is free at once instead of after 60 s in

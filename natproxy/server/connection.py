@@ -83,6 +83,8 @@ class CommandReceiver(LineReceiver):
         self._queue: deque[Command] = deque()
         self._units = 0
         self._unparsed = b""
+        # Whether what `LineReceiver` has received ends with a line feed.
+        self._at_line_start = True
 
     @property
     def client_address(self) -> Address:
@@ -184,12 +186,19 @@ class CommandReceiver(LineReceiver):
         """Parse received bytes for one share of work; keep them while paused."""
         if self.state in ENDING:
             return
-        self._unparsed += data
-        if not self.paused:
-            self._units = SHARE
+        if self.paused:
+            self._unparsed += data
+            return
+        self._units = SHARE
+        end = len(data) - 1
+        if self._at_line_start and end < SLICE and data.find(b"\n") == end:
+            # One whole command, as nearly always: `LineReceiver` would do no more.
+            self.lineReceived(data[:end])
+        else:
+            self._unparsed += data
             self._parse()
-            self._continue()
-            self.factory.rotation.left -= SHARE - self._units
+        self._continue()
+        self.factory.rotation.left -= SHARE - self._units
 
     def resumeProducing(self) -> None:
         """Parse the bytes that were kept; resume reading if work is left in this share."""
@@ -276,6 +285,7 @@ class CommandReceiver(LineReceiver):
         """Parse received bytes until `lineReceived` pauses."""
         while self._unparsed and not self.paused:
             piece, self._unparsed = self._unparsed[:SLICE], self._unparsed[SLICE:]
+            self._at_line_start = piece.endswith(b"\n")
             super().dataReceived(piece)
 
     def _next(self) -> None:
@@ -300,24 +310,20 @@ class CommandReceiver(LineReceiver):
         if self.state is not _IDLE:
             return
         self.state = TRANSITIONS[_IDLE][_DISPATCH]
-        queue = self._queue
-        while (
-            queue
-            and self._units > 0
-            and self.command is None
-            and self.state is _DISPATCHING
-            and not self.outbound.paused
-        ):
+        queue, factory, outbound = self._queue, self.factory, self.outbound
+        while queue and self._units > 0 and not outbound.paused:
             command = queue.popleft()
             # A long name is also decoded, looked up and logged.
             self._units -= self.command_units + len(command.line) // BYTES_PER_UNIT
-            self.started_at = self.factory.clock.seconds()
+            self.started_at = factory.clock.seconds()
             try:
-                self.factory.admit(command, self.client_address)
+                factory.admit(command, self.client_address)
                 self.command = command
                 self.command_received(command)
             except Exception:
                 self.fail(Failure())
+            if self.command is not None or self.state is not _DISPATCHING:
+                break
         if self.state is _DISPATCHING:
             self.state = TRANSITIONS[_DISPATCHING][_UNFINISHED if self.command else _DISPATCHED]
 

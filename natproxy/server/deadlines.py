@@ -34,8 +34,9 @@ class Deadlines:
 
     def set(self, callback: Callable[[], object]) -> None:
         """Call back after the time, counted from now. It replaces an earlier deadline."""
-        self._due.pop(callback, None)
-        self._due[callback] = self._clock.seconds() + self.seconds
+        due = self._due
+        due.pop(callback, None)
+        due[callback] = self._clock.seconds() + self.seconds
         # While callbacks run, another deadline may be due sooner: `_expire` sets the timer.
         if self._timer is None and not self._expiring:
             self._timer = self._clock.callLater(self.seconds, self._expire)

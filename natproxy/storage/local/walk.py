@@ -247,6 +247,11 @@ class Tree:
         return self._scans.of(directory, self._check)
 
     def _metadata_below(self, name: bytes) -> Metadata:
+        if b"/" not in name:
+            # One component that is a regular file cannot lead outside.
+            result = os.stat(name, dir_fd=self._root, follow_symlinks=False)
+            if stat.S_ISREG(result.st_mode):
+                return metadata_of(result)
         descriptor = self._opener(self._root, name, PATH)
         try:
             return metadata_of(os.fstat(descriptor))

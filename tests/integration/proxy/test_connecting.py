@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -23,10 +24,12 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from natproxy.address import Address
 from natproxy.proxy.endpoint import EndpointConnector, connector_for
 from natproxy.proxy.failure import explain
 from natproxy.proxy.tcp import TCPConnector
 from tests.support.doubles import PlayedEndpoint
+from tests.support.logged_errors import LoggedErrorsCase
 
 
 class Recorder(ClientFactory):
@@ -64,7 +67,7 @@ async def test_listening_port_is_connected_to() -> None:
         protocol = await factory.ended
         accepted, peer = listener.accept()
         with accepted:
-            assert factory.address == IPv4Address("TCP", "127.0.0.1", port)
+            assert factory.address == Address("127.0.0.1", port)
             assert protocol.transport.getHost() == IPv4Address("TCP", *peer)
             gone: Deferred[None] = Deferred()
             protocol.connectionLost = lambda _: gone.callback(None)
@@ -93,8 +96,7 @@ class PendingTests(SynchronousTestCase):
         self.sock = mock.MagicMock(spec=socket.socket)
         self.sock.connect_ex.side_effect = [errno.EINPROGRESS, errno.EALREADY]
         self.sock.fileno.return_value = 99
-        self.sock.__enter__.side_effect = lambda: self.sock
-        self.sock.__exit__.side_effect = lambda *_: self.closed()
+        self.sock.close.side_effect = self.closed
         self.sock.detach.side_effect = self.detached
         with mock.patch("natproxy.proxy.tcp.socket.socket", return_value=self.sock):
             self.cancel = TCPConnector(self.reactor, "192.0.2.1", 9, 5.0).connect(self.factory)
@@ -139,10 +141,14 @@ class PendingTests(SynchronousTestCase):
         self.sock.getsockopt.return_value = 0
         self.sock.connect_ex.side_effect = [errno.EALREADY, 0]
         self.attempt.doWrite()
-        self.reactor.adoptStreamConnection.assert_not_called()
+        self.reactor.addReader.assert_not_called()
         self.attempt.doWrite()
-        self.reactor.adoptStreamConnection.assert_called_once_with(99, socket.AF_INET, self.factory)
-        self.assert_ended()
+        protocol = self.successResultOf(self.factory.ended)
+        assert isinstance(protocol, Protocol)
+        self.reactor.addReader.assert_called_once_with(protocol.transport)
+        self.reactor.removeWriter.assert_called_once_with(self.attempt)
+        self.assertIs(protocol.transport.getHandle(), self.sock)
+        self.assertEqual(self.sock.close.call_count, 0)
 
     def test_late_refusal_is_a_failure(self) -> None:
         self.sock.getsockopt.return_value = errno.ECONNREFUSED
@@ -213,14 +219,46 @@ async def test_every_address_of_a_name_is_tried() -> None:
         reactor.installNameResolver(previous)
 
 
-class AdoptionTests(SynchronousTestCase):
-    def test_missing_descriptor_for_the_transport_is_a_failure(self) -> None:
-        factory = Recorder()
-        full = mock.Mock(adoptStreamConnection=mock.Mock(side_effect=OSError(errno.EMFILE, "full")))
+class FailureAfterConnectingTests(LoggedErrorsCase):
+    """What fails once the socket is connected: its descriptor is closed, whatever it was."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.reactor = mock.Mock(callLater=self.clock.callLater)
+        self.factory = Recorder()
+
+    def connect(self) -> None:
+        """Connect, and check that the peer sees the end of the connection."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            TCPConnector(full, "127.0.0.1", listener.getsockname()[1], 5.0).connect(factory)
-        (reason,) = self.successResultOf(factory.ended)
-        self.assertEqual(explain(reason, 5).message, "the proxy has no free descriptor left")
+            TCPConnector(self.reactor, *listener.getsockname(), 5.0).connect(self.factory)
+            self.clock.advance(0)
+            accepted, _ = listener.accept()
+            with accepted:
+                accepted.settimeout(5.0)
+                with contextlib.suppress(ConnectionResetError):
+                    self.assertEqual(accepted.recv(1), b"")
+
+    def test_reactor_cannot_watch_it(self) -> None:
+        self.reactor.addReader.side_effect = OSError(errno.ENOSPC, "full")
+        self.connect()
+        (reason,) = self.successResultOf(self.factory.ended)
+        self.assertEqual(explain(reason, 5).message, "cannot connect to the server")
+
+    def test_factory_fails(self) -> None:
+        self.patch(self.factory, "buildProtocol", mock.Mock(side_effect=ZeroDivisionError))
+        self.connect()
+        (reason,) = self.successResultOf(self.factory.ended)
+        self.assertIs(reason.type, ZeroDivisionError)
+
+    def test_protocol_fails(self) -> None:
+        protocol = Protocol()
+        lost: list[Failure] = []
+        self.patch(protocol, "connectionMade", mock.Mock(side_effect=ZeroDivisionError))
+        self.patch(protocol, "connectionLost", lost.append)
+        self.patch(self.factory, "buildProtocol", lambda _: protocol)
+        self.connect()
+        self.assertEqual([reason.type for reason in lost], [error.ConnectionAborted])
+        self.assertEqual(self.flush(ZeroDivisionError), 1)
 
 
 class ChoiceTests(SynchronousTestCase):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from unittest import mock
 
 from twisted.internet import error
 
@@ -142,3 +143,42 @@ class ReusedPortTests(ProxyCase):
         self.assertEqual(len(self.table), 1)
         first.send(b"OK 0\n")
         self.assertEqual(self.wire.taken(), b"OK 0\n")
+
+
+class UnexpectedErrorTests(ProxyCase):
+    def test_command_whose_connection_cannot_be_used_is_replied_to(self) -> None:
+        def fail(*_: object) -> None:
+            raise ZeroDivisionError
+
+        with mock.patch.object(self.table, "register", fail):
+            self.protocol.dataReceived(b"STAT a\n")
+            self.assertRaises(ZeroDivisionError, self.endpoint.last.accept)
+        # The connector resets the connection.
+        self.endpoint.last.connected.callback(None)
+        self.endpoint.last.wire.abortConnection()
+        self.endpoint.last.die(error.ConnectionAborted())
+        self.assertEqual(self.wire.taken(), b"ERR 502 proxy error: cannot connect to the server\n")
+        self.assertEqual(self.journal.ends, ["error"])
+        self.assert_usable()
+
+
+class WholeReplyTests(ProxyCase):
+    def test_reply_in_one_piece_or_in_two(self) -> None:
+        for command, reply in (
+            (b"LIST", b"OK\na\nb\nEND\n"),
+            (b"LIST", b"OK\nEND\n"),
+            (b"LIST", b"ERR no\n"),
+            (b"GET a", b"OK 0\n"),
+            (b"GET a", b"OK 4 offset=0\na\n\nb"),
+            (b"GET a", b"ERR 404 file not found\n"),
+            (b"STAT a", b"OK type=file size=1\n"),
+            (b"WHO", b"ERR unknown command\n"),
+        ):
+            for cut in range(len(reply)):
+                upstream = self.travelling(command + b"\n")
+                if cut:
+                    upstream.send(reply[:cut])
+                upstream.send(reply[cut:] + b"surplus")
+                self.assertEqual(self.wire.taken(), reply, (command, cut))
+                self.assertTrue(upstream.wire.aborted)
+        self.assertEqual(set(self.journal.ends), {"completed"})

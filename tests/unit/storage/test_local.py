@@ -103,6 +103,24 @@ class BothOpeners:
 
         self.assert_not_found(LocalStorage(self.served, replaced), b"sub/b.txt")
 
+    def test_file_of_the_top_directory_is_read_without_the_opener(self) -> None:
+        opened: list[bytes] = []
+
+        def opener(directory: int, name: bytes, flags: int) -> int:
+            opened.append(name)
+            return self.opener(directory, name, flags)
+
+        storage = LocalStorage(self.served, opener)
+        os.symlink(b"/etc/passwd", self.path(b"to-etc"))
+        storage.metadata(b"a.txt")
+        storage.open(b"a.txt").close()
+        self.assertEqual(opened, [])
+        # Links and directories may lead outside: they are opened.
+        self.assertRaises(NotFound, storage.metadata, b"to-etc")
+        storage.metadata(b"sub")
+        self.assertEqual(opened, [b"to-etc", b"sub"])
+        self.assertRaises(NotFound, storage.metadata, b"..")
+
     def test_file_of_the_top_directory_is_replaced_after_the_check(self) -> None:
         def replace(source: bytes) -> None:
             def stat(*args: object, **options: object) -> os.stat_result:
