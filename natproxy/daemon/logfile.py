@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timezone
+from functools import lru_cache
 from threading import Lock
 from typing import Protocol
 
@@ -31,6 +32,9 @@ KEPT = 9
 
 MIB = 1 << 20
 
+_UNUSUAL = ("log_failure", "log_system", "log_flattened")
+"""Fields of events whose line has more than their text, or comes from elsewhere."""
+
 
 class Destination(Protocol):
     """A place that lines are written to."""
@@ -47,11 +51,25 @@ def format_time(when: float | None) -> str:
     """Format seconds since the epoch as UTC with microseconds."""
     if when is None:
         return "-"
-    return datetime.fromtimestamp(when, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    second, fraction = divmod(round(when * 1_000_000), 1_000_000)
+    return f"{format_second(second)}.{fraction:06d}Z"
+
+
+# Most lines are of the same second as the line before.
+@lru_cache(maxsize=4)
+def format_second(second: int) -> str:
+    """Format whole seconds since the epoch as UTC: ``2026-11-26T14:03:07``."""
+    return datetime.fromtimestamp(second, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def format_line(event: LogEvent) -> str | None:
     """Format an event as one line of text, or several if it has a traceback."""
+    plain = event.get("log_format") == "{text}" and "text" in event
+    if plain and event.keys().isdisjoint(_UNUSUAL):
+        # That of a command, for example. Twisted parses the format, which takes far longer.
+        text = str(event["text"]).replace("\n", "\n\t")
+        namespace, level = event["log_namespace"], event["log_level"].name
+        return f"{format_time(event['log_time'])} [{namespace}#{level}] {text}\n"
     return formatEventAsClassicLogText(event, format_time)
 
 

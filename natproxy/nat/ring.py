@@ -208,9 +208,9 @@ class EventRing:
         if len(self._noted) >= self._most:
             self._noted_many()
 
-    def removed(self, entry: NATEntry, reason: str | None, wall: float, now: float) -> None:
+    def removed(self, entry: NATEntry, wall: float, now: float) -> None:
         """Add that an entry has been removed."""
-        self._noted.append((self._removed, (entry, reason, wall, now)))
+        self._noted.append((self._removed, (entry, wall, now)))
         if len(self._noted) >= self._most:
             self._noted_many()
 
@@ -321,7 +321,7 @@ class EventRing:
             )
         )
 
-    def _removed(self, entry: NATEntry, reason: str | None, wall: float, now: float) -> None:
+    def _removed(self, entry: NATEntry, wall: float, now: float) -> None:
         first = entry.recorded or self._earlier_row(entry, wall, now)
         outcome = entry.outcome
         self._add(
@@ -335,7 +335,7 @@ class EventRing:
                 entry.promised,
                 entry.relayed,
                 None if outcome is None else outcome._value_,
-                reason,
+                entry.reason,
                 now - entry.started_at,
                 None,
                 None,

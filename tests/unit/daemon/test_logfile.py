@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.logger import LogLevel
+from twisted.logger import LogLevel, formatEventAsClassicLogText
+from twisted.python.failure import Failure
 
 from natproxy.daemon import logfile
-from natproxy.daemon.logfile import LogWriter, RotatingFile, Stream, format_time
+from natproxy.daemon.logfile import LogWriter, RotatingFile, Stream, format_line, format_time
 
 RUN = "import sys; from twisted.scripts.twistd import run; sys.argv[0] = 'twistd'; run()"
 MICROSECONDS = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
@@ -47,6 +48,24 @@ def test_event_is_a_line(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_bytes() == (
         b"1970-01-01T00:00:00.000000Z [test#info] one\\ud800\n\tmore\n"
     )
+
+
+def test_line_of_a_plain_text_is_as_twisted_formats_it() -> None:
+    plain = event("a {brace}\nand more", 1_764_107_601.25)
+    assert format_line(plain) == formatEventAsClassicLogText(plain, format_time)
+    failed = {**plain, "log_failure": Failure(ValueError("wrong"))}
+    assert "ValueError: wrong" in str(format_line(failed))
+    legacy = {**plain, "log_system": "old"}
+    assert "[old] a {brace}" in str(format_line(legacy))
+
+
+def test_times_of_one_second_differ_in_their_fraction() -> None:
+    assert [format_time(when)[-10:] for when in (0.0, 0.25, 0.999_999_7, -0.5)] == [
+        "00.000000Z",
+        "00.250000Z",
+        "01.000000Z",
+        "59.500000Z",
+    ]
 
 
 def test_file_that_exists_is_appended_to(tmp_path: Path) -> None:
