@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -29,15 +29,19 @@ from natproxy.client.requests import (
     Steps,
     as_name,
     digest_steps,
+    pack_steps,
     require_file,
 )
 from natproxy.client.retry import RetryContext, check_timeout
 from natproxy.client.url import check_server
 from natproxy.client.version import Features, Negotiation, State
-from natproxy.protocol import Digest, Entry, ListingNames, Metadata, Range
+from natproxy.protocol import Digest, Entry, ListingNames, Metadata, PackRecord, Range
 
 MOST_IDLE = 16
 """Idle connections that are kept."""
+
+# Inside of `Session`, `list` is a method.
+Records = list[PackRecord]
 
 T = TypeVar("T")
 
@@ -185,10 +189,19 @@ class Session(Closing):
         if self.version < 2:
             self._negotiation.require_version_2(purpose)
 
+    def offers(self, word: bytes) -> bool:
+        """Return whether the server supports a verb that a server of version 2 may lack.
+
+        :param word: of a `Request` that is ``optional``.
+        :raises ClientError: as `features` does.
+        """
+        return self.features.version >= 2 and self._negotiation.offers(word)
+
     def run(self, request: Request[T]) -> T:
         """Carry out a request of `natproxy.client.requests`, and return its result.
 
-        :raises Unsupported: if the server speaks version 1 only, which lacks the verb.
+        :raises Unsupported: if the server speaks version 1 only, which lacks the verb; or if the
+            verb is optional, and the server or a proxy lacks it: see `offers`.
         """
         if request.purpose:
             self.require_version_2(request.purpose)
@@ -287,6 +300,16 @@ class Session(Closing):
         """Return the bytes of a part of a file, or of all of it; see `get`."""
         return self.run(Get(name, offset, length, if_match))
 
+    def pack(self, names: Iterable[str | bytes]) -> Records:
+        """Return several small files: a record for each name, in order.
+
+        The record of a file that is missing, or has more than `natproxy.protocol.MAX_PACKED`
+        bytes, has a ``code`` other than 0 and no data. The total size is not limited.
+
+        :raises Unsupported: if the server or a proxy lacks ``PACK``; see `offers`.
+        """
+        return run_steps(pack_steps(names), self.run)
+
     def open(self, name: str | bytes) -> RemoteFile:
         """Open a file for reading: a seekable, buffered binary file object.
 
@@ -307,7 +330,8 @@ class Session(Closing):
 
         :param send: sends its command, perhaps more than once, and returns the result.
         """
-        if not request.purpose or self._negotiation.state is State.CONFIRMED:
+        confirmed = self._negotiation.state is State.CONFIRMED
+        if not request.optional and (confirmed or not request.purpose):
             # No failure can show another version.
             return send()
 
