@@ -88,6 +88,8 @@ class DaemonConfig:
         ``localhost``.
     :ivar log: path of the log file, relative to the working directory; ``-`` for standard
         output, ``None`` for the log of ``twistd``.
+    :ivar access_log: path of the file with a line for each command, relative to the working
+        directory; ``-`` for standard output, ``None`` for none.
     :ivar log_size: MiB from which the log file is rotated; 0 for never.
     :ivar log_keep: rotated log files that are kept.
     :ivar sources: where each value comes from, by the field's name; a field that is missing has
@@ -148,6 +150,12 @@ class DaemonConfig:
         None,
         Text(),
         "File to log to, rotated at --log-size; - is standard output.",
+        reloadable=False,
+    )
+    access_log: str | None = setting(
+        None,
+        Text(),
+        "File with a line for each command, for programs; - is standard output.",
         reloadable=False,
     )
     log_size: int = setting(

@@ -121,12 +121,25 @@ class Stream:
     :param descriptor: of the stream; it is never closed.
     """
 
+    path = "-"
+
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     def write(self, data: bytes) -> None:
         """Write all the bytes; see `Destination`."""
         _write_all(self._descriptor, data)
+
+    def write_some(self, data: memoryview) -> int:
+        """Write some of the bytes; see `natproxy.daemon.access_file.Output`."""
+        return os.write(self._descriptor, data)
+
+    def reopen(self) -> bool:
+        """Do nothing: a stream has no name."""
+        return False
+
+    def close(self) -> None:
+        """Do nothing: others may use the stream."""
 
 
 class RotatingFile:
@@ -163,10 +176,22 @@ class RotatingFile:
             _write_all(self._descriptor, data)
             self._size += len(data)
 
-    def reopen(self) -> None:
+    def write_some(self, data: memoryview) -> int:
+        """Write some of the bytes, without a rotation; return their number.
+
+        :raises OSError: if none can be written.
+        """
+        with self._lock:
+            written = os.write(self._descriptor, data)
+            self._size += written
+            return written
+
+    def reopen(self) -> bool:
         """Open the file under its name again, after another program has renamed it.
 
         If that fails, the file that is open stays in use, and an error is logged.
+
+        :return: whether it was opened.
         """
         try:
             with self._lock:
@@ -177,8 +202,9 @@ class RotatingFile:
                 path=self.path,
                 reason=error.strerror,
             )
-        else:
-            self._log.info("the log {path} has been opened again", path=self.path)
+            return False
+        self._log.info("the log {path} has been opened again", path=self.path)
+        return True
 
     def close(self) -> None:
         """Close the file."""

@@ -20,10 +20,12 @@ from natproxy.daemon.observers import ObserverFactory
 from natproxy.daemon.places import PlaceError, prepare_journal
 from natproxy.daemon.service import DrainingService, StartupError, open_ports
 from natproxy.metrics.proxy import ProxyMetrics, Recorders
+from natproxy.nat import Failed
 from natproxy.nat.ring import EventRing
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.proxy.ident import IdentFactory
 from natproxy.records.places import NONE, journal_directory
+from natproxy.server.access_log import AccessLog
 
 if TYPE_CHECKING:
     from natproxy.journal.service import JournalService
@@ -83,6 +85,14 @@ class ProxyObservation(Observation):
     def make_metrics(self) -> ProxyMetrics:
         """Return the metrics of the proxy."""
         return ProxyMetrics(self._factory, self.origin)
+
+    def log_access(self, log: AccessLog) -> None:
+        """Pass each command that ends to the access log."""
+        factory = self._factory
+        if not self.daemon.structured_log:
+            factory.stop_logging()
+        factory.table.count(log.removed)
+        factory.table.subscribe(log.failed, (Failed,))
 
     def open_files(self) -> None:
         """Open the journal.

@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import sys
+from functools import partial
 from inspect import getclosurevars
 
 from twisted.internet.address import IPv4Address
@@ -19,6 +20,7 @@ from zope.interface import implementer
 
 from natproxy import __version__
 from natproxy.daemon import service
+from natproxy.daemon.log_options import LogChoice
 from natproxy.daemon.logfile import RotatingFile
 from natproxy.daemon.service import DrainingService, Phase, StartupError, TwistdService
 from natproxy.daemon.signals import MaintenanceSignals, SignalService, TerminationSignals
@@ -261,6 +263,10 @@ class PlayedCompanion:
     def cancel_start(self) -> None:
         self.calls.append("cancel")
 
+    def reopen_logs(self) -> bool:
+        self._called("reopen")
+        return True
+
     async def stop(self) -> None:
         self._called(f"stop beside {len(self._factory.connections)} clients")
         await self.stopped
@@ -283,6 +289,12 @@ class CompanionTests(ServiceCase):
         self.assertIs(self.service.phase, Phase.LISTENING)
         self.service.startService()
         self.assertEqual(self.companion.calls[1:], ["start"])
+
+    def test_logs_are_opened_again(self) -> None:
+        self.assertTrue(self.service.reopen_logs())
+        self.assertEqual(self.companion.calls, ["reopen"])
+        self.service.companion = None
+        self.assertFalse(self.service.reopen_logs())
 
     def test_stops_when_the_last_client_has_finished(self) -> None:
         self.service.startService()
@@ -399,6 +411,19 @@ class MaintenanceTests(ServiceCase):
         self.journal.line_with("has been opened again")
         file.close()
 
+    def test_other_logs_are_opened_again(self) -> None:
+        calls: list[str] = []
+
+        def reopen(name: str, found: bool) -> bool:
+            calls.append(name)
+            return found
+
+        others = partial(reopen, "a", False), partial(reopen, "b", True)
+        self.start(MaintenanceSignals(self.reactor, None, *others))
+        signal.raise_signal(signal.SIGUSR1)
+        self.reactor.advance(0)
+        self.assertEqual((calls, self.journal.lines()), (["a", "b"], []))
+
     def test_nothing_is_done_without_a_log_and_for_a_hangup(self) -> None:
         self.start(MaintenanceSignals(self.reactor, None))
         signal.raise_signal(signal.SIGUSR1)
@@ -407,7 +432,7 @@ class MaintenanceTests(ServiceCase):
         self.assertEqual(
             self.journal.lines(),
             [
-                "SIGUSR1: nothing is done, since there is no log file (--log)",
+                "SIGUSR1: nothing is done, since there is no log file (--log, --access-log)",
                 "SIGHUP: nothing is done, since no settings can be reloaded",
             ],
         )
@@ -450,6 +475,11 @@ class TwistdServiceTests(ServiceCase):
         self.terminal = io.StringIO()
         self.patch(sys, "__stderr__", self.terminal)
         self.daemon = TwistdService(self.service, self.reactor)
+
+    def test_events_of_commands_are_kept_for_an_observer_of_the_operators(self) -> None:
+        self.assertFalse(self.service.structured_log)
+        TwistdService(self.service, self.reactor, LogChoice(structured=True))
+        self.assertTrue(self.service.structured_log)
 
     def test_starts_the_daemon_and_listens_to_signals(self) -> None:
         self.daemon.privilegedStartService()
