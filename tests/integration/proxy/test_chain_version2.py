@@ -98,12 +98,14 @@ async def test_every_verb_passes_the_proxy(tmp_path: Path) -> None:
         metadata = metadata_of(os.stat(tmp_path / "a"))
         shown = format_metadata(metadata)
         entry = format_entry(Entry(b"sub/b c", metadata_of(os.stat(tmp_path / "sub/b c"))))
+        packed = entry + b"inside" + shown + b" a\ncontent of a" + b"error=404 no\n"
         digest = hashlib.sha256(b"content").hexdigest()
         replies = {
             b"FEAT": b"OK\n" + abilities() + b"VIA natproxy/2.1\nEND\n",
             b"STAT a": b"OK " + shown + b"\n",
             b"GET a offset=3 length=4": running.header("a", 4, 3) + b"tent",
             b"LS sub depth=inf": b"OK %d\n" % len(entry) + entry,
+            b"PACK sub/b%20c a no": b"OK %d\n" % len(packed) + packed,
             b"HASH a length=7": f"OK sha256={digest} size=12 etag={metadata.etag}\n".encode(),
             b"LIST": b"OK\na\nlarge\nEND\n",
             b"DOWNLOAD a": b"OK 12\ncontent of a",
