@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IListeningPort
 
 from natproxy.control.interfaces import History, Observed
 from natproxy.control.table import LocalTable
-from natproxy.daemon.config import ProxyConfig
+from natproxy.daemon.config import ALL_NAMES, ProxyConfig
 from natproxy.daemon.descriptors import Observers
 from natproxy.daemon.endpoints import listening_endpoints
 from natproxy.daemon.listening import address_text
@@ -74,7 +74,12 @@ class ProxyObservation(Observation):
             import natproxy.journal.history
             import natproxy.journal.service  # noqa: F401
         if config.control != NONE or config.web or config.journal != NONE:
-            self._ring = EventRing(self._factory.table, self.origin, wall_clock=self.wall_clock)
+            self._ring = EventRing(
+                self._factory.table,
+                self.origin,
+                wall_clock=self.wall_clock,
+                every_name=config.journal_names == ALL_NAMES,
+            )
 
     def start(self) -> None:
         """Log the ident service as well."""
@@ -177,7 +182,7 @@ class ProxyObservation(Observation):
                 raise PlaceError("neither STATE_DIRECTORY, XDG_STATE_HOME nor HOME is set")
             prepare_journal(path, parents=not explicit)
             settings = JournalSettings(
-                config.journal_keep, config.journal_max_size, config.journal_names == "full"
+                config.journal_keep, config.journal_max_size, config.journal_names != NONE
             )
             journal = JournalService(
                 self.reactor, self._ring, path, settings, wall_clock=self.wall_clock

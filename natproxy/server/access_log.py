@@ -22,7 +22,8 @@ from typing import Any
 
 from natproxy.address import Address
 from natproxy.nat import Event, Failed, NATEntry
-from natproxy.protocol import Command, encode_name, name_of, names_of
+from natproxy.nat.rows import files_of
+from natproxy.protocol import Command, encode_name, name_of
 from natproxy.server.events import Finished
 
 BATCH = 64
@@ -133,7 +134,7 @@ def _words_of(command: Command) -> tuple[str, str, int]:
 
 def _words(command: Command) -> tuple[str, str, int]:
     verb = command.verb.decode() if command.known else encode_name(command.verb[:80]).decode()
-    return verb, _encoded(name_of(command)), len(names_of(command))
+    return verb, _encoded(name_of(command)), files_of(command)
 
 
 # Many commands are the same; and clients and upstreams are few.

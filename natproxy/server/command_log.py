@@ -13,6 +13,7 @@ from twisted.logger import Logger, LogLevel
 
 from natproxy.address import Address
 from natproxy.nat import Event, Failed, Outcome, Removed
+from natproxy.nat.rows import files_of
 from natproxy.protocol import Command, name_of, printable
 from natproxy.server.events import Finished
 
@@ -103,7 +104,9 @@ def log_command(
 
     The event has the fields ``client``, ``client_host``, ``client_port``, ``request`` (the verb
     with its arguments as sent), ``verb``, ``name`` (of the file or directory, decoded),
-    ``outcome``, ``bytes`` and ``duration``, and ``text`` is its line.
+    ``outcome``, ``bytes`` and ``duration``, and ``text`` is its line. Of a command that names
+    several files, ``name`` is the first, ``request`` has it and the number of the others, and
+    there is a field ``files`` with their number.
 
     :param log: its namespace becomes the event's.
     :param sent: bytes of the reply, header included.
@@ -113,8 +116,13 @@ def log_command(
     """
     shown = command.shown
     verb = shown.verb.decode() if shown.known else printable(shown.verb, 80)
-    arguments = printable(shown.name)
     name = name_of(shown)
+    files = files_of(shown)
+    if files > 1:
+        arguments = f"{printable(name)} and {files - 1} {'other' if files == 2 else 'others'}"
+        fields["files"] = files
+    else:
+        arguments = printable(shown.name)
     request = f"{verb} {arguments}" if arguments else verb
     ended = outcome._value_
     # `Logger.info` takes three times as long, most of it to check the level.

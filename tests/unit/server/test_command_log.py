@@ -42,6 +42,17 @@ class CommandLogTests(SynchronousTestCase):
             ["127.0.0.1:43210 GET a%20file offset=3: completed, 17 bytes in 3.000 s, by road"],
         )
 
+    def test_several_files_are_the_first_and_their_number(self) -> None:
+        for line, request, files in (
+            (b"PACK a%20b c d", "PACK a b and 2 others", 3),
+            (b"PACK a b", "PACK a and 1 other", 2),
+            (b"PACK a%20b", "PACK a%20b", None),
+        ):
+            log_command(self.log, self.client, parse_command(line), Outcome.COMPLETED, 1, 0.0)
+            event = self.journal.outcomes[-1]
+            self.assertEqual((event["request"], event.get("files")), (request, files))
+        self.assertEqual(self.journal.outcomes[0]["name"], "a b")
+
     def test_braces_are_no_format(self) -> None:
         command = parse_command(b"DOWNLOAD {client} {0!r} }{")
         log_command(self.log, self.client, command, Outcome.COMPLETED, 1, 0.0)
