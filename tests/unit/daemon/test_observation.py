@@ -29,6 +29,7 @@ from natproxy.journal import service as journal_service
 from natproxy.journal.service import JournalError
 from natproxy.journal.status import JournalStatus
 from natproxy.metrics.proxy import ProxyMetrics
+from natproxy.nat.rows import ROUTE
 from natproxy.settings import SettingError
 from tests.support.daemons import DaemonReactor, OptionsCase
 from tests.support.doubles import Journal as Log
@@ -111,6 +112,17 @@ class ObservationCase(OptionsCase):
         text = str(self.assertRaises(StartupError, daemon.startService))
         self.assertEqual(daemon.ports, [])
         return text
+
+
+def end_command(factory: Any, line: bytes = b"GET a\n") -> None:
+    """Receive a command that ends at once: its client is gone."""
+    client = IPv4Address("TCP", "10.0.0.7", 43210)
+    protocol = factory.buildProtocol(client)
+    transport = StringTransport(peerAddress=client)
+    transport.abortConnection = lambda: None  # type: ignore[method-assign]
+    protocol.makeConnection(transport)
+    protocol.dataReceived(line)
+    protocol.connectionLost(Failure(ConnectionDone()))
 
 
 class ControlTests(ObservationCase):
@@ -203,15 +215,6 @@ class AccessLogTests(ObservationCase):
         self.patch(observation, "Threads", lambda reactor, most, name: maybeDeferred)
         self.off = ("--control=none", "--journal=none", "--upstream=unix:up.sock")
 
-    def end_commands(self, factory: Any, line: bytes = b"GET a\n") -> None:
-        """Receive a command that ends at once: its client is gone."""
-        protocol = factory.buildProtocol(IPv4Address("TCP", "10.0.0.7", 43210))
-        transport = StringTransport(peerAddress=IPv4Address("TCP", "10.0.0.7", 43210))
-        transport.abortConnection = lambda: None  # type: ignore[method-assign]
-        protocol.makeConnection(transport)
-        protocol.dataReceived(line)
-        protocol.connectionLost(Failure(ConnectionDone()))
-
     def lines(self, path: str = "access") -> list[list[str]]:
         with open(path) as file:
             return [line.split(" ") for line in file.read().splitlines()]
@@ -219,8 +222,7 @@ class AccessLogTests(ObservationCase):
     def test_line_of_the_proxy_is_in_the_file_and_not_in_the_log(self) -> None:
         log = Log(self)
         daemon, companion = self.started(*self.off, "--access-log=access")
-        os.mkdir("elsewhere")
-        self.end_commands(daemon.factory)
+        end_command(daemon.factory)
         self.reactor.advance(1)
         ((_, client, *_, outcome, _, _, _, _),) = self.lines()
         self.assertEqual((client, outcome), ("10.0.0.7:43210", "client-gone"))
@@ -236,7 +238,7 @@ class AccessLogTests(ObservationCase):
         )
         daemon.startService()
         self.addCleanup(self.end, daemon)
-        self.end_commands(daemon.factory, b"NOTHING x\n")
+        end_command(daemon.factory, b"NOTHING x\n")
         self.reactor.advance(1)
         self.assertEqual([words[2:6] for words in self.lines()], [["-", "-", "NOTHING", "x"]])
         self.assertEqual(log.outcomes, [])
@@ -247,14 +249,14 @@ class AccessLogTests(ObservationCase):
         daemon.structured_log = True
         daemon.startService()
         self.addCleanup(self.end, daemon)
-        self.end_commands(daemon.factory)
+        end_command(daemon.factory)
         self.reactor.advance(1)
         self.assertEqual((len(self.lines()), log.ends), (1, ["client-gone"]))
 
     def test_none_by_default(self) -> None:
         log = Log(self)
         daemon, companion = self.started(*self.off)
-        self.end_commands(daemon.factory)
+        end_command(daemon.factory)
         self.assertEqual(log.ends, ["client-gone"])
         self.assertIsNone(companion.status()["access_log"])
         self.assertFalse(companion.reopen_logs())
@@ -276,19 +278,43 @@ class AccessLogTests(ObservationCase):
 
     def test_stop_writes_the_last_lines(self) -> None:
         daemon, _ = self.started(*self.off, "--access-log=access")
-        self.end_commands(daemon.factory)
+        end_command(daemon.factory)
         self.assertEqual(self.lines(), [])
         self.successResultOf(daemon.stopService())
         self.assertEqual(len(self.lines()), 1)
 
     def test_file_is_opened_again(self) -> None:
         daemon, _ = self.started(*self.off, "--access-log=access")
-        self.end_commands(daemon.factory)
+        end_command(daemon.factory)
         os.rename("access", "old")
         self.assertTrue(daemon.reopen_logs())
-        self.end_commands(daemon.factory)
+        end_command(daemon.factory)
         self.successResultOf(daemon.stopService())
         self.assertEqual((len(self.lines("old")), len(self.lines())), (1, 1))
+
+
+class NamesOfFilesTests(ObservationCase):
+    def test_events_have_all_names_if_they_are_wanted(self) -> None:
+        for names, shown in (
+            ("none", "a and 2 others"),
+            ("full", "a and 2 others"),
+            ("all", "a and 2 others, b c%20d"),
+        ):
+            self.reactor = DaemonReactor()
+            daemon, companion = self.started(
+                "--control=run/a.sock",
+                "--journal=none",
+                "--upstream=unix:up.sock",
+                f"--journal-names={names}",
+            )
+            end_command(daemon.factory, b"PACK a b c%20d\n")
+            ring = companion.observed().ring
+            assert ring is not None
+            ((row,), _) = ring.read(0, 10)
+            route = row[ROUTE]
+            assert route is not None
+            self.assertEqual(route[-1], shown)
+            self.end(daemon)
 
 
 class NameTests(ObservationCase):
