@@ -32,6 +32,12 @@ class LogChoice:
         self.file = file
         self.structured = structured
 
+    def delay_commands(self, reactor: Any) -> None:
+        """Write ends of commands together while a reactor runs; see `LogWriter.delay`."""
+        if self.writer is not None:
+            self.writer.delay(reactor)
+            reactor.addSystemEventTrigger("after", "shutdown", self.writer.flush)
+
 
 def open_log(config: DaemonConfig) -> LogChoice:
     """Open the log that a config names; none if it names none.

@@ -16,6 +16,7 @@ from functools import lru_cache
 from threading import Lock
 from typing import Protocol
 
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import (
     ILogObserver,
     LogEvent,
@@ -31,6 +32,12 @@ KEPT = 9
 """Rotated files that are kept, ``FILE.1`` the newest of them."""
 
 MIB = 1 << 20
+
+DELAY = 0.1
+"""Seconds that the end of a command may wait to be written with others; see `LogWriter.delay`."""
+
+MOST = 64
+"""Ends of commands that wait at most."""
 
 _UNUSUAL = ("log_failure", "log_system", "log_flattened")
 """Fields of events whose line has more than their text, or comes from elsewhere."""
@@ -73,9 +80,16 @@ def format_line(event: LogEvent) -> str | None:
     return formatEventAsClassicLogText(event, format_time)
 
 
+def is_command(event: LogEvent) -> bool:
+    """Return whether an event is the end of a command; see `natproxy.server.command_log`."""
+    return "outcome" in event and event.get("log_format") == "{text}"
+
+
 @implementer(ILogObserver)
 class LogWriter:
     """Writes events to a destination; an error of the destination loses lines, nothing else.
+
+    Ends of commands can be written together, which takes a fraction of the time: see `delay`.
 
     :param destination: where the lines are written.
     :param report: called with the reason when the first line of a series is lost.
@@ -93,12 +107,51 @@ class LogWriter:
         self._formatted = formatted
         self._lost = 0
         self._reason = ""
+        self._clock: IReactorTime | None = None
+        # Threads of the reactor log, too.
+        self._lock = Lock()
+        self._commands: list[LogEvent] = []
+        self._scheduled = False
+
+    def delay(self, clock: IReactorTime) -> None:
+        """Write ends of commands each `DELAY`, or before another event, so that the order remains.
+
+        They are logged in the reactor's thread only. The caller calls `flush` at the end.
+        """
+        self._clock = clock
 
     def __call__(self, event: LogEvent) -> None:
-        """Write an event."""
-        text = self._formatted(event)
-        if text is None:
+        """Write an event; the end of a command may wait for others."""
+        if self._clock is None or not is_command(event):
+            with self._lock:
+                self._write([*self._taken(), event])
             return
+        with self._lock:
+            self._commands.append(event)
+            if len(self._commands) == MOST:
+                self._write(self._taken())
+        if not self._scheduled:
+            self._scheduled = True
+            self._clock.callLater(DELAY, self._due)
+
+    def flush(self) -> None:
+        """Write the ends of commands that wait."""
+        with self._lock:
+            self._write(self._taken())
+
+    def _due(self) -> None:
+        self._scheduled = False
+        self.flush()
+
+    def _taken(self) -> list[LogEvent]:
+        commands, self._commands = self._commands, []
+        return commands
+
+    def _write(self, events: list[LogEvent]) -> None:
+        texts = [text for text in map(self._formatted, events) if text is not None]
+        if not texts:
+            return
+        text = "".join(texts)
         data = text.encode("utf-8", "backslashreplace")
         if self._lost:
             lost = f"natproxy: {self._lost} log entries were lost: {self._reason}\n"
@@ -110,7 +163,7 @@ class LogWriter:
             self._reason = getattr(error, "strerror", None) or str(error)
             if not self._lost:
                 self._report(f"natproxy: cannot write the log: {self._reason}\n")
-            self._lost += 1
+            self._lost += len(texts)
         else:
             self._lost = 0
 

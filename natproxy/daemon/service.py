@@ -276,6 +276,7 @@ class TwistdService(MultiService):
         file = None
         if log is not None:
             daemon.structured_log = log.structured
+            log.delay_commands(reactor)
             file = log.file
         MaintenanceSignals(reactor, file, daemon.reopen_logs).setServiceParent(self)
 
