@@ -12,6 +12,7 @@ from json.encoder import encode_basestring_ascii as quoted
 
 from natproxy.nat.ring import EventRing, Lost
 from natproxy.nat.rows import ENDS, SEQ, Route, Row
+from natproxy.records.packed import parse_packed
 from natproxy.records.record import EPOCH, Origin, Record
 
 CACHED = 512
@@ -52,9 +53,13 @@ def encode(record: Record) -> bytes:
         duration,
         uid,
         pid,
+        files,
+        others,
     ) = record
     head = "" if event is None else f'"event":{_text(event)},"time":{_time(time)},'
     tail = "" if uid is None else f',"uid":{uid},"pid":{_number(pid)}'
+    if files is not None:
+        tail += _several(files, others)
     return (
         f'{{{head}"proxy":{_text(proxy)},"worker":{worker},"boot":{_text(boot)}'
         f',"seq":{"null" if seq is None else seq},"serial":{"null" if serial is None else serial}'
@@ -99,8 +104,8 @@ class EventLines:
         self._origin = f'"proxy":{quoted(proxy)},"worker":{worker},"boot":{quoted(boot)}'
         self._lines: list[tuple[int, bytes] | None] = [None] * CACHED
         self._records: list[Record | None] = [None] * CACHED
-        # What the events of one translation share: its start, and its addresses and file.
-        self._shared: dict[int, tuple[str, str]] = {}
+        # What the events of one translation share: its start, its addresses and file, its files.
+        self._shared: dict[int, tuple[str, str, str]] = {}
 
     def record_of(self, row: Row) -> Record:
         """Return the record of an event."""
@@ -108,7 +113,7 @@ class EventLines:
         record = self._records[place]
         if record is None or record.seq != row[SEQ]:
             record = self._ring.record_of(row)
-            if record.name is None or len(record.name) <= LONGEST_CACHED:
+            if len(record.name or "") + len(record.others or "") <= LONGEST_CACHED:
                 self._records[place] = record
         return record
 
@@ -144,11 +149,12 @@ class EventLines:
             f',"promised":{"null" if promised is None else promised},"bytes":{sent}'
             f',"state":"{event}","outcome":{"null" if outcome is None else _text(outcome)}'
             f',"reason":{"null" if reason is None else quoted(reason)}'
-            f',"duration":{round(duration, 6)!r}}}\n'
+            f',"duration":{round(duration, 6)!r}{shared[2]}}}\n'
         ).encode("ascii")
 
-    def _share(self, serial: int, started: int, route: Route) -> tuple[str, str]:
-        client, client_port, nat, nat_port, upstream, upstream_port, verb, name = route
+    def _share(self, serial: int, started: int, route: Route) -> tuple[str, str, str]:
+        client, client_port, nat, nat_port, upstream, upstream_port, verb, text = route
+        name, files, others = parse_packed(text)
         shared = (
             _time(started),
             f'"client":{_text(client)},"client_port":{client_port},"identity":null'
@@ -157,12 +163,17 @@ class EventLines:
             f',"upstream":{"null" if upstream is None else _text(upstream)}'
             f',"upstream_port":{_number(upstream_port)}'
             f',"verb":{quoted(verb)},"name":{quoted(name)}',
+            "" if files is None else _several(files, others),
         )
-        if len(name) <= LONGEST_CACHED:
+        if len(text) <= LONGEST_CACHED:
             if len(self._shared) >= CACHED:
                 self._shared.clear()
             self._shared[serial] = shared
         return shared
+
+
+def _several(files: int, others: str | None) -> str:
+    return f',"files":{files},"others":{"null" if others is None else quoted(others)}'
 
 
 def _number(number: int | None) -> str:

@@ -10,6 +10,7 @@ from natproxy.nat.ring import EventRing
 from natproxy.nat.rows import ROUTE, SEQ, STARTED
 from natproxy.nat.table import NATTable
 from natproxy.nat.translation import EntryState, Outcome
+from natproxy.records.packed import parse_packed
 from natproxy.records.record import Record, microseconds_of
 
 
@@ -71,7 +72,8 @@ class LocalTable:
         first = self._ring.first_row(entry, self._wall_clock(), now)
         route = first[ROUTE]
         assert route is not None
-        client, client_port, nat, nat_port, upstream, upstream_port, verb, name = route
+        client, client_port, nat, nat_port, upstream, upstream_port, verb, text = route
+        name, files, others = parse_packed(text)
         proxy, worker, boot = self._ring.origin
         # By position: with `_replace` of the row's record it takes three times as long.
         return Record(
@@ -101,4 +103,8 @@ class LocalTable:
             None,
             None,
             round(now - entry.started_at, 6),
+            None,
+            None,
+            files,
+            others,
         )

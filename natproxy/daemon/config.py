@@ -36,6 +36,9 @@ from natproxy.toml import read_toml
 
 Config = TypeVar("Config", bound="DaemonConfig")
 
+ALL_NAMES = "all"
+"""The value of ``journal_names`` for all names of commands that name several files."""
+
 TABLES = ("proxy", "fileserver")
 """The tables that a file may have."""
 
@@ -88,6 +91,8 @@ class DaemonConfig:
         ``localhost``.
     :ivar log: path of the log file, relative to the working directory; ``-`` for standard
         output, ``None`` for the log of ``twistd``.
+    :ivar access_log: path of the file with a line for each command, relative to the working
+        directory; ``-`` for standard output, ``None`` for none.
     :ivar log_size: MiB from which the log file is rotated; 0 for never.
     :ivar log_keep: rotated log files that are kept.
     :ivar sources: where each value comes from, by the field's name; a field that is missing has
@@ -148,6 +153,12 @@ class DaemonConfig:
         None,
         Text(),
         "File to log to, rotated at --log-size; - is standard output.",
+        reloadable=False,
+    )
+    access_log: str | None = setting(
+        None,
+        Text(),
+        "File with a line for each command, for programs; - is standard output.",
         reloadable=False,
     )
     log_size: int = setting(
@@ -242,7 +253,8 @@ class ProxyConfig(DaemonConfig):
         journal, ``None`` for `natproxy.records.places.journal_directory`.
     :ivar journal_keep: seconds that the journal keeps translations.
     :ivar journal_max_size: bytes that it may have; the oldest segments are deleted.
-    :ivar journal_names: whether it holds the names of files: ``full`` or ``none``.
+    :ivar journal_names: which names of files it holds: ``none``; ``full``: of a command that names
+        several files, the first name and their number; ``all``: all of them, also in events.
     :ivar ident: endpoint of the ident service (RFC 1413); ``None`` for none.
     """
 
@@ -287,8 +299,8 @@ class ProxyConfig(DaemonConfig):
     )
     journal_names: str = setting(
         "full",
-        Choice("full", "none"),
-        "Whether the journal holds the names of files: full or none.",
+        Choice("none", "full", ALL_NAMES),
+        "Names of files in the journal: none, full (the first one of a PACK), or all.",
         reloadable=False,
     )
     ident: str | None = setting(

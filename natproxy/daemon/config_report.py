@@ -17,6 +17,7 @@ from natproxy.daemon.config import (
 )
 from natproxy.daemon.endpoints import listening_endpoints, upstream_endpoint
 from natproxy.daemon.fileserver import open_directory
+from natproxy.daemon.log_options import check_access_log
 from natproxy.daemon.places import explicit_control
 from natproxy.settings import Found, SettingError
 from natproxy.toml import format_settings
@@ -54,7 +55,7 @@ def check_config(
     """Return a line for each setting that is wrong, as `show_config` finds it.
 
     Endpoints are parsed, but not opened; those of ``systemd:`` are not checked, since their
-    sockets exist in the unit alone. A directory that is named must exist, and that of the log.
+    sockets exist in the unit alone. A directory that is named must exist, and that of a log.
 
     :param reactor: for the parsers of endpoints; nothing runs in it.
     """
@@ -62,7 +63,11 @@ def check_config(
         config = CONFIGS[daemon].load(environment=environment, file=file)
     except SettingError as error:
         return list(error.messages)
-    checks: list[Callable[[], object]] = [lambda: _check_log(config)]
+    checks: list[Callable[[], object]] = [
+        lambda: _check_log(config, "log"),
+        lambda: _check_log(config, "access_log"),
+        lambda: check_access_log(config),
+    ]
     for setting in ("listen", "web"):
         for description in getattr(config, setting):
             if not description.removeprefix("haproxy:").startswith("systemd:"):
@@ -80,17 +85,21 @@ def check_config(
     return [message for check in checks for message in _errors_of(check)]
 
 
-def _check_log(config: DaemonConfig) -> None:
-    """Check that a log file may exist, without creating it."""
-    if config.log is None or config.log == "-":
+def _check_log(config: DaemonConfig, setting: str) -> None:
+    """Check that a log file may exist, without creating it.
+
+    :param setting: the field that names it.
+    """
+    path = getattr(config, setting)
+    if path is None or path == "-":
         return
     reason = None
-    if os.path.isdir(config.log):
+    if os.path.isdir(path):
         reason = os.strerror(errno.EISDIR)
-    elif not os.path.isdir(os.path.dirname(config.log) or "."):
+    elif not os.path.isdir(os.path.dirname(path) or "."):
         reason = os.strerror(errno.ENOENT)
     if reason:
-        raise SettingError(f"{config.label('log')} {config.log}: {reason}")
+        raise SettingError(f"{config.label(setting)} {path}: {reason}")
 
 
 def _errors_of(check: Callable[[], object]) -> tuple[str, ...]:

@@ -159,7 +159,7 @@ def makeService(options: Options) -> IService:
     """
     with startup_errors(options.config.program()):
         server = make_file_server(options.reactor, options.config)
-    return TwistdService(server, options.reactor, options.log.file)
+    return TwistdService(server, options.reactor, options.log)
 
 
 def _create(path: bytes) -> bool:

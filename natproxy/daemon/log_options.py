@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from natproxy.daemon.config import DaemonConfig
@@ -18,11 +19,24 @@ class LogChoice:
 
     :ivar writer: the observer that writes it; ``None`` if ``twistd`` writes its own log.
     :ivar file: the file that it is written to, if it is a file.
+    :ivar structured: whether an observer of the operator's takes the events (``--logger``).
     """
 
-    def __init__(self, writer: LogWriter | None = None, file: RotatingFile | None = None) -> None:
+    def __init__(
+        self,
+        writer: LogWriter | None = None,
+        file: RotatingFile | None = None,
+        structured: bool = False,
+    ) -> None:
         self.writer = writer
         self.file = file
+        self.structured = structured
+
+    def delay_commands(self, reactor: Any) -> None:
+        """Write ends of commands together while a reactor runs; see `LogWriter.delay`."""
+        if self.writer is not None:
+            self.writer.delay(reactor)
+            reactor.addSystemEventTrigger("after", "shutdown", self.writer.flush)
 
 
 def open_log(config: DaemonConfig) -> LogChoice:
@@ -51,7 +65,7 @@ def choose_log(config: DaemonConfig, twistd: Any) -> LogChoice:
         if path is not None:
             raise SettingError(f"{label}: an option of twistd's plugin; use --log-file")
         return LogChoice()
-    foreground = twistd["nodaemon"] or twistd["debug"]
+    foreground = _in_foreground(twistd)
     named = twistd["logfile"] not in (None, "") and not (foreground and twistd["logfile"] == "-")
     if named or twistd["logger"] or twistd.get("syslog"):
         if path is not None:
@@ -59,7 +73,7 @@ def choose_log(config: DaemonConfig, twistd: Any) -> LogChoice:
                 f"{label}: twistd has a log as well (--logfile, --syslog or --logger);"
                 " specify one of them"
             )
-        return LogChoice()
+        return LogChoice(structured=bool(twistd["logger"]))
     if path is None:
         path = "-" if foreground else BACKGROUND
     if path == "-" and not foreground:
@@ -69,6 +83,28 @@ def choose_log(config: DaemonConfig, twistd: Any) -> LogChoice:
     _observers[:] = [chosen.writer]
     twistd["logger"] = f"{__name__}.{observer.__name__}"
     return chosen
+
+
+def check_access_log(config: DaemonConfig, twistd: Any = None) -> None:
+    """Check that the access log can be where a config has it.
+
+    :param twistd: as of `choose_log`.
+    :raises SettingError: if it is standard output and there is none, or if it is the log's file.
+    """
+    path = config.access_log
+    if path is None:
+        return
+    label = f"{config.label('access_log')} {path}"
+    if path == "-":
+        # ``twist`` always runs in the foreground.
+        if twistd is not None and "no_save" in twistd and not _in_foreground(twistd):
+            raise SettingError(f"{label}: a daemon in the background has no standard output")
+    elif config.log is not None and os.path.abspath(path) == os.path.abspath(config.log):
+        raise SettingError(f"{label}: is the file of the log ({config.label('log')}) as well")
+
+
+def _in_foreground(twistd: Any) -> bool:
+    return bool(twistd["nodaemon"] or twistd["debug"])
 
 
 def _open(config: DaemonConfig, path: str) -> LogChoice:

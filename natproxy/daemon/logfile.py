@@ -12,9 +12,11 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timezone
+from functools import lru_cache
 from threading import Lock
 from typing import Protocol
 
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import (
     ILogObserver,
     LogEvent,
@@ -30,6 +32,15 @@ KEPT = 9
 """Rotated files that are kept, ``FILE.1`` the newest of them."""
 
 MIB = 1 << 20
+
+DELAY = 0.1
+"""Seconds that the end of a command may wait to be written with others; see `LogWriter.delay`."""
+
+MOST = 64
+"""Ends of commands that wait at most."""
+
+_UNUSUAL = ("log_failure", "log_system", "log_flattened")
+"""Fields of events whose line has more than their text, or comes from elsewhere."""
 
 
 class Destination(Protocol):
@@ -47,17 +58,38 @@ def format_time(when: float | None) -> str:
     """Format seconds since the epoch as UTC with microseconds."""
     if when is None:
         return "-"
-    return datetime.fromtimestamp(when, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    second, fraction = divmod(round(when * 1_000_000), 1_000_000)
+    return f"{format_second(second)}.{fraction:06d}Z"
+
+
+# Most lines are of the same second as the line before.
+@lru_cache(maxsize=4)
+def format_second(second: int) -> str:
+    """Format whole seconds since the epoch as UTC: ``2026-11-26T14:03:07``."""
+    return datetime.fromtimestamp(second, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def format_line(event: LogEvent) -> str | None:
     """Format an event as one line of text, or several if it has a traceback."""
+    plain = event.get("log_format") == "{text}" and "text" in event
+    if plain and event.keys().isdisjoint(_UNUSUAL):
+        # That of a command, for example. Twisted parses the format, which takes far longer.
+        text = str(event["text"]).replace("\n", "\n\t")
+        namespace, level = event["log_namespace"], event["log_level"].name
+        return f"{format_time(event['log_time'])} [{namespace}#{level}] {text}\n"
     return formatEventAsClassicLogText(event, format_time)
+
+
+def is_command(event: LogEvent) -> bool:
+    """Return whether an event is the end of a command; see `natproxy.server.command_log`."""
+    return "outcome" in event and event.get("log_format") == "{text}"
 
 
 @implementer(ILogObserver)
 class LogWriter:
     """Writes events to a destination; an error of the destination loses lines, nothing else.
+
+    Ends of commands can be written together, which takes a fraction of the time: see `delay`.
 
     :param destination: where the lines are written.
     :param report: called with the reason when the first line of a series is lost.
@@ -75,12 +107,51 @@ class LogWriter:
         self._formatted = formatted
         self._lost = 0
         self._reason = ""
+        self._clock: IReactorTime | None = None
+        # Threads of the reactor log, too.
+        self._lock = Lock()
+        self._commands: list[LogEvent] = []
+        self._scheduled = False
+
+    def delay(self, clock: IReactorTime) -> None:
+        """Write ends of commands each `DELAY`, or before another event, so that the order remains.
+
+        They are logged in the reactor's thread only. The caller calls `flush` at the end.
+        """
+        self._clock = clock
 
     def __call__(self, event: LogEvent) -> None:
-        """Write an event."""
-        text = self._formatted(event)
-        if text is None:
+        """Write an event; the end of a command may wait for others."""
+        if self._clock is None or not is_command(event):
+            with self._lock:
+                self._write([*self._taken(), event])
             return
+        with self._lock:
+            self._commands.append(event)
+            if len(self._commands) == MOST:
+                self._write(self._taken())
+        if not self._scheduled:
+            self._scheduled = True
+            self._clock.callLater(DELAY, self._due)
+
+    def flush(self) -> None:
+        """Write the ends of commands that wait."""
+        with self._lock:
+            self._write(self._taken())
+
+    def _due(self) -> None:
+        self._scheduled = False
+        self.flush()
+
+    def _taken(self) -> list[LogEvent]:
+        commands, self._commands = self._commands, []
+        return commands
+
+    def _write(self, events: list[LogEvent]) -> None:
+        texts = [text for text in map(self._formatted, events) if text is not None]
+        if not texts:
+            return
+        text = "".join(texts)
         data = text.encode("utf-8", "backslashreplace")
         if self._lost:
             lost = f"natproxy: {self._lost} log entries were lost: {self._reason}\n"
@@ -92,7 +163,7 @@ class LogWriter:
             self._reason = getattr(error, "strerror", None) or str(error)
             if not self._lost:
                 self._report(f"natproxy: cannot write the log: {self._reason}\n")
-            self._lost += 1
+            self._lost += len(texts)
         else:
             self._lost = 0
 
@@ -103,12 +174,25 @@ class Stream:
     :param descriptor: of the stream; it is never closed.
     """
 
+    path = "-"
+
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     def write(self, data: bytes) -> None:
         """Write all the bytes; see `Destination`."""
         _write_all(self._descriptor, data)
+
+    def write_some(self, data: memoryview) -> int:
+        """Write some of the bytes; see `natproxy.daemon.access_file.Output`."""
+        return os.write(self._descriptor, data)
+
+    def reopen(self) -> bool:
+        """Do nothing: a stream has no name."""
+        return False
+
+    def close(self) -> None:
+        """Do nothing: others may use the stream."""
 
 
 class RotatingFile:
@@ -145,10 +229,22 @@ class RotatingFile:
             _write_all(self._descriptor, data)
             self._size += len(data)
 
-    def reopen(self) -> None:
+    def write_some(self, data: memoryview) -> int:
+        """Write some of the bytes, without a rotation; return their number.
+
+        :raises OSError: if none can be written.
+        """
+        with self._lock:
+            written = os.write(self._descriptor, data)
+            self._size += written
+            return written
+
+    def reopen(self) -> bool:
         """Open the file under its name again, after another program has renamed it.
 
         If that fails, the file that is open stays in use, and an error is logged.
+
+        :return: whether it was opened.
         """
         try:
             with self._lock:
@@ -159,8 +255,9 @@ class RotatingFile:
                 path=self.path,
                 reason=error.strerror,
             )
-        else:
-            self._log.info("the log {path} has been opened again", path=self.path)
+            return False
+        self._log.info("the log {path} has been opened again", path=self.path)
+        return True
 
     def close(self) -> None:
         """Close the file."""

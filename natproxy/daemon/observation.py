@@ -29,10 +29,12 @@ from twisted.logger import Logger
 
 from natproxy import __version__
 from natproxy.control.interfaces import Observed
+from natproxy.daemon.access_file import AccessFile
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.descriptors import Observers
 from natproxy.daemon.endpoints import listening_endpoints
 from natproxy.daemon.listening import address_text
+from natproxy.daemon.logfile import RotatingFile, Stream
 from natproxy.daemon.observers import ObserverFactory
 from natproxy.daemon.places import (
     InUse,
@@ -49,6 +51,11 @@ from natproxy.metrics.daemon import DaemonMetrics
 from natproxy.metrics.fileserver import FileServerMetrics
 from natproxy.records.places import NONE, default_name
 from natproxy.records.record import Origin, format_time, microseconds_of
+from natproxy.server.access_log import AccessLog
+from natproxy.server.threads import Threads
+
+STANDARD_OUTPUT = "-"
+"""The access log's path for standard output."""
 
 BACKLOG = 128
 """Connections to the control socket that wait to be accepted."""
@@ -81,6 +88,7 @@ class Observation(ABC):
     :raises SettingError: if a setting is wrong.
     :ivar origin: the daemon's name, worker and boot; set by `open_ports`.
     :ivar control: path of the control socket; ``None`` if there is none.
+    :ivar access: the file of the access log; ``None`` if there is none.
     :ivar metrics: are counted from `open_ports` on, if there is a place that shows them.
     """
 
@@ -107,6 +115,10 @@ class Observation(ABC):
         self.origin = Origin("", 0, "")
         self.control: str | None = None
         self.metrics: DaemonMetrics | None = None
+        self.access: AccessFile | None = None
+        # The working directory may change before the file is opened.
+        path = config.access_log
+        self._access_path = path if path in (None, STANDARD_OUTPUT) else os.path.abspath(path)
         self._kind = kind
         self._explicit = explicit_control(config)
         self._web_endpoints = listening_endpoints(reactor, config, "web")
@@ -138,6 +150,8 @@ class Observation(ABC):
         """
         if self.config.control != NONE:
             self._open_control()
+        if self._access_path is not None:
+            self._open_access_log(self._access_path)
         self.open_files()
         if self._control_port is None and not self._web_ports:
             return
@@ -157,6 +171,8 @@ class Observation(ABC):
 
     async def stop(self) -> None:
         """Close everything, the control socket last; see `Companion`."""
+        if self.access is not None:
+            await self.access.stop()
         ports, self._web_ports = self._web_ports, []
         for port in ports:
             await maybeDeferred(port.stopListening)
@@ -181,6 +197,32 @@ class Observation(ABC):
         port = cast(Any, control)
         port.stopReading()
         port.socket.close()
+
+    def reopen_logs(self) -> bool:
+        """Open the access log again; see `Companion`."""
+        if self.access is not None:
+            self.access.reopen()
+        return self.access is not None
+
+    def _open_access_log(self, path: str) -> None:
+        """Write a line for each command from now on.
+
+        :raises StartupError: if the file cannot be opened.
+        """
+        try:
+            output = Stream(1) if path == STANDARD_OUTPUT else RotatingFile(path, size=0)
+        except OSError as error:
+            label = self.config.label("access_log")
+            raise StartupError(f"{label} {path}: {error.strerror}") from error
+        self.access = AccessFile(
+            self.reactor, output, Threads(self.reactor, 1, "access log"), self.wall_clock
+        )
+        self.log_access(self.access.log)
+        self._log.info("access log: {path}", path=path)
+
+    @abstractmethod
+    def log_access(self, log: AccessLog) -> None:
+        """Pass each command that ends to the access log, and no longer to the log."""
 
     @abstractmethod
     def open_files(self) -> None:
@@ -231,6 +273,7 @@ class Observation(ABC):
             "draining": daemon.phase in (Phase.DRAINING, Phase.STOPPED),
             "clients": len(daemon.factory.connections),
             **self._counters(),
+            "access_log": None if self.access is None else self.access.status(),
             "control": self.control,
             "web": self.web(),
         }
@@ -311,6 +354,14 @@ class FileServerObservation(Observation):
 
     def open_files(self) -> None:
         """Do nothing: there is no journal."""
+
+    def log_access(self, log: AccessLog) -> None:
+        """Pass each command that ends to the access log."""
+        factory = self.daemon.factory
+        assert isinstance(factory, FileServerFactory)
+        if not self.daemon.structured_log:
+            factory.stop_logging()
+        factory.subscribe(log.finished)
 
     def make_metrics(self) -> DaemonMetrics:
         """Return the metrics of the file server."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from twisted.python import usage
 
 from natproxy.daemon.config import DaemonConfig, fields_of, key_of, variable_of
-from natproxy.daemon.log_options import LogChoice, choose_log
+from natproxy.daemon.log_options import LogChoice, check_access_log, choose_log
 from natproxy.daemon.service import startup_errors
 
 
@@ -68,6 +68,7 @@ class DaemonOptions(usage.Options):
             if self.get(key) is not None:
                 self._specified[key] = self[key]
         self.config = self.config_class.load(self._specified, file=self["config"])
+        check_access_log(self.config, self.parent)
         self.log = choose_log(self.config, self.parent)
 
     def _add(self, option: str, value: str) -> None:

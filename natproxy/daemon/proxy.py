@@ -86,4 +86,4 @@ def makeService(options: Options) -> IService:
     """
     with startup_errors(options.config.program()):
         proxy = make_proxy(options.reactor, options.config)
-    return TwistdService(proxy, options.reactor, options.log.file)
+    return TwistdService(proxy, options.reactor, options.log)

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IListeningPort
 
 from natproxy.control.interfaces import History, Observed
 from natproxy.control.table import LocalTable
-from natproxy.daemon.config import ProxyConfig
+from natproxy.daemon.config import ALL_NAMES, ProxyConfig
 from natproxy.daemon.descriptors import Observers
 from natproxy.daemon.endpoints import listening_endpoints
 from natproxy.daemon.listening import address_text
@@ -20,10 +20,12 @@ from natproxy.daemon.observers import ObserverFactory
 from natproxy.daemon.places import PlaceError, prepare_journal
 from natproxy.daemon.service import DrainingService, StartupError, open_ports
 from natproxy.metrics.proxy import ProxyMetrics, Recorders
+from natproxy.nat import Failed
 from natproxy.nat.ring import EventRing
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.proxy.ident import IdentFactory
 from natproxy.records.places import NONE, journal_directory
+from natproxy.server.access_log import AccessLog
 
 if TYPE_CHECKING:
     from natproxy.journal.service import JournalService
@@ -72,7 +74,12 @@ class ProxyObservation(Observation):
             import natproxy.journal.history
             import natproxy.journal.service  # noqa: F401
         if config.control != NONE or config.web or config.journal != NONE:
-            self._ring = EventRing(self._factory.table, self.origin, wall_clock=self.wall_clock)
+            self._ring = EventRing(
+                self._factory.table,
+                self.origin,
+                wall_clock=self.wall_clock,
+                every_name=config.journal_names == ALL_NAMES,
+            )
 
     def start(self) -> None:
         """Log the ident service as well."""
@@ -83,6 +90,14 @@ class ProxyObservation(Observation):
     def make_metrics(self) -> ProxyMetrics:
         """Return the metrics of the proxy."""
         return ProxyMetrics(self._factory, self.origin)
+
+    def log_access(self, log: AccessLog) -> None:
+        """Pass each command that ends to the access log."""
+        factory = self._factory
+        if not self.daemon.structured_log:
+            factory.stop_logging()
+        factory.table.count(log.removed)
+        factory.table.subscribe(log.failed, (Failed,))
 
     def open_files(self) -> None:
         """Open the journal.
@@ -167,7 +182,7 @@ class ProxyObservation(Observation):
                 raise PlaceError("neither STATE_DIRECTORY, XDG_STATE_HOME nor HOME is set")
             prepare_journal(path, parents=not explicit)
             settings = JournalSettings(
-                config.journal_keep, config.journal_max_size, config.journal_names == "full"
+                config.journal_keep, config.journal_max_size, config.journal_names != NONE
             )
             journal = JournalService(
                 self.reactor, self._ring, path, settings, wall_clock=self.wall_clock

@@ -26,7 +26,6 @@ from natproxy import __version__
 from natproxy.daemon.descriptors import raise_limit
 from natproxy.daemon.listening import ListeningEndpoint, address_text
 from natproxy.daemon.log_options import LogChoice
-from natproxy.daemon.logfile import RotatingFile
 from natproxy.daemon.signals import MaintenanceSignals, SignalledReactor, TerminationSignals
 from natproxy.server.factory import CommandFactory
 from natproxy.settings import SettingError
@@ -105,6 +104,10 @@ class Companion(Protocol):
         """Close the sockets again: the daemon cannot start."""
         ...
 
+    def reopen_logs(self) -> bool:
+        """Open the log files again; return whether there is one."""
+        ...
+
     async def stop(self) -> None:
         """Close everything; all clients of the daemon have finished."""
         ...
@@ -125,6 +128,7 @@ class DrainingService(Service):
     :ivar addresses: those of the ports, as texts; they stay when it has stopped listening.
     :ivar phase: what it does now.
     :ivar companion: started after it listens, and stopped when the last client has finished.
+    :ivar structured_log: whether the events of commands are logged beside an access log.
     :ivar end: ends the process in order, as SIGTERM does; set by what runs the daemon.
     """
 
@@ -147,6 +151,7 @@ class DrainingService(Service):
         self.addresses: tuple[str, ...] = ()
         self.phase = Phase.STARTING
         self.companion: Companion | None = None
+        self.structured_log = False
         self.end: Callable[[str], object] = lambda cause: None
         self._endpoints = endpoints
         self._drain = drain
@@ -244,27 +249,36 @@ class DrainingService(Service):
         """Abort the connections that are left."""
         self.factory.abort()
 
+    def reopen_logs(self) -> bool:
+        """Open the companion's log files again; return whether it has one."""
+        return self.companion is not None and self.companion.reopen_logs()
+
 
 class TwistdService(MultiService):
     """A daemon with all that it needs to run under ``twistd``.
 
     :param daemon: the daemon.
     :param reactor: is stopped by the first SIGTERM or SIGINT.
-    :param log: the daemon's log file, if it has one of its own.
+    :param log: where the daemon logs; by default, ``twistd`` writes its own log.
     """
 
     def __init__(
         self,
         daemon: DrainingService,
         reactor: SignalledReactor,
-        log: RotatingFile | None = None,
+        log: LogChoice | None = None,
     ) -> None:
         super().__init__()
         daemon.setServiceParent(self)
         termination = TerminationSignals(reactor, daemon.abort)
         termination.setServiceParent(self)
         daemon.end = termination.stop
-        MaintenanceSignals(reactor, log).setServiceParent(self)
+        file = None
+        if log is not None:
+            daemon.structured_log = log.structured
+            log.delay_commands(reactor)
+            file = log.file
+        MaintenanceSignals(reactor, file, daemon.reopen_logs).setServiceParent(self)
 
     def privilegedStartService(self) -> None:
         """Open the ports; write the reason on the terminal if that fails.
@@ -305,7 +319,7 @@ def make_application(
     application: Componentized = Application(name)
     if log.writer is not None:
         application.setComponent(ILogObserver, log.writer)
-    IService(TwistdService(daemon, reactor, log.file)).setServiceParent(application)
+    IService(TwistdService(daemon, reactor, log)).setServiceParent(application)
     return application
 
 

@@ -1,4 +1,4 @@
-"""The signals of the daemons: SIGTERM and SIGINT drain, SIGUSR1 opens the log again."""
+"""The signals of the daemons: SIGTERM and SIGINT drain, SIGUSR1 opens the logs again."""
 
 from __future__ import annotations
 
@@ -121,13 +121,17 @@ class MaintenanceSignals(SignalService):
     renames the file, which another program has renamed already.
 
     :param log: the daemon's log file; ``None`` if it has none of its own.
+    :param others: each opens other log files again, and returns whether there is one.
     """
 
     numbers: tuple[int, ...] = (signal.SIGUSR1, signal.SIGHUP)
 
-    def __init__(self, reactor: SignalledReactor, log: RotatingFile | None) -> None:
+    def __init__(
+        self, reactor: SignalledReactor, log: RotatingFile | None, *others: Callable[[], bool]
+    ) -> None:
         super().__init__(reactor)
         self._file = log
+        self._others = others
         self._twistds: LogFile | None = None
 
     def received(self, number: int) -> None:
@@ -135,13 +139,16 @@ class MaintenanceSignals(SignalService):
         if number == signal.SIGHUP:
             self._log.info("SIGHUP: nothing is done, since no settings can be reloaded")
             return
+        reopened = [reopen() for reopen in self._others]
         if self._file is not None:
             self._file.reopen()
         elif self._twistds is not None:
             self._twistds.reopen()
             self._log.info("the log {path} has been opened again", path=self._twistds.path)
-        else:
-            self._log.info("SIGUSR1: nothing is done, since there is no log file (--log)")
+        elif not any(reopened):
+            self._log.info(
+                "SIGUSR1: nothing is done, since there is no log file (--log, --access-log)"
+            )
 
     def _has_no_handler(self, number: int) -> bool:
         if number == signal.SIGUSR1:

@@ -101,7 +101,8 @@ def run(
     termination = TerminationSignals(reactor, abort, hangup=True)
     termination.startService()
     proxy.end = termination.stop
-    MaintenanceSignals(reactor, None).startService()
+    logs = proxy.reopen_logs, server.reopen_logs
+    MaintenanceSignals(reactor, None, *logs).startService()
     sys.stdout.write(_welcome(served, server, proxy))
     sys.stdout.flush()
     reactor.run()

@@ -72,6 +72,7 @@ class FileServerFactory(CommandFactory):
     :param first_command_timeout: seconds that a client may take for its first command; 0
         for no limit but ``idle_timeout``.
     :param reads: where files that may not be in memory are read.
+    :ivar stop_logging: ends the log of commands.
     :ivar executors: run the work that is done in threads, by its kind.
     """
 
@@ -108,7 +109,7 @@ class FileServerFactory(CommandFactory):
         if reads is not None:
             self.executors["reads"] = reads.executor
         self.protocol = partial(FileServerProtocol, services)
-        self.subscribe(log_finished)
+        self.stop_logging = self.subscribe(log_finished)
 
     def drain(self) -> Deferred[None]:
         """Let every client finish; then cancel the digests that no client waits for."""

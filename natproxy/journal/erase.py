@@ -104,6 +104,10 @@ class _Client:
         """Return the encoded name of a file without an address of the client."""
         if self._text is not None:
             return name
+        # Several names are separated by spaces; what becomes of one is not that of the others.
+        return " ".join(map(self._word_without, name.split(" ")))
+
+    def _word_without(self, name: str) -> str:
         without = ADDRESS.sub(self._replaced, name)
         decoded = unquote(without, errors="replace")
         # An address with encoded characters takes the name with it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from natproxy.records.packed import parse_packed
 from natproxy.records.record import Origin, Record
 
 ERASED = "erased"
@@ -108,6 +109,7 @@ class Row(NamedTuple):
 
     def record(self, origin: Origin) -> Record:
         """Return the record of the translation. That of an erased client has no client."""
+        name, files, others = parse_packed(self.name)
         return Record(
             None,
             None,
@@ -126,13 +128,17 @@ class Row(NamedTuple):
             self.upstream,
             self.upstream_port,
             self.verb,
-            self.name,
+            name,
             self.promised,
             self.bytes,
             self.state,
             self.outcome,
             ERASED if self.erased else self.reason,
             None if self.duration is None else self.duration / 1e6,
+            None,
+            None,
+            files,
+            others,
         )
 
 

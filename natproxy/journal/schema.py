@@ -68,7 +68,7 @@ create table entries (
     upstream integer references hosts,
     upstream_port integer,
     verb text not null,
-    name text not null,          -- percent-encoded
+    name text not null,          -- percent-encoded; of several files: see records/packed.py
     promised integer,
     bytes integer not null,
     outcome text,                -- null: open; 'lost': the end is in a gap of this segment

@@ -120,7 +120,7 @@ class ProxyMetrics(DaemonMetrics):
         ended = self._ended
         append = ended.append
 
-        def removed(entry: NATEntry, now: float) -> None:
+        def removed(entry: NATEntry, wall: float, now: float) -> None:
             append((entry, now))
             if len(ended) == BATCH:
                 self._count_ended()

@@ -36,6 +36,7 @@ class NATEntry:
     :ivar cancel: ends the relay and resets the connections; of an entry that has been removed,
         it does nothing.
     :ivar outcome: ``None`` until the entry is removed.
+    :ivar reason: why it was removed, or the error that the client received; may be ``None``.
     :ivar recorded: the row of its registration in the ring of events; ``None`` without a ring.
     """
 
@@ -47,6 +48,7 @@ class NATEntry:
         "key",
         "outcome",
         "promised",
+        "reason",
         "recorded",
         "registered_at",
         "relayed",
@@ -79,6 +81,7 @@ class NATEntry:
         self.relaying_at: float | None = None
         self.state = EntryState.REGISTERED
         self.outcome: Outcome | None = None
+        self.reason: str | None = None
         self.recorded: Row | None = None
         self.cancel = cancel
 

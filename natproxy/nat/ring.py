@@ -59,6 +59,7 @@ class EventRing:
     :param size: events to hold.
     :param names: characters of long names to hold; see `LONG_NAME`.
     :param wall_clock: returns seconds since the epoch.
+    :param every_name: whether an event has all files of a command that names several.
     :ivar watchers: clients that follow the events; counted by those who serve them.
     """
 
@@ -71,6 +72,7 @@ class EventRing:
         size: int = EVENTS,
         names: int = NAMES,
         wall_clock: Callable[[], float] = time.time,
+        every_name: bool = False,
     ) -> None:
         self.origin = origin
         self.watchers = 0
@@ -81,6 +83,7 @@ class EventRing:
         self._size = size
         self._names = names
         self._names_left = names
+        self._every_name = every_name
         self._rows: list[Row | None] = [None] * size
         self._texts: dict[bytes, tuple[str, str]] = {}
         self._waiting: list[Callable[[], object]] = []
@@ -186,7 +189,7 @@ class EventRing:
         """Return verb and file name of a command as records have them."""
         found = self._texts.get(command.line)
         if found is None:
-            found = verb_and_name(command)
+            found = verb_and_name(command, self._every_name)
             if len(command.line) <= LONG_NAME:
                 if len(self._texts) >= CACHED:
                     self._texts.clear()
@@ -208,9 +211,9 @@ class EventRing:
         if len(self._noted) >= self._most:
             self._noted_many()
 
-    def removed(self, entry: NATEntry, reason: str | None, wall: float, now: float) -> None:
+    def removed(self, entry: NATEntry, wall: float, now: float) -> None:
         """Add that an entry has been removed."""
-        self._noted.append((self._removed, (entry, reason, wall, now)))
+        self._noted.append((self._removed, (entry, wall, now)))
         if len(self._noted) >= self._most:
             self._noted_many()
 
@@ -321,7 +324,7 @@ class EventRing:
             )
         )
 
-    def _removed(self, entry: NATEntry, reason: str | None, wall: float, now: float) -> None:
+    def _removed(self, entry: NATEntry, wall: float, now: float) -> None:
         first = entry.recorded or self._earlier_row(entry, wall, now)
         outcome = entry.outcome
         self._add(
@@ -335,7 +338,7 @@ class EventRing:
                 entry.promised,
                 entry.relayed,
                 None if outcome is None else outcome._value_,
-                reason,
+                entry.reason,
                 now - entry.started_at,
                 None,
                 None,

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from typing import Final
 
-from natproxy.protocol import Command, encode_name, name_of, printable
+from natproxy.protocol import (
+    VERBS,
+    Command,
+    Naming,
+    encode_name,
+    name_of,
+    names_of,
+    printable,
+)
+from natproxy.records.packed import MOST, format_packed, parse_packed
 from natproxy.records.record import Origin, Record
 
 Route = tuple[str, int, "str | None", "int | None", "str | None", "int | None", str, str]
-"""Client, its port, the proxy's host and port, the upstream's host and port, verb, name."""
+"""Client, its port, the proxy's host and port, the upstream's host and port, verb, name.
+
+For the name of several files, see `natproxy.records.packed`.
+"""
 
 # Plain tuples of plain values: the garbage collector stops tracking them, so that 65,536 of them
 # do not prolong its pauses.
@@ -83,7 +95,8 @@ def record_of(row: Row, origin: Origin) -> Record:
             uid=uid,
             pid=pid,
         )
-    client, client_port, nat, nat_port, upstream, upstream_port, verb, name = route
+    client, client_port, nat, nat_port, upstream, upstream_port, verb, text = route
+    name, files, others = parse_packed(text)
     return Record(
         event,
         time,
@@ -111,17 +124,40 @@ def record_of(row: Row, origin: Origin) -> Record:
         outcome,
         reason,
         round(duration, 6),
+        None,
+        None,
+        files,
+        others,
     )
 
 
-def verb_and_name(command: Command) -> tuple[str, str]:
-    """Return verb and file name of a command as records have them."""
+def verb_and_name(command: Command, every: bool = False) -> tuple[str, str]:
+    """Return verb and file name of a command as records have them.
+
+    :param every: whether the name has all files of a command that names several.
+    """
     command = command.shown
     verb = command.verb.decode() if command.known else printable(command.verb, 80)
-    name = name_of(command)
+    name = _encoded(name_of(command))
+    files = files_of(command)
+    if files < 2:
+        return verb, name
+    others = [_encoded(other) for other in names_of(command)[1:MOST]] if every else None
+    return verb, format_packed(name, files, others)
+
+
+def files_of(command: Command) -> int:
+    """Return how many files a command names."""
+    verb = VERBS.get(command.verb)
+    if verb is not None and verb.naming is Naming.SEVERAL:
+        return len(command.name.split())
+    return 1 if name_of(command) else 0
+
+
+def _encoded(name: bytes) -> str:
     if name.isascii():
         text = name.decode("ascii")
         if text.isprintable() and "%" not in text and " " not in text:
             # Most names are the same when they are encoded.
-            return verb, text
-    return verb, encode_name(name).decode("ascii")
+            return text
+    return encode_name(name).decode("ascii")

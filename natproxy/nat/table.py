@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from operator import attrgetter
+from typing import Any, Protocol
 
 from twisted.logger import Logger
 
@@ -39,6 +40,8 @@ class NotInTable(Exception):
 
 _NOT_RECORDED = "cannot record an event"
 
+_serial_of = attrgetter("serial")
+
 
 class Recorder(Protocol):
     """What is called with the entries themselves, before the subscribers: the ring of events.
@@ -55,8 +58,8 @@ class Recorder(Protocol):
         """Record that the header of the entry's reply has been received."""
         ...
 
-    def removed(self, entry: NATEntry, reason: str | None, wall: float, now: float) -> None:
-        """Record that the entry has been removed."""
+    def removed(self, entry: NATEntry, wall: float, now: float) -> None:
+        """Record that the entry has been removed, with its outcome and its reason."""
         ...
 
     def failed(self, event: Failed) -> None:
@@ -64,8 +67,11 @@ class Recorder(Protocol):
         ...
 
 
-Counter = Callable[[NATEntry, float], object]
-"""Is called with an entry that was removed, and the seconds of the table's clock."""
+Counter = Callable[[NATEntry, float, float], object]
+"""Is called with an entry that was removed, and the times, as `Recorder.removed` is."""
+
+# Nearly every port has one entry, and every client. Where there are more, they are a tuple.
+Held = NATEntry | tuple[NATEntry, ...]
 
 
 class NATTable:
@@ -83,19 +89,27 @@ class NATTable:
         self._clock = clock
         self._wall_clock = wall_clock
         self._serial = 0
-        self._entries: dict[TranslationKey, NATEntry] = {}
-        self._by_port: dict[int, dict[TranslationKey, NATEntry]] = {}
-        self._by_client: dict[ClientTransport, dict[TranslationKey, NATEntry]] = {}
+        self._length = 0
+        # By the proxy's port: all entries are in it.
+        self._by_port: dict[int, Held] = {}
+        self._by_client: dict[ClientTransport, Held] = {}
+        # Whether a port has had two entries: only then are they not in the order of their serials.
+        self._shared = False
         self._subscribers: Subscribers[Event] = Subscribers(ALL_KINDS)
         self._recorder: Recorder | None = None
         self._counters: tuple[Counter, ...] = ()
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return self._length
 
     def __iter__(self) -> Iterator[NATEntry]:
         """Return the entries as they are now, oldest first."""
-        return iter(list(self._entries.values()))
+        if not self._shared:
+            # No entry is a tuple then.
+            return iter(list(self._by_port.values()))  # type: ignore[arg-type]
+        entries = [entry for held in self._by_port.values() for entry in _entries_of(held)]
+        entries.sort(key=_serial_of)
+        return iter(entries)
 
     def subscribe(
         self, callback: Callable[[Event], object], kinds: tuple[type[Event], ...] = ALL_KINDS
@@ -148,8 +162,12 @@ class NATTable:
             connections.
         :raises TranslationExists: if the key is in the table.
         """
-        if key in self._entries:
-            raise TranslationExists(f"{key.local} to {key.upstream} is in the table already")
+        port = key.local.port
+        held = self._by_port.get(port)
+        if held is not None:
+            if any(entry.key == key for entry in _entries_of(held)):
+                raise TranslationExists(f"{key.local} to {key.upstream} is in the table already")
+            self._shared = True
         self._serial += 1
         entry = NATEntry(
             self._serial,
@@ -161,9 +179,11 @@ class NATTable:
             self._clock(),
             cancel,
         )
-        self._entries[key] = entry
-        self._by_port.setdefault(key.local.port, {})[key] = entry
-        self._by_client.setdefault(client, {})[key] = entry
+        self._length += 1
+        self._by_port[port] = entry if held is None else (*_entries_of(held), entry)
+        others = self._by_client.setdefault(client, entry)
+        if others is not entry:
+            self._by_client[client] = (*_entries_of(others), entry)
         recorder, subscribed = self._recorder, self._subscribers.by_kind[Registered]
         if recorder is not None or subscribed:
             wall = self._wall_clock()
@@ -225,9 +245,9 @@ class NATTable:
         :param reason: of an error; see `natproxy.nat.events.Removed`.
         :raises NotInTable: if it has been removed before.
         """
-        self._delete(entry, outcome)
+        self._delete(entry, outcome, reason)
         if self._recorder is not None or self._counters or self._subscribers.by_kind[Removed]:
-            self._publish_removed(entry, outcome, reason)
+            self._publish_removed(entry)
 
     def cancel(self, entry: NATEntry, outcome: Outcome, reason: str | None = None) -> None:
         """Remove an entry whose command has not ended; end its relay and both connections.
@@ -236,20 +256,20 @@ class NATTable:
         :raises NotInTable: if it has been removed before.
         """
         cancel = entry.cancel
-        self._delete(entry, outcome)
+        self._delete(entry, outcome, reason)
         try:
             cancel()
         except Exception:
             self._log.failure("cannot cancel a relay")
         if self._recorder is not None or self._counters or self._subscribers.by_kind[Removed]:
-            self._publish_removed(entry, outcome, reason)
+            self._publish_removed(entry)
 
     def cancel_client(self, client: ClientTransport, outcome: Outcome) -> list[NATEntry]:
         """Remove all entries of a client, and end their relays.
 
         :return: the entries removed.
         """
-        entries = list(self._by_client.get(client, {}).values())
+        entries = list(_entries_of(self._by_client.get(client, ())))
         for entry in entries:
             # A subscriber may have removed it.
             if entry.state is not EntryState.GONE:
@@ -297,42 +317,36 @@ class NATTable:
 
         :return: no entry, one, or one for each upstream to which the port is in use.
         """
-        return tuple(self._by_port.get(port, {}).values())
+        return _entries_of(self._by_port.get(port, ()))
 
-    def _delete(self, entry: NATEntry, outcome: Outcome) -> None:
+    def _delete(self, entry: NATEntry, outcome: Outcome, reason: str | None) -> None:
         key = entry.key
         if entry.state is EntryState.GONE:
             raise NotInTable(f"{key.local} to {key.upstream} is not in the table")
         entry.state = EntryState.GONE
         entry.outcome = outcome
+        entry.reason = reason
         # The callback refers to the upstream's protocol, which refers to the entry.
         entry.cancel = _cancelled
-        del self._entries[key]
-        # An entry that is alone in an index, as nearly all are, is removed with its place.
-        port = key.local.port
-        if len(self._by_port[port]) == 1:
-            del self._by_port[port]
-        else:
-            del self._by_port[port][key]
-        if len(self._by_client[entry.client]) == 1:
-            del self._by_client[entry.client]
-        else:
-            del self._by_client[entry.client][key]
+        self._length -= 1
+        _remove(self._by_port, key.local.port, entry)
+        _remove(self._by_client, entry.client, entry)
 
-    def _publish_removed(self, entry: NATEntry, outcome: Outcome, reason: str | None) -> None:
+    def _publish_removed(self, entry: NATEntry) -> None:
         recorder, subscribed = self._recorder, self._subscribers.by_kind[Removed]
         wall, now = self._wall_clock(), self._clock()
         if recorder is not None:
             try:
-                recorder.removed(entry, reason, wall, now)
+                recorder.removed(entry, wall, now)
             except Exception:
                 self._log.failure(_NOT_RECORDED)
         for counter in self._counters:
             try:
-                counter(entry, now)
+                counter(entry, wall, now)
             except Exception:
                 self._log.failure("cannot count a command")
-        if subscribed:
+        outcome = entry.outcome
+        if subscribed and outcome is not None:
             self._subscribers.publish(
                 Removed(
                     entry.serial,
@@ -346,10 +360,23 @@ class NATTable:
                     entry.promised,
                     entry.relayed,
                     outcome,
-                    reason,
+                    entry.reason,
                     entry.relaying_at,
                 )
             )
+
+
+def _entries_of(held: Held) -> tuple[NATEntry, ...]:
+    return held if type(held) is tuple else (held,)  # type: ignore[return-value]
+
+
+def _remove(index: dict[Any, Held], place: Any, entry: NATEntry) -> None:
+    held = index[place]
+    if held is entry:
+        del index[place]
+        return
+    others = tuple(other for other in _entries_of(held) if other is not entry)
+    index[place] = others if len(others) > 1 else others[0]
 
 
 def _cancelled() -> None:

@@ -62,6 +62,9 @@ class Record(NamedTuple):
         its end, or until now.
     :ivar uid: of the administrator, for ``kill`` and ``drain``.
     :ivar pid: likewise.
+    :ivar files: how many files the command names, if they are several; ``name`` is the first.
+    :ivar others: their names but the first, as ``name`` is, separated by spaces; ``None`` if they
+        are not recorded.
     """
 
     event: str | None = None
@@ -92,11 +95,14 @@ class Record(NamedTuple):
     duration: float | None = None
     uid: int | None = None
     pid: int | None = None
+    files: int | None = None
+    others: str | None = None
 
     def json(self) -> dict[str, Any]:
         """Return the object for JSON: a translation has no members of events.
 
-        ``uid`` and ``pid`` are members of ``kill`` and ``drain`` only.
+        ``uid`` and ``pid`` are members of ``kill`` and ``drain`` only; ``files`` and ``others`` of
+        a command that names several files.
         """
         members = self._asdict()
         for member in TIMES:
@@ -106,6 +112,8 @@ class Record(NamedTuple):
             del members["event"], members["time"]
         if self.uid is None:
             del members["uid"], members["pid"]
+        if self.files is None:
+            del members["files"], members["others"]
         return members
 
     @classmethod

@@ -6,22 +6,22 @@ log no commands.
 
 from __future__ import annotations
 
+import time
 from functools import lru_cache
 
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from natproxy.address import Address
 from natproxy.nat import Event, Failed, Outcome, Removed
+from natproxy.nat.rows import files_of
 from natproxy.protocol import Command, name_of, printable
 from natproxy.server.events import Finished
-
-_LINE = "{client} {request}: {outcome}, {bytes} bytes in {duration:.3f} s"
 
 _fileserver_log = Logger(namespace="natproxy.fileserver.commands")
 _proxy_log = Logger(namespace="natproxy.proxy.command_log")
 
-# A proxy has few upstreams, and there is an event for each command.
-_text_of = lru_cache(maxsize=16)(str)
+# There is an event for each command, and most clients send several.
+_text_of = lru_cache(maxsize=1024)(str)
 
 
 def log_finished(event: Finished) -> None:
@@ -40,6 +40,7 @@ def log_translation(event: Event) -> None:
     """Log the end of a proxied command, with its NAT port; ignore other events of the table."""
     if isinstance(event, Removed):
         local, upstream = event.key
+        shown = _text_of(upstream)
         log_command(
             _proxy_log,
             event.client,
@@ -47,9 +48,9 @@ def log_translation(event: Event) -> None:
             event.outcome,
             event.sent,
             event.monotonic - event.started_at,
-            ", from port {nat_port} to {upstream}",
+            f", from port {local.port} to {shown}",
             nat_port=local.port,
-            upstream=_text_of(upstream),
+            upstream=shown,
         )
     elif isinstance(event, Failed):
         log_command(
@@ -61,6 +62,31 @@ def log_translation(event: Event) -> None:
             event.monotonic - event.started_at,
             nat_port=None,
             upstream=None,
+        )
+
+
+class CommandText:
+    """The text of the log line of a command; it is formatted when an observer takes it.
+
+    :param route: end of the line, such as ``, from port 43210 to 127.0.0.1:9001``.
+    """
+
+    __slots__ = ("_client", "_duration", "_outcome", "_request", "_route", "_sent")
+
+    def __init__(
+        self, client: Address, request: str, outcome: str, sent: int, duration: float, route: str
+    ) -> None:
+        self._client = client
+        self._request = request
+        self._outcome = outcome
+        self._sent = sent
+        self._duration = duration
+        self._route = route
+
+    def __str__(self) -> str:
+        return (
+            f"{_text_of(self._client)} {self._request}: {self._outcome}, {self._sent} bytes"
+            f" in {self._duration:.3f} s{self._route}"
         )
 
 
@@ -78,29 +104,47 @@ def log_command(
 
     The event has the fields ``client``, ``client_host``, ``client_port``, ``request`` (the verb
     with its arguments as sent), ``verb``, ``name`` (of the file or directory, decoded),
-    ``outcome``, ``bytes`` and ``duration``.
+    ``outcome``, ``bytes`` and ``duration``, and ``text`` is its line. Of a command that names
+    several files, ``name`` is the first, ``request`` has it and the number of the others, and
+    there is a field ``files`` with their number.
 
     :param log: its namespace becomes the event's.
     :param sent: bytes of the reply, header included.
     :param duration: seconds from the start of the command to its end.
-    :param route: end of the line's format, such as ``, from port {nat_port}``.
+    :param route: end of the line, such as ``, from port 43210 to 127.0.0.1:9001``.
     :param fields: further fields of the event.
     """
     shown = command.shown
     verb = shown.verb.decode() if shown.known else printable(shown.verb, 80)
-    arguments = printable(shown.name)
     name = name_of(shown)
-    log.info(
-        _LINE + route,
-        client=client,
-        client_host=client.host,
-        client_port=client.port,
-        request=f"{verb} {arguments}" if arguments else verb,
-        verb=verb,
-        # With version 1 they are the same object, and there is an event for each command.
-        name=arguments if name is shown.name else printable(name),
-        outcome=outcome.value,
-        bytes=sent,
-        duration=duration,
-        **fields,
+    files = files_of(shown)
+    if files > 1:
+        arguments = f"{printable(name)} and {files - 1} {'other' if files == 2 else 'others'}"
+        fields["files"] = files
+    else:
+        arguments = printable(shown.name)
+    request = f"{verb} {arguments}" if arguments else verb
+    ended = outcome._value_
+    # `Logger.info` takes three times as long, most of it to check the level.
+    log.observer(
+        {
+            "log_logger": log,
+            "log_level": LogLevel.info,
+            "log_namespace": log.namespace,
+            "log_source": log.source,
+            "log_format": "{text}",
+            "log_time": time.time(),
+            "text": CommandText(client, request, ended, sent, duration, route),
+            "client": client,
+            "client_host": client.host,
+            "client_port": client.port,
+            "request": request,
+            "verb": verb,
+            # With version 1 they are the same object, and there is an event for each command.
+            "name": arguments if name is shown.name else printable(name),
+            "outcome": ended,
+            "bytes": sent,
+            "duration": duration,
+            **fields,
+        }
     )

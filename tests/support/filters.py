@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from natproxy.journal.rows import ERASED
 from natproxy.journal.schema import INDEX, TABLES
 from natproxy.protocol import encode_name
+from natproxy.records.packed import format_packed, parse_packed
 from natproxy.records.record import Record
 
 NOW = 1_795_665_600_000_000
@@ -56,6 +57,12 @@ def records(draw: st.DrawFn) -> Record:
     else:
         state = "relaying" if relaying else "registered"
     duration = draw(st.integers(0, 20 * SECOND)) if ended else None
+    name, files, others = parse_packed(encode_name(draw(_name)).decode())
+    if not draw(st.integers(0, 3)):
+        words = [encode_name(other).decode() for other in draw(st.lists(_name.filter(bool)))]
+        if words:
+            text = format_packed(name, len(words) + 1, words if draw(st.booleans()) else None)
+            name, files, others = parse_packed(text)
     erased = ended and draw(st.sampled_from((False, False, False, True)))
     return Record(
         proxy="proxy-9000",
@@ -75,7 +82,7 @@ def records(draw: st.DrawFn) -> Record:
         upstream=None if failed else draw(st.sampled_from(HOSTS)),
         upstream_port=None if failed else draw(_port),
         verb=draw(st.sampled_from(("GET", "LIST", "STAT", "\\xff"))),
-        name=encode_name(draw(_name)).decode(),
+        name=name,
         promised=draw(st.sampled_from((None, 0, 1000, 1 << 20))),
         bytes=draw(st.sampled_from((0, 1000, 1 << 20, (1 << 20) + 1))),
         state=state,
@@ -84,6 +91,8 @@ def records(draw: st.DrawFn) -> Record:
         if erased
         else draw(st.sampled_from((None, "connection refused", "it's over"))),
         duration=None if duration is None else duration / 1e6,
+        files=files,
+        others=others,
     )
 
 
@@ -135,7 +144,7 @@ def _terms(members: Iterable[str], values: st.SearchStrategy[str], ordered: bool
 terms = st.one_of(
     _terms(
         ("client-port", "nat-port", "upstream_port", "seq", "serial", "command", "attempt",
-         "worker", "uid"),
+         "worker", "uid", "files"),
         _number,
         True,
     ),
@@ -197,7 +206,7 @@ def segment(translations: Iterable[Record]) -> sqlite3.Connection:
                 hosts[2],
                 record.upstream_port,
                 record.verb,
-                record.name,
+                text_of(record),
                 record.promised,
                 record.bytes,
                 record.outcome,
@@ -206,6 +215,14 @@ def segment(translations: Iterable[Record]) -> sqlite3.Connection:
             ),
         )
     return database
+
+
+def text_of(record: Record) -> str:
+    """Return the text of a record's column for the name."""
+    if record.files is None:
+        return record.name or ""
+    others = None if record.others is None else record.others.split()
+    return format_packed(record.name or "", record.files, others)
 
 
 def host(database: sqlite3.Connection, text: str | None) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -78,6 +79,83 @@ def _catches(pid: int, *numbers: int) -> bool:
     found = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.MULTILINE)
     assert found is not None
     return all(int(found[1], 16) >> (number - 1) & 1 for number in numbers)
+
+
+def commands(port: int, *lines: bytes) -> None:
+    """Send commands one after the other, and wait for the reply of each."""
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
+        for line in lines:
+            connection.sendall(line + b"\n")
+            assert connection.recv(4096).startswith(b"ERR")
+
+
+def listening_port(log: Path) -> int:
+    wait_for(log, "listens on")
+    found = re.search(r"listens on 127\.0\.0\.1:(\d+)", log.read_text())
+    assert found is not None
+    return int(found[1])
+
+
+def signalled(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    end = time.monotonic() + PATIENCE
+    while not _catches(process.pid, number):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    process.send_signal(number)
+
+
+def test_access_log_is_written_opened_again_and_complete_at_the_end(tmp_path: Path) -> None:
+    log, access = tmp_path / "log", tmp_path / "access"
+    # Nothing listens on the upstream: each command ends at once.
+    options = ("--log=log", "--access-log=access", "--upstream=unix:missing.sock")
+    with start(tmp_path, *options) as process:
+        try:
+            port = listening_port(log)
+            commands(port, b"GET first", b"GET a%20b")
+            wait_for(access, "a%20b")
+            access.rename(tmp_path / "old")
+            signalled(process, signal.SIGUSR1)
+            wait_for(log, f"{access} has been opened again")
+            commands(port, *[b"GET last"] * 100)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
+    old = [line.split(" ") for line in (tmp_path / "old").read_text().splitlines()]
+    assert [(len(words), words[5], words[7]) for words in old] == [
+        (12, "first", "error"),
+        (12, "a%20b", "error"),
+    ]
+    assert re.fullmatch(MICROSECONDS, old[0][0])
+    new = access.read_text().splitlines()
+    assert [line.split(" ")[5] for line in new] == ["last"] * 100
+    assert "GET first" not in log.read_text()
+
+
+def test_access_log_on_a_full_disk_does_not_stop_the_daemon(tmp_path: Path) -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("there is no /dev/full")
+    log = tmp_path / "log"
+    options = ("--log=log", "--access-log=/dev/full", "--upstream=unix:missing.sock")
+    with start(tmp_path, *options) as process:
+        try:
+            port = listening_port(log)
+            commands(port, *[b"GET a"] * 5)
+            wait_for(log, "cannot write the access log /dev/full: No space left on device")
+            commands(port, b"GET b")
+            signalled(process, signal.SIGTERM)
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
+    assert "the end of the access log /dev/full is lost; lines: 6" in log.read_text()
+
+
+def test_access_log_that_cannot_be_opened_is_an_error_at_the_start(tmp_path: Path) -> None:
+    with start(tmp_path, "--access-log=missing/access") as process:
+        assert process.stdout is not None
+        lines = process.stdout.read().splitlines()
+        assert process.wait(PATIENCE) == 1
+    assert lines[-1].endswith(f"--access-log {tmp_path}/missing/access: No such file or directory")
 
 
 def test_full_disk_does_not_stop_the_daemon(tmp_path: Path) -> None:

@@ -89,6 +89,11 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "events", f"{following - first:,} in memory{kept}"
     if "journal" in status:
         yield from _journal(_mapping(status["journal"]))
+    access = _mapping(status.get("access_log"))
+    if access:
+        lost = f", {_value('lost', access['lost'])} lines lost" if access.get("lost") else ""
+        error = f", {shown(access['error'])}" if access.get("error") else ""
+        yield "access log", f"{shown(access.get('path'))}{lost}{error}"
     for member in ("control", "web"):
         if status.get(member):
             yield member, _value(member, status[member])

@@ -16,14 +16,24 @@ NONE = "-"
 def name_text(record: Record, limit: int = 1024) -> str:
     """Return the decoded and printable name of a record's file; empty if there is none.
 
-    :param limit: maximal length, in characters.
+    Of a command that names several files, it is the first name and the number of the others.
+
+    :param limit: maximal length of a name, in characters.
     """
     word = (record.name or "").encode("utf-8", "surrogatepass")
     try:
-        return printable(decode_name(word), limit)
+        name = printable(decode_name(word), limit)
     except WireError:
         # An empty or malformed word is shown as it is.
-        return printable(word, limit)
+        name = printable(word, limit)
+    if record.files is None:
+        return name
+    return f"{name} and {others_text(record.files)}"
+
+
+def others_text(files: int) -> str:
+    """Return how many files a command names besides the first one: ``511 others``."""
+    return f"{files - 1} {'other' if files == 2 else 'others'}"
 
 
 def command_text(record: Record) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from natproxy.records.filter.grammar import And, Node, Not, Term
 from natproxy.records.filter.members import MEMBERS, MemberType
-from natproxy.records.filter.pattern import matcher
+from natproxy.records.filter.pattern import displayed_name, matcher
 from natproxy.records.filter.values import Host, Interval, Missing, Pattern, Value
 from natproxy.records.record import Record
 
@@ -62,6 +62,19 @@ def _term(term: Term) -> Predicate:
             return equal((host, read_port(record, now))) is wanted
 
         return hosts
+
+    if member.type is MemberType.NAME:
+
+        def names(record: Record, now: int) -> bool:
+            name = read(record, now)
+            if name is None and record.files is None:
+                return wanted and missing
+            found = [] if name is None else [name]
+            if record.others:
+                found += map(displayed_name, record.others.split())
+            return any(map(equal, found)) is wanted
+
+        return names
 
     def equals(record: Record, now: int) -> bool:
         found = read(record, now)

@@ -134,6 +134,11 @@ MEMBERS = {
         Member("verb", MemberType.WORD, "the verb", lambda r, n: _word(r.verb), "lower(e.verb)"),
         Member("name", MemberType.NAME, "the file name",
                lambda r, n: displayed_name(r.name) if r.name else None, "nullif(e.name, '')"),
+        Member("files", MemberType.NUMBER, "the number of files of a command with several",
+               lambda r, n: r.files,
+               # The number follows, and SQLite's cast ends where it does.
+               "case when e.name glob '* and *' then"
+               " cast(substr(e.name, instr(e.name, ' ') + 5) as integer) + 1 end"),
         Member("bytes", MemberType.SIZE, "the number of bytes passed to the client",
                lambda r, n: r.bytes, "e.bytes", False),
         Member("promised", MemberType.SIZE, "the promised number of bytes",

@@ -110,6 +110,10 @@ def _equal(value: Value, kind: MemberType, column: str, port: str) -> Condition:
         return Condition(f"{column} between ? and ?", [value.low, value.high], True)
     if isinstance(value, Pattern):
         text, literal = glob_of(value.symbols, encoded=kind is MemberType.NAME)
+        if kind is MemberType.NAME:
+            # A text with a space has the names of several files: see `natproxy.records.packed`.
+            one = f"{column} {'=' if literal else 'glob'} ?"
+            return Condition(f"({one} or {column} glob '* *')", [text], False)
         if literal:
             return Condition(f"{column} = ?", [text], True)
         return Condition(f"{column} glob ?", [text], False)

@@ -103,14 +103,19 @@ export function element(tag, text = "", className = "") {
   return made;
 }
 
-/** Return an element with a command: its verb, and the name of its file. */
-export function commandElement(verb, name) {
+/** Return an element with a record's command: its verb, and its file or the first of several. */
+export function commandElement({ verb, name, files, others }) {
   const made = element("span", "", "command");
   made.append(element("span", shown(verb ?? ""), "verb"));
   if (name) {
     const file = element("bdi", shownName(name), "name");
     file.title = file.textContent;
     made.append(" ", file);
+    if (files > 1) {
+      const rest = element("span", `and ${files - 1} ${files === 2 ? "other" : "others"}`, "others");
+      rest.title = (others ?? "").split(" ", 20).map((other) => shownName(other)).join("\n");
+      made.append(" ", rest);
+    }
   }
   return made;
 }

@@ -76,7 +76,7 @@ export function showErrors(errors) {
       const time = element("time", formatTime(new Date(record.time)));
       time.dateTime = record.time;
       const what = element("span", "", "what");
-      what.append(element("bdi", formatAddress(record.client, record.client_port), "address"), " ", commandElement(record.verb, record.name));
+      what.append(element("bdi", formatAddress(record.client, record.client_port), "address"), " ", commandElement(record));
       const why = [record.outcome, record.reason].filter((text) => text && text !== "completed");
       item.append(time, what, element("bdi", why.map((text) => shown(text)).join(": "), "reason"));
       return item;

@@ -19,7 +19,7 @@ class Row {
     client.append(element("bdi", formatAddress(record.client, record.client_port), "address"));
     port.append(element("bdi", portOf(record), "address"));
     port.title = formatAddress(record.nat, record.nat_port);
-    command.append(commandElement(record.verb, record.name));
+    command.append(commandElement(record));
     upstream.append(element("bdi", formatAddress(record.upstream, record.upstream_port), "address"));
     this.state = this.#cell("phase");
     this.bytes = this.#cell("number bytes");

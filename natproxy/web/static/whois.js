@@ -134,7 +134,7 @@ function card(record) {
   };
   add("client", element("bdi", formatAddress(record.client, record.client_port), "address"));
   if (record.identity) add("identity", element("bdi", shown(record.identity)));
-  add("command", commandElement(record.verb, record.name));
+  add("command", commandElement(record));
   const started = new Date(record.started);
   const ended = record.ended ? formatTime(new Date(record.ended), true) : record.state === "lost" ? "not known" : "still open";
   add("time", `${formatTime(started, true)} – ${ended} (UTC${formatOffset(started)})`);

@@ -25,6 +25,7 @@ HOSTS = st.text(string.printable, max_size=8)
 @st.composite
 def records(draw: Any) -> Record:
     uid = draw(NUMBERS)
+    files = draw(NUMBERS)
     return Record(
         event=draw(TEXTS),
         time=draw(MOMENTS),
@@ -54,6 +55,8 @@ def records(draw: Any) -> Record:
         duration=draw(st.none() | st.floats(0, 1e9)),
         uid=uid,
         pid=None if uid is None else draw(NUMBERS),
+        files=files,
+        others=None if files is None else draw(TEXTS),
     )
 
 

@@ -75,7 +75,7 @@ class SourceTests(ConfigCase):
             'listen = ["tcp:1", "tcp:2"]\nupstream = "tcp:h:3"\ntimeout = 4\n'
             "connect-timeout = 5\nidle-timeout = 6\nfirst-command-timeout = 7.5\ndrain = 8\n"
             'relay = "copy"\nmax-clients = 9\nmax-clients-per-host = 10\n'
-            'log = "a log"\nlog-size = 11\nlog-keep = 12\n'
+            'log = "a log"\nlog-size = 11\nlog-keep = 12\naccess-log = "e"\n'
             'name = "a"\ncontrol = "b"\nweb = ["tcp:13"]\nweb-hosts = "c"\nident = "tcp:14"\n'
             'journal = "d"\njournal-keep = "15h"\njournal-max-size = "16M"\n'
             'journal-names = "none"\n'
@@ -97,6 +97,7 @@ class SourceTests(ConfigCase):
                 log="a log",
                 log_size=11,
                 log_keep=12,
+                access_log="e",
                 name="a",
                 control="b",
                 web=("tcp:13",),
@@ -124,6 +125,7 @@ class SourceTests(ConfigCase):
             "LOG": "-",
             "LOG_SIZE": "0",
             "LOG_KEEP": "5",
+            "ACCESS_LOG": "-",
             "NAME": "a",
             "CONTROL": "none",
             "WEB": "tcp:6  tcp:7",
@@ -296,4 +298,4 @@ class DiffTests(ConfigCase):
             if not one.metadata["reloadable"]
         }
         places = {"name", "control", "web", "web_hosts", "journal", "journal_names", "ident"}
-        self.assertEqual(fixed, {"listen", "log", "files", *places})
+        self.assertEqual(fixed, {"listen", "log", "access_log", "files", *places})

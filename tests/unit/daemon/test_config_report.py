@@ -36,6 +36,7 @@ class ShowTests(ReportCase):
             lines,
             [
                 "[fileserver]",
+                "# access-log # not set",
                 "# control # not set: in the usual place",
                 f"drain = 5.0 # {path}: fileserver.drain",
                 "# files # not set: ./files",
@@ -80,13 +81,22 @@ class CheckTests(ReportCase):
             (directory, "Is a directory"),
             (os.path.join(directory, "missing", "log"), "No such file or directory"),
         ):
-            path = self.write(f"[proxy]\nlog = '{log}'\n")
-            found = check_config(MemoryReactorClock(), "proxy", {}, path)
-            self.assertEqual(found, [f"{path}: proxy.log {log}: {reason}"])
+            for key in ("log", "access-log"):
+                path = self.write(f"[proxy]\n{key} = '{log}'\n")
+                found = check_config(MemoryReactorClock(), "proxy", {}, path)
+                self.assertEqual(found, [f"{path}: proxy.{key} {log}: {reason}"])
         for log in ("-", "log", os.path.join(directory, "log")):
             path = self.write(f"[proxy]\nlog = '{log}'\n")
             self.assertEqual(check_config(MemoryReactorClock(), "proxy", {}, path), [])
         self.assertEqual(os.listdir(directory), [])
+
+    def test_one_file_for_both_logs(self) -> None:
+        path = self.write("[proxy]\nlog = 'a.log'\naccess-log = './a.log'\n")
+        (error,) = check_config(MemoryReactorClock(), "proxy", {}, path)
+        self.assertEqual(
+            error,
+            f"{path}: proxy.access-log ./a.log: is the file of the log ({path}: proxy.log) as well",
+        )
 
     def test_defaults_are_right_and_nothing_is_created(self) -> None:
         before = sorted(os.listdir())

@@ -10,7 +10,7 @@ import pytest
 
 from natproxy.daemon import log_options
 from natproxy.daemon.config import ProxyConfig
-from natproxy.daemon.log_options import choose_log
+from natproxy.daemon.log_options import check_access_log, choose_log
 from natproxy.settings import SettingError
 
 
@@ -48,6 +48,32 @@ def test_log_that_twistd_names_is_left_to_it(named: dict[str, Any], tmp_path: Pa
     with pytest.raises(SettingError, match="specify one of them"):
         choose_log(ProxyConfig(log="y.log"), parent)
     assert os.listdir(tmp_path) == []
+
+
+def test_observer_of_the_operator_takes_the_events() -> None:
+    assert choose_log(ProxyConfig(), twistd(logger="a.b")).structured
+    for parent in (twistd(), twistd(nodaemon=1), twistd(logfile="x.log"), {}, None):
+        chosen = choose_log(ProxyConfig(), parent)
+        assert not chosen.structured
+        if chosen.file is not None:
+            chosen.file.close()
+
+
+def test_access_log_that_cannot_be_used() -> None:
+    for config, parent, words in (
+        (ProxyConfig(access_log="-"), twistd(), "no standard output"),
+        (ProxyConfig(access_log="a", log="./a"), None, "is the file of the log"),
+    ):
+        with pytest.raises(SettingError, match=words):
+            check_access_log(config, parent)
+    for config, parent in (
+        (ProxyConfig(), twistd()),
+        (ProxyConfig(access_log="-"), twistd(nodaemon=1)),
+        (ProxyConfig(access_log="-"), {}),
+        (ProxyConfig(access_log="a", log="b"), twistd()),
+        (ProxyConfig(access_log="a", log="-"), twistd(nodaemon=1)),
+    ):
+        check_access_log(config, parent)
 
 
 def test_log_that_cannot_be_used() -> None:

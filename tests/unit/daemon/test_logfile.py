@@ -8,10 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.logger import LogLevel
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel, formatEventAsClassicLogText
+from twisted.python.failure import Failure
 
 from natproxy.daemon import logfile
-from natproxy.daemon.logfile import LogWriter, RotatingFile, Stream, format_time
+from natproxy.daemon.logfile import (
+    DELAY,
+    MOST,
+    LogWriter,
+    RotatingFile,
+    Stream,
+    format_line,
+    format_time,
+)
 
 RUN = "import sys; from twisted.scripts.twistd import run; sys.argv[0] = 'twistd'; run()"
 MICROSECONDS = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
@@ -47,6 +57,24 @@ def test_event_is_a_line(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_bytes() == (
         b"1970-01-01T00:00:00.000000Z [test#info] one\\ud800\n\tmore\n"
     )
+
+
+def test_line_of_a_plain_text_is_as_twisted_formats_it() -> None:
+    plain = event("a {brace}\nand more", 1_764_107_601.25)
+    assert format_line(plain) == formatEventAsClassicLogText(plain, format_time)
+    failed = {**plain, "log_failure": Failure(ValueError("wrong"))}
+    assert "ValueError: wrong" in str(format_line(failed))
+    legacy = {**plain, "log_system": "old"}
+    assert "[old] a {brace}" in str(format_line(legacy))
+
+
+def test_times_of_one_second_differ_in_their_fraction() -> None:
+    assert [format_time(when)[-10:] for when in (0.0, 0.25, 0.999_999_7, -0.5)] == [
+        "00.000000Z",
+        "00.250000Z",
+        "01.000000Z",
+        "59.500000Z",
+    ]
 
 
 def test_file_that_exists_is_appended_to(tmp_path: Path) -> None:
@@ -261,6 +289,74 @@ def test_lines_that_cannot_be_written_are_counted() -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+class Destination:
+    """Counts writes; fails if told to."""
+
+    def __init__(self) -> None:
+        self.writes: list[str] = []
+        self.full = False
+
+    def write(self, data: bytes) -> None:
+        if self.full:
+            raise OSError(28, "No space left on device")
+        self.writes.append(data.decode())
+
+
+def command(number: int) -> dict[str, Any]:
+    return {**event(f"command {number}", number), "outcome": "completed"}
+
+
+def test_ends_of_commands_are_written_together_and_in_their_order() -> None:
+    destination, clock = Destination(), Clock()
+    writer = LogWriter(destination, formatted=lambda event: f"{event['text']}\n")
+    writer.delay(clock)
+    writer(command(1))
+    writer(command(2))
+    assert destination.writes == []
+    clock.advance(DELAY)
+    assert destination.writes == ["command 1\ncommand 2\n"]
+    writer(command(3))
+    writer(event("an error"))
+    assert destination.writes[1:] == ["command 3\nan error\n"]
+    clock.advance(DELAY)
+    assert (len(destination.writes), clock.getDelayedCalls()) == (2, [])
+
+
+def test_many_ends_of_commands_are_written_at_once() -> None:
+    destination, clock = Destination(), Clock()
+    writer = LogWriter(destination)
+    writer.delay(clock)
+    for number in range(2 * MOST + 1):
+        writer(command(number))
+    assert [text.count("\n") for text in destination.writes] == [MOST, MOST]
+    assert len(clock.getDelayedCalls()) == 1
+    writer.flush()
+    assert len(destination.writes) == 3
+    assert "command 128" in destination.writes[-1]
+
+
+def test_ends_of_commands_are_not_delayed_without_a_reactor() -> None:
+    destination = Destination()
+    LogWriter(destination)(command(1))
+    assert len(destination.writes) == 1
+
+
+def test_each_line_that_is_lost_is_counted() -> None:
+    destination, clock = Destination(), Clock()
+    reports: list[str] = []
+    writer = LogWriter(destination, reports.append)
+    writer.delay(clock)
+    destination.full = True
+    for number in range(3):
+        writer(command(number))
+    clock.advance(DELAY)
+    writer(event("one more"))
+    destination.full = False
+    writer(event("last"))
+    assert "4 log entries were lost: No space left on device" in destination.writes[0]
+    assert len(reports) == 1
+
+
 def test_full_disk_raises_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     descriptor = os.open("/dev/full", os.O_WRONLY)
     try:

@@ -9,14 +9,14 @@ import tempfile
 from typing import Any
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy import __version__
-from natproxy.daemon import service
+from natproxy.daemon import observation, service
 from natproxy.daemon.fileserver import make_file_server
 from natproxy.daemon.observation import Observation
 from natproxy.daemon.places import PathLock
@@ -29,6 +29,7 @@ from natproxy.journal import service as journal_service
 from natproxy.journal.service import JournalError
 from natproxy.journal.status import JournalStatus
 from natproxy.metrics.proxy import ProxyMetrics
+from natproxy.nat.rows import ROUTE
 from natproxy.settings import SettingError
 from tests.support.daemons import DaemonReactor, OptionsCase
 from tests.support.doubles import Journal as Log
@@ -113,6 +114,17 @@ class ObservationCase(OptionsCase):
         return text
 
 
+def end_command(factory: Any, line: bytes = b"GET a\n") -> None:
+    """Receive a command that ends at once: its client is gone."""
+    client = IPv4Address("TCP", "10.0.0.7", 43210)
+    protocol = factory.buildProtocol(client)
+    transport = StringTransport(peerAddress=client)
+    transport.abortConnection = lambda: None  # type: ignore[method-assign]
+    protocol.makeConnection(transport)
+    protocol.dataReceived(line)
+    protocol.connectionLost(Failure(ConnectionDone()))
+
+
 class ControlTests(ObservationCase):
     def test_socket_is_for_the_user_alone(self) -> None:
         masks: list[int] = []
@@ -195,6 +207,114 @@ class ControlTests(ObservationCase):
         self.successResultOf(daemon.stopService())
         self.assertFalse(os.path.exists("run/a.lock"))
         self.assertEqual([call for call in self.reactor.getDelayedCalls() if call.active()], [])
+
+
+class AccessLogTests(ObservationCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(observation, "Threads", lambda reactor, most, name: maybeDeferred)
+        self.off = ("--control=none", "--journal=none", "--upstream=unix:up.sock")
+
+    def lines(self, path: str = "access") -> list[list[str]]:
+        with open(path) as file:
+            return [line.split(" ") for line in file.read().splitlines()]
+
+    def test_line_of_the_proxy_is_in_the_file_and_not_in_the_log(self) -> None:
+        log = Log(self)
+        daemon, companion = self.started(*self.off, "--access-log=access")
+        end_command(daemon.factory)
+        self.reactor.advance(1)
+        ((_, client, *_, outcome, _, _, _, _),) = self.lines()
+        self.assertEqual((client, outcome), ("10.0.0.7:43210", "client-gone"))
+        self.assertEqual(log.outcomes, [])
+        log.line_with(f"access log: {os.path.abspath('access')}")
+        access = companion.status()["access_log"]
+        self.assertEqual(access, {"path": os.path.abspath("access"), "lost": 0, "error": None})
+
+    def test_line_of_the_file_server(self) -> None:
+        log = Log(self)
+        daemon = make_file_server(
+            self.reactor, self.server_config("--control=none", "--access-log=access")
+        )
+        daemon.startService()
+        self.addCleanup(self.end, daemon)
+        end_command(daemon.factory, b"NOTHING x\n")
+        self.reactor.advance(1)
+        self.assertEqual([words[2:6] for words in self.lines()], [["-", "-", "NOTHING", "x"]])
+        self.assertEqual(log.outcomes, [])
+
+    def test_events_go_on_for_an_observer_of_the_operators(self) -> None:
+        log = Log(self)
+        daemon = self.daemon(*self.off, "--access-log=access")
+        daemon.structured_log = True
+        daemon.startService()
+        self.addCleanup(self.end, daemon)
+        end_command(daemon.factory)
+        self.reactor.advance(1)
+        self.assertEqual((len(self.lines()), log.ends), (1, ["client-gone"]))
+
+    def test_none_by_default(self) -> None:
+        log = Log(self)
+        daemon, companion = self.started(*self.off)
+        end_command(daemon.factory)
+        self.assertEqual(log.ends, ["client-gone"])
+        self.assertIsNone(companion.status()["access_log"])
+        self.assertFalse(companion.reopen_logs())
+
+    def test_file_that_cannot_be_opened(self) -> None:
+        path = os.path.abspath("missing/access")
+        self.assertEqual(
+            self.refused(*self.off, "--access-log=missing/access"),
+            f"--access-log {path}: No such file or directory",
+        )
+
+    def test_path_is_relative_to_the_first_working_directory(self) -> None:
+        daemon = self.daemon(*self.off, "--access-log=access")
+        path = os.path.abspath("access")
+        os.chdir("/")
+        daemon.startService()
+        self.addCleanup(self.end, daemon)
+        self.assertTrue(os.path.exists(path))
+
+    def test_stop_writes_the_last_lines(self) -> None:
+        daemon, _ = self.started(*self.off, "--access-log=access")
+        end_command(daemon.factory)
+        self.assertEqual(self.lines(), [])
+        self.successResultOf(daemon.stopService())
+        self.assertEqual(len(self.lines()), 1)
+
+    def test_file_is_opened_again(self) -> None:
+        daemon, _ = self.started(*self.off, "--access-log=access")
+        end_command(daemon.factory)
+        os.rename("access", "old")
+        self.assertTrue(daemon.reopen_logs())
+        end_command(daemon.factory)
+        self.successResultOf(daemon.stopService())
+        self.assertEqual((len(self.lines("old")), len(self.lines())), (1, 1))
+
+
+class NamesOfFilesTests(ObservationCase):
+    def test_events_have_all_names_if_they_are_wanted(self) -> None:
+        for names, shown in (
+            ("none", "a and 2 others"),
+            ("full", "a and 2 others"),
+            ("all", "a and 2 others, b c%20d"),
+        ):
+            self.reactor = DaemonReactor()
+            daemon, companion = self.started(
+                "--control=run/a.sock",
+                "--journal=none",
+                "--upstream=unix:up.sock",
+                f"--journal-names={names}",
+            )
+            end_command(daemon.factory, b"PACK a b c%20d\n")
+            ring = companion.observed().ring
+            assert ring is not None
+            ((row,), _) = ring.read(0, 10)
+            route = row[ROUTE]
+            assert route is not None
+            self.assertEqual(route[-1], shown)
+            self.end(daemon)
 
 
 class NameTests(ObservationCase):

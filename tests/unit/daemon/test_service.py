@@ -7,23 +7,30 @@ import io
 import os
 import signal
 import sys
+from functools import partial
 from inspect import getclosurevars
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.logger import Logger
 from twisted.scripts._twistd_unix import UnixAppLogger
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from natproxy import __version__
+from natproxy.address import Address
 from natproxy.daemon import service
-from natproxy.daemon.logfile import RotatingFile
+from natproxy.daemon.log_options import LogChoice
+from natproxy.daemon.logfile import LogWriter, RotatingFile
 from natproxy.daemon.service import DrainingService, Phase, StartupError, TwistdService
 from natproxy.daemon.signals import MaintenanceSignals, SignalService, TerminationSignals
+from natproxy.nat import Outcome
+from natproxy.protocol import Command
 from natproxy.proxy.endpoint import EndpointConnector
 from natproxy.proxy.factory import ProxyFactory
+from natproxy.server.command_log import log_command
 from natproxy.server.connection import CommandReceiver
 from tests.support.daemons import DaemonReactor
 from tests.support.doubles import Journal, PlayedEndpoint, Wire
@@ -261,6 +268,10 @@ class PlayedCompanion:
     def cancel_start(self) -> None:
         self.calls.append("cancel")
 
+    def reopen_logs(self) -> bool:
+        self._called("reopen")
+        return True
+
     async def stop(self) -> None:
         self._called(f"stop beside {len(self._factory.connections)} clients")
         await self.stopped
@@ -283,6 +294,12 @@ class CompanionTests(ServiceCase):
         self.assertIs(self.service.phase, Phase.LISTENING)
         self.service.startService()
         self.assertEqual(self.companion.calls[1:], ["start"])
+
+    def test_logs_are_opened_again(self) -> None:
+        self.assertTrue(self.service.reopen_logs())
+        self.assertEqual(self.companion.calls, ["reopen"])
+        self.service.companion = None
+        self.assertFalse(self.service.reopen_logs())
 
     def test_stops_when_the_last_client_has_finished(self) -> None:
         self.service.startService()
@@ -399,6 +416,19 @@ class MaintenanceTests(ServiceCase):
         self.journal.line_with("has been opened again")
         file.close()
 
+    def test_other_logs_are_opened_again(self) -> None:
+        calls: list[str] = []
+
+        def reopen(name: str, found: bool) -> bool:
+            calls.append(name)
+            return found
+
+        others = partial(reopen, "a", False), partial(reopen, "b", True)
+        self.start(MaintenanceSignals(self.reactor, None, *others))
+        signal.raise_signal(signal.SIGUSR1)
+        self.reactor.advance(0)
+        self.assertEqual((calls, self.journal.lines()), (["a", "b"], []))
+
     def test_nothing_is_done_without_a_log_and_for_a_hangup(self) -> None:
         self.start(MaintenanceSignals(self.reactor, None))
         signal.raise_signal(signal.SIGUSR1)
@@ -407,7 +437,7 @@ class MaintenanceTests(ServiceCase):
         self.assertEqual(
             self.journal.lines(),
             [
-                "SIGUSR1: nothing is done, since there is no log file (--log)",
+                "SIGUSR1: nothing is done, since there is no log file (--log, --access-log)",
                 "SIGHUP: nothing is done, since no settings can be reloaded",
             ],
         )
@@ -449,7 +479,25 @@ class TwistdServiceTests(ServiceCase):
         super().setUp()
         self.terminal = io.StringIO()
         self.patch(sys, "__stderr__", self.terminal)
+        self.journal = Journal(self)
         self.daemon = TwistdService(self.service, self.reactor)
+
+    def test_events_of_commands_are_kept_for_an_observer_of_the_operators(self) -> None:
+        self.assertFalse(self.service.structured_log)
+        TwistdService(self.service, self.reactor, LogChoice(structured=True))
+        self.assertTrue(self.service.structured_log)
+
+    def test_last_commands_are_in_the_log(self) -> None:
+        path = self.mktemp()
+        writer = LogWriter(RotatingFile(path))
+        TwistdService(self.service, self.reactor, LogChoice(writer))
+        log_command(Logger(), Address("h", 1), Command(b"LIST", b"", b"LIST"), Outcome.ERROR, 0, 0)
+        event = self.journal.outcomes[-1]
+        writer(event)
+        self.assertEqual(os.path.getsize(path), 0)
+        for function, args, kwargs in self.reactor.triggers["after"]["shutdown"]:
+            function(*args, **kwargs)
+        self.assertGreater(os.path.getsize(path), 0)
 
     def test_starts_the_daemon_and_listens_to_signals(self) -> None:
         self.daemon.privilegedStartService()

@@ -83,6 +83,7 @@ class EraseTests(RunsCase):
             f"v6-::ffff:{CLIENT}": "v6-erased",
             "10.0.0.5": "10.0.0.5",
             "a:b": "a:b",
+            f"a/{CLIENT} and 3 others, 10.0.0.5 192%2E0.2.17 b:c": "a/erased",
         }
         for name in names:
             self.daemon.remove(self.daemon.register(PORT, "192.0.2.18", name=name))
@@ -91,11 +92,15 @@ class EraseTests(RunsCase):
         self.daemon.act("kill", f"client {CLIENT} or client 192.0.2.18")
         self.daemon.stop()
         (erasure,) = erase_client(str(self.directory), CLIENT)
-        self.assertEqual((erasure.rows, erasure.failure), (3, None))
+        self.assertEqual((erasure.rows, erasure.failure), (4, None))
         self.assertNotIn(CLIENT.encode(), self.content().replace(f"{CLIENT}0/a".encode(), b""))
         with Journal(str(self.directory)) as journal:
             found = [record.name for record in journal.history(HistoryQuery())]
             self.assertEqual(found, list(names.values()))
+            (packed,) = journal.history(HistoryQuery("files > 1"))
+            self.assertEqual(
+                (packed.files, (packed.others or "").split()), (4, ["10.0.0.5", "b:c"])
+            )
             self.assertEqual(
                 [record.reason for record in journal.events(EventsQuery("event kill"))],
                 ["client erased or client 192.0.2.18"],

@@ -49,6 +49,26 @@ class HistoryTests(RunsCase):
             [record.state for record in self.history()], ["registered"] + 10 * ["removed"]
         )
 
+    def test_files_of_a_pack_are_found_as_far_as_they_are_recorded(self) -> None:
+        for name in ("a.txt", "a.txt and 2 others", "b.txt and 2 others, a.txt c%20d", "b.txt"):
+            self.daemon.remove(self.daemon.register(PORT, name=name))
+        self.daemon.seal()
+        self.daemon.flush()
+        for text, serials in (
+            ("name a.txt", [1, 2, 3]),
+            ("name 'c d'", [3]),
+            ("name c*", [3]),
+            ("name b.txt or files > 1", [2, 3, 4]),
+            ("files 3", [2, 3]),
+            ("files none", [1, 4]),
+            ("name != a.txt", [4]),
+            ("not name b.txt", [1, 2]),
+        ):
+            self.assertEqual(self.serials(HistoryQuery(text)), serials, text)
+            self.assertEqual(self.serials(HistoryQuery(text, limit=1)), serials[-1:], text)
+        record = self.history()[2]
+        self.assertEqual((record.name, record.files, record.others), ("b.txt", 3, "a.txt c%20d"))
+
     def test_interval_selects_what_was_open_in_it(self) -> None:
         self.several()
         query = HistoryQuery(since=START + 5 * SECOND + 10, until=START + 6 * SECOND)

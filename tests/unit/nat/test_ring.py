@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.address import Address
 from natproxy.nat import NATEntry, NATTable, Outcome, Registered, TranslationKey
 from natproxy.nat.ring import BATCH, LONG_NAME, EventRing, Lost
-from natproxy.nat.rows import Row, verb_and_name
+from natproxy.nat.rows import Row, files_of, verb_and_name
 from natproxy.protocol import Command, encode_name, name_of, parse_command
 from natproxy.records.record import Origin
 from tests.support.doubles import Wire
@@ -225,6 +225,16 @@ class ShownTests(SynchronousTestCase):
             found = verb_and_name(command)
             self.assertEqual(found[1], encode_name(name_of(command)).decode())
             self.assertEqual(found[0], verb.decode())
+
+    def test_several_names_are_the_first_and_their_number_or_all(self) -> None:
+        command = command_of(b"PACK a%20b c d%ff")
+        self.assertEqual(verb_and_name(command), ("PACK", "a%20b and 2 others"))
+        self.assertEqual(verb_and_name(command, True), ("PACK", "a%20b and 2 others, c d%FF"))
+        self.assertEqual(verb_and_name(command_of(b"PACK a"), True), ("PACK", "a"))
+        self.assertEqual(
+            [files_of(command_of(line)) for line in (b"PACK a b", b"PACK a", b"GET a", b"LIST")],
+            [2, 1, 1, 0],
+        )
 
     def test_verb_of_a_peer_is_printable(self) -> None:
         self.assertEqual(verb_and_name(Command(b"\x1b[2J", b"", b"\x1b[2J"))[0], "\\x1b[2J")

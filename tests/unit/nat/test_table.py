@@ -247,6 +247,36 @@ class TableTests(TableCase):
         self.table.remove(entries[1], Outcome.COMPLETED)
         self.assertEqual(self.table.lookup(50_000), ())
 
+    def test_entries_are_read_oldest_first_also_where_a_port_is_shared(self) -> None:
+        first, second, third = (self.register(KEYS[place]) for place in (0, 2, 1))
+        self.assertEqual(list(self.table), [first, second, third])
+        self.table.remove(first, Outcome.COMPLETED)
+        self.assertEqual(list(self.table), [second, third])
+        self.assertEqual(self.table.lookup(50_000), (third,))
+        self.assertRaises(TranslationExists, self.register, KEYS[1])
+        fourth = self.register(KEYS[0])
+        self.assertEqual(list(self.table), [second, third, fourth])
+        self.assertEqual(len(self.table), 3)
+
+    def test_lookup_does_not_depend_on_the_number_of_entries(self) -> None:
+        keys = [TranslationKey(Address("::1", port), UPSTREAMS[0]) for port in range(1024, 11_024)]
+        entries = [self.register(key, Wire(9000, 40_000)) for key in keys]
+        comparisons = 0
+
+        def compare(entry: NATEntry) -> TranslationKey:
+            nonlocal comparisons
+            comparisons += 1
+            return keys[0]
+
+        self.patch(NATEntry, "key", property(compare))
+        self.assertEqual(self.table.lookup(5_000), (entries[5_000 - 1024],))
+        self.assertEqual(comparisons, 0)
+
+    def test_removed_entry_has_its_reason(self) -> None:
+        entry = self.register()
+        self.table.remove(entry, Outcome.ERROR, "no header")
+        self.assertEqual((entry.outcome, entry.reason), (Outcome.ERROR, "no header"))
+
     def test_duplicate_key_does_not_change_the_first_entry(self) -> None:
         first = self.register()
         error = self.assertRaises(TranslationExists, self.register)
@@ -257,7 +287,7 @@ class TableTests(TableCase):
 
     def test_each_removed_entry_is_counted_until_the_end(self) -> None:
         found: list[tuple[Outcome | None, float]] = []
-        end = self.table.count(lambda entry, now: found.append((entry.outcome, now)))
+        end = self.table.count(lambda entry, wall, now: found.append((entry.outcome, now)))
         entry = self.register()
         self.clock.advance(2)
         self.table.remove(entry, Outcome.COMPLETED)
@@ -269,8 +299,8 @@ class TableTests(TableCase):
 
     def test_counter_that_raises_is_logged_and_others_are_called(self) -> None:
         found: list[NATEntry] = []
-        self.table.count(lambda entry, now: 1 // 0)
-        self.table.count(lambda entry, now: found.append(entry))
+        self.table.count(lambda entry, wall, now: 1 // 0)
+        self.table.count(lambda entry, wall, now: found.append(entry))
         entry = self.register()
         self.table.remove(entry, Outcome.COMPLETED)
         self.assertEqual((found, self.flush(ZeroDivisionError)), ([entry], 1))

@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.address import Address
 from natproxy.nat import Outcome
 from natproxy.protocol import parse_command
+from natproxy.server import command_log
 from natproxy.server.command_log import log_command
 from tests.support.doubles import Journal
 
@@ -40,6 +41,42 @@ class CommandLogTests(SynchronousTestCase):
             self.journal.lines(),
             ["127.0.0.1:43210 GET a%20file offset=3: completed, 17 bytes in 3.000 s, by road"],
         )
+
+    def test_several_files_are_the_first_and_their_number(self) -> None:
+        for line, request, files in (
+            (b"PACK a%20b c d", "PACK a b and 2 others", 3),
+            (b"PACK a b", "PACK a and 1 other", 2),
+            (b"PACK a%20b", "PACK a%20b", None),
+        ):
+            log_command(self.log, self.client, parse_command(line), Outcome.COMPLETED, 1, 0.0)
+            event = self.journal.outcomes[-1]
+            self.assertEqual((event["request"], event.get("files")), (request, files))
+        self.assertEqual(self.journal.outcomes[0]["name"], "a b")
+
+    def test_braces_are_no_format(self) -> None:
+        command = parse_command(b"DOWNLOAD {client} {0!r} }{")
+        log_command(self.log, self.client, command, Outcome.COMPLETED, 1, 0.0)
+        self.assertEqual(
+            self.journal.lines(),
+            ["127.0.0.1:43210 DOWNLOAD {client} {0!r} }{: completed, 1 bytes in 0.000 s"],
+        )
+
+    def test_text_is_formatted_only_when_it_is_taken(self) -> None:
+        formatted: list[object] = []
+        self.patch(command_log.CommandText, "__str__", lambda text: formatted.append(text) or "")
+        log_command(self.log, self.client, parse_command(b"LIST"), Outcome.COMPLETED, 1, 0.0)
+        self.assertEqual(formatted, [])
+        self.assertEqual(self.journal.lines(), [""])
+        self.assertEqual(len(formatted), 1)
+
+    def test_event_is_as_one_of_a_logger(self) -> None:
+        log_command(self.log, self.client, parse_command(b"LIST"), Outcome.ERROR, 0, 0.5)
+        self.log.info("another")
+        event, other = self.journal.events
+        self.assertLessEqual(other.keys(), event.keys())
+        same = ("log_level", "log_namespace", "log_source")
+        self.assertEqual([event[key] for key in same], [other[key] for key in same])
+        self.assertLessEqual(event["log_time"], other["log_time"])
 
     def test_command_without_arguments(self) -> None:
         log_command(self.log, self.client, parse_command(b"LIST"), Outcome.ERROR, 0, 0.5)

@@ -49,6 +49,11 @@ class MemberTests(SynchronousTestCase):
             controls = {category(character) for character in text} & {"Cc", "Cf", "Zl", "Zp"}
             self.assertEqual(controls, set())
 
+    def test_several_files_are_the_first_and_their_number(self) -> None:
+        record = Record(verb="PACK", name="a%20b", files=512, others="c d")
+        self.assertEqual(command_text(record), "PACK a b and 511 others")
+        self.assertEqual(name_text(record._replace(files=2)), "a b and 1 other")
+
     def test_address(self) -> None:
         self.assertEqual(address_text("::1", 5), "[::1]:5")
         self.assertEqual(address_text("unix", 70_000), "unix#70000")

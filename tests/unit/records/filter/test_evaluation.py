@@ -182,8 +182,35 @@ class MatchesTests(SynchronousTestCase):
 class MemberTests(SynchronousTestCase):
     def test_every_member_of_records_has_a_name_in_the_language(self) -> None:
         names = {member.replace("_", "-") for member in Record._fields}
-        self.assertEqual(names - MEMBERS.keys(), set())
+        # `name` compares the others as well.
+        self.assertEqual(names - MEMBERS.keys(), {"others"})
         self.assertEqual(MEMBERS.keys() - names, {"age", "rate"})
+
+    def test_name_is_one_of_several(self) -> None:
+        record = Record(verb="PACK", name="a%20b", files=3, others="c.txt d%FF")
+        for text, found in (
+            ("name 'a b'", True),
+            ("name c.txt", True),
+            ("name *.txt", True),
+            ("name 'd\\xff'", True),
+            ("name c", False),
+            ("name 'c.txt d*'", False),
+            ("name none", False),
+            ("name != c.txt", False),
+            ("name != e", True),
+            ("name in (e, c.txt)", True),
+            ("name not in (e, c.txt)", False),
+            ("files 3", True),
+            ("files > 3", False),
+            ("files none", False),
+        ):
+            self.assertIs(parse(text, NOW).matches(record, NOW), found, text)
+        # The first name has been erased.
+        erased = record._replace(name="")
+        for text, found in (("name c.txt", True), ("name none", False), ("name != none", True)):
+            self.assertIs(parse(text, NOW).matches(erased, NOW), found, text)
+        # Of which only the first is recorded.
+        self.assertFalse(parse("name c.txt", NOW).matches(record._replace(others=None), NOW))
 
     def test_outcomes_are_those_of_the_table(self) -> None:
         self.assertEqual(set(OUTCOMES), {outcome.value for outcome in Outcome} | {"lost"})
@@ -193,6 +220,8 @@ class MemberTests(SynchronousTestCase):
 
     def test_member_reads_its_own_field(self) -> None:
         for index, field in enumerate(Record._fields):
+            if field == "others":
+                continue
             member = MEMBERS[field.replace("_", "-")]
             text = isinstance(getattr(Record("x", proxy="x", boot="x"), field), str)
             value = "x" if text or field in _TEXTS else 1000 + index
