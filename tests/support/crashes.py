@@ -124,6 +124,10 @@ class VersionedFiles:
         """Assert that a copy holds the newest versions of all files, and nothing else."""
         assert sorted(_names(copy)) == sorted(self.versions)
         assert _directories(copy) == _directories(self.directory)
+        self.assert_newest(copy)
+
+    def assert_newest(self, copy: Path) -> None:
+        """Assert that a copy holds the newest versions of all files."""
         for name, version in self.versions.items():
             assert (copy / name).stat().st_mtime_ns == self.mtime(name, version), name
             assert (copy / name).read_bytes() == self.content(name, version), name

@@ -26,12 +26,12 @@ from tests.support.paths import ROOT
 from tests.support.recording_disk import Recording
 
 CUTS = int(os.environ.get("NATPROXY_SYNC_CUTS", "3"))
-"""Power cuts to replay; ``.ci/long`` replays 200."""
+"""Power cuts to replay; ``.ci/long`` replays 100, of a sync of 2,000 files."""
 
 SEED = int(os.environ.get("NATPROXY_CRASH_SEED", "11"))
 """What the moments are taken from."""
 
-FILES = 2000
+FILES = int(os.environ.get("NATPROXY_SYNC_FILES", "500"))
 SIZE = 96 * 1024 * 1024
 PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 OPTIONS = "noauto_da_alloc,data=writeback,commit=1"
@@ -135,6 +135,7 @@ def test_power_cut_leaves_whole_files_of_one_version(tmp_path: Path) -> None:
                 if position >= moments.first:
                     assert whole == FILES, "a sync that has ended had not written all files"
                 if position >= moments.second:
-                    files.assert_complete(target)
+                    # Only the removal of what a transfer needs beside them may not be on the disk.
+                    files.assert_newest(target)
                 sync(port, target)
                 files.assert_complete(target)
