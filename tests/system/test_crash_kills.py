@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.crashes import VersionedFiles, served, sync, syncing
 
-KILLS = int(os.environ.get("NATPROXY_SYNC_KILLS", "3"))
+KILLS = int(os.environ.get("NATPROXY_SYNC_KILLS", "2"))
 """Clients to kill; ``.ci/long`` kills 200, each while it copies 2,000 files."""
 
 SEED = int(os.environ.get("NATPROXY_CRASH_SEED", "11"))
