@@ -29,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     raise_descriptor_limit()
     # Whoever ends us ends what we have started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    session = Session(plan, [WORKS[name] for name in options.works], options.peers)
+    works = [WORKS[name] for name in options.works]
+    session = Session(plan, works, options.peers, options.directory)
     try:
         session.run()
     except KeyboardInterrupt:
@@ -79,6 +80,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--threads", type=int, default=1, help="of HAProxy, and worker processes of nginx; 1"
+    )
+    parser.add_argument(
+        "--directory", type=Path, help="where files are served from and saved; a temporary one"
     )
     parser.add_argument(
         "--output", type=Path, default=Path("build/benchmarks"), help="directory; build/benchmarks"

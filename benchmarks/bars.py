@@ -18,12 +18,21 @@ class Bar:
     :ivar value: the ratio, or the number of MiB or milliseconds.
     :ivar limit: that it should not cross.
     :ivar at_least: whether the limit is a least value, and not a most.
+    :ivar rounds: the values of the rounds, where they can be compared round by round.
     """
 
     title: str
     value: float
     limit: float
     at_least: bool = False
+    rounds: tuple[float, ...] = ()
+
+    @property
+    def value_text(self) -> str:
+        """Write the value and, of more than one round, the least and the most."""
+        if len(self.rounds) < 2:
+            return f"{self.value:,.2f}"
+        return f"{self.value:,.2f} ({min(self.rounds):,.2f} to {max(self.rounds):,.2f})"
 
     @property
     def reached(self) -> bool:
@@ -36,43 +45,113 @@ class Bar:
         return f"{'at least' if self.at_least else 'at most'} {self.limit:g}"
 
 
+@dataclass(frozen=True)
+class Ratio:
+    """A bar that compares two peers.
+
+    :ivar work: name of the work.
+    :ivar number: of the case.
+    :ivar metric: its key.
+    :ivar ours: name of one peer.
+    :ivar theirs: name of the other.
+    :ivar limit: of ours by theirs.
+    :ivar at_least: whether the limit is a least value.
+    """
+
+    work: str
+    number: int
+    metric: str
+    ours: str
+    theirs: str
+    limit: float
+    at_least: bool = False
+
+
 _RATIOS = (
-    # Work, number of the case, metric, ours, theirs, limit, at least.
-    ("relay", 0, "cpu_s_per_gb", "natproxy", "haproxy-splice", 0.75, False),
-    ("relay", 0, "cpu_s_per_gb", "natproxy", "haproxy-splice-always", 0.75, False),
-    ("relay", 0, "cpu_s_per_gb", "natproxy", "nginx-stream", 0.35, False),
-    ("relay", 0, "cpu_s_per_gb", "natproxy", "splice-floor", 1.4, False),
-    ("relay", 0, "gb_per_s", "natproxy", "haproxy-splice", 1.0, True),
-    ("relay", 0, "gb_per_s", "natproxy", "haproxy-splice-always", 1.0, True),
-    ("relay", 1, "gb_per_s", "natproxy", "haproxy-splice", 1.0, True),
-    ("relay", 1, "gb_per_s", "natproxy", "haproxy-splice-always", 1.0, True),
-    ("serve", 0, "cpu_s_per_gb", "fileserver", "nginx-http", 1.1, False),
-    ("serve", 0, "gb_per_s", "fileserver", "nginx-http", 0.9, True),
-    ("serve", 1, "cpu_s_per_gb", "fileserver", "nginx-http", 1.1, False),
-    ("serve", 1, "gb_per_s", "fileserver", "nginx-http", 0.9, True),
-    ("commands", 0, "cpu_us_per_command", "natproxy", "haproxy-splice", 1.3, False),
-    ("idle", 0, "kib_per_client", "natproxy", "haproxy-splice", 1.0, False),
-    ("latency", 1, "p99_ms", "natproxy", "haproxy-splice", 1.0, False),
-    ("get", 0, "cpu_s_per_gb", "get", "curl", 1.3, False),
-    ("get", 0, "cpu_s_per_gb", "get", "wget", 1.3, False),
+    Ratio("relay", 0, "cpu_s_per_gb", "natproxy", "haproxy-splice", 0.75),
+    Ratio("relay", 0, "cpu_s_per_gb", "natproxy", "haproxy-splice-always", 0.65),
+    Ratio("relay", 1, "cpu_s_per_gb", "natproxy", "haproxy-splice-always", 0.4),
+    Ratio("relay", 0, "cpu_s_per_gb", "natproxy", "nginx-stream", 0.35),
+    Ratio("relay", 0, "cpu_s_per_gb", "natproxy", "splice-floor", 1.4),
+    Ratio("relay", 0, "gb_per_s", "natproxy", "haproxy-splice", 1.0, at_least=True),
+    Ratio("relay", 0, "gb_per_s", "natproxy", "haproxy-splice-always", 1.3, at_least=True),
+    Ratio("relay", 1, "gb_per_s", "natproxy", "haproxy-splice", 1.0, at_least=True),
+    Ratio("relay", 1, "gb_per_s", "natproxy", "haproxy-splice-always", 2.0, at_least=True),
+    Ratio("serve", 0, "cpu_s_per_gb", "fileserver", "nginx-http", 1.1),
+    Ratio("serve", 0, "gb_per_s", "fileserver", "nginx-http", 0.9, at_least=True),
+    Ratio("serve", 1, "cpu_s_per_gb", "fileserver", "nginx-http", 0.8),
+    Ratio("serve", 1, "gb_per_s", "fileserver", "nginx-http", 0.9, at_least=True),
+    Ratio("commands", 0, "cpu_us_per_command", "natproxy", "haproxy-splice", 1.25),
+    Ratio("commands", 0, "cpu_us_per_command", "natproxy", "haproxy-splice-always", 1.25),
+    Ratio("commands", 0, "cpu_us_per_command", "natproxy-log", "haproxy-log", 1.35),
+    Ratio("commands", 0, "cpu_us_per_command", "natproxy-defaults", "haproxy-log", 1.5),
+    Ratio("idle", 0, "kib_per_client", "natproxy", "haproxy-splice", 1.0),
+    Ratio("latency", 1, "p99_ms", "natproxy", "haproxy-splice", 1.0),
+    Ratio("latency", 1, "p99_ms", "natproxy", "haproxy-splice-always", 1.0),
+    Ratio("get", 0, "cpu_s_per_gb", "get", "curl", 1.3),
+    Ratio("get", 0, "cpu_s_per_gb", "get", "wget", 1.3),
+    Ratio("many", 0, "seconds", "sync", "rsync", 1.2),
+    Ratio("many", 0, "seconds", "sync", "rclone", 0.7),
+    Ratio("many", 1, "seconds", "sync", "rsync", 1.25),
+    Ratio("many", 1, "seconds", "sync", "rclone", 0.5),
+    Ratio("resync", 0, "seconds", "sync", "rsync", 2.0),
+    Ratio("resync", 0, "seconds", "sync", "rclone", 0.4),
+)
+
+_MOST = (
+    # Work, number of the case, metric, peer, limit.
+    ("many", 1, "proxy_us", "sync", 8.0),
+    ("many", 1, "server_us", "sync", 30.0),
+    ("many", 1, "client_us", "sync", 60.0),
+    ("latency", 2, "p99_ms", "natproxy", 50.0),
+    ("latency", 2, "p99_ms", "fileserver", 50.0),
+    ("latency", 2, "kept_p99_ms", "natproxy", 50.0),
+    ("latency", 2, "kept_p99_ms", "fileserver", 50.0),
+    ("memory", 0, "growth_mib", "natproxy", 20.0),
 )
 
 
 def bars(findings: Findings) -> Iterator[Bar]:
     """Give the bars for which there are numbers."""
-    for work, number, metric, ours, theirs, limit, at_least in _RATIOS:
-        found = _medians(findings, work, number, metric)
-        if ours in found and found.get(theirs):
-            title = f"{_title(findings, work, number, metric)}: {ours} / {theirs}"
-            yield Bar(title, found[ours] / found[theirs], limit, at_least)
+    for ratio in _RATIOS:
+        yield from _compared(findings, ratio)
+    yield from _far(findings)
     yield from _growth(findings)
     yield from _observing(findings)
-    for metric in ("p99_ms", "kept_p99_ms"):
-        for peer, value in _medians(findings, "latency", 2, metric).items():
-            yield Bar(f"{_title(findings, 'latency', 2, metric)}: {peer}", value, 50)
-    for grown in _medians(findings, "memory", 0, "growth_mib").items():
-        if grown[0] == "natproxy":
-            yield Bar(f"{_title(findings, 'memory', 0, 'growth_mib')}: natproxy", grown[1], 20)
+    for work, number, metric, peer, most in _MOST:
+        value = _medians(findings, work, number, metric).get(peer)
+        if value is not None:
+            yield Bar(f"{_title(findings, work, number, metric)}: {peer}", value, most)
+
+
+def _compared(findings: Findings, ratio: Ratio) -> Iterator[Bar]:
+    work, metric, ours, theirs = ratio.work, ratio.metric, ratio.ours, ratio.theirs
+    found = _medians(findings, work, ratio.number, metric)
+    if ours not in found or not found.get(theirs):
+        return
+    case = _cases(findings, work)[ratio.number].title
+    measured: dict[str, dict[int, float]] = {ours: {}, theirs: {}}
+    for sample in findings.samples:
+        if (sample.work, sample.case) == (work, case) and metric in sample.values:
+            measured.get(sample.peer, {})[sample.round] = sample.values[metric]
+    rounds = tuple(
+        mine / measured[theirs][number]
+        for number, mine in measured[ours].items()
+        if measured[theirs].get(number)
+    )
+    title = f"{_title(findings, work, ratio.number, metric)}: {ours} / {theirs}"
+    yield Bar(title, found[ours] / found[theirs], ratio.limit, ratio.at_least, rounds)
+
+
+def _far(findings: Findings) -> Iterator[Bar]:
+    for number, case in enumerate(_cases(findings, "far")):
+        if case.value.tree is not None:
+            yield from _compared(findings, Ratio("far", number, "seconds", "sync", "rsync", 1.2))
+            continue
+        found = _medians(findings, "far", number, "seconds")
+        if "curl" in found and "get-proxied" in found:
+            added = found["get-proxied"] - found["curl"]
+            yield Bar(f"far, {case.title}, seconds: get-proxied less curl", added, 0.15)
 
 
 def _growth(findings: Findings) -> Iterator[Bar]:

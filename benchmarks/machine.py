@@ -22,6 +22,26 @@ def facts() -> dict[str, str]:
     }
 
 
+def file_system(path: Path) -> str:
+    """Return the type of the file system that a directory is on, and whether ext4 has a journal."""
+    device = os.stat(path).st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return "?"
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        if before.split()[2] == number:
+            kind, source = after.split()[:2]
+            if kind not in ("ext3", "ext4"):
+                return kind
+            name = Path(source).name
+            journal = any(Path("/proc/fs/jbd2").glob(f"{name}-*"))
+            return f"{kind}, {'with' if journal else 'without'} a journal"
+    return "?"
+
+
 def package_version(name: str) -> str:
     """Give the version of an installed distribution."""
     try:

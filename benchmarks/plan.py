@@ -30,6 +30,30 @@ class Bulk:
 
 
 @dataclass(frozen=True)
+class Tree:
+    """Small files to copy.
+
+    :ivar files: how many.
+    :ivar size: of each, in bytes.
+    :ivar directories: that they are distributed over.
+    """
+
+    files: int
+    size: int
+    directories: int
+
+    @property
+    def name(self) -> str:
+        """Name of its directory."""
+        return f"tree-{self.files}-{self.size}"
+
+    @property
+    def title(self) -> str:
+        """What a reader calls it."""
+        return f"{count_text(self.files, 'file')} of {size_text(self.size)}"
+
+
+@dataclass(frozen=True)
 class Plan:
     """The amounts of one run.
 
@@ -50,6 +74,11 @@ class Plan:
     :ivar readers: slow readers of the work ``memory``.
     :ivar reading: seconds that they read.
     :ivar get: bytes of the file of the work ``get``.
+    :ivar many: trees that the work ``many`` copies.
+    :ivar resync: tree that the work ``resync`` compares.
+    :ivar far: tree that the work ``far`` copies.
+    :ivar round_trips: of its links, in seconds.
+    :ivar far_gets: downloads of one small file of which it takes the median.
     :ivar threads: threads that HAProxy, and worker processes that nginx, may have.
     """
 
@@ -76,6 +105,11 @@ class Plan:
     reading: float = 10.0
     slow_file: int = 4 * GIB
     get: int = GIB
+    many: tuple[Tree, ...] = (Tree(4_000, 4 * KIB, 40), Tree(100_000, KIB, 100))
+    resync: Tree = Tree(100_000, KIB, 100)
+    far: Tree = Tree(1_000, 4 * KIB, 10)
+    round_trips: tuple[float, ...] = (0.05, 0.2)
+    far_gets: int = 5
     threads: int = 1
 
 
@@ -104,6 +138,10 @@ def quick_plan() -> Plan:
         reading=0.8,
         slow_file=64 * MIB,
         get=64 * MIB,
+        many=(Tree(1_000, 4 * KIB, 10), Tree(4_000, KIB, 40)),
+        resync=Tree(4_000, KIB, 40),
+        far=Tree(100, 4 * KIB, 2),
+        far_gets=1,
     )
 
 
@@ -123,6 +161,10 @@ def smoke_plan() -> Plan:
         reading=0.5,
         slow_file=16 * MIB,
         get=MIB,
+        many=(Tree(40, 4 * KIB, 4),),
+        resync=Tree(60, KIB, 3),
+        far=Tree(12, 4 * KIB, 2),
+        round_trips=(0.01,),
     )
 
 

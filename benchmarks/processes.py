@@ -9,9 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.errors import BenchmarkError
@@ -40,6 +43,55 @@ def free_port() -> int:
 def module(name: str, *arguments: object) -> list[str]:
     """Give the command line that runs a module of this package."""
     return [sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)]
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a program has used from its start to its end.
+
+    :ivar seconds: by the clock.
+    :ivar cpu: seconds of CPU, those of the processes that it has started included.
+    """
+
+    seconds: float
+    cpu: float
+
+
+def run_client(command: Sequence[str], directory: Path, patience: float) -> Use:
+    """Run a program to its end.
+
+    :param directory: its working directory.
+    :param patience: seconds after which it is killed.
+    :raises BenchmarkError: if it fails, or is killed.
+    """
+    # Like an installed program, it finds its modules compiled; and peers are asked directly.
+    environment = {**os.environ, "no_proxy": HOST, "PYTHONPATH": str(ROOT)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    with tempfile.TemporaryFile() as output:
+        began = time.monotonic()
+        process = subprocess.Popen(
+            command,
+            cwd=directory,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        )
+        timer = threading.Timer(patience, process.kill)
+        timer.start()
+        try:
+            _, status, used = os.wait4(process.pid, 0)
+        finally:
+            timer.cancel()
+        seconds = time.monotonic() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            output.seek(0)
+            said = output.read().decode(errors="replace").strip()[-300:]
+            name = " ".join(map(str, command[:4]))
+            raise BenchmarkError(f"{name} … ended with {process.returncode}: {said}")
+    return Use(seconds, used.ru_utime + used.ru_stime)
 
 
 class Daemon:

@@ -29,7 +29,8 @@ def _markdown(findings: Findings) -> Iterator[str]:
         f"Medians of {count_text(plan.rounds, 'interleaved round')}, the smallest and the largest "
         "in parentheses. CPU is user and system time of the peer's own processes. HAProxy has "
         f"{count_text(plan.threads, 'thread')}, nginx "
-        f"{count_text(plan.threads, 'worker process', 'worker processes')}; no peer writes a log."
+        f"{count_text(plan.threads, 'worker process', 'worker processes')}; no peer writes a "
+        "log, unless its title says so."
     )
     yield ""
     yield from _table(["machine", ""], [list(fact) for fact in findings.machine.items()])
@@ -55,13 +56,16 @@ def _markdown(findings: Findings) -> Iterator[str]:
                 numbers=True,
             )
     compared = [
-        [bar.title, f"{bar.value:,.2f}", bar.limit_text, "yes" if bar.reached else "**no**"]
+        [bar.title, bar.value_text, bar.limit_text, "yes" if bar.reached else "**no**"]
         for bar in bars(findings)
     ]
     if compared:
         yield "## Targets"
         yield ""
-        yield "Ratios of medians in this run."
+        yield (
+            "Ratios of medians in this run; in parentheses, the smallest and the largest ratio of "
+            "one round."
+        )
         yield ""
         yield from _table(["what", "measured", "target", "reached"], compared)
 

@@ -14,7 +14,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.load.clients import Target
 from benchmarks.measure import Processes
 from benchmarks.peers import PEERS, Peer, Setting
-from benchmarks.plan import MIB, Plan
+from benchmarks.plan import Plan
 from benchmarks.processes import Daemon, free_port, module
 from benchmarks.works import Case, Work
 from benchmarks.works.base import Running
@@ -66,10 +66,19 @@ class Session:
     :param plan: the amounts.
     :param works: what to measure.
     :param only: names of the peers that may take part; all, if there are none.
+    :param directory: where files are created; the usual temporary directory if it is None.
     """
 
-    def __init__(self, plan: Plan, works: Sequence[Work], only: Sequence[str] = ()) -> None:
-        self.findings = Findings(plan, machine.facts(), list(works))
+    def __init__(
+        self,
+        plan: Plan,
+        works: Sequence[Work],
+        only: Sequence[str] = (),
+        directory: Path | None = None,
+    ) -> None:
+        self._directory = directory or Path(tempfile.gettempdir())
+        facts = {**machine.facts(), "file system": machine.file_system(self._directory)}
+        self.findings = Findings(plan, facts, list(works))
         self._plan = plan
         self._peers: dict[str, list[Peer]] = {}
         for work in works:
@@ -92,10 +101,12 @@ class Session:
 
     def run(self) -> Findings:
         """Measure everything; a peer that fails is noted, and the others go on."""
-        with tempfile.TemporaryDirectory(prefix="benchmarks-") as directory:
+        with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=self._directory) as directory:
+            Path(directory).chmod(0o755)
             for work in self.findings.works:
                 files = Path(directory, work.name)
-                _make_files(files, work.files(self._plan))
+                files.mkdir()
+                work.make_files(files, self._plan)
                 for number in range(1, self._plan.rounds + 1):
                     self._round(work, number, files)
         return self.findings
@@ -163,10 +174,20 @@ def started(work: Work, peer: Peer, plan: Plan, files: Path) -> Iterator[Running
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmarks-")))
         # A new one for each peer: no other peer's closed connections hold ports to it.
         port = free_port()
-        origin = Daemon(module("daemons.origin", port, files), port, directory / "origin.log")
-        stack.callback(origin.stop)
-        origin.wait_until_ready()
         setting = Setting(free_port(), port, files, directory, work.clients(plan), plan.threads)
+        behind = peer.origin(setting)
+        origin = None
+        if behind is not None:
+            server = Daemon(behind, port, directory / "origin.log")
+            stack.callback(server.stop)
+            server.wait_until_ready()
+            origin = Processes(server.pid)
+        syslog = peer.syslog(setting)
+        if syslog is not None:
+            log = module("daemons.syslog", syslog, directory / "syslog")
+            receiver = Daemon(log, 0, directory / "receiver.log")
+            stack.callback(receiver.stop)
+            receiver.wait_for(syslog)
         daemon = Daemon(peer.command(setting), setting.port, directory / "peer.log")
         stack.callback(daemon.stop)
         daemon.wait_until_ready()
@@ -174,20 +195,7 @@ def started(work: Work, peer: Peer, plan: Plan, files: Path) -> Iterator[Running
         if control is not None:
             daemon.wait_for(control)
         target = Target(setting.port, peer.dialect, peer.keeps)
-        yield Running(peer, target, Processes(daemon.pid), plan, control)
-
-
-def _make_files(directory: Path, files: Mapping[str, tuple[int, bool]]) -> None:
-    directory.mkdir()
-    directory.parent.chmod(0o755)
-    for name, (size, read) in files.items():
-        path = directory / name
-        with path.open("w+b", buffering=0) as file:
-            file.truncate(size)
-            if read:
-                buffer = bytearray(min(size, 4 * MIB))
-                while file.readinto(buffer):
-                    pass
+        yield Running(peer, target, Processes(daemon.pid), plan, files, origin, control)
 
 
 def _say(text: str) -> None:

@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from benchmarks.peers.base import Peer, Setting
-from benchmarks.peers.clients import Curl, NATProxyGet, Wget
+from benchmarks.peers.clients import Curl, Fetching, NATProxyGet, Wget
+from benchmarks.peers.copying import (
+    Aria2,
+    Copying,
+    DirectSync,
+    ProxiedGet,
+    ProxiedSync,
+    Rclone,
+    Rsync,
+    WgetTree,
+)
 from benchmarks.peers.haproxy import HAProxy
 from benchmarks.peers.nginx import NginxHTTP, NginxStream
-from benchmarks.peers.ours import FileServer, FullTable, NATProxy
+from benchmarks.peers.ours import (
+    DefaultNATProxy,
+    FileServer,
+    FullTable,
+    LoggingNATProxy,
+    NATProxy,
+)
 from benchmarks.peers.python import FileSenderServer, FTPServer, Origin, Pairs, PortForward
 
 PEERS: dict[str, Peer] = {
@@ -14,12 +30,15 @@ PEERS: dict[str, Peer] = {
     for peer in (
         NATProxy("natproxy", "natproxy"),
         NATProxy("natproxy-copy", "natproxy, copying", "copy"),
+        LoggingNATProxy("natproxy-log", "natproxy, --access-log"),
+        DefaultNATProxy("natproxy-defaults", "natproxy, all defaults on"),
         NATProxy("natproxy-observed", "natproxy, with control, metrics, journal", observed=True),
         NATProxy("natproxy-watched", "the same, 1 watcher of everything", observed=True),
         NATProxy("natproxy-ignored", "the same, 50 watchers that do not read", observed=True),
         FullTable("natproxy-table", "natproxy with 10,000 translations"),
         HAProxy("haproxy-splice", "HAProxy, splice-auto", "splice-auto"),
         HAProxy("haproxy-splice-always", "HAProxy, splice-response", "splice-response"),
+        HAProxy("haproxy-log", "HAProxy, splice-auto, its log on", "splice-auto", logging=True),
         HAProxy("haproxy-copy", "HAProxy, copying", None),
         NginxStream("nginx-stream", "nginx stream"),
         PortForward("portforward", "twistd portforward"),
@@ -34,8 +53,18 @@ PEERS: dict[str, Peer] = {
         NATProxyGet("get-verify", "natproxy get --verify", "--verify"),
         Curl("curl", "curl -O, from nginx"),
         Wget("wget", "wget, from nginx"),
+        ProxiedSync("sync", "natproxy sync, through the proxy"),
+        ProxiedSync("sync-no-fsync", "the same, --no-fsync", "--no-fsync"),
+        DirectSync("sync-direct", "natproxy sync, from the file server"),
+        DirectSync("sync-direct-no-fsync", "the same, --no-fsync", "--no-fsync"),
+        Rsync("rsync", "rsync -rt, from its daemon"),
+        Rsync("rsync-fsync", "the same, --fsync", "--fsync"),
+        Rclone("rclone", "rclone copy, from nginx"),
+        WgetTree("wget-tree", "wget -r, from nginx"),
+        Aria2("aria2", "aria2c -i, from nginx"),
+        ProxiedGet("get-proxied", "natproxy get, through the proxy"),
     )
 }
 """Every peer by its name, in the order in which they are shown."""
 
-__all__ = ["PEERS", "Peer", "Setting"]
+__all__ = ["PEERS", "Copying", "Fetching", "Peer", "Setting"]

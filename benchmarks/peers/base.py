@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from benchmarks.processes import module
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -40,10 +42,12 @@ class Peer(ABC):
     :cvar keeps: whether a client keeps its connection and the peer opens an upstream
         connection for each command. The others translate connection by connection, and
         their clients connect anew for each command.
+    :cvar serves: whether it is a file server itself, so that none is needed behind it.
     """
 
     dialect = "line"
     keeps = False
+    serves = False
 
     def __init__(self, name: str, title: str) -> None:
         self.name = name
@@ -59,6 +63,16 @@ class Peer(ABC):
 
     def control(self, setting: Setting) -> Path | None:
         """Return the path of its control socket, if it has one."""
+        return None
+
+    def origin(self, setting: Setting) -> list[str] | None:
+        """Return the command line of the file server behind it, if it needs one."""
+        if self.serves:
+            return None
+        return module("daemons.origin", setting.origin_port, setting.files)
+
+    def syslog(self, setting: Setting) -> Path | None:
+        """Return the path of the socket that it logs to, if it does."""
         return None
 
     @abstractmethod

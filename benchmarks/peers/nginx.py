@@ -47,6 +47,7 @@ http {{
     server {{
         listen 127.0.0.1:{port} backlog=4096;
         root {files};
+        autoindex on;
     }}
 }}
 """
@@ -110,6 +111,7 @@ class NginxHTTP(_Nginx):
 
     dialect = "http"
     keeps = True
+    serves = True
 
     def command(self, setting: Setting) -> list[str]:
         """Serve the files."""

@@ -69,6 +69,37 @@ class NATProxy(Peer):
         return setting.directory / "control.sock" if self._observed else None
 
 
+class LoggingNATProxy(NATProxy):
+    """``natproxy`` that writes a line for each command, and nothing else."""
+
+    def missing(self) -> str | None:
+        """See whether this natproxy has an access log."""
+        if "--access-log" not in output(*TWIST, "natproxy", "--help"):
+            return super().missing() or "this natproxy has no --access-log"
+        return super().missing()
+
+    def command(self, setting: Setting) -> list[str]:
+        """Run it in front of the origin."""
+        return [*super().command(setting), f"--access-log={setting.directory / 'access.log'}"]
+
+
+class DefaultNATProxy(NATProxy):
+    """``natproxy`` as it runs if it is told nothing: log, control socket and journal.
+
+    Only their places differ, so that nothing is left on the machine.
+    """
+
+    def command(self, setting: Setting) -> list[str]:
+        """Run it in front of the origin, with the log that Twisted writes by default."""
+        command = [option for option in super().command(setting) if option not in TWIST[3:]]
+        options = [option for option in command if not option.startswith("--journal=")]
+        return [*options, f"--journal={setting.directory / 'journal'}"]
+
+    def control(self, setting: Setting) -> Path:
+        """Return its control socket."""
+        return setting.directory / "control.sock"
+
+
 class FullTable(NATProxy):
     """``natproxy`` with a table that is full from the beginning, and a clock in its reactor."""
 
@@ -85,6 +116,7 @@ class FileServer(Peer):
     """``fileserver``."""
 
     keeps = True
+    serves = True
 
     def missing(self) -> str | None:
         """See whether the plugin is there."""

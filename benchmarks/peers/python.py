@@ -64,6 +64,7 @@ class FTPServer(Peer):
 
     dialect = "ftp"
     keeps = True
+    serves = True
 
     def missing(self) -> str | None:
         """See whether it is installed."""
@@ -84,6 +85,7 @@ class FileSenderServer(Peer):
     """Twisted's `FileSender`."""
 
     keeps = True
+    serves = True
 
     def missing(self) -> str | None:
         """See whether Twisted is there."""
@@ -102,6 +104,7 @@ class Origin(Peer):
     """The origin itself, without anything in front of it."""
 
     keeps = True
+    serves = True
 
     def missing(self) -> str | None:
         """It is always there."""

@@ -13,7 +13,7 @@ from benchmarks.load.clients import Target
 from benchmarks.load.downloads import Tally, add_up, downloads
 from benchmarks.measure import Processes
 from benchmarks.peers import Peer
-from benchmarks.plan import Plan
+from benchmarks.plan import MIB, Plan
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class Running:
     :ivar target: where its clients go.
     :ivar processes: its own.
     :ivar plan: the amounts.
+    :ivar files: the directory that is served.
+    :ivar origin: the processes of the file server behind it, if there is one.
     :ivar control: its control socket, if it has one.
     """
 
@@ -57,6 +59,8 @@ class Running:
     target: Target
     processes: Processes
     plan: Plan
+    files: Path
+    origin: Processes | None = None
     control: Path | None = None
 
 
@@ -87,6 +91,16 @@ class Work(ABC):
     @abstractmethod
     def files(self, plan: Plan) -> Mapping[str, tuple[int, bool]]:
         """Give the files that are needed: size in bytes, and whether to read them once before."""
+
+    def make_files(self, directory: Path, plan: Plan) -> None:
+        """Create the files in an empty directory."""
+        for name, (size, read) in self.files(plan).items():
+            with (directory / name).open("w+b", buffering=0) as file:
+                file.truncate(size)
+                if read:
+                    buffer = bytearray(min(size, 4 * MIB))
+                    while file.readinto(buffer):
+                        pass
 
     def clients(self, plan: Plan) -> int:
         """Give the number of clients that a peer must be able to hold."""

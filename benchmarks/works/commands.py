@@ -20,9 +20,20 @@ class Commands(Work):
     note = (
         "Each command downloads 4 KiB over an upstream connection of its own. The clients of "
         "natproxy keep their connections; the other proxies translate connection by "
-        "connection, so that their clients connect again for each command."
+        "connection, so that their clients connect again for each command. HAProxy's log goes to a "
+        "syslog daemon, whose CPU time is not counted; natproxy writes its own."
     )
-    peers = ("natproxy", "haproxy-splice", "nginx-stream", "portforward", "threads")
+    peers = (
+        "natproxy",
+        "natproxy-log",
+        "natproxy-defaults",
+        "haproxy-splice",
+        "haproxy-splice-always",
+        "haproxy-log",
+        "nginx-stream",
+        "portforward",
+        "threads",
+    )
     metrics = (
         Metric("cpu_us_per_command", "CPU µs/command", 1),
         Metric("commands_per_s", "commands/s", 0),

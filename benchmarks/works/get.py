@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.peers.clients import Fetching
 from benchmarks.plan import GB, Plan, size_text
+from benchmarks.processes import Use, run_client
 from benchmarks.works.base import Case, Metric, Running, Work
 
 
@@ -42,26 +41,23 @@ class Get(Work):
         """Fetch the file, once for nothing and then for the record."""
         peer = running.peer
         assert isinstance(peer, Fetching)
-        _fetch(peer.fetch(running.target.port, "got"), case.value)
-        seconds, cpu = _fetch(peer.fetch(running.target.port, "got"), case.value)
-        return {"cpu_s_per_gb": cpu / (case.value / GB), "seconds": seconds}
+        patience = running.plan.patience
+        command = peer.fetch(running.target.port, "got")
+        fetch(command, "got", case.value, patience)
+        used = fetch(command, "got", case.value, patience)
+        return {"cpu_s_per_gb": used.cpu / (case.value / GB), "seconds": used.seconds}
 
 
-def _fetch(command: list[str], size: int) -> tuple[float, float]:
-    """Run a client in a directory of its own; give the seconds that it took, and of the CPU."""
+def fetch(command: list[str], name: str, size: int, patience: float) -> Use:
+    """Run a client in a directory of its own, and return what it has used.
+
+    :param name: of the file that it saves there.
+    :param size: that the file must have.
+    :raises BenchmarkError: if it fails.
+    """
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as directory:
         os.sync()
-        began = time.monotonic()
-        process = subprocess.Popen(
-            command, cwd=directory, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        assert process.stderr is not None
-        said = process.stderr.read()
-        _, status, used = os.wait4(process.pid, 0)
-        seconds = time.monotonic() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise BenchmarkError(f"{command[0]} ended with {process.returncode}: {said.strip()}")
-        if (Path(directory, "got")).stat().st_size != size:
+        used = run_client(command, Path(directory), patience)
+        if (Path(directory) / name).stat().st_size != size:
             raise BenchmarkError(f"{command[0]} has saved a part of the file only")
-    return seconds, used.ru_utime + used.ru_stime
+        return used

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import subprocess
-import sys
 from itertools import product
 from pathlib import Path
 
@@ -21,7 +17,7 @@ from benchmarks.report import document, markdown
 from benchmarks.session import Findings, Sample
 from benchmarks.summary import Spread, rows
 from benchmarks.works import WORKS
-from tests.support.paths import ROOT
+from tests.support.benchmarks import needs_linux_and_psutil, run
 
 RELAY = WORKS["relay"]
 CASE = RELAY.cases(quick_plan())[0].title
@@ -109,6 +105,18 @@ def test_bars_compare_medians_of_peers_that_were_measured() -> None:
     assert (round(cpu.value, 3), cpu.limit_text, cpu.reached) == (0.75, "at most 0.75", True)
     assert (round(throughput.value, 3), throughput.reached) == (1.333, True)
     assert not Bar("", 0.9, 1.0, at_least=True).reached
+    assert cpu.value_text == "0.75"
+
+
+def test_bars_show_the_spread_of_the_ratios_of_the_rounds() -> None:
+    taken = [
+        *(sample("natproxy", number, cpu) for number, cpu in ((1, 0.2), (2, 0.3), (3, 0.9))),
+        *(sample("haproxy-splice", number, cpu) for number, cpu in ((1, 0.4), (2, 0.5))),
+        failed("haproxy-splice", 3, "gone"),
+    ]
+    cpu = next(bars(findings(*taken)))
+    assert cpu.rounds == (0.5, 0.6)
+    assert cpu.value_text == "0.67 (0.50 to 0.60)"
 
 
 def test_amounts_are_written_as_people_do() -> None:
@@ -135,22 +143,7 @@ def test_dialects_read_the_size_and_refuse_what_is_no_body() -> None:
         HTTP().body_size(b"HTTP/1.1 404 Not Found\r\nContent-Length: 12")
 
 
-def run(*options: str) -> subprocess.CompletedProcess[str]:
-    """Run the benchmark."""
-    return subprocess.run(
-        [sys.executable, "-m", "benchmarks", *options],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=120,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-
-
-@pytest.mark.skipif(
-    sys.platform != "linux" or importlib.util.find_spec("psutil") is None,
-    reason="the benchmark needs Linux and psutil",
-)
+@needs_linux_and_psutil
 def test_a_small_run_writes_a_table_and_json_with_numbers_in_them(tmp_path: Path) -> None:
     """Latency is measured beside flooders for natproxy's daemons only."""
     done = run(
@@ -170,10 +163,7 @@ def test_a_small_run_writes_a_table_and_json_with_numbers_in_them(tmp_path: Path
     assert set(limits) == {50}
 
 
-@pytest.mark.skipif(
-    sys.platform != "linux" or importlib.util.find_spec("psutil") is None,
-    reason="the benchmark needs Linux and psutil",
-)
+@needs_linux_and_psutil
 def test_observers_are_measured_beside_a_proxy_without_them(tmp_path: Path) -> None:
     done = run("--smoke", "--no-chart", "--works", "observing,table", "--output", str(tmp_path))
     assert done.returncode == 0, done.stderr
