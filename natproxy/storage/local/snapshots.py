@@ -21,7 +21,7 @@ from natproxy.storage.interface import (
     TooLarge,
     snapshot_by_opening,
 )
-from natproxy.storage.local.confinement import READ, is_failure, is_valid
+from natproxy.storage.local.confinement import MAX_PATH, READ, is_failure, is_valid
 from natproxy.storage.local.metadata import metadata_of
 
 _FLAGS = READ | os.O_NOFOLLOW
@@ -56,9 +56,9 @@ class SnapshotReader:
         """Return a snapshot of a file, or the exception in its place; see `Storage.snapshots`."""
         above, _, last = name.rpartition(b"/")
         try:
-            if not is_valid(name):
-                return NotFound()
-            if above != self._above:
+            if above != self._above or not _is_component(last) or len(name) > MAX_PATH:
+                if not is_valid(name):
+                    return NotFound()
                 self._enter(above)
             found = _read(self._directory, last, largest)
         except OSError as error:
@@ -70,6 +70,11 @@ class SnapshotReader:
         if above:
             self._directory = self._opener(self._root, above, SEARCH)
             self._above = above
+
+
+def _is_component(last: bytes) -> bool:
+    """Return whether a path below a directory may end with this component."""
+    return last not in (b"", b".", b"..") and b"\0" not in last
 
 
 def _read(
