@@ -39,14 +39,14 @@ class SnapshotReader:
         self._root = root
         self._opener = opener
         self._open_file = open_file
-        # The directory that was opened last; that of the top is not its own.
-        self._above = b""
+        # The directory that was opened last, with a slash at its end; at first, the root.
+        self._path = b""
         self._directory = root
 
     def close(self) -> None:
         """Close the directory that was opened last."""
         directory, self._directory = self._directory, self._root
-        self._above = b""
+        self._path = b""
         if directory != self._root:
             os.close(directory)
 
@@ -54,9 +54,9 @@ class SnapshotReader:
         self, name: bytes, largest: int
     ) -> Snapshot | NotFound | TooLarge | Changing | OSError:
         """Return a snapshot of a file, or the exception in its place; see `Storage.snapshots`."""
-        above, _, last = name.rpartition(b"/")
+        above, slash, last = name.rpartition(b"/")
         try:
-            if above != self._above or not _is_component(last) or len(name) > MAX_PATH:
+            if above + slash != self._path or not _is_component(last) or len(name) > MAX_PATH:
                 if not is_valid(name):
                     return NotFound()
                 self._enter(above)
@@ -69,7 +69,7 @@ class SnapshotReader:
         self.close()
         if above:
             self._directory = self._opener(self._root, above, SEARCH)
-            self._above = above
+            self._path = above + b"/"
 
 
 def _is_component(last: bytes) -> bool:
