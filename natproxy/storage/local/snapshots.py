@@ -21,7 +21,7 @@ from natproxy.storage.interface import (
     TooLarge,
     snapshot_by_opening,
 )
-from natproxy.storage.local.confinement import MAX_PATH, READ, is_failure, is_valid
+from natproxy.storage.local.confinement import MAX_PATH, READ, is_failure
 from natproxy.storage.local.metadata import metadata_of
 
 _FLAGS = READ | os.O_NOFOLLOW
@@ -32,12 +32,20 @@ class SnapshotReader:
 
     :param root: a descriptor of the directory.
     :param opener: opens directories below it.
+    :param is_valid: returns whether a name may be resolved.
     :param open_file: opens a file below it that may be a link, as `Storage.open` does.
     """
 
-    def __init__(self, root: int, opener: Opener, open_file: Callable[[bytes], OpenFile]) -> None:
+    def __init__(
+        self,
+        root: int,
+        opener: Opener,
+        is_valid: Callable[[bytes], bool],
+        open_file: Callable[[bytes], OpenFile],
+    ) -> None:
         self._root = root
         self._opener = opener
+        self._is_valid = is_valid
         self._open_file = open_file
         # The directory that was opened last, with a slash at its end; at first, the root.
         self._path = b""
@@ -57,7 +65,7 @@ class SnapshotReader:
         above, slash, last = name.rpartition(b"/")
         try:
             if above + slash != self._path or not _is_component(last) or len(name) > MAX_PATH:
-                if not is_valid(name):
+                if not self._is_valid(name):
                     return NotFound()
                 self._enter(above)
             found = _read(self._directory, last, largest)
