@@ -200,6 +200,23 @@ class ShellTests(SynchronousTestCase):
         self.type(f"cd {long.decode()}", scenes=([FEAT, stat],))
         self.assertEqual(self.prompts[-1], f"proxy:...{'d' * 6}/{'e' * 30}> ")
 
+    def test_lists_are_files_and_not_the_lines_of_the_prompt(self) -> None:
+        home = os.path.realpath(self.mktemp())
+        os.mkdir(home)
+        with open(os.path.join(home, "patterns"), "w") as file:
+            file.write("[\n")
+        with mock.patch.dict(os.environ, HOME=home):
+            shown = self.type(
+                "get -i -", "get -r a --exclude-from -", "get -r a --exclude-from ~/patterns"
+            )
+        self.assertEqual(
+            shown.splitlines(),
+            [
+                *2 * ["error: standard input has the commands of the prompt: a file is needed"],
+                "error: the pattern '[' cannot be used: a [ without its ] in the same name",
+            ],
+        )
+
     def test_home_is_meant_by_a_tilde(self) -> None:
         directory = self.mktemp()
         with mock.patch.dict(os.environ, HOME=directory):
