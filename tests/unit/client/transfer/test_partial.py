@@ -12,6 +12,7 @@ from unittest import mock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from natproxy.client.errors import LocalError
 from natproxy.client.transfer.partial import CHECKPOINT, PartialDownload, is_partial
 from natproxy.client.transfer.record import Segment, mark_missing
 from tests.support.partials import PartialCase, full, kill
