@@ -147,7 +147,8 @@ class SmallFiles:
             for root in self._roots.values():
                 with closing(root):
                     self._finish(root.flush())
-        self._left += self._source
+        for number, request in self._source:
+            self._left.append(Numbered(number, request._replace(metadata=None)))
         return self._left
 
     def _receive(self) -> None:
@@ -205,7 +206,7 @@ class SmallFiles:
                     self._take_record(wanted, record)
                 cut = files[len(result) :]
                 self._first.extendleft(reversed(cut))
-                self._unverified.extend([None] * len(cut))
+                self._skip_digests(len(cut))
                 self._count(size)
 
     def _pack_requests(self) -> Iterator[Request[Any]]:
@@ -245,6 +246,11 @@ class SmallFiles:
             self._last.append(wanted._replace(tries=wanted.tries + 1))
         else:
             self._leave([wanted])
+
+    def _skip_digests(self, count: int) -> None:
+        """Ignore the next digests: their files have not been received."""
+        if self._options.verify:
+            self._unverified.extend([None] * count)
 
     def _take_digest(self, digest: Digest | ClientError) -> None:
         """Compare the next unverified file with the server's digest."""
@@ -302,7 +308,9 @@ class SmallFiles:
         """
         if error.passing or isinstance(error, Unsupported):
             raise error
-        self._leave(self._sent.popleft())
+        files = self._sent.popleft()
+        self._leave(files)
+        self._skip_digests(len(files))
 
     def _next(self, packed: bool) -> _Wanted | None:
         """Return the next file to request; ``None`` if there is none."""
@@ -377,7 +385,7 @@ class SmallFiles:
         try:
             published = wanted.root.write(wanted.file, metadata, data)
         except Unstageable:
-            self._leave([wanted])
+            self._left.append(wanted.numbered)
         except LocalError as error:
             self._fail(wanted.numbered, error)
         else:
@@ -414,7 +422,12 @@ class SmallFiles:
             self._cancellation.sleep(self._options.limit.take(size))
 
     def _leave(self, files: Iterable[_Wanted]) -> None:
-        self._left += (each.numbered for each in files)
+        """Leave files to `Download`, which requests their metadata again.
+
+        So it creates nothing if the server, or the file, is gone.
+        """
+        for number, request in (each.numbered for each in files):
+            self._left.append(Numbered(number, request._replace(metadata=None)))
 
     def _restore(self) -> None:
         """Request again what has been requested without a reply."""
