@@ -36,7 +36,12 @@ def download_options_of(arguments: Namespace, existing: Existing) -> DownloadOpt
     """
     limit = RateLimit(arguments.limit_rate) if arguments.limit_rate else None
     return DownloadOptions(
-        existing, arguments.verify, arguments.segments, limit, retry_policy_of(arguments)
+        existing,
+        arguments.verify,
+        arguments.segments,
+        limit,
+        retry_policy_of(arguments),
+        durable=not arguments.no_fsync,
     )
 
 

@@ -157,8 +157,11 @@ class SyncReport:
             for each in plan.extra:
                 sys.stdout.write(f"delete   {printable(plan.tree.path_of(each.path))}\n")
 
-    def write_summary(self, delete: bool) -> None:
-        """Write a line about what was done to standard error."""
+    def write_summary(self, delete: bool, place: bytes = b"") -> None:
+        """Write a line about what was done to standard error.
+
+        :param place: the local directory, if the command has several of them.
+        """
         plan = self.plan
         facts = [
             f"{self.totals.downloaded} downloaded ({self.totals.received} bytes)",
@@ -176,7 +179,8 @@ class SyncReport:
         ):
             if count:
                 facts.append(f"{count} {what}")
-        write_line(sys.stderr, ", ".join(facts))
+        label = f"{printable(place)}: " if place else ""
+        write_line(sys.stderr, label + ", ".join(facts))
 
 
 def _report(complain: Callable[[str], object], count: int, lines: Iterable[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
@@ -43,9 +44,7 @@ def targets_of(
 def _listed(arguments: Namespace, sessions: Sessions) -> list[str]:
     path = getattr(arguments, "input_file", None)
     if path is not None:
-        if path == "-" and sessions.directory is not None:
-            raise UsageError("--input-file -: standard input has the commands of the prompt")
-        return read_list(path, arguments.null)
+        return read_lines(path, sessions, arguments.null)
     if not arguments.paths:
         raise UsageError("a path is needed, or --input-file with a list of paths")
     if getattr(arguments, "null", False):
@@ -167,40 +166,32 @@ class Search:
             yield entry.name, entry.metadata.type
 
 
-def read_list(path: str, null: bool) -> list[str]:
-    """Return the paths that a file lists.
+def read_lines(path: str, sessions: Sessions, null: bool = False) -> list[str]:
+    """Return the lines of a local file, as text that was decoded by the locale.
 
-    Empty lines, and lines that begin with ``#`` or ``;``, are ignored unless NUL ends each path.
+    Empty lines, and lines that begin with ``#`` or ``;``, are ignored.
 
     :param path: of the file; ``-`` for standard input.
-    :param null: whether a NUL ends each path, instead of a line feed.
+    :param null: whether a NUL ends each line, instead of a line feed; then no line is a comment.
+    :raises UsageError: if standard input is that of the prompt.
     :raises LocalError: if the file cannot be read.
     """
-    data = read_input(path)
-    parts = data.split(b"\0") if null else lines_of(data)
-    encoding = sys.getfilesystemencoding()
-    return [part.decode(encoding, "surrogateescape") for part in parts if part]
-
-
-def lines_of(data: bytes) -> list[bytes]:
-    """Return the lines of a list that are neither empty nor comments."""
-    lines = (line.removesuffix(b"\r") for line in data.split(b"\n"))
-    return [line for line in lines if line and not line.startswith((b"#", b";"))]
-
-
-def read_input(path: str) -> bytes:
-    """Return the content of a local file, or of standard input if the path is ``-``.
-
-    :raises LocalError: if it cannot be read.
-    """
-    local = local_path(path)
+    if path == "-" and sessions.at_prompt:
+        raise UsageError("standard input has the commands of the prompt: a file is needed")
+    local = local_path(os.path.expanduser(path) if sessions.at_prompt else path)
     try:
         if path == "-":
-            return sys.stdin.buffer.read()
-        with open(local, "rb") as file:
-            return file.read()
+            data = sys.stdin.buffer.read()
+        else:
+            with open(local, "rb") as file:
+                data = file.read()
     except OSError as error:
         raise LocalError(b"standard input" if path == "-" else local, error) from error
+    lines = data.split(b"\0" if null else b"\n")
+    if not null:
+        lines = [line.removesuffix(b"\r") for line in lines if not line.startswith((b"#", b";"))]
+    encoding = sys.getfilesystemencoding()
+    return [line.decode(encoding, "surrogateescape") for line in lines if line]
 
 
 def _directories_above(name: bytes) -> Iterator[bytes]:

@@ -142,7 +142,7 @@ class Expected:
         for action in actions:
             if action.option_strings:
                 continue
-            if positionals == 0 or action.nargs == "+":
+            if positionals == 0 or action.nargs in ("+", "*"):
                 self.positional = action
                 break
             positionals -= 1
@@ -160,7 +160,8 @@ def takes_value(action: Action) -> bool:
 def _options(command: ArgumentParser, typed: str, before: Iterable[str]) -> Iterator[Suggestion]:
     for action in command._actions:
         fitting = [name for name in action.option_strings if name.startswith(typed)]
-        if fitting and not set(action.option_strings) & set(before):
+        repeatable = action.dest == "rules"
+        if fitting and (repeatable or not set(action.option_strings) & set(before)):
             # The last name is the long one.
             yield Suggestion(f"{fitting[-1]} ", ", ".join(action.option_strings), action.help or "")
 

@@ -164,7 +164,7 @@ def _download(
     first = [*islice(small, 2)]
     left: list[Numbered] = first
     steps: Iterable[Callable[[], object]] = (partial(download, each) for each in sorter.large())
-    if len(first) > 1 and not options.verify:
+    if len(first) > 1:
         files = SmallFiles(session, options, report, progress, cancellation, outage)
         left = []
         steps = chain([lambda: left.extend(files.run(chain(first, small)))], steps)

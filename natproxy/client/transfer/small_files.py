@@ -7,6 +7,7 @@ that cannot be downloaded in this way is left to `Download`, which reports the r
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 from natproxy.client.blocking.session import Session
 from natproxy.client.errors import ClientError, Interrupted, LocalError, Unsupported
 from natproxy.client.events import Event, Phase, Progress, strip_name
-from natproxy.client.requests import Get, Pack, Request, Stat
+from natproxy.client.requests import Get, Hash, Pack, Request, Stat
 from natproxy.client.retry import Cancellation, Outage, ProgressRule, Retrier
 from natproxy.client.transfer.committer import Committer
 from natproxy.client.transfer.destination import Existing, exists_error, same_size_and_time
@@ -30,6 +31,7 @@ from natproxy.protocol import (
     MAX_PACKED,
     PACK_SIZE,
     UNAVAILABLE,
+    Digest,
     Metadata,
     PackRecord,
     encode_name,
@@ -37,6 +39,9 @@ from natproxy.protocol import (
 
 PACKS_AHEAD = 3
 """``PACK`` commands without a complete reply at most."""
+
+DIGESTS_AHEAD = 64
+"""Commands without a complete reply at most if each file is verified by a ``HASH``."""
 
 GETS_AHEAD = 32
 """``GET`` and ``STAT`` commands without a complete reply at most: two for each file."""
@@ -121,6 +126,9 @@ class SmallFiles:
         self._last: deque[_Wanted] = deque()
         # Files of each command that has been sent, in order.
         self._sent: deque[list[_Wanted]] = deque()
+        # Files that have been received, in order, until their digest is; ``None`` for one that has
+        # not been.
+        self._unverified: deque[tuple[_Wanted, PackRecord] | None] = deque()
         self._left: list[Numbered] = []
         self._roots: dict[object, Committer] = {}
         self._received = 0
@@ -139,7 +147,8 @@ class SmallFiles:
             for root in self._roots.values():
                 with closing(root):
                     self._finish(root.flush())
-        self._left += self._source
+        for number, request in self._source:
+            self._left.append(Numbered(number, request._replace(metadata=None)))
         return self._left
 
     def _receive(self) -> None:
@@ -156,6 +165,7 @@ class SmallFiles:
                 unable = failed_at == self._received
                 failed_at = self._received
                 self._leave(self._first)
+                self._first.clear()
                 if unable:
                     break
         self._leave(self._last)
@@ -172,13 +182,20 @@ class SmallFiles:
         self._last.clear()
         if self._session.offers(Pack.word):
             self._receive_packs()
+        elif self._options.verify:
+            raise Unsupported("digests of files one by one")
         else:
             self._receive_files()
 
     def _receive_packs(self) -> None:
-        ahead = 1 if self._options.limit else PACKS_AHEAD
+        ahead = DIGESTS_AHEAD if self._options.verify else PACKS_AHEAD
+        if self._options.limit:
+            ahead = 1
         with closing(self._session.pipeline(self._pack_requests(), ahead)) as replies:
-            for _, result in replies:
+            for request, result in replies:
+                if isinstance(request, Hash):
+                    self._take_digest(result)
+                    continue
                 if isinstance(result, ClientError):
                     self._take_failure(result)
                     continue
@@ -187,10 +204,12 @@ class SmallFiles:
                 for wanted, record in zip(files, result, strict=False):
                     size += len(record.data)
                     self._take_record(wanted, record)
-                self._first.extendleft(reversed(files[len(result) :]))
+                cut = files[len(result) :]
+                self._first.extendleft(reversed(cut))
+                self._skip_digests(len(cut))
                 self._count(size)
 
-    def _pack_requests(self) -> Iterator[Pack]:
+    def _pack_requests(self) -> Iterator[Request[Any]]:
         limit = self._options.limit
         most = min(PACK_SIZE, limit.chunk_size) if limit else PACK_SIZE
         while True:
@@ -212,14 +231,39 @@ class SmallFiles:
             if not files:
                 return
             self._sent.append(files)
-            yield Pack([each.file.request.name for each in files])
+            names = [each.file.request.name for each in files]
+            yield Pack(names)
+            if self._options.verify:
+                yield from map(Hash, names)
 
     def _take_record(self, wanted: _Wanted, record: PackRecord) -> None:
+        if self._options.verify:
+            self._unverified.append((wanted, record))
         if record.metadata is not None:
-            self._write(wanted, record.metadata, record.data)
+            if not self._options.verify:
+                self._write(wanted, record.metadata, record.data)
         elif record.code == UNAVAILABLE and wanted.tries + 1 < TRIES:
             self._last.append(wanted._replace(tries=wanted.tries + 1))
         else:
+            self._leave([wanted])
+
+    def _skip_digests(self, count: int) -> None:
+        """Ignore the next digests: their files have not been received."""
+        if self._options.verify:
+            self._unverified.extend([None] * count)
+
+    def _take_digest(self, digest: Digest | ClientError) -> None:
+        """Compare the next unverified file with the server's digest."""
+        unverified = self._unverified.popleft() if self._unverified else None
+        if unverified is None or unverified[1].metadata is None:
+            return
+        wanted, (_, metadata, data, _) = unverified
+        assert metadata is not None
+        received = hashlib.sha256(data).hexdigest()
+        if isinstance(digest, Digest) and (digest.sha256, digest.etag) == (received, metadata.etag):
+            self._write(wanted, metadata, data)
+        else:
+            # It has changed, or bytes are damaged: `Download` finds out.
             self._leave([wanted])
 
     def _receive_files(self) -> None:
@@ -264,7 +308,9 @@ class SmallFiles:
         """
         if error.passing or isinstance(error, Unsupported):
             raise error
-        self._leave(self._sent.popleft())
+        files = self._sent.popleft()
+        self._leave(files)
+        self._skip_digests(len(files))
 
     def _next(self, packed: bool) -> _Wanted | None:
         """Return the next file to request; ``None`` if there is none."""
@@ -339,7 +385,7 @@ class SmallFiles:
         try:
             published = wanted.root.write(wanted.file, metadata, data)
         except Unstageable:
-            self._leave([wanted])
+            self._left.append(wanted.numbered)
         except LocalError as error:
             self._fail(wanted.numbered, error)
         else:
@@ -355,15 +401,15 @@ class SmallFiles:
                 # A mount point below the root.
                 self._left.append(numbered)
             else:
-                self._fail(numbered, error)
+                self._fail(numbered, error, size)
 
     def _succeed(self, numbered: Numbered, size: int, unchanged: bool) -> None:
         name, path, *_ = numbered.request
         self._progress(Event(name, Phase.UNCHANGED if unchanged else Phase.COMPLETE, size, size))
         self._report(numbered, DownloadResult(path, size, 0 if unchanged else size, unchanged))
 
-    def _fail(self, numbered: Numbered, error: LocalError) -> None:
-        self._progress(Event(numbered.request.name, Phase.FAILED, 0, None, str(error)))
+    def _fail(self, numbered: Numbered, error: LocalError, size: int | None = None) -> None:
+        self._progress(Event(numbered.request.name, Phase.FAILED, 0, size, str(error)))
         self._report(numbered, error)
 
     def _count(self, size: int) -> None:
@@ -376,12 +422,21 @@ class SmallFiles:
             self._cancellation.sleep(self._options.limit.take(size))
 
     def _leave(self, files: Iterable[_Wanted]) -> None:
-        self._left += (each.numbered for each in files)
+        """Leave files to `Download`, which requests their metadata again.
+
+        So it creates nothing if the server, or the file, is gone.
+        """
+        for number, request in (each.numbered for each in files):
+            self._left.append(Numbered(number, request._replace(metadata=None)))
 
     def _restore(self) -> None:
         """Request again what has been requested without a reply."""
         while self._sent:
             self._first.extendleft(reversed(self._sent.pop()))
+        while self._unverified:
+            unverified = self._unverified.pop()
+            if unverified is not None and unverified[1].metadata is not None:
+                self._first.appendleft(unverified[0])
 
     def _report_waiting(self, reason: str) -> None:
         waiting = self._sent[0] if self._sent else self._first

@@ -480,5 +480,6 @@ class MemoryTests(MirrorCase):
         finally:
             tracemalloc.stop()
         self.assertEqual((plan.unchanged, plan.extra), (4_000, []))
-        # The server in the same process uses memory, too.
-        self.assertLess(held, 1 << 17)
+        # The server in the same process uses memory, too, and so do freed tuples, which Python
+        # uses again. The entries take a megabyte.
+        self.assertLess(held, 1 << 19)
