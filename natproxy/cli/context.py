@@ -93,6 +93,11 @@ class Sessions(Closing):
             return self.session(arguments), names
         return self._with(servers.pop(), arguments), names
 
+    @property
+    def at_prompt(self) -> bool:
+        """Whether the commands are lines of the prompt, typed or piped in."""
+        return self.directory is not None
+
     def absolute(self, path: bytes) -> bytes:
         """Return the path below the served directory that the path of an argument stands for."""
         return path if self.directory is None else resolve(path, self.directory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
@@ -175,9 +176,9 @@ def read_lines(path: str, sessions: Sessions, null: bool = False) -> list[str]:
     :raises UsageError: if standard input is that of the prompt.
     :raises LocalError: if the file cannot be read.
     """
-    if path == "-" and sessions.directory is not None:
+    if path == "-" and sessions.at_prompt:
         raise UsageError("standard input has the commands of the prompt: a file is needed")
-    local = local_path(path)
+    local = local_path(os.path.expanduser(path) if sessions.at_prompt else path)
     try:
         if path == "-":
             data = sys.stdin.buffer.read()

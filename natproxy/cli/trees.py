@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from itertools import chain
 from typing import NamedTuple
 
 from natproxy.cli.context import Sessions, retrier_of
@@ -31,6 +32,7 @@ from natproxy.client.transfer.pattern import Pattern
 from natproxy.client.transfer.request import DownloadOptions, DownloadRequest
 from natproxy.client.transfer.selection import Rule, Selection
 from natproxy.client.transfer.tree import LocalTree
+from natproxy.client.transfer.volumes import require_space_for
 from natproxy.client.url import parse_path
 from natproxy.protocol import DIRECTORY
 
@@ -59,6 +61,7 @@ class TreeDownloads:
         self._limit = limit_of(arguments)
         self._files: list[DownloadRequest] = []
         self._directories: list[Directory] = []
+        self._place = b"."
         self._status = 0
 
     def run(self, options: DownloadOptions) -> int:
@@ -70,11 +73,13 @@ class TreeDownloads:
             display = stack.enter_context(display_for(arguments.progress, arguments.quiet))
             retry = retrier_of(arguments, session, display.show_message)
             reports = list(self._compared(session, retry, stack))
+            size = self._size(reports)
+            self._require_space(reports, size)
             for report in reports:
                 report.plan.check_directories()
             display.expect(
                 sum(len(each.plan.downloads) + each.missing for each in reports) + len(self._files),
-                None if self._files else sum(each.plan.size for each in reports),
+                size,
             )
             for report in reports:
                 report.show_missing(display)
@@ -107,6 +112,7 @@ class TreeDownloads:
         if output is not None and not output.endswith("/"):
             output += "/" * bool(output)
         root = b"." if output is None else local_path(output)
+        self._place = root
         self._directories = [Directory(name, root) for name in inner]
         retry = retrier_of(arguments, session, sessions.complain)
         replies = Replies(names, session.stat, retry, sessions.complain)
@@ -133,6 +139,15 @@ class TreeDownloads:
                 self._status = self._status or error.exit_status
             else:
                 yield SyncReport(plan)
+
+    def _require_space(self, reports: Sequence[SyncReport], size: int) -> None:
+        plans = (each.plan.requests for each in reports)
+        require_space_for(chain(self._files, *plans), size, self._place)
+
+    def _size(self, reports: Sequence[SyncReport]) -> int:
+        """Return the bytes to download."""
+        files = (each.metadata.size for each in self._files if each.metadata is not None)
+        return sum(files) + sum(each.plan.size for each in reports)
 
 
 def is_content(path: str) -> bool:

@@ -125,7 +125,7 @@ def _download_small(
         if isinstance(result, DownloadResult):
             sizes[numbered.number] = result.size
 
-    # Whatever fails is repeated for each file, for as long as the policy says.
+    # `get_file` repeats what fails, for as long as its policy allows.
     options = replace(options, retry_policy=RetryPolicy())
     files = SmallFiles(session, options, report, ignore_event, Cancellation(), Outage())
     root = _root_of([path for _, path in targets.values()])
@@ -153,7 +153,7 @@ def _root_of(paths: Sequence[bytes]) -> bytes | None:
         common = os.path.commonpath(directories)
     except ValueError:
         return None
-    plain = all(path == os.path.normpath(path) for path in directories)
+    plain = all(path == os.path.normpath(path) for path in paths)
     return common if common in directories and plain and common.strip(b"/") else None
 
 

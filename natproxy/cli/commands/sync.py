@@ -85,6 +85,7 @@ class Sync(Command):
         from natproxy.client.transfer.destination import Existing
         from natproxy.client.transfer.mirror import compare
         from natproxy.client.transfer.tree import LocalTree
+        from natproxy.client.transfer.volumes import require_space_for
 
         if arguments.max_delete is not None and not arguments.delete:
             raise UsageError("--max-delete limits --delete: both are needed")
@@ -106,6 +107,7 @@ class Sync(Command):
                     plan.extra, plan.local_files, plan.source_files, arguments.max_delete
                 )
             if not dry_run:
+                require_space_for(plan.requests, plan.size, tree.root)
                 plan.check_directories()
             display.expect(len(plan.downloads) + report.missing, plan.size)
             if not dry_run or arguments.progress == "json":

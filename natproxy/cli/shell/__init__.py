@@ -142,7 +142,7 @@ class Shell:
             return None
         for action in parser._actions:
             path = getattr(arguments, action.dest, None)
-            if action.metavar in LOCAL and path is not None:
+            if action.metavar in LOCAL and isinstance(path, str):
                 setattr(arguments, action.dest, os.path.expanduser(path))
         return arguments
 

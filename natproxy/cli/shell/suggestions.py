@@ -160,7 +160,8 @@ def takes_value(action: Action) -> bool:
 def _options(command: ArgumentParser, typed: str, before: Iterable[str]) -> Iterator[Suggestion]:
     for action in command._actions:
         fitting = [name for name in action.option_strings if name.startswith(typed)]
-        if fitting and not set(action.option_strings) & set(before):
+        repeatable = action.dest == "rules"
+        if fitting and (repeatable or not set(action.option_strings) & set(before)):
             # The last name is the long one.
             yield Suggestion(f"{fitting[-1]} ", ", ".join(action.option_strings), action.help or "")
 

@@ -166,6 +166,7 @@ class Download:
         with self._partial(metadata) as part:
             self._part = part
             self._check_kept(part)
+            self._require_space(part)
             self._report(Phase.RECEIVING, part.kept)
             if self._options.verify:
                 self._receive_and_repair(part)
@@ -255,6 +256,14 @@ class Download:
                 message = "the received bytes are damaged: starting afresh"
             self._report(Phase.RESTARTING, part.kept, message)
         part.trusted = True
+
+    def _require_space(self, part: PartialDownload) -> None:
+        try:
+            part.require_space()
+        except LocalError:
+            if not part.kept:
+                part.discard()
+            raise
 
     def _receive_and_repair(self, part: PartialDownload) -> None:
         """Receive the missing bytes, and download ranges again that differ from the server's.

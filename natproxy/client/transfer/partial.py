@@ -18,6 +18,7 @@ from natproxy.client.transfer.claim import Claim, write_record
 from natproxy.client.transfer.destination import LocalFile
 from natproxy.client.transfer.part_file import RECORD_SUFFIX, SUFFIX, StaleFile, stem_of
 from natproxy.client.transfer.record import Record, Segment, boot_id, divide, mark_missing
+from natproxy.client.transfer.space import require_space
 from natproxy.protocol import Metadata, printable
 
 CHECKPOINT = 1 << 20
@@ -117,6 +118,16 @@ class PartialDownload(Closing):
         with self._lock:
             for start, end in ranges:
                 self.segments = mark_missing(self.segments, start, end)
+
+    def require_space(self) -> None:
+        """Check that the file system has space for the bytes that are missing.
+
+        :raises LocalError: if it has not.
+        """
+        allocated = os.fstat(self._part.descriptor).st_blocks * 512
+        # Bytes that are to be replaced have their space; those of a hole have none.
+        present = max(self.kept, allocated)
+        require_space(self.path, self.metadata.size - present, self._part.descriptor)
 
     def write(self, segment: Segment, data: memoryview) -> None:
         """Append bytes to a segment.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from unittest import mock
 
 from natproxy.protocol import DIRECTORY, FILE, Entry, Metadata
 from tests.support.commands import NEW, DownloadCase
@@ -129,6 +130,18 @@ class GetTests(TreeCase):
             "lists more than 3 entries",
             self.assert_fails(1, "get", "-r", "t", "--max-entries", "3"),
         )
+
+
+class SpaceTests(TreeCase):
+    def test_nothing_is_downloaded_if_there_is_no_space_for_all(self) -> None:
+        for arguments in (("get", "-r", "t", "a"), ("sync", ".", "copy")):
+            with (
+                mock.patch("natproxy.client.transfer.volumes.free_space", return_value=10_000),
+                mock.patch("natproxy.client.transfer.space.free_space", return_value=10_000),
+            ):
+                line = self.assert_fails(9, *arguments)
+            self.assertRegex(line, "not enough space: [0-9]+ bytes are needed, 10000 are free")
+        self.assertEqual(self.server.arguments_of(b"GET"), [])
 
 
 class SyncTests(TreeCase):

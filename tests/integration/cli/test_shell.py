@@ -120,9 +120,9 @@ class ShellTests(SynchronousTestCase):
         self.assertEqual(self.exit_status, 3)
 
     def test_file_of_several_that_cannot_be_had_is_an_error_of_the_same_kind(self) -> None:
-        feat = (b"FEAT\n", b"OK\nNATPROXY 2\nEND\n")
-        missing = (b"STAT a\n", b"ERR 404 file not found\n")
-        shown = self.type("get -q a", scenes=([feat, missing],))
+        missing = b"ERR 404 file not found\n"
+        commands = [(b"GET a\n", missing), *2 * [(b"STAT a\n", missing)]]
+        shown = self.type("get -q a", scenes=([FEAT, *commands],))
         self.assertEqual(shown, "error: a: file not found\n")
         self.assertEqual(self.exit_status, 3)
 
@@ -199,6 +199,23 @@ class ShellTests(SynchronousTestCase):
         stat = (b"STAT " + long + b"\n", DIRECTORY)
         self.type(f"cd {long.decode()}", scenes=([FEAT, stat],))
         self.assertEqual(self.prompts[-1], f"proxy:...{'d' * 6}/{'e' * 30}> ")
+
+    def test_lists_are_files_and_not_the_lines_of_the_prompt(self) -> None:
+        home = os.path.realpath(self.mktemp())
+        os.mkdir(home)
+        with open(os.path.join(home, "patterns"), "w") as file:
+            file.write("[\n")
+        with mock.patch.dict(os.environ, HOME=home):
+            shown = self.type(
+                "get -i -", "get -r a --exclude-from -", "get -r a --exclude-from ~/patterns"
+            )
+        self.assertEqual(
+            shown.splitlines(),
+            [
+                *2 * ["error: standard input has the commands of the prompt: a file is needed"],
+                "error: the pattern '[' cannot be used: a [ without its ] in the same name",
+            ],
+        )
 
     def test_home_is_meant_by_a_tilde(self) -> None:
         directory = self.mktemp()

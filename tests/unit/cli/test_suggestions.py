@@ -46,6 +46,9 @@ class SuggesterTests(SynchronousTestCase):
         self.assertEqual(self.texts("ls --rec"), ["--recursive "])
         self.assertEqual(self.texts("ls -R --rec"), ["a ", "'b c/'"])
         self.assertEqual(self.texts("ls -- --rec"), ["a ", "'b c/'"])
+        self.assertEqual(
+            self.texts("sync --exclude a --exclude"), ["--exclude ", "--exclude-from "]
+        )
 
     def test_values_of_options_are_completed_by_their_kind(self) -> None:
         self.assertEqual(self.texts("get --progress a"), ["auto ", "always "])
