@@ -95,7 +95,8 @@ class TreeDownloads:
             else:
                 report.write_summary(delete=False, place=report.plan.tree.root)
             self._status = self._status or report.exit_status
-        return self._status or report_results(results, arguments.quiet, complain)
+        status = report_results(results, arguments.quiet, complain)
+        return self._status or status
 
     def _find(self) -> Session:
         """Find out which names are those of directories; return the session."""

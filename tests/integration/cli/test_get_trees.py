@@ -100,6 +100,13 @@ class GetTests(TreeCase):
         self.assertEqual(self.files(), [b"a", b"d", b"t"])
         self.assertEqual(self.tree(b"t"), ALL)
 
+    def test_every_failure_is_reported(self) -> None:
+        self.write(b"a", b"mine")
+        self.assertEqual(self.run_command("get", "-r", "none", "a", "t/x.txt"), 3)
+        self.assertEqual(self.err[0], "natproxy: none: file not found")
+        self.assertIn("natproxy: a: it is there, and differs", self.err[1])
+        self.assertEqual(self.err[2:], ["saved x.txt (7 bytes)"])
+
     def test_what_the_server_cannot_read_is_reported(self) -> None:
         directory = Metadata(DIRECTORY, 0, MTIME, "d")
         self.server.listing = [
