@@ -125,7 +125,7 @@ def _download_small(
         if isinstance(result, DownloadResult):
             sizes[numbered.number] = result.size
 
-    # Whatever fails is repeated for each file, for as long as the policy says.
+    # `get_file` repeats what fails, for as long as its policy allows.
     options = replace(options, retry_policy=RetryPolicy())
     files = SmallFiles(session, options, report, ignore_event, Cancellation(), Outage())
     root = _root_of([path for _, path in targets.values()])

@@ -180,7 +180,10 @@ class Tally:
         name, phase, done, size, message = event
         if phase is Phase.FAILED:
             present = 0
-            self._together_ended += size or 0
+            # It may have been received, and not written.
+            lost = min(size or 0, max(0, self._together - self._together_ended))
+            self._together_ended += lost
+            self._received += lost
         else:
             present = done if size is None else size
         if phase is Phase.COMPLETE:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -172,6 +173,9 @@ class Staging(Closing):
         # of the current group do.
         self._created: set[bytes] = set()
         self._now = time.time_ns()
+        # The path in the run directory of a file that is not complete.
+        self._unfinished: bytes | None = None
+        self._committing = threading.Lock()
 
     def fills(self, file: SmallFile) -> bool:
         """Return whether the current group is to be committed before a file is written."""
@@ -218,9 +222,13 @@ class Staging(Closing):
             else:
                 name = file.last
                 path = place.prefix + name
+            # An interrupt may come at any moment, even before the descriptor is known.
+            self._unfinished = path
             self._create(place.descriptor, name, metadata.mtime_ns, data)
         except OSError as error:
+            self._remove_unfinished()
             raise LocalError(file.request.path, error) from error
+        self._unfinished = None
         place.files.append(Staged(file, metadata, path))
         group = self._group
         group.count += 1
@@ -228,6 +236,8 @@ class Staging(Closing):
 
     def take_group(self) -> Group:
         """Return the current group, and begin another one."""
+        # Whatever is in a new directory gets a name with it.
+        self._remove_unfinished()
         group, self._group = self._group, Group()
         self._leave()
         self._created.update(group.directories)
@@ -236,23 +246,26 @@ class Staging(Closing):
 
     def commit(self, group: Group) -> list[Published]:
         """Synchronize the files of a group and rename them; return the result of each."""
-        try:
-            self._pass_on_permissions(group)
-            if self._durable:
-                self._sync(group)
-        except OSError as error:
-            for each in group.files():
-                with suppress(OSError):
-                    os.unlink(each.path, dir_fd=self._run.descriptor)
-            return _failed(group.files(), error)
-        return self._publish(group)
+        with self._committing:
+            try:
+                self._pass_on_permissions(group)
+                if self._durable:
+                    self._sync(group)
+            except OSError as error:
+                for each in group.files():
+                    with suppress(OSError):
+                        os.unlink(each.path, dir_fd=self._run.descriptor)
+                return _failed(group.files(), error)
+            return self._publish(group)
 
     def close(self) -> None:
         """Remove the run directory, with files that have not got their names."""
         self._leave()
         self._close_opened()
-        if self._opened_run is not None:
-            self._opened_run.close()
+        # A directory that is renamed must not be emptied meanwhile.
+        with self._committing:
+            if self._opened_run is not None:
+                self._opened_run.close()
         if self._root is not None:
             self._root.close()
 
@@ -369,12 +382,14 @@ class Staging(Closing):
                     os.utime(descriptor, ns=(self._now, mtime_ns))
             else:
                 set_time(descriptor, mtime_ns)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(name, dir_fd=directory)
-            raise
         finally:
             os.close(descriptor)
+
+    def _remove_unfinished(self) -> None:
+        if self._unfinished is not None:
+            with suppress(OSError):
+                os.unlink(self._unfinished, dir_fd=self._run.descriptor)
+            self._unfinished = None
 
     def _pass_on_permissions(self, group: Group) -> None:
         """Set the permissions of files that replace others."""

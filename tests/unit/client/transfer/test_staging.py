@@ -415,6 +415,27 @@ class FaultTests(StagingCase):
         self.commit(stage)
         self.assertEqual(self.found(), {b"d": None, b"d/a": b"1", b"d/c": b"3"})
 
+    def test_file_of_an_interrupted_write_gets_no_name(self) -> None:
+        opened, write, utime = os.open, os.write, os.utime
+
+        def interrupt_after(function: Callable[..., Any]) -> Callable[..., Any]:
+            def interrupted(*arguments: Any, **named: Any) -> Any:
+                function(*arguments, **named)
+                raise KeyboardInterrupt
+
+            return interrupted
+
+        stage = self.staging()
+        self.stage(stage, b"new/a", b"1")
+        self.stage(stage, b"b", b"2")
+        for name, function in (("open", opened), ("write", write), ("utime", utime)):
+            for path in (b"new/c", b"d"):
+                with mock.patch(f"os.{name}", interrupt_after(function)):
+                    self.assertRaises(KeyboardInterrupt, self.stage, stage, path, b"3")
+                published = self.commit(stage)
+                self.assertNotIn(path, published)
+                self.assertEqual(self.found(), {b"new": None, b"new/a": b"1", b"b": b"2"})
+
     def test_name_that_cannot_be_created_fails_alone(self) -> None:
         stage = self.staging()
         self.stage(stage, b"a", b"1")
