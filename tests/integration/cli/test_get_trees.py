@@ -78,7 +78,8 @@ class GetTests(TreeCase):
             ],
         )
         self.assertEqual(self.tree(b"t"), ALL)
-        self.assertEqual(self.run_command("get", "-r", "-q", "--no-clobber", "t"), 0)
+        self.assertEqual(self.run_command("get", "-r", "--no-clobber", "t"), 0)
+        self.assertEqual(self.err, ["t: 0 downloaded (0 bytes), 4 unchanged"])
         self.assertEqual(self.read(b"t/old/2.csv"), b"mine")
         self.assertEqual(self.run_command("get", "-r", "-q", "--overwrite", "t"), 0)
         self.assertEqual(self.read(b"t/old/2.csv"), b"t/old/2.csv")
