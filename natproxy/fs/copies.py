@@ -153,7 +153,7 @@ def _root_of(paths: Sequence[bytes]) -> bytes | None:
         common = os.path.commonpath(directories)
     except ValueError:
         return None
-    plain = all(path == os.path.normpath(path) for path in directories)
+    plain = all(path == os.path.normpath(path) for path in paths)
     return common if common in directories and plain and common.strip(b"/") else None
 
 

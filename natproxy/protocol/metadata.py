@@ -65,17 +65,16 @@ class Digest(NamedTuple):
 
 
 def _mtime(nanoseconds: int) -> str:
-    sign = "-" if nanoseconds < 0 else ""
-    whole, fraction = divmod(abs(nanoseconds), 10**9)
-    return f"{sign}{whole}.{fraction:09}"
+    if nanoseconds < 0:
+        return "-" + _mtime(-nanoseconds)
+    digits = f"{nanoseconds:010}"
+    return f"{digits[:-9]}.{digits[-9:]}"
 
 
 def format_metadata(metadata: Metadata) -> bytes:
     """Return the words that follow ``OK`` in the reply to a ``STAT``."""
-    return (
-        f"type={metadata.type} size={metadata.size}"
-        f" mtime={_mtime(metadata.mtime_ns)} etag={metadata.etag}"
-    ).encode("ascii")
+    kind, size, mtime_ns, etag = metadata
+    return f"type={kind} size={size} mtime={_mtime(mtime_ns)} etag={etag}".encode("ascii")
 
 
 def format_range(part: Range) -> bytes:
@@ -94,11 +93,12 @@ def format_digest(digest: Digest) -> bytes:
 
 def format_entry(entry: Entry) -> bytes:
     """Return a line of ``LS``, line feed included."""
-    if entry.metadata == UNREAD_METADATA:
+    name, metadata, unread = entry
+    if metadata == UNREAD_METADATA:
         words = _UNREAD_WORDS
     else:
-        words = format_metadata(entry.metadata) + (b" unread=1" if entry.unread else b"")
-    return words + b" " + encode_name(entry.name) + b"\n"
+        words = format_metadata(metadata) + (b" unread=1" if unread else b"")
+    return b"%b %b\n" % (words, encode_name(name))
 
 
 def format_page(length: int, page: Page = Page()) -> bytes:  # noqa: B008  # immutable

@@ -58,7 +58,7 @@ class PackRecord(NamedTuple):
 
 def format_packed(entry: Entry) -> bytes:
     """Return the line of a file whose bytes follow, line feed included."""
-    return format_metadata(entry.metadata) + b" " + encode_name(entry.name) + b"\n"
+    return b"%b %b\n" % (format_metadata(entry.metadata), encode_name(entry.name))
 
 
 def format_refused(code: int, name: bytes) -> bytes:

@@ -21,7 +21,7 @@ from natproxy.storage.interface import (
     TooLarge,
     snapshot_by_opening,
 )
-from natproxy.storage.local.confinement import READ, is_failure, is_valid
+from natproxy.storage.local.confinement import MAX_PATH, READ, is_failure
 from natproxy.storage.local.metadata import metadata_of
 
 _FLAGS = READ | os.O_NOFOLLOW
@@ -32,21 +32,29 @@ class SnapshotReader:
 
     :param root: a descriptor of the directory.
     :param opener: opens directories below it.
+    :param is_valid: returns whether a name may be resolved.
     :param open_file: opens a file below it that may be a link, as `Storage.open` does.
     """
 
-    def __init__(self, root: int, opener: Opener, open_file: Callable[[bytes], OpenFile]) -> None:
+    def __init__(
+        self,
+        root: int,
+        opener: Opener,
+        is_valid: Callable[[bytes], bool],
+        open_file: Callable[[bytes], OpenFile],
+    ) -> None:
         self._root = root
         self._opener = opener
+        self._is_valid = is_valid
         self._open_file = open_file
-        # The directory that was opened last; that of the top is not its own.
-        self._above = b""
+        # The directory that was opened last, with a slash at its end; at first, the root.
+        self._path = b""
         self._directory = root
 
     def close(self) -> None:
         """Close the directory that was opened last."""
         directory, self._directory = self._directory, self._root
-        self._above = b""
+        self._path = b""
         if directory != self._root:
             os.close(directory)
 
@@ -54,11 +62,11 @@ class SnapshotReader:
         self, name: bytes, largest: int
     ) -> Snapshot | NotFound | TooLarge | Changing | OSError:
         """Return a snapshot of a file, or the exception in its place; see `Storage.snapshots`."""
-        above, _, last = name.rpartition(b"/")
+        above, slash, last = name.rpartition(b"/")
         try:
-            if not is_valid(name):
-                return NotFound()
-            if above != self._above:
+            if above + slash != self._path or not _is_component(last) or len(name) > MAX_PATH:
+                if not self._is_valid(name):
+                    return NotFound()
                 self._enter(above)
             found = _read(self._directory, last, largest)
         except OSError as error:
@@ -69,7 +77,12 @@ class SnapshotReader:
         self.close()
         if above:
             self._directory = self._opener(self._root, above, SEARCH)
-            self._above = above
+            self._path = above + b"/"
+
+
+def _is_component(last: bytes) -> bool:
+    """Return whether a path below a directory may end with this component."""
+    return last not in (b"", b".", b"..") and b"\0" not in last
 
 
 def _read(

@@ -22,11 +22,11 @@ from natproxy.storage.interface import (
     unchecked,
 )
 from natproxy.storage.local.confinement import (
+    MAX_PATH,
     PATH,
     READ,
     is_failure,
     is_out_of_resources,
-    is_valid,
 )
 from natproxy.storage.local.metadata import RacyTimestamps, metadata_of
 from natproxy.storage.local.scans import Scans
@@ -154,7 +154,7 @@ class LocalStorage:
         :raises NotFound: if there is neither, or it is outside.
         :raises OSError: if descriptors or memory are used up, or the disk fails.
         """
-        if name and not is_valid(name):
+        if name and not _is_valid(name):
             raise NotFound
         with self._root() as root:
             return Tree(root, self._opener, self._scans).metadata(name)
@@ -165,7 +165,7 @@ class LocalStorage:
         :raises NotFound: if it is absent, no regular file, outside, or unreadable.
         :raises OSError: as `metadata` does.
         """
-        if not is_valid(name):
+        if not _is_valid(name):
             raise NotFound
         with self._root() as root:
             return self._open_regular(root, name)
@@ -178,7 +178,7 @@ class LocalStorage:
         Regular files, directories, and links inside the directory that lead to either are
         entries.
         """
-        if name and not is_valid(name):
+        if name and not _is_valid(name):
             raise NotFound
         with self._root() as root, closing(Tree(root, self._opener, self._scans, check)) as tree:
             metadata = tree.metadata(name)
@@ -198,11 +198,11 @@ class LocalStorage:
             with self._root() as root:
 
                 def open_file(name: bytes) -> LocalFile:
-                    if not is_valid(name):
+                    if not _is_valid(name):
                         raise NotFound
                     return self._open_regular(root, name)
 
-                with closing(SnapshotReader(root, self._opener, open_file)) as reader:
+                with closing(SnapshotReader(root, self._opener, _is_valid, open_file)) as reader:
                     for name in names:
                         check()
                         yield reader.read(name, largest)
@@ -278,6 +278,18 @@ class LocalStorage:
                 raise
             raise NotFound from error
         return LocalFile(*opened, self._racy)
+
+
+def _is_valid(name: bytes) -> bool:
+    """Return whether a name may be resolved.
+
+    Its components stand between single slashes, and none is ``.`` or ``..``.
+    """
+    return (
+        len(name) <= MAX_PATH
+        and b"\0" not in name
+        and {b"", b".", b".."}.isdisjoint(name.split(b"/"))
+    )
 
 
 def _open_entry(root: int, name: bytes) -> tuple[int, os.stat_result] | None:

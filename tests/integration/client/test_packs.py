@@ -22,13 +22,13 @@ class PackTests(SessionCase):
         session = Session(Address("127.0.0.1", self.played.port), timeout)
         self.addCleanup(self.played.close)
         self.addCleanup(session.close)
+        self.assertTrue(session.offers(b"PACK"))
         return session
 
     def test_files_and_errors(self) -> None:
         files = {**FILES, b"large": bytes(MAX_PACKED + 1)}
         session = self.serve(Version2(files))
         names = [b"s/\xff\n", b"no", b"large", b"b c", b"a"]
-        self.assertTrue(session.offers(b"PACK"))
         packed = session.pack(names)
         self.assertEqual([record.name for record in packed], names)
         self.assertEqual([record.code for record in packed], [0, NOT_FOUND, TOO_LARGE, 0, 0])
