@@ -114,8 +114,9 @@ class ShellTests(SynchronousTestCase):
 
     def test_file_of_several_that_cannot_be_had_is_an_error_of_the_same_kind(self) -> None:
         feat = (b"FEAT\n", b"OK\nNATPROXY 2\nEND\n")
-        missing = (b"STAT a\n", b"ERR 404 file not found\n")
-        shown = self.type("get -q a", scenes=([feat, missing],))
+        error = b"ERR 404 file not found\n"
+        missing = [(b"GET a\n", error), (b"STAT a\n", error), (b"STAT a\n", error)]
+        shown = self.type("get -q a", scenes=([feat, *missing],))
         self.assertEqual(shown, "error: a: file not found\n")
         self.assertEqual(self.exit_status, 3)
 
