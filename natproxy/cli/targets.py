@@ -14,11 +14,14 @@ from natproxy.cli.context import Sessions, retrier_of
 from natproxy.cli.encoding import local_path
 from natproxy.cli.listing import CountedEntries, entries_of, names_of
 from natproxy.client.blocking.session import Session
-from natproxy.client.errors import LocalError, NotFound, UsageError
+from natproxy.client.errors import LocalError, NotFound, TooManyEntries, UsageError
 from natproxy.client.listing import require_inside
 from natproxy.client.retry import Retrier
 from natproxy.client.transfer.pattern import Glob, has_wildcard
 from natproxy.protocol import DIRECTORY, FILE, UNREAD, Entry, Metadata, printable
+
+MOST_MATCHES = 1_000_000
+"""Names that one pattern may match: they are held in memory."""
 
 
 class Targets(NamedTuple):
@@ -86,6 +89,7 @@ class Search:
         :param directories: whether patterns match directories as well as files.
         :raises NotFound: if a pattern matches nothing.
         :raises UsageError: if it matches directories only, and these are not wanted.
+        :raises TooManyEntries: if it matches more than `MOST_MATCHES` names.
         """
         expanded: list[bytes] = []
         matches: set[bytes] = set()
@@ -160,6 +164,11 @@ class Search:
                 others += 1
             elif kind in (FILE, DIRECTORY, UNREAD):
                 number += 1
+                if number > MOST_MATCHES:
+                    raise TooManyEntries(
+                        f"{printable(pattern)}: more than {MOST_MATCHES} names match;"
+                        " 'natproxy sync' downloads directories of any size"
+                    )
                 if above.isdisjoint(_directories_above(name) if above else ()):
                     if metadata is not None and kind != UNREAD:
                         self.metadata[name] = metadata

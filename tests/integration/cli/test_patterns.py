@@ -67,6 +67,12 @@ class GetTests(PatternCase):
             line, "natproxy: t/o*: only directories match; 'natproxy get -r' downloads them"
         )
 
+    def test_number_of_matches_is_limited(self) -> None:
+        with mock.patch("natproxy.cli.targets.MOST_MATCHES", 1):
+            line = self.assert_fails(1, "get", "t/*.csv")
+        self.assertIn("t/*.csv: more than 1 names match", line)
+        self.assertEqual(self.files(), [])
+
     def test_malformed_pattern_is_a_name(self) -> None:
         self.assertIn("t/[a: file not found", self.assert_fails(3, "get", "t/[a"))
 
