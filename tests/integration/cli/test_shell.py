@@ -120,10 +120,9 @@ class ShellTests(SynchronousTestCase):
         self.assertEqual(self.exit_status, 3)
 
     def test_file_of_several_that_cannot_be_had_is_an_error_of_the_same_kind(self) -> None:
-        feat = (b"FEAT\n", b"OK\nNATPROXY 2\nEND\n")
-        error = b"ERR 404 file not found\n"
-        missing = [(b"GET a\n", error), (b"STAT a\n", error), (b"STAT a\n", error)]
-        shown = self.type("get -q a", scenes=([feat, *missing],))
+        missing = b"ERR 404 file not found\n"
+        commands = [(b"GET a\n", missing), *2 * [(b"STAT a\n", missing)]]
+        shown = self.type("get -q a", scenes=([FEAT, *commands],))
         self.assertEqual(shown, "error: a: file not found\n")
         self.assertEqual(self.exit_status, 3)
 
