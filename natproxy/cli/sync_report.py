@@ -43,6 +43,11 @@ class SyncReport:
         return bool(self.totals.failures or self.plan.obstacles or self.plan.blocked)
 
     @property
+    def unchanged(self) -> int:
+        """Number of files that stay as they are."""
+        return self.plan.unchanged + self.totals.unchanged
+
+    @property
     def missing(self) -> int:
         """Number of names that cannot be downloaded."""
         return len(self.plan.obstacles) + len(self.plan.unread)
@@ -88,7 +93,7 @@ class SyncReport:
             "sync": {
                 "fetched": self.totals.downloaded,
                 "bytes": self.totals.received,
-                "unchanged": plan.unchanged,
+                "unchanged": self.unchanged,
                 "failed": len(self.totals.failures),
                 "obstacles": len(plan.obstacles),
                 "blocked": plan.blocked,
@@ -165,7 +170,7 @@ class SyncReport:
         plan = self.plan
         facts = [
             f"{self.totals.downloaded} downloaded ({self.totals.received} bytes)",
-            f"{plan.unchanged} unchanged",
+            f"{self.unchanged} unchanged",
         ]
         if delete:
             facts.append(f"{self.deleted.number} deleted")

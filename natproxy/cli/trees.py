@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from itertools import chain
 from typing import NamedTuple
 
+from natproxy.cli.collection import rare_collections
 from natproxy.cli.context import Sessions, retrier_of
 from natproxy.cli.display import display_for
 from natproxy.cli.downloads import destinations, jobs_of, report_results
@@ -34,7 +35,7 @@ from natproxy.client.transfer.selection import Rule, Selection
 from natproxy.client.transfer.tree import LocalTree
 from natproxy.client.transfer.volumes import require_space_for
 from natproxy.client.url import parse_path
-from natproxy.protocol import DIRECTORY
+from natproxy.protocol import DIRECTORY, Metadata
 
 
 class Directory(NamedTuple):
@@ -70,6 +71,7 @@ class TreeDownloads:
         session = self._find()
         jobs = jobs_of(arguments)
         with ExitStack() as stack:
+            stack.enter_context(rare_collections())
             display = stack.enter_context(display_for(arguments.progress, arguments.quiet))
             retry = retrier_of(arguments, session, display.show_message)
             reports = list(self._compared(session, retry, stack))
@@ -95,7 +97,8 @@ class TreeDownloads:
             else:
                 report.write_summary(delete=False, place=report.plan.tree.root)
             self._status = self._status or report.exit_status
-        return self._status or report_results(results, arguments.quiet, complain)
+        status = report_results(results, arguments.quiet, complain)
+        return self._status or status
 
     def _find(self) -> Session:
         """Find out which names are those of directories; return the session."""
@@ -105,9 +108,11 @@ class TreeDownloads:
         others = [path for path in paths if not is_content(path)]
         session, inner = sessions.targets(arguments, [_without_dot(path) for path in contents])
         names: list[bytes] = []
+        found: dict[bytes, Metadata] = {}
         if others or arguments.input_file is not None or not paths:
             arguments = Namespace(**{**vars(arguments), "paths": others})
-            session, names = targets_of(arguments, sessions, directories=True)
+            session, names, listed = targets_of(arguments, sessions, directories=True)
+            found.update(listed)
         output = arguments.output
         if output is not None and not output.endswith("/"):
             output += "/" * bool(output)
@@ -115,10 +120,11 @@ class TreeDownloads:
         self._place = root
         self._directories = [Directory(name, root) for name in inner]
         retry = retrier_of(arguments, session, sessions.complain)
-        replies = Replies(names, session.stat, retry, sessions.complain)
-        found = dict(replies)
+        unknown = [name for name in names if name not in found]
+        replies = Replies(unknown, session.stat, retry, sessions.complain)
+        found.update(replies)
         self._status = replies.exit_status
-        for request in destinations(list(found), output):
+        for request in destinations([name for name in names if name in found], output):
             metadata = found[request.name]
             if metadata.type == DIRECTORY:
                 self._directories.append(Directory(request.name, request.path))

@@ -128,7 +128,7 @@ class Version2:
         if verb == b"PACK":
             body = pack_body(arguments.names, self._find)
             return b"OK %d\n%b" % (len(body), body)
-        if not arguments.name:
+        if verb == b"STAT" and not arguments.name:
             return b"OK " + format_metadata(Metadata(DIRECTORY, 0, 0, "d")) + b"\n"
         content = self.files.get(arguments.name)
         if content is None:

@@ -116,6 +116,29 @@ def test_local_paths_are_completed_for_destinations(shell: Terminal, tmp_path: P
     shell.wait_for(r"^saved a directory/plain\.txt")
 
 
+def test_names_are_completed_in_the_directory_of_the_prompt(
+    shell: Terminal, tmp_path: Path
+) -> None:
+    shell.type("cd su\t")
+    shell.wait_for(r"cd 'sub dir/'")
+    shell.type("\r")
+    shell.wait_for(r"^proxy:/sub dir>\Z")
+    shell.type("get ../pl\t")
+    shell.wait_for(r"get \.\./plain\.txt")
+    shell.type("\r")
+    shell.wait_for(r"^saved plain\.txt")
+    shell.type("get $'\t")
+    shell.wait_for(r"get \$'\\xff\\nin it'")
+    shell.type("\r")
+    shell.wait_for(r"^saved .*in it \(15 bytes\)\n+proxy:/sub dir>\Z")
+    shell.type("cd nowhere\r")
+    shell.wait_for(r"^error: sub dir/nowhere: file not found\n+proxy:/sub dir>\Z")
+    shell.type("cd ..\r")
+    shell.wait_for(r"^proxy>\Z")
+    found = sorted(os.listdir(os.fsencode(tmp_path / "here")))
+    assert found == [b"plain.txt", b"\xff\nin it"]
+
+
 def test_ctrl_c_cancels_the_line_and_ctrl_d_ends_the_shell(shell: Terminal) -> None:
     shell.type("frobnicate")
     shell.wait_for("frobnicate")

@@ -73,6 +73,7 @@ class Sync(Command):
         )
 
     def run(self, arguments: Namespace, sessions: Sessions) -> int:
+        from natproxy.cli.collection import rare_collections
         from natproxy.cli.context import retrier_of
         from natproxy.cli.display import display_for
         from natproxy.cli.downloads import download_options_of, jobs_of
@@ -96,6 +97,7 @@ class Sync(Command):
         equality = _equality(arguments)
         dry_run = arguments.dry_run
         with (
+            rare_collections(),
             LocalTree(local_path(arguments.local)) as tree,
             display_for(arguments.progress, arguments.quiet) as display,
         ):

@@ -36,12 +36,14 @@ class Failure(NamedTuple):
 class Totals:
     """A summary of many downloads.
 
-    :ivar downloaded: files that are complete.
+    :ivar downloaded: files that have been downloaded.
+    :ivar unchanged: files that stay as they are here.
     :ivar received: bytes received for them over the network.
     :ivar failures: the other files, in their order.
     """
 
     downloaded: int = 0
+    unchanged: int = 0
     received: int = 0
     failures: list[Failure] = field(default_factory=list)
 
@@ -85,7 +87,10 @@ def download_and_count(
             failures[numbered.number] = Failure(numbered.request, result)
             return
         with lock:
-            totals.downloaded += 1
+            if result.unchanged:
+                totals.unchanged += 1
+            else:
+                totals.downloaded += 1
             totals.received += result.received
 
     _download(session, requests, options, jobs, progress, add)

@@ -158,7 +158,7 @@ class Download:
             metadata = self._retry(partial(self._session.stat, self._name))
         if metadata.type != FILE:
             raise UsageError(
-                f"{printable(self._name)}: is a directory; 'natproxy sync' downloads directories"
+                f"{printable(self._name)}: is a directory; 'natproxy get -r' downloads directories"
             )
         self._size = metadata.size
         if self._is_unchanged(metadata):

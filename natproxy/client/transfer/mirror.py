@@ -18,6 +18,7 @@ from natproxy.client.errors import (
     ListingIncomplete,
     NotFound,
     NotUnderstood,
+    Unsupported,
     UsageError,
 )
 from natproxy.client.listing import LONGEST_PAGE, MOST_ENTRIES, Listing
@@ -63,12 +64,16 @@ def compare(
     :raises TooManyEntries: if it lists more entries than the limit.
     :raises LocalError: if the local directory cannot be listed.
     """
-    retry(partial(session.require_version_2, "list what has changed"))
     name = as_name(name)
     if name == ROOT:
         name = b""
     listing = Listing(name, math.inf, limit=limit, page=LONGEST_PAGE)
-    first = retry(partial(_first_page, session, name, listing))
+    try:
+        # `FEAT` travels with the first command.
+        first = retry(partial(_first_page, session, name, listing))
+    except Unsupported:
+        session.require_version_2("list what has changed")
+        raise
     plan = MirrorPlan(tree, top=name, replaces=equality is Equality.CHECKSUM)
     comparison = Comparison(plan, delete, selection, equality)
     # An entry of the first page, if the listing has several.

@@ -98,8 +98,8 @@ class GetTests(DownloadCase):
         line = self.assert_fails(2, "get", "http://127.0.0.1:9000/a")
         self.assertIn("natproxy://HOST:PORT/PATH is needed", line)
 
-    def test_directory_is_refused_with_a_reference_to_sync(self) -> None:
-        self.assertIn("natproxy sync", self.assert_fails(2, "get", "d"))
+    def test_directory_is_refused_with_a_reference_to_get_r(self) -> None:
+        self.assertIn("natproxy get -r", self.assert_fails(2, "get", "d"))
 
     def test_failure_of_one_file_does_not_affect_the_others(self) -> None:
         for jobs in ("1", "3"):

@@ -78,7 +78,8 @@ class GetTests(TreeCase):
             ],
         )
         self.assertEqual(self.tree(b"t"), ALL)
-        self.assertEqual(self.run_command("get", "-r", "-q", "--no-clobber", "t"), 0)
+        self.assertEqual(self.run_command("get", "-r", "--no-clobber", "t"), 0)
+        self.assertEqual(self.err, ["t: 0 downloaded (0 bytes), 4 unchanged"])
         self.assertEqual(self.read(b"t/old/2.csv"), b"mine")
         self.assertEqual(self.run_command("get", "-r", "-q", "--overwrite", "t"), 0)
         self.assertEqual(self.read(b"t/old/2.csv"), b"t/old/2.csv")
@@ -99,6 +100,13 @@ class GetTests(TreeCase):
         self.assertIn("natproxy: d: Not a directory", self.err[1])
         self.assertEqual(self.files(), [b"a", b"d", b"t"])
         self.assertEqual(self.tree(b"t"), ALL)
+
+    def test_every_failure_is_reported(self) -> None:
+        self.write(b"a", b"mine")
+        self.assertEqual(self.run_command("get", "-r", "none", "a", "t/x.txt"), 3)
+        self.assertEqual(self.err[0], "natproxy: none: file not found")
+        self.assertIn("natproxy: a: it is there, and differs", self.err[1])
+        self.assertEqual(self.err[2:], ["saved x.txt (7 bytes)"])
 
     def test_what_the_server_cannot_read_is_reported(self) -> None:
         directory = Metadata(DIRECTORY, 0, MTIME, "d")
