@@ -1,8 +1,8 @@
 """The transport of an upstream connection: the connector's own socket, and few system calls.
 
-There is a connection for each command. Twisted's way to make a transport of a connected socket,
-``adoptStreamConnection``, duplicates the descriptor, asks for the address of each end, of one end
-twice, and sets the socket's mode once more; and its reset takes another turn of the reactor.
+There is a connection for each command. ``adoptStreamConnection``, Twisted's way to make a transport
+of a connected socket, duplicates the descriptor, requests three addresses where one is needed, and
+sets the socket's mode once more; and the reset of its transport takes another turn of the reactor.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _RESET = struct.pack("ii", 1, 0)
 class UpstreamTransport(tcp.Connection):
     """A connected IPv4 socket as a transport, which owns the socket.
 
-    Whoever makes it adds it to the reactor, and calls ``makeConnection`` of the protocol.
+    The connector adds it to the reactor, and calls ``makeConnection`` of the protocol.
 
     :param connected: in non-blocking mode.
     :param peer: address of the other end.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress
@@ -185,12 +184,10 @@ class UpstreamProtocol(Protocol):
             return
         factory.connected = True
         resources, client, transport = self._resources, self._client, self.transport
-        send: Callable[[bytes], object]
         if isinstance(transport, UpstreamTransport):
-            local, send = transport.local_address(), transport.write
+            local = transport.local_address()
         else:
             local = resources.address_of(transport.getHost())
-            send = partial(send_at_once, transport)
         try:
             self._entry = resources.table.register(
                 TranslationKey(local, self._upstream),
@@ -210,7 +207,11 @@ class UpstreamProtocol(Protocol):
             return
         self._advance(_REGISTERED)
         resources.replies.set(self.reply_expired)
-        send(factory.command.line + b"\n")
+        line = factory.command.line + b"\n"
+        if isinstance(transport, UpstreamTransport):
+            transport.write(line)
+        else:
+            send_at_once(transport, line)
 
     def dataReceived(self, data: bytes) -> None:
         """Receive bytes of the reply; ignore what follows it."""
@@ -243,10 +244,8 @@ class UpstreamProtocol(Protocol):
             self.factory.clientConnectionFailed(None, reason)
         elif state is not _CLOSED:
             if not reason.check(ConnectionDone):
-                self._client.log.error(
+                self._log_error(
                     "the upstream {upstream} was lost before its reply to {client}: {reason}",
-                    upstream=self._upstream,
-                    client=self._client.client_address,
                     reason=reason.getErrorMessage(),
                 )
             # An empty response can mean a server of version 1; a part of a reply cannot.
@@ -272,11 +271,7 @@ class UpstreamProtocol(Protocol):
         if self._client.outbound.paused:
             self._body_received()
             return
-        self._client.log.error(
-            "the upstream {upstream} timed out inside a reply to {client}",
-            upstream=self._upstream,
-            client=self._client.client_address,
-        )
+        self._log_error("the upstream {upstream} timed out inside a reply to {client}")
         self._relay.cancel()
         self._break_off(Outcome.TIMEOUT)
 
@@ -290,11 +285,8 @@ class UpstreamProtocol(Protocol):
         elif isinstance(error, PeerGone):
             self._break_off(Outcome.CLIENT_GONE)
         else:
-            self._client.log.error(
-                "the upstream {upstream} failed inside a reply to {client}: {reason}",
-                upstream=self._upstream,
-                client=self._client.client_address,
-                reason=error,
+            self._log_error(
+                "the upstream {upstream} failed inside a reply to {client}: {reason}", reason=error
             )
             self._break_off(Outcome.UPSTREAM_GONE)
 
@@ -350,10 +342,7 @@ class UpstreamProtocol(Protocol):
             self._relay_body(data, header, body)
 
     def _relay_body(self, received: bytes, header: Header, body: Body) -> None:
-        """Relay a reply of which only a part has been received.
-
-        :param body: has counted what is in ``received`` of it.
-        """
+        """Relay a reply of which a part has been received, which ``body`` has counted."""
         self._advance(Event.BODY_BEGUN)
         self._resources.replies.cancel(self.reply_expired)
         self._body_received()
@@ -405,11 +394,14 @@ class UpstreamProtocol(Protocol):
         self._fail(Outcome.ERROR, PROXY_ERROR + reason, BAD_GATEWAY)
 
     def _log_malformed(self, reason: str) -> None:
-        self._client.log.error(
+        self._log_error(
             "the upstream {upstream} is not understood: {reason} (command of {client})",
-            upstream=self._upstream,
-            client=self._client.client_address,
             reason=reason,
+        )
+
+    def _log_error(self, text: str, **fields: object) -> None:
+        self._client.log.error(
+            text, upstream=self._upstream, client=self._client.client_address, **fields
         )
 
     def _break_off(self, outcome: Outcome) -> None:

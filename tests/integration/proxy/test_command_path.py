@@ -7,7 +7,6 @@ reason; one that lowers it lowers the bound.
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from pathlib import Path
@@ -17,11 +16,10 @@ import pytest
 import pytest_twisted
 from twisted.internet.threads import deferToThread
 
-import natproxy
 from natproxy.address import Address
 from natproxy.client import Session
 from natproxy.nat import NATTable
-from natproxy.proxy.protocol import ProxyProtocol
+from tests.support.command_trace import PACKAGE, CommandTrace
 from tests.support.loopback import (
     HOST,
     PlayedServer,
@@ -30,8 +28,6 @@ from tests.support.loopback import (
     listening,
     proxy_to,
 )
-
-PACKAGE = os.path.dirname(natproxy.__file__) + os.sep
 
 REPLIES = {
     b"LIST": b"OK\nhello.txt\nEND\n",
@@ -51,35 +47,6 @@ FILES = 26
 """Modules of the client and of both daemons that execute one ``GET`` of 3 bytes."""
 
 
-class CommandTrace:
-    """Records the calls in `natproxy` for one command, for `sys.setprofile`.
-
-    :ivar calls: module and function, from ``lineReceived`` to the return of
-        ``NATTable.remove``.
-    """
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[str, str]] = []
-        self._active = False
-        self._first = ProxyProtocol.lineReceived.__code__
-        self._last = NATTable.remove.__code__
-
-    def __call__(self, frame: FrameType, event: str, _: object) -> None:
-        code = frame.f_code
-        if event == "call" and code is self._first:
-            self._active = True
-        if self._active and event == "call" and code.co_filename.startswith(PACKAGE):
-            # Up to Python 3.11, a comprehension is a call.
-            if code.co_name not in ("<listcomp>", "<genexpr>"):
-                self.calls.append((code.co_filename.removeprefix(PACKAGE), code.co_name))
-        elif event == "return" and code is self._last:
-            self._active = False
-
-    @property
-    def modules(self) -> set[str]:
-        return {module for module, _ in self.calls}
-
-
 @pytest.mark.parametrize("command", REPLIES, ids=bytes.decode)
 @pytest.mark.parametrize("logged", [False, True], ids=["unlogged", "logged"])
 @pytest_twisted.ensureDeferred
@@ -90,7 +57,7 @@ async def test_command(command: bytes, logged: bool) -> None:
         if not logged:
             proxy.stop_logging()
         async with listening(proxy) as port, client_of(port) as client:
-            trace = CommandTrace()
+            trace = CommandTrace(NATTable.remove)
             # The second command of a connection: the first one also counts the client.
             for profile in (None, trace):
                 sys.setprofile(profile)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import socket
+from pathlib import Path
 from unittest import mock
 
 import pytest_twisted
@@ -25,11 +26,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from natproxy.address import Address
+from natproxy.nat import Registered
 from natproxy.proxy.endpoint import EndpointConnector, connector_for
 from natproxy.proxy.failure import explain
 from natproxy.proxy.tcp import TCPConnector
+from natproxy.proxy.transport import UpstreamTransport
 from tests.support.doubles import PlayedEndpoint
 from tests.support.logged_errors import LoggedErrorsCase
+from tests.support.loopback import client_of, file_server, listening, proxy_to
 
 
 class Recorder(ClientFactory):
@@ -84,6 +88,29 @@ async def test_refusal_is_explained() -> None:
     (reason,) = await factory.ended
     assert explain(reason, 5).message == "the server refuses connections"
     assert factory.calls == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_connections_of_a_pipeline_are_closed_as_it_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    commands, most = 200, 0
+
+    def note(event: object) -> None:
+        nonlocal most
+        most = max(most, len(os.listdir("/proc/self/fd")))
+
+    async with listening(file_server(tmp_path)) as upstream:
+        proxy = proxy_to(upstream)
+        proxy.table.subscribe(note, (Registered,))
+        async with listening(proxy) as port, client_of(port) as client:
+            before = len(os.listdir("/proc/self/fd"))
+            client.send(b"DOWNLOAD a\n" * commands)
+            reply = b"OK 3\nabc" * commands
+            assert await client.takes(len(reply)) == reply
+            transports = [type(reader) for reader in reactor.getReaders()]
+            assert UpstreamTransport not in transports
+    # A connection and the one before it, each with its other end in this process.
+    assert most - before <= 10
 
 
 class PendingTests(SynchronousTestCase):
