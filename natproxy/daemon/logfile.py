@@ -205,13 +205,17 @@ class RotatingFile:
     :param path: of the file; relative to the working directory.
     :param size: bytes from which the file is rotated; 0 for never.
     :param kept: rotated files that are kept.
+    :param blocking: whether a write may wait for the reader of a pipe: in a thread only.
     :raises OSError: if the file cannot be opened.
     """
 
     _log = Logger()
 
-    def __init__(self, path: str, size: int = SIZE * MIB, kept: int = KEPT) -> None:
+    def __init__(
+        self, path: str, size: int = SIZE * MIB, kept: int = KEPT, blocking: bool = False
+    ) -> None:
         self.path = os.path.abspath(path)
+        self._blocking = blocking
         self._limit = size
         self._kept = kept
         self._descriptor = -1
@@ -269,6 +273,7 @@ class RotatingFile:
         # A pipe that is full, or has no reader, must not stop the daemon.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
         descriptor = os.open(self.path, flags, 0o640)
+        os.set_blocking(descriptor, self._blocking)
         self.close()
         self._descriptor = descriptor
         self._size = os.fstat(descriptor).st_size

@@ -210,7 +210,9 @@ class Observation(ABC):
         :raises StartupError: if the file cannot be opened.
         """
         try:
-            output = Stream(1) if path == STANDARD_OUTPUT else RotatingFile(path, size=0)
+            output = (
+                Stream(1) if path == STANDARD_OUTPUT else RotatingFile(path, size=0, blocking=True)
+            )
         except OSError as error:
             label = self.config.label("access_log")
             raise StartupError(f"{label} {path}: {error.strerror}") from error

@@ -329,8 +329,16 @@ class NATTable:
         # The callback refers to the upstream's protocol, which refers to the entry.
         entry.cancel = _cancelled
         self._length -= 1
-        _remove(self._by_port, key.local.port, entry)
-        _remove(self._by_client, entry.client, entry)
+        port, client = key.local.port, entry.client
+        # An entry that is alone in an index, as nearly all are, is removed with its place.
+        if self._by_port[port] is entry:
+            del self._by_port[port]
+        else:
+            _remove(self._by_port, port, entry)
+        if self._by_client[client] is entry:
+            del self._by_client[client]
+        else:
+            _remove(self._by_client, client, entry)
 
     def _publish_removed(self, entry: NATEntry) -> None:
         recorder, subscribed = self._recorder, self._subscribers.by_kind[Removed]
@@ -371,11 +379,8 @@ def _entries_of(held: Held) -> tuple[NATEntry, ...]:
 
 
 def _remove(index: dict[Any, Held], place: Any, entry: NATEntry) -> None:
-    held = index[place]
-    if held is entry:
-        del index[place]
-        return
-    others = tuple(other for other in _entries_of(held) if other is not entry)
+    """Remove one of several entries of a place."""
+    others = tuple(other for other in _entries_of(index[place]) if other is not entry)
     index[place] = others if len(others) > 1 else others[0]
 
 

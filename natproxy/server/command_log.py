@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import time
 from functools import lru_cache
+from typing import NamedTuple
 
 from twisted.logger import Logger, LogLevel
 
 from natproxy.address import Address
 from natproxy.nat import Event, Failed, Outcome, Removed
-from natproxy.nat.rows import files_of
-from natproxy.protocol import Command, name_of, printable
+from natproxy.protocol import VERBS, Command, Naming, name_of, printable
 from natproxy.server.events import Finished
 
 _fileserver_log = Logger(namespace="natproxy.fileserver.commands")
 _proxy_log = Logger(namespace="natproxy.proxy.command_log")
+
+# Before Python 3.12, looking up a member of an Enum class calls Python code.
+_SEVERAL = Naming.SEVERAL
 
 # There is an event for each command, and most clients send several.
 _text_of = lru_cache(maxsize=1024)(str)
@@ -65,28 +68,23 @@ def log_translation(event: Event) -> None:
         )
 
 
-class CommandText:
+class CommandText(NamedTuple):
     """The text of the log line of a command; it is formatted when an observer takes it.
 
-    :param route: end of the line, such as ``, from port 43210 to 127.0.0.1:9001``.
+    :ivar route: end of the line, such as ``, from port 43210 to 127.0.0.1:9001``.
     """
 
-    __slots__ = ("_client", "_duration", "_outcome", "_request", "_route", "_sent")
-
-    def __init__(
-        self, client: Address, request: str, outcome: str, sent: int, duration: float, route: str
-    ) -> None:
-        self._client = client
-        self._request = request
-        self._outcome = outcome
-        self._sent = sent
-        self._duration = duration
-        self._route = route
+    client: Address
+    request: str
+    outcome: str
+    sent: int
+    duration: float
+    route: str
 
     def __str__(self) -> str:
         return (
-            f"{_text_of(self._client)} {self._request}: {self._outcome}, {self._sent} bytes"
-            f" in {self._duration:.3f} s{self._route}"
+            f"{_text_of(self.client)} {self.request}: {self.outcome}, {self.sent} bytes"
+            f" in {self.duration:.3f} s{self.route}"
         )
 
 
@@ -115,9 +113,10 @@ def log_command(
     :param fields: further fields of the event.
     """
     shown = command.shown
-    verb = shown.verb.decode() if shown.known else printable(shown.verb, 80)
+    row = VERBS.get(shown.verb)
+    verb = printable(shown.verb, 80) if row is None else shown.verb.decode()
     name = name_of(shown)
-    files = files_of(shown)
+    files = 1 if row is None or row.naming is not _SEVERAL else len(shown.name.split())
     if files > 1:
         arguments = f"{printable(name)} and {files - 1} {'other' if files == 2 else 'others'}"
         fields["files"] = files

@@ -45,7 +45,7 @@ class Column(NamedTuple):
     short: Callable[[Record], str] | None = None
 
 
-NUMBERS = ("serial", "seq", "command", "attempt", "worker", "uid", "pid")
+NUMBERS = ("serial", "seq", "command", "attempt", "worker", "uid", "pid", "files")
 
 COMPUTED = {
     "port": Column("port", lambda record: shown(record.nat_port), right=True),
@@ -142,7 +142,8 @@ def members_of(
         "age": record.duration,
         "rate": round(rate_of(record, rates), 3),
     }
-    return {name: computed[name] if name in computed else members[name] for name in selected}
+    # Not every record has each of the members.
+    return {name: computed[name] if name in computed else members.get(name) for name in selected}
 
 
 SORTS = ("age", "bytes", "rate", "client")

@@ -89,7 +89,7 @@ class HistoryTests(ObservedCase):
         self.assertEqual(list(map(json.loads, self.out("history", "--json"))), expected)
         rows = list(csv.DictReader(self.out("history", "--csv")))
         self.assertEqual([row["serial"] for row in rows], ["1", "2"])
-        self.assertEqual(list(rows[0]), list(expected[0]))
+        self.assertEqual(list(rows[0]), [*expected[0], "files", "others"])
 
     def test_columns_select_members(self) -> None:
         lines = self.out("history", "--json", "--columns", "serial,name")

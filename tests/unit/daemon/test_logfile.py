@@ -187,6 +187,21 @@ def test_pipe_that_is_full_or_not_read_does_not_stop_the_daemon(tmp_path: Path) 
         os.close(reader)
 
 
+def test_pipe_that_a_thread_writes_waits_for_its_reader(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        for blocking in (False, True):
+            file = RotatingFile(str(path), size=0, blocking=blocking)
+            assert os.get_blocking(file._descriptor) is blocking
+            assert file.write_some(memoryview(b"a line\n")) == 7
+            file.close()
+        assert os.read(reader, 100) == b"a line\n" * 2
+    finally:
+        os.close(reader)
+
+
 def test_two_daemons_rotate_one_file_once(tmp_path: Path) -> None:
     path = tmp_path / "log"
     first, second = RotatingFile(str(path), 100, 3), RotatingFile(str(path), 100, 3)
