@@ -9,11 +9,19 @@ from __future__ import annotations
 import errno
 import os
 from bisect import bisect_right
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from itertools import count
 
 from natproxy.metadata import DIRECTORY, FILE, UNREAD_METADATA, Entry, Metadata
-from natproxy.storage.interface import Check, NotFound, Step, TopFiles, unchecked
+from natproxy.storage.interface import (
+    Check,
+    NotFound,
+    Snapshots,
+    Step,
+    TopFiles,
+    snapshots_by_opening,
+    unchecked,
+)
 
 DEFAULT_MTIME_NS = 1_600_000_000_000_000_000
 """The mtime of files and directories for which none is specified, in nanoseconds."""
@@ -237,6 +245,12 @@ class MemoryStorage:
                 metadata = UNREAD_METADATA
             marked = unread and metadata.type == DIRECTORY and level < depth
             yield Step(other, Entry(other, metadata, marked))
+
+    def snapshots(
+        self, names: Sequence[bytes], largest: int, check: Check = unchecked
+    ) -> Snapshots:
+        """Read small files; see `Storage.snapshots`."""
+        return snapshots_by_opening(self.open, names, largest, check)
 
     def top_files(self, check: Check = unchecked) -> TopFiles:
         """Return the names of the files in the top directory; see `Storage.top_files`."""

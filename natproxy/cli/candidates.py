@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 from natproxy.address import SCHEME, Address
+from natproxy.cli.context import resolve
 from natproxy.cli.encoding import remote_name
 from natproxy.client.blocking.session import Session
 from natproxy.client.errors import ClientError, UsageError
@@ -106,12 +107,13 @@ class ManyNames:
         self._servers: dict[Address, RemoteNames] = {}
 
     def starting_with(
-        self, typed: str, server: str, directories_only: bool = False
+        self, typed: str, server: str, directories_only: bool = False, directory: bytes = b""
     ) -> Iterator[bytes]:
         """Yield the paths that begin with what was typed, in the same form.
 
         :param typed: a path, or ``natproxy://HOST:PORT/PATH``.
         :param server: the server of paths that do not name one.
+        :param directory: that paths without a slash at the beginning are relative to.
         """
         base = ""
         path = typed
@@ -120,17 +122,25 @@ class ManyNames:
             if not slash:
                 return
             base = typed[: len(typed) - len(path)]
-        below = path.lstrip("/")
-        base += path[: len(path) - len(below)]
+            directory = b""
+        # What was typed up to its last slash stays as it is.
+        head, last = path[: path.rfind("/") + 1], path[path.rfind("/") + 1 :]
         try:
             where = parse_server(server)
         except UsageError:
             return
+        above = resolve(remote_name(head), directory)
+        if above:
+            above += b"/"
         names = self._servers.setdefault(where, RemoteNames(where, self._timeout))
-        for name in names.starting_with(remote_name(below)):
+        for name in names.starting_with(above + remote_name(last)):
             if name.endswith(b"/") or not directories_only:
-                # A name that begins with a hyphen would be parsed as an option.
-                yield remote_name(base or ("/" if name.startswith(b"-") else "")) + name
+                below = name[len(above) :]
+                shown = base + head
+                if not shown and below.startswith(b"-"):
+                    # It would be parsed as an option.
+                    shown = "./" if directory else "/"
+                yield remote_name(shown) + below
 
     def close(self) -> None:
         """Close all connections."""

@@ -49,11 +49,14 @@ class Sessions(Closing):
 
     :ivar complain: writes an error message about one of several things, in one line.
     :ivar prompting: whether a prompt follows each command.
+    :ivar directory: the directory on the server that paths at the prompt are relative to; ``None``
+        on the command line, where they are below the served directory.
     """
 
     def __init__(self) -> None:
         self.complain: Callable[[str], object] = complain
         self.prompting = False
+        self.directory: bytes | None = None
         self._sessions: dict[Address, Session] = {}
 
     def close(self) -> None:
@@ -81,13 +84,23 @@ class Sessions(Closing):
         names = []
         for path in paths:
             server, path = parse_path(path)
+            name = remote_name(path)
+            names.append(as_name(self.absolute(name) if server is None else name))
             servers.add(parse_server(arguments.server) if server is None else server)
-            names.append(as_name(remote_name(path)))
         if len(servers) > 1:
             raise UsageError("paths on different servers: one at a time")
         if not servers:
             return self.session(arguments), names
         return self._with(servers.pop(), arguments), names
+
+    @property
+    def at_prompt(self) -> bool:
+        """Whether the commands are lines of the prompt, typed or piped in."""
+        return self.directory is not None
+
+    def absolute(self, path: bytes) -> bytes:
+        """Return the path below the served directory that the path of an argument stands for."""
+        return path if self.directory is None else resolve(path, self.directory)
 
     def _with(self, server: Address, arguments: Namespace) -> Session:
         from natproxy.client.blocking.session import Session
@@ -99,6 +112,24 @@ class Sessions(Closing):
         session.timeout = arguments.timeout
         session.connect_timeout = arguments.connect_timeout
         return session
+
+
+def resolve(path: bytes, directory: bytes) -> bytes:
+    """Return the name of a path that is relative to a directory on a server.
+
+    ``.`` and ``..`` are resolved here: no name on the server has them in it.
+
+    :param path: below the served directory if it begins with a slash; else below ``directory``.
+    """
+    names: list[bytes] = []
+    if not path.startswith(b"/") and directory:
+        names = directory.split(b"/")
+    for each in path.split(b"/"):
+        if each == b"..":
+            del names[-1:]
+        elif each not in (b"", b"."):
+            names.append(each)
+    return b"/".join(names)
 
 
 def retry_policy_of(arguments: Namespace) -> RetryPolicy:

@@ -6,7 +6,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 
-from natproxy.cli.context import retrier_of, retry_policy_of
+from natproxy.cli.context import retry_policy_of
 from natproxy.cli.display import Display, display_for
 from natproxy.cli.encoding import local_path
 from natproxy.cli.output import write_line
@@ -36,7 +36,12 @@ def download_options_of(arguments: Namespace, existing: Existing) -> DownloadOpt
     """
     limit = RateLimit(arguments.limit_rate) if arguments.limit_rate else None
     return DownloadOptions(
-        existing, arguments.verify, arguments.segments, limit, retry_policy_of(arguments)
+        existing,
+        arguments.verify,
+        arguments.segments,
+        limit,
+        retry_policy_of(arguments),
+        durable=not arguments.no_fsync,
     )
 
 
@@ -62,10 +67,15 @@ def destinations(names: Sequence[bytes], output: str | None) -> list[DownloadReq
     return wanted
 
 
-def report_version(session: Session, arguments: Namespace, display: Display) -> None:
-    """Show a message if the server has version 1 of the protocol only."""
-    retry = retrier_of(arguments, session, display.show_message)
-    if retry(lambda: session.version) < 2:
+def report_version(
+    session: Session, results: Sequence[DownloadResult | ClientError], display: Display
+) -> None:
+    """Show a message if the files came from a server that has version 1 of the protocol only.
+
+    The first download has determined the version.
+    """
+    complete = any(isinstance(result, DownloadResult) for result in results)
+    if complete and session.version < 2:
         display.show_message(
             f"{session.server} speaks version 1 only: whole files, and no resuming"
         )

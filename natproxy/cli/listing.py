@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 from natproxy.cli.records import time_text
 from natproxy.client.blocking.session import Session
-from natproxy.client.errors import ClientError, ListingIncomplete, ServerError
+from natproxy.client.errors import ClientError, ListingIncomplete, ServerError, TooManyEntries
 from natproxy.client.listing import Listing
 from natproxy.client.retry import Retrier
-from natproxy.protocol import DIRECTORY, UNREAD, Entry, printable
+from natproxy.protocol import DIRECTORY, FILE, UNREAD, Entry, printable
+
+MOST_SORTED = 1_000_000
+"""Entries that are held to be sorted."""
+
+LONG_SIZE = 12
+"""Columns of a size in bytes."""
+
+SHORT_SIZE = 8
+"""Columns of a size with a unit."""
 
 MOST_UNREAD = 20
 """Lines about entries that the server cannot read."""
@@ -84,9 +95,90 @@ def short_line(entry: Entry) -> bytes:
     return entry.name + b"/" if entry.metadata.type == DIRECTORY else entry.name
 
 
-def long_line(entry: Entry) -> bytes:
-    """Return the size, time and path of an entry, in columns."""
+def long_line(entry: Entry, human: bool = False) -> bytes:
+    """Return the size, time and path of an entry, in columns.
+
+    :param human: whether the size has a unit, such as ``1.5 MB``.
+    """
+    width = SHORT_SIZE if human else LONG_SIZE
     if entry.metadata.type == UNREAD:
-        return f"{'-':>12}  {UNREAD:<19}  ".encode() + short_line(entry)
-    size = "-" if entry.metadata.type == DIRECTORY else str(entry.metadata.size)
-    return f"{size:>12}  {time_text(entry.metadata.mtime_ns)}  ".encode() + short_line(entry)
+        return f"{'-':>{width}}  {UNREAD:<19}  ".encode() + short_line(entry)
+    size = "-" if entry.metadata.type == DIRECTORY else size_text(entry.metadata.size, human)
+    return f"{size:>{width}}  {time_text(entry.metadata.mtime_ns)}  ".encode() + short_line(entry)
+
+
+def size_text(size: int, human: bool) -> str:
+    """Return a number of bytes, with a unit for people."""
+    if not human:
+        return str(size)
+    from natproxy.cli.display.text import amount
+
+    return amount(size)
+
+
+@dataclass
+class ListingTotal:
+    """What a listing consists of.
+
+    :ivar files: number of files.
+    :ivar directories: number of directories.
+    :ivar others: number of other entries, and of those that the server cannot read.
+    :ivar size: bytes of the files.
+    """
+
+    files: int = 0
+    directories: int = 0
+    others: int = 0
+    size: int = 0
+
+    def counting(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """Yield entries and count them."""
+        for entry in entries:
+            kind = entry.metadata.type
+            if kind == FILE:
+                self.files += 1
+                self.size += entry.metadata.size
+            elif kind == DIRECTORY:
+                self.directories += 1
+            else:
+                self.others += 1
+            yield entry
+
+    def line(self, human: bool) -> str:
+        """Return the total for people.
+
+        :param human: whether the size has a unit.
+        """
+        from natproxy.cli.display.text import amount, counted
+
+        facts = [
+            counted(self.files, "file"),
+            counted(self.directories, "directory", "directories"),
+        ]
+        if self.others:
+            facts.append(counted(self.others, "other entry", "other entries"))
+        facts.append(amount(self.size) if human else counted(self.size, "byte"))
+        return f"total: {', '.join(facts)}"
+
+
+def sorted_entries(entries: Iterable[Entry], order: str, reverse: bool) -> list[Entry]:
+    """Return entries in another order than the server's.
+
+    :param order: ``name``; ``size``, the largest first; ``time``, the newest first. Equal entries
+        are in the order of their names.
+    :param reverse: whether the order is reversed.
+    :raises TooManyEntries: if there are more than `MOST_SORTED`.
+    """
+    held = list(islice(entries, MOST_SORTED + 1))
+    if len(held) > MOST_SORTED:
+        raise TooManyEntries(
+            f"more than {MOST_SORTED} entries are not sorted here:"
+            " without --sort and -r, they are listed as they arrive"
+        )
+    if order == "size":
+        held.sort(key=lambda entry: -entry.metadata.size)
+    elif order == "time":
+        held.sort(key=lambda entry: -entry.metadata.mtime_ns)
+    if reverse:
+        held.reverse()
+    return held

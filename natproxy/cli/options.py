@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable
+from functools import partial
 
 DEFAULT_SERVER = "127.0.0.1:9000"
 PROGRESS = ("auto", "always", "never", "json")
@@ -26,6 +27,7 @@ DAEMON = "DAEMON"
 FILTER = "FILTER"
 COLUMNS = "COLUMNS"
 TIME = "TIME"
+PATTERN = "PATTERN"
 REMOTE = (REMOTE_FILE, REMOTE_NAME, REMOTE_DIRECTORY)
 LOCAL = (LOCAL_FILE, LOCAL_TARGET, LOCAL_DIRECTORY, CONFIG_FILE, CONTROL_SOCKET)
 OBSERVED = (DAEMON, FILTER, COLUMNS, TIME)
@@ -189,6 +191,67 @@ def add_transfer_options(parser: argparse.ArgumentParser) -> None:
         "--progress", choices=PROGRESS, default="auto", help="how to show progress (default: auto)"
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="show errors only")
+    parser.add_argument(
+        "--no-fsync",
+        action="store_true",
+        help="do not wait until files are on the disk: a power failure may damage them",
+    )
+
+
+def add_tree_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the commands that download directories.
+
+    The patterns of all options are in one list, ``rules``, since their order matters: each is
+    whether it includes, whether its value is the path of a file with patterns, and the value.
+    """
+    parser.set_defaults(rules=None)
+    for option, from_file, metavar, help_ in (
+        ("--include", False, PATTERN, "download what matches, unless an earlier pattern matches"),
+        ("--exclude", False, PATTERN, "skip what matches, unless an earlier pattern matches"),
+        ("--include-from", True, CONFIG_FILE, "read patterns of --include from a file, one a line"),
+        ("--exclude-from", True, CONFIG_FILE, "read patterns of --exclude from a file, one a line"),
+    ):
+        parser.add_argument(
+            option,
+            metavar=metavar,
+            dest="rules",
+            action="append",
+            type=partial(_rule, option.startswith("--include"), from_file),
+            help=help_,
+        )
+    parser.add_argument(
+        "--max-entries",
+        metavar="N",
+        type=number_or_inf(1),
+        help="most entries of a directory to accept, inf for no limit (default: 10000000)",
+    )
+
+
+def _rule(include: bool, from_file: bool, text: str) -> tuple[bool, bool, str]:
+    return include, from_file, text
+
+
+def add_input_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the commands that take a list of paths from a file."""
+    parser.add_argument(
+        "-i",
+        "--input-file",
+        metavar=CONFIG_FILE,
+        type=nonempty,
+        help="file with further paths, one a line, - for standard input",
+    )
+    parser.add_argument(
+        "-0",
+        "--null",
+        action="store_true",
+        help="a NUL ends each path of --input-file, instead of a line feed",
+    )
+
+
+def release_short_help(parser: argparse.ArgumentParser) -> None:
+    """Let ``-h`` be another option of a command, as it is in other programs of this name."""
+    action = parser._option_string_actions.pop("-h")
+    action.option_strings = ["--help"]
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:

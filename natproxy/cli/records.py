@@ -4,47 +4,48 @@ from __future__ import annotations
 
 import sys
 import time
-from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from natproxy.cli.context import Sessions, retrier_of
 from natproxy.cli.encoding import output_for
-from natproxy.client.blocking.session import Session
 from natproxy.client.errors import ServerError, Unavailable, Unsupported, UsageError
 from natproxy.client.requests import name_text
+from natproxy.client.retry import Retrier
 from natproxy.protocol import UNREAD, Digest, Metadata, printable
 
 _Reply = TypeVar("_Reply")
 
 
 class Replies(Generic[_Reply]):
-    """Iterates over the paths of a command line and the server's reply for each of them.
+    """Iterates over names on a server and its reply for each of them.
 
-    A temporary failure is retried. A path that the server refuses is reported and skipped.
+    A temporary failure is retried. A name that the server refuses is reported and skipped.
 
-    :param arguments: with ``paths``, and the options of the server and of retries.
+    :param names: the names.
     :param send: sends the request for a name and returns its reply.
-    :ivar exit_status: of the first path that was skipped; 0 if none was.
+    :param retry: runs each request.
+    :param complain: called with a line for each name that is skipped.
+    :ivar exit_status: of the first name that was skipped; 0 if none was.
     """
 
     def __init__(
         self,
-        arguments: Namespace,
-        sessions: Sessions,
-        send: Callable[[Session, bytes], _Reply],
+        names: Sequence[bytes],
+        send: Callable[[bytes], _Reply],
+        retry: Retrier,
+        complain: Callable[[str], object],
     ) -> None:
         self.exit_status = 0
-        self._session, self._names = sessions.targets(arguments, arguments.paths)
-        self._retry = retrier_of(arguments, self._session, sessions.complain)
+        self._names = names
         self._send = send
-        self._complain = sessions.complain
+        self._retry = retry
+        self._complain = complain
 
     def __iter__(self) -> Iterator[tuple[bytes, _Reply]]:
         for name in self._names:
             try:
-                reply = self._retry(partial(self._send, self._session, name))
+                reply = self._retry(partial(self._send, name))
             except (Unsupported, Unavailable):
                 # The other names would fail in the same way.
                 raise

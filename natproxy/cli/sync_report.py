@@ -13,7 +13,7 @@ from natproxy.client.errors import DeletionRefused, LocalError, ServerError
 from natproxy.client.events import Event, Phase
 from natproxy.client.transfer.batch import Totals
 from natproxy.client.transfer.deletion import DeletionResult
-from natproxy.client.transfer.plan import MirrorPlan
+from natproxy.client.transfer.plan import MirrorPlan, Obstacle
 from natproxy.protocol import printable
 
 MOST_LINES = 20
@@ -65,10 +65,14 @@ class SyncReport:
 
     def show_missing(self, display: Display) -> None:
         """Show names that cannot be downloaded as failed files."""
-        for name, error in self.plan.obstacles:
-            display(Event(name, Phase.FAILED, 0, None, str(error)))
+        self.show_obstacles(display, self.plan.obstacles)
         for name in self.plan.unread:
             display(Event(name, Phase.FAILED, 0, None, _UNREAD))
+
+    def show_obstacles(self, display: Display, obstacles: Iterable[Obstacle]) -> None:
+        """Show obstacles as failed files."""
+        for name, error in obstacles:
+            display(Event(name, Phase.FAILED, 0, None, str(error)))
 
     def facts(self) -> dict[str, object]:
         """Return the summary for programs."""
@@ -153,8 +157,11 @@ class SyncReport:
             for each in plan.extra:
                 sys.stdout.write(f"delete   {printable(plan.tree.path_of(each.path))}\n")
 
-    def write_summary(self, delete: bool) -> None:
-        """Write a line about what was done to standard error."""
+    def write_summary(self, delete: bool, place: bytes = b"") -> None:
+        """Write a line about what was done to standard error.
+
+        :param place: the local directory, if the command has several of them.
+        """
         plan = self.plan
         facts = [
             f"{self.totals.downloaded} downloaded ({self.totals.received} bytes)",
@@ -172,7 +179,8 @@ class SyncReport:
         ):
             if count:
                 facts.append(f"{count} {what}")
-        write_line(sys.stderr, ", ".join(facts))
+        label = f"{printable(place)}: " if place else ""
+        write_line(sys.stderr, label + ", ".join(facts))
 
 
 def _report(complain: Callable[[str], object], count: int, lines: Iterable[str]) -> None:

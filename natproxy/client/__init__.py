@@ -17,7 +17,8 @@ reads the translations of a daemon.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from natproxy.address import Address
-    from natproxy.client.blocking.connection import Connection, Reply
+    from natproxy.client.blocking.connection import Connection
+    from natproxy.client.blocking.reply import Reply
     from natproxy.client.errors import (
         CannotConnect,
         Changed,
@@ -80,7 +81,7 @@ __all__ = [
 _MODULES = {
     "Address": "natproxy.address",
     "Connection": "natproxy.client.blocking.connection",
-    "Reply": "natproxy.client.blocking.connection",
+    "Reply": "natproxy.client.blocking.reply",
     "CannotConnect": "natproxy.client.errors",
     "Changed": "natproxy.client.errors",
     "ClientError": "natproxy.client.errors",

@@ -33,7 +33,10 @@ class Phase(enum.Enum):
 class Event(NamedTuple):
     """One step of one file's download.
 
-    :ivar name: of the file on the server.
+    A small file that is received together with others has one event, at its end. Before that, an
+    event of the phase `RECEIVING` without a name has the bytes received for all such files.
+
+    :ivar name: of the file on the server; empty for files that are received together.
     :ivar phase: the current one.
     :ivar done: bytes of the file that this phase has processed.
     :ivar size: of the file, in bytes; ``None`` until it is known.

@@ -79,6 +79,11 @@ class Exchange:
             raise error_of(header.error, self._name)
         return body
 
+    def take_surplus(self) -> bytes:
+        """Return the bytes that were received after the end of the reply, and forget them."""
+        surplus, self._parser.surplus = self._parser.surplus, b""
+        return surplus
+
     def advance(self, size: int) -> None:
         """Count bytes of a counted body that were received without `feed`."""
         self._parser.advance(size)

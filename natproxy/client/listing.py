@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice, pairwise
+from operator import lt
+from typing import TypeVar
 
 from natproxy.client.errors import ListingIncomplete, NotUnderstood, TooManyEntries
 from natproxy.client.requests import Request, as_name
 from natproxy.protocol import (
+    MORE,
     UNREAD,
     Arguments,
     Entry,
     EntryLines,
     Header,
     WireError,
+    decode_name,
     parse_page,
     printable,
 )
@@ -27,6 +32,14 @@ MOST_EMPTY_PAGES = 10_000
 """Consecutive pages without an entry: a server may leave out all that it has read."""
 
 
+_LAST_LINE = MORE + b"\n"
+
+T = TypeVar("T")
+
+LONGEST_PAGE = 10_000
+"""Entries of a page that is not shown to people as it arrives: the most that a server sends."""
+
+
 class Listing:
     """The listing of one directory, checked page by page.
 
@@ -37,6 +50,7 @@ class Listing:
     :param depth: levels of directories; ``math.inf`` for all of them.
     :param after: the name after which the listing begins; empty for the beginning.
     :param limit: entries at most; ``None`` for any number.
+    :param page: entries of a page at most; ``None`` for the server's own limit.
     :ivar after: the name after which the next page begins.
     :ivar more: whether there is a next page.
     """
@@ -47,12 +61,14 @@ class Listing:
         depth: float = 1,
         after: bytes = b"",
         limit: int | None = MOST_ENTRIES,
+        page: int | None = None,
     ) -> None:
         self.after = after
         self.more = True
         self._name = as_name(name)
         self._depth = depth
         self._limit = limit
+        self._page = page
         self._entries = 0
         self._empty = 0
         self._unnamed = 0
@@ -67,9 +83,38 @@ class Listing:
             listed became unreadable: their content is missing.
         """
         while self.more:
-            yield Page(self, Arguments(self._name, depth=self._depth, after=self.after))
+            yield Page(self, self._arguments(self.after))
+        self.finish()
+
+    def begin(self) -> RawPage:
+        """Return the request for the first page, which is parsed by `take`."""
+        return RawPage(self._arguments(self.after))
+
+    def following(self, words: bytes, body: bytes) -> RawPage | None:
+        """Return the request for the page after one, before that is parsed; ``None`` without one.
+
+        :param words: of the header, after the length.
+        :raises WireError: if the end of the page is malformed.
+        """
+        if not (body == _LAST_LINE or body.endswith(b"\n" + _LAST_LINE)):
+            return None
+        after = parse_page(words).after
+        if after is None:
+            end = len(body) - len(_LAST_LINE) - 1
+            line = body[body.rfind(b"\n", 0, max(end, 0)) + 1 : max(end, 0)]
+            after = decode_name(line.rpartition(b" ")[2])
+        return RawPage(self._arguments(after))
+
+    def finish(self) -> None:
+        """Check that the listing is complete, after its last page.
+
+        :raises ListingIncomplete: as `pages` does.
+        """
         if self._unnamed:
             raise ListingIncomplete(self._unnamed)
+
+    def _arguments(self, after: bytes) -> Arguments:
+        return Arguments(self._name, depth=self._depth, after=after, limit=self._page)
 
     def take(self, words: bytes, body: bytes) -> list[Entry]:
         """Parse a page and return its entries.
@@ -84,18 +129,20 @@ class Listing:
         page = lines.feed(body)
         lines.end()
         before = last = self.after
-        marked = 0
-        for name, metadata, unread in page:
-            if name <= last:
-                raise WireError(f"'{printable(name, 80)}' is listed out of order")
-            last = name
-            marked += unread or metadata.type == UNREAD
+        names = [entry.name for entry in page]
+        if names and not (last < names[0] and all(map(lt, names, islice(names, 1, None)))):
+            last = next(name for last, name in pairwise((last, *names)) if name <= last)
+            raise WireError(f"'{printable(last, 80)}' is listed out of order")
+        if names:
+            last = names[-1]
         self.more = lines.more
         if self.more:
             self.after = last if header.after is None else header.after
             if self.after < last or self.after <= before:
                 raise WireError("the next page would not begin after this one")
-        self._unnamed += max(0, header.unread - marked)
+        if header.unread:
+            marked = sum(entry.unread or entry.metadata.type == UNREAD for entry in page)
+            self._unnamed += max(0, header.unread - marked)
         self._entries += len(page)
         self._empty = 0 if page else self._empty + 1
         if self._limit is not None and self._entries > self._limit:
@@ -108,15 +155,11 @@ class Listing:
         return page
 
 
-class Page(Request[list[Entry]]):
+class _AnyPage(Request[T]):
     """``LS``: one page of a listing."""
 
     word = b"LS"
     purpose = "list more than the served directory's files"
-
-    def __init__(self, listing: Listing, arguments: Arguments) -> None:
-        super().__init__(arguments)
-        self._listing = listing
 
     def accept(self, header: Header) -> None:
         """Check that the page may be held in memory.
@@ -125,6 +168,22 @@ class Page(Request[list[Entry]]):
         """
         if header.size > LARGEST_PAGE:
             raise WireError(f"a page of {header.size} bytes")
+
+
+class RawPage(_AnyPage[tuple[bytes, bytes]]):
+    """One page, which is parsed by `Listing.take`."""
+
+    def parse(self, header: Header, body: bytes) -> tuple[bytes, bytes]:
+        """Return the words of the header and the body."""
+        return header.words, body
+
+
+class Page(_AnyPage[list[Entry]]):
+    """One page, which is parsed before the next one is requested."""
+
+    def __init__(self, listing: Listing, arguments: Arguments) -> None:
+        super().__init__(arguments)
+        self._listing = listing
 
     def parse(self, header: Header, body: bytes) -> list[Entry]:
         """Return the entries; the listing continues after them."""

@@ -8,7 +8,7 @@ match its command.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from natproxy.client.errors import (
@@ -23,6 +23,7 @@ from natproxy.protocol import (
     DIRECTORY,
     FILE,
     FILE_NOT_FOUND,
+    LARGEST_PACK,
     ROOT,
     UNAVAILABLE,
     Arguments,
@@ -30,10 +31,13 @@ from natproxy.protocol import (
     Header,
     ListingNames,
     Metadata,
+    PackRecord,
     Range,
     WireError,
+    grouped_names,
     parse_digest,
     parse_metadata,
+    parse_pack,
     parse_range,
     printable,
 )
@@ -82,6 +86,7 @@ class Request(ABC, Generic[T]):
     :cvar word: the verb.
     :cvar purpose: what a server of version 1 cannot do, for messages; empty if version 1 has
         the verb.
+    :cvar optional: whether a server of version 2, or a proxy before it, may lack the verb.
     :cvar bounded: whether the time-out limits the whole reply instead of each piece.
     :ivar header: of the reply; ``None`` before `begin`.
     :ivar satisfied: whether the result is complete although the reply may not be.
@@ -89,6 +94,7 @@ class Request(ABC, Generic[T]):
 
     word: ClassVar[bytes]
     purpose: ClassVar[str] = ""
+    optional: ClassVar[bool] = False
     bounded: ClassVar[bool] = False
 
     def __init__(self, arguments: Arguments | None = None) -> None:
@@ -234,6 +240,33 @@ class Get(Request[bytes]):
         return body
 
 
+class Pack(Request[list[PackRecord]]):
+    """``PACK``: several small files, or the first of them; see `grouped_names`.
+
+    :param names: of the files. A file that cannot be sent in a pack has a record with a code:
+        `TOO_LARGE` if ``GET`` has to be used.
+    """
+
+    word = b"PACK"
+    purpose = "send several files at once"
+    optional = True
+
+    def __init__(self, names: Iterable[str | bytes]) -> None:
+        super().__init__(Arguments(names=tuple(map(_packed_name, names))))
+
+    def accept(self, header: Header) -> None:
+        """Check that the files may be held in memory.
+
+        :raises WireError: if they exceed `LARGEST_PACK`.
+        """
+        if header.size > LARGEST_PACK:
+            raise WireError(f"a pack of {header.size} bytes")
+
+    def parse(self, header: Header, body: bytes) -> list[PackRecord]:
+        """Return the records of the first names, one at least, with views of the body."""
+        return parse_pack(body, self.arguments.names)
+
+
 class GetWhole(Request[bytes]):
     """``DOWNLOAD``: a whole file, as version 1 sends it."""
 
@@ -245,6 +278,27 @@ class GetWhole(Request[bytes]):
     def parse(self, header: Header, body: bytes) -> bytes:
         """Return the bytes."""
         return body
+
+
+def pack_steps(names: Iterable[str | bytes]) -> Steps[list[PackRecord]]:
+    """Request several small files, by as many commands as are needed.
+
+    :return: a record for each name, in order; the data are ``bytes``.
+    """
+    records: list[PackRecord] = []
+    for group in grouped_names((_packed_name(name), 0) for name in names):
+        rest = group
+        while rest:
+            received: list[PackRecord] = yield Pack(rest)
+            # A view would keep the whole reply in memory.
+            records += (record._replace(data=bytes(record.data)) for record in received)
+            rest = rest[len(received) :]
+    return records
+
+
+def _packed_name(name: str | bytes) -> bytes:
+    stripped = as_name(name)
+    return b"" if stripped == ROOT else stripped
 
 
 def digest_steps(request: Hash, timeout: float, seconds: Callable[[], float]) -> Steps[Digest]:

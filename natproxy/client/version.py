@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple, TypeVar
+import re
+from typing import Any, NamedTuple, TypeVar
 
 from natproxy.client.errors import (
     ClientError,
     ClosedWithoutReply,
+    ConnectionBroken,
     NotUnderstood,
     NoUpstreamReply,
     ServerError,
@@ -23,6 +25,11 @@ LONGEST_FEAT = 1 << 20
 DOUBTS = 2
 """Consecutive commands of version 2 on which a peer closes the connection, although it
 replies to ``LIST``, before it is taken for one of version 1."""
+
+FIRST_CUTTING_VIA = (2, 1)
+"""The first version of natproxy's protocol whose proxies cut ``FEAT`` to what they can frame."""
+
+_VIA = re.compile(r"natproxy/([0-9]{1,4})\.([0-9]{1,4})")
 
 T = TypeVar("T")
 
@@ -40,8 +47,23 @@ class Features(NamedTuple):
     verbs: dict[bytes, frozenset[bytes]]
     via: tuple[str, ...] = ()
 
+    def frames(self, word: bytes) -> bool:
+        """Return whether the server, and each proxy in between, supports a verb.
+
+        A proxy that relays ``FEAT`` unparsed is not known to: see `Negotiation.carry_out`.
+
+        :param word: a verb of version 2, or a newer one.
+        """
+        return word in self.verbs and all(map(_cuts_verbs, self.via))
+
 
 VERSION_1 = Features(1, {})
+
+
+def _cuts_verbs(via: str) -> bool:
+    """Return whether a proxy announces only the verbs whose replies it can frame."""
+    version = _VIA.fullmatch(via)
+    return version is not None and (int(version[1]), int(version[2])) >= FIRST_CUTTING_VIA
 
 
 def parse_features(listing: bytes) -> Features:
@@ -101,6 +123,9 @@ class Negotiation:
     ``ANNOUNCED`` becomes ``CONFIRMED`` by a reply of version 2 in `carry_out`, or
     ``VERSION_1`` by `DOUBTS`. ``CONFIRMED`` and ``VERSION_1`` are final.
 
+    An optional verb (`Request.optional`) is withdrawn, for the session, when its first use shows
+    that the server or a proxy does not support it, whatever ``FEAT`` announced.
+
     :param server: its name in messages.
     :ivar features: what the server supports; ``None`` in the state ``UNKNOWN``.
     """
@@ -109,6 +134,8 @@ class Negotiation:
         self._server = server
         self.state = State.UNKNOWN
         self.features: Features | None = None
+        self._proven: set[bytes] = set()
+        self._withdrawn: set[bytes] = set()
 
     def record(self, features: Features) -> None:
         """Enter the state that follows from a reply to ``FEAT``."""
@@ -123,6 +150,40 @@ class Negotiation:
         """
         if self.state is State.VERSION_1:
             raise self._unsupported(purpose)
+
+    def offers(self, word: bytes) -> bool:
+        """Return whether an optional verb may be used, as far as is known."""
+        return (
+            self.features is not None and self.features.frames(word) and word not in self._withdrawn
+        )
+
+    def require(self, request: Request[Any]) -> None:
+        """Check that an optional verb may be used.
+
+        :raises Unsupported: if it may not.
+        """
+        if not self.offers(request.word):
+            raise self._lacks(request)
+
+    def proved(self, request: Request[Any]) -> None:
+        """Note that a reply to an optional verb was understood."""
+        self._proven.add(request.word)
+
+    def judge(self, request: Request[Any], error: ClientError) -> ClientError:
+        """Return the error of a request whose verb is optional, as the caller should raise it.
+
+        A reply that is not understood withdraws the verb. Before the first one that is, so does a
+        reply that is cut off or missing: an old proxy may have relayed ``FEAT``, and not this.
+
+        :return: `Unsupported` if the verb is withdrawn; otherwise ``error``.
+        """
+        proven = request.word in self._proven
+        if not isinstance(error, (NotUnderstood, Unsupported)) and (
+            proven or not isinstance(error, (ConnectionBroken, NoUpstreamReply))
+        ):
+            return error
+        self._withdrawn.add(request.word)
+        return self._lacks(request)
 
     def probe(self) -> Steps[Features]:
         """Send ``FEAT`` and enter the state that follows; return the features.
@@ -156,8 +217,11 @@ class Negotiation:
         A proxy of version 1 before a server of version 2 may relay the listing that replies
         to ``FEAT``, and close the connection on a header of version 2.
 
-        :raises Unsupported: if the server proves to be one of version 1.
+        :raises Unsupported: if the server proves to be one of version 1, or if an optional verb
+            is not supported.
         """
+        if request.optional:
+            return (yield from self._carry_out_optional(request))
         if not request.purpose:
             result: T = yield request
             return result
@@ -179,6 +243,18 @@ class Negotiation:
         self.record(VERSION_1)
         raise self._unsupported(request.purpose)
 
+    def _carry_out_optional(self, request: Request[T]) -> Steps[T]:
+        self.require(request)
+        try:
+            result: T = yield request
+        except ClientError as error:
+            judged = self.judge(request, error)
+            if judged is error:
+                raise
+            raise judged from error
+        self.proved(request)
+        return result
+
     @property
     def _confirmed(self) -> bool:
         return self.state is State.CONFIRMED
@@ -186,6 +262,12 @@ class Negotiation:
     def _unsupported(self, purpose: str) -> Unsupported:
         return Unsupported(
             f"{self._server} speaks version 1 of the protocol only: it cannot {purpose}"
+        )
+
+    def _lacks(self, request: Request[Any]) -> Unsupported:
+        verb = request.word.decode("ascii")
+        return Unsupported(
+            f"{self._server}, or a proxy before it, has no {verb}: it cannot {request.purpose}"
         )
 
 

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from natproxy.fileserver.digests import Digests
 from natproxy.fileserver.listings import SharedListings
+from natproxy.fileserver.packs import CONCURRENT_PACKS, Packs
 from natproxy.fileserver.pages import CONCURRENT_PAGES, Pages
 from natproxy.fileserver.protocol import FileServerProtocol, Services
 from natproxy.fileserver.resets import ResetWatch
@@ -21,8 +22,8 @@ from natproxy.server.factory import CommandFactory
 from natproxy.server.threads import BoundedExecutor, InThread, Limits, Work, WorkRefused
 from natproxy.storage import Storage
 
-LISTING_THREADS = CONCURRENT_PAGES + 1
-"""Threads that ``LS`` and ``LIST`` need."""
+LISTING_THREADS = CONCURRENT_PAGES + CONCURRENT_PACKS + 1
+"""Threads that ``LS``, ``PACK`` and ``LIST`` need."""
 
 CONCURRENT_READS = 16
 """Reads of files that may not be in memory, at a time."""
@@ -62,7 +63,7 @@ class FileServerFactory(CommandFactory):
 
     :param clock: for every time-out.
     :param storage: what is served.
-    :param in_thread: where directories are listed; of `LISTING_THREADS` threads.
+    :param in_thread: where directories are listed and packs are made; of `LISTING_THREADS` threads.
     :param idle_timeout: seconds that a client may take to send its next command, or to
         continue to read; then its connection is closed or aborted.
     :param relays: send the files.
@@ -92,6 +93,7 @@ class FileServerFactory(CommandFactory):
             relays or Relays(),
             SharedListings(storage, in_thread, clock),
             Pages(storage, in_thread, clock),
+            Packs(storage, in_thread, clock),
             Digests(hash_in_thread or in_thread, clock),
             ResetWatch(clock),
         )
@@ -99,6 +101,7 @@ class FileServerFactory(CommandFactory):
         self.executors = {
             "listings": services.listings.executor,
             "pages": services.pages.executor,
+            "packs": services.packs.executor,
             "short digests": services.digests.short,
             "long digests": services.digests.long,
         }

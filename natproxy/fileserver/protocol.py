@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from natproxy.address import FIRST_STAND_IN_PORT
 from natproxy.fileserver.digests import Digests
 from natproxy.fileserver.listings import SharedListings
+from natproxy.fileserver.packs import Packs
 from natproxy.fileserver.pages import Pages
 from natproxy.fileserver.resets import ResetWatch
 from natproxy.metadata import Metadata
@@ -36,6 +37,7 @@ from natproxy.protocol import (
     format_range,
     name_of,
     parse_arguments,
+    parse_names,
     printable,
 )
 from natproxy.relay import DIRECT, FileJob, PeerGone, Relay, Relays
@@ -55,6 +57,7 @@ class Services:
     :ivar relays: send the files.
     :ivar listings: replies to ``LIST``.
     :ivar pages: replies to ``LS``.
+    :ivar packs: replies to ``PACK``.
     :ivar digests: of files.
     :ivar resets: watches clients that wait for a thread.
     """
@@ -63,6 +66,7 @@ class Services:
     relays: Relays
     listings: SharedListings
     pages: Pages
+    packs: Packs
     digests: Digests
     resets: ResetWatch
 
@@ -86,6 +90,8 @@ class FileServerProtocol(CommandReceiver):
         self._result: Deferred[Any] | None = None
         self._relay: Relay | None = None
         self._published = False
+        # Bytes of a pack that is being sent.
+        self._packed = 0
 
     def command_received(self, command: Command) -> None:
         """Call the method of the command's verb."""
@@ -110,6 +116,7 @@ class FileServerProtocol(CommandReceiver):
             self._relay.cancel()
             sent = self._relay.sent
             self._relay = None
+            self._release_pack()
         self._publish(outcome, sent)
 
     def command_LIST(self, command: Command) -> None:
@@ -165,6 +172,15 @@ class FileServerProtocol(CommandReceiver):
             self._services.pages.page(arguments, self._client_host),
             self._send_bytes,
             partial(self._failed, arguments.name),
+        )
+
+    def command_PACK(self, command: Command) -> None:
+        """Send several small files, or the first of them."""
+        names = parse_names(command)
+        self._wait_for(
+            self._services.packs.pack(names, self._client_host),
+            self._send_pack,
+            partial(self._failed, names[0]),
         )
 
     def command_HASH(self, command: Command) -> None:
@@ -267,6 +283,16 @@ class FileServerProtocol(CommandReceiver):
         else:
             self._start(self._services.relays.send_bytes(reply, self.outbound, self._sent))
 
+    def _send_pack(self, reply: bytes) -> None:
+        if len(reply) > DIRECT:
+            self._packed = len(reply)
+            self._services.packs.held += len(reply)
+        self._send_bytes(reply)
+
+    def _release_pack(self) -> None:
+        self._services.packs.held -= self._packed
+        self._packed = 0
+
     def _send(self, job: FileJob) -> None:
         """Send a part of a file, without a relay if it is small and need not be waited for."""
         reply = self._services.relays.read_small(job)
@@ -283,6 +309,7 @@ class FileServerProtocol(CommandReceiver):
         """Finish the reply, or fail or abort it, when its relay has ended."""
         relay = self._relay
         assert relay is not None
+        self._release_pack()
         if error is None:
             self._relay = None
             self._publish(Outcome.COMPLETED, relay.sent)

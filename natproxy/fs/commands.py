@@ -6,19 +6,35 @@ import builtins
 import os
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
 from natproxy.address import Address
 from natproxy.client.blocking.session import Session
-from natproxy.client.errors import ClientError, ServerError, UsageError
+from natproxy.client.errors import (
+    ClientError,
+    NotFound,
+    ServerError,
+    Unsupported,
+    UsageError,
+)
 from natproxy.client.listing import Listing, Page, require_inside
-from natproxy.client.requests import as_name, name_text
+from natproxy.client.requests import Pack, as_name, name_text
 from natproxy.client.retry import Cancellation, Retrier, RetryPolicy
 from natproxy.fs.errors import file_changed, os_error
 from natproxy.fs.listing import describe
 from natproxy.fs.ranges import run_at_once
-from natproxy.protocol import RANGE_NOT_SATISFIABLE, Entry, Metadata
+from natproxy.protocol import (
+    RANGE_NOT_SATISFIABLE,
+    Entry,
+    Metadata,
+    PackRecord,
+    grouped_names,
+)
+
+_EXPECTED_SIZE = 4096
+"""Bytes that a file of unknown size is expected to have."""
 
 _Reply = TypeVar("_Reply")
 
@@ -111,19 +127,62 @@ class Commands:
                     return b"", metadata.etag
             raise
 
+    def read_several(self, names: Sequence[str]) -> dict[str, bytes | Exception]:
+        """Read files that are small, many with one command.
+
+        :return: the bytes of each, or the exception with which that failed. `read` has to be used
+            for a file that is not in it: the file is missing or large, or the server lacks the
+            verb.
+        """
+        by_name: dict[bytes, str] = {}
+        for name in names:
+            with suppress(NotFound):
+                by_name[as_name(name)] = name
+        if len(by_name) < 2:
+            return {}
+        try:
+            if not self._retrying(lambda session: session.offers(Pack.word)):
+                return {}
+        except ClientError as error:
+            return {name: os_error(error, name) for name in names}
+        groups = list(grouped_names((name, _EXPECTED_SIZE) for name in by_name))
+        found: dict[str, bytes | Exception] = {}
+        packs = self.run_at_once([partial(self._pack, group) for group in groups])
+        for group, records in zip(groups, packs, strict=True):
+            if isinstance(records, ClientError):
+                if not isinstance(records, Unsupported):
+                    found.update((by_name[n], os_error(records, by_name[n])) for n in group)
+            elif isinstance(records, Exception):
+                found.update((by_name[each], records) for each in group)
+            else:
+                found.update(
+                    (by_name[record.name], record.data)
+                    for record in records
+                    if record.metadata is not None
+                )
+        return found
+
     def run_at_once(self, calls: Sequence[Callable[[], Any]]) -> builtins.list[Any]:
         """Call functions at the same time; return the result, or the exception, of each."""
         return run_at_once(calls, self._width, self.session.interrupt)
 
+    def _pack(self, group: Sequence[bytes]) -> builtins.list[PackRecord]:
+        """Return the record of each file, in order.
+
+        :raises ClientError: if that fails.
+        """
+        return self._retrying(lambda session: session.pack(group))
+
     def _retried(self, name: str, command: Callable[[Session], _Reply]) -> _Reply:
         try:
-            session = self.session
-            retry = Retrier(
-                session.retry_context, self._retry_policy, Cancellation(), lambda _: None
-            )
-            return retry(lambda: command(session))
+            return self._retrying(command)
         except ClientError as error:
             raise os_error(error, name) from error
+
+    def _retrying(self, command: Callable[[Session], _Reply]) -> _Reply:
+        session = self.session
+        retry = Retrier(session.retry_context, self._retry_policy, Cancellation(), lambda _: None)
+        return retry(lambda: command(session))
 
     def _begin_session(self) -> None:
         try:

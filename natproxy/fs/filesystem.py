@@ -16,7 +16,6 @@ from fsspec.utils import isfilelike, tokenize
 from natproxy.address import DEFAULT_PORT, SCHEME, Address
 from natproxy.client.blocking.session import Session
 from natproxy.client.errors import ClientError
-from natproxy.client.events import Event, Phase, Progress
 from natproxy.client.requests import as_name
 from natproxy.client.retry import RETRY_FOR, RetryPolicy, parse_duration
 from natproxy.client.transfer.destination import Existing
@@ -27,6 +26,7 @@ from natproxy.client.transfer.stream import stream
 from natproxy.client.url import is_url
 from natproxy.fs.caches import GrowingReadAhead
 from natproxy.fs.commands import Commands
+from natproxy.fs.copies import copies_of, make_copies, progress_of
 from natproxy.fs.errors import file_changed, local_path, os_error
 from natproxy.fs.file import NatproxyFile
 from natproxy.fs.listing import datetime_of, depth_of, describe, walk
@@ -283,16 +283,21 @@ class NatproxyFileSystem(AbstractFileSystem):
         paths = self.expand_path(path, recursive=recursive)
         if not isinstance(path, list) and paths == [self._strip_protocol(path)] and not recursive:
             return self.cat_file(paths[0], **kwargs)
+        commands = self._commands
+        # A part of each file is read by a command of its own.
+        found = {} if kwargs else commands.read_several(paths)
+        others = [one for one in paths if one not in found]
         if recursive:
-            directories = self._commands.run_at_once([partial(self.isdir, one) for one in paths])
-            paths = [
+            directories = commands.run_at_once([partial(self.isdir, one) for one in others])
+            others = [
                 one
-                for one, directory in zip(paths, directories, strict=True)
+                for one, directory in zip(others, directories, strict=True)
                 if directory is not True
             ]
-        bodies = self._commands.run_at_once(
-            [partial(self.cat_file, one, **kwargs) for one in paths]
-        )
+        read = commands.run_at_once([partial(self.cat_file, one, **kwargs) for one in others])
+        found.update(zip(others, read, strict=True))
+        paths = [one for one in paths if one in found]
+        bodies = [found[one] for one in paths]
         if on_error == "raise":
             raise_first(bodies)
         return {
@@ -300,6 +305,23 @@ class NatproxyFileSystem(AbstractFileSystem):
             for one, body in zip(paths, bodies, strict=True)
             if on_error != "omit" or not isinstance(body, Exception)
         }
+
+    def get(
+        self,
+        rpath: Any,
+        lpath: Any,
+        recursive: bool = False,
+        callback: Any = DEFAULT_CALLBACK,
+        maxdepth: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Download files, or trees, as fsspec specifies; small files together.
+
+        Each file is whole or not there; see `get_file`.
+        """
+        copies = copies_of(self, rpath, lpath, recursive, maxdepth, kwargs)
+        get_file = partial(self.get_file, **kwargs)
+        make_copies(copies, self.session, self._download, callback, get_file)
 
     def get_file(
         self,
@@ -386,15 +408,3 @@ class NatproxyFileSystem(AbstractFileSystem):
         except FileNotFoundError:
             return None
         return kind
-
-
-def progress_of(callback: Any) -> Progress:
-    """Return a function that sets the size and the value of an fsspec callback, in bytes."""
-
-    def report(event: Event) -> None:
-        if event.phase in (Phase.RECEIVING, Phase.RESTARTING, Phase.COMPLETE):
-            if event.size is not None and callback.size != event.size:
-                callback.set_size(event.size)
-            callback.absolute_update(event.done)
-
-    return report

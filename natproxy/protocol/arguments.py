@@ -1,4 +1,7 @@
-"""The arguments of a command of version 2: an encoded file name, then ``key=value`` words."""
+"""The arguments of a command of version 2: an encoded file name, then ``key=value`` words.
+
+``PACK`` has several names, and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any, NamedTuple
 
 from natproxy.protocol.errors import BAD_REQUEST, Refusal
 from natproxy.protocol.text import WireError, printable
-from natproxy.protocol.verbs import VERBS, Command, Naming, checked_line
+from natproxy.protocol.verbs import MAX_LINE, VERBS, Command, Naming, checked_line
 
 MAX_SIZE = 2**63 - 1
 """The largest size or offset on the wire, in bytes: that of ``off_t``."""
@@ -19,8 +22,13 @@ MAX_SIZE = 2**63 - 1
 ROOT = b"."
 """The name of the served directory itself, where a verb needs a name."""
 
+MAX_NAMES = 512
+"""Names in one ``PACK``."""
+
 _TO_ENCODE = re.compile(rb"[^!-~]|%")
 _ENCODED = re.compile(rb"[!-$&-~]*(?:%[0-9A-Fa-f]{2}[!-$&-~]*)*")
+# Words that mean themselves, between single spaces.
+_PLAIN_WORDS = re.compile(rb"[!-$&-~]+(?: [!-$&-~]+)*")
 _NUMBER = re.compile(rb"[0-9]{1,19}")
 # Loaded at import: after a daemon has changed its user, it may not be able to read the module.
 _ESCAPES = codecs.lookup("unicode_escape")
@@ -39,6 +47,10 @@ def decode_name(word: bytes) -> bytes:
 
     :raises WireError: if the word is not percent-encoded.
     """
+    return _decoded(word)
+
+
+def _decoded(word: bytes) -> bytes:
     if not (word and _ENCODED.fullmatch(word)):
         raise WireError(f"malformed name '{printable(word, 80)}'")
     if b"%" not in word:
@@ -59,6 +71,7 @@ class Arguments(NamedTuple):
     :ivar after: the listing begins after this name; empty for its beginning.
     :ivar limit: maximal number of entries on a page; ``None`` for the server's own limit.
     :ivar alg: the algorithm of the digest.
+    :ivar names: of the files, for a verb that has several.
     """
 
     name: bytes = b""
@@ -69,6 +82,7 @@ class Arguments(NamedTuple):
     after: bytes = b""
     limit: int | None = None
     alg: str = "sha256"
+    names: tuple[bytes, ...] = ()
 
 
 def _number(value: bytes) -> int:
@@ -111,6 +125,8 @@ def parse_arguments(command: Command) -> Arguments:
     :raises Refusal: with code 400 and a message that names the unknown or malformed argument.
     """
     verb = VERBS[command.verb]
+    if verb.naming is Naming.SEVERAL:
+        return Arguments(names=tuple(parse_names(command)))
     words = command.name.split()
     values: dict[str, Any] = {}
     if verb.needs_name and not words:
@@ -136,8 +152,27 @@ def parse_arguments(command: Command) -> Arguments:
     return Arguments(**values)
 
 
+def parse_names(command: Command) -> list[bytes]:
+    """Return the names of a command whose verb has several, in order.
+
+    :raises Refusal: with code 400 if a name is malformed, if there is none, or if there are more
+        than `MAX_NAMES`.
+    """
+    words = command.name.split()
+    if not words:
+        raise Refusal(BAD_REQUEST, "missing file name")
+    if len(words) > MAX_NAMES:
+        raise Refusal(BAD_REQUEST, f"{len(words)} file names: at most {MAX_NAMES} are allowed")
+    if _PLAIN_WORDS.fullmatch(command.name) and ROOT not in words:
+        return words
+    try:
+        return [b"" if word == ROOT else _decoded(word) for word in words]
+    except WireError as error:
+        raise Refusal(BAD_REQUEST, _ascii(str(error))) from error
+
+
 def name_of(command: Command) -> bytes:
-    """Return the file name in a command with any verb, for tables and logs.
+    """Return the file name in a command with any verb, for tables and logs; the first of several.
 
     :return: empty if there is none; the encoded word if it is malformed; `REDACTED` in place
         of a secret.
@@ -155,6 +190,27 @@ def name_of(command: Command) -> bytes:
         return word
 
 
+def _decoded_or_as_it_is(word: bytes) -> bytes:
+    try:
+        return _decoded(word)
+    except WireError:
+        return word
+
+
+def names_of(command: Command) -> list[bytes]:
+    """Return all file names in a command with any verb, each as `name_of` returns it.
+
+    :return: the list is empty if there is none.
+    """
+    verb = VERBS.get(command.verb)
+    if verb is None or verb.naming is not Naming.SEVERAL:
+        name = name_of(command)
+        return [name] if name else []
+    if _PLAIN_WORDS.fullmatch(command.name):
+        return command.name.split()
+    return [_decoded_or_as_it_is(word) for word in command.name.split()]
+
+
 def format_request(word: bytes, arguments: Arguments = Arguments()) -> bytes:  # noqa: B008  # immutable
     """Return the line of a command of version 2, line feed included.
 
@@ -162,6 +218,8 @@ def format_request(word: bytes, arguments: Arguments = Arguments()) -> bytes:  #
     :raises WireError: if the line is too long, or an argument has no valid form.
     """
     verb = VERBS[word]
+    if verb.naming is Naming.SEVERAL:
+        return _several_names(word, arguments.names)
     words = [word]
     if verb.naming is not Naming.NONE and (arguments.name or verb.needs_name):
         name = encode_name(arguments.name) or ROOT
@@ -180,6 +238,15 @@ def format_request(word: bytes, arguments: Arguments = Arguments()) -> bytes:  #
                 ) from error
             words.append(key + b"=" + word)
     return checked_line(b" ".join(words), max(arguments.name, arguments.after, key=len))
+
+
+def _several_names(word: bytes, names: tuple[bytes, ...]) -> bytes:
+    if not 0 < len(names) <= MAX_NAMES:
+        raise WireError(f"{word.decode()} takes 1 to {MAX_NAMES} file names, not {len(names)}")
+    line = b" ".join((word, *(encode_name(name) or ROOT for name in names)))
+    if len(names) > 1 and len(line) > MAX_LINE:
+        raise WireError(f"{len(names)} file names are too long for one line of {MAX_LINE} bytes")
+    return checked_line(line, names[0])
 
 
 def abilities() -> bytes:

@@ -14,6 +14,8 @@ BAD_REQUEST = 400
 FORBIDDEN = 403
 NOT_FOUND = 404
 CHANGED = 412
+TOO_LARGE = 413
+"""The file is not packed because of its size: ``GET`` sends it."""
 RANGE_NOT_SATISFIABLE = 416
 TOO_MANY_REQUESTS = 429
 INTERNAL_ERROR = 500

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from natproxy.metadata import FILE, UNREAD_METADATA, Entry, Metadata
+from natproxy.metadata import DIRECTORY, FILE, UNREAD_METADATA, Entry, Metadata
 from natproxy.protocol.arguments import MAX_SIZE, decode_name, encode_name
 from natproxy.protocol.replies import Lines
 from natproxy.protocol.text import WireError, printable
@@ -16,6 +16,12 @@ _MTIME = re.compile(r"(-?)([0-9]{1,19})(?:\.([0-9]{1,9}))?")
 _SIZE = re.compile(r"[0-9]{1,19}")
 _TOKEN = re.compile(r"[!-~]{1,128}")
 _HEX = re.compile(r"[0-9a-f]{64}")
+# Nearly every line of a page; no longer than `MAX_LINE`. Any other one is parsed word by word.
+_ENTRY = re.compile(
+    rb"(?m)^type=(file|dir) size=([0-9]{1,18}) mtime=([0-9]{1,18}\.[0-9]{9})"
+    rb" etag=([!-~]{1,128})( unread=1)? ([!-~]{1,16000})\n"
+)
+_MORE_LINE = MORE + b"\n"
 _UNREAD_WORDS = b"type=unread size=0 mtime=0.0 etag=-"
 
 
@@ -177,6 +183,11 @@ class EntryLines:
         :raises WireError: for a line that is malformed, follows `MORE`, or is longer than
             `MAX_LINE`.
         """
+        if not (self.more or self._lines.unfinished):
+            entries = _usual_entries(data.removesuffix(_MORE_LINE))
+            if entries is not None:
+                self.more = data.endswith(_MORE_LINE)
+                return entries
         entries = []
         for line in self._lines.feed(data):
             if self.more:
@@ -194,6 +205,30 @@ class EntryLines:
         """
         if self._lines.unfinished:
             raise WireError("a page that ends inside a line")
+
+
+def _usual_entries(lines: bytes) -> list[Entry] | None:
+    """Return the entries of whole lines; ``None`` if there is another line than usual ones.
+
+    :raises WireError: if a name is malformed.
+    """
+    found = _ENTRY.findall(lines)
+    # Each match is one whole line.
+    if len(found) != lines.count(b"\n") or lines[-1:] != b"\n":
+        return None
+    return [
+        Entry(
+            decode_name(name) if b"%" in name else name,
+            Metadata(
+                FILE if kind == b"file" else DIRECTORY,
+                int(size),
+                int(mtime.replace(b".", b"")),
+                str(etag, "ascii"),
+            ),
+            unread != b"",
+        )
+        for kind, size, mtime, etag, unread, name in found
+    ]
 
 
 class _Fields:

@@ -36,6 +36,8 @@ class Naming(enum.Enum):
     """The next word, percent-encoded."""
     OPTIONAL = "optional"
     """The next word, percent-encoded, unless it contains a ``=``; or none."""
+    SEVERAL = "several"
+    """All words, one or more, each percent-encoded."""
 
 
 class Verb(NamedTuple):
@@ -55,7 +57,7 @@ class Verb(NamedTuple):
     @property
     def needs_name(self) -> bool:
         """Whether a command without a file name is malformed."""
-        return self.naming in (Naming.REST, Naming.ENCODED)
+        return self.naming in (Naming.REST, Naming.ENCODED, Naming.SEVERAL)
 
 
 VERBS = {
@@ -67,6 +69,7 @@ VERBS = {
         Verb(b"STAT", Framing.NOTHING, Naming.ENCODED, 2),
         Verb(b"GET", Framing.COUNTED, Naming.ENCODED, 2, (b"offset", b"length", b"if-match")),
         Verb(b"LS", Framing.COUNTED, Naming.OPTIONAL, 2, (b"depth", b"after", b"limit")),
+        Verb(b"PACK", Framing.COUNTED, Naming.SEVERAL, 2),
         Verb(b"HASH", Framing.NOTHING, Naming.ENCODED, 2, (b"offset", b"length", b"alg")),
     )
 }

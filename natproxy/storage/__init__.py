@@ -4,16 +4,30 @@ The interface and its rules are in `natproxy.storage.interface`. No module here 
 protocol, or uses a reactor.
 """
 
-from natproxy.storage.interface import NotFound, OpenFile, Step, Storage, TopFiles
+from natproxy.storage.interface import (
+    Changing,
+    NotFound,
+    OpenFile,
+    Snapshot,
+    Snapshots,
+    Step,
+    Storage,
+    TooLarge,
+    TopFiles,
+)
 from natproxy.storage.local.metadata import RacyTimestamps
 from natproxy.storage.local.storage import LocalStorage
 
 __all__ = [
+    "Changing",
     "LocalStorage",
     "NotFound",
     "OpenFile",
     "RacyTimestamps",
+    "Snapshot",
+    "Snapshots",
     "Step",
     "Storage",
+    "TooLarge",
     "TopFiles",
 ]

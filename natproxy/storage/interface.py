@@ -15,22 +15,23 @@ listed.
 
 Threads: the file server calls `Storage.metadata`, `Storage.open` and `OpenFile.is_racy` in the
 reactor's thread. It calls the other methods of an `OpenFile` in that thread or in another one,
-never two of them at the same time on one file. It calls `Storage.entries` and `Storage.top_files`
-in other threads, several at once. These must not hold the interpreter lock for more than a few
-milliseconds in one call, or the reactor stalls: see `in_runs`.
+never two of them at the same time on one file. It calls `Storage.entries`, `Storage.top_files` and
+`Storage.snapshots` in other threads, several at once. These must not hold the interpreter lock for
+more than a few milliseconds in one call, or the reactor stalls: see `in_runs`.
 
 An object store fits as follows. `OpenFile.fileno` returns ``None``; `OpenFile.read_at` is a ranged
 ``GET`` on the condition that the object still has its etag (or the rest of one such response
 while reads are sequential), so that `OpenFile.unchanged` is true and `OpenFile.is_racy` false;
-`OpenFile.blocking` is true. Keys are listed after a key and in the order of their bytes, which is
-the order of `Storage.entries`; directories are the prefixes of keys. The etag is the store's.
-`Storage.metadata` and `Storage.open` will wait for the network: before such a storage can be
-served, the file server has to call them in threads too, which it does not do yet.
+`OpenFile.blocking` is true, and `Storage.snapshots` is `snapshots_by_opening`. Keys are listed
+after a key and in the order of their bytes, which is the order of `Storage.entries`; directories
+are the prefixes of keys. The etag is the store's. `Storage.metadata` and `Storage.open` will wait
+for the network: before such a storage can be served, the file server has to call them in threads
+too, which it does not do yet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -57,6 +58,28 @@ def in_runs(items: Iterable[T]) -> Iterator[list[T]]:
 
 class NotFound(Exception):
     """There is nothing to serve under a name; clients do not learn why."""
+
+
+class TooLarge(Exception):
+    """A file is larger than the caller accepts."""
+
+
+class Changing(Exception):
+    """A file was modified each time that it was read."""
+
+
+class Snapshot(NamedTuple):
+    """One state of a file.
+
+    :ivar metadata: of that state.
+    :ivar data: all of its bytes.
+    """
+
+    metadata: Metadata
+    data: bytes
+
+
+Snapshots = Generator[Snapshot | NotFound | TooLarge | Changing | OSError, None, None]
 
 
 class Step(NamedTuple):
@@ -213,6 +236,19 @@ class Storage(Protocol):
         """
         ...
 
+    def snapshots(
+        self, names: Sequence[bytes], largest: int, check: Check = unchecked
+    ) -> Snapshots:
+        """Read small files, each in one state.
+
+        :param largest: bytes of a file that is read.
+        :param check: called before each file.
+        :return: a generator that the caller closes; it holds descriptors until then. For each
+            name, in order, it yields a snapshot, or the exception with which reading it failed;
+            `NotFound` and ``OSError`` as `open` raises them.
+        """
+        ...
+
     def top_files(self, check: Check = unchecked) -> TopFiles:
         """Return the names of the files directly in the top directory, without metadata.
 
@@ -220,3 +256,47 @@ class Storage(Protocol):
         :raises OSError: if the top directory cannot be read.
         """
         ...
+
+
+SNAPSHOT_TRIES = 4
+"""Times that a file which is being modified is read for a snapshot."""
+
+
+def snapshots_by_opening(
+    open_file: Callable[[bytes], OpenFile],
+    names: Sequence[bytes],
+    largest: int,
+    check: Check = unchecked,
+) -> Snapshots:
+    """Read small files for `Storage.snapshots`, by opening each as for any other use.
+
+    :param open_file: as `Storage.open`.
+    """
+    for name in names:
+        check()
+        yield snapshot_by_opening(open_file, name, largest)
+
+
+def snapshot_by_opening(
+    open_file: Callable[[bytes], OpenFile], name: bytes, largest: int
+) -> Snapshot | NotFound | TooLarge | Changing | OSError:
+    """Read one file for `Storage.snapshots`; see `snapshots_by_opening`."""
+    try:
+        for _ in range(SNAPSHOT_TRIES):
+            file = open_file(name)
+            try:
+                metadata = file.metadata
+                if metadata.size > largest:
+                    return TooLarge()
+                data = b""
+                while len(data) < metadata.size and (
+                    piece := file.read_at(len(data), metadata.size - len(data))
+                ):
+                    data += piece
+                if len(data) == metadata.size and file.current_etag() == metadata.etag:
+                    return Snapshot(metadata, data)
+            finally:
+                file.close()
+    except (NotFound, OSError) as error:
+        return error
+    return Changing()

@@ -31,6 +31,7 @@ from natproxy.protocol import (
     parse_arguments,
     parse_command,
 )
+from tests.support.packs import pack_body
 
 
 class AnsweringServer:
@@ -124,6 +125,9 @@ class Version2:
     def _version_2(self, verb: bytes, arguments: Arguments) -> bytes:
         if verb == b"LS":
             return self._list(arguments)
+        if verb == b"PACK":
+            body = pack_body(arguments.names, self._find)
+            return b"OK %d\n%b" % (len(body), body)
         if not arguments.name:
             return b"OK " + format_metadata(Metadata(DIRECTORY, 0, 0, "d")) + b"\n"
         content = self.files.get(arguments.name)
@@ -142,6 +146,10 @@ class Version2:
             return format_range(Range(len(part), arguments.offset, metadata)) + part
         digest = Digest(hashlib.sha256(part).hexdigest(), len(content), metadata.etag)
         return b"OK " + format_digest(digest) + b"\n"
+
+    def _find(self, name: bytes) -> tuple[bytes, Metadata] | None:
+        content = self.files.get(name)
+        return None if content is None else (content, metadata_of(content))
 
     def _list(self, arguments: Arguments) -> bytes:
         entries = [

@@ -54,17 +54,19 @@ class ScriptedServer:
                 return
             with connection:
                 connection.settimeout(10)
+                # Commands may arrive before the reply to an earlier one.
+                pending = b""
                 for expected, reply in scene:
-                    got = b""
-                    while not got.endswith(expected):
+                    while expected not in pending:
                         try:
                             data = connection.recv(65536)
                         except ConnectionResetError:
                             data = b""
                         if not data:
                             break
-                        got += data
-                    self.received += got
+                        pending += data
+                        self.received += data
+                    pending = pending[pending.find(expected) + len(expected) :]
                     with contextlib.suppress(ConnectionError):
                         connection.sendall(reply)
                 if self._linger:

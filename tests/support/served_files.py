@@ -29,6 +29,7 @@ from natproxy.protocol import (
     FILE,
     FILE_NOT_FOUND,
     MORE,
+    PACK_SIZE,
     UNKNOWN_COMMAND,
     Arguments,
     Command,
@@ -46,6 +47,7 @@ from natproxy.protocol import (
     parse_arguments,
     parse_command,
 )
+from tests.support.packs import pack_body
 
 MTIME = 1_600_000_000_123_456_789
 
@@ -80,6 +82,8 @@ class ServedFiles:
     :ivar directories: empty directories.
     :ivar listing: entries that ``LS`` returns instead of the real ones.
     :ivar page: entries on a page.
+    :ivar lacking: verbs that it does not support.
+    :ivar pack_size: bytes that end the reply to a ``PACK``.
     :ivar commands: received commands with their arguments.
     :ivar sent: number of sent bytes of files.
     """
@@ -89,6 +93,8 @@ class ServedFiles:
         self.directories: set[bytes] = set()
         self.listing: Iterable[Entry] | None = None
         self.page = 1000
+        self.lacking: set[bytes] = set()
+        self.pack_size = PACK_SIZE
         self.commands: list[bytes] = []
         self.sent = 0
         self._files: dict[bytes, Served] = {}
@@ -186,7 +192,7 @@ class ServedFiles:
                 return False
             body = body[: fault.cut]
         with self._lock:
-            if command.verb in (b"GET", b"DOWNLOAD"):
+            if command.verb in (b"GET", b"DOWNLOAD", b"PACK"):
                 self.sent += len(body)
         connection.sendall(header + body)
         return fault.cut is None
@@ -198,14 +204,19 @@ class ServedFiles:
         if command.verb == b"LIST":
             names = sorted(name for name in self._files if b"/" not in name)
             return b"OK\n" + b"".join(name + b"\n" for name in names) + b"END\n", b""
-        if not command.known or self.version == 1:
+        if not command.known or self.version == 1 or command.verb in self.lacking:
             raise Refusal(400, UNKNOWN_COMMAND)
         if command.verb == b"FEAT":
-            return b"OK\n" + abilities() + END + b"\n", b""
+            lines = abilities().splitlines(keepends=True)
+            listed = [line for line in lines if line.split()[0] not in self.lacking]
+            return b"OK\n" + b"".join(listed) + END + b"\n", b""
         arguments = parse_arguments(command)
         if command.verb == b"LS":
             page = self._page(arguments)
             return b"OK %d\n" % len(page), page
+        if command.verb == b"PACK":
+            body = pack_body(arguments.names, self._files.get, self.pack_size)
+            return b"OK %d\n" % len(body), body
         if command.verb == b"STAT" and self._is_directory(arguments.name):
             return b"OK " + format_metadata(_directory(arguments.name).metadata) + b"\n", b""
         content, metadata = self._file(arguments.name)

@@ -19,7 +19,7 @@ from natproxy.cli.shell.suggestions import Suggester
 from tests.support.manual import section
 
 TYPED = {
-    *("N", "RATE", "SECONDS", "DURATION", "TIME", "WORKER:SEQ", "WORD"),
+    *("N", "PATTERN", "RATE", "SECONDS", "DURATION", "TIME", "WORKER:SEQ", "WORD"),
     *("ADDRESS", "HOST:PORT", "HOST[:PORT]", "[ADDRESS:]PORT", "ENDPOINT"),
 }
 """Values that have no completion; the values of all other options are completed."""

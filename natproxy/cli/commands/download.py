@@ -42,7 +42,9 @@ class Download(Command):
             destination = local_path(arguments.destination)
         try:
             path = download_version1(
-                sessions.session(arguments), as_name(remote_name(arguments.name)), destination
+                sessions.session(arguments),
+                as_name(sessions.absolute(remote_name(arguments.name))),
+                destination,
             )
         except NotFound as error:
             # The text of version 1 alone: programs compare it.

@@ -8,9 +8,11 @@ from natproxy.cli.command import Command
 from natproxy.cli.options import (
     LOCAL_FILE,
     REMOTE_FILE,
+    add_input_options,
     add_retry_options,
     add_server_options,
     add_transfer_options,
+    add_tree_options,
 )
 
 TYPE_CHECKING = False
@@ -29,7 +31,15 @@ class Get(Command):
         add_server_options(parser)
         add_transfer_options(parser)
         add_retry_options(parser, 1800.0)
-        parser.add_argument("paths", metavar=REMOTE_FILE, nargs="+", help="file")
+        add_input_options(parser)
+        parser.add_argument("paths", metavar=REMOTE_FILE, nargs="*", help="file, or a pattern")
+        parser.add_argument(
+            "-r",
+            "--recursive",
+            action="store_true",
+            help="download directories, with all that is in them; --output is a directory",
+        )
+        add_tree_options(parser)
         parser.add_argument(
             "-o",
             "--output",
@@ -51,18 +61,28 @@ class Get(Command):
             report_version,
             write_to_output,
         )
+        from natproxy.cli.targets import targets_of
+        from natproxy.client.errors import UsageError
         from natproxy.client.transfer.batch import download_all
 
-        session, names = sessions.targets(arguments, arguments.paths)
         options = download_options_of(arguments, _existing(arguments))
+        if arguments.recursive:
+            if arguments.output == "-":
+                raise UsageError("-r saves directories: --output - is not one")
+            from natproxy.cli.trees import TreeDownloads
+
+            return TreeDownloads(arguments, sessions).run(options)
+        if arguments.rules or arguments.max_entries is not None:
+            raise UsageError("--include, --exclude and --max-entries are for directories: with -r")
+        session, names = targets_of(arguments, sessions)
         if arguments.output == "-":
             display = display_beside_output(arguments)
             return write_to_output(session, names, options, display, sessions.prompting)
         wanted = destinations(names, arguments.output)
         with display_for(arguments.progress, arguments.quiet) as display:
-            report_version(session, arguments, display)
             display.expect(len(wanted), None)
             results = download_all(session, wanted, options, jobs_of(arguments), display)
+            report_version(session, results, display)
         return report_results(results, arguments.quiet, sessions.complain)
 
 

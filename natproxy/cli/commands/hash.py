@@ -26,13 +26,17 @@ class Hash(Command):
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_server_options(parser)
         add_retry_options(parser)
-        parser.add_argument("paths", metavar=REMOTE_FILE, nargs="+", help="file")
+        parser.add_argument("paths", metavar=REMOTE_FILE, nargs="+", help="file, or a pattern")
         add_json_option(parser)
 
     def run(self, arguments: Namespace, sessions: Sessions) -> int:
+        from natproxy.cli.context import retrier_of
         from natproxy.cli.records import Replies, digest_record, write_json, write_lines
+        from natproxy.cli.targets import targets_of
 
-        replies = Replies(arguments, sessions, lambda session, name: session.hash(name))
+        session, names = targets_of(arguments, sessions)
+        retry = retrier_of(arguments, session, sessions.complain)
+        replies = Replies(names, session.hash, retry, sessions.complain)
         if arguments.json:
             write_json(digest_record(name, digest) for name, digest in replies)
         else:

@@ -27,14 +27,20 @@ class Stat(Command):
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_server_options(parser)
         add_retry_options(parser)
-        parser.add_argument("paths", metavar=REMOTE_FILE, nargs="+", help="file or directory")
+        parser.add_argument(
+            "paths", metavar=REMOTE_FILE, nargs="+", help="file or directory, or a pattern"
+        )
         add_json_option(parser)
 
     def run(self, arguments: Namespace, sessions: Sessions) -> int:
+        from natproxy.cli.context import retrier_of
         from natproxy.cli.records import Replies, record_of, time_text, write_json
+        from natproxy.cli.targets import targets_of
         from natproxy.protocol import ROOT, printable
 
-        replies = Replies(arguments, sessions, lambda session, name: session.stat(name))
+        session, names = targets_of(arguments, sessions, directories=True)
+        retry = retrier_of(arguments, session, sessions.complain)
+        replies = Replies(names, session.stat, retry, sessions.complain)
         if arguments.json:
             write_json(record_of(name, metadata) for name, metadata in replies)
         else:

@@ -11,8 +11,10 @@ Each line has these members; an unknown number is ``null``::
 ``time`` is in seconds since the display was created. ``"fetched"`` counts the bytes received
 from the server, including discarded ones; ``done`` the bytes that are on the disk, including
 those from before. A message for people is the member ``message`` of a file or of the whole
-line. A line about a change of phase also has ``event``, with the members of a file. The last
-line has ``"ended": true``. ``sync`` adds a line whose member ``sync`` is its result.
+line. A line about a change of phase also has ``event``, with the members of a file. A small file
+that is received with others has no line but that of its end, whose totals may be those of 0.1
+seconds before. The last line has ``"ended": true``. ``sync`` adds a line whose member ``sync`` is
+its result.
 
 Phases are those of `natproxy.client.events.Phase`. Everything is ASCII. A byte of a name that
 is not UTF-8, ``0xNN``, is a lone surrogate ``\udcNN``, as ``os.fsencode`` expects it.
@@ -35,6 +37,8 @@ from natproxy.client.requests import name_text
 
 INTERVAL = 1.0
 """Seconds between two lines if no phase changes."""
+OLDEST = 0.1
+"""Seconds that the totals in a line about the end of a small file may be old."""
 REPORTED = ENDS | {Phase.RESTARTING, Phase.WAITING}
 """The phases that have a line of their own when they start."""
 
@@ -56,8 +60,12 @@ class JsonLines(Closing):
         self._quiet = quiet
         self._tally = Tally(clock)
         self._ticker = Ticker(interval, self.tick)
+        self._clock = clock
         self._lock = threading.Lock()
         self._closed = False
+        # The members of the last line, without those of its event, and when they were computed.
+        self._last = ""
+        self._last_at = 0.0
 
     def __enter__(self) -> JsonLines:
         self._ticker.start()
@@ -66,7 +74,9 @@ class JsonLines(Closing):
     def __call__(self, event: Event) -> None:
         changed = self._tally.add(event)
         if changed is not None and changed.phase in REPORTED:
-            self._write({"event": _members(changed)})
+            # Thousands of small files may end together.
+            age = OLDEST if changed.phase in ENDS and not changed.seconds else 0.0
+            self._write({"event": _members(changed)}, age)
 
     def expect(self, files: int, size: int | None) -> None:
         self._tally.expect(files, size)
@@ -87,12 +97,21 @@ class JsonLines(Closing):
         self._ticker.stop()
         self._write({"ended": True})
 
-    def _write(self, more: dict[str, object]) -> None:
+    def _write(self, more: dict[str, object], age: float = 0.0) -> None:
+        """Write a line.
+
+        :param age: seconds that its totals may be old.
+        """
         # Under the lock, times do not decrease and nothing follows the last line.
         with self._lock:
-            if not self._closed:
-                self._closed = "ended" in more
-                write_line(self._stream, json.dumps(self._line() | more))
+            if self._closed:
+                return
+            self._closed = "ended" in more
+            now = self._clock()
+            if not self._last or now - self._last_at >= age:
+                self._last, self._last_at = json.dumps(self._line())[:-1], now
+            rest = f", {json.dumps(more)[1:]}" if more else "}"
+            write_line(self._stream, self._last + rest)
 
     def _line(self) -> dict[str, object]:
         view = self._tally.view()

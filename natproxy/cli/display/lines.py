@@ -33,8 +33,9 @@ class Messages(Closing):
         if phase is Phase.RECEIVING:
             return
         if phase in ENDS:
-            with self._lock:
-                self._last.pop(event.name, None)
+            if self._last:
+                with self._lock:
+                    self._last.pop(event.name, None)
         elif phase in (Phase.WAITING, Phase.RESTARTING) and event.message:
             with self._lock:
                 known = self._last.get(event.name) == event.message
@@ -72,6 +73,7 @@ class Lines(Messages):
         super().__init__(stream, quiet=False)
         self._tally = Tally(clock)
         self._ticker = Ticker(interval, self.tick)
+        self._received = 0
 
     def __enter__(self) -> Lines:
         self._ticker.start()
@@ -87,10 +89,13 @@ class Lines(Messages):
         self._tally.expect(files, size)
 
     def tick(self) -> None:
-        """Write a line of progress if a file is in progress."""
+        """Write a line of progress if a file is in progress, or bytes have been received."""
         view = self._tally.view()
-        if view.rows:
-            self._write(_several(view) if view.files_total > 1 else _one(view.rows[0]))
+        remaining = view.files_total - view.files_done - view.files_failed
+        if view.rows or (remaining and view.received > self._received):
+            several = view.files_total > 1 or not view.rows
+            self._write(_several(view) if several else _one(view.rows[0]))
+        self._received = view.received
 
     def close(self) -> None:
         self._ticker.stop()
@@ -103,7 +108,9 @@ def message_of(event: Event) -> str:
 
 def _complete(row: Row) -> str:
     size = text.amount(row.done if row.size is None else row.size)
-    facts = [f"complete, {size} in {text.elapsed(row.seconds)}"]
+    facts = [
+        f"complete, {size} in {text.elapsed(row.seconds)}" if row.seconds else f"complete, {size}"
+    ]
     if row.per_second is not None:
         facts.append(text.speed(row.per_second))
     return f"{printable(row.name)}: {', '.join(facts)}"
@@ -126,7 +133,7 @@ def _several(view: View) -> str:
         facts.append(f"{view.files_failed} failed")
     facts.append(text.percent(view.bytes_done, view.bytes_total))
     facts.append(text.part_of(view.bytes_done, view.bytes_total))
-    if any(row.phase is Phase.RECEIVING for row in view.rows):
+    if not view.rows or any(row.phase is Phase.RECEIVING for row in view.rows):
         facts += _pace(view.per_second, view.seconds_left)
     else:
         # Nothing is received: name what takes the time instead.

@@ -92,6 +92,9 @@ class Tally:
         self._received = 0
         self._missing = 0
         self._sizes = 0
+        # Bytes received of files without an event of their own, and those of such that have ended.
+        self._together = 0
+        self._together_ended = 0
 
     def expect(self, files: int, size: int | None) -> None:
         """Set the expected totals; see `natproxy.cli.display.Display.expect`."""
@@ -107,6 +110,11 @@ class Tally:
         name, phase, done, size, message = event
         with self._lock:
             file = self._files.get(name)
+            if file is None and phase in ENDS:
+                return self._add_ended(event)
+            if not name:
+                self._together = done
+                return None
             if file is None:
                 file = self._files[name] = _File(event, self._clock())
             elif file.phase is not phase:
@@ -129,8 +137,9 @@ class Tally:
         with self._lock:
             now = self._clock()
             files = self._files.values()
-            received = self._received + sum(file.received_so_far for file in files)
-            done = self._bytes + sum(file.present for file in files)
+            together = max(0, self._together - self._together_ended)
+            received = self._received + together + sum(file.received_so_far for file in files)
+            done = self._bytes + together + sum(file.present for file in files)
             total = self._total(done)
             per_second = self._speed.at(now, received)
             left = None if total is None else total - done - self._missing
@@ -165,6 +174,29 @@ class Tally:
                 return None
             total += file.size
         return total if self._seen else None
+
+    def _add_ended(self, event: Event) -> Row:
+        """Add a file of which this is the only event."""
+        name, phase, done, size, message = event
+        if phase is Phase.FAILED:
+            present = 0
+            # It may have been received, and not written.
+            lost = min(size or 0, max(0, self._together - self._together_ended))
+            self._together_ended += lost
+            self._received += lost
+        else:
+            present = done if size is None else size
+        if phase is Phase.COMPLETE:
+            self._received += present
+            self._together_ended += present
+        self._counts[phase] += 1
+        self._bytes += present
+        expected = present if size is None else size
+        self._sizes += expected
+        self._missing += expected - present
+        row = Row(name, phase, done, size, message, None, None, 0.0)
+        self._ended.append(row)
+        return row
 
     def _end(self, file: _File, row: Row) -> None:
         del self._files[file.name]

@@ -20,9 +20,11 @@ from natproxy.cli.output import is_terminal
 from natproxy.cli.shell.commands import Leave, parsers_with
 from natproxy.cli.shell.quoting import split
 from natproxy.client.errors import ClientError, Interrupted, LocalError, UsageError
+from natproxy.protocol import printable
 from natproxy.settings import one_line
 
-PROMPT = "proxy> "
+LONGEST_SHOWN = 40
+"""Characters of the directory in the prompt, at most: the last names are shown."""
 
 
 def run(arguments: Namespace, sessions: Sessions, commands: Sequence[Command]) -> int:
@@ -41,7 +43,8 @@ def run(arguments: Namespace, sessions: Sessions, commands: Sequence[Command]) -
     if interactive:
         _show(f"Connected to proxy at {session.server}\n")
     parsers = parsers_with(commands)
-    read = _reader(arguments.server, parsers)
+    sessions.directory = b""
+    read = _reader(arguments.server, parsers, lambda: sessions.directory or b"")
     return Shell(arguments, sessions, parsers, read, interactive).run()
 
 
@@ -81,7 +84,7 @@ class Shell:
         while True:
             try:
                 # Several lines may have been pasted at once.
-                for line in self._read(PROMPT).split("\n"):
+                for line in self._read(self._prompt()).split("\n"):
                     self._run_line(line)
             except (EOFError, Leave):
                 return self.exit_status
@@ -89,6 +92,15 @@ class Shell:
                 if not self._interactive:
                     raise
                 rearm()
+
+    def _prompt(self) -> str:
+        directory = self._sessions.directory
+        if not directory:
+            return "proxy> "
+        shown = "/" + printable(directory, 8192)
+        if len(shown) > LONGEST_SHOWN:
+            shown = f"...{shown[3 - LONGEST_SHOWN :]}"
+        return f"proxy:{shown}> "
 
     def _run_line(self, line: str) -> None:
         try:
@@ -130,7 +142,7 @@ class Shell:
             return None
         for action in parser._actions:
             path = getattr(arguments, action.dest, None)
-            if action.metavar in LOCAL and path is not None:
+            if action.metavar in LOCAL and isinstance(path, str):
                 setattr(arguments, action.dest, os.path.expanduser(path))
         return arguments
 
@@ -138,7 +150,9 @@ class Shell:
         self.exit_status = exit_status or self.exit_status
 
 
-def _reader(server: str, parsers: Mapping[str, ArgumentParser]) -> Callable[[str], str]:
+def _reader(
+    server: str, parsers: Mapping[str, ArgumentParser], directory: Callable[[], bytes]
+) -> Callable[[str], str]:
     if not is_terminal(sys.stdin):
         return _read_piped
     if is_terminal(sys.stdout):
@@ -147,7 +161,7 @@ def _reader(server: str, parsers: Mapping[str, ArgumentParser]) -> Callable[[str
         except ImportError:
             # prompt_toolkit comes with the extra "cli".
             return _read_plainly
-        return reader(server, parsers)
+        return reader(server, parsers, directory)
     return _read_plainly
 
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from natproxy.cli.command import Command
 from natproxy.cli.context import Sessions
 from natproxy.cli.encoding import local_path
-from natproxy.cli.options import COMMAND, LOCAL_DIRECTORY
+from natproxy.cli.options import COMMAND, LOCAL_DIRECTORY, REMOTE_DIRECTORY
 from natproxy.cli.parsing import prompt_parsers, summary_of
 from natproxy.client.errors import LocalError, UsageError
-from natproxy.protocol import printable
+from natproxy.protocol import DIRECTORY, printable
 
 
 class Leave(Exception):
@@ -21,6 +21,44 @@ class Leave(Exception):
 
 
 class ChangeDirectory(Command):
+    """Changes the directory on the server that paths are relative to."""
+
+    name = "cd"
+    help = "change the directory on the server"
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "directory",
+            metavar=REMOTE_DIRECTORY,
+            nargs="?",
+            default="/",
+            help="directory to change to (default: the served directory)",
+        )
+
+    def run(self, arguments: Namespace, sessions: Sessions) -> int:
+        session, (name,) = sessions.targets(arguments, [arguments.directory])
+        if session is not sessions.session(arguments):
+            raise UsageError(f"{printable(name)}: is on another server than the prompt's")
+        if name:
+            session.require_version_2("list directories")
+            if session.stat(name).type != DIRECTORY:
+                raise UsageError(f"{printable(name)}: not a directory")
+        sessions.directory = name
+        return 0
+
+
+class ShowDirectory(Command):
+    """Writes the directory on the server that paths are relative to."""
+
+    name = "pwd"
+    help = "show the directory on the server"
+
+    def run(self, arguments: Namespace, sessions: Sessions) -> int:
+        sys.stdout.write(f"/{printable(sessions.directory or b'', 8192)}\n")
+        return 0
+
+
+class ChangeLocalDirectory(Command):
     """Changes the local directory."""
 
     name = "lcd"
@@ -44,7 +82,7 @@ class ChangeDirectory(Command):
         return 0
 
 
-class ShowDirectory(Command):
+class ShowLocalDirectory(Command):
     """Writes the local directory."""
 
     name = "lpwd"
@@ -113,6 +151,15 @@ def parsers_with(commands: Sequence[Command]) -> Mapping[str, ArgumentParser]:
     """
     help_ = Help()
     help_.parsers = prompt_parsers(
-        [*commands, ChangeDirectory(), ShowDirectory(), help_, Exit(), Quit()]
+        [
+            *commands,
+            ChangeDirectory(),
+            ShowDirectory(),
+            ChangeLocalDirectory(),
+            ShowLocalDirectory(),
+            help_,
+            Exit(),
+            Quit(),
+        ]
     )
     return help_.parsers

@@ -19,15 +19,18 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from natproxy.cli.shell.suggestions import Suggester
 
 
-def reader(server: str, parsers: Mapping[str, ArgumentParser]) -> Callable[[str], str]:
+def reader(
+    server: str, parsers: Mapping[str, ArgumentParser], directory: Callable[[], bytes]
+) -> Callable[[str], str]:
     """Return a function that reads a line from the terminal.
 
     :param server: whose names are completed.
     :param parsers: of the commands that are completed, by name.
+    :param directory: returns the directory on the server that paths are relative to.
     """
     session: PromptSession[str] = PromptSession(
         history=history(),
-        completer=SuggestingCompleter(Suggester(server, parsers)),
+        completer=SuggestingCompleter(Suggester(server, parsers, directory)),
         complete_while_typing=False,
         key_bindings=bindings(),
     )

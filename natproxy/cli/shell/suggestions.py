@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from argparse import Action, ArgumentParser
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from natproxy.cli.candidates import ManyNames, local_names
@@ -32,11 +32,18 @@ class Suggester:
 
     :param server: whose names complete a line that does not specify a server.
     :param parsers: of the commands, by name.
+    :param directory: returns the directory on the server that paths are relative to.
     """
 
-    def __init__(self, server: str, parsers: Mapping[str, ArgumentParser]) -> None:
+    def __init__(
+        self,
+        server: str,
+        parsers: Mapping[str, ArgumentParser],
+        directory: Callable[[], bytes] = bytes,
+    ) -> None:
         self._server = server
         self._parsers = parsers
+        self._directory = directory
         self._names = ManyNames()
 
     def suggest(self, line: str) -> tuple[int, list[Suggestion]]:
@@ -85,7 +92,7 @@ class Suggester:
         elif action.metavar in REMOTE:
             server = expected.server or self._server
             for name in self._names.starting_with(
-                word.text, server, action.metavar == REMOTE_DIRECTORY
+                word.text, server, action.metavar == REMOTE_DIRECTORY, self._directory()
             ):
                 yield _named(name, word.style)
         elif action.metavar in LOCAL:
@@ -135,7 +142,7 @@ class Expected:
         for action in actions:
             if action.option_strings:
                 continue
-            if positionals == 0 or action.nargs == "+":
+            if positionals == 0 or action.nargs in ("+", "*"):
                 self.positional = action
                 break
             positionals -= 1
@@ -153,7 +160,8 @@ def takes_value(action: Action) -> bool:
 def _options(command: ArgumentParser, typed: str, before: Iterable[str]) -> Iterator[Suggestion]:
     for action in command._actions:
         fitting = [name for name in action.option_strings if name.startswith(typed)]
-        if fitting and not set(action.option_strings) & set(before):
+        repeatable = action.dest == "rules"
+        if fitting and (repeatable or not set(action.option_strings) & set(before)):
             # The last name is the long one.
             yield Suggestion(f"{fitting[-1]} ", ", ".join(action.option_strings), action.help or "")
 

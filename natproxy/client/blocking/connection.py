@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from natproxy.address import Address
+from natproxy.client.blocking.reply import Reply
 from natproxy.client.blocking.route import (
     IDLE_LIMIT,
     Attempts,
@@ -27,7 +30,6 @@ from natproxy.client.errors import (
     ServerError,
 )
 from natproxy.client.exchange import Exchange
-from natproxy.client.rate import RateMonitor
 from natproxy.kernel.keepalive import probe_idle
 from natproxy.protocol import Arguments, WireError
 
@@ -35,106 +37,11 @@ CHUNK = 256 * 1024
 """Bytes that are received at once, unless the caller provides a buffer."""
 
 
-class Reply:
-    """A reply whose header has been received and is no error.
-
-    Iterate over it, or use `receive_into`, to read its body. If the body is not read to its
-    end, the connection is aborted.
-
-    :ivar header: parsed.
-    """
-
-    def __init__(self, connection: Connection, exchange: Exchange, first: bytes) -> None:
-        assert exchange.header is not None
-        self.header = exchange.header
-        self._connection = connection
-        self._exchange = exchange
-        self._first = first
-
-    def __iter__(self) -> Iterator[bytes]:
-        """Yield the body in pieces.
-
-        :raises ConnectionBroken: if it does not arrive completely, or much too slowly.
-        """
-        first, self._first = self._first, b""
-        if first:
-            yield first
-        if self._exchange.complete:
-            # As are most short replies: there is no rate to check.
-            return
-        monitor = self.rate_monitor()
-        while not self._exchange.complete:
-            began = time.monotonic()
-            data = self._own_connection().receive()
-            if not data:
-                raise self._cut_off()
-            try:
-                monitor.received(len(data), time.monotonic() - began)
-            except ConnectionBroken:
-                self._connection.close()
-                raise
-            body = self._exchange.feed(data)
-            if body:
-                yield body
-
-    def read(self) -> bytes:
-        """Return the whole body. Memory is allocated as bytes are received.
-
-        :raises ConnectionBroken: if it does not arrive completely.
-        """
-        received = bytearray()
-        for piece in self:
-            received += piece
-        return bytes(received)
-
-    def receive_into(self, buffer: memoryview) -> int:
-        """Receive bytes of a counted body directly into memory.
-
-        :return: how many; 0 at the end of the body, or for an empty buffer.
-        :raises ConnectionBroken: if the body does not arrive completely.
-        """
-        if self._first:
-            size = min(len(buffer), len(self._first))
-            buffer[:size], self._first = self._first[:size], self._first[size:]
-            return size
-        wanted = min(len(buffer), self._exchange.remaining)
-        if not wanted:
-            return 0
-        size = self._own_connection().receive_into(buffer[:wanted])
-        if not size:
-            raise self._cut_off()
-        self._exchange.advance(size)
-        return size
-
-    def rate_monitor(self) -> RateMonitor:
-        """Return the check for a body that arrives much too slowly."""
-        return RateMonitor(self._connection.server, self._connection.timeout)
-
-    @property
-    def clean(self) -> bool:
-        """Whether the whole reply, and nothing after it, has been received."""
-        return self._exchange.clean
-
-    def _own_connection(self) -> Connection:
-        # The bytes of another reply must not be returned as this one's.
-        if not self._connection.is_current(self._exchange):
-            raise ConnectionBroken(
-                f"the rest of the reply was discarded: {self._exchange.missing} missing"
-            )
-        return self._connection
-
-    def _cut_off(self) -> ConnectionBroken:
-        self._connection.close()
-        return ConnectionBroken(
-            f"{self._connection.server} closed the connection inside the reply:"
-            f" {self._exchange.missing} missing"
-        )
-
-
 class Connection(Closing):
-    """Sends commands to one server, one at a time.
+    """Sends commands to one server; their replies are received in the same order.
 
-    A peer of version 1 may close after one reply: the next command then reconnects.
+    A peer of version 1 may close after one reply: the next command then reconnects. Commands
+    whose replies have not begun are sent again on the new connection, once.
 
     :param server: the address to connect to.
     :param timeout: seconds to wait for each piece of a reply.
@@ -145,6 +52,8 @@ class Connection(Closing):
     :ivar deadline: the time, by ``time.monotonic``, at which every wait ends; ``None`` for none.
     :ivar interrupted: whether `interrupt` has been called; the connection is then useless.
     :ivar connected: whether it has ever been connected.
+    :ivar understood: verbs whose reply has been received since the last connect: the peer finds
+        its end. `natproxy.client.blocking.pipeline` adds them.
     """
 
     def __init__(
@@ -167,13 +76,19 @@ class Connection(Closing):
         self.deadline: float | None = None
         self.interrupted = False
         self.connected = False
+        self.understood: set[bytes] = set()
         # Whether any byte of the current exchange's reply has been received.
         self._reply_begun = False
         # When a header that has begun must be complete; ``None`` outside of one.
         self._header_due: float | None = None
         self._socket: socket.socket | None = None
-        # The last one on this socket, with or without its reply.
+        # The one whose reply is being received, or was the last one on this socket.
         self._exchange: Exchange | None = None
+        # Those sent after it, in order: their replies have not begun.
+        self._queued: deque[Exchange] = deque()
+        # Bytes of their commands that the kernel has not accepted yet, and why it will not.
+        self._unsent = b""
+        self._send_error: OSError | None = None
 
     def connect(self) -> None:
         """Connect, unless it is connected.
@@ -197,17 +112,31 @@ class Connection(Closing):
 
     def close(self) -> None:
         """Close the connection, if there is one: by a reset if a reply is outstanding."""
-        idle = self._exchange is None or self._exchange.clean
+        idle = self.clean
         self._exchange = None
+        self._queued.clear()
+        self.understood.clear()
+        self._unsent = b""
+        self._send_error = None
         if self._socket is not None:
             if idle:
                 reset_at_close(self._socket, False)
             self._socket.close()
             self._socket = None
 
+    @property
+    def clean(self) -> bool:
+        """Whether all replies, and nothing after them, have been received."""
+        return not self._queued and (self._exchange is None or self._exchange.clean)
+
+    @property
+    def outstanding(self) -> int:
+        """Commands whose replies have not begun."""
+        return len(self._queued)
+
     def abort_reply(self) -> None:
         """Abort the connection if the rest of a reply is outstanding; otherwise do nothing."""
-        if self._exchange is not None and not self._exchange.clean:
+        if not self.clean:
             self.close()
 
     def is_current(self, exchange: Exchange) -> bool:
@@ -235,18 +164,52 @@ class Connection(Closing):
         """
         exchange = Exchange(word, arguments)
         self.abort_reply()
-        if self._socket is not None and (self._is_stale() or self._is_readable()):
-            self.close()
+        self.send(exchange)
+        try:
+            return self.next_reply()
+        except ServerError:
+            self.abort_reply()
+            raise
+
+    def send(self, *exchanges: Exchange) -> None:
+        """Send commands without waiting for replies; `next_reply` receives each.
+
+        What the kernel does not accept at once is sent while a reply is received: a server that
+        reads no command until it has sent a reply stops neither side.
+
+        :raises CannotConnect: if the connection cannot be made.
+        """
+        if not self._queued:
+            self.abort_reply()
+            if self._socket is not None and (self._is_stale() or self._is_readable()):
+                self.close()
+        self.connect()
+        self._queued += exchanges
+        self._unsent += b"".join([exchange.line for exchange in exchanges])
+        self._flush()
+
+    def next_reply(self) -> Reply:
+        """Receive the header of the reply to the first command that is outstanding.
+
+        The body of the reply before it must have been received. If the connection, already
+        used for another reply, is lost before the first byte, all commands that are
+        outstanding are sent again on a new one.
+
+        :raises ServerError: if the reply is an error; those after it can still be received.
+        :raises ClientError: if the server can't be reached, or breaks the protocol.
+        """
+        outstanding = tuple(self._queued)
         reused = self._exchange is not None
         self._reply_begun = False
         try:
-            return self._carry_out(exchange)
+            return self._receive_reply()
         except ConnectionBroken:
             if not reused or self._reply_begun or self._expired():
                 raise
             # The server had closed after its last reply, or a NAT in between has dropped the
             # connection; every verb may be repeated.
-            return self._carry_out(Exchange(word, arguments))
+            self.send(*outstanding)
+            return self._receive_reply()
 
     def receive(self) -> bytes:
         """Receive a piece of a reply; an empty one if the server has closed.
@@ -328,43 +291,76 @@ class Connection(Closing):
             self._socket.settimeout(min(self.timeout, rest))
         elif self._socket.gettimeout() != self.timeout:
             self._socket.settimeout(self.timeout)
+        if self._unsent:
+            self._send_rest(self._socket)
         return self._socket
 
     def _expired(self) -> bool:
         return self.deadline is not None and time.monotonic() >= self.deadline
 
-    def _carry_out(self, exchange: Exchange) -> Reply:
-        self.connect()
-        # No other command may be sent until the whole reply has been received.
-        self._exchange = exchange
-        try:
-            self._ready_socket().sendall(exchange.line)
-        except OSError as error:
-            raise self._lost(error) from error
+    def _receive_reply(self) -> Reply:
+        previous = self._exchange
+        data = b"" if previous is None else previous.take_surplus()
+        exchange = self._exchange = self._queued.popleft()
         first = b""
         began = time.monotonic()
         try:
             while exchange.header is None:
-                data = self.receive()
+                data = data or self.receive()
                 if not data:
-                    self.close()
-                    raise ClosedWithoutReply(f"{self.server} closed the connection without a reply")
+                    raise self._closed()
                 self._reply_begun = True
                 with self.parsing():
                     first = exchange.feed(data)
+                data = b""
                 # One time-out limits the whole header; each piece of a body starts a new one.
                 self._header_due = began + self.timeout
-        except ServerError:
-            self.abort_reply()
-            raise
         finally:
             self._header_due = None
         return Reply(self, exchange, first)
+
+    def _flush(self) -> None:
+        """Pass commands to the kernel, as far as it accepts them without waiting."""
+        assert self._socket is not None
+        try:
+            # A socket with a time-out is in non-blocking mode.
+            sent = os.write(self._socket.fileno(), self._unsent)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            # Replies may have been received before the connection was lost.
+            self._send_error = error
+            sent = len(self._unsent)
+        self._unsent = self._unsent[sent:]
+
+    def _send_rest(self, connected: socket.socket) -> None:
+        """Send the rest of the commands until a reply is received.
+
+        :raises TimeoutError: if nothing can be sent or received in time.
+        """
+        timeout = connected.gettimeout()
+        assert timeout is not None
+        poll = select.poll()
+        poll.register(connected, select.POLLIN | select.POLLOUT)
+        while self._unsent:
+            ready = poll.poll(timeout * 1000)
+            if not ready:
+                raise TimeoutError
+            if ready[0][1] & ~select.POLLOUT:
+                return
+            self._flush()
 
     def _check(self) -> None:
         if self.interrupted:
             self.close()
             raise Interrupted("interrupted")
+
+    def _closed(self) -> ConnectionBroken:
+        """Return the error for a connection that the server has closed before a whole header."""
+        if self._send_error is not None and not self._reply_begun:
+            return self._lost(self._send_error)
+        self.close()
+        return ClosedWithoutReply(f"{self.server} closed the connection without a reply")
 
     def _lost(self, error: OSError) -> ConnectionBroken:
         expired = self._expired() or self._header_due is not None

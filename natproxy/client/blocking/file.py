@@ -7,7 +7,7 @@ import time
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from natproxy.client.blocking.connection import Reply
+from natproxy.client.blocking.reply import Reply
 from natproxy.protocol import Metadata, Range
 
 BLOCK = 1 << 20

@@ -1,4 +1,4 @@
-"""Carries out requests over blocking sockets; connections are kept for the next one.
+"""Carries out requests over blocking sockets.
 
 A session is what lies between one client's first and last command (RFC 2663).
 """
@@ -8,16 +8,23 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from natproxy.address import Address
-from natproxy.client.blocking.connection import Connection, Reply
-from natproxy.client.blocking.file import RemoteFile
-from natproxy.client.blocking.route import Route
-from natproxy.client.context import Closing
-from natproxy.client.errors import ClientError, Interrupted
+from natproxy.client.blocking.connection import Connection
+from natproxy.client.blocking.execution import (
+    next_reply,
+    receive,
+    result_of,
+    run_steps,
+    send,
+)
+from natproxy.client.blocking.pool import ConnectionPool
+from natproxy.client.blocking.reply import Reply
+from natproxy.client.errors import ClientError, Interrupted, ServerError
 from natproxy.client.listing import MOST_ENTRIES, Listing
 from natproxy.client.requests import (
     Get,
@@ -26,42 +33,24 @@ from natproxy.client.requests import (
     ListNames,
     Request,
     Stat,
-    Steps,
     as_name,
     digest_steps,
+    pack_steps,
     require_file,
 )
-from natproxy.client.retry import RetryContext, check_timeout
-from natproxy.client.url import check_server
-from natproxy.client.version import Features, Negotiation, State
-from natproxy.protocol import Digest, Entry, ListingNames, Metadata, Range
+from natproxy.client.version import Feat, Features, Negotiation, State
+from natproxy.protocol import Digest, Entry, ListingNames, Metadata, PackRecord, Range
 
-MOST_IDLE = 16
-"""Idle connections that are kept."""
+if TYPE_CHECKING:
+    from natproxy.client.blocking.file import RemoteFile
+
+# Inside of `Session`, `list` is a method.
+Records = list[PackRecord]
 
 T = TypeVar("T")
 
 
-def run_steps(steps: Steps[T], carry_out: Callable[[Request[Any]], object]) -> T:
-    """Run steps to their end, and return their result.
-
-    :param carry_out: returns the result of one request, or raises `ClientError`.
-    """
-    try:
-        request = next(steps)
-        while True:
-            try:
-                result = carry_out(request)
-            except ClientError as error:
-                request = steps.throw(error)
-            else:
-                request = steps.send(result)
-    except StopIteration as end:
-        returned: T = end.value
-        return returned
-
-
-class Session(Closing):
+class Session(ConnectionPool):
     """Sends commands to one server. Several threads may share it.
 
     Every method raises `ClientError` on failure: `NotFound`, `CannotConnect`, …; `Unsupported`
@@ -73,85 +62,15 @@ class Session(Closing):
         together; if ``None``, 10, or ``timeout`` if that is shorter.
     :raises UsageError: if a time-out is not more than 0, or too long, or the server has no port
         from 1 to 65535.
-    :ivar retry_context: whether the server has been reached: see `natproxy.client.retry`.
     """
 
     def __init__(
         self, server: Address, timeout: float = 60.0, connect_timeout: float | None = None
     ) -> None:
-        check_server(server)
-        check_timeout("timeout", timeout)
-        check_timeout("connect_timeout", connect_timeout)
-        self.server = server
-        self.timeout = timeout
-        self.connect_timeout = connect_timeout
-        self._route = Route(*server)
+        super().__init__(server, timeout, connect_timeout)
         self._negotiation = Negotiation(server)
-        # Guards what the threads share: the connections.
-        self._lock = threading.Lock()
         # Held by the thread that sends FEAT.
         self._probing = threading.Lock()
-        # Number of calls of `interrupt`.
-        self._interrupts = 0
-        self.retry_context = RetryContext()
-        self._idle: list[Connection] = []
-        # Those in use, and whether to keep them afterwards.
-        self._lent: dict[Connection, bool] = {}
-
-    def connect(self) -> None:
-        """Connect to the server, or check that an idle connection exists.
-
-        :raises CannotConnect: if that fails.
-        """
-        with self.connection() as connection:
-            connection.connect()
-
-    def close(self) -> None:
-        """Close idle connections now, and the others once they are no longer in use."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-            self._lent = dict.fromkeys(self._lent, False)
-        for connection in idle:
-            connection.close()
-
-    def interrupt(self) -> None:
-        """Cancel what other threads are waiting for: each raises `Interrupted`.
-
-        That is a connection, a reply, the time between two tries, or another thread's ``FEAT``.
-        """
-        with self._lock:
-            self._interrupts += 1
-            for connection in self._lent:
-                connection.interrupt()
-        self.retry_context.interrupt()
-
-    @contextmanager
-    def connection(self) -> Iterator[Connection]:
-        """Yield a connection for one command or more; the first one connects it.
-
-        Within the block no other caller uses it. Afterwards it is kept for further commands.
-        """
-        with self._lock:
-            if self._idle:
-                lent = self._idle.pop()
-            else:
-                lent = Connection(self.server, self.timeout, route=self._route)
-            self._lent[lent] = True
-        lent.timeout = self.timeout
-        lent.connect_timeout = self.connect_timeout
-        try:
-            yield lent
-        finally:
-            lent.abort_reply()
-            if lent.connected:
-                self.retry_context.reached = True
-            with self._lock:
-                wanted = self._lent.pop(lent)
-                keep = wanted and len(self._idle) < MOST_IDLE and not lent.interrupted
-                if keep:
-                    self._idle.append(lent)
-            if not keep:
-                lent.close()
 
     @property
     def version(self) -> int:
@@ -167,14 +86,7 @@ class Session(Closing):
         :raises ClientError: for a failure that does not depend on the version, silence for
             example. The next use sends ``FEAT`` again.
         """
-        interrupts = self._interrupts
-        with self._probing:
-            if self._negotiation.features is None:
-                if self._interrupts != interrupts:
-                    # The thread that held the lock before was interrupted, and this one with it.
-                    raise Interrupted("interrupted")
-                return run_steps(self._negotiation.probe(), self._exchange)
-            return self._negotiation.features
+        return self._determine(self._exchange)
 
     def require_version_2(self, purpose: str) -> None:
         """Require version 2.
@@ -185,14 +97,46 @@ class Session(Closing):
         if self.version < 2:
             self._negotiation.require_version_2(purpose)
 
+    def offers(self, word: bytes) -> bool:
+        """Return whether the server supports a verb that a server of version 2 may lack.
+
+        :param word: of a `Request` that is ``optional``.
+        :raises ClientError: as `features` does.
+        """
+        return self.features.version >= 2 and self._negotiation.offers(word)
+
     def run(self, request: Request[T]) -> T:
         """Carry out a request of `natproxy.client.requests`, and return its result.
 
-        :raises Unsupported: if the server speaks version 1 only, which lacks the verb.
+        :raises Unsupported: if the server speaks version 1 only, which lacks the verb; or if the
+            verb is optional, and the server or a proxy lacks it: see `offers`.
         """
-        if request.purpose:
-            self.require_version_2(request.purpose)
-        return self._attempt(request)
+        with self.connection() as connection:
+            return self._carry_out(connection, request)
+
+    def pipeline(
+        self, requests: Iterable[Request[T]], ahead: int = 2
+    ) -> Generator[tuple[Request[T], T | ClientError], None, None]:
+        """Carry out requests in order over one connection; yield each with its result.
+
+        Up to ``ahead`` commands are sent before the reply to the first of them has been
+        received. A request is taken from the iterable when it can be sent, so it may depend on
+        earlier results. One whose verb the peer may not be able to parse is sent alone.
+
+        A `ServerError`, and a `UsageError` for a request that cannot be sent, are results. Any
+        other failure is raised: requests that have not been yielded may be carried out again.
+        If it shows that the server or a proxy lacks an optional verb, it is `Unsupported`.
+        Close the iterator, or exhaust it, to return its connection to the session.
+
+        :param ahead: 1 or more.
+        :raises ClientError: if the server can't be reached, or breaks the protocol.
+        """
+        # Most commands of the command line do not need it.
+        from natproxy.client.blocking.pipeline import Pipeline
+
+        with self.connection() as connection:
+            pipeline = Pipeline(connection, self._negotiation, partial(self._carry_out, connection))
+            yield from pipeline.results(requests, ahead)
 
     def list(self) -> Iterator[bytes]:
         """Yield the names of the files in the top directory, as they arrive (``LIST``)."""
@@ -248,9 +192,8 @@ class Session(Closing):
 
         :raises UsageError: if it is a directory.
         """
-        self.require_version_2(Hash.purpose)
         steps = digest_steps(Hash(name, offset, length), self.timeout, time.monotonic)
-        return run_steps(steps, self._attempt)
+        return run_steps(steps, self.run)
 
     @contextmanager
     def get(
@@ -266,16 +209,45 @@ class Session(Closing):
         :raises Changed: if it has another one.
         """
         request = Get(name, offset, length, if_match)
-        self.require_version_2(request.purpose)
         with self.connection() as connection:
-            reply = self._negotiate(request, lambda: _begin(connection, request))
-            yield reply, request.part
+            yield self._negotiate(connection, request, _unread), request.part
+
+    @contextmanager
+    def get_and_stat(
+        self,
+        name: str | bytes,
+        offset: int = 0,
+        length: int | None = None,
+        if_match: str | None = None,
+    ) -> Iterator[tuple[Reply, Range, Callable[[], Metadata]]]:
+        """Request a part of a file, and in the same write the metadata that it has afterwards.
+
+        :return: as `get` does; the third is a function that returns the metadata, to be called
+            when the body has been read.
+        """
+        request, after = Get(name, offset, length, if_match), Stat(name)
+        with self.connection() as connection:
+
+            def metadata() -> Metadata:
+                return result_of(connection, after, next_reply(connection, after))
+
+            try:
+                reply = self._negotiate(connection, request, _unread, after)
+            except ServerError as error:
+                if connection.outstanding and not error.passing:
+                    # The connection can be used again if the other reply is received.
+                    with suppress(ClientError):
+                        metadata()
+                raise
+            yield reply, request.part, metadata
 
     @contextmanager
     def get_v1(self, name: str | bytes) -> Iterator[Reply]:
         """Request a whole file by the command of version 1, ``DOWNLOAD``."""
         with self.connection() as connection:
-            yield _begin(connection, GetWhole(name))
+            request = GetWhole(name)
+            send(connection, request)
+            yield next_reply(connection, request)
 
     def read(
         self,
@@ -287,6 +259,16 @@ class Session(Closing):
         """Return the bytes of a part of a file, or of all of it; see `get`."""
         return self.run(Get(name, offset, length, if_match))
 
+    def pack(self, names: Iterable[str | bytes]) -> Records:
+        """Return several small files: a record for each name, in order.
+
+        The record of a file that is missing, or has more than `natproxy.protocol.MAX_PACKED`
+        bytes, has a ``code`` other than 0 and no data. The total size is not limited.
+
+        :raises Unsupported: if the server or a proxy lacks ``PACK``; see `offers`.
+        """
+        return run_steps(pack_steps(names), self.run)
+
     def open(self, name: str | bytes) -> RemoteFile:
         """Open a file for reading: a seekable, buffered binary file object.
 
@@ -294,53 +276,106 @@ class Session(Closing):
 
         :raises UsageError: if it is a directory.
         """
+        from natproxy.client.blocking.file import RemoteFile
+
         metadata = require_file(as_name(name), self.stat(name))
         return RemoteFile(self.get, as_name(name), metadata)
 
-    def _attempt(self, request: Request[T]) -> T:
-        """Carry out a request; fall back to version 1 if it shows the server to be one."""
-        with self.connection() as connection:
-            return self._negotiate(request, lambda: _receive(connection, request))
+    def _carry_out(self, connection: Connection, request: Request[T]) -> T:
+        """Carry out a request on a connection; see `_negotiate`."""
+        return self._negotiate(connection, request, partial(result_of, connection, request))
 
-    def _negotiate(self, request: Request[Any], send: Callable[[], T]) -> T:
+    def _negotiate(
+        self,
+        connection: Connection,
+        request: Request[Any],
+        convert: Callable[[Reply], T],
+        *following: Request[Any],
+    ) -> T:
         """Carry out a request, with those that determine the version.
 
-        :param send: sends its command, perhaps more than once, and returns the result.
+        :param connection: for the request.
+        :param convert: returns the result of the request from its reply.
+        :param following: requests that are sent with it; the caller receives their replies.
         """
-        if not request.purpose or self._negotiation.state is State.CONFIRMED:
+        sent = bool(request.purpose) and self._announce(connection, request, *following)
+
+        def carry_out(each: Request[Any]) -> Any:
+            nonlocal sent
+            if each is not request:
+                return self._exchange(each)
+            if not sent:
+                send(connection, request, *following)
+            sent = False
+            return convert(next_reply(connection, request))
+
+        confirmed = self._negotiation.state is State.CONFIRMED
+        if request.optional or (request.purpose and not confirmed):
+            result: T = run_steps(self._negotiation.carry_out(request), carry_out)
+        else:
             # No failure can show another version.
-            return send()
+            result = carry_out(request)
+        return result
+
+    def _announce(self, connection: Connection, *requests: Request[Any]) -> bool:
+        """Send ``FEAT`` if the version is unknown, in one write with requests of version 2.
+
+        :return: whether the requests have been sent as well: their replies are the next ones.
+        :raises Unsupported: if the server speaks version 1 only.
+        """
+        sent = False
+        # An optional verb is sent only if the reply to FEAT has it.
+        together = not any(request.optional for request in requests)
 
         def carry_out(each: Request[Any]) -> object:
-            return send() if each is request else self._exchange(each)
+            nonlocal sent, together
+            if not together or each.word != Feat.word:
+                return self._exchange(each)
+            # After a failure, only FEAT alone can show the version.
+            together = False
+            with self._bounded(connection):
+                send(connection, each, *requests)
+                result = result_of(connection, each, next_reply(connection, each))
+            sent = not each.satisfied
+            return result
 
-        result: T = run_steps(self._negotiation.carry_out(request), carry_out)
-        return result
+        if self._determine(carry_out).version < 2:
+            self._negotiation.require_version_2(requests[0].purpose)
+        return sent
+
+    def _determine(self, carry_out: Callable[[Request[Any]], object]) -> Features:
+        """Return what the server supports.
+
+        :param carry_out: returns the result of a request that determines the version.
+        """
+        interrupts = self._interrupts
+        with self._probing:
+            if self._negotiation.features is None:
+                if self._interrupts != interrupts:
+                    # The thread that held the lock before was interrupted, and this one with it.
+                    raise Interrupted("interrupted")
+                return run_steps(self._negotiation.probe(), carry_out)
+            return self._negotiation.features
 
     def _exchange(self, request: Request[T]) -> T:
         """Send a command on a connection of its own, and return the result of its reply."""
         with self.connection() as connection:
-            if request.bounded:
-                connection.connect()
-                connection.deadline = time.monotonic() + self.timeout
-            try:
-                return _receive(connection, request)
-            finally:
-                connection.deadline = None
+            if not request.bounded:
+                return receive(connection, request)
+            with self._bounded(connection):
+                return receive(connection, request)
+
+    @contextmanager
+    def _bounded(self, connection: Connection) -> Iterator[None]:
+        """Limit the time of the block, without the connect, to one time-out."""
+        connection.connect()
+        connection.deadline = time.monotonic() + self.timeout
+        try:
+            yield
+        finally:
+            connection.deadline = None
 
 
-def _receive(connection: Connection, request: Request[T]) -> T:
-    """Send a command and return the result of its reply."""
-    reply = _begin(connection, request)
-    with connection.parsing():
-        pieces = iter(reply)
-        while not request.satisfied and (piece := next(pieces, None)) is not None:
-            request.feed(piece)
-        return request.finish()
-
-
-def _begin(connection: Connection, request: Request[Any]) -> Reply:
-    reply = connection.request(request.word, request.arguments)
-    with connection.parsing():
-        request.begin(reply.header)
+def _unread(reply: Reply) -> Reply:
+    """Return a reply whose body the caller reads."""
     return reply

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple, TypeVar
+from itertools import chain, count, islice
+from typing import NamedTuple
 
 from natproxy.client.blocking.session import Session
 from natproxy.client.errors import ClientError, Interrupted
@@ -15,8 +17,8 @@ from natproxy.client.retry import Cancellation, Outage
 from natproxy.client.transfer.download import Download
 from natproxy.client.transfer.parallel import run_parallel
 from natproxy.client.transfer.request import DownloadOptions, DownloadRequest, DownloadResult
-
-_Result = TypeVar("_Result")
+from natproxy.client.transfer.small_files import Numbered, Report, SmallFiles
+from natproxy.protocol import MAX_PACKED
 
 
 class Failure(NamedTuple):
@@ -57,7 +59,13 @@ def download_all(
     :return: a result or an error for each request, in order.
     :raises KeyboardInterrupt: if one is raised meanwhile; the received bytes are kept.
     """
-    return _download(session, requests, options, jobs, progress, lambda _, result: result)
+    results: dict[int, DownloadResult | ClientError] = {}
+
+    def keep(numbered: Numbered, result: DownloadResult | ClientError) -> None:
+        results[numbered.number] = result
+
+    _download(session, requests, options, jobs, progress, keep)
+    return [results[number] for number in range(len(results))]
 
 
 def download_and_count(
@@ -69,19 +77,60 @@ def download_and_count(
 ) -> Totals:
     """Download files as `download_all` does, but hold no results in memory, only a summary."""
     totals = Totals()
+    failures: dict[int, Failure] = {}
     lock = threading.Lock()
 
-    def count(request: DownloadRequest, result: DownloadResult | ClientError) -> Failure | None:
+    def add(numbered: Numbered, result: DownloadResult | ClientError) -> None:
         if isinstance(result, ClientError):
-            return Failure(request, result)
+            failures[numbered.number] = Failure(numbered.request, result)
+            return
         with lock:
             totals.downloaded += 1
             totals.received += result.received
-        return None
 
-    results = _download(session, requests, options, jobs, progress, count)
-    totals.failures = [failure for failure in results if failure is not None]
+    _download(session, requests, options, jobs, progress, add)
+    totals.failures = [failures[number] for number in sorted(failures)]
     return totals
+
+
+class _Sorter:
+    """Divides requests into small files and others, as they are taken by several threads."""
+
+    def __init__(self, requests: Iterable[DownloadRequest]) -> None:
+        self._source = map(Numbered, count(), requests)
+        self._small: deque[Numbered] = deque()
+        self._large: deque[Numbered] = deque()
+        self._lock = threading.Lock()
+
+    def small(self) -> Iterator[Numbered]:
+        """Yield requests for files that may be small."""
+        return self._take(self._small, self._large, small=True)
+
+    def large(self) -> Iterator[Numbered]:
+        """Yield the other requests."""
+        return self._take(self._large, self._small, small=False)
+
+    def _take(
+        self, wanted: deque[Numbered], others: deque[Numbered], small: bool
+    ) -> Iterator[Numbered]:
+        while True:
+            with self._lock:
+                if wanted:
+                    found: Numbered | None = wanted.popleft()
+                else:
+                    for found in self._source:
+                        if _may_be_small(found.request) is small:
+                            break
+                        others.append(found)
+                    else:
+                        found = None
+            if found is None:
+                return
+            yield found
+
+
+def _may_be_small(request: DownloadRequest) -> bool:
+    return request.metadata is None or request.metadata.size <= MAX_PACKED
 
 
 def _download(
@@ -90,19 +139,36 @@ def _download(
     options: DownloadOptions,
     jobs: int,
     progress: Progress,
-    convert: Callable[[DownloadRequest, DownloadResult | ClientError], _Result],
-) -> list[_Result]:
+    report: Report,
+) -> None:
+    """Download files, small ones together.
+
+    :param report: called with each result, in any order and in any thread.
+    """
     cancellation = Cancellation()
     outage = Outage()
 
-    def download(request: DownloadRequest) -> _Result:
+    def download(numbered: Numbered) -> None:
+        request = numbered.request
         try:
             result = Download(session, request, options, progress, cancellation, outage).run()
         except Interrupted:
             raise
         except ClientError as error:
-            return convert(request, error)
-        return convert(request, result)
+            report(numbered, error)
+        else:
+            report(numbered, result)
 
-    steps = (partial(download, request) for request in requests)
-    return run_parallel(steps, jobs, cancellation, session.interrupt)
+    sorter = _Sorter(requests)
+    small = sorter.small()
+    first = [*islice(small, 2)]
+    left: list[Numbered] = first
+    steps: Iterable[Callable[[], object]] = (partial(download, each) for each in sorter.large())
+    if len(first) > 1:
+        files = SmallFiles(session, options, report, progress, cancellation, outage)
+        left = []
+        steps = chain([lambda: left.extend(files.run(chain(first, small)))], steps)
+    run_parallel(steps, jobs, cancellation, session.interrupt)
+    # One small file, and those that cannot be downloaded together.
+    steps = (partial(download, each) for each in chain(left, small))
+    run_parallel(steps, jobs, cancellation, session.interrupt)

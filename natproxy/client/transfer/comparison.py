@@ -5,18 +5,23 @@ from __future__ import annotations
 import enum
 import errno
 import os
-import stat
+from collections.abc import Sequence
+from itertools import islice
+from stat import S_IFLNK, S_IFREG, S_ISDIR, S_ISLNK, S_ISREG
 
-from natproxy.client.context import Closing
 from natproxy.client.errors import LocalError
 from natproxy.client.listing import require_inside
 from natproxy.client.transfer.deletion import ExtraPath
-from natproxy.client.transfer.destination import same_size_and_time
+from natproxy.client.transfer.filesystem import stored_as
 from natproxy.client.transfer.partial import is_partial
 from natproxy.client.transfer.plan import MirrorPlan, Obstacle, name_of, path_below
+from natproxy.client.transfer.run_directory import is_run_directory
+from natproxy.client.transfer.selection import Equality, Selection
 from natproxy.client.transfer.traversal import LocalEntry, Traversal
 from natproxy.client.transfer.tree import LocalTree
-from natproxy.protocol import DIRECTORY, FILE, UNREAD, Entry
+from natproxy.protocol import DIRECTORY, FILE, UNREAD, Entry, Metadata
+
+_DOT = ord(".")
 
 DEEPEST = 256
 """Levels of directories that are created."""
@@ -32,16 +37,28 @@ class _DirectoryState(enum.Enum):
     """The directory, or one above it, is named like a partial download."""
 
 
-class Comparison(Closing):
+class Comparison:
     """Fills a plan: call `add` for each listed entry in order, then `finish`.
 
     :param plan: the plan to fill.
     :param delete: whether `MirrorPlan.extra` is needed.
+    :param selection: of entries; others are neither downloaded nor extra. ``None`` for all.
+    :param equality: when a local file counts as unchanged; one that is to be compared by its
+        digest is not yet known to be.
     :raises LocalError: if the local directory cannot be listed.
     """
 
-    def __init__(self, plan: MirrorPlan, delete: bool) -> None:
+    def __init__(
+        self,
+        plan: MirrorPlan,
+        delete: bool,
+        selection: Selection | None = None,
+        equality: Equality = Equality.SIZE_AND_TIME,
+    ) -> None:
         self._top = plan.top
+        self._prefix = plan.top + b"/" if plan.top else b""
+        self._selection = selection or None
+        self._equality = equality
         self.plan = plan
         self._tree = plan.tree
         self._delete = delete
@@ -58,11 +75,96 @@ class Comparison(Closing):
         self._aliases: set[tuple[int, int]] = set()
         # A directory under an alias whose content is not compared: nothing is extra then.
         self._uncompared: LocalError | None = None
+        # The prefix of paths in the directory of the last listed entry, if that is ready.
+        self._ready: bytes | None = None
         self._local = Traversal(self._tree, self._unreadable)
 
-    def close(self) -> None:
-        """Close the open local directory."""
-        self._local.close()
+    def add_page(self, page: Sequence[Entry]) -> None:
+        """Compare the next entries that the server lists.
+
+        :raises NotUnderstood: if a name is outside of the listed directory.
+        """
+        number = 0
+        while number < len(page):
+            number = self._skip_unchanged(page, number)
+            number = self._skip_new(page, number)
+            if number < len(page):
+                self.add(page[number])
+                number += 1
+
+    def _skip_unchanged(self, page: Sequence[Entry], number: int) -> int:
+        """Count entries that are the same here, which most entries are; return the next number.
+
+        A name that is equal to that of a local file is safe.
+        """
+        level = self._local.level
+        if level is None or level.prefix != self._ready or self._selection is not None:
+            return number
+        prefix = self._prefix + level.prefix
+        if self._equality is Equality.CHECKSUM:
+            return number
+        ignore_time = self._equality is Equality.SIZE_ONLY
+        first = number
+        for found, listed in zip(
+            islice(level.items, level.index, None), islice(page, number, None), strict=False
+        ):
+            name, (kind, size, mtime_ns, _), unread = listed
+            if (
+                kind != FILE
+                or unread
+                or name != prefix + found[0]
+                or found[2] != size
+                or not (found[3] == mtime_ns or ignore_time)
+                or not S_IFREG <= found[1] < S_IFLNK
+                or found[0].startswith(b".")
+            ):
+                break
+            number += 1
+        count = number - first
+        if count:
+            plan = self.plan
+            plan.local_files += count
+            plan.source_files += count
+            plan.unchanged += count
+            self._local.advance(count)
+        return number
+
+    def _skip_new(self, page: Sequence[Entry], number: int) -> int:
+        """Plan to download files of a directory that has no files here; return the next number."""
+        ready = self._ready
+        if ready is None or self._selection is not None or not self._has_no_alias(ready[:-1]):
+            return number
+        prefix = self._prefix + ready
+        begin = len(prefix)
+        local = self._local.current
+        end = None if local is None else self._prefix + local.path
+        downloads = self.plan.downloads
+        first = number
+        for listed in islice(page, number, None):
+            name, metadata, unread = listed
+            last = name[begin:]
+            if (
+                metadata[0] != FILE
+                or unread
+                or not name.startswith(prefix)
+                or (end is not None and name >= end)
+                # An unsafe name, and that of a partial download, are handled one by one.
+                or not last
+                or last[0] == _DOT
+                or b"/" in last
+                or b"\0" in last
+            ):
+                break
+            downloads.append(_with_shared_type(listed))
+            number += 1
+        self.plan.source_files += number - first
+        return number
+
+    def _has_no_alias(self, directory: bytes) -> bool:
+        """Return whether nothing is known to have another name in a directory here."""
+        if directory in self._local.empty:
+            return True
+        return bool(directory) and directory not in self._common
 
     def add(self, entry: Entry) -> None:
         """Compare the next entry that the server lists.
@@ -72,10 +174,15 @@ class Comparison(Closing):
         path = _below(entry.name, self._top)
         self._advance_to(path)
         local = self._local.current
-        if local is not None and local.path == path:
-            self._count_local(local)
-        else:
+        if local is not None and local.path != path:
             local = None
+        directory = entry.metadata.type == DIRECTORY
+        if self._selection is not None and not self._selection.includes(path, directory):
+            if local is not None:
+                self._pass_over(local)
+            return
+        if local is not None:
+            self._count_local(local)
         if not self._compare(entry, path, local) and local is not None:
             self._local.skip()
         if local is not None:
@@ -104,13 +211,22 @@ class Comparison(Closing):
     def _advance_to(self, path: bytes | None) -> None:
         """Advance over the local paths before a listed path: the server does not list them."""
         while (local := self._local.current) is not None and (path is None or local.path < path):
+            selection = self._selection
+            if selection is not None and not selection.includes(local.path, local.is_directory):
+                self._pass_over(local)
+                continue
             self._count_local(local)
-            if local.stat is None:
+            if not local.mode:
                 self._keep(local.path)
                 self._local.skip()
                 if self._delete and local.error is not None:
                     self.plan.local_errors.append(local.error)
-            elif stat.S_ISDIR(local.stat.st_mode):
+            elif local.is_directory and is_run_directory(os.path.basename(local.path)):
+                # Another run uses it, or was killed.
+                self.plan.leftovers = self.plan.leftovers or b"/" not in local.path
+                self._keep(local.path)
+                self._local.skip()
+            elif local.is_directory:
                 self._candidates.append(ExtraPath(local.path, directory=True))
             elif is_partial(os.path.basename(local.path)):
                 self._keep(local.path)
@@ -118,12 +234,25 @@ class Comparison(Closing):
                 self._candidates.append(ExtraPath(local.path, directory=False))
             self._local.advance()
 
+    def _pass_over(self, local: LocalEntry) -> None:
+        """Advance over a local entry that is not selected, and keep it."""
+        assert self._selection is not None
+        self._keep(local.path)
+        if not (local.is_directory and self._selection.enters(local.path)):
+            self._local.skip()
+        self._local.advance()
+
     def _compare(self, entry: Entry, path: bytes, local: LocalEntry | None) -> bool:
         """Compare an entry; return whether its local content is to be compared as well."""
         plan = self.plan
         kind = entry.metadata.type
         plan.source_files += kind == FILE
-        state = self._state_of(os.path.dirname(path))
+        above = os.path.dirname(path)
+        state = self._state_of(above)
+        if state is _DirectoryState.READY:
+            self._ready = above + b"/" if above else b""
+        else:
+            self._ready = None
         partial = kind in (FILE, DIRECTORY) and is_partial(os.path.basename(path))
         if state is not _DirectoryState.READY or partial:
             if state is _DirectoryState.BLOCKED:
@@ -160,20 +289,19 @@ class Comparison(Closing):
         :param compared: whether the content of the entry is compared. If not, nothing is extra:
             the local traversal has other names for the content than the listing.
         """
-        above = os.path.dirname(path)
-        if above and above not in self._common:
+        if self._has_no_alias(path[: max(0, path.rfind(b"/"))]):
             return None
         try:
             metadata = self._tree.lstat(path)
         except LocalError as error:
-            return LocalEntry(path, None, error)
+            return LocalEntry(path, 0, error=error)
         if metadata is None:
             return None
         self._aliases.add((metadata.st_dev, metadata.st_ino))
-        if not compared and stat.S_ISDIR(metadata.st_mode):
+        if not compared and S_ISDIR(metadata.st_mode):
             reason = OSError(errno.EEXIST, "is here under another name: nothing deleted")
             self._uncompared = LocalError(self._tree.path_of(path), reason)
-        return LocalEntry(path, metadata)
+        return _local_entry(path, metadata)
 
     def _keep_aliases(self) -> None:
         for path, _ in self._candidates if self._aliases else ():
@@ -190,8 +318,8 @@ class Comparison(Closing):
         error = _too_deep(self._tree, path)
         if error is None and local is not None:
             error = local.error
-            if local.stat is not None and not stat.S_ISDIR(local.stat.st_mode):
-                kind = "link" if stat.S_ISLNK(local.stat.st_mode) else "file"
+            if local.mode and not local.is_directory:
+                kind = "link" if S_ISLNK(local.mode) else "file"
                 reason = OSError(errno.ENOTDIR, f"is a {kind} here, a directory there")
                 error = LocalError(self._tree.path_of(path), reason)
         if error is not None:
@@ -205,26 +333,39 @@ class Comparison(Closing):
 
     def _compare_file(self, entry: Entry, path: bytes, local: LocalEntry | None) -> None:
         plan = self.plan
-        found = None if local is None else local.stat
+        found = local
         error = None if local is None else local.error
-        if found is not None and stat.S_ISLNK(found.st_mode):
+        if local is not None and S_ISLNK(local.mode):
             try:
-                found = self._tree.stat_target(path)
+                target = self._tree.stat_target(path)
             except LocalError as failure:
                 error = failure
-        if error is None and found is not None and stat.S_ISDIR(found.st_mode):
+            else:
+                found = None if target is None else _local_entry(path, target)
+        if error is None and found is not None and found.is_directory:
             reason = OSError(errno.EISDIR, "is a directory here, a file there")
             error = LocalError(self._tree.path_of(path), reason)
-        elif local is not None and local.stat is not None and not _is_replaceable(local.stat):
+        elif error is None and local is not None and not _is_replaceable(local.mode):
             reason = OSError(errno.EEXIST, "is neither a file nor a link here, a file there")
             error = LocalError(self._tree.path_of(path), reason)
         if error is not None:
             self._add_obstacle(path, error)
-        elif found is not None and same_size_and_time(found, entry.metadata):
-            plan.unchanged += 1
+            return
+        entry = _with_shared_type(entry)
+        if found is None or not self._is_same(found, entry.metadata):
+            plan.downloads.append(entry)
+        elif self._equality is Equality.CHECKSUM:
+            plan.same_size.append(entry)
         else:
-            # All entries share one string for the type: there may be a million of them.
-            plan.downloads.append(Entry(entry.name, entry.metadata._replace(type=FILE)))
+            plan.unchanged += 1
+
+    def _is_same(self, found: LocalEntry, metadata: Metadata) -> bool:
+        """Return whether a local file counts as unchanged, apart from its digest."""
+        if not S_ISREG(found.mode) or found.size != metadata.size:
+            return False
+        if self._equality is not Equality.SIZE_AND_TIME:
+            return True
+        return stored_as(found.mtime_ns, metadata.mtime_ns)
 
     def _state_of(self, directory: bytes) -> _DirectoryState:
         """Return the state of the directory that contains a listed entry.
@@ -253,8 +394,8 @@ class Comparison(Closing):
         try:
             metadata = self._tree.lstat(path)
         except LocalError as error:
-            return self._compare_directory(path, LocalEntry(path, None, error))
-        local = None if metadata is None else LocalEntry(path, metadata)
+            return self._compare_directory(path, LocalEntry(path, 0, error=error))
+        local = None if metadata is None else _local_entry(path, metadata)
         return self._compare_directory(path, local)
 
     def _unreadable(self, path: bytes, error: LocalError) -> None:
@@ -272,9 +413,7 @@ class Comparison(Closing):
         self.plan.obstacles.append(Obstacle(name_of(path, self._top), error))
 
     def _count_local(self, local: LocalEntry) -> None:
-        if local.stat is None or not (
-            stat.S_ISDIR(local.stat.st_mode) or is_partial(os.path.basename(local.path))
-        ):
+        if not (local.is_directory or (local.mode and is_partial(os.path.basename(local.path)))):
             self.plan.local_files += 1
 
     def _keep(self, path: bytes) -> None:
@@ -293,9 +432,19 @@ def _below(name: bytes, directory: bytes) -> bytes:
     return path_below(name, directory)
 
 
-def _is_replaceable(found: os.stat_result) -> bool:
-    """Return whether a downloaded file may replace this one."""
-    return stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)
+def _with_shared_type(entry: Entry) -> Entry:
+    """Return an entry of a file whose string for the type is shared: there may be a million."""
+    name, metadata, _ = entry
+    return entry if metadata.type is FILE else Entry(name, metadata._replace(type=FILE))
+
+
+def _local_entry(path: bytes, found: os.stat_result) -> LocalEntry:
+    return LocalEntry(path, found.st_mode, found.st_size, found.st_mtime_ns)
+
+
+def _is_replaceable(mode: int) -> bool:
+    """Return whether a downloaded file may replace one with this mode."""
+    return S_ISREG(mode) or S_ISLNK(mode)
 
 
 def _too_deep(tree: LocalTree, path: bytes) -> LocalError | None:

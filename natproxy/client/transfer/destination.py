@@ -146,6 +146,22 @@ def same_size_and_time(found: os.stat_result, metadata: Metadata) -> bool:
     )
 
 
+def keeps_existing(file: LocalFile, existing: Existing, metadata: Metadata) -> bool:
+    """Return whether an existing local file stays; false if there is none.
+
+    :param metadata: of the file on the server.
+    :raises LocalError: if it differs and may not be replaced, or is not a regular file.
+    """
+    found = file.stat()
+    if found is None or existing is Existing.REPLACE:
+        return False
+    if existing is Existing.KEEP or same_size_and_time(found, metadata):
+        return True
+    if existing is Existing.REFUSE:
+        raise exists_error(file.path)
+    return False
+
+
 def exists_error(path: bytes, reason: str = "it is there, and differs") -> LocalError:
     """Return the error for an existing file that is not to be replaced."""
     choice = "--overwrite replaces it, --no-clobber keeps it"

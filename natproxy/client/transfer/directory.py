@@ -100,9 +100,37 @@ class LocalDirectory(Closing):
         """Remove a file or a link."""
         os.unlink(name, dir_fd=self._descriptor)
 
+    def mkdir(self, name: bytes, mode: int = 0o777) -> None:
+        """Create a directory.
+
+        :param mode: of the directory, before the umask is applied.
+        """
+        os.mkdir(name, mode, dir_fd=self._descriptor)
+
     def rmdir(self, name: bytes) -> None:
         """Remove an empty directory."""
         os.rmdir(name, dir_fd=self._descriptor)
+
+    def names(self) -> list[bytes]:
+        """Return the names in the directory, unsorted."""
+        descriptor = os.open(b".", DIRECTORY, dir_fd=self._descriptor)
+        try:
+            return [os.fsencode(name) for name in os.listdir(descriptor)]
+        finally:
+            os.close(descriptor)
+
+    def is_writable(self) -> bool:
+        """Return whether files may be created in the directory."""
+        # Where the identifiers that count cannot be used, creating a file shows it.
+        return (
+            os.access not in os.supports_effective_ids
+            or os.access not in os.supports_dir_fd
+            or os.access(b".", os.W_OK | os.X_OK, dir_fd=self._descriptor, effective_ids=True)
+        )
+
+    def fileno(self) -> int:
+        """Return the descriptor, which may be one for looking up names only."""
+        return self._descriptor
 
     def sync(self) -> None:
         """Synchronize created, renamed and removed names to the disk, where that is supported."""

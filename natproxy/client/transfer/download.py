@@ -1,10 +1,13 @@
 """Download one file: resume it, retry it, verify it, and never mix two versions of it.
 
-All bytes are requested with ``if-match``, so they belong to one version of the file. After the
-last byte the file is compared with the server's once more: by its digest with
+All bytes after the first reply are requested with ``if-match``, so they belong to one version of
+the file. After the last byte the file is compared with the server's once more: by its digest with
 `DownloadOptions.verify`, by its etag otherwise. Only if it is the same does the local file get
 its name. If the file has changed, the download starts again from the first byte; if only bytes
 differ, the damaged ranges are found and downloaded again.
+
+Each round trip counts on a long link: ``STAT`` for the comparison is sent together with the last
+``GET``, and a ``STAT`` before the first one only if there is something here to compare.
 """
 
 from __future__ import annotations
@@ -34,8 +37,9 @@ from natproxy.client.transfer.destination import (
     exists_error,
     same_size_and_time,
 )
+from natproxy.client.transfer.file_reply import FileReply, require_same
 from natproxy.client.transfer.parallel import run_parallel
-from natproxy.client.transfer.partial import ClaimLost, PartialDownload
+from natproxy.client.transfer.partial import ClaimLost, PartialDownload, has_partial
 from natproxy.client.transfer.record import Segment
 from natproxy.client.transfer.request import DownloadOptions, DownloadRequest, DownloadResult
 from natproxy.client.transfer.verification import Verification, changed_error
@@ -83,6 +87,10 @@ class Download:
         self._claim_lost = False
         # ``None`` until it is opened.
         self._part: PartialDownload | None = None
+        # The reply to a first command, ``GET``, until its body is read.
+        self._opened: FileReply | None = None
+        # The metadata after the last byte, if they were received with it.
+        self._after: Metadata | None = None
         self._retry = Retrier(
             session.retry_context,
             self._options.retry_policy,
@@ -117,8 +125,6 @@ class Download:
         return result
 
     def _run(self) -> DownloadResult:
-        if self._retry(lambda: self._session.version) < 2:
-            return self._run_version_1()
         starts = 0
         while starts < FRESH_STARTS:
             try:
@@ -132,10 +138,13 @@ class Download:
                     raise
                 self._claim_lost = True
             except Unsupported:
-                # A later reply has shown that the server speaks version 1 only.
                 if self._session.version > 1:
                     raise
                 return self._run_version_1()
+            finally:
+                if self._opened is not None:
+                    self._opened.close()
+                    self._opened = None
         raise Changed(
             f"{reason}, {FRESH_STARTS} times; 'natproxy download' takes a file as it grows"
         )
@@ -143,6 +152,8 @@ class Download:
     def _attempt(self) -> DownloadResult:
         # Metadata of the request may be outdated: `if-match` detects it, once.
         metadata, self._metadata = self._metadata, None
+        if metadata is None and not self._is_comparable():
+            metadata = self._open()
         if metadata is None:
             metadata = self._retry(partial(self._session.stat, self._name))
         if metadata.type != FILE:
@@ -155,6 +166,7 @@ class Download:
         with self._partial(metadata) as part:
             self._part = part
             self._check_kept(part)
+            self._require_space(part)
             self._report(Phase.RECEIVING, part.kept)
             if self._options.verify:
                 self._receive_and_repair(part)
@@ -173,6 +185,29 @@ class Download:
                     return self._unchanged(metadata)
         return DownloadResult(self._path, metadata.size, self._received, unchanged=False)
 
+    def _is_comparable(self) -> bool:
+        """Return whether the metadata decide which bytes are requested, if any."""
+        if self._options.segments > 1 or has_partial(self._file):
+            return True
+        if self._options.existing is Existing.REPLACE:
+            return False
+        try:
+            return self._file.stat() is not None
+        except LocalError:
+            return True
+
+    def _open(self) -> Metadata | None:
+        """Request the whole file; return its metadata, or ``None`` if ``STAT`` is needed first."""
+        confirming = not self._options.verify
+        try:
+            self._opened = self._retry(
+                lambda: FileReply(self._session, self._name, confirming=confirming)
+            )
+        except NotFound:
+            # The name may be that of a directory.
+            return None
+        return self._opened.metadata
+
     def _partial(self, metadata: Metadata) -> PartialDownload:
         return PartialDownload(
             self._file,
@@ -181,6 +216,7 @@ class Download:
             self._options.segments,
             concurrent=self._options.concurrent,
             private=self._claim_lost,
+            durable=self._options.durable,
         )
 
     def _unchanged(self, metadata: Metadata) -> DownloadResult:
@@ -221,6 +257,14 @@ class Download:
             self._report(Phase.RESTARTING, part.kept, message)
         part.trusted = True
 
+    def _require_space(self, part: PartialDownload) -> None:
+        try:
+            part.require_space()
+        except LocalError:
+            if not part.kept:
+                part.discard()
+            raise
+
     def _receive_and_repair(self, part: PartialDownload) -> None:
         """Receive the missing bytes, and download ranges again that differ from the server's.
 
@@ -230,7 +274,9 @@ class Download:
         segments = part.segments
         for repair in range(REPAIRS + 1):
             digests = self._receive(part, segments)
-            damage = self._verification.damage_received(part, segments, digests)
+            damage = self._verification.damage_received(
+                part, segments, digests, self._options.segments
+            )
             if not damage:
                 return
             part.mark_damaged(damage)
@@ -251,10 +297,11 @@ class Download:
     def _receive(self, part: PartialDownload, segments: Sequence[Segment]) -> list[str]:
         """Receive the missing bytes of segments; return their digests if they are verified."""
         failed = threading.Event()
+        confirming = not self._options.verify and len(part.missing) == 1
 
         def receive(segment: Segment) -> str:
             try:
-                return self._receive_segment(part, segment, failed)
+                return self._receive_segment(part, segment, failed, confirming)
             except BaseException:
                 failed.set()
                 raise
@@ -265,9 +312,16 @@ class Download:
         )
 
     def _receive_segment(
-        self, part: PartialDownload, segment: Segment, failed: threading.Event
+        self,
+        part: PartialDownload,
+        segment: Segment,
+        failed: threading.Event,
+        confirming: bool,
     ) -> str:
-        """Receive the missing bytes of a segment, unless another one fails; return its digest."""
+        """Receive the missing bytes of a segment, unless another one fails; return its digest.
+
+        :param confirming: whether the file's metadata are requested with them.
+        """
         digest = None
         if self._options.verify:
             digest = self._verification.digest_of(part, segment.start, segment.done)
@@ -276,32 +330,50 @@ class Download:
         def receive() -> None:
             if segment.done == segment.end or failed.is_set():
                 return
-            with self._session.get(
-                self._name, segment.done, segment.end - segment.done, part.metadata.etag
-            ) as (reply, _):
-                while not failed.is_set() and (size := reply.receive_into(buffer)):
+            with self._request(part, segment, confirming) as reply:
+                while not failed.is_set() and (size := reply.reply.receive_into(buffer)):
                     part.write(segment, buffer[:size])
                     if digest is not None:
                         digest.update(buffer[:size])
                     self._retry.received(size)
                     self._count(size, part.kept)
+                if segment.done == segment.end:
+                    self._after = reply.metadata_after()
             if segment.done < segment.end and not failed.is_set():
                 raise NotUnderstood(f"{self._session.server} sent less than it has")
 
         self._retry(receive)
         return "" if digest is None else digest.hexdigest()
 
+    def _request(self, part: PartialDownload, segment: Segment, confirming: bool) -> FileReply:
+        """Request the missing bytes of a segment, or return the reply that has them."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            if (segment.done, segment.end) == (0, part.metadata.size):
+                return opened
+            opened.close()
+        size = segment.end - segment.done
+        return FileReply(
+            self._session,
+            self._name,
+            segment.done,
+            size,
+            part.metadata.etag,
+            confirming=confirming,
+        )
+
     def _confirm(self, metadata: Metadata) -> None:
         """Check that the file has not changed on the server.
 
         :raises Changed: if it has.
         """
+        now, self._after = self._after, None
         try:
-            now = self._retry(partial(self._session.stat, self._name))
+            if now is None:
+                now = self._retry(partial(self._session.stat, self._name))
         except NotFound as error:
             raise changed_error(self._name) from error
-        if now.etag != metadata.etag:
-            raise changed_error(self._name)
+        require_same(self._name, metadata, now)
 
     def _run_version_1(self) -> DownloadResult:
         """Download the whole file by version 1 of the protocol, unverified."""

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import stat
+import sys
 from contextlib import suppress
 
 _UNSUPPORTED = frozenset((errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL))
@@ -40,6 +41,8 @@ MODE_UNSUPPORTED = _UNSUPPORTED | {errno.EPERM}
 
 # Resolutions of stored times in nanoseconds: exact, NTFS, µs, ms, s, FAT.
 _GRAINS = (1, 100, 1_000, 1_000_000, 1_000_000_000, 2_000_000_000)
+
+_DEFAULT_ACL = "system.posix_acl_default"
 
 EARLIEST = 315_619_200 * 10**9
 """The earliest time that every file system can store, in nanoseconds since the epoch.
@@ -122,6 +125,25 @@ def stored_as(found_ns: int, mtime_ns: int) -> bool:
 
 def _rounded(found_ns: int, mtime_ns: int) -> bool:
     return any(found_ns == mtime_ns - mtime_ns % grain for grain in _GRAINS)
+
+
+def inheritance(directory: int) -> tuple[int, int | None, bytes]:
+    """Return what decides where and with which permissions a new file in a directory is created.
+
+    Files may be created in one directory and renamed into another if both have the same one.
+
+    :param directory: a descriptor, which may be one for looking up names only.
+    :return: the file system, the group that files inherit (``None``: the process's own), and the
+        access control list that they inherit.
+    """
+    found = os.fstat(directory)
+    inherits = bool(found.st_mode & stat.S_ISGID) or sys.platform != "linux"
+    acl = b""
+    if sys.platform == "linux":
+        # Attributes cannot be read by a descriptor for looking up names only.
+        with suppress(OSError):
+            acl = os.getxattr(f"/proc/self/fd/{directory}", _DEFAULT_ACL)
+    return found.st_dev, found.st_gid if inherits else None, acl
 
 
 def restrict(file: int, replaced: os.stat_result) -> None:

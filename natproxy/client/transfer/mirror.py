@@ -7,26 +7,30 @@ whatever links are in it. An obstacle to one file does not affect the others.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar
 
 from natproxy.client.blocking.session import Session
-from natproxy.client.errors import ListingIncomplete, NotFound, UsageError
-from natproxy.client.listing import MOST_ENTRIES, Listing
-from natproxy.client.requests import as_name
+from natproxy.client.errors import (
+    ClientError,
+    ListingIncomplete,
+    NotFound,
+    NotUnderstood,
+    UsageError,
+)
+from natproxy.client.listing import LONGEST_PAGE, MOST_ENTRIES, Listing
+from natproxy.client.requests import Request, Stat, as_name
 from natproxy.client.transfer.comparison import Comparison
+from natproxy.client.transfer.digests import compare_digests
+from natproxy.client.transfer.parallel import Ahead, Retry
 from natproxy.client.transfer.plan import MirrorPlan, name_of
+from natproxy.client.transfer.selection import Equality, Selection
 from natproxy.client.transfer.tree import LocalTree
-from natproxy.protocol import DIRECTORY, ROOT, UNREAD, printable
+from natproxy.protocol import DIRECTORY, ROOT, UNREAD, Entry, Metadata, WireError, printable
 
 _Result = TypeVar("_Result")
-
-
-class Retry(Protocol):
-    """Runs a step, perhaps more than once, and returns its result: a `Retrier`, for example."""
-
-    def __call__(self, step: Callable[[], _Result], /) -> _Result: ...
 
 
 def run_once(step: Callable[[], _Result]) -> _Result:
@@ -41,6 +45,8 @@ def compare(
     delete: bool = True,
     limit: int | None = MOST_ENTRIES,
     retry: Retry = run_once,
+    selection: Selection | None = None,
+    equality: Equality = Equality.SIZE_AND_TIME,
 ) -> MirrorPlan:
     """Compare a directory on the server with a local one; nothing is changed.
 
@@ -49,6 +55,9 @@ def compare(
     :param delete: whether `MirrorPlan.extra` is needed.
     :param limit: entries that the server may list; ``None`` for any number.
     :param retry: runs each command. After a failure, a listing continues with the missing page.
+    :param selection: of entries, by their paths below the directory. Others are neither
+        downloaded nor extra. ``None`` for all.
+    :param equality: when a local file counts as unchanged.
     :raises UsageError: if ``name`` is not a directory on the server.
     :raises NotUnderstood: if the server lists a name outside of the directory.
     :raises TooManyEntries: if it lists more entries than the limit.
@@ -58,26 +67,85 @@ def compare(
     name = as_name(name)
     if name == ROOT:
         name = b""
-    if retry(partial(session.stat, name)).type != DIRECTORY:
-        raise UsageError(f"{printable(name)}: not a directory; 'natproxy get' downloads files")
-    plan = MirrorPlan(tree, top=name)
-    with Comparison(plan, delete) as comparison:
-        # An entry of the first page, if the listing has several.
-        first = b""
-        try:
-            listing = Listing(name, math.inf, limit=limit)
-            for page in listing.pages():
-                for entry in retry(partial(session.run, page)):
-                    comparison.add(entry)
-                    if listing.more and not first and entry.metadata.type != UNREAD:
-                        first = entry.name
-        except ListingIncomplete as error:
-            plan.incomplete = error
-        comparison.finish()
+    listing = Listing(name, math.inf, limit=limit, page=LONGEST_PAGE)
+    first = retry(partial(_first_page, session, name, listing))
+    plan = MirrorPlan(tree, top=name, replaces=equality is Equality.CHECKSUM)
+    comparison = Comparison(plan, delete, selection, equality)
+    # An entry of the first page, if the listing has several.
+    landmark = b""
+    try:
+        with closing(_pages(session, listing, first, retry)) as pages:
+            for page in pages:
+                comparison.add_page(page)
+                if listing.more and not landmark:
+                    readable = (each.name for each in page if each.metadata.type != UNREAD)
+                    landmark = next(readable, b"")
+    except ListingIncomplete as error:
+        plan.incomplete = error
+    comparison.finish()
+    if plan.same_size:
+        compare_digests(session, plan, retry)
     if plan.extra:
-        _check_vanished(session, retry, plan, first)
+        _check_vanished(session, retry, plan, landmark)
         _check_unlisted(session, retry, plan, comparison.without_listed_content())
     return plan
+
+
+_RawPage = tuple[bytes, bytes]
+
+
+def _first_page(session: Session, name: bytes, listing: Listing) -> _RawPage:
+    """Return the first page of a directory; its metadata is requested at the same time.
+
+    :raises UsageError: if it is not a directory.
+    """
+    requests: tuple[Request[Any], ...] = (Stat(name), listing.begin())
+    with closing(session.pipeline(requests)) as replies:
+        for _, result in replies:
+            if isinstance(result, ClientError):
+                raise result
+            if isinstance(result, Metadata):
+                if result.type != DIRECTORY:
+                    raise UsageError(
+                        f"{printable(name)}: not a directory; 'natproxy get' downloads files"
+                    )
+            else:
+                page: _RawPage = result
+    return page
+
+
+def _pages(
+    session: Session, listing: Listing, page: _RawPage, retry: Retry
+) -> Generator[list[Entry], None, None]:
+    """Yield the pages of a listing; the next one is received while one is used.
+
+    :param page: the first one.
+    :raises ListingIncomplete: after the last page, if content of directories is missing.
+    """
+    while True:
+        try:
+            following = listing.following(*page)
+        except WireError as error:
+            raise _not_understood(session, error) from error
+        ahead = None
+        if following is not None:
+            ahead = Ahead(partial(retry, partial(session.run, following)))
+        try:
+            yield listing.take(*page)
+            if ahead is None:
+                break
+            page = ahead.wait()
+        except WireError as error:
+            raise _not_understood(session, error) from error
+        finally:
+            if ahead is not None:
+                # After a failure, the next page is not needed.
+                ahead.cancel(session.interrupt)
+    listing.finish()
+
+
+def _not_understood(session: Session, error: WireError) -> NotUnderstood:
+    return NotUnderstood(f"{session.server} is not understood: {error}")
 
 
 def _check_vanished(session: Session, retry: Retry, plan: MirrorPlan, first: bytes) -> None:

@@ -7,11 +7,61 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import chain, islice
 from operator import length_hint
-from typing import TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from natproxy.client.retry import Cancellation
 
 _Result = TypeVar("_Result")
+
+
+class Retry(Protocol):
+    """Runs a step, perhaps more than once, and returns its result: a `Retrier`, for example."""
+
+    def __call__(self, step: Callable[[], _Result], /) -> _Result: ...
+
+
+class Ahead(Generic[_Result]):
+    """A step that runs in a thread, until its result is needed.
+
+    :param step: runs in the calling thread if the system does not allow another one.
+    """
+
+    def __init__(self, step: Callable[[], _Result]) -> None:
+        self._step = step
+        self._results: list[_Result] = []
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="ahead")
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._run()
+
+    def wait(self) -> _Result:
+        """Wait for the step and return its result, or raise its exception.
+
+        It can be called again after an interrupt.
+        """
+        if self._thread.ident is not None:
+            self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._results[0]
+
+    def cancel(self, interrupt: Callable[[], object]) -> None:
+        """Wait for the step without its result.
+
+        :param interrupt: ends blocking calls that the step is waiting in.
+        """
+        # It may have passed its last check and be about to block.
+        while self._thread.is_alive():
+            interrupt()
+            self._thread.join(0.1)
+
+    def _run(self) -> None:
+        try:
+            self._results.append(self._step())
+        except BaseException as error:
+            self._error = error
 
 
 def run_parallel(

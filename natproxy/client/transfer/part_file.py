@@ -84,9 +84,7 @@ class PartFile(Closing):
         :param mtime_ns: the modification time in nanoseconds since the epoch; ``None`` for the
             time of the download.
         """
-        replaced, through_link = _replaced(self._directory, final)
-        if replaced is not None:
-            (restrict if through_link else keep_permissions)(self.descriptor, replaced)
+        pass_on_permissions(self.descriptor, self._directory, final)
         if mtime_ns is not None:
             set_time(self.descriptor, mtime_ns)
 
@@ -148,6 +146,18 @@ def random_name(final: bytes, suffix: bytes) -> bytes:
     """Return a random name for a partial file or its record."""
     # The final name may already have the maximal length.
     return b".%s.%s%s" % (final[:200], os.urandom(6).hex().encode(), suffix)
+
+
+def pass_on_permissions(file: int, directory: LocalDirectory, name: bytes) -> None:
+    """Set the permissions of a complete file to those of the file that it will replace, if any.
+
+    :param file: a descriptor of the complete file.
+    :param name: the name in the directory that it will get.
+    :raises OSError: if that fails on a file system with permissions.
+    """
+    replaced, through_link = _replaced(directory, name)
+    if replaced is not None:
+        (restrict if through_link else keep_permissions)(file, replaced)
 
 
 def _replaced(directory: LocalDirectory, name: bytes) -> tuple[os.stat_result | None, bool]:

@@ -16,8 +16,9 @@ from natproxy.client.context import Closing
 from natproxy.client.errors import LocalError
 from natproxy.client.transfer.claim import Claim, write_record
 from natproxy.client.transfer.destination import LocalFile
-from natproxy.client.transfer.part_file import RECORD_SUFFIX, SUFFIX, StaleFile
+from natproxy.client.transfer.part_file import RECORD_SUFFIX, SUFFIX, StaleFile, stem_of
 from natproxy.client.transfer.record import Record, Segment, boot_id, divide, mark_missing
+from natproxy.client.transfer.space import require_space
 from natproxy.protocol import Metadata, printable
 
 CHECKPOINT = 1 << 20
@@ -48,6 +49,7 @@ class PartialDownload(Closing):
     :param concurrent: whether a private partial file is used if another process or thread uses
         the usual one; otherwise that is an error.
     :param private: whether a private partial file is used in any case.
+    :param durable: whether the file is on the disk before it gets its name.
     :raises LocalError: if the file cannot be written, or another process is downloading it.
     :ivar segments: of the whole file, in order.
     :ivar discard_reason: why bytes received earlier are not used; empty if none are lost.
@@ -65,7 +67,9 @@ class PartialDownload(Closing):
         *,
         concurrent: bool = False,
         private: bool = False,
+        durable: bool = True,
     ) -> None:
+        self._durable = durable
         self.path = file.path
         self.metadata = metadata
         # The threads of several segments share the record.
@@ -114,6 +118,16 @@ class PartialDownload(Closing):
         with self._lock:
             for start, end in ranges:
                 self.segments = mark_missing(self.segments, start, end)
+
+    def require_space(self) -> None:
+        """Check that the file system has space for the bytes that are missing.
+
+        :raises LocalError: if it has not.
+        """
+        allocated = os.fstat(self._part.descriptor).st_blocks * 512
+        # Bytes that are to be replaced have their space; those of a hole have none.
+        present = max(self.kept, allocated)
+        require_space(self.path, self.metadata.size - present, self._part.descriptor)
 
     def write(self, segment: Segment, data: memoryview) -> None:
         """Append bytes to a segment.
@@ -173,7 +187,8 @@ class PartialDownload(Closing):
             os.ftruncate(self._part.descriptor, self.metadata.size)
             self._part.complete(self._final, self.metadata.mtime_ns)
             try:
-                self._part.sync()
+                if self._durable:
+                    self._part.sync()
             except OSError:
                 self.discard()
                 raise
@@ -195,7 +210,8 @@ class PartialDownload(Closing):
             if self._record is not None:
                 self._record.remove()
         try:
-            self._directory.sync()
+            if self._durable:
+                self._directory.sync()
         except OSError as error:
             raise LocalError(self._directory.path or b".", error) from error
         return True
@@ -236,3 +252,14 @@ class PartialDownload(Closing):
 def is_partial(name: bytes) -> bool:
     """Return whether a file name is that of a partial file or its record."""
     return name.startswith(b".") and name.endswith((SUFFIX, RECORD_SUFFIX))
+
+
+def has_partial(file: LocalFile) -> bool:
+    """Return whether a file has a partial file or a record of one, usable or not."""
+    stem = stem_of(file.name)
+    try:
+        with file.open_directory() as directory:
+            names = (stem + SUFFIX, stem + RECORD_SUFFIX)
+            return any(directory.lstat(name) is not None for name in names)
+    except (LocalError, OSError):
+        return False

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from natproxy.client.errors import ListingIncomplete, LocalError
 from natproxy.client.transfer.deletion import ExtraPath
 from natproxy.client.transfer.request import DownloadRequest
+from natproxy.client.transfer.run_directory import remove_leftovers
 from natproxy.client.transfer.tree import LocalTree
 from natproxy.protocol import Entry
 
@@ -31,6 +33,8 @@ class MirrorPlan:
 
     :ivar tree: the local directory.
     :ivar downloads: files that are new, or whose size or modification time differs.
+    :ivar same_size: files whose digests are to be compared; each becomes a download or unchanged.
+    :ivar replaces: whether a file is downloaded even if the local one has its size and time.
     :ivar unchanged: number of files with the same size and modification time.
     :ivar directories: directories to create.
     :ivar extra: local paths that are not on the server; the content of a directory comes before
@@ -48,6 +52,7 @@ class MirrorPlan:
         including the content of such directories: these names are reserved here.
     :ivar skipped_directories: the names of such directories.
     :ivar unknown: number of listed entries of unknown types.
+    :ivar leftovers: whether the local root contains a directory of another run.
     :ivar local_files: number of local files, without partial downloads.
     :ivar source_files: number of files that the server lists.
     :ivar top: the name of the directory on the server; empty for the served one.
@@ -55,6 +60,8 @@ class MirrorPlan:
 
     tree: LocalTree
     downloads: list[Entry] = field(default_factory=list)
+    same_size: list[Entry] = field(default_factory=list)
+    replaces: bool = False
     unchanged: int = 0
     directories: list[bytes] = field(default_factory=list)
     extra: list[ExtraPath] = field(default_factory=list)
@@ -66,6 +73,7 @@ class MirrorPlan:
     skipped: int = 0
     skipped_directories: list[bytes] = field(default_factory=list)
     unknown: int = 0
+    leftovers: bool = False
     local_files: int = 0
     source_files: int = 0
     top: bytes = b""
@@ -82,31 +90,68 @@ class MirrorPlan:
             below = path_below(name, self.top)
             yield DownloadRequest(name, self.tree.path_of(below), metadata, self.tree, below)
 
-    def create_directories(self) -> None:
-        """Create the directories; downloads into one that cannot be created are dropped.
+    def check_directories(self) -> None:
+        """Drop downloads into new directories that cannot be created.
 
         :raises LocalError: if the mirror's root cannot be created.
         """
         self.tree.create()
+        missing = set(self.directories)
         failed: set[bytes] = set()
         for path in self.directories:
-            if os.path.dirname(path) in failed:
+            above = os.path.dirname(path)
+            if above in failed:
                 failed.add(path)
                 self.blocked += 1
                 continue
             try:
-                self.tree.directory(path, create=True).close()
+                self.tree.check_new(path, above not in missing)
             except LocalError as error:
                 failed.add(path)
                 self.obstacles.append(Obstacle(name_of(path, self.top), error))
-        if failed:
-            ready = [
-                entry
-                for entry in self.downloads
-                if os.path.dirname(path_below(entry.name, self.top)) not in failed
-            ]
-            self.blocked += len(self.downloads) - len(ready)
-            self.downloads = ready
+        self._drop(failed)
+
+    def create_directories(self, durable: bool = True) -> list[Obstacle]:
+        """Create the directories that downloads have not created; return the obstacles to others.
+
+        What killed runs have left in the root is removed.
+
+        :param durable: whether the names of the directories are synchronized to the disk.
+        """
+        if self.leftovers:
+            with suppress(LocalError), self.tree.directory(b"") as root:
+                remove_leftovers(root)
+        found = len(self.obstacles)
+        touched: set[bytes] = set()
+        failed: set[bytes] = set()
+        for path in self.directories:
+            above = os.path.dirname(path)
+            if above in failed:
+                failed.add(path)
+                continue
+            try:
+                if self.tree.mkdir(path):
+                    touched.add(above)
+            except LocalError as error:
+                failed.add(path)
+                self.obstacles.append(Obstacle(name_of(path, self.top), error))
+        for above in touched if durable else ():
+            with suppress(LocalError), self.tree.directory(above) as directory:
+                directory.sync()
+        return self.obstacles[found:]
+
+    def _drop(self, failed: set[bytes]) -> None:
+        """Drop downloads into directories, and the directories."""
+        if not failed:
+            return
+        ready = [
+            entry
+            for entry in self.downloads
+            if os.path.dirname(path_below(entry.name, self.top)) not in failed
+        ]
+        self.blocked += len(self.downloads) - len(ready)
+        self.downloads = ready
+        self.directories = [path for path in self.directories if path not in failed]
 
 
 def path_below(name: bytes, directory: bytes) -> bytes:

@@ -9,6 +9,12 @@ from itertools import pairwise
 SMALLEST_SEGMENT = 1 << 20
 """Bytes below which a file is not divided any further."""
 
+LAST_SEGMENT = 4 << 20
+"""Bytes of the last segments of a file, if they are as many as the connections."""
+
+MOST_SEGMENTS = 64
+"""Segments that a file is divided into at most: their record must fit into a page."""
+
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
@@ -31,12 +37,30 @@ class Segment:
 def divide(size: int, count: int) -> list[Segment]:
     """Return the segments of a file of which nothing has been received.
 
+    Each connection takes the next segment when it has completed one. They become smaller towards
+    the end of the file, so that all connections end at nearly the same time, whatever the rate
+    of each, and few round trips are spent on requests.
+
     :param size: of the file, in bytes.
-    :param count: of segments, at most.
+    :param count: of connections; one gets the whole file.
     """
-    count = max(1, min(count, size // SMALLEST_SEGMENT))
-    marks = [size * number // count for number in range(count + 1)]
+    if count == 1:
+        return [Segment(0, 0, size)]
+    smallest = max(SMALLEST_SEGMENT, min(LAST_SEGMENT, size // count))
+    marks = _marks(size, count, smallest)
+    while len(marks) > MOST_SEGMENTS + 1:
+        smallest = min(2 * smallest, -(-size // MOST_SEGMENTS))
+        marks = _marks(size, count, smallest)
     return [Segment(start, start, end) for start, end in pairwise(marks)]
+
+
+def _marks(size: int, count: int, smallest: int) -> list[int]:
+    """Return the offsets between segments: each has half of a connection's share of the rest."""
+    marks = [0]
+    while size - marks[-1] >= 2 * smallest:
+        left = size - marks[-1]
+        marks.append(marks[-1] + max(smallest, left // (2 * count)))
+    return [*marks, size]
 
 
 def mark_missing(segments: list[Segment], start: int, end: int) -> list[Segment]:

@@ -29,6 +29,8 @@ class DownloadOptions:
     :ivar concurrent: whether a file is downloaded although another process or thread is
         downloading it to the same path: into a private partial file, from the first byte.
         Otherwise that is an error.
+    :ivar durable: whether a file is on the disk before it gets its name; without it, a power
+        failure may leave files that are empty or damaged.
     """
 
     existing: Existing = Existing.REFUSE
@@ -37,6 +39,7 @@ class DownloadOptions:
     limit: RateLimit | None = None
     retry_policy: RetryPolicy = DOWNLOAD_RETRY_POLICY
     concurrent: bool = False
+    durable: bool = True
 
     @property
     def chunk_size(self) -> int:

@@ -21,6 +21,7 @@ from natproxy.client.errors import (
 from natproxy.client.events import Event, Phase, Progress, ignore_event, strip_name
 from natproxy.client.requests import require_file
 from natproxy.client.retry import Cancellation, ProgressRule, Retrier
+from natproxy.client.transfer.file_reply import FileReply, require_same
 from natproxy.client.transfer.output import WholeWriter, Write
 from natproxy.client.transfer.request import DownloadOptions
 from natproxy.client.transfer.verification import changed_error
@@ -67,6 +68,9 @@ class _Stream:
         self._options = options
         self._progress = progress
         self._cancellation = cancellation
+        # Of the version of the file that is received, and of the file after its last byte.
+        self._metadata: Metadata | None = None
+        self._after: Metadata | None = None
         self._size: int | None = None
         self._done = 0
         self._digest = hashlib.sha256()
@@ -81,10 +85,7 @@ class _Stream:
 
     def run(self) -> int:
         try:
-            if self._retry(lambda: self._session.version) < 2:
-                self._run_version_1()
-            else:
-                self._run_version_2()
+            self._run_version_2()
         except Interrupted:
             # Not a failure.
             raise
@@ -110,26 +111,40 @@ class _Stream:
         try:
             self._run()
         except Unsupported:
-            # A later reply has shown that the server speaks version 1 only.
             if self._session.version > 1:
                 raise
             self._run_version_1()
 
     def _run(self) -> None:
-        metadata = self._retry(partial(self._session.stat, self._name))
-        require_file(self._name, metadata)
-        self._size = metadata.size
-        self._report(Phase.RECEIVING)
-        self._retry(partial(self._receive, metadata))
-        self._confirm(metadata.etag)
+        try:
+            metadata = self._retry(self._receive)
+        except NotFound:
+            if self._metadata is None:
+                # The name may be that of a directory.
+                require_file(self._name, self._retry(partial(self._session.stat, self._name)))
+            raise
+        self._confirm(metadata)
 
-    def _receive(self, metadata: Metadata) -> None:
-        if self._done < metadata.size:
-            with self._session.get(self._name, self._done, None, metadata.etag) as (reply, _):
-                while size := reply.receive_into(self._buffer):
-                    self._forward(size)
-        if self._done != metadata.size:
-            raise NotUnderstood(f"{self._session.server} did not send what it has")
+    def _receive(self) -> Metadata:
+        """Receive the rest of the file, and return the metadata that all its bytes belong to."""
+        metadata, self._after = self._metadata, None
+        if metadata is not None and self._done == metadata.size:
+            return metadata
+        etag = None if metadata is None else metadata.etag
+        confirming = not self._options.verify
+        with FileReply(
+            self._session, self._name, self._done, None, etag, confirming=confirming
+        ) as file:
+            if metadata is None:
+                metadata = self._metadata = file.metadata
+                self._size = metadata.size
+                self._report(Phase.RECEIVING)
+            while size := file.reply.receive_into(self._buffer):
+                self._forward(size)
+            if self._done != metadata.size:
+                raise NotUnderstood(f"{self._session.server} did not send what it has")
+            self._after = file.metadata_after()
+        return metadata
 
     def _forward(self, size: int) -> None:
         chunk = self._buffer[:size]
@@ -145,19 +160,19 @@ class _Stream:
         if self._options.limit:
             self._cancellation.sleep(self._options.limit.take(size))
 
-    def _confirm(self, etag: str) -> None:
+    def _confirm(self, metadata: Metadata) -> None:
         try:
-            if self._options.verify:
-                self._report(Phase.VERIFYING)
-                remote = self._retry(partial(self._session.hash, self._name))
-                now, same = remote.etag, remote.sha256 == self._digest.hexdigest()
-            else:
-                now, same = self._retry(partial(self._session.stat, self._name)).etag, True
-        except NotFound:
-            now, same = "", True
-        if now != etag:
+            if not self._options.verify:
+                after = self._after or self._retry(partial(self._session.stat, self._name))
+                require_same(self._name, metadata, after)
+                return
+            self._report(Phase.VERIFYING)
+            remote = self._retry(partial(self._session.hash, self._name))
+        except NotFound as error:
+            raise changed_error(self._name) from error
+        if remote.etag != metadata.etag:
             raise changed_error(self._name)
-        if not same:
+        if remote.sha256 != self._digest.hexdigest():
             raise DigestMismatch(f"{printable(self._name)}: the SHA-256 is not the server's")
 
     def _report(self, phase: Phase, message: str = "") -> None:

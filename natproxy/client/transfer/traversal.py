@@ -6,50 +6,65 @@ Two sequences in the same order can be compared without holding the names of eit
 from __future__ import annotations
 
 import errno
-import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from operator import itemgetter
 from typing import NamedTuple
 
-from natproxy.client.context import Closing
 from natproxy.client.errors import LocalError
-from natproxy.client.transfer.directory import LocalDirectory
-from natproxy.client.transfer.tree import LocalTree
+from natproxy.client.transfer.tree import LocalTree, Scanned
 
 
 class LocalEntry(NamedTuple):
     """A file, directory or link in a local tree.
 
     :ivar path: below the tree's root.
-    :ivar stat: the result of ``lstat(2)``; ``None`` if that failed.
-    :ivar error: why it failed.
+    :ivar mode: as of ``lstat(2)``; 0 if it cannot be read.
+    :ivar size: of a file, in bytes.
+    :ivar mtime_ns: of a file, in nanoseconds since the epoch.
+    :ivar error: why it cannot be read.
     """
 
     path: bytes
-    stat: os.stat_result | None
+    mode: int
+    size: int = 0
+    mtime_ns: int = 0
     error: LocalError | None = None
 
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is a directory."""
+        return stat.S_ISDIR(self.mode)
 
-class _Level(NamedTuple):
+
+class Level:
     """A directory between the root and the current entry.
 
     :ivar prefix: its path with a slash at the end; empty for the root.
-    :ivar keys: the remaining names. The name of a directory comes a second time with a slash at
-        the position of its content.
+    :ivar items: its entries, sorted. A directory comes a second time, with a slash at the end of
+        its name, at the position of its content.
+    :ivar index: of the current item, or of the one that contains the current entry.
+    :ivar errors: by name, why an entry with the mode 0 cannot be read.
     """
 
-    prefix: bytes
-    keys: Iterator[bytes]
+    __slots__ = ("errors", "index", "items", "prefix")
+
+    def __init__(self, prefix: bytes, items: list[Scanned], errors: dict[bytes, OSError]) -> None:
+        self.prefix = prefix
+        self.items = items
+        self.index = -1
+        self.errors = errors
 
 
-class Traversal(Closing):
+class Traversal:
     """An iteration over a local tree in sorted order; symbolic links are not followed.
 
-    Besides the root, one directory is open at a time.
+    Each directory is read at once, when its content is reached.
 
     :param unreadable: called with the path of each directory that cannot be listed, and the
         error, at the position of its content.
     :ivar current: the current entry; ``None`` after the last one.
+    :ivar empty: paths of the directories above the current entry, and before it, that are empty.
     :raises LocalError: if the root cannot be listed.
     """
 
@@ -57,70 +72,61 @@ class Traversal(Closing):
         self._tree = tree
         self._unreadable = unreadable
         self._skipped: set[bytes] = set()
-        self._levels = [_Level(b"", self._keys(b""))]
-        self._directory: LocalDirectory | None = None
-        self._prefix = b""
+        self.empty: set[bytes] = set()
+        self._levels = [self._level(b"")]
         self.current: LocalEntry | None = None
         self.advance()
+
+    @property
+    def level(self) -> Level | None:
+        """The directory that contains the current entry; ``None`` after the last one."""
+        return self._levels[-1] if self._levels else None
 
     def skip(self) -> None:
         """Skip the content of the current entry, if it is a directory."""
         here = self.current
-        if here is not None and (here.stat is None or stat.S_ISDIR(here.stat.st_mode)):
+        if here is not None and (not here.mode or here.is_directory):
             self._skipped.add(here.path + b"/")
 
-    def advance(self) -> None:
-        """Advance to the next entry."""
-        while self._levels:
-            prefix, keys = self._levels[-1]
-            key = next(keys, None)
-            if key is None:
-                self._levels.pop()
-            elif key.endswith(b"/"):
-                self._enter(prefix + key)
-            else:
-                found = self._lstat(prefix, key)
-                if found is not None:
-                    self.current = found
-                    return
-        self.current = None
+    def advance(self, count: int = 1) -> None:
+        """Advance to the next entry.
 
-    def close(self) -> None:
-        """Close the open directory."""
-        if self._directory is not None:
-            self._directory.close()
-            self._directory = None
+        :param count: entries to advance over: not more than files that follow one another.
+        """
+        while self._levels:
+            level = self._levels[-1]
+            level.index += count
+            count = 1
+            if level.index >= len(level.items):
+                self._levels.pop()
+                continue
+            name, mode, size, mtime_ns = level.items[level.index]
+            if name.endswith(b"/"):
+                self._enter(level.prefix + name)
+                continue
+            path = level.prefix + name
+            error = None
+            if not mode:
+                error = LocalError(self._tree.path_of(path), level.errors[name])
+            self.current = LocalEntry(path, mode, size, mtime_ns, error)
+            return
+        self.current = None
 
     def _enter(self, prefix: bytes) -> None:
         if prefix in self._skipped:
             self._skipped.remove(prefix)
             return
         try:
-            self._levels.append(_Level(prefix, self._keys(prefix[:-1])))
+            self._levels.append(self._level(prefix))
         except LocalError as error:
             if error.errno != errno.ENOENT:
                 self._unreadable(prefix[:-1], error)
 
-    def _keys(self, path: bytes) -> Iterator[bytes]:
-        keys = []
-        for name, is_directory in self._tree.entries(path):
-            keys.append(name)
-            if is_directory:
-                keys.append(name + b"/")
-        keys.sort()
-        return iter(keys)
-
-    def _lstat(self, prefix: bytes, name: bytes) -> LocalEntry | None:
-        """Return the entry of a name; ``None`` if it no longer exists."""
-        path = prefix + name
-        try:
-            if self._directory is None or self._prefix != prefix:
-                self.close()
-                self._directory = self._tree.directory(prefix[:-1])
-                self._prefix = prefix
-            found = self._directory.lstat(name)
-        except LocalError as error:
-            return None if error.errno == errno.ENOENT else LocalEntry(path, None, error)
-        except OSError as error:
-            return LocalEntry(path, None, LocalError(self._tree.path_of(path), error))
-        return None if found is None else LocalEntry(path, found)
+    def _level(self, prefix: bytes) -> Level:
+        items, errors = self._tree.scan(prefix[:-1])
+        items += [(name + b"/", 0, 0, 0) for name, mode, _, _ in items if stat.S_ISDIR(mode)]
+        items += [(name, 0, 0, 0) for name in errors]
+        if not items:
+            self.empty.add(prefix[:-1])
+        items.sort(key=itemgetter(0))
+        return Level(prefix, items, errors)

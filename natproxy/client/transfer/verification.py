@@ -16,6 +16,7 @@ from natproxy.client.events import Phase
 from natproxy.client.retry import Cancellation, Retrier
 from natproxy.client.transfer.damage import Range, find_damage, join
 from natproxy.client.transfer.destination import LocalFile
+from natproxy.client.transfer.parallel import run_parallel
 from natproxy.client.transfer.partial import PartialDownload
 from natproxy.client.transfer.record import Segment
 from natproxy.protocol import Metadata, printable
@@ -99,19 +100,29 @@ class Verification:
         return join(damage)
 
     def damage_received(
-        self, part: PartialDownload, segments: Sequence[Segment], digests: Sequence[str]
+        self,
+        part: PartialDownload,
+        segments: Sequence[Segment],
+        digests: Sequence[str],
+        connections: int,
     ) -> list[Range]:
         """Return the ranges of complete segments that differ from the server's bytes.
 
         :param digests: of the received bytes of each segment.
+        :param connections: digests that are requested at the same time.
         :raises Changed: if the file has changed on the server.
         """
-        damage: list[Range] = []
-        for segment, digest in zip(segments, digests, strict=True):
+
+        def remote_digest(segment: Segment) -> str:
             self._report(Phase.VERIFYING, segment.start)
-            span = (segment.start, segment.end)
-            if self._remote_digest(part.metadata, span) != digest:
-                damage += self._damage_within(part, span)
+            return self._remote_digest(part.metadata, (segment.start, segment.end))
+
+        steps = [partial(remote_digest, segment) for segment in segments]
+        remote = run_parallel(steps, connections, self._cancellation, self._session.interrupt)
+        damage: list[Range] = []
+        for segment, ours, theirs in zip(segments, digests, remote, strict=True):
+            if ours != theirs:
+                damage += self._damage_within(part, (segment.start, segment.end))
         return join(damage)
 
     def _damage_within(self, part: PartialDownload, span: Range) -> list[Range]:

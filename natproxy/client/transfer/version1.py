@@ -7,10 +7,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from natproxy.client.blocking.connection import CHUNK, Reply
+from natproxy.client.blocking.connection import CHUNK
+from natproxy.client.blocking.reply import Reply
 from natproxy.client.errors import LocalError
 from natproxy.client.transfer.destination import LocalFile, destination_path
 from natproxy.client.transfer.part_file import PartFile
+from natproxy.client.transfer.space import require_space
 
 if TYPE_CHECKING:
     from natproxy.client.blocking.session import Session
@@ -42,6 +44,7 @@ def save_body(
             # The name is private: two downloads of the same file must not share it.
             with PartFile.create_private(directory, file.name) as part:
                 try:
+                    require_space(file.path, reply.header.size, part.descriptor)
                     size = _receive(reply, part, file.path, count)
                     part.complete(file.name)
                     saving(size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from functools import wraps
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
@@ -29,6 +29,7 @@ from natproxy.client.requests import (
     Steps,
     as_name,
     digest_steps,
+    pack_steps,
     require_file,
 )
 from natproxy.client.retry import FailureCount, RetryPolicy, check_timeout
@@ -37,7 +38,7 @@ from natproxy.client.twisted.pool import ConnectionPool, Limits
 from natproxy.client.twisted.receivers import InMemory, ToConsumer
 from natproxy.client.twisted.retries import Retries, Shared
 from natproxy.client.version import Features, Negotiation
-from natproxy.protocol import Digest, Entry, Metadata, Range
+from natproxy.protocol import Digest, Entry, Metadata, PackRecord, Range
 
 LARGEST = 64 << 20
 """Bytes of one reply that are held in memory at most, by default."""
@@ -45,6 +46,7 @@ LARGEST = 64 << 20
 # Inside of `CommandSession`, `list` is a method.
 Names = list[bytes]
 Entries = list[Entry]
+Records = list[PackRecord]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -189,11 +191,20 @@ class CommandSession:
             self._negotiation.require_version_2(purpose)
 
     @deferred
+    async def offers(self, word: bytes) -> bool:
+        """Return whether the server supports a verb that a server of version 2 may lack.
+
+        :param word: of a `Request` that is ``optional``.
+        """
+        return await self.version() >= 2 and self._negotiation.offers(word)
+
+    @deferred
     async def run(self, request: Request[T]) -> T:
         """Carry out a request of `natproxy.client.requests`, and return its result.
 
         :return: fires with the result; fails with `Unsupported` if the server speaks version 1
-            only, which lacks the verb.
+            only, which lacks the verb; or if the verb is optional, and the server or a proxy
+            lacks it: see `offers`.
         """
         if request.purpose:
             await self.require_version_2(request.purpose)
@@ -326,6 +337,22 @@ class CommandSession:
     ) -> bytes:
         """Return the bytes of a part of a file, or of all of it, up to ``largest``; see `get`."""
         return await self.run(Get(name, offset, length, if_match))
+
+    @deferred
+    async def pack(self, names: Iterable[str | bytes]) -> Records:
+        """Return several small files: a record for each name, in order.
+
+        The record of a file that is missing, or has more than `natproxy.protocol.MAX_PACKED`
+        bytes, has a ``code`` other than 0 and no data. The total size is not limited.
+
+        :return: fires with the records; fails with `Unsupported` if the server or a proxy lacks
+            ``PACK``; see `offers`.
+        """
+
+        async def carry_out(request: Request[Any]) -> object:
+            return await self.run(request)
+
+        return await run_steps(pack_steps(names), carry_out)
 
     @deferred
     async def open(self, name: str | bytes) -> RemoteFile:

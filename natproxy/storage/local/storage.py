@@ -6,22 +6,31 @@ import errno
 import heapq
 import os
 import stat
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 
 from natproxy.kernel.openat2 import DIRECTORY as DIRECTORY_FLAGS
 from natproxy.kernel.openat2 import Opener, choose_opener
 from natproxy.metadata import FILE, Entry, Metadata
-from natproxy.storage.interface import Check, NotFound, Step, TopFiles, in_runs, unchecked
+from natproxy.storage.interface import (
+    Check,
+    NotFound,
+    Snapshots,
+    Step,
+    TopFiles,
+    in_runs,
+    unchecked,
+)
 from natproxy.storage.local.confinement import (
-    MAX_PATH,
     PATH,
     READ,
     is_failure,
     is_out_of_resources,
+    is_valid,
 )
 from natproxy.storage.local.metadata import RacyTimestamps, metadata_of
 from natproxy.storage.local.scans import Scans
+from natproxy.storage.local.snapshots import SnapshotReader
 from natproxy.storage.local.walk import Tree
 
 GRANULE = 2.0
@@ -145,7 +154,7 @@ class LocalStorage:
         :raises NotFound: if there is neither, or it is outside.
         :raises OSError: if descriptors or memory are used up, or the disk fails.
         """
-        if name and not _is_valid(name):
+        if name and not is_valid(name):
             raise NotFound
         with self._root() as root:
             return Tree(root, self._opener, self._scans).metadata(name)
@@ -156,7 +165,7 @@ class LocalStorage:
         :raises NotFound: if it is absent, no regular file, outside, or unreadable.
         :raises OSError: as `metadata` does.
         """
-        if not _is_valid(name):
+        if not is_valid(name):
             raise NotFound
         with self._root() as root:
             return self._open_regular(root, name)
@@ -169,7 +178,7 @@ class LocalStorage:
         Regular files, directories, and links inside the directory that lead to either are
         entries.
         """
-        if name and not _is_valid(name):
+        if name and not is_valid(name):
             raise NotFound
         with self._root() as root, closing(Tree(root, self._opener, self._scans, check)) as tree:
             metadata = tree.metadata(name)
@@ -177,6 +186,30 @@ class LocalStorage:
                 yield from tree.walk(name, depth, after)
             elif name > after:
                 yield Step(name, Entry(name, metadata))
+
+    def snapshots(
+        self, names: Sequence[bytes], largest: int, check: Check = unchecked
+    ) -> Snapshots:
+        """Read small files, each in one state; see `Storage.snapshots`.
+
+        A state is one in which the file's etag was the same before and after it was read.
+        """
+        try:
+            with self._root() as root:
+
+                def open_file(name: bytes) -> LocalFile:
+                    if not is_valid(name):
+                        raise NotFound
+                    return self._open_regular(root, name)
+
+                with closing(SnapshotReader(root, self._opener, open_file)) as reader:
+                    for name in names:
+                        check()
+                        yield reader.read(name, largest)
+        except NotFound as error:
+            # There is no served directory.
+            for _ in names:
+                yield error
 
     def top_files(self, check: Check = unchecked) -> TopFiles:
         """Return the names of regular files, and of links inside that lead to some.
@@ -245,18 +278,6 @@ class LocalStorage:
                 raise
             raise NotFound from error
         return LocalFile(*opened, self._racy)
-
-
-def _is_valid(name: bytes) -> bool:
-    """Return whether a name may be resolved.
-
-    Its components stand between single slashes, and none is ``.`` or ``..``.
-    """
-    return (
-        len(name) <= MAX_PATH
-        and b"\0" not in name
-        and {b"", b".", b".."}.isdisjoint(name.split(b"/"))
-    )
 
 
 def _open_entry(root: int, name: bytes) -> tuple[int, os.stat_result] | None:

@@ -26,6 +26,31 @@ def page(*names: bytes) -> bytes:
     return b"OK %d\n%b" % (len(body), body)
 
 
+class RelativeTests(SynchronousTestCase):
+    def found(self, typed: str, *listed: bytes, directory: bytes = b"d/e") -> list[bytes]:
+        self.server = ScriptedServer([FEAT, (self.command, page(*listed))])
+        self.addCleanup(self.server.close)
+        names = ManyNames(5.0)
+        self.addCleanup(names.close)
+        return list(names.starting_with(typed, self.server.server_address, directory=directory))
+
+    def test_names_are_relative_to_a_directory(self) -> None:
+        self.command = b"LS d/e\n"
+        self.assertEqual(self.found("", b"d/e/a", b"d/e/b/"), [b"a", b"b/"])
+        self.assertEqual(self.found("a", b"d/e/a", b"d/e/b/"), [b"a"])
+        self.assertEqual(self.found("./", b"d/e/a"), [b"./a"])
+        self.assertEqual(self.found("", b"d/e/-a"), [b"./-a"])
+        self.assertEqual(self.found("/d/e/", b"d/e/-a"), [b"/d/e/-a"])
+
+    def test_directories_above_are_reached(self) -> None:
+        self.command = b"LS d\n"
+        self.assertEqual(self.found("../e", b"d/e/", b"d/f"), [b"../e/"])
+        self.command = b"LS\n"
+        self.assertEqual(self.found("../../x", b"xy"), [b"../../xy"])
+        self.assertEqual(self.found("/", b"d/"), [b"/d/"])
+        self.assertEqual(self.found("", b"-a", directory=b""), [b"/-a"])
+
+
 class RemoteNamesTests(SynchronousTestCase):
     def names(self, *scenes: Scene) -> RemoteNames:
         self.server = ScriptedServer(*scenes)

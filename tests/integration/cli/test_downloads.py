@@ -161,13 +161,13 @@ class ExitStatusTests(DownloadCase):
         digest = format_digest(Digest("0" * 64, len(NEW), "e1"))
         change = Fault(act=lambda: self.server.put(b"a", NEW))
         for status, verb, faults, options in (
-            (1, b"STAT", [Fault(reply=b"ERR 500 internal\n")], []),
+            (1, b"STAT", [Fault(reply=b"ERR 500 internal\n")] * 2, []),
             (1, b"GET", [Fault(reply=b"ERR 503 not now\n")], ["--retries", "0"]),
             (5, b"GET", [Fault(reply=b"ERR 503 not now\n")] * 3, ["--retries", "2"]),
-            (5, b"GET", [gone] * 2, ["--retries", "0"]),
+            (5, b"GET", [gone] * 2, ["--retries", "0", "--segments", "2"]),
             (6, b"GET", [Fault(reply=b"OK what\n")], []),
             (7, b"HASH", [Fault(reply=b"OK " + digest + b"\n")] * 4, ["--verify"]),
-            (8, b"GET", [change] * 20, []),
+            (8, b"GET", [change] * 20, ["--segments", "2"]),
         ):
             self.server.fail(verb, *faults)
             self.assertEqual(self.run_command("get", "a", "-q", *options), status)
@@ -191,7 +191,7 @@ class ExitStatusTests(DownloadCase):
             raise KeyboardInterrupt
 
         for command in (("get", "a"), ("cat", "a"), ("sync", ".", "x"), ("download", "a")):
-            with mock.patch("natproxy.client.blocking.session.Connection.request", press):
+            with mock.patch("natproxy.client.blocking.connection.Connection.send", press):
                 self.assertEqual(self.assert_fails(130, *command), "natproxy: interrupted")
 
 
@@ -205,7 +205,7 @@ class CatTests(DownloadCase):
         self.assertEqual(self.out, b"the b")
 
     def test_file_that_changes(self) -> None:
-        self.server.fail(b"GET", Fault(act=lambda: self.server.put(b"a", b"new")))
+        self.server.fail(b"STAT", Fault(act=lambda: self.server.put(b"a", b"new")))
         self.assert_fails(8, "cat", "a")
 
     def run_in_shell(self, line: str) -> subprocess.CompletedProcess[bytes]:

@@ -82,7 +82,7 @@ class ExitStatusTests(CommandCase):
         ):
             status, out, err = self.main(*arguments)
             self.assertEqual((status, out), (2, b""))
-            self.assertRegex(err, rf"\Ausage: {command} \[-h\]")
+            self.assertRegex(err, rf"\Ausage: {command} \[(-h|--help)\]")
             self.assertRegex(err, rf"\n{command}: error: unrecognized arguments: [^\n]*\n\Z")
 
     def test_name_that_begins_with_a_hyphen_is_explained(self) -> None:

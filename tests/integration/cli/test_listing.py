@@ -92,6 +92,72 @@ class ListingTests(CommandCase):
         self.assertIn(b"name:     latin\\xe9\n", out)
 
 
+class OrderTests(CommandCase):
+    def setUp(self) -> None:
+        super().setUp()
+        zone = mock.patch.dict(os.environ, TZ="UTC")
+        zone.start()
+        time.tzset()
+        self.addCleanup(time.tzset)
+        self.addCleanup(zone.stop)
+        entries = [
+            Entry(b"a", Metadata("file", 5, 3 * 10**9, "a")),
+            Entry(b"b", Metadata("file", 1_500_000, 10**9, "b")),
+            Entry(b"c", Metadata("dir", 0, 4 * 10**9, "c")),
+            Entry(b"d", Metadata("file", 5, 2 * 10**9, "d")),
+        ]
+        page = b"".join(format_entry(entry) for entry in entries)
+        self.address = self.instead(LS=b"OK %d\n%b" % (len(page), page))
+
+    def names(self, *options: str) -> str:
+        lines = self.written("ls", *options, "--server", self.address).decode().split("\n")
+        return "".join(line.rstrip("/") for line in lines)
+
+    def test_entries_are_sorted(self) -> None:
+        for options, names in (
+            ((), "abcd"),
+            (("--sort", "name"), "abcd"),
+            (("-r",), "dcba"),
+            (("--sort", "size"), "badc"),
+            (("--sort", "size", "-r"), "cdab"),
+            (("--sort=time",), "cadb"),
+            (("--sort=time", "--reverse"), "bdac"),
+        ):
+            self.assertEqual(self.names(*options), names, options)
+        objects = self.json_of("ls", "--json", "--sort", "time", "--server", self.address)
+        self.assertEqual([each["name"] for each in objects], ["c", "a", "d", "b"])
+
+    def test_too_many_entries_are_not_sorted(self) -> None:
+        with mock.patch("natproxy.cli.listing.MOST_SORTED", 3):
+            self.assertEqual(self.names(), "abcd")
+            self.assert_fails(
+                1, "more than 3 entries are not sorted", "ls", "-r", "--server", self.address
+            )
+
+    def test_total_is_the_last_line(self) -> None:
+        out = self.written("ls", "--total", "--server", self.address)
+        self.assertEqual(out, b"a\nb\nc/\nd\ntotal: 3 files, 1 directory, 1,500,010 bytes\n")
+        out = self.written("ls", "--total", "-lh", "--sort=size", "--server", self.address)
+        self.assertEqual(
+            out.decode().splitlines(),
+            [
+                "  1.5 MB  1970-01-01 00:00:01  b",
+                "     5 B  1970-01-01 00:00:03  a",
+                "     5 B  1970-01-01 00:00:02  d",
+                "       -  1970-01-01 00:00:04  c/",
+                "total: 3 files, 1 directory, 1.5 MB",
+            ],
+        )
+        self.assert_fails(
+            2, "--total is for people", "ls", "--total", "--json", "--server", self.address
+        )
+
+    def test_help_has_its_long_name_only(self) -> None:
+        status, out, _ = self.main("ls", "--help")
+        self.assertEqual(status, 0)
+        self.assertIn(b"-h, --human-readable", out)
+
+
 class SeveralTests(CommandCase):
     def test_missing_file_does_not_affect_the_others(self) -> None:
         address = self.serve()

@@ -39,7 +39,7 @@ class KeyTests(SynchronousTestCase):
         """Type keys one after the other, each when the last one has been processed."""
         self.patch(prompt, "Suggester", lambda *_: Scripted(*texts))
         with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
-            read = prompt.reader("server:1", {})
+            read = prompt.reader("server:1", {}, bytes)
             session = read.__self__  # type: ignore[attr-defined]
             waiting = list(typed)
 

@@ -21,6 +21,8 @@ from natproxy.cli.shell.commands import parsers_with
 from natproxy.client.errors import CannotConnect
 from tests.support.scripted_server import Scene, ScriptedServer
 
+FEAT = (b"FEAT\n", b"OK\nNATPROXY 2\nEND\n")
+DIRECTORY = b"OK type=dir size=0 mtime=1 etag=d\n"
 LISTED = (b"LIST\n", b"OK\na b\nEND\n")
 
 
@@ -41,6 +43,9 @@ class Screen(io.TextIOWrapper):
 
 
 class ShellTests(SynchronousTestCase):
+    moves = False
+    """Whether the prompt shows a directory."""
+
     def type(self, *typed: str | BaseException, scenes: tuple[Scene, ...] = ()) -> str:
         """Type lines, then Ctrl-D; return what is shown."""
         server = ScriptedServer(*(scenes or ([],)))
@@ -54,7 +59,9 @@ class ShellTests(SynchronousTestCase):
             mock.patch("sys.stdin", Screen(io.BytesIO())),
         ):
             self.exit_status = run_shell(options, sessions, CLIENT_COMMANDS)
-        self.assertEqual({call.args for call in read.call_args_list}, {("proxy> ",)})
+        self.prompts = [prompt for call in read.call_args_list for prompt in call.args]
+        if not self.moves:
+            self.assertEqual(set(self.prompts), {"proxy> "})
         first, *rest = out.read().splitlines(keepends=True)
         self.assertEqual(first, f"Connected to proxy at {server.server_address}\n")
         return "".join(rest)
@@ -113,9 +120,9 @@ class ShellTests(SynchronousTestCase):
         self.assertEqual(self.exit_status, 3)
 
     def test_file_of_several_that_cannot_be_had_is_an_error_of_the_same_kind(self) -> None:
-        feat = (b"FEAT\n", b"OK\nNATPROXY 2\nEND\n")
-        missing = (b"STAT a\n", b"ERR 404 file not found\n")
-        shown = self.type("get -q a", scenes=([feat, missing],))
+        missing = b"ERR 404 file not found\n"
+        commands = [(b"GET a\n", missing), *2 * [(b"STAT a\n", missing)]]
+        shown = self.type("get -q a", scenes=([FEAT, *commands],))
         self.assertEqual(shown, "error: a: file not found\n")
         self.assertEqual(self.exit_status, 3)
 
@@ -155,6 +162,60 @@ class ShellTests(SynchronousTestCase):
             f"error: nowhere: No such file or directory\n{directory}\n",
         )
         self.assertEqual(self.exit_status, 9)
+
+    def test_directory_on_the_server_can_be_changed(self) -> None:
+        self.moves = True
+        names = (b"tables", b"tables/a", b"b", b"c", b"tables/2024", b"tables")
+        shown = self.type(
+            *("pwd", "cd tables/", "pwd", "stat a /b ../c", "cd 2024", "cd ..", "CD", "pwd"),
+            scenes=([FEAT, *((b"STAT " + name + b"\n", DIRECTORY) for name in names)],),
+        )
+        lines = [line for line in shown.splitlines() if line.startswith(("/", "name: "))]
+        self.assertEqual(
+            lines, ["/", "/tables", "name:     tables/a", "name:     b", "name:     c", "/"]
+        )
+        top, tables = "proxy> ", "proxy:/tables> "
+        self.assertEqual(
+            self.prompts,
+            [top, top, tables, tables, tables, "proxy:/tables/2024> ", tables, top, top],
+        )
+
+    def test_directory_that_is_missing_is_not_changed_to(self) -> None:
+        missing = (b"STAT nowhere\n", b"ERR 404 file not found\n")
+        file = (b"STAT a\n", b"OK type=file size=1 mtime=1 etag=e\n")
+        self.assertEqual(
+            self.type(
+                "cd nowhere", "cd a", "cd natproxy://other:1/d", "pwd",
+                scenes=([FEAT, missing, file],),
+            ),
+            "error: nowhere: file not found\nerror: a: not a directory\n"
+            "error: d: is on another server than the prompt's\n/\n",
+        )  # fmt: skip
+        self.assertEqual(self.exit_status, 2)
+
+    def test_end_of_a_long_directory_is_shown(self) -> None:
+        self.moves = True
+        long = b"d" * 30 + b"/" + b"e" * 30
+        stat = (b"STAT " + long + b"\n", DIRECTORY)
+        self.type(f"cd {long.decode()}", scenes=([FEAT, stat],))
+        self.assertEqual(self.prompts[-1], f"proxy:...{'d' * 6}/{'e' * 30}> ")
+
+    def test_lists_are_files_and_not_the_lines_of_the_prompt(self) -> None:
+        home = os.path.realpath(self.mktemp())
+        os.mkdir(home)
+        with open(os.path.join(home, "patterns"), "w") as file:
+            file.write("[\n")
+        with mock.patch.dict(os.environ, HOME=home):
+            shown = self.type(
+                "get -i -", "get -r a --exclude-from -", "get -r a --exclude-from ~/patterns"
+            )
+        self.assertEqual(
+            shown.splitlines(),
+            [
+                *2 * ["error: standard input has the commands of the prompt: a file is needed"],
+                "error: the pattern '[' cannot be used: a [ without its ] in the same name",
+            ],
+        )
 
     def test_home_is_meant_by_a_tilde(self) -> None:
         directory = self.mktemp()

@@ -68,6 +68,8 @@ class SyncTests(SyncCase):
 
     def test_nothing_is_deleted_if_a_download_failed(self) -> None:
         self.write(b"here/mine", b"mine")
+        # Files that a pack cannot have are requested one by one.
+        self.server.fail(b"PACK", Fault(reply=b"ERR 400 refused\n"))
         self.server.fail(b"GET", Fault(reply=b"ERR 500 internal\n"))
         self.assertEqual(self.run_command("sync", ".", "here", "--delete", "-j", "1"), 1)
         self.assertIn("mine", self.tree())
@@ -91,7 +93,10 @@ class SyncTests(SyncCase):
         self.assertEqual(self.run_command("sync", ".", "here"), 0)
         self.assertEqual((len(self.slept), sorted(self.tree())), (2, ["a", "d/b"]))
         # It goes on with the page that is missing.
-        pages = [line.partition(b"after=")[2] for line in self.server.arguments_of(b"LS")]
+        pages = [
+            line.partition(b"after=")[2].partition(b" ")[0]
+            for line in self.server.arguments_of(b"LS")
+        ]
         self.assertEqual(pages, [b"", b"a", b"a", b"a", b"d"])
 
     def test_failed_listing_deletes_nothing(self) -> None:
@@ -334,12 +339,12 @@ class OutsideTests(SyncCase):
 
     def test_before_directories_are_created(self) -> None:
         self.server.put(b"d/e/f", b"the f")
-        create = MirrorPlan.create_directories
+        check = MirrorPlan.check_directories
 
-        def swap_and_create(plan: MirrorPlan) -> None:
+        def swap_and_check(plan: MirrorPlan) -> None:
             self.swap()
-            create(plan)
+            check(plan)
 
-        with mock.patch.object(MirrorPlan, "create_directories", swap_and_create):
+        with mock.patch.object(MirrorPlan, "check_directories", swap_and_check):
             self.assertEqual(self.run_command("sync", ".", "here"), 9)
         self.assert_untouched()

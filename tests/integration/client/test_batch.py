@@ -24,6 +24,7 @@ class BatchTests(ServedFilesCase):
         return [DownloadRequest(name, self.path(name)) for name in (*self.names, *more)]
 
     def test_every_file_is_downloaded_with_any_number_of_jobs(self) -> None:
+        self.server.lacking.add(b"PACK")
         for jobs in (1, 2, 20):
             results = download_all(
                 self.session, self.requests(), DownloadOptions(), jobs, self.note
@@ -71,12 +72,15 @@ class BatchTests(ServedFilesCase):
         self.assertEqual(self.slept, [])
 
     def test_jobs_run_at_the_same_time(self) -> None:
+        self.server.lacking.add(b"PACK")
         together = threading.Barrier(3, timeout=10)
         self.server.fail(b"GET", *[Fault(act=together.wait)] * 9)
         results = download_all(self.session, self.requests(), DownloadOptions(), 3)
         self.assertEqual([type(result) for result in results], [DownloadResult] * 9)
 
     def test_interrupt_cancels_all_downloads_and_received_bytes_are_kept(self) -> None:
+        self.server.lacking.add(b"PACK")
+
         def press(event: Event) -> None:
             if event.phase is Phase.RECEIVING and event.name == b"1" and event.done:
                 raise KeyboardInterrupt

@@ -31,7 +31,6 @@ from natproxy.client import (
     Unavailable,
     UsageError,
 )
-from natproxy.client.exchange import Exchange
 from natproxy.client.rate import RateMonitor
 from natproxy.protocol import Arguments
 from tests.support.scripted_server import Scene, ScriptedServer
@@ -281,18 +280,18 @@ class WaitingTests(PlayedCase):
         silent = (b"LIST\n", b"")
         connection = self.play([LISTED, silent], [LISTED], linger=True, timeout=0.2)
         self.list(connection)
-        carry_out = connection._carry_out
+        receive = connection._receive_reply
 
-        def noted(exchange: Exchange) -> Reply:
+        def noted() -> Reply:
             try:
-                return carry_out(exchange)
+                return receive()
             except ConnectionBroken:
                 # The next scene begins.
                 self.server.close_current()
                 connection.timeout = 10
                 raise
 
-        with mock.patch.object(connection, "_carry_out", noted):
+        with mock.patch.object(connection, "_receive_reply", noted):
             self.assertEqual(self.list(connection), b"a\nEND\n")
         self.assertEqual(self.server.received, b"LIST\n" * 3)
 
@@ -526,7 +525,7 @@ class InterruptTests(PlayedCase):
         dripping = RateMonitor("h:1", 0)
         dripping.received(1, 60)
         with (
-            mock.patch("natproxy.client.blocking.connection.RateMonitor", return_value=dripping),
+            mock.patch("natproxy.client.blocking.reply.RateMonitor", return_value=dripping),
             mock.patch.object(connection, "receive", return_value=b"x"),
         ):
             error = self.assertRaises(ConnectionBroken, list, reply)

@@ -10,9 +10,8 @@ from unittest import mock
 
 from natproxy.client import LocalError
 from natproxy.client.transfer.deletion import ExtraPath, delete
-from natproxy.client.transfer.directory import LocalDirectory
 from natproxy.client.transfer.mirror import compare
-from natproxy.client.transfer.tree import LocalTree
+from natproxy.client.transfer.tree import LocalTree, Scanned
 from tests.support.mirrors import MirrorCase
 
 
@@ -71,16 +70,16 @@ class DeletionTests(MirrorCase):
         with open(os.path.join(outside, b"a"), "wb"):
             pass
         self.write(b"z/a", b"")
-        lstat = LocalDirectory.lstat
+        scan = LocalTree.scan
 
-        def swap(directory: LocalDirectory, name: bytes) -> os.stat_result | None:
-            found = lstat(directory, name)
-            if name == b"z":
+        def swap(tree: LocalTree, path: bytes) -> tuple[list[Scanned], dict[bytes, OSError]]:
+            found = scan(tree, path)
+            if not path:
                 os.rename(self.path(b"z"), self.path(b"z.old"))
                 os.symlink(outside, self.path(b"z"))
             return found
 
-        with mock.patch.object(LocalDirectory, "lstat", swap):
+        with mock.patch.object(LocalTree, "scan", swap):
             plan = self.compare()
         self.assertNotIn(b"z/a", self.extra(plan))
         self.assertEqual(len(plan.local_errors), 1)

@@ -63,11 +63,38 @@ class CompleteTests(DownloadCase):
             self.session = Session(self.server.address, 5)
             self.addCleanup(self.session.close)
 
-    def test_bytes_are_requested_with_if_match(self) -> None:
+    def test_first_command_requests_the_bytes(self) -> None:
         self.download()
-        expected = [b"d/a offset=0 length=10240 if-match=e1", b"d/a length=10240 if-match=e1"]
-        self.assertIn(self.server.arguments_of(b"GET")[0], expected)
+        self.assertEqual(self.server.commands, [b"FEAT", b"GET d/a", b"STAT d/a"])
+
+    def test_bytes_are_requested_with_if_match_if_something_is_here(self) -> None:
+        self.write(b"a", b"what was there")
+        self.download(DownloadOptions(Existing.UPDATE))
+        self.assertEqual(self.server.arguments_of(b"GET"), [b"d/a length=10240 if-match=e1"])
         self.assertEqual(self.server.arguments_of(b"STAT"), [b"d/a", b"d/a"])
+
+    def test_file_to_replace_needs_no_comparison(self) -> None:
+        self.write(b"a", b"what was there")
+        self.download(DownloadOptions(Existing.REPLACE))
+        self.assertEqual(self.server.commands, [b"FEAT", b"GET d/a", b"STAT d/a"])
+        self.assert_whole()
+
+    def test_rest_after_a_lost_connection_is_requested_with_if_match(self) -> None:
+        self.server.fail(b"GET", Fault(cut=4000))
+        self.download()
+        self.assertEqual(
+            self.server.arguments_of(b"GET"),
+            [b"d/a", b"d/a offset=4000 length=6240 if-match=e1"],
+        )
+        self.assert_whole()
+
+    def test_metadata_after_the_bytes_are_requested_again_if_they_are_lost(self) -> None:
+        # The second is sent on a new connection, the third by a retry.
+        self.server.fail(b"STAT", *[Fault(cut=-1)] * 2)
+        self.download()
+        self.assertEqual(len(self.server.arguments_of(b"STAT")), 3)
+        self.assertEqual(self.server.sent, len(NEW))
+        self.assert_whole()
 
     def test_metadata_of_the_request_is_used(self) -> None:
         metadata = self.session.stat(b"d/a")
@@ -89,7 +116,8 @@ class CompleteTests(DownloadCase):
         ):
             self.download(options, b"empty")
             self.assert_whole(b"")
-        self.assertEqual(self.server.arguments_of(b"GET"), [])
+        # Its size is not known before.
+        self.assertEqual(self.server.arguments_of(b"GET"), [b"empty"])
 
     def test_directory_is_not_a_file(self) -> None:
         error = self.assertRaises(UsageError, self.download, None, b"d")
@@ -121,7 +149,7 @@ class ResumingTests(DownloadCase):
         self.assert_whole()
 
     def test_only_the_last_check_is_missing(self) -> None:
-        self.server.fail(b"STAT", Fault(), Fault(cut=-1), Fault(cut=-1))
+        self.server.fail(b"STAT", *[Fault(cut=-1)] * 3)
         self.assertRaises(ConnectionBroken, self.download, ONCE)
         self.server.commands.clear()
         self.assertEqual(self.download().received, 0)
@@ -216,7 +244,7 @@ class ChangingTests(DownloadCase):
             (DownloadOptions(verify=True), b"HASH"),
         ):
             self.server.put(b"d/a", NEW)
-            self.server.fail(b"STAT", Fault(), *[Fault(act=self.change)] * (verb == b"STAT"))
+            self.server.fail(b"STAT", *[Fault(act=self.change)] * (verb == b"STAT"))
             self.server.fail(b"HASH", *[Fault(act=self.change)] * (verb == b"HASH"))
             self.download(options)
             self.assert_whole(OLD)
@@ -235,11 +263,13 @@ class ChangingTests(DownloadCase):
         ):
             self.server.put(b"d/a", NEW)
             gone = Fault(act=lambda: self.server.remove(b"d/a"))
-            self.server.fail(verb, *[Fault()] * (verb == b"STAT"), gone)
+            self.server.fail(verb, gone)
             self.assertRaises(NotFound, self.download, options)
             self.assertNotIn(b"a", self.files())
 
     def test_every_time(self) -> None:
+        # With received bytes, metadata are requested before each start.
+        self.interrupted(4000)
         numbers = iter(range(1000))
         change = Fault(act=lambda: self.server.put(b"d/a", b"%d" % next(numbers)))
         self.server.fail(b"GET", *[change] * 100)

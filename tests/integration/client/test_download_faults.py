@@ -48,6 +48,8 @@ class RetryingTests(DownloadCase):
         self.assert_whole()
 
     def test_every_temporary_failure_is_retried_and_reported(self) -> None:
+        # Then the server is known to speak version 2.
+        self.session.stat(b"d/a")
         for reply in (
             b"503 not now",
             b"429 too many",
@@ -78,7 +80,8 @@ class RetryingTests(DownloadCase):
             (b"ERR 416 range size=1\n", ServerError),
             (b"OK nonsense\n", NotUnderstood),
         ):
-            self.server.fail(b"GET", Fault(reply=reply))
+            # After 404, STAT shows that it is no directory.
+            self.server.fail(b"GET", *[Fault(reply=reply)] * (2 if kind is NotFound else 1))
             self.assertRaises(kind, self.download)
         self.assertEqual(self.slept, [])
 
@@ -248,9 +251,11 @@ class SegmentTests(DownloadCase):
         receive = Download._receive_segment
         failed: list[threading.Event] = []
 
-        def noted(transfer: Download, part: PartialDownload, segment: Segment, event: Any) -> str:
+        def noted(
+            transfer: Download, part: PartialDownload, segment: Segment, event: Any, last: bool
+        ) -> str:
             failed.append(event)
-            return receive(transfer, part, segment, event)
+            return receive(transfer, part, segment, event, last)
 
         def note(event: Event) -> None:
             if event.phase is Phase.RECEIVING and event.done:
@@ -302,6 +307,7 @@ class InterruptedTests(DownloadCase):
         # The server never sends the rest of the reply.
         header = b"OK 10240 offset=0 size=10240 mtime=1.0 etag=e1\n"
         self.server.fail(b"GET", Fault(reply=header + NEW[:4000]))
+        self.server.fail(b"STAT", Fault(silent=True))
 
         # The step may have checked the cancellation and ended before it is interrupted.
         session = self.session
@@ -335,7 +341,7 @@ class Version1Tests(DownloadCase):
     def test_whole_file(self) -> None:
         received = self.download()
         self.assertEqual(received, DownloadResult(self.path(b"a"), len(NEW), len(NEW), False))
-        self.assertEqual(self.server.commands, [b"FEAT", b"DOWNLOAD d/a"])
+        self.assertEqual(self.server.commands, [b"FEAT", b"GET d/a", b"STAT d/a", b"DOWNLOAD d/a"])
         self.assertIn("version 1 only", self.events[0].message)
         self.assertEqual(self.events[-1], Event(b"d/a", Phase.COMPLETE, len(NEW), len(NEW)))
         self.assert_whole()
@@ -364,5 +370,6 @@ class ChangedAtConnectTests(DownloadCase):
     def test_reply_with_another_etag_is_malformed(self) -> None:
         other = b"OK 10240 offset=0 size=10240 mtime=1.0 etag=e2\n" + OLD
         self.server.fail(b"GET", Fault(reply=other))
-        self.assertRaises((NotUnderstood, Changed), self.download)
+        metadata = self.session.stat(b"d/a")
+        self.assertRaises((NotUnderstood, Changed), self.download, metadata=metadata)
         self.assertNotIn(b"a", self.files())

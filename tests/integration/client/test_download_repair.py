@@ -41,7 +41,7 @@ class RepairCase(DownloadCase):
     def ranges(self) -> list[tuple[int, int]]:
         """Return offset and length of each requested range."""
         return [
-            (int(words.get(b"offset", 0)), int(words[b"length"]))
+            (int(words.get(b"offset", 0)), int(words.get(b"length", 10240)))
             for words in (
                 dict(word.split(b"=") for word in arguments.split()[1:])
                 for arguments in self.server.arguments_of(b"GET")

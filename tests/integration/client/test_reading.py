@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from natproxy.client import Changed, ConnectionBroken, NotFound
-from natproxy.client.blocking import connection
 from natproxy.client.blocking import file as remote_file
+from natproxy.client.blocking import reply as remote_reply
 from natproxy.client.blocking.file import RemoteFile
 from natproxy.client.rate import RateMonitor
 from tests.support.answering_server import Version2, metadata_of
@@ -153,7 +153,7 @@ class RequestTests(ReadingCase):
         file = self.open()
         dripping = RateMonitor("h:1", 0)
         dripping.received(1, 60)
-        with mock.patch.object(connection, "RateMonitor", return_value=dripping):
+        with mock.patch.object(remote_reply, "RateMonitor", return_value=dripping):
             self.assertRaises(ConnectionBroken, file.read, 10)
         self.assertEqual(file.read(10), CONTENT[:10])
 

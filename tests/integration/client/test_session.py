@@ -26,6 +26,7 @@ from natproxy.client import (
     connect,
     requests,
 )
+from natproxy.client.blocking import pool as pool_module
 from natproxy.client.blocking import session as session_module
 from natproxy.client.version import Features
 from natproxy.protocol import DIRECTORY, UNREAD, Entry, Metadata, format_entry, format_metadata
@@ -394,7 +395,7 @@ class ConnectionsTests(SessionCase):
         self.assertLessEqual(self.server.connections, 20)
 
     def test_no_more_connections_are_kept_than_there_is_use_for(self) -> None:
-        self.patch(session_module, "MOST_IDLE", 1)
+        self.patch(pool_module, "MOST_IDLE", 1)
         session = self.serve_files()
         with session.get("a") as (one, _), session.get("a") as (two, _):
             self.assertEqual(b"".join(one), b"".join(two))

@@ -24,7 +24,7 @@ from natproxy.client import (
     Unsupported,
     UsageError,
 )
-from natproxy.client.blocking.connection import Reply
+from natproxy.client.blocking.reply import Reply
 from natproxy.client.rate import RateLimit
 from natproxy.client.retry import RETRY_FOR, Cancellation, RetryPolicy
 from natproxy.client.transfer.request import DownloadOptions
@@ -57,8 +57,16 @@ class WholeStreamTests(StreamCase):
 
     def test_empty_file(self) -> None:
         self.server.put(b"a", b"")
-        self.assertEqual(self.stream(DownloadOptions(verify=True)), 0)
-        self.assertEqual(self.server.arguments_of(b"GET"), [])
+        for options in (DownloadOptions(), DownloadOptions(verify=True)):
+            self.assertEqual(self.stream(options), 0)
+
+    def test_bytes_are_requested_by_the_first_command(self) -> None:
+        self.stream()
+        self.assertEqual(self.server.commands, [b"FEAT", b"GET a", b"STAT a"])
+
+    def test_digest_replaces_the_metadata_after_the_bytes(self) -> None:
+        self.stream(DownloadOptions(verify=True))
+        self.assertEqual(self.server.commands, [b"FEAT", b"GET a", b"HASH a"])
 
     def test_digest_is_compared(self) -> None:
         self.stream(DownloadOptions(verify=True))
@@ -213,7 +221,7 @@ class BrokenStreamTests(StreamCase):
         change = Fault(act=self.change)
         for verb, faults, options in (
             (b"GET", [Fault(cut=4000), change], DownloadOptions()),
-            (b"STAT", [Fault(), change], DownloadOptions()),
+            (b"STAT", [change], DownloadOptions()),
             (b"HASH", [change], DownloadOptions(verify=True)),
         ):
             self.out.clear()
@@ -226,12 +234,12 @@ class BrokenStreamTests(StreamCase):
             self.assertEqual(self.phases()[-1], Phase.FAILED)
 
     def test_file_removed_at_the_end_has_changed(self) -> None:
-        for verb, faults, options in (
-            (b"STAT", [Fault()], DownloadOptions()),
-            (b"HASH", [], DownloadOptions(verify=True)),
+        for verb, options in (
+            (b"STAT", DownloadOptions()),
+            (b"HASH", DownloadOptions(verify=True)),
         ):
             self.server.put(b"a", NEW)
-            self.server.fail(verb, *faults, Fault(act=lambda: self.server.remove(b"a")))
+            self.server.fail(verb, Fault(act=lambda: self.server.remove(b"a")))
             self.assertRaises(Changed, self.stream, options)
 
     def test_missing_file(self) -> None:

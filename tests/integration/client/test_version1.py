@@ -113,7 +113,7 @@ class DownloadTests(SynchronousTestCase):
         dripping.received(1, 60)
         clock = mock.Mock(monotonic=mock.Mock(side_effect=[0, 0.1]))
         with (
-            mock.patch("natproxy.client.blocking.connection.RateMonitor", return_value=dripping),
+            mock.patch("natproxy.client.blocking.reply.RateMonitor", return_value=dripping),
             mock.patch.object(version1, "time", clock),
         ):
             error = self.assertRaises(

@@ -14,6 +14,7 @@ import pytest_twisted
 from twisted.internet.error import ConnectionLost
 
 from natproxy.protocol import (
+    MAX_PACKED,
     VERBS,
     Arguments,
     Entry,
@@ -98,12 +99,14 @@ async def test_every_verb_passes_the_proxy(tmp_path: Path) -> None:
         metadata = metadata_of(os.stat(tmp_path / "a"))
         shown = format_metadata(metadata)
         entry = format_entry(Entry(b"sub/b c", metadata_of(os.stat(tmp_path / "sub/b c"))))
+        packed = entry + b"inside" + shown + b" a\ncontent of a" + b"error=404 no\n"
         digest = hashlib.sha256(b"content").hexdigest()
         replies = {
             b"FEAT": b"OK\n" + abilities() + b"VIA natproxy/2.1\nEND\n",
             b"STAT a": b"OK " + shown + b"\n",
             b"GET a offset=3 length=4": running.header("a", 4, 3) + b"tent",
             b"LS sub depth=inf": b"OK %d\n" % len(entry) + entry,
+            b"PACK sub/b%20c a no": b"OK %d\n" % len(packed) + packed,
             b"HASH a length=7": f"OK sha256={digest} size=12 etag={metadata.etag}\n".encode(),
             b"LIST": b"OK\na\nlarge\nEND\n",
             b"DOWNLOAD a": b"OK 12\ncontent of a",
@@ -136,6 +139,22 @@ async def test_large_range_arrives_intact(method: Method, tmp_path: Path) -> Non
 
 @both_methods
 @pytest_twisted.ensureDeferred
+async def test_pack_is_one_body_for_the_proxy(method: Method, tmp_path: Path) -> None:
+    async with chain(method, tmp_path) as running:
+        (tmp_path / "small").write_bytes(os.urandom(MAX_PACKED))
+        content = (tmp_path / "small").read_bytes()
+        shown = format_metadata(metadata_of(os.stat(tmp_path / "small")))
+        record = shown + b" small\n" + content
+        # It ends with the record that makes it a mebibyte.
+        body = b"error=413 large\n" + record * 16
+        command = b"PACK large" + b" small" * 20 + b"\n"
+        await running.gets(command * 2, (b"OK %d\n" % len(body) + body) * 2)
+        between, _ = MADE[method]
+        assert [type(relay) for relay in running.relays.made] == [between] * 2
+
+
+@both_methods
+@pytest_twisted.ensureDeferred
 async def test_failures_keep_the_connection_usable(method: Method, tmp_path: Path) -> None:
     async with chain(method, tmp_path) as running:
         etag = running.etag("a")
@@ -146,6 +165,7 @@ async def test_failures_keep_the_connection_usable(method: Method, tmp_path: Pat
             (b"LS b", b"ERR 404 file not found\n"),
             (b"HASH sub", b"ERR 404 file not found\n"),
             (b"STAT", b"ERR 400 missing file name\n"),
+            (b"PACK a %zz", b"ERR 400 malformed name '%zz'\n"),
         ):
             await running.gets(command + b"\n", reply)
             await running.gets(

@@ -165,6 +165,15 @@ class LinesTests(SynchronousTestCase):
         self.display.tick()
         return self.shown()
 
+    def test_files_that_are_received_together(self) -> None:
+        show = self.display
+        show.expect(3, 3000)
+        show(Event(b"", Phase.RECEIVING, 2000, None))
+        self.assertEqual(self.ticked(), ["0 of 3 files, 66%, 2.0/3.0 kB, 400 B/s, eta 2s"])
+        self.assertEqual(self.ticked(), [])
+        show(Event(b"a", Phase.COMPLETE, 1000, 1000))
+        self.assertEqual(self.shown(), ["a: complete, 1.0 kB"])
+
     def test_one_file(self) -> None:
         show = self.display
         self.assertEqual(self.ticked(), [])
@@ -226,6 +235,22 @@ class JsonLinesTests(SynchronousTestCase):
         self.stream.seek(0)
         self.stream.truncate()
         return [json.loads(line) for line in text.splitlines()]
+
+    def test_small_files_that_end_together_have_a_line_each_and_new_totals_at_times(self) -> None:
+        self.display.expect(4, 4000)
+        self.display(Event(b"", Phase.RECEIVING, 4000, None))
+        self.assertEqual(self.shown(), [])
+        for number in range(3):
+            self.display(Event(b"%d" % number, Phase.COMPLETE, 1000, 1000))
+        lines = self.shown()
+        self.assertEqual([line["event"]["name"] for line in lines], ["0", "1", "2"])  # type: ignore[index]
+        self.assertEqual({line["files"]["done"] for line in lines}, {1})  # type: ignore[index]
+        self.clock.advance(0.1)
+        self.display(Event(b"3", Phase.COMPLETE, 1000, 1000))
+        (line,) = self.shown()
+        self.assertEqual(line["files"], {"done": 4, "unchanged": 0, "failed": 0, "total": 4})
+        self.display.close()
+        self.assertTrue(self.shown()[0]["ended"])
 
     def test_tick_writes_the_whole_state(self) -> None:
         self.display.expect(3, 12000)

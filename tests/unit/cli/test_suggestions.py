@@ -19,14 +19,19 @@ class SuggesterTests(SynchronousTestCase):
         self.requested: list[tuple[str, str, bool]] = []
         self.found = [b"a", b"b c/"]
 
-        def starting_with(_: object, typed: str, server: str, directories: bool) -> Iterator[bytes]:
+        def starting_with(
+            _: object, typed: str, server: str, directories: bool, directory: bytes
+        ) -> Iterator[bytes]:
             self.requested.append((typed, server, directories))
+            self.assertEqual(directory, self.directory)
             return iter(self.found)
 
         replaced = mock.patch.object(ManyNames, "starting_with", starting_with)
         replaced.start()
         self.addCleanup(replaced.stop)
-        self.suggester = Suggester("here:1", parsers_with(CLIENT_COMMANDS))
+        self.directory = b""
+        parsers = parsers_with(CLIENT_COMMANDS)
+        self.suggester = Suggester("here:1", parsers, lambda: self.directory)
 
     def texts(self, line: str) -> list[str]:
         return [each.text for each in self.suggester.suggest(line)[1]]
@@ -41,6 +46,9 @@ class SuggesterTests(SynchronousTestCase):
         self.assertEqual(self.texts("ls --rec"), ["--recursive "])
         self.assertEqual(self.texts("ls -R --rec"), ["a ", "'b c/'"])
         self.assertEqual(self.texts("ls -- --rec"), ["a ", "'b c/'"])
+        self.assertEqual(
+            self.texts("sync --exclude a --exclude"), ["--exclude ", "--exclude-from "]
+        )
 
     def test_values_of_options_are_completed_by_their_kind(self) -> None:
         self.assertEqual(self.texts("get --progress a"), ["auto ", "always "])
@@ -61,6 +69,11 @@ class SuggesterTests(SynchronousTestCase):
             self.assertTrue(self.texts(line))
             self.assertEqual(self.requested, [(typed, server, directories)])
         self.assertEqual(self.texts("ls a "), [])
+
+    def test_names_are_relative_to_the_directory_of_the_prompt(self) -> None:
+        self.directory = b"b c"
+        self.assertEqual(self.texts("cd x"), ["a ", "'b c/'"])
+        self.assertEqual(self.requested, [("x", "here:1", True)])
 
     def test_names_replace_the_whole_word_in_its_own_quotes(self) -> None:
         self.found = [b"two words", b"sub dir/", b"\xff"]

@@ -15,7 +15,7 @@ BLOCKING = natproxy.client.Session
 DEFERRED = natproxy.client.twisted.Session
 
 # Each difference has its reason in docs/python.md, "Differences".
-BLOCKING_ONLY = {"connection", "interrupt"}
+BLOCKING_ONLY = {"connection", "interrupt", "pipeline", "get_and_stat"}
 PROPERTIES = {"version", "features"}
 DEFERRED_PARAMETERS = {"get": {"consumer"}, "get_v1": {"consumer"}}
 

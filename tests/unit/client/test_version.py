@@ -14,8 +14,13 @@ from natproxy.client import (
     Unavailable,
     Unsupported,
 )
-from natproxy.client.errors import ClosedWithoutReply, NoUpstreamReply
-from natproxy.client.requests import Request, Stat, Steps
+from natproxy.client.errors import (
+    CannotConnect,
+    ClosedWithoutReply,
+    ConnectionBroken,
+    NoUpstreamReply,
+)
+from natproxy.client.requests import Pack, Request, Stat, Steps
 from natproxy.client.version import (
     LONGEST_FEAT,
     VERSION_1,
@@ -30,6 +35,7 @@ from natproxy.protocol import Framing, Header, Metadata
 LISTED = None
 CLOSED = ClosedWithoutReply("closed")
 VERSION_2 = Features(2, {b"STAT": frozenset()})
+WITH_PACK = Features(2, {b"STAT": frozenset(), b"PACK": frozenset()})
 METADATA = Metadata("file", 5, 0, "e")
 
 
@@ -156,6 +162,63 @@ class CarryOutTests(NegotiationCase):
         self.negotiation.require_version_2("fly")
         self.negotiation.record(VERSION_1)
         self.assertRaises(Unsupported, self.negotiation.require_version_2, "fly")
+
+
+class OptionalVerbTests(NegotiationCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.negotiation.record(WITH_PACK)
+
+    def carry_out(self, *outcomes: tuple[bytes, object]) -> Any:
+        return self.run_steps(self.negotiation.carry_out(Pack([b"a"])), *outcomes)
+
+    def test_verb_is_offered_by_the_server_and_by_every_proxy(self) -> None:
+        for via, offered in (
+            ((), True),
+            (("natproxy/2.1",), True),
+            (("natproxy/2.1", "natproxy/3.0", "natproxy/2.10"), True),
+            (("natproxy/2.0",), False),
+            (("natproxy/2.1", "other/2.1"), False),
+            (("natproxy/2.1x",), False),
+            (("natproxy",), False),
+        ):
+            self.assertEqual(WITH_PACK._replace(via=via).frames(b"PACK"), offered, via)
+        self.assertFalse(VERSION_2.frames(b"PACK"))
+        self.assertFalse(VERSION_1.frames(b"PACK"))
+        self.assertFalse(Negotiation("files:9000").offers(b"PACK"))
+
+    def test_verb_that_is_not_offered_is_not_sent(self) -> None:
+        self.negotiation.record(VERSION_2)
+        error = self.assertRaises(Unsupported, self.carry_out)
+        self.assertEqual(
+            str(error),
+            "files:9000, or a proxy before it, has no PACK: it cannot send several files at once",
+        )
+
+    def test_reply_that_is_not_understood_withdraws_the_verb(self) -> None:
+        self.assertEqual(self.carry_out((b"PACK", [])), [])
+        self.assertRaises(Unsupported, self.carry_out, (b"PACK", NotUnderstood("odd")))
+        self.assertFalse(self.negotiation.offers(b"PACK"))
+        self.assertRaises(Unsupported, self.carry_out)
+        self.negotiation.record(WITH_PACK)
+        self.assertFalse(self.negotiation.offers(b"PACK"))
+
+    def test_first_reply_that_is_missing_withdraws_the_verb(self) -> None:
+        for error in (CLOSED, ConnectionBroken("cut"), NoUpstreamReply("empty response")):
+            self.setUp()
+            self.assertRaises(Unsupported, self.carry_out, (b"PACK", error))
+            self.assertFalse(self.negotiation.offers(b"PACK"))
+
+    def test_later_reply_that_is_missing_is_a_failure(self) -> None:
+        self.carry_out((b"PACK", []))
+        for error in (CLOSED, ConnectionBroken("cut"), NoUpstreamReply("empty response")):
+            self.assertIs(self.assertRaises(type(error), self.carry_out, (b"PACK", error)), error)
+        self.assertTrue(self.negotiation.offers(b"PACK"))
+
+    def test_other_errors_are_raised(self) -> None:
+        for error in (Unavailable("too many packs at once"), NotFound("a"), CannotConnect("no")):
+            self.assertIs(self.assertRaises(type(error), self.carry_out, (b"PACK", error)), error)
+        self.assertTrue(self.negotiation.offers(b"PACK"))
 
 
 class FeatTests(SynchronousTestCase):

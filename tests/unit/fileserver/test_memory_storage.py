@@ -18,6 +18,7 @@ from natproxy.protocol import (
     format_metadata,
     format_page,
     format_range,
+    parse_pack,
 )
 from natproxy.relay import Method, PageCache, Relays
 from natproxy.relay.files import BLOCK, CHUNK, CopyingFileRelay, ThreadedFileRelay
@@ -139,6 +140,19 @@ class MemoryTests(MemoryCase):
                 self.wire.empty()
         self.assertTrue(self.wire.aborted)
         self.journal.line_with("was modified")
+
+    def test_pack(self) -> None:
+        self.protocol.dataReceived(b"PACK sub/b%20c absent large a\n")
+        self.thread.run()
+        header, _, body = self.wire.taken().partition(b"\n")
+        self.assertEqual(header, b"OK %d" % len(body))
+        names = [b"sub/b c", b"absent", b"large", b"a"]
+        for name, metadata, data, code in parse_pack(body, names):
+            if code:
+                self.assertEqual(code, {b"absent": 404, b"large": 413}[name])
+            else:
+                self.assertEqual(metadata, self.storage.metadata(name))
+                self.assertEqual(data, self.storage.open(name).read_at(0, 1000))
 
     def test_hash(self) -> None:
         sha256 = hashlib.sha256(b"the a").hexdigest()

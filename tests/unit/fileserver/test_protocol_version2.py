@@ -102,6 +102,7 @@ class FeatTests(Version2Case):
             b"STAT\n"
             b"GET offset length if-match\n"
             b"LS depth after limit\n"
+            b"PACK\n"
             b"HASH offset length alg\n"
             b"END\n"
         )

@@ -78,7 +78,7 @@ class CommandTests(ProxyMetricsCase):
             self.travelling(verb + b" name\n").send(b"ERR unknown command\n")
         self.assertEqual(self.value("natproxy_commands", "other", "completed"), 3)
         labels = {labels[0] for labels in values(self.metrics.families(), "natproxy_commands")}
-        known = {"LIST", "DOWNLOAD", "FEAT", "STAT", "GET", "LS", "HASH", "other"}
+        known = {"LIST", "DOWNLOAD", "FEAT", "STAT", "GET", "LS", "PACK", "HASH", "other"}
         self.assertEqual(labels, known)
 
     def test_nothing_of_the_network_is_a_label(self) -> None:

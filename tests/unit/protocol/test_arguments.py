@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.protocol import (
     MAX_LINE,
+    MAX_NAMES,
     MAX_SIZE,
     VERBS,
     Arguments,
@@ -22,6 +23,7 @@ from natproxy.protocol import (
     encode_name,
     format_request,
     name_of,
+    names_of,
     parse_arguments,
     parse_command,
 )
@@ -54,7 +56,12 @@ def requests(draw: st.DrawFn) -> tuple[bytes, Arguments]:
     """A verb of version 2 and arguments for it."""
     verb = VERBS[draw(st.sampled_from(VERSION_2))]
     values = {key.decode().replace("-", "_"): draw(VALUES[key]) for key in verb.keys}
-    if verb.naming is not Naming.NONE:
+    if verb.naming is Naming.SEVERAL:
+        several = st.lists(names, min_size=1, max_size=20) | st.lists(
+            st.sampled_from([b"a", b"", b"b=c"]), min_size=MAX_NAMES, max_size=MAX_NAMES
+        )
+        values["names"] = tuple(draw(several))
+    elif verb.naming is not Naming.NONE:
         values["name"] = draw(names)
     return verb.word, Arguments(**values)
 
@@ -148,6 +155,7 @@ class RequestTests(SynchronousTestCase):
     @example((b"LS", Arguments(name=b"=")))
     @example((b"LS", Arguments(name=b"depth=2", after=b"a=b")))
     @example((b"GET", Arguments(name=b"offset=2", if_match="a=b")))
+    @example((b"PACK", Arguments(names=(b"a b", b"offset=2", b"%", b"\n", b"", b"END"))))
     def test_any_request_is_one_line_and_comes_back(self, request: tuple[bytes, Arguments]) -> None:
         word, arguments = request
         line = format_request(word, arguments)
@@ -168,15 +176,17 @@ class RequestTests(SynchronousTestCase):
             (b"GET a", Arguments(b"a")),
             (b"GET a offset=1 length=0 if-match=x", Arguments(b"a", 1, 0, "x")),
             (b"HASH a", Arguments(b"a", alg="sha256")),
+            (b"PACK a b%20c .", Arguments(names=(b"a", b"b c", b""))),
             (b"HASH a length=5 alg=md5", Arguments(b"a", length=5, alg="md5")),
         ):
             self.assertEqual(format_request(line.split()[0], arguments), line + b"\n")
             self.assertEqual(parsed(line), arguments)
 
     def test_what_the_verb_has_no_key_for_is_left_out(self) -> None:
-        everything = Arguments(b"a", 1, 2, "x", 3, b"b", 4, "md5")
+        everything = Arguments(b"a", 1, 2, "x", 3, b"b", 4, "md5", (b"c",))
         self.assertEqual(format_request(b"FEAT", everything), b"FEAT\n")
         self.assertEqual(format_request(b"STAT", everything), b"STAT a\n")
+        self.assertEqual(format_request(b"PACK", everything), b"PACK c\n")
 
     def test_dot_stands_for_the_served_directory(self) -> None:
         self.assertEqual(format_request(b"STAT"), b"STAT .\n")
@@ -215,6 +225,17 @@ class RequestTests(SynchronousTestCase):
         self.assertRaises(WireError, format_request, b"GET", Arguments(longest + b"x", 1))
         self.assertRaises(WireError, format_request, b"GET", Arguments(b" " * (MAX_LINE // 3)))
 
+    def test_names_that_no_line_holds(self) -> None:
+        for several, reason in (
+            ((), "PACK takes 1 to 512 file names, not 0"),
+            ((b"a",) * 513, "PACK takes 1 to 512 file names, not 513"),
+            ((b"x" * 4000,) * 5, "5 file names are too long for one line of 16384 bytes"),
+            ((b"x" * 20_000,), "file name of 20000 bytes is too long: a line holds 16384"),
+        ):
+            with self.assertRaises(WireError) as caught:
+                format_request(b"PACK", Arguments(names=several))
+            self.assertEqual(str(caught.exception), reason)
+
     def test_too_long_a_line_is_blamed_on_the_longer_of_its_names(self) -> None:
         for arguments in (
             Arguments(after=b"x" * MAX_LINE),
@@ -248,17 +269,32 @@ class NameOfTests(SynchronousTestCase):
             (b"FEAT", b""),
             (b"LIST", b""),
             (b"HASH %zz", b"%zz"),
+            (b"PACK a%20b c", b"a b"),
+            (b"PACK %zz c", b"%zz"),
+            (b"PACK", b""),
             (b"WHO is there", b"is there"),
         ):
             command = parse_command(line)
             assert command is not None
             self.assertEqual(name_of(command), name)
+            self.assertEqual(names_of(command)[:1], [name] if name else [])
 
-    @given(st.binary(max_size=200))
+    def test_every_name_of_several(self) -> None:
+        for line, names in (
+            (b"PACK a b  c", [b"a", b"b", b"c"]),
+            (b"PACK a%20b %zz a", [b"a b", b"%zz", b"a"]),
+            (b"GET a%20b offset=7", [b"a b"]),
+        ):
+            command = parse_command(line)
+            assert command is not None
+            self.assertEqual(names_of(command), names)
+
+    @given(st.binary(max_size=200) | st.binary(max_size=200).map(lambda line: b"PACK " + line))
     def test_no_line_is_too_odd_for_it(self, line: bytes) -> None:
         command = parse_command(line)
         if command is not None:
             self.assertIsInstance(name_of(command), bytes)
+            self.assertTrue(all(names_of(command)))
 
     def test_name_is_decoded_once_for_the_reply_the_table_and_the_log(self) -> None:
         command = parse_command(b"STAT " + b"%61" * 5000)
@@ -281,12 +317,22 @@ class RefusalTests(SynchronousTestCase):
             self.assertEqual(self.refusal(line), f"{reason} '{line.split()[-1].decode()}'")
 
     def test_missing_name(self) -> None:
-        for verb in (b"STAT", b"GET", b"HASH"):
+        for verb in (b"STAT", b"GET", b"HASH", b"PACK"):
             self.assertEqual(self.refusal(verb), "missing file name")
             self.assertEqual(self.refusal(verb + b"  \t"), "missing file name")
 
     def test_malformed_name(self) -> None:
         self.assert_refused("malformed name", b"STAT a%2", b"GET %zz", b"LS %", b"HASH a%%")
+        for line in (b"PACK a b%2", b"PACK %2 a", b"PACK a " + b"b\x01"):
+            self.assertIn("malformed name", self.refusal(line))
+
+    def test_too_many_names(self) -> None:
+        several = [b"a"] * MAX_NAMES
+        self.assertEqual(parsed(b" ".join([b"PACK", *several])).names, tuple(several))
+        self.assertEqual(
+            self.refusal(b" ".join([b"PACK", *several, b"a"])),
+            "513 file names: at most 512 are allowed",
+        )
 
     def test_unknown_argument(self) -> None:
         self.assert_refused(
@@ -363,6 +409,7 @@ class AbilitiesTests(SynchronousTestCase):
             b"STAT\n"
             b"GET offset length if-match\n"
             b"LS depth after limit\n"
+            b"PACK\n"
             b"HASH offset length alg\n",
         )
 

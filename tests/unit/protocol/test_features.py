@@ -26,9 +26,10 @@ class RelayedAbilitiesTests(SynchronousTestCase):
     def test_unknown_verbs_and_arguments_do_not_pass(self) -> None:
         self.assertEqual(
             relayed_abilities(
-                b"NATPROXY 2\nPACK depth\nGET zip offset if-match tail\nls depth\nPACK\nLS depth\n"
+                b"NATPROXY 2\nSEND depth\nGET zip offset if-match tail\nls depth\nPACK zip\n"
+                b"LS depth\n"
             ),
-            b"NATPROXY 2\nGET offset if-match\nLS depth\n" + VIA,
+            b"NATPROXY 2\nGET offset if-match\nPACK\nLS depth\n" + VIA,
         )
 
     def test_lines_of_no_known_kind_do_not_pass(self) -> None:
@@ -55,7 +56,7 @@ class RelayedAbilitiesTests(SynchronousTestCase):
         )
 
     @given(
-        st.lists(st.lists(st.sampled_from((*VERBS, b"PACK", b"VIA", b"offset", b"depth", b"a"))))
+        st.lists(st.lists(st.sampled_from((*VERBS, b"SEND", b"VIA", b"offset", b"depth", b"a"))))
     )
     def test_only_verbs_with_known_arguments_pass(self, lines: list[list[bytes]]) -> None:
         listed = b"".join(b" ".join(line) + b"\n" for line in [[b"NATPROXY", b"2"], *lines])

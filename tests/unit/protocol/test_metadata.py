@@ -258,6 +258,44 @@ class EntryTests(RefusingCase):
             self.assertEqual(parse_entry(format_entry(entry)[:-1]), entry)
 
 
+USUAL = b"type=file size=5 mtime=1500000000.123456789 etag=x-1 "
+page_lines = st.sampled_from(
+    [
+        *(USUAL + b"a", USUAL + b"sub/b%20c", USUAL + b"%zz", USUAL + b"unread=1", USUAL + b"more"),
+        *(USUAL.replace(b"=file", b"=dir") + b"unread=1 d", USUAL + b"unread=0 a", USUAL, b"more"),
+        *(USUAL.replace(b"=5", b"=%d" % MAX_SIZE) + b"a", USUAL.replace(b"=5", b"=" + b"9" * 19)),
+        *(b"type=unread size=0 mtime=0.0 etag=- u", USUAL + b"a b", USUAL + b"\xff", b"", b" "),
+        *(USUAL.replace(b"=1", b"=-1") + b"a", USUAL + b"a\r", b"x" + USUAL + b"a", USUAL + b"  a"),
+    ]
+)
+
+
+class WholePageTests(RefusingCase):
+    def parsed(self, *pieces: bytes) -> tuple[list[Entry], bool] | str:
+        """Return entries, and whether more follow; or the error."""
+        lines, entries = EntryLines(), []
+        try:
+            for piece in pieces:
+                entries += lines.feed(piece)
+            lines.end()
+        except WireError as error:
+            return str(error)
+        return entries, lines.more
+
+    @checked
+    @given(st.lists(page_lines, max_size=5), st.sampled_from([b"", b"more\n", b"mor", b"\n"]))
+    @example([USUAL + b"a", USUAL + b"b%25"], b"more\n")
+    def test_page_is_understood_as_its_lines_are(self, lines: list[bytes], end: bytes) -> None:
+        page = b"".join(line + b"\n" for line in lines) + end
+        # The first byte alone: then no piece consists of whole lines.
+        self.assertEqual(self.parsed(page), self.parsed(page[:1], page[1:]))
+
+    def test_line_that_is_too_long_is_refused_in_a_whole_page_too(self) -> None:
+        longest = b"x" * (MAX_LINE - len(USUAL))
+        self.assertEqual(len(EntryLines().feed(USUAL + longest + b"\n")), 1)
+        self.assert_refused(EntryLines().feed, USUAL + longest + b"x\n")
+
+
 class EntryLinesTests(RefusingCase):
     A_LINE = WORDS + b" a\n"
     AN_ENTRY = Entry(b"a", METADATA)

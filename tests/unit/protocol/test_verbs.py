@@ -26,6 +26,7 @@ FRAMINGS = {
     b"DOWNLOAD": Framing.COUNTED,
     b"GET": Framing.COUNTED,
     b"LS": Framing.COUNTED,
+    b"PACK": Framing.COUNTED,
     b"LIST": Framing.LISTING,
     b"FEAT": Framing.LISTING,
     b"STAT": Framing.NOTHING,

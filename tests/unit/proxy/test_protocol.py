@@ -90,14 +90,14 @@ class OneCommandTests(ProxyCase):
 
     def test_unknown_verb_does_not_desynchronize_the_client(self) -> None:
         for reply in (b"OK\n", b"OK 5\nhello", b"OK 5 offset=0\n", b"OK\na\nEND\n", b"OK\r\n"):
-            self.protocol.dataReceived(b"PACK a b\nDOWNLOAD a\n")
+            self.protocol.dataReceived(b"SEND a b\nDOWNLOAD a\n")
             self.endpoint.last.accept()
             self.endpoint.last.send(reply)
             self.endpoint.last.accept()
             self.endpoint.last.send(b"OK 2\nab")
             self.assertEqual(self.wire.taken(), b"ERR unknown command\nOK 2\nab")
         self.assertEqual(self.journal.ends, ["error", "completed"] * 5)
-        self.assertIn("no framing is known for PACK", "\n".join(self.journal.lines()))
+        self.assertIn("no framing is known for SEND", "\n".join(self.journal.lines()))
 
     def test_body_of_the_largest_size_is_relayed(self) -> None:
         upstream = self.travelling(b"DOWNLOAD a\n")

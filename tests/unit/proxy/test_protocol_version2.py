@@ -20,7 +20,9 @@ from natproxy.protocol import (
     Range,
     format_entry,
     format_metadata,
+    format_packed,
     format_range,
+    format_refused,
     parse_command,
 )
 from natproxy.proxy.protocol import ProxyProtocol
@@ -37,6 +39,9 @@ PART = format_range(Range(3, 7, STATUS))
 LINE = format_entry(Entry(b"END", STATUS))
 PAGE = b"OK %d\n" % len(LINE * 2 + b"more\n") + LINE * 2 + b"more\n"
 
+RECORDS = format_packed(Entry(b"a", STATUS)) + b"\nEND\nOK 1\n" + format_refused(404, b"b c")
+PACKED = b"OK %d\n" % len(RECORDS) + RECORDS
+
 REPLIES = (
     (b"STAT a\n", b"OK " + format_metadata(STATUS) + b"\n"),
     (b"GET a\n", WHOLE + b"\nEND\nOK 1\n"),
@@ -44,6 +49,7 @@ REPLIES = (
     (b"GET a offset=10\n", format_range(Range(0, 10, STATUS))),
     (b"LS\n", PAGE),
     (b"LS docs depth=inf\n", b"OK 0\n"),
+    (b"PACK a b%20c\n", PACKED),
     (b"HASH a\n", b"OK sha256=" + b"0" * 64 + b" size=10 etag=x-1\n"),
     (b"GET a if-match=y\n", b"ERR 412 changed etag=x-1\n"),
     (b"GET a offset=11\n", b"ERR 416 range size=10\n"),
@@ -101,6 +107,8 @@ class ReplyTests(ProxyCase):
         for _, reply in REPLIES:
             self.endpoint.last.accept()
             self.endpoint.last.send(reply)
+            # The work of one turn is bounded.
+            self.clock.advance(0)
         self.assertEqual(self.wire.taken(), b"".join(reply for _, reply in REPLIES))
 
     def test_error_of_a_server_of_version_1_is_passed_on(self) -> None:
@@ -118,6 +126,7 @@ class ReplyTests(ProxyCase):
         for command, begun in (
             (b"GET a offset=7\n", PART + b"EN"),
             (b"LS\n", PAGE[:-1]),
+            (b"PACK a b%20c\n", PACKED[:-1]),
             (b"LIST\n", b"OK\na\nEND"),
         ):
             self.protocol, self.wire = self.new_client(43_211)
@@ -133,8 +142,8 @@ class AbilitiesTests(ProxyCase):
     """``FEAT``: the proxy announces only verbs that it can frame."""
 
     options: ClassVar[dict[str, Any]] = {"reply_timeout": 60.0}
-    NEWER = b"OK\nNATPROXY 2\nSTAT\nPACK depth\nGET offset zip\nVIA other/3.0\nEND\n"
-    PASSED = b"OK\nNATPROXY 2\nSTAT\nGET offset\nVIA other/3.0\nVIA natproxy/2.1\nEND\n"
+    NEWER = b"OK\nNATPROXY 2\nSTAT\nSEND depth\nGET offset zip\nPACK name\nVIA other/3.0\nEND\n"
+    PASSED = b"OK\nNATPROXY 2\nSTAT\nGET offset\nPACK\nVIA other/3.0\nVIA natproxy/2.1\nEND\n"
 
     def test_verbs_that_it_cannot_frame_are_not_announced(self) -> None:
         self.travelling(b"feat\n").send(self.NEWER)

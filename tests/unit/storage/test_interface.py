@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.kernel.openat2 import choose_opener, open_beneath, open_by_walk
 from natproxy.metadata import DIRECTORY, FILE, UNREAD_METADATA, Entry
-from natproxy.storage import LocalStorage, NotFound, Step, Storage
+from natproxy.storage import LocalStorage, NotFound, Snapshot, Step, Storage, TooLarge
 from natproxy.testing import MemoryStorage
 from tests.support.storage import descriptors
 
@@ -150,6 +150,31 @@ class StorageSuite:
                 self.assertNotEqual(file.current_etag(), file.metadata.etag)
                 self.assertEqual(file.current_etag(), self.storage.metadata(b"a").etag)
 
+    def snapshots(self, *names: bytes, largest: int = 100) -> list[object]:
+        """Return snapshots, and the class of each exception in the place of one."""
+        with closing(self.storage.snapshots(names, largest)) as snapshots:
+            return [each if isinstance(each, Snapshot) else type(each) for each in snapshots]
+
+    def test_snapshots(self) -> None:
+        names = (b"a", b"sub/b", b"sub/deep/c", b"sub/b", b"b", b"a")
+        self.assertEqual(
+            self.snapshots(*names),
+            [Snapshot(self.storage.metadata(name), self.read(name)) for name in names],
+        )
+        others = (*BAD_NAMES, b"", b"sub", b"empty")
+        self.assertEqual(self.snapshots(*others), [NotFound] * len(others))
+        self.assertEqual(
+            self.snapshots(b"a", b"absent", b"sub/deep/c", b"a", largest=9)[1:3],
+            [NotFound, TooLarge],
+        )
+
+    def test_snapshots_that_are_closed_early_hold_nothing(self) -> None:
+        before = descriptors()
+        snapshots = self.storage.snapshots([b"sub/b", b"a"], 100)
+        next(snapshots)
+        snapshots.close()
+        self.assertLessEqual(descriptors(), before)
+
     def test_order_is_by_the_bytes_of_full_paths(self) -> None:
         self.storage = self.build(
             {b"a": {b"x": b"", b"b": {b"c": b""}}, b"a-b": b"", b"a0": b"", b"\xff": b"", b"Z": b""}
@@ -237,6 +262,7 @@ class StorageSuite:
 
         self.assertRaises(Enough, lambda: list(self.storage.entries(b"", math.inf, b"", check)))
         self.assertRaises(Enough, lambda: list(self.storage.top_files(check).names))
+        self.assertRaises(Enough, lambda: list(self.storage.snapshots([b"a"], 9, check)))
 
     def test_listing_that_is_closed_early_holds_nothing(self) -> None:
         before = descriptors()

@@ -12,6 +12,7 @@ from unittest import mock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from natproxy.client.errors import LocalError
 from natproxy.client.transfer.partial import CHECKPOINT, PartialDownload, is_partial
 from natproxy.client.transfer.record import Segment, mark_missing
 from tests.support.partials import PartialCase, full, kill
@@ -43,6 +44,23 @@ class KeepingTests(PartialCase):
         part = self.open(segments=7)
         self.assertEqual([s.done for s in part.segments], [3, 3, 8])
         self.assertEqual(self.content(self.part), b"012\0\0\x0067")
+
+    def test_hole_needs_space_and_received_bytes_do_not(self) -> None:
+        part = self.open(size=3 << 20, segments=3)
+        part.write(part.segments[-1], memoryview(bytes(4096)))
+        needed = (3 << 20) - 4096
+        with mock.patch("natproxy.client.transfer.space.free_space", return_value=needed):
+            part.require_space()
+        with mock.patch("natproxy.client.transfer.space.free_space", return_value=needed - 1):
+            error = self.assertRaises(LocalError, part.require_space)
+        self.assertIn(f"{needed} bytes are needed", str(error))
+
+    def test_damaged_bytes_have_their_space(self) -> None:
+        part = self.open(size=1 << 20)
+        part.write(part.segments[0], memoryview(bytes(1 << 20)))
+        part.mark_damaged([(0, 1 << 20)])
+        with mock.patch("natproxy.client.transfer.space.free_space", return_value=0):
+            part.require_space()
 
     def test_small_files_are_not_divided(self) -> None:
         self.assertEqual(len(self.open(size=(2 << 20) - 1, segments=64).segments), 1)

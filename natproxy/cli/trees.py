@@ -1,0 +1,185 @@
+"""Downloads of whole directories by ``get -r``, and which of their entries are downloaded."""
+
+from __future__ import annotations
+
+import math
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import chain
+from typing import NamedTuple
+
+from natproxy.cli.context import Sessions, retrier_of
+from natproxy.cli.display import display_for
+from natproxy.cli.downloads import destinations, jobs_of, report_results
+from natproxy.cli.encoding import local_path, remote_name
+from natproxy.cli.records import Replies
+from natproxy.cli.sync_report import SyncReport
+from natproxy.cli.targets import read_lines, targets_of
+from natproxy.client.blocking.session import Session
+from natproxy.client.errors import (
+    LocalError,
+    ServerError,
+    Unavailable,
+    Unsupported,
+    UsageError,
+)
+from natproxy.client.listing import MOST_ENTRIES
+from natproxy.client.retry import Retrier
+from natproxy.client.transfer.batch import download_all, download_and_count
+from natproxy.client.transfer.mirror import compare
+from natproxy.client.transfer.pattern import Pattern
+from natproxy.client.transfer.request import DownloadOptions, DownloadRequest
+from natproxy.client.transfer.selection import Rule, Selection
+from natproxy.client.transfer.tree import LocalTree
+from natproxy.client.transfer.volumes import require_space_for
+from natproxy.client.url import parse_path
+from natproxy.protocol import DIRECTORY
+
+
+class Directory(NamedTuple):
+    """A directory to download.
+
+    :ivar name: on the server.
+    :ivar root: the local path for its content.
+    """
+
+    name: bytes
+    root: bytes
+
+
+class TreeDownloads:
+    """Downloads the files and directories of a command line.
+
+    :param arguments: those of ``get -r``, configured.
+    """
+
+    def __init__(self, arguments: Namespace, sessions: Sessions) -> None:
+        self._arguments = arguments
+        self._sessions = sessions
+        self._selection = selection_of(arguments, sessions)
+        self._limit = limit_of(arguments)
+        self._files: list[DownloadRequest] = []
+        self._directories: list[Directory] = []
+        self._place = b"."
+        self._status = 0
+
+    def run(self, options: DownloadOptions) -> int:
+        """Download everything; return the exit status of the first error."""
+        arguments, complain = self._arguments, self._sessions.complain
+        session = self._find()
+        jobs = jobs_of(arguments)
+        with ExitStack() as stack:
+            display = stack.enter_context(display_for(arguments.progress, arguments.quiet))
+            retry = retrier_of(arguments, session, display.show_message)
+            reports = list(self._compared(session, retry, stack))
+            size = self._size(reports)
+            self._require_space(reports, size)
+            for report in reports:
+                report.plan.check_directories()
+            display.expect(
+                sum(len(each.plan.downloads) + each.missing for each in reports) + len(self._files),
+                size,
+            )
+            for report in reports:
+                report.show_missing(display)
+                plan = report.plan
+                report.totals = download_and_count(session, plan.requests, options, jobs, display)
+                report.show_obstacles(display, plan.create_directories(options.durable))
+                display.report(report.facts())
+            results = download_all(session, self._files, options, jobs, display)
+        for report in reports:
+            report.complain(complain, delete=False)
+            if arguments.quiet:
+                report.complain_of_skipped(complain)
+            else:
+                report.write_summary(delete=False, place=report.plan.tree.root)
+            self._status = self._status or report.exit_status
+        return self._status or report_results(results, arguments.quiet, complain)
+
+    def _find(self) -> Session:
+        """Find out which names are those of directories; return the session."""
+        arguments, sessions = self._arguments, self._sessions
+        paths: list[str] = arguments.paths
+        contents = [path for path in paths if is_content(path)]
+        others = [path for path in paths if not is_content(path)]
+        session, inner = sessions.targets(arguments, [_without_dot(path) for path in contents])
+        names: list[bytes] = []
+        if others or arguments.input_file is not None or not paths:
+            arguments = Namespace(**{**vars(arguments), "paths": others})
+            session, names = targets_of(arguments, sessions, directories=True)
+        output = arguments.output
+        if output is not None and not output.endswith("/"):
+            output += "/" * bool(output)
+        root = b"." if output is None else local_path(output)
+        self._place = root
+        self._directories = [Directory(name, root) for name in inner]
+        retry = retrier_of(arguments, session, sessions.complain)
+        replies = Replies(names, session.stat, retry, sessions.complain)
+        found = dict(replies)
+        self._status = replies.exit_status
+        for request in destinations(list(found), output):
+            metadata = found[request.name]
+            if metadata.type == DIRECTORY:
+                self._directories.append(Directory(request.name, request.path))
+            else:
+                self._files.append(request._replace(metadata=metadata))
+        return session
+
+    def _compared(self, session: Session, retry: Retrier, stack: ExitStack) -> Iterator[SyncReport]:
+        """Yield a plan for each directory; report those that cannot be listed."""
+        for name, root in self._directories:
+            try:
+                tree = stack.enter_context(LocalTree(root))
+                plan = compare(session, name, tree, False, self._limit, retry, self._selection)
+            except (Unsupported, Unavailable):
+                raise
+            except (ServerError, LocalError, UsageError) as error:
+                self._sessions.complain(str(error))
+                self._status = self._status or error.exit_status
+            else:
+                yield SyncReport(plan)
+
+    def _require_space(self, reports: Sequence[SyncReport], size: int) -> None:
+        plans = (each.plan.requests for each in reports)
+        require_space_for(chain(self._files, *plans), size, self._place)
+
+    def _size(self, reports: Sequence[SyncReport]) -> int:
+        """Return the bytes to download."""
+        files = (each.metadata.size for each in self._files if each.metadata is not None)
+        return sum(files) + sum(each.plan.size for each in reports)
+
+
+def is_content(path: str) -> bool:
+    """Return whether a path stands for what is in a directory, and not for the directory.
+
+    As for ``cp -r``, these are paths that end with ``.`` or ``..``; the served directory has no
+    name of its own, either.
+    """
+    return parse_path(path)[1].rstrip("/").rpartition("/")[2] in ("", ".", "..")
+
+
+def _without_dot(path: str) -> str:
+    stripped = path.rstrip("/")
+    return stripped[:-1] if stripped.endswith("/.") else path
+
+
+def selection_of(arguments: Namespace, sessions: Sessions) -> Selection | None:
+    """Return the selection that the options describe; ``None`` if there is none.
+
+    :raises UsageError: if a pattern is malformed.
+    :raises LocalError: if a file with patterns cannot be read.
+    """
+    rules = []
+    for include, from_file, text in arguments.rules or ():
+        patterns = read_lines(text, sessions) if from_file else [text]
+        rules += [Rule(include, Pattern(remote_name(pattern))) for pattern in patterns]
+    return Selection(rules) if rules else None
+
+
+def limit_of(arguments: Namespace) -> int | None:
+    """Return how many entries of a directory are accepted; ``None`` for any number."""
+    limit: float | None = arguments.max_entries
+    if limit is None:
+        return MOST_ENTRIES
+    return None if limit == math.inf else int(limit)

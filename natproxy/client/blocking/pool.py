@@ -1,0 +1,100 @@
+"""The connections of a session: those in use, and idle ones that are kept."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from natproxy.address import Address
+from natproxy.client.blocking.connection import Connection
+from natproxy.client.blocking.route import Route
+from natproxy.client.context import Closing
+from natproxy.client.retry import RetryContext, check_timeout
+from natproxy.client.url import check_server
+
+MOST_IDLE = 16
+"""Idle connections that are kept."""
+
+
+class ConnectionPool(Closing):
+    """Lends connections to one server. Several threads may share it.
+
+    The parameters are those of `natproxy.client.blocking.session.Session`.
+
+    :ivar retry_context: whether the server has been reached: see `natproxy.client.retry`.
+    """
+
+    def __init__(
+        self, server: Address, timeout: float = 60.0, connect_timeout: float | None = None
+    ) -> None:
+        check_server(server)
+        check_timeout("timeout", timeout)
+        check_timeout("connect_timeout", connect_timeout)
+        self.server = server
+        self.timeout = timeout
+        self.connect_timeout = connect_timeout
+        self._route = Route(*server)
+        # Guards what the threads share: the connections.
+        self._lock = threading.Lock()
+        # Number of calls of `interrupt`.
+        self._interrupts = 0
+        self.retry_context = RetryContext()
+        self._idle: list[Connection] = []
+        # Those in use, and whether to keep them afterwards.
+        self._lent: dict[Connection, bool] = {}
+
+    def connect(self) -> None:
+        """Connect to the server, or check that an idle connection exists.
+
+        :raises CannotConnect: if that fails.
+        """
+        with self.connection() as connection:
+            connection.connect()
+
+    def close(self) -> None:
+        """Close idle connections now, and the others once they are no longer in use."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+            self._lent = dict.fromkeys(self._lent, False)
+        for connection in idle:
+            connection.close()
+
+    def interrupt(self) -> None:
+        """Cancel what other threads are waiting for: each raises `Interrupted`.
+
+        That is a connection, a reply, the time between two tries, or another thread's ``FEAT``.
+        """
+        with self._lock:
+            self._interrupts += 1
+            for connection in self._lent:
+                connection.interrupt()
+        self.retry_context.interrupt()
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """Yield a connection for one command or more; the first one connects it.
+
+        Within the block no other caller uses it. Afterwards it is kept for further commands.
+        """
+        with self._lock:
+            if self._idle:
+                lent = self._idle.pop()
+            else:
+                lent = Connection(self.server, self.timeout, route=self._route)
+            self._lent[lent] = True
+        lent.timeout = self.timeout
+        lent.connect_timeout = self.connect_timeout
+        try:
+            yield lent
+        finally:
+            lent.abort_reply()
+            if lent.connected:
+                self.retry_context.reached = True
+            with self._lock:
+                wanted = self._lent.pop(lent)
+                keep = wanted and len(self._idle) < MOST_IDLE and not lent.interrupted
+                if keep:
+                    self._idle.append(lent)
+            if not keep:
+                lent.close()
