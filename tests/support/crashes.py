@@ -21,6 +21,15 @@ from tests.support.twistd import TWISTD, environment
 PATIENCE = 120.0
 """Seconds that a process may take; only a failing test needs them."""
 
+# Small groups, so that many moments are between the first and the last name of a group.
+_CLIENT = """
+import sys
+from natproxy.cli import main
+from natproxy.client.transfer import staging
+staging.GROUP_FILES = 60
+sys.exit(main())
+"""
+
 START = 1_600_000_000
 """Modification time of version 0, in seconds."""
 
@@ -173,7 +182,7 @@ def _text(path: Path) -> str:
 def syncing(port: int, target: Path, *options: str) -> subprocess.Popen[bytes]:
     """Start ``natproxy sync`` of everything into a directory."""
     server = f"--server=127.0.0.1:{port}"
-    command = (sys.executable, "-m", "natproxy", "sync", server, "-q", "--retry-for=20s", *options)
+    command = (sys.executable, "-c", _CLIENT, "sync", server, "-q", "--retry-for=20s", *options)
     return subprocess.Popen(
         (*command, ".", str(target)),
         env=environment({}),
