@@ -88,9 +88,10 @@ class VersionedFiles:
             self.replace(name)
 
     @contextmanager
-    def changing(self, chance: random.Random) -> Iterator[None]:
+    def changing(self, seed: int) -> Iterator[None]:
         """Replace one file after the other in a thread, until the end of the block."""
         ended = threading.Event()
+        chance = random.Random(seed)
 
         def change() -> None:
             names = list(self.versions)
@@ -105,7 +106,7 @@ class VersionedFiles:
             ended.set()
             thread.join()
 
-    def assert_whole(self, copy: Path, oldest: int = 0) -> int:
+    def assert_whole(self, copy: Path) -> int:
         """Assert that each file of a copy is one of the versions; return how many there are.
 
         What begins with a dot is not a file's name, but of a transfer that goes on.
@@ -118,7 +119,7 @@ class VersionedFiles:
             data, mtime = (copy / name).read_bytes(), (copy / name).stat().st_mtime_ns
             versions = [
                 version
-                for version in range(oldest, self.versions[name] + 1)
+                for version in range(self.versions[name] + 1)
                 if self.mtime(name, version) == mtime
             ]
             assert versions, f"{name} has the time of no version: {mtime} ({len(data)} bytes)"
