@@ -7,6 +7,7 @@ a table, a JSON file and a chart. From the ground up:
   everybody relays from, and the peers that are a few lines of Python.
 - `benchmarks.load`: the clients, in processes of their own.
 - `benchmarks.peers`: how each peer is configured and started.
+- `benchmarks.trees`: the small files that are copied, and the places that they are copied to.
 - `benchmarks.works`: what is measured.
 - `benchmarks.session` puts these together; `benchmarks.report` and `benchmarks.chart` say
   what came of it.

@@ -21,6 +21,15 @@ from tests.support.twistd import TWISTD, environment
 PATIENCE = 120.0
 """Seconds that a process may take; only a failing test needs them."""
 
+# Small groups, so that many moments are between the first and the last name of a group.
+_CLIENT = """
+import sys
+from natproxy.cli import main
+from natproxy.client.transfer import staging
+staging.GROUP_FILES = 60
+sys.exit(main())
+"""
+
 START = 1_600_000_000
 """Modification time of version 0, in seconds."""
 
@@ -79,9 +88,10 @@ class VersionedFiles:
             self.replace(name)
 
     @contextmanager
-    def changing(self, chance: random.Random) -> Iterator[None]:
+    def changing(self, seed: int) -> Iterator[None]:
         """Replace one file after the other in a thread, until the end of the block."""
         ended = threading.Event()
+        chance = random.Random(seed)
 
         def change() -> None:
             names = list(self.versions)
@@ -96,7 +106,7 @@ class VersionedFiles:
             ended.set()
             thread.join()
 
-    def assert_whole(self, copy: Path, oldest: int = 0) -> int:
+    def assert_whole(self, copy: Path) -> int:
         """Assert that each file of a copy is one of the versions; return how many there are.
 
         What begins with a dot is not a file's name, but of a transfer that goes on.
@@ -109,7 +119,7 @@ class VersionedFiles:
             data, mtime = (copy / name).read_bytes(), (copy / name).stat().st_mtime_ns
             versions = [
                 version
-                for version in range(oldest, self.versions[name] + 1)
+                for version in range(self.versions[name] + 1)
                 if self.mtime(name, version) == mtime
             ]
             assert versions, f"{name} has the time of no version: {mtime} ({len(data)} bytes)"
@@ -173,7 +183,7 @@ def _text(path: Path) -> str:
 def syncing(port: int, target: Path, *options: str) -> subprocess.Popen[bytes]:
     """Start ``natproxy sync`` of everything into a directory."""
     server = f"--server=127.0.0.1:{port}"
-    command = (sys.executable, "-m", "natproxy", "sync", server, "-q", "--retry-for=20s", *options)
+    command = (sys.executable, "-c", _CLIENT, "sync", server, "-q", "--retry-for=20s", *options)
     return subprocess.Popen(
         (*command, ".", str(target)),
         env=environment({}),

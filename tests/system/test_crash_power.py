@@ -116,7 +116,9 @@ def record(files: VersionedFiles, port: int, directory: Path) -> tuple[Recording
             files.replace_all()
             sync(port, point / "copy")
             second = log.stat().st_size
-    return Recording(log, SIZE), Moments(created, first, second)
+    disk_record = Recording(log, SIZE)
+    log.unlink()
+    return disk_record, Moments(created, first, second)
 
 
 def test_power_cut_leaves_whole_files_of_one_version(tmp_path: Path) -> None:
@@ -139,3 +141,4 @@ def test_power_cut_leaves_whole_files_of_one_version(tmp_path: Path) -> None:
                     files.assert_newest(target)
                 sync(port, target)
                 files.assert_complete(target)
+            image.unlink()
