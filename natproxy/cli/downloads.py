@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -65,6 +66,21 @@ def destinations(names: Sequence[bytes], output: str | None) -> list[DownloadReq
             )
         seen[one.path] = one.name
     return wanted
+
+
+def require_space_if_known(requests: Sequence[DownloadRequest]) -> int | None:
+    """Check that there is space for files whose sizes are known; return the bytes of all.
+
+    :return: ``None`` if the size of a file is not known yet: each download checks its own then.
+    :raises LocalError: if there is less space.
+    """
+    sizes = [each.metadata.size for each in requests if each.metadata is not None]
+    if not sizes:
+        return None
+    from natproxy.client.transfer.volumes import require_space_for
+
+    require_space_for(requests, sum(sizes), os.path.dirname(requests[0].path) or b".")
+    return sum(sizes) if len(sizes) == len(requests) else None
 
 
 def report_version(

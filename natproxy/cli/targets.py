@@ -5,25 +5,40 @@ from __future__ import annotations
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
+from typing import NamedTuple
 
 from natproxy.cli.context import Sessions, retrier_of
 from natproxy.cli.encoding import local_path
 from natproxy.cli.listing import CountedEntries, entries_of, names_of
 from natproxy.client.blocking.session import Session
-from natproxy.client.errors import LocalError, NotFound, UsageError
+from natproxy.client.errors import LocalError, NotFound, TooManyEntries, UsageError
 from natproxy.client.listing import require_inside
 from natproxy.client.retry import Retrier
 from natproxy.client.transfer.pattern import Glob, has_wildcard
-from natproxy.protocol import DIRECTORY, FILE, UNREAD, Entry, printable
+from natproxy.protocol import DIRECTORY, FILE, UNREAD, Entry, Metadata, printable
+
+MOST_MATCHES = 1_000_000
+"""Names that one pattern may match: they are held in memory."""
 
 
-def targets_of(
-    arguments: Namespace, sessions: Sessions, directories: bool = False
-) -> tuple[Session, list[bytes]]:
-    """Return the session of a command, and the names on its server.
+class Targets(NamedTuple):
+    """What the paths of a command stand for.
+
+    :ivar session: with the server.
+    :ivar names: on the server.
+    :ivar metadata: of those that patterns have matched, as the server listed them.
+    """
+
+    session: Session
+    names: list[bytes]
+    metadata: Mapping[bytes, Metadata]
+
+
+def targets_of(arguments: Namespace, sessions: Sessions, directories: bool = False) -> Targets:
+    """Return what the paths and the list of a command stand for.
 
     Names with wildcards that do not exist as such are patterns. The lines of ``--input-file`` are
     names only.
@@ -38,7 +53,8 @@ def targets_of(
     count = len(arguments.paths)
     retry = retrier_of(arguments, session, sessions.complain)
     search = Search(session, retry, sessions.complain)
-    return session, search.expand(names[:count], directories) + names[count:]
+    expanded = search.expand(names[:count], directories)
+    return Targets(session, expanded + names[count:], search.metadata)
 
 
 def _listed(arguments: Namespace, sessions: Sessions) -> list[str]:
@@ -56,9 +72,11 @@ class Search:
     """Finds the names on a server that match patterns.
 
     :param complain: called with a line about each directory that cannot be searched.
+    :ivar metadata: of the names that `expand` has found, as the server listed them.
     """
 
     def __init__(self, session: Session, retry: Retrier, complain: Callable[[str], object]) -> None:
+        self.metadata: dict[bytes, Metadata] = {}
         self._session = session
         self._retry = retry
         self._complain = complain
@@ -71,6 +89,7 @@ class Search:
         :param directories: whether patterns match directories as well as files.
         :raises NotFound: if a pattern matches nothing.
         :raises UsageError: if it matches directories only, and these are not wanted.
+        :raises TooManyEntries: if it matches more than `MOST_MATCHES` names.
         """
         expanded: list[bytes] = []
         matches: set[bytes] = set()
@@ -139,12 +158,20 @@ class Search:
         """Yield the names that match, without those in a directory that matches as well."""
         number = others = 0
         above: set[bytes] = set()
-        for name, kind in self._names(glob):
+        for name, metadata in self._names(glob):
+            kind = FILE if metadata is None else metadata.type
             if kind == DIRECTORY and not directories:
                 others += 1
             elif kind in (FILE, DIRECTORY, UNREAD):
                 number += 1
+                if number > MOST_MATCHES:
+                    raise TooManyEntries(
+                        f"{printable(pattern)}: more than {MOST_MATCHES} names match;"
+                        " 'natproxy sync' downloads directories of any size"
+                    )
                 if above.isdisjoint(_directories_above(name) if above else ()):
+                    if metadata is not None and kind != UNREAD:
+                        self.metadata[name] = metadata
                     yield name
                 if kind == DIRECTORY:
                     above.add(name)
@@ -156,14 +183,14 @@ class Search:
             )
         raise NotFound(f"{printable(pattern)}: {'nothing' if directories else 'no file'} matches")
 
-    def _names(self, glob: Glob) -> Iterator[tuple[bytes, str]]:
+    def _names(self, glob: Glob) -> Iterator[tuple[bytes, Metadata | None]]:
         if self._version() < 2:
             for name in names_of(self._session, self._retry):
                 if not glob.directory and glob.matches(name):
-                    yield name, FILE
+                    yield name, None
             return
         for entry in self.entries(glob):
-            yield entry.name, entry.metadata.type
+            yield entry.name, entry.metadata
 
 
 def read_lines(path: str, sessions: Sessions, null: bool = False) -> list[str]:

@@ -34,7 +34,7 @@ from natproxy.client.transfer.selection import Rule, Selection
 from natproxy.client.transfer.tree import LocalTree
 from natproxy.client.transfer.volumes import require_space_for
 from natproxy.client.url import parse_path
-from natproxy.protocol import DIRECTORY
+from natproxy.protocol import DIRECTORY, Metadata
 
 
 class Directory(NamedTuple):
@@ -106,9 +106,11 @@ class TreeDownloads:
         others = [path for path in paths if not is_content(path)]
         session, inner = sessions.targets(arguments, [_without_dot(path) for path in contents])
         names: list[bytes] = []
+        found: dict[bytes, Metadata] = {}
         if others or arguments.input_file is not None or not paths:
             arguments = Namespace(**{**vars(arguments), "paths": others})
-            session, names = targets_of(arguments, sessions, directories=True)
+            session, names, listed = targets_of(arguments, sessions, directories=True)
+            found.update(listed)
         output = arguments.output
         if output is not None and not output.endswith("/"):
             output += "/" * bool(output)
@@ -116,10 +118,11 @@ class TreeDownloads:
         self._place = root
         self._directories = [Directory(name, root) for name in inner]
         retry = retrier_of(arguments, session, sessions.complain)
-        replies = Replies(names, session.stat, retry, sessions.complain)
-        found = dict(replies)
+        unknown = [name for name in names if name not in found]
+        replies = Replies(unknown, session.stat, retry, sessions.complain)
+        found.update(replies)
         self._status = replies.exit_status
-        for request in destinations(list(found), output):
+        for request in destinations([name for name in names if name in found], output):
             metadata = found[request.name]
             if metadata.type == DIRECTORY:
                 self._directories.append(Directory(request.name, request.path))

@@ -30,7 +30,7 @@ class Cat(Command):
         from natproxy.cli.targets import targets_of
         from natproxy.client.transfer.request import DownloadOptions
 
-        session, names = targets_of(arguments, sessions)
+        session, names, _ = targets_of(arguments, sessions)
         options = DownloadOptions(retry_policy=retry_policy_of(arguments))
         display = display_for("never", quiet=True)
         return write_to_output(session, names, options, display, sessions.prompting)

@@ -59,6 +59,7 @@ class Get(Command):
             jobs_of,
             report_results,
             report_version,
+            require_space_if_known,
             write_to_output,
         )
         from natproxy.cli.targets import targets_of
@@ -74,13 +75,17 @@ class Get(Command):
             return TreeDownloads(arguments, sessions).run(options)
         if arguments.rules or arguments.max_entries is not None:
             raise UsageError("--include, --exclude and --max-entries are for directories: with -r")
-        session, names = targets_of(arguments, sessions)
+        session, names, metadata = targets_of(arguments, sessions)
         if arguments.output == "-":
             display = display_beside_output(arguments)
             return write_to_output(session, names, options, display, sessions.prompting)
-        wanted = destinations(names, arguments.output)
+        wanted = [
+            each._replace(metadata=metadata.get(each.name))
+            for each in destinations(names, arguments.output)
+        ]
+        size = require_space_if_known(wanted)
         with display_for(arguments.progress, arguments.quiet) as display:
-            display.expect(len(wanted), None)
+            display.expect(len(wanted), size)
             results = download_all(session, wanted, options, jobs_of(arguments), display)
             report_version(session, results, display)
         return report_results(results, arguments.quiet, sessions.complain)

@@ -34,7 +34,7 @@ class Hash(Command):
         from natproxy.cli.records import Replies, digest_record, write_json, write_lines
         from natproxy.cli.targets import targets_of
 
-        session, names = targets_of(arguments, sessions)
+        session, names, _ = targets_of(arguments, sessions)
         retry = retrier_of(arguments, session, sessions.complain)
         replies = Replies(names, session.hash, retry, sessions.complain)
         if arguments.json:

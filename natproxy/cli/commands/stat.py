@@ -38,7 +38,7 @@ class Stat(Command):
         from natproxy.cli.targets import targets_of
         from natproxy.protocol import ROOT, printable
 
-        session, names = targets_of(arguments, sessions, directories=True)
+        session, names, _ = targets_of(arguments, sessions, directories=True)
         retry = retrier_of(arguments, session, sessions.complain)
         replies = Replies(names, session.stat, retry, sessions.complain)
         if arguments.json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from unittest import mock
 
 from natproxy.protocol import DIRECTORY, FILE, Entry, Metadata
 from tests.support.commands import DownloadCase
@@ -24,6 +25,21 @@ class GetTests(PatternCase):
         self.assertEqual(self.run_command("get", "t/*.csv"), 0)
         self.assertEqual(self.files(), [b"1.csv", b"2.csv"])
         self.assertEqual(self.read(b"1.csv"), b"t/1.csv")
+
+    def test_listed_metadata_is_not_requested_again(self) -> None:
+        self.assertEqual(self.run_command("get", "-q", "t/*.csv"), 0)
+        self.assertEqual(self.server.arguments_of(b"STAT"), [b"t/*.csv"])
+        self.assertEqual(self.run_command("get", "-r", "-q", "t/*", "-o", "new"), 0)
+        self.assertNotIn(b"t/1.csv", self.server.arguments_of(b"STAT"))
+
+    def test_space_for_all_files_is_checked_first(self) -> None:
+        with (
+            mock.patch("natproxy.client.transfer.volumes.free_space", return_value=10),
+            mock.patch("natproxy.client.transfer.space.free_space", return_value=10),
+        ):
+            line = self.assert_fails(9, "get", "t/*.csv")
+        self.assertIn("not enough space: 14 bytes are needed, 10 are free", line)
+        self.assertEqual(self.files(), [])
 
     def test_two_stars_search_the_directories_below(self) -> None:
         self.assertEqual(self.run_command("get", "-q", "t/**/*.csv"), 0)
@@ -50,6 +66,12 @@ class GetTests(PatternCase):
         self.assertEqual(
             line, "natproxy: t/o*: only directories match; 'natproxy get -r' downloads them"
         )
+
+    def test_number_of_matches_is_limited(self) -> None:
+        with mock.patch("natproxy.cli.targets.MOST_MATCHES", 1):
+            line = self.assert_fails(1, "get", "t/*.csv")
+        self.assertIn("t/*.csv: more than 1 names match", line)
+        self.assertEqual(self.files(), [])
 
     def test_malformed_pattern_is_a_name(self) -> None:
         self.assertIn("t/[a: file not found", self.assert_fails(3, "get", "t/[a"))
