@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from itertools import chain
 from typing import NamedTuple
 
+from natproxy.cli.collection import rare_collections
 from natproxy.cli.context import Sessions, retrier_of
 from natproxy.cli.display import display_for
 from natproxy.cli.downloads import destinations, jobs_of, report_results
@@ -70,6 +71,7 @@ class TreeDownloads:
         session = self._find()
         jobs = jobs_of(arguments)
         with ExitStack() as stack:
+            stack.enter_context(rare_collections())
             display = stack.enter_context(display_for(arguments.progress, arguments.quiet))
             retry = retrier_of(arguments, session, display.show_message)
             reports = list(self._compared(session, retry, stack))
