@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
@@ -116,7 +115,6 @@ def size_text(size: int, human: bool) -> str:
     return amount(size)
 
 
-@dataclass
 class ListingTotal:
     """What a listing consists of.
 
@@ -126,10 +124,11 @@ class ListingTotal:
     :ivar size: bytes of the files.
     """
 
-    files: int = 0
-    directories: int = 0
-    others: int = 0
-    size: int = 0
+    def __init__(self) -> None:
+        self.files = 0
+        self.directories = 0
+        self.others = 0
+        self.size = 0
 
     def counting(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         """Yield entries and count them."""

@@ -247,6 +247,10 @@ class ServedFiles:
     def _page(self, arguments: Arguments) -> bytes:
         if self.listing is not None:
             return b"".join(map(format_entry, self.listing))
+        if arguments.name in self._files and not arguments.after:
+            return format_entry(Entry(arguments.name, self._files[arguments.name].metadata))
+        if not self._is_directory(arguments.name):
+            raise Refusal(404, FILE_NOT_FOUND)
         above = arguments.name + b"/" if arguments.name else b""
         names = {*self._files, *self.directories}
         for name in list(names):

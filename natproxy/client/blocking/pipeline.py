@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Generic, TypeVar
 
 from natproxy.client.blocking.connection import Connection
@@ -46,16 +47,10 @@ class Pipeline(Generic[T]):
         remaining = iter(requests)
         single: Request[T] | None = None
         while True:
-            following: list[Request[T]] = []
-            while single is None and len(self._sent) + len(following) < ahead:
-                request = next(remaining, None)
-                if request is None:
-                    break
-                if self._may_follow(request):
-                    following.append(request)
-                else:
-                    single = request
-            self._send(following)
+            # Half of the commands are sent at once: one write for each costs as much as a reply.
+            if single is None and len(self._sent) <= ahead // 2:
+                following, single = self._following(remaining, ahead - len(self._sent))
+                self._send(following)
             if self._sent:
                 request, error = self._sent.popleft()
                 yield request, error or self._receive(request)
@@ -64,6 +59,17 @@ class Pipeline(Generic[T]):
                 yield request, self._carry_out_single(request)
             else:
                 return
+
+    def _following(
+        self, remaining: Iterator[Request[T]], number: int
+    ) -> tuple[list[Request[T]], Request[T] | None]:
+        """Return the next requests that may be sent, and the one after them if it is sent alone."""
+        following: list[Request[T]] = []
+        for request in islice(remaining, number):
+            if not self._may_follow(request):
+                return following, request
+            following.append(request)
+        return following, None
 
     def _may_follow(self, request: Request[T]) -> bool:
         """Return whether a request may be sent before earlier replies, and later ones after it.

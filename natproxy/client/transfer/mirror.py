@@ -10,11 +10,10 @@ import math
 from collections.abc import Callable, Generator
 from contextlib import closing
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from natproxy.client.blocking.session import Session
 from natproxy.client.errors import (
-    ClientError,
     ListingIncomplete,
     NotFound,
     NotUnderstood,
@@ -22,14 +21,14 @@ from natproxy.client.errors import (
     UsageError,
 )
 from natproxy.client.listing import LONGEST_PAGE, MOST_ENTRIES, Listing
-from natproxy.client.requests import Request, Stat, as_name
+from natproxy.client.requests import as_name
 from natproxy.client.transfer.comparison import Comparison
 from natproxy.client.transfer.digests import compare_digests
 from natproxy.client.transfer.parallel import Ahead, Retry
 from natproxy.client.transfer.plan import MirrorPlan, name_of
 from natproxy.client.transfer.selection import Equality, Selection
 from natproxy.client.transfer.tree import LocalTree
-from natproxy.protocol import DIRECTORY, ROOT, UNREAD, Entry, Metadata, WireError, printable
+from natproxy.protocol import FILE, ROOT, UNREAD, Entry, WireError, printable
 
 _Result = TypeVar("_Result")
 
@@ -70,7 +69,7 @@ def compare(
     listing = Listing(name, math.inf, limit=limit, page=LONGEST_PAGE)
     try:
         # `FEAT` travels with the first command.
-        first = retry(partial(_first_page, session, name, listing))
+        first = retry(partial(session.run, listing.begin()))
     except Unsupported:
         session.require_version_2("list what has changed")
         raise
@@ -81,6 +80,11 @@ def compare(
     try:
         with closing(_pages(session, listing, first, retry)) as pages:
             for page in pages:
+                if len(page) == 1 and (page[0].name, page[0].metadata.type) == (name, FILE):
+                    # A file lists itself.
+                    raise UsageError(
+                        f"{printable(name)}: not a directory; 'natproxy get' downloads files"
+                    )
                 comparison.add_page(page)
                 if listing.more and not landmark:
                     readable = (each.name for each in page if each.metadata.type != UNREAD)
@@ -97,26 +101,6 @@ def compare(
 
 
 _RawPage = tuple[bytes, bytes]
-
-
-def _first_page(session: Session, name: bytes, listing: Listing) -> _RawPage:
-    """Return the first page of a directory; its metadata is requested at the same time.
-
-    :raises UsageError: if it is not a directory.
-    """
-    requests: tuple[Request[Any], ...] = (Stat(name), listing.begin())
-    with closing(session.pipeline(requests)) as replies:
-        for _, result in replies:
-            if isinstance(result, ClientError):
-                raise result
-            if isinstance(result, Metadata):
-                if result.type != DIRECTORY:
-                    raise UsageError(
-                        f"{printable(name)}: not a directory; 'natproxy get' downloads files"
-                    )
-            else:
-                page: _RawPage = result
-    return page
 
 
 def _pages(

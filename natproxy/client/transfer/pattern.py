@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-import string
 from collections.abc import Iterator
 
 from natproxy.client.errors import UsageError
@@ -22,20 +21,6 @@ _ONE = b"[^/]"
 _STAR = b"*"
 _STARS = b"**"
 
-_CLASSES = {
-    "alnum": string.ascii_letters + string.digits,
-    "alpha": string.ascii_letters,
-    "blank": " \t",
-    "cntrl": "".join(map(chr, (*range(32), 127))),
-    "digit": string.digits,
-    "graph": string.ascii_letters + string.digits + string.punctuation,
-    "lower": string.ascii_lowercase,
-    "print": string.ascii_letters + string.digits + string.punctuation + " ",
-    "punct": string.punctuation,
-    "space": string.whitespace,
-    "upper": string.ascii_uppercase,
-    "xdigit": string.hexdigits,
-}
 _CLASS = re.compile(rb"\[:([^:/\]]*):\]")
 
 
@@ -156,6 +141,27 @@ class _Name:
         return self._pattern.matches(name, directory=False)
 
 
+def _characters_of(name: str) -> str | None:
+    """Return the characters of a POSIX class; ``None`` if there is no such class."""
+    # Most patterns have none, and the import takes longer than to compile a pattern.
+    import string
+
+    return {
+        "alnum": string.ascii_letters + string.digits,
+        "alpha": string.ascii_letters,
+        "blank": " \t",
+        "cntrl": "".join(map(chr, (*range(32), 127))),
+        "digit": string.digits,
+        "graph": string.ascii_letters + string.digits + string.punctuation,
+        "lower": string.ascii_lowercase,
+        "print": string.ascii_letters + string.digits + string.punctuation + " ",
+        "punct": string.punctuation,
+        "space": string.whitespace,
+        "upper": string.ascii_uppercase,
+        "xdigit": string.hexdigits,
+    }.get(name)
+
+
 def _tokens(body: bytes, whole: bytes) -> Iterator[bytes]:
     """Yield expressions of one byte each, `_STAR` and `_STARS`.
 
@@ -199,7 +205,7 @@ def _members(body: bytes, at: int, whole: bytes) -> tuple[set[int], int]:
     while at == first or body[at : at + 1] != b"]":
         named = _CLASS.match(body, at)
         if named is not None:
-            known = _CLASSES.get(named[1].decode("latin-1"))
+            known = _characters_of(named[1].decode("latin-1"))
             if known is None:
                 raise _malformed(whole, f"there is no class {printable(named[0])}")
             members.update(known.encode())

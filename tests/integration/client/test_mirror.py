@@ -152,12 +152,16 @@ class HostileServerTests(MirrorCase):
 
     def test_unsafe_names_are_rejected(self) -> None:
         for name in (
-            *(b"d/../x", b"d/..", b"d/.", b"d/./x", b"d//x", b"d/", b"d", b"d/x/", b"d/x/../y"),
+            *(b"d/../x", b"d/..", b"d/.", b"d/./x", b"d//x", b"d/", b"d/x/", b"d/x/../y"),
             *(b"x", b"/etc/x", b"../x", b"dx", b"d/a\0b", b"/d/x", b"./d/x", b"d/x/.."),
         ):
             for metadata in (FILE, FOLDER):
                 error = self.assertRaises(NotUnderstood, self.listed, (name, metadata))
                 self.assertIn("unsafe path", str(error))
+        # A file lists itself, a directory does not.
+        self.assertRaises(UsageError, self.listed, (b"d", FILE))
+        self.assertRaises(NotUnderstood, self.listed, (b"d", FOLDER))
+        self.assertRaises(NotUnderstood, self.listed, (b"d", FILE), (b"d/a", FILE))
 
     def test_names_listed_twice_or_out_of_order_are_rejected(self) -> None:
         for names in ((b"d/a", b"d/a"), (b"d/b", b"d/a"), (b"d/e/a", b"d/e")):
@@ -185,7 +189,7 @@ class HostileServerTests(MirrorCase):
             return
         try:
             plan = self.listed((name, FILE))
-        except NotUnderstood:
+        except (NotUnderstood, UsageError):
             return
         (path,) = self.paths(plan)
         self.assertEqual(os.path.normpath(path), path)

@@ -212,7 +212,7 @@ class ChangeTests(SmallFilesCase):
 
     def test_file_that_changes_without_packs_is_downloaded_alone(self) -> None:
         self.server.lacking.add(b"PACK")
-        self.server.fail(b"STAT", Fault(), Fault(act=lambda: self.server.put(b"0/f00", b"new")))
+        self.server.fail(b"STAT", Fault(act=lambda: self.server.put(b"0/f00", b"new")))
         totals = self.sync()
         self.assertEqual((totals.downloaded, self.read(b"0", b"f00")), (12, b"new"))
 
