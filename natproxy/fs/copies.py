@@ -16,8 +16,13 @@ from natproxy.client.errors import ClientError, LocalError, NotFound
 from natproxy.client.events import Event, Phase, Progress, ignore_event
 from natproxy.client.requests import as_name
 from natproxy.client.retry import Cancellation, Outage, RetryPolicy
-from natproxy.client.transfer.request import DownloadOptions, DownloadRequest, DownloadResult
-from natproxy.client.transfer.small_files import Numbered, SmallFiles
+from natproxy.client.transfer.request import (
+    DownloadOptions,
+    DownloadRequest,
+    DownloadResult,
+    Numbered,
+)
+from natproxy.client.transfer.small_files import SmallFiles
 from natproxy.client.transfer.tree import LocalTree
 from natproxy.fs.errors import local_path, os_error
 

@@ -16,8 +16,13 @@ from natproxy.client.events import Progress, ignore_event
 from natproxy.client.retry import Cancellation, Outage
 from natproxy.client.transfer.download import Download
 from natproxy.client.transfer.parallel import run_parallel
-from natproxy.client.transfer.request import DownloadOptions, DownloadRequest, DownloadResult
-from natproxy.client.transfer.small_files import Numbered, Report, SmallFiles
+from natproxy.client.transfer.request import (
+    DownloadOptions,
+    DownloadRequest,
+    DownloadResult,
+    Numbered,
+    Report,
+)
 from natproxy.protocol import MAX_PACKED
 
 
@@ -170,6 +175,9 @@ def _download(
     left: list[Numbered] = first
     steps: Iterable[Callable[[], object]] = (partial(download, each) for each in sorter.large())
     if len(first) > 1:
+        # One file, as most commands have, does not need it.
+        from natproxy.client.transfer.small_files import SmallFiles
+
         files = SmallFiles(session, options, report, progress, cancellation, outage)
         left = []
         steps = chain([lambda: left.extend(files.run(chain(first, small)))], steps)

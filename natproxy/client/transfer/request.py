@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,6 +12,7 @@ from natproxy.client.transfer.destination import Existing
 from natproxy.protocol import Metadata
 
 if TYPE_CHECKING:
+    from natproxy.client.errors import ClientError
     from natproxy.client.transfer.tree import LocalTree
 
 CHUNK_SIZE = 1 << 20
@@ -82,3 +84,14 @@ class DownloadResult(NamedTuple):
     size: int
     received: int
     unchanged: bool
+
+
+class Numbered(NamedTuple):
+    """A request with its number in the batch."""
+
+    number: int
+    request: DownloadRequest
+
+
+Report = Callable[[Numbered, "DownloadResult | ClientError"], object]
+"""Takes the result of a request of a batch."""

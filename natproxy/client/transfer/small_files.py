@@ -10,7 +10,7 @@ import errno
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -21,7 +21,13 @@ from natproxy.client.requests import Get, Hash, Pack, Request, Stat
 from natproxy.client.retry import Cancellation, Outage, ProgressRule, Retrier
 from natproxy.client.transfer.committer import Committer
 from natproxy.client.transfer.destination import Existing, exists_error, same_size_and_time
-from natproxy.client.transfer.request import DownloadOptions, DownloadRequest, DownloadResult
+from natproxy.client.transfer.request import (
+    DownloadOptions,
+    DownloadRequest,
+    DownloadResult,
+    Numbered,
+    Report,
+)
 from natproxy.client.transfer.staging import Published, SmallFile, Unstageable
 from natproxy.client.transfer.tree import LocalTree
 from natproxy.protocol import (
@@ -57,16 +63,6 @@ _RECORD_SIZE = 100
 
 # Bytes that a file of unknown size is expected to have.
 _EXPECTED_SIZE = 4096
-
-Report = Callable[["Numbered", "DownloadResult | ClientError"], object]
-"""Takes the result of a request."""
-
-
-class Numbered(NamedTuple):
-    """A request with its number in the batch."""
-
-    number: int
-    request: DownloadRequest
 
 
 class _Wanted(NamedTuple):

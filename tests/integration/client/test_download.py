@@ -121,7 +121,7 @@ class CompleteTests(DownloadCase):
 
     def test_directory_is_not_a_file(self) -> None:
         error = self.assertRaises(UsageError, self.download, None, b"d")
-        self.assertIn("natproxy sync", str(error))
+        self.assertIn("natproxy get -r", str(error))
         self.assertEqual((self.files(), self.phases()), ([], [Phase.FAILED]))
 
     def test_missing_file_leaves_no_trace(self) -> None:
