@@ -14,7 +14,7 @@ from natproxy.relay import FileJob, Outbound, PageCache, Relays, SourceChanged, 
 from natproxy.relay.files import BLOCK, CHUNK, CopyingFileRelay, ThreadedFileRelay
 from natproxy.relay.job import Ended
 from natproxy.relay.outbound import LEAST_BUDGET
-from natproxy.relay.rotation import Rotation
+from natproxy.relay.rotation import SLICE, TURN, Rotation
 from tests.support.doubles import BufferedWire, PlayedPageCache, TurnClock
 from tests.support.relay_cases import HEADER, Ends, FileParts, PlayedMounts, UnknownFileCase, parts
 
