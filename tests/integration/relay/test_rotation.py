@@ -1,4 +1,4 @@
-"""Many bodies in rotation over real sockets: few pipes, slow ends, and no byte that is held back."""
+"""Many bodies in rotation over real sockets: few pipes, slow ends, and no byte held back."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ async def test_bytes_of_a_slow_upstream_are_not_held_back(method: Method) -> Non
         upstream.send(header + begun)
         sent = len(header + begun)
         for _ in range(9):
-            await client.until(lambda: client.count == sent, "every byte that was sent")
+            await client.until(lambda sent=sent: client.count == sent, "every byte that was sent")
             await pause(0.06)
             upstream.send(b"x" * KIB)
             sent += KIB
