@@ -90,7 +90,12 @@ class SendfileRelay(FileRelay):
                 return
         # Whatever was sent: wait for the client, and restart its time-out.
         self._socket.set_paused(True)
-        self._receiver.wait_writable()
+        if moved == wanted and len(self._rotation):
+            # While the others have their turns, a client that reads has taken it.
+            self._receiver.stop_waiting()
+            self._rotation.wait(self)
+        else:
+            self._receiver.wait_writable()
 
     def _send(self, size: int) -> int:
         """Return the number of bytes sent; 0 if the file has ended.
