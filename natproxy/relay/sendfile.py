@@ -53,7 +53,8 @@ class SendfileRelay(FileRelay):
             return
         if self._rotation.enter(self):
             self.take_turn()
-        else:
+        elif len(self._rotation) > 1:
+            # A relay that is alone in line has its turn before the socket is looked at again.
             self._receiver.stop_waiting()
 
     def take_turn(self) -> None:

@@ -155,8 +155,10 @@ class SpliceTurnTests(KernelCase):
         relays = [self.relay, *(self.new_relay(ENDLESS) for _ in range(9))]
         for relay in relays:
             self.ready(relay)
-        # Those that had their turn wait for the source.
-        self.assertEqual(self.watched, (TURN // SLICE, 0))
+        # Those that had their turn wait for the source, and the first in line has the next one.
+        self.assertEqual(self.watched, (TURN // SLICE + 1, 0))
+        self.turn()
+        self.assertEqual(self.watched, (TURN // SLICE + 1, 0))
         # Only the rotation's turn and the common timer of the low-water marks are scheduled.
         self.assertEqual(len(self.reactor.getDelayedCalls()), 2)
 
