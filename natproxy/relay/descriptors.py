@@ -69,9 +69,12 @@ class WatchedDescriptor:
 
     def stop_waiting(self) -> None:
         """Wait neither for reading nor for writing."""
-        self._reading = self._writing = False
-        self._reactor.removeReader(self)
-        self._reactor.removeWriter(self)
+        if self._reading:
+            self._reading = False
+            self._reactor.removeReader(self)
+        if self._writing:
+            self._writing = False
+            self._reactor.removeWriter(self)
 
     def close(self) -> None:
         """Close the descriptor; its number stays in use until the next turn."""

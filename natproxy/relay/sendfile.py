@@ -53,7 +53,8 @@ class SendfileRelay(FileRelay):
             return
         if self._rotation.enter(self):
             self.take_turn()
-        else:
+        elif len(self._rotation) > 1:
+            # A relay that is alone in line has its turn before the socket is looked at again.
             self._receiver.stop_waiting()
 
     def take_turn(self) -> None:
@@ -90,7 +91,12 @@ class SendfileRelay(FileRelay):
                 return
         # Whatever was sent: wait for the client, and restart its time-out.
         self._socket.set_paused(True)
-        self._receiver.wait_writable()
+        if moved == wanted and len(self._rotation):
+            # While the others have their turns, a client that reads has taken it.
+            self._receiver.stop_waiting()
+            self._rotation.wait(self)
+        else:
+            self._receiver.wait_writable()
 
     def _send(self, size: int) -> int:
         """Return the number of bytes sent; 0 if the file has ended.

@@ -153,7 +153,8 @@ class SpliceRelay(SocketRelay):
             self._mark.reached()
         if self._rotation.enter(self, first=self._waiting is Waiting.PIPE):
             self.take_turn()
-        else:
+        elif len(self._rotation) > 1:
+            # A relay that is alone in line has its turn before the sockets are looked at again.
             self._source.stop_waiting()
             self._receiver.stop_waiting()
 

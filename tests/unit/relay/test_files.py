@@ -14,7 +14,7 @@ from natproxy.relay import FileJob, Outbound, PageCache, Relays, SourceChanged, 
 from natproxy.relay.files import BLOCK, CHUNK, CopyingFileRelay, ThreadedFileRelay
 from natproxy.relay.job import Ended
 from natproxy.relay.outbound import LEAST_BUDGET
-from natproxy.relay.rotation import Rotation
+from natproxy.relay.rotation import SLICE, TURN, Rotation
 from tests.support.doubles import BufferedWire, PlayedPageCache, TurnClock
 from tests.support.relay_cases import HEADER, Ends, FileParts, PlayedMounts, UnknownFileCase, parts
 
@@ -139,6 +139,30 @@ class CopyingFileRelayTests(SynchronousTestCase):
         relay.start()
         relay.cancel()
         self.assertEqual((relay.sent, clock.getDelayedCalls()), (LEAST_BUDGET, []))
+
+    def test_relay_waits_in_line_when_the_bytes_of_the_turn_are_used_up(self) -> None:
+        clock = TurnClock()
+        rotation = Rotation(clock)
+        rotation.count(TURN)
+        job = FileJob(HEADER, SpiedFile(b"x" * 5), 5, self.outbound, self.ends)
+        relay = CopyingFileRelay(job, None, rotation)
+        relay.start()
+        self.outbound.pauseProducing()
+        self.outbound.resumeProducing()
+        self.assertEqual((relay.sent, len(rotation)), (0, 1))
+        clock.turn()
+        self.assertEqual((self.client.value(), self.ends), (HEADER + b"xxxxx", [None]))
+
+    def test_client_that_reads_everything_at_once_gets_a_slice_in_a_turn(self) -> None:
+        clock = TurnClock()
+        self.patch(self.client, "write", lambda data: None)
+        job = FileJob(b"", SpiedFile(b"x" * 3 * SLICE), 3 * SLICE, self.outbound, self.ends)
+        relay = CopyingFileRelay(job, None, Rotation(clock))
+        relay.start()
+        for turn in range(1, 4):
+            self.assertEqual(relay.sent, turn * SLICE)
+            clock.turn()
+        self.assertEqual((self.ends, clock.getDelayedCalls()), ([None], []))
 
     def test_paused_outbound_gets_nothing_until_it_is_empty(self) -> None:
         self.outbound.pauseProducing()

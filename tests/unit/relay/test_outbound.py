@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import struct
+
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IHalfCloseableDescriptor
 from twisted.internet.protocol import Factory, Protocol
@@ -10,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from natproxy.relay import Outbound, outbound_of
-from natproxy.relay.outbound import BUDGET, DIRECT, LEAST_BUDGET, SocketOutbound
+from natproxy.relay.outbound import BUDGET, DIRECT, LEAST_BUDGET, UNSENT, SocketOutbound
 from tests.support.doubles import SocketWire, Wire
 
 
@@ -168,6 +171,24 @@ class SocketOutboundTests(SynchronousTestCase):
             self.assertIsNone(self.wire.producer)
             self.outbound.write(b"ijk")
             self.assertEqual(self.wire.socket.taken(), b"ijk")
+
+    def space(self, limit: int, queued: int, unsent: int) -> int:
+        """Return the space of a socket of which the kernel reports this."""
+        memory = struct.pack("9I", 1, 2, 3, limit, 5, queued, 7, 8, 9)
+        self.patch(self.wire.socket, "getsockopt", lambda level, option, size: memory)
+        self.patch(fcntl, "ioctl", lambda descriptor, request, data: struct.pack("i", unsent))
+        return self.outbound.space()
+
+    def test_space_is_what_the_buffer_and_the_limit_of_unsent_bytes_leave(self) -> None:
+        self.assertEqual(self.space(4 * UNSENT, 0, 0), UNSENT)
+        self.assertEqual(self.space(4 * UNSENT, UNSENT, UNSENT - 10), 10)
+        self.assertEqual(self.space(1000, 900, 900), 100)
+        self.assertEqual(self.space(1000, 1200, 900), -200)
+
+    def test_space_is_a_whole_budget_where_the_kernel_does_not_report_it(self) -> None:
+        self.assertEqual(self.outbound.space(), BUDGET)
+        self.patch(self.wire.socket, "getsockopt", lambda level, option, size: b"short")
+        self.assertEqual(self.outbound.space(), BUDGET)
 
     def test_relay_that_writes_is_paused_and_resumed(self) -> None:
         self.outbound.attach(self.relay)

@@ -60,7 +60,7 @@ class RotationTests(LoggedErrorsCase):
             self.assertFalse(relay.ready())
 
     def test_relays_move_at_once_until_the_bytes_of_the_turn_are_used_up(self) -> None:
-        relays = [self.relay() for _ in range(5)]
+        relays = [self.relay(TURN // 2) for _ in range(5)]
         self.assertEqual([relay.ready() for relay in relays], [True, True, False, False, False])
         self.assertEqual(len(self.rotation), 3)
         self.clock.turn()

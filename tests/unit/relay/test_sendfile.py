@@ -76,10 +76,28 @@ class SendfileTurnTests(KernelCase):
         (descriptor,) = self.reactor.getWriters()
         relays.rotation.count(TURN)
         descriptor.doWrite()
-        self.assertEqual((len(self.calls), self.reactor.getWriters()), (1, []))
+        self.assertEqual((len(self.calls), len(relays.rotation)), (1, 1))
         relay.cancel()
+        self.assertEqual(self.reactor.getWriters(), [])
         self.reactor.turn()
         self.assertEqual((len(self.calls), len(relays.rotation)), (1, 0))
+
+    def test_relay_that_has_sent_a_slice_goes_to_the_end_of_the_line(self) -> None:
+        relays = self.relays()
+        relays.rotation.count(TURN)
+        made = [self.file_relay(relays, 10 * SLICE) for _ in range(3)]
+        for relay in made:
+            relay.start()
+        for turn in range(9):
+            self.assertEqual((len(relays.rotation), self.reactor.getWriters()), (3, []))
+            self.reactor.turn()
+            self.assertEqual(
+                [relay.sent // SLICE for relay in made], [(turn + n) // 3 for n in (3, 2, 1)]
+            )
+        # Clients that take less are waited for; two half slices fit into one turn.
+        self.play = lambda size: size // 2
+        self.reactor.turn()
+        self.assertEqual((len(relays.rotation), len(self.reactor.getWriters())), (1, 2))
 
     def test_budget_of_the_outbound_limits_what_is_sent_in_one_turn(self) -> None:
         relay = self.file_relay(self.relays(), 3 * LEAST_BUDGET)

@@ -116,6 +116,12 @@ class SpliceTurnTests(KernelCase):
             self.assertIn(relay._receiver, self.reactor.getWriters())
             relay._receiver.doWrite()
 
+    def serve(self) -> None:
+        """Make the descriptor that the relay waits for ready, and let the relay have its turn."""
+        self.ready()
+        while self.relay in self.shared.rotation:
+            self.turn()
+
     def turn(self) -> None:
         """Run one turn of the reactor."""
         self.reactor.turn()
@@ -139,7 +145,7 @@ class SpliceTurnTests(KernelCase):
         relays = [self.relay, *(self.new_relay(ENDLESS) for _ in range(9))]
         for relay in relays:
             self.ready(relay)
-        for turn in range(1, 6):
+        for turn in range(1, 11):
             moved = sum(kernel.delivered for kernel in set(self.kernels.values()))
             self.assertEqual(moved, turn * TURN)
             self.turn()
@@ -149,8 +155,10 @@ class SpliceTurnTests(KernelCase):
         relays = [self.relay, *(self.new_relay(ENDLESS) for _ in range(9))]
         for relay in relays:
             self.ready(relay)
-        # Those that had their turn wait for the source.
-        self.assertEqual(self.watched, (TURN // SLICE, 0))
+        # Those that had their turn wait for the source, and the first in line has the next one.
+        self.assertEqual(self.watched, (TURN // SLICE + 1, 0))
+        self.turn()
+        self.assertEqual(self.watched, (TURN // SLICE + 1, 0))
         # Only the rotation's turn and the common timer of the low-water marks are scheduled.
         self.assertEqual(len(self.reactor.getDelayedCalls()), 2)
 
@@ -165,7 +173,7 @@ class SpliceTurnTests(KernelCase):
     def test_budget_of_the_outbound_limits_what_is_moved_in_one_turn(self) -> None:
         self.client_outbound.budget = LEAST_BUDGET
         for _ in range(3):
-            self.ready()
+            self.serve()
         self.assertEqual(self.kernel.moves, [LEAST_BUDGET] * 3)
 
     def test_every_byte_is_counted_once(self) -> None:
@@ -179,7 +187,7 @@ class SpliceTurnTests(KernelCase):
         for relay in relays:
             self.assertEqual(self.shared.pool.lent, 0)
             self.ready(relay)
-        for _ in range(300):
+        for _ in range(600):
             self.turn()
         moves = [kernel.moves for kernel in set(self.kernels.values()) if kernel.moves]
         self.assertEqual(moves, [[SLICE]] * 600)
@@ -218,18 +226,18 @@ class SpliceTurnTests(KernelCase):
 
     def test_receiver_that_takes_less_than_reported_is_waited_for_with_the_pipe(self) -> None:
         self.kernel.reported, self.kernel.room = SLICE, 3000
-        self.ready()
+        self.serve()
         self.assertEqual((self.kernel.piped, self.shared.pool.lent), (SLICE - 3000, 1))
         self.assertEqual((self.watched, self.client_outbound.paused), ((0, 1), True))
         before = len(self.progress)
-        self.ready()
+        self.serve()
         self.assertEqual((self.kernel.piped, self.watched), (SLICE - 3000, (0, 1)))
         self.kernel.room = 1000
-        self.ready()
+        self.serve()
         self.assertEqual((self.kernel.piped, self.watched), (SLICE - 4000, (0, 1)))
         self.assertEqual(len(self.progress), before)
         self.kernel.room = SLICE
-        self.ready()
+        self.serve()
         self.assertEqual((self.kernel.moves, self.shared.pool.lent), ([SLICE], 0))
         self.assertEqual((self.watched, self.client_outbound.paused), ((1, 0), False))
         # The time-out of the source begins.
@@ -240,12 +248,12 @@ class SpliceTurnTests(KernelCase):
         changes: list[bool] = []
         self.kernel.reported, self.kernel.room = SLICE, 3000
         self.client_outbound._changed = lambda: changes.append(self.client_outbound.paused)
-        self.ready()
+        self.serve()
         self.assertEqual(changes, [True])
-        self.ready()
+        self.serve()
         self.assertEqual(changes, [True])
         self.kernel.room = 1
-        self.ready()
+        self.serve()
         self.assertEqual(changes, [True, True])
 
     def test_relay_with_bytes_in_a_pipe_goes_before_the_others(self) -> None:
@@ -387,14 +395,14 @@ class SpliceTurnTests(KernelCase):
     def test_source_has_a_low_water_mark_up_to_the_rest_of_the_body(self) -> None:
         self.relay = self.new_relay(2 * MARK)
         self.kernel.received = MARK + 100_000
-        self.ready()
+        self.serve()
         self.assertEqual(self.marks(), [MARK, MARK - 100_000])
         self.kernel.received = MARK - 100_001
-        self.ready()
+        self.serve()
         # For the last byte there is none.
         self.assertEqual(self.marks(), [MARK, MARK - 100_000, 1])
         self.kernel.received = 1
-        self.ready()
+        self.serve()
         self.assertEqual((self.ends, len(self.marks())), ([None], 3))
 
     def test_bytes_below_the_mark_are_moved_after_the_delay(self) -> None:
