@@ -43,7 +43,7 @@ MODULES = 12
 LOGGED_CALLS = 50
 """Calls with the log as a subscriber."""
 
-FILES = 26
+FILES = 29
 """Modules of the client and of both daemons that execute one ``GET`` of 3 bytes."""
 
 
