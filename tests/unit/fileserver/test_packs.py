@@ -33,6 +33,7 @@ from natproxy.relay import DIRECT
 from natproxy.server.threads import WORK_TIMEOUT, WorkCancelled
 from natproxy.storage import Changing, NotFound, Snapshot, TooLarge
 from tests.support.fileserver import Version2Case
+from tests.support.logged_errors import LoggedErrorsCase
 
 METADATA = Metadata(FILE, 3, 1_500_000_000, "x-1")
 LINE = b"type=file size=3 mtime=1.500000000 etag=x-1 "
@@ -236,7 +237,7 @@ class QueueTests(Version2Case):
         self.assertEqual(self.journal.ends, ["client-gone"])
 
 
-class MemoryTests(Version2Case):
+class MemoryTests(Version2Case, LoggedErrorsCase):
     def setUp(self) -> None:
         super().setUp()
         (self.files / "fits").write_bytes(bytes(MAX_PACKED))
@@ -281,6 +282,16 @@ class MemoryTests(Version2Case):
         protocol.dataReceived(b"STAT a\n")
         self.assertTrue(wire.taken().startswith(b"OK type=file"))
         self.assertEqual(self.packs.held, 0)
+
+    def test_memory_is_released_when_there_can_be_no_relay(self) -> None:
+        def failing(*_: object) -> None:
+            raise ZeroDivisionError
+
+        self.patch(self.factory.services.relays, "send_bytes", failing)
+        self.send(self.command)
+        self.thread.run()
+        self.assertTrue(self.wire.aborted)
+        self.assertEqual((self.packs.held, self.flush(ZeroDivisionError)), (0, 1))
 
     def test_short_pack_needs_no_relay(self) -> None:
         reply = self.send_and_run(b"PACK a\n")
