@@ -9,6 +9,7 @@ from contextlib import closing
 from typing import Any
 from unittest import SkipTest
 
+from natproxy.daemon.descriptors import PACK
 from natproxy.kernel.openat2 import choose_opener, open_beneath, open_by_walk
 from natproxy.storage import Changing, LocalStorage, NotFound, Snapshot, TooLarge
 from natproxy.storage.interface import SNAPSHOT_TRIES
@@ -209,6 +210,21 @@ class BothOpeners:
             self.assertIsInstance(found[1], NotFound)
             # An empty file is not read.
             self.assertIsInstance(found[2], Snapshot)
+
+    def test_files_in_deep_directories_take_no_more_descriptors(self) -> None:
+        deep = b"/".join([b"d"] * 50)
+        os.makedirs(self.path(deep))
+        for name in (deep + b"/a", deep + b"/b"):
+            self.put(name, b"deep")
+        os.symlink(b"a", self.path(deep + b"/link"))
+        with descriptors_left(PACK):
+            found = self.all(*(deep + name for name in (b"/a", b"/link", b"/b")), b"a.txt")
+        links = [b"deep"] if self.follows_links else []
+        self.assertEqual(
+            [each.data for each in found if isinstance(each, Snapshot)],
+            [b"deep", *links, b"deep", b"the a"],
+        )
+        self.assertFalse([each for each in found if isinstance(each, OSError)])
 
     def test_lack_of_descriptors_is_not_reported_as_not_found(self) -> None:
         for left in range(4):
