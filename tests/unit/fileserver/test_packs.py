@@ -11,6 +11,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from natproxy.address import Address
 from natproxy.fileserver import packs
 from natproxy.fileserver.packs import (
     CONCURRENT_PACKS,
@@ -198,6 +199,19 @@ class QueueTests(Version2Case):
         for _, client in clients:
             self.thread.run()
             self.assertTrue(client.taken().startswith(b"OK "))
+
+    def test_client_with_many_packs_does_not_delay_another(self) -> None:
+        hosts = ["10.0.0.1"] * (CONCURRENT_PACKS_OF_TREE + 5) + ["10.0.0.2"]
+        clients = []
+        for number, host in enumerate(hosts):
+            protocol, wire = self.new_client(50_000 + number)
+            protocol._client_address = Address(host, 50_000 + number)
+            protocol.dataReceived(b"PACK a\n")
+            clients.append(wire)
+        for _ in range(CONCURRENT_PACKS_OF_TREE + 2):
+            self.thread.run()
+        self.assertTrue(clients[-1].taken().startswith(b"OK "))
+        self.assertEqual(clients[-2].taken(), b"")
 
     def test_reads_that_hang_leave_other_trees_to_be_packed(self) -> None:
         for number in range(CONCURRENT_PACKS):
