@@ -43,7 +43,7 @@ class UpstreamTransport(tcp.Connection):
 
     # Set for one connection when they become true.
     _watched = False
-    """Whether the reactor has been asked to report that the socket is writable."""
+    """Whether the reactor may report that the socket is writable."""
     _in_read = False
     """Whether `doRead` is calling the protocol."""
     _reset_due = False
