@@ -138,7 +138,7 @@ class Packs:
             with closing(snapshots):
                 return make_pack(names, snapshots, size)
 
-        work = Work(make, client, _source_of(names), token.cancel, progress=token.progress)
+        work = Work(make, client, _source_of(names), token.cancel)
         return self.executor.submit(work).addCallback(self._made)
 
     def _made(self, pack: Pack) -> bytes:

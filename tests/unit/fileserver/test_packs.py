@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.address import Address
 from natproxy.fileserver import packs
+from natproxy.fileserver.factory import LISTING_THREADS
 from natproxy.fileserver.packs import (
     CONCURRENT_PACKS,
     CONCURRENT_PACKS_OF_TREE,
@@ -225,6 +226,11 @@ class QueueTests(Version2Case):
         self.assertEqual(self.send(b"PACK a\n"), refused)
         # Listings have threads of their own.
         self.assertTrue(self.send_and_run(b"LS\n").startswith(b"OK "))
+
+    def test_there_is_a_thread_for_each_pack_that_is_made_beside_the_listings(self) -> None:
+        kinds = ("listings", "pages", "packs")
+        running = [self.factory.executors[kind].limits.running for kind in kinds]
+        self.assertEqual(sum(running), LISTING_THREADS)
 
     def test_tree_of_its_own_has_a_thread(self) -> None:
         for number in range(CONCURRENT_PACKS_OF_TREE):
