@@ -7,11 +7,11 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.address import Address
 from natproxy.fileserver import packs
 from natproxy.fileserver.factory import LISTING_THREADS
 from natproxy.fileserver.packs import (
@@ -34,6 +34,7 @@ from natproxy.protocol import (
 from natproxy.relay import DIRECT
 from natproxy.server.threads import WORK_TIMEOUT, WorkCancelled
 from natproxy.storage import Changing, NotFound, Snapshot, TooLarge
+from tests.support.doubles import Wire
 from tests.support.fileserver import Version2Case
 from tests.support.logged_errors import LoggedErrorsCase
 
@@ -205,8 +206,10 @@ class QueueTests(Version2Case):
         hosts = ["10.0.0.1"] * (CONCURRENT_PACKS_OF_TREE + 5) + ["10.0.0.2"]
         clients = []
         for number, host in enumerate(hosts):
-            protocol, wire = self.new_client(50_000 + number)
-            protocol._client_address = Address(host, 50_000 + number)
+            wire = Wire(9001, 50_000 + number)
+            wire.peerAddr = IPv4Address("TCP", host, 50_000 + number)
+            protocol = self.factory.buildProtocol(wire.getPeer())
+            protocol.makeConnection(wire)
             protocol.dataReceived(b"PACK a\n")
             clients.append(wire)
         for _ in range(CONCURRENT_PACKS_OF_TREE + 2):
