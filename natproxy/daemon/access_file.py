@@ -28,7 +28,13 @@ RETRY = 1.0
 """Seconds from a failure to the next attempt."""
 
 KEPT = 1 << 20
-"""Bytes of lines that are kept while others are written, or while none can be."""
+"""Bytes of lines that are kept while others are written, or while none can be.
+
+The lines that `AccessLog` formats at once are kept even if they are longer, when no others are.
+"""
+
+SOON = KEPT // 2
+"""Bytes of lines that are written before `FLUSH` has passed: many, or lines with long names."""
 
 STOP = 5.0
 """Seconds that the last write may take."""
@@ -157,7 +163,7 @@ class AccessFile:
 
     def _keep(self, lines: bytes, count: int) -> None:
         """Keep lines until they are written, if there is space for them."""
-        if self._size + len(lines) > KEPT:
+        if self._kept and self._size + len(lines) > KEPT:
             self.lost += count
             self._gap += count
             if self._error is None:
@@ -170,6 +176,8 @@ class AccessFile:
         self._note_gap()
         self._kept.append(lines)
         self._size += len(lines)
+        if self._size > SOON and self._state is State.DELAYED and self._error is None:
+            self._write(State.WRITING)
 
     def _note_gap(self) -> None:
         """Keep a note in the place of the lines that are lost."""
@@ -230,6 +238,8 @@ class AccessFile:
             self._write(State.WRITING)
         elif written.error is not None:
             self._delay(RETRY)
+        elif self._size > SOON:
+            self._write(State.WRITING)
         elif waiting:
             self._delay(FLUSH)
         else:

@@ -18,13 +18,16 @@ RESERVED = 96
 """Descriptors that are not for clients: the reactor, listening sockets, the log, the resolver's
 threads, and refused connections while the reason is sent to them."""
 
-RESERVED_BY_THREADS = 64
+RESERVED_BY_THREADS = 80
 """Further ones that the file server reserves for its threads, whose clients may have
-disconnected: `WALK` for each walk of ``LS`` and for a scan of ``LIST``, and a file for each read
-and each digest."""
+disconnected: `WALK` for each walk of ``LS`` and for a scan of ``LIST``, `PACK` for each pack, and a
+file for each read and each digest."""
 
 WALK = 4
 """Descriptors that a walk has open at most, however deep the tree is."""
+
+PACK = 4
+"""Descriptors that making a pack has open at most, however deep its files are."""
 
 PER_CLIENT = 3
 """Descriptors of one client. In the proxy: its connection, the upstream connection of its

@@ -34,7 +34,10 @@ CONCURRENT_PACKS = 4
 """Packs that are made at a time."""
 
 CONCURRENT_PACKS_OF_TREE = 2
-"""Such packs of files below one entry of the served directory, and of several."""
+"""Packs that are made at a time of files below one entry of the served directory.
+
+As many are made of files below several entries.
+"""
 
 QUEUED_PACKS = 64
 """Packs that wait for a thread."""
@@ -105,7 +108,7 @@ class Packs:
     :param in_thread: where they are made; of `CONCURRENT_PACKS` threads.
     :param clock: for the longest time that a client waits; ``None`` for no time-out.
     :ivar executor: runs the work.
-    :ivar held: bytes of replies that are being sent; those who send them count.
+    :ivar held: bytes of replies that are being sent, as counted by the connections that send them.
     """
 
     log = Logger()
@@ -135,7 +138,7 @@ class Packs:
             with closing(snapshots):
                 return make_pack(names, snapshots, size)
 
-        work = Work(make, client, _source_of(names), token.cancel, progress=token.progress)
+        work = Work(make, client, _source_of(names), token.cancel)
         return self.executor.submit(work).addCallback(self._made)
 
     def _made(self, pack: Pack) -> bytes:
@@ -145,7 +148,7 @@ class Packs:
 
 
 def _source_of(names: Sequence[bytes]) -> bytes:
-    """Return the entry of the served directory that has all files, or its own empty name."""
+    """Return the entry of the served directory that is above all files; empty if there is none."""
     top = names[0].partition(b"/")[0]
     inside = top + b"/"
     return top if all(name.startswith(inside) for name in names) else b""

@@ -116,7 +116,7 @@ class FileServerProtocol(CommandReceiver):
             self._relay.cancel()
             sent = self._relay.sent
             self._relay = None
-            self._release_pack()
+        self._release_pack()
         self._publish(outcome, sent)
 
     def command_LIST(self, command: Command) -> None:

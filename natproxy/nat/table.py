@@ -68,9 +68,9 @@ class Recorder(Protocol):
 
 
 Counter = Callable[[NATEntry, float, float], object]
-"""Is called with an entry that was removed, and the times, as `Recorder.removed` is."""
+"""Called with an entry that was removed and the times, as `Recorder.removed` is."""
 
-# Nearly every port has one entry, and every client. Where there are more, they are a tuple.
+# Nearly every port and every client has one entry. Several are a tuple.
 Held = NATEntry | tuple[NATEntry, ...]
 
 
@@ -93,7 +93,7 @@ class NATTable:
         # By the proxy's port: all entries are in it.
         self._by_port: dict[int, Held] = {}
         self._by_client: dict[ClientTransport, Held] = {}
-        # Whether a port has had two entries: only then are they not in the order of their serials.
+        # Whether a port has ever had two entries: else they are in the order of their serials.
         self._shared = False
         self._subscribers: Subscribers[Event] = Subscribers(ALL_KINDS)
         self._recorder: Recorder | None = None

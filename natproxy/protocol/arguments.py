@@ -26,7 +26,9 @@ MAX_NAMES = 512
 """Names in one ``PACK``."""
 
 _UNENCODED = bytes(byte for byte in range(0x21, 0x7F) if byte != 0x25)
-_TO_ENCODE = re.compile(rb"[^!-~]|%")
+_ENCODED_BYTES = tuple(
+    bytes((byte,)) if byte in _UNENCODED else b"%%%02X" % byte for byte in range(256)
+)
 _ENCODED = re.compile(rb"[!-$&-~]*(?:%[0-9A-Fa-f]{2}[!-$&-~]*)*")
 # Words that mean themselves, between single spaces.
 _PLAIN_WORDS = re.compile(rb"[!-$&-~]+(?: [!-$&-~]+)*")
@@ -41,7 +43,8 @@ def encode_name(name: bytes) -> bytes:
     # Most names are the same when they are encoded: in a fifth of the time.
     if not name.translate(None, _UNENCODED):
         return name
-    return _TO_ENCODE.sub(lambda match: b"%%%02X" % match[0][0], name)
+    # `re.sub` takes ten times as long for a long name of other bytes.
+    return b"".join(map(_ENCODED_BYTES.__getitem__, name))
 
 
 # A command's name is decoded for its reply, the table and the log. At most 1 MiB is cached.

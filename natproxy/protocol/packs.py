@@ -118,8 +118,6 @@ def _other_record(body: bytes, view: memoryview, position: int) -> tuple[PackRec
     metadata = parse_metadata(words)
     if metadata.type != FILE:
         raise WireError(f"a pack with a {metadata.type}: '{printable(name, 80)}'")
-    if metadata.size > MAX_PACKED:
-        raise WireError(f"a pack with a file of {metadata.size} bytes: '{printable(name, 80)}'")
     end = begin + metadata.size
     return PackRecord(name, metadata, view[begin:end]), end
 

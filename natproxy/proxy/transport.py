@@ -42,8 +42,8 @@ class UpstreamTransport(tcp.Connection):
     logstr = "upstream"
 
     # Set for one connection when they become true.
-    _buffered = False
-    """Whether the buffer of ``FileDescriptor`` has been used."""
+    _watched = False
+    """Whether the reactor may report that the socket is writable."""
     _in_read = False
     """Whether `doRead` is calling the protocol."""
     _reset_due = False
@@ -74,7 +74,7 @@ class UpstreamTransport(tcp.Connection):
 
     def write(self, data: bytes) -> None:
         """Send at once what the socket takes, and buffer the rest."""
-        if self.connected and not self._buffered:
+        if self.connected and not self._watched:
             try:
                 sent = self.socket.send(data)
             except OSError:
@@ -83,8 +83,12 @@ class UpstreamTransport(tcp.Connection):
             if sent == len(data):
                 return
             data = data[sent:]
-            self._buffered = True
         super().write(data)
+
+    def startWriting(self) -> None:
+        """Send what is buffered, or close, as soon as the socket is writable."""
+        self._watched = True
+        super().startWriting()
 
     def doRead(self) -> Exception | None:  # type: ignore[override]  # wider than there
         """Pass on what has been received, and reset the connection if the protocol aborts it.
@@ -104,7 +108,7 @@ class UpstreamTransport(tcp.Connection):
         self._in_read = False
         if not self._reset_due:
             return None
-        if self._buffered or self.producer is not None:
+        if self._watched or self.producer is not None:
             # The reactor may write in this turn too, unless it gets the reason.
             return _ABORTED
         self._reset()
@@ -131,7 +135,7 @@ class UpstreamTransport(tcp.Connection):
         super().connectionLost(_ABORTED_FAILURE if self._reset_due else reason)
 
     def _reset(self) -> None:
-        """Do what `connectionLost` does, for a connection without a buffer and a producer."""
+        """Do what `connectionLost` does, for a connection that is only read, without a producer."""
         self.reactor.removeReader(self)
         self.disconnected = 1
         self.connected = 0

@@ -89,8 +89,7 @@ class FileRelay(Relay):
 
     def _ready(self) -> None:
         """Take a turn, at once or in line."""
-        if self._rotation.enter(self):
-            self.take_turn()
+        self._rotation.enter(self)
 
     def _release(self) -> None:
         self._detach()

@@ -72,19 +72,21 @@ class Rotation:
         return self._left <= 0
 
     def enter(self, member: Member, first: bool = False) -> bool:
-        """Return whether a relay may move a slice at once; else it waits in line for its turn.
+        """Let a relay take a turn at once, if it may; else it waits in line.
 
         The bytes of a turn are renewed only when a relay waits: turns in which none does cost
         nothing.
 
         :param first: whether it goes to the head of the line: it has to empty a pipe.
+        :return: whether it has taken its turn.
         """
         if member in self._line:
             return False
-        if self._left > 0 and (first or not self._line) and not self._in_turn:
-            self._left -= VISIT
-            return True
-        return not self.wait(member, first)
+        at_once = self._left > 0 and (first or not self._line) and not self._in_turn
+        if not at_once and self.wait(member, first):
+            return False
+        self._admit(member)
+        return True
 
     def wait(self, member: Member, first: bool = False) -> bool:
         """Let a relay wait in line; return false, without effect, if there is no clock.
@@ -112,6 +114,15 @@ class Rotation:
             self._scheduled.cancel()
             self._scheduled = None
 
+    def _admit(self, member: Member) -> None:
+        self._left -= VISIT
+        try:
+            member.take_turn()
+        except Exception as error:
+            # The reactor would call the relay again, which would raise again.
+            _log.failure("a relay failed in its turn")
+            member.fail_turn(error)
+
     def _turn(self) -> None:
         self._scheduled = None
         self._left = TURN
@@ -123,12 +134,7 @@ class Rotation:
                 if self._left <= 0 or not line:
                     break
                 member, _ = line.popitem(last=False)
-                self._left -= VISIT
-                try:
-                    member.take_turn()
-                except Exception as error:
-                    _log.failure("a relay failed in its turn")
-                    member.fail_turn(error)
+                self._admit(member)
         finally:
             self._in_turn = False
             if line and self._clock is not None:

@@ -51,9 +51,7 @@ class SendfileRelay(FileRelay):
         # the same number.
         if self._reading is not None or self._is_over():
             return
-        if self._rotation.enter(self):
-            self.take_turn()
-        elif len(self._rotation) > 1:
+        if not self._rotation.enter(self) and len(self._rotation) > 1:
             # A relay that is alone in line has its turn before the socket is looked at again.
             self._receiver.stop_waiting()
 

@@ -151,9 +151,8 @@ class SpliceRelay(SocketRelay):
             return
         if self._waiting is Waiting.SOURCE:
             self._mark.reached()
-        if self._rotation.enter(self, first=self._waiting is Waiting.PIPE):
-            self.take_turn()
-        elif len(self._rotation) > 1:
+        taken = self._rotation.enter(self, first=self._waiting is Waiting.PIPE)
+        if not taken and len(self._rotation) > 1:
             # A relay that is alone in line has its turn before the sockets are looked at again.
             self._source.stop_waiting()
             self._receiver.stop_waiting()

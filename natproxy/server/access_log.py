@@ -27,10 +27,10 @@ from natproxy.protocol import Command, encode_name, name_of
 from natproxy.server.events import Finished
 
 BATCH = 64
-"""Commands of which the lines are formatted at once, at the latest."""
+"""Commands that wait until their lines are formatted together, at most."""
 
 LONGEST_CACHED = 256
-"""Bytes of a command of which the words are cached."""
+"""Bytes of the longest command whose words are cached."""
 
 ABSENT = "-"
 

@@ -43,6 +43,16 @@ def pool() -> Iterator[PipePool]:
     assert open_descriptors() <= before
 
 
+def test_no_more_pipes_are_lent_than_there_are_descriptors_for() -> None:
+    pool = PipePool(limit=2)
+    pipes = [pool.lend() for _ in range(3)]
+    assert pipes[2] is None
+    assert (pool.lent, pool.refused) == (2, 1)
+    for pipe in pipes[:2]:
+        assert pipe is not None
+        pool.take_back(pipe, empty=False)
+
+
 def test_pipe_does_not_block_and_has_its_size(pool: PipePool) -> None:
     pipe = pool.lend()
     assert pipe.size == LARGE

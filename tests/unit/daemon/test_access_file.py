@@ -157,6 +157,25 @@ class WriteTests(AccessCase):
         self.thread.run()
         self.assertEqual(self.names(), ["a", "b"])
 
+    def test_many_bytes_are_written_at_once_and_none_is_lost(self) -> None:
+        # The longest names that a client can send: they must not displace the lines of others.
+        for name in ("x" * 16_000, "\xff" * 8_000):
+            self.end("a")
+            self.end(name, 150)
+        self.clock.advance(FLUSH)
+        self.assertEqual(len(self.names()), 302)
+        self.assertEqual((self.file.lost, self.journal.lines()), (0, []))
+
+    def test_many_bytes_that_wait_for_the_thread_follow_at_once(self) -> None:
+        self.thread.slow = True
+        self.end("a")
+        self.clock.advance(FLUSH)
+        self.end("x" * 16_000, 64)
+        self.thread.run()
+        self.assertEqual(len(self.thread.jobs), 1)
+        self.thread.run()
+        self.assertEqual((len(self.names()), self.file.lost), (65, 0))
+
     def test_stop_writes_what_is_left_and_closes(self) -> None:
         self.end("a")
         self.successResultOf(self.file.stop())

@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.daemon.config import FileServerConfig, ProxyConfig
 from natproxy.daemon.descriptors import (
     JOURNAL,
+    PACK,
     PER_CLIENT,
     PER_PIPE,
     PER_SPLICE,
@@ -19,7 +20,7 @@ from natproxy.daemon.descriptors import (
     observers_for,
     proxy_capacity,
 )
-from natproxy.fileserver import digests, factory, pages
+from natproxy.fileserver import digests, factory, packs, pages
 
 
 def needed_by(proxy: Capacity) -> int:
@@ -78,5 +79,6 @@ class CapacityTests(SynchronousTestCase):
 
     def test_threads_whose_clients_have_disconnected_have_descriptors(self) -> None:
         walks = (pages.CONCURRENT_PAGES + 1) * WALK
+        packed = packs.CONCURRENT_PACKS * PACK
         files = factory.CONCURRENT_READS + digests.THREADS
-        self.assertLessEqual(walks + files, RESERVED_BY_THREADS)
+        self.assertLessEqual(walks + packed + files, RESERVED_BY_THREADS)

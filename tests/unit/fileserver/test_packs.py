@@ -7,11 +7,13 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.fileserver import packs
+from natproxy.fileserver.factory import LISTING_THREADS
 from natproxy.fileserver.packs import (
     CONCURRENT_PACKS,
     CONCURRENT_PACKS_OF_TREE,
@@ -32,7 +34,9 @@ from natproxy.protocol import (
 from natproxy.relay import DIRECT
 from natproxy.server.threads import WORK_TIMEOUT, WorkCancelled
 from natproxy.storage import Changing, NotFound, Snapshot, TooLarge
+from tests.support.doubles import Wire
 from tests.support.fileserver import Version2Case
+from tests.support.logged_errors import LoggedErrorsCase
 
 METADATA = Metadata(FILE, 3, 1_500_000_000, "x-1")
 LINE = b"type=file size=3 mtime=1.500000000 etag=x-1 "
@@ -198,6 +202,21 @@ class QueueTests(Version2Case):
             self.thread.run()
             self.assertTrue(client.taken().startswith(b"OK "))
 
+    def test_client_with_many_packs_does_not_delay_another(self) -> None:
+        hosts = ["10.0.0.1"] * (CONCURRENT_PACKS_OF_TREE + 5) + ["10.0.0.2"]
+        clients = []
+        for number, host in enumerate(hosts):
+            wire = Wire(9001, 50_000 + number)
+            wire.peerAddr = IPv4Address("TCP", host, 50_000 + number)
+            protocol = self.factory.buildProtocol(wire.getPeer())
+            protocol.makeConnection(wire)
+            protocol.dataReceived(b"PACK a\n")
+            clients.append(wire)
+        for _ in range(CONCURRENT_PACKS_OF_TREE + 2):
+            self.thread.run()
+        self.assertTrue(clients[-1].taken().startswith(b"OK "))
+        self.assertEqual(clients[-2].taken(), b"")
+
     def test_reads_that_hang_leave_other_trees_to_be_packed(self) -> None:
         for number in range(CONCURRENT_PACKS):
             protocol, _ = self.new_client(50_000 + number)
@@ -210,6 +229,11 @@ class QueueTests(Version2Case):
         self.assertEqual(self.send(b"PACK a\n"), refused)
         # Listings have threads of their own.
         self.assertTrue(self.send_and_run(b"LS\n").startswith(b"OK "))
+
+    def test_there_is_a_thread_for_each_pack_that_is_made_beside_the_listings(self) -> None:
+        kinds = ("listings", "pages", "packs")
+        running = [self.factory.executors[kind].limits.running for kind in kinds]
+        self.assertEqual(sum(running), LISTING_THREADS)
 
     def test_tree_of_its_own_has_a_thread(self) -> None:
         for number in range(CONCURRENT_PACKS_OF_TREE):
@@ -236,7 +260,7 @@ class QueueTests(Version2Case):
         self.assertEqual(self.journal.ends, ["client-gone"])
 
 
-class MemoryTests(Version2Case):
+class MemoryTests(Version2Case, LoggedErrorsCase):
     def setUp(self) -> None:
         super().setUp()
         (self.files / "fits").write_bytes(bytes(MAX_PACKED))
@@ -281,6 +305,16 @@ class MemoryTests(Version2Case):
         protocol.dataReceived(b"STAT a\n")
         self.assertTrue(wire.taken().startswith(b"OK type=file"))
         self.assertEqual(self.packs.held, 0)
+
+    def test_memory_is_released_when_there_can_be_no_relay(self) -> None:
+        def failing(*_: object) -> None:
+            raise ZeroDivisionError
+
+        self.patch(self.factory.services.relays, "send_bytes", failing)
+        self.send(self.command)
+        self.thread.run()
+        self.assertTrue(self.wire.aborted)
+        self.assertEqual((self.packs.held, self.flush(ZeroDivisionError)), (0, 1))
 
     def test_short_pack_needs_no_relay(self) -> None:
         reply = self.send_and_run(b"PACK a\n")

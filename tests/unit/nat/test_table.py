@@ -272,6 +272,12 @@ class TableTests(TableCase):
         self.assertEqual(self.table.lookup(5_000), (entries[5_000 - 1024],))
         self.assertEqual(comparisons, 0)
 
+    def test_no_place_of_a_removed_entry_is_left(self) -> None:
+        entries = [self.register(key) for key in KEYS]
+        for entry in entries:
+            self.table.remove(entry, Outcome.COMPLETED)
+        self.assertEqual((self.table._by_port, self.table._by_client), ({}, {}))
+
     def test_removed_entry_has_its_reason(self) -> None:
         entry = self.register()
         self.table.remove(entry, Outcome.ERROR, "no header")

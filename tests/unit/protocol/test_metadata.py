@@ -285,6 +285,7 @@ class WholePageTests(RefusingCase):
     @checked
     @given(st.lists(page_lines, max_size=5), st.sampled_from([b"", b"more\n", b"mor", b"\n"]))
     @example([USUAL + b"a", USUAL + b"b%25"], b"more\n")
+    @example([b"x" + USUAL + b"a"], b"")
     def test_page_is_understood_as_its_lines_are(self, lines: list[bytes], end: bytes) -> None:
         page = b"".join(line + b"\n" for line in lines) + end
         # The first byte alone: then no piece consists of whole lines.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Callable
 from unittest import mock
 
 from twisted.internet import error
@@ -135,6 +136,21 @@ class AbortTests(TransportCase):
         self.transport.connectionLost(Failure(reason))
         self.reactor.removeWriter.assert_called_with(self.transport)
         self.assert_reset()
+
+    def test_abort_of_a_connection_that_is_closing_is_left_to_the_reactor(self) -> None:
+        for close in (UpstreamTransport.loseConnection, UpstreamTransport.loseWriteConnection):
+            self.setUp()
+
+            def close_and_abort(close: Callable[[UpstreamTransport], None] = close) -> None:
+                close(self.transport)
+                self.transport.abortConnection()
+
+            self.protocol.on_data = close_and_abort
+            reason = self.transport.doRead()
+            assert isinstance(reason, error.ConnectionAborted)
+            self.transport.connectionLost(Failure(reason))
+            self.reactor.removeWriter.assert_called_with(self.transport)
+            self.assert_reset()
 
     def test_abort_stops_a_producer(self) -> None:
         producer = Producer()

@@ -106,6 +106,13 @@ class ChoosingTests(KernelCase):
         first.cancel()
         self.assertIs(type(self.socket_relay(relays, LIMIT)), SpliceRelay)
 
+    def test_no_timer_is_left_after_close(self) -> None:
+        relays = self.relays()
+        self.socket_relay(relays, LIMIT).start()
+        self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
+        relays.close()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
     def test_body_is_copied_without_descriptors(self) -> None:
         for spared in (0, 1):
             duplicates = [os.dup(0) for _ in range(spared)]

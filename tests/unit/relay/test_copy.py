@@ -129,6 +129,17 @@ class CopyRelayTests(SynchronousTestCase):
         relay.cancel()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_each_read_after_that_of_a_turn_is_counted(self) -> None:
+        relay = self.relay(CountedBody(1 << 30))
+        self.rotation.count(TURN)
+        relay.deliver(b"x")
+        self.clock.turn()
+        for _ in range(TURN // DIRECT):
+            relay.deliver(b"x" * DIRECT)
+            self.client.drain()
+        self.assertIn(relay, self.rotation)
+        relay.cancel()
+
     def test_source_that_waits_for_its_turn_is_not_resumed_by_the_client(self) -> None:
         relay = self.relay(CountedBody(1 << 30))
         self.rotation.count(TURN)

@@ -153,6 +153,18 @@ class CopyingFileRelayTests(SynchronousTestCase):
         clock.turn()
         self.assertEqual((self.client.value(), self.ends), (HEADER + b"xxxxx", [None]))
 
+    def test_bytes_of_one_relay_are_those_that_the_others_do_not_have(self) -> None:
+        clock = TurnClock()
+        rotation = Rotation(clock)
+        self.patch(self.client, "write", lambda data: None)
+        for size, sent in ((TURN, TURN), (5, 0)):
+            job = FileJob(b"", SpiedFile(b"x" * size), size, self.outbound, self.ends)
+            relay = CopyingFileRelay(job, None, rotation)
+            relay.start()
+            self.assertEqual(relay.sent, sent)
+        clock.turn()
+        self.assertEqual((relay.sent, self.ends), (5, [None, None]))
+
     def test_client_that_reads_everything_at_once_gets_a_slice_in_a_turn(self) -> None:
         clock = TurnClock()
         self.patch(self.client, "write", lambda data: None)

@@ -28,10 +28,7 @@ class PlayedRelay:
 
     def ready(self, first: bool = False) -> bool:
         """Move a slice, at once or later; return whether it was at once."""
-        admitted = self.rotation.enter(self, first)
-        if admitted:
-            self.take_turn()
-        return admitted
+        return self.rotation.enter(self, first)
 
     def take_turn(self) -> None:
         self.moved.append(self.size)
@@ -151,6 +148,13 @@ class RotationTests(LoggedErrorsCase):
         self.assertEqual([type(error) for error in broken.failed], [ZeroDivisionError])
         self.assertEqual(self.flush(ZeroDivisionError), 1)
         self.assertEqual(next_one.moved, [0])
+
+    def test_exception_of_a_turn_at_once_is_passed_to_its_relay_as_well(self) -> None:
+        broken = self.relay(0)
+        broken.then = lambda: 1 // 0
+        self.assertTrue(broken.ready())
+        self.assertEqual([type(error) for error in broken.failed], [ZeroDivisionError])
+        self.assertEqual(self.flush(ZeroDivisionError), 1)
 
     def test_line_goes_on_when_a_relay_cannot_handle_its_exception(self) -> None:
         broken, next_one = self.relay(0), self.relay(0)

@@ -412,6 +412,17 @@ class SpliceTurnTests(KernelCase):
         self.ready()
         self.assertEqual((self.kernel.moves, self.marks()), ([1024], [MARK, 1]))
 
+    def test_source_that_sends_fast_again_has_a_mark_again(self) -> None:
+        self.reactor.advance(DELAY)
+        self.serve()
+        self.assertEqual(self.marks(), [MARK, 1, MARK])
+
+    def test_mark_that_was_reached_stays_while_the_receiver_is_waited_for(self) -> None:
+        self.kernel.room = WORTHWHILE - 1
+        self.ready()
+        self.reactor.advance(2 * DELAY)
+        self.assertEqual((self.watched, self.marks()), ((0, 1), [MARK]))
+
     def test_mark_is_reset_at_the_end(self) -> None:
         self.relay.cancel()
         self.assertEqual(self.marks(), [MARK, 1])

@@ -41,6 +41,10 @@ class LineTests(CommandsCase):
         self.send(b"x" * (MAX_LINE + 1) + b"\nnext\n")
         self.assert_refused(b"")
 
+    def test_line_that_is_too_long_and_the_whole_of_a_read(self) -> None:
+        self.send(b"x" * (MAX_LINE + 1) + b"\n")
+        self.assert_refused(b"")
+
     def test_long_line_is_refused_before_its_line_feed_arrives(self) -> None:
         self.send(b"x" * (MAX_LINE + 1))
         self.assert_refused(b"")

@@ -9,6 +9,7 @@ from contextlib import closing
 from typing import Any
 from unittest import SkipTest
 
+from natproxy.daemon.descriptors import PACK
 from natproxy.kernel.openat2 import choose_opener, open_beneath, open_by_walk
 from natproxy.storage import Changing, LocalStorage, NotFound, Snapshot, TooLarge
 from natproxy.storage.interface import SNAPSHOT_TRIES
@@ -128,6 +129,31 @@ class BothOpeners:
             with open(self.path(b"sub/b.txt"), "rb") as file:
                 self.assertEqual(found.data, file.read())
 
+    def test_change_within_one_granule_of_the_ctime_is_noticed(self) -> None:
+        fstat = os.fstat
+
+        def with_ctime_of_before(descriptor: int) -> os.stat_result:
+            result = fstat(descriptor)
+            return os.stat_result(result, {"st_ctime_ns": 1, "st_mtime_ns": result.st_mtime_ns})
+
+        for change in (
+            lambda: os.utime(self.path(b"a.txt"), (1, 1)),
+            lambda: (self.put(b"a.txt", b"the a, longer"), os.utime(self.path(b"a.txt"), (0, 0))),
+        ):
+            self.put(b"a.txt", b"the a")
+            os.utime(self.path(b"a.txt"), (0, 0))
+            self.during("read", change)
+            patched = self.patch(os, "fstat", with_ctime_of_before)
+            found = self.one(b"a.txt")
+            patched.restore()
+            self.assertEqual(found.metadata[:3], self.storage.metadata(b"a.txt")[:3])
+            self.assertEqual(len(found.data), found.metadata.size)
+
+    def test_file_that_is_read_short_is_given_up(self) -> None:
+        read = os.read
+        self.patch(os, "read", lambda descriptor, size: read(descriptor, size - 1))
+        self.assertIsInstance(self.one(b"a.txt"), Changing)
+
     def test_file_that_always_changes_is_given_up(self) -> None:
         def grow() -> None:
             with open(self.path(b"a.txt"), "ab") as file:
@@ -154,8 +180,9 @@ class BothOpeners:
         ):
             self.put(b"sub/a", b"the a")
             self.during("stat", lambda source=source: self.replace(b"sub/a", source))
-            found = self.one(b"sub/a")
+            found, other = self.all(b"sub/a", b"sub/b.txt")
             self.assertIsInstance(found, kind, source)
+            self.assertIsInstance(other, Snapshot)
             if kind is Snapshot:
                 self.assertEqual(found.data, b"the b" if source == b"sub/link" else b"other")
             os.unlink(self.path(b"sub/a"))
@@ -186,6 +213,33 @@ class BothOpeners:
         else:
             self.assertEqual(found.metadata, self.storage.metadata(b"a.txt"))
 
+    def test_work_ends_before_the_next_file_when_it_is_cancelled(self) -> None:
+        checks = iter((None, None, ZeroDivisionError))
+
+        def check() -> None:
+            failure = next(checks)
+            if failure is not None:
+                raise failure
+
+        names = [b"a.txt", b"sub/b.txt", b"b c"]
+        snapshots = self.storage.snapshots(names, LARGEST, check)
+        self.assertEqual([next(snapshots).data for _ in range(2)], [b"the a", b"the b"])
+        self.assertRaises(ZeroDivisionError, next, snapshots)
+
+    def test_path_that_is_too_long_is_not_found_in_an_open_directory(self) -> None:
+        above = b"/".join([b"d" * 245] * 16)
+        directory = os.open(self.served, os.O_RDONLY)
+        for component in above.split(b"/"):
+            os.mkdir(component, dir_fd=directory)
+            below = os.open(component, os.O_RDONLY, dir_fd=directory)
+            os.close(directory)
+            directory = below
+        for last in (b"x" * 100, b"x" * 200):
+            os.close(os.open(last, os.O_CREAT | os.O_WRONLY, dir_fd=directory))
+        os.close(directory)
+        found = self.all(above + b"/" + b"x" * 100, above + b"/" + b"x" * 200)
+        self.assertEqual([type(each) for each in found], [Snapshot, NotFound])
+
     def test_missing_directory_has_no_files(self) -> None:
         for path in (self.path(b"nowhere"), self.path(b"a.txt")):
             self.storage = LocalStorage(path, self.opener)
@@ -209,6 +263,21 @@ class BothOpeners:
             self.assertIsInstance(found[1], NotFound)
             # An empty file is not read.
             self.assertIsInstance(found[2], Snapshot)
+
+    def test_files_in_deep_directories_take_no_more_descriptors(self) -> None:
+        deep = b"/".join([b"d"] * 50)
+        os.makedirs(self.path(deep))
+        for name in (deep + b"/a", deep + b"/b"):
+            self.put(name, b"deep")
+        os.symlink(b"a", self.path(deep + b"/link"))
+        with descriptors_left(PACK):
+            found = self.all(*(deep + name for name in (b"/a", b"/link", b"/b")), b"a.txt")
+        links = [b"deep"] if self.follows_links else []
+        self.assertEqual(
+            [each.data for each in found if isinstance(each, Snapshot)],
+            [b"deep", *links, b"deep", b"the a"],
+        )
+        self.assertFalse([each for each in found if isinstance(each, OSError)])
 
     def test_lack_of_descriptors_is_not_reported_as_not_found(self) -> None:
         for left in range(4):
