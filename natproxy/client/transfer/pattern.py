@@ -21,7 +21,7 @@ _ONE = b"[^/]"
 _STAR = b"*"
 _STARS = b"**"
 
-_CLASS = re.compile(rb"\[:([^:/\]]*):\]")
+_CLASS = rb"\[:([^:/\]]*):\]"
 
 
 def has_wildcard(text: bytes) -> bool:
@@ -202,8 +202,9 @@ def _members(body: bytes, at: int, whole: bytes) -> tuple[set[int], int]:
     first = at
     # The byte before a hyphen, if a range may begin with it.
     start = -1
+    named_class = re.compile(_CLASS)
     while at == first or body[at : at + 1] != b"]":
-        named = _CLASS.match(body, at)
+        named = named_class.match(body, at)
         if named is not None:
             known = _characters_of(named[1].decode("latin-1"))
             if known is None:
