@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 
 from natproxy.client.errors import UsageError
+from natproxy.client.url import has_wildcard
 from natproxy.protocol import printable
 
 MAX_PATTERN = 4096
@@ -22,11 +23,6 @@ _STAR = b"*"
 _STARS = b"**"
 
 _CLASS = rb"\[:([^:/\]]*):\]"
-
-
-def has_wildcard(text: bytes) -> bool:
-    """Return whether a text, taken as a pattern, may match anything else than itself."""
-    return any(mark in text for mark in (b"*", b"?", b"["))
 
 
 class Pattern:
