@@ -7,9 +7,10 @@ from functools import partial
 
 from natproxy.client.context import Closing
 from natproxy.client.transfer.destination import Existing
+from natproxy.client.transfer.group import Published, SmallFile
 from natproxy.client.transfer.parallel import Ahead
 from natproxy.client.transfer.request import DownloadRequest
-from natproxy.client.transfer.staging import Published, SmallFile, Staging
+from natproxy.client.transfer.staging import Staging
 from natproxy.client.transfer.tree import LocalTree
 from natproxy.protocol import Metadata
 

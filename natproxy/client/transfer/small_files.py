@@ -21,6 +21,7 @@ from natproxy.client.requests import Get, Hash, Pack, Request, Stat
 from natproxy.client.retry import Cancellation, Outage, ProgressRule, Retrier
 from natproxy.client.transfer.committer import Committer
 from natproxy.client.transfer.destination import Existing, exists_error, same_size_and_time
+from natproxy.client.transfer.group import Published, SmallFile
 from natproxy.client.transfer.request import (
     DownloadOptions,
     DownloadRequest,
@@ -28,7 +29,7 @@ from natproxy.client.transfer.request import (
     Numbered,
     Report,
 )
-from natproxy.client.transfer.staging import Published, SmallFile, Unstageable
+from natproxy.client.transfer.staging import Unstageable
 from natproxy.client.transfer.tree import LocalTree
 from natproxy.protocol import (
     FILE,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from natproxy.client import Event, LocalError, NotFound, Phase
 from natproxy.client.rate import RateLimit
 from natproxy.client.retry import RetryPolicy
-from natproxy.client.transfer import small_files, staging
+from natproxy.client.transfer import publication, small_files, staging
 from natproxy.client.transfer.batch import Totals, download_all, download_and_count
 from natproxy.client.transfer.destination import Existing
 from natproxy.client.transfer.mirror import compare
@@ -311,14 +311,14 @@ class FailureTests(SmallFilesCase):
         self.assertEqual(totals.downloaded, 7)
 
     def test_mount_point_below_takes_files_one_by_one(self) -> None:
-        renamed = staging.rename_new
+        renamed = publication.rename_new
 
         def fail_in_first(source: int, old: bytes, target: int, new: bytes) -> bool:
             if new == b"0":
                 raise OSError(errno.EXDEV, "another file system")
             return renamed(source, old, target, new)
 
-        with mock.patch.object(staging, "rename_new", fail_in_first):
+        with mock.patch.object(publication, "rename_new", fail_in_first):
             self.assertEqual(self.sync().failures, [])
         self.assertEqual(self.verbs().count(b"GET"), 4)
         self.assert_whole()
@@ -331,8 +331,8 @@ class FailureTests(SmallFilesCase):
     def test_nothing_has_a_name_if_nothing_is_on_the_disk(self) -> None:
         broken = OSError(errno.EIO, "broken disk")
         with (
-            mock.patch.object(staging, "has_syncfs", return_value=True),
-            mock.patch.object(staging, "syncfs", side_effect=broken),
+            mock.patch.object(publication, "has_syncfs", return_value=True),
+            mock.patch.object(publication, "syncfs", side_effect=broken),
         ):
             totals = self.sync()
         self.assertEqual([each.request.name for each in totals.failures], NAMES)
