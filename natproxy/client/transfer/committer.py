@@ -36,19 +36,20 @@ class Committer(Closing):
         """Return the metadata of an existing file; see `Staging.find`."""
         return self._staging.find(request, directory)
 
-    def write(
-        self, file: SmallFile, metadata: Metadata, data: bytes | memoryview
-    ) -> list[Published]:
-        """Stage a file; return the results of a group that has been committed, if any.
+    def make_room(self, file: SmallFile) -> list[Published]:
+        """Commit the current group if a file does not belong to it.
+
+        :return: the results of the group before it, if any.
+        """
+        return self._begin() if self._staging.fills(file) else []
+
+    def write(self, file: SmallFile, metadata: Metadata, data: bytes | memoryview) -> None:
+        """Stage a file, after `make_room`.
 
         :raises LocalError: if the file cannot be written.
         :raises Unstageable: as `Staging.write` does.
         """
-        published: list[Published] = []
-        if self._staging.fills(file):
-            published = self._begin()
         self._staging.write(file, metadata, data)
-        return published
 
     def flush(self) -> list[Published]:
         """Commit everything that is staged; return the results."""

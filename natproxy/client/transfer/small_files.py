@@ -11,7 +11,7 @@ import hashlib
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any, NamedTuple
 
 from natproxy.client.blocking.session import Session
@@ -141,12 +141,17 @@ class SmallFiles:
         try:
             self._receive()
         finally:
-            for root in self._roots.values():
-                with closing(root):
-                    self._finish(root.flush())
+            with ExitStack() as stack:
+                # An exception on the way ends the run after all of them.
+                for root in self._roots.values():
+                    stack.callback(self._commit_rest, root)
         for number, request in self._source:
             self._left.append(Numbered(number, request._replace(metadata=None)))
         return self._left
+
+    def _commit_rest(self, root: Committer) -> None:
+        with closing(root):
+            self._finish(root.flush())
 
     def _receive(self) -> None:
         """Request and stage files until none is left, or until two failures in a row."""
@@ -379,14 +384,14 @@ class SmallFiles:
         return root
 
     def _write(self, wanted: _Wanted, metadata: Metadata, data: bytes | memoryview) -> None:
+        # Files of an earlier group have their names, whatever becomes of this one.
+        self._finish(wanted.root.make_room(wanted.file))
         try:
-            published = wanted.root.write(wanted.file, metadata, data)
+            wanted.root.write(wanted.file, metadata, data)
         except Unstageable:
             self._left.append(wanted.numbered)
         except LocalError as error:
             self._fail(wanted.numbered, error)
-        else:
-            self._finish(published)
 
     def _finish(self, published: Sequence[Published]) -> None:
         """Report files of a group that has been committed."""

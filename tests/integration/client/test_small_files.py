@@ -102,6 +102,22 @@ class PackTests(SmallFilesCase):
         self.assertGreater(len(self.verbs()), 3)
         self.assert_whole()
 
+    def test_file_that_cannot_be_written_does_not_hide_the_group_before(self) -> None:
+        write = staging.Staging.write
+
+        def fail_for_one(self: staging.Staging, file: Any, *rest: Any) -> None:
+            if file.last == b"f08":
+                raise LocalError(file.request.path, OSError(errno.ENOSPC, "full"))
+            write(self, file, *rest)
+
+        with (
+            mock.patch.object(staging, "GROUP_FILES", 4),
+            mock.patch.object(staging.Staging, "write", fail_for_one),
+        ):
+            totals = self.sync()
+        self.assertEqual((totals.downloaded, len(totals.failures)), (11, 1))
+        self.assert_whole(b"2/f08")
+
     def test_commands_are_not_longer_than_a_line_or_a_pack(self) -> None:
         with mock.patch.object(small_files, "MAX_NAMES", 5):
             self.sync()
