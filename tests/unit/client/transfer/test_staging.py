@@ -351,7 +351,7 @@ class DurabilityTests(StagingCase):
             stage = self.staging()
             self.stage_some(stage)
             failed = OSError(errno.EIO, "broken disk")
-            with mock.patch.object(staging, function, side_effect=failed):
+            with mock.patch.object(publication, function, side_effect=failed):
                 published = self.commit(stage)
             self.assertEqual(len(published), 4)
             for name, each in published.items():
