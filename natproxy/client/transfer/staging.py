@@ -167,6 +167,8 @@ class Staging(Closing):
 
     def commit(self, group: Group) -> list[Published]:
         """Synchronize the files of a group and rename them; return the result of each."""
+        if not group.count:
+            return []
         with self._committing:
             return self._publisher.publish(group)
 
