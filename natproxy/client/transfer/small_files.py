@@ -351,11 +351,12 @@ class SmallFiles:
         except LocalError as error:
             self._fail(numbered, error)
             return None
-        if found is not None and (metadata is None or self._options.verify):
+        existing = self._options.existing
+        unlisted = metadata is None and existing is not Existing.REPLACE
+        if found is not None and (unlisted or self._options.verify):
             self._left.append(numbered)
             return None
         if found is not None and metadata is not None:
-            existing = self._options.existing
             if existing is Existing.KEEP or (
                 existing is not Existing.REPLACE and same_size_and_time(found, metadata)
             ):
