@@ -7,7 +7,6 @@ that cannot be downloaded in this way is left to `Download`, which reports the r
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -259,6 +258,8 @@ class SmallFiles:
         unverified = self._unverified.popleft() if self._unverified else None
         if unverified is None or unverified[1].metadata is None:
             return
+        import hashlib
+
         wanted, (_, metadata, data, _) = unverified
         assert metadata is not None
         received = hashlib.sha256(data).hexdigest()
