@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from itertools import islice
 
 from natproxy.cli.display import Display
@@ -22,7 +21,6 @@ MOST_LINES = 20
 _UNREAD = "the server cannot read it: nothing was downloaded or deleted there"
 
 
-@dataclass
 class SyncReport:
     """The result of a ``sync``, which is filled in step by step.
 
@@ -32,10 +30,11 @@ class SyncReport:
     :ivar deleted: the results of the deletions.
     """
 
-    plan: MirrorPlan
-    refusal: DeletionRefused | None = None
-    totals: Totals = field(default_factory=Totals)
-    deleted: DeletionResult = field(default_factory=lambda: DeletionResult(0, []))
+    def __init__(self, plan: MirrorPlan) -> None:
+        self.plan = plan
+        self.refusal: DeletionRefused | None = None
+        self.totals = Totals()
+        self.deleted = DeletionResult(0, [])
 
     @property
     def incomplete(self) -> bool:

@@ -27,7 +27,7 @@ LONGEST_TIMEOUT = 10**6
 TIMEOUT_RULE = f"must be more than 0 and at most {LONGEST_TIMEOUT} seconds"
 DURATION_RULE = "must be a duration, such as 90s, 30m, 2h or inf"
 
-_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)([smh]?)")
+_DURATION = r"([0-9]{1,12}(?:\.[0-9]{1,9})?)([smh]?)"
 _SECONDS_IN = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 _Result = TypeVar("_Result")
@@ -374,7 +374,7 @@ def parse_duration(text: str) -> float:
     normalized = text.strip().lower()
     if normalized == "inf":
         return math.inf
-    match = _DURATION.fullmatch(normalized)
+    match = re.fullmatch(_DURATION, normalized)
     if match is None:
         raise ValueError(f"'{text}': {DURATION_RULE}")
     return float(match[1]) * _SECONDS_IN[match[2]]

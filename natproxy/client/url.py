@@ -1,4 +1,4 @@
-"""URLs: a server and a path on it."""
+"""URLs: a server and a path on it, which may be a pattern."""
 
 from __future__ import annotations
 
@@ -54,3 +54,8 @@ def parse_url(text: str) -> tuple[Address, str]:
     if not is_url(text) or not place:
         raise UsageError(f"{text!r}: natproxy://HOST:PORT/PATH is needed")
     return parse_server(place), path
+
+
+def has_wildcard(text: bytes) -> bool:
+    """Return whether a text, taken as a pattern, may match anything else than itself."""
+    return any(mark in text for mark in (b"*", b"?", b"["))

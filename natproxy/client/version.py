@@ -29,7 +29,7 @@ replies to ``LIST``, before it is taken for one of version 1."""
 FIRST_CUTTING_VIA = (2, 1)
 """The first version of natproxy's protocol whose proxies cut ``FEAT`` to what they can frame."""
 
-_VIA = re.compile(r"natproxy/([0-9]{1,4})\.([0-9]{1,4})")
+_VIA = r"natproxy/([0-9]{1,4})\.([0-9]{1,4})"
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ VERSION_1 = Features(1, {})
 
 def _cuts_verbs(via: str) -> bool:
     """Return whether a proxy announces only the verbs whose replies it can frame."""
-    version = _VIA.fullmatch(via)
+    version = re.fullmatch(_VIA, via)
     return version is not None and (int(version[1]), int(version[2])) >= FIRST_CUTTING_VIA
 
 

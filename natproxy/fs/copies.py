@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from fsspec.spec import AbstractFileSystem
@@ -131,7 +130,7 @@ def _download_small(
             sizes[numbered.number] = result.size
 
     # `get_file` repeats what fails, for as long as its policy allows.
-    options = replace(options, retry_policy=RetryPolicy())
+    options = options._replace(retry_policy=RetryPolicy())
     files = SmallFiles(session, options, report, ignore_event, Cancellation(), Outage())
     root = _root_of([path for _, path in targets.values()])
     if root is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import NamedTuple
 
 from natproxy.metadata import DIRECTORY, FILE, UNREAD_METADATA, Entry, Metadata
@@ -16,11 +17,6 @@ _MTIME = re.compile(r"(-?)([0-9]{1,19})(?:\.([0-9]{1,9}))?")
 _SIZE = re.compile(r"[0-9]{1,19}")
 _TOKEN = re.compile(r"[!-~]{1,128}")
 _HEX = re.compile(r"[0-9a-f]{64}")
-# Nearly every line of a page; no longer than `MAX_LINE`. Any other one is parsed word by word.
-_ENTRY = re.compile(
-    rb"(?m)^type=(file|dir) size=([0-9]{1,18}) mtime=([0-9]{1,18}\.[0-9]{9})"
-    rb" etag=([!-~]{1,128})( unread=1)? ([!-~]{1,16000})\n"
-)
 _MORE_LINE = MORE + b"\n"
 _UNREAD_WORDS = b"type=unread size=0 mtime=0.0 etag=-"
 
@@ -212,7 +208,7 @@ def _usual_entries(lines: bytes) -> list[Entry] | None:
 
     :raises WireError: if a name is malformed.
     """
-    found = _ENTRY.findall(lines)
+    found = _usual_entry().findall(lines)
     # Each match is one whole line.
     if len(found) != lines.count(b"\n") or lines[-1:] != b"\n":
         return None
@@ -229,6 +225,19 @@ def _usual_entries(lines: bytes) -> list[Entry] | None:
         )
         for kind, size, mtime, etag, unread, name in found
     ]
+
+
+@cache
+def _usual_entry() -> re.Pattern[bytes]:
+    """Return the expression of nearly every line of a page; others are parsed word by word.
+
+    What it matches is not longer than `MAX_LINE`. It is compiled when it is needed: most
+    commands list nothing.
+    """
+    return re.compile(
+        rb"(?m)^type=(file|dir) size=([0-9]{1,18}) mtime=([0-9]{1,18}\.[0-9]{9})"
+        rb" etag=([!-~]{1,128})( unread=1)? ([!-~]{1,16000})\n"
+    )
 
 
 class _Fields:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from typing import NamedTuple
 
 from natproxy.metadata import FILE, Entry, Metadata
@@ -28,13 +29,6 @@ LONGEST_RECORD_LINE = 2 * MAX_LINE
 
 LARGEST_PACK = PACK_SIZE + LONGEST_RECORD_LINE + MAX_PACKED
 """Bytes of a body that a client accepts."""
-
-_RECORD = re.compile(
-    rb"type=file size=([0-9]{1,5}) mtime=([0-9]{1,18}\.[0-9]{9}) etag=([!-~]{1,128}) ([!-$&-~]+)\n"
-)
-"""Nearly every record; any other one is parsed as a page's lines are."""
-
-_ERROR = re.compile(rb"error=([1-5][0-9]{2})")
 
 _NAMES_SPACE = MAX_LINE - len(b"PACK")
 # Bytes for the words of a record besides its name, with an etag of 24 characters.
@@ -78,7 +72,7 @@ def parse_pack(body: bytes, names: Sequence[bytes]) -> list[PackRecord]:
     view = memoryview(body)
     end = len(body)
     position = 0
-    match = _RECORD.match
+    match = _usual_record().match
     for name in names:
         if position == end:
             break
@@ -103,6 +97,18 @@ def parse_pack(body: bytes, names: Sequence[bytes]) -> list[PackRecord]:
     return records
 
 
+@cache
+def _usual_record() -> re.Pattern[bytes]:
+    """Return the expression of nearly every record; others are parsed as a page's lines are.
+
+    It is compiled when it is needed: most commands have no use for it.
+    """
+    return re.compile(
+        rb"type=file size=([0-9]{1,5}) mtime=([0-9]{1,18}\.[0-9]{9}) etag=([!-~]{1,128})"
+        rb" ([!-$&-~]+)\n"
+    )
+
+
 def _other_record(body: bytes, view: memoryview, position: int) -> tuple[PackRecord, int]:
     """Return a record whose line is not of the usual form, and the position of its end."""
     feed = body.find(b"\n", position, position + LONGEST_RECORD_LINE)
@@ -112,7 +118,7 @@ def _other_record(body: bytes, view: memoryview, position: int) -> tuple[PackRec
     words, _, word = body[position:feed].rpartition(b" ")
     name = b"" if word == ROOT else decode_name(word)
     for each in words.split():
-        error = _ERROR.fullmatch(each)
+        error = re.fullmatch(rb"error=([1-5][0-9]{2})", each)
         if error is not None:
             return PackRecord(name, None, b"", int(error[1])), begin
     metadata = parse_metadata(words)

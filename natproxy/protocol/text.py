@@ -3,22 +3,7 @@
 from __future__ import annotations
 
 import re
-
-# Characters that are invisible or change how others are displayed: control characters, line and
-# paragraph separators, Unicode's format characters (category Cf), and the rest of its
-# Default_Ignorable_Code_Point (joiners, fillers, variation selectors). Unescaped, they would make
-# the names of two files look the same.
-_UNPRINTABLE = re.compile(
-    r"["
-    r"\\\x00-\x1f\x7f-\x9f"
-    r"\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2"
-    r"\u115f\u1160\u17b4\u17b5\u180b-\u180f"
-    r"\u200b-\u200f\u2028-\u202e\u2060-\u206f"
-    r"\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
-    r"\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bcaf"
-    r"\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
-    r"]"
-)
+from functools import cache
 
 
 class WireError(ValueError):
@@ -39,9 +24,31 @@ def printable(text: bytes, limit: int = 1024) -> str:
             return plain
     # Escapes only lengthen the text: bytes beyond the limit need not be escaped.
     shown = text[: 4 * limit + 4].decode("utf-8", "surrogateescape")[: limit + 1]
-    shown = _UNPRINTABLE.sub(lambda match: _escape(match[0]), shown)
+    shown = _unprintable().sub(lambda match: _escape(match[0]), shown)
     shown = shown.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."
+
+
+@cache
+def _unprintable() -> re.Pattern[str]:
+    """Return the expression of a character that is invisible or changes how others are displayed.
+
+    These are control characters, line and paragraph separators, Unicode's format characters
+    (category Cf), and the rest of its Default_Ignorable_Code_Point (joiners, fillers, variation
+    selectors). Unescaped, they would make the names of two files look the same.
+    """
+    # Compiled when it is needed: that takes longer than many imports.
+    return re.compile(
+        r"["
+        r"\\\x00-\x1f\x7f-\x9f"
+        r"\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2"
+        r"\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+        r"\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+        r"\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+        r"\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bcaf"
+        r"\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+        r"]"
+    )
 
 
 def _escape(character: str) -> str:

@@ -94,15 +94,17 @@ class ImportTests(SynchronousTestCase):
             self.assertIn("natproxy.client.blocking.session", modules)
             unused = {"dataclasses", "hashlib", "inspect", "json", "string"}
             self.assertEqual(modules & (SLOW | unused), set(), arguments)
-            for package in ("client.transfer.download", "cli.display", "cli.shell", "daemon"):
+            for package in ("client.transfer", "cli.display", "cli.search", "cli.shell", "daemon"):
                 self.assertNotIn(f"natproxy.{package}", modules)
 
     def test_get_imports_neither_a_terminal_nor_a_prompt(self) -> None:
         target = self.mktemp()
         modules = self.imported("get", "-q", "a.txt", "-o", target, "--server", self.serve())
         self.assertEqual(modules & SLOW - {"shutil"}, set())
-        for package in ("cli.display.bars", "cli.shell", "daemon"):
+        for package in ("cli.display.bars", "cli.search", "cli.shell", "daemon"):
             self.assertNotIn(f"natproxy.{package}", modules)
+        for module in ("small_files", "pattern", "volumes"):
+            self.assertNotIn(f"natproxy.client.transfer.{module}", modules)
 
     def test_commands_of_the_control_socket_import_neither_twisted_nor_http(self) -> None:
         directory = Path(tempfile.mkdtemp())

@@ -79,15 +79,13 @@ class Ls(Command):
             sorted_entries,
         )
         from natproxy.cli.records import record_of, write_json, write_lines
-        from natproxy.cli.targets import Search
         from natproxy.client.errors import Unsupported, UsageError
+        from natproxy.client.url import has_wildcard
 
         if arguments.json and arguments.total:
             raise UsageError("--total is for people: a program can add up the sizes of --json")
         session, (name,) = sessions.targets(arguments, [arguments.path])
         retry = retrier_of(arguments, session, sessions.complain)
-        search = Search(session, retry, sessions.complain)
-        glob = search.glob_of(name)
         plain = not name and not any(getattr(arguments, each) for each in VERSION_2_OPTIONS)
         # Entries are written as they arrive and not kept, unless they are sorted: a listing may
         # have any length.
@@ -102,10 +100,15 @@ class Ls(Command):
                     raise
                 write_lines(names_of(session, retry))
                 return 0
-        if glob is not None:
-            if arguments.recursive:
-                raise UsageError("-R lists a directory: a pattern has ** for any directories")
-            entries = search.existing(name, glob)
+        if has_wildcard(name):
+            from natproxy.cli.search import Search
+
+            search = Search(session, retry, sessions.complain)
+            glob = search.glob_of(name)
+            if glob is not None:
+                if arguments.recursive:
+                    raise UsageError("-R lists a directory: a pattern has ** for any directories")
+                entries = search.existing(name, glob)
         if arguments.reverse or arguments.sort in ("size", "time"):
             entries = sorted_entries(entries, arguments.sort, arguments.reverse)
         total = ListingTotal()

@@ -329,14 +329,15 @@ class Session(ConnectionPool):
 
         def carry_out(each: Request[Any]) -> object:
             nonlocal sent, together
-            if not together or each.word != Feat.word:
+            if each.word != Feat.word:
                 return self._exchange(each)
+            following = requests if together else ()
             # After a failure, only FEAT alone can show the version.
             together = False
             with self._bounded(connection):
-                send(connection, each, *requests)
+                send(connection, each, *following)
                 result = result_of(connection, each, next_reply(connection, each))
-            sent = not each.satisfied
+            sent = bool(following) and not each.satisfied
             return result
 
         if self._determine(carry_out).version < 2:

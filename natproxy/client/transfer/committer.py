@@ -7,9 +7,10 @@ from functools import partial
 
 from natproxy.client.context import Closing
 from natproxy.client.transfer.destination import Existing
+from natproxy.client.transfer.group import Published, SmallFile
 from natproxy.client.transfer.parallel import Ahead
 from natproxy.client.transfer.request import DownloadRequest
-from natproxy.client.transfer.staging import Published, SmallFile, Staging
+from natproxy.client.transfer.staging import Staging
 from natproxy.client.transfer.tree import LocalTree
 from natproxy.protocol import Metadata
 
@@ -35,19 +36,20 @@ class Committer(Closing):
         """Return the metadata of an existing file; see `Staging.find`."""
         return self._staging.find(request, directory)
 
-    def write(
-        self, file: SmallFile, metadata: Metadata, data: bytes | memoryview
-    ) -> list[Published]:
-        """Stage a file; return the results of a group that has been committed, if any.
+    def make_room(self, file: SmallFile) -> list[Published]:
+        """Commit the current group if a file does not belong to it.
+
+        :return: the results of the group before it, if any.
+        """
+        return self._begin() if self._staging.fills(file) else []
+
+    def write(self, file: SmallFile, metadata: Metadata, data: bytes | memoryview) -> None:
+        """Stage a file, after `make_room`.
 
         :raises LocalError: if the file cannot be written.
         :raises Unstageable: as `Staging.write` does.
         """
-        published: list[Published] = []
-        if self._staging.fills(file):
-            published = self._begin()
         self._staging.write(file, metadata, data)
-        return published
 
     def flush(self) -> list[Published]:
         """Commit everything that is staged; return the results."""

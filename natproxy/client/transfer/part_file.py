@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 from contextlib import suppress
@@ -137,6 +136,8 @@ class PartFile(Closing):
 def stem_of(name: bytes) -> bytes:
     """Return the common prefix of the names of a file's partial file and record."""
     if len(name) + 1 + len(RECORD_SUFFIX) > LONGEST_NAME:
+        import hashlib
+
         digest = hashlib.blake2b(name, digest_size=8).hexdigest().encode("ascii")
         name = name[:200] + b"~" + digest
     return b"." + name

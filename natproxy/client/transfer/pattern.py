@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 
 from natproxy.client.errors import UsageError
+from natproxy.client.url import has_wildcard
 from natproxy.protocol import printable
 
 MAX_PATTERN = 4096
@@ -21,12 +22,7 @@ _ONE = b"[^/]"
 _STAR = b"*"
 _STARS = b"**"
 
-_CLASS = re.compile(rb"\[:([^:/\]]*):\]")
-
-
-def has_wildcard(text: bytes) -> bool:
-    """Return whether a text, taken as a pattern, may match anything else than itself."""
-    return any(mark in text for mark in (b"*", b"?", b"["))
+_CLASS = rb"\[:([^:/\]]*):\]"
 
 
 class Pattern:
@@ -202,8 +198,9 @@ def _members(body: bytes, at: int, whole: bytes) -> tuple[set[int], int]:
     first = at
     # The byte before a hyphen, if a range may begin with it.
     start = -1
+    named_class = re.compile(_CLASS)
     while at == first or body[at : at + 1] != b"]":
-        named = _CLASS.match(body, at)
+        named = named_class.match(body, at)
         if named is not None:
             known = _characters_of(named[1].decode("latin-1"))
             if known is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from natproxy.client.errors import ListingIncomplete, LocalError
@@ -27,7 +26,6 @@ class Obstacle(NamedTuple):
     error: LocalError
 
 
-@dataclass
 class MirrorPlan:
     """How a local directory differs from one on the server. Paths are below the local root.
 
@@ -58,25 +56,26 @@ class MirrorPlan:
     :ivar top: the name of the directory on the server; empty for the served one.
     """
 
-    tree: LocalTree
-    downloads: list[Entry] = field(default_factory=list)
-    same_size: list[Entry] = field(default_factory=list)
-    replaces: bool = False
-    unchanged: int = 0
-    directories: list[bytes] = field(default_factory=list)
-    extra: list[ExtraPath] = field(default_factory=list)
-    unread: list[bytes] = field(default_factory=list)
-    incomplete: ListingIncomplete | None = None
-    obstacles: list[Obstacle] = field(default_factory=list)
-    blocked: int = 0
-    local_errors: list[LocalError] = field(default_factory=list)
-    skipped: int = 0
-    skipped_directories: list[bytes] = field(default_factory=list)
-    unknown: int = 0
-    leftovers: bool = False
-    local_files: int = 0
-    source_files: int = 0
-    top: bytes = b""
+    def __init__(self, tree: LocalTree, top: bytes = b"", replaces: bool = False) -> None:
+        self.tree = tree
+        self.top = top
+        self.replaces = replaces
+        self.downloads: list[Entry] = []
+        self.same_size: list[Entry] = []
+        self.unchanged = 0
+        self.directories: list[bytes] = []
+        self.extra: list[ExtraPath] = []
+        self.unread: list[bytes] = []
+        self.incomplete: ListingIncomplete | None = None
+        self.obstacles: list[Obstacle] = []
+        self.blocked = 0
+        self.local_errors: list[LocalError] = []
+        self.skipped = 0
+        self.skipped_directories: list[bytes] = []
+        self.unknown = 0
+        self.leftovers = False
+        self.local_files = 0
+        self.source_files = 0
 
     @property
     def size(self) -> int:

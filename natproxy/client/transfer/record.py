@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 SMALLEST_SEGMENT = 1 << 20
 """Bytes below which a file is not divided any further."""
@@ -90,8 +89,7 @@ def _joined(segments: list[Segment]) -> list[Segment]:
     return joined
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """The state of a partial download, as it is stored in a file.
 
     :ivar name: of the file on the server, for people.
@@ -118,10 +116,13 @@ class Record:
 
         :param trusted: whether all received bytes are certainly on the disk.
         """
-        return replace(self, segments=segments, boot=self.boot if trusted else "")
+        return self._replace(segments=segments, boot=self.boot if trusted else "")
 
     def line(self) -> bytes:
         """Return the record as a line of JSON."""
+        # Most files are small, and have no record.
+        import json
+
         content = {
             "natproxy": 2,
             "name": self.name,
@@ -135,6 +136,8 @@ class Record:
     @classmethod
     def parse(cls, content: bytes) -> Record | None:
         """Return the record in a file's content; ``None`` if it is malformed or inconsistent."""
+        import json
+
         try:
             fields = json.loads(content.split(b"\n", 1)[0])
             segments = []

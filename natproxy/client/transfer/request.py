@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from natproxy.client.rate import MINIMUM_RATE, RateLimit
@@ -19,8 +18,7 @@ CHUNK_SIZE = 1 << 20
 """Bytes that are received and written at once: smaller writes take over twice the time."""
 
 
-@dataclass(frozen=True)
-class DownloadOptions:
+class DownloadOptions(NamedTuple):
     """How files are downloaded.
 
     :ivar existing: what to do with an existing local file.

@@ -7,11 +7,10 @@ that cannot be downloaded in this way is left to `Download`, which reports the r
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any, NamedTuple
 
 from natproxy.client.blocking.session import Session
@@ -21,6 +20,7 @@ from natproxy.client.requests import Get, Hash, Pack, Request, Stat
 from natproxy.client.retry import Cancellation, Outage, ProgressRule, Retrier
 from natproxy.client.transfer.committer import Committer
 from natproxy.client.transfer.destination import Existing, exists_error, same_size_and_time
+from natproxy.client.transfer.group import Published, SmallFile
 from natproxy.client.transfer.request import (
     DownloadOptions,
     DownloadRequest,
@@ -28,7 +28,7 @@ from natproxy.client.transfer.request import (
     Numbered,
     Report,
 )
-from natproxy.client.transfer.staging import Published, SmallFile, Unstageable
+from natproxy.client.transfer.staging import Unstageable
 from natproxy.client.transfer.tree import LocalTree
 from natproxy.protocol import (
     FILE,
@@ -140,12 +140,17 @@ class SmallFiles:
         try:
             self._receive()
         finally:
-            for root in self._roots.values():
-                with closing(root):
-                    self._finish(root.flush())
+            with ExitStack() as stack:
+                # An exception on the way ends the run after all of them.
+                for root in self._roots.values():
+                    stack.callback(self._commit_rest, root)
         for number, request in self._source:
             self._left.append(Numbered(number, request._replace(metadata=None)))
         return self._left
+
+    def _commit_rest(self, root: Committer) -> None:
+        with closing(root):
+            self._finish(root.flush())
 
     def _receive(self) -> None:
         """Request and stage files until none is left, or until two failures in a row."""
@@ -253,6 +258,8 @@ class SmallFiles:
         unverified = self._unverified.popleft() if self._unverified else None
         if unverified is None or unverified[1].metadata is None:
             return
+        import hashlib
+
         wanted, (_, metadata, data, _) = unverified
         assert metadata is not None
         received = hashlib.sha256(data).hexdigest()
@@ -345,11 +352,12 @@ class SmallFiles:
         except LocalError as error:
             self._fail(numbered, error)
             return None
-        if found is not None and (metadata is None or self._options.verify):
+        existing = self._options.existing
+        unlisted = metadata is None and existing is not Existing.REPLACE
+        if found is not None and (unlisted or self._options.verify):
             self._left.append(numbered)
             return None
         if found is not None and metadata is not None:
-            existing = self._options.existing
             if existing is Existing.KEEP or (
                 existing is not Existing.REPLACE and same_size_and_time(found, metadata)
             ):
@@ -378,14 +386,14 @@ class SmallFiles:
         return root
 
     def _write(self, wanted: _Wanted, metadata: Metadata, data: bytes | memoryview) -> None:
+        # Files of an earlier group have their names, whatever becomes of this one.
+        self._finish(wanted.root.make_room(wanted.file))
         try:
-            published = wanted.root.write(wanted.file, metadata, data)
+            wanted.root.write(wanted.file, metadata, data)
         except Unstageable:
             self._left.append(wanted.numbered)
         except LocalError as error:
             self._fail(wanted.numbered, error)
-        else:
-            self._finish(published)
 
     def _finish(self, published: Sequence[Published]) -> None:
         """Report files of a group that has been committed."""

@@ -11,32 +11,25 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from functools import partial
-from itertools import chain, groupby
 from typing import NamedTuple
 
 from natproxy.client.context import Closing
 from natproxy.client.errors import LocalError
-from natproxy.client.retry import Cancellation
-from natproxy.client.transfer.destination import Existing, LocalFile, keeps_existing
+from natproxy.client.transfer.destination import Existing, LocalFile
 from natproxy.client.transfer.directory import LocalDirectory
 from natproxy.client.transfer.filesystem import (
     EARLIEST,
     LATEST,
     inheritance,
     set_time,
-    sync_directory,
-    sync_file,
 )
-from natproxy.client.transfer.parallel import run_parallel
-from natproxy.client.transfer.part_file import pass_on_permissions
+from natproxy.client.transfer.group import Group, Published, SmallFile, Staged
+from natproxy.client.transfer.publication import Publisher
 from natproxy.client.transfer.request import DownloadRequest
 from natproxy.client.transfer.run_directory import RunDirectory, remove_leftovers
 from natproxy.client.transfer.tree import LocalTree
 from natproxy.kernel.openat2 import DIRECTORY
-from natproxy.kernel.syncfs import has_syncfs, rename_new, syncfs
 from natproxy.protocol import Metadata
 
 GROUP_FILES = 4000
@@ -45,14 +38,7 @@ GROUP_FILES = 4000
 GROUP_SIZE = 64 << 20
 """Bytes of a group."""
 
-SYNC_THREADS = 32
-"""Threads that synchronize files one by one where ``syncfs`` cannot be used."""
-
-MOST_SYNCED = 16
-"""Directories that are synchronized one by one; for more of them, ``syncfs`` takes less time."""
-
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 # Failing to set a time; one object saves a microsecond for each file.
@@ -61,71 +47,6 @@ _not_an_error = suppress(OSError)
 
 class Unstageable(Exception):
     """Files of a directory cannot be staged: each is to be downloaded in the directory itself."""
-
-
-class SmallFile(NamedTuple):
-    """A small file to download.
-
-    :ivar number: of the request in its batch.
-    :ivar request: the request; its tree and path may be those of the directory to save it in.
-    :ivar directory: path of its directory below the tree's root.
-    :ivar last: its name in the directory.
-    :ivar replaces: whether a file with its name exists already.
-    """
-
-    number: int
-    request: DownloadRequest
-    directory: bytes
-    last: bytes
-    replaces: bool = False
-
-
-class Staged(NamedTuple):
-    """A whole file in the run directory.
-
-    :ivar path: its path in the run directory.
-    """
-
-    file: SmallFile
-    metadata: Metadata
-    path: bytes
-
-
-class Published(NamedTuple):
-    """The result of a file of a group.
-
-    :ivar error: why it is not certainly on the disk with its name; ``None`` if it is.
-    :ivar unchanged: whether the existing file has been kept instead.
-    """
-
-    file: SmallFile
-    size: int
-    error: LocalError | None = None
-    unchanged: bool = False
-
-
-class Group:
-    """Files and new directories that get their names together.
-
-    :ivar count: number of files.
-    :ivar size: bytes of the files.
-    :ivar flat: files of existing directories.
-    :ivar tops: new directories whose parent exists, each with its name in the run directory.
-    :ivar nested: the files at any depth of each of these directories.
-    :ivar directories: all new directories, each with its path in the run directory.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.size = 0
-        self.flat: list[Staged] = []
-        self.tops: dict[bytes, bytes] = {}
-        self.nested: dict[bytes, list[Staged]] = {}
-        self.directories: dict[bytes, bytes] = {}
-
-    def files(self) -> Iterator[Staged]:
-        """Yield all files."""
-        return chain(self.flat, *self.nested.values())
 
 
 class _Place(NamedTuple):
@@ -158,7 +79,7 @@ class Staging(Closing):
         self._root: LocalDirectory | None = None
         # ``None`` until the first file is written.
         self._opened_run: RunDirectory | None = None
-        self._syncfs = False
+        self._opened_publisher: Publisher | None = None
         self._inheritance: tuple[int, int | None, bytes] | None = None
         self._names = 0
         self._group = Group()
@@ -246,17 +167,10 @@ class Staging(Closing):
 
     def commit(self, group: Group) -> list[Published]:
         """Synchronize the files of a group and rename them; return the result of each."""
+        if not group.count:
+            return []
         with self._committing:
-            try:
-                self._pass_on_permissions(group)
-                if self._durable:
-                    self._sync(group)
-            except OSError as error:
-                for each in group.files():
-                    with suppress(OSError):
-                        os.unlink(each.path, dir_fd=self._run.descriptor)
-                return _failed(group.files(), error)
-            return self._publish(group)
+            return self._publisher.publish(group)
 
     def close(self) -> None:
         """Remove the run directory, with files that have not got their names."""
@@ -274,6 +188,11 @@ class Staging(Closing):
         assert self._opened_run is not None
         return self._opened_run
 
+    @property
+    def _publisher(self) -> Publisher:
+        assert self._opened_publisher is not None
+        return self._opened_publisher
+
     def _begin(self) -> None:
         """Create the run directory.
 
@@ -286,7 +205,9 @@ class Staging(Closing):
             self._opened_run = RunDirectory(self._root)
         except (OSError, LocalError) as error:
             raise Unstageable from error
-        self._syncfs = self._durable and has_syncfs(self._run.descriptor)
+        self._opened_publisher = Publisher(
+            self._tree, self._run.descriptor, self._existing, self._durable
+        )
 
     def _open(self, directory: bytes) -> bool:
         """Open an existing directory of files; return false if it does not exist."""
@@ -390,146 +311,3 @@ class Staging(Closing):
             with suppress(OSError):
                 os.unlink(self._unfinished, dir_fd=self._run.descriptor)
             self._unfinished = None
-
-    def _pass_on_permissions(self, group: Group) -> None:
-        """Set the permissions of files that replace others."""
-        for each in group.flat:
-            if each.file.replaces:
-                with suppress(LocalError), self._tree.directory(each.file.directory) as directory:
-                    self._pass_on(each, directory)
-
-    def _pass_on(self, staged: Staged, directory: LocalDirectory, sync: bool = False) -> None:
-        descriptor = os.open(staged.path, _READ, dir_fd=self._run.descriptor)
-        try:
-            pass_on_permissions(descriptor, directory, staged.file.last)
-            if sync:
-                sync_file(descriptor)
-        finally:
-            os.close(descriptor)
-
-    def _sync(self, group: Group) -> None:
-        """Synchronize the files and directories of a group to the disk."""
-        if self._syncfs:
-            syncfs(self._run.descriptor)
-            return
-        files = (partial(self._sync_one, each.path, sync_file) for each in group.files())
-        directories = (
-            partial(self._sync_one, path, sync_directory) for path in group.directories.values()
-        )
-        run_parallel(chain(files, directories), SYNC_THREADS, Cancellation(), lambda: None)
-
-    def _sync_one(self, path: bytes, sync: Callable[[int], None]) -> None:
-        descriptor = os.open(path, _READ, dir_fd=self._run.descriptor)
-        try:
-            sync(descriptor)
-        finally:
-            os.close(descriptor)
-
-    def _publish(self, group: Group) -> list[Published]:
-        """Rename the directories and files of a group; return the result of each file."""
-        results: list[Published] = []
-        touched: set[bytes] = set()
-        # Files of new directories that another process has created meanwhile.
-        merged: list[Staged] = []
-        for top, name in group.tops.items():
-            files = group.nested[top]
-            try:
-                if self._name_directory(name, top):
-                    touched.add(os.path.dirname(top))
-                    results += [Published(each.file, each.metadata.size) for each in files]
-                else:
-                    merged += files
-            except LocalError as error:
-                results += [Published(each.file, each.metadata.size, error) for each in files]
-        for path, some in groupby(chain(merged, group.flat), lambda each: each.file.directory):
-            results += self._name_files(path, some)
-            touched.add(path)
-        if self._durable:
-            return self._sync_names(touched, results)
-        return results
-
-    def _name_directory(self, name: bytes, path: bytes) -> bool:
-        """Rename a staged directory; return false if its name exists."""
-        with self._tree.parent(path) as parent:
-            try:
-                return rename_new(
-                    self._run.descriptor, name, parent.fileno(), os.path.basename(path)
-                )
-            except FileExistsError:
-                return False
-            except OSError as error:
-                raise LocalError(self._tree.path_of(path), error) from error
-
-    def _name_files(self, path: bytes, files: Iterable[Staged]) -> Iterator[Published]:
-        """Rename the files of one directory."""
-        try:
-            directory = self._tree.directory(path, create=True)
-        except LocalError as error:
-            for each in files:
-                yield Published(each.file, each.metadata.size, error)
-            return
-        with directory:
-            for each in files:
-                try:
-                    unchanged = self._name_file(each, directory)
-                except (OSError, LocalError) as error:
-                    yield Published(each.file, each.metadata.size, _local_error(each.file, error))
-                else:
-                    yield Published(each.file, each.metadata.size, None, unchanged)
-
-    def _name_file(self, staged: Staged, directory: LocalDirectory) -> bool:
-        """Rename a file; return whether an existing one is kept instead."""
-        run = self._run.descriptor
-        last = staged.file.last
-        if not staged.file.replaces:
-            try:
-                if not rename_new(run, staged.path, directory.fileno(), last):
-                    self._link(staged, directory)
-                return False
-            except FileExistsError:
-                # Another process has created it meanwhile.
-                pass
-        request = staged.file.request
-        file = LocalFile(request.path, request.tree, request.below)
-        if keeps_existing(file, self._existing, staged.metadata):
-            return True
-        if not staged.file.replaces:
-            self._pass_on(staged, directory, sync=self._durable)
-        os.rename(staged.path, last, src_dir_fd=run, dst_dir_fd=directory.fileno())
-        return False
-
-    def _link(self, staged: Staged, directory: LocalDirectory) -> None:
-        """Rename a file unless its name exists, where the system cannot do that in one step."""
-        last = staged.file.last
-        run = self._run.descriptor
-        if directory.lstat(last) is not None:
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-        os.rename(staged.path, last, src_dir_fd=run, dst_dir_fd=directory.fileno())
-
-    def _sync_names(self, touched: set[bytes], results: list[Published]) -> list[Published]:
-        """Synchronize the names in directories; if that fails, no file is known to be there."""
-        try:
-            if self._syncfs and len(touched) > MOST_SYNCED:
-                syncfs(self._run.descriptor)
-            else:
-                for path in touched:
-                    with self._tree.directory(path) as directory:
-                        directory.sync()
-        except (OSError, LocalError) as error:
-            return [
-                each
-                if each.error is not None
-                else each._replace(error=_local_error(each.file, error))
-                for each in results
-            ]
-        return results
-
-
-def _failed(files: Iterable[Staged], error: OSError) -> list[Published]:
-    return [
-        Published(each.file, each.metadata.size, _local_error(each.file, error)) for each in files
-    ]
-
-
-def _local_error(file: SmallFile, error: OSError | LocalError) -> LocalError:
-    return error if isinstance(error, LocalError) else LocalError(file.request.path, error)

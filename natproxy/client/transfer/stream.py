@@ -5,7 +5,6 @@ Bytes that are written cannot be withdrawn, so a file that changes meanwhile fai
 
 from __future__ import annotations
 
-import hashlib
 from functools import partial
 
 from natproxy.client.blocking.session import Session
@@ -62,6 +61,9 @@ class _Stream:
         progress: Progress,
         cancellation: Cancellation,
     ) -> None:
+        # Loading it takes longer than a small file, and no other command needs it.
+        import hashlib
+
         self._session = session
         self._name = name
         self._write = WholeWriter(write)

@@ -6,9 +6,9 @@ downloaded again.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from natproxy.client.blocking.session import Session
 from natproxy.client.errors import Changed, LocalError
@@ -20,6 +20,9 @@ from natproxy.client.transfer.parallel import run_parallel
 from natproxy.client.transfer.partial import PartialDownload
 from natproxy.client.transfer.record import Segment
 from natproxy.protocol import Metadata, printable
+
+if TYPE_CHECKING:
+    import hashlib
 
 CHUNK_SIZE = 1 << 20
 """Bytes that are read from the disk at once."""
@@ -54,6 +57,9 @@ class Verification:
         :raises Changed: if the server's file no longer has this metadata.
         :raises LocalError: if the local file cannot be read.
         """
+        # Loading it takes longer than a small file.
+        import hashlib
+
         digest = hashlib.sha256()
         done = 0
         try:
@@ -72,6 +78,8 @@ class Verification:
 
         :raises LocalError: if it cannot be read.
         """
+        import hashlib
+
         digest = hashlib.sha256()
         if start == end:
             return digest

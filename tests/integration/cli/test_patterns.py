@@ -68,7 +68,7 @@ class GetTests(PatternCase):
         )
 
     def test_number_of_matches_is_limited(self) -> None:
-        with mock.patch("natproxy.cli.targets.MOST_MATCHES", 1):
+        with mock.patch("natproxy.cli.search.MOST_MATCHES", 1):
             line = self.assert_fails(1, "get", "t/*.csv")
         self.assertIn("t/*.csv: more than 1 names match", line)
         self.assertEqual(self.files(), [])

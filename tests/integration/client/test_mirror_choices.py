@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from unittest import mock
 
-from natproxy.client.transfer import digests, staging
+from natproxy.client.transfer import digests, publication
 from natproxy.client.transfer.batch import download_and_count
 from natproxy.client.transfer.deletion import delete
 from natproxy.client.transfer.destination import Existing
@@ -157,8 +157,8 @@ class DurableTests(MirrorCase):
             with (
                 mock.patch.object(PartFile, "sync", file),
                 mock.patch.object(LocalDirectory, "sync", directory),
-                mock.patch.object(staging, "syncfs", group),
-                mock.patch.object(staging, "has_syncfs", return_value=True),
+                mock.patch.object(publication, "syncfs", group),
+                mock.patch.object(publication, "has_syncfs", return_value=True),
             ):
                 totals = download_and_count(self.session, plan.requests, options, 1)
                 plan.create_directories(durable)

@@ -57,6 +57,11 @@ class SessionTests(RoundTripsCase):
                 self.assert_round_trips(2, lambda: act(session))  # noqa: B023
                 self.assert_round_trips(1, lambda: act(session))  # noqa: B023
 
+    def test_first_pack_takes_the_connect_feat_and_one_more(self) -> None:
+        # Over one connection: a verb that the server may lack waits for the reply to FEAT.
+        self.assert_round_trips(3, lambda: self.session.pack(["a"]))
+        self.assert_round_trips(1, lambda: self.session.pack(["a"]))
+
     def test_pipeline_takes_one_for_all_that_are_ahead(self) -> None:
         self.session.stat("a")
         requests = [Get("a")] * 8

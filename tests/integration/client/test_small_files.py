@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from natproxy.client import Event, LocalError, NotFound, Phase
 from natproxy.client.rate import RateLimit
 from natproxy.client.retry import RetryPolicy
-from natproxy.client.transfer import small_files, staging
+from natproxy.client.transfer import publication, small_files, staging
 from natproxy.client.transfer.batch import Totals, download_all, download_and_count
 from natproxy.client.transfer.destination import Existing
 from natproxy.client.transfer.mirror import compare
@@ -101,6 +101,22 @@ class PackTests(SmallFilesCase):
         self.assertEqual(self.sync().downloaded, 12)
         self.assertGreater(len(self.verbs()), 3)
         self.assert_whole()
+
+    def test_file_that_cannot_be_written_does_not_hide_the_group_before(self) -> None:
+        write = staging.Staging.write
+
+        def fail_for_one(self: staging.Staging, file: Any, *rest: Any) -> None:
+            if file.last == b"f08":
+                raise LocalError(file.request.path, OSError(errno.ENOSPC, "full"))
+            write(self, file, *rest)
+
+        with (
+            mock.patch.object(staging, "GROUP_FILES", 4),
+            mock.patch.object(staging.Staging, "write", fail_for_one),
+        ):
+            totals = self.sync()
+        self.assertEqual((totals.downloaded, len(totals.failures)), (11, 1))
+        self.assert_whole(b"2/f08")
 
     def test_commands_are_not_longer_than_a_line_or_a_pack(self) -> None:
         with mock.patch.object(small_files, "MAX_NAMES", 5):
@@ -311,14 +327,14 @@ class FailureTests(SmallFilesCase):
         self.assertEqual(totals.downloaded, 7)
 
     def test_mount_point_below_takes_files_one_by_one(self) -> None:
-        renamed = staging.rename_new
+        renamed = publication.rename_new
 
         def fail_in_first(source: int, old: bytes, target: int, new: bytes) -> bool:
             if new == b"0":
                 raise OSError(errno.EXDEV, "another file system")
             return renamed(source, old, target, new)
 
-        with mock.patch.object(staging, "rename_new", fail_in_first):
+        with mock.patch.object(publication, "rename_new", fail_in_first):
             self.assertEqual(self.sync().failures, [])
         self.assertEqual(self.verbs().count(b"GET"), 4)
         self.assert_whole()
@@ -331,8 +347,8 @@ class FailureTests(SmallFilesCase):
     def test_nothing_has_a_name_if_nothing_is_on_the_disk(self) -> None:
         broken = OSError(errno.EIO, "broken disk")
         with (
-            mock.patch.object(staging, "has_syncfs", return_value=True),
-            mock.patch.object(staging, "syncfs", side_effect=broken),
+            mock.patch.object(publication, "has_syncfs", return_value=True),
+            mock.patch.object(publication, "syncfs", side_effect=broken),
         ):
             totals = self.sync()
         self.assertEqual([each.request.name for each in totals.failures], NAMES)

@@ -154,6 +154,22 @@ def test_tree_is_copied_by_few_commands(
             assert path.stat().st_mtime_ns == served.stat().st_mtime_ns
 
 
+def test_copies_replace_files_by_few_commands(
+    fs: NatproxyFileSystem, server: FileSystemServer, directory: Path, tmp_path: Path
+) -> None:
+    for name in contents(directory):
+        path = tmp_path / "got" / name.removeprefix("/many/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"old")
+    before = len(server.replies())
+    fs.get("/many/", str(tmp_path / "got"), recursive=True)
+    assert got(tmp_path / "got") == contents(directory)
+    verbs = server.verbs(before)
+    # Those that are too large to be packed.
+    assert verbs.count("GET") == 6
+    assert 1 <= verbs.count("PACK") <= 3
+
+
 @pytest.mark.parametrize("exists", [False, True])
 def test_copies_are_those_of_get_file(
     fs: NatproxyFileSystem,

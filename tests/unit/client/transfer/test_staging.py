@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.client.errors import LocalError
-from natproxy.client.transfer import staging
+from natproxy.client.transfer import publication, staging
 from natproxy.client.transfer.destination import Existing
+from natproxy.client.transfer.group import Published, SmallFile
 from natproxy.client.transfer.request import DownloadRequest
 from natproxy.client.transfer.run_directory import is_run_directory
-from natproxy.client.transfer.staging import Published, SmallFile, Staging, Unstageable
+from natproxy.client.transfer.staging import Staging, Unstageable
 from natproxy.client.transfer.tree import LocalTree
 from natproxy.protocol import FILE, Metadata
 from tests.support.storage import descriptors
@@ -187,7 +188,7 @@ class NamesTests(StagingCase):
 
     def without_renameat2(self, absent: bool = True) -> Any:
         return mock.patch.object(
-            staging, "rename_new", (lambda *_: False) if absent else staging.rename_new
+            publication, "rename_new", (lambda *_: False) if absent else publication.rename_new
         )
 
     def test_file_system_without_renameat2(self) -> None:
@@ -299,15 +300,15 @@ class DurabilityTests(StagingCase):
 
     def record_all(self, syncfs: bool) -> Staging:
         for name in ("syncfs", "sync_file", "sync_directory", "rename_new"):
-            self.record(staging, name, name)
-        self.patch(staging, "has_syncfs", lambda _: syncfs)
-        sync = staging.LocalDirectory.sync
+            self.record(publication, name, name)
+        self.patch(publication, "has_syncfs", lambda _: syncfs)
+        sync = publication.LocalDirectory.sync
 
-        def sync_names(directory: staging.LocalDirectory) -> None:
+        def sync_names(directory: publication.LocalDirectory) -> None:
             self.steps.append("names")
             sync(directory)
 
-        self.patch(staging.LocalDirectory, "sync", sync_names)
+        self.patch(publication.LocalDirectory, "sync", sync_names)
         return self.staging()
 
     def stage_some(self, stage: Staging) -> None:
@@ -322,7 +323,7 @@ class DurabilityTests(StagingCase):
         self.assertEqual(self.steps, ["syncfs", *["rename_new"] * 3, *["names"] * 2])
 
     def test_many_directories_are_synchronized_at_once(self) -> None:
-        self.patch(staging, "MOST_SYNCED", 1)
+        self.patch(publication, "MOST_SYNCED", 1)
         stage = self.record_all(syncfs=True)
         self.stage_some(stage)
         self.commit(stage)
@@ -346,11 +347,11 @@ class DurabilityTests(StagingCase):
 
     def test_nothing_gets_a_name_if_the_synchronization_fails(self) -> None:
         for syncfs, function in ((True, "syncfs"), (False, "sync_file")):
-            self.patch(staging, "has_syncfs", lambda _, value=syncfs: value)
+            self.patch(publication, "has_syncfs", lambda _, value=syncfs: value)
             stage = self.staging()
             self.stage_some(stage)
             failed = OSError(errno.EIO, "broken disk")
-            with mock.patch.object(staging, function, side_effect=failed):
+            with mock.patch.object(publication, function, side_effect=failed):
                 published = self.commit(stage)
             self.assertEqual(len(published), 4)
             for name, each in published.items():
@@ -368,7 +369,7 @@ class DurabilityTests(StagingCase):
         stage = self.staging()
         self.stage_some(stage)
         failed = OSError(errno.EIO, "broken disk")
-        with mock.patch.object(staging.LocalDirectory, "sync", side_effect=failed):
+        with mock.patch.object(publication.LocalDirectory, "sync", side_effect=failed):
             published = self.commit(stage)
         for each in published.values():
             self.assert_failed(each, errno.EIO)
@@ -451,7 +452,7 @@ class FaultTests(StagingCase):
         for name in (b"a", b"old/b", b"new/c"):
             self.stage(stage, name, name)
         other = OSError(errno.EXDEV, "another file system")
-        with mock.patch.object(staging, "rename_new", side_effect=other):
+        with mock.patch.object(publication, "rename_new", side_effect=other):
             published = self.commit(stage)
         for each in published.values():
             self.assert_failed(each, errno.EXDEV)
@@ -477,7 +478,7 @@ class FaultTests(StagingCase):
         self.tree.create()
         stage = self.staging()
         denied = OSError(errno.EACCES, "denied")
-        with mock.patch.object(staging.LocalDirectory, "mkdir", side_effect=denied):
+        with mock.patch.object(publication.LocalDirectory, "mkdir", side_effect=denied):
             self.assertRaises(Unstageable, self.stage, stage, b"a", b"1")
         self.assertEqual(os.listdir(self.root), [])
 
