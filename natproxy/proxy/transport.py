@@ -50,7 +50,11 @@ class UpstreamTransport(tcp.Connection):
     """Whether the protocol has aborted the connection within `doRead`."""
 
     def __init__(
-        self, connected: socket.SocketType, peer: Address, protocol: IProtocol, reactor: IReactorFDSet
+        self,
+        connected: socket.SocketType,
+        peer: Address,
+        protocol: IProtocol,
+        reactor: IReactorFDSet,
     ) -> None:
         # ``Connection.__init__`` would set the socket's mode again.
         FileDescriptor.__init__(self, reactor)
