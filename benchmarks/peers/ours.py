@@ -12,6 +12,13 @@ from benchmarks.processes import module
 
 # The others write no log of what goes well, and neither does this.
 TWIST = [sys.executable, "-m", "twisted", "--log-level=error"]
+TWISTD = [
+    sys.executable,
+    "-c",
+    "from twisted.scripts.twistd import run; run()",
+    "--nodaemon",
+    "--pidfile=",
+]
 
 
 def twisted_missing() -> str | None:
@@ -90,10 +97,14 @@ class DefaultNATProxy(NATProxy):
     """
 
     def command(self, setting: Setting) -> list[str]:
-        """Run it in front of the origin, with the log that Twisted writes by default."""
-        command = [option for option in super().command(setting) if option not in TWIST[3:]]
-        options = [option for option in command if not option.startswith("--journal=")]
-        return [*options, f"--journal={setting.directory / 'journal'}"]
+        """Run it in front of the origin as operators do: by ``twistd``, with natproxy's own log."""
+        options = [
+            option
+            for option in super().command(setting)[len(TWIST) :]
+            if not option.startswith("--journal=")
+        ]
+        places = (f"--{name}={setting.directory / name}" for name in ("journal", "log"))
+        return [*TWISTD, *options, *places]
 
     def control(self, setting: Setting) -> Path:
         """Return its control socket."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from twisted.logger import LogLevel
+
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.logfile import MIB, LogWriter, RotatingFile, Stream
 from natproxy.settings import SettingError
@@ -20,6 +22,8 @@ class LogChoice:
     :ivar writer: the observer that writes it; ``None`` if ``twistd`` writes its own log.
     :ivar file: the file that it is written to, if it is a file.
     :ivar structured: whether an observer of the operator's takes the events (``--logger``).
+    :ivar commands: whether the ends of commands are logged: not if the level of ``twist`` is higher
+        than theirs.
     """
 
     def __init__(
@@ -27,13 +31,15 @@ class LogChoice:
         writer: LogWriter | None = None,
         file: RotatingFile | None = None,
         structured: bool = False,
+        commands: bool = True,
     ) -> None:
         self.writer = writer
         self.file = file
         self.structured = structured
+        self.commands = commands
 
     def delay_commands(self, reactor: Any) -> None:
-        """Write ends of commands together while a reactor runs; see `LogWriter.delay`."""
+        """Write lines of commands together while a reactor runs; see `LogWriter.delay`."""
         if self.writer is not None:
             self.writer.delay(reactor)
             reactor.addSystemEventTrigger("after", "shutdown", self.writer.flush)
@@ -64,7 +70,7 @@ def choose_log(config: DaemonConfig, twistd: Any) -> LogChoice:
         # ``twist`` has a log of its own, without rotation.
         if path is not None:
             raise SettingError(f"{label}: an option of twistd's plugin; use --log-file")
-        return LogChoice()
+        return LogChoice(commands=twistd.get("logLevel", LogLevel.info) <= LogLevel.info)
     foreground = _in_foreground(twistd)
     named = twistd["logfile"] not in (None, "") and not (foreground and twistd["logfile"] == "-")
     if named or twistd["logger"] or twistd.get("syslog"):

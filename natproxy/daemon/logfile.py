@@ -14,7 +14,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from functools import lru_cache
 from threading import Lock
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import (
@@ -34,10 +34,10 @@ KEPT = 9
 MIB = 1 << 20
 
 DELAY = 0.1
-"""Seconds that the end of a command may wait to be written with others; see `LogWriter.delay`."""
+"""Seconds that a line which is noted may wait to be written with others; see `LogWriter.note`."""
 
 MOST = 64
-"""Ends of commands that wait at most."""
+"""Lines that wait at most."""
 
 _UNUSUAL = ("log_failure", "log_system", "log_flattened")
 """Fields of events whose line has more than their text, or comes from elsewhere."""
@@ -73,23 +73,19 @@ def format_line(event: LogEvent) -> str | None:
     """Format an event as one line of text, or several if it has a traceback."""
     plain = event.get("log_format") == "{text}" and "text" in event
     if plain and event.keys().isdisjoint(_UNUSUAL):
-        # That of a command, for example. Twisted parses the format, which takes far longer.
+        # Twisted parses the format, which takes far longer.
         text = str(event["text"]).replace("\n", "\n\t")
         namespace, level = event["log_namespace"], event["log_level"].name
         return f"{format_time(event['log_time'])} [{namespace}#{level}] {text}\n"
     return formatEventAsClassicLogText(event, format_time)
 
 
-def is_command(event: LogEvent) -> bool:
-    """Return whether an event is the end of a command; see `natproxy.server.command_log`."""
-    return "outcome" in event and event.get("log_format") == "{text}"
-
-
 @implementer(ILogObserver)
 class LogWriter:
     """Writes events to a destination; an error of the destination loses lines, nothing else.
 
-    Ends of commands can be written together, which takes a fraction of the time: see `delay`.
+    The ends of commands need no events: their lines are noted, formatted and written together,
+    which takes a fraction of the time.
 
     :param destination: where the lines are written.
     :param report: called with the reason when the first line of a series is lost.
@@ -110,32 +106,43 @@ class LogWriter:
         self._clock: IReactorTime | None = None
         # Threads of the reactor log, too.
         self._lock = Lock()
-        self._commands: list[LogEvent] = []
+        # Namespace, time, what formats the text, and its arguments.
+        self._noted: list[tuple[str, float, Callable[..., str], tuple[Any, ...]]] = []
         self._scheduled = False
 
     def delay(self, clock: IReactorTime) -> None:
-        """Write ends of commands each `DELAY`, or before another event, so that the order remains.
+        """Write noted lines each `DELAY`, or before an event, so that the order remains.
 
-        They are logged in the reactor's thread only. The caller calls `flush` at the end.
+        The caller calls `flush` at the end.
         """
         self._clock = clock
 
     def __call__(self, event: LogEvent) -> None:
-        """Write an event; the end of a command may wait for others."""
-        if self._clock is None or not is_command(event):
-            with self._lock:
-                self._write([*self._taken(), event])
-            return
+        """Write an event, after the lines that wait."""
         with self._lock:
-            self._commands.append(event)
-            if len(self._commands) == MOST:
+            lines = self._taken()
+            line = self._formatted(event)
+            if line is not None:
+                lines.append(line)
+            self._write(lines)
+
+    def note(
+        self, namespace: str, when: float, text_of: Callable[..., str], *arguments: Any
+    ) -> None:
+        """Write a line of the level info; see `natproxy.server.command_log.Note`.
+
+        It is called in the reactor's thread only. The text is formatted when the line is written.
+        """
+        with self._lock:
+            self._noted.append((namespace, when, text_of, arguments))
+            if len(self._noted) >= MOST or self._clock is None:
                 self._write(self._taken())
-        if not self._scheduled:
+        if not self._scheduled and self._clock is not None:
             self._scheduled = True
             self._clock.callLater(DELAY, self._due)
 
     def flush(self) -> None:
-        """Write the ends of commands that wait."""
+        """Write the lines that wait."""
         with self._lock:
             self._write(self._taken())
 
@@ -143,12 +150,14 @@ class LogWriter:
         self._scheduled = False
         self.flush()
 
-    def _taken(self) -> list[LogEvent]:
-        commands, self._commands = self._commands, []
-        return commands
+    def _taken(self) -> list[str]:
+        noted, self._noted = self._noted, []
+        return [
+            f"{format_time(when)} [{namespace}#info] {text_of(*arguments)}\n"
+            for namespace, when, text_of, arguments in noted
+        ]
 
-    def _write(self, events: list[LogEvent]) -> None:
-        texts = [text for text in map(self._formatted, events) if text is not None]
+    def _write(self, texts: list[str]) -> None:
         if not texts:
             return
         text = "".join(texts)

@@ -52,6 +52,7 @@ from natproxy.metrics.fileserver import FileServerMetrics
 from natproxy.records.places import NONE, default_name
 from natproxy.records.record import Origin, format_time, microseconds_of
 from natproxy.server.access_log import AccessLog
+from natproxy.server.command_log import CommandLines
 from natproxy.server.threads import Threads
 
 STANDARD_OUTPUT = "-"
@@ -150,8 +151,7 @@ class Observation(ABC):
         """
         if self.config.control != NONE:
             self._open_control()
-        if self._access_path is not None:
-            self._open_access_log(self._access_path)
+        self._log_commands()
         self.open_files()
         if self._control_port is None and not self._web_ports:
             return
@@ -204,8 +204,22 @@ class Observation(ABC):
             self.access.reopen()
         return self.access is not None
 
-    def _open_access_log(self, path: str) -> None:
-        """Write a line for each command from now on.
+    def _log_commands(self) -> None:
+        """Log the ends of commands as they are taken: as events, or for less as lines.
+
+        :raises StartupError: as `_open_access_log`.
+        """
+        log = self.daemon.log
+        events = log.structured or (self._access_path is None and log.writer is None)
+        if self._access_path is not None:
+            self.log_ends(self._open_access_log(self._access_path))
+        elif log.writer is not None:
+            self.log_ends(CommandLines(log.writer.note, self.wall_clock))
+        if not (events and log.commands):
+            self.stop_events()
+
+    def _open_access_log(self, path: str) -> AccessLog:
+        """Return the access log: a line for each command.
 
         :raises StartupError: if the file cannot be opened.
         """
@@ -219,12 +233,16 @@ class Observation(ABC):
         self.access = AccessFile(
             self.reactor, output, Threads(self.reactor, 1, "access log"), self.wall_clock
         )
-        self.log_access(self.access.log)
         self._log.info("access log: {path}", path=path)
+        return self.access.log
 
     @abstractmethod
-    def log_access(self, log: AccessLog) -> None:
-        """Pass each command that ends to the access log, and no longer to the log."""
+    def log_ends(self, log: AccessLog | CommandLines) -> None:
+        """Pass each command that ends to a log of lines."""
+
+    @abstractmethod
+    def stop_events(self) -> None:
+        """Make no events of commands any more."""
 
     @abstractmethod
     def open_files(self) -> None:
@@ -357,16 +375,20 @@ class FileServerObservation(Observation):
     def open_files(self) -> None:
         """Do nothing: there is no journal."""
 
-    def log_access(self, log: AccessLog) -> None:
-        """Pass each command that ends to the access log."""
-        factory = self.daemon.factory
-        assert isinstance(factory, FileServerFactory)
-        if not self.daemon.structured_log:
-            factory.stop_logging()
-        factory.subscribe(log.finished)
+    def log_ends(self, log: AccessLog | CommandLines) -> None:
+        """Pass each command that ends to a log of lines."""
+        self._factory.subscribe(log.finished)
+
+    def stop_events(self) -> None:
+        """Make no events of commands any more."""
+        self._factory.stop_logging()
 
     def make_metrics(self) -> DaemonMetrics:
         """Return the metrics of the file server."""
+        return FileServerMetrics(self._factory, self.origin)
+
+    @property
+    def _factory(self) -> FileServerFactory:
         factory = self.daemon.factory
         assert isinstance(factory, FileServerFactory)
-        return FileServerMetrics(factory, self.origin)
+        return factory

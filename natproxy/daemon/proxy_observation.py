@@ -26,6 +26,7 @@ from natproxy.proxy.factory import ProxyFactory
 from natproxy.proxy.ident import IdentFactory
 from natproxy.records.places import NONE, journal_directory
 from natproxy.server.access_log import AccessLog
+from natproxy.server.command_log import CommandLines
 
 if TYPE_CHECKING:
     from natproxy.journal.service import JournalService
@@ -91,13 +92,15 @@ class ProxyObservation(Observation):
         """Return the metrics of the proxy."""
         return ProxyMetrics(self._factory, self.origin)
 
-    def log_access(self, log: AccessLog) -> None:
-        """Pass each command that ends to the access log."""
-        factory = self._factory
-        if not self.daemon.structured_log:
-            factory.stop_logging()
-        factory.table.count(log.removed)
-        factory.table.subscribe(log.failed, (Failed,))
+    def log_ends(self, log: AccessLog | CommandLines) -> None:
+        """Pass each command that ends to a log of lines."""
+        table = self._factory.table
+        table.count(log.removed)
+        table.subscribe(log.failed, (Failed,))
+
+    def stop_events(self) -> None:
+        """Make no events of commands any more."""
+        self._factory.stop_logging()
 
     def open_files(self) -> None:
         """Open the journal.

@@ -128,7 +128,7 @@ class DrainingService(Service):
     :ivar addresses: those of the ports, as texts; they stay when it has stopped listening.
     :ivar phase: what it does now.
     :ivar companion: started after it listens, and stopped when the last client has finished.
-    :ivar structured_log: whether the events of commands are logged beside an access log.
+    :ivar log: where it logs, which decides how the ends of commands are logged.
     :ivar end: ends the process in order, as SIGTERM does; set by what runs the daemon.
     """
 
@@ -151,7 +151,7 @@ class DrainingService(Service):
         self.addresses: tuple[str, ...] = ()
         self.phase = Phase.STARTING
         self.companion: Companion | None = None
-        self.structured_log = False
+        self.log = LogChoice()
         self.end: Callable[[str], object] = lambda cause: None
         self._endpoints = endpoints
         self._drain = drain
@@ -275,7 +275,7 @@ class TwistdService(MultiService):
         daemon.end = termination.stop
         file = None
         if log is not None:
-            daemon.structured_log = log.structured
+            daemon.log = log
             log.delay_commands(reactor)
             file = log.file
         MaintenanceSignals(reactor, file, daemon.reopen_logs).setServiceParent(self)

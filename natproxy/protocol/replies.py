@@ -41,14 +41,15 @@ def parse_header(line: bytes, framing: Framing) -> Header:
     """
     if len(line) > MAX_LINE:
         raise WireError("reply header too long")
+    if framing is Framing.COUNTED:
+        counted = _COUNTED_HEADER.fullmatch(line)
+        if counted is not None and (size := int(counted[1])) <= MAX_SIZE:
+            return Header(None, size, counted[2] or b"", framing)
     error = _ERROR_HEADER.fullmatch(line)
     if error is not None:
         return Header(error[1] or b"", 0, b"", Framing.NOTHING)
     if framing is Framing.COUNTED:
-        counted = _COUNTED_HEADER.fullmatch(line)
-        if counted is None or int(counted[1]) > MAX_SIZE:
-            raise WireError(f"malformed reply header '{printable(line, 80)}'")
-        return Header(None, int(counted[1]), counted[2] or b"", framing)
+        raise WireError(f"malformed reply header '{printable(line, 80)}'")
     if framing is Framing.LISTING and line != b"OK":
         raise WireError(f"malformed reply header '{printable(line, 80)}'")
     plain = _PLAIN_HEADER.fullmatch(line)

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from natproxy.nat import Failed, NATTable, Removed
 from natproxy.proxy.interfaces import Connector
 from natproxy.proxy.protocol import ProxyProtocol
-from natproxy.proxy.upstream import Resources, Upstreams
+from natproxy.proxy.resources import Resources, Upstreams
 from natproxy.relay import Relays
 from natproxy.server.admission import Admission
 from natproxy.server.command_log import log_translation

@@ -6,7 +6,8 @@ from twisted.logger import Logger
 
 from natproxy.nat import Outcome
 from natproxy.protocol import PROXY_ERROR, Command
-from natproxy.proxy.upstream import Resources, UpstreamFactory
+from natproxy.proxy.resources import Resources
+from natproxy.proxy.upstream import UpstreamFactory
 from natproxy.server.connection import CommandReceiver
 from natproxy.server.rotation import COMMAND_UNITS
 from natproxy.server.state import State

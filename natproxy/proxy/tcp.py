@@ -52,7 +52,8 @@ class TCPConnector:
     def connect(self, factory: ConnectionFactory) -> Callable[[], object]:
         """Begin to connect; see `Connector`."""
         try:
-            sock = socket.socket(socket.AF_INET, _NONBLOCKING_STREAM)
+            # The class in C that ``socket.socket`` extends: the methods in Python are not used.
+            sock = socket.SocketType(socket.AF_INET, _NONBLOCKING_STREAM)
         except OSError as failure:
             self._failed(factory, failure.errno or 0)
             return _already_ended
@@ -65,7 +66,7 @@ class TCPConnector:
         self.attempt_ended(factory, sock, code)
         return _already_ended
 
-    def attempt_ended(self, factory: ConnectionFactory, sock: socket.socket, code: int) -> None:
+    def attempt_ended(self, factory: ConnectionFactory, sock: socket.SocketType, code: int) -> None:
         """Make the transport of a connected socket and its protocol; or report an error.
 
         :param sock: owned by the transport from here on, or closed.
@@ -103,7 +104,7 @@ class _Attempt:
         self,
         connector: TCPConnector,
         reactor: IReactorFDSet,
-        sock: socket.socket,
+        sock: socket.SocketType,
         factory: ConnectionFactory,
         timeout: float,
     ) -> None:

@@ -50,11 +50,16 @@ class UpstreamTransport(tcp.Connection):
     """Whether the protocol has aborted the connection within `doRead`."""
 
     def __init__(
-        self, connected: socket.socket, peer: Address, protocol: IProtocol, reactor: IReactorFDSet
+        self,
+        connected: socket.SocketType,
+        peer: Address,
+        protocol: IProtocol,
+        reactor: IReactorFDSet,
     ) -> None:
         # ``Connection.__init__`` would set the socket's mode again.
         FileDescriptor.__init__(self, reactor)
-        self.socket = connected
+        # Twisted uses the methods of the class in C only.
+        self.socket = connected  # type: ignore[assignment]
         self.fileno: Callable[[], int] = connected.fileno
         self.protocol = protocol
         self.connected = 1

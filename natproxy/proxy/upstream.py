@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress
@@ -11,7 +10,7 @@ from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from natproxy.address import Address
-from natproxy.nat import NATEntry, NATTable, Outcome, TranslationExists, TranslationKey
+from natproxy.nat import NATEntry, Outcome, TranslationExists, TranslationKey
 from natproxy.protocol import (
     BAD_GATEWAY,
     EMPTY_RESPONSE,
@@ -33,18 +32,17 @@ from natproxy.protocol import (
     printable,
 )
 from natproxy.proxy.failure import explain
-from natproxy.proxy.interfaces import Client, Connector
+from natproxy.proxy.interfaces import Client
+from natproxy.proxy.resources import Resources
 from natproxy.proxy.state import TRANSITIONS, Event, State
 from natproxy.proxy.transport import UpstreamTransport
 from natproxy.relay import (
     PeerGone,
-    Relays,
     SocketJob,
     SocketRelay,
     Transport,
     send_at_once,
 )
-from natproxy.server.deadlines import Deadlines
 
 _BROKEN_OFF = PROXY_ERROR + "the server closed the connection inside its reply"
 
@@ -53,36 +51,6 @@ _WAITING, _HEADER, _BODY, _CLOSED = State.WAITING, State.HEADER, State.BODY, Sta
 _REGISTERED, _FINISHED = Event.REGISTERED, Event.FINISHED
 _LISTING, _NOTHING = Framing.LISTING, Framing.NOTHING
 _COMPLETED = Outcome.COMPLETED
-
-
-class Upstreams:
-    """The upstreams of a proxy.
-
-    There is one today. With several, `choose` assigns each attempt of a command to one of them:
-    by its verb, by the load and health of each, and by which of them have failed before.
-    """
-
-    def __init__(self, connector: Connector) -> None:
-        self._connector = connector
-
-    def choose(self, command: Command) -> Connector:
-        """Return the connector of the upstream that executes the command."""
-        return self._connector
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What the commands of one proxy share.
-
-    :ivar replies: the deadlines of upstreams.
-    :ivar address_of: converts an address of Twisted.
-    """
-
-    table: NATTable
-    upstreams: Upstreams
-    relays: Relays
-    replies: Deadlines
-    address_of: Callable[[object], Address]
 
 
 class UpstreamFactory(ClientFactory):
@@ -205,7 +173,7 @@ class UpstreamProtocol(Protocol):
             return
         if self._state is _CLOSED:
             return
-        self._advance(_REGISTERED)
+        self._state = TRANSITIONS[self._state][_REGISTERED]
         resources.replies.set(self.reply_expired)
         line = factory.command.line + b"\n"
         if isinstance(transport, UpstreamTransport):
@@ -410,9 +378,10 @@ class UpstreamProtocol(Protocol):
         self._client.reply_broken_off(outcome)
 
     def _close(self, event: Event) -> None:
-        body = self._state is _BODY
-        self._advance(event)
-        self._resources.replies.cancel(self.body_expired if body else self.reply_expired)
+        state = self._state
+        self._state = TRANSITIONS[state][event]
+        expired = self.body_expired if state is _BODY else self.reply_expired
+        self._resources.replies.cancel(expired)
         # A reset, not a close: the port is free at once instead of after 60 s in
         # TIME_WAIT, and a proxy that translates every command needs them all.
         self.transport.abortConnection()

@@ -1,24 +1,31 @@
-"""The log line of a command: how it ended, as one structured event.
+"""The log line of a command: how it ended, as one structured event, or as a line only.
 
 Its functions are subscribers: of the file server's commands, and of the NAT table. The protocols
-log no commands.
+log no commands. `CommandLines` replaces them where no observer but the daemon's own log takes the
+events.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from twisted.logger import Logger, LogLevel
 
 from natproxy.address import Address
-from natproxy.nat import Event, Failed, Outcome, Removed
+from natproxy.nat import Event, Failed, NATEntry, Outcome, Removed
 from natproxy.protocol import VERBS, Command, Naming, name_of, printable
 from natproxy.server.events import Finished
 
-_fileserver_log = Logger(namespace="natproxy.fileserver.commands")
-_proxy_log = Logger(namespace="natproxy.proxy.command_log")
+_FILESERVER = "natproxy.fileserver.commands"
+_PROXY = "natproxy.proxy.command_log"
+_fileserver_log = Logger(namespace=_FILESERVER)
+_proxy_log = Logger(namespace=_PROXY)
+
+LONGEST_CACHED = 256
+"""Bytes of a command of which the words are cached."""
 
 # Before Python 3.12, looking up a member of an Enum class calls Python code.
 _SEVERAL = Naming.SEVERAL
@@ -68,6 +75,53 @@ def log_translation(event: Event) -> None:
         )
 
 
+class Note(Protocol):
+    """Writes a line to the log of the daemon, now or within a short time."""
+
+    def __call__(
+        self, namespace: str, when: float, text_of: Callable[..., str], *arguments: Any
+    ) -> object:
+        """Note a line.
+
+        :param namespace: as of an event.
+        :param when: seconds since the epoch.
+        :param text_of: returns the text, from the arguments.
+        """
+        ...
+
+
+class CommandLines:
+    """Notes the commands that have ended, for a log that has lines only.
+
+    Its methods are subscribers: of the NAT table, and of the file server's commands. No event is
+    made: in the path of a command, its end is only noted.
+
+    :param note: writes a line.
+    :param wall_clock: returns seconds since the epoch.
+    """
+
+    def __init__(self, note: Note, wall_clock: Callable[[], float] = time.time) -> None:
+        self._note = note
+        self._wall_clock = wall_clock
+
+    def removed(self, entry: NATEntry, wall: float, now: float) -> None:
+        """Note a proxied command that has ended; see `natproxy.nat.table.Counter`."""
+        self._note(_PROXY, wall, _text_of_entry, entry, now)
+
+    def failed(self, event: Event) -> None:
+        """Note a command that never had an upstream connection; ignore other events."""
+        if isinstance(event, Failed):
+            duration = event.monotonic - event.started_at
+            ended = event.client, event.command, event.outcome, event.sent, duration
+            self._note(_PROXY, event.time, _text_of_command, *ended)
+
+    def finished(self, event: Finished) -> None:
+        """Note a command of the file server that has ended."""
+        client, command, outcome, sent, started_at, ended_at = event
+        ended = client, command, outcome, sent, ended_at - started_at
+        self._note(_FILESERVER, self._wall_clock(), _text_of_command, *ended)
+
+
 class CommandText(NamedTuple):
     """The text of the log line of a command; it is formatted when an observer takes it.
 
@@ -112,17 +166,9 @@ def log_command(
     :param route: end of the line, such as ``, from port 43210 to 127.0.0.1:9001``.
     :param fields: further fields of the event.
     """
-    shown = command.shown
-    row = VERBS.get(shown.verb)
-    verb = printable(shown.verb, 80) if row is None else shown.verb.decode()
-    name = name_of(shown)
-    files = 1 if row is None or row.naming is not _SEVERAL else len(shown.name.split())
+    verb, name, request, files = _words_of(command.shown)
     if files > 1:
-        arguments = f"{printable(name)} and {files - 1} {'other' if files == 2 else 'others'}"
         fields["files"] = files
-    else:
-        arguments = printable(shown.name)
-    request = f"{verb} {arguments}" if arguments else verb
     ended = outcome._value_
     # `Logger.info` takes three times as long, most of it to check the level.
     log.observer(
@@ -139,11 +185,67 @@ def log_command(
             "client_port": client.port,
             "request": request,
             "verb": verb,
-            # With version 1 they are the same object, and there is an event for each command.
-            "name": arguments if name is shown.name else printable(name),
+            "name": name,
             "outcome": ended,
             "bytes": sent,
             "duration": duration,
             **fields,
         }
     )
+
+
+def _text_of_entry(entry: NATEntry, now: float) -> str:
+    local, upstream = entry.key
+    outcome = entry.outcome
+    assert outcome is not None
+    route = f", from port {local.port} to {_text_of(upstream)}"
+    return _text_of_command(
+        entry.client_address, entry.command, outcome, entry.relayed, now - entry.started_at, route
+    )
+
+
+def _text_of_command(
+    client: Address,
+    command: Command,
+    outcome: Outcome,
+    sent: int,
+    duration: float,
+    route: str = "",
+) -> str:
+    request = _words_of(command.shown).request
+    return str(CommandText(client, request, outcome._value_, sent, duration, route))
+
+
+class _Words(NamedTuple):
+    """The words of a command, printable.
+
+    :ivar name: of the file or directory, decoded; the first one of several.
+    :ivar request: the verb with its arguments as sent; of several files, the first and the number
+        of the others.
+    :ivar files: how many files it names, if it can name several; else 1.
+    """
+
+    verb: str
+    name: str
+    request: str
+    files: int
+
+
+def _words_of(shown: Command) -> _Words:
+    return _cached_words(shown) if len(shown.line) <= LONGEST_CACHED else _words(shown)
+
+
+def _words(shown: Command) -> _Words:
+    row = VERBS.get(shown.verb)
+    verb = printable(shown.verb, 80) if row is None else shown.verb.decode()
+    name = printable(name_of(shown))
+    files = 1 if row is None or row.naming is not _SEVERAL else len(shown.name.split())
+    if files > 1:
+        arguments = f"{name} and {files - 1} {'other' if files == 2 else 'others'}"
+    else:
+        arguments = printable(shown.name)
+    return _Words(verb, name, f"{verb} {arguments}" if arguments else verb, files)
+
+
+# Many commands are the same.
+_cached_words = lru_cache(maxsize=1024)(_words)

@@ -7,22 +7,23 @@ Its states are in `natproxy.server.state`; its subclasses execute commands or pr
 from __future__ import annotations
 
 from collections import deque
+from functools import cached_property
 from typing import ClassVar
 
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
-from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from natproxy.address import Address
 from natproxy.nat import Outcome
-from natproxy.protocol import LINE_TOO_LONG, MAX_LINE, Command, error_line, parse_command
+from natproxy.protocol import LINE_TOO_LONG, Command, error_line, parse_command
 from natproxy.relay import Outbound, Transport, outbound_of
 from natproxy.server.admission import Refusal
 from natproxy.server.factory import CommandFactory
-from natproxy.server.rotation import BYTES_PER_UNIT, COMMAND_UNITS, QUEUE_LIMIT, SHARE, SLICE
+from natproxy.server.lines import SLICE, SlicedLineReceiver
+from natproxy.server.rotation import BYTES_PER_UNIT, COMMAND_UNITS, QUEUE_LIMIT, SHARE
 from natproxy.server.state import (
     ENDING,
     INPUT_TRANSITIONS,
@@ -45,7 +46,7 @@ _INPUT_OPEN, _TOO_LONG = Input.OPEN, Input.TOO_LONG
 
 
 @implementer(IHalfCloseableProtocol)
-class CommandReceiver(LineReceiver):
+class CommandReceiver(SlicedLineReceiver):
     """Server side of a client's connection.
 
     A subclass replies in `command_received` and calls `reply_finished` when it has written
@@ -66,8 +67,6 @@ class CommandReceiver(LineReceiver):
 
     refusal_prefix: ClassVar[str] = ""
 
-    delimiter = b"\n"
-    MAX_LENGTH = MAX_LINE
     command_units = COMMAND_UNITS
 
     log: Logger
@@ -76,22 +75,17 @@ class CommandReceiver(LineReceiver):
     outbound: Outbound
 
     def __init__(self) -> None:
+        super().__init__()
         self.state, self.input = State.IDLE, Input.OPEN
         self.command: Command | None = None
         self.started_at = NEVER
-        self._client_address: Address | None = None
         self._queue: deque[Command] = deque()
         self._units = 0
-        self._unparsed = b""
-        # Whether what `LineReceiver` has received ends with a line feed.
-        self._at_line_start = True
 
-    @property
+    @cached_property
     def client_address(self) -> Address:
         """The client's address. Behind a PROXY header it is valid once the header has arrived."""
-        if self._client_address is None:
-            self._client_address = self.factory.address_of(self.transport.getPeer())
-        return self._client_address
+        return self.factory.address_of(self.transport.getPeer())
 
     # Implemented by subclasses.
 
@@ -107,11 +101,15 @@ class CommandReceiver(LineReceiver):
 
     def reply_finished(self) -> None:
         """Continue after the reply to the current command has been written."""
-        self.state = TRANSITIONS[self.state][_REPLIED]
+        self.state = state = TRANSITIONS[self.state][_REPLIED]
         self.command = None
-        self._restart_idle_timer()
-        # A reply that is finished at once returns to the loop in `_dispatch`.
-        if self.state is not _DISPATCHING:
+        self.factory.idle.set(self.idle_expired)
+        if state is _IDLE:
+            # Usually the client waits for the reply, and there is nothing to continue with.
+            if self._queue or self.paused or self.input is not _INPUT_OPEN:
+                self._next()
+        elif state is not _DISPATCHING:
+            # A reply that is finished at once returns to the loop in `_dispatch`.
             self._next()
 
     def reply_error(self, message: str, code: int | None = None) -> None:
@@ -187,25 +185,22 @@ class CommandReceiver(LineReceiver):
         if self.state in ENDING:
             return
         if self.paused:
-            self._unparsed += data
+            self.keep(data)
             return
         self._units = SHARE
         end = len(data) - 1
-        if self._at_line_start and end < SLICE and data.find(b"\n") == end:
+        if self.at_line_start and end < SLICE and data.find(b"\n") == end:
             # One whole command, as nearly always: `LineReceiver` would do no more.
             self.lineReceived(data[:end])
         else:
-            self._unparsed += data
-            self._parse()
-        self._continue()
+            super().dataReceived(data)
+        if self.state is _IDLE:
+            self._continue()
         self.factory.rotation.left -= SHARE - self._units
 
     def resumeProducing(self) -> None:
         """Parse the bytes that were kept; resume reading if work is left in this share."""
-        self.paused = False
-        # First the lines that LineReceiver holds, so that its buffer does not grow.
-        super().dataReceived(b"")
-        self._parse()
+        self.parse_kept()
         if not self.paused and self.state not in ENDING:
             self.transport.resumeProducing()
 
@@ -280,13 +275,6 @@ class CommandReceiver(LineReceiver):
             self._start_linger_timer()
 
     # Beginning commands.
-
-    def _parse(self) -> None:
-        """Parse received bytes until `lineReceived` pauses."""
-        while self._unparsed and not self.paused:
-            piece, self._unparsed = self._unparsed[:SLICE], self._unparsed[SLICE:]
-            self._at_line_start = piece.endswith(b"\n")
-            super().dataReceived(piece)
 
     def _next(self) -> None:
         """Continue after an event other than received bytes."""
@@ -392,7 +380,7 @@ class CommandReceiver(LineReceiver):
         """Change to a state in which no command begins."""
         if self.state is State.WAITING:
             self.factory.rotation.leave(self)
-        self._unparsed = b""
+        self.discard_kept()
         self.state = TRANSITIONS[self.state][event]
 
     def _restart_idle_timer(self) -> None:

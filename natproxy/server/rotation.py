@@ -37,13 +37,6 @@ RESULTS = TURN // COMMAND_UNITS
 QUEUE_LIMIT = 64
 """Commands of one client that wait. When so many wait, reading from the client is paused."""
 
-SLICE = 1024
-"""Bytes that ``LineReceiver`` gets at once.
-
-It copies its buffer for each line in it (twisted#6357): the time for 64 KiB of line feeds grows
-with the square of their number.
-"""
-
 _VISIT_UNITS = 4
 
 T = TypeVar("T")

@@ -125,7 +125,7 @@ class PendingTests(SynchronousTestCase):
         self.sock.fileno.return_value = 99
         self.sock.close.side_effect = self.closed
         self.sock.detach.side_effect = self.detached
-        with mock.patch("natproxy.proxy.tcp.socket.socket", return_value=self.sock):
+        with mock.patch("natproxy.proxy.tcp.socket.SocketType", return_value=self.sock):
             self.cancel = TCPConnector(self.reactor, "192.0.2.1", 9, 5.0).connect(self.factory)
         (self.attempt,) = self.reactor.addWriter.call_args.args
 
@@ -192,7 +192,7 @@ class DescriptorTests(SynchronousTestCase):
             (errno.ENFILE, "the proxy's system has no free descriptor left"),
         ):
             factory = Recorder()
-            with mock.patch("natproxy.proxy.tcp.socket.socket", side_effect=OSError(code, "")):
+            with mock.patch("natproxy.proxy.tcp.socket.SocketType", side_effect=OSError(code, "")):
                 TCPConnector(mock.Mock(), "127.0.0.1", 9, 5.0).connect(factory)
             (reason,) = self.successResultOf(factory.ended)
             self.assertEqual(explain(reason, 5).message, words)

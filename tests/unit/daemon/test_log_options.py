@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.logger import LogLevel
 
 from natproxy.daemon import log_options
 from natproxy.daemon.config import ProxyConfig
@@ -57,6 +58,11 @@ def test_observer_of_the_operator_takes_the_events() -> None:
         assert not chosen.structured
         if chosen.file is not None:
             chosen.file.close()
+
+
+def test_commands_are_not_logged_if_the_level_of_twist_is_higher() -> None:
+    for level, logged in ((LogLevel.debug, True), (LogLevel.info, True), (LogLevel.warn, False)):
+        assert choose_log(ProxyConfig(), {"logLevel": level}).commands is logged
 
 
 def test_access_log_that_cannot_be_used() -> None:

@@ -317,32 +317,46 @@ class Destination:
         self.writes.append(data.decode())
 
 
-def command(number: int) -> dict[str, Any]:
-    return {**event(f"command {number}", number), "outcome": "completed"}
+def note(writer: LogWriter, number: int) -> None:
+    writer.note("test.commands", float(number), "command {}".format, number)
 
 
-def test_ends_of_commands_are_written_together_and_in_their_order() -> None:
+def test_noted_lines_are_written_together_and_in_their_order() -> None:
     destination, clock = Destination(), Clock()
     writer = LogWriter(destination, formatted=lambda event: f"{event['text']}\n")
     writer.delay(clock)
-    writer(command(1))
-    writer(command(2))
+    note(writer, 1)
+    note(writer, 2)
     assert destination.writes == []
     clock.advance(DELAY)
-    assert destination.writes == ["command 1\ncommand 2\n"]
-    writer(command(3))
+    assert destination.writes == [
+        "1970-01-01T00:00:01.000000Z [test.commands#info] command 1\n"
+        "1970-01-01T00:00:02.000000Z [test.commands#info] command 2\n"
+    ]
+    note(writer, 3)
     writer(event("an error"))
-    assert destination.writes[1:] == ["command 3\nan error\n"]
+    assert destination.writes[1].endswith("command 3\nan error\n")
     clock.advance(DELAY)
     assert (len(destination.writes), clock.getDelayedCalls()) == (2, [])
 
 
-def test_many_ends_of_commands_are_written_at_once() -> None:
+def test_event_without_a_line_does_not_hold_back_those_that_are_noted() -> None:
+    destination = Destination()
+    writer = LogWriter(destination, formatted=lambda event: None)
+    writer.delay(Clock())
+    writer(event("left out"))
+    assert destination.writes == []
+    note(writer, 1)
+    writer(event("left out"))
+    assert len(destination.writes) == 1
+
+
+def test_many_noted_lines_are_written_at_once() -> None:
     destination, clock = Destination(), Clock()
     writer = LogWriter(destination)
     writer.delay(clock)
     for number in range(2 * MOST + 1):
-        writer(command(number))
+        note(writer, number)
     assert [text.count("\n") for text in destination.writes] == [MOST, MOST]
     assert len(clock.getDelayedCalls()) == 1
     writer.flush()
@@ -350,9 +364,9 @@ def test_many_ends_of_commands_are_written_at_once() -> None:
     assert "command 128" in destination.writes[-1]
 
 
-def test_ends_of_commands_are_not_delayed_without_a_reactor() -> None:
+def test_lines_are_not_delayed_without_a_reactor() -> None:
     destination = Destination()
-    LogWriter(destination)(command(1))
+    note(LogWriter(destination), 1)
     assert len(destination.writes) == 1
 
 
@@ -363,7 +377,7 @@ def test_each_line_that_is_lost_is_counted() -> None:
     writer.delay(clock)
     destination.full = True
     for number in range(3):
-        writer(command(number))
+        note(writer, number)
     clock.advance(DELAY)
     writer(event("one more"))
     destination.full = False

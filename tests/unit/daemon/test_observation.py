@@ -18,6 +18,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy import __version__
 from natproxy.daemon import observation, service
 from natproxy.daemon.fileserver import make_file_server
+from natproxy.daemon.log_options import LogChoice
+from natproxy.daemon.logfile import LogWriter, RotatingFile
 from natproxy.daemon.observation import Observation
 from natproxy.daemon.places import PathLock
 from natproxy.daemon.proxy import make_proxy
@@ -246,12 +248,36 @@ class AccessLogTests(ObservationCase):
     def test_events_go_on_for_an_observer_of_the_operators(self) -> None:
         log = Log(self)
         daemon = self.daemon(*self.off, "--access-log=access")
-        daemon.structured_log = True
+        daemon.log = LogChoice(structured=True)
         daemon.startService()
         self.addCleanup(self.end, daemon)
         end_command(daemon.factory)
         self.reactor.advance(1)
         self.assertEqual((len(self.lines()), log.ends), (1, ["client-gone"]))
+
+    def test_log_of_the_daemon_has_lines_and_no_events(self) -> None:
+        log = Log(self)
+        daemon = self.daemon(*self.off)
+        server = make_file_server(self.reactor, self.server_config("--control=none"))
+        for each, line in ((daemon, b"LIST\n"), (server, b"NOTHING x\n")):
+            each.log = LogChoice(LogWriter(RotatingFile("log")))
+            each.startService()
+            self.addCleanup(self.end, each)
+            end_command(each.factory, line)
+        self.assertEqual(log.outcomes, [])
+        with open("log") as file:
+            proxied, served = file.read().splitlines()
+        self.assertIn("Z [natproxy.proxy.command_log#info] 10.0.0.7:43210 LIST: client", proxied)
+        self.assertIn("Z [natproxy.fileserver.commands#info] 10.0.0.7:43210 NOTHING x: ", served)
+
+    def test_nothing_is_logged_if_the_level_is_higher(self) -> None:
+        log = Log(self)
+        daemon = self.daemon(*self.off)
+        daemon.log = LogChoice(commands=False)
+        daemon.startService()
+        self.addCleanup(self.end, daemon)
+        end_command(daemon.factory)
+        self.assertEqual(log.outcomes, [])
 
     def test_none_by_default(self) -> None:
         log = Log(self)

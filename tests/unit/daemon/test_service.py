@@ -14,23 +14,18 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
-from twisted.logger import Logger
 from twisted.scripts._twistd_unix import UnixAppLogger
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from natproxy import __version__
-from natproxy.address import Address
 from natproxy.daemon import service
 from natproxy.daemon.log_options import LogChoice
 from natproxy.daemon.logfile import LogWriter, RotatingFile
 from natproxy.daemon.service import DrainingService, Phase, StartupError, TwistdService
 from natproxy.daemon.signals import MaintenanceSignals, SignalService, TerminationSignals
-from natproxy.nat import Outcome
-from natproxy.protocol import Command
 from natproxy.proxy.endpoint import EndpointConnector
 from natproxy.proxy.factory import ProxyFactory
-from natproxy.server.command_log import log_command
 from natproxy.server.connection import CommandReceiver
 from tests.support.daemons import DaemonReactor
 from tests.support.doubles import Journal, PlayedEndpoint, Wire
@@ -482,18 +477,16 @@ class TwistdServiceTests(ServiceCase):
         self.journal = Journal(self)
         self.daemon = TwistdService(self.service, self.reactor)
 
-    def test_events_of_commands_are_kept_for_an_observer_of_the_operators(self) -> None:
-        self.assertFalse(self.service.structured_log)
-        TwistdService(self.service, self.reactor, LogChoice(structured=True))
-        self.assertTrue(self.service.structured_log)
+    def test_daemon_logs_where_twistd_was_told_to(self) -> None:
+        log = LogChoice(structured=True)
+        TwistdService(self.service, self.reactor, log)
+        self.assertIs(self.service.log, log)
 
     def test_last_commands_are_in_the_log(self) -> None:
         path = self.mktemp()
         writer = LogWriter(RotatingFile(path))
         TwistdService(self.service, self.reactor, LogChoice(writer))
-        log_command(Logger(), Address("h", 1), Command(b"LIST", b"", b"LIST"), Outcome.ERROR, 0, 0)
-        event = self.journal.outcomes[-1]
-        writer(event)
+        writer.note("test", 0.0, str, "a command")
         self.assertEqual(os.path.getsize(path), 0)
         for function, args, kwargs in self.reactor.triggers["after"]["shutdown"]:
             function(*args, **kwargs)

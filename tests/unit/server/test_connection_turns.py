@@ -114,7 +114,7 @@ class FloodTests(FloodCase):
         for _ in range(200):
             self.clock.turn()
             self.assertLessEqual(len(client._buffer), 2048)
-            self.assertLessEqual(len(client._unparsed), READ)
+            self.assertLessEqual(len(client._kept), READ)
 
     def test_all_commands_are_replied_to(self) -> None:
         for client in self.clients:
@@ -321,13 +321,13 @@ class ProxyFloodTests(ProxyCase):
     def test_connection_that_is_refused_within_the_call(self) -> None:
         self.connect_by(TCPConnector(mock.Mock(), "127.0.0.1", 9001, 5.0))
         played = mock.MagicMock(connect_ex=mock.Mock(return_value=errno.ECONNREFUSED))
-        with mock.patch("natproxy.proxy.tcp.socket.socket", return_value=played):
+        with mock.patch("natproxy.proxy.tcp.socket.SocketType", return_value=played):
             self.assert_bounded(b"ERR proxy error: the server refuses connections\n")
 
     def test_descriptor_that_is_missing(self) -> None:
         self.connect_by(TCPConnector(mock.Mock(), "127.0.0.1", 9001, 5.0))
         lack = OSError(errno.EMFILE, "none left")
-        with mock.patch("natproxy.proxy.tcp.socket.socket", side_effect=lack):
+        with mock.patch("natproxy.proxy.tcp.socket.SocketType", side_effect=lack):
             self.assert_bounded(b"ERR proxy error: the proxy has no free descriptor left\n")
 
     def test_endpoint_that_fails_within_the_call(self) -> None:
