@@ -52,6 +52,8 @@ _SIOCOUTQNSD = 0x894B
 _SO_MEMINFO = 55
 _MEMINFO = struct.Struct("=12xI4xI12x")
 _NO_BYTES = bytes(4)
+# Of the kernel: TCP_CA_NAME_MAX.
+_NAME_SIZE = 16
 
 
 @implementer(IPushProducer)
@@ -149,9 +151,10 @@ class SocketOutbound(Outbound):
     short reply costs one system call, and a relay may borrow the socket to move bytes into it.
     """
 
-    __slots__ = ("_pending", "_ready", "_send")
+    __slots__ = ("_checked", "_pending", "_ready", "_send")
 
     def __init__(self, transport: Transport, changed: Callable[[], object]) -> None:
+        self._checked = False
         self._pending = False
         self._ready: Callable[[], object] | None = None
         self._send: Callable[[bytes], int] = transport.getHandle().send
@@ -180,11 +183,17 @@ class SocketOutbound(Outbound):
             self._transport.registerProducer(_BufferWatch(self), False)
             self.pauseProducing()
 
+    def attach(self, relay: IPushProducer) -> None:
+        """Pause and resume a relay from now on."""
+        self._prepare()
+        super().attach(relay)
+
     def lend(self, relay: IPushProducer, ready: Callable[[], object]) -> None:
         """Attach a relay that moves bytes into the socket itself, until `take_back`.
 
         :param ready: called when all that was written has left the transport's buffer.
         """
+        self._prepare()
         self._relay = relay
         if self._pending:
             self._ready = ready
@@ -218,6 +227,12 @@ class SocketOutbound(Outbound):
             return BUDGET
         space: int = min(most - queued, UNSENT - int.from_bytes(unsent, sys.byteorder))
         return space
+
+    def _prepare(self) -> None:
+        """Prepare the socket for bodies, once: short replies need no system call for it."""
+        if not self._checked:
+            self._checked = True
+            _stop_pacing(self._transport.getHandle())
 
     def buffer_emptied(self) -> None:
         """Resume the relay: the transport has sent what it had buffered."""
@@ -307,3 +322,17 @@ def _limit_unsent(connected: socket.socket) -> None:
     """
     with suppress(OSError, AttributeError):
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+
+
+def _stop_pacing(connected: socket.socket) -> None:
+    """Use Reno in place of BBR for a connection within this host (``TCP_CONGESTION``, tcp(7)).
+
+    BBR spaces out what is sent by a timer for each 64 KiB, which takes several times as long as
+    moving them. Every user may choose Reno. Where BBR is not in use, nothing is changed.
+    """
+    with suppress(OSError, AttributeError):
+        if connected.getsockname()[0] != connected.getpeername()[0]:
+            return
+        level, option = socket.IPPROTO_TCP, socket.TCP_CONGESTION
+        if connected.getsockopt(level, option, _NAME_SIZE).startswith(b"bbr"):
+            connected.setsockopt(level, option, b"reno")

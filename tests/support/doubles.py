@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from socket import socketpair
+from socket import TCP_CONGESTION, socketpair
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -128,6 +128,8 @@ class PlayedSocket:
     :ivar room: bytes that it still accepts.
     :ivar broken: raised by `send`, unless it is ``None``.
     :ivar options: the options that were set, each with its value.
+    :ivar congestion_control: as the kernel reports it; ``None`` if it does not.
+    :ivar peer: host and port of the other end; this end has the host 127.0.0.1.
     """
 
     def __init__(self) -> None:
@@ -136,7 +138,15 @@ class PlayedSocket:
         self._peers.setblocking(False)
         self.room = 1 << 40
         self.broken: OSError | None = None
-        self.options: list[tuple[int, int]] = []
+        self.options: list[tuple[int, int | bytes]] = []
+        self.congestion_control: bytes | None = None
+        self.peer = ("127.0.0.1", 43_210)
+
+    def getsockname(self) -> tuple[str, int]:
+        return ("127.0.0.1", 9000)
+
+    def getpeername(self) -> tuple[str, int]:
+        return self.peer
 
     def send(self, data: bytes) -> int:
         if self.broken is not None:
@@ -147,10 +157,12 @@ class PlayedSocket:
         self.room -= sent
         return sent
 
-    def setsockopt(self, level: int, option: int, value: int) -> None:
+    def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
         self.options.append((option, value))
 
     def getsockopt(self, level: int, option: int, size: int = 0) -> bytes:
+        if option == TCP_CONGESTION and self.congestion_control is not None:
+            return self.congestion_control.ljust(size, b"\0")
         raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))
 
     def fileno(self) -> int:

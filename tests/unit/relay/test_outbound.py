@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import socket
 import struct
 
 from twisted.internet.abstract import FileDescriptor
@@ -270,6 +271,34 @@ class SocketOutboundTests(SynchronousTestCase):
         self.assertEqual(self.calls, ["paused"])
         self.wire.drain()
         self.assertEqual((self.calls, self.outbound.paused), (["paused", "flowing"], False))
+
+    def congestion_controls(self) -> list[int | bytes]:
+        """Return what was chosen for the socket."""
+        options = self.wire.socket.options
+        return [value for option, value in options if option == socket.TCP_CONGESTION]
+
+    def test_body_within_this_host_is_not_paced(self) -> None:
+        for attach in (lambda: self.outbound.attach(self.relay), self.lend):
+            self.setUp()
+            self.wire.socket.congestion_control = b"bbr"
+            self.outbound.write(b"short reply")
+            self.assertEqual(self.congestion_controls(), [])
+            for _ in range(2):
+                attach()
+                self.outbound.take_back()
+                self.assertEqual(self.congestion_controls(), [b"reno"])
+
+    def test_congestion_control_of_other_connections_stays(self) -> None:
+        for peer, control in (
+            ("192.0.2.1", b"bbr"),
+            ("127.0.0.1", b"cubic"),
+            ("127.0.0.1", None),
+        ):
+            self.setUp()
+            self.wire.socket.peer = (peer, 43_210)
+            self.wire.socket.congestion_control = control
+            self.lend()
+            self.assertEqual(self.congestion_controls(), [])
 
     def test_it_is_closed_with_or_without_something_to_send(self) -> None:
         for room in (0, 100):
