@@ -218,7 +218,7 @@ class MemoryStorage:
         top = self._find(name)
         if top.content is not None:
             if name > after:
-                yield Step(name, Entry(name, top.metadata))
+                yield Step(name, [Entry(name, top.metadata)])
             return
         if name in self._unreadable:
             raise NotFound
@@ -244,7 +244,7 @@ class MemoryStorage:
             if metadata.type == FILE and unread:
                 metadata = UNREAD_METADATA
             marked = unread and metadata.type == DIRECTORY and level < depth
-            yield Step(other, Entry(other, metadata, marked))
+            yield Step(other, [Entry(other, metadata, marked)])
 
     def snapshots(
         self, names: Sequence[bytes], largest: int, check: Check = unchecked

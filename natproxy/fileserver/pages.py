@@ -28,7 +28,7 @@ MAX_SIZE = 2**20
 """Bytes of a page's lines."""
 
 MAX_STEPS = 20_000
-"""Steps of a listing for one page, with an entry or without."""
+"""Entries of a listing, and steps without any, for one page."""
 
 MAX_SECONDS = 5.0
 """Seconds after which a page ends with the entries that it has."""
@@ -74,20 +74,21 @@ def make_page(
 
     :param limit: of entries.
     :param clock: monotonic seconds; the page ends after `MAX_SECONDS`.
-    :param max_steps: steps at most; at least one is made.
+    :param max_steps: entries, and steps without any, after which the page ends.
     """
     lines: list[bytes] = []
     size = unread = 0
     last = position = b""
     cut = False
     until = clock() + MAX_SECONDS
-    for count, step in enumerate(steps, 1):
+    count = 0
+    for step in steps:
+        count += len(step.entries) or 1
         if step.position is None:
             # The listing cannot continue from here.
             unread += step.unread
             continue
-        entry = step.entry
-        if entry is not None:
+        for entry in step.entries:
             line = format_entry(entry)
             size += len(line)
             cut = len(lines) == limit or size > MAX_SIZE
@@ -95,7 +96,9 @@ def make_page(
                 break
             lines.append(line)
             unread += entry.unread or entry.metadata.type == UNREAD
-            last = entry.name
+            last = position = entry.name
+        if cut:
+            break
         position = step.position
         cut = count >= max_steps or clock() >= until
         if cut:

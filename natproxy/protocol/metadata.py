@@ -90,11 +90,22 @@ def format_digest(digest: Digest) -> bytes:
 def format_entry(entry: Entry) -> bytes:
     """Return a line of ``LS``, line feed included."""
     name, metadata, unread = entry
+    kind, size, mtime_ns, etag = metadata
+    word = encode_name(name)
+    if not unread and mtime_ns > 0:
+        # Nearly every line of a page, in one expression: in half the time.
+        seconds, rest = divmod(mtime_ns, 10**9)
+        return b"type=%b size=%d mtime=%d.%09d etag=%b %b\n" % (
+            kind.encode("ascii"),
+            size,
+            seconds,
+            rest,
+            etag.encode("ascii"),
+            word,
+        )
     if metadata == UNREAD_METADATA:
-        words = _UNREAD_WORDS
-    else:
-        words = format_metadata(metadata) + (b" unread=1" if unread else b"")
-    return b"%b %b\n" % (words, encode_name(name))
+        return b"%b %b\n" % (_UNREAD_WORDS, word)
+    return b"%b%b %b\n" % (format_metadata(metadata), b" unread=1" if unread else b"", word)
 
 
 def format_page(length: int, page: Page = Page()) -> bytes:  # noqa: B008  # immutable

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from natproxy.metadata import FILE, Entry, Metadata
 from natproxy.protocol.arguments import MAX_NAMES, ROOT, decode_name, encode_name
-from natproxy.protocol.metadata import format_metadata, parse_metadata
+from natproxy.protocol.metadata import format_entry, parse_metadata
 from natproxy.protocol.text import WireError, printable
 from natproxy.protocol.verbs import MAX_LINE
 
@@ -52,7 +52,7 @@ class PackRecord(NamedTuple):
 
 def format_packed(entry: Entry) -> bytes:
     """Return the line of a file whose bytes follow, line feed included."""
-    return b"%b %b\n" % (format_metadata(entry.metadata), encode_name(entry.name))
+    return format_entry(entry)
 
 
 def format_refused(code: int, name: bytes) -> bytes:

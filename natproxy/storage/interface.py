@@ -87,15 +87,16 @@ class Step(NamedTuple):
 
     :ivar position: a later listing that has this value as ``after`` continues behind this step.
         ``None`` if no listing can continue here: the caller must take the next step. A position
-        is greater than the one before, not smaller than the entry's name, and smaller than the
-        name of each later entry. It is at most one byte longer than a name.
-    :ivar entry: a file or a directory; ``None`` if there is nothing to list.
+        is greater than the one before, not smaller than the last entry's name, and smaller than
+        the name of each later entry. It is at most one byte longer than a name.
+    :ivar entries: files and directories in order; none if there is nothing to list. The name of
+        each of them but the last is a position too.
     :ivar unread: true if a directory cannot be read whose entry comes before ``after``, and
-        was perhaps listed without its mark. Such a step has neither entry nor position.
+        was perhaps listed without its mark. Such a step has neither entries nor position.
     """
 
     position: bytes | None
-    entry: Entry | None = None
+    entries: Sequence[Entry] = ()
     unread: bool = False
 
 
@@ -228,7 +229,7 @@ class Storage(Protocol):
         :param depth: levels of directories, 1 or more, or ``math.inf``.
         :param after: a name, which need not exist, or a `Step.position`: what is listed is
             greater. Empty to begin.
-        :param check: called at each step, and during scans.
+        :param check: called for each entry, and during scans.
         :return: a generator that the caller closes; it holds descriptors until then. Every
             exception is raised by ``next``, and `NotFound` by the first call of it.
         :raises NotFound: if there is neither a file nor a directory that can be read.

@@ -7,12 +7,12 @@ them. The timestamps need not be of this machine's clock: they may be of a file 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from hashlib import blake2b
 from threading import Lock
 from typing import NamedTuple
 
@@ -35,20 +35,26 @@ def metadata_of(result: os.stat_result) -> Metadata:
     :raises NotFound: if it is of anything else.
     """
     if stat.S_ISREG(result.st_mode):
-        kind, size = FILE, result.st_size
-    elif stat.S_ISDIR(result.st_mode):
-        kind, size = DIRECTORY, 0
-    else:
-        raise NotFound
+        return metadata_of_file(result)
+    if stat.S_ISDIR(result.st_mode):
+        return metadata_of_file(result)._replace(type=DIRECTORY, size=0)
+    raise NotFound
+
+
+def metadata_of_file(result: os.stat_result) -> Metadata:
+    """Return the metadata of a regular file, as `metadata_of` does.
+
+    :param result: of ``stat(2)``, for a regular file.
+    """
+    size, mtime_ns = result.st_size, result.st_mtime_ns
     identity = b"%d %d %d %d %d" % (
         result.st_dev,
         result.st_ino,
-        result.st_size,
-        result.st_mtime_ns,
+        size,
+        mtime_ns,
         result.st_ctime_ns,
     )
-    etag = hashlib.blake2b(identity, digest_size=_ETAG_BYTES).hexdigest()
-    return Metadata(kind, size, result.st_mtime_ns, etag)
+    return Metadata(FILE, size, mtime_ns, blake2b(identity, digest_size=_ETAG_BYTES).hexdigest())
 
 
 class Instant(NamedTuple):

@@ -211,7 +211,7 @@ class LocalStorage:
             if metadata.type != FILE:
                 yield from tree.walk(name, depth, after)
             elif name > after:
-                yield Step(name, Entry(name, metadata))
+                yield Step(name, [Entry(name, metadata)])
 
     def snapshots(
         self, names: Sequence[bytes], largest: int, check: Check = unchecked

@@ -9,8 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Generator, Iterator
-from typing import NamedTuple
+from collections.abc import Generator, Sequence
 
 from natproxy.kernel.openat2 import DIRECTORY as DIRECTORY_FLAGS
 from natproxy.kernel.openat2 import Opener
@@ -23,7 +22,7 @@ from natproxy.storage.local.confinement import (
     is_failure,
     is_out_of_resources,
 )
-from natproxy.storage.local.metadata import metadata_of
+from natproxy.storage.local.metadata import metadata_of, metadata_of_file
 from natproxy.storage.local.scans import Runs, Scans, keys_after
 
 READABLE = b"\0"
@@ -41,21 +40,40 @@ _BELOW = DIRECTORY_FLAGS | os.O_NOFOLLOW
 _LINK_UNREAD = frozenset((errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT))
 
 
-class _Level(NamedTuple):
+class _Level:
     """A directory on the way from the top of a walk to the current one.
 
+    :param runs: the keys of the directory.
     :ivar path: with a slash at its end; empty for the served directory.
     :ivar rest: the path, below this one, after which entries are listed.
-    :ivar keys: the remaining keys of the directory; see `natproxy.storage.local.scans.Runs`.
     """
 
-    path: bytes
-    rest: bytes
-    keys: Iterator[bytes]
+    __slots__ = ("_batches", "_index", "_keys", "path", "rest")
+
+    def __init__(self, path: bytes, rest: bytes, runs: Runs) -> None:
+        self.path = path
+        self.rest = rest
+        self._batches = keys_after(runs, rest)
+        self._keys: Sequence[bytes] = ()
+        self._index = 0
+
+    def ahead(self, most: int) -> Sequence[bytes]:
+        """Return some of the next keys; none at the end of the directory."""
+        if self._index == len(self._keys):
+            self._keys = next(self._batches, ())
+            self._index = 0
+        return self._keys[self._index : self._index + most]
+
+    def skip(self, count: int) -> None:
+        """Move behind the next keys."""
+        self._index += count
 
 
-_UNREADABLE = _Level(b"", b"", iter(()))
+_UNREADABLE = _Level(b"", b"", ())
 """In the place of the level of a directory that cannot be read."""
+
+_MOST_FILES = 64
+"""Files in one step of a walk. The first steps have fewer: a listing may end soon."""
 
 
 class Tree:
@@ -118,28 +136,31 @@ class Tree:
             return
         self._top = top
         try:
-            levels = [_Level(top, rest, keys_after(self._scan(self._open(top)), rest))]
+            levels = [_Level(top, rest, self._scan(self._open(top)))]
         except OSError as error:
             if is_failure(error):
                 raise
             raise NotFound from error
+        most_files = 1
         while levels:
             self._check()
-            path, rest, keys = levels[-1]
-            key = next(keys, None)
+            level = levels[-1]
+            path, rest = level.path, level.rest
             descends = len(levels) < depth
-            if key is None:
+            keys = level.ahead(most_files)
+            if not keys:
                 levels.pop()
-            elif key.endswith(b"/"):
+            elif (key := keys[0]).endswith(b"/"):
+                level.skip(1)
                 below = path + key
                 if descends and len(below) < MAX_PATH and below not in self._unread:
                     resumed = rest.startswith(key)
-                    level = self._enter(below, rest.removeprefix(key) if resumed else b"", after)
-                    if level is _UNREADABLE:
+                    entered = self._enter(below, rest.removeprefix(key) if resumed else b"", after)
+                    if entered is _UNREADABLE:
                         # No position: a listing that continued there would begin inside.
                         yield Step(None, unread=True)
-                    elif level is not None:
-                        levels.append(level)
+                    elif entered is not None:
+                        levels.append(entered)
                         if not resumed:
                             yield Step(below)
             else:
@@ -152,11 +173,49 @@ class Tree:
                         raise NotFound from error
                     levels.pop()
                 else:
+                    files, other = self._files(directory, path, keys)
+                    level.skip(len(files))
+                    if files:
+                        most_files = min(2 * most_files, _MOST_FILES)
+                        yield Step(files[-1].name, files)
+                        if other is None:
+                            continue
+                    level.skip(1)
+                    key = keys[len(files)]
                     name = path + key
                     if len(name) <= MAX_PATH:
-                        entry = self._entry(directory, path, key, descends)
+                        entry = self._entry(directory, path, key, descends, other)
                         readable = descends and self._will_enter(name, entry)
-                        yield Step(name + READABLE if readable else name, entry)
+                        yield Step(
+                            name + READABLE if readable else name, () if entry is None else (entry,)
+                        )
+
+    def _files(
+        self, directory: int, path: bytes, keys: Sequence[bytes]
+    ) -> tuple[list[Entry], os.stat_result | None]:
+        """Return entries of the first keys, as long as they are those of regular files.
+
+        Nearly all entries are made here: nothing else is done for each.
+
+        :param directory: descriptor of the directory.
+        :return: also the metadata of the next key, if it is of something else.
+        """
+        entries: list[Entry] = []
+        check, read, is_regular = self._check, os.stat, stat.S_ISREG
+        longest = MAX_PATH - len(path)
+        for key in keys:
+            check()
+            if key.endswith(b"/"):
+                break
+            try:
+                result = read(key, dir_fd=directory, follow_symlinks=False)
+            except OSError:
+                # It is read again, and the error handled, as the next one.
+                break
+            if len(key) > longest or not is_regular(result.st_mode):
+                return entries, result
+            entries.append(Entry(path + key, metadata_of_file(result)))
+        return entries, None
 
     def _will_enter(self, name: bytes, entry: Entry | None) -> bool:
         """Return whether an entry is a directory that was found to be readable."""
@@ -168,11 +227,23 @@ class Tree:
             and self._probed[0] == name + b"/"
         )
 
-    def _entry(self, directory: int, path: bytes, key: bytes, descends: bool) -> Entry | None:
+    def _entry(
+        self,
+        directory: int,
+        path: bytes,
+        key: bytes,
+        descends: bool,
+        result: os.stat_result | None,
+    ) -> Entry | None:
+        """Return the entry of a key, or ``None`` if there is nothing to list.
+
+        :param result: its metadata, if they have been read.
+        """
         name = path + key
         is_link = False
         try:
-            result = os.stat(key, dir_fd=directory, follow_symlinks=False)
+            if result is None:
+                result = os.stat(key, dir_fd=directory, follow_symlinks=False)
             is_link = stat.S_ISLNK(result.st_mode)
             if is_link:
                 # Resolved from the served directory, not from this one: a link may lead
@@ -241,7 +312,7 @@ class Tree:
             return None if after == name else _UNREADABLE
         finally:
             self._probed = None
-        return _Level(path, rest, keys_after(runs, rest))
+        return _Level(path, rest, runs)
 
     def _scan(self, directory: int) -> Runs:
         return self._scans.of(directory, self._check)

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
-from itertools import cycle
+from itertools import chain, cycle, islice
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -46,6 +46,13 @@ def flatten(tree: Tree, top: bytes = b"") -> Iterator[tuple[bytes, bytes | None]
         yield top + name, node if isinstance(node, bytes) else None
         if not isinstance(node, bytes):
             yield from flatten(node, top + name + b"/")
+
+
+def parts(step: Step) -> Iterator[Step]:
+    """Return a step as several, which end where a page may end inside of it."""
+    for entry in step.entries[:-1]:
+        yield Step(entry.name, (entry,))
+    yield step._replace(entries=step.entries[-1:])
 
 
 class StorageSuite:
@@ -89,7 +96,7 @@ class StorageSuite:
     def entries(
         self, name: bytes = b"", depth: float = math.inf, after: bytes = b""
     ) -> list[Entry]:
-        return [step.entry for step in self.steps(name, depth, after) if step.entry is not None]
+        return [entry for step in self.steps(name, depth, after) for entry in step.entries]
 
     def names(self, name: bytes = b"", depth: float = math.inf, after: bytes = b"") -> list[bytes]:
         return [entry.name for entry in self.entries(name, depth, after)]
@@ -233,22 +240,19 @@ class StorageSuite:
         self.assertEqual((list(names), unread_names), (files, ()))
 
     def in_parts(self, name: bytes, depth: float, after: bytes, limits: list[int]) -> list[bytes]:
-        """List a few steps at a time, and continue each time from the last position."""
+        """List a few entries at a time, and continue each time from the last position."""
         found: list[bytes] = []
         for limit in cycle(limits):
             before = after
             with closing(self.storage.entries(name, depth, after)) as steps:
-                for count, step in enumerate(steps):
-                    if count == limit:
-                        break
-                    if step.entry is not None:
-                        found.append(step.entry.name)
-                    if step.position is not None:
-                        self.assertGreater(step.position, after)
-                        self.assertLessEqual(len(step.position), 4096)
-                        if step.entry is not None:
-                            self.assertGreaterEqual(step.position, step.entry.name)
-                        after = step.position
+                for part in islice(chain.from_iterable(map(parts, steps)), limit):
+                    found += [entry.name for entry in part.entries]
+                    if part.position is not None:
+                        self.assertGreater(part.position, after)
+                        self.assertLessEqual(len(part.position), 4096)
+                        for entry in part.entries:
+                            self.assertGreaterEqual(part.position, entry.name)
+                        after = part.position
             if after == before:
                 return found
         raise AssertionError("no limits")
@@ -297,7 +301,7 @@ class StorageSuite:
         self.replace(b"sub-y", b"")
         self.make_unreadable(b"sub")
         unread = [step for step in self.steps(after=b"sub-x") if step.unread]
-        self.assertEqual(unread, [Step(None, None, True)])
+        self.assertEqual(unread, [Step(None, (), True)])
         self.assertEqual(self.names(after=b"sub-x"), [b"sub-y"])
         self.assertEqual([s for s in self.steps(depth=1, after=b"sub-x") if s.unread], [])
 
@@ -367,6 +371,35 @@ class LocalSuite(StorageSuite):
             os.close(descriptor)
             raise PermissionError(13, "Permission denied")
         return descriptor
+
+    def test_steps_have_several_files_and_not_too_many(self) -> None:
+        numbers = [b"sub/%03d" % number for number in range(300)]
+        for name in numbers:
+            self.replace(name, b"")
+        os.mkfifo(os.path.join(self.top, b"sub/150-fifo"))
+        os.mkdir(os.path.join(self.top, b"sub/200-directory"))
+        steps = self.steps(b"sub")
+        self.assertLess(len(steps), 20)
+        self.assertLessEqual(max(len(step.entries) for step in steps), 64)
+        self.assertEqual([len(step.entries) for step in steps[:3]], [1, 2, 4])
+        names = [entry.name for step in steps for entry in step.entries]
+        expected = [*numbers, b"sub/200-directory", b"sub/b", b"sub/deep", b"sub/deep/c"]
+        self.assertEqual(names, sorted(expected))
+
+    def test_nothing_is_read_once_the_check_has_raised(self) -> None:
+        for number in range(100):
+            self.replace(b"sub/%03d" % number, b"")
+        left = 50
+
+        def check() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                self.patch(os, "stat", self.fail)
+                raise InterruptedError
+
+        with self.assertRaises(InterruptedError):
+            list(self.storage.entries(b"sub", 1, b"", check))
 
 
 class BeneathTests(LocalSuite, SynchronousTestCase):

@@ -5,14 +5,17 @@ from __future__ import annotations
 import heapq
 import os
 import threading
+from random import Random
 from types import SimpleNamespace
+from unittest.mock import patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from natproxy.protocol import EntryLines
 from natproxy.storage import LocalStorage, RacyTimestamps
-from natproxy.storage.interface import in_runs
+from natproxy.storage.interface import RUN, in_runs
+from natproxy.storage.local import scans
 from natproxy.storage.local.scans import Scans, keys_after
 from tests.support.storage import ServedCase, page_of
 
@@ -204,9 +207,10 @@ class KeysTests(ServedCase):
         st.sets(st.text("a/-0", min_size=1, max_size=3).map(str.encode), max_size=12),
         st.text("a/-0b\0", max_size=4).map(str.encode),
         st.integers(1, 4),
+        st.integers(1, 6),
     )
     def test_keys_after_are_those_that_lead_further(
-        self, keys: set[bytes], rest: bytes, size: int
+        self, keys: set[bytes], rest: bytes, size: int, most: int
     ) -> None:
         keys = {key for key in keys if b"/" not in key[:-1] and key != b"/"}
         mixed = list(keys)
@@ -214,7 +218,20 @@ class KeysTests(ServedCase):
         expected = [
             key for key in keys if key > rest or (key[-1:] == b"/" and rest[: len(key)] == key)
         ]
-        self.assertEqual(list(keys_after(runs, rest)), sorted(expected))
+        with patch.object(scans, "RUN", most):
+            batches = list(keys_after(runs, rest))
+        self.assertEqual([key for batch in batches for key in batch], sorted(expected))
+
+    def test_batches_are_short_and_few(self) -> None:
+        keys = [b"%06d" % number for number in range(40_000)]
+        mixed = Random(1).sample(keys, len(keys))
+        # Runs that overlap, runs that don't, and both.
+        for order in (mixed, keys, keys[:20_000] + mixed[20_000:], keys[20_000:] + keys[:20_000]):
+            runs = tuple(tuple(sorted(run)) for run in in_runs(order))
+            batches = list(keys_after(runs, b""))
+            self.assertEqual([key for batch in batches for key in batch], sorted(order))
+            self.assertLessEqual(max(map(len, batches)), 2 * RUN)
+            self.assertLess(len(batches), 60)
 
     def test_runs_are_short_and_lose_nothing(self) -> None:
         runs = list(in_runs(range(10_000)))

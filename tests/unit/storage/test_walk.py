@@ -248,10 +248,22 @@ class PageTests(SynchronousTestCase):
     def test_page_is_of_a_mebibyte_at_most(self) -> None:
         metadata = Metadata(FILE, 1, 2, "etag")
         whole = [Entry(b"%04d" % number + b"\xff" * 250, metadata) for number in range(2500)]
-        paged = make_page((Step(entry.name, entry) for entry in whole), 10_000, lambda: 0.0)
+        paged = make_page((Step(entry.name, [entry]) for entry in whole), 10_000, lambda: 0.0)
         body = paged.body
         entries, more = parsed(paged)
         self.assertTrue(more)
         self.assertEqual(entries, whole[: len(entries)])
         self.assertLessEqual(len(body), 2**20 + len(b"more\n"))
         self.assertGreater(len(body), 2**20 - 1000)
+
+    def test_page_that_ends_inside_a_step_continues_after_its_last_entry(self) -> None:
+        metadata = Metadata(FILE, 1, 2, "etag")
+        entries = [Entry(b"%d" % number, metadata) for number in range(6)]
+        steps = [Step(b"2", entries[:3]), Step(b"5\0", entries[3:])]
+        for limit in range(1, 7):
+            page = make_page(iter(steps), limit, lambda: 0.0)
+            self.assertEqual(parsed(page), (entries[:limit], limit < 6))
+            self.assertIsNone(page.page.after)
+        # It ends behind a step, whose position is not the name of an entry.
+        self.assertEqual(make_page(iter(steps), 10, lambda: 0.0, 6).page.after, b"5\0")
+        self.assertEqual(parsed(make_page(iter(steps), 10, lambda: 0.0, 2)), (entries[:3], True))
