@@ -24,7 +24,6 @@ from natproxy.client.transfer.part_file import (
     RECORD_SUFFIX,
     SUFFIX,
     PartFile,
-    random_name,
     stem_of,
 )
 from natproxy.client.transfer.record import Record
@@ -220,8 +219,8 @@ class Claim:
 
     def _create_record(self, name: bytes) -> PartFile | None:
         """Create a record and rename it to its name; ``None`` if that name is not permitted."""
-        random = random_name(self._final, RECORD_SUFFIX)
-        record = PartFile.create(self._directory, random, self._final)
+        record = PartFile.create_private(self._directory, self._final, RECORD_SUFFIX)
+        random = record.name
         try:
             write_record(record, self._fresh.with_segments(self.segments, self.trusted))
             self._directory.rename(random, name)

@@ -13,6 +13,7 @@ from natproxy.client.errors import LocalError
 from natproxy.client.listing import require_inside
 from natproxy.client.transfer.deletion import ExtraPath
 from natproxy.client.transfer.filesystem import stored_as
+from natproxy.client.transfer.leftovers import may_be_leftover
 from natproxy.client.transfer.partial import is_partial
 from natproxy.client.transfer.plan import MirrorPlan, Obstacle, name_of, path_below
 from natproxy.client.transfer.run_directory import is_run_directory
@@ -230,6 +231,8 @@ class Comparison:
                 self._candidates.append(ExtraPath(local.path, directory=True))
             elif is_partial(os.path.basename(local.path)):
                 self._keep(local.path)
+                if may_be_leftover(os.path.basename(local.path)):
+                    self.plan.leftover_files.append(local.path)
             else:
                 self._candidates.append(ExtraPath(local.path, directory=False))
             self._local.advance()

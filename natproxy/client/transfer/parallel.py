@@ -30,9 +30,10 @@ class Ahead(Generic[_Result]):
         self._step = step
         self._results: list[_Result] = []
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="ahead")
+        # Before Python 3.13, a thread whose `join` was interrupted counts as ended.
+        self._ended = threading.Event()
         try:
-            self._thread.start()
+            threading.Thread(target=self._run, name="ahead").start()
         except RuntimeError:
             self._run()
 
@@ -41,8 +42,7 @@ class Ahead(Generic[_Result]):
 
         It can be called again after an interrupt.
         """
-        if self._thread.ident is not None:
-            self._thread.join()
+        self._ended.wait()
         if self._error is not None:
             raise self._error
         return self._results[0]
@@ -53,15 +53,17 @@ class Ahead(Generic[_Result]):
         :param interrupt: ends blocking calls that the step is waiting in.
         """
         # It may have passed its last check and be about to block.
-        while self._thread.is_alive():
+        while not self._ended.is_set():
             interrupt()
-            self._thread.join(0.1)
+            self._ended.wait(0.1)
 
     def _run(self) -> None:
         try:
             self._results.append(self._step())
         except BaseException as error:
             self._error = error
+        finally:
+            self._ended.set()
 
 
 def run_parallel(

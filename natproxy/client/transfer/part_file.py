@@ -9,13 +9,23 @@ from contextlib import suppress
 
 from natproxy.client.context import Closing
 from natproxy.client.transfer.directory import LocalDirectory
-from natproxy.client.transfer.filesystem import keep_permissions, restrict, set_time, sync_file
+from natproxy.client.transfer.filesystem import (
+    keep_permissions,
+    lock,
+    restrict,
+    set_time,
+    sync_file,
+)
 
 SUFFIX = b".part"
 RECORD_SUFFIX = SUFFIX + b".json"
 
 LONGEST_NAME = 255
 """Bytes of a file name: the limit of Linux's file systems."""
+
+
+# Attempts to create a file that another process takes for a leftover before it is locked.
+_ATTEMPTS = 100
 
 
 class StaleFile(OSError):
@@ -63,9 +73,29 @@ class PartFile(Closing):
             raise
 
     @classmethod
-    def create_private(cls, directory: LocalDirectory, final: bytes) -> PartFile:
-        """Create a partial file with a random name, which no other process opens."""
-        return cls.create(directory, random_name(final, SUFFIX), final)
+    def create_private(
+        cls, directory: LocalDirectory, final: bytes, suffix: bytes = SUFFIX
+    ) -> PartFile:
+        """Create a file with a random name, which no other process uses.
+
+        It is locked: another process removes it if its lock is free.
+
+        :param suffix: that of a partial file or of a record.
+        """
+        for _ in range(_ATTEMPTS):
+            part = cls.create(directory, random_name(final, suffix), final)
+            try:
+                lock(part.descriptor)
+                if part.in_place():
+                    return part
+            except BlockingIOError:
+                pass
+            except BaseException:
+                part.remove()
+                part.close()
+                raise
+            part.close()
+        raise OSError(errno.EBUSY, "other processes keep removing it")
 
     def in_place(self) -> bool:
         """Return whether the name still refers to this file."""

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from natproxy.client.errors import ListingIncomplete, LocalError
 from natproxy.client.transfer.deletion import ExtraPath
+from natproxy.client.transfer.leftovers import remove_leftover_files
 from natproxy.client.transfer.request import DownloadRequest
 from natproxy.client.transfer.run_directory import remove_leftovers
 from natproxy.client.transfer.tree import LocalTree
@@ -51,6 +52,7 @@ class MirrorPlan:
     :ivar skipped_directories: the names of such directories.
     :ivar unknown: number of listed entries of unknown types.
     :ivar leftovers: whether the local root contains a directory of another run.
+    :ivar leftover_files: local paths of what killed downloads may have left.
     :ivar local_files: number of local files, without partial downloads.
     :ivar source_files: number of files that the server lists.
     :ivar top: the name of the directory on the server; empty for the served one.
@@ -74,6 +76,7 @@ class MirrorPlan:
         self.skipped_directories: list[bytes] = []
         self.unknown = 0
         self.leftovers = False
+        self.leftover_files: list[bytes] = []
         self.local_files = 0
         self.source_files = 0
 
@@ -113,13 +116,14 @@ class MirrorPlan:
     def create_directories(self, durable: bool = True) -> list[Obstacle]:
         """Create the directories that downloads have not created; return the obstacles to others.
 
-        What killed runs have left in the root is removed.
+        What killed runs have left is removed.
 
         :param durable: whether the names of the directories are synchronized to the disk.
         """
         if self.leftovers:
             with suppress(LocalError), self.tree.directory(b"") as root:
                 remove_leftovers(root)
+        remove_leftover_files(self.tree, self.leftover_files)
         found = len(self.obstacles)
         touched: set[bytes] = set()
         failed: set[bytes] = set()

@@ -141,6 +141,16 @@ class LeftoverTests(MirrorCase):
         plan = self.compare()
         self.assertEqual((self.extra(plan), plan.leftovers), ([b"old/y"], False))
 
+    def test_what_a_killed_download_left_is_removed_although_nothing_is_downloaded(self) -> None:
+        self.write(b"old/.b.0123456789ab.part", b"part")
+        self.write(b"old/.b.part", b"")
+        self.write(b".c.0123456789ab.part.json", b"")
+        plan = self.compare()
+        self.assertEqual(plan.extra, [])
+        plan.create_directories()
+        self.assertEqual(self.files(), [b"a", b"old"])
+        self.assertEqual(os.listdir(os.path.join(self.directory, b"old")), [b".b.part"])
+
 
 class DurableTests(MirrorCase):
     def test_nothing_is_synchronized_if_that_is_not_wanted(self) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
+from types import FrameType
 from typing import Any
 from unittest import mock
 
@@ -12,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.client import Interrupted
 from natproxy.client.retry import Cancellation
-from natproxy.client.transfer.parallel import run_parallel
+from natproxy.client.transfer.parallel import Ahead, run_parallel
 
 
 class RunParallelTests(SynchronousTestCase):
@@ -193,3 +196,42 @@ def instead_of_the_first_wait(press: Callable[[], None]) -> mock._patch[mock.Moc
         return wait(*arguments, **more)
 
     return mock.patch("concurrent.futures.wait", side_effect=instead)
+
+
+class AheadTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.main = threading.get_ident()
+        self.interrupted = threading.Event()
+        self.released = threading.Event()
+        self.addCleanup(self.released.set)
+        handler = signal.signal(signal.SIGUSR1, self.handle)
+        self.addCleanup(signal.signal, signal.SIGUSR1, handler)
+
+    def handle(self, _: int, frame: FrameType | None) -> None:
+        # Only where it interrupts a wait for the thread.
+        while frame is not None and frame.f_code is not Ahead.wait.__code__:
+            frame = frame.f_back
+        if frame is not None and not self.interrupted.is_set():
+            self.interrupted.set()
+            raise KeyboardInterrupt
+
+    def step(self) -> str:
+        """Interrupt the main thread's wait, and continue until it is released."""
+        while not self.interrupted.is_set():
+            signal.pthread_kill(self.main, signal.SIGUSR1)
+            time.sleep(0.001)
+        self.released.wait()
+        return "result"
+
+    def test_it_is_waited_for_again_after_an_interrupt(self) -> None:
+        ahead = Ahead(self.step)
+        self.assertRaises(KeyboardInterrupt, ahead.wait)
+        threading.Timer(0.01, self.released.set).start()
+        self.assertEqual(ahead.wait(), "result")
+
+    def test_it_is_cancelled_after_an_interrupt(self) -> None:
+        ahead = Ahead(self.step)
+        self.assertRaises(KeyboardInterrupt, ahead.wait)
+        ahead.cancel(self.released.set)
+        self.assertTrue(self.released.is_set())
+        self.assertEqual(ahead.wait(), "result")
