@@ -100,7 +100,12 @@ class Sessions(Closing):
 
     def absolute(self, path: bytes) -> bytes:
         """Return the path below the served directory that the path of an argument stands for."""
-        return path if self.directory is None else resolve(path, self.directory)
+        if self.directory is not None:
+            return resolve(path, self.directory)
+        # No name on the server has a "." in it: "./-a" is a local habit.
+        while path.startswith(b"./"):
+            path = path[2:].lstrip(b"/")
+        return path
 
     def _with(self, server: Address, arguments: Namespace) -> Session:
         from natproxy.client.blocking.session import Session
