@@ -102,10 +102,8 @@ class Sessions(Closing):
         """Return the path below the served directory that the path of an argument stands for."""
         if self.directory is not None:
             return resolve(path, self.directory)
-        # No name on the server has a "." in it: "./-a" is a local habit.
-        while path.startswith(b"./"):
-            path = path[2:].lstrip(b"/")
-        return path
+        # A path may be written as one of a local file, such as "./-a": no name there is ".".
+        return b"/".join(each for each in path.split(b"/") if each != b".")
 
     def _with(self, server: Address, arguments: Namespace) -> Session:
         from natproxy.client.blocking.session import Session

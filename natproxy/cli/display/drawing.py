@@ -229,9 +229,9 @@ def _last(name: str, columns: int) -> str:
 
 def _files(view: View, wide: bool) -> str:
     if not wide:
-        return f"{view.files_done}/{view.files_total}"
+        return f"{view.files_received}/{view.files_total}"
     failed = f", {view.files_failed} failed" if view.files_failed else ""
-    return f"{view.files_done} of {view.files_total} files{failed}"
+    return f"{view.files_received} of {view.files_total} files{failed}"
 
 
 def _eta(seconds_left: float | None) -> str:
