@@ -100,7 +100,10 @@ class Sessions(Closing):
 
     def absolute(self, path: bytes) -> bytes:
         """Return the path below the served directory that the path of an argument stands for."""
-        return path if self.directory is None else resolve(path, self.directory)
+        if self.directory is not None:
+            return resolve(path, self.directory)
+        # A path may be written as one of a local file, such as "./-a": no name there is ".".
+        return b"/".join(each for each in path.split(b"/") if each != b".")
 
     def _with(self, server: Address, arguments: Namespace) -> Session:
         from natproxy.client.blocking.session import Session

@@ -22,6 +22,8 @@ from natproxy.protocol import printable
 
 CONNECTIONS = 64
 """Connections of one command at most: each has a thread, a socket, and a buffer of one megabyte."""
+MOST_NAMED = 100
+"""Files of one command that are reported by name when they have been saved; more, by number."""
 
 
 def jobs_of(arguments: Namespace) -> int:
@@ -151,15 +153,34 @@ def report_results(
 ) -> int:
     """Report the result of each file; return the exit status of the first that failed.
 
+    More than `MOST_NAMED` files that are there are reported together.
+
     :param complain: called with a line for each file that failed.
     """
     status = 0
+    present: list[DownloadResult] = []
     for result in results:
         if isinstance(result, ClientError):
             complain(str(result))
             status = status or result.exit_status
-        elif not quiet:
-            path = printable(result.path)
-            saved = f"saved {path} ({result.size} bytes)"
-            write_line(sys.stderr, f"{path}: already there" if result.unchanged else saved)
+        else:
+            present.append(result)
+    if not quiet:
+        if len(present) > MOST_NAMED:
+            write_line(sys.stderr, _summary_of(present))
+        else:
+            for result in present:
+                write_line(sys.stderr, _line_of(result))
     return status
+
+
+def _line_of(result: DownloadResult) -> str:
+    path = printable(result.path)
+    return f"{path}: already there" if result.unchanged else f"saved {path} ({result.size} bytes)"
+
+
+def _summary_of(results: Sequence[DownloadResult]) -> str:
+    sizes = [result.size for result in results if not result.unchanged]
+    summary = f"saved {len(sizes)} files ({sum(sizes)} bytes)"
+    unchanged = len(results) - len(sizes)
+    return f"{summary}, {unchanged} already there" if unchanged else summary

@@ -34,13 +34,15 @@ class Event(NamedTuple):
     """One step of one file's download.
 
     A small file that is received together with others has one event, at its end. Before that, an
-    event of the phase `RECEIVING` without a name has the bytes received for all such files.
+    event of the phase `RECEIVING` without a name has the bytes and the number of such files that
+    have been received since the last such event.
 
     :ivar name: of the file on the server; empty for files that are received together.
     :ivar phase: the current one.
     :ivar done: bytes of the file that this phase has processed.
     :ivar size: of the file, in bytes; ``None`` until it is known.
     :ivar message: for people, on one line, without the name; empty if there is none.
+    :ivar files: number of files that have been received together; 0 in events with a name.
     """
 
     name: bytes
@@ -48,6 +50,7 @@ class Event(NamedTuple):
     done: int
     size: int | None
     message: str = ""
+    files: int = 0
 
 
 Progress = Callable[[Event], object]

@@ -284,7 +284,10 @@ def pack_steps(names: Iterable[str | bytes]) -> Steps[list[PackRecord]]:
     """Request several small files, by as many commands as are needed.
 
     :return: a record for each name, in order; the data are ``bytes``.
+    :raises UsageError: if a single name was passed, which would be taken apart.
     """
+    if isinstance(names, (str, bytes)):
+        raise UsageError("several names are needed, as a list")
     records: list[PackRecord] = []
     for group in grouped_names((_packed_name(name), 0) for name in names):
         rest = group

@@ -103,7 +103,7 @@ def run(
     proxy.end = termination.stop
     logs = proxy.reopen_logs, server.reopen_logs
     MaintenanceSignals(reactor, None, *logs).startService()
-    sys.stdout.write(_welcome(served, server, proxy))
+    sys.stdout.write(_welcome(served, server, proxy, proxy_config.control))
     sys.stdout.flush()
     reactor.run()
     return 0
@@ -182,7 +182,10 @@ def _client_endpoint(address: object) -> str:
 
 
 def _welcome(
-    served: fileserver.ServedDirectory, server: DrainingService, proxy: DrainingService
+    served: fileserver.ServedDirectory,
+    server: DrainingService,
+    proxy: DrainingService,
+    control: str | None,
 ) -> str:
     names = [name for name in served.directory.top_files().names if listable(name)]
     count = "1 file" if len(names) == 1 else f"{len(names)} files"
@@ -199,7 +202,9 @@ def _welcome(
     option = _server_option(proxy)
     example = _example(served.directory, names)
     lines += [f"  {program} {command}{option}" for command in ("ls", f"get {example}", "shell")]
-    lines.append(f"  {program} top")
+    observed = proxy.companion.control if isinstance(proxy.companion, Observation) else None
+    if observed is not None:
+        lines.append(f"  {program} top{_control_option(control, observed)}")
     return "\n".join([*lines, "", "Ctrl-C ends it.", ""])
 
 
@@ -232,6 +237,11 @@ def _pages(proxy: DrainingService) -> list[str]:
         local = LOOPBACK.get(bare, bare)
         pages.append(f"http://{f'[{local}]' if ':' in local else local}{colon}{port}/")
     return pages
+
+
+def _control_option(configured: str | None, path: str) -> str:
+    """Return the option without which the commands would not find the control socket."""
+    return "" if configured is None else f" --control {shlex.quote(path)}"
 
 
 def _server_option(proxy: DrainingService) -> str:

@@ -266,6 +266,8 @@ def test_up_has_one_socket_and_no_journal(places: Places) -> None:
         port = up.await_line(r"^proxy +127\.0\.0\.1:(\d+)$")
         # Every interface is shown as loopback, which a browser can open.
         page = up.await_line(r"^page +(http://127\.0\.0\.1:\d+/)$")
+        # The commands find the socket in its usual place.
+        assert up.await_line("natproxy( top.*)$") == " top"
         up.await_line("(Ctrl-C ends it)")
         (path,) = places.run.glob("*.sock")
         assert path == places.socket(f"up-{port}")

@@ -32,7 +32,12 @@ class Get(Command):
         add_transfer_options(parser)
         add_retry_options(parser, 1800.0)
         add_input_options(parser)
-        parser.add_argument("paths", metavar=REMOTE_FILE, nargs="*", help="file, or a pattern")
+        parser.add_argument(
+            "paths",
+            metavar=REMOTE_FILE,
+            nargs="*",
+            help="file, or a pattern; with -r, also a directory",
+        )
         parser.add_argument(
             "-r",
             "--recursive",

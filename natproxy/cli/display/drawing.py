@@ -151,7 +151,9 @@ class _Drawing:
     def total(self, view: View) -> Text:
         """Return the line of all files together."""
         line = Text(no_wrap=True)
-        columns = self.names + (PHASE + 1 if self._wide else 0)
+        # The numbers are never cut, and the bar does not move while they grow.
+        last = _files(view._replace(files_received=view.files_total), self._wide)
+        columns = max(self.names + (PHASE + 1 if self._wide else 0), len(last))
         line.append(set_cell_size(_files(view, self._wide), columns), "bold")
         done, size = view.bytes_done, view.bytes_total
         # Without all sizes, the fraction is that of the files.
@@ -229,9 +231,9 @@ def _last(name: str, columns: int) -> str:
 
 def _files(view: View, wide: bool) -> str:
     if not wide:
-        return f"{view.files_done}/{view.files_total}"
+        return f"{view.files_received}/{view.files_total}"
     failed = f", {view.files_failed} failed" if view.files_failed else ""
-    return f"{view.files_done} of {view.files_total} files{failed}"
+    return f"{view.files_received} of {view.files_total} files{failed}"
 
 
 def _eta(seconds_left: float | None) -> str:

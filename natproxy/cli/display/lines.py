@@ -128,7 +128,7 @@ def _one(row: Row) -> str:
 
 
 def _several(view: View) -> str:
-    facts = [f"{view.files_done} of {view.files_total} files"]
+    facts = [f"{view.files_received} of {view.files_total} files"]
     if view.files_failed:
         facts.append(f"{view.files_failed} failed")
     facts.append(text.percent(view.bytes_done, view.bytes_total))

@@ -49,6 +49,7 @@ class View(NamedTuple):
     :ivar rows: the files in progress, in the order in which they started.
     :ivar ended: the files that ended last, in the order in which they ended.
     :ivar files_done: complete files, including unchanged ones.
+    :ivar files_received: files that have been received, complete or not yet saved.
     :ivar files_total: expected files, or files that had events if those are more.
     :ivar bytes_done: bytes of the files that are on the disk, received or not.
     :ivar bytes_total: ``None`` if unknown.
@@ -61,6 +62,7 @@ class View(NamedTuple):
     rows: list[Row]
     ended: list[Row]
     files_done: int
+    files_received: int
     files_unchanged: int
     files_failed: int
     files_total: int
@@ -95,6 +97,9 @@ class Tally:
         # Bytes received of files without an event of their own, and those of such that have ended.
         self._together = 0
         self._together_ended = 0
+        # The number of these files.
+        self._files_together = 0
+        self._files_together_ended = 0
 
     def expect(self, files: int, size: int | None) -> None:
         """Set the expected totals; see `natproxy.cli.display.Display.expect`."""
@@ -107,13 +112,14 @@ class Tally:
 
         :return: the state of the file if its phase or its message has changed.
         """
-        name, phase, done, size, message = event
+        name, phase, done, size, message, files_together = event
         with self._lock:
             file = self._files.get(name)
             if file is None and phase in ENDS:
                 return self._add_ended(event)
             if not name:
-                self._together = done
+                self._together += done
+                self._files_together += files_together
                 return None
             if file is None:
                 file = self._files[name] = _File(event, self._clock())
@@ -144,14 +150,18 @@ class Tally:
             per_second = self._speed.at(now, received)
             left = None if total is None else total - done - self._missing
             rows = [file.row(now) for file in files]
+            files_done = self._counts[Phase.COMPLETE] + self._counts[Phase.UNCHANGED]
+            files_total = max(self._expected_files, self._seen)
+            unsaved = max(0, self._files_together - self._files_together_ended)
             return View(
                 now - self._started,
                 rows,
                 list(self._ended),
-                self._counts[Phase.COMPLETE] + self._counts[Phase.UNCHANGED],
+                files_done,
+                min(files_done + unsaved, files_total - self._counts[Phase.FAILED]),
                 self._counts[Phase.UNCHANGED],
                 self._counts[Phase.FAILED],
-                max(self._expected_files, self._seen),
+                files_total,
                 done,
                 total,
                 received,
@@ -177,7 +187,9 @@ class Tally:
 
     def _add_ended(self, event: Event) -> Row:
         """Add a file of which this is the only event."""
-        name, phase, done, size, message = event
+        name, phase, done, size, message, _ = event
+        if phase is Phase.COMPLETE or (phase is Phase.FAILED and size):
+            self._files_together_ended += self._files_together_ended < self._files_together
         if phase is Phase.FAILED:
             present = 0
             # It may have been received, and not written.

@@ -266,6 +266,7 @@ class Session(ConnectionPool):
         bytes, has a ``code`` other than 0 and no data. The total size is not limited.
 
         :raises Unsupported: if the server or a proxy lacks ``PACK``; see `offers`.
+        :raises UsageError: if ``names`` is a single name.
         """
         return run_steps(pack_steps(names), self.run)
 

@@ -201,14 +201,15 @@ class SmallFiles:
                     self._take_failure(result)
                     continue
                 files = self._sent.popleft()
-                size = 0
+                size = received = 0
                 for wanted, record in zip(files, result, strict=False):
                     size += len(record.data)
+                    received += record.metadata is not None
                     self._take_record(wanted, record)
                 cut = files[len(result) :]
                 self._first.extendleft(reversed(cut))
                 self._skip_digests(len(cut))
-                self._count(size)
+                self._count(size, received)
 
     def _pack_requests(self) -> Iterator[Request[Any]]:
         limit = self._options.limit
@@ -293,7 +294,7 @@ class SmallFiles:
                     self._leave([wanted])
                     continue
                 self._write(wanted, metadata, data)
-                self._count(len(data))
+                self._count(len(data), 1)
 
     def _file_requests(self) -> Iterator[Request[Any]]:
         while (wanted := self._next(packed=False)) is not None:
@@ -416,11 +417,11 @@ class SmallFiles:
         self._progress(Event(numbered.request.name, Phase.FAILED, 0, size, str(error)))
         self._report(numbered, error)
 
-    def _count(self, size: int) -> None:
+    def _count(self, size: int, files: int) -> None:
         """Count received bytes of files, and wait if they are limited."""
         self._retry.succeeded()
         self._received += size
-        self._progress(Event(b"", Phase.RECEIVING, self._received, None))
+        self._progress(Event(b"", Phase.RECEIVING, size, None, files=files))
         self._cancellation.check()
         if self._options.limit:
             self._cancellation.sleep(self._options.limit.take(size))

@@ -346,7 +346,7 @@ class CommandSession:
         bytes, has a ``code`` other than 0 and no data. The total size is not limited.
 
         :return: fires with the records; fails with `Unsupported` if the server or a proxy lacks
-            ``PACK``; see `offers`.
+            ``PACK`` (see `offers`), and with `UsageError` if ``names`` is a single name.
         """
 
         async def carry_out(request: Request[Any]) -> object:

@@ -23,6 +23,18 @@ class GetTests(DownloadCase):
         self.assertEqual((self.files(), self.read(b"b")), ([b"b"], b"the b"))
         self.assertEqual((self.out, self.err), (b"", ["saved b (5 bytes)"]))
 
+    def test_many_files_are_reported_by_number(self) -> None:
+        for number in range(102):
+            self.server.put(b"m/%d" % number, b"12345")
+        self.assertEqual(self.run_command("get", "m/1"), 0)
+        self.assertEqual(self.run_command("get", "m/*", "no"), 3)
+        self.assertEqual(
+            self.err,
+            ["natproxy: no: file not found", "saved 101 files (505 bytes), 1 already there"],
+        )
+        self.assertEqual(self.run_command("get", "m/*", "-q"), 0)
+        self.assertEqual(self.err, [])
+
     def test_unchanged_file_is_skipped(self) -> None:
         self.run_command("get", "a")
         self.assertEqual(self.run_command("get", "a"), 0)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from natproxy.client import Address, ConnectionBroken, NotUnderstood, Session, Unsupported
+from natproxy.client import (
+    Address,
+    ConnectionBroken,
+    NotUnderstood,
+    Session,
+    Unsupported,
+    UsageError,
+)
 from natproxy.client.requests import Pack
 from natproxy.protocol import MAX_PACKED, NOT_FOUND, TOO_LARGE, abilities
 from tests.support.answering_server import Version2, metadata_of
@@ -36,6 +43,12 @@ class PackTests(SessionCase):
             if not code:
                 self.assertEqual((metadata, data), (metadata_of(files[name]), files[name]))
         self.assertEqual(session.pack([]), [])
+
+    def test_single_name_is_not_taken_for_several(self) -> None:
+        session = self.serve(Version2(FILES))
+        for name in ("a", b"a"):
+            self.assertRaises(UsageError, session.pack, name)
+        self.assertEqual(self.server.lines, [])
 
     def test_more_files_than_one_reply_holds(self) -> None:
         files = {b"%d" % number: bytes([number]) * 60_000 for number in range(50)}

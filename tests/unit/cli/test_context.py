@@ -26,6 +26,9 @@ class ResolveTests(SynchronousTestCase):
         with Sessions() as sessions:
             self.assertFalse(sessions.at_prompt)
             self.assertEqual(sessions.absolute(b"a/../b"), b"a/../b")
+            self.assertEqual(sessions.absolute(b"./-a/./b/."), b"-a/b")
+            self.assertEqual(sessions.absolute(b"/a/"), b"/a/")
+            self.assertEqual(sessions.absolute(b".a"), b".a")
             sessions.directory = b""
             self.assertTrue(sessions.at_prompt)
             self.assertEqual(sessions.absolute(b"a/../b"), b"b")

@@ -168,8 +168,8 @@ class LinesTests(SynchronousTestCase):
     def test_files_that_are_received_together(self) -> None:
         show = self.display
         show.expect(3, 3000)
-        show(Event(b"", Phase.RECEIVING, 2000, None))
-        self.assertEqual(self.ticked(), ["0 of 3 files, 66%, 2.0/3.0 kB, 400 B/s, eta 2s"])
+        show(Event(b"", Phase.RECEIVING, 2000, None, files=2))
+        self.assertEqual(self.ticked(), ["2 of 3 files, 66%, 2.0/3.0 kB, 400 B/s, eta 2s"])
         self.assertEqual(self.ticked(), [])
         show(Event(b"a", Phase.COMPLETE, 1000, 1000))
         self.assertEqual(self.shown(), ["a: complete, 1.0 kB"])

@@ -118,6 +118,16 @@ class DrawingTests(SynchronousTestCase):
         (total,) = self.drawn(40)
         self.assertIn(" 25%", total)
 
+    def test_numbers_of_files_are_never_cut(self) -> None:
+        self.tally.expect(100_000, 400 * MB)
+        self.add(b"a", Phase.UNCHANGED, 10, 10)
+        wide, narrow = self.drawn()[-1], self.drawn(40)[-1]
+        self.assertTrue(wide.startswith("1 of 100000 files      ."), wide)
+        self.assertTrue(narrow.startswith("1/100000      ."), narrow)
+        self.tally.add(Event(b"", Phase.RECEIVING, 200 * MB, None, files=99_999))
+        self.assertTrue(self.drawn()[-1].startswith("100000 of 100000 files #"))
+        self.assertTrue(self.drawn(40)[-1].startswith("100000/100000 #"))
+
     def test_what_does_not_fit_is_counted(self) -> None:
         for number in range(30):
             self.add(b"file %d" % number, Phase.RECEIVING, 0, 10)

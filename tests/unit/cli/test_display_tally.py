@@ -22,9 +22,10 @@ class TallyTests(SynchronousTestCase):
         name: bytes = b"a",
         after: float = 0,
         message: str = "",
+        files: int = 0,
     ) -> None:
         self.clock.advance(after)
-        self.tally.add(Event(name, phase, done, size, message))
+        self.tally.add(Event(name, phase, done, size, message, files))
 
     def test_resumed_bytes_do_not_count_as_speed(self) -> None:
         self.add(Phase.RECEIVING, 8000)
@@ -49,20 +50,28 @@ class TallyTests(SynchronousTestCase):
 
     def test_files_that_are_received_together_count_when_they_are_received(self) -> None:
         self.tally.expect(3, 9000)
-        self.add(Phase.RECEIVING, 4000, None, b"", after=1)
-        self.add(Phase.RECEIVING, 8000, None, b"", after=1)
+        self.add(Phase.RECEIVING, 4000, None, b"", after=1, files=1)
+        self.add(Phase.RECEIVING, 4000, None, b"", after=1, files=1)
         view = self.tally.view()
         self.assertEqual((view.bytes_done, view.received, view.files_done), (8000, 8000, 0))
+        self.assertEqual(view.files_received, 2)
         self.assertEqual((view.per_second, view.seconds_left, view.rows), (4000, 0.25, []))
         self.add(Phase.COMPLETE, 5000, 5000, b"a")
         self.add(Phase.UNCHANGED, 1000, 1000, b"b")
         view = self.tally.view()
         self.assertEqual((view.bytes_done, view.received, view.files_done), (9000, 8000, 2))
+        self.assertEqual(view.files_received, 3)
         # Received, and not written.
         self.add(Phase.FAILED, 0, 3000, b"c", message="full")
         view = self.tally.view()
         self.assertEqual((view.bytes_done, view.received, view.files_failed), (6000, 8000, 1))
+        self.assertEqual(view.files_received, 2)
         self.assertEqual([row.name for row in view.ended], [b"a", b"b", b"c"])
+        # Those of the next directory.
+        self.tally.expect(5, 14000)
+        self.add(Phase.RECEIVING, 2000, None, b"", after=1, files=1)
+        view = self.tally.view()
+        self.assertEqual((view.bytes_done, view.received, view.files_received), (8000, 10000, 3))
 
     def test_discarded_bytes_count_as_received(self) -> None:
         self.add(Phase.RECEIVING, 0)

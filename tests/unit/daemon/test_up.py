@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,17 @@ class ListeningTests(UpCase):
         os.environ["NATPROXY_PROXY_LISTEN"] = "tcp:9040"
         self.output()
         self.assertEqual([server[0] for server in self.reactor.tcpServers], [9031, 9040])
+
+    def test_top_is_suggested_with_what_it_needs(self) -> None:
+        # The path of a socket must be short.
+        directory = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, directory)
+        path = f"{directory}/a b.sock"
+        for control, suggested in ((path, [f" top --control '{path}'"]), ("none", [])):
+            self.config = os.path.abspath("up.toml")
+            Path(self.config).write_text(f"[proxy]\ncontrol = '{control}'\n")
+            lines = [line for line in self.output().splitlines() if " top" in line]
+            self.assertEqual([line[line.index(" top") :] for line in lines], suggested)
 
     def test_wrong_setting_is_an_error_before_anything_listens(self) -> None:
         with open("both.toml", "w") as file:
