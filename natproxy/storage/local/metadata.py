@@ -34,18 +34,6 @@ def metadata_of(result: os.stat_result) -> Metadata:
     :param result: of ``stat(2)``.
     :raises NotFound: if it is of anything else.
     """
-    if stat.S_ISREG(result.st_mode):
-        return metadata_of_file(result)
-    if stat.S_ISDIR(result.st_mode):
-        return metadata_of_file(result)._replace(type=DIRECTORY, size=0)
-    raise NotFound
-
-
-def metadata_of_file(result: os.stat_result) -> Metadata:
-    """Return the metadata of a regular file, as `metadata_of` does.
-
-    :param result: of ``stat(2)``, for a regular file.
-    """
     size, mtime_ns = result.st_size, result.st_mtime_ns
     identity = b"%d %d %d %d %d" % (
         result.st_dev,
@@ -54,7 +42,14 @@ def metadata_of_file(result: os.stat_result) -> Metadata:
         mtime_ns,
         result.st_ctime_ns,
     )
-    return Metadata(FILE, size, mtime_ns, blake2b(identity, digest_size=_ETAG_BYTES).hexdigest())
+    if stat.S_ISREG(result.st_mode):
+        kind = FILE
+    elif stat.S_ISDIR(result.st_mode):
+        kind, size = DIRECTORY, 0
+    else:
+        raise NotFound
+    etag = blake2b(identity, digest_size=_ETAG_BYTES).hexdigest()
+    return Metadata(kind, size, mtime_ns, etag)
 
 
 class Instant(NamedTuple):

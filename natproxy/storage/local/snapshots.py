@@ -22,7 +22,7 @@ from natproxy.storage.interface import (
     snapshot_by_opening,
 )
 from natproxy.storage.local.confinement import MAX_PATH, READ, is_failure
-from natproxy.storage.local.metadata import metadata_of_file
+from natproxy.storage.local.metadata import metadata_of
 
 _FLAGS = READ | os.O_NOFOLLOW
 
@@ -116,7 +116,7 @@ def _read(
         finally:
             os.close(descriptor)
         if len(data) == size and _is_same(before, after):
-            return Snapshot(metadata_of_file(before), data)
+            return Snapshot(metadata_of(before), data)
     return Changing()
 
 

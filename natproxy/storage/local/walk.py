@@ -22,7 +22,7 @@ from natproxy.storage.local.confinement import (
     is_failure,
     is_out_of_resources,
 )
-from natproxy.storage.local.metadata import metadata_of, metadata_of_file
+from natproxy.storage.local.metadata import metadata_of
 from natproxy.storage.local.scans import Runs, Scans, keys_after
 
 READABLE = b"\0"
@@ -214,7 +214,7 @@ class Tree:
                 break
             if len(key) > longest or not is_regular(result.st_mode):
                 return entries, result
-            entries.append(Entry(path + key, metadata_of_file(result)))
+            entries.append(Entry(path + key, metadata_of(result)))
         return entries, None
 
     def _will_enter(self, name: bytes, entry: Entry | None) -> bool:
