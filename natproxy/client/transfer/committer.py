@@ -45,7 +45,7 @@ class Committer(Closing):
         :raises Unstageable: as `Staging.write` does.
         """
         published: list[Published] = []
-        if self._staging.fills(file):
+        if self._staging.fills(file, self._commit is None or self._commit.done):
             published = self._begin()
         self._staging.write(file, metadata, data)
         return published

@@ -36,6 +36,11 @@ class Ahead(Generic[_Result]):
         except RuntimeError:
             self._run()
 
+    @property
+    def done(self) -> bool:
+        """Whether the step has ended."""
+        return not self._thread.is_alive()
+
     def wait(self) -> _Result:
         """Wait for the step and return its result, or raise its exception.
 

@@ -387,7 +387,8 @@ class SmallFiles:
         except LocalError as error:
             self._fail(wanted.numbered, error)
         else:
-            self._finish(published)
+            if published:
+                self._finish(published)
 
     def _finish(self, published: Sequence[Published]) -> None:
         """Report files of a group that has been committed."""
