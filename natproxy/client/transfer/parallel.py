@@ -37,6 +37,11 @@ class Ahead(Generic[_Result]):
         except RuntimeError:
             self._run()
 
+    @property
+    def done(self) -> bool:
+        """Whether the step has ended."""
+        return self._ended.is_set()
+
     def wait(self) -> _Result:
         """Wait for the step and return its result, or raise its exception.
 

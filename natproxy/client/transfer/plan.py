@@ -88,9 +88,12 @@ class MirrorPlan:
     @property
     def requests(self) -> Iterator[DownloadRequest]:
         """The requests for the files to download."""
+        tree = self.tree
+        # Joining each path takes longer than the rest.
+        root = os.path.join(tree.root, b"")
         for name, metadata, _ in self.downloads:
             below = path_below(name, self.top)
-            yield DownloadRequest(name, self.tree.path_of(below), metadata, self.tree, below)
+            yield DownloadRequest(name, root + below, metadata, tree, below)
 
     def check_directories(self) -> None:
         """Drop downloads into new directories that cannot be created.

@@ -35,6 +35,9 @@ from natproxy.protocol import Metadata
 GROUP_FILES = 4000
 """Files of a group: the next one begins with another directory, or after half as many more."""
 
+EARLY_FILES = 1000
+"""Files of a group that suffice if no other one is being committed."""
+
 GROUP_SIZE = 64 << 20
 """Bytes of a group."""
 
@@ -79,7 +82,7 @@ class Staging(Closing):
         self._root: LocalDirectory | None = None
         # ``None`` until the first file is written.
         self._opened_run: RunDirectory | None = None
-        self._opened_publisher: Publisher | None = None
+        self._publisher: Publisher | None = None
         self._inheritance: tuple[int, int | None, bytes] | None = None
         self._names = 0
         self._group = Group()
@@ -98,13 +101,18 @@ class Staging(Closing):
         self._unfinished: bytes | None = None
         self._committing = threading.Lock()
 
-    def fills(self, file: SmallFile) -> bool:
-        """Return whether the current group is to be committed before a file is written."""
+    def fills(self, file: SmallFile, idle: bool = False) -> bool:
+        """Return whether the current group is to be committed before a file is written.
+
+        :param idle: whether no other group is being committed.
+        """
         group = self._group
         if group.size >= GROUP_SIZE or group.count >= GROUP_FILES * 3 // 2:
             return True
         place = self._place
-        return group.count >= GROUP_FILES and not (place and place.directory == file.directory)
+        if group.count < (min(EARLY_FILES, GROUP_FILES) if idle else GROUP_FILES):
+            return False
+        return not (place and place.directory == file.directory)
 
     def find(self, request: DownloadRequest, directory: bytes) -> os.stat_result | None:
         """Return the metadata of the existing file of a request; ``None`` if there is none.
@@ -167,10 +175,12 @@ class Staging(Closing):
 
     def commit(self, group: Group) -> list[Published]:
         """Synchronize the files of a group and rename them; return the result of each."""
-        if not group.count:
+        publisher = self._publisher
+        if publisher is None or not group.count:
+            # No file has been written yet.
             return []
         with self._committing:
-            return self._publisher.publish(group)
+            return publisher.publish(group)
 
     def close(self) -> None:
         """Remove the run directory, with files that have not got their names."""
@@ -188,11 +198,6 @@ class Staging(Closing):
         assert self._opened_run is not None
         return self._opened_run
 
-    @property
-    def _publisher(self) -> Publisher:
-        assert self._opened_publisher is not None
-        return self._opened_publisher
-
     def _begin(self) -> None:
         """Create the run directory.
 
@@ -205,9 +210,7 @@ class Staging(Closing):
             self._opened_run = RunDirectory(self._root)
         except (OSError, LocalError) as error:
             raise Unstageable from error
-        self._opened_publisher = Publisher(
-            self._tree, self._run.descriptor, self._existing, self._durable
-        )
+        self._publisher = Publisher(self._tree, self._run.descriptor, self._existing, self._durable)
 
     def _open(self, directory: bytes) -> bool:
         """Open an existing directory of files; return false if it does not exist."""
