@@ -36,7 +36,7 @@ class Committer(Closing):
         """Return the metadata of an existing file; see `Staging.find`."""
         return self._staging.find(request, directory)
 
-    def make_space(self, file: SmallFile) -> list[Published]:
+    def advance_to(self, file: SmallFile) -> list[Published]:
         """Commit the current group if a file does not belong to it.
 
         :return: the results of the group before it, if any.
@@ -45,7 +45,7 @@ class Committer(Closing):
         return self._begin() if self._staging.fills(file, idle) else []
 
     def write(self, file: SmallFile, metadata: Metadata, data: bytes | memoryview) -> None:
-        """Stage a file, after `make_space`.
+        """Stage a file, after `advance_to`.
 
         :raises LocalError: if the file cannot be written.
         :raises Unstageable: as `Staging.write` does.

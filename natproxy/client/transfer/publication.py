@@ -1,4 +1,4 @@
-"""Rename the files of a group to their final names, once their bytes are on the disk."""
+"""Rename the files of a group to their names, once their bytes are on the disk."""
 
 from __future__ import annotations
 

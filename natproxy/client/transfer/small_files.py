@@ -388,7 +388,7 @@ class SmallFiles:
 
     def _write(self, wanted: _Wanted, metadata: Metadata, data: bytes | memoryview) -> None:
         # Files of an earlier group have their names, whatever becomes of this one.
-        self._finish(wanted.root.make_space(wanted.file))
+        self._finish(wanted.root.advance_to(wanted.file))
         try:
             wanted.root.write(wanted.file, metadata, data)
         except Unstageable:

@@ -68,7 +68,7 @@ class VolumeTests(SynchronousTestCase):
         self.free -= 1
         self.assert_refused(self.free + 1, size, size)
 
-    def test_smaller_file_does_not_make_space_for_another(self) -> None:
+    def test_smaller_file_frees_no_space_for_another(self) -> None:
         self.write(b"0", 50_000)
         self.free = 10
         self.assert_refused(11, 1, 11)
