@@ -48,7 +48,7 @@ def divide(size: int, count: int) -> list[Segment]:
     smallest = max(SMALLEST_SEGMENT, min(LAST_SEGMENT, size // count))
     marks = _marks(size, count, smallest)
     while len(marks) > MOST_SEGMENTS + 1:
-        smallest = min(2 * smallest, -(-size // MOST_SEGMENTS))
+        smallest = min(2 * smallest, size // MOST_SEGMENTS)
         marks = _marks(size, count, smallest)
     return [Segment(start, start, end) for start, end in pairwise(marks)]
 

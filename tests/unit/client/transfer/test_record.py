@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -51,6 +51,7 @@ class DivideTests(SynchronousTestCase):
             self.assertEqual(segment.done, segment.start)
             self.assertGreaterEqual(segment.end - segment.start, min(size, SMALLEST_SEGMENT))
 
+    @example(5194902350520611120, 64)
     @given(st.integers(64 * MIB, MAX_SIZE), st.integers(2, 64))
     def test_each_connection_has_a_segment(self, size: int, count: int) -> None:
         self.assertGreaterEqual(len(divide(size, count)), count)
