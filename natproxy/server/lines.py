@@ -17,11 +17,11 @@ with the square of their number.
 class SlicedLineReceiver(LineReceiver):
     """A ``LineReceiver`` that parses in slices, and keeps received bytes while it is paused.
 
-    A subclass pauses it in `lineReceived` to bound the work of a reactor turn: the rest of the
+    A subclass pauses it in ``lineReceived`` to bound the work of a reactor turn: the rest of the
     slice stays in the buffer of ``LineReceiver``, and the other bytes are kept here.
 
     :ivar at_line_start: whether everything that was received has been parsed as whole lines, so
-        that a subclass may pass a whole line to `lineReceived` itself.
+        that a subclass may pass a whole line to ``lineReceived`` itself.
     """
 
     delimiter = b"\n"
@@ -32,7 +32,7 @@ class SlicedLineReceiver(LineReceiver):
         self._kept = b""
 
     def dataReceived(self, data: bytes) -> None:
-        """Parse received bytes until `lineReceived` pauses; keep the rest."""
+        """Parse received bytes until ``lineReceived`` pauses; keep the rest."""
         self._kept += data
         self._parse()
 
@@ -41,7 +41,7 @@ class SlicedLineReceiver(LineReceiver):
         self._kept += data
 
     def parse_kept(self) -> None:
-        """Parse the bytes that were kept, until `lineReceived` pauses again."""
+        """Parse the bytes that were kept, until ``lineReceived`` pauses again."""
         self.paused = False
         # First the lines that LineReceiver holds, so that its buffer does not grow.
         super().dataReceived(b"")

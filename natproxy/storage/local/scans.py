@@ -164,7 +164,7 @@ def keys_after(runs: Iterable[tuple[bytes, ...]], rest: bytes) -> Iterator[Seque
 def _merged(parts: list[tuple[tuple[bytes, ...], int]]) -> Iterator[Sequence[bytes]]:
     """Merge sorted runs in batches, each sorted by one short call.
 
-    This takes a third of the time of `heapq.merge`: a sort merges parts that are sorted.
+    This takes a third of the time of ``heapq.merge``: a sort merges parts that are sorted.
 
     :param parts: the runs, and where in each to begin.
     """
