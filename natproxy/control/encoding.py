@@ -6,14 +6,13 @@ cost of a command. Each event is encoded once for all watchers that are at the s
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 
 from natproxy.nat.ring import EventRing, Lost
 from natproxy.nat.rows import ENDS, SEQ, Route, Row
 from natproxy.records.packed import parse_packed
-from natproxy.records.record import EPOCH, Origin, Record
+from natproxy.records.record import Origin, Record, format_time
 
 CACHED = 512
 """Events of which the JSON is cached."""
@@ -134,8 +133,7 @@ class EventLines:
         ]
         if route is None or serial is None or started is None:
             return encode(self._ring.record_of(row)) + b"\n"
-        second, fraction = divmod(time, 1_000_000)
-        moment = f'"{_second(second)}.{fraction:06d}Z"'
+        moment = _time(time)
         shared = self._shared.get(serial)
         if shared is None:
             shared = self._share(serial, started, route)
@@ -181,16 +179,7 @@ def _number(number: int | None) -> str:
 
 
 def _time(microseconds: int | None) -> str:
-    if microseconds is None:
-        return "null"
-    second, fraction = divmod(microseconds, 1_000_000)
-    return f'"{_second(second)}.{fraction:06d}Z"'
-
-
-@lru_cache(maxsize=64)
-def _second(seconds: int) -> str:
-    moment: datetime = EPOCH + timedelta(seconds=seconds)
-    return moment.isoformat(timespec="seconds")[:19]
+    return "null" if microseconds is None else f'"{format_time(microseconds)}"'
 
 
 # Hosts, states and the daemon's own name: few, and short.

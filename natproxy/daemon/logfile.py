@@ -11,8 +11,6 @@ import stat
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime, timezone
-from functools import lru_cache
 from threading import Lock
 from typing import Any, Protocol
 
@@ -24,6 +22,9 @@ from twisted.logger import (
     formatEventAsClassicLogText,
 )
 from zope.interface import implementer
+
+from natproxy.records.record import format_time as format_microseconds
+from natproxy.records.record import microseconds_of
 
 SIZE = 10
 """MiB that a log file may have before it is rotated."""
@@ -56,17 +57,7 @@ class Destination(Protocol):
 
 def format_time(when: float | None) -> str:
     """Format seconds since the epoch as UTC with microseconds."""
-    if when is None:
-        return "-"
-    second, fraction = divmod(round(when * 1_000_000), 1_000_000)
-    return f"{format_second(second)}.{fraction:06d}Z"
-
-
-# Most lines are of the same second as the line before.
-@lru_cache(maxsize=4)
-def format_second(second: int) -> str:
-    """Format whole seconds since the epoch as UTC: ``2026-11-26T14:03:07``."""
-    return datetime.fromtimestamp(second, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
+    return "-" if when is None else format_microseconds(microseconds_of(when))
 
 
 def format_line(event: LogEvent) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -140,8 +141,15 @@ def microseconds_of(seconds: float) -> int:
 
 def format_time(microseconds: int) -> str:
     """Format microseconds since the epoch as UTC: ``2026-11-26T14:03:07.123456Z``."""
-    moment = EPOCH + timedelta(microseconds=microseconds)
-    return moment.isoformat(timespec="microseconds")[:26] + "Z"
+    second, fraction = divmod(microseconds, 1_000_000)
+    return f"{format_second(second)}.{fraction:06d}Z"
+
+
+# Most records and log lines are of the same second as the one before.
+@lru_cache(maxsize=64)
+def format_second(seconds: int) -> str:
+    """Format whole seconds since the epoch as UTC: ``2026-11-26T14:03:07``."""
+    return (EPOCH + timedelta(seconds=seconds)).isoformat(timespec="seconds")[:19]
 
 
 def parse_time(text: str) -> int:

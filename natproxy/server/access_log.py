@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any
 
@@ -24,6 +23,7 @@ from natproxy.address import Address
 from natproxy.nat import Event, Failed, NATEntry
 from natproxy.nat.rows import files_of
 from natproxy.protocol import Command, encode_name, name_of
+from natproxy.records.record import format_time, microseconds_of
 from natproxy.server.events import Finished
 
 BATCH = 64
@@ -104,7 +104,8 @@ def _line_of_entry(entry: NATEntry, wall: float, now: float) -> str:
     first_byte = ABSENT if relaying is None else f"{relaying - started:.6f}"
     reason = entry.reason
     return (
-        f"{_moment(wall)} {_address(entry.client_address)} {local.port} {_address(upstream)}"
+        f"{format_time(microseconds_of(wall))} {_address(entry.client_address)} {local.port}"
+        f" {_address(upstream)}"
         f" {verb} {name} {files} {ABSENT if outcome is None else outcome._value_}"
         f" {entry.relayed} {first_byte} {now - started:.6f}"
         f" {ABSENT if reason is None else _word(reason)}\n"
@@ -122,8 +123,9 @@ def _line_of_command(event: Finished, wall: float, reason: str | None = None) ->
     client, command, outcome, sent, started, ended = event
     verb, name, files = _words_of(command.shown)
     return (
-        f"{_moment(wall)} {_address(client)} - - {verb} {name} {files} {outcome._value_} {sent}"
-        f" - {ended - started:.6f} {ABSENT if reason is None else _word(reason)}\n"
+        f"{format_time(microseconds_of(wall))} {_address(client)} - - {verb} {name} {files}"
+        f" {outcome._value_} {sent} - {ended - started:.6f}"
+        f" {ABSENT if reason is None else _word(reason)}\n"
     )
 
 
@@ -154,13 +156,3 @@ def _encoded(text: bytes) -> str:
     if text == b"-":
         return "%2D"
     return encode_name(text).decode("ascii") or ABSENT
-
-
-def _moment(wall: float) -> str:
-    second, fraction = divmod(round(wall * 1_000_000), 1_000_000)
-    return f"{_second(second)}.{fraction:06d}Z"
-
-
-@lru_cache(maxsize=4)
-def _second(second: int) -> str:
-    return datetime.fromtimestamp(second, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
