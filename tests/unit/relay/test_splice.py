@@ -206,7 +206,7 @@ class SpliceTurnTests(KernelCase):
         self.assertEqual((self.kernel.moves, self.shared.pool.lent), ([], 0))
         self.assertEqual(self.watched, (0, 1))
         self.assertTrue(self.client_outbound.paused)
-        # It has become writable with as much room: nothing more can be expected.
+        # It has become writable with the same free space: nothing more can be expected.
         self.ready()
         self.assertEqual(self.kernel.moves, [WORTHWHILE - 1])
         self.assertEqual(self.watched, (1, 0))
@@ -344,7 +344,7 @@ class SpliceTurnTests(KernelCase):
             self.ready()
             self.assertIsInstance(self.ends[0], PeerGone)
             self.assertEqual((self.watched, self.shared.pool.lent), ((0, 0), 0))
-            # It holds bytes that are nobody else's.
+            # It holds bytes that belong to this relay only.
             self.assertEqual(self.shared.pool.kept, 0)
 
     def test_outbound_is_free_after_cancel(self) -> None:
@@ -448,7 +448,7 @@ class SpliceTurnTests(KernelCase):
         for received, room, wrong in [*steps, *[(SLICE, SLICE, False)] * 20]:
             if self.ends:
                 break
-            # As much as a peer sends and reads, and a kernel that reports more room than there is.
+            # As much as a peer sends and reads, and a kernel that reports too much free space.
             kernel.received = min(
                 kernel.received + received, size - kernel.delivered - kernel.piped
             )
