@@ -457,13 +457,19 @@ class ConnectTests(SynchronousTestCase):
 
 
 class InterruptTests(PlayedCase):
-    def interrupted(self, connection: Connection, wait: Callable[[], object]) -> None:
-        """Interrupt the connection repeatedly until it fails."""
+    def interrupted(
+        self,
+        connection: Connection,
+        wait: Callable[[], object],
+        ready: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Interrupt the connection, once it is ready, repeatedly until it fails."""
         ended = threading.Event()
 
         def interrupt() -> None:
             while not ended.wait(0.01):
-                connection.interrupt()
+                if ready():
+                    connection.interrupt()
 
         thread = threading.Thread(target=interrupt)
         thread.start()
@@ -480,7 +486,11 @@ class InterruptTests(PlayedCase):
     def test_wait_on_a_used_connection_is_not_begun_again(self) -> None:
         connection = self.play([LISTED, (b"LIST\n", b"")], [LISTED], linger=True)
         self.list(connection)
-        self.interrupted(connection, lambda: connection.request(b"LIST"))
+        self.interrupted(
+            connection,
+            lambda: connection.request(b"LIST"),
+            ready=lambda: self.server.received.count(b"LIST") == 2,
+        )
         self.assertEqual(self.server.received.count(b"LIST"), 2)
 
     def test_wait_for_a_body_is_ended_from_another_thread(self) -> None:

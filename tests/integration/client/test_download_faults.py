@@ -341,7 +341,12 @@ class Version1Tests(DownloadCase):
     def test_whole_file(self) -> None:
         received = self.download()
         self.assertEqual(received, DownloadResult(self.path(b"a"), len(NEW), len(NEW), False))
-        self.assertEqual(self.server.commands, [b"FEAT", b"GET d/a", b"STAT d/a", b"DOWNLOAD d/a"])
+        self.server.close()
+        commands = self.server.commands
+        # The reply to FEAT suffices: the server may be reading the others still.
+        self.assertEqual(commands[:2], [b"FEAT", b"GET d/a"])
+        self.assertEqual(set(commands[2:]), {b"STAT d/a", b"DOWNLOAD d/a"})
+        self.assertEqual(len(commands), 4)
         self.assertIn("version 1 only", self.events[0].message)
         self.assertEqual(self.events[-1], Event(b"d/a", Phase.COMPLETE, len(NEW), len(NEW)))
         self.assert_whole()

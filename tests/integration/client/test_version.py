@@ -262,7 +262,8 @@ class NeedsTests(SessionCase):
                 f"{self.server.server_address} speaks version 1 of the protocol only:"
                 f" it cannot {what}",
             )
-        # The first command is in the same write as FEAT.
+        # The first command is in the same write as FEAT: the server may still be reading it.
+        self.server.close()
         self.assertEqual(self.server.lines, [b"FEAT", b"LS"])
 
 
