@@ -47,11 +47,6 @@ class SyncReport:
         return self.plan.unchanged + self.totals.unchanged
 
     @property
-    def missing(self) -> int:
-        """Number of names that cannot be downloaded."""
-        return len(self.plan.obstacles) + len(self.plan.unread)
-
-    @property
     def exit_status(self) -> int:
         """The exit status of the first error that `complain` reports; 0 if there is none."""
         plan = self.plan

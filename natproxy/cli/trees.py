@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from itertools import chain
+from contextlib import closing
 from typing import NamedTuple
 
 from natproxy.cli.collection import rare_collections
@@ -26,14 +25,13 @@ from natproxy.client.errors import (
     UsageError,
 )
 from natproxy.client.listing import MOST_ENTRIES
-from natproxy.client.retry import Retrier
 from natproxy.client.transfer.batch import download_all, download_and_count
-from natproxy.client.transfer.mirror import compare
+from natproxy.client.transfer.listed import ListedDownloads
+from natproxy.client.transfer.mirror import MirrorRules, compare_pages, plan_for
 from natproxy.client.transfer.pattern import Pattern
 from natproxy.client.transfer.request import DownloadOptions, DownloadRequest
 from natproxy.client.transfer.selection import Rule, Selection
 from natproxy.client.transfer.tree import LocalTree
-from natproxy.client.transfer.volumes import require_space_for
 from natproxy.client.url import parse_path
 from natproxy.protocol import DIRECTORY, Metadata
 
@@ -58,8 +56,7 @@ class TreeDownloads:
     def __init__(self, arguments: Namespace, sessions: Sessions) -> None:
         self._arguments = arguments
         self._sessions = sessions
-        self._selection = selection_of(arguments, sessions)
-        self._limit = limit_of(arguments)
+        self._rules = MirrorRules(False, limit_of(arguments), selection_of(arguments, sessions))
         self._files: list[DownloadRequest] = []
         self._directories: list[Directory] = []
         self._place = b"."
@@ -70,25 +67,41 @@ class TreeDownloads:
         arguments, complain = self._arguments, self._sessions.complain
         session = self._find()
         jobs = jobs_of(arguments)
-        with ExitStack() as stack:
-            stack.enter_context(rare_collections())
-            display = stack.enter_context(display_for(arguments.progress, arguments.quiet))
+        reports: list[SyncReport] = []
+        with (
+            rare_collections(),
+            display_for(arguments.progress, arguments.quiet) as display,
+        ):
             retry = retrier_of(arguments, session, display.show_message)
-            reports = list(self._compared(session, retry, stack))
-            size = self._size(reports)
-            self._require_space(reports, size)
-            for report in reports:
-                report.plan.check_directories()
-            display.expect(
-                sum(len(each.plan.downloads) + each.missing for each in reports) + len(self._files),
-                size,
-            )
-            for report in reports:
-                report.show_missing(display)
-                plan = report.plan
-                report.totals = download_and_count(session, plan.requests, options, jobs, display)
-                report.show_obstacles(display, plan.create_directories(options.durable))
-                display.report(report.facts())
+            listed = ListedDownloads(self._place, display.expect, self._files)
+            for number, directory in enumerate(self._directories, 1):
+                more = number < len(self._directories)
+                try:
+                    # There may be many: one of them is open at a time.
+                    with LocalTree(directory.root) as tree:
+                        plan = plan_for(directory.name, tree, self._rules)
+                        report = SyncReport(plan)
+                        with closing(compare_pages(session, plan, self._rules, retry)) as pages:
+                            requests = listed.add(plan, pages, more)
+                            report.totals = download_and_count(
+                                session, requests, options, jobs, display
+                            )
+                        report.show_missing(display)
+                        report.show_obstacles(display, plan.create_directories(options.durable))
+                except (Unsupported, Unavailable):
+                    raise
+                except (ServerError, LocalError, UsageError) as error:
+                    if isinstance(error, LocalError) and error.errno == errno.ENOSPC:
+                        raise
+                    self._sessions.complain(str(error))
+                    self._status = self._status or error.exit_status
+                    listed.show(more)
+                else:
+                    reports.append(report)
+                    display.report(report.facts())
+            if self._files:
+                listed.require_space()
+                listed.show()
             results = download_all(session, self._files, options, jobs, display)
         for report in reports:
             report.complain(complain, delete=False)
@@ -131,29 +144,6 @@ class TreeDownloads:
             else:
                 self._files.append(request._replace(metadata=metadata))
         return session
-
-    def _compared(self, session: Session, retry: Retrier, stack: ExitStack) -> Iterator[SyncReport]:
-        """Yield a plan for each directory; report those that cannot be listed."""
-        for name, root in self._directories:
-            try:
-                tree = stack.enter_context(LocalTree(root))
-                plan = compare(session, name, tree, False, self._limit, retry, self._selection)
-            except (Unsupported, Unavailable):
-                raise
-            except (ServerError, LocalError, UsageError) as error:
-                self._sessions.complain(str(error))
-                self._status = self._status or error.exit_status
-            else:
-                yield SyncReport(plan)
-
-    def _require_space(self, reports: Sequence[SyncReport], size: int) -> None:
-        plans = (each.plan.requests for each in reports)
-        require_space_for(chain(self._files, *plans), size, self._place)
-
-    def _size(self, reports: Sequence[SyncReport]) -> int:
-        """Return the bytes to download."""
-        files = (each.metadata.size for each in self._files if each.metadata is not None)
-        return sum(files) + sum(each.plan.size for each in reports)
 
 
 def is_content(path: str) -> bool:

@@ -39,6 +39,9 @@ T = TypeVar("T")
 LONGEST_PAGE = 10_000
 """Entries of a page that is not shown to people as it arrives: the most that a server sends."""
 
+FIRST_PAGE = 2000
+"""Entries of the first page, if what it lists is used while the next one is received."""
+
 
 class Listing:
     """The listing of one directory, checked page by page.
@@ -51,6 +54,7 @@ class Listing:
     :param after: the name after which the listing begins; empty for the beginning.
     :param limit: entries at most; ``None`` for any number.
     :param page: entries of a page at most; ``None`` for the server's own limit.
+    :param first: entries of the first page at most; ``None`` for as many as of any.
     :ivar after: the name after which the next page begins.
     :ivar more: whether there is a next page.
     """
@@ -62,6 +66,7 @@ class Listing:
         after: bytes = b"",
         limit: int | None = MOST_ENTRIES,
         page: int | None = None,
+        first: int | None = None,
     ) -> None:
         self.after = after
         self.more = True
@@ -69,6 +74,7 @@ class Listing:
         self._depth = depth
         self._limit = limit
         self._page = page
+        self._first = first or page
         self._entries = 0
         self._empty = 0
         self._unnamed = 0
@@ -83,12 +89,12 @@ class Listing:
             listed became unreadable: their content is missing.
         """
         while self.more:
-            yield Page(self, self._arguments(self.after))
+            yield Page(self, self._arguments(self.after, self._page))
         self.finish()
 
     def begin(self) -> RawPage:
         """Return the request for the first page, which is parsed by `take`."""
-        return RawPage(self._arguments(self.after))
+        return RawPage(self._arguments(self.after, self._first))
 
     def following(self, words: bytes, body: bytes) -> RawPage | None:
         """Return the request for the page after one, before that is parsed; ``None`` without one.
@@ -103,7 +109,7 @@ class Listing:
             end = len(body) - len(_LAST_LINE) - 1
             line = body[body.rfind(b"\n", 0, max(end, 0)) + 1 : max(end, 0)]
             after = decode_name(line.rpartition(b" ")[2])
-        return RawPage(self._arguments(after))
+        return RawPage(self._arguments(after, self._page))
 
     def finish(self) -> None:
         """Check that the listing is complete, after its last page.
@@ -113,8 +119,8 @@ class Listing:
         if self._unnamed:
             raise ListingIncomplete(self._unnamed)
 
-    def _arguments(self, after: bytes) -> Arguments:
-        return Arguments(self._name, depth=self._depth, after=after, limit=self._page)
+    def _arguments(self, after: bytes, page: int | None) -> Arguments:
+        return Arguments(self._name, depth=self._depth, after=after, limit=page)
 
     def take(self, words: bytes, body: bytes) -> list[Entry]:
         """Parse a page and return its entries.

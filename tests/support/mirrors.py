@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from natproxy.client.transfer.mirror import compare
+from natproxy.client.transfer.mirror import MirrorRules, compare
 from natproxy.client.transfer.plan import MirrorPlan
 from natproxy.client.transfer.tree import LocalTree
 from natproxy.protocol import printable
@@ -19,7 +19,7 @@ class MirrorCase(ServedFilesCase):
         return tree
 
     def compare(self, name: bytes = b"", **options: Any) -> MirrorPlan:
-        return compare(self.session, name, self.tree(), **options)
+        return compare(self.session, name, self.tree(), MirrorRules(**options))
 
     def extra(self, plan: MirrorPlan) -> list[bytes]:
         return [each.path for each in plan.extra]

@@ -73,6 +73,8 @@ class Sync(Command):
         )
 
     def run(self, arguments: Namespace, sessions: Sessions) -> int:
+        from contextlib import closing
+
         from natproxy.cli.collection import rare_collections
         from natproxy.cli.context import retrier_of
         from natproxy.cli.display import display_for
@@ -84,17 +86,20 @@ class Sync(Command):
         from natproxy.client.transfer.batch import download_and_count
         from natproxy.client.transfer.deletion import delete, deletion_refusal
         from natproxy.client.transfer.destination import Existing
-        from natproxy.client.transfer.mirror import compare
+        from natproxy.client.transfer.listed import ListedDownloads
+        from natproxy.client.transfer.mirror import MirrorRules, compare_pages, plan_for
         from natproxy.client.transfer.tree import LocalTree
-        from natproxy.client.transfer.volumes import require_space_for
 
         if arguments.max_delete is not None and not arguments.delete:
             raise UsageError("--max-delete limits --delete: both are needed")
         remote = "" if arguments.remote == "." else arguments.remote
         session, (name,) = sessions.targets(arguments, [remote])
-        limit = limit_of(arguments)
-        selection = selection_of(arguments, sessions)
-        equality = _equality(arguments)
+        rules = MirrorRules(
+            arguments.delete,
+            limit_of(arguments),
+            selection_of(arguments, sessions),
+            _equality(arguments),
+        )
         dry_run = arguments.dry_run
         with (
             rare_collections(),
@@ -102,24 +107,28 @@ class Sync(Command):
             display_for(arguments.progress, arguments.quiet) as display,
         ):
             retry = retrier_of(arguments, session, display.show_message)
-            plan = compare(session, name, tree, arguments.delete, limit, retry, selection, equality)
+            plan = plan_for(name, tree, rules)
             report = SyncReport(plan)
+            existing = Existing.REPLACE if plan.replaces else Existing.UPDATE
+            options = download_options_of(arguments, existing)
+            with closing(compare_pages(session, plan, rules, retry)) as pages:
+                if dry_run:
+                    for _ in pages:
+                        pass
+                    display.expect(len(plan.downloads) + plan.missing, plan.size)
+                else:
+                    # Pages are compared as they arrive, while files of earlier ones are received.
+                    requests = ListedDownloads(tree.root, display.expect).add(plan, pages)
+                    report.totals = download_and_count(
+                        session, requests, options, jobs_of(arguments), display
+                    )
             if arguments.delete:
                 report.refusal = deletion_refusal(
                     plan.extra, plan.local_files, plan.source_files, arguments.max_delete
                 )
-            if not dry_run:
-                require_space_for(plan.requests, plan.size, tree.root)
-                plan.check_directories()
-            display.expect(len(plan.downloads) + report.missing, plan.size)
             if not dry_run or arguments.progress == "json":
                 report.show_missing(display)
             if not dry_run:
-                existing = Existing.REPLACE if plan.replaces else Existing.UPDATE
-                options = download_options_of(arguments, existing)
-                report.totals = download_and_count(
-                    session, plan.requests, options, jobs_of(arguments), display
-                )
                 report.show_obstacles(display, plan.create_directories(options.durable))
                 if report.refusal is None and not report.incomplete:
                     report.deleted = delete(tree, plan.extra)

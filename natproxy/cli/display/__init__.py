@@ -56,10 +56,11 @@ class Display(Protocol):
         such as those of a resumed download, do not count as speed.
         """
 
-    def expect(self, files: int, size: int | None) -> None:
+    def expect(self, files: int, size: int | None, more: bool = False) -> None:
         """Take the totals of all files that will have events; they replace earlier totals.
 
         :param size: of all files together, in bytes; ``None`` if unknown.
+        :param more: whether they may grow: further files are still being listed.
         """
 
     def show_message(self, message: str) -> None:

@@ -66,8 +66,8 @@ class Bars(Closing):
             # The bar of the file has no space for the message.
             self.show_message(message_of(event))
 
-    def expect(self, files: int, size: int | None) -> None:
-        self._tally.expect(files, size)
+    def expect(self, files: int, size: int | None, more: bool = False) -> None:
+        self._tally.expect(files, size, more)
 
     def show_message(self, message: str) -> None:
         with suppress(OSError, ValueError):

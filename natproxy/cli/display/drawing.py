@@ -158,8 +158,10 @@ class _Drawing:
         done, size = view.bytes_done, view.bytes_total
         # Without all sizes, the fraction is that of the files.
         ended = view.files_done + view.files_failed
-        fraction = done / size if size else ended / view.files_total
-        over = ended >= view.files_total
+        fraction = None
+        if not view.more:
+            fraction = done / size if size else ended / view.files_total
+        over = ended >= view.files_total and not view.more
         time = f"in {text.elapsed(view.seconds)}" if over else _eta(view.seconds_left)
         per_second = view.per_second
         if not self.moving and view.seconds:
@@ -230,10 +232,11 @@ def _last(name: str, columns: int) -> str:
 
 
 def _files(view: View, wide: bool) -> str:
+    total = text.count_of(view.files_total, view.more)
     if not wide:
-        return f"{view.files_received}/{view.files_total}"
+        return f"{view.files_received}/{total}"
     failed = f", {view.files_failed} failed" if view.files_failed else ""
-    return f"{view.files_received} of {view.files_total} files{failed}"
+    return f"{view.files_received} of {total} files{failed}"
 
 
 def _eta(seconds_left: float | None) -> str:

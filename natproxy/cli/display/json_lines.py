@@ -8,13 +8,14 @@ Each line has these members; an unknown number is ``null``::
      "seconds_left": 2.0,
      "current": [{"name": "b.iso", "phase": "receiving", "done": 2000, "size": 5000}]}
 
-``time`` is in seconds since the display was created. ``"fetched"`` counts the bytes received
-from the server, including discarded ones; ``done`` the bytes that are on the disk, including
-those from before. A message for people is the member ``message`` of a file or of the whole
-line. A line about a change of phase also has ``event``, with the members of a file. A small file
-that is received with others has no line but that of its end, whose totals may be those of 0.1
-seconds before. The last line has ``"ended": true``. ``sync`` adds a line whose member ``sync`` is
-its result.
+``time`` is in seconds since the display was created. While the server is still listing, there are
+no totals, and ``"files"`` has ``"listed"``, the number that is known so far. ``"fetched"`` counts
+the bytes received from the server, including discarded ones; ``done`` the bytes that are on the
+disk, including those from before. A message for people is the member ``message`` of a file or of the
+whole line. A line about a change of phase also has ``event``, with the members of a file. A small
+file that is received with others has no line but that of its end, whose totals may be those of
+0.1 seconds before. The last line has ``"ended": true``. ``sync`` adds a line whose member ``sync``
+is its result.
 
 Phases are those of `natproxy.client.events.Phase`. Everything is ASCII. A byte of a name that
 is not UTF-8, ``0xNN``, is a lone surrogate ``\udcNN``, as ``os.fsencode`` expects it.
@@ -78,8 +79,8 @@ class JsonLines(Closing):
             age = OLDEST if changed.phase in ENDS and not changed.seconds else 0.0
             self._write({"event": _members(changed)}, age)
 
-    def expect(self, files: int, size: int | None) -> None:
-        self._tally.expect(files, size)
+    def expect(self, files: int, size: int | None, more: bool = False) -> None:
+        self._tally.expect(files, size, more)
 
     def show_message(self, message: str) -> None:
         if not self._quiet:
@@ -115,13 +116,14 @@ class JsonLines(Closing):
 
     def _line(self) -> dict[str, object]:
         view = self._tally.view()
+        total = view.files_total
         return {
             "time": round(view.seconds, 3),
             "files": {
                 "done": view.files_done,
                 "unchanged": view.files_unchanged,
                 "failed": view.files_failed,
-                "total": view.files_total,
+                **({"total": None, "listed": total} if view.more else {"total": total}),
             },
             "bytes": {
                 "done": view.bytes_done,

@@ -43,7 +43,7 @@ class Messages(Closing):
             if not known:
                 self.show_message(message_of(event))
 
-    def expect(self, files: int, size: int | None) -> None:
+    def expect(self, files: int, size: int | None, more: bool = False) -> None:
         """Ignore the totals."""
 
     def show_message(self, message: str) -> None:
@@ -85,8 +85,8 @@ class Lines(Messages):
         if ended is not None and ended.phase is Phase.COMPLETE:
             self._write(_complete(ended))
 
-    def expect(self, files: int, size: int | None) -> None:
-        self._tally.expect(files, size)
+    def expect(self, files: int, size: int | None, more: bool = False) -> None:
+        self._tally.expect(files, size, more)
 
     def tick(self) -> None:
         """Write a line of progress if a file is in progress, or bytes have been received."""
@@ -128,7 +128,7 @@ def _one(row: Row) -> str:
 
 
 def _several(view: View) -> str:
-    facts = [f"{view.files_received} of {view.files_total} files"]
+    facts = [f"{view.files_received} of {text.count_of(view.files_total, view.more)} files"]
     if view.files_failed:
         facts.append(f"{view.files_failed} failed")
     facts.append(text.percent(view.bytes_done, view.bytes_total))

@@ -56,6 +56,7 @@ class View(NamedTuple):
     :ivar received: bytes received from the server, including discarded ones.
     :ivar per_second: bytes received per second; ``None`` if unknown.
     :ivar seconds_left: estimated; ``None`` if unknown.
+    :ivar more: whether ``files_total`` may grow; then the other totals are unknown.
     """
 
     seconds: float
@@ -71,6 +72,7 @@ class View(NamedTuple):
     received: int
     per_second: float | None
     seconds_left: float | None
+    more: bool = False
 
 
 class Tally:
@@ -89,6 +91,7 @@ class Tally:
         self._counts = dict.fromkeys(ENDS, 0)
         self._expected_files = 0
         self._expected_size: int | None = None
+        self._more = False
         # Totals of the files that have ended.
         self._bytes = 0
         self._received = 0
@@ -101,11 +104,12 @@ class Tally:
         self._files_together = 0
         self._files_together_ended = 0
 
-    def expect(self, files: int, size: int | None) -> None:
+    def expect(self, files: int, size: int | None, more: bool = False) -> None:
         """Set the expected totals; see `natproxy.cli.display.Display.expect`."""
         with self._lock:
             self._expected_files = files
             self._expected_size = size
+            self._more = more
 
     def add(self, event: Event) -> Row | None:
         """Add an event.
@@ -166,7 +170,8 @@ class Tally:
                 total,
                 received,
                 per_second,
-                _longest(_seconds_left(left, per_second), rows),
+                None if self._more else _longest(_seconds_left(left, per_second), rows),
+                self._more,
             )
 
     @property
@@ -174,6 +179,8 @@ class Tally:
         return len(self._files) + sum(self._counts.values())
 
     def _total(self, done: int) -> int | None:
+        if self._more:
+            return None
         if self._expected_size is not None:
             return max(self._expected_size, done)
         if self._seen < self._expected_files:

@@ -69,3 +69,8 @@ def _unit(size: float) -> int:
 def _digits(size: float, unit: int) -> str:
     scaled = size / 1000**unit
     return f"{scaled:.1f}" if unit and scaled < 99.95 else f"{scaled:.0f}"
+
+
+def count_of(total: int, more: bool) -> str:
+    """Return a total number: ``2000``; ``2000+`` if it may grow."""
+    return f"{total}+" if more else str(total)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, count, islice
@@ -14,7 +13,7 @@ from natproxy.client.errors import ClientError, Interrupted
 from natproxy.client.events import Progress, ignore_event
 from natproxy.client.retry import Cancellation, Outage
 from natproxy.client.transfer.download import Download
-from natproxy.client.transfer.parallel import run_parallel
+from natproxy.client.transfer.parallel import Workers, run_parallel
 from natproxy.client.transfer.request import (
     DownloadOptions,
     DownloadRequest,
@@ -23,9 +22,6 @@ from natproxy.client.transfer.request import (
     Report,
 )
 from natproxy.protocol import MAX_PACKED
-
-# Requests for small files that are taken at once: the lock costs as much as sorting one.
-_TAKEN = 64
 
 
 class Failure(NamedTuple):
@@ -107,40 +103,36 @@ def download_and_count(
 
 
 class _Sorter:
-    """Divides requests into small files and others, as they are taken by several threads."""
+    """Divides requests, as they are taken, into small files and others.
 
-    def __init__(self, requests: Iterable[DownloadRequest]) -> None:
+    Requests may be those of a listing that is not complete: none is taken before it is needed.
+
+    :param large: called with each request for a file that is not small, when it is found.
+    :ivar error: the exception that has ended the requests. Those before it are carried out.
+    """
+
+    def __init__(
+        self, requests: Iterable[DownloadRequest], large: Callable[[Numbered], object]
+    ) -> None:
+        self.error: Exception | None = None
         self._source = map(Numbered, count(), requests)
-        self._small: deque[Numbered] = deque()
-        self._large: deque[Numbered] = deque()
-        self._lock = threading.Lock()
+        self._large = large
 
     def small(self) -> Iterator[Numbered]:
         """Yield requests for files that may be small."""
-        while files := self._take(self._small, self._large, True, _TAKEN):
-            yield from files
+        for numbered in self.remaining():
+            if _may_be_small(numbered.request):
+                yield numbered
+            else:
+                self._large(numbered)
 
-    def large(self) -> Iterator[Numbered]:
-        """Yield the other requests."""
-        while files := self._take(self._large, self._small, False, 1):
-            yield from files
-
-    def _take(
-        self, wanted: deque[Numbered], others: deque[Numbered], small: bool, most: int
-    ) -> list[Numbered]:
-        """Return the next requests of a kind, at most so many; none after the last one."""
-        with self._lock:
-            taken = [wanted.popleft() for _ in range(min(most, len(wanted)))]
-            if taken:
-                return taken
-            for numbered in self._source:
-                if _may_be_small(numbered.request) is not small:
-                    others.append(numbered)
-                    continue
-                taken.append(numbered)
-                if len(taken) == most:
-                    break
-            return taken
+    def remaining(self) -> Iterator[Numbered]:
+        """Yield all requests that have not been taken."""
+        try:
+            yield from self._source
+        except Exception as error:
+            # It is no failure of the download before which it is raised.
+            self.error = error
 
 
 def _may_be_small(request: DownloadRequest) -> bool:
@@ -157,7 +149,9 @@ def _download(
 ) -> None:
     """Download files, small ones together.
 
+    :param requests: those for small files are taken by the calling thread alone.
     :param report: called with each result, in any order and in any thread.
+    :raises Exception: what ``requests`` raises, after the downloads before it.
     """
     cancellation = Cancellation()
     outage = Outage()
@@ -173,19 +167,25 @@ def _download(
         else:
             report(numbered, result)
 
-    sorter = _Sorter(requests)
-    small = sorter.small()
-    first = [*islice(small, 2)]
-    left: list[Numbered] = first
-    steps: Iterable[Callable[[], object]] = (partial(download, each) for each in sorter.large())
-    if len(first) > 1:
+    with Workers(jobs, cancellation, session.interrupt) as workers:
+        sorter = _Sorter(requests, lambda numbered: workers.add(partial(download, numbered)))
+        small = sorter.small()
+        first = [*islice(small, 2)]
         # One file, as most commands have, does not need it.
-        from natproxy.client.transfer.small_files import SmallFiles
+        together = len(first) > 1
+        unsent = iter(first)
+        left: list[Numbered] = []
+        if together:
+            from natproxy.client.transfer.small_files import SmallFiles
 
-        files = SmallFiles(session, options, report, progress, cancellation, outage)
-        left = []
-        steps = chain([lambda: left.extend(files.run(chain(first, small)))], steps)
+            files = SmallFiles(session, options, report, progress, cancellation, outage)
+            left = files.run(chain(unsent, small))
+        workers.finish()
+    rest: Iterable[Numbered] = chain(left, unsent, sorter.remaining())
+    if together:
+        # They cannot be downloaded together: the server, or a file, may be gone.
+        rest = map(Numbered.unlisted, rest)
+    steps = (partial(download, each) for each in rest)
     run_parallel(steps, jobs, cancellation, session.interrupt)
-    # One small file, and those that cannot be downloaded together.
-    steps = (partial(download, each) for each in chain(left, small))
-    run_parallel(steps, jobs, cancellation, session.interrupt)
+    if sorter.error is not None:
+        raise sorter.error

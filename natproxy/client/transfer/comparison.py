@@ -74,6 +74,8 @@ class Comparison:
         self._candidates: list[ExtraPath] = []
         # Device and inode of local files whose listed name is an alias of the local one.
         self._aliases: set[tuple[int, int]] = set()
+        # Whether a directory that is not listed was found here under the name of its content.
+        self._unlisted = False
         # A directory under an alias whose content is not compared: nothing is extra then.
         self._uncompared: LocalError | None = None
         # The prefix of paths in the directory of the last listed entry, if that is ready.
@@ -188,6 +190,11 @@ class Comparison:
             self._local.skip()
         if local is not None:
             self._local.advance()
+
+    @property
+    def has_aliases(self) -> bool:
+        """Whether local entries may have other names than in the listing."""
+        return bool(self._aliases) or self._unlisted
 
     def finish(self) -> None:
         """Compare the remaining local paths and complete the plan."""
@@ -399,6 +406,7 @@ class Comparison:
         except LocalError as error:
             return self._compare_directory(path, LocalEntry(path, 0, error=error))
         local = None if metadata is None else _local_entry(path, metadata)
+        self._unlisted = self._unlisted or local is not None
         return self._compare_directory(path, local)
 
     def _unreadable(self, path: bytes, error: LocalError) -> None:

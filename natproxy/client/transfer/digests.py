@@ -40,7 +40,7 @@ def compare_digests(session: Session, plan: MirrorPlan, retry: Retry) -> None:
                 _sort(plan, entry, error)
             else:
                 _sort(plan, entry, digest)
-    plan.downloads.sort(key=lambda entry: entry.name)
+    plan.sort_new()
 
 
 def _compare_pipelined(session: Session, plan: MirrorPlan, files: deque[Entry]) -> bool:

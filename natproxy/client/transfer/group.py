@@ -10,6 +10,9 @@ from natproxy.client.errors import LocalError
 from natproxy.client.transfer.request import DownloadRequest
 from natproxy.protocol import Metadata
 
+GROUP_SIZE = 64 << 20
+"""Bytes of a group."""
+
 
 class SmallFile(NamedTuple):
     """A small file to download.

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Generator
 from contextlib import closing
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from natproxy.client.blocking.session import Session
 from natproxy.client.errors import (
@@ -20,7 +20,7 @@ from natproxy.client.errors import (
     Unsupported,
     UsageError,
 )
-from natproxy.client.listing import LONGEST_PAGE, MOST_ENTRIES, Listing
+from natproxy.client.listing import FIRST_PAGE, LONGEST_PAGE, MOST_ENTRIES, Listing
 from natproxy.client.requests import as_name
 from natproxy.client.transfer.comparison import Comparison
 from natproxy.client.transfer.digests import compare_digests
@@ -38,43 +38,81 @@ def run_once(step: Callable[[], _Result]) -> _Result:
     return step()
 
 
+class MirrorRules(NamedTuple):
+    """What belongs to a mirror, and how it is compared.
+
+    :ivar delete: whether `MirrorPlan.extra` is needed.
+    :ivar limit: entries that the server may list; ``None`` for any number.
+    :ivar selection: of entries, by their paths below the directory. Others are neither
+        downloaded nor extra. ``None`` for all.
+    :ivar equality: when a local file counts as unchanged.
+    """
+
+    delete: bool = True
+    limit: int | None = MOST_ENTRIES
+    selection: Selection | None = None
+    equality: Equality = Equality.SIZE_AND_TIME
+
+
+ALL = MirrorRules()
+"""A mirror of everything."""
+
+
 def compare(
     session: Session,
     name: bytes,
     tree: LocalTree,
-    delete: bool = True,
-    limit: int | None = MOST_ENTRIES,
+    rules: MirrorRules = ALL,
     retry: Retry = run_once,
-    selection: Selection | None = None,
-    equality: Equality = Equality.SIZE_AND_TIME,
 ) -> MirrorPlan:
     """Compare a directory on the server with a local one; nothing is changed.
 
+    The parameters and exceptions are those of `compare_pages`.
+    """
+    plan = plan_for(name, tree, rules)
+    for _ in compare_pages(session, plan, rules, retry):
+        pass
+    return plan
+
+
+def plan_for(name: bytes, tree: LocalTree, rules: MirrorRules) -> MirrorPlan:
+    """Return an empty plan.
+
     :param name: of the directory on the server; empty for the served one.
     :param tree: the local directory, which need not exist.
-    :param delete: whether `MirrorPlan.extra` is needed.
-    :param limit: entries that the server may list; ``None`` for any number.
+    """
+    name = as_name(name)
+    replaces = rules.equality is Equality.CHECKSUM
+    return MirrorPlan(tree, b"" if name == ROOT else name, replaces)
+
+
+def compare_pages(
+    session: Session, plan: MirrorPlan, rules: MirrorRules, retry: Retry
+) -> Generator[bool, None, None]:
+    """Compare a directory on the server with a local one, page by page; nothing is changed.
+
+    What is planned so far may be downloaded while the next page is received. A page after which
+    that is not so is not yielded: a file that is downloaded under another name than the local
+    traversal will find would be extra.
+
+    :param plan: the plan to fill.
     :param retry: runs each command. After a failure, a listing continues with the missing page.
-    :param selection: of entries, by their paths below the directory. Others are neither
-        downloaded nor extra. ``None`` for all.
-    :param equality: when a local file counts as unchanged.
-    :raises UsageError: if ``name`` is not a directory on the server.
+    :return: yields whether entries may follow. The plan is complete after the last page, and
+        ``extra`` is empty before.
+    :raises UsageError: if the name is not that of a directory on the server.
     :raises NotUnderstood: if the server lists a name outside of the directory.
     :raises TooManyEntries: if it lists more entries than the limit.
     :raises LocalError: if the local directory cannot be listed.
     """
-    name = as_name(name)
-    if name == ROOT:
-        name = b""
-    listing = Listing(name, math.inf, limit=limit, page=LONGEST_PAGE)
+    name = plan.top
+    listing = Listing(name, math.inf, limit=rules.limit, page=LONGEST_PAGE, first=FIRST_PAGE)
     try:
         # `FEAT` travels with the first command.
         first = retry(partial(session.run, listing.begin()))
     except Unsupported:
         session.require_version_2("list what has changed")
         raise
-    plan = MirrorPlan(tree, top=name, replaces=equality is Equality.CHECKSUM)
-    comparison = Comparison(plan, delete, selection, equality)
+    comparison = Comparison(plan, rules.delete, rules.selection, rules.equality)
     # An entry of the first page, if the listing has several.
     landmark = b""
     try:
@@ -89,15 +127,17 @@ def compare(
                 if listing.more and not landmark:
                     readable = (each.name for each in page if each.metadata.type != UNREAD)
                     landmark = next(readable, b"")
+                if plan.same_size:
+                    compare_digests(session, plan, retry)
+                if listing.more and not (rules.delete and comparison.has_aliases):
+                    yield True
     except ListingIncomplete as error:
         plan.incomplete = error
     comparison.finish()
-    if plan.same_size:
-        compare_digests(session, plan, retry)
     if plan.extra:
         _check_vanished(session, retry, plan, landmark)
         _check_unlisted(session, retry, plan, comparison.without_listed_content())
-    return plan
+    yield False
 
 
 _RawPage = tuple[bytes, bytes]
@@ -124,13 +164,22 @@ def _pages(
             if ahead is None:
                 break
             page = ahead.wait()
-        except WireError as error:
-            raise _not_understood(session, error) from error
-        finally:
+        except Exception as error:
             if ahead is not None:
-                # After a failure, the next page is not needed.
+                # Downloads of earlier pages continue: they must not be interrupted.
+                ahead.cancel(_do_nothing)
+            if isinstance(error, WireError):
+                raise _not_understood(session, error) from error
+            raise
+        except BaseException:
+            if ahead is not None:
                 ahead.cancel(session.interrupt)
+            raise
     listing.finish()
+
+
+def _do_nothing() -> None:
+    """Let the request for a page come to its end."""
 
 
 def _not_understood(session: Session, error: WireError) -> NotUnderstood:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import chain, islice
 from operator import length_hint
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from natproxy.client.retry import Cancellation
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 _Result = TypeVar("_Result")
 
@@ -41,6 +45,11 @@ class Ahead(Generic[_Result]):
     def done(self) -> bool:
         """Whether the step has ended."""
         return self._ended.is_set()
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the step has returned a result."""
+        return bool(self._results)
 
     def wait(self) -> _Result:
         """Wait for the step and return its result, or raise its exception.
@@ -90,9 +99,6 @@ def run_parallel(
     first = list(islice(remaining, 2))
     if width == 1 or len(first) <= 1:
         return [step() for step in chain(first, remaining)]
-    # Imported here because most commands download one file over one connection.
-    from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-
     numbered = enumerate(chain(first, remaining))
     results: dict[int, _Result] = {}
     lock = threading.Lock()
@@ -112,26 +118,108 @@ def run_parallel(
                 raise
             results[number] = result
 
-    count = min(width, max(2, length_hint(steps, width)))
-    with ThreadPoolExecutor(count) as threads:
-        workers: list[Future[None]] = []
+    threads: list[Ahead[None]] = []
+    with _ended(threads, cancellation, interrupt):
         try:
-            with suppress(RuntimeError):
-                for _ in range(count):
-                    workers.append(threads.submit(work))
-            if not workers:
-                work()
-            done, _ = wait(workers, return_when=FIRST_EXCEPTION)
-            for worker in workers:
-                if worker in done:
-                    worker.result()
-        except BaseException as error:
+            for _ in range(min(width, max(2, length_hint(steps, width)))):
+                threads.append(Ahead(work))
+            for thread in threads:
+                thread.wait()
+        except BaseException:
             failed.set()
-            if not isinstance(error, Exception):
-                cancellation.cancel()
-                interrupt()
-                # A step may have passed its last check and be about to block.
-                while wait(workers, 0.1).not_done:
-                    interrupt()
             raise
     return [results[number] for number in range(len(results))]
+
+
+class Workers:
+    """Threads that carry out steps in the order in which these are added.
+
+    A thread starts when there is a step for it, and ends when there is none. Used as a context
+    manager: on exit, all steps that have begun have ended.
+
+    :param width: steps at the same time, with the one of the calling thread.
+    :param cancellation: cancelled if the calling thread is interrupted; each step checks it.
+    :param interrupt: ends blocking calls that steps are waiting in.
+    """
+
+    def __init__(
+        self, width: int, cancellation: Cancellation, interrupt: Callable[[], object]
+    ) -> None:
+        self._width = width - 1
+        self._steps: deque[Callable[[], object]] = deque()
+        self._lock = threading.Lock()
+        self._working = 0
+        self._threads: list[Ahead[None]] = []
+        self._ended = _ended(self._threads, cancellation, interrupt)
+
+    def __enter__(self) -> Workers:
+        self._ended.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with self._lock:
+            self._steps.clear()
+        self._ended.__exit__(kind, error, traceback)
+
+    def add(self, step: Callable[[], object]) -> None:
+        """Add a step: a thread begins it as soon as one is free."""
+        with self._lock:
+            self._steps.append(step)
+            if self._working >= self._width:
+                return
+            self._working += 1
+        # There may be very many steps, and as many threads one after the other.
+        self._threads[:] = [each for each in self._threads if not each.succeeded]
+        self._threads.append(Ahead(self._work))
+
+    def finish(self) -> None:
+        """Carry out the remaining steps, in the calling thread as well.
+
+        :raises BaseException: the first that a step has raised.
+        """
+        with self._lock:
+            self._working += 1
+        self._work()
+        for thread in self._threads:
+            thread.wait()
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._steps:
+                    self._working -= 1
+                    return
+                step = self._steps.popleft()
+            try:
+                step()
+            except BaseException:
+                with self._lock:
+                    # No thread begins another step.
+                    self._steps.clear()
+                    self._working -= 1
+                raise
+
+
+@contextmanager
+def _ended(
+    threads: list[Ahead[None]], cancellation: Cancellation, interrupt: Callable[[], object]
+) -> Iterator[None]:
+    """End threads on exit after an exception; cancel what they do after an interrupt."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            cancellation.cancel()
+            interrupt()
+        for thread in threads:
+            thread.cancel(_nothing if isinstance(error, Exception) else interrupt)
+        raise
+
+
+def _nothing() -> None:
+    """Let a step continue."""

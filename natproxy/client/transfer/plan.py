@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import islice
 from typing import NamedTuple
 
 from natproxy.client.errors import ListingIncomplete, LocalError
@@ -79,6 +80,12 @@ class MirrorPlan:
         self.leftover_files: list[bytes] = []
         self.local_files = 0
         self.source_files = 0
+        # Number of downloads that have been taken.
+        self._taken = 0
+        # Number of directories that have been checked; they, and those that cannot be created.
+        self._checked = 0
+        self._missing: set[bytes] = set()
+        self._failed: set[bytes] = set()
 
     @property
     def size(self) -> int:
@@ -86,35 +93,60 @@ class MirrorPlan:
         return sum(entry.metadata.size for entry in self.downloads)
 
     @property
+    def new_size(self) -> int:
+        """Bytes of the downloads that have not been taken."""
+        return sum(entry.metadata.size for entry in islice(self.downloads, self._taken, None))
+
+    @property
+    def missing(self) -> int:
+        """Number of names that cannot be downloaded."""
+        return len(self.obstacles) + len(self.unread)
+
+    @property
     def requests(self) -> Iterator[DownloadRequest]:
         """The requests for the files to download."""
+        return self._requests(self.downloads)
+
+    def take(self) -> Iterator[DownloadRequest]:
+        """Return the requests for the downloads that have not been taken."""
+        taken, self._taken = self._taken, len(self.downloads)
+        return self._requests(self.downloads[taken:])
+
+    def sort_new(self) -> None:
+        """Sort the downloads that have not been taken by their names."""
+        new = self.downloads[self._taken :]
+        new.sort(key=lambda entry: entry.name)
+        self.downloads[self._taken :] = new
+
+    def _requests(self, entries: Iterable[Entry]) -> Iterator[DownloadRequest]:
         tree = self.tree
         # Joining each path takes longer than the rest.
         root = os.path.join(tree.root, b"")
-        for name, metadata, _ in self.downloads:
+        for name, metadata, _ in entries:
             below = path_below(name, self.top)
             yield DownloadRequest(name, root + below, metadata, tree, below)
 
     def check_directories(self) -> None:
-        """Drop downloads into new directories that cannot be created.
+        """Drop downloads, of those not taken, into new directories that cannot be created.
 
         :raises LocalError: if the mirror's root cannot be created.
         """
         self.tree.create()
-        missing = set(self.directories)
-        failed: set[bytes] = set()
-        for path in self.directories:
+        directories = self.directories[self._checked :]
+        self._missing.update(directories)
+        for path in directories:
             above = os.path.dirname(path)
-            if above in failed:
-                failed.add(path)
+            if above in self._failed:
+                self._failed.add(path)
                 self.blocked += 1
                 continue
             try:
-                self.tree.check_new(path, above not in missing)
+                self.tree.check_new(path, above not in self._missing)
             except LocalError as error:
-                failed.add(path)
+                self._failed.add(path)
                 self.obstacles.append(Obstacle(name_of(path, self.top), error))
-        self._drop(failed)
+        self._drop()
+        self._checked = len(self.directories)
 
     def create_directories(self, durable: bool = True) -> list[Obstacle]:
         """Create the directories that downloads have not created; return the obstacles to others.
@@ -146,17 +178,19 @@ class MirrorPlan:
                 directory.sync()
         return self.obstacles[found:]
 
-    def _drop(self, failed: set[bytes]) -> None:
-        """Drop downloads into directories, and the directories."""
+    def _drop(self) -> None:
+        """Drop the directories that cannot be created, and new downloads into them."""
+        failed = self._failed
         if not failed:
             return
+        new = self.downloads[self._taken :]
         ready = [
             entry
-            for entry in self.downloads
+            for entry in new
             if os.path.dirname(path_below(entry.name, self.top)) not in failed
         ]
-        self.blocked += len(self.downloads) - len(ready)
-        self.downloads = ready
+        self.blocked += len(new) - len(ready)
+        self.downloads[self._taken :] = ready
         self.directories = [path for path in self.directories if path not in failed]
 
 

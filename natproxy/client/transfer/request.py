@@ -90,6 +90,10 @@ class Numbered(NamedTuple):
     number: int
     request: DownloadRequest
 
+    def unlisted(self) -> Numbered:
+        """Return it without metadata: `Download` requests them before it creates anything."""
+        return Numbered(self.number, self.request._replace(metadata=None))
+
 
 Report = Callable[[Numbered, "DownloadResult | ClientError"], object]
 """Takes the result of a request of a batch."""

@@ -134,6 +134,9 @@ class SmallFiles:
 
         Files that are whole are committed, whatever ends it.
 
+        :param requests: taken as they are needed. Those that are not taken are left as well, if
+            the server can send no files in this way.
+
         :raises Interrupted: if it is cancelled.
         """
         self._source = iter(requests)
@@ -144,8 +147,6 @@ class SmallFiles:
                 # An exception on the way ends the run after all of them.
                 for root in self._roots.values():
                     stack.callback(self._commit_rest, root)
-        for number, request in self._source:
-            self._left.append(Numbered(number, request._replace(metadata=None)))
         return self._left
 
     def _commit_rest(self, root: Committer) -> None:
@@ -427,12 +428,8 @@ class SmallFiles:
             self._cancellation.sleep(self._options.limit.take(size))
 
     def _leave(self, files: Iterable[_Wanted]) -> None:
-        """Leave files to `Download`, which requests their metadata again.
-
-        So it creates nothing if the server, or the file, is gone.
-        """
-        for number, request in (each.numbered for each in files):
-            self._left.append(Numbered(number, request._replace(metadata=None)))
+        """Leave files to `Download`; the server, or a file, may be gone."""
+        self._left.extend(each.numbered.unlisted() for each in files)
 
     def _restore(self) -> None:
         """Request again what has been requested without a reply."""

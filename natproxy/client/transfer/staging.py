@@ -24,7 +24,7 @@ from natproxy.client.transfer.filesystem import (
     inheritance,
     set_time,
 )
-from natproxy.client.transfer.group import Group, Published, SmallFile, Staged
+from natproxy.client.transfer.group import GROUP_SIZE, Group, Published, SmallFile, Staged
 from natproxy.client.transfer.publication import Publisher
 from natproxy.client.transfer.request import DownloadRequest
 from natproxy.client.transfer.run_directory import RunDirectory, remove_leftovers
@@ -37,9 +37,6 @@ GROUP_FILES = 4000
 
 EARLY_FILES = 1000
 """Files of a group that suffice if no other one is being committed."""
-
-GROUP_SIZE = 64 << 20
-"""Bytes of a group."""
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from unittest import mock
 
+from natproxy.client.transfer.tree import LocalTree
 from natproxy.protocol import DIRECTORY, FILE, Entry, Metadata
 from tests.support.commands import NEW, DownloadCase
 from tests.support.served_files import MTIME
@@ -83,6 +84,31 @@ class GetTests(TreeCase):
         self.assertEqual(self.read(b"t/old/2.csv"), b"mine")
         self.assertEqual(self.run_command("get", "-r", "-q", "--overwrite", "t"), 0)
         self.assertEqual(self.read(b"t/old/2.csv"), b"t/old/2.csv")
+
+    def test_one_directory_is_open_at_a_time(self) -> None:
+        for number in range(20):
+            self.server.put(b"many/%02d/f" % number, b"abc")
+        opened: set[LocalTree] = set()
+        most = 0
+        enter, leave = LocalTree.__init__, LocalTree.close
+
+        def count_opened(tree: LocalTree, root: bytes) -> None:
+            nonlocal most
+            enter(tree, root)
+            opened.add(tree)
+            most = max(most, len(opened))
+
+        def count_closed(tree: LocalTree) -> None:
+            leave(tree)
+            opened.discard(tree)
+
+        with (
+            mock.patch.object(LocalTree, "__init__", count_opened),
+            mock.patch.object(LocalTree, "close", count_closed),
+        ):
+            self.assertEqual(self.run_command("get", "-r", "-q", "many/*"), 0)
+        self.assertEqual((most, opened), (1, set()))
+        self.assertEqual(self.files(), [b"%02d" % number for number in range(20)])
 
     def test_selection_is_below_the_directory(self) -> None:
         self.assertEqual(self.run_command("get", "-r", "t", "--include", "*.csv"), 0)

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 from natproxy.client import LocalError, NotFound, NotUnderstood, Unsupported, UsageError
 from natproxy.client.transfer.comparison import DEEPEST
-from natproxy.client.transfer.mirror import compare
+from natproxy.client.transfer.mirror import (
+    MirrorRules,
+    compare,
+    compare_pages,
+    plan_for,
+    run_once,
+)
 from natproxy.client.transfer.plan import MirrorPlan
 from natproxy.client.transfer.tree import LocalTree, Scanned
 from natproxy.protocol import (
@@ -467,6 +473,20 @@ class FoldedNamesTests(MirrorCase):
             self.server.listing = [entry]
             plan = self.compare()
             self.assertEqual((plan.extra, len(plan.local_errors)), ([], 1))
+
+    def test_downloads_wait_for_the_listing_if_a_directory_has_an_alias(
+        self,
+    ) -> None:
+        # The local traversal reaches "d" after the content of "D" has been listed.
+        for name in (b"D/new", b"E", b"z"):
+            self.server.put(name, b"abc")
+        self.write(b"d/old", b"abc")
+        self.server.page = 1
+        for delete, more in ((True, []), (False, [True] * 3)):
+            rules = MirrorRules(delete)
+            plan = plan_for(b"", self.tree(), rules)
+            pages = list(compare_pages(self.session, plan, rules, run_once))
+            self.assertEqual(pages, [*more, False])
 
 
 class MemoryTests(MirrorCase):

@@ -313,6 +313,15 @@ class JsonLinesTests(SynchronousTestCase):
         self.assertIs(line["ended"], True)
         self.assertEqual(line["files"], {"done": 0, "unchanged": 0, "failed": 0, "total": 0})
 
+    def test_there_are_no_totals_while_more_is_listed(self) -> None:
+        self.display.expect(7, 7000, more=True)
+        self.display.tick()
+        (line,) = self.shown()
+        self.assertEqual(
+            line["files"], {"done": 0, "unchanged": 0, "failed": 0, "total": None, "listed": 7}
+        )
+        self.assertEqual((line["bytes"]["total"], line["seconds_left"]), (None, None))
+
     def test_name_that_is_not_utf8_comes_back_as_it_was(self) -> None:
         name = b'\xff\n"\\ \xc3\xbc'
         self.display(Event(name, Phase.COMPLETE, 1, 1))

@@ -201,3 +201,14 @@ class TallyTests(SynchronousTestCase):
         self.assertTrue(new(Phase.WAITING, "one"))
         self.assertFalse(new(Phase.WAITING, "one"))
         self.assertTrue(new(Phase.WAITING, "two"))
+
+    def test_totals_are_unknown_while_more_may_be_listed(self) -> None:
+        self.tally.expect(2, 20000, more=True)
+        self.add(Phase.RECEIVING, 0)
+        self.add(Phase.RECEIVING, 5000, after=1)
+        view = self.tally.view()
+        self.assertEqual((view.files_total, view.more), (2, True))
+        self.assertEqual((view.bytes_done, view.bytes_total, view.seconds_left), (5000, None, None))
+        self.tally.expect(2, 20000)
+        view = self.tally.view()
+        self.assertEqual((view.bytes_total, view.seconds_left, view.more), (20000, 3, False))

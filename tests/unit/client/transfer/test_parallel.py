@@ -6,9 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import wait
 from types import FrameType
-from typing import Any
 from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -189,13 +187,14 @@ class RunParallelTests(SynchronousTestCase):
 def instead_of_the_first_wait(press: Callable[[], None]) -> mock._patch[mock.Mock]:
     """Simulate Ctrl-C while the calling thread waits for the steps."""
     presses = [press]
+    wait = Ahead.wait
 
-    def instead(*arguments: Any, **more: Any) -> object:
+    def instead(ahead: Ahead[None]) -> object:
         if presses:
             presses.pop()()
-        return wait(*arguments, **more)
+        return wait(ahead)
 
-    return mock.patch("concurrent.futures.wait", side_effect=instead)
+    return mock.patch.object(Ahead, "wait", instead)
 
 
 class AheadTests(SynchronousTestCase):

@@ -73,6 +73,21 @@ class VolumeTests(SynchronousTestCase):
         self.free = 10
         self.assert_refused(11, 1, 11)
 
+    def test_downloads_that_become_known_later_are_added(self) -> None:
+        check = volumes.SpaceCheck(self.directory)
+        requests = []
+        with mock.patch.object(volumes, "_UNNAMED", 5):
+            for number, free in enumerate((30, 22, 14)):
+                self.free = free
+                metadata = Metadata(FILE, 10, 0, "e")
+                requests.append(DownloadRequest(b"f", self.path(b"%d" % number), metadata))
+                # None of them has its name yet; the first two may be in two groups.
+                check.require(requests, 10 * len(requests))
+            self.free = 34
+            requests.append(DownloadRequest(b"f", self.path(b"3"), metadata))
+            error = self.assertRaises(LocalError, check.require, requests, 40)
+        self.assertIn("35 bytes are needed, 34 are free", str(error))
+
     def test_each_volume_is_checked_alone(self) -> None:
         self.free = 10
         with mock.patch.object(volumes, "_volume_of", side_effect=[1, 2]):
