@@ -11,7 +11,7 @@ Each line has these members; an unknown number is ``null``::
 ``time`` is in seconds since the display was created. While the server is still listing, there are
 no totals, and ``"files"`` has ``"listed"``, the number that is known so far. ``"fetched"`` counts
 the bytes received from the server, including discarded ones; ``done`` the bytes that are on the
-disk, including those from before. A message for people is the member ``message`` of a file or of the
+disk, including those from before. A message for people is the member ``message`` of a file or the
 whole line. A line about a change of phase also has ``event``, with the members of a file. A small
 file that is received with others has no line but that of its end, whose totals may be those of
 0.1 seconds before. The last line has ``"ended": true``. ``sync`` adds a line whose member ``sync``

@@ -82,7 +82,8 @@ class Route:
         :raises OSError: if the host cannot be resolved.
         :raises ValueError: if ``host`` is not a valid host name.
         """
-        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        host = _resolvable(self.host)
+        found = socket.getaddrinfo(host, self.port, type=socket.SOCK_STREAM)
         candidates = interleave(
             [Candidate(family, kind, protocol, to) for family, kind, protocol, _, to in found]
         )
@@ -283,3 +284,11 @@ def limit_receive_buffer(connected: socket.socket) -> None:
         (microseconds,) = struct.unpack_from("=I", info, _RTT_OFFSET)
         if microseconds <= LOW_RTT:
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+
+
+def _resolvable(host: str) -> str | bytes:
+    """Return a host for ``getaddrinfo``: text is encoded by a codec that is slow to import."""
+    labels = host.removesuffix(".").split(".")
+    if host.isascii() and all(0 < len(label) < 64 for label in labels):
+        return host.encode("ascii")
+    return host

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
@@ -71,6 +70,9 @@ def _sort(plan: MirrorPlan, entry: Entry, digest: Digest | ClientError) -> None:
 
 def _local_digest(file: LocalFile) -> str:
     """Return the SHA-256 of a local file; empty if it is a link or cannot be read."""
+    # Imported here because most comparisons need no digest.
+    import hashlib
+
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(_CHUNK))
     try:
