@@ -6,35 +6,25 @@ that cannot be downloaded in this way is left to `Download`, which reports the r
 
 from __future__ import annotations
 
-import errno
-import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from typing import Any
 
 from natproxy.client.blocking.session import Session
-from natproxy.client.errors import ClientError, Interrupted, LocalError, Unsupported
+from natproxy.client.errors import ClientError, Interrupted, Unsupported
 from natproxy.client.events import Event, Phase, Progress, strip_name
 from natproxy.client.requests import Get, Hash, Pack, Request, Stat
 from natproxy.client.retry import Cancellation, Outage, ProgressRule, Retrier
-from natproxy.client.transfer.committer import Committer
-from natproxy.client.transfer.destination import Existing, exists_error, same_size_and_time
-from natproxy.client.transfer.group import Published, SmallFile
 from natproxy.client.transfer.request import (
     DownloadOptions,
-    DownloadRequest,
-    DownloadResult,
     Numbered,
     Report,
 )
-from natproxy.client.transfer.staging import Unstageable
-from natproxy.client.transfer.tree import LocalTree
+from natproxy.client.transfer.small_file_store import SmallFileStore, Wanted
 from natproxy.protocol import (
-    FILE,
     MAX_LINE,
     MAX_NAMES,
-    MAX_PACKED,
     PACK_SIZE,
     UNAVAILABLE,
     Digest,
@@ -55,31 +45,11 @@ GETS_AHEAD = 32
 TRIES = 3
 """Times that a file is requested in a pack if it changes while the server reads it."""
 
-MOST_ROOTS = 16
-"""Directories without a tree in which files are staged; files of others are left to `Download`."""
-
 # Bytes of a record besides the name and the file's bytes, approximately.
 _RECORD_SIZE = 100
 
 # Bytes that a file of unknown size is expected to have.
 _EXPECTED_SIZE = 4096
-
-
-class _Wanted(NamedTuple):
-    """A file that is to be requested.
-
-    :ivar root: commits the files below its root.
-    :ivar tries: times that it could not be read.
-    """
-
-    file: SmallFile
-    root: Committer
-    tries: int = 0
-
-    @property
-    def numbered(self) -> Numbered:
-        """The request with its number."""
-        return Numbered(self.file.number, self.file.request)
 
 
 class SmallFiles:
@@ -104,7 +74,6 @@ class SmallFiles:
     ) -> None:
         self._session = session
         self._options = options
-        self._report = report
         self._progress = progress
         self._cancellation = cancellation
         self._retry = Retrier(
@@ -118,15 +87,14 @@ class SmallFiles:
         self._source: Iterator[Numbered] = iter(())
         self._exhausted = False
         # Files to request before further ones of the source, and after them.
-        self._first: deque[_Wanted] = deque()
-        self._last: deque[_Wanted] = deque()
+        self._first: deque[Wanted] = deque()
+        self._last: deque[Wanted] = deque()
         # Files of each command that has been sent, in order.
-        self._sent: deque[list[_Wanted]] = deque()
+        self._sent: deque[list[Wanted]] = deque()
         # Files that have been received, in order, until their digest is; ``None`` for one that has
         # not been.
-        self._unverified: deque[tuple[_Wanted, PackRecord] | None] = deque()
-        self._left: list[Numbered] = []
-        self._roots: dict[object, Committer] = {}
+        self._unverified: deque[tuple[Wanted, PackRecord] | None] = deque()
+        self._store = SmallFileStore(options, report, progress)
         self._received = 0
 
     def run(self, requests: Iterable[Numbered]) -> list[Numbered]:
@@ -140,18 +108,9 @@ class SmallFiles:
         :raises Interrupted: if it is cancelled.
         """
         self._source = iter(requests)
-        try:
+        with self._store:
             self._receive()
-        finally:
-            with ExitStack() as stack:
-                # An exception on the way ends the run after all of them.
-                for root in self._roots.values():
-                    stack.callback(self._commit_rest, root)
-        return self._left
-
-    def _commit_rest(self, root: Committer) -> None:
-        with closing(root):
-            self._finish(root.flush())
+        return self._store.left
 
     def _receive(self) -> None:
         """Request and stage files until none is left, or until two failures in a row."""
@@ -166,11 +125,11 @@ class SmallFiles:
                 self._restore()
                 unable = failed_at == self._received
                 failed_at = self._received
-                self._leave(self._first)
+                self._store.leave(self._first)
                 self._first.clear()
                 if unable:
                     break
-        self._leave(self._last)
+        self._store.leave(self._last)
 
     def _attempt(self) -> None:
         """Request and stage files until none is left.
@@ -216,7 +175,7 @@ class SmallFiles:
         limit = self._options.limit
         most = min(PACK_SIZE, limit.chunk_size) if limit else PACK_SIZE
         while True:
-            files: list[_Wanted] = []
+            files: list[Wanted] = []
             line = len(Pack.word)
             size = 0
             while len(files) < MAX_NAMES and (wanted := self._next(packed=True)) is not None:
@@ -239,16 +198,16 @@ class SmallFiles:
             if self._options.verify:
                 yield from map(Hash, names)
 
-    def _take_record(self, wanted: _Wanted, record: PackRecord) -> None:
+    def _take_record(self, wanted: Wanted, record: PackRecord) -> None:
         if self._options.verify:
             self._unverified.append((wanted, record))
         if record.metadata is not None:
             if not self._options.verify:
-                self._write(wanted, record.metadata, record.data)
+                self._store.write(wanted, record.metadata, record.data)
         elif record.code == UNAVAILABLE and wanted.tries + 1 < TRIES:
             self._last.append(wanted._replace(tries=wanted.tries + 1))
         else:
-            self._leave([wanted])
+            self._store.leave([wanted])
 
     def _skip_digests(self, count: int) -> None:
         """Ignore the next digests: their files have not been received."""
@@ -266,10 +225,10 @@ class SmallFiles:
         assert metadata is not None
         received = hashlib.sha256(data).hexdigest()
         if isinstance(digest, Digest) and (digest.sha256, digest.etag) == (received, metadata.etag):
-            self._write(wanted, metadata, data)
+            self._store.write(wanted, metadata, data)
         else:
             # It has changed, or bytes are damaged: `Download` finds out.
-            self._leave([wanted])
+            self._store.leave([wanted])
 
     def _receive_files(self) -> None:
         ahead = 2 if self._options.limit else GETS_AHEAD
@@ -292,9 +251,9 @@ class SmallFiles:
                     or not isinstance(result, Metadata)
                     or result.etag != metadata.etag
                 ):
-                    self._leave([wanted])
+                    self._store.leave([wanted])
                     continue
-                self._write(wanted, metadata, data)
+                self._store.write(wanted, metadata, data)
                 self._count(len(data), 1)
 
     def _file_requests(self) -> Iterator[Request[Any]]:
@@ -314,109 +273,23 @@ class SmallFiles:
         if error.passing or isinstance(error, Unsupported):
             raise error
         files = self._sent.popleft()
-        self._leave(files)
+        self._store.leave(files)
         self._skip_digests(len(files))
 
-    def _next(self, packed: bool) -> _Wanted | None:
+    def _next(self, packed: bool) -> Wanted | None:
         """Return the next file to request; ``None`` if there is none."""
         while self._first:
             wanted = self._first.popleft()
             if packed or wanted.file.request.metadata is not None:
                 return wanted
-            self._leave([wanted])
+            self._store.leave([wanted])
         for numbered in self._source:
             if numbered.request.metadata is None and not packed:
-                self._left.append(numbered)
-            elif (found := self._prepare(numbered)) is not None:
+                self._store.left.append(numbered)
+            elif (found := self._store.prepare(numbered)) is not None:
                 return found
         self._exhausted = True
         return None
-
-    def _prepare(self, numbered: Numbered) -> _Wanted | None:
-        """Look at the existing file; return what is to be requested, if anything is."""
-        request = numbered.request
-        metadata = request.metadata
-        if metadata is not None and (metadata.type != FILE or metadata.size > MAX_PACKED):
-            self._left.append(numbered)
-            return None
-        root = self._root_of(request)
-        if request.tree is None:
-            directory, last = b"", os.path.basename(request.path)
-        else:
-            directory, _, last = request.below.rpartition(b"/")
-        try:
-            if root is None:
-                raise Unstageable
-            found = root.find(request, directory)
-        except Unstageable:
-            self._left.append(numbered)
-            return None
-        except LocalError as error:
-            self._fail(numbered, error)
-            return None
-        existing = self._options.existing
-        unlisted = metadata is None and existing is not Existing.REPLACE
-        if found is not None and (unlisted or self._options.verify):
-            self._left.append(numbered)
-            return None
-        if found is not None and metadata is not None:
-            if existing is Existing.KEEP or (
-                existing is not Existing.REPLACE and same_size_and_time(found, metadata)
-            ):
-                self._succeed(numbered, metadata.size, unchanged=True)
-                return None
-            if existing is Existing.REFUSE:
-                self._fail(numbered, exists_error(request.path))
-                return None
-        file = SmallFile(numbered.number, request, directory, last, found is not None)
-        return _Wanted(file, root)
-
-    def _root_of(self, request: DownloadRequest) -> Committer | None:
-        """Return the committer for a request; ``None`` if its directory cannot be used."""
-        key: object = request.tree or os.path.dirname(request.path)
-        root = self._roots.get(key)
-        if root is None:
-            if len(self._roots) == MOST_ROOTS:
-                return None
-            try:
-                tree = request.tree or LocalTree(os.path.dirname(request.path))
-            except LocalError:
-                return None
-            root = self._roots[key] = Committer(
-                tree, self._options.existing, self._options.durable, owned=request.tree is None
-            )
-        return root
-
-    def _write(self, wanted: _Wanted, metadata: Metadata, data: bytes | memoryview) -> None:
-        # Files of an earlier group have their names, whatever becomes of this one.
-        self._finish(wanted.root.advance_to(wanted.file))
-        try:
-            wanted.root.write(wanted.file, metadata, data)
-        except Unstageable:
-            self._left.append(wanted.numbered)
-        except LocalError as error:
-            self._fail(wanted.numbered, error)
-
-    def _finish(self, published: Sequence[Published]) -> None:
-        """Report files of a group that has been committed."""
-        for file, size, error, unchanged in published:
-            numbered = Numbered(file.number, file.request)
-            if error is None:
-                self._succeed(numbered, size, unchanged)
-            elif error.errno == errno.EXDEV:
-                # A mount point below the root.
-                self._left.append(numbered)
-            else:
-                self._fail(numbered, error, size)
-
-    def _succeed(self, numbered: Numbered, size: int, unchanged: bool) -> None:
-        name, path, *_ = numbered.request
-        self._progress(Event(name, Phase.UNCHANGED if unchanged else Phase.COMPLETE, size, size))
-        self._report(numbered, DownloadResult(path, size, 0 if unchanged else size, unchanged))
-
-    def _fail(self, numbered: Numbered, error: LocalError, size: int | None = None) -> None:
-        self._progress(Event(numbered.request.name, Phase.FAILED, 0, size, str(error)))
-        self._report(numbered, error)
 
     def _count(self, size: int, files: int) -> None:
         """Count received bytes of files, and wait if they are limited."""
@@ -426,10 +299,6 @@ class SmallFiles:
         self._cancellation.check()
         if self._options.limit:
             self._cancellation.sleep(self._options.limit.take(size))
-
-    def _leave(self, files: Iterable[_Wanted]) -> None:
-        """Leave files to `Download`; the server, or a file, may be gone."""
-        self._left.extend(each.numbered.unlisted() for each in files)
 
     def _restore(self) -> None:
         """Request again what has been requested without a reply."""
