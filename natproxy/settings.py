@@ -8,18 +8,16 @@ nothing that is slow to import.
 from __future__ import annotations
 
 import math
-import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
+
+from natproxy.toml_values import to_toml
 
 T = TypeVar("T")
 
 LONGEST_SHOWN = 80
 """Characters of a wrong value that a message shows."""
-
-LONGEST_DECIMAL = 4096
-"""Bits of an integer that is shown in decimal: Python refuses to convert much longer ones."""
 
 
 class SettingError(Exception):
@@ -351,36 +349,6 @@ def one_line(text: str) -> str:
     return "".join(
         one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
     )
-
-
-def to_toml(value: object) -> str:
-    """Return a value as it is written in a TOML file, for messages and reports.
-
-    ``None`` becomes ``none``, and a table ``{…}``: neither is TOML.
-    """
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int) and value.bit_length() > LONGEST_DECIMAL:
-        return hex(value)
-    if isinstance(value, (int, float)):
-        return str(value)
-    if isinstance(value, str):
-        from json import dumps
-
-        # `dumps` escapes neither DEL, which TOML requires, nor the surrogates that stand for
-        # bytes of file names that are not UTF-8.
-        return re.sub(
-            "[\x7f\ud800-\udfff]",
-            lambda match: f"\\u{ord(match[0]):04x}",
-            dumps(value, ensure_ascii=False),
-        )
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(to_toml(one) for one in value)}]"
-    if isinstance(value, Mapping):
-        return "{…}"
-    return str(value)
 
 
 def _option(setting: Setting, value: object) -> Found:

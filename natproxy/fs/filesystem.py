@@ -30,7 +30,7 @@ from natproxy.fs.copies import copies_of, make_copies, progress_of
 from natproxy.fs.errors import file_changed, local_path, os_error
 from natproxy.fs.file import NatproxyFile
 from natproxy.fs.listing import datetime_of, depth_of, describe, walk
-from natproxy.fs.ranges import GAP, Piece, Range, raise_first, read_ranges
+from natproxy.fs.ranges import GAP, Piece, raise_first, ranges_of, read_ranges
 from natproxy.fs.url import Environment, default_server, options_of, path_of, url_of
 from natproxy.protocol import DIRECTORY
 
@@ -263,14 +263,9 @@ class NatproxyFileSystem(AbstractFileSystem):
         """
         if not isinstance(paths, list):
             raise TypeError("paths must be a list")
-        starts = starts if isinstance(starts, list) else [starts] * len(paths)
-        ends = ends if isinstance(ends, list) else [ends] * len(paths)
-        ranges = [
-            Range(self._strip_protocol(path), start, end)
-            for path, start, end in zip(paths, starts, ends, strict=True)
-        ]
-        gap = GAP if max_gap is None else max_gap
+        ranges = ranges_of([self._strip_protocol(path) for path in paths], starts, ends)
         commands = self._commands
+        gap = GAP if max_gap is None else max_gap
         results = read_ranges(ranges, gap, commands.metadata, commands.read, commands.run_at_once)
         if on_error == "raise":
             raise_first(results)
@@ -289,22 +284,16 @@ class NatproxyFileSystem(AbstractFileSystem):
         others = [one for one in paths if one not in found]
         if recursive:
             directories = commands.run_at_once([partial(self.isdir, one) for one in others])
-            others = [
-                one
-                for one, directory in zip(others, directories, strict=True)
-                if directory is not True
-            ]
+            pairs = zip(others, directories, strict=True)
+            others = [one for one, directory in pairs if directory is not True]
         read = commands.run_at_once([partial(self.cat_file, one, **kwargs) for one in others])
         found.update(zip(others, read, strict=True))
-        paths = [one for one in paths if one in found]
-        bodies = [found[one] for one in paths]
+        bodies = {one: found[one] for one in paths if one in found}
         if on_error == "raise":
-            raise_first(bodies)
-        return {
-            one: body
-            for one, body in zip(paths, bodies, strict=True)
-            if on_error != "omit" or not isinstance(body, Exception)
-        }
+            raise_first(bodies.values())
+        elif on_error == "omit":
+            return {one: each for one, each in bodies.items() if not isinstance(each, Exception)}
+        return bodies
 
     def get(
         self,
@@ -404,7 +393,6 @@ class NatproxyFileSystem(AbstractFileSystem):
 
     def _type(self, path: str) -> str | None:
         try:
-            kind: str = self.info(path)["type"]
+            return str(self.info(path)["type"])
         except FileNotFoundError:
             return None
-        return kind

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,6 +26,18 @@ class Range(NamedTuple):
     name: str
     start: int | None
     end: int | None
+
+
+def ranges_of(names: Sequence[str], starts: Any, ends: Any) -> list[Range]:
+    """Return a range of each file.
+
+    :param starts: a list of offsets, or one for all files; ``None`` for the beginning.
+    :param ends: likewise; ``None`` for the end of the file.
+    :raises ValueError: if there are not as many as names.
+    """
+    starts = starts if isinstance(starts, list) else [starts] * len(names)
+    ends = ends if isinstance(ends, list) else [ends] * len(names)
+    return [Range(*each) for each in zip(names, starts, ends, strict=True)]
 
 
 class Piece(bytes):
@@ -77,7 +89,7 @@ def run_at_once(calls: Calls, width: int, interrupt: Callable[[], object]) -> li
     )
 
 
-def raise_first(results: Sequence[Any]) -> None:
+def raise_first(results: Iterable[Any]) -> None:
     """Raise the first exception among results, if there is one."""
     for result in results:
         if isinstance(result, Exception):

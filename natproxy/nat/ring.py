@@ -14,9 +14,8 @@ from twisted.logger import Logger
 
 from natproxy.nat.entry import NATEntry
 from natproxy.nat.events import Failed
-from natproxy.nat.rows import ENDS, EVENT, ROUTE, SEQ, STARTED, TIME, Row, record_of, verb_and_name
+from natproxy.nat.rows import ENDS, EVENT, ROUTE, SEQ, STARTED, TIME, CommandTexts, Row, record_of
 from natproxy.nat.table import NATTable
-from natproxy.protocol import Command
 from natproxy.records.record import Origin, Record, microseconds_of
 
 EVENTS = 65_536
@@ -35,9 +34,6 @@ In the path of a command an event is only noted. To make many rows, one after th
 fraction of the time that it takes between two commands, when neither code nor data are in the CPU's
 cache. The entries of the events that are noted remain in memory.
 """
-
-CACHED = 1024
-"""Commands of which verb and name are cached, if they are no longer than `LONG_NAME`."""
 
 
 class Lost(NamedTuple):
@@ -60,6 +56,7 @@ class EventRing:
     :param names: characters of long names to hold; see `LONG_NAME`.
     :param wall_clock: returns seconds since the epoch.
     :param every_name: whether an event has all files of a command that names several.
+    :ivar verb_and_name: returns verb and file name of a command as records have them.
     :ivar watchers: clients that follow the events; counted by those who serve them.
     """
 
@@ -83,9 +80,8 @@ class EventRing:
         self._size = size
         self._names = names
         self._names_left = names
-        self._every_name = every_name
+        self.verb_and_name = CommandTexts(every_name, LONG_NAME).find
         self._rows: list[Row | None] = [None] * size
-        self._texts: dict[bytes, tuple[str, str]] = {}
         self._waiting: list[Callable[[], object]] = []
         # What makes the row of an event, and its arguments.
         self._noted: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
@@ -184,17 +180,6 @@ class EventRing:
         """
         self._make_rows()
         return entry.recorded or self._earlier_row(entry, wall, now)
-
-    def verb_and_name(self, command: Command) -> tuple[str, str]:
-        """Return verb and file name of a command as records have them."""
-        found = self._texts.get(command.line)
-        if found is None:
-            found = verb_and_name(command, self._every_name)
-            if len(command.line) <= LONG_NAME:
-                if len(self._texts) >= CACHED:
-                    self._texts.clear()
-                self._texts[command.line] = found
-        return found
 
     # What the table calls, in the path of a command: without `_note`, which would be one more call.
     # What an entry has when its row is made is what it had at the event, but for its state.

@@ -63,6 +63,9 @@ PID: Final = 12
 ENDS = ("removed", "failed")
 """The last event of a translation, and the only one of a command that had none."""
 
+CACHED = 1024
+"""Commands of which verb and name are cached."""
+
 
 def record_of(row: Row, origin: Origin) -> Record:
     """Return the record of an event."""
@@ -144,6 +147,30 @@ def verb_and_name(command: Command, every: bool = False) -> tuple[str, str]:
         return verb, name
     others = [_encoded(other) for other in names_of(command)[1:MOST]] if every else None
     return verb, format_packed(name, files, others)
+
+
+class CommandTexts:
+    """Verbs and file names of commands as records have them; those of the last ones are cached.
+
+    :param every: as for `verb_and_name`.
+    :param longest: bytes of a command that is cached.
+    """
+
+    def __init__(self, every: bool, longest: int) -> None:
+        self._every = every
+        self._longest = longest
+        self._texts: dict[bytes, tuple[str, str]] = {}
+
+    def find(self, command: Command) -> tuple[str, str]:
+        """Return verb and file name of a command."""
+        found = self._texts.get(command.line)
+        if found is None:
+            found = verb_and_name(command, self._every)
+            if len(command.line) <= self._longest:
+                if len(self._texts) >= CACHED:
+                    self._texts.clear()
+                self._texts[command.line] = found
+        return found
 
 
 def files_of(command: Command) -> int:

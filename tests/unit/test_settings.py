@@ -22,9 +22,9 @@ from natproxy.settings import (
     Texts,
     WholeNumber,
     resolve,
-    to_toml,
 )
 from natproxy.toml import format_settings
+from natproxy.toml_values import to_toml
 
 DRAIN = Setting("a-drain", Seconds(0), "X_A_DRAIN", 30.0)
 SIZE = Setting("size", WholeNumber(1, 9), "X_SIZE")

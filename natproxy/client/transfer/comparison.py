@@ -7,22 +7,21 @@ import errno
 import os
 from collections.abc import Sequence
 from itertools import islice
-from stat import S_IFLNK, S_IFREG, S_ISDIR, S_ISLNK, S_ISREG
+from stat import S_ISDIR, S_ISLNK, S_ISREG
 
 from natproxy.client.errors import LocalError
 from natproxy.client.listing import require_inside
-from natproxy.client.transfer.deletion import ExtraPath
+from natproxy.client.transfer.extra import ExtraPaths
 from natproxy.client.transfer.filesystem import stored_as
 from natproxy.client.transfer.leftovers import may_be_leftover
 from natproxy.client.transfer.partial import is_partial
 from natproxy.client.transfer.plan import MirrorPlan, Obstacle, name_of, path_below
 from natproxy.client.transfer.run_directory import is_run_directory
+from natproxy.client.transfer.runs import new_run, unchanged_run, with_shared_type
 from natproxy.client.transfer.selection import Equality, Selection
 from natproxy.client.transfer.traversal import LocalEntry, Traversal
 from natproxy.client.transfer.tree import LocalTree
 from natproxy.protocol import DIRECTORY, FILE, UNREAD, Entry, Metadata
-
-_DOT = ord(".")
 
 DEEPEST = 256
 """Levels of directories that are created."""
@@ -69,11 +68,7 @@ class Comparison:
         self._with_entries: set[bytes] = set()
         # Directories that are listed and exist locally.
         self._common: set[bytes] = set()
-        # Local paths that are not extra although they are not listed.
-        self._kept = {b""}
-        self._candidates: list[ExtraPath] = []
-        # Device and inode of local files whose listed name is an alias of the local one.
-        self._aliases: set[tuple[int, int]] = set()
+        self._extra = ExtraPaths(self._tree)
         # Whether a directory that is not listed was found here under the name of its content.
         self._unlisted = False
         # A directory under an alias whose content is not compared: nothing is extra then.
@@ -96,72 +91,36 @@ class Comparison:
                 number += 1
 
     def _skip_unchanged(self, page: Sequence[Entry], number: int) -> int:
-        """Count entries that are the same here, which most entries are; return the next number.
-
-        A name that is equal to that of a local file is safe.
-        """
+        """Count entries that are the same here, which most entries are; return the next number."""
         level = self._local.level
-        if level is None or level.prefix != self._ready or self._selection is not None:
-            return number
-        prefix = self._prefix + level.prefix
-        if self._equality is Equality.CHECKSUM:
+        if (
+            level is None
+            or level.prefix != self._ready
+            or self._selection is not None
+            or self._equality is Equality.CHECKSUM
+        ):
             return number
         ignore_time = self._equality is Equality.SIZE_ONLY
-        first = number
-        for found, listed in zip(
-            islice(level.items, level.index, None), islice(page, number, None), strict=False
-        ):
-            name, (kind, size, mtime_ns, _), unread = listed
-            if (
-                kind != FILE
-                or unread
-                or name != prefix + found[0]
-                or found[2] != size
-                or not (found[3] == mtime_ns or ignore_time)
-                or not S_IFREG <= found[1] < S_IFLNK
-                or found[0].startswith(b".")
-            ):
-                break
-            number += 1
-        count = number - first
+        count = unchanged_run(page, number, self._prefix + level.prefix, level, ignore_time)
         if count:
             plan = self.plan
             plan.local_files += count
             plan.source_files += count
             plan.unchanged += count
             self._local.advance(count)
-        return number
+        return number + count
 
     def _skip_new(self, page: Sequence[Entry], number: int) -> int:
         """Plan to download files of a directory that has no files here; return the next number."""
         ready = self._ready
         if ready is None or self._selection is not None or not self._has_no_alias(ready[:-1]):
             return number
-        prefix = self._prefix + ready
-        begin = len(prefix)
         local = self._local.current
         end = None if local is None else self._prefix + local.path
-        downloads = self.plan.downloads
-        first = number
-        for listed in islice(page, number, None):
-            name, metadata, unread = listed
-            last = name[begin:]
-            if (
-                metadata[0] != FILE
-                or unread
-                or not name.startswith(prefix)
-                or (end is not None and name >= end)
-                # An unsafe name, and that of a partial download, are handled one by one.
-                or not last
-                or last[0] == _DOT
-                or b"/" in last
-                or b"\0" in last
-            ):
-                break
-            downloads.append(_with_shared_type(listed))
-            number += 1
-        self.plan.source_files += number - first
-        return number
+        count = new_run(page, number, self._prefix + ready, end)
+        self.plan.downloads += map(with_shared_type, islice(page, number, number + count))
+        self.plan.source_files += count
+        return number + count
 
     def _has_no_alias(self, directory: bytes) -> bool:
         """Return whether nothing is known to have another name in a directory here."""
@@ -194,7 +153,7 @@ class Comparison:
     @property
     def has_aliases(self) -> bool:
         """Whether local entries may have other names than in the listing."""
-        return bool(self._aliases) or self._unlisted
+        return self._extra.has_aliases or self._unlisted
 
     def finish(self) -> None:
         """Compare the remaining local paths and complete the plan."""
@@ -203,10 +162,7 @@ class Comparison:
         if self._delete and self._uncompared is not None:
             plan.local_errors.append(self._uncompared)
         elif self._delete and plan.incomplete is None:
-            self._keep_aliases()
-            plan.extra = [
-                each for each in reversed(self._candidates) if each.path not in self._kept
-            ]
+            plan.extra = self._extra.paths()
 
     def without_listed_content(self) -> list[bytes]:
         """Return the common directories, sorted, whose content is extra without an exception."""
@@ -225,29 +181,29 @@ class Comparison:
                 continue
             self._count_local(local)
             if not local.mode:
-                self._keep(local.path)
+                self._extra.keep(local.path)
                 self._local.skip()
                 if self._delete and local.error is not None:
                     self.plan.local_errors.append(local.error)
             elif local.is_directory and is_run_directory(os.path.basename(local.path)):
                 # Another run uses it, or was killed.
                 self.plan.leftovers = self.plan.leftovers or b"/" not in local.path
-                self._keep(local.path)
+                self._extra.keep(local.path)
                 self._local.skip()
             elif local.is_directory:
-                self._candidates.append(ExtraPath(local.path, directory=True))
+                self._extra.add(local.path, directory=True)
             elif is_partial(os.path.basename(local.path)):
-                self._keep(local.path)
+                self._extra.keep(local.path)
                 if may_be_leftover(os.path.basename(local.path)):
                     self.plan.leftover_files.append(local.path)
             else:
-                self._candidates.append(ExtraPath(local.path, directory=False))
+                self._extra.add(local.path, directory=False)
             self._local.advance()
 
     def _pass_over(self, local: LocalEntry) -> None:
         """Advance over a local entry that is not selected, and keep it."""
         assert self._selection is not None
-        self._keep(local.path)
+        self._extra.keep(local.path)
         if not (local.is_directory and self._selection.enters(local.path)):
             self._local.skip()
         self._local.advance()
@@ -307,21 +263,11 @@ class Comparison:
             return LocalEntry(path, 0, error=error)
         if metadata is None:
             return None
-        self._aliases.add((metadata.st_dev, metadata.st_ino))
+        self._extra.add_alias(metadata)
         if not compared and S_ISDIR(metadata.st_mode):
             reason = OSError(errno.EEXIST, "is here under another name: nothing deleted")
             self._uncompared = LocalError(self._tree.path_of(path), reason)
         return _local_entry(path, metadata)
-
-    def _keep_aliases(self) -> None:
-        for path, _ in self._candidates if self._aliases else ():
-            try:
-                metadata = self._tree.lstat(path)
-            except LocalError:
-                self._keep(path)
-            else:
-                if metadata is not None and (metadata.st_dev, metadata.st_ino) in self._aliases:
-                    self._keep(path)
 
     def _compare_directory(self, path: bytes, local: LocalEntry | None) -> _DirectoryState:
         """Compare a directory that is listed or contains a listed entry."""
@@ -361,7 +307,7 @@ class Comparison:
         if error is not None:
             self._add_obstacle(path, error)
             return
-        entry = _with_shared_type(entry)
+        entry = with_shared_type(entry)
         if found is None or not self._is_same(found, entry.metadata):
             plan.downloads.append(entry)
         elif self._equality is Equality.CHECKSUM:
@@ -393,7 +339,7 @@ class Comparison:
             known = self._states.get(above)
             if known is None:
                 known = state
-                self._keep(above)
+                self._extra.keep(above)
                 if state is _DirectoryState.READY:
                     known = self._compare_unlisted_directory(above)
                 self._states[above] = known
@@ -413,7 +359,7 @@ class Comparison:
         """Handle a local directory that cannot be listed."""
         if not path:
             raise error
-        self._keep(path)
+        self._extra.keep(path)
         if path in self._states:
             self._states[path] = _DirectoryState.BLOCKED
             self._add_obstacle(path, error)
@@ -427,12 +373,6 @@ class Comparison:
         if not (local.is_directory or (local.mode and is_partial(os.path.basename(local.path)))):
             self.plan.local_files += 1
 
-    def _keep(self, path: bytes) -> None:
-        """Keep a local path and the directories above it."""
-        while path not in self._kept:
-            self._kept.add(path)
-            path = os.path.dirname(path)
-
 
 def _below(name: bytes, directory: bytes) -> bytes:
     """Return an entry's path below the listed directory.
@@ -441,12 +381,6 @@ def _below(name: bytes, directory: bytes) -> bytes:
     """
     require_inside(name, directory, itself=False)
     return path_below(name, directory)
-
-
-def _with_shared_type(entry: Entry) -> Entry:
-    """Return an entry of a file whose string for the type is shared: there may be a million."""
-    name, metadata, _ = entry
-    return entry if metadata.type is FILE else Entry(name, metadata._replace(type=FILE))
 
 
 def _local_entry(path: bytes, found: os.stat_result) -> LocalEntry:

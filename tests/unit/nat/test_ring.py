@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.address import Address
 from natproxy.nat import NATEntry, NATTable, Outcome, Registered, TranslationKey
 from natproxy.nat.ring import BATCH, LONG_NAME, EventRing, Lost
-from natproxy.nat.rows import Row, files_of, verb_and_name
+from natproxy.nat.rows import CommandTexts, Row, files_of, verb_and_name
 from natproxy.protocol import Command, encode_name, name_of, parse_command
 from natproxy.records.record import Origin
 from tests.support.doubles import Wire
@@ -368,8 +368,9 @@ class EvictionTests(RingCase):
         self.assertEqual([row[0] for row in self.rows()], list(range(1, BATCH + 1)))
 
     def test_few_commands_are_cached(self) -> None:
+        texts = CommandTexts(every=False, longest=LONG_NAME)
         for number in range(3000):
-            self.ring.verb_and_name(command_of(b"GET %d" % number))
-        self.ring.verb_and_name(command_of(b"GET " + b"n" * 5000))
-        self.assertLessEqual(len(self.ring._texts), 1024)
-        self.assertLessEqual(max(map(len, self.ring._texts)), LONG_NAME)
+            self.assertEqual(texts.find(command_of(b"GET %d" % number)), ("GET", str(number)))
+        texts.find(command_of(b"GET " + b"n" * 5000))
+        self.assertLessEqual(len(texts._texts), 1024)
+        self.assertLessEqual(max(map(len, texts._texts)), LONG_NAME)
