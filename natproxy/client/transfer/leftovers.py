@@ -1,7 +1,8 @@
 """What killed downloads have left beside the files, and no later download would find.
 
 These are partial files and records with random names, records whose partial file has got its
-final name, and partial files of which the whole file has been saved since, in a pack for example.
+final name, and partial files of which no byte is kept, or of which the whole file has been saved
+since, in a pack for example.
 Whatever a running process uses is locked.
 """
 
@@ -51,29 +52,30 @@ def _remove(directory: LocalDirectory, name: bytes) -> None:
     stem = name[: -len(RECORD_SUFFIX)]
     if not random and directory.lstat(stem + SUFFIX) is not None:
         # A partial download that can be resumed, or of no use.
-        _remove_superseded(directory, stem)
+        _remove_useless(directory, stem)
         return
     with _opened(directory, name) as (file, found):
         if (not record or _is_record(file, found.st_size, random)) and lock(file):
             _unlink_same(directory, name, found)
 
 
-def _remove_superseded(directory: LocalDirectory, stem: bytes) -> None:
-    """Remove a partial file and its record if the file has been saved since the last write."""
-    final = stem[1:]
+def _remove_useless(directory: LocalDirectory, stem: bytes) -> None:
+    """Remove a partial file and its record if no byte is kept, or the file has been saved since."""
     with (
         _opened(directory, stem + RECORD_SUFFIX) as (record, found_record),
         _opened(directory, stem + SUFFIX) as (part, found),
     ):
-        saved = directory.lstat(final)
-        if (
+        content = _read_record(record, found_record.st_size)
+        if content is None:
+            return
+        saved = directory.lstat(stem[1:])
+        superseded = (
             saved is not None
             and stat.S_ISREG(saved.st_mode)
             # A file gets its name after its last change.
             and saved.st_ctime_ns > max(found.st_mtime_ns, found_record.st_mtime_ns)
-            and _is_record(record, found_record.st_size, random=False)
-            and lock(part)
-        ):
+        )
+        if (superseded or not content.kept) and lock(part):
             # The record last, as `PartialDownload.discard` does.
             _unlink_same(directory, stem + SUFFIX, found)
             _unlink_same(directory, stem + RECORD_SUFFIX, found_record)
@@ -105,4 +107,8 @@ def _is_record(file: int, size: int, random: bool) -> bool:
     """Return whether a file is a record, or one that a killed process had not written yet."""
     if not size:
         return random
-    return size <= _LARGEST_RECORD and Record.parse(os.pread(file, size, 0)) is not None
+    return _read_record(file, size) is not None
+
+
+def _read_record(file: int, size: int) -> Record | None:
+    return Record.parse(os.pread(file, size, 0)) if size <= _LARGEST_RECORD else None

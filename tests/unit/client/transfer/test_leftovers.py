@@ -44,6 +44,12 @@ class LeftoverTests(SynchronousTestCase):
         """Return a time after the last change of ``a``."""
         return os.stat(os.path.join(self.top, b"a")).st_ctime_ns + 10**9
 
+    def receive(self) -> PartialDownload:
+        """Return a download of which one byte has been received."""
+        download = self.download()
+        download.write(download.segments[0], memoryview(b"x"))
+        return download
+
     def crash(self, download: PartialDownload) -> None:
         """Close the files as the end of a process does."""
         for each in (download._part, download._record):
@@ -75,11 +81,18 @@ class LeftoverTests(SynchronousTestCase):
         self.assertEqual(self.remove(), [b"a"])
 
     def test_partial_download_that_can_be_resumed_stays(self) -> None:
-        self.crash(self.download())
+        self.receive().close()
         self.assertEqual(self.remove(), [b".a.part", b".a.part.json"])
 
-    def test_partial_download_is_removed_once_the_file_has_been_saved_otherwise(self) -> None:
+    def test_partial_download_without_a_byte_is_removed(self) -> None:
         download = self.download()
+        self.assertEqual(self.remove(), [b".a.part", b".a.part.json"])
+        download.close()
+        self.assertEqual(self.remove(), [])
+
+    def test_partial_download_is_removed_once_the_file_has_been_saved_otherwise(self) -> None:
+        download = self.receive()
+        download.save()
         # An older version of the file, which the partial download is to replace.
         self.put(b"a", b"old")
         for name in (b".a.part", b".a.part.json"):
