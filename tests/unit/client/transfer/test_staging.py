@@ -503,9 +503,16 @@ class FaultTests(StagingCase):
         self.tree.create()
         stage = self.staging()
         denied = OSError(errno.EACCES, "denied")
-        with mock.patch.object(publication.LocalDirectory, "mkdir", side_effect=denied):
-            self.assertRaises(Unstageable, self.stage, stage, b"a", b"1")
+        before = descriptors()
+        with mock.patch.object(publication.LocalDirectory, "mkdir", side_effect=denied) as mkdir:
+            for name in (b"a", b"b", b"sub/c"):
+                self.assertRaises(Unstageable, self.stage, stage, name, b"1")
+        # One attempt: each of them reads the root. Further files are not requested in packs.
+        mkdir.assert_called_once()
+        self.assertRaises(Unstageable, self.stage, stage, b"d", b"1")
+        stage.close()
         self.assertEqual(os.listdir(self.root), [])
+        self.assertEqual(descriptors(), before)
 
 
 NAMES = st.lists(st.sampled_from([b"a", b"b", b"c"]), min_size=1, max_size=4).map(b"/".join)
