@@ -28,6 +28,12 @@ LARGEST_PAGE = 16 << 20
 MOST_ENTRIES = 10_000_000
 """Entries of a listing, unless another limit is set."""
 
+LONGEST_LINES = 256
+"""Bytes that a line of a listing may have on average, if there is a limit of entries.
+
+A line may have 16 KiB: without this, the entries would be limited, and not the memory for them.
+"""
+
 MOST_EMPTY_PAGES = 10_000
 """Consecutive pages without an entry: a server may leave out all that it has read."""
 
@@ -52,7 +58,7 @@ class Listing:
     :param name: of the directory; empty for the served one.
     :param depth: levels of directories; ``math.inf`` for all of them.
     :param after: the name after which the listing begins; empty for the beginning.
-    :param limit: entries at most; ``None`` for any number.
+    :param limit: entries at most, and so bytes, by `LONGEST_LINES`; ``None`` for any number.
     :param page: entries of a page at most; ``None`` for the server's own limit.
     :param first: entries of the first page at most; ``None`` for as many as of any.
     :ivar after: the name after which the next page begins.
@@ -76,6 +82,7 @@ class Listing:
         self._page = page
         self._first = first or page
         self._entries = 0
+        self._size = 0
         self._empty = 0
         self._unnamed = 0
 
@@ -150,15 +157,26 @@ class Listing:
             marked = sum(entry.unread or entry.metadata.type == UNREAD for entry in page)
             self._unnamed += max(0, header.unread - marked)
         self._entries += len(page)
+        self._size += len(body)
         self._empty = 0 if page else self._empty + 1
-        if self._limit is not None and self._entries > self._limit:
-            raise TooManyEntries(
-                f"the server lists more than {self._limit} entries:"
-                " a higher limit (--max-entries, limit=) is needed if that is true"
-            )
+        if self._limit is not None:
+            self._check_limit(self._limit)
         if self._empty > MOST_EMPTY_PAGES:
             raise TooManyEntries(f"the server sent {self._empty} pages without an entry")
         return page
+
+    def _check_limit(self, limit: int) -> None:
+        largest = max(LARGEST_PAGE, limit * LONGEST_LINES)
+        if self._entries > limit:
+            excess = f"{limit} entries"
+        elif self._size > largest:
+            excess = f"{largest} bytes of entries"
+        else:
+            return
+        raise TooManyEntries(
+            f"the server lists more than {excess}:"
+            " a higher limit (--max-entries, limit=) is needed if that is true"
+        )
 
 
 class _AnyPage(Request[T]):

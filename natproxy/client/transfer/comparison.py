@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import islice
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 
-from natproxy.client.errors import LocalError
+from natproxy.client.errors import LocalError, NotUnderstood
 from natproxy.client.listing import require_inside
 from natproxy.client.transfer.extra import ExtraPaths
 from natproxy.client.transfer.filesystem import stored_as
@@ -25,6 +25,13 @@ from natproxy.protocol import DIRECTORY, FILE, UNREAD, Entry, Metadata
 
 DEEPEST = 256
 """Levels of directories that are created."""
+
+MOST_UNLISTED = 128 << 20
+"""Bytes that are held for directories that the server does not list, although it lists entries
+in them. One such entry may need `DEEPEST` directories, all with long paths."""
+
+# Bytes that are held for a directory, besides its path.
+_DIRECTORY_SIZE = 256
 
 
 class _DirectoryState(enum.Enum):
@@ -64,6 +71,8 @@ class Comparison:
         self._delete = delete
         # By path, of each directory that is listed or contains a listed entry.
         self._states = {b"": _DirectoryState.READY}
+        # Bytes that are held for directories that are not listed.
+        self._unlisted_size = 0
         # Directories that contain a listed entry.
         self._with_entries: set[bytes] = set()
         # Directories that are listed and exist locally.
@@ -327,6 +336,8 @@ class Comparison:
         """Return the state of the directory that contains a listed entry.
 
         A server may list the content of a directory without the directory itself.
+
+        :raises NotUnderstood: if it does that for directories that exceed `MOST_UNLISTED`.
         """
         self._with_entries.add(directory)
         known = self._states.get(directory)
@@ -339,14 +350,24 @@ class Comparison:
             known = self._states.get(above)
             if known is None:
                 known = state
+                self._unlisted_size += len(above) + _DIRECTORY_SIZE
+                if self._unlisted_size > MOST_UNLISTED:
+                    raise NotUnderstood("the server lists entries in directories it does not list")
                 self._extra.keep(above)
-                if state is _DirectoryState.READY:
+                if state is _DirectoryState.READY and is_partial(os.path.basename(above)):
+                    known = _DirectoryState.SKIPPED
+                    self.plan.skipped_directories.append(name_of(above, self._top))
+                elif state is _DirectoryState.READY:
                     known = self._compare_unlisted_directory(above)
                 self._states[above] = known
             state = known
         return state
 
     def _compare_unlisted_directory(self, path: bytes) -> _DirectoryState:
+        directories = self.plan.directories
+        if directories and directories[-1] == os.path.dirname(path):
+            # Nothing is in a directory that does not exist.
+            return self._compare_directory(path, None)
         try:
             metadata = self._tree.lstat(path)
         except LocalError as error:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 
@@ -27,35 +26,44 @@ def compare_digests(session: Session, plan: MirrorPlan, retry: Retry) -> None:
     A file whose digest the server cannot compute is a download, which fails for the same reason
     or takes the file as it is now.
     """
-    files = deque(plan.same_size)
+    files = plan.same_size
     plan.same_size = []
-    while files:
+    compared = 0
+    while (compared := _compare_pipelined(session, plan, files, compared)) < len(files):
         # A digest that takes longer than the server may be silent is requested alone.
-        if not _compare_pipelined(session, plan, files):
-            entry = files.popleft()
-            try:
-                digest = retry(partial(session.hash, entry.name))
-            except ServerError as error:
-                _sort(plan, entry, error)
-            else:
-                _sort(plan, entry, digest)
+        entry = files[compared]
+        compared += 1
+        try:
+            digest = retry(partial(session.hash, entry.name))
+        except ServerError as error:
+            _sort(plan, entry, error)
+        else:
+            _sort(plan, entry, digest)
     plan.sort_new()
 
 
-def _compare_pipelined(session: Session, plan: MirrorPlan, files: deque[Entry]) -> bool:
-    """Compare files, and remove them from the queue; return false after a failure."""
-    requests: Iterator[Hash] = (Hash(entry.name) for entry in tuple(files))
+def _compare_pipelined(
+    session: Session, plan: MirrorPlan, files: Sequence[Entry], compared: int
+) -> int:
+    """Compare files until one fails; return how many have been compared.
+
+    :param compared: how many have been compared before. They are not looked at: a server may make
+        every file fail.
+    """
+    requests = (Hash(files[number].name) for number in range(compared, len(files)))
     try:
         with closing(session.pipeline(requests, DIGESTS_AHEAD)) as replies:
             for _, result in replies:
                 if isinstance(result, ClientError) and result.passing:
-                    return False
-                _sort(plan, files.popleft(), result)
+                    break
+                _sort(plan, files[compared], result)
+                compared += 1
     except Interrupted:
         raise
     except ClientError:
-        return False
-    return True
+        # The next one is requested alone, and may be retried.
+        pass
+    return compared
 
 
 def _sort(plan: MirrorPlan, entry: Entry, digest: Digest | ClientError) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import chain, groupby
@@ -49,9 +49,14 @@ class Publisher:
     def publish(self, group: Group) -> list[Published]:
         """Synchronize the files of a group and rename them; return the result of each."""
         try:
-            self._pass_on_permissions(group)
-            if self._durable:
-                self._sync(group)
+            if self._durable and not self._syncfs:
+                self._sync_each(group)
+            else:
+                for each in group.flat:
+                    if each.file.replaces:
+                        self._prepare(each)
+                if self._durable:
+                    syncfs(self._run)
         except OSError as error:
             for each in group.files():
                 with suppress(OSError):
@@ -59,37 +64,31 @@ class Publisher:
             return _failed(group.files(), error)
         return self._name_all(group)
 
-    def _pass_on_permissions(self, group: Group) -> None:
-        """Set the permissions of files that replace others."""
-        for each in group.flat:
-            if each.file.replaces:
-                with suppress(LocalError), self._tree.directory(each.file.directory) as directory:
-                    self._pass_on(each, directory)
+    def _sync_each(self, group: Group) -> None:
+        """Prepare the files of a group, and synchronize them and its directories one by one."""
+        files = (partial(self._prepare, each, sync=True) for each in group.files())
+        directories = (partial(self._sync_directory, path) for path in group.directories.values())
+        run_parallel(chain(files, directories), SYNC_THREADS, Cancellation(), lambda: None)
 
-    def _pass_on(self, staged: Staged, directory: LocalDirectory, sync: bool = False) -> None:
+    def _prepare(self, staged: Staged, sync: bool = False) -> None:
+        """Set the permissions of a file that replaces another one, and synchronize it.
+
+        The file is opened once: afterwards, its permissions may not let its owner read it.
+        """
         descriptor = os.open(staged.path, _READ, dir_fd=self._run)
         try:
-            pass_on_permissions(descriptor, directory, staged.file.last)
+            if staged.file.replaces:
+                with suppress(LocalError), self._tree.directory(staged.file.directory) as directory:
+                    pass_on_permissions(descriptor, directory, staged.file.last)
             if sync:
                 sync_file(descriptor)
         finally:
             os.close(descriptor)
 
-    def _sync(self, group: Group) -> None:
-        """Synchronize the files and directories of a group to the disk."""
-        if self._syncfs:
-            syncfs(self._run)
-            return
-        files = (partial(self._sync_one, each.path, sync_file) for each in group.files())
-        directories = (
-            partial(self._sync_one, path, sync_directory) for path in group.directories.values()
-        )
-        run_parallel(chain(files, directories), SYNC_THREADS, Cancellation(), lambda: None)
-
-    def _sync_one(self, path: bytes, sync: Callable[[int], None]) -> None:
+    def _sync_directory(self, path: bytes) -> None:
         descriptor = os.open(path, _READ, dir_fd=self._run)
         try:
-            sync(descriptor)
+            sync_directory(descriptor)
         finally:
             os.close(descriptor)
 
@@ -160,7 +159,8 @@ class Publisher:
         if keeps_existing(file, self._existing, staged.metadata):
             return True
         if not staged.file.replaces:
-            self._pass_on(staged, directory, sync=self._durable)
+            replacing = staged._replace(file=staged.file._replace(replaces=True))
+            self._prepare(replacing, sync=self._durable)
         os.rename(staged.path, last, src_dir_fd=run, dst_dir_fd=directory.fileno())
         return False
 

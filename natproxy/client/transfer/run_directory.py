@@ -45,6 +45,10 @@ class RunDirectory(Closing):
                 self.descriptor = root.open(self.name, DIRECTORY)
             except FileNotFoundError:
                 continue
+            except BaseException:
+                # With some umasks, its owner cannot open it.
+                self._remove()
+                raise
             try:
                 lock(self.descriptor)
                 if self._in_place():
@@ -53,6 +57,7 @@ class RunDirectory(Closing):
                 pass
             except BaseException:
                 os.close(self.descriptor)
+                self._remove()
                 raise
             os.close(self.descriptor)
         raise OSError(errno.EBUSY, "other processes keep removing it")
@@ -66,6 +71,10 @@ class RunDirectory(Closing):
                     self._root.rmdir(self.name)
             os.close(self.descriptor)
             self.descriptor = -1
+
+    def _remove(self) -> None:
+        with suppress(OSError):
+            self._root.rmdir(self.name)
 
     def _in_place(self) -> bool:
         found = self._root.lstat(self.name)

@@ -80,6 +80,8 @@ class Staging(Closing):
         # ``None`` until the first file is written.
         self._opened_run: RunDirectory | None = None
         self._publisher: Publisher | None = None
+        # Whether there can be no run directory.
+        self._unstageable = False
         self._inheritance: tuple[int, int | None, bytes] | None = None
         self._names = 0
         self._group = Group()
@@ -117,8 +119,11 @@ class Staging(Closing):
         :param directory: the path of the file's directory below the root.
         :raises LocalError: if it is not a regular file, or its directory cannot be opened.
         :raises Unstageable: if its directory passes on another group or access control list to
-            new files than the root does, or is on another file system.
+            new files than the root does, or is on another file system; or if there can be no run
+            directory, as `write` has found out.
         """
+        if self._unstageable:
+            raise Unstageable
         if directory == self._new_path or not self._tree.exists:
             return None
         if (self._opened is None or self._opened_path != directory) and not self._open(directory):
@@ -198,14 +203,17 @@ class Staging(Closing):
     def _begin(self) -> None:
         """Create the run directory.
 
-        :raises Unstageable: if that fails.
+        :raises Unstageable: if that fails, now or before.
         """
+        if self._unstageable:
+            raise Unstageable
         try:
             self._tree.create()
             self._root = self._tree.directory(b"")
             remove_leftovers(self._root)
             self._opened_run = RunDirectory(self._root)
         except (OSError, LocalError) as error:
+            self._unstageable = True
             raise Unstageable from error
         self._publisher = Publisher(self._tree, self._run.descriptor, self._existing, self._durable)
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from natproxy.client import LocalError, NotFound, NotUnderstood, Unsupported, UsageError
+from natproxy.client.transfer import comparison
 from natproxy.client.transfer.comparison import DEEPEST
 from natproxy.client.transfer.mirror import (
     MirrorRules,
@@ -186,6 +187,23 @@ class HostileServerTests(MirrorCase):
                 self.assertEqual(obstacle.error.errno, errno.ENAMETOOLONG)
         deep = b"/".join([b"d"] * (DEEPEST + 2))
         self.assertEqual(len(self.listed((deep, FILE)).downloads), 1)
+
+    def test_reserved_names_of_directories_that_are_not_listed_are_skipped(self) -> None:
+        reserved = b"d/.natproxy-0123456789ab.part"
+        plan = self.listed((reserved + b"/e/x", FILE), (b"d/.y.part/z", FILE), (b"d/a", FILE))
+        self.assertEqual([each.name for each in plan.downloads], [b"d/a"])
+        self.assertEqual((plan.directories, plan.skipped), ([], 2))
+        self.assertEqual(plan.skipped_directories, [reserved, b"d/.y.part"])
+
+    def test_directories_that_are_not_listed_are_limited(self) -> None:
+        # One entry of a page may need as many directories as are created at all.
+        deep = b"/".join([b"long name"] * (DEEPEST - 1))
+        entries = [(b"d/%d/%b" % (number, deep), FILE) for number in range(3)]
+        with mock.patch.object(comparison, "MOST_UNLISTED", 10**6):
+            error = self.assertRaises(NotUnderstood, self.listed, *entries)
+            self.assertIn("in directories it does not list", str(error))
+            self.assertEqual(len(self.listed(entries[0]).directories), DEEPEST - 1)
+        self.assertEqual(len(self.listed(*entries).directories), 3 * (DEEPEST - 1))
 
     @settings(deadline=None)
     @given(st.lists(st.sampled_from((b"..", b".", b"", b"a", b"d", b"/", b"\0")), max_size=5))

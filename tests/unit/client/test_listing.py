@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.client import ListingIncomplete, NotUnderstood, TooManyEntries
+from natproxy.client import listing as listings
 from natproxy.client.listing import LARGEST_PAGE, Listing, Page, require_inside
 from natproxy.protocol import Entry, Framing, Header, WireError
 from tests.support.deferred_sessions import page_of
@@ -54,6 +56,19 @@ class ListingTests(SynchronousTestCase):
             TooManyEntries, receive, next(Listing(limit=1).pages()), page_of(b"a", b"b")
         )
         receive(next(Listing(limit=2).pages()), page_of(b"a", b"b"))
+
+    def test_limit_of_entries_limits_their_bytes(self) -> None:
+        pages = [page_of(b"%d" % number + b"x" * 4000, more=True) for number in range(9)]
+        with mock.patch.object(listings, "LARGEST_PAGE", 5000):
+            listing = Listing(limit=100)
+            for reply in pages[:6]:
+                receive(next(listing.pages()), reply)
+            error = self.assertRaises(TooManyEntries, receive, next(listing.pages()), pages[6])
+            self.assertIn("25600 bytes of entries", str(error))
+            for limit in (1000, None):
+                listing = Listing(limit=limit)
+                for reply in pages:
+                    receive(next(listing.pages()), reply)
 
     def test_large_page_is_an_error_before_its_body(self) -> None:
         page = next(Listing().pages())

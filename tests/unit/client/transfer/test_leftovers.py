@@ -40,6 +40,16 @@ class LeftoverTests(SynchronousTestCase):
         file = LocalFile(os.path.join(self.top, b"a"))
         return PartialDownload(file, b"a", METADATA, **options)
 
+    def later(self) -> int:
+        """Return a time after the last change of ``a``."""
+        return os.stat(os.path.join(self.top, b"a")).st_ctime_ns + 10**9
+
+    def receive(self) -> PartialDownload:
+        """Return a download of which one byte has been received."""
+        download = self.download()
+        download.write(download.segments[0], memoryview(b"x"))
+        return download
+
     def crash(self, download: PartialDownload) -> None:
         """Close the files as the end of a process does."""
         for each in (download._part, download._record):
@@ -71,8 +81,40 @@ class LeftoverTests(SynchronousTestCase):
         self.assertEqual(self.remove(), [b"a"])
 
     def test_partial_download_that_can_be_resumed_stays(self) -> None:
-        self.crash(self.download())
+        self.receive().close()
         self.assertEqual(self.remove(), [b".a.part", b".a.part.json"])
+
+    def test_partial_download_without_a_byte_is_removed(self) -> None:
+        download = self.download()
+        self.assertEqual(self.remove(), [b".a.part", b".a.part.json"])
+        download.close()
+        self.assertEqual(self.remove(), [])
+
+    def test_partial_download_is_removed_once_the_file_has_been_saved_otherwise(self) -> None:
+        download = self.receive()
+        download.save()
+        # An older version of the file, which the partial download is to replace.
+        self.put(b"a", b"old")
+        for name in (b".a.part", b".a.part.json"):
+            os.utime(os.path.join(self.top, name), ns=(self.later(), self.later()))
+        everything = [b".a.part", b".a.part.json", b"a"]
+        self.assertEqual(self.remove(), everything)
+        for name in (b".a.part", b".a.part.json"):
+            os.utime(os.path.join(self.top, name), ns=(10**18, 10**18))
+        # It is used.
+        self.assertEqual(self.remove(), everything)
+        self.crash(download)
+        with mock.patch("os.geteuid", return_value=os.geteuid() + 1):
+            self.assertEqual(self.remove(), everything)
+        self.assertEqual(self.remove(), [b"a"])
+
+    def test_other_files_with_these_names_stay(self) -> None:
+        self.put(b".a.part", b"mine")
+        self.put(b".a.part.json", b'{"mine": 1}\n')
+        for name in (b".a.part", b".a.part.json"):
+            os.utime(os.path.join(self.top, name), ns=(10**18, 10**18))
+        self.put(b"a", b"new")
+        self.assertEqual(self.remove(), [b".a.part", b".a.part.json", b"a"])
 
     def test_what_is_no_record_a_link_a_directory_or_another_users_stays(self) -> None:
         self.put(b".b.part.json", b'{"mine": 1}\n')

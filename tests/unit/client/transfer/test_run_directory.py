@@ -48,6 +48,13 @@ class RunDirectoryTests(SynchronousTestCase):
         for name in (b".natproxy-.part", b".natproxy-012345678x.part", b".natproxy", b".a.part"):
             self.assertFalse(is_run_directory(name))
 
+    def test_nothing_is_left_of_one_that_cannot_be_opened_or_locked(self) -> None:
+        for name in ("LocalDirectory.open", "lock"):
+            denied = PermissionError(errno.EACCES, "denied")
+            with mock.patch(f"{RunDirectory.__module__}.{name}", side_effect=denied):
+                self.assertRaises(PermissionError, RunDirectory, self.root)
+            self.assertEqual(os.listdir(self.top), [])
+
     def test_close_removes_it_with_its_content_and_follows_no_link(self) -> None:
         self.put(b"outside", b"precious")
         run = RunDirectory(self.root)

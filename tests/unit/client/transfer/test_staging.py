@@ -337,6 +337,31 @@ class DurabilityTests(StagingCase):
         self.assertEqual(sorted(first), ["sync_directory"] * 2 + ["sync_file"] * 4)
         self.assertEqual(rest, [*["rename_new"] * 3, *["names"] * 2])
 
+    def test_file_that_its_owner_may_not_read_is_replaced_like_any_other(self) -> None:
+        def open_as_owner(path: Any, flags: int, mode: int = 0o777, **options: Any) -> int:
+            """Open a file as `os.open` does for others than root."""
+            descriptor = real(path, flags, mode, **options)
+            if not flags & os.O_CREAT and not os.fstat(descriptor).st_mode & 0o400:
+                os.close(descriptor)
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return descriptor
+
+        real = os.open
+        for syncfs in (True, False):
+            self.patch(publication, "has_syncfs", lambda _, value=syncfs: value)
+            for mode in (0o200, 0o000):
+                self.put(b"a", b"old")
+                os.chmod(self.path(b"a"), mode)
+                stage = self.staging(Existing.REPLACE)
+                with mock.patch("os.open", open_as_owner):
+                    self.stage(stage, b"a", b"new one")
+                    self.stage(stage, b"b%d" % mode, b"new")
+                    published = self.commit(stage)
+                self.assertEqual([each.error for each in published.values()], [None] * 2)
+                self.assertEqual(stat.S_IMODE(os.stat(self.path(b"a")).st_mode), mode)
+                os.chmod(self.path(b"a"), 0o600)
+                self.assertEqual(self.found()[b"a"], b"new one")
+
     def test_nothing_is_synchronized_if_that_is_not_wanted(self) -> None:
         self.record_all(syncfs=True)
         stage = self.staging(durable=False)
@@ -478,9 +503,16 @@ class FaultTests(StagingCase):
         self.tree.create()
         stage = self.staging()
         denied = OSError(errno.EACCES, "denied")
-        with mock.patch.object(publication.LocalDirectory, "mkdir", side_effect=denied):
-            self.assertRaises(Unstageable, self.stage, stage, b"a", b"1")
+        before = descriptors()
+        with mock.patch.object(publication.LocalDirectory, "mkdir", side_effect=denied) as mkdir:
+            for name in (b"a", b"b", b"sub/c"):
+                self.assertRaises(Unstageable, self.stage, stage, name, b"1")
+        # One attempt: each of them reads the root. Further files are not requested in packs.
+        mkdir.assert_called_once()
+        self.assertRaises(Unstageable, self.stage, stage, b"d", b"1")
+        stage.close()
         self.assertEqual(os.listdir(self.root), [])
+        self.assertEqual(descriptors(), before)
 
 
 NAMES = st.lists(st.sampled_from([b"a", b"b", b"c"]), min_size=1, max_size=4).map(b"/".join)
