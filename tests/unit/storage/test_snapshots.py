@@ -240,6 +240,13 @@ class BothOpeners:
         found = self.all(above + b"/" + b"x" * 100, above + b"/" + b"x" * 200)
         self.assertEqual([type(each) for each in found], [Snapshot, NotFound])
 
+    def test_failure_of_the_caller_is_not_a_missing_directory(self) -> None:
+        def check() -> None:
+            raise NotFound
+
+        with self.assertRaises(NotFound):
+            list(self.storage.snapshots([b"a.txt"], LARGEST, check))
+
     def test_missing_directory_has_no_files(self) -> None:
         for path in (self.path(b"nowhere"), self.path(b"a.txt")):
             self.storage = LocalStorage(path, self.opener)
