@@ -122,6 +122,8 @@ class AccessFile:
         self._call: IDelayedCall | None = None
         self._kept: list[bytes] = []
         self._size = 0
+        # What a thread writes at present.
+        self._writing = b""
         # Lines that were lost since the last one that was kept.
         self._gap = 0
         self._inside = False
@@ -209,18 +211,21 @@ class AccessFile:
         self._kept.clear()
         self._size = 0
         self._reopen = False
+        self._writing = data
         work = partial(_write_in_thread, self._output, data, self._inside, reopen)
         self._in_thread(work).addErrback(self._failed).addCallback(self._wrote)
 
     def _failed(self, failure: Failure) -> Written:
         """Log an unexpected error: the lines of this write are lost."""
         self._log.failure("the access log failed", failure=failure)
+        self.lost += self._writing.count(b"\n")
         return Written(b"", False, failure.getErrorMessage())
 
     def _wrote(self, written: Written) -> None:
         """Decide what follows a write."""
         if self._state is State.STOPPED:
             return
+        self._writing = b""
         self._inside = written.inside
         self.lost += written.cut
         if written.rest:
@@ -276,15 +281,18 @@ class AccessFile:
             path=self.path,
             seconds=STOP,
         )
-        self._report_rest()
+        self.log.flush()
+        # The thread may still write some of what it has.
+        self._report_rest("up to ")
 
-    def _report_rest(self) -> None:
-        rest = sum(piece.count(b"\n") for piece in self._kept)
+    def _report_rest(self, limit: str = "") -> None:
+        rest = sum(piece.count(b"\n") for piece in (self._writing, *self._kept))
         if rest or self._gap:
             self.lost += rest
             self._log.error(
-                "the end of the access log {path} is lost; lines: {count}",
+                "the end of the access log {path} is lost; lines: {limit}{count}",
                 path=self.path,
+                limit=limit,
                 count=rest + self._gap,
             )
 

@@ -230,11 +230,13 @@ class Observation(ABC):
         except OSError as error:
             label = self.config.label("access_log")
             raise StartupError(f"{label} {path}: {error.strerror}") from error
-        self.access = AccessFile(
+        self.access = access = AccessFile(
             self.reactor, output, Threads(self.reactor, 1, "access log"), self.wall_clock
         )
+        if self.metrics is not None:
+            self.metrics.access_lost = lambda: access.lost
         self._log.info("access log: {path}", path=path)
-        return self.access.log
+        return access.log
 
     @abstractmethod
     def log_ends(self, log: AccessLog | CommandLines) -> None:

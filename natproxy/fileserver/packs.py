@@ -30,13 +30,14 @@ from natproxy.storage import NotFound, Snapshot, Snapshots, Storage, TooLarge
 MAX_SECONDS = 5.0
 """Seconds after which a pack ends with the files that it has."""
 
-CONCURRENT_PACKS = 4
+CONCURRENT_PACKS = 5
 """Packs that are made at a time."""
 
 CONCURRENT_PACKS_OF_TREE = 2
 """Packs that are made at a time of files below one entry of the served directory.
 
-As many are made of files below several entries.
+As many are made of files below several entries. When a file system hangs, both kinds can hang at
+the entry at which it is mounted. The others still have a thread.
 """
 
 QUEUED_PACKS = 64

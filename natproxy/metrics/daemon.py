@@ -43,6 +43,8 @@ class DaemonMetrics(Service, ABC):
     :param origin: the daemon's name, worker and boot.
     :cvar prefix: of the names.
     :ivar delay: by how much calls were late that the reactor was to make each second.
+    :ivar access_lost: returns how many lines of the access log were lost; ``None`` if there is no
+        such log.
     """
 
     prefix: str
@@ -50,6 +52,7 @@ class DaemonMetrics(Service, ABC):
     def __init__(self, factory: CommandFactory, relays: Relays, origin: Origin) -> None:
         self.clock = factory.clock
         self.delay = Histogram(DELAYS)
+        self.access_lost: Callable[[], int] | None = None
         self._factory = factory
         self._relays = relays
         self._origin = origin
@@ -130,6 +133,11 @@ class DaemonMetrics(Service, ABC):
                 f"{prefix}_reactor_delay_seconds",
                 "By how much calls were late that the reactor was to make each second",
                 self.delay,
+            ),
+            counter(
+                f"{prefix}_access_log_lost_lines",
+                "Lines of the access log that were lost",
+                None if self.access_lost is None else self.access_lost(),
             ),
             *self._relay_families(),
         ]

@@ -2,6 +2,10 @@
 
 A directory is opened once for all names that follow one another in it. A file of it is one
 component, which cannot lead outside if it is no link: see `natproxy.storage.local.confinement`.
+
+Two changes of a file within one tick of the kernel's clock can leave the same timestamps. So a file
+that has just been changed is read after that tick: then a change during the read, or after it,
+changes the timestamps.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Callable
 
 from natproxy.kernel.openat2 import SEARCH, Opener
@@ -24,6 +29,12 @@ from natproxy.storage.interface import (
 from natproxy.storage.local.confinement import MAX_PATH, READ, is_failure
 from natproxy.storage.local.metadata import metadata_of
 
+TICK = 10_000_000
+"""Nanoseconds of the longest tick of a kernel's clock (100 Hz), of which timestamps are made."""
+
+MOST_WAITED = 5 * TICK
+"""Nanoseconds that one reader waits for ticks in all: its caller has a thread for it."""
+
 _FLAGS = READ | os.O_NOFOLLOW
 
 
@@ -34,6 +45,8 @@ class SnapshotReader:
     :param opener: opens directories below it.
     :param is_valid: returns whether a name may be resolved.
     :param open_file: opens a file below it that may be a link, as `Storage.open` does.
+    :param now: returns nanoseconds since the epoch.
+    :param sleep: waits for some seconds.
     """
 
     def __init__(
@@ -42,11 +55,16 @@ class SnapshotReader:
         opener: Opener,
         is_valid: Callable[[bytes], bool],
         open_file: Callable[[bytes], OpenFile],
+        now: Callable[[], int] = time.time_ns,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._root = root
         self._opener = opener
         self._is_valid = is_valid
         self._open_file = open_file
+        self._now = now
+        self._sleep = sleep
+        self._waited = 0
         # The directory that was opened last, with a slash at its end; at first, the root.
         self._path = b""
         self._directory = root
@@ -68,10 +86,14 @@ class SnapshotReader:
                 if not self._is_valid(name):
                     return NotFound()
                 self._enter(above)
-            found = _read(self._directory, last, largest)
+            found = self._read(self._directory, last, largest)
+            if found is not None:
+                return found
+            return snapshot_by_opening(self._open_settled, name, largest)
         except OSError as error:
             return error if is_failure(error) else NotFound()
-        return snapshot_by_opening(self._open_file, name, largest) if found is None else found
+        except Changing as error:
+            return error
 
     def _enter(self, above: bytes) -> None:
         self.close()
@@ -79,45 +101,71 @@ class SnapshotReader:
             self._directory = self._opener(self._root, above, SEARCH)
             self._path = above + b"/"
 
+    def _open_settled(self, name: bytes) -> OpenFile:
+        file = self._open_file(name)
+        try:
+            descriptor = file.fileno()
+            if descriptor is not None:
+                self._settle(os.fstat(descriptor))
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def _settle(self, state: os.stat_result) -> None:
+        """Wait until the next change of a file gets later timestamps than the last one.
+
+        :raises Changing: if this reader has waited for too long.
+        """
+        age = self._now() - state.st_ctime_ns
+        # A time in the future is of another clock, or of one that was set back.
+        if 0 <= age < TICK:
+            self._waited += TICK - age
+            if self._waited > MOST_WAITED:
+                raise Changing
+            self._sleep((TICK - age) / 1e9)
+
+    def _read(
+        self, directory: int, name: bytes, largest: int
+    ) -> Snapshot | NotFound | TooLarge | Changing | None:
+        """Read a regular file directly in a directory; return ``None`` if it is a link.
+
+        The type is checked before the file is opened, since the other end of a FIFO or a device
+        would notice it, and again before it is read.
+
+        :raises Changing: if it was changed just now, and this reader has waited for too long.
+        """
+        for _ in range(SNAPSHOT_TRIES):
+            there = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            if not stat.S_ISREG(there.st_mode):
+                return None if stat.S_ISLNK(there.st_mode) else NotFound()
+            if there.st_size > largest:
+                return TooLarge()
+            try:
+                descriptor = os.open(name, _FLAGS, dir_fd=directory)
+            except OSError as error:
+                # A link has replaced it.
+                if error.errno == errno.ELOOP:
+                    continue
+                raise
+            try:
+                before = os.fstat(descriptor)
+                size = before.st_size
+                if size > largest or not stat.S_ISREG(before.st_mode):
+                    continue
+                self._settle(before)
+                data = os.read(descriptor, size) if size else b""
+                after = os.fstat(descriptor)
+            finally:
+                os.close(descriptor)
+            if len(data) == size and _is_same(before, after):
+                return Snapshot(metadata_of(before), data)
+        return Changing()
+
 
 def _is_component(last: bytes) -> bool:
     """Return whether a path below a directory may end with this component."""
     return last not in (b"", b".", b"..") and b"\0" not in last
-
-
-def _read(
-    directory: int, name: bytes, largest: int
-) -> Snapshot | NotFound | TooLarge | Changing | None:
-    """Read a regular file directly in a directory; return ``None`` if it is a link.
-
-    The type is checked before the file is opened, since the other end of a FIFO or a device would
-    notice it, and again before it is read.
-    """
-    for _ in range(SNAPSHOT_TRIES):
-        there = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        if not stat.S_ISREG(there.st_mode):
-            return None if stat.S_ISLNK(there.st_mode) else NotFound()
-        if there.st_size > largest:
-            return TooLarge()
-        try:
-            descriptor = os.open(name, _FLAGS, dir_fd=directory)
-        except OSError as error:
-            # A link has replaced it.
-            if error.errno == errno.ELOOP:
-                continue
-            raise
-        try:
-            before = os.fstat(descriptor)
-            size = before.st_size
-            if size > largest or not stat.S_ISREG(before.st_mode):
-                continue
-            data = os.read(descriptor, size) if size else b""
-            after = os.fstat(descriptor)
-        finally:
-            os.close(descriptor)
-        if len(data) == size and _is_same(before, after):
-            return Snapshot(metadata_of(before), data)
-    return Changing()
 
 
 def _is_same(before: os.stat_result, after: os.stat_result) -> bool:

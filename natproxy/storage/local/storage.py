@@ -7,7 +7,7 @@ import heapq
 import os
 import stat
 from collections.abc import Generator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 from natproxy.kernel.openat2 import DIRECTORY as DIRECTORY_FLAGS
 from natproxy.kernel.openat2 import Opener, choose_opener
@@ -220,22 +220,24 @@ class LocalStorage:
 
         A state is one in which the file's etag was the same before and after it was read.
         """
-        try:
-            with self._root() as root:
+        with ExitStack() as opened:
+            try:
+                root = opened.enter_context(self._root())
+            except NotFound as error:
+                # There is no served directory.
+                yield from [error] * len(names)
+                return
 
-                def open_file(name: bytes) -> LocalFile:
-                    if not _is_valid(name):
-                        raise NotFound
-                    return self._open_regular(root, name)
+            def open_file(name: bytes) -> LocalFile:
+                if not _is_valid(name):
+                    raise NotFound
+                return self._open_regular(root, name)
 
-                with closing(SnapshotReader(root, self._opener, _is_valid, open_file)) as reader:
-                    for name in names:
-                        check()
-                        yield reader.read(name, largest)
-        except NotFound as error:
-            # There is no served directory.
-            for _ in names:
-                yield error
+            reader = SnapshotReader(root, self._opener, _is_valid, open_file)
+            opened.callback(reader.close)
+            for name in names:
+                check()
+                yield reader.read(name, largest)
 
     def top_files(self, check: Check = unchecked) -> TopFiles:
         """Return the names of regular files, and of links inside that lead to some.

@@ -279,6 +279,8 @@ class FaultTests(AccessCase):
         self.successResultOf(stopped)
         self.assertFalse(self.output.closed)
         self.journal.line_with(f"could not be written within {STOP:g} s")
+        self.journal.line_with("the end of the access log /var/log/access is lost; lines: up to 2")
+        self.assertEqual(self.file.lost, 2)
         self.thread.run()
         self.assertEqual(self.thread.jobs, [])
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -319,6 +321,7 @@ class ErrorTests(AccessCase, LoggedErrorsCase):
         self.end("a")
         self.clock.advance(FLUSH)
         self.assertEqual(self.flush(TypeError), 1)
+        self.assertEqual(self.file.lost, 1)
         self.output.write_some = write  # type: ignore[method-assign]
         self.end("b")
         self.clock.advance(RETRY)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -200,6 +202,41 @@ def test_pipe_that_a_thread_writes_waits_for_its_reader(tmp_path: Path) -> None:
         assert os.read(reader, 100) == b"a line\n" * 2
     finally:
         os.close(reader)
+
+
+def test_thread_that_writes_does_not_rotate_the_file(
+    tmp_path: Path,
+) -> None:
+    file = RotatingFile(str(tmp_path / "log"), size=0, blocking=True)
+    for _ in range(100):
+        assert file.write_some(memoryview(b"123456789\n")) == 10
+    assert file.reopen()
+    assert os.get_blocking(file._descriptor)
+    file.close()
+    assert os.listdir(tmp_path) == ["log"]
+
+
+def test_write_to_a_full_pipe_goes_on_when_its_reader_does(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    file = RotatingFile(str(path), size=0, blocking=True)
+    written: list[int] = []
+    line = b"x" * 99 + b"\n"
+    try:
+        size = fcntl.fcntl(reader, fcntl.F_GETPIPE_SZ)
+        file.write_some(memoryview(bytes(size)))
+        thread = Thread(
+            target=lambda: written.append(file.write_some(memoryview(line))), daemon=True
+        )
+        thread.start()
+        assert os.read(reader, size) == bytes(size)
+        thread.join(PATIENCE)
+        assert written == [len(line)]
+        assert os.read(reader, size) == line
+    finally:
+        os.close(reader)
+        file.close()
 
 
 def test_two_daemons_rotate_one_file_once(tmp_path: Path) -> None:

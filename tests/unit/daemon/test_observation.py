@@ -233,6 +233,24 @@ class AccessLogTests(ObservationCase):
         access = companion.status()["access_log"]
         self.assertEqual(access, {"path": os.path.abspath("access"), "lost": 0, "error": None})
 
+    def test_lines_that_are_lost_are_a_metric(self) -> None:
+        off = ("--journal=none", "--control=run/a.sock")
+        for options, lost in (((), None), (("--access-log=access",), 7)):
+            daemon, companion = self.started(*off, *options)
+            metrics = companion.metrics
+            assert metrics is not None
+            if lost is not None:
+                assert companion.access is not None
+                companion.access.lost = lost
+            samples = [
+                value
+                for family in metrics.families()
+                if family.name == "natproxy_access_log_lost_lines"
+                for _, value in family.samples
+            ]
+            self.assertEqual(samples, [] if lost is None else [lost])
+            self.end(daemon)
+
     def test_line_of_the_file_server(self) -> None:
         log = Log(self)
         daemon = make_file_server(

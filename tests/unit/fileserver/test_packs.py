@@ -15,7 +15,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.fileserver import packs
 from natproxy.fileserver.factory import LISTING_THREADS
 from natproxy.fileserver.packs import (
-    CONCURRENT_PACKS,
     CONCURRENT_PACKS_OF_TREE,
     MEMORY,
     QUEUED_PACKS,
@@ -218,15 +217,16 @@ class QueueTests(Version2Case):
         self.assertEqual(clients[-2].taken(), b"")
 
     def test_reads_that_hang_leave_other_trees_to_be_packed(self) -> None:
-        for number in range(CONCURRENT_PACKS):
+        for number in range(2 * CONCURRENT_PACKS_OF_TREE):
             protocol, _ = self.new_client(50_000 + number)
             protocol.dataReceived(b"PACK slow/a slow/b\n" if number % 2 else b"PACK slow/a a\n")
-        self.assertEqual(len(self.thread.asked), CONCURRENT_PACKS)
+        self.assertEqual(len(self.thread.asked), 2 * CONCURRENT_PACKS_OF_TREE)
         self.thread.asked.clear()
         self.clock.advance(WORK_TIMEOUT)
         refused = b"ERR 503 the storage does not respond\n"
         self.assertEqual(self.send(b"PACK slow/c\n"), refused)
         self.assertEqual(self.send(b"PACK a\n"), refused)
+        self.assertTrue(self.send_and_run(b"PACK sub/a\n").startswith(b"OK "))
         # Listings have threads of their own.
         self.assertTrue(self.send_and_run(b"LS\n").startswith(b"OK "))
 

@@ -13,6 +13,7 @@ from natproxy.daemon.descriptors import PACK
 from natproxy.kernel.openat2 import choose_opener, open_beneath, open_by_walk
 from natproxy.storage import Changing, LocalStorage, NotFound, Snapshot, TooLarge
 from natproxy.storage.interface import SNAPSHOT_TRIES
+from natproxy.storage.local.snapshots import MOST_WAITED, TICK, SnapshotReader
 from tests.support.storage import (
     CONTENT,
     INSIDE_LINKS,
@@ -149,6 +150,48 @@ class BothOpeners:
             self.assertEqual(found.metadata[:3], self.storage.metadata(b"a.txt")[:3])
             self.assertEqual(len(found.data), found.metadata.size)
 
+    def reader(self, now: Callable[[], int], sleep: Callable[[float], object]) -> SnapshotReader:
+        root = os.open(self.served, os.O_RDONLY)
+        self.addCleanup(os.close, root)
+        reader = SnapshotReader(
+            root, self.opener, lambda name: True, self.storage.open, now=now, sleep=sleep
+        )
+        self.addCleanup(reader.close)
+        return reader
+
+    def test_second_change_within_one_tick_is_noticed(self) -> None:
+        os.symlink(b"a.txt", self.path(b"latest"))
+        for name in (b"a.txt", b"latest")[: 1 + self.follows_links]:
+            self.put(b"a.txt", b"one")
+            before = os.stat(self.path(b"a.txt"))
+            clock = [before.st_ctime_ns + TICK // 4]
+
+            def write(seconds: float, clock: list[int] = clock) -> None:
+                # It leaves size and timestamps as they are.
+                self.put(b"a.txt", b"two")
+                clock[0] += round(seconds * 1e9)
+
+            # As a kernel whose clock has not ticked between the two.
+            patched = self.patch(os, "fstat", lambda descriptor, before=before: before)
+            found = self.reader(lambda clock=clock: clock[0], write).read(name, LARGEST)
+            patched.restore()
+            self.assertEqual((found.data, clock), (b"two", [before.st_ctime_ns + TICK]))
+
+    def test_file_is_not_waited_for_once_its_tick_is_over_or_by_another_clock(self) -> None:
+        changed = os.stat(self.path(b"a.txt")).st_ctime_ns
+        for now in (changed + TICK, changed - 1):
+            reader = self.reader(lambda now=now: now, self.fail)
+            self.assertEqual(reader.read(b"a.txt", LARGEST).data, b"the a")
+
+    def test_wait_for_files_that_always_change_is_bounded(self) -> None:
+        changed = os.stat(self.path(b"a.txt")).st_ctime_ns
+        waits: list[float] = []
+        reader = self.reader(lambda: changed, waits.append)
+        found = [reader.read(b"a.txt", LARGEST) for _ in range(100)]
+        self.assertEqual(sum(waits) * 1e9, MOST_WAITED)
+        kinds = [type(each) for each in found]
+        self.assertEqual(kinds, [Snapshot] * len(waits) + [Changing] * (100 - len(waits)))
+
     def test_file_that_is_read_short_is_given_up(self) -> None:
         read = os.read
         self.patch(os, "read", lambda descriptor, size: read(descriptor, size - 1))
@@ -239,6 +282,13 @@ class BothOpeners:
         os.close(directory)
         found = self.all(above + b"/" + b"x" * 100, above + b"/" + b"x" * 200)
         self.assertEqual([type(each) for each in found], [Snapshot, NotFound])
+
+    def test_failure_of_the_caller_is_not_a_missing_directory(self) -> None:
+        def check() -> None:
+            raise NotFound
+
+        with self.assertRaises(NotFound):
+            list(self.storage.snapshots([b"a.txt"], LARGEST, check))
 
     def test_missing_directory_has_no_files(self) -> None:
         for path in (self.path(b"nowhere"), self.path(b"a.txt")):
