@@ -52,11 +52,17 @@ def destinations(names: Sequence[bytes], output: str | None) -> list[DownloadReq
     """Return a request for each file, with the path to save it to.
 
     :param output: the value of ``--output``.
-    :raises UsageError: if two files would be saved under the same path.
+    :raises UsageError: if two files would be saved under the same path, or several in what is
+        not a directory.
     """
     destination = None if output is None else local_path(output)
     # An empty destination is refused below; with a slash it would be the root directory.
     if destination and len(names) > 1 and not destination.endswith(b"/"):
+        if not os.path.isdir(destination):
+            shown = printable(destination)
+            raise UsageError(
+                f"--output {shown}: not a directory, which several files need; {shown}/ creates it"
+            )
         destination += b"/"
     wanted = [DownloadRequest(name, destination_path(name, destination)) for name in names]
     seen: dict[bytes, bytes] = {}

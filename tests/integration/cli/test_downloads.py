@@ -65,15 +65,16 @@ class GetTests(DownloadCase):
         ):
             self.assertEqual(self.run_command("get", "a", "-o", output), 0, output)
             self.assertEqual(self.read(path), NEW)
-        self.assertEqual(self.run_command("get", "a", "d/b", "-o", "two"), 0)
+        self.assertEqual(self.run_command("get", "a", "d/b", "-o", "two/"), 0)
         self.assertEqual((self.read(b"two/a"), self.read(b"two/b")), (NEW, b"the b"))
 
     def test_invalid_destinations(self) -> None:
         self.write(b"file", b"")
         self.assert_fails(2, "get", "a", "-o", "")
         self.assert_fails(9, "get", "a", "-o", "file/a")
-        self.assertEqual(self.run_command("get", "a", "d/b", "-o", "file"), 9)
-        self.assertEqual(len(self.err), 2)
+        for output in ("file", "x.txt"):
+            error = self.assert_fails(2, "get", "a", "d/b", "-o", output)
+            self.assertIn(f"{output}/ creates it", error)
         self.assertEqual(self.files(), [b"file"])
 
     def test_empty_destination_is_not_the_root_directory(self) -> None:

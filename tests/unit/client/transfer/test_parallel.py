@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.client import Interrupted
 from natproxy.client.retry import Cancellation
-from natproxy.client.transfer.parallel import Ahead, run_parallel
+from natproxy.client.transfer.parallel import Ahead, Workers, run_parallel
 
 
 class RunParallelTests(SynchronousTestCase):
@@ -234,3 +234,39 @@ class AheadTests(SynchronousTestCase):
         ahead.cancel(self.released.set)
         self.assertTrue(self.released.is_set())
         self.assertEqual(ahead.wait(), "result")
+
+
+class WorkersTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.stop = Cancellation()
+        self.done: list[threading.Thread] = []
+
+    def step(self) -> None:
+        self.done.append(threading.current_thread())
+
+    def test_one_at_a_time_needs_no_thread(self) -> None:
+        with Workers(1, self.stop, mock.Mock()) as workers:
+            for _ in range(3):
+                workers.add(self.step)
+            self.assertEqual(self.done, [])
+            workers.finish()
+        self.assertEqual(self.done, [threading.current_thread()] * 3)
+
+    def test_step_begins_before_the_last_one_is_added(self) -> None:
+        begun = threading.Event()
+        with Workers(2, self.stop, mock.Mock()) as workers:
+            workers.add(begun.set)
+            self.assertTrue(begun.wait(10))
+            workers.add(self.step)
+            workers.finish()
+        self.assertEqual(len(self.done), 1)
+
+    def test_failure_is_raised_and_no_step_begins_after_it(self) -> None:
+        def fail() -> None:
+            raise ZeroDivisionError
+
+        with self.assertRaises(ZeroDivisionError), Workers(1, self.stop, mock.Mock()) as workers:
+            workers.add(fail)
+            workers.add(self.step)
+            workers.finish()
+        self.assertEqual(self.done, [])
