@@ -300,7 +300,7 @@ async def test_client_that_reads_slowly_gets_everything(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(content)
     server = file_server(tmp_path, idle_timeout=5)
     async with listening(server) as upstream:
-        proxy = proxy_to(upstream, reply_timeout=0.2, idle_timeout=5)
+        proxy = proxy_to(upstream, reply_timeout=1, idle_timeout=5)
         async with listening(proxy) as port, client_of(port) as client:
             client.send(LINE)
             await client.takes(1)
@@ -308,7 +308,7 @@ async def test_client_that_reads_slowly_gets_everything(tmp_path: Path) -> None:
             (connection,) = proxy.connections
             await eventually(lambda: connection.outbound.paused, "the outbound paused")
             # Longer than the upstream may be silent: but it is not its turn.
-            await eventually(reactor_has_run_for(0.5), "half a second")
+            await eventually(reactor_has_run_for(1.5), "1.5 s")
             client.read_on()
             client.finish_sending()
             assert await client.end() is ConnectionDone

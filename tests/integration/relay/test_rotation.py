@@ -106,14 +106,14 @@ async def test_hundreds_of_bodies_are_spliced_through_few_pipes(
 async def test_bytes_of_a_slow_upstream_are_not_held_back(method: Method) -> None:
     # The first bytes come fast enough for a low-water mark; each piece after that is below it.
     begun = os.urandom(2 * MIB)
-    async with relaying(method, reply_timeout=0.3) as proxy, proxy.client() as client:
+    async with relaying(method, reply_timeout=0.8) as proxy, proxy.client() as client:
         upstream = await proxy.send_command(client)
         header = b"OK %d\n" % ENDLESS
         upstream.send(header + begun)
         sent = len(header + begun)
         for _ in range(9):
             await client.until(lambda sent=sent: client.count == sent, "every byte that was sent")
-            await pause(0.06)
+            await pause(0.1)
             upstream.send(b"x" * KIB)
             sent += KIB
         # For longer than its time-out, the upstream has sent only a little.

@@ -286,9 +286,9 @@ async def test_timeout_of_the_upstream_does_not_run_while_the_client_does_not_re
     method: Method,
 ) -> None:
     size = 8 * MIB
-    async with relaying(method, reply_timeout=0.1) as proxy, proxy.client() as client:
+    async with relaying(method, reply_timeout=0.5) as proxy, proxy.client() as client:
         await held_up(proxy, client, size)
-        await pause(0.2)
+        await pause(0.8)
         client.read_on()
         await gets(client, b"OK %d\n" % size + Feeder.body(size))
         await proxy.ended("completed")
