@@ -20,6 +20,7 @@ from natproxy.fileserver.resets import ResetWatch
 from natproxy.metadata import Metadata
 from natproxy.nat import Outcome
 from natproxy.protocol import (
+    AUTH,
     END,
     FILE_NOT_FOUND,
     UNKNOWN_COMMAND,
@@ -355,7 +356,10 @@ class FileServerProtocol(CommandReceiver):
 
 
 _METHODS: dict[bytes, Callable[[FileServerProtocol, Command], None]] = {
-    word: getattr(FileServerProtocol, f"command_{word.decode()}") for word in VERBS
+    word: getattr(FileServerProtocol, f"command_{word.decode()}")
+    for word in VERBS
+    # `CommandReceiver` replies to it.
+    if word != AUTH
 }
 
 

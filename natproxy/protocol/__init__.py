@@ -42,6 +42,7 @@ from natproxy.protocol.errors import (
     RANGE_NOT_SATISFIABLE,
     TOO_LARGE,
     TOO_MANY_REQUESTS,
+    UNAUTHORIZED,
     UNAVAILABLE,
     UNKNOWN_COMMAND,
     ErrorKind,
@@ -95,20 +96,25 @@ from natproxy.protocol.replies import (
 )
 from natproxy.protocol.text import WireError, printable
 from natproxy.protocol.verbs import (
+    AUTH,
     END,
     MAX_LINE,
+    MAX_TOKEN,
     REDACTED,
     VERBS,
     Command,
     Framing,
     Naming,
     Verb,
+    format_auth,
     format_command,
     listable,
     parse_command,
+    parse_token,
 )
 
 __all__ = [
+    "AUTH",
     "BAD_GATEWAY",
     "BAD_REQUEST",
     "CHANGED",
@@ -128,6 +134,7 @@ __all__ = [
     "MAX_NAMES",
     "MAX_PACKED",
     "MAX_SIZE",
+    "MAX_TOKEN",
     "MORE",
     "NOT_FOUND",
     "PACK_SIZE",
@@ -137,6 +144,7 @@ __all__ = [
     "ROOT",
     "TOO_LARGE",
     "TOO_MANY_REQUESTS",
+    "UNAUTHORIZED",
     "UNAVAILABLE",
     "UNKNOWN_COMMAND",
     "UNREAD",
@@ -169,6 +177,7 @@ __all__ = [
     "decode_name",
     "encode_name",
     "error_line",
+    "format_auth",
     "format_command",
     "format_digest",
     "format_entry",
@@ -194,6 +203,7 @@ __all__ = [
     "parse_pack",
     "parse_page",
     "parse_range",
+    "parse_token",
     "printable",
     "relayed_abilities",
 ]

@@ -11,6 +11,8 @@ import enum
 import re
 
 BAD_REQUEST = 400
+UNAUTHORIZED = 401
+"""The token of ``AUTH`` is not accepted."""
 FORBIDDEN = 403
 NOT_FOUND = 404
 CHANGED = 412
@@ -59,6 +61,8 @@ class ErrorKind(enum.Enum):
     NOT_FOUND = "not found"
     CHANGED = "changed"
     """The file is not the one that ``if-match`` names."""
+    UNAUTHORIZED = "unauthorized"
+    """The token is not accepted."""
     UNSUPPORTED = "unsupported"
     """The server does not implement the verb."""
     UNAVAILABLE = "unavailable"
@@ -73,6 +77,7 @@ class ErrorKind(enum.Enum):
 _KINDS = {
     NOT_FOUND: ErrorKind.NOT_FOUND,
     CHANGED: ErrorKind.CHANGED,
+    UNAUTHORIZED: ErrorKind.UNAUTHORIZED,
     TOO_MANY_REQUESTS: ErrorKind.UNAVAILABLE,
     BAD_GATEWAY: ErrorKind.UNAVAILABLE,
     UNAVAILABLE: ErrorKind.UNAVAILABLE,
