@@ -1,9 +1,13 @@
-"""The settings of the two daemons, as frozen records: `ProxyConfig` and `FileServerConfig`.
+"""The settings that both daemons have, and how the settings of a daemon are loaded and compared.
+
+The frozen records of the daemons are `natproxy.daemon.proxy_config.ProxyConfig` and
+`natproxy.daemon.fileserver_config.FileServerConfig`.
 
 Each field states once the rule for its value, its help text, and whether a reload may change
 it. Options, environment variables and the keys of a file follow from its name: ``idle_timeout``
 of the proxy is ``--idle-timeout``, ``NATPROXY_PROXY_IDLE_TIMEOUT``, and ``idle-timeout`` in the
-table ``[proxy]``. One file may have the tables of both daemons; each reads its own.
+table ``[proxy]``. One file may have the tables of both daemons; each reads its own. A value that is
+a table or a list of tables is in the file only: there is no option and no variable for it.
 """
 
 from __future__ import annotations
@@ -15,11 +19,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from natproxy.daemon.logfile import KEPT, SIZE
-from natproxy.daemon.rules import Name, Size, TimeSpan
+from natproxy.daemon.rules import Name
 from natproxy.settings import (
     DEFAULT,
     ENVIRONMENT,
-    Choice,
     Rule,
     Seconds,
     Setting,
@@ -31,20 +34,23 @@ from natproxy.settings import (
     WholeNumber,
     resolve,
     unknown_keys,
+    wrong_value,
 )
 from natproxy.toml import read_toml
 
 Config = TypeVar("Config", bound="DaemonConfig")
-
-ALL_NAMES = "all"
-"""The value of ``journal_names`` for all names of commands that name several files."""
 
 TABLES = ("proxy", "fileserver")
 """The tables that a file may have."""
 
 
 def setting(
-    default: object, rule: Rule[Any], summary: str, reloadable: bool = True, shown: str = ""
+    default: object,
+    rule: Rule[Any],
+    summary: str,
+    reloadable: bool = True,
+    shown: str = "",
+    table_only: bool = False,
 ) -> Any:
     """Return a field of a config.
 
@@ -52,10 +58,18 @@ def setting(
     :param summary: the help text of the option.
     :param reloadable: whether a reload may change the value while the daemon runs.
     :param shown: the default in words, if its value does not show it.
+    :param table_only: whether only a file has the value, as of
+        `natproxy.settings.Setting.table_only`.
     """
     return field(
         default=default,
-        metadata={"rule": rule, "summary": summary, "reloadable": reloadable, "shown": shown},
+        metadata={
+            "rule": rule,
+            "summary": summary,
+            "reloadable": reloadable,
+            "shown": shown,
+            "table_only": table_only,
+        },
     )
 
 
@@ -176,7 +190,8 @@ class DaemonConfig:
             try:
                 checked = one.rule.check(value)
             except ValueError as error:
-                raise SettingError(f"{self.label(one.field)} {value}: {error}") from None
+                source = self.source(one.field)
+                raise SettingError(wrong_value(one, value, source, error)) from None
             object.__setattr__(self, one.field, checked)
 
     def source(self, name: str) -> Source:
@@ -191,7 +206,10 @@ class DaemonConfig:
     def label(self, name: str) -> str:
         """Return what an operator changes to change a field: an option, ``$VARIABLE``, a key."""
         source = self.source(name)
-        return f"--{key_of(name)}" if source == DEFAULT else source.label
+        if source != DEFAULT:
+            return source.label
+        table_only = any(one.name == name for one in fields_of(type(self), table_only=True))
+        return f"{self.table}.{key_of(name)}" if table_only else f"--{key_of(name)}"
 
     @classmethod
     def load(
@@ -232,131 +250,20 @@ def without_options(config: Config) -> Config:
     variables = {
         one.field: Source(ENVIRONMENT, one.variable)
         for one in settings_of(kind)
-        if config.source(one.field) == DEFAULT
+        if one.variable and config.source(one.field) == DEFAULT
     }
     return dataclasses.replace(config, sources={**config.sources, **variables})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProxyConfig(DaemonConfig):
-    """The settings of the proxy.
+def fields_of(
+    config: type[DaemonConfig], table_only: bool | None = None
+) -> Iterator[dataclasses.Field[Any]]:
+    """Yield the fields of a config that are settings, sorted by name.
 
-    :ivar upstream: endpoint of the file server.
-    :ivar timeout: seconds that the file server may take for the header of a reply, or be
-        silent in a body.
-    :ivar connect_timeout: seconds that it may take to accept a connection.
-    :ivar idle_timeout: seconds until an idle or stalled client is disconnected.
-    :ivar relay: how large bodies are moved: ``auto``, ``copy`` or ``splice``.
-    :ivar max_clients_per_host: connections of one host at once; 0 for no limit; ``None`` for a
-        tenth of all clients, at least 16.
-    :ivar journal: directory of the journal, relative to the working directory; ``none`` for no
-        journal, ``None`` for `natproxy.records.places.journal_directory`.
-    :ivar journal_keep: seconds that the journal keeps translations.
-    :ivar journal_max_size: bytes that it may have; the oldest segments are deleted.
-    :ivar journal_names: which names of files it holds: ``none``; ``full``: of a command that names
-        several files, the first name and their number; ``all``: all of them, also in events.
-    :ivar ident: endpoint of the ident service (RFC 1413); ``None`` for none.
+    :param table_only: yield only those that only a file has, or only the others; all by default.
     """
-
-    daemon: ClassVar[str] = "natproxy"
-    table: ClassVar[str] = "proxy"
-
-    upstream: str = setting("tcp:127.0.0.1:9001", Text(), "Endpoint of the file server.")
-    timeout: float = setting(
-        60.0,
-        Seconds(),
-        "Seconds that the file server may take for a reply's header, or be silent in a body.",
-    )
-    connect_timeout: float = setting(
-        5.0, Seconds(), "Seconds that the file server may take to accept a connection."
-    )
-    idle_timeout: float = setting(
-        600.0, Seconds(), "Seconds until an idle or stalled client is disconnected."
-    )
-    relay: str = setting(
-        "auto",
-        Choice("auto", "copy", "splice"),
-        "How large files are moved: auto, copy or splice.",
-    )
-    max_clients_per_host: int | None = setting(
-        None,
-        WholeNumber(0, unit="connections"),
-        "Connections of one host at once (a tenth of --max-clients, at least 16); 0: no limit.",
-        shown="a tenth of `max-clients`, at least 16",
-    )
-    journal: str | None = setting(
-        None,
-        Text(),
-        "Directory of the journal (NAME in the usual place, see the docs); none: no journal.",
-        reloadable=False,
-        shown="in the usual place",
-    )
-    journal_keep: float = setting(
-        90 * 86_400.0, TimeSpan(60), "Time that the journal keeps translations, such as 90d."
-    )
-    journal_max_size: int = setting(
-        10 << 30, Size(1 << 20), "Size of the journal at most, such as 10G."
-    )
-    journal_names: str = setting(
-        "full",
-        Choice("none", "full", ALL_NAMES),
-        "Names of files in the journal: none, full (the first one of a PACK), or all.",
-        reloadable=False,
-    )
-    ident: str | None = setting(
-        None,
-        Text(),
-        "Endpoint of the ident service, for the upstream's host.",
-        reloadable=False,
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileServerConfig(DaemonConfig):
-    """The settings of the file server.
-
-    :ivar files: path of the directory to serve, relative to the working directory; it must
-        exist. ``None`` for ``./files``, which is created if it is missing.
-    :ivar timeout: seconds until an idle or stalled client is disconnected.
-    :ivar relay: how large files are sent: ``auto``, ``copy`` or ``sendfile``.
-    :ivar max_clients_per_host: connections of one host at once; 0 for no limit.
-    """
-
-    daemon: ClassVar[str] = "fileserver"
-    table: ClassVar[str] = "fileserver"
-
-    listen: tuple[str, ...] = setting(
-        ("tcp:9001:interface=127.0.0.1",),
-        Texts(),
-        "Endpoint to listen on; may be repeated.",
-        reloadable=False,
-    )
-    files: str | None = setting(
-        None,
-        Text(),
-        "Directory to serve; without it ./files, which is created if it is missing.",
-        reloadable=False,
-        shown="`./files`",
-    )
-    timeout: float = setting(
-        600.0, Seconds(), "Seconds until an idle or stalled client is disconnected."
-    )
-    relay: str = setting(
-        "auto",
-        Choice("auto", "copy", "sendfile"),
-        "How large files are sent: auto, copy or sendfile.",
-    )
-    max_clients_per_host: int = setting(
-        0,
-        WholeNumber(0, unit="connections"),
-        "Connections of one host at once; 0: no limit (its clients are proxies).",
-    )
-
-
-def fields_of(config: type[DaemonConfig]) -> Iterator[dataclasses.Field[Any]]:
-    """Yield the fields of a config that are settings, sorted by name."""
     for one in sorted(dataclasses.fields(config), key=lambda one: one.name):
-        if "rule" in one.metadata:
+        if "rule" in one.metadata and table_only in (None, one.metadata["table_only"]):
             yield one
 
 
@@ -366,9 +273,10 @@ def settings_of(config: type[DaemonConfig]) -> list[Setting]:
         Setting(
             key_of(one.name),
             one.metadata["rule"],
-            variable_of(config, one.name),
+            "" if one.metadata["table_only"] else variable_of(config, one.name),
             one.default,
             one.metadata["shown"].replace("`", ""),
+            one.metadata["table_only"],
         )
         for one in fields_of(config)
     ]

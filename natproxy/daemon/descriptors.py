@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from twisted.logger import Logger
 
-from natproxy.daemon.config import DaemonConfig, ProxyConfig
+from natproxy.daemon.config import DaemonConfig
+from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.records.places import NONE
 from natproxy.relay.pipes import PIPES
 from natproxy.server.admission import CLIENTS, Admission

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from twisted.application.service import IService
 
 from natproxy.daemon.clock import use_monotonic_time
-from natproxy.daemon.config import FileServerConfig
 from natproxy.daemon.descriptors import (
     admission_for,
     attainable,
@@ -17,6 +16,7 @@ from natproxy.daemon.descriptors import (
     observers_for,
 )
 from natproxy.daemon.endpoints import listening_endpoints
+from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.observation import FileServerObservation
 from natproxy.daemon.options import DaemonOptions, parameters_of
 from natproxy.daemon.service import DrainingService, TwistdService, startup_errors

@@ -7,10 +7,10 @@ from typing import Any
 from twisted.application.service import IService
 
 from natproxy.daemon.clock import use_monotonic_time
-from natproxy.daemon.config import ProxyConfig
 from natproxy.daemon.descriptors import admission_for, attainable, observers_for, proxy_capacity
 from natproxy.daemon.endpoints import listening_endpoints, upstream_endpoint
 from natproxy.daemon.options import DaemonOptions, parameters_of
+from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.daemon.proxy_observation import ProxyObservation
 from natproxy.daemon.service import DrainingService, TwistdService, startup_errors
 from natproxy.proxy.endpoint import connector_for

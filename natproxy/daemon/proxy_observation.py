@@ -11,13 +11,13 @@ from twisted.internet.interfaces import IListeningPort
 
 from natproxy.control.interfaces import History, Observed
 from natproxy.control.table import LocalTable
-from natproxy.daemon.config import ALL_NAMES, ProxyConfig
 from natproxy.daemon.descriptors import Observers
 from natproxy.daemon.endpoints import listening_endpoints
 from natproxy.daemon.listening import address_text
 from natproxy.daemon.observation import Observation
 from natproxy.daemon.observers import ObserverFactory
 from natproxy.daemon.places import PlaceError, prepare_journal
+from natproxy.daemon.proxy_config import ALL_NAMES, ProxyConfig
 from natproxy.daemon.service import DrainingService, StartupError, open_ports
 from natproxy.metrics.proxy import ProxyMetrics, Recorders
 from natproxy.nat import Failed
