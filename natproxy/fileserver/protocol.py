@@ -139,7 +139,7 @@ class FileServerProtocol(CommandReceiver):
     def command_FEAT(self, command: Command) -> None:
         """Send the verbs of version 2 and their arguments."""
         parse_arguments(command)
-        self._reply(b"OK\n" + abilities() + END + b"\n")
+        self._reply(b"OK\n" + abilities(self.may_authenticate) + END + b"\n")
 
     def command_STAT(self, command: Command) -> None:
         """Send the metadata of a file or a directory."""
@@ -351,6 +351,7 @@ class FileServerProtocol(CommandReceiver):
                     sent,
                     self.started_at,
                     self.factory.clock.seconds(),
+                    self.identity,
                 )
             )
 

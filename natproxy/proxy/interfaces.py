@@ -49,11 +49,20 @@ class Connector(Protocol):
 
 
 class Client(Protocol):
-    """The client's side, as a command's upstream side uses it."""
+    """The client's side, as a command's upstream side uses it.
+
+    :ivar identity: the client's authenticated name; ``None`` if it has none.
+    """
 
     log: Logger
     started_at: float
     outbound: Outbound
+    identity: str | None
+
+    @property
+    def may_authenticate(self) -> bool:
+        """Whether the client may send ``AUTH`` on its connection."""
+        ...
 
     @property
     def client_address(self) -> Address:

@@ -110,7 +110,13 @@ class UpstreamFactory(ClientFactory):
     def _publish_failure(self, outcome: Outcome, sent: int, reason: str | None = None) -> None:
         client = self.client
         self.resources.table.fail(
-            client.client_address, self.command, client.started_at, outcome, sent, reason
+            client.client_address,
+            self.command,
+            client.started_at,
+            outcome,
+            sent,
+            reason,
+            client.identity,
         )
 
 
@@ -164,6 +170,7 @@ class UpstreamProtocol(Protocol):
                 factory.command,
                 client.started_at,
                 self.cancel,
+                client.identity,
             )
         except TranslationExists:
             # The system has reused the port of a connection whose loss is not reported yet.
@@ -298,7 +305,7 @@ class UpstreamProtocol(Protocol):
     def _listing_received(self, data: bytes, end: int, header: Header) -> None:
         if self.factory.command.verb == b"FEAT":
             self._advance(Event.FEATURES_BEGUN)
-            self._features = AbilitiesReader()
+            self._features = AbilitiesReader(self._client.may_authenticate)
             self._features_received(data[end + 1 :])
             return
         body = ListingBody()

@@ -17,6 +17,7 @@ class Finished(NamedTuple):
     :ivar sent: bytes of the reply, header included.
     :ivar started_at: the clock's time in seconds at which the command began.
     :ivar ended_at: the clock's time in seconds at which it ended.
+    :ivar identity: the client's authenticated name; ``None`` if it has none.
     """
 
     client: Address
@@ -25,3 +26,4 @@ class Finished(NamedTuple):
     sent: int
     started_at: float
     ended_at: float
+    identity: str | None = None
