@@ -18,9 +18,10 @@ from zope.interface import implementer
 
 from natproxy.address import Address
 from natproxy.nat import Outcome
-from natproxy.protocol import LINE_TOO_LONG, Command, error_line, parse_command
+from natproxy.protocol import AUTH, LINE_TOO_LONG, Command, error_line, parse_command
 from natproxy.relay import Outbound, Transport, outbound_of
 from natproxy.server.admission import Refusal
+from natproxy.server.authentication import AuthenticatedClient
 from natproxy.server.factory import CommandFactory
 from natproxy.server.lines import SLICE, SlicedLineReceiver
 from natproxy.server.rotation import BYTES_PER_UNIT, COMMAND_UNITS, QUEUE_LIMIT, SHARE
@@ -46,7 +47,7 @@ _INPUT_OPEN, _TOO_LONG = Input.OPEN, Input.TOO_LONG
 
 
 @implementer(IHalfCloseableProtocol)
-class CommandReceiver(SlicedLineReceiver):
+class CommandReceiver(AuthenticatedClient, SlicedLineReceiver):
     """Server side of a client's connection.
 
     A subclass replies in `command_received` and calls `reply_finished` when it has written
@@ -111,6 +112,11 @@ class CommandReceiver(SlicedLineReceiver):
         elif state is not _DISPATCHING:
             # A reply that is finished at once returns to the loop in `_dispatch`.
             self._next()
+
+    def reply(self, line: bytes) -> None:
+        """Write a whole reply to the current command, and continue with the next one."""
+        self.outbound.write(line)
+        self.reply_finished()
 
     def reply_error(self, message: str, code: int | None = None) -> None:
         """Reply to the current command with ``ERR``, a code of version 2, and a message."""
@@ -303,11 +309,18 @@ class CommandReceiver(SlicedLineReceiver):
             command = queue.popleft()
             # A long name is also decoded, looked up and logged.
             self._units -= self.command_units + len(command.line) // BYTES_PER_UNIT
+            if self.started_at == NEVER:
+                self.find_certificate()
             self.started_at = factory.clock.seconds()
             try:
-                factory.admit(command, self.client_address)
-                self.command = command
-                self.command_received(command)
+                if AUTH in command.verb:
+                    # No subclass receives it, and nothing keeps its token.
+                    self.command = command.shown
+                    factory.authenticator.begin(self, command)
+                else:
+                    factory.admit(command, self.client_address)
+                    self.command = command
+                    self.command_received(command)
             except Exception:
                 self.fail(Failure())
             if self.command is not None or self.state is not _DISPATCHING:
@@ -337,7 +350,10 @@ class CommandReceiver(SlicedLineReceiver):
     def _cancel_command(self, outcome: Outcome) -> None:
         if self.command is not None:
             try:
-                self.cancel_command(outcome)
+                if self.command.secret:
+                    self.factory.authenticator.cancel(self)
+                else:
+                    self.cancel_command(outcome)
             finally:
                 self.command = None
 

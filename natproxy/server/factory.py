@@ -13,10 +13,12 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
+from natproxy.access.tokens import Tokens
 from natproxy.address import FIRST_STAND_IN_PORT, Address
 from natproxy.nat import Outcome, Subscribers
 from natproxy.protocol import Command, printable
-from natproxy.server.admission import Admission, Verdict
+from natproxy.server.admission import Admission, Verdict, host_of
+from natproxy.server.authentication import AuthenticatedClient, Authenticator
 from natproxy.server.deadlines import Deadlines
 from natproxy.server.events import Finished
 from natproxy.server.rotation import RoundRobin
@@ -26,6 +28,9 @@ LINGER = 1.0
 
 REFUSAL_INTERVAL = 10.0
 """Seconds between two lines in the log about refusals of one kind."""
+
+LOGGED_HOSTS = 64
+"""Hosts whose refusals are logged each at its own rate; those of further hosts share one."""
 
 _NO_HOST = Address("unix", FIRST_STAND_IN_PORT)
 
@@ -41,6 +46,11 @@ class RefusalLog:
         self._suppressed = 0
         self._logged = -math.inf
 
+    @property
+    def idle(self) -> bool:
+        """Whether the next refusal will be logged."""
+        return self._seconds() - self._logged >= REFUSAL_INTERVAL
+
     def suppress(self) -> None:
         """Count a refusal that is not logged."""
         self._suppressed += 1
@@ -52,13 +62,36 @@ class RefusalLog:
         :param fields: fields of the event.
         """
         now = self._seconds()
-        if now - self._logged < REFUSAL_INTERVAL:
+        if not self.idle:
             self.suppress()
             return
         others = f" (and {self._suppressed} others before)" if self._suppressed else ""
         log.warn(f"{text}{{others}}", others=others, **fields)
         self._suppressed = 0
         self._logged = now
+
+
+class HostRefusalLog:
+    """Logs the refusals of one kind, those of each host at a limited rate.
+
+    :param seconds: returns the time in seconds.
+    """
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._hosts: dict[str, RefusalLog] = {}
+        self._others = RefusalLog(seconds)
+
+    def warn(self, log: Logger, client: Address, text: str, **fields: object) -> None:
+        """Log a refusal of a client; see `RefusalLog.warn`."""
+        host = host_of(client)
+        known = self._hosts.get(host)
+        if known is None:
+            for other in [name for name, each in self._hosts.items() if each.idle]:
+                del self._hosts[other]
+            if len(self._hosts) < LOGGED_HOSTS:
+                known = self._hosts[host] = RefusalLog(self._seconds)
+        (known or self._others).warn(log, text, client=client, **fields)
 
 
 class Connection(Protocol):
@@ -89,6 +122,7 @@ class CommandFactory(ServerFactory):
     :ivar deadlines: all of these; their timers are cancelled when no client is connected.
     :ivar connections: the open connections.
     :ivar rotation: the connections that have used up their share of a reactor turn.
+    :ivar authenticator: replies to ``AUTH``.
     :ivar subscribers: the callbacks of `subscribe`.
     :ivar refused_headers: connections refused for their PROXY header so far.
     """
@@ -118,6 +152,9 @@ class CommandFactory(ServerFactory):
         self._emptied: list[Deferred[None]] = []
         self._refusals = RefusalLog(clock.seconds)
         self._header_refusals = RefusalLog(clock.seconds)
+        self._token_refusals = HostRefusalLog(clock.seconds)
+        self.authenticator = Authenticator(clock, self.log_token_refusal)
+        self.deadlines.append(self.authenticator.delays)
 
     def subscribe(self, callback: Callable[[Finished], object]) -> Callable[[], None]:
         """Call back at the end of each command of the file server.
@@ -174,6 +211,25 @@ class CommandFactory(ServerFactory):
         self._header_refusals.warn(
             log, "connection from {peer} refused: PROXY header: {reason}", peer=peer, reason=reason
         )
+
+    def log_token_refusal(self, log: Logger, client: Address, reason: str) -> None:
+        """Log that a client's token is not accepted; see `HostRefusalLog`.
+
+        :param reason: without the token.
+        """
+        self._token_refusals.warn(log, client, "{client}: AUTH refused: {reason}", reason=reason)
+
+    def accept_tokens(self, tokens: Tokens, plain: bool) -> None:
+        """Set which tokens are accepted from now on.
+
+        A client whose token is no longer accepted has lost its identity by its next command.
+
+        :param plain: whether they are accepted from other hosts without TLS.
+        """
+        self.authenticator.configure(tokens, plain)
+        for connection in self.connections:
+            if isinstance(connection, AuthenticatedClient):
+                self.authenticator.revoke(connection)
 
     def connection_ended(self, connection: Connection) -> None:
         """Remove a connection that is lost."""
