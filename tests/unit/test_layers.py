@@ -19,6 +19,7 @@ LAYERS = (
     "protocol",
     "records",
     "nat",
+    "access",
     "relay",
     "storage",
     "server",
