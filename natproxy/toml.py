@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -16,17 +17,19 @@ EXTRA = "natproxy[config]"
 """The extra that installs a parser on Python 3.10."""
 
 
-def read_toml(path: str) -> dict[str, Any]:
+def read_toml(path: str, directory: str = "") -> dict[str, Any]:
     """Return the content of a TOML file.
 
     A byte order mark is ignored; some editors write one.
 
+    :param path: as messages have it.
+    :param directory: what a relative path is relative to; the working directory by default.
     :raises SettingError: if it cannot be read or parsed, or is larger than `LARGEST`.
     """
     if not path:
         raise SettingError("--config: must name a file")
     try:
-        with open(path, "rb") as file:
+        with open(os.path.join(directory, path), "rb") as file:
             content = file.read(LARGEST + 1)
     except OSError as error:
         raise SettingError(f"{path}: {error.strerror}") from error

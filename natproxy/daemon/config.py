@@ -84,6 +84,21 @@ class Difference(NamedTuple):
     fixed: tuple[str, ...]
 
 
+class Loaded(NamedTuple):
+    """How a config was loaded; see `DaemonConfig.load_again`.
+
+    :ivar options: values by their keys.
+    :ivar environment: the variables that are settings.
+    :ivar file: the path of the file, if there was one.
+    :ivar values: what the fields were then.
+    """
+
+    options: Mapping[str, object]
+    environment: Mapping[str, str]
+    file: str | None
+    values: Mapping[str, object]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonConfig:
     """The settings that both daemons have.
@@ -111,6 +126,9 @@ class DaemonConfig:
     :ivar log_keep: rotated log files that are kept.
     :ivar sources: where each value comes from, by the field's name; a field that is missing has
         its default. Configs are compared without it.
+    :ivar directory: what relative paths are relative to: the working directory when the config was
+        loaded first, which the daemon may have left. Configs are compared without it.
+    :ivar loaded: how it was loaded; ``None`` if a program has made it of values. Likewise.
     :raises SettingError: if a value is wrong.
     """
 
@@ -180,6 +198,8 @@ class DaemonConfig:
     )
     log_keep: int = setting(KEPT, WholeNumber(0, unit="files"), "Rotated log files that are kept.")
     sources: Mapping[str, Source] = field(default_factory=dict, compare=False, repr=False)
+    directory: str = field(default_factory=os.getcwd, compare=False, repr=False)
+    loaded: Loaded | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check every value, by the rule of its field."""
@@ -217,6 +237,7 @@ class DaemonConfig:
         options: Mapping[str, object] | None = None,
         environment: Mapping[str, str] | None = None,
         file: str | None = None,
+        directory: str | None = None,
     ) -> Config:
         """Return the effective settings: option > environment > file > default.
 
@@ -225,19 +246,55 @@ class DaemonConfig:
         :param environment: ``os.environ`` by default.
         :param file: TOML file to read; by default, the one that the variable for ``config``
             names, if any.
+        :param directory: what relative paths are relative to; the working directory by default.
         :raises SettingError: if a value is wrong, a key is unknown, or the file cannot be read.
         """
         environment = os.environ if environment is None else environment
+        options = options or {}
+        directory = os.getcwd() if directory is None else directory
         path = environment.get(variable_of(cls, "config")) or None if file is None else file
-        table, wrong = (None, []) if path is None else read_table(path, cls.table)
+        table, wrong = (None, []) if path is None else read_table(path, cls.table, directory)
+        settings = settings_of(cls)
         try:
-            found = resolve(settings_of(cls), options or {}, environment, table)
+            found = resolve(settings, options, environment, table)
         except SettingError as error:
             raise SettingError(*wrong, *error.messages) from None
         if wrong:
             raise SettingError(*wrong)
         values: dict[str, Any] = {name: value for name, (value, _) in found.items()}
-        return cls(**values, sources={name: source for name, (_, source) in found.items()})
+        variables = {one.variable for one in settings}
+        used = {name: text for name, text in environment.items() if name in variables}
+        return cls(
+            **values,
+            sources={name: source for name, (_, source) in found.items()},
+            directory=directory,
+            loaded=Loaded(options, used, path, values),
+        )
+
+    def load_again(self: Config) -> Config:
+        """Return the settings as their sources are now: the same options and variables, the file.
+
+        A field that a program has changed since it was loaded stays what it is. A config that was
+        not loaded is returned as it is.
+
+        :raises SettingError: as of `load`, and if the file is a pipe, which is read once only.
+        """
+        loaded = self.loaded
+        if loaded is None:
+            return self
+        if loaded.file is not None:
+            path = os.path.join(self.directory, loaded.file)
+            # A file that is missing is reported when it is opened.
+            if os.path.exists(path) and not os.path.isfile(path):
+                raise SettingError(f"{loaded.file}: cannot be read again: not a regular file")
+        new = type(self).load(loaded.options, loaded.environment, loaded.file, self.directory)
+        changed: dict[str, Any] = {
+            name: getattr(self, name)
+            for name, value in loaded.values.items()
+            if getattr(self, name) != value
+        }
+        sources = {**new.sources, **{name: self.source(name) for name in changed}}
+        return dataclasses.replace(new, **changed, sources=sources)
 
 
 def without_options(config: Config) -> Config:
@@ -292,14 +349,15 @@ def variable_of(config: type[DaemonConfig], name: str) -> str:
     return f"NATPROXY_{config.table}_{name}".upper()
 
 
-def read_table(path: str, name: str) -> tuple[Table | None, list[str]]:
+def read_table(path: str, name: str, directory: str = "") -> tuple[Table | None, list[str]]:
     """Return a daemon's table of a TOML file, and a message for each wrong key beside the tables.
 
     The table is ``None`` if the file does not have it.
 
+    :param directory: as of `natproxy.toml.read_toml`.
     :raises SettingError: if the file cannot be read.
     """
-    content = read_toml(path)
+    content = read_toml(path, directory)
     wrong = list(unknown_keys(Table(path, "", content), TABLES))
     wrong += [
         f"{path}: {table}: must be a table, [{table}]"
@@ -311,10 +369,7 @@ def read_table(path: str, name: str) -> tuple[Table | None, list[str]]:
 
 
 def diff(old: Config, new: Config) -> Difference:
-    """Return which fields of two configs of one daemon differ.
-
-    A later reload will apply the reloadable fields and report the others.
-    """
+    """Return which fields of two configs of one daemon differ."""
     changed = [one for one in fields_of(type(old)) if _value(old, one) != _value(new, one)]
     return Difference(
         tuple(one.name for one in changed if one.metadata["reloadable"]),

@@ -121,13 +121,14 @@ def _line_of_failure(event: Failed) -> str:
         event.sent,
         event.started_at,
         event.monotonic,
+        event.reason,
         event.identity,
     )
-    return _line_of_command(ended, event.time, event.reason)
+    return _line_of_command(ended, event.time)
 
 
-def _line_of_command(event: Finished, wall: float, reason: str | None = None) -> str:
-    client, command, outcome, sent, started, ended, identity = event
+def _line_of_command(event: Finished, wall: float) -> str:
+    client, command, outcome, sent, started, ended, reason, identity = event
     verb, name, files = _words_of(command.shown)
     return (
         f"{format_time(microseconds_of(wall))} {_address(client)} - - {verb} {name} {files}"

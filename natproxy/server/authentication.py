@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from enum import Enum
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import IReactorTime
@@ -22,7 +22,6 @@ from twisted.protocols.policies import ProtocolWrapper
 from natproxy.access.tokens import TokenEntry, Tokens
 from natproxy.address import FIRST_STAND_IN_PORT, Address
 from natproxy.protocol import AUTH, UNAUTHORIZED, UNKNOWN_COMMAND, Command, parse_token
-from natproxy.server.certificate import identity_of
 from natproxy.server.deadlines import Deadlines
 
 DELAY = 1.0
@@ -54,8 +53,8 @@ _MESSAGES = {
 }
 
 
-class AuthenticationState:
-    """What a connection remembers of its ``AUTH`` commands.
+class Attempts:
+    """The ``AUTH`` commands of one connection.
 
     :ivar token: the entry of the token that was accepted last; ``None`` without one.
     :ivar errors: how many were not accepted.
@@ -70,56 +69,37 @@ class AuthenticationState:
         self.pending: Result | None = None
 
 
-class AuthenticatedClient:
-    """The part of a client's connection that has its identity: of its token or its certificate.
-
-    :ivar identity: the client's authenticated name; ``None`` if it has none.
-    :ivar authentication: of its ``AUTH`` commands; ``None`` before the first one.
-    """
+class Client(Protocol):
+    """A client's connection: see `natproxy.server.identity.IdentifiedReceiver`."""
 
     log: Logger
-    factory: Any
     transport: Any
-    identity: str | None = None
-    authentication: AuthenticationState | None = None
-    # Of the certificate.
-    _certified: str | None = None
+    attempts: Attempts | None
 
     @property
     def client_address(self) -> Address:
         """The client's address."""
-        raise NotImplementedError
-
-    @property
-    def may_authenticate(self) -> bool:
-        """Whether the client may send ``AUTH``, so that ``FEAT`` announces it."""
-        authenticator: Authenticator = self.factory.authenticator
-        return authenticator.offered(self)
+        ...
 
     def identify(self, name: str | None) -> None:
-        """Set the identity of a token; ``None``: that of the certificate, if there is one."""
-        self.identity = self._certified if name is None else name
-
-    def find_certificate(self) -> None:
-        """Set the identity of the client's certificate, if it has shown one."""
-        self._certified = identity_of(self.transport)
-        self.identify(None)
-
-    def authentication_refused(self) -> None:
-        """Reply to ``AUTH`` with an error: the delay is over."""
-        self.factory.authenticator.refuse(self)
+        """Set the identity of a token; ``None``: there is none any more."""
+        ...
 
     def reply(self, line: bytes) -> None:
-        """Write a whole reply to the current command, and continue with the next one."""
-        raise NotImplementedError
+        """Write a whole reply to the current command."""
+        ...
 
     def reply_error(self, message: str, code: int | None = None) -> None:
-        """Reply to the current command with an error, and continue with the next one."""
-        raise NotImplementedError
+        """Reply to the current command with an error."""
+        ...
 
     def drain(self) -> None:
-        """Begin no other command, and close after the current one."""
-        raise NotImplementedError
+        """Finish the current command, begin no other, and close."""
+        ...
+
+    def authentication_refused(self) -> None:
+        """Call `Authenticator.refuse`: the delay of an error is over."""
+        ...
 
 
 class Authenticator:
@@ -153,28 +133,28 @@ class Authenticator:
         """
         self._tokens, self._plain = tokens, plain
 
-    def revoke(self, client: AuthenticatedClient) -> None:
+    def revoke(self, client: Client) -> None:
         """Take a client's identity away if its token is no longer accepted."""
-        state = client.authentication
+        state = client.attempts
         if state is None or state.token is None:
             return
         if state.token not in self._tokens or state.token.expired(self._wall_clock()):
             state.token = None
             client.identify(None)
 
-    def offered(self, client: AuthenticatedClient) -> bool:
+    def offered(self, client: Client) -> bool:
         """Return whether a client may send ``AUTH``, so that ``FEAT`` announces it."""
         return len(self._tokens) > 0 and (self._plain or is_protected(client))
 
-    def begin(self, client: AuthenticatedClient, command: Command) -> None:
+    def begin(self, client: Client, command: Command) -> None:
         """Reply to a command of which `Command.secret` is true, or delay the reply."""
         if command.verb != AUTH or not self._tokens:
             self.results[Result.UNSUPPORTED] += 1
             client.reply_error(UNKNOWN_COMMAND)
             return
-        state = client.authentication
+        state = client.attempts
         if state is None:
-            state = client.authentication = AuthenticationState()
+            state = client.attempts = Attempts()
         result, entry = self._look_up(client, command)
         self.results[result] += 1
         if entry is not None:
@@ -185,9 +165,9 @@ class Authenticator:
             state.pending = result
             self.delays.set(client.authentication_refused)
 
-    def refuse(self, client: AuthenticatedClient) -> None:
+    def refuse(self, client: Client) -> None:
         """Send the error that was delayed; close the connection if it is the last one."""
-        state = client.authentication
+        state = client.attempts
         assert state is not None
         assert state.pending is not None
         message = _MESSAGES[state.pending]
@@ -197,13 +177,11 @@ class Authenticator:
             client.drain()
         client.reply_error(message, UNAUTHORIZED)
 
-    def cancel(self, client: AuthenticatedClient) -> None:
+    def cancel(self, client: Client) -> None:
         """Forget the error that is delayed: the connection has ended."""
         self.delays.cancel(client.authentication_refused)
 
-    def _look_up(
-        self, client: AuthenticatedClient, command: Command
-    ) -> tuple[Result, TokenEntry | None]:
+    def _look_up(self, client: Client, command: Command) -> tuple[Result, TokenEntry | None]:
         if not (self._plain or is_protected(client)):
             return self._failed(client, Result.UNENCRYPTED, UNENCRYPTED)
         token = parse_token(command)
@@ -214,14 +192,12 @@ class Authenticator:
             return self._failed(client, Result.EXPIRED, f"the token of {entry.name} has expired")
         return Result.ACCEPTED, entry
 
-    def _failed(
-        self, client: AuthenticatedClient, result: Result, reason: str
-    ) -> tuple[Result, None]:
+    def _failed(self, client: Client, result: Result, reason: str) -> tuple[Result, None]:
         self._log_failure(client.log, client.client_address, reason)
         return result, None
 
 
-def is_protected(client: AuthenticatedClient) -> bool:
+def is_protected(client: Client) -> bool:
     """Return whether nobody but this host can read what a client sends.
 
     That is so with TLS, through a UNIX socket, and from a loopback address. Behind a PROXY header,

@@ -121,7 +121,7 @@ class CommandLines:
 
     def finished(self, event: Finished) -> None:
         """Note a command of the file server that has ended."""
-        client, command, outcome, sent, started_at, ended_at, identity = event
+        client, command, outcome, sent, started_at, ended_at, _, identity = event
         ended = (client, identity), command, outcome, sent, ended_at - started_at
         self._note(_FILESERVER, self._wall_clock(), _text_of_command, *ended)
 

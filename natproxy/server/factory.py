@@ -13,13 +13,15 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
+from natproxy.access import Counts, Gate, host_of
 from natproxy.access.tokens import Tokens
 from natproxy.address import FIRST_STAND_IN_PORT, Address
 from natproxy.nat import Outcome, Subscribers
-from natproxy.protocol import Command, printable
-from natproxy.server.admission import Admission, Verdict, host_of
-from natproxy.server.authentication import AuthenticatedClient, Authenticator
+from natproxy.protocol import printable
+from natproxy.server.admission import Admission
+from natproxy.server.authentication import Authenticator
 from natproxy.server.deadlines import Deadlines
+from natproxy.server.delays import Delays
 from natproxy.server.events import Finished
 from natproxy.server.rotation import RoundRobin
 
@@ -105,6 +107,10 @@ class Connection(Protocol):
         """Reset the connection."""
         ...
 
+    def tokens_changed(self) -> None:
+        """Take the client's identity away if its token is no longer accepted."""
+        ...
+
 
 class CommandFactory(ServerFactory):
     """Builds and holds the client connections of one daemon.
@@ -120,6 +126,10 @@ class CommandFactory(ServerFactory):
     :ivar lingering: time-outs of clients to which everything was sent.
     :ivar first_commands: time-outs of clients that have not sent a command.
     :ivar deadlines: all of these; their timers are cancelled when no client is connected.
+    :ivar gates: called in their order before each command; they may be replaced at any time, for
+        the commands that begin later.
+    :ivar delays: the connections whose next command a gate delays.
+    :ivar counts: of the commands that gates have delayed and refused.
     :ivar connections: the open connections.
     :ivar rotation: the connections that have used up their share of a reactor turn.
     :ivar authenticator: replies to ``AUTH``.
@@ -144,6 +154,9 @@ class CommandFactory(ServerFactory):
         self.lingering = Deadlines(clock, LINGER)
         self.first_commands = Deadlines(clock, first_command_timeout)
         self.deadlines = [self.idle, self.lingering, self.first_commands]
+        self.gates: tuple[Gate, ...] = ()
+        self.delays = Delays(clock)
+        self.counts = Counts(clock.seconds)
         self.connections: set[Connection] = set()
         self.rotation = RoundRobin(clock)
         self.subscribers: Subscribers[Finished] = Subscribers((Finished,))
@@ -165,15 +178,6 @@ class CommandFactory(ServerFactory):
         :return: ends the subscription; further calls of it have no effect.
         """
         return self.subscribers.add(callback, (Finished,))
-
-    def admit(self, command: Command, client: Address) -> Verdict:
-        """Return whether a command may begin now. Called once for each, before it begins.
-
-        Today every command proceeds. Access control and rates will decide here whether a command
-        is delayed or refused. A delay will be a `natproxy.server.state.State` of the connection,
-        a refusal a reply with an error. Neither is built yet: the caller ignores the verdict.
-        """
-        return Verdict.PROCEED
 
     def overloaded(self, address: object) -> bool:
         """Return whether a new connection must be closed at once; see `Admission`.
@@ -228,8 +232,7 @@ class CommandFactory(ServerFactory):
         """
         self.authenticator.configure(tokens, plain)
         for connection in self.connections:
-            if isinstance(connection, AuthenticatedClient):
-                self.authenticator.revoke(connection)
+            connection.tokens_changed()
 
     def connection_ended(self, connection: Connection) -> None:
         """Remove a connection that is lost."""

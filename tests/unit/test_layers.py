@@ -20,6 +20,7 @@ LAYERS = (
     "protocol",
     "records",
     "nat",
+    "access",
     "relay",
     "storage",
     "server",

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.access.tokens import TokenEntry, Tokens, new_token
 from natproxy.address import FIRST_STAND_IN_PORT, Address
-from natproxy.server import authentication
+from natproxy.server import identity
 from natproxy.server.authentication import DELAY, Result, is_protected
 from natproxy.server.factory import LOGGED_HOSTS, HostRefusalLog
 from natproxy.server.state import State
@@ -150,7 +150,9 @@ class AuthenticationTests(FileServerCase):
         self.assertIsNone(self.events[-1].identity)
 
     def test_certificate_is_the_identity_until_there_is_a_token(self) -> None:
-        self.patch(authentication, "identity_of", lambda transport: "cert")
+        self.patch(identity, "identity_of", lambda transport: "cert")
+        # As transports with TLS have.
+        self.wire.getPeerCertificate = lambda: None
         self.send(b"STAT a\n")
         self.assertEqual(self.events[0].identity, "cert")
         self.send(auth(ALICE))
