@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         NotFound,
         NotUnderstood,
         ServerError,
+        TLSError,
         TooManyEntries,
         Unavailable,
         Unsupported,
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
     from natproxy.client.events import Event, Phase, Progress
     from natproxy.client.retry import RetryPolicy
     from natproxy.client.session import Session, connect
-    from natproxy.client.url import parse_server, parse_url
+    from natproxy.client.url import Server, parse_server, parse_url
+    from natproxy.tls.options import TLSOptions
 
 __all__ = [
     "Address",
@@ -67,8 +69,11 @@ __all__ = [
     "Progress",
     "Reply",
     "RetryPolicy",
+    "Server",
     "ServerError",
     "Session",
+    "TLSError",
+    "TLSOptions",
     "TooManyEntries",
     "Unavailable",
     "Unsupported",
@@ -97,6 +102,7 @@ _MODULES = {
     "NotFound": "natproxy.client.errors",
     "NotUnderstood": "natproxy.client.errors",
     "ServerError": "natproxy.client.errors",
+    "TLSError": "natproxy.client.errors",
     "TooManyEntries": "natproxy.client.errors",
     "Unavailable": "natproxy.client.errors",
     "Unsupported": "natproxy.client.errors",
@@ -107,8 +113,10 @@ _MODULES = {
     "RetryPolicy": "natproxy.client.retry",
     "Session": "natproxy.client.session",
     "connect": "natproxy.client.session",
+    "Server": "natproxy.client.url",
     "parse_server": "natproxy.client.url",
     "parse_url": "natproxy.client.url",
+    "TLSOptions": "natproxy.tls.options",
 }
 """The modules of the names above."""
 

@@ -5,8 +5,6 @@ The file is ``$XDG_CONFIG_HOME/natproxy/config.toml`` (by default
 the names of the options. An option overrides an environment variable, that overrides the file,
 and the file overrides the default. All values of the file must be valid, those that are
 overridden as well. Without a file, this costs one ``stat``.
-
-There is no key for a certificate authority: the command line has no TLS.
 """
 
 from __future__ import annotations
@@ -27,6 +25,7 @@ from natproxy.settings import (
     SettingError,
     Source,
     Table,
+    Text,
     WholeNumber,
     resolve,
 )
@@ -110,6 +109,14 @@ class Duration(Rule[float]):
         return "inf" if value == math.inf else super().show(value)
 
 
+class Path(Rule[str]):
+    """The path of a local file; ``~`` at its beginning is a home directory."""
+
+    def check(self, value: object) -> str:
+        """Return a path; see `Rule`."""
+        return os.path.expanduser(Text().check(value))
+
+
 SETTINGS = (
     Setting("server", Server(), "NATPROXY_SERVER", DEFAULT_SERVER),
     Setting("timeout", Timeout(), "NATPROXY_TIMEOUT", 60.0),
@@ -117,6 +124,11 @@ SETTINGS = (
     Setting("retry-for", Duration(), "NATPROXY_RETRY_FOR"),
     Setting("retries", WholeNumber(0, 1000), "NATPROXY_RETRIES"),
     Setting("wait", Flag(), "NATPROXY_WAIT", False),
+    Setting("tls", Flag(), "NATPROXY_TLS", False),
+    Setting("ca", Path(), "NATPROXY_CA", otherwise="the system's authorities"),
+    Setting("cert", Path(), "NATPROXY_CERT"),
+    Setting("key", Path(), "NATPROXY_KEY"),
+    Setting("insecure", Flag(), "NATPROXY_INSECURE", False),
 )
 """All settings of the client."""
 
@@ -132,6 +144,11 @@ class ClientConfig(NamedTuple):
         every command that retries; ``None``: the command's own default.
     :ivar retries: consecutive failures before giving up; ``None`` for any number.
     :ivar wait: whether a server that has never been connected to is waited for.
+    :ivar tls: whether every server needs TLS, whatever the scheme of its URL is.
+    :ivar ca: path of the trusted authorities; see `natproxy.tls.options.TLSOptions`.
+    :ivar cert: path of the certificate to show.
+    :ivar key: path of its private key.
+    :ivar insecure: whether any certificate of the server is accepted.
     :ivar sources: where each value comes from, by its name in this class.
     """
 
@@ -141,6 +158,11 @@ class ClientConfig(NamedTuple):
     retry_for: float | None
     retries: int | None
     wait: bool
+    tls: bool
+    ca: str | None
+    cert: str | None
+    key: str | None
+    insecure: bool
     sources: Mapping[str, Source]
 
 

@@ -86,6 +86,15 @@ class CannotConnect(ClientError):
         self.server = server
 
 
+class TLSError(CannotConnect):
+    """There is no TLS with the server: a certificate is refused, or one side has no TLS.
+
+    Unlike other failures to connect, it is permanent.
+    """
+
+    passing = False
+
+
 class NoDaemon(CannotConnect):
     """No daemon listens on a control socket."""
 

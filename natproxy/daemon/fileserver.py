@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.observation import FileServerObservation
 from natproxy.daemon.options import DaemonOptions, parameters_of
 from natproxy.daemon.parts import (
+    prepare_certificates,
     prepare_clients,
     prepare_file_server_timeouts,
     prepare_relays,
@@ -159,6 +161,7 @@ def make_file_server(
             partial(prepare_clients, factory, capacity, lambda _: 0),
             partial(prepare_relays, relays, RELAYS),
             partial(prepare_file_server_timeouts, factory),
+            partial(prepare_certificates, [*endpoints, *observation.endpoints], time.time),
             observation.prepare,
         ),
     )

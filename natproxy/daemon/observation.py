@@ -111,6 +111,7 @@ class Observation(ABC):
         self._kind = kind
         self._explicit = explicit_control(config)
         self._web_endpoints = listening_endpoints(reactor, config, "web")
+        self.endpoints = list(self._web_endpoints)
         self._controllers = ObserverFactory(reactor, observers.control, "control socket")
         self._visitors = ObserverFactory(reactor, observers.web, "web endpoint")
         self._web_ports: list[IListeningPort] = []

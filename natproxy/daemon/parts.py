@@ -5,13 +5,17 @@ Each function is a part once all its arguments but the last one are bound.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from twisted.logger import Logger
+
+from natproxy.daemon.certificates import describe_expiry
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.descriptors import Capacity, clients_for
 from natproxy.daemon.endpoints import upstream_endpoint
 from natproxy.daemon.fileserver_config import FileServerConfig
+from natproxy.daemon.listening import ListeningEndpoint
 from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.daemon.reload import Effect
 from natproxy.daemon.service import DrainingService
@@ -19,6 +23,10 @@ from natproxy.proxy.endpoint import connector_for
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.relay import Method, Relays
 from natproxy.server.factory import CommandFactory
+from natproxy.settings import SettingError
+from natproxy.tls.files import CertificateError
+
+_log = Logger()
 
 
 def prepare_service(service: DrainingService, config: DaemonConfig) -> Effect:
@@ -84,3 +92,33 @@ def prepare_upstream(factory: ProxyFactory, reactor: Any, config: ProxyConfig) -
 def prepare_file_server_timeouts(factory: CommandFactory, config: FileServerConfig) -> Effect:
     """Prepare the time-out of clients."""
     return lambda: factory.idle.change(config.timeout)
+
+
+def prepare_certificates(
+    endpoints: Sequence[ListeningEndpoint],
+    wall_clock: Callable[[], float],
+    config: DaemonConfig,
+) -> Effect:
+    """Prepare the certificates of listening endpoints: their files are read again.
+
+    New connections use them; a connection keeps the certificate of its handshake.
+
+    :param endpoints: those without TLS are ignored.
+    :param wall_clock: returns seconds since the epoch, for the log.
+    :raises SettingError: if a file cannot be used.
+    """
+    effects = []
+    for endpoint in endpoints:
+        if endpoint.tls is not None:
+            try:
+                effects.append((endpoint.tls, endpoint.tls.prepare()))
+            except CertificateError as error:
+                raise SettingError(f"{endpoint.description}: {error}") from error
+
+    def apply() -> None:
+        for tls, effect in effects:
+            effect()
+            soon, line = describe_expiry(tls, wall_clock())
+            (_log.warn if soon else _log.info)("{line}", line=line)
+
+    return apply

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from natproxy.daemon.descriptors import attainable, observers_for, proxy_capacit
 from natproxy.daemon.endpoints import listening_endpoints, upstream_endpoint
 from natproxy.daemon.options import DaemonOptions, parameters_of
 from natproxy.daemon.parts import (
+    prepare_certificates,
     prepare_clients,
     prepare_proxy_timeouts,
     prepare_relays,
@@ -87,6 +89,7 @@ def make_proxy(
             partial(prepare_relays, relays, RELAYS),
             partial(prepare_proxy_timeouts, factory),
             partial(prepare_upstream, factory, reactor),
+            partial(prepare_certificates, [*endpoints, *observation.endpoints], time.time),
             observation.prepare,
         ),
     )

@@ -58,6 +58,7 @@ class ProxyObservation(Observation):
         self._factory = factory
         self._ring: EventRing | None = None
         self._ident_endpoints = listening_endpoints(reactor, config, "ident")
+        self.endpoints += self._ident_endpoints
         self._ident = ObserverFactory(reactor, observers.ident, "ident service")
         self._ident.serve(IdentFactory(factory.table, reactor))
         self._ident_ports: list[IListeningPort] = []

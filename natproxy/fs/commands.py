@@ -32,6 +32,7 @@ from natproxy.protocol import (
     PackRecord,
     grouped_names,
 )
+from natproxy.tls.options import TLSOptions
 
 _EXPECTED_SIZE = 4096
 """Bytes that a file of unknown size is expected to have."""
@@ -48,7 +49,9 @@ class Commands:
     :param connect_timeout: seconds to wait for a connection; see `Session`.
     :param retry_policy: how long temporary failures are retried.
     :param width: commands that `run_at_once` sends at the same time.
-    :raises ValueError: if the port is none, or a time-out is not more than 0 or too long.
+    :param tls: how to verify the server; ``None`` for no TLS.
+    :raises ValueError: if the port is none, a time-out is not more than 0 or too long, or a file
+        of ``tls`` cannot be used.
     """
 
     def __init__(
@@ -58,8 +61,10 @@ class Commands:
         connect_timeout: float | None,
         retry_policy: RetryPolicy,
         width: int,
+        tls: TLSOptions | None = None,
     ) -> None:
         self._server = server
+        self._tls = tls
         self._timeout = timeout
         self._connect_timeout = connect_timeout
         self._retry_policy = retry_policy
@@ -186,7 +191,7 @@ class Commands:
 
     def _begin_session(self) -> None:
         try:
-            self._session = Session(self._server, self._timeout, self._connect_timeout)
+            self._session = Session(self._server, self._timeout, self._connect_timeout, self._tls)
         except UsageError as error:
             raise ValueError(str(error)) from error
         self._process = os.getpid()

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import ClassVar
 
 from natproxy.address import Address
 from natproxy.client.blocking.reply import Reply
@@ -49,12 +50,15 @@ class Connection(Closing):
         that is shorter.
     :param route: to the server, shared by the connections of a session.
     :param clock: returns seconds, from any origin; measures how long the connection is idle.
+    :cvar piece_size: bytes that `receive` returns at most.
     :ivar deadline: the time, by ``time.monotonic``, at which every wait ends; ``None`` for none.
     :ivar interrupted: whether `interrupt` has been called; the connection is then useless.
     :ivar connected: whether it has ever been connected.
     :ivar understood: verbs whose reply has been received since the last connect: the peer finds
         its end. `natproxy.client.blocking.pipeline` adds them.
     """
+
+    piece_size: ClassVar[int] = CHUNK
 
     def __init__(
         self,
@@ -152,7 +156,8 @@ class Connection(Closing):
         connected = self._socket
         if connected is not None:
             with suppress(OSError):
-                connected.shutdown(socket.SHUT_RDWR)
+                # The method of a TLS socket would end TLS while another thread reads.
+                socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
     def request(self, word: bytes, arguments: Arguments | None = None) -> Reply:
         """Send a command and receive its reply's header.
@@ -217,7 +222,7 @@ class Connection(Closing):
         :raises ConnectionBroken: if the connection is lost or silent.
         """
         try:
-            data = self._ready_socket().recv(CHUNK)
+            data = self._ready_socket().recv(self.piece_size)
         except OSError as error:
             raise self._lost(error) from error
         self._check()
@@ -323,8 +328,7 @@ class Connection(Closing):
         """Pass commands to the kernel, as far as it accepts them without waiting."""
         assert self._socket is not None
         try:
-            # A socket with a time-out is in non-blocking mode.
-            sent = os.write(self._socket.fileno(), self._unsent)
+            sent = self._write(self._socket, self._unsent)
         except BlockingIOError:
             return
         except OSError as error:
@@ -332,6 +336,14 @@ class Connection(Closing):
             self._send_error = error
             sent = len(self._unsent)
         self._unsent = self._unsent[sent:]
+
+    def _write(self, connected: socket.socket, data: bytes) -> int:
+        """Pass bytes to the kernel without waiting, and return how many it has accepted.
+
+        :raises OSError: ``BlockingIOError`` if it accepts none now.
+        """
+        # A socket with a time-out is in non-blocking mode.
+        return os.write(connected.fileno(), data)
 
     def _send_rest(self, connected: socket.socket) -> None:
         """Send the rest of the commands until a reply is received.

@@ -12,13 +12,16 @@ from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import (
     IDelayedCall,
+    IHandshakeListener,
     IPushProducer,
     IReactorTime,
+    ISSLTransport,
     ISystemHandle,
     ITCPTransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from natproxy.client.blocking.route import reset_at_close
 from natproxy.client.errors import (
@@ -29,9 +32,11 @@ from natproxy.client.errors import (
     Interrupted,
     NotUnderstood,
     ServerError,
+    TLSError,
 )
 from natproxy.client.exchange import Exchange
 from natproxy.client.rate import RateMonitor
+from natproxy.client.twisted.secure import refusal_of
 from natproxy.kernel.keepalive import probe_idle
 from natproxy.protocol import Header, WireError
 
@@ -94,12 +99,15 @@ class _Work(NamedTuple):
     done: Deferred[None]
 
 
+@implementer(IHandshakeListener)
 class PooledConnection(Protocol):
     """One connection, which carries out one exchange at a time.
 
     :ivar reply_begun: whether any byte of the current exchange's reply has been received.
     :ivar has_received: whether anything has ever been received.
     :ivar used: when the last exchange ended, in the clock's seconds.
+    :ivar handshake: fires with the connection when TLS has verified the server, or fails with
+        `CannotConnect`; ``None`` if there is no handshake under way.
     """
 
     transport: _Transport
@@ -110,6 +118,7 @@ class PooledConnection(Protocol):
         self.reply_begun = False
         self.used = 0.0
         self.has_received = False
+        self.handshake: Deferred[PooledConnection] | None = None
         self._paused = False
         self._timer: IDelayedCall | None = None
         # The TCP socket, if the transport has one.
@@ -187,8 +196,16 @@ class PooledConnection(Protocol):
                 probe_idle(handle)
                 reset_at_close(handle, True)
                 self._socket = handle
+        if ISSLTransport.providedBy(self.transport):
+            self.handshake = Deferred(lambda _: self.transport.abortConnection())
         self.used = self._owner.clock.seconds()
         self._owner.opened(self)
+
+    def handshakeCompleted(self) -> None:
+        """Report that TLS has verified the server."""
+        handshake, self.handshake = self.handshake, None
+        if handshake is not None:
+            handshake.callback(self)
 
     def dataReceived(self, data: bytes) -> None:
         """Pass received bytes to the exchange; without one, abort the connection."""
@@ -211,6 +228,9 @@ class PooledConnection(Protocol):
         self._owner.lost(self)
         if self._work is not None:
             self.fail(self._broken(self._work.exchange, reason))
+        handshake, self.handshake = self.handshake, None
+        if handshake is not None:
+            handshake.errback(self._unsecured(reason.value))
 
     def _feed(self, work: _Work, data: bytes) -> None:
         exchange, receiver, _ = work
@@ -261,10 +281,21 @@ class PooledConnection(Protocol):
             return kind(f"{server} closed the connection {where}")
         if reason.check(error.ConnectionLost):
             return kind(f"connection to {server} lost")
-        # An error of the transport: of TLS, for example, an untrusted certificate.
-        if self.has_received:
-            return kind(f"connection to {server} lost: {reason_text(reason.value)}")
-        return CannotConnect(f"cannot connect to {server}: {reason_text(reason.value)}", server)
+        # An error of TLS: a server of version 1.3 refuses a certificate after the handshake.
+        if not self.has_received:
+            return self._unsecured(reason.value)
+        return kind(f"connection to {server} lost: {reason_text(reason.value)}")
+
+    def _unsecured(self, reason: BaseException | None) -> CannotConnect:
+        """Return the error for a connection that ended before TLS was established."""
+        server = self._owner.server
+        refused = refusal_of(reason)
+        if refused is not None:
+            return TLSError(f"cannot connect to {server}: {refused}", server)
+        text = reason_text(reason)
+        if isinstance(reason, (error.ConnectionDone, error.ConnectionLost)):
+            text = "the server closed the connection in the TLS handshake"
+        return CannotConnect(f"cannot connect to {server}: {text}", server)
 
     def _start_timer(self) -> None:
         if self._timer is not None:

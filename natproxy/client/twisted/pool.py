@@ -205,7 +205,7 @@ class ConnectionPool(Factory):
 
         connected: Deferred[IProtocol] = Deferred(cancel)
         self._connecting.add(connected)
-        attempt = self._endpoint.connect(self)
+        attempt: Deferred[Any] = self._endpoint.connect(self).addCallback(_after_handshake)
         attempt.addTimeout(
             self._limits.connect_timeout, self.clock, lambda *_: Failure(error.TimeoutError())
         )
@@ -215,6 +215,8 @@ class ConnectionPool(Factory):
         except CancelledError:
             if self._closed:
                 raise interrupted() from None
+            raise
+        except CannotConnect:
             raise
         except Exception as reason:
             raise CannotConnect(
@@ -233,6 +235,12 @@ class ConnectionPool(Factory):
             late = ConnectionBroken(f"{self.server} did not reply in time")
             done.addTimeout(within, self.clock, lambda *_: Failure(late))
         return done
+
+
+def _after_handshake(protocol: IProtocol) -> Any:
+    """Return a connection, or with TLS a Deferred that fires with it after the handshake."""
+    connection = cast(PooledConnection, protocol)
+    return connection if connection.handshake is None else connection.handshake
 
 
 def _reason_of(reason: Exception) -> str:
