@@ -23,6 +23,7 @@ from natproxy.daemon.rules import Name
 from natproxy.settings import (
     DEFAULT,
     ENVIRONMENT,
+    Flag,
     Rule,
     Seconds,
     Setting,
@@ -118,6 +119,8 @@ class DaemonConfig:
     :ivar web: endpoints of the page and the metrics; none by default.
     :ivar web_hosts: names that a request to them may have as its host, besides addresses and
         ``localhost``.
+    :ivar tokens: path of the file with the tokens that ``AUTH`` accepts; ``None`` for no ``AUTH``.
+    :ivar auth_plain: whether tokens are accepted from other hosts without TLS.
     :ivar log: path of the log file, relative to the working directory; ``-`` for standard
         output, ``None`` for the log of ``twistd``.
     :ivar access_log: path of the file with a line for each command, relative to the working
@@ -180,6 +183,12 @@ class DaemonConfig:
         Texts(least=0),
         "Name that a request to --web may have as its host, besides addresses; may be repeated.",
         reloadable=False,
+    )
+    tokens: str | None = setting(
+        None, Text(), "File with the tokens that AUTH accepts; see natproxy token."
+    )
+    auth_plain: bool = setting(
+        False, Flag(), "Whether tokens are accepted from other hosts without TLS: true or false."
     )
     log: str | None = setting(
         None,

@@ -22,6 +22,7 @@ from natproxy.daemon.parts import (
     prepare_file_server_timeouts,
     prepare_relays,
     prepare_service,
+    prepare_tokens,
 )
 from natproxy.daemon.reload import LiveSettings, Reloader
 from natproxy.daemon.service import DrainingService, TwistdService, startup_errors
@@ -161,6 +162,7 @@ def make_file_server(
             partial(prepare_clients, factory, capacity, lambda _: 0),
             partial(prepare_relays, relays, RELAYS),
             partial(prepare_file_server_timeouts, factory),
+            partial(prepare_tokens, factory),
             partial(prepare_certificates, [*endpoints, *observation.endpoints], time.time),
             observation.prepare,
         ),

@@ -5,11 +5,13 @@ Each function is a part once all its arguments but the last one are bound.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.logger import Logger
 
+from natproxy.access.tokens import TokenFileError, Tokens, load_tokens
 from natproxy.daemon.certificates import describe_expiry
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.descriptors import Capacity, clients_for
@@ -92,6 +94,31 @@ def prepare_upstream(factory: ProxyFactory, reactor: Any, config: ProxyConfig) -
 def prepare_file_server_timeouts(factory: CommandFactory, config: FileServerConfig) -> Effect:
     """Prepare the time-out of clients."""
     return lambda: factory.idle.change(config.timeout)
+
+
+def prepare_tokens(factory: CommandFactory, config: DaemonConfig) -> Effect:
+    """Prepare the tokens that ``AUTH`` accepts: their file is read again.
+
+    :raises SettingError: if the file cannot be used.
+    """
+    tokens = tokens_of(config)
+    return lambda: factory.accept_tokens(tokens, config.auth_plain)
+
+
+def tokens_of(config: DaemonConfig) -> Tokens:
+    """Return the tokens of a config; none if it names no file.
+
+    :raises SettingError: if the file cannot be used.
+    """
+    if config.tokens is None:
+        return Tokens()
+    named = f"{config.label('tokens')} {config.tokens}"
+    try:
+        return load_tokens(os.path.join(config.directory, config.tokens))
+    except TokenFileError as error:
+        raise SettingError(f"{named}: {error}") from error
+    except OSError as error:
+        raise SettingError(f"{named}: {error.strerror}") from error
 
 
 def prepare_certificates(

@@ -18,6 +18,7 @@ from natproxy.daemon.parts import (
     prepare_proxy_timeouts,
     prepare_relays,
     prepare_service,
+    prepare_tokens,
     prepare_upstream,
 )
 from natproxy.daemon.proxy_config import ProxyConfig
@@ -89,6 +90,7 @@ def make_proxy(
             partial(prepare_relays, relays, RELAYS),
             partial(prepare_proxy_timeouts, factory),
             partial(prepare_upstream, factory, reactor),
+            partial(prepare_tokens, factory),
             partial(prepare_certificates, [*endpoints, *observation.endpoints], time.time),
             observation.prepare,
         ),

@@ -24,6 +24,7 @@ from natproxy.cli.commands.stat import Stat
 from natproxy.cli.commands.status import Status
 from natproxy.cli.commands.sync import Sync
 from natproxy.cli.commands.table import Table
+from natproxy.cli.commands.token import Token
 from natproxy.cli.commands.top import Top
 from natproxy.cli.commands.up import Up
 from natproxy.cli.commands.whois import Whois
@@ -61,6 +62,7 @@ COMMANDS: tuple[Command, ...] = (
     *OBSERVING_COMMANDS,
     Journal(),
     Config(),
+    Token(),
     Doctor(),
     Completion(),
 )
