@@ -98,3 +98,17 @@ def scheme_of(text: str) -> str:
     """Return the scheme of a URL with ``://``, in lower case; empty if there is none."""
     scheme = _SCHEME.match(text)
     return "" if scheme is None else scheme[0].lower()
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is a numeric loopback address."""
+    if not host.startswith(("127.", "::")):
+        return False
+    from ipaddress import ip_address
+
+    try:
+        parsed = ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    return bool((mapped or parsed).is_loopback)

@@ -17,6 +17,7 @@ reads the translations of a daemon.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from natproxy.address import Address
+    from natproxy.client.authentication import Token
     from natproxy.client.blocking.connection import Connection
     from natproxy.client.blocking.reply import Reply
     from natproxy.client.errors import (
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         ServerError,
         TLSError,
         TooManyEntries,
+        Unauthorized,
         Unavailable,
         Unsupported,
         UsageError,
@@ -74,7 +76,9 @@ __all__ = [
     "Session",
     "TLSError",
     "TLSOptions",
+    "Token",
     "TooManyEntries",
+    "Unauthorized",
     "Unavailable",
     "Unsupported",
     "UsageError",
@@ -104,9 +108,11 @@ _MODULES = {
     "ServerError": "natproxy.client.errors",
     "TLSError": "natproxy.client.errors",
     "TooManyEntries": "natproxy.client.errors",
+    "Unauthorized": "natproxy.client.errors",
     "Unavailable": "natproxy.client.errors",
     "Unsupported": "natproxy.client.errors",
     "UsageError": "natproxy.client.errors",
+    "Token": "natproxy.client.authentication",
     "Event": "natproxy.client.events",
     "Phase": "natproxy.client.events",
     "Progress": "natproxy.client.events",

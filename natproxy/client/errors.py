@@ -48,6 +48,12 @@ class NoUpstreamReply(Unavailable):
     """The proxy received no reply line from the file server, or a malformed one."""
 
 
+class Unauthorized(ClientError):
+    """The server does not accept the client's token."""
+
+    exit_status = 12
+
+
 class UsageError(ClientError):
     """An invalid argument; no command was sent."""
 
@@ -183,6 +189,7 @@ _BY_KIND: dict[ErrorKind, type[ServerError]] = {
     ErrorKind.OTHER: ServerError,
     ErrorKind.NOT_FOUND: NotFound,
     ErrorKind.CHANGED: Changed,
+    ErrorKind.UNAUTHORIZED: ServerError,
     ErrorKind.UNSUPPORTED: Unsupported,
     ErrorKind.UNAVAILABLE: Unavailable,
     ErrorKind.NO_UPSTREAM_REPLY: NoUpstreamReply,

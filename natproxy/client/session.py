@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from natproxy.client.authentication import Token
 from natproxy.client.blocking.session import Session as CommandSession
 from natproxy.client.events import Progress, ignore_event
 from natproxy.client.requests import as_name
@@ -104,6 +105,7 @@ def connect(
     timeout: float = 60.0,
     connect_timeout: float | None = None,
     tls: TLSOptions | None = None,
+    token: Token | str | None = None,
 ) -> Session:
     """Return a session with a server, once a connection to it has been made.
 
@@ -113,10 +115,11 @@ def connect(
     :param connect_timeout: seconds to wait for a connection: see `Session`.
     :param tls: how to verify the server, and what to show it: `TLSOptions()` is TLS with the
         system's authorities, as ``natproxys`` alone is.
+    :param token: to send before the first command of each connection: see `Session`.
     :raises CannotConnect: if there is no connection; `TLSError` if a certificate is refused.
     """
     address, secure = parse_server(server, tls is not None)
     tls = TLSOptions() if secure and tls is None else tls
-    session = Session(address, timeout, connect_timeout, tls)
+    session = Session(address, timeout, connect_timeout, tls, token)
     session.connect()
     return session

@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from enum import Enum
-from ipaddress import ip_address
 from typing import Any, Protocol
 
 from twisted.internet.address import UNIXAddress
@@ -20,7 +19,7 @@ from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 
 from natproxy.access.tokens import TokenEntry, Tokens
-from natproxy.address import FIRST_STAND_IN_PORT, Address
+from natproxy.address import FIRST_STAND_IN_PORT, Address, is_loopback
 from natproxy.protocol import AUTH, UNAUTHORIZED, UNKNOWN_COMMAND, Command, parse_token
 from natproxy.server.deadlines import Deadlines
 
@@ -212,18 +211,9 @@ def is_protected(client: Client) -> bool:
     while isinstance(transport, ProtocolWrapper):
         transport = transport.transport
     peer = transport.getPeer()
-    return isinstance(peer, UNIXAddress) or _is_loopback(getattr(peer, "host", ""))
+    return isinstance(peer, UNIXAddress) or is_loopback(getattr(peer, "host", ""))
 
 
 def is_local(address: Address) -> bool:
     """Return whether an address is that of a UNIX socket, or a loopback address."""
-    return address.port >= FIRST_STAND_IN_PORT or _is_loopback(address.host)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        parsed = ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(parsed, "ipv4_mapped", None)
-    return bool((mapped or parsed).is_loopback)
+    return address.port >= FIRST_STAND_IN_PORT or is_loopback(address.host)

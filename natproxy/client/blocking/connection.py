@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import ClassVar
 
 from natproxy.address import Address
+from natproxy.client.authentication import Authentication, AuthExchange
 from natproxy.client.blocking.reply import Reply
 from natproxy.client.blocking.route import (
     IDLE_LIMIT,
@@ -24,6 +25,7 @@ from natproxy.client.blocking.route import (
 from natproxy.client.context import Closing
 from natproxy.client.errors import (
     CannotConnect,
+    ClientError,
     ClosedWithoutReply,
     ConnectionBroken,
     Interrupted,
@@ -54,6 +56,7 @@ class Connection(Closing):
     :ivar deadline: the time, by ``time.monotonic``, at which every wait ends; ``None`` for none.
     :ivar interrupted: whether `interrupt` has been called; the connection is then useless.
     :ivar connected: whether it has ever been connected.
+    :ivar authentication: how the session's token is sent; ``None`` if it has none.
     :ivar understood: verbs whose reply has been received since the last connect: the peer finds
         its end. `natproxy.client.blocking.pipeline` adds them.
     """
@@ -81,6 +84,9 @@ class Connection(Closing):
         self.interrupted = False
         self.connected = False
         self.understood: set[bytes] = set()
+        self.authentication: Authentication | None = None
+        # Whether nothing has been sent on this socket yet.
+        self._fresh_socket = False
         # Whether any byte of the current exchange's reply has been received.
         self._reply_begun = False
         # When a header that has begun must be complete; ``None`` outside of one.
@@ -132,6 +138,15 @@ class Connection(Closing):
     def clean(self) -> bool:
         """Whether all replies, and nothing after them, have been received."""
         return not self._queued and (self._exchange is None or self._exchange.clean)
+
+    @property
+    def peer_host(self) -> str:
+        """The numeric address of the other end; empty if it is not connected."""
+        peer = None
+        if self._socket is not None:
+            with suppress(OSError):
+                peer = self._socket.getpeername()
+        return peer[0] if isinstance(peer, tuple) else ""
 
     @property
     def outstanding(self) -> int:
@@ -189,6 +204,9 @@ class Connection(Closing):
             if self._socket is not None and (self._is_stale() or self._is_readable()):
                 self.close()
         self.connect()
+        if self.authentication is not None and self._fresh_socket:
+            exchanges = (*self._introduction(self.authentication), *exchanges)
+        self._fresh_socket = False
         self._queued += exchanges
         self._unsent += b"".join([exchange.line for exchange in exchanges])
         self._flush()
@@ -204,6 +222,9 @@ class Connection(Closing):
         :raises ClientError: if the server can't be reached, or breaks the protocol.
         """
         outstanding = tuple(self._queued)
+        if outstanding and isinstance(outstanding[0], AuthExchange):
+            # On a new connection, another one precedes them.
+            outstanding = outstanding[1:]
         reused = self._exchange is not None
         self._reply_begun = False
         try:
@@ -257,6 +278,7 @@ class Connection(Closing):
         finally:
             self._attempts = None
         self._socket = connected
+        self._fresh_socket = True
         self._used = self._clock()
         self._check()
         connected.settimeout(self.timeout)
@@ -303,7 +325,54 @@ class Connection(Closing):
     def _expired(self) -> bool:
         return self.deadline is not None and time.monotonic() >= self.deadline
 
+    def _introduction(self, authentication: Authentication) -> Iterator[Exchange]:
+        """Yield what is to be sent before the first command of a new connection.
+
+        The connection may be another one afterwards: a server of version 1 may close it.
+        """
+        # Most sessions have no token.
+        from natproxy.client.blocking.introduction import introduce
+
+        self._fresh_socket = False
+        try:
+            exchange = introduce(self, authentication)
+        except BaseException:
+            # No command may be sent without the token.
+            self.close()
+            raise
+        if exchange is not None:
+            yield exchange
+        elif self._exchange is not None:
+            # FEAT was sent: a server of version 1 may close after its reply.
+            self.close()
+            self.connect()
+
     def _receive_reply(self) -> Reply:
+        if isinstance(self._queued[0], AuthExchange):
+            self._receive_identity(self._queued[0])
+        return self._receive_next()
+
+    def _receive_identity(self, exchange: AuthExchange) -> None:
+        """Receive the reply to ``AUTH``.
+
+        :raises Unauthorized: if the server does not accept the token.
+        """
+        assert self.authentication is not None
+        try:
+            self._receive_next()
+            self.authentication.replied(exchange)
+        except ConnectionBroken:
+            if not self._reply_begun:
+                self.authentication.lost()
+            raise
+        except ServerError as error:
+            try:
+                self.authentication.refused(error)
+            except ClientError:
+                self.close()
+                raise
+
+    def _receive_next(self) -> Reply:
         previous = self._exchange
         data = b"" if previous is None else previous.take_surplus()
         exchange = self._exchange = self._queued.popleft()

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from natproxy.address import Address
+from natproxy.client.authentication import Token, authentication_of
 from natproxy.client.blocking.connection import Connection
 from natproxy.client.blocking.route import Route
 from natproxy.client.context import Closing
@@ -37,6 +38,7 @@ class ConnectionPool(Closing):
         timeout: float = 60.0,
         connect_timeout: float | None = None,
         tls: TLSOptions | None = None,
+        token: Token | str | None = None,
     ) -> None:
         check_server(server)
         check_timeout("timeout", timeout)
@@ -50,6 +52,8 @@ class ConnectionPool(Closing):
             from natproxy.client.blocking.secure import Security
 
             self._security = Security(tls, server.host)
+        verified = tls is not None and not tls.insecure
+        self._authentication = authentication_of(token, server, verified)
         self._route = Route(*server)
         # Guards what the threads share: the connections.
         self._lock = threading.Lock()
@@ -113,6 +117,11 @@ class ConnectionPool(Closing):
                 lent.close()
 
     def _new_connection(self) -> Connection:
+        connection = self._plain_or_secure()
+        connection.authentication = self._authentication
+        return connection
+
+    def _plain_or_secure(self) -> Connection:
         if self._security is None:
             return Connection(self.server, self.timeout, route=self._route)
         from natproxy.client.blocking.secure import SecureConnection

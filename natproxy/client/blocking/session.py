@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from natproxy.address import Address
+from natproxy.client.authentication import Token
 from natproxy.client.blocking.connection import Connection
 from natproxy.client.blocking.execution import (
     next_reply,
@@ -62,6 +63,8 @@ class Session(ConnectionPool):
     :param connect_timeout: seconds to wait for a connection, to all of the host's addresses
         together; if ``None``, 10, or ``timeout`` if that is shorter.
     :param tls: how to verify the server, and what to show it; ``None`` for no TLS.
+    :param token: to send on each connection, before its first command: see
+        `natproxy.client.authentication.Authentication`.
     :raises UsageError: if a time-out is not more than 0, or too long, or the server has no port
         from 1 to 65535; or if a file of ``tls`` cannot be used.
     """
@@ -72,8 +75,9 @@ class Session(ConnectionPool):
         timeout: float = 60.0,
         connect_timeout: float | None = None,
         tls: TLSOptions | None = None,
+        token: Token | str | None = None,
     ) -> None:
-        super().__init__(server, timeout, connect_timeout, tls)
+        super().__init__(server, timeout, connect_timeout, tls, token)
         self._negotiation = Negotiation(server)
         # Held by the thread that sends FEAT.
         self._probing = threading.Lock()

@@ -16,6 +16,7 @@ from twisted.internet.interfaces import (
 )
 
 from natproxy.address import Address
+from natproxy.client.authentication import Token, authentication_of
 from natproxy.client.blocking.route import connect_seconds
 from natproxy.client.errors import ClientError
 from natproxy.client.listing import MOST_ENTRIES, Listing
@@ -109,6 +110,8 @@ class CommandSession:
     :param retry_policy: how long temporary failures are retried; if ``None``, not at all.
     :param tls: how to verify the server, whose address is ``server``, and what to show it: the
         connections of the endpoint then carry TLS. ``None`` to use the endpoint as it is.
+    :param token: to send on each connection, before its first command: see
+        `natproxy.client.authentication.Authentication`.
     :raises UsageError: if a time-out is not more than 0, or too long; if a file of ``tls`` cannot
         be used, or the extra ``tls`` is not installed.
     """
@@ -126,12 +129,14 @@ class CommandSession:
         connect_timeout: float | None = None,
         retry_policy: RetryPolicy | None = None,
         tls: TLSOptions | None = None,
+        token: Token | str | None = None,
     ) -> None:
         check_timeout("timeout", timeout)
         check_timeout("connect_timeout", connect_timeout)
         if tls is not None:
             endpoint = secured(endpoint, server, tls)
         self.tls = tls
+        self._token = token
         self.server = server
         self.timeout = timeout
         self.connect_timeout = connect_timeout
@@ -142,6 +147,7 @@ class CommandSession:
             clock,
             str(server),
             Limits(timeout, connect_seconds(timeout, connect_timeout), connections, idle),
+            authentication_of(token, server, tls is not None and not tls.insecure),
         )
         self._retries = Retries(clock, retry_policy or RetryPolicy(), timeout)
         self._negotiation = Negotiation(server)

@@ -19,6 +19,7 @@ from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint
 from twisted.internet.interfaces import IReactorThreads, IReactorTime, IStreamClientEndpoint
 
 from natproxy.address import Address
+from natproxy.client.authentication import Token
 from natproxy.client.blocking.route import ATTEMPT_DELAY, connect_seconds
 from natproxy.client.blocking.session import Session as BlockingSession
 from natproxy.client.errors import UsageError
@@ -88,7 +89,7 @@ class Session(CommandSession):
         options = download_options(overwrite, verify, segments, policy, limit_rate)
         report = in_reactor_thread(reactor, progress)
         return await self._downloads.start(
-            BlockingSession(self.server, self.timeout, self.connect_timeout, self.tls),
+            BlockingSession(self.server, self.timeout, self.connect_timeout, self.tls, self._token),
             lambda session, cancellation: download(
                 session, name, destination, options, report, cancellation
             ),
@@ -103,6 +104,7 @@ async def connect(
     connect_timeout: float | None = None,
     retry_policy: RetryPolicy | None = None,
     tls: TLSOptions | None = None,
+    token: Token | str | None = None,
 ) -> Session:
     """Return a session with a server, once a connection to it has been made.
 
@@ -113,6 +115,7 @@ async def connect(
     :param connect_timeout: seconds to wait for a connection: see `Session`.
     :param retry_policy: how long temporary failures are retried: see `Session`.
     :param tls: how to verify the server, and what to show it; see `natproxy.client.connect`.
+    :param token: to send before the first command of each connection: see `Session`.
     :return: fires with the session; fails with `CannotConnect`, with `TLSError` if a certificate
         is refused.
     """
@@ -133,6 +136,7 @@ async def connect(
         connect_timeout=within,
         retry_policy=retry_policy,
         tls=tls,
+        token=token,
     )
     await session.connect()
     return session
