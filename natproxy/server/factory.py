@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
-from natproxy.access import Counts, Gate, host_of
+from natproxy.access import Bandwidth, Counts, Gate, host_of
 from natproxy.access.tokens import Tokens
 from natproxy.address import FIRST_STAND_IN_PORT, Address
 from natproxy.nat import Outcome, Subscribers
@@ -128,6 +128,8 @@ class CommandFactory(ServerFactory):
     :ivar deadlines: all of these; their timers are cancelled when no client is connected.
     :ivar gates: called in their order before each command; they may be replaced at any time, for
         the commands that begin later.
+    :ivar bandwidth: limits the bytes of the replies to commands that have passed gates; ``None``
+        for no limit.
     :ivar delays: the connections whose next command a gate delays.
     :ivar counts: of the commands that gates have delayed and refused.
     :ivar connections: the open connections.
@@ -155,6 +157,7 @@ class CommandFactory(ServerFactory):
         self.first_commands = Deadlines(clock, first_command_timeout)
         self.deadlines = [self.idle, self.lingering, self.first_commands]
         self.gates: tuple[Gate, ...] = ()
+        self.bandwidth: Bandwidth | None = None
         self.delays = Delays(clock)
         self.counts = Counts(clock.seconds)
         self.connections: set[Connection] = set()
