@@ -16,6 +16,9 @@ from natproxy.toml_values import to_toml
 
 T = TypeVar("T")
 
+SECRET = "[redacted]"  # noqa: S105  # no password
+"""What is shown in place of a secret value."""
+
 LONGEST_SHOWN = 80
 """Characters of a wrong value that a message shows."""
 
@@ -65,9 +68,11 @@ class Rule(Generic[T]):
     """Converts and checks the values of a setting.
 
     :ivar unit: the unit of the value, as shown to people; may be empty.
+    :ivar secret: whether no message may show the value.
     """
 
     unit = ""
+    secret = False
 
     def parse(self, text: str) -> T:
         """Return the value that the text of an option or an environment variable stands for.
@@ -348,6 +353,8 @@ def wrong_value(setting: Setting, value: object, source: Source, error: ValueErr
         # The rule names what is wrong inside the value.
         return f"{source.label.removesuffix(setting.key)}{error}" if source.name else str(error)
     shown = to_toml(value) if source.kind == FILE else value
+    if setting.rule.secret:
+        shown = SECRET
     if isinstance(shown, list):
         # The values of an option that is repeated.
         shown = " ".join(map(str, shown))

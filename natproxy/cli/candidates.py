@@ -14,8 +14,9 @@ from itertools import islice
 from natproxy.address import Address, scheme_of
 from natproxy.cli.context import resolve
 from natproxy.cli.encoding import remote_name
+from natproxy.client.authentication import Token
 from natproxy.client.blocking.session import Session
-from natproxy.client.errors import ClientError, UsageError
+from natproxy.client.errors import ClientError, LocalError, UsageError
 from natproxy.client.url import Server, is_url, parse_server
 from natproxy.protocol import DIRECTORY
 from natproxy.tls.options import TLSOptions
@@ -39,6 +40,7 @@ class RemoteNames:
     :param timeout: seconds to wait for the server.
     :param clock: returns seconds since any origin.
     :param tls: how to verify the server; ``None`` for no TLS.
+    :param token: for the server; ``None`` if there is none.
     :raises UsageError: if a file of ``tls`` cannot be used.
     """
 
@@ -48,12 +50,14 @@ class RemoteNames:
         timeout: float = TIMEOUT,
         clock: Callable[[], float] = time.monotonic,
         tls: TLSOptions | None = None,
+        token: Token | None = None,
     ) -> None:
         self._server = server
         self._tls = tls
+        self._token = token
         self._timeout = timeout
         self._clock = clock
-        self._session = Session(server, timeout, tls=tls)
+        self._session = Session(server, timeout, tls=tls, token=token)
         self._pages: dict[tuple[bytes, bytes], tuple[float, list[bytes]]] = {}
         # Held during requests: the next thread most often needs the same names.
         self._lock = threading.Lock()
@@ -89,7 +93,7 @@ class RemoteNames:
             names = []
             # A new session determines the version again: a slow server may be faster then.
             self._session.close()
-            self._session = Session(self._server, self._timeout, tls=self._tls)
+            self._session = Session(self._server, self._timeout, tls=self._tls, token=self._token)
         self._pages[directory, after] = (self._clock(), names)
         return names
 
@@ -110,6 +114,7 @@ class ManyNames:
     :param timeout: seconds to wait for each server.
     :param tls: whether every server needs TLS.
     :param options: how servers with TLS are verified.
+    :param token_of: returns the token for a server.
     """
 
     def __init__(
@@ -117,7 +122,9 @@ class ManyNames:
         timeout: float = TIMEOUT,
         tls: bool = False,
         options: TLSOptions = TLSOptions(),  # noqa: B008  # it is immutable
+        token_of: Callable[[Server], Token | None] = lambda _: None,
     ) -> None:
+        self._token_of = token_of
         self._timeout = timeout
         self._tls = tls
         self._options = options
@@ -146,7 +153,7 @@ class ManyNames:
         head, last = path[: path.rfind("/") + 1], path[path.rfind("/") + 1 :]
         try:
             names = self._names_on(parse_server(server, self._tls))
-        except UsageError:
+        except (UsageError, LocalError):
             return
         above = resolve(remote_name(head), directory)
         if above:
@@ -169,7 +176,8 @@ class ManyNames:
         names = self._servers.get(server)
         if names is None:
             tls = self._options if server.tls else None
-            names = RemoteNames(server.address, self._timeout, tls=tls)
+            token = self._token_of(server)
+            names = RemoteNames(server.address, self._timeout, tls=tls, token=token)
             self._servers[server] = names
         return names
 

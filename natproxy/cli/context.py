@@ -16,6 +16,7 @@ from natproxy.client.url import Server, parse_path, parse_server
 # Commands that use no server's connection need none of these.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from natproxy.client.authentication import Token
     from natproxy.client.blocking.session import Session
     from natproxy.client.retry import Retrier, RetryPolicy
     from natproxy.tls.options import TLSOptions
@@ -127,7 +128,8 @@ class Sessions(Closing):
                 raise UsageError(
                     f"{arguments.tls_option} needs TLS: specify --tls, or write natproxys://"
                 )
-            session = self._sessions[server] = Session(server.address, tls=tls)
+            token = token_of(arguments, server)
+            session = self._sessions[server] = Session(server.address, tls=tls, token=token)
             if tls is not None and tls.insecure:
                 self.complain(
                     f"{server.address}: the certificate is not checked (--insecure):"
@@ -146,6 +148,28 @@ def tls_options(arguments: Namespace) -> TLSOptions:
     from natproxy.tls.options import TLSOptions
 
     return TLSOptions(arguments.ca, arguments.cert, arguments.key, arguments.insecure)
+
+
+def token_of(arguments: Namespace, server: Server) -> Token | None:
+    """Return the token for a server; ``None`` if there is none.
+
+    A token belongs to the server of ``--server``: a URL that names another one must not get it.
+
+    :param arguments: see `configure`.
+    :raises UsageError: if its file cannot be used.
+    """
+    if arguments.token is None and arguments.token_file is None:
+        return None
+    try:
+        if parse_server(arguments.server, arguments.tls).address != server.address:
+            return None
+    except UsageError:
+        # Paths that are URLs need no other server.
+        return None
+    from natproxy.client.authentication import read_token
+
+    token: Token = arguments.token or read_token(arguments.token_file)
+    return token.allowed(arguments.token_plain)
 
 
 def resolve(path: bytes, directory: bytes) -> bytes:

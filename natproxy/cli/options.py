@@ -153,6 +153,19 @@ def add_tls_options(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         help="accept any certificate of the server, which says so each time",
     )
+    parser.add_argument(
+        "--token-file",
+        metavar=CONFIG_FILE,
+        default=argparse.SUPPRESS,
+        help="file with the token for the server (default: $NATPROXY_TOKEN or the configuration"
+        " file)",
+    )
+    parser.add_argument(
+        "--token-plain",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="send the token to another host even without TLS, where others can read it",
+    )
 
 
 def add_retry_options(parser: argparse.ArgumentParser, retry_for: float | None = None) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from typing import NoReturn
 
 from natproxy.address import is_loopback
 from natproxy.client.errors import (
     ClientError,
     ConnectionBroken,
+    LocalError,
     NoUpstreamReply,
     ServerError,
     Unauthorized,
@@ -16,6 +19,9 @@ from natproxy.client.errors import (
 from natproxy.client.exchange import Exchange
 from natproxy.client.version import Features
 from natproxy.protocol import AUTH, UNAUTHORIZED, Framing, ReplyParser, WireError, format_auth
+
+LONGEST_FILE = 4096
+"""Bytes that are read of the file of a token."""
 
 
 class Token:
@@ -46,6 +52,12 @@ class Token:
 
     def __hash__(self) -> int:
         return hash((self._line, self.plain))
+
+    def allowed(self, plain: bool) -> Token:
+        """Return the same token; ``plain`` is as of the constructor."""
+        token = object.__new__(Token)
+        token._line, token.plain = self._line, plain
+        return token
 
     @property
     def line(self) -> bytes:
@@ -137,6 +149,28 @@ class Authentication:
         if error.passing:
             raise ConnectionBroken(f"{self._server}: {error}") from error
         self.supported = False
+
+
+def read_token(path: str) -> Token:
+    """Return the token in a file: its first line.
+
+    :raises UsageError: if it is malformed, or other users can read the file.
+    :raises LocalError: if the file cannot be read.
+    """
+    try:
+        # Opening a FIFO would wait for its writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+            line = (file.read(LONGEST_FILE) or b"").split(b"\n")[0].strip()
+    except OSError as error:
+        raise LocalError(os.fsencode(path), error) from error
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise UsageError(f"{path}: other users can use the file (mode {mode:04o}): chmod go-rwx")
+    try:
+        return Token(line.decode("latin-1"))
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
 
 
 def authentication_of(

@@ -16,6 +16,7 @@ from natproxy.client.errors import (
     Interrupted,
     LocalError,
     NotFound,
+    Unauthorized,
     Unavailable,
     Unsupported,
     UsageError,
@@ -23,6 +24,7 @@ from natproxy.client.errors import (
 
 _ERRNO: dict[type[ClientError], int] = {
     Interrupted: errno.EINTR,
+    Unauthorized: errno.EACCES,
     Unavailable: errno.EBUSY,
     Unsupported: errno.EOPNOTSUPP,
     UsageError: errno.EINVAL,

@@ -31,7 +31,7 @@ from natproxy.fs.errors import file_changed, local_path, os_error
 from natproxy.fs.file import NatproxyFile
 from natproxy.fs.listing import datetime_of, depth_of, describe, walk
 from natproxy.fs.ranges import GAP, Piece, Range, raise_first, read_ranges
-from natproxy.fs.url import Environment, default_server, options_of, path_of, url_of
+from natproxy.fs.url import Environment, default_server, options_of, path_of, token_for, url_of
 from natproxy.protocol import DIRECTORY
 from natproxy.tls.options import TLSOptions
 
@@ -57,6 +57,9 @@ class NatproxyFileSystem(AbstractFileSystem):
     :param cert: path of the certificate to show.
     :param key: path of its private key, if that is in another file.
     :param insecure: whether any certificate of the server is accepted.
+    :param token: for the server; without it, ``$NATPROXY_TOKEN`` for the server that
+        ``$NATPROXY_SERVER`` names. Neither a pickle nor JSON of the file system contains it.
+    :param token_plain: whether it may be sent to another host without TLS that verifies the server.
     :raises ValueError: if an option is invalid, or if nothing names a server.
     """
 
@@ -83,6 +86,9 @@ class NatproxyFileSystem(AbstractFileSystem):
         cert: str | None = None,
         key: str | None = None,
         insecure: bool = False,
+        *,
+        token: str | None = None,
+        token_plain: bool = False,
         **storage_options: Any,
     ) -> None:
         super().__init__(**storage_options)
@@ -118,7 +124,16 @@ class NatproxyFileSystem(AbstractFileSystem):
             for_calls,
             int(connections),
             options if secure else None,
+            token_for(self.server, token, bool(token_plain)),
         )
+
+    def __reduce__(self) -> Any:
+        reconstruct, (cls, args, options), *rest = super().__reduce__()
+        return (reconstruct, (cls, args, _without_token(options)), *rest)
+
+    def to_dict(self, **options: Any) -> dict[str, Any]:
+        """Return the parameters for JSON, without the token."""
+        return _without_token(super().to_dict(**options))
 
     @property
     def session(self) -> Session:
@@ -435,6 +450,10 @@ class NatproxyFileSystem(AbstractFileSystem):
         except FileNotFoundError:
             return None
         return kind
+
+
+def _without_token(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key != "token"}
 
 
 class SecureNatproxyFileSystem(NatproxyFileSystem):

@@ -9,11 +9,16 @@ from typing import Any
 from fsspec.utils import stringify_path
 
 from natproxy.address import SCHEME, Address, scheme_of
+from natproxy.client.authentication import Token
 from natproxy.client.errors import UsageError
 from natproxy.client.url import Server, is_url, parse_server, parse_url
 
 VARIABLE = "NATPROXY_SERVER"
 """Environment variable with the ``HOST:PORT`` for URLs without one."""
+
+
+TOKEN_VARIABLE = "NATPROXY_TOKEN"  # noqa: S105  # no password
+"""Environment variable with the token for that server."""
 
 
 class Environment:
@@ -38,6 +43,26 @@ def default_server(tls: bool = False) -> Server:
         return parse_url(text, tls)[0] if is_url(text) else parse_server(text, tls)
     except UsageError as error:
         raise ValueError(f"${VARIABLE}: {error}") from error
+
+
+def token_for(server: Address, token: str | None, plain: bool) -> Token | None:
+    """Return the token for a server; ``None`` if there is none.
+
+    That of the environment belongs to the server that the environment names.
+
+    :param token: of the options.
+    :param plain: whether it may be sent to another host without TLS that verifies the server.
+    :raises ValueError: if the token is malformed; the text does not show it.
+    """
+    text, named = token, "token"
+    if text is None:
+        text, named = os.environ.get(TOKEN_VARIABLE) or None, f"${TOKEN_VARIABLE}"
+        if text is None or VARIABLE not in os.environ or default_server()[0] != server:
+            return None
+    try:
+        return Token(text, plain)
+    except UsageError as error:
+        raise ValueError(f"{named}: {error}") from None
 
 
 def path_of(url: Any) -> str:

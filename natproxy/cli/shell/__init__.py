@@ -11,9 +11,10 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 
 from natproxy.cli.command import Command
-from natproxy.cli.context import Sessions, settings_of, tls_options
+from natproxy.cli.context import Sessions, settings_of, tls_options, token_of
 from natproxy.cli.interrupts import rearm
 from natproxy.cli.options import LOCAL
 from natproxy.cli.output import is_terminal
@@ -162,7 +163,11 @@ def _reader(
         except ImportError:
             # prompt_toolkit comes with the extra "cli".
             return _read_plainly
-        names = ManyNames(tls=settings.tls, options=tls_options(settings))
+        names = ManyNames(
+            tls=settings.tls,
+            options=tls_options(settings),
+            token_of=partial(token_of, settings),
+        )
         return reader(settings.server, parsers, directory, names)
     return _read_plainly
 
