@@ -190,7 +190,7 @@ def parse_tokens(text: str) -> Tokens:
 def read_token_file(path: str) -> str:
     """Return the text of a file of tokens.
 
-    The digests in it reveal no token, so that others may read it. Whoever can write it can add a
+    The digests in it reveal no token, so that others may read it. Who can write it can add a
     token.
 
     :raises TokenFileError: if others than its owner can write it, or if it is no regular file, too

@@ -107,7 +107,7 @@ def _new(path: str, client: str, expires: str | None, complain: Callable[[str], 
         raise UsageError(
             f"{name} has a token in {path}: revoke it first, or choose another name"
         ) from None
-    # Whoever redirects the output has a file with the token alone.
+    # The output has the token alone, so that it can be redirected to a file.
     sys.stdout.write(token + "\n")
     sys.stdout.flush()
     complain(

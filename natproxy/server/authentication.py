@@ -197,7 +197,7 @@ class Authenticator:
 
 
 def is_protected(client: Client) -> bool:
-    """Return whether nobody but this host can read what a client sends.
+    """Return whether only this host and the client can read what the client sends.
 
     That is so with TLS, through a UNIX socket, and from a loopback address. Behind a PROXY header,
     both the load balancer and the client that it names must be on this host.

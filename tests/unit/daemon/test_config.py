@@ -19,7 +19,7 @@ from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.options import parameters_of
 from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.daemon.reload import diff
-from natproxy.settings import DEFAULT, Found, Seconds, SettingError, Source, WholeNumber
+from natproxy.settings import DEFAULT, Flag, Found, Seconds, SettingError, Source, WholeNumber
 from natproxy.toml import format_settings
 from tests.support.tables import Visit, VisitedConfig
 
@@ -82,7 +82,7 @@ class SourceTests(ConfigCase):
             'log = "a log"\nlog-level = "warn"\nlog-size = 11\nlog-keep = 12\naccess-log = "e"\n'
             'name = "a"\ncontrol = "b"\nweb = ["tcp:13"]\nweb-hosts = "c"\nident = "tcp:14"\n'
             'journal = "d"\njournal-keep = "15h"\njournal-max-size = "16M"\n'
-            'journal-names = "none"\n'
+            'journal-names = "none"\ntokens = "f"\nauth-plain = true\n'
         )
         config = ProxyConfig.load(environment={}, file=path)
         self.assertEqual(
@@ -112,6 +112,8 @@ class SourceTests(ConfigCase):
                 journal_keep=15 * 3600.0,
                 journal_max_size=16 << 20,
                 journal_names="none",
+                tokens="f",
+                auth_plain=True,
             ),
         )
         for one in settings_of(ProxyConfig):
@@ -136,6 +138,8 @@ class SourceTests(ConfigCase):
             "CONTROL": "none",
             "WEB": "tcp:6  tcp:7",
             "WEB_HOSTS": "a.example",
+            "TOKENS": "tokens",
+            "AUTH_PLAIN": "yes",
         }
         environment = {f"NATPROXY_FILESERVER_{name}": value for name, value in values.items()}
         config = FileServerConfig.load(environment=environment)
@@ -165,10 +169,11 @@ class SourceTests(ConfigCase):
             "journal-names": ("none", "full", "none"),
             "journal-keep": ("1d", "2d", "3d"),
             "journal-max-size": ("1G", "2G", "3G"),
+            "auth-plain": ("true", "false", "true"),
         }
         for kind in (ProxyConfig, FileServerConfig):
             for one in settings_of(kind):
-                quoted = not isinstance(one.rule, (Seconds, WholeNumber))
+                quoted = not isinstance(one.rule, (Seconds, WholeNumber, Flag))
                 numbers = [f"text{n}" if quoted else str(n) for n in (1, 2, 3)]
                 in_file, in_variable, in_option = values.get(one.key, tuple(numbers))
                 path = self.write(

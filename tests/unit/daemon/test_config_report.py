@@ -38,6 +38,7 @@ class ShowTests(ReportCase):
             [
                 "[fileserver]",
                 "# access-log # not set",
+                "auth-plain = false # default",
                 "# control # not set: in the usual place",
                 f"drain = 5.0 # {path}: fileserver.drain",
                 "# files # not set: ./files",
@@ -52,6 +53,7 @@ class ShowTests(ReportCase):
                 "# name # not set: after its kind and port",
                 'relay = "auto" # default',
                 "timeout = 7.0 # environment NATPROXY_FILESERVER_TIMEOUT",
+                "# tokens # not set",
                 "web = [] # default",
                 "web-hosts = [] # default",
             ],

@@ -8,6 +8,8 @@ from typing import Any
 
 from twisted.logger import LogLevel
 
+from natproxy.access.token_file import add_token
+from natproxy.access.tokens import new_token
 from natproxy.daemon import fileserver
 from natproxy.daemon import proxy as proxy_plugin
 from natproxy.daemon.config import DaemonConfig, fields_of, key_of
@@ -20,6 +22,7 @@ from natproxy.daemon.reload import Reloader, Result
 from natproxy.daemon.service import DrainingService
 from natproxy.journal.maintenance import Maintenance
 from natproxy.relay import Method, Relays
+from natproxy.settings import SettingError
 from natproxy.toml_values import to_toml
 from tests.support.daemons import OptionsCase, at_once
 from tests.support.doubles import Journal
@@ -27,7 +30,11 @@ from tests.support.doubles import Journal
 Effects = Mapping[str, tuple[object, Callable[[Any], object], object]]
 """By field: a value of TOML, what reads its effect of a service, and the effect."""
 
+TOKENS = "tokens-of-the-test"
+"""A file in the working directory."""
+
 BOTH: Effects = {
+    "auth_plain": (True, lambda service: service.factory.authenticator._plain, True),
     "drain": (7.0, lambda service: service.drain, 7.0),
     "first_command_timeout": (8, lambda service: service.factory.first_commands.seconds, 8.0),
     "log_keep": (3, lambda service: service.log.file._kept, 3),
@@ -35,6 +42,7 @@ BOTH: Effects = {
     "log_size": (4, lambda service: service.log.file._limit, 4 * MIB),
     "max_clients": (5, lambda service: service.factory.admission.clients, 5),
     "max_clients_per_host": (6, lambda service: service.factory.admission.per_host, 6),
+    "tokens": (TOKENS, lambda service: len(service.factory.authenticator._tokens), 1),
     "relay": ("copy", lambda service: _method(_relays(service)), Method.COPY),
 }
 
@@ -93,6 +101,8 @@ class EffectTests(OptionsCase):
         self.journal = Journal(self)
         self.file = os.path.abspath(self.mktemp())
         self.write("")
+        add_token(TOKENS, new_token("alice")[1])
+        self.addCleanup(os.unlink, TOKENS)
 
     def write(self, text: str) -> None:
         with open(self.file, "w") as file:
@@ -166,6 +176,35 @@ class EffectTests(OptionsCase):
         assert isinstance(companion, ProxyObservation)
         companion.journal = None
         self.assertEqual(companion.status()["upstream"], "tcp:127.0.0.2:1")
+
+    def test_wrong_file_of_tokens_changes_nothing(self) -> None:
+        for mode, reason in ((0o666, "others than its owner can write it"), (0o600, "line 1: ")):
+            self.write("")
+            service = self.service(ProxyConfig)
+            with open("wrong-tokens", "w") as file:
+                file.write("alice\n")
+            os.chmod("wrong-tokens", mode)
+            self.write("[proxy]\ntokens = 'wrong-tokens'\ntimeout = 5\n")
+            (error,) = self.reload(service).errors
+            self.assertTrue(
+                error.startswith(f"{self.file}: proxy.tokens wrong-tokens: {reason}"), error
+            )
+            self.assertEqual(PROXY["timeout"][1](service), 60.0)
+            os.unlink("wrong-tokens")
+
+    def test_missing_file_of_tokens_is_an_error_at_the_start(self) -> None:
+        self.write("[fileserver]\ntokens = 'none'\n")
+        error = self.assertRaises(SettingError, self.service, FileServerConfig)
+        self.assertEqual(
+            str(error), f"{self.file}: fileserver.tokens none: No such file or directory"
+        )
+
+    def test_changed_file_of_tokens_is_read_again(self) -> None:
+        self.write(f"[proxy]\ntokens = '{TOKENS}'\n")
+        service = self.service(ProxyConfig)
+        add_token(TOKENS, new_token("bob")[1])
+        self.assertEqual(self.reload(service).errors, ())
+        self.assertEqual(len(service.factory.authenticator._tokens), 2)
 
     def test_wrong_upstream_changes_nothing(self) -> None:
         service = self.service(ProxyConfig)
