@@ -121,6 +121,13 @@ class DaemonMetrics(Service, ABC):
                 "reason",
                 self._refused(),
             ),
+            labelled(
+                Kind.COUNTER,
+                f"{prefix}_auth",
+                "Commands AUTH so far, by their result",
+                "result",
+                self._authentications(),
+            ),
             gauge(
                 f"{prefix}_connections_waiting",
                 "Connections whose commands wait for a later turn of the reactor",
@@ -141,6 +148,10 @@ class DaemonMetrics(Service, ABC):
         }
         refused["proxy-header"] = self._factory.refused_headers
         return refused
+
+    def _authentications(self) -> dict[str, float]:
+        results = self._factory.authenticator.results
+        return {result.value: count for result, count in results.items()}
 
     def _relay_families(self) -> list[Family]:
         prefix, tallies = self.prefix, self._relays.tallies
@@ -177,6 +188,7 @@ class DaemonMetrics(Service, ABC):
                 "total": admission.entered,
                 "refused": self._refused(),
             },
+            "authentication": self._authentications(),
             "relays": {
                 kind: {"total": t.begun, "active": t.begun - t.ended, "bytes": t.sent}
                 for kind, t in self._relays.tallies.items()

@@ -79,6 +79,9 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     refused = _counts(admission.get("refused"))
     if refused:
         yield "refused", refused
+    tokens = _counts(_mapping(status.get("counters")).get("authentication"))
+    if tokens:
+        yield "tokens", tokens
     if status.get("table") is not None:
         yield "in flight", _value("table", status["table"])
     yield from _commands(_mapping(status.get("commands")))
