@@ -1,4 +1,4 @@
-"""TLS on a reactor, by pyOpenSSL: what Twisted's TLS layer asks for each connection.
+"""TLS on a reactor, by pyOpenSSL: what Twisted's TLS layer needs for each connection.
 
 Contexts allow TLS 1.2 and newer, and no renegotiation.
 """
@@ -245,7 +245,7 @@ def _trust(context: SSL.Context, path: str) -> list[str]:
 
 def _load_pair(context: SSL.Context, cert: str, key: str) -> None:
     check_pair(cert, key)
-    # Without it, OpenSSL would ask for a password at the terminal.
+    # Without it, OpenSSL would prompt for a password at the terminal.
     context.set_passwd_cb(lambda *_: b"")
     try:
         context.use_certificate_chain_file(cert)
