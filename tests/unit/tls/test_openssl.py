@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
-from contextlib import suppress
 from pathlib import Path
 
 from OpenSSL import SSL
@@ -22,7 +22,7 @@ def shake_hands(client: SSL.Connection, server: SSL.Connection) -> None:
     for _ in range(20):
         for one, other in ((client, server), (server, client)):
             if one not in finished:
-                with suppress(SSL.WantReadError):
+                with contextlib.suppress(SSL.WantReadError):
                     one.do_handshake()
                     finished.add(one)
                 move(one, other)
@@ -36,7 +36,7 @@ def shake_hands(client: SSL.Connection, server: SSL.Connection) -> None:
 
 
 def move(sender: SSL.Connection, receiver: SSL.Connection) -> None:
-    with suppress(SSL.WantReadError):
+    with contextlib.suppress(SSL.WantReadError):
         receiver.bio_write(sender.bio_read(1 << 20))
 
 
