@@ -151,7 +151,7 @@ def add_tls_options(parser: argparse.ArgumentParser) -> None:
         "--insecure",
         action="store_true",
         default=argparse.SUPPRESS,
-        help="accept any certificate of the server, which says so each time",
+        help="accept any certificate of the server, with a warning each time",
     )
     parser.add_argument(
         "--token-file",

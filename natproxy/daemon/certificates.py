@@ -1,7 +1,7 @@
 """TLS of the daemons: endpoint strings with certificates, and their reload.
 
 ``ssl:`` listens with TLS, ``tls:`` and ``ssl:`` connect with it. They replace the endpoints of
-Twisted with these names, which cannot ask clients for certificates, cannot read certificates
+Twisted with these names, which cannot require certificates of clients, cannot read certificates
 again, and, for ``ssl:``, connect to any server without a check of its name.
 
 pyOpenSSL is imported when an endpoint needs it.
@@ -150,7 +150,7 @@ def split_description(description: str) -> tuple[list[str], dict[str, str]]:
 
 
 def describe_expiry(tls: ServerTLS, now: float) -> tuple[bool, str]:
-    """Return whether a certificate ends soon, and a line for the log that says when.
+    """Return whether a certificate ends soon, and a line for the log with its time.
 
     :param now: seconds since the epoch.
     """

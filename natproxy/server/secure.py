@@ -17,7 +17,7 @@ NEEDS_TLS = error_line("this port needs TLS: natproxys://, or --tls")
 
 
 class SecureTransport(BufferingTLSTransport):
-    """A TLS transport that says so to a client without TLS."""
+    """A TLS transport that replies with an error to a client without TLS."""
 
     _refused = False
 

@@ -1,4 +1,4 @@
-"""TLS on a reactor, by pyOpenSSL: what Twisted's TLS layer asks for each connection.
+"""TLS on a reactor, by pyOpenSSL: what Twisted's TLS layer needs for each connection.
 
 Contexts allow TLS 1.2 and newer, and no renegotiation.
 """
@@ -9,8 +9,11 @@ from collections.abc import Callable
 from datetime import datetime
 from ipaddress import ip_address
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
 from service_identity import VerificationError
 from service_identity.cryptography import extract_patterns
@@ -34,8 +37,10 @@ from natproxy.tls.reasons import misnamed, refusal, untrusted
 CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM"
 """Those of TLS 1.2: authenticated encryption and ephemeral keys only."""
 
-_HANDSHAKE_DONE = 0x20
-"""``SSL_CB_HANDSHAKE_DONE``: also the end of a message with a ticket."""
+_CONNECT_EXIT = 0x1002
+"""``SSL_CB_CONNECT_EXIT``: the end of a handshake, or of a message after it, such as a ticket."""
+
+_TLS_1_3 = 0x0304
 
 
 class Refused(SSL.Error):
@@ -89,6 +94,8 @@ class ClientTLS:
             self._server_name = self._host.rstrip(".").encode("idna")
             self._identity = DNS_ID(self._server_name.decode("ascii"))
         self._session: SSL.Session | None = None
+        self._issued_to: SSL.Connection | None = None
+        self._established: WeakSet[SSL.Connection] = WeakSet()
         self._context = self._new_context()
 
     def clientConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:
@@ -110,7 +117,7 @@ class ClientTLS:
         def put_into_effect() -> None:
             self._context = context
             # A session belongs to its context.
-            self._session = None
+            self._session = self._issued_to = None
 
         return put_into_effect
 
@@ -133,9 +140,16 @@ class ClientTLS:
         context.set_info_callback(self._note)
         return context
 
-    def _note(self, connection: SSL.Connection, where: int, _: int) -> None:
-        if where & _HANDSHAKE_DONE and connection.get_context() is self._context:
-            self._session = connection.get_session() or self._session
+    def _note(self, connection: SSL.Connection, where: int, result: int) -> None:
+        if where != _CONNECT_EXIT or result != 1 or connection.get_context() is not self._context:
+            return
+        if connection.get_protocol_version() >= _TLS_1_3 and connection not in self._established:
+            # The ticket follows the handshake.
+            self._established.add(connection)
+            return
+        self._session = connection.get_session() or self._session
+        # OpenSSL marks a session as not resumable when its connection is freed unclosed.
+        self._issued_to = connection
 
     def _verify(
         self, connection: SSL.Connection, shown: Any, code: int, depth: int, valid: int
@@ -245,16 +259,17 @@ def _trust(context: SSL.Context, path: str) -> list[str]:
 
 def _load_pair(context: SSL.Context, cert: str, key: str) -> None:
     check_pair(cert, key)
-    # Without it, OpenSSL would ask for a password at the terminal.
-    context.set_passwd_cb(lambda *_: b"")
     try:
         context.use_certificate_chain_file(cert)
     except SSL.Error as error:
         raise unusable(cert, _reason_of(error)) from error
     try:
-        context.use_privatekey_file(key)
+        with open(key, "rb") as file:
+            # OpenSSL itself would prompt for the password of an encrypted key.
+            private: Any = load_pem_private_key(file.read(), None)
+        context.use_privatekey(private)
         context.check_privatekey()
-    except SSL.Error as error:
+    except (SSL.Error, OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         reason = _reason_of(error)
         if "mismatch" in reason:
             raise mismatch(cert, key) from error

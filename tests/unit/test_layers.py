@@ -17,6 +17,7 @@ LAYERS = (
     "settings",
     "toml",
     "metadata",
+    "tls",
     "protocol",
     "records",
     "nat",

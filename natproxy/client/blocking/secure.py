@@ -295,7 +295,7 @@ def client_context(options: TLSOptions) -> ssl.SSLContext:
 def _load_pair(context: ssl.SSLContext, cert: str, key: str) -> None:
     check_pair(cert, key)
     try:
-        # Without a password, OpenSSL would ask for one at the terminal.
+        # Without a password, OpenSSL would prompt for one at the terminal.
         context.load_cert_chain(cert, key, password="")
     except (OSError, ValueError) as error:
         if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":

@@ -41,21 +41,26 @@ class SourceTests(ConfigCase):
     def test_without_a_file_every_value_is_the_default(self) -> None:
         config = self.load()
         self.assertEqual(config[:6], ("127.0.0.1:9000", 60.0, None, None, None, False))
+        self.assertEqual(config[6:11], (False, None, None, None, False))
         self.assertEqual(set(config.sources.values()), {Source("default")})
 
     def test_every_key_of_the_file_is_read(self) -> None:
         self.write(
             'server = "files.example:9000"\ntimeout = 5\nconnect-timeout = 2.5\n'
             'retry-for = "30m"\nretries = 3\nwait = true\n'
+            'tls = true\nca = "/ca.pem"\ncert = "/c.pem"\nkey = "/k.pem"\ninsecure = true\n'
         )
         config = self.load()
         self.assertEqual(config[:6], ("files.example:9000", 5.0, 2.5, 1800.0, 3, True))
+        self.assertEqual(config[6:11], (True, "/ca.pem", "/c.pem", "/k.pem", True))
         for setting in SETTINGS:
             source = config.sources[setting.field]
             self.assertEqual(source, Source("file", f"{self.path}: {setting.key}"))
 
     def test_order_of_the_sources_of_every_setting(self) -> None:
-        values = {"server": ('"h:1"', "h:2", "h:3"), "wait": ("true", "no", True)}
+        values: dict[str, tuple[str, str, object]] = {"server": ('"h:1"', "h:2", "h:3")}
+        values |= dict.fromkeys(("wait", "tls", "insecure"), ("true", "no", True))
+        values |= dict.fromkeys(("ca", "cert", "key"), ('"/a"', "/b", "/c"))
         for setting in SETTINGS:
             in_file, in_variable, in_option = values.get(setting.key, ("1", "2", 3))
             self.write(f"{setting.key} = {in_file}\n")
@@ -129,6 +134,15 @@ class SourceTests(ConfigCase):
             self.assertEqual(load_client_config({}, {}).timeout, 60.0)
 
 
+class PathTests(ConfigCase):
+    def test_home_directory_is_expanded_in_files_and_variables(self) -> None:
+        self.write('ca = "~/ca.pem"\n')
+        self.environment["NATPROXY_CERT"] = "~/cert.pem"
+        with mock.patch.dict(os.environ, HOME="/home/ann"):
+            config = self.load()
+        self.assertEqual((config.ca, config.cert), ("/home/ann/ca.pem", "/home/ann/cert.pem"))
+
+
 class ErrorTests(ConfigCase):
     def test_unknown_key_names_the_nearest_known_one(self) -> None:
         self.write("conect_timeout = 1\n")
@@ -138,7 +152,7 @@ class ErrorTests(ConfigCase):
 
     def test_unknown_key_like_no_known_one(self) -> None:
         self.write("colour = 1\n")
-        self.assertIn("colour: unknown key; known are connect-timeout, retries,", self.error())
+        self.assertIn("colour: unknown key; known are ca, cert, connect-timeout,", self.error())
 
     def test_unknown_key_is_an_error_whatever_the_options(self) -> None:
         self.write("timeout = 5\ncolour = 1\n")
