@@ -40,6 +40,14 @@ CHUNK = 256 * 1024
 """Bytes that are received at once, unless the caller provides a buffer."""
 
 
+Introduce = Callable[["Connection", Authentication], AuthExchange | None]
+"""See `natproxy.client.blocking.introduction`."""
+
+
+def _no_introduction(connection: Connection, authentication: Authentication) -> None:
+    """Return nothing: a connection alone has no session."""
+
+
 class Connection(Closing):
     """Sends commands to one server; their replies are received in the same order.
 
@@ -57,6 +65,7 @@ class Connection(Closing):
     :ivar interrupted: whether `interrupt` has been called; the connection is then useless.
     :ivar connected: whether it has ever been connected.
     :ivar authentication: how the session's token is sent; ``None`` if it has none.
+    :ivar introduce: returns what is to be sent before the first command, if there is a token.
     :ivar understood: verbs whose reply has been received since the last connect: the peer finds
         its end. `natproxy.client.blocking.pipeline` adds them.
     """
@@ -85,6 +94,7 @@ class Connection(Closing):
         self.connected = False
         self.understood: set[bytes] = set()
         self.authentication: Authentication | None = None
+        self.introduce: Introduce = _no_introduction
         # Whether nothing has been sent on this socket yet.
         self._fresh_socket = False
         # Whether any byte of the current exchange's reply has been received.
@@ -330,12 +340,9 @@ class Connection(Closing):
 
         The connection may be another one afterwards: a server of version 1 may close it.
         """
-        # Most sessions have no token.
-        from natproxy.client.blocking.introduction import introduce
-
         self._fresh_socket = False
         try:
-            exchange = introduce(self, authentication)
+            exchange = self.introduce(self, authentication)
         except BaseException:
             # No command may be sent without the token.
             self.close()

@@ -118,7 +118,12 @@ class ConnectionPool(Closing):
 
     def _new_connection(self) -> Connection:
         connection = self._plain_or_secure()
-        connection.authentication = self._authentication
+        if self._authentication is not None:
+            # Most sessions have no token.
+            from natproxy.client.blocking.introduction import introduce
+
+            connection.authentication = self._authentication
+            connection.introduce = introduce
         return connection
 
     def _plain_or_secure(self) -> Connection:

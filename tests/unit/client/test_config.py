@@ -10,7 +10,14 @@ from unittest import mock
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy import toml
-from natproxy.client.config import SETTINGS, ClientConfig, config_path, load_client_config
+from natproxy.client.authentication import Token
+from natproxy.client.config import (
+    SETTINGS,
+    ClientConfig,
+    config_path,
+    load_client_config,
+    show_client_config,
+)
 from natproxy.client.errors import UsageError
 from natproxy.settings import Source
 
@@ -27,6 +34,8 @@ class ConfigCase(SynchronousTestCase):
     def write(self, text: str) -> None:
         with open(self.path, "w") as file:
             file.write(text)
+        # A file with a token must be for its owner alone.
+        os.chmod(self.path, 0o600)
 
     def load(self, **options: object) -> ClientConfig:
         return load_client_config(options, self.environment)
@@ -42,6 +51,7 @@ class SourceTests(ConfigCase):
         config = self.load()
         self.assertEqual(config[:6], ("127.0.0.1:9000", 60.0, None, None, None, False))
         self.assertEqual(config[6:11], (False, None, None, None, False))
+        self.assertEqual(config[11:14], (None, None, False))
         self.assertEqual(set(config.sources.values()), {Source("default")})
 
     def test_every_key_of_the_file_is_read(self) -> None:
@@ -49,18 +59,23 @@ class SourceTests(ConfigCase):
             'server = "files.example:9000"\ntimeout = 5\nconnect-timeout = 2.5\n'
             'retry-for = "30m"\nretries = 3\nwait = true\n'
             'tls = true\nca = "/ca.pem"\ncert = "/c.pem"\nkey = "/k.pem"\ninsecure = true\n'
+            'token-file = "/t"\ntoken-plain = true\n'
         )
         config = self.load()
         self.assertEqual(config[:6], ("files.example:9000", 5.0, 2.5, 1800.0, 3, True))
         self.assertEqual(config[6:11], (True, "/ca.pem", "/c.pem", "/k.pem", True))
+        self.assertEqual(config[11:14], (None, "/t", True))
         for setting in SETTINGS:
             source = config.sources[setting.field]
-            self.assertEqual(source, Source("file", f"{self.path}: {setting.key}"))
+            if setting.key != "token":
+                self.assertEqual(source, Source("file", f"{self.path}: {setting.key}"))
 
     def test_order_of_the_sources_of_every_setting(self) -> None:
         values: dict[str, tuple[str, str, object]] = {"server": ('"h:1"', "h:2", "h:3")}
-        values |= dict.fromkeys(("wait", "tls", "insecure"), ("true", "no", True))
-        values |= dict.fromkeys(("ca", "cert", "key"), ('"/a"', "/b", "/c"))
+        flags = ("wait", "tls", "insecure", "token-plain")
+        values |= dict.fromkeys(flags, ("true", "no", True))
+        values |= dict.fromkeys(("ca", "cert", "key", "token-file"), ('"/a"', "/b", "/c"))
+        values["token"] = '"a"', "b", Token("c")
         for setting in SETTINGS:
             in_file, in_variable, in_option = values.get(setting.key, ("1", "2", 3))
             self.write(f"{setting.key} = {in_file}\n")
@@ -74,6 +89,47 @@ class SourceTests(ConfigCase):
                 config = load_client_config(options, environment)
                 self.assertEqual(config.sources[setting.field].kind, kind, setting.key)
             self.assertEqual(getattr(config, setting.field), in_option)
+
+    def test_token_and_its_file_are_of_one_source(self) -> None:
+        self.write('token = "a"\n')
+        self.environment["NATPROXY_TOKEN_FILE"] = "/t"
+        config = self.load()
+        self.assertEqual((config.token, config.token_file), (None, "/t"))
+        self.environment["NATPROXY_TOKEN"] = "b"
+        config = self.load()
+        self.assertEqual((config.token, config.token_file), (Token("b"), None))
+        config = self.load(token_file="/u")
+        self.assertEqual((config.token, config.token_file), (None, "/u"))
+
+    def test_file_with_a_token_must_be_for_its_owner_alone(self) -> None:
+        self.write('token = "s3cret"\n')
+        for mode in (0o644, 0o640, 0o604):
+            os.chmod(self.path, mode)
+            self.assertEqual(
+                self.error(),
+                f"{self.path}: token: other users can read the file (mode {mode:04o}):"
+                " chmod go-rwx",
+            )
+        self.environment["NATPROXY_TOKEN"] = "b"
+        self.assertEqual(self.load().token, Token("b"))
+
+    def test_token_is_in_no_output_and_no_message(self) -> None:
+        self.write('token = "s3cret"\n')
+        self.assertNotIn("s3cret", repr(self.load()))
+        shown = show_client_config(self.environment)
+        self.assertIn('token       = "[redacted]"', shown.replace("token =", "token       ="))
+        self.assertNotIn("s3cret", shown)
+        for wrong in ('"s3cret x"', '["s3cret"]', "{s3cret = 1}", '"s3cret\\u00fc"'):
+            self.write(f"token = {wrong}\n")
+            self.assertIn("token [redacted]: must be one word", self.error())
+            self.assertNotIn("s3cret", self.error())
+        self.environment["NATPROXY_TOKEN"] = "s3cret x"
+        self.write("")
+        self.assertEqual(
+            self.error(),
+            "$NATPROXY_TOKEN [redacted]: must be one word of at most 256 printable ASCII"
+            " characters",
+        )
 
     def test_environment_overrides_the_file_and_an_option_both(self) -> None:
         self.write("timeout = 5\nretries = 3\n")
