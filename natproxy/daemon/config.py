@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from natproxy.daemon.logfile import KEPT, LEVELS, SIZE
+from natproxy.daemon.logfile import KEPT, LEVEL, LEVELS, SIZE
 from natproxy.daemon.rules import Name
 from natproxy.settings import (
     DEFAULT,
@@ -194,7 +194,7 @@ class DaemonConfig:
         reloadable=False,
     )
     log_level: str = setting(
-        "info",
+        LEVEL,
         Choice(*LEVELS),
         "Least level of what is logged: error, warn, info or debug.",
     )

@@ -8,8 +8,8 @@ from typing import Any
 from twisted.logger import LogLevel
 
 from natproxy.daemon.config import DaemonConfig
-from natproxy.daemon.logfile import MIB, LogWriter, RotatingFile, Stream
-from natproxy.settings import DEFAULT, SettingError
+from natproxy.daemon.logfile import LEVEL, MIB, LogWriter, RotatingFile, Stream
+from natproxy.settings import SettingError
 
 STANDARD_OUTPUT = 1
 BACKGROUND = "twistd.log"
@@ -44,9 +44,10 @@ class LogChoice:
     def check(self, config: DaemonConfig) -> None:
         """Check that the settings of the log can have an effect.
 
-        :raises SettingError: if a level is set, and the log is not the daemon's own.
+        :raises SettingError: if another level than the default is set, and the log is not the
+            daemon's own.
         """
-        if self.foreign and config.source("log_level") != DEFAULT:
+        if self.foreign and config.log_level != LEVEL:
             label = config.label("log_level")
             raise SettingError(f"{label} {config.log_level}: has no effect: {self.foreign}")
 

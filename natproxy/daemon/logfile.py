@@ -44,6 +44,9 @@ MOST = 64
 LEVELS = ("error", "warn", "info", "debug")
 """The names of the levels that a log may begin at."""
 
+LEVEL = "info"
+"""The level by default."""
+
 _UNUSUAL = ("log_failure", "log_system", "log_flattened")
 """Fields of events whose line has more than their text, or comes from elsewhere."""
 

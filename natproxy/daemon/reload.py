@@ -208,11 +208,12 @@ class Reloader:
                 tuple(change for one in prepared for change in one.restart),
             )
         if not dry_run:
+            # Before the effects: the level of the log may be one of them.
+            self._report(cause, result)
             if not errors:
                 for settings, ready in zip(self.settings, prepared, strict=True):
                     settings.config = ready.config
                     self._apply(ready.effects)
-            self._report(cause, result)
         return result
 
     def _apply(self, effects: Iterable[Effect]) -> None:
