@@ -31,7 +31,7 @@ from natproxy.protocol import (
     parse_header,
     printable,
 )
-from natproxy.proxy.failure import explain
+from natproxy.proxy.failure import NO_TLS, explain
 from natproxy.proxy.interfaces import Client
 from natproxy.proxy.resources import Resources
 from natproxy.proxy.state import TRANSITIONS, Event, State
@@ -43,6 +43,7 @@ from natproxy.relay import (
     Transport,
     send_at_once,
 )
+from natproxy.tls.reasons import refusal_of
 
 _BROKEN_OFF = PROXY_ERROR + "the server closed the connection inside its reply"
 
@@ -224,8 +225,12 @@ class UpstreamProtocol(Protocol):
                     reason=reason.getErrorMessage(),
                 )
             # An empty response can mean a server of version 1; a part of a reply cannot.
-            empty = state is State.WAITING
-            self._fail(Outcome.UPSTREAM_GONE, EMPTY_RESPONSE if empty else _BROKEN_OFF, BAD_GATEWAY)
+            text = EMPTY_RESPONSE if state is State.WAITING else _BROKEN_OFF
+            # A server of TLS 1.3 refuses a certificate after the handshake.
+            refused = refusal_of(reason.value)
+            if refused is not None:
+                text = PROXY_ERROR + NO_TLS + refused
+            self._fail(Outcome.UPSTREAM_GONE, text, BAD_GATEWAY)
 
     # What the table, the deadlines and the relay call.
 

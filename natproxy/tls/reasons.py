@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import re
 
-_CLIENT_CERTIFICATE = "options cert and key"
+_REQUIRED = "it requires a client certificate"
+_PERHAPS_REQUIRED = "it requires a client certificate, or has no cipher in common"
+_UNTRUSTED = "its certificate is not signed by a trusted authority"
+_SELF_SIGNED = "its certificate is self-signed, and not trusted"
+
+_ADVICE = {
+    _REQUIRED: "options cert and key",
+    _PERHAPS_REQUIRED: "options cert and key",
+    _UNTRUSTED: "option ca",
+    _SELF_SIGNED: "option ca",
+}
+"""The options of the client that help."""
 
 _ALERTS = {
-    "certificate required": f"it requires a client certificate ({_CLIENT_CERTIFICATE})",
-    "handshake failure": f"it requires a client certificate ({_CLIENT_CERTIFICATE}), or has no"
-    " cipher in common",
+    "certificate required": _REQUIRED,
+    "handshake failure": _PERHAPS_REQUIRED,
     "unknown ca": "it does not trust the authority of the client certificate",
     "certificate expired": "it refused the client certificate, which has expired",
     "protocol version": "it does not offer TLS 1.2 or newer",
@@ -40,13 +50,11 @@ _LOCAL = {
     "ee key too small": "the key of its certificate is too short",
 }
 
-_UNTRUSTED = "its certificate is not signed by a trusted authority (option ca)"
-
 _CERTIFICATE = {
     2: _UNTRUSTED,
     9: "its certificate is not valid yet",
     10: "its certificate has expired",
-    18: "its certificate is self-signed, and not trusted (option ca)",
+    18: _SELF_SIGNED,
     19: _UNTRUSTED,
     20: _UNTRUSTED,
     21: _UNTRUSTED,
@@ -72,6 +80,24 @@ def refusal(reason: str) -> str | None:
     if alert[1] in _REFUSED:
         return f"it refused the client certificate ({alert[1]})"
     return _ALERTS.get(alert[1])
+
+
+def refusal_of(error: BaseException | None) -> str | None:
+    """Return why TLS with a peer is impossible, from an error of a connection on a reactor.
+
+    :return: ``None`` if it is another error. pyOpenSSL need not be installed.
+    """
+    if not type(error).__module__.startswith(("OpenSSL.", "natproxy.tls.")):
+        return None
+    from natproxy.tls.openssl import explain
+
+    return explain(error)
+
+
+def advise(reason: str) -> str:
+    """Return a reason with the options of the client that help, if there are any."""
+    advice = _ADVICE.get(reason)
+    return reason if advice is None else f"{reason} ({advice})"
 
 
 def untrusted(code: int, message: str) -> str:

@@ -31,7 +31,7 @@ from natproxy.tls.files import (
     unusable,
 )
 from natproxy.tls.options import TLSOptions
-from natproxy.tls.reasons import misnamed, refusal, untrusted
+from natproxy.tls.reasons import advise, misnamed, refusal, untrusted
 
 RECORD = 16 << 10
 """Bytes of a TLS record at most: no more are decrypted at once."""
@@ -193,7 +193,8 @@ class SecureConnection(Connection):
         raise CannotConnect(text, str(self.server)) from error
 
     def _refused(self, reason: str) -> TLSError:
-        return TLSError(f"cannot connect to {self.server}: {reason}", str(self.server))
+        text = f"cannot connect to {self.server}: {advise(reason)}"
+        return TLSError(text, str(self.server))
 
     def _write(self, connected: socket.socket, data: bytes) -> int:
         timeout = connected.gettimeout()

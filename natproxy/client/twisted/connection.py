@@ -37,9 +37,9 @@ from natproxy.client.errors import (
 )
 from natproxy.client.exchange import Exchange
 from natproxy.client.rate import RateMonitor
-from natproxy.client.twisted.secure import refusal_of
 from natproxy.kernel.keepalive import probe_idle
 from natproxy.protocol import Header, WireError
+from natproxy.tls.reasons import advise, refusal_of
 
 CLOSE_TIMEOUT = 1.0
 """Seconds after which a connection that is being closed is reset."""
@@ -328,7 +328,7 @@ class PooledConnection(Protocol):
         server = self._owner.server
         refused = refusal_of(reason)
         if refused is not None:
-            return TLSError(f"cannot connect to {server}: {refused}", server)
+            return TLSError(f"cannot connect to {server}: {advise(refused)}", server)
         text = reason_text(reason)
         if isinstance(reason, (error.ConnectionDone, error.ConnectionLost)):
             text = "the server closed the connection in the TLS handshake"

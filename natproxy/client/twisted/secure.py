@@ -31,12 +31,3 @@ def secured(
         raise UsageError(str(error)) from error
     except ValueError:
         raise UsageError(f"server {server.host!r}: bad host name") from None
-
-
-def refusal_of(reason: BaseException | None) -> str | None:
-    """Return why TLS with the server is impossible; ``None`` if the reason is another one."""
-    if not type(reason).__module__.startswith(("OpenSSL.", "natproxy.tls.")):
-        return None
-    from natproxy.tls.openssl import explain
-
-    return explain(reason)
