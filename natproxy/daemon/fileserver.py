@@ -18,6 +18,7 @@ from natproxy.daemon.options import DaemonOptions, parameters_of
 from natproxy.daemon.parts import (
     prepare_clients,
     prepare_file_server_timeouts,
+    prepare_limits,
     prepare_relays,
     prepare_service,
 )
@@ -32,6 +33,7 @@ from natproxy.fileserver.factory import (
 )
 from natproxy.protocol import printable
 from natproxy.relay import Method, PageCache, Relays
+from natproxy.server.gates import LimitGate
 from natproxy.server.threads import Threads
 from natproxy.settings import SettingError
 from natproxy.storage import LocalStorage
@@ -157,6 +159,7 @@ def make_file_server(
         (
             partial(prepare_service, server),
             partial(prepare_clients, factory, capacity, lambda _: 0),
+            partial(prepare_limits, LimitGate(factory)),
             partial(prepare_relays, relays, RELAYS),
             partial(prepare_file_server_timeouts, factory),
             observation.prepare,

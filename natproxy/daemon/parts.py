@@ -19,6 +19,7 @@ from natproxy.proxy.endpoint import connector_for
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.relay import Method, Relays
 from natproxy.server.factory import CommandFactory
+from natproxy.server.gates import LimitGate
 
 
 def prepare_service(service: DrainingService, config: DaemonConfig) -> Effect:
@@ -49,6 +50,11 @@ def prepare_clients(
         factory.first_commands.change(config.first_command_timeout)
 
     return apply
+
+
+def prepare_limits(gate: LimitGate, config: DaemonConfig) -> Effect:
+    """Prepare how much clients may take."""
+    return lambda: gate.set(*config.limits, config.max_delay)
 
 
 def prepare_relays(
