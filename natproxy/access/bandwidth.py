@@ -160,6 +160,7 @@ class Bandwidth:
             self._all_full = max(self._all_full, least) + size * interval
             start = max(self._level, host.bytes_served) if size > 0 else host.bytes_served
             host.bytes_served = start + size
+            host.shared_at = now
 
     def park(self, payer: _Payer, meter: Meter, resume: Callable[[], object]) -> None:
         """Call back when bytes have been granted to a meter."""

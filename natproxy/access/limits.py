@@ -238,6 +238,7 @@ class Limits:
                     return total.verdict(excess)
             if total.interval:
                 everyone.spend(cost * total.interval, now)
+            host.shared_at = now
             host.commands_served = self._shares.serve(name, host.commands_served, cost)
         if own is not None and own.interval:
             host.spend(cost * own.interval, now)

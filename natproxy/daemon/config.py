@@ -18,7 +18,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
+<<<<<<< HEAD
 from natproxy.daemon.logfile import KEPT, LEVEL, LEVELS, SIZE
+=======
+from natproxy.daemon.limits import LimitSettings, LimitTables
+from natproxy.daemon.logfile import KEPT, SIZE
+>>>>>>> w-limits
 from natproxy.daemon.rules import Name
 from natproxy.settings import (
     DEFAULT,
@@ -102,6 +107,9 @@ class DaemonConfig:
     :ivar drain: seconds that commands in flight may take when the daemon stops.
     :ivar max_clients: clients at once; ``None`` for `natproxy.server.admission.CLIENTS`, or as
         many as there are descriptors for.
+    :ivar limits: how much clients may take: commands, bytes, and so on.
+    :ivar max_delay: seconds for which a command that is over a limit is delayed, before it is
+        refused; 0 to refuse it at once.
     :ivar name: of the daemon, and of its control socket and its journal; ``None`` for
         ``proxy-PORT``, ``files-PORT`` or ``up-PORT``, with the port of the first listener.
     :ivar control: path of the control socket, relative to the working directory; ``none`` for no
@@ -148,6 +156,17 @@ class DaemonConfig:
         WholeNumber(1, unit="clients"),
         "Clients at once (10000, or fewer if there are not descriptors for so many).",
         shown="10000",
+    )
+    limits: LimitSettings = setting(
+        LimitSettings(),
+        LimitTables(),
+        "Limits for each client, for each identity, and for all together.",
+        table_only=True,
+    )
+    max_delay: float = setting(
+        5.0,
+        Seconds(0, 3600),
+        "Seconds for which a command over a limit is delayed before it is refused; 0: at once.",
     )
     name: str | None = setting(
         None,

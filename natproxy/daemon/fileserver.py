@@ -20,6 +20,7 @@ from natproxy.daemon.parts import (
     prepare_certificates,
     prepare_clients,
     prepare_file_server_timeouts,
+    prepare_limits,
     prepare_relays,
     prepare_service,
     prepare_tokens,
@@ -35,6 +36,7 @@ from natproxy.fileserver.factory import (
 )
 from natproxy.protocol import printable
 from natproxy.relay import Method, PageCache, Relays
+from natproxy.server.gates import LimitGate
 from natproxy.server.threads import Threads
 from natproxy.settings import SettingError
 from natproxy.storage import LocalStorage
@@ -160,6 +162,7 @@ def make_file_server(
         (
             partial(prepare_service, server),
             partial(prepare_clients, factory, capacity, lambda _: 0),
+            partial(prepare_limits, LimitGate(factory)),
             partial(prepare_relays, relays, RELAYS),
             partial(prepare_file_server_timeouts, factory),
             partial(prepare_tokens, factory),

@@ -25,10 +25,14 @@ from natproxy.proxy.endpoint import connector_for
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.relay import Method, Relays
 from natproxy.server.factory import CommandFactory
+<<<<<<< HEAD
 from natproxy.settings import SettingError
 from natproxy.tls.files import CertificateError
 
 _log = Logger()
+=======
+from natproxy.server.gates import LimitGate
+>>>>>>> w-limits
 
 
 def prepare_service(service: DrainingService, config: DaemonConfig) -> Effect:
@@ -63,6 +67,11 @@ def prepare_clients(
         factory.first_commands.change(config.first_command_timeout)
 
     return apply
+
+
+def prepare_limits(gate: LimitGate, config: DaemonConfig) -> Effect:
+    """Prepare how much clients may take."""
+    return lambda: gate.set(*config.limits, config.max_delay)
 
 
 def prepare_relays(
