@@ -18,12 +18,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-<<<<<<< HEAD
-from natproxy.daemon.logfile import KEPT, LEVEL, LEVELS, SIZE
-=======
 from natproxy.daemon.limits import LimitSettings, LimitTables
-from natproxy.daemon.logfile import KEPT, SIZE
->>>>>>> w-limits
+from natproxy.daemon.logfile import KEPT, LEVEL, LEVELS, SIZE
 from natproxy.daemon.rules import Name
 from natproxy.settings import (
     DEFAULT,

@@ -25,14 +25,11 @@ from natproxy.proxy.endpoint import connector_for
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.relay import Method, Relays
 from natproxy.server.factory import CommandFactory
-<<<<<<< HEAD
+from natproxy.server.gates import LimitGate
 from natproxy.settings import SettingError
 from natproxy.tls.files import CertificateError
 
 _log = Logger()
-=======
-from natproxy.server.gates import LimitGate
->>>>>>> w-limits
 
 
 def prepare_service(service: DrainingService, config: DaemonConfig) -> Effect:
