@@ -20,7 +20,7 @@ from tests.support.manual import section
 
 TYPED = {
     *("N", "PATTERN", "RATE", "SECONDS", "DURATION", "TIME", "WORKER:SEQ", "WORD"),
-    *("ADDRESS", "HOST:PORT", "HOST[:PORT]", "[ADDRESS:]PORT", "ENDPOINT"),
+    *("ADDRESS", "HOST:PORT", "HOST[:PORT]", "[ADDRESS:]PORT", "ENDPOINT", "CLIENT", "WHEN"),
 }
 """Values that have no completion; the values of all other options are completed."""
 
