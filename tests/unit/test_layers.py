@@ -16,6 +16,7 @@ LAYERS = (
     "settings",
     "toml",
     "metadata",
+    "pattern",
     "protocol",
     "records",
     "nat",
