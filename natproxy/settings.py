@@ -8,18 +8,16 @@ nothing that is slow to import.
 from __future__ import annotations
 
 import math
-import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
+
+from natproxy.toml_values import to_toml
 
 T = TypeVar("T")
 
 LONGEST_SHOWN = 80
 """Characters of a wrong value that a message shows."""
-
-LONGEST_DECIMAL = 4096
-"""Bits of an integer that is shown in decimal: Python refuses to convert much longer ones."""
 
 
 class SettingError(Exception):
@@ -85,9 +83,13 @@ class Rule(Generic[T]):
         """
         raise NotImplementedError
 
+    def plain(self, value: T) -> object:
+        """Return a value as TOML and JSON have it: texts, numbers, lists and tables of them."""
+        return value
+
     def show(self, value: T) -> str:
-        """Return a value as `to_toml` does."""
-        return to_toml(value)
+        """Return a value as it is written in a TOML file."""
+        return to_toml(self.plain(value))
 
 
 class Seconds(Rule[float]):
@@ -238,6 +240,10 @@ class Setting(NamedTuple):
     :ivar variable: the name of the environment variable.
     :ivar default: the value if no source has one.
     :ivar otherwise: what is used if there is no value at all, in words; may be empty.
+    :ivar table_only: whether the value is a table or a list of tables, which only a file can have:
+        there is no option, and the variable is empty. The rule's ``check`` takes a value of TOML,
+        or one that it has returned; its ``ValueError`` begins with the dotted key below the
+        daemon's table: ``rules[0].action "x": must be …``.
     """
 
     key: str
@@ -245,6 +251,7 @@ class Setting(NamedTuple):
     variable: str
     default: object = None
     otherwise: str = ""
+    table_only: bool = False
 
     @property
     def field(self) -> str:
@@ -253,14 +260,15 @@ class Setting(NamedTuple):
 
     @property
     def option(self) -> str:
-        """The option of the command line."""
-        return f"--{self.key}"
+        """The option of the command line; the key, if there is none."""
+        return self.key if self.table_only else f"--{self.key}"
 
 
 class Table(NamedTuple):
     """A table of a TOML file.
 
-    :ivar path: the path of the file.
+    :ivar path: the path of the file; empty for a table within a value, whose setting names the
+        file.
     :ivar name: the name of the table; empty for the keys at the top of the file.
     :ivar values: its keys and their values.
     """
@@ -271,7 +279,8 @@ class Table(NamedTuple):
 
     def place(self, key: str) -> str:
         """Return the file and the dotted path of a key, for messages and `Source`."""
-        return f"{self.path}: {self.name}.{key}" if self.name else f"{self.path}: {key}"
+        dotted = f"{self.name}.{key}" if self.name else key
+        return f"{self.path}: {dotted}" if self.path else dotted
 
 
 class Found(NamedTuple):
@@ -315,26 +324,38 @@ def resolve(
             )
         if setting.key in options:
             candidates.append(_option(setting, options[setting.key]))
-        elif text := environment.get(setting.variable):
+        elif setting.variable and (text := environment.get(setting.variable)):
             candidates.append(Found(text, Source(ENVIRONMENT, setting.variable)))
         for value, source in candidates:
             try:
                 result = Found(_value(setting.rule, value, source), source)
             except ValueError as error:
-                shown = to_toml(value) if source.kind == FILE else value
-                if isinstance(shown, list):
-                    # The values of an option that is repeated.
-                    shown = " ".join(map(str, shown))
-                shown = str(shown)
-                if len(shown) > LONGEST_SHOWN:
-                    shown = f"{shown[: LONGEST_SHOWN - 1]}…"
-                wrong.append(f"{source.label} {shown}: {error}")
+                wrong.append(wrong_value(setting, value, source, error))
         found[setting.field] = result
     if table is not None:
         wrong.extend(unknown_keys(table, known or [setting.key for setting in settings]))
     if wrong:
         raise SettingError(*wrong)
     return found
+
+
+def wrong_value(setting: Setting, value: object, source: Source, error: ValueError) -> str:
+    """Return the message for a value that a rule refuses: where it is, the value, and the reason.
+
+    :param error: of the rule.
+    """
+    if setting.table_only:
+        # The rule names what is wrong inside the value.
+        return f"{source.label.removesuffix(setting.key)}{error}" if source.name else str(error)
+    shown = to_toml(value) if source.kind == FILE else value
+    if isinstance(shown, list):
+        # The values of an option that is repeated.
+        shown = " ".join(map(str, shown))
+    shown = str(shown)
+    if len(shown) > LONGEST_SHOWN:
+        shown = f"{shown[: LONGEST_SHOWN - 1]}…"
+    label = setting.option if source == DEFAULT else source.label
+    return f"{label} {shown}: {error}"
 
 
 def unknown_keys(table: Table, known: Collection[str]) -> Iterator[str]:
@@ -351,36 +372,6 @@ def one_line(text: str) -> str:
     return "".join(
         one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
     )
-
-
-def to_toml(value: object) -> str:
-    """Return a value as it is written in a TOML file, for messages and reports.
-
-    ``None`` becomes ``none``, and a table ``{…}``: neither is TOML.
-    """
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int) and value.bit_length() > LONGEST_DECIMAL:
-        return hex(value)
-    if isinstance(value, (int, float)):
-        return str(value)
-    if isinstance(value, str):
-        from json import dumps
-
-        # `dumps` escapes neither DEL, which TOML requires, nor the surrogates that stand for
-        # bytes of file names that are not UTF-8.
-        return re.sub(
-            "[\x7f\ud800-\udfff]",
-            lambda match: f"\\u{ord(match[0]):04x}",
-            dumps(value, ensure_ascii=False),
-        )
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(to_toml(one) for one in value)}]"
-    if isinstance(value, Mapping):
-        return "{…}"
-    return str(value)
 
 
 def _option(setting: Setting, value: object) -> Found:

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IStreamClientEndpoint
 
-from natproxy.daemon.config import DaemonConfig, ProxyConfig
+from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.listening import ListeningEndpoint
+from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.settings import SettingError
 
 _Endpoint = TypeVar("_Endpoint")

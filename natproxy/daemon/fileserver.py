@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 from twisted.application.service import IService
 
 from natproxy.daemon.clock import use_monotonic_time
-from natproxy.daemon.config import FileServerConfig
-from natproxy.daemon.descriptors import (
-    admission_for,
-    attainable,
-    file_server_capacity,
-    observers_for,
-)
+from natproxy.daemon.descriptors import attainable, file_server_capacity, observers_for
 from natproxy.daemon.endpoints import listening_endpoints
+from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.observation import FileServerObservation
 from natproxy.daemon.options import DaemonOptions, parameters_of
+from natproxy.daemon.parts import (
+    prepare_clients,
+    prepare_file_server_timeouts,
+    prepare_relays,
+    prepare_service,
+)
+from natproxy.daemon.reload import LiveSettings, Reloader
 from natproxy.daemon.service import DrainingService, TwistdService, startup_errors
 from natproxy.fileserver import digests
 from natproxy.fileserver.factory import (
@@ -126,15 +129,14 @@ def make_file_server(
     reads = Reads(Threads(reactor, CONCURRENT_READS, "reads"), reactor)
     listings = Threads(reactor, LISTING_THREADS, "listings")
     hashes = Threads(reactor, digests.THREADS, "digests")
+    relays = Relays(reactor, page_cache=PageCache(reads))
     factory = FileServerFactory(
         reactor,
         served.directory,
         listings,
         config.timeout,
-        Relays(reactor, RELAYS[config.relay], PageCache(reads)),
+        relays,
         hash_in_thread=hashes,
-        admission=admission_for(config, capacity, config.max_clients_per_host, lambda _: 0),
-        first_command_timeout=config.first_command_timeout,
         reads=reads,
     )
     created = ", which was created," if served.created else ""
@@ -148,7 +150,19 @@ def make_file_server(
         # The log of the next start reports again that the directory was created.
         start_failed=served.remove_created,
     )
-    server.companion = FileServerObservation(reactor, server, config, "fileserver", observers)
+    observation = FileServerObservation(reactor, server, config, "fileserver", observers)
+    server.companion = observation
+    settings = LiveSettings(
+        config,
+        (
+            partial(prepare_service, server),
+            partial(prepare_clients, factory, capacity, lambda _: 0),
+            partial(prepare_relays, relays, RELAYS),
+            partial(prepare_file_server_timeouts, factory),
+            observation.prepare,
+        ),
+    )
+    server.reloader = Reloader(Threads(reactor, 1, "reload"), settings)
     return server
 
 

@@ -38,6 +38,11 @@ class LogChoice:
         self.structured = structured
         self.commands = commands
 
+    def limit(self, config: DaemonConfig) -> None:
+        """Change the size of the file, and the number of rotated ones."""
+        if self.file is not None:
+            self.file.limit(config.log_size * MIB, config.log_keep)
+
     def delay_commands(self, reactor: Any) -> None:
         """Write lines of commands together while a reactor runs; see `LogWriter.delay`."""
         if self.writer is not None:

@@ -224,6 +224,14 @@ class RotatingFile:
         self._lock = Lock()
         self._open()
 
+    def limit(self, size: int, kept: int) -> None:
+        """Change the bytes at which it is rotated, and the rotated files that are kept from then.
+
+        :param size: 0 for no rotation.
+        """
+        self._limit = size
+        self._kept = kept
+
     def write(self, data: bytes) -> None:
         """Write all the bytes, from any thread; see `Destination`."""
         with self._lock:

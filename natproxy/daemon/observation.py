@@ -19,9 +19,9 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, cast
 
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
@@ -43,13 +43,15 @@ from natproxy.daemon.places import (
     default_path,
     explicit_control,
     identity_of,
+    name_of,
     remove_stale,
 )
+from natproxy.daemon.reload import Effect
 from natproxy.daemon.service import DrainingService, Phase, StartupError, open_ports
 from natproxy.fileserver.factory import FileServerFactory
 from natproxy.metrics.daemon import DaemonMetrics
 from natproxy.metrics.fileserver import FileServerMetrics
-from natproxy.records.places import NONE, default_name
+from natproxy.records.places import NONE
 from natproxy.records.record import Origin, format_time, microseconds_of
 from natproxy.server.access_log import AccessLog
 from natproxy.server.command_log import CommandLines
@@ -60,20 +62,6 @@ STANDARD_OUTPUT = "-"
 
 BACKLOG = 128
 """Connections to the control socket that wait to be accepted."""
-
-
-def name_of(config: DaemonConfig, kind: str, ports: list[IListeningPort]) -> str:
-    """Return the name of a daemon that listens.
-
-    :param kind: a key of `natproxy.records.places.PREFIXES`.
-    """
-    if config.name is not None:
-        return config.name
-    address: object = ports[0].getHost() if ports else None
-    if isinstance(address, (IPv4Address, IPv6Address)):
-        return default_name(kind, address.port)
-    path = address.name if isinstance(address, UNIXAddress) else None
-    return default_name(kind, None, os.fsdecode(path) if path else None)
 
 
 class Observation(ABC):
@@ -131,6 +119,13 @@ class Observation(ABC):
         self._lock: PathLock | None = None
         self._started = wall_clock()
         self._begin = reactor.seconds()
+
+    def prepare(self, config: DaemonConfig) -> Effect:
+        """Prepare settings that are shown, or used later; see `natproxy.daemon.reload.Part`."""
+        return partial(self._use, config)
+
+    def _use(self, config: DaemonConfig) -> None:
+        self.config = config
 
     def open_ports(self) -> None:
         """Open the web endpoints; see `Companion`."""

@@ -63,7 +63,7 @@ class DaemonOptions(usage.Options):
 
     def postOptions(self) -> None:
         """Load the config, and open the log."""
-        for one in fields_of(self.config_class):
+        for one in fields_of(self.config_class, table_only=False):
             key = key_of(one.name)
             if self.get(key) is not None:
                 self._specified[key] = self[key]
@@ -95,7 +95,7 @@ def parameters_of(config: type[DaemonConfig], *others: str) -> list[list[Any]]:
     """
     file = f"TOML file with the settings (or {variable_of(config, 'config')})."
     parameters: list[list[Any]] = [["config", None, None, file]]
-    for one in fields_of(config):
+    for one in fields_of(config, table_only=False):
         if one.name not in ("listen", "web", "web_hosts", *others):
             rule = one.metadata["rule"]
             default = "" if one.default is None else f" [default: {rule.show(one.default)}]"

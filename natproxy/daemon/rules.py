@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 
 from natproxy.records.places import NAME, NAME_RULE
-from natproxy.settings import Rule, to_toml
+from natproxy.settings import Rule
+from natproxy.toml_values import to_toml
 
 SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 """Seconds of the units of a `TimeSpan`."""

@@ -26,6 +26,7 @@ from natproxy import __version__
 from natproxy.daemon.descriptors import raise_limit
 from natproxy.daemon.listening import ListeningEndpoint, address_text
 from natproxy.daemon.log_options import LogChoice
+from natproxy.daemon.reload import Reloader
 from natproxy.daemon.signals import MaintenanceSignals, SignalledReactor, TerminationSignals
 from natproxy.server.factory import CommandFactory
 from natproxy.settings import SettingError
@@ -123,12 +124,14 @@ class DrainingService(Service):
     :param details: what runs, for the line that is logged at the start.
     :param label: what chooses where to listen (``--listen``), for the error if that fails.
     :param start_failed: called if it cannot listen.
+    :ivar drain: as the parameter.
     :ivar announced: whether the start is logged.
     :ivar ports: the listening ports, in the order of the endpoints.
     :ivar addresses: those of the ports, as texts; they stay when it has stopped listening.
     :ivar phase: what it does now.
     :ivar companion: started after it listens, and stopped when the last client has finished.
     :ivar log: where it logs, which decides how the ends of commands are logged.
+    :ivar reloader: reads its settings again; ``None`` for a daemon without settings.
     :ivar end: ends the process in order, as SIGTERM does; set by what runs the daemon.
     """
 
@@ -147,14 +150,15 @@ class DrainingService(Service):
     ) -> None:
         self.factory = factory
         self.ports: list[IListeningPort] = []
+        self.drain = drain
         self.announced = True
         self.addresses: tuple[str, ...] = ()
         self.phase = Phase.STARTING
         self.companion: Companion | None = None
         self.log = LogChoice()
+        self.reloader: Reloader | None = None
         self.end: Callable[[str], object] = lambda cause: None
         self._endpoints = endpoints
-        self._drain = drain
         self._clock = clock
         self._details = details
         self._label = label
@@ -216,14 +220,14 @@ class DrainingService(Service):
         self.phase = Phase.DRAINING
         ports, self.ports = self.ports, []
         closed = gatherResults([maybeDeferred(port.stopListening) for port in ports])
-        time_out = self._clock.callLater(self._drain, self.abort)
+        time_out = self._clock.callLater(self.drain, self.abort)
         if self.factory.connections:
             count = len(self.factory.connections)
             self._log.info(
                 "draining {count} {connections} for up to {seconds:g} s",
                 count=count,
                 connections="connection" if count == 1 else "connections",
-                seconds=self._drain,
+                seconds=self.drain,
             )
         await self.factory.drain()
         if time_out.active():

@@ -26,12 +26,13 @@ from twisted.logger import (
 )
 
 from natproxy.daemon import fileserver
-from natproxy.daemon.config import FileServerConfig, ProxyConfig
 from natproxy.daemon.descriptors import attainable
+from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.listening import address_text
 from natproxy.daemon.logfile import LogWriter, Stream, format_time
 from natproxy.daemon.observation import Observation
 from natproxy.daemon.proxy import make_proxy
+from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.daemon.service import DrainingService, startup_errors
 from natproxy.daemon.signals import MaintenanceSignals, TerminationSignals
 from natproxy.protocol import listable, printable

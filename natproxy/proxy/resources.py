@@ -23,6 +23,10 @@ class Upstreams:
     def __init__(self, connector: Connector) -> None:
         self._connector = connector
 
+    def use(self, connector: Connector) -> None:
+        """Connect to another upstream for the commands from now on."""
+        self._connector = connector
+
     def choose(self, command: Command) -> Connector:
         """Return the connector of the upstream that executes the command."""
         return self._connector

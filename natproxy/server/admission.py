@@ -70,6 +70,14 @@ class Admission:
         self._refused: set[object] = set()
         self._hosts: Counter[str] = Counter()
 
+    def limit(self, clients: int, per_host: int) -> None:
+        """Change the limits for the clients from now on.
+
+        Connections that were made while hosts had no limit are not counted to their hosts.
+        """
+        self.clients = clients
+        self.per_host = per_host
+
     @property
     def admitted(self) -> int:
         """The number of clients that were admitted and have not left."""

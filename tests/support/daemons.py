@@ -10,8 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.daemon import fileserver
 from natproxy.daemon import proxy as proxy_plugin
-from natproxy.daemon.config import FileServerConfig, ProxyConfig
+from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.options import DaemonOptions
+from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.daemon.service import DrainingService, StartupError
 
 

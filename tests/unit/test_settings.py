@@ -22,9 +22,9 @@ from natproxy.settings import (
     Texts,
     WholeNumber,
     resolve,
-    to_toml,
 )
 from natproxy.toml import format_settings
+from natproxy.toml_values import to_toml
 
 DRAIN = Setting("a-drain", Seconds(0), "X_A_DRAIN", 30.0)
 SIZE = Setting("size", WholeNumber(1, 9), "X_SIZE")
@@ -140,7 +140,7 @@ class TOMLTests(SynchronousTestCase):
             (7, "7"),
             ('a "b"\n\x7fü', '"a \\"b\\"\\n\\u007fü"'),
             (("a", "b"), '["a", "b"]'),
-            ({"a": 1}, "{…}"),
+            ({"a": 1, "b c": ["d", {}]}, '{a = 1, "b c" = ["d", {}]}'),
         ):
             self.assertEqual(to_toml(value), expected)
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from natproxy.daemon.config import FileServerConfig, ProxyConfig
 from natproxy.daemon.config_report import check_config
 from natproxy.daemon.descriptors import (
     file_server_capacity,
@@ -34,6 +33,8 @@ from natproxy.daemon.doctor.limits import (
     check_ports,
     check_reuse,
 )
+from natproxy.daemon.fileserver_config import FileServerConfig
+from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.kernel.mounts import Mounts
 from natproxy.kernel.openat2 import choose_opener, open_beneath
 from natproxy.records.places import NONE, journal_parent, socket_places

@@ -9,15 +9,19 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.daemon.config import (
     DaemonConfig,
-    FileServerConfig,
-    ProxyConfig,
     diff,
     fields_of,
     key_of,
     settings_of,
     variable_of,
+    without_options,
 )
+from natproxy.daemon.fileserver_config import FileServerConfig
+from natproxy.daemon.options import parameters_of
+from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.settings import DEFAULT, Found, Seconds, SettingError, Source, WholeNumber
+from natproxy.toml import format_settings
+from tests.support.tables import Visit, VisitedConfig
 
 BOTH = (ProxyConfig, FileServerConfig)
 
@@ -299,3 +303,56 @@ class DiffTests(ConfigCase):
         }
         places = {"name", "control", "web", "web_hosts", "journal", "journal_names", "ident"}
         self.assertEqual(fixed, {"listen", "log", "access_log", "files", *places})
+
+
+class TableOnlyTests(ConfigCase):
+    """A value that only the file has: `tests.support.tables`."""
+
+    TEXT = (
+        "[proxy]\ndrain = 5\n"
+        "[[proxy.visits]]\naction = 'come'\n[[proxy.visits]]\naction = 'go'\n"
+        "[proxy.visits.hours]\nfrom = 8\n"
+    )
+    VISITS = (Visit("come"), Visit("go", {"from": 8}))
+
+    def test_it_is_read_checked_and_compared(self) -> None:
+        path = self.write(self.TEXT)
+        config = VisitedConfig.load(environment={}, file=path)
+        self.assertEqual(config.visits, self.VISITS)
+        self.assertEqual(config.label("visits"), f"{path}: proxy.visits")
+        self.assertEqual(config, VisitedConfig(visits=self.VISITS, drain=5.0))
+        self.assertEqual(diff(VisitedConfig(), config), (("drain", "visits"), ()))
+
+    def test_error_names_the_key_inside(self) -> None:
+        for line, message in (
+            ("action = 'stay'", "visits[0].action stay: must be one of come, go"),
+            ("akcion = 1", "visits[0].akcion: unknown key; did you mean visits[0].action?"),
+        ):
+            text = f"[[proxy.visits]]\n{line}\n"
+            self.assertEqual(self.error(text, VisitedConfig), f"proxy.{message}")
+        error = self.assertRaises(SettingError, VisitedConfig.load, {"visits": [{"action": 1}]}, {})
+        self.assertEqual(str(error), "visits[0].action 1: must be one of come, go")
+        error = self.assertRaises(SettingError, VisitedConfig, visits=3)
+        self.assertEqual(str(error), "visits: must be a list of tables, [[proxy.visits]]")
+
+    def test_it_has_neither_an_option_nor_a_variable(self) -> None:
+        visits = [one for one in settings_of(VisitedConfig) if one.key == "visits"]
+        self.assertEqual([(one.variable, one.option) for one in visits], [("", "visits")])
+        self.assertNotIn("visits", [one[0] for one in parameters_of(VisitedConfig)])
+        variables = {"": "x", "NATPROXY_PROXY_VISITS": "x"}
+        self.assertEqual(VisitedConfig.load({}, variables), VisitedConfig())
+        self.assertEqual(VisitedConfig().label("visits"), "proxy.visits")
+        self.assertEqual(without_options(VisitedConfig()).label("visits"), "proxy.visits")
+
+    def test_shown_settings_are_a_file_with_the_same_values(self) -> None:
+        path = self.write(self.TEXT)
+        for config in (VisitedConfig.load(environment={}, file=path), VisitedConfig()):
+            settings = settings_of(VisitedConfig)
+            found = {
+                one.field: Found(getattr(config, one.field), config.source(one.field))
+                for one in settings
+            }
+            shown = format_settings(settings, found, "proxy")
+            again = VisitedConfig.load(environment={}, file=self.write(shown))
+            self.assertEqual(again, config)
+        self.assertIn("visits = []", shown)

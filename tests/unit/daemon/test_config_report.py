@@ -7,8 +7,9 @@ import os
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.daemon.config import FileServerConfig, ProxyConfig
 from natproxy.daemon.config_report import check_config, show_config
+from natproxy.daemon.fileserver_config import FileServerConfig
+from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.toml import read_toml
 
 

@@ -10,8 +10,8 @@ import pytest
 from twisted.logger import LogLevel
 
 from natproxy.daemon import log_options
-from natproxy.daemon.config import ProxyConfig
 from natproxy.daemon.log_options import check_access_log, choose_log
+from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.settings import SettingError
 
 

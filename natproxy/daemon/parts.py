@@ -1,0 +1,86 @@
+"""The parts of a daemon that take its settings; see `natproxy.daemon.reload.Part`.
+
+Each function is a part once all its arguments but the last one are bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from natproxy.daemon.config import DaemonConfig
+from natproxy.daemon.descriptors import Capacity, clients_for
+from natproxy.daemon.endpoints import upstream_endpoint
+from natproxy.daemon.fileserver_config import FileServerConfig
+from natproxy.daemon.proxy_config import ProxyConfig
+from natproxy.daemon.reload import Effect
+from natproxy.daemon.service import DrainingService
+from natproxy.proxy.endpoint import connector_for
+from natproxy.proxy.factory import ProxyFactory
+from natproxy.relay import Method, Relays
+from natproxy.server.factory import CommandFactory
+
+
+def prepare_service(service: DrainingService, config: DaemonConfig) -> Effect:
+    """Prepare the time for draining, the rotation of the log, and what is shown."""
+
+    def apply() -> None:
+        service.drain = config.drain
+        service.log.limit(config)
+
+    return apply
+
+
+def prepare_clients(
+    factory: CommandFactory,
+    capacity: Capacity,
+    share: Callable[[int], int],
+    config: ProxyConfig | FileServerConfig,
+) -> Effect:
+    """Prepare the limits of the number of clients, and the time for their first commands.
+
+    :param capacity: what there are descriptors for.
+    :param share: returns the clients of one host by default, for a number of clients in all.
+    """
+
+    def apply() -> None:
+        clients, per_host = clients_for(config, capacity), config.max_clients_per_host
+        factory.admission.limit(clients, share(clients) if per_host is None else per_host)
+        factory.first_commands.change(config.first_command_timeout)
+
+    return apply
+
+
+def prepare_relays(
+    relays: Relays, methods: Mapping[str, Method], config: ProxyConfig | FileServerConfig
+) -> Effect:
+    """Prepare how further bodies are moved.
+
+    :param methods: by the values of ``relay``.
+    """
+    return lambda: relays.use(methods[config.relay])
+
+
+def prepare_proxy_timeouts(factory: ProxyFactory, config: ProxyConfig) -> Effect:
+    """Prepare the time-outs of clients and of upstreams."""
+
+    def apply() -> None:
+        factory.idle.change(config.idle_timeout)
+        factory.resources.replies.change(config.timeout)
+
+    return apply
+
+
+def prepare_upstream(factory: ProxyFactory, reactor: Any, config: ProxyConfig) -> Effect:
+    """Prepare where the commands are executed, and the time to connect.
+
+    :raises SettingError: if the endpoint is malformed, or needs a file that is missing.
+    """
+    endpoint = upstream_endpoint(reactor, config)
+    connector = connector_for(config.upstream, endpoint, reactor, config.connect_timeout)
+    return lambda: factory.resources.upstreams.use(connector)
+
+
+def prepare_file_server_timeouts(factory: CommandFactory, config: FileServerConfig) -> Effect:
+    """Prepare the time-out of clients."""
+    return lambda: factory.idle.change(config.timeout)
