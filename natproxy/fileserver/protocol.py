@@ -11,6 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from natproxy.access import Verdict
 from natproxy.address import FIRST_STAND_IN_PORT
 from natproxy.fileserver.digests import Digests
 from natproxy.fileserver.listings import SharedListings
@@ -118,6 +119,23 @@ class FileServerProtocol(CommandReceiver):
             self._relay = None
         self._release_pack()
         self._publish(outcome, sent)
+
+    def publish_refusal(self, command: Command, verdict: Verdict, sent: int) -> None:
+        """Publish that a command has ended before it has begun."""
+        subscribers = self.factory.subscribers
+        if subscribers.by_kind[Finished]:
+            now = self.factory.clock.seconds()
+            subscribers.publish(
+                Finished(
+                    self.client_address,
+                    command,
+                    verdict.outcome,
+                    sent,
+                    self.started_at,
+                    now,
+                    verdict.reason,
+                )
+            )
 
     def command_LIST(self, command: Command) -> None:
         """Send the names of the files in the top directory."""

@@ -29,7 +29,7 @@ class FileServerMetrics(DaemonMetrics):
         self._ends.append(factory.subscribe(self._finished))
 
     def _finished(self, event: Finished) -> None:
-        _, command, outcome, sent, started_at, ended_at = event
+        _, command, outcome, sent, started_at, ended_at, _ = event
         commands = self.commands
         counters = commands.by_verb.get(command.verb, commands.other)
         counters.count(outcome, sent, ended_at - started_at)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.logger import Logger
 
+from natproxy.access import Verdict
 from natproxy.nat import Outcome
 from natproxy.protocol import PROXY_ERROR, Command
 from natproxy.proxy.resources import Resources
@@ -43,6 +44,12 @@ class ProxyProtocol(CommandReceiver):
         else:
             self._upstream.cancel(outcome)
 
+    def publish_refusal(self, command: Command, verdict: Verdict, sent: int) -> None:
+        """Publish that a command has ended without an upstream connection."""
+        self._resources.table.fail(
+            self.client_address, command, self.started_at, verdict.outcome, sent, verdict.reason
+        )
+
     def reply_finished(self) -> None:
         """Begin the next command. The last one is not kept: its line can be 16 KiB long."""
         self._upstream = None
@@ -53,6 +60,6 @@ class ProxyProtocol(CommandReceiver):
 
         The entry has been removed.
         """
-        self.command = None
+        self.end_command()
         if self.state is not State.CLOSED:
             self.abort(outcome)

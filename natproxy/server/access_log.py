@@ -114,13 +114,19 @@ def _line_of_entry(entry: NATEntry, wall: float, now: float) -> str:
 
 def _line_of_failure(event: Failed) -> str:
     ended = Finished(
-        event.client, event.command, event.outcome, event.sent, event.started_at, event.monotonic
+        event.client,
+        event.command,
+        event.outcome,
+        event.sent,
+        event.started_at,
+        event.monotonic,
+        event.reason,
     )
-    return _line_of_command(ended, event.time, event.reason)
+    return _line_of_command(ended, event.time)
 
 
-def _line_of_command(event: Finished, wall: float, reason: str | None = None) -> str:
-    client, command, outcome, sent, started, ended = event
+def _line_of_command(event: Finished, wall: float) -> str:
+    client, command, outcome, sent, started, ended, reason = event
     verb, name, files = _words_of(command.shown)
     return (
         f"{format_time(microseconds_of(wall))} {_address(client)} - - {verb} {name} {files}"

@@ -117,7 +117,7 @@ class CommandLines:
 
     def finished(self, event: Finished) -> None:
         """Note a command of the file server that has ended."""
-        client, command, outcome, sent, started_at, ended_at = event
+        client, command, outcome, sent, started_at, ended_at, _ = event
         ended = client, command, outcome, sent, ended_at - started_at
         self._note(_FILESERVER, self._wall_clock(), _text_of_command, *ended)
 

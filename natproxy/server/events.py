@@ -17,6 +17,7 @@ class Finished(NamedTuple):
     :ivar sent: bytes of the reply, header included.
     :ivar started_at: the clock's time in seconds at which the command began.
     :ivar ended_at: the clock's time in seconds at which it ended.
+    :ivar reason: the rule or the limit by which it was refused; ``None`` if it was not.
     """
 
     client: Address
@@ -25,3 +26,4 @@ class Finished(NamedTuple):
     sent: int
     started_at: float
     ended_at: float
+    reason: str | None = None

@@ -13,11 +13,13 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
+from natproxy.access import Counts, Gate
 from natproxy.address import FIRST_STAND_IN_PORT, Address
 from natproxy.nat import Outcome, Subscribers
-from natproxy.protocol import Command, printable
-from natproxy.server.admission import Admission, Verdict
+from natproxy.protocol import printable
+from natproxy.server.admission import Admission
 from natproxy.server.deadlines import Deadlines
+from natproxy.server.delays import Delays
 from natproxy.server.events import Finished
 from natproxy.server.rotation import RoundRobin
 
@@ -87,6 +89,10 @@ class CommandFactory(ServerFactory):
     :ivar lingering: time-outs of clients to which everything was sent.
     :ivar first_commands: time-outs of clients that have not sent a command.
     :ivar deadlines: all of these; their timers are cancelled when no client is connected.
+    :ivar gates: called in their order before each command; they may be replaced at any time, for
+        the commands that begin later.
+    :ivar delays: the connections whose next command a gate delays.
+    :ivar counts: of the commands that gates have delayed and refused.
     :ivar connections: the open connections.
     :ivar rotation: the connections that have used up their share of a reactor turn.
     :ivar subscribers: the callbacks of `subscribe`.
@@ -110,6 +116,9 @@ class CommandFactory(ServerFactory):
         self.lingering = Deadlines(clock, LINGER)
         self.first_commands = Deadlines(clock, first_command_timeout)
         self.deadlines = [self.idle, self.lingering, self.first_commands]
+        self.gates: tuple[Gate, ...] = ()
+        self.delays = Delays(clock)
+        self.counts = Counts(clock.seconds)
         self.connections: set[Connection] = set()
         self.rotation = RoundRobin(clock)
         self.subscribers: Subscribers[Finished] = Subscribers((Finished,))
@@ -128,15 +137,6 @@ class CommandFactory(ServerFactory):
         :return: ends the subscription; further calls of it have no effect.
         """
         return self.subscribers.add(callback, (Finished,))
-
-    def admit(self, command: Command, client: Address) -> Verdict:
-        """Return whether a command may begin now. Called once for each, before it begins.
-
-        Today every command proceeds. Access control and rates will decide here whether a command
-        is delayed or refused. A delay will be a `natproxy.server.state.State` of the connection,
-        a refusal a reply with an error. Neither is built yet: the caller ignores the verdict.
-        """
-        return Verdict.PROCEED
 
     def overloaded(self, address: object) -> bool:
         """Return whether a new connection must be closed at once; see `Admission`.

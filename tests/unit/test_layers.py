@@ -21,6 +21,7 @@ LAYERS = (
     "protocol",
     "records",
     "nat",
+    "access",
     "relay",
     "storage",
     "server",

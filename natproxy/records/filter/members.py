@@ -106,6 +106,8 @@ OUTCOMES = (
     "timeout",
     "drained",
     "killed",
+    "denied",
+    "limited",
     "lost",
 )
 
