@@ -28,14 +28,19 @@ def parse_rules(value: object, key: str = "rules") -> tuple[AccessRule, ...]:
 
     :param key: of the array, for messages.
     :raises ValueError: if a rule is wrong; the message begins with its key, as in
-        ``rules[2].clients``. Rules are counted from 1, as in the log.
+        ``rules[2].clients``, and ends with its number, from 1, as it is in the log.
     """
     if not isinstance(value, (list, tuple)) or len(value) > MOST_RULES:
         raise ValueError(f"{key}: must be an array of up to {MOST_RULES} tables, one for each rule")
-    return tuple(
-        one if isinstance(one, AccessRule) else _parse_rule(one, f"{key}[{number}]")
-        for number, one in enumerate(value, 1)
-    )
+    rules = []
+    for index, one in enumerate(value):
+        try:
+            rules.append(
+                one if isinstance(one, AccessRule) else _parse_rule(one, f"{key}[{index}]")
+            )
+        except ValueError as error:
+            raise ValueError(f"{error} (rule {index + 1})") from None
+    return tuple(rules)
 
 
 def rule_tables(rules: Sequence[AccessRule]) -> list[dict[str, Any]]:

@@ -141,7 +141,7 @@ class Rules:
 
     def __bool__(self) -> bool:
         """Return whether anything can be denied."""
-        return not self.default or any(not rule.allow for rule in self.rules)
+        return bool(self.deciders)
 
     @property
     def deciders(self) -> tuple[str, ...]:

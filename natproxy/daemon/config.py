@@ -18,11 +18,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
+from natproxy.access.rules import AccessRule
 from natproxy.daemon.logfile import KEPT, SIZE
-from natproxy.daemon.rules import Name
+from natproxy.daemon.rules import AccessRules, Name, NetworkTexts
 from natproxy.settings import (
     DEFAULT,
     ENVIRONMENT,
+    Choice,
     Rule,
     Seconds,
     Setting,
@@ -111,6 +113,10 @@ class DaemonConfig:
     :ivar drain: seconds that commands in flight may take when the daemon stops.
     :ivar max_clients: clients at once; ``None`` for `natproxy.server.admission.CLIENTS`, or as
         many as there are descriptors for.
+    :ivar rules: by which commands are allowed or denied, in order.
+    :ivar rules_default: ``allow`` or ``deny``, for a command that no rule matches.
+    :ivar trusted_proxies: networks from which a PROXY header is accepted; from all, if there are
+        none.
     :ivar name: of the daemon, and of its control socket and its journal; ``None`` for
         ``proxy-PORT``, ``files-PORT`` or ``up-PORT``, with the port of the first listener.
     :ivar control: path of the control socket, relative to the working directory; ``none`` for no
@@ -154,6 +160,23 @@ class DaemonConfig:
         WholeNumber(1, unit="clients"),
         "Clients at once (10000, or fewer if there are not descriptors for so many).",
         shown="10000",
+    )
+    rules: tuple[AccessRule, ...] = setting(
+        (),
+        AccessRules(),
+        "Rules by which commands are allowed or denied, in order.",
+        shown="no rules",
+        table_only=True,
+    )
+    rules_default: str = setting(
+        "allow",
+        Choice("allow", "deny"),
+        "What becomes of a command that no rule matches: allow or deny.",
+    )
+    trusted_proxies: tuple[str, ...] = setting(
+        (),
+        NetworkTexts(),
+        "Network from which a PROXY header is accepted (from all); may be repeated.",
     )
     name: str | None = setting(
         None,

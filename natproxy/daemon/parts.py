@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from natproxy.access.networks import Networks
+from natproxy.access.rules import Rules
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.descriptors import Capacity, clients_for
 from natproxy.daemon.endpoints import upstream_endpoint
@@ -47,6 +49,22 @@ def prepare_clients(
         clients, per_host = clients_for(config, capacity), config.max_clients_per_host
         factory.admission.limit(clients, share(clients) if per_host is None else per_host)
         factory.first_commands.change(config.first_command_timeout)
+
+    return apply
+
+
+def prepare_rules(factory: CommandFactory, config: DaemonConfig) -> Effect:
+    """Prepare the rules by which commands are allowed or denied."""
+    rules = Rules(config.rules, config.rules_default == "allow")
+    return lambda: factory.use_rules(rules)
+
+
+def prepare_trusted_proxies(factory: CommandFactory, config: DaemonConfig) -> Effect:
+    """Prepare from where a PROXY header is accepted."""
+    networks = Networks(config.trusted_proxies) if config.trusted_proxies else None
+
+    def apply() -> None:
+        factory.trusted_proxies = networks
 
     return apply
 

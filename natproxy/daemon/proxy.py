@@ -15,7 +15,9 @@ from natproxy.daemon.parts import (
     prepare_clients,
     prepare_proxy_timeouts,
     prepare_relays,
+    prepare_rules,
     prepare_service,
+    prepare_trusted_proxies,
     prepare_upstream,
 )
 from natproxy.daemon.proxy_config import ProxyConfig
@@ -84,6 +86,8 @@ def make_proxy(
         (
             partial(prepare_service, proxy),
             partial(prepare_clients, factory, capacity, share_of),
+            partial(prepare_rules, factory),
+            partial(prepare_trusted_proxies, factory),
             partial(prepare_relays, relays, RELAYS),
             partial(prepare_proxy_timeouts, factory),
             partial(prepare_upstream, factory, reactor),

@@ -121,6 +121,13 @@ class DaemonMetrics(Service, ABC):
                 "reason",
                 self._refused(),
             ),
+            labelled(
+                Kind.COUNTER,
+                f"{prefix}_denied",
+                "Commands denied, by the number of the rule, or by what else denies them",
+                "rule",
+                self._denied(),
+            ),
             gauge(
                 f"{prefix}_connections_waiting",
                 "Connections whose commands wait for a later turn of the reactor",
@@ -141,6 +148,10 @@ class DaemonMetrics(Service, ABC):
         }
         refused["proxy-header"] = self._factory.refused_headers
         return refused
+
+    def _denied(self) -> dict[str, float | Any]:
+        gate = self._factory.rules
+        return {**dict.fromkeys(gate.rules.deciders, 0), **gate.denied}
 
     def _relay_families(self) -> list[Family]:
         prefix, tallies = self.prefix, self._relays.tallies
@@ -177,6 +188,7 @@ class DaemonMetrics(Service, ABC):
                 "total": admission.entered,
                 "refused": self._refused(),
             },
+            "denied": self._denied(),
             "relays": {
                 kind: {"total": t.begun, "active": t.begun - t.ended, "bytes": t.sent}
                 for kind, t in self._relays.tallies.items()
