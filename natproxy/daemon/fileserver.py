@@ -18,6 +18,7 @@ from natproxy.daemon.options import DaemonOptions, parameters_of
 from natproxy.daemon.parts import (
     prepare_clients,
     prepare_file_server_timeouts,
+    prepare_hiding,
     prepare_relays,
     prepare_rules,
     prepare_service,
@@ -164,6 +165,7 @@ def make_file_server(
             partial(prepare_service, server),
             partial(prepare_clients, factory, capacity, lambda _: 0),
             partial(prepare_rules, factory),
+            partial(prepare_hiding, served.directory),
             partial(prepare_trusted_proxies, factory),
             partial(prepare_relays, relays, RELAYS),
             partial(prepare_file_server_timeouts, factory),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from natproxy.access.networks import Networks
+from natproxy.access.patterns import NamePattern, NamePatterns
 from natproxy.access.rules import Rules
 from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.descriptors import Capacity, clients_for
@@ -21,6 +22,7 @@ from natproxy.proxy.endpoint import connector_for
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.relay import Method, Relays
 from natproxy.server.factory import CommandFactory
+from natproxy.storage import LocalStorage
 
 
 def prepare_service(service: DrainingService, config: DaemonConfig) -> Effect:
@@ -97,6 +99,14 @@ def prepare_upstream(factory: ProxyFactory, reactor: Any, config: ProxyConfig) -
     endpoint = upstream_endpoint(reactor, config)
     connector = connector_for(config.upstream, endpoint, reactor, config.connect_timeout)
     return lambda: factory.resources.upstreams.use(connector)
+
+
+def prepare_hiding(storage: LocalStorage, config: FileServerConfig) -> Effect:
+    """Prepare which files are neither listed nor sent."""
+    if not config.hide:
+        return lambda: storage.hide(None)
+    first = NamePatterns([NamePattern(each) for each in config.hide]).first
+    return lambda: storage.hide(lambda path: first(path) is not None)
 
 
 def prepare_file_server_timeouts(factory: CommandFactory, config: FileServerConfig) -> Effect:
