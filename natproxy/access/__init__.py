@@ -1,11 +1,13 @@
 """Whether a command may begin: gates, and what they decide by.
 
-This package decides; it does no I/O and has no timer. `natproxy.server` calls the gates of its
+This package decides; it does no I/O. `natproxy.server` calls the gates of its
 factory before each command, and delays or refuses the command by their verdict.
 """
 
+from natproxy.access.bandwidth import Bandwidth
 from natproxy.access.caller import Caller, host_of
 from natproxy.access.counts import Counts, Stopped
+from natproxy.access.limits import NO_LIMITS, Limits, ScopeLimits
 from natproxy.access.verdict import (
     PROCEED,
     Action,
@@ -18,11 +20,15 @@ from natproxy.access.verdict import (
 )
 
 __all__ = [
+    "NO_LIMITS",
     "PROCEED",
     "Action",
+    "Bandwidth",
     "Caller",
     "Counts",
     "Gate",
+    "Limits",
+    "ScopeLimits",
     "Stopped",
     "Verdict",
     "admit",

@@ -26,14 +26,16 @@ class Action(enum.Enum):
 class Verdict(NamedTuple):
     """What a gate decides about a command; see `PROCEED`, `delay` and `refuse`.
 
-    All members but the first two describe the refusal: that of this verdict, or the one that
-    follows when a command has been delayed for too long.
+    ``code``, ``text``, ``outcome`` and ``reason`` describe the refusal: that of this verdict, or
+    the one that follows when a command has been delayed for too long.
 
     :ivar seconds: after which the gate is called again; of a delay.
     :ivar code: of the error, for a verb of version 2.
     :ivar text: of the error, after the code.
     :ivar outcome: of the refused command.
     :ivar reason: for the event and the log: names the rule or the limit.
+    :ivar at_end: whether the gate is called again also when another command has ended; then
+        ``seconds`` may be longer than the command may wait.
     """
 
     action: Action
@@ -42,6 +44,7 @@ class Verdict(NamedTuple):
     text: str = ""
     outcome: Outcome = Outcome.ERROR
     reason: str = ""
+    at_end: bool = False
 
 
 PROCEED = Verdict(Action.PROCEED)
@@ -53,13 +56,15 @@ def refuse(code: int, text: str, outcome: Outcome, reason: str) -> Verdict:
     return Verdict(Action.REFUSE, 0.0, code, text, outcome, reason)
 
 
-def delay(seconds: float, code: int, text: str, outcome: Outcome, reason: str) -> Verdict:
+def delay(
+    seconds: float, code: int, text: str, outcome: Outcome, reason: str, at_end: bool = False
+) -> Verdict:
     """Return the verdict that delays a command; see `Verdict`.
 
     Delayed commands of one host with one ``reason`` wait in one line: the gates are called again
     for its first one, and the others follow it.
     """
-    return Verdict(Action.DELAY, seconds, code, text, outcome, reason)
+    return Verdict(Action.DELAY, seconds, code, text, outcome, reason, at_end)
 
 
 class Gate(Protocol):

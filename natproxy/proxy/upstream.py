@@ -236,7 +236,8 @@ class UpstreamProtocol(Protocol):
 
     def body_expired(self) -> None:
         """Abort the reply if the upstream was silent, and not paused by the client."""
-        if self._client.outbound.paused:
+        outbound = self._client.outbound
+        if outbound.paused or outbound.held:
             self._body_received()
             return
         self._log_error("the upstream {upstream} timed out inside a reply to {client}")

@@ -67,6 +67,7 @@ class CommandReceiver(ClosingReceiver):
     _passed: tuple[Gate, ...] = ()
     _passed_as: Caller
     _delayed_at = NEVER
+    _metered_as: Caller | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -320,15 +321,21 @@ class CommandReceiver(ClosingReceiver):
             self.started_at, self._delayed_at = self._delayed_at, NEVER
         if verdict is PROCEED:
             self._passed, self._passed_as = gates, client
+            bandwidth = self.factory.bandwidth
+            if bandwidth is not None and self._metered_as is not client:
+                self.outbound.meter = bandwidth.meter(client)
+                self._metered_as = client
             return True
         last, now = self.started_at + delays.longest, self.factory.clock.seconds()
-        if verdict.action is Action.DELAY and now < last and now + verdict.seconds <= last:
+        due = now + verdict.seconds
+        if verdict.action is Action.DELAY and now < last and (verdict.at_end or due <= last):
             if not delayed:
                 self.factory.counts.delay(verdict, client)
             self._queue.appendleft(command)
             self._delayed_at = self.started_at
             self.state = TRANSITIONS[self.state][Event.DELAY]
-            delays.join(self, Place(verdict.reason, client.host), verdict.seconds, last)
+            place = Place(verdict.reason, client.host)
+            delays.join(self, place, due, last, verdict.at_end)
         else:
             self.factory.counts.refuse(verdict, client)
             line = error_line(verdict.text, verdict.code if command.coded else None)

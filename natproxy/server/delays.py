@@ -58,15 +58,15 @@ class _Line:
     :ivar members: each with the time until which it may wait at most.
     :ivar due: when the first of them is tried again, in seconds of the clock; `_NEVER` while
         it is tried.
-    :ivar for_end: whether the first of them waits for the end of another command.
+    :ivar at_end: whether the first of them waits for the end of another command.
     """
 
-    __slots__ = ("due", "for_end", "members")
+    __slots__ = ("at_end", "due", "members")
 
     def __init__(self) -> None:
         self.members: deque[tuple[Member, float]] = deque()
         self.due = _NEVER
-        self.for_end = False
+        self.at_end = False
 
 
 class Delays:
@@ -97,11 +97,14 @@ class Delays:
         """Return whether a connection waits."""
         return member in self._places
 
-    def join(self, member: Member, place: Place, seconds: float, until: float) -> None:
+    def join(
+        self, member: Member, place: Place, due: float, until: float, at_end: bool = False
+    ) -> None:
         """Let a connection wait at the end of its line; at its head, if it has just retried.
 
-        :param seconds: after which it is tried again; 0 for when another command has ended.
-        :param until: when it is tried at last, in seconds of the clock.
+        :param due: when it is tried again, in seconds of the clock.
+        :param until: when it is tried at last.
+        :param at_end: whether it is tried as well when another command has ended.
         """
         line = self._lines.get(place)
         if line is None:
@@ -111,8 +114,8 @@ class Delays:
             line.members.append((member, until))
             return
         line.members.appendleft((member, until))
-        line.for_end = not seconds
-        self._set(place, line, min(self._clock.seconds() + seconds, until) if seconds else until)
+        line.at_end = at_end
+        self._set(place, line, min(due, until))
         self._schedule()
 
     def leave(self, member: Member) -> None:
@@ -180,7 +183,7 @@ class Delays:
             visited += 1
             place, line = next(iter(self._lines.items()))
             self._lines.move_to_end(place)
-            if line.for_end:
+            if line.at_end:
                 tried += 1
                 self._retry_first(place, line)
         self._schedule()
@@ -200,5 +203,5 @@ class Delays:
                 del self._lines[place]
         elif line.members[0][0] is not member:
             # It has begun or was refused: the next one is tried as soon as it may be.
-            line.for_end = False
+            line.at_end = False
             self._set(place, line, self._clock.seconds())

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
-from natproxy.access import Counts, Gate
+from natproxy.access import Bandwidth, Counts, Gate
 from natproxy.access.networks import Networks
 from natproxy.access.rules import Rules, RulesGate
 from natproxy.address import FIRST_STAND_IN_PORT, Address
@@ -95,6 +95,8 @@ class CommandFactory(ServerFactory):
         the commands that begin later.
     :ivar rules: the gate of the rules, in effect or not; see `use_rules`.
     :ivar trusted_proxies: networks from which a PROXY header is accepted; ``None`` for all.
+    :ivar bandwidth: limits the bytes of the replies to commands that have passed gates; ``None``
+        for no limit.
     :ivar delays: the connections whose next command a gate delays.
     :ivar counts: of the commands that gates have delayed and refused.
     :ivar connections: the open connections.
@@ -123,6 +125,7 @@ class CommandFactory(ServerFactory):
         self.gates: tuple[Gate, ...] = ()
         self.rules = RulesGate()
         self.trusted_proxies: Networks | None = None
+        self.bandwidth: Bandwidth | None = None
         self.delays = Delays(clock)
         self.counts = Counts(clock.seconds)
         self.connections: set[Connection] = set()

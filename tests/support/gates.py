@@ -12,8 +12,9 @@ DENIED = refuse(403, "forbidden", Outcome.DENIED, "rule 1")
 
 
 def limited(seconds: float, reason: str = "client.commands") -> Verdict:
-    """Return a verdict that delays a command."""
-    return delay(seconds, 429, "too many commands retry-after=1", Outcome.LIMITED, reason)
+    """Return a verdict that delays a command; for 0 seconds, until another one has ended."""
+    text = "too many commands retry-after=1"
+    return delay(seconds or 100.0, 429, text, Outcome.LIMITED, reason, not seconds)
 
 
 class PlayedGate:

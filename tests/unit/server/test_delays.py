@@ -23,7 +23,8 @@ class Member:
 
     def join(self, seconds: float, until: float = 5.0) -> None:
         self.until = until
-        self.case.delays.join(self, self.place, seconds, until)
+        due = self.case.clock.seconds() + seconds if seconds else until
+        self.case.delays.join(self, self.place, due, until, not seconds)
 
     def retry(self) -> None:
         self.case.asked.append(self.name)
