@@ -26,11 +26,15 @@ from natproxy.storage import LocalStorage
 
 
 def prepare_service(service: DrainingService, config: DaemonConfig) -> Effect:
-    """Prepare the time for draining, the rotation of the log, and what is shown."""
+    """Prepare the time for draining, and the level and the rotation of the log.
+
+    :raises SettingError: if the log is not the daemon's own, and a level is set.
+    """
+    service.log.check(config)
 
     def apply() -> None:
         service.drain = config.drain
-        service.log.limit(config)
+        service.log.use(config)
 
     return apply
 

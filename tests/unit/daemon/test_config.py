@@ -10,7 +10,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.access.rules import AccessRule
 from natproxy.daemon.config import (
     DaemonConfig,
-    diff,
     fields_of,
     key_of,
     settings_of,
@@ -20,6 +19,7 @@ from natproxy.daemon.config import (
 from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.options import parameters_of
 from natproxy.daemon.proxy_config import ProxyConfig
+from natproxy.daemon.reload import diff
 from natproxy.settings import DEFAULT, Found, Seconds, SettingError, Source, WholeNumber
 from natproxy.toml import format_settings
 from tests.support.tables import Visit, VisitedConfig
@@ -80,7 +80,7 @@ class SourceTests(ConfigCase):
             'listen = ["tcp:1", "tcp:2"]\nupstream = "tcp:h:3"\ntimeout = 4\n'
             "connect-timeout = 5\nidle-timeout = 6\nfirst-command-timeout = 7.5\ndrain = 8\n"
             'relay = "copy"\nmax-clients = 9\nmax-clients-per-host = 10\n'
-            'log = "a log"\nlog-size = 11\nlog-keep = 12\naccess-log = "e"\n'
+            'log = "a log"\nlog-level = "warn"\nlog-size = 11\nlog-keep = 12\naccess-log = "e"\n'
             'name = "a"\ncontrol = "b"\nweb = ["tcp:13"]\nweb-hosts = "c"\nident = "tcp:14"\n'
             'journal = "d"\njournal-keep = "15h"\njournal-max-size = "16M"\n'
             'journal-names = "none"\n'
@@ -102,6 +102,7 @@ class SourceTests(ConfigCase):
                 max_clients=9,
                 max_clients_per_host=10,
                 log="a log",
+                log_level="warn",
                 log_size=11,
                 log_keep=12,
                 access_log="e",
@@ -133,6 +134,7 @@ class SourceTests(ConfigCase):
             "MAX_CLIENTS": "3",
             "MAX_CLIENTS_PER_HOST": "4",
             "LOG": "-",
+            "LOG_LEVEL": "debug",
             "LOG_SIZE": "0",
             "LOG_KEEP": "5",
             "ACCESS_LOG": "-",
@@ -171,6 +173,7 @@ class SourceTests(ConfigCase):
 
     def test_order_of_the_sources_of_every_setting(self) -> None:
         values = {
+            "log-level": ("debug", "warn", "error"),
             "relay": ("copy", "auto", "copy"),
             "journal-names": ("none", "full", "none"),
             "rules-default": ("deny", "allow", "deny"),
@@ -202,6 +205,15 @@ class SourceTests(ConfigCase):
                     config = kind.load(options, environment, path)
                     self.assertEqual(getattr(config, one.field), one.rule.parse(text), one.key)
                     self.assertEqual(config.source(one.field).kind, kind_of_source)
+
+    def test_overridden_value_stays_whatever_the_file_has(self) -> None:
+        path = self.write("[proxy]\n")
+        config = ProxyConfig.load({}, {}, path).override(timeout=60.0, upstream="tcp:a:1")
+        with open(path, "w") as file:
+            file.write("[proxy]\ntimeout = 1\nupstream = 'tcp:b:1'\ndrain = 2\n")
+        again = config.load_again()
+        self.assertEqual((again.timeout, again.upstream, again.drain), (60.0, "tcp:a:1", 2.0))
+        self.assertRaises(SettingError, config.override, timeout=0)
 
     def test_file_of_windows_editors(self) -> None:
         path = self.mktemp()
@@ -316,17 +328,7 @@ class ErrorTests(ConfigCase):
         self.assertTrue(self.error("[proxy\n").startswith("not a TOML file: "))
 
 
-class DiffTests(ConfigCase):
-    def test_fields_that_differ_are_sorted_by_whether_a_reload_may_change_them(self) -> None:
-        old = ProxyConfig(timeout=1.0, log="a")
-        new = ProxyConfig(timeout=2.0, max_clients=5, listen=("tcp:1",), log="b")
-        self.assertEqual(diff(old, new), (("max_clients", "timeout"), ("listen", "log")))
-
-    def test_sources_do_not_count(self) -> None:
-        old = ProxyConfig.load({"timeout": "60"}, {})
-        self.assertEqual(diff(old, ProxyConfig()), ((), ()))
-        self.assertEqual(old, ProxyConfig())
-
+class ReloadableTests(ConfigCase):
     def test_what_takes_a_restart(self) -> None:
         fixed = {
             one.name
