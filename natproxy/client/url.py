@@ -80,8 +80,3 @@ def parse_url(text: str, tls: bool = False) -> tuple[Server, str]:
     if not is_url(text) or not place:
         raise UsageError(f"{text!r}: natproxy://HOST:PORT/PATH is needed")
     return parse_server(place, tls or scheme == SECURE_SCHEME), path
-
-
-def has_wildcard(text: bytes) -> bool:
-    """Return whether a text, taken as a pattern, may match anything else than itself."""
-    return any(mark in text for mark in (b"*", b"?", b"["))

@@ -18,9 +18,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
+from natproxy.access.rules import AccessRule
 from natproxy.daemon.limits import LimitSettings, LimitTables
 from natproxy.daemon.logfile import KEPT, LEVEL, LEVELS, SIZE
-from natproxy.daemon.rules import Name
+from natproxy.daemon.rules import AccessRules, Name, NetworkTexts
 from natproxy.settings import (
     DEFAULT,
     ENVIRONMENT,
@@ -106,6 +107,10 @@ class DaemonConfig:
     :ivar limits: how much clients may take: commands, bytes, and so on.
     :ivar max_delay: seconds for which a command that is over a limit is delayed, before it is
         refused; 0 to refuse it at once.
+    :ivar rules: by which commands are allowed or denied, in order.
+    :ivar rules_default: ``allow`` or ``deny``, for a command that no rule matches.
+    :ivar trusted_proxies: networks from which a PROXY header is accepted; from all, if there are
+        none.
     :ivar name: of the daemon, and of its control socket and its journal; ``None`` for
         ``proxy-PORT``, ``files-PORT`` or ``up-PORT``, with the port of the first listener.
     :ivar control: path of the control socket, relative to the working directory; ``none`` for no
@@ -163,6 +168,23 @@ class DaemonConfig:
         5.0,
         Seconds(0, 3600),
         "Seconds for which a command over a limit is delayed before it is refused; 0: at once.",
+    )
+    rules: tuple[AccessRule, ...] = setting(
+        (),
+        AccessRules(),
+        "Rules by which commands are allowed or denied, in order.",
+        shown="no rules",
+        table_only=True,
+    )
+    rules_default: str = setting(
+        "allow",
+        Choice("allow", "deny"),
+        "What becomes of a command that no rule matches: allow or deny.",
+    )
+    trusted_proxies: tuple[str, ...] = setting(
+        (),
+        NetworkTexts(),
+        "Network from which a PROXY header is accepted (from all); may be repeated.",
     )
     name: str | None = setting(
         None,

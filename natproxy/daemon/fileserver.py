@@ -20,10 +20,13 @@ from natproxy.daemon.parts import (
     prepare_certificates,
     prepare_clients,
     prepare_file_server_timeouts,
+    prepare_hiding,
     prepare_limits,
     prepare_relays,
+    prepare_rules,
     prepare_service,
     prepare_tokens,
+    prepare_trusted_proxies,
 )
 from natproxy.daemon.reload import LiveSettings, Reloader
 from natproxy.daemon.service import DrainingService, TwistdService, startup_errors
@@ -58,11 +61,15 @@ class Options(DaemonOptions):
     longdesc = (
         f"Serve the files of a directory. Listens on {FileServerConfig().listen[0]} by default."
     )
-    optParameters = parameters_of(FileServerConfig, "files")
+    optParameters = parameters_of(FileServerConfig, "files", "hide")
 
     def opt_files(self, path: str) -> None:
         """Directory to serve; without it ./files, which is created if it is missing."""
         self.set_once("files", path)
+
+    def opt_hide(self, pattern: str) -> None:
+        """Pattern of files and directories that are neither listed nor sent; may be repeated."""
+        self._add("hide", pattern)
 
 
 class ServedDirectory(NamedTuple):
@@ -162,6 +169,9 @@ def make_file_server(
         (
             partial(prepare_service, server),
             partial(prepare_clients, factory, capacity, lambda _: 0),
+            partial(prepare_rules, factory),
+            partial(prepare_hiding, served.directory),
+            partial(prepare_trusted_proxies, factory),
             partial(prepare_limits, LimitGate(factory)),
             partial(prepare_relays, relays, RELAYS),
             partial(prepare_file_server_timeouts, factory),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from natproxy.daemon.config import DaemonConfig, setting
+from natproxy.daemon.rules import NamePatternTexts
 from natproxy.settings import Choice, Seconds, Text, Texts, WholeNumber
 
 
@@ -15,6 +16,7 @@ class FileServerConfig(DaemonConfig):
 
     :ivar files: path of the directory to serve, relative to the working directory; it must
         exist. ``None`` for ``./files``, which is created if it is missing.
+    :ivar hide: patterns of files and directories that are neither listed nor sent.
     :ivar timeout: seconds until an idle or stalled client is disconnected.
     :ivar relay: how large files are sent: ``auto``, ``copy`` or ``sendfile``.
     :ivar max_clients_per_host: connections of one host at once; 0 for no limit.
@@ -35,6 +37,11 @@ class FileServerConfig(DaemonConfig):
         "Directory to serve; without it ./files, which is created if it is missing.",
         reloadable=False,
         shown="`./files`",
+    )
+    hide: tuple[str, ...] = setting(
+        (),
+        NamePatternTexts(),
+        "Pattern of files and directories that are neither listed nor sent; may be repeated.",
     )
     timeout: float = setting(
         600.0, Seconds(), "Seconds until an idle or stalled client is disconnected."

@@ -11,6 +11,9 @@ from typing import Any
 
 from twisted.logger import Logger
 
+from natproxy.access.networks import Networks
+from natproxy.access.patterns import NamePattern, NamePatterns
+from natproxy.access.rules import Rules
 from natproxy.access.tokens import TokenFileError, Tokens, load_tokens
 from natproxy.daemon.certificates import describe_expiry
 from natproxy.daemon.config import DaemonConfig
@@ -27,6 +30,7 @@ from natproxy.relay import Method, Relays
 from natproxy.server.factory import CommandFactory
 from natproxy.server.gates import LimitGate
 from natproxy.settings import SettingError
+from natproxy.storage import LocalStorage
 from natproxy.tls.files import CertificateError
 
 _log = Logger()
@@ -71,6 +75,22 @@ def prepare_limits(gate: LimitGate, config: DaemonConfig) -> Effect:
     return lambda: gate.set(*config.limits, config.max_delay)
 
 
+def prepare_rules(factory: CommandFactory, config: DaemonConfig) -> Effect:
+    """Prepare the rules by which commands are allowed or denied."""
+    rules = Rules(config.rules, config.rules_default == "allow")
+    return lambda: factory.use_rules(rules)
+
+
+def prepare_trusted_proxies(factory: CommandFactory, config: DaemonConfig) -> Effect:
+    """Prepare from where a PROXY header is accepted."""
+    networks = Networks(config.trusted_proxies) if config.trusted_proxies else None
+
+    def apply() -> None:
+        factory.trusted_proxies = networks
+
+    return apply
+
+
 def prepare_relays(
     relays: Relays, methods: Mapping[str, Method], config: ProxyConfig | FileServerConfig
 ) -> Effect:
@@ -99,6 +119,14 @@ def prepare_upstream(factory: ProxyFactory, reactor: Any, config: ProxyConfig) -
     endpoint = upstream_endpoint(reactor, config)
     connector = connector_for(config.upstream, endpoint, reactor, config.connect_timeout)
     return lambda: factory.resources.upstreams.use(connector)
+
+
+def prepare_hiding(storage: LocalStorage, config: FileServerConfig) -> Effect:
+    """Prepare which files are neither listed nor sent."""
+    if not config.hide:
+        return lambda: storage.hide(None)
+    first = NamePatterns([NamePattern(each) for each in config.hide]).first
+    return lambda: storage.hide(lambda path: first(path) is not None)
 
 
 def prepare_file_server_timeouts(factory: CommandFactory, config: FileServerConfig) -> Effect:

@@ -18,8 +18,10 @@ from natproxy.daemon.parts import (
     prepare_limits,
     prepare_proxy_timeouts,
     prepare_relays,
+    prepare_rules,
     prepare_service,
     prepare_tokens,
+    prepare_trusted_proxies,
     prepare_upstream,
 )
 from natproxy.daemon.proxy_config import ProxyConfig
@@ -89,6 +91,8 @@ def make_proxy(
         (
             partial(prepare_service, proxy),
             partial(prepare_clients, factory, capacity, share_of),
+            partial(prepare_rules, factory),
+            partial(prepare_trusted_proxies, factory),
             partial(prepare_limits, LimitGate(factory)),
             partial(prepare_relays, relays, RELAYS),
             partial(prepare_proxy_timeouts, factory),

@@ -128,6 +128,13 @@ class DaemonMetrics(Service, ABC):
                 "result",
                 self._authentications(),
             ),
+            labelled(
+                Kind.COUNTER,
+                f"{prefix}_denied",
+                "Commands denied, by the number of the rule, or by what else denies them",
+                "rule",
+                self._denied(),
+            ),
             gauge(
                 f"{prefix}_connections_waiting",
                 "Connections whose commands wait for a later turn of the reactor",
@@ -152,6 +159,10 @@ class DaemonMetrics(Service, ABC):
     def _authentications(self) -> dict[str, float]:
         results = self._factory.authenticator.results
         return {result.value: count for result, count in results.items()}
+
+    def _denied(self) -> dict[str, float | Any]:
+        gate = self._factory.rules
+        return {**dict.fromkeys(gate.rules.deciders, 0), **gate.denied}
 
     def _relay_families(self) -> list[Family]:
         prefix, tallies = self.prefix, self._relays.tallies
@@ -189,6 +200,7 @@ class DaemonMetrics(Service, ABC):
                 "refused": self._refused(),
             },
             "authentication": self._authentications(),
+            "denied": self._denied(),
             "relays": {
                 kind: {"total": t.begun, "active": t.begun - t.ended, "bytes": t.sent}
                 for kind, t in self._relays.tallies.items()

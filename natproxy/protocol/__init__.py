@@ -54,7 +54,9 @@ from natproxy.protocol.errors import (
 from natproxy.protocol.features import (
     MAX_ABILITIES,
     MAX_ABILITY_LINES,
+    VIA,
     AbilitiesReader,
+    is_loop_probe,
     relayed_abilities,
 )
 from natproxy.protocol.metadata import (
@@ -150,6 +152,7 @@ __all__ = [
     "UNREAD",
     "UNREAD_METADATA",
     "VERBS",
+    "VIA",
     "AbilitiesReader",
     "Arguments",
     "Body",
@@ -188,6 +191,7 @@ __all__ = [
     "format_refused",
     "format_request",
     "grouped_names",
+    "is_loop_probe",
     "kind_of",
     "listable",
     "name_of",

@@ -7,20 +7,33 @@ the end of the reply to any other.
 
 from __future__ import annotations
 
+import re
+
 from natproxy.protocol.replies import ListingBody
 from natproxy.protocol.text import WireError
-from natproxy.protocol.verbs import AUTH, END, MAX_LINE, VERBS
+from natproxy.protocol.verbs import AUTH, END, MAX_LINE, VERBS, Command
 
 VIA = b"VIA"
 """The first word of a line with which a proxy names itself."""
 
 OWN_VIA = VIA + b" natproxy/2.1"
 
+_NONCE = re.compile(rb"[0-9a-f]{32}")
+
 MAX_ABILITIES = MAX_LINE
 """Bytes that a proxy accepts of a ``FEAT`` reply's body."""
 
 MAX_ABILITY_LINES = 256
 """Lines that a proxy accepts of a ``FEAT`` reply's body."""
+
+
+def is_loop_probe(command: Command) -> bool:
+    """Return whether a command is one by which a proxy finds out if it is its own upstream.
+
+    It is ``VIA`` and a random number. Every proxy sends it on, as each unknown verb, and a file
+    server replies that the verb is unknown.
+    """
+    return command.verb == VIA and _NONCE.fullmatch(command.name) is not None
 
 
 def relayed_abilities(abilities: bytes, auth: bool = False) -> bytes:

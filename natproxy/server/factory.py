@@ -14,6 +14,8 @@ from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
 from natproxy.access import Bandwidth, Counts, Gate, host_of
+from natproxy.access.networks import Networks
+from natproxy.access.rules import Rules, RulesGate
 from natproxy.access.tokens import Tokens
 from natproxy.address import FIRST_STAND_IN_PORT, Address
 from natproxy.nat import Outcome, Subscribers
@@ -128,6 +130,8 @@ class CommandFactory(ServerFactory):
     :ivar deadlines: all of these; their timers are cancelled when no client is connected.
     :ivar gates: called in their order before each command; they may be replaced at any time, for
         the commands that begin later.
+    :ivar rules: the gate of the rules, in effect or not; see `use_rules`.
+    :ivar trusted_proxies: networks from which a PROXY header is accepted; ``None`` for all.
     :ivar bandwidth: limits the bytes of the replies to commands that have passed gates; ``None``
         for no limit.
     :ivar delays: the connections whose next command a gate delays.
@@ -157,6 +161,8 @@ class CommandFactory(ServerFactory):
         self.first_commands = Deadlines(clock, first_command_timeout)
         self.deadlines = [self.idle, self.lingering, self.first_commands]
         self.gates: tuple[Gate, ...] = ()
+        self.rules = RulesGate()
+        self.trusted_proxies: Networks | None = None
         self.bandwidth: Bandwidth | None = None
         self.delays = Delays(clock)
         self.counts = Counts(clock.seconds)
@@ -181,6 +187,12 @@ class CommandFactory(ServerFactory):
         :return: ends the subscription; further calls of it have no effect.
         """
         return self.subscribers.add(callback, (Finished,))
+
+    def use_rules(self, rules: Rules) -> None:
+        """Decide by other rules about the commands that begin from now on."""
+        self.rules.rules = rules
+        others = tuple(gate for gate in self.gates if gate is not self.rules)
+        self.gates = (self.rules, *others) if rules else others
 
     def overloaded(self, address: object) -> bool:
         """Return whether a new connection must be closed at once; see `Admission`.
@@ -236,6 +248,16 @@ class CommandFactory(ServerFactory):
         self.authenticator.configure(tokens, plain)
         for connection in self.connections:
             connection.tokens_changed()
+
+    def trusts_header_from(self, peer: IAddress) -> bool:
+        """Return whether a PROXY header is accepted from a peer; log that it is not."""
+        if self.trusted_proxies is None:
+            return True
+        host = self.address_of(peer).host
+        if host in self.trusted_proxies:
+            return True
+        self.log_header_refusal(self._log, host, "it is in no network of --trusted-proxies")
+        return False
 
     def connection_ended(self, connection: Connection) -> None:
         """Remove a connection that is lost."""

@@ -249,6 +249,13 @@ class HeaderFactory(WrappingFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> HeaderReceiver | None:  # type: ignore[override]
         """Return the wrapped protocol of a connection; ``None`` if the connection is refused."""
+        if addr is not None and not self.trusts_header_from(addr):
+            return None
         # The address is the load balancer's: no client may be refused because of it.
         wrapped = self.wrappedFactory.buildProtocol(None)
         return None if wrapped is None else HeaderReceiver(self, wrapped)
+
+    def trusts_header_from(self, peer: IAddress) -> bool:
+        """Return whether a header is accepted from a peer; the factory of the clients decides."""
+        trusts = getattr(self.wrappedFactory, "trusts_header_from", None)
+        return trusts is None or bool(trusts(peer))

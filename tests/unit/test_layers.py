@@ -18,6 +18,7 @@ LAYERS = (
     "toml",
     "metadata",
     "tls",
+    "pattern",
     "protocol",
     "records",
     "nat",

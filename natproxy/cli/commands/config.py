@@ -6,7 +6,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 
 from natproxy.cli.command import Command
-from natproxy.cli.options import CONFIG_FILE, add_control_options
+from natproxy.cli.options import CONFIG_FILE, add_control_options, add_json_option
 from natproxy.client.errors import UsageError
 
 TYPE_CHECKING = False
@@ -42,12 +42,26 @@ class Config(Command):
             help="TOML file to read (default: $NATPROXY_PROXY_CONFIG,"
             " $NATPROXY_FILESERVER_CONFIG and the user's file)",
         )
+        parser.add_argument(
+            "--as",
+            dest="decision",
+            metavar=("CLIENT", "COMMAND"),
+            nargs=2,
+            help="check: print which rule decides about a command such as 'GET a.txt' of a client"
+            " such as client=10.0.0.5,identity=alice, and why; the exit status is 0 if it is"
+            " allowed, 1 if it is denied",
+        )
+        add_json_option(parser)
         add_control_options(parser)
 
     def run(self, arguments: Namespace, sessions: Sessions) -> int:
         file: str | None = arguments.config
         if arguments.action == "diff":
             return _diff(arguments, sessions)
+        if arguments.decision is not None:
+            return _decide(arguments, sessions)
+        if arguments.json:
+            raise UsageError(f"config {arguments.action}: --json is for --as")
         for option in ("control", "name"):
             if getattr(arguments, option) is not None:
                 raise UsageError(
@@ -66,6 +80,37 @@ class Config(Command):
         for error in dict.fromkeys(errors):
             sessions.complain(error)
         return 2 if errors else 0
+
+
+def _decide(arguments: Namespace, sessions: Sessions) -> int:
+    """Write what the rules decide about a command; return the exit status.
+
+    :raises UsageError: if an argument is missing, or has no meaning here.
+    """
+    if arguments.action != "check":
+        raise UsageError(f"config {arguments.action}: --as is for config check")
+    if arguments.daemon == CLIENT:
+        raise UsageError("config check --as: the client has no rules; use --daemon=proxy")
+    from natproxy.daemon.rule_report import report_decision
+    from natproxy.settings import SettingError
+
+    daemon = arguments.daemon or DAEMONS[0]
+    who, line = arguments.decision
+    try:
+        report = report_decision(daemon, who, line, file=arguments.config)
+    except SettingError as error:
+        for message in error.messages:
+            sessions.complain(message)
+        return 2
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if arguments.json:
+        from json import dumps
+
+        sys.stdout.write(dumps(report._asdict()) + "\n")
+    else:
+        sys.stdout.write("".join(f"{line}\n" for line in report.lines()))
+    return 0 if report.allowed else 1
 
 
 def _diff(arguments: Namespace, sessions: Sessions) -> int:

@@ -79,6 +79,12 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     refused = _counts(admission.get("refused"))
     if refused:
         yield "refused", refused
+    denied = {
+        f"by rule {rule}" if rule.isdigit() else f"by {rule}": count
+        for rule, count in _mapping(_mapping(status.get("counters")).get("denied")).items()
+    }
+    if _counts(denied):
+        yield "denied", _counts(denied)
     tokens = _counts(_mapping(status.get("counters")).get("authentication"))
     if tokens:
         yield "tokens", tokens

@@ -7,6 +7,7 @@ import os
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from natproxy.access.rules import AccessRule
 from natproxy.daemon.config import (
     DaemonConfig,
     fields_of,
@@ -83,6 +84,8 @@ class SourceTests(ConfigCase):
             'name = "a"\ncontrol = "b"\nweb = ["tcp:13"]\nweb-hosts = "c"\nident = "tcp:14"\n'
             'journal = "d"\njournal-keep = "15h"\njournal-max-size = "16M"\n'
             'journal-names = "none"\ntokens = "f"\nauth-plain = true\n'
+            'rules-default = "deny"\ntrusted-proxies = ["10.0.0.0/8"]\n'
+            '[[proxy.rules]]\naction = "allow"\nclients = "unix"\n'
         )
         config = ProxyConfig.load(environment={}, file=path)
         self.assertEqual(
@@ -114,6 +117,9 @@ class SourceTests(ConfigCase):
                 journal_names="none",
                 tokens="f",
                 auth_plain=True,
+                rules=(AccessRule(True, ("unix",)),),
+                rules_default="deny",
+                trusted_proxies=("10.0.0.0/8",),
             ),
         )
         for one in settings_of(ProxyConfig):
@@ -140,6 +146,9 @@ class SourceTests(ConfigCase):
             "WEB_HOSTS": "a.example",
             "TOKENS": "tokens",
             "AUTH_PLAIN": "yes",
+            "RULES_DEFAULT": "deny",
+            "TRUSTED_PROXIES": "10.0.0.0/8  unix",
+            "HIDE": "*.key /private",
         }
         environment = {f"NATPROXY_FILESERVER_{name}": value for name, value in values.items()}
         config = FileServerConfig.load(environment=environment)
@@ -148,7 +157,11 @@ class SourceTests(ConfigCase):
             (config.files, config.relay, config.log_keep), ("a directory", "sendfile", 5)
         )
         self.assertEqual(
-            {config.source(one.field).kind for one in settings_of(FileServerConfig)},
+            {
+                config.source(one.field).kind
+                for one in settings_of(FileServerConfig)
+                if not one.table_only
+            },
             {"environment"},
         )
 
@@ -167,12 +180,16 @@ class SourceTests(ConfigCase):
             "log-level": ("debug", "warn", "error"),
             "relay": ("copy", "auto", "copy"),
             "journal-names": ("none", "full", "none"),
+            "rules-default": ("deny", "allow", "deny"),
+            "trusted-proxies": ("10.0.0.1", "10.0.0.2", "10.0.0.3"),
             "journal-keep": ("1d", "2d", "3d"),
             "journal-max-size": ("1G", "2G", "3G"),
             "auth-plain": ("true", "false", "true"),
         }
         for kind in (ProxyConfig, FileServerConfig):
             for one in settings_of(kind):
+                if one.table_only:
+                    continue
                 quoted = not isinstance(one.rule, (Seconds, WholeNumber, Flag))
                 numbers = [f"text{n}" if quoted else str(n) for n in (1, 2, 3)]
                 in_file, in_variable, in_option = values.get(one.key, tuple(numbers))
@@ -220,6 +237,22 @@ class SourceTests(ConfigCase):
 
 
 class ErrorTests(ConfigCase):
+    def test_wrong_rules_and_patterns(self) -> None:
+        rules = "[[proxy.rules]]\naction = 'deny'\n" * 2
+        error = self.error(rules + "clients = ['10.0.0.300']\n")
+        self.assertEqual(
+            error,
+            "proxy.rules[1].clients: '10.0.0.300' is no network: write one as 10.0.0.0/8,"
+            " an address, or 'unix' (rule 2)",
+        )
+        self.assertEqual(
+            self.error("[proxy]\ntrusted-proxies = ['10.0.0.1/8']\n"),
+            "proxy.trusted-proxies [\"10.0.0.1/8\"]: '10.0.0.1/8' has bits set after its prefix:"
+            " 10.0.0.0/8 may be meant",
+        )
+        error = self.error("[fileserver]\nhide = ['a//b']\n", FileServerConfig)
+        self.assertIn("fileserver.hide [\"a//b\"]: 'a//b' cannot be used: no name has", error)
+
     def test_unknown_keys_and_tables(self) -> None:
         for text, message in (
             ("[prxy]\n", "prxy: unknown key; did you mean proxy?"),
