@@ -46,11 +46,13 @@ class TokenFileTests(SynchronousTestCase):
     def test_file_is_replaced_with_its_mode_and_nothing_is_left_beside_it(self) -> None:
         add_token(self.path, new_token("alice")[1])
         os.chmod(self.path, 0o640)
-        before = os.stat(self.path).st_ino
-        add_token(self.path, new_token("bob")[1])
-        remove_token(self.path, "alice")
+        with open(self.path) as before:
+            add_token(self.path, new_token("bob")[1])
+            remove_token(self.path, "alice")
+            # A daemon that reads it meanwhile has all of it.
+            self.assertEqual(os.fstat(before.fileno()).st_nlink, 0)
+            self.assertEqual(before.read().count("\n"), 1)
         self.assertEqual((self.mode(), self.names()), (0o640, ["bob"]))
-        self.assertNotEqual(os.stat(self.path).st_ino, before)
         self.assertEqual(os.listdir(self.directory), ["tokens"])
 
     def test_comments_and_other_lines_stay(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.internet.address import UNIXAddress
 from twisted.internet.error import ConnectError
 
+from natproxy.access.tokens import Tokens, new_token
 from natproxy.journal.status import JournalStatus
 from natproxy.metrics.families import Buckets
 from natproxy.metrics.kernel import PortFigures
@@ -106,6 +107,17 @@ class StateTests(ProxyMetricsCase):
         self.assertEqual(self.value("natproxy_clients_refused", "clients"), 1)
         self.assertEqual(self.value("natproxy_clients_refused", "host"), 0)
         self.assertEqual(self.value("natproxy_clients_refused", "proxy-header"), 0)
+
+    def test_tokens_by_their_result(self) -> None:
+        token, entry = new_token("alice")
+        self.factory.accept_tokens(Tokens([entry]), False)
+        for line in (f"AUTH {token}\n", "AUTH wrong\n", f"AUTH:{token}\n"):
+            self.protocol.dataReceived(line.encode())
+            self.clock.advance(1)
+        results = ("accepted", "refused", "unsupported", "expired", "unencrypted")
+        self.assertEqual(
+            [self.value("natproxy_auth", result) for result in results], [1, 1, 1, 0, 0]
+        )
 
     def test_table_and_relays(self) -> None:
         upstream = self.travelling(b"DOWNLOAD a\n")
