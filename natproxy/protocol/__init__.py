@@ -49,6 +49,7 @@ from natproxy.protocol.errors import (
     error_line,
     kind_of,
     parse_error,
+    retry_after,
 )
 from natproxy.protocol.features import (
     MAX_ABILITIES,
@@ -196,4 +197,5 @@ __all__ = [
     "parse_range",
     "printable",
     "relayed_abilities",
+    "retry_after",
 ]
