@@ -224,30 +224,37 @@ class Limits:
             if ours is not None and (excess := ours.excess(identity, kind, now)) is not None:
                 return ours.verdict(excess)
         cost = 1 if verb != _PACK else len(command.name.split())
+        everyone, shares = self._all, self._shares
         if total is not None:
-            everyone = self._all
             if (
                 kind is not None
                 or everyone.commands >= total.commands
                 or everyone.commands_full > now + total.slack
-                or len(self._shares)
-                or self._bandwidth.is_ahead(host, now)
+                or shares.waiting
+                or self._bandwidth.all_full > now
             ):
                 excess = self._excess_of_all(total, host, name, kind, now)
                 if excess is not None:
                     return total.verdict(excess)
             if total.interval:
-                everyone.spend(cost * total.interval, now)
+                full = everyone.commands_full
+                everyone.commands_full = (full if full > now else now) + cost * total.interval
             host.shared_at = now
-            host.commands_served = self._shares.serve(name, host.commands_served, cost)
+            # As `Shares.serve`, without a call.
+            served, level = host.commands_served, shares.level
+            shares.level = level = served if served > level else level
+            host.commands_served = level + cost
+            if shares.waiting:
+                shares.waiting.pop(name, None)
         if own is not None and own.interval:
-            host.spend(cost * own.interval, now)
+            full = host.commands_full
+            host.commands_full = (full if full > now else now) + cost * own.interval
         if identity is not None:
             if ours is not None and ours.interval:
                 identity.spend(cost * ours.interval, now)
             identity.commands += 1
         host.commands += 1
-        self._all.commands += 1
+        everyone.commands += 1
         if kind is not None:
             self._count(kind, host, identity, 1)
         return PROCEED
