@@ -65,6 +65,9 @@ class ScopeLimits(NamedTuple):
 
 NO_LIMITS = ScopeLimits()
 
+_SCOPES = frozenset(scope.value for scope in Scope)
+_LIMITS = frozenset(limit.value for limit in Limit)
+
 _WHOSE = {
     Scope.CLIENT: "of this client",
     Scope.IDENTITY: "of this identity",
@@ -311,3 +314,9 @@ def _number(limit: int | None) -> float:
 
 def _bounds(scope: Scope, limits: ScopeLimits, bytes_slack: float) -> Bounds | None:
     return None if limits == NO_LIMITS else Bounds(scope, limits, bytes_slack)
+
+
+def limit_of(reason: str) -> tuple[str, str] | None:
+    """Return scope and limit of the reason of a verdict; ``None`` if it is not that of a limit."""
+    scope, dot, limit = reason.partition(".")
+    return (scope, limit) if dot and scope in _SCOPES and limit in _LIMITS else None
