@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from natproxy.protocol import ErrorKind, kind_of, parse_error, printable
+from natproxy.protocol import ErrorKind, kind_of, parse_error, printable, retry_after
 
 
 class ClientError(Exception):
@@ -42,6 +42,17 @@ class Unavailable(ServerError):
     """A temporary failure of the server, or of the file server behind the proxy."""
 
     passing = True
+
+
+class Limited(Unavailable):
+    """The client is over a limit of the server, or the server is overloaded.
+
+    :ivar retry_after: seconds after which the command may be sent again; 0 if the server has
+        stated none.
+    """
+
+    exit_status = 13
+    retry_after: int = 0
 
 
 class NoUpstreamReply(Unavailable):
@@ -192,6 +203,7 @@ _BY_KIND: dict[ErrorKind, type[ServerError]] = {
     ErrorKind.UNAUTHORIZED: ServerError,
     ErrorKind.UNSUPPORTED: Unsupported,
     ErrorKind.UNAVAILABLE: Unavailable,
+    ErrorKind.LIMITED: Limited,
     ErrorKind.NO_UPSTREAM_REPLY: NoUpstreamReply,
 }
 
@@ -207,11 +219,15 @@ def error_of(reply: bytes, name: bytes = b"") -> ServerError:
     message = printable(text)
     if kind is Changed:
         message = "changed on the server"
+    elif kind is Limited and (seconds := retry_after(text)):
+        message = f"{message.rpartition(' ')[0]}; try again in {seconds} s"
     elif not message:
         message = "the server sent no reason" if code is None else f"error {code}"
     error = kind(f"{printable(name)}: {message}" if name else message)
     error.code = code
     error.name = name
+    if isinstance(error, Limited):
+        error.retry_after = retry_after(text)
     return error
 
 

@@ -50,6 +50,7 @@ from natproxy.protocol.errors import (
     error_line,
     kind_of,
     parse_error,
+    retry_after,
 )
 from natproxy.protocol.features import (
     MAX_ABILITIES,
@@ -210,4 +211,5 @@ __all__ = [
     "parse_token",
     "printable",
     "relayed_abilities",
+    "retry_after",
 ]

@@ -10,12 +10,11 @@ from time import monotonic
 
 import pytest
 import pytest_twisted
-from twisted.internet import reactor
 
 from natproxy.access import NO_LIMITS, ScopeLimits
 from natproxy.fileserver.factory import FileServerFactory
 from natproxy.proxy.factory import ProxyFactory
-from natproxy.relay import Method, Relays
+from natproxy.relay import Method
 from natproxy.server.factory import CommandFactory
 from natproxy.server.gates import LimitGate
 from tests.support.loopback import (
@@ -112,11 +111,7 @@ async def test_bytes_a_second(tmp_path: Path, limited: str, method: Method, scop
     body = os.urandom(size)
     (tmp_path / "a").write_bytes(body)
     async with both(tmp_path) as (server, proxy, port), client_of(port) as client:
-        relays = Relays(reactor, method)
-        if limited == "proxy":
-            proxy.resources.relays = relays
-        else:
-            server.services.relays = relays
+        (proxy.resources if limited == "proxy" else server.services).relays.use(method)
         limit(
             proxy if limited == "proxy" else server,
             **{scope: ScopeLimits(bytes_per_second=rate)},

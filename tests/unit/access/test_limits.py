@@ -139,8 +139,8 @@ class RateTests(LimitsCase):
         self.assert_proceeds()
 
     def test_bytes_in_debt_delay_the_next_command(self) -> None:
-        self.limits.set(ScopeLimits(bytes_per_second=1000))
-        self.bandwidth.meter(ALICE).charge(3000)
+        self.limits.set(ScopeLimits(bytes_per_second=10_000))
+        self.bandwidth.meter(ALICE).charge(30_000)
         verdict = self.assert_delayed("client.bytes-per-second")
         self.assertApproximates(verdict.seconds, 3.0, 0.05)
         self.assert_proceeds(client=BOB)

@@ -28,7 +28,7 @@ class SharesTests(SynchronousTestCase):
         shares.wait("a", 0.0, 1.0)
         self.assertFalse(shares.is_next("b", 6.0, 1.0))
         self.assertTrue(shares.is_next("b", 6.0, 1.1))
-        self.assertEqual(len(shares), 0)
+        self.assertEqual(shares.waiting, {})
 
     def test_idling_saves_nothing(self) -> None:
         shares = Shares()

@@ -20,6 +20,7 @@ from natproxy.client.errors import (
     DigestMismatch,
     GaveUp,
     Interrupted,
+    Limited,
     ListingIncomplete,
     LocalError,
     NotFound,
@@ -47,7 +48,7 @@ class ErrorOfTests(SynchronousTestCase):
             (b"unknown command", Unsupported, "unknown command"),
             (b"412 changed etag=abc", Changed, "changed on the server"),
             (b"412", Changed, "changed on the server"),
-            (b"429 too many", Unavailable, "too many"),
+            (b"429 too many", Limited, "too many"),
             (b"503 unavailable", Unavailable, "unavailable"),
             (b"502 broken", Unavailable, "broken"),
             (b"504 the server was silent", Unavailable, "the server was silent"),
@@ -87,7 +88,7 @@ class DownloadErrorTests(SynchronousTestCase):
     def test_error_keeps_its_kind_and_code(self) -> None:
         error = error_of(b"429 not now")
         named = download_error(error, b"a", 5)
-        self.assertEqual((type(named), getattr(named, "code", None)), (Unavailable, 429))
+        self.assertEqual((type(named), getattr(named, "code", None)), (Limited, 429))
         self.assertEqual(
             str(named), "a: not now; what was received is kept, and the same command continues it"
         )
