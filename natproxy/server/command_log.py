@@ -43,8 +43,15 @@ def log_finished(event: Finished) -> None:
         event.outcome,
         event.sent,
         event.ended_at - event.started_at,
-        identity=event.identity,
+        _route_of(event.translation),
+        event.identity,
+        translation=event.translation,
     )
+
+
+def _route_of(translation: str | None) -> str:
+    """Return the end of the line of a command of which a proxy has sent its translation."""
+    return "" if translation is None else f", translation {translation}"
 
 
 def log_translation(event: Event) -> None:
@@ -121,8 +128,10 @@ class CommandLines:
 
     def finished(self, event: Finished) -> None:
         """Note a command of the file server that has ended."""
-        client, command, outcome, sent, started_at, ended_at, _, identity = event
-        ended = (client, identity), command, outcome, sent, ended_at - started_at
+        client = event.client, event.identity
+        duration = event.ended_at - event.started_at
+        route = _route_of(event.translation)
+        ended = client, event.command, event.outcome, event.sent, duration, route
         self._note(_FILESERVER, self._wall_clock(), _text_of_command, *ended)
 
 

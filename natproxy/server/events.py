@@ -19,6 +19,8 @@ class Finished(NamedTuple):
     :ivar ended_at: the clock's time in seconds at which it ended.
     :ivar reason: the rule or the limit by which it was refused; ``None`` if it was not.
     :ivar identity: the client's authenticated name; ``None`` if it has none.
+    :ivar translation: boot and serial of the proxy's translation, from a PROXY header; ``None``
+        without one.
     """
 
     client: Address
@@ -29,3 +31,4 @@ class Finished(NamedTuple):
     ended_at: float
     reason: str | None = None
     identity: str | None = None
+    translation: str | None = None

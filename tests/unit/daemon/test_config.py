@@ -78,6 +78,7 @@ class SourceTests(ConfigCase):
         path = self.write(
             "[proxy]\n"
             'listen = ["tcp:1", "tcp:2"]\nupstream = "tcp:h:3"\ntimeout = 4\n'
+            "upstream-proxy-protocol = true\n"
             "connect-timeout = 5\nidle-timeout = 6\nfirst-command-timeout = 7.5\ndrain = 8\n"
             'relay = "copy"\nmax-clients = 9\nmax-clients-per-host = 10\n'
             'log = "a log"\nlog-level = "warn"\nlog-size = 11\nlog-keep = 12\naccess-log = "e"\n'
@@ -93,6 +94,7 @@ class SourceTests(ConfigCase):
             ProxyConfig(
                 listen=("tcp:1", "tcp:2"),
                 upstream="tcp:h:3",
+                upstream_proxy_protocol=True,
                 timeout=4.0,
                 connect_timeout=5.0,
                 idle_timeout=6.0,
@@ -179,6 +181,7 @@ class SourceTests(ConfigCase):
         values = {
             "log-level": ("debug", "warn", "error"),
             "relay": ("copy", "auto", "copy"),
+            "upstream-proxy-protocol": ("true", "false", "true"),
             "journal-names": ("none", "full", "none"),
             "rules-default": ("deny", "allow", "deny"),
             "trusted-proxies": ("10.0.0.1", "10.0.0.2", "10.0.0.3"),

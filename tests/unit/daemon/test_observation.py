@@ -226,7 +226,7 @@ class AccessLogTests(ObservationCase):
         daemon, companion = self.started(*self.off, "--access-log=access")
         end_command(daemon.factory)
         self.reactor.advance(1)
-        ((_, client, *_, outcome, _, _, _, _, _),) = self.lines()
+        ((_, client, *_, outcome, _, _, _, _, _, _),) = self.lines()
         self.assertEqual((client, outcome), ("10.0.0.7:43210", "client-gone"))
         self.assertEqual(log.outcomes, [])
         log.line_with(f"access log: {os.path.abspath('access')}")
