@@ -17,6 +17,8 @@ class Finished(NamedTuple):
     :ivar sent: bytes of the reply, header included.
     :ivar started_at: the clock's time in seconds at which the command began.
     :ivar ended_at: the clock's time in seconds at which it ended.
+    :ivar translation: boot and serial of the proxy's translation, from a PROXY header; ``None``
+        without one.
     """
 
     client: Address
@@ -25,3 +27,4 @@ class Finished(NamedTuple):
     sent: int
     started_at: float
     ended_at: float
+    translation: str | None = None

@@ -19,7 +19,7 @@ from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.options import parameters_of
 from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.daemon.reload import diff
-from natproxy.settings import DEFAULT, Found, Seconds, SettingError, Source, WholeNumber
+from natproxy.settings import DEFAULT, Flag, Found, Seconds, SettingError, Source, WholeNumber
 from natproxy.toml import format_settings
 from tests.support.tables import Visit, VisitedConfig
 
@@ -77,6 +77,7 @@ class SourceTests(ConfigCase):
         path = self.write(
             "[proxy]\n"
             'listen = ["tcp:1", "tcp:2"]\nupstream = "tcp:h:3"\ntimeout = 4\n'
+            "upstream-proxy-protocol = true\n"
             "connect-timeout = 5\nidle-timeout = 6\nfirst-command-timeout = 7.5\ndrain = 8\n"
             'relay = "copy"\nmax-clients = 9\nmax-clients-per-host = 10\n'
             'log = "a log"\nlog-level = "warn"\nlog-size = 11\nlog-keep = 12\naccess-log = "e"\n'
@@ -90,6 +91,7 @@ class SourceTests(ConfigCase):
             ProxyConfig(
                 listen=("tcp:1", "tcp:2"),
                 upstream="tcp:h:3",
+                upstream_proxy_protocol=True,
                 timeout=4.0,
                 connect_timeout=5.0,
                 idle_timeout=6.0,
@@ -162,13 +164,14 @@ class SourceTests(ConfigCase):
         values = {
             "log-level": ("debug", "warn", "error"),
             "relay": ("copy", "auto", "copy"),
+            "upstream-proxy-protocol": ("true", "false", "true"),
             "journal-names": ("none", "full", "none"),
             "journal-keep": ("1d", "2d", "3d"),
             "journal-max-size": ("1G", "2G", "3G"),
         }
         for kind in (ProxyConfig, FileServerConfig):
             for one in settings_of(kind):
-                quoted = not isinstance(one.rule, (Seconds, WholeNumber))
+                quoted = not isinstance(one.rule, (Seconds, WholeNumber, Flag))
                 numbers = [f"text{n}" if quoted else str(n) for n in (1, 2, 3)]
                 in_file, in_variable, in_option = values.get(one.key, tuple(numbers))
                 path = self.write(
