@@ -77,6 +77,7 @@ class Observation(ABC):
     :raises SettingError: if a setting is wrong.
     :ivar origin: the daemon's name, worker and boot; set by `open_ports`.
     :ivar control: path of the control socket; ``None`` if there is none.
+    :ivar endpoints: of the parts that it shows, in addition to the daemon's.
     :ivar access: the file of the access log; ``None`` if there is none.
     :ivar metrics: are counted from `open_ports` on, if there is a place that shows them.
     """
@@ -128,6 +129,11 @@ class Observation(ABC):
     def _use(self, config: DaemonConfig) -> None:
         self.config = config
 
+    def _certificate_expiry(self) -> float | None:
+        endpoints = (*self.daemon.endpoints, *self.endpoints)
+        times = [one.tls.expires.timestamp() for one in endpoints if one.tls is not None]
+        return min(times, default=None)
+
     def open_ports(self) -> None:
         """Open the web endpoints; see `Companion`."""
         name = name_of(self.config, self._kind, self.daemon.ports)
@@ -138,6 +144,7 @@ class Observation(ABC):
             import natproxy.web.site  # noqa: F401
 
             self.metrics = self.make_metrics()
+            self.metrics.certificate_expiry = self._certificate_expiry
         self._web_ports = open_ports(self._web_endpoints, self._visitors, self.config.label("web"))
 
     def start(self) -> None:

@@ -125,6 +125,7 @@ class DrainingService(Service):
     :param label: what chooses where to listen (``--listen``), for the error if that fails.
     :param start_failed: called if it cannot listen.
     :ivar drain: as the parameter.
+    :ivar endpoints: likewise.
     :ivar announced: whether the start is logged.
     :ivar ports: the listening ports, in the order of the endpoints.
     :ivar addresses: those of the ports, as texts; they stay when it has stopped listening.
@@ -158,7 +159,7 @@ class DrainingService(Service):
         self.log = LogChoice()
         self.reloader: Reloader | None = None
         self.end: Callable[[str], object] = lambda cause: None
-        self._endpoints = endpoints
+        self.endpoints = endpoints
         self._clock = clock
         self._details = details
         self._label = label
@@ -173,7 +174,7 @@ class DrainingService(Service):
         raise_limit()
         sys.setswitchinterval(SWITCH_INTERVAL)
         try:
-            self.ports = open_ports(self._endpoints, self.factory, self._label)
+            self.ports = open_ports(self.endpoints, self.factory, self._label)
             self.addresses = tuple(address_text(port.getHost()) for port in self.ports)
             if self.companion is not None:
                 self.companion.open_ports()

@@ -39,7 +39,7 @@ from natproxy.daemon.signals import MaintenanceSignals, TerminationSignals
 from natproxy.protocol import listable, printable
 from natproxy.records.places import NONE
 from natproxy.server.threads import Threads
-from natproxy.settings import DEFAULT, OPTION, Found, Source
+from natproxy.settings import DEFAULT, OPTION, Found, SettingError, Source
 from natproxy.storage import LocalStorage
 
 PROGRAM = "natproxy up"
@@ -163,6 +163,12 @@ def _start(
     server = fileserver.make_file_server(reactor, server_config, descriptors, served)
     # The text on standard output replaces the announcements in the log.
     server.announced = False
+    if server.endpoints[0].tls is not None:
+        label = server_config.label("listen")
+        raise SettingError(
+            f"{label} {server.endpoints[0].description}: the proxy of 'natproxy up' connects to its"
+            " file server without TLS; write tcp: or unix:"
+        )
     server.startService()
     upstream = _client_endpoint(server.ports[0].getHost())
     proxy = make_proxy(reactor, proxy_config.override(upstream=upstream), descriptors, "up")

@@ -47,6 +47,8 @@ class DaemonMetrics(Service, ABC):
     :param relays: of the daemon.
     :param origin: the daemon's name, worker and boot.
     :cvar prefix: of the names.
+    :ivar certificate_expiry: returns the time, in seconds since the epoch, at which the first of
+        the certificates of the daemon's endpoints expires; ``None`` without TLS.
     :ivar delay: by how much calls were late that the reactor was to make each second.
     """
 
@@ -61,6 +63,7 @@ class DaemonMetrics(Service, ABC):
         self._timer: IDelayedCall | None = None
         # What ends the subscriptions of a subclass.
         self._ends: list[Callable[[], object]] = []
+        self.certificate_expiry: Callable[[], float | None] = lambda: None
 
     def startService(self) -> None:
         """Begin to measure."""
@@ -170,6 +173,16 @@ class DaemonMetrics(Service, ABC):
                 self.delay,
             ),
             *self._relay_families(),
+            *self._certificate_families(),
+        ]
+
+    def _certificate_families(self) -> list[Family]:
+        expiry = self.certificate_expiry()
+        if expiry is None:
+            return []
+        name = f"{self.prefix}_certificate_expiry_seconds"
+        return [
+            gauge(name, "Time, since the epoch, at which the first certificate expires", expiry)
         ]
 
     def _refused(self) -> dict[str, float | Any]:

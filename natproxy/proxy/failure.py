@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 
 from natproxy.nat import Outcome
 from natproxy.protocol import BAD_GATEWAY, GATEWAY_TIMEOUT, UNAVAILABLE
-from natproxy.tls.reasons import refusal_of
+from natproxy.tls.failure import refusal_of
 
 
 class ConnectFailure(NamedTuple):

@@ -44,7 +44,7 @@ from natproxy.relay import (
     Transport,
     send_at_once,
 )
-from natproxy.tls.reasons import refusal_of
+from natproxy.tls.failure import refusal_of
 
 _BROKEN_OFF = PROXY_ERROR + "the server closed the connection inside its reply"
 

@@ -82,18 +82,6 @@ def refusal(reason: str) -> str | None:
     return _ALERTS.get(alert[1])
 
 
-def refusal_of(error: BaseException | None) -> str | None:
-    """Return why TLS with a peer is impossible, from an error of a connection on a reactor.
-
-    :return: ``None`` if it is another error. pyOpenSSL need not be installed.
-    """
-    if not type(error).__module__.startswith(("OpenSSL.", "natproxy.tls.")):
-        return None
-    from natproxy.tls.openssl import explain
-
-    return explain(error)
-
-
 def advise(reason: str) -> str:
     """Return a reason with the options of the client that help, if there are any."""
     advice = _ADVICE.get(reason)

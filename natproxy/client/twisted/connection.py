@@ -39,7 +39,8 @@ from natproxy.client.exchange import Exchange
 from natproxy.client.rate import RateMonitor
 from natproxy.kernel.keepalive import probe_idle
 from natproxy.protocol import Header, WireError
-from natproxy.tls.reasons import advise, refusal_of
+from natproxy.tls.failure import refusal_of
+from natproxy.tls.reasons import advise
 
 CLOSE_TIMEOUT = 1.0
 """Seconds after which a connection that is being closed is reset."""

@@ -14,6 +14,7 @@ from natproxy.daemon.descriptors import (
     observers_for,
     proxy_capacity,
 )
+from natproxy.daemon.doctor.certificates import check_certificates
 from natproxy.daemon.doctor.directories import check_runtime, check_state
 from natproxy.daemon.doctor.features import (
     check_clock,
@@ -76,6 +77,7 @@ def diagnose(
         *check_no_port(),
         *check_clock(clock_state, time.time, time.monotonic, time.sleep),
         *check_extras(_needed_extras(proxy, server, file)),
+        *check_certificates(reactor, _listening(proxy, server), time.time),
     ]
 
 
@@ -141,10 +143,15 @@ def _served_file(server: FileServerConfig) -> str:
     return __file__
 
 
+def _listening(proxy: ProxyConfig, server: FileServerConfig) -> list[str]:
+    return [*proxy.listen, *proxy.web, *server.listen, *server.web]
+
+
 def _needed_extras(proxy: ProxyConfig, server: FileServerConfig, file: str | None) -> list[str]:
-    endpoints = (*proxy.listen, *proxy.web, proxy.upstream, *server.listen, *server.web)
+    endpoints = [*_listening(proxy, server), proxy.upstream]
     needed = []
-    if any(endpoint.split(":")[0] in ("ssl", "tls", "tls1") for endpoint in endpoints):
+    kinds = {endpoint.removeprefix("haproxy:").split(":")[0] for endpoint in endpoints}
+    if kinds & {"ssl", "tls"}:
         needed.append("tls")
     if file is not None:
         needed.append("config")

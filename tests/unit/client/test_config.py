@@ -229,7 +229,7 @@ class ErrorTests(ConfigCase):
             ('retry-for = "soon"', 'retry-for "soon": must be a duration'),
             ("retry-for = -1", "retry-for -1: must be a duration"),
             ('wait = "yes"', 'wait "yes": must be true or false'),
-            ("wait = {}", "wait {…}: must be true or false"),
+            ("wait = {}", "wait {}: must be true or false"),
             (f"timeout = {10**400}", f"timeout {str(10**400)[:79]}…: must be more than 0"),
             (f"retry-for = {10**400}", f"retry-for {str(10**400)[:79]}…: must be a duration"),
             (f"retries = {16**5000:#x}", f"retries {hex(16**5000)[:79]}…: must be a whole"),

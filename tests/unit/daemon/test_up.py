@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.daemon import service, up
 from natproxy.daemon.reload import Reloader
 from natproxy.daemon.service import StartupError
+from tests.support.certificates import Authority
 from tests.support.daemons import DaemonReactor
 
 
@@ -80,6 +81,13 @@ class ListeningTests(UpCase):
         os.environ["NATPROXY_PROXY_LISTEN"] = "tcp:9040"
         self.output()
         self.assertEqual([server[0] for server in self.reactor.tcpServers], [9031, 9040])
+
+    def test_file_server_has_no_tls(self) -> None:
+        cert, key = Authority(Path.cwd()).issue("localhost")
+        os.environ["NATPROXY_FILESERVER_LISTEN"] = f"ssl:9001:privateKey={key}:certKey={cert}"
+        error = self.assertRaises(StartupError, self.output)
+        self.assertIn("connects to its file server without TLS", str(error))
+        self.assertEqual(self.reactor.tcpServers, [])
 
     def test_reload_is_one_of_both_daemons(self) -> None:
         def reload_together(reactor: Any, server: Any, proxy: Any) -> None:

@@ -91,6 +91,12 @@ class CommandTests(ProxyMetricsCase):
         for text in ("s3cret", "43210", "127.0.0.1", "9001", "50000"):
             self.assertNotIn(text, shown)
 
+    def test_expiry_of_certificates_only_with_tls(self) -> None:
+        name = "natproxy_certificate_expiry_seconds"
+        self.assertNotIn(name, [family.name for family in self.metrics.families()])
+        self.metrics.certificate_expiry = lambda: 1.75e9
+        self.assertEqual(self.value(name), 1.75e9)
+
     def test_nothing_is_counted_after_close(self) -> None:
         self.metrics.close()
         self.travelling(b"LIST\n").send(b"OK\nEND\n")

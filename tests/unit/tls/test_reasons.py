@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.tls.reasons import advise, misnamed, refusal, refusal_of, untrusted
+from natproxy.tls.reasons import advise, misnamed, refusal, untrusted
 
 
 class RefusalTests(SynchronousTestCase):
@@ -26,10 +26,6 @@ class RefusalTests(SynchronousTestCase):
     def test_other_failures_may_be_temporary(self) -> None:
         for reason in ("", "UNEXPECTED_EOF_WHILE_READING", "tlsv1 alert internal error", "alert"):
             self.assertIsNone(refusal(reason))
-
-    def test_error_of_another_kind_is_no_refusal(self) -> None:
-        for error in (None, OSError("wrong version number"), ValueError()):
-            self.assertIsNone(refusal_of(error))
 
     def test_advice_names_options_of_the_client(self) -> None:
         self.assertEqual(
