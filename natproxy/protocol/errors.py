@@ -24,6 +24,8 @@ BAD_GATEWAY = 502
 UNAVAILABLE = 503
 GATEWAY_TIMEOUT = 504
 """The file server did not accept the connection, or did not reply, in time."""
+LOOP_DETECTED = 508
+"""The upstream of a proxy leads back to it."""
 
 UNKNOWN_COMMAND = "unknown command"
 FILE_NOT_FOUND = "file not found"
