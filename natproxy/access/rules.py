@@ -27,6 +27,7 @@ from natproxy.protocol import (
     WireError,
     decode_name,
     encode_name,
+    forbidden_text,
     is_loop_probe,
     printable,
 )
@@ -286,10 +287,8 @@ class RulesGate:
         if decision.allowed:
             return PROCEED
         self.denied[decision.decided_by] += 1
-        text = "forbidden"
-        if decision.name is not None:
-            text += f" name={(encode_name(decision.name) or ROOT).decode('ascii')}"
-        return refuse(FORBIDDEN, text, Outcome.DENIED, decision.reason)
+        name = None if decision.name is None else encode_name(decision.name) or ROOT
+        return refuse(FORBIDDEN, forbidden_text(name), Outcome.DENIED, decision.reason)
 
     def ended(self, command: Command, client: Caller) -> None:
         """Do nothing: the rules do not depend on which commands are under way."""

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+from contextlib import suppress
 from typing import Any, ClassVar
 
-from natproxy.protocol import ErrorKind, kind_of, parse_error, printable, retry_after
+from natproxy.protocol import (
+    ROOT,
+    ErrorKind,
+    WireError,
+    decode_name,
+    denied_word,
+    kind_of,
+    parse_error,
+    printable,
+    retry_after,
+)
 
 
 class ClientError(Exception):
@@ -51,7 +63,7 @@ class Limited(Unavailable):
         stated none.
     """
 
-    exit_status = 13
+    exit_status = 14
     retry_after: int = 0
 
 
@@ -87,6 +99,17 @@ class NotFound(ServerError):
     """The server has no such file."""
 
     exit_status = 3
+
+
+class Forbidden(ServerError, PermissionError):
+    """A rule of the server, or of a proxy before it, denies the command to this client.
+
+    :ivar denied: the name that is denied, of a command with several; ``None`` if none is named.
+    """
+
+    exit_status = 13
+    errno = errno.EACCES
+    denied: bytes | None = None
 
 
 class CannotConnect(ClientError):
@@ -199,6 +222,7 @@ class Interrupted(ClientError):
 _BY_KIND: dict[ErrorKind, type[ServerError]] = {
     ErrorKind.OTHER: ServerError,
     ErrorKind.NOT_FOUND: NotFound,
+    ErrorKind.FORBIDDEN: Forbidden,
     ErrorKind.CHANGED: Changed,
     ErrorKind.UNAUTHORIZED: ServerError,
     ErrorKind.UNSUPPORTED: Unsupported,
@@ -228,6 +252,10 @@ def error_of(reply: bytes, name: bytes = b"") -> ServerError:
     error.name = name
     if isinstance(error, Limited):
         error.retry_after = retry_after(text)
+    if isinstance(error, Forbidden) and (word := denied_word(text)) is not None:
+        with suppress(WireError):
+            decoded = decode_name(word)
+            error.denied = b"" if decoded == ROOT else decoded
     return error
 
 

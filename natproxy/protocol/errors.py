@@ -26,10 +26,13 @@ BAD_GATEWAY = 502
 UNAVAILABLE = 503
 GATEWAY_TIMEOUT = 504
 """The file server did not accept the connection, or did not reply, in time."""
+LOOP_DETECTED = 508
+"""The upstream of a proxy leads back to it."""
 
 UNKNOWN_COMMAND = "unknown command"
 FILE_NOT_FOUND = "file not found"
 LINE_TOO_LONG = "line too long"
+FORBIDDEN_TEXT = "forbidden"
 EMPTY_RESPONSE = "empty response from server"
 PROXY_ERROR = "proxy error: "
 """The beginning of every error that a proxy reports, except `EMPTY_RESPONSE`."""
@@ -39,6 +42,7 @@ _REPLY_HEADER = "reply header"
 
 _RETRY_AFTER = re.compile(rb" retry-after=([1-9][0-9]{0,8})\Z")
 
+_NAME = b"name="
 _CODED_ERROR = re.compile(rb"([1-5][0-9]{2})(?: (.*))?")
 
 
@@ -61,6 +65,8 @@ class ErrorKind(enum.Enum):
     OTHER = "other"
     """The server refuses the command; repeating it does not help."""
     NOT_FOUND = "not found"
+    FORBIDDEN = "forbidden"
+    """A rule of the server, or of a proxy, denies the command to this client."""
     CHANGED = "changed"
     """The file is not the one that ``if-match`` names."""
     UNAUTHORIZED = "unauthorized"
@@ -79,6 +85,7 @@ class ErrorKind(enum.Enum):
 
 
 _KINDS = {
+    FORBIDDEN: ErrorKind.FORBIDDEN,
     NOT_FOUND: ErrorKind.NOT_FOUND,
     CHANGED: ErrorKind.CHANGED,
     UNAUTHORIZED: ErrorKind.UNAUTHORIZED,
@@ -128,6 +135,8 @@ def kind_of(code: int | None, message: bytes) -> ErrorKind:
     if code is None:
         if text == FILE_NOT_FOUND:
             return ErrorKind.NOT_FOUND
+        if text == FORBIDDEN_TEXT:
+            return ErrorKind.FORBIDDEN
         if text == UNKNOWN_COMMAND:
             return ErrorKind.UNSUPPORTED
         if retry_after(message):
@@ -140,3 +149,17 @@ def kind_of(code: int | None, message: bytes) -> ErrorKind:
     if text == EMPTY_RESPONSE or _REPLY_HEADER in text:
         return ErrorKind.NO_UPSTREAM_REPLY
     return ErrorKind.UNAVAILABLE
+
+
+def forbidden_text(name: bytes | None = None) -> str:
+    """Return the message of the error for a command that a rule denies.
+
+    :param name: the name that is denied, as it is encoded on the wire, if it is one of several.
+    """
+    return FORBIDDEN_TEXT if name is None else f"{FORBIDDEN_TEXT} name={name.decode('ascii')}"
+
+
+def denied_word(message: bytes) -> bytes | None:
+    """Return the encoded name in the message of an error of kind `ErrorKind.FORBIDDEN`."""
+    words = (word for word in message.split() if word.startswith(_NAME))
+    return next((word[len(_NAME) :] for word in words), None)

@@ -7,7 +7,8 @@ from twisted.logger import Logger
 
 from natproxy.access import Verdict
 from natproxy.nat import Outcome
-from natproxy.protocol import PROXY_ERROR, Command
+from natproxy.protocol import PROXY_ERROR, VIA, Command, error_line
+from natproxy.proxy.loop import LoopGuard
 from natproxy.proxy.resources import Resources
 from natproxy.proxy.upstream import UpstreamFactory
 from natproxy.server.connection import CommandReceiver
@@ -19,6 +20,7 @@ class ProxyProtocol(CommandReceiver):
     """A client's connection: each command gets an upstream connection of its own.
 
     :param resources: of the proxy.
+    :param loops: finds out whether the upstream leads back to the proxy.
     """
 
     log = Logger()
@@ -26,9 +28,10 @@ class ProxyProtocol(CommandReceiver):
     command_units = 3 * COMMAND_UNITS
     refusal_prefix = PROXY_ERROR
 
-    def __init__(self, resources: Resources) -> None:
+    def __init__(self, resources: Resources, loops: LoopGuard) -> None:
         super().__init__()
         self._resources = resources
+        self._loops = loops
         # That of the current command, if there is one.
         self._upstream: UpstreamFactory | None = None
 
@@ -38,8 +41,16 @@ class ProxyProtocol(CommandReceiver):
         address: IAddress = self.transport.getHost()
         return address
 
+    def connectionMade(self) -> None:
+        """Wait for commands. A connection may be one that this proxy has made."""
+        super().connectionMade()
+        self._loops.client_connected()
+
     def command_received(self, command: Command) -> None:
-        """Open an upstream connection for the command."""
+        """Open an upstream connection for the command, unless that leads back to the proxy."""
+        if (self._loops.closed or command.verb == VIA) and self._loops.refuses(command):
+            self._refuse_loop(command)
+            return
         self._upstream = UpstreamFactory(self, self._resources, command)
         self._upstream.connect()
 
@@ -50,6 +61,13 @@ class ProxyProtocol(CommandReceiver):
             self._resources.table.cancel_client(self.outbound, outcome)
         else:
             self._upstream.cancel(outcome)
+
+    def _refuse_loop(self, command: Command) -> None:
+        refusal = self._loops.refusal()
+        line = error_line(refusal.text, refusal.code if command.coded else None)
+        self.outbound.write(line)
+        self.publish_refusal(command, refusal, len(line))
+        self.reply_finished()
 
     def publish_refusal(self, command: Command, verdict: Verdict, sent: int) -> None:
         """Publish that a command has ended without an upstream connection."""

@@ -14,7 +14,7 @@ from contextlib import ExitStack, closing
 from typing import Any, NamedTuple
 
 from natproxy.client.blocking.session import Session
-from natproxy.client.errors import ClientError, Interrupted, LocalError, Unsupported
+from natproxy.client.errors import ClientError, Forbidden, Interrupted, LocalError, Unsupported
 from natproxy.client.events import Event, Phase, Progress, strip_name
 from natproxy.client.requests import Get, Hash, Pack, Request, Stat
 from natproxy.client.retry import Cancellation, Outage, ProgressRule, Retrier
@@ -54,6 +54,12 @@ GETS_AHEAD = 32
 
 TRIES = 3
 """Times that a file is requested in a pack if it changes while the server reads it."""
+
+MOST_DENIALS = 16
+"""``PACK`` commands that are repeated in a row without the name because of which one is denied.
+
+After that, each file of such a command is requested alone.
+"""
 
 MOST_ROOTS = 16
 """Directories without a tree in which files are staged; files of others are left to `Download`."""
@@ -128,6 +134,8 @@ class SmallFiles:
         self._left: list[Numbered] = []
         self._roots: dict[object, Committer] = {}
         self._received = 0
+        # Commands in a row that were denied because of one name.
+        self._denials = 0
 
     def run(self, requests: Iterable[Numbered]) -> list[Numbered]:
         """Download files; return the requests that are left to `Download`.
@@ -201,6 +209,7 @@ class SmallFiles:
                     self._take_failure(result)
                     continue
                 files = self._sent.popleft()
+                self._denials = 0
                 size = received = 0
                 for wanted, record in zip(files, result, strict=False):
                     size += len(record.data)
@@ -313,8 +322,15 @@ class SmallFiles:
         if error.passing or isinstance(error, Unsupported):
             raise error
         files = self._sent.popleft()
-        self._leave(files)
         self._skip_digests(len(files))
+        if isinstance(error, Forbidden) and self._denials < MOST_DENIALS:
+            # One name denies the whole command. `Download` reports that of its file.
+            denied = [each for each in files if each.file.request.name == error.denied]
+            if denied:
+                self._denials += 1
+                self._first.extendleft(each for each in reversed(files) if each not in denied)
+                files = denied
+        self._leave(files)
 
     def _next(self, packed: bool) -> _Wanted | None:
         """Return the next file to request; ``None`` if there is none."""
