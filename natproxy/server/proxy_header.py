@@ -219,6 +219,10 @@ class HeaderReceiver(ProtocolWrapper):
         self.peer_pending = True
         self._received = b""
         self._header: Header | None = None
+        # A TLS protocol passes calls that it does not know to its transport, which is this one.
+        self._half_closes = isinstance(wrapped, HeaderReceiver) or not isinstance(
+            wrapped, ProtocolWrapper
+        )
         self._refused = False
 
     def dataReceived(self, data: bytes) -> None:
@@ -263,15 +267,16 @@ class HeaderReceiver(ProtocolWrapper):
         return host
 
     def readConnectionLost(self) -> None:
-        """Pass the half-close on; close if the header is missing."""
-        if self.peer_pending:
+        """Pass the half-close on; close if the header is missing, or inside is TLS."""
+        if self.peer_pending or not self._half_closes:
             self.transport.loseConnection()
         else:
             cast(IHalfCloseableProtocol, self.wrappedProtocol).readConnectionLost()
 
     def writeConnectionLost(self) -> None:
-        """Pass on that everything has been sent."""
-        cast(IHalfCloseableProtocol, self.wrappedProtocol).writeConnectionLost()
+        """Pass on that everything has been sent; TLS has no half-close."""
+        if self._half_closes:
+            cast(IHalfCloseableProtocol, self.wrappedProtocol).writeConnectionLost()
 
     def _refuse(self, reason: str) -> None:
         self._refused = True

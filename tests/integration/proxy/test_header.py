@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet import reactor
+from twisted.internet import reactor as installed_reactor
+from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
 from twisted.internet.threads import deferToThread
 
 from natproxy.daemon.fileserver import make_file_server
@@ -22,10 +23,13 @@ from natproxy.daemon.proxy import make_proxy
 from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.daemon.service import DrainingService
 from natproxy.nat import Removed
+from natproxy.proxy.endpoint import EndpointConnector
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.server.events import Finished
+from natproxy.server.proxy_header import HeaderFactory
 from tests.support.twistd import await_port
 
+reactor: Any = installed_reactor
 LIMIT = 30.0
 LOOPBACK = "tcp:0:interface=127.0.0.1"
 
@@ -200,6 +204,33 @@ async def test_server_that_misses_the_header(chain: Chain) -> None:
     reply, _ = await deferToThread(replies, address, b"LIST\n")
     assert reply.startswith(b"ERR ")
     assert chain.finished == []
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of pyOpenSSL, by Twisted's KeyPair
+@pytest_twisted.ensureDeferred
+async def test_header_precedes_tls(chain: Chain) -> None:
+    pytest.importorskip("OpenSSL")
+    from twisted.internet.ssl import CertificateOptions, KeyPair
+    from twisted.protocols.tls import TLSMemoryBIOFactory
+
+    chain.serve()
+    server = chain.services[0].factory
+    certificate = KeyPair.generate(size=2048).selfSignedCert(1, CN="localhost")
+    secure = TLSMemoryBIOFactory(certificate.options(), False, server)
+    port = reactor.listenTCP(0, HeaderFactory(secure), interface="127.0.0.1")
+    try:
+        address = chain.proxy("tcp:127.0.0.1:1")
+        plain = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
+        endpoint = wrapClientTLS(CertificateOptions(), plain)
+        factory = chain.services[0].factory
+        assert isinstance(factory, ProxyFactory)
+        factory.resources.upstreams.use(EndpointConnector(endpoint, reactor, 5.0), header=True)
+        reply, own = await deferToThread(replies, address, b"DOWNLOAD a\nLIST\n")
+        assert reply == b"OK 7\ncontentOK\na\nEND\n"
+        assert [event.client for event in chain.finished] == [own[:2]] * 2
+        assert chain.finished[-1].translation == chain.translation()
+    finally:
+        await port.stopListening()
 
 
 @pytest.mark.skipif(shutil.which("haproxy") is None, reason="HAProxy is not installed")
