@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThread
 
 from natproxy.address import Address
@@ -27,6 +28,7 @@ from natproxy.client import (
 from natproxy.client.twisted import Session as DeferredSession
 from natproxy.client.twisted import connect
 from natproxy.daemon.certificates import upstream_tls
+from natproxy.daemon.listening import ClosingProtocol
 from natproxy.daemon.parts import prepare_certificates
 from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.protocol import parse_command
@@ -190,6 +192,14 @@ async def test_session_on_a_reactor_needs_an_address_and_right_files(places: Pla
         await connect(reactor, "h", tls=TLSOptions("nowhere.pem"))
 
 
+class Closing(Factory):
+    """Accepts connections and aborts them."""
+
+    noisy = False
+    protocol = ClosingProtocol
+    connections: tuple[()] = ()
+
+
 @pytest_twisted.ensureDeferred
 async def test_upstream_that_cannot_be_verified(places: Places) -> None:
     server = file_server(places.files)
@@ -199,8 +209,10 @@ async def test_upstream_that_cannot_be_verified(places: Places) -> None:
         listening_tls(server, places.server, places.client_ca) as (mutual, _),
         listening_tls(file_server(places.files), elsewhere) as (misnamed, _),
         listening(file_server(places.files)) as plain,
+        listening(Closing()) as closing,
     ):
         for behind, options, reason in (
+            (closing, (ca,), "it closed the connection in the handshake"),
             (mutual, (f"trustRoots={places.other.ca}",), "not signed by a trusted authority"),
             (mutual, (ca,), "it requires a client certificate"),
             (
