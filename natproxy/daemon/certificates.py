@@ -18,6 +18,7 @@ from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ServerEndpoint,
     TCP6ServerEndpoint,
+    wrapClientTLS,
 )
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 
@@ -105,7 +106,6 @@ def upstream_tls(reactor: Any, description: str) -> IStreamClientEndpoint:
     :raises CertificateError: if a file cannot be used.
     :raises ImportError: if pyOpenSSL is missing.
     """
-    from natproxy.tls.endpoint import VerifiedEndpoint
     from natproxy.tls.openssl import ClientTLS
 
     arguments, options = split_description(description)
@@ -124,7 +124,7 @@ def upstream_tls(reactor: Any, description: str) -> IStreamClientEndpoint:
         bindAddress=found.get("bindAddress"),
         attemptDelay=ATTEMPT_DELAY,
     )
-    return VerifiedEndpoint(endpoint, ClientTLS(tls, found.get("hostname", host)))
+    return wrapClientTLS(ClientTLS(tls, found.get("hostname", host)), endpoint)
 
 
 def split_description(description: str) -> tuple[list[str], dict[str, str]]:

@@ -46,7 +46,7 @@ class ListeningEndpoint:
     """A server endpoint, described in the syntax of Twisted's ``serverFromString``.
 
     The prefix ``haproxy:`` adds natproxy's own parser of the PROXY header, not Twisted's. With
-    ``haproxy:ssl:``, the header is inside TLS. ``ssl:`` is `natproxy.daemon.certificates`, too.
+    ``haproxy:ssl:``, the header is before TLS. ``ssl:`` is `natproxy.daemon.certificates`, too.
 
     :param reactor: the reactor that accepts connections.
     :param description: an endpoint string, such as ``haproxy:tcp:9000``.
@@ -86,12 +86,12 @@ class ListeningEndpoint:
         The protocols of the connections are those of ``factory``. If neither is needed, the
         factory is returned unchanged.
         """
-        for _ in range(self._headers):
-            factory = cast(IProtocolFactory, HeaderFactory(factory))
         if self.tls is not None:
             from natproxy.server.secure import SecureFactory
 
             factory = cast(IProtocolFactory, SecureFactory(self.tls, False, factory))
+        for _ in range(self._headers):
+            factory = cast(IProtocolFactory, HeaderFactory(factory))
         return factory if self._is_bare else cast(IProtocolFactory, ClosingFactory(factory))
 
 

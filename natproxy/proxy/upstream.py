@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IHandshakeListener, ISSLTransport
 from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from natproxy.address import Address
 from natproxy.nat import NATEntry, Outcome, TranslationExists, TranslationKey
@@ -122,6 +123,7 @@ class UpstreamFactory(ClientFactory):
         )
 
 
+@implementer(IHandshakeListener)
 class UpstreamProtocol(Protocol):
     """An upstream connection: sends one command and passes on one reply.
 
@@ -133,6 +135,8 @@ class UpstreamProtocol(Protocol):
     """The entry; there is none in the state ``NEW``."""
     _relay: SocketRelay
     """The relay of the body; there is none before the state ``BODY``."""
+    _verified = False
+    """Whether the handshake of TLS is complete, if there is TLS."""
     _features: AbilitiesReader
     """Reads the body in the state ``FEATURES``."""
 
@@ -193,6 +197,10 @@ class UpstreamProtocol(Protocol):
         else:
             send_at_once(transport, line)
 
+    def handshakeCompleted(self) -> None:
+        """Note that TLS has verified the server; only now is the command sent to it."""
+        self._verified = True
+
     def dataReceived(self, data: bytes) -> None:
         """Receive bytes of the reply; ignore what follows it."""
         state = self._state
@@ -230,10 +238,11 @@ class UpstreamProtocol(Protocol):
                 )
             # An empty response can mean a server of version 1; a part of a reply cannot.
             text = EMPTY_RESPONSE if state is State.WAITING else _BROKEN_OFF
-            # A server of TLS 1.3 refuses a certificate after the handshake.
             refused = refusal_of(reason.value)
             if refused is not None:
                 text = PROXY_ERROR + NO_TLS + refused
+            elif not self._verified and ISSLTransport.providedBy(self.transport):
+                text = PROXY_ERROR + NO_TLS + "it closed the connection in the handshake"
             self._fail(Outcome.UPSTREAM_GONE, text, BAD_GATEWAY)
 
     # What the table, the deadlines and the relay call.

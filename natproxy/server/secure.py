@@ -35,6 +35,13 @@ class SecureTransport(BufferingTLSTransport):
             plain.write(NEEDS_TLS)
             plain.loseConnection()
 
+    def readConnectionLost(self) -> None:
+        """Close: TLS has no half-close. Behind a PROXY header, a half-close is reported."""
+        cast(ITransport, self.transport).loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """Ignore that everything has been sent; see `readConnectionLost`."""
+
 
 class SecureFactory(TLSMemoryBIOFactory):
     """Adds TLS to the connections of another factory; it refuses those that the other refuses."""

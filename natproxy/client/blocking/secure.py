@@ -173,6 +173,10 @@ class SecureConnection(Connection):
             self.close()
             self._check()
             self._refuse(error)
+        except BaseException:
+            # An interrupted handshake must not be continued by the next command.
+            self.close()
+            raise
         secured.settimeout(self.timeout)
         self._fresh = True
 
@@ -231,6 +235,11 @@ class SecureConnection(Connection):
         assert self._socket is not None
         if self._early:
             return self._exchange is not None
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        decrypted = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()
+        if not decrypted and not poll.poll(0):
+            return False
         try:
             received = self._receive_now(self._socket)
         except OSError:

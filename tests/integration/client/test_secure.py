@@ -11,6 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -370,6 +371,18 @@ class FaultTests(SecureCase):
         session.interrupt()
         thread.join(10)
         self.assertEqual([type(failure) for failure in failures], [Interrupted])
+
+    def test_handshake_that_is_interrupted_is_not_continued(self) -> None:
+        server = self.serve()
+        session = self.session(server.port)
+        with (
+            mock.patch("ssl.SSLSocket.do_handshake", side_effect=KeyboardInterrupt),
+            self.assertRaises(KeyboardInterrupt),
+        ):
+            session.read("a")
+        self.assertEqual(server.versions, [])
+        self.assertEqual(session.read("a"), b"the a")
+        self.assertEqual(len(server.versions), 1)
 
     def test_wait_for_a_reply_is_interrupted(self) -> None:
         session = self.session(self.serve(reply=lambda line: self.hold(line)).port)

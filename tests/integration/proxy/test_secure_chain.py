@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThread
 
 from natproxy.address import Address
@@ -27,8 +28,10 @@ from natproxy.client import (
 from natproxy.client.twisted import Session as DeferredSession
 from natproxy.client.twisted import connect
 from natproxy.daemon.certificates import upstream_tls
+from natproxy.daemon.listening import ClosingProtocol
 from natproxy.daemon.parts import prepare_certificates
 from natproxy.daemon.proxy_config import ProxyConfig
+from natproxy.protocol import parse_command
 from natproxy.proxy.endpoint import EndpointConnector
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.server.certificate import identity_of
@@ -189,6 +192,14 @@ async def test_session_on_a_reactor_needs_an_address_and_right_files(places: Pla
         await connect(reactor, "h", tls=TLSOptions("nowhere.pem"))
 
 
+class Closing(Factory):
+    """Accepts connections and aborts them."""
+
+    noisy = False
+    protocol = ClosingProtocol
+    connections: tuple[()] = ()
+
+
 @pytest_twisted.ensureDeferred
 async def test_upstream_that_cannot_be_verified(places: Places) -> None:
     server = file_server(places.files)
@@ -198,8 +209,10 @@ async def test_upstream_that_cannot_be_verified(places: Places) -> None:
         listening_tls(server, places.server, places.client_ca) as (mutual, _),
         listening_tls(file_server(places.files), elsewhere) as (misnamed, _),
         listening(file_server(places.files)) as plain,
+        listening(Closing()) as closing,
     ):
         for behind, options, reason in (
+            (closing, (ca,), "it closed the connection in the handshake"),
             (mutual, (f"trustRoots={places.other.ca}",), "not signed by a trusted authority"),
             (mutual, (ca,), "it requires a client certificate"),
             (
@@ -359,7 +372,28 @@ async def test_slow_handshake_times_out(places: Places, drip: bool) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_header_of_the_proxy_protocol_inside_of_tls(places: Places) -> None:
+async def test_header_that_the_proxy_sends_is_before_tls(places: Places) -> None:
+    server = file_server(places.files)
+    async with listening_tls(server, places.server, prefix="haproxy:") as (behind, _):
+        proxy = secure_proxy(behind, f"trustRoots={places.authority.ca}")
+        upstreams = proxy.resources.upstreams
+        upstreams.use(upstreams.choose(parse_command(b"LIST")), True)
+        clients: list[Address] = []
+        server.subscribe(lambda finished: clients.append(finished.client))
+        async with listening_tls(proxy, places.server) as (port, _):
+
+            def work(session: Session) -> Any:
+                assert session.read("large") == CONTENT
+                with session.connection() as connection:
+                    assert connection._socket is not None
+                    return connection._socket.getsockname()[:2]
+
+            address = await in_thread(port, places.trusting(), work)
+    assert set(clients) == {Address(*address)}
+
+
+@pytest_twisted.ensureDeferred
+async def test_header_of_a_load_balancer_is_before_tls(places: Places) -> None:
     server = file_server(places.files)
     context = places.trusting()
     async with listening_tls(server, places.server, prefix="haproxy:") as (port, _):
@@ -367,15 +401,14 @@ async def test_header_of_the_proxy_protocol_inside_of_tls(places: Places) -> Non
         def read() -> tuple[bytes, list[Address]]:
             from natproxy.client.blocking.secure import client_context
 
-            with (
-                socket.create_connection((HOST, port), PATIENCE) as plain,
-                client_context(context).wrap_socket(plain, server_hostname=HOST) as client,
-            ):
-                client.sendall(b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 9443\r\nDOWNLOAD sub/01\n")
-                received = client.recv(100)
-                while not received.endswith(b"\n1"):
-                    received += client.recv(100)
-                addresses = [one.client_address for one in server.connections]  # type: ignore[attr-defined]
-                return received, addresses
+            with socket.create_connection((HOST, port), PATIENCE) as plain:
+                plain.sendall(b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 9443\r\n")
+                with client_context(context).wrap_socket(plain, server_hostname=HOST) as client:
+                    client.sendall(b"DOWNLOAD sub/01\n")
+                    received = client.recv(100)
+                    while not received.endswith(b"\n1"):
+                        received += client.recv(100)
+                    addresses = [one.client_address for one in server.connections]  # type: ignore[attr-defined]
+                    return received, addresses
 
         assert await deferToThread(read) == (b"OK 1\n1", [Address("192.0.2.7", 4711)])

@@ -20,6 +20,7 @@ from twisted.internet.endpoints import (
     UNIXClientEndpoint,
     UNIXServerEndpoint,
     connectProtocol,
+    wrapClientTLS,
 )
 from twisted.internet.threads import deferToThreadPool
 
@@ -32,7 +33,6 @@ from natproxy.relay.copy import CopyRelay
 from natproxy.relay.files import CopyingFileRelay
 from natproxy.relay.outbound import UNSENT
 from natproxy.storage import LocalStorage
-from natproxy.tls.endpoint import VerifiedEndpoint
 from natproxy.tls.openssl import ClientTLS
 from natproxy.tls.options import TLSOptions
 from tests.support.certificates import Authority
@@ -68,7 +68,7 @@ class TLS:
 
     def client(self, port: Any) -> Any:
         tls = ClientTLS(TLSOptions(self._authority.ca), "natproxy")
-        return VerifiedEndpoint(TCP4ClientEndpoint(reactor, HOST, port.getHost().port), tls)
+        return wrapClientTLS(tls, TCP4ClientEndpoint(reactor, HOST, port.getHost().port))
 
 
 class TCP:

@@ -18,6 +18,7 @@ from natproxy.daemon.certificates import (
 from natproxy.daemon.endpoints import listening_endpoints, upstream_endpoint
 from natproxy.daemon.listening import ListeningEndpoint
 from natproxy.daemon.parts import prepare_certificates
+from natproxy.server.proxy_header import HeaderFactory
 from natproxy.server.secure import SecureFactory
 from natproxy.settings import SettingError
 from natproxy.tls.files import CertificateError
@@ -103,11 +104,11 @@ class DescriptionTests(CertificatesCase):
 
 
 class SettingTests(CertificatesCase):
-    def test_tls_is_outside_of_the_header(self) -> None:
+    def test_header_is_before_tls(self) -> None:
         endpoint = ListeningEndpoint(self.memory, f"haproxy:{self.described()}")
         wrapped = endpoint.wrap(object())  # type: ignore[arg-type]
-        self.assertIsInstance(wrapped, SecureFactory)
-        self.assertIs(type(wrapped.wrappedFactory).__name__, "HeaderFactory")
+        self.assertIsInstance(wrapped, HeaderFactory)
+        self.assertIsInstance(wrapped.wrappedFactory, SecureFactory)
 
     def test_errors_name_the_setting_and_the_file(self) -> None:
         missing = f"{self.directory}/missing.pem"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
@@ -24,9 +25,9 @@ class SecureFactoryTests(SynchronousTestCase):
         self.tls = ServerTLS(ServerFiles(cert, key))
         self.transport = StringTransport()
 
-    def connect(self) -> Protocol:
+    def connect(self) -> Any:
         factory = SecureFactory(self.tls, False, Factory.forProtocol(Protocol), Clock())
-        protocol: Protocol = factory.buildProtocol(None)
+        protocol = factory.buildProtocol(None)
         protocol.makeConnection(self.transport)
         return protocol
 
@@ -45,6 +46,13 @@ class SecureFactoryTests(SynchronousTestCase):
         protocol = self.connect()
         protocol.dataReceived(CLIENT_HELLO + b"garbage" * 10)
         self.assertNotIn(b"ERR", self.transport.value())
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_half_close_ends_the_connection(self) -> None:
+        protocol = self.connect()
+        protocol.writeConnectionLost()
+        self.assertFalse(self.transport.disconnecting)
+        protocol.readConnectionLost()
         self.assertTrue(self.transport.disconnecting)
 
     def test_connection_that_is_refused_gets_no_tls(self) -> None:
