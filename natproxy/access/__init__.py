@@ -7,7 +7,7 @@ factory before each command, and delays or refuses the command by their verdict.
 from natproxy.access.bandwidth import Bandwidth
 from natproxy.access.caller import Caller, host_of
 from natproxy.access.counts import Counts, Stopped
-from natproxy.access.limits import NO_LIMITS, Limits, ScopeLimits
+from natproxy.access.limits import NO_LIMITS, Limits, ScopeLimits, limit_of
 from natproxy.access.verdict import (
     PROCEED,
     Action,
@@ -35,5 +35,6 @@ __all__ = [
     "delay",
     "ended",
     "host_of",
+    "limit_of",
     "refuse",
 ]

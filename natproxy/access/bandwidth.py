@@ -32,6 +32,9 @@ LEAST = 1024
 MOST = 1 << 20
 """Bytes of a slice, at most: as many as a relay moves at once."""
 
+MOST_OWED = 16 * 1024
+"""Bytes that a connection may write before they are paid for, at most."""
+
 ROUND = 1.0
 """Seconds in which each of the hosts that wait is to get a slice, if they are many."""
 
@@ -77,14 +80,17 @@ class Bandwidth:
     :ivar client: the limit of each host.
     :ivar identity: the limit of each identity.
     :ivar total: the limit of all together.
+    :ivar credit: bytes that a connection may write before they are paid for.
+    :ivar all_full: when the bucket of all together is full again, in seconds of the clock.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
         self.hosts = Accounts()
         self.identities = Accounts()
         self.client = self.identity = self.total = ByteRate.of(None)
+        self.credit = MOST_OWED
         self._clock = clock
-        self._all_full = -math.inf
+        self.all_full = -math.inf
         # What the host that was served last had been served before.
         self._level = 0.0
         self._parked: dict[_Payer, OrderedDict[Meter, Callable[[], object]]] = {}
@@ -110,6 +116,8 @@ class Bandwidth:
         """Set the limits, in bytes a second; ``None`` for no limit."""
         self.client, self.identity = ByteRate.of(client), ByteRate.of(identity)
         self.total = ByteRate.of(total)
+        least = min(self.client.slice, self.identity.slice, self.total.slice)
+        self.credit = min(MOST_OWED, least // 4)
         # The times of those that wait are no longer right.
         self._later, self._ready = [], []
         for payer in self._parked:
@@ -124,20 +132,20 @@ class Bandwidth:
         """Return whether all together are in debt, and a host has had more than its share."""
         return (
             self.total.interval > 0
-            and self._all_full > now
+            and self.all_full > now
             and host.bytes_served > self._level + self.total.slice
         )
 
     def debt(self, now: float) -> float:
         """Return the seconds until all together may move bytes again."""
-        return max(0.0, self._all_full - now)
+        return max(0.0, self.all_full - now)
 
     # Called by meters.
 
     def take(self, payer: _Payer) -> int:
         """Return the bytes that are granted, and paid for; 0 if the payer must wait."""
         now = self._clock.seconds()
-        if self.total.interval and (self._ready or self._all_full > now):
+        if self.total.interval and (self._ready or self.all_full > now):
             return 0
         if self._due(payer, now) > now:
             return 0
@@ -148,18 +156,23 @@ class Bandwidth:
         now = self._clock.seconds()
         least = now - PERIOD
         interval = self.client.interval
-        host = self.hosts.of(payer.host, now)
+        host = self.hosts.by_key.get(payer.host) or self.hosts.of(payer.host, now)
         if interval and payer.host:
-            host.bytes_full = max(host.bytes_full, least) + size * interval
+            full = host.bytes_full
+            host.bytes_full = (full if full > least else least) + size * interval
         interval = self.identity.interval
         if interval and payer.identity is not None:
             identity = self.identities.of(payer.identity, now)
             identity.bytes_full = max(identity.bytes_full, least) + size * interval
         interval = self.total.interval
         if interval:
-            self._all_full = max(self._all_full, least) + size * interval
-            start = max(self._level, host.bytes_served) if size > 0 else host.bytes_served
+            full = self.all_full
+            self.all_full = (full if full > least else least) + size * interval
+            start = host.bytes_served
+            if size > 0 and self._level > start:
+                start = self._level
             host.bytes_served = start + size
+            host.shared_at = now
 
     def park(self, payer: _Payer, meter: Meter, resume: Callable[[], object]) -> None:
         """Call back when bytes have been granted to a meter."""
@@ -234,7 +247,7 @@ class Bandwidth:
             while heap and self._entry.get(heap[0][2]) != heap[0][1]:
                 heappop(heap)
         if self._ready:
-            due = self._all_full if self.total.interval else now
+            due = self.all_full if self.total.interval else now
         if self._later:
             due = min(due, self._later[0][0])
         if due == math.inf:
@@ -258,7 +271,7 @@ class Bandwidth:
         try:
             granted = 0
             while ready and granted < GRANTS:
-                if self.total.interval and self._all_full > now:
+                if self.total.interval and self.all_full > now:
                     break
                 granted += self._grant_first(now)
         finally:
@@ -303,13 +316,14 @@ class Meter:
     :ivar waiting: whether it waits for a grant.
     """
 
-    __slots__ = ("_bandwidth", "_payer", "granted", "waiting")
+    __slots__ = ("_bandwidth", "_owed", "_payer", "granted", "waiting")
 
     def __init__(self, bandwidth: Bandwidth, payer: _Payer) -> None:
         self._bandwidth = bandwidth
         self._payer = payer
         self.granted = 0
         self.waiting = False
+        self._owed = 0
 
     @property
     def budget(self) -> int:
@@ -324,6 +338,8 @@ class Meter:
             return False
         if not self._bandwidth.limited:
             return True
+        if self._owed:
+            self._settle()
         self.granted = self._bandwidth.take(self._payer)
         return self.granted > 0
 
@@ -334,11 +350,20 @@ class Meter:
 
     def charge(self, size: int) -> None:
         """Count bytes that were moved or written, also if they were not granted."""
-        self.granted -= size
-        if self.granted < 0:
+        if self.granted:
+            self.granted -= size
+            if self.granted >= 0:
+                return
             size, self.granted = -self.granted, 0
-            if self._bandwidth.limited:
-                self._bandwidth.pay(self._payer, size)
+        # Short replies are paid for together.
+        self._owed += size
+        if self._owed >= self._bandwidth.credit:
+            self._settle()
+
+    def _settle(self) -> None:
+        size, self._owed = self._owed, 0
+        if self._bandwidth.limited:
+            self._bandwidth.pay(self._payer, size)
 
     def cancel(self) -> None:
         """Wait no longer, and pay back what was granted."""

@@ -17,6 +17,10 @@ SWEPT = 4
 """Accounts that are looked at when one is made: more leave than come."""
 
 
+SHARED = 2.0
+"""Seconds for which it is remembered what an account was served of the shares of all."""
+
+
 class Rate(NamedTuple):
     """How fast a bucket fills, and how much it holds.
 
@@ -53,6 +57,7 @@ class Account:
     :ivar packs: commands of them that pack files.
     :ivar commands_full: when the bucket of commands is full again, in seconds of the clock.
     :ivar bytes_full: when the bucket of bytes is full again, likewise.
+    :ivar shared_at: when it has last been served of what all have together.
     :ivar commands_served: see `natproxy.access.shares.Shares`.
     :ivar bytes_served: likewise.
     """
@@ -66,6 +71,7 @@ class Account:
         "digests",
         "listings",
         "packs",
+        "shared_at",
     )
 
     def __init__(self) -> None:
@@ -75,6 +81,7 @@ class Account:
         self.packs = 0
         self.commands_full = -math.inf
         self.bytes_full = -math.inf
+        self.shared_at = -math.inf
         self.commands_served = 0.0
         self.bytes_served = 0.0
 
@@ -88,7 +95,12 @@ class Account:
 
     def idle(self, now: float) -> bool:
         """Return whether a new account would be no different: nothing is taken."""
-        return not self.commands and self.commands_full <= now and self.bytes_full <= now
+        return (
+            not self.commands
+            and self.commands_full <= now
+            and self.bytes_full <= now
+            and self.shared_at + SHARED <= now
+        )
 
 
 class Accounts:

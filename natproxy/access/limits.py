@@ -65,6 +65,9 @@ class ScopeLimits(NamedTuple):
 
 NO_LIMITS = ScopeLimits()
 
+_SCOPES = frozenset(scope.value for scope in Scope)
+_LIMITS = frozenset(limit.value for limit in Limit)
+
 _WHOSE = {
     Scope.CLIENT: "of this client",
     Scope.IDENTITY: "of this identity",
@@ -224,29 +227,37 @@ class Limits:
             if ours is not None and (excess := ours.excess(identity, kind, now)) is not None:
                 return ours.verdict(excess)
         cost = 1 if verb != _PACK else len(command.name.split())
+        everyone, shares = self._all, self._shares
         if total is not None:
-            everyone = self._all
             if (
                 kind is not None
                 or everyone.commands >= total.commands
                 or everyone.commands_full > now + total.slack
-                or len(self._shares)
-                or self._bandwidth.is_ahead(host, now)
+                or shares.waiting
+                or self._bandwidth.all_full > now
             ):
                 excess = self._excess_of_all(total, host, name, kind, now)
                 if excess is not None:
                     return total.verdict(excess)
             if total.interval:
-                everyone.spend(cost * total.interval, now)
-            host.commands_served = self._shares.serve(name, host.commands_served, cost)
+                full = everyone.commands_full
+                everyone.commands_full = (full if full > now else now) + cost * total.interval
+            host.shared_at = now
+            # As `Shares.serve`, without a call.
+            served, level = host.commands_served, shares.level
+            shares.level = level = served if served > level else level
+            host.commands_served = level + cost
+            if shares.waiting:
+                shares.waiting.pop(name, None)
         if own is not None and own.interval:
-            host.spend(cost * own.interval, now)
+            full = host.commands_full
+            host.commands_full = (full if full > now else now) + cost * own.interval
         if identity is not None:
             if ours is not None and ours.interval:
                 identity.spend(cost * ours.interval, now)
             identity.commands += 1
         host.commands += 1
-        self._all.commands += 1
+        everyone.commands += 1
         if kind is not None:
             self._count(kind, host, identity, 1)
         return PROCEED
@@ -303,3 +314,9 @@ def _number(limit: int | None) -> float:
 
 def _bounds(scope: Scope, limits: ScopeLimits, bytes_slack: float) -> Bounds | None:
     return None if limits == NO_LIMITS else Bounds(scope, limits, bytes_slack)
+
+
+def limit_of(reason: str) -> tuple[str, str] | None:
+    """Return scope and limit of the reason of a verdict; ``None`` if it is not that of a limit."""
+    scope, dot, limit = reason.partition(".")
+    return (scope, limit) if dot and scope in _SCOPES and limit in _LIMITS else None

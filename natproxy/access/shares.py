@@ -19,17 +19,14 @@ class Shares:
     """Which of the clients that wait for one resource is next.
 
     :ivar level: what the client that was served last had been served before that.
+    :ivar waiting: the clients that wait.
     """
 
     def __init__(self) -> None:
         self.level = 0.0
-        self._waiting: dict[str, _Waiting] = {}
+        self.waiting: dict[str, _Waiting] = {}
         # By what was served. An entry holds only if its client still waits with that number.
         self._order: list[tuple[float, str]] = []
-
-    def __len__(self) -> int:
-        """Return the number of clients that wait."""
-        return len(self._waiting)
 
     def start(self, served: float) -> float:
         """Return the number from which a client is served: idling saves nothing."""
@@ -40,19 +37,19 @@ class Shares:
 
         :param served: what the client has been served.
         """
-        if not self._waiting:
+        if not self.waiting:
             return True
         start = self.start(served)
         order = self._order
         while order:
             least, other = order[0]
-            waiting = self._waiting.get(other)
+            waiting = self.waiting.get(other)
             if waiting is None or waiting.served != least:
                 heappop(order)
             elif waiting.until < now:
                 # It has been lost, or waits for something else.
                 heappop(order)
-                del self._waiting[other]
+                del self.waiting[other]
             else:
                 return other == key or start <= least
         return True
@@ -63,12 +60,12 @@ class Shares:
         :param until: in seconds of the clock; unless it is noted again before, it waits no more.
         """
         start = self.start(served)
-        former = self._waiting.get(key)
-        self._waiting[key] = _Waiting(start, until)
+        former = self.waiting.get(key)
+        self.waiting[key] = _Waiting(start, until)
         if former is None or former.served != start:
             heappush(self._order, (start, key))
-            if len(self._order) > 2 * len(self._waiting) + 64:
-                self._order = sorted((one.served, key) for key, one in self._waiting.items())
+            if len(self._order) > 2 * len(self.waiting) + 64:
+                self._order = sorted((one.served, key) for key, one in self.waiting.items())
 
     def serve(self, key: str, served: float, cost: float) -> float:
         """Return what a client has been served after it is served once more.
@@ -77,6 +74,6 @@ class Shares:
         :param cost: of what it gets.
         """
         start = self.level = self.start(served)
-        if self._waiting:
-            self._waiting.pop(key, None)
+        if self.waiting:
+            self.waiting.pop(key, None)
         return start + cost

@@ -91,6 +91,8 @@ def admit(gates: Sequence[Gate], command: Command, client: Caller) -> Verdict:
     :param gates: called in their order. If a later one does not let the command proceed, it has
         ended for those before it.
     """
+    if len(gates) == 1:
+        return gates[0].admit(command, client)
     passed = 0
     try:
         for gate in gates:

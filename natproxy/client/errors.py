@@ -15,6 +15,7 @@ from natproxy.protocol import (
     kind_of,
     parse_error,
     printable,
+    retry_after,
 )
 
 
@@ -55,6 +56,17 @@ class Unavailable(ServerError):
     passing = True
 
 
+class Limited(Unavailable):
+    """The client is over a limit of the server, or the server is overloaded.
+
+    :ivar retry_after: seconds after which the command may be sent again; 0 if the server has
+        stated none.
+    """
+
+    exit_status = 13
+    retry_after: int = 0
+
+
 class NoUpstreamReply(Unavailable):
     """The proxy received no reply line from the file server, or a malformed one."""
 
@@ -89,7 +101,7 @@ class Forbidden(ServerError, PermissionError):
     :ivar denied: the name that is denied, of a command with several; ``None`` if none is named.
     """
 
-    exit_status = 13
+    exit_status = 14
     errno = errno.EACCES
     denied: bytes | None = None
 
@@ -199,6 +211,7 @@ _BY_KIND: dict[ErrorKind, type[ServerError]] = {
     ErrorKind.CHANGED: Changed,
     ErrorKind.UNSUPPORTED: Unsupported,
     ErrorKind.UNAVAILABLE: Unavailable,
+    ErrorKind.LIMITED: Limited,
     ErrorKind.NO_UPSTREAM_REPLY: NoUpstreamReply,
 }
 
@@ -214,6 +227,8 @@ def error_of(reply: bytes, name: bytes = b"") -> ServerError:
     message = printable(text)
     if kind is Changed:
         message = "changed on the server"
+    elif kind is Limited and (seconds := retry_after(text)):
+        message = f"{message.rpartition(' ')[0]}; try again in {seconds} s"
     elif not message:
         message = "the server sent no reason" if code is None else f"error {code}"
     error = kind(f"{printable(name)}: {message}" if name else message)
@@ -223,6 +238,8 @@ def error_of(reply: bytes, name: bytes = b"") -> ServerError:
         with suppress(WireError):
             decoded = decode_name(word)
             error.denied = b"" if decoded == ROOT else decoded
+    if isinstance(error, Limited):
+        error.retry_after = retry_after(text)
     return error
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from natproxy.access.rules import AccessRule
+from natproxy.daemon.limits import LimitSettings, LimitTables
 from natproxy.daemon.logfile import KEPT, LEVEL, LEVELS, SIZE
 from natproxy.daemon.rules import AccessRules, Name, NetworkTexts
 from natproxy.settings import (
@@ -106,6 +107,9 @@ class DaemonConfig:
     :ivar rules_default: ``allow`` or ``deny``, for a command that no rule matches.
     :ivar trusted_proxies: networks from which a PROXY header is accepted; from all, if there are
         none.
+    :ivar limits: how much clients may take: commands, bytes, and so on.
+    :ivar max_delay: seconds for which a command that is over a limit is delayed, before it is
+        refused; 0 to refuse it at once.
     :ivar name: of the daemon, and of its control socket and its journal; ``None`` for
         ``proxy-PORT``, ``files-PORT`` or ``up-PORT``, with the port of the first listener.
     :ivar control: path of the control socket, relative to the working directory; ``none`` for no
@@ -167,6 +171,17 @@ class DaemonConfig:
         (),
         NetworkTexts(),
         "Network from which a PROXY header is accepted (from all); may be repeated.",
+    )
+    limits: LimitSettings = setting(
+        LimitSettings(),
+        LimitTables(),
+        "Limits for each client, for each identity, and for all together.",
+        table_only=True,
+    )
+    max_delay: float = setting(
+        5.0,
+        Seconds(0, 3600),
+        "Seconds for which a command over a limit is delayed before it is refused; 0: at once.",
     )
     name: str | None = setting(
         None,

@@ -19,6 +19,7 @@ from natproxy.daemon.parts import (
     prepare_clients,
     prepare_file_server_timeouts,
     prepare_hiding,
+    prepare_limits,
     prepare_relays,
     prepare_rules,
     prepare_service,
@@ -35,6 +36,7 @@ from natproxy.fileserver.factory import (
 )
 from natproxy.protocol import printable
 from natproxy.relay import Method, PageCache, Relays
+from natproxy.server.gates import LimitGate
 from natproxy.server.threads import Threads
 from natproxy.settings import SettingError
 from natproxy.storage import LocalStorage
@@ -167,6 +169,7 @@ def make_file_server(
             partial(prepare_rules, factory),
             partial(prepare_hiding, served.directory),
             partial(prepare_trusted_proxies, factory),
+            partial(prepare_limits, LimitGate(factory)),
             partial(prepare_relays, relays, RELAYS),
             partial(prepare_file_server_timeouts, factory),
             observation.prepare,

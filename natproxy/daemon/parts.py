@@ -22,6 +22,7 @@ from natproxy.proxy.endpoint import connector_for
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.relay import Method, Relays
 from natproxy.server.factory import CommandFactory
+from natproxy.server.gates import LimitGate
 from natproxy.storage import LocalStorage
 
 
@@ -73,6 +74,11 @@ def prepare_trusted_proxies(factory: CommandFactory, config: DaemonConfig) -> Ef
         factory.trusted_proxies = networks
 
     return apply
+
+
+def prepare_limits(gate: LimitGate, config: DaemonConfig) -> Effect:
+    """Prepare how much clients may take."""
+    return lambda: gate.set(*config.limits, config.max_delay)
 
 
 def prepare_relays(

@@ -13,6 +13,7 @@ from natproxy.daemon.endpoints import listening_endpoints, upstream_endpoint
 from natproxy.daemon.options import DaemonOptions, parameters_of
 from natproxy.daemon.parts import (
     prepare_clients,
+    prepare_limits,
     prepare_proxy_timeouts,
     prepare_relays,
     prepare_rules,
@@ -28,6 +29,7 @@ from natproxy.proxy.endpoint import connector_for
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.relay import Method, Relays
 from natproxy.server.admission import share_of
+from natproxy.server.gates import LimitGate
 from natproxy.server.threads import Threads
 
 RELAYS = {"auto": Method.AUTO, "copy": Method.COPY, "splice": Method.KERNEL}
@@ -88,6 +90,7 @@ def make_proxy(
             partial(prepare_clients, factory, capacity, share_of),
             partial(prepare_rules, factory),
             partial(prepare_trusted_proxies, factory),
+            partial(prepare_limits, LimitGate(factory)),
             partial(prepare_relays, relays, RELAYS),
             partial(prepare_proxy_timeouts, factory),
             partial(prepare_upstream, factory, reactor),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.application.service import Service
@@ -13,10 +13,12 @@ from twisted.internet.interfaces import IDelayedCall
 
 import twisted
 from natproxy import __version__
+from natproxy.access import limit_of
 from natproxy.metrics.families import (
     Family,
     Histogram,
     Kind,
+    Sample,
     counter,
     gauge,
     histogram,
@@ -30,6 +32,9 @@ from natproxy.server.factory import CommandFactory
 
 DELAY_INTERVAL = 1.0
 """Seconds between two measurements of the reactor's delay."""
+
+LIMITED_CLIENTS = 10
+"""Clients that ``/v1/status`` lists because they were over a limit: the last ones."""
 
 DELAYS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 """Upper bounds of the buckets of delays."""
@@ -128,6 +133,25 @@ class DaemonMetrics(Service, ABC):
                 "rule",
                 self._denied(),
             ),
+            Family(
+                f"{prefix}_limited",
+                Kind.COUNTER,
+                "Commands refused because they are over a limit",
+                ("scope", "limit"),
+                _samples(factory.counts.refused),
+            ),
+            Family(
+                f"{prefix}_delayed",
+                Kind.COUNTER,
+                "Commands delayed because they are over a limit",
+                ("scope", "limit"),
+                _samples(factory.counts.delayed),
+            ),
+            gauge(
+                f"{prefix}_connections_delayed",
+                "Connections whose next command is delayed",
+                len(factory.delays),
+            ),
             gauge(
                 f"{prefix}_connections_waiting",
                 "Connections whose commands wait for a later turn of the reactor",
@@ -152,6 +176,26 @@ class DaemonMetrics(Service, ABC):
     def _denied(self) -> dict[str, float | Any]:
         gate = self._factory.rules
         return {**dict.fromkeys(gate.rules.deciders, 0), **gate.denied}
+
+    def _limits(self) -> dict[str, Any]:
+        counts, now = self._factory.counts, self.clock.seconds()
+        return {
+            "waiting": len(self._factory.delays),
+            "delayed": {reason: n for reason, n in counts.delayed.items() if limit_of(reason)},
+            "refused": {reason: n for reason, n in counts.refused.items() if limit_of(reason)},
+            "clients": [
+                {
+                    "client": client.host or "unix",
+                    "identity": client.identity,
+                    "delayed": client.delayed,
+                    "refused": client.refused,
+                    "limit": client.reason,
+                    "age": now - client.at,
+                }
+                for client in counts.clients()
+                if limit_of(client.reason)
+            ][:LIMITED_CLIENTS],
+        }
 
     def _relay_families(self) -> list[Family]:
         prefix, tallies = self.prefix, self._relays.tallies
@@ -194,5 +238,12 @@ class DaemonMetrics(Service, ABC):
                 for kind, t in self._relays.tallies.items()
                 if t.begun
             },
+            "limits": self._limits(),
             "reactor_delay": self.delay.buckets().json(),
         }
+
+
+def _samples(counts: Mapping[str, int]) -> list[Sample]:
+    """Return the counts of limits with their two labels."""
+    found = ((limit_of(reason), count) for reason, count in counts.items())
+    return [(labels, count) for labels, count in found if labels is not None]

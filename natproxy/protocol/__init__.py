@@ -52,6 +52,7 @@ from natproxy.protocol.errors import (
     forbidden_text,
     kind_of,
     parse_error,
+    retry_after,
 )
 from natproxy.protocol.features import (
     MAX_ABILITIES,
@@ -206,4 +207,5 @@ __all__ = [
     "parse_range",
     "printable",
     "relayed_abilities",
+    "retry_after",
 ]

@@ -39,6 +39,8 @@ _REPLY_HEADER = "reply header"
 """Words of the proxy's messages about a header that it could not parse."""
 
 _NAME = b"name="
+_RETRY_AFTER = re.compile(rb" retry-after=([1-9][0-9]{0,8})\Z")
+
 _CODED_ERROR = re.compile(rb"([1-5][0-9]{2})(?: (.*))?")
 
 
@@ -69,6 +71,8 @@ class ErrorKind(enum.Enum):
     """The server does not implement the verb."""
     UNAVAILABLE = "unavailable"
     """A temporary failure of the server, of the proxy, or of the file server behind it."""
+    LIMITED = "limited"
+    """The client is over a limit: a temporary failure too; see `retry_after`."""
     NO_UPSTREAM_REPLY = "no upstream reply"
     """A temporary failure too: the file server sent the proxy no header, or a malformed one.
 
@@ -80,7 +84,7 @@ _KINDS = {
     FORBIDDEN: ErrorKind.FORBIDDEN,
     NOT_FOUND: ErrorKind.NOT_FOUND,
     CHANGED: ErrorKind.CHANGED,
-    TOO_MANY_REQUESTS: ErrorKind.UNAVAILABLE,
+    TOO_MANY_REQUESTS: ErrorKind.LIMITED,
     BAD_GATEWAY: ErrorKind.UNAVAILABLE,
     UNAVAILABLE: ErrorKind.UNAVAILABLE,
     GATEWAY_TIMEOUT: ErrorKind.UNAVAILABLE,
@@ -106,6 +110,16 @@ def parse_error(error: bytes) -> tuple[int | None, bytes]:
     return (None, error) if coded is None else (int(coded[1]), coded[2] or b"")
 
 
+def retry_after(message: bytes) -> int:
+    """Return the seconds after which a limited client may send its command again.
+
+    :param message: of the error reply, after its code; it ends with ``retry-after=SECONDS``.
+    :return: 0 if the message has none.
+    """
+    found = _RETRY_AFTER.search(message)
+    return 0 if found is None else int(found[1])
+
+
 def kind_of(code: int | None, message: bytes) -> ErrorKind:
     """Return the kind of an error reply.
 
@@ -120,6 +134,8 @@ def kind_of(code: int | None, message: bytes) -> ErrorKind:
             return ErrorKind.FORBIDDEN
         if text == UNKNOWN_COMMAND:
             return ErrorKind.UNSUPPORTED
+        if retry_after(message):
+            return ErrorKind.LIMITED
         if text != EMPTY_RESPONSE and not text.startswith(PROXY_ERROR):
             return ErrorKind.OTHER
     elif code != BAD_GATEWAY:

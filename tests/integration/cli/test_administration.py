@@ -240,6 +240,21 @@ class StatusTests(ObservedCase):
             },
             "counters": {
                 "clients": {"now": 3, "limit": 5000, "refused": {"clients": 0, "host": 7}},
+                "limits": {
+                    "waiting": 2,
+                    "delayed": {"client.commands": 7},
+                    "refused": {"client.commands": 1, "total.digests": 3},
+                    "clients": [
+                        {
+                            "client": "10.0.0.1",
+                            "identity": "alice",
+                            "delayed": 7,
+                            "refused": 0,
+                            "limit": "client.commands",
+                            "age": 3.0,
+                        }
+                    ],
+                },
                 "reactor_delay": {"bounds": [1], "counts": [2], "sum": 0.5},
             },
             "ring": {"first": 1, "next": 9},
@@ -268,6 +283,10 @@ class StatusTests(ObservedCase):
                 "upstream:   127.0.0.1:9001",
                 "clients:    1,234 of 5,000 at most, draining",
                 "refused:    7 host",
+                "limits:     2 commands are delayed now",
+                "            client.commands: 7 delayed, 1 refused",
+                "            total.digests: 3 refused",
+                "            10.0.0.1 (alice): 7 delayed, client.commands, 3s ago",
                 "in flight:  5",
                 "commands:   12,345 ended, 5.0 kB sent",
                 "            GET: 12,343 completed, 2 killed, 5.0 kB sent",

@@ -21,6 +21,7 @@ from natproxy.client.errors import (
     Forbidden,
     GaveUp,
     Interrupted,
+    Limited,
     ListingIncomplete,
     LocalError,
     NotFound,
@@ -48,7 +49,7 @@ class ErrorOfTests(SynchronousTestCase):
             (b"unknown command", Unsupported, "unknown command"),
             (b"412 changed etag=abc", Changed, "changed on the server"),
             (b"412", Changed, "changed on the server"),
-            (b"429 too many", Unavailable, "too many"),
+            (b"429 too many", Limited, "too many"),
             (b"503 unavailable", Unavailable, "unavailable"),
             (b"502 broken", Unavailable, "broken"),
             (b"504 the server was silent", Unavailable, "the server was silent"),
@@ -108,7 +109,7 @@ class DownloadErrorTests(SynchronousTestCase):
     def test_error_keeps_its_kind_and_code(self) -> None:
         error = error_of(b"429 not now")
         named = download_error(error, b"a", 5)
-        self.assertEqual((type(named), getattr(named, "code", None)), (Unavailable, 429))
+        self.assertEqual((type(named), getattr(named, "code", None)), (Limited, 429))
         self.assertEqual(
             str(named), "a: not now; what was received is kept, and the same command continues it"
         )
@@ -162,7 +163,7 @@ class KindTests(SynchronousTestCase):
             8: (Changed,),
             9: (LocalError,),
             11: (DeletionRefused,),
-            13: (Forbidden,),
+            14: (Forbidden,),
             130: (Interrupted,),
         }
         for status, kinds in statuses.items():
