@@ -63,7 +63,7 @@ class Limited(Unavailable):
         stated none.
     """
 
-    exit_status = 14
+    exit_status = 13
     retry_after: int = 0
 
 
@@ -107,7 +107,7 @@ class Forbidden(ServerError, PermissionError):
     :ivar denied: the name that is denied, of a command with several; ``None`` if none is named.
     """
 
-    exit_status = 13
+    exit_status = 14
     errno = errno.EACCES
     denied: bytes | None = None
 

@@ -70,11 +70,6 @@ def prepare_clients(
     return apply
 
 
-def prepare_limits(gate: LimitGate, config: DaemonConfig) -> Effect:
-    """Prepare how much clients may take."""
-    return lambda: gate.set(*config.limits, config.max_delay)
-
-
 def prepare_rules(factory: CommandFactory, config: DaemonConfig) -> Effect:
     """Prepare the rules by which commands are allowed or denied."""
     rules = Rules(config.rules, config.rules_default == "allow")
@@ -89,6 +84,11 @@ def prepare_trusted_proxies(factory: CommandFactory, config: DaemonConfig) -> Ef
         factory.trusted_proxies = networks
 
     return apply
+
+
+def prepare_limits(gate: LimitGate, config: DaemonConfig) -> Effect:
+    """Prepare how much clients may take."""
+    return lambda: gate.set(*config.limits, config.max_delay)
 
 
 def prepare_relays(

@@ -20,7 +20,8 @@ from tests.support.manual import section
 
 TYPED = {
     *("N", "PATTERN", "RATE", "SECONDS", "DURATION", "TIME", "WORKER:SEQ", "WORD"),
-    *("ADDRESS", "HOST:PORT", "HOST[:PORT]", "[ADDRESS:]PORT", "ENDPOINT", "CLIENT", "WHEN"),
+    ("CLIENT", "COMMAND", "WHEN"),
+    *("ADDRESS", "HOST:PORT", "HOST[:PORT]", "[ADDRESS:]PORT", "ENDPOINT"),
 }
 """Values that have no completion; the values of all other options are completed."""
 

@@ -7,7 +7,6 @@ from argparse import ArgumentParser, Namespace
 
 from natproxy.cli.command import Command
 from natproxy.cli.options import CONFIG_FILE, add_control_options, add_json_option
-from natproxy.client.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,6 +54,8 @@ class Config(Command):
         add_control_options(parser)
 
     def run(self, arguments: Namespace, sessions: Sessions) -> int:
+        from natproxy.client.errors import UsageError
+
         file: str | None = arguments.config
         if arguments.action == "diff":
             return _diff(arguments, sessions)
@@ -87,6 +88,8 @@ def _decide(arguments: Namespace, sessions: Sessions) -> int:
 
     :raises UsageError: if an argument is missing, or has no meaning here.
     """
+    from natproxy.client.errors import UsageError
+
     if arguments.action != "check":
         raise UsageError(f"config {arguments.action}: --as is for config check")
     if arguments.daemon == CLIENT:
@@ -119,6 +122,8 @@ def _diff(arguments: Namespace, sessions: Sessions) -> int:
     :raises UsageError: if there is an option for settings that the daemon has not been started
         with.
     """
+    from natproxy.client.errors import UsageError
+
     for option in ("config", "daemon"):
         if getattr(arguments, option) is not None:
             raise UsageError(

@@ -117,7 +117,7 @@ class GetTests(DenyingCase):
         status, _, err = self.main(
             "get", "--server", server.server_address, *names, "-o", directory
         )
-        self.assertEqual(status, 13, err)
+        self.assertEqual(status, 14, err)
         saved = sorted(
             os.path.relpath(os.path.join(at, name), directory)
             for at, _, found in os.walk(directory)

@@ -163,7 +163,7 @@ class KindTests(SynchronousTestCase):
             8: (Changed,),
             9: (LocalError,),
             11: (DeletionRefused,),
-            13: (Forbidden,),
+            14: (Forbidden,),
             130: (Interrupted,),
         }
         for status, kinds in statuses.items():

@@ -316,7 +316,7 @@ class LimitedTests(SynchronousTestCase):
         error = error_of(b"429 too many commands of this client retry-after=7", b"a")
         assert isinstance(error, Limited)
         self.assertEqual(str(error), "a: too many commands of this client; try again in 7 s")
-        self.assertEqual((error.retry_after, error.exit_status, error.passing), (7, 14, True))
+        self.assertEqual((error.retry_after, error.exit_status, error.passing), (7, 13, True))
 
 
 class ProgressTests(RetrierCase):
