@@ -10,7 +10,8 @@ Without the setting ``log``, twistd writes its own log, which has whole seconds.
 
 from twisted.internet import reactor
 
-from natproxy.daemon.config import FileServerConfig, without_options
+from natproxy.daemon.config import without_options
+from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.fileserver import make_file_server
 from natproxy.daemon.log_options import open_log
 from natproxy.daemon.service import exit_on_error, make_application

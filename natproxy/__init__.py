@@ -2,7 +2,8 @@
 
 The packages from the ground up, and what each holds. Imports run down this list only:
 
-- ``kernel``, ``address``, ``metadata``, ``settings``, ``toml``: what several packages use.
+- ``kernel``, ``address``, ``metadata``, ``settings``, ``toml``, ``toml_values``: what several
+  packages use.
 - ``protocol``: the grammar of commands and replies, without I/O.
 - ``nat``: the translation table and its events.
 - ``relay``: how the bytes of a body are moved.

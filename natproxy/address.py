@@ -8,10 +8,17 @@ from typing import NamedTuple
 DEFAULT_PORT = 9000
 """The port of a server whose address names none."""
 
+SECURE_PORT = 9443
+"""The port of a server with TLS whose address names none."""
+
 FIRST_STAND_IN_PORT = 65_536
 """The first number that represents a port where there is none."""
 
 SCHEME = "natproxy://"
+SECURE_SCHEME = "natproxys://"
+"""The scheme of a server with TLS."""
+
+SCHEMES = (SCHEME, SECURE_SCHEME)
 
 _PORT = re.compile("[0-9]{1,5}")
 _SCHEME = re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
@@ -47,25 +54,30 @@ class Address(NamedTuple):
     port: int
 
     @classmethod
-    def parse(cls, text: str) -> Address:
+    def parse(cls, text: str, default_port: int = DEFAULT_PORT) -> Address:
         """Parse ``HOST:PORT``, ``HOST``, ``[IPV6]:PORT`` or ``natproxy://HOST:PORT``.
 
         A zone may follow an IPv6 address as ``%eth0``, or as ``%25eth0`` as in a URL.
-        Without a port, it is `DEFAULT_PORT`.
+        With the scheme ``natproxys``, the server must be connected to by TLS, which the result
+        does not state: see `natproxy.client.url.parse_server`.
 
+        :param default_port: of an address that names none; with ``natproxys``, it is
+            `SECURE_PORT`.
         :raises AddressError: if the text has none of these forms; it is a ``ValueError``.
         """
         place = text
         scheme = scheme_of(text)
         if scheme:
-            if scheme != SCHEME:
+            if scheme not in SCHEMES:
                 raise AddressError(text, "HOST:PORT or natproxy://HOST:PORT is needed")
-            place, _, path = text[len(SCHEME) :].partition("/")
+            if scheme == SECURE_SCHEME:
+                default_port = SECURE_PORT
+            place, _, path = text[len(scheme) :].partition("/")
             if path:
                 raise AddressError(text, "names a path; HOST:PORT alone is meant here")
         host, colon, port = place.rpartition(":")
         if not colon or place.endswith("]"):
-            host, port = place, str(DEFAULT_PORT)
+            host, port = place, str(default_port)
         if host.startswith("[") and host.endswith("]"):
             host = _ENCODED_ZONE.sub(r"\1%\2", host[1:-1])
         elif _BARE_IPV6.fullmatch(host):
@@ -86,3 +98,17 @@ def scheme_of(text: str) -> str:
     """Return the scheme of a URL with ``://``, in lower case; empty if there is none."""
     scheme = _SCHEME.match(text)
     return "" if scheme is None else scheme[0].lower()
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is a numeric loopback address."""
+    if not host.startswith(("127.", "::")):
+        return False
+    from ipaddress import ip_address
+
+    try:
+        parsed = ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    return bool((mapped or parsed).is_loopback)

@@ -16,6 +16,9 @@ from natproxy.toml_values import to_toml
 
 T = TypeVar("T")
 
+SECRET = "[redacted]"  # noqa: S105  # no password
+"""What is shown in place of a secret value."""
+
 LONGEST_SHOWN = 80
 """Characters of a wrong value that a message shows."""
 
@@ -65,9 +68,11 @@ class Rule(Generic[T]):
     """Converts and checks the values of a setting.
 
     :ivar unit: the unit of the value, as shown to people; may be empty.
+    :ivar secret: whether no message may show the value.
     """
 
     unit = ""
+    secret = False
 
     def parse(self, text: str) -> T:
         """Return the value that the text of an option or an environment variable stands for.
@@ -83,9 +88,13 @@ class Rule(Generic[T]):
         """
         raise NotImplementedError
 
+    def plain(self, value: T) -> object:
+        """Return a value as TOML and JSON have it: texts, numbers, lists and tables of them."""
+        return value
+
     def show(self, value: T) -> str:
-        """Return a value as `to_toml` does."""
-        return to_toml(value)
+        """Return a value as it is written in a TOML file."""
+        return to_toml(self.plain(value))
 
 
 class Seconds(Rule[float]):
@@ -236,6 +245,10 @@ class Setting(NamedTuple):
     :ivar variable: the name of the environment variable.
     :ivar default: the value if no source has one.
     :ivar otherwise: what is used if there is no value at all, in words; may be empty.
+    :ivar table_only: whether the value is a table or a list of tables, which only a file can have:
+        there is no option, and the variable is empty. The rule's ``check`` takes a value of TOML,
+        or one that it has returned; its ``ValueError`` begins with the dotted key below the
+        daemon's table: ``rules[0].action "x": must be …``.
     """
 
     key: str
@@ -243,6 +256,7 @@ class Setting(NamedTuple):
     variable: str
     default: object = None
     otherwise: str = ""
+    table_only: bool = False
 
     @property
     def field(self) -> str:
@@ -251,14 +265,15 @@ class Setting(NamedTuple):
 
     @property
     def option(self) -> str:
-        """The option of the command line."""
-        return f"--{self.key}"
+        """The option of the command line; the key, if there is none."""
+        return self.key if self.table_only else f"--{self.key}"
 
 
 class Table(NamedTuple):
     """A table of a TOML file.
 
-    :ivar path: the path of the file.
+    :ivar path: the path of the file; empty for a table within a value, whose setting names the
+        file.
     :ivar name: the name of the table; empty for the keys at the top of the file.
     :ivar values: its keys and their values.
     """
@@ -269,7 +284,8 @@ class Table(NamedTuple):
 
     def place(self, key: str) -> str:
         """Return the file and the dotted path of a key, for messages and `Source`."""
-        return f"{self.path}: {self.name}.{key}" if self.name else f"{self.path}: {key}"
+        dotted = f"{self.name}.{key}" if self.name else key
+        return f"{self.path}: {dotted}" if self.path else dotted
 
 
 class Found(NamedTuple):
@@ -313,26 +329,43 @@ def resolve(
             )
         if setting.key in options:
             candidates.append(_option(setting, options[setting.key]))
-        elif text := environment.get(setting.variable):
+        elif setting.variable and (text := environment.get(setting.variable)):
             candidates.append(Found(text, Source(ENVIRONMENT, setting.variable)))
         for value, source in candidates:
             try:
                 result = Found(_value(setting.rule, value, source), source)
             except ValueError as error:
-                shown = to_toml(value) if source.kind == FILE else value
-                if isinstance(shown, list):
-                    # The values of an option that is repeated.
-                    shown = " ".join(map(str, shown))
-                shown = str(shown)
-                if len(shown) > LONGEST_SHOWN:
-                    shown = f"{shown[: LONGEST_SHOWN - 1]}…"
-                wrong.append(f"{source.label} {shown}: {error}")
+                wrong.append(wrong_value(setting, value, source, error))
         found[setting.field] = result
     if table is not None:
         wrong.extend(unknown_keys(table, known or [setting.key for setting in settings]))
     if wrong:
         raise SettingError(*wrong)
     return found
+
+
+def wrong_value(setting: Setting, value: object, source: Source, error: ValueError) -> str:
+    """Return the message for a value that a rule refuses: where it is, the value, and the reason.
+
+    :param error: of the rule.
+    """
+    if setting.table_only:
+        # The rule names what is wrong inside the value.
+        return f"{source.label.removesuffix(setting.key)}{error}" if source.name else str(error)
+    shown = to_toml(value) if source.kind == FILE else value
+    if setting.rule.secret:
+        shown = SECRET
+    if isinstance(shown, list):
+        # The values of an option that is repeated.
+        shown = " ".join(map(str, shown))
+    shown = shortened(str(shown))
+    label = setting.option if source == DEFAULT else source.label
+    return f"{label} {shown}: {error}"
+
+
+def shortened(text: str) -> str:
+    """Return the text of a value for a message: at most `LONGEST_SHOWN` characters of it."""
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 1]}…"
 
 
 def unknown_keys(table: Table, known: Collection[str]) -> Iterator[str]:

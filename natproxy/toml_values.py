@@ -1,4 +1,8 @@
-"""Values as they are written in a TOML file, for messages and reports."""
+"""Values as TOML text, for messages and reports; see `natproxy.toml` for files.
+
+The command line imports this module when it starts, so this module imports nothing that is slow to
+import.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ LONGEST_DECIMAL = 4096
 def to_toml(value: object) -> str:
     """Return a value as it is written in a TOML file, for messages and reports.
 
-    ``None`` becomes ``none``, and a table ``{…}``: neither is TOML.
+    ``None`` becomes ``none``, which is not TOML.
     """
     if value is None:
         return "none"
@@ -35,5 +39,11 @@ def to_toml(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(to_toml(one) for one in value)}]"
     if isinstance(value, Mapping):
-        return "{…}"
+        inner = (f"{key_to_toml(str(key))} = {to_toml(one)}" for key, one in value.items())
+        return f"{{{', '.join(inner)}}}"
     return str(value)
+
+
+def key_to_toml(key: str) -> str:
+    """Return a key as it is written in a TOML file: in quotes only if it needs them."""
+    return key if re.fullmatch("[A-Za-z0-9_-]+", key) else to_toml(key)

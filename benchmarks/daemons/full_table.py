@@ -12,8 +12,8 @@ from typing import Any
 from twisted.internet import reactor as installed
 
 from natproxy.address import Address
-from natproxy.daemon.config import ProxyConfig
 from natproxy.daemon.proxy import make_proxy
+from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.nat import TranslationKey
 from natproxy.protocol import parse_command
 from natproxy.proxy.factory import ProxyFactory

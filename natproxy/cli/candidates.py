@@ -11,13 +11,15 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from natproxy.address import SCHEME, Address
+from natproxy.address import Address, scheme_of
 from natproxy.cli.context import resolve
 from natproxy.cli.encoding import remote_name
+from natproxy.client.authentication import Token
 from natproxy.client.blocking.session import Session
-from natproxy.client.errors import ClientError, UsageError
-from natproxy.client.url import is_url, parse_server
+from natproxy.client.errors import ClientError, LocalError, UsageError
+from natproxy.client.url import Server, is_url, parse_server
 from natproxy.protocol import DIRECTORY
+from natproxy.tls.options import TLSOptions
 
 TIMEOUT = 1.5
 """Seconds to wait for a server."""
@@ -37,15 +39,25 @@ class RemoteNames:
 
     :param timeout: seconds to wait for the server.
     :param clock: returns seconds since any origin.
+    :param tls: how to verify the server; ``None`` for no TLS.
+    :param token: for the server; ``None`` if there is none.
+    :raises UsageError: if a file of ``tls`` cannot be used.
     """
 
     def __init__(
-        self, server: Address, timeout: float = TIMEOUT, clock: Callable[[], float] = time.monotonic
+        self,
+        server: Address,
+        timeout: float = TIMEOUT,
+        clock: Callable[[], float] = time.monotonic,
+        tls: TLSOptions | None = None,
+        token: Token | None = None,
     ) -> None:
         self._server = server
+        self._tls = tls
+        self._token = token
         self._timeout = timeout
         self._clock = clock
-        self._session = Session(server, timeout)
+        self._session = Session(server, timeout, tls=tls, token=token)
         self._pages: dict[tuple[bytes, bytes], tuple[float, list[bytes]]] = {}
         # Held during requests: the next thread most often needs the same names.
         self._lock = threading.Lock()
@@ -81,7 +93,7 @@ class RemoteNames:
             names = []
             # A new session determines the version again: a slow server may be faster then.
             self._session.close()
-            self._session = Session(self._server, self._timeout)
+            self._session = Session(self._server, self._timeout, tls=self._tls, token=self._token)
         self._pages[directory, after] = (self._clock(), names)
         return names
 
@@ -100,11 +112,23 @@ class ManyNames:
     """The names on several servers, each with a session of its own.
 
     :param timeout: seconds to wait for each server.
+    :param tls: whether every server needs TLS.
+    :param options: how servers with TLS are verified.
+    :param token_of: returns the token for a server.
     """
 
-    def __init__(self, timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self,
+        timeout: float = TIMEOUT,
+        tls: bool = False,
+        options: TLSOptions = TLSOptions(),  # noqa: B008  # it is immutable
+        token_of: Callable[[Server], Token | None] = lambda _: None,
+    ) -> None:
+        self._token_of = token_of
         self._timeout = timeout
-        self._servers: dict[Address, RemoteNames] = {}
+        self._tls = tls
+        self._options = options
+        self._servers: dict[Server, RemoteNames] = {}
 
     def starting_with(
         self, typed: str, server: str, directories_only: bool = False, directory: bytes = b""
@@ -118,21 +142,22 @@ class ManyNames:
         base = ""
         path = typed
         if is_url(typed):
-            server, slash, path = typed[len(SCHEME) :].partition("/")
+            scheme = scheme_of(typed)
+            place, slash, path = typed[len(scheme) :].partition("/")
             if not slash:
                 return
+            server = scheme + place
             base = typed[: len(typed) - len(path)]
             directory = b""
         # What was typed up to its last slash stays as it is.
         head, last = path[: path.rfind("/") + 1], path[path.rfind("/") + 1 :]
         try:
-            where = parse_server(server)
-        except UsageError:
+            names = self._names_on(parse_server(server, self._tls))
+        except (UsageError, LocalError):
             return
         above = resolve(remote_name(head), directory)
         if above:
             above += b"/"
-        names = self._servers.setdefault(where, RemoteNames(where, self._timeout))
         for name in names.starting_with(above + remote_name(last)):
             if name.endswith(b"/") or not directories_only:
                 below = name[len(above) :]
@@ -146,6 +171,15 @@ class ManyNames:
         """Close all connections."""
         for names in self._servers.values():
             names.close()
+
+    def _names_on(self, server: Server) -> RemoteNames:
+        names = self._servers.get(server)
+        if names is None:
+            tls = self._options if server.tls else None
+            token = self._token_of(server)
+            names = RemoteNames(server.address, self._timeout, tls=tls, token=token)
+            self._servers[server] = names
+        return names
 
 
 def local_names(prefix: str, directories_only: bool = False) -> list[str]:

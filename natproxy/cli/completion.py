@@ -7,10 +7,11 @@ import sys
 from argparse import Action, ArgumentParser, Namespace
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, TextIO
 
 from natproxy.cli.candidates import ManyNames
-from natproxy.cli.context import configure
+from natproxy.cli.context import configure, tls_options, token_of
 from natproxy.cli.encoding import argument_for
 from natproxy.cli.options import (
     COLUMNS,
@@ -78,13 +79,14 @@ def complete(
 def remote_paths(prefix: str, action: Action, parsed_args: Namespace, **_: object) -> list[str]:
     """Return the paths on the server that begin with a prefix, as words of the locale."""
     try:
-        server = configure(parsed_args).server
+        settings = configure(parsed_args)
     except UsageError:
         # A broken configuration is reported when the command runs.
         return []
-    names = ManyNames(TIMEOUT)
+    tokens = partial(token_of, settings)
+    names = ManyNames(TIMEOUT, settings.tls, tls_options(settings), tokens)
     directories = action.metavar == REMOTE_DIRECTORY
-    found = map(argument_for, names.starting_with(prefix, server, directories))
+    found = map(argument_for, names.starting_with(prefix, settings.server, directories))
     # A name with characters that the locale lacks cannot be typed.
     return [each for each in found if each is not None]
 

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from natproxy.address import Address
 from natproxy.cli.encoding import remote_name
 from natproxy.cli.output import write_line
 from natproxy.client.config import SETTINGS, load_client_config
 from natproxy.client.context import Closing
 from natproxy.client.errors import UsageError
-from natproxy.client.url import parse_path, parse_server
+from natproxy.client.url import Server, parse_path, parse_server
 
 # Commands that use no server's connection need none of these.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from natproxy.client.authentication import Token
     from natproxy.client.blocking.session import Session
     from natproxy.client.retry import Retrier, RetryPolicy
+    from natproxy.tls.options import TLSOptions
 
 
 def configure(arguments: Namespace) -> Namespace:
@@ -36,12 +37,19 @@ def configure(arguments: Namespace) -> Namespace:
     }
     config = load_client_config(specified)
     settings = {setting.field: getattr(config, setting.field) for setting in SETTINGS}
-    return Namespace(**{**vars(arguments), **settings})
+    return Namespace(**{**vars(arguments), **settings}, tls_option=_tls_option(specified))
+
+
+def _tls_option(specified: Mapping[str, object]) -> str:
+    """Return an option that has an effect with TLS only; empty if none is specified."""
+    options = (f"--{name}" for name in ("ca", "cert", "key", "insecure") if specified.get(name))
+    return next(options, "")
 
 
 def settings_of(arguments: Namespace) -> dict[str, object]:
     """Return the settings of the client in configured arguments."""
-    return {setting.field: getattr(arguments, setting.field) for setting in SETTINGS}
+    settings = {setting.field: getattr(arguments, setting.field) for setting in SETTINGS}
+    return {**settings, "tls_option": arguments.tls_option}
 
 
 class Sessions(Closing):
@@ -57,7 +65,7 @@ class Sessions(Closing):
         self.complain: Callable[[str], object] = complain
         self.prompting = False
         self.directory: bytes | None = None
-        self._sessions: dict[Address, Session] = {}
+        self._sessions: dict[Server, Session] = {}
 
     def close(self) -> None:
         """Close all of them."""
@@ -70,7 +78,7 @@ class Sessions(Closing):
         :param arguments: see `configure`.
         :raises UsageError: if the server or a time-out is invalid.
         """
-        return self._with(parse_server(arguments.server), arguments)
+        return self._with(parse_server(arguments.server, arguments.tls), arguments)
 
     def targets(self, arguments: Namespace, paths: Sequence[str]) -> tuple[Session, list[bytes]]:
         """Return the session and the names of the files that a command's paths stand for.
@@ -83,10 +91,12 @@ class Sessions(Closing):
         servers = set()
         names = []
         for path in paths:
-            server, path = parse_path(path)
+            server, path = parse_path(path, arguments.tls)
             name = remote_name(path)
             names.append(as_name(self.absolute(name) if server is None else name))
-            servers.add(parse_server(arguments.server) if server is None else server)
+            if server is None:
+                server = parse_server(arguments.server, arguments.tls)
+            servers.add(server)
         if len(servers) > 1:
             raise UsageError("paths on different servers: one at a time")
         if not servers:
@@ -105,16 +115,61 @@ class Sessions(Closing):
         # A path may be written as one of a local file, such as "./-a": no name there is ".".
         return b"/".join(each for each in path.split(b"/") if each != b".")
 
-    def _with(self, server: Address, arguments: Namespace) -> Session:
+    def _with(self, server: Server, arguments: Namespace) -> Session:
         from natproxy.client.blocking.session import Session
         from natproxy.client.retry import check_timeout
 
         check_timeout("--timeout", arguments.timeout)
         check_timeout("--connect-timeout", arguments.connect_timeout)
-        session = self._sessions.setdefault(server, Session(server))
+        session = self._sessions.get(server)
+        if session is None:
+            tls = tls_options(arguments) if server.tls else None
+            if tls is None and arguments.tls_option:
+                raise UsageError(
+                    f"{arguments.tls_option} needs TLS: specify --tls, or write natproxys://"
+                )
+            token = token_of(arguments, server)
+            session = self._sessions[server] = Session(server.address, tls=tls, token=token)
+            if tls is not None and tls.insecure:
+                self.complain(
+                    f"{server.address}: the certificate is not checked (--insecure):"
+                    " anyone in between can read and change everything"
+                )
         session.timeout = arguments.timeout
         session.connect_timeout = arguments.connect_timeout
         return session
+
+
+def tls_options(arguments: Namespace) -> TLSOptions:
+    """Return how a server with TLS is verified, and what is shown to it.
+
+    :param arguments: see `configure`.
+    """
+    from natproxy.tls.options import TLSOptions
+
+    return TLSOptions(arguments.ca, arguments.cert, arguments.key, arguments.insecure)
+
+
+def token_of(arguments: Namespace, server: Server) -> Token | None:
+    """Return the token for a server; ``None`` if there is none.
+
+    A token belongs to the server of ``--server``: a URL that names another one must not get it.
+
+    :param arguments: see `configure`.
+    :raises UsageError: if its file cannot be used.
+    """
+    if arguments.token is None and arguments.token_file is None:
+        return None
+    try:
+        if parse_server(arguments.server, arguments.tls).address != server.address:
+            return None
+    except UsageError:
+        # Paths that are URLs need no other server.
+        return None
+    from natproxy.client.authentication import read_token
+
+    token: Token = arguments.token or read_token(arguments.token_file)
+    return token.allowed(arguments.token_plain)
 
 
 def resolve(path: bytes, directory: bytes) -> bytes:

@@ -128,6 +128,44 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         help="longest time to connect, in seconds (default: 10)",
     )
+    add_tls_options(parser)
+
+
+def add_tls_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of TLS, as `add_server_options` does."""
+    parser.add_argument(
+        "--tls",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="connect by TLS, as for natproxys:// (default port: 9443)",
+    )
+    for option, help_ in (
+        ("--ca", "file with the certificates of trusted authorities (default: the system's)"),
+        ("--cert", "file with the certificate that is shown to the server"),
+        ("--key", "file with the private key of --cert (default: it is in the same file)"),
+    ):
+        parser.add_argument(
+            option, metavar=CONFIG_FILE, type=nonempty, default=argparse.SUPPRESS, help=help_
+        )
+    parser.add_argument(
+        "--insecure",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="accept any certificate of the server, with a warning each time",
+    )
+    parser.add_argument(
+        "--token-file",
+        metavar=CONFIG_FILE,
+        default=argparse.SUPPRESS,
+        help="file with the token for the server (default: $NATPROXY_TOKEN or the configuration"
+        " file)",
+    )
+    parser.add_argument(
+        "--token-plain",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="send the token to another host even without TLS, where others can read it",
+    )
 
 
 def add_retry_options(parser: argparse.ArgumentParser, retry_for: float | None = None) -> None:

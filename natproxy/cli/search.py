@@ -12,7 +12,7 @@ from natproxy.client.errors import NotFound, TooManyEntries, UsageError
 from natproxy.client.listing import require_inside
 from natproxy.client.retry import Retrier
 from natproxy.client.transfer.pattern import Glob
-from natproxy.client.url import has_wildcard
+from natproxy.pattern import has_wildcard
 from natproxy.protocol import DIRECTORY, FILE, UNREAD, Entry, Metadata, printable
 
 MOST_MATCHES = 1_000_000

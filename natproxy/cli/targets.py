@@ -12,7 +12,7 @@ from natproxy.cli.context import Sessions, retrier_of
 from natproxy.cli.encoding import local_path
 from natproxy.client.blocking.session import Session
 from natproxy.client.errors import LocalError, UsageError
-from natproxy.client.url import has_wildcard
+from natproxy.pattern import has_wildcard
 from natproxy.protocol import Metadata
 
 

@@ -17,6 +17,7 @@ reads the translations of a daemon.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from natproxy.address import Address
+    from natproxy.client.authentication import Token
     from natproxy.client.blocking.connection import Connection
     from natproxy.client.blocking.reply import Reply
     from natproxy.client.errors import (
@@ -26,16 +27,20 @@ if TYPE_CHECKING:
         ConnectionBroken,
         DeletionRefused,
         DigestMismatch,
+        Forbidden,
         GaveUp,
         Interrupted,
         InvalidQuery,
+        Limited,
         ListingIncomplete,
         LocalError,
         NoDaemon,
         NotFound,
         NotUnderstood,
         ServerError,
+        TLSError,
         TooManyEntries,
+        Unauthorized,
         Unavailable,
         Unsupported,
         UsageError,
@@ -43,7 +48,8 @@ if TYPE_CHECKING:
     from natproxy.client.events import Event, Phase, Progress
     from natproxy.client.retry import RetryPolicy
     from natproxy.client.session import Session, connect
-    from natproxy.client.url import parse_server, parse_url
+    from natproxy.client.url import Server, parse_server, parse_url
+    from natproxy.tls.options import TLSOptions
 
 __all__ = [
     "Address",
@@ -55,9 +61,11 @@ __all__ = [
     "DeletionRefused",
     "DigestMismatch",
     "Event",
+    "Forbidden",
     "GaveUp",
     "Interrupted",
     "InvalidQuery",
+    "Limited",
     "ListingIncomplete",
     "LocalError",
     "NoDaemon",
@@ -67,9 +75,14 @@ __all__ = [
     "Progress",
     "Reply",
     "RetryPolicy",
+    "Server",
     "ServerError",
     "Session",
+    "TLSError",
+    "TLSOptions",
+    "Token",
     "TooManyEntries",
+    "Unauthorized",
     "Unavailable",
     "Unsupported",
     "UsageError",
@@ -88,6 +101,7 @@ _MODULES = {
     "ConnectionBroken": "natproxy.client.errors",
     "DeletionRefused": "natproxy.client.errors",
     "DigestMismatch": "natproxy.client.errors",
+    "Forbidden": "natproxy.client.errors",
     "GaveUp": "natproxy.client.errors",
     "Interrupted": "natproxy.client.errors",
     "InvalidQuery": "natproxy.client.errors",
@@ -97,18 +111,24 @@ _MODULES = {
     "NotFound": "natproxy.client.errors",
     "NotUnderstood": "natproxy.client.errors",
     "ServerError": "natproxy.client.errors",
+    "TLSError": "natproxy.client.errors",
     "TooManyEntries": "natproxy.client.errors",
+    "Limited": "natproxy.client.errors",
+    "Unauthorized": "natproxy.client.errors",
     "Unavailable": "natproxy.client.errors",
     "Unsupported": "natproxy.client.errors",
     "UsageError": "natproxy.client.errors",
+    "Token": "natproxy.client.authentication",
     "Event": "natproxy.client.events",
     "Phase": "natproxy.client.events",
     "Progress": "natproxy.client.events",
     "RetryPolicy": "natproxy.client.retry",
     "Session": "natproxy.client.session",
     "connect": "natproxy.client.session",
+    "Server": "natproxy.client.url",
     "parse_server": "natproxy.client.url",
     "parse_url": "natproxy.client.url",
+    "TLSOptions": "natproxy.tls.options",
 }
 """The modules of the names above."""
 

@@ -5,21 +5,24 @@ The file is ``$XDG_CONFIG_HOME/natproxy/config.toml`` (by default
 the names of the options. An option overrides an environment variable, that overrides the file,
 and the file overrides the default. All values of the file must be valid, those that are
 overridden as well. Without a file, this costs one ``stat``.
-
-There is no key for a certificate authority: the command line has no TLS.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from natproxy.client.errors import UsageError
 from natproxy.settings import (
+    DEFAULT,
+    ENVIRONMENT,
+    FILE,
     OPTION,
+    SECRET,
     Flag,
     Found,
     Rule,
@@ -27,11 +30,17 @@ from natproxy.settings import (
     SettingError,
     Source,
     Table,
+    Text,
     WholeNumber,
     resolve,
 )
 
+if TYPE_CHECKING:
+    from natproxy.client.authentication import Token
+
 DEFAULT_SERVER = "127.0.0.1:9000"
+
+_RANKS = {OPTION: 0, ENVIRONMENT: 1, FILE: 2, DEFAULT.kind: 3}
 
 VARIABLE = "NATPROXY_CONFIG"
 """The environment variable that names the file."""
@@ -110,6 +119,34 @@ class Duration(Rule[float]):
         return "inf" if value == math.inf else super().show(value)
 
 
+class Path(Rule[str]):
+    """The path of a local file; ``~`` at its beginning is a home directory."""
+
+    def check(self, value: object) -> str:
+        """Return a path; see `Rule`."""
+        return os.path.expanduser(Text().check(value))
+
+
+class Secret(Rule["Token"]):
+    """A token, which no message and no output shows."""
+
+    unit = "token"
+    secret = True
+
+    def check(self, value: object) -> Token:
+        """Return the token of a text; see `Rule`."""
+        from natproxy.client.authentication import Token
+
+        if isinstance(value, str):
+            with suppress(UsageError):
+                return Token(value)
+        raise ValueError("must be one word of at most 256 printable ASCII characters")
+
+    def plain(self, value: Token) -> object:
+        """Return what is shown in place of a token; see `Rule`."""
+        return SECRET
+
+
 SETTINGS = (
     Setting("server", Server(), "NATPROXY_SERVER", DEFAULT_SERVER),
     Setting("timeout", Timeout(), "NATPROXY_TIMEOUT", 60.0),
@@ -117,6 +154,14 @@ SETTINGS = (
     Setting("retry-for", Duration(), "NATPROXY_RETRY_FOR"),
     Setting("retries", WholeNumber(0, 1000), "NATPROXY_RETRIES"),
     Setting("wait", Flag(), "NATPROXY_WAIT", False),
+    Setting("tls", Flag(), "NATPROXY_TLS", False),
+    Setting("ca", Path(), "NATPROXY_CA", otherwise="the system's authorities"),
+    Setting("cert", Path(), "NATPROXY_CERT"),
+    Setting("key", Path(), "NATPROXY_KEY"),
+    Setting("insecure", Flag(), "NATPROXY_INSECURE", False),
+    Setting("token", Secret(), "NATPROXY_TOKEN"),
+    Setting("token-file", Path(), "NATPROXY_TOKEN_FILE"),
+    Setting("token-plain", Flag(), "NATPROXY_TOKEN_PLAIN", False),
 )
 """All settings of the client."""
 
@@ -132,6 +177,14 @@ class ClientConfig(NamedTuple):
         every command that retries; ``None``: the command's own default.
     :ivar retries: consecutive failures before giving up; ``None`` for any number.
     :ivar wait: whether a server that has never been connected to is waited for.
+    :ivar tls: whether every server needs TLS, whatever the scheme of its URL is.
+    :ivar ca: path of the trusted authorities; see `natproxy.tls.options.TLSOptions`.
+    :ivar cert: path of the certificate to show.
+    :ivar key: path of its private key.
+    :ivar insecure: whether any certificate of the server is accepted.
+    :ivar token: for ``server``; see `natproxy.client.authentication.Authentication`.
+    :ivar token_file: path of the file that has the token, if ``token`` is ``None``.
+    :ivar token_plain: whether it may be sent to another host without TLS that verifies the server.
     :ivar sources: where each value comes from, by its name in this class.
     """
 
@@ -141,6 +194,14 @@ class ClientConfig(NamedTuple):
     retry_for: float | None
     retries: int | None
     wait: bool
+    tls: bool
+    ca: str | None
+    cert: str | None
+    key: str | None
+    insecure: bool
+    token: Token | None
+    token_file: str | None
+    token_plain: bool
     sources: Mapping[str, Source]
 
 
@@ -220,7 +281,26 @@ def _resolve(
     for setting in SETTINGS:
         if setting.field in options:
             found[setting.field] = Found(options[setting.field], Source(OPTION, setting.option))
+    _choose_token(found, table)
     return found
+
+
+def _choose_token(found: dict[str, Found], table: Table | None) -> None:
+    """Leave one of the token and its file, as they may be of different sources.
+
+    :raises SettingError: if the token is in a file that other users can read.
+    """
+    token, file = found["token"].source, found["token_file"].source
+    if _RANKS[file.kind] < _RANKS[token.kind]:
+        found["token"] = Found(None, DEFAULT)
+    elif token.kind != DEFAULT.kind:
+        found["token_file"] = Found(None, DEFAULT)
+    if found["token"].source.kind == FILE and table is not None:
+        mode = stat.S_IMODE(os.stat(table.path).st_mode)
+        if mode & (stat.S_IRGRP | stat.S_IROTH):
+            raise SettingError(
+                f"{token.label}: other users can read the file (mode {mode:04o}): chmod go-rwx"
+            )
 
 
 def _table(environment: Mapping[str, str], file: str | None) -> Table | None:

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+from contextlib import suppress
 from typing import Any, ClassVar
 
-from natproxy.protocol import ErrorKind, kind_of, parse_error, printable
+from natproxy.protocol import (
+    ROOT,
+    ErrorKind,
+    WireError,
+    decode_name,
+    denied_word,
+    kind_of,
+    parse_error,
+    printable,
+    retry_after,
+)
 
 
 class ClientError(Exception):
@@ -44,8 +56,25 @@ class Unavailable(ServerError):
     passing = True
 
 
+class Limited(Unavailable):
+    """The client is over a limit of the server, or the server is overloaded.
+
+    :ivar retry_after: seconds after which the command may be sent again; 0 if the server has
+        stated none.
+    """
+
+    exit_status = 13
+    retry_after: int = 0
+
+
 class NoUpstreamReply(Unavailable):
     """The proxy received no reply line from the file server, or a malformed one."""
+
+
+class Unauthorized(ClientError):
+    """The server does not accept the client's token."""
+
+    exit_status = 12
 
 
 class UsageError(ClientError):
@@ -72,6 +101,17 @@ class NotFound(ServerError):
     exit_status = 3
 
 
+class Forbidden(ServerError, PermissionError):
+    """A rule of the server, or of a proxy before it, denies the command to this client.
+
+    :ivar denied: the name that is denied, of a command with several; ``None`` if none is named.
+    """
+
+    exit_status = 14
+    errno = errno.EACCES
+    denied: bytes | None = None
+
+
 class CannotConnect(ClientError):
     """The connection to the server could not be made.
 
@@ -84,6 +124,15 @@ class CannotConnect(ClientError):
     def __init__(self, message: str, server: str = "") -> None:
         super().__init__(message)
         self.server = server
+
+
+class TLSError(CannotConnect):
+    """There is no TLS with the server: a certificate is refused, or one side has no TLS.
+
+    Unlike other failures to connect, it is permanent.
+    """
+
+    passing = False
 
 
 class NoDaemon(CannotConnect):
@@ -173,9 +222,12 @@ class Interrupted(ClientError):
 _BY_KIND: dict[ErrorKind, type[ServerError]] = {
     ErrorKind.OTHER: ServerError,
     ErrorKind.NOT_FOUND: NotFound,
+    ErrorKind.FORBIDDEN: Forbidden,
     ErrorKind.CHANGED: Changed,
+    ErrorKind.UNAUTHORIZED: ServerError,
     ErrorKind.UNSUPPORTED: Unsupported,
     ErrorKind.UNAVAILABLE: Unavailable,
+    ErrorKind.LIMITED: Limited,
     ErrorKind.NO_UPSTREAM_REPLY: NoUpstreamReply,
 }
 
@@ -191,11 +243,19 @@ def error_of(reply: bytes, name: bytes = b"") -> ServerError:
     message = printable(text)
     if kind is Changed:
         message = "changed on the server"
+    elif kind is Limited and (seconds := retry_after(text)):
+        message = f"{message.rpartition(' ')[0]}; try again in {seconds} s"
     elif not message:
         message = "the server sent no reason" if code is None else f"error {code}"
     error = kind(f"{printable(name)}: {message}" if name else message)
     error.code = code
     error.name = name
+    if isinstance(error, Limited):
+        error.retry_after = retry_after(text)
+    if isinstance(error, Forbidden) and (word := denied_word(text)) is not None:
+        with suppress(WireError):
+            decoded = decode_name(word)
+            error.denied = b"" if decoded == ROOT else decoded
     return error
 
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 from natproxy.client.errors import (
     ClientError,
     ConnectionBroken,
+    Forbidden,
     NotFound,
     Unavailable,
     UsageError,
@@ -23,6 +24,7 @@ from natproxy.protocol import (
     DIRECTORY,
     FILE,
     FILE_NOT_FOUND,
+    FORBIDDEN,
     LARGEST_PACK,
     ROOT,
     UNAVAILABLE,
@@ -283,7 +285,9 @@ class GetWhole(Request[bytes]):
 def pack_steps(names: Iterable[str | bytes]) -> Steps[list[PackRecord]]:
     """Request several small files, by as many commands as are needed.
 
-    :return: a record for each name, in order; the data are ``bytes``.
+    :return: a record for each name, in order; the data are ``bytes``. A name that a rule denies
+        has the code `FORBIDDEN`.
+    :raises Forbidden: if the command is denied whatever the names.
     :raises UsageError: if a single name was passed, which would be taken apart.
     """
     if isinstance(names, (str, bytes)):
@@ -291,12 +295,32 @@ def pack_steps(names: Iterable[str | bytes]) -> Steps[list[PackRecord]]:
     records: list[PackRecord] = []
     for group in grouped_names((_packed_name(name), 0) for name in names):
         rest = group
+        denied: set[bytes] = set()
         while rest:
-            received: list[PackRecord] = yield Pack(rest)
+            wanted = [name for name in rest if name not in denied]
+            received: list[PackRecord] = []
+            if wanted:
+                try:
+                    received = yield Pack(wanted)
+                except Forbidden as error:
+                    # One name denies the whole command: each such reply excludes one more.
+                    if error.denied is None or error.denied not in wanted:
+                        raise
+                    denied.add(error.denied)
+                    continue
             # A view would keep the whole reply in memory.
-            records += (record._replace(data=bytes(record.data)) for record in received)
-            rest = rest[len(received) :]
+            following = iter([record._replace(data=bytes(record.data)) for record in received])
+            while rest:
+                record = _denied_record(rest[0]) if rest[0] in denied else next(following, None)
+                if record is None:
+                    break
+                records.append(record)
+                rest = rest[1:]
     return records
+
+
+def _denied_record(name: bytes) -> PackRecord:
+    return PackRecord(name, None, b"", FORBIDDEN)
 
 
 def _packed_name(name: str | bytes) -> bytes:

@@ -9,7 +9,14 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
-from natproxy.client.errors import CannotConnect, ClientError, GaveUp, Interrupted, UsageError
+from natproxy.client.errors import (
+    CannotConnect,
+    ClientError,
+    GaveUp,
+    Interrupted,
+    Limited,
+    UsageError,
+)
 from natproxy.client.rate import MINIMUM_RATE, RATE_WINDOW
 
 FIRST_DELAY = 0.5
@@ -17,6 +24,9 @@ FIRST_DELAY = 0.5
 
 LONGEST_DELAY = 30.0
 """Seconds between two attempts at most, varied by up to half."""
+
+LONGEST_LIMITED = 300.0
+"""Seconds to wait at most because a server requires it."""
 
 RETRY_FOR = 1800.0
 """Seconds without progress after which a download fails, by default."""
@@ -324,7 +334,11 @@ class Retrier:
         if left <= 0:
             seconds = format_duration(policy.retry_for)
             raise _exhausted(error, f"{seconds} without progress") from error
-        return min(left, backoff(count))
+        delay = backoff(count)
+        if isinstance(error, Limited) and error.retry_after:
+            # Not all at the same moment.
+            delay = max(delay, min(error.retry_after, LONGEST_LIMITED) + backoff(1))
+        return min(left, delay)
 
 
 def _exhausted(error: ClientError, limit: str) -> GaveUp:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from natproxy.client.authentication import Token
 from natproxy.client.blocking.session import Session as CommandSession
 from natproxy.client.events import Progress, ignore_event
 from natproxy.client.requests import as_name
 from natproxy.client.retry import RETRY_FOR, Cancellation, RetryPolicy
 from natproxy.client.url import parse_server
+from natproxy.tls.options import TLSOptions
 
 if TYPE_CHECKING:
     from natproxy.client.transfer.request import DownloadOptions
@@ -98,14 +100,26 @@ def download(
     return Download(session, request, options, progress, cancellation).run().path
 
 
-def connect(server: str, timeout: float = 60.0, connect_timeout: float | None = None) -> Session:
+def connect(
+    server: str,
+    timeout: float = 60.0,
+    connect_timeout: float | None = None,
+    tls: TLSOptions | None = None,
+    token: Token | str | None = None,
+) -> Session:
     """Return a session with a server, once a connection to it has been made.
 
-    :param server: ``HOST:PORT``, ``HOST``, ``[IPV6]:PORT`` or ``natproxy://HOST:PORT``.
+    :param server: ``HOST:PORT``, ``HOST``, ``[IPV6]:PORT``, ``natproxy://HOST:PORT``, or
+        ``natproxys://HOST:PORT`` for TLS.
     :param timeout: seconds to wait for each piece of a reply.
     :param connect_timeout: seconds to wait for a connection: see `Session`.
-    :raises CannotConnect: if there is no connection.
+    :param tls: how to verify the server, and what to show it: `TLSOptions()` is TLS with the
+        system's authorities, as ``natproxys`` alone is.
+    :param token: to send before the first command of each connection: see `Session`.
+    :raises CannotConnect: if there is no connection; `TLSError` if a certificate is refused.
     """
-    session = Session(parse_server(server), timeout, connect_timeout)
+    address, secure = parse_server(server, tls is not None)
+    tls = TLSOptions() if secure and tls is None else tls
+    session = Session(address, timeout, connect_timeout, tls, token)
     session.connect()
     return session

@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
-from natproxy.address import FIRST_STAND_IN_PORT, SCHEME, Address, scheme_of
+from typing import NamedTuple
+
+from natproxy.address import (
+    DEFAULT_PORT,
+    FIRST_STAND_IN_PORT,
+    SCHEMES,
+    SECURE_PORT,
+    SECURE_SCHEME,
+    Address,
+    scheme_of,
+)
 from natproxy.client.errors import UsageError
 
 
-def parse_server(text: str) -> Address:
+class Server(NamedTuple):
+    """A server, as an option or a URL names it.
+
+    :ivar address: where it listens.
+    :ivar tls: whether connections to it need TLS.
+    """
+
+    address: Address
+    tls: bool
+
+
+def parse_server(text: str, tls: bool = False) -> Server:
     """Parse a server's address; see `natproxy.address.Address.parse`.
 
+    :param tls: whether TLS is needed, whatever the scheme is; ``natproxys`` always needs it.
     :raises UsageError: if it is malformed.
     """
+    tls = tls or scheme_of(text) == SECURE_SCHEME
     try:
-        return Address.parse(text)
+        return Server(Address.parse(text, SECURE_PORT if tls else DEFAULT_PORT), tls)
     except ValueError as error:
         raise UsageError(str(error)) from error
 
@@ -27,35 +50,33 @@ def check_server(server: Address) -> None:
 
 
 def is_url(text: str) -> bool:
-    """Return whether a text is a URL with the scheme ``natproxy``."""
-    return scheme_of(text) == SCHEME
+    """Return whether a text is a URL with the scheme ``natproxy`` or ``natproxys``."""
+    return scheme_of(text) in SCHEMES
 
 
-def parse_path(text: str) -> tuple[Address | None, str]:
+def parse_path(text: str, tls: bool = False) -> tuple[Server | None, str]:
     """Parse a path on the server, or a URL that names the server as well.
 
+    :param tls: as of `parse_server`.
     :return: the server, ``None`` if none is named, and the path.
     :raises UsageError: for a URL with another scheme: no path on a server contains ``//``.
     """
     if not scheme_of(text):
         return None, text
-    return parse_url(text)
+    return parse_url(text, tls)
 
 
-def parse_url(text: str) -> tuple[Address, str]:
-    """Parse ``natproxy://HOST:PORT/PATH``.
+def parse_url(text: str, tls: bool = False) -> tuple[Server, str]:
+    """Parse ``natproxy://HOST:PORT/PATH`` or ``natproxys://HOST:PORT/PATH``.
 
     The path is literal: ``%41`` is not decoded to ``A``.
 
+    :param tls: as of `parse_server`.
     :return: the server and the path below its served directory.
     :raises UsageError: if it is malformed.
     """
-    place, _, path = text[len(SCHEME) :].partition("/")
+    scheme = scheme_of(text)
+    place, _, path = text[len(scheme) :].partition("/")
     if not is_url(text) or not place:
         raise UsageError(f"{text!r}: natproxy://HOST:PORT/PATH is needed")
-    return parse_server(place), path
-
-
-def has_wildcard(text: bytes) -> bool:
-    """Return whether a text, taken as a pattern, may match anything else than itself."""
-    return any(mark in text for mark in (b"*", b"?", b"["))
+    return parse_server(place, tls or scheme == SECURE_SCHEME), path

@@ -151,11 +151,12 @@ class EventLines:
         ).encode("ascii")
 
     def _share(self, serial: int, started: int, route: Route) -> tuple[str, str, str]:
-        client, client_port, nat, nat_port, upstream, upstream_port, verb, text = route
+        client, client_port, nat, nat_port, upstream, upstream_port, verb, text, identity = route
         name, files, others = parse_packed(text)
         shared = (
             _time(started),
-            f'"client":{_text(client)},"client_port":{client_port},"identity":null'
+            f'"client":{_text(client)},"client_port":{client_port}'
+            f',"identity":{"null" if identity is None else quoted(identity)}'
             f',"nat":{"null" if nat is None else _text(nat)}'
             f',"nat_port":{_number(nat_port)}'
             f',"upstream":{"null" if upstream is None else _text(upstream)}'

@@ -72,7 +72,7 @@ class LocalTable:
         first = self._ring.first_row(entry, self._wall_clock(), now)
         route = first[ROUTE]
         assert route is not None
-        client, client_port, nat, nat_port, upstream, upstream_port, verb, text = route
+        client, client_port, nat, nat_port, upstream, upstream_port, verb, text, identity = route
         name, files, others = parse_packed(text)
         proxy, worker, boot = self._ring.origin
         # By position: with `_replace` of the row's record it takes three times as long.
@@ -90,7 +90,7 @@ class LocalTable:
             None,
             client,
             client_port,
-            None,
+            identity,
             nat,
             nat_port,
             upstream,

@@ -1,9 +1,13 @@
-"""The settings of the two daemons, as frozen records: `ProxyConfig` and `FileServerConfig`.
+"""The settings that both daemons have, and how the settings of a daemon are loaded and compared.
+
+The frozen records of the daemons are `natproxy.daemon.proxy_config.ProxyConfig` and
+`natproxy.daemon.fileserver_config.FileServerConfig`.
 
 Each field states once the rule for its value, its help text, and whether a reload may change
 it. Options, environment variables and the keys of a file follow from its name: ``idle_timeout``
 of the proxy is ``--idle-timeout``, ``NATPROXY_PROXY_IDLE_TIMEOUT``, and ``idle-timeout`` in the
-table ``[proxy]``. One file may have the tables of both daemons; each reads its own.
+table ``[proxy]``. One file may have the tables of both daemons; each reads its own. A value that is
+a table or a list of tables is in the file only: there is no option and no variable for it.
 """
 
 from __future__ import annotations
@@ -14,12 +18,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from natproxy.daemon.logfile import KEPT, SIZE
-from natproxy.daemon.rules import Name, Size, TimeSpan
+from natproxy.access.rules import AccessRule
+from natproxy.daemon.limits import LimitSettings, LimitTables
+from natproxy.daemon.logfile import KEPT, LEVEL, LEVELS, SIZE
+from natproxy.daemon.rules import AccessRules, Name, NetworkTexts
 from natproxy.settings import (
     DEFAULT,
     ENVIRONMENT,
     Choice,
+    Flag,
     Rule,
     Seconds,
     Setting,
@@ -31,20 +38,23 @@ from natproxy.settings import (
     WholeNumber,
     resolve,
     unknown_keys,
+    wrong_value,
 )
 from natproxy.toml import read_toml
 
 Config = TypeVar("Config", bound="DaemonConfig")
-
-ALL_NAMES = "all"
-"""The value of ``journal_names`` for all names of commands that name several files."""
 
 TABLES = ("proxy", "fileserver")
 """The tables that a file may have."""
 
 
 def setting(
-    default: object, rule: Rule[Any], summary: str, reloadable: bool = True, shown: str = ""
+    default: object,
+    rule: Rule[Any],
+    summary: str,
+    reloadable: bool = True,
+    shown: str = "",
+    table_only: bool = False,
 ) -> Any:
     """Return a field of a config.
 
@@ -52,22 +62,34 @@ def setting(
     :param summary: the help text of the option.
     :param reloadable: whether a reload may change the value while the daemon runs.
     :param shown: the default in words, if its value does not show it.
+    :param table_only: whether only a file has the value, as of
+        `natproxy.settings.Setting.table_only`.
     """
     return field(
         default=default,
-        metadata={"rule": rule, "summary": summary, "reloadable": reloadable, "shown": shown},
+        metadata={
+            "rule": rule,
+            "summary": summary,
+            "reloadable": reloadable,
+            "shown": shown,
+            "table_only": table_only,
+        },
     )
 
 
-class Difference(NamedTuple):
-    """Which fields of two configs differ; see `diff`.
+class Loaded(NamedTuple):
+    """How a config was loaded; see `DaemonConfig.load_again`.
 
-    :ivar reloadable: fields whose new value a running daemon may take.
-    :ivar fixed: fields whose new value has an effect after a restart only.
+    :ivar options: values by their keys.
+    :ivar environment: the variables that are settings.
+    :ivar file: the path of the file, if there was one.
+    :ivar values: what the fields were then, except those that a program has overridden.
     """
 
-    reloadable: tuple[str, ...]
-    fixed: tuple[str, ...]
+    options: Mapping[str, object]
+    environment: Mapping[str, str]
+    file: str | None
+    values: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +104,13 @@ class DaemonConfig:
     :ivar drain: seconds that commands in flight may take when the daemon stops.
     :ivar max_clients: clients at once; ``None`` for `natproxy.server.admission.CLIENTS`, or as
         many as there are descriptors for.
+    :ivar limits: how much clients may take: commands, bytes, and so on.
+    :ivar max_delay: seconds for which a command that is over a limit is delayed, before it is
+        refused; 0 to refuse it at once.
+    :ivar rules: by which commands are allowed or denied, in order.
+    :ivar rules_default: ``allow`` or ``deny``, for a command that no rule matches.
+    :ivar trusted_proxies: networks from which a PROXY header is accepted; from all, if there are
+        none.
     :ivar name: of the daemon, and of its control socket and its journal; ``None`` for
         ``proxy-PORT``, ``files-PORT`` or ``up-PORT``, with the port of the first listener.
     :ivar control: path of the control socket, relative to the working directory; ``none`` for no
@@ -89,14 +118,20 @@ class DaemonConfig:
     :ivar web: endpoints of the page and the metrics; none by default.
     :ivar web_hosts: names that a request to them may have as its host, besides addresses and
         ``localhost``.
+    :ivar tokens: path of the file with the tokens that ``AUTH`` accepts; ``None`` for no ``AUTH``.
+    :ivar auth_plain: whether tokens are accepted from other hosts without TLS.
     :ivar log: path of the log file, relative to the working directory; ``-`` for standard
         output, ``None`` for the log of ``twistd``.
     :ivar access_log: path of the file with a line for each command, relative to the working
         directory; ``-`` for standard output, ``None`` for none.
+    :ivar log_level: the least level of the events that the daemon's own log has.
     :ivar log_size: MiB from which the log file is rotated; 0 for never.
     :ivar log_keep: rotated log files that are kept.
     :ivar sources: where each value comes from, by the field's name; a field that is missing has
         its default. Configs are compared without it.
+    :ivar directory: what relative paths are relative to: the working directory when the config was
+        loaded first, which the daemon may have left. Configs are compared without it.
+    :ivar loaded: how it was loaded; ``None`` if a program has made it of values. Likewise.
     :raises SettingError: if a value is wrong.
     """
 
@@ -122,6 +157,34 @@ class DaemonConfig:
         WholeNumber(1, unit="clients"),
         "Clients at once (10000, or fewer if there are not descriptors for so many).",
         shown="10000",
+    )
+    limits: LimitSettings = setting(
+        LimitSettings(),
+        LimitTables(),
+        "Limits for each client, for each identity, and for all together.",
+        table_only=True,
+    )
+    max_delay: float = setting(
+        5.0,
+        Seconds(0, 3600),
+        "Seconds for which a command over a limit is delayed before it is refused; 0: at once.",
+    )
+    rules: tuple[AccessRule, ...] = setting(
+        (),
+        AccessRules(),
+        "Rules by which commands are allowed or denied, in order.",
+        shown="no rules",
+        table_only=True,
+    )
+    rules_default: str = setting(
+        "allow",
+        Choice("allow", "deny"),
+        "What becomes of a command that no rule matches: allow or deny.",
+    )
+    trusted_proxies: tuple[str, ...] = setting(
+        (),
+        NetworkTexts(),
+        "Network from which a PROXY header is accepted (from all); may be repeated.",
     )
     name: str | None = setting(
         None,
@@ -149,6 +212,12 @@ class DaemonConfig:
         "Name that a request to --web may have as its host, besides addresses; may be repeated.",
         reloadable=False,
     )
+    tokens: str | None = setting(
+        None, Text(), "File with the tokens that AUTH accepts; see natproxy token."
+    )
+    auth_plain: bool = setting(
+        False, Flag(), "Whether tokens are accepted from other hosts without TLS: true or false."
+    )
     log: str | None = setting(
         None,
         Text(),
@@ -161,11 +230,18 @@ class DaemonConfig:
         "File with a line for each command, for programs; - is standard output.",
         reloadable=False,
     )
+    log_level: str = setting(
+        LEVEL,
+        Choice(*LEVELS),
+        "Least level of what is logged: error, warn, info or debug.",
+    )
     log_size: int = setting(
         SIZE, WholeNumber(0, unit="MiB"), "MiB from which the log file is rotated; 0: never."
     )
     log_keep: int = setting(KEPT, WholeNumber(0, unit="files"), "Rotated log files that are kept.")
     sources: Mapping[str, Source] = field(default_factory=dict, compare=False, repr=False)
+    directory: str = field(default_factory=os.getcwd, compare=False, repr=False)
+    loaded: Loaded | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check every value, by the rule of its field."""
@@ -176,7 +252,8 @@ class DaemonConfig:
             try:
                 checked = one.rule.check(value)
             except ValueError as error:
-                raise SettingError(f"{self.label(one.field)} {value}: {error}") from None
+                source = self.source(one.field)
+                raise SettingError(wrong_value(one, value, source, error)) from None
             object.__setattr__(self, one.field, checked)
 
     def source(self, name: str) -> Source:
@@ -191,7 +268,10 @@ class DaemonConfig:
     def label(self, name: str) -> str:
         """Return what an operator changes to change a field: an option, ``$VARIABLE``, a key."""
         source = self.source(name)
-        return f"--{key_of(name)}" if source == DEFAULT else source.label
+        if source != DEFAULT:
+            return source.label
+        table_only = any(one.name == name for one in fields_of(type(self), table_only=True))
+        return f"{self.table}.{key_of(name)}" if table_only else f"--{key_of(name)}"
 
     @classmethod
     def load(
@@ -199,6 +279,7 @@ class DaemonConfig:
         options: Mapping[str, object] | None = None,
         environment: Mapping[str, str] | None = None,
         file: str | None = None,
+        directory: str | None = None,
     ) -> Config:
         """Return the effective settings: option > environment > file > default.
 
@@ -207,19 +288,67 @@ class DaemonConfig:
         :param environment: ``os.environ`` by default.
         :param file: TOML file to read; by default, the one that the variable for ``config``
             names, if any.
+        :param directory: what relative paths are relative to; the working directory by default.
         :raises SettingError: if a value is wrong, a key is unknown, or the file cannot be read.
         """
         environment = os.environ if environment is None else environment
+        options = options or {}
+        directory = os.getcwd() if directory is None else directory
         path = environment.get(variable_of(cls, "config")) or None if file is None else file
-        table, wrong = (None, []) if path is None else read_table(path, cls.table)
+        table, wrong = (None, []) if path is None else read_table(path, cls.table, directory)
+        settings = settings_of(cls)
         try:
-            found = resolve(settings_of(cls), options or {}, environment, table)
+            found = resolve(settings, options, environment, table)
         except SettingError as error:
             raise SettingError(*wrong, *error.messages) from None
         if wrong:
             raise SettingError(*wrong)
         values: dict[str, Any] = {name: value for name, (value, _) in found.items()}
-        return cls(**values, sources={name: source for name, (_, source) in found.items()})
+        variables = {one.variable for one in settings}
+        used = {name: text for name, text in environment.items() if name in variables}
+        return cls(
+            **values,
+            sources={name: source for name, (_, source) in found.items()},
+            directory=directory,
+            loaded=Loaded(options, used, path, values),
+        )
+
+    def override(self: Config, **values: Any) -> Config:
+        """Return a config with other values of some fields, whatever the sources have.
+
+        :raises SettingError: if a value is wrong.
+        """
+        loaded = self.loaded
+        if loaded is not None:
+            kept = {name: value for name, value in loaded.values.items() if name not in values}
+            loaded = loaded._replace(values=kept)
+        return dataclasses.replace(self, **values, loaded=loaded)
+
+    def load_again(self: Config) -> Config:
+        """Return the settings as their sources are now: the same options and variables, the file.
+
+        A field that a program has overridden, or replaced since it was loaded, stays what it is. A
+        config that was not loaded is returned as it is.
+
+        :raises SettingError: as of `load`, and if the file is a pipe, which is read once only.
+        """
+        loaded = self.loaded
+        if loaded is None:
+            return self
+        if loaded.file is not None:
+            path = os.path.join(self.directory, loaded.file)
+            # A file that is missing is reported when it is opened.
+            if os.path.exists(path) and not os.path.isfile(path):
+                raise SettingError(f"{loaded.file}: cannot be read again: not a regular file")
+        new = type(self).load(loaded.options, loaded.environment, loaded.file, self.directory)
+        changed: dict[str, Any] = {
+            one.field: getattr(self, one.field)
+            for one in settings_of(type(self))
+            if one.field not in loaded.values
+            or getattr(self, one.field) != loaded.values[one.field]
+        }
+        sources = {**new.sources, **{name: self.source(name) for name in changed}}
+        return dataclasses.replace(new, **changed, sources=sources)
 
 
 def without_options(config: Config) -> Config:
@@ -232,131 +361,20 @@ def without_options(config: Config) -> Config:
     variables = {
         one.field: Source(ENVIRONMENT, one.variable)
         for one in settings_of(kind)
-        if config.source(one.field) == DEFAULT
+        if one.variable and config.source(one.field) == DEFAULT
     }
     return dataclasses.replace(config, sources={**config.sources, **variables})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProxyConfig(DaemonConfig):
-    """The settings of the proxy.
+def fields_of(
+    config: type[DaemonConfig], table_only: bool | None = None
+) -> Iterator[dataclasses.Field[Any]]:
+    """Yield the fields of a config that are settings, sorted by name.
 
-    :ivar upstream: endpoint of the file server.
-    :ivar timeout: seconds that the file server may take for the header of a reply, or be
-        silent in a body.
-    :ivar connect_timeout: seconds that it may take to accept a connection.
-    :ivar idle_timeout: seconds until an idle or stalled client is disconnected.
-    :ivar relay: how large bodies are moved: ``auto``, ``copy`` or ``splice``.
-    :ivar max_clients_per_host: connections of one host at once; 0 for no limit; ``None`` for a
-        tenth of all clients, at least 16.
-    :ivar journal: directory of the journal, relative to the working directory; ``none`` for no
-        journal, ``None`` for `natproxy.records.places.journal_directory`.
-    :ivar journal_keep: seconds that the journal keeps translations.
-    :ivar journal_max_size: bytes that it may have; the oldest segments are deleted.
-    :ivar journal_names: which names of files it holds: ``none``; ``full``: of a command that names
-        several files, the first name and their number; ``all``: all of them, also in events.
-    :ivar ident: endpoint of the ident service (RFC 1413); ``None`` for none.
+    :param table_only: yield only those that only a file has, or only the others; all by default.
     """
-
-    daemon: ClassVar[str] = "natproxy"
-    table: ClassVar[str] = "proxy"
-
-    upstream: str = setting("tcp:127.0.0.1:9001", Text(), "Endpoint of the file server.")
-    timeout: float = setting(
-        60.0,
-        Seconds(),
-        "Seconds that the file server may take for a reply's header, or be silent in a body.",
-    )
-    connect_timeout: float = setting(
-        5.0, Seconds(), "Seconds that the file server may take to accept a connection."
-    )
-    idle_timeout: float = setting(
-        600.0, Seconds(), "Seconds until an idle or stalled client is disconnected."
-    )
-    relay: str = setting(
-        "auto",
-        Choice("auto", "copy", "splice"),
-        "How large files are moved: auto, copy or splice.",
-    )
-    max_clients_per_host: int | None = setting(
-        None,
-        WholeNumber(0, unit="connections"),
-        "Connections of one host at once (a tenth of --max-clients, at least 16); 0: no limit.",
-        shown="a tenth of `max-clients`, at least 16",
-    )
-    journal: str | None = setting(
-        None,
-        Text(),
-        "Directory of the journal (NAME in the usual place, see the docs); none: no journal.",
-        reloadable=False,
-        shown="in the usual place",
-    )
-    journal_keep: float = setting(
-        90 * 86_400.0, TimeSpan(60), "Time that the journal keeps translations, such as 90d."
-    )
-    journal_max_size: int = setting(
-        10 << 30, Size(1 << 20), "Size of the journal at most, such as 10G."
-    )
-    journal_names: str = setting(
-        "full",
-        Choice("none", "full", ALL_NAMES),
-        "Names of files in the journal: none, full (the first one of a PACK), or all.",
-        reloadable=False,
-    )
-    ident: str | None = setting(
-        None,
-        Text(),
-        "Endpoint of the ident service, for the upstream's host.",
-        reloadable=False,
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileServerConfig(DaemonConfig):
-    """The settings of the file server.
-
-    :ivar files: path of the directory to serve, relative to the working directory; it must
-        exist. ``None`` for ``./files``, which is created if it is missing.
-    :ivar timeout: seconds until an idle or stalled client is disconnected.
-    :ivar relay: how large files are sent: ``auto``, ``copy`` or ``sendfile``.
-    :ivar max_clients_per_host: connections of one host at once; 0 for no limit.
-    """
-
-    daemon: ClassVar[str] = "fileserver"
-    table: ClassVar[str] = "fileserver"
-
-    listen: tuple[str, ...] = setting(
-        ("tcp:9001:interface=127.0.0.1",),
-        Texts(),
-        "Endpoint to listen on; may be repeated.",
-        reloadable=False,
-    )
-    files: str | None = setting(
-        None,
-        Text(),
-        "Directory to serve; without it ./files, which is created if it is missing.",
-        reloadable=False,
-        shown="`./files`",
-    )
-    timeout: float = setting(
-        600.0, Seconds(), "Seconds until an idle or stalled client is disconnected."
-    )
-    relay: str = setting(
-        "auto",
-        Choice("auto", "copy", "sendfile"),
-        "How large files are sent: auto, copy or sendfile.",
-    )
-    max_clients_per_host: int = setting(
-        0,
-        WholeNumber(0, unit="connections"),
-        "Connections of one host at once; 0: no limit (its clients are proxies).",
-    )
-
-
-def fields_of(config: type[DaemonConfig]) -> Iterator[dataclasses.Field[Any]]:
-    """Yield the fields of a config that are settings, sorted by name."""
     for one in sorted(dataclasses.fields(config), key=lambda one: one.name):
-        if "rule" in one.metadata:
+        if "rule" in one.metadata and table_only in (None, one.metadata["table_only"]):
             yield one
 
 
@@ -366,9 +384,10 @@ def settings_of(config: type[DaemonConfig]) -> list[Setting]:
         Setting(
             key_of(one.name),
             one.metadata["rule"],
-            variable_of(config, one.name),
+            "" if one.metadata["table_only"] else variable_of(config, one.name),
             one.default,
             one.metadata["shown"].replace("`", ""),
+            one.metadata["table_only"],
         )
         for one in fields_of(config)
     ]
@@ -384,14 +403,15 @@ def variable_of(config: type[DaemonConfig], name: str) -> str:
     return f"NATPROXY_{config.table}_{name}".upper()
 
 
-def read_table(path: str, name: str) -> tuple[Table | None, list[str]]:
+def read_table(path: str, name: str, directory: str = "") -> tuple[Table | None, list[str]]:
     """Return a daemon's table of a TOML file, and a message for each wrong key beside the tables.
 
     The table is ``None`` if the file does not have it.
 
+    :param directory: as of `natproxy.toml.read_toml`.
     :raises SettingError: if the file cannot be read.
     """
-    content = read_toml(path)
+    content = read_toml(path, directory)
     wrong = list(unknown_keys(Table(path, "", content), TABLES))
     wrong += [
         f"{path}: {table}: must be a table, [{table}]"
@@ -400,19 +420,3 @@ def read_table(path: str, name: str) -> tuple[Table | None, list[str]]:
     ]
     found = content.get(name)
     return (Table(path, name, found) if isinstance(found, dict) else None), wrong
-
-
-def diff(old: Config, new: Config) -> Difference:
-    """Return which fields of two configs of one daemon differ.
-
-    A later reload will apply the reloadable fields and report the others.
-    """
-    changed = [one for one in fields_of(type(old)) if _value(old, one) != _value(new, one)]
-    return Difference(
-        tuple(one.name for one in changed if one.metadata["reloadable"]),
-        tuple(one.name for one in changed if not one.metadata["reloadable"]),
-    )
-
-
-def _value(config: DaemonConfig, one: dataclasses.Field[Any]) -> object:
-    return getattr(config, one.name)

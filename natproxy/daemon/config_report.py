@@ -9,16 +9,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from natproxy.daemon.config import (
-    DaemonConfig,
-    FileServerConfig,
-    ProxyConfig,
-    settings_of,
-)
+from natproxy.daemon.config import DaemonConfig, settings_of
 from natproxy.daemon.endpoints import listening_endpoints, upstream_endpoint
 from natproxy.daemon.fileserver import open_directory
+from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.log_options import check_access_log
+from natproxy.daemon.parts import tokens_of
 from natproxy.daemon.places import explicit_control
+from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.settings import Found, SettingError
 from natproxy.toml import format_settings
 
@@ -75,6 +73,7 @@ def check_config(
                 one = replace(config, **changed)
                 checks.append(partial(listening_endpoints, reactor, one, setting))
     checks.append(partial(explicit_control, config))
+    checks.append(lambda: tokens_of(config))
     if isinstance(config, ProxyConfig):
         proxy = config
         checks.append(lambda: upstream_endpoint(reactor, proxy))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
 from twisted.logger import Logger
 
-from natproxy.daemon.config import DaemonConfig, ProxyConfig
+from natproxy.daemon.config import DaemonConfig
+from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.records.places import NONE
 from natproxy.relay.pipes import PIPES
-from natproxy.server.admission import CLIENTS, Admission
+from natproxy.server.admission import CLIENTS
 
 RESERVED = 96
 """Descriptors that are not for clients: the reactor, listening sockets, the log, the resolver's
@@ -150,14 +150,10 @@ def file_server_capacity(descriptors: int, observers: Observers = NO_OBSERVERS) 
     return Capacity(max(LEAST_OF_FILE_SERVER, free // PER_CLIENT))
 
 
-def admission_for(
-    config: DaemonConfig, capacity: Capacity, per_host: int | None, share: Callable[[int], int]
-) -> Admission:
-    """Return the limits of the number of clients; log if they are fewer than configured.
+def clients_for(config: DaemonConfig, capacity: Capacity) -> int:
+    """Return how many clients a daemon admits; log if they are fewer than configured.
 
     :param capacity: what there are descriptors for.
-    :param per_host: connections of one host at once, if it is configured.
-    :param share: returns the default of ``per_host`` for a number of clients in all.
     """
     wanted = config.max_clients
     clients = min(CLIENTS if wanted is None else wanted, capacity.clients)
@@ -170,4 +166,4 @@ def admission_for(
             wanted=wanted,
             clients=clients,
         )
-    return Admission(clients, share(clients) if per_host is None else per_host)
+    return clients

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IStreamClientEndpoint
 
-from natproxy.daemon.config import DaemonConfig, ProxyConfig
+from natproxy.daemon.certificates import is_upstream_tls, upstream_tls
+from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.listening import ListeningEndpoint
+from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.settings import SettingError
+from natproxy.tls.files import CertificateError
 
 _Endpoint = TypeVar("_Endpoint")
 
@@ -29,7 +33,7 @@ def listening_endpoints(
     value = getattr(config, setting)
     descriptions = () if value is None else (value,) if isinstance(value, str) else value
     for description in descriptions:
-        port = re.match(r"(?:haproxy:)*tcp[46]?:(?:port=)?(-?\d+)(?::|$)", description)
+        port = re.match(r"(?:haproxy:)*(?:tcp[46]?|ssl):(?:port=)?(-?\d+)(?::|$)", description)
         # The first nine characters suffice: Python refuses to convert thousands of digits.
         if port and not 0 <= int(port[1][:9]) < 65536:
             raise SettingError(f"{label} {description}: there is no port {port[1]}")
@@ -54,8 +58,15 @@ def upstream_endpoint(reactor: Any, config: ProxyConfig) -> IStreamClientEndpoin
     if port and not 0 < int(port[1][:9]) < 65536:
         raise SettingError(f"{label} {config.upstream}: there is no port {port[1]}")
     endpoint: IStreamClientEndpoint = _parse(
-        lambda text: clientFromString(reactor, text), config.upstream, label, _upstream_suggestion
+        partial(_client_endpoint, reactor), config.upstream, label, _upstream_suggestion
     )
+    return endpoint
+
+
+def _client_endpoint(reactor: Any, text: str) -> IStreamClientEndpoint:
+    if is_upstream_tls(text):
+        return upstream_tls(reactor, text)
+    endpoint: IStreamClientEndpoint = clientFromString(reactor, text)
     return endpoint
 
 
@@ -122,6 +133,8 @@ def _escaped(ipv6: str) -> str:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, CertificateError):
+        return str(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     if isinstance(error, (ImportError, NameError)):

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 from twisted.application.service import IService
 
 from natproxy.daemon.clock import use_monotonic_time
-from natproxy.daemon.config import FileServerConfig
-from natproxy.daemon.descriptors import (
-    admission_for,
-    attainable,
-    file_server_capacity,
-    observers_for,
-)
+from natproxy.daemon.descriptors import attainable, file_server_capacity, observers_for
 from natproxy.daemon.endpoints import listening_endpoints
+from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.observation import FileServerObservation
 from natproxy.daemon.options import DaemonOptions, parameters_of
+from natproxy.daemon.parts import (
+    prepare_certificates,
+    prepare_clients,
+    prepare_file_server_timeouts,
+    prepare_hiding,
+    prepare_limits,
+    prepare_relays,
+    prepare_rules,
+    prepare_service,
+    prepare_tokens,
+    prepare_trusted_proxies,
+)
+from natproxy.daemon.reload import LiveSettings, Reloader
 from natproxy.daemon.service import DrainingService, TwistdService, startup_errors
 from natproxy.fileserver import digests
 from natproxy.fileserver.factory import (
@@ -29,6 +39,7 @@ from natproxy.fileserver.factory import (
 )
 from natproxy.protocol import printable
 from natproxy.relay import Method, PageCache, Relays
+from natproxy.server.gates import LimitGate
 from natproxy.server.threads import Threads
 from natproxy.settings import SettingError
 from natproxy.storage import LocalStorage
@@ -50,11 +61,15 @@ class Options(DaemonOptions):
     longdesc = (
         f"Serve the files of a directory. Listens on {FileServerConfig().listen[0]} by default."
     )
-    optParameters = parameters_of(FileServerConfig, "files")
+    optParameters = parameters_of(FileServerConfig, "files", "hide")
 
     def opt_files(self, path: str) -> None:
         """Directory to serve; without it ./files, which is created if it is missing."""
         self.set_once("files", path)
+
+    def opt_hide(self, pattern: str) -> None:
+        """Pattern of files and directories that are neither listed nor sent; may be repeated."""
+        self._add("hide", pattern)
 
 
 class ServedDirectory(NamedTuple):
@@ -126,15 +141,14 @@ def make_file_server(
     reads = Reads(Threads(reactor, CONCURRENT_READS, "reads"), reactor)
     listings = Threads(reactor, LISTING_THREADS, "listings")
     hashes = Threads(reactor, digests.THREADS, "digests")
+    relays = Relays(reactor, page_cache=PageCache(reads))
     factory = FileServerFactory(
         reactor,
         served.directory,
         listings,
         config.timeout,
-        Relays(reactor, RELAYS[config.relay], PageCache(reads)),
+        relays,
         hash_in_thread=hashes,
-        admission=admission_for(config, capacity, config.max_clients_per_host, lambda _: 0),
-        first_command_timeout=config.first_command_timeout,
         reads=reads,
     )
     created = ", which was created," if served.created else ""
@@ -148,7 +162,25 @@ def make_file_server(
         # The log of the next start reports again that the directory was created.
         start_failed=served.remove_created,
     )
-    server.companion = FileServerObservation(reactor, server, config, "fileserver", observers)
+    observation = FileServerObservation(reactor, server, config, "fileserver", observers)
+    server.companion = observation
+    settings = LiveSettings(
+        config,
+        (
+            partial(prepare_service, server),
+            partial(prepare_clients, factory, capacity, lambda _: 0),
+            partial(prepare_rules, factory),
+            partial(prepare_hiding, served.directory),
+            partial(prepare_trusted_proxies, factory),
+            partial(prepare_limits, LimitGate(factory)),
+            partial(prepare_relays, relays, RELAYS),
+            partial(prepare_file_server_timeouts, factory),
+            partial(prepare_tokens, factory),
+            partial(prepare_certificates, [*endpoints, *observation.endpoints], time.time),
+            observation.prepare,
+        ),
+    )
+    server.reloader = Reloader(reactor, Threads(reactor, 1, "reload"), settings)
     return server
 
 

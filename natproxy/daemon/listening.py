@@ -1,18 +1,17 @@
 """Listening sockets, and the factories of the connections that they accept.
 
 `ListeningEndpoint.open_socket` opens the socket that an endpoint string describes.
-`ListeningEndpoint.wrap` adds the parser of the PROXY header, and the closing of refused
+`ListeningEndpoint.wrap` adds TLS, the parser of the PROXY header, and the closing of refused
 connections, to a factory. The two are separate so that sockets that are already open can be
 supported: a socket that a worker inherits, or that a service manager has opened, needs only
-`wrap` and `keep_alive`. For ``ssl:``, Twisted's endpoint opens the socket and adds TLS in one
-step.
+`wrap` and `keep_alive`.
 """
 
 from __future__ import annotations
 
 import re
 import socket
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
@@ -28,9 +27,13 @@ from twisted.internet.protocol import Protocol
 from twisted.protocols.policies import WrappingFactory
 from zope.interface import implementer
 
+from natproxy.daemon.certificates import is_listening_tls, listening_tls
 from natproxy.kernel.keepalive import probe_idle
 from natproxy.protocol import printable
 from natproxy.server.proxy_header import HeaderFactory
+
+if TYPE_CHECKING:
+    from natproxy.tls.openssl import ServerTLS
 
 # Endpoint types whose ports close a connection at once when the factory returns no protocol.
 _BARE = re.compile(r"(tcp|tcp4|tcp6|unix|systemd):", re.IGNORECASE)
@@ -42,11 +45,13 @@ _HEADER = "haproxy:"
 class ListeningEndpoint:
     """A server endpoint, described in the syntax of Twisted's ``serverFromString``.
 
-    The prefix ``haproxy:`` adds natproxy's own parser of the PROXY header, not Twisted's.
+    The prefix ``haproxy:`` adds natproxy's own parser of the PROXY header, not Twisted's. With
+    ``haproxy:ssl:``, the header is before TLS. ``ssl:`` is `natproxy.daemon.certificates`, too.
 
     :param reactor: the reactor that accepts connections.
     :param description: an endpoint string, such as ``haproxy:tcp:9000``.
     :raises Exception: of any type, from Twisted's parsers, if the description is malformed.
+    :ivar tls: the certificates; ``None`` without TLS, and for endpoints of plugins.
     """
 
     def __init__(self, reactor: IReactorCore, description: str) -> None:
@@ -55,8 +60,13 @@ class ListeningEndpoint:
         while description.startswith(_HEADER):
             self._headers += 1
             description = description.removeprefix(_HEADER)
-        self._socket: IStreamServerEndpoint = serverFromString(reactor, description)
-        self._is_bare = _BARE.match(description) is not None
+        self.tls: ServerTLS | None = None
+        self._socket: IStreamServerEndpoint
+        if is_listening_tls(description):
+            self._socket, self.tls = listening_tls(reactor, description)
+        else:
+            self._socket = serverFromString(reactor, description)
+        self._is_bare = self.tls is not None or _BARE.match(description) is not None
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Wrap the factory and open the socket; see ``IStreamServerEndpoint``."""
@@ -71,11 +81,15 @@ class ListeningEndpoint:
         return self._socket.listen(factory).addCallback(keep_alive)
 
     def wrap(self, factory: IProtocolFactory) -> IProtocolFactory:
-        """Return a factory that parses PROXY headers and closes refused connections.
+        """Return a factory that adds TLS, parses PROXY headers and closes refused connections.
 
         The protocols of the connections are those of ``factory``. If neither is needed, the
         factory is returned unchanged.
         """
+        if self.tls is not None:
+            from natproxy.server.secure import SecureFactory
+
+            factory = cast(IProtocolFactory, SecureFactory(self.tls, False, factory))
         for _ in range(self._headers):
             factory = cast(IProtocolFactory, HeaderFactory(factory))
         return factory if self._is_bare else cast(IProtocolFactory, ClosingFactory(factory))
@@ -104,8 +118,7 @@ def address_text(address: object) -> str:
 class ClosingFactory(WrappingFactory):
     """Returns the protocols of another factory, or a `ClosingProtocol` where it returns ``None``.
 
-    ``ssl:`` and endpoints of plugins wrap the factory in one that cannot handle a missing
-    protocol.
+    Endpoints of plugins may wrap the factory in one that cannot handle a missing protocol.
     """
 
     noisy = False

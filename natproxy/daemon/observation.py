@@ -19,10 +19,10 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, cast
 
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
@@ -43,13 +43,15 @@ from natproxy.daemon.places import (
     default_path,
     explicit_control,
     identity_of,
+    name_of,
     remove_stale,
 )
+from natproxy.daemon.reload import Effect
 from natproxy.daemon.service import DrainingService, Phase, StartupError, open_ports
 from natproxy.fileserver.factory import FileServerFactory
 from natproxy.metrics.daemon import DaemonMetrics
 from natproxy.metrics.fileserver import FileServerMetrics
-from natproxy.records.places import NONE, default_name
+from natproxy.records.places import NONE
 from natproxy.records.record import Origin, format_time, microseconds_of
 from natproxy.server.access_log import AccessLog
 from natproxy.server.command_log import CommandLines
@@ -60,20 +62,6 @@ STANDARD_OUTPUT = "-"
 
 BACKLOG = 128
 """Connections to the control socket that wait to be accepted."""
-
-
-def name_of(config: DaemonConfig, kind: str, ports: list[IListeningPort]) -> str:
-    """Return the name of a daemon that listens.
-
-    :param kind: a key of `natproxy.records.places.PREFIXES`.
-    """
-    if config.name is not None:
-        return config.name
-    address: object = ports[0].getHost() if ports else None
-    if isinstance(address, (IPv4Address, IPv6Address)):
-        return default_name(kind, address.port)
-    path = address.name if isinstance(address, UNIXAddress) else None
-    return default_name(kind, None, os.fsdecode(path) if path else None)
 
 
 class Observation(ABC):
@@ -89,6 +77,7 @@ class Observation(ABC):
     :raises SettingError: if a setting is wrong.
     :ivar origin: the daemon's name, worker and boot; set by `open_ports`.
     :ivar control: path of the control socket; ``None`` if there is none.
+    :ivar endpoints: of the parts that it shows, in addition to the daemon's.
     :ivar access: the file of the access log; ``None`` if there is none.
     :ivar metrics: are counted from `open_ports` on, if there is a place that shows them.
     """
@@ -123,6 +112,7 @@ class Observation(ABC):
         self._kind = kind
         self._explicit = explicit_control(config)
         self._web_endpoints = listening_endpoints(reactor, config, "web")
+        self.endpoints = list(self._web_endpoints)
         self._controllers = ObserverFactory(reactor, observers.control, "control socket")
         self._visitors = ObserverFactory(reactor, observers.web, "web endpoint")
         self._web_ports: list[IListeningPort] = []
@@ -131,6 +121,18 @@ class Observation(ABC):
         self._lock: PathLock | None = None
         self._started = wall_clock()
         self._begin = reactor.seconds()
+
+    def prepare(self, config: DaemonConfig) -> Effect:
+        """Prepare settings that are shown, or used later; see `natproxy.daemon.reload.Part`."""
+        return partial(self._use, config)
+
+    def _use(self, config: DaemonConfig) -> None:
+        self.config = config
+
+    def _certificate_expiry(self) -> float | None:
+        endpoints = (*self.daemon.endpoints, *self.endpoints)
+        times = [one.tls.expires.timestamp() for one in endpoints if one.tls is not None]
+        return min(times, default=None)
 
     def open_ports(self) -> None:
         """Open the web endpoints; see `Companion`."""
@@ -142,6 +144,7 @@ class Observation(ABC):
             import natproxy.web.site  # noqa: F401
 
             self.metrics = self.make_metrics()
+            self.metrics.certificate_expiry = self._certificate_expiry
         self._web_ports = open_ports(self._web_endpoints, self._visitors, self.config.label("web"))
 
     def start(self) -> None:
@@ -277,7 +280,12 @@ class Observation(ABC):
             self._reason_not_ready,
             lambda: self.daemon.end("drain requested on the control socket"),
             metrics=None if self.metrics is None else metrics_resource(self.metrics),
+            reload=self._reload,
         )
+
+    def _reload(self, cause: str, dry_run: bool) -> Deferred[dict[str, Any]]:
+        reloading = self.daemon.reload(cause, dry_run)
+        return reloading.addCallback(lambda result: result.json(dry_run))
 
     def status(self) -> dict[str, Any]:
         """Return the members of ``/v1/status``."""

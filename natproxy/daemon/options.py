@@ -45,6 +45,10 @@ class DaemonOptions(usage.Options):
         """Name that a request to --web may have as its host, besides addresses; may be repeated."""
         self._add("web-hosts", name)
 
+    def opt_trusted_proxies(self, network: str) -> None:
+        """Network from which a PROXY header is accepted (from all); may be repeated."""
+        self._add("trusted-proxies", network)
+
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse the command line.
 
@@ -63,7 +67,7 @@ class DaemonOptions(usage.Options):
 
     def postOptions(self) -> None:
         """Load the config, and open the log."""
-        for one in fields_of(self.config_class):
+        for one in fields_of(self.config_class, table_only=False):
             key = key_of(one.name)
             if self.get(key) is not None:
                 self._specified[key] = self[key]
@@ -95,8 +99,8 @@ def parameters_of(config: type[DaemonConfig], *others: str) -> list[list[Any]]:
     """
     file = f"TOML file with the settings (or {variable_of(config, 'config')})."
     parameters: list[list[Any]] = [["config", None, None, file]]
-    for one in fields_of(config):
-        if one.name not in ("listen", "web", "web_hosts", *others):
+    for one in fields_of(config, table_only=False):
+        if one.name not in ("listen", "trusted_proxies", "web", "web_hosts", *others):
             rule = one.metadata["rule"]
             default = "" if one.default is None else f" [default: {rule.show(one.default)}]"
             parameters.append([key_of(one.name), None, None, one.metadata["summary"] + default])

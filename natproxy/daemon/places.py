@@ -1,4 +1,4 @@
-"""The control socket's directory, lock and file, and the directory of the journal.
+"""The name of a daemon, its control socket with directory and lock, and the journal's directory.
 
 The lock is natproxy's own, an ``flock`` on ``NAME.lock``: the kernel releases it with the process.
 Twisted's lock file holds a process number only. In a container, where each daemon is process 1, a
@@ -12,8 +12,11 @@ import fcntl
 import os
 import socket
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import IListeningPort
 
 from natproxy.daemon.config import DaemonConfig
 from natproxy.records.places import (
@@ -22,6 +25,7 @@ from natproxy.records.places import (
     NONE,
     SOCKET_SUFFIX,
     Place,
+    default_name,
     is_private,
     socket_path,
     socket_places,
@@ -30,6 +34,20 @@ from natproxy.settings import SettingError
 
 LONGEST_LOCK = 32
 """Bytes of a lock file at most: a process number, or what a crash of the system has left of it."""
+
+
+def name_of(config: DaemonConfig, kind: str, ports: Sequence[IListeningPort]) -> str:
+    """Return the name of a daemon that listens.
+
+    :param kind: a key of `natproxy.records.places.PREFIXES`.
+    """
+    if config.name is not None:
+        return config.name
+    address: object = ports[0].getHost() if ports else None
+    if isinstance(address, (IPv4Address, IPv6Address)):
+        return default_name(kind, address.port)
+    path = address.name if isinstance(address, UNIXAddress) else None
+    return default_name(kind, None, os.fsdecode(path) if path else None)
 
 
 class PlaceError(Exception):

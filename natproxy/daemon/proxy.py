@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import time
+from functools import partial
 from typing import Any
 
 from twisted.application.service import IService
 
 from natproxy.daemon.clock import use_monotonic_time
-from natproxy.daemon.config import ProxyConfig
-from natproxy.daemon.descriptors import admission_for, attainable, observers_for, proxy_capacity
+from natproxy.daemon.descriptors import attainable, observers_for, proxy_capacity
 from natproxy.daemon.endpoints import listening_endpoints, upstream_endpoint
 from natproxy.daemon.options import DaemonOptions, parameters_of
+from natproxy.daemon.parts import (
+    prepare_certificates,
+    prepare_clients,
+    prepare_limits,
+    prepare_proxy_timeouts,
+    prepare_relays,
+    prepare_rules,
+    prepare_service,
+    prepare_tokens,
+    prepare_trusted_proxies,
+    prepare_upstream,
+)
+from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.daemon.proxy_observation import ProxyObservation
+from natproxy.daemon.reload import LiveSettings, Reloader
 from natproxy.daemon.service import DrainingService, TwistdService, startup_errors
 from natproxy.proxy.endpoint import connector_for
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.relay import Method, Relays
 from natproxy.server.admission import share_of
+from natproxy.server.gates import LimitGate
+from natproxy.server.threads import Threads
 
 RELAYS = {"auto": Method.AUTO, "copy": Method.COPY, "splice": Method.KERNEL}
 """How bodies are moved, by the values of ``relay``."""
@@ -48,7 +65,7 @@ def make_proxy(
     :param reactor: its clock is changed; see `use_monotonic_time`.
     :param descriptors: that it may use; by default, all that the process may have.
     :param kind: ``proxy`` or ``up``, for its default name.
-    :raises SettingError: if an endpoint is malformed.
+    :raises SettingError: if an endpoint is malformed, or a file that is named cannot be used.
     """
     endpoints = listening_endpoints(reactor, config)
     upstream = upstream_endpoint(reactor, config)
@@ -56,17 +73,9 @@ def make_proxy(
     descriptors = attainable() if descriptors is None else descriptors
     observers = observers_for(config, descriptors)
     capacity = proxy_capacity(descriptors, observers)
-    factory = ProxyFactory(
-        reactor,
-        connector_for(config.upstream, upstream, reactor, config.connect_timeout),
-        reply_timeout=config.timeout,
-        idle_timeout=config.idle_timeout,
-        admission=admission_for(config, capacity, config.max_clients_per_host, share_of),
-        relays=Relays(
-            reactor, RELAYS[config.relay], splices=capacity.splices, pipes=capacity.pipes
-        ),
-        first_command_timeout=config.first_command_timeout,
-    )
+    relays = Relays(reactor, splices=capacity.splices, pipes=capacity.pipes)
+    connector = connector_for(config.upstream, upstream, reactor, config.connect_timeout)
+    factory = ProxyFactory(reactor, connector, relays=relays)
     proxy = DrainingService(
         endpoints,
         factory,
@@ -75,7 +84,25 @@ def make_proxy(
         details=f"the proxy in front of {config.upstream}",
         label=config.label("listen"),
     )
-    proxy.companion = ProxyObservation(reactor, proxy, factory, config, kind, observers)
+    observation = ProxyObservation(reactor, proxy, factory, config, kind, observers)
+    proxy.companion = observation
+    settings = LiveSettings(
+        config,
+        (
+            partial(prepare_service, proxy),
+            partial(prepare_clients, factory, capacity, share_of),
+            partial(prepare_rules, factory),
+            partial(prepare_trusted_proxies, factory),
+            partial(prepare_limits, LimitGate(factory)),
+            partial(prepare_relays, relays, RELAYS),
+            partial(prepare_proxy_timeouts, factory),
+            partial(prepare_upstream, factory, reactor),
+            partial(prepare_tokens, factory),
+            partial(prepare_certificates, [*endpoints, *observation.endpoints], time.time),
+            observation.prepare,
+        ),
+    )
+    proxy.reloader = Reloader(reactor, Threads(reactor, 1, "reload"), settings)
     return proxy
 
 

@@ -11,13 +11,14 @@ from twisted.internet.interfaces import IListeningPort
 
 from natproxy.control.interfaces import History, Observed
 from natproxy.control.table import LocalTable
-from natproxy.daemon.config import ALL_NAMES, ProxyConfig
+from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.descriptors import Observers
 from natproxy.daemon.endpoints import listening_endpoints
 from natproxy.daemon.listening import address_text
 from natproxy.daemon.observation import Observation
 from natproxy.daemon.observers import ObserverFactory
 from natproxy.daemon.places import PlaceError, prepare_journal
+from natproxy.daemon.proxy_config import ALL_NAMES, ProxyConfig
 from natproxy.daemon.service import DrainingService, StartupError, open_ports
 from natproxy.metrics.proxy import ProxyMetrics, Recorders
 from natproxy.nat import Failed
@@ -57,6 +58,7 @@ class ProxyObservation(Observation):
         self._factory = factory
         self._ring: EventRing | None = None
         self._ident_endpoints = listening_endpoints(reactor, config, "ident")
+        self.endpoints += self._ident_endpoints
         self._ident = ObserverFactory(reactor, observers.ident, "ident service")
         self._ident.serve(IdentFactory(factory.table, reactor))
         self._ident_ports: list[IListeningPort] = []
@@ -64,9 +66,17 @@ class ProxyObservation(Observation):
         named = config.journal not in (None, NONE)
         self._journal_path = os.path.abspath(config.journal or "") if named else None
 
+    def _use(self, config: DaemonConfig) -> None:
+        super()._use(config)
+        assert isinstance(config, ProxyConfig)
+        self._proxy_config = config
+        if self.journal is not None:
+            self.journal.retain(config.journal_keep, config.journal_max_size)
+
     def open_ports(self) -> None:
         """Open the ident service and the web endpoints, and record events from now on."""
         super().open_ports()
+        self._factory.resources.upstreams.boot = self.origin.boot
         label = self.config.label("ident")
         self._ident_ports = open_ports(self._ident_endpoints, self._ident, label)
         config = self._proxy_config

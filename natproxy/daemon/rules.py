@@ -1,12 +1,16 @@
-"""Rules for the values of a daemon's settings that no other program has: times, sizes, names."""
+"""Rules for the values of a daemon's settings that no other program has: times, sizes, networks."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 
+from natproxy.access.networks import Networks
+from natproxy.access.patterns import NamePattern
+from natproxy.access.rule_table import parse_rules, rule_tables
+from natproxy.access.rules import AccessRule
 from natproxy.records.places import NAME, NAME_RULE
-from natproxy.settings import Rule
+from natproxy.settings import Rule, Texts
 from natproxy.toml_values import to_toml
 
 SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -69,6 +73,45 @@ class Size(Rule[int]):
     def show(self, value: int) -> str:
         """Return a size with its largest unit that divides it: ``"10G"``; see `Rule`."""
         return _shown_quantity(value, SIZES)
+
+
+class AccessRules(Rule[tuple[AccessRule, ...]]):
+    """The rules by which commands are allowed or denied: see `natproxy.access.rule_table`."""
+
+    def check(self, value: object) -> tuple[AccessRule, ...]:
+        """Return the rules of an array of tables; see `Rule`."""
+        return parse_rules(value)
+
+    def plain(self, value: tuple[AccessRule, ...]) -> object:
+        """Return rules as an array of tables; see `Rule`."""
+        return rule_tables(value)
+
+
+class NetworkTexts(Texts):
+    """Networks of clients: see `natproxy.access.networks`."""
+
+    def __init__(self) -> None:
+        super().__init__(least=0)
+
+    def check(self, value: object) -> tuple[str, ...]:
+        """Return networks as they are written; see `Rule`."""
+        texts = super().check(value)
+        Networks(texts)
+        return texts
+
+
+class NamePatternTexts(Texts):
+    """Patterns of file names: see `natproxy.access.patterns`."""
+
+    def __init__(self) -> None:
+        super().__init__(least=0)
+
+    def check(self, value: object) -> tuple[str, ...]:
+        """Return patterns as they are written; see `Rule`."""
+        texts = super().check(value)
+        for each in texts:
+            NamePattern(each)
+        return texts
 
 
 class Name(Rule[str]):

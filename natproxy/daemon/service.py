@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Protocol
 
 from twisted.application.service import Application, IService, MultiService, Service
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorTime
 from twisted.logger import ILogObserver, Logger
@@ -26,6 +26,7 @@ from natproxy import __version__
 from natproxy.daemon.descriptors import raise_limit
 from natproxy.daemon.listening import ListeningEndpoint, address_text
 from natproxy.daemon.log_options import LogChoice
+from natproxy.daemon.reload import Reloader, Result
 from natproxy.daemon.signals import MaintenanceSignals, SignalledReactor, TerminationSignals
 from natproxy.server.factory import CommandFactory
 from natproxy.settings import SettingError
@@ -123,12 +124,15 @@ class DrainingService(Service):
     :param details: what runs, for the line that is logged at the start.
     :param label: what chooses where to listen (``--listen``), for the error if that fails.
     :param start_failed: called if it cannot listen.
+    :ivar drain: as the parameter.
+    :ivar endpoints: likewise.
     :ivar announced: whether the start is logged.
     :ivar ports: the listening ports, in the order of the endpoints.
     :ivar addresses: those of the ports, as texts; they stay when it has stopped listening.
     :ivar phase: what it does now.
     :ivar companion: started after it listens, and stopped when the last client has finished.
     :ivar log: where it logs, which decides how the ends of commands are logged.
+    :ivar reloader: reads its settings again; ``None`` for a daemon without settings.
     :ivar end: ends the process in order, as SIGTERM does; set by what runs the daemon.
     """
 
@@ -147,14 +151,15 @@ class DrainingService(Service):
     ) -> None:
         self.factory = factory
         self.ports: list[IListeningPort] = []
+        self.drain = drain
         self.announced = True
         self.addresses: tuple[str, ...] = ()
         self.phase = Phase.STARTING
         self.companion: Companion | None = None
         self.log = LogChoice()
+        self.reloader: Reloader | None = None
         self.end: Callable[[str], object] = lambda cause: None
-        self._endpoints = endpoints
-        self._drain = drain
+        self.endpoints = endpoints
         self._clock = clock
         self._details = details
         self._label = label
@@ -169,7 +174,7 @@ class DrainingService(Service):
         raise_limit()
         sys.setswitchinterval(SWITCH_INTERVAL)
         try:
-            self.ports = open_ports(self._endpoints, self.factory, self._label)
+            self.ports = open_ports(self.endpoints, self.factory, self._label)
             self.addresses = tuple(address_text(port.getHost()) for port in self.ports)
             if self.companion is not None:
                 self.companion.open_ports()
@@ -216,14 +221,14 @@ class DrainingService(Service):
         self.phase = Phase.DRAINING
         ports, self.ports = self.ports, []
         closed = gatherResults([maybeDeferred(port.stopListening) for port in ports])
-        time_out = self._clock.callLater(self._drain, self.abort)
+        time_out = self._clock.callLater(self.drain, self.abort)
         if self.factory.connections:
             count = len(self.factory.connections)
             self._log.info(
                 "draining {count} {connections} for up to {seconds:g} s",
                 count=count,
                 connections="connection" if count == 1 else "connections",
-                seconds=self._drain,
+                seconds=self.drain,
             )
         await self.factory.drain()
         if time_out.active():
@@ -248,6 +253,18 @@ class DrainingService(Service):
     def abort(self) -> None:
         """Abort the connections that are left."""
         self.factory.abort()
+
+    def reload(self, cause: str, dry_run: bool = False) -> Deferred[Result]:
+        """Read the settings again; see `Reloader.reload`.
+
+        :return: fires with the result; it has an error if the daemon stops.
+        """
+        if self.reloader is None or self.phase in (Phase.DRAINING, Phase.STOPPED):
+            reason = "has no settings" if self.reloader is None else f"is {self.phase.value}"
+            result = Result(errors=(f"the daemon {reason}",))
+            self._log.warn("{cause}: {reason}", cause=cause, reason=result.errors[0])
+            return succeed(result)
+        return self.reloader.reload(cause, dry_run)
 
     def reopen_logs(self) -> bool:
         """Open the companion's log files again; return whether it has one."""
@@ -278,7 +295,9 @@ class TwistdService(MultiService):
             daemon.log = log
             log.delay_commands(reactor)
             file = log.file
-        MaintenanceSignals(reactor, file, daemon.reopen_logs).setServiceParent(self)
+        MaintenanceSignals(
+            reactor, file, daemon.reopen_logs, reload=daemon.reload
+        ).setServiceParent(self)
 
     def privilegedStartService(self) -> None:
         """Open the ports; write the reason on the terminal if that fails.

@@ -26,17 +26,20 @@ from twisted.logger import (
 )
 
 from natproxy.daemon import fileserver
-from natproxy.daemon.config import FileServerConfig, ProxyConfig
 from natproxy.daemon.descriptors import attainable
+from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.listening import address_text
 from natproxy.daemon.logfile import LogWriter, Stream, format_time
 from natproxy.daemon.observation import Observation
 from natproxy.daemon.proxy import make_proxy
+from natproxy.daemon.proxy_config import ProxyConfig
+from natproxy.daemon.reload import Reloader
 from natproxy.daemon.service import DrainingService, startup_errors
 from natproxy.daemon.signals import MaintenanceSignals, TerminationSignals
 from natproxy.protocol import listable, printable
 from natproxy.records.places import NONE
-from natproxy.settings import DEFAULT, OPTION, Found, Source
+from natproxy.server.threads import Threads
+from natproxy.settings import DEFAULT, OPTION, Found, SettingError, Source
 from natproxy.storage import LocalStorage
 
 PROGRAM = "natproxy up"
@@ -101,12 +104,21 @@ def run(
     termination = TerminationSignals(reactor, abort, hangup=True)
     termination.startService()
     proxy.end = termination.stop
+    _reload_together(reactor, server, proxy)
     logs = proxy.reopen_logs, server.reopen_logs
     MaintenanceSignals(reactor, None, *logs).startService()
     sys.stdout.write(_welcome(served, server, proxy, proxy_config.control))
     sys.stdout.flush()
     reactor.run()
     return 0
+
+
+def _reload_together(reactor: Any, server: DrainingService, proxy: DrainingService) -> None:
+    """Make a reload of the proxy, which has the control socket, one of both daemons."""
+    assert server.reloader is not None
+    assert proxy.reloader is not None
+    settings = (*proxy.reloader.settings, *server.reloader.settings)
+    proxy.reloader = Reloader(reactor, Threads(reactor, 1, "reload"), *settings)
 
 
 def _server_config(
@@ -119,7 +131,7 @@ def _server_config(
         source = Source(OPTION, "--fileserver-listen")
         options["listen"] = Found([fileserver_listen], source)
     # There is one control socket, that of the proxy.
-    config = replace(FileServerConfig.load(options, file=file), control=NONE)
+    config = FileServerConfig.load(options, file=file).override(control=NONE)
     if config.source("listen") == DEFAULT:
         # An error names the option of this program.
         sources = {**config.sources, "listen": Source(OPTION, "--fileserver-listen")}
@@ -135,9 +147,9 @@ def _proxy_config(
         options["listen"] = list(listen)
     config = ProxyConfig.load(options, file=file)
     if config.source("listen") == DEFAULT:
-        config = replace(config, listen=(LISTEN,))
+        config = config.override(listen=(LISTEN,))
     # For a first look the ring of events suffices.
-    return config if config.journal is not None else replace(config, journal=NONE)
+    return config if config.journal is not None else config.override(journal=NONE)
 
 
 def _start(
@@ -151,9 +163,15 @@ def _start(
     server = fileserver.make_file_server(reactor, server_config, descriptors, served)
     # The text on standard output replaces the announcements in the log.
     server.announced = False
+    if server.endpoints[0].tls is not None:
+        label = server_config.label("listen")
+        raise SettingError(
+            f"{label} {server.endpoints[0].description}: the proxy of 'natproxy up' connects to its"
+            " file server without TLS; write tcp: or unix:"
+        )
     server.startService()
     upstream = _client_endpoint(server.ports[0].getHost())
-    proxy = make_proxy(reactor, replace(proxy_config, upstream=upstream), descriptors, "up")
+    proxy = make_proxy(reactor, proxy_config.override(upstream=upstream), descriptors, "up")
     proxy.announced = False
     proxy.startService()
     return server, proxy

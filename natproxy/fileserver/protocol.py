@@ -11,6 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from natproxy.access import Verdict
 from natproxy.address import FIRST_STAND_IN_PORT
 from natproxy.fileserver.digests import Digests
 from natproxy.fileserver.listings import SharedListings
@@ -20,6 +21,7 @@ from natproxy.fileserver.resets import ResetWatch
 from natproxy.metadata import Metadata
 from natproxy.nat import Outcome
 from natproxy.protocol import (
+    AUTH,
     END,
     FILE_NOT_FOUND,
     UNKNOWN_COMMAND,
@@ -78,9 +80,12 @@ class FileServerProtocol(CommandReceiver):
     its reply has begun.
 
     :param services: shared with other connections.
+    :ivar translation: boot and serial of the translation of the proxy that has connected, from a
+        PROXY header; ``None`` without one.
     """
 
     log = Logger()
+    translation: str | None = None
     refusal_prefix = f"{errors.UNAVAILABLE} "
 
     def __init__(self, services: Services) -> None:
@@ -92,6 +97,11 @@ class FileServerProtocol(CommandReceiver):
         self._published = False
         # Bytes of a pack that is being sent.
         self._packed = 0
+
+    def peer_identified(self) -> None:
+        """Count the client to its host, and keep the proxy's translation."""
+        self.translation = getattr(self.transport, "translation", None)
+        super().peer_identified()
 
     def command_received(self, command: Command) -> None:
         """Call the method of the command's verb."""
@@ -119,6 +129,25 @@ class FileServerProtocol(CommandReceiver):
         self._release_pack()
         self._publish(outcome, sent)
 
+    def publish_refusal(self, command: Command, verdict: Verdict, sent: int) -> None:
+        """Publish that a command has ended before it has begun."""
+        subscribers = self.factory.subscribers
+        if subscribers.by_kind[Finished]:
+            now = self.factory.clock.seconds()
+            subscribers.publish(
+                Finished(
+                    self.client_address,
+                    command,
+                    verdict.outcome,
+                    sent,
+                    self.started_at,
+                    now,
+                    verdict.reason,
+                    self.identity,
+                    self.translation,
+                )
+            )
+
     def command_LIST(self, command: Command) -> None:
         """Send the names of the files in the top directory."""
 
@@ -138,7 +167,7 @@ class FileServerProtocol(CommandReceiver):
     def command_FEAT(self, command: Command) -> None:
         """Send the verbs of version 2 and their arguments."""
         parse_arguments(command)
-        self._reply(b"OK\n" + abilities() + END + b"\n")
+        self._reply(b"OK\n" + abilities(self.may_authenticate) + END + b"\n")
 
     def command_STAT(self, command: Command) -> None:
         """Send the metadata of a file or a directory."""
@@ -350,12 +379,17 @@ class FileServerProtocol(CommandReceiver):
                     sent,
                     self.started_at,
                     self.factory.clock.seconds(),
+                    identity=self.identity,
+                    translation=self.translation,
                 )
             )
 
 
 _METHODS: dict[bytes, Callable[[FileServerProtocol, Command], None]] = {
-    word: getattr(FileServerProtocol, f"command_{word.decode()}") for word in VERBS
+    word: getattr(FileServerProtocol, f"command_{word.decode()}")
+    for word in VERBS
+    # `CommandReceiver` replies to it.
+    if word != AUTH
 }
 
 

@@ -17,9 +17,10 @@ from fsspec import register_implementation
 
 from natproxy.fs.errors import FileChanged
 from natproxy.fs.file import NatproxyFile
-from natproxy.fs.filesystem import NatproxyFileSystem
+from natproxy.fs.filesystem import NatproxyFileSystem, SecureNatproxyFileSystem
 
 # universal_pathlib searches fsspec's registry for the class, not the entry points.
 register_implementation("natproxy", NatproxyFileSystem, clobber=True)
+register_implementation("natproxys", SecureNatproxyFileSystem, clobber=True)
 
-__all__ = ["FileChanged", "NatproxyFile", "NatproxyFileSystem"]
+__all__ = ["FileChanged", "NatproxyFile", "NatproxyFileSystem", "SecureNatproxyFileSystem"]

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from natproxy.address import Address
+from natproxy.client.authentication import Token
 from natproxy.client.blocking.session import Session
 from natproxy.client.errors import (
     ClientError,
@@ -32,6 +33,7 @@ from natproxy.protocol import (
     PackRecord,
     grouped_names,
 )
+from natproxy.tls.options import TLSOptions
 
 _EXPECTED_SIZE = 4096
 """Bytes that a file of unknown size is expected to have."""
@@ -48,7 +50,10 @@ class Commands:
     :param connect_timeout: seconds to wait for a connection; see `Session`.
     :param retry_policy: how long temporary failures are retried.
     :param width: commands that `run_at_once` sends at the same time.
-    :raises ValueError: if the port is none, or a time-out is not more than 0 or too long.
+    :param tls: how to verify the server; ``None`` for no TLS.
+    :param token: for the server; ``None`` if there is none.
+    :raises ValueError: if the port is none, a time-out is not more than 0 or too long, or a file
+        of ``tls`` cannot be used.
     """
 
     def __init__(
@@ -58,8 +63,12 @@ class Commands:
         connect_timeout: float | None,
         retry_policy: RetryPolicy,
         width: int,
+        tls: TLSOptions | None = None,
+        token: Token | None = None,
     ) -> None:
+        self._token = token
         self._server = server
+        self._tls = tls
         self._timeout = timeout
         self._connect_timeout = connect_timeout
         self._retry_policy = retry_policy
@@ -186,7 +195,9 @@ class Commands:
 
     def _begin_session(self) -> None:
         try:
-            self._session = Session(self._server, self._timeout, self._connect_timeout)
+            self._session = Session(
+                self._server, self._timeout, self._connect_timeout, self._tls, self._token
+            )
         except UsageError as error:
             raise ValueError(str(error)) from error
         self._process = os.getpid()

@@ -12,10 +12,12 @@ from natproxy.client.errors import (
     Changed,
     ClientError,
     ConnectionBroken,
+    Forbidden,
     GaveUp,
     Interrupted,
     LocalError,
     NotFound,
+    Unauthorized,
     Unavailable,
     Unsupported,
     UsageError,
@@ -23,6 +25,7 @@ from natproxy.client.errors import (
 
 _ERRNO: dict[type[ClientError], int] = {
     Interrupted: errno.EINTR,
+    Unauthorized: errno.EACCES,
     Unavailable: errno.EBUSY,
     Unsupported: errno.EOPNOTSUPP,
     UsageError: errno.EINVAL,
@@ -65,6 +68,8 @@ def os_error(error: ClientError, path: str) -> OSError:
         last = error.__cause__
     if isinstance(last, NotFound):
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    if isinstance(last, Forbidden):
+        return PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
     if isinstance(last, Changed):
         return file_changed(path)
     if isinstance(last, (CannotConnect, ConnectionBroken)):

@@ -13,7 +13,7 @@ from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.spec import AbstractFileSystem
 from fsspec.utils import isfilelike, tokenize
 
-from natproxy.address import DEFAULT_PORT, SCHEME, Address
+from natproxy.address import DEFAULT_PORT, SCHEME, SECURE_PORT, SECURE_SCHEME, Address
 from natproxy.client.blocking.session import Session
 from natproxy.client.errors import ClientError
 from natproxy.client.requests import as_name
@@ -31,8 +31,9 @@ from natproxy.fs.errors import file_changed, local_path, os_error
 from natproxy.fs.file import NatproxyFile
 from natproxy.fs.listing import datetime_of, depth_of, describe, walk
 from natproxy.fs.ranges import GAP, Piece, raise_first, ranges_of, read_ranges
-from natproxy.fs.url import Environment, default_server, options_of, path_of, url_of
+from natproxy.fs.url import Environment, default_server, options_of, path_of, token_for, url_of
 from natproxy.protocol import DIRECTORY
+from natproxy.tls.options import TLSOptions
 
 CALL_RETRY_FOR = 60.0
 """Seconds without progress for which a call that reads or lists is retried by default."""
@@ -51,10 +52,19 @@ class NatproxyFileSystem(AbstractFileSystem):
     :param retries: consecutive failures before giving up, if that comes sooner.
     :param wait: whether to retry as well if the first connection to the server fails.
     :param connections: commands that one call sends at the same time, 1 or more.
+    :param tls: whether to connect by TLS, as for ``natproxys://``.
+    :param ca: path of the authorities that are trusted; without it, those of the system.
+    :param cert: path of the certificate to show.
+    :param key: path of its private key, if that is in another file.
+    :param insecure: whether any certificate of the server is accepted.
+    :param token: for the server; without it, ``$NATPROXY_TOKEN`` for the server that
+        ``$NATPROXY_SERVER`` names. Neither a pickle nor JSON of the file system contains it.
+    :param token_plain: whether it may be sent to another host without TLS that verifies the server.
     :raises ValueError: if an option is invalid, or if nothing names a server.
     """
 
     protocol = "natproxy"
+    scheme = SCHEME
     # fsspec caches instances: one without a host belongs to the server that the environment named.
     _extra_tokenize_attributes = ("_environment",)
     _environment = Environment()
@@ -64,19 +74,37 @@ class NatproxyFileSystem(AbstractFileSystem):
     def __init__(
         self,
         host: str | None = None,
-        port: int = DEFAULT_PORT,
+        port: int | None = None,
         timeout: float = 60.0,
         retry_for: float | str | None = None,
         retries: int | None = None,
         wait: bool = False,
         connect_timeout: float | None = None,
         connections: int = 8,
+        tls: bool = False,
+        ca: str | None = None,
+        cert: str | None = None,
+        key: str | None = None,
+        insecure: bool = False,
+        *,
+        token: str | None = None,
+        token_plain: bool = False,
         **storage_options: Any,
     ) -> None:
         super().__init__(**storage_options)
         if int(connections) < 1:
             raise ValueError("connections must be at least 1")
-        self.server = default_server() if host is None else Address(host, int(port))
+        # `natproxys` without TLS would be a trap.
+        wanted = bool(tls) or self.scheme == SECURE_SCHEME
+        if host is None:
+            self.server, secure = default_server(wanted)
+        else:
+            secure = wanted
+            default = SECURE_PORT if secure else DEFAULT_PORT
+            self.server = Address(host, default if port is None else int(port))
+        options = TLSOptions(ca, cert, key, bool(insecure))
+        if not secure and options != TLSOptions():
+            raise ValueError("ca, cert, key and insecure need TLS: natproxys:// or tls=True")
         retry_seconds = None if retry_for is None else parse_duration(str(retry_for))
         most = None if retries is None else int(retries)
         for_calls = RetryPolicy(
@@ -90,8 +118,22 @@ class NatproxyFileSystem(AbstractFileSystem):
         )
         connect_within = None if connect_timeout is None else float(connect_timeout)
         self._commands = Commands(
-            self.server, float(timeout), connect_within, for_calls, int(connections)
+            self.server,
+            float(timeout),
+            connect_within,
+            for_calls,
+            int(connections),
+            options if secure else None,
+            token_for(self.server, token, bool(token_plain)),
         )
+
+    def __reduce__(self) -> Any:
+        reconstruct, (cls, args, options), *rest = super().__reduce__()
+        return (reconstruct, (cls, args, _without_token(options)), *rest)
+
+    def to_dict(self, **options: Any) -> dict[str, Any]:
+        """Return the parameters for JSON, without the token."""
+        return _without_token(super().to_dict(**options))
 
     @property
     def session(self) -> Session:
@@ -101,7 +143,7 @@ class NatproxyFileSystem(AbstractFileSystem):
     @property
     def fsid(self) -> str:
         """An identifier of the server."""
-        return f"{SCHEME}{self.server}"
+        return f"{self.scheme}{self.server}"
 
     def close(self) -> None:
         """Close idle connections; others are opened when they are needed."""
@@ -121,7 +163,7 @@ class NatproxyFileSystem(AbstractFileSystem):
         """Return the URL of a path."""
         if is_url(name):
             return name
-        return url_of(self.server, self._strip_protocol(name))
+        return url_of(self.server, self._strip_protocol(name), self.scheme)
 
     def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
         """Return the name, size in bytes, type, mtime and etag of a file or directory.
@@ -396,3 +438,14 @@ class NatproxyFileSystem(AbstractFileSystem):
             return str(self.info(path)["type"])
         except FileNotFoundError:
             return None
+
+
+def _without_token(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key != "token"}
+
+
+class SecureNatproxyFileSystem(NatproxyFileSystem):
+    """The files of a server, which is connected to by TLS; see `NatproxyFileSystem`."""
+
+    protocol = "natproxys"
+    scheme = SECURE_SCHEME

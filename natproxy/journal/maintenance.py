@@ -51,6 +51,13 @@ class Maintenance:
         self._to_seal: list[str] = []
         self._recovered = False
 
+    def limit(self, keep: float, max_size: int) -> bool:
+        """Change the limits for the next run; return whether they differ."""
+        with self._lock:
+            before = self._keep, self._max_size
+            self._keep, self._max_size = keep, max_size
+        return before != (keep, max_size)
+
     def add(self, path: str) -> None:
         """Have a segment of this boot sealed, whose open entries are in the next one."""
         with self._lock:
@@ -70,7 +77,9 @@ class Maintenance:
                 messages += recovered.messages
                 self._recovered = not recovered.busy
             self._seal(now, messages)
-            deleted = retain(self._directory, now, self._keep, self._max_size)
+            with self._lock:
+                keep, max_size = self._keep, self._max_size
+            deleted = retain(self._directory, now, keep, max_size)
             if deleted:
                 messages.append(
                     f"deleted the oldest segments of the journal in {self._directory}:"

@@ -20,6 +20,7 @@ Entry = tuple[
     "int | None",  # ended
     str,  # client
     int,  # client_port
+    "str | None",  # identity
     "str | None",  # nat
     "int | None",  # nat_port
     "str | None",  # upstream
@@ -34,19 +35,20 @@ Entry = tuple[
 ]
 """A row of the table ``entries``, with the hosts in place of their numbers.
 
-The columns that are null in every row are left out: ``command``, ``attempt`` and ``identity``.
+The columns that are null in every row are left out: ``command`` and ``attempt``.
 """
 
-COLUMNS = 20
+COLUMNS = 21
 """Number of columns of an `Entry`."""
 
 # Places of some of them.
 SERIAL: Final = 0
 CLIENT: Final = 7
-NAT: Final = 9
-NAT_PORT: Final = 10
-UPSTREAM: Final = 11
-REASON: Final = 18
+IDENTITY: Final = 9
+NAT: Final = 10
+NAT_PORT: Final = 11
+UPSTREAM: Final = 12
+REASON: Final = 19
 
 _COLUMNS = (
     "e.serial, e.seq, e.relaying_seq, e.removed_seq, e.command, e.attempt, e.started, e.relaying,"

@@ -16,6 +16,7 @@ from natproxy.journal.files import file_name, remove, segment_files
 from natproxy.journal.rows import (
     CLIENT,
     COLUMNS,
+    IDENTITY,
     NAT,
     REASON,
     UPSTREAM,
@@ -176,6 +177,8 @@ class Segment:
                 values[place + NAT] = hosts.setdefault(nat, len(hosts) + 1)
             if upstream is not None:
                 values[place + UPSTREAM] = hosts.setdefault(upstream, len(hosts) + 1)
+            if entry[IDENTITY] is None:
+                values[place + IDENTITY] = ""
             if entry[REASON] is None:
                 values[place + REASON] = ""
         connection.executemany(
@@ -313,8 +316,11 @@ def _last(hosts: dict[str, int], number: int) -> Iterable[tuple[str, int]]:
 
 # The sqlite3 module takes ten times as long to bind None as a number or a text: a row with four
 # of them takes twice as long. So the columns that are always null are part of the statement, and
-# the reason, which few rows have, is bound as an empty text.
-_ROW = "(?, ?, ?, ?, null, null, ?, ?, ?, ?, ?, null, ?, ?, ?, ?, ?, ?, ?, ?, ?, nullif(?, ''), ?)"
+# the identity and the reason, which few rows have, are bound as empty texts.
+_ROW = (
+    "(?, ?, ?, ?, null, null, ?, ?, ?, ?, ?, nullif(?, ''),"
+    " ?, ?, ?, ?, ?, ?, ?, ?, ?, nullif(?, ''), ?)"
+)
 
 _INSERT = {
     rows: f"insert or replace into entries values {', '.join([_ROW] * rows)}"  # noqa: S608

@@ -169,6 +169,11 @@ class JournalService(Service):
             self._error,
         )
 
+    def retain(self, keep: float, max_size: int) -> None:
+        """Change how long and up to what size segments are kept; see `JournalSettings`."""
+        if self._maintenance.limit(keep, max_size):
+            self._maintain()
+
     def prepare(self) -> None:
         """Make the directory and lock it; it has no effect if that is done.
 

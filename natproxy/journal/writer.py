@@ -360,7 +360,7 @@ def _entry(serial: int, row: Row, state: Open, end: End, names: bool) -> Entry:
     started, route = row[STARTED], row[ROUTE]
     assert started is not None
     assert route is not None
-    client, client_port, nat, nat_port, upstream, upstream_port, verb, name = route
+    client, client_port, nat, nat_port, upstream, upstream_port, verb, name, identity = route
     removed, ended, outcome, reason, duration = end
     return (
         serial,
@@ -372,6 +372,7 @@ def _entry(serial: int, row: Row, state: Open, end: End, names: bool) -> Entry:
         ended,
         client,
         client_port,
+        identity,
         nat,
         nat_port,
         upstream,

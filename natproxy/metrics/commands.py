@@ -7,7 +7,7 @@ from typing import Any
 
 from natproxy.metrics.families import SECONDS, Buckets, Family, Histogram, Kind, Sample
 from natproxy.nat import Outcome
-from natproxy.protocol import VERBS
+from natproxy.protocol import AUTH, VERBS
 
 OTHER = "other"
 """The verb of all commands that natproxy does not implement.
@@ -66,7 +66,7 @@ class CommandCounters:
     """
 
     def __init__(self) -> None:
-        self.by_verb = {verb: VerbCounters() for verb in VERBS}
+        self.by_verb = {verb: VerbCounters() for verb in VERBS if verb != AUTH}
         self.other = VerbCounters()
 
     def items(self) -> list[tuple[str, VerbCounters]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.application.service import Service
@@ -13,10 +13,12 @@ from twisted.internet.interfaces import IDelayedCall
 
 import twisted
 from natproxy import __version__
+from natproxy.access import limit_of
 from natproxy.metrics.families import (
     Family,
     Histogram,
     Kind,
+    Sample,
     counter,
     gauge,
     histogram,
@@ -31,6 +33,9 @@ from natproxy.server.factory import CommandFactory
 DELAY_INTERVAL = 1.0
 """Seconds between two measurements of the reactor's delay."""
 
+LIMITED_CLIENTS = 10
+"""Clients that ``/v1/status`` lists because they were over a limit: the last ones."""
+
 DELAYS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 """Upper bounds of the buckets of delays."""
 
@@ -42,6 +47,8 @@ class DaemonMetrics(Service, ABC):
     :param relays: of the daemon.
     :param origin: the daemon's name, worker and boot.
     :cvar prefix: of the names.
+    :ivar certificate_expiry: returns the time, in seconds since the epoch, at which the first of
+        the certificates of the daemon's endpoints expires; ``None`` without TLS.
     :ivar delay: by how much calls were late that the reactor was to make each second.
     :ivar access_lost: returns how many lines of the access log were lost; ``None`` if there is no
         such log.
@@ -59,6 +66,7 @@ class DaemonMetrics(Service, ABC):
         self._timer: IDelayedCall | None = None
         # What ends the subscriptions of a subclass.
         self._ends: list[Callable[[], object]] = []
+        self.certificate_expiry: Callable[[], float | None] = lambda: None
 
     def startService(self) -> None:
         """Begin to measure."""
@@ -124,6 +132,39 @@ class DaemonMetrics(Service, ABC):
                 "reason",
                 self._refused(),
             ),
+            labelled(
+                Kind.COUNTER,
+                f"{prefix}_auth",
+                "Commands AUTH so far, by their result",
+                "result",
+                self._authentications(),
+            ),
+            labelled(
+                Kind.COUNTER,
+                f"{prefix}_denied",
+                "Commands denied, by the number of the rule, or by what else denies them",
+                "rule",
+                self._denied(),
+            ),
+            Family(
+                f"{prefix}_limited",
+                Kind.COUNTER,
+                "Commands refused because they are over a limit",
+                ("scope", "limit"),
+                _samples(factory.counts.refused),
+            ),
+            Family(
+                f"{prefix}_delayed",
+                Kind.COUNTER,
+                "Commands delayed because they are over a limit",
+                ("scope", "limit"),
+                _samples(factory.counts.delayed),
+            ),
+            gauge(
+                f"{prefix}_connections_delayed",
+                "Connections whose next command is delayed",
+                len(factory.delays),
+            ),
             gauge(
                 f"{prefix}_connections_waiting",
                 "Connections whose commands wait for a later turn of the reactor",
@@ -140,6 +181,16 @@ class DaemonMetrics(Service, ABC):
                 None if self.access_lost is None else self.access_lost(),
             ),
             *self._relay_families(),
+            *self._certificate_families(),
+        ]
+
+    def _certificate_families(self) -> list[Family]:
+        expiry = self.certificate_expiry()
+        if expiry is None:
+            return []
+        name = f"{self.prefix}_certificate_expiry_seconds"
+        return [
+            gauge(name, "Time, since the epoch, at which the first certificate expires", expiry)
         ]
 
     def _refused(self) -> dict[str, float | Any]:
@@ -149,6 +200,34 @@ class DaemonMetrics(Service, ABC):
         }
         refused["proxy-header"] = self._factory.refused_headers
         return refused
+
+    def _authentications(self) -> dict[str, float]:
+        results = self._factory.authenticator.results
+        return {result.value: count for result, count in results.items()}
+
+    def _denied(self) -> dict[str, float | Any]:
+        gate = self._factory.rules
+        return {**dict.fromkeys(gate.rules.deciders, 0), **gate.denied}
+
+    def _limits(self) -> dict[str, Any]:
+        counts, now = self._factory.counts, self.clock.seconds()
+        return {
+            "waiting": len(self._factory.delays),
+            "delayed": {reason: n for reason, n in counts.delayed.items() if limit_of(reason)},
+            "refused": {reason: n for reason, n in counts.refused.items() if limit_of(reason)},
+            "clients": [
+                {
+                    "client": client.host or "unix",
+                    "identity": client.identity,
+                    "delayed": client.delayed,
+                    "refused": client.refused,
+                    "limit": client.reason,
+                    "age": now - client.at,
+                }
+                for client in counts.clients()
+                if limit_of(client.reason)
+            ][:LIMITED_CLIENTS],
+        }
 
     def _relay_families(self) -> list[Family]:
         prefix, tallies = self.prefix, self._relays.tallies
@@ -185,10 +264,19 @@ class DaemonMetrics(Service, ABC):
                 "total": admission.entered,
                 "refused": self._refused(),
             },
+            "authentication": self._authentications(),
+            "denied": self._denied(),
             "relays": {
                 kind: {"total": t.begun, "active": t.begun - t.ended, "bytes": t.sent}
                 for kind, t in self._relays.tallies.items()
                 if t.begun
             },
+            "limits": self._limits(),
             "reactor_delay": self.delay.buckets().json(),
         }
+
+
+def _samples(counts: Mapping[str, int]) -> list[Sample]:
+    """Return the counts of limits with their two labels."""
+    found = ((limit_of(reason), count) for reason, count in counts.items())
+    return [(labels, count) for labels, count in found if labels is not None]

@@ -37,6 +37,7 @@ class NATEntry:
         it does nothing.
     :ivar outcome: ``None`` until the entry is removed.
     :ivar reason: why it was removed, or the error that the client received; may be ``None``.
+    :ivar identity: the client's authenticated name; ``None`` if it has none.
     :ivar recorded: the row of its registration in the ring of events; ``None`` without a ring.
     """
 
@@ -45,6 +46,7 @@ class NATEntry:
         "client",
         "client_address",
         "command",
+        "identity",
         "key",
         "outcome",
         "promised",
@@ -68,6 +70,7 @@ class NATEntry:
         started_at: float,
         registered_at: float,
         cancel: Callable[[], object],
+        identity: str | None = None,
     ) -> None:
         self.serial = serial
         self.key = key
@@ -84,6 +87,7 @@ class NATEntry:
         self.reason: str | None = None
         self.recorded: Row | None = None
         self.cancel = cancel
+        self.identity = identity
 
     @property
     def verb(self) -> bytes:

@@ -28,6 +28,7 @@ class Registered(NamedTuple):
     :ivar command: what it sent, without a secret; `natproxy.protocol.name_of` returns the
         file name in it.
     :ivar key: the two ends of the upstream connection.
+    :ivar identity: the client's authenticated name; ``None`` if it has none.
     """
 
     serial: int
@@ -37,6 +38,7 @@ class Registered(NamedTuple):
     client: Address
     command: Command
     key: TranslationKey
+    identity: str | None = None
 
 
 class Relaying(NamedTuple):
@@ -53,6 +55,7 @@ class Relaying(NamedTuple):
     command: Command
     key: TranslationKey
     promised: int | None
+    identity: str | None = None
 
 
 class Removed(NamedTuple):
@@ -81,6 +84,7 @@ class Removed(NamedTuple):
     outcome: Outcome
     reason: str | None = None
     relaying_at: float | None = None
+    identity: str | None = None
 
 
 class Failed(NamedTuple):
@@ -100,6 +104,7 @@ class Failed(NamedTuple):
     sent: int
     outcome: Outcome
     reason: str | None = None
+    identity: str | None = None
 
 
 Event = Registered | Relaying | Removed | Failed

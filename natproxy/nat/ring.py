@@ -14,7 +14,18 @@ from twisted.logger import Logger
 
 from natproxy.nat.entry import NATEntry
 from natproxy.nat.events import Failed
-from natproxy.nat.rows import ENDS, EVENT, ROUTE, SEQ, STARTED, TIME, CommandTexts, Row, record_of
+from natproxy.nat.rows import (
+    ENDS,
+    EVENT,
+    NAME,
+    ROUTE,
+    SEQ,
+    STARTED,
+    TIME,
+    CommandTexts,
+    Row,
+    record_of,
+)
 from natproxy.nat.table import NATTable
 from natproxy.records.record import Origin, Record, microseconds_of
 
@@ -159,7 +170,7 @@ class EventRing:
         reason: str | None = None,
         serial: int | None = None,
     ) -> None:
-        """Add an administrator's action: ``kill`` or ``drain``.
+        """Add an administrator's action: ``kill``, ``drain`` or ``reload``.
 
         :param time: seconds since the epoch.
         :param reason: the request, such as the text of a filter.
@@ -275,7 +286,14 @@ class EventRing:
             entry.serial,
             started,
             started,
-            (*entry.client_address, *entry.key.local, *entry.key.upstream, verb, name),
+            (
+                *entry.client_address,
+                *entry.key.local,
+                *entry.key.upstream,
+                verb,
+                name,
+                entry.identity,
+            ),
             None,
             0,
             None,
@@ -342,7 +360,7 @@ class EventRing:
                 event.serial,
                 microseconds_of(event.time),
                 microseconds_of(event.time - duration),
-                (client, client_port, None, None, None, None, verb, name),
+                (client, client_port, None, None, None, None, verb, name, event.identity),
                 None,
                 event.sent,
                 event.outcome.value,
@@ -387,6 +405,6 @@ class EventRing:
                 # With the last event of a translation, its name is gone.
                 route = row[ROUTE]
                 if route is not None and row[EVENT] in ENDS:
-                    length = len(route[-1])
+                    length = len(route[NAME])
                     if length > LONG_NAME:
                         self._names_left += length

@@ -16,8 +16,10 @@ from natproxy.protocol import (
 from natproxy.records.packed import MOST, format_packed, parse_packed
 from natproxy.records.record import Origin, Record
 
-Route = tuple[str, int, "str | None", "int | None", "str | None", "int | None", str, str]
-"""Client, its port, the proxy's host and port, the upstream's host and port, verb, name.
+Route = tuple[
+    str, int, "str | None", "int | None", "str | None", "int | None", str, str, "str | None"
+]
+"""Client, its port, the proxy's host and port, the upstream's host and port, verb, name, identity.
 
 For the name of several files, see `natproxy.records.packed`.
 """
@@ -55,6 +57,8 @@ SENT: Final = 7
 """Bytes."""
 OUTCOME: Final = 8
 REASON: Final = 9
+NAME: Final = 7
+"""Index of the name in a `Route`."""
 DURATION: Final = 10
 """Seconds since the start of the command."""
 UID: Final = 11
@@ -98,7 +102,7 @@ def record_of(row: Row, origin: Origin) -> Record:
             uid=uid,
             pid=pid,
         )
-    client, client_port, nat, nat_port, upstream, upstream_port, verb, text = route
+    client, client_port, nat, nat_port, upstream, upstream_port, verb, text, identity = route
     name, files, others = parse_packed(text)
     return Record(
         event,
@@ -114,7 +118,7 @@ def record_of(row: Row, origin: Origin) -> Record:
         time if event in ENDS else None,
         client,
         client_port,
-        None,
+        identity,
         nat,
         nat_port,
         upstream,

@@ -153,6 +153,7 @@ class NATTable:
         command: Command,
         started_at: float,
         cancel: Callable[[], object],
+        identity: str | None = None,
     ) -> NATEntry:
         """Enter a translation.
 
@@ -160,6 +161,7 @@ class NATTable:
         :param started_at: when it began, in seconds of the table's clock.
         :param cancel: called by `cancel` and `cancel_client`, to end the relay and reset the
             connections.
+        :param identity: the client's authenticated name; ``None`` if it has none.
         :raises TranslationExists: if the key is in the table.
         """
         port = key.local.port
@@ -178,6 +180,7 @@ class NATTable:
             started_at,
             self._clock(),
             cancel,
+            identity,
         )
         self._length += 1
         self._by_port[port] = entry if held is None else (*_entries_of(held), entry)
@@ -202,6 +205,7 @@ class NATTable:
                         client_address,
                         entry.command,
                         key,
+                        identity,
                     )
                 )
         return entry
@@ -236,6 +240,7 @@ class NATTable:
                         entry.command,
                         entry.key,
                         promised,
+                        entry.identity,
                     )
                 )
 
@@ -284,12 +289,14 @@ class NATTable:
         outcome: Outcome,
         sent: int,
         reason: str | None = None,
+        identity: str | None = None,
     ) -> None:
         """Publish that a command has ended without an upstream connection.
 
         :param started_at: when it began, in seconds of the table's clock.
         :param sent: bytes of the error that the client received.
         :param reason: see `natproxy.nat.events.Failed`.
+        :param identity: the client's authenticated name; ``None`` if it has none.
         """
         self._serial += 1
         if self._recorder is None and not self._subscribers.by_kind[Failed]:
@@ -304,6 +311,7 @@ class NATTable:
             sent,
             outcome,
             reason,
+            identity,
         )
         if self._recorder is not None:
             try:
@@ -370,6 +378,7 @@ class NATTable:
                     outcome,
                     entry.reason,
                     entry.relaying_at,
+                    entry.identity,
                 )
             )
 

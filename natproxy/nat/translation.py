@@ -44,3 +44,7 @@ class Outcome(enum.Enum):
     """The daemon stopped, and the time to drain was over."""
     KILLED = "killed"
     """An administrator ended it."""
+    DENIED = "denied"
+    """A rule forbids it: it has not begun."""
+    LIMITED = "limited"
+    """The client is over a limit: it has not begun."""

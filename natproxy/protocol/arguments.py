@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from natproxy.protocol.errors import BAD_REQUEST, Refusal
 from natproxy.protocol.text import WireError, printable
-from natproxy.protocol.verbs import MAX_LINE, VERBS, Command, Naming, checked_line
+from natproxy.protocol.verbs import AUTH, MAX_LINE, VERBS, Command, Naming, checked_line
 
 MAX_SIZE = 2**63 - 1
 """The largest size or offset on the wire, in bytes: that of ``off_t``."""
@@ -256,11 +256,14 @@ def _several_names(word: bytes, names: tuple[bytes, ...]) -> bytes:
     return checked_line(line, names[0])
 
 
-def abilities() -> bytes:
-    """Return the lines of a ``FEAT`` reply's body, generated from `VERBS`, without ``END``."""
+def abilities(auth: bool = False) -> bytes:
+    """Return the lines of a ``FEAT`` reply's body, generated from `VERBS`, without ``END``.
+
+    :param auth: whether the connection may use ``AUTH``.
+    """
     rows = [b"NATPROXY 2"]
     for verb in VERBS.values():
-        if verb.version == 2 and verb.word != b"FEAT":
+        if verb.version == 2 and verb.word != b"FEAT" and (auth or verb.word != AUTH):
             rows.append(b" ".join((verb.word, *verb.keys)))
     return b"".join(row + b"\n" for row in rows)
 

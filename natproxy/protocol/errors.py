@@ -11,6 +11,8 @@ import enum
 import re
 
 BAD_REQUEST = 400
+UNAUTHORIZED = 401
+"""The token of ``AUTH`` is not accepted."""
 FORBIDDEN = 403
 NOT_FOUND = 404
 CHANGED = 412
@@ -24,10 +26,13 @@ BAD_GATEWAY = 502
 UNAVAILABLE = 503
 GATEWAY_TIMEOUT = 504
 """The file server did not accept the connection, or did not reply, in time."""
+LOOP_DETECTED = 508
+"""The upstream of a proxy leads back to it."""
 
 UNKNOWN_COMMAND = "unknown command"
 FILE_NOT_FOUND = "file not found"
 LINE_TOO_LONG = "line too long"
+FORBIDDEN_TEXT = "forbidden"
 EMPTY_RESPONSE = "empty response from server"
 PROXY_ERROR = "proxy error: "
 """The beginning of every error that a proxy reports, except `EMPTY_RESPONSE`."""
@@ -35,6 +40,9 @@ PROXY_ERROR = "proxy error: "
 _REPLY_HEADER = "reply header"
 """Words of the proxy's messages about a header that it could not parse."""
 
+_RETRY_AFTER = re.compile(rb" retry-after=([1-9][0-9]{0,8})\Z")
+
+_NAME = b"name="
 _CODED_ERROR = re.compile(rb"([1-5][0-9]{2})(?: (.*))?")
 
 
@@ -57,12 +65,18 @@ class ErrorKind(enum.Enum):
     OTHER = "other"
     """The server refuses the command; repeating it does not help."""
     NOT_FOUND = "not found"
+    FORBIDDEN = "forbidden"
+    """A rule of the server, or of a proxy, denies the command to this client."""
     CHANGED = "changed"
     """The file is not the one that ``if-match`` names."""
+    UNAUTHORIZED = "unauthorized"
+    """The token is not accepted."""
     UNSUPPORTED = "unsupported"
     """The server does not implement the verb."""
     UNAVAILABLE = "unavailable"
     """A temporary failure of the server, of the proxy, or of the file server behind it."""
+    LIMITED = "limited"
+    """The client is over a limit: a temporary failure too; see `retry_after`."""
     NO_UPSTREAM_REPLY = "no upstream reply"
     """A temporary failure too: the file server sent the proxy no header, or a malformed one.
 
@@ -71,9 +85,11 @@ class ErrorKind(enum.Enum):
 
 
 _KINDS = {
+    FORBIDDEN: ErrorKind.FORBIDDEN,
     NOT_FOUND: ErrorKind.NOT_FOUND,
     CHANGED: ErrorKind.CHANGED,
-    TOO_MANY_REQUESTS: ErrorKind.UNAVAILABLE,
+    UNAUTHORIZED: ErrorKind.UNAUTHORIZED,
+    TOO_MANY_REQUESTS: ErrorKind.LIMITED,
     BAD_GATEWAY: ErrorKind.UNAVAILABLE,
     UNAVAILABLE: ErrorKind.UNAVAILABLE,
     GATEWAY_TIMEOUT: ErrorKind.UNAVAILABLE,
@@ -99,6 +115,16 @@ def parse_error(error: bytes) -> tuple[int | None, bytes]:
     return (None, error) if coded is None else (int(coded[1]), coded[2] or b"")
 
 
+def retry_after(message: bytes) -> int:
+    """Return the seconds after which a limited client may send its command again.
+
+    :param message: of the error reply, after its code; it ends with ``retry-after=SECONDS``.
+    :return: 0 if the message has none.
+    """
+    found = _RETRY_AFTER.search(message)
+    return 0 if found is None else int(found[1])
+
+
 def kind_of(code: int | None, message: bytes) -> ErrorKind:
     """Return the kind of an error reply.
 
@@ -109,8 +135,12 @@ def kind_of(code: int | None, message: bytes) -> ErrorKind:
     if code is None:
         if text == FILE_NOT_FOUND:
             return ErrorKind.NOT_FOUND
+        if text == FORBIDDEN_TEXT:
+            return ErrorKind.FORBIDDEN
         if text == UNKNOWN_COMMAND:
             return ErrorKind.UNSUPPORTED
+        if retry_after(message):
+            return ErrorKind.LIMITED
         if text != EMPTY_RESPONSE and not text.startswith(PROXY_ERROR):
             return ErrorKind.OTHER
     elif code != BAD_GATEWAY:
@@ -119,3 +149,17 @@ def kind_of(code: int | None, message: bytes) -> ErrorKind:
     if text == EMPTY_RESPONSE or _REPLY_HEADER in text:
         return ErrorKind.NO_UPSTREAM_REPLY
     return ErrorKind.UNAVAILABLE
+
+
+def forbidden_text(name: bytes | None = None) -> str:
+    """Return the message of the error for a command that a rule denies.
+
+    :param name: the name that is denied, as it is encoded on the wire, if it is one of several.
+    """
+    return FORBIDDEN_TEXT if name is None else f"{FORBIDDEN_TEXT} name={name.decode('ascii')}"
+
+
+def denied_word(message: bytes) -> bytes | None:
+    """Return the encoded name in the message of an error of kind `ErrorKind.FORBIDDEN`."""
+    words = (word for word in message.split() if word.startswith(_NAME))
+    return next((word[len(_NAME) :] for word in words), None)

@@ -7,14 +7,18 @@ the end of the reply to any other.
 
 from __future__ import annotations
 
+import re
+
 from natproxy.protocol.replies import ListingBody
 from natproxy.protocol.text import WireError
-from natproxy.protocol.verbs import END, MAX_LINE, VERBS
+from natproxy.protocol.verbs import AUTH, END, MAX_LINE, VERBS, Command
 
 VIA = b"VIA"
 """The first word of a line with which a proxy names itself."""
 
 OWN_VIA = VIA + b" natproxy/2.1"
+
+_NONCE = re.compile(rb"[0-9a-f]{32}")
 
 MAX_ABILITIES = MAX_LINE
 """Bytes that a proxy accepts of a ``FEAT`` reply's body."""
@@ -23,14 +27,24 @@ MAX_ABILITY_LINES = 256
 """Lines that a proxy accepts of a ``FEAT`` reply's body."""
 
 
-def relayed_abilities(abilities: bytes) -> bytes:
+def is_loop_probe(command: Command) -> bool:
+    """Return whether a command is one by which a proxy finds out if it is its own upstream.
+
+    It is ``VIA`` and a random number. Every proxy sends it on, as each unknown verb, and a file
+    server replies that the verb is unknown.
+    """
+    return command.verb == VIA and _NONCE.fullmatch(command.name) is not None
+
+
+def relayed_abilities(abilities: bytes, auth: bool = False) -> bytes:
     """Return the lines of a ``FEAT`` reply as a proxy passes them on.
 
     Verbs and arguments that are not in `VERBS` are removed, and so are lines of any other
-    kind, except the first line and the ``VIA`` lines of proxies on the way. The proxy's own
-    ``VIA`` line is added at the end.
+    kind, except the first line and the ``VIA`` lines of proxies on the way. ``AUTH`` is the
+    upstream's own, and removed as well. The proxy's own lines are added at the end.
 
     :param abilities: the lines of the body, without ``END``.
+    :param auth: whether the client may send ``AUTH`` to the proxy.
     """
     first, *others = abilities.split(b"\n")
     lines = [first.removesuffix(b"\r")]
@@ -40,15 +54,20 @@ def relayed_abilities(abilities: bytes) -> bytes:
         verb = VERBS.get(word)
         if word == VIA:
             via.append(line.removesuffix(b"\r"))
-        elif verb is not None:
+        elif verb is not None and word != AUTH:
             lines.append(b" ".join((word, *(key for key in arguments if key in verb.keys))))
-    return b"".join(line + b"\n" for line in (*lines, *via, OWN_VIA) if line)
+    own = (AUTH,) if auth else ()
+    return b"".join(line + b"\n" for line in (*lines, *own, *via, OWN_VIA) if line)
 
 
 class AbilitiesReader:
-    """Reads the body of a ``FEAT`` reply from pieces of any size."""
+    """Reads the body of a ``FEAT`` reply from pieces of any size.
 
-    def __init__(self) -> None:
+    :param auth: see `relayed_abilities`.
+    """
+
+    def __init__(self, auth: bool = False) -> None:
+        self._auth = auth
         self._body = ListingBody()
         self._received = bytearray()
 
@@ -66,4 +85,4 @@ class AbilitiesReader:
         if not self._body.complete:
             return None
         listed = bytes(self._received).removesuffix(END + b"\n")
-        return relayed_abilities(listed) + END + b"\n"
+        return relayed_abilities(listed, self._auth) + END + b"\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from typing import NamedTuple
 
 from natproxy.protocol.text import WireError, printable
@@ -14,6 +15,15 @@ END = b"END"
 
 REDACTED = b"[redacted]"
 """Replaces a secret wherever a command is shown."""
+
+AUTH = b"AUTH"
+"""The verb whose argument is a token. Each daemon replies to it itself: see ``Command.secret``."""
+
+
+MAX_TOKEN = 256
+"""Characters of a token at most."""
+
+_TOKEN = re.compile(f"[!-~]{{1,{MAX_TOKEN}}}")
 
 
 class Framing(enum.Enum):
@@ -38,6 +48,8 @@ class Naming(enum.Enum):
     """The next word, percent-encoded, unless it contains a ``=``; or none."""
     SEVERAL = "several"
     """All words, one or more, each percent-encoded."""
+    SECRET = "secret"  # noqa: S105  # no password
+    """There is no name: the rest of the line is a token, which is never shown nor sent on."""
 
 
 class Verb(NamedTuple):
@@ -71,11 +83,10 @@ VERBS = {
         Verb(b"LS", Framing.COUNTED, Naming.OPTIONAL, 2, (b"depth", b"after", b"limit")),
         Verb(b"PACK", Framing.COUNTED, Naming.SEVERAL, 2),
         Verb(b"HASH", Framing.NOTHING, Naming.ENCODED, 2, (b"offset", b"length", b"alg")),
+        Verb(AUTH, Framing.NOTHING, Naming.SECRET, 2),
     )
 }
 """Every verb that natproxy implements. A new feature is a new row, not a new argument."""
-
-_AUTH = b"AUTH"
 
 
 class Command(NamedTuple):
@@ -97,13 +108,19 @@ class Command(NamedTuple):
 
     @property
     def shown(self) -> Command:
-        """The command without secrets, for logs, tables and messages.
-
-        The argument of ``AUTH`` is secret, even if it is not separated by white space.
-        """
-        if not self.verb.startswith(_AUTH) or self.line.strip().upper() == _AUTH:
+        """The command without secrets, for logs, tables and messages."""
+        if AUTH not in self.verb or self.line.strip().upper() == AUTH:
             return self
-        return Command(_AUTH, REDACTED, _AUTH + b" " + REDACTED)
+        return Command(AUTH, REDACTED, AUTH + b" " + REDACTED)
+
+    @property
+    def secret(self) -> bool:
+        """Whether the line may contain a token, so that no proxy may send it on.
+
+        The verb is ``AUTH``, or contains it: the token may not be separated by white space, or
+        something may precede the verb.
+        """
+        return AUTH in self.verb
 
     @property
     def known(self) -> bool:
@@ -159,6 +176,26 @@ def format_command(word: bytes, name: bytes = b"") -> bytes:
     if name[:1].isspace():
         raise WireError(f"file name '{printable(name)}' begins with white space: it cannot be sent")
     return checked_line(word + b" " + name, name)
+
+
+def format_auth(token: str) -> bytes:
+    """Return the line of ``AUTH``, line feed included.
+
+    :raises WireError: if the token is not one word of printable ASCII; the text is without it.
+    """
+    if not _TOKEN.fullmatch(token):
+        raise WireError(
+            f"the token is not valid: it is one word of at most {MAX_TOKEN} printable ASCII"
+            " characters"
+        )
+    return b"%b %b\n" % (AUTH, token.encode("ascii"))
+
+
+def parse_token(command: Command) -> bytes | None:
+    """Return the token of a command ``AUTH``; ``None`` if it is malformed."""
+    word = command.name.rstrip()
+    valid = len(word) <= MAX_TOKEN and _TOKEN.fullmatch(word.decode("latin-1"))
+    return word if valid else None
 
 
 def checked_line(line: bytes, name: bytes) -> bytes:

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from natproxy.nat import Failed, NATTable, Removed
 from natproxy.proxy.interfaces import Connector
+from natproxy.proxy.loop import LoopGuard
 from natproxy.proxy.protocol import ProxyProtocol
 from natproxy.proxy.resources import Resources, Upstreams
 from natproxy.relay import Relays
@@ -35,6 +36,7 @@ class ProxyFactory(CommandFactory):
     :param wall_clock: returns seconds since the epoch, for the events of the table.
     :ivar table: the translations that exist now.
     :ivar resources: what the client connections use.
+    :ivar loops: finds out whether the upstream leads back to the proxy.
     :ivar stop_logging: ends the log of commands.
     """
 
@@ -60,8 +62,13 @@ class ProxyFactory(CommandFactory):
             self.address_of,
         )
         self.deadlines.append(self.resources.replies)
-        self.protocol = partial(ProxyProtocol, self.resources)
+        self.loops = LoopGuard(clock, self.resources)
+        self.protocol = partial(ProxyProtocol, self.resources, self.loops)
 
     def drain(self) -> Deferred[None]:
         """Wait until every client has finished, then close the pipes of the relays."""
-        return super().drain().addCallback(lambda _: self.resources.relays.close())
+        return super().drain().addCallback(self._drained)
+
+    def _drained(self, _: None) -> None:
+        self.loops.stop()
+        self.resources.relays.close()

@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 
 from natproxy.nat import Outcome
 from natproxy.protocol import BAD_GATEWAY, GATEWAY_TIMEOUT, UNAVAILABLE
+from natproxy.tls.failure import refusal_of
 
 
 class ConnectFailure(NamedTuple):
@@ -22,6 +23,9 @@ class ConnectFailure(NamedTuple):
     code: int
     message: str
 
+
+NO_TLS = "there is no TLS with the server: "
+"""Precedes the reason in a message."""
 
 _TIMEOUTS = (error.TimeoutError, error.TCPTimedOutError)
 
@@ -49,6 +53,9 @@ def explain(failure: Failure, timeout: float) -> ConnectFailure:
     for kind, message in _UPSTREAM_FAILURES:
         if failure.check(kind):
             return ConnectFailure(Outcome.ERROR, BAD_GATEWAY, message)
+    refused = refusal_of(failure.value)
+    if refused is not None:
+        return ConnectFailure(Outcome.ERROR, BAD_GATEWAY, NO_TLS + refused)
     message = _PROXY_FAILURES.get(getattr(failure.value, "osError", None), "")
     if message:
         return ConnectFailure(Outcome.ERROR, UNAVAILABLE, message)

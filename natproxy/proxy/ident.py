@@ -1,7 +1,7 @@
 """Ident (RFC 1413): which client is behind a connection, for the upstream that it leads to.
 
 The upstream sends the two ports of a connection, the proxy's first, from its own address. The user
-in the reply is the client's address.
+in the reply is the client's address, and its identity, if it has one.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from natproxy.address import Address
 from natproxy.kernel.sockets import plain_host
-from natproxy.nat import NATTable
+from natproxy.nat import NATEntry, NATTable
 from natproxy.protocol import printable
 from natproxy.relay import Transport
 
@@ -127,7 +126,7 @@ class IdentFactory(Factory):
         for entry in self._table.lookup(local):
             ends = tuple((plain_host(end.host), end.port) for end in entry.key)
             if ends == wanted:
-                return shown + b" : USERID : OTHER : " + _user(entry.client_address)
+                return shown + b" : USERID : OTHER : " + _user(entry)
         return shown + b" : ERROR : NO-USER"
 
 
@@ -135,6 +134,8 @@ def _host(address: IAddress) -> str:
     return plain_host(getattr(address, "host", ""))
 
 
-def _user(client: Address) -> bytes:
-    """Return the identifier of a client: its host and port; printable ASCII."""
-    return printable(str(client).encode()).encode("ascii", "backslashreplace")[:MAX_USER]
+def _user(entry: NATEntry) -> bytes:
+    """Return the identifier of a client: its identity, host and port; printable ASCII."""
+    client, identity = str(entry.client_address), entry.identity
+    text = client if identity is None else f"{identity}@{client}"
+    return printable(text.encode()).encode("ascii", "backslashreplace")[:MAX_USER]

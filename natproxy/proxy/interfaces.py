@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -49,15 +50,29 @@ class Connector(Protocol):
 
 
 class Client(Protocol):
-    """The client's side, as a command's upstream side uses it."""
+    """The client's side, as a command's upstream side uses it.
+
+    :ivar identity: the client's authenticated name; ``None`` if it has none.
+    """
 
     log: Logger
     started_at: float
     outbound: Outbound
+    identity: str | None
+
+    @property
+    def may_authenticate(self) -> bool:
+        """Whether the client may send ``AUTH`` on its connection."""
+        ...
 
     @property
     def client_address(self) -> Address:
         """The client's address."""
+        ...
+
+    @property
+    def local_address(self) -> IAddress:
+        """The proxy's address to which the client has connected."""
         ...
 
     def reply_finished(self) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
+from natproxy.access import Verdict
 from natproxy.nat import Outcome
-from natproxy.protocol import PROXY_ERROR, Command
+from natproxy.protocol import PROXY_ERROR, VIA, Command, error_line
+from natproxy.proxy.loop import LoopGuard
 from natproxy.proxy.resources import Resources
 from natproxy.proxy.upstream import UpstreamFactory
 from natproxy.server.connection import CommandReceiver
@@ -17,6 +20,7 @@ class ProxyProtocol(CommandReceiver):
     """A client's connection: each command gets an upstream connection of its own.
 
     :param resources: of the proxy.
+    :param loops: finds out whether the upstream leads back to the proxy.
     """
 
     log = Logger()
@@ -24,14 +28,29 @@ class ProxyProtocol(CommandReceiver):
     command_units = 3 * COMMAND_UNITS
     refusal_prefix = PROXY_ERROR
 
-    def __init__(self, resources: Resources) -> None:
+    def __init__(self, resources: Resources, loops: LoopGuard) -> None:
         super().__init__()
         self._resources = resources
+        self._loops = loops
         # That of the current command, if there is one.
         self._upstream: UpstreamFactory | None = None
 
+    @property
+    def local_address(self) -> IAddress:
+        """The proxy's address to which the client has connected; behind a PROXY header, its own."""
+        address: IAddress = self.transport.getHost()
+        return address
+
+    def connectionMade(self) -> None:
+        """Wait for commands. A connection may be one that this proxy has made."""
+        super().connectionMade()
+        self._loops.client_connected()
+
     def command_received(self, command: Command) -> None:
-        """Open an upstream connection for the command."""
+        """Open an upstream connection for the command, unless that leads back to the proxy."""
+        if (self._loops.closed or command.verb == VIA) and self._loops.refuses(command):
+            self._refuse_loop(command)
+            return
         self._upstream = UpstreamFactory(self, self._resources, command)
         self._upstream.connect()
 
@@ -43,6 +62,25 @@ class ProxyProtocol(CommandReceiver):
         else:
             self._upstream.cancel(outcome)
 
+    def _refuse_loop(self, command: Command) -> None:
+        refusal = self._loops.refusal()
+        line = error_line(refusal.text, refusal.code if command.coded else None)
+        self.outbound.write(line)
+        self.publish_refusal(command, refusal, len(line))
+        self.reply_finished()
+
+    def publish_refusal(self, command: Command, verdict: Verdict, sent: int) -> None:
+        """Publish that a command has ended without an upstream connection."""
+        self._resources.table.fail(
+            self.client_address,
+            command,
+            self.started_at,
+            verdict.outcome,
+            sent,
+            verdict.reason,
+            self.identity,
+        )
+
     def reply_finished(self) -> None:
         """Begin the next command. The last one is not kept: its line can be 16 KiB long."""
         self._upstream = None
@@ -53,6 +91,6 @@ class ProxyProtocol(CommandReceiver):
 
         The entry has been removed.
         """
-        self.command = None
+        self.end_command()
         if self.state is not State.CLOSED:
             self.abort(outcome)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IHandshakeListener, ISSLTransport
 from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from natproxy.address import Address
 from natproxy.nat import NATEntry, Outcome, TranslationExists, TranslationKey
@@ -31,7 +32,8 @@ from natproxy.protocol import (
     parse_header,
     printable,
 )
-from natproxy.proxy.failure import explain
+from natproxy.proxy.failure import NO_TLS, explain
+from natproxy.proxy.header import NO_HEADER_EXPECTED, is_reply_to_header, with_header
 from natproxy.proxy.interfaces import Client
 from natproxy.proxy.resources import Resources
 from natproxy.proxy.state import TRANSITIONS, Event, State
@@ -43,6 +45,7 @@ from natproxy.relay import (
     Transport,
     send_at_once,
 )
+from natproxy.tls.failure import refusal_of
 
 _BROKEN_OFF = PROXY_ERROR + "the server closed the connection inside its reply"
 
@@ -110,10 +113,17 @@ class UpstreamFactory(ClientFactory):
     def _publish_failure(self, outcome: Outcome, sent: int, reason: str | None = None) -> None:
         client = self.client
         self.resources.table.fail(
-            client.client_address, self.command, client.started_at, outcome, sent, reason
+            client.client_address,
+            self.command,
+            client.started_at,
+            outcome,
+            sent,
+            reason,
+            client.identity,
         )
 
 
+@implementer(IHandshakeListener)
 class UpstreamProtocol(Protocol):
     """An upstream connection: sends one command and passes on one reply.
 
@@ -125,6 +135,8 @@ class UpstreamProtocol(Protocol):
     """The entry; there is none in the state ``NEW``."""
     _relay: SocketRelay
     """The relay of the body; there is none before the state ``BODY``."""
+    _verified = False
+    """Whether the handshake of TLS is complete, if there is TLS."""
     _features: AbilitiesReader
     """Reads the body in the state ``FEATURES``."""
 
@@ -164,6 +176,7 @@ class UpstreamProtocol(Protocol):
                 factory.command,
                 client.started_at,
                 self.cancel,
+                client.identity,
             )
         except TranslationExists:
             # The system has reused the port of a connection whose loss is not reported yet.
@@ -176,10 +189,17 @@ class UpstreamProtocol(Protocol):
         self._state = TRANSITIONS[self._state][_REGISTERED]
         resources.replies.set(self.reply_expired)
         line = factory.command.line + b"\n"
+        if resources.upstreams.header:
+            translation = f"{resources.upstreams.boot}:{self._entry.serial}"
+            line = with_header(transport, client, translation, line)
         if isinstance(transport, UpstreamTransport):
             transport.write(line)
         else:
             send_at_once(transport, line)
+
+    def handshakeCompleted(self) -> None:
+        """Note that TLS has verified the server; only now is the command sent to it."""
+        self._verified = True
 
     def dataReceived(self, data: bytes) -> None:
         """Receive bytes of the reply; ignore what follows it."""
@@ -217,8 +237,13 @@ class UpstreamProtocol(Protocol):
                     reason=reason.getErrorMessage(),
                 )
             # An empty response can mean a server of version 1; a part of a reply cannot.
-            empty = state is State.WAITING
-            self._fail(Outcome.UPSTREAM_GONE, EMPTY_RESPONSE if empty else _BROKEN_OFF, BAD_GATEWAY)
+            text = EMPTY_RESPONSE if state is State.WAITING else _BROKEN_OFF
+            refused = refusal_of(reason.value)
+            if refused is not None:
+                text = PROXY_ERROR + NO_TLS + refused
+            elif not self._verified and ISSLTransport.providedBy(self.transport):
+                text = PROXY_ERROR + NO_TLS + "it closed the connection in the handshake"
+            self._fail(Outcome.UPSTREAM_GONE, text, BAD_GATEWAY)
 
     # What the table, the deadlines and the relay call.
 
@@ -236,7 +261,8 @@ class UpstreamProtocol(Protocol):
 
     def body_expired(self) -> None:
         """Abort the reply if the upstream was silent, and not paused by the client."""
-        if self._client.outbound.paused:
+        outbound = self._client.outbound
+        if outbound.paused or outbound.held:
             self._body_received()
             return
         self._log_error("the upstream {upstream} timed out inside a reply to {client}")
@@ -277,6 +303,10 @@ class UpstreamProtocol(Protocol):
         except WireError as malformed:
             self._fail_malformed(str(malformed))
             return
+        error = header.error
+        if error and self._resources.upstreams.header and is_reply_to_header(command, error):
+            self._fail_malformed(NO_HEADER_EXPECTED)
+            return
         listing = header.framing is _LISTING
         self._resources.table.relaying(self._entry, None if listing else header.size)
         if self._state is _CLOSED:
@@ -298,7 +328,7 @@ class UpstreamProtocol(Protocol):
     def _listing_received(self, data: bytes, end: int, header: Header) -> None:
         if self.factory.command.verb == b"FEAT":
             self._advance(Event.FEATURES_BEGUN)
-            self._features = AbilitiesReader()
+            self._features = AbilitiesReader(self._client.may_authenticate)
             self._features_received(data[end + 1 :])
             return
         body = ListingBody()

@@ -83,11 +83,14 @@ class Relays:
         self.rotation = Rotation(clock)
         self._page_cache = page_cache
         self._splices = splices
-        self._reactor: IReactorFDSet | None = None
-        self._shared: Shared | None = None
-        if method is not Method.COPY and clock is not None and IReactorFDSet.providedBy(reactor):
-            self._reactor = reactor
-            self._shared = Shared(reactor, self.pool, self.rotation, LowWater(clock))
+        self._kernel: Shared | None = None
+        if clock is not None and IReactorFDSet.providedBy(reactor):
+            self._kernel = Shared(reactor, self.pool, self.rotation, LowWater(clock))
+        self.use(method)
+
+    def use(self, method: Method) -> None:
+        """Choose the relays of further bodies by another method."""
+        self._shared = None if method is Method.COPY else self._kernel
         forced = method is Method.KERNEL
         self._splice_from = 1 if forced else SPLICE_FROM
         self._sendfile_from = 1 if forced else SENDFILE_FROM
@@ -141,7 +144,7 @@ class Relays:
             if blocking:
                 return self._counted("thread", ThreadedFileRelay(job, cache, self.rotation))
         if (
-            self._reactor is not None
+            self._shared is not None
             and _LINUX
             and descriptor is not None
             and job.size >= self._sendfile_from
@@ -150,7 +153,7 @@ class Relays:
             # It needs one more descriptor; copying does not.
             with suppress(OSError):
                 return self._counted(
-                    "sendfile", SendfileRelay(self._reactor, self.rotation, job, cache)
+                    "sendfile", SendfileRelay(self._shared.reactor, self.rotation, job, cache)
                 )
         return self._counted("read", CopyingFileRelay(job, cache, self.rotation))
 
@@ -178,5 +181,5 @@ class Relays:
     def close(self) -> None:
         """Close the pipes that are kept for the next body."""
         self.pool.close()
-        if self._shared is not None:
-            self._shared.low_water.close()
+        if self._kernel is not None:
+            self._kernel.low_water.close()

@@ -54,7 +54,8 @@ class CopyRelay(SocketRelay):
             self._in_turn = False
         else:
             self._rotation.count(len(body))
-        if self._rotation.exhausted and self._rotation.wait(self):
+        held = not self._outbound.may_move(self._allowed)
+        if held or (self._rotation.exhausted and self._rotation.wait(self)):
             self._source.pauseProducing()
 
     def take_turn(self) -> None:
@@ -74,9 +75,14 @@ class CopyRelay(SocketRelay):
         self._source.pauseProducing()
 
     def resumeProducing(self) -> None:
-        """Read from the source again, unless the relay waits for its turn."""
-        if self not in self._rotation:
+        """Read from the source again, unless the relay waits for its turn or for its meter."""
+        if self not in self._rotation and not self._outbound.held:
             self._source.resumeProducing()
+
+    def _allowed(self) -> None:
+        """Read from the source again, unless the outbound is paused: the meter allows it."""
+        if self._outbound.may_move(self._allowed) and not self._outbound.paused:
+            self.resumeProducing()
 
     def _write(self, data: bytes) -> None:
         self._count(len(data))

@@ -88,8 +88,9 @@ class FileRelay(Relay):
         raise NotImplementedError
 
     def _ready(self) -> None:
-        """Take a turn, at once or in line."""
-        self._rotation.enter(self)
+        """Take a turn, at once or in line, as soon as the outbound allows it."""
+        if self._outbound.may_move(self._ready):
+            self._rotation.enter(self)
 
     def _release(self) -> None:
         self._detach()
@@ -193,7 +194,7 @@ class CopyingFileRelay(FileRelay):
         left = min(SLICE, self._outbound.budget)
         while not (self._outbound.paused or self._is_over()):
             if left <= 0:
-                if self._rotation.wait(self):
+                if not self._outbound.may_move(self._ready) or self._rotation.wait(self):
                     return
                 left = min(SLICE, self._outbound.budget)
             wanted = self._readable(min(CHUNK, left))

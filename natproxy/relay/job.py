@@ -184,6 +184,7 @@ class Relay(ABC):
         if self._running:
             self._running = False
             self.tally.ended += 1
+            self._outbound.body_ended()
             self._release()
 
     def pauseProducing(self) -> None:  # noqa: B027  # nothing to do, unless a subclass has it

@@ -8,6 +8,7 @@ import struct
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
 from twisted.internet.interfaces import (
     IConsumer,
@@ -31,14 +32,36 @@ class Transport(ITCPTransport, IFileDescriptor, IConsumer, IPushProducer):
         """Return the socket; see ``ISystemHandle``."""
 
 
+class Meter(Protocol):
+    """Limits the bytes that go to one connection; see `natproxy.access.bandwidth.Meter`."""
+
+    @property
+    def budget(self) -> int:
+        """Bytes of a body that may be moved now, if it is `ready`."""
+        ...
+
+    def ready(self) -> bool:
+        """Return whether bytes of a body may be moved now."""
+        ...
+
+    def wait(self, resume: Callable[[], object]) -> None:
+        """Call back once when bytes may be moved."""
+        ...
+
+    def charge(self, size: int) -> None:
+        """Count bytes that were moved or written."""
+        ...
+
+    def cancel(self) -> None:
+        """Call back no more: the relay has ended."""
+        ...
+
+
 BUDGET = 2 << 20
 """Bytes of a body that a relay may move to one connection in one turn of the reactor.
 
 No method moves more than a slice: see `natproxy.relay.rotation.SLICE`.
 """
-
-LEAST_BUDGET = 64 * 1024
-"""Bytes that one read of a transport returns: they are written in the turn of that read."""
 
 DIRECT = 64 * 1024
 """Bytes up to which a write goes straight to the socket: as many as one read returns."""
@@ -65,12 +88,14 @@ class Outbound:
     writes at present is attached to it.
 
     :ivar paused: whether the peer has to read before more is written.
-    :ivar budget: bytes of a body that a relay may move here in one turn of the reactor,
-        `LEAST_BUDGET` or more. A limit on rate lowers it; nothing does so yet.
+    :ivar budget: bytes of a body that a relay may move here in one turn of the reactor. A meter
+        lowers it. What a relay copies comes in reads of up to `DIRECT` bytes, and is not divided.
+    :ivar meter: limits what goes to the peer; ``None`` for no limit.
+    :ivar held: whether a relay waits because of the meter.
     :param changed: called after `paused` has changed and the relay has been paused or resumed.
     """
 
-    __slots__ = ("_changed", "_relay", "_transport", "budget", "paused")
+    __slots__ = ("_changed", "_relay", "_transport", "budget", "held", "meter", "paused")
 
     def __init__(self, transport: Transport, changed: Callable[[], object]) -> None:
         self._transport = transport
@@ -78,11 +103,43 @@ class Outbound:
         self._relay: IPushProducer | None = None
         self.paused = False
         self.budget = BUDGET
+        self.meter: Meter | None = None
+        self.held = False
         self._register()
 
     def write(self, data: bytes) -> None:
         """Send bytes to the peer."""
+        if self.meter is not None:
+            self.meter.charge(len(data))
         self._transport.write(data)
+
+    def moved(self, size: int) -> None:
+        """Count bytes that a relay has moved into the socket itself."""
+        if self.meter is not None:
+            self.meter.charge(size)
+
+    def may_move(self, resume: Callable[[], object]) -> bool:
+        """Return whether a relay may move bytes of a body now, up to `budget`.
+
+        :param resume: called once when it may, if it may not now.
+        """
+        meter = self.meter
+        if meter is None:
+            return True
+        if meter.ready():
+            self.held = False
+            self.budget = meter.budget
+            return True
+        if not self.held:
+            self.held = True
+            meter.wait(resume)
+        return False
+
+    def body_ended(self) -> None:
+        """Note that the relay has ended: what it was allowed to move is free for others."""
+        if self.meter is not None:
+            self.held = False
+            self.meter.cancel()
 
     def attach(self, relay: IPushProducer) -> None:
         """Pause and resume a relay from now on."""
@@ -166,6 +223,8 @@ class SocketOutbound(Outbound):
 
     def write(self, data: bytes) -> None:
         """Send bytes to the peer."""
+        if self.meter is not None:
+            self.meter.charge(len(data))
         if self._pending:
             self._transport.write(data)
             return

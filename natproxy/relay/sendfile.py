@@ -51,6 +51,9 @@ class SendfileRelay(FileRelay):
         # the same number.
         if self._reading is not None or self._is_over():
             return
+        if not self._socket.may_move(self._ready):
+            self._receiver.stop_waiting()
+            return
         if not self._rotation.enter(self) and len(self._rotation) > 1:
             # A relay that is alone in line has its turn before the socket is looked at again.
             self._receiver.stop_waiting()
@@ -83,6 +86,7 @@ class SendfileRelay(FileRelay):
             return
         if moved > 0:
             self._rotation.count(moved)
+            self._socket.moved(moved)
             self._advance(moved)
             if self._offset == self._end:
                 self._finish()
@@ -92,7 +96,8 @@ class SendfileRelay(FileRelay):
         if moved == wanted and len(self._rotation):
             # While the others have their turns, a client that reads has taken it.
             self._receiver.stop_waiting()
-            self._rotation.wait(self)
+            if self._socket.may_move(self._ready):
+                self._rotation.wait(self)
         else:
             self._receiver.wait_writable()
 

@@ -151,6 +151,10 @@ class SpliceRelay(SocketRelay):
             return
         if self._waiting is Waiting.SOURCE:
             self._mark.reached()
+        if self._waiting is not Waiting.PIPE and not self._socket.may_move(self._ready):
+            self._source.stop_waiting()
+            self._receiver.stop_waiting()
+            return
         taken = self._rotation.enter(self, first=self._waiting is Waiting.PIPE)
         if not taken and len(self._rotation) > 1:
             # A relay that is alone in line has its turn before the sockets are looked at again.
@@ -259,6 +263,7 @@ class SpliceRelay(SocketRelay):
             self._fail(PeerGone("the client is gone"))
             return False
         self._in_pipe -= moved
+        self._socket.moved(moved)
         self._count(moved)
         self._account.count(moved)
         if not self._in_pipe:

@@ -1,8 +1,9 @@
 """The access log: one line for each command that has ended, for programs.
 
-A line has twelve words, separated by a space each, all of them printable ASCII:
+A line has fourteen words, separated by a space each, all of them printable ASCII:
 
-``time client nat_port upstream verb name files outcome bytes first_byte duration reason``
+``time client nat_port upstream verb name files outcome bytes first_byte duration reason
+identity translation``
 
 ``-`` stands for what there is not. Names of files and texts are percent-encoded as on the wire, so
 that a line is one line whatever a client sends. Later versions may add words at the end. A line
@@ -102,30 +103,40 @@ def _line_of_entry(entry: NATEntry, wall: float, now: float) -> str:
     verb, name, files = _words_of(entry.command)
     started, relaying, outcome = entry.started_at, entry.relaying_at, entry.outcome
     first_byte = ABSENT if relaying is None else f"{relaying - started:.6f}"
-    reason = entry.reason
+    reason, identity = entry.reason, entry.identity
     return (
         f"{format_time(microseconds_of(wall))} {_address(entry.client_address)} {local.port}"
         f" {_address(upstream)}"
         f" {verb} {name} {files} {ABSENT if outcome is None else outcome._value_}"
         f" {entry.relayed} {first_byte} {now - started:.6f}"
-        f" {ABSENT if reason is None else _word(reason)}\n"
+        f" {ABSENT if reason is None else _word(reason)}"
+        f" {ABSENT if identity is None else _word(identity)} {ABSENT}\n"
     )
 
 
 def _line_of_failure(event: Failed) -> str:
     ended = Finished(
-        event.client, event.command, event.outcome, event.sent, event.started_at, event.monotonic
+        event.client,
+        event.command,
+        event.outcome,
+        event.sent,
+        event.started_at,
+        event.monotonic,
+        event.reason,
+        event.identity,
     )
-    return _line_of_command(ended, event.time, event.reason)
+    return _line_of_command(ended, event.time)
 
 
-def _line_of_command(event: Finished, wall: float, reason: str | None = None) -> str:
-    client, command, outcome, sent, started, ended = event
+def _line_of_command(event: Finished, wall: float) -> str:
+    client, command, outcome, sent, started, ended, reason, identity, translation = event
     verb, name, files = _words_of(command.shown)
     return (
         f"{format_time(microseconds_of(wall))} {_address(client)} - - {verb} {name} {files}"
         f" {outcome._value_} {sent} - {ended - started:.6f}"
-        f" {ABSENT if reason is None else _word(reason)}\n"
+        f" {ABSENT if reason is None else _word(reason)}"
+        f" {ABSENT if identity is None else _word(identity)}"
+        f" {ABSENT if translation is None else translation}\n"
     )
 
 

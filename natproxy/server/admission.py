@@ -4,17 +4,16 @@
 (`natproxy.server.connection`). When too many refused connections are open, a new one is closed as
 soon as it is accepted (`Admission.overloaded`), so that the number of descriptors is bounded.
 
-Whether a *command* may begin is a different decision: `CommandFactory.admit`, with a `Verdict`.
+Whether a *command* may begin is a different decision: that of a `natproxy.access.Gate`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from enum import Enum
-from ipaddress import IPv6Address
 from typing import NamedTuple
 
-from natproxy.address import FIRST_STAND_IN_PORT, Address
+from natproxy.access import host_of
+from natproxy.address import Address
 
 CLIENTS = 10_000
 """Clients at the same time by default."""
@@ -30,12 +29,6 @@ REFUSED = 32
 
 TOO_MANY = "too many clients"
 TOO_MANY_OF_HOST = "too many connections from this address"
-
-
-class Verdict(Enum):
-    """Whether a command may begin: see `natproxy.server.factory.CommandFactory.admit`."""
-
-    PROCEED = "proceed"
 
 
 class Refusal(NamedTuple):
@@ -56,7 +49,8 @@ class Admission:
     A client is any hashable object. It enters once and leaves once.
 
     :param clients: clients at the same time.
-    :param per_host: clients of one host at the same time (see `host_of`); 0 for no limit.
+    :param per_host: clients of one host at the same time, see `natproxy.access.host_of`; 0 for no
+        limit.
     :ivar entered: clients so far, the refused ones included.
     :ivar refusals: clients refused so far, by the limit: `TOO_MANY` or `TOO_MANY_OF_HOST`.
     """
@@ -69,6 +63,14 @@ class Admission:
         self._admitted: dict[object, str] = {}
         self._refused: set[object] = set()
         self._hosts: Counter[str] = Counter()
+
+    def limit(self, clients: int, per_host: int) -> None:
+        """Change the limits for the clients from now on.
+
+        Connections that were made while hosts had no limit are not counted to their hosts.
+        """
+        self.clients = clients
+        self.per_host = per_host
 
     @property
     def admitted(self) -> int:
@@ -146,24 +148,3 @@ def share_of(clients: int) -> int:
     :param clients: number of clients that it admits in total.
     """
     return max(SMALLEST_SHARE, clients // SHARE)
-
-
-def host_of(address: Address) -> str:
-    """Return a string that identifies a client's host; an empty one for a UNIX socket.
-
-    An IPv4 address is one host, also when it is written as an IPv6 address
-    (``::ffff:1.2.3.4``). An IPv6 network of 64 bits is one host, because that is the smallest
-    network that is assigned to a site. A link-local address is one host.
-    """
-    if address.port >= FIRST_STAND_IN_PORT:
-        return ""
-    if ":" not in address.host:
-        return address.host
-    text = address.host.partition("%")[0]
-    try:
-        parsed = IPv6Address(text)
-    except ValueError:
-        return address.host
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return address.host if parsed.is_link_local else f"{int(parsed) >> 64:x}::/64"

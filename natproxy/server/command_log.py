@@ -43,7 +43,15 @@ def log_finished(event: Finished) -> None:
         event.outcome,
         event.sent,
         event.ended_at - event.started_at,
+        _route_of(event.translation),
+        event.identity,
+        translation=event.translation,
     )
+
+
+def _route_of(translation: str | None) -> str:
+    """Return the end of the line of a command of which a proxy has sent its translation."""
+    return "" if translation is None else f", translation {translation}"
 
 
 def log_translation(event: Event) -> None:
@@ -59,6 +67,7 @@ def log_translation(event: Event) -> None:
             event.sent,
             event.monotonic - event.started_at,
             f", from port {local.port} to {shown}",
+            identity=event.identity,
             nat_port=local.port,
             upstream=shown,
         )
@@ -70,6 +79,7 @@ def log_translation(event: Event) -> None:
             event.outcome,
             event.sent,
             event.monotonic - event.started_at,
+            identity=event.identity,
             nat_port=None,
             upstream=None,
         )
@@ -112,23 +122,28 @@ class CommandLines:
         """Note a command that never had an upstream connection; ignore other events."""
         if isinstance(event, Failed):
             duration = event.monotonic - event.started_at
-            ended = event.client, event.command, event.outcome, event.sent, duration
+            client = event.client, event.identity
+            ended = client, event.command, event.outcome, event.sent, duration
             self._note(_PROXY, event.time, _text_of_command, *ended)
 
     def finished(self, event: Finished) -> None:
         """Note a command of the file server that has ended."""
-        client, command, outcome, sent, started_at, ended_at = event
-        ended = client, command, outcome, sent, ended_at - started_at
+        client = event.client, event.identity
+        duration = event.ended_at - event.started_at
+        route = _route_of(event.translation)
+        ended = client, event.command, event.outcome, event.sent, duration, route
         self._note(_FILESERVER, self._wall_clock(), _text_of_command, *ended)
 
 
 class CommandText(NamedTuple):
     """The text of the log line of a command; it is formatted when an observer takes it.
 
+    :ivar identity: the client's authenticated name; ``None`` if it has none.
     :ivar route: end of the line, such as ``, from port 43210 to 127.0.0.1:9001``.
     """
 
     client: Address
+    identity: str | None
     request: str
     outcome: str
     sent: int
@@ -136,8 +151,9 @@ class CommandText(NamedTuple):
     route: str
 
     def __str__(self) -> str:
+        who = "" if self.identity is None else f" ({self.identity})"
         return (
-            f"{_text_of(self.client)} {self.request}: {self.outcome}, {self.sent} bytes"
+            f"{_text_of(self.client)}{who} {self.request}: {self.outcome}, {self.sent} bytes"
             f" in {self.duration:.3f} s{self.route}"
         )
 
@@ -150,20 +166,22 @@ def log_command(
     sent: int,
     duration: float,
     route: str = "",
+    identity: str | None = None,
     **fields: object,
 ) -> None:
     """Log the end of a command as one event, printable and without a secret.
 
-    The event has the fields ``client``, ``client_host``, ``client_port``, ``request`` (the verb
-    with its arguments as sent), ``verb``, ``name`` (of the file or directory, decoded),
-    ``outcome``, ``bytes`` and ``duration``, and ``text`` is its line. Of a command that names
-    several files, ``name`` is the first, ``request`` has it and the number of the others, and
-    there is a field ``files`` with their number.
+    The event has the fields ``client``, ``client_host``, ``client_port``, ``identity``,
+    ``request`` (the verb with its arguments as sent), ``verb``, ``name`` (of the file or
+    directory, decoded), ``outcome``, ``bytes`` and ``duration``, and ``text`` is its line. Of a
+    command that names several files, ``name`` is the first, ``request`` has it and the number of
+    the others, and there is a field ``files`` with their number.
 
     :param log: its namespace becomes the event's.
     :param sent: bytes of the reply, header included.
     :param duration: seconds from the start of the command to its end.
     :param route: end of the line, such as ``, from port 43210 to 127.0.0.1:9001``.
+    :param identity: the client's authenticated name; ``None`` if it has none.
     :param fields: further fields of the event.
     """
     verb, name, request, files = _words_of(command.shown)
@@ -179,10 +197,11 @@ def log_command(
             "log_source": log.source,
             "log_format": "{text}",
             "log_time": time.time(),
-            "text": CommandText(client, request, ended, sent, duration, route),
+            "text": CommandText(client, identity, request, ended, sent, duration, route),
             "client": client,
             "client_host": client.host,
             "client_port": client.port,
+            "identity": identity,
             "request": request,
             "verb": verb,
             "name": name,
@@ -199,13 +218,14 @@ def _text_of_entry(entry: NATEntry, now: float) -> str:
     outcome = entry.outcome
     assert outcome is not None
     route = f", from port {local.port} to {_text_of(upstream)}"
+    client = entry.client_address, entry.identity
     return _text_of_command(
-        entry.client_address, entry.command, outcome, entry.relayed, now - entry.started_at, route
+        client, entry.command, outcome, entry.relayed, now - entry.started_at, route
     )
 
 
 def _text_of_command(
-    client: Address,
+    client: tuple[Address, str | None],
     command: Command,
     outcome: Outcome,
     sent: int,
@@ -213,7 +233,7 @@ def _text_of_command(
     route: str = "",
 ) -> str:
     request = _words_of(command.shown).request
-    return str(CommandText(client, request, outcome._value_, sent, duration, route))
+    return str(CommandText(*client, request, outcome._value_, sent, duration, route))
 
 
 class _Words(NamedTuple):

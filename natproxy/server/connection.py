@@ -7,22 +7,19 @@ Its states are in `natproxy.server.state`; its subclasses execute commands or pr
 from __future__ import annotations
 
 from collections import deque
-from functools import cached_property
-from typing import ClassVar
 
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from natproxy.address import Address
+from natproxy.access import PROCEED, Action, Caller, Gate, Verdict, admit, ended
 from natproxy.nat import Outcome
-from natproxy.protocol import LINE_TOO_LONG, Command, error_line, parse_command
-from natproxy.relay import Outbound, Transport, outbound_of
-from natproxy.server.admission import Refusal
-from natproxy.server.factory import CommandFactory
-from natproxy.server.lines import SLICE, SlicedLineReceiver
+from natproxy.protocol import AUTH, Command, error_line, parse_command
+from natproxy.relay import outbound_of
+from natproxy.server.delays import Place
+from natproxy.server.identity import IdentifiedReceiver
+from natproxy.server.lines import SLICE
 from natproxy.server.rotation import BYTES_PER_UNIT, COMMAND_UNITS, QUEUE_LIMIT, SHARE
 from natproxy.server.state import (
     ENDING,
@@ -46,7 +43,7 @@ _INPUT_OPEN, _TOO_LONG = Input.OPEN, Input.TOO_LONG
 
 
 @implementer(IHalfCloseableProtocol)
-class CommandReceiver(SlicedLineReceiver):
+class CommandReceiver(IdentifiedReceiver):
     """Server side of a client's connection.
 
     A subclass replies in `command_received` and calls `reply_finished` when it has written
@@ -57,35 +54,24 @@ class CommandReceiver(SlicedLineReceiver):
     used up its share of work waits in the factory's rotation, usually with reading paused.
 
     :cvar command_units: units of work of beginning a command and receiving its reply.
-    :cvar refusal_prefix: text that precedes the message when the connection is refused.
-    :ivar outbound: where replies are written.
     :ivar command: the command that is being replied to, or ``None``.
     :ivar started_at: the clock's time in seconds at which the current command began.
-    :ivar state: what the connection is doing.
-    :ivar input: what can still arrive from the client.
     """
-
-    refusal_prefix: ClassVar[str] = ""
 
     command_units = COMMAND_UNITS
 
-    log: Logger
-    factory: CommandFactory
-    transport: Transport
-    outbound: Outbound
+    # The gates that have let the current command proceed, and as whose.
+    _passed: tuple[Gate, ...] = ()
+    _passed_as: Caller
+    _delayed_at = NEVER
+    _metered_as: Caller | None = None
 
     def __init__(self) -> None:
         super().__init__()
-        self.state, self.input = State.IDLE, Input.OPEN
         self.command: Command | None = None
         self.started_at = NEVER
         self._queue: deque[Command] = deque()
         self._units = 0
-
-    @cached_property
-    def client_address(self) -> Address:
-        """The client's address. Behind a PROXY header it is valid once the header has arrived."""
-        return self.factory.address_of(self.transport.getPeer())
 
     # Implemented by subclasses.
 
@@ -97,11 +83,20 @@ class CommandReceiver(SlicedLineReceiver):
         """Cancel the command in `command`: its reply cannot be delivered."""
         raise NotImplementedError
 
+    def publish_refusal(self, command: Command, verdict: Verdict, sent: int) -> None:
+        """Publish that a command has ended before it has begun: a gate has refused it.
+
+        :param sent: bytes of the error that the client received.
+        """
+        raise NotImplementedError
+
     # Called by subclasses.
 
     def reply_finished(self) -> None:
         """Continue after the reply to the current command has been written."""
         self.state = state = TRANSITIONS[self.state][_REPLIED]
+        if self._passed:
+            self.end_command()
         self.command = None
         self.factory.idle.set(self.idle_expired)
         if state is _IDLE:
@@ -112,15 +107,18 @@ class CommandReceiver(SlicedLineReceiver):
             # A reply that is finished at once returns to the loop in `_dispatch`.
             self._next()
 
+    def end_command(self) -> None:
+        """Clear the current command, and note its end at the gates that it has passed."""
+        command, passed = self.command, self._passed
+        self.command, self._passed = None, ()
+        if command is not None and passed:
+            ended(passed, command, self._passed_as)
+            self.factory.delays.wake()
+
     def reply_error(self, message: str, code: int | None = None) -> None:
         """Reply to the current command with ``ERR``, a code of version 2, and a message."""
         self.outbound.write(error_line(message, code))
         self.reply_finished()
-
-    def refuse(self, message: str) -> None:
-        """Send ``ERR`` and a message, and close the connection. No command may be under way."""
-        self.outbound.write(error_line(message))
-        self._close(linger=True)
 
     def abort(self, outcome: Outcome) -> None:
         """Cancel the current command, if there is one, and reset the connection."""
@@ -159,14 +157,13 @@ class CommandReceiver(SlicedLineReceiver):
         self._continue()
         return SHARE - self._units
 
-    def peer_identified(self) -> None:
-        """Count the client to its host: the PROXY header with its address has arrived."""
-        if self.factory.admission.per_host and self.state not in ENDING:
-            self._refuse_client(self.factory.admission.identify(self, self.client_address))
-
-    def header_refused(self, log: Logger, peer: str, reason: str) -> None:
-        """Log that the PROXY header is malformed; the caller aborts the connection."""
-        self.factory.log_header_refusal(log, peer, reason)
+    def retry(self) -> None:
+        """Call the gates again for the delayed command: its turn in the line has come."""
+        self.state = TRANSITIONS[self.state][Event.RETRY]
+        # One command: the others that the client has sent wait in the rotation.
+        self._units = self.command_units
+        self._dispatch()
+        self._continue()
 
     # Called by Twisted.
 
@@ -227,14 +224,6 @@ class CommandReceiver(SlicedLineReceiver):
         else:
             self._next()
 
-    def writeConnectionLost(self) -> None:
-        """Wait a short time for the client to close: everything has been sent."""
-        self.state = TRANSITIONS[self.state][Event.FLUSHED]
-        if self.input is Input.ENDED:
-            self._close_transport()
-        else:
-            self._start_linger_timer()
-
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Cancel everything that was under way for this client."""
         self._end(Event.LOST)
@@ -260,13 +249,6 @@ class CommandReceiver(SlicedLineReceiver):
             self._start_linger_timer()
         else:
             self._restart_idle_timer()
-
-    def linger_expired(self) -> None:
-        """Close a connection whose client has not closed; abort one that does not end."""
-        if self.state is State.LINGERING:
-            self._close_transport()
-        else:
-            self.abort(Outcome.TIMEOUT)
 
     def first_command_expired(self) -> None:
         """Close the connection if it has not sent a complete command yet."""
@@ -299,21 +281,62 @@ class CommandReceiver(SlicedLineReceiver):
             return
         self.state = TRANSITIONS[_IDLE][_DISPATCH]
         queue, factory, outbound = self._queue, self.factory, self.outbound
+        gates = factory.gates
         while queue and self._units > 0 and not outbound.paused:
             command = queue.popleft()
             # A long name is also decoded, looked up and logged.
             self._units -= self.command_units + len(command.line) // BYTES_PER_UNIT
+            if self.started_at == NEVER and hasattr(self.transport, "getPeerCertificate"):
+                # The first command: the handshake of TLS has ended.
+                self.find_certificate()
             self.started_at = factory.clock.seconds()
             try:
-                factory.admit(command, self.client_address)
-                self.command = command
-                self.command_received(command)
+                if AUTH in command.verb:
+                    # No subclass and no gate receives it, and nothing keeps its token.
+                    self.command = command.shown
+                    factory.authenticator.begin(self, command)
+                elif not gates or self._admit(command, gates):
+                    self.command = command
+                    self.command_received(command)
             except Exception:
                 self.fail(Failure())
             if self.command is not None or self.state is not _DISPATCHING:
                 break
         if self.state is _DISPATCHING:
             self.state = TRANSITIONS[_DISPATCHING][_UNFINISHED if self.command else _DISPATCHED]
+
+    def _admit(self, command: Command, gates: tuple[Gate, ...]) -> bool:
+        """Return whether a command may begin; otherwise, delay it or reply with an error."""
+        client, delays = self.caller, self.factory.delays
+        verdict = admit(gates, command, client)
+        delayed = self._delayed_at != NEVER
+        if delayed:
+            # The time of the delay is a part of the command's.
+            self.started_at, self._delayed_at = self._delayed_at, NEVER
+        if verdict is PROCEED:
+            self._passed, self._passed_as = gates, client
+            bandwidth = self.factory.bandwidth
+            if bandwidth is not None and self._metered_as is not client:
+                self.outbound.meter = bandwidth.meter(client)
+                self._metered_as = client
+            return True
+        last, now = self.started_at + delays.longest, self.factory.clock.seconds()
+        due = now + verdict.seconds
+        if verdict.action is Action.DELAY and now < last and (verdict.at_end or due <= last):
+            if not delayed:
+                self.factory.counts.delay(verdict, client)
+            self._queue.appendleft(command)
+            self._delayed_at = self.started_at
+            self.state = TRANSITIONS[self.state][Event.DELAY]
+            place = Place(verdict.reason, client.host)
+            delays.join(self, place, due, last, verdict.at_end)
+        else:
+            self.factory.counts.refuse(verdict, client)
+            line = error_line(verdict.text, verdict.code if command.coded else None)
+            self.outbound.write(line)
+            self.publish_refusal(command, verdict, len(line))
+            self.reply_finished()
+        return False
 
     def _continue(self) -> None:
         """Decide what follows when no further work is done for this event."""
@@ -337,55 +360,9 @@ class CommandReceiver(SlicedLineReceiver):
     def _cancel_command(self, outcome: Outcome) -> None:
         if self.command is not None:
             try:
-                self.cancel_command(outcome)
+                if self.command.secret:
+                    self.factory.authenticator.cancel(self)
+                else:
+                    self.cancel_command(outcome)
             finally:
-                self.command = None
-
-    # Ending the connection.
-
-    def _refuse_client(self, refusal: Refusal | None) -> None:
-        if refusal is None:
-            return
-        self.factory.log_refusal(self.log, self.client_address, refusal.message)
-        if refusal.sent:
-            self.refuse(self.refusal_prefix + refusal.message)
-        else:
-            self.abort(Outcome.ERROR)
-
-    def _finish(self) -> None:
-        """Close after the last reply."""
-        if self.input is _TOO_LONG:
-            self.refuse(LINE_TOO_LONG)
-        else:
-            self._close(linger=self.input is _INPUT_OPEN)
-
-    def _close(self, linger: bool) -> None:
-        # A close with input unread resets the connection, and the client loses what it has not
-        # received yet (RFC 1122, 4.2.2.13). So half-close first, and read.
-        self._end(Event.HALF_CLOSE if linger else Event.CLOSE)
-        self._restart_idle_timer()
-        if linger and self.outbound.half_close():
-            self.transport.resumeProducing()
-            return
-        if linger:
-            self.state = TRANSITIONS[self.state][Event.CLOSE]
-        self.outbound.close()
-
-    def _close_transport(self) -> None:
-        if self.state is not State.CLOSED:
-            self.state = TRANSITIONS[self.state][Event.CLOSE]
-            self.transport.loseConnection()
-
-    def _end(self, event: Event) -> None:
-        """Change to a state in which no command begins."""
-        if self.state is State.WAITING:
-            self.factory.rotation.leave(self)
-        self.discard_kept()
-        self.state = TRANSITIONS[self.state][event]
-
-    def _restart_idle_timer(self) -> None:
-        self.factory.idle.set(self.idle_expired)
-
-    def _start_linger_timer(self) -> None:
-        self.factory.idle.cancel(self.idle_expired)
-        self.factory.lingering.set(self.linger_expired)
+                self.end_command()

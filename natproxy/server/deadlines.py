@@ -1,8 +1,11 @@
 """Deadlines of many connections, with one timer.
 
 All deadlines of a `Deadlines` have the same length, so the one that was set last is due last:
-a dictionary in order of insertion is sufficient. ``TimeoutMixin`` uses a timer for each
-connection; for a connection with one command that costs more than parsing the command.
+a dictionary in order of insertion is sufficient. ``TimeoutMixin`` uses a timer for each connection;
+for a connection with one command that costs more than parsing the command.
+
+A reload may change the length. The deadlines that were set before it are then in a dictionary of
+their own until they are due or cancelled.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ class Deadlines:
 
     :param clock: schedules the timer.
     :param seconds: seconds from `set` to the callback.
+    :ivar seconds: likewise; `change` sets it.
     """
 
     _log = Logger()
@@ -29,6 +33,8 @@ class Deadlines:
         self.seconds = seconds
         self._clock = clock
         self._due: dict[Callable[[], object], float] = {}
+        # Those of other lengths; almost always empty.
+        self._earlier: list[dict[Callable[[], object], float]] = []
         self._timer: IDelayedCall | None = None
         self._expiring = False
 
@@ -36,6 +42,8 @@ class Deadlines:
         """Call back after the time, counted from now. It replaces an earlier deadline."""
         due = self._due
         due.pop(callback, None)
+        if self._earlier:
+            self._cancel_earlier(callback)
         due[callback] = self._clock.seconds() + self.seconds
         # While callbacks run, another deadline may be due sooner: `_expire` sets the timer.
         if self._timer is None and not self._expiring:
@@ -44,29 +52,58 @@ class Deadlines:
     def cancel(self, callback: Callable[[], object]) -> None:
         """Cancel the deadline of a callback, if it has one."""
         self._due.pop(callback, None)
+        if self._earlier:
+            self._cancel_earlier(callback)
+
+    def change(self, seconds: float) -> None:
+        """Change the time for the deadlines that are set from now on."""
+        if seconds == self.seconds:
+            return
+        self.seconds = seconds
+        if self._due:
+            self._earlier.append(self._due)
+            self._due = {}
+        if self._timer is not None and seconds < self._timer.getTime() - self._clock.seconds():
+            # The next deadline may be due before those of the earlier length.
+            self._timer.reset(seconds)
 
     def cancel_timer(self) -> None:
         """Cancel the timer if no deadline is pending."""
-        if self._timer is not None and not self._due:
+        if self._timer is not None and not self._due and not self._earlier:
             self._timer.cancel()
             self._timer = None
+
+    def _cancel_earlier(self, callback: Callable[[], object]) -> None:
+        for due in self._earlier:
+            due.pop(callback, None)
+        self._earlier = [due for due in self._earlier if due]
+
+    def _soonest(self) -> dict[Callable[[], object], float]:
+        """Return the dictionary whose first deadline is due first; empty if there is none."""
+        if not self._earlier:
+            return self._due
+        self._earlier = [due for due in self._earlier if due]
+        pending = [due for due in (*self._earlier, self._due) if due]
+        return min(pending, key=lambda due: next(iter(due.values())), default=self._due)
 
     def _expire(self) -> None:
         self._timer = None
         self._expiring = True
         now = self._clock.seconds()
         for _ in range(CALLBACKS):
-            if not self._due:
+            soonest = self._soonest()
+            if not soonest:
                 break
-            callback, due = next(iter(self._due.items()))
+            callback, due = next(iter(soonest.items()))
             if due > now:
                 break
-            del self._due[callback]
+            del soonest[callback]
             try:
                 callback()
             except Exception:
                 self._log.failure("a deadline's callback failed")
         self._expiring = False
-        if self._due:
-            due = next(iter(self._due.values()))
+        soonest = self._soonest()
+        if soonest:
+            due = next(iter(soonest.values()))
             self._timer = self._clock.callLater(max(0.0, due - now), self._expire)

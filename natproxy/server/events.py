@@ -17,6 +17,10 @@ class Finished(NamedTuple):
     :ivar sent: bytes of the reply, header included.
     :ivar started_at: the clock's time in seconds at which the command began.
     :ivar ended_at: the clock's time in seconds at which it ended.
+    :ivar reason: the rule or the limit by which it was refused; ``None`` if it was not.
+    :ivar identity: the client's authenticated name; ``None`` if it has none.
+    :ivar translation: boot and serial of the proxy's translation, from a PROXY header; ``None``
+        without one.
     """
 
     client: Address
@@ -25,3 +29,6 @@ class Finished(NamedTuple):
     sent: int
     started_at: float
     ended_at: float
+    reason: str | None = None
+    identity: str | None = None
+    translation: str | None = None

@@ -13,11 +13,17 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
+from natproxy.access import Bandwidth, Counts, Gate, host_of
+from natproxy.access.networks import Networks
+from natproxy.access.rules import Rules, RulesGate
+from natproxy.access.tokens import Tokens
 from natproxy.address import FIRST_STAND_IN_PORT, Address
 from natproxy.nat import Outcome, Subscribers
-from natproxy.protocol import Command, printable
-from natproxy.server.admission import Admission, Verdict
+from natproxy.protocol import printable
+from natproxy.server.admission import Admission
+from natproxy.server.authentication import Authenticator
 from natproxy.server.deadlines import Deadlines
+from natproxy.server.delays import Delays
 from natproxy.server.events import Finished
 from natproxy.server.rotation import RoundRobin
 
@@ -26,6 +32,9 @@ LINGER = 1.0
 
 REFUSAL_INTERVAL = 10.0
 """Seconds between two lines in the log about refusals of one kind."""
+
+LOGGED_HOSTS = 64
+"""Hosts whose refusals are logged each at its own rate; those of further hosts share one."""
 
 _NO_HOST = Address("unix", FIRST_STAND_IN_PORT)
 
@@ -41,6 +50,11 @@ class RefusalLog:
         self._suppressed = 0
         self._logged = -math.inf
 
+    @property
+    def idle(self) -> bool:
+        """Whether the next refusal will be logged."""
+        return self._seconds() - self._logged >= REFUSAL_INTERVAL
+
     def suppress(self) -> None:
         """Count a refusal that is not logged."""
         self._suppressed += 1
@@ -52,13 +66,36 @@ class RefusalLog:
         :param fields: fields of the event.
         """
         now = self._seconds()
-        if now - self._logged < REFUSAL_INTERVAL:
+        if not self.idle:
             self.suppress()
             return
         others = f" (and {self._suppressed} others before)" if self._suppressed else ""
         log.warn(f"{text}{{others}}", others=others, **fields)
         self._suppressed = 0
         self._logged = now
+
+
+class HostRefusalLog:
+    """Logs the refusals of one kind, those of each host at a limited rate.
+
+    :param seconds: returns the time in seconds.
+    """
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._hosts: dict[str, RefusalLog] = {}
+        self._others = RefusalLog(seconds)
+
+    def warn(self, log: Logger, client: Address, text: str, **fields: object) -> None:
+        """Log a refusal of a client; see `RefusalLog.warn`."""
+        host = host_of(client)
+        known = self._hosts.get(host)
+        if known is None:
+            for other in [name for name, each in self._hosts.items() if each.idle]:
+                del self._hosts[other]
+            if len(self._hosts) < LOGGED_HOSTS:
+                known = self._hosts[host] = RefusalLog(self._seconds)
+        (known or self._others).warn(log, text, client=client, **fields)
 
 
 class Connection(Protocol):
@@ -70,6 +107,10 @@ class Connection(Protocol):
 
     def abort(self, outcome: Outcome) -> None:
         """Reset the connection."""
+        ...
+
+    def tokens_changed(self) -> None:
+        """Take the client's identity away if its token is no longer accepted."""
         ...
 
 
@@ -87,8 +128,17 @@ class CommandFactory(ServerFactory):
     :ivar lingering: time-outs of clients to which everything was sent.
     :ivar first_commands: time-outs of clients that have not sent a command.
     :ivar deadlines: all of these; their timers are cancelled when no client is connected.
+    :ivar gates: called in their order before each command; they may be replaced at any time, for
+        the commands that begin later.
+    :ivar rules: the gate of the rules, in effect or not; see `use_rules`.
+    :ivar trusted_proxies: networks from which a PROXY header is accepted; ``None`` for all.
+    :ivar bandwidth: limits the bytes of the replies to commands that have passed gates; ``None``
+        for no limit.
+    :ivar delays: the connections whose next command a gate delays.
+    :ivar counts: of the commands that gates have delayed and refused.
     :ivar connections: the open connections.
     :ivar rotation: the connections that have used up their share of a reactor turn.
+    :ivar authenticator: replies to ``AUTH``.
     :ivar subscribers: the callbacks of `subscribe`.
     :ivar refused_headers: connections refused for their PROXY header so far.
     """
@@ -110,6 +160,12 @@ class CommandFactory(ServerFactory):
         self.lingering = Deadlines(clock, LINGER)
         self.first_commands = Deadlines(clock, first_command_timeout)
         self.deadlines = [self.idle, self.lingering, self.first_commands]
+        self.gates: tuple[Gate, ...] = ()
+        self.rules = RulesGate()
+        self.trusted_proxies: Networks | None = None
+        self.bandwidth: Bandwidth | None = None
+        self.delays = Delays(clock)
+        self.counts = Counts(clock.seconds)
         self.connections: set[Connection] = set()
         self.rotation = RoundRobin(clock)
         self.subscribers: Subscribers[Finished] = Subscribers((Finished,))
@@ -118,6 +174,9 @@ class CommandFactory(ServerFactory):
         self._emptied: list[Deferred[None]] = []
         self._refusals = RefusalLog(clock.seconds)
         self._header_refusals = RefusalLog(clock.seconds)
+        self._token_refusals = HostRefusalLog(clock.seconds)
+        self.authenticator = Authenticator(clock, self.log_token_refusal)
+        self.deadlines.append(self.authenticator.delays)
 
     def subscribe(self, callback: Callable[[Finished], object]) -> Callable[[], None]:
         """Call back at the end of each command of the file server.
@@ -129,14 +188,11 @@ class CommandFactory(ServerFactory):
         """
         return self.subscribers.add(callback, (Finished,))
 
-    def admit(self, command: Command, client: Address) -> Verdict:
-        """Return whether a command may begin now. Called once for each, before it begins.
-
-        Today every command proceeds. Access control and rates will decide here whether a command
-        is delayed or refused. A delay will be a `natproxy.server.state.State` of the connection,
-        a refusal a reply with an error. Neither is built yet: the caller ignores the verdict.
-        """
-        return Verdict.PROCEED
+    def use_rules(self, rules: Rules) -> None:
+        """Decide by other rules about the commands that begin from now on."""
+        self.rules.rules = rules
+        others = tuple(gate for gate in self.gates if gate is not self.rules)
+        self.gates = (self.rules, *others) if rules else others
 
     def overloaded(self, address: object) -> bool:
         """Return whether a new connection must be closed at once; see `Admission`.
@@ -174,6 +230,34 @@ class CommandFactory(ServerFactory):
         self._header_refusals.warn(
             log, "connection from {peer} refused: PROXY header: {reason}", peer=peer, reason=reason
         )
+
+    def log_token_refusal(self, log: Logger, client: Address, reason: str) -> None:
+        """Log that a client's token is not accepted; see `HostRefusalLog`.
+
+        :param reason: without the token.
+        """
+        self._token_refusals.warn(log, client, "{client}: AUTH refused: {reason}", reason=reason)
+
+    def accept_tokens(self, tokens: Tokens, plain: bool) -> None:
+        """Set which tokens are accepted from now on.
+
+        A client whose token is no longer accepted has lost its identity by its next command.
+
+        :param plain: whether they are accepted from other hosts without TLS.
+        """
+        self.authenticator.configure(tokens, plain)
+        for connection in self.connections:
+            connection.tokens_changed()
+
+    def trusts_header_from(self, peer: IAddress) -> bool:
+        """Return whether a PROXY header is accepted from a peer; log that it is not."""
+        if self.trusted_proxies is None:
+            return True
+        host = self.address_of(peer).host
+        if host in self.trusted_proxies:
+            return True
+        self.log_header_refusal(self._log, host, "it is in no network of --trusted-proxies")
+        return False
 
     def connection_ended(self, connection: Connection) -> None:
         """Remove a connection that is lost."""

@@ -70,6 +70,8 @@ class State(Symbol):
     """One command is under way; others wait in the queue."""
     WAITING = "waiting"
     """The connection's share of work is used up; it waits for a turn in the rotation."""
+    DELAYED = "delayed"
+    """The next command waits, by the verdict of a gate, and is tried again."""
     DRAINING = "draining"
     """The current reply is the last one; the connection closes after it."""
     FLUSHING = "flushing"
@@ -97,6 +99,10 @@ class Event(Symbol):
     """The connection's share of work is used up, and there is more work."""
     TURN = "turn"
     """The connection's turn in the rotation has come."""
+    DELAY = "delay"
+    """A gate delays the next command."""
+    RETRY = "retry"
+    """The delay is over: the next command is tried again."""
     DRAIN = "drain"
     """The daemon stops while a command is under way."""
     HALF_CLOSE = "half-close"
@@ -126,6 +132,7 @@ TRANSITIONS = transition_table(
             Event.REPLIED: State.DISPATCHING,
             Event.DISPATCHED: State.IDLE,
             Event.UNFINISHED: State.REPLYING,
+            Event.DELAY: State.DELAYED,
             Event.DRAIN: State.DRAINING,
             **_CLOSE,
             **_END,
@@ -137,6 +144,11 @@ TRANSITIONS = transition_table(
         },
         State.WAITING: {
             Event.TURN: State.IDLE,
+            **_CLOSE,
+            **_END,
+        },
+        State.DELAYED: {
+            Event.RETRY: State.IDLE,
             **_CLOSE,
             **_END,
         },
@@ -166,7 +178,7 @@ TRANSITIONS = transition_table(
 )
 """The next state, by state and event."""
 
-OPEN = frozenset({State.IDLE, State.DISPATCHING, State.REPLYING, State.WAITING})
+OPEN = frozenset({State.IDLE, State.DISPATCHING, State.REPLYING, State.WAITING, State.DELAYED})
 """The states in which received commands are queued."""
 
 ENDING = frozenset({State.FLUSHING, State.LINGERING, State.CLOSING, State.CLOSED})

@@ -6,6 +6,7 @@ from twisted.internet.task import Clock
 from twisted.logger import Logger
 from twisted.trial.unittest import SynchronousTestCase
 
+from natproxy.access import Verdict
 from natproxy.nat import Outcome
 from natproxy.protocol import Command
 from natproxy.server.connection import CommandReceiver
@@ -19,6 +20,7 @@ class EchoReceiver(CommandReceiver):
     :ivar at_once: whether it replies within `command_received`; otherwise, by `reply`.
     :ivar begun: the lines of the commands that have begun.
     :ivar cancelled: the outcomes with which commands were cancelled.
+    :ivar refused: the lines of the commands that a gate has refused, and the reasons.
     """
 
     log = Logger()
@@ -28,6 +30,7 @@ class EchoReceiver(CommandReceiver):
         super().__init__()
         self.begun: list[bytes] = []
         self.cancelled: list[Outcome] = []
+        self.refused: list[tuple[bytes, str]] = []
 
     def command_received(self, command: Command) -> None:
         self.begun.append(command.line)
@@ -38,6 +41,9 @@ class EchoReceiver(CommandReceiver):
         """Reply to the current command."""
         self.outbound.write(self.begun[-1] + b"!\n")
         self.reply_finished()
+
+    def publish_refusal(self, command: Command, verdict: Verdict, sent: int) -> None:
+        self.refused.append((command.line, verdict.reason))
 
     def cancel_command(self, outcome: Outcome) -> None:
         self.cancelled.append(outcome)
@@ -56,12 +62,16 @@ class CommandsCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.factory = CommandFactory(self.clock, 600.0)
-        self.wire = self.wire_class(9000, 43210)
+        self.addCleanup(self.lose)
+        self.connect(43210)
+
+    def connect(self, port: int) -> None:
+        """Connect another client, which takes the place of the one before."""
+        self.wire = self.wire_class(9000, port)
         self.protocol = EchoReceiver()
         self.protocol.factory = self.factory
         self.protocol.at_once = self.at_once
         self.protocol.makeConnection(self.wire)
-        self.addCleanup(self.lose)
 
     def lose(self) -> None:
         """Lose the connection; no timer may be left."""

@@ -105,7 +105,7 @@ class Translations:
     ) -> int:
         """Register a translation; return its serial."""
         self._serial += 1
-        route = client, 40_000, nat, port, upstream, upstream_port, "GET", name
+        route = client, 40_000, nat, port, upstream, upstream_port, "GET", name, None
         translation = Translation(self._serial, port, client, self.true, None)
         self._open[self._serial] = translation, route
         self._started[self._serial] = self.now
@@ -127,7 +127,9 @@ class Translations:
         """Add a command that never had an upstream connection; return its serial."""
         self._serial += 1
         self._started[self._serial] = self.now
-        self._add("failed", self._serial, (client, 40_000, None, None, None, None, "GET", name))
+        self._add(
+            "failed", self._serial, (client, 40_000, None, None, None, None, "GET", name, None)
+        )
         return self._serial
 
     def act(self, event: str, reason: str | None = None) -> None:

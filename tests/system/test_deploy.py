@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from natproxy.daemon.config import DaemonConfig, FileServerConfig, ProxyConfig
+from natproxy.daemon.config import DaemonConfig
+from natproxy.daemon.fileserver_config import FileServerConfig
+from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.records.places import journal_candidates, socket_candidates
 from tests.support.paths import ROOT
 from tests.support.twistd import (

@@ -14,12 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from natproxy.daemon.config import DaemonConfig, FileServerConfig, ProxyConfig
+from natproxy.daemon.config import DaemonConfig
 from natproxy.daemon.descriptors import (
     file_server_capacity,
     observers_for,
     proxy_capacity,
 )
+from natproxy.daemon.fileserver_config import FileServerConfig
+from natproxy.daemon.proxy_config import ProxyConfig
 
 HOST = "127.0.0.1"
 PATIENCE = 20.0

@@ -20,6 +20,7 @@ from tests.support.manual import section
 
 TYPED = {
     *("N", "PATTERN", "RATE", "SECONDS", "DURATION", "TIME", "WORKER:SEQ", "WORD"),
+    ("CLIENT", "COMMAND", "WHEN"),
     *("ADDRESS", "HOST:PORT", "HOST[:PORT]", "[ADDRESS:]PORT", "ENDPOINT"),
 }
 """Values that have no completion; the values of all other options are completed."""

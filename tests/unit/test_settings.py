@@ -140,7 +140,7 @@ class TOMLTests(SynchronousTestCase):
             (7, "7"),
             ('a "b"\n\x7fü', '"a \\"b\\"\\n\\u007fü"'),
             (("a", "b"), '["a", "b"]'),
-            ({"a": 1}, "{…}"),
+            ({"a": 1, "b c": ["d", {}]}, '{a = 1, "b c" = ["d", {}]}'),
         ):
             self.assertEqual(to_toml(value), expected)
 

@@ -19,11 +19,13 @@ from natproxy.cli.commands.kill import Kill
 from natproxy.cli.commands.list import List
 from natproxy.cli.commands.ls import Ls
 from natproxy.cli.commands.reconcile import Reconcile
+from natproxy.cli.commands.reload import Reload
 from natproxy.cli.commands.shell import Shell
 from natproxy.cli.commands.stat import Stat
 from natproxy.cli.commands.status import Status
 from natproxy.cli.commands.sync import Sync
 from natproxy.cli.commands.table import Table
+from natproxy.cli.commands.token import Token
 from natproxy.cli.commands.top import Top
 from natproxy.cli.commands.up import Up
 from natproxy.cli.commands.whois import Whois
@@ -49,6 +51,7 @@ OBSERVING_COMMANDS: tuple[Command, ...] = (
     Export(),
     Kill(),
     Drain(),
+    Reload(),
     Status(),
     Reconcile(),
 )
@@ -61,6 +64,7 @@ COMMANDS: tuple[Command, ...] = (
     *OBSERVING_COMMANDS,
     Journal(),
     Config(),
+    Token(),
     Doctor(),
     Completion(),
 )

@@ -80,7 +80,7 @@ class Ls(Command):
         )
         from natproxy.cli.records import record_of, write_json, write_lines
         from natproxy.client.errors import Unsupported, UsageError
-        from natproxy.client.url import has_wildcard
+        from natproxy.pattern import has_wildcard
 
         if arguments.json and arguments.total:
             raise UsageError("--total is for people: a program can add up the sizes of --json")

@@ -11,9 +11,10 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 
 from natproxy.cli.command import Command
-from natproxy.cli.context import Sessions, settings_of
+from natproxy.cli.context import Sessions, settings_of, tls_options, token_of
 from natproxy.cli.interrupts import rearm
 from natproxy.cli.options import LOCAL
 from natproxy.cli.output import is_terminal
@@ -44,7 +45,7 @@ def run(arguments: Namespace, sessions: Sessions, commands: Sequence[Command]) -
         _show(f"Connected to proxy at {session.server}\n")
     parsers = parsers_with(commands)
     sessions.directory = b""
-    read = _reader(arguments.server, parsers, lambda: sessions.directory or b"")
+    read = _reader(arguments, parsers, lambda: sessions.directory or b"")
     return Shell(arguments, sessions, parsers, read, interactive).run()
 
 
@@ -151,17 +152,23 @@ class Shell:
 
 
 def _reader(
-    server: str, parsers: Mapping[str, ArgumentParser], directory: Callable[[], bytes]
+    settings: Namespace, parsers: Mapping[str, ArgumentParser], directory: Callable[[], bytes]
 ) -> Callable[[str], str]:
     if not is_terminal(sys.stdin):
         return _read_piped
     if is_terminal(sys.stdout):
         try:
+            from natproxy.cli.candidates import ManyNames
             from natproxy.cli.shell.prompt import reader
         except ImportError:
             # prompt_toolkit comes with the extra "cli".
             return _read_plainly
-        return reader(server, parsers, directory)
+        names = ManyNames(
+            tls=settings.tls,
+            options=tls_options(settings),
+            token_of=partial(token_of, settings),
+        )
+        return reader(settings.server, parsers, directory, names)
     return _read_plainly
 
 

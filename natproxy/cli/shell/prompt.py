@@ -16,21 +16,26 @@ from prompt_toolkit.filters import Condition
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
+from natproxy.cli.candidates import ManyNames
 from natproxy.cli.shell.suggestions import Suggester
 
 
 def reader(
-    server: str, parsers: Mapping[str, ArgumentParser], directory: Callable[[], bytes]
+    server: str,
+    parsers: Mapping[str, ArgumentParser],
+    directory: Callable[[], bytes],
+    names: ManyNames,
 ) -> Callable[[str], str]:
     """Return a function that reads a line from the terminal.
 
     :param server: whose names are completed.
     :param parsers: of the commands that are completed, by name.
     :param directory: returns the directory on the server that paths are relative to.
+    :param names: on servers.
     """
     session: PromptSession[str] = PromptSession(
         history=history(),
-        completer=SuggestingCompleter(Suggester(server, parsers, directory)),
+        completer=SuggestingCompleter(Suggester(server, parsers, directory, names)),
         complete_while_typing=False,
         key_bindings=bindings(),
     )

@@ -33,6 +33,7 @@ class Suggester:
     :param server: whose names complete a line that does not specify a server.
     :param parsers: of the commands, by name.
     :param directory: returns the directory on the server that paths are relative to.
+    :param names: on servers; by default, those without TLS.
     """
 
     def __init__(
@@ -40,11 +41,12 @@ class Suggester:
         server: str,
         parsers: Mapping[str, ArgumentParser],
         directory: Callable[[], bytes] = bytes,
+        names: ManyNames | None = None,
     ) -> None:
         self._server = server
         self._parsers = parsers
         self._directory = directory
-        self._names = ManyNames()
+        self._names = names or ManyNames()
 
     def suggest(self, line: str) -> tuple[int, list[Suggestion]]:
         """Return the offset of the last word of a line, and suggestions that replace it.

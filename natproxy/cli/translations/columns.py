@@ -10,6 +10,7 @@ from natproxy.cli.translations.texts import (
     NONE,
     address_text,
     bytes_text,
+    client_text,
     duration_text,
     name_text,
     promised_text,
@@ -52,7 +53,11 @@ COMPUTED = {
     "age": Column("age", duration_text, right=True),
     "duration": Column("duration", duration_text, right=True),
     "bytes": Column("bytes", bytes_text, right=True),
-    "client": Column("client", lambda record: address_text(record.client, record.client_port)),
+    "client": Column(
+        "client",
+        client_text,
+        short=lambda record: address_text(record.client, record.client_port),
+    ),
     "nat": Column("nat", lambda record: address_text(record.nat, record.nat_port)),
     "upstream": Column(
         "upstream", lambda record: address_text(record.upstream, record.upstream_port)

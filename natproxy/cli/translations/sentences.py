@@ -6,6 +6,7 @@ from natproxy.cli.display.text import amount
 from natproxy.cli.translations.texts import (
     address_text,
     bytes_text,
+    client_text,
     command_text,
     precise,
     shown,
@@ -49,11 +50,9 @@ def holder(port: str, record: Record, live: bool = True) -> str:
     :param port: the port, with its address if the command line has one.
     :param live: see `whois_lines`.
     """
-    client = address_text(record.client, record.client_port)
+    client = client_text(record)
     if record.client is None:
         client = "a client that was erased"
-    if record.identity is not None:
-        client += f" ({shown(record.identity)})"
     start = "an unknown time" if record.started is None else show_local(record.started)
     open_ = record.state in ("registered", "relaying")
     if open_ and live:
@@ -120,7 +119,7 @@ def _about(event: Record) -> str:
         reason = f": {shown(event.reason)}" if event.reason else ""
         return f"{target}by uid {shown(event.uid)} (pid {shown(event.pid)}){reason}"
     port = "no port" if event.nat_port is None else f"port {event.nat_port}"
-    client = address_text(event.client, event.client_port)
+    client = client_text(event)
     text = f"#{shown(event.serial)} {client} {port} {command_text(event)}"
     facts = []
     if event.event == "relaying" and event.promised:

@@ -79,6 +79,16 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     refused = _counts(admission.get("refused"))
     if refused:
         yield "refused", refused
+    denied = {
+        f"by rule {rule}" if rule.isdigit() else f"by {rule}": count
+        for rule, count in _mapping(_mapping(status.get("counters")).get("denied")).items()
+    }
+    if _counts(denied):
+        yield "denied", _counts(denied)
+    tokens = _counts(_mapping(status.get("counters")).get("authentication"))
+    if tokens:
+        yield "tokens", tokens
+    yield from _limits(_mapping(_mapping(status.get("counters")).get("limits")))
     if status.get("table") is not None:
         yield "in flight", _value("table", status["table"])
     yield from _commands(_mapping(status.get("commands")))
@@ -97,6 +107,28 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for member in ("control", "web"):
         if status.get(member):
             yield member, _value(member, status[member])
+
+
+def _limits(limits: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what was delayed and refused by each limit, and the clients that were over one."""
+    delayed, refused = _mapping(limits.get("delayed")), _mapping(limits.get("refused"))
+    title = "limits"
+    if limits.get("waiting"):
+        yield title, f"{_value('waiting', limits['waiting'])} commands are delayed now"
+        title = ""
+    for name in sorted({*delayed, *refused}):
+        counts = _counts({"delayed": delayed.get(name, 0), "refused": refused.get(name, 0)})
+        yield title, f"{shown(name)}: {counts}"
+        title = ""
+    clients = limits.get("clients")
+    for client in map(_mapping, clients if isinstance(clients, list) else ()):
+        identity = f" ({shown(client['identity'])})" if client.get("identity") else ""
+        counts = _counts({key: client.get(key, 0) for key in ("delayed", "refused")})
+        age = client.get("age")
+        ago = f", {duration(age)} ago" if isinstance(age, (int, float)) else ""
+        last = f"{shown(client.get('limit'))}{ago}"
+        yield title, f"{shown(client.get('client'))}{identity}: {counts}, {last}"
+        title = ""
 
 
 def _commands(commands: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

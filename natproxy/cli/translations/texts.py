@@ -51,6 +51,12 @@ def address_text(host: str | None, port: int | None) -> str:
     return host if port is None else str(Address(host, port))
 
 
+def client_text(record: Record) -> str:
+    """Return the address of the client, and its identity if it has one."""
+    text = address_text(record.client, record.client_port)
+    return text if record.identity is None else f"{text} ({shown(record.identity)})"
+
+
 def bytes_text(record: Record) -> str:
     """Return how many bytes were passed on, of how many if that is known and more."""
     if record.bytes is None:

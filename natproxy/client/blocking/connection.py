@@ -9,8 +9,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import ClassVar
 
 from natproxy.address import Address
+from natproxy.client.authentication import Authentication, AuthExchange
 from natproxy.client.blocking.reply import Reply
 from natproxy.client.blocking.route import (
     IDLE_LIMIT,
@@ -23,6 +25,7 @@ from natproxy.client.blocking.route import (
 from natproxy.client.context import Closing
 from natproxy.client.errors import (
     CannotConnect,
+    ClientError,
     ClosedWithoutReply,
     ConnectionBroken,
     Interrupted,
@@ -37,6 +40,14 @@ CHUNK = 256 * 1024
 """Bytes that are received at once, unless the caller provides a buffer."""
 
 
+Introduce = Callable[["Connection", Authentication], AuthExchange | None]
+"""See `natproxy.client.blocking.introduction`."""
+
+
+def _no_introduction(connection: Connection, authentication: Authentication) -> None:
+    """Return nothing: a connection alone has no session."""
+
+
 class Connection(Closing):
     """Sends commands to one server; their replies are received in the same order.
 
@@ -49,12 +60,17 @@ class Connection(Closing):
         that is shorter.
     :param route: to the server, shared by the connections of a session.
     :param clock: returns seconds, from any origin; measures how long the connection is idle.
+    :cvar piece_size: bytes that `receive` returns at most.
     :ivar deadline: the time, by ``time.monotonic``, at which every wait ends; ``None`` for none.
     :ivar interrupted: whether `interrupt` has been called; the connection is then useless.
     :ivar connected: whether it has ever been connected.
+    :ivar authentication: how the session's token is sent; ``None`` if it has none.
+    :ivar introduce: returns what is to be sent before the first command, if there is a token.
     :ivar understood: verbs whose reply has been received since the last connect: the peer finds
         its end. `natproxy.client.blocking.pipeline` adds them.
     """
+
+    piece_size: ClassVar[int] = CHUNK
 
     def __init__(
         self,
@@ -77,6 +93,10 @@ class Connection(Closing):
         self.interrupted = False
         self.connected = False
         self.understood: set[bytes] = set()
+        self.authentication: Authentication | None = None
+        self.introduce: Introduce = _no_introduction
+        # Whether nothing has been sent on this socket yet.
+        self._fresh_socket = False
         # Whether any byte of the current exchange's reply has been received.
         self._reply_begun = False
         # When a header that has begun must be complete; ``None`` outside of one.
@@ -130,6 +150,15 @@ class Connection(Closing):
         return not self._queued and (self._exchange is None or self._exchange.clean)
 
     @property
+    def peer_host(self) -> str:
+        """The numeric address of the other end; empty if it is not connected."""
+        peer = None
+        if self._socket is not None:
+            with suppress(OSError):
+                peer = self._socket.getpeername()
+        return peer[0] if isinstance(peer, tuple) else ""
+
+    @property
     def outstanding(self) -> int:
         """Commands whose replies have not begun."""
         return len(self._queued)
@@ -152,7 +181,8 @@ class Connection(Closing):
         connected = self._socket
         if connected is not None:
             with suppress(OSError):
-                connected.shutdown(socket.SHUT_RDWR)
+                # The method of a TLS socket would end TLS while another thread reads.
+                socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
     def request(self, word: bytes, arguments: Arguments | None = None) -> Reply:
         """Send a command and receive its reply's header.
@@ -184,6 +214,9 @@ class Connection(Closing):
             if self._socket is not None and (self._is_stale() or self._is_readable()):
                 self.close()
         self.connect()
+        if self.authentication is not None and self._fresh_socket:
+            exchanges = (*self._introduction(self.authentication), *exchanges)
+        self._fresh_socket = False
         self._queued += exchanges
         self._unsent += b"".join([exchange.line for exchange in exchanges])
         self._flush()
@@ -199,6 +232,9 @@ class Connection(Closing):
         :raises ClientError: if the server can't be reached, or breaks the protocol.
         """
         outstanding = tuple(self._queued)
+        if outstanding and isinstance(outstanding[0], AuthExchange):
+            # On a new connection, another one precedes them.
+            outstanding = outstanding[1:]
         reused = self._exchange is not None
         self._reply_begun = False
         try:
@@ -217,7 +253,7 @@ class Connection(Closing):
         :raises ConnectionBroken: if the connection is lost or silent.
         """
         try:
-            data = self._ready_socket().recv(CHUNK)
+            data = self._ready_socket().recv(self.piece_size)
         except OSError as error:
             raise self._lost(error) from error
         self._check()
@@ -252,6 +288,7 @@ class Connection(Closing):
         finally:
             self._attempts = None
         self._socket = connected
+        self._fresh_socket = True
         self._used = self._clock()
         self._check()
         connected.settimeout(self.timeout)
@@ -298,7 +335,51 @@ class Connection(Closing):
     def _expired(self) -> bool:
         return self.deadline is not None and time.monotonic() >= self.deadline
 
+    def _introduction(self, authentication: Authentication) -> Iterator[Exchange]:
+        """Yield what is to be sent before the first command of a new connection.
+
+        The connection may be another one afterwards: a server of version 1 may close it.
+        """
+        self._fresh_socket = False
+        try:
+            exchange = self.introduce(self, authentication)
+        except BaseException:
+            # No command may be sent without the token.
+            self.close()
+            raise
+        if exchange is not None:
+            yield exchange
+        elif self._exchange is not None:
+            # FEAT was sent: a server of version 1 may close after its reply.
+            self.close()
+            self.connect()
+
     def _receive_reply(self) -> Reply:
+        if isinstance(self._queued[0], AuthExchange):
+            self._receive_identity(self._queued[0])
+        return self._receive_next()
+
+    def _receive_identity(self, exchange: AuthExchange) -> None:
+        """Receive the reply to ``AUTH``.
+
+        :raises Unauthorized: if the server does not accept the token.
+        """
+        assert self.authentication is not None
+        try:
+            self._receive_next()
+            self.authentication.replied(exchange)
+        except ConnectionBroken:
+            if not self._reply_begun:
+                self.authentication.lost()
+            raise
+        except ServerError as error:
+            try:
+                self.authentication.refused(error)
+            except ClientError:
+                self.close()
+                raise
+
+    def _receive_next(self) -> Reply:
         previous = self._exchange
         data = b"" if previous is None else previous.take_surplus()
         exchange = self._exchange = self._queued.popleft()
@@ -323,8 +404,7 @@ class Connection(Closing):
         """Pass commands to the kernel, as far as it accepts them without waiting."""
         assert self._socket is not None
         try:
-            # A socket with a time-out is in non-blocking mode.
-            sent = os.write(self._socket.fileno(), self._unsent)
+            sent = self._write(self._socket, self._unsent)
         except BlockingIOError:
             return
         except OSError as error:
@@ -332,6 +412,14 @@ class Connection(Closing):
             self._send_error = error
             sent = len(self._unsent)
         self._unsent = self._unsent[sent:]
+
+    def _write(self, connected: socket.socket, data: bytes) -> int:
+        """Pass bytes to the kernel without waiting, and return how many it has accepted.
+
+        :raises OSError: ``BlockingIOError`` if it accepts none now.
+        """
+        # A socket with a time-out is in non-blocking mode.
+        return os.write(connected.fileno(), data)
 
     def _send_rest(self, connected: socket.socket) -> None:
         """Send the rest of the commands until a reply is received.

@@ -5,13 +5,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from natproxy.address import Address
+from natproxy.client.authentication import Token, authentication_of
 from natproxy.client.blocking.connection import Connection
 from natproxy.client.blocking.route import Route
 from natproxy.client.context import Closing
 from natproxy.client.retry import RetryContext, check_timeout
 from natproxy.client.url import check_server
+from natproxy.tls.options import TLSOptions
+
+if TYPE_CHECKING:
+    from natproxy.client.blocking.secure import Security
 
 MOST_IDLE = 16
 """Idle connections that are kept."""
@@ -22,11 +28,17 @@ class ConnectionPool(Closing):
 
     The parameters are those of `natproxy.client.blocking.session.Session`.
 
+    :ivar tls: how the server is verified; ``None`` without TLS.
     :ivar retry_context: whether the server has been reached: see `natproxy.client.retry`.
     """
 
     def __init__(
-        self, server: Address, timeout: float = 60.0, connect_timeout: float | None = None
+        self,
+        server: Address,
+        timeout: float = 60.0,
+        connect_timeout: float | None = None,
+        tls: TLSOptions | None = None,
+        token: Token | str | None = None,
     ) -> None:
         check_server(server)
         check_timeout("timeout", timeout)
@@ -34,6 +46,14 @@ class ConnectionPool(Closing):
         self.server = server
         self.timeout = timeout
         self.connect_timeout = connect_timeout
+        self.tls = tls
+        self._security: Security | None = None
+        if tls is not None:
+            from natproxy.client.blocking.secure import Security
+
+            self._security = Security(tls, server.host)
+        verified = tls is not None and not tls.insecure
+        self._authentication = authentication_of(token, server, verified)
         self._route = Route(*server)
         # Guards what the threads share: the connections.
         self._lock = threading.Lock()
@@ -78,10 +98,7 @@ class ConnectionPool(Closing):
         Within the block no other caller uses it. Afterwards it is kept for further commands.
         """
         with self._lock:
-            if self._idle:
-                lent = self._idle.pop()
-            else:
-                lent = Connection(self.server, self.timeout, route=self._route)
+            lent = self._idle.pop() if self._idle else self._new_connection()
             self._lent[lent] = True
         lent.timeout = self.timeout
         lent.connect_timeout = self.connect_timeout
@@ -98,3 +115,20 @@ class ConnectionPool(Closing):
                     self._idle.append(lent)
             if not keep:
                 lent.close()
+
+    def _new_connection(self) -> Connection:
+        connection = self._plain_or_secure()
+        if self._authentication is not None:
+            # Most sessions have no token.
+            from natproxy.client.blocking.introduction import introduce
+
+            connection.authentication = self._authentication
+            connection.introduce = introduce
+        return connection
+
+    def _plain_or_secure(self) -> Connection:
+        if self._security is None:
+            return Connection(self.server, self.timeout, route=self._route)
+        from natproxy.client.blocking.secure import SecureConnection
+
+        return SecureConnection(self.server, self._security, self.timeout, route=self._route)

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from natproxy.address import Address
+from natproxy.client.authentication import Token
 from natproxy.client.blocking.connection import Connection
 from natproxy.client.blocking.execution import (
     next_reply,
@@ -40,6 +41,7 @@ from natproxy.client.requests import (
 )
 from natproxy.client.version import Feat, Features, Negotiation, State
 from natproxy.protocol import Digest, Entry, ListingNames, Metadata, PackRecord, Range
+from natproxy.tls.options import TLSOptions
 
 if TYPE_CHECKING:
     from natproxy.client.blocking.file import RemoteFile
@@ -60,14 +62,22 @@ class Session(ConnectionPool):
     :param timeout: seconds to wait for each piece of a reply.
     :param connect_timeout: seconds to wait for a connection, to all of the host's addresses
         together; if ``None``, 10, or ``timeout`` if that is shorter.
+    :param tls: how to verify the server, and what to show it; ``None`` for no TLS.
+    :param token: to send on each connection, before its first command: see
+        `natproxy.client.authentication.Authentication`.
     :raises UsageError: if a time-out is not more than 0, or too long, or the server has no port
-        from 1 to 65535.
+        from 1 to 65535; or if a file of ``tls`` cannot be used.
     """
 
     def __init__(
-        self, server: Address, timeout: float = 60.0, connect_timeout: float | None = None
+        self,
+        server: Address,
+        timeout: float = 60.0,
+        connect_timeout: float | None = None,
+        tls: TLSOptions | None = None,
+        token: Token | str | None = None,
     ) -> None:
-        super().__init__(server, timeout, connect_timeout)
+        super().__init__(server, timeout, connect_timeout, tls, token)
         self._negotiation = Negotiation(server)
         # Held by the thread that sends FEAT.
         self._probing = threading.Lock()

@@ -12,7 +12,7 @@ from contextlib import closing
 from typing import Any
 
 from natproxy.client.blocking.session import Session
-from natproxy.client.errors import ClientError, Interrupted, Unsupported
+from natproxy.client.errors import ClientError, Forbidden, Interrupted, Unsupported
 from natproxy.client.events import Event, Phase, Progress, strip_name
 from natproxy.client.requests import Get, Hash, Pack, Request, Stat
 from natproxy.client.retry import Cancellation, Outage, ProgressRule, Retrier
@@ -44,6 +44,12 @@ GETS_AHEAD = 32
 
 TRIES = 3
 """Times that a file is requested in a pack if it changes while the server reads it."""
+
+MOST_DENIALS = 16
+"""``PACK`` commands that are repeated in a row without the name because of which one is denied.
+
+After that, each file of such a command is requested alone.
+"""
 
 # Bytes of a record besides the name and the file's bytes, approximately.
 _RECORD_SIZE = 100
@@ -96,6 +102,8 @@ class SmallFiles:
         self._unverified: deque[tuple[Wanted, PackRecord] | None] = deque()
         self._store = SmallFileStore(options, report, progress)
         self._received = 0
+        # Commands in a row that were denied because of one name.
+        self._denials = 0
 
     def run(self, requests: Iterable[Numbered]) -> list[Numbered]:
         """Download files; return the requests that are left to `Download`.
@@ -161,6 +169,7 @@ class SmallFiles:
                     self._take_failure(result)
                     continue
                 files = self._sent.popleft()
+                self._denials = 0
                 size = received = 0
                 for wanted, record in zip(files, result, strict=False):
                     size += len(record.data)
@@ -273,8 +282,15 @@ class SmallFiles:
         if error.passing or isinstance(error, Unsupported):
             raise error
         files = self._sent.popleft()
-        self._store.leave(files)
         self._skip_digests(len(files))
+        if isinstance(error, Forbidden) and self._denials < MOST_DENIALS:
+            # One name denies the whole command. `Download` reports that of its file.
+            denied = [each for each in files if each.file.request.name == error.denied]
+            if denied:
+                self._denials += 1
+                self._first.extendleft(each for each in reversed(files) if each not in denied)
+                files = denied
+        self._store.leave(files)
 
     def _next(self, packed: bool) -> Wanted | None:
         """Return the next file to request; ``None`` if there is none."""

@@ -16,6 +16,7 @@ from twisted.internet.interfaces import (
 )
 
 from natproxy.address import Address
+from natproxy.client.authentication import Token, authentication_of
 from natproxy.client.blocking.route import connect_seconds
 from natproxy.client.errors import ClientError
 from natproxy.client.listing import MOST_ENTRIES, Listing
@@ -37,8 +38,10 @@ from natproxy.client.twisted.file import RemoteFile
 from natproxy.client.twisted.pool import ConnectionPool, Limits
 from natproxy.client.twisted.receivers import InMemory, ToConsumer
 from natproxy.client.twisted.retries import Retries, Shared
+from natproxy.client.twisted.secure import secured
 from natproxy.client.version import Features, Negotiation
 from natproxy.protocol import Digest, Entry, Metadata, PackRecord, Range
+from natproxy.tls.options import TLSOptions
 
 LARGEST = 64 << 20
 """Bytes of one reply that are held in memory at most, by default."""
@@ -105,7 +108,12 @@ class CommandSession:
     :param connect_timeout: seconds to wait for a connection; if ``None``, 10, or ``timeout``
         if that is shorter.
     :param retry_policy: how long temporary failures are retried; if ``None``, not at all.
-    :raises UsageError: if a time-out is not more than 0, or too long.
+    :param tls: how to verify the server, whose address is ``server``, and what to show it: the
+        connections of the endpoint then carry TLS. ``None`` to use the endpoint as it is.
+    :param token: to send on each connection, before its first command: see
+        `natproxy.client.authentication.Authentication`.
+    :raises UsageError: if a time-out is not more than 0, or too long; if a file of ``tls`` cannot
+        be used, or the extra ``tls`` is not installed.
     """
 
     def __init__(
@@ -120,9 +128,15 @@ class CommandSession:
         largest: int = LARGEST,
         connect_timeout: float | None = None,
         retry_policy: RetryPolicy | None = None,
+        tls: TLSOptions | None = None,
+        token: Token | str | None = None,
     ) -> None:
         check_timeout("timeout", timeout)
         check_timeout("connect_timeout", connect_timeout)
+        if tls is not None:
+            endpoint = secured(endpoint, server, tls)
+        self.tls = tls
+        self._token = token
         self.server = server
         self.timeout = timeout
         self.connect_timeout = connect_timeout
@@ -133,6 +147,7 @@ class CommandSession:
             clock,
             str(server),
             Limits(timeout, connect_seconds(timeout, connect_timeout), connections, idle),
+            authentication_of(token, server, tls is not None and not tls.insecure),
         )
         self._retries = Retries(clock, retry_policy or RetryPolicy(), timeout)
         self._negotiation = Negotiation(server)

@@ -12,14 +12,18 @@ from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import (
     IDelayedCall,
+    IHandshakeListener,
     IPushProducer,
     IReactorTime,
+    ISSLTransport,
     ISystemHandle,
     ITCPTransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
+from natproxy.client.authentication import Authentication, AuthExchange
 from natproxy.client.blocking.route import reset_at_close
 from natproxy.client.errors import (
     CannotConnect,
@@ -29,11 +33,14 @@ from natproxy.client.errors import (
     Interrupted,
     NotUnderstood,
     ServerError,
+    TLSError,
 )
 from natproxy.client.exchange import Exchange
 from natproxy.client.rate import RateMonitor
 from natproxy.kernel.keepalive import probe_idle
 from natproxy.protocol import Header, WireError
+from natproxy.tls.failure import refusal_of
+from natproxy.tls.reasons import advise
 
 CLOSE_TIMEOUT = 1.0
 """Seconds after which a connection that is being closed is reset."""
@@ -45,11 +52,13 @@ class Owner(Interface):
     :ivar clock: schedules the time-outs.
     :ivar timeout: seconds for the whole header of a reply, and then for each wait inside its body.
     :ivar server: the server's name in messages.
+    :ivar authentication: how the session's token is sent; ``None`` if it has none.
     """
 
     clock: IReactorTime
     timeout: float
     server: str
+    authentication: Authentication | None
 
     def opened(self, connection: PooledConnection) -> None:
         """Note that a connection has been made."""
@@ -94,12 +103,16 @@ class _Work(NamedTuple):
     done: Deferred[None]
 
 
+@implementer(IHandshakeListener)
 class PooledConnection(Protocol):
     """One connection, which carries out one exchange at a time.
 
     :ivar reply_begun: whether any byte of the current exchange's reply has been received.
     :ivar has_received: whether anything has ever been received.
+    :ivar introduced: whether what precedes its first command is settled; see the pool.
     :ivar used: when the last exchange ended, in the clock's seconds.
+    :ivar handshake: fires with the connection when TLS has verified the server, or fails with
+        `CannotConnect`; ``None`` if there is no handshake under way.
     """
 
     transport: _Transport
@@ -110,23 +123,36 @@ class PooledConnection(Protocol):
         self.reply_begun = False
         self.used = 0.0
         self.has_received = False
+        self.handshake: Deferred[PooledConnection] | None = None
+        self.introduced = False
+        # Of which the reply precedes that of the exchange.
+        self._preface: AuthExchange | None = None
         self._paused = False
         self._timer: IDelayedCall | None = None
         # The TCP socket, if the transport has one.
         self._socket: socket | None = None
 
-    def carry_out(self, exchange: Exchange, receiver: Receiver) -> Deferred[None]:
+    def carry_out(
+        self, exchange: Exchange, receiver: Receiver, preface: AuthExchange | None = None
+    ) -> Deferred[None]:
         """Send a command; its reply goes to the receiver.
 
+        :param preface: to send before it, in the same write.
         :return: fires when the reply is complete; cancelling it aborts the connection. Fails with
             a `ClientError` of the connection, or with the exception of the receiver.
         """
         done: Deferred[None] = Deferred(lambda _: self.fail(CancelledError()))
         self._work = _Work(exchange, receiver, done)
+        self._preface = preface
         self.reply_begun = False
         self._start_timer()
-        self.transport.write(exchange.line)
+        self.transport.write(exchange.line if preface is None else preface.line + exchange.line)
         return done
+
+    @property
+    def peer_host(self) -> str:
+        """The numeric address of the other end; empty if it has none."""
+        return getattr(self.transport.getPeer(), "host", "")
 
     def pause(self) -> None:
         """Stop receiving; the time-out does not run until `resume`."""
@@ -187,8 +213,16 @@ class PooledConnection(Protocol):
                 probe_idle(handle)
                 reset_at_close(handle, True)
                 self._socket = handle
+        if ISSLTransport.providedBy(self.transport):
+            self.handshake = Deferred(lambda _: self.transport.abortConnection())
         self.used = self._owner.clock.seconds()
         self._owner.opened(self)
+
+    def handshakeCompleted(self) -> None:
+        """Report that TLS has verified the server."""
+        handshake, self.handshake = self.handshake, None
+        if handshake is not None:
+            handshake.callback(self)
 
     def dataReceived(self, data: bytes) -> None:
         """Pass received bytes to the exchange; without one, abort the connection."""
@@ -199,7 +233,10 @@ class PooledConnection(Protocol):
             return
         self.reply_begun = self.has_received = True
         try:
-            self._feed(work, data)
+            if self._preface is not None:
+                data = self._feed_preface(self._preface, data)
+            if data:
+                self._feed(work, data)
         except (NotUnderstood, WireError) as reason:
             self.fail(NotUnderstood(f"{self._owner.server} is not understood: {reason}"))
         except Exception as reason:
@@ -211,6 +248,27 @@ class PooledConnection(Protocol):
         self._owner.lost(self)
         if self._work is not None:
             self.fail(self._broken(self._work.exchange, reason))
+        handshake, self.handshake = self.handshake, None
+        if handshake is not None:
+            handshake.errback(self._unsecured(reason.value))
+
+    def _feed_preface(self, preface: AuthExchange, data: bytes) -> bytes:
+        """Take bytes of the reply to ``AUTH``, and return those after it.
+
+        :raises Unauthorized: if the server does not accept the token.
+        """
+        authentication = self._owner.authentication
+        assert authentication is not None
+        try:
+            preface.feed(data)
+        except ServerError as reason:
+            authentication.refused(reason)
+        else:
+            if not preface.complete:
+                return b""
+            authentication.replied(preface)
+        self._preface = None
+        return preface.take_surplus()
 
     def _feed(self, work: _Work, data: bytes) -> None:
         exchange, receiver, _ = work
@@ -261,10 +319,21 @@ class PooledConnection(Protocol):
             return kind(f"{server} closed the connection {where}")
         if reason.check(error.ConnectionLost):
             return kind(f"connection to {server} lost")
-        # An error of the transport: of TLS, for example, an untrusted certificate.
-        if self.has_received:
-            return kind(f"connection to {server} lost: {reason_text(reason.value)}")
-        return CannotConnect(f"cannot connect to {server}: {reason_text(reason.value)}", server)
+        # An error of TLS: a server of version 1.3 refuses a certificate after the handshake.
+        if not self.has_received:
+            return self._unsecured(reason.value)
+        return kind(f"connection to {server} lost: {reason_text(reason.value)}")
+
+    def _unsecured(self, reason: BaseException | None) -> CannotConnect:
+        """Return the error for a connection that ended before TLS was established."""
+        server = self._owner.server
+        refused = refusal_of(reason)
+        if refused is not None:
+            return TLSError(f"cannot connect to {server}: {advise(refused)}", server)
+        text = reason_text(reason)
+        if isinstance(reason, (error.ConnectionDone, error.ConnectionLost)):
+            text = "the server closed the connection in the TLS handshake"
+        return CannotConnect(f"cannot connect to {server}: {text}", server)
 
     def _start_timer(self) -> None:
         if self._timer is not None:

@@ -17,8 +17,9 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
+from natproxy.client.authentication import Authentication, AuthExchange
 from natproxy.client.blocking.route import IDLE_LIMIT
-from natproxy.client.errors import CannotConnect, ConnectionBroken
+from natproxy.client.errors import CannotConnect, ClientError, ConnectionBroken
 from natproxy.client.exchange import Exchange
 from natproxy.client.requests import Request
 from natproxy.client.twisted.connection import (
@@ -27,6 +28,8 @@ from natproxy.client.twisted.connection import (
     interrupted,
     reason_text,
 )
+from natproxy.client.twisted.receivers import InMemory
+from natproxy.client.version import LONGEST_FEAT, Feat
 
 
 class Limits(NamedTuple):
@@ -48,6 +51,7 @@ class ConnectionPool(Factory):
     """Connects to one server, limits the connections, and keeps idle ones.
 
     :param endpoint: connects to the server.
+    :param authentication: how the session's token is sent; ``None`` if it has none.
     :ivar clock: measures time-outs.
     :ivar server: its name in messages.
     :ivar timeout: that of the limits.
@@ -61,10 +65,12 @@ class ConnectionPool(Factory):
         clock: IReactorTime,
         server: str,
         limits: Limits,
+        authentication: Authentication | None = None,
     ) -> None:
         self.clock = clock
         self.server = server
         self.timeout = limits.timeout
+        self.authentication = authentication
         self._limits = limits
         self._endpoint = endpoint
         # Commands that can begin without waiting for another to end.
@@ -74,6 +80,8 @@ class ConnectionPool(Factory):
         self._connecting: set[Deferred[IProtocol]] = set()
         self._open: set[PooledConnection] = set()
         self._idle: list[PooledConnection] = []
+        # Those on which the first command is about to be sent.
+        self._introducing: set[PooledConnection] = set()
         self._closed = False
         # Calls of `close` that wait for the last connection to end.
         self._closing: list[Deferred[None]] = []
@@ -88,20 +96,23 @@ class ConnectionPool(Factory):
         within = self.timeout if request.bounded else None
         await self._turn()
         try:
-            idle = self._idle_connection()
-            if idle is not None:
-                reused = idle.has_received
-                end = math.inf if within is None else self.clock.seconds() + within
-                try:
-                    await self._exchange(idle, exchange, receiver, within)
-                    return
-                except ConnectionBroken:
-                    # The server had closed after its last reply, or a NAT in between has
-                    # dropped the connection; every verb may be repeated.
-                    if idle.reply_begun or not reused or self.clock.seconds() >= end:
-                        raise
-                exchange = Exchange(request.word, request.arguments)
-            await self._exchange(await self._connect(), exchange, receiver, within)
+            connection = self._idle_connection() or await self._connect()
+            end = math.inf if within is None else self.clock.seconds() + within
+            connection, preface = await self._introduced(connection, within)
+            reused = connection.has_received
+            try:
+                await self._exchange(connection, exchange, receiver, within, preface)
+                return
+            except ConnectionBroken:
+                # The server had closed after its last reply, or a NAT in between has dropped the
+                # connection; every verb may be repeated.
+                if connection.reply_begun or not reused or self.clock.seconds() >= end:
+                    raise
+            if preface is not None and self.authentication is not None:
+                self.authentication.lost()
+            exchange = Exchange(request.word, request.arguments)
+            connection, preface = await self._introduced(await self._connect(), within)
+            await self._exchange(connection, exchange, receiver, within, preface)
         finally:
             self._next()
 
@@ -146,6 +157,8 @@ class ConnectionPool(Factory):
 
     def keep(self, connection: PooledConnection) -> None:
         """Take back a connection that is ready for the next command."""
+        if connection in self._introducing:
+            return
         if self._closed or len(self._idle) >= self._limits.idle:
             connection.close()
         else:
@@ -205,7 +218,7 @@ class ConnectionPool(Factory):
 
         connected: Deferred[IProtocol] = Deferred(cancel)
         self._connecting.add(connected)
-        attempt = self._endpoint.connect(self)
+        attempt: Deferred[Any] = self._endpoint.connect(self).addCallback(_after_handshake)
         attempt.addTimeout(
             self._limits.connect_timeout, self.clock, lambda *_: Failure(error.TimeoutError())
         )
@@ -216,10 +229,60 @@ class ConnectionPool(Factory):
             if self._closed:
                 raise interrupted() from None
             raise
+        except CannotConnect:
+            raise
         except Exception as reason:
             raise CannotConnect(
                 f"cannot connect to {self.server}: {_reason_of(reason)}", self.server
             ) from reason
+
+    async def _introduced(
+        self, connection: PooledConnection, within: float | None
+    ) -> tuple[PooledConnection, AuthExchange | None]:
+        """Return the connection for a command, and what is to be sent in front of it.
+
+        See `natproxy.client.authentication.Authentication`. The connection is another one if a
+        server of version 1 may close it.
+
+        :param within: seconds for the reply to ``FEAT``.
+        :raises UsageError: if the token may not be sent on this connection.
+        """
+        authentication = self.authentication
+        if authentication is None or connection.introduced:
+            return connection, None
+        connection.introduced = True
+        if not authentication.supported:
+            return connection, None
+        try:
+            authentication.check_peer(connection.peer_host)
+            if not authentication.verified and not await self._announced(connection, within):
+                self._discard(connection)
+                connection = await self._connect()
+                connection.introduced = True
+                return connection, None
+        except BaseException:
+            # No command may be sent without the token.
+            self._discard(connection)
+            raise
+        return connection, authentication.exchange()
+
+    def _discard(self, connection: PooledConnection) -> None:
+        if connection in self._open:
+            connection.close()
+
+    async def _announced(self, connection: PooledConnection, within: float | None) -> bool:
+        """Return whether the reply to ``FEAT`` on a connection has ``AUTH``."""
+        assert self.authentication is not None
+        receiver = InMemory(Feat(), LONGEST_FEAT)
+        self._introducing.add(connection)
+        try:
+            await self._exchange(connection, Exchange(Feat.word), receiver, within or self.timeout)
+        except ClientError as reason:
+            self.authentication.not_announced(reason)
+            return False
+        finally:
+            self._introducing.discard(connection)
+        return self.authentication.announced(receiver.result)
 
     def _exchange(
         self,
@@ -227,12 +290,19 @@ class ConnectionPool(Factory):
         exchange: Exchange,
         receiver: Receiver,
         within: float | None,
+        preface: AuthExchange | None = None,
     ) -> Deferred[None]:
-        done = connection.carry_out(exchange, receiver)
+        done = connection.carry_out(exchange, receiver, preface)
         if within is not None:
             late = ConnectionBroken(f"{self.server} did not reply in time")
             done.addTimeout(within, self.clock, lambda *_: Failure(late))
         return done
+
+
+def _after_handshake(protocol: IProtocol) -> Any:
+    """Return a connection, or with TLS a Deferred that fires with it after the handshake."""
+    connection = cast(PooledConnection, protocol)
+    return connection if connection.handshake is None else connection.handshake
 
 
 def _reason_of(reason: Exception) -> str:

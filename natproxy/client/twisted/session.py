@@ -19,6 +19,7 @@ from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint
 from twisted.internet.interfaces import IReactorThreads, IReactorTime, IStreamClientEndpoint
 
 from natproxy.address import Address
+from natproxy.client.authentication import Token
 from natproxy.client.blocking.route import ATTEMPT_DELAY, connect_seconds
 from natproxy.client.blocking.session import Session as BlockingSession
 from natproxy.client.errors import UsageError
@@ -29,6 +30,7 @@ from natproxy.client.twisted.commands import CommandSession, deferred
 from natproxy.client.twisted.connection import interrupted
 from natproxy.client.twisted.download import ThreadedDownloads, in_reactor_thread
 from natproxy.client.url import parse_server
+from natproxy.tls.options import TLSOptions
 
 
 class Session(CommandSession):
@@ -87,7 +89,7 @@ class Session(CommandSession):
         options = download_options(overwrite, verify, segments, policy, limit_rate)
         report = in_reactor_thread(reactor, progress)
         return await self._downloads.start(
-            BlockingSession(self.server, self.timeout, self.connect_timeout),
+            BlockingSession(self.server, self.timeout, self.connect_timeout, self.tls, self._token),
             lambda session, cancellation: download(
                 session, name, destination, options, report, cancellation
             ),
@@ -101,17 +103,24 @@ async def connect(
     timeout: float = 60.0,
     connect_timeout: float | None = None,
     retry_policy: RetryPolicy | None = None,
+    tls: TLSOptions | None = None,
+    token: Token | str | None = None,
 ) -> Session:
     """Return a session with a server, once a connection to it has been made.
 
     :param reactor: also provides what ``HostnameEndpoint`` needs.
-    :param server: ``HOST:PORT``, ``HOST``, ``[IPV6]:PORT`` or ``natproxy://HOST:PORT``.
+    :param server: ``HOST:PORT``, ``HOST``, ``[IPV6]:PORT``, ``natproxy://HOST:PORT``, or
+        ``natproxys://HOST:PORT`` for TLS.
     :param timeout: seconds to wait for each piece of a reply.
     :param connect_timeout: seconds to wait for a connection: see `Session`.
     :param retry_policy: how long temporary failures are retried: see `Session`.
-    :return: fires with the session; fails with `CannotConnect`.
+    :param tls: how to verify the server, and what to show it; see `natproxy.client.connect`.
+    :param token: to send before the first command of each connection: see `Session`.
+    :return: fires with the session; fails with `CannotConnect`, with `TLSError` if a certificate
+        is refused.
     """
-    address = parse_server(server)
+    address, secure = parse_server(server, tls is not None)
+    tls = TLSOptions() if secure and tls is None else tls
     within = connect_seconds(timeout, connect_timeout)
     endpoint: IStreamClientEndpoint
     if "%" in address.host:
@@ -126,6 +135,8 @@ async def connect(
         server=address,
         connect_timeout=within,
         retry_policy=retry_policy,
+        tls=tls,
+        token=token,
     )
     await session.connect()
     return session

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from natproxy.daemon.config import FileServerConfig, ProxyConfig
 from natproxy.daemon.config_report import check_config
 from natproxy.daemon.descriptors import (
     file_server_capacity,
     observers_for,
     proxy_capacity,
 )
+from natproxy.daemon.doctor.certificates import check_certificates
 from natproxy.daemon.doctor.directories import check_runtime, check_state
 from natproxy.daemon.doctor.features import (
     check_clock,
@@ -34,6 +34,8 @@ from natproxy.daemon.doctor.limits import (
     check_ports,
     check_reuse,
 )
+from natproxy.daemon.fileserver_config import FileServerConfig
+from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.kernel.mounts import Mounts
 from natproxy.kernel.openat2 import choose_opener, open_beneath
 from natproxy.records.places import NONE, journal_parent, socket_places
@@ -75,6 +77,7 @@ def diagnose(
         *check_no_port(),
         *check_clock(clock_state, time.time, time.monotonic, time.sleep),
         *check_extras(_needed_extras(proxy, server, file)),
+        *check_certificates(reactor, _listening(proxy, server), time.time),
     ]
 
 
@@ -140,10 +143,15 @@ def _served_file(server: FileServerConfig) -> str:
     return __file__
 
 
+def _listening(proxy: ProxyConfig, server: FileServerConfig) -> list[str]:
+    return [*proxy.listen, *proxy.web, *server.listen, *server.web]
+
+
 def _needed_extras(proxy: ProxyConfig, server: FileServerConfig, file: str | None) -> list[str]:
-    endpoints = (*proxy.listen, *proxy.web, proxy.upstream, *server.listen, *server.web)
+    endpoints = [*_listening(proxy, server), proxy.upstream]
     needed = []
-    if any(endpoint.split(":")[0] in ("ssl", "tls", "tls1") for endpoint in endpoints):
+    kinds = {endpoint.removeprefix("haproxy:").split(":")[0] for endpoint in endpoints}
+    if kinds & {"ssl", "tls"}:
         needed.append("tls")
     if file is not None:
         needed.append("config")

@@ -106,10 +106,12 @@ OUTCOMES = (
     "timeout",
     "drained",
     "killed",
+    "denied",
+    "limited",
     "lost",
 )
 
-EVENTS = ("registered", "relaying", "removed", "failed", "kill", "drain", "lost")
+EVENTS = ("registered", "relaying", "removed", "failed", "kill", "drain", "reload", "lost")
 
 _META = "(select value from meta where key = '{0}')"
 

@@ -27,6 +27,7 @@ from natproxy.storage.interface import (
     snapshot_by_opening,
 )
 from natproxy.storage.local.confinement import MAX_PATH, READ, is_failure
+from natproxy.storage.local.hiding import Hiding
 from natproxy.storage.local.metadata import metadata_of
 
 TICK = 10_000_000
@@ -45,6 +46,7 @@ class SnapshotReader:
     :param opener: opens directories below it.
     :param is_valid: returns whether a name may be resolved.
     :param open_file: opens a file below it that may be a link, as `Storage.open` does.
+    :param hiding: decides which names are hidden.
     :param now: returns nanoseconds since the epoch.
     :param sleep: waits for some seconds.
     """
@@ -55,6 +57,7 @@ class SnapshotReader:
         opener: Opener,
         is_valid: Callable[[bytes], bool],
         open_file: Callable[[bytes], OpenFile],
+        hiding: Hiding | None = None,
         now: Callable[[], int] = time.time_ns,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
@@ -68,11 +71,14 @@ class SnapshotReader:
         # The directory that was opened last, with a slash at its end; at first, the root.
         self._path = b""
         self._directory = root
+        self._hiding = hiding
+        self._prefixes: tuple[bytes, ...] = (b"",)
 
     def close(self) -> None:
         """Close the directory that was opened last."""
         directory, self._directory = self._directory, self._root
         self._path = b""
+        self._prefixes = (b"",)
         if directory != self._root:
             os.close(directory)
 
@@ -86,20 +92,30 @@ class SnapshotReader:
                 if not self._is_valid(name):
                     return NotFound()
                 self._enter(above)
+            if self._hiding is not None and self._hiding.hides_entry(self._prefixes, last):
+                return NotFound()
             found = self._read(self._directory, last, largest)
             if found is not None:
                 return found
             return snapshot_by_opening(self._open_settled, name, largest)
         except OSError as error:
             return error if is_failure(error) else NotFound()
-        except Changing as error:
+        except (Changing, NotFound) as error:
             return error
 
     def _enter(self, above: bytes) -> None:
         self.close()
         if above:
-            self._directory = self._opener(self._root, above, SEARCH)
-            self._path = above + b"/"
+            path = above + b"/"
+            directory = self._opener(self._root, above, SEARCH)
+            try:
+                if self._hiding is not None:
+                    self._prefixes = self._hiding.prefixes(self._root, directory, path)
+            except NotFound:
+                os.close(directory)
+                raise
+            self._directory = directory
+            self._path = path
 
     def _open_settled(self, name: bytes) -> OpenFile:
         file = self._open_file(name)

@@ -28,6 +28,7 @@ from natproxy.storage.local.confinement import (
     is_failure,
     is_out_of_resources,
 )
+from natproxy.storage.local.hiding import Hides, Hiding
 from natproxy.storage.local.metadata import RacyTimestamps, metadata_of
 from natproxy.storage.local.scans import Scans
 from natproxy.storage.local.snapshots import SnapshotReader
@@ -158,9 +159,22 @@ class LocalStorage:
         racy: RacyTimestamps | None = None,
     ) -> None:
         self.path = os.fsencode(path)
-        self._opener = opener or choose_opener()
+        self._preferred = self._opener = opener or choose_opener()
+        self._hiding: Hiding | None = None
         self._scans = scans or Scans()
         self._racy = racy or RacyTimestamps()
+
+    def hide(self, hides: Hides | None) -> None:
+        """Neither list nor open the paths for which a function returns true, nor links to them.
+
+        They are as if they did not exist. It holds for the calls that begin later.
+
+        :param hides: called with paths below the directory, in any thread; ``None`` to hide
+            nothing.
+        """
+        hiding = None if hides is None else Hiding(hides)
+        self._opener = self._preferred if hiding is None else hiding.opener(self._preferred)
+        self._hiding = hiding
 
     def check(self) -> None:
         """Check that the directory exists and can be listed.
@@ -183,7 +197,10 @@ class LocalStorage:
         if name and not _is_valid(name):
             raise NotFound
         with self._root() as root:
-            return Tree(root, self._opener, self._scans).metadata(name)
+            # As long as for a missing file: the directory is opened in either case.
+            if self._hiding is not None:
+                self._hiding.refuse(name)
+            return Tree(root, self._opener, self._scans, hiding=self._hiding).metadata(name)
 
     def open(self, name: bytes) -> LocalFile:
         """Open a regular file for reading.
@@ -194,6 +211,8 @@ class LocalStorage:
         if not _is_valid(name):
             raise NotFound
         with self._root() as root:
+            if self._hiding is not None:
+                self._hiding.refuse(name)
             return self._open_regular(root, name)
 
     def entries(
@@ -206,7 +225,13 @@ class LocalStorage:
         """
         if name and not _is_valid(name):
             raise NotFound
-        with self._root() as root, closing(Tree(root, self._opener, self._scans, check)) as tree:
+        hiding = self._hiding
+        with (
+            self._root() as root,
+            closing(Tree(root, self._opener, self._scans, check, hiding)) as tree,
+        ):
+            if hiding is not None:
+                hiding.refuse(name)
             metadata = tree.metadata(name)
             if metadata.type != FILE:
                 yield from tree.walk(name, depth, after)
@@ -233,7 +258,7 @@ class LocalStorage:
                     raise NotFound
                 return self._open_regular(root, name)
 
-            reader = SnapshotReader(root, self._opener, _is_valid, open_file)
+            reader = SnapshotReader(root, self._opener, _is_valid, open_file, self._hiding)
             opened.callback(reader.close)
             for name in names:
                 check()
@@ -246,12 +271,15 @@ class LocalStorage:
         """
         names: list[bytes] = []
         unread: list[bytes] = []
+        hiding = self._hiding
         directory = os.open(self.path, DIRECTORY_FLAGS)
         try:
             with os.scandir(directory) as entries:
                 for entry in entries:
                     check()
                     name = os.fsencode(entry.name)
+                    if hiding is not None and hiding.hides_entry((b"",), name):
+                        continue
                     try:
                         if self._is_file(directory, name, entry):
                             names.append(name)
@@ -291,11 +319,22 @@ class LocalStorage:
                 descriptor, _ = _regular(self._opener(root, name, PATH))
                 os.close(descriptor)
                 opened = _regular(self._opener(root, name, READ))
+                if self._hiding is not None:
+                    _refuse_target(self._hiding, root, opened[0], name)
         except OSError as error:
             if is_failure(error):
                 raise
             raise NotFound from error
         return LocalFile(*opened, self._racy)
+
+
+def _refuse_target(hiding: Hiding, root: int, descriptor: int, name: bytes) -> None:
+    """Close a descriptor, and raise `NotFound`, if the file is hidden."""
+    try:
+        hiding.refuse_target(root, descriptor, name)
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def _is_valid(name: bytes) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 from natproxy.kernel.openat2 import DIRECTORY as DIRECTORY_FLAGS
 from natproxy.kernel.openat2 import Opener
@@ -22,6 +22,7 @@ from natproxy.storage.local.confinement import (
     is_failure,
     is_out_of_resources,
 )
+from natproxy.storage.local.hiding import Hiding
 from natproxy.storage.local.metadata import metadata_of
 from natproxy.storage.local.scans import Runs, Scans, keys_after
 
@@ -43,17 +44,17 @@ _LINK_UNREAD = frozenset((errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, er
 class _Level:
     """A directory on the way from the top of a walk to the current one.
 
-    :param runs: the keys of the directory.
+    :param batches: the keys of the directory that lead to a path greater than ``rest``.
     :ivar path: with a slash at its end; empty for the served directory.
     :ivar rest: the path, below this one, after which entries are listed.
     """
 
     __slots__ = ("_batches", "_index", "_keys", "path", "rest")
 
-    def __init__(self, path: bytes, rest: bytes, runs: Runs) -> None:
+    def __init__(self, path: bytes, rest: bytes, batches: Iterator[Sequence[bytes]]) -> None:
         self.path = path
         self.rest = rest
-        self._batches = keys_after(runs, rest)
+        self._batches = batches
         self._keys: Sequence[bytes] = ()
         self._index = 0
 
@@ -69,7 +70,7 @@ class _Level:
         self._index += count
 
 
-_UNREADABLE = _Level(b"", b"", ())
+_UNREADABLE = _Level(b"", b"", iter(()))
 """In the place of the level of a directory that cannot be read."""
 
 _MOST_FILES = 64
@@ -86,14 +87,25 @@ class Tree:
     :param opener: how names below it are opened.
     :param scans: the names in its directories.
     :param check: called at each step of a walk; an exception that it raises ends the walk.
+    :param hiding: decides which names are hidden. The caller has checked the name that it passes.
     """
 
-    def __init__(self, root: int, opener: Opener, scans: Scans, check: Check = unchecked) -> None:
+    def __init__(
+        self,
+        root: int,
+        opener: Opener,
+        scans: Scans,
+        check: Check = unchecked,
+        hiding: Hiding | None = None,
+    ) -> None:
         self._root = root
         self._opener = opener
         self._scans = scans
         self._check = check
+        self._hiding = hiding
         self._top = b""
+        # The paths under which the top of a walk is: as it is named, and as it is resolved.
+        self._prefixes: tuple[bytes, ...] = ()
         self._path = b""
         self._directory = root
         # Directories that this walk has marked as unread, each with a slash at its end.
@@ -136,7 +148,10 @@ class Tree:
             return
         self._top = top
         try:
-            levels = [_Level(top, rest, self._scan(self._open(top)))]
+            directory = self._open(top)
+            if self._hiding is not None:
+                self._prefixes = self._hiding.prefixes(self._root, directory, top)
+            levels = [self._level(top, rest, self._scan(directory))]
         except OSError as error:
             if is_failure(error):
                 raise
@@ -312,7 +327,16 @@ class Tree:
             return None if after == name else _UNREADABLE
         finally:
             self._probed = None
-        return _Level(path, rest, runs)
+        return self._level(path, rest, runs)
+
+    def _level(self, path: bytes, rest: bytes, runs: Runs) -> _Level:
+        """Return the level of a directory, without the keys that are hidden."""
+        batches = keys_after(runs, rest)
+        if self._hiding is not None:
+            below = path[len(self._top) :]
+            prefixes = [prefix + below for prefix in self._prefixes]
+            batches = self._hiding.visible(batches, prefixes, self._check)
+        return _Level(path, rest, batches)
 
     def _scan(self, directory: int) -> Runs:
         return self._scans.of(directory, self._check)
@@ -325,6 +349,8 @@ class Tree:
                 return metadata_of(result)
         descriptor = self._opener(self._root, name, PATH)
         try:
+            if self._hiding is not None:
+                self._hiding.refuse_target(self._root, descriptor, name)
             return metadata_of(os.fstat(descriptor))
         finally:
             os.close(descriptor)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from unittest import mock
 
 from tests.support.commands import CommandCase
 
 
-class ConfigTests(CommandCase):
+class ConfigCase(CommandCase):
     def setUp(self) -> None:
         clean = {name: text for name, text in os.environ.items() if "NATPROXY" not in name}
         patched = mock.patch.dict(os.environ, {**clean, "XDG_CONFIG_HOME": "/nowhere"}, clear=True)
@@ -21,6 +22,8 @@ class ConfigTests(CommandCase):
             file.write(text)
         return path
 
+
+class ConfigTests(ConfigCase):
     def test_settings_of_all_are_shown(self) -> None:
         with mock.patch.dict(os.environ, NATPROXY_SERVER="h:1", NATPROXY_PROXY_DRAIN="3"):
             lines = self.written("config", "show").decode().splitlines()
@@ -72,3 +75,103 @@ class ConfigTests(CommandCase):
     def test_missing_file_is_reported_once(self) -> None:
         message = "missing.toml: No such file or directory"
         self.assert_fails(2, message, "config", "check", "--config=missing.toml")
+
+
+class DecisionTests(ConfigCase):
+    """Which rule decides about a command."""
+
+    RULES = (
+        "[[proxy.rules]]\naction = 'deny'\nclients = '192.168.0.0/16'\n"
+        "[[proxy.rules]]\naction = 'deny'\nidentities = 'mallory'\n"
+        "[[proxy.rules]]\naction = 'deny'\nnames = 'secret'\nnote = 'private'\n"
+        "[fileserver]\nrules-default = 'deny'\n"
+    )
+
+    def decided(self, who: str, line: str, *options: str) -> tuple[int, str]:
+        path = self.write(self.RULES)
+        arguments = ("config", "check", "--as", who, line, "--config", path, *options)
+        status, out, err = self.main(*arguments)
+        self.assertEqual(err, "")
+        return status, out.decode()
+
+    def test_denied_command(self) -> None:
+        status, text = self.decided("client=10.0.0.5,identity=alice", "GET %73ecret/a")
+        self.assertEqual(status, 1)
+        self.assertEqual(
+            text,
+            "proxy: 'GET %73ecret/a' of 10.0.0.5 (alice) is denied: by rule 3: private\n"
+            "  rule 1 does not match: 10.0.0.5 is not in its clients\n"
+            "  rule 2 does not match: alice is not among its identities\n",
+        )
+
+    def test_allowed_command(self) -> None:
+        status, text = self.decided("client=unix", "LIST")
+        self.assertEqual(status, 0)
+        self.assertTrue(
+            text.startswith(
+                "proxy: 'LIST' of unix is allowed: no rule matches, and the default is allow\n"
+                "  rule 1 does not match: unix is not in its clients\n"
+                "  rule 2 does not match: no identity is not among its identities\n"
+                "  rule 3 (private) does not match: . matches none of its names\n"
+            ),
+            text,
+        )
+
+    def test_rules_of_the_file_server(self) -> None:
+        status, text = self.decided("client=::1", "STAT a", "--daemon=fileserver")
+        self.assertEqual(
+            (status, text),
+            (
+                1,
+                "fileserver: 'STAT a' of ::1 is denied: no rule matches, and the default is deny\n",
+            ),
+        )
+
+    def test_json(self) -> None:
+        status, text = self.decided("client=192.168.1.1", "PACK a secret%20b secret", "--json")
+        self.assertEqual(status, 1)
+        self.assertEqual(
+            json.loads(text),
+            {
+                "daemon": "proxy",
+                "client": "192.168.1.1",
+                "identity": None,
+                "command": "PACK a secret%20b secret",
+                "allowed": False,
+                "decided_by": "1",
+                "reason": "rule 1",
+                "name": None,
+                "not_matching": [],
+            },
+        )
+        _, text = self.decided("client=10.0.0.1", "PACK a secret/b%20c")
+        self.assertIn(" is denied for the name secret/b%20c: by rule 3: private\n", text)
+
+    def test_secret_is_not_shown(self) -> None:
+        status, text = self.decided("client=10.0.0.1", "AUTH hunter2")
+        self.assertEqual(
+            (status, text),
+            (0, "proxy: 'AUTH [redacted]' of 10.0.0.1 is allowed: always allowed\n"),
+        )
+
+    def test_usage(self) -> None:
+        check = ("config", "check")
+        for arguments in (
+            ("config", "show", "--as", "client=10.0.0.5", "GET a"),
+            (*check, "--as", "10.0.0.5", "GET a"),
+            (*check, "--as", "client=example.org", "GET a"),
+            (*check, "--as", "client=10.0.0.5,user=a", "GET a"),
+            (*check, "--as", "client=10.0.0.5", " "),
+            (*check, "--as", "client=10.0.0.5", "GET a\nLIST"),
+            (*check, "--as", "client=10.0.0.5", "GET a", "--daemon=client"),
+            (*check, "--json"),
+        ):
+            self.assert_fails(2, "", *arguments)
+
+    def test_wrong_settings(self) -> None:
+        path = self.write("[[proxy.rules]]\naction = 'no'\n")
+        status, out, err = self.main(
+            "config", "check", "--as", "client=10.0.0.5", "GET a", "--config", path
+        )
+        self.assertEqual((status, out), (2, b""))
+        self.assertIn('proxy.rules[0].action: must be "allow" or "deny" (rule 1)\n', err)

@@ -11,6 +11,7 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 from twisted.trial.unittest import SynchronousTestCase
 
+from natproxy.cli.candidates import ManyNames
 from natproxy.cli.shell import prompt
 from natproxy.cli.shell.suggestions import Suggestion
 
@@ -39,7 +40,7 @@ class KeyTests(SynchronousTestCase):
         """Type keys one after the other, each when the last one has been processed."""
         self.patch(prompt, "Suggester", lambda *_: Scripted(*texts))
         with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
-            read = prompt.reader("server:1", {}, bytes)
+            read = prompt.reader("server:1", {}, bytes, ManyNames())
             session = read.__self__  # type: ignore[attr-defined]
             waiting = list(typed)
 

@@ -34,17 +34,17 @@ REPLIES = {
     b"GET a": b"OK 3 offset=0 size=3 etag=e mtime=1.0\nabc",
 }
 
-CALLS = 36
+CALLS = 35
 """Calls of Python functions from ``lineReceived`` to the removal, without a subscriber."""
 
 MODULES = 13
 """Modules of these functions. One is the transport, which replaces Twisted's; one has what the
 commands share, so that those of the upstream connection stay short."""
 
-LOGGED_CALLS = 42
+LOGGED_CALLS = 41
 """Calls with the log as a subscriber."""
 
-FILES = 30
+FILES = 31
 """Modules of the client and of both daemons that execute one ``GET`` of 3 bytes."""
 
 

@@ -13,9 +13,10 @@ from twisted.internet.threads import deferToThread
 from natproxy.address import Address
 from natproxy.client import NotFound, Session
 from natproxy.client.transfer.version1 import download_version1
-from natproxy.daemon.config import FileServerConfig, ProxyConfig
 from natproxy.daemon.fileserver import make_file_server
+from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.proxy import make_proxy
+from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.daemon.service import DrainingService
 from tests.support import version1
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -16,7 +15,6 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.endpoints import (
-    SSL4ServerEndpoint,
     TCP4ClientEndpoint,
     TCP4ServerEndpoint,
     UNIXClientEndpoint,
@@ -26,6 +24,7 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.threads import deferToThreadPool
 
+from natproxy.daemon.listening import ListeningEndpoint
 from natproxy.fileserver.factory import FileServerFactory
 from natproxy.proxy.endpoint import EndpointConnector
 from natproxy.proxy.factory import ProxyFactory
@@ -34,13 +33,13 @@ from natproxy.relay.copy import CopyRelay
 from natproxy.relay.files import CopyingFileRelay
 from natproxy.relay.outbound import UNSENT
 from natproxy.storage import LocalStorage
+from natproxy.tls.openssl import ClientTLS
+from natproxy.tls.options import TLSOptions
+from tests.support.certificates import Authority
 from tests.support.doubles import SocketWire
 from tests.support.files import open_descriptors
 from tests.support.loopback import HOST, Peer, PlayedServer, all_ended
 from tests.support.relays import MIB, Feeder, RecordingRelays, gets, reply
-
-# Twisted passes pyOpenSSL arguments that are deprecated.
-pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
 
 
 class UNIX:
@@ -57,23 +56,19 @@ class UNIX:
 
 
 class TLS:
-    """Connections with a certificate of their own."""
+    """Connections by TLS, with the endpoints of the daemons."""
 
-    def __init__(self, _: Path) -> None:
-        pytest.importorskip("OpenSSL")
-        pytest.importorskip("service_identity")
-        from twisted.internet.ssl import PrivateCertificate
-
-        self._certificate = PrivateCertificate.loadPEM(certificate())
+    def __init__(self, directory: Path) -> None:
+        self._authority = Authority(directory)
+        self._pair = self._authority.issue("natproxy")
 
     def server(self) -> Any:
-        return SSL4ServerEndpoint(reactor, 0, self._certificate.options(), interface=HOST)
+        cert, key = self._pair
+        return ListeningEndpoint(reactor, f"ssl:0:interface={HOST}:privateKey={key}:certKey={cert}")
 
     def client(self, port: Any) -> Any:
-        from twisted.internet.ssl import optionsForClientTLS
-
-        endpoint = TCP4ClientEndpoint(reactor, HOST, port.getHost().port)
-        return wrapClientTLS(optionsForClientTLS("natproxy", self._certificate), endpoint)
+        tls = ClientTLS(TLSOptions(self._authority.ca), "natproxy")
+        return wrapClientTLS(tls, TCP4ClientEndpoint(reactor, HOST, port.getHost().port))
 
 
 class TCP:
@@ -87,33 +82,6 @@ class TCP:
 
     def client(self, port: Any) -> Any:
         return TCP4ClientEndpoint(reactor, HOST, port.getHost().port)
-
-
-def certificate() -> bytes:
-    """Create a key and a certificate for it."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "natproxy")])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("natproxy")]), False)
-        .sign(key, hashes.SHA256())
-    )
-    return signed.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
 
 
 @asynccontextmanager

@@ -10,7 +10,14 @@ from unittest import mock
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy import toml
-from natproxy.client.config import SETTINGS, ClientConfig, config_path, load_client_config
+from natproxy.client.authentication import Token
+from natproxy.client.config import (
+    SETTINGS,
+    ClientConfig,
+    config_path,
+    load_client_config,
+    show_client_config,
+)
 from natproxy.client.errors import UsageError
 from natproxy.settings import Source
 
@@ -27,6 +34,8 @@ class ConfigCase(SynchronousTestCase):
     def write(self, text: str) -> None:
         with open(self.path, "w") as file:
             file.write(text)
+        # A file with a token must be for its owner alone.
+        os.chmod(self.path, 0o600)
 
     def load(self, **options: object) -> ClientConfig:
         return load_client_config(options, self.environment)
@@ -41,21 +50,32 @@ class SourceTests(ConfigCase):
     def test_without_a_file_every_value_is_the_default(self) -> None:
         config = self.load()
         self.assertEqual(config[:6], ("127.0.0.1:9000", 60.0, None, None, None, False))
+        self.assertEqual(config[6:11], (False, None, None, None, False))
+        self.assertEqual(config[11:14], (None, None, False))
         self.assertEqual(set(config.sources.values()), {Source("default")})
 
     def test_every_key_of_the_file_is_read(self) -> None:
         self.write(
             'server = "files.example:9000"\ntimeout = 5\nconnect-timeout = 2.5\n'
             'retry-for = "30m"\nretries = 3\nwait = true\n'
+            'tls = true\nca = "/ca.pem"\ncert = "/c.pem"\nkey = "/k.pem"\ninsecure = true\n'
+            'token-file = "/t"\ntoken-plain = true\n'
         )
         config = self.load()
         self.assertEqual(config[:6], ("files.example:9000", 5.0, 2.5, 1800.0, 3, True))
+        self.assertEqual(config[6:11], (True, "/ca.pem", "/c.pem", "/k.pem", True))
+        self.assertEqual(config[11:14], (None, "/t", True))
         for setting in SETTINGS:
             source = config.sources[setting.field]
-            self.assertEqual(source, Source("file", f"{self.path}: {setting.key}"))
+            if setting.key != "token":
+                self.assertEqual(source, Source("file", f"{self.path}: {setting.key}"))
 
     def test_order_of_the_sources_of_every_setting(self) -> None:
-        values = {"server": ('"h:1"', "h:2", "h:3"), "wait": ("true", "no", True)}
+        values: dict[str, tuple[str, str, object]] = {"server": ('"h:1"', "h:2", "h:3")}
+        flags = ("wait", "tls", "insecure", "token-plain")
+        values |= dict.fromkeys(flags, ("true", "no", True))
+        values |= dict.fromkeys(("ca", "cert", "key", "token-file"), ('"/a"', "/b", "/c"))
+        values["token"] = '"a"', "b", Token("c")
         for setting in SETTINGS:
             in_file, in_variable, in_option = values.get(setting.key, ("1", "2", 3))
             self.write(f"{setting.key} = {in_file}\n")
@@ -69,6 +89,47 @@ class SourceTests(ConfigCase):
                 config = load_client_config(options, environment)
                 self.assertEqual(config.sources[setting.field].kind, kind, setting.key)
             self.assertEqual(getattr(config, setting.field), in_option)
+
+    def test_token_and_its_file_are_of_one_source(self) -> None:
+        self.write('token = "a"\n')
+        self.environment["NATPROXY_TOKEN_FILE"] = "/t"
+        config = self.load()
+        self.assertEqual((config.token, config.token_file), (None, "/t"))
+        self.environment["NATPROXY_TOKEN"] = "b"
+        config = self.load()
+        self.assertEqual((config.token, config.token_file), (Token("b"), None))
+        config = self.load(token_file="/u")
+        self.assertEqual((config.token, config.token_file), (None, "/u"))
+
+    def test_file_with_a_token_must_be_for_its_owner_alone(self) -> None:
+        self.write('token = "s3cret"\n')
+        for mode in (0o644, 0o640, 0o604):
+            os.chmod(self.path, mode)
+            self.assertEqual(
+                self.error(),
+                f"{self.path}: token: other users can read the file (mode {mode:04o}):"
+                " chmod go-rwx",
+            )
+        self.environment["NATPROXY_TOKEN"] = "b"
+        self.assertEqual(self.load().token, Token("b"))
+
+    def test_token_is_in_no_output_and_no_message(self) -> None:
+        self.write('token = "s3cret"\n')
+        self.assertNotIn("s3cret", repr(self.load()))
+        shown = show_client_config(self.environment)
+        self.assertIn('token       = "[redacted]"', shown.replace("token =", "token       ="))
+        self.assertNotIn("s3cret", shown)
+        for wrong in ('"s3cret x"', '["s3cret"]', "{s3cret = 1}", '"s3cret\\u00fc"'):
+            self.write(f"token = {wrong}\n")
+            self.assertIn("token [redacted]: must be one word", self.error())
+            self.assertNotIn("s3cret", self.error())
+        self.environment["NATPROXY_TOKEN"] = "s3cret x"
+        self.write("")
+        self.assertEqual(
+            self.error(),
+            "$NATPROXY_TOKEN [redacted]: must be one word of at most 256 printable ASCII"
+            " characters",
+        )
 
     def test_environment_overrides_the_file_and_an_option_both(self) -> None:
         self.write("timeout = 5\nretries = 3\n")
@@ -129,6 +190,15 @@ class SourceTests(ConfigCase):
             self.assertEqual(load_client_config({}, {}).timeout, 60.0)
 
 
+class PathTests(ConfigCase):
+    def test_home_directory_is_expanded_in_files_and_variables(self) -> None:
+        self.write('ca = "~/ca.pem"\n')
+        self.environment["NATPROXY_CERT"] = "~/cert.pem"
+        with mock.patch.dict(os.environ, HOME="/home/ann"):
+            config = self.load()
+        self.assertEqual((config.ca, config.cert), ("/home/ann/ca.pem", "/home/ann/cert.pem"))
+
+
 class ErrorTests(ConfigCase):
     def test_unknown_key_names_the_nearest_known_one(self) -> None:
         self.write("conect_timeout = 1\n")
@@ -138,7 +208,7 @@ class ErrorTests(ConfigCase):
 
     def test_unknown_key_like_no_known_one(self) -> None:
         self.write("colour = 1\n")
-        self.assertIn("colour: unknown key; known are connect-timeout, retries,", self.error())
+        self.assertIn("colour: unknown key; known are ca, cert, connect-timeout,", self.error())
 
     def test_unknown_key_is_an_error_whatever_the_options(self) -> None:
         self.write("timeout = 5\ncolour = 1\n")
@@ -159,7 +229,7 @@ class ErrorTests(ConfigCase):
             ('retry-for = "soon"', 'retry-for "soon": must be a duration'),
             ("retry-for = -1", "retry-for -1: must be a duration"),
             ('wait = "yes"', 'wait "yes": must be true or false'),
-            ("wait = {}", "wait {…}: must be true or false"),
+            ("wait = {}", "wait {}: must be true or false"),
             (f"timeout = {10**400}", f"timeout {str(10**400)[:79]}…: must be more than 0"),
             (f"retry-for = {10**400}", f"retry-for {str(10**400)[:79]}…: must be a duration"),
             (f"retries = {16**5000:#x}", f"retries {hex(16**5000)[:79]}…: must be a whole"),

@@ -18,8 +18,10 @@ from natproxy.client.errors import (
     ConnectionBroken,
     DeletionRefused,
     DigestMismatch,
+    Forbidden,
     GaveUp,
     Interrupted,
+    Limited,
     ListingIncomplete,
     LocalError,
     NotFound,
@@ -47,7 +49,7 @@ class ErrorOfTests(SynchronousTestCase):
             (b"unknown command", Unsupported, "unknown command"),
             (b"412 changed etag=abc", Changed, "changed on the server"),
             (b"412", Changed, "changed on the server"),
-            (b"429 too many", Unavailable, "too many"),
+            (b"429 too many", Limited, "too many"),
             (b"503 unavailable", Unavailable, "unavailable"),
             (b"502 broken", Unavailable, "broken"),
             (b"504 the server was silent", Unavailable, "the server was silent"),
@@ -55,7 +57,8 @@ class ErrorOfTests(SynchronousTestCase):
             (b"502 empty response from server", NoUpstreamReply, "empty response from server"),
             (b"502 malformed reply header 'x'", NoUpstreamReply, "malformed reply header 'x'"),
             (b"503 malformed reply header", Unavailable, "malformed reply header"),
-            (b"403 not for you", ServerError, "not for you"),
+            (b"403 not for you", Forbidden, "not for you"),
+            (b"forbidden", Forbidden, "forbidden"),
             (b"proxy error: x", Unavailable, "proxy error: x"),
             (b"400 unknown argument 'a=1'", ServerError, "unknown argument 'a=1'"),
             (b"416 range size=5", ServerError, "range size=5"),
@@ -83,11 +86,30 @@ class ErrorOfTests(SynchronousTestCase):
         self.assertFalse(set(text) & {"\n", "\r", "\x1b", "\x9b"})
 
 
+class ForbiddenTests(SynchronousTestCase):
+    def test_is_a_permission_error(self) -> None:
+        error = error_of(b"403 forbidden", b"a")
+        assert isinstance(error, PermissionError)
+        self.assertEqual((error.errno, str(error)), (errno.EACCES, "a: forbidden"))
+
+    def test_name_of_several(self) -> None:
+        for reply, name in (
+            (b"403 forbidden", None),
+            (b"403 forbidden name=a%20b", b"a b"),
+            (b"403 forbidden name=.", b""),
+            (b"403 forbidden name=%zz", None),
+            (b"403 forbidden name=", None),
+        ):
+            error = error_of(reply)
+            assert isinstance(error, Forbidden)
+            self.assertEqual(error.denied, name)
+
+
 class DownloadErrorTests(SynchronousTestCase):
     def test_error_keeps_its_kind_and_code(self) -> None:
         error = error_of(b"429 not now")
         named = download_error(error, b"a", 5)
-        self.assertEqual((type(named), getattr(named, "code", None)), (Unavailable, 429))
+        self.assertEqual((type(named), getattr(named, "code", None)), (Limited, 429))
         self.assertEqual(
             str(named), "a: not now; what was received is kept, and the same command continues it"
         )
@@ -141,6 +163,7 @@ class KindTests(SynchronousTestCase):
             8: (Changed,),
             9: (LocalError,),
             11: (DeletionRefused,),
+            14: (Forbidden,),
             130: (Interrupted,),
         }
         for status, kinds in statuses.items():

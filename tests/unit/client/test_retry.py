@@ -18,10 +18,13 @@ from natproxy.client import (
     ConnectionBroken,
     GaveUp,
     Interrupted,
+    Limited,
     NotFound,
     Unavailable,
 )
+from natproxy.client.errors import error_of
 from natproxy.client.retry import (
+    LONGEST_LIMITED,
     Cancellation,
     FailureCount,
     Outage,
@@ -285,6 +288,35 @@ class RetryPolicyTests(RetrierCase):
         retry = self.retrier(retries=1)
         for _ in range(3):
             self.assertEqual(retry(self.step(BROKEN, 5)), 5)
+
+
+class LimitedTests(SynchronousTestCase):
+    """The server says after how many seconds a limited client may send its command again."""
+
+    def delay(self, reply: bytes, policy: RetryPolicy) -> float:
+        clock = Clock()
+        context = RetryContext(clock.seconds)
+        retrier = Retrier(context, policy, Cancellation(), lambda _: None)
+        return retrier.delay_after(error_of(reply), FailureCount())
+
+    def test_delay_is_at_least_that(self) -> None:
+        for code in (b"429 ", b""):
+            delay = self.delay(code + b"too many commands retry-after=7", RetryPolicy(1800.0))
+            self.assertTrue(7 < delay < 8, delay)
+
+    def test_without_it_the_delay_is_that_of_every_failure(self) -> None:
+        self.assertLess(self.delay(b"429 too many digests at once", RetryPolicy(1800.0)), 1)
+
+    def test_delay_is_bounded(self) -> None:
+        reply = b"429 too many commands retry-after=100000"
+        self.assertLess(self.delay(reply, RetryPolicy(1800.0)), LONGEST_LIMITED + 1)
+        self.assertEqual(self.delay(reply, RetryPolicy(60.0)), 60.0)
+
+    def test_text_and_exit_status(self) -> None:
+        error = error_of(b"429 too many commands of this client retry-after=7", b"a")
+        assert isinstance(error, Limited)
+        self.assertEqual(str(error), "a: too many commands of this client; try again in 7 s")
+        self.assertEqual((error.retry_after, error.exit_status, error.passing), (7, 13, True))
 
 
 class ProgressTests(RetrierCase):

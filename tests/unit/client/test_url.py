@@ -20,8 +20,27 @@ class UrlTests(SynchronousTestCase):
             ("NatProxy://H:1/A", (("H", 1), "A")),
             ("natproxy://h//a/", (("h", 9000), "/a/")),
         ):
+            server, path = expected
             self.assertTrue(is_url(text))
-            self.assertEqual(parse_url(text), expected)
+            self.assertEqual(parse_url(text), ((server, False), path))
+
+    def test_url_with_tls(self) -> None:
+        for text, expected in (
+            ("natproxys://h:80/a/b c", (("h", 80), "a/b c")),
+            ("natproxys://h/a", (("h", 9443), "a")),
+            ("NatProxys://[::1]/", (("::1", 9443), "")),
+        ):
+            server, path = expected
+            self.assertTrue(is_url(text))
+            self.assertEqual(parse_url(text), ((server, True), path))
+            self.assertEqual(parse_path(text), ((server, True), path))
+
+    def test_tls_of_a_setting_is_never_taken_back_by_a_scheme(self) -> None:
+        self.assertEqual(parse_url("natproxy://h/a", tls=True), ((("h", 9443), True), "a"))
+        self.assertEqual(parse_server("natproxy://h", tls=True), (("h", 9443), True))
+        self.assertEqual(parse_server("h", tls=True), (("h", 9443), True))
+        self.assertEqual(parse_server("h:80", tls=True), (("h", 80), True))
+        self.assertEqual(parse_server("natproxys://h:80"), (("h", 80), True))
 
     def test_server_needs_a_tcp_port(self) -> None:
         for port in (-1, 0, 65_536, 70_000):
@@ -32,7 +51,7 @@ class UrlTests(SynchronousTestCase):
 
     def test_path_is_literal(self) -> None:
         for path in ("%41", "a?b#c", "\udcff", "a%", "x:y@z", "natproxy://h/a"):
-            self.assertEqual(parse_url(f"natproxy://h:1/{path}"), (("h", 1), path))
+            self.assertEqual(parse_url(f"natproxy://h:1/{path}"), ((("h", 1), False), path))
 
     def test_malformed_url_is_a_usage_error(self) -> None:
         for text in ("a", "http://h/a", "natproxy:/h/a", "natproxy://", "natproxy:///a"):
@@ -46,7 +65,7 @@ class UrlTests(SynchronousTestCase):
         for text, expected in (
             ("a/b", (None, "a/b")),
             ("a:/b", (None, "a:/b")),
-            ("natproxy://h:1/a", (("h", 1), "a")),
+            ("natproxy://h:1/a", ((("h", 1), False), "a")),
         ):
             self.assertEqual(parse_path(text), expected)
         for text in ("http://h:1/a", "HTTPS://h/a", "s3://b/a"):
@@ -54,6 +73,6 @@ class UrlTests(SynchronousTestCase):
             self.assertEqual(str(error), f"'{text}': natproxy://HOST:PORT/PATH is needed")
 
     def test_malformed_address_is_a_usage_error(self) -> None:
-        self.assertEqual(parse_server("h:80"), ("h", 80))
+        self.assertEqual(parse_server("h:80"), (("h", 80), False))
         error = self.assertRaises(UsageError, parse_server, "h:x")
         self.assertEqual(str(error), "server 'h:x': HOST:PORT is needed")

@@ -311,7 +311,7 @@ class FaultTests(AccessCase):
         """Return the names in the whole lines of a file that may end inside a line."""
         lines = self.output.files[file].decode().split("\n")[:-1]
         for line in lines:
-            self.assertEqual(len(line.split(" ")), 12)
+            self.assertEqual(len(line.split(" ")), 14)
         return [line.split(" ")[5] for line in lines]
 
 

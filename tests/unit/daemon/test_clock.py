@@ -12,9 +12,10 @@ from twisted.python import runtime
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.daemon.clock import use_monotonic_time
-from natproxy.daemon.config import FileServerConfig, ProxyConfig
 from natproxy.daemon.fileserver import make_file_server
+from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.proxy import make_proxy
+from natproxy.daemon.proxy_config import ProxyConfig
 
 HOUR = 3600.0
 

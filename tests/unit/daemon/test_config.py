@@ -7,17 +7,24 @@ import os
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from natproxy.access import ScopeLimits
+from natproxy.access.rules import AccessRule
 from natproxy.daemon.config import (
     DaemonConfig,
-    FileServerConfig,
-    ProxyConfig,
-    diff,
     fields_of,
     key_of,
     settings_of,
     variable_of,
+    without_options,
 )
-from natproxy.settings import DEFAULT, Found, Seconds, SettingError, Source, WholeNumber
+from natproxy.daemon.fileserver_config import FileServerConfig
+from natproxy.daemon.limits import LimitSettings
+from natproxy.daemon.options import parameters_of
+from natproxy.daemon.proxy_config import ProxyConfig
+from natproxy.daemon.reload import diff
+from natproxy.settings import DEFAULT, Flag, Found, Seconds, SettingError, Source, WholeNumber
+from natproxy.toml import format_settings
+from tests.support.tables import Visit, VisitedConfig
 
 BOTH = (ProxyConfig, FileServerConfig)
 
@@ -73,12 +80,16 @@ class SourceTests(ConfigCase):
         path = self.write(
             "[proxy]\n"
             'listen = ["tcp:1", "tcp:2"]\nupstream = "tcp:h:3"\ntimeout = 4\n'
+            "upstream-proxy-protocol = true\n"
             "connect-timeout = 5\nidle-timeout = 6\nfirst-command-timeout = 7.5\ndrain = 8\n"
             'relay = "copy"\nmax-clients = 9\nmax-clients-per-host = 10\n'
-            'log = "a log"\nlog-size = 11\nlog-keep = 12\naccess-log = "e"\n'
+            "max-delay = 16\nlimits.total.commands = 17\n"
+            'log = "a log"\nlog-level = "warn"\nlog-size = 11\nlog-keep = 12\naccess-log = "e"\n'
             'name = "a"\ncontrol = "b"\nweb = ["tcp:13"]\nweb-hosts = "c"\nident = "tcp:14"\n'
             'journal = "d"\njournal-keep = "15h"\njournal-max-size = "16M"\n'
-            'journal-names = "none"\n'
+            'journal-names = "none"\ntokens = "f"\nauth-plain = true\n'
+            'rules-default = "deny"\ntrusted-proxies = ["10.0.0.0/8"]\n'
+            '[[proxy.rules]]\naction = "allow"\nclients = "unix"\n'
         )
         config = ProxyConfig.load(environment={}, file=path)
         self.assertEqual(
@@ -86,6 +97,7 @@ class SourceTests(ConfigCase):
             ProxyConfig(
                 listen=("tcp:1", "tcp:2"),
                 upstream="tcp:h:3",
+                upstream_proxy_protocol=True,
                 timeout=4.0,
                 connect_timeout=5.0,
                 idle_timeout=6.0,
@@ -94,7 +106,10 @@ class SourceTests(ConfigCase):
                 relay="copy",
                 max_clients=9,
                 max_clients_per_host=10,
+                max_delay=16.0,
+                limits=LimitSettings(total=ScopeLimits(commands=17)),
                 log="a log",
+                log_level="warn",
                 log_size=11,
                 log_keep=12,
                 access_log="e",
@@ -107,6 +122,11 @@ class SourceTests(ConfigCase):
                 journal_keep=15 * 3600.0,
                 journal_max_size=16 << 20,
                 journal_names="none",
+                tokens="f",
+                auth_plain=True,
+                rules=(AccessRule(True, ("unix",)),),
+                rules_default="deny",
+                trusted_proxies=("10.0.0.0/8",),
             ),
         )
         for one in settings_of(ProxyConfig):
@@ -122,7 +142,9 @@ class SourceTests(ConfigCase):
             "RELAY": "sendfile",
             "MAX_CLIENTS": "3",
             "MAX_CLIENTS_PER_HOST": "4",
+            "MAX_DELAY": "9",
             "LOG": "-",
+            "LOG_LEVEL": "debug",
             "LOG_SIZE": "0",
             "LOG_KEEP": "5",
             "ACCESS_LOG": "-",
@@ -130,6 +152,11 @@ class SourceTests(ConfigCase):
             "CONTROL": "none",
             "WEB": "tcp:6  tcp:7",
             "WEB_HOSTS": "a.example",
+            "TOKENS": "tokens",
+            "AUTH_PLAIN": "yes",
+            "RULES_DEFAULT": "deny",
+            "TRUSTED_PROXIES": "10.0.0.0/8  unix",
+            "HIDE": "*.key /private",
         }
         environment = {f"NATPROXY_FILESERVER_{name}": value for name, value in values.items()}
         config = FileServerConfig.load(environment=environment)
@@ -138,7 +165,11 @@ class SourceTests(ConfigCase):
             (config.files, config.relay, config.log_keep), ("a directory", "sendfile", 5)
         )
         self.assertEqual(
-            {config.source(one.field).kind for one in settings_of(FileServerConfig)},
+            {
+                config.source(one.field).kind
+                for one in settings_of(FileServerConfig)
+                if not one.table_only
+            },
             {"environment"},
         )
 
@@ -154,14 +185,21 @@ class SourceTests(ConfigCase):
 
     def test_order_of_the_sources_of_every_setting(self) -> None:
         values = {
+            "log-level": ("debug", "warn", "error"),
             "relay": ("copy", "auto", "copy"),
+            "upstream-proxy-protocol": ("true", "false", "true"),
             "journal-names": ("none", "full", "none"),
+            "rules-default": ("deny", "allow", "deny"),
+            "trusted-proxies": ("10.0.0.1", "10.0.0.2", "10.0.0.3"),
             "journal-keep": ("1d", "2d", "3d"),
             "journal-max-size": ("1G", "2G", "3G"),
+            "auth-plain": ("true", "false", "true"),
         }
         for kind in (ProxyConfig, FileServerConfig):
             for one in settings_of(kind):
-                quoted = not isinstance(one.rule, (Seconds, WholeNumber))
+                if one.table_only:
+                    continue
+                quoted = not isinstance(one.rule, (Seconds, WholeNumber, Flag))
                 numbers = [f"text{n}" if quoted else str(n) for n in (1, 2, 3)]
                 in_file, in_variable, in_option = values.get(one.key, tuple(numbers))
                 path = self.write(
@@ -182,6 +220,15 @@ class SourceTests(ConfigCase):
                     self.assertEqual(getattr(config, one.field), one.rule.parse(text), one.key)
                     self.assertEqual(config.source(one.field).kind, kind_of_source)
 
+    def test_overridden_value_stays_whatever_the_file_has(self) -> None:
+        path = self.write("[proxy]\n")
+        config = ProxyConfig.load({}, {}, path).override(timeout=60.0, upstream="tcp:a:1")
+        with open(path, "w") as file:
+            file.write("[proxy]\ntimeout = 1\nupstream = 'tcp:b:1'\ndrain = 2\n")
+        again = config.load_again()
+        self.assertEqual((again.timeout, again.upstream, again.drain), (60.0, "tcp:a:1", 2.0))
+        self.assertRaises(SettingError, config.override, timeout=0)
+
     def test_file_of_windows_editors(self) -> None:
         path = self.mktemp()
         with open(path, "wb") as file:
@@ -199,6 +246,22 @@ class SourceTests(ConfigCase):
 
 
 class ErrorTests(ConfigCase):
+    def test_wrong_rules_and_patterns(self) -> None:
+        rules = "[[proxy.rules]]\naction = 'deny'\n" * 2
+        error = self.error(rules + "clients = ['10.0.0.300']\n")
+        self.assertEqual(
+            error,
+            "proxy.rules[1].clients: '10.0.0.300' is no network: write one as 10.0.0.0/8,"
+            " an address, or 'unix' (rule 2)",
+        )
+        self.assertEqual(
+            self.error("[proxy]\ntrusted-proxies = ['10.0.0.1/8']\n"),
+            "proxy.trusted-proxies [\"10.0.0.1/8\"]: '10.0.0.1/8' has bits set after its prefix:"
+            " 10.0.0.0/8 may be meant",
+        )
+        error = self.error("[fileserver]\nhide = ['a//b']\n", FileServerConfig)
+        self.assertIn("fileserver.hide [\"a//b\"]: 'a//b' cannot be used: no name has", error)
+
     def test_unknown_keys_and_tables(self) -> None:
         for text, message in (
             ("[prxy]\n", "prxy: unknown key; did you mean proxy?"),
@@ -279,17 +342,7 @@ class ErrorTests(ConfigCase):
         self.assertTrue(self.error("[proxy\n").startswith("not a TOML file: "))
 
 
-class DiffTests(ConfigCase):
-    def test_fields_that_differ_are_sorted_by_whether_a_reload_may_change_them(self) -> None:
-        old = ProxyConfig(timeout=1.0, log="a")
-        new = ProxyConfig(timeout=2.0, max_clients=5, listen=("tcp:1",), log="b")
-        self.assertEqual(diff(old, new), (("max_clients", "timeout"), ("listen", "log")))
-
-    def test_sources_do_not_count(self) -> None:
-        old = ProxyConfig.load({"timeout": "60"}, {})
-        self.assertEqual(diff(old, ProxyConfig()), ((), ()))
-        self.assertEqual(old, ProxyConfig())
-
+class ReloadableTests(ConfigCase):
     def test_what_takes_a_restart(self) -> None:
         fixed = {
             one.name
@@ -299,3 +352,56 @@ class DiffTests(ConfigCase):
         }
         places = {"name", "control", "web", "web_hosts", "journal", "journal_names", "ident"}
         self.assertEqual(fixed, {"listen", "log", "access_log", "files", *places})
+
+
+class TableOnlyTests(ConfigCase):
+    """A value that only the file has: `tests.support.tables`."""
+
+    TEXT = (
+        "[proxy]\ndrain = 5\n"
+        "[[proxy.visits]]\naction = 'come'\n[[proxy.visits]]\naction = 'go'\n"
+        "[proxy.visits.hours]\nfrom = 8\n"
+    )
+    VISITS = (Visit("come"), Visit("go", {"from": 8}))
+
+    def test_it_is_read_checked_and_compared(self) -> None:
+        path = self.write(self.TEXT)
+        config = VisitedConfig.load(environment={}, file=path)
+        self.assertEqual(config.visits, self.VISITS)
+        self.assertEqual(config.label("visits"), f"{path}: proxy.visits")
+        self.assertEqual(config, VisitedConfig(visits=self.VISITS, drain=5.0))
+        self.assertEqual(diff(VisitedConfig(), config), (("drain", "visits"), ()))
+
+    def test_error_names_the_key_inside(self) -> None:
+        for line, message in (
+            ("action = 'stay'", "visits[0].action stay: must be one of come, go"),
+            ("akcion = 1", "visits[0].akcion: unknown key; did you mean visits[0].action?"),
+        ):
+            text = f"[[proxy.visits]]\n{line}\n"
+            self.assertEqual(self.error(text, VisitedConfig), f"proxy.{message}")
+        error = self.assertRaises(SettingError, VisitedConfig.load, {"visits": [{"action": 1}]}, {})
+        self.assertEqual(str(error), "visits[0].action 1: must be one of come, go")
+        error = self.assertRaises(SettingError, VisitedConfig, visits=3)
+        self.assertEqual(str(error), "visits: must be a list of tables, [[proxy.visits]]")
+
+    def test_it_has_neither_an_option_nor_a_variable(self) -> None:
+        visits = [one for one in settings_of(VisitedConfig) if one.key == "visits"]
+        self.assertEqual([(one.variable, one.option) for one in visits], [("", "visits")])
+        self.assertNotIn("visits", [one[0] for one in parameters_of(VisitedConfig)])
+        variables = {"": "x", "NATPROXY_PROXY_VISITS": "x"}
+        self.assertEqual(VisitedConfig.load({}, variables), VisitedConfig())
+        self.assertEqual(VisitedConfig().label("visits"), "proxy.visits")
+        self.assertEqual(without_options(VisitedConfig()).label("visits"), "proxy.visits")
+
+    def test_shown_settings_are_a_file_with_the_same_values(self) -> None:
+        path = self.write(self.TEXT)
+        for config in (VisitedConfig.load(environment={}, file=path), VisitedConfig()):
+            settings = settings_of(VisitedConfig)
+            found = {
+                one.field: Found(getattr(config, one.field), config.source(one.field))
+                for one in settings
+            }
+            shown = format_settings(settings, found, "proxy")
+            again = VisitedConfig.load(environment={}, file=self.write(shown))
+            self.assertEqual(again, config)
+        self.assertIn("visits = []", shown)

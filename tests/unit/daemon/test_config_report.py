@@ -7,8 +7,9 @@ import os
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.daemon.config import FileServerConfig, ProxyConfig
 from natproxy.daemon.config_report import check_config, show_config
+from natproxy.daemon.fileserver_config import FileServerConfig
+from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.toml import read_toml
 
 
@@ -37,19 +38,28 @@ class ShowTests(ReportCase):
             [
                 "[fileserver]",
                 "# access-log # not set",
+                "auth-plain = false # default",
                 "# control # not set: in the usual place",
                 f"drain = 5.0 # {path}: fileserver.drain",
                 "# files # not set: ./files",
                 "first-command-timeout = 30.0 # default",
+                "hide = [] # default",
+                "limits = {} # default",
                 'listen = ["tcp:9001:interface=127.0.0.1"] # default',
                 "# log # not set",
                 "log-keep = 9 # default",
+                'log-level = "info" # default',
                 "log-size = 10 # default",
                 "# max-clients # not set: 10000",
                 "max-clients-per-host = 0 # default",
+                "max-delay = 5.0 # default",
                 "# name # not set: after its kind and port",
                 'relay = "auto" # default',
+                "rules = [] # default",
+                'rules-default = "allow" # default',
                 "timeout = 7.0 # environment NATPROXY_FILESERVER_TIMEOUT",
+                "# tokens # not set",
+                "trusted-proxies = [] # default",
                 "web = [] # default",
                 "web-hosts = [] # default",
             ],

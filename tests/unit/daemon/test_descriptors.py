@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.daemon.config import FileServerConfig, ProxyConfig
 from natproxy.daemon.descriptors import (
     JOURNAL,
     PACK,
@@ -20,6 +19,8 @@ from natproxy.daemon.descriptors import (
     observers_for,
     proxy_capacity,
 )
+from natproxy.daemon.fileserver_config import FileServerConfig
+from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.fileserver import digests, factory, packs, pages
 
 

@@ -6,8 +6,8 @@ import os
 from unittest import SkipTest
 
 from natproxy.daemon import fileserver
-from natproxy.daemon.config import FileServerConfig
 from natproxy.daemon.descriptors import file_server_capacity, observers_for
+from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.fileserver.factory import FileServerFactory
 from natproxy.server.admission import Admission
 from tests.support.daemons import OptionsCase

@@ -31,7 +31,7 @@ from natproxy.journal import service as journal_service
 from natproxy.journal.service import JournalError
 from natproxy.journal.status import JournalStatus
 from natproxy.metrics.proxy import ProxyMetrics
-from natproxy.nat.rows import ROUTE
+from natproxy.nat.rows import NAME, ROUTE
 from natproxy.settings import SettingError
 from tests.support.daemons import DaemonReactor, OptionsCase
 from tests.support.doubles import Journal as Log
@@ -226,7 +226,7 @@ class AccessLogTests(ObservationCase):
         daemon, companion = self.started(*self.off, "--access-log=access")
         end_command(daemon.factory)
         self.reactor.advance(1)
-        ((_, client, *_, outcome, _, _, _, _),) = self.lines()
+        ((_, client, *_, outcome, _, _, _, _, _, _),) = self.lines()
         self.assertEqual((client, outcome), ("10.0.0.7:43210", "client-gone"))
         self.assertEqual(log.outcomes, [])
         log.line_with(f"access log: {os.path.abspath('access')}")
@@ -357,7 +357,7 @@ class NamesOfFilesTests(ObservationCase):
             ((row,), _) = ring.read(0, 10)
             route = row[ROUTE]
             assert route is not None
-            self.assertEqual(route[-1], shown)
+            self.assertEqual(route[NAME], shown)
             self.end(daemon)
 
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.daemon import places
-from natproxy.daemon.config import ProxyConfig
 from natproxy.daemon.places import (
     InUse,
     PathLock,
@@ -25,6 +24,7 @@ from natproxy.daemon.places import (
     prepare_journal,
     remove_stale,
 )
+from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.records.places import LONGEST_PATH, Place
 from natproxy.settings import SettingError
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from natproxy.daemon import proxy
-from natproxy.daemon.config import ProxyConfig
 from natproxy.daemon.descriptors import observers_for, proxy_capacity
+from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.protocol import parse_command
 from natproxy.proxy.factory import ProxyFactory
 from natproxy.proxy.tcp import TCPConnector

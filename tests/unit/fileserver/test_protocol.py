@@ -268,4 +268,4 @@ class SecretTests(FileServerCase):
         for line in (b"AUTH s3cret", b"auth s3cret", b"AuTh\ts3cret", b"AUTH=s3cret"):
             self.assertEqual(self.send(line + b"\n"), b"ERR unknown command\n")
         self.assertNotIn("s3cret", repr(self.journal.events).lower())
-        self.assertEqual({event["name"] for event in self.journal.outcomes}, {"[redacted]"})
+        self.assertEqual(self.journal.outcomes, [])

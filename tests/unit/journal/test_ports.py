@@ -15,7 +15,7 @@ PORTS = st.sampled_from([None, 1, 255, 256, 257, 50_000, 65_535, 65_536, 2**31])
 def entry(serial: int, port: int | None) -> Entry:
     host = None if port is None else "10.1.0.1"
     start = (serial, 1, None, None, 7, None, None, "10.0.0.5", 40_000)
-    return (*start, host, port, host, port, "GET", "a", None, 0, None, None, None)
+    return (*start, None, host, port, host, port, "GET", "a", None, 0, None, None, None)
 
 
 class PortsTests(SynchronousTestCase):

@@ -26,7 +26,9 @@ from tests.support.journals import NOW, meta_of, rows_of
 ORIGIN = Origin("proxy-9000", 0, "0a1b")
 
 
-def entry(serial: int, ended: bool = True, client: str = "10.0.0.5") -> Entry:
+def entry(
+    serial: int, ended: bool = True, client: str = "10.0.0.5", identity: str | None = None
+) -> Entry:
     """Return the entry of a translation that begins one second after the one before."""
     started = NOW + serial * 1_000_000
     return (
@@ -39,6 +41,7 @@ def entry(serial: int, ended: bool = True, client: str = "10.0.0.5") -> Entry:
         started + 900 if ended else None,
         client,
         43_210,
+        identity,
         "10.0.0.1",
         50_000 + serial,
         "10.0.0.9",
@@ -99,11 +102,11 @@ class SegmentTests(SegmentCase):
     def test_number_of_columns_is_that_of_the_table(self) -> None:
         segment = self.create()
         columns = rows_of(segment.path, "select count(*) from pragma_table_info('entries')")
-        # Three of them are null in every row.
-        self.assertEqual((columns, len(entry(1))), ([(COLUMNS + 3,)], COLUMNS))
+        # Two of them are null in every row.
+        self.assertEqual((columns, len(entry(1))), ([(COLUMNS + 2,)], COLUMNS))
 
-    def test_columns_that_are_never_set_and_a_missing_reason_are_null(self) -> None:
-        segment = self.create(entry(1), (*entry(2)[:18], "reset", entry(2)[19]))
+    def test_columns_that_are_never_set_and_missing_texts_are_null(self) -> None:
+        segment = self.create(entry(1), (*entry(2, identity="alice")[:19], "reset", entry(2)[20]))
         self.assertEqual(
             rows_of(
                 segment.path,
@@ -111,7 +114,7 @@ class SegmentTests(SegmentCase):
             ),
             [
                 (1, None, None, None, "GET", None, 1_500_000),
-                (2, None, None, None, "GET", "reset", 1_500_000),
+                (2, None, None, "alice", "GET", "reset", 1_500_000),
             ],
         )
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from twisted.internet.address import UNIXAddress
 from twisted.internet.error import ConnectError
 
+from natproxy.access import Caller
+from natproxy.access.tokens import Tokens, new_token
+from natproxy.address import Address
 from natproxy.journal.status import JournalStatus
 from natproxy.metrics.families import Buckets
 from natproxy.metrics.kernel import PortFigures
@@ -13,6 +16,7 @@ from natproxy.nat.ring import EventRing
 from natproxy.records.record import Origin
 from natproxy.server.admission import Admission
 from tests.support.doubles import PlayedThread
+from tests.support.gates import DENIED, limited
 from tests.support.metrics import buckets, value, values
 from tests.support.proxies import ProxyCase
 
@@ -87,6 +91,12 @@ class CommandTests(ProxyMetricsCase):
         for text in ("s3cret", "43210", "127.0.0.1", "9001", "50000"):
             self.assertNotIn(text, shown)
 
+    def test_expiry_of_certificates_only_with_tls(self) -> None:
+        name = "natproxy_certificate_expiry_seconds"
+        self.assertNotIn(name, [family.name for family in self.metrics.families()])
+        self.metrics.certificate_expiry = lambda: 1.75e9
+        self.assertEqual(self.value(name), 1.75e9)
+
     def test_nothing_is_counted_after_close(self) -> None:
         self.metrics.close()
         self.travelling(b"LIST\n").send(b"OK\nEND\n")
@@ -106,6 +116,42 @@ class StateTests(ProxyMetricsCase):
         self.assertEqual(self.value("natproxy_clients_refused", "clients"), 1)
         self.assertEqual(self.value("natproxy_clients_refused", "host"), 0)
         self.assertEqual(self.value("natproxy_clients_refused", "proxy-header"), 0)
+
+    def test_tokens_by_their_result(self) -> None:
+        token, entry = new_token("alice")
+        self.factory.accept_tokens(Tokens([entry]), False)
+        for line in (f"AUTH {token}\n", "AUTH wrong\n", f"AUTH:{token}\n"):
+            self.protocol.dataReceived(line.encode())
+            self.clock.advance(1)
+        results = ("accepted", "refused", "unsupported", "expired", "unencrypted")
+        self.assertEqual(
+            [self.value("natproxy_auth", result) for result in results], [1, 1, 1, 0, 0]
+        )
+
+    def test_limits(self) -> None:
+        caller = Caller.at(Address("10.0.0.1", 1), "alice")
+        self.factory.counts.delay(limited(1.0), caller)
+        self.factory.counts.refuse(limited(1.0, "total.digests"), caller)
+        self.factory.counts.refuse(DENIED, caller)
+        self.assertEqual(self.value("natproxy_delayed", "client", "commands"), 1)
+        self.assertEqual(self.value("natproxy_limited", "total", "digests"), 1)
+        self.assertEqual(self.value("natproxy_connections_delayed"), 0)
+        limits = self.metrics.counters()["limits"]
+        self.assertEqual(limits["delayed"], {"client.commands": 1})
+        self.assertEqual(limits["refused"], {"total.digests": 1})
+        self.factory.counts.refuse(limited(1.0, "total.digests"), caller)
+        (client,) = self.metrics.counters()["limits"]["clients"]
+        self.assertEqual(
+            client,
+            {
+                "client": "10.0.0.1",
+                "identity": "alice",
+                "delayed": 1,
+                "refused": 3,
+                "limit": "total.digests",
+                "age": 0.0,
+            },
+        )
 
     def test_table_and_relays(self) -> None:
         upstream = self.travelling(b"DOWNLOAD a\n")

@@ -33,7 +33,8 @@ from tests.support.wire import (
     tokens,
 )
 
-VERSION_2 = tuple(word for word, verb in VERBS.items() if verb.version == 2)
+# The argument of AUTH is a token, not a name.
+VERSION_2 = tuple(word for word, verb in VERBS.items() if verb.version == 2 and word != b"AUTH")
 TOO_LARGE = MAX_SIZE + 1
 
 numbers = st.integers(0, MAX_SIZE) | st.sampled_from([0, 1, MAX_SIZE])
@@ -421,6 +422,9 @@ class AbilitiesTests(SynchronousTestCase):
         self.assertEqual(
             announced, {word: VERBS[word].keys for word in VERSION_2 if word != b"FEAT"}
         )
+
+    def test_auth_is_announced_only_where_it_may_be_used(self) -> None:
+        self.assertEqual(abilities(True), abilities() + b"AUTH\n")
 
     def test_every_key_of_the_table_can_be_formatted(self) -> None:
         for word in VERSION_2:

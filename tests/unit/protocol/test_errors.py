@@ -17,6 +17,7 @@ from natproxy.protocol import (
     kind_of,
     parse_error,
     parse_header,
+    retry_after,
 )
 from tests.support.paths import ROOT
 from tests.support.wire import awkward_bytes, checked
@@ -116,13 +117,29 @@ class KindTests(SynchronousTestCase):
     def test_temporary_failure(self) -> None:
         self.assert_kind(
             ErrorKind.UNAVAILABLE,
-            b"429 too many digests at once",
             b"502 proxy error: the server refuses connections",
             b"503 proxy error: the proxy has no free port left",
             b"503 malformed reply header",
             b"504 proxy error: the server was silent for 60 s",
             b"proxy error: the server was silent for 60 s",
         )
+
+    def test_limit(self) -> None:
+        self.assert_kind(
+            ErrorKind.LIMITED,
+            b"429 too many digests at once",
+            b"429 too many commands of this client retry-after=3",
+            b"too many commands of this client retry-after=3",
+        )
+        self.assertEqual(retry_after(b"too many commands retry-after=3"), 3)
+        for text in (
+            b"",
+            b"retry-after=3",
+            b"a retry-after=0",
+            b"a retry-after=3 b",
+            b"a retry-after=1234567890",
+        ):
+            self.assertEqual(retry_after(text), 0, text)
 
     def test_upstream_without_a_proper_reply(self) -> None:
         self.assert_kind(

@@ -23,6 +23,16 @@ class RelayedAbilitiesTests(SynchronousTestCase):
     def test_own_abilities_pass_whole(self) -> None:
         self.assertEqual(relayed_abilities(abilities()), abilities() + VIA)
 
+    def test_auth_is_that_of_the_proxy_and_never_that_of_the_server(self) -> None:
+        for announced in (abilities(), abilities(True), abilities(True) + b"AUTH x\r\n"):
+            self.assertEqual(relayed_abilities(announced), abilities() + VIA)
+            self.assertEqual(relayed_abilities(announced, True), abilities() + b"AUTH\n" + VIA)
+
+    def test_reader_adds_auth_for_the_connection(self) -> None:
+        listed = abilities(True) + b"END\n"
+        self.assertNotIn(b"AUTH", AbilitiesReader().feed(listed) or b"AUTH")
+        self.assertIn(b"\nAUTH\n", AbilitiesReader(True).feed(listed) or b"")
+
     def test_unknown_verbs_and_arguments_do_not_pass(self) -> None:
         self.assertEqual(
             relayed_abilities(

@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.protocol import (
     MAX_LINE,
+    MAX_TOKEN,
     VERBS,
     Framing,
     ListingNames,
@@ -16,9 +17,11 @@ from natproxy.protocol import (
     abilities,
     body_of,
     error_line,
+    format_auth,
     format_command,
     parse_command,
     parse_header,
+    parse_token,
 )
 from tests.support.wire import awkward_bytes, checked
 
@@ -31,6 +34,7 @@ FRAMINGS = {
     b"FEAT": Framing.LISTING,
     b"STAT": Framing.NOTHING,
     b"HASH": Framing.NOTHING,
+    b"AUTH": Framing.NOTHING,
 }
 
 
@@ -173,3 +177,45 @@ class CommandFormattingTests(SynchronousTestCase):
     def test_error_line_is_ascii(self) -> None:
         self.assertEqual(error_line("file not found"), b"ERR file not found\n")
         self.assertEqual(error_line("\u00e9\u20ac"), b"ERR \\xe9\\u20ac\n")
+
+
+class SecretTests(SynchronousTestCase):
+    """The argument of ``AUTH``, in all the ways in which it can be written."""
+
+    def test_any_line_with_auth_as_a_part_of_its_verb_is_secret(self) -> None:
+        for line in (
+            *(b"AUTH s3cret", b"auth s3cret", b"  Auth\ts3cret ", b"AUTH s3cret more\r"),
+            *(b"AUTH=s3cret", b"auth:s3cret x", b"AUTHs3cret", b'"AUTH s3cret"'),
+            *(b"\xef\xbb\xbfAUTH s3cret", b"\0auth s3cret", b"Authorization: s3cret"),
+        ):
+            command = parse_command(line)
+            self.assertTrue(command.secret, line)
+            for text in (repr(command), str(command), f"{command}", repr([command.shown])):
+                self.assertNotIn("s3cret", text.lower())
+            self.assertEqual(command.shown.line, b"AUTH [redacted]")
+
+    def test_other_commands_are_not(self) -> None:
+        for line in (b"GET AUTH", b"STAT auth", b"LIST", b"WHO", b"AUT x"):
+            command = parse_command(line)
+            self.assertFalse(command.secret)
+            self.assertIs(command.shown, command)
+
+    def test_auth_alone_shows_nothing_secret(self) -> None:
+        self.assertEqual(parse_command(b" auth \r").shown.line.strip(), b"auth")
+
+    @checked
+    @given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=256))
+    def test_token_comes_back(self, token: str) -> None:
+        line = format_auth(token)
+        self.assertEqual(parse_token(parse_command(line[:-1])), token.encode())
+        self.assertEqual(parse_token(parse_command(line[:-1] + b" \r")), token.encode())
+
+    def test_malformed_token_is_not_sent_and_not_shown(self) -> None:
+        for token in ("", "a s3cret", "s3cret\n", "s3cret\u00fc", "s3cret" * 100):
+            with self.assertRaises(WireError) as caught:
+                format_auth(token)
+            self.assertNotIn("s3cret", str(caught.exception))
+
+    def test_malformed_token_is_none(self) -> None:
+        for word in (b"", b"a b", b"a\0", b"\xff", b"a" * (MAX_TOKEN + 1)):
+            self.assertIsNone(parse_token(parse_command(b"AUTH " + word)))

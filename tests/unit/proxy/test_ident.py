@@ -43,11 +43,14 @@ class IdentCase(SynchronousTestCase):
         upstream: str = UPSTREAM,
         client: Address = CLIENT,
         local: str = PROXY,
+        identity: str | None = None,
     ) -> object:
         command = parse_command(b"LIST")
         assert command is not None
         key = TranslationKey(Address(local, port), Address(upstream, 9001))
-        return self.table.register(key, StringTransport(), client, command, 0.0, lambda: None)
+        return self.table.register(
+            key, StringTransport(), client, command, 0.0, lambda: None, identity
+        )
 
     def reply(self, query: bytes, own: str = PROXY, peer: str = UPSTREAM) -> bytes:
         return self.factory.reply(query, at(own), at(peer, 33333))
@@ -58,6 +61,13 @@ class ReplyTests(IdentCase):
         self.register()
         self.assertEqual(
             self.reply(b"50000, 9001"), b"50000, 9001 : USERID : OTHER : 198.51.100.7:43210"
+        )
+
+    def test_client_with_an_identity(self) -> None:
+        self.register(identity="alice")
+        self.assertEqual(
+            self.reply(b"50000, 9001"),
+            b"50000, 9001 : USERID : OTHER : alice@198.51.100.7:43210",
         )
 
     def test_spaces_are_optional(self) -> None:

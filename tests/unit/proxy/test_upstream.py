@@ -13,7 +13,7 @@ from tests.support.doubles import Upstream
 from tests.support.proxies import ProxyCase
 
 CODED = (b"STAT a", b"GET a", b"LS", b"HASH a", b"FEAT")
-UNCODED = (b"LIST", b"DOWNLOAD a", b"WHO", b"AUTH x")
+UNCODED = (b"LIST", b"DOWNLOAD a", b"WHO")
 
 
 class ChoiceTests(ProxyCase):

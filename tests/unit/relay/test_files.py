@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.relay import FileJob, Outbound, PageCache, Relays, SourceChanged, SourceShort
 from natproxy.relay.files import BLOCK, CHUNK, CopyingFileRelay, ThreadedFileRelay
 from natproxy.relay.job import Ended
-from natproxy.relay.outbound import LEAST_BUDGET
+from natproxy.relay.outbound import DIRECT
 from natproxy.relay.rotation import SLICE, TURN, Rotation
 from tests.support.doubles import BufferedWire, PlayedPageCache, TurnClock
 from tests.support.relay_cases import HEADER, Ends, FileParts, PlayedMounts, UnknownFileCase, parts
@@ -114,31 +114,31 @@ class CopyingFileRelayTests(SynchronousTestCase):
 
     def test_budget_of_the_outbound_limits_what_is_written_in_one_turn(self) -> None:
         clock = TurnClock()
-        self.outbound.budget = LEAST_BUDGET
-        size = 5 * LEAST_BUDGET + 3
+        self.outbound.budget = DIRECT
+        size = 5 * DIRECT + 3
         job = FileJob(b"", SpiedFile(b"x" * size), size, self.outbound, self.ends)
         relay = CopyingFileRelay(job, None, Rotation(clock))
         relay.start()
         turns = 0
         while not self.ends:
             turns += 1
-            self.assertEqual(relay.sent, turns * LEAST_BUDGET)
+            self.assertEqual(relay.sent, turns * DIRECT)
             # The peer reads everything at once; the next turn comes all the same.
             self.client.drain()
-            self.assertEqual(relay.sent, turns * LEAST_BUDGET)
+            self.assertEqual(relay.sent, turns * DIRECT)
             clock.turn()
         self.assertEqual((turns, relay.sent, self.ends), (5, size, [None]))
         self.assertEqual(clock.getDelayedCalls(), [])
 
     def test_relay_cancelled_between_two_turns_does_not_write_again(self) -> None:
         clock = Clock()
-        self.outbound.budget = LEAST_BUDGET
-        size = 5 * LEAST_BUDGET
+        self.outbound.budget = DIRECT
+        size = 5 * DIRECT
         job = FileJob(b"", SpiedFile(b"x" * size), size, self.outbound, self.ends)
         relay = CopyingFileRelay(job, None, Rotation(clock))
         relay.start()
         relay.cancel()
-        self.assertEqual((relay.sent, clock.getDelayedCalls()), (LEAST_BUDGET, []))
+        self.assertEqual((relay.sent, clock.getDelayedCalls()), (DIRECT, []))
 
     def test_relay_waits_in_line_when_the_bytes_of_the_turn_are_used_up(self) -> None:
         clock = TurnClock()
@@ -357,11 +357,11 @@ class ThreadedFileRelayTests(UnknownFileCase):
         self.assertEqual(self.thread.calls, 4)
 
     def test_budget_of_the_outbound_limits_what_is_read_for_one_turn(self) -> None:
-        self.outbound.budget = LEAST_BUDGET
-        relay = self.relay(bytes(3 * LEAST_BUDGET))
+        self.outbound.budget = DIRECT
+        relay = self.relay(bytes(3 * DIRECT))
         relay.start()
         for turn in range(3):
-            self.assertEqual(relay.sent, turn * LEAST_BUDGET + (len(HEADER) if turn else 0))
+            self.assertEqual(relay.sent, turn * DIRECT + (len(HEADER) if turn else 0))
             self.client.drain()
             self.thread.run()
         self.assertEqual(self.ends, [None])

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from natproxy.relay import Outbound, outbound_of
-from natproxy.relay.outbound import BUDGET, DIRECT, LEAST_BUDGET, UNSENT, SocketOutbound
+from natproxy.relay.outbound import BUDGET, DIRECT, UNSENT, SocketOutbound
 from tests.support.doubles import SocketWire, Wire
 
 
@@ -80,7 +80,7 @@ class OutboundTests(SynchronousTestCase):
 
     def test_budget_is_at_least_one_read_of_a_transport(self) -> None:
         self.assertEqual(self.outbound.budget, BUDGET)
-        self.assertGreaterEqual(LEAST_BUDGET, FileDescriptor.bufferSize)
+        self.assertGreaterEqual(DIRECT, FileDescriptor.bufferSize)
 
     def test_pause_between_replies_is_noticed(self) -> None:
         self.outbound.pauseProducing()

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.protocol import Refusal
 from natproxy.relay import Method, PeerGone, Relay, Relays, SourceChanged
-from natproxy.relay.outbound import LEAST_BUDGET
+from natproxy.relay.outbound import DIRECT
 from natproxy.relay.rotation import SLICE, TURN
 from natproxy.relay.sendfile import SendfileRelay
 from tests.support.doubles import PlayedPageCache, SocketWire
@@ -100,11 +100,11 @@ class SendfileTurnTests(KernelCase):
         self.assertEqual((len(relays.rotation), len(self.reactor.getWriters())), (1, 2))
 
     def test_budget_of_the_outbound_limits_what_is_sent_in_one_turn(self) -> None:
-        relay = self.file_relay(self.relays(), 3 * LEAST_BUDGET)
-        self.client_outbound.budget = LEAST_BUDGET
+        relay = self.file_relay(self.relays(), 3 * DIRECT)
+        self.client_outbound.budget = DIRECT
         relay.start()
         for turn in range(3):
-            self.assertEqual(self.calls[turn:], [(turn * LEAST_BUDGET, LEAST_BUDGET)])
+            self.assertEqual(self.calls[turn:], [(turn * DIRECT, DIRECT)])
             for descriptor in self.reactor.getWriters():
                 descriptor.doWrite()
         self.assertEqual(self.ends, [None])

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from natproxy.relay import PeerGone, SourceShort
 from natproxy.relay.low_water import DELAY, MARK
-from natproxy.relay.outbound import DIRECT, LEAST_BUDGET, SocketOutbound
+from natproxy.relay.outbound import DIRECT, SocketOutbound
 from natproxy.relay.pipes import PipePool
 from natproxy.relay.rotation import SLICE, TURN
 from natproxy.relay.splice import LEAST_MOVE, WORTHWHILE, SpliceRelay, Waiting
@@ -171,10 +171,10 @@ class SpliceTurnTests(KernelCase):
         self.assertEqual(self.kernel.moves, [SLICE])
 
     def test_budget_of_the_outbound_limits_what_is_moved_in_one_turn(self) -> None:
-        self.client_outbound.budget = LEAST_BUDGET
+        self.client_outbound.budget = DIRECT
         for _ in range(3):
             self.serve()
-        self.assertEqual(self.kernel.moves, [LEAST_BUDGET] * 3)
+        self.assertEqual(self.kernel.moves, [DIRECT] * 3)
 
     def test_every_byte_is_counted_once(self) -> None:
         self.ready()

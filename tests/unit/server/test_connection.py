@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
 
-from natproxy.address import Address
 from natproxy.nat import Outcome
 from natproxy.protocol import MAX_LINE, Command
 from natproxy.server.factory import LINGER
@@ -309,16 +308,6 @@ class UnexpectedErrorTests(LoggedErrorsCase, CommandsCase):
         self.assertTrue(self.wire.aborted)
         self.assertEqual(self.protocol.cancelled, [Outcome.ERROR])
         journal.line_with("cannot reply to 127.0.0.1:43210")
-        self.assertEqual(self.flush(ZeroDivisionError), 1)
-
-    def test_admission_that_fails_aborts_without_a_command(self) -> None:
-        def fail(command: Command, client: Address) -> None:
-            raise ZeroDivisionError
-
-        self.patch(self.factory, "admit", fail)
-        self.send(b"one\n")
-        self.assertTrue(self.wire.aborted)
-        self.assertEqual((self.protocol.begun, self.protocol.cancelled), ([], []))
         self.assertEqual(self.flush(ZeroDivisionError), 1)
 
     def test_place_of_a_client_is_released_even_if_cancelling_its_command_fails(self) -> None:

@@ -1,4 +1,4 @@
-"""The factory: addresses, the seam before each command, subscriptions, draining."""
+"""The factory: addresses, subscriptions, draining."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.address import Address
 from natproxy.nat import Outcome
-from natproxy.protocol import Command, parse_command
-from natproxy.server.admission import Verdict
+from natproxy.protocol import parse_command
 from natproxy.server.factory import CommandFactory, Finished
 from tests.support.echo_receiver import CommandsCase
 
@@ -28,30 +27,6 @@ class AddressTests(SynchronousTestCase):
         self.assertTrue(all(address.port > 65_535 for address in addresses))
         self.assertEqual(addresses[0].host, "unix:/run/\\xff\\x0a")
         self.assertEqual(self.address_of(None).host, "unix")
-
-
-class AdmitTests(CommandsCase):
-    at_once = False
-
-    def test_every_command_proceeds(self) -> None:
-        command = parse_command(b"LIST")
-        assert command is not None
-        self.assertIs(self.factory.admit(command, Address("10.0.0.1", 1)), Verdict.PROCEED)
-
-    def test_it_is_called_once_for_each_command_before_it_begins(self) -> None:
-        admitted: list[tuple[bytes, Address]] = []
-
-        def admit(command: Command, client: Address) -> Verdict:
-            self.assertNotIn(command.line, self.protocol.begun)
-            admitted.append((command.line, client))
-            return Verdict.PROCEED
-
-        self.patch(self.factory, "admit", admit)
-        self.send(b"one\ntwo\n")
-        client = Address("127.0.0.1", 43210)
-        self.assertEqual(admitted, [(b"one", client)])
-        self.protocol.reply()
-        self.assertEqual(admitted, [(b"one", client), (b"two", client)])
 
 
 def finished(line: bytes = b"LIST") -> Finished:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.client import UsageError
-from natproxy.client.transfer.pattern import MAX_PATTERN, Glob, Pattern
-from natproxy.client.url import has_wildcard
+from natproxy.client.transfer.pattern import Glob, Pattern
+from natproxy.pattern import MAX_PATTERN, has_wildcard
 
 
 class Token(NamedTuple):

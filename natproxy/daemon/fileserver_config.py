@@ -1,0 +1,58 @@
+"""The settings of the file server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from natproxy.daemon.config import DaemonConfig, setting
+from natproxy.daemon.rules import NamePatternTexts
+from natproxy.settings import Choice, Seconds, Text, Texts, WholeNumber
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileServerConfig(DaemonConfig):
+    """The settings of the file server.
+
+    :ivar files: path of the directory to serve, relative to the working directory; it must
+        exist. ``None`` for ``./files``, which is created if it is missing.
+    :ivar hide: patterns of files and directories that are neither listed nor sent.
+    :ivar timeout: seconds until an idle or stalled client is disconnected.
+    :ivar relay: how large files are sent: ``auto``, ``copy`` or ``sendfile``.
+    :ivar max_clients_per_host: connections of one host at once; 0 for no limit.
+    """
+
+    daemon: ClassVar[str] = "fileserver"
+    table: ClassVar[str] = "fileserver"
+
+    listen: tuple[str, ...] = setting(
+        ("tcp:9001:interface=127.0.0.1",),
+        Texts(),
+        "Endpoint to listen on; may be repeated.",
+        reloadable=False,
+    )
+    files: str | None = setting(
+        None,
+        Text(),
+        "Directory to serve; without it ./files, which is created if it is missing.",
+        reloadable=False,
+        shown="`./files`",
+    )
+    hide: tuple[str, ...] = setting(
+        (),
+        NamePatternTexts(),
+        "Pattern of files and directories that are neither listed nor sent; may be repeated.",
+    )
+    timeout: float = setting(
+        600.0, Seconds(), "Seconds until an idle or stalled client is disconnected."
+    )
+    relay: str = setting(
+        "auto",
+        Choice("auto", "copy", "sendfile"),
+        "How large files are sent: auto, copy or sendfile.",
+    )
+    max_clients_per_host: int = setting(
+        0,
+        WholeNumber(0, unit="connections"),
+        "Connections of one host at once; 0: no limit (its clients are proxies).",
+    )

@@ -1,0 +1,228 @@
+"""Whether the upstream of a proxy leads back to the proxy: directly, or through other proxies.
+
+In such a loop each command would become a new one, until descriptors are used up. So a proxy that
+has several commands like each other in flight sends a probe: ``VIA`` and a random number. Every
+proxy, also one of an older version, sends it on; a file server does not support it. If the probe
+comes back as a command of a client, there is a loop, and commands are refused until a later probe
+does not come back.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from itertools import islice
+from typing import cast
+
+from twisted.internet.address import UNIXAddress
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from natproxy.access import Verdict, refuse
+from natproxy.address import Address
+from natproxy.nat import Outcome
+from natproxy.protocol import LOOP_DETECTED, PROXY_ERROR, VIA, Command, is_loop_probe
+from natproxy.proxy.resources import Resources
+from natproxy.proxy.upstream import UpstreamFactory
+from natproxy.relay import Outbound
+from natproxy.server.state import Symbol, transition_table
+
+SEVERAL = 8
+"""Commands in flight from which on a loop is suspected."""
+
+ALIKE = 4
+"""Different lines among the last `SEVERAL` commands at most, if a loop is suspected."""
+
+INTERVAL = 10.0
+"""Seconds between two probes: of a loop, or while the number of commands in flight is the same."""
+
+PATIENCE = 5.0
+"""Seconds that a probe may take."""
+
+LOOP = f"{PROXY_ERROR}the upstream of this proxy leads back to it"
+
+_REFUSAL = refuse(LOOP_DETECTED, LOOP, Outcome.ERROR, LOOP)
+
+
+class State(Symbol):
+    """What is known about a loop."""
+
+    CLEAR = "clear"
+    """None is suspected."""
+    PROBING = "probing"
+    """A probe is under way; commands are sent to the upstream."""
+    LOOPED = "looped"
+    """There is one; commands are refused."""
+    CHECKING = "checking"
+    """A probe is under way; commands are still refused."""
+
+
+class Event(Symbol):
+    """What changes the `State`."""
+
+    PROBE = "probe"
+    """A probe is sent."""
+    RETURNED = "returned"
+    """The probe has come back."""
+    ENDED = "ended"
+    """The probe has been replied to, has failed, or has taken too long."""
+
+
+TRANSITIONS = transition_table(
+    {
+        State.CLEAR: {Event.PROBE: State.PROBING},
+        State.PROBING: {Event.RETURNED: State.LOOPED, Event.ENDED: State.CLEAR},
+        State.LOOPED: {
+            Event.PROBE: State.CHECKING,
+            Event.RETURNED: State.LOOPED,
+            # The reply to the probe comes back the same way.
+            Event.ENDED: State.LOOPED,
+        },
+        State.CHECKING: {Event.RETURNED: State.LOOPED, Event.ENDED: State.CLEAR},
+    }
+)
+"""The next state, by state and event."""
+
+
+class LoopGuard:
+    """Finds out whether the upstream leads back to the proxy.
+
+    :param resources: of the proxy.
+    :ivar state: see `State`.
+    :ivar closed: whether commands are refused: see `refusal`.
+    """
+
+    _log = Logger()
+
+    def __init__(self, clock: IReactorTime, resources: Resources) -> None:
+        self.state = State.CLEAR
+        self.closed = False
+        self._clock = clock
+        self._resources = resources
+        self._threshold = SEVERAL
+        self._until = 0.0
+        self._probe: _Probe | None = None
+
+    def client_connected(self) -> None:
+        """Suspect a loop if enough commands are in flight that are alike, and send a probe."""
+        table = self._resources.table
+        in_flight = len(table)
+        if in_flight < SEVERAL or self.state is not State.CLEAR:
+            return
+        now = self._clock.seconds()
+        if now >= self._until:
+            self._threshold = SEVERAL
+        if in_flight < self._threshold:
+            return
+        # As many probes as the number of commands has doubled.
+        self._threshold = 2 * in_flight
+        self._until = now + INTERVAL
+        last = islice(reversed([*table]), SEVERAL)
+        if len({entry.command.line for entry in last}) <= ALIKE:
+            self._send_probe()
+
+    def refuses(self, command: Command) -> bool:
+        """Return whether a command is to be refused.
+
+        If it is the probe that is under way, there is a loop.
+        """
+        probe = self._probe
+        if probe is None or not is_loop_probe(command) or command.name != probe.nonce:
+            return self.closed
+        if not self.closed:
+            self._log.error(
+                "the upstream leads back to this proxy, so that commands are refused:"
+                " set --upstream to a file server, or to a proxy in front of one"
+            )
+        self.state = TRANSITIONS[self.state][Event.RETURNED]
+        self.closed = True
+        self._until = self._clock.seconds() + INTERVAL
+        return True
+
+    def refusal(self) -> Verdict:
+        """Return the refusal of a command, and check now and then whether the loop still exists."""
+        waiting = self.state is not State.LOOPED or self._probe is not None
+        if not waiting and self._clock.seconds() >= self._until:
+            self._send_probe()
+        return _REFUSAL
+
+    def stop(self) -> None:
+        """Cancel the probe that is under way: the daemon stops."""
+        if self._probe is not None:
+            self._probe.cancel(Outcome.DRAINED)
+
+    def _send_probe(self) -> None:
+        self.state = TRANSITIONS[self.state][Event.PROBE]
+        self._probe = probe = _Probe(self._clock, self._resources, self._ended)
+        probe.send()
+
+    def _ended(self) -> None:
+        self._probe = None
+        self.state = TRANSITIONS[self.state][Event.ENDED]
+        self.closed = self.state is not State.CLEAR
+
+
+class _Outbound:
+    """Discards the reply to a probe."""
+
+    paused = False
+
+    def write(self, data: bytes) -> None:
+        """Discard bytes."""
+
+
+class _Probe:
+    """The client of a probe; it has an entry in the table, as every command has.
+
+    :param ended: called once, when it has ended.
+    :ivar nonce: the random number in it.
+    """
+
+    log = Logger()
+    identity: str | None = None
+    may_authenticate = False
+    # Of no connection: the PROXY header to the upstream is that of a connection without a client.
+    local_address: IAddress = UNIXAddress(None)
+
+    def __init__(
+        self, clock: IReactorTime, resources: Resources, ended: Callable[[], object]
+    ) -> None:
+        self.nonce = secrets.token_hex(16).encode("ascii")
+        self.started_at = clock.seconds()
+        self.outbound = cast(Outbound, _Outbound())
+        self.client_address: Address = resources.address_of(UNIXAddress(None))
+        line = VIA + b" " + self.nonce
+        self._resources = resources
+        self._upstream = UpstreamFactory(self, resources, Command(VIA, self.nonce, line))
+        self._when_ended = ended
+        self._timer: IDelayedCall | None = clock.callLater(PATIENCE, self._expire)
+
+    def send(self) -> None:
+        """Send the probe to the upstream."""
+        self._upstream.connect()
+
+    def reply_finished(self) -> None:
+        """Report the end: a reply, or an error in its place, has been written."""
+        self._end()
+
+    def reply_broken_off(self, outcome: Outcome) -> None:
+        """Report the end: the upstream connection was reset."""
+        self._end()
+
+    def cancel(self, outcome: Outcome) -> None:
+        """Reset the upstream connection, or cancel the attempt to connect."""
+        if self._upstream.connected:
+            self._resources.table.cancel_client(self.outbound, outcome)
+        else:
+            self._upstream.cancel(outcome)
+            self._end()
+
+    def _expire(self) -> None:
+        self._timer = None
+        self.cancel(Outcome.TIMEOUT)
+
+    def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._when_ended()

@@ -1,0 +1,34 @@
+"""The gates of a daemon, in its factory only where they have something to decide."""
+
+from __future__ import annotations
+
+from natproxy.access import NO_LIMITS, Bandwidth, Limits, ScopeLimits
+from natproxy.server.factory import CommandFactory
+
+
+class LimitGate:
+    """The gate of the limits of one daemon; it is in the factory only if there are limits.
+
+    :param factory: of the daemon.
+    """
+
+    def __init__(self, factory: CommandFactory) -> None:
+        self._factory = factory
+        self._bandwidth = Bandwidth(factory.clock)
+        self._limits = Limits(factory.clock.seconds, self._bandwidth)
+
+    def set(
+        self, client: ScopeLimits, identity: ScopeLimits, total: ScopeLimits, max_delay: float
+    ) -> None:
+        """Set the limits for the commands that begin from now on; see `Limits.set`.
+
+        :param max_delay: seconds for which a command may be delayed.
+        """
+        self._limits.set(client, identity, total)
+        factory = self._factory
+        factory.delays.longest = max_delay
+        others = tuple(gate for gate in factory.gates if gate is not self._limits)
+        # What a rule forbids is not counted: the limits come last.
+        limited = (client, identity, total) != (NO_LIMITS,) * 3
+        factory.gates = (*others, self._limits) if limited else others
+        factory.bandwidth = self._bandwidth if self._bandwidth.limited else None

@@ -1,0 +1,102 @@
+"""Why TLS with a peer is not possible, in one line, from the reasons that OpenSSL reports.
+
+Python's ``ssl`` reports ``TLSV1_ALERT_UNKNOWN_CA`` where pyOpenSSL reports ``tlsv1 alert unknown
+ca``; `refusal` understands both. The texts continue "cannot connect to HOST:PORT: …".
+"""
+
+from __future__ import annotations
+
+import re
+
+_REQUIRED = "it requires a client certificate"
+_PERHAPS_REQUIRED = "it requires a client certificate, or has no cipher in common"
+_UNTRUSTED = "its certificate is not signed by a trusted authority"
+_SELF_SIGNED = "its certificate is self-signed, and not trusted"
+
+_ADVICE = {
+    _REQUIRED: "options cert and key",
+    _PERHAPS_REQUIRED: "options cert and key",
+    _UNTRUSTED: "option ca",
+    _SELF_SIGNED: "option ca",
+}
+"""The options of the client that help."""
+
+_ALERTS = {
+    "certificate required": _REQUIRED,
+    "handshake failure": _PERHAPS_REQUIRED,
+    "unknown ca": "it does not trust the authority of the client certificate",
+    "certificate expired": "it refused the client certificate, which has expired",
+    "protocol version": "it does not offer TLS 1.2 or newer",
+    "insufficient security": "it has no cipher in common",
+    "unrecognized name": "it has no certificate for this name",
+}
+"""What an alert of the peer means for a client."""
+
+_REFUSED = (
+    *("bad certificate", "unsupported certificate", "certificate revoked", "certificate unknown"),
+    *("access denied", "decrypt error"),
+)
+
+_LOCAL = {
+    "unsupported protocol": "it does not offer TLS 1.2 or newer",
+    "wrong ssl version": "it does not offer TLS 1.2 or newer",
+    "version too low": "it does not offer TLS 1.2 or newer",
+    "wrong version number": "it does not speak TLS",
+    "packet length too long": "it does not speak TLS",
+    "record layer failure": "it does not speak TLS",
+    "unknown protocol": "it does not speak TLS",
+    "http request": "it does not speak TLS",
+    "dh key too small": "its key is too short",
+    "ee key too small": "the key of its certificate is too short",
+}
+
+_CERTIFICATE = {
+    2: _UNTRUSTED,
+    9: "its certificate is not valid yet",
+    10: "its certificate has expired",
+    18: _SELF_SIGNED,
+    19: _UNTRUSTED,
+    20: _UNTRUSTED,
+    21: _UNTRUSTED,
+    23: "its certificate has been revoked",
+    26: "its certificate is not one for a server",
+    66: "the key of its certificate is too short",
+}
+"""By the codes of OpenSSL's verification, ``X509_V_ERR_…``."""
+
+_ALERT = re.compile(r".*\balert (?:number )?(.+)")
+
+
+def refusal(reason: str) -> str | None:
+    """Return why the peer, or this side, refuses the connection for good.
+
+    :param reason: OpenSSL's reason.
+    :return: ``None`` if it is not one that stays: a retry may succeed.
+    """
+    text = reason.lower().replace("_", " ").strip()
+    alert = _ALERT.fullmatch(text)
+    if alert is None:
+        return _LOCAL.get(text)
+    if alert[1] in _REFUSED:
+        return f"it refused the client certificate ({alert[1]})"
+    return _ALERTS.get(alert[1])
+
+
+def advise(reason: str) -> str:
+    """Return a reason with the options of the client that help, if there are any."""
+    advice = _ADVICE.get(reason)
+    return reason if advice is None else f"{reason} ({advice})"
+
+
+def untrusted(code: int, message: str) -> str:
+    """Return why a server's certificate is not accepted.
+
+    :param code: of OpenSSL's verification.
+    :param message: OpenSSL's text for it.
+    """
+    return _CERTIFICATE.get(code) or f"its certificate is not valid ({message})"
+
+
+def misnamed(host: str) -> str:
+    """Return why a server's certificate is not accepted: it has other names."""
+    return f"its certificate is not for the name {host}"

@@ -1,0 +1,44 @@
+"""Reasons of OpenSSL as texts for people."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from natproxy.tls.reasons import advise, misnamed, refusal, untrusted
+
+
+class RefusalTests(SynchronousTestCase):
+    def test_both_spellings_of_an_alert_are_one_text(self) -> None:
+        for upper, lower, text in (
+            ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "tlsv13 alert certificate required", "requires"),
+            ("TLSV1_ALERT_UNKNOWN_CA", "tlsv1 alert unknown ca", "does not trust the authority"),
+            ("SSLV3_ALERT_BAD_CERTIFICATE", "ssl/tls alert bad certificate", "(bad certificate)"),
+            ("SSLV3_ALERT_CERTIFICATE_EXPIRED", "ssl/tls alert certificate expired", "expired"),
+            ("TLSV1_ALERT_PROTOCOL_VERSION", "tlsv1 alert protocol version", "TLS 1.2 or newer"),
+            ("WRONG_VERSION_NUMBER", "wrong version number", "does not speak TLS"),
+            ("UNSUPPORTED_PROTOCOL", "unsupported protocol", "TLS 1.2 or newer"),
+        ):
+            found = refusal(upper)
+            assert found is not None
+            self.assertEqual(found, refusal(lower))
+            self.assertIn(text, found)
+
+    def test_other_failures_may_be_temporary(self) -> None:
+        for reason in ("", "UNEXPECTED_EOF_WHILE_READING", "tlsv1 alert internal error", "alert"):
+            self.assertIsNone(refusal(reason))
+
+    def test_advice_names_options_of_the_client(self) -> None:
+        self.assertEqual(
+            advise(untrusted(20, "")),
+            "its certificate is not signed by a trusted authority (option ca)",
+        )
+        self.assertEqual(advise(untrusted(10, "")), "its certificate has expired")
+
+
+class CertificateTests(SynchronousTestCase):
+    def test_reasons_of_the_verification(self) -> None:
+        self.assertEqual(untrusted(10, "x"), "its certificate has expired")
+        self.assertIn("trusted authority", untrusted(20, "x"))
+        self.assertIn("self-signed", untrusted(18, "x"))
+        self.assertEqual(untrusted(7, "odd"), "its certificate is not valid (odd)")
+        self.assertEqual(misnamed("h"), "its certificate is not for the name h")
