@@ -63,7 +63,7 @@ class LimitTables(Rule[LimitSettings]):
         if isinstance(value, LimitSettings):
             return value
         if not isinstance(value, Mapping):
-            raise ValueError("must be tables: limits.client, limits.identity, limits.total")
+            raise ValueError("limits: must be tables: limits.client, limits.identity, limits.total")
         for message in unknown_keys(Table("", "limits", value), LimitSettings._fields):
             raise ValueError(message)
         return LimitSettings(**{scope: _scope(scope, table) for scope, table in value.items()})

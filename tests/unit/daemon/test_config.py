@@ -7,6 +7,7 @@ import os
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from natproxy.access import ScopeLimits
 from natproxy.access.rules import AccessRule
 from natproxy.daemon.config import (
     DaemonConfig,
@@ -17,6 +18,7 @@ from natproxy.daemon.config import (
     without_options,
 )
 from natproxy.daemon.fileserver_config import FileServerConfig
+from natproxy.daemon.limits import LimitSettings
 from natproxy.daemon.options import parameters_of
 from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.daemon.reload import diff
@@ -80,6 +82,7 @@ class SourceTests(ConfigCase):
             'listen = ["tcp:1", "tcp:2"]\nupstream = "tcp:h:3"\ntimeout = 4\n'
             "connect-timeout = 5\nidle-timeout = 6\nfirst-command-timeout = 7.5\ndrain = 8\n"
             'relay = "copy"\nmax-clients = 9\nmax-clients-per-host = 10\n'
+            "max-delay = 16\nlimits.total.commands = 17\n"
             'log = "a log"\nlog-level = "warn"\nlog-size = 11\nlog-keep = 12\naccess-log = "e"\n'
             'name = "a"\ncontrol = "b"\nweb = ["tcp:13"]\nweb-hosts = "c"\nident = "tcp:14"\n'
             'journal = "d"\njournal-keep = "15h"\njournal-max-size = "16M"\n'
@@ -101,6 +104,8 @@ class SourceTests(ConfigCase):
                 relay="copy",
                 max_clients=9,
                 max_clients_per_host=10,
+                max_delay=16.0,
+                limits=LimitSettings(total=ScopeLimits(commands=17)),
                 log="a log",
                 log_level="warn",
                 log_size=11,
@@ -133,6 +138,7 @@ class SourceTests(ConfigCase):
             "RELAY": "sendfile",
             "MAX_CLIENTS": "3",
             "MAX_CLIENTS_PER_HOST": "4",
+            "MAX_DELAY": "9",
             "LOG": "-",
             "LOG_LEVEL": "debug",
             "LOG_SIZE": "0",

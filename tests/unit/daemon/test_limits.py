@@ -44,7 +44,7 @@ class TableTests(SynchronousTestCase):
 
     def test_errors_name_the_key(self) -> None:
         wrong: list[tuple[Any, str]] = [
-            (3, "must be tables: limits.client, limits.identity, limits.total"),
+            (3, "limits: must be tables: limits.client, limits.identity, limits.total"),
             ({"clients": {}}, "limits.clients: unknown key; did you mean limits.client?"),
             ({"client": 3}, "limits.client: must be a table, such as commands = 100"),
             ({"client": {"pack": 3}}, "limits.client.pack: unknown key; did you mean"),
