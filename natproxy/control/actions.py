@@ -1,4 +1,4 @@
-"""What an administrator does to a daemon: ``/v1/kill`` and ``/v1/drain``."""
+"""What an administrator does to a daemon: ``/v1/kill``, ``/v1/drain`` and ``/v1/reload``."""
 
 from __future__ import annotations
 
@@ -155,6 +155,37 @@ class DrainResource(JSONResource):
         except Exception:
             self._draining = False
             self._log.failure("cannot drain", Failure())
+
+
+class ReloadResource(JSONResource):
+    """Reads the settings again, as SIGHUP does."""
+
+    path = "/v1/reload"
+    summary = "read the settings again, and change what a running daemon can change"
+    parameters = {"POST": {}}
+    members = {"dry_run": read_flag}
+
+    def post(self, request: Request, values: dict[str, Any]) -> Any:
+        """Reload; with errors the status is 422, and nothing has changed."""
+        members = parse_members(object_of(request), self.members, self.context.now())
+        dry_run = members.get("dry_run", False)
+        observed = self.context.observed
+        peer = peer_of(request.channel.transport)
+        if observed.ring is not None and not dry_run:
+            observed.ring.act("reload", self.context.wall_clock(), peer.uid, peer.pid)
+        assert observed.reload is not None
+        # If the client is gone meanwhile, the settings are reloaded all the same.
+        observed.reload(f"reload by {peer}", dry_run).addCallbacks(
+            lambda result: self.send(request, *_status_of(result)),
+            lambda failure: self.send_error(request, failure),
+        )
+
+
+def _status_of(result: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """Return the members of the reply to a reload, and its status."""
+    if result["errors"]:
+        return {**result, "error": result["errors"][0]}, 422
+    return result, 200
 
 
 def _selection_of(members: dict[str, Any]) -> _Selection:

@@ -87,6 +87,8 @@ class Observed:
     :ivar metrics: the resource of ``/metrics``; ``None`` if prometheus_client is not installed.
     :ivar reconcile: compares the table with the process's sockets; returns the members of
         ``/v1/reconcile``, or a Deferred that fires with them.
+    :ivar reload: reads the settings again, for a cause that is logged, or only returns what that
+        would change; fires with the members of the reply to ``/v1/reload``.
     """
 
     kind: str
@@ -99,3 +101,4 @@ class Observed:
     history: History | None = None
     metrics: IResource | None = None
     reconcile: Callable[[], dict[str, Any] | Deferred[dict[str, Any]]] | None = None
+    reload: Callable[[str, bool], Deferred[dict[str, Any]]] | None = None

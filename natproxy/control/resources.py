@@ -9,7 +9,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from natproxy.control.actions import DrainResource, KillResource
+from natproxy.control.actions import DrainResource, KillResource, ReloadResource
 from natproxy.control.encoding import encode
 from natproxy.control.events import EventsResource
 from natproxy.control.json_resource import (
@@ -225,6 +225,8 @@ def resources_of(context: Context, actions: bool) -> list[JSONResource]:
         if observed.table is not None and observed.ring is not None:
             found.append(KillResource(context))
         found.append(DrainResource(context))
+        if observed.reload is not None:
+            found.append(ReloadResource(context))
     return found
 
 

@@ -19,11 +19,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from natproxy.daemon.limits import LimitSettings, LimitTables
-from natproxy.daemon.logfile import KEPT, SIZE
+from natproxy.daemon.logfile import KEPT, LEVEL, LEVELS, SIZE
 from natproxy.daemon.rules import Name
 from natproxy.settings import (
     DEFAULT,
     ENVIRONMENT,
+    Choice,
     Rule,
     Seconds,
     Setting,
@@ -74,24 +75,13 @@ def setting(
     )
 
 
-class Difference(NamedTuple):
-    """Which fields of two configs differ; see `diff`.
-
-    :ivar reloadable: fields whose new value a running daemon may take.
-    :ivar fixed: fields whose new value has an effect after a restart only.
-    """
-
-    reloadable: tuple[str, ...]
-    fixed: tuple[str, ...]
-
-
 class Loaded(NamedTuple):
     """How a config was loaded; see `DaemonConfig.load_again`.
 
     :ivar options: values by their keys.
     :ivar environment: the variables that are settings.
     :ivar file: the path of the file, if there was one.
-    :ivar values: what the fields were then.
+    :ivar values: what the fields were then, except those that a program has overridden.
     """
 
     options: Mapping[str, object]
@@ -126,6 +116,7 @@ class DaemonConfig:
         output, ``None`` for the log of ``twistd``.
     :ivar access_log: path of the file with a line for each command, relative to the working
         directory; ``-`` for standard output, ``None`` for none.
+    :ivar log_level: the least level of the events that the daemon's own log has.
     :ivar log_size: MiB from which the log file is rotated; 0 for never.
     :ivar log_keep: rotated log files that are kept.
     :ivar sources: where each value comes from, by the field's name; a field that is missing has
@@ -208,6 +199,11 @@ class DaemonConfig:
         "File with a line for each command, for programs; - is standard output.",
         reloadable=False,
     )
+    log_level: str = setting(
+        LEVEL,
+        Choice(*LEVELS),
+        "Least level of what is logged: error, warn, info or debug.",
+    )
     log_size: int = setting(
         SIZE, WholeNumber(0, unit="MiB"), "MiB from which the log file is rotated; 0: never."
     )
@@ -286,11 +282,22 @@ class DaemonConfig:
             loaded=Loaded(options, used, path, values),
         )
 
+    def override(self: Config, **values: Any) -> Config:
+        """Return a config with other values of some fields, whatever the sources have.
+
+        :raises SettingError: if a value is wrong.
+        """
+        loaded = self.loaded
+        if loaded is not None:
+            kept = {name: value for name, value in loaded.values.items() if name not in values}
+            loaded = loaded._replace(values=kept)
+        return dataclasses.replace(self, **values, loaded=loaded)
+
     def load_again(self: Config) -> Config:
         """Return the settings as their sources are now: the same options and variables, the file.
 
-        A field that a program has changed since it was loaded stays what it is. A config that was
-        not loaded is returned as it is.
+        A field that a program has overridden, or replaced since it was loaded, stays what it is. A
+        config that was not loaded is returned as it is.
 
         :raises SettingError: as of `load`, and if the file is a pipe, which is read once only.
         """
@@ -304,9 +311,10 @@ class DaemonConfig:
                 raise SettingError(f"{loaded.file}: cannot be read again: not a regular file")
         new = type(self).load(loaded.options, loaded.environment, loaded.file, self.directory)
         changed: dict[str, Any] = {
-            name: getattr(self, name)
-            for name, value in loaded.values.items()
-            if getattr(self, name) != value
+            one.field: getattr(self, one.field)
+            for one in settings_of(type(self))
+            if one.field not in loaded.values
+            or getattr(self, one.field) != loaded.values[one.field]
         }
         sources = {**new.sources, **{name: self.source(name) for name in changed}}
         return dataclasses.replace(new, **changed, sources=sources)
@@ -381,16 +389,3 @@ def read_table(path: str, name: str, directory: str = "") -> tuple[Table | None,
     ]
     found = content.get(name)
     return (Table(path, name, found) if isinstance(found, dict) else None), wrong
-
-
-def diff(old: Config, new: Config) -> Difference:
-    """Return which fields of two configs of one daemon differ."""
-    changed = [one for one in fields_of(type(old)) if _value(old, one) != _value(new, one)]
-    return Difference(
-        tuple(one.name for one in changed if one.metadata["reloadable"]),
-        tuple(one.name for one in changed if not one.metadata["reloadable"]),
-    )
-
-
-def _value(config: DaemonConfig, one: dataclasses.Field[Any]) -> object:
-    return getattr(config, one.name)

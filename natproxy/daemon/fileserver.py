@@ -165,7 +165,7 @@ def make_file_server(
             observation.prepare,
         ),
     )
-    server.reloader = Reloader(Threads(reactor, 1, "reload"), settings)
+    server.reloader = Reloader(reactor, Threads(reactor, 1, "reload"), settings)
     return server
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.logger import LogLevel
 
 from natproxy.daemon.config import DaemonConfig
-from natproxy.daemon.logfile import MIB, LogWriter, RotatingFile, Stream
+from natproxy.daemon.logfile import LEVEL, MIB, LogWriter, RotatingFile, Stream
 from natproxy.settings import SettingError
 
 STANDARD_OUTPUT = 1
@@ -24,6 +24,7 @@ class LogChoice:
     :ivar structured: whether an observer of the operator's takes the events (``--logger``).
     :ivar commands: whether the ends of commands are logged: not if the level of ``twist`` is higher
         than theirs.
+    :ivar foreign: why the setting ``log-level`` has no effect; empty if it has.
     """
 
     def __init__(
@@ -32,14 +33,28 @@ class LogChoice:
         file: RotatingFile | None = None,
         structured: bool = False,
         commands: bool = True,
+        foreign: str = "",
     ) -> None:
         self.writer = writer
         self.file = file
         self.structured = structured
         self.commands = commands
+        self.foreign = foreign
 
-    def limit(self, config: DaemonConfig) -> None:
-        """Change the size of the file, and the number of rotated ones."""
+    def check(self, config: DaemonConfig) -> None:
+        """Check that the settings of the log can have an effect.
+
+        :raises SettingError: if another level than the default is set, and the log is not the
+            daemon's own.
+        """
+        if self.foreign and config.log_level != LEVEL:
+            label = config.label("log_level")
+            raise SettingError(f"{label} {config.log_level}: has no effect: {self.foreign}")
+
+    def use(self, config: DaemonConfig) -> None:
+        """Change the level, the size of the file, and the number of rotated ones."""
+        if self.writer is not None:
+            self.writer.level = LogLevel.levelWithName(config.log_level)
         if self.file is not None:
             self.file.limit(config.log_size * MIB, config.log_keep)
 
@@ -55,7 +70,11 @@ def open_log(config: DaemonConfig) -> LogChoice:
 
     :raises SettingError: if the file can't be opened.
     """
-    return LogChoice() if config.log is None else _open(config, config.log)
+    if config.log is not None:
+        return _open(config, config.log)
+    chosen = LogChoice(foreign="without the setting log, twistd writes its own log")
+    chosen.check(config)
+    return chosen
 
 
 def choose_log(config: DaemonConfig, twistd: Any) -> LogChoice:
@@ -75,7 +94,10 @@ def choose_log(config: DaemonConfig, twistd: Any) -> LogChoice:
         # ``twist`` has a log of its own, without rotation.
         if path is not None:
             raise SettingError(f"{label}: an option of twistd's plugin; use --log-file")
-        return LogChoice(commands=twistd.get("logLevel", LogLevel.info) <= LogLevel.info)
+        commands = twistd.get("logLevel", LogLevel.info) <= LogLevel.info
+        chosen = LogChoice(commands=commands, foreign="twist has an option --log-level of its own")
+        chosen.check(config)
+        return chosen
     foreground = _in_foreground(twistd)
     named = twistd["logfile"] not in (None, "") and not (foreground and twistd["logfile"] == "-")
     if named or twistd["logger"] or twistd.get("syslog"):
@@ -84,7 +106,9 @@ def choose_log(config: DaemonConfig, twistd: Any) -> LogChoice:
                 f"{label}: twistd has a log as well (--logfile, --syslog or --logger);"
                 " specify one of them"
             )
-        return LogChoice(structured=bool(twistd["logger"]))
+        chosen = LogChoice(structured=bool(twistd["logger"]), foreign="twistd writes the log")
+        chosen.check(config)
+        return chosen
     if path is None:
         path = "-" if foreground else BACKGROUND
     if path == "-" and not foreground:
@@ -120,12 +144,15 @@ def _in_foreground(twistd: Any) -> bool:
 
 def _open(config: DaemonConfig, path: str) -> LogChoice:
     if path == "-":
-        return LogChoice(LogWriter(Stream(STANDARD_OUTPUT)))
-    try:
-        file = RotatingFile(path, config.log_size * MIB, config.log_keep)
-    except OSError as error:
-        raise SettingError(f"{config.label('log')} {path}: {error.strerror}") from error
-    return LogChoice(LogWriter(file), file)
+        chosen = LogChoice(LogWriter(Stream(STANDARD_OUTPUT)))
+    else:
+        try:
+            file = RotatingFile(path)
+        except OSError as error:
+            raise SettingError(f"{config.label('log')} {path}: {error.strerror}") from error
+        chosen = LogChoice(LogWriter(file), file)
+    chosen.use(config)
+    return chosen
 
 
 _observers: list[LogWriter] = []

@@ -19,6 +19,7 @@ from twisted.logger import (
     ILogObserver,
     LogEvent,
     Logger,
+    LogLevel,
     formatEventAsClassicLogText,
 )
 from zope.interface import implementer
@@ -39,6 +40,12 @@ DELAY = 0.1
 
 MOST = 64
 """Lines that wait at most."""
+
+LEVELS = ("error", "warn", "info", "debug")
+"""The names of the levels that a log may begin at."""
+
+LEVEL = "info"
+"""The level by default."""
 
 _UNUSUAL = ("log_failure", "log_system", "log_flattened")
 """Fields of events whose line has more than their text, or comes from elsewhere."""
@@ -81,6 +88,7 @@ class LogWriter:
     :param destination: where the lines are written.
     :param report: called with the reason when the first line of a series is lost.
     :param formatted: returns the line of an event; ``None`` leaves the event out.
+    :ivar level: events of a lower level are left out.
     """
 
     def __init__(
@@ -89,6 +97,7 @@ class LogWriter:
         report: Callable[[str], object] | None = None,
         formatted: Callable[[LogEvent], str | None] = format_line,
     ) -> None:
+        self.level: Any = LogLevel.debug
         self._destination = destination
         self._report = report or _report
         self._formatted = formatted
@@ -110,6 +119,8 @@ class LogWriter:
 
     def __call__(self, event: LogEvent) -> None:
         """Write an event, after the lines that wait."""
+        if event.get("log_level", LogLevel.critical) < self.level:
+            return
         with self._lock:
             lines = self._taken()
             line = self._formatted(event)
@@ -124,6 +135,8 @@ class LogWriter:
 
         It is called in the reactor's thread only. The text is formatted when the line is written.
         """
+        if self.level > LogLevel.info:
+            return
         with self._lock:
             self._noted.append((namespace, when, text_of, arguments))
             if len(self._noted) >= MOST or self._clock is None:

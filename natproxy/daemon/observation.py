@@ -22,7 +22,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
@@ -270,7 +270,12 @@ class Observation(ABC):
             self._reason_not_ready,
             lambda: self.daemon.end("drain requested on the control socket"),
             metrics=None if self.metrics is None else metrics_resource(self.metrics),
+            reload=self._reload,
         )
+
+    def _reload(self, cause: str, dry_run: bool) -> Deferred[dict[str, Any]]:
+        reloading = self.daemon.reload(cause, dry_run)
+        return reloading.addCallback(lambda result: result.json(dry_run))
 
     def status(self) -> dict[str, Any]:
         """Return the members of ``/v1/status``."""

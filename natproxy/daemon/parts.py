@@ -23,11 +23,15 @@ from natproxy.server.gates import LimitGate
 
 
 def prepare_service(service: DrainingService, config: DaemonConfig) -> Effect:
-    """Prepare the time for draining, the rotation of the log, and what is shown."""
+    """Prepare the time for draining, and the level and the rotation of the log.
+
+    :raises SettingError: if the log is not the daemon's own, and a level is set.
+    """
+    service.log.check(config)
 
     def apply() -> None:
         service.drain = config.drain
-        service.log.limit(config)
+        service.log.use(config)
 
     return apply
 
@@ -78,13 +82,13 @@ def prepare_proxy_timeouts(factory: ProxyFactory, config: ProxyConfig) -> Effect
 
 
 def prepare_upstream(factory: ProxyFactory, reactor: Any, config: ProxyConfig) -> Effect:
-    """Prepare where the commands are executed, and the time to connect.
+    """Prepare where the commands are executed, with or without a header, and the time to connect.
 
     :raises SettingError: if the endpoint is malformed, or needs a file that is missing.
     """
     endpoint = upstream_endpoint(reactor, config)
     connector = connector_for(config.upstream, endpoint, reactor, config.connect_timeout)
-    return lambda: factory.resources.upstreams.use(connector)
+    return lambda: factory.resources.upstreams.use(connector, config.upstream_proxy_protocol)
 
 
 def prepare_file_server_timeouts(factory: CommandFactory, config: FileServerConfig) -> Effect:

@@ -93,7 +93,7 @@ def make_proxy(
             observation.prepare,
         ),
     )
-    proxy.reloader = Reloader(Threads(reactor, 1, "reload"), settings)
+    proxy.reloader = Reloader(reactor, Threads(reactor, 1, "reload"), settings)
     return proxy
 
 

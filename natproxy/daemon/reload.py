@@ -7,16 +7,19 @@ It is called when the daemon starts, and again at each reload.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred, DeferredLock, succeed
+from twisted.internet.defer import TimeoutError as TooSlow
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from natproxy.daemon.config import DaemonConfig, Difference, diff, settings_of
+from natproxy.daemon.config import DaemonConfig, fields_of, settings_of
 from natproxy.server.threads import InThread
-from natproxy.settings import SettingError
+from natproxy.settings import SettingError, shortened
 from natproxy.toml_values import to_toml
 
 Config = TypeVar("Config", bound=DaemonConfig)
@@ -24,6 +27,12 @@ Taken = TypeVar("Taken", bound=DaemonConfig, contravariant=True)
 
 Effect = Callable[[], object]
 """Puts prepared settings into effect, for the next command. It does not fail."""
+
+TIMEOUT = 30.0
+"""Seconds that reading the files may take: they may be on a file system that hangs."""
+
+WAITING = 8
+"""Reloads that may wait for another one to end."""
 
 UNEXPECTED = "an unexpected error, which the daemon has logged"
 
@@ -42,6 +51,17 @@ class Part(Protocol[Taken]):
         ...
 
 
+class Difference(NamedTuple):
+    """Which fields of two configs differ; see `diff`.
+
+    :ivar reloadable: fields whose new value a running daemon may take.
+    :ivar fixed: fields whose new value has an effect after a restart only.
+    """
+
+    reloadable: tuple[str, ...]
+    fixed: tuple[str, ...]
+
+
 class Change(NamedTuple):
     """A setting that differs.
 
@@ -49,15 +69,23 @@ class Change(NamedTuple):
     :ivar old: the value that is in effect, as JSON has it.
     :ivar new: the value of the sources, likewise.
     :ivar source: where it comes from.
+    :ivar text: what differs, for the log; long values are cut.
     """
 
     setting: str
     old: object
     new: object
     source: str
+    text: str
 
-    def __str__(self) -> str:
-        return f"{self.setting} from {to_toml(self.old)} to {to_toml(self.new)}"
+    def json(self) -> dict[str, object]:
+        """Return the members for programs."""
+        return {
+            "setting": self.setting,
+            "old": self.old,
+            "new": self.new,
+            "source": self.source,
+        }
 
 
 class Result(NamedTuple):
@@ -80,8 +108,8 @@ class Result(NamedTuple):
         return {
             "dry_run": dry_run,
             "reloaded": not dry_run and not self.errors,
-            "changed": [one._asdict() for one in self.changed],
-            "restart": [one._asdict() for one in self.restart],
+            "changed": [one.json() for one in self.changed],
+            "restart": [one.json() for one in self.restart],
             "errors": list(self.errors),
         }
 
@@ -135,39 +163,45 @@ class LiveSettings(Generic[Config]):
 class Reloader:
     """Reloads the settings of the daemons of this process, of all of them or of none.
 
+    :param clock: for the time that the files may take.
     :param in_thread: where files are read.
     :param settings: of each daemon.
+    :ivar settings: likewise.
     """
 
     _log = Logger()
 
-    def __init__(self, in_thread: InThread, *settings: LiveSettings[Any]) -> None:
+    def __init__(
+        self, clock: IReactorTime, in_thread: InThread, *settings: LiveSettings[Any]
+    ) -> None:
+        self.settings = settings
+        self._clock = clock
         self._in_thread = in_thread
-        self._settings = settings
         self._lock = DeferredLock()
-
-    @property
-    def waiting(self) -> int:
-        """The number of reloads that wait for another one to end."""
-        return len(self._lock.waiting)
 
     def reload(self, cause: str, dry_run: bool = False) -> Deferred[Result]:
         """Read the settings again, and put into effect those that are reloadable.
 
-        Reloads happen one after the other. With an error in any source, nothing changes.
+        Reloads happen one after the other, and at most `WAITING` wait. With an error in any source,
+        nothing changes.
 
         :param cause: why, for the log.
         :param dry_run: whether only to return what a reload would do.
         :return: fires with the result; it does not fail.
         """
+        if len(self._lock.waiting) >= WAITING:
+            return succeed(Result(errors=("too many reloads wait for one that has not ended",)))
         return self._lock.run(lambda: Deferred.fromCoroutine(self._reload(cause, dry_run)))
 
     async def _reload(self, cause: str, dry_run: bool) -> Result:
         prepared: list[_Prepared] = []
         errors: list[str] = []
-        for one in self._settings:
+        for one in self.settings:
             try:
-                prepared.append(await self._in_thread(one.prepare))
+                preparing = self._in_thread(one.prepare)
+                prepared.append(await preparing.addTimeout(TIMEOUT, self._clock))
+            except TooSlow:
+                errors.append(f"the files of the settings were not read within {TIMEOUT:g} s")
             except SettingError as error:
                 errors += error.messages
             except Exception:
@@ -182,11 +216,12 @@ class Reloader:
                 tuple(change for one in prepared for change in one.restart),
             )
         if not dry_run:
+            # Before the effects: the level of the log may be one of them.
+            self._report(cause, result)
             if not errors:
-                for settings, ready in zip(self._settings, prepared, strict=True):
+                for settings, ready in zip(self.settings, prepared, strict=True):
                     settings.config = ready.config
                     self._apply(ready.effects)
-            self._report(cause, result)
         return result
 
     def _apply(self, effects: Iterable[Effect]) -> None:
@@ -207,13 +242,13 @@ class Reloader:
         self._log.info(
             "{cause}: the settings are reloaded: {changed}",
             cause=cause,
-            changed="; ".join(map(str, result.changed)) or "no value has changed",
+            changed="; ".join(one.text for one in result.changed) or "no value has changed",
         )
         if result.restart:
             self._log.warn(
                 "{cause}: these settings change only when the daemon starts again: {restart}",
                 cause=cause,
-                restart="; ".join(map(str, result.restart)),
+                restart="; ".join(one.text for one in result.restart),
             )
 
 
@@ -234,6 +269,19 @@ def _prepare(parts: Sequence[Part[Config]], config: Config) -> list[Effect]:
     return effects
 
 
+def diff(old: Config, new: Config) -> Difference:
+    """Return which fields of two configs of one daemon differ."""
+    changed = [one for one in fields_of(type(old)) if _value(old, one) != _value(new, one)]
+    return Difference(
+        tuple(one.name for one in changed if one.metadata["reloadable"]),
+        tuple(one.name for one in changed if not one.metadata["reloadable"]),
+    )
+
+
+def _value(config: DaemonConfig, one: dataclasses.Field[Any]) -> object:
+    return getattr(config, one.name)
+
+
 def _changes(
     old: DaemonConfig, new: DaemonConfig, differing: Difference
 ) -> tuple[tuple[Change, ...], tuple[Change, ...]]:
@@ -246,7 +294,9 @@ def _changes(
             None if value is None else setting.rule.plain(value)
             for value in (getattr(old, name), getattr(new, name))
         )
-        return Change(f"{new.table}.{setting.key}", before, after, str(source))
+        key = f"{new.table}.{setting.key}"
+        shown = [shortened(to_toml(value)) for value in (before, after)]
+        return Change(key, before, after, str(source), f"{key} from {shown[0]} to {shown[1]}")
 
     return (
         tuple(map(change, differing.reloadable)),

@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Protocol
 
 from twisted.application.service import Application, IService, MultiService, Service
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorTime
 from twisted.logger import ILogObserver, Logger
@@ -26,7 +26,7 @@ from natproxy import __version__
 from natproxy.daemon.descriptors import raise_limit
 from natproxy.daemon.listening import ListeningEndpoint, address_text
 from natproxy.daemon.log_options import LogChoice
-from natproxy.daemon.reload import Reloader
+from natproxy.daemon.reload import Reloader, Result
 from natproxy.daemon.signals import MaintenanceSignals, SignalledReactor, TerminationSignals
 from natproxy.server.factory import CommandFactory
 from natproxy.settings import SettingError
@@ -253,6 +253,18 @@ class DrainingService(Service):
         """Abort the connections that are left."""
         self.factory.abort()
 
+    def reload(self, cause: str, dry_run: bool = False) -> Deferred[Result]:
+        """Read the settings again; see `Reloader.reload`.
+
+        :return: fires with the result; it has an error if the daemon stops.
+        """
+        if self.reloader is None or self.phase in (Phase.DRAINING, Phase.STOPPED):
+            reason = "has no settings" if self.reloader is None else f"is {self.phase.value}"
+            result = Result(errors=(f"the daemon {reason}",))
+            self._log.warn("{cause}: {reason}", cause=cause, reason=result.errors[0])
+            return succeed(result)
+        return self.reloader.reload(cause, dry_run)
+
     def reopen_logs(self) -> bool:
         """Open the companion's log files again; return whether it has one."""
         return self.companion is not None and self.companion.reopen_logs()
@@ -282,7 +294,9 @@ class TwistdService(MultiService):
             daemon.log = log
             log.delay_commands(reactor)
             file = log.file
-        MaintenanceSignals(reactor, file, daemon.reopen_logs).setServiceParent(self)
+        MaintenanceSignals(
+            reactor, file, daemon.reopen_logs, reload=daemon.reload
+        ).setServiceParent(self)
 
     def privilegedStartService(self) -> None:
         """Open the ports; write the reason on the terminal if that fails.

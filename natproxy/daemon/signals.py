@@ -1,4 +1,7 @@
-"""The signals of the daemons: SIGTERM and SIGINT drain, SIGUSR1 opens the logs again."""
+"""The signals of the daemons.
+
+SIGTERM and SIGINT drain, SIGUSR1 opens the logs again, and SIGHUP reloads the settings.
+"""
 
 from __future__ import annotations
 
@@ -115,29 +118,37 @@ class TerminationSignals(SignalService):
 
 
 class MaintenanceSignals(SignalService):
-    """Makes SIGUSR1 open all logs again; SIGHUP is logged, and has no other effect.
+    """Makes SIGUSR1 open all logs again, and SIGHUP reload the settings.
 
     A log that ``twistd`` writes (its option ``--logfile``) is opened again as well: its own handler
     renames the file, which another program has renamed already.
 
     :param log: the daemon's log file; ``None`` if it has none of its own.
     :param others: each opens other log files again, and returns whether there is one.
+    :param reload: reloads the settings; ``None`` to leave SIGHUP alone.
     """
 
     numbers: tuple[int, ...] = (signal.SIGUSR1, signal.SIGHUP)
 
     def __init__(
-        self, reactor: SignalledReactor, log: RotatingFile | None, *others: Callable[[], bool]
+        self,
+        reactor: SignalledReactor,
+        log: RotatingFile | None,
+        *others: Callable[[], bool],
+        reload: Callable[[str], object] | None = None,
     ) -> None:
         super().__init__(reactor)
+        self._reload = reload
+        if reload is None:
+            self.numbers = (signal.SIGUSR1,)
         self._file = log
         self._others = others
         self._twistds: LogFile | None = None
 
     def received(self, number: int) -> None:
-        """Open the logs again, or log why nothing is done."""
-        if number == signal.SIGHUP:
-            self._log.info("SIGHUP: nothing is done, since no settings can be reloaded")
+        """Reload, or open the logs again; log why nothing is done."""
+        if number == signal.SIGHUP and self._reload is not None:
+            self._reload("SIGHUP")
             return
         reopened = [reopen() for reopen in self._others]
         if self._file is not None:

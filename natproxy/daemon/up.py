@@ -33,10 +33,12 @@ from natproxy.daemon.logfile import LogWriter, Stream, format_time
 from natproxy.daemon.observation import Observation
 from natproxy.daemon.proxy import make_proxy
 from natproxy.daemon.proxy_config import ProxyConfig
+from natproxy.daemon.reload import Reloader
 from natproxy.daemon.service import DrainingService, startup_errors
 from natproxy.daemon.signals import MaintenanceSignals, TerminationSignals
 from natproxy.protocol import listable, printable
 from natproxy.records.places import NONE
+from natproxy.server.threads import Threads
 from natproxy.settings import DEFAULT, OPTION, Found, Source
 from natproxy.storage import LocalStorage
 
@@ -102,12 +104,21 @@ def run(
     termination = TerminationSignals(reactor, abort, hangup=True)
     termination.startService()
     proxy.end = termination.stop
+    _reload_together(reactor, server, proxy)
     logs = proxy.reopen_logs, server.reopen_logs
     MaintenanceSignals(reactor, None, *logs).startService()
     sys.stdout.write(_welcome(served, server, proxy, proxy_config.control))
     sys.stdout.flush()
     reactor.run()
     return 0
+
+
+def _reload_together(reactor: Any, server: DrainingService, proxy: DrainingService) -> None:
+    """Make a reload of the proxy, which has the control socket, one of both daemons."""
+    assert server.reloader is not None
+    assert proxy.reloader is not None
+    settings = (*proxy.reloader.settings, *server.reloader.settings)
+    proxy.reloader = Reloader(reactor, Threads(reactor, 1, "reload"), *settings)
 
 
 def _server_config(
@@ -120,7 +131,7 @@ def _server_config(
         source = Source(OPTION, "--fileserver-listen")
         options["listen"] = Found([fileserver_listen], source)
     # There is one control socket, that of the proxy.
-    config = replace(FileServerConfig.load(options, file=file), control=NONE)
+    config = FileServerConfig.load(options, file=file).override(control=NONE)
     if config.source("listen") == DEFAULT:
         # An error names the option of this program.
         sources = {**config.sources, "listen": Source(OPTION, "--fileserver-listen")}
@@ -136,9 +147,9 @@ def _proxy_config(
         options["listen"] = list(listen)
     config = ProxyConfig.load(options, file=file)
     if config.source("listen") == DEFAULT:
-        config = replace(config, listen=(LISTEN,))
+        config = config.override(listen=(LISTEN,))
     # For a first look the ring of events suffices.
-    return config if config.journal is not None else replace(config, journal=NONE)
+    return config if config.journal is not None else config.override(journal=NONE)
 
 
 def _start(
@@ -154,7 +165,7 @@ def _start(
     server.announced = False
     server.startService()
     upstream = _client_endpoint(server.ports[0].getHost())
-    proxy = make_proxy(reactor, replace(proxy_config, upstream=upstream), descriptors, "up")
+    proxy = make_proxy(reactor, proxy_config.override(upstream=upstream), descriptors, "up")
     proxy.announced = False
     proxy.startService()
     return server, proxy

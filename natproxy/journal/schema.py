@@ -76,7 +76,7 @@ create table entries (
     duration integer             -- microseconds since the start of the command
 );
 
-create table actions (           -- of administrators: kill, drain
+create table actions (           -- of administrators: kill, drain, reload
     seq integer primary key,
     event text not null,
     time integer not null,

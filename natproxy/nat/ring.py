@@ -163,7 +163,7 @@ class EventRing:
         reason: str | None = None,
         serial: int | None = None,
     ) -> None:
-        """Add an administrator's action: ``kill`` or ``drain``.
+        """Add an administrator's action: ``kill``, ``drain`` or ``reload``.
 
         :param time: seconds since the epoch.
         :param reason: the request, such as the text of a filter.

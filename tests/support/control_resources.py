@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -138,6 +139,14 @@ class ControlCase(LoggedErrorsCase):
         self.cancelled: list[int] = []
         self.drained = 0
         self.unready: str | None = None
+        self.reloads: list[tuple[str, bool]] = []
+        self.reloaded: dict[str, Any] = {
+            "dry_run": False,
+            "reloaded": True,
+            "changed": [{"setting": "proxy.drain", "old": 1.0, "new": 2.0, "source": "default"}],
+            "restart": [],
+            "errors": [],
+        }
         self.observed = Observed(
             "proxy",
             ORIGIN,
@@ -147,9 +156,14 @@ class ControlCase(LoggedErrorsCase):
             self.source,
             self.ring,
             RingHistory(self.clock, self.ring, self.source, self.wall),
+            reload=self.reload,
         )
         self.context = self.make_context()
         self.site = control_site(self.context)
+
+    def reload(self, cause: str, dry_run: bool) -> Deferred[dict[str, Any]]:
+        self.reloads.append((cause, dry_run))
+        return succeed(self.reloaded)
 
     def make_context(self) -> Context:
         """Return the context of what `observed` is now."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -34,6 +36,11 @@ class DaemonReactor(MemoryReactorClock):
         """Run the triggers that follow the start."""
         for function, args, kwargs in self.triggers["after"]["startup"]:
             function(*args, **kwargs)
+
+
+def at_once(function: Callable[[], Any]) -> Deferred[Any]:
+    """Call a function in the place of a thread."""
+    return maybeDeferred(function)
 
 
 class OptionsCase(SynchronousTestCase):

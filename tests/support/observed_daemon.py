@@ -59,6 +59,7 @@ class FakeDaemon:
     :ivar follow: yields the members of the events that follow them.
     :ivar answers: of ``/v1/whois`` by port.
     :ivar status: members of ``/v1/status``.
+    :ivar reloaded: members of the reply to ``/v1/reload``.
     :ivar before: called with each request.
     :ivar path: of its socket, if a test sets it.
     """
@@ -71,6 +72,7 @@ class FakeDaemon:
         self.follow: Callable[[], Iterator[dict[str, Any]]] = lambda: iter(())
         self.answers: dict[int, WhoisReply] = {}
         self.status: dict[str, Any] = {"kind": "proxy", "name": "proxy-9000", "boot": "boot"}
+        self.reloaded: dict[str, Any] = {"changed": [], "restart": [], "errors": []}
         self.before: Callable[[Request], object] = lambda request: None
 
     def reply(self, request: Request) -> Iterable[bytes]:
@@ -127,6 +129,10 @@ class FakeDaemon:
         if not members.get("dry_run"):
             self.table = [record for record in self.table if record not in found]
         return document({"translations": [record.json() for record in found]})
+
+    def _reload(self, request: Request) -> Iterable[bytes]:
+        status = "422 Unprocessable Content" if self.reloaded["errors"] else "200 OK"
+        return document(self.reloaded, status)
 
     def _drain(self, request: Request) -> Iterable[bytes]:
         self.status["draining"] = True

@@ -35,6 +35,13 @@ def await_port(port: int) -> None:
     pytest.fail(f"nothing listens on port {port}")
 
 
+def catches(pid: int, *numbers: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    assert found is not None
+    return all(int(found[1], 16) >> (number - 1) & 1 for number in numbers)
+
+
 class Daemon:
     """A daemon that runs, and its output."""
 
@@ -51,6 +58,13 @@ class Daemon:
             if found:
                 return found[1]
         pytest.fail(f"{pattern!r} is not in: {''.join(seen)}")
+
+    def await_handler(self, number: int) -> None:
+        """Wait until the daemon has a handler for a signal: once the reactor runs."""
+        deadline = time.monotonic() + LIMIT
+        while not catches(self.process.pid, number):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
 
     def end(self) -> int:
         """Send SIGTERM and return the exit status."""

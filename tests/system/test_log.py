@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.twistd import catches
+
 RUN = "import sys; from twisted.scripts.twistd import run; sys.argv[0] = 'twistd'; run()"
 MICROSECONDS = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
 PATIENCE = 30.0
@@ -50,18 +52,25 @@ def wait_for(path: Path, words: str) -> None:
         time.sleep(0.02)
 
 
-def test_signals_open_the_log_again_and_reload_nothing(tmp_path: Path) -> None:
+def test_signals_open_the_log_again_and_reload_the_settings(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    with start(tmp_path, "--log=log") as process:
+    (tmp_path / "settings.toml").write_text("")
+    with start(tmp_path, "--log=log", "--config=settings.toml") as process:
         try:
             wait_for(path, "listens on")
             # The handlers are installed when the reactor runs.
             end = time.monotonic() + PATIENCE
-            while not _catches(process.pid, signal.SIGUSR1, signal.SIGHUP):
+            while not catches(process.pid, signal.SIGUSR1, signal.SIGHUP):
                 assert time.monotonic() < end
                 time.sleep(0.02)
+            (tmp_path / "settings.toml").write_text("[proxy]\ntimeout = 0\n")
             process.send_signal(signal.SIGHUP)
-            wait_for(path, "SIGHUP: nothing is done")
+            wait_for(path, "nothing has changed: settings.toml: proxy.timeout 0: must be")
+            (tmp_path / "settings.toml").write_text("[proxy]\nlog-level = 'error'\n")
+            process.send_signal(signal.SIGHUP)
+            wait_for(path, "SIGHUP: the settings are reloaded: proxy.log-level")
+            (tmp_path / "settings.toml").write_text("")
+            process.send_signal(signal.SIGHUP)
             path.rename(tmp_path / "old")
             process.send_signal(signal.SIGUSR1)
             wait_for(path, "has been opened again")
@@ -72,13 +81,6 @@ def test_signals_open_the_log_again_and_reload_nothing(tmp_path: Path) -> None:
             process.kill()
     assert "SIGTERM: stopping" in path.read_text()
     assert "listens on" in (tmp_path / "old").read_text()
-
-
-def _catches(pid: int, *numbers: int) -> bool:
-    status = Path(f"/proc/{pid}/status").read_text()
-    found = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.MULTILINE)
-    assert found is not None
-    return all(int(found[1], 16) >> (number - 1) & 1 for number in numbers)
 
 
 def commands(port: int, *lines: bytes) -> None:
@@ -98,7 +100,7 @@ def listening_port(log: Path) -> int:
 
 def signalled(process: subprocess.Popen[str], number: signal.Signals) -> None:
     end = time.monotonic() + PATIENCE
-    while not _catches(process.pid, number):
+    while not catches(process.pid, number):
         assert time.monotonic() < end
         time.sleep(0.02)
     process.send_signal(number)
@@ -164,7 +166,7 @@ def test_full_disk_does_not_stop_the_daemon(tmp_path: Path) -> None:
     with start(tmp_path, "--log=/dev/full", "--log-size=0") as process:
         try:
             end = time.monotonic() + PATIENCE
-            while not _catches(process.pid, signal.SIGHUP):
+            while not catches(process.pid, signal.SIGHUP):
                 assert process.poll() is None
                 assert time.monotonic() < end
                 time.sleep(0.02)

@@ -19,6 +19,7 @@ from natproxy.cli.commands.kill import Kill
 from natproxy.cli.commands.list import List
 from natproxy.cli.commands.ls import Ls
 from natproxy.cli.commands.reconcile import Reconcile
+from natproxy.cli.commands.reload import Reload
 from natproxy.cli.commands.shell import Shell
 from natproxy.cli.commands.stat import Stat
 from natproxy.cli.commands.status import Status
@@ -49,6 +50,7 @@ OBSERVING_COMMANDS: tuple[Command, ...] = (
     Export(),
     Kill(),
     Drain(),
+    Reload(),
     Status(),
     Reconcile(),
 )

@@ -1,4 +1,4 @@
-"""``natproxy config``: the effective settings of the client and the daemons."""
+"""``natproxy config``: the settings of the client and the daemons, and of a daemon that runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import sys
 from argparse import ArgumentParser, Namespace
 
 from natproxy.cli.command import Command
-from natproxy.cli.options import CONFIG_FILE
+from natproxy.cli.options import CONFIG_FILE, add_control_options
+from natproxy.client.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,17 +18,18 @@ DAEMONS = ("proxy", "fileserver")
 
 
 class Config(Command):
-    """Shows the settings with their sources, or checks them."""
+    """Shows the settings with their sources, checks them, or compares them with a daemon's."""
 
     name = "config"
-    help = "show the settings and where each comes from, or check them"
+    help = "show the settings and where each comes from, check them, or show what has changed"
     connects = False
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
             "action",
-            choices=("show", "check"),
-            help="show: print the settings as TOML; check: print a line for each error",
+            choices=("show", "check", "diff"),
+            help="show: print the settings as TOML; check: print a line for each error; diff: print"
+            " what a reload of a daemon that runs would change, and what needs a restart",
         )
         parser.add_argument(
             "--daemon",
@@ -40,9 +42,18 @@ class Config(Command):
             help="TOML file to read (default: $NATPROXY_PROXY_CONFIG,"
             " $NATPROXY_FILESERVER_CONFIG and the user's file)",
         )
+        add_control_options(parser)
 
     def run(self, arguments: Namespace, sessions: Sessions) -> int:
         file: str | None = arguments.config
+        if arguments.action == "diff":
+            return _diff(arguments, sessions)
+        for option in ("control", "name"):
+            if getattr(arguments, option) is not None:
+                raise UsageError(
+                    f"config {arguments.action}: --{option} selects the daemon of config diff;"
+                    " --daemon selects whose settings"
+                )
         if arguments.daemon is not None:
             selected: tuple[str, ...] = (arguments.daemon,)
         else:
@@ -55,6 +66,23 @@ class Config(Command):
         for error in dict.fromkeys(errors):
             sessions.complain(error)
         return 2 if errors else 0
+
+
+def _diff(arguments: Namespace, sessions: Sessions) -> int:
+    """Write what a reload would change; return the exit status.
+
+    :raises UsageError: if there is an option for settings that the daemon has not been started
+        with.
+    """
+    for option in ("config", "daemon"):
+        if getattr(arguments, option) is not None:
+            raise UsageError(
+                f"config diff: --{option} cannot be used: a daemon that runs reads the sources"
+                " that it was started with; --name selects the daemon"
+            )
+    from natproxy.cli.translations.reload import reload
+
+    return reload(arguments, sessions.complain, dry_run=True)
 
 
 def _show(selected: tuple[str, ...], file: str | None) -> tuple[list[str], list[str]]:

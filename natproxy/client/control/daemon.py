@@ -26,6 +26,12 @@ TIMEOUT = 10.0
 SEARCH_TIMEOUT = 60.0
 """Seconds for the search of a port in the journal."""
 
+RELOAD_TIMEOUT = 60.0
+"""Seconds for a reload, which reads files and may wait for another one."""
+
+WRONG_SETTINGS = 422
+"""The status of a reload that has changed nothing, because of an error in the settings."""
+
 MOST_JSON = 64 << 20
 """Bytes of a reply that is held in memory."""
 
@@ -181,11 +187,28 @@ class Daemon:
         """Make the daemon refuse new clients, finish the commands of others, and exit."""
         return self._object(self._request("POST", "/v1/drain", "{}", self._timeout))
 
+    def reload(self, dry_run: bool = False) -> dict[str, Any]:
+        """Make the daemon read its settings again; return the members of ``/v1/reload``.
+
+        They have errors if a setting is wrong; then nothing has changed.
+
+        :param dry_run: only return what would change.
+        """
+        body = json.dumps({"dry_run": dry_run}).encode()
+        reply = request(self.path, "POST", "/v1/reload", body, RELOAD_TIMEOUT)
+        if reply.status == WRONG_SETTINGS:
+            return self._object(reply)
+        return self._object(self._checked(reply, "/v1/reload"))
+
     def _request(
         self, method: str, target: str, body: str | None = None, timeout: float | None = None
     ) -> Reply:
         data = None if body is None else body.encode()
         reply = request(self.path, method, target, data, timeout)
+        return self._checked(reply, target)
+
+    def _checked(self, reply: Reply, target: str) -> Reply:
+        """Return a reply, unless its status is that of an error."""
         if 200 <= reply.status < 300:
             return reply
         with reply:

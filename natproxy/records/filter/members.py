@@ -111,7 +111,7 @@ OUTCOMES = (
     "lost",
 )
 
-EVENTS = ("registered", "relaying", "removed", "failed", "kill", "drain", "lost")
+EVENTS = ("registered", "relaying", "removed", "failed", "kill", "drain", "reload", "lost")
 
 _META = "(select value from meta where key = '{0}')"
 

@@ -1,4 +1,4 @@
-"""``kill``, ``drain`` and ``status``."""
+"""``kill``, ``drain``, ``reload`` and ``status``."""
 
 from __future__ import annotations
 
@@ -100,6 +100,85 @@ class KillTests(ObservedCase):
     def test_filter_is_explained(self) -> None:
         self.assertEqual(self.out("kill", "verb GET", "--explain"), ["The verb is GET."])
         self.assertEqual(self.out("kill", "7", "--explain"), ["The serial number is 7."])
+
+
+class ReloadTests(ObservedCase):
+    """``reload``, and ``config diff``, which only shows."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        place = "/etc/natproxy.toml: proxy"
+        rules = [{"action": "deny", "clients": ["10.0.0.0/8"]}, {"action": "allow"}]
+        self.changed = [
+            {"setting": "proxy.drain", "old": 30.0, "new": 5.0, "source": f"{place}.drain"},
+            {"setting": "proxy.ident", "old": None, "new": "tcp:1\n", "source": "default"},
+            {"setting": "proxy.rules", "old": rules, "new": rules[1:], "source": f"{place}.rules"},
+        ]
+        listen = ["tcp:9000"], ["tcp:9001"]
+        self.restart = [
+            {"setting": "proxy.listen", "old": listen[0], "new": listen[1], "source": "x"}
+        ]
+        self.lines = [
+            "  - proxy.drain = 30.0",
+            "  + proxy.drain = 5.0  # /etc/natproxy.toml: proxy.drain",
+            "  - proxy.ident = none",
+            '  + proxy.ident = "tcp:1\\n"  # default',
+            '  - [[proxy.rules]] {action = "deny", clients = ["10.0.0.0/8"]}'
+            "  # /etc/natproxy.toml: proxy.rules",
+        ]
+        self.fixed = [
+            '  - proxy.listen = ["tcp:9000"]',
+            '  + proxy.listen = ["tcp:9001"]  # x',
+        ]
+
+    def test_what_has_changed_is_shown(self) -> None:
+        self.daemon.reloaded |= {"changed": self.changed, "restart": self.restart}
+        expected = ["changed:", *self.lines, "not changed, needs a restart:", *self.fixed]
+        self.assertEqual(self.out("reload"), expected)
+        self.assertEqual(self.bodies("/v1/reload"), [{"dry_run": False}])
+
+    def test_nothing_is_changed_by_a_comparison(self) -> None:
+        self.daemon.reloaded |= {"changed": self.changed, "restart": self.restart}
+        expected = ["a reload changes:", *self.lines, "only a restart changes:", *self.fixed]
+        for arguments in (("config", "diff"), ("reload", "-n"), ("config", "diff", "--control")):
+            control = [self.control.path] if arguments[-1] == "--control" else []
+            self.assertEqual(self.out(*arguments, *control), expected)
+        self.assertEqual(self.bodies("/v1/reload"), [{"dry_run": True}] * 3)
+
+    def test_no_difference(self) -> None:
+        self.assertEqual(self.out("reload"), ["reloaded; no setting has changed"])
+        self.assertEqual(self.out("config", "diff"), ["a reload changes no setting"])
+
+    def test_errors_have_a_line_each_and_the_status_is_2(self) -> None:
+        wrong = "/etc/natproxy.toml: proxy.drain -1: must be at least 0 seconds"
+        self.daemon.reloaded["errors"] = [wrong, "a\nb"]
+        expected = f"natproxy: {wrong}\nnatproxy: a\\nb\n"
+        self.assertEqual(self.main("config", "diff"), (2, b"", expected))
+        expected += "natproxy: the settings are not reloaded: nothing has changed\n"
+        self.assertEqual(self.main("reload"), (2, b"", expected))
+
+    def test_json_is_the_reply_of_the_daemon(self) -> None:
+        self.daemon.reloaded["restart"] = self.restart
+        (line,) = self.out("reload", "--json")
+        self.assertEqual(json.loads(line), self.daemon.reloaded)
+        self.daemon.reloaded["errors"] = ["x"]
+        status, out, _ = self.main("reload", "--json")
+        self.assertEqual((status, json.loads(out)["errors"]), (2, ["x"]))
+
+    def test_malformed_reply(self) -> None:
+        for reply in ({}, {"errors": [], "changed": [1], "restart": []}):
+            self.daemon._reload = lambda request, reply=reply: document(reply)  # type: ignore
+            self.assert_fails(6, "malformed JSON", "reload")
+
+    def test_options_of_other_actions_are_refused(self) -> None:
+        for words, option in (
+            (("config", "diff"), "--config=x"),
+            (("config", "diff"), "--daemon=proxy"),
+            (("config", "show"), "--name=x"),
+            (("config", "check"), "--control=x"),
+        ):
+            self.assert_fails(2, option.partition("=")[0], *words, option)
+        self.assertEqual(self.control.requests, [])
 
 
 class DrainTests(ObservedCase):

@@ -147,6 +147,9 @@ class OpenAPITests(ControlCase):
             ("post", "/v1/kill", {"serial": 4}),
             ("post", "/v1/drain", {}),
             ("post", "/v1/drain", {}),
+            ("post", "/v1/reload", {}),
+            ("post", "/v1/reload", {"dry_run": True}),
+            ("post", "/v1/reload", {"dry_run": 1}),
         )
         seen: set[tuple[str, str]] = set()
         for method, target, body in cases:
@@ -169,6 +172,13 @@ class OpenAPITests(ControlCase):
                 self.assertEqual(violations(value, schema), [], target)
         everything = {(method, path) for path, each in DOCUMENT["paths"].items() for method in each}
         self.assertEqual(everything - seen, set())
+
+    def test_errors_of_a_reload_have_the_documented_members(self) -> None:
+        self.reloaded |= {"errors": ["a", "b"], "changed": []}
+        response = self.post("/v1/reload", {})
+        documented = DOCUMENT["paths"]["/v1/reload"]["post"]["responses"][str(response.status)]
+        schema = documented["content"]["application/json"]["schema"]
+        self.assertEqual(violations(response.json, schema), [])
 
     def test_every_documented_member_of_kill_is_read(self) -> None:
         self.assertEqual(set(SCHEMAS["Kill"]["properties"]), set(KillResource.members))

@@ -180,11 +180,56 @@ class StateTests(ControlCase):
         paths = {each["path"] for each in self.get("/").json["paths"]}
         self.assertEqual(
             paths,
-            {"/v1/status", "/healthz", "/readyz", "/metrics", "/v1/openapi.json", "/v1/drain"},
+            {
+                "/v1/status",
+                "/healthz",
+                "/readyz",
+                "/metrics",
+                "/v1/openapi.json",
+                "/v1/drain",
+                "/v1/reload",
+            },
         )
         self.assert_refused(self.get("/v1/table"), 404, "/v1/")
         self.assertEqual(self.post("/v1/drain", b"").status, 202)
         self.assertEqual(self.drained, 1)
+
+
+class ReloadTests(ControlCase):
+    def test_result_of_the_daemon_is_the_reply(self) -> None:
+        response = self.post("/v1/reload", {})
+        self.assertEqual((response.status, response.json), (200, self.reloaded))
+        self.assertEqual(self.reloads, [("reload by an administrator", False)])
+        (event,) = self.get("/v1/events?filter=event+reload").lines
+        self.assertEqual((event["event"], event["reason"]), ("reload", None))
+
+    def test_dry_run_is_no_event(self) -> None:
+        self.assertEqual(self.post("/v1/reload", {"dry_run": True}).status, 200)
+        self.assertEqual(self.reloads, [("reload by an administrator", True)])
+        self.assertEqual(self.get("/v1/events?filter=event+reload").body, b"")
+
+    def test_errors_have_a_status_of_their_own(self) -> None:
+        self.reloaded |= {"errors": ["x: must be", "y"], "reloaded": False}
+        response = self.post("/v1/reload", {})
+        self.assertEqual((response.status, response.json["error"]), (422, "x: must be"))
+        self.assertEqual(response.json["errors"], ["x: must be", "y"])
+
+    def test_client_that_is_gone_does_not_stop_it(self) -> None:
+        cancelled: list[object] = []
+        result: Deferred[dict[str, Any]] = Deferred(cancelled.append)
+        self.observed.reload = lambda cause, dry_run: result
+        self.site = sites.control_site(self.make_context())
+        client = self.request("/v1/reload", "POST", b"{}")
+        client.disconnect()
+        self.assertEqual(cancelled, [])
+        result.callback(self.reloaded)
+
+    def test_unknown_members_and_daemons_without_settings(self) -> None:
+        self.assert_refused(self.post("/v1/reload", {"force": True}), 400, "force")
+        self.assertEqual(self.reloads, [])
+        self.observed.reload = None
+        self.site = sites.control_site(self.make_context())
+        self.assert_refused(self.post("/v1/reload", {}), 404, "there is no such path")
 
 
 class PathsTests(ControlCase):
@@ -200,6 +245,7 @@ class PathsTests(ControlCase):
         paths = {each.path for each in resources_of(context, actions=False)}
         self.assertNotIn("/v1/kill", paths)
         self.assertNotIn("/v1/drain", paths)
+        self.assertNotIn("/v1/reload", paths)
         methods = {
             method for each in resources_of(context, actions=False) for method in each.parameters
         }
@@ -364,7 +410,7 @@ class HTTPTests(ControlCase):
             self.assertTrue(client.transport.disconnecting)
 
     def test_long_object_is_refused(self) -> None:
-        for target in ("/v1/kill", "/v1/drain"):
+        for target in ("/v1/kill", "/v1/drain", "/v1/reload"):
             body = b'{"filter":"' + b" " * MOST_OBJECT + b'"}'
             self.assert_refused(self.post(target, body), 413, "exceeds 65536 bytes")
 

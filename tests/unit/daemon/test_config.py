@@ -10,7 +10,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.access import ScopeLimits
 from natproxy.daemon.config import (
     DaemonConfig,
-    diff,
     fields_of,
     key_of,
     settings_of,
@@ -21,7 +20,8 @@ from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.limits import LimitSettings
 from natproxy.daemon.options import parameters_of
 from natproxy.daemon.proxy_config import ProxyConfig
-from natproxy.settings import DEFAULT, Found, Seconds, SettingError, Source, WholeNumber
+from natproxy.daemon.reload import diff
+from natproxy.settings import DEFAULT, Flag, Found, Seconds, SettingError, Source, WholeNumber
 from natproxy.toml import format_settings
 from tests.support.tables import Visit, VisitedConfig
 
@@ -79,10 +79,11 @@ class SourceTests(ConfigCase):
         path = self.write(
             "[proxy]\n"
             'listen = ["tcp:1", "tcp:2"]\nupstream = "tcp:h:3"\ntimeout = 4\n'
+            "upstream-proxy-protocol = true\n"
             "connect-timeout = 5\nidle-timeout = 6\nfirst-command-timeout = 7.5\ndrain = 8\n"
             'relay = "copy"\nmax-clients = 9\nmax-clients-per-host = 10\n'
             "max-delay = 16\nlimits.total.commands = 17\n"
-            'log = "a log"\nlog-size = 11\nlog-keep = 12\naccess-log = "e"\n'
+            'log = "a log"\nlog-level = "warn"\nlog-size = 11\nlog-keep = 12\naccess-log = "e"\n'
             'name = "a"\ncontrol = "b"\nweb = ["tcp:13"]\nweb-hosts = "c"\nident = "tcp:14"\n'
             'journal = "d"\njournal-keep = "15h"\njournal-max-size = "16M"\n'
             'journal-names = "none"\n'
@@ -93,6 +94,7 @@ class SourceTests(ConfigCase):
             ProxyConfig(
                 listen=("tcp:1", "tcp:2"),
                 upstream="tcp:h:3",
+                upstream_proxy_protocol=True,
                 timeout=4.0,
                 connect_timeout=5.0,
                 idle_timeout=6.0,
@@ -104,6 +106,7 @@ class SourceTests(ConfigCase):
                 max_delay=16.0,
                 limits=LimitSettings(total=ScopeLimits(commands=17)),
                 log="a log",
+                log_level="warn",
                 log_size=11,
                 log_keep=12,
                 access_log="e",
@@ -133,6 +136,7 @@ class SourceTests(ConfigCase):
             "MAX_CLIENTS_PER_HOST": "4",
             "MAX_DELAY": "9",
             "LOG": "-",
+            "LOG_LEVEL": "debug",
             "LOG_SIZE": "0",
             "LOG_KEEP": "5",
             "ACCESS_LOG": "-",
@@ -168,7 +172,9 @@ class SourceTests(ConfigCase):
 
     def test_order_of_the_sources_of_every_setting(self) -> None:
         values = {
+            "log-level": ("debug", "warn", "error"),
             "relay": ("copy", "auto", "copy"),
+            "upstream-proxy-protocol": ("true", "false", "true"),
             "journal-names": ("none", "full", "none"),
             "journal-keep": ("1d", "2d", "3d"),
             "journal-max-size": ("1G", "2G", "3G"),
@@ -177,7 +183,7 @@ class SourceTests(ConfigCase):
             for one in settings_of(kind):
                 if one.table_only:
                     continue
-                quoted = not isinstance(one.rule, (Seconds, WholeNumber))
+                quoted = not isinstance(one.rule, (Seconds, WholeNumber, Flag))
                 numbers = [f"text{n}" if quoted else str(n) for n in (1, 2, 3)]
                 in_file, in_variable, in_option = values.get(one.key, tuple(numbers))
                 path = self.write(
@@ -197,6 +203,15 @@ class SourceTests(ConfigCase):
                     config = kind.load(options, environment, path)
                     self.assertEqual(getattr(config, one.field), one.rule.parse(text), one.key)
                     self.assertEqual(config.source(one.field).kind, kind_of_source)
+
+    def test_overridden_value_stays_whatever_the_file_has(self) -> None:
+        path = self.write("[proxy]\n")
+        config = ProxyConfig.load({}, {}, path).override(timeout=60.0, upstream="tcp:a:1")
+        with open(path, "w") as file:
+            file.write("[proxy]\ntimeout = 1\nupstream = 'tcp:b:1'\ndrain = 2\n")
+        again = config.load_again()
+        self.assertEqual((again.timeout, again.upstream, again.drain), (60.0, "tcp:a:1", 2.0))
+        self.assertRaises(SettingError, config.override, timeout=0)
 
     def test_file_of_windows_editors(self) -> None:
         path = self.mktemp()
@@ -295,17 +310,7 @@ class ErrorTests(ConfigCase):
         self.assertTrue(self.error("[proxy\n").startswith("not a TOML file: "))
 
 
-class DiffTests(ConfigCase):
-    def test_fields_that_differ_are_sorted_by_whether_a_reload_may_change_them(self) -> None:
-        old = ProxyConfig(timeout=1.0, log="a")
-        new = ProxyConfig(timeout=2.0, max_clients=5, listen=("tcp:1",), log="b")
-        self.assertEqual(diff(old, new), (("max_clients", "timeout"), ("listen", "log")))
-
-    def test_sources_do_not_count(self) -> None:
-        old = ProxyConfig.load({"timeout": "60"}, {})
-        self.assertEqual(diff(old, ProxyConfig()), ((), ()))
-        self.assertEqual(old, ProxyConfig())
-
+class ReloadableTests(ConfigCase):
     def test_what_takes_a_restart(self) -> None:
         fixed = {
             one.name

@@ -46,6 +46,7 @@ class ShowTests(ReportCase):
                 'listen = ["tcp:9001:interface=127.0.0.1"] # default',
                 "# log # not set",
                 "log-keep = 9 # default",
+                'log-level = "info" # default',
                 "log-size = 10 # default",
                 "# max-clients # not set: 10000",
                 "max-clients-per-host = 0 # default",

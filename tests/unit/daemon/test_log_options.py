@@ -92,3 +92,21 @@ def test_log_that_cannot_be_used() -> None:
         with pytest.raises(SettingError, match=words):
             choose_log(ProxyConfig(log=path), parent)
     assert choose_log(ProxyConfig(), None).writer is None
+
+
+def test_level_is_that_of_the_setting(tmp_path: Path) -> None:
+    chosen = choose_log(ProxyConfig.load({"log-level": "error"}, {}), twistd(nodaemon=1))
+    assert chosen.writer is not None
+    assert chosen.writer.level is LogLevel.error
+    chosen.use(ProxyConfig())
+    assert chosen.writer.level is LogLevel.info
+
+
+@pytest.mark.parametrize(
+    "parent",
+    [twistd(logfile="x.log"), twistd(syslog=1), {"logLevel": LogLevel.info}, None],
+)
+def test_level_of_a_log_that_is_not_the_daemons(parent: dict[str, Any] | None) -> None:
+    assert choose_log(ProxyConfig.load({}, {}), parent).writer is None
+    with pytest.raises(SettingError, match="--log-level warn: has no effect: "):
+        choose_log(ProxyConfig.load({"log-level": "warn"}, {}), parent)

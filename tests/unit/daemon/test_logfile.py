@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
-from twisted.logger import LogLevel, formatEventAsClassicLogText
+from twisted.logger import Logger, LogLevel, formatEventAsClassicLogText
 from twisted.python.failure import Failure
 
 from natproxy.daemon import logfile
@@ -403,3 +403,41 @@ def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     file.write(b"0123456789\n")
     monkeypatch.undo()
     assert (tmp_path / "log").read_bytes() == b"0123456789\n"
+
+
+def test_limits_can_be_changed_while_it_is_open(tmp_path: Path) -> None:
+    file = RotatingFile(str(tmp_path / "log"), size=0)
+    file.write(b"x" * 10)
+    file.limit(12, 1)
+    for _ in range(3):
+        file.write(b"y" * 10)
+    file.close()
+    assert sorted(os.listdir(tmp_path)) == ["log", "log.1"]
+
+
+def test_events_below_the_level_are_left_out(tmp_path: Path) -> None:
+    file = RotatingFile(str(tmp_path / "log"))
+    writer = LogWriter(file)
+    log = Logger(namespace="a", observer=writer)
+
+    def lines() -> list[str]:
+        log.debug("debug")
+        log.info("info")
+        writer.note("b", 0.0, lambda: "note")
+        log.warn("warn")
+        log.error("error")
+        log.critical("critical")
+        text = (tmp_path / "log").read_text()
+        (tmp_path / "log").write_text("")
+        return [line.split()[-1] for line in text.splitlines()]
+
+    everything = ["debug", "info", "note", "warn", "error", "critical"]
+    for level, expected in (
+        (LogLevel.debug, everything),
+        (LogLevel.info, everything[1:]),
+        (LogLevel.warn, everything[3:]),
+        (LogLevel.error, everything[4:]),
+    ):
+        writer.level = level
+        assert lines() == expected
+    file.close()

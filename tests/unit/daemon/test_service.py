@@ -424,18 +424,23 @@ class MaintenanceTests(ServiceCase):
         self.reactor.advance(0)
         self.assertEqual((calls, self.journal.lines()), (["a", "b"], []))
 
-    def test_nothing_is_done_without_a_log_and_for_a_hangup(self) -> None:
+    def test_nothing_is_done_without_a_log(self) -> None:
         self.start(MaintenanceSignals(self.reactor, None))
         signal.raise_signal(signal.SIGUSR1)
-        signal.raise_signal(signal.SIGHUP)
         self.reactor.advance(0)
         self.assertEqual(
             self.journal.lines(),
-            [
-                "SIGUSR1: nothing is done, since there is no log file (--log, --access-log)",
-                "SIGHUP: nothing is done, since no settings can be reloaded",
-            ],
+            ["SIGUSR1: nothing is done, since there is no log file (--log, --access-log)"],
         )
+        self.assertIs(signal.getsignal(signal.SIGHUP), signal.SIG_DFL)
+
+    def test_hangup_reloads_the_settings_in_a_turn_of_the_reactor(self) -> None:
+        causes: list[str] = []
+        self.start(MaintenanceSignals(self.reactor, None, reload=causes.append))
+        signal.raise_signal(signal.SIGHUP)
+        self.assertEqual(causes, [])
+        self.reactor.advance(0)
+        self.assertEqual(causes, ["SIGHUP"])
         self.assertFalse(self.reactor.hasStopped)
 
     def test_log_of_twistd_is_opened_again_and_not_renamed(self) -> None:
@@ -456,7 +461,7 @@ class MaintenanceTests(ServiceCase):
     def test_signals_that_are_ignored_or_handled_stay_so(self) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGUSR1, signal.default_int_handler)
-        self.start(MaintenanceSignals(self.reactor, None))
+        self.start(MaintenanceSignals(self.reactor, None, reload=lambda cause: None))
         self.assertIs(signal.getsignal(signal.SIGHUP), signal.SIG_IGN)
         self.assertIs(signal.getsignal(signal.SIGUSR1), signal.default_int_handler)
 

@@ -12,10 +12,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.daemon import service, up
+from natproxy.daemon.reload import Reloader
 from natproxy.daemon.service import StartupError
 from tests.support.daemons import DaemonReactor
 
@@ -78,6 +80,30 @@ class ListeningTests(UpCase):
         os.environ["NATPROXY_PROXY_LISTEN"] = "tcp:9040"
         self.output()
         self.assertEqual([server[0] for server in self.reactor.tcpServers], [9031, 9040])
+
+    def test_reload_is_one_of_both_daemons(self) -> None:
+        def reload_together(reactor: Any, server: Any, proxy: Any) -> None:
+            together(reactor, server, proxy)
+            daemons.extend([server, proxy])
+
+        daemons: list[Any] = []
+        together = up._reload_together
+        self.patch(up, "_reload_together", reload_together)
+        self.config = os.path.abspath("up.toml")
+        Path(self.config).write_text("")
+        self.output()
+        server, proxy = daemons
+        proxy.reloader = Reloader(self.reactor, maybeDeferred, *proxy.reloader.settings)
+        Path(self.config).write_text(
+            "[proxy]\ntimeout = 7\nupstream = 'tcp:x:1'\n[fileserver]\ntimeout = 8\n"
+        )
+        result = self.successResultOf(proxy.reload("x"))
+        # The proxy's upstream is its own file server, and nothing needs a restart.
+        self.assertEqual(
+            ([one.setting for one in result.changed], result.restart, result.errors),
+            (["proxy.timeout", "fileserver.timeout"], (), ()),
+        )
+        self.assertEqual(server.factory.idle.seconds, 8)
 
     def test_top_is_suggested_with_what_it_needs(self) -> None:
         # The path of a socket must be short.

@@ -164,6 +164,17 @@ class FlushTests(ServiceCase):
         self.run_threads()
         self.assertEqual(len(Catalogue(self.directory).infos()), 1)
 
+    def test_limits_that_change_apply_to_the_maintenance_at_once(self) -> None:
+        self.start()
+        with patch("natproxy.journal.maintenance.retain", return_value=[]) as retain:
+            self.journal.retain(60.0, 1 << 20)
+            self.run_threads()
+            self.assertEqual(retain.call_args.args[2:], (60.0, 1 << 20))
+            retain.reset_mock()
+            self.journal.retain(60.0, 1 << 20)
+            self.run_threads()
+            retain.assert_not_called()
+
     def test_segment_that_is_full_during_a_maintenance_is_sealed_after_it(self) -> None:
         self.journal.startService()
         self.addCleanup(self.stop)

@@ -45,6 +45,16 @@ class ChoosingTests(KernelCase):
         self.assert_chosen(relays, SpliceRelay, SendfileRelay, LIMIT)
         self.assert_chosen(relays, SpliceRelay, SendfileRelay, 1 << 62)
 
+    def test_method_can_be_changed_for_further_bodies(self) -> None:
+        relays = self.relays()
+        relays.use(Method.COPY)
+        self.assert_chosen(relays, CopyRelay, CopyingFileRelay, LIMIT)
+        relays.use(Method.KERNEL)
+        self.assert_chosen(relays, SpliceRelay, SendfileRelay, 1)
+        relays.use(Method.AUTO)
+        self.assert_chosen(relays, CopyRelay, CopyingFileRelay, 1)
+        self.assert_chosen(relays, SpliceRelay, SendfileRelay, LIMIT)
+
     def test_relays_are_counted_by_kind(self) -> None:
         relays = self.relays()
         made = [

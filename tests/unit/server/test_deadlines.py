@@ -142,3 +142,67 @@ class DeadlinesTests(SynchronousTestCase):
                 for number in [number for number, at in due.items() if at <= clock.seconds()]:
                     expected[number].append(due.pop(number))
         self.assertEqual([waiting.expirations for waiting in owners], expected)
+
+    def test_change_counts_for_the_deadlines_that_are_set_after_it(self) -> None:
+        before, after = Owner(self.clock), Owner(self.clock)
+        self.deadlines.set(before.expired)
+        self.clock.advance(1)
+        self.deadlines.change(3)
+        self.deadlines.set(after.expired)
+        self.clock.pump([1] * 20)
+        self.assertEqual((before.expirations, after.expirations), ([10], [4]))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_earlier_deadline_is_replaced_and_cancelled_after_a_change(self) -> None:
+        again, cancelled = Owner(self.clock), Owner(self.clock)
+        self.deadlines.set(again.expired)
+        self.deadlines.set(cancelled.expired)
+        self.deadlines.change(20)
+        self.deadlines.set(again.expired)
+        self.deadlines.cancel(cancelled.expired)
+        self.clock.pump([1] * 40)
+        self.assertEqual((again.expirations, cancelled.expirations), ([20], []))
+        self.deadlines.cancel_timer()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_timer_stays_while_only_an_earlier_deadline_is_pending(self) -> None:
+        before = Owner(self.clock)
+        self.deadlines.set(before.expired)
+        self.deadlines.change(20)
+        self.deadlines.cancel_timer()
+        self.clock.advance(10)
+        self.assertEqual(before.expirations, [10])
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.integers(0, 4), st.sampled_from(["set", "cancel", "change"]), st.integers(0, 12)
+            ),
+            max_size=40,
+        )
+    )
+    def test_changed_deadlines_behave_like_a_timer_for_each(
+        self, steps: list[tuple[int, str, int]]
+    ) -> None:
+        clock = Clock()
+        seconds = 10
+        deadlines = Deadlines(clock, seconds)
+        owners = [Owner(clock) for _ in range(5)]
+        expected: list[list[float]] = [[] for _ in owners]
+        due: dict[int, float] = {}
+        for index, step, pause in [*steps, (0, "cancel", 40)]:
+            if step == "set":
+                deadlines.set(owners[index].expired)
+                due[index] = clock.seconds() + seconds
+            elif step == "cancel":
+                deadlines.cancel(owners[index].expired)
+                due.pop(index, None)
+            else:
+                seconds = 1 + 4 * index
+                deadlines.change(seconds)
+            for _ in range(pause):
+                clock.advance(1)
+                for number in [number for number, at in due.items() if at <= clock.seconds()]:
+                    expected[number].append(due.pop(number))
+        self.assertEqual([waiting.expirations for waiting in owners], expected)
+        self.assertEqual(clock.getDelayedCalls(), [])

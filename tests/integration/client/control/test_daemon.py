@@ -118,6 +118,17 @@ class DaemonTests(SynchronousTestCase):
         self.assertEqual(daemon.drain(), {"draining": True})
         self.assertEqual(self.sent(), Request("POST", "/v1/drain", {}, b"{}"))
 
+    def test_reload_returns_what_has_changed_or_is_wrong(self) -> None:
+        for status in ("200 OK", "422 Unprocessable Content"):
+            daemon = self.replies(document({"errors": []}, status))
+            self.assertEqual(daemon.reload(), {"errors": []})
+            self.assertEqual(self.sent(), Request("POST", "/v1/reload", {}, b'{"dry_run": false}'))
+        daemon = self.replies(document({"errors": []}))
+        daemon.reload(dry_run=True)
+        self.assertEqual(json.loads(self.sent().body), {"dry_run": True})
+        daemon = self.replies(document({"error": "x"}, "404 Not Found"))
+        self.assertIn("has no /v1/reload", str(self.assertRaises(Unsupported, daemon.reload)))
+
     def test_status_of_an_error_selects_the_kind(self) -> None:
         cases: list[tuple[str, type[ClientError]]] = [
             ("404 Not Found", Unsupported),

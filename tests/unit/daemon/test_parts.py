@@ -1,0 +1,215 @@
+"""Each reloadable setting of both daemons takes effect at a reload."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from twisted.logger import LogLevel
+
+from natproxy.access import Limits
+from natproxy.daemon import fileserver
+from natproxy.daemon import proxy as proxy_plugin
+from natproxy.daemon.config import DaemonConfig, fields_of, key_of
+from natproxy.daemon.fileserver_config import FileServerConfig
+from natproxy.daemon.log_options import LogChoice
+from natproxy.daemon.logfile import MIB, LogWriter, RotatingFile
+from natproxy.daemon.proxy_config import ProxyConfig
+from natproxy.daemon.proxy_observation import ProxyObservation
+from natproxy.daemon.reload import Reloader, Result
+from natproxy.daemon.service import DrainingService
+from natproxy.journal.maintenance import Maintenance
+from natproxy.relay import Method, Relays
+from natproxy.toml_values import to_toml
+from tests.support.daemons import OptionsCase, at_once
+from tests.support.doubles import Journal
+
+Effects = Mapping[str, tuple[object, Callable[[Any], object], object]]
+"""By field: a value of TOML, what reads its effect of a service, and the effect."""
+
+BOTH: Effects = {
+    "drain": (7.0, lambda service: service.drain, 7.0),
+    "first_command_timeout": (8, lambda service: service.factory.first_commands.seconds, 8.0),
+    "log_keep": (3, lambda service: service.log.file._kept, 3),
+    "log_level": ("warn", lambda service: service.log.writer.level, LogLevel.warn),
+    "log_size": (4, lambda service: service.log.file._limit, 4 * MIB),
+    "limits": (
+        {"client": {"commands": 3}},
+        lambda service: [type(gate) for gate in service.factory.gates],
+        [Limits],
+    ),
+    "max_delay": (7, lambda service: service.factory.delays.longest, 7.0),
+    "max_clients": (5, lambda service: service.factory.admission.clients, 5),
+    "max_clients_per_host": (6, lambda service: service.factory.admission.per_host, 6),
+    "relay": ("copy", lambda service: _method(_relays(service)), Method.COPY),
+}
+
+PROXY: Effects = {
+    **BOTH,
+    "connect_timeout": (9, lambda service: _connector(service).timeout, 9.0),
+    "idle_timeout": (10, lambda service: service.factory.idle.seconds, 10.0),
+    "journal_keep": ("1h", lambda service: _maintenance(service)._keep, 3600.0),
+    "journal_max_size": ("2M", lambda service: _maintenance(service)._max_size, 2 << 20),
+    "timeout": (11, lambda service: service.factory.resources.replies.seconds, 11.0),
+    "upstream_proxy_protocol": (
+        True,
+        lambda service: service.factory.resources.upstreams.header,
+        True,
+    ),
+    "upstream": ("tcp:127.0.0.2:1", lambda service: _connector(service).address, ("127.0.0.2", 1)),
+}
+
+FILE_SERVER: Effects = {
+    **BOTH,
+    "timeout": (12, lambda service: service.factory.idle.seconds, 12.0),
+}
+
+
+def _relays(service: DrainingService) -> Relays:
+    factory: Any = service.factory
+    relays = (factory.resources if hasattr(factory, "resources") else factory.services).relays
+    assert isinstance(relays, Relays)
+    return relays
+
+
+def _method(relays: Relays) -> Method:
+    return Method.COPY if relays._shared is None else Method.AUTO
+
+
+def _connector(service: DrainingService) -> Any:
+    factory: Any = service.factory
+    return factory.resources.upstreams.choose(None)
+
+
+def _maintenance(service: DrainingService) -> Any:
+    companion = service.companion
+    assert isinstance(companion, ProxyObservation)
+    assert companion.journal is not None
+    return companion.journal._maintenance
+
+
+class PlayedJournal:
+    """The part of a journal that a reload changes."""
+
+    def __init__(self) -> None:
+        self._maintenance = Maintenance("", "", 0, 1.0, 1)
+
+    def retain(self, keep: float, max_size: int) -> None:
+        self._maintenance.limit(keep, max_size)
+
+
+class EffectTests(OptionsCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.journal = Journal(self)
+        self.file = os.path.abspath(self.mktemp())
+        self.write("")
+
+    def write(self, text: str) -> None:
+        with open(self.file, "w") as file:
+            file.write(text)
+
+    def service(self, config: type[DaemonConfig]) -> DrainingService:
+        """Return a daemon with a log and a journal, whose reloads happen at once."""
+        option = f"--config={self.file}"
+        if config is ProxyConfig:
+            service = self.proxy(option)
+            assert isinstance(service.companion, ProxyObservation)
+            service.companion.journal = PlayedJournal()  # type: ignore[assignment]
+        else:
+            service = self.server(option)
+        log = RotatingFile(self.mktemp())
+        self.addCleanup(log.close)
+        service.log = LogChoice(LogWriter(log), log)
+        assert service.reloader is not None
+        service.reloader = Reloader(self.reactor, at_once, *service.reloader.settings)
+        return service
+
+    def reload(self, service: DrainingService) -> Result:
+        return self.successResultOf(service.reload("SIGHUP"))
+
+    def assert_effects(self, config: type[DaemonConfig], effects: Effects) -> None:
+        reloadable = {one.name for one in fields_of(config) if one.metadata["reloadable"]}
+        # A field that is missing here needs an effect, or is not reloadable.
+        self.assertEqual(set(effects), reloadable)
+        for name, (value, effect_of, expected) in effects.items():
+            self.write("")
+            service = self.service(config)
+            self.assertNotEqual(effect_of(service), expected, name)
+            self.write(f"[{config.table}]\n{key_of(name)} = {to_toml(value)}\n")
+            result = self.reload(service)
+            self.assertEqual(result.errors, ())
+            self.assertEqual(
+                [one.setting for one in result.changed], [f"{config.table}.{key_of(name)}"]
+            )
+            self.assertEqual(effect_of(service), expected, name)
+            self.write("")
+            self.assertEqual(len(self.reload(service).changed), 1)
+            self.assertNotEqual(effect_of(service), expected, name)
+
+    def test_every_reloadable_setting_of_the_proxy(self) -> None:
+        self.assert_effects(ProxyConfig, PROXY)
+
+    def test_every_reloadable_setting_of_the_file_server(self) -> None:
+        self.assert_effects(FileServerConfig, FILE_SERVER)
+
+    def test_start_has_the_same_effects(self) -> None:
+        for config, effects in ((ProxyConfig, PROXY), (FileServerConfig, FILE_SERVER)):
+            # The log and the journal are opened later, with their settings.
+            early = {
+                name: effect
+                for name, effect in effects.items()
+                if not name.startswith(("log_", "journal_"))
+            }
+            lines = [
+                f"{key_of(name)} = {to_toml(value)}\n" for name, (value, _, _) in early.items()
+            ]
+            self.write(f"[{config.table}]\n{''.join(lines)}")
+            service = self.service(config)
+            for name, (_, effect_of, expected) in early.items():
+                self.assertEqual(effect_of(service), expected, name)
+
+    def test_status_shows_the_upstream_that_is_used(self) -> None:
+        service = self.service(ProxyConfig)
+        self.write("[proxy]\nupstream = 'tcp:127.0.0.2:1'\n")
+        self.reload(service)
+        companion = service.companion
+        assert isinstance(companion, ProxyObservation)
+        companion.journal = None
+        self.assertEqual(companion.status()["upstream"], "tcp:127.0.0.2:1")
+
+    def test_wrong_upstream_changes_nothing(self) -> None:
+        service = self.service(ProxyConfig)
+        self.write("[proxy]\nupstream = '9001'\ntimeout = 5\n")
+        (error,) = self.reload(service).errors
+        self.assertEqual(
+            error, f"{self.file}: proxy.upstream 9001: not an endpoint; write tcp:127.0.0.1:9001"
+        )
+        self.assertEqual(PROXY["timeout"][1](service), 60.0)
+
+    def test_level_of_a_log_that_is_not_the_daemons_is_an_error(self) -> None:
+        service = self.service(ProxyConfig)
+        service.log = LogChoice(foreign="twistd writes the log")
+        self.write("[proxy]\nlog-level = 'error'\n")
+        (error,) = self.reload(service).errors
+        self.assertEqual(
+            error, f"{self.file}: proxy.log-level error: has no effect: twistd writes the log"
+        )
+
+    def test_daemon_that_stops_reloads_nothing(self) -> None:
+        service = self.service(FileServerConfig)
+        service.stopService()
+        self.write("[fileserver]\ntimeout = 5\n")
+        (error,) = self.reload(service).errors
+        self.assertIn("the daemon is stopped", error)
+        self.assertEqual(FILE_SERVER["timeout"][1](service), 600.0)
+
+    def test_plugins_reload_at_a_hangup(self) -> None:
+        for plugin in (proxy_plugin, fileserver):
+            options = plugin.Options(self.reactor)
+            options.parseOptions([f"--config={self.file}"])
+            service: Any = plugin.makeService(options)
+            (daemon, _, maintenance) = service.services
+            self.assertEqual(maintenance._reload, daemon.reload)
+            self.assertIsNotNone(daemon.reloader)
