@@ -351,11 +351,14 @@ def wrong_value(setting: Setting, value: object, source: Source, error: ValueErr
     if isinstance(shown, list):
         # The values of an option that is repeated.
         shown = " ".join(map(str, shown))
-    shown = str(shown)
-    if len(shown) > LONGEST_SHOWN:
-        shown = f"{shown[: LONGEST_SHOWN - 1]}…"
+    shown = shortened(str(shown))
     label = setting.option if source == DEFAULT else source.label
     return f"{label} {shown}: {error}"
+
+
+def shortened(text: str) -> str:
+    """Return the text of a value for a message: at most `LONGEST_SHOWN` characters of it."""
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 1]}…"
 
 
 def unknown_keys(table: Table, known: Collection[str]) -> Iterator[str]:

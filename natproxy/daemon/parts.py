@@ -102,13 +102,13 @@ def prepare_proxy_timeouts(factory: ProxyFactory, config: ProxyConfig) -> Effect
 
 
 def prepare_upstream(factory: ProxyFactory, reactor: Any, config: ProxyConfig) -> Effect:
-    """Prepare where the commands are executed, and the time to connect.
+    """Prepare where the commands are executed, with or without a header, and the time to connect.
 
     :raises SettingError: if the endpoint is malformed, or needs a file that is missing.
     """
     endpoint = upstream_endpoint(reactor, config)
     connector = connector_for(config.upstream, endpoint, reactor, config.connect_timeout)
-    return lambda: factory.resources.upstreams.use(connector)
+    return lambda: factory.resources.upstreams.use(connector, config.upstream_proxy_protocol)
 
 
 def prepare_hiding(storage: LocalStorage, config: FileServerConfig) -> Effect:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from natproxy.daemon.config import DaemonConfig, setting
 from natproxy.daemon.rules import Size, TimeSpan
-from natproxy.settings import Choice, Seconds, Text, WholeNumber
+from natproxy.settings import Choice, Flag, Seconds, Text, WholeNumber
 
 ALL_NAMES = "all"
 """The value of ``journal_names`` for all names of commands that name several files."""
@@ -18,6 +18,7 @@ class ProxyConfig(DaemonConfig):
     """The settings of the proxy.
 
     :ivar upstream: endpoint of the file server.
+    :ivar upstream_proxy_protocol: whether connections to it begin with a PROXY header.
     :ivar timeout: seconds that the file server may take for the header of a reply, or be
         silent in a body.
     :ivar connect_timeout: seconds that it may take to accept a connection.
@@ -37,6 +38,11 @@ class ProxyConfig(DaemonConfig):
     daemon: ClassVar[str] = "natproxy"
     table: ClassVar[str] = "proxy"
 
+    upstream_proxy_protocol: bool = setting(
+        False,
+        Flag(),
+        "Whether connections to the file server begin with a PROXY header (true or false).",
+    )
     upstream: str = setting("tcp:127.0.0.1:9001", Text(), "Endpoint of the file server.")
     timeout: float = setting(
         60.0,

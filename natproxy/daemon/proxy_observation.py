@@ -75,6 +75,7 @@ class ProxyObservation(Observation):
     def open_ports(self) -> None:
         """Open the ident service and the web endpoints, and record events from now on."""
         super().open_ports()
+        self._factory.resources.upstreams.boot = self.origin.boot
         label = self.config.label("ident")
         self._ident_ports = open_ports(self._ident_endpoints, self._ident, label)
         config = self._proxy_config

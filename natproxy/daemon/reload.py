@@ -19,7 +19,7 @@ from twisted.logger import Logger
 
 from natproxy.daemon.config import DaemonConfig, fields_of, settings_of
 from natproxy.server.threads import InThread
-from natproxy.settings import SettingError
+from natproxy.settings import SettingError, shortened
 from natproxy.toml_values import to_toml
 
 Config = TypeVar("Config", bound=DaemonConfig)
@@ -69,15 +69,23 @@ class Change(NamedTuple):
     :ivar old: the value that is in effect, as JSON has it.
     :ivar new: the value of the sources, likewise.
     :ivar source: where it comes from.
+    :ivar text: what differs, for the log; long values are cut.
     """
 
     setting: str
     old: object
     new: object
     source: str
+    text: str
 
-    def __str__(self) -> str:
-        return f"{self.setting} from {to_toml(self.old)} to {to_toml(self.new)}"
+    def json(self) -> dict[str, object]:
+        """Return the members for programs."""
+        return {
+            "setting": self.setting,
+            "old": self.old,
+            "new": self.new,
+            "source": self.source,
+        }
 
 
 class Result(NamedTuple):
@@ -100,8 +108,8 @@ class Result(NamedTuple):
         return {
             "dry_run": dry_run,
             "reloaded": not dry_run and not self.errors,
-            "changed": [one._asdict() for one in self.changed],
-            "restart": [one._asdict() for one in self.restart],
+            "changed": [one.json() for one in self.changed],
+            "restart": [one.json() for one in self.restart],
             "errors": list(self.errors),
         }
 
@@ -234,13 +242,13 @@ class Reloader:
         self._log.info(
             "{cause}: the settings are reloaded: {changed}",
             cause=cause,
-            changed="; ".join(map(str, result.changed)) or "no value has changed",
+            changed="; ".join(one.text for one in result.changed) or "no value has changed",
         )
         if result.restart:
             self._log.warn(
                 "{cause}: these settings change only when the daemon starts again: {restart}",
                 cause=cause,
-                restart="; ".join(map(str, result.restart)),
+                restart="; ".join(one.text for one in result.restart),
             )
 
 
@@ -286,7 +294,9 @@ def _changes(
             None if value is None else setting.rule.plain(value)
             for value in (getattr(old, name), getattr(new, name))
         )
-        return Change(f"{new.table}.{setting.key}", before, after, str(source))
+        key = f"{new.table}.{setting.key}"
+        shown = [shortened(to_toml(value)) for value in (before, after)]
+        return Change(key, before, after, str(source), f"{key} from {shown[0]} to {shown[1]}")
 
     return (
         tuple(map(change, differing.reloadable)),

@@ -79,9 +79,12 @@ class FileServerProtocol(CommandReceiver):
     its reply has begun.
 
     :param services: shared with other connections.
+    :ivar translation: boot and serial of the translation of the proxy that has connected, from a
+        PROXY header; ``None`` without one.
     """
 
     log = Logger()
+    translation: str | None = None
     refusal_prefix = f"{errors.UNAVAILABLE} "
 
     def __init__(self, services: Services) -> None:
@@ -93,6 +96,11 @@ class FileServerProtocol(CommandReceiver):
         self._published = False
         # Bytes of a pack that is being sent.
         self._packed = 0
+
+    def peer_identified(self) -> None:
+        """Count the client to its host, and keep the proxy's translation."""
+        self.translation = getattr(self.transport, "translation", None)
+        super().peer_identified()
 
     def command_received(self, command: Command) -> None:
         """Call the method of the command's verb."""
@@ -368,6 +376,7 @@ class FileServerProtocol(CommandReceiver):
                     sent,
                     self.started_at,
                     self.factory.clock.seconds(),
+                    translation=self.translation,
                 )
             )
 

@@ -29,10 +29,9 @@ class FileServerMetrics(DaemonMetrics):
         self._ends.append(factory.subscribe(self._finished))
 
     def _finished(self, event: Finished) -> None:
-        _, command, outcome, sent, started_at, ended_at, _ = event
         commands = self.commands
-        counters = commands.by_verb.get(command.verb, commands.other)
-        counters.count(outcome, sent, ended_at - started_at)
+        counters = commands.by_verb.get(event.command.verb, commands.other)
+        counters.count(event.outcome, event.sent, event.ended_at - event.started_at)
 
     def families(self) -> list[Family]:
         """Return all families."""

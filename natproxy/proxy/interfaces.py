@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -58,6 +59,11 @@ class Client(Protocol):
     @property
     def client_address(self) -> Address:
         """The client's address."""
+        ...
+
+    @property
+    def local_address(self) -> IAddress:
+        """The proxy's address to which the client has connected."""
         ...
 
     def reply_finished(self) -> None:

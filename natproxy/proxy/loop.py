@@ -15,7 +15,7 @@ from itertools import islice
 from typing import cast
 
 from twisted.internet.address import UNIXAddress
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from natproxy.access import Verdict, refuse
@@ -187,7 +187,9 @@ class _Probe:
         self.started_at = clock.seconds()
         self.outbound = cast(Outbound, _Outbound())
         self.identity: str | None = None
-        self.client_address: Address = resources.address_of(UNIXAddress(None))
+        # As of a client on a UNIX socket: a PROXY header to the upstream has no address then.
+        self.local_address: IAddress = UNIXAddress(None)
+        self.client_address: Address = resources.address_of(self.local_address)
         line = VIA + b" " + self.nonce
         self._resources = resources
         self._upstream = UpstreamFactory(self, resources, Command(VIA, self.nonce, line))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
 from natproxy.access import Verdict
@@ -33,6 +34,12 @@ class ProxyProtocol(CommandReceiver):
         self._loops = loops
         # That of the current command, if there is one.
         self._upstream: UpstreamFactory | None = None
+
+    @property
+    def local_address(self) -> IAddress:
+        """The proxy's address to which the client has connected; behind a PROXY header, its own."""
+        address: IAddress = self.transport.getHost()
+        return address
 
     def connectionMade(self) -> None:
         """Wait for commands. A connection may be one that this proxy has made."""

@@ -18,14 +18,23 @@ class Upstreams:
 
     There is one today. With several, `choose` assigns each attempt of a command to one of them:
     by its verb, by the load and health of each, and by which of them have failed before.
+
+    :ivar boot: of this run of the daemon, for the header.
+    :ivar header: whether connections begin with a PROXY header; see `natproxy.proxy.header`.
     """
 
     def __init__(self, connector: Connector) -> None:
         self._connector = connector
+        self.boot = ""
+        self.header = False
 
-    def use(self, connector: Connector) -> None:
-        """Connect to another upstream for the commands from now on."""
+    def use(self, connector: Connector, header: bool = False) -> None:
+        """Connect to another upstream for the commands from now on.
+
+        :param header: whether its connections begin with a PROXY header.
+        """
         self._connector = connector
+        self.header = header
 
     def choose(self, command: Command) -> Connector:
         """Return the connector of the upstream that executes the command."""

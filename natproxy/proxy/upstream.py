@@ -32,6 +32,7 @@ from natproxy.protocol import (
     printable,
 )
 from natproxy.proxy.failure import explain
+from natproxy.proxy.header import NO_HEADER_EXPECTED, is_reply_to_header, with_header
 from natproxy.proxy.interfaces import Client
 from natproxy.proxy.resources import Resources
 from natproxy.proxy.state import TRANSITIONS, Event, State
@@ -176,6 +177,9 @@ class UpstreamProtocol(Protocol):
         self._state = TRANSITIONS[self._state][_REGISTERED]
         resources.replies.set(self.reply_expired)
         line = factory.command.line + b"\n"
+        if resources.upstreams.header:
+            translation = f"{resources.upstreams.boot}:{self._entry.serial}"
+            line = with_header(transport, client, translation, line)
         if isinstance(transport, UpstreamTransport):
             transport.write(line)
         else:
@@ -277,6 +281,10 @@ class UpstreamProtocol(Protocol):
             header = parse_header(data[:end], framing)
         except WireError as malformed:
             self._fail_malformed(str(malformed))
+            return
+        error = header.error
+        if error and self._resources.upstreams.header and is_reply_to_header(command, error):
+            self._fail_malformed(NO_HEADER_EXPECTED)
             return
         listing = header.framing is _LISTING
         self._resources.table.relaying(self._entry, None if listing else header.size)

@@ -1,8 +1,9 @@
 """The access log: one line for each command that has ended, for programs.
 
-A line has twelve words, separated by a space each, all of them printable ASCII:
+A line has thirteen words, separated by a space each, all of them printable ASCII:
 
-``time client nat_port upstream verb name files outcome bytes first_byte duration reason``
+``time client nat_port upstream verb name files outcome bytes first_byte duration reason
+translation``
 
 ``-`` stands for what there is not. Names of files and texts are percent-encoded as on the wire, so
 that a line is one line whatever a client sends. Later versions may add words at the end. A line
@@ -108,7 +109,7 @@ def _line_of_entry(entry: NATEntry, wall: float, now: float) -> str:
         f" {_address(upstream)}"
         f" {verb} {name} {files} {ABSENT if outcome is None else outcome._value_}"
         f" {entry.relayed} {first_byte} {now - started:.6f}"
-        f" {ABSENT if reason is None else _word(reason)}\n"
+        f" {ABSENT if reason is None else _word(reason)} {ABSENT}\n"
     )
 
 
@@ -126,12 +127,13 @@ def _line_of_failure(event: Failed) -> str:
 
 
 def _line_of_command(event: Finished, wall: float) -> str:
-    client, command, outcome, sent, started, ended, reason = event
+    client, command, outcome, sent, started, ended, reason, translation = event
     verb, name, files = _words_of(command.shown)
     return (
         f"{format_time(microseconds_of(wall))} {_address(client)} - - {verb} {name} {files}"
         f" {outcome._value_} {sent} - {ended - started:.6f}"
-        f" {ABSENT if reason is None else _word(reason)}\n"
+        f" {ABSENT if reason is None else _word(reason)}"
+        f" {ABSENT if translation is None else translation}\n"
     )
 
 

@@ -43,7 +43,14 @@ def log_finished(event: Finished) -> None:
         event.outcome,
         event.sent,
         event.ended_at - event.started_at,
+        _route_of(event.translation),
+        translation=event.translation,
     )
+
+
+def _route_of(translation: str | None) -> str:
+    """Return the end of the line of a command of which a proxy has sent its translation."""
+    return "" if translation is None else f", translation {translation}"
 
 
 def log_translation(event: Event) -> None:
@@ -117,8 +124,9 @@ class CommandLines:
 
     def finished(self, event: Finished) -> None:
         """Note a command of the file server that has ended."""
-        client, command, outcome, sent, started_at, ended_at, _ = event
-        ended = client, command, outcome, sent, ended_at - started_at
+        duration = event.ended_at - event.started_at
+        route = _route_of(event.translation)
+        ended = event.client, event.command, event.outcome, event.sent, duration, route
         self._note(_FILESERVER, self._wall_clock(), _text_of_command, *ended)
 
 

@@ -18,6 +18,8 @@ class Finished(NamedTuple):
     :ivar started_at: the clock's time in seconds at which the command began.
     :ivar ended_at: the clock's time in seconds at which it ended.
     :ivar reason: the rule or the limit by which it was refused; ``None`` if it was not.
+    :ivar translation: boot and serial of the proxy's translation, from a PROXY header; ``None``
+        without one.
     """
 
     client: Address
@@ -27,3 +29,4 @@ class Finished(NamedTuple):
     started_at: float
     ended_at: float
     reason: str | None = None
+    translation: str | None = None

@@ -4,6 +4,9 @@ Versions 1 (a line of text) and 2 (binary) of the PROXY protocol. Twisted's pars
 characters, ports above 65,535 and malformed addresses, or raises the exception of a failed
 conversion. This one checks everything. A malformed header is refused, and the refusal is logged at
 most once per interval.
+
+A natproxy in front of a file server adds the translation of its command, which Twisted's parser
+drops: a value of the type `TRANSLATION` after the addresses. `natproxy.proxy.header` sends it.
 """
 
 from __future__ import annotations
@@ -30,7 +33,14 @@ LONGEST_LINE = 107
 """Bytes of a header of version 1 at most, including its line end."""
 
 LONGEST = 4096
-"""Bytes of a header of version 2 at most; everything but the addresses is ignored."""
+"""Bytes of a header of version 2 at most; but for the addresses and the translation, its content is
+ignored."""
+
+TRANSLATION = 0xE0
+"""The type of the value that has boot and serial of a translation, ``0123456789abcdef:42``.
+
+It is the first type of the range for applications.
+"""
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 """The first bytes of a header of version 2."""
@@ -39,6 +49,8 @@ _FIXED = struct.Struct("!12sBBH")
 _IPV4 = struct.Struct("!4s4sHH")
 _IPV6 = struct.Struct("!16s16sHH")
 _UNIX = struct.Struct("!108s108s")
+_VALUE = struct.Struct("!BH")
+_TRANSLATION = re.compile(rb"[0-9a-f]{1,32}:[0-9]{1,19}")
 _PORT = re.compile(rb"0|[1-9][0-9]{0,4}", re.ASCII)
 
 
@@ -53,11 +65,13 @@ class Header(NamedTuple):
         checks of a load balancer. The client's address is then that of the connection.
     :ivar destination: the address to which the client has connected; ``None`` likewise.
     :ivar size: bytes of the header.
+    :ivar translation: boot and serial of the proxy's translation; ``None`` without one.
     """
 
     source: IAddress | None
     destination: IAddress | None
     size: int
+    translation: str | None = None
 
 
 def parse_header(received: bytes) -> Header | None:
@@ -129,6 +143,7 @@ def _parse_binary(received: bytes) -> Header | None:
                 IPv4Address("TCP", str(NumericIPv4(source)), ports[0]),
                 IPv4Address("TCP", str(NumericIPv4(destination)), ports[1]),
                 size,
+                _translation_in(addresses[_IPV4.size :]),
             )
         if family == 0x21:
             source, destination, *ports = _IPV6.unpack_from(addresses)
@@ -136,13 +151,28 @@ def _parse_binary(received: bytes) -> Header | None:
                 IPv6Address("TCP", str(NumericIPv6(source)), ports[0]),
                 IPv6Address("TCP", str(NumericIPv6(destination)), ports[1]),
                 size,
+                _translation_in(addresses[_IPV6.size :]),
             )
         if family == 0x31:
             source, destination = _UNIX.unpack_from(addresses)
-            return Header(_unix(source), _unix(destination), size)
+            translation = _translation_in(addresses[_UNIX.size :])
+            return Header(_unix(source), _unix(destination), size, translation)
     except struct.error:
         raise HeaderError(f"{length} bytes are too few for its addresses") from None
     raise HeaderError(f"unknown address family and transport 0x{family:02x}")
+
+
+def _translation_in(values: bytes) -> str | None:
+    """Return the translation among the values after the addresses; ``None`` if it is malformed."""
+    position = 0
+    while position + _VALUE.size <= len(values):
+        kind, length = _VALUE.unpack_from(values, position)
+        position += _VALUE.size
+        if kind == TRANSLATION:
+            found = _TRANSLATION.fullmatch(values[position : position + length])
+            return found[0].decode("ascii") if found else None
+        position += length
+    return None
 
 
 def _unix(path: bytes) -> IAddress:
@@ -164,6 +194,13 @@ class Receiver(Protocol):
         ...
 
 
+def receiver_of(protocol: Any) -> Receiver:
+    """Return the receiver of a connection, inside of wrappers such as TLS."""
+    while isinstance(protocol, ProtocolWrapper):
+        protocol = protocol.wrappedProtocol
+    return cast(Receiver, protocol)
+
+
 @implementer(IHalfCloseableProtocol)
 class HeaderReceiver(ProtocolWrapper):
     """Receives a PROXY header, and passes the bytes after it to the wrapped protocol.
@@ -182,6 +219,10 @@ class HeaderReceiver(ProtocolWrapper):
         self.peer_pending = True
         self._received = b""
         self._header: Header | None = None
+        # A TLS protocol passes calls that it does not know to its transport, which is this one.
+        self._half_closes = isinstance(wrapped, HeaderReceiver) or not isinstance(
+            wrapped, ProtocolWrapper
+        )
         self._refused = False
 
     def dataReceived(self, data: bytes) -> None:
@@ -202,9 +243,14 @@ class HeaderReceiver(ProtocolWrapper):
         self.peer_pending = False
         self._header = header
         rest, self._received = self._received[header.size :], b""
-        cast(Receiver, self.wrappedProtocol).peer_identified()
+        receiver_of(self.wrappedProtocol).peer_identified()
         if rest:
             self.wrappedProtocol.dataReceived(rest)
+
+    @property
+    def translation(self) -> str | None:
+        """Boot and serial of the proxy's translation; ``None`` without one, or without a header."""
+        return None if self._header is None else self._header.translation
 
     def getPeer(self) -> IAddress:
         """Return the client's address; before the header, the load balancer's."""
@@ -221,21 +267,22 @@ class HeaderReceiver(ProtocolWrapper):
         return host
 
     def readConnectionLost(self) -> None:
-        """Pass the half-close on; close if the header is missing."""
-        if self.peer_pending:
+        """Pass the half-close on; close if the header is missing, or inside is TLS."""
+        if self.peer_pending or not self._half_closes:
             self.transport.loseConnection()
         else:
             cast(IHalfCloseableProtocol, self.wrappedProtocol).readConnectionLost()
 
     def writeConnectionLost(self) -> None:
-        """Pass on that everything has been sent."""
-        cast(IHalfCloseableProtocol, self.wrappedProtocol).writeConnectionLost()
+        """Pass on that everything has been sent; TLS has no half-close."""
+        if self._half_closes:
+            cast(IHalfCloseableProtocol, self.wrappedProtocol).writeConnectionLost()
 
     def _refuse(self, reason: str) -> None:
         self._refused = True
         self._received = b""
         peer = super().getPeer()
-        cast(Receiver, self.wrappedProtocol).header_refused(
+        receiver_of(self.wrappedProtocol).header_refused(
             self._log, getattr(peer, "host", "unix"), reason
         )
         self.transport.abortConnection()

@@ -22,7 +22,7 @@ from natproxy.daemon.limits import LimitSettings
 from natproxy.daemon.options import parameters_of
 from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.daemon.reload import diff
-from natproxy.settings import DEFAULT, Found, Seconds, SettingError, Source, WholeNumber
+from natproxy.settings import DEFAULT, Flag, Found, Seconds, SettingError, Source, WholeNumber
 from natproxy.toml import format_settings
 from tests.support.tables import Visit, VisitedConfig
 
@@ -80,6 +80,7 @@ class SourceTests(ConfigCase):
         path = self.write(
             "[proxy]\n"
             'listen = ["tcp:1", "tcp:2"]\nupstream = "tcp:h:3"\ntimeout = 4\n'
+            "upstream-proxy-protocol = true\n"
             "connect-timeout = 5\nidle-timeout = 6\nfirst-command-timeout = 7.5\ndrain = 8\n"
             'relay = "copy"\nmax-clients = 9\nmax-clients-per-host = 10\n'
             "max-delay = 16\nlimits.total.commands = 17\n"
@@ -96,6 +97,7 @@ class SourceTests(ConfigCase):
             ProxyConfig(
                 listen=("tcp:1", "tcp:2"),
                 upstream="tcp:h:3",
+                upstream_proxy_protocol=True,
                 timeout=4.0,
                 connect_timeout=5.0,
                 idle_timeout=6.0,
@@ -181,6 +183,7 @@ class SourceTests(ConfigCase):
         values = {
             "log-level": ("debug", "warn", "error"),
             "relay": ("copy", "auto", "copy"),
+            "upstream-proxy-protocol": ("true", "false", "true"),
             "journal-names": ("none", "full", "none"),
             "rules-default": ("deny", "allow", "deny"),
             "trusted-proxies": ("10.0.0.1", "10.0.0.2", "10.0.0.3"),
@@ -191,7 +194,7 @@ class SourceTests(ConfigCase):
             for one in settings_of(kind):
                 if one.table_only:
                     continue
-                quoted = not isinstance(one.rule, (Seconds, WholeNumber))
+                quoted = not isinstance(one.rule, (Seconds, WholeNumber, Flag))
                 numbers = [f"text{n}" if quoted else str(n) for n in (1, 2, 3)]
                 in_file, in_variable, in_option = values.get(one.key, tuple(numbers))
                 path = self.write(

@@ -68,6 +68,11 @@ PROXY: Effects = {
     "journal_keep": ("1h", lambda service: _maintenance(service)._keep, 3600.0),
     "journal_max_size": ("2M", lambda service: _maintenance(service)._max_size, 2 << 20),
     "timeout": (11, lambda service: service.factory.resources.replies.seconds, 11.0),
+    "upstream_proxy_protocol": (
+        True,
+        lambda service: service.factory.resources.upstreams.header,
+        True,
+    ),
     "upstream": ("tcp:127.0.0.2:1", lambda service: _connector(service).address, ("127.0.0.2", 1)),
 }
 

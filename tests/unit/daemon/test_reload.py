@@ -26,10 +26,17 @@ from natproxy.daemon.reload import (
     diff,
 )
 from natproxy.settings import SettingError
+from natproxy.toml_values import to_toml
 from tests.support.daemons import at_once
 from tests.support.doubles import Journal
 from tests.support.logged_errors import LoggedErrorsCase
 from tests.support.tables import Visit, VisitedConfig
+
+
+def change(setting: str, old: object, new: object, source: str) -> Change:
+    """Return a change of short values."""
+    text = f"{setting} from {to_toml(old)} to {to_toml(new)}"
+    return Change(setting, old, new, source, text)
 
 
 class RecordingPart:
@@ -113,10 +120,10 @@ class ReloaderTests(ReloadCase):
             result,
             Result(
                 (
-                    Change("proxy.relay", "auto", "copy", f"{place}.relay"),
-                    Change("proxy.timeout", 1.0, 2.0, f"{place}.timeout"),
+                    change("proxy.relay", "auto", "copy", f"{place}.relay"),
+                    change("proxy.timeout", 1.0, 2.0, f"{place}.timeout"),
                 ),
-                (Change("proxy.listen", ("tcp:9000",), ("tcp:1",), f"{place}.listen"),),
+                (change("proxy.listen", ("tcp:9000",), ("tcp:1",), f"{place}.listen"),),
             ),
         )
         config = self.part.applied[-1]
@@ -146,8 +153,16 @@ class ReloaderTests(ReloadCase):
     def test_key_that_is_removed_has_its_default_again(self) -> None:
         reloader = self.make(self.load())
         self.write("")
-        (change,) = self.reload(reloader).changed
-        self.assertEqual(change, Change("proxy.timeout", 1.0, 60.0, "default"))
+        (changed,) = self.reload(reloader).changed
+        self.assertEqual(changed, change("proxy.timeout", 1.0, 60.0, "default"))
+
+    def test_long_values_are_cut_in_the_log(self) -> None:
+        reloader = self.make(self.load())
+        hosts = [f"h{number}.example" for number in range(10_000)]
+        self.write(f"[proxy]\ntimeout = 1\nweb-hosts = {to_toml(hosts)}\n")
+        (changed,) = self.reload(reloader).restart
+        self.assertEqual(changed.new, tuple(hosts))
+        self.assertLess(len(self.journal.lines()[-1]), 250)
 
     def test_restart_is_named_again_until_it_happens(self) -> None:
         reloader = self.make(self.load())
@@ -202,8 +217,8 @@ class ReloaderTests(ReloadCase):
         reloader = self.make(self.load())
         self.write("[proxy]\ntimeout = 2\n")
         os.chdir("/")
-        (change,) = self.reload(reloader).changed
-        self.assertEqual(change.source, f"{self.file}: proxy.timeout")
+        (changed,) = self.reload(reloader).changed
+        self.assertEqual(changed.source, f"{self.file}: proxy.timeout")
         self.assertEqual(self.settings.config.directory, before)
 
     def test_dry_run_changes_and_logs_nothing(self) -> None:
@@ -235,8 +250,8 @@ class ReloaderTests(ReloadCase):
         config = VisitedConfig.load({}, {}, self.file)
         reloader = self.make(config)
         self.write("[[proxy.visits]]\naction = 'come'\n")
-        (change,) = self.reload(reloader).changed
-        self.assertEqual(change[:3], ("proxy.visits", [], [{"action": "come"}]))
+        (changed,) = self.reload(reloader).changed
+        self.assertEqual(changed[:3], ("proxy.visits", [], [{"action": "come"}]))
         self.assertEqual(self.part.applied[-1].visits, (Visit("come"),))
 
     def test_unexpected_errors_are_logged_and_change_nothing(self) -> None:

@@ -1,4 +1,4 @@
-"""The lines of the access log: one a command, of twelve words, whatever a client sends."""
+"""The lines of the access log: one a command, of thirteen words, whatever a client sends."""
 
 from __future__ import annotations
 
@@ -74,13 +74,14 @@ class ProxyTests(ProxyCase):
                 "2.000000",
                 "3.000000",
                 "-",
+                "-",
             ],
         )
 
     def test_command_without_a_header_has_no_time_of_a_first_byte(self) -> None:
         self.travelling(b"STAT a\n").die()
         (words,) = self.lines.words()
-        self.assertEqual(words[7:], ["upstream-gone", "35", "-", "0.000000", words[11]])
+        self.assertEqual(words[7:], ["upstream-gone", "35", "-", "0.000000", words[11], "-"])
         self.assertEqual(decode_name(words[11].encode()), b"empty response from server")
 
     def test_command_without_a_connection(self) -> None:
@@ -114,8 +115,13 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(
             " ".join(self.words_of(b"DOWNLOAD a b")),
             "1970-01-01T00:00:07.250000Z 127.0.0.1:43210 - - DOWNLOAD a%20b 1 completed 17"
-            " - 0.125000 -",
+            " - 0.125000 - -",
         )
+
+    def test_translation_of_the_proxy_is_the_last_word(self) -> None:
+        event = finished(b"LIST")._replace(translation="0123456789abcdef:7")
+        self.lines.log.finished(event)
+        self.assertEqual(self.lines.words()[-1][12], "0123456789abcdef:7")
 
     def test_several_files_are_the_first_and_their_number(self) -> None:
         self.assertEqual(self.words_of(b"PACK a%20b c d")[4:7], ["PACK", "a%20b", "3"])
@@ -130,7 +136,7 @@ class CommandTests(SynchronousTestCase):
 
     def test_client_of_a_socket_whose_path_has_spaces(self) -> None:
         words = self.words_of(b"LIST", Address("unix/run/a b", 65_537))
-        self.assertEqual((len(words), words[1]), (12, "unix/run/a%20b#65537"))
+        self.assertEqual((len(words), words[1]), (13, "unix/run/a%20b#65537"))
 
     def test_long_commands_are_not_cached(self) -> None:
         access_log._cached_words.cache_clear()
@@ -138,14 +144,14 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(access_log._cached_words.cache_info().currsize, 0)
 
     @given(st.binary(max_size=400).filter(lambda text: b"\n" not in text))
-    def test_every_command_is_one_line_of_twelve_words(self, text: bytes) -> None:
+    def test_every_command_is_one_line_of_thirteen_words(self, text: bytes) -> None:
         command = parse_command(text)
         if command is None:
             return
         lines = Lines()
         lines.log.finished(finished(text))
         (words,) = lines.words()
-        self.assertEqual(len(words), 12)
+        self.assertEqual(len(words), 13)
         self.assertTrue(all(word.isascii() and word.isprintable() and word for word in words))
 
     @given(st.binary(min_size=1, max_size=60))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.logger import LogEvent, Logger, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -9,7 +11,8 @@ from natproxy.address import Address
 from natproxy.nat import Outcome
 from natproxy.protocol import parse_command
 from natproxy.server import command_log
-from natproxy.server.command_log import log_command
+from natproxy.server.command_log import CommandLines, log_command, log_finished
+from natproxy.server.events import Finished
 from tests.support.doubles import Journal
 
 
@@ -41,6 +44,22 @@ class CommandLogTests(SynchronousTestCase):
             self.journal.lines(),
             ["127.0.0.1:43210 GET a%20file offset=3: completed, 17 bytes in 3.000 s, by road"],
         )
+
+    def test_translation_of_the_proxy_is_the_end_of_the_line(self) -> None:
+        command = parse_command(b"LIST")
+        outcome = Outcome.COMPLETED
+        event = Finished(self.client, command, outcome, 3, 1.0, 1.5, translation="ab:7")
+        lines: list[str] = []
+
+        def note(namespace: str, when: float, text_of: Any, *arguments: Any) -> None:
+            lines.append(text_of(*arguments))
+
+        CommandLines(note).finished(event)
+        log_finished(event)
+        expected = ["127.0.0.1:43210 LIST: completed, 3 bytes in 0.500 s, translation ab:7"]
+        self.assertEqual((lines, self.journal.lines()), (expected, expected))
+        (logged,) = self.journal.outcomes
+        self.assertEqual(logged["translation"], "ab:7")
 
     def test_several_files_are_the_first_and_their_number(self) -> None:
         for line, request, files in (

@@ -19,6 +19,7 @@ from natproxy.server.factory import REFUSAL_INTERVAL
 from natproxy.server.proxy_header import (
     LONGEST,
     SIGNATURE,
+    Header,
     HeaderError,
     HeaderFactory,
     parse_header,
@@ -82,7 +83,7 @@ class ParsingTests(SynchronousTestCase):
     def test_line_of_version_1(self) -> None:
         self.assertEqual(
             parse_header(LINE + b"LIST\n"),
-            (
+            Header(
                 IPv4Address("TCP", "192.0.2.1", 40_000),
                 IPv4Address("TCP", "192.0.2.2", 443),
                 len(LINE),
@@ -91,19 +92,24 @@ class ParsingTests(SynchronousTestCase):
         line = b"PROXY TCP6 2001:db8::1 ::1 65535 0\r\n"
         self.assertEqual(
             parse_header(line),
-            (IPv6Address("TCP", "2001:db8::1", 65_535), IPv6Address("TCP", "::1", 0), len(line)),
+            Header(
+                IPv6Address("TCP", "2001:db8::1", 65_535), IPv6Address("TCP", "::1", 0), len(line)
+            ),
         )
 
     def test_binary_header_of_version_2(self) -> None:
-        self.assertEqual(parse_header(BINARY + b"LIST\n"), (*parse_header(LINE)[:2], len(BINARY)))
+        self.assertEqual(
+            parse_header(BINARY + b"LIST\n"), Header(*parse_header(LINE)[:2], len(BINARY))
+        )
         packed = bytes.fromhex("20010db8" + "00" * 11 + "01") * 2
         header = binary(0x21, packed + struct.pack("!HH", 1, 2), rest=b"\x04\x00\x00")
         source = IPv6Address("TCP", "2001:db8::1", 1)
         destination = IPv6Address("TCP", "2001:db8::1", 2)
-        self.assertEqual(parse_header(header), (source, destination, len(header)))
+        self.assertEqual(parse_header(header), Header(source, destination, len(header)))
         header = binary(0x31, b"/run/client".ljust(108, b"\x00") + b"\x00" * 108)
         self.assertEqual(
-            parse_header(header), (UNIXAddress(b"/run/client"), UNIXAddress(None), len(header))
+            parse_header(header),
+            Header(UNIXAddress(b"/run/client"), UNIXAddress(None), len(header)),
         )
 
     def test_header_that_names_no_client(self) -> None:
@@ -113,7 +119,7 @@ class ParsingTests(SynchronousTestCase):
             binary(0x00, b""),
             binary(0x11, b"\x00" * 12, command=0x20),
         ):
-            self.assertEqual(parse_header(header), (None, None, len(header)))
+            self.assertEqual(parse_header(header), Header(None, None, len(header)))
 
     def test_every_part_of_a_header_is_incomplete(self) -> None:
         for header in (LINE, BINARY):
@@ -124,6 +130,28 @@ class ParsingTests(SynchronousTestCase):
         for header in MALFORMED:
             error = self.assertRaises(HeaderError, parse_header, header)
             self.assertTrue(str(error).isprintable(), error)
+
+    def test_translation_is_a_value_after_the_addresses(self) -> None:
+        addresses = b"\x00" * 12
+        value = b"\xe0\x00\x04ab:7"
+        for rest, expected in (
+            (value, "ab:7"),
+            (b"\x04\x00\x02xx" + value + b"\x04\x00\x00", "ab:7"),
+            (b"\xe1\x00\x04ab:7", None),
+            (b"\xe0\x00\x04ab:x", None),
+            (b"\xe0\x00\x00", None),
+            (b"\xe0\x00\x06ab:\n7\x1b", None),
+            # Its length exceeds the header.
+            (b"\xe0\x00\x09ab:7\xff", None),
+            (b"\x04\xff\xff" + value, None),
+            (value[:2], None),
+            (b"\xe0" + struct.pack("!H", 60) + b"a" * 39 + b":" + b"1" * 20, None),
+        ):
+            parsed = parse_header(binary(0x11, addresses, rest=rest))
+            assert parsed is not None
+            self.assertEqual(parsed.translation, expected, rest)
+        # A connection that is not for a client has none.
+        self.assertIsNone(parse_header(binary(0x11, addresses, rest=value, command=0x20))[3])
 
 
 class ConnectionTests(SynchronousTestCase):
