@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IAddress, ITransport
 from twisted.protocols.policies import ProtocolWrapper
 
 from natproxy.address import FIRST_STAND_IN_PORT, Address
-from natproxy.protocol import UNKNOWN_COMMAND, VERBS, Command
+from natproxy.protocol import VERBS, Command, ErrorKind, kind_of, parse_error
 from natproxy.proxy.interfaces import Client
 from natproxy.relay import Transport
 from natproxy.server.proxy_header import SIGNATURE, TRANSLATION
@@ -80,7 +80,8 @@ def is_reply_to_header(command: Command, error: bytes) -> bool:
     Every server knows the verbs of version 1.
     """
     verb = VERBS.get(command.verb)
-    return verb is not None and verb.version == 1 and UNKNOWN_COMMAND.encode() in error
+    unknown = kind_of(*parse_error(error)) is ErrorKind.UNSUPPORTED
+    return unknown and verb is not None and verb.version == 1
 
 
 def _address_of(local: IAddress) -> Address | bytes | None:

@@ -10,6 +10,7 @@ from natproxy.client import (
     Changed,
     ConnectionBroken,
     Interrupted,
+    Limited,
     ListingIncomplete,
     NotFound,
     NotUnderstood,
@@ -186,7 +187,7 @@ class ErrorTests(DeferredCase):
         for reply, kind, text in (
             (b"ERR 404 file not found", NotFound, "a: file not found"),
             (b"ERR 412 changed etag=f", Changed, "a: changed on the server"),
-            (b"ERR 429 too many", Unavailable, "a: too many"),
+            (b"ERR 429 too many", Limited, "a: too many"),
             (b"ERR 503 not now", Unavailable, "a: not now"),
             (b"ERR 500 \x1b", ServerError, "a: \\x1b"),
             (b"ERR unknown command", Unsupported, "a: unknown command"),
