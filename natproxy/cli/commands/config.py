@@ -54,21 +54,18 @@ class Config(Command):
         add_control_options(parser)
 
     def run(self, arguments: Namespace, sessions: Sessions) -> int:
-        from natproxy.client.errors import UsageError
 
         file: str | None = arguments.config
         if arguments.action == "diff":
             return _diff(arguments, sessions)
         if arguments.decision is not None:
             return _decide(arguments, sessions)
-        if arguments.json:
-            raise UsageError(f"config {arguments.action}: --json is for --as")
-        for option in ("control", "name"):
-            if getattr(arguments, option) is not None:
-                raise UsageError(
-                    f"config {arguments.action}: --{option} selects the daemon of config diff;"
-                    " --daemon selects whose settings"
-                )
+        _refuse(arguments, ("json",), "is for --as")
+        _refuse(
+            arguments,
+            ("control", "name"),
+            "selects the daemon of config diff; --daemon selects whose settings",
+        )
         if arguments.daemon is not None:
             selected: tuple[str, ...] = (arguments.daemon,)
         else:
@@ -116,20 +113,30 @@ def _decide(arguments: Namespace, sessions: Sessions) -> int:
     return 0 if report.allowed else 1
 
 
+def _refuse(arguments: Namespace, options: tuple[str, ...], reason: str) -> None:
+    """Refuse options of another action.
+
+    :raises UsageError: if there is one.
+    """
+    for option in options:
+        if getattr(arguments, option) not in (None, False):
+            from natproxy.client.errors import UsageError
+
+            raise UsageError(f"config {arguments.action}: --{option} {reason}")
+
+
 def _diff(arguments: Namespace, sessions: Sessions) -> int:
     """Write what a reload would change; return the exit status.
 
     :raises UsageError: if there is an option for settings that the daemon has not been started
         with.
     """
-    from natproxy.client.errors import UsageError
-
-    for option in ("config", "daemon"):
-        if getattr(arguments, option) is not None:
-            raise UsageError(
-                f"config diff: --{option} cannot be used: a daemon that runs reads the sources"
-                " that it was started with; --name selects the daemon"
-            )
+    _refuse(
+        arguments,
+        ("config", "daemon"),
+        "cannot be used: a daemon that runs reads the sources that it was started with;"
+        " --name selects the daemon",
+    )
     from natproxy.cli.translations.reload import reload
 
     return reload(arguments, sessions.complain, dry_run=True)
