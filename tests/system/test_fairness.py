@@ -106,7 +106,8 @@ class HonestClient(threading.Thread):
 
     def __init__(self, port: int, number: int, commands: int) -> None:
         super().__init__()
-        self.port, self.host, self.commands = port, f"127.0.1.{number + 1}", commands
+        self.port, self.number, self.commands = port, number, commands
+        self.host = f"127.0.1.{number + 1}"
         self.latencies: list[float] = []
         self.refused = 0
         self.elapsed = 0.0
@@ -114,6 +115,8 @@ class HonestClient(threading.Thread):
     def run(self) -> None:
         lines = cycle((b"STAT small0\n", b"GET small1\n", b"STAT small2\n", b"STAT absent\n"))
         with connect(self.port, self.host) as connection:
+            # Not all at the same moment.
+            time.sleep(PACE * self.number / HONEST)
             began = due = time.monotonic()
             for _ in range(self.commands):
                 time.sleep(max(0.0, due - time.monotonic()))

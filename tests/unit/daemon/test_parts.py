@@ -8,6 +8,8 @@ from typing import Any
 
 from twisted.logger import LogLevel
 
+from natproxy.access import Limits
+from natproxy.access.rules import AccessRule
 from natproxy.access.token_file import add_token
 from natproxy.access.tokens import new_token
 from natproxy.daemon import fileserver
@@ -43,6 +45,27 @@ BOTH: Effects = {
     "max_clients": (5, lambda service: service.factory.admission.clients, 5),
     "max_clients_per_host": (6, lambda service: service.factory.admission.per_host, 6),
     "tokens": (TOKENS, lambda service: len(service.factory.authenticator._tokens), 1),
+    "limits": (
+        {"total": {"commands": 5}},
+        lambda service: any(isinstance(each, Limits) for each in service.factory.gates),
+        True,
+    ),
+    "max_delay": (4, lambda service: service.factory.delays.longest, 4.0),
+    "rules": (
+        [{"action": "deny"}],
+        lambda service: service.factory.rules.rules.rules,
+        (AccessRule(False),),
+    ),
+    "rules_default": (
+        "deny",
+        lambda service: service.factory.rules in service.factory.gates,
+        True,
+    ),
+    "trusted_proxies": (
+        ["10.0.0.0/8"],
+        lambda service: service.factory.trusted_proxies is not None,
+        True,
+    ),
     "relay": ("copy", lambda service: _method(_relays(service)), Method.COPY),
 }
 
@@ -63,6 +86,7 @@ PROXY: Effects = {
 
 FILE_SERVER: Effects = {
     **BOTH,
+    "hide": (["a"], lambda service: service.factory.services.storage._hiding is not None, True),
     "timeout": (12, lambda service: service.factory.idle.seconds, 12.0),
 }
 

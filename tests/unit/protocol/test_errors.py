@@ -12,8 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from natproxy.protocol import (
     ErrorKind,
     Framing,
+    denied_word,
     error_line,
     errors,
+    forbidden_text,
     kind_of,
     parse_error,
     parse_header,
@@ -150,13 +152,22 @@ class KindTests(SynchronousTestCase):
             b"502 proxy error: reply header too long",
         )
 
+    def test_forbidden(self) -> None:
+        self.assert_kind(ErrorKind.FORBIDDEN, b"403 forbidden name=a", b"403", b"forbidden")
+        self.assert_kind(ErrorKind.OTHER, b"forbidden name=a", b"Forbidden")
+
+    def test_name_in_the_error_of_a_pack(self) -> None:
+        self.assertEqual(denied_word(b"forbidden name=a%20b"), b"a%20b")
+        self.assertIsNone(denied_word(b"forbidden"))
+        self.assertEqual(forbidden_text(b"a%20b"), "forbidden name=a%20b")
+        self.assertEqual(forbidden_text(), "forbidden")
+
     def test_any_other_error(self) -> None:
         self.assert_kind(
             ErrorKind.OTHER,
             b"",
             b"400 missing file name",
             b"400 file not found",
-            b"403 forbidden",
             b"416 range size=5",
             b"500 internal error",
             b"299 nonsense",
