@@ -179,10 +179,7 @@ class _Probe:
     """
 
     log = Logger()
-    identity: str | None = None
     may_authenticate = False
-    # Of no connection: the PROXY header to the upstream is that of a connection without a client.
-    local_address: IAddress = UNIXAddress(None)
 
     def __init__(
         self, clock: IReactorTime, resources: Resources, ended: Callable[[], object]
@@ -190,7 +187,10 @@ class _Probe:
         self.nonce = secrets.token_hex(16).encode("ascii")
         self.started_at = clock.seconds()
         self.outbound = cast(Outbound, _Outbound())
-        self.client_address: Address = resources.address_of(UNIXAddress(None))
+        self.identity: str | None = None
+        # As of a client on a UNIX socket: a PROXY header to the upstream has no address then.
+        self.local_address: IAddress = UNIXAddress(None)
+        self.client_address: Address = resources.address_of(self.local_address)
         line = VIA + b" " + self.nonce
         self._resources = resources
         self._upstream = UpstreamFactory(self, resources, Command(VIA, self.nonce, line))

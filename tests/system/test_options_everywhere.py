@@ -20,7 +20,9 @@ from tests.support.manual import section
 
 TYPED = {
     *("N", "PATTERN", "RATE", "SECONDS", "DURATION", "TIME", "WORKER:SEQ", "WORD"),
-    ("CLIENT", "COMMAND", "WHEN"),
+    *("CLIENT", "WHEN"),
+    # Of one option with two values.
+    ("CLIENT", "COMMAND"),
     *("ADDRESS", "HOST:PORT", "HOST[:PORT]", "[ADDRESS:]PORT", "ENDPOINT"),
 }
 """Values that have no completion; the values of all other options are completed."""
