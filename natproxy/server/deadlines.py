@@ -56,15 +56,17 @@ class Deadlines:
             self._cancel_earlier(callback)
 
     def change(self, seconds: float) -> None:
-        """Change the time for the deadlines that are set from now on."""
+        """Change the time for the deadlines that are set from now on.
+
+        With 0, none may be set.
+        """
         if seconds == self.seconds:
             return
         self.seconds = seconds
         if self._due:
             self._earlier.append(self._due)
             self._due = {}
-        if self._timer is not None and seconds < self._timer.getTime() - self._clock.seconds():
-            # The next deadline may be due before those of the earlier length.
+        if self._timer is not None and 0 < seconds < self._timer.getTime() - self._clock.seconds():
             self._timer.reset(seconds)
 
     def cancel_timer(self) -> None:
@@ -105,5 +107,8 @@ class Deadlines:
         self._expiring = False
         soonest = self._soonest()
         if soonest:
-            due = next(iter(soonest.values()))
-            self._timer = self._clock.callLater(max(0.0, due - now), self._expire)
+            delay = max(0.0, next(iter(soonest.values())) - now)
+            if self._earlier and self.seconds:
+                # `set` relies on it: no deadline that is set meanwhile is due before the timer.
+                delay = min(delay, self.seconds)
+            self._timer = self._clock.callLater(delay, self._expire)

@@ -7,7 +7,6 @@ from argparse import ArgumentParser, Namespace
 
 from natproxy.cli.command import Command
 from natproxy.cli.options import CONFIG_FILE, add_control_options
-from natproxy.client.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,12 +47,11 @@ class Config(Command):
         file: str | None = arguments.config
         if arguments.action == "diff":
             return _diff(arguments, sessions)
-        for option in ("control", "name"):
-            if getattr(arguments, option) is not None:
-                raise UsageError(
-                    f"config {arguments.action}: --{option} selects the daemon of config diff;"
-                    " --daemon selects whose settings"
-                )
+        _refuse(
+            arguments,
+            ("control", "name"),
+            "selects the daemon of config diff; --daemon selects whose settings",
+        )
         if arguments.daemon is not None:
             selected: tuple[str, ...] = (arguments.daemon,)
         else:
@@ -68,18 +66,30 @@ class Config(Command):
         return 2 if errors else 0
 
 
+def _refuse(arguments: Namespace, options: tuple[str, ...], reason: str) -> None:
+    """Refuse options of another action.
+
+    :raises UsageError: if there is one.
+    """
+    for option in options:
+        if getattr(arguments, option) is not None:
+            from natproxy.client.errors import UsageError
+
+            raise UsageError(f"config {arguments.action}: --{option} {reason}")
+
+
 def _diff(arguments: Namespace, sessions: Sessions) -> int:
     """Write what a reload would change; return the exit status.
 
     :raises UsageError: if there is an option for settings that the daemon has not been started
         with.
     """
-    for option in ("config", "daemon"):
-        if getattr(arguments, option) is not None:
-            raise UsageError(
-                f"config diff: --{option} cannot be used: a daemon that runs reads the sources"
-                " that it was started with; --name selects the daemon"
-            )
+    _refuse(
+        arguments,
+        ("config", "daemon"),
+        "cannot be used: a daemon that runs reads the sources that it was started with;"
+        " --name selects the daemon",
+    )
     from natproxy.cli.translations.reload import reload
 
     return reload(arguments, sessions.complain, dry_run=True)

@@ -165,6 +165,25 @@ class DeadlinesTests(SynchronousTestCase):
         self.deadlines.cancel_timer()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_shorter_deadline_is_not_late_whenever_it_is_set(self) -> None:
+        before, after = Owner(self.clock), Owner(self.clock)
+        self.deadlines.set(before.expired)
+        self.deadlines.change(2)
+        self.clock.pump([1] * 3)
+        self.deadlines.cancel(before.expired)
+        self.deadlines.set(after.expired)
+        self.clock.pump([1] * 10)
+        self.assertEqual((before.expirations, after.expirations), ([], [5]))
+
+    def test_timer_does_not_run_on_end_while_there_is_no_time_out_any_more(self) -> None:
+        before = Owner(self.clock)
+        self.deadlines.set(before.expired)
+        self.deadlines.change(0)
+        (timer,) = self.clock.getDelayedCalls()
+        self.assertEqual(timer.getTime(), 10)
+        self.clock.advance(10)
+        self.assertEqual(before.expirations, [10])
+
     def test_timer_stays_while_only_an_earlier_deadline_is_pending(self) -> None:
         before = Owner(self.clock)
         self.deadlines.set(before.expired)
