@@ -29,8 +29,12 @@ Over two seconds, both together are 3 % of the bytes.
 LEAST = 1024
 """Bytes of a slice, at least."""
 
-MOST = 1 << 20
-"""Bytes of a slice, at most: as many as a relay moves at once."""
+MOST = 8 << 20
+"""Bytes of a slice, at most.
+
+A relay moves it in several turns. Each pause costs as much as moving a megabyte: the peers sleep,
+and are woken.
+"""
 
 MOST_OWED = 16 * 1024
 """Bytes that a connection may write before they are paid for, at most."""
