@@ -29,8 +29,12 @@ Over two seconds, both together are 3 % of the bytes.
 LEAST = 1024
 """Bytes of a slice, at least."""
 
-MOST = 1 << 20
-"""Bytes of a slice, at most: as many as a relay moves at once."""
+MOST = 8 << 20
+"""Bytes of a slice, at most.
+
+A relay moves it in several turns. Each pause costs as much as moving a megabyte: the peers sleep,
+and are woken.
+"""
 
 MOST_OWED = 16 * 1024
 """Bytes that a connection may write before they are paid for, at most."""
@@ -297,7 +301,7 @@ class Bandwidth:
         waiting = self._parked[payer]
         meter, resume = waiting.popitem(last=False)
         self._level = start
-        meter.granted, meter.waiting = self._grant(payer), False
+        meter.grant(self._grant(payer))
         if waiting:
             self._enter(payer)
         else:
@@ -313,22 +317,20 @@ class Meter:
     """The bytes that one connection may move; see `natproxy.relay.outbound.Meter`.
 
     :ivar granted: bytes that were granted and have not been moved.
+    :ivar budget: bytes that may be moved at once, those of the last grant. Of what is left of a
+        grant, no small piece is moved: the next grant pays for the rest.
     :ivar waiting: whether it waits for a grant.
     """
 
-    __slots__ = ("_bandwidth", "_owed", "_payer", "granted", "waiting")
+    __slots__ = ("_bandwidth", "_owed", "_payer", "budget", "granted", "waiting")
 
     def __init__(self, bandwidth: Bandwidth, payer: _Payer) -> None:
         self._bandwidth = bandwidth
         self._payer = payer
         self.granted = 0
         self.waiting = False
+        self.budget = MOST
         self._owed = 0
-
-    @property
-    def budget(self) -> int:
-        """Bytes that may be moved now."""
-        return self.granted or MOST
 
     def ready(self) -> bool:
         """Return whether bytes may be moved now; they have been granted then."""
@@ -337,11 +339,19 @@ class Meter:
         if self.waiting:
             return False
         if not self._bandwidth.limited:
+            self.budget = MOST
             return True
         if self._owed:
             self._settle()
-        self.granted = self._bandwidth.take(self._payer)
-        return self.granted > 0
+        granted = self._bandwidth.take(self._payer)
+        if granted:
+            self.grant(granted)
+        return granted > 0
+
+    def grant(self, size: int) -> None:
+        """Let bytes be moved that are paid for."""
+        self.granted = self.budget = size
+        self.waiting = False
 
     def wait(self, resume: Callable[[], object]) -> None:
         """Call back once when bytes have been granted."""

@@ -151,7 +151,7 @@ class SpliceRelay(SocketRelay):
             return
         if self._waiting is Waiting.SOURCE:
             self._mark.reached()
-        if self._waiting is not Waiting.PIPE and not self._socket.may_move(self._ready):
+        if self._waiting is not Waiting.PIPE and not self._socket.may_move(self._allowed):
             self._source.stop_waiting()
             self._receiver.stop_waiting()
             return
@@ -160,6 +160,14 @@ class SpliceRelay(SocketRelay):
             # A relay that is alone in line has its turn before the sockets are looked at again.
             self._source.stop_waiting()
             self._receiver.stop_waiting()
+
+    def _allowed(self) -> None:
+        """Wait for the socket again: the meter allows bytes. A source has many, by its mark."""
+        if self._waiting is Waiting.SOURCE:
+            self._mark.wait(self._body.remaining)
+            self._source.wait_readable()
+        else:
+            self._receiver.wait_writable()
 
     def _continue(self) -> None:
         """Wait for the source, or finish."""

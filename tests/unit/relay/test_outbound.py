@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import socket
 import struct
+from collections.abc import Callable
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IHalfCloseableDescriptor
@@ -308,3 +309,67 @@ class SocketOutboundTests(SynchronousTestCase):
             self.outbound.close()
             self.assertIsNone(self.wire.producer)
             self.assertTrue(self.wire.disconnecting)
+
+
+class PlayedMeter:
+    """A meter that a test controls.
+
+    :ivar charged: bytes so far.
+    :ivar waiting: called when bytes may be moved.
+    """
+
+    budget = 1000
+
+    def __init__(self) -> None:
+        self.allowed = False
+        self.charged = 0
+        self.waiting: list[Callable[[], object]] = []
+        self.cancelled = 0
+
+    def ready(self) -> bool:
+        return self.allowed
+
+    def wait(self, resume: Callable[[], object]) -> None:
+        self.waiting.append(resume)
+
+    def charge(self, size: int) -> None:
+        self.charged += size
+
+    def cancel(self) -> None:
+        self.cancelled += 1
+
+
+class MeterTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.wire = Wire(9000, 43210)
+        self.outbound = Outbound(self.wire, lambda: None)
+        self.meter = PlayedMeter()
+
+    def test_without_a_meter_everything_may_be_moved(self) -> None:
+        self.assertTrue(self.outbound.may_move(lambda: None))
+        self.outbound.body_ended()
+        self.assertEqual(self.outbound.budget, BUDGET)
+
+    def test_all_bytes_are_charged_once(self) -> None:
+        self.outbound.meter = self.meter
+        self.outbound.write(b"abc")
+        self.outbound.moved(5)
+        self.assertEqual(self.meter.charged, 8)
+
+    def test_relay_that_waits_is_called_back_once(self) -> None:
+        def resume() -> None:
+            return None
+
+        self.outbound.meter = self.meter
+        self.assertFalse(self.outbound.may_move(resume))
+        self.assertFalse(self.outbound.may_move(resume))
+        self.assertEqual((self.meter.waiting, self.outbound.held), ([resume], True))
+        self.meter.allowed = True
+        self.assertTrue(self.outbound.may_move(resume))
+        self.assertEqual((self.outbound.held, self.outbound.budget), (False, 1000))
+
+    def test_end_of_the_relay_ends_the_wait(self) -> None:
+        self.outbound.meter = self.meter
+        self.outbound.may_move(lambda: None)
+        self.outbound.body_ended()
+        self.assertEqual((self.outbound.held, self.meter.cancelled), (False, 1))
