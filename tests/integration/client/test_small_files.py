@@ -12,7 +12,7 @@ from unittest import mock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from natproxy.client import ConnectionBroken, LocalError, NotFound, Phase
+from natproxy.client import ConnectionBroken, LocalError, NotFound, Phase, UsageError
 from natproxy.client.rate import RateLimit
 from natproxy.client.retry import RetryPolicy
 from natproxy.client.transfer import publication, small_files, staging
@@ -204,6 +204,26 @@ class PackTests(SmallFilesCase):
         self.assertEqual(self.sync().downloaded, 12)
         self.assertEqual(self.verbs(), [b"GET", b"STAT"] * 12)
         self.assert_whole()
+
+    def test_server_without_packs_describes_files_first(self) -> None:
+        self.server.lacking.add(b"PACK")
+        self.server.put(b"large", bytes(MAX_PACKED + 1))
+        names = [*NAMES, b"nothing", b"0", b"large"]
+        requests = [DownloadRequest(name, self.path(name.replace(b"/", b"-"))) for name in names]
+        results = download_all(self.session, requests, DownloadOptions(), 4)
+        pipelined = [b"FEAT"] + [b"STAT"] * len(names) + [b"GET", b"STAT"] * len(NAMES)
+        self.assertEqual(self.verbs()[: len(pipelined)], pipelined)
+        kinds = [DownloadResult] * len(NAMES) + [NotFound, UsageError, DownloadResult]
+        self.assertEqual([type(each) for each in results], kinds)
+        self.assertEqual(len(self.content()), len(NAMES) + 1)
+
+    def test_server_without_packs_that_is_lost_describes_the_rest_one_by_one(self) -> None:
+        self.server.lacking.add(b"PACK")
+        self.server.fail(b"STAT", *[Fault()] * 3, Fault(cut=-1))
+        requests = [DownloadRequest(name, self.path(name.replace(b"/", b"-"))) for name in NAMES]
+        results = download_all(self.session, requests, DownloadOptions(), 4)
+        self.assertEqual([type(each) for each in results], [DownloadResult] * len(NAMES))
+        self.assertEqual(len(self.content()), len(NAMES))
 
     def test_rate_limit_holds(self) -> None:
         self.sync(DownloadOptions(Existing.UPDATE, limit=RateLimit(20.0)))
