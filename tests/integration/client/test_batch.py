@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 
 from natproxy.client import CannotConnect, Event, LocalError, NotFound, Phase
@@ -103,12 +104,15 @@ class BatchTests(ServedFilesCase):
     def test_interrupt_cancels_waiting_downloads(self) -> None:
         self.server.lacking.add(b"PACK")
         waiting = threading.Event()
+        main = threading.main_thread()
+        handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.addCleanup(signal.signal, signal.SIGINT, handler)
         self.server.fail(b"GET", Fault(silent=True, act=waiting.set))
 
         def press(event: Event) -> None:
             if event.phase is Phase.COMPLETE:
                 self.assertTrue(waiting.wait(10))
-                raise KeyboardInterrupt
+                signal.pthread_kill(main.ident or 0, signal.SIGINT)
 
         self.names = self.names[:2]
         with self.assertRaises(KeyboardInterrupt):
