@@ -60,9 +60,8 @@ def destinations(names: Sequence[bytes], output: str | None) -> list[DownloadReq
     if destination and len(names) > 1 and not destination.endswith(b"/"):
         if not os.path.isdir(destination):
             shown = printable(destination)
-            raise UsageError(
-                f"--output {shown}: not a directory, which several files need; {shown}/ creates it"
-            )
+            hint = "" if os.path.lexists(destination) else f"; {shown}/ creates it"
+            raise UsageError(f"--output {shown}: not a directory, which several files need{hint}")
         destination += b"/"
     wanted = [DownloadRequest(name, destination_path(name, destination)) for name in names]
     seen: dict[bytes, bytes] = {}

@@ -25,6 +25,7 @@ from natproxy.client.errors import (
     UsageError,
 )
 from natproxy.client.listing import MOST_ENTRIES
+from natproxy.client.requests import Stat
 from natproxy.client.transfer.batch import download_all, download_and_count
 from natproxy.client.transfer.listed import ListedDownloads
 from natproxy.client.transfer.mirror import MirrorRules, compare_pages, plan_for
@@ -134,7 +135,7 @@ class TreeDownloads:
         self._directories = [Directory(name, root) for name in inner]
         retry = retrier_of(arguments, session, sessions.complain)
         unknown = [name for name in names if name not in found]
-        replies = Replies(unknown, session.stat, retry, sessions.complain)
+        replies = Replies(unknown, session, Stat, session.stat, retry, sessions.complain)
         found.update(replies)
         self._status = replies.exit_status
         for request in destinations([name for name in names if name in found], output):

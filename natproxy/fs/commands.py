@@ -17,7 +17,7 @@ from natproxy.client.errors import (
     ClientError,
     NotFound,
     ServerError,
-    Unsupported,
+    Unavailable,
     UsageError,
 )
 from natproxy.client.listing import Listing, Page, require_inside
@@ -141,7 +141,7 @@ class Commands:
 
         :return: the bytes of each, or the exception with which that failed. `read` has to be used
             for a file that is not in it: the file is missing or large, or the server lacks the
-            verb.
+            verb or refuses the whole command.
         """
         by_name: dict[bytes, str] = {}
         for name in names:
@@ -159,7 +159,8 @@ class Commands:
         packs = self.run_at_once([partial(self._pack, group) for group in groups])
         for group, records in zip(groups, packs, strict=True):
             if isinstance(records, ClientError):
-                if not isinstance(records, Unsupported):
+                # An error reply to the whole command may not be that to a single file.
+                if isinstance(records, Unavailable) or not isinstance(records, ServerError):
                     found.update((by_name[n], os_error(records, by_name[n])) for n in group)
             elif isinstance(records, Exception):
                 found.update((by_name[each], records) for each in group)

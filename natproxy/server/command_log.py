@@ -16,7 +16,9 @@ from twisted.logger import Logger, LogLevel
 
 from natproxy.address import Address
 from natproxy.nat import Event, Failed, NATEntry, Outcome, Removed
-from natproxy.protocol import VERBS, Command, Naming, name_of, printable
+from natproxy.nat.rows import files_of
+from natproxy.protocol import VERBS, Command, name_of, printable
+from natproxy.records.packed import format_packed
 from natproxy.server.events import Finished
 
 _FILESERVER = "natproxy.fileserver.commands"
@@ -26,9 +28,6 @@ _proxy_log = Logger(namespace=_PROXY)
 
 LONGEST_CACHED = 256
 """Bytes of a command of which the words are cached."""
-
-# Before Python 3.12, looking up a member of an Enum class calls Python code.
-_SEVERAL = Naming.SEVERAL
 
 # There is an event for each command, and most clients send several.
 _text_of = lru_cache(maxsize=1024)(str)
@@ -242,7 +241,7 @@ class _Words(NamedTuple):
     :ivar name: of the file or directory, decoded; the first one of several.
     :ivar request: the verb with its arguments as sent; of several files, the first and the number
         of the others.
-    :ivar files: how many files it names, if it can name several; else 1.
+    :ivar files: how many files it names.
     """
 
     verb: str
@@ -259,11 +258,8 @@ def _words(shown: Command) -> _Words:
     row = VERBS.get(shown.verb)
     verb = printable(shown.verb, 80) if row is None else shown.verb.decode()
     name = printable(name_of(shown))
-    files = 1 if row is None or row.naming is not _SEVERAL else len(shown.name.split())
-    if files > 1:
-        arguments = f"{name} and {files - 1} {'other' if files == 2 else 'others'}"
-    else:
-        arguments = printable(shown.name)
+    files = files_of(shown)
+    arguments = format_packed(name, files) if files > 1 else printable(shown.name)
     return _Words(verb, name, f"{verb} {arguments}" if arguments else verb, files)
 
 

@@ -33,10 +33,11 @@ class Hash(Command):
         from natproxy.cli.context import retrier_of
         from natproxy.cli.records import Replies, digest_record, write_json, write_lines
         from natproxy.cli.targets import targets_of
+        from natproxy.client import requests
 
         session, names, _ = targets_of(arguments, sessions)
         retry = retrier_of(arguments, session, sessions.complain)
-        replies = Replies(names, session.hash, retry, sessions.complain)
+        replies = Replies(names, session, requests.Hash, session.hash, retry, sessions.complain)
         if arguments.json:
             write_json(digest_record(name, digest) for name, digest in replies)
         else:

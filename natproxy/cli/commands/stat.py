@@ -36,11 +36,12 @@ class Stat(Command):
         from natproxy.cli.context import retrier_of
         from natproxy.cli.records import Replies, record_of, time_text, write_json
         from natproxy.cli.targets import targets_of
+        from natproxy.client import requests
         from natproxy.protocol import ROOT, printable
 
         session, names, _ = targets_of(arguments, sessions, directories=True)
         retry = retrier_of(arguments, session, sessions.complain)
-        replies = Replies(names, session.stat, retry, sessions.complain)
+        replies = Replies(names, session, requests.Stat, session.stat, retry, sessions.complain)
         if arguments.json:
             write_json(record_of(name, metadata) for name, metadata in replies)
         else:

@@ -12,8 +12,6 @@ Each round trip counts on a long link: ``STAT`` for the comparison is sent toget
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
 from functools import partial
 
 from natproxy.client.blocking.session import Session
@@ -23,8 +21,6 @@ from natproxy.client.errors import (
     DigestMismatch,
     Interrupted,
     LocalError,
-    NotFound,
-    NotUnderstood,
     Unsupported,
     UsageError,
     download_error,
@@ -37,12 +33,9 @@ from natproxy.client.transfer.destination import (
     exists_error,
     same_size_and_time,
 )
-from natproxy.client.transfer.file_reply import FileReply, require_same
-from natproxy.client.transfer.parallel import run_parallel
 from natproxy.client.transfer.partial import ClaimLost, PartialDownload, has_partial
-from natproxy.client.transfer.record import Segment
+from natproxy.client.transfer.reception import Reception
 from natproxy.client.transfer.request import DownloadOptions, DownloadRequest, DownloadResult
-from natproxy.client.transfer.verification import Verification, changed_error
 from natproxy.client.transfer.version1 import save_body
 from natproxy.protocol import FILE, Metadata, printable
 
@@ -80,17 +73,10 @@ class Download:
         self._cancellation = cancellation or Cancellation()
         self._size: int | None = None
         self._done = 0
-        # The threads of several segments count received bytes.
-        self._lock = threading.Lock()
-        self._received = 0
         # Whether another process has claimed the partial download.
         self._claim_lost = False
         # ``None`` until it is opened.
         self._part: PartialDownload | None = None
-        # The reply to a first command, ``GET``, until its body is read.
-        self._opened: FileReply | None = None
-        # The metadata after the last byte, if they were received with it.
-        self._after: Metadata | None = None
         self._retry = Retrier(
             session.retry_context,
             self._options.retry_policy,
@@ -99,9 +85,10 @@ class Download:
             outage,
             ProgressRule(self._options.minimum_rate, session.timeout),
         )
-        self._verification = Verification(
-            session, self._name, self._retry, self._cancellation, self._report
+        self._reception = Reception(
+            session, self._name, self._options, self._retry, self._cancellation, self._report
         )
+        self._verification = self._reception.verification
 
     def run(self) -> DownloadResult:
         """Download the file.
@@ -142,9 +129,7 @@ class Download:
                     raise
                 return self._run_version_1()
             finally:
-                if self._opened is not None:
-                    self._opened.close()
-                    self._opened = None
+                self._reception.close()
         raise Changed(
             f"{reason}, {FRESH_STARTS} times; 'natproxy download' takes a file as it grows"
         )
@@ -153,7 +138,7 @@ class Download:
         # Metadata of the request may be outdated: `if-match` detects it, once.
         metadata, self._metadata = self._metadata, None
         if metadata is None and not self._is_comparable():
-            metadata = self._open()
+            metadata = self._reception.open()
         if metadata is None:
             metadata = self._retry(partial(self._session.stat, self._name))
         if metadata.type != FILE:
@@ -171,8 +156,8 @@ class Download:
             if self._options.verify:
                 self._receive_and_repair(part)
             else:
-                self._receive(part, part.segments)
-                self._confirm(metadata)
+                self._reception.receive(part, part.segments)
+                self._reception.confirm(metadata)
             # Another process may have saved the file meanwhile.
             if self._is_unchanged(metadata):
                 part.discard()
@@ -183,7 +168,7 @@ class Download:
                 if self._is_unchanged(metadata):
                     part.discard()
                     return self._unchanged(metadata)
-        return DownloadResult(self._path, metadata.size, self._received, unchanged=False)
+        return DownloadResult(self._path, metadata.size, self._reception.received, unchanged=False)
 
     def _is_comparable(self) -> bool:
         """Return whether the metadata decide which bytes are requested, if any."""
@@ -195,18 +180,6 @@ class Download:
             return self._file.stat() is not None
         except LocalError:
             return True
-
-    def _open(self) -> Metadata | None:
-        """Request the whole file; return its metadata, or ``None`` if ``STAT`` is needed first."""
-        confirming = not self._options.verify
-        try:
-            self._opened = self._retry(
-                lambda: FileReply(self._session, self._name, confirming=confirming)
-            )
-        except NotFound:
-            # The name may be that of a directory.
-            return None
-        return self._opened.metadata
 
     def _partial(self, metadata: Metadata) -> PartialDownload:
         return PartialDownload(
@@ -220,7 +193,7 @@ class Download:
         )
 
     def _unchanged(self, metadata: Metadata) -> DownloadResult:
-        return DownloadResult(self._path, metadata.size, self._received, unchanged=True)
+        return DownloadResult(self._path, metadata.size, self._reception.received, unchanged=True)
 
     def _is_unchanged(self, metadata: Metadata) -> bool:
         """Return whether an existing local file stays.
@@ -273,7 +246,7 @@ class Download:
         """
         segments = part.segments
         for repair in range(REPAIRS + 1):
-            digests = self._receive(part, segments)
+            digests = self._reception.receive(part, segments)
             damage = self._verification.damage_received(
                 part, segments, digests, self._options.segments
             )
@@ -294,87 +267,6 @@ class Download:
             f" after {REPAIRS} repairs; {kept}"
         )
 
-    def _receive(self, part: PartialDownload, segments: Sequence[Segment]) -> list[str]:
-        """Receive the missing bytes of segments; return their digests if they are verified."""
-        failed = threading.Event()
-        confirming = not self._options.verify and len(part.missing) == 1
-
-        def receive(segment: Segment) -> str:
-            try:
-                return self._receive_segment(part, segment, failed, confirming)
-            except BaseException:
-                failed.set()
-                raise
-
-        steps = [partial(receive, segment) for segment in segments]
-        return run_parallel(
-            steps, self._options.segments, self._cancellation, self._session.interrupt
-        )
-
-    def _receive_segment(
-        self,
-        part: PartialDownload,
-        segment: Segment,
-        failed: threading.Event,
-        confirming: bool,
-    ) -> str:
-        """Receive the missing bytes of a segment, unless another one fails; return its digest.
-
-        :param confirming: whether the file's metadata are requested with them.
-        """
-        digest = None
-        if self._options.verify:
-            digest = self._verification.digest_of(part, segment.start, segment.done)
-        buffer = memoryview(bytearray(min(self._options.chunk_size, segment.end - segment.start)))
-
-        def receive() -> None:
-            if segment.done == segment.end or failed.is_set():
-                return
-            with self._request(part, segment, confirming) as reply:
-                while not failed.is_set() and (size := reply.reply.receive_into(buffer)):
-                    part.write(segment, buffer[:size])
-                    if digest is not None:
-                        digest.update(buffer[:size])
-                    self._retry.received(size)
-                    self._count(size, part.kept)
-                if segment.done == segment.end:
-                    self._after = reply.metadata_after()
-            if segment.done < segment.end and not failed.is_set():
-                raise NotUnderstood(f"{self._session.server} sent less than it has")
-
-        self._retry(receive)
-        return "" if digest is None else digest.hexdigest()
-
-    def _request(self, part: PartialDownload, segment: Segment, confirming: bool) -> FileReply:
-        """Request the missing bytes of a segment, or return the reply that has them."""
-        opened, self._opened = self._opened, None
-        if opened is not None:
-            if (segment.done, segment.end) == (0, part.metadata.size):
-                return opened
-            opened.close()
-        size = segment.end - segment.done
-        return FileReply(
-            self._session,
-            self._name,
-            segment.done,
-            size,
-            part.metadata.etag,
-            confirming=confirming,
-        )
-
-    def _confirm(self, metadata: Metadata) -> None:
-        """Check that the file has not changed on the server.
-
-        :raises Changed: if it has.
-        """
-        now, self._after = self._after, None
-        try:
-            if now is None:
-                now = self._retry(partial(self._session.stat, self._name))
-        except NotFound as error:
-            raise changed_error(self._name) from error
-        require_same(self._name, metadata, now)
-
     def _run_version_1(self) -> DownloadResult:
         """Download the whole file by version 1 of the protocol, unverified."""
         if self._options.verify:
@@ -392,7 +284,7 @@ class Download:
                 return save_body(
                     reply,
                     self._file,
-                    self._count,
+                    self._reception.count,
                     self._report_saving,
                     self._options.existing.replaces,
                 )
@@ -405,7 +297,7 @@ class Download:
             if existing is None:
                 raise LocalError(self._path, error) from error
             return existing
-        return DownloadResult(self._path, size, self._received, unchanged=False)
+        return DownloadResult(self._path, size, self._reception.received, unchanged=False)
 
     def _existing_by_version_1(self) -> DownloadResult | None:
         """Return the result for an existing file that stays; ``None`` if it is to be replaced."""
@@ -414,15 +306,7 @@ class Download:
             return None
         if self._options.existing is Existing.REFUSE:
             raise exists_error(self._path, "it is there, and may differ")
-        return DownloadResult(self._path, found.st_size, self._received, unchanged=True)
-
-    def _count(self, size: int, done: int) -> None:
-        with self._lock:
-            self._received += size
-        self._report(Phase.RECEIVING, done)
-        self._cancellation.check()
-        if self._options.limit:
-            self._cancellation.sleep(self._options.limit.take(size))
+        return DownloadResult(self._path, found.st_size, self._reception.received, unchanged=True)
 
     def _report_saving(self, size: int) -> None:
         self._report(Phase.SAVING, size)

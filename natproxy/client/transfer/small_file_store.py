@@ -12,8 +12,14 @@ from natproxy.client.context import Closing
 from natproxy.client.errors import LocalError
 from natproxy.client.events import Event, Phase, Progress
 from natproxy.client.transfer.committer import Committer
-from natproxy.client.transfer.destination import Existing, exists_error, same_size_and_time
+from natproxy.client.transfer.destination import (
+    Existing,
+    LocalFile,
+    exists_error,
+    same_size_and_time,
+)
 from natproxy.client.transfer.group import Published, SmallFile
+from natproxy.client.transfer.partial import has_partial
 from natproxy.client.transfer.request import (
     DownloadOptions,
     DownloadRequest,
@@ -85,7 +91,7 @@ class SmallFileStore(Closing):
             return None
         existing = self._options.existing
         unlisted = metadata is None and existing is not Existing.REPLACE
-        if found is not None and (unlisted or self._options.verify):
+        if (found is not None and (unlisted or self._options.verify)) or _has_partial(request):
             self.left.append(numbered)
             return None
         if found is not None and metadata is not None:
@@ -162,3 +168,13 @@ class SmallFileStore(Closing):
     def _fail(self, numbered: Numbered, error: LocalError, size: int | None = None) -> None:
         self._progress(Event(numbered.request.name, Phase.FAILED, 0, size, str(error)))
         self._report(numbered, error)
+
+
+def _has_partial(request: DownloadRequest) -> bool:
+    """Return whether there is a partial download, which `Download` continues or removes.
+
+    Beside the files of a listed directory, `natproxy.client.transfer.leftovers` finds it.
+    """
+    if request.tree is not None and request.metadata is not None:
+        return False
+    return has_partial(LocalFile(request.path, request.tree, request.below))

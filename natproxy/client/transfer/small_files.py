@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from itertools import islice
 from typing import Any
 
 from natproxy.client.blocking.session import Session
@@ -154,6 +155,7 @@ class SmallFiles:
         elif self._options.verify:
             raise Unsupported("digests of files one by one")
         else:
+            self._source = self._described(self._source)
             self._receive_files()
 
     def _receive_packs(self) -> None:
@@ -264,6 +266,27 @@ class SmallFiles:
                     continue
                 self._store.write(wanted, metadata, data)
                 self._count(len(data), 1)
+
+    def _described(self, source: Iterator[Numbered]) -> Iterator[Numbered]:
+        """Yield requests with the metadata of the files, as far as these can be received."""
+        for numbered in source:
+            if numbered.request.metadata is not None:
+                yield numbered
+                continue
+            batch = [numbered, *islice(source, GETS_AHEAD - 1)]
+            wanted = [each.request.name for each in batch if each.request.metadata is None]
+            found: dict[bytes, Metadata] = {}
+            # A file that has none is left to `Download`. An exception would end the generator.
+            with (
+                suppress(ClientError),
+                closing(self._session.pipeline(map(Stat, wanted), GETS_AHEAD)) as replies,
+            ):
+                for name, (_, result) in zip(wanted, replies, strict=True):
+                    if isinstance(result, Metadata):
+                        found[name] = result
+            for number, request in batch:
+                metadata = request.metadata or found.get(request.name)
+                yield Numbered(number, request._replace(metadata=metadata))
 
     def _file_requests(self) -> Iterator[Request[Any]]:
         while (wanted := self._next(packed=False)) is not None:

@@ -74,7 +74,8 @@ class GetTests(DownloadCase):
         self.assert_fails(9, "get", "a", "-o", "file/a")
         for output in ("file", "x.txt"):
             error = self.assert_fails(2, "get", "a", "d/b", "-o", output)
-            self.assertIn(f"{output}/ creates it", error)
+            # A file with the name is in the way of the directory.
+            self.assertEqual(f"{output}/ creates it" in error, output != "file")
         self.assertEqual(self.files(), [b"file"])
 
     def test_empty_destination_is_not_the_root_directory(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 
 from natproxy.client import CannotConnect, Event, LocalError, NotFound, Phase
@@ -73,13 +74,17 @@ class BatchTests(ServedFilesCase):
 
     def test_jobs_run_at_the_same_time(self) -> None:
         self.server.lacking.add(b"PACK")
+        # Without packs, each file that is verified is downloaded alone.
+        options = DownloadOptions(verify=True)
         together = threading.Barrier(3, timeout=10)
         self.server.fail(b"GET", *[Fault(act=together.wait)] * 9)
-        results = download_all(self.session, self.requests(), DownloadOptions(), 3)
+        results = download_all(self.session, self.requests(), options, 3)
         self.assertEqual([type(result) for result in results], [DownloadResult] * 9)
 
     def test_interrupt_cancels_all_downloads_and_received_bytes_are_kept(self) -> None:
         self.server.lacking.add(b"PACK")
+        # Without packs, each file that is verified is downloaded alone.
+        options = DownloadOptions(verify=True)
 
         def press(event: Event) -> None:
             if event.phase is Phase.RECEIVING and event.name == b"1" and event.done:
@@ -87,8 +92,8 @@ class BatchTests(ServedFilesCase):
 
         for jobs in (1, 3):
             with self.assertRaises(KeyboardInterrupt):
-                download_all(self.session, self.requests(), DownloadOptions(), jobs, press)
-            results = download_all(self.session, self.requests(), DownloadOptions(), jobs)
+                download_all(self.session, self.requests(), options, jobs, press)
+            results = download_all(self.session, self.requests(), options, jobs)
             self.assertEqual([type(result) for result in results], [DownloadResult] * 9)
             if jobs == 1:
                 self.assertEqual(self.server.sent, 9 * len(b"0" + CONTENT))
@@ -97,15 +102,20 @@ class BatchTests(ServedFilesCase):
                 os.unlink(self.path(name))
 
     def test_interrupt_cancels_waiting_downloads(self) -> None:
+        self.server.lacking.add(b"PACK")
         waiting = threading.Event()
+        main = threading.main_thread()
+        handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.addCleanup(signal.signal, signal.SIGINT, handler)
         self.server.fail(b"GET", Fault(silent=True, act=waiting.set))
 
         def press(event: Event) -> None:
             if event.phase is Phase.COMPLETE:
-                waiting.wait(10)
-                raise KeyboardInterrupt
+                self.assertTrue(waiting.wait(10))
+                signal.pthread_kill(main.ident or 0, signal.SIGINT)
 
         self.names = self.names[:2]
         with self.assertRaises(KeyboardInterrupt):
-            download_all(self.session, self.requests(), DownloadOptions(), 2, press)
+            options = DownloadOptions(verify=True)
+            download_all(self.session, self.requests(), options, 2, press)
         self.assertFalse([t for t in threading.enumerate() if "ThreadPool" in t.name])

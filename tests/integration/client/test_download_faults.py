@@ -30,6 +30,7 @@ from natproxy.client.retry import RETRY_FOR, Cancellation, RetryPolicy
 from natproxy.client.transfer.destination import Existing
 from natproxy.client.transfer.download import Download
 from natproxy.client.transfer.partial import PartialDownload
+from natproxy.client.transfer.reception import Reception
 from natproxy.client.transfer.record import Segment
 from natproxy.client.transfer.request import DownloadOptions, DownloadRequest, DownloadResult
 from tests.support.downloads import NEW, OLD, ONCE, DownloadCase, at_most
@@ -248,14 +249,14 @@ class SegmentTests(DownloadCase):
         gone = Fault(reply=b"ERR 412 changed etag=x\n", act=waiting.wait)
         self.server.fail(b"GET", gone, *[Fault(act=waiting.wait)] * 3)
         self.server.fail(b"STAT", Fault(), Fault(reply=b"ERR 404 file not found\n"))
-        receive = Download._receive_segment
+        receive = Reception._receive_segment
         failed: list[threading.Event] = []
 
         def noted(
-            transfer: Download, part: PartialDownload, segment: Segment, event: Any, last: bool
+            reception: Reception, part: PartialDownload, segment: Segment, event: Any, last: bool
         ) -> str:
             failed.append(event)
-            return receive(transfer, part, segment, event, last)
+            return receive(reception, part, segment, event, last)
 
         def note(event: Event) -> None:
             if event.phase is Phase.RECEIVING and event.done:
@@ -265,7 +266,7 @@ class SegmentTests(DownloadCase):
             self.session, DownloadRequest(b"d/a", self.path(b"a")), self.options, note
         )
         with (
-            mock.patch.object(Download, "_receive_segment", noted),
+            mock.patch.object(Reception, "_receive_segment", noted),
             mock.patch("natproxy.client.transfer.request.CHUNK_SIZE", 1 << 16),
         ):
             self.assertRaises(NotFound, transfer.run)

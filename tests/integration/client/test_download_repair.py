@@ -74,7 +74,7 @@ class RepairingTests(RepairCase):
     def test_segments_are_repaired_separately(self) -> None:
         self.server.fail(b"GET", self.flipped(3000, start=0, end=5120))
         # The fault is for the first segment: parallel segments have no fixed order.
-        with mock.patch("natproxy.client.transfer.download.run_parallel", _one_by_one):
+        with mock.patch("natproxy.client.transfer.reception.run_parallel", _one_by_one):
             self.download(DownloadOptions(verify=True, segments=2))
         self.assertIn((2880, 320), self.ranges()[2:])
         self.assertLessEqual(len(self.ranges()), 4)
@@ -83,7 +83,7 @@ class RepairingTests(RepairCase):
     def test_damage_on_both_sides_of_a_boundary_between_segments(self) -> None:
         first = self.flipped(5119, start=0, end=5120)
         second = self.flipped(5120, start=5120)
-        with mock.patch("natproxy.client.transfer.download.run_parallel", _one_by_one):
+        with mock.patch("natproxy.client.transfer.reception.run_parallel", _one_by_one):
             self.server.fail(b"GET", first, second)
             self.download(DownloadOptions(verify=True, segments=2))
         self.assertEqual(self.ranges()[2:], [(4800, 320), (5120, 320)])

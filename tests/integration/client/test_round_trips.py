@@ -148,3 +148,22 @@ class CommandLineTests(RoundTripsCase):
             ["download", "a"],
         ):
             self.assert_round_trips(2, lambda: self.run_command(*arguments))  # noqa: B023
+
+    def test_further_names_take_one_together(self) -> None:
+        # 32 commands are sent ahead, and more when half of their replies have been received.
+        self.serve(Version2({b"f%d" % number: b"" for number in range(33)}))
+        names = [f"f{number}" for number in range(33)]
+        list_of_names = os.path.join(os.fsdecode(self.directory), "list")
+        with open(list_of_names, "w", encoding="ascii") as file:
+            file.write("\n".join(names))
+        saved = os.path.join(os.fsdecode(self.directory), "saved")
+        for arguments, number in (
+            (["stat", *names], 3),
+            (["hash", *names], 3),
+            # `PACK` follows the reply to `FEAT`.
+            (["get", "-q", "-i", list_of_names, "-o", f"{saved}/1/"], 3),
+            (["get", "-q", "-r", "-i", list_of_names, "-o", f"{saved}/2/"], 4),
+        ):
+            self.assert_round_trips(number, lambda: self.run_command(*arguments))  # noqa: B023
+        self.assertEqual(len(os.listdir(f"{saved}/1")), 33)
+        self.assertEqual(os.listdir(f"{saved}/1"), os.listdir(f"{saved}/2"))

@@ -12,12 +12,13 @@ from unittest import mock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from natproxy.client import LocalError, NotFound, Phase
+from natproxy.client import ConnectionBroken, LocalError, NotFound, Phase, UsageError
 from natproxy.client.rate import RateLimit
 from natproxy.client.retry import RetryPolicy
 from natproxy.client.transfer import publication, small_files, staging
 from natproxy.client.transfer.batch import Totals, download_all, download_and_count
 from natproxy.client.transfer.destination import Existing
+from natproxy.client.transfer.download import Download
 from natproxy.client.transfer.mirror import compare
 from natproxy.client.transfer.request import DownloadOptions, DownloadRequest, DownloadResult
 from natproxy.client.transfer.run_directory import is_run_directory
@@ -170,6 +171,29 @@ class PackTests(SmallFilesCase):
             (results[1]._replace(received=0, unchanged=True), b"mine"),
         )
 
+    def test_partial_download_is_continued(self) -> None:
+        for tree in (None, self.tree()):
+            names = [b"0/f00", b"0/f01", b"0/f02", b"0/f03"]
+            below = [b"%d/%b" % (tree is None, name) for name in names]
+            paths = [self.path(each) for each in below]
+            first = DownloadRequest(names[0], paths[0], None, tree, below[0])
+            # The connection is lost inside of the reply, and nothing is retried.
+            self.server.fail(b"GET", Fault(cut=5))
+            failed = DownloadOptions(retry_policy=RetryPolicy(0))
+            self.assertRaises(ConnectionBroken, Download(self.session, first, failed).run)
+            self.assertEqual(len(os.listdir(os.path.dirname(paths[0]))), 2)
+            requests = [
+                DownloadRequest(name, path, None, tree, each)
+                for name, path, each in zip(names, paths, below, strict=True)
+            ]
+            results = download_all(self.session, requests, DownloadOptions())
+            self.assertEqual([type(each) for each in results], [DownloadResult] * 4)
+            # The rest of the first one only.
+            self.assertEqual(results[0].received, len(b"content of " + names[0]) - 5)
+            self.assertEqual(
+                sorted(os.listdir(os.path.dirname(paths[0]))), [b"f00", b"f01", b"f02", b"f03"]
+            )
+
     def test_one_file_is_downloaded_alone(self) -> None:
         request = DownloadRequest(b"0/f00", self.path(b"x"))
         download_all(self.session, [request], DownloadOptions(), 4)
@@ -180,6 +204,26 @@ class PackTests(SmallFilesCase):
         self.assertEqual(self.sync().downloaded, 12)
         self.assertEqual(self.verbs(), [b"GET", b"STAT"] * 12)
         self.assert_whole()
+
+    def test_server_without_packs_describes_files_first(self) -> None:
+        self.server.lacking.add(b"PACK")
+        self.server.put(b"large", bytes(MAX_PACKED + 1))
+        names = [*NAMES, b"nothing", b"0", b"large"]
+        requests = [DownloadRequest(name, self.path(name.replace(b"/", b"-"))) for name in names]
+        results = download_all(self.session, requests, DownloadOptions(), 4)
+        pipelined = [b"FEAT"] + [b"STAT"] * len(names) + [b"GET", b"STAT"] * len(NAMES)
+        self.assertEqual(self.verbs()[: len(pipelined)], pipelined)
+        kinds = [DownloadResult] * len(NAMES) + [NotFound, UsageError, DownloadResult]
+        self.assertEqual([type(each) for each in results], kinds)
+        self.assertEqual(len(self.content()), len(NAMES) + 1)
+
+    def test_server_without_packs_that_is_lost_describes_the_rest_one_by_one(self) -> None:
+        self.server.lacking.add(b"PACK")
+        self.server.fail(b"STAT", *[Fault()] * 3, Fault(cut=-1))
+        requests = [DownloadRequest(name, self.path(name.replace(b"/", b"-"))) for name in NAMES]
+        results = download_all(self.session, requests, DownloadOptions(), 4)
+        self.assertEqual([type(each) for each in results], [DownloadResult] * len(NAMES))
+        self.assertEqual(len(self.content()), len(NAMES))
 
     def test_rate_limit_holds(self) -> None:
         self.sync(DownloadOptions(Existing.UPDATE, limit=RateLimit(20.0)))

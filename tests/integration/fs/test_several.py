@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from natproxy.client import Unavailable, Unsupported
+from natproxy.client import ServerError, Unavailable, Unsupported
+from natproxy.client.errors import error_of
 from natproxy.fs import NatproxyFileSystem
 from natproxy.protocol import MAX_PACKED
 from tests.support.filesystem_server import FileSystemServer
@@ -100,11 +101,17 @@ def test_parts_are_read_as_before(
     assert "PACK" not in server.verbs(before)
 
 
-def test_server_that_proves_to_lack_it_is_used_without_it(
-    fs: NatproxyFileSystem, directory: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "error", [Unsupported("no PACK"), error_of(b"403 forbidden"), error_of(b"400 line too long")]
+)
+def test_server_that_refuses_it_is_used_without_it(
+    fs: NatproxyFileSystem,
+    directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: ServerError,
 ) -> None:
     def fail(*_: object) -> None:
-        raise Unsupported("no PACK")
+        raise error
 
     monkeypatch.setattr(fs.session, "pack", fail)
     assert fs.cat("/many", recursive=True) == contents(directory)

@@ -235,6 +235,30 @@ class AheadTests(SynchronousTestCase):
         self.assertTrue(self.released.is_set())
         self.assertEqual(ahead.wait(), "result")
 
+    def test_it_is_done_when_the_step_has_ended(self) -> None:
+        ahead = Ahead(self.released.wait)
+        self.assertEqual((ahead.done, ahead.succeeded), (False, False))
+        self.released.set()
+        ahead.wait()
+        self.assertEqual((ahead.done, ahead.succeeded), (True, True))
+
+    def test_it_is_done_when_the_step_has_failed(self) -> None:
+        def fail() -> None:
+            self.released.wait()
+            raise ValueError("failed")
+
+        ahead = Ahead(fail)
+        self.assertFalse(ahead.done)
+        self.released.set()
+        self.assertRaises(ValueError, ahead.wait)
+        self.assertEqual((ahead.done, ahead.succeeded), (True, False))
+
+    def test_it_is_done_at_once_without_a_thread(self) -> None:
+        with mock.patch("threading.Thread.start", side_effect=RuntimeError("no more threads")):
+            ahead = Ahead(lambda: "result")
+        self.assertTrue(ahead.done)
+        self.assertEqual(ahead.wait(), "result")
+
 
 class WorkersTests(SynchronousTestCase):
     def setUp(self) -> None:

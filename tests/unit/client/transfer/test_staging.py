@@ -161,6 +161,33 @@ class NamesTests(StagingCase):
                 self.assertTrue(stage.fills(other))
         self.assertEqual(full, [False, False, False, True, True])
 
+    def test_group_is_smaller_while_none_is_committed(self) -> None:
+        self.patch(staging, "GROUP_FILES", 4)
+        self.patch(staging, "EARLY_FILES", 2)
+        stage = self.staging()
+        full = []
+        for name in (b"a/1", b"a/2", b"a/3", b"a/4", b"a/5", b"a/6", b"a/7"):
+            request = DownloadRequest(name, self.path(name), None, self.tree, name)
+            file = SmallFile(0, request, *os.path.split(name))
+            other = file._replace(directory=b"b")
+            full.append(
+                [stage.fills(each, idle) for each in (file, other) for idle in (False, True)]
+            )
+            stage.write(file, metadata_of(name), name)
+        self.assertEqual(
+            full,
+            [
+                # The same directory, busy and idle; another directory, likewise.
+                [False, False, False, False],
+                [False, False, False, False],
+                [False, False, False, True],
+                [False, False, False, True],
+                [False, False, True, True],
+                [False, False, True, True],
+                [True, True, True, True],
+            ],
+        )
+
     def test_directory_that_appears_meanwhile_is_merged(self) -> None:
         for atomic in (True, False):
             staging = self.staging(Existing.REFUSE)
