@@ -327,6 +327,11 @@ class NATTable:
         """
         return _entries_of(self._by_port.get(port, ()))
 
+    def is_local_end(self, address: Address) -> bool:
+        """Return whether an address is the proxy's end of an upstream connection."""
+        held = self._by_port.get(address.port)
+        return held is not None and any(entry.key.local == address for entry in _entries_of(held))
+
     def _delete(self, entry: NATEntry, outcome: Outcome, reason: str | None) -> None:
         key = entry.key
         if entry.state is EntryState.GONE:

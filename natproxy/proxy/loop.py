@@ -1,10 +1,11 @@
 """Whether the upstream of a proxy leads back to the proxy: directly, or through other proxies.
 
-In such a loop each command would become a new one, until descriptors are used up. So a proxy that
-has several commands like each other in flight sends a probe: ``VIA`` and a random number. Every
-proxy, also one of an older version, sends it on; a file server does not support it. If the probe
-comes back as a command of a client, there is a loop, and commands are refused until a later probe
-does not come back.
+In such a loop each command would become a new one, until descriptors are used up. A command that
+comes from the proxy's end of an upstream connection is refused at once. Behind other proxies it has
+another address. So a proxy that has many commands like each other in flight sends a probe: ``VIA``
+and a random number. Every proxy, also one of an older version, sends it on; a file server does not
+support it. If the probe comes back as a command of a client, there is a loop, and commands are
+refused until a later probe does not come back.
 """
 
 from __future__ import annotations
@@ -27,8 +28,11 @@ from natproxy.proxy.upstream import UpstreamFactory
 from natproxy.relay import Outbound
 from natproxy.server.state import Symbol, transition_table
 
-SEVERAL = 8
-"""Commands in flight from which on a loop is suspected."""
+SEVERAL = 64
+"""`LoopGuard.several` at first.
+
+A probe is a command too: it must not be frequent in a proxy that has many clients for one file.
+"""
 
 ALIKE = 4
 """Different lines among the last `SEVERAL` commands at most, if a loop is suspected."""
@@ -90,6 +94,7 @@ class LoopGuard:
     :param resources: of the proxy.
     :ivar state: see `State`.
     :ivar closed: whether commands are refused: see `refusal`.
+    :ivar several: commands in flight from which on a loop is suspected.
     """
 
     _log = Logger()
@@ -97,21 +102,23 @@ class LoopGuard:
     def __init__(self, clock: IReactorTime, resources: Resources) -> None:
         self.state = State.CLEAR
         self.closed = False
+        self.several = SEVERAL
         self._clock = clock
         self._resources = resources
-        self._threshold = SEVERAL
+        self._threshold = 0
         self._until = 0.0
+        self._reported = -INTERVAL
         self._probe: _Probe | None = None
 
     def client_connected(self) -> None:
         """Suspect a loop if enough commands are in flight that are alike, and send a probe."""
         table = self._resources.table
         in_flight = len(table)
-        if in_flight < SEVERAL or self.state is not State.CLEAR:
+        if in_flight < self.several or self.state is not State.CLEAR:
             return
         now = self._clock.seconds()
         if now >= self._until:
-            self._threshold = SEVERAL
+            self._threshold = self.several
         if in_flight < self._threshold:
             return
         # As many probes as the number of commands has doubled.
@@ -130,10 +137,7 @@ class LoopGuard:
         if probe is None or not is_loop_probe(command) or command.name != probe.nonce:
             return self.closed
         if not self.closed:
-            self._log.error(
-                "the upstream leads back to this proxy, so that commands are refused:"
-                " set --upstream to a file server, or to a proxy in front of one"
-            )
+            self._report()
         self.state = TRANSITIONS[self.state][Event.RETURNED]
         self.closed = True
         self._until = self._clock.seconds() + INTERVAL
@@ -145,6 +149,20 @@ class LoopGuard:
         if not waiting and self._clock.seconds() >= self._until:
             self._send_probe()
         return _REFUSAL
+
+    def refuse_own_connection(self) -> Verdict:
+        """Return the refusal of a command that has come from this proxy directly."""
+        now = self._clock.seconds()
+        if now >= self._reported + INTERVAL:
+            self._reported = now
+            self._report()
+        return _REFUSAL
+
+    def _report(self) -> None:
+        self._log.error(
+            "the upstream leads back to this proxy, so that commands are refused:"
+            " set --upstream to a file server, or to a proxy in front of one"
+        )
 
     def stop(self) -> None:
         """Cancel the probe that is under way: the daemon stops."""

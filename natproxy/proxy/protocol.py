@@ -48,8 +48,12 @@ class ProxyProtocol(CommandReceiver):
 
     def command_received(self, command: Command) -> None:
         """Open an upstream connection for the command, unless that leads back to the proxy."""
-        if (self._loops.closed or command.verb == VIA) and self._loops.refuses(command):
-            self._refuse_loop(command)
+        loops = self._loops
+        if (loops.closed or command.verb == VIA) and loops.refuses(command):
+            self._refuse_loop(command, loops.refusal())
+            return
+        if self._resources.table.is_local_end(self.client_address):
+            self._refuse_loop(command, loops.refuse_own_connection())
             return
         self._upstream = UpstreamFactory(self, self._resources, command)
         self._upstream.connect()
@@ -62,8 +66,7 @@ class ProxyProtocol(CommandReceiver):
         else:
             self._upstream.cancel(outcome)
 
-    def _refuse_loop(self, command: Command) -> None:
-        refusal = self._loops.refusal()
+    def _refuse_loop(self, command: Command, refusal: Verdict) -> None:
         line = error_line(refusal.text, refusal.code if command.coded else None)
         self.outbound.write(line)
         self.publish_refusal(command, refusal, len(line))

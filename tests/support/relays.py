@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
@@ -193,6 +194,8 @@ async def relaying(
         before = open_descriptors()
         running = Relaying(proxy_to(port, relays=relays, **options), 0, relays)
         running.server = server
+        # A probe would be a further connection to the upstream.
+        running.factory.loops.several = sys.maxsize
         async with _running(running, method, all_by_method):
             yield running
         assert not list(running.factory.table)

@@ -174,7 +174,7 @@ async def test_identity_of_the_client(directory: Path) -> None:
         peer.send(b"STAT public\n")
         assert await peer.takes(17) == b"ERR 403 forbidden\n"
         (connection,) = running.proxy.factory.connections
-        connection.set_identity("alice")  # type: ignore[attr-defined]
+        connection.identify("alice")
         peer.send(b"DOWNLOAD public\n")
         assert await peer.takes(10) == b"OK 5\nshown"
 

@@ -34,14 +34,14 @@ REPLIES = {
     b"GET a": b"OK 3 offset=0 size=3 etag=e mtime=1.0\nabc",
 }
 
-CALLS = 35
+CALLS = 36
 """Calls of Python functions from ``lineReceived`` to the removal, without a subscriber."""
 
 MODULES = 13
 """Modules of these functions. One is the transport, which replaces Twisted's; one has what the
 commands share, so that those of the upstream connection stay short."""
 
-LOGGED_CALLS = 41
+LOGGED_CALLS = 42
 """Calls with the log as a subscriber."""
 
 FILES = 31

@@ -87,7 +87,7 @@ async def test_each_limit_at_a_time_in_each_scope(key: str, scope: str) -> None:
         ):
             if scope == "identity":
                 for connection in proxy.connections:
-                    connection.set_identity("alice")  # type: ignore[attr-defined]
+                    connection.identify("alice")
             limit(proxy, **{scope: ScopeLimits(**{key: 1})}, max_delay=5.0)
             one.send(first)
             peer = await server.asked()
