@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from natproxy.daemon.config import DaemonConfig, fields_of, settings_of
+from natproxy.daemon.logfile import LEVELS
 from natproxy.server.threads import InThread
 from natproxy.settings import SettingError, shortened
 from natproxy.toml_values import to_toml
@@ -216,12 +217,16 @@ class Reloader:
                 tuple(change for one in prepared for change in one.restart),
             )
         if not dry_run:
-            # Before the effects: the level of the log may be one of them.
-            self._report(cause, result)
+            # At the lower one of both levels of the log, if the level changes.
+            lowered = any(map(_lowers_level, result.changed))
+            if not lowered:
+                self._report(cause, result)
             if not errors:
                 for settings, ready in zip(self.settings, prepared, strict=True):
                     settings.config = ready.config
                     self._apply(ready.effects)
+            if lowered:
+                self._report(cause, result)
         return result
 
     def _apply(self, effects: Iterable[Effect]) -> None:
@@ -250,6 +255,13 @@ class Reloader:
                 cause=cause,
                 restart="; ".join(one.text for one in result.restart),
             )
+
+
+def _lowers_level(change: Change) -> bool:
+    if not change.setting.endswith(".log-level"):
+        return False
+    # The names are in the order of what they show: errors only, up to everything.
+    return LEVELS.index(str(change.new)) > LEVELS.index(str(change.old))
 
 
 def _prepare(parts: Sequence[Part[Config]], config: Config) -> list[Effect]:

@@ -327,10 +327,17 @@ class NATTable:
         """
         return _entries_of(self._by_port.get(port, ()))
 
-    def is_local_end(self, address: Address) -> bool:
-        """Return whether an address is the proxy's end of an upstream connection."""
-        held = self._by_port.get(address.port)
-        return held is not None and any(entry.key.local == address for entry in _entries_of(held))
+    def is_upstream_connection(self, peer: Address, host: Callable[[], Address]) -> bool:
+        """Return whether an accepted connection is the other end of an upstream connection.
+
+        :param peer: the address of its other end.
+        :param host: returns its own address. A port may be that of several connections.
+        """
+        held = self._by_port.get(peer.port)
+        if held is None:
+            return False
+        key = TranslationKey(peer, host())
+        return any(entry.key == key for entry in _entries_of(held))
 
     def _delete(self, entry: NATEntry, outcome: Outcome, reason: str | None) -> None:
         key = entry.key

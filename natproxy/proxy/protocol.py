@@ -6,6 +6,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
 from natproxy.access import Verdict
+from natproxy.address import Address
 from natproxy.nat import Outcome
 from natproxy.protocol import PROXY_ERROR, VIA, Command, error_line
 from natproxy.proxy.loop import LoopGuard
@@ -41,6 +42,9 @@ class ProxyProtocol(CommandReceiver):
         address: IAddress = self.transport.getHost()
         return address
 
+    def _own_address(self) -> Address:
+        return self.factory.address_of(self.local_address)
+
     def connectionMade(self) -> None:
         """Wait for commands. A connection may be one that this proxy has made."""
         super().connectionMade()
@@ -52,7 +56,7 @@ class ProxyProtocol(CommandReceiver):
         if (loops.closed or command.verb == VIA) and loops.refuses(command):
             self._refuse_loop(command, loops.refusal())
             return
-        if self._resources.table.is_local_end(self.client_address):
+        if self._resources.table.is_upstream_connection(self.client_address, self._own_address):
             self._refuse_loop(command, loops.refuse_own_connection())
             return
         self._upstream = UpstreamFactory(self, self._resources, command)

@@ -247,6 +247,16 @@ class TableTests(TableCase):
         self.table.remove(entries[1], Outcome.COMPLETED)
         self.assertEqual(self.table.lookup(50_000), ())
 
+    def test_accepted_connection_is_an_upstream_connection_if_both_ends_are_equal(self) -> None:
+        local, upstream = KEYS[0]
+        self.assertFalse(self.table.is_upstream_connection(local, lambda: upstream))
+        self.register(KEYS[0])
+        self.assertTrue(self.table.is_upstream_connection(local, lambda: upstream))
+        # A port may be that of several connections, to several addresses.
+        self.assertFalse(self.table.is_upstream_connection(local, lambda: KEYS[1].upstream))
+        other = Address("10.0.0.2", local.port)
+        self.assertFalse(self.table.is_upstream_connection(other, lambda: upstream))
+
     def test_entries_are_read_oldest_first_also_where_a_port_is_shared(self) -> None:
         first, second, third = (self.register(KEYS[place]) for place in (0, 2, 1))
         self.assertEqual(list(self.table), [first, second, third])
