@@ -14,7 +14,6 @@ from natproxy.fileserver.listings import SharedListings
 from natproxy.fileserver.packs import CONCURRENT_PACKS, Packs
 from natproxy.fileserver.pages import CONCURRENT_PAGES, Pages
 from natproxy.fileserver.protocol import FileServerProtocol, Services
-from natproxy.fileserver.resets import ResetWatch
 from natproxy.relay import Relays
 from natproxy.server.admission import Admission
 from natproxy.server.command_log import log_finished
@@ -96,7 +95,6 @@ class FileServerFactory(CommandFactory):
             Pages(storage, in_thread, clock),
             Packs(storage, in_thread, clock),
             Digests(hash_in_thread or in_thread, clock),
-            ResetWatch(clock),
         )
         services = self.services
         self.executors = {

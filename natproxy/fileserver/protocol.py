@@ -17,7 +17,6 @@ from natproxy.fileserver.digests import Digests
 from natproxy.fileserver.listings import SharedListings
 from natproxy.fileserver.packs import Packs
 from natproxy.fileserver.pages import Pages
-from natproxy.fileserver.resets import ResetWatch
 from natproxy.metadata import Metadata
 from natproxy.nat import Outcome
 from natproxy.protocol import (
@@ -61,7 +60,6 @@ class Services:
     :ivar pages: replies to ``LS``.
     :ivar packs: replies to ``PACK``.
     :ivar digests: of files.
-    :ivar resets: watches clients that wait for a thread.
     """
 
     storage: Storage
@@ -70,7 +68,6 @@ class Services:
     pages: Pages
     packs: Packs
     digests: Digests
-    resets: ResetWatch
 
 
 class FileServerProtocol(CommandReceiver):
@@ -264,15 +261,12 @@ class FileServerProtocol(CommandReceiver):
 
         def fired(value: T | Failure) -> None:
             self._result = None
-            self._services.resets.unwatch(self)
             if not isinstance(value, Failure):
                 reply(value)
             elif not value.check(CancelledError):
                 failed(value)
 
         self._result = result
-        if not result.called:
-            self._services.resets.watch(self)
         result.addBoth(fired).addErrback(self.fail)
 
     def _failed(self, name: bytes, failure: Failure) -> None:

@@ -167,6 +167,12 @@ class CommandReceiver(IdentifiedReceiver):
 
     # Called by Twisted.
 
+    def pauseProducing(self) -> None:
+        """Pause reading; until it is resumed, the reactor does not report a reset."""
+        super().pauseProducing()
+        if self.state not in ENDING:
+            self.factory.resets.watch(self)
+
     def connectionMade(self) -> None:
         """Wait for commands, or refuse the client."""
         self.outbound = outbound_of(self.transport, self._outbound_changed)
@@ -197,8 +203,10 @@ class CommandReceiver(IdentifiedReceiver):
 
     def resumeProducing(self) -> None:
         """Parse the bytes that were kept; resume reading if work is left in this share."""
+        self.factory.resets.unwatch(self)
         self.parse_kept()
         if not self.paused and self.state not in ENDING:
+            # After a half-close, the transport reports the end again.
             self.transport.resumeProducing()
 
     def lineReceived(self, line: bytes) -> None:
@@ -221,8 +229,10 @@ class CommandReceiver(IdentifiedReceiver):
         self.input = INPUT_TRANSITIONS[self.input][InputEvent.END]
         if self.state in ENDING:
             self._close_transport()
-        else:
-            self._next()
+            return
+        self._next()
+        if self.state not in ENDING:
+            self.factory.resets.watch(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Cancel everything that was under way for this client."""

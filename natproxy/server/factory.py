@@ -25,6 +25,7 @@ from natproxy.server.authentication import Authenticator
 from natproxy.server.deadlines import Deadlines
 from natproxy.server.delays import Delays
 from natproxy.server.events import Finished
+from natproxy.server.resets import ResetWatch
 from natproxy.server.rotation import RoundRobin
 
 LINGER = 1.0
@@ -138,6 +139,7 @@ class CommandFactory(ServerFactory):
     :ivar counts: of the commands that gates have delayed and refused.
     :ivar connections: the open connections.
     :ivar rotation: the connections that have used up their share of a reactor turn.
+    :ivar resets: watches the connections from which nothing is read.
     :ivar authenticator: replies to ``AUTH``.
     :ivar subscribers: the callbacks of `subscribe`.
     :ivar refused_headers: connections refused for their PROXY header so far.
@@ -168,6 +170,7 @@ class CommandFactory(ServerFactory):
         self.counts = Counts(clock.seconds)
         self.connections: set[Connection] = set()
         self.rotation = RoundRobin(clock)
+        self.resets = ResetWatch(clock)
         self.subscribers: Subscribers[Finished] = Subscribers((Finished,))
         self.refused_headers = 0
         self._stand_in_ports = count(FIRST_STAND_IN_PORT)

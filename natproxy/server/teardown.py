@@ -141,6 +141,8 @@ class ClosingReceiver(SlicedLineReceiver):
             self.factory.rotation.leave(self)
         elif self.state is State.DELAYED:
             self.factory.delays.leave(self)
+        if self.paused or self.input is not Input.OPEN:
+            self.factory.resets.unwatch(self)
         self.discard_kept()
         self.state = TRANSITIONS[self.state][event]
 

@@ -9,16 +9,17 @@ from typing import Any
 
 from twisted.internet.error import ConnectionLost
 
-from natproxy.fileserver import pages, resets
+from natproxy.fileserver import pages
 from natproxy.fileserver.pages import (
     CONCURRENT_PAGES_OF_TREE,
     DEFAULT_LIMIT,
     MAX_LIMIT,
     PageReply,
 )
-from natproxy.fileserver.resets import POLL_INTERVAL
 from natproxy.metadata import Entry
 from natproxy.protocol import Page, format_entry
+from natproxy.server import resets
+from natproxy.server.resets import POLL_INTERVAL
 from natproxy.server.threads import WORK_TIMEOUT, WorkCancelled
 from tests.support.fileserver import Version2Case
 
@@ -155,6 +156,7 @@ class LsTests(Version2Case):
 
     def test_connection_that_was_reset_is_aborted_while_it_waits(self) -> None:
         self.send(b"LS\n")
+        self.protocol.readConnectionLost()
         self.clock.advance(POLL_INTERVAL)
         self.assertTrue(self.wire.open)
         self.patch(resets, "is_reset", lambda transport: transport is self.wire)

@@ -5,15 +5,26 @@ from __future__ import annotations
 import socket
 import struct
 from types import SimpleNamespace
+from typing import Any
 
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.fileserver import resets
-from natproxy.fileserver.resets import POLL_INTERVAL, ResetWatch, is_reset
 from natproxy.nat import Outcome
+from natproxy.server import resets
+from natproxy.server.resets import CHECKS, POLL_INTERVAL, ResetWatch, is_reset
+
+
+class Watched:
+    """A connection that is watched."""
+
+    def __init__(self, transport: object) -> None:
+        self.transport = transport
+
+    def abort(self, outcome: Outcome) -> None:
+        raise AssertionError("it is not reset")
 
 
 class WatchTests(SynchronousTestCase):
@@ -23,20 +34,41 @@ class WatchTests(SynchronousTestCase):
         clock = Clock()
         watch = ResetWatch(clock)
 
-        class Watched:
-            def __init__(self, transport: str) -> None:
-                self.transport = transport
-
+        class Replaced(Watched):
             def abort(self, outcome: Outcome) -> None:
                 watch.unwatch(self)
                 watch.watch(second)
 
-        first, second = Watched("first"), Watched("second")
+        first, second = Replaced("first"), Watched("second")
         self.patch(resets, "is_reset", lambda transport: transport == "first")
         watch.watch(first)
         clock.advance(POLL_INTERVAL)
         self.assertEqual(len(clock.getDelayedCalls()), 1)
         watch.unwatch(second)
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    def test_checks_of_one_turn_are_bounded(self) -> None:
+        checked: list[object] = []
+        scheduled: list[tuple[float, int]] = []
+
+        class Turns(Clock):
+            def callLater(self, when: float, *call: Any, **named: Any) -> Any:
+                scheduled.append((when, len(checked)))
+                return super().callLater(when, *call, **named)
+
+        clock = Turns()
+        watch = ResetWatch(clock)
+        self.patch(resets, "is_reset", checked.append)
+        watched = [Watched(number) for number in range(2 * CHECKS + 1)]
+        for connection in watched:
+            watch.watch(connection)
+        clock.advance(POLL_INTERVAL)
+        # The last turn of a round schedules the next round.
+        expected = [(0.0, CHECKS), (0.0, 2 * CHECKS), (POLL_INTERVAL, len(watched))]
+        self.assertEqual(scheduled, [(POLL_INTERVAL, 0), *expected])
+        self.assertEqual(checked, list(range(len(watched))))
+        for connection in watched:
+            watch.unwatch(connection)
         self.assertEqual(clock.getDelayedCalls(), [])
 
 
