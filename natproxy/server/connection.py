@@ -305,7 +305,7 @@ class CommandReceiver(IdentifiedReceiver):
                     # No subclass and no gate receives it, and nothing keeps its token.
                     self.command = command.shown
                     factory.authenticator.begin(self, command)
-                elif not gates or self._admit(command, gates):
+                elif (not gates and self._delayed_at == NEVER) or self._admit(command, gates):
                     self.command = command
                     self.command_received(command)
             except Exception:

@@ -7,7 +7,7 @@ however many connections each has.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from heapq import heappop, heappush
 from typing import NamedTuple, Protocol
 
@@ -64,9 +64,14 @@ class _Line:
     __slots__ = ("at_end", "due", "members")
 
     def __init__(self) -> None:
-        self.members: deque[tuple[Member, float]] = deque()
+        self.members: OrderedDict[Member, float] = OrderedDict()
         self.due = _NEVER
         self.at_end = False
+
+    @property
+    def first(self) -> Member:
+        """The connection that is tried next."""
+        return next(iter(self.members))
 
 
 class Delays:
@@ -111,9 +116,10 @@ class Delays:
             line = self._lines[place] = _Line()
         self._places[member] = place
         if line.members and member is not self._retrying:
-            line.members.append((member, until))
+            line.members[member] = until
             return
-        line.members.appendleft((member, until))
+        line.members[member] = until
+        line.members.move_to_end(member, last=False)
         line.at_end = at_end
         self._set(place, line, min(due, until))
         self._schedule()
@@ -124,8 +130,8 @@ class Delays:
         if place is None:
             return
         line = self._lines[place]
-        first = line.members[0][0] is member
-        line.members = deque(one for one in line.members if one[0] is not member)
+        first = line.first is member
+        del line.members[member]
         if not line.members:
             del self._lines[place]
         elif first:
@@ -137,6 +143,13 @@ class Delays:
         if self._lines and not self._waking:
             self._waking = len(self._lines)
             self._schedule()
+
+    def retry_all(self) -> None:
+        """Try the first one of each line, and then the others: what delays them has changed."""
+        now = self._clock.seconds()
+        for place, line in self._lines.items():
+            self._set(place, line, now)
+        self._schedule()
 
     def _set(self, place: Place, line: _Line, due: float) -> None:
         if line.due == due:
@@ -189,7 +202,7 @@ class Delays:
         self._schedule()
 
     def _retry_first(self, place: Place, line: _Line) -> None:
-        member, _ = line.members.popleft()
+        member, _ = line.members.popitem(last=False)
         del self._places[member]
         self._retrying = member
         try:
@@ -201,7 +214,7 @@ class Delays:
         if not line.members:
             if self._lines.get(place) is line:
                 del self._lines[place]
-        elif line.members[0][0] is not member:
+        elif line.first is not member:
             # It has begun or was refused: the next one is tried as soon as it may be.
             line.at_end = False
             self._set(place, line, self._clock.seconds())

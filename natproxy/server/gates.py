@@ -32,3 +32,4 @@ class LimitGate:
         limited = (client, identity, total) != (NO_LIMITS,) * 3
         factory.gates = (*others, self._limits) if limited else others
         factory.bandwidth = self._bandwidth if self._bandwidth.limited else None
+        factory.delays.retry_all()

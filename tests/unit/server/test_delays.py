@@ -74,6 +74,23 @@ class DelaysTests(SynchronousTestCase):
         self.assertEqual(self.taken(), ["b", "c"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_all_are_asked_when_what_delays_them_has_changed(self) -> None:
+        for host in ("10.0.0.1", "10.0.0.2"):
+            for number in range(2):
+                self.member(f"{host} {number}", host).join(4.0)
+        self.member("waits again", "10.0.0.3", 1.0).join(4.0)
+        self.member("waits for an end", "10.0.0.4").join(0.0)
+        self.clock.advance(1)
+        self.delays.retry_all()
+        for _ in range(3):
+            self.clock.advance(0)
+        self.assertEqual(len(self.taken()), 6)
+        self.assertEqual(len(self.delays), 1)
+        self.clock.advance(1)
+        self.assertEqual(self.taken(), ["waits again"])
+        self.delays.retry_all()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_each_host_has_a_line(self) -> None:
         for host in ("10.0.0.1", "10.0.0.2"):
             for number in range(3):

@@ -199,6 +199,26 @@ class DelayedTests(GateCase):
         self.wire.empty()
         self.assertEqual(self.protocol.begun, [b"one", b"two"])
 
+    def test_command_that_no_gate_delays_any_more_begins_at_once(self) -> None:
+        self.protocol.at_once = False
+        self.delay(4.0)
+        self.clock.advance(1)
+        self.factory.gates = ()
+        self.factory.delays.retry_all()
+        self.clock.advance(0)
+        self.assertEqual((self.protocol.begun, self.protocol.started_at), ([b"one"], 0.0))
+        # The time of that delay is not counted for a later command.
+        self.protocol.reply()
+        self.protocol.reply()
+        self.clock.advance(60)
+        self.factory.gates = (PlayedGate(limited(2.0)),)
+        self.wire.taken()
+        self.send(b"three\n")
+        self.assertIs(self.protocol.state, State.DELAYED)
+        self.clock.advance(2)
+        self.clock.advance(0)
+        self.assertEqual((self.protocol.begun[2:], self.protocol.started_at), ([b"three"], 61.0))
+
     def test_half_close_during_the_delay(self) -> None:
         self.delay(2.0)
         self.protocol.readConnectionLost()
