@@ -8,13 +8,14 @@ from typing import NamedTuple
 
 from natproxy.access.caller import Caller
 from natproxy.access.verdict import Verdict
+from natproxy.nat import Outcome
 
 CLIENTS = 256
 """Clients whose last refusals and delays are kept."""
 
 
 class Stopped(NamedTuple):
-    """The commands of one client that were delayed or refused.
+    """The commands of one client that were delayed or refused because of limits.
 
     :ivar host: see `natproxy.access.host_of`; empty for clients of a UNIX socket.
     :ivar identity: of the last command; ``None`` if it had none.
@@ -52,9 +53,10 @@ class Counts:
         self._note(verdict, client, 1, 0)
 
     def refuse(self, verdict: Verdict, client: Caller) -> None:
-        """Count a command that is refused."""
+        """Count a command that is refused; with its client, unless a rule denies it."""
         self.refused[verdict.reason] += 1
-        self._note(verdict, client, 0, 1)
+        if verdict.outcome is Outcome.LIMITED:
+            self._note(verdict, client, 0, 1)
 
     def clients(self) -> list[Stopped]:
         """Return the last clients that were stopped, up to `CLIENTS`; the most recent one first."""

@@ -17,7 +17,7 @@ from natproxy.client.errors import (
     Unsupported,
 )
 from natproxy.client.requests import Probe, Request, Steps
-from natproxy.protocol import END, MAX_LINE, Header, printable
+from natproxy.protocol import END, MAX_LINE, NEEDS_TLS, Header, printable
 
 LONGEST_FEAT = 1 << 20
 """Bytes that the reply to ``FEAT`` may have."""
@@ -283,10 +283,14 @@ def _replies_to_list() -> Steps[bool]:
 def _is_refusal_of_version_1(error: ClientError) -> bool:
     """Return whether an error reply to ``FEAT`` is that of a server of version 1.
 
-    An error with a code, and any error that the proxy reports, does not depend on the version.
+    An error with a code, any error that the proxy reports, and that of a port with TLS do not
+    depend on the version.
     """
     return (
-        isinstance(error, ServerError) and error.code is None and not isinstance(error, Unavailable)
+        isinstance(error, ServerError)
+        and error.code is None
+        and not isinstance(error, Unavailable)
+        and str(error) != NEEDS_TLS
     )
 
 

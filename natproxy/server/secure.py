@@ -7,12 +7,12 @@ from typing import Any, cast
 from twisted.internet.interfaces import IAddress, ITransport
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 
-from natproxy.protocol import error_line
+from natproxy.protocol import NEEDS_TLS, error_line
 
 HANDSHAKE = 22
 """The first byte of a connection with TLS: the type of the record with the ClientHello."""
 
-NEEDS_TLS = error_line("this port needs TLS: natproxys://, or --tls")
+_NEEDS_TLS = error_line(NEEDS_TLS)
 """The reply, without TLS, to a client that sends anything else."""
 
 
@@ -32,7 +32,7 @@ class SecureTransport(BufferingTLSTransport):
         else:
             self._refused = True
             plain = cast(ITransport, self.transport)
-            plain.write(NEEDS_TLS)
+            plain.write(_NEEDS_TLS)
             plain.loseConnection()
 
     def readConnectionLost(self) -> None:

@@ -56,14 +56,16 @@ class Config(Command):
     def run(self, arguments: Namespace, sessions: Sessions) -> int:
 
         file: str | None = arguments.config
+        if arguments.action != "check":
+            _refuse(arguments, {"decision": "--as"}, "is for config check")
         if arguments.action == "diff":
             return _diff(arguments, sessions)
         if arguments.decision is not None:
             return _decide(arguments, sessions)
-        _refuse(arguments, ("json",), "is for --as")
+        _refuse(arguments, {"json": "--json"}, "is for config check --as and for config diff")
         _refuse(
             arguments,
-            ("control", "name"),
+            {"control": "--control", "name": "--name"},
             "selects the daemon of config diff; --daemon selects whose settings",
         )
         if arguments.daemon is not None:
@@ -87,8 +89,6 @@ def _decide(arguments: Namespace, sessions: Sessions) -> int:
     """
     from natproxy.client.errors import UsageError
 
-    if arguments.action != "check":
-        raise UsageError(f"config {arguments.action}: --as is for config check")
     if arguments.daemon == CLIENT:
         raise UsageError("config check --as: the client has no rules; use --daemon=proxy")
     from natproxy.daemon.rule_report import report_decision
@@ -113,16 +113,17 @@ def _decide(arguments: Namespace, sessions: Sessions) -> int:
     return 0 if report.allowed else 1
 
 
-def _refuse(arguments: Namespace, options: tuple[str, ...], reason: str) -> None:
+def _refuse(arguments: Namespace, options: dict[str, str], reason: str) -> None:
     """Refuse options of another action.
 
+    :param options: by the names of their arguments.
     :raises UsageError: if there is one.
     """
-    for option in options:
-        if getattr(arguments, option) not in (None, False):
+    for argument, option in options.items():
+        if getattr(arguments, argument) not in (None, False):
             from natproxy.client.errors import UsageError
 
-            raise UsageError(f"config {arguments.action}: --{option} {reason}")
+            raise UsageError(f"config {arguments.action}: {option} {reason}")
 
 
 def _diff(arguments: Namespace, sessions: Sessions) -> int:
@@ -133,7 +134,7 @@ def _diff(arguments: Namespace, sessions: Sessions) -> int:
     """
     _refuse(
         arguments,
-        ("config", "daemon"),
+        {"config": "--config", "daemon": "--daemon"},
         "cannot be used: a daemon that runs reads the sources that it was started with;"
         " --name selects the daemon",
     )

@@ -158,6 +158,7 @@ class DecisionTests(ConfigCase):
         check = ("config", "check")
         for arguments in (
             ("config", "show", "--as", "client=10.0.0.5", "GET a"),
+            ("config", "diff", "--as", "client=10.0.0.5", "GET a"),
             (*check, "--as", "10.0.0.5", "GET a"),
             (*check, "--as", "client=example.org", "GET a"),
             (*check, "--as", "client=10.0.0.5,user=a", "GET a"),

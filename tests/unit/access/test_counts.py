@@ -29,20 +29,28 @@ class CountsTests(SynchronousTestCase):
 
     def test_by_client_the_last_one_first(self) -> None:
         self.counts.delay(limited(1.0), client(1))
-        self.counts.refuse(DENIED, client(2))
+        self.counts.refuse(limited(1.0), client(2))
         self.clock.advance(5)
-        self.counts.refuse(DENIED, client(1))
+        self.counts.refuse(limited(1.0), client(1))
         self.assertEqual(
             self.counts.clients(),
             [
-                Stopped("10.0.0.1", None, 1, 1, "rule 1", 5.0),
-                Stopped("10.0.0.2", None, 0, 1, "rule 1", 0.0),
+                Stopped("10.0.0.1", None, 1, 1, "client.commands", 5.0),
+                Stopped("10.0.0.2", None, 0, 1, "client.commands", 0.0),
             ],
+        )
+
+    def test_denied_command_is_not_counted_to_the_limits_of_its_client(self) -> None:
+        self.counts.delay(limited(1.0), client(1))
+        self.counts.refuse(DENIED, client(1))
+        self.counts.refuse(DENIED, client(2))
+        self.assertEqual(
+            self.counts.clients(), [Stopped("10.0.0.1", None, 1, 0, "client.commands", 0.0)]
         )
 
     def test_number_of_clients_is_bounded(self) -> None:
         for number in range(CLIENTS + 10):
-            self.counts.refuse(DENIED, client(number))
+            self.counts.refuse(limited(1.0), client(number))
         hosts = [one.host for one in self.counts.clients()]
         self.assertEqual(len(hosts), CLIENTS)
         self.assertNotIn("10.0.0.0", hosts)

@@ -30,7 +30,7 @@ from natproxy.client.version import (
     State,
     parse_features,
 )
-from natproxy.protocol import Framing, Header, Metadata
+from natproxy.protocol import NEEDS_TLS, Framing, Header, Metadata
 
 LISTED = None
 CLOSED = ClosedWithoutReply("closed")
@@ -78,6 +78,12 @@ class ProbeTests(NegotiationCase):
     def test_error_without_a_code_means_version_1(self) -> None:
         self.assert_probe(VERSION_1, (b"FEAT", ServerError("unknown command")))
         self.assertIs(self.negotiation.state, State.VERSION_1)
+
+    def test_port_with_tls_is_not_of_version_1(self) -> None:
+        error = ServerError(NEEDS_TLS)
+        steps = self.negotiation.probe()
+        self.assertRaises(ServerError, self.run_steps, steps, (b"FEAT", error))
+        self.assertIs(self.negotiation.state, State.UNKNOWN)
 
     def test_malformed_header_means_version_1(self) -> None:
         self.assert_probe(VERSION_1, (b"FEAT", NotUnderstood("hello")))
