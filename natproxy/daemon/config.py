@@ -21,7 +21,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 from natproxy.access.rules import AccessRule
 from natproxy.daemon.limits import LimitSettings, LimitTables
 from natproxy.daemon.logfile import KEPT, LEVEL, LEVELS, SIZE
-from natproxy.daemon.rules import AccessRules, Name, NetworkTexts
+from natproxy.daemon.rules import AccessRules, Name, NetworkTexts, Size
 from natproxy.settings import (
     DEFAULT,
     ENVIRONMENT,
@@ -101,6 +101,7 @@ class DaemonConfig:
     :ivar listen: endpoints to listen on, at least one.
     :ivar first_command_timeout: seconds until a connection that has sent no complete command
         is closed; 0 for no limit.
+    :ivar min_rate: bytes a second that a client must read of a reply; 0 for no limit.
     :ivar drain: seconds that commands in flight may take when the daemon stops.
     :ivar max_clients: clients at once; ``None`` for `natproxy.server.admission.CLIENTS`, or as
         many as there are descriptors for.
@@ -148,6 +149,11 @@ class DaemonConfig:
         30.0,
         Seconds(0),
         "Seconds until a connection that has sent no complete command is closed; 0: no limit.",
+    )
+    min_rate: int = setting(
+        0,
+        Size(),
+        "Bytes a second that a client must read of a reply, such as 4K, or it is cut off; 0: any.",
     )
     drain: float = setting(
         30.0, Seconds(0), "Seconds that commands in flight may take when the daemon stops."

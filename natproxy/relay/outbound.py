@@ -6,6 +6,7 @@ import fcntl
 import socket
 import struct
 import sys
+import termios
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
@@ -92,10 +93,11 @@ class Outbound:
         lowers it. What a relay copies comes in reads of up to `DIRECT` bytes, and is not divided.
     :ivar meter: limits what goes to the peer; ``None`` for no limit.
     :ivar held: whether a relay waits because of the meter.
+    :ivar sent: bytes that were written, or moved into the socket.
     :param changed: called after `paused` has changed and the relay has been paused or resumed.
     """
 
-    __slots__ = ("_changed", "_relay", "_transport", "budget", "held", "meter", "paused")
+    __slots__ = ("_changed", "_relay", "_transport", "budget", "held", "meter", "paused", "sent")
 
     def __init__(self, transport: Transport, changed: Callable[[], object]) -> None:
         self._transport = transport
@@ -105,18 +107,32 @@ class Outbound:
         self.budget = BUDGET
         self.meter: Meter | None = None
         self.held = False
+        self.sent = 0
         self._register()
 
     def write(self, data: bytes) -> None:
         """Send bytes to the peer."""
+        self.sent += len(data)
         if self.meter is not None:
             self.meter.charge(len(data))
         self._transport.write(data)
 
     def moved(self, size: int) -> None:
         """Count bytes that a relay has moved into the socket itself."""
+        self.sent += size
         if self.meter is not None:
             self.meter.charge(size)
+
+    def taken(self) -> int:
+        """Return how many bytes the peer has acknowledged, about: its kernel may hold some.
+
+        What the transport holds counts as taken; of TLS, the bytes are those before encryption.
+        """
+        try:
+            queued = fcntl.ioctl(self._transport.fileno(), termios.TIOCOUTQ, _NO_BYTES)
+        except (OSError, AttributeError, ValueError):
+            return self.sent
+        return self.sent - int.from_bytes(queued, sys.byteorder)
 
     def may_move(self, resume: Callable[[], object]) -> bool:
         """Return whether a relay may move bytes of a body now, up to `budget`.
@@ -223,6 +239,7 @@ class SocketOutbound(Outbound):
 
     def write(self, data: bytes) -> None:
         """Send bytes to the peer."""
+        self.sent += len(data)
         if self.meter is not None:
             self.meter.charge(len(data))
         if self._pending:

@@ -20,6 +20,7 @@ from natproxy.relay import outbound_of
 from natproxy.server.delays import Place
 from natproxy.server.identity import IdentifiedReceiver
 from natproxy.server.lines import SLICE
+from natproxy.server.minimum_rate import Reading
 from natproxy.server.rotation import BYTES_PER_UNIT, COMMAND_UNITS, QUEUE_LIMIT, SHARE
 from natproxy.server.state import (
     ENDING,
@@ -65,6 +66,9 @@ class CommandReceiver(IdentifiedReceiver):
     _passed_as: Caller
     _delayed_at = NEVER
     _metered_as: Caller | None = None
+    _reading: Reading | None = None
+    # `started_at`, when the idle time-out expired last and the connection was kept.
+    _expired_after: float | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,6 +93,11 @@ class CommandReceiver(IdentifiedReceiver):
         :param sent: bytes of the error that the client received.
         """
         raise NotImplementedError
+
+    @property
+    def replying(self) -> bool:
+        """Whether a command is under way."""
+        return self.command is not None
 
     # Called by subclasses.
 
@@ -241,6 +250,8 @@ class CommandReceiver(IdentifiedReceiver):
         factory.idle.cancel(self.idle_expired)
         factory.lingering.cancel(self.linger_expired)
         factory.first_commands.cancel(self.first_command_expired)
+        if self._reading is not None:
+            self._reading.stop()
         self._queue.clear()
         try:
             self._cancel_command(Outcome.CLIENT_GONE)
@@ -254,11 +265,21 @@ class CommandReceiver(IdentifiedReceiver):
         """Close an idle connection; abort one whose client does not read or that does not end."""
         if self.outbound.paused or self.state in ENDING:
             self.abort(Outcome.TIMEOUT)
-        elif self.state is _IDLE:
+        elif self.state is _IDLE or (
+            self.state is State.WAITING and self._expired_after == self.started_at
+        ):
             self._close(linger=False)
             self._start_linger_timer()
         else:
+            # What waits in the rotation may be a command; if there is none by the next time, the
+            # client sends blank lines only.
+            self._expired_after = self.started_at
             self._restart_idle_timer()
+
+    def reads_too_slowly(self) -> None:
+        """Abort the connection: its client has taken fewer bytes than the minimum rate."""
+        self.factory.log_slow_reader(self.log, self.client_address)
+        self.abort(Outcome.TIMEOUT)
 
     def first_command_expired(self) -> None:
         """Close the connection if it has not sent a complete command yet."""
@@ -366,6 +387,8 @@ class CommandReceiver(IdentifiedReceiver):
         self._restart_idle_timer()
         if not self.outbound.paused:
             self._next()
+        elif self.factory.minimum_rate.rate and (self._reading is None or self._reading.ended):
+            self._reading = self.factory.minimum_rate.watch(self)
 
     def _cancel_command(self, outcome: Outcome) -> None:
         if self.command is not None:

@@ -25,6 +25,7 @@ from natproxy.server.authentication import Authenticator
 from natproxy.server.deadlines import Deadlines
 from natproxy.server.delays import Delays
 from natproxy.server.events import Finished
+from natproxy.server.minimum_rate import MinimumRate
 from natproxy.server.resets import ResetWatch
 from natproxy.server.rotation import RoundRobin
 
@@ -128,6 +129,7 @@ class CommandFactory(ServerFactory):
     :ivar idle: idle time-outs.
     :ivar lingering: time-outs of clients to which everything was sent.
     :ivar first_commands: time-outs of clients that have not sent a command.
+    :ivar minimum_rate: the rate at which clients must read; none until it is set.
     :ivar deadlines: all of these; their timers are cancelled when no client is connected.
     :ivar gates: called in their order before each command; they may be replaced at any time, for
         the commands that begin later.
@@ -161,7 +163,13 @@ class CommandFactory(ServerFactory):
         self.idle = Deadlines(clock, idle_timeout)
         self.lingering = Deadlines(clock, LINGER)
         self.first_commands = Deadlines(clock, first_command_timeout)
-        self.deadlines = [self.idle, self.lingering, self.first_commands]
+        self.minimum_rate = MinimumRate(clock)
+        self.deadlines = [
+            self.idle,
+            self.lingering,
+            self.first_commands,
+            self.minimum_rate.looks,
+        ]
         self.gates: tuple[Gate, ...] = ()
         self.rules = RulesGate()
         self.trusted_proxies: Networks | None = None
@@ -177,6 +185,7 @@ class CommandFactory(ServerFactory):
         self._emptied: list[Deferred[None]] = []
         self._refusals = RefusalLog(clock.seconds)
         self._header_refusals = RefusalLog(clock.seconds)
+        self._slow_readers = HostRefusalLog(clock.seconds)
         self._token_refusals = HostRefusalLog(clock.seconds)
         self.authenticator = Authenticator(clock, self.log_token_refusal)
         self.deadlines.append(self.authenticator.delays)
@@ -240,6 +249,12 @@ class CommandFactory(ServerFactory):
         :param reason: without the token.
         """
         self._token_refusals.warn(log, client, "{client}: AUTH refused: {reason}", reason=reason)
+
+    def log_slow_reader(self, log: Logger, client: Address) -> None:
+        """Log that a client has read too slowly; see `HostRefusalLog`."""
+        rate = self.minimum_rate.rate
+        text = "{client} disconnected: it read fewer than {rate} bytes a second"
+        self._slow_readers.warn(log, client, text, rate=rate)
 
     def accept_tokens(self, tokens: Tokens, plain: bool) -> None:
         """Set which tokens are accepted from now on.

@@ -39,6 +39,17 @@ PORTS = 28_232
 """Ports of the kernel's range."""
 
 
+LIMITED = {
+    "client": "10.0.0.9",
+    "identity": None,
+    "delayed": 0,
+    "refused": 7,
+    "limit": "client.commands",
+    "age": 5.0,
+}
+"""A client that was over a limit."""
+
+
 class Held:
     """The client of an entry without a connection."""
 
@@ -77,7 +88,11 @@ def status_of(origin: Origin, kind: str, ring: EventRing | None) -> dict[str, An
         "ring": None if ring is None else {"first": ring.first, "next": ring.next},
         # As `Observation.status` has it: the page shows the range of ports, and their free ones.
         "commands": {"total": 12, "sent": 3000, "verbs": {"GET": {"completed": 12, "sent": 3000}}},
-        "counters": {"ports": {"total": PORTS, "free": PORTS - 1}, "connect": {"bounds": []}},
+        "counters": {
+            "ports": {"total": PORTS, "free": PORTS - 1},
+            "connect": {"bounds": []},
+            "limits": {"waiting": 2, "clients": [LIMITED, {**LIMITED, "client": "c", "age": 61}]},
+        },
     }
 
 

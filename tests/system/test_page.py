@@ -186,6 +186,8 @@ def test_rows_appear_and_go_without_reloading(
     expect(page.locator("#table-note")).to_have_text("No command is in flight.")
     expect(page.locator("#errors li").first).to_contain_text("client-gone")
     expect(page.locator("#clients tr").first).to_contain_text("127.0.0.2")
+    over = "Over a limit: 2 delayed now, 10.0.0.9 (client.commands)"
+    expect(page.locator("#limits")).to_have_text(over)
     page.get_by_role("button", name="Bytes").click()
     expect(page.locator("th[aria-sort=descending]")).to_have_text("Bytes")
 
@@ -466,6 +468,8 @@ def test_file_server_has_a_status_page(files: Path, open_page: Callable[..., Any
         expect(page.locator("#facts")).to_contain_text("boot")
         expect(page.locator("#facts dt", has_text="GET completed")).to_have_text("GET completed")
         expect(page.locator("#facts dt", has_text="ports free")).to_have_text("ports free")
+        limited = page.locator("#facts dt", has_text="limits clients").locator("+ dd")
+        expect(limited).to_contain_text("10.0.0.9 7 refused client.commands 5 s ago, c 7 refused")
         assert page.evaluate("document.documentElement.scrollWidth") == 400
         page.close()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from natproxy.cli.display.text import amount, counted, duration, speed
 from natproxy.cli.top.sampling import MOST_ENTRIES, Row
@@ -24,6 +25,10 @@ RESERVED = 5
 """Lines that are no rows: two at the top, the header, the message, the keys."""
 
 
+RECENT = 60
+"""Seconds for which a client that was over a limit is shown."""
+
+
 class Line(NamedTuple):
     """A line of the screen.
 
@@ -37,7 +42,10 @@ class Line(NamedTuple):
 def lines(top: Top, columns: int, height: int) -> list[Line]:
     """Return the lines of the screen, each with at most this many columns."""
     found = [Line(_title(top), "bold"), Line(_totals(top))]
-    most = max(1, height - RESERVED)
+    over = _over_limits(top)
+    if over:
+        found.append(Line(over, "yellow"))
+    most = max(1, height - RESERVED - bool(over))
     rows = _entries(top, columns, most) if top.group is None else _groups(top, columns, most)
     found += rows
     found += [Line("")] * (height - 2 - len(found))
@@ -81,6 +89,25 @@ def _totals(top: Top) -> str:
     if top.sample is not None and len(top.sample.table) >= MOST_ENTRIES:
         parts.append(f"the first {MOST_ENTRIES:,} only")
     return "  ".join(parts)
+
+
+def _over_limits(top: Top) -> str:
+    """Return which clients were over a limit lately, the last one first; empty if none was."""
+    limits = _member(_member({} if top.sample is None else top.sample.status, "counters"), "limits")
+    parts = []
+    if isinstance(limits.get("waiting"), int) and limits["waiting"]:
+        parts.append(f"{counted(limits['waiting'], 'command')} delayed")
+    clients = limits.get("clients")
+    for client in clients if isinstance(clients, list) else ():
+        age = client.get("age") if isinstance(client, Mapping) else None
+        if isinstance(age, (int, float)) and age < RECENT:
+            parts.append(f"{shown(client.get('client'))} ({shown(client.get('limit'))})")
+    return f"over limits: {'  '.join(parts)}" if parts else ""
+
+
+def _member(members: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = members.get(name)
+    return value if isinstance(value, Mapping) else {}
 
 
 def _order(top: Top) -> str:

@@ -3,6 +3,7 @@
 import { commandElement, element, formatAddress, formatBytes, formatCount, formatTime, shown } from "./format.js";
 
 const TOP = 10;
+const RECENT = 60; // seconds for which a client that was over a limit is shown
 const SUMS = ["commands", "bytes", "errors"];
 
 /** The clients with the most commands, bytes or errors of the last minute. */
@@ -83,4 +84,15 @@ export function showErrors(errors) {
     }),
   );
   document.getElementById("errors-note").hidden = errors.length > 0;
+}
+
+/** Show which clients were over a limit lately, as /v1/status has them, and how many commands are delayed. */
+export function showLimits(limits) {
+  const recent = (limits?.clients ?? []).filter(({ age }) => age < RECENT);
+  const parts = recent.map(({ client, limit }) => `${client} (${limit})`);
+  if (limits?.waiting > 0) parts.unshift(`${formatCount(limits.waiting)} delayed now`);
+  const target = document.getElementById("limits");
+  target.hidden = parts.length === 0;
+  const text = parts.length === 0 ? "" : shown(`Over a limit: ${parts.join(", ")}`);
+  if (target.textContent !== text) target.textContent = text;
 }

@@ -5,7 +5,7 @@ import { Charts } from "./charts.js";
 import { Connection } from "./connection.js";
 import { FilterBox } from "./filter.js";
 import { formatAge, formatBytes, formatCount, formatOffset, formatRate, shown } from "./format.js";
-import { TopClients, showErrors } from "./lists.js";
+import { TopClients, showErrors, showLimits } from "./lists.js";
 import { Stream } from "./stream.js";
 import { LIMIT, Table } from "./table.js";
 import { connectThemeSwitch } from "./theme_switch.js";
@@ -165,6 +165,7 @@ function showStatus(latest) {
   if (latest.upstream) details.push(`to ${[latest.upstream].flat().join(", ")}`);
   if (latest.journal?.error) details.push(`journal: ${latest.journal.error}`);
   setText("details", shown(details.join(" · ")));
+  showLimits(latest.counters?.limits);
 }
 
 function showNow(rates) {

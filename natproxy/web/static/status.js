@@ -13,6 +13,17 @@ let timer = null;
 let reading = false; // whether a reading is under way
 let boot = null;
 
+/** Return an element of a list as text: the values of an object, such as a client over a limit. */
+function text(value) {
+  if (value === null || typeof value !== "object") return String(value);
+  const members = Object.entries(value).filter(([, member]) => member !== null && member !== 0);
+  const texts = members.map(([name, member]) => {
+    if (name === "age") return `${formatAge(member)} ago`;
+    return typeof member === "number" ? `${formatCount(member)} ${name}` : member;
+  });
+  return texts.join(" ");
+}
+
 /**
  * Return the members of an object and of the objects in it, with their paths. Histograms are left
  * out, and so are counters below the top that are 0.
@@ -21,8 +32,9 @@ function* facts(members, prefix = "", depth = 0) {
   for (const [name, value] of Object.entries(members)) {
     if (value === null || (depth === 0 && IN_HEAD.has(name))) continue;
     const path = prefix + name.replaceAll("_", " ");
-    if (Array.isArray(value)) yield [path, value.join(", ")];
-    else if (typeof value === "object") {
+    if (Array.isArray(value)) {
+      if (value.length > 0) yield [path, value.map(text).join(", ")];
+    } else if (typeof value === "object") {
       // These three only group others.
       const plain = name === "verbs" || (depth === 0 && (name === "commands" || name === "counters"));
       if (!("bounds" in value)) yield* facts(value, plain ? prefix : `${path} `, depth + 1);

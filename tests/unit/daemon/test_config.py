@@ -83,7 +83,7 @@ class SourceTests(ConfigCase):
             "upstream-proxy-protocol = true\n"
             "connect-timeout = 5\nidle-timeout = 6\nfirst-command-timeout = 7.5\ndrain = 8\n"
             'relay = "copy"\nmax-clients = 9\nmax-clients-per-host = 10\n'
-            "max-delay = 16\nlimits.total.commands = 17\n"
+            'max-delay = 16\nmin-rate = "18K"\nlimits.total.commands = 17\n'
             'log = "a log"\nlog-level = "warn"\nlog-size = 11\nlog-keep = 12\naccess-log = "e"\n'
             'name = "a"\ncontrol = "b"\nweb = ["tcp:13"]\nweb-hosts = "c"\nident = "tcp:14"\n'
             'journal = "d"\njournal-keep = "15h"\njournal-max-size = "16M"\n'
@@ -107,6 +107,7 @@ class SourceTests(ConfigCase):
                 max_clients=9,
                 max_clients_per_host=10,
                 max_delay=16.0,
+                min_rate=18 << 10,
                 limits=LimitSettings(total=ScopeLimits(commands=17)),
                 log="a log",
                 log_level="warn",
@@ -143,6 +144,7 @@ class SourceTests(ConfigCase):
             "MAX_CLIENTS": "3",
             "MAX_CLIENTS_PER_HOST": "4",
             "MAX_DELAY": "9",
+            "MIN_RATE": "4K",
             "LOG": "-",
             "LOG_LEVEL": "debug",
             "LOG_SIZE": "0",
@@ -193,6 +195,7 @@ class SourceTests(ConfigCase):
             "trusted-proxies": ("10.0.0.1", "10.0.0.2", "10.0.0.3"),
             "journal-keep": ("1d", "2d", "3d"),
             "journal-max-size": ("1G", "2G", "3G"),
+            "min-rate": ("1K", "2K", "3K"),
             "auth-plain": ("true", "false", "true"),
         }
         for kind in (ProxyConfig, FileServerConfig):

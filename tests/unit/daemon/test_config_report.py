@@ -53,6 +53,7 @@ class ShowTests(ReportCase):
                 "# max-clients # not set: 10000",
                 "max-clients-per-host = 0 # default",
                 "max-delay = 5.0 # default",
+                "min-rate = 0 # default",
                 "# name # not set: after its kind and port",
                 'relay = "auto" # default',
                 "rules = [] # default",

@@ -66,6 +66,7 @@ BOTH: Effects = {
         lambda service: service.factory.trusted_proxies is not None,
         True,
     ),
+    "min_rate": ("4K", lambda service: service.factory.minimum_rate.rate, 4096),
     "relay": ("copy", lambda service: _method(_relays(service)), Method.COPY),
 }
 

@@ -203,11 +203,25 @@ class FloodTests(FloodCase):
         for call in self.clock.getDelayedCalls():
             # Time passes before the turn of the rotation.
             if call.getTime() == 0:
-                call.reset(5000)
-        self.clock.advance(4000)
+                call.reset(1000)
+        self.clock.advance(900)
         self.assertTrue(client.transport.open)
-        self.clock.advance(1001)
+        self.clock.advance(101)
         self.assertEqual(len(client.begun), 100)
+
+    def test_client_that_sends_only_blank_lines_is_closed(self) -> None:
+        client = self.clients[0]
+        client.dataReceived(b"x\n")
+        for seconds in range(0, 1500, 100):
+            if client.transport.open:
+                # As many as leave it waiting for its next turn.
+                client.dataReceived(b"\n" * 2000)
+            self.assertEqual(client.transport.open, seconds < 1200, seconds)
+            for call in self.clock.getDelayedCalls():
+                if call.getTime() <= self.clock.seconds():
+                    # Its turn is just after the time-out.
+                    call.reset(150)
+            self.clock.advance(100)
 
     def test_draining_client_that_continues_to_send_is_limited_too(self) -> None:
         client = self.clients[0]

@@ -104,6 +104,27 @@ class EntriesTests(TopCase):
         self.assertRegex(shown, r"\n +1 +40001 +10\.0\.0\.1:50001 +GET +images/1\.iso")
         self.assertTrue(shown.endswith("p pause"))
 
+    def test_clients_over_limits_are_shown(self) -> None:
+        self.assertNotIn("over limits", self.shown())
+        clients = [
+            {"client": "10.0.0.9", "limit": "client.commands", "age": 3.0},
+            {"client": "10.0.0.8", "limit": "total.commands", "age": 59.0},
+            {"client": "10.0.0.7", "limit": "total.commands", "age": 61.0},
+        ]
+        self.daemon.members["counters"] = {"limits": {"waiting": 2, "clients": clients}}
+        self.later()
+        expected = "over limits: 2 commands delayed  10.0.0.9 (client.commands)  10.0.0.8 (total."
+        self.assertIn(f"\n{expected}", self.shown())
+        self.assertNotIn("10.0.0.7", self.shown(200))
+        self.assertRegex(self.shown(), r"\n +1 +40001 +10\.0\.0\.1:50001 +GET +images/1\.iso")
+
+    def test_malformed_limits_are_not_shown(self) -> None:
+        malformed = (1, {"limits": []}, {"limits": {"clients": [3, {"age": None}], "waiting": "a"}})
+        for counters in malformed:
+            self.daemon.members["counters"] = counters
+            self.later()
+            self.assertNotIn("over limits", self.shown())
+
     def test_rates_are_those_between_samples(self) -> None:
         self.daemon.entries = [entry(1, bytes=3_000_000)]
         self.later(2.0)
