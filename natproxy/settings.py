@@ -152,11 +152,8 @@ class WholeNumber(Rule[int]):
 
     def check(self, value: object) -> int:
         """Return a whole number, if it is in the range; see `Rule`."""
-        if (
-            isinstance(value, int)
-            and not isinstance(value, bool)
-            and self.least <= value <= self.most
-        ):
+        # `True` is an `int` of Python.
+        if type(value) is int and self.least <= value <= self.most:
             return value
         large = isinstance(value, int) and value > self.most
         if self.most == 999_999_999 and not large:
@@ -324,9 +321,8 @@ def resolve(
         result = Found(setting.default, DEFAULT)
         candidates = []
         if table is not None and setting.key in table.values:
-            candidates.append(
-                Found(table.values[setting.key], Source(FILE, table.place(setting.key)))
-            )
+            place = table.place(setting.key)
+            candidates.append(Found(table.values[setting.key], Source(FILE, place)))
         if setting.key in options:
             candidates.append(_option(setting, options[setting.key]))
         elif setting.variable and (text := environment.get(setting.variable)):
@@ -377,8 +373,6 @@ def unknown_keys(table: Table, known: Collection[str]) -> Iterator[str]:
 
 def one_line(text: str) -> str:
     """Return a text with escapes for characters that are not printable, such as a line feed."""
-    if text.isprintable():
-        return text
     return "".join(
         one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
     )

@@ -8,10 +8,23 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from natproxy.access.caller import Caller
+from natproxy.access.decision import (
+    ALWAYS,
+    DEFAULT,
+    MALFORMED,
+    MALFORMED_NAME,
+    READERS,
+    UNKNOWN,
+    UNKNOWN_VERB,
+    Decide,
+    DecideName,
+    Decision,
+    names_in,
+)
 from natproxy.access.networks import Networks
 from natproxy.access.patterns import NamePattern, NamePatterns, plain_name
 from natproxy.access.verdict import PROCEED, Verdict, refuse
@@ -19,13 +32,10 @@ from natproxy.nat import Outcome
 from natproxy.pattern import STARS, expression_of
 from natproxy.protocol import (
     FORBIDDEN,
-    MAX_NAMES,
     ROOT,
     VERBS,
     Command,
     Naming,
-    WireError,
-    decode_name,
     encode_name,
     forbidden_text,
     is_loop_probe,
@@ -42,10 +52,6 @@ MOST_CALLERS = 1024
 
 MOST_PLANS = 256
 """Selections of rules whose expression is remembered."""
-
-DEFAULT = "default"
-UNKNOWN_VERB = "unknown-verb"
-MALFORMED_NAME = "malformed-name"
 
 _OTHER_VERB = b""
 """Stands for each verb that is not in `VERBS`."""
@@ -70,27 +76,6 @@ class AccessRule(NamedTuple):
     note: str = ""
 
 
-class Decision(NamedTuple):
-    """What the rules decide about a command.
-
-    :ivar decided_by: the number of the rule as text, counted from 1; or `DEFAULT`,
-        `UNKNOWN_VERB` or `MALFORMED_NAME`.
-    :ivar reason: the same for people, with the note of the rule.
-    :ivar name: the name that is denied, if it is one of several.
-    """
-
-    allowed: bool
-    decided_by: str
-    reason: str
-    name: bytes | None = None
-
-
-ALWAYS = Decision(True, "always", "always allowed")
-
-_UNKNOWN = Decision(False, UNKNOWN_VERB, "unknown verb, and a rule has names")
-_MALFORMED = Decision(False, MALFORMED_NAME, "the name cannot be compared with those of the rules")
-
-
 class _Compiled(NamedTuple):
     """A rule, and what is made of it once."""
 
@@ -112,10 +97,6 @@ class _Compiled(NamedTuple):
     def is_for(self, verb: bytes) -> bool:
         """Return whether it is about a verb."""
         return self.verbs is None or verb in self.verbs
-
-
-Decide = Callable[[Command], Decision]
-DecideName = Callable[[bytes], Decision]
 
 
 class Rules:
@@ -172,7 +153,7 @@ class Rules:
         if command.verb in ALWAYS_ALLOWED or command.verb not in VERBS:
             return []
         denied = self.decide(caller, command).name
-        name = denied if denied is not None else next(iter(_names_in(command)), b"")
+        name = denied if denied is not None else next(iter(names_in(command)), b"")
         plain = None if name is None else plain_name(name)
         lines = []
         for number, each in enumerate(self._compiled, 1):
@@ -222,7 +203,7 @@ class Rules:
 
     def _decide_unknown(self, selected: tuple[int, ...]) -> Decide:
         """Return what decides about verbs whose names cannot be found in their lines."""
-        decision = _UNKNOWN if self._names_ruled else self._last(selected)
+        decision = UNKNOWN if self._names_ruled else self._last(selected)
 
         def decide(command: Command) -> Decision:
             return ALWAYS if is_loop_probe(command) else decision
@@ -239,7 +220,7 @@ class Rules:
         if decide_name is None:
             decision = self._last(selected)
             return lambda command: decision
-        return _READERS[naming](decide_name)
+        return READERS[naming](decide_name)
 
     def _compile_plan(self, selected: tuple[int, ...]) -> DecideName | None:
         otherwise = self._last(selected)
@@ -257,7 +238,7 @@ class Rules:
         def decide_name(name: bytes) -> Decision:
             plain = plain_name(name)
             if plain is None:
-                return _MALFORMED
+                return MALFORMED
             found = first(plain)
             return otherwise if found is None else decisions[found]
 
@@ -296,91 +277,6 @@ class RulesGate:
 
 def _always(command: Command) -> Decision:
     return ALWAYS
-
-
-def _by_no_name(decide_name: DecideName) -> Decide:
-    """Decide about ``LIST``, which reads the served directory."""
-    decision = decide_name(b"")
-    return lambda command: decision
-
-
-def _by_rest(decide_name: DecideName) -> Decide:
-    def decide(command: Command) -> Decision:
-        name = command.name
-        decision = decide_name(name)
-        if decision.allowed and name[-1:].isspace():
-            # Another server may drop white space at the end of a line.
-            return decide_name(name.rstrip())
-        return decision
-
-    return decide
-
-
-def _by_word(decide_name: DecideName) -> Decide:
-    def decide(command: Command) -> Decision:
-        words = command.name.split(None, 1)
-        if not words:
-            return decide_name(b"")
-        try:
-            return decide_name(decode_name(words[0]))
-        except WireError:
-            return _MALFORMED
-
-    return decide
-
-
-def _by_optional_word(decide_name: DecideName) -> Decide:
-    by_word = _by_word(decide_name)
-
-    def decide(command: Command) -> Decision:
-        words = command.name.split(None, 1)
-        return decide_name(b"") if words and b"=" in words[0] else by_word(command)
-
-    return decide
-
-
-def _by_all_words(decide_name: DecideName) -> Decide:
-    def decide(command: Command) -> Decision:
-        words = command.name.split()
-        if not 0 < len(words) <= MAX_NAMES:
-            return _MALFORMED
-        for word in words:
-            try:
-                name = decode_name(word) if b"%" in word else word
-            except WireError:
-                return _MALFORMED
-            decision = decide_name(name)
-            if not decision.allowed:
-                return decision._replace(name=name)
-        return decision
-
-    return decide
-
-
-_READERS: dict[Naming, Callable[[DecideName], Decide]] = {
-    Naming.NONE: _by_no_name,
-    Naming.REST: _by_rest,
-    Naming.ENCODED: _by_word,
-    Naming.OPTIONAL: _by_optional_word,
-    Naming.SEVERAL: _by_all_words,
-}
-
-
-def _names_in(command: Command) -> list[bytes | None]:
-    """Return the names in a command; ``None`` for one that is malformed."""
-    naming = VERBS[command.verb].naming
-    words: list[bytes] = command.name.split()
-    if naming is Naming.REST:
-        return [command.name]
-    if naming is Naming.NONE or (naming is Naming.OPTIONAL and words and b"=" in words[0]):
-        return [b""]
-    names: list[bytes | None] = []
-    for word in words if naming is Naming.SEVERAL else words[:1]:
-        try:
-            names.append(decode_name(word))
-        except WireError:
-            names.append(None)
-    return names
 
 
 def _action(allow: bool) -> str:

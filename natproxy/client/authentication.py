@@ -68,6 +68,8 @@ class Token:
 class AuthExchange(Exchange):
     """The command ``AUTH``, which precedes the first command of a connection."""
 
+    introductory = True
+
     def __init__(self, token: Token) -> None:
         self.line = token.line
         self._name = b""
@@ -124,7 +126,7 @@ class Authentication:
             raise error
         self.supported = False
 
-    def replied(self, exchange: AuthExchange) -> None:
+    def replied(self, exchange: Exchange) -> None:
         """Note that the reply to ``AUTH`` is no error."""
         header = exchange.header
         # A server of version 1 may reply with any line.

@@ -259,6 +259,22 @@ def error_of(reply: bytes, name: bytes = b"") -> ServerError:
     return error
 
 
+def cannot_connect(
+    server: object, reason: object, kind: type[CannotConnect] = CannotConnect
+) -> CannotConnect:
+    """Return the error for a connection that cannot be made."""
+    return kind(f"cannot connect to {server}: {reason}", str(server))
+
+
+def timed_out(server: object, silence: float | None) -> ConnectionBroken:
+    """Return the error for a reply that took too long.
+
+    :param silence: seconds without a byte; ``None`` if the reply has begun, but took too long.
+    """
+    late = "did not reply in time" if silence is None else f"was silent for {silence:g} s"
+    return ConnectionBroken(f"{server} {late}")
+
+
 def download_error(error: ClientError, name: bytes, kept: int) -> ClientError:
     """Return a failure of a download, with a text for the user.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from natproxy.client.errors import NotUnderstood, UsageError, error_of
 from natproxy.protocol import (
     VERBS,
@@ -21,8 +23,11 @@ class Exchange:
     :param arguments: of the command; a verb of version 1 has the name only.
     :raises UsageError: if the command can't be sent: its name is too long, or version 1
         cannot represent it.
+    :cvar introductory: whether it precedes the commands of a connection.
     :ivar line: to send.
     """
+
+    introductory: ClassVar[bool] = False
 
     def __init__(self, word: bytes, arguments: Arguments | None = None) -> None:
         verb = VERBS[word]

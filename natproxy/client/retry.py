@@ -303,9 +303,7 @@ class Retrier:
         if not isinstance(error, CannotConnect):
             # Every other temporary failure happens on a connection.
             self._context.reached = True
-        elif not self._context.reached and not self._policy.wait:
-            return False
-        return True
+        return self._context.reached or self._policy.wait
 
     def delay_after(self, error: ClientError, failures: FailureCount) -> float:
         """Count a failure and return the seconds until the next attempt.

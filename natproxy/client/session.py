@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from natproxy.client.authentication import Token
 from natproxy.client.blocking.session import Session as CommandSession
 from natproxy.client.events import Progress, ignore_event
 from natproxy.client.requests import as_name
@@ -13,6 +12,7 @@ from natproxy.client.url import parse_server
 from natproxy.tls.options import TLSOptions
 
 if TYPE_CHECKING:
+    from natproxy.client.authentication import Token
     from natproxy.client.transfer.request import DownloadOptions
 
 

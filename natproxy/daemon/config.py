@@ -14,11 +14,18 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from natproxy.access.rules import AccessRule
+from natproxy.daemon.config_fields import (
+    fields_of,
+    key_of,
+    setting,
+    settings_of,
+    variable_of,
+)
 from natproxy.daemon.limits import LimitSettings, LimitTables
 from natproxy.daemon.logfile import KEPT, LEVEL, LEVELS, SIZE
 from natproxy.daemon.rules import AccessRules, Name, NetworkTexts, Size
@@ -27,9 +34,7 @@ from natproxy.settings import (
     ENVIRONMENT,
     Choice,
     Flag,
-    Rule,
     Seconds,
-    Setting,
     SettingError,
     Source,
     Table,
@@ -46,35 +51,6 @@ Config = TypeVar("Config", bound="DaemonConfig")
 
 TABLES = ("proxy", "fileserver")
 """The tables that a file may have."""
-
-
-def setting(
-    default: object,
-    rule: Rule[Any],
-    summary: str,
-    reloadable: bool = True,
-    shown: str = "",
-    table_only: bool = False,
-) -> Any:
-    """Return a field of a config.
-
-    :param rule: what the value must be.
-    :param summary: the help text of the option.
-    :param reloadable: whether a reload may change the value while the daemon runs.
-    :param shown: the default in words, if its value does not show it.
-    :param table_only: whether only a file has the value, as of
-        `natproxy.settings.Setting.table_only`.
-    """
-    return field(
-        default=default,
-        metadata={
-            "rule": rule,
-            "summary": summary,
-            "reloadable": reloadable,
-            "shown": shown,
-            "table_only": table_only,
-        },
-    )
 
 
 class Loaded(NamedTuple):
@@ -370,43 +346,6 @@ def without_options(config: Config) -> Config:
         if one.variable and config.source(one.field) == DEFAULT
     }
     return dataclasses.replace(config, sources={**config.sources, **variables})
-
-
-def fields_of(
-    config: type[DaemonConfig], table_only: bool | None = None
-) -> Iterator[dataclasses.Field[Any]]:
-    """Yield the fields of a config that are settings, sorted by name.
-
-    :param table_only: yield only those that only a file has, or only the others; all by default.
-    """
-    for one in sorted(dataclasses.fields(config), key=lambda one: one.name):
-        if "rule" in one.metadata and table_only in (None, one.metadata["table_only"]):
-            yield one
-
-
-def settings_of(config: type[DaemonConfig]) -> list[Setting]:
-    """Return the settings of a config: key, rule, variable and default of each."""
-    return [
-        Setting(
-            key_of(one.name),
-            one.metadata["rule"],
-            "" if one.metadata["table_only"] else variable_of(config, one.name),
-            one.default,
-            one.metadata["shown"].replace("`", ""),
-            one.metadata["table_only"],
-        )
-        for one in fields_of(config)
-    ]
-
-
-def key_of(name: str) -> str:
-    """Return the key of a field in a file; that of its option, without the hyphens before it."""
-    return name.replace("_", "-")
-
-
-def variable_of(config: type[DaemonConfig], name: str) -> str:
-    """Return the environment variable of a field, or of the option ``config``."""
-    return f"NATPROXY_{config.table}_{name}".upper()
 
 
 def read_table(path: str, name: str, directory: str = "") -> tuple[Table | None, list[str]]:

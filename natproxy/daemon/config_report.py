@@ -9,7 +9,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from natproxy.daemon.config import DaemonConfig, settings_of
+from natproxy.daemon.config import DaemonConfig
+from natproxy.daemon.config_fields import settings_of
 from natproxy.daemon.endpoints import listening_endpoints, upstream_endpoint
 from natproxy.daemon.fileserver import open_directory
 from natproxy.daemon.fileserver_config import FileServerConfig

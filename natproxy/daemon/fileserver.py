@@ -14,7 +14,7 @@ from natproxy.daemon.clock import use_monotonic_time
 from natproxy.daemon.descriptors import attainable, file_server_capacity, observers_for
 from natproxy.daemon.endpoints import listening_endpoints
 from natproxy.daemon.fileserver_config import FileServerConfig
-from natproxy.daemon.observation import FileServerObservation
+from natproxy.daemon.fileserver_observation import FileServerObservation
 from natproxy.daemon.options import DaemonOptions, parameters_of
 from natproxy.daemon.parts import (
     prepare_certificates,

@@ -48,9 +48,7 @@ from natproxy.daemon.places import (
 )
 from natproxy.daemon.reload import Effect
 from natproxy.daemon.service import DrainingService, Phase, StartupError, open_ports
-from natproxy.fileserver.factory import FileServerFactory
 from natproxy.metrics.daemon import DaemonMetrics
-from natproxy.metrics.fileserver import FileServerMetrics
 from natproxy.records.places import NONE
 from natproxy.records.record import Origin, format_time, microseconds_of
 from natproxy.server.access_log import AccessLog
@@ -375,30 +373,3 @@ class Observation(ABC):
         self._lock = lock
         self._identity = identity_of(path)
         self.control = path
-
-
-class FileServerObservation(Observation):
-    """Control socket, web endpoints and metrics of a file server."""
-
-    shown_kind = "fileserver"
-
-    def open_files(self) -> None:
-        """Do nothing: there is no journal."""
-
-    def log_ends(self, log: AccessLog | CommandLines) -> None:
-        """Pass each command that ends to a log of lines."""
-        self._factory.subscribe(log.finished)
-
-    def stop_events(self) -> None:
-        """Make no events of commands any more."""
-        self._factory.stop_logging()
-
-    def make_metrics(self) -> DaemonMetrics:
-        """Return the metrics of the file server."""
-        return FileServerMetrics(self._factory, self.origin)
-
-    @property
-    def _factory(self) -> FileServerFactory:
-        factory = self.daemon.factory
-        assert isinstance(factory, FileServerFactory)
-        return factory

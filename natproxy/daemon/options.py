@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from twisted.python import usage
 
-from natproxy.daemon.config import DaemonConfig, fields_of, key_of, variable_of
+from natproxy.daemon.config import DaemonConfig
+from natproxy.daemon.config_fields import fields_of, key_of, variable_of
 from natproxy.daemon.log_options import LogChoice, check_access_log, choose_log
 from natproxy.daemon.service import startup_errors
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from natproxy.daemon.config import DaemonConfig, setting
+from natproxy.daemon.config import DaemonConfig
+from natproxy.daemon.config_fields import setting
 from natproxy.daemon.rules import Size, TimeSpan
 from natproxy.settings import Choice, Flag, Seconds, Text, WholeNumber
 

@@ -17,7 +17,8 @@ from twisted.internet.defer import TimeoutError as TooSlow
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from natproxy.daemon.config import DaemonConfig, fields_of, settings_of
+from natproxy.daemon.config import DaemonConfig
+from natproxy.daemon.config_fields import fields_of, settings_of
 from natproxy.daemon.logfile import LEVELS
 from natproxy.server.threads import InThread
 from natproxy.settings import SettingError, shortened

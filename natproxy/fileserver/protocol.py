@@ -17,7 +17,6 @@ from natproxy.fileserver.digests import Digests
 from natproxy.fileserver.listings import SharedListings
 from natproxy.fileserver.packs import Packs
 from natproxy.fileserver.pages import Pages
-from natproxy.metadata import Metadata
 from natproxy.nat import Outcome
 from natproxy.protocol import (
     AUTH,
@@ -40,6 +39,7 @@ from natproxy.protocol import (
     parse_arguments,
     parse_names,
     printable,
+    range_of,
 )
 from natproxy.relay import DIRECT, FileJob, PeerGone, Relay, Relays
 from natproxy.server.connection import CommandReceiver
@@ -245,7 +245,7 @@ class FileServerProtocol(CommandReceiver):
         """
         file = self._open(arguments.name)
         try:
-            return file, _range_of(file.metadata, arguments)
+            return file, range_of(file.metadata, arguments)
         except Exception:
             file.close()
             raise
@@ -385,21 +385,6 @@ _METHODS: dict[bytes, Callable[[FileServerProtocol, Command], None]] = {
     # `CommandReceiver` replies to it.
     if word != AUTH
 }
-
-
-def _range_of(metadata: Metadata, arguments: Arguments) -> Range:
-    """Return the range of a file that a command names, cut at the file's end.
-
-    :raises Refusal: with code 412 if the file has another etag, with 416 if the range
-        begins after the end.
-    """
-    if arguments.if_match not in (None, metadata.etag):
-        raise Refusal(errors.CHANGED, f"changed etag={metadata.etag}")
-    if arguments.offset > metadata.size:
-        raise Refusal(errors.RANGE_NOT_SATISFIABLE, f"range size={metadata.size}")
-    rest = metadata.size - arguments.offset
-    length = rest if arguments.length is None else min(arguments.length, rest)
-    return Range(length, arguments.offset, metadata)
 
 
 def _shown(name: bytes) -> str:

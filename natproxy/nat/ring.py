@@ -253,23 +253,9 @@ class EventRing:
         reason: str | None,
         serial: int | None,
     ) -> None:
-        self._add(
-            (
-                self._next,
-                event,
-                serial,
-                microseconds_of(time),
-                None,
-                None,
-                None,
-                None,
-                None,
-                reason,
-                0.0,
-                uid,
-                pid,
-            )
-        )
+        micros = microseconds_of(time)
+        unknown = (None, None, None, None, None)
+        self._add((self._next, event, serial, micros, *unknown, reason, 0.0, uid, pid))
 
     def _earlier_row(self, entry: NATEntry, wall: float, now: float) -> Row:
         """Return the row of an entry that was registered before the ring existed."""

@@ -40,8 +40,6 @@ class NotInTable(Exception):
 
 _NOT_RECORDED = "cannot record an event"
 
-_serial_of = attrgetter("serial")
-
 
 class Recorder(Protocol):
     """What is called with the entries themselves, before the subscribers: the ring of events.
@@ -108,7 +106,7 @@ class NATTable:
             # No entry is a tuple then.
             return iter(list(self._by_port.values()))  # type: ignore[arg-type]
         entries = [entry for held in self._by_port.values() for entry in _entries_of(held)]
-        entries.sort(key=_serial_of)
+        entries.sort(key=attrgetter("serial"))
         return iter(entries)
 
     def subscribe(

@@ -80,6 +80,7 @@ from natproxy.protocol.metadata import (
     parse_metadata,
     parse_page,
     parse_range,
+    range_of,
 )
 from natproxy.protocol.packs import (
     LARGEST_PACK,
@@ -218,6 +219,7 @@ __all__ = [
     "parse_range",
     "parse_token",
     "printable",
+    "range_of",
     "relayed_abilities",
     "retry_after",
 ]

@@ -7,7 +7,8 @@ from functools import cache
 from typing import NamedTuple
 
 from natproxy.metadata import DIRECTORY, FILE, UNREAD_METADATA, Entry, Metadata
-from natproxy.protocol.arguments import MAX_SIZE, decode_name, encode_name
+from natproxy.protocol.arguments import MAX_SIZE, Arguments, decode_name, encode_name
+from natproxy.protocol.errors import CHANGED, RANGE_NOT_SATISFIABLE, Refusal
 from natproxy.protocol.replies import Lines
 from natproxy.protocol.text import WireError, printable
 
@@ -71,6 +72,21 @@ def format_metadata(metadata: Metadata) -> bytes:
     """Return the words that follow ``OK`` in the reply to a ``STAT``."""
     kind, size, mtime_ns, etag = metadata
     return f"type={kind} size={size} mtime={_mtime(mtime_ns)} etag={etag}".encode("ascii")
+
+
+def range_of(metadata: Metadata, arguments: Arguments) -> Range:
+    """Return the range of a file that a command names, cut at the file's end.
+
+    :raises Refusal: with code 412 if the file has another etag, with 416 if the range
+        begins after the end.
+    """
+    if arguments.if_match not in (None, metadata.etag):
+        raise Refusal(CHANGED, f"changed etag={metadata.etag}")
+    if arguments.offset > metadata.size:
+        raise Refusal(RANGE_NOT_SATISFIABLE, f"range size={metadata.size}")
+    rest = metadata.size - arguments.offset
+    length = rest if arguments.length is None else min(arguments.length, rest)
+    return Range(length, arguments.offset, metadata)
 
 
 def format_range(part: Range) -> bytes:

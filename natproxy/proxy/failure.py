@@ -1,4 +1,4 @@
-"""Why an upstream connection could not be made, as it is reported to the client."""
+"""Why an upstream connection could not be made, or was lost, as it is reported to the client."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from twisted.internet import error
 from twisted.python.failure import Failure
 
 from natproxy.nat import Outcome
-from natproxy.protocol import BAD_GATEWAY, GATEWAY_TIMEOUT, UNAVAILABLE
+from natproxy.protocol import (
+    BAD_GATEWAY,
+    EMPTY_RESPONSE,
+    GATEWAY_TIMEOUT,
+    PROXY_ERROR,
+    UNAVAILABLE,
+)
 from natproxy.tls.failure import refusal_of
 
 
@@ -60,3 +66,20 @@ def explain(failure: Failure, timeout: float) -> ConnectFailure:
     if message:
         return ConnectFailure(Outcome.ERROR, UNAVAILABLE, message)
     return ConnectFailure(Outcome.ERROR, BAD_GATEWAY, "cannot connect to the server")
+
+
+def explain_loss(failure: Failure, unverified: bool, begun: bool) -> str:
+    """Return the message for a client whose reply was not complete when its upstream was lost.
+
+    :param unverified: whether the handshake of TLS was not complete.
+    :param begun: whether a part of the reply had been received.
+    """
+    refused = refusal_of(failure.value)
+    if refused is not None:
+        return PROXY_ERROR + NO_TLS + refused
+    if unverified:
+        return f"{PROXY_ERROR}{NO_TLS}it closed the connection in the handshake"
+    if begun:
+        return f"{PROXY_ERROR}the server closed the connection inside its reply"
+    # It can mean a server of version 1.
+    return EMPTY_RESPONSE

@@ -14,7 +14,6 @@ from natproxy.address import Address
 from natproxy.nat import NATEntry, Outcome, TranslationExists, TranslationKey
 from natproxy.protocol import (
     BAD_GATEWAY,
-    EMPTY_RESPONSE,
     GATEWAY_TIMEOUT,
     MAX_LINE,
     PROXY_ERROR,
@@ -32,22 +31,13 @@ from natproxy.protocol import (
     parse_header,
     printable,
 )
-from natproxy.proxy.failure import NO_TLS, explain
+from natproxy.proxy.failure import explain, explain_loss
 from natproxy.proxy.header import NO_HEADER_EXPECTED, is_reply_to_header, with_header
 from natproxy.proxy.interfaces import Client
 from natproxy.proxy.resources import Resources
 from natproxy.proxy.state import TRANSITIONS, Event, State
 from natproxy.proxy.transport import UpstreamTransport
-from natproxy.relay import (
-    PeerGone,
-    SocketJob,
-    SocketRelay,
-    Transport,
-    send_at_once,
-)
-from natproxy.tls.failure import refusal_of
-
-_BROKEN_OFF = PROXY_ERROR + "the server closed the connection inside its reply"
+from natproxy.relay import PeerGone, SocketJob, SocketRelay, Transport, send_at_once
 
 # Looking up a member of an Enum class is slow before Python 3.12.
 _WAITING, _HEADER, _BODY, _CLOSED = State.WAITING, State.HEADER, State.BODY, State.CLOSED
@@ -111,16 +101,9 @@ class UpstreamFactory(ClientFactory):
         self.client.reply_finished()
 
     def _publish_failure(self, outcome: Outcome, sent: int, reason: str | None = None) -> None:
-        client = self.client
-        self.resources.table.fail(
-            client.client_address,
-            self.command,
-            client.started_at,
-            outcome,
-            sent,
-            reason,
-            client.identity,
-        )
+        client, table = self.client, self.resources.table
+        address, began = client.client_address, client.started_at
+        table.fail(address, self.command, began, outcome, sent, reason, client.identity)
 
 
 @implementer(IHandshakeListener)
@@ -236,13 +219,8 @@ class UpstreamProtocol(Protocol):
                     "the upstream {upstream} was lost before its reply to {client}: {reason}",
                     reason=reason.getErrorMessage(),
                 )
-            # An empty response can mean a server of version 1; a part of a reply cannot.
-            text = EMPTY_RESPONSE if state is State.WAITING else _BROKEN_OFF
-            refused = refusal_of(reason.value)
-            if refused is not None:
-                text = PROXY_ERROR + NO_TLS + refused
-            elif not self._verified and ISSLTransport.providedBy(self.transport):
-                text = PROXY_ERROR + NO_TLS + "it closed the connection in the handshake"
+            unverified = not self._verified and ISSLTransport.providedBy(self.transport)
+            text = explain_loss(reason, unverified, begun=state is not State.WAITING)
             self._fail(Outcome.UPSTREAM_GONE, text, BAD_GATEWAY)
 
     # What the table, the deadlines and the relay call.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from natproxy.daemon.config import setting
+from natproxy.daemon.config_fields import setting
 from natproxy.daemon.proxy_config import ProxyConfig
 from natproxy.settings import Choice, Rule, Table, unknown_keys
 

@@ -18,7 +18,7 @@ from twisted.internet.testing import MemoryReactorClock
 
 from natproxy.daemon import fileserver
 from natproxy.daemon import proxy as proxy_plugin
-from natproxy.daemon.config import fields_of, key_of, variable_of
+from natproxy.daemon.config_fields import fields_of, key_of, variable_of
 from tests.support.paths import ROOT
 from tests.support.terminal import Terminal
 

@@ -8,47 +8,46 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import ClassVar
+from contextlib import contextmanager
+from typing import ClassVar, Protocol
 
 from natproxy.address import Address
-from natproxy.client.authentication import Authentication, AuthExchange
+from natproxy.client.blocking.channel import Channel
 from natproxy.client.blocking.reply import Reply
-from natproxy.client.blocking.route import (
-    IDLE_LIMIT,
-    Attempts,
-    Route,
-    connect_seconds,
-    limit_receive_buffer,
-    reset_at_close,
-)
-from natproxy.client.context import Closing
+from natproxy.client.blocking.route import IDLE_LIMIT, Route, reset_at_close
 from natproxy.client.errors import (
-    CannotConnect,
-    ClientError,
     ClosedWithoutReply,
     ConnectionBroken,
-    Interrupted,
     NotUnderstood,
     ServerError,
+    timed_out,
 )
 from natproxy.client.exchange import Exchange
-from natproxy.kernel.keepalive import probe_idle
 from natproxy.protocol import Arguments, WireError
 
 CHUNK = 256 * 1024
 """Bytes that are received at once, unless the caller provides a buffer."""
 
 
-Introduce = Callable[["Connection", Authentication], AuthExchange | None]
-"""See `natproxy.client.blocking.introduction`."""
+class Introduction(Protocol):
+    """What precedes the commands of a connection: see `natproxy.client.blocking.introduction`."""
+
+    def begin(self, connection: Connection) -> tuple[Exchange, ...]:
+        """Return what is to be sent before the first command of a new connection.
+
+        The connection may be another one afterwards: a server of version 1 may close it.
+
+        :raises ClientError: if no command may be sent; the connection is closed then.
+        """
+
+    def receive(self, connection: Connection, exchange: Exchange) -> None:
+        """Receive the reply to an exchange that `begin` has returned.
+
+        :raises ClientError: if no reply to a command may be received.
+        """
 
 
-def _no_introduction(connection: Connection, authentication: Authentication) -> None:
-    """Return nothing: a connection alone has no session."""
-
-
-class Connection(Closing):
+class Connection(Channel):
     """Sends commands to one server; their replies are received in the same order.
 
     A peer of version 1 may close after one reply: the next command then reconnects. Commands
@@ -64,8 +63,8 @@ class Connection(Closing):
     :ivar deadline: the time, by ``time.monotonic``, at which every wait ends; ``None`` for none.
     :ivar interrupted: whether `interrupt` has been called; the connection is then useless.
     :ivar connected: whether it has ever been connected.
-    :ivar authentication: how the session's token is sent; ``None`` if it has none.
-    :ivar introduce: returns what is to be sent before the first command, if there is a token.
+    :ivar introduction: sends the session's token; ``None`` if it has none.
+    :ivar reply_begun: whether any byte of the current exchange's reply has been received.
     :ivar understood: verbs whose reply has been received since the last connect: the peer finds
         its end. `natproxy.client.blocking.pipeline` adds them.
     """
@@ -80,28 +79,13 @@ class Connection(Closing):
         route: Route | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.server = server
-        self.timeout = timeout
-        self.connect_timeout = connect_timeout
-        self._route = route or Route(*server)
-        self._clock = clock
-        # The current connects, for `interrupt`.
-        self._attempts: Attempts | None = None
-        # The clock when the connection was made, or when bytes were last received on it.
-        self._used = 0.0
+        super().__init__(server, timeout, connect_timeout, route, clock)
         self.deadline: float | None = None
-        self.interrupted = False
-        self.connected = False
         self.understood: set[bytes] = set()
-        self.authentication: Authentication | None = None
-        self.introduce: Introduce = _no_introduction
-        # Whether nothing has been sent on this socket yet.
-        self._fresh_socket = False
-        # Whether any byte of the current exchange's reply has been received.
-        self._reply_begun = False
+        self.introduction: Introduction | None = None
+        self.reply_begun = False
         # When a header that has begun must be complete; ``None`` outside of one.
         self._header_due: float | None = None
-        self._socket: socket.socket | None = None
         # The one whose reply is being received, or was the last one on this socket.
         self._exchange: Exchange | None = None
         # Those sent after it, in order: their replies have not begun.
@@ -109,26 +93,6 @@ class Connection(Closing):
         # Bytes of their commands that the kernel has not accepted yet, and why it will not.
         self._unsent = b""
         self._send_error: OSError | None = None
-
-    def connect(self) -> None:
-        """Connect, unless it is connected.
-
-        :raises CannotConnect: if that fails.
-        """
-        if self._socket is not None:
-            return
-        try:
-            self._connect()
-        except (OSError, ValueError) as error:
-            reason: object = "bad host name"
-            if isinstance(error, TimeoutError):
-                reason = "no reply in time"
-            elif isinstance(error, OSError):
-                reason = error.strerror or error
-            raise CannotConnect(
-                f"cannot connect to {self.server}: {reason}", str(self.server)
-            ) from error
-        self.connected = True
 
     def close(self) -> None:
         """Close the connection, if there is one: by a reset if a reply is outstanding."""
@@ -150,15 +114,6 @@ class Connection(Closing):
         return not self._queued and (self._exchange is None or self._exchange.clean)
 
     @property
-    def peer_host(self) -> str:
-        """The numeric address of the other end; empty if it is not connected."""
-        peer = None
-        if self._socket is not None:
-            with suppress(OSError):
-                peer = self._socket.getpeername()
-        return peer[0] if isinstance(peer, tuple) else ""
-
-    @property
     def outstanding(self) -> int:
         """Commands whose replies have not begun."""
         return len(self._queued)
@@ -171,18 +126,6 @@ class Connection(Closing):
     def is_current(self, exchange: Exchange) -> bool:
         """Return whether this exchange is the one whose reply the connection receives."""
         return self._exchange is exchange
-
-    def interrupt(self) -> None:
-        """Cancel what another thread is waiting for, now or later: it raises `Interrupted`."""
-        self.interrupted = True
-        attempts = self._attempts
-        if attempts is not None:
-            attempts.interrupt()
-        connected = self._socket
-        if connected is not None:
-            with suppress(OSError):
-                # The method of a TLS socket would end TLS while another thread reads.
-                socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
     def request(self, word: bytes, arguments: Arguments | None = None) -> Reply:
         """Send a command and receive its reply's header.
@@ -213,9 +156,11 @@ class Connection(Closing):
             self.abort_reply()
             if self._socket is not None and (self._is_stale() or self._is_readable()):
                 self.close()
-        self.connect()
-        if self.authentication is not None and self._fresh_socket:
-            exchanges = (*self._introduction(self.authentication), *exchanges)
+        if self._socket is None:
+            self.connect()
+        if self._fresh_socket and self.introduction is not None:
+            self._fresh_socket = False
+            exchanges = (*self.introduction.begin(self), *exchanges)
         self._fresh_socket = False
         self._queued += exchanges
         self._unsent += b"".join([exchange.line for exchange in exchanges])
@@ -232,15 +177,15 @@ class Connection(Closing):
         :raises ClientError: if the server can't be reached, or breaks the protocol.
         """
         outstanding = tuple(self._queued)
-        if outstanding and isinstance(outstanding[0], AuthExchange):
+        if outstanding and outstanding[0].introductory:
             # On a new connection, another one precedes them.
             outstanding = outstanding[1:]
         reused = self._exchange is not None
-        self._reply_begun = False
+        self.reply_begun = False
         try:
             return self._receive_reply()
         except ConnectionBroken:
-            if not reused or self._reply_begun or self._expired():
+            if not reused or self.reply_begun or self._expired():
                 raise
             # The server had closed after its last reply, or a NAT in between has dropped the
             # connection; every verb may be repeated.
@@ -256,7 +201,8 @@ class Connection(Closing):
             data = self._ready_socket().recv(self.piece_size)
         except OSError as error:
             raise self._lost(error) from error
-        self._check()
+        if self.interrupted:
+            self._check()
         self._used = self._clock()
         return data
 
@@ -269,33 +215,10 @@ class Connection(Closing):
             size = self._ready_socket().recv_into(buffer)
         except OSError as error:
             raise self._lost(error) from error
-        self._check()
+        if self.interrupted:
+            self._check()
         self._used = self._clock()
         return size
-
-    def _connect(self) -> None:
-        """Connect to one of the host's addresses.
-
-        :raises OSError: if none accepts.
-        """
-        attempts = self._attempts = Attempts(self._check)
-        try:
-            seconds = connect_seconds(self.timeout, self.connect_timeout)
-            connected = self._route.connect(seconds, attempts)
-        except OSError:
-            self._check()
-            raise
-        finally:
-            self._attempts = None
-        self._socket = connected
-        self._fresh_socket = True
-        self._used = self._clock()
-        self._check()
-        connected.settimeout(self.timeout)
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        probe_idle(connected)
-        reset_at_close(connected, True)
-        limit_receive_buffer(connected)
 
     def _is_stale(self) -> bool:
         """Return whether it has been idle for more than `IDLE_LIMIT`.
@@ -335,51 +258,18 @@ class Connection(Closing):
     def _expired(self) -> bool:
         return self.deadline is not None and time.monotonic() >= self.deadline
 
-    def _introduction(self, authentication: Authentication) -> Iterator[Exchange]:
-        """Yield what is to be sent before the first command of a new connection.
-
-        The connection may be another one afterwards: a server of version 1 may close it.
-        """
-        self._fresh_socket = False
-        try:
-            exchange = self.introduce(self, authentication)
-        except BaseException:
-            # No command may be sent without the token.
-            self.close()
-            raise
-        if exchange is not None:
-            yield exchange
-        elif self._exchange is not None:
-            # FEAT was sent: a server of version 1 may close after its reply.
-            self.close()
-            self.connect()
-
     def _receive_reply(self) -> Reply:
-        if isinstance(self._queued[0], AuthExchange):
-            self._receive_identity(self._queued[0])
-        return self._receive_next()
+        first = self._queued[0]
+        if first.introductory and self.introduction is not None:
+            self.introduction.receive(self, first)
+        return self.receive_header()
 
-    def _receive_identity(self, exchange: AuthExchange) -> None:
-        """Receive the reply to ``AUTH``.
+    def receive_header(self) -> Reply:
+        """Receive the header of the reply to the first exchange that is outstanding.
 
-        :raises Unauthorized: if the server does not accept the token.
+        :raises ServerError: if the reply is an error.
+        :raises ConnectionBroken: if the connection is lost or silent.
         """
-        assert self.authentication is not None
-        try:
-            self._receive_next()
-            self.authentication.replied(exchange)
-        except ConnectionBroken:
-            if not self._reply_begun:
-                self.authentication.lost()
-            raise
-        except ServerError as error:
-            try:
-                self.authentication.refused(error)
-            except ClientError:
-                self.close()
-                raise
-
-    def _receive_next(self) -> Reply:
         previous = self._exchange
         data = b"" if previous is None else previous.take_surplus()
         exchange = self._exchange = self._queued.popleft()
@@ -390,7 +280,7 @@ class Connection(Closing):
                 data = data or self.receive()
                 if not data:
                     raise self._closed()
-                self._reply_begun = True
+                self.reply_begun = True
                 with self.parsing():
                     first = exchange.feed(data)
                 data = b""
@@ -438,14 +328,9 @@ class Connection(Closing):
                 return
             self._flush()
 
-    def _check(self) -> None:
-        if self.interrupted:
-            self.close()
-            raise Interrupted("interrupted")
-
     def _closed(self) -> ConnectionBroken:
         """Return the error for a connection that the server has closed before a whole header."""
-        if self._send_error is not None and not self._reply_begun:
+        if self._send_error is not None and not self.reply_begun:
             return self._lost(self._send_error)
         self.close()
         return ClosedWithoutReply(f"{self.server} closed the connection without a reply")
@@ -457,11 +342,7 @@ class Connection(Closing):
         self._check()
         # An errno means that the kernel's keepalive probes failed.
         if isinstance(error, TimeoutError) and error.errno is None:
-            return ConnectionBroken(
-                f"{self.server} did not reply in time"
-                if expired
-                else f"{self.server} was silent for {self.timeout:g} s"
-            )
+            return timed_out(self.server, None if expired else self.timeout)
         kind = ClosedWithoutReply if headless else ConnectionBroken
         return kind(f"connection to {self.server} lost: {error.strerror or error}")
 

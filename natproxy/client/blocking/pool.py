@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from natproxy.address import Address
-from natproxy.client.authentication import Token, authentication_of
 from natproxy.client.blocking.connection import Connection
 from natproxy.client.blocking.route import Route
 from natproxy.client.context import Closing
@@ -17,6 +16,7 @@ from natproxy.client.url import check_server
 from natproxy.tls.options import TLSOptions
 
 if TYPE_CHECKING:
+    from natproxy.client.authentication import Authentication, Token
     from natproxy.client.blocking.secure import Security
 
 MOST_IDLE = 16
@@ -53,7 +53,11 @@ class ConnectionPool(Closing):
 
             self._security = Security(tls, server.host)
         verified = tls is not None and not tls.insecure
-        self._authentication = authentication_of(token, server, verified)
+        self._authentication: Authentication | None = None
+        if token is not None:
+            from natproxy.client.authentication import authentication_of
+
+            self._authentication = authentication_of(token, server, verified)
         self._route = Route(*server)
         # Guards what the threads share: the connections.
         self._lock = threading.Lock()
@@ -120,10 +124,9 @@ class ConnectionPool(Closing):
         connection = self._plain_or_secure()
         if self._authentication is not None:
             # Most sessions have no token.
-            from natproxy.client.blocking.introduction import introduce
+            from natproxy.client.blocking.introduction import TokenIntroduction
 
-            connection.authentication = self._authentication
-            connection.introduce = introduce
+            connection.introduction = TokenIntroduction(self._authentication)
         return connection
 
     def _plain_or_secure(self) -> Connection:

@@ -22,6 +22,7 @@ from natproxy.client.errors import (
     ConnectionBroken,
     TLSError,
     UsageError,
+    cannot_connect,
 )
 from natproxy.tls.files import (
     CertificateError,
@@ -193,12 +194,10 @@ class SecureConnection(Connection):
             reason = f"TLS has failed: {_reason_of(error)}"
         else:
             raise error
-        text = f"cannot connect to {self.server}: {reason}"
-        raise CannotConnect(text, str(self.server)) from error
+        raise cannot_connect(self.server, reason) from error
 
-    def _refused(self, reason: str) -> TLSError:
-        text = f"cannot connect to {self.server}: {advise(reason)}"
-        return TLSError(text, str(self.server))
+    def _refused(self, reason: str) -> CannotConnect:
+        return cannot_connect(self.server, advise(reason), TLSError)
 
     def _write(self, connected: socket.socket, data: bytes) -> int:
         timeout = connected.gettimeout()

@@ -14,7 +14,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from natproxy.address import Address
-from natproxy.client.authentication import Token
 from natproxy.client.blocking.connection import Connection
 from natproxy.client.blocking.execution import (
     next_reply,
@@ -44,6 +43,7 @@ from natproxy.protocol import Digest, Entry, ListingNames, Metadata, PackRecord,
 from natproxy.tls.options import TLSOptions
 
 if TYPE_CHECKING:
+    from natproxy.client.authentication import Token
     from natproxy.client.blocking.file import RemoteFile
 
 # Inside of `Session`, `list` is a method.

@@ -14,17 +14,14 @@ from natproxy.client.listing import require_inside
 from natproxy.client.transfer.extra import ExtraPaths
 from natproxy.client.transfer.filesystem import stored_as
 from natproxy.client.transfer.leftovers import may_be_leftover
+from natproxy.client.transfer.obstacles import DEEPEST, directory_error, file_error
 from natproxy.client.transfer.partial import is_partial
 from natproxy.client.transfer.plan import MirrorPlan, Obstacle, name_of, path_below
 from natproxy.client.transfer.run_directory import is_run_directory
 from natproxy.client.transfer.runs import new_run, unchanged_run, with_shared_type
 from natproxy.client.transfer.selection import Equality, Selection
 from natproxy.client.transfer.traversal import LocalEntry, Traversal
-from natproxy.client.transfer.tree import LocalTree
 from natproxy.protocol import DIRECTORY, FILE, UNREAD, Entry, Metadata
-
-DEEPEST = 256
-"""Levels of directories that are created."""
 
 MOST_UNLISTED = 128 << 20
 """Bytes that are held for directories that the server does not list, although it lists entries
@@ -280,13 +277,7 @@ class Comparison:
 
     def _compare_directory(self, path: bytes, local: LocalEntry | None) -> _DirectoryState:
         """Compare a directory that is listed or contains a listed entry."""
-        error = _too_deep(self._tree, path)
-        if error is None and local is not None:
-            error = local.error
-            if local.mode and not local.is_directory:
-                kind = "link" if S_ISLNK(local.mode) else "file"
-                reason = OSError(errno.ENOTDIR, f"is a {kind} here, a directory there")
-                error = LocalError(self._tree.path_of(path), reason)
+        error = directory_error(self._tree, path, local)
         if error is not None:
             self._add_obstacle(path, error)
             return _DirectoryState.BLOCKED
@@ -307,12 +298,7 @@ class Comparison:
                 error = failure
             else:
                 found = None if target is None else _local_entry(path, target)
-        if error is None and found is not None and found.is_directory:
-            reason = OSError(errno.EISDIR, "is a directory here, a file there")
-            error = LocalError(self._tree.path_of(path), reason)
-        elif error is None and local is not None and not _is_replaceable(local.mode):
-            reason = OSError(errno.EEXIST, "is neither a file nor a link here, a file there")
-            error = LocalError(self._tree.path_of(path), reason)
+        error = error or file_error(self._tree, path, local, found)
         if error is not None:
             self._add_obstacle(path, error)
             return
@@ -406,14 +392,3 @@ def _below(name: bytes, directory: bytes) -> bytes:
 
 def _local_entry(path: bytes, found: os.stat_result) -> LocalEntry:
     return LocalEntry(path, found.st_mode, found.st_size, found.st_mtime_ns)
-
-
-def _is_replaceable(mode: int) -> bool:
-    """Return whether a downloaded file may replace one with this mode."""
-    return S_ISREG(mode) or S_ISLNK(mode)
-
-
-def _too_deep(tree: LocalTree, path: bytes) -> LocalError | None:
-    if path.count(b"/") < DEEPEST:
-        return None
-    return LocalError(tree.path_of(path), OSError(errno.ENAMETOOLONG, "is too deep"))

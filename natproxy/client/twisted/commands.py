@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from functools import wraps
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import (
@@ -27,7 +26,6 @@ from natproxy.client.requests import (
     ListNames,
     Request,
     Stat,
-    Steps,
     as_name,
     digest_steps,
     pack_steps,
@@ -39,6 +37,7 @@ from natproxy.client.twisted.pool import ConnectionPool, Limits
 from natproxy.client.twisted.receivers import InMemory, ToConsumer
 from natproxy.client.twisted.retries import Retries, Shared
 from natproxy.client.twisted.secure import secured
+from natproxy.client.twisted.steps import deferred, run_steps
 from natproxy.client.version import Features, Negotiation
 from natproxy.protocol import Digest, Entry, Metadata, PackRecord, Range
 from natproxy.tls.options import TLSOptions
@@ -51,43 +50,8 @@ Names = list[bytes]
 Entries = list[Entry]
 Records = list[PackRecord]
 
-P = ParamSpec("P")
 T = TypeVar("T")
 Self = TypeVar("Self", bound="CommandSession")
-
-
-def deferred(
-    function: Callable[P, Coroutine[Deferred[Any], Any, T]],
-) -> Callable[P, Deferred[T]]:
-    """Return a function that starts a coroutine function at once, and returns its Deferred."""
-
-    @wraps(function)
-    def start(*args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-        return Deferred.fromCoroutine(function(*args, **kwargs))
-
-    return start
-
-
-async def run_steps(
-    steps: Steps[T],
-    carry_out: Callable[[Request[Any]], Coroutine[Deferred[Any], Any, object]],
-) -> T:
-    """Run steps to their end, and return their result.
-
-    :param carry_out: returns the result of one request, or raises `ClientError`.
-    """
-    try:
-        request = next(steps)
-        while True:
-            try:
-                result = await carry_out(request)
-            except ClientError as error:
-                request = steps.throw(error)
-            else:
-                request = steps.send(result)
-    except StopIteration as end:
-        returned: T = end.value
-        return returned
 
 
 class CommandSession:

@@ -34,6 +34,8 @@ from natproxy.client.errors import (
     NotUnderstood,
     ServerError,
     TLSError,
+    cannot_connect,
+    timed_out,
 )
 from natproxy.client.exchange import Exchange
 from natproxy.client.rate import RateMonitor
@@ -329,11 +331,11 @@ class PooledConnection(Protocol):
         server = self._owner.server
         refused = refusal_of(reason)
         if refused is not None:
-            return TLSError(f"cannot connect to {server}: {advise(refused)}", server)
+            return cannot_connect(server, advise(refused), TLSError)
         text = reason_text(reason)
         if isinstance(reason, (error.ConnectionDone, error.ConnectionLost)):
             text = "the server closed the connection in the TLS handshake"
-        return CannotConnect(f"cannot connect to {server}: {text}", server)
+        return cannot_connect(server, text)
 
     def _start_timer(self) -> None:
         if self._timer is not None:
@@ -350,9 +352,9 @@ class PooledConnection(Protocol):
         self._timer = None
         server, timeout = self._owner.server, self._owner.timeout
         if self._work is not None and self._work.exchange.header is None and self.reply_begun:
-            self.fail(ConnectionBroken(f"{server} did not reply in time"))
+            self.fail(timed_out(server, None))
         else:
-            self.fail(ConnectionBroken(f"{server} was silent for {timeout:g} s"))
+            self.fail(timed_out(server, timeout))
 
     def _close_expired(self) -> None:
         self._timer = None

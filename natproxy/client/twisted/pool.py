@@ -19,7 +19,13 @@ from twisted.python.failure import Failure
 
 from natproxy.client.authentication import Authentication, AuthExchange
 from natproxy.client.blocking.route import IDLE_LIMIT
-from natproxy.client.errors import CannotConnect, ClientError, ConnectionBroken
+from natproxy.client.errors import (
+    CannotConnect,
+    ClientError,
+    ConnectionBroken,
+    cannot_connect,
+    timed_out,
+)
 from natproxy.client.exchange import Exchange
 from natproxy.client.requests import Request
 from natproxy.client.twisted.connection import (
@@ -232,9 +238,7 @@ class ConnectionPool(Factory):
         except CannotConnect:
             raise
         except Exception as reason:
-            raise CannotConnect(
-                f"cannot connect to {self.server}: {_reason_of(reason)}", self.server
-            ) from reason
+            raise cannot_connect(self.server, _reason_of(reason)) from reason
 
     async def _introduced(
         self, connection: PooledConnection, within: float | None
@@ -294,7 +298,7 @@ class ConnectionPool(Factory):
     ) -> Deferred[None]:
         done = connection.carry_out(exchange, receiver, preface)
         if within is not None:
-            late = ConnectionBroken(f"{self.server} did not reply in time")
+            late = timed_out(self.server, None)
             done.addTimeout(within, self.clock, lambda *_: Failure(late))
         return done
 

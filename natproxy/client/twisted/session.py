@@ -26,9 +26,10 @@ from natproxy.client.errors import UsageError
 from natproxy.client.events import Progress, ignore_event
 from natproxy.client.retry import RETRY_FOR, RetryPolicy
 from natproxy.client.session import download, download_options
-from natproxy.client.twisted.commands import CommandSession, deferred
+from natproxy.client.twisted.commands import CommandSession
 from natproxy.client.twisted.connection import interrupted
 from natproxy.client.twisted.download import ThreadedDownloads, in_reactor_thread
+from natproxy.client.twisted.steps import deferred
 from natproxy.client.url import parse_server
 from natproxy.tls.options import TLSOptions
 

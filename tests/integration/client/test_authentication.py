@@ -27,6 +27,7 @@ from tests.support.answering_server import AnsweringServer, Version2
 from tests.support.blocking_sessions import FILES
 from tests.support.counting_server import CountingServer
 from tests.support.loopback import HOST, file_server, listening, proxy_to
+from tests.support.scripted_server import ScriptedServer
 from tests.support.version1 import Proxy as Version1Proxy
 from tests.support.version1 import Server as Version1Server
 
@@ -267,6 +268,13 @@ class RoundTripTests(SynchronousTestCase):
                 pass
         self.assertEqual(self.lines().count(b"AUTH"), 0)
         self.assertEqual(self.lines().count(b"FEAT"), 2)
+
+    def test_feat_that_is_not_understood_means_no_token(self) -> None:
+        server = ScriptedServer([(b"FEAT\n", b"what?\n")], [(b"LIST\n", b"OK\na.txt\nEND\n")])
+        self.addCleanup(server.close)
+        with Session(Address(HOST, server.port), 10, token=ALICE) as session:
+            self.assertEqual(list(session.list()), [b"a.txt"])
+        self.assertEqual(server.received, b"FEAT\nLIST\n")
 
     def test_unknown_command_means_no_identity(self) -> None:
         for refusal in (b"ERR unknown command\n", b"what?\n", b"OK\n", b"ERR 400 bad\n"):

@@ -9,14 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.access import ScopeLimits
 from natproxy.access.rules import AccessRule
-from natproxy.daemon.config import (
-    DaemonConfig,
-    fields_of,
-    key_of,
-    settings_of,
-    variable_of,
-    without_options,
-)
+from natproxy.daemon.config import DaemonConfig, without_options
+from natproxy.daemon.config_fields import fields_of, key_of, settings_of, variable_of
 from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.limits import LimitSettings
 from natproxy.daemon.options import parameters_of

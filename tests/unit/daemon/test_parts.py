@@ -14,7 +14,8 @@ from natproxy.access.token_file import add_token
 from natproxy.access.tokens import new_token
 from natproxy.daemon import fileserver
 from natproxy.daemon import proxy as proxy_plugin
-from natproxy.daemon.config import DaemonConfig, fields_of, key_of
+from natproxy.daemon.config import DaemonConfig
+from natproxy.daemon.config_fields import fields_of, key_of
 from natproxy.daemon.fileserver_config import FileServerConfig
 from natproxy.daemon.log_options import LogChoice
 from natproxy.daemon.logfile import MIB, LogWriter, RotatingFile
