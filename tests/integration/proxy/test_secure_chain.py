@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.internet.defer import ensureDeferred
 from twisted.internet.protocol import Factory
-from twisted.internet.threads import deferToThread
+from twisted.internet.threads import blockingCallFromThread, deferToThread
 
 from natproxy.address import Address
 from natproxy.client import (
@@ -304,6 +305,10 @@ async def test_peer_of_version_2_0_with_tls(places: Places) -> None:
 async def test_identity_of_a_client(places: Places) -> None:
     server = file_server(places.files)
     seen: list[str | None] = []
+
+    async def ended() -> None:
+        await eventually(lambda: not server.connections, "the end of the connection")
+
     async with listening_tls(server, places.server, places.client_ca) as (port, _):
 
         def work(session: Session) -> None:
@@ -314,8 +319,7 @@ async def test_identity_of_a_client(places: Places) -> None:
                 seen.append(identity_of(connection.transport))  # type: ignore[attr-defined]
                 session.close()
                 # The next connection is counted once this one has ended.
-                while server.connections:
-                    pass
+                blockingCallFromThread(reactor, lambda: ensureDeferred(ended()))
 
         await in_thread(port, places.trusting(places.ann), work)
     assert seen == ["ann@example.org"] * 2
