@@ -12,6 +12,7 @@ from natproxy.protocol import (
     WireError,
     decode_name,
     denied_word,
+    forbidden_text,
     kind_of,
     parse_error,
     printable,
@@ -243,6 +244,8 @@ def error_of(reply: bytes, name: bytes = b"") -> ServerError:
     message = printable(text)
     if kind is Changed:
         message = "changed on the server"
+    elif kind is Forbidden and text == forbidden_text().encode("ascii"):
+        message = "forbidden by a rule of the server"
     elif kind is Limited and (seconds := retry_after(text)):
         message = f"{message.rpartition(' ')[0]}; try again in {seconds} s"
     elif not message:

@@ -124,8 +124,8 @@ class GetTests(DenyingCase):
             for name in found
         )
         self.assertEqual(len(saved), 3, saved)
-        self.assertIn("natproxy: b c: forbidden\n", err)
-        self.assertIn("natproxy: s/e: forbidden\n", err)
+        self.assertIn("natproxy: b c: forbidden by a rule of the server\n", err)
+        self.assertIn("natproxy: s/e: forbidden by a rule of the server\n", err)
         self.assertEqual(err.count("forbidden"), 2)
 
     def test_server_that_denies_for_ever_is_bounded(self) -> None:

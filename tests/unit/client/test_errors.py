@@ -58,7 +58,7 @@ class ErrorOfTests(SynchronousTestCase):
             (b"502 malformed reply header 'x'", NoUpstreamReply, "malformed reply header 'x'"),
             (b"503 malformed reply header", Unavailable, "malformed reply header"),
             (b"403 not for you", Forbidden, "not for you"),
-            (b"forbidden", Forbidden, "forbidden"),
+            (b"forbidden", Forbidden, "forbidden by a rule of the server"),
             (b"proxy error: x", Unavailable, "proxy error: x"),
             (b"400 unknown argument 'a=1'", ServerError, "unknown argument 'a=1'"),
             (b"416 range size=5", ServerError, "range size=5"),
@@ -90,7 +90,9 @@ class ForbiddenTests(SynchronousTestCase):
     def test_is_a_permission_error(self) -> None:
         error = error_of(b"403 forbidden", b"a")
         assert isinstance(error, PermissionError)
-        self.assertEqual((error.errno, str(error)), (errno.EACCES, "a: forbidden"))
+        self.assertEqual(
+            (error.errno, str(error)), (errno.EACCES, "a: forbidden by a rule of the server")
+        )
 
     def test_name_of_several(self) -> None:
         for reply, name in (
