@@ -13,6 +13,7 @@ from twisted.internet.error import ConnectionLost
 
 from natproxy.relay import Method
 from natproxy.server import minimum_rate
+from tests.support.loopback import eventually
 from tests.support.relays import Feeder, gets, relaying, reply, serving, sipping
 
 pytestmark = pytest.mark.usefixtures("short_window")
@@ -100,3 +101,22 @@ async def test_slow_upstream_is_not_the_client(method: Method) -> None:
         assert await upstream.end() is ConnectionLost
         assert client.count == len(reply(body)) - 1
         await proxy.ended("timeout")
+
+
+@relays
+@pytest_twisted.ensureDeferred
+async def test_bytes_that_only_the_own_kernel_has_are_not_taken(method: Method) -> None:
+    async with relaying(method) as proxy, proxy.client() as client:
+        upstream = await proxy.send_command(client)
+        proxy.shrink_buffers(client, upstream)
+        client.stop_reading()
+        upstream.send(b"OK %d\n" % SIZE)
+        Feeder(upstream, SIZE)
+        await proxy.stalled()
+        outbound = proxy.serving.outbound
+        assert 0 < outbound.taken() < outbound.sent
+        client.read_on()
+        await gets(client, b"OK %d\n" % SIZE + Feeder.body(SIZE))
+        assert outbound.sent == SIZE + len(b"OK %d\n" % SIZE)
+        await eventually(lambda: outbound.taken() == outbound.sent, "all bytes acknowledged")
+        await proxy.ended("completed")
