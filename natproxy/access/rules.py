@@ -45,8 +45,6 @@ from natproxy.protocol import (
 ALWAYS_ALLOWED = (b"FEAT", b"AUTH")
 """Verbs that no rule denies: a client finds out by them what it may do."""
 
-ANY_IDENTITY = "*"
-
 MOST_CALLERS = 1024
 """Hosts, each with an identity, whose rules are remembered."""
 

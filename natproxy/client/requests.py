@@ -293,34 +293,28 @@ def pack_steps(names: Iterable[str | bytes]) -> Steps[list[PackRecord]]:
     if isinstance(names, (str, bytes)):
         raise UsageError("several names are needed, as a list")
     records: list[PackRecord] = []
-    for group in grouped_names((_packed_name(name), 0) for name in names):
-        rest = group
+    for rest in grouped_names((_packed_name(name), 0) for name in names):
         denied: set[bytes] = set()
         while rest:
             wanted = [name for name in rest if name not in denied]
-            received: list[PackRecord] = []
-            if wanted:
-                try:
-                    received = yield Pack(wanted)
-                except Forbidden as error:
-                    # One name denies the whole command: each such reply excludes one more.
-                    if error.denied is None or error.denied not in wanted:
-                        raise
-                    denied.add(error.denied)
-                    continue
+            try:
+                received: list[PackRecord] = (yield Pack(wanted)) if wanted else []
+            except Forbidden as error:
+                # One name denies the whole command: each such reply excludes one more.
+                if error.denied is None or error.denied not in wanted:
+                    raise
+                denied.add(error.denied)
+                continue
             # A view would keep the whole reply in memory.
             following = iter([record._replace(data=bytes(record.data)) for record in received])
-            while rest:
-                record = _denied_record(rest[0]) if rest[0] in denied else next(following, None)
+            for name in rest:
+                excluded = PackRecord(name, None, b"", FORBIDDEN) if name in denied else None
+                record = excluded or next(following, None)
                 if record is None:
                     break
                 records.append(record)
                 rest = rest[1:]
     return records
-
-
-def _denied_record(name: bytes) -> PackRecord:
-    return PackRecord(name, None, b"", FORBIDDEN)
 
 
 def _packed_name(name: str | bytes) -> bytes:

@@ -131,6 +131,8 @@ def split_description(description: str) -> tuple[list[str], dict[str, str]]:
     r"""Return the positional arguments of an endpoint string, and its options.
 
     A backslash precedes a colon, an equals sign or a backslash that is part of a value.
+
+    :raises ValueError: if a backslash is the last character.
     """
     arguments: list[str] = []
     options: dict[str, str] = {}

@@ -7,7 +7,6 @@ It is called when the daemon starts, and again at each reload.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
@@ -284,15 +283,13 @@ def _prepare(parts: Sequence[Part[Config]], config: Config) -> list[Effect]:
 
 def diff(old: Config, new: Config) -> Difference:
     """Return which fields of two configs of one daemon differ."""
-    changed = [one for one in fields_of(type(old)) if _value(old, one) != _value(new, one)]
+    changed = [
+        one for one in fields_of(type(old)) if getattr(old, one.name) != getattr(new, one.name)
+    ]
     return Difference(
         tuple(one.name for one in changed if one.metadata["reloadable"]),
         tuple(one.name for one in changed if not one.metadata["reloadable"]),
     )
-
-
-def _value(config: DaemonConfig, one: dataclasses.Field[Any]) -> object:
-    return getattr(config, one.name)
 
 
 def _changes(

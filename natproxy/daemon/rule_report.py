@@ -26,7 +26,7 @@ class RuleReport(NamedTuple):
     :ivar client: address of the client, or ``unix``.
     :ivar identity: of the client; ``None`` if it has none.
     :ivar command: without secrets.
-    :ivar decided_by: see `natproxy.access.rules.Decision`.
+    :ivar decided_by: see `natproxy.access.decision.Decision`.
     :ivar reason: the same for people.
     :ivar name: the name of several that is denied, as it is encoded on the wire.
     :ivar not_matching: a line for each rule before the one that decides.

@@ -6,6 +6,7 @@ import enum
 import re
 from typing import NamedTuple
 
+from natproxy.protocol.errors import error_line
 from natproxy.protocol.text import WireError, printable
 
 MAX_LINE = 16_384
@@ -112,6 +113,13 @@ class Command(NamedTuple):
         if AUTH not in self.verb or self.line.strip().upper() == AUTH:
             return self
         return Command(AUTH, REDACTED, AUTH + b" " + REDACTED)
+
+    def error_line(self, message: str, code: int | None = None) -> bytes:
+        """Return the reply if the command fails: see `natproxy.protocol.error_line`.
+
+        :param code: ignored if the command is not `coded`.
+        """
+        return error_line(message, code if self.coded else None)
 
     @property
     def secret(self) -> bool:

@@ -40,7 +40,7 @@ ALIKE = 4
 INTERVAL = 10.0
 """Seconds between two probes: of a loop, or while the number of commands in flight is the same."""
 
-PATIENCE = 5.0
+PROBE_TIMEOUT = 5.0
 """Seconds that a probe may take."""
 
 LOOP = f"{PROXY_ERROR}the upstream of this proxy leads back to it"
@@ -91,6 +91,7 @@ TRANSITIONS = transition_table(
 class LoopGuard:
     """Finds out whether the upstream leads back to the proxy.
 
+    :param clock: schedules the probes.
     :param resources: of the proxy.
     :ivar state: see `State`.
     :ivar closed: whether commands are refused: see `refusal`.
@@ -213,7 +214,7 @@ class _Probe:
         self._resources = resources
         self._upstream = UpstreamFactory(self, resources, Command(VIA, self.nonce, line))
         self._when_ended = ended
-        self._timer: IDelayedCall | None = clock.callLater(PATIENCE, self._expire)
+        self._timer: IDelayedCall | None = clock.callLater(PROBE_TIMEOUT, self._expire)
 
     def send(self) -> None:
         """Send the probe to the upstream."""

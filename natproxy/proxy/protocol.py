@@ -8,7 +8,7 @@ from twisted.logger import Logger
 from natproxy.access import Verdict
 from natproxy.address import Address
 from natproxy.nat import Outcome
-from natproxy.protocol import PROXY_ERROR, VIA, Command, error_line
+from natproxy.protocol import PROXY_ERROR, VIA, Command
 from natproxy.proxy.loop import LoopGuard
 from natproxy.proxy.resources import Resources
 from natproxy.proxy.upstream import UpstreamFactory
@@ -71,7 +71,7 @@ class ProxyProtocol(CommandReceiver):
             self._upstream.cancel(outcome)
 
     def _refuse_loop(self, command: Command, refusal: Verdict) -> None:
-        line = error_line(refusal.text, refusal.code if command.coded else None)
+        line = command.error_line(refusal.text, refusal.code)
         self.outbound.write(line)
         self.publish_refusal(command, refusal, len(line))
         self.reply_finished()

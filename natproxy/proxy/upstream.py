@@ -27,7 +27,6 @@ from natproxy.protocol import (
     Header,
     ListingBody,
     WireError,
-    error_line,
     parse_header,
     printable,
 )
@@ -95,7 +94,7 @@ class UpstreamFactory(ClientFactory):
             reason=text,
             error=reason.getErrorMessage(),
         )
-        line = error_line(PROXY_ERROR + text, code if self.command.coded else None)
+        line = self.command.error_line(PROXY_ERROR + text, code)
         self.client.outbound.write(line)
         self._publish_failure(outcome, len(line), text)
         self.client.reply_finished()
@@ -361,7 +360,7 @@ class UpstreamProtocol(Protocol):
     def _fail(self, outcome: Outcome, message: str, code: int | None = None) -> None:
         """Send an error in the reply's place; with its code, if the verb is of version 2."""
         self._close(Event.FAILED)
-        self._entry.write(error_line(message, code if self.factory.command.coded else None))
+        self._entry.write(self.factory.command.error_line(message, code))
         self._resources.table.remove(self._entry, outcome, message)
         self._client.reply_finished()
 

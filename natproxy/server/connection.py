@@ -363,7 +363,7 @@ class CommandReceiver(IdentifiedReceiver):
             delays.join(self, place, due, last, verdict.at_end)
         else:
             self.factory.counts.refuse(verdict, client)
-            line = error_line(verdict.text, verdict.code if command.coded else None)
+            line = command.error_line(verdict.text, verdict.code)
             self.outbound.write(line)
             self.publish_refusal(command, verdict, len(line))
             self.reply_finished()

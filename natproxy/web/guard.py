@@ -100,7 +100,7 @@ def refusal(request: Request, hosts: tuple[str, ...]) -> Refused | None:
     :param hosts: names that are accepted as Host, besides IP addresses and ``localhost``.
     """
     values = _values(request, b"host")
-    host = host_of(values[0]) if len(values) == 1 else None
+    host = host_in(values[0]) if len(values) == 1 else None
     if host is None:
         return Refused(http.BAD_REQUEST, "the request has no valid Host header, or several")
     if not is_accepted(host, hosts):
@@ -117,7 +117,7 @@ def refusal(request: Request, hosts: tuple[str, ...]) -> Refused | None:
     return None
 
 
-def host_of(header: str) -> str | None:
+def host_in(header: str) -> str | None:
     """Return the host of a Host header in lower case, without brackets; ``None`` if malformed."""
     match = _HOST.fullmatch(header)
     return None if match is None else (match["name"] or match["ipv6"]).lower()

@@ -13,17 +13,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from natproxy.access.caller import Caller
-from natproxy.access.rules import (
-    ALWAYS_ALLOWED,
-    DEFAULT,
-    MALFORMED_NAME,
-    MOST_CALLERS,
-    UNKNOWN_VERB,
-    AccessRule,
-    Decision,
-    Rules,
-    RulesGate,
-)
+from natproxy.access.decision import DEFAULT, MALFORMED_NAME, UNKNOWN_VERB, Decision
+from natproxy.access.rules import ALWAYS_ALLOWED, MOST_CALLERS, AccessRule, Rules, RulesGate
 from natproxy.access.verdict import PROCEED, Verdict, refuse
 from natproxy.address import FIRST_STAND_IN_PORT, Address
 from natproxy.nat import Outcome

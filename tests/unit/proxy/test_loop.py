@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from natproxy.nat import Failed, Outcome
-from natproxy.proxy.loop import INTERVAL, LOOP, PATIENCE, SEVERAL, TRANSITIONS, State
+from natproxy.proxy.loop import INTERVAL, LOOP, PROBE_TIMEOUT, SEVERAL, TRANSITIONS, State
 from tests.support.doubles import Upstream
 from tests.support.proxies import ProxyCase
 
@@ -130,7 +130,7 @@ class LoopTests(LoopCase):
         before = len(self.table)
         probe = self.suspect()
         self.assertEqual(len(self.table), before + SEVERAL + 1)
-        self.clock.advance(PATIENCE)
+        self.clock.advance(PROBE_TIMEOUT)
         self.assertTrue(probe.wire.aborted)
         self.assertIs(self.factory.loops.state, State.CLEAR)
 
@@ -138,7 +138,7 @@ class LoopTests(LoopCase):
         self.in_flight(SEVERAL)
         self.new_client(49000)
         self.assertIs(self.factory.loops.state, State.PROBING)
-        self.clock.advance(PATIENCE)
+        self.clock.advance(PROBE_TIMEOUT)
         self.assertIs(self.factory.loops.state, State.CLEAR)
 
     def test_every_state_has_a_way_out(self) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from natproxy.web.guard import Directory, host_of, is_accepted
+from natproxy.web.guard import Directory, host_in, is_accepted
 from natproxy.web.site import WebSite
 from natproxy.web.static import File
 from tests.support.http import Response, exchange, respond
@@ -67,7 +67,7 @@ class HostTests(SiteCase):
     def test_only_what_looks_like_an_address_or_a_declared_name_is_accepted(
         self, header: str
     ) -> None:
-        host = host_of(header)
+        host = host_in(header)
         if host is not None and is_accepted(host, ("natproxy.example",)):
             self.assertRegex(host, r"^(localhost|natproxy\.example|[0-9.]+|[0-9a-f:.]+)$")
 
