@@ -17,7 +17,7 @@ from natproxy.client.errors import (
     Unsupported,
 )
 from natproxy.client.requests import Probe, Request, Steps
-from natproxy.protocol import END, MAX_LINE, NEEDS_TLS, Header, printable
+from natproxy.protocol import END, MAX_LINE, Header, is_missing_tls, printable
 
 LONGEST_FEAT = 1 << 20
 """Bytes that the reply to ``FEAT`` may have."""
@@ -290,7 +290,7 @@ def _is_refusal_of_version_1(error: ClientError) -> bool:
         isinstance(error, ServerError)
         and error.code is None
         and not isinstance(error, Unavailable)
-        and str(error) != NEEDS_TLS
+        and not is_missing_tls(str(error))
     )
 
 

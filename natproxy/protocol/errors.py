@@ -152,6 +152,11 @@ def kind_of(code: int | None, message: bytes) -> ErrorKind:
     return ErrorKind.UNAVAILABLE
 
 
+def is_missing_tls(message: str) -> bool:
+    """Return whether an error is the reply of a port with TLS to a client without TLS."""
+    return message == NEEDS_TLS
+
+
 def forbidden_text(name: bytes | None = None) -> str:
     """Return the message of the error for a command that a rule denies.
 

@@ -147,7 +147,7 @@ class StateTests(ProxyMetricsCase):
                 "client": "10.0.0.1",
                 "identity": "alice",
                 "delayed": 1,
-                "refused": 3,
+                "refused": 2,
                 "limit": "total.digests",
                 "age": 0.0,
             },
