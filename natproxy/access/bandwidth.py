@@ -133,7 +133,7 @@ class Bandwidth:
         return Meter(self, _Payer(client.host, client.identity))
 
     def is_ahead(self, host: Account, now: float) -> bool:
-        """Return whether all together are in debt, and a host has had more than its share."""
+        """Return whether all together are in debt, and a host has received more than its share."""
         return (
             self.total.interval > 0
             and self.all_full > now

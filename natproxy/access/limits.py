@@ -196,7 +196,7 @@ class Limits:
         bandwidth.set(client.bytes_per_second, identity.bytes_per_second, total.bytes_per_second)
         self._client = _bounds(Scope.CLIENT, client, bandwidth.client.slack)
         self._identity = _bounds(Scope.IDENTITY, identity, bandwidth.identity.slack)
-        # The bytes of all clients together delay only who has had more than a share of them.
+        # The bytes of all clients together delay only those that have received more than a share.
         self._total = _bounds(Scope.TOTAL, total, math.inf)
 
     def admit(self, command: Command, client: Caller) -> Verdict:

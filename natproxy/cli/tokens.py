@@ -147,5 +147,6 @@ def _revoke(path: str, client: str, complain: Callable[[str], object]) -> int:
         complain(f"{path} has no token of {client!r}")
         return NO_SUCH_TOKEN
     tokens = "token" if removed == 1 else "tokens"
-    complain(f"{removed} {tokens} of {client} removed from {path}; a daemon knows after a reload")
+    verb = "refuses it" if removed == 1 else "refuses them"
+    complain(f"{removed} {tokens} of {client} removed from {path}; a daemon {verb} after a reload")
     return 0

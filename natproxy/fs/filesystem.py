@@ -91,7 +91,7 @@ class NatproxyFileSystem(TreeFileSystem):
         super().__init__(**storage_options)
         if int(connections) < 1:
             raise ValueError("connections must be at least 1")
-        # `natproxys` without TLS would be a trap.
+        # The scheme `natproxys` always means TLS.
         wanted = bool(tls) or self.scheme == SECURE_SCHEME
         if host is None:
             self.server, secure = default_server(wanted)

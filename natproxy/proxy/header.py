@@ -77,7 +77,7 @@ def with_header(transport: Transport, client: Client, translation: str, line: by
 def is_reply_to_header(command: Command, error: bytes) -> bool:
     """Return whether an error must be a reply to the header, from a server that expects none.
 
-    Every server knows the verbs of version 1.
+    Every server supports the verbs of version 1.
     """
     verb = VERBS.get(command.verb)
     unknown = kind_of(*parse_error(error)) is ErrorKind.UNSUPPORTED

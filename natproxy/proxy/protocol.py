@@ -54,10 +54,10 @@ class ProxyProtocol(CommandReceiver):
         """Open an upstream connection for the command, unless that leads back to the proxy."""
         loops = self._loops
         if (loops.closed or command.verb == VIA) and loops.refuses(command):
-            self._refuse_loop(command, loops.refusal())
+            self.refuse_command(command, loops.refusal())
             return
         if self._resources.table.is_upstream_connection(self.client_address, self._own_address):
-            self._refuse_loop(command, loops.refuse_own_connection())
+            self.refuse_command(command, loops.refuse_own_connection())
             return
         self._upstream = UpstreamFactory(self, self._resources, command)
         self._upstream.connect()
@@ -69,12 +69,6 @@ class ProxyProtocol(CommandReceiver):
             self._resources.table.cancel_client(self.outbound, outcome)
         else:
             self._upstream.cancel(outcome)
-
-    def _refuse_loop(self, command: Command, refusal: Verdict) -> None:
-        line = command.error_line(refusal.text, refusal.code)
-        self.outbound.write(line)
-        self.publish_refusal(command, refusal, len(line))
-        self.reply_finished()
 
     def publish_refusal(self, command: Command, verdict: Verdict, sent: int) -> None:
         """Publish that a command has ended without an upstream connection."""

@@ -363,11 +363,15 @@ class CommandReceiver(IdentifiedReceiver):
             delays.join(self, place, due, last, verdict.at_end)
         else:
             self.factory.counts.refuse(verdict, client)
-            line = command.error_line(verdict.text, verdict.code)
-            self.outbound.write(line)
-            self.publish_refusal(command, verdict, len(line))
-            self.reply_finished()
+            self.refuse_command(command, verdict)
         return False
+
+    def refuse_command(self, command: Command, verdict: Verdict) -> None:
+        """Reply to a command that may not begin with the error of a verdict, and publish it."""
+        line = command.error_line(verdict.text, verdict.code)
+        self.outbound.write(line)
+        self.publish_refusal(command, verdict, len(line))
+        self.reply_finished()
 
     def _continue(self) -> None:
         """Decide what follows when no further work is done for this event."""
