@@ -13,7 +13,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from natproxy.access import PROCEED, Action, Caller, Gate, Verdict, admit, ended
+from natproxy.access import PROCEED, Action, Caller, Gate, admit, ended
 from natproxy.nat import Outcome
 from natproxy.protocol import AUTH, Command, error_line, parse_command
 from natproxy.relay import outbound_of
@@ -85,13 +85,6 @@ class CommandReceiver(IdentifiedReceiver):
 
     def cancel_command(self, outcome: Outcome) -> None:
         """Cancel the command in `command`: its reply cannot be delivered."""
-        raise NotImplementedError
-
-    def publish_refusal(self, command: Command, verdict: Verdict, sent: int) -> None:
-        """Publish that a command has ended before it has begun: a gate has refused it.
-
-        :param sent: bytes of the error that the client received.
-        """
         raise NotImplementedError
 
     @property
@@ -365,13 +358,6 @@ class CommandReceiver(IdentifiedReceiver):
             self.factory.counts.refuse(verdict, client)
             self.refuse_command(command, verdict)
         return False
-
-    def refuse_command(self, command: Command, verdict: Verdict) -> None:
-        """Reply to a command that may not begin with the error of a verdict, and publish it."""
-        line = command.error_line(verdict.text, verdict.code)
-        self.outbound.write(line)
-        self.publish_refusal(command, verdict, len(line))
-        self.reply_finished()
 
     def _continue(self) -> None:
         """Decide what follows when no further work is done for this event."""

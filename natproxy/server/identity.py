@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from natproxy.access import Caller
+from natproxy.access import Caller, Verdict
+from natproxy.protocol import Command
 from natproxy.server.authentication import Attempts
 from natproxy.server.certificate import identity_of
 from natproxy.server.teardown import ClosingReceiver
@@ -61,7 +62,23 @@ class IdentifiedReceiver(ClosingReceiver):
         """Take the client's identity away if its token is no longer accepted."""
         self.factory.authenticator.revoke(self)
 
+    # Called by the subclass.
+
+    def refuse_command(self, command: Command, verdict: Verdict) -> None:
+        """Reply to a command that may not begin with the error of a verdict, and publish it."""
+        line = command.error_line(verdict.text, verdict.code)
+        self.outbound.write(line)
+        self.publish_refusal(command, verdict, len(line))
+        self.reply_finished()
+
     # Implemented by the subclass.
+
+    def publish_refusal(self, command: Command, verdict: Verdict, sent: int) -> None:
+        """Publish that a command has ended before it has begun.
+
+        :param sent: bytes of the error that the client received.
+        """
+        raise NotImplementedError
 
     def reply_finished(self) -> None:
         """Continue after the reply to the current command has been written."""
