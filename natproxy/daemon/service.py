@@ -295,15 +295,18 @@ class TwistdService(MultiService):
             daemon.log = log
             log.delay_commands(reactor)
             file = log.file
-        MaintenanceSignals(
+        self._maintenance = MaintenanceSignals(
             reactor, file, daemon.reopen_logs, reload=daemon.reload
-        ).setServiceParent(self)
+        )
+        self._maintenance.setServiceParent(self)
 
     def privilegedStartService(self) -> None:
         """Open the ports; write the reason on the terminal if that fails.
 
         :raises StartupError: as `DrainingService` does.
         """
+        # Before the daemon starts, which may take some time.
+        self._maintenance.handle_hangup()
         with _written_on_terminal():
             super().privilegedStartService()
 

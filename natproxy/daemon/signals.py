@@ -62,10 +62,13 @@ class SignalService(Service):
 
     def _install(self) -> None:
         for number in self.numbers:
-            if self._has_no_handler(number):
-                signal.signal(
-                    number, lambda number, _: self._reactor.callFromThread(self.received, number)
-                )
+            self._handle(number)
+
+    def _handle(self, number: int) -> None:
+        if self._has_no_handler(number):
+            signal.signal(
+                number, lambda number, _: self._reactor.callFromThread(self.received, number)
+            )
 
     def _has_no_handler(self, number: int) -> bool:
         return signal.getsignal(number) in (signal.SIG_DFL, None)
@@ -144,6 +147,11 @@ class MaintenanceSignals(SignalService):
         self._file = log
         self._others = others
         self._twistds: LogFile | None = None
+
+    def handle_hangup(self) -> None:
+        """Handle SIGHUP from now on: without a handler, it would end the daemon that starts."""
+        if self._reload is not None:
+            self._handle(signal.SIGHUP)
 
     def received(self, number: int) -> None:
         """Reload, or open the logs again; log why nothing is done."""

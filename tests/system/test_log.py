@@ -168,7 +168,7 @@ def test_full_disk_does_not_stop_the_daemon(tmp_path: Path) -> None:
     with start(tmp_path, "--log=/dev/full", "--log-size=0") as process:
         try:
             end = time.monotonic() + PATIENCE
-            while not catches(process.pid, signal.SIGHUP):
+            while not catches(process.pid, signal.SIGUSR1):
                 assert process.poll() is None
                 assert time.monotonic() < end
                 time.sleep(0.02)

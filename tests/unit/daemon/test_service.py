@@ -434,6 +434,23 @@ class MaintenanceTests(ServiceCase):
         )
         self.assertIs(signal.getsignal(signal.SIGHUP), signal.SIG_DFL)
 
+    def test_hangup_of_a_daemon_that_starts_reloads_the_settings_later(self) -> None:
+        causes: list[str] = []
+        signals = MaintenanceSignals(self.reactor, None, reload=causes.append)
+        signals.handle_hangup()
+        signal.raise_signal(signal.SIGHUP)
+        self.assertEqual(causes, [])
+        self.start(signals)
+        self.reactor.advance(0)
+        self.assertEqual(causes, ["SIGHUP"])
+
+    def test_hangup_that_is_ignored_stays_ignored(self) -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signals = MaintenanceSignals(self.reactor, None, reload=self.fail)
+        signals.handle_hangup()
+        self.start(signals)
+        self.assertIs(signal.getsignal(signal.SIGHUP), signal.SIG_IGN)
+
     def test_hangup_reloads_the_settings_in_a_turn_of_the_reactor(self) -> None:
         causes: list[str] = []
         self.start(MaintenanceSignals(self.reactor, None, reload=causes.append))
