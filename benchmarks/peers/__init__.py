@@ -20,6 +20,7 @@ from benchmarks.peers.ours import (
     DefaultNATProxy,
     FileServer,
     FullTable,
+    LimitedNATProxy,
     LoggingNATProxy,
     NATProxy,
 )
@@ -31,6 +32,7 @@ PEERS: dict[str, Peer] = {
         NATProxy("natproxy", "natproxy"),
         NATProxy("natproxy-copy", "natproxy, copying", "copy"),
         LoggingNATProxy("natproxy-log", "natproxy, --access-log"),
+        LimitedNATProxy("natproxy-limits", "natproxy, rules and limits on"),
         DefaultNATProxy("natproxy-defaults", "natproxy, all defaults on"),
         NATProxy("natproxy-observed", "natproxy, with control, metrics, journal", observed=True),
         NATProxy("natproxy-watched", "the same, 1 watcher of everything", observed=True),

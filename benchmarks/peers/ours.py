@@ -90,6 +90,38 @@ class LoggingNATProxy(NATProxy):
         return [*super().command(setting), f"--access-log={setting.directory / 'access.log'}"]
 
 
+_RULES = """
+[[proxy.rules]]
+action = "deny"
+clients = ["10.{number}.0.0/16"]
+
+[[proxy.rules]]
+action = "deny"
+names = ["secret-{number}/**"]
+"""
+
+_LIMITS = """
+[proxy.limits.client]
+commands = 100000
+commands-per-second = 1000000
+
+[proxy.limits.total]
+commands = 100000
+commands-per-second = 1000000
+bytes-per-second = "100G"
+"""
+
+
+class LimitedNATProxy(NATProxy):
+    """``natproxy`` with 20 rules of which none matches, and limits that nobody reaches."""
+
+    def command(self, setting: Setting) -> list[str]:
+        """Write the settings, and run it in front of the origin."""
+        file = setting.directory / "limits.toml"
+        file.write_text("".join(_RULES.format(number=n) for n in range(10)) + _LIMITS)
+        return [*super().command(setting), f"--config={file}"]
+
+
 class DefaultNATProxy(NATProxy):
     """``natproxy`` as it runs if it is told nothing: log, control socket and journal.
 

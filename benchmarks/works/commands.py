@@ -26,6 +26,7 @@ class Commands(Work):
     peers = (
         "natproxy",
         "natproxy-log",
+        "natproxy-limits",
         "natproxy-defaults",
         "haproxy-splice",
         "haproxy-splice-always",
