@@ -126,7 +126,7 @@ def test_names_are_completed_in_the_directory_of_the_prompt(
     shell.type("get ../pl\t")
     shell.wait_for(r"get \.\./plain\.txt")
     shell.type("\r")
-    shell.wait_for(r"^saved plain\.txt")
+    shell.wait_for(r"^saved plain\.txt .*\n+proxy:/sub dir>\Z")
     shell.type("get $'\t")
     shell.wait_for(r"get \$'\\xff\\nin it'")
     shell.type("\r")
@@ -158,7 +158,7 @@ def test_ctrl_c_cancels_a_download_which_is_resumed_later(shell: Terminal, tmp_p
     kept = (tmp_path / "here/.zeros.part").stat().st_size
     assert 0 < kept < SIZE
     shell.type("get zeros\r")
-    shell.wait_for(r"^saved zeros \(67108864 bytes\)")
+    shell.wait_for(r"^saved zeros \(67108864 bytes\)\n+proxy>\Z")
     shell.type("exit\r")
     assert shell.wait_for_end() == 130
 
@@ -172,7 +172,7 @@ def test_lines_are_remembered_for_the_owner_only(
     shell: Terminal, server: str, tmp_path: Path
 ) -> None:
     shell.type("lpwd\r")
-    shell.wait_for(r"^/.*here$")
+    shell.wait_for(r"^/.*here\n+proxy>\Z")
     shell.type("exit\r")
     assert shell.wait_for_end() == 0
     path = tmp_path / "state/natproxy/history"
@@ -189,7 +189,7 @@ def test_history_that_cannot_be_written_is_done_without(server: str, tmp_path: P
     with Terminal([*SHELL, server], tmp_path, XDG_STATE_HOME=str(tmp_path / "state")) as shell:
         shell.wait_for(r"^proxy>")
         shell.type("lpwd\r")
-        shell.wait_for(r"^/")
+        shell.wait_for(r"^/.*\n+proxy>\Z")
         shell.type("exit\r")
         assert shell.wait_for_end() == 0
 
