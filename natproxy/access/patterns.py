@@ -64,7 +64,7 @@ class NamePatterns:
     """Patterns of file names, of which the first one is found that matches.
 
     Most names match none of them. That is found out by a few expressions, however many patterns
-    there are: of many alternatives, `re` tries those only that begin with the next byte.
+    there are: of many alternatives, ``re`` tries those only that begin with the next byte.
 
     :param patterns: in order.
     """
@@ -154,7 +154,7 @@ class _Finder:
         return self._find is not None
 
     def find(self, path: bytes) -> int:
-        """Return the number of a pattern that matches; `NONE` if there is none.
+        """Return the number of a pattern that matches; ``NONE`` if there is none.
 
         Of those that match at the same place, it is the first one.
         """

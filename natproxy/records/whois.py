@@ -93,10 +93,10 @@ class Gap(NamedTuple):
 class WhoisReply(NamedTuple):
     """The reply to a `WhoisQuery`.
 
-    :ivar result: `FOUND`, `NOBODY` or `UNKNOWN`.
+    :ivar result: `FOUND`, `NOBODY` or `natproxy.records.whois.UNKNOWN`.
     :ivar translations: those that held the port in the interval, the nearest to its middle first.
-        With `UNKNOWN`, those that may have held it: their end is not known, or a gap is nearer to
-        the middle than they are.
+        With `natproxy.records.whois.UNKNOWN`, those that may have held it: their end is not
+        known, or a gap is nearer to the middle than they are.
     :ivar gap: why the reply is unknown, or may be incomplete.
     :ivar last: for `NOBODY`, the last translation of the port before the interval, if one is known.
     """

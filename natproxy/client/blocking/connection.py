@@ -61,7 +61,7 @@ class Connection(Channel):
     :param clock: returns seconds, from any origin; measures how long the connection is idle.
     :cvar piece_size: bytes that `receive` returns at most.
     :ivar deadline: the time, by ``time.monotonic``, at which every wait ends; ``None`` for none.
-    :ivar interrupted: whether `interrupt` has been called; the connection is then useless.
+    :ivar interrupted: whether ``interrupt`` has been called; the connection is then useless.
     :ivar connected: whether it has ever been connected.
     :ivar introduction: sends the session's token; ``None`` if it has none.
     :ivar reply_begun: whether any byte of the current exchange's reply has been received.
